@@ -1,0 +1,152 @@
+"""Every name, unit, code and number that a store is written with, in one place.
+
+Nothing else in the package spells an attribute key of its own. The stored range and the flag
+codes are fixed by ``SCHEMA_VERSION``: 0 and 1 mean the same in every array of every store.
+"""
+
+from enum import IntEnum, StrEnum
+from typing import Final
+
+SCHEMA: Final = "sarzarr"
+SCHEMA_VERSION: Final = 1
+
+# ---------------------------------------------------------------- radiometry
+DB_FLOOR: Final = -60.0
+"""dB that 0 stands for in the stored array: the faintest calibrated pixel."""
+DB_CEILING: Final = 100.0
+"""dB that 1 stands for in the stored array: a saturated 16-bit DN squared is 96.3 dB."""
+STORED_RANGE: Final = (DB_FLOOR, DB_CEILING)
+NOISE_FLOOR: Final = 1e-10
+"""Linear power that nonpositive power is raised to before a logarithm (-100 dB)."""
+MAX_CODE: Final = 65535
+"""The uint16 code of 1.0; a step is (DB_CEILING - DB_FLOOR) / MAX_CODE = 0.00244 dB."""
+HISTOGRAM_BINS: Final = 2 * MAX_CODE + 1
+"""Two histogram bins a code (0.00122 dB each); the last one holds exactly 1.0."""
+
+POLARIZATIONS: Final = ("vv", "vh", "hh", "hv")
+
+
+class Representation(StrEnum):
+    """How the numbers of a raster are written down."""
+
+    POWER = "power"
+    AMPLITUDE = "amplitude"
+    DB = "db"
+    COMPLEX = "complex"
+    NORMALIZED = "normalized"
+
+
+class Quantity(StrEnum):
+    """What the numbers of a raster are."""
+
+    SIGMA0 = "sigma0"
+    BETA0 = "beta0"
+    GAMMA0 = "gamma0"
+    GAMMA0_RTC = "gamma0_rtc"
+    DN = "dn"
+    POWER = "power"
+
+
+class Flag(IntEnum):
+    """Codes of a ``<array>_flags`` array; a pixel is valid where its flag is < ``Flag.NODATA``."""
+
+    VALID = 0
+    NONPOSITIVE = 1
+    NODATA = 2
+    BORDER = 3
+
+
+# ---------------------------------------------------------------- layout
+CHUNK: Final = 256
+SHARD: Final = 2048
+FLAGS_SUFFIX: Final = "_flags"
+
+SCENES: Final = "scenes"
+CATALOG: Final = "catalog"
+PATCHES: Final = "patches"
+SAMPLES: Final = "samples"
+BOXES: Final = "boxes"
+SPLITS: Final = "splits"
+HISTOGRAMS: Final = "histograms"
+DEFAULT_INDEX: Final = "default"
+MANIFEST: Final = "manifest.json"
+
+# ---------------------------------------------------------------- attribute keys
+SARZARR: Final = "sarzarr"
+VMIN: Final = "vmin"
+VMAX: Final = "vmax"
+CLIP_VMIN: Final = "clip_vmin"
+CLIP_VMAX: Final = "clip_vmax"
+CLIP_METHOD: Final = "clip_method"
+BOUNDS: Final = "bounds"
+QUANTITY: Final = "quantity"
+REPRESENTATION: Final = "representation"
+SOURCE_REPRESENTATION: Final = "source_representation"
+REASON: Final = "identified_by"
+SOURCE_HASH: Final = "source_hash"
+SOURCE_NODATA: Final = "source_nodata"
+SCALE_FACTOR: Final = "scale_factor"
+UNITS: Final = "units"
+LONG_NAME: Final = "long_name"
+STANDARD_NAME: Final = "standard_name"
+GRID_MAPPING: Final = "grid_mapping"
+COORDINATES: Final = "coordinates"
+SPATIAL_REF: Final = "spatial_ref"
+FLAG_VALUES: Final = "flag_values"
+FLAG_MEANINGS: Final = "flag_meanings"
+ANCILLARY: Final = "ancillary_variables"
+
+PROJ_CODE: Final = "proj:code"
+PROJ_WKT2: Final = "proj:wkt2"
+SPATIAL_TRANSFORM: Final = "spatial:transform"
+SPATIAL_DIMENSIONS: Final = "spatial:dimensions"
+SPATIAL_SHAPE: Final = "spatial:shape"
+SPATIAL_BBOX: Final = "spatial:bbox"
+ZARR_CONVENTIONS: Final = "zarr_conventions"
+GCPS: Final = "gcps"
+GEOLOCATION: Final = "geolocation"
+"""How pixels are tied to the ground: ``affine``, ``rotated_affine``, ``gcps``, ``none``, ``gcp_tps_no_dem``."""
+
+# STAC spelling of acquisition facts; absent where no tag, name or product says them.
+DATETIME: Final = "datetime"
+PLATFORM: Final = "platform"
+INSTRUMENT_MODE: Final = "sar:instrument_mode"
+PRODUCT_TYPE: Final = "sar:product_type"
+SAR_POLARIZATIONS: Final = "sar:polarizations"
+OBSERVATION_DIRECTION: Final = "sar:observation_direction"
+LOOKS_EQUIVALENT_NUMBER: Final = "sar:looks_equivalent_number"
+ORBIT_STATE: Final = "sat:orbit_state"
+RELATIVE_ORBIT: Final = "sat:relative_orbit"
+ABSOLUTE_ORBIT: Final = "sat:absolute_orbit"
+INCIDENCE_ANGLE: Final = "view:incidence_angle"
+
+ACQUISITION_KEYS: Final = (
+    DATETIME,
+    PLATFORM,
+    INSTRUMENT_MODE,
+    PRODUCT_TYPE,
+    OBSERVATION_DIRECTION,
+    LOOKS_EQUIVALENT_NUMBER,
+    ORBIT_STATE,
+    RELATIVE_ORBIT,
+    ABSOLUTE_ORBIT,
+    INCIDENCE_ANGLE,
+)
+"""The acquisition facts, in the order in which the catalog and ``info`` show them."""
+
+ZARR_CONVENTIONS_DOCUMENT: Final = (
+    {
+        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/proj/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/proj/blob/v1/README.md",
+        "name": "proj:",
+        "description": "Coordinate reference system information for geospatial data",
+    },
+    {
+        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v1/schema.json",
+        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
+        "name": "spatial:",
+        "description": "Spatial coordinate information",
+    },
+)

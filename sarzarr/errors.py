@@ -1,0 +1,55 @@
+"""Every error a user can meet; each also inherits the builtin that a caller would catch.
+
+Messages read ``<expected>, got <value>. <remedy>.``: what was needed, what came, what to do.
+"""
+
+
+class SarzarrError(Exception):
+    """The root of every error that sarzarr raises on purpose."""
+
+
+class InvalidInputError(SarzarrError, ValueError):
+    """An argument is outside of what the function accepts."""
+
+
+class UnsupportedRasterError(SarzarrError, ValueError):
+    """A raster was understood, and is not something that can be ingested as asked."""
+
+
+class SceneIdError(SarzarrError, ValueError):
+    """A scene id is malformed, or two scenes claim the same one."""
+
+
+class SceneExistsError(SarzarrError, FileExistsError):
+    """A store already holds another scene of that id."""
+
+
+class StoreNotFoundError(SarzarrError, FileNotFoundError):
+    """There is no sarzarr store at that path."""
+
+
+class StoreSchemaError(SarzarrError, ValueError):
+    """A store was written by a schema that this version cannot read."""
+
+
+class NotInStoreError(SarzarrError, KeyError):
+    """A scene, array, patch index or split that was asked for is not in the store."""
+
+    def __str__(self) -> str:  # KeyError would print the repr
+        return str(self.args[0]) if self.args else ""
+
+
+class CorruptStoreError(SarzarrError, OSError):
+    """Stored bytes are absent, short, or fail their checksum."""
+
+
+class MixedBoundsError(SarzarrError, ValueError):
+    """A selection spans groups whose clip bounds differ, so that no single pair describes it."""
+
+
+class IngestError(SarzarrError, RuntimeError):
+    """At least one scene of a run failed; the others are in the store."""
+
+
+class MissingExtraError(SarzarrError, ImportError):
+    """An optional dependency that this call needs is not installed."""
