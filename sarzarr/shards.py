@@ -41,14 +41,23 @@ def parse_index(tail: bytes, chunks_per_shard: int) -> np.ndarray[Any, np.dtype[
     return np.frombuffer(index, "<u8").reshape(chunks_per_shard, 2)
 
 
+def shard_digest(index: bytes, checksums: list[bytes]) -> int:
+    """Return the digest of a shard: see `ShardRecord.digest`."""
+    return int(crc32c(b"".join(checksums), crc32c(index)))
+
+
 @dataclass(frozen=True)
 class ShardRecord:
     """What a manifest says of one shard."""
 
     size: int
     """Bytes of the file; 0 where every chunk is zero and there is no file."""
-    crc32c: int
-    """CRC-32C of the whole file."""
+    digest: int
+    """CRC-32C of the index followed by the chunks' checksums in C order of the chunks.
+
+    A CRC-32C of the file itself would be blind: every chunk is followed by its own checksum,
+    and the CRC of (bytes, CRC of bytes) is the same constant for all bytes.
+    """
     chunks: int
     """Chunks that the file holds; the others are zero."""
 
@@ -68,7 +77,7 @@ class ShardWriter:
     """How each chunk is encoded."""
     _file: Any = field(default=None, init=False, repr=False)
     _offset: int = field(default=0, init=False, repr=False)
-    _crc: int = field(default=0, init=False, repr=False)
+    _crcs: dict[int, bytes] = field(default_factory=dict, init=False, repr=False)
     _index: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -89,10 +98,11 @@ class ShardWriter:
         size = len(payload) + CRC_BYTES
         self._write(payload)
         self._write(crc)
-        self._index[row * self.grid[1] + col] = self._offset - size, size
+        at = row * self.grid[1] + col
+        self._crcs[at] = crc
+        self._index[at] = self._offset - size, size
 
     def _write(self, data: Any) -> None:
-        self._crc = crc32c(data, self._crc)
         self._offset += len(data)
         view = memoryview(data)
         while view:  # a raw write may be short, on a full disk above all
@@ -106,7 +116,8 @@ class ShardWriter:
         self._write(index + crc32c(index).to_bytes(CRC_BYTES, "little"))
         self._file.close()
         self._partial.replace(self.path)
-        return ShardRecord(self._offset, self._crc, int((self._index[:, 0] != EMPTY).sum()))
+        crcs = [self._crcs[at] for at in sorted(self._crcs)]
+        return ShardRecord(self._offset, shard_digest(index, crcs), len(crcs))
 
     def abort(self) -> None:
         """Leave no trace of this shard."""
