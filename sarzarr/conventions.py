@@ -134,6 +134,53 @@ ACQUISITION_KEYS: Final = (
 )
 """The acquisition facts, in the order in which the catalog and ``info`` show them."""
 
+CATALOG_COLUMNS: Final = {
+    DATETIME: "time",
+    PLATFORM: "platform",
+    INSTRUMENT_MODE: "mode",
+    PRODUCT_TYPE: "product",
+    OBSERVATION_DIRECTION: "look_side",
+    LOOKS_EQUIVALENT_NUMBER: "looks",
+    ORBIT_STATE: "orbit_state",
+    RELATIVE_ORBIT: "relative_orbit",
+    ABSOLUTE_ORBIT: "absolute_orbit",
+    INCIDENCE_ANGLE: "incidence",
+}
+"""The catalog's column for each acquisition fact (a colon cannot stand in a file name everywhere)."""
+
+CATALOG_SCHEMA: Final = {
+    "scene": "text",
+    "name": "text",
+    "flags": "text",
+    "polarization": "text",
+    "quantity": "text",
+    "source_representation": "text",
+    "dtype": "text",
+    "codec": "text",
+    "height": "integer",
+    "width": "integer",
+    "chunk": "integer",
+    "shard": "integer",
+    "vmin": "number",
+    "vmax": "number",
+    "bounds_key": "text",
+    "crs_wkt": "text",
+    "transform": "affine",
+    "geolocation": "text",
+    "time": "text",
+    "platform": "text",
+    "mode": "text",
+    "product": "text",
+    "look_side": "text",
+    "looks": "number",
+    "orbit_state": "text",
+    "relative_orbit": "number",
+    "absolute_orbit": "number",
+    "incidence": "number",
+    "source_hash": "text",
+}
+"""The catalog's columns and their kinds; ``name`` is the array's name in its scene group."""
+
 ZARR_CONVENTIONS_DOCUMENT: Final = (
     {
         "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
