@@ -4,7 +4,8 @@ A shard is written once, whole, by one task: chunks are appended to a file besid
 they are made, the index follows, and the file is renamed. Chunks of zeros are left out of it.
 """
 
-import os
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -79,13 +80,12 @@ class ShardWriter:
     _offset: int = field(default=0, init=False, repr=False)
     _crcs: dict[int, bytes] = field(default_factory=dict, init=False, repr=False)
     _index: Any = field(init=False, repr=False)
+    _partial: Path = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._index = np.full((self.grid[0] * self.grid[1], 2), EMPTY, "<u8")
 
-    @property
-    def _partial(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
+        self._partial = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}.partial")
 
     def append(self, row: int, col: int, chunk: np.ndarray[Any, Any]) -> None:
         """Add the C-contiguous chunk at (row, col) of this shard; a chunk of zeros costs nothing."""
@@ -111,6 +111,7 @@ class ShardWriter:
     def close(self) -> ShardRecord:
         """Write the index, put the file in its place, and return its record."""
         if self._file is None:
+            self.path.unlink(missing_ok=True)
             return ShardRecord(0, 0, 0)
         index = self._index.tobytes()
         self._write(index + crc32c(index).to_bytes(CRC_BYTES, "little"))
@@ -131,3 +132,80 @@ class ShardWriter:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:
             self.abort()
+
+
+@dataclass
+class ArrayFiles:
+    """The files of one array in a folder: whole shards, or a file a chunk where there are none.
+
+    As a context manager it leaves nothing half-written behind on an error.
+    """
+
+    folder: Path
+    """The array's directory."""
+    grid: tuple[int, int]
+    """Chunks of a shard, (rows, columns); (0, 0) writes a file a chunk."""
+    codec: Codec
+    """How each chunk is encoded."""
+    records: dict[str, ShardRecord] = field(default_factory=dict, init=False)
+    """What was written, by key (``c/0/0``); complete after `close`."""
+    _open: dict[str, ShardWriter] = field(default_factory=dict, init=False, repr=False)
+
+    def write(self, row: int, col: int, chunk: np.ndarray[Any, Any]) -> None:
+        """Write the C-contiguous chunk at (row, col) of the array's lattice of chunks."""
+        rows, cols = self.grid
+        if not rows:
+            key = f"c/{row}/{col}"
+            self.records[key] = write_chunk_file(self.folder / key, self.codec, chunk)
+            return
+        key = f"c/{row // rows}/{col // cols}"
+        if key not in self._open:
+            self._open[key] = ShardWriter(self.folder / key, self.grid, self.codec)
+        self._open[key].append(row % rows, col % cols, chunk)
+
+    def close(self) -> dict[str, ShardRecord]:
+        """Finish every shard and return the records of all files."""
+        for key in list(self._open):
+            self.records[key] = self._open[key].close()
+            del self._open[key]
+        return self.records
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self._open.values():
+            writer.abort()
+
+
+def write_chunk_file(path: Path, codec: Codec, chunk: np.ndarray[Any, Any]) -> ShardRecord:
+    """Write a chunk as a file of its own, whole; a chunk of zeros has no file."""
+    if not chunk.any():
+        path.unlink(missing_ok=True)
+        return ShardRecord(0, 0, 0)
+    payload, crc = codec.encode(chunk)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    with partial.open("wb") as file:
+        file.write(payload)
+        file.write(crc)
+    partial.replace(path)
+    return ShardRecord(len(payload) + CRC_BYTES, shard_digest(b"", [crc]), 1)
+
+
+def read_chunks(
+    path: Path, grid: tuple[int, int], codec: Codec, like: np.ndarray[Any, Any]
+) -> Iterator[tuple[int, int, np.ndarray[Any, Any]]]:
+    """Yield (row, column, chunk) of each chunk that a shard holds, checked and decoded.
+
+    ``grid`` (0, 0) reads a file that is one chunk. ``like`` gives a chunk's shape and dtype; the
+    array that is yielded is used again for the next one.
+    """
+    data = path.read_bytes()
+    rows, cols = grid
+    index = parse_index(data, rows * cols) if rows else np.array([[0, len(data)]], "<u8")
+    view, out = memoryview(data), np.empty_like(like)
+    for at in np.flatnonzero(index[:, 0] != EMPTY):
+        start, size = (int(v) for v in index[at])
+        codec.decode_into(view[start : start + size], out)
+        yield int(at) // max(cols, 1), int(at) % max(cols, 1), out

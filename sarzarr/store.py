@@ -69,9 +69,9 @@ class Encoding:
         return self.shard or self.chunk
 
     @property
-    def chunks_per_file(self) -> tuple[int, int]:
-        """Chunks of one file, (rows, columns)."""
-        n = self.file_size // self.chunk
+    def grid(self) -> tuple[int, int]:
+        """Chunks of a shard, (rows, columns); (0, 0) where there are no shards."""
+        n = self.shard // self.chunk
         return n, n
 
 

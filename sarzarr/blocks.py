@@ -1,0 +1,467 @@
+"""One block of one raster: read, identify what is valid, normalise, write whole shards, report.
+
+A block is a rectangle of whole shards. It is read in bands that follow the file's own blocks, and
+each chunk is worked on while it is in cache, so a process needs a few bands and no more. What
+crosses a process boundary is a `BlockJob` on the way in and a `Receipt` on the way out.
+"""
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numcodecs import zstd
+
+from sarzarr import conventions as cv
+from sarzarr.bounds import Histogram, count_half_codes
+from sarzarr.codecs import get_codec
+from sarzarr.radiometry import (
+    codes_from_half,
+    db_kernel,
+    half_codes_kernel,
+    normalize_kernel,
+    power_kernel,
+)
+from sarzarr.rasters import read_window
+from sarzarr.regions import BlockRegions, RegionTracker
+from sarzarr.shards import ArrayFiles, ShardRecord, read_chunks
+from sarzarr.store import Encoding
+
+Pixels = np.ndarray[Any, Any]
+UNDECIDED: Final = 4
+"""Staged flag of an exact zero that may be nodata or dark: decided once the whole scene is known."""
+FLAGS_ENCODING_CODEC: Final = "blosc-lz4"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySource:
+    """One array of a scene, as a worker reads it."""
+
+    name: str
+    """The array's name in its scene group."""
+    path: str
+    """The GeoTIFF."""
+    band: int
+    """Its band, from 1."""
+    representation: str
+    """How its numbers are written down: power, amplitude, db or complex."""
+    nodata: float | None
+    """The file's sentinel, if it declares one."""
+    vmin: float
+    """dB that 0 stands for in the stored array."""
+    vmax: float
+    """dB that 1 stands for in the stored array."""
+
+    @property
+    def has_untagged_zeros(self) -> bool:
+        """Whether exact zeros may be fill: no tag, or a NaN tag, which says nothing of zeros."""
+        return self.nodata is None or bool(np.isnan(self.nodata))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockJob:
+    """The arrays of one file over one rectangle of whole shards: a unit of work."""
+
+    scene: str
+    """The scene's id."""
+    arrays: tuple[ArraySource, ...]
+    """Arrays that come from one file."""
+    folder: str
+    """The staged scene group that shards are written into."""
+    encoding: Encoding
+    """How pixels become bytes."""
+    row: int
+    """First row of the block."""
+    col: int
+    """First column of the block."""
+    height: int
+    """Rows of the block; fewer than whole shards only at the scene's edge."""
+    width: int
+    """Columns of the block, likewise."""
+    band_rows: int
+    """Rows that are read at once: a multiple of the chunk and, where it can be, of the file's blocks."""
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """(row, column) of the first pixel: the block's name within its arrays."""
+        return self.row, self.col
+
+
+@dataclass(kw_only=True)
+class ArrayReceipt:
+    """What became of one array in one block."""
+
+    shards: dict[str, ShardRecord]
+    """Files of codes, by key."""
+    flag_shards: dict[str, ShardRecord]
+    """Files of flags, by key."""
+    histogram: Histogram
+    """dB counts of the pixels that are valid and positive, and the counts of the others."""
+    regions: BlockRegions | None
+    """Regions of undecided zeros, where there are any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What became of one block."""
+
+    scene: str
+    """The scene's id."""
+    at: tuple[int, int]
+    """`BlockJob.at`."""
+    arrays: dict[str, ArrayReceipt]
+    """By array name."""
+
+
+@dataclass
+class _Counts:
+    """The histogram of one array in one block, being filled."""
+
+    counts: Pixels = field(default_factory=lambda: np.zeros(cv.HISTOGRAM_BINS, np.int64))
+    under: int = 0
+    over: int = 0
+    nonpositive: int = 0
+    nodata: int = 0
+
+    def freeze(self) -> Histogram:
+        return Histogram(
+            counts=self.counts, under=self.under, over=self.over, nonpositive=self.nonpositive, nodata=self.nodata
+        )
+
+
+def classify(raw: Pixels, source: ArraySource) -> Pixels | None:
+    """Return the flags of a tile of raw values; None where every pixel is valid and positive.
+
+    Exact zeros without a tag are `UNDECIDED`. NaN, Inf and the tag are nodata; power at or below
+    zero is nonpositive.
+    """
+    floating = raw.dtype.kind in "fc"
+    bad = ~np.isfinite(raw) if floating and not _all_finite(raw) else None
+    if source.nodata is not None and not np.isnan(source.nodata):
+        tagged = raw == np.asarray(source.nodata).astype(raw.dtype if floating else np.float64)
+        if tagged.any():
+            bad = tagged if bad is None else bad | tagged
+    is_db = source.representation == cv.Representation.DB
+    dark: Pixels | None = None
+    if not is_db:
+        # Amplitude and |z| are squared: only an exact zero has no power. Power itself may be negative.
+        dark = raw <= 0 if source.representation == cv.Representation.POWER else raw == 0
+        dark = dark if dark.any() else None
+    zeros: Pixels | None = None
+    if source.has_untagged_zeros and (is_db or dark is not None):
+        zeros = raw == 0
+        zeros = zeros if zeros.any() else None
+    if bad is None and dark is None and zeros is None:
+        return None
+    flags = np.zeros(raw.shape, np.uint8)
+    if dark is not None:
+        flags[dark] = cv.Flag.NONPOSITIVE
+    if zeros is not None:
+        flags[zeros] = UNDECIDED
+    if bad is not None:
+        flags[bad] = cv.Flag.NODATA
+    return flags
+
+
+def _all_finite(raw: Pixels) -> bool:
+    """Whether no value is NaN or Inf: a sum is finite then, and summing is the cheapest look at all."""
+    if raw.dtype.kind == "c":
+        return bool(np.isfinite(raw).all())
+    return bool(np.isfinite(raw.min()) and np.isfinite(raw.max()))
+
+
+def normalized_tile(raw: Pixels, source: ArraySource, flags: Pixels | None) -> tuple[Pixels, Pixels]:
+    """Return (z, db) of a tile: [0, 1] over the stored range, 0 where not valid, and its dB."""
+    db = power_kernel(raw, source.representation)
+    db = db_kernel(db, out=db)
+    z = normalize_kernel(db.copy(), (source.vmin, source.vmax))
+    if flags is not None:
+        z[flags == cv.Flag.NODATA] = 0
+    return z, db
+
+
+def _encode_tile(raw: Pixels, source: ArraySource, encoding: Encoding, counts: _Counts) -> tuple[Pixels, Pixels | None]:
+    """Return (stored values, flags) of a tile and count it."""
+    flags = classify(raw, source)
+    power = power_kernel(raw, source.representation)
+    db = db_kernel(power, out=power)
+    counted = db if flags is None else db[_is_counted(flags, source)]
+    if flags is not None:
+        counts.nodata += int((flags == cv.Flag.NODATA).sum())
+        if source.representation != cv.Representation.DB:
+            counts.nonpositive += int(flags.size - counted.size - (flags == cv.Flag.NODATA).sum())
+    if counted.size and counted.min() < cv.DB_FLOOR:
+        counts.under += int((counted < cv.DB_FLOOR).sum())
+    if counted.size and counted.max() > cv.DB_CEILING:
+        counts.over += int((counted > cv.DB_CEILING).sum())
+    stored_range = (source.vmin, source.vmax)
+    classic = stored_range != cv.STORED_RANGE
+    if classic:
+        count_half_codes(half_codes_kernel(normalize_kernel(counted.copy(), cv.STORED_RANGE)), counts.counts)
+    z = normalize_kernel(db, stored_range)
+    if flags is not None:
+        z[flags == cv.Flag.NODATA] = 0
+    if encoding.dtype == "uint16" or not classic:
+        half = half_codes_kernel(z)
+        if not classic:
+            count_half_codes(half if flags is None else half[_is_counted(flags, source)], counts.counts)
+        if encoding.dtype == "uint16":
+            return codes_from_half(half), flags
+    return z.astype(encoding.dtype, copy=False), flags
+
+
+def _is_counted(flags: Pixels, source: ArraySource) -> Pixels:
+    """Which pixels have a dB value that counts: valid ones, and on dB the zeros that may yet be."""
+    if source.representation == cv.Representation.DB:
+        return (flags == cv.Flag.VALID) | (flags == UNDECIDED)
+    return flags == cv.Flag.VALID
+
+
+def write_block(job: BlockJob) -> Receipt:
+    """Read one block, write its shards of codes and flags, and return what became of it.
+
+    Peak memory is a few bands of ``band_rows`` x ``width``; nothing is returned but counts.
+    """
+    bands = _bands(job)
+    return Receipt(
+        scene=job.scene,
+        at=job.at,
+        arrays={source.name: _write_array(job, source, bands) for source in job.arrays},
+    )
+
+
+def _bands(job: BlockJob) -> tuple[tuple[int, int], ...]:
+    """(first row, rows) of each band of a block."""
+    return tuple(
+        (row, min(job.band_rows, job.row + job.height - row))
+        for row in range(job.row, job.row + job.height, job.band_rows)
+    )
+
+
+def _write_array(job: BlockJob, source: ArraySource, bands: tuple[tuple[int, int], ...]) -> ArrayReceipt:
+    chunk, encoding = job.encoding.chunk, job.encoding
+    counts, tracker = _Counts(), RegionTracker()
+    data, flag_files = array_files(job, source.name)
+    with data, flag_files:
+        for first, rows in bands:
+            raw = read_window(source.path, band=source.band, row=first, col=job.col, height=rows, width=job.width)
+            undecided: Pixels | None = None
+            for row, col, tile in _tiles(raw, chunk):
+                values, flags = _encode_tile(tile, source, encoding, counts)
+                at = (first + row) // chunk, (job.col + col) // chunk
+                data.write(*at, _whole(values, chunk))
+                if flags is not None:
+                    flag_files.write(*at, _whole(flags, chunk))
+                    if UNDECIDED in flags:
+                        if undecided is None:
+                            undecided = np.zeros(raw.shape, bool)
+                        undecided[row : row + chunk, col : col + chunk] = flags == UNDECIDED
+            if undecided is None:
+                tracker.add_empty(*raw.shape)
+            else:
+                tracker.add(undecided)
+        receipt = ArrayReceipt(
+            shards=_every_file(job, data.close()),
+            flag_shards=_every_file(job, flag_files.close()),
+            histogram=counts.freeze(),
+            regions=tracker.finish() if tracker.found else None,
+        )
+    return receipt
+
+
+def array_files(job: BlockJob, name: str) -> tuple[ArrayFiles, ArrayFiles]:
+    """Return the writers of an array's codes and of its flags."""
+    folder, grid = Path(job.folder), job.encoding.grid
+    return (
+        ArrayFiles(folder / name, grid, get_codec(job.encoding.codec)),
+        ArrayFiles(folder / (name + cv.FLAGS_SUFFIX), grid, get_codec(FLAGS_ENCODING_CODEC)),
+    )
+
+
+def _tiles(raw: Pixels, chunk: int) -> Iterator[tuple[int, int, Pixels]]:
+    for row in range(0, raw.shape[0], chunk):
+        for col in range(0, raw.shape[1], chunk):
+            yield row, col, raw[row : row + chunk, col : col + chunk]
+
+
+def _whole(tile: Pixels, chunk: int) -> Pixels:
+    """Return the tile as a whole chunk, padded with zeros at the scene's right and bottom edges."""
+    if tile.shape == (chunk, chunk):
+        return np.ascontiguousarray(tile)
+    out = np.zeros((chunk, chunk), tile.dtype)
+    out[: tile.shape[0], : tile.shape[1]] = tile
+    return out
+
+
+def _every_file(job: BlockJob, records: dict[str, ShardRecord]) -> dict[str, ShardRecord]:
+    """Account for every file of the block, the empty ones too."""
+    size = job.encoding.file_size
+    empty = ShardRecord(0, 0, 0)
+    keys = (
+        f"c/{row // size}/{col // size}"
+        for row in range(job.row, job.row + job.height, size)
+        for col in range(job.col, job.col + job.width, size)
+    )
+    return {key: records.get(key, empty) for key in keys}
+
+
+# ------------------------------------------------------------------ deciding the zeros
+def decide_zeros(job: BlockJob, receipt: Receipt, reaches: dict[str, Pixels]) -> Receipt:
+    """Rewrite a block's flags once it is known which regions of zeros reach the scene's edge.
+
+    Zeros of a region that does are nodata; the others are nonpositive, or valid 0 dB.
+
+    Parameters
+    ----------
+    job, receipt
+        The block and what `write_block` said of it.
+    reaches
+        For each array with regions, which of the labels 0 to ``regions.count`` reach the edge.
+    """
+    decided = {
+        source.name: (
+            _decide_array(job, source, receipt.arrays[source.name], reaches[source.name])
+            if source.name in reaches
+            else receipt.arrays[source.name]
+        )
+        for source in job.arrays
+    }
+    return Receipt(scene=receipt.scene, at=receipt.at, arrays=decided)
+
+
+def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reaches: Pixels) -> ArrayReceipt:
+    chunk = job.encoding.chunk
+    is_db = source.representation == cv.Representation.DB
+    data, flag_files = array_files(job, source.name)
+    tracker = RegionTracker()
+    bands = [(first, rows, _staged_flags(job, flag_files, first, rows)) for first, rows in _bands(job)]
+    for _, rows, flags in bands:
+        if (flags == UNDECIDED).any():
+            tracker.add(flags == UNDECIDED)
+        else:
+            tracker.add_empty(rows, job.width)
+    outside = reaches[tracker.names()]
+    again = RegionTracker()
+    nodata = dark = 0
+    with data, flag_files:
+        for first, rows, flags in bands:
+            undecided = flags == UNDECIDED
+            if undecided.any():
+                fill = outside[again.add(undecided)]
+                flags[undecided] = cv.Flag.VALID if is_db else cv.Flag.NONPOSITIVE
+                flags[fill] = cv.Flag.NODATA
+                nodata, dark = nodata + int(fill.sum()), dark + int(undecided.sum())
+            else:
+                again.add_empty(rows, job.width)
+            for row, col, tile in _tiles(flags, chunk):
+                flag_files.write((first + row) // chunk, (job.col + col) // chunk, _whole(tile, chunk))
+        flag_shards = _every_file(job, flag_files.close())
+        shards = _without_fill(job, data, flag_shards, done) if is_db and nodata else done.shards
+    old = done.histogram
+    counts = old.counts
+    if is_db and nodata:
+        counts = counts.copy()
+        zero_db = np.zeros(1, power_kernel(np.zeros(1, np.float32), source.representation).dtype)
+        counts[half_codes_kernel(normalize_kernel(zero_db, cv.STORED_RANGE))[0]] -= nodata
+    histogram = Histogram(
+        counts=counts,
+        under=old.under,
+        over=old.over,
+        nonpositive=old.nonpositive - (0 if is_db else nodata),
+        nodata=old.nodata + nodata,
+    )
+    return ArrayReceipt(shards=shards, flag_shards=flag_shards, histogram=histogram, regions=None)
+
+
+def _staged_flags(job: BlockJob, files: ArrayFiles, first: int, rows: int) -> Pixels:
+    """Return the flags of one band, read back from the staged files."""
+    chunk, size = job.encoding.chunk, job.encoding.file_size
+    out = np.zeros((rows, job.width), np.uint8)
+    like = np.zeros((chunk, chunk), np.uint8)
+    per = size // chunk
+    for i in range(first // size, (first + rows - 1) // size + 1):
+        for j in range(job.col // size, (job.col + job.width - 1) // size + 1):
+            path = files.folder / "c" / str(i) / str(j)
+            if not path.exists():
+                continue
+            for row, col, tile in read_chunks(path, files.grid, files.codec, like):
+                top = (i * per + row) * chunk - first
+                left = (j * per + col) * chunk - job.col
+                if 0 <= top < rows:
+                    part = out[top : top + chunk, left : left + chunk]
+                    part[...] = tile[: part.shape[0], : part.shape[1]]
+    return out
+
+
+def _without_fill(
+    job: BlockJob, data: ArrayFiles, flag_shards: dict[str, ShardRecord], done: ArrayReceipt
+) -> dict[str, ShardRecord]:
+    """Rewrite the codes with 0 where the flags now say nodata (a dB raster's fill of exact zeros)."""
+    chunk, per = job.encoding.chunk, max(job.encoding.grid[0], 1)
+    values = np.zeros((chunk, chunk), job.encoding.dtype)
+    flags = np.zeros((chunk, chunk), np.uint8)
+    flag_folder = Path(job.folder) / (data.folder.name + cv.FLAGS_SUFFIX)
+    for key, record in done.shards.items():
+        if not record.size or not flag_shards[key].size:
+            continue
+        _, i, j = key.split("/")
+        masks = {
+            (row, col): mask >= cv.Flag.NODATA
+            for row, col, mask in read_chunks(flag_folder / key, data.grid, get_codec(FLAGS_ENCODING_CODEC), flags)
+        }
+        for row, col, tile in read_chunks(data.folder / key, data.grid, data.codec, values):
+            if (row, col) in masks:
+                tile[masks[row, col]] = 0
+            data.write(int(i) * per + row, int(j) * per + col, tile)
+    return {**done.shards, **data.close()}
+
+
+# ------------------------------------------------------------------ receipts on disk
+def receipt_to_json(receipt: Receipt) -> str:
+    """Return a receipt as JSON, arrays compressed; `receipt_from_json` is the inverse."""
+
+    def packed(values: Pixels) -> str:
+        return base64.b64encode(zstd.compress(np.ascontiguousarray(values), 1)).decode()
+
+    arrays = {}
+    for name, a in receipt.arrays.items():
+        used = np.flatnonzero(a.histogram.counts)
+        h = a.histogram
+        arrays[name] = {
+            "shards": {k: [r.size, r.digest, r.chunks] for k, r in a.shards.items()},
+            "flag_shards": {k: [r.size, r.digest, r.chunks] for k, r in a.flag_shards.items()},
+            "bins": packed(used.astype("<i4")),
+            "counts": packed(h.counts[used].astype("<i8")),
+            "others": [h.under, h.over, h.nonpositive, h.nodata],
+            "regions": None
+            if a.regions is None
+            else {k: v if isinstance(v, int) else packed(v.astype("<i4")) for k, v in asdict(a.regions).items()},
+        }
+    return json.dumps({"scene": receipt.scene, "at": list(receipt.at), "arrays": arrays})
+
+
+def receipt_from_json(text: str) -> Receipt:
+    """Return the receipt that `receipt_to_json` wrote."""
+
+    def unpacked(value: str, dtype: str) -> Pixels:
+        return np.frombuffer(zstd.decompress(base64.b64decode(value)), dtype)
+
+    document = json.loads(text)
+    arrays = {}
+    for name, a in document["arrays"].items():
+        counts = np.zeros(cv.HISTOGRAM_BINS, np.int64)
+        counts[unpacked(a["bins"], "<i4")] = unpacked(a["counts"], "<i8")
+        under, over, nonpositive, nodata = a["others"]
+        regions = a["regions"] and BlockRegions(
+            **{k: v if isinstance(v, int) else unpacked(v, "<i4") for k, v in a["regions"].items()}
+        )
+        arrays[name] = ArrayReceipt(
+            shards={k: ShardRecord(*r) for k, r in a["shards"].items()},
+            flag_shards={k: ShardRecord(*r) for k, r in a["flag_shards"].items()},
+            histogram=Histogram(counts=counts, under=under, over=over, nonpositive=nonpositive, nodata=nodata),
+            regions=regions,
+        )
+    return Receipt(scene=document["scene"], at=tuple(document["at"]), arrays=arrays)
