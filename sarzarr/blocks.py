@@ -27,7 +27,7 @@ from sarzarr.radiometry import (
 )
 from sarzarr.rasters import read_window
 from sarzarr.regions import BlockRegions, RegionTracker
-from sarzarr.shards import ArrayFiles, ShardRecord, read_chunks
+from sarzarr.shards import ArrayFiles, ShardRecord, read_chunks, read_stored
 from sarzarr.store import Encoding
 
 Pixels = np.ndarray[Any, Any]
@@ -48,6 +48,8 @@ class ArraySource:
     """Its band, from 1."""
     representation: str
     """How its numbers are written down: power, amplitude, db or complex."""
+    itemsize: int
+    """Bytes of a source pixel."""
     nodata: float | None
     """The file's sentinel, if it declares one."""
     vmin: float
@@ -88,6 +90,11 @@ class BlockJob:
     def at(self) -> tuple[int, int]:
         """(row, column) of the first pixel: the block's name within its arrays."""
         return self.row, self.col
+
+    @property
+    def source_bytes(self) -> int:
+        """Bytes of the decoded pixels that the block reads."""
+        return self.height * self.width * sum(source.itemsize for source in self.arrays)
 
 
 @dataclass(kw_only=True)
@@ -132,85 +139,67 @@ class _Counts:
         )
 
 
-def classify(raw: Pixels, source: ArraySource) -> Pixels | None:
-    """Return the flags of a tile of raw values; None where every pixel is valid and positive.
+def classify(raw: Pixels, power: Pixels, source: ArraySource) -> Pixels | None:
+    """Return the flags of a tile; None where every pixel is valid and positive.
 
-    Exact zeros without a tag are `UNDECIDED`. NaN, Inf and the tag are nodata; power at or below
-    zero is nonpositive.
+    ``power`` is NaN where ``raw`` is the tag, NaN or Inf: nodata. Power at or below zero is
+    nonpositive. Exact zeros without a tag are `UNDECIDED`; on dB too, where they are no power at all.
     """
-    floating = raw.dtype.kind in "fc"
-    bad = ~np.isfinite(raw) if floating and not _all_finite(raw) else None
-    if source.nodata is not None and not np.isnan(source.nodata):
-        tagged = raw == np.asarray(source.nodata).astype(raw.dtype if floating else np.float64)
-        if tagged.any():
-            bad = tagged if bad is None else bad | tagged
+    low = power.min()
     is_db = source.representation == cv.Representation.DB
-    dark: Pixels | None = None
-    if not is_db:
-        # Amplitude and |z| are squared: only an exact zero has no power. Power itself may be negative.
-        dark = raw <= 0 if source.representation == cv.Representation.POWER else raw == 0
-        dark = dark if dark.any() else None
     zeros: Pixels | None = None
-    if source.has_untagged_zeros and (is_db or dark is not None):
+    if source.has_untagged_zeros and (is_db or not low > 0):
         zeros = raw == 0
         zeros = zeros if zeros.any() else None
-    if bad is None and dark is None and zeros is None:
+    if low > 0 and zeros is None:
         return None
     flags = np.zeros(raw.shape, np.uint8)
-    if dark is not None:
-        flags[dark] = cv.Flag.NONPOSITIVE
+    if not is_db:
+        flags[power <= 0] = cv.Flag.NONPOSITIVE
     if zeros is not None:
         flags[zeros] = UNDECIDED
-    if bad is not None:
-        flags[bad] = cv.Flag.NODATA
+    flags[np.isnan(power)] = cv.Flag.NODATA
     return flags
-
-
-def _all_finite(raw: Pixels) -> bool:
-    """Whether no value is NaN or Inf: a sum is finite then, and summing is the cheapest look at all."""
-    if raw.dtype.kind == "c":
-        return bool(np.isfinite(raw).all())
-    return bool(np.isfinite(raw.min()) and np.isfinite(raw.max()))
-
-
-def normalized_tile(raw: Pixels, source: ArraySource, flags: Pixels | None) -> tuple[Pixels, Pixels]:
-    """Return (z, db) of a tile: [0, 1] over the stored range, 0 where not valid, and its dB."""
-    db = power_kernel(raw, source.representation)
-    db = db_kernel(db, out=db)
-    z = normalize_kernel(db.copy(), (source.vmin, source.vmax))
-    if flags is not None:
-        z[flags == cv.Flag.NODATA] = 0
-    return z, db
 
 
 def _encode_tile(raw: Pixels, source: ArraySource, encoding: Encoding, counts: _Counts) -> tuple[Pixels, Pixels | None]:
     """Return (stored values, flags) of a tile and count it."""
-    flags = classify(raw, source)
-    power = power_kernel(raw, source.representation)
-    db = db_kernel(power, out=power)
-    counted = db if flags is None else db[_is_counted(flags, source)]
-    if flags is not None:
-        counts.nodata += int((flags == cv.Flag.NODATA).sum())
-        if source.representation != cv.Representation.DB:
-            counts.nonpositive += int(flags.size - counted.size - (flags == cv.Flag.NODATA).sum())
-    if counted.size and counted.min() < cv.DB_FLOOR:
-        counts.under += int((counted < cv.DB_FLOOR).sum())
-    if counted.size and counted.max() > cv.DB_CEILING:
-        counts.over += int((counted > cv.DB_CEILING).sum())
+    power = power_kernel(raw, source.representation, nodata=source.nodata)
+    flags = classify(raw, power, source)
+    db = db_kernel(power)
+    counted = None if flags is None else _is_counted(flags, source)
+    _count_others(db if counted is None else db[counted], flags, counts)
     stored_range = (source.vmin, source.vmax)
     classic = stored_range != cv.STORED_RANGE
     if classic:
-        count_half_codes(half_codes_kernel(normalize_kernel(counted.copy(), cv.STORED_RANGE)), counts.counts)
+        everything = normalize_kernel(db.copy(), cv.STORED_RANGE)
+        _count_halves(half_codes_kernel(everything), counted, counts)
     z = normalize_kernel(db, stored_range)
-    if flags is not None:
-        z[flags == cv.Flag.NODATA] = 0
     if encoding.dtype == "uint16" or not classic:
         half = half_codes_kernel(z)
         if not classic:
-            count_half_codes(half if flags is None else half[_is_counted(flags, source)], counts.counts)
+            _count_halves(half, counted, counts)
         if encoding.dtype == "uint16":
             return codes_from_half(half), flags
+    if flags is not None:
+        z[flags == cv.Flag.NODATA] = 0
     return z.astype(encoding.dtype, copy=False), flags
+
+
+def _count_halves(half: Pixels, counted: Pixels | None, counts: _Counts) -> None:
+    count_half_codes(half if counted is None else half[counted], counts.counts)
+
+
+def _count_others(db: Pixels, flags: Pixels | None, counts: _Counts) -> None:
+    """Count what has no bin of its own: pixels beyond the range, nonpositive and nodata ones."""
+    if flags is not None:
+        nodata = int(np.count_nonzero(flags == cv.Flag.NODATA))
+        counts.nodata += nodata
+        counts.nonpositive += flags.size - nodata - db.size
+    if db.size and db.min() < cv.DB_FLOOR:
+        counts.under += int(np.count_nonzero(db < cv.DB_FLOOR))
+    if db.size and db.max() > cv.DB_CEILING:
+        counts.over += int(np.count_nonzero(db > cv.DB_CEILING))
 
 
 def _is_counted(flags: Pixels, source: ArraySource) -> Pixels:
@@ -378,22 +367,9 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
 
 def _staged_flags(job: BlockJob, files: ArrayFiles, first: int, rows: int) -> Pixels:
     """Return the flags of one band, read back from the staged files."""
-    chunk, size = job.encoding.chunk, job.encoding.file_size
-    out = np.zeros((rows, job.width), np.uint8)
-    like = np.zeros((chunk, chunk), np.uint8)
-    per = size // chunk
-    for i in range(first // size, (first + rows - 1) // size + 1):
-        for j in range(job.col // size, (job.col + job.width - 1) // size + 1):
-            path = files.folder / "c" / str(i) / str(j)
-            if not path.exists():
-                continue
-            for row, col, tile in read_chunks(path, files.grid, files.codec, like):
-                top = (i * per + row) * chunk - first
-                left = (j * per + col) * chunk - job.col
-                if 0 <= top < rows:
-                    part = out[top : top + chunk, left : left + chunk]
-                    part[...] = tile[: part.shape[0], : part.shape[1]]
-    return out
+    like = np.zeros((job.encoding.chunk, job.encoding.chunk), np.uint8)
+    window = slice(first, first + rows), slice(job.col, job.col + job.width)
+    return read_stored(files.folder, grid=files.grid, codec=files.codec, like=like, window=window)
 
 
 def _without_fill(

@@ -194,18 +194,95 @@ def write_chunk_file(path: Path, codec: Codec, chunk: np.ndarray[Any, Any]) -> S
 
 
 def read_chunks(
-    path: Path, grid: tuple[int, int], codec: Codec, like: np.ndarray[Any, Any]
+    path: Path,
+    grid: tuple[int, int],
+    codec: Codec,
+    like: np.ndarray[Any, Any],
+    wanted: set[tuple[int, int]] | None = None,
 ) -> Iterator[tuple[int, int, np.ndarray[Any, Any]]]:
-    """Yield (row, column, chunk) of each chunk that a shard holds, checked and decoded.
+    """Yield (row, column, chunk) of each chunk that a file holds, checked and decoded.
 
     ``grid`` (0, 0) reads a file that is one chunk. ``like`` gives a chunk's shape and dtype; the
-    array that is yielded is used again for the next one.
+    array that is yielded is used again for the next one. ``wanted`` limits which are read.
     """
-    data = path.read_bytes()
     rows, cols = grid
-    index = parse_index(data, rows * cols) if rows else np.array([[0, len(data)]], "<u8")
-    view, out = memoryview(data), np.empty_like(like)
-    for at in np.flatnonzero(index[:, 0] != EMPTY):
-        start, size = (int(v) for v in index[at])
-        codec.decode_into(view[start : start + size], out)
-        yield int(at) // max(cols, 1), int(at) % max(cols, 1), out
+    out = np.empty_like(like)
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        index = np.array([[0, size]], "<u8")
+        if rows:
+            file.seek(max(size - index_bytes(rows * cols), 0))
+            index = parse_index(file.read(), rows * cols)
+        for at in np.flatnonzero(index[:, 0] != EMPTY).tolist():
+            place = at // max(cols, 1), at % max(cols, 1)
+            if wanted is not None and place not in wanted:
+                continue
+            file.seek(int(index[at, 0]))
+            codec.decode_into(file.read(int(index[at, 1])), out)
+            yield *place, out
+
+
+def digest_of(path: Path, grid: tuple[int, int]) -> tuple[int, int]:
+    """Return (size, digest) of a file from its index and its chunks' checksums; (0, 0) if absent or torn.
+
+    The chunks themselves are not read: this tells which bytes a file claims to hold.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            if not grid[0]:
+                file.seek(-CRC_BYTES, 2)
+                return size, shard_digest(b"", [file.read()])
+            file.seek(-index_bytes(grid[0] * grid[1]), 2)
+            index = parse_index(file.read(), grid[0] * grid[1])
+            crcs = []
+            for offset, length in index[index[:, 0] != EMPTY].tolist():
+                file.seek(offset + length - CRC_BYTES)
+                crcs.append(file.read(CRC_BYTES))
+    except (OSError, CorruptStoreError):
+        return 0, 0
+    return size, shard_digest(index.tobytes(), crcs)
+
+
+def read_stored(
+    folder: Path, *, grid: tuple[int, int], codec: Codec, like: np.ndarray[Any, Any], window: tuple[slice, slice]
+) -> np.ndarray[Any, Any]:
+    """Return a window of an array from its files, checked; what has no file is 0.
+
+    Parameters
+    ----------
+    folder
+        The array's directory.
+    grid, codec
+        Chunks of a shard ((0, 0): a file a chunk) and how they are encoded.
+    like
+        Gives a chunk's shape and dtype.
+    window
+        Rows and columns, within the array.
+    """
+    rows, cols = window
+    chunk = like.shape[0]
+    per = max(grid[0], 1)
+    size = per * chunk
+    out = np.zeros((rows.stop - rows.start, cols.stop - cols.start), like.dtype)
+    for i in range(rows.start // size, (rows.stop - 1) // size + 1):
+        for j in range(cols.start // size, (cols.stop - 1) // size + 1):
+            path = folder / "c" / str(i) / str(j)
+            if not path.exists():
+                continue
+            wanted = _chunks_of(i * per, j * per, per, chunk, window)
+            for row, col, tile in read_chunks(path, grid, codec, like, wanted):
+                top, left = (i * per + row) * chunk - rows.start, (j * per + col) * chunk - cols.start
+                part = out[max(top, 0) : max(top + chunk, 0), max(left, 0) : max(left + chunk, 0)]
+                part[...] = tile[max(-top, 0) :, max(-left, 0) :][: part.shape[0], : part.shape[1]]
+    return out
+
+
+def _chunks_of(row: int, col: int, per: int, chunk: int, window: tuple[slice, slice]) -> set[tuple[int, int]]:
+    """Return which chunks of the file whose first chunk is (row, col) touch the window."""
+    spans = []
+    for first, span in zip((row, col), window, strict=True):
+        low = max(span.start // chunk - first, 0)
+        high = min((span.stop - 1) // chunk - first, per - 1)
+        spans.append(range(low, high + 1))
+    return {(i, j) for i in spans[0] for j in spans[1]}

@@ -1,0 +1,338 @@
+"""Plans: what an ingest will read, do and write, decided before any of it and printable.
+
+Probing looks at headers and a small sample; from there on a plan is pure arithmetic. It is refused
+as a whole where a file cannot be taken as asked or the work cannot fit the memory it may use.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.blocks import ArraySource, BlockJob
+from sarzarr.codecs import DEFAULT_CODECS
+from sarzarr.errors import InvalidInputError, SceneExistsError, UnsupportedRasterError
+from sarzarr.probe import ArrayProbe, probe_file
+from sarzarr.scene import SceneProbe, group_scenes
+from sarzarr.store import Encoding, Store, open_store
+
+MEGABYTE: Final = 1_000_000
+PROCESS_BASE: Final = 260 * MEGABYTE
+"""Resident memory of a worker before it reads: Python, the imports and GDAL's bounded cache in use."""
+BLOCK_PIXELS: Final = 8192 * 2048
+"""Pixels that a block of a tiled file aims at: enough to make tasks few, few enough to keep workers busy."""
+BYTES_A_PIXEL: Final = 14
+"""Beyond the raw pixels themselves, what a band costs: a mask, labels and their copies, at the worst."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions:
+    """How files are understood and how their pixels are stored."""
+
+    quantity: str | None = None
+    """What the numbers are, where the files do not say."""
+    representation: str | None = None
+    """How they are written down, where the files do not say."""
+    polarizations: tuple[str, ...] | None = None
+    """Names for unnamed bands, in order."""
+    scene_id: str | None = None
+    """The id of the one scene that the files make."""
+    dtype: str = "uint16"
+    """``uint16`` codes, ``float32`` or ``float16``."""
+    codec: str | None = None
+    """A name in `sarzarr.codecs.CODECS`; the measured best for ``dtype`` if None."""
+    shard: int = cv.SHARD
+    """Rows and columns of a shard; 0 writes a file a chunk."""
+    replace: bool = False
+    """Whether a scene that is in the store with other pixels is written anew."""
+    memory: int = 1000 * MEGABYTE
+    """Bytes that a worker process may use."""
+    threads: int = 2
+    """Tasks that a worker process runs at once, for the projected peak."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("uint16", "float32", "float16"):
+            raise InvalidInputError(f"dtype must be uint16, float32 or float16, got {self.dtype!r}.")
+        _ = self.encoding  # refuses an unknown codec or shard here, where it was said
+
+    @property
+    def encoding(self) -> Encoding:
+        """How pixels become bytes."""
+        return Encoding(dtype=self.dtype, codec=self.codec or DEFAULT_CODECS[self.dtype], shard=self.shard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenePlan:
+    """One scene that will be written."""
+
+    probe: SceneProbe
+    """What its files are."""
+    encoding: Encoding
+    """How its pixels become bytes."""
+    bounds: dict[str, tuple[float, float]]
+    """(vmin, vmax) in dB of each array's stored range, by name."""
+    replaces: bool
+    """Whether the store holds another scene of that id."""
+
+    @property
+    def id(self) -> str:
+        """The scene's id."""
+        return self.probe.id
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the sources and everything that decides the bytes: staged work of another is not taken up."""
+        said = [self.probe.source_hash, self.encoding, sorted(self.bounds.items())]
+        said += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
+        return sha256(repr(said).encode()).hexdigest()
+
+    def source(self, array: ArrayProbe) -> ArraySource:
+        """Return an array as a worker reads it."""
+        vmin, vmax = self.bounds[array.name]
+        return ArraySource(
+            name=array.name,
+            path=str(array.path),
+            band=array.band,
+            representation=str(array.representation),
+            itemsize=np.dtype(array.dtype).itemsize,
+            nodata=array.nodata,
+            vmin=vmin,
+            vmax=vmax,
+        )
+
+    def files(self) -> dict[Path, list[ArrayProbe]]:
+        """Arrays by the file that holds them."""
+        out: dict[Path, list[ArrayProbe]] = {}
+        for array in self.probe.arrays:
+            out.setdefault(array.path, []).append(array)
+        return out
+
+    def jobs(self, folder: str) -> Iterator[BlockJob]:
+        """Yield the units of work, file by file and row by row; ``folder`` is the staged scene group."""
+        for arrays in self.files().values():
+            height, width = block_shape(arrays[0], self.encoding, self.probe.grid.shape)
+            sources = tuple(self.source(a) for a in arrays)
+            for row in range(0, self.probe.grid.height, height):
+                for col in range(0, self.probe.grid.width, width):
+                    yield BlockJob(
+                        scene=self.id,
+                        arrays=sources,
+                        folder=folder,
+                        encoding=self.encoding,
+                        row=row,
+                        col=col,
+                        height=min(height, self.probe.grid.height - row),
+                        width=min(width, self.probe.grid.width - col),
+                        band_rows=band_rows(arrays[0], self.encoding, height),
+                    )
+
+    @property
+    def tasks(self) -> int:
+        """Units of work."""
+        return sum(1 for _ in self.jobs(""))
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of the decoded source pixels."""
+        pixels = self.probe.grid.height * self.probe.grid.width
+        return sum(pixels * np.dtype(a.dtype).itemsize for a in self.probe.arrays)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of the stored pixels at the most, before a codec makes them fewer; flags not counted."""
+        chunk, grid = self.encoding.chunk, self.probe.grid
+        chunks = math.ceil(grid.height / chunk) * math.ceil(grid.width / chunk)
+        itemsize = np.dtype(self.encoding.dtype).itemsize
+        return chunks * chunk * chunk * itemsize * len(self.probe.arrays)
+
+    @property
+    def patches(self) -> int:
+        """Whole 256x256 patches, all arrays together."""
+        grid = self.probe.grid
+        return (grid.height // cv.CHUNK) * (grid.width // cv.CHUNK) * len(self.probe.arrays)
+
+    def peak_memory(self, threads: int) -> int:
+        """Return the projected resident peak of a worker, in bytes, with ``threads`` tasks at once."""
+        worst = 0
+        for arrays in self.files().values():
+            height, width = block_shape(arrays[0], self.encoding, self.probe.grid.shape)
+            rows = min(band_rows(arrays[0], self.encoding, height), self.probe.grid.height)
+            columns = min(width, self.probe.grid.width)
+            itemsize = max(np.dtype(a.dtype).itemsize for a in arrays)
+            worst = max(worst, rows * columns * (itemsize + BYTES_A_PIXEL) + max(a.block_bytes for a in arrays))
+        return PROCESS_BASE + threads * worst
+
+
+def block_shape(array: ArrayProbe, encoding: Encoding, shape: tuple[int, int]) -> tuple[int, int]:
+    """Return (rows, columns) of a unit of work: whole shards, and full width where the file is in strips."""
+    size = max(encoding.file_size, cv.SHARD)
+    if array.block_shape[1] >= shape[1]:
+        return size, math.ceil(shape[1] / size) * size
+    return size, max(BLOCK_PIXELS // size // size, 1) * size
+
+
+def band_rows(array: ArrayProbe, encoding: Encoding, height: int) -> int:
+    """Return how many rows are read at once: whole chunks, and whole rows of the file's blocks where that fits."""
+    rows = math.lcm(encoding.chunk, min(array.block_shape[0], height))
+    return rows if rows <= min(height, 1024) and array.block_shape[0] <= height else encoding.chunk
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestPlan:
+    """What an ingest will do. Print it before paying for it."""
+
+    store: Path
+    """The store to make or to add to."""
+    scenes: tuple[ScenePlan, ...]
+    """Scenes to write."""
+    present: tuple[str, ...]
+    """Ids of scenes that are in the store already, with the same pixels: skipped."""
+    options: IngestOptions
+    """How they were asked for."""
+    notes: tuple[str, ...] = field(default=())
+    """One sentence a band or file that is left out, or that needs a word."""
+
+    @property
+    def tasks(self) -> int:
+        """Units of work."""
+        return sum(s.tasks for s in self.scenes)
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of the decoded source pixels."""
+        return sum(s.bytes_in for s in self.scenes)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of the stored pixels at the most."""
+        return sum(s.bytes_out for s in self.scenes)
+
+    @property
+    def peak_memory(self) -> int:
+        """Projected resident peak of a worker process, in bytes."""
+        return max((s.peak_memory(self.options.threads) for s in self.scenes), default=PROCESS_BASE)
+
+    def __str__(self) -> str:
+        encoding = self.options.encoding
+        lines = [f"{self.store.name}: {len(self.scenes)} scenes to write, {len(self.present)} already there"]
+        for s in self.scenes:
+            grid = s.probe.grid
+            where = {"affine": "georeferenced", "rotated_affine": "rotated affine"}.get(
+                s.probe.geolocation, f"{len(s.probe.gcps)} GCPs, image geometry" if s.probe.gcps else "no CRS"
+            )
+            lines.append(
+                f"  {s.id}: {grid.height} x {grid.width}, {where}, passthrough, {s.tasks} tasks, {s.patches} patches"
+                + (", replaces the one there" if s.replaces else "")
+            )
+            lines += [f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in s.probe.arrays]
+        lines += [f"  note: {note}" for note in self.notes]
+        shards = f"shards of {encoding.shard}" if encoding.shard else "no shards"
+        lines.append(f"  stored as {encoding.dtype}, codec {encoding.codec}, chunks of {encoding.chunk}, {shards}")
+        lines.append(
+            f"  {_size(self.bytes_in)} in, at most {_size(self.bytes_out)} out, {self.tasks} tasks; "
+            f"projected peak {_size(self.peak_memory)} a worker process of {_size(self.options.memory)}"
+        )
+        return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def plan_ingest(
+    files: Iterable[str | Path] | str | Path,
+    store: str | Path,
+    *,
+    options: IngestOptions | None = None,
+    **changes: Any,
+) -> IngestPlan:
+    """Probe files and plan their ingest into one store; nothing is written.
+
+    Parameters
+    ----------
+    files
+        GeoTIFFs. Files that are one scene's polarizations become one scene.
+    store
+        Path of the ``.zarr`` directory, new or existing.
+    options
+        An `IngestOptions`; fields of it can be given by name instead (``dtype="float32"``).
+
+    Raises
+    ------
+    UnsupportedRasterError
+        A file is not backscatter as far as can be seen, or cannot fit the memory; says the remedy.
+    SceneIdError, SceneExistsError
+        Two scenes claim one id, or the store has another scene of that id.
+    """
+    options = replace(options or IngestOptions(), **changes)
+    paths = [files] if isinstance(files, str | Path) else list(files)
+    if not paths:
+        raise InvalidInputError("at least one GeoTIFF was expected, got none. Check the pattern of the file names.")
+    probes = [
+        probe_file(
+            path,
+            quantity=options.quantity,
+            representation=options.representation,
+            polarizations=options.polarizations,
+        )
+        for path in paths
+    ]
+    scenes = group_scenes(probes, scene_id=options.scene_id)
+    refused = [f"{_names(s)}: {s.refusal}" for s in scenes if s.refusal]
+    if refused:
+        raise UnsupportedRasterError("\n".join(refused))
+    root = Path(store)
+    there = open_store(root) if (root / "zarr.json").exists() else None
+    plans, present = [], []
+    for scene in scenes:
+        known = _known_hash(there, scene.id)
+        if known == scene.source_hash:
+            present.append(scene.id)
+            continue
+        if known is not None and not options.replace:
+            raise SceneExistsError(
+                f"a new scene was expected, got {scene.id!r}, which {root.name} holds with other pixels. "
+                "Pass --replace to write it anew, or --id to add it under another name."
+            )
+        bounds = {a.name: cv.STORED_RANGE for a in scene.arrays}
+        plans.append(
+            ScenePlan(probe=scene, encoding=options.encoding, bounds=bounds, replaces=known is not None)
+        )
+    notes = [note for probe in probes for note in probe.left_out]
+    plan = IngestPlan(
+        store=root, scenes=tuple(plans), present=tuple(present), options=options, notes=tuple(notes)
+    )
+    _check_memory(plan)
+    return plan
+
+
+def _names(scene: SceneProbe) -> str:
+    return ", ".join(dict.fromkeys(f.path.name for f in scene.files))
+
+
+def _known_hash(store: Store | None, scene: str) -> str | None:
+    if store is None or scene not in store.scenes:
+        return None
+    return str(store.rows(scene)["source_hash"].values[0])
+
+
+def _check_memory(plan: IngestPlan) -> None:
+    for scene in plan.scenes:
+        peak = scene.peak_memory(plan.options.threads)
+        if peak > plan.options.memory:
+            giant = max(scene.probe.arrays, key=lambda a: a.block_bytes)
+            raise UnsupportedRasterError(
+                f"{scene.id}: a worker within {_size(plan.options.memory)} was expected, got a projected "
+                f"{_size(peak)}: a block of {giant.path.name} is {giant.block_shape[0]} x {giant.block_shape[1]} "
+                f"pixels, {_size(giant.block_bytes)} decoded. Pass --memory {math.ceil(peak / 1e9 * 10) / 10:g}GB, "
+                "or rewrite it in tiles: gdal_translate -co TILED=YES."
+            )
