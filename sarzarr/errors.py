@@ -16,6 +16,10 @@ class UnsupportedRasterError(SarzarrError, ValueError):
     """A raster was understood, and is not something that can be ingested as asked."""
 
 
+class RasterNotFoundError(SarzarrError, FileNotFoundError):
+    """There is no raster file at that path."""
+
+
 class SceneIdError(SarzarrError, ValueError):
     """A scene id is malformed, or two scenes claim the same one."""
 

@@ -1,0 +1,254 @@
+"""Read GeoTIFFs safely: the only place that opens a raster, and the hot path of reading windows.
+
+What opens is a local TIFF file and nothing else: no other driver, no URL, no ``/vsi`` path, no
+sidecar file beside it. Handles are kept a thread and a process, and never cross a border.
+"""
+
+import os
+import stat
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import rasterio
+from rasterio.env import get_gdal_config, set_gdal_config
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.session import DummySession
+
+from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
+
+CACHE_BYTES: Final = 128 * 2**20
+"""The most that GDAL's block cache holds in a process; GDAL's own default is 5 % of the memory."""
+HANDLES_A_THREAD: Final = 8
+"""Open files that `read_window` keeps in each thread."""
+
+_OPEN_OPTIONS: Final = {
+    "driver": "GTiff",
+    "sharing": False,
+    "GEOREF_SOURCES": "INTERNAL",  # no .aux.xml, .tab or world file places the pixels
+    "NUM_THREADS": "1",
+}
+_ENVIRONMENT: Final = {
+    "GDAL_PAM_ENABLED": "NO",  # a sidecar can replace CRS, transform, nodata and tags
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # and an .ovr or .msk what stands for the pixels
+    "GDAL_NUM_THREADS": "1",
+    "GTIFF_DIRECT_IO": "NO",  # past the end of a truncated file it returns whatever the buffer held
+    "GTIFF_VIRTUAL_MEM_IO": "NO",
+    "GTIFF_IGNORE_READ_ERRORS": "NO",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Handle:
+    """An open file, and what each read needs to know of it."""
+
+    dataset: Any
+    height: int
+    width: int
+    bands: int
+    dtype: np.dtype[Any]
+
+
+class _Handles(threading.local):
+    """The open files of one thread, the least recently read first."""
+
+    def __init__(self) -> None:
+        self.opened: OrderedDict[tuple[str, int, int, int], _Handle] = OrderedDict()
+
+
+class _Process:
+    """What one process keeps: its threads' handles, and the lock under which it opens files."""
+
+    def __init__(self, inherited: "_Process | None" = None) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.handles = _Handles()
+        self.is_cache_bounded = False
+        self.inherited = inherited
+        """A forked child's copy of the parent's state: kept, since closing its handles or waiting
+        for its lock could hang, and never read, since a file's position is shared across a fork."""
+
+
+_current: list[_Process] = [_Process()]
+"""The process's own state; a forked child replaces it at its first read."""
+
+
+def _process() -> _Process:
+    if _current[0].pid != os.getpid():
+        _current[0] = _Process(_current[0])
+    return _current[0]
+
+
+def _local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
+    """Return the absolute path of a local regular file and its status, or refuse the path."""
+    text = os.fspath(path)
+    if "://" in text or text.lstrip("/\\").startswith(("vsi", "<")):
+        raise InvalidInputError(
+            f"expected the path of a local TIFF file, got {text[:200]!r}. Download it first and give its path."
+        )
+    absolute = Path(os.path.abspath(text))  # noqa: PTH100 - lexical: symlinks keep the name that was given
+    try:
+        status = absolute.stat()
+    except (OSError, ValueError) as error:
+        raise RasterNotFoundError(
+            f"expected the path of a local TIFF file, got {text[:200]!r}, which is not there. Check the path."
+        ) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidInputError(
+            f"expected the path of a local TIFF file, got {text[:200]!r}, which is not a file. "
+            "Give the TIFF files inside."
+        )
+    return absolute, status
+
+
+def _open(path: Path) -> Any:
+    """Open a TIFF under the options that must hold; the caller is inside `_ENVIRONMENT`."""
+    process = _process()
+    with process.lock, warnings.catch_warnings():  # the filters are the process's: one thread at a time
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        if not process.is_cache_bounded:
+            _bound_cache()
+            process.is_cache_bounded = True
+        try:
+            return rasterio.open(path, **_OPEN_OPTIONS)
+        except RasterioError as error:
+            raise UnsupportedRasterError(
+                f"expected a TIFF file, got {path.name!r}: {error}. Write it as GeoTIFF first."
+            ) from error
+
+
+def _bound_cache() -> None:
+    """Bound GDAL's block cache, unless the environment variable says otherwise."""
+    if "GDAL_CACHEMAX" not in os.environ and get_gdal_config("GDAL_CACHEMAX") > CACHE_BYTES:
+        set_gdal_config("GDAL_CACHEMAX", CACHE_BYTES)  # rasterio takes an int as bytes, and process-wide
+
+
+def _environment() -> Any:
+    """Return the GDAL environment that files are opened in; it holds for the calling thread."""
+    return rasterio.Env(session=DummySession(), **_ENVIRONMENT)
+
+
+@contextmanager
+def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a local TIFF as a rasterio dataset, with nothing but its own bytes trusted.
+
+    Raises
+    ------
+    RasterNotFoundError
+        There is no such file.
+    InvalidInputError
+        The path is a URL, a ``/vsi`` path, a subdataset or not a regular file.
+    UnsupportedRasterError
+        The file is not a TIFF, whatever its name says.
+    """
+    absolute, _ = _local_file(path)
+    with _environment(), _open(absolute) as dataset:
+        yield dataset
+
+
+def read_dtype(dataset: Any) -> np.dtype[Any]:
+    """Return the NumPy dtype that reading a dataset gives; complex integers are read as complex64."""
+    name = dataset.dtypes[0]
+    return np.dtype("complex64" if name.startswith("complex_int") else name)
+
+
+def _handle(path: str | os.PathLike[str]) -> _Handle:
+    """Return this thread's handle of a file as it is on disk now."""
+    text = os.fspath(path)
+    opened = _process().handles.opened
+    try:
+        key = _fingerprint(text, os.stat(text))  # noqa: PTH116 - a Path costs more than the call
+        handle = opened[key]
+    except (KeyError, OSError, ValueError):
+        absolute, status = _local_file(path)
+        with _environment():
+            dataset = _open(absolute)
+        handle = _Handle(dataset, dataset.height, dataset.width, dataset.count, read_dtype(dataset))
+        opened[_fingerprint(text, status)] = handle
+        while len(opened) > HANDLES_A_THREAD:
+            opened.popitem(last=False)[1].dataset.close()
+    else:
+        opened.move_to_end(key)
+    return handle
+
+
+def _fingerprint(text: str, status: os.stat_result) -> tuple[str, int, int, int]:
+    return text, status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def close_rasters() -> None:
+    """Close the files that `read_window` keeps open in the calling thread."""
+    opened = _process().handles.opened
+    while opened:
+        opened.popitem()[1].dataset.close()
+
+
+def read_window(
+    path: str | os.PathLike[str],
+    *,
+    band: int,
+    row: int,
+    col: int,
+    height: int,
+    width: int,
+    out: np.ndarray[Any, Any] | None = None,
+) -> np.ndarray[Any, Any]:
+    """Read a window of one band, values exactly as in the file.
+
+    Files stay open in the thread that read them, `HANDLES_A_THREAD` at most; a file that changed on
+    disk is opened anew. Safe in threads, under fork and under spawn.
+
+    Parameters
+    ----------
+    band
+        Number of the band, from 1.
+    row, col, height, width
+        The window, wholly inside the raster.
+    out
+        (height, width) array of the file's dtype to read into; a new one where it is None.
+
+    Returns
+    -------
+    ndarray
+        ``out``, (height, width). Complex integers come as complex64. NaN and nodata are as stored.
+
+    Raises
+    ------
+    InvalidInputError
+        The window reaches beyond the raster, there is no such band, or ``out`` does not fit.
+    RasterNotFoundError
+        There is no such file.
+    UnsupportedRasterError
+        The file is not a TIFF, or its bytes cannot be decoded.
+    """
+    handle = _handle(path)
+    if (
+        min(row, col) < 0
+        or min(height, width) < 1
+        or row + height > handle.height
+        or col + width > handle.width
+    ):
+        raise InvalidInputError(
+            f"expected a window inside {handle.height} x {handle.width} pixels, got {height} x {width} "
+            f"at row {row}, column {col}. Clip it to the raster."
+        )
+    if not 1 <= band <= handle.bands:
+        raise InvalidInputError(f"expected a band from 1 to {handle.bands}, got {band}. Bands count from 1.")
+    if out is not None and (out.shape != (height, width) or out.dtype != handle.dtype):
+        raise InvalidInputError(
+            f"expected out of shape {(height, width)} and dtype {handle.dtype}, "
+            f"got {out.shape} and {out.dtype}. Leave it out to have one made."
+        )
+    try:
+        pixels = handle.dataset.read(band, window=((row, row + height), (col, col + width)), out=out)
+    except RasterioError as error:
+        raise UnsupportedRasterError(
+            f"expected intact pixels in {Path(path).name!r}, got {error} Fetch or write the file again."
+        ) from error
+    return np.asarray(pixels)
