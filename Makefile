@@ -1,0 +1,55 @@
+# Two commands do everything on a machine that has only Python and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+BENCH_ARGS ?=
+
+.PHONY: demo test test-slow lint format check bench-loader bench-ingest bench-warp notebooks clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable ".[torch,plot]"
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable ".[torch,plot,test,dev]"
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP_INSTALL) --editable ".[bench]"
+	touch $@
+
+demo: $(VENV)/.demo  ## synthesise scenes, ingest them, load a batch, write a picture into stores/
+	$(BIN)/sarzarr demo --folder stores
+
+test: $(VENV)/.test  ## every test that is quick
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.test  ## the long ones
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.test  ## ruff, ruff format, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-loader: $(VENV)/.bench
+	$(BIN)/python benchmarks/bench_loader.py $(BENCH_ARGS)
+
+bench-ingest: $(VENV)/.bench
+	$(BIN)/python benchmarks/bench_ingest.py $(BENCH_ARGS)
+
+bench-warp: $(VENV)/.bench
+	$(BIN)/python benchmarks/bench_warp.py $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

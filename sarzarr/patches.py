@@ -1,0 +1,327 @@
+"""Patch indices: a table of what can be trained on, found once, so that filters never touch pixels.
+
+A patch is a window of one array. Its row holds where it is and what four counts over its pixels say;
+the counts are integers of codes, so a table does not depend on how the work was cut.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+import dask
+import numpy as np
+import xarray as xr
+
+from sarzarr import conventions as cv
+from sarzarr.codecs import get_codec
+from sarzarr.errors import InvalidInputError
+from sarzarr.radiometry import denormalize
+from sarzarr.shards import read_stored
+from sarzarr.store import Encoding, Store, open_store, read_table, write_table
+
+Pixels = np.ndarray[Any, Any]
+EDGES: Final = ("drop", "shift", "pad")
+SATURATED: Final = (0.01, 0.99)
+"""A pixel is unsaturated strictly between these values of the clipped [0, 1]."""
+SLAB_COLUMNS: Final = 4096
+"""Columns that are worked on at once: what bounds the memory of a task."""
+TASK_PIXELS: Final = 2**25
+"""Pixels that one task looks at, about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexSpec:
+    """How an index cuts arrays into patches."""
+
+    name: str = cv.DEFAULT_INDEX
+    """The table's name in ``patches/``."""
+    size: int = cv.CHUNK
+    """Rows and columns of a patch."""
+    stride: int = cv.CHUNK
+    """Pixels from one patch to the next."""
+    edge: str = "drop"
+    """Remainders at right and bottom: ``drop`` them, ``shift`` the last patch inward, or ``pad`` it."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.stride < 1:
+            raise InvalidInputError(f"size and stride must be at least 1, got {self.size} and {self.stride}.")
+        if self.edge not in EDGES:
+            raise InvalidInputError(f"edge must be one of {', '.join(EDGES)}, got {self.edge!r}.")
+
+
+DEFAULT_SPEC: Final = IndexSpec()
+
+
+def positions(length: int, spec: IndexSpec) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """Return the first pixels of the patches along an axis of ``length`` pixels, ascending.
+
+    >>> positions(700, IndexSpec()).tolist()
+    [0, 256]
+    >>> positions(700, IndexSpec(edge="shift")).tolist()
+    [0, 256, 444]
+    >>> positions(700, IndexSpec(edge="pad")).tolist()
+    [0, 256, 512]
+    """
+    whole = range(0, length - spec.size + 1, spec.stride)
+    starts = list(whole)
+    covered = starts[-1] + spec.size if starts else 0
+    if covered < length and spec.edge == "shift" and length >= spec.size:
+        starts.append(length - spec.size)
+    elif covered < length and spec.edge == "pad":
+        starts.append(starts[-1] + spec.stride if starts else 0)
+    return np.array(starts, np.int32)
+
+
+def patch_ids(scene: str, array: str, size: int, row: Pixels, col: Pixels) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Return stable 64-bit ids of patches: a hash of scene, array, size, row and column, the same everywhere."""
+    seed = int.from_bytes(blake2b(f"{scene}/{array}/{size}".encode(), digest_size=8).digest(), "little")
+    mixed = (row.astype(np.uint64) << np.uint64(32)) ^ col.astype(np.uint64) ^ np.uint64(seed)
+    # The finalizer of splitmix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): a bijection.
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+# ------------------------------------------------------------------ one array
+@dataclass(frozen=True, kw_only=True)
+class _Owner:
+    """One array of a scene, as a worker looks at it."""
+
+    root: str
+    scene: str
+    array: str
+    shape: tuple[int, int]
+    encoding: Encoding
+    stored: tuple[float, float]
+    clip: tuple[float, float]
+
+    def window(self, name: str, dtype: str, codec: str, window: tuple[slice, slice]) -> Pixels:
+        """Return a window of the codes or the flags, 0 beyond the array's right and bottom edge."""
+        chunk = self.encoding.chunk
+        rows, cols = window
+        inside = slice(rows.start, min(rows.stop, self.shape[0])), slice(cols.start, min(cols.stop, self.shape[1]))
+        got = read_stored(
+            Path(self.root) / cv.SCENES / self.scene / name,
+            grid=self.encoding.grid,
+            codec=get_codec(codec),
+            like=np.zeros((chunk, chunk), dtype),
+            window=inside,
+        )
+        if inside == window:
+            return got
+        out = np.zeros((rows.stop - rows.start, cols.stop - cols.start), dtype)
+        out[: got.shape[0], : got.shape[1]] = got
+        return out
+
+
+def _row_of_patches(owner: _Owner, spec: IndexSpec, row: int, cols: Pixels) -> Pixels:
+    """Return (4, patches): valid pixels, unsaturated ones, sum and sum of squares of the codes of lit ones, n lit."""
+    low, high = _saturation_codes(owner)
+    out = np.empty((5, len(cols)), np.float64)
+    rows = slice(row, row + spec.size)
+    for first in range(0, len(cols), max(SLAB_COLUMNS // spec.stride, 1)):
+        some = cols[first : first + max(SLAB_COLUMNS // spec.stride, 1)]
+        left, right = int(some[0]), int(some[-1]) + spec.size
+        codes = owner.window(owner.array, owner.encoding.dtype, owner.encoding.codec, (rows, slice(left, right)))
+        flags = owner.window(owner.array + cv.FLAGS_SUFFIX, "uint8", "blosc-lz4", (rows, slice(left, right)))
+        flags[max(owner.shape[0] - row, 0) :] = cv.Flag.NODATA
+        flags[:, max(owner.shape[1] - left, 0) :] = cv.Flag.NODATA
+        every = np.empty((5, right - left), np.float64)
+        every[1] = ((codes > low) & (codes < high)).sum(0)
+        values = codes.astype(np.float64)
+        if flags.any():
+            lit = flags == cv.Flag.VALID
+            every[0] = (flags < cv.Flag.NODATA).sum(0)
+            every[1] = ((codes > low) & (codes < high) & lit).sum(0)
+            every[4] = lit.sum(0)
+            values *= lit
+        else:
+            every[0] = every[4] = spec.size
+        every[2] = values.sum(0)
+        every[3] = np.einsum("ij,ij->j", values, values)
+        sums = np.concatenate([np.zeros((5, 1)), np.cumsum(every, axis=1)], axis=1)
+        out[:, first : first + len(some)] = sums[:, some - left + spec.size] - sums[:, some - left]
+    return out
+
+
+def _saturation_codes(owner: _Owner) -> tuple[float, float]:
+    """Return the stored values at 1 % and 99 % of the clip."""
+    (vmin, vmax), (low, high) = owner.stored, owner.clip
+    scale = cv.MAX_CODE if owner.encoding.dtype == "uint16" else 1.0
+    at = [(low + share * (high - low) - vmin) / (vmax - vmin) * scale for share in SATURATED]
+    return at[0], at[1]
+
+
+def _measure(owner: _Owner, spec: IndexSpec, rows: Pixels, cols: Pixels) -> dict[str, Pixels]:
+    """Return the columns of the patches at every (row, col), row by row."""
+    counted = np.concatenate([_row_of_patches(owner, spec, int(r), cols) for r in rows], axis=1)
+    valid, unsaturated, total, squares, lit = counted
+    pixels = spec.size * spec.size
+    with np.errstate(invalid="ignore", divide="ignore"):  # a patch without a lit pixel has no mean
+        mean = total / lit
+        std = np.sqrt(np.maximum(squares / lit - mean * mean, 0))
+    scale = cv.MAX_CODE if owner.encoding.dtype == "uint16" else 1.0
+    vmin, vmax = owner.stored
+    row, col = (v.reshape(-1) for v in np.meshgrid(rows, cols, indexing="ij"))
+    return {
+        "row": row.astype(np.int32),
+        "col": col.astype(np.int32),
+        "id": patch_ids(owner.scene, owner.array, spec.size, row, col),
+        "valid_fraction": (valid / pixels).astype(np.float32),
+        "unsaturated_fraction": (unsaturated / pixels).astype(np.float32),
+        "mean_db": denormalize(mean / scale, owner.stored).astype(np.float32),
+        "std_db": (std / scale * (vmax - vmin)).astype(np.float32),
+    }
+
+
+# ------------------------------------------------------------------ the table
+COLUMNS: Final[Mapping[str, str]] = {
+    "row": "i4",
+    "col": "i4",
+    "id": "u8",
+    "valid_fraction": "f4",
+    "unsaturated_fraction": "f4",
+    "mean_db": "f4",
+    "std_db": "f4",
+}
+"""The columns over ``patch``, besides ``owner``, and their dtypes."""
+
+
+def index_patches(
+    store: Store | str | Path,
+    *,
+    size: int = cv.CHUNK,
+    stride: int = cv.CHUNK,
+    edge: str = "drop",
+    name: str = cv.DEFAULT_INDEX,
+) -> xr.Dataset:
+    """Make, or bring up to date, a patch index in one pass over codes and flags; return its table.
+
+    Parameters
+    ----------
+    store
+        The store.
+    size, stride
+        Pixels of a patch, and from one to the next.
+    edge
+        ``drop`` the remainders at right and bottom (they are counted in the attrs), ``shift`` the last
+        patch inward, or ``pad`` it: its pixels beyond the edge are not valid.
+    name
+        The table's name. A table of that name with another size, stride or edge is replaced.
+
+    Returns
+    -------
+    xarray.Dataset
+        `Store.patches` of it: scene, array, row, col, id, valid_fraction, unsaturated_fraction (of all
+        pixels, strictly inside 1 % and 99 % of the clip), mean_db and std_db (of the valid, positive
+        pixels; NaN where there is none).
+    """
+    opened = store if isinstance(store, Store) else open_store(store)
+    update_index(opened, IndexSpec(name=name, size=size, stride=stride, edge=edge))
+    return open_store(opened.root).patches(name)
+
+
+def update_index(store: Store, spec: IndexSpec) -> None:
+    """Index the arrays that the table does not know, or knows with other pixels or another clip."""
+    place = store.root / cv.PATCHES / spec.name
+    old = _same_cut(place, spec)
+    known = {} if old is None else _by_owner(old)
+    wanted = {_stamp(store, i): i for i in range(store.catalog.sizes["array"])}
+    if old is not None and list(known) == list(wanted):
+        return
+    fresh = _measure_all(store, spec, {s: i for s, i in wanted.items() if s not in known})
+    parts = {stamp: known.get(stamp) or fresh[stamp] for stamp in wanted}
+    lost = sum(_lost(store, i, spec) for i in range(store.catalog.sizes["array"]))
+    write_table(place, _table(parts, spec, lost))
+
+
+def _stamp(store: Store, row: int) -> tuple[str, str, str]:
+    """(scene, array, what its statistics depend on) of a catalog row."""
+    catalog = store.catalog
+    clip = store.bounds[catalog["bounds_key"].values[row]]
+    depends = f"{catalog['source_hash'].values[row]} {clip.clip_vmin!r} {clip.clip_vmax!r}"
+    return str(catalog["scene"].values[row]), str(catalog["name"].values[row]), depends
+
+
+def _same_cut(place: Path, spec: IndexSpec) -> xr.Dataset | None:
+    """Return the table at ``place`` if it was cut the same way."""
+    if not (place / "zarr.json").exists():
+        return None
+    table = read_table(place)
+    cut = {k: table.attrs.get(k) for k in ("size", "stride", "edge")}
+    return table if cut == {"size": spec.size, "stride": spec.stride, "edge": spec.edge} else None
+
+
+def _by_owner(table: xr.Dataset) -> dict[tuple[str, str, str], dict[str, Pixels]]:
+    """Return a table's columns by owner."""
+    ends = np.searchsorted(table["owner"].values, np.arange(table.sizes["owner"] + 1))
+    stamps = zip(*(table[f"owner_{k}"].values.tolist() for k in ("scene", "array", "stamp")), strict=True)
+    return {
+        stamp: {k: table[k].values[ends[i] : ends[i + 1]] for k in COLUMNS} for i, stamp in enumerate(stamps)
+    }
+
+
+def _measure_all(
+    store: Store, spec: IndexSpec, rows: Mapping[tuple[str, str, str], int]
+) -> dict[tuple[str, str, str], dict[str, Pixels]]:
+    """Measure the patches of some catalog rows, in parallel."""
+    tasks, names = [], []
+    for stamp, i in rows.items():
+        owner = _owner(store, i)
+        tops, lefts = (positions(n, spec) for n in owner.shape)
+        if not len(tops) or not len(lefts):
+            continue
+        per_task = max(TASK_PIXELS // (owner.shape[1] * spec.size), 1)
+        for part in np.array_split(tops, math.ceil(len(tops) / per_task)):
+            tasks.append(dask.delayed(_measure, pure=False)(owner, spec, part, lefts))
+            names.append(stamp)
+    out: dict[tuple[str, str, str], list[dict[str, Pixels]]] = {stamp: [] for stamp in rows}
+    for stamp, part in zip(names, dask.compute(*tasks), strict=True):
+        out[stamp].append(part)
+    return {stamp: _concatenated(parts) for stamp, parts in out.items()}
+
+
+def _concatenated(parts: list[dict[str, Pixels]]) -> dict[str, Pixels]:
+    return {k: np.concatenate([np.empty(0, t), *(p[k] for p in parts)]).astype(t) for k, t in COLUMNS.items()}
+
+
+def _owner(store: Store, i: int) -> _Owner:
+    row = {k: store.catalog[k].values[i] for k in cv.CATALOG_SCHEMA}
+    clip = store.bounds[row["bounds_key"]]
+    return _Owner(
+        root=str(store.root),
+        scene=str(row["scene"]),
+        array=str(row["name"]),
+        shape=(int(row["height"]), int(row["width"])),
+        encoding=Encoding(
+            dtype=str(row["dtype"]), codec=str(row["codec"]), chunk=int(row["chunk"]), shard=int(row["shard"])
+        ),
+        stored=(float(row["vmin"]), float(row["vmax"])),
+        clip=(clip.clip_vmin, clip.clip_vmax),
+    )
+
+
+def _lost(store: Store, i: int, spec: IndexSpec) -> int:
+    """Return how many patches of an array, the ragged ones, the table leaves out."""
+    shape = (int(store.catalog[k].values[i]) for k in ("height", "width"))
+    padded = IndexSpec(size=spec.size, stride=spec.stride, edge="pad")
+    counts = [(len(positions(n, padded)), len(positions(n, spec))) for n in shape]
+    return math.prod(c[0] for c in counts) - math.prod(c[1] for c in counts)
+
+
+def _table(parts: Mapping[tuple[str, str, str], dict[str, Pixels]], spec: IndexSpec, lost: int) -> xr.Dataset:
+    lengths = [len(p["row"]) for p in parts.values()]
+    owner = np.repeat(np.arange(len(parts), dtype=np.int32), lengths)
+    columns: dict[str, Any] = {"owner": ("patch", owner)}
+    columns |= {k: ("patch", v) for k, v in _concatenated(list(parts.values())).items()}
+    for at, name in enumerate(("scene", "array", "stamp")):
+        columns[f"owner_{name}"] = ("owner", _text([stamp[at] for stamp in parts]))
+    attrs = {"size": spec.size, "stride": spec.stride, "edge": spec.edge, "dropped": lost}
+    return xr.Dataset(columns, attrs=attrs)
+
+
+def _text(values: Iterable[str]) -> Pixels:
+    return np.array(list(values), dtype="T")
