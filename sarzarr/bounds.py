@@ -13,7 +13,7 @@ import numpy as np
 
 from sarzarr import conventions as c
 from sarzarr.errors import InvalidInputError
-from sarzarr.radiometry import Array, check_bounds, fresh, half_codes_kernel, normalize_kernel
+from sarzarr.kernels import Array, check_bounds, fresh, half_codes_kernel, normalize_kernel
 
 NOISE_FLOOR_DB: Final = 10.0 * math.log10(c.NOISE_FLOOR)
 """dB of what was not positive (-100)."""
