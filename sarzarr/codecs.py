@@ -74,10 +74,7 @@ class Codec:
         CorruptStoreError
             The checksum does not match, or the bytes do not decode to the size of ``out``.
         """
-        view = memoryview(stored).cast("B")
-        payload, crc = view[:-CRC_BYTES], int.from_bytes(view[-CRC_BYTES:], "little")
-        if len(view) < CRC_BYTES or crc32c(payload) != crc:
-            raise CorruptStoreError("expected a chunk whose CRC-32C matches, got flipped or missing bytes.")
+        payload = checked(stored)
         flat = out.reshape(-1).view(np.uint8)
         if self.kind == "blosc":
             blosc.decompress(payload, flat)
@@ -87,6 +84,23 @@ class Codec:
             flat[:] = np.frombuffer(payload, np.uint8)
         else:
             raise CorruptStoreError(f"expected a chunk of {flat.size} bytes, got {len(payload)}.")
+
+
+    def decode(self, stored: Any) -> bytes:
+        """Check and decode the bytes of one chunk whose decoded size is not known."""
+        payload = checked(stored)
+        if self.kind == "blosc":
+            return bytes(blosc.decompress(payload))
+        return bytes(zstd.decompress(payload)) if self.kind == "zstd" else bytes(payload)
+
+
+def checked(stored: Any) -> memoryview:
+    """Return the payload of a chunk whose trailing CRC-32C matches; else `CorruptStoreError`."""
+    view = memoryview(stored).cast("B")
+    payload = view[:-CRC_BYTES]
+    if len(view) < CRC_BYTES or crc32c(payload) != int.from_bytes(view[-CRC_BYTES:], "little"):
+        raise CorruptStoreError("expected a chunk whose CRC-32C matches, got flipped or missing bytes.")
+    return payload
 
 
 CODECS: Final[Mapping[str, Codec]] = MappingProxyType(

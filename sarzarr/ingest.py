@@ -45,7 +45,7 @@ from sarzarr.store import (
     Store,
     array_document,
     bounds_key,
-    commit_scene,
+    commit_scenes,
     consolidate,
     create_store,
     group_document,
@@ -122,48 +122,80 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
     store = create_store(plan.store)
     staging = plan.store.with_name(plan.store.name + ".ingest")
     with _only_writer(staging):
-        staged = {s.id: _stage(s, staging / s.id) for s in plan.scenes}
-        meter = _Meter(plan.bytes_in, progress)
-        jobs = _unfinished(staged, meter)
-        pending: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-        while wave := [*pending, *((_write, (job,)) for job in islice(jobs, _wave_size()))]:
-            pending = []
-            arrived: list[_Staged] = []
-
-            def take(result: Any, arrived: list[_Staged] = arrived) -> None:
-                scene = staged[result.scene]
-                scene.waiting -= 1
-                if isinstance(result, _Failure):
-                    scene.failures.append(result)
-                else:
-                    job, receipt, first_time = result.job, result.receipt, result.first_time
-                    scene.done[_job_key(job)] = job, receipt
-                    if first_time:
-                        meter.add(job)
-                arrived.append(scene)
-
-            _compute(wave, take)
-            for scene in {s.plan.id: s for s in arrived}.values():
-                if scene.waiting or scene.failures:
-                    continue
-                decisions = list(_decisions(scene))
-                scene.waiting = len(decisions)
-                pending += decisions
-                if not decisions:
-                    _commit(store, scene)
-        for scene in staged.values():  # scenes whose every block had a receipt already
-            if not scene.failures and scene.folder.exists() and not scene.waiting:
-                _commit(store, scene)
+        run = _Run(store, [_stage(s, staging / s.id) for s in plan.scenes], _Meter(plan.bytes_in, progress))
+        run.go()
         _finish(store)
-    failed = [f for s in staged.values() for f in s.failures[:1]]
-    if failed:
+    if failed := [f for s in run.scenes.values() for f in s.failures[:1]]:
         listed = "\n".join(f"  {f.scene}, block at row {f.at[0]}, column {f.at[1]}: {f.error}" for f in failed)
         raise IngestError(
             f"{len(plan.scenes)} scenes were expected, {len(failed)} of them failed:\n{listed}\n"
             "Mend the files and run the same command again; the others are in the store."
         )
-    staging.rmdir() if staging.exists() and not any(staging.iterdir()) else None
     return open_store(plan.store)
+
+
+Task = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+class _Run:
+    """Scenes on their way into a store: waves of tasks, and after each wave what has become whole."""
+
+    def __init__(self, store: Store, scenes: Sequence[_Staged], meter: "_Meter") -> None:
+        self.store, self.meter = store, meter
+        self.scenes = {s.plan.id: s for s in scenes}
+        self.begun: dict[str, _Staged] = {}
+
+    def go(self) -> None:
+        """Run everything; failures stay with their scenes."""
+        jobs, decisions = self._unfinished(), list[Task]()
+        while True:
+            wave = [*decisions, *((_write, (job,)) for job in islice(jobs, _wave_size()))]
+            _compute(wave, self._take)
+            decisions = self._settle()
+            if not wave and not decisions:
+                return
+
+    def _unfinished(self) -> Iterator[BlockJob]:
+        """Yield the jobs that have no intact receipt; the others are counted as done."""
+        for scene in self.scenes.values():
+            left = []
+            for job in scene.plan.jobs(str(scene.group)):
+                receipt = _intact_receipt(scene, job)
+                if receipt is None:
+                    left.append(job)
+                else:
+                    scene.done[_job_key(job)] = job, receipt
+                    self.meter.add(job)
+            scene.waiting = len(left)
+            self.begun[scene.plan.id] = scene
+            yield from left
+
+    def _take(self, result: "_Done | _Failure") -> None:
+        scene = self.scenes[result.scene]
+        scene.waiting -= 1
+        if isinstance(result, _Failure):
+            scene.failures.append(result)
+            return
+        scene.done[_job_key(result.job)] = result.job, result.receipt
+        if result.first_time:
+            self.meter.add(result.job)
+
+    def _settle(self) -> list[Task]:
+        """Commit the scenes that are whole; return the tasks that others need to become so."""
+        tasks: list[Task] = []
+        whole: list[_Staged] = []
+        for scene in self.begun.values():
+            if scene.waiting or scene.failures:
+                continue
+            decisions = list(_decisions(scene))
+            scene.waiting = len(decisions)
+            tasks += decisions
+            if not decisions:
+                whole.append(scene)
+        _commit(self.store, whole)
+        for scene in whole:
+            del self.begun[scene.plan.id]
+        return tasks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,23 +263,6 @@ def _stage(plan: ScenePlan, folder: Path) -> _Staged:
     return _Staged(plan, folder)
 
 
-def _unfinished(staged: Mapping[str, _Staged], meter: _Meter) -> Iterator[BlockJob]:
-    """Yield the jobs that have no intact receipt; the others are counted as done."""
-    for scene in staged.values():
-        jobs = list(scene.plan.jobs(str(scene.group)))
-        left = []
-        for job in jobs:
-            receipt = _intact_receipt(scene, job)
-            if receipt is None:
-                left.append(job)
-            else:
-                scene.done[_job_key(job)] = job, receipt
-                meter.add(job)
-        scene.waiting = len(left)
-        if left:
-            yield from left
-
-
 def _intact_receipt(scene: _Staged, job: BlockJob) -> Receipt | None:
     """Return the receipt of a block whose files are all there as it says."""
     place = scene.receipt_path(job)
@@ -262,7 +277,7 @@ def _intact_receipt(scene: _Staged, job: BlockJob) -> Receipt | None:
     return receipt
 
 
-def _decisions(scene: _Staged) -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
+def _decisions(scene: _Staged) -> Iterator[Task]:
     """Yield the tasks that settle a scene's zeros, now that all its blocks are known."""
     for file_jobs in _by_file(scene).values():
         size = file_jobs[0][0]
@@ -308,9 +323,7 @@ def _wave_size() -> int:
     return WAVE_TASKS_PER_WORKER * max(int(threads), 1)
 
 
-def _compute(
-    tasks: Sequence[tuple[Callable[..., Any], tuple[Any, ...]]], take: Callable[[Any], None]
-) -> None:
+def _compute(tasks: Sequence[Task], take: Callable[[Any], None]) -> None:
     """Run tasks on whatever Dask runs on, and hand each result to ``take`` as it comes."""
     client = _client()
     if client is not None:
@@ -344,26 +357,33 @@ def _only_writer(staging: Path) -> Iterator[None]:
                 f"one ingest at a time was expected, got another that writes beside {staging.stem!r}. "
                 "Wait for it to end, then run this again."
             ) from None
-        yield
-        (staging / "lock").unlink()
+        try:
+            yield
+        finally:
+            (staging / "lock").unlink()
+            if not any(staging.iterdir()):
+                staging.rmdir()
 
 
 # ------------------------------------------------------------------ commit
-def _commit(store: Store, scene: _Staged) -> None:
-    """Write a scene's documents, its zarr.json last, and let it into the store."""
-    plan = scene.plan
+def _commit(store: Store, scenes: Sequence[_Staged]) -> None:
+    """Write scenes' documents, each one's own ``zarr.json`` last, and let them into the store."""
     rows = []
-    for array in plan.probe.arrays:
-        receipts = [r.arrays[array.name] for _, r in scene.done.values() if array.name in r.arrays]
-        _write_array_documents(scene.group, plan, array, receipts)
-        histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
-        write_histogram(scene.folder / "histograms" / array.name, histogram)
-        rows.append(_catalog_row(plan, array))
-    write_json(scene.folder / "histograms" / "zarr.json", group_document())
-    write_coordinates(scene.group, plan.probe.grid)
-    write_json(scene.group / "zarr.json", group_document(scene_attributes(plan)))
-    commit_scene(store, scene.folder, scene=plan.id, rows=rows)
-    shutil.rmtree(scene.folder)
+    for scene in scenes:
+        plan = scene.plan
+        for array in plan.probe.arrays:
+            receipts = [r.arrays[array.name] for _, r in scene.done.values() if array.name in r.arrays]
+            _write_array_documents(scene.group, plan, array, receipts)
+            histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
+            write_histogram(scene.folder / "histograms" / array.name, histogram)
+            rows.append(_catalog_row(plan, array))
+        write_json(scene.folder / "histograms" / "zarr.json", group_document())
+        write_coordinates(scene.group, plan.probe.grid)
+        write_json(scene.group / "zarr.json", group_document(scene_attributes(plan)))
+    if scenes:
+        commit_scenes(store, {s.plan.id: s.folder for s in scenes}, rows)
+    for scene in scenes:
+        shutil.rmtree(scene.folder)
 
 
 def scene_attributes(plan: ScenePlan) -> dict[str, Any]:

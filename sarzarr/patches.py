@@ -257,7 +257,7 @@ def _same_cut(place: Path, spec: IndexSpec) -> xr.Dataset | None:
 
 def _by_owner(table: xr.Dataset) -> dict[tuple[str, str, str], dict[str, Pixels]]:
     """Return a table's columns by owner."""
-    ends = np.searchsorted(table["owner"].values, np.arange(table.sizes["owner"] + 1))
+    ends = np.searchsorted(table["owner"].values, np.arange(table.sizes["array"] + 1))
     stamps = zip(*(table[f"owner_{k}"].values.tolist() for k in ("scene", "array", "stamp")), strict=True)
     return {
         stamp: {k: table[k].values[ends[i] : ends[i + 1]] for k in COLUMNS} for i, stamp in enumerate(stamps)
@@ -318,7 +318,7 @@ def _table(parts: Mapping[tuple[str, str, str], dict[str, Pixels]], spec: IndexS
     columns: dict[str, Any] = {"owner": ("patch", owner)}
     columns |= {k: ("patch", v) for k, v in _concatenated(list(parts.values())).items()}
     for at, name in enumerate(("scene", "array", "stamp")):
-        columns[f"owner_{name}"] = ("owner", _text([stamp[at] for stamp in parts]))
+        columns[f"owner_{name}"] = ("array", _text([stamp[at] for stamp in parts]))
     attrs = {"size": spec.size, "stride": spec.stride, "edge": spec.edge, "dropped": lost}
     return xr.Dataset(columns, attrs=attrs)
 

@@ -6,6 +6,7 @@ or the new one. Nothing here reads or writes pixels; see `sarzarr.shards` and `s
 """
 
 import json
+import math
 import os
 import shutil
 import time
@@ -18,6 +19,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import xarray as xr
+from numcodecs import VLenUTF8
 
 from sarzarr import conventions as cv
 from sarzarr.bounds import ClipBounds, Histogram
@@ -33,6 +35,8 @@ from sarzarr.grid import Grid
 from sarzarr.radiometry import denormalize, from_codes, from_db
 
 Document = dict[str, Any]
+COLUMNS: Final = "columns"
+"""Attribute of a table: the names of its columns, in order."""
 TABLE_READ_TRIES: Final = 20
 """How often a table that is being replaced is looked for again, 50 ms apart."""
 
@@ -446,11 +450,47 @@ def create_store(path: str | Path) -> Store:
 
 # ------------------------------------------------------------------ tables
 def write_table(folder: Path, table: xr.Dataset) -> None:
-    """Put a table of columns in the place of the one at ``folder``, whole."""
+    """Put a table of columns in the place of the one at ``folder``, whole; every column is checksummed."""
     new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
-    encoding = {str(name): {"chunks": v.shape} for name, v in table.data_vars.items() if v.size}
-    table.to_zarr(new, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+    attributes = {**table.attrs, COLUMNS: [str(name) for name in table.data_vars]}
+    for name, column in table.data_vars.items():
+        _write_column(new / str(name), column.dims, column.values)
+    write_json(new / "zarr.json", group_document(attributes))
     swap_in(new, folder)
+
+
+def _write_column(folder: Path, dims: tuple[Any, ...], values: np.ndarray[Any, Any]) -> None:
+    """Write one column as one chunk; text as Zarr's variable-length UTF-8."""
+    zipped, is_text = get_codec("zstd"), values.dtype.kind in "OTU"
+    dtype = "string" if is_text else values.dtype.name
+    encoding = Encoding(dtype="uint8" if is_text else dtype, codec="zstd", chunk=1, shard=0)
+    document = array_document(values.shape, encoding, dims=tuple(map(str, dims)))
+    document["chunk_grid"]["configuration"]["chunk_shape"] = [max(n, 1) for n in values.shape]
+    raw: Any = np.ascontiguousarray(values)
+    if is_text:
+        document |= {"data_type": "string", "fill_value": ""}
+        document["codecs"][0] = {"name": "vlen-utf8"}
+        raw = np.frombuffer(VLenUTF8().encode(values.astype(object)), np.uint8)
+    write_json(folder / "zarr.json", document)
+    if values.size:
+        payload, crc = zipped.encode(raw)
+        place = folder.joinpath("c", *["0"] * values.ndim)
+        place.parent.mkdir(parents=True)
+        place.write_bytes(bytes(payload) + crc)
+
+
+def _read_column(folder: Path) -> tuple[list[str], np.ndarray[Any, Any]]:
+    document = read_json(folder / "zarr.json")
+    shape = tuple(document["shape"])
+    is_text = document["data_type"] == "string"
+    if not math.prod(shape):
+        return document["dimension_names"], np.empty(shape, object if is_text else document["data_type"])
+    stored = folder.joinpath("c", *["0"] * len(shape)).read_bytes()
+    if is_text:
+        return document["dimension_names"], VLenUTF8().decode(get_codec("zstd").decode(stored)).reshape(shape)
+    values = np.empty(shape, document["data_type"])
+    get_codec("zstd").decode_into(stored, values)
+    return document["dimension_names"], values
 
 
 def swap_in(new: Path, place: Path) -> None:
@@ -464,25 +504,25 @@ def swap_in(new: Path, place: Path) -> None:
 
 
 def read_table(folder: Path) -> xr.Dataset:
-    """Read a table into memory; one that is being replaced is waited for."""
+    """Read a table into memory; one that is being replaced is waited for.
+
+    Raises
+    ------
+    CorruptStoreError
+        A column fails its checksum.
+    """
     for attempt in range(TABLE_READ_TRIES):
         try:
             before = (folder / "zarr.json").stat().st_ino
-            table = xr.open_zarr(folder, consolidated=False, chunks=None).load()
+            attributes = read_json(folder / "zarr.json")["attributes"]
+            columns = {name: _read_column(folder / name) for name in attributes.pop(COLUMNS)}
             if (folder / "zarr.json").stat().st_ino == before:
                 break
-        except (FileNotFoundError, KeyError):
+        except FileNotFoundError:
             if attempt == TABLE_READ_TRIES - 1:
                 raise
         time.sleep(0.05)
-    for name, column in table.data_vars.items():
-        if column.dtype.kind == "T":  # numpy's own strings: object is what pandas and users expect
-            table[name] = column.astype(object)
-    return table
-
-
-def _key(part: str) -> str:
-    return cv.CATALOG_COLUMNS.get(part, part)
+    return xr.Dataset(columns, attrs=attributes)
 
 
 def empty_catalog() -> xr.Dataset:
@@ -550,15 +590,17 @@ def sync_tree(folder: Path) -> None:
                 os.close(handle)
 
 
-def commit_scene(store: Store, staged: Path, *, scene: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Make a staged scene visible: its directory is renamed into the store, then it enters the catalog.
+def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Make staged scenes visible: directories are renamed into the store, then they enter the catalog.
 
-    ``staged`` holds ``scene/`` (the group) and ``histograms/``. A scene of that id is replaced.
+    Each folder of ``staged`` holds ``scene/`` (the group) and ``histograms/``; ``rows`` are their
+    catalog rows. A scene of the same id is replaced.
     """
-    sync_tree(staged)
-    swap_in(staged / "histograms", store.root / cv.HISTOGRAMS / scene)
-    swap_in(staged / "scene", store.root / cv.SCENES / scene)
-    kept = [r for r in catalog_rows(read_table(store.root / cv.CATALOG)) if r["scene"] != scene]
+    for scene, folder in staged.items():
+        sync_tree(folder)
+        swap_in(folder / "histograms", store.root / cv.HISTOGRAMS / scene)
+        swap_in(folder / "scene", store.root / cv.SCENES / scene)
+    kept = [r for r in catalog_rows(read_table(store.root / cv.CATALOG)) if r["scene"] not in staged]
     write_table(store.root / cv.CATALOG, catalog_of([*kept, *rows]))
 
 
@@ -585,7 +627,7 @@ def write_bounds(store: Store, bounds: Mapping[str, BoundsEntry]) -> Store:
                 cv.CLIP_VMAX: bounds[key].clip_vmax,
                 cv.CLIP_METHOD: bounds[key].clip_method,
             }
-            if clip.items() - array["attributes"].items():
+            if any(array["attributes"].get(k) != v for k, v in clip.items()):
                 array["attributes"] |= clip
                 write_json(place, array)
     write_json(store.root / "zarr.json", document)
