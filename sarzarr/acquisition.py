@@ -17,7 +17,7 @@ class Acquisition:
     """The facts of one acquisition; a fact that nothing told is None."""
 
     datetime: str | None = None
-    """Start of the acquisition, ISO 8601 UTC: ``2018-07-16T00:40:42Z``; midnight where only a date is told."""
+    """Start of the acquisition, ISO 8601 UTC: ``2018-07-16T00:40:42Z``; midnight where only a date is."""
     platform: str | None = None
     """``sentinel-1a``, ..."""
     instrument_mode: str | None = None
@@ -46,3 +46,176 @@ class Acquisition:
         """Return these facts, and the other's where these say nothing."""
         gaps = {f.name: getattr(other, f.name) for f in fields(self) if getattr(self, f.name) is None}
         return replace(self, **gaps)
+
+
+_SENTINEL: Final = re.compile(
+    r"(?<![A-Z0-9])S1(?P<unit>[A-D])_(?P<mode>IW|EW|WV|S[1-6]|SM)_(?P<type>SLC|GRD|RAW|OCN)[FHM_]_\dS[A-Z]{2}_"
+    r"(?P<start>\d{8}T\d{6})_\d{8}T\d{6}_(?P<orbit>\d{6})"
+)
+"""ESA's product names (Sentinel-1 product specification, S1-RS-MDA-52-7441)."""
+_MEASUREMENT: Final = re.compile(
+    r"(?<![a-z0-9])s1(?P<unit>[a-d])-(?P<mode>iw|ew|wv|s[1-6])[1-5]?-(?P<type>slc|grd|raw|ocn)-(?:vv|vh|hh|hv)-"
+    r"(?P<start>\d{8}t\d{6})-\d{8}t\d{6}-(?P<orbit>\d{6})"
+)
+"""ESA's measurement files."""
+_PYROSAR: Final = re.compile(
+    r"(?<![A-Z0-9])S1(?P<unit>[A-D])_+(?P<mode>IW|EW|WV|S[1-6]|SM)_+(?P<state>[AD])_(?P<start>\d{8}T\d{6})(?!\d)"
+)
+"""pyroSAR's names, which tell the orbit's direction."""
+_UNIT_MODE: Final = re.compile(r"(?<![A-Z0-9])S1(?P<unit>[A-D])_(?P<mode>IW|EW|WV|S[1-6]|SM)(?![A-Z0-9])")
+"""ASF's and others' names, which begin as ESA's do."""
+_DESCRIPTION: Final = re.compile(
+    r"Sentinel-1(?P<unit>[A-D]) (?P<mode>IW|EW|WV|SM) (?P<type>SLC|GRD|RAW|OCN)\b"
+)
+"""The image description in ESA's measurement files."""
+_STAMP: Final = re.compile(
+    r"(?<!\d)((?:19|20)\d{2})-?(\d{2})-?(\d{2})(?:[T_](\d{2})-?(\d{2})-?(\d{2}))?(?!\d)", re.IGNORECASE
+)
+
+_MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_FIRST_ORBITS: Final = {"a": 73, "b": 27}
+"""Absolute orbit at which each unit flew relative orbit 1 (P. Meadows, ESA Mission Performance Centre)."""
+_ORBITS_A_CYCLE: Final = 175
+_UNKNOWN: Final = 99999.0
+"""What SNAP writes for a number that it does not know."""
+
+
+def facts_from_name(text: str) -> Acquisition:
+    """Return what a file's, folder's or product's name says.
+
+    >>> facts_from_name("S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812_02792A_FD5B").relative_orbit
+    165
+    >>> facts_from_name("S1A__IW___A_20150309T173017_VV_grd_mli").orbit_state
+    'ascending'
+    >>> facts_from_name("20190428").datetime, facts_from_name("20180106-20180130_ifg").datetime
+    ('2019-04-28T00:00:00Z', None)
+    """
+    patterns = (_SENTINEL, _MEASUREMENT, _PYROSAR, _UNIT_MODE, _DESCRIPTION)
+    found = next((match for pattern in patterns if (match := pattern.search(text))), None)
+    said = found.groupdict() if found else {}
+    return _facts(
+        platform=f"sentinel-1{said['unit']}" if "unit" in said else None,
+        mode=said.get("mode"),
+        product_type=said.get("type"),
+        state=said.get("state"),
+        absolute_orbit=said.get("orbit"),
+        when=_stamp(said["start"]) if "start" in said else _only_stamp(text),
+    )
+
+
+def facts_from_fields(said: Mapping[str, str]) -> Acquisition:
+    """Return what named fields say: TIFF tags, SNAP's metadata, a SAFE annotation, ``productInfo.json``.
+
+    Names as those write them, and STAC's. What cannot be understood says nothing.
+    """
+
+    def first(*names: str) -> str | None:
+        return next(
+            (said[name].strip() for name in names if said.get(name, "").strip() not in ("", "-")), None
+        )
+
+    near, far = _number(first("incidence_near")), _number(first("incidence_far"))
+    middle = (near + far) / 2 if near is not None and far is not None else None
+    angle = _number(first(cv.INCIDENCE_ANGLE, "incidenceAngleMidSwath"))
+    looks = _number(first(cv.LOOKS_EQUIVALENT_NUMBER))
+    azimuth, across = _number(first("azimuth_looks")), _number(first("range_looks"))
+    if looks is None and azimuth is not None and across is not None:
+        looks = azimuth * across
+    told = _facts(
+        platform=first(cv.PLATFORM, "MISSION", "missionId"),
+        mode=first(cv.INSTRUMENT_MODE, "ACQUISITION_MODE", "mode"),
+        product_type=first(cv.PRODUCT_TYPE, "PRODUCT_TYPE", "productType"),
+        state=first(cv.ORBIT_STATE, "PASS", "pass"),
+        direction=first(cv.OBSERVATION_DIRECTION, "antenna_pointing"),
+        absolute_orbit=first(cv.ABSOLUTE_ORBIT, "ABS_ORBIT", "absoluteOrbitNumber"),
+        relative_orbit=first(cv.RELATIVE_ORBIT, "REL_ORBIT"),
+        when=_stamp(
+            first(cv.DATETIME, "first_line_time", "startTime", "DATETIME", "ACQUISITION_DATETIME") or ""
+        ),
+    )
+    return replace(
+        told,
+        looks_equivalent_number=looks if looks and looks > 0 else None,
+        incidence_angle=angle if angle is not None else middle,
+    )
+
+
+def merge_facts(several: Iterable[Acquisition]) -> Acquisition:
+    """Return the facts of several sources, the earlier ones first."""
+    merged = Acquisition()
+    for facts in several:
+        merged = merged.or_else(facts)
+    return merged
+
+
+def _facts(
+    *,
+    platform: str | None = None,
+    mode: str | None = None,
+    product_type: str | None = None,
+    state: str | None = None,
+    direction: str | None = None,
+    absolute_orbit: str | None = None,
+    relative_orbit: str | None = None,
+    when: str | None = None,
+) -> Acquisition:
+    """Return facts in one spelling; a value that is not understood is left out."""
+    name = _platform(platform)
+    absolute, relative = _integer(absolute_orbit), _integer(relative_orbit)
+    unit = name[-1] if name and name.startswith("sentinel-1") else ""
+    if relative is None and absolute is not None and unit in _FIRST_ORBITS:
+        relative = (absolute - _FIRST_ORBITS[unit]) % _ORBITS_A_CYCLE + 1
+    spelled_mode = (mode or "").upper()
+    side = (direction or "").lower() or ("right" if unit else "")  # Sentinel-1 looks to the right only
+    return Acquisition(
+        datetime=when,
+        platform=name,
+        instrument_mode="SM" if re.fullmatch(r"S[1-6]", spelled_mode) else spelled_mode or None,
+        product_type=(product_type or "").upper() or None,
+        observation_direction=side if side in ("left", "right") else None,
+        orbit_state={"a": "ascending", "d": "descending"}.get((state or "").lower()[:1]),
+        relative_orbit=relative if relative is not None and relative > 0 else None,
+        absolute_orbit=absolute if absolute is not None and absolute > 0 else None,
+    )
+
+
+def _platform(text: str | None) -> str | None:
+    """Return ``sentinel-1a`` for ``S1A``, ``SENTINEL-1A`` and the like; another platform in lower case."""
+    if not text:
+        return None
+    short = re.fullmatch(r"(?:s|sentinel-?)1([a-d])", text.strip().lower())
+    return f"sentinel-1{short[1]}" if short else re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text is not None else _UNKNOWN
+    except ValueError:
+        return None
+    return value if abs(value) < _UNKNOWN else None
+
+
+def _integer(text: str | None) -> int | None:
+    return int(text) if text and re.fullmatch(r"\d{1,9}", text) and text != "99999" else None
+
+
+def _only_stamp(text: str) -> str | None:
+    """Return the one date that a name holds; None where it holds several, as a pair's does."""
+    stamps = {stamp for match in _STAMP.finditer(text) if (stamp := _stamp(match[0]))}
+    return stamps.pop() if len(stamps) == 1 else None
+
+
+def _stamp(text: str) -> str | None:
+    """Return a date and time as ISO 8601 UTC: from ISO, compact ISO and SNAP's ``12-FEB-2019 08:42:29.6``."""
+    snap = re.fullmatch(
+        r"(\d{2})-([A-Z]{3})-(\d{4}) (\d{2}:\d{2}:\d{2})(\.\d{1,6})?\d*", text.strip().upper()
+    )
+    if snap and snap[2] in _MONTHS:
+        text = f"{snap[3]}-{_MONTHS.index(snap[2]) + 1:02d}-{snap[1]}T{snap[4]}{snap[5] or ''}"
+    text = re.sub(r"(\.\d{6})\d+", r"\1", text.strip().upper().replace("_", "T"))
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    return when.isoformat().replace("+00:00", "Z")

@@ -108,7 +108,6 @@ SOURCE_FILES: Final = "source_files"
 GCPS: Final = "gcps"
 """Ground control points: [row, column, x, y, z] each, in the CRS of ``gcps_crs``."""
 GCPS_CRS: Final = "gcps_crs"
-GCPS_CRS: Final = "gcps_crs_wkt"
 GEOLOCATION: Final = "geolocation"
 """How pixels are tied to the ground: ``affine``, ``rotated_affine``, ``gcps``, ``none``, ``gcp_tps_no_dem``."""
 

@@ -90,7 +90,7 @@ def _local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
     text = os.fspath(path)
     if "://" in text or text.lstrip("/\\").startswith(("vsi", "<")):
         raise InvalidInputError(
-            f"expected the path of a local TIFF file, got {text[:200]!r}. Download it first and give its path."
+            f"expected the path of a local TIFF file, got {text[:200]!r}. Download it and give its path."
         )
     absolute = Path(os.path.abspath(text))  # noqa: PTH100 - lexical: symlinks keep the name that was given
     try:
