@@ -33,7 +33,6 @@ from sarzarr.store import Encoding
 Pixels = np.ndarray[Any, Any]
 UNDECIDED: Final = 4
 """Staged flag of an exact zero that may be nodata or dark: decided once the whole scene is known."""
-FLAGS_ENCODING_CODEC: Final = "blosc-lz4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +265,7 @@ def array_files(job: BlockJob, name: str) -> tuple[ArrayFiles, ArrayFiles]:
     folder, grid = Path(job.folder), job.encoding.grid
     return (
         ArrayFiles(folder / name, grid, get_codec(job.encoding.codec)),
-        ArrayFiles(folder / (name + cv.FLAGS_SUFFIX), grid, get_codec(FLAGS_ENCODING_CODEC)),
+        ArrayFiles(folder / (name + cv.FLAGS_SUFFIX), grid, get_codec(cv.FLAGS_CODEC)),
     )
 
 
@@ -386,7 +385,7 @@ def _without_fill(
         _, i, j = key.split("/")
         masks = {
             (row, col): mask >= cv.Flag.NODATA
-            for row, col, mask in read_chunks(flag_folder / key, data.grid, get_codec(FLAGS_ENCODING_CODEC), flags)
+            for row, col, mask in read_chunks(flag_folder / key, data.grid, get_codec(cv.FLAGS_CODEC), flags)
         }
         for row, col, tile in read_chunks(data.folder / key, data.grid, data.codec, values):
             if (row, col) in masks:

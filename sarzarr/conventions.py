@@ -60,6 +60,7 @@ class Flag(IntEnum):
 CHUNK: Final = 256
 SHARD: Final = 2048
 FLAGS_SUFFIX: Final = "_flags"
+FLAGS_CODEC: Final = "blosc-lz4"
 
 SCENES: Final = "scenes"
 CATALOG: Final = "catalog"

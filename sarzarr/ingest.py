@@ -23,7 +23,6 @@ from dask.callbacks import Callback
 
 from sarzarr import conventions as cv
 from sarzarr.blocks import (
-    FLAGS_ENCODING_CODEC,
     ArrayReceipt,
     BlockJob,
     Receipt,
@@ -445,7 +444,7 @@ def _write_array_documents(
         **placed,
     }
     flags_encoding = Encoding(
-        dtype="uint8", codec=FLAGS_ENCODING_CODEC, chunk=plan.encoding.chunk, shard=plan.encoding.shard
+        dtype="uint8", codec=cv.FLAGS_CODEC, chunk=plan.encoding.chunk, shard=plan.encoding.shard
     )
     _write_node(group / flags, plan, flags_encoding, coded, [r.flag_shards for r in receipts])
 

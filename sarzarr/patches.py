@@ -118,47 +118,62 @@ class _Owner:
 
 
 def _row_of_patches(owner: _Owner, spec: IndexSpec, row: int, cols: Pixels) -> Pixels:
-    """Return (4, patches): valid pixels, unsaturated ones, sum and sum of squares of the codes of lit ones, n lit."""
-    low, high = _saturation_codes(owner)
+    """Return (5, patches): pixels that are valid, unsaturated and lit; sum and sum of squares of lit values.
+
+    Lit is valid and positive. Codes are integers and their squares add up below 2**53, so that float64
+    sums are exact and no order of adding changes them.
+    """
+    between = _unsaturated_values(owner)
     out = np.empty((5, len(cols)), np.float64)
     rows = slice(row, row + spec.size)
-    for first in range(0, len(cols), max(SLAB_COLUMNS // spec.stride, 1)):
-        some = cols[first : first + max(SLAB_COLUMNS // spec.stride, 1)]
-        left, right = int(some[0]), int(some[-1]) + spec.size
-        codes = owner.window(owner.array, owner.encoding.dtype, owner.encoding.codec, (rows, slice(left, right)))
-        flags = owner.window(owner.array + cv.FLAGS_SUFFIX, "uint8", "blosc-lz4", (rows, slice(left, right)))
+    per_slab = max(SLAB_COLUMNS // spec.stride, 1)
+    for first in range(0, len(cols), per_slab):
+        some = cols[first : first + per_slab]
+        columns = slice(int(some[0]), int(some[-1]) + spec.size)
+        codes = owner.window(owner.array, owner.encoding.dtype, owner.encoding.codec, (rows, columns))
+        flags = owner.window(owner.array + cv.FLAGS_SUFFIX, "uint8", cv.FLAGS_CODEC, (rows, columns))
         flags[max(owner.shape[0] - row, 0) :] = cv.Flag.NODATA
-        flags[:, max(owner.shape[1] - left, 0) :] = cv.Flag.NODATA
-        every = np.empty((5, right - left), np.float64)
-        every[1] = ((codes > low) & (codes < high)).sum(0)
-        values = codes.astype(np.float64)
-        if flags.any():
-            lit = flags == cv.Flag.VALID
-            every[0] = (flags < cv.Flag.NODATA).sum(0)
-            every[1] = ((codes > low) & (codes < high) & lit).sum(0)
-            every[4] = lit.sum(0)
-            values *= lit
-        else:
-            every[0] = every[4] = spec.size
-        every[2] = values.sum(0)
-        every[3] = np.einsum("ij,ij->j", values, values)
-        sums = np.concatenate([np.zeros((5, 1)), np.cumsum(every, axis=1)], axis=1)
-        out[:, first : first + len(some)] = sums[:, some - left + spec.size] - sums[:, some - left]
+        flags[:, max(owner.shape[1] - columns.start, 0) :] = cv.Flag.NODATA
+        for i, left in enumerate(some - columns.start, start=first):
+            window = slice(left, left + spec.size)
+            out[:, i] = _count(codes[:, window], flags[:, window], between)
     return out
 
 
-def _saturation_codes(owner: _Owner) -> tuple[float, float]:
-    """Return the stored values at 1 % and 99 % of the clip."""
+def _count(codes: Pixels, flags: Pixels, between: tuple[Any, Any]) -> tuple[float, float, float, float, float]:
+    """Return the counts of one patch: see `_row_of_patches`."""
+    valid = lit = codes.size
+    low, span = between
+    unsaturated = (codes - low) <= span if codes.dtype.kind == "u" else (codes > low) & (codes < span)
+    values = codes.astype(np.float64).reshape(-1)
+    if flags.any():
+        shines = flags == cv.Flag.VALID
+        valid, lit = np.count_nonzero(flags < cv.Flag.NODATA), np.count_nonzero(shines)
+        unsaturated &= shines
+        values *= shines.reshape(-1)
+    total = float(values.sum())  # squares next: not BLAS, whose threads would fight with Dask's
+    return valid, np.count_nonzero(unsaturated), lit, total, float(np.square(values, out=values).sum())
+
+
+def _unsaturated_values(owner: _Owner) -> tuple[Any, Any]:
+    """Return what stored values lie strictly between 1 % and 99 % of the clip.
+
+    For codes (first, last - first), so that one wrapping subtraction and one comparison tell; for
+    floats the two ends.
+    """
     (vmin, vmax), (low, high) = owner.stored, owner.clip
-    scale = cv.MAX_CODE if owner.encoding.dtype == "uint16" else 1.0
-    at = [(low + share * (high - low) - vmin) / (vmax - vmin) * scale for share in SATURATED]
-    return at[0], at[1]
+    at = [(low + share * (high - low) - vmin) / (vmax - vmin) for share in SATURATED]
+    if owner.encoding.dtype != "uint16":
+        return at[0], at[1]
+    first = min(max(math.floor(at[0] * cv.MAX_CODE) + 1, 0), cv.MAX_CODE)
+    last = min(max(math.ceil(at[1] * cv.MAX_CODE) - 1, first), cv.MAX_CODE)
+    return np.uint16(first), np.uint16(last - first)
 
 
 def _measure(owner: _Owner, spec: IndexSpec, rows: Pixels, cols: Pixels) -> dict[str, Pixels]:
     """Return the columns of the patches at every (row, col), row by row."""
     counted = np.concatenate([_row_of_patches(owner, spec, int(r), cols) for r in rows], axis=1)
-    valid, unsaturated, total, squares, lit = counted
+    valid, unsaturated, lit, total, squares = counted
     pixels = spec.size * spec.size
     with np.errstate(invalid="ignore", divide="ignore"):  # a patch without a lit pixel has no mean
         mean = total / lit
