@@ -1,0 +1,175 @@
+"""Read the header of a TIFF and a small fixed sample of its pixels."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+
+from sarzarr.grid import Grid
+from sarzarr.rasters import open_raster, read_dtype
+
+MAX_BANDS: Final = 64
+"""Bands that a file may have; a picture of more is no radar scene."""
+MAX_SAMPLED_BLOCK: Final = 512 * 2**20
+"""Bytes of a block beyond which no pixel is sampled: one read would decode all of it."""
+_WHOLE: Final = 2**18
+_LATTICE: Final = 4
+_WINDOW: Final = (64, 256)
+
+GCP = tuple[float, float, float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a TIFF says of itself."""
+
+    grid: Grid
+    """CRS, transform and shape; no CRS where the file has none or only GCPs."""
+    geolocation: str
+    """``affine``, ``rotated_affine``, ``gcps`` or ``none``."""
+    gcps: tuple[GCP, ...]
+    """(row, col, x, y, z) in the CRS of ``gcps_crs_wkt``."""
+    gcps_crs_wkt: str | None
+    """WKT2 of the GCPs' CRS."""
+    bands: int
+    """Number of bands."""
+    dtype: np.dtype[Any]
+    """What reading gives."""
+    is_integer: bool
+    """Whether the file holds integers; complex ones are read as complex64."""
+    nodata: float | None
+    """The tag's sentinel; NaN where it says NaN."""
+    block_shape: tuple[int, int]
+    """(rows, columns) of a block."""
+    block_bytes: int
+    """Bytes of one decoded block, all bands of a pixel-interleaved file included."""
+    compression: str
+    """``none``, ``deflate``, ... in lower case."""
+    interleaving: str
+    """``band`` or ``pixel``."""
+    names: tuple[str | None, ...]
+    """Description of each band."""
+    units: tuple[str | None, ...]
+    """Unit of each band."""
+    scales: tuple[float, ...]
+    """Declared scale of each band."""
+    offsets: tuple[float, ...]
+    """Declared offset of each band."""
+    tags: Mapping[str, str]
+    """The file's tags."""
+    band_tags: tuple[Mapping[str, str], ...]
+    """Each band's tags."""
+    is_alpha: tuple[bool, ...]
+    """Whether each band is an opacity."""
+    is_picture: bool
+    """Whether the file is a colour picture or has a colour table."""
+    pages: int
+    """Pictures in the file; only the first can be read."""
+
+
+def read_header(path: Path) -> Header:
+    """Return a TIFF's header; no pixel is read.
+
+    Raises
+    ------
+    RasterNotFoundError, InvalidInputError, UnsupportedRasterError
+        As `open_raster` does.
+    """
+    with open_raster(path) as dataset:
+        return _header(dataset)
+
+
+def _header(dataset: Any) -> Header:
+    colors = dataset.colorinterp
+    block = dataset.block_shapes[0]
+    is_pixel = dataset.interleaving is not None and dataset.interleaving.name.lower() == "pixel"
+    file_dtype = dataset.dtypes[0]
+    dtype = read_dtype(dataset)
+    count = dataset.count
+    indexes = dataset.indexes[:MAX_BANDS]
+    return Header(
+        **_georeferencing(dataset),
+        bands=count,
+        dtype=dtype,
+        is_integer=file_dtype.startswith("complex_int") or dtype.kind in "iu",
+        nodata=None if dataset.nodata is None else float(dataset.nodata),
+        block_shape=(int(block[0]), int(block[1])),
+        block_bytes=block[0] * block[1] * dtype.itemsize * (count if is_pixel else 1),
+        compression=dataset.compression.name.lower() if dataset.compression else "none",
+        interleaving="pixel" if is_pixel else "band",
+        names=tuple(dataset.descriptions),
+        units=tuple(dataset.units),
+        scales=tuple(dataset.scales),
+        offsets=tuple(dataset.offsets),
+        tags=dataset.tags(),
+        band_tags=tuple(dataset.tags(index) for index in indexes),
+        is_alpha=tuple(color == ColorInterp.alpha for color in colors),
+        is_picture=ColorInterp.palette in colors or {ColorInterp.red, ColorInterp.green} <= set(colors),
+        pages=max(1, len(dataset.subdatasets)),
+    )
+
+
+def _georeferencing(dataset: Any) -> dict[str, Any]:
+    """Return grid, geolocation, gcps and their CRS. GCPs without an affine place no pixel by themselves."""
+    points, points_crs = dataset.gcps
+    affine = tuple(float(v) for v in dataset.transform[:6])
+    a, b, _, d, e, _ = affine
+    is_usable = all(math.isfinite(v) for v in affine) and a * e - b * d != 0
+    is_placed = is_usable and dataset.crs is not None and not dataset.transform.is_identity
+    wkt = dataset.crs.to_wkt(version="WKT2_2019") if is_placed else None
+    grid = Grid(
+        height=dataset.height,
+        width=dataset.width,
+        crs_wkt=wkt or None,
+        **({"transform": affine} if is_usable else {}),
+    )
+    geolocation = "none"
+    if grid.is_georeferenced:
+        geolocation = "rotated_affine" if grid.is_rotated else "affine"
+    elif points:
+        geolocation = "gcps"
+    return {
+        "grid": grid,
+        "geolocation": geolocation,
+        "gcps": tuple((float(p.row), float(p.col), float(p.x), float(p.y), float(p.z or 0)) for p in points),
+        "gcps_crs_wkt": points_crs.to_wkt(version="WKT2_2019") if points and points_crs else None,
+    }
+
+
+def sample_windows(path: Path, bands: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield sampled windows of bands: the whole of a small raster, else a lattice of 4 x 4 windows.
+
+    The same file gives the same windows. A block that costs much is decoded once: of a file in
+    large blocks only the middle is looked at.
+
+    Raises
+    ------
+    UnsupportedRasterError
+        The pixels cannot be decoded.
+    """
+    with open_raster(path) as dataset:
+        rows, cols = dataset.shape
+        block = math.prod(dataset.block_shapes[0]) * read_dtype(dataset).itemsize * dataset.count
+        for row, col, height, width in _lattice(rows, cols, is_costly=block > MAX_SAMPLED_BLOCK // 8):
+            for band in bands:
+                window = ((row, row + height), (col, col + width))
+                try:
+                    yield dataset.read(band, window=window)
+                except RasterioError as error:
+                    raise unreadable(path, error) from error
+
+
+def _lattice(rows: int, cols: int, *, is_costly: bool) -> list[tuple[int, int, int, int]]:
+    """Return (row, col, height, width) of the windows to look at."""
+    if rows * cols <= _WHOLE:
+        return [(0, 0, rows, cols)]
+    height, width = (min(rows, 512), min(cols, 512)) if is_costly else (min(rows, _WINDOW[0]), min(cols, _WINDOW[1]))
+    steps = [0.5] if is_costly else [(i + 0.5) / _LATTICE for i in range(_LATTICE)]
+    tops = sorted({int(step * (rows - height)) for step in steps})
+    lefts = sorted({int(step * (cols - width)) for step in steps})
+    return [(top, left, height, width) for top in tops for left in lefts]
