@@ -1,1 +1,130 @@
-"""sarzarr."""
+"""SAR GeoTIFFs to one chunked Zarr store, and that store to training batches.
+
+Everything public is here but what needs torch (`sarzarr.torch`). Names are loaded when they are
+first used, so that ``import sarzarr`` and the command line start at once.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sarzarr.bounds import ClipBounds, Histogram, clip_bounds_from_histogram, compute_clip_bounds
+    from sarzarr.clips import recommend_clips, set_clip
+    from sarzarr.grid import Grid
+    from sarzarr.ingestion import Progress, ingest
+    from sarzarr.legacy import extract_patches, inverse_preprocess, preprocess_sar_complete
+    from sarzarr.patches import index_patches
+    from sarzarr.plan import IngestOptions, IngestPlan, plan_ingest
+    from sarzarr.probe import RasterProbe, probe_file
+    from sarzarr.quicklook import write_quicklook
+    from sarzarr.radiometry import (
+        denormalize,
+        from_codes,
+        from_db,
+        handle_invalid_values,
+        normalize,
+        restretch,
+        to_codes,
+        to_db,
+        to_power,
+    )
+    from sarzarr.reader import PatchReader
+    from sarzarr.scene import SceneProbe, group_scenes, open_scene
+    from sarzarr.statistics import SceneStatistics, scene_statistics
+    from sarzarr.store import Store, open_store
+    from sarzarr.synthetic import write_synthetic_scenes
+
+__version__ = version("sarzarr")
+
+_HOME = {
+    "ClipBounds": "bounds",
+    "Grid": "grid",
+    "Histogram": "bounds",
+    "IngestOptions": "plan",
+    "IngestPlan": "plan",
+    "PatchReader": "reader",
+    "Progress": "ingestion",
+    "RasterProbe": "probe",
+    "SceneProbe": "scene",
+    "SceneStatistics": "statistics",
+    "Store": "store",
+    "clip_bounds_from_histogram": "bounds",
+    "compute_clip_bounds": "bounds",
+    "denormalize": "radiometry",
+    "extract_patches": "legacy",
+    "from_codes": "radiometry",
+    "from_db": "radiometry",
+    "group_scenes": "scene",
+    "handle_invalid_values": "radiometry",
+    "index_patches": "patches",
+    "ingest": "ingestion",
+    "inverse_preprocess": "legacy",
+    "normalize": "radiometry",
+    "open_scene": "scene",
+    "open_store": "store",
+    "plan_ingest": "plan",
+    "preprocess_sar_complete": "legacy",
+    "probe_file": "probe",
+    "recommend_clips": "clips",
+    "restretch": "radiometry",
+    "scene_statistics": "statistics",
+    "set_clip": "clips",
+    "to_codes": "radiometry",
+    "to_db": "radiometry",
+    "to_power": "radiometry",
+    "write_quicklook": "quicklook",
+    "write_synthetic_scenes": "synthetic",
+}
+
+__all__ = [
+    "ClipBounds",
+    "Grid",
+    "Histogram",
+    "IngestOptions",
+    "IngestPlan",
+    "PatchReader",
+    "Progress",
+    "RasterProbe",
+    "SceneProbe",
+    "SceneStatistics",
+    "Store",
+    "clip_bounds_from_histogram",
+    "compute_clip_bounds",
+    "denormalize",
+    "extract_patches",
+    "from_codes",
+    "from_db",
+    "group_scenes",
+    "handle_invalid_values",
+    "index_patches",
+    "ingest",
+    "inverse_preprocess",
+    "normalize",
+    "open_scene",
+    "open_store",
+    "plan_ingest",
+    "preprocess_sar_complete",
+    "probe_file",
+    "recommend_clips",
+    "restretch",
+    "scene_statistics",
+    "set_clip",
+    "to_codes",
+    "to_db",
+    "to_power",
+    "write_quicklook",
+    "write_synthetic_scenes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'sarzarr' has no attribute {name!r}")
+    value = getattr(import_module(f"sarzarr.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

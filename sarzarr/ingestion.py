@@ -31,15 +31,15 @@ from sarzarr.blocks import (
     receipt_to_json,
     write_block,
 )
-from sarzarr.bounds import Histogram, clip_bounds_from_histogram
-from sarzarr.errors import IngestError, InvalidInputError
+from sarzarr.bounds import Histogram
+from sarzarr.clips import recommend_clips
+from sarzarr.errors import IngestError
 from sarzarr.patches import DEFAULT_SPEC, update_index
 from sarzarr.plan import IngestPlan, ScenePlan
 from sarzarr.probe import ArrayProbe
 from sarzarr.regions import reaching_edge
 from sarzarr.shards import ShardRecord, digest_of
 from sarzarr.store import (
-    BoundsEntry,
     Encoding,
     Store,
     array_document,
@@ -495,45 +495,8 @@ def _catalog_row(plan: ScenePlan, array: ArrayProbe) -> dict[str, Any]:
 def _finish(store: Store) -> None:
     """Recommend clips for groups that have none, index the new patches, and consolidate, once a run."""
     fresh = open_store(store.root)
-    keys = set(fresh.catalog["bounds_key"].values.tolist())
-    clips = recommend_clips(fresh, keys - set(fresh.bounds))
-    store = write_bounds(fresh, {**fresh.bounds, **clips}) if keys else fresh
-    update_index(store, DEFAULT_SPEC)
-    consolidate(store)
-
-
-def recommend_clips(store: Store, keys: set[str], **method: Any) -> dict[str, BoundsEntry]:
-    """Return groups with the clip that their histograms recommend.
-
-    Parameters
-    ----------
-    store
-        The store; every scene of a group counts, pixel by pixel.
-    keys
-        Which groups, by `bounds_key`.
-    method
-        Arguments of `clip_bounds_from_histogram`: by default percentiles 1 and 99 of the pixels
-        that are valid and positive.
-    """
-    unknown = keys - set(store.catalog["bounds_key"].values.tolist())
-    if unknown:
-        raise InvalidInputError(f"groups of the store were expected, got {', '.join(sorted(unknown))}.")
-    out = {}
-    catalog = store.catalog
-    for key in sorted(keys):
-        rows = np.flatnonzero(catalog["bounds_key"].values == key)
-        histogram = sum(
-            (store.histogram(catalog["scene"].values[i], catalog["name"].values[i]) for i in rows),
-            start=Histogram.empty(),
-        )
-        clip = clip_bounds_from_histogram(histogram, **method)
-        out[key] = BoundsEntry(
-            vmin=float(catalog["vmin"].values[rows[0]]),
-            vmax=float(catalog["vmax"].values[rows[0]]),
-            clip_vmin=clip.vmin,
-            clip_vmax=clip.vmax,
-            clip_method=clip.method,
-        )
-    return out
-
-
+    groups = set(fresh.catalog["bounds_key"].values.tolist())
+    clips = recommend_clips(fresh, groups - set(fresh.bounds))
+    fresh = write_bounds(fresh, {**fresh.bounds, **clips})
+    update_index(fresh, DEFAULT_SPEC)
+    consolidate(fresh)

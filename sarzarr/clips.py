@@ -1,0 +1,78 @@
+"""Clip bounds of a store: what its histograms recommend, and how another clip is set.
+
+A clip is a number in the metadata that is applied while a patch is read. Setting one touches no pixel.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.bounds import Histogram, clip_bounds_from_histogram
+from sarzarr.errors import InvalidInputError
+from sarzarr.patches import IndexSpec, update_index
+from sarzarr.store import BoundsEntry, Store, consolidate, open_store, read_table, write_bounds
+
+
+def recommend_clips(store: Store, keys: set[str], **method: Any) -> dict[str, BoundsEntry]:
+    """Return groups with the clip that their histograms recommend.
+
+    Parameters
+    ----------
+    store
+        The store; every scene of a group counts, pixel by pixel.
+    keys
+        Which groups, by `bounds_key`.
+    method
+        Arguments of `clip_bounds_from_histogram`: by default percentiles 1 and 99 of the pixels
+        that are valid and positive.
+    """
+    there = set(store.catalog["bounds_key"].values.tolist())
+    if unknown := keys - there:
+        known, got = ", ".join(sorted(there)), ", ".join(sorted(unknown))
+        raise InvalidInputError(f"groups must be among {known}, got {got}.")
+    out = {}
+    catalog = store.catalog
+    for key in sorted(keys):
+        rows = np.flatnonzero(catalog["bounds_key"].values == key)
+        histogram = sum(
+            (store.histogram(catalog["scene"].values[i], catalog["name"].values[i]) for i in rows),
+            start=Histogram.empty(),
+        )
+        clip = clip_bounds_from_histogram(histogram, **method)
+        out[key] = BoundsEntry(
+            vmin=float(catalog["vmin"].values[rows[0]]),
+            vmax=float(catalog["vmax"].values[rows[0]]),
+            clip_vmin=clip.vmin,
+            clip_vmax=clip.vmax,
+            clip_method=clip.method,
+        )
+    return out
+
+
+def set_clip(store: Store, groups: Iterable[str] | None = None, **method: Any) -> Store:
+    """Set the clip of groups, and bring what depends on it up to date: attrs and patch indices.
+
+    Parameters
+    ----------
+    store
+        The store.
+    groups
+        Which groups, by `bounds_key` (``vv/sigma0``); all of them if left out.
+    method
+        Arguments of `clip_bounds_from_histogram`: ``method="percentile"`` with ``low_pct`` and
+        ``high_pct``, ``"fixed"`` with ``vmin`` and ``vmax``, or ``"sigma"`` with ``k``.
+
+    Returns
+    -------
+    Store
+        The store, opened anew.
+    """
+    keys = set(store.bounds) if groups is None else set(groups)
+    changed = write_bounds(store, recommend_clips(store, keys, **method))
+    for table in sorted(p.parent for p in (store.root / cv.PATCHES).glob("*/zarr.json")):
+        cut = read_table(table).attrs
+        update_index(changed, IndexSpec(name=table.name, size=cut["size"], stride=cut["stride"], edge=cut["edge"]))
+    consolidate(changed)
+    return open_store(store.root)
