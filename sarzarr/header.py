@@ -1,25 +1,23 @@
 """Read the header of a TIFF and a small fixed sample of its pixels."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
 
 from sarzarr.grid import Grid
-from sarzarr.rasters import open_raster, read_dtype
+from sarzarr.rasters import open_raster, read_dtype, read_window
 
 MAX_BANDS: Final = 64
 """Bands that a file may have; a picture of more is no radar scene."""
 MAX_SAMPLED_BLOCK: Final = 512 * 2**20
 """Bytes of a block beyond which no pixel is sampled: one read would decode all of it."""
-_WHOLE: Final = 2**18
-_LATTICE: Final = 4
-_WINDOW: Final = (64, 256)
+_COSTLY_BLOCK: Final = 64 * 2**20
+_ALL: Final = 2**18
 
 GCP = tuple[float, float, float, float, float]
 
@@ -117,16 +115,15 @@ def _header(dataset: Any) -> Header:
 def _georeferencing(dataset: Any) -> dict[str, Any]:
     """Return grid, geolocation, gcps and their CRS. GCPs without an affine place no pixel by themselves."""
     points, points_crs = dataset.gcps
-    affine = tuple(float(v) for v in dataset.transform[:6])
-    a, b, _, d, e, _ = affine
-    is_usable = all(math.isfinite(v) for v in affine) and a * e - b * d != 0
+    a, b, c, d, e, f = (float(v) for v in dataset.transform[:6])
+    is_usable = all(math.isfinite(v) for v in (a, b, c, d, e, f)) and a * e - b * d != 0
     is_placed = is_usable and dataset.crs is not None and not dataset.transform.is_identity
     wkt = dataset.crs.to_wkt(version="WKT2_2019") if is_placed else None
     grid = Grid(
         height=dataset.height,
         width=dataset.width,
         crs_wkt=wkt or None,
-        **({"transform": affine} if is_usable else {}),
+        transform=(a, b, c, d, e, f) if is_usable else Grid.transform,
     )
     geolocation = "none"
     if grid.is_georeferenced:
@@ -141,35 +138,30 @@ def _georeferencing(dataset: Any) -> dict[str, Any]:
     }
 
 
-def sample_windows(path: Path, bands: tuple[int, ...]) -> Iterator[np.ndarray[Any, Any]]:
-    """Yield sampled windows of bands: the whole of a small raster, else a lattice of 4 x 4 windows.
+def sample_windows(path: Path, header: Header, *, bands: Sequence[int]) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield sampled windows of bands: all of a small raster, else 4 x 4 windows spread over it.
 
-    The same file gives the same windows. A block that costs much is decoded once: of a file in
-    large blocks only the middle is looked at.
+    The same file gives the same windows. Of a file in large blocks only the middle is looked at,
+    since each window would decode a whole block, and of one in giant blocks nothing.
 
     Raises
     ------
     UnsupportedRasterError
         The pixels cannot be decoded.
     """
-    with open_raster(path) as dataset:
-        rows, cols = dataset.shape
-        block = math.prod(dataset.block_shapes[0]) * read_dtype(dataset).itemsize * dataset.count
-        for row, col, height, width in _lattice(rows, cols, is_costly=block > MAX_SAMPLED_BLOCK // 8):
-            for band in bands:
-                window = ((row, row + height), (col, col + width))
-                try:
-                    yield dataset.read(band, window=window)
-                except RasterioError as error:
-                    raise unreadable(path, error) from error
+    if header.block_bytes > MAX_SAMPLED_BLOCK:
+        return
+    for row, col, height, width in _lattice(*header.grid.shape, is_costly=header.block_bytes > _COSTLY_BLOCK):
+        for band in bands:
+            yield read_window(path, band=band, row=row, col=col, height=height, width=width)
 
 
 def _lattice(rows: int, cols: int, *, is_costly: bool) -> list[tuple[int, int, int, int]]:
     """Return (row, col, height, width) of the windows to look at."""
-    if rows * cols <= _WHOLE:
+    if rows * cols <= _ALL:
         return [(0, 0, rows, cols)]
-    height, width = (min(rows, 512), min(cols, 512)) if is_costly else (min(rows, _WINDOW[0]), min(cols, _WINDOW[1]))
-    steps = [0.5] if is_costly else [(i + 0.5) / _LATTICE for i in range(_LATTICE)]
+    height, width = (min(rows, 512), min(cols, 512)) if is_costly else (min(rows, 64), min(cols, 256))
+    steps = [1 / 2] if is_costly else [1 / 8, 3 / 8, 5 / 8, 7 / 8]
     tops = sorted({int(step * (rows - height)) for step in steps})
     lefts = sorted({int(step * (cols - width)) for step in steps})
     return [(top, left, height, width) for top in tops for left in lefts]

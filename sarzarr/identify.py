@@ -22,8 +22,9 @@ FEW: Final = 16
 INPUTS: Final = tuple(r for r in Representation if r is not Representation.NORMALIZED)
 
 _REMEDY: Final = (
-    "Say what they are with --quantity and --representation, or store the raster as it is with --layer"
+    "Say what they are with --quantity and --representation, or store the raster as it is with --layer."
 )
+_LAYER: Final = "Store the raster as it is with --layer."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +108,10 @@ def check_said(quantity: str | None, representation: str | None) -> None:
             raise InvalidInputError(f"expected a {name} of {choices}, got {value!r}. Choose one of them.")
 
 
-def refused(what: str) -> Identity:
+def refused(what: str, *, is_certain: bool = False) -> Identity:
     """Return the identity of numbers that are not, or not known to be, backscatter."""
-    return Identity(reason=what, refusal=f"expected backscatter, got {what}. {_REMEDY}.")
+    remedy = _LAYER if is_certain else _REMEDY
+    return Identity(reason=what, refusal=f"expected backscatter, got {what}. {remedy}")
 
 
 def identify(
@@ -143,7 +145,7 @@ def identify(
     for claim in claims:
         what = not_backscatter_in(claim.text)
         if what and (claim.is_certain or representation is None):
-            return refused(f"{what} ({claim.source})")
+            return refused(f"{what} ({claim.source})", is_certain=claim.is_certain)
     declared = _first(claims, representation_in)
     if representation is not None:
         found = Identity(representation=representation, reason="given by the caller")
@@ -215,7 +217,7 @@ def _with_quantity(
     else:
         name, why = Quantity.POWER, ""
     reason = found.reason if not why or why == found.reason else f"{found.reason}; {why}"
-    return Identity(quantity=str(name), representation=found.representation, reason=reason)
+    return Identity(quantity=str(name), representation=str(found.representation), reason=reason)
 
 
 def _is_bright(representation: str | None, sample: Sample) -> bool:

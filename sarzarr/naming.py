@@ -30,7 +30,7 @@ _REPRESENTATIONS: Final = {
 _NOT_BACKSCATTER: Final = {
     "an interferometric phase": r"phase|ifg|ifgs|interferograms?|igram|unw|unwrapped|wrapped|radians?",
     "a coherence": r"coh|coherence",
-    "an angle": r"angle|theta|inc|lia|incidence|\w*incidenceangle\w*|degrees?",
+    "an angle": r"angle|theta|inc|lia|incidence|\w*incidenceangle\w*|deg|degrees?",
     "an elevation": r"dem|dsm|dtm|elevation|height|hgt",
     "a mask or a label": (
         r"\w*mask|label\w*|class|classes|classification|landcover|groundtruth|layover|shadow|qa"
@@ -103,6 +103,24 @@ def not_backscatter_in(text: str) -> str | None:
     if len(words) > 1 and words[0] in ("i", "q"):
         return PARTS[1]
     return next((what for what, pattern in _NOT_BACKSCATTER.items() if _any_word(pattern, words)), None)
+
+
+def is_diagonal(name: str) -> bool:
+    """Return whether a name is of a covariance or coherency matrix's diagonal, which is a power.
+
+    >>> is_diagonal("C11"), is_diagonal("C12_real")
+    (True, False)
+    """
+    return re.fullmatch(r"[ct]([1-4])\1", name.lower()) is not None
+
+
+def telling_name(stem: str, folder: str) -> str:
+    """Return the name that tells of a file: its folder's where the file is named by polarizations alone.
+
+    >>> telling_name("scene_VV", "raw"), telling_name("VV", "baltic_db")
+    ('scene_VV', 'baltic_db')
+    """
+    return stem if _without_polarizations(stem) else folder
 
 
 def _any_word(pattern: str, words: Sequence[str]) -> bool:

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ CACHE_BYTES: Final = 128 * 2**20
 """The most that GDAL's block cache holds in a process; GDAL's own default is 5 % of the memory."""
 HANDLES_A_THREAD: Final = 8
 """Open files that `read_window` keeps in each thread."""
+_HASHED: Final = 2**16
 
 _OPEN_OPTIONS: Final = {
     "driver": "GTiff",
@@ -85,7 +87,7 @@ def _process() -> _Process:
     return _current[0]
 
 
-def _local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
+def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
     """Return the absolute path of a local regular file and its status, or refuse the path."""
     text = os.fspath(path)
     if "://" in text or text.lstrip("/\\").startswith(("vsi", "<")):
@@ -147,7 +149,7 @@ def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
     UnsupportedRasterError
         The file is not a TIFF, whatever its name says.
     """
-    absolute, _ = _local_file(path)
+    absolute, _ = local_file(path)
     with _environment(), _open(absolute) as dataset:
         yield dataset
 
@@ -166,7 +168,7 @@ def _handle(path: str | os.PathLike[str]) -> _Handle:
         key = _fingerprint(text, os.stat(text))  # noqa: PTH116 - a Path costs more than the call
         handle = opened[key]
     except (KeyError, OSError, ValueError):
-        absolute, status = _local_file(path)
+        absolute, status = local_file(path)
         with _environment():
             dataset = _open(absolute)
         handle = _Handle(dataset, dataset.height, dataset.width, dataset.count, read_dtype(dataset))
@@ -180,6 +182,28 @@ def _handle(path: str | os.PathLike[str]) -> _Handle:
 
 def _fingerprint(text: str, status: os.stat_result) -> tuple[str, int, int, int]:
     return text, status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def source_hash(path: str | os.PathLike[str], *, full: bool = False) -> str:
+    """Return a hash of a file: ``sha256-sampled:<hex>``, or ``sha256:<hex>`` of every byte if ``full``.
+
+    The sampled hash sees the size, the first and last 64 KiB and 14 more spread between: another
+    acquisition or another processing of it differs in all of them. A change of a few pixels in
+    between is seen by the full one only.
+    """
+    absolute, status = local_file(path)
+    size = status.st_size
+    digest = sha256()
+    with absolute.open("rb") as file:
+        if full or size <= 16 * _HASHED:
+            while piece := file.read(2**20):
+                digest.update(piece)
+        else:
+            digest.update(size.to_bytes(8, "little"))
+            for step in range(16):
+                file.seek(step * (size - _HASHED) // 15)
+                digest.update(file.read(_HASHED))
+    return f"{'sha256' if full else 'sha256-sampled'}:{digest.hexdigest()}"
 
 
 def close_rasters() -> None:
