@@ -46,7 +46,7 @@ def recommend_clips(store: Store, keys: set[str], **method: Any) -> dict[str, Bo
             vmax=float(catalog["vmax"].values[rows[0]]),
             clip_vmin=clip.vmin,
             clip_vmax=clip.vmax,
-            clip_method=clip.method,
+            clip_method=clip.description or clip.method,
         )
     return out
 

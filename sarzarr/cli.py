@@ -1,0 +1,345 @@
+"""The command line: each command calls one function of the library and shows what it returned.
+
+Heavy imports stand inside the commands, so that ``sarzarr --help`` answers at once.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sarzarr.errors import InvalidInputError, SarzarrError
+
+if TYPE_CHECKING:
+    from sarzarr.ingestion import Progress
+    from sarzarr.store import Store
+
+app = typer.Typer(
+    help="SAR GeoTIFFs to one chunked Zarr store, and that store to training batches.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+StoreArgument = Annotated[Path, typer.Argument(help="The .zarr store.", show_default=False)]
+FilesArgument = Annotated[list[Path], typer.Argument(help="GeoTIFFs.", show_default=False)]
+
+
+class Method(StrEnum):
+    """How clip bounds are found."""
+
+    percentile = "percentile"
+    fixed = "fixed"
+    sigma = "sigma"
+
+
+class Dtype(StrEnum):
+    """What pixels are stored as."""
+
+    uint16 = "uint16"
+    float32 = "float32"
+    float16 = "float16"
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one line and exit code 1, never in a traceback."""
+    try:
+        app()
+    except SarzarrError as error:
+        typer.secho(f"sarzarr: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("sarzarr: interrupted. Run the same command again: what is done is not redone.", err=True)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more while working.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(name)s: %(message)s")
+    if version:
+        from sarzarr import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+# ------------------------------------------------------------------ commands
+@app.command()
+def identify(
+    files: FilesArgument,
+    quantity: Annotated[str | None, typer.Option(help="Say what the numbers are.")] = None,
+    representation: Annotated[str | None, typer.Option(help="Say how they are written down.")] = None,
+) -> None:
+    """Say what each file is, its quantity and representation, and why. Nothing is written."""
+    from sarzarr.probe import probe_file
+
+    refused = 0
+    for path in files:
+        probe = probe_file(path, quantity=quantity, representation=representation)
+        grid = probe.grid
+        where = {"affine": "georeferenced", "gcps": f"{len(probe.gcps)} GCPs, no affine"}.get(
+            probe.geolocation, probe.geolocation.replace("_", " ")
+        )
+        typer.secho(path.name, bold=True)
+        typer.echo(f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {where}")
+        if probe.refusal:
+            refused += 1
+            typer.secho(f"  refused: {probe.refusal}", fg=typer.colors.YELLOW)
+        else:
+            names = ", ".join(a.name for a in probe.arrays)
+            typer.secho(f"  {names}: {probe.quantity} as {probe.representation}", fg=typer.colors.GREEN)
+            typer.echo(f"  because {probe.reason}")
+        for note in probe.left_out:
+            typer.echo(f"  {note}")
+        if facts := probe.acquisition.attrs():
+            typer.echo("  " + ", ".join(f"{k.split(':')[-1]} {v}" for k, v in facts.items()))
+    if refused == len(files):
+        raise typer.Exit(1)
+
+
+@app.command()
+def ingest(
+    scenes: FilesArgument,
+    store: Annotated[Path, typer.Option("--output", "-o", help="The .zarr store to make or to add to.")],
+    quantity: Annotated[str | None, typer.Option(help="sigma0, beta0, gamma0, gamma0_rtc, dn or power.")] = None,
+    representation: Annotated[str | None, typer.Option(help="power, amplitude, db or complex.")] = None,
+    polarizations: Annotated[str | None, typer.Option(help="Names for unnamed bands, in order: VV,VH.")] = None,
+    scene_id: Annotated[str | None, typer.Option("--id", help="The id of the one scene the files make.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="What pixels are stored as.")] = Dtype.uint16,
+    codec: Annotated[str | None, typer.Option(help="none, blosc-lz4 or zstd; the best for the dtype if left out.")] = None,
+    shard: Annotated[int, typer.Option(help="Rows and columns of a shard; 0 writes a file a chunk.")] = 2048,
+    memory: Annotated[str, typer.Option(help="What a worker process may use.")] = "1GB",
+    replace: Annotated[bool, typer.Option("--replace", help="Write scenes anew that are there with other pixels.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")] = False,
+) -> None:
+    """Read GeoTIFFs, normalise them, and write them into one store of 256x256 chunks."""
+    from sarzarr.ingestion import ingest as run
+    from sarzarr.plan import IngestOptions, plan_ingest
+
+    options = IngestOptions(
+        quantity=quantity,
+        representation=representation,
+        polarizations=tuple(p.strip() for p in polarizations.split(",")) if polarizations else None,
+        scene_id=scene_id,
+        dtype=str(dtype),
+        codec=codec,
+        shard=shard,
+        memory=parse_bytes(memory),
+        replace=replace,
+    )
+    plan = plan_ingest(scenes, store, options=options)
+    if not quiet or dry_run:
+        typer.echo(str(plan))
+    if dry_run:
+        return
+    with _progress(quiet=quiet) as report:
+        made = run(plan, progress=report)
+    if not quiet:
+        typer.echo(summary(made))
+
+
+@app.command()
+def info(store: StoreArgument) -> None:
+    """Show what is in a store, in one screen."""
+    from sarzarr.store import open_store
+
+    typer.echo(summary(open_store(store)))
+
+
+@app.command()
+def bounds(
+    store: StoreArgument,
+    method: Annotated[Method | None, typer.Option(help="Set the clip by this method.")] = None,
+    low: Annotated[float, typer.Option(help="Percentile that becomes 0.")] = 1.0,
+    high: Annotated[float, typer.Option(help="Percentile that becomes 1.")] = 99.0,
+    vmin: Annotated[float, typer.Option(help="dB that becomes 0, for fixed.")] = -25.0,
+    vmax: Annotated[float, typer.Option(help="dB that becomes 1, for fixed.")] = 5.0,
+    k: Annotated[float, typer.Option(help="Standard deviations around the mean, for sigma.")] = 3.0,
+    group: Annotated[list[str] | None, typer.Option(help="Only this group (vv/sigma0); may be repeated.")] = None,
+) -> None:
+    """Show the clip that batches are made with; with --method, set another. No pixel is touched."""
+    from sarzarr.clips import recommend_clips, set_clip
+    from sarzarr.store import open_store
+
+    opened = open_store(store)
+    if method is not None:
+        opened = set_clip(
+            opened, group, method=str(method), low_pct=low, high_pct=high, vmin=vmin, vmax=vmax, k=k
+        )
+    advised = recommend_clips(opened, set(opened.bounds))
+    typer.echo(f"{'group':<18}{'stored dB':>18}{'clip dB':>20}{'percentiles 1, 99':>20}  method")
+    for key, entry in sorted(opened.bounds.items()):
+        stored = f"{entry.vmin:g} to {entry.vmax:g}"
+        clip = f"{entry.clip_vmin:.2f} to {entry.clip_vmax:.2f}"
+        advice = f"{advised[key].clip_vmin:.2f} to {advised[key].clip_vmax:.2f}"
+        typer.echo(f"{key:<18}{stored:>18}{clip:>20}{advice:>20}  {entry.clip_method}")
+
+
+@app.command()
+def quicklook(
+    store: StoreArgument,
+    scenes: Annotated[list[str] | None, typer.Argument(help="Scene ids; all if left out.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The picture.")] = None,
+) -> None:
+    """Draw the scenes of a store in dB into one picture."""
+    from sarzarr.quicklook import write_quicklook
+
+    place = output or store.with_name(f"{store.stem}-quicklook.png")
+    typer.echo(f"wrote {write_quicklook(store, place, scenes=scenes or None)}")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where scenes, store and picture go.")] = Path("stores"),
+    size: Annotated[int, typer.Option(help="Rows and columns of a scene.")] = 1024,
+) -> None:
+    """Do the whole job once: make scenes, ingest them, load a batch, write a picture."""
+    from sarzarr.ingestion import ingest as run
+    from sarzarr.plan import plan_ingest
+    from sarzarr.quicklook import write_quicklook
+    from sarzarr.reader import PatchReader
+    from sarzarr.synthetic import write_synthetic_scenes
+
+    began = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    typer.secho("1. Scenes: speckled GeoTIFFs of one coast on three dates, VV and VH", bold=True)
+    files = write_synthetic_scenes(folder / "demo-scenes", count=3, shape=(size, size))
+    typer.echo(f"   {len(files)} files in {folder / 'demo-scenes'}: {files[0].name}, ...")
+    typer.secho("2. Ingest: read, normalise, write whole shards", bold=True)
+    plan = plan_ingest(files, folder / "demo.zarr")
+    typer.echo("   " + str(plan).replace("\n", "\n   "))
+    with _progress(quiet=False) as report:
+        store = run(plan, progress=report)
+    typer.secho("3. The store", bold=True)
+    typer.echo("   " + summary(store).replace("\n", "\n   "))
+    typer.secho("4. A batch, read straight from its chunks", bold=True)
+    reader = PatchReader(store, polarizations=["vv", "vh"], batch_size=8, shuffle=True, seed=42)
+    batch = next(iter(reader))
+    typer.echo(f"   {batch.shape} {batch.dtype}, {batch.min():.2f} to {batch.max():.2f}, mean {batch.mean():.2f}")
+    typer.secho("5. A picture", bold=True)
+    picture = write_quicklook(store, folder / "demo-quicklook.png")
+    typer.echo(f"   {picture}")
+    typer.echo(f"Done in {time.perf_counter() - began:.1f} s. Try next:")
+    for line in (
+        f"sarzarr info {folder / 'demo.zarr'}",
+        "sarzarr identify YOUR_FILES.tif",
+        "sarzarr ingest YOUR_FILES.tif -o stores/yours.zarr",
+        f'python -c "import xarray as xr; print(xr.open_datatree(\'{folder / "demo.zarr"}\', engine=\'zarr\'))"',
+    ):
+        typer.echo(f"   {line}")
+
+
+# ------------------------------------------------------------------ what they share
+def parse_bytes(text: str) -> int:
+    """Return a size that a person wrote (``1GB``, ``800MB``) in bytes."""
+    units = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "KB": 1e3, "B": 1.0}
+    said = text.strip().upper().replace("IB", "B")
+    for unit, factor in units.items():
+        if said.endswith(unit):
+            try:
+                return int(float(said.removesuffix(unit)) * factor)
+            except ValueError:
+                break
+    raise InvalidInputError(f"a size such as 1GB or 800MB was expected, got {text!r}.")
+
+
+def size_text(count: float) -> str:
+    """Return a count of bytes for people.
+
+    >>> size_text(1234567)
+    '1.23 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def summary(store: "Store") -> str:
+    """Return what is in a store, in one screen of text."""
+    catalog, bounds = store.catalog, store.bounds
+    on_disk = sum(p.stat().st_size for p in store.root.rglob("*") if p.is_file())
+    lines = [f"{store.root.name}: {len(store.scenes)} scenes, {catalog.sizes['array']} arrays, {size_text(on_disk)}"]
+    keys = catalog["bounds_key"].values
+    for key in sorted(set(keys.tolist())):
+        rows = [i for i, k in enumerate(keys) if k == key]
+        pixels = sum(int(catalog["height"].values[i]) * int(catalog["width"].values[i]) for i in rows)
+        written = {f"{catalog['dtype'].values[i]}, codec {catalog['codec'].values[i]}" for i in rows}
+        entry = bounds[key]
+        lines.append(
+            f"  {key:<16} {len(rows):>5} arrays, {pixels / 1e6:9.2f} Mpx, {' and '.join(sorted(written))}, "
+            f"clip {entry.clip_vmin:.2f} to {entry.clip_vmax:.2f} dB ({entry.clip_method})"
+        )
+    for index in sorted(p.parent.name for p in (store.root / "patches").glob("*/zarr.json")):
+        table = store.patch_columns(index)
+        whole = int((table["valid_fraction"].values == 1).sum())
+        cut = f"{table.attrs['size']} px, stride {table.attrs['stride']}, edge {table.attrs['edge']}"
+        lines.append(
+            f"  patches/{index}: {table.sizes['patch']} ({cut}), {whole} of them valid in every pixel; "
+            f"{table.attrs['dropped']} ragged ones at right and bottom edges left out"
+        )
+    shown = list(store.scenes[:12])
+    for scene in shown:
+        row = store.rows(scene).isel(array=0)
+        facts = [str(row[c].values) for c in ("time", "platform", "mode", "orbit_state") if str(row[c].values)]
+        names = "+".join(store.rows(scene)["name"].values.tolist())
+        place = str(row["geolocation"].values).replace("_", " ")
+        lines.append(f"  {scene}: {names}, {int(row['height'])} x {int(row['width'])}, {place} {' '.join(facts)}".rstrip())
+    if len(store.scenes) > len(shown):
+        lines.append(f"  ... and {len(store.scenes) - len(shown)} more scenes")
+    return "\n".join(lines)
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[["Progress"], None] | None]:
+    """Show a bar on a terminal, a line every tenth elsewhere, nothing if quiet."""
+    if quiet:
+        yield None
+        return
+    if not sys.stderr.isatty():
+        yield _log_lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("ingest", total=None)
+
+        def report(progress: "Progress") -> None:
+            bar.update(task, completed=progress.done, total=progress.total, description=progress.scene[-40:])
+
+        yield report
+
+
+def _log_lines() -> Callable[["Progress"], None]:
+    state: dict[str, Any] = {"tenth": 0, "began": time.perf_counter()}
+
+    def report(progress: "Progress") -> None:
+        tenth = 10 * progress.done // max(progress.total, 1)
+        if tenth > state["tenth"]:
+            state["tenth"] = tenth
+            rate = progress.done / max(time.perf_counter() - state["began"], 1e-9)
+            typer.echo(f"{10 * tenth} % of {size_text(progress.total)}, {size_text(rate)}/s", err=True)
+
+    return report
