@@ -5,6 +5,7 @@ sidecar file beside it. Handles are kept a thread and a process, and never cross
 """
 
 import os
+import re
 import stat
 import threading
 import warnings
@@ -29,6 +30,8 @@ CACHE_BYTES: Final = 128 * 2**20
 HANDLES_A_THREAD: Final = 8
 """Open files that `read_window` keeps in each thread."""
 _HASHED: Final = 2**16
+_NOT_LOCAL: Final = re.compile(r"/vsi|\w{2,}:|<")
+"""How what GDAL would take for something else than a file begins: URLs, subdatasets, inline XML."""
 
 _OPEN_OPTIONS: Final = {
     "driver": "GTiff",
@@ -88,22 +91,30 @@ def _process() -> _Process:
 
 
 def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
-    """Return the absolute path of a local regular file and its status, or refuse the path."""
+    """Return the absolute path of a local regular file and its status.
+
+    Raises
+    ------
+    RasterNotFoundError
+        There is no such file.
+    InvalidInputError
+        The path is a URL, a ``/vsi`` path, a subdataset's name or not a regular file.
+    """
     text = os.fspath(path)
-    if "://" in text or text.lstrip("/\\").startswith(("vsi", "<")):
-        raise InvalidInputError(
-            f"expected the path of a local TIFF file, got {text[:200]!r}. Download it and give its path."
-        )
     absolute = Path(os.path.abspath(text))  # noqa: PTH100 - lexical: symlinks keep the name that was given
     try:
         status = absolute.stat()
     except (OSError, ValueError) as error:
+        if _NOT_LOCAL.match(text):
+            raise InvalidInputError(
+                f"expected the path of a local TIFF file, got {text[:200]!r}. Download it and give its path."
+            ) from error
         raise RasterNotFoundError(
-            f"expected the path of a local TIFF file, got {text[:200]!r}, which is not there. Check the path."
+            f"expected the path of a TIFF file, got {text[:200]!r}, which is not there. Check the path."
         ) from error
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) or str(absolute).startswith("/vsi"):
         raise InvalidInputError(
-            f"expected the path of a local TIFF file, got {text[:200]!r}, which is not a file. "
+            f"expected the path of a local TIFF file, got {text[:200]!r}, which is no regular file. "
             "Give the TIFF files inside."
         )
     return absolute, status
@@ -273,6 +284,7 @@ def read_window(
         pixels = handle.dataset.read(band, window=((row, row + height), (col, col + width)), out=out)
     except RasterioError as error:
         raise UnsupportedRasterError(
-            f"expected intact pixels in {Path(path).name!r}, got {error} Fetch or write the file again."
+            f"expected intact pixels in {Path(path).name!r}, got {error.__cause__ or error}. "
+            "Fetch or write the file again."
         ) from error
     return np.asarray(pixels)
