@@ -100,6 +100,7 @@ def _draw(axis: Any, store: Store, scene: str, array: str, key: str) -> None:
     name = scene if len(scene) <= 38 else f"{scene[:18]}...{scene[-17:]}"
     quantity = key.split("/")[-1]
     axis.set_title(f"{name}\n{array.upper() if array in cv.POLARIZATIONS else array} {quantity}, {height} x {width}", fontsize=8)
-    bar = axis.figure.colorbar(drawn, ax=axis, shrink=0.8, pad=0.02)
+    ratio = picture.shape[0] / picture.shape[1]
+    bar = axis.figure.colorbar(drawn, ax=axis, fraction=0.046 * ratio, pad=0.02)
     bar.set_label("dB", fontsize=8)
     bar.ax.tick_params(labelsize=7)

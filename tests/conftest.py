@@ -1,0 +1,94 @@
+"""What the tests share: the real rasters, small GeoTIFFs, and a store's bytes as one value."""
+
+import os
+import warnings
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+REAL = [
+    "s1_db_utm_nodata0/VV.tif",
+    "s1_db_utm_nodata0/VH.tif",
+    "s1_grd_amplitude/S1_IW_GRD_panama_700_amp_VV_VH.tif",
+    "s1_sigma0_linear_snap/VH.tif",
+    "s1_floods_db_mask/Spain_7370579_S1Hand.tif",
+    *(f"s1_timeseries_nogeo/{date}.tif" for date in (20190428, 20190510, 20190522, 20190603, 20190615)),
+]
+"""The files that one command must put into one store."""
+
+
+def find_real_data():
+    """Return the folder of real rasters, or None."""
+    root = Path(__file__).parents[1]
+    for place in (os.environ.get("SARZARR_TEST_DATA"), root / ".." / "shared" / "data"):
+        if place and Path(place).is_dir():
+            return Path(place).resolve()
+    return None
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Return the folder of real rasters; skip where there is none."""
+    folder = find_real_data()
+    if folder is None:
+        pytest.skip("real rasters are neither in ../shared/data nor where SARZARR_TEST_DATA says")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_store(real_data, tmp_path_factory):
+    """Return the store of all `REAL` files, ingested once. Read only."""
+    import sarzarr as sz
+
+    root = tmp_path_factory.mktemp("real") / "real.zarr"
+    return sz.ingest(sz.plan_ingest([real_data / name for name in REAL], root))
+
+
+@pytest.fixture
+def write_tiff(tmp_path):
+    """Return a function that writes an array (y, x) as a GeoTIFF of that name; see `write_band`."""
+
+    def write(name, values, **options):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_band(path, values, **{"tiles": 256, **options})
+
+    return write
+
+
+def read_band(path, band):
+    """Read a band with plain rasterio: the oracle."""
+    with warnings.catch_warnings():  # that a raster has no place on the ground is what some tests are about
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path) as file:
+            return file.read(band)
+
+
+def write_band(path, values, *, nodata=None, tiles=0, **options):
+    """Write an array (y, x) as a GeoTIFF; strips where ``tiles`` is 0."""
+    profile = {"tiled": True, "blockxsize": tiles, "blockysize": tiles} if tiles else {}
+    profile |= {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_400_000, 10, 10)} | options
+    height, width = values.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", height=height, width=width, count=1, dtype=values.dtype, nodata=nodata, **profile
+    ) as out:
+        out.write(values, 1)
+    return path
+
+
+def speckle(shape, *, seed=0, looks=4.4, mean=0.05):
+    """Return gamma speckle: linear power, float32."""
+    return (np.random.default_rng(seed).gamma(looks, 1 / looks, shape) * mean).astype(np.float32)
+
+
+def tree_hash(root):
+    """Return one value for every file below a folder: its name and its bytes."""
+    digest = sha256()
+    for path in sorted(p for p in Path(root).rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(root)}\0".encode())
+        digest.update(sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
