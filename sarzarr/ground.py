@@ -33,7 +33,7 @@ def speckle(shape: tuple[int, ...], rng: np.random.Generator, *, looks: float = 
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """A coast with fields, forest, two towns, a river, roads and ships; sizes are those at 10 m."""
+    """A coast with fields, forest, towns, a river, roads and ships; sizes are those at 10 m."""
 
     height: int
     """Rows."""
@@ -152,9 +152,9 @@ class Ground:
         v = q[None] * math.cos(turn) - r[:, None] * math.sin(turn)
         house = np.floor(u / 3.4).astype(np.int32) * 7919 + np.floor(v / 2.6).astype(np.int32) * 104_729
         built = self._drawn(house, 98) * 0.5 + 0.22 < np.exp(-(away**2)) * rough
-        level = -10.0 + 4.2 * -np.log(1 - 0.996 * self._drawn(house, 92)) - (6.0 if cross else 0.0)
+        level = -8.0 + 4.2 * -np.log(1 - 0.996 * self._drawn(house, 92)) - (6.0 if cross else 0.0)
         street = (np.mod(u, 13) < 1.2) | (np.mod(v, 27) < 1.4)
-        level[street] = -18.0 if cross else -12.5
+        level[street] = -17.0 if cross else -11.5
         np.copyto(land, level, where=built)
 
     def _roads(self, land: Array, r: Array, q: Array, cross: bool) -> None:
