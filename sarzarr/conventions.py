@@ -112,6 +112,13 @@ GCPS_CRS: Final = "gcps_crs"
 GEOLOCATION: Final = "geolocation"
 """How pixels are tied to the ground: ``affine``, ``rotated_affine``, ``gcps``, ``none``, ``gcp_tps_no_dem``."""
 
+RESAMPLING: Final = "resampling"
+"""How a warped array was resampled: ``nearest``, ``average``, ...; absent where pixels were left as they were."""
+RESAMPLING_TOLERANCE: Final = "resampling_tolerance"
+"""Source pixels by which positions may be off; 0 is exact."""
+RESAMPLING_LOOKS: Final = "resampling_looks"
+"""``unchanged`` or ``unknown``: what the resampling left of the equivalent number of looks."""
+
 # STAC spelling of acquisition facts; absent where no tag, name or product says them.
 DATETIME: Final = "datetime"
 PLATFORM: Final = "platform"

@@ -1,0 +1,318 @@
+"""Where the pixels of one raster lie on another's grid: affine, rotated, or by ground control points.
+
+GCP-only rasters are placed by a thin-plate spline through all of their points, never by a fitted
+affine, which is kilometres off on a Sentinel-1 GRD. No terrain enters: between the points, heights
+still shift pixels by hundreds of metres.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import rasterio.warp
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.transform import GCPTransformer
+
+from sarzarr.conventions import Representation
+from sarzarr.errors import InvalidInputError, UnsupportedRasterError
+from sarzarr.grid import Grid
+
+Array = np.ndarray[Any, Any]
+
+LAYER: Final = "layer"
+"""Representation of a raster that is warped as it is: a mask, a DEM, an angle."""
+_REPRESENTATIONS: Final = (
+    Representation.POWER,
+    Representation.AMPLITUDE,
+    Representation.DB,
+    Representation.COMPLEX,
+    LAYER,
+)
+_GCP_RESIDUAL: Final = 0.1
+"""Pixels by which a spline through the GCPs may miss one of them; it misses where they contradict."""
+_EDGE_POINTS: Final = 65
+"""Points along each edge of a raster when its footprint is taken to another CRS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarpSource:
+    """One band of a GeoTIFF, what its numbers are and where its pixels lie."""
+
+    path: str
+    """The GeoTIFF, a local file."""
+    band: int
+    """Its band, from 1."""
+    representation: str
+    """``power``, ``amplitude``, ``db`` or ``complex``; ``layer`` for a raster that is warped as it is."""
+    dtype: str
+    """NumPy dtype that `sarzarr.rasters.read_window` gives: ``uint16``, ``float32``, ``complex64``, ..."""
+    grid: Grid
+    """Shape, and transform and CRS where the file has them."""
+    nodata: float | None = None
+    """The sentinel; None where there is none. NaN and Inf are invalid in any case."""
+    gcps: tuple[tuple[float, float, float, float, float], ...] = ()
+    """Ground control points (row, col, x, y, z); they count where ``grid`` has no CRS."""
+    gcps_crs_wkt: str | None = None
+    """WKT2 of the GCPs' CRS."""
+    has_rpcs: bool = False
+    """Whether rational polynomials are all that places the pixels."""
+
+    def __post_init__(self) -> None:
+        if self.representation not in _REPRESENTATIONS:
+            raise InvalidInputError(
+                f"expected a representation of {', '.join(_REPRESENTATIONS)}, got {self.representation!r}. "
+                "Denormalize normalized values first."
+            )
+        is_complex = np.dtype(self.dtype).kind == "c"
+        if is_complex != (self.representation == Representation.COMPLEX):
+            raise InvalidInputError(
+                f"representation 'complex' belongs to complex values, got {self.representation!r} for "
+                f"{self.dtype}. Complex is never warped: its power is."
+            )
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether its values are kept as they are, and are not backscatter."""
+        return self.representation == LAYER
+
+    @property
+    def uses_gcps(self) -> bool:
+        """Whether ground control points are all that places its pixels."""
+        return not self.grid.is_georeferenced and bool(self.gcps) and self.gcps_crs_wkt is not None
+
+    @property
+    def crs_wkt(self) -> str | None:
+        """WKT2 of the CRS that its transform or its GCPs are in."""
+        return self.gcps_crs_wkt if self.uses_gcps else self.grid.crs_wkt
+
+
+# ---------------------------------------------------------------- coordinate reference systems
+@lru_cache(maxsize=64)
+def _crs(wkt: str) -> CRS:
+    try:
+        return CRS.from_user_input(wkt)
+    except CRSError as error:
+        raise InvalidInputError(
+            f"expected a CRS, got {wkt[:80]!r}. Give a code such as EPSG:32633, or WKT."
+        ) from error
+
+
+def crs_wkt(crs: str) -> str:
+    """Return the WKT2 of a CRS given as a code (``EPSG:32633``), PROJ string or WKT.
+
+    Raises
+    ------
+    InvalidInputError
+        It names no CRS.
+
+    Examples
+    --------
+    >>> crs_wkt("EPSG:32633")[:30]
+    'PROJCRS["WGS 84 / UTM zone 33N'
+    """
+    return str(_crs(crs).to_wkt(version="WKT2_2019"))
+
+
+def crs_name(wkt: str | None) -> str:
+    """Return ``EPSG:32633`` for a CRS, its WKT's name where it has no code, ``no CRS`` for None."""
+    if wkt is None:
+        return "no CRS"
+    crs = _crs(wkt)
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else wkt.split('"')[1] if '"' in wkt else str(crs)
+
+
+def is_same_crs(one: str | None, other: str | None) -> bool:
+    """Whether two WKTs describe one CRS, however they spell it; None is the same as None alone."""
+    if one is None or other is None:
+        return one is other
+    return one == other or bool(_crs(one) == _crs(other))
+
+
+def transform_points(source: str, target: str, xs: Array, ys: Array) -> tuple[Array, Array]:
+    """Return positions in another CRS, shapes kept; Inf where a position has none there."""
+    if is_same_crs(source, target):
+        return np.array(xs, np.float64), np.array(ys, np.float64)
+    pairs = _transformed(_crs(source), _crs(target), np.ravel(xs), np.ravel(ys))
+    return pairs[0].reshape(np.shape(xs)), pairs[1].reshape(np.shape(ys))
+
+
+def _transformed(source: CRS, target: CRS, xs: Array, ys: Array) -> Array:
+    """Return a (2, n) array; rasterio fails for all where one point fails, hence the halving."""
+    try:
+        return np.array(rasterio.warp.transform(source, target, xs, ys)[:2], np.float64)
+    except Exception:  # rasterio raises GDAL's error as a class that it does not export
+        if xs.size <= 1:
+            return np.full((2, xs.size), np.inf)
+    half = xs.size // 2
+    halves = (_transformed(source, target, xs[at], ys[at]) for at in (slice(half), slice(half, None)))
+    return np.concatenate(list(halves), axis=1)
+
+
+# ---------------------------------------------------------------- ground control points
+Gcps = tuple[tuple[float, float, float, float, float], ...]
+"""(row, col, x, y, z) each."""
+
+
+def spline_points(source: WarpSource, crs: str | None) -> tuple[Gcps, str]:
+    """Return the GCPs that a spline towards ``crs`` goes through, and the WKT of the CRS that they are in.
+
+    They are the source's own, except where their longitudes jump at the antimeridian: no spline goes
+    through a jump, and they are taken to ``crs`` first.
+
+    Raises
+    ------
+    UnsupportedRasterError
+        There are fewer than 3 different points, some are not finite, or they jump in ``crs`` too.
+    """
+    gcps, wkt = source.gcps, str(source.gcps_crs_wkt)
+    if len({gcp[:2] for gcp in gcps}) < 3 or not np.isfinite([gcp[:4] for gcp in gcps]).all():
+        raise _no_spline(source)
+    if not _jumps(gcps, wkt) or crs is None:
+        return gcps, wkt
+    xs, ys = transform_points(wkt, crs, *np.array([gcp[2:4] for gcp in gcps]).T)
+    taken = tuple((g[0], g[1], float(x), float(y), g[4]) for g, x, y in zip(gcps, xs, ys, strict=True))
+    if _jumps(taken, crs) or not np.isfinite([xs, ys]).all():
+        raise UnsupportedRasterError(
+            f"expected a CRS without a jump where {source.path!r} crosses the antimeridian, got "
+            f"{crs_name(crs)}. Choose a projected CRS, such as its UTM zone."
+        )
+    return taken, crs
+
+
+def _jumps(gcps: Gcps, wkt: str) -> bool:
+    xs = [gcp[2] for gcp in gcps]
+    return bool(_crs(wkt).is_geographic) and max(xs) - min(xs) > 180.0
+
+
+def _no_spline(source: WarpSource) -> UnsupportedRasterError:
+    return UnsupportedRasterError(
+        f"expected at least 3 ground control points that are not on one line and do not contradict each "
+        f"other, got {len(source.gcps)} in {source.path!r}. "
+        "Georeference the file, or leave out crs= to keep its own grid."
+    )
+
+
+def _check_spline(source: WarpSource, crs: str | None) -> None:
+    """Raise `UnsupportedRasterError` where a spline does not go through a source's GCPs."""
+    gcps, _ = spline_points(source, crs)
+    values = np.array(gcps, np.float64)
+    with _spline(gcps) as spline:
+        rows, cols = spline.rowcol(values[:, 2], values[:, 3], op=np.positive)
+    off = max(np.abs(rows - values[:, 0]).max(), np.abs(cols - values[:, 1]).max())
+    if not off <= _GCP_RESIDUAL:  # NaN too
+        raise _no_spline(source)
+
+
+def _spline(gcps: Gcps) -> Any:
+    return GCPTransformer([GroundControlPoint(row, col, x, y) for row, col, x, y, _ in gcps], tps=True)
+
+
+# ---------------------------------------------------------------- from pixels to pixels
+def locate(source: WarpSource, grid: Grid, rows: Array, cols: Array) -> tuple[Array, Array]:
+    """Return (rows, cols) in the source of pixel positions of a grid, float64, shapes kept.
+
+    Positions are fractional with (0, 0) at the outer corner. Not finite where there is none.
+    """
+    gcps, wkt = spline_points(source, grid.crs_wkt) if source.uses_gcps else ((), source.crs_wkt)
+    xs, ys = grid.to_xy(np.asarray(rows, np.float64), np.asarray(cols, np.float64))
+    if grid.crs_wkt is not None and wkt is not None:
+        xs, ys = transform_points(grid.crs_wkt, wkt, xs, ys)
+    if not gcps:
+        with np.errstate(invalid="ignore"):  # Inf in, NaN out: no position either way
+            return source.grid.to_pixels(xs, ys)
+    out = np.full((2, xs.size), np.inf)
+    finite = np.isfinite(xs.ravel()) & np.isfinite(ys.ravel())
+    if finite.any():
+        with _spline(gcps) as spline:
+            out[:, finite] = spline.rowcol(xs.ravel()[finite], ys.ravel()[finite], op=np.positive)
+    return out[0].reshape(xs.shape), out[1].reshape(xs.shape)
+
+
+def project(source: WarpSource, crs: str | None, rows: Array, cols: Array) -> tuple[Array, Array]:
+    """Return (x, y) in ``crs`` of pixel positions of a source; the inverse of `locate`."""
+    rows, cols = np.asarray(rows, np.float64), np.asarray(cols, np.float64)
+    wkt = source.crs_wkt
+    if source.uses_gcps:
+        gcps, wkt = spline_points(source, crs)
+        with _spline(gcps) as spline:
+            xs, ys = (np.reshape(v, rows.shape) for v in spline.xy(rows.ravel(), cols.ravel(), offset="ul"))
+    else:
+        xs, ys = source.grid.to_xy(rows, cols)
+    if crs is None or wkt is None:
+        return xs, ys
+    return transform_points(wkt, crs, xs, ys)
+
+
+def footprint(source: WarpSource, crs: str | None) -> tuple[float, float, float, float]:
+    """Return (x_min, y_min, x_max, y_max) of a source's edges in ``crs``; points without a position are left out.
+
+    Raises
+    ------
+    UnsupportedRasterError
+        No point of the edges has a position in ``crs``.
+    """
+    height, width = source.grid.shape
+    along = np.linspace(0.0, 1.0, _EDGE_POINTS)
+    rows = np.concatenate([0 * along, height * along, height + 0 * along, height * along])
+    cols = np.concatenate([width * along, width + 0 * along, width * along, 0 * along])
+    xs, ys = project(source, crs, rows, cols)
+    finite = np.isfinite(xs) & np.isfinite(ys)
+    if not finite.any():
+        raise UnsupportedRasterError(
+            f"expected a raster that lies within {crs_name(crs)}, got {source.path!r} outside of it. "
+            "Choose a CRS that covers it."
+        )
+    xs, ys = xs[finite], ys[finite]
+    return float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())
+
+
+def covering(sources: Iterable[WarpSource], *, crs: str, pixel_size: float) -> Grid:
+    """Return the smallest north-up grid of ``crs`` that covers all sources, its edges on whole pixel sizes.
+
+    Parameters
+    ----------
+    crs
+        A code such as ``EPSG:32633``, or WKT.
+    pixel_size
+        Width and height of a pixel, in units of ``crs``.
+
+    Raises
+    ------
+    InvalidInputError
+        There are no sources, ``crs`` is unknown, or the pixel size is not positive.
+    UnsupportedRasterError
+        A source has no position in ``crs``.
+    """
+    wkt = crs_wkt(crs)
+    boxes = []
+    for source in sources:
+        check_placed(source, wkt)
+        boxes.append(footprint(source, wkt))
+    if not boxes:
+        raise InvalidInputError("expected at least one raster to cover, got none. Give the files.")
+    x_min, y_min, x_max, y_max = (
+        pick(values) for pick, values in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)
+    )
+    return Grid.from_bounds(
+        x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max, pixel_size=pixel_size, crs_wkt=wkt
+    )
+
+
+def check_placed(source: WarpSource, crs: str | None) -> None:
+    """Raise `UnsupportedRasterError`, with the remedy, where nothing places a source in ``crs``."""
+    if source.uses_gcps:
+        _check_spline(source, crs)
+    elif not source.grid.is_georeferenced:
+        got = "rational polynomials (RPC)" if source.has_rpcs else "neither"
+        remedy = "Georeference it"
+        if source.has_rpcs:
+            remedy = "Orthorectify it with a DEM first (gdalwarp -rpc -to RPC_DEM=DEM.tif)"
+        raise UnsupportedRasterError(
+            f"expected a raster with a CRS or ground control points, got {source.path!r} with {got}. "
+            f"{remedy}, or leave out crs= to keep its own grid."
+        )

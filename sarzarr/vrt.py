@@ -1,0 +1,197 @@
+"""GDAL's virtual raster documents for one warp: pure text, made here and nowhere else.
+
+rasterio's ``WarpedVRT`` cannot say what a seamless warp needs: with a destination grid it drops the
+ground control points without a word, and its tolerance cannot be 0. A document can.
+The pixels come from an array in this process, so no document holds a path.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from xml.sax.saxutils import escape, quoteattr
+
+Transform = tuple[float, float, float, float, float, float]
+"""Affine order (a, b, c, d, e, f), as in `sarzarr.grid`."""
+GDAL_TYPES: Final = {
+    "uint8": "Byte",
+    "int8": "Int8",
+    "uint16": "UInt16",
+    "int16": "Int16",
+    "uint32": "UInt32",
+    "int32": "Int32",
+    "float32": "Float32",
+    "float64": "Float64",
+}
+"""GDAL's name of each dtype that a warp can work in."""
+ALGORITHMS: Final = {
+    "nearest": "NearestNeighbour",
+    "bilinear": "Bilinear",
+    "cubic": "Cubic",
+    "lanczos": "Lanczos",
+    "average": "Average",
+    "rms": "RootMeanSquare",
+    "mode": "Mode",
+    "min": "Minimum",
+    "max": "Maximum",
+    "med": "Median",
+    "sum": "Sum",
+}
+"""GDAL's name of each method, as its documents spell it."""
+_WARP_BYTES: Final = 2**40
+"""GDAL's own limit on a warp's memory: out of the way, since windows are cut before they reach it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """A window of a raster that lies in memory."""
+
+    address: int
+    """Where the window's first pixel is: C-contiguous, and alive as long as the document is open."""
+    dtype: str
+    """A key of `GDAL_TYPES`."""
+    row: int
+    """First row of the window in the raster."""
+    col: int
+    """First column of the window in the raster."""
+    height: int
+    """Rows of the window."""
+    width: int
+    """Columns of the window."""
+
+
+def raster_document(pixels: Pixels, *, height: int, width: int, nodata: str | None) -> str:
+    """Return a raster of which one window is in memory, and all else is ``nodata``.
+
+    The whole raster's pixel coordinates stay in force, so that a window's values do not depend on
+    where it was cut.
+    """
+    kind = GDAL_TYPES[pixels.dtype]
+    name = (
+        f"MEM:::DATAPOINTER={pixels.address:#x},PIXELS={pixels.width},LINES={pixels.height},DATATYPE={kind}"
+    )
+    return (
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">'
+        f'<VRTRasterBand dataType="{kind}" band="1">{_tag("NoDataValue", nodata)}<SimpleSource>'
+        f'<SourceFilename relativeToVRT="0" shared="0">{name}</SourceFilename><SourceBand>1</SourceBand>'
+        f'<SrcRect xOff="0" yOff="0" xSize="{pixels.width}" ySize="{pixels.height}"/>'
+        f'<DstRect xOff="{pixels.col}" yOff="{pixels.row}" xSize="{pixels.width}" ySize="{pixels.height}"/>'
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+
+
+def affine_placement(transform: Transform, inverse: Transform) -> str:
+    """Return the element that places source pixels by a geotransform."""
+    return (
+        f"<SrcGeoTransform>{_gdal_order(transform)}</SrcGeoTransform>"
+        f"<SrcInvGeoTransform>{_gdal_order(inverse)}</SrcInvGeoTransform>"
+    )
+
+
+def spline_placement(gcps: Sequence[tuple[float, float, float, float, float]], crs_wkt: str) -> str:
+    """Return the element that places source pixels by a thin-plate spline through (row, col, x, y, z)."""
+    points = "".join(
+        f'<GCP Id="{i}" Pixel="{col!r}" Line="{row!r}" X="{x!r}" Y="{y!r}" Z="0"/>'
+        for i, (row, col, x, y, _) in enumerate(gcps)
+    )
+    return (
+        "<SrcTPSTransformer><TPSTransformer><Reversed>0</Reversed>"
+        f"<GCPList Projection={quoteattr(crs_wkt)}>{points}</GCPList></TPSTransformer></SrcTPSTransformer>"
+    )
+
+
+def reprojection(source_wkt: str, target_wkt: str) -> str:
+    """Return the element that takes coordinates from one CRS to another."""
+    return (
+        "<ReprojectTransformer><ReprojectionTransformer>"
+        f"<SourceSRS>{escape(source_wkt)}</SourceSRS><TargetSRS>{escape(target_wkt)}</TargetSRS>"
+        "</ReprojectionTransformer></ReprojectTransformer>"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The raster that a warp makes."""
+
+    height: int
+    """Rows."""
+    width: int
+    """Columns."""
+    transform: Transform
+    """Affine order, of the corner of pixel (0, 0)."""
+    inverse: Transform
+    """From CRS units to pixels."""
+    dtype: str
+    """A key of `GDAL_TYPES`: what the warp works in."""
+    nodata: str | None
+    """Text of the value that says "no data", in the source and in the result; None for neither."""
+
+
+def warp_document(
+    target: Target,
+    *,
+    source: str,
+    placement: str,
+    reproject: str,
+    method: str,
+    tolerance: float,
+    scale: tuple[float, float] | None,
+) -> str:
+    """Return the document of a warp.
+
+    Parameters
+    ----------
+    source
+        The document of the source raster.
+    placement, reproject
+        What places source pixels, and what takes their CRS to the target's ("" where they are the same).
+    method
+        A key of `ALGORITHMS`.
+    tolerance
+        Source pixels by which positions may be interpolated along a row; 0 computes each one.
+    scale
+        (x, y) target pixels a source pixel for kernels that widen when they shrink a raster; None leaves it
+        to GDAL, which chooses anew for every window: a seam at each border.
+    """
+    kind, nodata = GDAL_TYPES[target.dtype], target.nodata
+    positions = (
+        f"<GenImgProjTransformer>{placement}"
+        f"<DstGeoTransform>{_gdal_order(target.transform)}</DstGeoTransform>"
+        f"<DstInvGeoTransform>{_gdal_order(target.inverse)}</DstInvGeoTransform>"
+        f"{reproject}</GenImgProjTransformer>"
+    )
+    if tolerance > 0:
+        positions = (
+            f"<ApproxTransformer><MaxError>{tolerance!r}</MaxError>"
+            f"<BaseTransformer>{positions}</BaseTransformer></ApproxTransformer>"
+        )
+    options = {"INIT_DEST": "0" if nodata is None else "NO_DATA", "ERROR_OUT_IF_EMPTY_SOURCE_WINDOW": "FALSE"}
+    if scale is not None:
+        options |= {"XSCALE": repr(scale[0]), "YSCALE": repr(scale[1])}
+    sentinels = "" if nodata is None else _sentinels("Src", nodata) + _sentinels("Dst", nodata)
+    return (
+        f'<VRTDataset rasterXSize="{target.width}" rasterYSize="{target.height}" subClass="VRTWarpedDataset">'
+        f"<GeoTransform>{_gdal_order(target.transform)}</GeoTransform>"
+        f'<VRTRasterBand dataType="{kind}" band="1" subClass="VRTWarpedRasterBand">'
+        f"{_tag('NoDataValue', nodata)}</VRTRasterBand>"
+        "<BlockXSize>1</BlockXSize><BlockYSize>1</BlockYSize>"  # a window is warped as one, never in blocks
+        f"<GDALWarpOptions><WarpMemoryLimit>{_WARP_BYTES}</WarpMemoryLimit>"
+        f"<ResampleAlg>{ALGORITHMS[method]}</ResampleAlg><WorkingDataType>{kind}</WorkingDataType>"
+        + "".join(f'<Option name="{name}">{value}</Option>' for name, value in options.items())
+        + f'<SourceDataset relativeToVRT="0">{escape(source)}</SourceDataset>'
+        f"<Transformer>{positions}</Transformer>"
+        f'<BandList><BandMapping src="1" dst="1">{sentinels}</BandMapping></BandList>'
+        "</GDALWarpOptions></VRTDataset>"
+    )
+
+
+def _sentinels(side: str, nodata: str) -> str:
+    return f"<{side}NoDataReal>{nodata}</{side}NoDataReal><{side}NoDataImag>0</{side}NoDataImag>"
+
+
+def _tag(name: str, text: str | None) -> str:
+    return "" if text is None else f"<{name}>{text}</{name}>"
+
+
+def _gdal_order(transform: Transform) -> str:
+    a, b, c, d, e, f = transform
+    return ",".join(repr(float(v)) for v in (c, a, b, f, d, e))
