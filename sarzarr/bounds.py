@@ -53,7 +53,15 @@ class ClipBounds:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Histogram:
-    """How many pixels lie in each bin of the stored range; ``a + b`` is the histogram of both."""
+    """How many pixels lie in each bin of the stored range; ``a + b`` is the histogram of both.
+
+    Examples
+    --------
+    >>> one, other = Histogram.from_db(np.array([-12.0, -10.0])), Histogram.from_db(np.array([-8.0, np.nan]))
+    >>> both = one + other
+    >>> both.n_valid, both.nodata, round(both.percentile(50), 2)
+    (3, 1, -10.0)
+    """
 
     counts: Array
     """int64, shape (131071,), read-only: bin k holds the pixels of half-code k, the last one exactly 1.0."""

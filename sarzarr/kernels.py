@@ -140,14 +140,16 @@ def normalize_kernel(db: Array, bounds: Iterable[float]) -> Array:
 def denormalize_kernel(z: Array, bounds: Iterable[float]) -> Array:
     """Turn [0, 1] into dB in place, and return it. NaN stays NaN."""
     vmin, vmax = check_bounds(bounds)
-    np.multiply(z, vmax - vmin, out=z)
-    return np.add(z, vmin, out=z)
+    with np.errstate(over="ignore"):
+        np.multiply(z, vmax - vmin, out=z)
+        return np.add(z, vmin, out=z)
 
 
 def restretch_kernel(z: Array, scale: float, offset: float) -> Array:
     """Turn ``z`` into ``clip(z * scale + offset, 0, 1)`` in place, and return it. NaN stays NaN."""
-    np.multiply(z, scale, out=z)
-    np.add(z, offset, out=z)
+    with np.errstate(over="ignore"):
+        np.multiply(z, scale, out=z)
+        np.add(z, offset, out=z)
     return np.clip(z, 0.0, 1.0, out=z)
 
 

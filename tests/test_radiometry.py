@@ -252,6 +252,24 @@ def test_handle_invalid_values_replaces_what_is_not_finite_and_positive(dtype):
     assert r.handle_invalid_values(image, noise_floor=0.5)[0, 1] == 0.5
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_extreme_values_raise_no_warning(dtype):
+    info = np.finfo(dtype)
+    x = np.array(
+        [info.max, info.min, info.tiny, info.smallest_subnormal, -info.tiny, np.inf, -np.inf, np.nan], dtype
+    )
+    for step in (r.handle_invalid_values, r.to_db, r.from_db, r.to_codes):
+        step(x)
+    for pair in ((-60, 100), (-1e-29, 1e-29), (-1e29, 1e29)):
+        r.normalize(x, pair)
+        r.denormalize(x, pair)
+        r.restretch(x, STORED_RANGE, pair)
+        r.restretch(x, pair, STORED_RANGE)
+    for representation in ("power", "amplitude", "db"):
+        assert not np.isinf(r.to_power(x, representation)).any()
+    assert not np.isinf(r.to_power(x[:-3] * (1 + 1j), "complex")).any()
+
+
 # ---------------------------------------------------------------- the same bits, however memory lies
 def layouts(x):
     """Views and copies of equal values: strided, reversed, transposed, Fortran, unaligned, foreign-endian."""
