@@ -106,12 +106,14 @@ def facts_from_name(text: str) -> Acquisition:
 def facts_from_fields(said: Mapping[str, str]) -> Acquisition:
     """Return what named fields say: TIFF tags, SNAP's metadata, a SAFE annotation, ``productInfo.json``.
 
-    Names as those write them, and STAC's. What cannot be understood says nothing.
+    Names as those write them, and STAC's, of which TIFF tags hold ``sat_orbit_state``: GDAL ends a
+    tag's name at a colon. What cannot be understood says nothing.
     """
 
     def first(*names: str) -> str | None:
+        spelled = (spelling for name in names for spelling in (name, name.replace(":", "_")))
         return next(
-            (said[name].strip() for name in names if said.get(name, "").strip() not in ("", "-")), None
+            (said[name].strip() for name in spelled if said.get(name, "").strip() not in ("", "-")), None
         )
 
     near, far = _number(first("incidence_near")), _number(first("incidence_far"))

@@ -41,6 +41,8 @@ class Sample:
     """Distinct values, counted up to `FEW` + 1."""
     step: float
     """Median absolute step between neighbours that differ; NaN where all are equal."""
+    absence: str = "no pixel in the sample that is finite, nonzero and not nodata"
+    """What to say where ``count`` is 0."""
 
 
 def sample_statistics(windows: Iterable[np.ndarray[Any, Any]], *, nodata: float | None) -> Sample:
@@ -187,7 +189,7 @@ def _by_integers(sample: Sample) -> Identity:
 def _by_value(sample: Sample, declared: tuple[Quantity, str] | None) -> Identity:
     said = f"{sample.count} sampled pixels with a median of {sample.median:.4g}"
     if sample.count == 0:
-        return refused("no pixel in the sample that is finite, nonzero and not nodata")
+        return refused(sample.absence)
     if sample.step < SMOOTH * abs(sample.median):
         return refused(f"{said} and no speckle between neighbours, like an angle or an elevation")
     if sample.negative == 0:

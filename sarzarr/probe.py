@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +10,7 @@ from sarzarr import conventions as cv
 from sarzarr.acquisition import Acquisition, facts_from_fields, facts_from_name, merge_facts
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.grid import Grid
-from sarzarr.header import MAX_BANDS, Header, read_header, sample_windows
+from sarzarr.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, read_header, sample_windows
 from sarzarr.identify import Claim, Identity, check_said, identify, refused, sample_statistics
 from sarzarr.naming import (
     PARTS,
@@ -331,6 +331,9 @@ def _identities(
             sample_windows(file, header, bands=[b.number for b in kept]) if header.dtype.kind != "c" else ()
         )
         sample = sample_statistics(windows, nodata=nodata)
+        if header.block_bytes > MAX_SAMPLED_BLOCK:
+            height, width = header.block_shape
+            sample = replace(sample, absence=f"blocks of {height} x {width} pixels, too large to look into")
     except UnsupportedRasterError as error:
         return [], str(error)
     identities = [
