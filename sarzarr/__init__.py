@@ -5,7 +5,6 @@ first used, so that ``import sarzarr`` and the command line start at once.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from sarzarr.statistics import SceneStatistics, scene_statistics
     from sarzarr.store import Store, open_store
     from sarzarr.synthetic import write_synthetic_scenes
-
-__version__ = version("sarzarr")
 
 _HOME = {
     "ClipBounds": "bounds",
@@ -119,6 +116,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("sarzarr")
     if name not in _HOME:
         raise AttributeError(f"module 'sarzarr' has no attribute {name!r}")
     value = getattr(import_module(f"sarzarr.{_HOME[name]}"), name)

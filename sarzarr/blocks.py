@@ -18,6 +18,7 @@ from numcodecs import zstd
 from sarzarr import conventions as cv
 from sarzarr.bounds import Histogram, count_half_codes
 from sarzarr.codecs import get_codec
+from sarzarr.documents import Encoding
 from sarzarr.radiometry import (
     codes_from_half,
     db_kernel,
@@ -28,7 +29,6 @@ from sarzarr.radiometry import (
 from sarzarr.rasters import read_window
 from sarzarr.regions import BlockRegions, RegionTracker
 from sarzarr.shards import ArrayFiles, ShardRecord, read_chunks, read_stored
-from sarzarr.store import Encoding
 
 Pixels = np.ndarray[Any, Any]
 UNDECIDED: Final = 4
@@ -134,7 +134,11 @@ class _Counts:
 
     def freeze(self) -> Histogram:
         return Histogram(
-            counts=self.counts, under=self.under, over=self.over, nonpositive=self.nonpositive, nodata=self.nodata
+            counts=self.counts,
+            under=self.under,
+            over=self.over,
+            nonpositive=self.nonpositive,
+            nodata=self.nodata,
         )
 
 
@@ -161,7 +165,9 @@ def classify(raw: Pixels, power: Pixels, source: ArraySource) -> Pixels | None:
     return flags
 
 
-def _encode_tile(raw: Pixels, source: ArraySource, encoding: Encoding, counts: _Counts) -> tuple[Pixels, Pixels | None]:
+def _encode_tile(
+    raw: Pixels, source: ArraySource, encoding: Encoding, counts: _Counts
+) -> tuple[Pixels, Pixels | None]:
     """Return (stored values, flags) of a tile and count it."""
     power = power_kernel(raw, source.representation, nodata=source.nodata)
     flags = classify(raw, power, source)
@@ -203,9 +209,10 @@ def _count_others(db: Pixels, flags: Pixels | None, counts: _Counts) -> None:
 
 def _is_counted(flags: Pixels, source: ArraySource) -> Pixels:
     """Which pixels have a dB value that counts: valid ones, and on dB the zeros that may yet be."""
+    valid: Pixels = flags == cv.Flag.VALID
     if source.representation == cv.Representation.DB:
-        return (flags == cv.Flag.VALID) | (flags == UNDECIDED)
-    return flags == cv.Flag.VALID
+        valid |= flags == UNDECIDED
+    return valid
 
 
 def write_block(job: BlockJob) -> Receipt:
@@ -235,7 +242,9 @@ def _write_array(job: BlockJob, source: ArraySource, bands: tuple[tuple[int, int
     data, flag_files = array_files(job, source.name)
     with data, flag_files:
         for first, rows in bands:
-            raw = read_window(source.path, band=source.band, row=first, col=job.col, height=rows, width=job.width)
+            raw = read_window(
+                source.path, band=source.band, row=first, col=job.col, height=rows, width=job.width
+            )
             undecided: Pixels | None = None
             for row, col, tile in _tiles(raw, chunk):
                 values, flags = _encode_tile(tile, source, encoding, counts)
@@ -251,13 +260,12 @@ def _write_array(job: BlockJob, source: ArraySource, bands: tuple[tuple[int, int
                 tracker.add_empty(*raw.shape)
             else:
                 tracker.add(undecided)
-        receipt = ArrayReceipt(
+        return ArrayReceipt(
             shards=_every_file(job, data.close()),
             flag_shards=_every_file(job, flag_files.close()),
             histogram=counts.freeze(),
             regions=tracker.finish() if tracker.found else None,
         )
-    return receipt
 
 
 def array_files(job: BlockJob, name: str) -> tuple[ArrayFiles, ArrayFiles]:
@@ -413,7 +421,9 @@ def receipt_to_json(receipt: Receipt) -> str:
             "others": [h.under, h.over, h.nonpositive, h.nodata],
             "regions": None
             if a.regions is None
-            else {k: v if isinstance(v, int) else packed(v.astype("<i4")) for k, v in asdict(a.regions).items()},
+            else {
+                k: v if isinstance(v, int) else packed(v.astype("<i4")) for k, v in asdict(a.regions).items()
+            },
         }
     return json.dumps({"scene": receipt.scene, "at": list(receipt.at), "arrays": arrays})
 
@@ -431,12 +441,15 @@ def receipt_from_json(text: str) -> Receipt:
         counts[unpacked(a["bins"], "<i4")] = unpacked(a["counts"], "<i8")
         under, over, nonpositive, nodata = a["others"]
         regions = a["regions"] and BlockRegions(
-            **{k: v if isinstance(v, int) else unpacked(v, "<i4") for k, v in a["regions"].items()}
+            count=a["regions"]["count"],
+            **{side: unpacked(a["regions"][side], "<i4") for side in ("top", "bottom", "left", "right")},
         )
         arrays[name] = ArrayReceipt(
             shards={k: ShardRecord(*r) for k, r in a["shards"].items()},
             flag_shards={k: ShardRecord(*r) for k, r in a["flag_shards"].items()},
-            histogram=Histogram(counts=counts, under=under, over=over, nonpositive=nonpositive, nodata=nodata),
+            histogram=Histogram(
+                counts=counts, under=under, over=over, nonpositive=nonpositive, nodata=nodata
+            ),
             regions=regions,
         )
     return Receipt(scene=document["scene"], at=tuple(document["at"]), arrays=arrays)

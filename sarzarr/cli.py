@@ -92,7 +92,9 @@ def identify(
             probe.geolocation, probe.geolocation.replace("_", " ")
         )
         typer.secho(path.name, bold=True)
-        typer.echo(f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {where}")
+        typer.echo(
+            f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {where}"
+        )
         if probe.refusal:
             refused += 1
             typer.secho(f"  refused: {probe.refusal}", fg=typer.colors.YELLOW)
@@ -112,15 +114,25 @@ def identify(
 def ingest(
     scenes: FilesArgument,
     store: Annotated[Path, typer.Option("--output", "-o", help="The .zarr store to make or to add to.")],
-    quantity: Annotated[str | None, typer.Option(help="sigma0, beta0, gamma0, gamma0_rtc, dn or power.")] = None,
+    quantity: Annotated[
+        str | None, typer.Option(help="sigma0, beta0, gamma0, gamma0_rtc, dn or power.")
+    ] = None,
     representation: Annotated[str | None, typer.Option(help="power, amplitude, db or complex.")] = None,
-    polarizations: Annotated[str | None, typer.Option(help="Names for unnamed bands, in order: VV,VH.")] = None,
-    scene_id: Annotated[str | None, typer.Option("--id", help="The id of the one scene the files make.")] = None,
+    polarizations: Annotated[
+        str | None, typer.Option(help="Names for unnamed bands, in order: VV,VH.")
+    ] = None,
+    scene_id: Annotated[
+        str | None, typer.Option("--id", help="The id of the one scene the files make.")
+    ] = None,
     dtype: Annotated[Dtype, typer.Option(help="What pixels are stored as.")] = Dtype.uint16,
-    codec: Annotated[str | None, typer.Option(help="none, blosc-lz4 or zstd; the best for the dtype if left out.")] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="none, blosc-lz4 or zstd; the best for the dtype if left out.")
+    ] = None,
     shard: Annotated[int, typer.Option(help="Rows and columns of a shard; 0 writes a file a chunk.")] = 2048,
     memory: Annotated[str, typer.Option(help="What a worker process may use.")] = "1GB",
-    replace: Annotated[bool, typer.Option("--replace", help="Write scenes anew that are there with other pixels.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write scenes anew that are there with other pixels.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")] = False,
 ) -> None:
@@ -167,7 +179,9 @@ def bounds(
     vmin: Annotated[float, typer.Option(help="dB that becomes 0, for fixed.")] = -25.0,
     vmax: Annotated[float, typer.Option(help="dB that becomes 1, for fixed.")] = 5.0,
     k: Annotated[float, typer.Option(help="Standard deviations around the mean, for sigma.")] = 3.0,
-    group: Annotated[list[str] | None, typer.Option(help="Only this group (vv/sigma0); may be repeated.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="Only this group (vv/sigma0); may be repeated.")
+    ] = None,
 ) -> None:
     """Show the clip that batches are made with; with --method, set another. No pixel is touched."""
     from sarzarr.clips import recommend_clips, set_clip
@@ -227,7 +241,9 @@ def demo(
     typer.secho("4. A batch, read straight from its chunks", bold=True)
     reader = PatchReader(store, polarizations=["vv", "vh"], batch_size=8, shuffle=True, seed=42)
     batch = next(iter(reader))
-    typer.echo(f"   {batch.shape} {batch.dtype}, {batch.min():.2f} to {batch.max():.2f}, mean {batch.mean():.2f}")
+    typer.echo(
+        f"   {batch.shape} {batch.dtype}, {batch.min():.2f} to {batch.max():.2f}, mean {batch.mean():.2f}"
+    )
     typer.secho("5. A picture", bold=True)
     picture = write_quicklook(store, folder / "demo-quicklook.png")
     typer.echo(f"   {picture}")
@@ -236,7 +252,7 @@ def demo(
         f"sarzarr info {folder / 'demo.zarr'}",
         "sarzarr identify YOUR_FILES.tif",
         "sarzarr ingest YOUR_FILES.tif -o stores/yours.zarr",
-        f'python -c "import xarray as xr; print(xr.open_datatree(\'{folder / "demo.zarr"}\', engine=\'zarr\'))"',
+        f"python -c \"import xarray as xr; print(xr.open_datatree('{folder / 'demo.zarr'}', engine='zarr'))\"",
     ):
         typer.echo(f"   {line}")
 
@@ -272,7 +288,9 @@ def summary(store: "Store") -> str:
     """Return what is in a store, in one screen of text."""
     catalog, bounds = store.catalog, store.bounds
     on_disk = sum(p.stat().st_size for p in store.root.rglob("*") if p.is_file())
-    lines = [f"{store.root.name}: {len(store.scenes)} scenes, {catalog.sizes['array']} arrays, {size_text(on_disk)}"]
+    lines = [
+        f"{store.root.name}: {len(store.scenes)} scenes, {catalog.sizes['array']} arrays, {size_text(on_disk)}"
+    ]
     keys = catalog["bounds_key"].values
     for key in sorted(set(keys.tolist())):
         rows = [i for i, k in enumerate(keys) if k == key]
@@ -294,10 +312,14 @@ def summary(store: "Store") -> str:
     shown = list(store.scenes[:12])
     for scene in shown:
         row = store.rows(scene).isel(array=0)
-        facts = [str(row[c].values) for c in ("time", "platform", "mode", "orbit_state") if str(row[c].values)]
+        facts = [
+            str(row[c].values) for c in ("time", "platform", "mode", "orbit_state") if str(row[c].values)
+        ]
         names = "+".join(store.rows(scene)["name"].values.tolist())
         place = str(row["geolocation"].values).replace("_", " ")
-        lines.append(f"  {scene}: {names}, {int(row['height'])} x {int(row['width'])}, {place} {' '.join(facts)}".rstrip())
+        lines.append(
+            f"  {scene}: {names}, {int(row['height'])} x {int(row['width'])}, {place} {' '.join(facts)}".rstrip()
+        )
     if len(store.scenes) > len(shown):
         lines.append(f"  ... and {len(store.scenes) - len(shown)} more scenes")
     return "\n".join(lines)

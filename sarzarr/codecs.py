@@ -85,7 +85,6 @@ class Codec:
         else:
             raise CorruptStoreError(f"expected a chunk of {flat.size} bytes, got {len(payload)}.")
 
-
     def decode(self, stored: Any) -> bytes:
         """Check and decode the bytes of one chunk whose decoded size is not known."""
         payload = checked(stored)

@@ -33,6 +33,14 @@ from sarzarr.blocks import (
 )
 from sarzarr.bounds import Histogram
 from sarzarr.clips import recommend_clips
+from sarzarr.documents import (
+    Encoding,
+    array_document,
+    group_document,
+    spatial_attributes,
+    write_coordinates,
+    write_json,
+)
 from sarzarr.errors import IngestError
 from sarzarr.patches import DEFAULT_SPEC, update_index
 from sarzarr.plan import IngestPlan, ScenePlan
@@ -40,21 +48,15 @@ from sarzarr.probe import ArrayProbe
 from sarzarr.regions import reaching_edge
 from sarzarr.shards import ShardRecord, digest_of
 from sarzarr.store import (
-    Encoding,
     Store,
-    array_document,
     bounds_key,
     commit_scenes,
     consolidate,
     create_store,
-    group_document,
     open_store,
-    spatial_attributes,
     write_bounds,
-    write_coordinates,
-    write_histogram,
-    write_json,
 )
+from sarzarr.tables import write_histogram
 
 log = logging.getLogger(__name__)
 WAVE_TASKS_PER_WORKER: Final = 64
@@ -125,7 +127,9 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
         run.go()
         _finish(store)
     if failed := [f for s in run.scenes.values() for f in s.failures[:1]]:
-        listed = "\n".join(f"  {f.scene}, block at row {f.at[0]}, column {f.at[1]}: {f.error}" for f in failed)
+        listed = "\n".join(
+            f"  {f.scene}, block at row {f.at[0]}, column {f.at[1]}: {f.error}" for f in failed
+        )
         raise IngestError(
             f"{len(plan.scenes)} scenes were expected, {len(failed)} of them failed:\n{listed}\n"
             "Mend the files and run the same command again; the others are in the store."

@@ -17,10 +17,12 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.codecs import get_codec
+from sarzarr.documents import Encoding
 from sarzarr.errors import InvalidInputError
 from sarzarr.radiometry import denormalize
 from sarzarr.shards import read_stored
-from sarzarr.store import Encoding, Store, open_store, read_table, write_table
+from sarzarr.store import Store, open_store
+from sarzarr.tables import read_table, write_table
 
 Pixels = np.ndarray[Any, Any]
 EDGES: Final = ("drop", "shift", "pad")
@@ -75,7 +77,9 @@ def positions(length: int, spec: IndexSpec) -> np.ndarray[Any, np.dtype[np.int32
     return np.array(starts, np.int32)
 
 
-def patch_ids(scene: str, array: str, size: int, row: Pixels, col: Pixels) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def patch_ids(
+    scene: str, array: str, size: int, row: Pixels, col: Pixels
+) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """Return stable 64-bit ids of patches: a hash of scene, array, size, row and column, the same everywhere."""
     seed = int.from_bytes(blake2b(f"{scene}/{array}/{size}".encode(), digest_size=8).digest(), "little")
     mixed = (row.astype(np.uint64) << np.uint64(32)) ^ col.astype(np.uint64) ^ np.uint64(seed)
@@ -102,7 +106,10 @@ class _Owner:
         """Return a window of the codes or the flags, 0 beyond the array's right and bottom edge."""
         chunk = self.encoding.chunk
         rows, cols = window
-        inside = slice(rows.start, min(rows.stop, self.shape[0])), slice(cols.start, min(cols.stop, self.shape[1]))
+        inside = (
+            slice(rows.start, min(rows.stop, self.shape[0])),
+            slice(cols.start, min(cols.stop, self.shape[1])),
+        )
         got = read_stored(
             Path(self.root) / cv.SCENES / self.scene / name,
             grid=self.encoding.grid,
@@ -140,7 +147,9 @@ def _row_of_patches(owner: _Owner, spec: IndexSpec, row: int, cols: Pixels) -> P
     return out
 
 
-def _count(codes: Pixels, flags: Pixels, between: tuple[Any, Any]) -> tuple[float, float, float, float, float]:
+def _count(
+    codes: Pixels, flags: Pixels, between: tuple[Any, Any]
+) -> tuple[float, float, float, float, float]:
     """Return the counts of one patch: see `_row_of_patches`."""
     valid = lit = codes.size
     low, span = between
@@ -148,11 +157,12 @@ def _count(codes: Pixels, flags: Pixels, between: tuple[Any, Any]) -> tuple[floa
     values = codes.astype(np.float64).reshape(-1)
     if flags.any():
         shines = flags == cv.Flag.VALID
-        valid, lit = np.count_nonzero(flags < cv.Flag.NODATA), np.count_nonzero(shines)
+        valid, lit = int(np.count_nonzero(flags < cv.Flag.NODATA)), int(np.count_nonzero(shines))
         unsaturated &= shines
         values *= shines.reshape(-1)
     total = float(values.sum())  # squares next: not BLAS, whose threads would fight with Dask's
-    return valid, np.count_nonzero(unsaturated), lit, total, float(np.square(values, out=values).sum())
+    squares = float(np.square(values, out=values).sum())
+    return valid, int(np.count_nonzero(unsaturated)), lit, total, squares
 
 
 def _unsaturated_values(owner: _Owner) -> tuple[Any, Any]:

@@ -16,10 +16,11 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.blocks import ArraySource, BlockJob
 from sarzarr.codecs import DEFAULT_CODECS
+from sarzarr.documents import Encoding
 from sarzarr.errors import InvalidInputError, SceneExistsError, UnsupportedRasterError
 from sarzarr.probe import ArrayProbe, probe_file
 from sarzarr.scene import SceneProbe, group_scenes
-from sarzarr.store import Encoding, Store, open_store
+from sarzarr.store import Store, open_store
 
 MEGABYTE: Final = 1_000_000
 PROCESS_BASE: Final = 260 * MEGABYTE
@@ -164,7 +165,9 @@ class ScenePlan:
             rows = min(band_rows(arrays[0], self.encoding, height), self.probe.grid.height)
             columns = min(width, self.probe.grid.width)
             itemsize = max(np.dtype(a.dtype).itemsize for a in arrays)
-            worst = max(worst, rows * columns * (itemsize + BYTES_A_PIXEL) + max(a.block_bytes for a in arrays))
+            worst = max(
+                worst, rows * columns * (itemsize + BYTES_A_PIXEL) + max(a.block_bytes for a in arrays)
+            )
         return PROCESS_BASE + threads * worst
 
 
@@ -229,10 +232,14 @@ class IngestPlan:
                 f"  {s.id}: {grid.height} x {grid.width}, {where}, passthrough, {s.tasks} tasks, {s.patches} patches"
                 + (", replaces the one there" if s.replaces else "")
             )
-            lines += [f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in s.probe.arrays]
+            lines += [
+                f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in s.probe.arrays
+            ]
         lines += [f"  note: {note}" for note in self.notes]
         shards = f"shards of {encoding.shard}" if encoding.shard else "no shards"
-        lines.append(f"  stored as {encoding.dtype}, codec {encoding.codec}, chunks of {encoding.chunk}, {shards}")
+        lines.append(
+            f"  stored as {encoding.dtype}, codec {encoding.codec}, chunks of {encoding.chunk}, {shards}"
+        )
         lines.append(
             f"  {_size(self.bytes_in)} in, at most {_size(self.bytes_out)} out, {self.tasks} tasks; "
             f"projected peak {_size(self.peak_memory)} a worker process of {_size(self.options.memory)}"
@@ -276,7 +283,9 @@ def plan_ingest(
     options = replace(options or IngestOptions(), **changes)
     paths = [files] if isinstance(files, str | Path) else list(files)
     if not paths:
-        raise InvalidInputError("at least one GeoTIFF was expected, got none. Check the pattern of the file names.")
+        raise InvalidInputError(
+            "at least one GeoTIFF was expected, got none. Check the pattern of the file names."
+        )
     probes = [
         probe_file(
             path,

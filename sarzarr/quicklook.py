@@ -42,7 +42,9 @@ def write_quicklook(
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtraError("matplotlib was expected, got none. Install it: pip install 'sarzarr[plot]'.") from None
+        raise MissingExtraError(
+            "matplotlib was expected, got none. Install it: pip install 'sarzarr[plot]'."
+        ) from None
     opened = store if isinstance(store, Store) else open_store(store)
     panels = _panels(opened, scenes)
     columns = min(len(panels), 4)
@@ -93,13 +95,18 @@ def _draw(axis: Any, store: Store, scene: str, array: str, key: str) -> None:
 
     grey = colormaps["gray"].copy()
     grey.set_bad(NODATA_COLOUR)
-    drawn = axis.imshow(picture, cmap=grey, vmin=bounds.clip_vmin, vmax=bounds.clip_vmax, interpolation="nearest")
+    drawn = axis.imshow(
+        picture, cmap=grey, vmin=bounds.clip_vmin, vmax=bounds.clip_vmax, interpolation="nearest"
+    )
     axis.set_xticks([])
     axis.set_yticks([])
     height, width = int(row["height"].values[0]), int(row["width"].values[0])
     name = scene if len(scene) <= 38 else f"{scene[:18]}...{scene[-17:]}"
     quantity = key.split("/")[-1]
-    axis.set_title(f"{name}\n{array.upper() if array in cv.POLARIZATIONS else array} {quantity}, {height} x {width}", fontsize=8)
+    axis.set_title(
+        f"{name}\n{array.upper() if array in cv.POLARIZATIONS else array} {quantity}, {height} x {width}",
+        fontsize=8,
+    )
     ratio = picture.shape[0] / picture.shape[1]
     bar = axis.figure.colorbar(drawn, ax=axis, fraction=0.046 * ratio, pad=0.02)
     bar.set_label("dB", fontsize=8)

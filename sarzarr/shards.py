@@ -38,7 +38,9 @@ def parse_index(tail: bytes, chunks_per_shard: int) -> np.ndarray[Any, np.dtype[
     want = index_bytes(chunks_per_shard)
     index = tail[-want:-CRC_BYTES]
     if len(tail) < want or crc32c(index) != int.from_bytes(tail[-CRC_BYTES:], "little"):
-        raise CorruptStoreError(f"expected a shard index of {want} intact bytes, got {len(tail)} that fail it.")
+        raise CorruptStoreError(
+            f"expected a shard index of {want} intact bytes, got {len(tail)} that fail it."
+        )
     return np.frombuffer(index, "<u8").reshape(chunks_per_shard, 2)
 
 
@@ -245,7 +247,12 @@ def digest_of(path: Path, grid: tuple[int, int]) -> tuple[int, int]:
 
 
 def read_stored(
-    folder: Path, *, grid: tuple[int, int], codec: Codec, like: np.ndarray[Any, Any], window: tuple[slice, slice]
+    folder: Path,
+    *,
+    grid: tuple[int, int],
+    codec: Codec,
+    like: np.ndarray[Any, Any],
+    window: tuple[slice, slice],
 ) -> np.ndarray[Any, Any]:
     """Return a window of an array from its files, checked; what has no file is 0.
 

@@ -74,7 +74,15 @@ def write_band(path, values, *, nodata=None, tiles=0, **options):
     profile |= {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_400_000, 10, 10)} | options
     height, width = values.shape
     with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=1, dtype=values.dtype, nodata=nodata, **profile
+        path,
+        "w",
+        driver="GTiff",
+        height=height,
+        width=width,
+        count=1,
+        dtype=values.dtype,
+        nodata=nodata,
+        **profile,
     ) as out:
         out.write(values, 1)
     return path

@@ -57,7 +57,9 @@ def check_scene(store, scene, sources):
     for name, (path, band, representation, nodata) in sources.items():
         raw = read_band(path, band)
         flags = stored(store, scene, name + "_flags")
-        np.testing.assert_array_equal(flags, expected_flags(raw, nodata, representation), err_msg=f"{scene} {name}")
+        np.testing.assert_array_equal(
+            flags, expected_flags(raw, nodata, representation), err_msg=f"{scene} {name}"
+        )
         db = store.db(scene, name).values
         assert db.dtype == np.float32
         assert (np.isnan(db) == (flags >= cv.Flag.NODATA)).all()
@@ -85,7 +87,9 @@ def test_real_scenes_are_understood_as_what_they_are(real_store):
         ("s1_sigma0_linear_snap", "vh"): ("sigma0", "power"),
         ("Spain_7370579_S1Hand", "vv"): ("power", "db"),
         ("Spain_7370579_S1Hand", "vh"): ("power", "db"),
-        **{(str(d), "band_1"): ("power", "power") for d in (20190428, 20190510, 20190522, 20190603, 20190615)},
+        **{
+            (str(d), "band_1"): ("power", "power") for d in (20190428, 20190510, 20190522, 20190603, 20190615)
+        },
     }
     assert len(real_store.scenes) == 9
     assert real_store.patches().sizes["patch"] == 68
@@ -232,7 +236,9 @@ def hostile(shape, seed, kind):
     shard=st.sampled_from([0, 256, 512, 2048]),
     nodata=st.sampled_from([None, np.nan, 0.0, 1e12]),
 )
-def test_flags_values_and_counts_hold_for_any_layout(tmp_path_factory, seed, kind, shape, tiles, shard, nodata):
+def test_flags_values_and_counts_hold_for_any_layout(
+    tmp_path_factory, seed, kind, shape, tiles, shard, nodata
+):
     folder = tmp_path_factory.mktemp("any")
     raw = hostile(shape, seed, kind)
     if raw.dtype == np.uint16 and nodata is not None:
@@ -263,10 +269,18 @@ def test_the_store_is_the_same_for_any_layout_scheduler_and_order(tmp_path, dtyp
         write_band(folder / "a_vv.tif", raw, tiles=tiles)
         with dask.config.set(scheduler=scheduler):
             plan = sz.plan_ingest(
-                folder / "a_vv.tif", folder / "a.zarr", representation="power", quantity="sigma0", dtype=dtype, shard=512
+                folder / "a_vv.tif",
+                folder / "a.zarr",
+                representation="power",
+                quantity="sigma0",
+                dtype=dtype,
+                shard=512,
             )
             store = sz.ingest(plan)
-        hashes.add(tree_hash(store.root / "scenes" / "a" / "vv") + tree_hash(store.root / "scenes" / "a" / "vv_flags"))
+        hashes.add(
+            tree_hash(store.root / "scenes" / "a" / "vv")
+            + tree_hash(store.root / "scenes" / "a" / "vv_flags")
+        )
         hashes.add(tree_hash(store.root / "histograms"))
     assert len(hashes) == 2
 
@@ -299,7 +313,9 @@ def test_appending_touches_no_other_scene_and_a_known_file_is_skipped(write_tiff
     assert store.bounds == bounds
     assert not store.root.with_name("s.zarr.ingest").exists()
     both = sz.ingest(sz.plan_ingest([second, first], tmp_path / "t.zarr", **options))
-    assert tree_hash(both.root / "scenes" / "b" / "vv" / "c") == tree_hash(store.root / "scenes" / "b" / "vv" / "c")
+    assert tree_hash(both.root / "scenes" / "b" / "vv" / "c") == tree_hash(
+        store.root / "scenes" / "b" / "vv" / "c"
+    )
 
 
 def test_a_changed_file_under_a_known_name_says_replace(write_tiff, tmp_path):
