@@ -56,9 +56,20 @@ class Flag(IntEnum):
     BORDER = 3
 
 
+class Membership(IntEnum):
+    """Codes of a split: which side a cell of a scene is on."""
+
+    HELD_BACK = 0
+    TRAIN = 1
+    VAL = 2
+    TEST = 3
+
+
 # ---------------------------------------------------------------- layout
 CHUNK: Final = 256
 SHARD: Final = 2048
+CELL: Final = 256
+"""Rows and columns of a cell: the unit of a split, whatever an array's chunks are."""
 FLAGS_SUFFIX: Final = "_flags"
 FLAGS_CODEC: Final = "blosc-lz4"
 

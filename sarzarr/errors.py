@@ -51,6 +51,14 @@ class MixedBoundsError(SarzarrError, ValueError):
     """A selection spans groups whose clip bounds differ, so that no single pair describes it."""
 
 
+class SplitLeakError(SarzarrError, ValueError):
+    """A split would put the same ground on two sides."""
+
+
+class SplitExistsError(SarzarrError, FileExistsError):
+    """A split of that version, or of another recipe, is already there; versions never change."""
+
+
 class IngestError(SarzarrError, RuntimeError):
     """At least one scene of a run failed; the others are in the store."""
 
