@@ -150,6 +150,11 @@ def test_more_pixels_than_a_block_and_any_shape():
     assert np.array_equal(tall.counts, 1000 * Histogram.from_db(speckle_db(601)).counts)
 
 
+def test_saturated_pixels_read_as_exactly_the_ceiling():
+    histogram = Histogram.from_db(np.array([100.0, 130.0]))
+    assert (histogram.percentile(0), histogram.percentile(100), histogram.mean) == (100.0, 100.0, 100.0)
+
+
 def test_an_empty_histogram_has_no_percentile():
     empty = Histogram.empty()
     assert math.isnan(empty.percentile(50))

@@ -85,6 +85,10 @@ def test_acquisitions_share_the_ground_and_not_the_speckle(scenes):
     ]
     assert abs(np.corrcoef(*noise)[0, 1]) < 0.05
     assert np.array_equal(np.isnan(first), np.isnan(second))
+    alone = first - levels[0]
+    assert (
+        abs(np.corrcoef(alone[:88, 100:600].ravel(), alone[512:, 100:600].ravel())[0, 1]) < 0.05
+    )  # band by band
 
 
 def test_levels_are_those_of_sea_fields_and_town():
