@@ -72,8 +72,9 @@ def positions(length: int, spec: IndexSpec) -> np.ndarray[Any, np.dtype[np.int32
     covered = starts[-1] + spec.size if starts else 0
     if covered < length and spec.edge == "shift" and length >= spec.size:
         starts.append(length - spec.size)
-    elif covered < length and spec.edge == "pad":
-        starts.append(starts[-1] + spec.stride if starts else 0)
+    elif spec.edge == "pad":
+        following = starts[-1] + spec.stride if starts else 0
+        starts += [following] if covered < length and following < length else []
     return np.array(starts, np.int32)
 
 

@@ -93,8 +93,7 @@ def _draw(axis: Any, store: Store, scene: str, array: str, key: str) -> None:
     picture = np.ma.masked_invalid(overview(store, scene, array).values)
     from matplotlib import colormaps
 
-    grey = colormaps["gray"].copy()
-    grey.set_bad(NODATA_COLOUR)
+    grey = colormaps["gray"].with_extremes(bad=NODATA_COLOUR)
     drawn = axis.imshow(
         picture, cmap=grey, vmin=bounds.clip_vmin, vmax=bounds.clip_vmax, interpolation="nearest"
     )

@@ -1,0 +1,101 @@
+"""A store says what is wrong with it, and its tables see every flipped bit."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from conftest import speckle, write_band
+
+import sarzarr as sz
+from sarzarr.errors import (
+    CorruptStoreError,
+    InvalidInputError,
+    MixedBoundsError,
+    NotInStoreError,
+    StoreNotFoundError,
+    StoreSchemaError,
+)
+from sarzarr.tables import catalog_of, catalog_rows, read_table, write_table
+
+
+@pytest.fixture
+def store(tmp_path):
+    write_band(tmp_path / "a_vv.tif", speckle((300, 300)))
+    write_band(tmp_path / "b_vh.tif", speckle((300, 300), seed=1, mean=0.3))
+    files = sorted(tmp_path.glob("*.tif"))
+    return sz.ingest(sz.plan_ingest(files, tmp_path / "s.zarr", quantity="sigma0", representation="power"))
+
+
+def test_what_is_no_store_says_so(tmp_path, store):
+    with pytest.raises(StoreNotFoundError, match="got nothing there"):
+        sz.open_store(tmp_path / "nowhere.zarr")
+    zarr.create_group(tmp_path / "other.zarr")
+    with pytest.raises(StoreNotFoundError, match="another Zarr hierarchy"):
+        sz.open_store(tmp_path / "other.zarr")
+    with pytest.raises(StoreNotFoundError, match="local directory"):
+        sz.open_store("s3://bucket/s.zarr")
+    document = json.loads((store.root / "zarr.json").read_text())
+    document["attributes"]["sarzarr"]["version"] = 99
+    (store.root / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(StoreSchemaError, match="got 99"):
+        sz.open_store(store.root)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    plan = sz.plan_ingest(tmp_path / "a_vv.tif", tmp_path / "full", quantity="sigma0", representation="power")
+    with pytest.raises(InvalidInputError, match="other files"):
+        sz.ingest(plan)
+
+
+def test_unknown_scenes_and_arrays_name_those_there_are(store):
+    with pytest.raises(NotInStoreError, match=r"2 \(a, b\), got 'c'"):
+        store.db("c")
+    with pytest.raises(KeyError, match="must be one of vv"):
+        store.db("a", "vh")
+
+
+def test_params_of_groups_that_differ_are_refused(store):
+    with pytest.raises(MixedBoundsError, match="2 .*vh/sigma0"):
+        _ = store.preprocessing_params
+
+
+def test_db_and_power_are_one_scene_in_two_forms(store):
+    db, power = store.db("a"), store.power("a")
+    assert list(db.data_vars) == ["vv_db"]
+    assert db.vv_db.attrs["units"] == "dB"
+    assert db.vv_db.dtype == power.vv.dtype == np.float32
+    np.testing.assert_allclose(sz.to_db(power.vv).values, db.vv_db.values, atol=2e-5)
+    assert db.vv_db.chunks == ((300,), (300,))
+
+
+def test_tables_round_trip_and_open_with_plain_xarray(tmp_path, store):
+    rows = catalog_rows(store.catalog)
+    xr.testing.assert_identical(catalog_of(rows), store.catalog.drop_attrs())
+    opened = xr.open_zarr(store.root, group="catalog", consolidated=False)
+    assert opened["scene"].values.tolist() == ["a", "b"]
+    empty = xr.Dataset({"n": ("row", np.empty(0, np.int32)), "s": ("row", np.empty(0, object))})
+    write_table(tmp_path / "t", empty)
+    assert read_table(tmp_path / "t").sizes == {"row": 0}
+    text = xr.Dataset({"s": ("row", np.array(["", "é", "x" * 1000], dtype=object))})
+    write_table(tmp_path / "t", text)
+    assert read_table(tmp_path / "t")["s"].values.tolist() == ["", "é", "x" * 1000]
+
+
+def test_every_flipped_bit_of_a_table_is_seen(tmp_path):
+    write_table(tmp_path / "t", xr.Dataset({"n": ("row", np.arange(50))}))
+    chunk = tmp_path / "t" / "n" / "c" / "0"
+    whole = chunk.read_bytes()
+    for at in range(len(whole)):
+        chunk.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(CorruptStoreError):
+            read_table(tmp_path / "t")
+
+
+def test_a_copied_store_is_the_store(store, tmp_path):
+    shutil.copytree(store.root, tmp_path / "copy.zarr")
+    shutil.rmtree(store.root)
+    copy = sz.open_store(tmp_path / "copy.zarr")
+    assert copy.db("a").vv_db.notnull().all()
+    assert copy.patches().sizes["patch"] == 2
