@@ -124,7 +124,7 @@ GEOLOCATION: Final = "geolocation"
 """How pixels are tied to the ground: ``affine``, ``rotated_affine``, ``gcps``, ``none``, ``gcp_tps_no_dem``."""
 
 RESAMPLING: Final = "resampling"
-"""How a warped array was resampled: ``nearest``, ``average``, ...; absent where pixels were left as they were."""
+"""How a warped array was resampled: ``nearest``, ``average``, ...; absent where it was not."""
 RESAMPLING_TOLERANCE: Final = "resampling_tolerance"
 """Source pixels by which positions may be off; 0 is exact."""
 RESAMPLING_LOOKS: Final = "resampling_looks"

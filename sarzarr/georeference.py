@@ -5,6 +5,7 @@ affine, which is kilometres off on a Sentinel-1 GRD. No terrain enters: between 
 still shift pixels by hundreds of metres.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,7 +54,7 @@ class WarpSource:
     grid: Grid
     """Shape, and transform and CRS where the file has them."""
     nodata: float | None = None
-    """The sentinel; None where there is none. NaN and Inf are invalid in any case."""
+    """The sentinel; None where there is none. NaN becomes None: NaN and Inf are invalid in any case."""
     gcps: tuple[tuple[float, float, float, float, float], ...] = ()
     """Ground control points (row, col, x, y, z); they count where ``grid`` has no CRS."""
     gcps_crs_wkt: str | None = None
@@ -67,6 +68,8 @@ class WarpSource:
                 f"expected a representation of {', '.join(_REPRESENTATIONS)}, got {self.representation!r}. "
                 "Denormalize normalized values first."
             )
+        if self.nodata is not None and math.isnan(self.nodata):
+            object.__setattr__(self, "nodata", None)  # NaN equals nothing, and a plan must equal its copy
         is_complex = np.dtype(self.dtype).kind == "c"
         if is_complex != (self.representation == Representation.COMPLEX):
             raise InvalidInputError(
@@ -249,7 +252,9 @@ def project(source: WarpSource, crs: str | None, rows: Array, cols: Array) -> tu
 
 
 def footprint(source: WarpSource, crs: str | None) -> tuple[float, float, float, float]:
-    """Return (x_min, y_min, x_max, y_max) of a source's edges in ``crs``; points without a position are left out.
+    """Return (x_min, y_min, x_max, y_max) of a source's edges in ``crs``.
+
+    Points of the edges that have no position there are left out.
 
     Raises
     ------

@@ -178,20 +178,21 @@ class Grid:
 
         Examples
         --------
-        >>> Grid(height=9, width=9, transform=(10, 0, 500, 0, -10, 900)).window(row=2, col=-1, height=3, width=4)
+        >>> grid = Grid(height=9, width=9, transform=(10, 0, 500, 0, -10, 900))
+        >>> grid.window(row=2, col=-1, height=3, width=4)
         Grid(height=3, width=4, transform=(10, 0, 490.0, 0, -10, 880.0), crs_wkt=None)
         """
         a, b, _, d, e, _ = self.transform
-        c, f = (float(v) for v in self.to_xy(np.float64(row), np.float64(col)))
-        return replace(self, height=height, width=width, transform=(a, b, c, d, e, f))
+        xs, ys = self.to_xy(np.array([row]), np.array([col]))
+        return replace(self, height=height, width=width, transform=(a, b, float(xs[0]), d, e, float(ys[0])))
 
     def offset_to(self, other: "Grid") -> tuple[float, float]:
         """Return (row, col), fractional, of the other's outer corner in pixels of this grid.
 
         Both are taken to be in one CRS.
         """
-        row, col = self.to_pixels(np.float64(other.transform[2]), np.float64(other.transform[5]))
-        return float(row), float(col)
+        rows, cols = self.to_pixels(np.array([other.transform[2]]), np.array([other.transform[5]]))
+        return float(rows[0]), float(cols[0])
 
     def whole_pixel_offset(self, other: "Grid", *, tolerance: float = WHOLE_PIXEL) -> tuple[int, int] | None:
         """Return (row, col) in this grid of the other's pixel (0, 0), where both share one lattice.
