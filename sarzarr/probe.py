@@ -286,7 +286,8 @@ def _sort_out(
     kept = [b for b in bands if b not in parts and (b.foreign is None or b.foreign in PARTS)]
     others = [b for b in bands if b not in kept]
     if not kept:
-        return [], (), refused(f"{others[0].foreign} (band {others[0].number} is {others[0].own!r})").refusal
+        what = f"{others[0].foreign} (band {others[0].number} is named {others[0].own!r})"
+        return [], (), refused(what, is_certain=True).refusal
     said = (f"{file.name}: band {b.number} {b.own!r} is left out, since it is {b.foreign}." for b in others)
     return kept, tuple(said), None
 
