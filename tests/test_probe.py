@@ -154,7 +154,7 @@ def test_speckle_is_told_by_its_values(tmp_path_factory, mean, looks, kind, seed
     pixels, expected = {
         "power": (power, ("power", "power")),
         "db": (10 * np.log10(power), ("power", "db")),
-        "dn": ((300 * np.sqrt(power)).astype("uint16") + 30, ("dn", "amplitude")),
+        "dn": ((3000 * np.sqrt(power)).astype("uint16") + 30, ("dn", "amplitude")),
         "float dn": (300 * np.sqrt(power) + 20, ("dn", "amplitude")),
         "complex": (np.sqrt(power).astype("complex64"), ("power", "complex")),
     }[kind]
