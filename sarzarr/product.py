@@ -116,7 +116,7 @@ def read_tag(path: Path, number: int) -> bytes | None:
     with path.open("rb") as file:
         try:
             return next((value for tag, value in _tags(file, number) if tag == number), None)
-        except (struct.error, OSError, OverflowError):
+        except (struct.error, OSError, ValueError, OverflowError):  # an offset may be any 64-bit number
             return None
 
 

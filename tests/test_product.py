@@ -90,6 +90,17 @@ def test_a_tag_that_is_too_long_or_of_another_type_is_not_read(tmp_path):
     assert read_tag(path, SNAP_TAG) is None
 
 
+@pytest.mark.parametrize("at", [2**63, 2**64 - 1, 2**40])
+def test_a_directory_or_a_value_beyond_the_file_is_no_tag(tmp_path, at):
+    path = tmp_path / "a.tif"
+    path.write_bytes(struct.pack("<2sHHHQ", b"II", 43, 8, 0, at))
+    assert read_tag(path, SNAP_TAG) is None
+    content = bytearray(tiff_with_tag(b"<a>hello</a>", is_big=True))
+    content[36:44] = struct.pack("<Q", at)  # where the value is
+    path.write_bytes(bytes(content))
+    assert not read_tag(path, SNAP_TAG)
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_any_bytes_for_a_tiff_give_a_tag_or_none(tmp_path_factory, data):
