@@ -59,7 +59,7 @@ def inverse(operation: int) -> int:
 
 
 def apply_to_boxes(operation: int, boxes: Array, *, size: int) -> Array:
-    """Return half-open pixel boxes (n, 4) ``x_min y_min x_max y_max`` of a square patch under an operation."""
+    """Return half-open pixel boxes (n, 4) ``x_min y_min x_max y_max`` under an operation; the patch is square."""
     x_min, y_min, x_max, y_max = np.asarray(boxes).reshape(-1, 4).T
     if operation & TRANSPOSE:
         x_min, y_min, x_max, y_max = y_min, x_min, y_max, x_max

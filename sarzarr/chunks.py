@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from crc32c import crc32c
 
 from sarzarr import conventions as cv
 from sarzarr.codecs import CODECS
@@ -99,7 +98,7 @@ def _ceil(whole: tuple[int, int, int], part: tuple[int, int, int]) -> tuple[int,
 
 # ------------------------------------------------------------------ what an array's document says
 def read_layout(root: Path, path: str) -> ArrayLayout:
-    """Return the layout of an array from its ``zarr.json``; its codec is None where zarr-python must read it."""
+    """Return the layout of an array from its ``zarr.json``; codec None means that zarr-python must read it."""
     return layout_of(path, json.loads((root / path / "zarr.json").read_text()))
 
 
@@ -165,12 +164,14 @@ class ChunkTable:
     """(arrays, 3) int64: chunks along each dimension."""
     chunk: Array = field(init=False)
     """(arrays, 3) int64: pixels of a chunk."""
+    shape: Array = field(init=False)
+    """(arrays, 3) int64: pixels of an array."""
 
     def __post_init__(self) -> None:
         for name, counts in (("first_chunk", "chunks"), ("first_file", "files")):
             sizes = [math.prod(getattr(layout, counts)) for layout in self.layouts]
             object.__setattr__(self, name, np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))))
-        for name, attribute in (("grid", "chunks"), ("chunk", "chunk_pixels")):
+        for name, attribute in (("grid", "chunks"), ("chunk", "chunk_pixels"), ("shape", "pixels")):
             rows = [getattr(layout, attribute) for layout in self.layouts]
             object.__setattr__(self, name, np.array(rows, np.int64).reshape(-1, 3))
 
@@ -280,10 +281,12 @@ def _read_tail(path: str, size: int, tail: Array, layout: ArrayLayout) -> None:
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (Path.open costs as much as the read)
             file.seek(max(size - tail.size, 0))
-            got = file.readinto(memoryview(tail))
+            got = file.readinto(tail.data)
             is_longer = bool(file.read(1))
     except FileNotFoundError:
-        raise CorruptStoreError(f"a shard of {size} bytes was expected, got no file {path}. {remedy}") from None
+        raise CorruptStoreError(
+            f"a shard of {size} bytes was expected, got no file {path}. {remedy}"
+        ) from None
     if got != tail.size or is_longer:
         raise CorruptStoreError(
             f"a shard of {size} bytes was expected, got a file of {os.stat(path).st_size} at {path}. {remedy}"  # noqa: PTH116
@@ -292,6 +295,3 @@ def _read_tail(path: str, size: int, tail: Array, layout: ArrayLayout) -> None:
         parse_index(tail.tobytes(), tail.size // 16)
     except CorruptStoreError as error:
         raise CorruptStoreError(f"{error} It is that of {layout.path!r}, file {path}. {remedy}") from None
-
-
-__all__ = ["ELSEWHERE", "ENTRY", "ArrayLayout", "ChunkTable", "crc32c", "layout_of", "read_layout", "read_table"]

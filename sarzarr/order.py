@@ -46,7 +46,7 @@ def shuffled_in_window(shards: Indices, *, seed: int, epoch: int, window: int = 
 def drawn(weights: np.ndarray[Any, Any], *, seed: int, epoch: int) -> Indices:
     """Return ``n`` indices, sorted: each as often as its share of ``weights`` (n,), rounded up or down.
 
-    Systematic sampling: patch i is drawn floor or ceil of ``n w_i / sum(w)`` times, and that often on average.
+    Systematic sampling: patch i is drawn floor or ceil of ``n w_i / sum(w)`` times, that often on average.
 
     Raises
     ------
@@ -102,11 +102,11 @@ class Deal:
 
     @property
     def left_out(self) -> int:
-        """Patches not delivered: with ``drop_last`` less than a step; else 0, or fewer than there are ranks."""
+        """Patches not delivered: with ``drop_last`` less than a step; else fewer than there are ranks."""
         return max(self.n - self.start, 0) - self._dealt
 
     def edge(self, step: int) -> int:
-        """Return how many patches of the epoch are behind us when ``step`` steps were taken from ``start``."""
+        """Return how many patches of the epoch are behind us after ``step`` steps from ``start``."""
         if step >= self.steps:
             return self.start + self._dealt
         return self.start + min(step * self.batch_size * self.ranks, self._dealt - self.ranks)

@@ -1,0 +1,195 @@
+"""Which patches are delivered: a query over the patch table and the catalog, which never touches a pixel."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from sarzarr import conventions as cv
+from sarzarr.chunks import ArrayLayout, read_layout
+from sarzarr.codecs import CODECS, DEFAULT_CODECS
+from sarzarr.errors import InvalidInputError, NotInStoreError
+from sarzarr.store import Store
+
+Array = np.ndarray[Any, Any]
+_MAX_PIXEL: Final = 1 << 21
+"""Rows and columns below this are packed into one integer to match patches across arrays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What to take from a patch index."""
+
+    index: str = cv.DEFAULT_INDEX
+    """The patch index."""
+    split: str | None = None
+    """``train``, ``val`` or ``test`` of the newest split version, ``v2:val`` of another; all if left out."""
+    scenes: Sequence[str] | None = None
+    """Ids of scenes; all if left out."""
+    polarizations: Sequence[str] | None = None
+    """Polarizations or names of arrays. Several become channels, of the scenes that have them all."""
+    min_valid: float = 1.0
+    """Least share of valid pixels of a patch, in each channel. A patch without any is never delivered."""
+    min_unsaturated: float = 0.9
+    """Least share of a patch's valid pixels that are strictly inside 1 % and 99 % of the recommended clip."""
+
+    def __post_init__(self) -> None:
+        for name in ("scenes", "polarizations"):
+            if isinstance(given := getattr(self, name), str):
+                object.__setattr__(self, name, (given,))
+        for name in ("min_valid", "min_unsaturated"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidInputError(f"{name} must be in 0..1, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Selection:
+    """The patches of a query, as numbers."""
+
+    catalog_row: Array
+    """(arrays,) int64: the row in the catalog of each array that is read."""
+    array: Array
+    """(n, channels) int32: the array of each channel, by its place in ``catalog_row``."""
+    row: Array
+    """(n,) int32: first row, pixels."""
+    col: Array
+    """(n,) int32: first column, pixels."""
+    table_row: Array
+    """(n,) int64: the row in the patch table (of the first channel)."""
+    size: int
+    """Rows and columns of a patch."""
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def select(store: Store, query: Query) -> Selection:
+    """Return the patches that a query asks for, in the order of the table.
+
+    Raises
+    ------
+    NotInStoreError
+        The index, split, a scene or a polarization is not in the store.
+    InvalidInputError
+        Nothing is left.
+    """
+    table = store.patch_columns(query.index)
+    catalog = _catalog_rows(store, table)
+    keep = _passing(table, query)
+    if query.scenes is not None:
+        keep &= np.isin(store.catalog["scene"].values[catalog], _known_scenes(store, query.scenes))[
+            table["owner"].values
+        ]
+    if query.split is not None:
+        keep &= store.split_mask(table, query.split)
+    rows = _channels(store, table, catalog, np.flatnonzero(keep), query)
+    if not len(rows):
+        raise InvalidInputError(
+            f"at least one patch was expected, got none of {table.sizes['patch']} that passes {query}. "
+            "Lower min_valid or min_unsaturated, or choose other scenes."
+        )
+    owners = catalog[table["owner"].values[rows]]
+    catalog_row, array = np.unique(owners, return_inverse=True)
+    return Selection(
+        catalog_row=catalog_row,
+        array=array.reshape(rows.shape).astype(np.int32),
+        row=table["row"].values[rows[:, 0]],
+        col=table["col"].values[rows[:, 0]],
+        table_row=rows[:, 0],
+        size=int(table.attrs["size"]),
+    )
+
+
+def _catalog_rows(store: Store, table: xr.Dataset) -> Array:
+    """Return the catalog row of each owner of a patch table."""
+    named = zip(store.catalog["scene"].values.tolist(), store.catalog["name"].values.tolist(), strict=True)
+    rows = {key: i for i, key in enumerate(named)}
+    owners = zip(table["owner_scene"].values.tolist(), table["owner_array"].values.tolist(), strict=True)
+    return np.array([rows.get((str(s), str(a)), -1) for s, a in owners], np.int64)
+
+
+def _passing(table: xr.Dataset, query: Query) -> Array:
+    valid = table["valid_fraction"].values
+    unsaturated = table["unsaturated_fraction"].values
+    passing: Array = (valid > 0) & (valid >= query.min_valid)
+    if query.min_unsaturated > 0:
+        passing &= unsaturated >= np.float32(query.min_unsaturated) * valid
+    return passing
+
+
+def _known_scenes(store: Store, scenes: Sequence[str]) -> list[str]:
+    for scene in scenes:
+        store.rows(scene)  # raises, and says which there are
+    return list(scenes)
+
+
+def _channels(store: Store, table: xr.Dataset, catalog: Array, rows: Array, query: Query) -> Array:
+    """Return (n, channels) rows of the table: those that pass, and where several are asked for, in all."""
+    if query.polarizations is None:
+        return rows[:, None]
+    wanted = [_of_polarization(store, p)[catalog] for p in query.polarizations]
+    owner = table["owner"].values[rows]
+    parts = [rows[has[owner]] for has in wanted]
+    if len(parts) == 1:
+        return np.asarray(parts[0])[:, None]
+    _, scene = np.unique(store.catalog["scene"].values[catalog].astype(str), return_inverse=True)
+    keys = [_key(table, scene, part) for part in parts]
+    common = keys[0]
+    for key in keys[1:]:
+        common = common[np.isin(common, key)]
+    matched = np.empty((len(common), len(parts)), np.int64)
+    for channel, (key, part) in enumerate(zip(keys, parts, strict=True)):
+        matched[:, channel] = _matching(key, part, common)
+    return matched
+
+
+def _of_polarization(store: Store, wanted: str) -> Array:
+    """Return (catalog rows,) whether an array is of a polarization, or bears that name."""
+    names = np.array([str(n).lower() for n in store.catalog["name"].values])
+    polarizations = np.array([str(p).lower() for p in store.catalog["polarization"].values])
+    found: Array = names == wanted.lower()
+    if not found.any():
+        found = polarizations == wanted.lower()
+    if not found.any():
+        raise NotInStoreError(f"polarizations must be among {', '.join(sorted(set(names)))}, got {wanted!r}.")
+    return found
+
+
+def _key(table: xr.Dataset, scene: Array, rows: Array) -> Array:
+    """Return an integer a patch that is equal where scene, row and column are."""
+    row, col = (table[k].values[rows].astype(np.int64) for k in ("row", "col"))
+    key: Array = (scene[table["owner"].values[rows]] * _MAX_PIXEL + row) * _MAX_PIXEL + col
+    return key
+
+
+def _matching(keys: Array, rows: Array, common: Array) -> Array:
+    order = np.argsort(keys, kind="stable")
+    found: Array = rows[order[np.searchsorted(keys, common, sorter=order)]]
+    return found
+
+
+# ------------------------------------------------------------------ what the catalog says of the arrays
+def layouts(store: Store, catalog_row: Array, *, flags: bool = False) -> tuple[ArrayLayout, ...]:
+    """Return the layouts of catalog rows, or of their flags, without opening an array."""
+    columns = ("scene", "flags" if flags else "name", "dtype", "codec", "height", "width", "chunk", "shard")
+    values = [store.catalog[c].values[catalog_row].tolist() for c in columns]
+    return tuple(_layout(store, flags, *row) for row in zip(*values, strict=True))
+
+
+def _layout(store: Store, flags: bool, *row: Any) -> ArrayLayout:
+    scene, name, dtype, codec, height, width, chunk, shard = row
+    path = f"{cv.SCENES}/{scene}/{name}"
+    if flags:
+        dtype, codec = "uint8", DEFAULT_CODECS["uint8"]
+    if codec not in CODECS:
+        return read_layout(store.root, path)
+    return ArrayLayout(
+        path=path,
+        shape=(height, width),
+        dtype=dtype,
+        chunk=(chunk, chunk),
+        shard=(shard, shard) if shard else None,
+        codec=codec,
+    )
