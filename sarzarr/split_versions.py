@@ -1,0 +1,151 @@
+"""The versions of a store's split: each a group ``splits/vN``, written whole and once.
+
+A version is written beside its place and renamed there, and a rename onto a version that exists fails: of two
+writers one wins, and a reader sees a version whole or not at all.
+"""
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.documents import group_document, read_json, write_json
+from sarzarr.errors import InvalidInputError, SplitExistsError
+from sarzarr.membership import SPLITS
+from sarzarr.split_plan import Grounds, SceneGround
+from sarzarr.split_record import Split, placements, read_split, to_table, versions
+from sarzarr.store import Store, consolidate, open_store, sync_tree
+from sarzarr.tables import read_table, write_table
+
+Array = np.ndarray[Any, Any]
+Sites = Mapping[str, str]
+LAST: Final = "last_version"
+"""Attribute of ``splits``: the highest version there ever was."""
+
+
+def opened(store: Store | str | Path) -> Store:
+    """Return a store as it is now, whatever an open one remembers."""
+    return open_store(store.root if isinstance(store, Store) else store)
+
+
+# ------------------------------------------------------------------ reading
+def list_splits(store: Store | str | Path) -> tuple[Split, ...]:
+    """Return every version, oldest first."""
+    root = opened(store).root
+    return tuple(read_split(root, v) for v in versions(root))
+
+
+def get_split(store: Store | str | Path, version: int | None = None) -> Split:
+    """Return a version, the newest if left out; `NotInStoreError` where there is none."""
+    return read_split(opened(store).root, version)
+
+
+def grounds_of(store: Store, sites: Sites | None = None, known: Split | None = None) -> Grounds:
+    """Return the scenes of a store with their placements.
+
+    Parameters
+    ----------
+    store
+        The store.
+    sites
+        Names of sites by scene id or pattern (``2019*``); the first that fits counts.
+    known
+        A version whose names of sites hold where ``sites`` has none.
+
+    Raises
+    ------
+    InvalidInputError
+        A pattern fits no scene.
+    """
+    placed = placements(store.root, store.catalog)
+    named = {s.scene: s.site for s in known.scenes} if known else {}
+    for pattern in sites or {}:
+        if not any(fnmatchcase(s, pattern) for s in placed):
+            near = ", ".join(list(placed)[:5])
+            raise InvalidInputError(
+                f"sites of scenes in the store ({near}, ...) were expected, got {pattern!r}."
+            )
+    return Grounds(
+        tuple(
+            SceneGround(
+                scene=scene, placement=placement, site=_site(scene, sites or {}) or named.get(scene, "")
+            )
+            for scene, placement in placed.items()
+        )
+    )
+
+
+def _site(scene: str, sites: Sites) -> str:
+    return next((name for pattern, name in sites.items() if fnmatchcase(scene, pattern)), "")
+
+
+def patches_of(store: Store, split: Split, table: Any, name: str) -> Array:
+    """Return (n,) bool: the patches of a `Store.patch_columns` table that are on one side of a split."""
+    grids = {s: p.fingerprint for s, p in placements(store.root, store.catalog).items()}
+    return split.patch_mask(table, SPLITS[name], grids)
+
+
+def patch_counts(store: Store, split: Split) -> dict[str, dict[str, int]]:
+    """Return how many patches of each index each side has: ``{"default": {"train": 900, ...}}``."""
+    out = {}
+    for place in sorted((store.root / cv.PATCHES).glob("*/zarr.json")):
+        table = read_table(place.parent)
+        sides = ("train", "val", "test")
+        out[place.parent.name] = {name: int(patches_of(store, split, table, name).sum()) for name in sides}
+    return out
+
+
+# ------------------------------------------------------------------ writing
+def next_version(root: Path) -> int:
+    """Return a number that no version had, not even one that was removed."""
+    document = root / cv.SPLITS / "zarr.json"
+    last = read_json(document)["attributes"].get(LAST, 0) if document.exists() else 0
+    return max((last, *versions(root))) + 1
+
+
+def write_split(store: Store, split: Split) -> Split:
+    """Write a version as ``splits/vN``, whole and once; return it.
+
+    Raises
+    ------
+    SplitExistsError
+        That version is there: it never changes.
+    """
+    folder = store.root / cv.SPLITS
+    if not (folder / "zarr.json").exists():
+        write_json(folder / "zarr.json", group_document())
+    new = folder / f".{split.name}.{uuid.uuid4().hex}.new"
+    try:
+        write_table(new, to_table(split))
+        sync_tree(new)
+        rename_once(new, folder / split.name)
+    except FileExistsError:
+        raise SplitExistsError(
+            f"a new version was expected, got {split.name}, which another process wrote first. Run this again: "
+            "it takes that version up."
+        ) from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    write_json(folder / "zarr.json", group_document({LAST: max(versions(store.root))}))
+    consolidate(store)
+    return split
+
+
+def rename_once(new: Path, place: Path) -> None:
+    """Rename a directory to where there must be none; `FileExistsError` where there is one.
+
+    A rename onto a directory that is not empty fails as one step, so that two processes cannot both win.
+    """
+    try:
+        os.rename(new, place)  # noqa: PTH104  (Path.rename says the same)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) or isinstance(error, FileExistsError):
+            raise FileExistsError(str(place)) from None
+        raise

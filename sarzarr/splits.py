@@ -1,0 +1,311 @@
+"""Splits of a store's ground: made, extended, checked before they are written, and never changed after."""
+
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError, SplitExistsError, SplitLeakError
+from sarzarr.lattice import parse_length
+from sarzarr.split_json import from_json, to_json
+from sarzarr.split_plan import Grounds, assign, assign_to_train, check, fixed_units
+from sarzarr.split_record import Recipe, SceneCells, Split, read_split, versions
+from sarzarr.split_versions import Sites, get_split, grounds_of, next_version, opened, patches_of, write_split
+from sarzarr.store import Store
+
+HALVINGS: Final = 6
+"""Sizes of a block that are tried where none is given."""
+
+
+# ------------------------------------------------------------------ making
+def make_split(
+    store: Store | str | Path,
+    *,
+    sites: Sites | None = None,
+    notes: str = "",
+    fresh: bool = False,
+    **recipe: Any,
+) -> Split:
+    """Split a store's ground into train, validation and test, check it, and write it as a new version.
+
+    The same call on the same store returns the version that is there.
+
+    Parameters
+    ----------
+    store
+        A `Store`, or its path.
+    sites
+        Names of sites by scene id or pattern, for scenes without a place in the world and ``by="site"``.
+    notes
+        Kept with the version.
+    fresh
+        Begin anew, with a validation of its own, where there are versions already. They stay.
+    **recipe
+        The fields of `Recipe`: ``val_fraction=0.1, test_fraction=0.0, seed=42, block="10km",
+        by="ground", guard=None, fixed_val=False, pixel_block=1024``. A block that is left out, or
+        ``"auto"``, is halved until little ground, too, has every side.
+
+    Raises
+    ------
+    InvalidInputError
+        An argument is out of range, it cannot be known which scenes share ground, or a side would be
+        empty; the message names a remedy.
+    SplitLeakError
+        Ground would be on two sides.
+    SplitExistsError
+        There is a split of another recipe or of fewer scenes.
+    """
+    here = opened(store)
+    split = plan_split(here, sites=sites, notes=notes, **recipe)
+    there = versions(here.root)
+    if there and not fresh:
+        return _same_or_refused(read_split(here.root, there[-1]), split)
+    return write_split(here, split)
+
+
+def plan_split(
+    store: Store | str | Path, *, sites: Sites | None = None, notes: str = "", **recipe: Any
+) -> Split:
+    """Return the split that `make_split` would write, checked; nothing is written."""
+    here = opened(store)
+    grounds = grounds_of(here, sites)
+    for choice in _choices(here, recipe):
+        split = _planned(here, grounds, choice, notes)
+        missing = _empty_side(here, split)
+        if not missing:
+            check(grounds, split.scenes)
+            return split
+    raise InvalidInputError(_empty_message(missing, split, grounds))
+
+
+def _planned(store: Store, grounds: Grounds, recipe: Recipe, notes: str) -> Split:
+    version = next_version(store.root)
+    scenes = assign(grounds, recipe, version=version)
+    units = fixed_units(grounds, scenes, recipe)
+    return Split(
+        version=version, recipe=recipe, scenes=scenes, fixed_units=units, created_at=_now(), notes=notes
+    )
+
+
+def _choices(store: Store, options: Mapping[str, Any]) -> Iterator[Recipe]:
+    """Yield the recipe that is asked for; where its block is left open, the ones to try in turn.
+
+    Those are 10 km and 1024 pixels, their halves, quarters and so on; and before them what the newest
+    version has, so that the same call means the same split when the store has grown.
+    """
+    known = list(Recipe.__dataclass_fields__)
+    for name in options:
+        if name not in known:
+            raise InvalidInputError(f"options among {', '.join(known)} were expected, got {name!r}.")
+    options = {k: v for k, v in options.items() if not (k in ("block", "pixel_block") and v in (None, "auto"))}
+    lengths = {k: parse_length(options[k]) for k in ("block", "guard") if options.get(k) is not None}
+    recipe = Recipe(**{**options, **lengths})
+    left_open = [k for k in ("block", "pixel_block") if k not in options]
+    if left_open and (there := versions(store.root)):
+        newest = read_split(store.root, there[-1]).recipe
+        yield replace(recipe, **{k: getattr(newest, k) for k in left_open})
+    for halved in range(HALVINGS if left_open else 1):
+        smaller = {
+            "block": recipe.block / 2**halved,
+            "pixel_block": max(recipe.pixel_block >> halved, cv.CELL),
+        }
+        yield replace(recipe, **{k: smaller[k] for k in left_open})
+
+
+def _same_or_refused(there: Split, wanted: Split) -> Split:
+    known = {s.scene for s in there.scenes}
+    if there.recipe != wanted.recipe:
+        raise SplitExistsError(
+            f"the recipe of {there.name} was expected, got another one. Its validation never changes: use it as it "
+            "is, or pass fresh=True (--fresh) to begin a new one beside it."
+        )
+    if pending := [s.scene for s in wanted.scenes if s.scene not in known]:
+        raise SplitExistsError(
+            f"the scenes of {there.name} were expected, got {len(pending)} more ({', '.join(pending[:3])}). "
+            "Call extend_split (`sarzarr split STORE extend`)."
+        )
+    return there
+
+
+def _empty_side(store: Store, split: Split) -> str:
+    """Return the name of a side that would have no cell, or no valid patch in the default index."""
+    wanted = ["train", "val"] + ["test"] * (split.recipe.test_fraction > 0)
+    if empty := [name for name in wanted if not split.counts[name]]:
+        return empty[0]
+    if not (store.root / cv.PATCHES / cv.DEFAULT_INDEX / "zarr.json").is_file():
+        return ""
+    table = store.patch_columns()
+    seen = table["valid_fraction"].values > 0
+    masks = {name: patches_of(store, split, table, name) for name in wanted}
+    return next((name for name in wanted if seen.any() and not (masks[name] & seen).any()), "")
+
+
+def _empty_message(side: str, split: Split, grounds: Grounds) -> str:
+    recipe, remedy = split.recipe, "Add scenes, or raise val_fraction."
+    for name, value in _other_choices(recipe):
+        other = replace(recipe, **{name: value})
+        counts = replace(split, recipe=other, scenes=assign(grounds, other, version=1)).counts
+        if counts["train"] and counts["val"] and (counts["test"] or not recipe.test_fraction):
+            remedy = f"There would be some with {name}={value:g}: little ground needs small blocks, or another seed."
+            break
+    return (
+        f"ground on every side was expected, got none for {side!r} from {len(split.scenes)} scenes by {recipe.by} "
+        f"(block {recipe.block:g} m, seed {recipe.seed}; {split.held_back_share:.0%} of the cells are held back). "
+        f"{remedy}"
+    )
+
+
+def _other_choices(recipe: Recipe) -> Iterator[tuple[str, Any]]:
+    """Yield what might divide little ground better, the smallest change first."""
+    if recipe.pixel_block > cv.CELL:
+        yield "pixel_block", cv.CELL
+    yield from (("block", recipe.block / 2**k) for k in range(1, 6) if recipe.block / 2**k >= 1)
+    yield from (("seed", recipe.seed + k) for k in range(1, 9))
+
+
+# ------------------------------------------------------------------ extending
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """What the newest version does not know."""
+
+    new: tuple[str, ...]
+    """Scenes that came after it."""
+    changed: tuple[str, ...]
+    """Scenes that were replaced on another grid: their memberships hold no more."""
+    gone: tuple[str, ...]
+    """Scenes that it knows and that left the store."""
+
+
+def pending(store: Store | str | Path, version: int | None = None) -> Pending:
+    """Return what a version, the newest if left out, does not know; everything is new to no version."""
+    here = opened(store)
+    if not versions(here.root):
+        return Pending(new=here.scenes, changed=(), gone=())
+    return _pending(grounds_of(here), read_split(here.root, version))
+
+
+def _pending(grounds: Grounds, split: Split) -> Pending:
+    there = {g.scene: g.placement.fingerprint for g in grounds.scenes}
+    known = {s.scene: s.grid for s in split.scenes}
+    return Pending(
+        new=tuple(s for s in there if s not in known),
+        changed=tuple(s for s, grid in there.items() if known.get(s, grid) != grid),
+        gone=tuple(s for s in known if s not in there),
+    )
+
+
+def extend_split(store: Store | str | Path, *, sites: Sites | None = None, notes: str = "") -> Split:
+    """Write a version that knows every scene, and return it; the newest one where nothing is pending.
+
+    What is known stays as it is. New ground goes where the lattice says, or, where the version was made
+    with ``fixed_val``, to training alone. A scene that was replaced on another grid is new.
+
+    Raises
+    ------
+    NotInStoreError
+        There is no version to extend.
+    InvalidInputError
+        It cannot be known where a new scene lies.
+    SplitLeakError
+        Ground would be on two sides.
+    SplitExistsError
+        Another process wrote the next version first.
+    """
+    here = opened(store)
+    parent = read_split(here.root)
+    version = next_version(here.root)
+    grounds = grounds_of(here, sites, known=parent)
+    waiting = _pending(grounds, parent)
+    if not waiting.new and not waiting.changed:
+        return parent
+    known = tuple(s for s in parent.scenes if s.scene not in waiting.changed)
+    _check_places(grounds, known)
+    if parent.recipe.fixed_val:
+        fresh = assign_to_train(grounds, known, parent.fixed_units, parent.recipe, version=version)
+    else:
+        old = {s.scene for s in known}
+        fresh = tuple(s for s in assign(grounds, parent.recipe, version=version) if s.scene not in old)
+    scenes = tuple(sorted((*known, *fresh), key=lambda s: s.scene))
+    check(grounds, scenes)
+    units = np.union1d(parent.fixed_units, fixed_units(grounds, fresh, parent.recipe))
+    return write_split(
+        here,
+        Split(
+            version=version,
+            recipe=parent.recipe,
+            scenes=scenes,
+            fixed_units=parent.fixed_units if parent.recipe.fixed_val else units,
+            parent=parent.version,
+            created_at=_now(),
+            notes=notes,
+        ),
+    )
+
+
+def _check_places(grounds: Grounds, known: tuple[SceneCells, ...]) -> None:
+    """Refuse new scenes that would make a known place ambiguous."""
+    for s in known:
+        place = grounds.places.get(s.scene, s.place)
+        if place != s.place:
+            raise SplitLeakError(
+                f"the ground of {s.scene!r} to stay {s.place!r} was expected, got {place!r} with the new scenes. "
+                "Give them the name of another site, or begin a new split with fresh=True (--fresh)."
+            )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+# ------------------------------------------------------------------ checking, and JSON
+def check_split(store: Store | str | Path, split: Split) -> None:
+    """Raise `SplitLeakError` unless a split shares no ground between its sides, as the store now is."""
+    grounds = grounds_of(opened(store), known=split)
+    stale = set(_pending(grounds, split).changed)
+    check(grounds, [s for s in split.scenes if s.scene not in stale])
+
+
+def export_split(store: Store | str | Path, path: str | Path, version: int | None = None) -> Path:
+    """Write a version as a JSON document, the newest if left out; return its path."""
+    place = Path(path)
+    partial = place.with_name(f"{place.name}.{uuid.uuid4().hex}.partial")
+    partial.write_text(to_json(get_split(store, version)))
+    partial.replace(place)
+    return place
+
+
+def import_split(store: Store | str | Path, path: str | Path) -> Split:
+    """Write the version that a JSON document holds into a store, under its own number; return it.
+
+    Scenes that the store does not hold keep their memberships, should they come.
+
+    Raises
+    ------
+    SplitExistsError
+        The store has another version of that number.
+    SplitLeakError
+        With the store's scenes, ground would be on two sides.
+    InvalidInputError
+        A scene of the store has another grid than the document says.
+    """
+    here = opened(store)
+    split = from_json(Path(path).read_text())
+    if split.version in versions(here.root):
+        there = read_split(here.root, split.version)
+        if there.fingerprint == split.fingerprint:
+            return there
+        raise SplitExistsError(
+            f"a store without {split.name} was expected, got one with another {split.name}."
+        )
+    if changed := _pending(grounds_of(here), split).changed:
+        raise InvalidInputError(
+            f"the grid that {split.name} knows was expected for {changed[0]!r}, got another. "
+            "Import it into the store that it was made for."
+        )
+    check_split(here, split)
+    return write_split(here, split)
