@@ -24,7 +24,9 @@ from sarzarr.errors import (
     StoreNotFoundError,
     StoreSchemaError,
 )
+from sarzarr.membership import parse_choice
 from sarzarr.radiometry import denormalize, from_codes, from_db
+from sarzarr.split_record import placements, read_split
 from sarzarr.tables import (
     catalog_of,
     catalog_rows,
@@ -32,6 +34,7 @@ from sarzarr.tables import (
     read_histogram,
     read_table,
     swap_in,
+    swap_out,
     write_table,
 )
 
@@ -223,8 +226,18 @@ class Store:
         return read_table(folder)
 
     def split_mask(self, table: xr.Dataset, split: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Return which patches of a `patch_columns` table belong to a split."""
-        raise NotInStoreError(f"a split must be made before one is read, got {split!r}. Leave out split=.")
+        """Return which patches of a `patch_columns` table touch only cells of one side of a split.
+
+        ``split`` is as in `patches`. Patches of scenes that the version does not know are on no side.
+
+        Raises
+        ------
+        NotInStoreError
+            There is no such version.
+        """
+        version, wanted = parse_choice(split)
+        grids = {scene: p.fingerprint for scene, p in placements(self.root, self.catalog).items()}
+        return read_split(self.root, version).patch_mask(table, wanted, grids)
 
     def __repr__(self) -> str:
         return f"<sarzarr.Store {self.root.name!r}: {len(self.scenes)} scenes, {self.catalog.sizes['array']} arrays>"
@@ -321,6 +334,14 @@ def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mappi
         swap_in(folder / "scene", store.root / cv.SCENES / scene)
     kept = [r for r in catalog_rows(read_table(store.root / cv.CATALOG)) if r["scene"] not in staged]
     write_table(store.root / cv.CATALOG, catalog_of([*kept, *rows]))
+
+
+def withdraw_scene(store: Store, scene: str) -> None:
+    """Take a scene out of the catalog, then out of the store."""
+    kept = [r for r in catalog_rows(read_table(store.root / cv.CATALOG)) if r["scene"] != scene]
+    write_table(store.root / cv.CATALOG, catalog_of(kept))
+    for group in (cv.SCENES, cv.HISTOGRAMS):
+        swap_out(store.root / group / scene)
 
 
 def write_bounds(store: Store, bounds: Mapping[str, BoundsEntry]) -> Store:
