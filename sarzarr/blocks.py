@@ -9,11 +9,13 @@ import base64
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numcodecs import zstd
+from scipy import ndimage
 
 from sarzarr import conventions as cv
 from sarzarr.bounds import Histogram, count_half_codes
@@ -33,6 +35,17 @@ from sarzarr.shards import ArrayFiles, ShardRecord, read_chunks, read_stored
 Pixels = np.ndarray[Any, Any]
 UNDECIDED: Final = 4
 """Staged flag of an exact zero that may be nodata or dark: decided once the whole scene is known."""
+
+
+class Step(StrEnum):
+    """What is done with a block."""
+
+    WRITE = "write"
+    """Codes and flags are written and counted."""
+    COUNT = "count"
+    """Pixels are counted and nothing is written: the first pass of a classic store."""
+    MASK = "mask"
+    """Flags alone are written: the first pass where borders are eroded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +95,16 @@ class BlockJob:
     """Rows of the block; fewer than whole shards only at the scene's edge."""
     width: int
     """Columns of the block, likewise."""
+    shape: tuple[int, int]
+    """(rows, columns) of the scene."""
     band_rows: int
     """Rows that are read at once: a multiple of the chunk and, where it can be, of the file's blocks."""
+    step: Step = Step.WRITE
+    """What is done with it."""
+    border: int = 0
+    """Pixels around nodata that become border; their flags are then taken from ``mask``."""
+    mask: str = ""
+    """The folder that the first pass wrote the flags into, where borders are eroded."""
 
     @property
     def at(self) -> tuple[int, int]:
@@ -166,13 +187,17 @@ def classify(raw: Pixels, power: Pixels, source: ArraySource) -> Pixels | None:
 
 
 def _encode_tile(
-    raw: Pixels, source: ArraySource, encoding: Encoding, counts: _Counts
+    raw: Pixels, source: ArraySource, job: BlockJob, counts: _Counts, known: Pixels | None
 ) -> tuple[Pixels, Pixels | None]:
-    """Return (stored values, flags) of a tile and count it."""
+    """Return (stored values, flags) of a tile and count it; ``known`` are its flags if a pass found them."""
     power = power_kernel(raw, source.representation, nodata=source.nodata)
-    flags = classify(raw, power, source)
+    if known is None:
+        flags = classify(raw, power, source)
+    else:
+        flags = known if known.any() else None
+        power[known == cv.Flag.BORDER] = np.nan
     db = db_kernel(power)
-    counted = None if flags is None else _is_counted(flags, source)
+    counted = None if flags is None else _is_counted(flags, source, job.step)
     _count_others(db if counted is None else db[counted], flags, counts)
     stored_range = (source.vmin, source.vmax)
     classic = stored_range != cv.STORED_RANGE
@@ -180,6 +205,7 @@ def _encode_tile(
         everything = normalize_kernel(db.copy(), cv.STORED_RANGE)
         _count_halves(half_codes_kernel(everything), counted, counts)
     z = normalize_kernel(db, stored_range)
+    encoding = job.encoding
     if encoding.dtype == "uint16" or not classic:
         half = half_codes_kernel(z)
         if not classic:
@@ -187,7 +213,7 @@ def _encode_tile(
         if encoding.dtype == "uint16":
             return codes_from_half(half), flags
     if flags is not None:
-        z[flags == cv.Flag.NODATA] = 0
+        z[(flags == cv.Flag.NODATA) | (flags == cv.Flag.BORDER)] = 0
     return z.astype(encoding.dtype, copy=False), flags
 
 
@@ -198,7 +224,7 @@ def _count_halves(half: Pixels, counted: Pixels | None, counts: _Counts) -> None
 def _count_others(db: Pixels, flags: Pixels | None, counts: _Counts) -> None:
     """Count what has no bin of its own: pixels beyond the range, nonpositive and nodata ones."""
     if flags is not None:
-        nodata = int(np.count_nonzero(flags == cv.Flag.NODATA))
+        nodata = int(np.count_nonzero((flags == cv.Flag.NODATA) | (flags == cv.Flag.BORDER)))
         counts.nodata += nodata
         counts.nonpositive += flags.size - nodata - db.size
     if db.size and db.min() < cv.DB_FLOOR:
@@ -207,10 +233,13 @@ def _count_others(db: Pixels, flags: Pixels | None, counts: _Counts) -> None:
         counts.over += int(np.count_nonzero(db > cv.DB_CEILING))
 
 
-def _is_counted(flags: Pixels, source: ArraySource) -> Pixels:
-    """Which pixels have a dB value that counts: valid ones, and on dB the zeros that may yet be."""
+def _is_counted(flags: Pixels, source: ArraySource, step: Step) -> Pixels:
+    """Which pixels have a dB value that counts: valid ones, and on dB the zeros that may yet be.
+
+    The first pass of a classic store leaves such zeros out: 0 dB to the last bit is fill, nearly always.
+    """
     valid: Pixels = flags == cv.Flag.VALID
-    if source.representation == cv.Representation.DB:
+    if source.representation == cv.Representation.DB and step is Step.WRITE:
         valid |= flags == UNDECIDED
     return valid
 
@@ -237,7 +266,7 @@ def _bands(job: BlockJob) -> tuple[tuple[int, int], ...]:
 
 
 def _write_array(job: BlockJob, source: ArraySource, bands: tuple[tuple[int, int], ...]) -> ArrayReceipt:
-    chunk, encoding = job.encoding.chunk, job.encoding
+    chunk = job.encoding.chunk
     counts, tracker = _Counts(), RegionTracker()
     data, flag_files = array_files(job, source.name)
     with data, flag_files:
@@ -245,17 +274,27 @@ def _write_array(job: BlockJob, source: ArraySource, bands: tuple[tuple[int, int
             raw = read_window(
                 source.path, band=source.band, row=first, col=job.col, height=rows, width=job.width
             )
+            known = _eroded_flags(job, source, first, rows) if job.border else None
             undecided: Pixels | None = None
             for row, col, tile in _tiles(raw, chunk):
-                values, flags = _encode_tile(tile, source, encoding, counts)
+                window = slice(row, row + chunk), slice(col, col + chunk)
+                values: Pixels | None = None
+                if job.step is Step.MASK:
+                    flags = classify(
+                        tile, power_kernel(tile, source.representation, nodata=source.nodata), source
+                    )
+                else:
+                    mine = known if known is None else known[window]
+                    values, flags = _encode_tile(tile, source, job, counts, mine)
                 at = (first + row) // chunk, (job.col + col) // chunk
-                data.write(*at, _whole(values, chunk))
-                if flags is not None:
+                if values is not None and job.step is Step.WRITE:
+                    data.write(*at, _whole(values, chunk))
+                if flags is not None and job.step is not Step.COUNT:
                     flag_files.write(*at, _whole(flags, chunk))
                     if UNDECIDED in flags:
                         if undecided is None:
                             undecided = np.zeros(raw.shape, bool)
-                        undecided[row : row + chunk, col : col + chunk] = flags == UNDECIDED
+                        undecided[window] = flags == UNDECIDED
             if undecided is None:
                 tracker.add_empty(*raw.shape)
             else:
@@ -268,12 +307,31 @@ def _write_array(job: BlockJob, source: ArraySource, bands: tuple[tuple[int, int
         )
 
 
-def array_files(job: BlockJob, name: str) -> tuple[ArrayFiles, ArrayFiles]:
-    """Return the writers of an array's codes and of its flags."""
-    folder, grid = Path(job.folder), job.encoding.grid
+def _eroded_flags(job: BlockJob, source: ArraySource, first: int, rows: int) -> Pixels:
+    """Return the flags of a band from the first pass, with what is near nodata turned into border."""
+    margin, (height, width) = job.border, job.shape
+    top, left = max(first - margin, 0), max(job.col - margin, 0)
+    window = (
+        slice(top, min(first + rows + margin, height)),
+        slice(left, min(job.col + job.width + margin, width)),
+    )
+    files = array_files(job, source.name, folder=job.mask)[1]
+    like = np.zeros((job.encoding.chunk, job.encoding.chunk), np.uint8)
+    flags = read_stored(files.folder, grid=files.grid, codec=files.codec, like=like, window=window)
+    nodata = (flags == cv.Flag.NODATA).view(np.uint8)
+    near = ndimage.maximum_filter(nodata, size=2 * margin + 1, mode="constant").view(bool)
+    flags[near & (flags < cv.Flag.NODATA)] = cv.Flag.BORDER
+    return np.ascontiguousarray(
+        flags[first - top : first - top + rows, job.col - left : job.col - left + job.width]
+    )
+
+
+def array_files(job: BlockJob, name: str, *, folder: str | None = None) -> tuple[ArrayFiles, ArrayFiles]:
+    """Return the files of an array's codes and of its flags, in the job's folder or in another."""
+    place, grid = Path(folder or job.folder), job.encoding.grid
     return (
-        ArrayFiles(folder / name, grid, get_codec(job.encoding.codec)),
-        ArrayFiles(folder / (name + cv.FLAGS_SUFFIX), grid, get_codec(cv.FLAGS_CODEC)),
+        ArrayFiles(place / name, grid, get_codec(job.encoding.codec)),
+        ArrayFiles(place / (name + cv.FLAGS_SUFFIX), grid, get_codec(cv.FLAGS_CODEC)),
     )
 
 
@@ -355,10 +413,11 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
             for row, col, tile in _tiles(flags, chunk):
                 flag_files.write((first + row) // chunk, (job.col + col) // chunk, _whole(tile, chunk))
         flag_shards = _every_file(job, flag_files.close())
-        shards = _without_fill(job, data, flag_shards, done) if is_db and nodata else done.shards
+        rewrite = is_db and nodata and job.step is Step.WRITE
+        shards = _without_fill(job, data, flag_shards, done) if rewrite else done.shards
     old = done.histogram
     counts = old.counts
-    if is_db and nodata:
+    if is_db and nodata and job.step is Step.WRITE:
         counts = counts.copy()
         zero_db = np.zeros(1, power_kernel(np.zeros(1, np.float32), source.representation).dtype)
         counts[half_codes_kernel(normalize_kernel(zero_db, cv.STORED_RANGE))[0]] -= nodata

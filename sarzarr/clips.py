@@ -11,9 +11,8 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.errors import InvalidInputError
-from sarzarr.patches import IndexSpec, update_index
+from sarzarr.patches import spec_of, update_index
 from sarzarr.store import BoundsEntry, Store, consolidate, open_store, write_bounds
-from sarzarr.tables import read_table
 
 
 def recommend_clips(store: Store, keys: set[str], **method: Any) -> dict[str, BoundsEntry]:
@@ -73,9 +72,6 @@ def set_clip(store: Store, groups: Iterable[str] | None = None, **method: Any) -
     keys = set(store.bounds) if groups is None else set(groups)
     changed = write_bounds(store, recommend_clips(store, keys, **method))
     for table in sorted(p.parent for p in (store.root / cv.PATCHES).glob("*/zarr.json")):
-        cut = read_table(table).attrs
-        update_index(
-            changed, IndexSpec(name=table.name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
-        )
+        update_index(changed, spec_of(table))
     consolidate(changed)
     return open_store(store.root)

@@ -5,63 +5,50 @@ go in waves, so that neither a scheduler's graph nor this process grows with the
 block leaves a receipt beside the store; run again, and what has an intact receipt is not redone.
 """
 
-import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
-
-import dask
-import numpy as np
-from dask.callbacks import Callback
+from typing import Any
 
 from sarzarr import conventions as cv
 from sarzarr.blocks import (
-    ArrayReceipt,
     BlockJob,
     Receipt,
+    Step,
     decide_zeros,
     receipt_from_json,
     receipt_to_json,
     write_block,
 )
-from sarzarr.bounds import Histogram
+from sarzarr.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.clips import recommend_clips
-from sarzarr.documents import (
-    Encoding,
-    array_document,
-    group_document,
-    spatial_attributes,
-    write_coordinates,
-    write_json,
-)
+from sarzarr.documents import group_document, read_json, write_json
 from sarzarr.errors import IngestError
-from sarzarr.patches import DEFAULT_SPEC, update_index
+from sarzarr.patches import DEFAULT_SPEC, spec_of, update_index
 from sarzarr.plan import IngestPlan, ScenePlan
 from sarzarr.probe import ArrayProbe
 from sarzarr.regions import reaching_edge
-from sarzarr.shards import ShardRecord, digest_of
+from sarzarr.scene_documents import catalog_row, write_array_documents, write_scene_documents
+from sarzarr.scheduling import Task, compute, wave_size
+from sarzarr.shards import digest_of
 from sarzarr.store import (
     Store,
-    bounds_key,
     commit_scenes,
     consolidate,
     create_store,
     open_store,
+    withdraw_scene,
     write_bounds,
 )
 from sarzarr.tables import write_histogram
 
 log = logging.getLogger(__name__)
-WAVE_TASKS_PER_WORKER: Final = 64
-"""Tasks that are handed to the scheduler at once, for each of its threads."""
-FLAG_MEANINGS: Final = " ".join(flag.name.lower() for flag in cv.Flag)
 
 
 @dataclass(frozen=True)
@@ -91,6 +78,7 @@ class _Staged:
 
     plan: ScenePlan
     folder: Path
+    step: Step
     waiting: int = 0
     done: dict[str, tuple[BlockJob, Receipt]] = field(default_factory=dict)
     failures: list[_Failure] = field(default_factory=list)
@@ -99,12 +87,23 @@ class _Staged:
     def group(self) -> Path:
         return self.folder / "scene"
 
-    def receipt_path(self, job: BlockJob) -> Path:
-        return self.folder / "receipts" / f"{_job_key(job)}.json"
+    @property
+    def mask(self) -> Path:
+        return self.folder / "mask"
+
+    def jobs(self) -> Iterator[BlockJob]:
+        """Yield the blocks of the step that the scene is at."""
+        place = self.mask if self.step is Step.MASK else self.group
+        return self.plan.jobs(str(place), step=self.step, mask=str(self.mask) if self.plan.border else "")
 
 
 def _job_key(job: BlockJob) -> str:
-    return f"{job.arrays[0].name}-{job.row}-{job.col}"
+    return f"{job.step}-{job.arrays[0].name}-{job.row}-{job.col}"
+
+
+def _receipt_path(job: BlockJob) -> Path:
+    """Where the receipt of a block is left: beside the store, never in it."""
+    return Path(job.folder).parent / "receipts" / f"{_job_key(job)}.json"
 
 
 # ------------------------------------------------------------------ the run
@@ -121,8 +120,9 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
         Some scenes failed; the message names each with its cause, the others are in the store.
     """
     store = create_store(plan.store)
-    staging = plan.store.with_name(plan.store.name + ".ingest")
-    with _only_writer(staging):
+    staging = staging_of(plan.store)
+    with only_writer(staging):
+        plan = _with_bounds(plan, staging)
         run = _Run(store, [_stage(s, staging / s.id) for s in plan.scenes], _Meter(plan.bytes_in, progress))
         run.go()
         _finish(store)
@@ -137,9 +137,6 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
     return open_store(plan.store)
 
 
-Task = tuple[Callable[..., Any], tuple[Any, ...]]
-
-
 class _Run:
     """Scenes on their way into a store: waves of tasks, and after each wave what has become whole."""
 
@@ -152,8 +149,8 @@ class _Run:
         """Run everything; failures stay with their scenes."""
         jobs, decisions = self._unfinished(), list[Task]()
         while True:
-            wave = [*decisions, *((_write, (job,)) for job in islice(jobs, _wave_size()))]
-            _compute(wave, self._take)
+            wave = [*decisions, *((_write, (job,)) for job in islice(jobs, wave_size()))]
+            compute(wave, self._take)
             decisions = self._settle()
             if not wave and not decisions:
                 return
@@ -161,17 +158,21 @@ class _Run:
     def _unfinished(self) -> Iterator[BlockJob]:
         """Yield the jobs that have no intact receipt; the others are counted as done."""
         for scene in self.scenes.values():
-            left = []
-            for job in scene.plan.jobs(str(scene.group)):
-                receipt = _intact_receipt(scene, job)
-                if receipt is None:
-                    left.append(job)
-                else:
-                    scene.done[_job_key(job)] = job, receipt
-                    self.meter.add(job)
-            scene.waiting = len(left)
-            self.begun[scene.plan.id] = scene
-            yield from left
+            yield from self._begin(scene)
+
+    def _begin(self, scene: _Staged) -> list[BlockJob]:
+        """Begin a scene, or its second pass: return the blocks that have no intact receipt."""
+        left = []
+        for job in scene.jobs():
+            receipt = _intact_receipt(job)
+            if receipt is None:
+                left.append(job)
+            else:
+                scene.done[_job_key(job)] = job, receipt
+                self.meter.add(job)
+        scene.waiting = len(left)
+        self.begun[scene.plan.id] = scene
+        return left
 
     def _take(self, result: "_Done | _Failure") -> None:
         scene = self.scenes[result.scene]
@@ -187,13 +188,16 @@ class _Run:
         """Commit the scenes that are whole; return the tasks that others need to become so."""
         tasks: list[Task] = []
         whole: list[_Staged] = []
-        for scene in self.begun.values():
+        for scene in list(self.begun.values()):
             if scene.waiting or scene.failures:
                 continue
             decisions = list(_decisions(scene))
             scene.waiting = len(decisions)
             tasks += decisions
-            if not decisions:
+            if not decisions and scene.step is Step.MASK:
+                scene.step, scene.done = Step.WRITE, {}
+                tasks += [(_write, (job,)) for job in self._begin(scene)]
+            elif not decisions:
                 whole.append(scene)
         _commit(self.store, whole)
         for scene in whole:
@@ -212,30 +216,32 @@ class _Done:
 
 
 def _write(job: BlockJob) -> _Done | _Failure:
-    """Run one block on a worker; its error comes back as a value, so that others go on."""
-    try:
-        receipt = write_block(job)
-        _leave(job, receipt)
-    except Exception as error:
-        log.debug("block %s of %s failed", job.at, job.scene, exc_info=True)
-        return _Failure(scene=job.scene, at=job.at, error=f"{type(error).__name__}: {error}")
-    return _Done(scene=job.scene, job=job, receipt=receipt, first_time=True)
+    """Run one block on a worker, unless another try of the same task did already."""
+    return _attempt(job, lambda: _intact_receipt(job) or write_block(job))
 
 
 def _decide(job: BlockJob, receipt: Receipt, reaches: dict[str, Any]) -> _Done | _Failure:
     """Run the decision on a block's zeros on a worker."""
+    return _attempt(job, lambda: decide_zeros(job, receipt, reaches), first_time=False)
+
+
+def _attempt(
+    job: BlockJob, work: Callable[[], Receipt], *, leave: bool = True, first_time: bool = True
+) -> _Done | _Failure:
+    """Do a block's work; its error comes back as a value, so that others go on."""
     try:
-        decided = decide_zeros(job, receipt, reaches)
-        _leave(job, decided)
+        receipt = work()
+        if leave:
+            _leave(job, receipt)
     except Exception as error:
         log.debug("block %s of %s failed", job.at, job.scene, exc_info=True)
         return _Failure(scene=job.scene, at=job.at, error=f"{type(error).__name__}: {error}")
-    return _Done(scene=job.scene, job=job, receipt=decided, first_time=False)
+    return _Done(scene=job.scene, job=job, receipt=receipt, first_time=first_time)
 
 
 def _leave(job: BlockJob, receipt: Receipt) -> None:
     """Leave a receipt beside the store: the block is done."""
-    place = Path(job.folder).parent / "receipts" / f"{_job_key(job)}.json"
+    place = _receipt_path(job)
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
     partial.write_text(receipt_to_json(receipt))
@@ -249,9 +255,82 @@ class _Meter:
         self.done, self.total, self.report = 0, total, report
 
     def add(self, job: BlockJob) -> None:
+        if job.step is not Step.WRITE:
+            return
         self.done += job.source_bytes
         if self.report is not None:
             self.report(Progress(self.done, self.total, job.scene))
+
+
+def staging_of(store: Path) -> Path:
+    """Return the folder beside a store where scenes are made."""
+    return store.with_name(store.name + ".ingest")
+
+
+def _with_bounds(plan: IngestPlan, staging: Path) -> IngestPlan:
+    """Return the plan with the stored ranges of a classic store found: one pass over new groups' pixels.
+
+    The ranges are kept beside the store, so that an interrupted run does not look for them again.
+    """
+    if plan.options.bounds not in ("percentile", "sigma"):
+        return plan
+    known = open_store(plan.store).bounds
+    counted = [
+        (scene, array)
+        for scene in plan.scenes
+        for array in scene.probe.arrays
+        if scene.group(array) not in known
+    ]
+    groups = {scene.group(array) for scene, array in counted}
+    said = [(s.probe.source_hash, a.name, a.representation, a.nodata) for s, a in counted]
+    name = sha256(repr([plan.options.method, said]).encode()).hexdigest()
+    place = staging / f"bounds-{name[:16]}.json"
+    if not place.exists():
+        write_json(place, _find_ranges(counted, groups, plan.options.method))
+    found = {key: (low, high) for key, (low, high) in read_json(place).items()}
+    scenes = [
+        replace(
+            scene,
+            bounds={a.name: found.get(scene.group(a), scene.bounds[a.name]) for a in scene.probe.arrays},
+        )
+        for scene in plan.scenes
+    ]
+    return replace(plan, scenes=tuple(scenes))
+
+
+def _find_ranges(
+    counted: Sequence[tuple[ScenePlan, ArrayProbe]], groups: set[str], method: Mapping[str, Any]
+) -> dict[str, tuple[float, float]]:
+    """Return (vmin, vmax) of each group from the histograms of its arrays' files."""
+    histograms = dict.fromkeys(sorted(groups), Histogram.empty())
+    of_array = {(scene.id, array.name): scene.group(array) for scene, array in counted}
+    failures: list[_Failure] = []
+
+    def take(result: _Done | _Failure) -> None:
+        if isinstance(result, _Failure):
+            failures.append(result)
+            return
+        for name, receipt in result.receipt.arrays.items():
+            if key := of_array.get((result.scene, name)):
+                histograms[key] = histograms[key] + receipt.histogram
+
+    scenes = {scene.id: scene for scene, _ in counted}.values()
+    jobs = (job for scene in scenes for job in scene.jobs("", step=Step.COUNT))
+    while wave := [(_count, (job,)) for job in islice(jobs, wave_size())]:
+        compute(wave, take)
+    if failures:
+        raise IngestError(
+            f"every scene was expected to be readable, got {failures[0].scene}, block at row "
+            f"{failures[0].at[0]}, column {failures[0].at[1]}: {failures[0].error}. "
+            "Mend the file, or leave it out: the bounds of a classic store are found from all of them."
+        )
+    clips = {key: clip_bounds_from_histogram(h, **method) for key, h in histograms.items()}
+    return {key: (clip.vmin, clip.vmax) for key, clip in clips.items()}
+
+
+def _count(job: BlockJob) -> _Done | _Failure:
+    """Count one block on a worker; nothing is written."""
+    return _attempt(job, lambda: write_block(job), leave=False)
 
 
 def _stage(plan: ScenePlan, folder: Path) -> _Staged:
@@ -263,19 +342,22 @@ def _stage(plan: ScenePlan, folder: Path) -> _Staged:
     said.write_text(plan.fingerprint)
     for leftover in folder.rglob("*.partial"):
         leftover.unlink()
-    return _Staged(plan, folder)
+    return _Staged(plan, folder, Step.MASK if plan.border else Step.WRITE)
 
 
-def _intact_receipt(scene: _Staged, job: BlockJob) -> Receipt | None:
+def _intact_receipt(job: BlockJob) -> Receipt | None:
     """Return the receipt of a block whose files are all there as it says."""
-    place = scene.receipt_path(job)
+    place = _receipt_path(job)
     if not place.exists():
         return None
     receipt = receipt_from_json(place.read_text())
     for name, array in receipt.arrays.items():
         for folder, records in ((name, array.shards), (name + cv.FLAGS_SUFFIX, array.flag_shards)):
             for key, record in records.items():
-                if digest_of(scene.group / folder / key, job.encoding.grid) != (record.size, record.digest):
+                if digest_of(Path(job.folder) / folder / key, job.encoding.grid) != (
+                    record.size,
+                    record.digest,
+                ):
                     return None
     return receipt
 
@@ -307,48 +389,10 @@ def _by_file(scene: _Staged) -> dict[str, list[tuple[BlockJob, Receipt]]]:
     return out
 
 
-# ------------------------------------------------------------------ the scheduler
-def _client() -> Any:
-    """Return the active ``dask.distributed`` client, or None."""
-    if "distributed" not in sys.modules:
-        return None
-    from distributed import default_client
-
-    try:
-        return default_client()
-    except ValueError:
-        return None
-
-
-def _wave_size() -> int:
-    client = _client()
-    threads = sum(client.nthreads().values()) if client is not None else os.cpu_count() or 1
-    return WAVE_TASKS_PER_WORKER * max(int(threads), 1)
-
-
-def _compute(tasks: Sequence[Task], take: Callable[[Any], None]) -> None:
-    """Run tasks on whatever Dask runs on, and hand each result to ``take`` as it comes."""
-    client = _client()
-    if client is not None:
-        from distributed import as_completed
-
-        futures = [client.submit(function, *args, pure=False) for function, args in tasks]
-        for future in as_completed(futures):
-            take(future.result())
-        return
-
-    class Taker(Callback):  # type: ignore[misc]
-        def _posttask(self, key: Any, result: Any, *_: Any) -> None:
-            if isinstance(result, _Done | _Failure):
-                take(result)
-
-    with Taker():
-        dask.compute(*(dask.delayed(function, pure=False)(*args) for function, args in tasks))
-
-
+# ------------------------------------------------------------------ one writer
 @contextmanager
-def _only_writer(staging: Path) -> Iterator[None]:
-    """Hold the right to write beside a store; another process that holds it is an error, never a mix."""
+def only_writer(staging: Path) -> Iterator[None]:
+    """Hold the right to write into a store; another process that holds it is an error, never a mix."""
     import fcntl
 
     staging.mkdir(parents=True, exist_ok=True)
@@ -376,131 +420,50 @@ def _commit(store: Store, scenes: Sequence[_Staged]) -> None:
         plan = scene.plan
         for array in plan.probe.arrays:
             receipts = [r.arrays[array.name] for _, r in scene.done.values() if array.name in r.arrays]
-            _write_array_documents(scene.group, plan, array, receipts)
+            write_array_documents(scene.group, plan, array, receipts)
             histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
             write_histogram(scene.folder / "histograms" / array.name, histogram)
-            rows.append(_catalog_row(plan, array))
+            rows.append(catalog_row(plan, array))
         write_json(scene.folder / "histograms" / "zarr.json", group_document())
-        write_coordinates(scene.group, plan.probe.grid)
-        write_json(scene.group / "zarr.json", group_document(scene_attributes(plan)))
+        write_scene_documents(scene.group, plan)
     if scenes:
         commit_scenes(store, {s.plan.id: s.folder for s in scenes}, rows)
     for scene in scenes:
         shutil.rmtree(scene.folder)
 
 
-def scene_attributes(plan: ScenePlan) -> dict[str, Any]:
-    """Return the attributes of a scene's group: the facts, in STAC's spelling; never a path."""
-    probe = plan.probe
-    polarizations = [a.polarization for a in probe.arrays if a.polarization]
-    attributes: dict[str, Any] = {
-        "id": plan.id,
-        **probe.acquisition.attrs(),
-        cv.GEOLOCATION: probe.geolocation,
-        **spatial_attributes(probe.grid),
-        cv.SOURCE_HASH: probe.source_hash,
-        cv.SOURCE_FILES: [f.path.name for f in probe.files],
-    }
-    if polarizations:
-        attributes[cv.SAR_POLARIZATIONS] = polarizations
-    if probe.geolocation == "rotated_affine":
-        attributes[cv.SPATIAL_TRANSFORM] = list(probe.grid.transform)
-    if probe.gcps:
-        attributes[cv.GCPS] = [list(gcp) for gcp in probe.gcps]
-        attributes[cv.GCPS_CRS] = probe.gcps_crs_wkt
-    return attributes
-
-
-def _write_array_documents(
-    group: Path, plan: ScenePlan, array: ArrayProbe, receipts: Sequence[ArrayReceipt]
-) -> None:
-    """Write the ``zarr.json`` and the manifest of an array and of its flags."""
-    grid = plan.probe.grid
-    vmin, vmax = plan.bounds[array.name]
-    flags = array.name + cv.FLAGS_SUFFIX
-    placed: dict[str, Any] = {}
-    if grid.is_georeferenced and not grid.is_rotated:
-        placed = {cv.GRID_MAPPING: cv.SPATIAL_REF, cv.COORDINATES: cv.SPATIAL_REF, **spatial_attributes(grid)}
-    nodata = array.nodata
-    about: dict[str, Any] = {
-        cv.LONG_NAME: f"{array.quantity} {array.polarization or array.name}, normalized dB",
-        cv.UNITS: "1",
-        cv.VMIN: vmin,
-        cv.VMAX: vmax,
-        cv.QUANTITY: str(array.quantity),
-        cv.REPRESENTATION: str(cv.Representation.NORMALIZED),
-        cv.SOURCE_REPRESENTATION: str(array.representation),
-        cv.REASON: array.reason,
-        cv.ANCILLARY: flags,
-        **placed,
-    }
-    if nodata is not None:
-        about[cv.SOURCE_NODATA] = nodata if np.isfinite(nodata) else str(nodata)
-    if array.polarization:
-        about[cv.SAR_POLARIZATIONS] = [array.polarization]
-    if plan.encoding.dtype == "uint16":
-        about[cv.SCALE_FACTOR] = 1 / cv.MAX_CODE
-    _write_node(group / array.name, plan, plan.encoding, about, [r.shards for r in receipts])
-    coded: dict[str, Any] = {
-        cv.LONG_NAME: f"validity of {array.name}",
-        cv.FLAG_VALUES: [int(f) for f in cv.Flag],
-        cv.FLAG_MEANINGS: FLAG_MEANINGS,
-        **placed,
-    }
-    flags_encoding = Encoding(
-        dtype="uint8", codec=cv.FLAGS_CODEC, chunk=plan.encoding.chunk, shard=plan.encoding.shard
-    )
-    _write_node(group / flags, plan, flags_encoding, coded, [r.flag_shards for r in receipts])
-
-
-def _write_node(
-    folder: Path,
-    plan: ScenePlan,
-    encoding: Encoding,
-    attributes: Mapping[str, Any],
-    records: Sequence[Mapping[str, ShardRecord]],
-) -> None:
-    manifest = {k: [r.size, r.digest, r.chunks] for part in records for k, r in part.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / cv.MANIFEST).write_text(json.dumps({"shards": dict(sorted(manifest.items()))}))
-    document = array_document(plan.probe.grid.shape, encoding, dims=("y", "x"), attributes=attributes)
-    write_json(folder / "zarr.json", document)
-
-
-def _catalog_row(plan: ScenePlan, array: ArrayProbe) -> dict[str, Any]:
-    probe, encoding = plan.probe, plan.encoding
-    vmin, vmax = plan.bounds[array.name]
-    facts = {cv.CATALOG_COLUMNS[key]: value for key, value in probe.acquisition.attrs().items()}
-    return {
-        "scene": plan.id,
-        "name": array.name,
-        "flags": array.name + cv.FLAGS_SUFFIX,
-        "polarization": array.polarization,
-        "quantity": str(array.quantity),
-        "source_representation": str(array.representation),
-        "dtype": encoding.dtype,
-        "codec": encoding.codec,
-        "height": probe.grid.height,
-        "width": probe.grid.width,
-        "chunk": encoding.chunk,
-        "shard": encoding.shard,
-        "vmin": vmin,
-        "vmax": vmax,
-        "bounds_key": bounds_key(array.name, str(array.quantity)),
-        "crs_wkt": probe.grid.crs_wkt,
-        "transform": probe.grid.transform,
-        "geolocation": probe.geolocation,
-        "source_hash": probe.source_hash,
-        **facts,
-    }
-
-
 # ------------------------------------------------------------------ the end of a run
 def _finish(store: Store) -> None:
-    """Recommend clips for groups that have none, index the new patches, and consolidate, once a run."""
+    """Give new groups their clip, index the new patches, and consolidate, once a run.
+
+    The clip is what the histograms recommend; of a classic store, whose range is a clip already, all of it.
+    """
     fresh = open_store(store.root)
-    groups = set(fresh.catalog["bounds_key"].values.tolist())
-    clips = recommend_clips(fresh, groups - set(fresh.bounds))
+    ranges = zip(*(fresh.catalog[k].values.tolist() for k in ("bounds_key", "vmin", "vmax")), strict=True)
+    new = {key: (vmin, vmax) for key, vmin, vmax in ranges if key not in fresh.bounds}
+    clips = recommend_clips(fresh, set(new))
+    for key, (vmin, vmax) in new.items():
+        if (vmin, vmax) != cv.STORED_RANGE:
+            clips[key] = replace(clips[key], clip_vmin=vmin, clip_vmax=vmax, clip_method="stored range")
     fresh = write_bounds(fresh, {**fresh.bounds, **clips})
     update_index(fresh, DEFAULT_SPEC)
     consolidate(fresh)
+
+
+def remove_scene(store: Store | str | Path, scene: str) -> Store:
+    """Take a scene out of a store, with its patches and histograms; no other scene is touched.
+
+    Raises
+    ------
+    NotInStoreError
+        There is no such scene.
+    """
+    opened = store if isinstance(store, Store) else open_store(store)
+    opened.rows(scene)  # says which scenes there are, if not this one
+    with only_writer(staging_of(opened.root)):
+        withdraw_scene(opened, scene)
+        fresh = open_store(opened.root)
+        for table in sorted(p.parent for p in (opened.root / cv.PATCHES).glob("*/zarr.json")):
+            update_index(fresh, spec_of(table))
+        consolidate(fresh)
+    return open_store(opened.root)

@@ -264,6 +264,12 @@ def update_index(store: Store, spec: IndexSpec) -> None:
     write_table(place, _table(parts, spec, lost))
 
 
+def spec_of(folder: Path) -> IndexSpec:
+    """Return how the table at ``folder`` was cut."""
+    cut = read_table(folder).attrs
+    return IndexSpec(name=folder.name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
+
+
 def _stamp(store: Store, row: int) -> tuple[str, str, str]:
     """(scene, array, what its statistics depend on) of a catalog row."""
     catalog = store.catalog

@@ -14,19 +14,21 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.blocks import ArraySource, BlockJob
+from sarzarr.blocks import ArraySource, BlockJob, Step
 from sarzarr.codecs import DEFAULT_CODECS
 from sarzarr.documents import Encoding
 from sarzarr.errors import InvalidInputError, SceneExistsError, UnsupportedRasterError
 from sarzarr.probe import ArrayProbe, probe_file
 from sarzarr.scene import SceneProbe, group_scenes
-from sarzarr.store import Store, open_store
+from sarzarr.store import Store, bounds_key, open_store
 
 MEGABYTE: Final = 1_000_000
 PROCESS_BASE: Final = 260 * MEGABYTE
 """Resident memory of a worker before it reads: Python, the imports and GDAL's bounded cache in use."""
 BLOCK_PIXELS: Final = 8192 * 2048
 """Pixels that a block of a tiled file aims at: enough to make tasks few, few enough to keep workers busy."""
+STORED: Final = "stored"
+METHODS: Final = ("percentile", "fixed", "sigma")
 BYTES_A_PIXEL: Final = 14
 """Beyond the raw pixels themselves, what a band costs: a mask, labels and their copies, at the worst."""
 
@@ -49,6 +51,23 @@ class IngestOptions:
     """A name in `sarzarr.codecs.CODECS`; the measured best for ``dtype`` if None."""
     shard: int = cv.SHARD
     """Rows and columns of a shard; 0 writes a file a chunk."""
+    bounds: str = "stored"
+    """``stored``: the whole range of the schema. ``percentile``, ``fixed`` or ``sigma`` make a classic store,
+    clipped at ingest to the bounds of each group, which new scenes of the group then share."""
+    low: float = 1.0
+    """Percentile that becomes 0 in a classic store."""
+    high: float = 99.0
+    """Percentile that becomes 1."""
+    vmin: float = -25.0
+    """dB that becomes 0, where bounds are fixed."""
+    vmax: float = 5.0
+    """dB that becomes 1."""
+    k: float = 3.0
+    """Standard deviations around the mean, for sigma."""
+    border: int = 0
+    """Pixels around nodata that are flagged as border, and are not valid."""
+    full_hash: bool = False
+    """Whether known files are recognised by every byte, not by samples."""
     replace: bool = False
     """Whether a scene that is in the store with other pixels is written anew."""
     memory: int = 1000 * MEGABYTE
@@ -59,12 +78,30 @@ class IngestOptions:
     def __post_init__(self) -> None:
         if self.dtype not in ("uint16", "float32", "float16"):
             raise InvalidInputError(f"dtype must be uint16, float32 or float16, got {self.dtype!r}.")
+        if self.bounds not in (STORED, *METHODS):
+            raise InvalidInputError(
+                f"bounds must be one of {', '.join((STORED, *METHODS))}, got {self.bounds!r}."
+            )
+        if self.border < 0:
+            raise InvalidInputError(f"border must be 0 or more pixels, got {self.border}.")
         _ = self.encoding  # refuses an unknown codec or shard here, where it was said
 
     @property
     def encoding(self) -> Encoding:
         """How pixels become bytes."""
         return Encoding(dtype=self.dtype, codec=self.codec or DEFAULT_CODECS[self.dtype], shard=self.shard)
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """Arguments of `clip_bounds_from_histogram` for a classic store."""
+        return {
+            "method": self.bounds,
+            "low_pct": self.low,
+            "high_pct": self.high,
+            "vmin": self.vmin,
+            "vmax": self.vmax,
+            "k": self.k,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +116,10 @@ class ScenePlan:
     """(vmin, vmax) in dB of each array's stored range, by name."""
     replaces: bool
     """Whether the store holds another scene of that id."""
+    border: int = 0
+    """Pixels around nodata that become border."""
+    columns: int = BLOCK_PIXELS
+    """Columns that a block may have, so that its bands fit the memory."""
 
     @property
     def id(self) -> str:
@@ -88,7 +129,8 @@ class ScenePlan:
     @property
     def fingerprint(self) -> str:
         """Names the sources and everything that decides the bytes: staged work of another is not taken up."""
-        said = [self.probe.source_hash, self.encoding, sorted(self.bounds.items())]
+        said: list[Any] = [self.probe.source_hash, self.encoding, sorted(self.bounds.items()), self.border]
+        said.append(self.columns)
         said += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
         return sha256(repr(said).encode()).hexdigest()
 
@@ -113,10 +155,24 @@ class ScenePlan:
             out.setdefault(array.path, []).append(array)
         return out
 
-    def jobs(self, folder: str) -> Iterator[BlockJob]:
-        """Yield the units of work, file by file and row by row; ``folder`` is the staged scene group."""
+    def group(self, array: ArrayProbe) -> str:
+        """Return the group that an array shares bounds with."""
+        return bounds_key(array.name, str(array.quantity))
+
+    def jobs(self, folder: str, *, step: Step = Step.WRITE, mask: str = "") -> Iterator[BlockJob]:
+        """Yield the units of work, file by file and row by row.
+
+        Parameters
+        ----------
+        folder
+            The folder that files are written into: the staged scene group.
+        step
+            What is done.
+        mask
+            Where a first pass wrote the flags, if borders are eroded.
+        """
         for arrays in self.files().values():
-            height, width = block_shape(arrays[0], self.encoding, self.probe.grid.shape)
+            height, width = self.block_shape(arrays[0])
             sources = tuple(self.source(a) for a in arrays)
             for row in range(0, self.probe.grid.height, height):
                 for col in range(0, self.probe.grid.width, width):
@@ -129,13 +185,17 @@ class ScenePlan:
                         col=col,
                         height=min(height, self.probe.grid.height - row),
                         width=min(width, self.probe.grid.width - col),
+                        shape=self.probe.grid.shape,
+                        step=step,
+                        border=self.border if step is Step.WRITE else 0,
+                        mask=mask,
                         band_rows=band_rows(arrays[0], self.encoding, height),
                     )
 
     @property
     def tasks(self) -> int:
-        """Units of work."""
-        return sum(1 for _ in self.jobs(""))
+        """Units of work, each pass over the file counted."""
+        return sum(1 for _ in self.jobs("")) * (2 if self.border else 1)
 
     @property
     def bytes_in(self) -> int:
@@ -161,7 +221,7 @@ class ScenePlan:
         """Return the projected resident peak of a worker, in bytes, with ``threads`` tasks at once."""
         worst = 0
         for arrays in self.files().values():
-            height, width = block_shape(arrays[0], self.encoding, self.probe.grid.shape)
+            height, width = self.block_shape(arrays[0])
             rows = min(band_rows(arrays[0], self.encoding, height), self.probe.grid.height)
             columns = min(width, self.probe.grid.width)
             itemsize = max(np.dtype(a.dtype).itemsize for a in arrays)
@@ -170,13 +230,22 @@ class ScenePlan:
             )
         return PROCESS_BASE + threads * worst
 
+    def block_shape(self, array: ArrayProbe) -> tuple[int, int]:
+        """Return (rows, columns) of a unit of work: whole shards; full width where the file is in strips."""
+        size = max(self.encoding.file_size, cv.SHARD)
+        width = self.probe.grid.width
+        wanted = width if array.block_shape[1] >= width else BLOCK_PIXELS // size
+        return size, max(min(math.ceil(wanted / size), self.columns // size), 1) * size
 
-def block_shape(array: ArrayProbe, encoding: Encoding, shape: tuple[int, int]) -> tuple[int, int]:
-    """Return (rows, columns) of a unit of work: whole shards, and full width where the file is in strips."""
-    size = max(encoding.file_size, cv.SHARD)
-    if array.block_shape[1] >= shape[1]:
-        return size, math.ceil(shape[1] / size) * size
-    return size, max(BLOCK_PIXELS // size // size, 1) * size
+    def fitted(self, options: IngestOptions) -> "ScenePlan":
+        """Return the plan with blocks as narrow as the memory asks for; wide strips are then read again."""
+        fit, size = self, max(self.encoding.file_size, cv.SHARD)
+        while fit.peak_memory(options.threads) > options.memory:
+            widest = max(fit.block_shape(arrays[0])[1] for arrays in fit.files().values())
+            if widest <= size:
+                break
+            fit = replace(fit, columns=max(widest // 2 // size, 1) * size)
+        return fit
 
 
 def band_rows(array: ArrayProbe, encoding: Encoding, height: int) -> int:
@@ -292,6 +361,7 @@ def plan_ingest(
             quantity=options.quantity,
             representation=options.representation,
             polarizations=options.polarizations,
+            full_hash=options.full_hash,
         )
         for path in paths
     ]
@@ -304,7 +374,7 @@ def plan_ingest(
     plans, present = [], []
     for scene in scenes:
         known = _known_hash(there, scene.id)
-        if known == scene.source_hash:
+        if known is not None and known in (scene.source_hash, _hash_like(known, scene, options)):
             present.append(scene.id)
             continue
         if known is not None and not options.replace:
@@ -312,9 +382,14 @@ def plan_ingest(
                 f"a new scene was expected, got {scene.id!r}, which {root.name} holds with other pixels. "
                 "Pass --replace to write it anew, or --id to add it under another name."
             )
-        bounds = {a.name: cv.STORED_RANGE for a in scene.arrays}
         plans.append(
-            ScenePlan(probe=scene, encoding=options.encoding, bounds=bounds, replaces=known is not None)
+            ScenePlan(
+                probe=scene,
+                encoding=options.encoding,
+                bounds=_stored_ranges(scene, there, options),
+                replaces=known is not None,
+                border=options.border,
+            ).fitted(options)
         )
     notes = [note for probe in probes for note in probe.left_out]
     plan = IngestPlan(
@@ -334,6 +409,44 @@ def _known_hash(store: Store | None, scene: str) -> str | None:
     return str(store.rows(scene)["source_hash"].values[0])
 
 
+def _hash_like(known: str, scene: SceneProbe, options: IngestOptions) -> str:
+    """Return the scene's hash of the kind that the store knows it by: sampled, or of every byte."""
+    if known.split(":")[0] == scene.source_hash.split(":")[0]:
+        return scene.source_hash
+    again = [
+        probe_file(
+            file.path,
+            quantity=options.quantity,
+            representation=options.representation,
+            polarizations=options.polarizations,
+            full_hash=not options.full_hash,
+        )
+        for file in scene.files
+    ]
+    return group_scenes(again, scene_id=scene.id)[0].source_hash
+
+
+def _stored_ranges(
+    scene: SceneProbe, store: Store | None, options: IngestOptions
+) -> dict[str, tuple[float, float]]:
+    """Return the stored range of each array: its group's if the store has one, else what is asked for.
+
+    Ranges that are still to be found from the pixels are the whole range until they are.
+    """
+    out = {}
+    for array in scene.arrays:
+        key = bounds_key(array.name, str(array.quantity))
+        entry = store.bounds.get(key) if store is not None else None
+        asked = (options.vmin, options.vmax) if options.bounds == "fixed" else cv.STORED_RANGE
+        if entry is not None and options.bounds == "fixed" and asked != (entry.vmin, entry.vmax):
+            raise InvalidInputError(
+                f"{key} is stored from {entry.vmin:g} to {entry.vmax:g} dB, got bounds {asked[0]:g} to "
+                f"{asked[1]:g}. Leave out --bounds, or make another store."
+            )
+        out[array.name] = asked if entry is None else (entry.vmin, entry.vmax)
+    return out
+
+
 def _check_memory(plan: IngestPlan) -> None:
     for scene in plan.scenes:
         peak = scene.peak_memory(plan.options.threads)
@@ -342,6 +455,7 @@ def _check_memory(plan: IngestPlan) -> None:
             raise UnsupportedRasterError(
                 f"{scene.id}: a worker within {_size(plan.options.memory)} was expected, got a projected "
                 f"{_size(peak)}: a block of {giant.path.name} is {giant.block_shape[0]} x {giant.block_shape[1]} "
-                f"pixels, {_size(giant.block_bytes)} decoded. Pass --memory {math.ceil(peak / 1e9 * 10) / 10:g}GB, "
-                "or rewrite it in tiles: gdal_translate -co TILED=YES."
+                f"pixels, {_size(giant.block_bytes)} decoded. Pass --memory {math.ceil(peak / 1e9 * 10) / 10:g}GB"
+                + (" or a smaller --shard," if plan.options.shard > cv.SHARD else ",")
+                + " or rewrite the file in tiles: gdal_translate -co TILED=YES."
             )

@@ -80,6 +80,13 @@ def swap_in(new: Path, place: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def swap_out(place: Path) -> None:
+    """Take a directory away in one step, then remove what it held."""
+    old = place.with_name(f".{place.name}.{uuid.uuid4().hex}.old")
+    place.rename(old)
+    shutil.rmtree(old)
+
+
 def read_table(folder: Path) -> xr.Dataset:
     """Read a table into memory; one that is being replaced is waited for.
 

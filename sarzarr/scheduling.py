@@ -1,0 +1,114 @@
+"""Where tasks run: the active Dask cluster, a cluster of our own on loopback, or this process.
+
+Tasks are plain functions of picklable arguments. Their results are handed over as they come.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import dask
+from dask.callbacks import Callback
+
+from sarzarr.errors import InvalidInputError
+
+Task = tuple[Callable[..., Any], tuple[Any, ...]]
+WAVE_TASKS_PER_THREAD: Final = 64
+"""Tasks that are handed to the scheduler at once, for each of its threads: bounds its graph and memory."""
+
+
+def active_client() -> Any:
+    """Return the active ``dask.distributed`` client, or None."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import default_client
+
+    try:
+        return default_client()
+    except ValueError:
+        return None
+
+
+def cpu_count() -> int:
+    """Return how many processors this process may use: affinity and cgroup quota, as Dask finds them."""
+    from dask.system import CPU_COUNT
+
+    return max(int(CPU_COUNT), 1)
+
+
+def wave_size() -> int:
+    """Return how many tasks are handed to the scheduler at once."""
+    client = active_client()
+    threads = sum(client.nthreads().values()) if client is not None else cpu_count()
+    return WAVE_TASKS_PER_THREAD * max(int(threads), 1)
+
+
+def compute(tasks: Sequence[Task], take: Callable[[Any], None]) -> None:
+    """Run tasks on whatever Dask runs on, and hand each result to ``take`` in this thread, as it comes."""
+    client = active_client()
+    if client is not None:
+        from distributed import as_completed
+
+        futures = [client.submit(function, *args, pure=False) for function, args in tasks]
+        for future in as_completed(futures):
+            take(future.result())
+            future.release()
+        return
+
+    class Taker(Callback):  # type: ignore[misc]
+        def _posttask(self, key: Any, result: Any, *_: Any) -> None:
+            take(result)
+
+    with Taker():
+        dask.compute(*(dask.delayed(function, pure=False)(*args) for function, args in tasks))
+
+
+@contextmanager
+def cluster(*, scheduler: str | None = None, workers: int = 0, memory: int | None = None) -> Iterator[None]:
+    """Connect to a cluster, start one of our own, or do nothing: what is computed inside runs there.
+
+    Parameters
+    ----------
+    scheduler
+        Address of a running scheduler: ``tcp://...`` or ``tls://...``.
+    workers
+        Processes to start on this machine, one thread each, listening on loopback only.
+    memory
+        Bytes that each of them may use.
+
+    Raises
+    ------
+    InvalidInputError
+        Both are asked for, or nothing answers at the address.
+    """
+    if scheduler and workers:
+        raise InvalidInputError(
+            f"a scheduler or a number of workers was expected, got {scheduler!r} and {workers}. Leave one out."
+        )
+    if not scheduler and not workers:
+        yield
+        return
+    from distributed import Client, LocalCluster
+
+    if scheduler:
+        try:
+            client = Client(scheduler, timeout="10s")
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(
+                f"a Dask scheduler was expected at {scheduler!r}, got {error}. Start one with `dask scheduler`."
+            ) from error
+        with client:
+            yield
+        return
+    with (
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            memory_limit=memory or "auto",
+        ) as own,
+        Client(own),
+    ):
+        yield
