@@ -143,8 +143,29 @@ def _transformer(crs_wkt: str) -> Any:
 
 
 def _degrees(crs_wkt: str, x: Array, y: Array) -> tuple[Array, Array]:
-    lon, lat = _transformer(crs_wkt).transform(x, y)
+    """Return (lon, lat) of positions in a CRS, infinite where the CRS does not reach.
+
+    Far beyond its zone a projection may give any position instead: what does not lead back is none. A few
+    positions tell whether to look at all of them.
+    """
+    transformer = _transformer(crs_wkt)
+    lon, lat = transformer.transform(x, y)
+    ends = tuple(np.unique([0, n // 2, n - 1]) for n in x.shape)
+    some = np.ix_(*ends)
+    if not _leads_back(transformer, x[some], y[some], lon[some], lat[some]).all():
+        lost = ~_leads_back(transformer, x, y, lon, lat)
+        lon, lat = (np.where(lost, np.inf, v) for v in (lon, lat))
     return lon, lat
+
+
+def _leads_back(transformer: Any, x: Array, y: Array, lon: Array, lat: Array) -> Array:
+    again = transformer.transform(lon, lat, direction="INVERSE")
+    with np.errstate(invalid="ignore", over="ignore"):
+        off = np.hypot(again[0] - x, again[1] - y)
+        if transformer.source_crs.is_geographic:  # a longitude may come back a turn away
+            off = np.hypot(_wrapped(again[0] - x), again[1] - y)
+        near: Array = (off <= 1e-5 * (1 + np.hypot(x, y))) & (np.abs(lat) <= 90)
+    return near
 
 
 def _from_gcps(placement: Placement, rows: Array, cols: Array) -> tuple[Array, Array, float]:

@@ -123,7 +123,7 @@ class Extents:
     def is_placed(self) -> Array:
         """Whether each has a place that a box can tell: finite, and not about a pole."""
         with np.errstate(invalid="ignore"):
-            return (self.north <= 90) & (self.south >= -90) & (self.east - self.west < 180)
+            return (self.north < 90) & (self.south > -90) & (self.east - self.west < 180)
 
     def grown(self, metres: float) -> Self:
         """Return the extents with a margin all round."""

@@ -4,7 +4,7 @@ This is the check of a split, and knows nothing of how it was made: extents are 
 degrees, and the pairs that remain are compared as quadrilaterals of great circles.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Final
@@ -31,19 +31,10 @@ class Cells:
     """Of each; without a margin."""
     codes: Array
     """(n,) uint8 memberships; those held back take no part."""
-    corners: Array
-    """(n, 4, 2) float64: (longitude, latitude) of the corners, in order around the cell."""
+    corners: Callable[[Array], Array]
+    """Gives, for the numbers (m,) of some cells, (m, 4, 2) float64: (longitude, latitude) around each."""
     tolerance: Array
-    """(n,) float64: metres by which a cell may reach into another."""
-
-    def __getitem__(self, rows: Array) -> "Cells":
-        """Return the cells at ``rows``."""
-        return Cells(
-            extents=self.extents[rows],
-            codes=self.codes[rows],
-            corners=self.corners[rows],
-            tolerance=self.tolerance[rows],
-        )
+    """(n,) float32: metres by which a cell may reach into another; negative where it must stay away."""
 
 
 def shared_ground(cells: Cells) -> Array:
@@ -80,9 +71,8 @@ def touching(extents: Extents, fewer: Array, more: Array) -> Iterator[Array]:
     for a in np.unique(level[fewer]):
         for b in np.unique(level[more]):
             size = min(int(a), int(b))
-            left, right = (
-                _Buckets.of(extents, rows[level[rows] == own], size) for rows, own in ((fewer, a), (more, b))
-            )
+            left = _Buckets.of(extents, fewer[level[fewer] == a], size)
+            right = _Buckets.of(extents, more[level[more] == b], size, among=left.key)
             yield from left.pairs_with(right, extents)
 
 
@@ -91,7 +81,8 @@ def _level(extents: Extents) -> Array:
     span = np.maximum(extents.north - extents.south, extents.east - extents.west)
     with np.errstate(divide="ignore", invalid="ignore"):
         level = np.floor(np.log2(360 / span))
-    return np.clip(np.nan_to_num(level, nan=0, posinf=LEVELS), 0, LEVELS).astype(np.int64)
+    clipped: Array = np.clip(np.nan_to_num(level, nan=0, posinf=LEVELS), 0, LEVELS).astype(np.int64)
+    return clipped
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,14 +93,19 @@ class _Buckets:
     row: Array
 
     @classmethod
-    def of(cls, extents: Extents, rows: Array, level: int) -> "_Buckets":
+    def of(cls, extents: Extents, rows: Array, level: int, among: Array | None = None) -> "_Buckets":
+        """Return the buckets that extents touch; of them only those ``among`` others, where given."""
         e, size, around = extents[rows], 360 / 2**level, 2**level
         south, north = (np.floor((v + 90) / size).astype(np.int64) for v in (e.south, e.north))
         west, east = (np.floor(v / size).astype(np.int64) for v in (e.west, e.east))
         keys, owners = [], []
         for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):
             there = np.flatnonzero((south + down <= north) & (west + across <= east))
-            keys.append((south[there] + down) * around + (west[there] + across) % around)
+            key = (south[there] + down) * around + (west[there] + across) % around
+            if among is not None:
+                met = np.searchsorted(among, key, "right") > np.searchsorted(among, key, "left")
+                key, there = key[met], there[met]
+            keys.append(key)
             owners.append(rows[there])
         key, row = np.concatenate(keys), np.concatenate(owners)
         order = np.argsort(key, kind="stable")
@@ -145,7 +141,7 @@ def _overlap(extents: Extents, one: Array, two: Array) -> Array:
 # ------------------------------------------------------------------ quadrilaterals
 def _truly(cells: Cells, pairs: Array) -> Array:
     """Return the pairs that no great circle along an edge keeps apart."""
-    one, two = (_on_sphere(cells.corners[pairs[:, i]]) for i in (0, 1))
+    one, two = (_on_sphere(cells.corners(pairs[:, i])) for i in (0, 1))
     allowed = np.minimum(*(cells.tolerance[pairs[:, i]] for i in (0, 1))) / EARTH_RADIUS
     apart = np.maximum(_gap(one, two), _gap(two, one)) >= -allowed
     kept: Array = pairs[~apart]

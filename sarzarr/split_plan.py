@@ -293,25 +293,37 @@ def _world_leaks(
     if len({int(c) for s in located for c in np.unique(s.codes)} - {0}) < 2:
         return []
     prints = [grounds.footprint(by_id[s.scene]) for s in located]
-    kept = [np.flatnonzero(s.codes.reshape(-1)) for s in located]
+    kept = [np.flatnonzero(s.codes) for s in located]
+    owner = np.repeat(np.arange(len(located)), [len(k) for k in kept])
+    numbers = np.concatenate(kept)
+
+    def corners(rows: Array) -> Array:
+        out = np.empty((len(rows), 4, 2))
+        for scene in np.unique(owner[rows]):
+            mine = owner[rows] == scene
+            out[mine] = _corners(prints[scene], numbers[rows[mine]])
+        return out
+
     cells = Cells(
-        extents=_joined([f.extents.grown(f.doubt)[k] for f, k in zip(prints, kept, strict=True)]),
+        extents=_joined([f.extents[k].grown(f.doubt) for f, k in zip(prints, kept, strict=True)]),
         codes=np.concatenate([s.codes.reshape(-1)[k] for s, k in zip(located, kept, strict=True)]),
-        corners=np.concatenate([_corners(f)[k] for f, k in zip(prints, kept, strict=True)]),
+        corners=corners,
         tolerance=np.concatenate(
-            [np.full(len(k), -f.doubt or TOUCH * f.pixel) for f, k in zip(prints, kept, strict=True)]
+            [
+                np.full(len(k), -f.doubt or TOUCH * f.pixel, np.float32)
+                for f, k in zip(prints, kept, strict=True)
+            ]
         ),
     )
     pairs = shared_ground(cells)
     if not len(pairs):
         return []
-    owner = np.repeat(np.arange(len(located)), [len(k) for k in kept])
     one, other = owner[pairs[0]]
     return [(located[one].scene, located[other].scene, len(np.unique(pairs)))]
 
 
-def _corners(footprint: Footprint) -> Array:
-    """Return (cells, 4, 2): (longitude, latitude) of each cell's corners, in order around it."""
-    both = np.stack([footprint.lon, footprint.lat], axis=-1)
-    around = (both[:-1, :-1], both[:-1, 1:], both[1:, 1:], both[1:, :-1])
-    return np.stack(around, axis=2).reshape(-1, 4, 2)
+def _corners(footprint: Footprint, cells: Array) -> Array:
+    """Return (n, 4, 2): (longitude, latitude) of the corners of cells, in order around each."""
+    row, col = np.divmod(cells, footprint.lon.shape[1] - 1)
+    around = [(row + down, col + across) for down, across in ((0, 0), (0, 1), (1, 1), (1, 0))]
+    return np.stack([np.stack([footprint.lon[at], footprint.lat[at]], axis=-1) for at in around], axis=1)
