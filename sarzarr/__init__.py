@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sarzarr.bounds import ClipBounds, Histogram, clip_bounds_from_histogram, compute_clip_bounds
     from sarzarr.clips import recommend_clips, set_clip
     from sarzarr.grid import Grid
-    from sarzarr.ingestion import Progress, ingest
+    from sarzarr.ingestion import Progress, ingest, remove_scene
     from sarzarr.legacy import extract_patches, inverse_preprocess, preprocess_sar_complete
     from sarzarr.patches import index_patches
     from sarzarr.plan import IngestOptions, IngestPlan, plan_ingest
@@ -64,6 +64,7 @@ _HOME = {
     "preprocess_sar_complete": "legacy",
     "probe_file": "probe",
     "recommend_clips": "clips",
+    "remove_scene": "ingestion",
     "restretch": "radiometry",
     "scene_statistics": "statistics",
     "set_clip": "clips",
@@ -104,6 +105,7 @@ __all__ = [
     "preprocess_sar_complete",
     "probe_file",
     "recommend_clips",
+    "remove_scene",
     "restretch",
     "scene_statistics",
     "set_clip",

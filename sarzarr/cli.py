@@ -41,6 +41,22 @@ class Method(StrEnum):
     sigma = "sigma"
 
 
+class Range(StrEnum):
+    """What is stored."""
+
+    stored = "stored"
+    percentile = "percentile"
+    fixed = "fixed"
+    sigma = "sigma"
+
+
+class Hash(StrEnum):
+    """What a file is recognised by."""
+
+    sampled = "sampled"
+    full = "full"
+
+
 class Dtype(StrEnum):
     """What pixels are stored as."""
 
@@ -124,42 +140,92 @@ def ingest(
     scene_id: Annotated[
         str | None, typer.Option("--id", help="The id of the one scene the files make.")
     ] = None,
+    bounds: Annotated[
+        Range,
+        typer.Option(help="stored: keep everything. The others make a classic store, clipped at ingest."),
+    ] = Range.stored,
+    low: Annotated[float, typer.Option(help="Percentile that becomes 0, for --bounds percentile.")] = 1.0,
+    high: Annotated[float, typer.Option(help="Percentile that becomes 1.")] = 99.0,
+    vmin: Annotated[float, typer.Option(help="dB that becomes 0, for --bounds fixed.")] = -25.0,
+    vmax: Annotated[float, typer.Option(help="dB that becomes 1.")] = 5.0,
+    k: Annotated[float, typer.Option(help="Standard deviations around the mean, for --bounds sigma.")] = 3.0,
+    border: Annotated[int, typer.Option(help="Pixels around nodata to flag as border.")] = 0,
     dtype: Annotated[Dtype, typer.Option(help="What pixels are stored as.")] = Dtype.uint16,
     codec: Annotated[
         str | None, typer.Option(help="none, blosc-lz4 or zstd; the best for the dtype if left out.")
     ] = None,
-    shard: Annotated[int, typer.Option(help="Rows and columns of a shard; 0 writes a file a chunk.")] = 2048,
+    shard: Annotated[int, typer.Option(help="Rows and columns of a shard.")] = 2048,
+    no_shards: Annotated[
+        bool, typer.Option("--no-shards", help="A file a chunk, for GDAL before 3.13.")
+    ] = False,
+    scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler: tcp://host:8786.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes on this machine; 0: threads; as the work is worth if left out."),
+    ] = None,
     memory: Annotated[str, typer.Option(help="What a worker process may use.")] = "1GB",
     replace: Annotated[
         bool, typer.Option("--replace", help="Write scenes anew that are there with other pixels.")
     ] = False,
+    hash_: Annotated[
+        Hash, typer.Option("--hash", help="What a known file is recognised by: samples of it, or every byte.")
+    ] = Hash.sampled,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")] = False,
 ) -> None:
     """Read GeoTIFFs, normalise them, and write them into one store of 256x256 chunks."""
     from sarzarr.ingestion import ingest as run
     from sarzarr.plan import IngestOptions, plan_ingest
+    from sarzarr.scheduling import cluster, worth_workers
 
     options = IngestOptions(
         quantity=quantity,
         representation=representation,
         polarizations=tuple(p.strip() for p in polarizations.split(",")) if polarizations else None,
         scene_id=scene_id,
+        bounds=str(bounds),
+        low=low,
+        high=high,
+        vmin=vmin,
+        vmax=vmax,
+        k=k,
+        border=border,
         dtype=str(dtype),
         codec=codec,
-        shard=shard,
+        shard=0 if no_shards else shard,
         memory=parse_bytes(memory),
         replace=replace,
+        full_hash=hash_ is Hash.full,
     )
     plan = plan_ingest(scenes, store, options=options)
     if not quiet or dry_run:
         typer.echo(str(plan))
     if dry_run:
         return
-    with _progress(quiet=quiet) as report:
+    if workers is None:
+        workers = 0 if scheduler else worth_workers(plan.bytes_in)
+    with (
+        cluster(scheduler=scheduler, workers=workers, memory=options.memory),
+        _progress(quiet=quiet) as report,
+    ):
         made = run(plan, progress=report)
     if not quiet:
         typer.echo(summary(made))
+
+
+@app.command()
+def remove(
+    store: StoreArgument,
+    scenes: Annotated[list[str], typer.Argument(help="Scene ids.", show_default=False)],
+) -> None:
+    """Take scenes out of a store; no other scene is touched."""
+    from sarzarr.ingestion import remove_scene
+    from sarzarr.store import open_store
+
+    opened = open_store(store)
+    for scene in scenes:
+        opened = remove_scene(opened, scene)
+    typer.echo(summary(opened))
 
 
 @app.command()

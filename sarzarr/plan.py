@@ -305,6 +305,8 @@ class IngestPlan:
                 f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in s.probe.arrays
             ]
         lines += [f"  note: {note}" for note in self.notes]
+        if self.options.bounds in ("percentile", "sigma"):
+            lines.append("  classic store: one more pass first, to find the bounds that it is clipped to")
         shards = f"shards of {encoding.shard}" if encoding.shard else "no shards"
         lines.append(
             f"  stored as {encoding.dtype}, codec {encoding.codec}, chunks of {encoding.chunk}, {shards}"

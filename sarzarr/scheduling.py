@@ -18,6 +18,15 @@ WAVE_TASKS_PER_THREAD: Final = 64
 """Tasks that are handed to the scheduler at once, for each of its threads: bounds its graph and memory."""
 
 
+PROCESS_WORTH: Final = 2_000_000_000
+"""Source bytes from which worker processes pay on one machine: they take seconds to start."""
+
+
+def worth_workers(bytes_in: int) -> int:
+    """Return how many worker processes the work is worth on this machine; 0: threads of this one do it."""
+    return cpu_count() if bytes_in >= PROCESS_WORTH and cpu_count() > 1 else 0
+
+
 def active_client() -> Any:
     """Return the active ``dask.distributed`` client, or None."""
     if "distributed" not in sys.modules:
