@@ -5,6 +5,7 @@ of patches that still fits a core's cache. A `Filler` belongs to one thread; wha
 (`Patches`) holds nothing open, pickles, and may be used by any number of them.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any, Final, Self
 import numpy as np
 from crc32c import crc32c
 
-from sarzarr.augment import apply
+from sarzarr.augment import copy_turned
 from sarzarr.chunks import ChunkTable
 from sarzarr.codecs import CRC_BYTES, Codec, get_codec
 from sarzarr.errors import CorruptStoreError
@@ -134,11 +135,11 @@ class Filler:
             for first in range(0, slots.size, GROUP):
                 some = slots[first : first + GROUP]
                 stored = self.load(kind, chunks[first : first + GROUP])
-                self._place(kind, stored, some, out, operations)
+                self._deliver(kind, stored, some, out, operations)
         else:
             stored = self._windows(kind, address, slots)
             for first in range(0, slots.size, GROUP):
-                self._place(
+                self._deliver(
                     kind, stored[first : first + GROUP], slots[first : first + GROUP], out, operations
                 )
 
@@ -160,20 +161,27 @@ class Filler:
         numbers: Array = table.first_chunk[array] + (plane * grid[:, 1] + row) * grid[:, 2] + col
         return numbers
 
-    def _place(self, kind: Kind, stored: Array, slots: Array, out: Array, operations: Array | None) -> None:
-        """Stretch and turn ``stored`` (k, size, size) into the slots of ``out``."""
-        if operations is None and slots[-1] - slots[0] + 1 == slots.size:
+    def _deliver(self, kind: Kind, stored: Array, slots: Array, out: Array, operations: Array | None) -> None:
+        """Turn and stretch ``stored`` (k, size, size) into the slots of ``out``."""
+        if operations is not None:
+            stored = self._turned(kind, stored, operations[slots])
+        if slots[-1] - slots[0] + 1 == slots.size:
             self._stretch(kind, stored, out[slots[0] : slots[-1] + 1])
             return
-        turns = [0] * slots.size if operations is None else operations[slots].tolist()
-        for image, slot, turn in zip(stored, slots.tolist(), turns, strict=True):
-            self._stretch(kind, apply(turn, image), out[slot])
+        for image, slot in zip(stored, slots.tolist(), strict=True):
+            self._stretch(kind, image, out[slot])
+
+    def _turned(self, kind: Kind, stored: Array, operations: Array) -> Array:
+        turned = self._scratch("turned", stored.shape, kind.dtype)
+        for image, place, operation in zip(stored, turned, operations.tolist(), strict=True):
+            copy_turned(image, operation, place, self._scratch)
+        return turned
 
     def _stretch(self, kind: Kind, stored: Array, out: Array) -> None:
         if kind.stretch is None:
             np.copyto(out, stored)
         else:
-            kind.stretch(stored, out, self._scratch("stretch", stored.shape, kind.dtype))
+            kind.stretch(stored, out, self._scratch("stretch", (stored.size,), np.dtype(np.float32)))
 
     # -------------------------------------------------------------- windows over several chunks
     def _windows(self, kind: Kind, address: Address, slots: Array) -> Array:
@@ -294,16 +302,16 @@ class Filler:
         view = raw.data
         run: list[memoryview] = []
         file, at, upto, chunk = -1, 0, 0, -1
-        for i in sorted(range(len(files)), key=lambda i: (files[i], offsets[i])):
+        for next_file, offset, i in sorted(zip(files, offsets, range(len(files)), strict=True)):
             if not sizes[i]:
                 continue
             cell = view[places[i] : places[i] + sizes[i]]
-            if files[i] == file and offsets[i] == upto:
+            if next_file == file and offset == upto:
                 run.append(cell)
             else:
                 self._read_run(file, at, run, chunk)
-                run, file, at, chunk = [cell], files[i], offsets[i], int(chunks[i])
-            upto = offsets[i] + sizes[i]
+                run, file, at, chunk = [cell], next_file, offset, int(chunks[i])
+            upto = offset + sizes[i]
         self._read_run(file, at, run, chunk)
 
     def _read_run(self, file: int, offset: int, run: list[memoryview], chunk: int) -> None:
@@ -335,13 +343,14 @@ class Filler:
         self._open[file] = handle  # last: the one used least recently is first
         return handle
 
-    def _scratch(self, name: str, shape: Sequence[int], dtype: str) -> Array:
+    def _scratch(self, name: str, shape: Sequence[int], dtype: Any) -> Array:
         """Return memory of this thread, kept between calls under ``name``."""
-        wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        wanted = math.prod(shape) * np.dtype(dtype).itemsize
         kept = self._memory.get(name)
         if kept is None or kept.size < wanted:
             kept = self._memory[name] = np.empty(wanted, np.uint8)
-        return kept[:wanted].view(dtype).reshape(shape)
+        out: Array = kept[:wanted].view(dtype).reshape(shape)
+        return out
 
 
 def _rest(run: Sequence[memoryview], done: int) -> memoryview:

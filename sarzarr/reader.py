@@ -1,37 +1,30 @@
-"""`PatchReader`: a store's patches as NumPy batches, in an order that is a function of ``(seed, epoch)``.
+"""`PatchReader`: a store's patches as NumPy batches, in an order that is a function of ``(seed, epoch)``."""
 
-Batches are filled by a few threads, one task a batch, ahead of whoever takes them. What is delivered
-belongs to its user: memory is used again only when nothing looks into it any more.
-"""
-
-import os
-import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from threading import local
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.augment import apply, check_kind, draw, inverse
+from sarzarr.augment import check_kind, draw
 from sarzarr.bounds import ClipBounds
 from sarzarr.chunks import read_table
-from sarzarr.engine import Address, Filler, Source
+from sarzarr.crew import MAX_THREADS, BatchMemory, Crew, Recipe, available_cores
+from sarzarr.engine import Source
 from sarzarr.errors import InvalidInputError, MixedBoundsError
-from sarzarr.order import WINDOW_SHARDS, Deal, Indices, shuffled, shuffled_in_window
-from sarzarr.selection import Query, layouts, select
+from sarzarr.order import WINDOW_SHARDS, Deal, Indices, drawn, shuffled, shuffled_in_window
+from sarzarr.patches import IndexSpec, index_patches, spec_of
+from sarzarr.selection import Query, describe, layouts, select, weights_of
 from sarzarr.store import Store, open_store
 from sarzarr.stretch import Stretch
 
 Array = np.ndarray[Any, Any]
-MAX_THREADS: Final = 4
-"""Threads that fill batches, unless told otherwise: more hand each other the GIL more often than they work."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +37,16 @@ class ReadOptions:
     """Ids of scenes; all if left out."""
     polarizations: Sequence[str] | None = None
     """Polarizations or names of arrays. Several become channels, of the scenes that have them all."""
-    index: str = cv.DEFAULT_INDEX
-    """The patch index."""
+    index: str | None = None
+    """The patch index; ``default`` unless the cut is given below."""
+    patch_size: int | None = None
+    """Rows and columns of a patch. A cut that no index of the store has is indexed first, and kept there."""
+    stride: int | None = None
+    """Pixels from one patch to the next; ``patch_size`` if left out."""
+    edge: Literal["drop", "shift", "pad"] | None = None
+    """What happens to the remainders at right and bottom; see `sarzarr.index_patches`."""
     min_valid: float | None = None
-    """Least share of valid pixels: 1, or with ``flags`` anything above 0, unless given."""
+    """Least share of valid pixels: 1, or with flags anything above 0, unless given."""
     min_unsaturated: float = 0.9
     """Least share of the valid pixels strictly inside 1 % and 99 % of the recommended clip."""
     clip: tuple[float, float] | None = None
@@ -55,13 +54,18 @@ class ReadOptions:
     dtype: Literal["float32", "uint16"] = "float32"
     """``float32`` in [0, 1], or the ``uint16`` codes as stored."""
     flags: bool = False
-    """Deliver the flags too."""
+    """Deliver the flags too: a batch is (images, flags)."""
+    with_meta: bool = False
+    """Deliver where each patch is from: a batch is a dict, see `PatchReader`."""
     batch_size: int = 8
     """Patches of a batch."""
     shuffle: bool | Literal["window"] = False
-    """True: any patch anywhere in the epoch. ``window``: a few shards at a time. False: in the table's order."""
+    """True: any patch anywhere in the epoch. ``window``: a few shards at a time. False: the table's order."""
     window: int = WINDOW_SHARDS
     """Shards that ``shuffle="window"`` mixes."""
+    weights: Mapping[str, float] | str | None = None
+    """How often patches are drawn: a weight a scene (1 where not named), or a column of the catalog. A
+    column of numbers is the weight; of a column of words, each word counts alike. Draws repeat patches."""
     augment: Literal["d4", "flips", "azimuth"] | None = None
     """Flips and quarter turns, drawn anew each epoch."""
     drop_last: bool = False
@@ -75,9 +79,10 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         check_kind(self.augment)
-        for name, least in (("batch_size", 1), ("window", 1), ("read_ahead", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InvalidInputError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        for name, least in (("batch_size", 1), ("window", 1), ("read_ahead", 0), ("seed", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InvalidInputError(f"{name} must be at least {least}, got {value}.")
         if self.shuffle not in (True, False, "window"):
             raise InvalidInputError(f"shuffle must be True, False or 'window', got {self.shuffle!r}.")
         if self.dtype not in ("float32", "uint16"):
@@ -85,12 +90,25 @@ class ReadOptions:
         if self.clip is not None:
             object.__setattr__(self, "clip", tuple(ClipBounds(*self.clip)))
 
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "ReadOptions":
+        """Return the options with these names; `InvalidInputError` names the ones there are."""
+        known = [f.name for f in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise InvalidInputError(f"options must be among {', '.join(known)}, got {name!r}.")
+        return cls(**options)
+
     @property
-    def query(self) -> Query:
-        """Which patches these options ask for."""
-        default = 0.0 if self.flags else 1.0
+    def delivers_flags(self) -> bool:
+        """Whether a user can tell which pixels are not valid."""
+        return self.flags or self.with_meta
+
+    def query(self, index: str) -> Query:
+        """Return which patches of an index these options ask for."""
+        default = 0.0 if self.delivers_flags else 1.0
         return Query(
-            index=self.index,
+            index=index,
             split=self.split,
             scenes=self.scenes,
             polarizations=self.polarizations,
@@ -115,7 +133,7 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Whose part of an epoch is read: every batch of ``rank``, of which ``worker`` makes each ``workers``-th."""
+    """Whose part of an epoch is read: every batch of a rank, of which a worker makes each ``workers``-th."""
 
     rank: int = 0
     """This process among those that train together."""
@@ -128,12 +146,19 @@ class Share:
     skip: int = 0
     """Batches of this share to leave out at its beginning."""
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.rank < self.ranks and 0 <= self.worker < self.workers and self.skip >= 0):
+            raise InvalidInputError(f"rank and worker must be below their numbers, got {self}.")
+
 
 class PatchReader:
     """Iterate over a store's patches: ``(N, C, size, size)`` float32 in [0, 1], one array a batch.
 
-    Each iteration is the next epoch. With ``flags`` a batch is ``(images, flags)``; pixels that are not
-    valid are 0. Nothing is open between iterations: a reader pickles, and may be forked.
+    Each iteration is the next epoch. Pixels that are not valid are 0. With ``flags`` a batch is
+    ``(images, flags)``; with ``with_meta`` it is a dict of ``image``, ``flags``, ``turn`` (the operation of
+    `sarzarr.augment`, 0 for none), ``scene``, ``array``, ``row``, ``col``, ``id``, ``crs`` (WKT),
+    ``transform`` (of the patch before it was turned, in affine order) and the catalog's acquisition columns.
+    Nothing is open between iterations: a reader pickles, and may be forked.
 
     Parameters
     ----------
@@ -145,25 +170,42 @@ class PatchReader:
     Raises
     ------
     CorruptStoreError
-        A shard is absent, short or fails its checksum; on opening for an index, else when its chunk is read.
+        On opening: a shard is absent or short, or its index fails its checksum. While reading: a chunk
+        does; no batch holds such a patch.
     """
 
     def __init__(self, store: Store | str | Path, **options: Any) -> None:
+        self.options = ReadOptions.of(options)
         self.store = store if isinstance(store, Store) else open_store(store)
-        self.options = _options(options)
-        self.selection = select(self.store, self.options.query)
-        rows = self.selection.catalog_row
-        images = layouts(self.store, rows)
-        if self.options.dtype == "uint16" and any(x.dtype != "uint16" for x in images):
-            raise InvalidInputError("dtype 'uint16' needs arrays of codes, got others. Leave out dtype=.")
-        self.source = Source(
-            table=read_table(self.store.root, images), stretches=self._stretches(), size=self.selection.size
-        )
-        self.flags: Source | None = None
-        if self.options.flags or self._is_dark_lit():
-            table = read_table(self.store.root, layouts(self.store, rows, flags=True))
-            self.flags = Source(table=table, stretches=(None,) * len(rows), size=self.selection.size)
+        self.index = _index_of(self.store, self.options)
+        self.selection = select(self.store, self.options.query(self.index))
+        self.recipe = self._recipe()
         self._next = Position()
+        self._taken = 0
+        self._now: Position | None = None
+        self._memory: BatchMemory | None = None
+
+    def _recipe(self) -> Recipe:
+        chosen, options = self.selection, self.options
+        images = layouts(self.store, chosen.catalog_row)
+        if options.dtype == "uint16" and any(x.dtype != "uint16" for x in images):
+            raise InvalidInputError("dtype 'uint16' needs arrays of codes, got others. Leave out dtype=.")
+        root, size, laws = self.store.root, chosen.size, self._stretches()
+        # Where a stored 0 is delivered above 0, only flags tell what is not valid.
+        is_lit = any(law is not None and law.dark > 0 for law in laws) and not self._is_all_valid
+        flags = None
+        if options.delivers_flags or is_lit:
+            table = read_table(root, layouts(self.store, chosen.catalog_row, flags=True))
+            flags = Source(table=table, stretches=(None,) * len(laws), size=size)
+        return Recipe(
+            images=Source(table=read_table(root, images), stretches=laws, size=size),
+            array=chosen.array,
+            row=chosen.row,
+            col=chosen.col,
+            dtype=options.dtype,
+            flags=flags,
+            masks=is_lit,
+        )
 
     # -------------------------------------------------------------- what is delivered
     @property
@@ -177,19 +219,22 @@ class PatchReader:
         """
         pairs = set(self._clips())
         if len(pairs) != 1:
-            keys = self.store.catalog["bounds_key"].values[self.selection.catalog_row]
+            keys = self.store.catalog["bounds_key"].values[self.selection.catalog_row].tolist()
             raise MixedBoundsError(
-                f"one clip for the selection was expected, got {len(pairs)} in {', '.join(sorted(set(keys)))}. "
-                "Select one group with polarizations= or scenes=, or pass clip=."
+                f"one clip for the selection was expected, got {len(pairs)} in "
+                f"{', '.join(sorted(set(keys)))}. Select one group with polarizations= or scenes=, or pass clip=."
             )
         vmin, vmax = pairs.pop()
         return {"vmin": vmin, "vmax": vmax}
 
+    @property
+    def _is_all_valid(self) -> bool:
+        return self.options.query(self.index).min_valid >= 1
+
     def _stored(self) -> list[tuple[float, float]]:
         catalog, rows = self.store.catalog, self.selection.catalog_row
-        return list(
-            zip(catalog["vmin"].values[rows].tolist(), catalog["vmax"].values[rows].tolist(), strict=True)
-        )
+        vmin, vmax = (catalog[k].values[rows].tolist() for k in ("vmin", "vmax"))
+        return list(zip(vmin, vmax, strict=True))
 
     def _clips(self) -> list[tuple[float, float]]:
         """Return the pair that each array is delivered with."""
@@ -206,14 +251,9 @@ class PatchReader:
         if self.options.dtype == "uint16":
             return (None,) * len(rows)
         dtypes = self.store.catalog["dtype"].values[rows].tolist()
-        laws = zip(dtypes, self._stored(), self._clips(), strict=True)
-        known: dict[Any, Stretch] = {}
-        return tuple(known.setdefault(law, Stretch.between(*law)) for law in laws)
-
-    def _is_dark_lit(self) -> bool:
-        """Return whether a stored 0 is delivered above 0, so that only flags tell what is not valid."""
-        lit = any(s is not None and s.dark > 0 for s in self.source.stretches)
-        return lit and self.options.query.min_valid < 1
+        laws = list(zip(dtypes, self._stored(), self._clips(), strict=True))
+        made = {law: Stretch.between(*law) for law in set(laws)}
+        return tuple(made[law] for law in laws)
 
     # -------------------------------------------------------------- the epoch
     @property
@@ -223,7 +263,7 @@ class PatchReader:
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration deliver ``epoch``, from its beginning."""
-        self._next = Position(epoch=epoch)
+        self._next, self._now = Position(epoch=epoch), None
 
     def deal(self, start: int = 0, ranks: int = 1) -> Deal:
         """Return how an epoch becomes batches, from ``start`` patches on, for so many ranks."""
@@ -238,175 +278,134 @@ class PatchReader:
     def order(self, epoch: int) -> Indices:
         """Return the patches of the selection in the order of an epoch."""
         o, n = self.options, len(self.selection)
+        patches: Indices = np.arange(n)
+        if self._weights is not None:
+            patches = drawn(self._weights, seed=o.seed, epoch=epoch)
         if o.shuffle == "window":
-            return shuffled_in_window(self._shards, seed=o.seed, epoch=epoch, window=o.window)
-        return shuffled(n, seed=o.seed, epoch=epoch) if o.shuffle else np.arange(n)
+            shards = self._shards[patches]
+            return patches[shuffled_in_window(shards, seed=o.seed, epoch=epoch, window=o.window)]
+        return patches[shuffled(n, seed=o.seed, epoch=epoch)] if o.shuffle else patches
+
+    def turns(self, epoch: int) -> Array | None:
+        """Return the operation of each place in the order of an epoch; None without augmentation."""
+        o = self.options
+        return None if o.augment is None else draw(o.augment, len(self.selection), seed=o.seed, epoch=epoch)
+
+    @cached_property
+    def _weights(self) -> Array | None:
+        if self.options.weights is None:
+            return None
+        return weights_of(self.store, self.selection, self.options.weights)
 
     @cached_property
     def _shards(self) -> Indices:
         """The number of the file that each patch begins in."""
-        s, t = self.selection, self.source.table
-        array = s.array[:, 0].astype(np.int64)
-        row, col = s.row // t.chunk[array, 1], s.col // t.chunk[array, 2]
-        chunk = t.first_chunk[array] + row * t.grid[array, 2] + col
-        file: Indices = t.entries["file"][chunk].astype(np.int64)
+        chosen, table = self.selection, self.recipe.images.table
+        array = chosen.array[:, 0].astype(np.int64)
+        row, col = chosen.row // table.chunk[array, 1], chosen.col // table.chunk[array, 2]
+        chunk = table.first_chunk[array] + row * table.grid[array, 2] + col
+        file: Indices = table.entries["file"][chunk].astype(np.int64)
         return file
 
     def __iter__(self) -> Iterator[Any]:
         begin, self._next = self._next, Position(epoch=self._next.epoch + 1)
-        return self.batches(begin)
+        self._now, self._taken = begin, 0
+        for batch in self.batches(begin):
+            self._taken += 1
+            yield batch
 
     def batches(self, begin: Position = Position(), share: Share = Share()) -> Iterator[Any]:
         """Yield one share of what is left of an epoch."""
         deal = self.deal(begin.start, share.ranks)
-        sequence = self.order(begin.epoch)
-        kind, seed = self.options.augment, self.options.seed
-        turns = None if kind is None else draw(kind, sequence.size, seed=seed, epoch=begin.epoch)
+        order, turns = self.order(begin.epoch), self.turns(begin.epoch)
+        threads = self.options.threads or max(min(MAX_THREADS, available_cores() // share.workers), 1)
+        ahead = self.options.read_ahead
+        memory = self.memory(threads + ahead + 2)
+        with Crew(self.recipe, memory, threads=threads, ahead=ahead) as crew:
 
-        def make(step: int, crew: "_Crew") -> Any:
-            a, b = deal.share(step, share.rank)
-            return crew.make(sequence[a:b], None if turns is None else turns[a:b])
+            def make(step: int) -> Any:
+                a, b = deal.share(step, share.rank)
+                turned = None if turns is None else turns[a:b]
+                return self._batch(order[a:b], turned, *crew.batch(order[a:b], turned))
 
-        steps = deal.worker_steps(share.worker, share.workers)
-        return self._ahead(make, islice(steps, share.skip, None))
+            yield from crew.run(
+                make, islice(deal.worker_steps(share.worker, share.workers), share.skip, None)
+            )
 
-    def _ahead(self, make: Callable[[int, "_Crew"], Any], steps: Iterable[int]) -> Iterator[Any]:
-        """Yield what ``make`` gives for each step, made by threads ahead of their use."""
-        threads = self.options.threads or min(MAX_THREADS, available_cores())
-        crew = _Crew(self, threads)
-        waiting: deque[Future[Any]] = deque()
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="sarzarr")
-        try:
-            for step in steps:
-                waiting.append(pool.submit(make, step, crew))
-                if len(waiting) > threads + self.options.read_ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            crew.close()
+    def memory(self, keep: int = 0, make: Callable[[int], memoryview] | None = None) -> BatchMemory:
+        """Return this process's memory of batches."""
+        if self._memory is None:
+            self._memory = BatchMemory(keep) if make is None else BatchMemory(keep, make)
+        self._memory.keep = max(self._memory.keep, keep)
+        return self._memory
+
+    def _batch(self, patches: Array, turns: Array | None, images: Array, flags: Array | None) -> Any:
+        if self.options.with_meta:
+            turn = np.zeros(len(patches), np.uint8) if turns is None else turns
+            about = describe(self.store, self.selection, patches)
+            return {"image": images, "flags": flags, "turn": turn, **about}
+        return (images, flags) if self.options.flags else images
+
+    # -------------------------------------------------------------- resuming
+    def state_dict(self) -> dict[str, Any]:
+        """Return where this reader is: batches that were taken are behind it."""
+        if self._now is None:
+            return self.state_at(self._next)
+        return self.state_at(self._now, taken=self._taken)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Make the next iteration go on where ``state`` was taken."""
+        self._next, self._now = self.position_of(state), None
+
+    def state_at(self, begin: Position, *, taken: int = 0, ranks: int = 1) -> dict[str, Any]:
+        """Return the state in which ``taken`` batches a rank were taken of an iteration."""
+        deal = self.deal(begin.start, ranks)
+        is_over = taken >= deal.steps and taken > 0
+        at = (
+            Position(epoch=begin.epoch + 1)
+            if is_over
+            else Position(epoch=begin.epoch, start=deal.edge(taken))
+        )
+        return {"epoch": at.epoch, "start": at.start, **self._fingerprint}
+
+    def position_of(self, state: Mapping[str, Any]) -> Position:
+        """Return the place that a state says; `InvalidInputError` where its order was another."""
+        for key, mine in self._fingerprint.items():
+            if state.get(key) != mine:
+                raise InvalidInputError(
+                    f"a state with {key} {mine!r} was expected, got {state.get(key)!r}. "
+                    "Resume with the selection, seed and shuffling that the state was taken with."
+                )
+        return Position(epoch=state["epoch"], start=state["start"])
+
+    @property
+    def _fingerprint(self) -> dict[str, Any]:
+        """What the order of an epoch depends on, besides the epoch."""
+        o = self.options
+        shuffle = f"window {o.window}" if o.shuffle == "window" else bool(o.shuffle)
+        weights = dict(o.weights) if isinstance(o.weights, Mapping) else o.weights
+        return {"patches": len(self.selection), "seed": o.seed, "shuffle": shuffle, "weights": weights}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_memory": None}
 
     def __repr__(self) -> str:
         return f"<sarzarr.PatchReader {self.store.root.name!r}: {len(self.selection)} patches>"
 
 
-def _options(options: dict[str, Any]) -> ReadOptions:
-    known = [f.name for f in fields(ReadOptions)]
-    for name in options:
-        if name not in known:
-            raise InvalidInputError(f"options must be among {', '.join(known)}, got {name!r}.")
-    return ReadOptions(**options)
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use: the smaller of its affinity and its cgroup's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(min(cores, int(quota) // int(period)), 1)
-    except (OSError, ValueError):  # no such file, or "max"
-        return max(cores, 1)
-
-
-# ------------------------------------------------------------------ who makes the batches
-@dataclass(eq=False)
-class _Crew:
-    """The threads of one iteration: their fillers, and the memory that batches are made in."""
-
-    reader: PatchReader
-    """What is read."""
-    threads: int
-    """How many there are."""
-    _own: local = field(default_factory=local, init=False)
-    _fillers: list[Filler] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        self.pool = BatchMemory(keep=self.threads + self.reader.options.read_ahead + 2)
-
-    def _filler(self, name: str, source: Source) -> Filler:
-        filler: Filler | None = getattr(self._own, name, None)
-        if filler is None:
-            filler = Filler(source)
-            setattr(self._own, name, filler)
-            self._fillers.append(filler)
-        return filler
-
-    def make(self, patches: Indices, turns: Array | None) -> Any:
-        """Return the batch of some patches of the selection."""
-        reader, selection = self.reader, self.reader.selection
-        array = selection.array[patches]
-        n, channels = array.shape
-        address = Address(
-            array=array.reshape(-1).astype(np.int64),
-            row=np.repeat(selection.row[patches].astype(np.int64), channels),
-            col=np.repeat(selection.col[patches].astype(np.int64), channels),
-        )
-        turned = None if turns is None else np.repeat(turns, channels)
-        shape = (n, channels, selection.size, selection.size)
-        images = self.pool.take(shape, np.dtype(reader.options.dtype))
-        flat = images.reshape(-1, selection.size, selection.size)
-        self._filler("images", reader.source).fill(address, flat, turned)
-        if reader.flags is None:
-            return images
-        flags = self.pool.take(shape, np.dtype(np.uint8))
-        marked = flags.reshape(flat.shape)
-        self._filler("flags", reader.flags).fill(address, marked, turned)
-        _mark_outside(reader.flags, address, marked, turned)
-        np.copyto(images, 0, where=flags >= cv.Flag.NODATA)
-        return (images, flags) if reader.options.flags else images
-
-    def close(self) -> None:
-        """Close every handle."""
-        for filler in self._fillers:
-            filler.close()
-
-
-def _mark_outside(source: Source, address: Address, flags: Array, turns: Array | None) -> None:
-    """Flag what lies beyond an array's right and bottom edge."""
-    shape = source.table.shape[address.array]
-    over = np.flatnonzero(
-        (address.row + source.size > shape[:, 1]) | (address.col + source.size > shape[:, 2])
-    )
-    for i in over.tolist():
-        view = flags[i] if turns is None else apply(inverse(int(turns[i])), flags[i])
-        view[max(int(shape[i, 1] - address.row[i]), 0) :] = cv.Flag.NODATA
-        view[:, max(int(shape[i, 2] - address.col[i]), 0) :] = cv.Flag.NODATA
-
-
-@dataclass(eq=False)
-class BatchMemory:
-    """Memory of batches, used again once no array looks into it."""
-
-    keep: int
-    """Blocks that are kept for use again; more are made when they are needed."""
-    _free: deque[memoryview] = field(default_factory=deque, init=False)
-    _refs: dict[int, Any] = field(default_factory=dict, init=False)
-
-    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return an array whose values are arbitrary."""
-        wanted = int(np.prod(shape)) * dtype.itemsize
-        block = self._take_block(wanted)
-        out: Array = np.ndarray(shape, dtype, buffer=block)
-        # Every view of `out`, and every tensor made of it, holds `out` itself: its base is no array.
-        free, refs, keep = self._free, self._refs, self.keep
-
-        def give_back(ref: Any) -> None:
-            del refs[id(ref)]
-            if len(free) < keep:
-                free.append(block)
-
-        watch = weakref.ref(out, give_back)
-        refs[id(watch)] = watch  # a weak reference that is itself forgotten calls nobody
-        return out
-
-    def _take_block(self, wanted: int) -> memoryview:
-        """Return the block that came back last, which is likeliest to be in cache still, or a new one."""
-        while self._free:
-            try:
-                block = self._free.pop()
-            except IndexError:  # another thread was quicker
-                break
-            if wanted <= block.nbytes:
-                return block
-        return np.empty(wanted, np.uint8).data
+def _index_of(store: Store, options: ReadOptions) -> str:
+    """Return the name of the index with the asked cut, and make it where there is none."""
+    cut = (options.patch_size, options.stride, options.edge)
+    if cut == (None, None, None):
+        return options.index or cv.DEFAULT_INDEX
+    size = options.patch_size or cv.CHUNK
+    spec = IndexSpec(size=size, stride=options.stride or size, edge=options.edge or "drop")
+    wanted = (spec.size, spec.stride, spec.edge)
+    for table in sorted((store.root / cv.PATCHES).glob("*/zarr.json")):
+        found = spec_of(table.parent)
+        if (found.size, found.stride, found.edge) == wanted and options.index in (None, found.name):
+            return found.name
+    name = options.index or f"{spec.size}-{spec.stride}-{spec.edge}"
+    log.info("indexing %s: patches of %d pixels every %d, edge %s", store.root, *wanted)
+    index_patches(store, size=spec.size, stride=spec.stride, edge=spec.edge, name=name)
+    return name

@@ -1,6 +1,6 @@
 """Which patches are delivered: a query over the patch table and the catalog, which never touches a pixel."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -58,6 +58,8 @@ class Selection:
     """(n,) int32: first column, pixels."""
     table_row: Array
     """(n,) int64: the row in the patch table (of the first channel)."""
+    id: Array
+    """(n,) uint64: the stable id of each patch (of its first channel)."""
     size: int
     """Rows and columns of a patch."""
 
@@ -98,6 +100,7 @@ def select(store: Store, query: Query) -> Selection:
         row=table["row"].values[rows[:, 0]],
         col=table["col"].values[rows[:, 0]],
         table_row=rows[:, 0],
+        id=table["id"].values[rows[:, 0]],
         size=int(table.attrs["size"]),
     )
 
@@ -168,6 +171,61 @@ def _matching(keys: Array, rows: Array, common: Array) -> Array:
     order = np.argsort(keys, kind="stable")
     found: Array = rows[order[np.searchsorted(keys, common, sorter=order)]]
     return found
+
+
+# ------------------------------------------------------------------ what is known of patches
+def weights_of(store: Store, chosen: Selection, weights: Mapping[str, float] | str) -> Array:
+    """Return (n,) float64: how often each patch is to be drawn, against the others.
+
+    A mapping weighs the patches of scenes, 1 where a scene is not named. A column of numbers of the catalog
+    is the weight; of a column of words, each word weighs as much as any other.
+
+    Raises
+    ------
+    NotInStoreError
+        A scene or column is not in the store.
+    """
+    of_array = store.catalog.isel(array=chosen.catalog_row)
+    array = chosen.array[:, 0]
+    if not isinstance(weights, str):
+        _known_scenes(store, list(weights))
+        return np.array([float(weights.get(s, 1.0)) for s in of_array["scene"].values.tolist()])[array]
+    if weights not in of_array or of_array[weights].dims != ("array",):
+        columns = sorted(str(k) for k, v in of_array.data_vars.items() if v.dims == ("array",))
+        raise NotInStoreError(f"weights must be a column among {', '.join(columns)}, got {weights!r}.")
+    values = of_array[weights].values
+    if values.dtype.kind in "if":
+        return np.asarray(values, np.float64)[array]
+    _, word = np.unique(values.astype(str), return_inverse=True)
+    counts = np.bincount(word[array])
+    return np.asarray(1.0 / counts[word[array]])
+
+
+def describe(store: Store, chosen: Selection, patches: Array) -> dict[str, Any]:
+    """Return what is known of some patches of a selection: lists of words, arrays of numbers, one a patch.
+
+    ``array`` lists the channels. ``transform`` is the patch's, before it is turned, in affine order.
+    """
+    array = chosen.array[patches]
+    catalog, rows = store.catalog, chosen.catalog_row[array]
+    first = rows[:, 0]
+    row, col = chosen.row[patches].astype(np.int64), chosen.col[patches].astype(np.int64)
+    transform = catalog["transform"].values[first].copy()
+    transform[:, 2] += transform[:, 0] * col + transform[:, 1] * row
+    transform[:, 5] += transform[:, 3] * col + transform[:, 4] * row
+    out: dict[str, Any] = {
+        "scene": catalog["scene"].values[first].tolist(),
+        "array": catalog["name"].values[rows].tolist(),
+        "row": row,
+        "col": col,
+        "id": chosen.id[patches],
+        "crs": catalog["crs_wkt"].values[first].tolist(),
+        "transform": transform,
+    }
+    for name in cv.CATALOG_COLUMNS.values():
+        values = catalog[name].values[first]
+        out[name] = values if values.dtype.kind in "if" else values.tolist()
+    return out
 
 
 # ------------------------------------------------------------------ what the catalog says of the arrays

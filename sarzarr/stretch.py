@@ -48,28 +48,32 @@ class Stretch:
         """What a stored 0 becomes: 0, unless the clip reaches below the stored range."""
         return min(max(self.offset, 0.0), 1.0)
 
-    def __call__(self, stored: Array, out: Array, scratch: Array | None = None) -> None:
-        """Write [0, 1] of ``stored`` into float32 ``out``; ``scratch`` is like ``stored``, made if left out."""
-        if self.ends is not None:
-            self._by_codes(self.ends, stored, out, np.empty_like(stored) if scratch is None else scratch)
-        elif stored.dtype == np.uint16:
-            # Subtracting first keeps the float32 exact where a narrow clip stands far from 0.
-            np.subtract(stored, np.float32(-self.offset / self.scale), out=out)
-            np.multiply(out, np.float32(self.scale), out=out)
-            np.clip(out, 0, 1, out=out)
-        elif (self.scale, self.offset) == (1.0, 0.0):
+    def __call__(self, stored: Array, out: Array, scratch: Array) -> None:
+        """Write [0, 1] of ``stored`` into float32 ``out``; ``scratch`` is at least as many float32.
+
+        A cast alone and a pass in place cost less than NumPy's buffered pass over mixed dtypes; ``out`` is
+        cold memory, so it is written once or twice and worked on elsewhere.
+        """
+        if (self.scale, self.offset) == (1.0, 0.0):
             np.copyto(out, stored)
+        elif self.ends is not None:
+            self._by_codes(self.ends, stored, out, scratch)
         else:
-            np.multiply(stored, np.float32(self.scale), out=out, dtype=np.float32)
-            np.add(out, np.float32(self.offset), out=out)
-            np.clip(out, 0, 1, out=out)
+            work = scratch[: stored.size].reshape(stored.shape)
+            np.copyto(work, stored)
+            # Subtracting first keeps a narrow clip far from 0 exact.
+            np.subtract(work, np.float32(-self.offset / self.scale), out=work)
+            np.multiply(work, np.float32(self.scale), out=work)
+            np.clip(work, 0, 1, out=out)
 
     def _by_codes(self, ends: tuple[int, int], stored: Array, out: Array, scratch: Array) -> None:
         low, high = ends
         if (low, high) != (0, cv.MAX_CODE):
-            np.clip(stored, np.uint16(low), np.uint16(high), out=scratch)
-            stored = np.subtract(scratch, np.uint16(low), out=scratch)
-        np.multiply(stored, _reciprocal(high - low), out=out)
+            work = scratch.view(np.uint16)[: stored.size].reshape(stored.shape)
+            np.clip(stored, np.uint16(low), np.uint16(high), out=work)
+            stored = np.subtract(work, np.uint16(low), out=work)
+        np.copyto(out, stored)
+        np.multiply(out, _reciprocal(high - low), out=out)
 
 
 def _reciprocal(codes: int) -> np.float32:

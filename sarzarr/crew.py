@@ -1,0 +1,213 @@
+"""The threads that fill batches ahead of their use, and the memory that batches live in.
+
+One task makes one batch. What is delivered belongs to its user: memory is used again only when no array
+looks into it any more.
+"""
+
+import os
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import local
+from typing import Any, Final, Self
+
+import numpy as np
+
+from sarzarr.augment import apply, inverse
+from sarzarr.conventions import Flag
+from sarzarr.engine import MAX_HANDLES, Address, Filler, Source
+
+Array = np.ndarray[Any, Any]
+MAX_THREADS: Final = 4
+"""Threads that fill batches, unless told otherwise: more hand each other the GIL more often than they work."""
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use: the smaller of its affinity and its cgroup's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(min(cores, int(quota) // int(period)), 1)
+    except (OSError, ValueError):  # there is no such file, or it says "max"
+        return max(cores, 1)
+
+
+def available_handles() -> int:
+    """Return how many files the loader may hold open: a quarter of what the process may."""
+    try:
+        import resource
+    except ImportError:  # not on Windows, where the C runtime stops at 512
+        return 128
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_HANDLES * MAX_THREADS if soft == resource.RLIM_INFINITY else max(soft // 4, 1)
+
+
+# ------------------------------------------------------------------ memory
+def _new_block(nbytes: int) -> memoryview:
+    return np.empty(nbytes, np.uint8).data
+
+
+@dataclass(eq=False)
+class BatchMemory:
+    """Memory of batches, used again once no array looks into it."""
+
+    keep: int
+    """Blocks that are kept for use again; more are made when they are needed."""
+    make: Callable[[int], memoryview] = _new_block
+    """Makes a block of so many bytes."""
+    _free: deque[memoryview] = field(default_factory=deque, init=False)
+    _watches: dict[int, Any] = field(default_factory=dict, init=False)
+
+    def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return an array whose values are arbitrary."""
+        wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        block = self._take_block(wanted)
+        out: Array = np.ndarray(shape, dtype, buffer=block)
+        # Every view of `out`, and every tensor made of it, holds `out` itself, whose base is no array.
+        free, watches, keep = self._free, self._watches, self.keep
+
+        def give_back(watch: Any) -> None:
+            del watches[id(watch)]
+            if len(free) < keep:
+                free.append(block)
+
+        watch = weakref.ref(out, give_back)
+        watches[id(watch)] = watch  # a weak reference that is itself forgotten calls nobody
+        return out
+
+    def _take_block(self, wanted: int) -> memoryview:
+        """Return the block that came back last, which is likeliest to be in cache still, or a new one."""
+        while self._free:
+            try:
+                block = self._free.pop()
+            except IndexError:  # another thread was quicker
+                break
+            if wanted <= block.nbytes:
+                return block
+        return self.make(wanted)
+
+
+# ------------------------------------------------------------------ threads
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Recipe:
+    """What a batch is made of. Holds nothing open: it pickles."""
+
+    images: Source
+    """Where pixels come from."""
+    array: Array
+    """(n, channels) int32: number of each channel's array in ``images``."""
+    row: Array
+    """(n,) int32: first row of each patch, pixels."""
+    col: Array
+    """(n,) int32: first column."""
+    plane: Array | None = None
+    """(n,) int32: picture within a packed array; 0 if left out."""
+    dtype: str = "float32"
+    """Of the batches."""
+    flags: Source | None = None
+    """Where flags come from: each array's flags under the array's number. None where they are not needed."""
+    masks: bool = False
+    """Whether what is not valid must be made 0: it was stored as 0, and is delivered above it."""
+
+    @property
+    def size(self) -> int:
+        """Rows and columns of a patch."""
+        return self.images.size
+
+    def address(self, patches: Array) -> Address:
+        """Return where the planes of some patches come from, channel by channel."""
+        array = self.array[patches]
+        channels = array.shape[1]
+
+        def each(column: Array) -> Array:
+            return np.repeat(column[patches].astype(np.int64), channels)
+
+        return Address(
+            array=array.reshape(-1).astype(np.int64),
+            row=each(self.row),
+            col=each(self.col),
+            plane=None if self.plane is None else each(self.plane),
+        )
+
+
+@dataclass(eq=False)
+class Crew:
+    """Some threads and their fillers. A context manager: threads end and handles close on the way out."""
+
+    recipe: Recipe
+    """What batches are made of."""
+    memory: BatchMemory
+    """Where they are put."""
+    threads: int
+    """How many there are."""
+    ahead: int
+    """Batches that are made before they are asked for, besides one a thread."""
+    _own: local = field(default_factory=local, init=False)
+    _fillers: list[Filler] = field(default_factory=list, init=False)
+
+    def __enter__(self) -> Self:
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sarzarr")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        for filler in self._fillers:
+            filler.close()
+
+    def run(self, make: Callable[..., Any], tasks: Iterable[Any]) -> Iterator[Any]:
+        """Yield ``make(task)`` of each task, in order, made ahead."""
+        waiting: deque[Future[Any]] = deque()
+        for task in tasks:
+            waiting.append(self._pool.submit(make, task))
+            if len(waiting) > self.threads + self.ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def batch(self, patches: Array, turns: Array | None = None) -> tuple[Array, Array | None]:
+        """Return (images, flags) of some patches, (n, channels, size, size) each, turned by ``turns`` (n,).
+
+        Pixels that are not valid are 0. Flags are None where the recipe has none.
+        """
+        recipe = self.recipe
+        address = recipe.address(patches)
+        channels = recipe.array.shape[1]
+        planes = None if turns is None else np.repeat(turns, channels)
+        shape = (len(patches), channels, recipe.size, recipe.size)
+        images = self.memory.take(shape, recipe.dtype)
+        self._filler("images", recipe.images).fill(address, _flat(images), planes)
+        if recipe.flags is None:
+            return images, None
+        flags = self.memory.take(shape, np.uint8)
+        self._filler("flags", recipe.flags).fill(address, _flat(flags), planes)
+        _mark_outside(recipe.flags, address, _flat(flags), planes)
+        if recipe.masks:
+            np.copyto(images, 0, where=flags >= Flag.NODATA)
+        return images, flags
+
+    def _filler(self, name: str, source: Source) -> Filler:
+        """Return this thread's own filler."""
+        filler: Filler | None = getattr(self._own, name, None)
+        if filler is None:
+            handles = max(min(available_handles() // (2 * self.threads), MAX_HANDLES), 1)
+            filler = Filler(source, handles=handles)
+            setattr(self._own, name, filler)
+            self._fillers.append(filler)
+        return filler
+
+
+def _flat(batch: Array) -> Array:
+    return batch.reshape(-1, *batch.shape[2:])
+
+
+def _mark_outside(source: Source, address: Address, flags: Array, turns: Array | None) -> None:
+    """Flag what lies beyond an array's right and bottom edge: nothing was stored there."""
+    shape = source.table.shape[address.array]
+    below, right = shape[:, 1] - address.row, shape[:, 2] - address.col
+    for i in np.flatnonzero((below < source.size) | (right < source.size)).tolist():
+        view = flags[i] if turns is None else apply(inverse(int(turns[i])), flags[i])
+        view[max(int(below[i]), 0) :] = Flag.NODATA
+        view[:, max(int(right[i]), 0) :] = Flag.NODATA
