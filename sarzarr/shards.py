@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 import numpy as np
 from crc32c import crc32c
@@ -44,6 +44,25 @@ def parse_index(tail: bytes, chunks_per_shard: int) -> np.ndarray[Any, np.dtype[
     return np.frombuffer(index, "<u8").reshape(chunks_per_shard, 2)
 
 
+def read_index(file: BinaryIO, chunks_per_shard: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Return the index of an open shard: see `parse_index`. What it lists lies within the file.
+
+    Raises
+    ------
+    CorruptStoreError
+        As `parse_index`; or a chunk would lie outside. A file that is cut behind a chunk as long as an index
+        ends in bytes with a checksum that holds.
+    """
+    want = index_bytes(chunks_per_shard)
+    room = max(file.seek(0, 2) - want, 0)
+    file.seek(room)
+    index = parse_index(file.read(), chunks_per_shard)
+    offset, size = index[index[:, 0] != EMPTY].T
+    if ((offset > room) | (size > room - offset) | (size < CRC_BYTES)).any():
+        raise CorruptStoreError(f"expected chunks within {room} bytes, got a shard index that lists others.")
+    return index
+
+
 def shard_digest(index: bytes, checksums: list[bytes]) -> int:
     """Return the digest of a shard: see `ShardRecord.digest`."""
     return int(crc32c(b"".join(checksums), crc32c(index)))
@@ -69,7 +88,7 @@ class ShardRecord:
 class ShardWriter:
     """Append chunks, then `close`: the shard is at ``path`` whole, or not at all.
 
-    As a context manager it closes on success and leaves nothing behind on an error.
+    As a context manager it leaves nothing behind on an error, or where it was not closed.
     """
 
     path: Path
@@ -126,14 +145,13 @@ class ShardWriter:
         """Leave no trace of this shard."""
         if self._file is not None:
             self._file.close()
-            self._partial.unlink(missing_ok=True)
+            self._partial.unlink(missing_ok=True)  # it has its name already, if it was closed
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            self.abort()
+    def __exit__(self, *_: object) -> None:
+        self.abort()
 
 
 @dataclass
@@ -188,10 +206,13 @@ def write_chunk_file(path: Path, codec: Codec, chunk: np.ndarray[Any, Any]) -> S
     payload, crc = codec.encode(chunk)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    with partial.open("wb") as file:
-        file.write(payload)
-        file.write(crc)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(payload)
+            file.write(crc)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return ShardRecord(len(payload) + CRC_BYTES, shard_digest(b"", [crc]), 1)
 
 
@@ -210,11 +231,7 @@ def read_chunks(
     rows, cols = grid
     out = np.empty_like(like)
     with path.open("rb") as file:
-        size = file.seek(0, 2)
-        index = np.array([[0, size]], "<u8")
-        if rows:
-            file.seek(max(size - index_bytes(rows * cols), 0))
-            index = parse_index(file.read(), rows * cols)
+        index = read_index(file, rows * cols) if rows else np.array([[0, file.seek(0, 2)]], "<u8")
         for at in np.flatnonzero(index[:, 0] != EMPTY).tolist():
             place = at // max(cols, 1), at % max(cols, 1)
             if wanted is not None and place not in wanted:
@@ -235,8 +252,7 @@ def digest_of(path: Path, grid: tuple[int, int]) -> tuple[int, int]:
             if not grid[0]:
                 file.seek(-CRC_BYTES, 2)
                 return size, shard_digest(b"", [file.read()])
-            file.seek(-index_bytes(grid[0] * grid[1]), 2)
-            index = parse_index(file.read(), grid[0] * grid[1])
+            index = read_index(file, grid[0] * grid[1])
             crcs = []
             for offset, length in index[index[:, 0] != EMPTY].tolist():
                 file.seek(offset + length - CRC_BYTES)
