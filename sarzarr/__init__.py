@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from sarzarr.grid import Grid
     from sarzarr.ingestion import Progress, ingest, remove_scene
     from sarzarr.legacy import extract_patches, inverse_preprocess, preprocess_sar_complete
+    from sarzarr.options import IngestOptions
     from sarzarr.patches import index_patches
-    from sarzarr.plan import IngestOptions, IngestPlan, plan_ingest
+    from sarzarr.plan import IngestPlan, plan_ingest
     from sarzarr.probe import RasterProbe, probe_file
     from sarzarr.quicklook import write_quicklook
     from sarzarr.radiometry import (
@@ -38,7 +39,7 @@ _HOME = {
     "ClipBounds": "bounds",
     "Grid": "grid",
     "Histogram": "bounds",
-    "IngestOptions": "plan",
+    "IngestOptions": "options",
     "IngestPlan": "plan",
     "PatchReader": "reader",
     "Progress": "ingestion",

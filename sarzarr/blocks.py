@@ -5,16 +5,13 @@ each chunk is worked on while it is in cache, so a process needs a few bands and
 crosses a process boundary is a `BlockJob` on the way in and a `Receipt` on the way out.
 """
 
-import base64
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numcodecs import zstd
 from scipy import ndimage
 
 from sarzarr import conventions as cv
@@ -29,8 +26,9 @@ from sarzarr.radiometry import (
     power_kernel,
 )
 from sarzarr.rasters import read_window
-from sarzarr.regions import BlockRegions, RegionTracker
-from sarzarr.shards import ArrayFiles, ShardRecord, read_chunks, read_stored
+from sarzarr.receipts import ArrayReceipt, Receipt
+from sarzarr.regions import RegionTracker
+from sarzarr.shards import ArrayFiles, ShardRecord, read_stored
 
 Pixels = np.ndarray[Any, Any]
 UNDECIDED: Final = 4
@@ -115,32 +113,6 @@ class BlockJob:
     def source_bytes(self) -> int:
         """Bytes of the decoded pixels that the block reads."""
         return self.height * self.width * sum(source.itemsize for source in self.arrays)
-
-
-@dataclass(kw_only=True)
-class ArrayReceipt:
-    """What became of one array in one block."""
-
-    shards: dict[str, ShardRecord]
-    """Files of codes, by key."""
-    flag_shards: dict[str, ShardRecord]
-    """Files of flags, by key."""
-    histogram: Histogram
-    """dB counts of the pixels that are valid and positive, and the counts of the others."""
-    regions: BlockRegions | None
-    """Regions of undecided zeros, where there are any."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Receipt:
-    """What became of one block."""
-
-    scene: str
-    """The scene's id."""
-    at: tuple[int, int]
-    """`BlockJob.at`."""
-    arrays: dict[str, ArrayReceipt]
-    """By array name."""
 
 
 @dataclass
@@ -249,15 +221,14 @@ def write_block(job: BlockJob) -> Receipt:
 
     Peak memory is a few bands of ``band_rows`` x ``width``; nothing is returned but counts.
     """
-    bands = _bands(job)
     return Receipt(
         scene=job.scene,
         at=job.at,
-        arrays={source.name: _write_array(job, source, bands) for source in job.arrays},
+        arrays={source.name: _write_array(job, source) for source in job.arrays},
     )
 
 
-def _bands(job: BlockJob) -> tuple[tuple[int, int], ...]:
+def bands(job: BlockJob) -> tuple[tuple[int, int], ...]:
     """(first row, rows) of each band of a block."""
     return tuple(
         (row, min(job.band_rows, job.row + job.height - row))
@@ -265,18 +236,18 @@ def _bands(job: BlockJob) -> tuple[tuple[int, int], ...]:
     )
 
 
-def _write_array(job: BlockJob, source: ArraySource, bands: tuple[tuple[int, int], ...]) -> ArrayReceipt:
+def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
     chunk = job.encoding.chunk
     counts, tracker = _Counts(), RegionTracker()
     data, flag_files = array_files(job, source.name)
     with data, flag_files:
-        for first, rows in bands:
+        for first, rows in bands(job):
             raw = read_window(
                 source.path, band=source.band, row=first, col=job.col, height=rows, width=job.width
             )
             known = _eroded_flags(job, source, first, rows) if job.border else None
             undecided: Pixels | None = None
-            for row, col, tile in _tiles(raw, chunk):
+            for row, col, tile in tiles(raw, chunk):
                 window = slice(row, row + chunk), slice(col, col + chunk)
                 values: Pixels | None = None
                 if job.step is Step.MASK:
@@ -288,9 +259,9 @@ def _write_array(job: BlockJob, source: ArraySource, bands: tuple[tuple[int, int
                     values, flags = _encode_tile(tile, source, job, counts, mine)
                 at = (first + row) // chunk, (job.col + col) // chunk
                 if values is not None and job.step is Step.WRITE:
-                    data.write(*at, _whole(values, chunk))
+                    data.write(*at, whole(values, chunk))
                 if flags is not None and job.step is not Step.COUNT:
-                    flag_files.write(*at, _whole(flags, chunk))
+                    flag_files.write(*at, whole(flags, chunk))
                     if UNDECIDED in flags:
                         if undecided is None:
                             undecided = np.zeros(raw.shape, bool)
@@ -300,8 +271,8 @@ def _write_array(job: BlockJob, source: ArraySource, bands: tuple[tuple[int, int
             else:
                 tracker.add(undecided)
         return ArrayReceipt(
-            shards=_every_file(job, data.close()),
-            flag_shards=_every_file(job, flag_files.close()),
+            shards=every_file(job, data.close()),
+            flag_shards=every_file(job, flag_files.close()),
             histogram=counts.freeze(),
             regions=tracker.finish() if tracker.found else None,
         )
@@ -335,13 +306,14 @@ def array_files(job: BlockJob, name: str, *, folder: str | None = None) -> tuple
     )
 
 
-def _tiles(raw: Pixels, chunk: int) -> Iterator[tuple[int, int, Pixels]]:
+def tiles(raw: Pixels, chunk: int) -> Iterator[tuple[int, int, Pixels]]:
+    """Yield (row, column, view) of the chunks of a band, those at its right and bottom as they are."""
     for row in range(0, raw.shape[0], chunk):
         for col in range(0, raw.shape[1], chunk):
             yield row, col, raw[row : row + chunk, col : col + chunk]
 
 
-def _whole(tile: Pixels, chunk: int) -> Pixels:
+def whole(tile: Pixels, chunk: int) -> Pixels:
     """Return the tile as a whole chunk, padded with zeros at the scene's right and bottom edges."""
     if tile.shape == (chunk, chunk):
         return np.ascontiguousarray(tile)
@@ -350,7 +322,7 @@ def _whole(tile: Pixels, chunk: int) -> Pixels:
     return out
 
 
-def _every_file(job: BlockJob, records: dict[str, ShardRecord]) -> dict[str, ShardRecord]:
+def every_file(job: BlockJob, records: dict[str, ShardRecord]) -> dict[str, ShardRecord]:
     """Account for every file of the block, the empty ones too."""
     size = job.encoding.file_size
     empty = ShardRecord(0, 0, 0)
@@ -360,155 +332,3 @@ def _every_file(job: BlockJob, records: dict[str, ShardRecord]) -> dict[str, Sha
         for col in range(job.col, job.col + job.width, size)
     )
     return {key: records.get(key, empty) for key in keys}
-
-
-# ------------------------------------------------------------------ deciding the zeros
-def decide_zeros(job: BlockJob, receipt: Receipt, reaches: dict[str, Pixels]) -> Receipt:
-    """Rewrite a block's flags once it is known which regions of zeros reach the scene's edge.
-
-    Zeros of a region that does are nodata; the others are nonpositive, or valid 0 dB.
-
-    Parameters
-    ----------
-    job, receipt
-        The block and what `write_block` said of it.
-    reaches
-        For each array with regions, which of the labels 0 to ``regions.count`` reach the edge.
-    """
-    decided = {
-        source.name: (
-            _decide_array(job, source, receipt.arrays[source.name], reaches[source.name])
-            if source.name in reaches
-            else receipt.arrays[source.name]
-        )
-        for source in job.arrays
-    }
-    return Receipt(scene=receipt.scene, at=receipt.at, arrays=decided)
-
-
-def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reaches: Pixels) -> ArrayReceipt:
-    chunk = job.encoding.chunk
-    is_db = source.representation == cv.Representation.DB
-    data, flag_files = array_files(job, source.name)
-    tracker = RegionTracker()
-    bands = [(first, rows, _staged_flags(job, flag_files, first, rows)) for first, rows in _bands(job)]
-    for _, rows, flags in bands:
-        if (flags == UNDECIDED).any():
-            tracker.add(flags == UNDECIDED)
-        else:
-            tracker.add_empty(rows, job.width)
-    outside = reaches[tracker.names()]
-    again = RegionTracker()
-    nodata = dark = 0
-    with data, flag_files:
-        for first, rows, flags in bands:
-            undecided = flags == UNDECIDED
-            if undecided.any():
-                fill = outside[again.add(undecided)]
-                flags[undecided] = cv.Flag.VALID if is_db else cv.Flag.NONPOSITIVE
-                flags[fill] = cv.Flag.NODATA
-                nodata, dark = nodata + int(fill.sum()), dark + int(undecided.sum())
-            else:
-                again.add_empty(rows, job.width)
-            for row, col, tile in _tiles(flags, chunk):
-                flag_files.write((first + row) // chunk, (job.col + col) // chunk, _whole(tile, chunk))
-        flag_shards = _every_file(job, flag_files.close())
-        rewrite = is_db and nodata and job.step is Step.WRITE
-        shards = _without_fill(job, data, flag_shards, done) if rewrite else done.shards
-    old = done.histogram
-    counts = old.counts
-    if is_db and nodata and job.step is Step.WRITE:
-        counts = counts.copy()
-        zero_db = np.zeros(1, power_kernel(np.zeros(1, np.float32), source.representation).dtype)
-        counts[half_codes_kernel(normalize_kernel(zero_db, cv.STORED_RANGE))[0]] -= nodata
-    histogram = Histogram(
-        counts=counts,
-        under=old.under,
-        over=old.over,
-        nonpositive=old.nonpositive - (0 if is_db else nodata),
-        nodata=old.nodata + nodata,
-    )
-    return ArrayReceipt(shards=shards, flag_shards=flag_shards, histogram=histogram, regions=None)
-
-
-def _staged_flags(job: BlockJob, files: ArrayFiles, first: int, rows: int) -> Pixels:
-    """Return the flags of one band, read back from the staged files."""
-    like = np.zeros((job.encoding.chunk, job.encoding.chunk), np.uint8)
-    window = slice(first, first + rows), slice(job.col, job.col + job.width)
-    return read_stored(files.folder, grid=files.grid, codec=files.codec, like=like, window=window)
-
-
-def _without_fill(
-    job: BlockJob, data: ArrayFiles, flag_shards: dict[str, ShardRecord], done: ArrayReceipt
-) -> dict[str, ShardRecord]:
-    """Rewrite the codes with 0 where the flags now say nodata (a dB raster's fill of exact zeros)."""
-    chunk, per = job.encoding.chunk, max(job.encoding.grid[0], 1)
-    values = np.zeros((chunk, chunk), job.encoding.dtype)
-    flags = np.zeros((chunk, chunk), np.uint8)
-    flag_folder = Path(job.folder) / (data.folder.name + cv.FLAGS_SUFFIX)
-    for key, record in done.shards.items():
-        if not record.size or not flag_shards[key].size:
-            continue
-        _, i, j = key.split("/")
-        masks = {
-            (row, col): mask >= cv.Flag.NODATA
-            for row, col, mask in read_chunks(flag_folder / key, data.grid, get_codec(cv.FLAGS_CODEC), flags)
-        }
-        for row, col, tile in read_chunks(data.folder / key, data.grid, data.codec, values):
-            if (row, col) in masks:
-                tile[masks[row, col]] = 0
-            data.write(int(i) * per + row, int(j) * per + col, tile)
-    return {**done.shards, **data.close()}
-
-
-# ------------------------------------------------------------------ receipts on disk
-def receipt_to_json(receipt: Receipt) -> str:
-    """Return a receipt as JSON, arrays compressed; `receipt_from_json` is the inverse."""
-
-    def packed(values: Pixels) -> str:
-        return base64.b64encode(zstd.compress(np.ascontiguousarray(values), 1)).decode()
-
-    arrays = {}
-    for name, a in receipt.arrays.items():
-        used = np.flatnonzero(a.histogram.counts)
-        h = a.histogram
-        arrays[name] = {
-            "shards": {k: [r.size, r.digest, r.chunks] for k, r in a.shards.items()},
-            "flag_shards": {k: [r.size, r.digest, r.chunks] for k, r in a.flag_shards.items()},
-            "bins": packed(used.astype("<i4")),
-            "counts": packed(h.counts[used].astype("<i8")),
-            "others": [h.under, h.over, h.nonpositive, h.nodata],
-            "regions": None
-            if a.regions is None
-            else {
-                k: v if isinstance(v, int) else packed(v.astype("<i4")) for k, v in asdict(a.regions).items()
-            },
-        }
-    return json.dumps({"scene": receipt.scene, "at": list(receipt.at), "arrays": arrays})
-
-
-def receipt_from_json(text: str) -> Receipt:
-    """Return the receipt that `receipt_to_json` wrote."""
-
-    def unpacked(value: str, dtype: str) -> Pixels:
-        return np.frombuffer(zstd.decompress(base64.b64decode(value)), dtype)
-
-    document = json.loads(text)
-    arrays = {}
-    for name, a in document["arrays"].items():
-        counts = np.zeros(cv.HISTOGRAM_BINS, np.int64)
-        counts[unpacked(a["bins"], "<i4")] = unpacked(a["counts"], "<i8")
-        under, over, nonpositive, nodata = a["others"]
-        regions = a["regions"] and BlockRegions(
-            count=a["regions"]["count"],
-            **{side: unpacked(a["regions"][side], "<i4") for side in ("top", "bottom", "left", "right")},
-        )
-        arrays[name] = ArrayReceipt(
-            shards={k: ShardRecord(*r) for k, r in a["shards"].items()},
-            flag_shards={k: ShardRecord(*r) for k, r in a["flag_shards"].items()},
-            histogram=Histogram(
-                counts=counts, under=under, over=over, nonpositive=nonpositive, nodata=nodata
-            ),
-            regions=regions,
-        )
-    return Receipt(scene=document["scene"], at=tuple(document["at"]), arrays=arrays)

@@ -175,7 +175,8 @@ def ingest(
 ) -> None:
     """Read GeoTIFFs, normalise them, and write them into one store of 256x256 chunks."""
     from sarzarr.ingestion import ingest as run
-    from sarzarr.plan import IngestOptions, plan_ingest
+    from sarzarr.options import IngestOptions
+    from sarzarr.plan import plan_ingest
     from sarzarr.scheduling import cluster, worth_workers
 
     options = IngestOptions(

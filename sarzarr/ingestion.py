@@ -17,15 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sarzarr import conventions as cv
-from sarzarr.blocks import (
-    BlockJob,
-    Receipt,
-    Step,
-    decide_zeros,
-    receipt_from_json,
-    receipt_to_json,
-    write_block,
-)
+from sarzarr.blocks import BlockJob, Step, write_block
 from sarzarr.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.clips import recommend_clips
 from sarzarr.documents import group_document, read_json, write_json
@@ -33,6 +25,7 @@ from sarzarr.errors import IngestError
 from sarzarr.patches import DEFAULT_SPEC, spec_of, update_index
 from sarzarr.plan import IngestPlan, ScenePlan
 from sarzarr.probe import ArrayProbe
+from sarzarr.receipts import Receipt, receipt_from_json, receipt_to_json
 from sarzarr.regions import reaching_edge
 from sarzarr.scene_documents import catalog_row, write_array_documents, write_scene_documents
 from sarzarr.scheduling import Task, compute, wave_size
@@ -47,6 +40,7 @@ from sarzarr.store import (
     write_bounds,
 )
 from sarzarr.tables import write_histogram
+from sarzarr.zeros import decide_zeros
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.blocks import ArrayReceipt
 from sarzarr.documents import (
     Encoding,
     array_document,
@@ -19,6 +18,7 @@ from sarzarr.documents import (
 )
 from sarzarr.plan import ScenePlan
 from sarzarr.probe import ArrayProbe
+from sarzarr.receipts import ArrayReceipt
 from sarzarr.shards import ShardRecord
 from sarzarr.store import bounds_key
 

@@ -1,0 +1,84 @@
+"""The options of an ingest: how files are understood, and how their pixels are stored."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sarzarr import conventions as cv
+from sarzarr.codecs import DEFAULT_CODECS
+from sarzarr.documents import Encoding
+from sarzarr.errors import InvalidInputError
+
+MEGABYTE: Final = 1_000_000
+STORED: Final = "stored"
+METHODS: Final = ("percentile", "fixed", "sigma")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions:
+    """How files are understood and how their pixels are stored."""
+
+    quantity: str | None = None
+    """What the numbers are, where the files do not say."""
+    representation: str | None = None
+    """How they are written down, where the files do not say."""
+    polarizations: tuple[str, ...] | None = None
+    """Names for unnamed bands, in order."""
+    scene_id: str | None = None
+    """The id of the one scene that the files make."""
+    dtype: str = "uint16"
+    """``uint16`` codes, ``float32`` or ``float16``."""
+    codec: str | None = None
+    """A name in `sarzarr.codecs.CODECS`; the measured best for ``dtype`` if None."""
+    shard: int = cv.SHARD
+    """Rows and columns of a shard; 0 writes a file a chunk."""
+    bounds: str = "stored"
+    """``stored``: the whole range of the schema. ``percentile``, ``fixed`` or ``sigma`` make a classic store,
+    clipped at ingest to the bounds of each group, which new scenes of the group then share."""
+    low: float = 1.0
+    """Percentile that becomes 0 in a classic store."""
+    high: float = 99.0
+    """Percentile that becomes 1."""
+    vmin: float = -25.0
+    """dB that becomes 0, where bounds are fixed."""
+    vmax: float = 5.0
+    """dB that becomes 1."""
+    k: float = 3.0
+    """Standard deviations around the mean, for sigma."""
+    border: int = 0
+    """Pixels around nodata that are flagged as border, and are not valid."""
+    full_hash: bool = False
+    """Whether known files are recognised by every byte, not by samples."""
+    replace: bool = False
+    """Whether a scene that is in the store with other pixels is written anew."""
+    memory: int = 1000 * MEGABYTE
+    """Bytes that a worker process may use."""
+    threads: int = 2
+    """Tasks that a worker process runs at once, for the projected peak."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("uint16", "float32", "float16"):
+            raise InvalidInputError(f"dtype must be uint16, float32 or float16, got {self.dtype!r}.")
+        if self.bounds not in (STORED, *METHODS):
+            raise InvalidInputError(
+                f"bounds must be one of {', '.join((STORED, *METHODS))}, got {self.bounds!r}."
+            )
+        if self.border < 0:
+            raise InvalidInputError(f"border must be 0 or more pixels, got {self.border}.")
+        _ = self.encoding  # refuses an unknown codec or shard here, where it was said
+
+    @property
+    def encoding(self) -> Encoding:
+        """How pixels become bytes."""
+        return Encoding(dtype=self.dtype, codec=self.codec or DEFAULT_CODECS[self.dtype], shard=self.shard)
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """Arguments of `clip_bounds_from_histogram` for a classic store."""
+        return {
+            "method": self.bounds,
+            "low_pct": self.low,
+            "high_pct": self.high,
+            "vmin": self.vmin,
+            "vmax": self.vmax,
+            "k": self.k,
+        }
