@@ -6,7 +6,7 @@ edges may bulge beyond them, taken from how much the lines of the lattice bend f
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
-from sarzarr.lattice import EARTH_RADIUS, METRES_PER_DEGREE, Extents
+from sarzarr.world import EARTH_RADIUS, METRES_PER_DEGREE, Extents
 
 Array = np.ndarray[Any, Any]
 Gcp = tuple[float, float, float, float, float]
@@ -58,7 +58,7 @@ class Placement:
         """Rows and columns of cells; the last ones may be ragged."""
         return math.ceil(self.height / cv.CELL), math.ceil(self.width / cv.CELL)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell this placement from any other."""
         parts = (

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.lattice import EARTH_RADIUS, Extents, mix
+from sarzarr.world import EARTH_RADIUS, Extents, mix
 
 Array = np.ndarray[Any, Any]
 LEVELS: Final = 30
@@ -72,7 +72,7 @@ def touching(extents: Extents, fewer: Array, more: Array) -> Iterator[Array]:
         for b in np.unique(level[more]):
             size = min(int(a), int(b))
             left = _Buckets.of(extents, fewer[level[fewer] == a], size)
-            right = _Buckets.of(extents, more[level[more] == b], size, among=left.key)
+            right = _Buckets.of(extents, more[level[more] == b], size, among=np.unique(left.key))
             yield from left.pairs_with(right, extents)
 
 
@@ -103,7 +103,7 @@ class _Buckets:
             there = np.flatnonzero((south + down <= north) & (west + across <= east))
             key = (south[there] + down) * around + (west[there] + across) % around
             if among is not None:
-                met = np.searchsorted(among, key, "right") > np.searchsorted(among, key, "left")
+                met = among[np.searchsorted(among, key).clip(max=len(among) - 1)] == key
                 key, there = key[met], there[met]
             keys.append(key)
             owners.append(rows[there])

@@ -15,9 +15,9 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SplitLeakError
 from sarzarr.footprint import Footprint, Placement, footprint_of
-from sarzarr.lattice import Extents, judge, touched_ids, unit_ids
 from sarzarr.overlap import TOUCH, Cells, shared_ground, touching
 from sarzarr.split_record import Recipe, SceneCells
+from sarzarr.world import Extents, judge, touched_ids, unit_ids
 
 Array = np.ndarray[Any, Any]
 WORLD: Final = "world"

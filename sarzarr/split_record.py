@@ -19,9 +19,9 @@ from sarzarr import conventions as cv
 from sarzarr.documents import read_json
 from sarzarr.errors import CorruptStoreError, InvalidInputError, NotInStoreError
 from sarzarr.footprint import Placement
-from sarzarr.lattice import Draw, WorldLattice
 from sarzarr.membership import CellTable, count_memberships, patch_mask
 from sarzarr.tables import read_table
+from sarzarr.world import Draw, WorldLattice
 
 Array = np.ndarray[Any, Any]
 BY: Final = ("ground", "scene", "site")

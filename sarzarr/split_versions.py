@@ -1,6 +1,6 @@
 """The versions of a store's split: each a group ``splits/vN``, written whole and once.
 
-A version is written beside its place and renamed there, and a rename onto a version that exists fails: of two
+A version is written beside the store and renamed into it, and a rename onto a version that exists fails: of two
 writers one wins, and a reader sees a version whole or not at all.
 """
 
@@ -121,7 +121,7 @@ def write_split(store: Store, split: Split) -> Split:
     folder = store.root / cv.SPLITS
     if not (folder / "zarr.json").exists():
         write_json(folder / "zarr.json", group_document())
-    new = folder / f".{split.name}.{uuid.uuid4().hex}.new"
+    new = store.root.with_name(f"{store.root.name}.{split.name}.{uuid.uuid4().hex}")
     try:
         write_table(new, to_table(split))
         sync_tree(new)

@@ -1,9 +1,11 @@
 """Splits of a store's ground: made, extended, checked before they are written, and never changed after."""
 
+import math
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,12 +13,12 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SplitExistsError, SplitLeakError
-from sarzarr.lattice import parse_length
 from sarzarr.split_json import from_json, to_json
 from sarzarr.split_plan import Grounds, assign, assign_to_train, check, fixed_units
 from sarzarr.split_record import Recipe, SceneCells, Split, read_split, versions
 from sarzarr.split_versions import Sites, get_split, grounds_of, next_version, opened, patches_of, write_split
 from sarzarr.store import Store
+from sarzarr.world import parse_length
 
 HALVINGS: Final = 6
 """Sizes of a block that are tried where none is given."""
@@ -74,7 +76,7 @@ def plan_split(
     """Return the split that `make_split` would write, checked; nothing is written."""
     here = opened(store)
     grounds = grounds_of(here, sites)
-    for choice in _choices(here, recipe):
+    for choice in _choices(here, grounds, recipe):
         split = _planned(here, grounds, choice, notes)
         missing = _empty_side(here, split)
         if not missing:
@@ -92,29 +94,41 @@ def _planned(store: Store, grounds: Grounds, recipe: Recipe, notes: str) -> Spli
     )
 
 
-def _choices(store: Store, options: Mapping[str, Any]) -> Iterator[Recipe]:
+def _choices(store: Store, grounds: Grounds, options: Mapping[str, Any]) -> Iterator[Recipe]:
     """Yield the recipe that is asked for; where its block is left open, the ones to try in turn.
 
-    Those are 10 km and 1024 pixels, their halves, quarters and so on; and before them what the newest
-    version has, so that the same call means the same split when the store has grown.
+    Those are 10 km (or twice that, and so on, until two cells fit in) and 1024 pixels, their halves,
+    quarters and so on; and before them what the newest version has, so that the same call means the same
+    split when the store has grown.
     """
     known = list(Recipe.__dataclass_fields__)
     for name in options:
         if name not in known:
             raise InvalidInputError(f"options among {', '.join(known)} were expected, got {name!r}.")
-    options = {k: v for k, v in options.items() if not (k in ("block", "pixel_block") and v in (None, "auto"))}
+    options = {
+        k: v for k, v in options.items() if not (k in ("block", "pixel_block") and v in (None, "auto"))
+    }
     lengths = {k: parse_length(options[k]) for k in ("block", "guard") if options.get(k) is not None}
     recipe = Recipe(**{**options, **lengths})
     left_open = [k for k in ("block", "pixel_block") if k not in options]
     if left_open and (there := versions(store.root)):
         newest = read_split(store.root, there[-1]).recipe
         yield replace(recipe, **{k: getattr(newest, k) for k in left_open})
+    block = recipe.block
+    while "block" in left_open and block < 2 * _largest_cell(grounds):
+        block *= 2
     for halved in range(HALVINGS if left_open else 1):
         smaller = {
-            "block": recipe.block / 2**halved,
+            "block": block / 2**halved,
             "pixel_block": max(recipe.pixel_block >> halved, cv.CELL),
         }
         yield replace(recipe, **{k: smaller[k] for k in left_open})
+
+
+def _largest_cell(grounds: Grounds) -> float:
+    """Return the largest side of a cell that has a place in the world, in metres; 0 where none has."""
+    located = [grounds.footprint(g).pixel for g in grounds.scenes if g.placement.is_located]
+    return cv.CELL * max((p for p in located if math.isfinite(p)), default=0.0)
 
 
 def _same_or_refused(there: Split, wanted: Split) -> Split:
@@ -151,7 +165,9 @@ def _empty_message(side: str, split: Split, grounds: Grounds) -> str:
         other = replace(recipe, **{name: value})
         counts = replace(split, recipe=other, scenes=assign(grounds, other, version=1)).counts
         if counts["train"] and counts["val"] and (counts["test"] or not recipe.test_fraction):
-            remedy = f"There would be some with {name}={value:g}: little ground needs small blocks, or another seed."
+            remedy = (
+                f"There would be some with {name}={value:g}: blocks should be many, and hold several cells."
+            )
             break
     return (
         f"ground on every side was expected, got none for {side!r} from {len(split.scenes)} scenes by {recipe.by} "
@@ -164,7 +180,9 @@ def _other_choices(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     """Yield what might divide little ground better, the smallest change first."""
     if recipe.pixel_block > cv.CELL:
         yield "pixel_block", cv.CELL
-    yield from (("block", recipe.block / 2**k) for k in range(1, 6) if recipe.block / 2**k >= 1)
+    halves = [recipe.block / 2**k for k in range(1, 6) if recipe.block / 2**k >= 1]
+    doubles = [recipe.block * 2**k for k in range(1, 6) if recipe.block * 2**k <= 5e6]
+    yield from (("block", b) for pair in zip_longest(halves, doubles) for b in pair if b)
     yield from (("seed", recipe.seed + k) for k in range(1, 9))
 
 

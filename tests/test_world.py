@@ -12,7 +12,9 @@ from pyproj import CRS, Transformer
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.footprint import GCP_GUARD, Placement, footprint_of
-from sarzarr.lattice import (
+from sarzarr.membership import CellTable, count_memberships, parse_choice, patch_mask
+from sarzarr.overlap import Cells, shared_ground, touching
+from sarzarr.world import (
     EARTH_RADIUS,
     METRES_PER_DEGREE,
     Draw,
@@ -22,8 +24,6 @@ from sarzarr.lattice import (
     parse_length,
     touched_ids,
 )
-from sarzarr.membership import CellTable, count_memberships, parse_choice, patch_mask
-from sarzarr.overlap import Cells, shared_ground, touching
 
 HELD, TRAIN, VAL, TEST = cv.Membership
 DRAW = Draw(seed=7, val_fraction=0.3, test_fraction=0.2)
