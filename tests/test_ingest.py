@@ -413,3 +413,25 @@ def test_setting_another_clip_touches_no_pixel(write_tiff, tmp_path):
     assert tree_hash(store.root / "scenes" / "a" / "vv" / "c") == codes
     assert (store.patches()["unsaturated_fraction"].values < before).all()
     assert zarr.open_array(store.root / "scenes" / "a" / "vv", mode="r").attrs["clip_vmin"] == -14.0
+
+
+def test_a_plan_of_700_000_patches_is_small(write_tiff, tmp_path):
+    import pickle
+    from dataclasses import replace
+
+    path = write_tiff("a_vv.tif", speckle((600, 600)))
+    (scene,) = sz.plan_ingest(path, tmp_path / "s.zarr", quantity="sigma0", representation="power").scenes
+    for block_shape in ((512, 512), (1, 16384)):
+        array = replace(scene.probe.arrays[0], block_shape=block_shape)
+        grid = sz.Grid(height=16384, width=16384)
+        large = replace(scene, probe=replace(scene.probe, arrays=(array,), grid=grid))
+        scenes = 171
+        assert large.patches * scenes > 700_000
+        jobs = list(large.jobs("/folder/of/the/store.zarr.ingest/a/scene"))
+        assert len(jobs) * scenes < 3000
+        assert sum(len(pickle.dumps(job)) for job in jobs) * scenes < 4_000_000
+        assert large.peak_memory(2) < 1e9
+        covered = np.zeros((16384 // 256, 16384 // 256), int)
+        for job in jobs:
+            covered[job.row // 256 : (job.row + job.height) // 256, job.col // 256 : (job.col + job.width) // 256] += 1
+        assert (covered == 1).all()
