@@ -6,6 +6,7 @@ cannot address (another codec, another index) is marked, and read through zarr-p
 """
 
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.shards import EMPTY, index_bytes, parse_index
 
 Array = np.ndarray[Any, Any]
+log = logging.getLogger(__name__)
 ENTRY: Final = np.dtype([("file", "<u4"), ("size", "<u4"), ("offset", "<u8")])
 """One chunk: which file, how many bytes (0: the chunk is all fill value), and where they begin."""
 ELSEWHERE: Final = np.uint32(2**32 - 1)
@@ -215,6 +217,10 @@ def read_table(root: str | Path, layouts: Iterable[ArrayLayout]) -> ChunkTable:
         parts.append(_array_entries(Path(root), layout, first_file))
         first_file += math.prod(layout.files)
     entries = np.concatenate(parts) if parts else np.empty(0, ENTRY)
+    slow = [layout.path for layout in layouts if layout.codec is None]
+    if slow:
+        others = f" and {len(slow) - 1} more" if slow[1:] else ""
+        log.warning("%r%s: written in another way, so read through zarr-python, slowly", slow[0], others)
     return ChunkTable(str(root), layouts, entries)
 
 
