@@ -22,7 +22,7 @@ from sarzarr.probe import ArrayProbe, probe_file
 from sarzarr.scene import SceneProbe, group_scenes
 from sarzarr.store import Store, bounds_key, open_store
 
-PROCESS_BASE: Final = 260 * MEGABYTE
+PROCESS_BASE: Final = 320 * MEGABYTE
 """Resident memory of a worker before it reads: Python, the imports and GDAL's bounded cache in use."""
 BLOCK_PIXELS: Final = 8192 * 2048
 """Pixels that a block of a tiled file aims at: enough to make tasks few, few enough to keep workers busy."""

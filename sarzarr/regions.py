@@ -47,7 +47,7 @@ class RegionTracker:
         """Label the next band (rows, width); labels are distinct from those of the bands before."""
         labels, found = ndimage.label(mask)
         labels = labels.astype(np.int32, copy=False)
-        labels[labels > 0] += self._next - 1
+        np.add(labels, self._next - 1, out=labels, where=mask)
         self._next += int(found)
         if self._last is not None:
             touching = (self._last > 0) & (labels[0] > 0)

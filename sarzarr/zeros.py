@@ -59,25 +59,21 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
     is_db = source.representation == cv.Representation.DB
     data, flag_files = array_files(job, source.name)
     tracker = RegionTracker()
-    staged = [(first, rows, _staged_flags(job, flag_files, first, rows)) for first, rows in bands(job)]
-    for _, rows, flags in staged:
-        if (flags == UNDECIDED).any():
-            tracker.add(flags == UNDECIDED)
-        else:
-            tracker.add_empty(rows, job.width)
+    for first, rows in bands(job):
+        _track(tracker, _staged_flags(job, flag_files, first, rows) == UNDECIDED)
     outside = reaches[tracker.names()]
     again = RegionTracker()
-    nodata = dark = 0
+    nodata = 0
     with data, flag_files:
-        for first, rows, flags in staged:
+        for first, rows in bands(job):
+            flags = _staged_flags(job, flag_files, first, rows)
             undecided = flags == UNDECIDED
-            if undecided.any():
-                fill = outside[again.add(undecided)]
+            labels = _track(again, undecided)
+            if labels is not None:
+                fill = outside[labels]
                 flags[undecided] = cv.Flag.VALID if is_db else cv.Flag.NONPOSITIVE
                 flags[fill] = cv.Flag.NODATA
-                nodata, dark = nodata + int(fill.sum()), dark + int(undecided.sum())
-            else:
-                again.add_empty(rows, job.width)
+                nodata += int(fill.sum())
             for row, col, tile in tiles(flags, chunk):
                 flag_files.write((first + row) // chunk, (job.col + col) // chunk, whole(tile, chunk))
         flag_shards = every_file(job, flag_files.close())
@@ -97,6 +93,14 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
         nodata=old.nodata + nodata,
     )
     return ArrayReceipt(shards=shards, flag_shards=flag_shards, histogram=histogram, regions=None)
+
+
+def _track(tracker: RegionTracker, undecided: Pixels) -> Pixels | None:
+    """Hand the next band to the tracker; return its labels where it has any."""
+    if undecided.any():
+        return tracker.add(undecided)
+    tracker.add_empty(*undecided.shape)
+    return None
 
 
 def _staged_flags(job: BlockJob, files: ArrayFiles, first: int, rows: int) -> Pixels:

@@ -433,5 +433,7 @@ def test_a_plan_of_700_000_patches_is_small(write_tiff, tmp_path):
         assert large.peak_memory(2) < 1e9
         covered = np.zeros((16384 // 256, 16384 // 256), int)
         for job in jobs:
-            covered[job.row // 256 : (job.row + job.height) // 256, job.col // 256 : (job.col + job.width) // 256] += 1
+            covered[
+                job.row // 256 : (job.row + job.height) // 256, job.col // 256 : (job.col + job.width) // 256
+            ] += 1
         assert (covered == 1).all()

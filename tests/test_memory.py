@@ -41,7 +41,16 @@ def write_large(path, height, width, *, tiled):
     pattern = rng.integers(200, 204, (512, width), dtype=np.uint16)
     profile = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(0, 0, 10, 10), **layout}
     with rasterio.open(
-        path, "w", driver="GTiff", height=height, width=width, count=1, dtype="uint16", compress="lzw", **profile
+        path,
+        "w",
+        driver="GTiff",
+        height=height,
+        width=width,
+        count=1,
+        dtype="uint16",
+        compress="zstd",
+        zstd_level=1,
+        **profile,
     ) as out:
         for row in range(0, height, 512):
             band = pattern[: min(512, height - row)].copy()
