@@ -279,6 +279,13 @@ def _read_indices(folder: Path, layout: ArrayLayout, sizes: Array, chunks: int) 
     is_there[sizes == 0] = False
     out["offset"] = np.where(is_there, raw[..., 0], 0)
     out["size"] = np.where(is_there, raw[..., 1], 0)
+    ends = out["offset"] + out["size"]
+    room = np.maximum(sizes - tails.shape[1], 0).astype(np.uint64)
+    if (beyond := np.flatnonzero((ends > room[:, None]).any(1))).size:
+        raise CorruptStoreError(
+            f"chunks inside of their shard were expected, got others in {folder}/{layout.key(int(beyond[0]))}. "
+            "Run `sarzarr verify --repair`."
+        )
     return out
 
 
