@@ -12,10 +12,13 @@ from sarzarr import conventions as cv
 from sarzarr.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.errors import InvalidInputError
 from sarzarr.patches import spec_of, update_index
+from sarzarr.split_bounds import split_histograms
 from sarzarr.store import BoundsEntry, Store, consolidate, open_store, write_bounds
 
 
-def recommend_clips(store: Store, keys: set[str], **method: Any) -> dict[str, BoundsEntry]:
+def recommend_clips(
+    store: Store, keys: set[str], *, split: str | None = None, **method: Any
+) -> dict[str, BoundsEntry]:
     """Return groups with the clip that their histograms recommend.
 
     Parameters
@@ -24,6 +27,8 @@ def recommend_clips(store: Store, keys: set[str], **method: Any) -> dict[str, Bo
         The store; every scene of a group counts, pixel by pixel.
     keys
         Which groups, by `bounds_key`.
+    split
+        Count the ground of one side alone, in one pass over its codes: ``train``, or ``v2:train``.
     method
         Arguments of `clip_bounds_from_histogram`: by default percentiles 1 and 99 of the pixels
         that are valid and positive.
@@ -34,24 +39,56 @@ def recommend_clips(store: Store, keys: set[str], **method: Any) -> dict[str, Bo
         raise InvalidInputError(f"groups must be among {known}, got {got}.")
     out = {}
     catalog = store.catalog
+    counted = None if split is None else split_histograms(store, split)
     for key in sorted(keys):
         rows = np.flatnonzero(catalog["bounds_key"].values == key)
-        histogram = sum(
-            (store.histogram(catalog["scene"].values[i], catalog["name"].values[i]) for i in rows),
-            start=Histogram.empty(),
-        )
+        if counted is not None:
+            histogram = counted.get(key, Histogram.empty())
+            _check_counted(histogram, key, str(split))
+        else:
+            histogram = sum(
+                (store.histogram(catalog["scene"].values[i], catalog["name"].values[i]) for i in rows),
+                start=Histogram.empty(),
+            )
         clip = clip_bounds_from_histogram(histogram, **method)
         out[key] = BoundsEntry(
             vmin=float(catalog["vmin"].values[rows[0]]),
             vmax=float(catalog["vmax"].values[rows[0]]),
             clip_vmin=clip.vmin,
             clip_vmax=clip.vmax,
-            clip_method=clip.description or clip.method,
+            clip_method=(clip.description or clip.method) + (f" of {split}" if split else ""),
         )
     return out
 
 
-def set_clip(store: Store, groups: Iterable[str] | None = None, **method: Any) -> Store:
+def _check_counted(histogram: Histogram, key: str, split: str) -> None:
+    if not histogram.n_valid:
+        raise InvalidInputError(
+            f"valid pixels of {key} in {split!r} were expected, got none. Name the other groups, or extend the split."
+        )
+
+
+def clip_from_split(
+    store: Store, split: str = "train", groups: Iterable[str] | None = None, **method: Any
+) -> dict[str, BoundsEntry]:
+    """Return the clip of groups from the ground of one side of a split alone; nothing is written.
+
+    Parameters
+    ----------
+    store
+        The store.
+    split
+        ``train`` of the newest version, or ``v2:train``.
+    groups, method
+        As in `set_clip`.
+    """
+    keys = set(store.bounds) if groups is None else set(groups)
+    return recommend_clips(store, keys, split=split, **method)
+
+
+def set_clip(
+    store: Store, groups: Iterable[str] | None = None, *, split: str | None = None, **method: Any
+) -> Store:
     """Set the clip of groups, and bring what depends on it up to date: attrs and patch indices.
 
     Parameters
@@ -60,6 +97,8 @@ def set_clip(store: Store, groups: Iterable[str] | None = None, **method: Any) -
         The store.
     groups
         Which groups, by `bounds_key` (``vv/sigma0``); all of them if left out.
+    split
+        Count the ground of one side of a split alone, so that validation does not leak: ``train``.
     method
         Arguments of `clip_bounds_from_histogram`: ``method="percentile"`` with ``low_pct`` and
         ``high_pct``, ``"fixed"`` with ``vmin`` and ``vmax``, or ``"sigma"`` with ``k``.
@@ -70,7 +109,7 @@ def set_clip(store: Store, groups: Iterable[str] | None = None, **method: Any) -
         The store, opened anew.
     """
     keys = set(store.bounds) if groups is None else set(groups)
-    changed = write_bounds(store, recommend_clips(store, keys, **method))
+    changed = write_bounds(store, recommend_clips(store, keys, split=split, **method))
     for table in sorted(p.parent for p in (store.root / cv.PATCHES).glob("*/zarr.json")):
         update_index(changed, spec_of(table))
     consolidate(changed)
