@@ -1,0 +1,205 @@
+"""Boxes: checked on the way in, cut to patches on the way out. Pure arithmetic on pixel edges.
+
+A box is ``x_min, y_min, x_max, y_max`` in pixels, half-open: (0, 0, 1, 1) is the first pixel, x runs along
+columns and y along rows. Its area is (x_max - x_min) (y_max - y_min). Flips and quarter turns of boxes are
+`sarzarr.augment.apply_to_boxes`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from sarzarr.errors import InvalidInputError
+
+Array = np.ndarray[Any, Any]
+Policy = Literal["repair", "refuse"]
+MIN_VISIBLE: Final = 0.3
+"""Share of a box's area that must lie in a patch for the patch to show it."""
+
+
+def as_boxes(values: Any) -> Array:
+    """Return boxes as (n, 4) float64; nothing at all is (0, 4)."""
+    boxes = np.asarray(values, np.float64)
+    if boxes.size == 0:
+        return np.empty((0, 4))
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise InvalidInputError(f"boxes of shape (n, 4) were expected, got {boxes.shape}.")
+    return boxes
+
+
+def area(boxes: Array) -> Array:
+    """Return (n,) the area of boxes in pixels, in their dtype."""
+    out: Array = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return out
+
+
+# ------------------------------------------------------------------ on the way in
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CheckedBoxes:
+    """What became of boxes that were given."""
+
+    boxes: Array
+    """(kept, 4) float32, finite, of positive area and inside."""
+    kept: Array
+    """(kept,) int64: which of the given ones they are."""
+    repaired: int = 0
+    """Among the kept: how many had their corners swapped or reached outside."""
+    left_out: int = 0
+    """How many could not be kept: not finite, without area, or outside altogether."""
+
+
+def check_boxes(boxes: Any, *, height: Any, width: Any, policy: Policy = "repair") -> CheckedBoxes:
+    """Return the boxes that lie in an image of ``height`` by ``width`` pixels, counted by what befell them.
+
+    Parameters
+    ----------
+    boxes
+        (n, 4) numbers.
+    height, width
+        Of the image; or (n,) of each box's image.
+    policy
+        ``repair``: sort swapped corners, cut what reaches outside, and leave out what has no area then.
+        ``refuse``: raise for any of these.
+
+    Raises
+    ------
+    InvalidInputError
+        The shape is another, or a box is refused; the message has its number and its values.
+    """
+    given = as_boxes(boxes)
+    if policy not in ("repair", "refuse"):
+        raise InvalidInputError(f"policy must be 'repair' or 'refuse', got {policy!r}.")
+    finite = np.isfinite(given).all(axis=1)
+    limit = np.stack(np.broadcast_arrays(width, height, np.empty(len(given)))[:2], axis=1).astype(np.float64)
+    low, high = np.minimum(given[:, :2], given[:, 2:]), np.maximum(given[:, :2], given[:, 2:])
+    low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
+    mended = np.concatenate([low, high], axis=1).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        good = finite & (area(mended) > 0)
+        changed = good & (mended != given.astype(np.float32)).any(axis=1)
+    if policy == "refuse" and (wrong := np.flatnonzero(~good | changed)).size:
+        i = int(wrong[0])
+        raise InvalidInputError(
+            f"boxes inside {limit[i, 1]:g} x {limit[i, 0]:g} pixels with x_min < x_max and y_min < y_max were "
+            f"expected, got {given[i].tolist()} as number {i} and {wrong.size - 1} more. Mend them, or repair them "
+            "with policy='repair'."
+        )
+    return CheckedBoxes(
+        boxes=mended[good],
+        kept=np.flatnonzero(good),
+        repaired=int(np.count_nonzero(changed)),
+        left_out=int(np.count_nonzero(~good)),
+    )
+
+
+# ------------------------------------------------------------------ on the way out
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PatchBoxes:
+    """The boxes of many patches, patch by patch: those of patch i are at ``first[i] : first[i + 1]``."""
+
+    first: Array
+    """(patches + 1,) int64."""
+    boxes: Array
+    """(m, 4) float32 in pixels of the patch, cut to it."""
+    source: Array
+    """(m,) int64: which of the given boxes each is part of."""
+    visible: Array
+    """(m,) float32: share of the given box's area that is in the patch."""
+
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+    def of(self, patch: int) -> slice:
+        """Return where the boxes of a patch are; an empty slice where it has none."""
+        return slice(int(self.first[patch]), int(self.first[patch + 1]))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Windows:
+    """Square windows of images: patches."""
+
+    owner: Array
+    """(n,) int64: number of each window's image; -1 for one without boxes."""
+    row: Array
+    """(n,) first row."""
+    col: Array
+    """(n,) first column."""
+    size: int
+    """Rows and columns."""
+
+
+def boxes_in_windows(
+    boxes: Array, owner: Array, windows: Windows, *, min_visible: float = MIN_VISIBLE
+) -> PatchBoxes:
+    """Return the boxes that each window shows, cut to it and in its own pixels.
+
+    A window shows a box of its image where at least ``min_visible`` of the box's area is inside, and any of
+    it. Within a window boxes keep the order in which they were given.
+
+    Parameters
+    ----------
+    boxes
+        (m, 4) in pixels of their images; finite, of positive area.
+    owner
+        (m,) number of each box's image.
+    windows
+        The patches.
+    min_visible
+        0 to 1.
+    """
+    if not 0 <= min_visible <= 1:
+        raise InvalidInputError(f"min_visible must be in 0..1, got {min_visible}.")
+    window, box = _candidates(boxes, owner, windows)
+    corner = np.stack([windows.col, windows.row, windows.col, windows.row], axis=1).astype(np.float32)
+    whole = boxes[box].astype(np.float32)
+    cut = np.clip(whole - corner[window], 0, np.float32(windows.size))
+    visible = area(cut) / area(whole)
+    # A box on whole pixels is cut without rounding, so a share of exactly min_visible is enough.
+    shown = (area(cut) > 0) & (visible >= np.float32(min_visible))
+    first = np.searchsorted(window[shown], np.arange(len(windows.owner) + 1))
+    return PatchBoxes(
+        first=first.astype(np.int64),
+        boxes=cut[shown],
+        source=box[shown],
+        visible=visible[shown].astype(np.float32),
+    )
+
+
+def _candidates(boxes: Array, owner: Array, windows: Windows) -> tuple[Array, Array]:
+    """Return (windows, boxes) that share a tile of a window's size: sorted pairs, each once.
+
+    A window touches at most 2 x 2 tiles of its own size, a box as many as it is large; both are listed a
+    tile, and the lists are joined.
+    """
+    size = windows.size
+    low = np.floor(boxes[:, :2] / size).astype(np.int64)
+    high = np.floor(np.nextafter(boxes[:, 2:], 0) / size).astype(np.int64)
+    box, across, down = _spread(low, np.maximum(high, low))
+    first = np.stack([windows.col, windows.row], axis=1).astype(np.int64)
+    known = np.flatnonzero(windows.owner >= 0)
+    window, x, y = _spread(first[known] // size, (first[known] + size - 1) // size)
+    window = known[window]
+    most = int(max(across.max(initial=0), x.max(initial=0))) + 1
+    tall = int(max(down.max(initial=0), y.max(initial=0))) + 1
+    keys = (owner[box].astype(np.int64) * tall + down) * most + across
+    wanted = (windows.owner[window].astype(np.int64) * tall + y) * most + x
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    begin = np.searchsorted(keys, wanted, "left")
+    count = np.searchsorted(keys, wanted, "right") - begin
+    total = int(count.sum())
+    within = np.arange(total) - np.repeat(np.cumsum(count) - count, count)
+    found = box[order[np.repeat(begin, count) + within]]
+    pairs = np.unique(np.repeat(window, count) * max(len(boxes), 1) + found)
+    return np.divmod(pairs, max(len(boxes), 1))
+
+
+def _spread(low: Array, high: Array) -> tuple[Array, Array, Array]:
+    """Return (things, x, y): every tile from ``low`` to ``high`` (n, 2), a row each."""
+    span = high - low + 1
+    count = span[:, 0] * span[:, 1]
+    thing = np.repeat(np.arange(len(low)), count)
+    within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+    y, x = np.divmod(within, span[thing, 0]) if len(thing) else (within, within)
+    return thing, low[thing, 0] + x, low[thing, 1] + y
