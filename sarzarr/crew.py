@@ -4,6 +4,7 @@ One task makes one batch. What is delivered belongs to its user: memory is used 
 looks into it any more.
 """
 
+import math
 import os
 import weakref
 from collections import deque
@@ -63,10 +64,10 @@ class BatchMemory:
 
     def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return an array whose values are arbitrary."""
-        wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        block = self._take_block(wanted)
-        out: Array = np.ndarray(shape, dtype, buffer=block)
-        # Every view of `out`, and every tensor made of it, holds `out` itself, whose base is no array.
+        count = math.prod(shape)
+        block = self._take_block(count * np.dtype(dtype).itemsize)
+        # Every view, and every tensor made of one, holds `flat` itself: its base is no array.
+        flat = np.frombuffer(block, dtype, count)
         free, watches, keep = self._free, self._watches, self.keep
 
         def give_back(watch: Any) -> None:
@@ -74,9 +75,9 @@ class BatchMemory:
             if len(free) < keep:
                 free.append(block)
 
-        watch = weakref.ref(out, give_back)
+        watch = weakref.ref(flat, give_back)
         watches[id(watch)] = watch  # a weak reference that is itself forgotten calls nobody
-        return out
+        return flat.reshape(shape)
 
     def _take_block(self, wanted: int) -> memoryview:
         """Return the block that came back last, which is likeliest to be in cache still, or a new one."""
