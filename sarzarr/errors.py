@@ -32,6 +32,10 @@ class StoreNotFoundError(SarzarrError, FileNotFoundError):
     """There is no sarzarr store at that path."""
 
 
+class StoreExistsError(SarzarrError, FileExistsError):
+    """A store is to be made where there is something already."""
+
+
 class StoreSchemaError(SarzarrError, ValueError):
     """A store was written by a schema that this version cannot read."""
 
