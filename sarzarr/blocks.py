@@ -31,6 +31,8 @@ from sarzarr.regions import RegionTracker
 from sarzarr.shards import ArrayFiles, ShardRecord, read_stored
 
 Pixels = np.ndarray[Any, Any]
+GROUP: Final = 4
+"""Chunks side by side that are worked on at once: few enough for the cache, enough to make calls few."""
 UNDECIDED: Final = 4
 """Staged flag of an exact zero that may be nodata or dark: decided once the whole scene is known."""
 
@@ -179,11 +181,11 @@ def _encode_tile(
     z = normalize_kernel(db, stored_range)
     encoding = job.encoding
     if encoding.dtype == "uint16" or not classic:
-        half = half_codes_kernel(z)
+        half = half_codes_kernel(z, out=z if job.encoding.dtype == "uint16" else None)
         if not classic:
             _count_halves(half, counted, counts)
         if encoding.dtype == "uint16":
-            return codes_from_half(half), flags
+            return codes_from_half(half, out=half), flags
     if flags is not None:
         z[(flags == cv.Flag.NODATA) | (flags == cv.Flag.BORDER)] = 0
     return z.astype(encoding.dtype, copy=False), flags
@@ -247,8 +249,8 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
             )
             known = _eroded_flags(job, source, first, rows) if job.border else None
             undecided: Pixels | None = None
-            for row, col, tile in tiles(raw, chunk):
-                window = slice(row, row + chunk), slice(col, col + chunk)
+            for row, col, tile in tiles(raw, chunk, GROUP * chunk):
+                window = slice(row, row + chunk), slice(col, col + GROUP * chunk)
                 values: Pixels | None = None
                 if job.step is Step.MASK:
                     flags = classify(
@@ -259,9 +261,9 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
                     values, flags = _encode_tile(tile, source, job, counts, mine)
                 at = (first + row) // chunk, (job.col + col) // chunk
                 if values is not None and job.step is Step.WRITE:
-                    data.write(*at, whole(values, chunk))
+                    _write_chunks(data, at, values, chunk)
                 if flags is not None and job.step is not Step.COUNT:
-                    flag_files.write(*at, whole(flags, chunk))
+                    _write_chunks(flag_files, at, flags, chunk)
                     if UNDECIDED in flags:
                         if undecided is None:
                             undecided = np.zeros(raw.shape, bool)
@@ -306,11 +308,17 @@ def array_files(job: BlockJob, name: str, *, folder: str | None = None) -> tuple
     )
 
 
-def tiles(raw: Pixels, chunk: int) -> Iterator[tuple[int, int, Pixels]]:
-    """Yield (row, column, view) of the chunks of a band, those at its right and bottom as they are."""
-    for row in range(0, raw.shape[0], chunk):
-        for col in range(0, raw.shape[1], chunk):
-            yield row, col, raw[row : row + chunk, col : col + chunk]
+def tiles(raw: Pixels, rows: int, cols: int) -> Iterator[tuple[int, int, Pixels]]:
+    """Yield (row, column, view) of the tiles of a band, those at its right and bottom as they are."""
+    for row in range(0, raw.shape[0], rows):
+        for col in range(0, raw.shape[1], cols):
+            yield row, col, raw[row : row + rows, col : col + cols]
+
+
+def _write_chunks(files: ArrayFiles, at: tuple[int, int], values: Pixels, chunk: int) -> None:
+    """Write a tile of chunks side by side, the first one at row and column ``at`` of the chunks."""
+    for _, col, tile in tiles(values, chunk, chunk):
+        files.write(at[0], at[1] + col // chunk, whole(tile, chunk))
 
 
 def whole(tile: Pixels, chunk: int) -> Pixels:

@@ -182,7 +182,7 @@ def count_half_codes(half: Array, counts: Array) -> None:
     Every pixel is counted. Pixels that are not valid or not positive have half-code 0: take their number
     off ``counts[0]``. Fastest on 2^18 pixels and more: an addition of up to 131,071 counts is in each call.
     """
-    found = np.bincount(half.reshape(-1))
+    found = np.bincount(half.reshape(-1).astype(np.intp))  # what bincount would do, only faster
     counts[: found.size] += found
 
 

@@ -90,6 +90,19 @@ class Codec:
             raise CorruptStoreError(f"expected a chunk of {flat.size} bytes, got {len(content)}.")
         flat[:] = np.frombuffer(content, np.uint8)
 
+    def view(self, stored: Any, like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Check the bytes of one chunk that nothing encodes, and return them as the read-only chunk they are.
+
+        Raises
+        ------
+        CorruptStoreError
+            As `decode_into`.
+        """
+        payload = checked(stored)
+        if len(payload) != like.nbytes:
+            raise CorruptStoreError(f"expected a chunk of {like.nbytes} bytes, got {len(payload)}.")
+        return np.frombuffer(payload, like.dtype).reshape(like.shape)
+
     def _said_size(self, payload: memoryview) -> int | None:
         """Return the decoded size that a payload's header says; None where it does not say.
 

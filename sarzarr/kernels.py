@@ -100,15 +100,14 @@ def power_kernel(raw: Any, representation: str, *, nodata: float | None = None) 
                     f"representation must be power, amplitude, db or complex, got {representation!r}. "
                     "Denormalize normalized values first."
                 )
-        invalid = ~np.isfinite(power)
+        if not np.isfinite(power.sum()):  # one cheap look; where it fails, the pixels are looked at
+            np.copyto(power, np.nan, where=~np.isfinite(power))
         if representation == Representation.DB:
-            invalid |= data == -np.inf  # its power is a finite 0
+            np.copyto(power, np.nan, where=data == -np.inf)  # its power is a finite 0
         if nodata is not None:
-            invalid |= data == _sentinel(nodata, data.dtype)
+            np.copyto(power, np.nan, where=data == _sentinel(nodata, data.dtype))
     if isinstance(raw, np.ma.MaskedArray):
-        invalid |= np.ma.getmaskarray(raw)
-    if invalid.any():
-        np.copyto(power, np.nan, where=invalid)
+        np.copyto(power, np.nan, where=np.ma.getmaskarray(raw))
     return power
 
 
@@ -153,18 +152,20 @@ def restretch_kernel(z: Array, scale: float, offset: float) -> Array:
     return np.clip(z, 0.0, 1.0, out=z)
 
 
-def half_codes_kernel(z: Array) -> Array:
-    """Return int32 half-codes ``trunc(z * 131070)`` of ``z`` in [0, 1] or NaN; NaN gives 0. ``z`` stays."""
-    scaled = np.multiply(z, HALF_CODES, out=np.empty_like(z))
-    nan = np.isnan(scaled)
-    if nan.any():
-        np.copyto(scaled, 0, where=nan)
+def half_codes_kernel(z: Array, out: Array | None = None) -> Array:
+    """Return int32 half-codes ``trunc(z * 131070)`` of ``z`` in [0, 1] or NaN; NaN gives 0.
+
+    ``z`` stays, unless it is ``out`` itself: where it is not needed again, that saves an array.
+    """
+    scaled = np.multiply(z, HALF_CODES, out=np.empty_like(z) if out is None else out)
+    if scaled.size and np.isnan(scaled.min()):
+        np.copyto(scaled, 0, where=np.isnan(scaled))
     return scaled.astype(np.int32)
 
 
-def codes_from_half(half: Array) -> Array:
-    """Return uint16 codes ``(half + 1) >> 1``: the nearest of 0..65535. ``half`` stays."""
-    rounded = np.add(half, np.int32(1), out=np.empty_like(half))
+def codes_from_half(half: Array, out: Array | None = None) -> Array:
+    """Return uint16 codes ``(half + 1) >> 1``: the nearest of 0..65535. ``half`` stays, unless it is ``out``."""
+    rounded = np.add(half, np.int32(1), out=np.empty_like(half) if out is None else out)
     return np.right_shift(rounded, 1, out=rounded).astype(np.uint16)
 
 

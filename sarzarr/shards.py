@@ -237,7 +237,11 @@ def read_chunks(
             if wanted is not None and place not in wanted:
                 continue
             file.seek(int(index[at, 0]))
-            codec.decode_into(file.read(int(index[at, 1])), out)
+            stored = file.read(int(index[at, 1]))
+            if codec.kind == "bytes":  # what was read is the chunk: no copy
+                yield *place, codec.view(stored, like)
+                continue
+            codec.decode_into(stored, out)
             yield *place, out
 
 

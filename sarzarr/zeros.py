@@ -74,7 +74,7 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
                 flags[undecided] = cv.Flag.VALID if is_db else cv.Flag.NONPOSITIVE
                 flags[fill] = cv.Flag.NODATA
                 nodata += int(fill.sum())
-            for row, col, tile in tiles(flags, chunk):
+            for row, col, tile in tiles(flags, chunk, chunk):
                 flag_files.write((first + row) // chunk, (job.col + col) // chunk, whole(tile, chunk))
         flag_shards = every_file(job, flag_files.close())
         rewrite = is_db and nodata and job.step is Step.WRITE
@@ -128,6 +128,6 @@ def _without_fill(
         }
         for row, col, tile in read_chunks(data.folder / key, data.grid, data.codec, values):
             if (row, col) in masks:
-                tile[masks[row, col]] = 0
+                tile = np.where(masks[row, col], 0, tile).astype(tile.dtype)
             data.write(int(i) * per + row, int(j) * per + col, tile)
     return {**done.shards, **data.close()}
