@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BENCH_ARGS ?=
 
-.PHONY: demo test test-slow lint format check bench-loader bench-ingest bench-warp notebooks clean
+.PHONY: demo test test-slow lint format check bench-loader bench-ingest bench-warp bench-codecs notebooks clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,9 @@ bench-ingest: $(VENV)/.bench
 
 bench-warp: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_warp.py $(BENCH_ARGS)
+
+bench-codecs: $(VENV)/.bench
+	$(BIN)/python benchmarks/bench_codecs.py $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
