@@ -10,7 +10,7 @@ import stat
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -39,7 +39,9 @@ _OPEN_OPTIONS: Final = {
     "GEOREF_SOURCES": "INTERNAL",  # no .aux.xml, .tab or world file places the pixels
     "NUM_THREADS": "1",
 }
+_PICTURE_OPTIONS: Final = {"driver": ["GTiff", "PNG", "JPEG"], "sharing": False}
 _ENVIRONMENT: Final = {
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # else a truncated JPEG is read to its end, as grey
     "GDAL_PAM_ENABLED": "NO",  # a sidecar can replace CRS, transform, nodata and tags
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # and an .ovr or .msk what stands for the pixels
     "GDAL_NUM_THREADS": "1",
@@ -120,8 +122,8 @@ def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
     return absolute, status
 
 
-def _open(path: Path) -> Any:
-    """Open a TIFF under the options that must hold; the caller is inside `_ENVIRONMENT`."""
+def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
+    """Open a file under the options that must hold; the caller is inside `_ENVIRONMENT`."""
     process = _process()
     with process.lock, warnings.catch_warnings():  # the filters are the process's: one thread at a time
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -129,10 +131,11 @@ def _open(path: Path) -> Any:
             _bound_cache()
             process.is_cache_bounded = True
         try:
-            return rasterio.open(path, **_OPEN_OPTIONS)
+            return rasterio.open(path, **options)
         except RasterioError as error:
+            wanted, remedy = ("TIFF file", "GeoTIFF") if options is _OPEN_OPTIONS else ("picture", "PNG")
             raise UnsupportedRasterError(
-                f"expected a TIFF file, got {path.name!r}: {error}. Write it as GeoTIFF first."
+                f"expected a {wanted}, got {path.name!r}: {error}. Write it as {remedy} first."
             ) from error
 
 
@@ -162,6 +165,14 @@ def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
     """
     absolute, _ = local_file(path)
     with _environment(), _open(absolute) as dataset:
+        yield dataset
+
+
+@contextmanager
+def open_picture(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a local PNG, JPEG or TIFF as `open_raster` opens a TIFF; it raises the same."""
+    absolute, _ = local_file(path)
+    with _environment(), _open(absolute, _PICTURE_OPTIONS) as dataset:
         yield dataset
 
 
