@@ -1,0 +1,313 @@
+"""The PyTorch face: every patch exactly once, for any ranks, workers, start method and resume point."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from loader_stores import make_store, numbered, places  # noqa: E402
+from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
+
+import sarzarr as sz  # noqa: E402
+from sarzarr.errors import InvalidInputError, MixedBoundsError  # noqa: E402
+from sarzarr.torch import ZarrPatchDataset  # noqa: E402
+
+# Four workers on a machine of two cores are what some tests are about.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+VV = {"polarizations": "vv", "batch_size": 3, "shuffle": True, "seed": 4}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("torch"))
+
+
+@pytest.fixture(scope="module")
+def numbers(store):
+    return numbered(sz.PatchReader(store, polarizations="vv"))
+
+
+@pytest.fixture(scope="module")
+def truth(store, numbers):
+    """Return the batches of epochs 0 to 3, as numbers."""
+    reader = sz.PatchReader(store, **VV)
+    return [[numbers(batch) for batch in reader] for _ in range(4)]
+
+
+def loader(dataset, workers=0, **options):
+    return DataLoader(dataset, batch_size=None, num_workers=workers, **options)
+
+
+# ------------------------------------------------------------------ what is delivered
+def test_batches_are_tensors_in_0_1_of_the_advertised_shape(store):
+    dataset = ZarrPatchDataset(store.root, batch_size=8)
+    batches = list(loader(dataset))
+    assert len(batches) == len(dataset)
+    assert batches[0].shape == (8, 1, 256, 256)
+    for batch in batches:
+        assert batch.dtype == torch.float32
+        assert batch.is_contiguous()
+        assert batch.min() >= 0
+        assert batch.max() <= 1
+    both = ZarrPatchDataset(store, polarizations=["vv", "vh"], batch_size=4)
+    assert next(iter(loader(both))).shape == (4, 2, 256, 256)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_flags_metadata_and_transform_come_through_a_loader(store, workers):
+    flagged = ZarrPatchDataset(store, flags=True, batch_size=4)
+    images, flags = next(iter(loader(flagged, workers)))
+    assert (images.dtype, flags.dtype) == (torch.float32, torch.uint8)
+    described = ZarrPatchDataset(store, with_meta=True, batch_size=4)
+    batch = next(iter(loader(described, workers)))
+    assert batch["image"].shape == batch["flags"].shape
+    assert batch["scene"] == ["a"] * 4
+    assert batch["transform"].shape == (4, 6)
+    doubled = ZarrPatchDataset(store, batch_size=4, transform=lambda b: b * 2)
+    plain = ZarrPatchDataset(store, batch_size=4)
+    torch.testing.assert_close(next(iter(loader(doubled))), 2 * next(iter(loader(plain))))
+
+
+def test_the_bounds_of_the_batches_are_known(store):
+    entry = store.bounds["vv/sigma0"]
+    dataset = ZarrPatchDataset(store, polarizations="vv")
+    assert dataset.preprocessing_params == {"vmin": entry.clip_vmin, "vmax": entry.clip_vmax}
+    with pytest.raises(MixedBoundsError):
+        _ = ZarrPatchDataset(store).preprocessing_params
+
+
+def test_codes_come_as_uint16(store):
+    batch = next(iter(loader(ZarrPatchDataset(store, dtype="uint16"))))
+    assert batch.dtype == torch.uint16
+
+
+def test_pinning_without_cuda_is_refused_and_the_loaders_own_is_not(store):
+    if torch.cuda.is_available():
+        dataset = ZarrPatchDataset(store, pin_memory=True)
+        assert all(batch.is_pinned() for batch in dataset)
+        return
+    with pytest.raises(InvalidInputError, match="CUDA"):
+        ZarrPatchDataset(store, pin_memory=True)
+
+
+# ------------------------------------------------------------------ workers and epochs
+@pytest.mark.parametrize("workers", [0, 1, 2, 3, 4])
+def test_workers_deliver_the_batches_of_one_process_in_order(store, numbers, truth, workers):
+    found = loader(ZarrPatchDataset(store, **VV), workers)
+    for epoch in range(2):
+        assert [numbers(batch) for batch in found] == truth[epoch]
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_every_start_method_delivers_the_same(store, numbers, truth, method):
+    found = loader(ZarrPatchDataset(store, **VV), 2, multiprocessing_context=method)
+    assert [numbers(batch) for batch in found] == truth[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_set_epoch_reaches_workers_that_live_on(store, numbers, truth, workers):
+    dataset = ZarrPatchDataset(store, **VV)
+    options = {"persistent_workers": True} if workers else {}
+    found = loader(dataset, workers, **options)
+    for epoch in (0, 1):
+        assert [numbers(b) for b in found] == truth[epoch]
+    assert dataset.epoch == 2
+    for epoch in (3, 0):
+        dataset.set_epoch(epoch)
+        assert [numbers(b) for b in found] == truth[epoch]
+    assert [numbers(b) for b in found] == truth[1]
+
+
+def test_two_iterations_at_once_are_two_epochs(store, numbers, truth):
+    found = loader(ZarrPatchDataset(store, **VV), 2)
+    both = list(zip(found, found, strict=True))
+    assert sorted([[numbers(b) for b in side] for side in zip(*both, strict=True)]) == sorted(truth[:2])
+
+
+def test_an_iteration_that_is_given_up_counts_as_its_epoch(store, numbers, truth):
+    for workers in (0, 2):
+        found = loader(ZarrPatchDataset(store, **VV), workers)
+        for batch in found:
+            assert numbers(batch) == truth[0][0]
+            break
+        assert [numbers(b) for b in found] == truth[1]
+
+
+def test_augmentation_does_not_depend_on_workers(store):
+    options = VV | {"augment": "d4"}
+    alone = list(loader(ZarrPatchDataset(store, **options)))
+    shared = list(loader(ZarrPatchDataset(store, **options), 3))
+    for a, b in zip(alone, shared, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_a_dataset_copies_and_pickles(store, numbers, truth):
+    dataset = ZarrPatchDataset(store, **VV)
+    next(iter(dataset))
+    for other in (copy.deepcopy(dataset), pickle.loads(pickle.dumps(dataset))):
+        assert [numbers(b) for b in loader(other)] == truth[1]
+        assert [numbers(b) for b in loader(other, 2)] == truth[2]
+    assert dataset.epoch == 1
+
+
+# ------------------------------------------------------------------ ranks
+class Ranked(ZarrPatchDataset):
+    """A dataset of one rank of several, without a process group."""
+
+    def __init__(self, rank, ranks, *args, **options):
+        super().__init__(*args, **options)
+        self._ranks = rank, ranks
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize(("ranks", "workers"), [(2, 0), (3, 2), (4, 1)])
+def test_ranks_are_disjoint_and_equal(store, numbers, ranks, workers, drop_last):
+    datasets = [Ranked(r, ranks, store, **VV, drop_last=drop_last) for r in range(ranks)]
+    found = [[numbers(b) for b in loader(d, workers)] for d in datasets]
+    assert {len(batches) for batches in found} == {len(datasets[0])}
+    seen = sorted(i for batches in found for batch in batches for i in batch)
+    assert len(seen) == len(set(seen)) == len(places(datasets[0].reader)) - datasets[0].left_out
+
+
+def test_what_is_left_out_differs_from_epoch_to_epoch(store, numbers):
+    options = VV | {"drop_last": True, "batch_size": 5}
+    dataset = ZarrPatchDataset(store, **options)
+    assert dataset.left_out == 2
+    everything = set(range(len(places(dataset.reader))))
+    left = [everything - {i for batch in loader(dataset) for i in numbers(batch)} for _ in range(5)]
+    assert {len(out) for out in left} == {2}
+    assert len(set(map(frozenset, left))) > 1
+
+
+GLOO = """
+    import json, sys
+    import torch.distributed as dist
+    from torch.utils.data import DataLoader
+    from sarzarr.torch import ZarrPatchDataset
+
+    def main(root, rank, ranks, file, method, state):
+        before = ZarrPatchDataset(root, polarizations="vv", batch_size=3, shuffle=True, seed=4)
+        dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=ranks)
+        if state:
+            before.load_state_dict(state)
+        loader = DataLoader(before, batch_size=None, num_workers=1, multiprocessing_context=method)
+        sums = [[float(image.double().sum()) for image in batch] for batch in loader]
+        dist.barrier()
+        print(json.dumps({"sums": sums, "state": before.state_dict(taken=2), "len": len(before)}))
+        dist.destroy_process_group()
+
+    if __name__ == "__main__":
+        root, rank, ranks, file, method, state = sys.argv[1:]
+        main(root, int(rank), int(ranks), file, method, json.loads(state))
+"""
+
+
+def run_ranks(tmp_path, store, ranks, method, state=None):
+    """Run real processes that form a gloo group, and return what each printed."""
+    import json
+
+    script = tmp_path / "train.py"
+    script.write_text(textwrap.dedent(GLOO))
+    meeting = tmp_path / f"meeting-{ranks}-{method}-{state is None}"
+    arguments = [str(store.root), str(ranks), str(meeting), method, json.dumps(state)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), arguments[0], str(rank), *arguments[1:]],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        )
+        for rank in range(ranks)
+    ]
+    out = [p.communicate(timeout=240)[0] for p in processes]
+    assert [p.returncode for p in processes] == [0] * ranks
+    return [json.loads(o) for o in out]
+
+
+def test_real_ranks_share_an_epoch_and_others_take_up_the_rest(tmp_path, store):
+    images = np.concatenate(list(sz.PatchReader(store, polarizations="vv")))
+    number = {float(torch.from_numpy(i).double().sum()): n for n, i in enumerate(images)}
+    first = run_ranks(tmp_path, store, 2, "fork")
+    order = sz.PatchReader(store, **VV).order(0).tolist()
+    assert {len(r["sums"]) for r in first} == {r["len"] for r in first} == {-(-len(order) // 6)}
+    seen = [[[number[s] for s in batch] for batch in r["sums"]] for r in first]
+    assert sorted(i for rank in seen for batch in rank for i in batch) == list(range(len(order)))
+    assert first[0]["state"] == first[1]["state"]
+    second = run_ranks(tmp_path, store, 3, "fork", first[0]["state"])
+    rest = [number[s] for r in second for batch in r["sums"] for s in batch]
+    taken = [i for rank in seen for batch in rank[:2] for i in batch]
+    assert sorted(taken + rest) == list(range(len(order)))
+
+
+# ------------------------------------------------------------------ resuming
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (0, 3), (2, 0), (3, 2)])
+@pytest.mark.parametrize("taken", [1, 4, 7])
+def test_training_resumes_in_the_middle_with_other_workers(store, numbers, truth, before, after, taken):
+    dataset = ZarrPatchDataset(store, **VV)
+    dataset.set_epoch(1)
+    found = iter(loader(dataset, before))
+    batches = [numbers(next(found)) for _ in range(taken)]
+    assert batches == truth[1][:taken]
+    state = dataset.state_dict(taken=taken if before else None)
+    del found
+    resumed = ZarrPatchDataset(store, **VV)
+    resumed.load_state_dict(pickle.loads(pickle.dumps(state)))
+    assert resumed.state_dict() == state
+    again = loader(resumed, after)
+    assert [numbers(b) for b in again] == truth[1][taken:]
+    assert [numbers(b) for b in again] == truth[2]
+
+
+def test_a_state_after_the_last_batch_is_the_next_epoch(store):
+    dataset = ZarrPatchDataset(store, **VV)
+    list(loader(dataset))
+    state = dataset.state_dict()
+    assert (state["epoch"], state["start"]) == (1, 0)
+
+
+def test_a_state_with_workers_must_be_told_how_many_batches_were_taken(store):
+    dataset = ZarrPatchDataset(store, **VV)
+    assert dataset.state_dict()["epoch"] == 0
+    found = iter(loader(dataset, 1))
+    next(found)
+    with pytest.raises(InvalidInputError, match="taken="):
+        dataset.state_dict()
+    assert dataset.state_dict(taken=1)["start"] == 3
+    del found
+
+
+class KeepsAStateAWorker(IterableDataset):
+    """What a loader that keeps a state a worker does with a dataset, in the worker."""
+
+    def __init__(self, dataset, states=None):
+        self.dataset = dataset
+        self.states = states
+
+    def __iter__(self):
+        worker = torch.utils.data.get_worker_info().id
+        if self.states is not None:
+            self.dataset.load_state_dict(self.states[worker])
+        for batch in self.dataset:
+            yield worker, batch, self.dataset.state_dict()
+
+
+def test_a_state_a_worker_resumes_each_worker(store, numbers, truth):
+    found = iter(loader(KeepsAStateAWorker(ZarrPatchDataset(store, **VV)), 2))
+    states, batches = {}, []
+    for _ in range(5):
+        worker, batch, states[worker] = next(found)
+        batches.append(numbers(batch))
+    del found
+    resumed = loader(KeepsAStateAWorker(ZarrPatchDataset(store, **VV), states), 2)
+    rest = sorted(numbers(batch) for _, batch, _ in resumed)
+    assert sorted(batches + rest) == sorted(truth[0])
+    other = iter(loader(KeepsAStateAWorker(ZarrPatchDataset(store, **VV), [states[1]]), 1))
+    with pytest.raises(InvalidInputError, match="worker 1 of 2"):
+        next(other)
+    with pytest.raises(InvalidInputError, match="worker 1 of 2"):
+        ZarrPatchDataset(store, **VV).load_state_dict(states[1])
