@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sarzarr.bounds import ClipBounds, Histogram, clip_bounds_from_histogram, compute_clip_bounds
     from sarzarr.clips import recommend_clips, set_clip
+    from sarzarr.copying import copy_store
     from sarzarr.grid import Grid
     from sarzarr.ingestion import Progress, ingest, remove_scene
     from sarzarr.legacy import extract_patches, inverse_preprocess, preprocess_sar_complete
@@ -49,6 +50,7 @@ _HOME = {
     "Store": "store",
     "clip_bounds_from_histogram": "bounds",
     "compute_clip_bounds": "bounds",
+    "copy_store": "copying",
     "denormalize": "radiometry",
     "extract_patches": "legacy",
     "from_codes": "radiometry",
@@ -90,6 +92,7 @@ __all__ = [
     "Store",
     "clip_bounds_from_histogram",
     "compute_clip_bounds",
+    "copy_store",
     "denormalize",
     "extract_patches",
     "from_codes",

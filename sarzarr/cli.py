@@ -230,6 +230,24 @@ def remove(
 
 
 @app.command()
+def copy(
+    store: StoreArgument,
+    new: Annotated[Path, typer.Argument(help="The .zarr store to make.", show_default=False)],
+    dtype: Annotated[Dtype | None, typer.Option(help="What pixels are stored as.")] = None,
+    codec: Annotated[str | None, typer.Option(help="none, blosc-lz4 or zstd.")] = None,
+    shard: Annotated[int | None, typer.Option(help="Rows and columns of a shard.")] = None,
+    no_shards: Annotated[
+        bool, typer.Option("--no-shards", help="A file a chunk, for GDAL before 3.13.")
+    ] = False,
+) -> None:
+    """Write a store anew with another dtype, codec or shard size; every byte is checked on the way."""
+    from sarzarr.copying import copy_store
+
+    chosen = None if dtype is None else str(dtype)
+    typer.echo(summary(copy_store(store, new, dtype=chosen, codec=codec, shard=0 if no_shards else shard)))
+
+
+@app.command()
 def info(store: StoreArgument) -> None:
     """Show what is in a store, in one screen."""
     from sarzarr.store import open_store

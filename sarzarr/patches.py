@@ -156,7 +156,7 @@ def _dot(one: Pixels, two: Pixels) -> float:
 
 
 def _count(
-    codes: Pixels, flags: Pixels, between: tuple[Any, Any]
+    codes: Pixels, flags: Pixels | None, between: tuple[Any, Any]
 ) -> tuple[float, float, float, float, float]:
     """Return the counts of one patch: see `_row_of_patches`."""
     valid = lit = codes.size

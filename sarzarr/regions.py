@@ -45,8 +45,8 @@ class RegionTracker:
 
     def add(self, mask: Mask) -> Labels:
         """Label the next band (rows, width); labels are distinct from those of the bands before."""
-        labels, found = ndimage.label(mask)
-        labels = labels.astype(np.int32, copy=False)
+        found_labels, found = ndimage.label(mask)
+        labels: Labels = found_labels.astype(np.int32, copy=False)
         np.add(labels, self._next - 1, out=labels, where=mask)
         self._next += int(found)
         if self._last is not None:
