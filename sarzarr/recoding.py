@@ -110,6 +110,8 @@ class ChunkReader:
             self._listed = read_json(Path(self.array.source) / cv.MANIFEST)["shards"]
         except FileNotFoundError:
             raise self._corrupt("a manifest was expected, got none", cv.MANIFEST) from None
+        except ValueError:
+            raise self._corrupt("a manifest was expected, got no JSON", cv.MANIFEST) from None
         self._chunk = np.empty((self.array.stored.chunk, self.array.stored.chunk), self.array.stored.dtype)
 
     def read(self, row: int, col: int) -> Pixels | None:

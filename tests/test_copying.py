@@ -38,7 +38,7 @@ ENCODINGS = [
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Two scenes: edge chunks, empty chunks, an empty shard, nodata, dark water; and one that is hardly larger than a chunk."""
+    """Two scenes: one with edge chunks, empty chunks, an empty shard, nodata and dark water; one hardly a chunk."""
     folder = tmp_path_factory.mktemp("raw")
     raw = speckle((900, 1100), seed=5)
     raw[:600, :530] = 0  # fill at the edge: whole chunks of it
@@ -307,6 +307,10 @@ DAMAGE = {
     "no manifest": (
         lambda root: (root / "scenes/a/vh/manifest.json").unlink(),
         r"got none: .*array 'vh' \(file .*manifest.json",
+    ),
+    "a broken manifest": (
+        lambda root: truncate(root / "scenes/a/vh/manifest.json", 40),
+        r"got no JSON: .*array 'vh' \(file .*manifest.json",
     ),
     "not listed": (
         lambda root: (root / "scenes/a/vh/manifest.json").write_text('{"shards": {}}'),
