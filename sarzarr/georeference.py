@@ -205,14 +205,20 @@ def _check_spline(source: WarpSource, crs: str | None) -> None:
     gcps, _ = spline_points(source, crs)
     values = np.array(gcps, np.float64)
     with _spline(gcps) as spline:
-        rows, cols = spline.rowcol(values[:, 2], values[:, 3], op=np.positive)
+        cols, rows = spline.xy(values[:, 3], values[:, 2], offset="ul")
     off = max(np.abs(rows - values[:, 0]).max(), np.abs(cols - values[:, 1]).max())
     if not off <= _GCP_RESIDUAL:  # NaN too
         raise _no_spline(source)
 
 
 def _spline(gcps: Gcps) -> Any:
-    return GCPTransformer([GroundControlPoint(row, col, x, y) for row, col, x, y, _ in gcps], tps=True)
+    """Return the spline whose ``rowcol(cols, rows)`` is (y, x), and whose ``xy(ys, xs)`` is (cols, rows).
+
+    Ground and pixels have changed places, because rasterio builds the spline from the ground to pixels,
+    and GDAL's warper inverts the one from pixels to the ground. They are two functions: between the noisy
+    points of a Sentinel-1 SLC they are 0.6 pixels apart.
+    """
+    return GCPTransformer([GroundControlPoint(y, x, col, row) for row, col, x, y, _ in gcps], tps=True)
 
 
 # ---------------------------------------------------------------- from pixels to pixels
@@ -232,7 +238,7 @@ def locate(source: WarpSource, grid: Grid, rows: Array, cols: Array) -> tuple[Ar
     finite = np.isfinite(xs.ravel()) & np.isfinite(ys.ravel())
     if finite.any():
         with _spline(gcps) as spline:
-            out[:, finite] = spline.rowcol(xs.ravel()[finite], ys.ravel()[finite], op=np.positive)
+            out[::-1, finite] = spline.xy(ys.ravel()[finite], xs.ravel()[finite], offset="ul")
     return out[0].reshape(xs.shape), out[1].reshape(xs.shape)
 
 
@@ -243,7 +249,9 @@ def project(source: WarpSource, crs: str | None, rows: Array, cols: Array) -> tu
     if source.uses_gcps:
         gcps, wkt = spline_points(source, crs)
         with _spline(gcps) as spline:
-            xs, ys = (np.reshape(v, rows.shape) for v in spline.xy(rows.ravel(), cols.ravel(), offset="ul"))
+            ys, xs = (
+                v.reshape(rows.shape) for v in spline.rowcol(cols.ravel(), rows.ravel(), op=np.positive)
+            )
     else:
         xs, ys = source.grid.to_xy(rows, cols)
     if crs is None or wkt is None:

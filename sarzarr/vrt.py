@@ -46,7 +46,7 @@ class Pixels:
     """A window of a raster that lies in memory."""
 
     address: int
-    """Where the window's first pixel is: C-contiguous, and alive as long as the document is open."""
+    """Where its first pixel is: C-contiguous, and alive as long as the document is open."""
     dtype: str
     """A key of `GDAL_TYPES`."""
     row: int
@@ -66,13 +66,12 @@ def raster_document(pixels: Pixels, *, height: int, width: int, nodata: str | No
     where it was cut.
     """
     kind = GDAL_TYPES[pixels.dtype]
-    name = (
-        f"MEM:::DATAPOINTER={pixels.address:#x},PIXELS={pixels.width},LINES={pixels.height},DATATYPE={kind}"
-    )
+    memory = f"DATAPOINTER={pixels.address:#x},PIXELS={pixels.width},LINES={pixels.height},DATATYPE={kind}"
     return (
         f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">'
-        f'<VRTRasterBand dataType="{kind}" band="1">{_tag("NoDataValue", nodata)}<SimpleSource>'
-        f'<SourceFilename relativeToVRT="0" shared="0">{name}</SourceFilename><SourceBand>1</SourceBand>'
+        f'<VRTRasterBand dataType="{kind}" band="1">'
+        f"{_tag('NoDataValue', nodata)}<SimpleSource>"
+        f'<SourceFilename relativeToVRT="0" shared="0">MEM:::{memory}</SourceFilename><SourceBand>1</SourceBand>'
         f'<SrcRect xOff="0" yOff="0" xSize="{pixels.width}" ySize="{pixels.height}"/>'
         f'<DstRect xOff="{pixels.col}" yOff="{pixels.row}" xSize="{pixels.width}" ySize="{pixels.height}"/>'
         "</SimpleSource></VRTRasterBand></VRTDataset>"
@@ -126,15 +125,32 @@ class Target:
     """Text of the value that says "no data", in the source and in the result; None for neither."""
 
 
+def georeferenced(target: Target, *, placement: str, reproject: str, tolerance: float) -> str:
+    """Return the element that takes target pixels to source pixels through CRSs.
+
+    Parameters
+    ----------
+    placement, reproject
+        What places source pixels, and what takes their CRS to the target's ("" where they are the same).
+    tolerance
+        Source pixels by which positions may be interpolated along a row; 0 computes each one.
+    """
+    positions = (
+        f"<GenImgProjTransformer>{placement}"
+        f"<DstGeoTransform>{_gdal_order(target.transform)}</DstGeoTransform>"
+        f"<DstInvGeoTransform>{_gdal_order(target.inverse)}</DstInvGeoTransform>"
+        f"{reproject}</GenImgProjTransformer>"
+    )
+    if tolerance == 0:
+        return positions
+    return (
+        f"<ApproxTransformer><MaxError>{tolerance!r}</MaxError>"
+        f"<BaseTransformer>{positions}</BaseTransformer></ApproxTransformer>"
+    )
+
+
 def warp_document(
-    target: Target,
-    *,
-    source: str,
-    placement: str,
-    reproject: str,
-    method: str,
-    tolerance: float,
-    scale: tuple[float, float] | None,
+    target: Target, *, source: str, transformer: str, method: str, scale: tuple[float, float] | None
 ) -> str:
     """Return the document of a warp.
 
@@ -142,28 +158,15 @@ def warp_document(
     ----------
     source
         The document of the source raster.
-    placement, reproject
-        What places source pixels, and what takes their CRS to the target's ("" where they are the same).
+    transformer
+        What `georeferenced` returns.
     method
         A key of `ALGORITHMS`.
-    tolerance
-        Source pixels by which positions may be interpolated along a row; 0 computes each one.
     scale
         (x, y) target pixels a source pixel for kernels that widen when they shrink a raster; None leaves it
         to GDAL, which chooses anew for every window: a seam at each border.
     """
     kind, nodata = GDAL_TYPES[target.dtype], target.nodata
-    positions = (
-        f"<GenImgProjTransformer>{placement}"
-        f"<DstGeoTransform>{_gdal_order(target.transform)}</DstGeoTransform>"
-        f"<DstInvGeoTransform>{_gdal_order(target.inverse)}</DstInvGeoTransform>"
-        f"{reproject}</GenImgProjTransformer>"
-    )
-    if tolerance > 0:
-        positions = (
-            f"<ApproxTransformer><MaxError>{tolerance!r}</MaxError>"
-            f"<BaseTransformer>{positions}</BaseTransformer></ApproxTransformer>"
-        )
     options = {"INIT_DEST": "0" if nodata is None else "NO_DATA", "ERROR_OUT_IF_EMPTY_SOURCE_WINDOW": "FALSE"}
     if scale is not None:
         options |= {"XSCALE": repr(scale[0]), "YSCALE": repr(scale[1])}
@@ -178,7 +181,7 @@ def warp_document(
         f"<ResampleAlg>{ALGORITHMS[method]}</ResampleAlg><WorkingDataType>{kind}</WorkingDataType>"
         + "".join(f'<Option name="{name}">{value}</Option>' for name, value in options.items())
         + f'<SourceDataset relativeToVRT="0">{escape(source)}</SourceDataset>'
-        f"<Transformer>{positions}</Transformer>"
+        f"<Transformer>{transformer}</Transformer>"
         f'<BandList><BandMapping src="1" dst="1">{sentinels}</BandMapping></BandList>'
         "</GDALWarpOptions></VRTDataset>"
     )

@@ -222,27 +222,30 @@ def _warp_into(plan: WarpPlan, window: _Window, out: Array) -> None:
         for half in window.halves():
             _warp_into(plan, half, out[half.within(window)])
         return
+    frame = _Window(0, 0, plan.grid.height, plan.grid.width)
+    asked = window.grown(plan.halo)
+    if plan.method == "sum":
+        frame = frame.grown(plan.halo)  # it must see what reaches over the grid's own edges
+    asked = asked.intersection(frame)
+    out[...] = _warped(plan, frame, needed, asked)[window.within(asked)]
+
+
+def _warped(plan: WarpPlan, frame: _Window, needed: _Window, asked: _Window) -> Array:
+    """Return the pixels ``asked`` for of a warp onto ``frame`` from the source's pixels ``needed``."""
     values = _prepared(plan, _read(plan.source, needed))
-    frame = _frame(plan)
-    asked = window.grown(plan.halo).intersection(frame)
     row, col = asked.row - frame.row, asked.col - frame.col
+    document = _document(plan, frame, needed, values)  # valid while values live
     try:
         with (
             rasterio.Env(session=DummySession(), **_GDAL),
-            rasterio.open(_document(plan, frame, needed, values), driver="VRT", sharing=False) as warped,
+            rasterio.open(document, driver="VRT", sharing=False) as warped,
         ):
             pixels = warped.read(1, window=((row, row + asked.height), (col, col + asked.width)))
     except RasterioError as error:
         raise UnsupportedRasterError(
             f"expected {Path(plan.source.path).name!r} to be warped, got {error} Check its georeferencing."
         ) from error
-    out[...] = pixels[window.within(asked)]
-
-
-def _frame(plan: WarpPlan) -> _Window:
-    """Return the raster that GDAL is told of: the grid, and beyond its edges what ``sum`` must see."""
-    whole = _Window(0, 0, plan.grid.height, plan.grid.width)
-    return whole.grown(plan.halo) if plan.method == "sum" else whole
+    return np.asarray(pixels)
 
 
 def _source_window(plan: WarpPlan, window: _Window) -> _Window | None:
@@ -303,7 +306,14 @@ def _document(plan: WarpPlan, frame: _Window, needed: _Window, values: Array) ->
     """Return the document of the warp onto ``frame`` of the source's window ``needed``, which is ``values``."""
     source = plan.source
     grid = plan.grid.window(row=frame.row, col=frame.col, height=frame.height, width=frame.width)
-    nodata = None if plan.fill is None else repr(plan.fill)
+    target = vrt.Target(
+        height=grid.height,
+        width=grid.width,
+        transform=grid.transform,
+        inverse=grid.inverse,
+        dtype=plan.dtype,
+        nodata=None if plan.fill is None else repr(plan.fill),
+    )
     pixels = vrt.Pixels(
         address=values.ctypes.data,
         dtype=plan.dtype,
@@ -312,25 +322,29 @@ def _document(plan: WarpPlan, frame: _Window, needed: _Window, values: Array) ->
         height=needed.height,
         width=needed.width,
     )
-    wkt = source.crs_wkt
+    return vrt.warp_document(
+        target,
+        source=vrt.raster_document(
+            pixels, height=source.grid.height, width=source.grid.width, nodata=target.nodata
+        ),
+        transformer=_transformer(plan, target),
+        method=plan.method,
+        scale=None if plan.method == "sum" else plan.scale,
+    )
+
+
+def _transformer(plan: WarpPlan, target: vrt.Target) -> str:
+    """Return the element that takes target pixels to source pixels."""
+    source, wkt = plan.source, plan.source.crs_wkt
     if source.uses_gcps:
-        gcps, wkt = spline_points(source, grid.crs_wkt)
+        gcps, wkt = spline_points(source, plan.grid.crs_wkt)
         placement = vrt.spline_placement(gcps, wkt)
     else:
         placement = vrt.affine_placement(source.grid.transform, source.grid.inverse)
-    return vrt.warp_document(
-        vrt.Target(
-            height=grid.height,
-            width=grid.width,
-            transform=grid.transform,
-            inverse=grid.inverse,
-            dtype=plan.dtype,
-            nodata=nodata,
-        ),
-        source=vrt.raster_document(pixels, height=source.grid.height, width=source.grid.width, nodata=nodata),
+    same = is_same_crs(wkt, plan.grid.crs_wkt)
+    return vrt.georeferenced(
+        target,
         placement=placement,
-        reproject="" if is_same_crs(wkt, grid.crs_wkt) else vrt.reprojection(str(wkt), str(grid.crs_wkt)),
-        method=plan.method,
+        reproject="" if same else vrt.reprojection(str(wkt), str(plan.grid.crs_wkt)),
         tolerance=plan.tolerance,
-        scale=None if plan.method == "sum" else plan.scale,
     )
