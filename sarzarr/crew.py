@@ -155,6 +155,10 @@ class Crew:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
+        self.close()
+
+    def close(self) -> None:
+        """Close every handle."""
         for filler in self._fillers:
             filler.close()
 

@@ -320,9 +320,9 @@ class Filler:
             return
         try:
             want = sum(map(len, run))
-            got = os.preadv(self._handle(file), run, offset)
+            got = _read_at(self._handle(file), run, offset)
             while got < want:  # a short read is legal; one of nothing is the end of the file
-                more = os.preadv(self._handle(file), [_rest(run, got)], offset + got)
+                more = _read_at(self._handle(file), [_rest(run, got)], offset + got)
                 if not more:
                     raise EOFError
                 got += more
@@ -339,7 +339,7 @@ class Filler:
         if handle is None:
             if len(self._open) >= self.handles:
                 os.close(self._open.pop(next(iter(self._open))))
-            handle = os.open(self.source.table.path(file), os.O_RDONLY)
+            handle = os.open(self.source.table.path(file), os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._open[file] = handle  # last: the one used least recently is first
         return handle
 
@@ -351,6 +351,16 @@ class Filler:
             kept = self._memory[name] = np.empty(wanted, np.uint8)
         out: Array = kept[:wanted].view(dtype).reshape(shape)
         return out
+
+
+def _read_at(handle: int, places: Sequence[memoryview], offset: int) -> int:
+    """Fill ``places`` from ``offset`` on, and return how many bytes there were."""
+    if hasattr(os, "preadv"):
+        return os.preadv(handle, places, offset)
+    os.lseek(handle, offset, os.SEEK_SET)  # Windows: a handle belongs to one thread
+    got = os.read(handle, len(places[0]))
+    places[0][: len(got)] = got
+    return len(got)
 
 
 def _rest(run: Sequence[memoryview], done: int) -> memoryview:

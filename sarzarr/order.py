@@ -65,6 +65,40 @@ def drawn(weights: np.ndarray[Any, Any], *, seed: int, epoch: int) -> Indices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Position:
+    """A place in the endless sequence of epochs."""
+
+    epoch: int = 0
+    """The epoch, from 0."""
+    start: int = 0
+    """How many of its patches are behind all ranks."""
+
+    def __post_init__(self) -> None:
+        if self.epoch < 0 or self.start < 0:
+            raise InvalidInputError(f"epoch and start must not be negative, got {self}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Whose part of an epoch is read: every batch of a rank, of which a worker makes each ``workers``-th."""
+
+    rank: int = 0
+    """This process among those that train together."""
+    ranks: int = 1
+    """How many there are."""
+    worker: int = 0
+    """This worker of the rank."""
+    workers: int = 1
+    """How many there are."""
+    skip: int = 0
+    """Batches of this share to leave out at its beginning."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.rank < self.ranks and 0 <= self.worker < self.workers and self.skip >= 0):
+            raise InvalidInputError(f"rank and worker must be below their numbers, got {self}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deal:
     """How an epoch's patches become batches; ``start`` of the epoch is behind us already."""
 

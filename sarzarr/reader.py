@@ -1,12 +1,15 @@
 """`PatchReader`: a store's patches as NumPy batches, in an order that is a function of ``(seed, epoch)``."""
 
 import logging
+import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -17,14 +20,19 @@ from sarzarr.chunks import read_table
 from sarzarr.crew import MAX_THREADS, BatchMemory, Crew, Recipe, available_cores
 from sarzarr.engine import Source
 from sarzarr.errors import InvalidInputError, MixedBoundsError
-from sarzarr.order import WINDOW_SHARDS, Deal, Indices, drawn, shuffled, shuffled_in_window
-from sarzarr.patches import IndexSpec, index_patches, spec_of
+from sarzarr.order import WINDOW_SHARDS, Deal, Indices, Position, Share, drawn, shuffled, shuffled_in_window
+from sarzarr.patches import IndexSpec, index_patches
 from sarzarr.selection import Query, describe, layouts, select, weights_of
 from sarzarr.store import Store, open_store
 from sarzarr.stretch import Stretch
 
 Array = np.ndarray[Any, Any]
 log = logging.getLogger(__name__)
+
+
+_LEAST: Final = MappingProxyType(
+    {"batch_size": 1, "window": 1, "read_ahead": 0, "seed": 0, "threads": 1, "max_patches": 1}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +57,10 @@ class ReadOptions:
     """Least share of valid pixels: 1, or with flags anything above 0, unless given."""
     min_unsaturated: float = 0.9
     """Least share of the valid pixels strictly inside 1 % and 99 % of the recommended clip."""
+    rows: Array | Sequence[int] | None = None
+    """Rows of the index to choose from, where a query of one's own has chosen; all if left out."""
+    max_patches: int | None = None
+    """Most patches of the selection that are taken, drawn by ``seed``."""
     clip: tuple[float, float] | None = None
     """(vmin, vmax) in dB that batches are stretched to; the recommended one of each array if left out."""
     dtype: Literal["float32", "uint16"] = "float32"
@@ -79,7 +91,14 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         check_kind(self.augment)
-        for name, least in (("batch_size", 1), ("window", 1), ("read_ahead", 0), ("seed", 0), ("threads", 1)):
+        for name, least in (
+            ("batch_size", 1),
+            ("window", 1),
+            ("read_ahead", 0),
+            ("seed", 0),
+            ("threads", 1),
+            ("max_patches", 1),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InvalidInputError(f"{name} must be at least {least}, got {value}.")
@@ -104,6 +123,23 @@ class ReadOptions:
         """Whether a user can tell which pixels are not valid."""
         return self.flags or self.with_meta
 
+    def index_in(self, store: Store) -> str:
+        """Return the name of the index with the asked cut, and make it where there is none."""
+        cut = (self.patch_size, self.stride, self.edge)
+        if cut == (None, None, None):
+            return self.index or cv.DEFAULT_INDEX
+        size = self.patch_size or cv.CHUNK
+        spec = IndexSpec(size=size, stride=self.stride or size, edge=self.edge or "drop")
+        wanted = (spec.size, spec.stride, spec.edge)
+        for place in sorted((store.root / cv.PATCHES).glob("[!.]*/zarr.json")):
+            attrs = store.patch_columns(found := place.parent.name).attrs
+            if tuple(attrs[k] for k in ("size", "stride", "edge")) == wanted and self.index in (None, found):
+                return found
+        name = self.index or f"{spec.size}-{spec.stride}-{spec.edge}"
+        log.info("indexing %s: patches of %d pixels every %d, edge %s", store.root, *wanted)
+        index_patches(store, size=spec.size, stride=spec.stride, edge=spec.edge, name=name)
+        return name
+
     def query(self, index: str) -> Query:
         """Return which patches of an index these options ask for."""
         default = 0.0 if self.delivers_flags else 1.0
@@ -114,41 +150,13 @@ class ReadOptions:
             polarizations=self.polarizations,
             min_valid=default if self.min_valid is None else self.min_valid,
             min_unsaturated=self.min_unsaturated,
+            rows=self.rows,
+            at_most=self.max_patches,
+            seed=self.seed,
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Position:
-    """A place in the endless sequence of epochs."""
-
-    epoch: int = 0
-    """The epoch, from 0."""
-    start: int = 0
-    """How many of its patches are behind all ranks."""
-
-    def __post_init__(self) -> None:
-        if self.epoch < 0 or self.start < 0:
-            raise InvalidInputError(f"epoch and start must not be negative, got {self}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Whose part of an epoch is read: every batch of a rank, of which a worker makes each ``workers``-th."""
-
-    rank: int = 0
-    """This process among those that train together."""
-    ranks: int = 1
-    """How many there are."""
-    worker: int = 0
-    """This worker of the rank."""
-    workers: int = 1
-    """How many there are."""
-    skip: int = 0
-    """Batches of this share to leave out at its beginning."""
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.rank < self.ranks and 0 <= self.worker < self.workers and self.skip >= 0):
-            raise InvalidInputError(f"rank and worker must be below their numbers, got {self}.")
+_ALL: Final = Share()
 
 
 class PatchReader:
@@ -177,13 +185,14 @@ class PatchReader:
     def __init__(self, store: Store | str | Path, **options: Any) -> None:
         self.options = ReadOptions.of(options)
         self.store = store if isinstance(store, Store) else open_store(store)
-        self.index = _index_of(self.store, self.options)
+        self.index = self.options.index_in(self.store)
         self.selection = select(self.store, self.options.query(self.index))
         self.recipe = self._recipe()
         self._next = Position()
         self._taken = 0
         self._now: Position | None = None
         self._memory: BatchMemory | None = None
+        self._own: tuple[int, Crew] | None = None
 
     def _recipe(self) -> Recipe:
         chosen, options = self.selection, self.options
@@ -314,7 +323,7 @@ class PatchReader:
             self._taken += 1
             yield batch
 
-    def batches(self, begin: Position = Position(), share: Share = Share()) -> Iterator[Any]:
+    def batches(self, begin: Position, share: Share = _ALL) -> Iterator[Any]:
         """Yield one share of what is left of an epoch."""
         deal = self.deal(begin.start, share.ranks)
         order, turns = self.order(begin.epoch), self.turns(begin.epoch)
@@ -331,6 +340,26 @@ class PatchReader:
             yield from crew.run(
                 make, islice(deal.worker_steps(share.worker, share.workers), share.skip, None)
             )
+
+    def read(self, patches: Sequence[int] | Array, turns: Array | None = None) -> Any:
+        """Return one batch of patches of the selection by number, read now and in this thread.
+
+        ``turns`` are operations of `sarzarr.augment`. Files stay open, bounded in number, until the reader
+        is gone.
+        """
+        chosen = np.asarray(patches, np.int64)
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self.selection)):
+            raise IndexError(f"patches must be in 0..{len(self.selection) - 1}, got {chosen.tolist()}.")
+        return self._batch(chosen, turns, *self._here.batch(chosen, turns))
+
+    @property
+    def _here(self) -> Crew:
+        """The crew of this process for `read`: one that was forked from it makes its own."""
+        if self._own is None or self._own[0] != os.getpid():
+            crew = Crew(self.recipe, self.memory(2), threads=1, ahead=0)
+            weakref.finalize(self, crew.close)
+            self._own = os.getpid(), crew
+        return self._own[1]
 
     def memory(self, keep: int = 0, make: Callable[[int], memoryview] | None = None) -> BatchMemory:
         """Return this process's memory of batches."""
@@ -387,25 +416,7 @@ class PatchReader:
         return {"patches": len(self.selection), "seed": o.seed, "shuffle": shuffle, "weights": weights}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_memory": None}
+        return self.__dict__ | {"_memory": None, "_own": None}
 
     def __repr__(self) -> str:
         return f"<sarzarr.PatchReader {self.store.root.name!r}: {len(self.selection)} patches>"
-
-
-def _index_of(store: Store, options: ReadOptions) -> str:
-    """Return the name of the index with the asked cut, and make it where there is none."""
-    cut = (options.patch_size, options.stride, options.edge)
-    if cut == (None, None, None):
-        return options.index or cv.DEFAULT_INDEX
-    size = options.patch_size or cv.CHUNK
-    spec = IndexSpec(size=size, stride=options.stride or size, edge=options.edge or "drop")
-    wanted = (spec.size, spec.stride, spec.edge)
-    for table in sorted((store.root / cv.PATCHES).glob("*/zarr.json")):
-        found = spec_of(table.parent)
-        if (found.size, found.stride, found.edge) == wanted and options.index in (None, found.name):
-            return found.name
-    name = options.index or f"{spec.size}-{spec.stride}-{spec.edge}"
-    log.info("indexing %s: patches of %d pixels every %d, edge %s", store.root, *wanted)
-    index_patches(store, size=spec.size, stride=spec.stride, edge=spec.edge, name=name)
-    return name

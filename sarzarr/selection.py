@@ -34,6 +34,12 @@ class Query:
     """Least share of valid pixels of a patch, in each channel. A patch without any is never delivered."""
     min_unsaturated: float = 0.9
     """Least share of a patch's valid pixels that are strictly inside 1 % and 99 % of the recommended clip."""
+    rows: Array | Sequence[int] | None = None
+    """Rows of the index to choose from; all if left out."""
+    at_most: int | None = None
+    """Most patches that are taken, drawn by ``seed``."""
+    seed: int = 0
+    """What the draw depends on."""
 
     def __post_init__(self) -> None:
         for name in ("scenes", "polarizations"):
@@ -86,11 +92,17 @@ def select(store: Store, query: Query) -> Selection:
         ]
     if query.split is not None:
         keep &= store.split_mask(table, query.split)
+    if query.rows is not None:
+        keep &= np.isin(np.arange(keep.size), np.asarray(query.rows))
     rows = _channels(store, table, catalog, np.flatnonzero(keep), query)
+    if query.at_most is not None and query.at_most < len(rows):
+        drawn = np.random.default_rng((query.seed, len(rows))).permutation(len(rows))[: query.at_most]
+        rows = rows[np.sort(drawn)]
     if not len(rows):
         raise InvalidInputError(
-            f"at least one patch was expected, got none of {table.sizes['patch']} that passes {query}. "
-            "Lower min_valid or min_unsaturated, or choose other scenes."
+            f"at least one patch was expected, got none of the {table.sizes['patch']} in index {query.index!r} "
+            f"with split {query.split}, scenes {query.scenes}, polarizations {query.polarizations}, min_valid "
+            f"{query.min_valid} and min_unsaturated {query.min_unsaturated}. Ask for less."
         )
     owners = catalog[table["owner"].values[rows]]
     catalog_row, array = np.unique(owners, return_inverse=True)

@@ -1,15 +1,21 @@
 """The PyTorch face of `sarzarr.reader`: the one module that imports torch."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from sarzarr.errors import InvalidInputError, MissingExtraError
-from sarzarr.reader import PatchReader, Position, Share
-from sarzarr.store import Store
+from sarzarr.augment import OPERATIONS, apply
+from sarzarr.clock import Clock, key_of
+from sarzarr.conventions import Membership
+from sarzarr.errors import InvalidInputError, MissingExtraError, MixedBoundsError
+from sarzarr.order import Position, Share
+from sarzarr.reader import PatchReader, ReadOptions
+from sarzarr.split_record import placements
+from sarzarr.splits import plan_split
+from sarzarr.store import Store, open_store
 
 try:
     import torch
@@ -17,7 +23,9 @@ except ImportError:
     raise MissingExtraError(
         "PyTorch was expected, got no module named 'torch'. Install it with `pip install 'sarzarr[torch]'`."
     ) from None
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+Array = np.ndarray[Any, Any]
 
 
 class ZarrPatchDataset(IterableDataset[Any]):
@@ -55,7 +63,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         self.reader = PatchReader(store, **options)
         self.transform = transform
         self.pin_memory = pin_memory
-        self._clock = _Clock()
+        self._clock = Clock()
         self._ranks = (0, 1)
         self._rounds = 0
         self._worker_state: dict[str, Any] | None = None
@@ -96,7 +104,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     def _counted(self, begin: Position, share: Share) -> Iterator[Any]:
         for batch in self._made(begin, share):
-            self._clock.taken += 1
+            self._clock.count()
             yield batch
 
     def _made(self, begin: Position, share: Share) -> Iterator[Any]:
@@ -117,8 +125,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
     def _begin_worker(self, info: Any) -> tuple[Position, int]:
         """Return where the iteration that begins now starts, and how many of this worker's batches to skip."""
         self._rounds += 1
-        # The loader draws a new base seed for each set of workers; workers that live on count rounds.
-        key = (info.seed - info.id + self._rounds * 0x9E3779B97F4A7C15) & 0x7FFFFFFFFFFFFFFF
+        key = key_of(info.seed - info.id, self._rounds)
         skip = 0
         if self._resume is not None:
             skip = int(self._resume["skip"])
@@ -190,88 +197,252 @@ class ZarrPatchDataset(IterableDataset[Any]):
         return self.__dict__
 
 
-# ------------------------------------------------------------------ what the processes of a dataset share
-_SLOTS: Final = 64
-_PATIENCE_S: Final = 600.0
-_NEXT, _CURRENT, _TAKEN, _HEAD = slice(0, 2), slice(2, 4), 4, 5
-_NONE, _BY_WORKERS = -1, -2
+# ------------------------------------------------------------------ map-style
+class _Turned(Dataset[torch.Tensor]):
+    """What the map-style datasets share: an item is a copy, turned, transformed, with its channel in front."""
+
+    augment: bool
+    transform: Callable[[Any], Any] | None
+
+    def _item(self, image: Array) -> torch.Tensor:
+        """Return the float32 tensor (C, rows, columns) of an image (C, rows, columns) of the caller's own."""
+        if self.augment:
+            # torch's generator: seeded by torch.manual_seed, and apart in each worker, rank and epoch.
+            kind = "d4" if image.shape[-1] == image.shape[-2] else "flips"
+            drawn = int(torch.randint(len(OPERATIONS[kind]), ()))
+            image = np.ascontiguousarray(apply(OPERATIONS[kind][drawn], image))
+        if self.transform is None:
+            return torch.from_numpy(image)
+        # A transform is given (rows, columns) where there is one channel, and may return a tensor.
+        result = torch.as_tensor(self.transform(image[0] if len(image) == 1 else image), dtype=torch.float32)
+        return result[None] if result.ndim == 2 else result
 
 
-class _Clock:
-    """What the next iteration delivers, in memory that a dataset's processes share.
+class SARPatchDataset(_Turned):
+    """Patches in memory, as items (1, H, W) float32.
 
-    In a multi-process loader the first worker takes the epoch, and tells the others under a key that only
-    the workers of one iteration know: they all agree, whenever each of them comes to begin.
+    Parameters
+    ----------
+    patches
+        (N, H, W) in [0, 1], kept as float32.
+    augment
+        Turn each item by one of the flips and quarter turns, anew each time; flips alone where H is not W.
+    transform
+        Called with each (H, W) array after that; returns an array or a tensor.
+
+    Raises
+    ------
+    InvalidInputError
+        Another number of dimensions, or values outside of [0, 1]. It is a ValueError.
     """
 
-    def __init__(self) -> None:
-        self._cells = torch.zeros(_HEAD + 3 * _SLOTS, dtype=torch.int64)
-        self._cells[_TAKEN] = _NONE
-        self._cells.share_memory_()  # type: ignore[no-untyped-call]
+    def __init__(
+        self, patches: Any, augment: bool = True, transform: Callable[[Any], Any] | None = None
+    ) -> None:
+        values = np.asarray(patches)
+        if values.ndim != 3:
+            raise InvalidInputError(f"patches must have shape (N, H, W), got {values.shape}.")
+        if values.size and not (values.min() >= 0 and values.max() <= 1):  # false for NaN, too
+            raise InvalidInputError(
+                f"patches must be in [0, 1], got {values.min()} to {values.max()}. Normalize them first."
+            )
+        self.patches = np.ascontiguousarray(values, np.float32)
+        self.augment = augment
+        self.transform = transform
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ = state
-        self._cells.share_memory_()  # type: ignore[no-untyped-call]  # no more than a look if it is shared
+    def __len__(self) -> int:
+        return len(self.patches)
 
-    @property
-    def upcoming(self) -> Position:
-        """Where the next iteration begins."""
-        epoch, start = self._cells[_NEXT].tolist()
-        return Position(epoch=epoch, start=start)
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self._item(self.patches[index][None].copy())
 
-    @property
-    def current(self) -> tuple[Position | None, int | None]:
-        """Where the last iteration began and how many batches were taken; None for what is not known."""
-        taken = int(self._cells[_TAKEN])
-        epoch, start = self._cells[_CURRENT].tolist()
-        return (
-            None if taken == _NONE else Position(epoch=epoch, start=start),
-            None if taken in (_NONE, _BY_WORKERS) else taken,
+
+class LazyPatchDataset(_Turned):
+    """A store's patches by number, as items (C, size, size) float32, read when they are asked for.
+
+    For samplers and tools that want a map-style dataset; `ZarrPatchDataset` is many times faster. Nothing
+    is open when it pickles.
+
+    Parameters
+    ----------
+    metadata_path
+        A store.
+    augment, transform
+        As of `SARPatchDataset`.
+    shuffle_seed
+        Item i is patch ``default_rng(shuffle_seed).permutation(len)[i]``; None leaves the order as it is.
+    **options
+        The fields of `sarzarr.reader.ReadOptions` that say which patches, and how they are stretched.
+    """
+
+    def __init__(
+        self,
+        metadata_path: Store | str | Path,
+        augment: bool = True,
+        shuffle_seed: int | None = 42,
+        transform: Callable[[Any], Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self.reader = PatchReader(metadata_path, **options)
+        self.augment = augment
+        self.transform = transform
+        n = len(self.reader.selection)
+        self._order = (
+            np.arange(n) if shuffle_seed is None else np.random.default_rng(shuffle_seed).permutation(n)
         )
 
     @property
-    def taken(self) -> int:
-        """Batches taken of the iteration in this process."""
-        return int(self._cells[_TAKEN])
+    def preprocessing_params(self) -> dict[str, float]:
+        """``{"vmin", "vmax"}`` in dB of the items; `MixedBoundsError` where the selection has several."""
+        return self.reader.preprocessing_params
 
-    @taken.setter
-    def taken(self, count: int) -> None:
-        self._cells[_TAKEN] = count
+    def __len__(self) -> int:
+        return len(self._order)
 
-    def set(self, at: Position) -> None:
-        """Make the next iteration begin at ``at``; the last one is forgotten."""
-        self._cells[_NEXT] = torch.tensor([at.epoch, at.start])
-        self._cells[_TAKEN] = _NONE
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.__getitems__([index])[0]
 
-    def take(self, *, by_workers: bool) -> Position:
-        """Return where an iteration begins, and make the next one begin an epoch later."""
-        at = self.upcoming
-        self.set(Position(epoch=at.epoch + 1))
-        self._cells[_CURRENT] = torch.tensor([at.epoch, at.start])
-        self._cells[_TAKEN] = _BY_WORKERS if by_workers else 0
-        return at
+    def __getitems__(self, indices: Sequence[int]) -> list[torch.Tensor]:
+        """Return items read together: what a DataLoader calls for a batch."""
+        images = self.reader.read(self._order[np.asarray(indices)])
+        return [self._item(image) for image in images]
 
-    def announce(self, key: int) -> None:
-        """Take, and let the workers that know ``key`` know."""
-        at, slot = self.take(by_workers=True), self._slot(key)
-        slot[1], slot[2] = at.epoch, at.start
-        slot[0] = key  # last: it is what the others wait for
 
-    def wait(self, key: int) -> Position:
-        """Return what was announced under ``key``, as soon as it was."""
-        slot, until = self._slot(key), time.monotonic() + _PATIENCE_S
-        while int(slot[0]) != key:
-            if time.monotonic() > until:
-                raise InvalidInputError(
-                    f"the first worker was expected to begin within {_PATIENCE_S:.0f} s, got nothing of it. "
-                    "Start the loader again."
-                )
-            time.sleep(0.001)
-        return Position(epoch=int(slot[1]), start=int(slot[2]))
+class SARDataModule:
+    """Training and validation loaders of one store, split by ground: no pixel is on both sides.
 
-    def _slot(self, key: int) -> torch.Tensor:
-        slot: torch.Tensor = self._cells[_HEAD:].view(_SLOTS, 3)[key % _SLOTS]
-        return slot
+    Parameters
+    ----------
+    patches_path
+        A store.
+    val_fraction, seed
+        Share of the ground that is for validation, and what its choice depends on. The split is planned as
+        `sarzarr.make_split` plans it, and written nowhere; a stored one is read with ``split``.
+    batch_size, num_workers
+        As of a DataLoader. Without workers, threads of this process read ahead.
+    augment_train
+        Turn training patches by flips and quarter turns. Validation patches are never turned.
+    lazy
+        Read patches when they are needed; False reads all of them into memory first.
+    max_samples
+        Most patches that are taken, both sides together.
+    split
+        A version of the store's splits, ``"v2"``, in the place of a planned one.
+    **options
+        Further fields of `sarzarr.reader.ReadOptions`, for both sides.
+    """
+
+    def __init__(
+        self,
+        patches_path: Store | str | Path,
+        val_fraction: float = 0.1,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        augment_train: bool = True,
+        seed: int = 42,
+        lazy: bool = True,
+        max_samples: int | None = None,
+        *,
+        split: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.store = patches_path if isinstance(patches_path, Store) else open_store(patches_path)
+        self.num_workers = num_workers
+        self.batch_size = batch_size
+        common = {**options, "batch_size": batch_size, "seed": seed}
+        train, val = _sides(self.store, split, common, val_fraction)
+        if max_samples is not None:
+            for_val = int(max_samples * val_fraction)
+            train["max_patches"], val["max_patches"] = max(max_samples - for_val, 1), max(for_val, 1)
+        train |= {"augment": "d4" if augment_train and lazy else None, "shuffle": True, "drop_last": True}
+        self._train = ZarrPatchDataset(self.store, **common, **train)
+        self._val = ZarrPatchDataset(self.store, **common, **val)
+        self._in_memory = (
+            None if lazy else (self._loaded(self._train, augment_train), self._loaded(self._val, False))
+        )
+
+    @staticmethod
+    def _loaded(dataset: ZarrPatchDataset, augment: bool) -> _Turned:
+        images = dataset.reader.read(np.arange(len(dataset.reader.selection)))
+        return _Loaded(images, augment)
+
+    @property
+    def preprocessing_params(self) -> dict[str, float] | None:
+        """``{"vmin", "vmax"}`` in dB that both sides' batches are made with; None where there are several."""
+        try:
+            params = self._train.preprocessing_params
+            return params if params == self._val.preprocessing_params else None
+        except MixedBoundsError:
+            return None
+
+    @property
+    def train_size(self) -> int:
+        """Patches for training."""
+        return len(self._train.reader.selection)
+
+    @property
+    def val_size(self) -> int:
+        """Patches for validation."""
+        return len(self._val.reader.selection)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return shuffled batches of one size, anew each epoch."""
+        if self._in_memory is not None:
+            return self._loader(self._in_memory[0], batch_size=self.batch_size, shuffle=True, drop_last=True)
+        return self._loader(self._train, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return every validation patch, in order."""
+        if self._in_memory is not None:
+            return self._loader(self._in_memory[1], batch_size=self.batch_size)
+        return self._loader(self._val, batch_size=None)
+
+    def get_sample_batch(self, split: str = "train") -> Any:
+        """Return one batch of ``train`` or ``val``; training goes on as if it had not been taken."""
+        if split not in ("train", "val"):
+            raise InvalidInputError(f"split must be 'train' or 'val', got {split!r}.")
+        dataset = copy.deepcopy(self._train if split == "train" else self._val)
+        return next(iter(dataset))
+
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            **options,
+        )
+
+
+class _Loaded(_Turned):
+    """Images (N, C, H, W) in memory."""
+
+    def __init__(self, images: Array, augment: bool) -> None:
+        self.images = images
+        self.augment = augment
+        self.transform = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self._item(self.images[index].copy())
+
+
+def _sides(
+    store: Store, split: str | None, options: Mapping[str, Any], val_fraction: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options that choose the patches of training, and of validation."""
+    if split is not None:
+        return {"split": f"{split}:train"}, {"split": f"{split}:val"}
+    planned = plan_split(store, val_fraction=val_fraction, seed=options["seed"])
+    table = store.patch_columns(ReadOptions.of(options).index_in(store))
+    grids = {scene: place.fingerprint for scene, place in placements(store.root, store.catalog).items()}
+    train, val = (
+        {"rows": np.flatnonzero(planned.patch_mask(table, side, grids))}
+        for side in (Membership.TRAIN, Membership.VAL)
+    )
+    return train, val
 
 
 # ------------------------------------------------------------------ tensors

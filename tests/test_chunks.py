@@ -280,6 +280,15 @@ def test_neighbours_are_read_in_one_call(tmp_path, monkeypatch):
     assert calls == [8]
 
 
+def test_without_preadv_the_same_is_read(tmp_path, monkeypatch):
+    values = pixels((4 * CHUNK, 4 * CHUNK), "uint16")
+    what = source(tmp_path, write(tmp_path, "a", values))
+    monkeypatch.delattr(os, "preadv")
+    rows, cols = (c.ravel() for c in np.mgrid[0:4, 0:4] * CHUNK)
+    for patch, row, col in zip(take(what, rows, cols), rows, cols, strict=True):
+        np.testing.assert_array_equal(patch, window(values, row, col, CHUNK))
+
+
 def test_a_chunk_is_decoded_once_a_batch(tmp_path, monkeypatch):
     layout = write(tmp_path, "a", pixels((4 * CHUNK, 4 * CHUNK), "uint16"), codec="zstd")
     what, loaded = source(tmp_path, layout, size=CHUNK), []

@@ -24,7 +24,8 @@ from sarzarr.errors import (
     NotInStoreError,
     StoreNotFoundError,
 )
-from sarzarr.reader import Position, ReadOptions, Share
+from sarzarr.order import Position, Share
+from sarzarr.reader import ReadOptions
 from sarzarr.splits import make_split
 
 
@@ -491,3 +492,48 @@ def test_cores_and_handles_are_what_the_process_has():
 def test_options_are_documented_and_checked_by_name():
     with pytest.raises(InvalidInputError, match="options must be among split, scenes, polarizations"):
         ReadOptions.of({"bach_size": 1})
+
+
+# ------------------------------------------------------------------ patches by number
+def test_patches_are_read_by_number(store):
+    reader = sz.PatchReader(store, with_meta=True)
+    plain = np.concatenate(list(sz.PatchReader(store, min_valid=0)))
+    batch = reader.read([4, 0, 4], turns=np.array([0, 3, 5]))
+    for image, original, turn in zip(batch["image"], plain[[4, 0, 4]], [0, 3, 5], strict=True):
+        np.testing.assert_array_equal(image, apply(turn, original))
+    for wrong in ([len(reader.selection)], [-1]):
+        with pytest.raises(IndexError, match="patches must be in"):
+            reader.read(wrong)
+
+
+def read_first(reader):
+    return reader.read([0]).tobytes()
+
+
+def test_reading_by_number_survives_a_fork(store):
+    reader = sz.PatchReader(store)
+    here = read_first(reader)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(read_first, [reader] * 4) == [here] * 4
+
+
+def test_handles_of_a_reader_close_with_it(store):
+    reader = sz.PatchReader(store)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    reader.read([0])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 1
+    del reader
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_selection_is_narrowed_by_rows_and_by_number(store):
+    whole = sz.PatchReader(store)
+    rows = whole.selection.table_row[::3]
+    np.testing.assert_array_equal(sz.PatchReader(store, rows=rows).selection.table_row, rows)
+    few = [sz.PatchReader(store, max_patches=7, seed=s).selection.table_row for s in (0, 0, 1)]
+    assert [len(f) for f in few] == [7, 7, 7]
+    np.testing.assert_array_equal(few[0], few[1])
+    assert (few[0] != few[2]).any()
+    assert set(few[0]) <= set(whole.selection.table_row)
+    assert len(sz.PatchReader(store, max_patches=10**6).selection) == len(whole.selection)

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from conftest import speckle, write_band  # noqa: E402
 from loader_stores import make_store, numbered, places  # noqa: E402
 from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
 
 import sarzarr as sz  # noqa: E402
+import sarzarr.torch as sarzarr_torch  # noqa: E402
 from sarzarr.errors import InvalidInputError, MixedBoundsError  # noqa: E402
+from sarzarr.splits import make_split  # noqa: E402
 from sarzarr.torch import ZarrPatchDataset  # noqa: E402
 
 # Four workers on a machine of two cores are what some tests are about.
@@ -311,3 +314,142 @@ def test_a_state_a_worker_resumes_each_worker(store, numbers, truth):
         next(other)
     with pytest.raises(InvalidInputError, match="worker 1 of 2"):
         ZarrPatchDataset(store, **VV).load_state_dict(states[1])
+
+
+# ------------------------------------------------------------------ map-style datasets
+def test_patches_in_memory_are_items_with_a_channel():
+    patches = np.random.default_rng(0).uniform(0, 1, (5, 16, 16))
+    dataset = sarzarr_torch.SARPatchDataset(patches, augment=False)
+    assert len(dataset) == 5
+    assert dataset[2].shape == (1, 16, 16)
+    assert dataset[2].dtype == torch.float32
+    np.testing.assert_allclose(dataset[2][0], patches[2], rtol=1e-6)
+    dataset[2][:] = 7
+    np.testing.assert_array_equal(dataset[2], dataset[2])
+    np.testing.assert_allclose(dataset[2][0], patches[2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("patches", "says"),
+    [
+        (np.zeros((4, 4)), "N, H, W"),
+        (np.full((1, 4, 4), 1.5), r"\[0, 1\]"),
+        (np.full((1, 4, 4), -0.1), r"\[0, 1\]"),
+        (np.full((1, 4, 4), np.nan), r"\[0, 1\]"),
+    ],
+)
+def test_patches_that_are_none_are_refused(patches, says):
+    with pytest.raises(ValueError, match=says):
+        sarzarr_torch.SARPatchDataset(patches)
+
+
+def test_augmented_items_are_symmetries_and_follow_torchs_seed():
+    image = np.arange(9.0).reshape(1, 3, 3) / 9
+    symmetries = {np.rot90(m, k).astype("f4").tobytes() for m in (image[0], image[0].T) for k in range(4)}
+    dataset = sarzarr_torch.SARPatchDataset(image)
+    torch.manual_seed(3)
+    found = [dataset[0].numpy().tobytes() for _ in range(200)]
+    assert set(found) == symmetries
+    torch.manual_seed(3)
+    assert [dataset[0].numpy().tobytes() for _ in range(200)] == found
+    oblong = sarzarr_torch.SARPatchDataset(np.zeros((1, 2, 3)))
+    assert {oblong[0].shape for _ in range(20)} == {(1, 2, 3)}
+
+
+def test_a_transform_may_return_an_array_or_a_tensor():
+    patches = np.full((1, 4, 4), 0.25)
+    for transform in (lambda x: x * 2, lambda x: torch.from_numpy(x) * 2, lambda x: x[None] * 2):
+        item = sarzarr_torch.SARPatchDataset(patches, augment=False, transform=transform)[0]
+        torch.testing.assert_close(item, torch.full((1, 4, 4), 0.5))
+
+
+def test_a_store_is_a_map_style_dataset_in_a_shuffled_order(store, numbers):
+    dataset = sarzarr_torch.LazyPatchDataset(store.root, augment=False, polarizations="vv")
+    n = len(places(sz.PatchReader(store, polarizations="vv")))
+    assert len(dataset) == n
+    assert dataset[0].shape == (1, 256, 256)
+    order = np.random.default_rng(42).permutation(n).tolist()
+    assert [numbers(dataset[i][None])[0] for i in range(n)] == order
+    plain = sarzarr_torch.LazyPatchDataset(store, augment=False, shuffle_seed=None, polarizations="vv")
+    assert numbers(torch.stack([plain[i] for i in range(n)])) == list(range(n))
+    raw = pickle.dumps(dataset)
+    assert len(raw) < 200_000
+    for workers in (0, 2):
+        found = DataLoader(pickle.loads(raw), batch_size=4, num_workers=workers)
+        assert [i for batch in found for i in numbers(batch)] == order
+
+
+def test_the_reference_shuffle_is_the_known_one():
+    expected = [978, 933, 859, 916, 127, 608, 856, 260, 147, 810]
+    assert np.random.default_rng(42).permutation(1000)[:10].tolist() == expected
+
+
+# ------------------------------------------------------------------ the data module
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Return a store with room for a split: four scenes of one place."""
+    folder = tmp_path_factory.mktemp("module")
+    for i in range(2):
+        write_band(folder / f"s{i}_vv.tif", speckle((2600, 2600), seed=i), tiles=256)
+    files = sorted(folder.glob("*.tif"))
+    return sz.ingest(sz.plan_ingest(files, folder / "s.zarr", quantity="sigma0", representation="power"))
+
+
+def test_training_and_validation_share_no_pixel(large):
+    module = sarzarr_torch.SARDataModule(large.root, val_fraction=0.2)
+    sides = (module._train, module._val)
+    ground = [{(row, col) for _, _, row, col in places(dataset.reader)} for dataset in sides]
+    assert ground[0]
+    assert ground[1]
+    assert not ground[0] & ground[1]
+    assert module.train_size == len(places(module._train.reader))
+    assert module.val_size == len(places(module._val.reader))
+    again = sarzarr_torch.SARDataModule(large.root, val_fraction=0.2)
+    other = sarzarr_torch.SARDataModule(large.root, val_fraction=0.2, seed=1)
+    assert places(again._val.reader) == places(module._val.reader)
+    assert places(other._val.reader) != places(module._val.reader)
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loaders_of_the_module(large, lazy, workers):
+    module = sarzarr_torch.SARDataModule(
+        large, val_fraction=0.2, batch_size=4, num_workers=workers, lazy=lazy
+    )
+    train, val = module.train_dataloader(), module.val_dataloader()
+    assert {len(batch) for batch in train} == {4}
+    assert len(list(train)) == module.train_size // 4
+    assert sum(len(batch) for batch in val) == module.val_size
+    first, second = (torch.cat(list(val)) for _ in range(2))
+    torch.testing.assert_close(first, second)
+    shuffled, again = (torch.cat(list(train)) for _ in range(2))
+    assert not torch.equal(shuffled, again)
+    for batch in (next(iter(train)), module.get_sample_batch(), module.get_sample_batch("val")):
+        assert batch.shape == (4, 1, 256, 256)
+        assert batch.dtype == torch.float32
+        assert batch.min() >= 0
+        assert batch.max() <= 1
+    assert module.preprocessing_params == large.preprocessing_params
+    with pytest.raises(InvalidInputError, match="'train' or 'val'"):
+        module.get_sample_batch("test")
+
+
+def test_a_sample_batch_takes_nothing_from_training(large):
+    modules = [sarzarr_torch.SARDataModule(large, val_fraction=0.2) for _ in range(2)]
+    modules[0].get_sample_batch()
+    first, second = (next(iter(m.train_dataloader())) for m in modules)
+    torch.testing.assert_close(first, second)
+
+
+def test_max_samples_narrows_both_sides(large):
+    module = sarzarr_torch.SARDataModule(large, val_fraction=0.2, max_samples=20, batch_size=2)
+    assert (module.train_size, module.val_size) == (16, 4)
+
+
+def test_a_stored_split_is_used_when_asked_for(tmp_path):
+    made = make_store(tmp_path)
+    make_split(made, val_fraction=0.5, by="scene", seed=2)
+    module = sarzarr_torch.SARDataModule(made, split="v1", batch_size=2)
+    scenes = [{p[0] for p in places(d.reader)} for d in (module._train, module._val)]
+    assert sorted(map(sorted, scenes)) == [["a"], ["b"]]
+    assert module.preprocessing_params is None  # VV and VH have clips of their own
