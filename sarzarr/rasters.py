@@ -39,7 +39,8 @@ _OPEN_OPTIONS: Final = {
     "GEOREF_SOURCES": "INTERNAL",  # no .aux.xml, .tab or world file places the pixels
     "NUM_THREADS": "1",
 }
-_PICTURE_OPTIONS: Final = {"driver": ["GTiff", "PNG", "JPEG"], "sharing": False}
+_PICTURES: Final = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG"}
+"""Drivers of pictures by how their files begin; what begins otherwise must be a TIFF."""
 _ENVIRONMENT: Final = {
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # else a truncated JPEG is read to its end, as grey
     "GDAL_PAM_ENABLED": "NO",  # a sidecar can replace CRS, transform, nodata and tags
@@ -133,9 +134,9 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
         try:
             return rasterio.open(path, **options)
         except RasterioError as error:
-            wanted, remedy = ("TIFF file", "GeoTIFF") if options is _OPEN_OPTIONS else ("picture", "PNG")
+            kind = str(options["driver"]).removeprefix("G").upper()
             raise UnsupportedRasterError(
-                f"expected a {wanted}, got {path.name!r}: {error}. Write it as {remedy} first."
+                f"expected a {kind} file, got {path.name!r}: {error}. Write it as GeoTIFF first."
             ) from error
 
 
@@ -172,7 +173,11 @@ def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
 def open_picture(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a local PNG, JPEG or TIFF as `open_raster` opens a TIFF; it raises the same."""
     absolute, _ = local_file(path)
-    with _environment(), _open(absolute, _PICTURE_OPTIONS) as dataset:
+    with absolute.open("rb") as file:
+        begins = file.read(8)
+    driver = next((d for magic, d in _PICTURES.items() if begins.startswith(magic)), None)
+    options = _OPEN_OPTIONS if driver is None else {"driver": driver, "sharing": False}
+    with _environment(), _open(absolute, options) as dataset:
         yield dataset
 
 
