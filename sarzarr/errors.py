@@ -59,6 +59,10 @@ class SplitLeakError(SarzarrError, ValueError):
     """A split would put the same ground on two sides."""
 
 
+class SplitNotFoundError(SarzarrError, FileNotFoundError):
+    """There is no split of these samples, or none of that version."""
+
+
 class SplitExistsError(SarzarrError, FileExistsError):
     """A split of that version, or of another recipe, is already there; versions never change."""
 
