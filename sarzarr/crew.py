@@ -8,9 +8,10 @@ import math
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from threading import local
 from typing import Any, Final, Self
@@ -118,7 +119,7 @@ class Recipe:
         """Rows and columns of a patch."""
         return self.images.size
 
-    def address(self, patches: Array) -> Address:
+    def address(self, patches: Array | slice) -> Address:
         """Return where the planes of some patches come from, channel by channel."""
         array = self.array[patches]
         channels = array.shape[1]
@@ -132,6 +133,16 @@ class Recipe:
             col=each(self.col),
             plane=None if self.plane is None else each(self.plane),
         )
+
+    @cached_property
+    def chunks(self) -> Mapping[str, Array]:
+        """`Source.chunks` of all patches, (n, channels): worked out once, since a batch takes microseconds."""
+        everything = self.address(slice(None))
+        sources = {"images": self.images} | ({} if self.flags is None else {"flags": self.flags})
+        return {name: source.chunks(everything).reshape(self.array.shape) for name, source in sources.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "chunks"}
 
 
 @dataclass(eq=False)
@@ -183,15 +194,21 @@ class Crew:
         planes = None if turns is None else np.repeat(turns, channels)
         shape = (len(patches), channels, recipe.size, recipe.size)
         images = self.memory.take(shape, recipe.dtype)
-        self._filler("images", recipe.images).fill(address, _flat(images), planes)
+        self._fill("images", recipe.images, address, patches, images, planes)
         if recipe.flags is None:
             return images, None
         flags = self.memory.take(shape, np.uint8)
-        self._filler("flags", recipe.flags).fill(address, _flat(flags), planes)
+        self._fill("flags", recipe.flags, address, patches, flags, planes)
         _mark_outside(recipe.flags, address, _flat(flags), planes)
         if recipe.masks:
             np.copyto(images, 0, where=flags >= Flag.NODATA)
         return images, flags
+
+    def _fill(
+        self, name: str, source: Source, address: Address, patches: Array, out: Array, turns: Array | None
+    ) -> None:
+        chunks = self.recipe.chunks[name][patches].reshape(-1)
+        self._filler(name, source).fill(address, _flat(out), turns, chunks)
 
     def _filler(self, name: str, source: Source) -> Filler:
         """Return this thread's own filler."""

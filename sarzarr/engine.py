@@ -64,6 +64,17 @@ class Source:
         ]
         return np.array(numbers, np.int64), tuple(found)
 
+    def chunks(self, address: Address) -> Array:
+        """Return (planes,) int64: the number of the chunk that a plane is; -1 where it is not a whole chunk."""
+        table, array = self.table, address.array
+        shape, chunk, grid = table.shape[array], table.chunk[array], table.grid[array]
+        row, col = address.row, address.col
+        is_whole = (chunk[:, 1:] == self.size).all(1) & (row % self.size == 0) & (col % self.size == 0)
+        is_whole &= (row + self.size <= shape[:, 1]) & (col + self.size <= shape[:, 2])
+        plane = 0 if address.plane is None else address.plane // chunk[:, 0]
+        numbers = (plane * grid[:, 1] + row // chunk[:, 1]) * grid[:, 2] + col // chunk[:, 2]
+        return np.where(is_whole, table.first_chunk[array] + numbers, -1)
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -110,10 +121,13 @@ class Filler:
         self._arrays.clear()
 
     # -------------------------------------------------------------- a batch
-    def fill(self, address: Address, out: Array, operations: Array | None = None) -> None:
+    def fill(
+        self, address: Address, out: Array, operations: Array | None = None, chunks: Array | None = None
+    ) -> None:
         """Write each plane of ``address`` into ``out`` (planes, size, size), turned by ``operations`` (planes,).
 
         ``out`` is float32, or the stored dtype where nothing is stretched. Beyond an array's edge it is 0.
+        ``chunks`` is `Source.chunks` of the address, where that is known.
 
         Raises
         ------
@@ -121,45 +135,25 @@ class Filler:
             A chunk is absent, short or fails its checksum; says scene, array, row, col and file.
         """
         numbers, kinds = self.source.kinds
+        chunks = self.source.chunks(address) if chunks is None else chunks
+        slots = np.arange(len(chunks))
+        if len(kinds) == 1:
+            self._fill_kind(kinds[0], address, slots, chunks, out, operations)
+            return
         kind_of = numbers[address.array]
         for number, kind in enumerate(kinds):
-            slots = np.flatnonzero(kind_of == number) if len(kinds) > 1 else np.arange(len(kind_of))
-            if slots.size:
-                self._fill_kind(kind, address, slots, out, operations)
+            some = slots[kind_of == number]
+            if some.size:
+                self._fill_kind(kind, address, some, chunks[some], out, operations)
 
     def _fill_kind(
-        self, kind: Kind, address: Address, slots: Array, out: Array, operations: Array | None
+        self, kind: Kind, address: Address, slots: Array, chunks: Array, out: Array, operations: Array | None
     ) -> None:
-        if self._are_chunks(kind, address, slots):
-            chunks = self._chunk_numbers(address, slots)
-            for first in range(0, slots.size, GROUP):
-                some = slots[first : first + GROUP]
-                stored = self.load(kind, chunks[first : first + GROUP])
-                self._deliver(kind, stored, some, out, operations)
-        else:
-            stored = self._windows(kind, address, slots)
-            for first in range(0, slots.size, GROUP):
-                self._deliver(
-                    kind, stored[first : first + GROUP], slots[first : first + GROUP], out, operations
-                )
-
-    def _are_chunks(self, kind: Kind, address: Address, slots: Array) -> bool:
-        """Return whether every patch is one whole chunk, inside its array."""
-        size, table = self.source.size, self.source.table
-        if kind.chunk != (size, size):
-            return False
-        row, col = address.row[slots], address.col[slots]
-        shape = table.shape[address.array[slots]]
-        is_inside = (row + size <= shape[:, 1]) & (col + size <= shape[:, 2])
-        return bool((is_inside & (row % size == 0) & (col % size == 0)).all())
-
-    def _chunk_numbers(self, address: Address, slots: Array) -> Array:
-        table, array = self.source.table, address.array[slots]
-        grid, chunk = table.grid[array], table.chunk[array]
-        plane = 0 if address.plane is None else address.plane[slots] // chunk[:, 0]
-        row, col = address.row[slots] // chunk[:, 1], address.col[slots] // chunk[:, 2]
-        numbers: Array = table.first_chunk[array] + (plane * grid[:, 1] + row) * grid[:, 2] + col
-        return numbers
+        windows = None if chunks.min(initial=0) >= 0 else self._windows(kind, address, slots)
+        for first in range(0, slots.size, GROUP):
+            some = slice(first, first + GROUP)
+            stored = self.load(kind, chunks[some]) if windows is None else windows[some]
+            self._deliver(kind, stored, slots[some], out, operations)
 
     def _deliver(self, kind: Kind, stored: Array, slots: Array, out: Array, operations: Array | None) -> None:
         """Turn and stretch ``stored`` (k, size, size) into the slots of ``out``."""
@@ -235,44 +229,43 @@ class Filler:
     def _load_plain(self, kind: Kind, chunks: Array, entries: Array, sizes: Array) -> Array:
         """Read chunks that are bytes and their checksum into cells; the values are a view of those."""
         cell = kind.nbytes + CRC_BYTES
-        if ((sizes != cell) & (sizes != 0)).any():
+        raw = self._scratch("raw", (len(chunks), cell), "u1")
+        is_full = bool((sizes == cell).all())
+        if not is_full and ((sizes != cell) & (sizes != 0)).any():
             chunk = int(chunks[np.flatnonzero((sizes != cell) & (sizes != 0))[0]])
             where = self.source.table.describe(chunk)
             raise CorruptStoreError(
                 f"a chunk of {cell} bytes was expected, got another size: {where}. {_REMEDY}"
             )
-        raw = self._scratch("raw", (len(chunks), cell), "u1")
         self._read(chunks, entries, np.arange(len(chunks)) * cell, raw.reshape(-1))
-        is_absent = sizes == 0
-        if is_absent.any():
-            raw[is_absent] = 0
-        self._check(raw, chunks, is_absent)
+        if not (is_full and crc32c(raw) == self._constant(cell, len(chunks))):
+            self._check_each(raw, chunks, sizes == 0)
         dtype = np.dtype(kind.dtype)
         strides = (cell, kind.chunk[1] * dtype.itemsize, dtype.itemsize)
         return np.ndarray((len(chunks), *kind.chunk), dtype, buffer=raw, strides=strides)
 
-    def _check(self, raw: Array, chunks: Array, is_absent: Array) -> None:
-        """Raise unless each cell's checksum holds: all in one call, which sees any one wrong.
-
-        The CRC of bytes that are followed by their own CRC does not depend on them, so that of k intact
-        cells is one constant; a wrong cell moves it (two wrong ones cancel once in 2**32).
-        """
-        count, cell = raw.shape
-        if not is_absent.any() and crc32c(raw) == self._constant(cell, count):
-            return
-        for data, chunk, absent in zip(raw, chunks.tolist(), is_absent.tolist(), strict=True):
-            if not absent and crc32c(data) != self._constant(cell, 1):
-                where = self.source.table.describe(chunk)
-                raise CorruptStoreError(
-                    f"a chunk whose CRC-32C matches was expected, got flipped bytes: {where}. {_REMEDY}"
-                )
-
     def _constant(self, cell: int, count: int) -> int:
+        """Return the CRC of ``count`` intact cells, each of which ends in its own CRC.
+
+        The CRC of bytes that are followed by their CRC does not depend on the bytes, so that of several such
+        cells is one constant. One wrong cell always moves it; two wrong ones cancel once in 2**32.
+        """
         if (cell, count) not in self._constants:
             zeros = bytes(cell - CRC_BYTES)
             whole = (zeros + crc32c(zeros).to_bytes(CRC_BYTES, "little")) * count
             self._constants[cell, count] = int(crc32c(whole))
         return self._constants[cell, count]
+
+    def _check_each(self, raw: Array, chunks: Array, is_absent: Array) -> None:
+        """Clear the cells that are absent on purpose, and raise for the first whose checksum fails."""
+        for data, chunk, absent in zip(raw, chunks.tolist(), is_absent.tolist(), strict=True):
+            if absent:
+                data[:] = 0
+            elif crc32c(data) != self._constant(len(data), 1):
+                where = self.source.table.describe(chunk)
+                raise CorruptStoreError(
+                    f"a chunk whose CRC-32C matches was expected, got flipped bytes: {where}. {_REMEDY}"
+                )
 
     def _load_elsewhere(self, kind: Kind, chunks: Array) -> Array:
         """Read chunks through zarr-python, which knows every codec there is."""
@@ -297,49 +290,52 @@ class Filler:
     # -------------------------------------------------------------- bytes
     def _read(self, chunks: Array, entries: Array, begins: Array, raw: Array) -> None:
         """Read each entry to its place in ``raw``, in the order of the files, neighbours in one call."""
-        files, offsets = entries["file"].tolist(), entries["offset"].tolist()
-        sizes, places = entries["size"].tolist(), begins.tolist()
-        view = raw.data
+        view, offsets, sizes = raw.data, entries["offset"].tolist(), entries["size"].tolist()
+        places, numbers = begins.tolist(), chunks.tolist()
         run: list[memoryview] = []
-        file, at, upto, chunk = -1, 0, 0, -1
-        for next_file, offset, i in sorted(zip(files, offsets, range(len(files)), strict=True)):
-            if not sizes[i]:
-                continue
-            cell = view[places[i] : places[i] + sizes[i]]
-            if next_file == file and offset == upto:
-                run.append(cell)
-            else:
-                self._read_run(file, at, run, chunk)
-                run, file, at, chunk = [cell], next_file, offset, int(chunks[i])
-            upto = offset + sizes[i]
-        self._read_run(file, at, run, chunk)
+        file, at, upto, want, first = -1, 0, 0, 0, -1
+        for next_file, offset, i in sorted(
+            zip(entries["file"].tolist(), offsets, range(len(offsets)), strict=True)
+        ):
+            size = sizes[i]
+            if size and (offset != upto or next_file != file):
+                if run and _read_at(self._handle(file, first), run, at) != want:
+                    self._read_rest(file, run, at, first)
+                run, file, at, upto, want, first = [], next_file, offset, offset, 0, numbers[i]
+            if size:
+                run.append(view[places[i] : places[i] + size])
+                upto += size
+                want += size
+        if run and _read_at(self._handle(file, first), run, at) != want:
+            self._read_rest(file, run, at, first)
 
-    def _read_run(self, file: int, offset: int, run: list[memoryview], chunk: int) -> None:
-        """Read neighbouring chunks, the first of which is ``chunk``."""
-        if not run:
-            return
-        try:
-            want = sum(map(len, run))
-            got = _read_at(self._handle(file), run, offset)
-            while got < want:  # a short read is legal; one of nothing is the end of the file
-                more = _read_at(self._handle(file), [_rest(run, got)], offset + got)
-                if not more:
-                    raise EOFError
-                got += more
-        except (OSError, EOFError) as error:
-            why = "no such file" if isinstance(error, FileNotFoundError) else "the end of the file"
-            why = str(error) if isinstance(error, OSError) and why != "no such file" else why
-            where = self.source.table.describe(chunk)
-            raise CorruptStoreError(
-                f"{want} bytes at {offset} were expected, got {why}: {where}. {_REMEDY}"
-            ) from None
+    def _read_rest(self, file: int, run: list[memoryview], offset: int, chunk: int) -> None:
+        """Read again, part by part, what came short: that is legal, and the end of the file is not."""
+        for part in run:
+            done = 0
+            while done < len(part):
+                got = _read_at(self._handle(file, chunk), [part[done:]], offset + done)
+                if not got:
+                    where = self.source.table.describe(chunk)
+                    raise CorruptStoreError(
+                        f"{len(part)} bytes at {offset} were expected, got the end of the file: {where}. {_REMEDY}"
+                    )
+                done += got
+            offset += done
 
-    def _handle(self, file: int) -> int:
+    def _handle(self, file: int, chunk: int) -> int:
+        """Return the handle of a file, that of ``chunk``."""
         handle = self._open.pop(file, None)
         if handle is None:
             if len(self._open) >= self.handles:
                 os.close(self._open.pop(next(iter(self._open))))
-            handle = os.open(self.source.table.path(file), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            try:
+                handle = os.open(self.source.table.path(file), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            except FileNotFoundError:
+                where = self.source.table.describe(chunk)
+                raise CorruptStoreError(
+                    f"a file was expected, got no such file: {where}. {_REMEDY}"
+                ) from None
         self._open[file] = handle  # last: the one used least recently is first
         return handle
 
@@ -361,15 +357,6 @@ def _read_at(handle: int, places: Sequence[memoryview], offset: int) -> int:
     got = os.read(handle, len(places[0]))
     places[0][: len(got)] = got
     return len(got)
-
-
-def _rest(run: Sequence[memoryview], done: int) -> memoryview:
-    """Return what is left of the first part of ``run`` that ``done`` bytes did not fill."""
-    for part in run:
-        if done < len(part):
-            return part[done:]
-        done -= len(part)
-    raise EOFError
 
 
 PIECE: Final = np.dtype(

@@ -49,15 +49,21 @@ class Stretch:
         return min(max(self.offset, 0.0), 1.0)
 
     def __call__(self, stored: Array, out: Array, scratch: Array) -> None:
-        """Write [0, 1] of ``stored`` into float32 ``out``; ``scratch`` is at least as many float32.
+        """Write [0, 1] of ``stored`` into float32 ``out``. What is stored, and ``scratch``, are overwritten.
 
         A cast alone and a pass in place cost less than NumPy's buffered pass over mixed dtypes; ``out`` is
-        cold memory, so it is written once or twice and worked on elsewhere.
+        cold memory, so it is written once or twice and worked on elsewhere. ``scratch`` is float32, at least
+        as many as ``stored``.
         """
         if (self.scale, self.offset) == (1.0, 0.0):
             np.copyto(out, stored)
         elif self.ends is not None:
-            self._by_codes(self.ends, stored, out, scratch)
+            low, high = self.ends
+            if (low, high) != (0, cv.MAX_CODE):
+                np.clip(stored, np.uint16(low), np.uint16(high), out=stored)
+                np.subtract(stored, np.uint16(low), out=stored)
+            np.copyto(out, stored)
+            np.multiply(out, _reciprocal(high - low), out=out)
         else:
             work = scratch[: stored.size].reshape(stored.shape)
             np.copyto(work, stored)
@@ -65,15 +71,6 @@ class Stretch:
             np.subtract(work, np.float32(-self.offset / self.scale), out=work)
             np.multiply(work, np.float32(self.scale), out=work)
             np.clip(work, 0, 1, out=out)
-
-    def _by_codes(self, ends: tuple[int, int], stored: Array, out: Array, scratch: Array) -> None:
-        low, high = ends
-        if (low, high) != (0, cv.MAX_CODE):
-            work = scratch.view(np.uint16)[: stored.size].reshape(stored.shape)
-            np.clip(stored, np.uint16(low), np.uint16(high), out=work)
-            stored = np.subtract(work, np.uint16(low), out=work)
-        np.copyto(out, stored)
-        np.multiply(out, _reciprocal(high - low), out=out)
 
 
 def _reciprocal(codes: int) -> np.float32:

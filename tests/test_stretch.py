@@ -13,7 +13,7 @@ ranges = st.tuples(st.floats(-120, 100), st.floats(0.5, 200)).map(lambda r: (r[0
 
 def delivered(stretch, stored):
     out = np.full(stored.shape, np.nan, np.float32)
-    stretch(stored, out, np.empty(stored.size, np.float32))
+    stretch(stored.copy(), out, np.empty(stored.size, np.float32))
     return out
 
 
