@@ -28,7 +28,9 @@ from sarzarr.radiometry import (
 from sarzarr.rasters import read_window
 from sarzarr.receipts import ArrayReceipt, Receipt
 from sarzarr.regions import RegionTracker
+from sarzarr.resampling import Passthrough, WarpPlan
 from sarzarr.shards import ArrayFiles, ShardRecord, read_stored
+from sarzarr.warp import read_warped
 
 Pixels = np.ndarray[Any, Any]
 GROUP: Final = 4
@@ -64,6 +66,8 @@ class ArraySource:
     """Bytes of a source pixel."""
     nodata: float | None
     """The file's sentinel, if it declares one."""
+    onto: WarpPlan | Passthrough | None = None
+    """How it comes onto another grid; None where it keeps its own."""
     vmin: float
     """dB that 0 stands for in the stored array."""
     vmax: float
@@ -73,6 +77,17 @@ class ArraySource:
     def has_untagged_zeros(self) -> bool:
         """Whether exact zeros may be fill: no tag, or a NaN tag, which says nothing of zeros."""
         return self.nodata is None or bool(np.isnan(self.nodata))
+
+    @property
+    def is_warped(self) -> bool:
+        """Whether pixels are resampled, and not copied."""
+        return isinstance(self.onto, WarpPlan)
+
+    def read(self, *, row: int, col: int, height: int, width: int) -> Pixels:
+        """Read a window: values as in the file, or linear power where they are warped."""
+        if self.onto is None:
+            return read_window(self.path, band=self.band, row=row, col=col, height=height, width=width)
+        return read_warped(self.onto, row=row, col=col, height=height, width=width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,9 +259,7 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
     data, flag_files = array_files(job, source.name)
     with data, flag_files:
         for first, rows in bands(job):
-            raw = read_window(
-                source.path, band=source.band, row=first, col=job.col, height=rows, width=job.width
-            )
+            raw = source.read(row=first, col=job.col, height=rows, width=job.width)
             known = _eroded_flags(job, source, first, rows) if job.border else None
             undecided: Pixels | None = None
             for row, col, tile in tiles(raw, chunk, GROUP * chunk):
@@ -264,10 +277,12 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
                     _write_chunks(data, at, values, chunk)
                 if flags is not None and job.step is not Step.COUNT:
                     _write_chunks(flag_files, at, flags, chunk)
-                    if UNDECIDED in flags:
+                    if (found := region_mask(flags, source)).any():
                         if undecided is None:
                             undecided = np.zeros(raw.shape, bool)
-                        undecided[window] = flags == UNDECIDED
+                        undecided[window] = found
+            for files in (data, flag_files):
+                files.close_above((first + rows) // chunk)
             if undecided is None:
                 tracker.add_empty(*raw.shape)
             else:
@@ -278,6 +293,17 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
             histogram=counts.freeze(),
             regions=tracker.finish() if tracker.found else None,
         )
+
+
+def region_mask(flags: Pixels, source: ArraySource) -> Pixels:
+    """Return the pixels whose regions are judged: undecided zeros.
+
+    Warped, the scene's own edge lies inside the grid: what is outside of it, and reaches the grid's edge, joins.
+    """
+    mask: Pixels = flags == UNDECIDED
+    if source.is_warped:
+        mask |= flags == cv.Flag.NODATA
+    return mask
 
 
 def _eroded_flags(job: BlockJob, source: ArraySource, first: int, rows: int) -> Pixels:

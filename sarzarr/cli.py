@@ -149,6 +149,14 @@ def ingest(
     vmin: Annotated[float, typer.Option(help="dB that becomes 0, for --bounds fixed.")] = -25.0,
     vmax: Annotated[float, typer.Option(help="dB that becomes 1.")] = 5.0,
     k: Annotated[float, typer.Option(help="Standard deviations around the mean, for --bounds sigma.")] = 3.0,
+    crs: Annotated[str | None, typer.Option(help="Bring scenes onto this CRS: EPSG:32633.")] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="Pixel size there, in units of the CRS.")] = None,
+    grid: Annotated[str | None, typer.Option(help="like:SCENE, the grid of a scene in the store.")] = None,
+    resampling: Annotated[
+        str | None,
+        typer.Option(help="nearest, average, bilinear, cubic, lanczos or rms; what suits if left out."),
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Compute each position between two CRSs.")] = False,
     border: Annotated[int, typer.Option(help="Pixels around nodata to flag as border.")] = 0,
     dtype: Annotated[Dtype, typer.Option(help="What pixels are stored as.")] = Dtype.uint16,
     codec: Annotated[
@@ -190,6 +198,11 @@ def ingest(
         vmin=vmin,
         vmax=vmax,
         k=k,
+        crs=crs,
+        pixel_size=pixel_size,
+        like=_like(grid),
+        resampling=resampling,
+        exact=exact,
         border=border,
         dtype=str(dtype),
         codec=codec,
@@ -343,6 +356,16 @@ def demo(
 
 
 # ------------------------------------------------------------------ what they share
+def _like(grid: str | None) -> str | None:
+    """Return the scene that ``like:SCENE`` names."""
+    if grid is None:
+        return None
+    kind, _, scene = grid.partition(":")
+    if kind != "like" or not scene:
+        raise InvalidInputError(f"a grid such as like:SCENE was expected, got {grid!r}.")
+    return scene
+
+
 def parse_bytes(text: str) -> int:
     """Return a size that a person wrote (``1GB``, ``800MB``) in bytes."""
     units = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "KB": 1e3, "B": 1.0}
@@ -386,7 +409,7 @@ def summary(store: "Store") -> str:
             f"  {key:<16} {len(rows):>5} arrays, {pixels / 1e6:9.2f} Mpx, {' and '.join(sorted(written))}, "
             f"clip {entry.clip_vmin:.2f} to {entry.clip_vmax:.2f} dB ({entry.clip_method})"
         )
-    for index in sorted(p.parent.name for p in (store.root / "patches").glob("*/zarr.json")):
+    for index in store.patch_indices:
         table = store.patch_columns(index)
         whole = int((table["valid_fraction"].values == 1).sum())
         cut = f"{table.attrs['size']} px, stride {table.attrs['stride']}, edge {table.attrs['edge']}"

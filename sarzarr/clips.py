@@ -110,7 +110,7 @@ def set_clip(
     """
     keys = set(store.bounds) if groups is None else set(groups)
     changed = write_bounds(store, recommend_clips(store, keys, split=split, **method))
-    for table in sorted(p.parent for p in (store.root / cv.PATCHES).glob("*/zarr.json")):
-        update_index(changed, spec_of(table))
+    for name in changed.patch_indices:
+        update_index(changed, spec_of(changed.root / cv.PATCHES / name))
     consolidate(changed)
     return open_store(store.root)

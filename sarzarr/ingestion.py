@@ -366,7 +366,9 @@ def _decisions(scene: _Staged) -> Iterator[Task]:
                 (job.row // size.height, job.col // size.width): receipt.arrays[source.name].regions
                 for job, receipt in file_jobs
             }
-            if any(r is not None for r in regions.values()):
+            dark = any(receipt.arrays[source.name].histogram.nonpositive for _, receipt in file_jobs)
+            is_judged = dark or not source.is_warped or size.step is Step.MASK
+            if is_judged and any(r is not None for r in regions.values()):
                 reaches[source.name] = reaching_edge(regions)
         for job, receipt in file_jobs:
             at = job.row // size.height, job.col // size.width
@@ -457,7 +459,7 @@ def remove_scene(store: Store | str | Path, scene: str) -> Store:
     with only_writer(staging_of(opened.root)):
         withdraw_scene(opened, scene)
         fresh = open_store(opened.root)
-        for table in sorted(p.parent for p in (opened.root / cv.PATCHES).glob("*/zarr.json")):
-            update_index(fresh, spec_of(table))
+        for name in fresh.patch_indices:
+            update_index(fresh, spec_of(fresh.root / cv.PATCHES / name))
         consolidate(fresh)
     return open_store(opened.root)

@@ -44,6 +44,16 @@ class IngestOptions:
     """dB that becomes 1."""
     k: float = 3.0
     """Standard deviations around the mean, for sigma."""
+    crs: str | None = None
+    """CRS to bring scenes onto (``EPSG:32633``); each keeps its own grid if left out."""
+    pixel_size: float | None = None
+    """Width and height of a pixel there, in units of the CRS."""
+    like: str | None = None
+    """A scene of the store whose grid is taken, pixel for pixel."""
+    resampling: str | None = None
+    """A method of `sarzarr.resampling.METHODS`; what suits the data if left out."""
+    exact: bool = False
+    """Whether positions between two CRSs are computed pixel by pixel, rather than within 1e-4 pixels."""
     border: int = 0
     """Pixels around nodata that are flagged as border, and are not valid."""
     full_hash: bool = False
@@ -62,6 +72,13 @@ class IngestOptions:
             raise InvalidInputError(
                 f"bounds must be one of {', '.join((STORED, *METHODS))}, got {self.bounds!r}."
             )
+        if self.like and (self.crs or self.pixel_size):
+            raise InvalidInputError(
+                f"a grid by scene or by CRS and pixel size was expected, got both: {self.like!r} and "
+                f"{self.crs or self.pixel_size!r}. Leave one out."
+            )
+        if self.pixel_size is not None and not self.pixel_size > 0:
+            raise InvalidInputError(f"pixel_size must be positive, got {self.pixel_size}.")
         if self.border < 0:
             raise InvalidInputError(f"border must be 0 or more pixels, got {self.border}.")
         _ = self.encoding  # refuses an unknown codec or shard here, where it was said

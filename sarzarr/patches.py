@@ -21,7 +21,7 @@ from sarzarr.documents import Encoding
 from sarzarr.errors import InvalidInputError
 from sarzarr.radiometry import denormalize
 from sarzarr.shards import read_stored
-from sarzarr.store import Store, open_store
+from sarzarr.store import Store, consolidate, open_store
 from sarzarr.tables import read_table, write_table
 
 Pixels = np.ndarray[Any, Any]
@@ -252,6 +252,7 @@ def index_patches(
     """
     opened = store if isinstance(store, Store) else open_store(store)
     update_index(opened, IndexSpec(name=name, size=size, stride=stride, edge=edge))
+    consolidate(opened)
     return open_store(opened.root).patches(name)
 
 

@@ -17,15 +17,21 @@ from sarzarr import conventions as cv
 from sarzarr.blocks import ArraySource, BlockJob, Step
 from sarzarr.documents import Encoding
 from sarzarr.errors import InvalidInputError, SceneExistsError, UnsupportedRasterError
+from sarzarr.grid import Grid
+from sarzarr.gridding import onto_grid
 from sarzarr.options import MEGABYTE, IngestOptions
 from sarzarr.probe import ArrayProbe, probe_file
+from sarzarr.resampling import Passthrough, WarpPlan
 from sarzarr.scene import SceneProbe, group_scenes
 from sarzarr.store import Store, bounds_key, open_store
+from sarzarr.warp import TILE
 
 PROCESS_BASE: Final = 320 * MEGABYTE
 """Resident memory of a worker before it reads: Python, the imports and GDAL's bounded cache in use."""
 BLOCK_PIXELS: Final = 8192 * 2048
 """Pixels that a block of a tiled file aims at: enough to make tasks few, few enough to keep workers busy."""
+WARP_BYTES: Final = 160 * MEGABYTE
+"""What a warp takes besides: the source's pixels under a tile in all their copies, and GDAL's own."""
 BYTES_A_PIXEL: Final = 14
 """Beyond the raw pixels themselves, what a band costs: a mask, labels and their copies, at the worst."""
 
@@ -44,6 +50,8 @@ class ScenePlan:
     """Whether the store holds another scene of that id."""
     border: int = 0
     """Pixels around nodata that become border."""
+    onto: tuple[WarpPlan | Passthrough, ...] = ()
+    """How each array comes onto the grid, in their order; empty where the scene keeps its own."""
     columns: int = BLOCK_PIXELS
     """Columns that a block may have, so that its bands fit the memory."""
 
@@ -53,25 +61,45 @@ class ScenePlan:
         return self.probe.id
 
     @property
+    def grid(self) -> Grid:
+        """The grid that is stored."""
+        keeps = not self.onto or (isinstance(self.onto[0], Passthrough) and self.onto[0].is_identity)
+        return self.probe.grid if keeps else self.onto[0].grid
+
+    @property
+    def geolocation(self) -> str:
+        """How the stored pixels are tied to the ground."""
+        return self.onto[0].geolocation if self.onto else self.probe.geolocation
+
+    @property
+    def is_warped(self) -> bool:
+        """Whether pixels are resampled."""
+        return any(isinstance(plan, WarpPlan) for plan in self.onto)
+
+    @property
     def fingerprint(self) -> str:
         """Names the sources and everything that decides the bytes: staged work of another is not taken up."""
         said: list[Any] = [self.probe.source_hash, self.encoding, sorted(self.bounds.items()), self.border]
         said.append(self.columns)
         said += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
+        said += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
         return sha256(repr(said).encode()).hexdigest()
 
     def source(self, array: ArrayProbe) -> ArraySource:
         """Return an array as a worker reads it."""
         vmin, vmax = self.bounds[array.name]
+        onto = self.onto[self.probe.arrays.index(array)] if self.onto else None
+        is_warped = isinstance(onto, WarpPlan)
         return ArraySource(
             name=array.name,
             path=str(array.path),
             band=array.band,
-            representation=str(array.representation),
+            representation=str(cv.Representation.POWER if is_warped else array.representation),
             itemsize=np.dtype(array.dtype).itemsize,
-            nodata=array.nodata,
+            nodata=None if is_warped else array.nodata,
             vmin=vmin,
             vmax=vmax,
+            onto=None if isinstance(onto, Passthrough) and onto.is_identity else onto,
         )
 
     def files(self) -> dict[Path, list[ArrayProbe]]:
@@ -100,8 +128,8 @@ class ScenePlan:
         for arrays in self.files().values():
             height, width = self.block_shape(arrays[0])
             sources = tuple(self.source(a) for a in arrays)
-            for row in range(0, self.probe.grid.height, height):
-                for col in range(0, self.probe.grid.width, width):
+            for row in range(0, self.grid.height, height):
+                for col in range(0, self.grid.width, width):
                     yield BlockJob(
                         scene=self.id,
                         arrays=sources,
@@ -109,13 +137,13 @@ class ScenePlan:
                         encoding=self.encoding,
                         row=row,
                         col=col,
-                        height=min(height, self.probe.grid.height - row),
-                        width=min(width, self.probe.grid.width - col),
-                        shape=self.probe.grid.shape,
+                        height=min(height, self.grid.height - row),
+                        width=min(width, self.grid.width - col),
+                        shape=self.grid.shape,
                         step=step,
                         border=self.border if step is Step.WRITE else 0,
                         mask=mask,
-                        band_rows=band_rows(arrays[0], self.encoding, height),
+                        band_rows=self.band_rows(arrays[0], height),
                     )
 
     @property
@@ -132,7 +160,7 @@ class ScenePlan:
     @property
     def bytes_out(self) -> int:
         """Bytes of the stored pixels at the most, before a codec makes them fewer; flags not counted."""
-        chunk, grid = self.encoding.chunk, self.probe.grid
+        chunk, grid = self.encoding.chunk, self.grid
         chunks = math.ceil(grid.height / chunk) * math.ceil(grid.width / chunk)
         itemsize = np.dtype(self.encoding.dtype).itemsize
         return chunks * chunk * chunk * itemsize * len(self.probe.arrays)
@@ -140,7 +168,7 @@ class ScenePlan:
     @property
     def patches(self) -> int:
         """Whole 256x256 patches, all arrays together."""
-        grid = self.probe.grid
+        grid = self.grid
         return (grid.height // cv.CHUNK) * (grid.width // cv.CHUNK) * len(self.probe.arrays)
 
     def peak_memory(self, threads: int) -> int:
@@ -148,20 +176,30 @@ class ScenePlan:
         worst = 0
         for arrays in self.files().values():
             height, width = self.block_shape(arrays[0])
-            rows = min(band_rows(arrays[0], self.encoding, height), self.probe.grid.height)
-            columns = min(width, self.probe.grid.width)
+            rows = min(self.band_rows(arrays[0], height), self.grid.height)
+            columns = min(width, self.grid.width)
             itemsize = max(np.dtype(a.dtype).itemsize for a in arrays)
             worst = max(
                 worst, rows * columns * (itemsize + BYTES_A_PIXEL) + max(a.block_bytes for a in arrays)
             )
-        return PROCESS_BASE + threads * worst
+        return PROCESS_BASE + threads * (worst + (WARP_BYTES if self.is_warped else 0))
 
     def block_shape(self, array: ArrayProbe) -> tuple[int, int]:
         """Return (rows, columns) of a unit of work: whole shards; full width where the file is in strips."""
         size = max(self.encoding.file_size, cv.SHARD)
-        width = self.probe.grid.width
+        if self.is_warped:
+            return size, size
+        width = self.grid.width
         wanted = width if array.block_shape[1] >= width else BLOCK_PIXELS // size
         return size, max(min(math.ceil(wanted / size), self.columns // size), 1) * size
+
+    def band_rows(self, array: ArrayProbe, height: int) -> int:
+        """Return how many rows are read at once: whole chunks, and whole rows of TIFF blocks where that fits."""
+        if self.is_warped:
+            return TILE  # what a warp makes at once
+        chunk, block = self.encoding.chunk, array.block_shape[0]
+        rows = math.lcm(chunk, min(block, height))
+        return rows if rows <= min(height, 1024) and block <= height else chunk
 
     def fitted(self, options: IngestOptions) -> "ScenePlan":
         """Return the plan with blocks as narrow as the memory asks for; wide strips are then read again."""
@@ -172,12 +210,6 @@ class ScenePlan:
                 break
             fit = replace(fit, columns=max(widest // 2 // size, 1) * size)
         return fit
-
-
-def band_rows(array: ArrayProbe, encoding: Encoding, height: int) -> int:
-    """Return how many rows are read at once: whole chunks, and whole rows of the file's blocks where that fits."""
-    rows = math.lcm(encoding.chunk, min(array.block_shape[0], height))
-    return rows if rows <= min(height, 1024) and array.block_shape[0] <= height else encoding.chunk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,14 +251,12 @@ class IngestPlan:
         encoding = self.options.encoding
         lines = [f"{self.store.name}: {len(self.scenes)} scenes to write, {len(self.present)} already there"]
         for s in self.scenes:
-            grid = s.probe.grid
-            where = {"affine": "georeferenced", "rotated_affine": "rotated affine"}.get(
-                s.probe.geolocation, f"{len(s.probe.gcps)} GCPs, image geometry" if s.probe.gcps else "no CRS"
-            )
+            warped = "warped" if s.is_warped else "passthrough"
             lines.append(
-                f"  {s.id}: {grid.height} x {grid.width}, {where}, passthrough, {s.tasks} tasks, {s.patches} patches"
-                + (", replaces the one there" if s.replaces else "")
+                f"  {s.id}: {s.grid.height} x {s.grid.width}, {_placed(s)}, {warped}, {s.tasks} tasks, "
+                f"{s.patches} patches" + (", replaces the one there" if s.replaces else "")
             )
+            lines += [f"    {plan}" for plan in s.onto]
             lines += [
                 f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in s.probe.arrays
             ]
@@ -242,6 +272,17 @@ class IngestPlan:
             f"projected peak {_size(self.peak_memory)} a worker process of {_size(self.options.memory)}"
         )
         return "\n".join(lines)
+
+
+def _placed(scene: ScenePlan) -> str:
+    """Return how a scene's stored pixels are tied to the ground, for people."""
+    gcps = len(scene.probe.gcps)
+    return {
+        "affine": "georeferenced",
+        "rotated_affine": "rotated affine",
+        "gcp_tps_no_dem": f"by {gcps} GCPs without terrain",
+        "gcps": f"{gcps} GCPs, image geometry (--crs and --pixel-size georeference it)",
+    }.get(scene.geolocation, "no CRS")
 
 
 def _size(count: float) -> str:
@@ -302,23 +343,27 @@ def plan_ingest(
     plans, present = [], []
     for scene in scenes:
         known = _known_hash(there, scene.id)
-        if known is not None and known in (scene.source_hash, _hash_like(known, scene, options)):
-            present.append(scene.id)
-            continue
-        if known is not None and not options.replace:
-            raise SceneExistsError(
-                f"a new scene was expected, got {scene.id!r}, which {root.name} holds with other pixels. "
-                "Pass --replace to write it anew, or --id to add it under another name."
-            )
-        plans.append(
-            ScenePlan(
-                probe=scene,
-                encoding=options.encoding,
-                bounds=_stored_ranges(scene, there, options),
-                replaces=known is not None,
-                border=options.border,
-            ).fitted(options)
-        )
+        planned = ScenePlan(
+            probe=scene,
+            encoding=options.encoding,
+            bounds=_stored_ranges(scene, there, options),
+            replaces=known is not None,
+            border=options.border,
+            onto=onto_grid(scene, there, options),
+        ).fitted(options)
+        if there is not None and known is not None:
+            same_pixels = known in (scene.source_hash, _hash_like(known, scene, options))
+            same_grid = there.grid(scene.id) == planned.grid
+            if same_pixels and same_grid:
+                present.append(scene.id)
+                continue
+            if not options.replace:
+                other = "on another grid" if same_pixels else "with other pixels"
+                raise SceneExistsError(
+                    f"a new scene was expected, got {scene.id!r}, which {root.name} holds {other}. "
+                    "Pass --replace to write it anew, or --id to add it under another name."
+                )
+        plans.append(planned)
     notes = [note for probe in probes for note in probe.left_out]
     plan = IngestPlan(
         store=root, scenes=tuple(plans), present=tuple(present), options=options, notes=tuple(notes)

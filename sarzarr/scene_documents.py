@@ -19,6 +19,7 @@ from sarzarr.documents import (
 from sarzarr.plan import ScenePlan
 from sarzarr.probe import ArrayProbe
 from sarzarr.receipts import ArrayReceipt
+from sarzarr.resampling import WarpPlan
 from sarzarr.shards import ShardRecord
 from sarzarr.store import bounds_key
 
@@ -27,7 +28,7 @@ FLAG_MEANINGS: Final = " ".join(flag.name.lower() for flag in cv.Flag)
 
 def write_scene_documents(group: Path, plan: ScenePlan) -> None:
     """Write a scene's coordinates and, last, the ``zarr.json`` of its group."""
-    write_coordinates(group, plan.probe.grid)
+    write_coordinates(group, plan.grid)
     write_json(group / "zarr.json", group_document(scene_attributes(plan)))
 
 
@@ -38,16 +39,16 @@ def scene_attributes(plan: ScenePlan) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         "id": plan.id,
         **probe.acquisition.attrs(),
-        cv.GEOLOCATION: probe.geolocation,
-        **spatial_attributes(probe.grid),
+        cv.GEOLOCATION: plan.geolocation,
+        **spatial_attributes(plan.grid),
         cv.SOURCE_HASH: probe.source_hash,
         cv.SOURCE_FILES: [f.path.name for f in probe.files],
     }
     if polarizations:
         attributes[cv.SAR_POLARIZATIONS] = polarizations
-    if probe.geolocation == "rotated_affine":
-        attributes[cv.SPATIAL_TRANSFORM] = list(probe.grid.transform)
-    if probe.gcps:
+    if plan.geolocation == "rotated_affine":
+        attributes[cv.SPATIAL_TRANSFORM] = list(plan.grid.transform)
+    if probe.gcps and not plan.is_warped:  # their rows and columns are those of the file
         attributes[cv.GCPS] = [list(gcp) for gcp in probe.gcps]
         attributes[cv.GCPS_CRS] = probe.gcps_crs_wkt
     return attributes
@@ -57,7 +58,7 @@ def write_array_documents(
     group: Path, plan: ScenePlan, array: ArrayProbe, receipts: Sequence[ArrayReceipt]
 ) -> None:
     """Write the ``zarr.json`` and the manifest of an array and of its flags."""
-    grid = plan.probe.grid
+    grid = plan.grid
     vmin, vmax = plan.bounds[array.name]
     flags = array.name + cv.FLAGS_SUFFIX
     placed: dict[str, Any] = {}
@@ -78,6 +79,8 @@ def write_array_documents(
     }
     if nodata is not None:
         about[cv.SOURCE_NODATA] = nodata if np.isfinite(nodata) else str(nodata)
+    if plan.onto:
+        about |= plan.onto[plan.probe.arrays.index(array)].attrs
     if array.polarization:
         about[cv.SAR_POLARIZATIONS] = [array.polarization]
     if plan.encoding.dtype == "uint16":
@@ -105,7 +108,7 @@ def _write_node(
     manifest = {k: [r.size, r.digest, r.chunks] for part in records for k, r in part.items()}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / cv.MANIFEST).write_text(json.dumps({"shards": dict(sorted(manifest.items()))}))
-    document = array_document(plan.probe.grid.shape, encoding, dims=("y", "x"), attributes=attributes)
+    document = array_document(plan.grid.shape, encoding, dims=("y", "x"), attributes=attributes)
     write_json(folder / "zarr.json", document)
 
 
@@ -114,6 +117,8 @@ def catalog_row(plan: ScenePlan, array: ArrayProbe) -> dict[str, Any]:
     probe, encoding = plan.probe, plan.encoding
     vmin, vmax = plan.bounds[array.name]
     facts = {cv.CATALOG_COLUMNS[key]: value for key, value in probe.acquisition.attrs().items()}
+    if any(not warp.keeps_looks for warp in plan.onto if isinstance(warp, WarpPlan)):
+        facts.pop(cv.CATALOG_COLUMNS[cv.LOOKS_EQUIVALENT_NUMBER], None)
     return {
         "scene": plan.id,
         "name": array.name,
@@ -123,16 +128,16 @@ def catalog_row(plan: ScenePlan, array: ArrayProbe) -> dict[str, Any]:
         "source_representation": str(array.representation),
         "dtype": encoding.dtype,
         "codec": encoding.codec,
-        "height": probe.grid.height,
-        "width": probe.grid.width,
+        "height": plan.grid.height,
+        "width": plan.grid.width,
         "chunk": encoding.chunk,
         "shard": encoding.shard,
         "vmin": vmin,
         "vmax": vmax,
         "bounds_key": bounds_key(array.name, str(array.quantity)),
-        "crs_wkt": probe.grid.crs_wkt,
-        "transform": probe.grid.transform,
-        "geolocation": probe.geolocation,
+        "crs_wkt": plan.grid.crs_wkt,
+        "transform": plan.grid.transform,
+        "geolocation": plan.geolocation,
         "source_hash": probe.source_hash,
         **facts,
     }

@@ -183,6 +183,12 @@ class ArrayFiles:
             self._open[key] = ShardWriter(self.folder / key, self.grid, self.codec)
         self._open[key].append(row % rows, col % cols, chunk)
 
+    def close_above(self, row: int) -> None:
+        """Finish the shards that end at or above chunk row ``row``: few files are open at a time."""
+        for key in list(self._open):
+            if (int(key.split("/")[1]) + 1) * self.grid[0] <= row:
+                self.records[key] = self._open.pop(key).close()
+
     def close(self) -> dict[str, ShardRecord]:
         """Finish every shard and return the records of all files."""
         for key in list(self._open):

@@ -24,6 +24,7 @@ from sarzarr.errors import (
     StoreNotFoundError,
     StoreSchemaError,
 )
+from sarzarr.grid import Grid
 from sarzarr.membership import parse_choice
 from sarzarr.radiometry import denormalize, from_codes, from_db
 from sarzarr.split_record import placements, read_split
@@ -123,6 +124,17 @@ class Store:
             raise NotInStoreError(f"scene must be one of {len(self.scenes)} ({near}), got {scene!r}.")
         return found
 
+    def grid(self, scene: str) -> Grid:
+        """Return the grid of a scene."""
+        row = self.rows(scene)
+        a, b, c, d, e, f = (float(v) for v in row["transform"].values[0])
+        return Grid(
+            height=int(row["height"].values[0]),
+            width=int(row["width"].values[0]),
+            transform=(a, b, c, d, e, f),
+            crs_wkt=str(row["crs_wkt"].values[0]) or None,
+        )
+
     def open_scene(self, scene: str) -> xr.Dataset:
         """Open a scene's group as stored: codes scaled to [0, 1] and flags, lazy, a Dask chunk a shard."""
         return self._open(scene, mask_and_scale=True)
@@ -217,11 +229,17 @@ class Store:
             {k: v for k, v in table.data_vars.items() if v.dims == ("patch",) and k != "owner"}
         )
 
+    @property
+    def patch_indices(self) -> tuple[str, ...]:
+        """Names of the patch indices, sorted."""
+        places = (self.root / cv.PATCHES).glob("*/zarr.json")
+        return tuple(sorted(p.parent.name for p in places if not p.parent.name.startswith(".")))
+
     def patch_columns(self, name: str = cv.DEFAULT_INDEX) -> xr.Dataset:
         """Return a patch table as stored: ``owner`` indexes ``owner_scene`` and ``owner_array``."""
         folder = self.root / cv.PATCHES / name
         if not (folder / "zarr.json").is_file():
-            known = sorted(p.name for p in (self.root / cv.PATCHES).glob("*") if p.is_dir())
+            known = self.patch_indices
             raise NotInStoreError(f"patch index must be one of {', '.join(known) or 'none'}, got {name!r}.")
         return read_table(folder)
 

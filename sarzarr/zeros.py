@@ -18,6 +18,7 @@ from sarzarr.blocks import (
     array_files,
     bands,
     every_file,
+    region_mask,
     tiles,
     whole,
 )
@@ -60,7 +61,7 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
     data, flag_files = array_files(job, source.name)
     tracker = RegionTracker()
     for first, rows in bands(job):
-        _track(tracker, _staged_flags(job, flag_files, first, rows) == UNDECIDED)
+        _track(tracker, region_mask(_staged_flags(job, flag_files, first, rows), source))
     outside = reaches[tracker.names()]
     again = RegionTracker()
     nodata = 0
@@ -68,9 +69,9 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
         for first, rows in bands(job):
             flags = _staged_flags(job, flag_files, first, rows)
             undecided = flags == UNDECIDED
-            labels = _track(again, undecided)
+            labels = _track(again, region_mask(flags, source))
             if labels is not None:
-                fill = outside[labels]
+                fill = outside[labels] & undecided
                 flags[undecided] = cv.Flag.VALID if is_db else cv.Flag.NONPOSITIVE
                 flags[fill] = cv.Flag.NODATA
                 nodata += int(fill.sum())
