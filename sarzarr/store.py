@@ -24,6 +24,7 @@ from sarzarr.errors import (
     StoreNotFoundError,
     StoreSchemaError,
 )
+from sarzarr.filters import columns_of, where_mask
 from sarzarr.grid import Grid
 from sarzarr.membership import parse_choice
 from sarzarr.radiometry import denormalize, from_codes, from_db
@@ -201,7 +202,9 @@ class Store:
         """Return the dB histogram of one array of a scene."""
         return read_histogram(self.root / cv.HISTOGRAMS / scene / array)
 
-    def patches(self, name: str = cv.DEFAULT_INDEX, split: str | None = None) -> xr.Dataset:
+    def patches(
+        self, name: str = cv.DEFAULT_INDEX, split: str | None = None, where: str | None = None
+    ) -> xr.Dataset:
         """Return a patch table: one row a patch, with its ``scene`` and ``array`` by name.
 
         Parameters
@@ -210,6 +213,9 @@ class Store:
             Which index.
         split
             ``train``, ``val`` or ``test`` of the newest split version, or ``v2:val``; all if left out.
+        where
+            A condition on columns of the index and of the catalog, ``incidence < 40 and mean_db > -20``;
+            see `sarzarr.filters`.
 
         Returns
         -------
@@ -220,6 +226,8 @@ class Store:
         table = self.patch_columns(name)
         if split is not None:
             table = table.isel(patch=np.flatnonzero(self.split_mask(table, split)))
+        if where is not None:
+            table = table.isel(patch=np.flatnonzero(self.where_mask(table, where)))
         owner = table["owner"].values
         named = {
             column: ("patch", table[f"owner_{column}"].values[owner].astype(object))
@@ -256,6 +264,10 @@ class Store:
         version, wanted = parse_choice(split)
         grids = {scene: p.fingerprint for scene, p in placements(self.root, self.catalog).items()}
         return read_split(self.root, version).patch_mask(table, wanted, grids)
+
+    def where_mask(self, table: xr.Dataset, where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return for which patches of a `patch_columns` table a condition holds; see `sarzarr.filters`."""
+        return where_mask(where, columns_of(table, self.catalog))
 
     def __repr__(self) -> str:
         return f"<sarzarr.Store {self.root.name!r}: {len(self.scenes)} scenes, {self.catalog.sizes['array']} arrays>"
