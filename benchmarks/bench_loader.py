@@ -1,0 +1,516 @@
+"""What delivers training batches, and how fast: sarzarr beside its peers, in turns, as ratios within one run.
+
+    make bench-loader                                        # the table
+    make bench-loader BENCH_ARGS="--patches 16384 --batch 64 --folder /dev/shm"
+    make bench-loader BENCH_ARGS="--training"                # where to put the loader: docs/training.md
+    make bench-loader BENCH_ARGS="--opening"                 # 700,000 patches to the first batch; ten epochs
+
+Every contender delivers the same patches, shuffled, in batches of one size, with the page cache warm. sarzarr
+checks checksums and stretches to the clip. Each peer is tuned in good faith: arrays are opened once a worker,
+workers are 0 or 2, whichever is best, and tensorstore reads ahead into batches that exist already. Contenders
+take turns for several rounds, and each is compared with the gather that ran beside it.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import time
+import warnings
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+import zarr
+from torch.utils.data import DataLoader, Dataset
+
+import sarzarr as sz
+from sarzarr.torch import ZarrPatchDataset
+
+SIZE = 256
+KEY = "vv/sigma0"
+OPTIONS = {"shuffle": True, "seed": 0, "min_unsaturated": 0, "polarizations": "vv"}
+
+
+# ------------------------------------------------------------------ what is read
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """The same patches in every form that a contender wants."""
+
+    codes: sz.Store
+    """The default store: uint16 codes, no codec, checksums."""
+    floats: sz.Store
+    """The float32 store: blosc-lz4, checksums."""
+    memory: np.ndarray
+    """(n, 256, 256) float32 in RAM."""
+    npy: Path
+    """The same as a .npy file."""
+
+
+def make_material(folder, patches):
+    """Ingest speckle scenes of 8192 pixels, 1,024 patches each, as codes and as float32."""
+    import rasterio
+    from rasterio.transform import from_origin
+
+    random = np.random.default_rng(0)
+    tile = (random.gamma(4.4, 1 / 4.4, (4096, 4096)) * 0.05).astype(np.float32)
+    files = []
+    for i in range(-(-patches // 1024)):
+        files.append(folder / f"s{i:03d}_vv.tif")
+        profile = {
+            "driver": "GTiff",
+            "height": 8192,
+            "width": 8192,
+            "count": 1,
+            "dtype": "float32",
+            "tiled": True,
+            "blockxsize": 256,
+            "blockysize": 256,
+            "crs": "EPSG:32633",
+            "transform": from_origin(500_000 + 90_000 * i, 5_400_000, 10, 10),
+        }
+        with rasterio.open(files[-1], "w", **profile) as out:
+            for row in (0, 4096):
+                window = rasterio.windows.Window(0, row, 8192, 4096)
+                out.write(
+                    np.concatenate([np.roll(tile, 31 * i + row, 0), np.roll(tile, 17 * i, 1)], 1),
+                    1,
+                    window=window,
+                )
+    stores = {}
+    for name, dtype in (("codes", "uint16"), ("floats", "float32")):
+        plan = sz.plan_ingest(
+            files, folder / f"{name}.zarr", quantity="sigma0", representation="power", dtype=dtype
+        )
+        stores[name] = sz.ingest(plan)
+    for file in files:
+        file.unlink()
+    memory = np.concatenate(
+        list(sz.PatchReader(stores["codes"], **OPTIONS | {"shuffle": False}, batch_size=256))
+    )[:, 0]
+    np.save(folder / "patches.npy", memory)
+    return Material(**stores, memory=memory, npy=folder / "patches.npy")
+
+
+# ------------------------------------------------------------------ the contenders
+def epochs_of(batches):
+    """Return a function that takes an epoch and says how many patches it had and how long it took."""
+
+    def run():
+        taken, start = 0, time.perf_counter()
+        for batch in batches():
+            taken += len(batch)
+        return taken / (time.perf_counter() - start)
+
+    return run
+
+
+def gather(material, batch):
+    """Fancy indexing of a float32 array in RAM, one thread: what a dataset that fits into memory does."""
+    patches, random = material.memory, np.random.default_rng(0)
+
+    def batches():
+        order = random.permutation(len(patches))
+        for i in range(0, len(order), batch):
+            yield patches[order[i : i + batch]]
+
+    return epochs_of(batches)
+
+
+def reader(store, batch, **options):
+    """sarzarr as NumPy, threads of this process."""
+    made = sz.PatchReader(store, **OPTIONS | {"batch_size": batch} | options)
+    images = options.get("flags")
+    return epochs_of(lambda: (b[0] for b in made) if images else iter(made))
+
+
+def dataset(store, batch, workers, **options):
+    """sarzarr through a DataLoader."""
+    made = ZarrPatchDataset(store, **OPTIONS | {"batch_size": batch} | options)
+    loader = DataLoader(made, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+    return epochs_of(lambda: iter(loader))
+
+
+class ZarrPatches(Dataset):
+    """zarr-python, one chunk at a time, each array opened once a worker."""
+
+    def __init__(self, store):
+        table = store.patches()
+        columns = (table[c].values.tolist() for c in ("scene", "array", "row", "col"))
+        self.places = list(zip(*columns, strict=True))
+        self.root = store.root
+        self.clip = tuple(store.bounds[KEY].clip)
+        self.arrays = {}
+
+    def __len__(self):
+        return len(self.places)
+
+    def __getitem__(self, index):
+        scene, name, row, col = self.places[index]
+        array = self.arrays.get((scene, name))
+        if array is None:
+            array = self.arrays[scene, name] = zarr.open_array(f"{self.root}/scenes/{scene}/{name}", mode="r")
+        return stretched(array[row : row + SIZE, col : col + SIZE], self.clip)[None]
+
+
+def stretched(stored, clip):
+    """Return the stored values as a batch holds them."""
+    low, high = clip
+    scale, offset = 160 / (high - low), (-60 - low) / (high - low)
+    out = stored.astype(np.float32)
+    out *= np.float32(scale / 65535 if stored.dtype == np.uint16 else scale)
+    out += np.float32(offset)
+    return np.clip(out, 0, 1, out=out)
+
+
+def zarr_python(store, batch, workers):
+    """zarr-python and a DataLoader."""
+    loader = DataLoader(
+        ZarrPatches(store), batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
+    return epochs_of(lambda: iter(loader))
+
+
+class NpyPatches(Dataset):
+    """A .npy memory map of finished float32 patches, opened once a worker or once an item."""
+
+    def __init__(self, path, *, once):
+        self.path, self.once = path, once
+        self.patches = None
+        self.n = len(np.load(path, mmap_mode="r"))
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        if self.patches is None or not self.once:
+            self.patches = np.load(self.path, mmap_mode="r")
+        return torch.from_numpy(np.array(self.patches[index]))[None]
+
+
+def npy(material, batch, workers, *, once):
+    """The memory map and a DataLoader."""
+    loader = DataLoader(
+        NpyPatches(material.npy, once=once),
+        batch,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+    return epochs_of(lambda: iter(loader))
+
+
+def xbatcher(store, batch, workers):
+    """xbatcher over one xarray dataset a scene, and a DataLoader."""
+    from torch.utils.data import ConcatDataset
+    from xbatcher import BatchGenerator
+    from xbatcher.loaders.torch import MapDataset
+
+    parts = []
+    for scene in store.scenes:
+        opened = xr.open_zarr(store.root, group=f"scenes/{scene}", consolidated=False, chunks=None)
+        window = BatchGenerator(opened[["vv"]], input_dims={"y": SIZE, "x": SIZE}, preload_batch=False)
+        parts.append(
+            MapDataset(window, transform=lambda d: torch.from_numpy(d["vv"].values.astype(np.float32)))
+        )
+    loader = DataLoader(
+        ConcatDataset(parts), batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
+    return epochs_of(lambda: iter(loader))
+
+
+def tensorstore(store, batch, *, cache, together, ahead=3):
+    """tensorstore: one open array a scene, chunks read ahead into batches that exist already.
+
+    It delivers the stored values as they are: neither stretched nor as float32, which is less work than ours.
+    """
+    import tensorstore as ts
+
+    table = store.patches()
+    columns = (table[c].values.tolist() for c in ("scene", "row", "col"))
+    places = list(zip(*columns, strict=True))
+    context = ts.Context({"cache_pool": {"total_bytes_limit": cache}})
+    opened = {}
+    for scene in store.scenes:
+        spec = {
+            "driver": "zarr3",
+            "kvstore": {"driver": "file", "path": f"{store.root}/scenes/{scene}/vv/"},
+            "recheck_cached_data": False,
+            "recheck_cached_metadata": False,
+        }
+        opened[scene] = ts.open(spec, context=context, open=True, read=True).result()
+    dtype = next(iter(opened.values())).dtype.numpy_dtype
+    blocks = deque(np.zeros((batch, SIZE, SIZE), dtype) for _ in range(ahead + 1))
+    slots = {id(block): [ts.array(image) for image in block] for block in blocks}
+    random = np.random.default_rng(0)
+
+    def start(some):
+        block = blocks.popleft()
+        blocks.append(block)
+        group = ts.Batch() if together else None
+        futures = []
+        for slot, index in zip(slots[id(block)], some, strict=False):
+            scene, row, col = places[index]
+            source = opened[scene][row : row + SIZE, col : col + SIZE]
+            futures.append(slot.write(source[ts.d[:].translate_to[0]], batch=group))
+        if group is not None:
+            group.submit()
+        return futures, block[: len(some)]
+
+    def finished(futures, block):
+        for future in futures:
+            future.result()
+        return block
+
+    def batches():
+        order = random.permutation(len(places))
+        waiting = deque()
+        for i in range(0, len(order), batch):
+            waiting.append(start(order[i : i + batch].tolist()))
+            if len(waiting) > ahead:
+                yield finished(*waiting.popleft())
+        while waiting:
+            yield finished(*waiting.popleft())
+
+    return epochs_of(batches)
+
+
+# ------------------------------------------------------------------ the table
+def contenders(material, batch):
+    """Return what takes part, by name: (function, which of several settings of one contender it is)."""
+    codes, floats = material.codes, material.floats
+    snapped = tuple(-60 + 160 * round((v + 60) / 160 * 65535) / 65535 for v in codes.bounds[KEY].clip)
+    out = {
+        "sarzarr, default store": reader(codes, batch),
+        "  clip that ends at codes": reader(codes, batch, clip=snapped),
+        "  codes, not stretched": reader(codes, batch, dtype="uint16"),
+        "  with flags": reader(codes, batch, flags=True),
+        '  augment="d4"': reader(codes, batch, augment="d4"),
+        "  stride 128": reader(codes, batch, patch_size=SIZE, stride=128, max_patches=len(material.memory)),
+        "  ZarrPatchDataset, 0 workers": dataset(codes, batch, 0),
+        "  ZarrPatchDataset, 2 workers": dataset(codes, batch, 2),
+        "sarzarr, float32 store": reader(floats, batch),
+    }
+    peers = {
+        "tensorstore, default store": [lambda s=s: tensorstore(codes, batch, **s) for s in TENSORSTORE],
+        "tensorstore, float32 store": [lambda s=s: tensorstore(floats, batch, **s) for s in TENSORSTORE],
+        ".npy memory map, opened once": [lambda w=w: npy(material, batch, w, once=True) for w in (0, 2)],
+        ".npy memory map, opened an item": [lambda w=w: npy(material, batch, w, once=False) for w in (0, 2)],
+        "zarr-python, default store": [lambda w=w: zarr_python(codes, batch, w) for w in (0, 2)],
+        "zarr-python, float32 store": [lambda w=w: zarr_python(floats, batch, w) for w in (0, 2)],
+        "xbatcher, default store": [lambda w=w: xbatcher(codes, batch, w) for w in (0, 2)],
+    }
+    return out, peers
+
+
+TENSORSTORE = [
+    {"cache": cache, "together": together} for cache in (0, 1 << 24, 1 << 26) for together in (False, True)
+]
+"""Without a cache the shard indices are read again and again; with a large one this is no reading at all."""
+
+
+def best_setting(name, settings):
+    """Return the fastest of a peer's settings, by two epochs each."""
+    made = [s() for s in settings]
+    rates = [max(run() for _ in range(2)) for run in made]
+    best = int(np.argmax(rates))
+    return made[best], f"{name}, {2 * best} workers" if len(made) == 2 else name
+
+
+TARGETS = [
+    ("sarzarr, default store", "gather", 0.9),
+    ("sarzarr, default store", "zarr-python, default store", 20),
+    ("sarzarr, default store", ".npy memory map, opened once", 4),
+    ("sarzarr, default store", "tensorstore, default store", 2.5),
+    ("sarzarr, float32 store", "zarr-python, float32 store", 12),
+    ("sarzarr, float32 store", ".npy memory map, opened once", 2),
+    ('  augment="d4"', "sarzarr, default store", 0.7),
+]
+
+
+def table(material, batch, rounds):
+    """Run everything in turns and print the table."""
+    ours, peers = contenders(material, batch)
+    runs, titles = dict(ours), {name: name for name in ours}
+    for name, settings in peers.items():
+        runs[name], titles[name] = best_setting(name, settings)
+    reference = gather(material, batch)
+    rates = {name: [] for name in runs}
+    beside = {name: [] for name in runs}
+    for name in ours:
+        runs[name]()  # the first epoch finds cold memory
+    for _ in range(rounds):
+        for name, run in runs.items():
+            before = reference()
+            rates[name].append(run())
+            beside[name].append((before + reference()) / 2)
+    every = [rate for some in beside.values() for rate in some]
+    ratios = {n: statistics.median(r / g for r, g in zip(rates[n], beside[n], strict=True)) for n in runs}
+    ratios["gather"] = 1.0
+    print(
+        f"\n{len(material.memory)} patches of {SIZE}x{SIZE}, batches of {batch}, {rounds} rounds, page cache warm"
+    )
+    print(f"{'':46}{'patches/s':>10}{'best':>9}{'x gather':>10}")
+    title = "gather X[idx] of float32 in RAM, one thread"
+    print(f"{title:46}{statistics.median(every):10,.0f}{max(every):9,.0f}{1:10.2f}")
+    for name, some in rates.items():
+        print(f"{titles[name]:46}{statistics.median(some):10,.0f}{max(some):9,.0f}{ratios[name]:10.2f}")
+    print(f"\n{'':68}{'ratio':>7}{'asked':>7}")
+    for ours_name, other, asked in TARGETS:
+        ratio = ratios[ours_name] / ratios[other]
+        print(f"{ours_name.strip():>32} / {titles.get(other, other):33}{ratio:7.2f}{asked:7.1f}")
+
+
+# ------------------------------------------------------------------ training
+def small_network():
+    """Return a small convolutional network: enough to keep a CPU busy, and nothing else."""
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 5, stride=4),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(8, 16, 3, stride=2),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(16, 1),
+    )
+    return layers, torch.optim.SGD(layers.parameters(), 1e-2)
+
+
+def train(batches, limit):
+    """Return (patches a second, share of the time that training waited for data)."""
+    network, optimizer = small_network()
+    taken, waited, begin = 0, 0.0, time.perf_counter()
+    source = iter(batches)
+    while taken < limit:
+        asked = time.perf_counter()
+        batch = next(source, None)
+        waited += time.perf_counter() - asked
+        if batch is None:
+            break
+        optimizer.zero_grad()
+        (network(batch) - batch.mean((1, 2, 3))[:, None]).square().mean().backward()
+        optimizer.step()
+        taken += len(batch)
+    total = time.perf_counter() - begin
+    return taken / total, waited / total
+
+
+def training(material, batch, rounds):
+    """Print what a training step gets from each placement of the loader."""
+    limit = len(material.memory)
+    store = material.codes
+    placements = {
+        "the batch is in memory already": None,
+        "sarzarr, threads of this process": 0,
+        "sarzarr, 1 DataLoader worker": 1,
+        "sarzarr, 2 DataLoader workers": 2,
+    }
+    loaders = {}
+    for name, workers in placements.items():
+        if workers is None:
+            image = torch.from_numpy(material.memory[:batch, None].copy())
+            loaders[name] = [image] * (limit // batch)
+        else:
+            made = ZarrPatchDataset(store, **OPTIONS, batch_size=batch)
+            loaders[name] = DataLoader(
+                made, batch_size=None, num_workers=workers, persistent_workers=workers > 0
+            )
+    zarr_loader = DataLoader(ZarrPatches(store), batch, shuffle=True, num_workers=2, persistent_workers=True)
+    loaders["zarr-python, 2 DataLoader workers"] = zarr_loader
+    rates = {name: [] for name in loaders}
+    for _ in range(rounds):
+        for name, batches in loaders.items():
+            rates[name].append(train(batches, limit))
+    print(f"\na training step of a small convolutional network on the CPU, batches of {batch}")
+    print(f"{'':40}{'patches/s':>10}{'waits':>8}")
+    for name, some in rates.items():
+        rate, waits = (statistics.median(column) for column in zip(*some, strict=True))
+        print(f"{name:40}{rate:10,.0f}{waits:8.1%}")
+
+
+# ------------------------------------------------------------------ opening and memory
+def resident():
+    """Return the megabytes of RAM that belong to this process alone."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.split("RssAnon:")[1].split()[0]) / 1024
+
+
+def opening(folder, patches, batch):
+    """Print what opening a large store costs, and what ten epochs do to memory."""
+    made = hollow_store(folder / "hollow.zarr", patches)
+    before, start = resident(), time.perf_counter()
+    reader = sz.PatchReader(made, batch_size=batch, shuffle=True, min_unsaturated=0)
+    opened = time.perf_counter() - start
+    first = next(iter(reader))
+    print(f"{len(reader.selection):,} patches of {len(reader.recipe.images.table.layouts):,} arrays")
+    print(f"opened in {opened:.2f} s, first batch of {len(first)} after {time.perf_counter() - start:.2f} s")
+    print(f"memory above the imports: {resident() - before:.0f} MB")
+
+
+def hollow_store(root, patches):
+    """Return a store of many scenes, all of them hard links to one: what is large is its index."""
+    from sarzarr.tables import catalog_of, catalog_rows, write_table
+
+    made = make_material(root.parent, 1024).codes
+    made.root.rename(root)
+    made = sz.open_store(root)
+    (only,) = made.scenes
+    rows, columns, attrs = catalog_rows(made.catalog), made.patch_columns(), made.patch_columns().attrs
+    count = -(-patches // columns.sizes["patch"])
+    names = [only, *(f"scene_{i:05d}" for i in range(1, count))]
+    for name in names[1:]:
+        shutil.copytree(root / "scenes" / only, root / "scenes" / name, copy_function=os.link)
+    write_table(root / "catalog", catalog_of([row | {"scene": name} for name in names for row in rows]))
+    tiled = {k: ("patch", np.tile(v.values, count)) for k, v in columns.items() if v.dims == ("patch",)}
+    tiled["owner"] = ("patch", np.repeat(np.arange(count, dtype=np.int32), columns.sizes["patch"]))
+    owners = {k: (v.dims, np.repeat(v.values, count)) for k, v in columns.items() if v.dims != ("patch",)}
+    owners["owner_scene"] = (owners["owner_scene"][0], np.array(sorted(names), dtype=object))
+    write_table(root / "patches" / "default", xr.Dataset(tiled | owners, attrs=attrs))
+    return sz.open_store(root)
+
+
+def epochs(material, batch):
+    """Print how memory goes over ten epochs."""
+    reader = sz.PatchReader(material.codes, **OPTIONS, batch_size=batch, augment="d4")
+    seen = []
+    for _ in range(10):
+        for _ in reader:
+            pass
+        seen.append(resident())
+    print("memory after each of ten epochs, MB:", " ".join(f"{m:.0f}" for m in seen))
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    options.add_argument("--patches", type=int, default=4096)
+    options.add_argument("--batch", type=int, default=32)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument(
+        "--folder", type=Path, default=Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+    )
+    options.add_argument("--training", action="store_true", help="a training step instead of the table")
+    options.add_argument("--opening", action="store_true", help="opening and memory instead of the table")
+    chosen = options.parse_args()
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    torch.manual_seed(0)
+    place = Path(tempfile.mkdtemp(prefix="bench-loader-", dir=chosen.folder))
+    try:
+        if chosen.opening:
+            opening(place, 700_000, chosen.batch)
+        material = make_material(place, chosen.patches)
+        if chosen.training:
+            training(material, chosen.batch, chosen.rounds)
+        elif chosen.opening:
+            epochs(material, chosen.batch)
+        else:
+            table(material, chosen.batch, chosen.rounds)
+    finally:
+        shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    main()
