@@ -2,7 +2,7 @@
 
 import math
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -63,7 +63,7 @@ def make_split(
         There is a split of another recipe or of fewer scenes.
     """
     here = opened(store)
-    split = plan_split(here, sites=sites, notes=notes, **recipe)
+    split = plan_split(here, sites=sites, notes=notes, fresh=fresh, **recipe)
     there = versions(here.root)
     if there and not fresh:
         return _same_or_refused(read_split(here.root, there[-1]), split)
@@ -71,12 +71,18 @@ def make_split(
 
 
 def plan_split(
-    store: Store | str | Path, *, sites: Sites | None = None, notes: str = "", **recipe: Any
+    store: Store | str | Path,
+    *,
+    sites: Sites | None = None,
+    notes: str = "",
+    fresh: bool = False,
+    **recipe: Any,
 ) -> Split:
     """Return the split that `make_split` would write, checked; nothing is written."""
     here = opened(store)
     grounds = grounds_of(here, sites)
-    for choice in _choices(here, grounds, recipe):
+    newest = () if fresh else versions(here.root)[-1:]
+    for choice in _choices(grounds, recipe, [read_split(here.root, v).recipe for v in newest]):
         split = _planned(here, grounds, choice, notes)
         missing = _empty_side(here, split)
         if not missing:
@@ -94,7 +100,7 @@ def _planned(store: Store, grounds: Grounds, recipe: Recipe, notes: str) -> Spli
     )
 
 
-def _choices(store: Store, grounds: Grounds, options: Mapping[str, Any]) -> Iterator[Recipe]:
+def _choices(grounds: Grounds, options: Mapping[str, Any], newest: Sequence[Recipe]) -> Iterator[Recipe]:
     """Yield the recipe that is asked for; where its block is left open, the ones to try in turn.
 
     Those are 10 km (or twice that, and so on, until two cells fit in) and 1024 pixels, their halves,
@@ -111,9 +117,8 @@ def _choices(store: Store, grounds: Grounds, options: Mapping[str, Any]) -> Iter
     lengths = {k: parse_length(options[k]) for k in ("block", "guard") if options.get(k) is not None}
     recipe = Recipe(**{**options, **lengths})
     left_open = [k for k in ("block", "pixel_block") if k not in options]
-    if left_open and (there := versions(store.root)):
-        newest = read_split(store.root, there[-1]).recipe
-        yield replace(recipe, **{k: getattr(newest, k) for k in left_open})
+    for known_recipe in newest if left_open else ():
+        yield replace(recipe, **{k: getattr(known_recipe, k) for k in left_open})
     block = recipe.block
     while "block" in left_open and block < 2 * _largest_cell(grounds):
         block *= 2

@@ -1,0 +1,342 @@
+"""Commands about splits, and imports of what came alone: each calls one function and shows what it returned."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from sarzarr.split_record import Split
+    from sarzarr.store import Store
+
+split_app = typer.Typer(
+    help="Divide a store's ground into train, validation and test; no ground is on two sides.",
+    no_args_is_help=True,
+)
+import_app = typer.Typer(help="Take older formats, chips and boxes into a store.", no_args_is_help=True)
+
+FAR_BELOW: Final = 0.5
+"""Share of the validation asked for below which it is worth a word."""
+SITE_HELP: Final = (
+    "SCENE=NAME, for scenes without a place in the world; the scene may be a pattern such as '2019*'. Scenes that "
+    "show the same ground have the same name. May be repeated."
+)
+SiteOption = Annotated[list[str] | None, typer.Option("--site", help=SITE_HELP)]
+NotesOption = Annotated[str, typer.Option(help="Kept with the version.")]
+
+
+class By(StrEnum):
+    """What is drawn."""
+
+    ground = "ground"
+    scene = "scene"
+    site = "site"
+
+
+class Policy(StrEnum):
+    """What is done about boxes that are not inside their picture."""
+
+    repair = "repair"
+    refuse = "refuse"
+
+
+class Annotations(StrEnum):
+    """How boxes are written down."""
+
+    auto = "auto"
+    voc = "voc"
+    coco = "coco"
+    yolo = "yolo"
+    none = "none"
+
+
+@split_app.callback()
+def _store(
+    context: typer.Context,
+    store: Annotated[Path, typer.Argument(help="The .zarr store.", show_default=False)],
+) -> None:
+    context.obj = store
+
+
+def _opened(context: typer.Context) -> "Store":
+    from sarzarr.store import open_store
+
+    return open_store(context.obj)
+
+
+def parse_sites(said: list[str] | None) -> dict[str, str]:
+    """Return names of sites by pattern.
+
+    >>> parse_sites(["2019*=lake", "x=harbour"])
+    {'2019*': 'lake', 'x': 'harbour'}
+    """
+    out = {}
+    for text in said or ():
+        pattern, equals, name = text.rpartition("=")
+        if not (pattern and equals and name):
+            raise InvalidInputError(f"SCENE=NAME was expected, got {text!r}.")
+        out[pattern] = name
+    return out
+
+
+# ------------------------------------------------------------------ split
+@split_app.command()
+def create(
+    context: typer.Context,
+    val: Annotated[float, typer.Option(help="Share of the blocks that is validation.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of them that is test.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Another seed is another split.")] = 42,
+    block: Annotated[
+        str,
+        typer.Option(
+            help="Side of a block: 10km, 500m; auto halves 10km until little ground has both sides."
+        ),
+    ] = "auto",
+    by: Annotated[By, typer.Option(help="Draw blocks of ground, whole scenes or whole sites.")] = By.ground,
+    guard: Annotated[str | None, typer.Option(help="Margin about a cell; two pixels if left out.")] = None,
+    site: SiteOption = None,
+    fixed_val: Annotated[
+        bool, typer.Option("--fixed-val", help="Ground that arrives later is training, or held back.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew beside the versions there are.")] = False,
+    notes: NotesOption = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the split and write nothing.")] = False,
+) -> None:
+    """Make a split by ground, check that it leaks nothing, and write it as a new version."""
+    from sarzarr.splits import make_split, plan_split
+
+    store = _opened(context)
+    recipe: dict[str, Any] = {
+        "val_fraction": val, "test_fraction": test, "seed": seed, "block": block, "by": str(by), "guard": guard,
+        "fixed_val": fixed_val,
+    }  # fmt: skip
+    if dry_run:
+        split = plan_split(store, sites=parse_sites(site), notes=notes, **recipe)
+    else:
+        split = make_split(store, sites=parse_sites(site), notes=notes, fresh=fresh, **recipe)
+    typer.echo(describe(store, split) + ("\nnothing was written" if dry_run else ""))
+
+
+@split_app.command()
+def extend(context: typer.Context, site: SiteOption = None, notes: NotesOption = "") -> None:
+    """Write a version that knows every scene; what is known stays as it is."""
+    from sarzarr.split_versions import get_split
+    from sarzarr.splits import extend_split
+
+    store = _opened(context)
+    before = get_split(store)
+    split = extend_split(store, sites=parse_sites(site), notes=notes)
+    typer.echo("nothing is pending" if split.version == before.version else describe(store, split))
+
+
+@split_app.command("list")
+def list_(context: typer.Context) -> None:
+    """List the versions, oldest first."""
+    from sarzarr.split_versions import list_splits
+
+    splits = list_splits(_opened(context))
+    if not splits:
+        typer.echo("no split yet: make one with `sarzarr split STORE create`")
+        return
+    typer.echo(
+        f"{'':<5}{'parent':<8}{'made':<22}{'by':<8}{'block':>8}{'seed':>6}{'scenes':>8}{'val':>7}{'held':>7}  notes"
+    )
+    for s in splits:
+        parent = f"v{s.parent}" if s.parent else "-"
+        block = f"{s.recipe.block / 1000:g} km"
+        typer.echo(
+            f"{s.name:<5}{parent:<8}{s.created_at:<22}{s.recipe.by:<8}{block:>8}{s.recipe.seed:>6}{len(s.scenes):>8}"
+            f"{s.val_ratio:>7.1%}{s.held_back_share:>7.1%}  {s.notes}"
+        )
+
+
+@split_app.command()
+def show(
+    context: typer.Context,
+    version: Annotated[str | None, typer.Argument(help="v1, v2, ...; the newest if left out.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw footprints and blocks into this picture.")] = None,
+) -> None:
+    """Show what a version says; with --png, draw it."""
+    from sarzarr.split_versions import get_split
+
+    store = _opened(context)
+    split = get_split(store, _number(version))
+    typer.echo(describe(store, split))
+    for s in split.scenes:
+        sides = zip(("train", "val", "test", "held"), (1, 2, 3, 0), strict=True)
+        counts = "".join(f"{name:>7} {int((s.codes == code).sum()):>5}" for name, code in sides)
+        typer.echo(f"  {s.scene:<40}{s.place:<22}{counts}")
+    if png is not None:
+        from sarzarr.split_picture import write_split_picture
+
+        typer.echo(f"wrote {write_split_picture(store, split, png)}")
+
+
+@split_app.command()
+def pending(context: typer.Context) -> None:
+    """List the scenes that the newest version does not know."""
+    from sarzarr.splits import pending as of
+
+    found = of(_opened(context))
+    for name, scenes, meaning in (
+        ("new", found.new, ""),
+        ("changed", found.changed, ", replaced on another grid"),
+        ("gone", found.gone, ", no longer in the store"),
+    ):
+        for scene in scenes:
+            typer.echo(f"{name:<9}{scene}{meaning}")
+    if not (found.new or found.changed or found.gone):
+        typer.echo("nothing is pending")
+
+
+@split_app.command()
+def check(
+    context: typer.Context,
+    version: Annotated[str | None, typer.Argument(help="v1, v2, ...; the newest if left out.")] = None,
+) -> None:
+    """Check once more that a version shares no ground between its sides."""
+    from sarzarr.split_versions import get_split
+    from sarzarr.splits import check_split
+
+    store = _opened(context)
+    split = get_split(store, _number(version))
+    check_split(store, split)
+    typer.echo(f"{split.name}: no ground is on two sides")
+
+
+@split_app.command()
+def export(
+    context: typer.Context,
+    output: Annotated[Path, typer.Argument(help="The JSON document.")],
+    version: Annotated[str | None, typer.Option(help="v1, v2, ...; the newest if left out.")] = None,
+) -> None:
+    """Write a version as a JSON document."""
+    from sarzarr.splits import export_split
+
+    typer.echo(f"wrote {export_split(_opened(context), output, _number(version))}")
+
+
+@split_app.command("import")
+def import_(
+    context: typer.Context, document: Annotated[Path, typer.Argument(help="What `export` wrote.")]
+) -> None:
+    """Take in a version that was exported, under its own number."""
+    from sarzarr.splits import import_split
+
+    store = _opened(context)
+    typer.echo(describe(store, import_split(store, document)))
+
+
+def _number(version: str | None) -> int | None:
+    if version is None:
+        return None
+    digits = version.removeprefix("v")
+    if not (digits.isascii() and digits.isdigit()):
+        raise InvalidInputError(f"a version such as v2 was expected, got {version!r}.")
+    return int(digits)
+
+
+def describe(store: "Store", split: "Split") -> str:
+    """Return what a split is, in a few lines."""
+    from sarzarr.split_versions import patch_counts
+
+    r, counts = split.recipe, split.counts
+    fixed = ", validation fixed" if r.fixed_val else ""
+    parent = f", extends v{split.parent}" if split.parent else ""
+    said = f"{counts['train']} train, {counts['val']} val, {counts['test']} test, {counts['held_back']} held back"
+    lines = [
+        f"{store.root.name}, split {split.name}{parent}",
+        f"  by {r.by}, block {r.block / 1000:g} km, seed {r.seed}, asked for {r.val_fraction:.0%} validation{fixed}",
+        f"  {len(split.scenes)} scenes, {sum(counts.values())} cells of {cv.CELL} x {cv.CELL}: {said}",
+        f"  validation is {split.val_ratio:.1%} of what is used, {split.held_back_share:.1%} of all is held back",
+    ]
+    if split.val_ratio < FAR_BELOW * r.val_fraction:
+        lines.append(
+            "  less than was asked for: its blocks are small for these cells; larger ones lose less at their edges"
+        )
+    for index, sides in patch_counts(store, split).items():
+        lines.append(f"  patches/{index}: " + ", ".join(f"{n} {side}" for side, n in sides.items()))
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------ import
+@import_app.command()
+def chips(
+    folder: Annotated[
+        Path, typer.Argument(help="PNG, JPEG or TIFF files, at any depth.", show_default=False)
+    ],
+    store: Annotated[Path, typer.Option("--output", "-o", help="The .zarr store to make or to add to.")],
+    name: Annotated[str | None, typer.Option(help="Of the set; the folder's name if left out.")] = None,
+    annotations: Annotated[Annotations, typer.Option(help="How boxes are written down.")] = Annotations.auto,
+    policy: Annotated[
+        Policy, typer.Option(help="About boxes that are not inside their picture.")
+    ] = Policy.repair,
+    one_based: Annotated[
+        bool, typer.Option("--one-based", help="VOC coordinates count from 1 and name the last pixel.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put the set in the place of one of that name.")
+    ] = False,
+) -> None:
+    """Pack pictures that came alone, with their boxes, into a store."""
+    from sarzarr.chips import ChipOptions
+    from sarzarr.samples import import_chips
+
+    options = ChipOptions(
+        name=name, annotations=str(annotations), policy=policy.value, one_based=one_based, replace=replace
+    )
+    with _progress() as report:
+        made, said = import_chips(folder, store, options=options, progress=report)
+    b, most = said.boxes, f"{made.layout.height} x {made.layout.width}"
+    typer.echo(
+        f"{store.name}, samples/{made.name}: {said.samples} chips of {most} at most, {said.annotated} annotated"
+    )
+    typer.echo(
+        f"  {b['kept']} boxes of {b['given']}, {b['repaired']} repaired, {b['left_out']} without area inside their "
+        f"picture left out; classes: {', '.join(made.boxes.classes) or 'none'}"
+    )
+    if said.coloured:
+        typer.echo(f"  {said.coloured} chips in colour became the middle one of their channels")
+    if said.unmatched:
+        shown = ", ".join(said.unmatched[:5])
+        typer.echo(f"  {len(said.unmatched)} annotations of pictures that are not there: {shown}")
+
+
+@import_app.command()
+def boxes(
+    file: Annotated[Path, typer.Argument(help="GeoJSON, or CSV scene,x_min,y_min,x_max,y_max[,label].")],
+    store: Annotated[Path, typer.Option("--output", "-o", help="The .zarr store that holds the scenes.")],
+    name: Annotated[str, typer.Option(help="Of the table.")] = "default",
+    scene: Annotated[str | None, typer.Option(help="Of features that name none.")] = None,
+    label: Annotated[str, typer.Option(help="The property that is a feature's label.")] = "label",
+    policy: Annotated[
+        Policy, typer.Option(help="About boxes that are not inside their scene.")
+    ] = Policy.repair,
+) -> None:
+    """Put boxes onto the scenes of a store, from map coordinates or pixels."""
+    from sarzarr.box_tables import import_boxes
+    from sarzarr.store import open_store
+
+    made = import_boxes(open_store(store), file, name=name, scene=scene, label_key=label, policy=policy.value)
+    c = made.counts
+    typer.echo(
+        f"{store.name}, boxes/{name}: {c['kept']} boxes of {c['given']} put on, {c['repaired']} repaired, "
+        f"{c['left_out']} outside left out; {len(made)} in all on {len(made.owners)} scenes"
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on a terminal, and nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not Console(stderr=True).is_terminal) as bar:
+        task = bar.add_task("chips", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
