@@ -6,11 +6,9 @@ block leaves a receipt beside the store; run again, and what has an intact recei
 """
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -23,13 +21,24 @@ from sarzarr.clips import recommend_clips
 from sarzarr.documents import group_document, read_json, write_json
 from sarzarr.errors import IngestError
 from sarzarr.patches import DEFAULT_SPEC, spec_of, update_index
-from sarzarr.plan import IngestPlan, ScenePlan
+from sarzarr.plan import IngestPlan
 from sarzarr.probe import ArrayProbe
-from sarzarr.receipts import Receipt, receipt_from_json, receipt_to_json
+from sarzarr.receipts import Receipt
 from sarzarr.regions import reaching_edge
 from sarzarr.scene_documents import catalog_row, write_array_documents, write_scene_documents
+from sarzarr.scene_plan import ScenePlan
 from sarzarr.scheduling import Task, compute, wave_size
-from sarzarr.shards import digest_of
+from sarzarr.staging import (
+    Done,
+    Failure,
+    Staged,
+    intact_receipt,
+    job_key,
+    leave_receipt,
+    only_writer,
+    stage,
+    staging_of,
+)
 from sarzarr.store import (
     Store,
     commit_scenes,
@@ -57,49 +66,6 @@ class Progress:
     """The scene that the last block belongs to."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Failure:
-    """A block that could not be done."""
-
-    scene: str
-    at: tuple[int, int]
-    error: str
-
-
-@dataclass
-class _Staged:
-    """One scene on its way: where its parts are gathered, and which blocks are in."""
-
-    plan: ScenePlan
-    folder: Path
-    step: Step
-    waiting: int = 0
-    done: dict[str, tuple[BlockJob, Receipt]] = field(default_factory=dict)
-    failures: list[_Failure] = field(default_factory=list)
-
-    @property
-    def group(self) -> Path:
-        return self.folder / "scene"
-
-    @property
-    def mask(self) -> Path:
-        return self.folder / "mask"
-
-    def jobs(self) -> Iterator[BlockJob]:
-        """Yield the blocks of the step that the scene is at."""
-        place = self.mask if self.step is Step.MASK else self.group
-        return self.plan.jobs(str(place), step=self.step, mask=str(self.mask) if self.plan.border else "")
-
-
-def _job_key(job: BlockJob) -> str:
-    return f"{job.step}-{job.arrays[0].name}-{job.row}-{job.col}"
-
-
-def _receipt_path(job: BlockJob) -> Path:
-    """Where the receipt of a block is left: beside the store, never in it."""
-    return Path(job.folder).parent / "receipts" / f"{_job_key(job)}.json"
-
-
 # ------------------------------------------------------------------ the run
 def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = None) -> Store:
     """Write what a plan says into its store, and return the store.
@@ -117,7 +83,7 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
     staging = staging_of(plan.store)
     with only_writer(staging):
         plan = _with_bounds(plan, staging)
-        run = _Run(store, [_stage(s, staging / s.id) for s in plan.scenes], _Meter(plan.bytes_in, progress))
+        run = _Run(store, [stage(s, staging / s.id) for s in plan.scenes], _Meter(plan.bytes_in, progress))
         run.go()
         _finish(store)
     if failed := [f for s in run.scenes.values() for f in s.failures[:1]]:
@@ -134,10 +100,10 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
 class _Run:
     """Scenes on their way into a store: waves of tasks, and after each wave what has become whole."""
 
-    def __init__(self, store: Store, scenes: Sequence[_Staged], meter: "_Meter") -> None:
+    def __init__(self, store: Store, scenes: Sequence[Staged], meter: "_Meter") -> None:
         self.store, self.meter = store, meter
         self.scenes = {s.plan.id: s for s in scenes}
-        self.begun: dict[str, _Staged] = {}
+        self.begun: dict[str, Staged] = {}
 
     def go(self) -> None:
         """Run everything; failures stay with their scenes."""
@@ -154,34 +120,34 @@ class _Run:
         for scene in self.scenes.values():
             yield from self._begin(scene)
 
-    def _begin(self, scene: _Staged) -> list[BlockJob]:
+    def _begin(self, scene: Staged) -> list[BlockJob]:
         """Begin a scene, or its second pass: return the blocks that have no intact receipt."""
         left = []
         for job in scene.jobs():
-            receipt = _intact_receipt(job)
+            receipt = intact_receipt(job)
             if receipt is None:
                 left.append(job)
             else:
-                scene.done[_job_key(job)] = job, receipt
+                scene.done[job_key(job)] = job, receipt
                 self.meter.add(job)
         scene.waiting = len(left)
         self.begun[scene.plan.id] = scene
         return left
 
-    def _take(self, result: "_Done | _Failure") -> None:
+    def _take(self, result: Done | Failure) -> None:
         scene = self.scenes[result.scene]
         scene.waiting -= 1
-        if isinstance(result, _Failure):
+        if isinstance(result, Failure):
             scene.failures.append(result)
             return
-        scene.done[_job_key(result.job)] = result.job, result.receipt
+        scene.done[job_key(result.job)] = result.job, result.receipt
         if result.first_time:
             self.meter.add(result.job)
 
     def _settle(self) -> list[Task]:
         """Commit the scenes that are whole; return the tasks that others need to become so."""
         tasks: list[Task] = []
-        whole: list[_Staged] = []
+        whole: list[Staged] = []
         for scene in list(self.begun.values()):
             if scene.waiting or scene.failures:
                 continue
@@ -199,47 +165,28 @@ class _Run:
         return tasks
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Done:
-    """A block that is done."""
-
-    scene: str
-    job: BlockJob
-    receipt: Receipt
-    first_time: bool
-
-
-def _write(job: BlockJob) -> _Done | _Failure:
+def _write(job: BlockJob) -> Done | Failure:
     """Run one block on a worker, unless another try of the same task did already."""
-    return _attempt(job, lambda: _intact_receipt(job) or write_block(job))
+    return _attempt(job, lambda: intact_receipt(job) or write_block(job))
 
 
-def _decide(job: BlockJob, receipt: Receipt, reaches: dict[str, Any]) -> _Done | _Failure:
+def _decide(job: BlockJob, receipt: Receipt, reaches: dict[str, Any]) -> Done | Failure:
     """Run the decision on a block's zeros on a worker."""
     return _attempt(job, lambda: decide_zeros(job, receipt, reaches), first_time=False)
 
 
 def _attempt(
     job: BlockJob, work: Callable[[], Receipt], *, leave: bool = True, first_time: bool = True
-) -> _Done | _Failure:
+) -> Done | Failure:
     """Do a block's work; its error comes back as a value, so that others go on."""
     try:
         receipt = work()
         if leave:
-            _leave(job, receipt)
+            leave_receipt(job, receipt)
     except Exception as error:
         log.debug("block %s of %s failed", job.at, job.scene, exc_info=True)
-        return _Failure(scene=job.scene, at=job.at, error=f"{type(error).__name__}: {error}")
-    return _Done(scene=job.scene, job=job, receipt=receipt, first_time=first_time)
-
-
-def _leave(job: BlockJob, receipt: Receipt) -> None:
-    """Leave a receipt beside the store: the block is done."""
-    place = _receipt_path(job)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
-    partial.write_text(receipt_to_json(receipt))
-    partial.replace(place)
+        return Failure(scene=job.scene, at=job.at, error=f"{type(error).__name__}: {error}")
+    return Done(scene=job.scene, job=job, receipt=receipt, first_time=first_time)
 
 
 class _Meter:
@@ -254,11 +201,6 @@ class _Meter:
         self.done += job.source_bytes
         if self.report is not None:
             self.report(Progress(self.done, self.total, job.scene))
-
-
-def staging_of(store: Path) -> Path:
-    """Return the folder beside a store where scenes are made."""
-    return store.with_name(store.name + ".ingest")
 
 
 def _with_bounds(plan: IngestPlan, staging: Path) -> IngestPlan:
@@ -298,10 +240,10 @@ def _find_ranges(
     """Return (vmin, vmax) of each group from the histograms of its arrays' files."""
     histograms = dict.fromkeys(sorted(groups), Histogram.empty())
     of_array = {(scene.id, array.name): scene.group(array) for scene, array in counted}
-    failures: list[_Failure] = []
+    failures: list[Failure] = []
 
-    def take(result: _Done | _Failure) -> None:
-        if isinstance(result, _Failure):
+    def take(result: Done | Failure) -> None:
+        if isinstance(result, Failure):
             failures.append(result)
             return
         for name, receipt in result.receipt.arrays.items():
@@ -322,41 +264,12 @@ def _find_ranges(
     return {key: (clip.vmin, clip.vmax) for key, clip in clips.items()}
 
 
-def _count(job: BlockJob) -> _Done | _Failure:
+def _count(job: BlockJob) -> Done | Failure:
     """Count one block on a worker; nothing is written."""
     return _attempt(job, lambda: write_block(job), leave=False)
 
 
-def _stage(plan: ScenePlan, folder: Path) -> _Staged:
-    """Take up the staged work of the same scene and sources, or begin anew."""
-    said = folder / "fingerprint"
-    if folder.exists() and (not said.exists() or said.read_text() != plan.fingerprint):
-        shutil.rmtree(folder)
-    (folder / "receipts").mkdir(parents=True, exist_ok=True)
-    said.write_text(plan.fingerprint)
-    for leftover in folder.rglob("*.partial"):
-        leftover.unlink()
-    return _Staged(plan, folder, Step.MASK if plan.border else Step.WRITE)
-
-
-def _intact_receipt(job: BlockJob) -> Receipt | None:
-    """Return the receipt of a block whose files are all there as it says."""
-    place = _receipt_path(job)
-    if not place.exists():
-        return None
-    receipt = receipt_from_json(place.read_text())
-    for name, array in receipt.arrays.items():
-        for folder, records in ((name, array.shards), (name + cv.FLAGS_SUFFIX, array.flag_shards)):
-            for key, record in records.items():
-                if digest_of(Path(job.folder) / folder / key, job.encoding.grid) != (
-                    record.size,
-                    record.digest,
-                ):
-                    return None
-    return receipt
-
-
-def _decisions(scene: _Staged) -> Iterator[Task]:
+def _decisions(scene: Staged) -> Iterator[Task]:
     """Yield the tasks that settle a scene's zeros, now that all its blocks are known."""
     for file_jobs in _by_file(scene).values():
         size = file_jobs[0][0]
@@ -377,7 +290,7 @@ def _decisions(scene: _Staged) -> Iterator[Task]:
                 yield _decide, (job, receipt, mine)
 
 
-def _by_file(scene: _Staged) -> dict[str, list[tuple[BlockJob, Receipt]]]:
+def _by_file(scene: Staged) -> dict[str, list[tuple[BlockJob, Receipt]]]:
     """Blocks by the array they lead with (one a file), the block at the origin first."""
     out: dict[str, list[tuple[BlockJob, Receipt]]] = {}
     for job, receipt in sorted(scene.done.values(), key=lambda pair: pair[0].at):
@@ -385,31 +298,8 @@ def _by_file(scene: _Staged) -> dict[str, list[tuple[BlockJob, Receipt]]]:
     return out
 
 
-# ------------------------------------------------------------------ one writer
-@contextmanager
-def only_writer(staging: Path) -> Iterator[None]:
-    """Hold the right to write into a store; another process that holds it is an error, never a mix."""
-    import fcntl
-
-    staging.mkdir(parents=True, exist_ok=True)
-    with (staging / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise IngestError(
-                f"one ingest at a time was expected, got another that writes beside {staging.stem!r}. "
-                "Wait for it to end, then run this again."
-            ) from None
-        try:
-            yield
-        finally:
-            (staging / "lock").unlink()
-            if not any(staging.iterdir()):
-                staging.rmdir()
-
-
 # ------------------------------------------------------------------ commit
-def _commit(store: Store, scenes: Sequence[_Staged]) -> None:
+def _commit(store: Store, scenes: Sequence[Staged]) -> None:
     """Write scenes' documents, each one's own ``zarr.json`` last, and let them into the store."""
     rows = []
     for scene in scenes:

@@ -16,10 +16,10 @@ from sarzarr.documents import (
     write_coordinates,
     write_json,
 )
-from sarzarr.plan import ScenePlan
 from sarzarr.probe import ArrayProbe
 from sarzarr.receipts import ArrayReceipt
 from sarzarr.resampling import WarpPlan
+from sarzarr.scene_plan import ScenePlan
 from sarzarr.shards import ShardRecord
 from sarzarr.store import bounds_key
 

@@ -15,7 +15,7 @@ from conftest import speckle, tree_hash, write_band
 import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr.errors import IngestError, InvalidInputError, NotInStoreError
-from sarzarr.plan import ScenePlan
+from sarzarr.scene_plan import ScenePlan
 
 KNOWN = {"quantity": "sigma0", "representation": "power"}
 

@@ -1,0 +1,206 @@
+"""The plan of one scene: its blocks, what they read and write, and the memory that a worker needs."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.blocks import ArraySource, BlockJob, Step
+from sarzarr.documents import Encoding
+from sarzarr.grid import Grid
+from sarzarr.options import MEGABYTE, IngestOptions
+from sarzarr.probe import ArrayProbe
+from sarzarr.resampling import Passthrough, WarpPlan
+from sarzarr.scene import SceneProbe
+from sarzarr.store import bounds_key
+from sarzarr.warp import TILE
+
+PROCESS_BASE: Final = 320 * MEGABYTE
+"""Resident memory of a worker before it reads: Python, the imports and GDAL's bounded cache in use."""
+BLOCK_PIXELS: Final = 8192 * 2048
+"""Pixels that a block of a tiled file aims at: enough to make tasks few, few enough to keep workers busy."""
+WARP_BYTES: Final = 160 * MEGABYTE
+"""What a warp takes besides: the source's pixels under a tile in all their copies, and GDAL's own."""
+BYTES_A_PIXEL: Final = 14
+"""Beyond the raw pixels themselves, what a band costs: a mask, labels and their copies, at the worst."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenePlan:
+    """One scene that will be written."""
+
+    probe: SceneProbe
+    """What its files are."""
+    encoding: Encoding
+    """How its pixels become bytes."""
+    bounds: dict[str, tuple[float, float]]
+    """(vmin, vmax) in dB of each array's stored range, by name."""
+    replaces: bool
+    """Whether the store holds another scene of that id."""
+    border: int = 0
+    """Pixels around nodata that become border."""
+    onto: tuple[WarpPlan | Passthrough, ...] = ()
+    """How each array comes onto the grid, in their order; empty where the scene keeps its own."""
+    columns: int = BLOCK_PIXELS
+    """Columns that a block may have, so that its bands fit the memory."""
+
+    @property
+    def id(self) -> str:
+        """The scene's id."""
+        return self.probe.id
+
+    @property
+    def grid(self) -> Grid:
+        """The grid that is stored."""
+        keeps = not self.onto or (isinstance(self.onto[0], Passthrough) and self.onto[0].is_identity)
+        return self.probe.grid if keeps else self.onto[0].grid
+
+    @property
+    def geolocation(self) -> str:
+        """How the stored pixels are tied to the ground."""
+        return self.onto[0].geolocation if self.onto else self.probe.geolocation
+
+    @property
+    def is_warped(self) -> bool:
+        """Whether pixels are resampled."""
+        return any(isinstance(plan, WarpPlan) for plan in self.onto)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the sources and everything that decides the bytes: staged work of another is not taken up."""
+        said: list[Any] = [self.probe.source_hash, self.encoding, sorted(self.bounds.items()), self.border]
+        said.append(self.columns)
+        said += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
+        said += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
+        return sha256(repr(said).encode()).hexdigest()
+
+    def source(self, array: ArrayProbe) -> ArraySource:
+        """Return an array as a worker reads it."""
+        vmin, vmax = self.bounds[array.name]
+        onto = self.onto[self.probe.arrays.index(array)] if self.onto else None
+        is_warped = isinstance(onto, WarpPlan)
+        return ArraySource(
+            name=array.name,
+            path=str(array.path),
+            band=array.band,
+            representation=str(cv.Representation.POWER if is_warped else array.representation),
+            itemsize=np.dtype(array.dtype).itemsize,
+            nodata=None if is_warped else array.nodata,
+            vmin=vmin,
+            vmax=vmax,
+            onto=None if isinstance(onto, Passthrough) and onto.is_identity else onto,
+        )
+
+    def files(self) -> dict[Path, list[ArrayProbe]]:
+        """Arrays by the file that holds them."""
+        out: dict[Path, list[ArrayProbe]] = {}
+        for array in self.probe.arrays:
+            out.setdefault(array.path, []).append(array)
+        return out
+
+    def group(self, array: ArrayProbe) -> str:
+        """Return the group that an array shares bounds with."""
+        return bounds_key(array.name, str(array.quantity))
+
+    def jobs(self, folder: str, *, step: Step = Step.WRITE, mask: str = "") -> Iterator[BlockJob]:
+        """Yield the units of work, file by file and row by row.
+
+        Parameters
+        ----------
+        folder
+            The folder that files are written into: the staged scene group.
+        step
+            What is done.
+        mask
+            Where a first pass wrote the flags, if borders are eroded.
+        """
+        for arrays in self.files().values():
+            height, width = self.block_shape(arrays[0])
+            sources = tuple(self.source(a) for a in arrays)
+            for row in range(0, self.grid.height, height):
+                for col in range(0, self.grid.width, width):
+                    yield BlockJob(
+                        scene=self.id,
+                        arrays=sources,
+                        folder=folder,
+                        encoding=self.encoding,
+                        row=row,
+                        col=col,
+                        height=min(height, self.grid.height - row),
+                        width=min(width, self.grid.width - col),
+                        shape=self.grid.shape,
+                        step=step,
+                        border=self.border if step is Step.WRITE else 0,
+                        mask=mask,
+                        band_rows=self.band_rows(arrays[0], height),
+                    )
+
+    @property
+    def tasks(self) -> int:
+        """Units of work, each pass over the file counted."""
+        return sum(1 for _ in self.jobs("")) * (2 if self.border else 1)
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of the decoded source pixels."""
+        pixels = self.probe.grid.height * self.probe.grid.width
+        return sum(pixels * np.dtype(a.dtype).itemsize for a in self.probe.arrays)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of the stored pixels at the most, before a codec makes them fewer; flags not counted."""
+        chunk, grid = self.encoding.chunk, self.grid
+        chunks = math.ceil(grid.height / chunk) * math.ceil(grid.width / chunk)
+        itemsize = np.dtype(self.encoding.dtype).itemsize
+        return chunks * chunk * chunk * itemsize * len(self.probe.arrays)
+
+    @property
+    def patches(self) -> int:
+        """Whole 256x256 patches, all arrays together."""
+        grid = self.grid
+        return (grid.height // cv.CHUNK) * (grid.width // cv.CHUNK) * len(self.probe.arrays)
+
+    def peak_memory(self, threads: int) -> int:
+        """Return the projected resident peak of a worker, in bytes, with ``threads`` tasks at once."""
+        worst = 0
+        for arrays in self.files().values():
+            height, width = self.block_shape(arrays[0])
+            rows = min(self.band_rows(arrays[0], height), self.grid.height)
+            columns = min(width, self.grid.width)
+            itemsize = max(np.dtype(a.dtype).itemsize for a in arrays)
+            worst = max(
+                worst, rows * columns * (itemsize + BYTES_A_PIXEL) + max(a.block_bytes for a in arrays)
+            )
+        return PROCESS_BASE + threads * (worst + (WARP_BYTES if self.is_warped else 0))
+
+    def block_shape(self, array: ArrayProbe) -> tuple[int, int]:
+        """Return (rows, columns) of a unit of work: whole shards; full width where the file is in strips."""
+        size = max(self.encoding.file_size, cv.SHARD)
+        if self.is_warped:
+            return size, size
+        width = self.grid.width
+        wanted = width if array.block_shape[1] >= width else BLOCK_PIXELS // size
+        return size, max(min(math.ceil(wanted / size), self.columns // size), 1) * size
+
+    def band_rows(self, array: ArrayProbe, height: int) -> int:
+        """Return how many rows are read at once: whole chunks, and whole rows of TIFF blocks where that fits."""
+        if self.is_warped:
+            return TILE  # what a warp makes at once
+        chunk, block = self.encoding.chunk, array.block_shape[0]
+        rows = math.lcm(chunk, min(block, height))
+        return rows if rows <= min(height, 1024) and block <= height else chunk
+
+    def fitted(self, options: IngestOptions) -> "ScenePlan":
+        """Return the plan with blocks as narrow as the memory asks for; wide strips are then read again."""
+        fit, size = self, max(self.encoding.file_size, cv.SHARD)
+        while fit.peak_memory(options.threads) > options.memory:
+            widest = max(fit.block_shape(arrays[0])[1] for arrays in fit.files().values())
+            if widest <= size:
+                break
+            fit = replace(fit, columns=max(widest // 2 // size, 1) * size)
+        return fit
