@@ -116,8 +116,8 @@ def safe_name(name: str) -> str:
         return check_scene_id(name)
     except SceneIdError:
         raise InvalidInputError(
-            "a name of letters, digits, '.', '_' or '-' that begins with a letter or digit was expected, "
-            f"got {name[:200]!r}."
+            "a name of letters, digits, '.', '_' or '-' that begins with a letter or digit, other than 'c', was "
+            f"expected, got {name[:200]!r}."
         ) from None
 
 

@@ -205,25 +205,28 @@ def assign_to_train(
                 codes=codes,
             )
         )
-    return tuple(_without_touching(grounds, known, s, recipe) for s in out)
+    theirs = _fixed_extents(grounds, known, recipe)
+    return tuple(_without_touching(grounds, theirs, s, recipe) for s in out)
 
 
-def _without_touching(
-    grounds: Grounds, known: Sequence[SceneCells], new: SceneCells, recipe: Recipe
-) -> SceneCells:
-    """Hold back the cells of a scene of the world that touch a fixed cell of a known one."""
+def _fixed_extents(grounds: Grounds, known: Sequence[SceneCells], recipe: Recipe) -> Extents:
+    """Return where the validation and test cells of known scenes of the world lie, with their margins."""
     by_id = {g.scene: g for g in grounds.scenes}
-    if new.place != WORLD:
-        return new
-    mine = grounds.footprint(by_id[new.scene]).guarded(recipe.guard)
-    theirs = []
+    parts = []
     for s in known:
         fixed = (s.codes == cv.Membership.VAL) | (s.codes == cv.Membership.TEST)
         if s.place == WORLD and s.scene in by_id and fixed.any():
-            theirs.append(grounds.footprint(by_id[s.scene]).guarded(recipe.guard)[fixed.reshape(-1)])
-    if not theirs:
+            parts.append(grounds.footprint(by_id[s.scene]).guarded(recipe.guard)[fixed.reshape(-1)])
+    return _joined(parts)
+
+
+def _without_touching(grounds: Grounds, theirs: Extents, new: SceneCells, recipe: Recipe) -> SceneCells:
+    """Hold back the cells of a scene of the world that touch any of ``theirs``."""
+    if new.place != WORLD or not len(theirs):
         return new
-    both = _joined([mine, *theirs])
+    ground = next(g for g in grounds.scenes if g.scene == new.scene)
+    mine = grounds.footprint(ground).guarded(recipe.guard)
+    both = _joined([mine, theirs])
     train = np.flatnonzero((new.codes.reshape(-1) == cv.Membership.TRAIN) & mine.is_placed)
     others = np.flatnonzero(both.is_placed)
     codes = new.codes.reshape(-1).copy()
@@ -233,9 +236,8 @@ def _without_touching(
 
 
 def _joined(parts: Sequence[Extents]) -> Extents:
-    return Extents(
-        **{k: np.concatenate([getattr(p, k) for p in parts]) for k in ("south", "north", "west", "east")}
-    )
+    corners = ("south", "north", "west", "east")
+    return Extents(**{k: np.concatenate([np.empty(0), *(getattr(p, k) for p in parts)]) for k in corners})
 
 
 # ------------------------------------------------------------------ the check
