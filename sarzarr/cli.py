@@ -6,19 +6,15 @@ Heavy imports stand inside the commands, so that ``sarzarr --help`` answers at o
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from sarzarr.cli_output import parse_bytes, progress_bar, summary
+from sarzarr.cli_splits import import_app, split_app
 from sarzarr.errors import InvalidInputError, SarzarrError
-
-if TYPE_CHECKING:
-    from sarzarr.ingestion import Progress
-    from sarzarr.store import Store
 
 app = typer.Typer(
     help="SAR GeoTIFFs to one chunked Zarr store, and that store to training batches.",
@@ -28,6 +24,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(split_app, name="split")
+app.add_typer(import_app, name="import")
 
 StoreArgument = Annotated[Path, typer.Argument(help="The .zarr store.", show_default=False)]
 FilesArgument = Annotated[list[Path], typer.Argument(help="GeoTIFFs.", show_default=False)]
@@ -220,7 +219,7 @@ def ingest(
         workers = 0 if scheduler else worth_workers(plan.bytes_in)
     with (
         cluster(scheduler=scheduler, workers=workers, memory=options.memory),
-        _progress(quiet=quiet) as report,
+        progress_bar(quiet=quiet) as report,
     ):
         made = run(plan, progress=report)
     if not quiet:
@@ -280,15 +279,26 @@ def bounds(
     group: Annotated[
         list[str] | None, typer.Option(help="Only this group (vv/sigma0); may be repeated.")
     ] = None,
+    from_split: Annotated[
+        str | None, typer.Option(help="From the ground of this split alone: train, or v2:train.")
+    ] = None,
 ) -> None:
-    """Show the clip that batches are made with; with --method, set another. No pixel is touched."""
+    """Show the clip that batches are made with; with --method or --from-split, set it. No pixel is touched."""
     from sarzarr.clips import recommend_clips, set_clip
     from sarzarr.store import open_store
 
     opened = open_store(store)
-    if method is not None:
+    if method is not None or from_split is not None:
         opened = set_clip(
-            opened, group, method=str(method), low_pct=low, high_pct=high, vmin=vmin, vmax=vmax, k=k
+            opened,
+            group,
+            split=from_split,
+            method=str(method or Method.percentile),
+            low_pct=low,
+            high_pct=high,
+            vmin=vmin,
+            vmax=vmax,
+            k=k,
         )
     advised = recommend_clips(opened, set(opened.bounds))
     typer.echo(f"{'group':<18}{'stored dB':>18}{'clip dB':>20}{'percentiles 1, 99':>20}  method")
@@ -332,7 +342,7 @@ def demo(
     typer.secho("2. Ingest: read, normalise, write whole shards", bold=True)
     plan = plan_ingest(files, folder / "demo.zarr")
     typer.echo("   " + str(plan).replace("\n", "\n   "))
-    with _progress(quiet=False) as report:
+    with progress_bar(quiet=False) as report:
         store = run(plan, progress=report)
     typer.secho("3. The store", bold=True)
     typer.echo("   " + summary(store).replace("\n", "\n   "))
@@ -355,7 +365,6 @@ def demo(
         typer.echo(f"   {line}")
 
 
-# ------------------------------------------------------------------ what they share
 def _like(grid: str | None) -> str | None:
     """Return the scene that ``like:SCENE`` names."""
     if grid is None:
@@ -364,112 +373,3 @@ def _like(grid: str | None) -> str | None:
     if kind != "like" or not scene:
         raise InvalidInputError(f"a grid such as like:SCENE was expected, got {grid!r}.")
     return scene
-
-
-def parse_bytes(text: str) -> int:
-    """Return a size that a person wrote (``1GB``, ``800MB``) in bytes."""
-    units = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "KB": 1e3, "B": 1.0}
-    said = text.strip().upper().replace("IB", "B")
-    for unit, factor in units.items():
-        if said.endswith(unit):
-            try:
-                return int(float(said.removesuffix(unit)) * factor)
-            except ValueError:
-                break
-    raise InvalidInputError(f"a size such as 1GB or 800MB was expected, got {text!r}.")
-
-
-def size_text(count: float) -> str:
-    """Return a count of bytes for people.
-
-    >>> size_text(1234567)
-    '1.23 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
-def summary(store: "Store") -> str:
-    """Return what is in a store, in one screen of text."""
-    catalog, bounds = store.catalog, store.bounds
-    on_disk = sum(p.stat().st_size for p in store.root.rglob("*") if p.is_file())
-    lines = [
-        f"{store.root.name}: {len(store.scenes)} scenes, {catalog.sizes['array']} arrays, {size_text(on_disk)}"
-    ]
-    keys = catalog["bounds_key"].values
-    for key in sorted(set(keys.tolist())):
-        rows = [i for i, k in enumerate(keys) if k == key]
-        pixels = sum(int(catalog["height"].values[i]) * int(catalog["width"].values[i]) for i in rows)
-        written = {f"{catalog['dtype'].values[i]}, codec {catalog['codec'].values[i]}" for i in rows}
-        entry = bounds[key]
-        lines.append(
-            f"  {key:<16} {len(rows):>5} arrays, {pixels / 1e6:9.2f} Mpx, {' and '.join(sorted(written))}, "
-            f"clip {entry.clip_vmin:.2f} to {entry.clip_vmax:.2f} dB ({entry.clip_method})"
-        )
-    for index in store.patch_indices:
-        table = store.patch_columns(index)
-        whole = int((table["valid_fraction"].values == 1).sum())
-        cut = f"{table.attrs['size']} px, stride {table.attrs['stride']}, edge {table.attrs['edge']}"
-        lines.append(
-            f"  patches/{index}: {table.sizes['patch']} ({cut}), {whole} of them valid in every pixel; "
-            f"{table.attrs['dropped']} ragged ones at right and bottom edges left out"
-        )
-    shown = list(store.scenes[:12])
-    for scene in shown:
-        row = store.rows(scene).isel(array=0)
-        facts = [
-            str(row[c].values) for c in ("time", "platform", "mode", "orbit_state") if str(row[c].values)
-        ]
-        names = "+".join(store.rows(scene)["name"].values.tolist())
-        place = str(row["geolocation"].values).replace("_", " ")
-        lines.append(
-            f"  {scene}: {names}, {int(row['height'])} x {int(row['width'])}, {place} {' '.join(facts)}".rstrip()
-        )
-    if len(store.scenes) > len(shown):
-        lines.append(f"  ... and {len(store.scenes) - len(shown)} more scenes")
-    return "\n".join(lines)
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[["Progress"], None] | None]:
-    """Show a bar on a terminal, a line every tenth elsewhere, nothing if quiet."""
-    if quiet:
-        yield None
-        return
-    if not sys.stderr.isatty():
-        yield _log_lines()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("ingest", total=None)
-
-        def report(progress: "Progress") -> None:
-            bar.update(task, completed=progress.done, total=progress.total, description=progress.scene[-40:])
-
-        yield report
-
-
-def _log_lines() -> Callable[["Progress"], None]:
-    state: dict[str, Any] = {"tenth": 0, "began": time.perf_counter()}
-
-    def report(progress: "Progress") -> None:
-        tenth = 10 * progress.done // max(progress.total, 1)
-        if tenth > state["tenth"]:
-            state["tenth"] = tenth
-            rate = progress.done / max(time.perf_counter() - state["began"], 1e-9)
-            typer.echo(f"{10 * tenth} % of {size_text(progress.total)}, {size_text(rate)}/s", err=True)
-
-    return report

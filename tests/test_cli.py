@@ -7,7 +7,8 @@ import pytest
 from conftest import speckle, write_band
 
 import sarzarr as sz
-from sarzarr.cli import main, parse_bytes
+from sarzarr.cli import main
+from sarzarr.cli_output import parse_bytes
 
 
 @pytest.fixture

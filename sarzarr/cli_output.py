@@ -1,0 +1,124 @@
+"""What the commands print: sizes, what is in a store, and how far the work is."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from sarzarr.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from sarzarr.ingestion import Progress
+    from sarzarr.store import Store
+
+
+def parse_bytes(text: str) -> int:
+    """Return a size that a person wrote (``1GB``, ``800MB``) in bytes."""
+    units = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "KB": 1e3, "B": 1.0}
+    said = text.strip().upper().replace("IB", "B")
+    for unit, factor in units.items():
+        if said.endswith(unit):
+            try:
+                return int(float(said.removesuffix(unit)) * factor)
+            except ValueError:
+                break
+    raise InvalidInputError(f"a size such as 1GB or 800MB was expected, got {text!r}.")
+
+
+def size_text(count: float) -> str:
+    """Return a count of bytes for people.
+
+    >>> size_text(1234567)
+    '1.23 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def summary(store: "Store") -> str:
+    """Return what is in a store, in one screen of text."""
+    catalog, bounds = store.catalog, store.bounds
+    on_disk = sum(p.stat().st_size for p in store.root.rglob("*") if p.is_file())
+    lines = [
+        f"{store.root.name}: {len(store.scenes)} scenes, {catalog.sizes['array']} arrays, {size_text(on_disk)}"
+    ]
+    keys = catalog["bounds_key"].values
+    for key in sorted(set(keys.tolist())):
+        rows = [i for i, k in enumerate(keys) if k == key]
+        pixels = sum(int(catalog["height"].values[i]) * int(catalog["width"].values[i]) for i in rows)
+        written = {f"{catalog['dtype'].values[i]}, codec {catalog['codec'].values[i]}" for i in rows}
+        entry = bounds[key]
+        lines.append(
+            f"  {key:<16} {len(rows):>5} arrays, {pixels / 1e6:9.2f} Mpx, {' and '.join(sorted(written))}, "
+            f"clip {entry.clip_vmin:.2f} to {entry.clip_vmax:.2f} dB ({entry.clip_method})"
+        )
+    for index in store.patch_indices:
+        table = store.patch_columns(index)
+        whole = int((table["valid_fraction"].values == 1).sum())
+        cut = f"{table.attrs['size']} px, stride {table.attrs['stride']}, edge {table.attrs['edge']}"
+        lines.append(
+            f"  patches/{index}: {table.sizes['patch']} ({cut}), {whole} of them valid in every pixel; "
+            f"{table.attrs['dropped']} ragged ones at right and bottom edges left out"
+        )
+    shown = list(store.scenes[:12])
+    for scene in shown:
+        row = store.rows(scene).isel(array=0)
+        facts = [
+            str(row[c].values) for c in ("time", "platform", "mode", "orbit_state") if str(row[c].values)
+        ]
+        names = "+".join(store.rows(scene)["name"].values.tolist())
+        place = str(row["geolocation"].values).replace("_", " ")
+        lines.append(
+            f"  {scene}: {names}, {int(row['height'])} x {int(row['width'])}, {place} {' '.join(facts)}".rstrip()
+        )
+    if len(store.scenes) > len(shown):
+        lines.append(f"  ... and {len(store.scenes) - len(shown)} more scenes")
+    return "\n".join(lines)
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Callable[["Progress"], None] | None]:
+    """Show a bar on a terminal, a line every tenth elsewhere, nothing if quiet."""
+    if quiet:
+        yield None
+        return
+    if not sys.stderr.isatty():
+        yield _log_lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("ingest", total=None)
+
+        def report(progress: "Progress") -> None:
+            bar.update(task, completed=progress.done, total=progress.total, description=progress.scene[-40:])
+
+        yield report
+
+
+def _log_lines() -> Callable[["Progress"], None]:
+    state: dict[str, Any] = {"tenth": 0, "began": time.perf_counter()}
+
+    def report(progress: "Progress") -> None:
+        tenth = 10 * progress.done // max(progress.total, 1)
+        if tenth > state["tenth"]:
+            state["tenth"] = tenth
+            rate = progress.done / max(time.perf_counter() - state["began"], 1e-9)
+            typer.echo(f"{10 * tenth} % of {size_text(progress.total)}, {size_text(rate)}/s", err=True)
+
+    return report
