@@ -159,8 +159,10 @@ class Grid:
                 f"expected a transform whose rows and columns are not parallel, got {self.transform}. "
                 "Georeference the raster again."
             )
-        ia, ib, id_, ie = e / det, -b / det, -d / det, a / det
-        return ia, ib, -(ia * c + ib * f), id_, ie, -(id_ * c + ie * f)
+        if not self.is_rotated:  # in one division each, as GDAL does: the last bit is the same
+            return 1.0 / a, 0.0, -c / a, 0.0, 1.0 / e, -f / e
+        inv = 1.0 / det
+        return e * inv, -b * inv, (b * f - c * e) * inv, -d * inv, a * inv, (c * d - a * f) * inv
 
     def to_xy(self, rows: Array, cols: Array) -> tuple[Array, Array]:
         """Return (x, y) in CRS units of pixel positions (0, 0 is the outer corner). Inverse: `to_pixels`."""

@@ -130,25 +130,21 @@ class WarpPlan:
         return _coarsening(self.scale)
 
     @property
-    def halo(self) -> int:
-        """Target pixels around a window that are warped with it, and dropped.
-
-        ``sum`` leaves out source pixels that reach over the border of a window: a seam that loses 0.1 %
-        of a total. Inside of a halo as wide as a source pixel's diagonal none does.
-        """
-        return math.ceil(1.5 * max(self.scale)) if self.method == "sum" else 1
+    def working_dtype(self) -> str:
+        """NumPy dtype that GDAL is given: its ``mode`` of int16 passes over negative values."""
+        return "int32" if self.method == "mode" and self.dtype == "int16" else self.dtype
 
     @property
     def reach(self) -> int:
-        """Source pixels that a window needs beyond its own positions: kernel, halo and a margin."""
+        """Source pixels that a window needs beyond its own positions: its kernel, and a margin."""
         wide = max(1.0, 1.0 / min(self.scale))
-        return math.ceil((_RADIUS.get(self.method, 1) + self.halo) * wide) + MARGIN
+        return math.ceil((_RADIUS.get(self.method, 1) + 1) * wide) + MARGIN
 
     @property
     def source_pixels(self) -> int:
         """Most source pixels of a window that is warped at once: as read, as power, and GDAL's own copy."""
         itemsize = max(np.dtype(self.source.dtype).itemsize, 4)
-        return _SOURCE_BYTES // (2 * itemsize + 2 * np.dtype(self.dtype).itemsize)
+        return _SOURCE_BYTES // (2 * itemsize + 2 * np.dtype(self.working_dtype).itemsize)
 
     @property
     def keeps_looks(self) -> bool:
@@ -208,7 +204,8 @@ def plan_warp(
         ``backscatter``; for a layer ``classes``, ``continuous`` or ``counts``.
     exact
         Compute each position, where two CRSs or GCPs are involved; otherwise they are within
-        `FAST_TOLERANCE` or `GCP_TOLERANCE` source pixels. Within one CRS it is always exact.
+        `FAST_TOLERANCE` or `GCP_TOLERANCE` source pixels. Within one CRS it is always exact, and so is
+        ``sum``.
 
     Raises
     ------
@@ -239,7 +236,7 @@ def plan_warp(
         grid=grid,
         kind=kind,
         method=method,
-        tolerance=0.0 if exact else _tolerance(source, grid),
+        tolerance=0.0 if exact else _tolerance(source, grid, method),
         scale=scale,
         dtype=dtype,
         fill=fill,
@@ -348,7 +345,10 @@ def _coarsening(scale: tuple[float, float]) -> float:
     return 1.0 / math.sqrt(scale[0] * scale[1])
 
 
-def _tolerance(source: WarpSource, grid: Grid) -> float:
+def _tolerance(source: WarpSource, grid: Grid, method: str) -> float:
+    """Return how far positions may be off; to share out totals costs more than to find exact positions."""
+    if method == "sum":
+        return 0.0
     if source.uses_gcps:
         return GCP_TOLERANCE
     return 0.0 if is_same_crs(source.crs_wkt, grid.crs_wkt) else FAST_TOLERANCE

@@ -34,7 +34,6 @@ ALGORITHMS: Final = {
     "min": "Minimum",
     "max": "Maximum",
     "med": "Median",
-    "sum": "Sum",
 }
 """GDAL's name of each method, as its documents spell it."""
 _WARP_BYTES: Final = 2**40
@@ -150,7 +149,7 @@ def georeferenced(target: Target, *, placement: str, reproject: str, tolerance: 
 
 
 def warp_document(
-    target: Target, *, source: str, transformer: str, method: str, scale: tuple[float, float] | None
+    target: Target, *, source: str, transformer: str, method: str, scale: tuple[float, float]
 ) -> str:
     """Return the document of a warp.
 
@@ -163,13 +162,16 @@ def warp_document(
     method
         A key of `ALGORITHMS`.
     scale
-        (x, y) target pixels a source pixel for kernels that widen when they shrink a raster; None leaves it
-        to GDAL, which chooses anew for every window: a seam at each border.
+        (x, y) target pixels a source pixel: how far kernels widen when they shrink a raster. GDAL would
+        choose it anew for every window, from its shape: a seam at each border.
     """
     kind, nodata = GDAL_TYPES[target.dtype], target.nodata
-    options = {"INIT_DEST": "0" if nodata is None else "NO_DATA", "ERROR_OUT_IF_EMPTY_SOURCE_WINDOW": "FALSE"}
-    if scale is not None:
-        options |= {"XSCALE": repr(scale[0]), "YSCALE": repr(scale[1])}
+    options = {
+        "INIT_DEST": "0" if nodata is None else "NO_DATA",
+        "ERROR_OUT_IF_EMPTY_SOURCE_WINDOW": "FALSE",
+        "XSCALE": repr(scale[0]),
+        "YSCALE": repr(scale[1]),
+    }
     sentinels = "" if nodata is None else _sentinels("Src", nodata) + _sentinels("Dst", nodata)
     return (
         f'<VRTDataset rasterXSize="{target.width}" rasterYSize="{target.height}" subClass="VRTWarpedDataset">'

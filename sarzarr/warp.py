@@ -21,8 +21,9 @@ from rasterio.errors import RasterioError
 from rasterio.session import DummySession
 
 from sarzarr import vrt
+from sarzarr.areas import LEAST_COVERED, share_by_area
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
-from sarzarr.georeference import WarpSource, is_same_crs, locate, spline_points
+from sarzarr.georeference import WarpSource, is_same_crs, locate, project, spline_points
 from sarzarr.grid import Grid
 from sarzarr.radiometry import power_kernel
 from sarzarr.rasters import read_window
@@ -37,6 +38,8 @@ TILE: Final = 2048
 
 _CACHED_BYTES: Final = 64 * 2**20
 """Warped tiles that a thread keeps, for windows smaller than a tile."""
+_SHARED_PIXELS: Final = 2**17
+"""Source pixels whose totals are shared out at once."""
 _LATTICE: Final = 17
 """Points a side at which the source window of a tile is found."""
 _GDAL: Final = {
@@ -222,30 +225,52 @@ def _warp_into(plan: WarpPlan, window: _Window, out: Array) -> None:
         for half in window.halves():
             _warp_into(plan, half, out[half.within(window)])
         return
-    frame = _Window(0, 0, plan.grid.height, plan.grid.width)
-    asked = window.grown(plan.halo)
-    if plan.method == "sum":
-        frame = frame.grown(plan.halo)  # it must see what reaches over the grid's own edges
-    asked = asked.intersection(frame)
-    out[...] = _warped(plan, frame, needed, asked)[window.within(asked)]
-
-
-def _warped(plan: WarpPlan, frame: _Window, needed: _Window, asked: _Window) -> Array:
-    """Return the pixels ``asked`` for of a warp onto ``frame`` from the source's pixels ``needed``."""
     values = _prepared(plan, _read(plan.source, needed))
-    row, col = asked.row - frame.row, asked.col - frame.col
-    document = _document(plan, frame, needed, values)  # valid while values live
+    out[...] = (_shared if plan.method == "sum" else _warped)(plan, window, needed, values)
+
+
+def _shared(plan: WarpPlan, window: _Window, needed: _Window, values: Array) -> Array:
+    """Return a window of totals: each source pixel's, shared by area. GDAL's ``sum`` loses some at its borders."""
+
+    def parts() -> Iterator[tuple[Array, Array, Array]]:
+        step = max(1, _SHARED_PIXELS // needed.width)
+        for first in range(0, needed.height, step):
+            part = values[first : first + step]
+            rows, cols = np.indices((part.shape[0] + 1, needed.width + 1), np.float64)
+            rows += needed.row + first
+            cols += needed.col
+            rows, cols = plan.grid.to_pixels(*project(plan.source, plan.grid.crs_wkt, rows, cols))
+            yield part, rows - window.row, cols - window.col
+
+    sums, covered = share_by_area(parts(), height=window.height, width=window.width)
+    sums[covered < LEAST_COVERED] = np.nan
+    return sums
+
+
+def _warped(plan: WarpPlan, window: _Window, needed: _Window, values: Array) -> Array:
+    """Return a window of the grid as GDAL warps it."""
+    pixels = vrt.Pixels(
+        address=values.ctypes.data,
+        dtype=plan.working_dtype,
+        row=needed.row,
+        col=needed.col,
+        height=needed.height,
+        width=needed.width,
+    )
+    # grown, since GDAL would warp a window that is one pixel thin in blocks of one
+    asked = window.grown(1).intersection(_Window(0, 0, *plan.grid.shape))
+    at = (asked.row, asked.row + asked.height), (asked.col, asked.col + asked.width)
+    document = _document(plan, pixels)  # valid while values live
     try:
         with (
             rasterio.Env(session=DummySession(), **_GDAL),
             rasterio.open(document, driver="VRT", sharing=False) as warped,
         ):
-            pixels = warped.read(1, window=((row, row + asked.height), (col, col + asked.width)))
+            return np.asarray(warped.read(1, window=at))[window.within(asked)]
     except RasterioError as error:
         raise UnsupportedRasterError(
             f"expected {Path(plan.source.path).name!r} to be warped, got {error} Check its georeferencing."
         ) from error
-    return np.asarray(pixels)
 
 
 def _source_window(plan: WarpPlan, window: _Window) -> _Window | None:
@@ -290,8 +315,8 @@ def _prepared(plan: WarpPlan, raw: Array) -> Array:
         return np.ascontiguousarray(power, dtype=np.float32)
     values = np.ascontiguousarray(raw)
     tag = sentinel(source)
-    if plan.dtype != source.dtype:
-        values = values.astype(plan.dtype)
+    if plan.working_dtype != source.dtype:
+        values = values.astype(plan.working_dtype)
     if values.dtype.kind == "f":
         invalid = ~np.isfinite(values)
         if not math.isnan(tag) and math.isnan(float(plan.fill or 0)):
@@ -302,49 +327,34 @@ def _prepared(plan: WarpPlan, raw: Array) -> Array:
     return values
 
 
-def _document(plan: WarpPlan, frame: _Window, needed: _Window, values: Array) -> str:
-    """Return the document of the warp onto ``frame`` of the source's window ``needed``, which is ``values``."""
-    source = plan.source
-    grid = plan.grid.window(row=frame.row, col=frame.col, height=frame.height, width=frame.width)
+def _document(plan: WarpPlan, pixels: vrt.Pixels) -> str:
+    """Return the document of the warp of a source, of which ``pixels`` are in memory, onto the plan's grid."""
+    source, grid = plan.source, plan.grid
     target = vrt.Target(
         height=grid.height,
         width=grid.width,
         transform=grid.transform,
         inverse=grid.inverse,
-        dtype=plan.dtype,
+        dtype=plan.working_dtype,
         nodata=None if plan.fill is None else repr(plan.fill),
     )
-    pixels = vrt.Pixels(
-        address=values.ctypes.data,
-        dtype=plan.dtype,
-        row=needed.row,
-        col=needed.col,
-        height=needed.height,
-        width=needed.width,
-    )
-    return vrt.warp_document(
-        target,
-        source=vrt.raster_document(
-            pixels, height=source.grid.height, width=source.grid.width, nodata=target.nodata
-        ),
-        transformer=_transformer(plan, target),
-        method=plan.method,
-        scale=None if plan.method == "sum" else plan.scale,
-    )
-
-
-def _transformer(plan: WarpPlan, target: vrt.Target) -> str:
-    """Return the element that takes target pixels to source pixels."""
-    source, wkt = plan.source, plan.source.crs_wkt
+    wkt = source.crs_wkt
     if source.uses_gcps:
-        gcps, wkt = spline_points(source, plan.grid.crs_wkt)
+        gcps, wkt = spline_points(source, grid.crs_wkt)
         placement = vrt.spline_placement(gcps, wkt)
     else:
         placement = vrt.affine_placement(source.grid.transform, source.grid.inverse)
-    same = is_same_crs(wkt, plan.grid.crs_wkt)
-    return vrt.georeferenced(
+    same = is_same_crs(wkt, grid.crs_wkt)
+    height, width = source.grid.shape
+    return vrt.warp_document(
         target,
-        placement=placement,
-        reproject="" if same else vrt.reprojection(str(wkt), str(plan.grid.crs_wkt)),
-        tolerance=plan.tolerance,
+        source=vrt.raster_document(pixels, height=height, width=width, nodata=target.nodata),
+        transformer=vrt.georeferenced(
+            target,
+            placement=placement,
+            reproject="" if same else vrt.reprojection(str(wkt), str(grid.crs_wkt)),
+            tolerance=plan.tolerance,
+        ),
+        method=plan.method,
+        scale=plan.scale,
     )
