@@ -4,6 +4,8 @@
     make bench-loader BENCH_ARGS="--patches 16384 --batch 64 --folder /dev/shm"
     make bench-loader BENCH_ARGS="--training"                # where to put the loader: docs/training.md
     make bench-loader BENCH_ARGS="--opening"                 # 700,000 patches to the first batch; ten epochs
+    make bench-loader BENCH_ARGS="--mixing"                  # what each order mixes
+    make bench-loader BENCH_ARGS="--passes"                  # what single steps cost
 
 Every contender delivers the same patches, shuffled, in batches of one size, with the page cache warm. sarzarr
 checks checksums and stretches to the clip. Each peer is tuned in good faith: arrays are opened once a worker,
@@ -484,6 +486,92 @@ def epochs(material, batch):
     print("memory after each of ten epochs, MB:", " ".join(f"{m:.0f}" for m in seen))
 
 
+# ------------------------------------------------------------------ mixing
+def mixing(material, batch):
+    """Print how well each order mixes a batch, and how many files it keeps in use."""
+    print(
+        f"\nbatches of {batch}: distinct scenes, mean distance on the ground, shards in use over 16 batches"
+    )
+    print(f"{'':28}{'scenes':>8}{'km':>8}{'shards':>8}")
+    settings = {"shuffle=False": {"shuffle": False}, "shuffle=True": {"shuffle": True}}
+    settings |= {f'shuffle="window", {w}': {"shuffle": "window", "window": w} for w in (4, 16, 32)}
+    for name, chosen in settings.items():
+        reader = sz.PatchReader(
+            material.codes, **OPTIONS | chosen, batch_size=batch, with_meta=True, min_valid=1.0
+        )
+        order = reader.order(0)
+        catalog, selection = reader.store.catalog, reader.selection
+        array = selection.array[order, 0]
+        affine = catalog["transform"].values[selection.catalog_row[array]]
+        x = affine[:, 2] + affine[:, 0] * selection.col[order]
+        y = affine[:, 5] + affine[:, 4] * selection.row[order]
+        whole = len(order) // batch * batch
+        scenes = [len(set(some)) for some in array[:whole].reshape(-1, batch).tolist()]
+        places = np.stack([x, y], axis=1)[:whole].reshape(-1, batch, 2)
+        apart = np.linalg.norm(places[:, :, None] - places[:, None], axis=3).sum((1, 2)) / (
+            batch * (batch - 1)
+        )
+        shards = reader.shards[order][: whole // (16 * batch) * 16 * batch].reshape(-1, 16 * batch)
+        used = np.mean([len(set(some)) for some in shards.tolist()])
+        print(f"{name:28}{np.mean(scenes):8.1f}{np.mean(apart) / 1000:8.1f}{used:8.1f}")
+
+
+# ------------------------------------------------------------------ single passes
+def passes(group=8):
+    """Print what single steps cost a patch, one thread: the smallest of many short runs."""
+    from crc32c import crc32c
+
+    from sarzarr.augment import apply, copy_turned
+    from sarzarr.stretch import Stretch
+
+    random = np.random.default_rng(0)
+    codes = random.integers(14_000, 28_000, (group, SIZE, SIZE), dtype=np.uint16)
+    cells = random.integers(0, 255, (group, 2 * SIZE * SIZE + 4), dtype=np.uint8)
+    work, out = codes.copy(), np.empty((group, SIZE, SIZE), np.float32)
+    scratch, memory = np.empty(out.size, np.float32), {}
+
+    def kept(name, shape, dtype):
+        return memory.setdefault((name, shape), np.empty(shape, dtype))
+
+    def each(function):
+        return lambda: [function(i) for i in range(group)]
+
+    at_codes = Stretch.between("uint16", (-60, 100), [-60 + 160 * c / 65535 for c in (14_000, 27_000)])
+    anywhere = Stretch.between("uint16", (-60, 100), (-25, 5))
+    file = tempfile.TemporaryFile()
+    file.write(cells.tobytes())
+    file.flush()
+    steps = {
+        "read, a call each": each(lambda i: os.preadv(file.fileno(), [cells[i].data], i * cells.shape[1])),
+        "checksum, a call each": each(lambda i: crc32c(cells[i])),
+        "checksum, one call": lambda: crc32c(cells),
+        "clip, subtract (uint16)": lambda: (
+            np.clip(codes, np.uint16(14_000), np.uint16(27_000), out=work),
+            np.subtract(work, np.uint16(14_000), out=work),
+        ),
+        "cast, then multiply in place": lambda: (
+            np.copyto(out, codes),
+            np.multiply(out, np.float32(1e-4), out=out),
+        ),
+        "multiply, cast by NumPy's buffers": lambda: np.multiply(codes, np.float32(1e-4), out=out),
+        "stretch, clip that ends at codes": lambda: at_codes(work, out, scratch),
+        "stretch, any clip": lambda: anywhere(work, out, scratch),
+        "65,536-entry table": lambda: np.take(scratch[:65536], codes, out=out),
+        "transpose, a NumPy view": each(lambda i: np.copyto(work[i], apply(4, codes[i]))),
+        "transpose, in words": each(lambda i: copy_turned(codes[i], 4, work[i], kept)),
+        "mirror, a NumPy view": each(lambda i: np.copyto(work[i], apply(1, codes[i]))),
+        "mirror, in words": each(lambda i: copy_turned(codes[i], 1, work[i], kept)),
+    }
+    print(f"\nmicroseconds a patch, one thread, {group} patches a group")
+    for name, step in steps.items():
+        found = []
+        for _ in range(300):
+            begin = time.perf_counter()
+            step()
+            found.append(time.perf_counter() - begin)
+        print(f"{name:40}{np.percentile(found, 5) / group * 1e6:8.1f}")
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--patches", type=int, default=4096)
@@ -494,9 +582,14 @@ def main():
     )
     options.add_argument("--training", action="store_true", help="a training step instead of the table")
     options.add_argument("--opening", action="store_true", help="opening and memory instead of the table")
+    options.add_argument("--mixing", action="store_true", help="what each order mixes instead of the table")
+    options.add_argument("--passes", action="store_true", help="what single steps cost instead of the table")
     chosen = options.parse_args()
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     torch.manual_seed(0)
+    if chosen.passes:
+        passes()
+        return
     place = Path(tempfile.mkdtemp(prefix="bench-loader-", dir=chosen.folder))
     try:
         if chosen.opening:
@@ -504,6 +597,8 @@ def main():
         material = make_material(place, chosen.patches)
         if chosen.training:
             training(material, chosen.batch, chosen.rounds)
+        elif chosen.mixing:
+            mixing(material, chosen.batch)
         elif chosen.opening:
             epochs(material, chosen.batch)
         else:

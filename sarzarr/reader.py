@@ -291,7 +291,7 @@ class PatchReader:
         if self._weights is not None:
             patches = drawn(self._weights, seed=o.seed, epoch=epoch)
         if o.shuffle == "window":
-            shards = self._shards[patches]
+            shards = self.shards[patches]
             return patches[shuffled_in_window(shards, seed=o.seed, epoch=epoch, window=o.window)]
         return patches[shuffled(n, seed=o.seed, epoch=epoch)] if o.shuffle else patches
 
@@ -307,8 +307,8 @@ class PatchReader:
         return weights_of(self.store, self.selection, self.options.weights)
 
     @cached_property
-    def _shards(self) -> Indices:
-        """The number of the file that each patch begins in."""
+    def shards(self) -> Indices:
+        """The number of the file that each patch of the selection begins in."""
         chosen, table = self.selection, self.recipe.images.table
         array = chosen.array[:, 0].astype(np.int64)
         row, col = chosen.row // table.chunk[array, 1], chosen.col // table.chunk[array, 2]
