@@ -14,6 +14,8 @@ Array = np.ndarray[Any, Any]
 
 LEAST_COVERED: Final = 1e-9
 """Share of a target pixel that must be covered for it to have a value: more than rounding makes of none."""
+_LEVEL: Final = 1e-100
+"""Rows that an edge must climb to count; less would overflow its slope."""
 
 
 def share_by_area(
@@ -102,7 +104,7 @@ def _cut(
     """
     with np.errstate(invalid="ignore"):
         low, high = np.minimum(y0, y1), np.maximum(y0, y1)
-        seen = (high > low) & (high > 0) & (low < height) & (np.minimum(x0, x1) < width)
+        seen = (high - low > _LEVEL) & (high > 0) & (low < height) & (np.minimum(x0, x1) < width)
         seen &= np.isfinite(x0 + x1 + y0 + y1)
     at = np.flatnonzero(seen)
     x0, y0, x1, y1 = (v[at] for v in (x0, y0, x1, y1))

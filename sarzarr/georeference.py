@@ -173,7 +173,8 @@ def spline_points(source: WarpSource, crs: str | None) -> tuple[Gcps, str]:
         There are fewer than 3 different points, some are not finite, or they jump in ``crs`` too.
     """
     gcps, wkt = source.gcps, str(source.gcps_crs_wkt)
-    if len({gcp[:2] for gcp in gcps}) < 3 or not np.isfinite([gcp[:4] for gcp in gcps]).all():
+    values = np.array(gcps, np.float64)
+    if len(gcps) < 3 or not np.isfinite(values[:, :4]).all() or _on_one_line(values):
         raise _no_spline(source)
     if not _jumps(gcps, wkt) or crs is None:
         return gcps, wkt
@@ -185,6 +186,15 @@ def spline_points(source: WarpSource, crs: str | None) -> tuple[Gcps, str]:
             f"{crs_name(crs)}. Choose a projected CRS, such as its UTM zone."
         )
     return taken, crs
+
+
+def _on_one_line(gcps: Array) -> bool:
+    """Whether pixels, or places on the ground, are all on one line, or at one point."""
+    for at in (gcps[:, :2], gcps[:, 2:4]):
+        longer, shorter = np.linalg.svd(at - at.mean(axis=0), compute_uv=False)
+        if shorter <= 1e-6 * longer:
+            return True
+    return False
 
 
 def _jumps(gcps: Gcps, wkt: str) -> bool:
