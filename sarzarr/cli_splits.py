@@ -94,10 +94,11 @@ def create(
     seed: Annotated[int, typer.Option(help="Another seed is another split.")] = 42,
     block: Annotated[
         str,
-        typer.Option(
-            help="Side of a block: 10km, 500m; auto halves 10km until little ground has both sides."
-        ),
+        typer.Option(help="Side of a block: 10km, 500m; auto: 10km, or less where little ground needs it."),
     ] = "auto",
+    pixel_block: Annotated[
+        int | None, typer.Option(help="Side of a block in pixels, where scenes have no place in the world.")
+    ] = None,
     by: Annotated[By, typer.Option(help="Draw blocks of ground, whole scenes or whole sites.")] = By.ground,
     guard: Annotated[str | None, typer.Option(help="Margin about a cell; two pixels if left out.")] = None,
     site: SiteOption = None,
@@ -114,6 +115,7 @@ def create(
     store = _opened(context)
     recipe: dict[str, Any] = {
         "val_fraction": val, "test_fraction": test, "seed": seed, "block": block, "by": str(by), "guard": guard,
+        "pixel_block": pixel_block,
         "fixed_val": fixed_val,
     }  # fmt: skip
     if dry_run:
@@ -248,11 +250,12 @@ def describe(store: "Store", split: "Split") -> str:
 
     r, counts = split.recipe, split.counts
     fixed = ", validation fixed" if r.fixed_val else ""
+    drawn = f" ({r.drawn:.0%} of the blocks drawn)" if r.drawn else ""
     parent = f", extends v{split.parent}" if split.parent else ""
     said = f"{counts['train']} train, {counts['val']} val, {counts['test']} test, {counts['held_back']} held back"
     lines = [
         f"{store.root.name}, split {split.name}{parent}",
-        f"  by {r.by}, block {r.block / 1000:g} km, seed {r.seed}, asked for {r.val_fraction:.0%} validation{fixed}",
+        f"  by {r.by}, block {r.block / 1000:g} km, seed {r.seed}, {r.val_fraction:.0%} asked for{drawn}{fixed}",
         f"  {len(split.scenes)} scenes, {sum(counts.values())} cells of {cv.CELL} x {cv.CELL}: {said}",
         f"  validation is {split.val_ratio:.1%} of what is used, {split.held_back_share:.1%} of all is held back",
     ]

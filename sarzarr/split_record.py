@@ -47,6 +47,8 @@ class Recipe:
     """Metres of margin about a cell; two pixels where None. Doubtful geolocation adds its doubt."""
     fixed_val: bool = False
     """Whether ground that arrives later may not become validation or test."""
+    drawn: float | None = None
+    """Share of the units that is drawn for validation where it is not ``val_fraction``: little ground loses more."""
 
     def __post_init__(self) -> None:
         if self.by not in BY:
@@ -62,7 +64,8 @@ class Recipe:
     @property
     def draw(self) -> Draw:
         """What gives each unit its membership."""
-        return Draw(seed=self.seed, val_fraction=self.val_fraction, test_fraction=self.test_fraction)
+        drawn = self.val_fraction if self.drawn is None else self.drawn
+        return Draw(seed=self.seed, val_fraction=drawn, test_fraction=self.test_fraction)
 
     @property
     def lattice(self) -> WorldLattice:

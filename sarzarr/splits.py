@@ -20,8 +20,16 @@ from sarzarr.split_versions import Sites, get_split, grounds_of, next_version, o
 from sarzarr.store import Store
 from sarzarr.world import parse_length
 
-HALVINGS: Final = 6
-"""Sizes of a block that are tried where none is given."""
+SHARES: Final = (1, 0.8, 0.63, 0.5, 0.4, 0.32, 0.25, 0.2, 0.16, 0.125, 0.1, 0.08, 0.063, 0.05, 0.04, 0.032)
+"""Sizes of a block that are tried where none is given, as shares of the largest."""
+LEAST_CELLS: Final = 1.2
+"""Sides of the largest cell that fit into a block which is still worth trying."""
+CELLS_IN_BLOCK: Final = 3.5
+"""Sides of the largest cell that fit into the block that is tried first, at least."""
+MORE_DRAWN: Final = (1, 1.5, 2, 3)
+"""Shares of the blocks that are drawn, as multiples of what is asked for."""
+NEAR: Final = 2.0
+"""Factor by which the share of validation may be off, where the block is left open, and still be taken at once."""
 
 
 # ------------------------------------------------------------------ making
@@ -50,7 +58,7 @@ def make_split(
     **recipe
         The fields of `Recipe`: ``val_fraction=0.1, test_fraction=0.0, seed=42, block="10km",
         by="ground", guard=None, fixed_val=False, pixel_block=1024``. A block that is left out, or
-        ``"auto"``, is halved until little ground, too, has every side.
+        ``"auto"``, becomes smaller until little ground, too, has every side.
 
     Raises
     ------
@@ -82,13 +90,28 @@ def plan_split(
     here = opened(store)
     grounds = grounds_of(here, sites)
     newest = () if fresh else versions(here.root)[-1:]
-    for choice in _choices(grounds, recipe, [read_split(here.root, v).recipe for v in newest]):
+    found: list[Split] = []
+    refused: list[tuple[str, Split]] = []
+    known = [read_split(here.root, v).recipe for v in newest]
+    for choice in _choices(grounds, recipe, known):
         split = _planned(here, grounds, choice, notes)
-        missing = _empty_side(here, split)
-        if not missing:
-            check(grounds, split.scenes)
-            return split
-    raise InvalidInputError(_empty_message(missing, split, grounds))
+        if missing := _empty_side(here, split):
+            refused.append((missing, split))
+            continue
+        found.append(split)
+        if _off(split) <= NEAR or choice in known or recipe.get("block", "auto") not in (None, "auto"):
+            break
+    if not found:
+        raise InvalidInputError(_empty_message(*refused[0], grounds))
+    best = min(found, key=_off)
+    check(grounds, best.scenes)
+    return best
+
+
+def _off(split: Split) -> float:
+    """Return by what factor the share of validation is off what was asked for."""
+    ratio = split.val_ratio / split.recipe.val_fraction
+    return max(ratio, 1 / ratio)
 
 
 def _planned(store: Store, grounds: Grounds, recipe: Recipe, notes: str) -> Split:
@@ -103,9 +126,10 @@ def _planned(store: Store, grounds: Grounds, recipe: Recipe, notes: str) -> Spli
 def _choices(grounds: Grounds, options: Mapping[str, Any], newest: Sequence[Recipe]) -> Iterator[Recipe]:
     """Yield the recipe that is asked for; where its block is left open, the ones to try in turn.
 
-    Those are 10 km (or twice that, and so on, until two cells fit in) and 1024 pixels, their halves,
-    quarters and so on; and before them what the newest version has, so that the same call means the same
-    split when the store has grown.
+    Those are 10 km (or twice that, and so on, until a few cells fit in), 8, 6.3, 5 km and so on down to what
+    hardly holds a cell, and 1024, 512 and 256 pixels; then the same with more blocks drawn. A block that is
+    given is kept, and no more of them are drawn: stores that are told the same agree. Before them comes
+    what the ``newest`` version has, so that the same call means the same split when the store has grown.
     """
     known = list(Recipe.__dataclass_fields__)
     for name in options:
@@ -117,17 +141,25 @@ def _choices(grounds: Grounds, options: Mapping[str, Any], newest: Sequence[Reci
     lengths = {k: parse_length(options[k]) for k in ("block", "guard") if options.get(k) is not None}
     recipe = Recipe(**{**options, **lengths})
     left_open = [k for k in ("block", "pixel_block") if k not in options]
-    for known_recipe in newest if left_open else ():
-        yield replace(recipe, **{k: getattr(known_recipe, k) for k in left_open})
+    if not left_open:
+        yield recipe
+        return
+    for before in newest:
+        drawn = before.drawn if "block" in left_open else None
+        yield replace(recipe, drawn=drawn, **{k: getattr(before, k) for k in left_open})
+    cell = _largest_cell(grounds)
     block = recipe.block
-    while "block" in left_open and block < 2 * _largest_cell(grounds):
+    while "block" in left_open and block < CELLS_IN_BLOCK * cell:
         block *= 2
-    for halved in range(HALVINGS if left_open else 1):
-        smaller = {
-            "block": block / 2**halved,
-            "pixel_block": max(recipe.pixel_block >> halved, cv.CELL),
-        }
-        yield replace(recipe, **{k: smaller[k] for k in left_open})
+    for more in MORE_DRAWN if "block" in left_open else (1,):
+        drawn = min(more * recipe.val_fraction, (1 - recipe.test_fraction) / 2)
+        for i, share in enumerate(SHARES if recipe.by == "ground" else (1,)):
+            if i < 3 or (cell and block * share >= LEAST_CELLS * cell):
+                sizes: dict[str, Any] = {
+                    "block": block * share,
+                    "pixel_block": max(recipe.pixel_block >> i, cv.CELL),
+                }
+                yield replace(recipe, drawn=None if more == 1 else drawn, **{k: sizes[k] for k in left_open})
 
 
 def _largest_cell(grounds: Grounds) -> float:
