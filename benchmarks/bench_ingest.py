@@ -91,11 +91,8 @@ def reading_alone(source, out):
 
 def _sarzarr(source, out, **options):
     import sarzarr as sz
-    from sarzarr.scheduling import cluster, worth_workers
 
-    plan = sz.plan_ingest(source, out, quantity="sigma0", representation="power", **options)
-    with cluster(workers=worth_workers(plan.bytes_in)):
-        sz.ingest(plan)
+    sz.ingest(sz.plan_ingest(source, out, quantity="sigma0", representation="power", **options))
 
 
 def sarzarr_default(source, out):
@@ -135,7 +132,7 @@ FILES = {
 def child(name, source, out):
     """Run one contestant and print its seconds and its peak memory, children included."""
     function = CONTESTANTS[name]
-    import numpy  # noqa: F401
+    import numpy as np  # noqa: F401
     import rasterio  # noqa: F401
     import rioxarray  # noqa: F401
     import xarray  # noqa: F401
@@ -166,7 +163,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=16384, help="rows and columns of the file")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="tmpfs, or a disk for the record")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("/dev/shm"), help="tmpfs, or a disk for the record"
+    )
     parser.add_argument("--files", nargs="*", default=list(FILES), choices=list(FILES))
     parser.add_argument("--only", nargs="*", default=list(CONTESTANTS), help="contestants")
     parser.add_argument("--child", nargs=3)
@@ -177,7 +176,10 @@ def main():
     from sarzarr.synthetic import large_scene
 
     megabytes = arguments.size**2 * 4 / 1e6
-    print(f"{arguments.size} x {arguments.size} float32 ({megabytes:.0f} MB), {os.cpu_count()} cores, in {arguments.folder.name}")
+    print(
+        f"{arguments.size} x {arguments.size} float32 ({megabytes:.0f} MB), "
+        f"{os.cpu_count()} cores, in {arguments.folder.name}"
+    )
     for label in arguments.files:
         source = arguments.folder / "bench_vv.tif"
         large_scene(source, shape=(arguments.size, arguments.size), **FILES[label])
@@ -191,7 +193,9 @@ def main():
 
 def report(label, found, megabytes):
     seconds = {name: statistics.median(r["seconds"] for r in runs) for name, runs in found.items()}
-    against = [n for n in ("rioxarray, 256 chunks, to_zarr", "rioxarray + Dask, whole shards") if n in seconds]
+    against = [
+        n for n in ("rioxarray, 256 chunks, to_zarr", "rioxarray + Dask, whole shards") if n in seconds
+    ]
     heads = "".join(f"{'x ' + h:>18}" for h in ("256 chunks", "whole shards")[: len(against)])
     print(f"\n{label:<34}{'MB/s':>8}{'seconds':>9}{'peak MB':>9}{heads}")
     for name, runs in found.items():

@@ -5,6 +5,7 @@ each chunk is worked on while it is in cache, so a process needs a few bands and
 crosses a process boundary is a `BlockJob` on the way in and a `Receipt` on the way out.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,6 +19,7 @@ from sarzarr import conventions as cv
 from sarzarr.bounds import Histogram, count_half_codes
 from sarzarr.codecs import get_codec
 from sarzarr.documents import Encoding
+from sarzarr.kernels import float_dtype
 from sarzarr.radiometry import (
     codes_from_half,
     db_kernel,
@@ -83,10 +85,12 @@ class ArraySource:
         """Whether pixels are resampled, and not copied."""
         return isinstance(self.onto, WarpPlan)
 
-    def read(self, *, row: int, col: int, height: int, width: int) -> Pixels:
-        """Read a window: values as in the file, or linear power where they are warped."""
+    def read(self, *, row: int, col: int, height: int, width: int, out: Pixels | None = None) -> Pixels:
+        """Read a window: values as in the file, or linear power where they are warped; into ``out`` if it can."""
         if self.onto is None:
-            return read_window(self.path, band=self.band, row=row, col=col, height=height, width=width)
+            return read_window(
+                self.path, band=self.band, row=row, col=col, height=height, width=width, out=out
+            )
         return read_warped(self.onto, row=row, col=col, height=height, width=width)
 
 
@@ -152,6 +156,24 @@ class _Counts:
         )
 
 
+class _Scratch:
+    """Arrays that a block's tiles are worked on in, one after another.
+
+    Fresh ones for each tile would cost as much as the work: threads wait for one another while the
+    kernel gives and takes back their pages.
+    """
+
+    def __init__(self, job: BlockJob, dtype: np.dtype[Any]) -> None:
+        self.size = job.encoding.chunk * job.encoding.chunk * GROUP
+        self.power = np.empty(self.size, float_dtype(dtype))
+        self.half = np.empty(self.size, np.int32)
+        self.codes = np.empty(self.size, np.uint16)
+
+    def like(self, array: Pixels, shape: tuple[int, ...]) -> Pixels:
+        """Return the part of ``array`` that a tile of ``shape`` takes, contiguous."""
+        return array[: math.prod(shape)].reshape(shape)
+
+
 def classify(raw: Pixels, power: Pixels, source: ArraySource) -> Pixels | None:
     """Return the flags of a tile; None where every pixel is valid and positive.
 
@@ -176,10 +198,15 @@ def classify(raw: Pixels, power: Pixels, source: ArraySource) -> Pixels | None:
 
 
 def _encode_tile(
-    raw: Pixels, source: ArraySource, job: BlockJob, counts: _Counts, known: Pixels | None
+    raw: Pixels, source: ArraySource, job: BlockJob, counts: _Counts, known: Pixels | None, scratch: _Scratch
 ) -> tuple[Pixels, Pixels | None]:
-    """Return (stored values, flags) of a tile and count it; ``known`` are its flags if a pass found them."""
-    power = power_kernel(raw, source.representation, nodata=source.nodata)
+    """Return (stored values, flags) of a tile and count it; ``known`` are its flags if a pass found them.
+
+    The values are good until the next tile.
+    """
+    power = power_kernel(
+        raw, source.representation, nodata=source.nodata, out=scratch.like(scratch.power, raw.shape)
+    )
     if known is None:
         flags = classify(raw, power, source)
     else:
@@ -196,11 +223,13 @@ def _encode_tile(
     z = normalize_kernel(db, stored_range)
     encoding = job.encoding
     if encoding.dtype == "uint16" or not classic:
-        half = half_codes_kernel(z, out=z if job.encoding.dtype == "uint16" else None)
+        half = half_codes_kernel(
+            z, out=scratch.like(scratch.half, z.shape), spoil=job.encoding.dtype == "uint16"
+        )
         if not classic:
             _count_halves(half, counted, counts)
         if encoding.dtype == "uint16":
-            return codes_from_half(half, out=half), flags
+            return codes_from_half(half, out=scratch.like(scratch.codes, z.shape), spoil=True), flags
     if flags is not None:
         z[(flags == cv.Flag.NODATA) | (flags == cv.Flag.BORDER)] = 0
     return z.astype(encoding.dtype, copy=False), flags
@@ -257,9 +286,13 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
     chunk = job.encoding.chunk
     counts, tracker = _Counts(), RegionTracker()
     data, flag_files = array_files(job, source.name)
+    raw: Pixels | None = None
     with data, flag_files:
         for first, rows in bands(job):
-            raw = source.read(row=first, col=job.col, height=rows, width=job.width)
+            room = raw if raw is not None and raw.shape == (rows, job.width) else None
+            raw = source.read(row=first, col=job.col, height=rows, width=job.width, out=room)
+            if first == job.row:
+                scratch = _Scratch(job, raw.dtype)
             known = _eroded_flags(job, source, first, rows) if job.border else None
             undecided: Pixels | None = None
             for row, col, tile in tiles(raw, chunk, GROUP * chunk):
@@ -271,7 +304,7 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
                     )
                 else:
                     mine = known if known is None else known[window]
-                    values, flags = _encode_tile(tile, source, job, counts, mine)
+                    values, flags = _encode_tile(tile, source, job, counts, mine, scratch)
                 at = (first + row) // chunk, (job.col + col) // chunk
                 if values is not None and job.step is Step.WRITE:
                     _write_chunks(data, at, values, chunk)

@@ -167,9 +167,8 @@ def ingest(
     ] = False,
     scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler: tcp://host:8786.")] = None,
     workers: Annotated[
-        int | None,
-        typer.Option(help="Processes on this machine; 0: threads; as the work is worth if left out."),
-    ] = None,
+        int, typer.Option(help="A Dask cluster of that many processes on this machine, on loopback only.")
+    ] = 0,
     memory: Annotated[str, typer.Option(help="What a worker process may use.")] = "1GB",
     replace: Annotated[
         bool, typer.Option("--replace", help="Write scenes anew that are there with other pixels.")
@@ -184,7 +183,7 @@ def ingest(
     from sarzarr.ingestion import ingest as run
     from sarzarr.options import IngestOptions
     from sarzarr.plan import plan_ingest
-    from sarzarr.scheduling import cluster, worth_workers
+    from sarzarr.scheduling import cluster
 
     options = IngestOptions(
         quantity=quantity,
@@ -215,8 +214,6 @@ def ingest(
         typer.echo(str(plan))
     if dry_run:
         return
-    if workers is None:
-        workers = 0 if scheduler else worth_workers(plan.bytes_in)
     with (
         cluster(scheduler=scheduler, workers=workers, memory=options.memory),
         progress_bar(quiet=quiet) as report,

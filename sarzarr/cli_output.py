@@ -102,11 +102,13 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[["Progress"], None] | None
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    # No refreshing thread: a process with a second thread does not fork workers.
+    with Bar(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
         task = bar.add_task("ingest", total=None)
 
         def report(progress: "Progress") -> None:
             bar.update(task, completed=progress.done, total=progress.total, description=progress.scene[-40:])
+            bar.refresh()
 
         yield report
 

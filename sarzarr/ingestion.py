@@ -27,7 +27,7 @@ from sarzarr.receipts import Receipt
 from sarzarr.regions import reaching_edge
 from sarzarr.scene_documents import catalog_row, write_array_documents, write_scene_documents
 from sarzarr.scene_plan import ScenePlan
-from sarzarr.scheduling import Task, compute, wave_size
+from sarzarr.scheduling import Task, compute, processes, wave_size
 from sarzarr.staging import (
     Done,
     Failure,
@@ -70,7 +70,8 @@ class Progress:
 def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = None) -> Store:
     """Write what a plan says into its store, and return the store.
 
-    Inside ``with Client(...)`` the work is done by that cluster, else by threads of this process.
+    Inside ``with Client(...)`` the work is done by that cluster; else by forked processes where the work
+    is worth them and this process has no other thread, and by threads elsewhere.
     Interrupted, it is simply run again: blocks that are done are not redone, and the bytes are the
     same. A scene that fails does not keep the others out.
 
@@ -81,7 +82,7 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
     """
     store = create_store(plan.store)
     staging = staging_of(plan.store)
-    with only_writer(staging):
+    with processes(plan.bytes_in), only_writer(staging):
         plan = _with_bounds(plan, staging)
         run = _Run(store, [stage(s, staging / s.id) for s in plan.scenes], _Meter(plan.bytes_in, progress))
         run.go()

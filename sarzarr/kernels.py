@@ -73,8 +73,20 @@ def fresh(values: Any) -> Array:
     return np.array(values, dtype=float_dtype(values.dtype), order="C")
 
 
-def power_kernel(raw: Any, representation: str, *, nodata: float | None = None) -> Array:
-    """Return linear power as a fresh C-contiguous float array, NaN where ``raw`` is nodata or not finite.
+def _placed(values: Array, out: Array | None) -> Array:
+    """Return `fresh` values, in ``out`` if there is one."""
+    if out is None:
+        return fresh(values)
+    np.copyto(out, values)
+    return out
+
+
+def power_kernel(
+    raw: Any, representation: str, *, nodata: float | None = None, out: Array | None = None
+) -> Array:
+    """Return linear power as a C-contiguous float array, NaN where ``raw`` is nodata or not finite.
+
+    It is fresh, or ``out``: of the shape of ``raw`` and of `float_dtype` of its dtype.
 
     ``amplitude`` is squared, ``db`` becomes ``exp(db ln10/10)``, ``complex`` becomes ``re^2 + im^2``.
     Nonpositive power stays as it is: it was measured. ``raw`` is left untouched.
@@ -86,11 +98,11 @@ def power_kernel(raw: Any, representation: str, *, nodata: float | None = None) 
         )
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite, and becomes NaN
         if representation == Representation.COMPLEX:
-            power, imaginary = fresh(data.real), fresh(data.imag)
+            power, imaginary = _placed(data.real, out), fresh(data.imag)
             np.multiply(power, power, out=power)
             power += np.multiply(imaginary, imaginary, out=imaginary)
         else:
-            power = fresh(data)
+            power = _placed(data, out)
             if representation == Representation.AMPLITUDE:
                 np.multiply(power, power, out=power)
             elif representation == Representation.DB:
@@ -152,21 +164,29 @@ def restretch_kernel(z: Array, scale: float, offset: float) -> Array:
     return np.clip(z, 0.0, 1.0, out=z)
 
 
-def half_codes_kernel(z: Array, out: Array | None = None) -> Array:
+def half_codes_kernel(z: Array, *, out: Array | None = None, spoil: bool = False) -> Array:
     """Return int32 half-codes ``trunc(z * 131070)`` of ``z`` in [0, 1] or NaN; NaN gives 0.
 
-    ``z`` stays, unless it is ``out`` itself: where it is not needed again, that saves an array.
+    They are in ``out`` if there is one. ``z`` stays, unless it may be spoilt, which saves an array.
     """
-    scaled = np.multiply(z, HALF_CODES, out=np.empty_like(z) if out is None else out)
+    scaled = np.multiply(z, HALF_CODES, out=z if spoil else np.empty_like(z))
     if scaled.size and np.isnan(scaled.min()):
         np.copyto(scaled, 0, where=np.isnan(scaled))
-    return scaled.astype(np.int32)
+    half = np.empty(z.shape, np.int32) if out is None else out
+    np.copyto(half, scaled, casting="unsafe")
+    return half
 
 
-def codes_from_half(half: Array, out: Array | None = None) -> Array:
-    """Return uint16 codes ``(half + 1) >> 1``: the nearest of 0..65535. ``half`` stays, unless it is ``out``."""
-    rounded = np.add(half, np.int32(1), out=np.empty_like(half) if out is None else out)
-    return np.right_shift(rounded, 1, out=rounded).astype(np.uint16)
+def codes_from_half(half: Array, *, out: Array | None = None, spoil: bool = False) -> Array:
+    """Return uint16 codes ``(half + 1) >> 1``: the nearest of 0..65535.
+
+    They are in ``out`` if there is one. ``half`` stays, unless it may be spoilt.
+    """
+    rounded = np.add(half, np.int32(1), out=half if spoil else np.empty_like(half))
+    np.right_shift(rounded, 1, out=rounded)
+    codes = np.empty(half.shape, np.uint16) if out is None else out
+    np.copyto(codes, rounded, casting="unsafe")
+    return codes
 
 
 def _sentinel(nodata: float, dtype: np.dtype[Any]) -> float | int:

@@ -28,7 +28,7 @@ Pixels = np.ndarray[Any, Any]
 EDGES: Final = ("drop", "shift", "pad")
 SATURATED: Final = (0.01, 0.99)
 """A pixel is unsaturated strictly between these values of the clipped [0, 1]."""
-SLAB_COLUMNS: Final = 4096
+SLAB_COLUMNS: Final = 2048
 """Columns that are worked on at once: what bounds the memory of a task."""
 TASK_PIXELS: Final = 2**25
 """Pixels that one task looks at, about."""
@@ -103,29 +103,34 @@ class _Owner:
     stored: tuple[float, float]
     clip: tuple[float, float]
 
-    def window(self, name: str, dtype: str, codec: str, window: tuple[slice, slice]) -> Pixels:
-        """Return a window of the codes or the flags, 0 beyond the array's right and bottom edge."""
-        chunk = self.encoding.chunk
+    def window(self, name: str, codec: str, window: tuple[slice, slice], out: Pixels) -> None:
+        """Read a window of the codes or the flags into ``out``, 0 beyond the array's right and bottom edge."""
         rows, cols = window
-        inside = (
-            slice(rows.start, min(rows.stop, self.shape[0])),
-            slice(cols.start, min(cols.stop, self.shape[1])),
-        )
-        got = read_stored(
+        bottom, right = min(rows.stop, self.shape[0]), min(cols.stop, self.shape[1])
+        height, width = bottom - rows.start, right - cols.start
+        out[height:], out[:, width:] = 0, 0
+        read_stored(
             Path(self.root) / cv.SCENES / self.scene / name,
             grid=self.encoding.grid,
             codec=get_codec(codec),
-            like=np.zeros((chunk, chunk), dtype),
-            window=inside,
+            like=np.empty((self.encoding.chunk, self.encoding.chunk), out.dtype),
+            window=(slice(rows.start, bottom), slice(cols.start, right)),
+            out=out[:height, :width],
         )
-        if inside == window:
-            return got
-        out = np.zeros((rows.stop - rows.start, cols.stop - cols.start), dtype)
-        out[: got.shape[0], : got.shape[1]] = got
-        return out
 
 
-def _row_of_patches(owner: _Owner, spec: IndexSpec, row: int, cols: Pixels) -> Pixels:
+class _Room:
+    """Arrays that a task works in, one slab after another: see `sarzarr.blocks`, which does the same."""
+
+    def __init__(self, dtype: str, height: int, width: int) -> None:
+        self.codes = np.empty((height, width), dtype)
+        self.flags = np.empty((height, width), np.uint8)
+        self.values = np.empty((height, width), np.float64)
+        self.shifted = np.empty((height, width), dtype)
+        self.mask = np.empty((height, width), bool)
+
+
+def _row_of_patches(owner: _Owner, spec: IndexSpec, row: int, cols: Pixels, room: _Room) -> Pixels:
     """Return (5, patches): pixels that are valid, unsaturated and lit; sum and sum of squares of lit values.
 
     Lit is valid and positive. Columns are added up first, over many patches in one call, and each
@@ -135,27 +140,41 @@ def _row_of_patches(owner: _Owner, spec: IndexSpec, row: int, cols: Pixels) -> P
     between = _unsaturated_values(owner)
     out = np.empty((5, len(cols)), np.float64)
     rows = slice(row, row + spec.size)
-    per_slab = max(SLAB_COLUMNS // spec.stride, 1)
+    per_slab = _per_slab(spec)
     for first in range(0, len(cols), per_slab):
         some = cols[first : first + per_slab]
         columns = slice(int(some[0]), int(some[-1]) + spec.size)
-        codes = owner.window(owner.array, owner.encoding.dtype, owner.encoding.codec, (rows, columns))
-        flags = owner.window(owner.array + cv.FLAGS_SUFFIX, "uint8", cv.FLAGS_CODEC, (rows, columns))
+        width = columns.stop - columns.start
+        flags = room.flags[:, :width]
+        owner.window(owner.array, owner.encoding.codec, (rows, columns), room.codes[:, :width])
+        owner.window(owner.array + cv.FLAGS_SUFFIX, cv.FLAGS_CODEC, (rows, columns), flags)
         flags[max(owner.shape[0] - row, 0) :] = cv.Flag.NODATA
         flags[:, max(owner.shape[1] - columns.start, 0) :] = cv.Flag.NODATA
-        totals = np.zeros((5, codes.shape[1] + 1), np.float64)
-        np.cumsum(_columns(codes, flags, between), axis=1, out=totals[:, 1:])
+        totals = np.zeros((5, width + 1), np.float64)
+        np.cumsum(_columns(room, width, between), axis=1, out=totals[:, 1:])
         at = some - columns.start
         out[:, first : first + len(some)] = totals[:, at + spec.size] - totals[:, at]
     return out
 
 
-def _columns(codes: Pixels, flags: Pixels, between: tuple[Any, Any]) -> Pixels:
-    """Return the counts and sums of `_row_of_patches` of each column."""
-    out = np.empty((5, codes.shape[1]), np.float64)
+def _per_slab(spec: IndexSpec) -> int:
+    """Return how many patches side by side are worked on at once."""
+    return max(SLAB_COLUMNS // spec.stride, 1)
+
+
+def _columns(room: _Room, width: int, between: tuple[Any, Any]) -> Pixels:
+    """Return the counts and sums of `_row_of_patches` of each of the first ``width`` columns of ``room``."""
+    codes, flags, values, unsaturated, shifted = (
+        array[:, :width] for array in (room.codes, room.flags, room.values, room.mask, room.shifted)
+    )
+    out = np.empty((5, width), np.float64)
     low, span = between
-    unsaturated = (codes - low) <= span if codes.dtype.kind == "u" else (codes > low) & (codes < span)
-    values = codes.astype(np.float64)
+    if codes.dtype.kind == "u":
+        np.less_equal(np.subtract(codes, low, out=shifted), span, out=unsaturated)
+    else:
+        np.greater(codes, low, out=unsaturated)
+        unsaturated &= codes < span
+    np.copyto(values, codes)
     if flags.any():
         lit = flags == cv.Flag.VALID
         unsaturated &= lit
@@ -194,7 +213,8 @@ def _unsaturated_values(owner: _Owner) -> tuple[Any, Any]:
 
 def _measure(owner: _Owner, spec: IndexSpec, rows: Pixels, cols: Pixels) -> dict[str, Pixels]:
     """Return the columns of the patches at every (row, col), row by row."""
-    counted = np.concatenate([_row_of_patches(owner, spec, int(r), cols) for r in rows], axis=1)
+    room = _Room(owner.encoding.dtype, spec.size, (_per_slab(spec) - 1) * spec.stride + spec.size)
+    counted = np.concatenate([_row_of_patches(owner, spec, int(r), cols, room) for r in rows], axis=1)
     valid, unsaturated, lit, total, squares = counted
     pixels = spec.size * spec.size
     with np.errstate(invalid="ignore", divide="ignore"):  # a patch without a lit pixel has no mean

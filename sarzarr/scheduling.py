@@ -3,28 +3,59 @@
 Tasks are plain functions of picklable arguments. Their results are handed over as they come.
 """
 
+import multiprocessing
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Final
 
 import dask
 from dask.callbacks import Callback
 
-from sarzarr.errors import InvalidInputError
+from sarzarr.errors import IngestError, InvalidInputError
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 WAVE_TASKS_PER_THREAD: Final = 64
 """Tasks that are handed to the scheduler at once, for each of its threads: bounds its graph and memory."""
 
 
-PROCESS_WORTH: Final = 2_000_000_000
-"""Source bytes from which worker processes pay on one machine: they take seconds to start."""
+PROCESS_WORTH: Final = 100_000_000
+"""Source bytes from which forked processes pay: threads hand each other Python's lock at every NumPy call."""
 
 
-def worth_workers(bytes_in: int) -> int:
-    """Return how many worker processes the work is worth on this machine; 0: threads of this one do it."""
-    return cpu_count() if bytes_in >= PROCESS_WORTH and cpu_count() > 1 else 0
+@contextmanager
+def processes(bytes_in: int) -> Iterator[None]:
+    """Let this machine's processors work on ``bytes_in`` source bytes as processes, where that is safe and pays.
+
+    They are forked, which takes milliseconds and runs no script again; so only where this process has
+    no other Python thread, no cluster is active and Dask's configuration names no scheduler. Elsewhere
+    nothing changes, and threads do the work.
+
+    Raises
+    ------
+    IngestError
+        A process died.
+    """
+    chosen = active_client() is not None or dask.config.get("scheduler", None)
+    alone = sys.platform.startswith("linux") and threading.active_count() == 1
+    if chosen or not alone or bytes_in < PROCESS_WORTH or cpu_count() < 2:
+        yield
+        return
+    fork = multiprocessing.get_context("fork")
+    try:
+        with (
+            ProcessPoolExecutor(cpu_count(), mp_context=fork) as pool,
+            dask.config.set(scheduler="processes", pool=pool, chunksize=1),
+        ):
+            yield
+    except BrokenProcessPool as error:
+        raise IngestError(
+            "every worker process was expected to live, got one that was killed, for memory perhaps. "
+            "Run the same command again: what is done is not redone."
+        ) from error
 
 
 def active_client() -> Any:

@@ -236,14 +236,16 @@ def read_chunks(
     """
     rows, cols = grid
     out = np.empty_like(like)
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         index = read_index(file, rows * cols) if rows else np.array([[0, file.seek(0, 2)]], "<u8")
-        for at in np.flatnonzero(index[:, 0] != EMPTY).tolist():
+        held = index[:, 0] != EMPTY
+        if wanted is not None:
+            held &= [divmod(at, max(cols, 1)) in wanted for at in range(len(index))]
+        for at in np.flatnonzero(held).tolist():
             place = at // max(cols, 1), at % max(cols, 1)
-            if wanted is not None and place not in wanted:
-                continue
-            file.seek(int(index[at, 0]))
-            stored = file.read(int(index[at, 1]))
+            offset, size = index[at].tolist()
+            file.seek(offset)
+            stored = file.read(size)
             if codec.kind == "bytes":  # what was read is the chunk: no copy
                 yield *place, codec.view(stored, like)
                 continue
@@ -279,6 +281,7 @@ def read_stored(
     codec: Codec,
     like: np.ndarray[Any, Any],
     window: tuple[slice, slice],
+    out: np.ndarray[Any, Any] | None = None,
 ) -> np.ndarray[Any, Any]:
     """Return a window of an array from its files, checked; what has no file is 0.
 
@@ -292,12 +295,16 @@ def read_stored(
         Gives a chunk's shape and dtype.
     window
         Rows and columns, within the array.
+    out
+        Where the window goes, if it is not to be a fresh array.
     """
     rows, cols = window
     chunk = like.shape[0]
     per = max(grid[0], 1)
     size = per * chunk
-    out = np.zeros((rows.stop - rows.start, cols.stop - cols.start), like.dtype)
+    shape = rows.stop - rows.start, cols.stop - cols.start
+    out = np.empty(shape, like.dtype) if out is None else out
+    out[...] = 0
     for i in range(rows.start // size, (rows.stop - 1) // size + 1):
         for j in range(cols.start // size, (cols.stop - 1) // size + 1):
             path = folder / "c" / str(i) / str(j)
