@@ -13,7 +13,7 @@ import pytest
 import rasterio
 import xarray as xr
 import zarr
-from conftest import tree_hash
+from conftest import tree_hash, write_band
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.errors import NotGeoreferencedWarning
@@ -33,6 +33,7 @@ from sarzarr.errors import (
 )
 from sarzarr.patches import index_patches
 from sarzarr.pictures import read_picture
+from sarzarr.reader import PatchReader
 from sarzarr.sample_sets import SampleLayout, open_samples
 from sarzarr.samples import import_chips
 from sarzarr.store import create_store
@@ -504,6 +505,49 @@ def test_boxes_follow_their_pixels_through_any_patch_and_turn(scene_store, index
         assert target["iscrowd"].shape == target["labels"].shape
         assert set(target["labels"].tolist()) <= {1, 2}
     assert shown > 10
+
+
+@pytest.mark.parametrize("index", ["shifted", "padded"])
+def test_what_the_reader_delivers_is_bright_where_its_targets_are(tmp_path, index):
+    rng = np.random.default_rng(4)
+    power = np.full((700, 900), 0.01, np.float32)
+    low = np.stack([rng.integers(0, 870, 25), rng.integers(0, 670, 25)], 1)
+    drawn = np.concatenate([low, low + rng.integers(3, 30, (25, 2))], 1)
+    for x0, y0, x1, y1 in drawn:
+        power[y0:y1, x0:x1] = 5.0
+    path = write_band(tmp_path / "ships_vv.tif", power, tiles=256)
+    store = sz.ingest(sz.plan_ingest([path], tmp_path / "s.zarr", quantity="sigma0", representation="power"))
+    cut = (
+        {"size": 200, "stride": 120, "edge": "shift"}
+        if index == "shifted"
+        else {"size": 300, "stride": 300, "edge": "pad"}
+    )
+    index_patches(store, name=index, **cut)
+    store = sz.open_store(store.root)
+    write_boxes(store, Boxes.gathered({"ships": (drawn, ["ship"] * 25)}, {"ships": (700, 900)}))
+    reader = PatchReader(
+        store, index=index, batch_size=4, shuffle=True, augment="d4", seed=3, clip=(-20, 6.9), min_valid=0.1,
+        min_unsaturated=0,
+    )  # fmt: skip
+    selection = reader.selection
+    table = store.patch_columns(index)
+    targets = patch_targets(
+        read_boxes(store), scenes=store.catalog["scene"].values[selection.catalog_row].tolist(),
+        scene=selection.array[:, 0], row=selection.row, col=selection.col,
+        ids=table["id"].values[selection.table_row], size=selection.size, min_visible=0,
+    )  # fmt: skip
+    order, turns = reader.order(0), reader.turns(0)
+    images = np.concatenate([batch.copy() for batch in reader])
+    assert len(images) == len(order)
+    boxes = 0
+    for image, patch, turn in zip(images, order, turns, strict=True):
+        painted = np.zeros(image.shape[1:], bool)
+        for x0, y0, x1, y1 in targets.target(int(patch), int(turn))["boxes"].astype(int):
+            painted[y0:y1, x0:x1] = True
+            boxes += 1
+        assert np.array_equal(image[0] > 0.9, painted)
+    assert boxes > 20
+    assert len(set(turns.tolist())) > 3
 
 
 def test_targets_pickle_and_an_empty_patch_is_well_formed(scene_store):
