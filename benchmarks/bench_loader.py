@@ -517,59 +517,58 @@ def mixing(material, batch):
 
 
 # ------------------------------------------------------------------ single passes
-def passes(group=8):
+def passes(folder, group=8):
     """Print what single steps cost a patch, one thread: the smallest of many short runs."""
     from crc32c import crc32c
 
-    from sarzarr.augment import apply, copy_turned
+    from sarzarr.augment import Turner, apply
     from sarzarr.stretch import Stretch
 
     random = np.random.default_rng(0)
     codes = random.integers(14_000, 28_000, (group, SIZE, SIZE), dtype=np.uint16)
     cells = random.integers(0, 255, (group, 2 * SIZE * SIZE + 4), dtype=np.uint8)
     work, out = codes.copy(), np.empty((group, SIZE, SIZE), np.float32)
-    scratch, memory = np.empty(out.size, np.float32), {}
-
-    def kept(name, shape, dtype):
-        return memory.setdefault((name, shape), np.empty(shape, dtype))
+    scratch, turner = np.empty(out.size, np.float32), Turner(SIZE, "uint16")
 
     def each(function):
         return lambda: [function(i) for i in range(group)]
 
     at_codes = Stretch.between("uint16", (-60, 100), [-60 + 160 * c / 65535 for c in (14_000, 27_000)])
     anywhere = Stretch.between("uint16", (-60, 100), (-25, 5))
-    file = tempfile.TemporaryFile()
-    file.write(cells.tobytes())
-    file.flush()
-    steps = {
-        "read, a call each": each(lambda i: os.preadv(file.fileno(), [cells[i].data], i * cells.shape[1])),
-        "checksum, a call each": each(lambda i: crc32c(cells[i])),
-        "checksum, one call": lambda: crc32c(cells),
-        "clip, subtract (uint16)": lambda: (
-            np.clip(codes, np.uint16(14_000), np.uint16(27_000), out=work),
-            np.subtract(work, np.uint16(14_000), out=work),
-        ),
-        "cast, then multiply in place": lambda: (
-            np.copyto(out, codes),
-            np.multiply(out, np.float32(1e-4), out=out),
-        ),
-        "multiply, cast by NumPy's buffers": lambda: np.multiply(codes, np.float32(1e-4), out=out),
-        "stretch, clip that ends at codes": lambda: at_codes(work, out, scratch),
-        "stretch, any clip": lambda: anywhere(work, out, scratch),
-        "65,536-entry table": lambda: np.take(scratch[:65536], codes, out=out),
-        "transpose, a NumPy view": each(lambda i: np.copyto(work[i], apply(4, codes[i]))),
-        "transpose, in words": each(lambda i: copy_turned(codes[i], 4, work[i], kept)),
-        "mirror, a NumPy view": each(lambda i: np.copyto(work[i], apply(1, codes[i]))),
-        "mirror, in words": each(lambda i: copy_turned(codes[i], 1, work[i], kept)),
-    }
-    print(f"\nmicroseconds a patch, one thread, {group} patches a group")
-    for name, step in steps.items():
-        found = []
-        for _ in range(300):
-            begin = time.perf_counter()
-            step()
-            found.append(time.perf_counter() - begin)
-        print(f"{name:40}{np.percentile(found, 5) / group * 1e6:8.1f}")
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(cells.tobytes())
+        file.flush()
+        steps = {
+            "read, a call each": each(
+                lambda i: os.preadv(file.fileno(), [cells[i].data], i * cells.shape[1])
+            ),
+            "checksum, a call each": each(lambda i: crc32c(cells[i])),
+            "checksum, one call": lambda: crc32c(cells),
+            "clip, subtract (uint16)": lambda: (
+                np.clip(codes, np.uint16(14_000), np.uint16(27_000), out=work),
+                np.subtract(work, np.uint16(14_000), out=work),
+            ),
+            "cast, then multiply in place": lambda: (
+                np.copyto(out, codes),
+                np.multiply(out, np.float32(1e-4), out=out),
+            ),
+            "multiply, cast by NumPy's buffers": lambda: np.multiply(codes, np.float32(1e-4), out=out),
+            "stretch, clip that ends at codes": lambda: at_codes(work, out, scratch),
+            "stretch, any clip": lambda: anywhere(work, out, scratch),
+            "65,536-entry table": lambda: np.take(scratch[:65536], codes, out=out),
+            "transpose, a NumPy view": each(lambda i: np.copyto(work[i], apply(4, codes[i]))),
+            "transpose, in words": each(lambda i: turner.copy(codes[i], 4, work[i])),
+            "mirror, a NumPy view": each(lambda i: np.copyto(work[i], apply(1, codes[i]))),
+            "mirror, in words": each(lambda i: turner.copy(codes[i], 1, work[i])),
+        }
+        print(f"\nmicroseconds a patch, one thread, {group} patches a group")
+        for name, step in steps.items():
+            found = []
+            for _ in range(300):
+                begin = time.perf_counter()
+                step()
+                found.append(time.perf_counter() - begin)
+            print(f"{name:40}{np.percentile(found, 5) / group * 1e6:8.1f}")
 
 
 def main():
@@ -588,7 +587,7 @@ def main():
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     torch.manual_seed(0)
     if chosen.passes:
-        passes()
+        passes(chosen.folder)
         return
     place = Path(tempfile.mkdtemp(prefix="bench-loader-", dir=chosen.folder))
     try:

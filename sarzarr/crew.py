@@ -20,7 +20,7 @@ import numpy as np
 
 from sarzarr.augment import apply, inverse
 from sarzarr.conventions import Flag
-from sarzarr.engine import MAX_HANDLES, Address, Filler, Source
+from sarzarr.engine import MAX_HANDLES, Address, Filler, Source, aligned_memory
 
 Array = np.ndarray[Any, Any]
 MAX_THREADS: Final = 4
@@ -49,7 +49,7 @@ def available_handles() -> int:
 
 # ------------------------------------------------------------------ memory
 def _new_block(nbytes: int) -> memoryview:
-    return np.empty(nbytes, np.uint8).data
+    return aligned_memory(nbytes).data
 
 
 @dataclass(eq=False)

@@ -49,19 +49,20 @@ class Stretch:
         return min(max(self.offset, 0.0), 1.0)
 
     def __call__(self, stored: Array, out: Array, scratch: Array) -> None:
-        """Write [0, 1] of ``stored`` into float32 ``out``. What is stored, and ``scratch``, are overwritten.
+        """Write [0, 1] of ``stored`` into float32 ``out``; ``scratch`` is float32, at least as many.
 
-        A cast alone and a pass in place cost less than NumPy's buffered pass over mixed dtypes; ``out`` is
-        cold memory, so it is written once or twice and worked on elsewhere. ``scratch`` is float32, at least
-        as many as ``stored``.
+        A cast alone and a pass in place cost less than NumPy's buffered pass over mixed dtypes. ``out`` is
+        cold memory, so it is written once or twice and worked on elsewhere; ``stored`` may lie across cache
+        lines, so it is read once.
         """
         if (self.scale, self.offset) == (1.0, 0.0):
             np.copyto(out, stored)
         elif self.ends is not None:
             low, high = self.ends
             if (low, high) != (0, cv.MAX_CODE):
-                np.clip(stored, np.uint16(low), np.uint16(high), out=stored)
-                np.subtract(stored, np.uint16(low), out=stored)
+                work = scratch.view(np.uint16)[: stored.size].reshape(stored.shape)
+                np.clip(stored, np.uint16(low), np.uint16(high), out=work)
+                stored = np.subtract(work, np.uint16(low), out=work)
             np.copyto(out, stored)
             np.multiply(out, _reciprocal(high - low), out=out)
         else:

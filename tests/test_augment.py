@@ -5,13 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sarzarr.augment import OPERATIONS, apply, apply_to_boxes, copy_turned, draw, inverse
+from sarzarr.augment import OPERATIONS, Turner, apply, apply_to_boxes, draw, inverse
 from sarzarr.errors import InvalidInputError
-
-
-def fresh(name, shape, dtype):
-    """Return scratch memory with rubbish in it."""
-    return np.full(shape, 77, dtype)
 
 
 def test_d4_is_the_eight_symmetries_of_a_square():
@@ -43,7 +38,9 @@ def test_copies_are_what_the_views_are(operation, dtype, size, is_spaced):
     bits = values.astype(f"u{np.dtype(dtype).itemsize}")
     image = (bits[:, :size] if is_spaced else bits[:, :size].copy()).view(dtype)
     out = np.empty((size, size), dtype)
-    copy_turned(image, operation, out, fresh)
+    turner = Turner(size, dtype)
+    turner.copy(image[::-1], 5, out)  # whose memory the next one must not see
+    turner.copy(image, operation, out)
     assert np.array_equal(out.view(bits.dtype), apply(operation, image).copy().view(bits.dtype))
 
 
