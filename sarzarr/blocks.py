@@ -35,7 +35,7 @@ from sarzarr.shards import ArrayFiles, ShardRecord, read_stored
 from sarzarr.warp import read_warped
 
 Pixels = np.ndarray[Any, Any]
-GROUP: Final = 4
+GROUP: Final = 2
 """Chunks side by side that are worked on at once: few enough for the cache, enough to make calls few."""
 UNDECIDED: Final = 4
 """Staged flag of an exact zero that may be nodata or dark: decided once the whole scene is known."""
@@ -166,6 +166,7 @@ class _Scratch:
     def __init__(self, job: BlockJob, dtype: np.dtype[Any]) -> None:
         self.size = job.encoding.chunk * job.encoding.chunk * GROUP
         self.power = np.empty(self.size, float_dtype(dtype))
+        self.whole_range = np.empty(self.size, self.power.dtype)
         self.half = np.empty(self.size, np.int32)
         self.codes = np.empty(self.size, np.uint16)
 
@@ -218,8 +219,14 @@ def _encode_tile(
     stored_range = (source.vmin, source.vmax)
     classic = stored_range != cv.STORED_RANGE
     if classic:
-        everything = normalize_kernel(db.copy(), cv.STORED_RANGE)
-        _count_halves(half_codes_kernel(everything), counted, counts)
+        everything = scratch.like(scratch.whole_range, db.shape)
+        np.copyto(everything, db)
+        half = half_codes_kernel(
+            normalize_kernel(everything, cv.STORED_RANGE),
+            out=scratch.like(scratch.half, db.shape),
+            spoil=True,
+        )
+        _count_halves(half, counted, counts)
     z = normalize_kernel(db, stored_range)
     encoding = job.encoding
     if encoding.dtype == "uint16" or not classic:
