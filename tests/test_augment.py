@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarzarr.augment import OPERATIONS, Turner, apply, apply_to_boxes, draw, inverse
@@ -27,6 +27,7 @@ def test_an_operation_and_its_inverse_are_nothing(operation):
     np.testing.assert_array_equal(apply(inverse(operation), apply(operation, image)), image)
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 7),
     st.sampled_from(["uint8", "uint16", "float16", "float32"]),
@@ -44,6 +45,7 @@ def test_copies_are_what_the_views_are(operation, dtype, size, is_spaced):
     assert np.array_equal(out.view(bits.dtype), apply(operation, image).copy().view(bits.dtype))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 7), st.data())
 def test_boxes_move_with_their_pixels(operation, data):
     size = 16

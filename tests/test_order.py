@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarzarr.errors import InvalidInputError
@@ -22,6 +22,7 @@ def positions(deal, rank):
     return [range(*deal.share(step, rank)) for step in range(deal.steps)]
 
 
+@settings(deadline=None)
 @given(deals)
 def test_ranks_get_equally_many_batches_and_no_position_twice(deal):
     batches = [positions(deal, rank) for rank in range(deal.ranks)]
@@ -32,6 +33,7 @@ def test_ranks_get_equally_many_batches_and_no_position_twice(deal):
     assert seen == list(range(deal.n - deal.left_out))
 
 
+@settings(deadline=None)
 @given(deals)
 def test_what_is_left_out_is_less_than_a_step_or_than_the_ranks(deal):
     if deal.drop_last:
@@ -42,6 +44,7 @@ def test_what_is_left_out_is_less_than_a_step_or_than_the_ranks(deal):
             assert deal.left_out == 0
 
 
+@settings(deadline=None)
 @given(deals)
 def test_only_the_last_steps_hold_fewer_than_a_full_batch(deal):
     for rank in range(deal.ranks):
@@ -50,6 +53,7 @@ def test_only_the_last_steps_hold_fewer_than_a_full_batch(deal):
             assert all(len(b) == deal.batch_size for b in positions(deal, rank)[:-1])
 
 
+@settings(deadline=None)
 @given(deals, st.integers(1, 5))
 def test_workers_in_turn_make_the_batches_of_one_process_in_order(deal, workers):
     turns = [list(deal.worker_steps(w, workers)) for w in range(workers)]
@@ -58,6 +62,7 @@ def test_workers_in_turn_make_the_batches_of_one_process_in_order(deal, workers)
     assert sum(map(len, turns)) == deal.steps
 
 
+@settings(deadline=None)
 @given(deals, st.data())
 def test_resuming_goes_on_as_if_nothing_had_happened(deal, data):
     step = data.draw(st.integers(0, deal.steps))
@@ -72,6 +77,7 @@ def test_resuming_goes_on_as_if_nothing_had_happened(deal, data):
         assert positions(resumed, rank) == positions(deal, rank)[step:]
 
 
+@settings(deadline=None)
 @given(deals, st.integers(1, 5), st.integers(1, 17), st.data())
 def test_other_ranks_and_batch_sizes_take_up_exactly_what_remains(deal, ranks, batch_size, data):
     step = data.draw(st.integers(0, deal.steps))
@@ -87,6 +93,7 @@ def test_a_deal_refuses_what_it_cannot_be(wrong):
         Deal(**{"n": 8, "batch_size": 2} | wrong)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400), st.integers(0, 2**40), st.integers(0, 2**20))
 def test_an_epoch_is_every_patch_once_and_the_same_each_time(n, seed, epoch):
     order = shuffled(n, seed=seed, epoch=epoch)
@@ -101,6 +108,7 @@ def test_seeds_and_epochs_differ():
     assert len(orders) == 5
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), max_size=300), st.integers(1, 8))
 def test_a_window_holds_few_shards_and_loses_none(shards, window):
     shards = np.array(shards, np.int64)
@@ -123,6 +131,7 @@ def test_a_window_mixes_the_patches_of_its_shards():
         shuffled_in_window(shards, seed=0, epoch=0, window=0)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 1e6), min_size=1, max_size=60).filter(lambda w: sum(w) > 1e-3), st.integers(0, 99)
 )

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarzarr.stretch import Stretch
@@ -23,6 +23,7 @@ def expected(stored, z, clip):
     return np.clip((z.astype(np.float64) * (vmax - vmin) + vmin - low) / (high - low), 0, 1)
 
 
+@settings(deadline=None)
 @given(ranges, ranges)
 def test_codes_become_the_clipped_range(stored, clip):
     found = delivered(Stretch.between("uint16", stored, clip), CODES)
@@ -33,6 +34,7 @@ def test_codes_become_the_clipped_range(stored, clip):
     assert found.max() <= 1
 
 
+@settings(deadline=None)
 @given(st.integers(0, 65534), st.data())
 def test_a_clip_that_ends_at_codes_is_exact_at_its_ends(low, data):
     high = data.draw(st.integers(low + 1, 65535))
@@ -46,6 +48,7 @@ def test_a_clip_that_ends_at_codes_is_exact_at_its_ends(low, data):
     np.testing.assert_allclose(found, expected((-60.0, 100.0), CODES / 65535, clip), atol=3e-7)
 
 
+@settings(deadline=None)
 @given(ranges, ranges, st.sampled_from(["float32", "float16"]))
 def test_floats_become_the_clipped_range(stored, clip, dtype):
     z = np.linspace(0, 1, 4097).astype(dtype)
