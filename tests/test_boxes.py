@@ -106,6 +106,7 @@ def test_a_box_on_the_border_of_two_patches_is_in_neither_by_a_touch():
     assert np.diff(found.first).tolist() == [0, 1, 0]
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**16), operation=st.sampled_from(OPERATIONS["d4"]))
 def test_turning_leaves_the_source_and_the_areas_alone(seed, operation):
     boxes = some_boxes(np.random.default_rng(seed), 6, 32, 32)
@@ -147,7 +148,7 @@ def test_boxes_are_refused_on_request(box):
         check_boxes([[0, 0, 1, 1], box], height=20, width=10, policy="refuse")
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     boxes=st.lists(
         st.lists(st.floats(-1e6, 1e6) | st.sampled_from([np.nan, np.inf]), min_size=4, max_size=4)

@@ -35,6 +35,7 @@ def extents_of(south, north, west, east):
 
 
 # ------------------------------------------------------------------ the world
+@settings(deadline=None)
 @given(block=blocks, lon=st.floats(-540, 540), lat=st.floats(-90, 90))
 def test_a_position_is_within_the_block_that_holds_it(block, lon, lat):
     lattice = WorldLattice(block=block)
@@ -118,6 +119,7 @@ def test_the_side_of_a_block_is_what_integers_say():
         assert side == (VAL if u < 0.3 else TEST if u < 0.5 else TRAIN)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**40), val=st.floats(0.05, 0.5), test=st.floats(0, 0.4))
 def test_a_draw_keeps_its_fractions(seed, val, test):
     ids = np.arange(20_000).astype(np.uint64)
