@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sarzarr.bounds import ClipBounds, Histogram, clip_bounds_from_histogram, compute_clip_bounds
+    from sarzarr.box_tables import import_boxes
     from sarzarr.clips import recommend_clips, set_clip
     from sarzarr.copying import copy_store
     from sarzarr.grid import Grid
@@ -30,8 +31,12 @@ if TYPE_CHECKING:
         to_db,
         to_power,
     )
+    from sarzarr.rate import measure_delivery
     from sarzarr.reader import PatchReader
+    from sarzarr.samples import import_chips
     from sarzarr.scene import SceneProbe, group_scenes, open_scene
+    from sarzarr.split_manager import SplitManager
+    from sarzarr.splits import check_split, export_split, extend_split, import_split, make_split
     from sarzarr.statistics import SceneStatistics, scene_statistics
     from sarzarr.store import Store, open_store
     from sarzarr.synthetic import write_synthetic_scenes
@@ -47,19 +52,28 @@ _HOME = {
     "RasterProbe": "probe",
     "SceneProbe": "scene",
     "SceneStatistics": "statistics",
+    "SplitManager": "split_manager",
     "Store": "store",
+    "check_split": "splits",
     "clip_bounds_from_histogram": "bounds",
     "compute_clip_bounds": "bounds",
     "copy_store": "copying",
     "denormalize": "radiometry",
+    "export_split": "splits",
+    "extend_split": "splits",
     "extract_patches": "legacy",
     "from_codes": "radiometry",
     "from_db": "radiometry",
     "group_scenes": "scene",
     "handle_invalid_values": "radiometry",
+    "import_boxes": "box_tables",
+    "import_chips": "samples",
+    "import_split": "splits",
     "index_patches": "patches",
     "ingest": "ingestion",
     "inverse_preprocess": "legacy",
+    "make_split": "splits",
+    "measure_delivery": "rate",
     "normalize": "radiometry",
     "open_scene": "scene",
     "open_store": "store",
@@ -89,19 +103,28 @@ __all__ = [
     "RasterProbe",
     "SceneProbe",
     "SceneStatistics",
+    "SplitManager",
     "Store",
+    "check_split",
     "clip_bounds_from_histogram",
     "compute_clip_bounds",
     "copy_store",
     "denormalize",
+    "export_split",
+    "extend_split",
     "extract_patches",
     "from_codes",
     "from_db",
     "group_scenes",
     "handle_invalid_values",
+    "import_boxes",
+    "import_chips",
+    "import_split",
     "index_patches",
     "ingest",
     "inverse_preprocess",
+    "make_split",
+    "measure_delivery",
     "normalize",
     "open_scene",
     "open_store",

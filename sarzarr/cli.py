@@ -8,7 +8,7 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -317,6 +317,22 @@ def quicklook(
 
     place = output or store.with_name(f"{store.stem}-quicklook.png")
     typer.echo(f"wrote {write_quicklook(store, place, scenes=scenes or None)}")
+
+
+@app.command()
+def bench(
+    store: StoreArgument,
+    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 5.0,
+    polarizations: Annotated[str | None, typer.Option(help="Only these: VV, or VV,VH as channels.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Patches of a batch.")] = 64,
+) -> None:
+    """Measure what this machine delivers from this store, beside a plain memory copy of the same batches."""
+    from sarzarr.rate import measure_delivery
+
+    options: dict[str, Any] = {"batch_size": batch_size}
+    if polarizations:
+        options["polarizations"] = [p.strip().lower() for p in polarizations.split(",")]
+    typer.echo(str(measure_delivery(store, seconds=seconds, **options)))
 
 
 @app.command()
