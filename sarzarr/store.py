@@ -410,11 +410,15 @@ def consolidate(store: Store) -> None:
     Written here and not by zarr-python, which warns that consolidated metadata is not part of
     the Zarr v3 specification; readers that do not know it ignore it (``must_understand: false``).
     """
-    root = read_json(store.root / "zarr.json")
     found: dict[str, Document] = {}
-    for place in sorted(store.root.rglob("zarr.json")):
-        name = place.parent.relative_to(store.root).as_posix()
-        if name != "." and not any(part.startswith(".") for part in name.split("/")):
-            found[name] = read_json(place)
-    root["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": found}
+    for at, folders, names in os.walk(store.root):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "c")
+        if "zarr.json" in names and Path(at) != store.root:
+            found[Path(at).relative_to(store.root).as_posix()] = read_json(Path(at) / "zarr.json")
+    root = read_json(store.root / "zarr.json")
+    root["consolidated_metadata"] = {
+        "kind": "inline",
+        "must_understand": False,
+        "metadata": dict(sorted(found.items())),
+    }
     write_json(store.root / "zarr.json", root)
