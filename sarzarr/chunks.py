@@ -11,17 +11,20 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.codecs import CODECS
+from sarzarr.codecs import CODECS, CRC_BYTES
 from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.shards import EMPTY, index_bytes, parse_index
 
 Array = np.ndarray[Any, Any]
+OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+REMEDY: Final = "Run `sarzarr verify --repair`."
 log = logging.getLogger(__name__)
 ENTRY: Final = np.dtype([("file", "<u4"), ("size", "<u4"), ("offset", "<u8")])
 """One chunk: which file, how many bytes (0: the chunk is all fill value), and where they begin."""
@@ -82,10 +85,13 @@ class ArrayLayout:
         """Bytes of a decoded chunk."""
         return math.prod(self.chunk) * np.dtype(self.dtype).itemsize
 
-    def key(self, file: int) -> str:
-        """Return the key of a file, numbered in C order: ``c/0/1``."""
-        at = np.unravel_index(file, self.files)[3 - len(self.shape) :]
-        return "/".join(("c", *(str(int(i)) for i in at)))
+    def keys(self) -> list[str]:
+        """Return the keys of the files in C order: ``c/0/0``, ``c/0/1``, ..."""
+        return ["/".join(("c", *key)) for key in product(*map(_numbered, self.files[3 - len(self.shape) :]))]
+
+
+def _numbered(count: int) -> list[str]:
+    return [str(i) for i in range(count)]
 
 
 def _three(values: Sequence[int]) -> tuple[int, int, int]:
@@ -181,7 +187,8 @@ class ChunkTable:
         """Return the path of a file by its number."""
         array = int(np.searchsorted(self.first_file, file, "right")) - 1
         layout = self.layouts[array]
-        return f"{self.root}/{layout.path}/{layout.key(file - int(self.first_file[array]))}"
+        at = np.unravel_index(file - int(self.first_file[array]), layout.files)[3 - len(layout.shape) :]
+        return "/".join((self.root, layout.path, "c", *map(str, map(int, at))))
 
     def locate(self, chunk: int) -> tuple[ArrayLayout, tuple[int, int, int]]:
         """Return the array of a chunk, and (plane, row, col) of its first pixel."""
@@ -229,34 +236,33 @@ def _array_entries(root: Path, layout: ArrayLayout, first_file: int) -> Array:
     if layout.codec is None:
         entries["size"] = ELSEWHERE
         return entries.reshape(-1)
-    sizes = _file_sizes(root / layout.path, layout)
+    folder, keys = f"{root}/{layout.path}", layout.keys()
+    sizes = _file_sizes(folder, keys)
     if layout.shard is None:
         entries["file"] = (first_file + np.arange(sizes.size)).reshape(layout.chunks)
         entries["size"] = sizes.reshape(layout.chunks)
         return entries.reshape(-1)
-    within = _ceil(layout.file_pixels, layout.chunk_pixels)
-    index = _read_indices(root / layout.path, layout, sizes, math.prod(within))
+    files, within = layout.files, _ceil(layout.file_pixels, layout.chunk_pixels)
+    index = _read_indices(folder, keys, sizes, math.prod(within))
     index["file"] = (first_file + np.arange(sizes.size))[:, None]
     # (shard z, y, x, chunk z, y, x) -> (z, y, x), and off with the chunks beyond the array's edge
-    ordered = index.reshape(*layout.files, *within).transpose(0, 3, 1, 4, 2, 5)
-    ordered = ordered.reshape([s * c for s, c in zip(layout.files, within, strict=True)])
-    entries[...] = ordered[tuple(slice(n) for n in layout.chunks)]
+    ordered = index.reshape(*files, *within).transpose(0, 3, 1, 4, 2, 5)
+    ordered = ordered.reshape([s * c for s, c in zip(files, within, strict=True)])
+    entries[...] = ordered[tuple(slice(n) for n in entries.shape)]
     return entries.reshape(-1)
 
 
-def _file_sizes(folder: Path, layout: ArrayLayout) -> Array:
-    """Return the bytes of each file in C order, 0 where there is none on purpose."""
-    keys = [layout.key(i) for i in range(math.prod(layout.files))]
+def _file_sizes(folder: str, keys: Sequence[str]) -> Array:
+    """Return the bytes of each file, 0 where there is none on purpose."""
     try:
-        listed = json.loads((folder / cv.MANIFEST).read_bytes())["shards"]
+        listed = json.loads(Path(folder, cv.MANIFEST).read_bytes())["shards"]
     except FileNotFoundError:
-        return np.array([_size_of(folder / key) for key in keys], np.int64)
+        return np.array([_size_of(Path(folder, key)) for key in keys], np.int64)
     try:
         return np.array([listed[key][0] for key in keys], np.int64)
     except KeyError as error:
         raise CorruptStoreError(
-            f"every file of {layout.path!r} must be in its {cv.MANIFEST}, got none called {error}. "
-            "Run `sarzarr verify`."
+            f"every file must be in {folder}/{cv.MANIFEST}, got none called {error}. {REMEDY}"
         ) from None
 
 
@@ -267,44 +273,51 @@ def _size_of(path: Path) -> int:
         return 0
 
 
-def _read_indices(folder: Path, layout: ArrayLayout, sizes: Array, chunks: int) -> Array:
+def _read_indices(folder: str, keys: Sequence[str], sizes: Array, chunks: int) -> Array:
     """Return (files, chunks of a shard) entries, all but the file number."""
     tails = np.zeros((sizes.size, index_bytes(chunks)), np.uint8)
-    present = np.flatnonzero(sizes)
-    for file in present:
-        _read_tail(f"{folder}/{layout.key(int(file))}", int(sizes[file]), tails[file], layout)
+    for key, size, tail in zip(keys, sizes.tolist(), tails, strict=True):
+        if size:
+            _read_tail(f"{folder}/{key}", size, tail)
     out = np.zeros((sizes.size, chunks), ENTRY)
-    raw = np.ascontiguousarray(tails[:, :-4]).view("<u8").reshape(sizes.size, chunks, 2)
-    is_there = raw[..., 0] != EMPTY
-    is_there[sizes == 0] = False
+    raw = np.ascontiguousarray(tails[:, :-CRC_BYTES]).view("<u8").reshape(sizes.size, chunks, 2)
+    is_there = (raw[..., 0] != EMPTY) & (sizes > 0)[:, None]
     out["offset"] = np.where(is_there, raw[..., 0], 0)
     out["size"] = np.where(is_there, raw[..., 1], 0)
-    ends = out["offset"] + out["size"]
     room = np.maximum(sizes - tails.shape[1], 0).astype(np.uint64)
-    if (beyond := np.flatnonzero((ends > room[:, None]).any(1))).size:
+    if (beyond := np.flatnonzero((out["offset"] + out["size"] > room[:, None]).any(1))).size:
         raise CorruptStoreError(
-            f"chunks inside of their shard were expected, got others in {folder}/{layout.key(int(beyond[0]))}. "
-            "Run `sarzarr verify --repair`."
+            f"chunks inside of their shard were expected, got others in {folder}/{keys[beyond[0]]}. {REMEDY}"
         )
     return out
 
 
-def _read_tail(path: str, size: int, tail: Array, layout: ArrayLayout) -> None:
-    remedy = "Run `sarzarr verify --repair`."
+def _read_tail(path: str, size: int, tail: Array) -> None:
+    """Read the end of a file of ``size`` bytes, and check that it is an index."""
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  (Path.open costs as much as the read)
-            file.seek(max(size - tail.size, 0))
-            got = file.readinto(tail.data)
-            is_longer = bool(file.read(1))
+        handle = os.open(path, OPEN_FLAGS)
     except FileNotFoundError:
         raise CorruptStoreError(
-            f"a shard of {size} bytes was expected, got no file {path}. {remedy}"
+            f"a shard of {size} bytes was expected, got no file {path}. {REMEDY}"
         ) from None
-    if got != tail.size or is_longer:
-        raise CorruptStoreError(
-            f"a shard of {size} bytes was expected, got a file of {os.stat(path).st_size} at {path}. {remedy}"  # noqa: PTH116
-        )
     try:
-        parse_index(tail.tobytes(), tail.size // 16)
+        found = os.fstat(handle).st_size
+        got = read_at(handle, [tail.data], max(found - tail.size, 0)) if found == size else 0
+    finally:
+        os.close(handle)
+    if found != size:
+        raise CorruptStoreError(f"a shard of {size} bytes was expected, got {found} at {path}. {REMEDY}")
+    try:
+        parse_index(tail[:got].tobytes(), tail.size // 16)
     except CorruptStoreError as error:
-        raise CorruptStoreError(f"{error} It is that of {layout.path!r}, file {path}. {remedy}") from None
+        raise CorruptStoreError(f"{error} It is that of {path}. {REMEDY}") from None
+
+
+def read_at(handle: int, places: Sequence[memoryview], offset: int) -> int:
+    """Fill ``places`` from ``offset`` of a file on, and return how many bytes there were."""
+    if hasattr(os, "preadv"):
+        return os.preadv(handle, places, offset)
+    os.lseek(handle, offset, os.SEEK_SET)  # Windows: a handle belongs to one thread
+    got = os.read(handle, len(places[0]))
+    places[0][: len(got)] = got
+    return len(got)

@@ -16,7 +16,7 @@ import numpy as np
 from crc32c import crc32c
 
 from sarzarr.augment import Turner
-from sarzarr.chunks import ChunkTable
+from sarzarr.chunks import OPEN_FLAGS, REMEDY, ChunkTable, read_at
 from sarzarr.codecs import CRC_BYTES, Codec, get_codec
 from sarzarr.errors import CorruptStoreError
 from sarzarr.stretch import Stretch
@@ -31,7 +31,6 @@ _READ_TO: Final = _PAGE // 2
 """Where in a page bytes from a file are put. Some processors copy five times slower to a place that is up to
 31 bytes further within its page than where they come from (``rep movsb``, on AMD Zen 3 and 4). The chunks of a
 shard without a codec begin 0, 4, ... 252 bytes into a page, and their places 0, 4, ... 28 bytes after this."""
-_REMEDY: Final = "Run `sarzarr verify --repair`."
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -233,7 +232,7 @@ class Filler:
             codec.decode_into(raw, image)
         except (CorruptStoreError, RuntimeError, ValueError) as error:
             where = self.source.table.describe(chunk)
-            raise CorruptStoreError(f"{str(error).rstrip('.')}: {where}. {_REMEDY}") from None
+            raise CorruptStoreError(f"{str(error).rstrip('.')}: {where}. {REMEDY}") from None
 
     def _load_plain(self, kind: Kind, chunks: Array, entries: Array, sizes: Array) -> Array:
         """Read chunks that are bytes and their checksum into cells; the values are a view of those."""
@@ -244,7 +243,7 @@ class Filler:
             chunk = int(chunks[np.flatnonzero((sizes != cell) & (sizes != 0))[0]])
             where = self.source.table.describe(chunk)
             raise CorruptStoreError(
-                f"a chunk of {cell} bytes was expected, got another size: {where}. {_REMEDY}"
+                f"a chunk of {cell} bytes was expected, got another size: {where}. {REMEDY}"
             )
         self._read(chunks, entries, np.arange(len(chunks)) * cell, raw.reshape(-1))
         if not (is_full and crc32c(raw) == self._constant(cell, len(chunks))):
@@ -273,7 +272,7 @@ class Filler:
             elif crc32c(data) != self._constant(len(data), 1):
                 where = self.source.table.describe(chunk)
                 raise CorruptStoreError(
-                    f"a chunk whose CRC-32C matches was expected, got flipped bytes: {where}. {_REMEDY}"
+                    f"a chunk whose CRC-32C matches was expected, got flipped bytes: {where}. {REMEDY}"
                 )
 
     def _load_elsewhere(self, kind: Kind, chunks: Array) -> Array:
@@ -308,14 +307,14 @@ class Filler:
         ):
             size = sizes[i]
             if size and (offset != upto or next_file != file):
-                if run and _read_at(self._handle(file, first), run, at) != want:
+                if run and read_at(self._handle(file, first), run, at) != want:
                     self._read_rest(file, run, at, first)
                 run, file, at, upto, want, first = [], next_file, offset, offset, 0, numbers[i]
             if size:
                 run.append(view[places[i] : places[i] + size])
                 upto += size
                 want += size
-        if run and _read_at(self._handle(file, first), run, at) != want:
+        if run and read_at(self._handle(file, first), run, at) != want:
             self._read_rest(file, run, at, first)
 
     def _read_rest(self, file: int, run: list[memoryview], offset: int, chunk: int) -> None:
@@ -323,11 +322,11 @@ class Filler:
         for part in run:
             done = 0
             while done < len(part):
-                got = _read_at(self._handle(file, chunk), [part[done:]], offset + done)
+                got = read_at(self._handle(file, chunk), [part[done:]], offset + done)
                 if not got:
                     where = self.source.table.describe(chunk)
                     raise CorruptStoreError(
-                        f"{len(part)} bytes at {offset} were expected, got the end of the file: {where}. {_REMEDY}"
+                        f"{len(part)} bytes at {offset} were expected, got the end of the file: {where}. {REMEDY}"
                     )
                 done += got
             offset += done
@@ -339,12 +338,10 @@ class Filler:
             if len(self._open) >= self.handles:
                 os.close(self._open.pop(next(iter(self._open))))
             try:
-                handle = os.open(self.source.table.path(file), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+                handle = os.open(self.source.table.path(file), OPEN_FLAGS)
             except FileNotFoundError:
                 where = self.source.table.describe(chunk)
-                raise CorruptStoreError(
-                    f"a file was expected, got no such file: {where}. {_REMEDY}"
-                ) from None
+                raise CorruptStoreError(f"a file was expected, got no such file: {where}. {REMEDY}") from None
         self._open[file] = handle  # last: the one used least recently is first
         return handle
 
@@ -363,16 +360,6 @@ def aligned_memory(nbytes: int, *, within_page: int = 0) -> Array:
     memory = np.empty(nbytes + _PAGE, np.uint8)
     begin = (within_page - memory.ctypes.data) % _PAGE
     return memory[begin : begin + nbytes]
-
-
-def _read_at(handle: int, places: Sequence[memoryview], offset: int) -> int:
-    """Fill ``places`` from ``offset`` on, and return how many bytes there were."""
-    if hasattr(os, "preadv"):
-        return os.preadv(handle, places, offset)
-    os.lseek(handle, offset, os.SEEK_SET)  # Windows: a handle belongs to one thread
-    got = os.read(handle, len(places[0]))
-    places[0][: len(got)] = got
-    return len(got)
 
 
 PIECE: Final = np.dtype(
