@@ -16,6 +16,8 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.augment import check_kind, draw
 from sarzarr.bounds import ClipBounds
+from sarzarr.box_tables import PatchTargets, patch_targets, read_boxes
+from sarzarr.boxes import MIN_VISIBLE
 from sarzarr.chunks import read_table
 from sarzarr.crew import MAX_THREADS, BatchMemory, Crew, Recipe, available_cores
 from sarzarr.engine import Source
@@ -57,6 +59,8 @@ class ReadOptions:
     """Least share of valid pixels: 1, or with flags anything above 0, unless given."""
     min_unsaturated: float = 0.9
     """Least share of the valid pixels strictly inside 1 % and 99 % of the recommended clip."""
+    where: str | None = None
+    """A condition on columns of the index and of the catalog: ``incidence < 40 and mean_db > -20``."""
     rows: Array | Sequence[int] | None = None
     """Rows of the index to choose from, where a query of one's own has chosen; all if left out."""
     max_patches: int | None = None
@@ -69,6 +73,10 @@ class ReadOptions:
     """Deliver the flags too: a batch is (images, flags)."""
     with_meta: bool = False
     """Deliver where each patch is from: a batch is a dict, see `PatchReader`."""
+    boxes: bool | str = False
+    """Deliver what each patch shows of a table of boxes on scenes, ``default`` or of that name."""
+    min_visible: float = MIN_VISIBLE
+    """Share of a box's area that must be in a patch for the patch to show it."""
     batch_size: int = 8
     """Patches of a batch."""
     shuffle: bool | Literal["window"] = False
@@ -150,6 +158,7 @@ class ReadOptions:
             polarizations=self.polarizations,
             min_valid=default if self.min_valid is None else self.min_valid,
             min_unsaturated=self.min_unsaturated,
+            where=self.where,
             rows=self.rows,
             at_most=self.max_patches,
             seed=self.seed,
@@ -163,9 +172,11 @@ class PatchReader:
     """Iterate over a store's patches: ``(N, C, size, size)`` float32 in [0, 1], one array a batch.
 
     Each iteration is the next epoch. Pixels that are not valid are 0. With ``flags`` a batch is
-    ``(images, flags)``; with ``with_meta`` it is a dict of ``image``, ``flags``, ``turn`` (the operation of
-    `sarzarr.augment`, 0 for none), ``scene``, ``array``, ``row``, ``col``, ``id``, ``crs`` (WKT),
-    ``transform`` (of the patch before it was turned, in affine order) and the catalog's acquisition columns.
+    ``(images, flags)``, with ``boxes`` it is ``(images, targets)`` and with both all three: a target is the
+    dict of `sarzarr.box_tables.PatchTargets.target`, turned with its pixels. With ``with_meta`` a batch is a
+    dict of ``image``, ``flags``, ``target`` if any, ``turn`` (the operation of `sarzarr.augment`, 0 for
+    none), ``scene``, ``array``, ``row``, ``col``, ``id``, ``crs`` (WKT), ``transform`` (of the patch before
+    it was turned, in affine order) and the catalog's acquisition columns.
     Nothing is open between iterations: a reader pickles, and may be forked.
 
     Parameters
@@ -188,6 +199,7 @@ class PatchReader:
         self.index = self.options.index_in(self.store)
         self.selection = select(self.store, self.options.query(self.index))
         self.recipe = self._recipe()
+        self.targets = self._targets() if self.options.boxes else None
         self._next = Position()
         self._taken = 0
         self._now: Position | None = None
@@ -214,6 +226,20 @@ class PatchReader:
             dtype=options.dtype,
             flags=flags,
             masks=is_lit,
+        )
+
+    def _targets(self) -> PatchTargets:
+        name = cv.DEFAULT_INDEX if self.options.boxes is True else str(self.options.boxes)
+        chosen = self.selection
+        return patch_targets(
+            read_boxes(self.store, name),
+            scenes=self.store.catalog["scene"].values[chosen.catalog_row].tolist(),
+            scene=chosen.array[:, 0],
+            row=chosen.row,
+            col=chosen.col,
+            ids=chosen.id,
+            size=chosen.size,
+            min_visible=self.options.min_visible,
         )
 
     # -------------------------------------------------------------- what is delivered
@@ -369,11 +395,16 @@ class PatchReader:
         return self._memory
 
     def _batch(self, patches: Array, turns: Array | None, images: Array, flags: Array | None) -> Any:
+        turn = np.zeros(len(patches), np.uint8) if turns is None else turns
+        parts: dict[str, Any] = {"image": images}
+        if self.options.delivers_flags:
+            parts["flags"] = flags
+        if self.targets is not None:
+            each = zip(patches.tolist(), turn.tolist(), strict=True)
+            parts["target"] = [self.targets.target(patch, operation) for patch, operation in each]
         if self.options.with_meta:
-            turn = np.zeros(len(patches), np.uint8) if turns is None else turns
-            about = describe(self.store, self.selection, patches)
-            return {"image": images, "flags": flags, "turn": turn, **about}
-        return (images, flags) if self.options.flags else images
+            return {**parts, "turn": turn, **describe(self.store, self.selection, patches)}
+        return tuple(parts.values()) if len(parts) > 1 else images
 
     # -------------------------------------------------------------- resuming
     def state_dict(self) -> dict[str, Any]:

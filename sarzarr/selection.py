@@ -34,6 +34,8 @@ class Query:
     """Least share of valid pixels of a patch, in each channel. A patch without any is never delivered."""
     min_unsaturated: float = 0.9
     """Least share of a patch's valid pixels that are strictly inside 1 % and 99 % of the recommended clip."""
+    where: str | None = None
+    """A condition on columns of the index and of the catalog, in each channel; see `sarzarr.filters`."""
     rows: Array | Sequence[int] | None = None
     """Rows of the index to choose from; all if left out."""
     at_most: int | None = None
@@ -92,6 +94,8 @@ def select(store: Store, query: Query) -> Selection:
         ]
     if query.split is not None:
         keep &= store.split_mask(table, query.split)
+    if query.where is not None:
+        keep &= store.where_mask(table, query.where)
     if query.rows is not None:
         keep &= np.isin(np.arange(keep.size), np.asarray(query.rows))
     rows = _channels(store, table, catalog, np.flatnonzero(keep), query)
@@ -101,8 +105,9 @@ def select(store: Store, query: Query) -> Selection:
     if not len(rows):
         raise InvalidInputError(
             f"at least one patch was expected, got none of the {table.sizes['patch']} in index {query.index!r} "
-            f"with split {query.split}, scenes {query.scenes}, polarizations {query.polarizations}, min_valid "
-            f"{query.min_valid} and min_unsaturated {query.min_unsaturated}. Ask for less."
+            f"with split {query.split}, scenes {query.scenes}, polarizations {query.polarizations}, where "
+            f"{query.where!r}, min_valid {query.min_valid} and min_unsaturated {query.min_unsaturated}. "
+            "Ask for less."
         )
     owners = catalog[table["owner"].values[rows]]
     catalog_row, array = np.unique(owners, return_inverse=True)

@@ -31,8 +31,8 @@ Array = np.ndarray[Any, Any]
 class ZarrPatchDataset(IterableDataset[Any]):
     """A store's patches as batches: pass it to ``DataLoader(dataset, batch_size=None)``.
 
-    Yields (N, C, size, size) float32 tensors in [0, 1]; with ``flags`` a pair of tensors, with ``with_meta``
-    a dict, as `sarzarr.PatchReader`. Each iteration is the next epoch, whose order is a function of
+    Yields (N, C, size, size) float32 tensors in [0, 1]; with ``flags``, ``boxes`` or ``with_meta`` what
+    `sarzarr.PatchReader` then yields, in tensors. Each iteration is the next epoch, whose order is a function of
     ``(seed, epoch)``. Ranks of ``torch.distributed`` get disjoint batches, equally many; so do DataLoader
     workers, whose batches come in the order in which one process would make them.
 
@@ -42,6 +42,8 @@ class ZarrPatchDataset(IterableDataset[Any]):
         A `Store`, or its path.
     transform
         Called with each batch, after augmentation.
+    channels
+        Deliver one channel as so many equal ones, which cost no memory: detectors ask for 3.
     pin_memory
         Make batches in page-locked memory, from which ``.to("cuda", non_blocking=True)`` does not wait. For
         ``num_workers=0``; with workers it is the DataLoader that pins.
@@ -54,6 +56,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         store: Store | str | Path,
         *,
         transform: Callable[[Any], Any] | None = None,
+        channels: int | None = None,
         pin_memory: bool = False,
         **options: Any,
     ) -> None:
@@ -62,7 +65,10 @@ class ZarrPatchDataset(IterableDataset[Any]):
             raise InvalidInputError("pin_memory=True needs CUDA, got a machine without. Leave it out.")
         self.reader = PatchReader(store, **options)
         self.transform = transform
+        self.channels = channels
         self.pin_memory = pin_memory
+        if channels is not None and self.reader.recipe.array.shape[1] != 1:
+            raise InvalidInputError("channels= needs patches of one channel, got several. Leave it out.")
         self._clock = Clock()
         self._ranks = (0, 1)
         self._rounds = 0
@@ -109,8 +115,18 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     def _made(self, begin: Position, share: Share) -> Iterator[Any]:
         for batch in self.reader.batches(begin, share):
-            tensors = _as_tensors(batch)
+            tensors = self._spread(_as_tensors(batch))
             yield tensors if self.transform is None else self.transform(tensors)
+
+    def _spread(self, batch: Any) -> Any:
+        """Repeat the channel of a batch's images, where that was asked for."""
+        if self.channels is None:
+            return batch
+        if isinstance(batch, dict):
+            return batch | {"image": self._spread(batch["image"])}
+        if isinstance(batch, tuple):
+            return self._spread(batch[0]), *batch[1:]
+        return batch.expand(-1, self.channels, -1, -1)
 
     # -------------------------------------------------------------- epochs, ranks and workers
     @property
@@ -451,6 +467,8 @@ def _as_tensors(batch: Any) -> Any:
         return torch.from_numpy(batch)
     if isinstance(batch, tuple):
         return tuple(_as_tensors(part) for part in batch)
+    if isinstance(batch, list):
+        return [_as_tensors(part) for part in batch]
     if isinstance(batch, dict):
         return {key: _as_tensors(part) for key, part in batch.items()}
     return batch

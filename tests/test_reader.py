@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_band
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loader_stores import codes, expected, make_store, numbered, places
 
 import sarzarr as sz
 from sarzarr.augment import apply
+from sarzarr.box_tables import Boxes, write_boxes
 from sarzarr.crew import BatchMemory, available_cores, available_handles
 from sarzarr.errors import (
     CorruptStoreError,
@@ -537,3 +539,71 @@ def test_a_selection_is_narrowed_by_rows_and_by_number(store):
     assert (few[0] != few[2]).any()
     assert set(few[0]) <= set(whole.selection.table_row)
     assert len(sz.PatchReader(store, max_patches=10**6).selection) == len(whole.selection)
+
+
+# ------------------------------------------------------------------ conditions and boxes
+def test_a_condition_chooses_patches(store):
+    table = store.patches()
+    reader = sz.PatchReader(store, where="mean_db > -14 and scene != 'b'", min_unsaturated=0)
+    wanted = (
+        (table["mean_db"].values > -14)
+        & (table["scene"].values != "b")
+        & (table["valid_fraction"].values == 1)
+    )
+    np.testing.assert_array_equal(reader.selection.table_row, np.flatnonzero(wanted))
+    both = sz.PatchReader(store, where="row >= 512 and std_db > 0", polarizations=["vv", "vh"])
+    assert {p[2] for p in places(both)} == {512, 768}
+
+
+@pytest.fixture
+def boxed(tmp_path):
+    """Return a store with boxes that are painted into its pixels: 1 inside, 0 around."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    random = np.random.default_rng(2)
+    power = np.full((800, 900), 10 ** (-3.0), np.float32)
+    boxes, taken = [], np.zeros(power.shape, bool)
+    while len(boxes) < 60:
+        (top, left), (height, width) = random.integers(0, (760, 860)), random.integers(4, 40, 2)
+        at = slice(top, top + height), slice(left, left + width)
+        if not taken[at].any():
+            taken[max(top - 1, 0) : top + height + 1, max(left - 1, 0) : left + width + 1] = True
+            power[at] = 10 ** (2.0)
+            boxes.append((left, top, left + width, top + height))
+    write_band(folder / "a_vv.tif", power, tiles=128)
+    made = sz.ingest(
+        sz.plan_ingest([folder / "a_vv.tif"], tmp_path / "s.zarr", quantity="sigma0", representation="power")
+    )
+    parts = {"a": (np.array(boxes, np.float32), ["ship"] * len(boxes))}
+    write_boxes(made, Boxes.gathered(parts, {"a": power.shape}))
+    return made
+
+
+@pytest.mark.parametrize("augment", [None, "d4"])
+@pytest.mark.parametrize(
+    ("size", "stride", "edge"), [(256, None, None), (128, 100, "shift"), (300, 256, "pad")]
+)
+def test_boxes_and_pixels_stay_together(boxed, augment, size, stride, edge):
+    reader = sz.PatchReader(
+        boxed, boxes=True, min_visible=1e-6, patch_size=size, stride=stride, edge=edge, clip=(-30, 20),
+        min_valid=0, min_unsaturated=0, augment=augment, shuffle=True,
+    )  # fmt: skip
+    seen = 0
+    for images, targets in reader:
+        for image, target in zip(images[:, 0], targets, strict=True):
+            painted = np.zeros_like(image)
+            for x0, y0, x1, y1 in target["boxes"].astype(int):
+                painted[y0:y1, x0:x1] = 1
+            np.testing.assert_array_equal(painted, image > 0.5)
+            assert len(target["labels"]) == len(target["boxes"])
+            seen += len(target["boxes"])
+    assert seen >= 40
+
+
+def test_boxes_flags_and_metadata_come_together(boxed):
+    images, flags, targets = next(iter(sz.PatchReader(boxed, boxes="default", flags=True, min_unsaturated=0)))
+    assert len(images) == len(flags) == len(targets)
+    batch = next(iter(sz.PatchReader(boxed, boxes=True, with_meta=True, min_unsaturated=0)))
+    assert [t["image_id"][0] for t in batch["target"]] == [int(i) & (2**63 - 1) for i in batch["id"]]
+    with pytest.raises(NotInStoreError):
+        sz.PatchReader(boxed, boxes="other", min_unsaturated=0)

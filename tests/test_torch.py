@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
 
 import sarzarr as sz  # noqa: E402
 import sarzarr.torch as sarzarr_torch  # noqa: E402
+from sarzarr.box_tables import Boxes, write_boxes  # noqa: E402
 from sarzarr.errors import InvalidInputError, MixedBoundsError  # noqa: E402
 from sarzarr.splits import make_split  # noqa: E402
 from sarzarr.torch import ZarrPatchDataset  # noqa: E402
@@ -83,6 +84,32 @@ def test_the_bounds_of_the_batches_are_known(store):
     assert dataset.preprocessing_params == {"vmin": entry.clip_vmin, "vmax": entry.clip_vmax}
     with pytest.raises(MixedBoundsError):
         _ = ZarrPatchDataset(store).preprocessing_params
+
+
+def test_one_channel_is_delivered_as_three_without_copies(store):
+    dataset = ZarrPatchDataset(store, channels=3, flags=True, batch_size=4)
+    images, flags = next(iter(loader(dataset)))
+    assert images.shape == (4, 3, 256, 256)
+    assert images.stride(1) == 0
+    assert flags.shape == (4, 1, 256, 256)
+    assert next(iter(ZarrPatchDataset(store, channels=3, with_meta=True)))["image"].shape[1] == 3
+    assert next(iter(ZarrPatchDataset(store, channels=3))).shape[1] == 3
+    with pytest.raises(InvalidInputError, match="one channel"):
+        ZarrPatchDataset(store, channels=3, polarizations=["vv", "vh"])
+
+
+def test_targets_are_tensors_that_detectors_take(tmp_path):
+    made = make_store(tmp_path)
+    parts = {"a": (np.array([[600, 600, 620, 640]], np.float32), ["ship"])}
+    write_boxes(made, Boxes.gathered(parts, {"a": (1100, 1300)}))
+    for workers in (0, 1):
+        dataset = ZarrPatchDataset(made, boxes=True, channels=3, augment="d4", scenes=["a"], batch_size=4)
+        targets = [target for _, some in loader(dataset, workers) for target in some]
+        assert sum(len(t["boxes"]) for t in targets) == 2  # in VV and in VH
+        for target in targets:
+            assert target["boxes"].dtype == torch.float32
+            assert target["boxes"].shape == (len(target["labels"]), 4)
+            assert target["labels"].dtype == torch.int64
 
 
 def test_codes_come_as_uint16(store):
