@@ -106,38 +106,56 @@ def reprojection(source_wkt: str, target_wkt: str) -> str:
     )
 
 
+def cubic_placement(points: Sequence[tuple[float, float, float, float]]) -> str:
+    """Return the element that places source pixels by a cubic through (v, u, row, col), v down and u across."""
+    controls = "".join(
+        f'<GCP Id="{i}" Pixel="{col!r}" Line="{row!r}" X="{u!r}" Y="{v!r}" Z="0"/>'
+        for i, (v, u, row, col) in enumerate(points)
+    )
+    return (
+        "<SrcGCPTransformer><GCPTransformer><Order>3</Order><Reversed>0</Reversed>"
+        f"<GCPList>{controls}</GCPList></GCPTransformer></SrcGCPTransformer>"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
-class Target:
-    """The raster that a warp makes."""
+class Frame:
+    """What ties the pixels of the raster that a warp makes to where source pixels are placed."""
 
     height: int
     """Rows."""
     width: int
     """Columns."""
     transform: Transform
-    """Affine order, of the corner of pixel (0, 0)."""
+    """From pixels, affine order."""
     inverse: Transform
-    """From CRS units to pixels."""
-    dtype: str
-    """A key of `GDAL_TYPES`: what the warp works in."""
-    nodata: str | None
-    """Text of the value that says "no data", in the source and in the result; None for neither."""
+    """To pixels, affine order."""
+
+    @classmethod
+    def unit(cls, height: int, width: int) -> "Frame":
+        """Return the frame whose edges are at -1 and 1 both ways: where a cubic is well conditioned."""
+        return cls(
+            height=height,
+            width=width,
+            transform=(2.0 / width, 0.0, -1.0, 0.0, 2.0 / height, -1.0),
+            inverse=(width / 2.0, 0.0, width / 2.0, 0.0, height / 2.0, height / 2.0),
+        )
 
 
-def georeferenced(target: Target, *, placement: str, reproject: str, tolerance: float) -> str:
-    """Return the element that takes target pixels to source pixels through CRSs.
+def transformer(frame: Frame, *, placement: str, reproject: str, tolerance: float) -> str:
+    """Return the element that takes a frame's pixels to source pixels.
 
     Parameters
     ----------
     placement, reproject
-        What places source pixels, and what takes their CRS to the target's ("" where they are the same).
+        What places source pixels, and what takes their CRS to the frame's ("" where they are the same).
     tolerance
         Source pixels by which positions may be interpolated along a row; 0 computes each one.
     """
     positions = (
         f"<GenImgProjTransformer>{placement}"
-        f"<DstGeoTransform>{_gdal_order(target.transform)}</DstGeoTransform>"
-        f"<DstInvGeoTransform>{_gdal_order(target.inverse)}</DstInvGeoTransform>"
+        f"<DstGeoTransform>{_gdal_order(frame.transform)}</DstGeoTransform>"
+        f"<DstInvGeoTransform>{_gdal_order(frame.inverse)}</DstInvGeoTransform>"
         f"{reproject}</GenImgProjTransformer>"
     )
     if tolerance == 0:
@@ -148,39 +166,39 @@ def georeferenced(target: Target, *, placement: str, reproject: str, tolerance: 
     )
 
 
-def warp_document(
-    target: Target, *, source: str, transformer: str, method: str, scale: tuple[float, float]
-) -> str:
-    """Return the document of a warp.
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """How pixels are resampled, and in which numbers."""
 
-    Parameters
-    ----------
-    source
-        The document of the source raster.
-    transformer
-        What `georeferenced` returns.
-    method
-        A key of `ALGORITHMS`.
-    scale
-        (x, y) target pixels a source pixel: how far kernels widen when they shrink a raster. GDAL would
-        choose it anew for every window, from its shape: a seam at each border.
-    """
-    kind, nodata = GDAL_TYPES[target.dtype], target.nodata
+    method: str
+    """A key of `ALGORITHMS`."""
+    scale: tuple[float, float]
+    """(x, y) target pixels a source pixel: how far kernels widen when they shrink a raster. GDAL would choose it
+    anew for every window, from its shape: a seam at each border."""
+    dtype: str
+    """A key of `GDAL_TYPES`: what the warp works in."""
+    nodata: str | None
+    """Text of the value that says "no data", in the source and in the result; None for neither."""
+
+
+def warp_document(kernel: Kernel, *, source: str, transformer: str, height: int, width: int) -> str:
+    """Return the document of a warp of the document ``source`` to ``height`` x ``width`` pixels."""
+    kind, nodata = GDAL_TYPES[kernel.dtype], kernel.nodata
     options = {
         "INIT_DEST": "0" if nodata is None else "NO_DATA",
         "ERROR_OUT_IF_EMPTY_SOURCE_WINDOW": "FALSE",
-        "XSCALE": repr(scale[0]),
-        "YSCALE": repr(scale[1]),
+        "XSCALE": repr(kernel.scale[0]),
+        "YSCALE": repr(kernel.scale[1]),
     }
     sentinels = "" if nodata is None else _sentinels("Src", nodata) + _sentinels("Dst", nodata)
     return (
-        f'<VRTDataset rasterXSize="{target.width}" rasterYSize="{target.height}" subClass="VRTWarpedDataset">'
-        f"<GeoTransform>{_gdal_order(target.transform)}</GeoTransform>"
+        f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}" subClass="VRTWarpedDataset">'
+        "<GeoTransform>0,1,0,0,0,-1</GeoTransform>"  # not looked at: the transformer has its own
         f'<VRTRasterBand dataType="{kind}" band="1" subClass="VRTWarpedRasterBand">'
         f"{_tag('NoDataValue', nodata)}</VRTRasterBand>"
         "<BlockXSize>1</BlockXSize><BlockYSize>1</BlockYSize>"  # a window is warped as one, never in blocks
         f"<GDALWarpOptions><WarpMemoryLimit>{_WARP_BYTES}</WarpMemoryLimit>"
-        f"<ResampleAlg>{ALGORITHMS[method]}</ResampleAlg><WorkingDataType>{kind}</WorkingDataType>"
+        f"<ResampleAlg>{ALGORITHMS[kernel.method]}</ResampleAlg><WorkingDataType>{kind}</WorkingDataType>"
         + "".join(f'<Option name="{name}">{value}</Option>' for name, value in options.items())
         + f'<SourceDataset relativeToVRT="0">{escape(source)}</SourceDataset>'
         f"<Transformer>{transformer}</Transformer>"

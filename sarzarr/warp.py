@@ -10,8 +10,9 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from sarzarr.areas import LEAST_COVERED, share_by_area
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
 from sarzarr.georeference import WarpSource, is_same_crs, locate, project, spline_points
 from sarzarr.grid import Grid
+from sarzarr.positions import Lattice
 from sarzarr.radiometry import power_kernel
 from sarzarr.rasters import read_window
 from sarzarr.resampling import Passthrough, WarpPlan, plan_warp, sentinel
@@ -40,8 +42,8 @@ _CACHED_BYTES: Final = 64 * 2**20
 """Warped tiles that a thread keeps, for windows smaller than a tile."""
 _SHARED_PIXELS: Final = 2**17
 """Source pixels whose totals are shared out at once."""
-_LATTICE: Final = 17
-"""Points a side at which the source window of a tile is found."""
+_LEAST_HALVED: Final = 128
+"""Pixels a side of a window that is not cut further for the sake of its map: there it is computed by GDAL."""
 _GDAL: Final = {
     "GDAL_MEM_ENABLE_OPEN": "YES",  # the source is an array of this process
     "GDAL_VRT_WARP_USE_DATASET_RASTERIO": "YES",  # a window as one, not in blocks
@@ -216,95 +218,42 @@ def _fingerprint(path: str) -> tuple[int, ...]:
 
 # ---------------------------------------------------------------- warping one tile
 def _warp_into(plan: WarpPlan, window: _Window, out: Array) -> None:
-    """Warp a window into ``out``, in halves where its source pixels are too many to hold."""
-    needed = _source_window(plan, window)
+    """Warp a window into ``out``; in halves, where its source pixels are too many or its map is too bent."""
+    lattice = Lattice.spanning(
+        partial(locate, plan.source, plan.grid),
+        row=window.row,
+        col=window.col,
+        height=window.height,
+        width=window.width,
+    )
+    needed = _needed(plan, lattice)
     if needed is None:
         out[...] = 0 if plan.fill is None else plan.fill
         return
-    if needed.height * needed.width > plan.source_pixels and window.height * window.width > 1:
+    is_heavy = needed.height * needed.width > plan.source_pixels and window.height * window.width > 1
+    is_bent = not plan.is_exact and lattice.cubic_error > plan.tolerance / 4
+    if is_heavy or (is_bent and lattice.is_complete and max(window.height, window.width) > _LEAST_HALVED):
         for half in window.halves():
             _warp_into(plan, half, out[half.within(window)])
         return
     values = _prepared(plan, _read(plan.source, needed))
-    out[...] = (_shared if plan.method == "sum" else _warped)(plan, window, needed, values)
+    if plan.method == "sum":
+        out[...] = _shared(plan, window, needed, values)
+    else:
+        points = None if plan.is_exact or is_bent else lattice.control_points()
+        out[...] = _warped(plan, window, needed, values, points)
 
 
-def _shared(plan: WarpPlan, window: _Window, needed: _Window, values: Array) -> Array:
-    """Return a window of totals: each source pixel's, shared by area. GDAL's ``sum`` loses some at its borders."""
-
-    def parts() -> Iterator[tuple[Array, Array, Array]]:
-        step = max(1, _SHARED_PIXELS // needed.width)
-        for first in range(0, needed.height, step):
-            part = values[first : first + step]
-            rows, cols = np.indices((part.shape[0] + 1, needed.width + 1), np.float64)
-            rows += needed.row + first
-            cols += needed.col
-            rows, cols = plan.grid.to_pixels(*project(plan.source, plan.grid.crs_wkt, rows, cols))
-            yield part, rows - window.row, cols - window.col
-
-    sums, covered = share_by_area(parts(), height=window.height, width=window.width)
-    sums[covered < LEAST_COVERED] = np.nan
-    return sums
-
-
-def _warped(plan: WarpPlan, window: _Window, needed: _Window, values: Array) -> Array:
-    """Return a window of the grid as GDAL warps it."""
-    pixels = vrt.Pixels(
-        address=values.ctypes.data,
-        dtype=plan.working_dtype,
-        row=needed.row,
-        col=needed.col,
-        height=needed.height,
-        width=needed.width,
-    )
-    # grown, since GDAL would warp a window that is one pixel thin in blocks of one
-    asked = window.grown(1).intersection(_Window(0, 0, *plan.grid.shape))
-    at = (asked.row, asked.row + asked.height), (asked.col, asked.col + asked.width)
-    document = _document(plan, pixels)  # valid while values live
-    try:
-        with (
-            rasterio.Env(session=DummySession(), **_GDAL),
-            rasterio.open(document, driver="VRT", sharing=False) as warped,
-        ):
-            return np.asarray(warped.read(1, window=at))[window.within(asked)]
-    except RasterioError as error:
-        raise UnsupportedRasterError(
-            f"expected {Path(plan.source.path).name!r} to be warped, got {error} Check its georeferencing."
-        ) from error
-
-
-def _source_window(plan: WarpPlan, window: _Window) -> _Window | None:
+def _needed(plan: WarpPlan, lattice: Lattice) -> _Window | None:
     """Return the source pixels that a window needs; None where there are none."""
-    rows, cols = np.meshgrid(
-        window.row + np.linspace(0, window.height, _LATTICE),
-        window.col + np.linspace(0, window.width, _LATTICE),
-        indexing="ij",
-    )
-    located = locate(plan.source, plan.grid, rows, cols)
-    finite = np.isfinite(located[0]) & np.isfinite(located[1])
-    if not finite.any():
+    height, width = plan.source.grid.shape
+    span = lattice.span(height=height, width=width)
+    if span is None:
         return None
-    whole = _Window(0, 0, *plan.source.grid.shape)
-    low, high = [], []
-    for positions, size in zip(located, plan.source.grid.shape, strict=True):
-        bend = _bend(positions, is_smooth=bool(finite.all()))
-        near = np.clip(positions[finite], -size - 1.0, 2.0 * size + 1.0)
-        low.append(math.floor(near.min() - bend) - plan.reach)
-        high.append(math.ceil(near.max() + bend) + plan.reach)
-    needed = _Window(low[0], low[1], high[0] - low[0], high[1] - low[1]).intersection(whole)
+    row, col, bottom, right = span
+    needed = _Window(row, col, bottom - row, right - col).grown(plan.reach)
+    needed = needed.intersection(_Window(0, 0, height, width))
     return needed if needed.height > 0 and needed.width > 0 else None
-
-
-def _bend(positions: Array, *, is_smooth: bool) -> float:
-    """Return by how much positions between lattice points may lie beyond them.
-
-    A smooth map strays from a straight line by an eighth of its second differences; where the lattice has
-    holes, a whole step is allowed for.
-    """
-    order = 2 if is_smooth else 1
-    with np.errstate(invalid="ignore"):
-        steps = [np.abs(np.diff(positions, n=order, axis=axis)) for axis in (0, 1)]
-    return float(max((s[np.isfinite(s)].max(initial=0.0) for s in steps), default=0.0))
 
 
 def _prepared(plan: WarpPlan, raw: Array) -> Array:
@@ -327,34 +276,102 @@ def _prepared(plan: WarpPlan, raw: Array) -> Array:
     return values
 
 
-def _document(plan: WarpPlan, pixels: vrt.Pixels) -> str:
-    """Return the document of the warp of a source, of which ``pixels`` are in memory, onto the plan's grid."""
-    source, grid = plan.source, plan.grid
-    target = vrt.Target(
-        height=grid.height,
-        width=grid.width,
-        transform=grid.transform,
-        inverse=grid.inverse,
+def _shared(plan: WarpPlan, window: _Window, needed: _Window, values: Array) -> Array:
+    """Return a window of totals: each source pixel's, shared by area. GDAL's ``sum`` loses some at its borders."""
+
+    def parts() -> Iterator[tuple[Array, Array, Array]]:
+        step = max(1, _SHARED_PIXELS // needed.width)
+        for first in range(0, needed.height, step):
+            part = values[first : first + step]
+            rows, cols = np.indices((part.shape[0] + 1, needed.width + 1), np.float64)
+            rows += needed.row + first
+            cols += needed.col
+            rows, cols = plan.grid.to_pixels(*project(plan.source, plan.grid.crs_wkt, rows, cols))
+            yield part, rows - window.row, cols - window.col
+
+    sums, covered = share_by_area(parts(), height=window.height, width=window.width)
+    sums[covered < LEAST_COVERED] = np.nan
+    return sums
+
+
+def _warped(
+    plan: WarpPlan,
+    window: _Window,
+    needed: _Window,
+    values: Array,
+    points: Sequence[tuple[float, float, float, float]] | None,
+) -> Array:
+    """Return a window of the grid as GDAL warps it: by the cubic through ``points``, or through CRSs if None."""
+    whole = _Window(0, 0, *plan.grid.shape)
+    # grown, since GDAL would warp a window that is one pixel thin in blocks of one
+    asked = window if points else window.grown(1).intersection(whole)
+    row, col = (0, 0) if points else (asked.row, asked.col)
+    pixels = vrt.Pixels(
+        address=values.ctypes.data,
+        dtype=plan.working_dtype,
+        row=needed.row,
+        col=needed.col,
+        height=needed.height,
+        width=needed.width,
+    )
+    document = _document(plan, pixels, asked, points)  # valid while values live
+    try:
+        with (
+            rasterio.Env(session=DummySession(), **_GDAL),
+            rasterio.open(document, driver="VRT", sharing=False) as warped,
+        ):
+            result = warped.read(1, window=((row, row + asked.height), (col, col + asked.width)))
+            return np.asarray(result)[window.within(asked)]
+    except RasterioError as error:
+        raise UnsupportedRasterError(
+            f"expected {Path(plan.source.path).name!r} to be warped, got {error} Check its georeferencing."
+        ) from error
+
+
+def _document(
+    plan: WarpPlan,
+    pixels: vrt.Pixels,
+    asked: _Window,
+    points: Sequence[tuple[float, float, float, float]] | None,
+) -> str:
+    """Return the document of the warp of a source, of which ``pixels`` are in memory.
+
+    It makes the window that is asked for where there are ``points``, and else the whole grid.
+    """
+    source, grid, reproject = plan.source, plan.grid, ""
+    kernel = vrt.Kernel(
+        method=plan.method,
+        scale=plan.scale,
         dtype=plan.working_dtype,
         nodata=None if plan.fill is None else repr(plan.fill),
     )
-    wkt = source.crs_wkt
-    if source.uses_gcps:
-        gcps, wkt = spline_points(source, grid.crs_wkt)
-        placement = vrt.spline_placement(gcps, wkt)
+    if points:
+        frame, placement = vrt.Frame.unit(asked.height, asked.width), vrt.cubic_placement(points)
     else:
-        placement = vrt.affine_placement(source.grid.transform, source.grid.inverse)
-    same = is_same_crs(wkt, grid.crs_wkt)
+        frame = vrt.Frame(
+            height=grid.height, width=grid.width, transform=grid.transform, inverse=grid.inverse
+        )
+        placement, wkt = _placement(source, grid)
+        if not is_same_crs(wkt, grid.crs_wkt):
+            reproject = vrt.reprojection(str(wkt), str(grid.crs_wkt))
     height, width = source.grid.shape
     return vrt.warp_document(
-        target,
-        source=vrt.raster_document(pixels, height=height, width=width, nodata=target.nodata),
-        transformer=vrt.georeferenced(
-            target,
+        kernel,
+        source=vrt.raster_document(pixels, height=height, width=width, nodata=kernel.nodata),
+        transformer=vrt.transformer(
+            frame,
             placement=placement,
-            reproject="" if same else vrt.reprojection(str(wkt), str(grid.crs_wkt)),
-            tolerance=plan.tolerance,
+            reproject=reproject,
+            tolerance=plan.tolerance / 2,  # the other half is the cubic's
         ),
-        method=plan.method,
-        scale=plan.scale,
+        height=frame.height,
+        width=frame.width,
     )
+
+
+def _placement(source: WarpSource, grid: Grid) -> tuple[str, str | None]:
+    """Return the element that places a source's pixels, and the WKT of the CRS that it places them in."""
+    if source.uses_gcps:
+        gcps, wkt = spline_points(source, grid.crs_wkt)
+        return vrt.spline_placement(gcps, wkt), wkt
+    return vrt.affine_placement(source.grid.transform, source.grid.inverse), source.crs_wkt

@@ -23,7 +23,9 @@ def store(tmp_path_factory):
     write_band(folder / "a_vh.tif", speckle((700, 900), seed=6, mean=0.01), tiles=128)
     write_band(folder / "b_vv.tif", speckle((100, 300), seed=7), tiles=128)
     files = sorted(folder.glob("*.tif"))
-    return sz.ingest(sz.plan_ingest(files, folder / "s.zarr", quantity="sigma0", representation="power", shard=512))
+    return sz.ingest(
+        sz.plan_ingest(files, folder / "s.zarr", quantity="sigma0", representation="power", shard=512)
+    )
 
 
 @settings(max_examples=15, deadline=None)

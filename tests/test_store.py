@@ -57,7 +57,7 @@ def test_unknown_scenes_and_arrays_name_those_there_are(store):
 
 
 def test_params_of_groups_that_differ_are_refused(store):
-    with pytest.raises(MixedBoundsError, match="2 .*vh/sigma0"):
+    with pytest.raises(MixedBoundsError, match=r"2 .*vh/sigma0"):
         _ = store.preprocessing_params
 
 
