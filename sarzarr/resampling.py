@@ -173,7 +173,7 @@ class WarpPlan:
         origin = crs_name(self.source.crs_wkt)
         origin += ", GCPs by thin-plate spline, no terrain" if self.source.uses_gcps else ""
         size = f"{x:g}" if x == y else f"{x:g} x {y:g}"
-        how = "exact" if self.is_exact else f"within {self.tolerance:g} px"
+        how = "exact" if self.is_exact else f"within {self.tolerance:f}".rstrip("0") + " px"
         looks = "" if self.kind != "backscatter" or self.keeps_looks else ", looks unknown"
         return (
             f"{Path(self.source.path).name} band {self.source.band}: warped from {origin} to "

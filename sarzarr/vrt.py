@@ -185,12 +185,15 @@ def warp_document(kernel: Kernel, *, source: str, transformer: str, height: int,
     """Return the document of a warp of the document ``source`` to ``height`` x ``width`` pixels."""
     kind, nodata = GDAL_TYPES[kernel.dtype], kernel.nodata
     options = {
-        "INIT_DEST": "0" if nodata is None else "NO_DATA",
+        "INIT_DEST": "0" if nodata is None else nodata,
         "ERROR_OUT_IF_EMPTY_SOURCE_WINDOW": "FALSE",
         "XSCALE": repr(kernel.scale[0]),
         "YSCALE": repr(kernel.scale[1]),
     }
-    sentinels = "" if nodata is None else _sentinels("Src", nodata) + _sentinels("Dst", nodata)
+    sentinels = "" if nodata is None else _sentinels("Src", nodata)
+    if nodata not in (None, "nan"):
+        # values that come out as the sentinel are moved off it; looking for NaN doubles a warp's time in vain
+        sentinels += _sentinels("Dst", nodata)
     return (
         f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}" subClass="VRTWarpedDataset">'
         "<GeoTransform>0,1,0,0,0,-1</GeoTransform>"  # not looked at: the transformer has its own
@@ -207,7 +210,7 @@ def warp_document(kernel: Kernel, *, source: str, transformer: str, height: int,
     )
 
 
-def _sentinels(side: str, nodata: str) -> str:
+def _sentinels(side: str, nodata: str | None) -> str:
     return f"<{side}NoDataReal>{nodata}</{side}NoDataReal><{side}NoDataImag>0</{side}NoDataImag>"
 
 
