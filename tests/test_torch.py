@@ -3,9 +3,11 @@
 import copy
 import os
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -480,3 +482,14 @@ def test_a_stored_split_is_used_when_asked_for(tmp_path):
     scenes = [{p[0] for p in places(d.reader)} for d in (module._train, module._val)]
     assert sorted(map(sorted, scenes)) == [["a"], ["b"]]
     assert module.preprocessing_params is None  # VV and VH have clips of their own
+
+
+def test_the_page_on_training_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = sz.write_synthetic_scenes(tmp_path / "raw", count=1, shape=(1024, 1024))
+    sz.ingest(sz.plan_ingest(raw, tmp_path / "stores" / "baltic.zarr"))
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    space = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "training.md", "exec"), space)
+    assert space["train"].epoch == 2
