@@ -26,6 +26,7 @@ GROUP: Final = 8
 """Patches that are read, checked and stretched together."""
 MAX_HANDLES: Final = 512
 """Files that one thread holds open at most; fewer where the process may not have as many."""
+_FILE_SHIFT: Final = np.uint64(40)  # no shard is as long as a terabyte
 _PAGE: Final = 4096
 _READ_TO: Final = _PAGE // 2
 """Where in a page bytes from a file are put. Some processors copy five times slower to a place that is up to
@@ -155,20 +156,36 @@ class Filler:
         self, kind: Kind, address: Address, slots: Array, chunks: Array, out: Array, operations: Array | None
     ) -> None:
         windows = None if chunks.min(initial=0) >= 0 else self._windows(kind, address, slots)
+        if windows is None:
+            order = self._reading_order(chunks)
+            slots, chunks = slots[order], chunks[order]
         for first in range(0, slots.size, GROUP):
             some = slice(first, first + GROUP)
             stored = self.load(kind, chunks[some]) if windows is None else windows[some]
             self._deliver(kind, stored, slots[some], out, operations)
 
+    def _reading_order(self, chunks: Array) -> Array | slice:
+        """Return the order of the files where it makes neighbours of a quarter of the chunks, else as they are.
+
+        Slots that follow one another are stretched together, which is worth more than a few calls saved.
+        """
+        entries = self.source.table.entries[chunks]
+        place = (entries["file"].astype(np.uint64) << _FILE_SHIFT) | entries["offset"]
+        order = np.argsort(place, kind="stable")
+        place, size = place[order], entries["size"][order]
+        meet = place[1:] == place[:-1] + size[:-1]
+        return order if 4 * np.count_nonzero(meet & (size[:-1] > 0)) >= len(chunks) else slice(None)
+
     def _deliver(self, kind: Kind, stored: Array, slots: Array, out: Array, operations: Array | None) -> None:
         """Turn and stretch ``stored`` (k, size, size) into the slots of ``out``."""
         if operations is not None:
             stored = self._turned(kind, stored, operations[slots])
-        if slots[-1] - slots[0] + 1 == slots.size:
-            self._stretch(kind, stored, out[slots[0] : slots[-1] + 1])
+        places = slots.tolist()
+        if places == list(range(places[0], places[0] + len(places))):
+            self._stretch(kind, stored, out[places[0] : places[-1] + 1])
             return
-        for image, slot in zip(stored, slots.tolist(), strict=True):
-            self._stretch(kind, image, out[slot])
+        for image, place in zip(stored, places, strict=True):
+            self._stretch(kind, image, out[place])
 
     def _turned(self, kind: Kind, stored: Array, operations: Array) -> Array:
         turned = self._scratch("turned", stored.shape, kind.dtype)

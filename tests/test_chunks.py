@@ -280,6 +280,19 @@ def test_neighbours_are_read_in_one_call(tmp_path, monkeypatch):
     assert calls == [8]
 
 
+def test_neighbours_anywhere_in_a_batch_are_brought_together(tmp_path, monkeypatch):
+    values = pixels((8 * CHUNK, 8 * CHUNK), "uint16")
+    values[values == 0] = 1
+    what, calls = source(tmp_path, write(tmp_path, "a", values, shard=8 * CHUNK)), []
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, views, at: calls.append(len(views)) or preadv(fd, views, at))
+    shuffled = np.random.default_rng(0).permutation(64)
+    rows, cols = shuffled // 8 * CHUNK, shuffled % 8 * CHUNK
+    for patch, row, col in zip(take(what, rows, cols), rows, cols, strict=True):
+        np.testing.assert_array_equal(patch, window(values, row, col, CHUNK))
+    assert calls == [8] * 8
+
+
 def test_without_preadv_the_same_is_read(tmp_path, monkeypatch):
     values = pixels((4 * CHUNK, 4 * CHUNK), "uint16")
     what = source(tmp_path, write(tmp_path, "a", values))
