@@ -576,7 +576,7 @@ def passes(folder, group=8):
 def main():
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--patches", type=int, default=4096)
-    options.add_argument("--batch", type=int, default=32)
+    options.add_argument("--batch", type=int, default=64)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument(
         "--folder", type=Path, default=Path("/dev/shm") if Path("/dev/shm").is_dir() else None
