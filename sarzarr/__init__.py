@@ -40,15 +40,19 @@ if TYPE_CHECKING:
     from sarzarr.statistics import SceneStatistics, scene_statistics
     from sarzarr.store import Store, open_store
     from sarzarr.synthetic import write_synthetic_scenes
+    from sarzarr.transforms import Compose, RandomHorizontalFlip, RandomVerticalFlip, collate_fn
 
 _HOME = {
     "ClipBounds": "bounds",
+    "Compose": "transforms",
     "Grid": "grid",
     "Histogram": "bounds",
     "IngestOptions": "options",
     "IngestPlan": "plan",
     "PatchReader": "reader",
     "Progress": "ingestion",
+    "RandomHorizontalFlip": "transforms",
+    "RandomVerticalFlip": "transforms",
     "RasterProbe": "probe",
     "SceneProbe": "scene",
     "SceneStatistics": "statistics",
@@ -56,6 +60,7 @@ _HOME = {
     "Store": "store",
     "check_split": "splits",
     "clip_bounds_from_histogram": "bounds",
+    "collate_fn": "transforms",
     "compute_clip_bounds": "bounds",
     "copy_store": "copying",
     "denormalize": "radiometry",
@@ -94,12 +99,15 @@ _HOME = {
 
 __all__ = [
     "ClipBounds",
+    "Compose",
     "Grid",
     "Histogram",
     "IngestOptions",
     "IngestPlan",
     "PatchReader",
     "Progress",
+    "RandomHorizontalFlip",
+    "RandomVerticalFlip",
     "RasterProbe",
     "SceneProbe",
     "SceneStatistics",
@@ -107,6 +115,7 @@ __all__ = [
     "Store",
     "check_split",
     "clip_bounds_from_histogram",
+    "collate_fn",
     "compute_clip_bounds",
     "copy_store",
     "denormalize",

@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import settings
 from rasterio.transform import from_origin
+
+settings.register_profile("shared-machine", deadline=None)  # seconds are measured in benchmarks, not in tests
+settings.load_profile("shared-machine")
 
 REAL = [
     "s1_db_utm_nodata0/VV.tif",
