@@ -16,7 +16,7 @@ plan = sz.plan_ingest(sys.argv[1], sys.argv[2], quantity="dn", representation="a
 store = sz.ingest(plan)
 flags = store.histogram(store.scenes[0], "vv")
 print(json.dumps({
-    "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "peak": max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024,
     "projected": plan.peak_memory,
     "tasks": plan.tasks,
     "lit": int(flags.counts.sum()), "nodata": flags.nodata, "nonpositive": flags.nonpositive,
