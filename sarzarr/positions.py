@@ -86,10 +86,13 @@ class Lattice:
         whole = np.stack([self.rows.ravel(), self.cols.ravel()], axis=1)
         return float(np.abs(every @ (np.linalg.pinv(fitted) @ known) - whole).max())
 
-    def control_points(self) -> list[tuple[float, float, float, float]]:
-        """Return (v, u, row, col) of every second node: its place in the window, from -1 to 1, and its position."""
+    def control_points(self, *, row: int, col: int) -> list[tuple[float, float, float, float]]:
+        """Return (v, u, row, col) of every second node: its place in the window, from -1 to 1, and its position.
+
+        Positions are counted from the source's pixel (``row``, ``col``).
+        """
         at = np.linspace(-1.0, 1.0, NODES)[::2].tolist()
-        rows, cols = self.rows[::2, ::2].tolist(), self.cols[::2, ::2].tolist()
+        rows, cols = (self.rows[::2, ::2] - row).tolist(), (self.cols[::2, ::2] - col).tolist()
         return [(v, u, rows[i][j], cols[i][j]) for i, v in enumerate(at) for j, u in enumerate(at)]
 
 

@@ -40,39 +40,39 @@ _WARP_BYTES: Final = 2**40
 """GDAL's own limit on a warp's memory: out of the way, since windows are cut before they reach it."""
 
 
+def memory_raster(address: int, *, dtype: str, height: int, width: int) -> str:
+    """Return the name of a raster in memory: C-contiguous at ``address``, and alive while it is open."""
+    kind = GDAL_TYPES[dtype]
+    return f"MEM:::DATAPOINTER={address:#x},PIXELS={width},LINES={height},DATATYPE={kind}"
+
+
 @dataclass(frozen=True, kw_only=True)
-class Pixels:
-    """A window of a raster that lies in memory."""
+class Part:
+    """A window of a raster."""
 
-    address: int
-    """Where its first pixel is: C-contiguous, and alive as long as the document is open."""
-    dtype: str
-    """A key of `GDAL_TYPES`."""
     row: int
-    """First row of the window in the raster."""
+    """Its first row."""
     col: int
-    """First column of the window in the raster."""
+    """Its first column."""
     height: int
-    """Rows of the window."""
+    """Its rows."""
     width: int
-    """Columns of the window."""
+    """Its columns."""
 
 
-def raster_document(pixels: Pixels, *, height: int, width: int, nodata: str | None) -> str:
-    """Return a raster of which one window is in memory, and all else is ``nodata``.
+def raster_document(
+    pixels: str, part: Part, *, dtype: str, height: int, width: int, nodata: str | None
+) -> str:
+    """Return a raster of which one part is the raster named ``pixels``, and all else is ``nodata``.
 
-    The whole raster's pixel coordinates stay in force, so that a window's values do not depend on
-    where it was cut.
+    The whole raster's pixel coordinates stay in force, to the last bit.
     """
-    kind = GDAL_TYPES[pixels.dtype]
-    memory = f"DATAPOINTER={pixels.address:#x},PIXELS={pixels.width},LINES={pixels.height},DATATYPE={kind}"
+    shape = f'xSize="{part.width}" ySize="{part.height}"'
     return (
         f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">'
-        f'<VRTRasterBand dataType="{kind}" band="1">'
-        f"{_tag('NoDataValue', nodata)}<SimpleSource>"
-        f'<SourceFilename relativeToVRT="0" shared="0">MEM:::{memory}</SourceFilename><SourceBand>1</SourceBand>'
-        f'<SrcRect xOff="0" yOff="0" xSize="{pixels.width}" ySize="{pixels.height}"/>'
-        f'<DstRect xOff="{pixels.col}" yOff="{pixels.row}" xSize="{pixels.width}" ySize="{pixels.height}"/>'
+        f'<VRTRasterBand dataType="{GDAL_TYPES[dtype]}" band="1">{_tag("NoDataValue", nodata)}<SimpleSource>'
+        f'<SourceFilename relativeToVRT="0" shared="0">{pixels}</SourceFilename><SourceBand>1</SourceBand>'
+        f'<SrcRect xOff="0" yOff="0" {shape}/><DstRect xOff="{part.col}" yOff="{part.row}" {shape}/>'
         "</SimpleSource></VRTRasterBand></VRTDataset>"
     )
 
@@ -182,7 +182,7 @@ class Kernel:
 
 
 def warp_document(kernel: Kernel, *, source: str, transformer: str, height: int, width: int) -> str:
-    """Return the document of a warp of the document ``source`` to ``height`` x ``width`` pixels."""
+    """Return the document of a warp of ``source``, a document or a name, to ``height`` x ``width`` pixels."""
     kind, nodata = GDAL_TYPES[kernel.dtype], kernel.nodata
     options = {
         "INIT_DEST": "0" if nodata is None else nodata,

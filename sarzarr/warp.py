@@ -10,7 +10,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.session import DummySession
 
+from sarzarr import conventions as cv
 from sarzarr import vrt
 from sarzarr.areas import LEAST_COVERED, share_by_area
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
@@ -42,6 +43,8 @@ _CACHED_BYTES: Final = 64 * 2**20
 """Warped tiles that a thread keeps, for windows smaller than a tile."""
 _SHARED_PIXELS: Final = 2**17
 """Source pixels whose totals are shared out at once."""
+_AFFINE_TOLERANCE: Final = 1e-9
+"""Source pixels by which positions may be off within one CRS: what rounding makes of them anyway."""
 _LEAST_HALVED: Final = 128
 """Pixels a side of a window that is not cut further for the sake of its map: there it is computed by GDAL."""
 _GDAL: Final = {
@@ -239,9 +242,10 @@ def _warp_into(plan: WarpPlan, window: _Window, out: Array) -> None:
     values = _prepared(plan, _read(plan.source, needed))
     if plan.method == "sum":
         out[...] = _shared(plan, window, needed, values)
+    elif plan.is_exact or is_bent:
+        out[...] = _through_crs(plan, window, needed, values)
     else:
-        points = None if plan.is_exact or is_bent else lattice.control_points()
-        out[...] = _warped(plan, window, needed, values, points)
+        _by_cubic(plan, needed, values, lattice, out)
 
 
 def _needed(plan: WarpPlan, lattice: Lattice) -> _Window | None:
@@ -259,21 +263,29 @@ def _needed(plan: WarpPlan, lattice: Lattice) -> _Window | None:
 def _prepared(plan: WarpPlan, raw: Array) -> Array:
     """Return source pixels as they are warped: power for backscatter, with one sentinel for layers."""
     source = plan.source
+    is_power = source.representation == cv.Representation.POWER
+    if (
+        (source.is_layer or is_power)
+        and raw.dtype == plan.working_dtype
+        and _is_all_valid(raw, source.nodata)
+    ):
+        return raw
     if not source.is_layer:
         power = power_kernel(raw, source.representation, nodata=source.nodata)
         return np.ascontiguousarray(power, dtype=np.float32)
-    values = np.ascontiguousarray(raw)
-    tag = sentinel(source)
-    if plan.working_dtype != source.dtype:
-        values = values.astype(plan.working_dtype)
+    values = np.array(raw, dtype=plan.working_dtype)
     if values.dtype.kind == "f":
         invalid = ~np.isfinite(values)
-        if not math.isnan(tag) and math.isnan(float(plan.fill or 0)):
-            invalid |= values == tag
-        if invalid.any():
-            values = values.copy()
-            values[invalid] = plan.fill
+        if source.nodata is not None:
+            invalid |= raw == sentinel(source)
+        values[invalid] = plan.fill
     return values
+
+
+def _is_all_valid(raw: Array, nodata: float | None) -> bool:
+    """Whether no pixel is NaN, Inf or the sentinel; two passes over the array, and no copy."""
+    low, high = float(raw.min()), float(raw.max())
+    return math.isfinite(low) and math.isfinite(high) and (nodata is None or not low <= nodata <= high)
 
 
 def _shared(plan: WarpPlan, window: _Window, needed: _Window, values: Array) -> Array:
@@ -294,79 +306,55 @@ def _shared(plan: WarpPlan, window: _Window, needed: _Window, values: Array) -> 
     return sums
 
 
-def _warped(
-    plan: WarpPlan,
-    window: _Window,
-    needed: _Window,
-    values: Array,
-    points: Sequence[tuple[float, float, float, float]] | None,
-) -> Array:
-    """Return a window of the grid as GDAL warps it: by the cubic through ``points``, or through CRSs if None."""
-    whole = _Window(0, 0, *plan.grid.shape)
-    # grown, since GDAL would warp a window that is one pixel thin in blocks of one
-    asked = window if points else window.grown(1).intersection(whole)
-    row, col = (0, 0) if points else (asked.row, asked.col)
-    pixels = vrt.Pixels(
-        address=values.ctypes.data,
-        dtype=plan.working_dtype,
-        row=needed.row,
-        col=needed.col,
-        height=needed.height,
-        width=needed.width,
-    )
-    document = _document(plan, pixels, asked, points)  # valid while values live
-    try:
-        with (
-            rasterio.Env(session=DummySession(), **_GDAL),
-            rasterio.open(document, driver="VRT", sharing=False) as warped,
-        ):
-            result = warped.read(1, window=((row, row + asked.height), (col, col + asked.width)))
-            return np.asarray(result)[window.within(asked)]
-    except RasterioError as error:
-        raise UnsupportedRasterError(
-            f"expected {Path(plan.source.path).name!r} to be warped, got {error} Check its georeferencing."
-        ) from error
-
-
-def _document(
-    plan: WarpPlan,
-    pixels: vrt.Pixels,
-    asked: _Window,
-    points: Sequence[tuple[float, float, float, float]] | None,
-) -> str:
-    """Return the document of the warp of a source, of which ``pixels`` are in memory.
-
-    It makes the window that is asked for where there are ``points``, and else the whole grid.
-    """
-    source, grid, reproject = plan.source, plan.grid, ""
-    kernel = vrt.Kernel(
-        method=plan.method,
-        scale=plan.scale,
-        dtype=plan.working_dtype,
-        nodata=None if plan.fill is None else repr(plan.fill),
-    )
-    if points:
-        frame, placement = vrt.Frame.unit(asked.height, asked.width), vrt.cubic_placement(points)
-    else:
-        frame = vrt.Frame(
-            height=grid.height, width=grid.width, transform=grid.transform, inverse=grid.inverse
-        )
-        placement, wkt = _placement(source, grid)
-        if not is_same_crs(wkt, grid.crs_wkt):
-            reproject = vrt.reprojection(str(wkt), str(grid.crs_wkt))
-    height, width = source.grid.shape
-    return vrt.warp_document(
-        kernel,
-        source=vrt.raster_document(pixels, height=height, width=width, nodata=kernel.nodata),
+def _by_cubic(plan: WarpPlan, needed: _Window, values: Array, lattice: Lattice, out: Array) -> None:
+    """Warp ``values``, the source's window ``needed``, into ``out``, by the cubic through a lattice."""
+    height, width = out.shape
+    points = lattice.control_points(row=needed.row, col=needed.col)
+    document = vrt.warp_document(
+        _kernel(plan),
+        source=_memory_raster(values),
         transformer=vrt.transformer(
-            frame,
-            placement=placement,
-            reproject=reproject,
+            vrt.Frame.unit(height, width),
+            placement=vrt.cubic_placement(points),
+            reproject="",
             tolerance=plan.tolerance / 2,  # the other half is the cubic's
         ),
-        height=frame.height,
-        width=frame.width,
+        height=height,
+        width=width,
     )
+    _run(plan, document, _Window(0, 0, height, width), out)
+
+
+def _through_crs(plan: WarpPlan, window: _Window, needed: _Window, values: Array) -> Array:
+    """Return a window of the grid, with positions as GDAL computes them through CRSs and GCPs.
+
+    GDAL is told of the whole grid and the whole source, so that coordinates are the same to the last bit.
+    """
+    source, grid = plan.source, plan.grid
+    kernel = _kernel(plan)
+    height, width = source.grid.shape
+    part = vrt.Part(row=needed.row, col=needed.col, height=needed.height, width=needed.width)
+    placement, wkt = _placement(source, grid)
+    same = is_same_crs(wkt, grid.crs_wkt)
+    document = vrt.warp_document(
+        kernel,
+        source=vrt.raster_document(
+            _memory_raster(values), part, dtype=kernel.dtype, height=height, width=width, nodata=kernel.nodata
+        ),
+        transformer=vrt.transformer(
+            vrt.Frame(height=grid.height, width=grid.width, transform=grid.transform, inverse=grid.inverse),
+            placement=placement,
+            reproject="" if same else vrt.reprojection(str(wkt), str(grid.crs_wkt)),
+            tolerance=_AFFINE_TOLERANCE if same and not source.uses_gcps else plan.tolerance / 2,
+        ),
+        height=grid.height,
+        width=grid.width,
+    )
+    # grown, since GDAL would warp a window that is one pixel thin in blocks of one
+    asked = window.grown(1).intersection(_Window(0, 0, *grid.shape))
+    pixels = np.empty((asked.height, asked.width), plan.working_dtype)
+    _run(plan, document, asked, pixels)
+    return pixels[window.within(asked)]
 
 
 def _placement(source: WarpSource, grid: Grid) -> tuple[str, str | None]:
@@ -375,3 +363,31 @@ def _placement(source: WarpSource, grid: Grid) -> tuple[str, str | None]:
         gcps, wkt = spline_points(source, grid.crs_wkt)
         return vrt.spline_placement(gcps, wkt), wkt
     return vrt.affine_placement(source.grid.transform, source.grid.inverse), source.crs_wkt
+
+
+def _kernel(plan: WarpPlan) -> vrt.Kernel:
+    nodata = None if plan.fill is None else repr(plan.fill)
+    return vrt.Kernel(method=plan.method, scale=plan.scale, dtype=plan.working_dtype, nodata=nodata)
+
+
+def _memory_raster(values: Array) -> str:
+    height, width = values.shape
+    return vrt.memory_raster(values.ctypes.data, dtype=str(values.dtype), height=height, width=width)
+
+
+def _run(plan: WarpPlan, document: str, window: _Window, out: Array) -> None:
+    """Read a window of a document into ``out``; the caller holds the arrays that the document names."""
+    rows, cols = (window.row, window.row + window.height), (window.col, window.col + window.width)
+    try:
+        with (
+            rasterio.Env(session=DummySession(), **_GDAL),
+            rasterio.open(document, driver="VRT", sharing=False) as warped,
+        ):
+            if out.dtype == plan.working_dtype:
+                warped.read(1, window=(rows, cols), out=out)
+            else:
+                out[...] = warped.read(1, window=(rows, cols))
+    except RasterioError as error:
+        raise UnsupportedRasterError(
+            f"expected {Path(plan.source.path).name!r} to be warped, got {error} Check its georeferencing."
+        ) from error
