@@ -36,7 +36,7 @@ METHODS: Final = {
 """The methods that suit each kind of data, the default first."""
 OVERSHOOTING: Final = ("cubic", "lanczos")
 """Methods whose weights are partly negative: beside a bright target their power can fall below zero."""
-FAST_TOLERANCE: Final = 1e-5
+FAST_TOLERANCE: Final = 1e-4
 """Source pixels by which positions may be off between two CRSs, unless they are asked to be exact."""
 GCP_TOLERANCE: Final = 1e-2
 """The same for ground control points: a spline through them misses a Sentinel-1 GRD by 0.03 pixels itself,

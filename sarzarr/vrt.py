@@ -179,6 +179,8 @@ class Kernel:
     """A key of `GDAL_TYPES`: what the warp works in."""
     nodata: str | None
     """Text of the value that says "no data", in the source and in the result; None for neither."""
+    is_masked: bool
+    """Whether the source may hold that value: to look for it takes a pass over all of its pixels."""
 
 
 def warp_document(kernel: Kernel, *, source: str, transformer: str, height: int, width: int) -> str:
@@ -190,7 +192,7 @@ def warp_document(kernel: Kernel, *, source: str, transformer: str, height: int,
         "XSCALE": repr(kernel.scale[0]),
         "YSCALE": repr(kernel.scale[1]),
     }
-    sentinels = "" if nodata is None else _sentinels("Src", nodata)
+    sentinels = _sentinels("Src", nodata) if kernel.is_masked and nodata is not None else ""
     if nodata not in (None, "nan"):
         # values that come out as the sentinel are moved off it; looking for NaN doubles a warp's time in vain
         sentinels += _sentinels("Dst", nodata)

@@ -10,7 +10,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,8 @@ _CACHED_BYTES: Final = 64 * 2**20
 """Warped tiles that a thread keeps, for windows smaller than a tile."""
 _SHARED_PIXELS: Final = 2**17
 """Source pixels whose totals are shared out at once."""
+_CACHED_PIXELS: Final = 2**18
+"""Pixels of an array that stay in a core's cache from one pass over them to the next."""
 _AFFINE_TOLERANCE: Final = 1e-9
 """Source pixels by which positions may be off within one CRS: what rounding makes of them anyway."""
 _LEAST_HALVED: Final = 128
@@ -239,13 +241,14 @@ def _warp_into(plan: WarpPlan, window: _Window, out: Array) -> None:
         for half in window.halves():
             _warp_into(plan, half, out[half.within(window)])
         return
-    values = _prepared(plan, _read(plan.source, needed))
+    values, is_masked = _prepared(plan, _read(plan.source, needed))
     if plan.method == "sum":
         out[...] = _shared(plan, window, needed, values)
     elif plan.is_exact or is_bent:
         out[...] = _through_crs(plan, window, needed, values)
     else:
-        _by_cubic(plan, needed, values, lattice, out)
+        points = lattice.control_points(row=needed.row, col=needed.col)
+        _by_cubic(plan, points, values, out, is_masked=is_masked)
 
 
 def _needed(plan: WarpPlan, lattice: Lattice) -> _Window | None:
@@ -260,8 +263,11 @@ def _needed(plan: WarpPlan, lattice: Lattice) -> _Window | None:
     return needed if needed.height > 0 and needed.width > 0 else None
 
 
-def _prepared(plan: WarpPlan, raw: Array) -> Array:
-    """Return source pixels as they are warped: power for backscatter, with one sentinel for layers."""
+def _prepared(plan: WarpPlan, raw: Array) -> tuple[Array, bool]:
+    """Return source pixels as they are warped, and whether some are invalid.
+
+    They are power for backscatter; layers have one sentinel, ``plan.fill``, and NaN is among it.
+    """
     source = plan.source
     is_power = source.representation == cv.Representation.POWER
     if (
@@ -269,23 +275,28 @@ def _prepared(plan: WarpPlan, raw: Array) -> Array:
         and raw.dtype == plan.working_dtype
         and _is_all_valid(raw, source.nodata)
     ):
-        return raw
+        return raw, False
     if not source.is_layer:
         power = power_kernel(raw, source.representation, nodata=source.nodata)
-        return np.ascontiguousarray(power, dtype=np.float32)
+        return np.ascontiguousarray(power, dtype=np.float32), bool(np.isnan(power.min()))
     values = np.array(raw, dtype=plan.working_dtype)
     if values.dtype.kind == "f":
         invalid = ~np.isfinite(values)
         if source.nodata is not None:
             invalid |= raw == sentinel(source)
         values[invalid] = plan.fill
-    return values
+    return values, True
 
 
 def _is_all_valid(raw: Array, nodata: float | None) -> bool:
-    """Whether no pixel is NaN, Inf or the sentinel; two passes over the array, and no copy."""
-    low, high = float(raw.min()), float(raw.max())
-    return math.isfinite(low) and math.isfinite(high) and (nodata is None or not low <= nodata <= high)
+    """Whether no pixel is NaN, Inf or the sentinel: found without a copy, and while each part is in cache."""
+    step = max(1, _CACHED_PIXELS // raw.shape[1])
+    for first in range(0, raw.shape[0], step):
+        part = raw[first : first + step]
+        low, high = float(part.min()), float(part.max())
+        if not (math.isfinite(low) and math.isfinite(high)) or (nodata is not None and low <= nodata <= high):
+            return False
+    return True
 
 
 def _shared(plan: WarpPlan, window: _Window, needed: _Window, values: Array) -> Array:
@@ -306,12 +317,20 @@ def _shared(plan: WarpPlan, window: _Window, needed: _Window, values: Array) -> 
     return sums
 
 
-def _by_cubic(plan: WarpPlan, needed: _Window, values: Array, lattice: Lattice, out: Array) -> None:
-    """Warp ``values``, the source's window ``needed``, into ``out``, by the cubic through a lattice."""
+def _by_cubic(
+    plan: WarpPlan,
+    points: Sequence[tuple[float, float, float, float]],
+    values: Array,
+    out: Array,
+    *,
+    is_masked: bool,
+) -> None:
+    """Warp a window of the source into ``out``, by the cubic through its control points."""
     height, width = out.shape
-    points = lattice.control_points(row=needed.row, col=needed.col)
     document = vrt.warp_document(
-        _kernel(plan),
+        _kernel(
+            plan, is_masked=plan.fill is None or not math.isnan(plan.fill) or bool(np.isnan(values.min()))
+        ),
         source=_memory_raster(values),
         transformer=vrt.transformer(
             vrt.Frame.unit(height, width),
@@ -331,7 +350,7 @@ def _through_crs(plan: WarpPlan, window: _Window, needed: _Window, values: Array
     GDAL is told of the whole grid and the whole source, so that coordinates are the same to the last bit.
     """
     source, grid = plan.source, plan.grid
-    kernel = _kernel(plan)
+    kernel = _kernel(plan, is_masked=True)
     height, width = source.grid.shape
     part = vrt.Part(row=needed.row, col=needed.col, height=needed.height, width=needed.width)
     placement, wkt = _placement(source, grid)
@@ -365,9 +384,14 @@ def _placement(source: WarpSource, grid: Grid) -> tuple[str, str | None]:
     return vrt.affine_placement(source.grid.transform, source.grid.inverse), source.crs_wkt
 
 
-def _kernel(plan: WarpPlan) -> vrt.Kernel:
-    nodata = None if plan.fill is None else repr(plan.fill)
-    return vrt.Kernel(method=plan.method, scale=plan.scale, dtype=plan.working_dtype, nodata=nodata)
+def _kernel(plan: WarpPlan, *, is_masked: bool) -> vrt.Kernel:
+    return vrt.Kernel(
+        method=plan.method,
+        scale=plan.scale,
+        dtype=plan.working_dtype,
+        nodata=None if plan.fill is None else repr(plan.fill),
+        is_masked=is_masked,
+    )
 
 
 def _memory_raster(values: Array) -> str:

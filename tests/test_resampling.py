@@ -143,7 +143,7 @@ def test_attrs_say_what_was_done():
 def test_plans_print_what_they_will_do():
     warped = plan_warp(source(), covering([source()], crs="EPSG:32633", pixel_size=20.0))
     assert str(warped) == (
-        "s1_vv.tif band 1: warped from EPSG:32632 to EPSG:32633 at 20, average, within 0.00001 px, looks unknown"
+        "s1_vv.tif band 1: warped from EPSG:32632 to EPSG:32633 at 20, average, within 0.0001 px, looks unknown"
     )
     assert str(plan_warp(source(), grid(50, 60, size=5.0))) == (
         "s1_vv.tif band 1: warped from EPSG:32632 to EPSG:32632 at 5, nearest, exact"
