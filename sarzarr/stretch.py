@@ -67,10 +67,13 @@ class Stretch:
             np.multiply(out, _reciprocal(high - low), out=out)
         else:
             work = scratch[: stored.size].reshape(stored.shape)
-            np.copyto(work, stored)
-            # Subtracting first keeps a narrow clip far from 0 exact.
-            np.subtract(work, np.float32(-self.offset / self.scale), out=work)
-            np.multiply(work, np.float32(self.scale), out=work)
+            if stored.dtype == np.float32:
+                np.multiply(stored, np.float32(self.scale), out=work)
+                np.add(work, np.float32(self.offset), out=work)
+            else:  # codes are whole numbers: subtracting first keeps a narrow clip far from 0 exact
+                np.copyto(work, stored)
+                np.subtract(work, np.float32(-self.offset / self.scale), out=work)
+                np.multiply(work, np.float32(self.scale), out=work)
             np.clip(work, 0, 1, out=out)
 
 
