@@ -316,6 +316,20 @@ def test_a_rotated_grid_is_filled(tmp_path):
     assert np.allclose(read(plan), gdal_whole(plan), rtol=3e-7, atol=0)
 
 
+@pytest.mark.parametrize("size", [20.0, 40.0])
+def test_nearest_does_not_waver_where_two_pixels_are_as_near(tmp_path, size):
+    """At even factors each centre lies on the border of two pixels: rounding must not choose, now this, now that."""
+    source = WarpSource(path="", band=1, representation="power", dtype="float32", grid=grid(400, 4200))
+    for layer, axis in zip(ramps(tmp_path, source), (0, 1), strict=True):
+        n = int(size // 10)
+        values = read(
+            plan_warp(layer, grid(400 // n, 4200 // n, size=size), kind="continuous", method="nearest")
+        )
+        steps = np.diff(values, axis=axis)
+        assert set(np.unique(steps)) == {n}
+        assert set(np.unique(np.diff(values, axis=1 - axis))) == {0}
+
+
 # ---------------------------------------------------------------- passthrough
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(-80, 130), st.integers(-80, 130), st.integers(1, 200), st.integers(1, 200), st.data())
@@ -480,6 +494,31 @@ def test_an_integer_layer_without_nodata_must_cover_the_grid(tmp_path):
     with pytest.raises(UnsupportedRasterError, match="expected a nodata value"):
         plan_warp(source, source.grid.window(row=-1, col=0, height=50, width=50), kind="classes")
     assert isinstance(plan_warp(source, source.grid, kind="classes"), Passthrough)
+
+
+@needs_data
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3035"])
+def test_a_real_flood_mask_keeps_its_three_classes(crs):
+    """-1 is not looked at, 0 dry, 1 flooded: int16, and it must line up with its scene."""
+    probe = next(DATA.glob("s1_floods_db_mask/*[Ll]abel*.tif"), None)
+    assert probe is not None
+    with rasterio.open(probe) as file:
+        pixels = file.read(1)
+        place = Grid(
+            height=file.height,
+            width=file.width,
+            transform=tuple(file.transform)[:6],
+            crs_wkt=file.crs.to_wkt(),
+        )
+    source = WarpSource(path=str(probe), band=1, representation="layer", dtype="int16", grid=place, nodata=-9)
+    size = 30.0 if crs == "EPSG:3035" else 3 * place.pixel_size[0]
+    plan = plan_warp(source, covering([source], crs=crs, pixel_size=size), kind="classes")
+    values = read(plan)
+    assert values.dtype == np.int16
+    inside = values[values != -9]
+    assert set(np.unique(inside)) == set(np.unique(pixels))
+    for value in np.unique(pixels):
+        assert abs((inside == value).mean() - (pixels == value).mean()) < 0.02
 
 
 # ---------------------------------------------------------------- ground control points
