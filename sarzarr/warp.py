@@ -11,7 +11,6 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +30,7 @@ from sarzarr.positions import Lattice
 from sarzarr.radiometry import power_kernel
 from sarzarr.rasters import read_window
 from sarzarr.resampling import Passthrough, WarpPlan, plan_warp, sentinel
+from sarzarr.windows import Window, tiles_of
 
 __all__ = ["TILE", "Passthrough", "WarpPlan", "WarpSource", "plan_warp", "read_warped", "read_warped_counted"]
 
@@ -92,16 +92,17 @@ def read_warped_counted(
 
     Only kernels that overshoot make such pixels; power that was negative in the source is among them.
     """
-    if min(row, col) < 0 or min(height, width) < 1 or _beyond(plan.grid, row + height, col + width):
+    whole = Window.of(*plan.grid.shape)
+    window = Window(row=row, col=col, height=height, width=width)
+    if window.is_empty or window.intersection(whole) != window:
         raise InvalidInputError(
             f"expected a window inside {plan.grid.height} x {plan.grid.width} pixels, got {height} x {width} "
             f"at row {row}, column {col}. Clip it to the grid."
         )
-    window = _Window(row, col, height, width)
     if isinstance(plan, Passthrough):
         return _copied(plan, window), 0
     out = np.empty((height, width), plan.dtype)
-    for tile in _tiles(plan.grid, window):
+    for tile in tiles_of(whole, window, side=TILE):
         shared = tile.intersection(window)
         if shared == tile:
             _warp_into(plan, tile, out[tile.within(window)])
@@ -114,66 +115,20 @@ def read_warped_counted(
     return out, int(np.count_nonzero(below))
 
 
-def _beyond(grid: Grid, bottom: int, right: int) -> bool:
-    return bottom > grid.height or right > grid.width
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """A rectangle of pixels."""
-
-    row: int
-    col: int
-    height: int
-    width: int
-
-    def intersection(self, other: "_Window") -> "_Window":
-        """Return what both have in common, with a height or width of 0 or less where that is nothing."""
-        row, col = max(self.row, other.row), max(self.col, other.col)
-        bottom = min(self.row + self.height, other.row + other.height)
-        right = min(self.col + self.width, other.col + other.width)
-        return _Window(row, col, bottom - row, right - col)
-
-    def within(self, other: "_Window") -> tuple[slice, slice]:
-        """Return where it lies in an array of the other."""
-        row, col = self.row - other.row, self.col - other.col
-        return slice(row, row + self.height), slice(col, col + self.width)
-
-    def halves(self) -> tuple["_Window", "_Window"]:
-        """Return it cut across its longer side."""
-        row, col, height, width = self.row, self.col, self.height, self.width
-        if height >= width:
-            n = height // 2
-            return _Window(row, col, n, width), _Window(row + n, col, height - n, width)
-        n = width // 2
-        return _Window(row, col, height, n), _Window(row, col + n, height, width - n)
-
-    def grown(self, by: int) -> "_Window":
-        """Return it with ``by`` more pixels on each side."""
-        return _Window(self.row - by, self.col - by, self.height + 2 * by, self.width + 2 * by)
-
-
-def _tiles(grid: Grid, window: _Window) -> Iterator[_Window]:
-    """Yield the tiles of a grid that a window touches, row by row."""
-    for row in range(window.row // TILE * TILE, window.row + window.height, TILE):
-        for col in range(window.col // TILE * TILE, window.col + window.width, TILE):
-            yield _Window(row, col, min(TILE, grid.height - row), min(TILE, grid.width - col))
-
-
-def _copied(plan: Passthrough, window: _Window) -> Array:
+def _copied(plan: Passthrough, window: Window) -> Array:
     """Return a window of the source, with the plan's fill outside of it."""
     source = plan.source
-    wanted = _Window(window.row + plan.row, window.col + plan.col, window.height, window.width)
-    there = wanted.intersection(_Window(0, 0, source.grid.height, source.grid.width))
+    wanted = window.moved(plan.row, plan.col)
+    there = wanted.intersection(Window.of(*source.grid.shape))
     if there == wanted:
         return _read(source, wanted)
     out = np.full((window.height, window.width), plan.fill, source.dtype)
-    if there.height > 0 and there.width > 0:
+    if not there.is_empty:
         out[there.within(wanted)] = _read(source, there)
     return out
 
 
-def _read(source: WarpSource, window: _Window) -> Array:
+def _read(source: WarpSource, window: Window) -> Array:
     return read_window(
         source.path,
         band=source.band,
@@ -197,7 +152,7 @@ _kept = _Kept()
 """Plain arrays, therefore safe in a forked child; never more than `_CACHED_BYTES` and one tile a thread."""
 
 
-def _kept_tile(plan: WarpPlan, tile: _Window) -> Array:
+def _kept_tile(plan: WarpPlan, tile: Window) -> Array:
     key = (plan, tile, *_fingerprint(plan.source.path))
     if key in _kept.tiles:
         _kept.tiles.move_to_end(key)
@@ -222,7 +177,7 @@ def _fingerprint(path: str) -> tuple[int, ...]:
 
 
 # ---------------------------------------------------------------- warping one tile
-def _warp_into(plan: WarpPlan, window: _Window, out: Array) -> None:
+def _warp_into(plan: WarpPlan, window: Window, out: Array) -> None:
     """Warp a window into ``out``; in halves, where its source pixels are too many or its map is too bent."""
     lattice = Lattice.spanning(
         partial(locate, plan.source, plan.grid),
@@ -251,16 +206,16 @@ def _warp_into(plan: WarpPlan, window: _Window, out: Array) -> None:
         _by_cubic(plan, points, values, out, is_masked=is_masked)
 
 
-def _needed(plan: WarpPlan, lattice: Lattice) -> _Window | None:
+def _needed(plan: WarpPlan, lattice: Lattice) -> Window | None:
     """Return the source pixels that a window needs; None where there are none."""
     height, width = plan.source.grid.shape
     span = lattice.span(height=height, width=width)
     if span is None:
         return None
     row, col, bottom, right = span
-    needed = _Window(row, col, bottom - row, right - col).grown(plan.reach)
-    needed = needed.intersection(_Window(0, 0, height, width))
-    return needed if needed.height > 0 and needed.width > 0 else None
+    needed = Window(row=row, col=col, height=bottom - row, width=right - col).grown(plan.reach)
+    needed = needed.intersection(Window.of(height, width))
+    return None if needed.is_empty else needed
 
 
 def _prepared(plan: WarpPlan, raw: Array) -> tuple[Array, bool]:
@@ -299,7 +254,7 @@ def _is_all_valid(raw: Array, nodata: float | None) -> bool:
     return True
 
 
-def _shared(plan: WarpPlan, window: _Window, needed: _Window, values: Array) -> Array:
+def _shared(plan: WarpPlan, window: Window, needed: Window, values: Array) -> Array:
     """Return a window of totals: each source pixel's, shared by area. GDAL's ``sum`` loses some at its borders."""
 
     def parts() -> Iterator[tuple[Array, Array, Array]]:
@@ -341,10 +296,10 @@ def _by_cubic(
         height=height,
         width=width,
     )
-    _run(plan, document, _Window(0, 0, height, width), out)
+    _run(plan, document, Window.of(height, width), out)
 
 
-def _through_crs(plan: WarpPlan, window: _Window, needed: _Window, values: Array) -> Array:
+def _through_crs(plan: WarpPlan, window: Window, needed: Window, values: Array) -> Array:
     """Return a window of the grid, with positions as GDAL computes them through CRSs and GCPs.
 
     GDAL is told of the whole grid and the whole source, so that coordinates are the same to the last bit.
@@ -370,7 +325,7 @@ def _through_crs(plan: WarpPlan, window: _Window, needed: _Window, values: Array
         width=grid.width,
     )
     # grown, since GDAL would warp a window that is one pixel thin in blocks of one
-    asked = window.grown(1).intersection(_Window(0, 0, *grid.shape))
+    asked = window.grown(1).intersection(Window.of(*grid.shape))
     pixels = np.empty((asked.height, asked.width), plan.working_dtype)
     _run(plan, document, asked, pixels)
     return pixels[window.within(asked)]
@@ -399,7 +354,7 @@ def _memory_raster(values: Array) -> str:
     return vrt.memory_raster(values.ctypes.data, dtype=str(values.dtype), height=height, width=width)
 
 
-def _run(plan: WarpPlan, document: str, window: _Window, out: Array) -> None:
+def _run(plan: WarpPlan, document: str, window: Window, out: Array) -> None:
     """Read a window of a document into ``out``; the caller holds the arrays that the document names."""
     rows, cols = (window.row, window.row + window.height), (window.col, window.col + window.width)
     try:
