@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -119,6 +119,9 @@ class Keeper(Protocol):
     def read(self, signal: str, version: int) -> SampleSplit:
         """Return a version that is there."""
 
+    def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
+        """Wait until no other process decides on these splits; what is read inside stays true until its end."""
+
     def create(self, signal: str, split: SampleSplit) -> None:
         """Write a version once; `SplitExistsError` where there is one."""
 
@@ -130,6 +133,23 @@ class Keeper(Protocol):
 
     def last(self, signal: str) -> int:
         """Return the highest version there is or, where it is known, ever was."""
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which goes with the process; a folder that is not there has nothing to lock."""
+    import fcntl
+
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 # ------------------------------------------------------------------ the older folder layout
@@ -166,6 +186,10 @@ class FolderKeeper:
             if isinstance(error, InvalidInputError):
                 raise
             raise InvalidInputError(f"JSON was expected in {place.name!r}, got {error}.") from None
+
+    def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
+        """Lock the signal's folder."""
+        return _locked(self._folder(signal))
 
     def create(self, signal: str, split: SampleSplit) -> None:
         """Write ``v<n>.json``: a link to a finished file, which fails where there is one."""
@@ -252,6 +276,10 @@ class StoreKeeper:
         sides["held_back_samples"] = cv.Membership.HELD_BACK
         lists = {k: ids[codes == side].tolist() for k, side in sides.items()}
         return SampleSplit.of({**table.attrs, **lists}, place.name)
+
+    def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
+        """Lock the store's folder."""
+        return _locked(self.store.root)
 
     def create(self, signal: str, split: SampleSplit) -> None:
         """Write a version beside the store and rename it in, which fails where there is one."""

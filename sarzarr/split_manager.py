@@ -157,6 +157,56 @@ class SplitManager:
         checked_name(signal, "a signal's name")
         if not 0 < val_ratio < 1:
             raise InvalidInputError(f"a val_ratio above 0 and below 1 was expected, got {val_ratio}.")
+        with self.keeper.alone(signal):
+            return self._create(signal, val_ratio, random_seed, groups, force=force, notes=notes)
+
+    def extend_split(
+        self,
+        signal: str,
+        new_sample_ids: Sequence[str] | None = None,
+        *,
+        groups: Groups | None = None,
+        notes: str = "",
+    ) -> int:
+        """Add samples to training, as a new version; return its number, or the active one's if none is new.
+
+        Validation stays the same sequence. Without a version the initial one is made. Of processes that extend
+        at once, each waits for the one before it, and finds nothing left to add.
+
+        Parameters
+        ----------
+        signal
+            The set of samples.
+        new_sample_ids
+            Which to add; all that are pending if left out.
+        groups
+            New samples that share a group with validation are held back instead.
+        notes
+            Kept with the version.
+
+        Raises
+        ------
+        InvalidInputError
+            An id is not among the samples, or is named twice.
+        """
+        with self.keeper.alone(signal):
+            return self._extend(signal, new_sample_ids, groups, notes)
+
+    def set_active(self, signal: str, version: int) -> None:
+        """Use a version that is there; versions after it stay, and their numbers are not used again."""
+        self.keeper.read(signal, version)
+        self.keeper.activate(signal, version)
+
+    def _create(
+        self,
+        signal: str,
+        val_ratio: float,
+        random_seed: int,
+        groups: Groups | None,
+        *,
+        force: bool,
+        notes: str,
+    ) -> int:
         if self.keeper.versions(signal) and not force:
             raise SplitExistsError(
                 f"samples without a split were expected, got {signal!r} with v{self.keeper.last(signal)}. Its "
@@ -183,40 +233,11 @@ class SplitManager:
             ),
         )
 
-    def extend_split(
-        self,
-        signal: str,
-        new_sample_ids: Sequence[str] | None = None,
-        *,
-        groups: Groups | None = None,
-        notes: str = "",
-    ) -> int:
-        """Add samples to training, as a new version; return its number, or the active one's if none is new.
-
-        Validation stays the same sequence. Without a version the initial one is made.
-
-        Parameters
-        ----------
-        signal
-            The set of samples.
-        new_sample_ids
-            Which to add; all that are pending if left out.
-        groups
-            New samples that share a group with validation are held back instead.
-        notes
-            Kept with the version.
-
-        Raises
-        ------
-        InvalidInputError
-            An id is not among the samples, or is named twice.
-        SplitExistsError
-            Another process wrote the next version first.
-        """
+    def _extend(self, signal: str, wanted: Sequence[str] | None, groups: Groups | None, notes: str) -> int:
         if not self.keeper.versions(signal):
-            return self.create_initial_split(signal, groups=groups, notes=notes)
+            return self._create(signal, 0.2, 42, groups, force=False, notes=notes)
         parent = self.read(signal)
-        new = self._new(signal, parent, new_sample_ids)
+        new = self._new(signal, parent, wanted)
         if not new:
             return parent.version
         closed = set() if groups is None else {_group(groups, i) for i in parent.val_samples}
@@ -241,11 +262,6 @@ class SplitManager:
                 signal, 100 * split.val_count / split.total_samples,
             )  # fmt: skip
         return self._write(signal, split)
-
-    def set_active(self, signal: str, version: int) -> None:
-        """Use a version that is there; versions after it stay, and their numbers are not used again."""
-        self.keeper.read(signal, version)
-        self.keeper.activate(signal, version)
 
     def _new(self, signal: str, parent: SampleSplit, wanted: Sequence[str] | None) -> list[str]:
         pending = self.get_pending_samples(signal)
