@@ -7,7 +7,7 @@ of patches that still fits a core's cache. A `Filler` belongs to one thread; wha
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Self
@@ -155,14 +155,15 @@ class Filler:
     def _fill_kind(
         self, kind: Kind, address: Address, slots: Array, chunks: Array, out: Array, operations: Array | None
     ) -> None:
-        windows = None if chunks.min(initial=0) >= 0 else self._windows(kind, address, slots)
-        if windows is None:
+        if chunks.min(initial=0) >= 0:
             order = self._reading_order(chunks)
-            slots, chunks = slots[order], chunks[order]
-        for first in range(0, slots.size, GROUP):
-            some = slice(first, first + GROUP)
-            stored = self.load(kind, chunks[some]) if windows is None else windows[some]
-            self._deliver(kind, stored, slots[some], out, operations)
+            slots, groups = slots[order], self.groups(kind, chunks[order])
+        else:
+            groups = in_groups(self._windows(kind, address, slots))
+        first = 0
+        for stored in groups:
+            self._deliver(kind, stored, slots[first : first + len(stored)], out, operations)
+            first += len(stored)
 
     def _reading_order(self, chunks: Array) -> Array | slice:
         """Return the order of the files where it makes neighbours of a quarter of the chunks, else as they are.
@@ -212,10 +213,9 @@ class Filler:
         chunks, starts = np.unique(pieces["chunk"], return_index=True)
         ends = np.append(starts[1:], len(pieces))
         rows, cols = kind.chunk
-        for first in range(0, chunks.size, GROUP):
-            group = slice(first, first + GROUP)
-            stored = self.load(kind, chunks[group])
-            for image, begin, end in zip(stored, starts[group].tolist(), ends[group].tolist(), strict=True):
+        each = iter(zip(starts.tolist(), ends.tolist(), strict=True))
+        for stored in self.groups(kind, chunks):
+            for image, (begin, end) in zip(stored, each, strict=False):
                 for _, slot, y, x, h, w in pieces[begin:end].tolist():
                     top, left = max(y, 0), max(x, 0)
                     bottom, right = min(y + rows, y + h, size), min(x + cols, x + w, size)
@@ -223,53 +223,56 @@ class Filler:
         return out
 
     # -------------------------------------------------------------- chunks
-    def load(self, kind: Kind, chunks: Array) -> Array:
-        """Return (k, rows, cols) stored values of chunks of one kind; good until the next `load`."""
+    def groups(self, kind: Kind, chunks: Array) -> Iterator[Array]:
+        """Yield the stored values of chunks of one kind, (k, rows, cols) a group; each is good until the next."""
         if kind.codec is None:
-            return self._load_elsewhere(kind, chunks)
-        codec = get_codec(kind.codec)
-        entries = self.source.table.entries[chunks]
-        sizes = entries["size"].astype(np.int64)
-        if codec.kind == "bytes":
-            return self._load_plain(kind, chunks, entries, sizes)
-        # Each at the same place within a page as in its file, but for the half page of `_READ_TO`.
-        within = (entries["offset"] % _PAGE).astype(np.int64)
-        ends = np.cumsum(-(-(within + sizes) // _PAGE) * _PAGE)
-        begins = np.concatenate(([0], ends[:-1])) + within
-        raw = self._scratch("raw", (int(ends[-1]),), "u1")
-        self._read(chunks, entries, begins, raw)
-        out = self._scratch("decoded", (len(chunks), *kind.chunk), kind.dtype)
-        for chunk, image, begin, size in zip(chunks, out, begins.tolist(), sizes.tolist(), strict=True):
-            if size:
-                self._decode(codec, raw[begin : begin + size], image, int(chunk))
-            else:
-                image[:] = 0
-        return out
+            yield from (self._load_elsewhere(kind, some) for some in in_groups(chunks))
+            return
+        codec, places = get_codec(kind.codec), Places.of(self.source.table, chunks)
+        yield from self._plain(kind, places) if codec.kind == "bytes" else self._decoded(kind, codec, places)
 
-    def _decode(self, codec: Codec, raw: Array, image: Array, chunk: int) -> None:
+    def _plain(self, kind: Kind, places: "Places") -> Iterator[Array]:
+        """Read chunks that are bytes and their checksum into cells; the values are a view of those."""
+        cell, dtype = kind.nbytes + CRC_BYTES, np.dtype(kind.dtype)
+        if (wrong := places.first_of_another_size(cell)) is not None:
+            where = self.source.table.describe(wrong)
+            raise CorruptStoreError(
+                f"a chunk of {cell} bytes was expected, got another size: {where}. {REMEDY}"
+            )
+        raw = self._scratch("raw", (GROUP, cell), "u1")
+        view, begins = raw.reshape(-1).data, [i * cell for i in range(GROUP)]
+        strides = (cell, kind.chunk[1] * dtype.itemsize, dtype.itemsize)
+        values = np.ndarray((GROUP, *kind.chunk), dtype, buffer=raw, strides=strides)
+        for first in range(0, len(places), GROUP):
+            count = min(GROUP, len(places) - first)
+            self._read(places, first, count, view, begins)
+            if places.has_absent or crc32c(view[: count * cell]) != self._constant(cell, count):
+                self._check_each(raw, places, first, count)
+            yield values[:count]
+
+    def _decoded(self, kind: Kind, codec: Codec, places: "Places") -> Iterator[Array]:
+        """Read chunks and decode them. Each is put where in a page it is in its file, but for `_READ_TO`."""
+        span = places.pages * _PAGE
+        view = self._scratch("raw", (GROUP * span,), "u1").data
+        out = self._scratch("decoded", (GROUP, *kind.chunk), kind.dtype)
+        for first in range(0, len(places), GROUP):
+            count = min(GROUP, len(places) - first)
+            within = places.offsets[first : first + count]
+            begins = [i * span + offset % _PAGE for i, offset in enumerate(within)]
+            self._read(places, first, count, view, begins)
+            for i, begin in enumerate(begins):
+                if size := places.sizes[first + i]:
+                    self._decode(codec, view[begin : begin + size], out[i], places.chunks[first + i])
+                else:
+                    out[i] = 0
+            yield out[:count]
+
+    def _decode(self, codec: Codec, raw: memoryview, image: Array, chunk: int) -> None:
         try:
             codec.decode_into(raw, image)
         except (CorruptStoreError, RuntimeError, ValueError) as error:
             where = self.source.table.describe(chunk)
             raise CorruptStoreError(f"{str(error).rstrip('.')}: {where}. {REMEDY}") from None
-
-    def _load_plain(self, kind: Kind, chunks: Array, entries: Array, sizes: Array) -> Array:
-        """Read chunks that are bytes and their checksum into cells; the values are a view of those."""
-        cell = kind.nbytes + CRC_BYTES
-        raw = self._scratch("raw", (len(chunks), cell), "u1")
-        is_full = bool((sizes == cell).all())
-        if not is_full and ((sizes != cell) & (sizes != 0)).any():
-            chunk = int(chunks[np.flatnonzero((sizes != cell) & (sizes != 0))[0]])
-            where = self.source.table.describe(chunk)
-            raise CorruptStoreError(
-                f"a chunk of {cell} bytes was expected, got another size: {where}. {REMEDY}"
-            )
-        self._read(chunks, entries, np.arange(len(chunks)) * cell, raw.reshape(-1))
-        if not (is_full and crc32c(raw) == self._constant(cell, len(chunks))):
-            self._check_each(raw, chunks, sizes == 0)
-        dtype = np.dtype(kind.dtype)
-        strides = (cell, kind.chunk[1] * dtype.itemsize, dtype.itemsize)
-        return np.ndarray((len(chunks), *kind.chunk), dtype, buffer=raw, strides=strides)
 
     def _constant(self, cell: int, count: int) -> int:
         """Return the CRC of ``count`` intact cells, each of which ends in its own CRC.
@@ -283,13 +286,13 @@ class Filler:
             self._constants[cell, count] = int(crc32c(whole))
         return self._constants[cell, count]
 
-    def _check_each(self, raw: Array, chunks: Array, is_absent: Array) -> None:
+    def _check_each(self, raw: Array, places: "Places", first: int, count: int) -> None:
         """Clear the cells that are absent on purpose, and raise for the first whose checksum fails."""
-        for data, chunk, absent in zip(raw, chunks.tolist(), is_absent.tolist(), strict=True):
-            if absent:
+        for i, data in enumerate(raw[:count], first):
+            if not places.sizes[i]:
                 data[:] = 0
             elif crc32c(data) != self._constant(len(data), 1):
-                where = self.source.table.describe(chunk)
+                where = self.source.table.describe(places.chunks[i])
                 raise CorruptStoreError(
                     f"a chunk whose CRC-32C matches was expected, got flipped bytes: {where}. {REMEDY}"
                 )
@@ -315,26 +318,22 @@ class Filler:
         return self._arrays[key]
 
     # -------------------------------------------------------------- bytes
-    def _read(self, chunks: Array, entries: Array, begins: Array, raw: Array) -> None:
-        """Read each entry to its place in ``raw``, in the order of the files, neighbours in one call."""
-        view, offsets, sizes = raw.data, entries["offset"].tolist(), entries["size"].tolist()
-        places, numbers = begins.tolist(), chunks.tolist()
-        run: list[memoryview] = []
-        file, at, upto, want, first = -1, 0, 0, 0, -1
-        for next_file, offset, i in sorted(
-            zip(entries["file"].tolist(), offsets, range(len(offsets)), strict=True)
-        ):
-            size = sizes[i]
-            if size and (offset != upto or next_file != file):
-                if run and read_at(self._handle(file, first), run, at) != want:
-                    self._read_rest(file, run, at, first)
-                run, file, at, upto, want, first = [], next_file, offset, offset, 0, numbers[i]
-            if size:
-                run.append(view[places[i] : places[i] + size])
-                upto += size
-                want += size
-        if run and read_at(self._handle(file, first), run, at) != want:
-            self._read_rest(file, run, at, first)
+    def _read(self, places: "Places", first: int, count: int, raw: memoryview, begins: Sequence[int]) -> None:
+        """Read some places to ``begins`` in ``raw``; neighbours that follow one another in one call."""
+        sizes, meets, i, end = places.sizes, places.meets, first, first + count
+        while i < end:
+            want = sizes[i]
+            run = [raw[begins[i - first] : begins[i - first] + want]]
+            upto = i + 1
+            while upto < end and meets[upto]:
+                run.append(raw[begins[upto - first] : begins[upto - first] + sizes[upto]])
+                want += sizes[upto]
+                upto += 1
+            if want:
+                file, chunk, at = places.files[i], places.chunks[i], places.offsets[i]
+                if read_at(self._handle(file, chunk), run, at) != want:
+                    self._read_rest(file, run, at, chunk)
+            i = upto
 
     def _read_rest(self, file: int, run: list[memoryview], offset: int, chunk: int) -> None:
         """Read again, part by part, what came short: that is legal, and the end of the file is not."""
@@ -372,6 +371,57 @@ class Filler:
             kept = self._memory[name] = aligned_memory(wanted, within_page=_READ_TO if name == "raw" else 0)
         out: Array = kept[:wanted].view(dtype).reshape(shape)
         return out
+
+
+def in_groups(values: Array) -> Iterator[Array]:
+    """Yield ``values`` in groups."""
+    return (values[first : first + GROUP] for first in range(0, len(values), GROUP))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Places:
+    """Where the chunks of a batch lie, as plain numbers: looked up once, since a chunk takes microseconds."""
+
+    chunks: list[int]
+    """Numbers of the chunks in the table."""
+    files: list[int]
+    """Numbers of their files."""
+    offsets: list[int]
+    """Where in a file each begins, bytes."""
+    sizes: list[int]
+    """Stored bytes of each; 0 where a chunk is absent because it is empty."""
+    meets: list[bool]
+    """Whether each begins where the one before it ends."""
+
+    @classmethod
+    def of(cls, table: ChunkTable, chunks: Array) -> Self:
+        """Return the places of some chunks, in their order."""
+        entries = table.entries[chunks]
+        file, offset, size = entries["file"], entries["offset"], entries["size"]
+        meets = np.zeros(len(chunks), bool)
+        meets[1:] = (file[1:] == file[:-1]) & (offset[1:] == offset[:-1] + size[:-1])
+        meets[1:] &= (size[1:] > 0) & (size[:-1] > 0)
+        columns = {"files": file, "offsets": offset, "sizes": size, "meets": meets, "chunks": chunks}
+        return cls(**{name: column.tolist() for name, column in columns.items()})
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    @cached_property
+    def has_absent(self) -> bool:
+        """Whether a chunk is absent."""
+        return 0 in self.sizes
+
+    @property
+    def pages(self) -> int:
+        """Pages that the longest may touch."""
+        return -(-max(self.sizes, default=0) // _PAGE) + 1
+
+    def first_of_another_size(self, nbytes: int) -> int | None:
+        """Return the first chunk that is there and has not so many bytes."""
+        if set(self.sizes) <= {0, nbytes}:
+            return None
+        return next(c for c, size in zip(self.chunks, self.sizes, strict=True) if size not in (0, nbytes))
 
 
 def aligned_memory(nbytes: int, *, within_page: int = 0) -> Array:

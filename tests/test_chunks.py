@@ -305,9 +305,9 @@ def test_without_preadv_the_same_is_read(tmp_path, monkeypatch):
 def test_a_chunk_is_decoded_once_a_batch(tmp_path, monkeypatch):
     layout = write(tmp_path, "a", pixels((4 * CHUNK, 4 * CHUNK), "uint16"), codec="zstd")
     what, loaded = source(tmp_path, layout, size=CHUNK), []
-    load = Filler.load
+    groups = Filler.groups
     monkeypatch.setattr(
-        Filler, "load", lambda s, kind, chunks: loaded.extend(chunks) or load(s, kind, chunks)
+        Filler, "groups", lambda s, kind, chunks: loaded.extend(chunks) or groups(s, kind, chunks)
     )
     rows, cols = (c.ravel() for c in np.mgrid[0 : 3 * CHUNK : 8, 0 : 3 * CHUNK : 8])
     take(what, rows, cols)
