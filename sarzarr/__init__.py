@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sarzarr.box_tables import import_boxes
     from sarzarr.clips import recommend_clips, set_clip
     from sarzarr.copying import copy_store
+    from sarzarr.cube import open_stack
     from sarzarr.grid import Grid
     from sarzarr.ingestion import Progress, ingest, remove_scene
     from sarzarr.legacy import extract_patches, inverse_preprocess, preprocess_sar_complete
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from sarzarr.scene import SceneProbe, group_scenes, open_scene
     from sarzarr.split_manager import SplitManager
     from sarzarr.splits import check_split, export_split, extend_split, import_split, make_split
+    from sarzarr.stacking import find_stacks, make_stack
+    from sarzarr.stacks import Stack
     from sarzarr.statistics import SceneStatistics, scene_statistics
     from sarzarr.store import Store, open_store
     from sarzarr.synthetic import write_synthetic_scenes
@@ -57,6 +60,7 @@ _HOME = {
     "SceneProbe": "scene",
     "SceneStatistics": "statistics",
     "SplitManager": "split_manager",
+    "Stack": "stacks",
     "Store": "store",
     "check_split": "splits",
     "clip_bounds_from_histogram": "bounds",
@@ -67,6 +71,7 @@ _HOME = {
     "export_split": "splits",
     "extend_split": "splits",
     "extract_patches": "legacy",
+    "find_stacks": "stacking",
     "from_codes": "radiometry",
     "from_db": "radiometry",
     "group_scenes": "scene",
@@ -78,9 +83,11 @@ _HOME = {
     "ingest": "ingestion",
     "inverse_preprocess": "legacy",
     "make_split": "splits",
+    "make_stack": "stacking",
     "measure_delivery": "rate",
     "normalize": "radiometry",
     "open_scene": "scene",
+    "open_stack": "cube",
     "open_store": "store",
     "plan_ingest": "plan",
     "preprocess_sar_complete": "legacy",
@@ -112,6 +119,7 @@ __all__ = [
     "SceneProbe",
     "SceneStatistics",
     "SplitManager",
+    "Stack",
     "Store",
     "check_split",
     "clip_bounds_from_histogram",
@@ -122,6 +130,7 @@ __all__ = [
     "export_split",
     "extend_split",
     "extract_patches",
+    "find_stacks",
     "from_codes",
     "from_db",
     "group_scenes",
@@ -133,9 +142,11 @@ __all__ = [
     "ingest",
     "inverse_preprocess",
     "make_split",
+    "make_stack",
     "measure_delivery",
     "normalize",
     "open_scene",
+    "open_stack",
     "open_store",
     "plan_ingest",
     "preprocess_sar_complete",

@@ -273,6 +273,15 @@ def bounds(
     vmin: Annotated[float, typer.Option(help="dB that becomes 0, for fixed.")] = -25.0,
     vmax: Annotated[float, typer.Option(help="dB that becomes 1, for fixed.")] = 5.0,
     k: Annotated[float, typer.Option(help="Standard deviations around the mean, for sigma.")] = 3.0,
+@app.command()
+def stacks(store: StoreArgument) -> None:
+    """List the stacks of a store: scenes of one grid, orbit and pass, that open as one cube over time."""
+    from sarzarr.stacking import describe_stacks
+    from sarzarr.store import open_store
+
+    typer.echo(describe_stacks(open_store(store)))
+
+
     group: Annotated[
         list[str] | None, typer.Option(help="Only this group (vv/sigma0); may be repeated.")
     ] = None,

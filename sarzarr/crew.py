@@ -111,6 +111,8 @@ class Recipe:
     """Of the batches."""
     flags: Source | None = None
     """Where flags come from: each array's flags under the array's number. None where they are not needed."""
+    dates: int = 0
+    """Dates of a stack: channels are those of one date after another, and a batch has an axis more. 0: none."""
     masks: bool = False
     """Whether what is not valid must be made 0: it was stored as 0, and is delivered above it."""
 
@@ -118,6 +120,12 @@ class Recipe:
     def size(self) -> int:
         """Rows and columns of a patch."""
         return self.images.size
+
+    def shape(self, patches: int) -> tuple[int, ...]:
+        """Return the shape of a batch of so many patches."""
+        channels = self.array.shape[1]
+        axes = (self.dates, channels // self.dates) if self.dates else (channels,)
+        return (patches, *axes, self.size, self.size)
 
     def address(self, patches: Array | slice) -> Address:
         """Return where the planes of some patches come from, channel by channel."""
@@ -184,7 +192,7 @@ class Crew:
             yield waiting.popleft().result()
 
     def batch(self, patches: Array, turns: Array | None = None) -> tuple[Array, Array | None]:
-        """Return (images, flags) of some patches, (n, channels, size, size) each, turned by ``turns`` (n,).
+        """Return (images, flags) of some patches, `Recipe.shape` each, turned by ``turns`` (n,).
 
         Pixels that are not valid are 0. Flags are None where the recipe has none.
         """
@@ -192,7 +200,7 @@ class Crew:
         address = recipe.address(patches)
         channels = recipe.array.shape[1]
         planes = None if turns is None else np.repeat(turns, channels)
-        shape = (len(patches), channels, recipe.size, recipe.size)
+        shape = recipe.shape(len(patches))
         images = self.memory.take(shape, recipe.dtype)
         self._fill("images", recipe.images, address, patches, images, planes)
         if recipe.flags is None:
@@ -222,7 +230,7 @@ class Crew:
 
 
 def _flat(batch: Array) -> Array:
-    return batch.reshape(-1, *batch.shape[2:])
+    return batch.reshape(-1, *batch.shape[-2:])
 
 
 def _mark_outside(source: Source, address: Address, flags: Array, turns: Array | None) -> None:

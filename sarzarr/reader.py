@@ -4,7 +4,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,8 @@ from sarzarr.errors import InvalidInputError, MixedBoundsError
 from sarzarr.order import WINDOW_SHARDS, Deal, Indices, Position, Share, drawn, shuffled, shuffled_in_window
 from sarzarr.patches import IndexSpec, index_patches
 from sarzarr.selection import Query, describe, layouts, select, weights_of
+from sarzarr.stacking import catalog_groups, choose_stacks
+from sarzarr.stacks import Stack
 from sarzarr.store import Store, open_store
 from sarzarr.stretch import Stretch
 
@@ -47,6 +49,11 @@ class ReadOptions:
     """Ids of scenes; all if left out."""
     polarizations: Sequence[str] | None = None
     """Polarizations or names of arrays. Several become channels, of the scenes that have them all."""
+    stack: Stack | str | bool = False
+    """Deliver the dates of a stack together: (N, T, C, size, size). A `sarzarr.Stack`, the id of any scene of one,
+    or True for all of the store; with ``scenes`` for the one that those make."""
+    stack_length: int | None = None
+    """Dates of a patch of a stack: every run of so many that follow one another; all if left out."""
     index: str | None = None
     """The patch index; ``default`` unless the cut is given below."""
     patch_size: int | None = None
@@ -106,6 +113,7 @@ class ReadOptions:
             ("seed", 0),
             ("threads", 1),
             ("max_patches", 1),
+            ("stack_length", 1),
         ):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -114,6 +122,10 @@ class ReadOptions:
             raise InvalidInputError(f"shuffle must be True, False or 'window', got {self.shuffle!r}.")
         if self.dtype not in ("float32", "uint16"):
             raise InvalidInputError(f"dtype must be float32 or uint16, got {self.dtype!r}.")
+        if self.stack is False and self.stack_length is not None:
+            raise InvalidInputError("stack_length= needs stack=, got none. Pass stack=True, or leave it out.")
+        if self.stack is not False and self.boxes:
+            raise InvalidInputError("boxes= needs patches of one date, got stack=. Leave one out.")
         if self.clip is not None:
             object.__setattr__(self, "clip", tuple(ClipBounds(*self.clip)))
 
@@ -176,7 +188,9 @@ class PatchReader:
     dict of `sarzarr.box_tables.PatchTargets.target`, turned with its pixels. With ``with_meta`` a batch is a
     dict of ``image``, ``flags``, ``target`` if any, ``turn`` (the operation of `sarzarr.augment`, 0 for
     none), ``scene``, ``array``, ``row``, ``col``, ``id``, ``crs`` (WKT), ``transform`` (of the patch before
-    it was turned, in affine order) and the catalog's acquisition columns.
+    it was turned, in affine order) and the catalog's acquisition columns. With ``stack`` images and flags are
+    ``(N, T, C, size, size)``: a patch passes on every date, is turned alike on all, and its dict says ``scene``,
+    ``time``, ``seconds`` (since 1970, UTC) and the acquisition columns a date.
     Nothing is open between iterations: a reader pickles, and may be forked.
 
     Parameters
@@ -197,7 +211,8 @@ class PatchReader:
         self.options = ReadOptions.of(options)
         self.store = store if isinstance(store, Store) else open_store(store)
         self.index = self.options.index_in(self.store)
-        self.selection = select(self.store, self.options.query(self.index))
+        self.stacks = self._stacks()
+        self.selection = select(self.store, self._query())
         self.recipe = self._recipe()
         self.targets = self._targets() if self.options.boxes else None
         self._next = Position()
@@ -205,6 +220,22 @@ class PatchReader:
         self._now: Position | None = None
         self._memory: BatchMemory | None = None
         self._own: tuple[int, Crew] | None = None
+
+    def _stacks(self) -> tuple[Stack, ...]:
+        """Return the runs of dates that are delivered together; none where each date is."""
+        o = self.options
+        if o.stack is False:
+            return ()
+        return choose_stacks(
+            self.store, o.stack, scenes=o.scenes, polarizations=o.polarizations, length=o.stack_length
+        )
+
+    def _query(self) -> Query:
+        query = self.options.query(self.index)
+        if not self.stacks:
+            return query
+        groups = catalog_groups(self.store, self.stacks)
+        return replace(query, scenes=None, polarizations=None, groups=groups, dates=len(self.stacks[0]))
 
     def _recipe(self) -> Recipe:
         chosen, options = self.selection, self.options
@@ -225,6 +256,7 @@ class PatchReader:
             col=chosen.col,
             dtype=options.dtype,
             flags=flags,
+            dates=chosen.dates,
             masks=is_lit,
         )
 
@@ -403,8 +435,31 @@ class PatchReader:
             each = zip(patches.tolist(), turn.tolist(), strict=True)
             parts["target"] = [self.targets.target(patch, operation) for patch, operation in each]
         if self.options.with_meta:
-            return {**parts, "turn": turn, **describe(self.store, self.selection, patches)}
+            return {
+                **parts,
+                "turn": turn,
+                **describe(self.store, self.selection, patches),
+                **self._times(patches),
+            }
         return tuple(parts.values()) if len(parts) > 1 else images
+
+    def _times(self, patches: Array) -> dict[str, Any]:
+        """Return the times of the dates of some patches of stacks: as text, and in seconds since 1970."""
+        if not self.stacks:
+            return {}
+        chosen = self.selection
+        rows = chosen.catalog_row[chosen.array[patches, 0]]
+        scenes = self.store.catalog["scene"].values[rows].tolist()
+        stacks = [self._stack_of[scene] for scene in scenes]
+        return {
+            "time": [[f"{stamp}Z" for stamp in stack.stamps] for stack in stacks],
+            "seconds": np.array([stack.seconds for stack in stacks]),
+        }
+
+    @cached_property
+    def _stack_of(self) -> dict[str, Stack]:
+        """The run of dates that begins with a scene."""
+        return {stack.id: stack for stack in self.stacks}
 
     # -------------------------------------------------------------- resuming
     def state_dict(self) -> dict[str, Any]:

@@ -28,6 +28,9 @@ class Query:
     """``train``, ``val`` or ``test`` of the newest split version, ``v2:val`` of another; all if left out."""
     scenes: Sequence[str] | None = None
     """Ids of scenes; all if left out."""
+    groups: tuple[Array, ...] | None = None
+    """Rows of the catalog whose arrays become the channels of one patch, (channels,) each, equally many: a patch
+    is what all of them have at one place. In the place of ``polarizations``."""
     polarizations: Sequence[str] | None = None
     """Polarizations or names of arrays. Several become channels, of the scenes that have them all."""
     min_valid: float = 1.0
@@ -38,6 +41,8 @@ class Query:
     """A condition on columns of the index and of the catalog, in each channel; see `sarzarr.filters`."""
     rows: Array | Sequence[int] | None = None
     """Rows of the index to choose from; all if left out."""
+    dates: int = 0
+    """`Selection.dates` of ``groups``."""
     at_most: int | None = None
     """Most patches that are taken, drawn by ``seed``."""
     seed: int = 0
@@ -70,6 +75,8 @@ class Selection:
     """(n,) uint64: the stable id of each patch (of its first channel)."""
     size: int
     """Rows and columns of a patch."""
+    dates: int = 0
+    """Dates of a patch of a stack, whose channels are those of one date after another; 0 of another patch."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -98,7 +105,10 @@ def select(store: Store, query: Query) -> Selection:
         keep &= store.where_mask(table, query.where)
     if query.rows is not None:
         keep &= np.isin(np.arange(keep.size), np.asarray(query.rows))
-    rows = _channels(store, table, catalog, np.flatnonzero(keep), query)
+    if query.groups is None:
+        rows = _channels(store, table, catalog, np.flatnonzero(keep), query)
+    else:
+        rows = _shared(table, catalog, np.flatnonzero(keep), query.groups)
     if query.at_most is not None and query.at_most < len(rows):
         drawn = np.random.default_rng((query.seed, len(rows))).permutation(len(rows))[: query.at_most]
         rows = rows[np.sort(drawn)]
@@ -119,6 +129,7 @@ def select(store: Store, query: Query) -> Selection:
         table_row=rows[:, 0],
         id=table["id"].values[rows[:, 0]],
         size=int(table.attrs["size"]),
+        dates=query.dates,
     )
 
 
@@ -163,6 +174,23 @@ def _channels(store: Store, table: xr.Dataset, catalog: Array, rows: Array, quer
     for channel, (key, part) in enumerate(zip(keys, parts, strict=True)):
         matched[:, channel] = _matching(key, part, common)
     return matched
+
+
+def _shared(table: xr.Dataset, catalog: Array, rows: Array, groups: Sequence[Array]) -> Array:
+    """Return (n, channels) rows of the table: those that pass in every array of a group, group by group."""
+    array = catalog[table["owner"].values[rows]]
+    order = np.argsort(array, kind="stable")  # of one array, patches stay in the order of the table
+    row, col = (table[k].values[rows].astype(np.int64) for k in ("row", "col"))
+    places, place = np.unique(row * _MAX_PIXEL + col, return_inverse=True)
+    found = []
+    for group in groups:
+        at = np.full((len(places), len(group)), -1, np.int64)
+        for channel, wanted in enumerate(group.tolist()):
+            first, last = np.searchsorted(array, (wanted, wanted + 1), sorter=order)
+            mine = order[first:last]
+            at[place[mine], channel] = rows[mine]
+        found.append(at[(at >= 0).all(1)])
+    return np.concatenate(found)
 
 
 def _of_polarization(store: Store, wanted: str) -> Array:
@@ -221,17 +249,21 @@ def weights_of(store: Store, chosen: Selection, weights: Mapping[str, float] | s
 def describe(store: Store, chosen: Selection, patches: Array) -> dict[str, Any]:
     """Return what is known of some patches of a selection: lists of words, arrays of numbers, one a patch.
 
-    ``array`` lists the channels. ``transform`` is the patch's, before it is turned, in affine order.
+    ``array`` lists the channels. ``transform`` is the patch's, before it is turned, in affine order. Of a
+    stack, ``scene``, ``time`` and all that the catalog says of an acquisition stand a date, (n, dates).
     """
     array = chosen.array[patches]
     catalog, rows = store.catalog, chosen.catalog_row[array]
-    first = rows[:, 0]
+    first = seen = rows[:, 0]
+    if chosen.dates:
+        rows = rows.reshape(len(rows), chosen.dates, -1)
+        seen, rows = rows[:, :, 0], rows[:, 0]
     row, col = chosen.row[patches].astype(np.int64), chosen.col[patches].astype(np.int64)
     transform = catalog["transform"].values[first].copy()
     transform[:, 2] += transform[:, 0] * col + transform[:, 1] * row
     transform[:, 5] += transform[:, 3] * col + transform[:, 4] * row
     out: dict[str, Any] = {
-        "scene": catalog["scene"].values[first].tolist(),
+        "scene": catalog["scene"].values[seen].tolist(),
         "array": catalog["name"].values[rows].tolist(),
         "row": row,
         "col": col,
@@ -240,7 +272,7 @@ def describe(store: Store, chosen: Selection, patches: Array) -> dict[str, Any]:
         "transform": transform,
     }
     for name in cv.CATALOG_COLUMNS.values():
-        values = catalog[name].values[first]
+        values = catalog[name].values[seen]
         out[name] = values if values.dtype.kind in "if" else values.tolist()
     return out
 

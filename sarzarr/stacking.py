@@ -1,0 +1,404 @@
+"""Which scenes of a store are stacks, and which of those are delivered.
+
+Two passes see a slope from two sides, and two orbits at two angles: between them backscatter differs where
+nothing has changed. So scenes are grouped by grid, mission, mode, relative orbit and pass; what is not known
+of a scene is apart from what is known of another, unless the scenes are named.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import reduce
+from itertools import groupby
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError, NotInStoreError
+from sarzarr.footprint import Placement
+from sarzarr.georeference import is_same_crs
+from sarzarr.grid import WHOLE_PIXEL, Grid
+from sarzarr.split_record import placements
+from sarzarr.stacks import Stack, View
+from sarzarr.store import Store
+
+Array = np.ndarray[Any, Any]
+_VIEW_COLUMNS: Final = tuple(
+    cv.CATALOG_COLUMNS[key] for key in (cv.PLATFORM, cv.INSTRUMENT_MODE, cv.ORBIT_STATE, cv.RELATIVE_ORBIT)
+)
+
+
+# ------------------------------------------------------------------ what the catalog says
+@dataclass(frozen=True, kw_only=True)
+class _Member:
+    """One scene, as far as stacks are concerned."""
+
+    scene: str
+    """Its id."""
+    stamp: str
+    """As `Stack.stamps`; empty where its time is not known."""
+    view: View
+    """From where it was seen."""
+    keys: tuple[tuple[str, str], ...]
+    """(name, bounds key) of each array that is asked for."""
+    grid: Grid
+    """Its grid."""
+    points: str
+    """What tells its ground control points from others; empty where an affine places it, or nothing."""
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether its pixels are tied to the ground."""
+        return self.grid.is_georeferenced or bool(self.points)
+
+    def shares_grid(self, other: "_Member") -> bool:
+        """Whether each pixel of one is the same pixel of the other: by shape alone where neither is placed."""
+        if (self.grid.shape, self.points) != (other.grid.shape, other.points):
+            return False
+        if not (self.grid.is_georeferenced or other.grid.is_georeferenced):
+            return True
+        return is_same_crs(self.grid.crs_wkt, other.grid.crs_wkt) and (
+            self.grid.whole_pixel_offset(other.grid) == (0, 0)
+        )
+
+
+def _members(
+    store: Store, scenes: Sequence[str] | None, polarizations: Sequence[str] | None
+) -> tuple[_Member, ...]:
+    """Return the scenes of a store, or those of ``scenes``, that have all the polarizations; by id."""
+    for scene in scenes or ():
+        store.rows(scene)  # raises, and says which there are
+    known = placements(store.root, store.catalog)
+    columns = ("scene", "name", "polarization", "bounds_key", cv.CATALOG_COLUMNS[cv.DATETIME], *_VIEW_COLUMNS)
+    rows = zip(*(store.catalog[c].values.tolist() for c in columns), strict=True)
+    out = []
+    for scene, group in groupby(rows, key=lambda row: str(row[0])):
+        arrays = list(group)
+        keys = _keys(arrays, polarizations)
+        if keys and (scenes is None or scene in scenes):
+            place, (*_, time, platform, mode, state, orbit) = known[scene], arrays[0]
+            out.append(
+                _Member(
+                    scene=scene,
+                    stamp=str(time).removesuffix("Z"),
+                    view=_view(str(platform), str(mode), str(state), float(orbit)),
+                    keys=keys,
+                    grid=_grid(place),
+                    points=place.fingerprint if place.is_located and not place.crs_wkt else "",
+                )
+            )
+    if not out:
+        raise NotInStoreError(
+            f"scenes with {' and '.join(polarizations or ['an array'])} were expected, got none in "
+            f"{store.root.name}. Ask for arrays that `sarzarr info` shows."
+        )
+    return tuple(out)
+
+
+def _keys(
+    arrays: Iterable[tuple[Any, ...]], polarizations: Sequence[str] | None
+) -> tuple[tuple[str, str], ...]:
+    """Return (name, bounds key) of what is asked of one scene, in that order; empty if it lacks any."""
+    named = {str(name): (str(polarization).lower(), str(key)) for _, name, polarization, key, *_ in arrays}
+    if polarizations is None:
+        return tuple(sorted((name, key) for name, (_, key) in named.items()))
+    out = []
+    for word in (p.lower() for p in polarizations):
+        found = [n for n in named if n.lower() == word] or [n for n, (p, _) in named.items() if p == word]
+        if len(found) != 1:
+            return ()
+        out.append((found[0], named[found[0]][1]))
+    return tuple(out)
+
+
+def _grid(place: Placement) -> Grid:
+    a, b, c, d, e, f = place.transform
+    return Grid(
+        height=place.height,
+        width=place.width,
+        transform=(a, b, c, d, e, f),
+        crs_wkt=place.crs_wkt or None,
+    )
+
+
+def _view(platform: str, mode: str, orbit_state: str, relative_orbit: float) -> View:
+    return View(
+        mission=re.sub(r"(?<=-\d)[a-d]$", "", platform),
+        mode=mode,
+        orbit_state=orbit_state,
+        relative_orbit=0 if math.isnan(relative_orbit) else int(relative_orbit),
+    )
+
+
+# ------------------------------------------------------------------ stacks
+def find_stacks(
+    store: Store, *, scenes: Sequence[str] | None = None, polarizations: Sequence[str] | None = None
+) -> tuple[Stack, ...]:
+    """Return the stacks of at least two scenes that a store holds, by the id of their first scene.
+
+    Scenes of a stack have one grid (every corner within a thousandth of a pixel), one `View` and the same
+    arrays of the same quantities. Those without any place in the world are stacked by shape, which
+    ``is_placed`` says. Scenes whose time is not known are left out.
+
+    Parameters
+    ----------
+    scenes
+        Ids to choose from; all if left out.
+    polarizations
+        Polarizations or names of arrays that count; scenes that lack one are left out. Else all arrays do.
+
+    Raises
+    ------
+    NotInStoreError
+        A scene is not in the store, or no scene has these polarizations.
+    """
+    timed = [m for m in _members(store, scenes, _words(polarizations)) if m.stamp]
+    stacks = (_stack(group) for group in _groups(timed) if len(group) > 1)
+    return tuple(sorted(stacks, key=lambda s: s.id))
+
+
+def make_stack(
+    store: Store,
+    scenes: Sequence[str],
+    *,
+    times: Sequence[Any] | None = None,
+    polarizations: Sequence[str] | None = None,
+    mixed: bool = False,
+) -> Stack:
+    """Return the stack of scenes that are named: what is not known of them is taken as equal.
+
+    Its arrays are those that all of them have, of the same quantity.
+
+    Parameters
+    ----------
+    scenes
+        Ids, in any order.
+    times
+        When each was acquired (ISO 8601, `datetime` or ``datetime64``; UTC where they say no zone); what the
+        catalog says if left out.
+    polarizations
+        Polarizations or names of arrays, in this order; all if left out.
+    mixed
+        Allow views that are known to differ. Slopes then change from date to date without any change.
+
+    Raises
+    ------
+    InvalidInputError
+        They are not on one grid, their views differ, a time is not known, two are of one time, or they
+        have no array in common.
+    NotInStoreError
+        A scene or polarization is not in the store.
+    """
+    words = _words(polarizations)
+    if len(set(scenes)) != len(scenes) or not scenes:
+        raise InvalidInputError(f"different scenes were expected, got {list(scenes)}. Name each once.")
+    members = {m.scene: m for m in _members(store, scenes, words)}
+    for scene in scenes:
+        if scene not in members:
+            raise NotInStoreError(
+                f"scenes with {' and '.join(words or ())} were expected, got {scene!r} without."
+            )
+    some = [members[scene] for scene in scenes]
+    if times is not None:
+        if len(times) != len(scenes):
+            raise InvalidInputError(f"a time a scene was expected, got {len(times)} for {len(scenes)}.")
+        some = [replace(m, stamp=_stamp(time)) for m, time in zip(some, times, strict=True)]
+    _check_members(some, mixed=mixed)
+    common = set.intersection(*(set(m.keys) for m in some))
+    kept = tuple(key for key in some[0].keys if key in common)
+    if not kept:
+        raise InvalidInputError(
+            "arrays of one name and quantity in every scene were expected, got none. Name scenes that are alike."
+        )
+    stack = _stack([replace(m, keys=kept) for m in some])
+    stack.check_times()
+    return stack
+
+
+def choose_stacks(
+    store: Store,
+    stack: Stack | str | bool,
+    *,
+    scenes: Sequence[str] | None = None,
+    polarizations: Sequence[str] | None = None,
+    length: int | None = None,
+) -> tuple[Stack, ...]:
+    """Return what is delivered together: stacks of equal length and channels.
+
+    Parameters
+    ----------
+    stack
+        A `Stack`; the id of any scene of one; or True: with ``scenes`` the stack of those, else every stack
+        whose scenes have a place in the world.
+    length
+        Dates of a sample: every run of so many that follow one another. Whole stacks if left out.
+
+    Raises
+    ------
+    InvalidInputError
+        There is no stack, they differ in length or arrays, or none is as long as ``length``.
+    NotInStoreError
+        The named scene is in no stack.
+    """
+    chosen = _chosen(store, stack, scenes, polarizations)
+    for one in chosen:
+        one.check_times()
+    if length is not None:
+        chosen = tuple(s.window(i, length) for s in chosen for i in range(len(s) - length + 1))
+    lengths, channels = {len(s) for s in chosen}, {s.arrays for s in chosen}
+    if not chosen:
+        raise InvalidInputError(f"a stack of at least {length} dates was expected, got none. Ask for fewer.")
+    if len(lengths) > 1:
+        listed = ", ".join(f"{s.id!r} of {len(s)}" for s in chosen[:8])
+        raise InvalidInputError(
+            f"stacks of one length were expected, got {listed}. Name one with stack=, or pass length= for runs "
+            "of so many dates."
+        )
+    if len(channels) > 1:
+        listed = ", ".join(sorted("+".join(names) for names in channels))
+        raise InvalidInputError(
+            f"stacks of the same arrays were expected, got {listed}. Name some with polarizations=."
+        )
+    return chosen
+
+
+def _chosen(
+    store: Store, stack: Stack | str | bool, scenes: Sequence[str] | None, polarizations: Sequence[str] | None
+) -> tuple[Stack, ...]:
+    if isinstance(stack, Stack):
+        return (
+            make_stack(
+                store,
+                stack.scenes,
+                times=stack.stamps,
+                polarizations=polarizations or stack.arrays,
+                mixed=True,
+            ),
+        )
+    if stack is True and scenes is not None:
+        return (make_stack(store, _words(scenes) or (), polarizations=polarizations),)
+    found = find_stacks(store, scenes=_words(scenes), polarizations=polarizations)
+    if stack is not True:
+        named = tuple(s for s in found if stack in s.scenes)
+        if not named:
+            near = ", ".join(repr(s.id) for s in found[:5]) or "none"
+            raise NotInStoreError(
+                f"a scene of a stack was expected, got {stack!r}; stacks begin with {near}. See `sarzarr stacks`."
+            )
+        return named
+    placed = tuple(s for s in found if s.is_placed)
+    if not placed:
+        near = ", ".join(repr(s.id) for s in found[:5])
+        raise InvalidInputError(
+            "a stack of scenes on one grid was expected, got "
+            + (
+                f"none but by shape alone. Name it: stack= one of {near}."
+                if near
+                else "none. See `sarzarr stacks`."
+            )
+        )
+    return placed
+
+
+def catalog_groups(store: Store, stacks: Sequence[Stack]) -> tuple[Array, ...]:
+    """Return the rows of the catalog of each stack, (dates * arrays,): those of one date after another."""
+    named = zip(store.catalog["scene"].values.tolist(), store.catalog["name"].values.tolist(), strict=True)
+    row = {key: i for i, key in enumerate(named)}
+    return tuple(np.array([row[scene, name] for scene in s.scenes for name in s.arrays]) for s in stacks)
+
+
+# ------------------------------------------------------------------ grouping
+def _groups(members: Sequence[_Member]) -> Iterable[list[_Member]]:
+    """Yield the members of one view, one set of arrays and one grid."""
+    alike: dict[Any, list[_Member]] = {}
+    for member in members:
+        key = (member.view, member.keys, member.grid.shape, member.points, member.grid.is_georeferenced)
+        alike.setdefault(key, []).append(member)
+    for some in alike.values():
+        yield from _on_one_grid(some)
+
+
+def _on_one_grid(members: Sequence[_Member]) -> list[list[_Member]]:
+    """Return members of equal shape by their grids: each is compared with those whose origin is near its own."""
+    groups: list[list[_Member]] = []
+    origins = np.empty((len(members), 2))
+    for member in members:
+        origin = np.array([member.grid.transform[2], member.grid.transform[5]])
+        near = np.abs(origins[: len(groups)] - origin) <= 4 * WHOLE_PIXEL * max(member.grid.pixel_size)
+        at = np.flatnonzero(near.all(1) | (not member.grid.is_georeferenced))
+        home = next((groups[i] for i in at.tolist() if groups[i][0].shares_grid(member)), None)
+        if home is None:
+            origins[len(groups)] = origin
+            groups.append([member])
+        else:
+            home.append(member)
+    return groups
+
+
+def _stack(members: Iterable[_Member]) -> Stack:
+    by_time = sorted(members, key=lambda m: (np.datetime64(m.stamp, "ns"), m.scene))
+    first = by_time[0]
+    return Stack(
+        scenes=tuple(m.scene for m in by_time),
+        stamps=tuple(m.stamp for m in by_time),
+        arrays=tuple(name for name, _ in first.keys),
+        grid=first.grid,
+        view=reduce(View.common, (m.view for m in by_time)),
+        is_placed=first.is_placed,
+    )
+
+
+def _check_members(members: Sequence[_Member], *, mixed: bool) -> None:
+    """Raise `InvalidInputError` for the first member that cannot be stacked with the first one."""
+    first = members[0]
+    for member in members:
+        if not member.stamp:
+            raise InvalidInputError(
+                f"a time was expected, got none for {member.scene!r}. Say it: make_stack(store, scenes, times=...)."
+            )
+        if not first.shares_grid(member):
+            raise InvalidInputError(
+                f"scenes on one grid were expected, got {first.scene!r} and {member.scene!r} on two. Ingest them "
+                f"onto one: --grid like:{first.scene}."
+            )
+        against = next((m for m in members if m.view.contradicts(member.view)), None)
+        if against is not None and not mixed:
+            raise InvalidInputError(
+                f"scenes seen from one side were expected, got {against.scene!r} ({against.view}) and "
+                f"{member.scene!r} ({member.view}). Leave some out, or take make_stack(..., mixed=True)."
+            )
+
+
+def _words(given: Sequence[str] | str | None) -> Sequence[str] | None:
+    return (given,) if isinstance(given, str) else given
+
+
+def _stamp(time: Any) -> str:
+    """Return a time that a user gives as `Stack.stamps` has it."""
+    if isinstance(time, np.datetime64):
+        return str(time)
+    try:
+        when = time if isinstance(time, datetime) else datetime.fromisoformat(str(time))
+    except ValueError:
+        raise InvalidInputError(f"a time in ISO 8601 was expected, got {time!r}.") from None
+    return (when if when.tzinfo is None else when.astimezone(UTC).replace(tzinfo=None)).isoformat()
+
+
+# ------------------------------------------------------------------ what is printed
+def describe_stacks(store: Store) -> str:
+    """Return what `sarzarr stacks` prints: the stacks of a store, and the scenes that are in none."""
+    stacks = find_stacks(store)
+    lines = [f"{store.root.name}: {len(stacks)} stacks of {len(store.scenes)} scenes"]
+    lines += [f"  {stack}" for stack in stacks]
+    stacked = {scene for stack in stacks for scene in stack.scenes}
+    alone = [scene for scene in store.scenes if scene not in stacked]
+    if alone:
+        more = f" and {len(alone) - 8} more" if len(alone) > 8 else ""
+        lines.append(f"  in no stack: {', '.join(alone[:8])}{more}")
+    untimed = [m.scene for m in _members(store, None, None) if not m.stamp]
+    if untimed:
+        lines.append(f"  of those, without a time: {', '.join(untimed[:8])}")
+    return "\n".join(lines)
