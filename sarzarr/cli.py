@@ -156,6 +156,13 @@ def ingest(
         typer.Option(help="nearest, average, bilinear, cubic, lanczos or rms; what suits if left out."),
     ] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compute each position between two CRSs.")] = False,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Keep a raster as it is beside the scenes: mask=FILE; mask:nodata-1=labels/*.tif; dem:cubic=FILE. "
+            "May be repeated."
+        ),
+    ] = None,
     border: Annotated[int, typer.Option(help="Pixels around nodata to flag as border.")] = 0,
     dtype: Annotated[Dtype, typer.Option(help="What pixels are stored as.")] = Dtype.uint16,
     codec: Annotated[
@@ -181,6 +188,7 @@ def ingest(
 ) -> None:
     """Read GeoTIFFs, normalise them, and write them into one store of 256x256 chunks."""
     from sarzarr.ingestion import ingest as run
+    from sarzarr.layers import layers_of
     from sarzarr.options import IngestOptions
     from sarzarr.plan import plan_ingest
     from sarzarr.scheduling import cluster
@@ -201,6 +209,7 @@ def ingest(
         like=_like(grid),
         resampling=resampling,
         exact=exact,
+        layers=layers_of(layer or ()),
         border=border,
         dtype=str(dtype),
         codec=codec,
@@ -265,15 +274,6 @@ def info(store: StoreArgument) -> None:
 
 
 @app.command()
-def bounds(
-    store: StoreArgument,
-    method: Annotated[Method | None, typer.Option(help="Set the clip by this method.")] = None,
-    low: Annotated[float, typer.Option(help="Percentile that becomes 0.")] = 1.0,
-    high: Annotated[float, typer.Option(help="Percentile that becomes 1.")] = 99.0,
-    vmin: Annotated[float, typer.Option(help="dB that becomes 0, for fixed.")] = -25.0,
-    vmax: Annotated[float, typer.Option(help="dB that becomes 1, for fixed.")] = 5.0,
-    k: Annotated[float, typer.Option(help="Standard deviations around the mean, for sigma.")] = 3.0,
-@app.command()
 def stacks(store: StoreArgument) -> None:
     """List the stacks of a store: scenes of one grid, orbit and pass, that open as one cube over time."""
     from sarzarr.stacking import describe_stacks
@@ -282,6 +282,15 @@ def stacks(store: StoreArgument) -> None:
     typer.echo(describe_stacks(open_store(store)))
 
 
+@app.command()
+def bounds(
+    store: StoreArgument,
+    method: Annotated[Method | None, typer.Option(help="Set the clip by this method.")] = None,
+    low: Annotated[float, typer.Option(help="Percentile that becomes 0.")] = 1.0,
+    high: Annotated[float, typer.Option(help="Percentile that becomes 1.")] = 99.0,
+    vmin: Annotated[float, typer.Option(help="dB that becomes 0, for fixed.")] = -25.0,
+    vmax: Annotated[float, typer.Option(help="dB that becomes 1, for fixed.")] = 5.0,
+    k: Annotated[float, typer.Option(help="Standard deviations around the mean, for sigma.")] = 3.0,
     group: Annotated[
         list[str] | None, typer.Option(help="Only this group (vv/sigma0); may be repeated.")
     ] = None,

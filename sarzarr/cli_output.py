@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -77,9 +78,18 @@ def summary(store: "Store") -> str:
         lines.append(
             f"  {scene}: {names}, {int(row['height'])} x {int(row['width'])}, {place} {' '.join(facts)}".rstrip()
         )
+        if layers := store.layers(scene):
+            lines.append(f"    layers: {', '.join(_layer_text(store, scene, name) for name in layers)}")
     if len(store.scenes) > len(shown):
         lines.append(f"  ... and {len(store.scenes) - len(shown)} more scenes")
     return "\n".join(lines)
+
+
+def _layer_text(store: "Store", scene: str, layer: str) -> str:
+    said = store.layer_attrs(scene, layer)
+    facts = [said[cv.LAYER_KIND], said.get(cv.RESAMPLING)]
+    facts += [f"nodata {said[cv.NODATA]:g}"] if cv.NODATA in said else []
+    return f"{layer} ({', '.join(fact for fact in facts if fact)})"
 
 
 @contextmanager

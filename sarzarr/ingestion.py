@@ -20,17 +20,24 @@ from sarzarr.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.clips import recommend_clips
 from sarzarr.documents import group_document, read_json, write_json
 from sarzarr.errors import IngestError
+from sarzarr.layer_blocks import LayerJob, write_layer
 from sarzarr.patches import DEFAULT_SPEC, spec_of, update_index
 from sarzarr.plan import IngestPlan
 from sarzarr.probe import ArrayProbe
 from sarzarr.receipts import Receipt
 from sarzarr.regions import reaching_edge
-from sarzarr.scene_documents import catalog_row, write_array_documents, write_scene_documents
+from sarzarr.scene_documents import (
+    catalog_row,
+    write_array_documents,
+    write_layer_documents,
+    write_scene_documents,
+)
 from sarzarr.scene_plan import ScenePlan
 from sarzarr.scheduling import Task, compute, processes, wave_size
 from sarzarr.staging import (
     Done,
     Failure,
+    Job,
     Staged,
     intact_receipt,
     job_key,
@@ -116,12 +123,12 @@ class _Run:
             if not wave and not decisions:
                 return
 
-    def _unfinished(self) -> Iterator[BlockJob]:
+    def _unfinished(self) -> Iterator[Job]:
         """Yield the jobs that have no intact receipt; the others are counted as done."""
         for scene in self.scenes.values():
             yield from self._begin(scene)
 
-    def _begin(self, scene: Staged) -> list[BlockJob]:
+    def _begin(self, scene: Staged) -> list[Job]:
         """Begin a scene, or its second pass: return the blocks that have no intact receipt."""
         left = []
         for job in scene.jobs():
@@ -166,9 +173,12 @@ class _Run:
         return tasks
 
 
-def _write(job: BlockJob) -> Done | Failure:
+def _write(job: Job) -> Done | Failure:
     """Run one block on a worker, unless another try of the same task did already."""
-    return _attempt(job, lambda: intact_receipt(job) or write_block(job))
+    return _attempt(
+        job,
+        lambda: intact_receipt(job) or (write_layer(job) if isinstance(job, LayerJob) else write_block(job)),
+    )
 
 
 def _decide(job: BlockJob, receipt: Receipt, reaches: dict[str, Any]) -> Done | Failure:
@@ -177,7 +187,7 @@ def _decide(job: BlockJob, receipt: Receipt, reaches: dict[str, Any]) -> Done | 
 
 
 def _attempt(
-    job: BlockJob, work: Callable[[], Receipt], *, leave: bool = True, first_time: bool = True
+    job: Job, work: Callable[[], Receipt], *, leave: bool = True, first_time: bool = True
 ) -> Done | Failure:
     """Do a block's work; its error comes back as a value, so that others go on."""
     try:
@@ -196,8 +206,8 @@ class _Meter:
     def __init__(self, total: int, report: Callable[[Progress], None] | None) -> None:
         self.done, self.total, self.report = 0, total, report
 
-    def add(self, job: BlockJob) -> None:
-        if job.step is not Step.WRITE:
+    def add(self, job: Job) -> None:
+        if isinstance(job, BlockJob) and job.step is not Step.WRITE:
             return
         self.done += job.source_bytes
         if self.report is not None:
@@ -295,7 +305,8 @@ def _by_file(scene: Staged) -> dict[str, list[tuple[BlockJob, Receipt]]]:
     """Blocks by the array they lead with (one a file), the block at the origin first."""
     out: dict[str, list[tuple[BlockJob, Receipt]]] = {}
     for job, receipt in sorted(scene.done.values(), key=lambda pair: pair[0].at):
-        out.setdefault(job.arrays[0].name, []).append((job, receipt))
+        if isinstance(job, BlockJob):
+            out.setdefault(job.arrays[0].name, []).append((job, receipt))
     return out
 
 
@@ -311,6 +322,9 @@ def _commit(store: Store, scenes: Sequence[Staged]) -> None:
             histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
             write_histogram(scene.folder / "histograms" / array.name, histogram)
             rows.append(catalog_row(plan, array))
+        for layer in plan.layers:
+            receipts = [r.arrays[layer.name] for _, r in scene.done.values() if layer.name in r.arrays]
+            write_layer_documents(scene.group, plan, layer, receipts)
         write_json(scene.folder / "histograms" / "zarr.json", group_document())
         write_scene_documents(scene.group, plan)
     if scenes:

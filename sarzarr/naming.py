@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sarzarr.conventions import POLARIZATIONS, Quantity, Representation
-from sarzarr.errors import SceneIdError
+from sarzarr.errors import InvalidInputError, SceneIdError
 
 _ID: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]{0,127}")
 _RESERVED: Final = frozenset({"zarr.json", "c"})
@@ -154,10 +154,31 @@ def array_names(own: Sequence[str | None], polarizations: Sequence[str | None]) 
 def _safe_array_name(name: str | None) -> str | None:
     """Return a band's own name as a Python and Zarr name; None where nothing is left of it."""
     safe = re.sub(r"\W+", "_", name or "", flags=re.ASCII).strip("_").lower()[:64]
-    reserved = {*POLARIZATIONS, "x", "y", "c", "spatial_ref", "zarr"}
-    if not safe or safe in reserved or safe.endswith("_flags") or re.fullmatch(r"band_\d+", safe):
+    if not safe or _is_reserved(safe):
         return None
     return f"b_{safe}" if safe[0].isdigit() else safe
+
+
+def _is_reserved(name: str) -> bool:
+    """Whether an array of a scene group cannot have a name that somebody chose: another one may have it."""
+    reserved = {*POLARIZATIONS, "x", "y", "c", "spatial_ref", "zarr"}
+    return name in reserved or name.endswith("_flags") or re.fullmatch(r"band_\d+", name) is not None
+
+
+def check_layer_name(name: str) -> str:
+    """Return a layer's name that a scene group can hold beside its arrays.
+
+    Raises
+    ------
+    InvalidInputError
+        It is not a word of letters, digits and ``_`` that begins with a letter, or is reserved.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name) or _is_reserved(name.lower()):
+        raise InvalidInputError(
+            "expected a layer's name of letters, digits and '_' that begins with a letter and is no polarization, "
+            f"coordinate, band_N or *_flags, got {name[:80]!r}. Give it another name."
+        )
+    return name
 
 
 def scene_name(stem: str, folder: str, product: str | None) -> str:

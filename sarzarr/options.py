@@ -7,6 +7,7 @@ from sarzarr import conventions as cv
 from sarzarr.codecs import DEFAULT_CODECS
 from sarzarr.documents import Encoding
 from sarzarr.errors import InvalidInputError
+from sarzarr.layers import Layer
 
 MEGABYTE: Final = 1_000_000
 STORED: Final = "stored"
@@ -54,6 +55,8 @@ class IngestOptions:
     """A method of `sarzarr.resampling.METHODS`; what suits the data if left out."""
     exact: bool = False
     """Whether positions between two CRSs are computed pixel by pixel, rather than within 1e-4 pixels."""
+    layers: tuple[Layer, ...] = ()
+    """Rasters that are kept beside the backscatter as they are; `sarzarr.layers.layers_of` makes them."""
     border: int = 0
     """Pixels around nodata that are flagged as border, and are not valid."""
     full_hash: bool = False

@@ -13,8 +13,11 @@ from typing import Any
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SceneExistsError, UnsupportedRasterError
 from sarzarr.gridding import onto_grid
+from sarzarr.layer_blocks import LayerPlan
+from sarzarr.layer_matching import match_layers, probe_layers
+from sarzarr.layers import layers_of
 from sarzarr.options import IngestOptions
-from sarzarr.probe import probe_file
+from sarzarr.probe import ArrayProbe, probe_file
 from sarzarr.scene import SceneProbe, group_scenes
 from sarzarr.scene_plan import PROCESS_BASE, ScenePlan
 from sarzarr.store import Store, bounds_key, open_store
@@ -68,6 +71,7 @@ class IngestPlan:
             lines += [
                 f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in s.probe.arrays
             ]
+            lines += [f"    {layer}" for layer in s.layers]
         lines += [f"  note: {note}" for note in self.notes]
         if self.options.bounds in ("percentile", "sigma"):
             lines.append("  classic store: one more pass first, to find the bounds that it is clipped to")
@@ -117,7 +121,8 @@ def plan_ingest(
     store
         Path of the ``.zarr`` directory, new or existing.
     options
-        An `IngestOptions`; fields of it can be given by name instead (``dtype="float32"``).
+        An `IngestOptions`; fields of it can be given by name instead (``dtype="float32"``). ``layers`` may
+        then be anything that `sarzarr.layers.layers_of` takes: ``layers={"mask": "labels/*.tif"}``.
 
     Raises
     ------
@@ -126,6 +131,8 @@ def plan_ingest(
     SceneIdError, SceneExistsError
         Two scenes claim one id, or the store has another scene of that id.
     """
+    if "layers" in changes:
+        changes["layers"] = layers_of(changes["layers"])
     options = replace(options or IngestOptions(), **changes)
     paths = [files] if isinstance(files, str | Path) else list(files)
     if not paths:
@@ -148,31 +155,36 @@ def plan_ingest(
         raise UnsupportedRasterError("\n".join(refused))
     root = Path(store)
     there = open_store(root) if (root / "zarr.json").exists() else None
-    plans, present = [], []
-    for scene in scenes:
-        known = _known_hash(there, scene.id)
-        planned = ScenePlan(
+    notes = [note for probe in probes for note in probe.left_out]
+    asked = [
+        ScenePlan(
             probe=scene,
             encoding=options.encoding,
             bounds=_stored_ranges(scene, there, options),
-            replaces=known is not None,
+            replaces=_known_hash(there, scene.id) is not None,
             border=options.border,
             onto=onto_grid(scene, there, options),
-        ).fitted(options)
-        if there is not None and known is not None:
-            same_pixels = known in (scene.source_hash, _hash_like(known, scene, options))
-            same_grid = there.grid(scene.id) == planned.grid
-            if same_pixels and same_grid:
-                present.append(scene.id)
+        )
+        for scene in scenes
+    ]
+    if options.layers:
+        pairs = [(s.probe, s.grid) for s in asked]
+        layers, more = match_layers(probe_layers(options.layers), pairs, exact=options.exact)
+        asked = [replace(s, layers=own) for s, own in zip(asked, layers, strict=True)]
+        notes += more
+    plans, present = [], []
+    for planned in asked:
+        if there is not None and planned.replaces:
+            if (change := _change(there, planned, options)) is None:
+                present.append(planned.id)
                 continue
             if not options.replace:
-                other = "on another grid" if same_pixels else "with other pixels"
                 raise SceneExistsError(
-                    f"a new scene was expected, got {scene.id!r}, which {root.name} holds {other}. "
+                    f"a new scene was expected, got {planned.id!r}, which {root.name} holds {change}. "
                     "Pass --replace to write it anew, or --id to add it under another name."
                 )
-        plans.append(planned)
-    notes = [note for probe in probes for note in probe.left_out]
+            notes += _lost_layers(there, planned)
+        plans.append(planned.fitted(options))
     plan = IngestPlan(
         store=root, scenes=tuple(plans), present=tuple(present), options=options, notes=tuple(notes)
     )
@@ -188,6 +200,30 @@ def _known_hash(store: Store | None, scene: str) -> str | None:
     if store is None or scene not in store.scenes:
         return None
     return str(store.rows(scene)["source_hash"].values[0])
+
+
+def _change(store: Store, planned: ScenePlan, options: IngestOptions) -> str | None:
+    """Return how the store holds a scene otherwise than planned; None where it holds it just so."""
+    known = _known_hash(store, planned.id)
+    if known not in (planned.probe.source_hash, _hash_like(str(known), planned.probe, options)):
+        return "with other pixels"
+    if store.grid(planned.id) != planned.grid:
+        return "on another grid"
+    for layer in planned.layers:
+        if layer.name not in store.layers(planned.id):
+            return f"without layer {layer.name!r}"
+        said = store.layer_attrs(planned.id, layer.name)
+        if any(said.get(key) != value for key, value in layer.attrs.items()):
+            return f"with another layer {layer.name!r}"
+    return None
+
+
+def _lost_layers(store: Store, planned: ScenePlan) -> list[str]:
+    """Return a sentence where a scene that is written anew has layers that are not asked for again."""
+    lost = sorted(set(store.layers(planned.id)) - {layer.name for layer in planned.layers})
+    return (
+        [f"{planned.id!r} loses its layers {', '.join(lost)}: give them again to keep them."] if lost else []
+    )
 
 
 def _hash_like(known: str, scene: SceneProbe, options: IngestOptions) -> str:
@@ -232,7 +268,8 @@ def _check_memory(plan: IngestPlan) -> None:
     for scene in plan.scenes:
         peak = scene.peak_memory(plan.options.threads)
         if peak > plan.options.memory:
-            giant = max(scene.probe.arrays, key=lambda a: a.block_bytes)
+            read: list[ArrayProbe | LayerPlan] = [*scene.probe.arrays, *scene.layers]
+            giant = max(read, key=lambda a: a.block_bytes)
             raise UnsupportedRasterError(
                 f"{scene.id}: a worker within {_size(plan.options.memory)} was expected, got a projected "
                 f"{_size(peak)}: a block of {giant.path.name} is {giant.block_shape[0]} x {giant.block_shape[1]} "

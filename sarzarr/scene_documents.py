@@ -16,6 +16,7 @@ from sarzarr.documents import (
     write_coordinates,
     write_json,
 )
+from sarzarr.layer_blocks import LayerPlan
 from sarzarr.probe import ArrayProbe
 from sarzarr.receipts import ArrayReceipt
 from sarzarr.resampling import WarpPlan
@@ -46,6 +47,8 @@ def scene_attributes(plan: ScenePlan) -> dict[str, Any]:
     }
     if polarizations:
         attributes[cv.SAR_POLARIZATIONS] = polarizations
+    if plan.layers:
+        attributes[cv.LAYERS] = [layer.name for layer in plan.layers]
     if plan.geolocation == "rotated_affine":
         attributes[cv.SPATIAL_TRANSFORM] = list(plan.grid.transform)
     if probe.gcps and not plan.is_warped:  # their rows and columns are those of the file
@@ -58,12 +61,9 @@ def write_array_documents(
     group: Path, plan: ScenePlan, array: ArrayProbe, receipts: Sequence[ArrayReceipt]
 ) -> None:
     """Write the ``zarr.json`` and the manifest of an array and of its flags."""
-    grid = plan.grid
     vmin, vmax = plan.bounds[array.name]
     flags = array.name + cv.FLAGS_SUFFIX
-    placed: dict[str, Any] = {}
-    if grid.is_georeferenced and not grid.is_rotated:
-        placed = {cv.GRID_MAPPING: cv.SPATIAL_REF, cv.COORDINATES: cv.SPATIAL_REF, **spatial_attributes(grid)}
+    placed = _placement(plan)
     nodata = array.nodata
     about: dict[str, Any] = {
         cv.LONG_NAME: f"{array.quantity} {array.polarization or array.name}, normalized dB",
@@ -96,6 +96,22 @@ def write_array_documents(
         dtype="uint8", codec=cv.FLAGS_CODEC, chunk=plan.encoding.chunk, shard=plan.encoding.shard
     )
     _write_node(group / flags, plan, flags_encoding, coded, [r.flag_shards for r in receipts])
+
+
+def write_layer_documents(
+    group: Path, plan: ScenePlan, layer: LayerPlan, receipts: Sequence[ArrayReceipt]
+) -> None:
+    """Write the ``zarr.json`` and the manifest of a layer."""
+    about = {**layer.attrs, **_placement(plan)}
+    _write_node(group / layer.name, plan, layer.encoding(plan.encoding), about, [r.shards for r in receipts])
+
+
+def _placement(plan: ScenePlan) -> dict[str, Any]:
+    """Return what an array says of its place; nothing where no plain affine ties it to the ground."""
+    grid = plan.grid
+    if not grid.is_georeferenced or grid.is_rotated:
+        return {}
+    return {cv.GRID_MAPPING: cv.SPATIAL_REF, cv.COORDINATES: cv.SPATIAL_REF, **spatial_attributes(grid)}
 
 
 def _write_node(

@@ -1,7 +1,7 @@
 """The plan of one scene: its blocks, what they read and write, and the memory that a worker needs."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +13,7 @@ from sarzarr import conventions as cv
 from sarzarr.blocks import ArraySource, BlockJob, Step
 from sarzarr.documents import Encoding
 from sarzarr.grid import Grid
+from sarzarr.layer_blocks import LayerJob, LayerPlan
 from sarzarr.options import MEGABYTE, IngestOptions
 from sarzarr.probe import ArrayProbe
 from sarzarr.resampling import Passthrough, WarpPlan
@@ -46,6 +47,8 @@ class ScenePlan:
     """Pixels around nodata that become border."""
     onto: tuple[WarpPlan | Passthrough, ...] = ()
     """How each array comes onto the grid, in their order; empty where the scene keeps its own."""
+    layers: tuple[LayerPlan, ...] = ()
+    """Rasters that are kept beside its arrays, on the same grid."""
     columns: int = BLOCK_PIXELS
     """Columns that a block may have, so that its bands fit the memory."""
 
@@ -77,6 +80,7 @@ class ScenePlan:
         said.append(self.columns)
         said += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
         said += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
+        said += [layer.said for layer in self.layers]
         return sha256(repr(said).encode()).hexdigest()
 
     def source(self, array: ArrayProbe) -> ArraySource:
@@ -140,24 +144,44 @@ class ScenePlan:
                         band_rows=self.band_rows(arrays[0], height),
                     )
 
+    def layer_jobs(self, folder: str) -> Iterator[LayerJob]:
+        """Yield the units of work of its layers, which are written into ``folder``."""
+        for layer in self.layers:
+            height, width = self.block_shape(layer)
+            for row in range(0, self.grid.height, height):
+                for col in range(0, self.grid.width, width):
+                    yield LayerJob(
+                        scene=self.id,
+                        layer=layer,
+                        folder=folder,
+                        encoding=layer.encoding(self.encoding),
+                        row=row,
+                        col=col,
+                        height=min(height, self.grid.height - row),
+                        width=min(width, self.grid.width - col),
+                        band_rows=self.band_rows(layer, height),
+                    )
+
     @property
     def tasks(self) -> int:
         """Units of work, each pass over the file counted."""
-        return sum(1 for _ in self.jobs("")) * (2 if self.border else 1)
+        blocks = sum(1 for _ in self.jobs("")) * (2 if self.border else 1)
+        return blocks + sum(1 for _ in self.layer_jobs(""))
 
     @property
     def bytes_in(self) -> int:
-        """Bytes of the decoded source pixels."""
+        """Bytes of the decoded source pixels; of layers, of the pixels that they become."""
         pixels = self.probe.grid.height * self.probe.grid.width
-        return sum(pixels * np.dtype(a.dtype).itemsize for a in self.probe.arrays)
+        own = sum(pixels * np.dtype(a.dtype).itemsize for a in self.probe.arrays)
+        return own + math.prod(self.grid.shape) * sum(np.dtype(a.dtype).itemsize for a in self.layers)
 
     @property
     def bytes_out(self) -> int:
         """Bytes of the stored pixels at the most, before a codec makes them fewer; flags not counted."""
         chunk, grid = self.encoding.chunk, self.grid
         chunks = math.ceil(grid.height / chunk) * math.ceil(grid.width / chunk)
-        itemsize = np.dtype(self.encoding.dtype).itemsize
-        return chunks * chunk * chunk * itemsize * len(self.probe.arrays)
+        dtypes = [self.encoding.dtype] * len(self.probe.arrays) + [layer.dtype for layer in self.layers]
+        return chunks * chunk * chunk * sum(np.dtype(dtype).itemsize for dtype in dtypes)
 
     @property
     def patches(self) -> int:
@@ -168,28 +192,35 @@ class ScenePlan:
     def peak_memory(self, threads: int) -> int:
         """Return the projected resident peak of a worker, in bytes, with ``threads`` tasks at once."""
         worst = 0
-        for arrays in self.files().values():
+        for arrays in self._units:
             height, width = self.block_shape(arrays[0])
             rows = min(self.band_rows(arrays[0], height), self.grid.height)
             columns = min(width, self.grid.width)
             itemsize = max(np.dtype(a.dtype).itemsize for a in arrays)
-            worst = max(
-                worst, rows * columns * (itemsize + BYTES_A_PIXEL) + max(a.block_bytes for a in arrays)
-            )
-        return PROCESS_BASE + threads * (worst + (WARP_BYTES if self.is_warped else 0))
+            held = rows * columns * (itemsize + BYTES_A_PIXEL) + max(a.block_bytes for a in arrays)
+            worst = max(worst, held + (WARP_BYTES if self._warps(arrays[0]) else 0))
+        return PROCESS_BASE + threads * worst
 
-    def block_shape(self, array: ArrayProbe) -> tuple[int, int]:
+    @property
+    def _units(self) -> list[Sequence[ArrayProbe | LayerPlan]]:
+        """What is read together: the arrays of each file, and each layer."""
+        return [*self.files().values(), *([layer] for layer in self.layers)]
+
+    def _warps(self, array: ArrayProbe | LayerPlan) -> bool:
+        return array.is_warped if isinstance(array, LayerPlan) else self.is_warped
+
+    def block_shape(self, array: ArrayProbe | LayerPlan) -> tuple[int, int]:
         """Return (rows, columns) of a unit of work: whole shards; full width where the file is in strips."""
         size = max(self.encoding.file_size, cv.SHARD)
-        if self.is_warped:
+        if self._warps(array):
             return size, size
         width = self.grid.width
         wanted = width if array.block_shape[1] >= width else BLOCK_PIXELS // size
         return size, max(min(math.ceil(wanted / size), self.columns // size), 1) * size
 
-    def band_rows(self, array: ArrayProbe, height: int) -> int:
+    def band_rows(self, array: ArrayProbe | LayerPlan, height: int) -> int:
         """Return how many rows are read at once: whole chunks, and whole rows of TIFF blocks where that fits."""
-        if self.is_warped:
+        if self._warps(array):
             return TILE  # what a warp makes at once
         chunk, block = self.encoding.chunk, array.block_shape[0]
         rows = math.lcm(chunk, min(block, height))
@@ -199,7 +230,7 @@ class ScenePlan:
         """Return the plan with blocks as narrow as the memory asks for; wide strips are then read again."""
         fit, size = self, max(self.encoding.file_size, cv.SHARD)
         while fit.peak_memory(options.threads) > options.memory:
-            widest = max(fit.block_shape(arrays[0])[1] for arrays in fit.files().values())
+            widest = max(fit.block_shape(arrays[0])[1] for arrays in fit._units)
             if widest <= size:
                 break
             fit = replace(fit, columns=max(widest // 2 // size, 1) * size)

@@ -10,9 +10,13 @@ from pathlib import Path
 from sarzarr import conventions as cv
 from sarzarr.blocks import BlockJob, Step
 from sarzarr.errors import IngestError
+from sarzarr.layer_blocks import STEP, LayerJob
 from sarzarr.receipts import Receipt, receipt_from_json, receipt_to_json
 from sarzarr.scene_plan import ScenePlan
 from sarzarr.shards import digest_of
+
+Job = BlockJob | LayerJob
+"""A unit of work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,7 @@ class Done:
 
     scene: str
     """The scene's id."""
-    job: BlockJob
+    job: Job
     """What was asked for."""
     receipt: Receipt
     """What became of it."""
@@ -53,7 +57,7 @@ class Staged:
     """The pass that it is at."""
     waiting: int = 0
     """Blocks that are not in yet."""
-    done: dict[str, tuple[BlockJob, Receipt]] = field(default_factory=dict)
+    done: dict[str, tuple[Job, Receipt]] = field(default_factory=dict)
     """Blocks that are in, by `job_key`."""
     failures: list[Failure] = field(default_factory=list)
     """Blocks that could not be done."""
@@ -68,18 +72,22 @@ class Staged:
         """Where a first pass writes the flags, if borders are eroded."""
         return self.folder / "mask"
 
-    def jobs(self) -> Iterator[BlockJob]:
-        """Yield the blocks of the step that the scene is at."""
+    def jobs(self) -> Iterator[Job]:
+        """Yield the blocks of the step that the scene is at; its layers are written with the last one."""
         place = self.mask if self.step is Step.MASK else self.group
-        return self.plan.jobs(str(place), step=self.step, mask=str(self.mask) if self.plan.border else "")
+        yield from self.plan.jobs(str(place), step=self.step, mask=str(self.mask) if self.plan.border else "")
+        if self.step is Step.WRITE:
+            yield from self.plan.layer_jobs(str(self.group))
 
 
-def job_key(job: BlockJob) -> str:
+def job_key(job: Job) -> str:
     """Return the name of a block within its scene."""
+    if isinstance(job, LayerJob):
+        return f"{STEP}-{job.layer.name}-{job.row}-{job.col}"
     return f"{job.step}-{job.arrays[0].name}-{job.row}-{job.col}"
 
 
-def receipt_path(job: BlockJob) -> Path:
+def receipt_path(job: Job) -> Path:
     """Return where the receipt of a block is left: beside the store, never in it."""
     return Path(job.folder).parent / "receipts" / f"{job_key(job)}.json"
 
@@ -101,7 +109,7 @@ def stage(plan: ScenePlan, folder: Path) -> Staged:
     return Staged(plan, folder, Step.MASK if plan.border else Step.WRITE)
 
 
-def leave_receipt(job: BlockJob, receipt: Receipt) -> None:
+def leave_receipt(job: Job, receipt: Receipt) -> None:
     """Leave a receipt beside the store: the block is done."""
     place = receipt_path(job)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +118,7 @@ def leave_receipt(job: BlockJob, receipt: Receipt) -> None:
     partial.replace(place)
 
 
-def intact_receipt(job: BlockJob) -> Receipt | None:
+def intact_receipt(job: Job) -> Receipt | None:
     """Return the receipt of a block whose files are all there as it says."""
     place = receipt_path(job)
     if not place.exists():

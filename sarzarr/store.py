@@ -136,8 +136,27 @@ class Store:
             crs_wkt=str(row["crs_wkt"].values[0]) or None,
         )
 
+    def layers(self, scene: str) -> tuple[str, ...]:
+        """Return the names of a scene's layers: rasters on its grid that are kept as they are."""
+        attributes = read_json(self.root / cv.SCENES / scene / "zarr.json")["attributes"]
+        return tuple(attributes.get(cv.LAYERS, ()))
+
+    def layer_attrs(self, scene: str, layer: str) -> Document:
+        """Return the attributes of a layer; `NotInStoreError` where the scene has none of that name."""
+        self.rows(scene)
+        if layer not in (known := self.layers(scene)):
+            raise NotInStoreError(
+                f"layer of {scene!r} must be one of {', '.join(known) or 'none'}, got {layer!r}."
+            )
+        attributes: Document = read_json(self.root / cv.SCENES / scene / layer / "zarr.json")["attributes"]
+        return attributes
+
+    def scenes_with(self, layer: str) -> tuple[str, ...]:
+        """Return the ids of the scenes that have a layer of that name, sorted."""
+        return tuple(scene for scene in self.scenes if layer in self.layers(scene))
+
     def open_scene(self, scene: str) -> xr.Dataset:
-        """Open a scene's group as stored: codes scaled to [0, 1] and flags, lazy, a Dask chunk a shard."""
+        """Open a scene's group as stored: codes scaled to [0, 1], flags and layers, lazy, a Dask chunk a shard."""
         return self._open(scene, mask_and_scale=True)
 
     def _open(self, scene: str, *, mask_and_scale: bool) -> xr.Dataset:
