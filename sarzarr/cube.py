@@ -14,7 +14,7 @@ from dask.base import tokenize
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.radiometry import denormalize, from_codes, from_db
-from sarzarr.stacking import choose_stacks
+from sarzarr.stacking import named_stacks
 from sarzarr.stacks import Stack
 from sarzarr.store import Store, open_store
 
@@ -85,7 +85,7 @@ def open_stack(
     opened = store if isinstance(store, Store) else open_store(store)
     if representation not in ("db", "power"):
         raise InvalidInputError(f"representation must be db or power, got {representation!r}.")
-    chosen = choose_stacks(opened, stack, scenes=scenes, polarizations=polarizations)
+    chosen = named_stacks(opened, stack, scenes=scenes, polarizations=polarizations)
     if len(chosen) > 1:
         listed = ", ".join(repr(s.id) for s in chosen[:8])
         raise InvalidInputError(

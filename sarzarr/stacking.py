@@ -218,6 +218,68 @@ def make_stack(
     return stack
 
 
+def named_stacks(
+    store: Store,
+    stack: Stack | str | bool,
+    *,
+    scenes: Sequence[str] | None = None,
+    polarizations: Sequence[str] | None = None,
+) -> tuple[Stack, ...]:
+    """Return the stacks that a user names, no two of their dates at one time.
+
+    Parameters
+    ----------
+    stack
+        A `Stack`; the id of any scene of one; or True: with ``scenes`` the stack of those, else every stack
+        whose scenes have a place in the world.
+    scenes
+        Ids to choose from.
+    polarizations
+        As of `find_stacks`.
+
+    Raises
+    ------
+    InvalidInputError
+        There is none, or two dates of one are at one time.
+    NotInStoreError
+        The named scene is in no stack.
+    """
+    words = _words(scenes)
+    found: tuple[Stack, ...]
+    if isinstance(stack, Stack):
+        arrays = polarizations or stack.arrays
+        found = (make_stack(store, stack.scenes, times=stack.stamps, polarizations=arrays, mixed=True),)
+    elif stack is True and words is not None:
+        found = (make_stack(store, words, polarizations=polarizations),)
+    else:
+        found = _found(store, stack, find_stacks(store, scenes=words, polarizations=polarizations))
+    for one in found:
+        one.check_times()
+    return found
+
+
+def _found(store: Store, stack: str | bool, stacks: tuple[Stack, ...]) -> tuple[Stack, ...]:
+    """Return the one that holds a scene, or those whose scenes have a place in the world."""
+    near = ", ".join(repr(s.id) for s in stacks[:5])
+    if stack is not True:
+        named = tuple(s for s in stacks if stack in s.scenes)
+        if not named:
+            raise NotInStoreError(
+                f"a scene of a stack was expected, got {stack!r}; stacks of {store.root.name} begin with "
+                f"{near or 'none'}. See `sarzarr stacks`, or make one with make_stack."
+            )
+        return named
+    placed = tuple(s for s in stacks if s.is_placed)
+    if not placed:
+        remedy = (
+            f"stacks by shape alone. Name it: stack= one of {near}."
+            if near
+            else "none. See `sarzarr stacks`."
+        )
+        raise InvalidInputError(f"scenes that are known to be on one grid were expected, got {remedy}")
+    return placed
+
+
 def choose_stacks(
     store: Store,
     stack: Stack | str | bool,
@@ -226,26 +288,16 @@ def choose_stacks(
     polarizations: Sequence[str] | None = None,
     length: int | None = None,
 ) -> tuple[Stack, ...]:
-    """Return what is delivered together: stacks of equal length and channels.
-
-    Parameters
-    ----------
-    stack
-        A `Stack`; the id of any scene of one; or True: with ``scenes`` the stack of those, else every stack
-        whose scenes have a place in the world.
-    length
-        Dates of a sample: every run of so many that follow one another. Whole stacks if left out.
+    """Return what is delivered together: `named_stacks`, or their runs of ``length`` dates that follow one another.
 
     Raises
     ------
     InvalidInputError
-        There is no stack, they differ in length or arrays, or none is as long as ``length``.
+        As `named_stacks`; or they differ in length or arrays, or none is as long as ``length``.
     NotInStoreError
-        The named scene is in no stack.
+        As `named_stacks`.
     """
-    chosen = _chosen(store, stack, scenes, polarizations)
-    for one in chosen:
-        one.check_times()
+    chosen = named_stacks(store, stack, scenes=scenes, polarizations=polarizations)
     if length is not None:
         chosen = tuple(s.window(i, length) for s in chosen for i in range(len(s) - length + 1))
     lengths, channels = {len(s) for s in chosen}, {s.arrays for s in chosen}
@@ -254,7 +306,7 @@ def choose_stacks(
     if len(lengths) > 1:
         listed = ", ".join(f"{s.id!r} of {len(s)}" for s in chosen[:8])
         raise InvalidInputError(
-            f"stacks of one length were expected, got {listed}. Name one with stack=, or pass length= for runs "
+            f"stacks of one length were expected, got {listed}. Name one with stack=, or pass stack_length= for runs "
             "of so many dates."
         )
     if len(channels) > 1:
@@ -263,44 +315,6 @@ def choose_stacks(
             f"stacks of the same arrays were expected, got {listed}. Name some with polarizations=."
         )
     return chosen
-
-
-def _chosen(
-    store: Store, stack: Stack | str | bool, scenes: Sequence[str] | None, polarizations: Sequence[str] | None
-) -> tuple[Stack, ...]:
-    if isinstance(stack, Stack):
-        return (
-            make_stack(
-                store,
-                stack.scenes,
-                times=stack.stamps,
-                polarizations=polarizations or stack.arrays,
-                mixed=True,
-            ),
-        )
-    if stack is True and scenes is not None:
-        return (make_stack(store, _words(scenes) or (), polarizations=polarizations),)
-    found = find_stacks(store, scenes=_words(scenes), polarizations=polarizations)
-    if stack is not True:
-        named = tuple(s for s in found if stack in s.scenes)
-        if not named:
-            near = ", ".join(repr(s.id) for s in found[:5]) or "none"
-            raise NotInStoreError(
-                f"a scene of a stack was expected, got {stack!r}; stacks begin with {near}. See `sarzarr stacks`."
-            )
-        return named
-    placed = tuple(s for s in found if s.is_placed)
-    if not placed:
-        near = ", ".join(repr(s.id) for s in found[:5])
-        raise InvalidInputError(
-            "a stack of scenes on one grid was expected, got "
-            + (
-                f"none but by shape alone. Name it: stack= one of {near}."
-                if near
-                else "none. See `sarzarr stacks`."
-            )
-        )
-    return placed
 
 
 def catalog_groups(store: Store, stacks: Sequence[Stack]) -> tuple[Array, ...]:
@@ -367,8 +381,8 @@ def _check_members(members: Sequence[_Member], *, mixed: bool) -> None:
         against = next((m for m in members if m.view.contradicts(member.view)), None)
         if against is not None and not mixed:
             raise InvalidInputError(
-                f"scenes seen from one side were expected, got {against.scene!r} ({against.view}) and "
-                f"{member.scene!r} ({member.view}). Leave some out, or take make_stack(..., mixed=True)."
+                f"scenes seen from one side were expected, got {member.scene!r} ({member.view}) and "
+                f"{against.scene!r} ({against.view}). Leave some out, or take make_stack(..., mixed=True)."
             )
 
 
@@ -400,5 +414,5 @@ def describe_stacks(store: Store) -> str:
         lines.append(f"  in no stack: {', '.join(alone[:8])}{more}")
     untimed = [m.scene for m in _members(store, None, None) if not m.stamp]
     if untimed:
-        lines.append(f"  of those, without a time: {', '.join(untimed[:8])}")
+        lines.append(f"  without a time: {', '.join(untimed[:8])}")
     return "\n".join(lines)
