@@ -5,132 +5,20 @@ nothing has changed. So scenes are grouped by grid, mission, mode, relative orbi
 of a scene is apart from what is known of another, unless the scenes are named.
 """
 
-import math
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
-from itertools import groupby
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, NotInStoreError
-from sarzarr.footprint import Placement
-from sarzarr.georeference import is_same_crs
-from sarzarr.grid import WHOLE_PIXEL, Grid
-from sarzarr.split_record import placements
+from sarzarr.stack_members import Member, groups_of, members_of
 from sarzarr.stacks import Stack, View
 from sarzarr.store import Store
 
 Array = np.ndarray[Any, Any]
-_VIEW_COLUMNS: Final = tuple(
-    cv.CATALOG_COLUMNS[key] for key in (cv.PLATFORM, cv.INSTRUMENT_MODE, cv.ORBIT_STATE, cv.RELATIVE_ORBIT)
-)
-
-
-# ------------------------------------------------------------------ what the catalog says
-@dataclass(frozen=True, kw_only=True)
-class _Member:
-    """One scene, as far as stacks are concerned."""
-
-    scene: str
-    """Its id."""
-    stamp: str
-    """As `Stack.stamps`; empty where its time is not known."""
-    view: View
-    """From where it was seen."""
-    keys: tuple[tuple[str, str], ...]
-    """(name, bounds key) of each array that is asked for."""
-    grid: Grid
-    """Its grid."""
-    points: str
-    """What tells its ground control points from others; empty where an affine places it, or nothing."""
-
-    @property
-    def is_placed(self) -> bool:
-        """Whether its pixels are tied to the ground."""
-        return self.grid.is_georeferenced or bool(self.points)
-
-    def shares_grid(self, other: "_Member") -> bool:
-        """Whether each pixel of one is the same pixel of the other: by shape alone where neither is placed."""
-        if (self.grid.shape, self.points) != (other.grid.shape, other.points):
-            return False
-        if not (self.grid.is_georeferenced or other.grid.is_georeferenced):
-            return True
-        return is_same_crs(self.grid.crs_wkt, other.grid.crs_wkt) and (
-            self.grid.whole_pixel_offset(other.grid) == (0, 0)
-        )
-
-
-def _members(
-    store: Store, scenes: Sequence[str] | None, polarizations: Sequence[str] | None
-) -> tuple[_Member, ...]:
-    """Return the scenes of a store, or those of ``scenes``, that have all the polarizations; by id."""
-    for scene in scenes or ():
-        store.rows(scene)  # raises, and says which there are
-    known = placements(store.root, store.catalog)
-    columns = ("scene", "name", "polarization", "bounds_key", cv.CATALOG_COLUMNS[cv.DATETIME], *_VIEW_COLUMNS)
-    rows = zip(*(store.catalog[c].values.tolist() for c in columns), strict=True)
-    out = []
-    for scene, group in groupby(rows, key=lambda row: str(row[0])):
-        arrays = list(group)
-        keys = _keys(arrays, polarizations)
-        if keys and (scenes is None or scene in scenes):
-            place, (*_, time, platform, mode, state, orbit) = known[scene], arrays[0]
-            out.append(
-                _Member(
-                    scene=scene,
-                    stamp=str(time).removesuffix("Z"),
-                    view=_view(str(platform), str(mode), str(state), float(orbit)),
-                    keys=keys,
-                    grid=_grid(place),
-                    points=place.fingerprint if place.is_located and not place.crs_wkt else "",
-                )
-            )
-    if not out:
-        raise NotInStoreError(
-            f"scenes with {' and '.join(polarizations or ['an array'])} were expected, got none in "
-            f"{store.root.name}. Ask for arrays that `sarzarr info` shows."
-        )
-    return tuple(out)
-
-
-def _keys(
-    arrays: Iterable[tuple[Any, ...]], polarizations: Sequence[str] | None
-) -> tuple[tuple[str, str], ...]:
-    """Return (name, bounds key) of what is asked of one scene, in that order; empty if it lacks any."""
-    named = {str(name): (str(polarization).lower(), str(key)) for _, name, polarization, key, *_ in arrays}
-    if polarizations is None:
-        return tuple(sorted((name, key) for name, (_, key) in named.items()))
-    out = []
-    for word in (p.lower() for p in polarizations):
-        found = [n for n in named if n.lower() == word] or [n for n, (p, _) in named.items() if p == word]
-        if len(found) != 1:
-            return ()
-        out.append((found[0], named[found[0]][1]))
-    return tuple(out)
-
-
-def _grid(place: Placement) -> Grid:
-    a, b, c, d, e, f = place.transform
-    return Grid(
-        height=place.height,
-        width=place.width,
-        transform=(a, b, c, d, e, f),
-        crs_wkt=place.crs_wkt or None,
-    )
-
-
-def _view(platform: str, mode: str, orbit_state: str, relative_orbit: float) -> View:
-    return View(
-        mission=re.sub(r"(?<=-\d)[a-d]$", "", platform),
-        mode=mode,
-        orbit_state=orbit_state,
-        relative_orbit=0 if math.isnan(relative_orbit) else int(relative_orbit),
-    )
 
 
 # ------------------------------------------------------------------ stacks
@@ -155,8 +43,8 @@ def find_stacks(
     NotInStoreError
         A scene is not in the store, or no scene has these polarizations.
     """
-    timed = [m for m in _members(store, scenes, _words(polarizations)) if m.stamp]
-    stacks = (_stack(group) for group in _groups(timed) if len(group) > 1)
+    timed = [m for m in _members(store, scenes, polarizations) if m.stamp]
+    stacks = (_stack(group) for group in groups_of(timed) if len(group) > 1)
     return tuple(sorted(stacks, key=lambda s: s.id))
 
 
@@ -206,7 +94,7 @@ def make_stack(
         if len(times) != len(scenes):
             raise InvalidInputError(f"a time a scene was expected, got {len(times)} for {len(scenes)}.")
         some = [replace(m, stamp=_stamp(time)) for m, time in zip(some, times, strict=True)]
-    _check_members(some, mixed=mixed)
+    _checkmembers_of(some, mixed=mixed)
     common = set.intersection(*(set(m.keys) for m in some))
     kept = tuple(key for key in some[0].keys if key in common)
     if not kept:
@@ -324,35 +212,23 @@ def catalog_groups(store: Store, stacks: Sequence[Stack]) -> tuple[Array, ...]:
     return tuple(np.array([row[scene, name] for scene in s.scenes for name in s.arrays]) for s in stacks)
 
 
-# ------------------------------------------------------------------ grouping
-def _groups(members: Sequence[_Member]) -> Iterable[list[_Member]]:
-    """Yield the members of one view, one set of arrays and one grid."""
-    alike: dict[Any, list[_Member]] = {}
-    for member in members:
-        key = (member.view, member.keys, member.grid.shape, member.points, member.grid.is_georeferenced)
-        alike.setdefault(key, []).append(member)
-    for some in alike.values():
-        yield from _on_one_grid(some)
+def _members(
+    store: Store, scenes: Sequence[str] | str | None, polarizations: Sequence[str] | str | None
+) -> tuple[Member, ...]:
+    """Return the scenes that may be stacked; `NotInStoreError` where there is none, or one is not in the store."""
+    scenes, words = _words(scenes), _words(polarizations)
+    for scene in scenes or ():
+        store.rows(scene)  # raises, and says which there are
+    found = members_of(store.root, store.catalog, scenes=scenes, polarizations=words)
+    if not found:
+        raise NotInStoreError(
+            f"scenes with {' and '.join(words or ['an array'])} were expected, got none in {store.root.name}. "
+            "Ask for arrays that `sarzarr info` shows."
+        )
+    return found
 
 
-def _on_one_grid(members: Sequence[_Member]) -> list[list[_Member]]:
-    """Return members of equal shape by their grids: each is compared with those whose origin is near its own."""
-    groups: list[list[_Member]] = []
-    origins = np.empty((len(members), 2))
-    for member in members:
-        origin = np.array([member.grid.transform[2], member.grid.transform[5]])
-        near = np.abs(origins[: len(groups)] - origin) <= 4 * WHOLE_PIXEL * max(member.grid.pixel_size)
-        at = np.flatnonzero(near.all(1) | (not member.grid.is_georeferenced))
-        home = next((groups[i] for i in at.tolist() if groups[i][0].shares_grid(member)), None)
-        if home is None:
-            origins[len(groups)] = origin
-            groups.append([member])
-        else:
-            home.append(member)
-    return groups
-
-
-def _stack(members: Iterable[_Member]) -> Stack:
+def _stack(members: Iterable[Member]) -> Stack:
     by_time = sorted(members, key=lambda m: (np.datetime64(m.stamp, "ns"), m.scene))
     first = by_time[0]
     return Stack(
@@ -365,7 +241,7 @@ def _stack(members: Iterable[_Member]) -> Stack:
     )
 
 
-def _check_members(members: Sequence[_Member], *, mixed: bool) -> None:
+def _checkmembers_of(members: Sequence[Member], *, mixed: bool) -> None:
     """Raise `InvalidInputError` for the first member that cannot be stacked with the first one."""
     first = members[0]
     for member in members:
