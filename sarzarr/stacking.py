@@ -250,9 +250,15 @@ def _checkmembers_of(members: Sequence[Member], *, mixed: bool) -> None:
                 f"a time was expected, got none for {member.scene!r}. Say it: make_stack(store, scenes, times=...)."
             )
         if not first.shares_grid(member):
+            has_grid = first.grid.is_georeferenced or not first.points
+            remedy = (
+                f"the second with --grid like:{first.scene}"
+                if has_grid
+                else "one with --crs and --pixel-size, and others with --grid like: it"
+            )
             raise InvalidInputError(
-                f"scenes on one grid were expected, got {first.scene!r} and {member.scene!r} on two. Ingest them "
-                f"onto one: --grid like:{first.scene}."
+                f"scenes on one grid were expected, got {first.scene!r} and {member.scene!r} on two. "
+                f"Ingest {remedy}."
             )
         against = next((m for m in members if m.view.contradicts(member.view)), None)
         if against is not None and not mixed:
@@ -281,7 +287,8 @@ def _stamp(time: Any) -> str:
 def describe_stacks(store: Store) -> str:
     """Return what `sarzarr stacks` prints: the stacks of a store, and the scenes that are in none."""
     stacks = find_stacks(store)
-    lines = [f"{store.root.name}: {len(stacks)} stacks of {len(store.scenes)} scenes"]
+    count = "1 stack" if len(stacks) == 1 else f"{len(stacks)} stacks"
+    lines = [f"{store.root.name}: {len(store.scenes)} scenes, {count}"]
     lines += [f"  {stack}" for stack in stacks]
     stacked = {scene for stack in stacks for scene in stack.scenes}
     alone = [scene for scene in store.scenes if scene not in stacked]

@@ -389,7 +389,7 @@ def test_the_command_lists_stacks_and_who_is_left_out(store):
         check=True,
     )
     lines = done.stdout.splitlines()
-    assert lines[0] == "s.zarr: 5 stacks of 12 scenes"
+    assert lines[0] == "s.zarr: 12 scenes, 5 stacks"
     assert lines[4] == (
         "  up1: 3 scenes, 2020-01-01T05:00:00 to 2020-01-25T05:00:01, every 12 days, sentinel-1 orbit 117 "
         "ascending, 520 x 800, vh+vv"
