@@ -11,11 +11,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable ".[torch,plot]"
+	$(PIP_INSTALL) --editable ".[torch,plot,fast]"
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable ".[torch,plot,test,dev]"
+	$(PIP_INSTALL) --editable ".[torch,plot,fast,test,dev]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test

@@ -19,6 +19,7 @@ from sarzarr.augment import Turner
 from sarzarr.chunks import OPEN_FLAGS, REMEDY, ChunkTable, read_at
 from sarzarr.codecs import CRC_BYTES, Codec, get_codec
 from sarzarr.errors import CorruptStoreError
+from sarzarr.fused import loops
 from sarzarr.stretch import Stretch
 
 Array = np.ndarray[Any, Any]
@@ -159,11 +160,12 @@ class Filler:
             order = self._reading_order(chunks)
             slots, groups = slots[order], self.groups(kind, chunks[order])
         else:
-            groups = in_groups(self._windows(kind, address, slots))
-        first = 0
-        for stored in groups:
-            self._deliver(kind, stored, slots[first : first + len(stored)], out, operations)
-            first += len(stored)
+            windows = self._windows(kind, address, slots)
+            groups = in_groups(windows.reshape(len(windows), -1))
+        first, flat = 0, out.reshape(len(out), -1)
+        for cells in groups:
+            self._deliver(kind, cells, slots[first : first + len(cells)], flat, operations)
+            first += len(cells)
 
     def _reading_order(self, chunks: Array) -> Array | slice:
         """Return the order of the files where it makes neighbours of a quarter of the chunks, else as they are.
@@ -177,31 +179,36 @@ class Filler:
         meet = place[1:] == place[:-1] + size[:-1]
         return order if 4 * np.count_nonzero(meet & (size[:-1] > 0)) >= len(chunks) else slice(None)
 
-    def _deliver(self, kind: Kind, stored: Array, slots: Array, out: Array, operations: Array | None) -> None:
-        """Turn and stretch ``stored`` (k, size, size) into the slots of ``out``."""
+    def _deliver(self, kind: Kind, cells: Array, slots: Array, out: Array, operations: Array | None) -> None:
+        """Turn and stretch what ``cells`` (k, size * size or more) begin with into the slots of ``out``."""
         if operations is not None:
-            stored = self._turned(kind, stored, operations[slots])
+            cells = self._turned(kind, cells, operations[slots])
         places = slots.tolist()
         if places == list(range(places[0], places[0] + len(places))):
-            self._stretch(kind, stored, out[places[0] : places[-1] + 1])
+            self._stretch(kind, cells, out[places[0] : places[-1] + 1])
             return
-        for image, place in zip(stored, places, strict=True):
-            self._stretch(kind, image, out[place])
+        for i, place in enumerate(places):
+            self._stretch(kind, cells[i : i + 1], out[place : place + 1])
 
-    def _turned(self, kind: Kind, stored: Array, operations: Array) -> Array:
+    def _turned(self, kind: Kind, cells: Array, operations: Array) -> Array:
+        size = self.source.size
+        stored = images_of(cells, (size, size))
         turned = self._scratch("turned", stored.shape, kind.dtype)
+        if kind.dtype == "uint16" and size % 4 == 0 and (fast := loops()) is not None:
+            fast.turn_words(stored.view(np.uint64), operations, turned.view(np.uint64))
+            return turned.reshape(len(turned), -1)
         turner = self._turners.get(kind.dtype)
         if turner is None:
-            turner = self._turners[kind.dtype] = Turner(self.source.size, kind.dtype)
+            turner = self._turners[kind.dtype] = Turner(size, kind.dtype)
         for image, place, operation in zip(stored, turned, operations.tolist(), strict=True):
             turner.copy(image, operation, place)
-        return turned
+        return turned.reshape(len(turned), -1)
 
-    def _stretch(self, kind: Kind, stored: Array, out: Array) -> None:
+    def _stretch(self, kind: Kind, cells: Array, out: Array) -> None:
         if kind.stretch is None:
-            np.copyto(out, stored)
+            np.copyto(out, cells[:, : out.shape[1]])
         else:
-            kind.stretch(stored, out, self._scratch("stretch", (stored.size,), np.dtype(np.float32)))
+            kind.stretch(cells, out, self._scratch("stretch", (out.size,), np.dtype(np.float32)))
 
     # -------------------------------------------------------------- windows over several chunks
     def _windows(self, kind: Kind, address: Address, slots: Array) -> Array:
@@ -214,8 +221,8 @@ class Filler:
         ends = np.append(starts[1:], len(pieces))
         rows, cols = kind.chunk
         each = iter(zip(starts.tolist(), ends.tolist(), strict=True))
-        for stored in self.groups(kind, chunks):
-            for image, (begin, end) in zip(stored, each, strict=False):
+        for cells in self.groups(kind, chunks):
+            for image, (begin, end) in zip(images_of(cells, kind.chunk), each, strict=False):
                 for _, slot, y, x, h, w in pieces[begin:end].tolist():
                     top, left = max(y, 0), max(x, 0)
                     bottom, right = min(y + rows, y + h, size), min(x + cols, x + w, size)
@@ -224,15 +231,19 @@ class Filler:
 
     # -------------------------------------------------------------- chunks
     def groups(self, kind: Kind, chunks: Array) -> Iterator[Array]:
-        """Yield the stored values of chunks of one kind, (k, rows, cols) a group; each is good until the next."""
+        """Yield cells of chunks of one kind, a group at a time: (k, pixels or more) of the stored dtype.
+
+        Each begins with its chunk's pixels, and is good until the next group.
+        """
         if kind.codec is None:
-            yield from (self._load_elsewhere(kind, some) for some in in_groups(chunks))
+            for some in in_groups(chunks):
+                yield self._load_elsewhere(kind, some).reshape(len(some), -1)
             return
         codec, places = get_codec(kind.codec), Places.of(self.source.table, chunks)
         yield from self._plain(kind, places) if codec.kind == "bytes" else self._decoded(kind, codec, places)
 
     def _plain(self, kind: Kind, places: "Places") -> Iterator[Array]:
-        """Read chunks that are bytes and their checksum into cells; the values are a view of those."""
+        """Read chunks that are bytes and their checksum."""
         cell, dtype = kind.nbytes + CRC_BYTES, np.dtype(kind.dtype)
         if (wrong := places.first_of_another_size(cell)) is not None:
             where = self.source.table.describe(wrong)
@@ -241,14 +252,14 @@ class Filler:
             )
         raw = self._scratch("raw", (GROUP, cell), "u1")
         view, begins = raw.reshape(-1).data, [i * cell for i in range(GROUP)]
-        strides = (cell, kind.chunk[1] * dtype.itemsize, dtype.itemsize)
-        values = np.ndarray((GROUP, *kind.chunk), dtype, buffer=raw, strides=strides)
+        # Where a checksum is half a pixel, pixels do not lie one behind the other.
+        cells = raw.view(dtype) if cell % dtype.itemsize == 0 else None
         for first in range(0, len(places), GROUP):
             count = min(GROUP, len(places) - first)
             self._read(places, first, count, view, begins)
             if places.has_absent or crc32c(view[: count * cell]) != self._constant(cell, count):
                 self._check_each(raw, places, first, count)
-            yield values[:count]
+            yield raw[:count, :-CRC_BYTES].copy().view(dtype) if cells is None else cells[:count]
 
     def _decoded(self, kind: Kind, codec: Codec, places: "Places") -> Iterator[Array]:
         """Read chunks and decode them. Each is put where in a page it is in its file, but for `_READ_TO`."""
@@ -265,7 +276,7 @@ class Filler:
                     self._decode(codec, view[begin : begin + size], out[i], places.chunks[first + i])
                 else:
                     out[i] = 0
-            yield out[:count]
+            yield out[:count].reshape(count, -1)
 
     def _decode(self, codec: Codec, raw: memoryview, image: Array, chunk: int) -> None:
         try:
@@ -371,6 +382,11 @@ class Filler:
             kept = self._memory[name] = aligned_memory(wanted, within_page=_READ_TO if name == "raw" else 0)
         out: Array = kept[:wanted].view(dtype).reshape(shape)
         return out
+
+
+def images_of(cells: Array, shape: tuple[int, int]) -> Array:
+    """Return (k, rows, columns) of what each of some cells (k, rows * columns or more) begins with: a view."""
+    return cells[:, : math.prod(shape)].reshape(len(cells), *shape)
 
 
 def in_groups(values: Array) -> Iterator[Array]:

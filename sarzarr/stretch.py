@@ -6,11 +6,13 @@ where a pass over a patch costs as much as reading it.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Self
 
 import numpy as np
 
 from sarzarr import conventions as cv
+from sarzarr.fused import loops
 
 Array = np.ndarray[Any, Any]
 INTEGER_TOLERANCE: Final = 1e-7
@@ -48,33 +50,58 @@ class Stretch:
         """What a stored 0 becomes: 0, unless the clip reaches below the stored range."""
         return min(max(self.offset, 0.0), 1.0)
 
-    def __call__(self, stored: Array, out: Array, scratch: Array) -> None:
-        """Write [0, 1] of ``stored`` into float32 ``out``; ``scratch`` is float32, at least as many.
+    def __call__(self, cells: Array, out: Array, scratch: Array) -> None:
+        """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``.
+
+        Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more.
+        """
+        stored = cells[:, : out.shape[1]]
+        if (self.scale, self.offset) == (1.0, 0.0):
+            np.copyto(out, stored)
+        elif cells.dtype not in (np.uint16, np.float32) or (fast := loops()) is None:
+            self._in_passes(stored, out, scratch)
+        elif cells.dtype == np.uint16:
+            low, high = self.ends or (0, cv.MAX_CODE)
+            fast.stretch_codes(cells, out, np.uint16(low), np.uint16(high), *self._line)
+        else:
+            fast.stretch_floats(cells, out, np.float32(self.scale), np.float32(self.offset))
+
+    @cached_property
+    def _line(self) -> tuple[np.float32, np.float32]:
+        """What is subtracted from a code, and what the rest is multiplied by then.
+
+        Codes are whole numbers: subtracting first keeps a narrow clip far from 0 exact.
+        """
+        if self.ends is not None:
+            return np.float32(self.ends[0]), _reciprocal(self.ends[1] - self.ends[0])
+        return np.float32(-self.offset / self.scale), np.float32(self.scale)
+
+    def _in_passes(self, stored: Array, out: Array, scratch: Array) -> None:
+        """Do it with NumPy.
 
         A cast alone and a pass in place cost less than NumPy's buffered pass over mixed dtypes. ``out`` is
         cold memory, so it is written once or twice and worked on elsewhere; ``stored`` may lie across cache
         lines, so it is read once.
         """
-        if (self.scale, self.offset) == (1.0, 0.0):
-            np.copyto(out, stored)
-        elif self.ends is not None:
+        if self.ends is not None:
             low, high = self.ends
             if (low, high) != (0, cv.MAX_CODE):
                 work = scratch.view(np.uint16)[: stored.size].reshape(stored.shape)
                 np.clip(stored, np.uint16(low), np.uint16(high), out=work)
                 stored = np.subtract(work, np.uint16(low), out=work)
             np.copyto(out, stored)
-            np.multiply(out, _reciprocal(high - low), out=out)
+            np.multiply(out, self._line[1], out=out)
+            return
+        work = scratch[: stored.size].reshape(stored.shape)
+        if stored.dtype == np.float32:
+            np.multiply(stored, np.float32(self.scale), out=work)
+            np.add(work, np.float32(self.offset), out=work)
         else:
-            work = scratch[: stored.size].reshape(stored.shape)
-            if stored.dtype == np.float32:
-                np.multiply(stored, np.float32(self.scale), out=work)
-                np.add(work, np.float32(self.offset), out=work)
-            else:  # codes are whole numbers: subtracting first keeps a narrow clip far from 0 exact
-                np.copyto(work, stored)
-                np.subtract(work, np.float32(-self.offset / self.scale), out=work)
-                np.multiply(work, np.float32(self.scale), out=work)
-            np.clip(work, 0, 1, out=out)
+            lowest, scale = self._line
+            np.copyto(work, stored)
+            np.subtract(work, lowest, out=work)
+            np.multiply(work, scale, out=work)
+        np.clip(work, 0, 1, out=out)
 
 
 def _reciprocal(codes: int) -> np.float32:

@@ -12,9 +12,14 @@ ranges = st.tuples(st.floats(-120, 100), st.floats(0.5, 200)).map(lambda r: (r[0
 
 
 def delivered(stretch, stored):
-    out = np.full(stored.shape, np.nan, np.float32)
-    stretch(stored.copy(), out, np.empty(stored.size, np.float32))
-    return out
+    """Return what is delivered of a row of values; compiled loops, where there are any, give NumPy's bits."""
+    cells, scratch = stored.copy().reshape(1, -1), np.empty(stored.size, np.float32)
+    out, passes = np.full((2, *cells.shape), np.nan, np.float32)
+    stretch(cells, out, scratch)
+    if (stretch.scale, stretch.offset) != (1.0, 0.0):
+        stretch._in_passes(cells, passes, scratch)
+        np.testing.assert_array_equal(out, passes)
+    return out[0]
 
 
 def expected(stored, z, clip):
@@ -67,3 +72,18 @@ def test_the_stored_range_itself_changes_nothing(dtype):
 def test_a_clip_below_the_stored_range_lifts_what_was_stored_as_zero():
     assert Stretch.between("uint16", (-60.0, 100.0), (-25.0, 5.0)).dark == 0
     assert Stretch.between("uint16", (-20.0, 0.0), (-25.0, 5.0)).dark == pytest.approx(1 / 6)
+
+
+def test_what_is_not_a_number_is_delivered_as_that():
+    stretch = Stretch.between("float32", (-60.0, 100.0), (-25.0, 5.0))
+    found = delivered(stretch, np.array([np.nan, 0, 1, 0.25, np.nan], np.float32))
+    assert np.isnan(found).tolist() == [True, False, False, False, True]
+
+
+def test_what_follows_the_pixels_of_a_cell_is_left_alone():
+    cells = np.random.default_rng(0).integers(0, 65536, (3, 16 * 16 + 2), dtype=np.uint16)
+    out, scratch = np.zeros((3, 16 * 16), np.float32), np.empty(3 * 16 * 16, np.float32)
+    stretch = Stretch.between("uint16", (-60.0, 100.0), (-25.0, 5.0))
+    stretch(cells, out, scratch)
+    for found, cell in zip(out, cells, strict=True):
+        np.testing.assert_array_equal(found, delivered(stretch, cell[:-2]))

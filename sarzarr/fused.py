@@ -1,0 +1,119 @@
+"""Loops that Numba compiles, where it is installed (``pip install sarzarr[fast]``).
+
+Each makes in one pass, and without Python's lock, what NumPy makes in several, and gives the same bits: what is
+stored or delivered does not depend on what is installed. ``SARZARR_NUMBA=0`` in the environment leaves Numba out.
+Loops are compiled when they are first called, once a machine: Numba keeps them beside this file or, where that is
+not writable, in the user's cache.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr.augment import COLUMNS, ROWS, TRANSPOSE
+
+Loop = Callable[..., None]
+SWITCH: Final = "SARZARR_NUMBA"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Loops:
+    """The compiled loops."""
+
+    stretch_codes: Loop
+    """`_stretch_codes`"""
+    stretch_floats: Loop
+    """`_stretch_floats`"""
+    turn_words: Loop
+    """`_turn_words`"""
+
+
+@cache
+def loops() -> Loops | None:
+    """Return the compiled loops; None where Numba is not installed, or not wanted."""
+    if os.environ.get(SWITCH) == "0":
+        return None
+    try:
+        from numba import njit
+    except ImportError as error:  # also where it does not know this NumPy or Python yet
+        log.debug("numba is left out: %s", error)
+        return None
+
+    def compiled(loop: Loop) -> Loop:
+        try:
+            made: Loop = njit(nogil=True, error_model="numpy", cache=True)(loop)
+        except RuntimeError:  # no place to keep it
+            made = njit(nogil=True, error_model="numpy")(loop)
+        return made
+
+    return Loops(
+        stretch_codes=compiled(_stretch_codes),
+        stretch_floats=compiled(_stretch_floats),
+        turn_words=compiled(_turn_words),
+    )
+
+
+# What follows is compiled: plain loops over pixels, in the subset of Python that Numba knows. Only rows of
+# C-contiguous arrays become vector instructions for sure.
+def _stretch_codes(cells: Any, out: Any, low: Any, high: Any, lowest: Any, scale: Any) -> None:
+    """Write ``clip((clip(code, low, high) - lowest) * scale, 0, 1)``: uint16 (k, n or more) to float32 (k, n)."""
+    for k in range(out.shape[0]):
+        source, place = cells[k], out[k]
+        for i in range(place.size):
+            value = (np.float32(min(max(source[i], low), high)) - lowest) * scale
+            place[i] = min(max(value, np.float32(0)), np.float32(1))
+
+
+def _stretch_floats(cells: Any, out: Any, scale: Any, offset: Any) -> None:
+    """Write ``clip(stored * scale + offset, 0, 1)``: float32 (k, n or more) to (k, n); NaN stays NaN."""
+    zero, one = np.float32(0), np.float32(1)
+    for k in range(out.shape[0]):
+        source, place = cells[k], out[k]
+        for i in range(place.size):
+            value = source[i] * scale + offset
+            value = zero if value < zero else value  # noqa: FURB136 (this way round NaN stays)
+            place[i] = one if value > one else value  # noqa: FURB136
+
+
+def _turn_words(source: Any, operations: Any, out: Any) -> None:
+    """Write each (n, n / 4) image of words, four uint16 pixels a word, under its operation.
+
+    Transposing is by squares of 4 x 4 pixels: four words of four rows become four words of four columns.
+    """
+    s16, s32 = np.uint64(16), np.uint64(32)
+    even, low = np.uint64(0x0000FFFF0000FFFF), np.uint64(0x00000000FFFFFFFF)
+    odd, high = np.uint64(0xFFFF0000FFFF0000), np.uint64(0xFFFFFFFF00000000)
+    n, words = source.shape[1], source.shape[2]
+    for k in range(source.shape[0]):
+        operation = operations[k]
+        flips_rows, flips_columns = operation & ROWS != 0, operation & COLUMNS != 0
+        if operation & TRANSPOSE != 0:
+            for word in range(words):
+                top, step = (n - 1 - 4 * word, -1) if flips_rows else (4 * word, 1)
+                for column in range(words):
+                    first, down = (n - 1 - 4 * column, -1) if flips_columns else (4 * column, 1)
+                    a, b = source[k, first, word], source[k, first + down, word]
+                    c, d = source[k, first + 2 * down, word], source[k, first + 3 * down, word]
+                    ab0, ab1 = (a & even) | ((b & even) << s16), ((a & odd) >> s16) | (b & odd)
+                    cd0, cd1 = (c & even) | ((d & even) << s16), ((c & odd) >> s16) | (d & odd)
+                    out[k, top, column] = (ab0 & low) | (cd0 << s32)
+                    out[k, top + step, column] = (ab1 & low) | (cd1 << s32)
+                    out[k, top + 2 * step, column] = (ab0 >> s32) | (cd0 & high)
+                    out[k, top + 3 * step, column] = (ab1 >> s32) | (cd1 & high)
+        else:
+            for row in range(n):
+                from_row = n - 1 - row if flips_rows else row
+                if flips_columns:
+                    for word in range(words):
+                        a = source[k, from_row, words - 1 - word]
+                        a = ((a & even) << s16) | ((a & odd) >> s16)
+                        out[k, row, word] = (a << s32) | (a >> s32)
+                else:
+                    for word in range(words):
+                        out[k, row, word] = source[k, from_row, word]
