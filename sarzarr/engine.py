@@ -113,6 +113,9 @@ class Filler:
     _arrays: dict[int, Any] = field(default_factory=dict, init=False, repr=False)
     _turners: dict[str, Turner] = field(default_factory=dict, init=False, repr=False)
     _memory: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
+    _views: dict[tuple[str, tuple[int, ...], str], Array] = field(
+        default_factory=dict, init=False, repr=False
+    )
     _constants: dict[tuple[int, int], int] = field(default_factory=dict, init=False, repr=False)
 
     def __enter__(self) -> Self:
@@ -172,12 +175,12 @@ class Filler:
 
         Slots that follow one another are stretched together, which is worth more than a few calls saved.
         """
+        numbers = np.sort(chunks)
+        if 4 * np.count_nonzero(numbers[1:] - numbers[:-1] == 1) < len(chunks):
+            return slice(None)  # chunks that are not neighbours in their array are not in a file
         entries = self.source.table.entries[chunks]
         place = (entries["file"].astype(np.uint64) << _FILE_SHIFT) | entries["offset"]
-        order = np.argsort(place, kind="stable")
-        place, size = place[order], entries["size"][order]
-        meet = place[1:] == place[:-1] + size[:-1]
-        return order if 4 * np.count_nonzero(meet & (size[:-1] > 0)) >= len(chunks) else slice(None)
+        return np.argsort(place, kind="stable")
 
     def _deliver(self, kind: Kind, cells: Array, slots: Array, out: Array, operations: Array | None) -> None:
         """Turn and stretch what ``cells`` (k, size * size or more) begin with into the slots of ``out``."""
@@ -208,7 +211,7 @@ class Filler:
         if kind.stretch is None:
             np.copyto(out, cells[:, : out.shape[1]])
         else:
-            kind.stretch(cells, out, self._scratch("stretch", (out.size,), np.dtype(np.float32)))
+            kind.stretch(cells, out, self._scratch("stretch", (out.size,), "float32"))
 
     # -------------------------------------------------------------- windows over several chunks
     def _windows(self, kind: Kind, address: Address, slots: Array) -> Array:
@@ -235,7 +238,7 @@ class Filler:
 
         Each begins with its chunk's pixels, and is good until the next group.
         """
-        if kind.codec is None:
+        if kind.codec is None or not chunks.size:
             for some in in_groups(chunks):
                 yield self._load_elsewhere(kind, some).reshape(len(some), -1)
             return
@@ -331,19 +334,18 @@ class Filler:
     # -------------------------------------------------------------- bytes
     def _read(self, places: "Places", first: int, count: int, raw: memoryview, begins: Sequence[int]) -> None:
         """Read some places to ``begins`` in ``raw``; neighbours that follow one another in one call."""
-        sizes, meets, i, end = places.sizes, places.meets, first, first + count
+        files, offsets, sizes = places.files, places.offsets, places.sizes
+        i, end = first, first + count
         while i < end:
-            want = sizes[i]
-            run = [raw[begins[i - first] : begins[i - first] + want]]
-            upto = i + 1
-            while upto < end and meets[upto]:
-                run.append(raw[begins[upto - first] : begins[upto - first] + sizes[upto]])
-                want += sizes[upto]
+            begin, want, upto = begins[i - first], sizes[i], i + 1
+            run = [raw[begin : begin + want]]
+            while upto < end and files[upto] == files[i] and 0 < want == offsets[upto] - offsets[i]:
+                begin, size = begins[upto - first], sizes[upto]
+                run.append(raw[begin : begin + size])
+                want += size
                 upto += 1
-            if want:
-                file, chunk, at = places.files[i], places.chunks[i], places.offsets[i]
-                if read_at(self._handle(file, chunk), run, at) != want:
-                    self._read_rest(file, run, at, chunk)
+            if want and read_at(self._handle(files[i], places.chunks[i]), run, offsets[i]) != want:
+                self._read_rest(files[i], run, offsets[i], places.chunks[i])
             i = upto
 
     def _read_rest(self, file: int, run: list[memoryview], offset: int, chunk: int) -> None:
@@ -374,14 +376,18 @@ class Filler:
         self._open[file] = handle  # last: the one used least recently is first
         return handle
 
-    def _scratch(self, name: str, shape: Sequence[int], dtype: Any) -> Array:
+    def _scratch(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
         """Return memory of this thread, kept between calls under ``name``."""
+        key = name, shape, dtype
+        if (view := self._views.get(key)) is not None:
+            return view
         wanted = math.prod(shape) * np.dtype(dtype).itemsize
         kept = self._memory.get(name)
         if kept is None or kept.size < wanted:
             kept = self._memory[name] = aligned_memory(wanted, within_page=_READ_TO if name == "raw" else 0)
-        out: Array = kept[:wanted].view(dtype).reshape(shape)
-        return out
+            self._views = {k: v for k, v in self._views.items() if k[0] != name}
+        view = self._views[key] = kept[:wanted].view(dtype).reshape(shape)
+        return view
 
 
 def images_of(cells: Array, shape: tuple[int, int]) -> Array:
@@ -398,27 +404,20 @@ def in_groups(values: Array) -> Iterator[Array]:
 class Places:
     """Where the chunks of a batch lie, as plain numbers: looked up once, since a chunk takes microseconds."""
 
-    chunks: list[int]
+    chunks: Sequence[int]
     """Numbers of the chunks in the table."""
-    files: list[int]
+    files: Sequence[int]
     """Numbers of their files."""
-    offsets: list[int]
+    offsets: Sequence[int]
     """Where in a file each begins, bytes."""
-    sizes: list[int]
+    sizes: Sequence[int]
     """Stored bytes of each; 0 where a chunk is absent because it is empty."""
-    meets: list[bool]
-    """Whether each begins where the one before it ends."""
 
     @classmethod
     def of(cls, table: ChunkTable, chunks: Array) -> Self:
         """Return the places of some chunks, in their order."""
-        entries = table.entries[chunks]
-        file, offset, size = entries["file"], entries["offset"], entries["size"]
-        meets = np.zeros(len(chunks), bool)
-        meets[1:] = (file[1:] == file[:-1]) & (offset[1:] == offset[:-1] + size[:-1])
-        meets[1:] &= (size[1:] > 0) & (size[:-1] > 0)
-        columns = {"files": file, "offsets": offset, "sizes": size, "meets": meets, "chunks": chunks}
-        return cls(**{name: column.tolist() for name, column in columns.items()})
+        files, sizes, offsets = zip(*table.entries[chunks].tolist(), strict=True)
+        return cls(files=files, offsets=offsets, sizes=sizes, chunks=chunks.tolist())
 
     def __len__(self) -> int:
         return len(self.chunks)
