@@ -316,6 +316,8 @@ def _commit(store: Store, scenes: Sequence[Staged]) -> None:
     rows = []
     for scene in scenes:
         plan = scene.plan
+        for leftover in scene.group.rglob("*.partial"):  # of a worker that was killed in this run
+            leftover.unlink()
         for array in plan.probe.arrays:
             receipts = [r.arrays[array.name] for _, r in scene.done.values() if array.name in r.arrays]
             write_array_documents(scene.group, plan, array, receipts)
