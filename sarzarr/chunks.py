@@ -28,6 +28,22 @@ REMEDY: Final = "Run `sarzarr verify --repair`."
 log = logging.getLogger(__name__)
 ENTRY: Final = np.dtype([("file", "<u4"), ("size", "<u4"), ("offset", "<u8")])
 """One chunk: which file, how many bytes (0: the chunk is all fill value), and where they begin."""
+DTYPES: Final = frozenset(
+    (
+        "uint8",
+        "int8",
+        "uint16",
+        "int16",
+        "uint32",
+        "int32",
+        "uint64",
+        "int64",
+        "float16",
+        "float32",
+        "float64",
+    )
+)
+"""Dtypes whose chunks are read directly: codes, floats, flags, and whatever a layer is."""
 ELSEWHERE: Final = np.uint32(2**32 - 1)
 """Size of a chunk that only zarr-python knows how to read."""
 
@@ -127,7 +143,7 @@ def layout_of(path: str, document: Mapping[str, Any]) -> ArrayLayout:
         is_known &= _is_little(sharding["index_codecs"][0])
         codecs = sharding["codecs"]
     dtype = document["data_type"]
-    is_known &= dtype in ("uint16", "float32", "float16", "uint8")
+    is_known &= dtype in DTYPES
     return ArrayLayout(
         path=path,
         shape=shape,

@@ -60,6 +60,7 @@ class BatchMemory:
     """Blocks that are kept for use again; more are made when they are needed."""
     make: Callable[[int], memoryview] = _new_block
     """Makes a block of so many bytes."""
+    _apart: dict[str, "BatchMemory"] = field(default_factory=dict, init=False)
     _free: deque[memoryview] = field(default_factory=deque, init=False)
     _watches: dict[int, Any] = field(default_factory=dict, init=False)
 
@@ -80,6 +81,12 @@ class BatchMemory:
         watches[id(watch)] = watch  # a weak reference that is itself forgotten calls nobody
         return flat.reshape(shape)
 
+    def apart(self, name: str) -> "BatchMemory":
+        """Return memory like this one for arrays of another size, which would else drive out each other's blocks."""
+        found = self._apart.setdefault(name, BatchMemory(self.keep, self.make))
+        found.keep = self.keep
+        return found
+
     def _take_block(self, wanted: int) -> memoryview:
         """Return the block that came back last, which is likeliest to be in cache still, or a new one."""
         while self._free:
@@ -93,6 +100,27 @@ class BatchMemory:
 
 
 # ------------------------------------------------------------------ threads
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Companion:
+    """A layer that is delivered beside patches, of the same windows and turned alike."""
+
+    name: str
+    """The layer's name."""
+    source: Source
+    """Where it comes from; values are as stored."""
+    array: Array
+    """(n, dates) int32: number in ``source`` of the array of each patch, on each of its dates."""
+    dtype: str
+    """Of what is delivered."""
+    nodata: float | int | None
+    """What stands beyond the edges; None where no patch reaches there."""
+
+    @property
+    def key(self) -> str:
+        """What it is known by beside images and flags."""
+        return f"layer {self.name}"
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Recipe:
     """What a batch is made of. Holds nothing open: it pickles."""
@@ -113,6 +141,8 @@ class Recipe:
     """Where flags come from: each array's flags under the array's number. None where they are not needed."""
     dates: int = 0
     """Dates of a stack: channels are those of one date after another, and a batch has an axis more. 0: none."""
+    layers: tuple[Companion, ...] = ()
+    """What is delivered besides."""
     masks: bool = False
     """Whether what is not valid must be made 0: it was stored as 0, and is delivered above it."""
 
@@ -127,9 +157,9 @@ class Recipe:
         axes = (self.dates, channels // self.dates) if self.dates else (channels,)
         return (patches, *axes, self.size, self.size)
 
-    def address(self, patches: Array | slice) -> Address:
-        """Return where the planes of some patches come from, channel by channel."""
-        array = self.array[patches]
+    def address(self, patches: Array | slice, layer: Companion | None = None) -> Address:
+        """Return where the planes of some patches come from, channel by channel; those of a layer date by date."""
+        array = (self.array if layer is None else layer.array)[patches]
         channels = array.shape[1]
 
         def each(column: Array) -> Array:
@@ -147,7 +177,13 @@ class Recipe:
         """`Source.chunks` of all patches, (n, channels): worked out once, since a batch takes microseconds."""
         everything = self.address(slice(None))
         sources = {"images": self.images} | ({} if self.flags is None else {"flags": self.flags})
-        return {name: source.chunks(everything).reshape(self.array.shape) for name, source in sources.items()}
+        found = {
+            name: source.chunks(everything).reshape(self.array.shape) for name, source in sources.items()
+        }
+        for layer in self.layers:
+            where = self.address(slice(None), layer)
+            found[layer.key] = layer.source.chunks(where).reshape(layer.array.shape)
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "chunks"}
@@ -207,10 +243,25 @@ class Crew:
             return images, None
         flags = self.memory.take(shape, np.uint8)
         self._fill("flags", recipe.flags, address, patches, flags, planes)
-        _mark_outside(recipe.flags, address, _flat(flags), planes)
+        _mark_outside(recipe.flags, address, _flat(flags), planes, value=Flag.NODATA)
         if recipe.masks:
             np.copyto(images, 0, where=flags >= Flag.NODATA)
         return images, flags
+
+    def layers(self, patches: Array, turns: Array | None = None) -> dict[str, Array]:
+        """Return the layers of some patches by name, (n, 1, size, size) or (n, dates, 1, size, size) as stored."""
+        recipe, out = self.recipe, {}
+        for layer in recipe.layers:
+            address = recipe.address(patches, layer)
+            planes = None if turns is None else np.repeat(turns, layer.array.shape[1])
+            dates = layer.array.shape[1:] if recipe.dates else ()
+            shape = (len(patches), *dates, 1, recipe.size, recipe.size)
+            values = self.memory.apart(layer.key).take(shape, layer.dtype)
+            self._fill(layer.key, layer.source, address, patches, values, planes)
+            if layer.nodata is not None:
+                _mark_outside(layer.source, address, _flat(values), planes, value=layer.nodata)
+            out[layer.name] = values
+        return out
 
     def _fill(
         self, name: str, source: Source, address: Address, patches: Array, out: Array, turns: Array | None
@@ -222,7 +273,8 @@ class Crew:
         """Return this thread's own filler."""
         filler: Filler | None = getattr(self._own, name, None)
         if filler is None:
-            handles = max(min(available_handles() // (2 * self.threads), MAX_HANDLES), 1)
+            sources = 2 + len(self.recipe.layers)
+            handles = max(min(available_handles() // (sources * self.threads), MAX_HANDLES), 1)
             filler = Filler(source, handles=handles)
             setattr(self._own, name, filler)
             self._fillers.append(filler)
@@ -233,11 +285,13 @@ def _flat(batch: Array) -> Array:
     return batch.reshape(-1, *batch.shape[-2:])
 
 
-def _mark_outside(source: Source, address: Address, flags: Array, turns: Array | None) -> None:
-    """Flag what lies beyond an array's right and bottom edge: nothing was stored there."""
+def _mark_outside(
+    source: Source, address: Address, planes: Array, turns: Array | None, *, value: float
+) -> None:
+    """Put ``value`` where planes lie beyond an array's right and bottom edge: nothing was stored there."""
     shape = source.table.shape[address.array]
     below, right = shape[:, 1] - address.row, shape[:, 2] - address.col
     for i in np.flatnonzero((below < source.size) | (right < source.size)).tolist():
-        view = flags[i] if turns is None else apply(inverse(int(turns[i])), flags[i])
-        view[max(int(below[i]), 0) :] = Flag.NODATA
-        view[:, max(int(right[i]), 0) :] = Flag.NODATA
+        view = planes[i] if turns is None else apply(inverse(int(turns[i])), planes[i])
+        view[max(int(below[i]), 0) :] = value
+        view[:, max(int(right[i]), 0) :] = value

@@ -22,6 +22,7 @@ from sarzarr.chunks import read_table
 from sarzarr.crew import MAX_THREADS, BatchMemory, Crew, Recipe, available_cores
 from sarzarr.engine import Source
 from sarzarr.errors import InvalidInputError, MixedBoundsError
+from sarzarr.layer_delivery import Places, companions
 from sarzarr.order import WINDOW_SHARDS, Deal, Indices, Position, Share, drawn, shuffled, shuffled_in_window
 from sarzarr.patches import IndexSpec, index_patches
 from sarzarr.selection import Query, describe, layouts, select, weights_of
@@ -78,6 +79,8 @@ class ReadOptions:
     """``float32`` in [0, 1], or the ``uint16`` codes as stored."""
     flags: bool = False
     """Deliver the flags too: a batch is (images, flags)."""
+    layers: Sequence[str] = ()
+    """Deliver these layers too, each an array of its own, of the same windows; their scenes must have them."""
     with_meta: bool = False
     """Deliver where each patch is from: a batch is a dict, see `PatchReader`."""
     boxes: bool | str = False
@@ -126,6 +129,8 @@ class ReadOptions:
             raise InvalidInputError("stack_length= needs stack=, got none. Pass stack=True, or leave it out.")
         if self.stack is not False and self.boxes:
             raise InvalidInputError("boxes= needs patches of one date, got stack=. Leave one out.")
+        if isinstance(self.layers, str):
+            object.__setattr__(self, "layers", (self.layers,))
         if self.clip is not None:
             object.__setattr__(self, "clip", tuple(ClipBounds(*self.clip)))
 
@@ -185,12 +190,14 @@ class PatchReader:
 
     Each iteration is the next epoch. Pixels that are not valid are 0. With ``flags`` a batch is
     ``(images, flags)``, with ``boxes`` it is ``(images, targets)`` and with both all three: a target is the
-    dict of `sarzarr.box_tables.PatchTargets.target`, turned with its pixels. With ``with_meta`` a batch is a
-    dict of ``image``, ``flags``, ``target`` if any, ``turn`` (the operation of `sarzarr.augment`, 0 for
-    none), ``scene``, ``array``, ``row``, ``col``, ``id``, ``crs`` (WKT), ``transform`` (of the patch before
-    it was turned, in affine order) and the catalog's acquisition columns. With ``stack`` images and flags are
-    ``(N, T, C, size, size)``: a patch passes on every date, is turned alike on all, and its dict says ``scene``,
-    ``time``, ``seconds`` (since 1970, UTC) and the acquisition columns a date.
+    dict of `sarzarr.box_tables.PatchTargets.target`, turned with its pixels. Each of ``layers`` comes last, in
+    their order: (N, 1, size, size) as stored, its nodata beyond the edges, turned with its pixels. With
+    ``with_meta`` a batch is a dict of ``image``, ``flags``, ``target`` if any, ``layers`` by name if any,
+    ``turn`` (the operation of `sarzarr.augment`, 0 for none), ``scene``, ``array``, ``row``, ``col``, ``id``,
+    ``crs`` (WKT), ``transform`` (of the patch before it was turned, in affine order) and the catalog's
+    acquisition columns. With ``stack`` images and flags are ``(N, T, C, size, size)``, layers ``(N, T, 1, size,
+    size)``: a patch passes on every date, is turned alike on all, and its dict says ``scene``, ``time``,
+    ``seconds`` (since 1970, UTC) and the acquisition columns a date.
     Nothing is open between iterations: a reader pickles, and may be forked.
 
     Parameters
@@ -257,7 +264,21 @@ class PatchReader:
             dtype=options.dtype,
             flags=flags,
             dates=chosen.dates,
+            layers=companions(self.store, options.layers, self._places) if options.layers else (),
             masks=is_lit,
+        )
+
+    @property
+    def _places(self) -> Places:
+        """Where the patches lie: what stands for a date is its first channel."""
+        chosen = self.selection
+        channels = chosen.array.shape[1] // max(chosen.dates, 1)
+        return Places(
+            scenes=self.store.catalog["scene"].values[chosen.catalog_row].tolist(),
+            array=chosen.array[:, ::channels],
+            row=chosen.row,
+            col=chosen.col,
+            size=chosen.size,
         )
 
     def _targets(self) -> PatchTargets:
@@ -293,6 +314,11 @@ class PatchReader:
             )
         vmin, vmax = pairs.pop()
         return {"vmin": vmin, "vmax": vmax}
+
+    @property
+    def layer_nodata(self) -> dict[str, float | int | None]:
+        """What stands for "no data" in each layer that is delivered; None where nothing does."""
+        return {layer.name: layer.nodata for layer in self.recipe.layers}
 
     @property
     def _is_all_valid(self) -> bool:
@@ -393,7 +419,7 @@ class PatchReader:
             def make(step: int) -> Any:
                 a, b = deal.share(step, share.rank)
                 turned = None if turns is None else turns[a:b]
-                return self._batch(order[a:b], turned, *crew.batch(order[a:b], turned))
+                return self._batch(order[a:b], turned, crew)
 
             yield from crew.run(
                 make, islice(deal.worker_steps(share.worker, share.workers), share.skip, None)
@@ -408,7 +434,7 @@ class PatchReader:
         chosen = np.asarray(patches, np.int64)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self.selection)):
             raise IndexError(f"patches must be in 0..{len(self.selection) - 1}, got {chosen.tolist()}.")
-        return self._batch(chosen, turns, *self._here.batch(chosen, turns))
+        return self._batch(chosen, turns, self._here)
 
     @property
     def _here(self) -> Crew:
@@ -426,7 +452,8 @@ class PatchReader:
         self._memory.keep = max(self._memory.keep, keep)
         return self._memory
 
-    def _batch(self, patches: Array, turns: Array | None, images: Array, flags: Array | None) -> Any:
+    def _batch(self, patches: Array, turns: Array | None, crew: Crew) -> Any:
+        images, flags = crew.batch(patches, turns)
         turn = np.zeros(len(patches), np.uint8) if turns is None else turns
         parts: dict[str, Any] = {"image": images}
         if self.options.delivers_flags:
@@ -434,14 +461,17 @@ class PatchReader:
         if self.targets is not None:
             each = zip(patches.tolist(), turn.tolist(), strict=True)
             parts["target"] = [self.targets.target(patch, operation) for patch, operation in each]
+        layers = crew.layers(patches, turns)
         if self.options.with_meta:
             return {
                 **parts,
+                **({"layers": layers} if layers else {}),
                 "turn": turn,
                 **describe(self.store, self.selection, patches),
                 **self._times(patches),
             }
-        return tuple(parts.values()) if len(parts) > 1 else images
+        every = (*parts.values(), *layers.values())
+        return every if len(every) > 1 else images
 
     def _times(self, patches: Array) -> dict[str, Any]:
         """Return the times of the dates of some patches of stacks: as text, and in seconds since 1970."""

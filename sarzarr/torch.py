@@ -26,15 +26,18 @@ except ImportError:
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 Array = np.ndarray[Any, Any]
+_WIDER = {"uint16": "int32", "uint32": "int64"}
+"""What layers become whose dtype torch can hold, but hardly compute with."""
 
 
 class ZarrPatchDataset(IterableDataset[Any]):
     """A store's patches as batches: pass it to ``DataLoader(dataset, batch_size=None)``.
 
-    Yields (N, C, size, size) float32 tensors in [0, 1]; with ``flags``, ``boxes`` or ``with_meta`` what
-    `sarzarr.PatchReader` then yields, in tensors. Each iteration is the next epoch, whose order is a function of
-    ``(seed, epoch)``. Ranks of ``torch.distributed`` get disjoint batches, equally many; so do DataLoader
-    workers, whose batches come in the order in which one process would make them.
+    Yields (N, C, size, size) float32 tensors in [0, 1]; with ``flags``, ``boxes``, ``layers`` or ``with_meta``
+    what `sarzarr.PatchReader` then yields, in tensors; layers of uint16 come as int32, of uint32 as int64. Each
+    iteration is the next epoch, whose order is a function of ``(seed, epoch)``. Ranks of ``torch.distributed``
+    get disjoint batches, equally many; so do DataLoader workers, whose batches come in the order in which one
+    process would make them.
 
     Parameters
     ----------
@@ -82,6 +85,11 @@ class ZarrPatchDataset(IterableDataset[Any]):
         return self.reader.preprocessing_params
 
     @property
+    def layer_nodata(self) -> dict[str, float | int | None]:
+        """What stands for "no data" in each layer: the ``ignore_index`` of a loss."""
+        return self.reader.layer_nodata
+
+    @property
     def left_out(self) -> int:
         """How many patches an epoch does not deliver; which ones differs from epoch to epoch if shuffled."""
         return self.reader.deal(ranks=self._rank()[1]).left_out
@@ -115,8 +123,17 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     def _made(self, begin: Position, share: Share) -> Iterator[Any]:
         for batch in self.reader.batches(begin, share):
-            tensors = self._spread(_as_tensors(batch))
+            tensors = self._spread(_as_tensors(self._widened(batch)))
             yield tensors if self.transform is None else self.transform(tensors)
+
+    def _widened(self, batch: Any) -> Any:
+        """Return a batch with its layers in dtypes that torch computes with."""
+        count = len(self.reader.recipe.layers)
+        if not count:
+            return batch
+        if isinstance(batch, dict):
+            return batch | {"layers": {name: _wide(values) for name, values in batch["layers"].items()}}
+        return *batch[:-count], *(_wide(values) for values in batch[-count:])
 
     def _spread(self, batch: Any) -> Any:
         """Repeat the channel of a batch's images, where that was asked for."""
@@ -299,6 +316,11 @@ class LazyPatchDataset(_Turned):
         transform: Callable[[Any], Any] | None = None,
         **options: Any,
     ) -> None:
+        if options.get("layers"):
+            raise InvalidInputError(
+                f"LazyPatchDataset has images alone as its items, got layers={options['layers']!r}. "
+                "Take ZarrPatchDataset, or PatchReader.read."
+            )
         self.reader = PatchReader(metadata_path, **options)
         self.augment = augment
         self.transform = transform
@@ -362,6 +384,8 @@ class SARDataModule:
         split: str | None = None,
         **options: Any,
     ) -> None:
+        if options.get("layers") and not lazy:
+            raise InvalidInputError("layers= needs batches as they are read, got lazy=False. Leave that out.")
         self.store = patches_path if isinstance(patches_path, Store) else open_store(patches_path)
         self.num_workers = num_workers
         self.batch_size = batch_size
@@ -462,6 +486,10 @@ def _sides(
 
 
 # ------------------------------------------------------------------ tensors
+def _wide(values: Array) -> Array:
+    return values.astype(_WIDER.get(str(values.dtype), values.dtype), copy=False)
+
+
 def _as_tensors(batch: Any) -> Any:
     if isinstance(batch, np.ndarray):
         return torch.from_numpy(batch)

@@ -210,7 +210,7 @@ def test_a_document_of_another_kind_is_not_guessed_at(tmp_path):
     document = json.loads((tmp_path / "a" / "zarr.json").read_text())
     assert layout_of("a", document).codec == "none"
     for change in (
-        {"data_type": "int16"},
+        {"data_type": "complex64"},
         {"fill_value": 3},
         {"storage_transformers": [{"name": "x"}]},
         {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}}},
