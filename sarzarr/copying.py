@@ -10,6 +10,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
+from sarzarr.chunks import read_layout
 from sarzarr.codecs import DEFAULT_CODECS
 from sarzarr.documents import Encoding, array_document, group_document, read_json, write_json
 from sarzarr.errors import InvalidInputError, StoreExistsError
@@ -47,8 +49,8 @@ def copy_store(
 
     Values are those of `from_codes` (uint16 to floats) and `to_codes` (floats to uint16): to float32 and
     back is the identity, float16 rounds to 11 bits, 0.04 dB of the stored range at the most. Flags, bounds and
-    histograms stay. Patch tables are indexed again where a dtype changes, for means of other values. What
-    else is in the store (splits, boxes, samples) is copied as it is.
+    histograms stay, and layers keep their dtype and codec. Patch tables are indexed again where a dtype
+    changes, for means of other values. What else is in the store (splits, boxes, samples) is copied as it is.
 
     Parameters
     ----------
@@ -156,14 +158,18 @@ def _wanted(stored: Encoding, dtype: str | None, codec: str | None, shard: int |
 
 
 def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator[ArrayCopy]:
-    """Yield the arrays to copy: of each row of the catalog the pixels, and their flags."""
+    """Yield the arrays to copy: of each row of the catalog the pixels and their flags, and each scene's layers."""
     catalog = source.catalog
     columns = (catalog[k].values.tolist() for k in ("scene", "name", "flags", "height", "width"))
     rows = zip(*columns, _stored_encodings(source), encodings, strict=True)
+    done: set[str] = set()
     for scene, name, flags, height, width, stored, wanted in rows:
+        layers = () if scene in done else source.layers(scene)
+        done.add(scene)
         for array, old, new in (
             (name, stored, wanted),
             (flags, _flags_encoding(stored), _flags_encoding(wanted)),
+            *((layer, *_layer_encodings(source, scene, layer, wanted)) for layer in layers),
         ):
             yield ArrayCopy(
                 scene=scene,
@@ -179,6 +185,14 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
 
 def _flags_encoding(pixels: Encoding) -> Encoding:
     return Encoding(dtype="uint8", codec=cv.FLAGS_CODEC, chunk=pixels.chunk, shard=pixels.shard)
+
+
+def _layer_encodings(source: Store, scene: str, layer: str, wanted: Encoding) -> tuple[Encoding, Encoding]:
+    """Return how a layer is stored, and how it shall be: as it is, in shards like the arrays beside it."""
+    layout = read_layout(source.root, f"{cv.SCENES}/{scene}/{layer}")
+    shard = layout.shard[0] if layout.shard else 0
+    stored = Encoding(dtype=layout.dtype, codec=cv.LAYER_CODEC, chunk=layout.chunk[0], shard=shard)
+    return stored, replace(stored, shard=wanted.shard)
 
 
 def _copy_the_rest(root: Path, staging: Path, arrays: list[ArrayCopy]) -> None:

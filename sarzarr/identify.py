@@ -22,9 +22,10 @@ FEW: Final = 16
 INPUTS: Final = tuple(r for r in Representation if r is not Representation.NORMALIZED)
 
 _REMEDY: Final = (
-    "Say what they are with --quantity and --representation, or store the raster as it is with --layer."
+    "Say what they are with --quantity and --representation, or store the raster as it is with "
+    "--layer NAME=FILE."
 )
-_LAYER: Final = "Store the raster as it is with --layer."
+_LAYER: Final = "Store the raster as it is with --layer NAME=FILE."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -290,7 +290,7 @@ def sentinel(source: WarpSource) -> float | int:
 def _no_nodata(source: WarpSource) -> UnsupportedRasterError:
     return UnsupportedRasterError(
         f"expected a nodata value for pixels of the grid that {source.path!r} does not cover, got none for "
-        f"{source.dtype}. Pass nodata=, or choose a grid inside of the raster."
+        f"{source.dtype}. Pass nodata= (--layer NAME:nodata255=FILE), or choose a grid inside of the raster."
     )
 
 

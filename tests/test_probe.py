@@ -297,7 +297,7 @@ def test_a_unit_outweighs_the_user(tmp_path):
     ):
         path = write(tmp_path / f"{number}.tif", speckle(), tags=tags)
         refusal = probe_file(path, quantity="sigma0", representation="power").refusal
-        assert refusal.endswith("Store the raster as it is with --layer.")
+        assert refusal.endswith("Store the raster as it is with --layer NAME=FILE.")
 
 
 def test_an_angle_beside_backscatter_is_left_out_and_said(tmp_path):
