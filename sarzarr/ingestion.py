@@ -48,6 +48,7 @@ from sarzarr.staging import (
 )
 from sarzarr.store import (
     Store,
+    commit_layers,
     commit_scenes,
     consolidate,
     create_store,
@@ -318,19 +319,23 @@ def _commit(store: Store, scenes: Sequence[Staged]) -> None:
         plan = scene.plan
         for leftover in scene.group.rglob("*.partial"):  # of a worker that was killed in this run
             leftover.unlink()
+        for layer in plan.layers:
+            receipts = [r.arrays[layer.name] for _, r in scene.done.values() if layer.name in r.arrays]
+            write_layer_documents(scene.group, plan, layer, receipts)
+        if plan.only_layers:
+            commit_layers(store, plan.id, scene.group, [layer.name for layer in plan.layers])
+            continue
         for array in plan.probe.arrays:
             receipts = [r.arrays[array.name] for _, r in scene.done.values() if array.name in r.arrays]
             write_array_documents(scene.group, plan, array, receipts)
             histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
             write_histogram(scene.folder / "histograms" / array.name, histogram)
             rows.append(catalog_row(plan, array))
-        for layer in plan.layers:
-            receipts = [r.arrays[layer.name] for _, r in scene.done.values() if layer.name in r.arrays]
-            write_layer_documents(scene.group, plan, layer, receipts)
         write_json(scene.folder / "histograms" / "zarr.json", group_document())
         write_scene_documents(scene.group, plan)
-    if scenes:
-        commit_scenes(store, {s.plan.id: s.folder for s in scenes}, rows)
+    whole = {s.plan.id: s.folder for s in scenes if not s.plan.only_layers}
+    if whole:
+        commit_scenes(store, whole, rows)
     for scene in scenes:
         shutil.rmtree(scene.folder)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sarzarr import conventions as cv
+from sarzarr.documents import Encoding
 from sarzarr.errors import InvalidInputError, SceneExistsError, UnsupportedRasterError
 from sarzarr.gridding import onto_grid
 from sarzarr.layer_blocks import LayerPlan
@@ -66,11 +67,14 @@ class IngestPlan:
             lines.append(
                 f"  {s.id}: {s.grid.height} x {s.grid.width}, {_placed(s)}, {warped}, {s.tasks} tasks, "
                 f"{s.patches} patches" + (", replaces the one there" if s.replaces else "")
+                if not s.only_layers
+                else f"  {s.id}: is there, and gets layers alone, {s.tasks} tasks"
             )
-            lines += [f"    {plan}" for plan in s.onto]
-            lines += [
-                f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in s.probe.arrays
-            ]
+            if not s.only_layers:
+                lines += [f"    {plan}" for plan in s.onto]
+                lines += [
+                    f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in s.probe.arrays
+                ]
             lines += [f"    {layer}" for layer in s.layers]
         lines += [f"  note: {note}" for note in self.notes]
         if self.options.bounds in ("percentile", "sigma"):
@@ -174,17 +178,15 @@ def plan_ingest(
         notes += more
     plans, present = [], []
     for planned in asked:
+        left = planned
         if there is not None and planned.replaces:
-            if (change := _change(there, planned, options)) is None:
+            found = _left_to_do(there, planned, options)
+            if found is None:
                 present.append(planned.id)
                 continue
-            if not options.replace:
-                raise SceneExistsError(
-                    f"a new scene was expected, got {planned.id!r}, which {root.name} holds {change}. "
-                    "Pass --replace to write it anew, or --id to add it under another name."
-                )
-            notes += _lost_layers(there, planned)
-        plans.append(planned.fitted(options))
+            left = found
+            notes += [] if left.only_layers else _lost_layers(there, left)
+        plans.append(left.fitted(options))
     plan = IngestPlan(
         store=root, scenes=tuple(plans), present=tuple(present), options=options, notes=tuple(notes)
     )
@@ -202,20 +204,46 @@ def _known_hash(store: Store | None, scene: str) -> str | None:
     return str(store.rows(scene)["source_hash"].values[0])
 
 
-def _change(store: Store, planned: ScenePlan, options: IngestOptions) -> str | None:
-    """Return how the store holds a scene otherwise than planned; None where it holds it just so."""
+def _left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan | None:
+    """Return what is left to do of a scene that the store knows: all of it, some layers, or nothing (None).
+
+    Raises
+    ------
+    SceneExistsError
+        Something of it would be written over, which was not asked for.
+    """
     known = _known_hash(store, planned.id)
-    if known not in (planned.probe.source_hash, _hash_like(str(known), planned.probe, options)):
-        return "with other pixels"
-    if store.grid(planned.id) != planned.grid:
-        return "on another grid"
-    for layer in planned.layers:
-        if layer.name not in store.layers(planned.id):
-            return f"without layer {layer.name!r}"
-        said = store.layer_attrs(planned.id, layer.name)
-        if any(said.get(key) != value for key, value in layer.attrs.items()):
-            return f"with another layer {layer.name!r}"
-    return None
+    same_pixels = known in (planned.probe.source_hash, _hash_like(str(known), planned.probe, options))
+    if not same_pixels or store.grid(planned.id) != planned.grid:
+        if not options.replace:
+            raise SceneExistsError(
+                f"a new scene was expected, got {planned.id!r}, which {store.root.name} holds "
+                f"{'on another grid' if same_pixels else 'with other pixels'}. "
+                "Pass --replace to write it anew, or --id to add it under another name."
+            )
+        return planned
+    held = {name: store.layer_attrs(planned.id, name) for name in store.layers(planned.id)}
+    new = [layer for layer in planned.layers if layer.name not in held]
+    other = [
+        layer
+        for layer in planned.layers
+        if layer.name in held and any(held[layer.name].get(k) != v for k, v in layer.attrs.items())
+    ]
+    if other and not options.replace:
+        raise SceneExistsError(
+            f"a new layer was expected, got {other[0].name!r} of {planned.id!r}, which {store.root.name} holds from "
+            "another file or in another way. Pass --replace to write the layer anew, or give it another name."
+        )
+    if not (new or other):
+        return None
+    row = store.rows(planned.id).isel(array=0)
+    beside = Encoding(
+        dtype=str(row["dtype"].values),
+        codec=str(row["codec"].values),
+        chunk=int(row["chunk"]),
+        shard=int(row["shard"]),
+    )
+    return replace(planned, layers=(*new, *other), only_layers=True, encoding=beside)
 
 
 def _lost_layers(store: Store, planned: ScenePlan) -> list[str]:

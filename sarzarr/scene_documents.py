@@ -47,13 +47,13 @@ def scene_attributes(plan: ScenePlan) -> dict[str, Any]:
     }
     if polarizations:
         attributes[cv.SAR_POLARIZATIONS] = polarizations
-    if plan.layers:
-        attributes[cv.LAYERS] = [layer.name for layer in plan.layers]
     if plan.geolocation == "rotated_affine":
         attributes[cv.SPATIAL_TRANSFORM] = list(plan.grid.transform)
     if probe.gcps and not plan.is_warped:  # their rows and columns are those of the file
         attributes[cv.GCPS] = [list(gcp) for gcp in probe.gcps]
         attributes[cv.GCPS_CRS] = probe.gcps_crs_wkt
+    if plan.layers:  # last: one that is added later is written there, too
+        attributes[cv.LAYERS] = [layer.name for layer in plan.layers]
     return attributes
 
 

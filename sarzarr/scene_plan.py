@@ -49,6 +49,8 @@ class ScenePlan:
     """How each array comes onto the grid, in their order; empty where the scene keeps its own."""
     layers: tuple[LayerPlan, ...] = ()
     """Rasters that are kept beside its arrays, on the same grid."""
+    only_layers: bool = False
+    """Whether the scene is in the store as planned, and its layers alone are written."""
     columns: int = BLOCK_PIXELS
     """Columns that a block may have, so that its bands fit the memory."""
 
@@ -81,6 +83,7 @@ class ScenePlan:
         said += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
         said += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
         said += [layer.said for layer in self.layers]
+        said += [self.only_layers] if self.only_layers else []
         return sha256(repr(said).encode()).hexdigest()
 
     def source(self, array: ArrayProbe) -> ArraySource:
@@ -124,6 +127,8 @@ class ScenePlan:
             Where a first pass wrote the flags, if borders are eroded.
         """
         for arrays in self.files().values():
+            if self.only_layers:
+                return
             height, width = self.block_shape(arrays[0])
             sources = tuple(self.source(a) for a in arrays)
             for row in range(0, self.grid.height, height):
@@ -171,7 +176,7 @@ class ScenePlan:
     @property
     def bytes_in(self) -> int:
         """Bytes of the decoded source pixels; of layers, of the pixels that they become."""
-        pixels = self.probe.grid.height * self.probe.grid.width
+        pixels = 0 if self.only_layers else math.prod(self.probe.grid.shape)
         own = sum(pixels * np.dtype(a.dtype).itemsize for a in self.probe.arrays)
         return own + math.prod(self.grid.shape) * sum(np.dtype(a.dtype).itemsize for a in self.layers)
 
@@ -180,7 +185,8 @@ class ScenePlan:
         """Bytes of the stored pixels at the most, before a codec makes them fewer; flags not counted."""
         chunk, grid = self.encoding.chunk, self.grid
         chunks = math.ceil(grid.height / chunk) * math.ceil(grid.width / chunk)
-        dtypes = [self.encoding.dtype] * len(self.probe.arrays) + [layer.dtype for layer in self.layers]
+        arrays = 0 if self.only_layers else len(self.probe.arrays)
+        dtypes = [self.encoding.dtype] * arrays + [layer.dtype for layer in self.layers]
         return chunks * chunk * chunk * sum(np.dtype(dtype).itemsize for dtype in dtypes)
 
     @property
@@ -204,7 +210,8 @@ class ScenePlan:
     @property
     def _units(self) -> list[Sequence[ArrayProbe | LayerPlan]]:
         """What is read together: the arrays of each file, and each layer."""
-        return [*self.files().values(), *([layer] for layer in self.layers)]
+        files = [] if self.only_layers else list(self.files().values())
+        return [*files, *([layer] for layer in self.layers)]
 
     def _warps(self, array: ArrayProbe | LayerPlan) -> bool:
         return array.is_warped if isinstance(array, LayerPlan) else self.is_warped

@@ -106,7 +106,7 @@ def stage(plan: ScenePlan, folder: Path) -> Staged:
     said.write_text(plan.fingerprint)
     for leftover in folder.rglob("*.partial"):
         leftover.unlink()
-    return Staged(plan, folder, Step.MASK if plan.border else Step.WRITE)
+    return Staged(plan, folder, Step.MASK if plan.border and not plan.only_layers else Step.WRITE)
 
 
 def leave_receipt(job: Job, receipt: Receipt) -> None:

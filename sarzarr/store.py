@@ -385,6 +385,18 @@ def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mappi
     write_table(store.root / cv.CATALOG, catalog_of([*kept, *rows]))
 
 
+def commit_layers(store: Store, scene: str, folder: Path, names: Iterable[str]) -> None:
+    """Make staged layers of a scene that is there visible: they are renamed into its group, then listed in it."""
+    sync_tree(folder)
+    place = store.root / cv.SCENES / scene
+    document = read_json(place / "zarr.json")
+    listed = document["attributes"].setdefault(cv.LAYERS, [])
+    for name in names:
+        swap_in(folder / name, place / name)
+        listed += [] if name in listed else [name]
+    write_json(place / "zarr.json", document)
+
+
 def withdraw_scene(store: Store, scene: str) -> None:
     """Take a scene out of the catalog, then out of the store."""
     kept = [r for r in catalog_rows(read_table(store.root / cv.CATALOG)) if r["scene"] != scene]

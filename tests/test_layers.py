@@ -1,6 +1,6 @@
 """Layers: kept as they are beside backscatter, delivered with the patch, and never taken for a polarization."""
 
-import os
+import signal
 import subprocess
 import sys
 
@@ -403,31 +403,28 @@ def test_order_and_workers_do_not_change_a_byte(folder, reference, tmp_path, mon
 
 
 RUN = """
-import sys, dask, sarzarr as sz
+import os, signal, sys, dask, sarzarr as sz
 from pathlib import Path
 folder, root = Path(sys.argv[1]), sys.argv[2]
 layers = {"mask": folder / "labels", "dem": folder / "dem.tif"}
 plan = sz.plan_ingest(sorted(folder.glob("*_v?.tif")), root, quantity="sigma0", representation="power", shard=512,
                       layers=layers)
-def said(progress):
-    print(progress.done, flush=True)
+done = []
+def die(progress):
+    done.append(progress)
+    if len(done) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
 with dask.config.set(scheduler="synchronous"):
-    sz.ingest(plan, progress=said)
+    sz.ingest(plan, progress=die)
 """
 
 
 def test_killed_and_run_again_gives_the_same_bytes(folder, reference, tmp_path):
     root = tmp_path / "s.zarr"
-    child = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(folder), str(root)], stdout=subprocess.PIPE, text=True, env=os.environ
-    )
-    for _ in range(3):
-        assert child.stdout.readline()
-    child.kill()
-    child.wait()
-    child.stdout.close()
+    child = subprocess.run([sys.executable, "-c", RUN, str(folder), str(root)], check=False)
+    assert child.returncode == -signal.SIGKILL
     receipts = [p.stem for p in root.with_name("s.zarr.ingest").rglob("receipts/*.json")]
-    assert any(name.startswith("layer-") for name in receipts)
+    assert "layer-mask-0-0" in receipts
     staged = sorted(root.with_name("s.zarr.ingest").rglob("mask/c/*/*"))
     staged[0].write_bytes(staged[0].read_bytes()[:-10])  # what is torn is done again
     assert tree_hash(sz.ingest(plan(folder, root)).root) == reference
@@ -444,23 +441,36 @@ def test_borders_and_copies_leave_layers_as_they_are(folder, store, tmp_path):
     assert mask.dtype == np.uint8
 
 
-def test_a_scene_that_is_there_without_its_layer_is_written_anew_on_request(folder, tmp_path):
-    root, file = tmp_path / "s.zarr", folder / "a_vv.tif"
-    mask = {"layers": {"mask": folder / "labels/one.tif"}}
-    sz.ingest(sz.plan_ingest(file, root, **KNOWN))
-    with pytest.raises(
-        SceneExistsError, match=r"'a', which s\.zarr holds without layer 'mask'\. Pass --replace"
-    ):
-        sz.plan_ingest(file, root, **KNOWN, **mask)
-    store = sz.ingest(sz.plan_ingest(file, root, **KNOWN, **mask, replace=True))
-    assert store.layers("a") == ("mask",)
-    assert sz.plan_ingest(file, root, **KNOWN, **mask).present == ("a",)
-    assert sz.plan_ingest(file, root, **KNOWN).present == ("a",)
-    other = {"layers": {"mask": write_band(tmp_path / "m.tif", classes(seed=8))}}
-    with pytest.raises(SceneExistsError, match="with another layer 'mask'"):
-        sz.plan_ingest(file, root, **KNOWN, **other)
-    dem = sz.plan_ingest(file, root, **KNOWN, layers={"dem": folder / "dem.tif"}, replace=True)
-    assert "note: 'a' loses its layers mask: give them again to keep them." in str(dem)
+def test_layers_are_added_to_a_scene_that_is_there_and_nothing_else_is_written(folder, reference, tmp_path):
+    root = tmp_path / "s.zarr"
+    before = sz.ingest(plan(folder, root, layers={}))
+    pixels = {p: p.stat().st_mtime_ns for p in (root / "scenes").rglob("v[vh]*/c/*/*")}
+    assert pixels
+    assert before.layers("a") == ()
+    added = plan(folder, root, border=0)
+    assert "a: is there, and gets layers alone, 2 tasks" in str(added)
+    assert added.bytes_in == (700 * 900 + 600 * 520) * 5
+    store = sz.ingest(added)
+    assert {p: p.stat().st_mtime_ns for p in pixels} == pixels
+    assert tree_hash(store.root) == reference
+    assert plan(folder, root).present == plan(folder, root, layers={}).present == ("a", "b")
+
+
+def test_a_layer_that_is_there_is_written_anew_on_request_alone(folder, store, tmp_path):
+    root = sz.copy_store(store, tmp_path / "s.zarr", shard=256).root
+    mended = {"mask": write_band(tmp_path / "mended.tif", classes(seed=8), nodata=255)}
+    with pytest.raises(SceneExistsError, match=r"'mask' of 'a', which s\.zarr holds from another file"):
+        plan(folder, root, layers=mended)
+    again = plan(folder, root, layers=mended, replace=True)
+    assert [(s.id, s.only_layers) for s in again.scenes] == [("a", True)]
+    changed = sz.ingest(again)
+    np.testing.assert_array_equal(stored(changed, "a", "mask"), classes(seed=8))
+    np.testing.assert_array_equal(stored(changed, "b", "mask"), stored(store, "b", "mask"))
+    assert changed.layers("a") == ("mask", "dem")
+    assert read_layout(root, "scenes/a/mask").shard == (256, 256)  # as the arrays beside it
+    write_band(tmp_path / "a_vv.tif", speckle(SHAPE, seed=9), tiles=128)
+    other = sz.plan_ingest(tmp_path / "a_vv.tif", root, **KNOWN, layers=mended, replace=True)
+    assert "note: 'a' loses its layers dem: give them again to keep them." in str(other)
 
 
 def test_a_name_that_an_array_has_is_refused(folder, tmp_path):
