@@ -92,7 +92,8 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
     staging = staging_of(plan.store)
     with processes(plan.bytes_in), only_writer(staging):
         plan = _with_bounds(plan, staging)
-        run = _Run(store, [stage(s, staging / s.id) for s in plan.scenes], _Meter(plan.bytes_in, progress))
+        meter = _Meter(sum(s.bytes_worked for s in plan.scenes), progress)
+        run = _Run(store, [stage(s, staging / s.id) for s in plan.scenes], meter)
         run.go()
         _finish(store)
     if failed := [f for s in run.scenes.values() for f in s.failures[:1]]:

@@ -181,6 +181,13 @@ class ScenePlan:
         return own + math.prod(self.grid.shape) * sum(np.dtype(a.dtype).itemsize for a in self.layers)
 
     @property
+    def bytes_worked(self) -> int:
+        """What its jobs' ``source_bytes`` add up to: pixels of the grid, where it is not the source's own."""
+        read: list[ArrayProbe | LayerPlan] = [*self.layers]
+        read += [] if self.only_layers else self.probe.arrays
+        return math.prod(self.grid.shape) * sum(np.dtype(a.dtype).itemsize for a in read)
+
+    @property
     def bytes_out(self) -> int:
         """Bytes of the stored pixels at the most, before a codec makes them fewer; flags not counted."""
         chunk, grid = self.encoding.chunk, self.grid

@@ -473,6 +473,13 @@ def test_a_layer_that_is_there_is_written_anew_on_request_alone(folder, store, t
     assert "note: 'a' loses its layers dem: give them again to keep them." in str(other)
 
 
+def test_progress_ends_where_it_says(folder, tmp_path):
+    said = []
+    sz.ingest(plan(folder, tmp_path / "s.zarr", pixel_size=20.0), progress=said.append)
+    assert [p.done for p in said] == sorted({p.done for p in said})
+    assert {p.total for p in said} == {said[-1].done}
+
+
 def test_a_name_that_an_array_has_is_refused(folder, tmp_path):
     ground = write_band(tmp_path / "ground.tif", speckle(SHAPE), tiles=128)
     with pytest.raises(InvalidInputError, match="that no array of scene 'ground' has, got 'Odd'"):
