@@ -47,6 +47,8 @@ _CACHED_PIXELS: Final = 2**18
 """Pixels of an array that stay in a core's cache from one pass over them to the next."""
 _AFFINE_TOLERANCE: Final = 1e-9
 """Source pixels by which positions may be off within one CRS: what rounding makes of them anyway."""
+_ON_EDGE: Final = 1e-10
+"""Source pixels by which a centre may miss an edge and still be of the pixel after it: GDAL's own number."""
 _LEAST_HALVED: Final = 128
 """Pixels a side of a window that is not cut further for the sake of its map: there it is computed by GDAL."""
 _GDAL: Final = {
@@ -199,11 +201,14 @@ def _warp_into(plan: WarpPlan, window: Window, out: Array) -> None:
     values, is_masked = _prepared(plan, _read(plan.source, needed))
     if plan.method == "sum":
         out[...] = _shared(plan, window, needed, values)
+    elif plan.method == "nearest" and _is_by_axes(plan):
+        _by_axes(plan, window, needed, values, out)
     elif plan.is_exact or is_bent:
         out[...] = _through_crs(plan, window, needed, values)
     else:
         points = lattice.control_points(row=needed.row, col=needed.col)
-        _by_cubic(plan, points, values, out, is_masked=is_masked)
+        tolerance = plan.tolerance - max(lattice.cubic_error, plan.tolerance / 4)
+        _by_cubic(plan, points, values, out, is_masked=is_masked, tolerance=tolerance)
 
 
 def _needed(plan: WarpPlan, lattice: Lattice) -> Window | None:
@@ -272,6 +277,39 @@ def _shared(plan: WarpPlan, window: Window, needed: Window, values: Array) -> Ar
     return sums
 
 
+def _is_by_axes(plan: WarpPlan) -> bool:
+    """Whether a pixel's row alone says its source's row, and its column the column."""
+    source, grid = plan.source, plan.grid
+    if source.uses_gcps or source.grid.is_rotated or grid.is_rotated:
+        return False
+    return is_same_crs(source.crs_wkt, grid.crs_wkt)
+
+
+def _by_axes(plan: WarpPlan, window: Window, needed: Window, values: Array, out: Array) -> None:
+    """Copy the pixel that each centre lies in into ``out``: what GDAL's nearest neighbour does, row by row."""
+    source, grid = plan.source.grid, plan.grid
+    a, _, c, _, e, f = grid.transform
+    ia, _, ic, _, ie, if_ = source.inverse
+    rows, has_row = _nearest(
+        if_ + (f + (window.row + np.arange(window.height) + 0.5) * e) * ie, source.height
+    )
+    cols, has_col = _nearest(ic + (c + (window.col + np.arange(window.width) + 0.5) * a) * ia, source.width)
+    rows, cols = rows - needed.row, cols - needed.col
+    step = max(1, _CACHED_PIXELS // needed.width)
+    for first in range(0, window.height, step):
+        some = np.take(values, rows[first : first + step], axis=0, mode="clip")
+        out[first : first + step] = np.take(some, cols, axis=1, mode="clip")
+    fill = 0 if plan.fill is None else plan.fill
+    out[~has_row] = fill
+    out[:, ~has_col] = fill
+
+
+def _nearest(at: Array, length: int) -> tuple[Array, Array]:
+    """Return the pixel along an axis that each position is in, and whether there is one; edges as GDAL has them."""
+    inside = (at >= 0) & (at + _ON_EDGE <= length)
+    return np.clip(np.floor(at + _ON_EDGE).astype(np.intp), 0, length - 1), inside
+
+
 def _by_cubic(
     plan: WarpPlan,
     points: Sequence[tuple[float, float, float, float]],
@@ -279,19 +317,22 @@ def _by_cubic(
     out: Array,
     *,
     is_masked: bool,
+    tolerance: float,
 ) -> None:
-    """Warp a window of the source into ``out``, by the cubic through its control points."""
+    """Warp a window of the source into ``out``, by the cubic through its control points.
+
+    ``tolerance`` is what the cubic leaves of the plan's.
+    """
     height, width = out.shape
+    has_sentinel = plan.fill is None or not math.isnan(plan.fill)
     document = vrt.warp_document(
-        _kernel(
-            plan, is_masked=plan.fill is None or not math.isnan(plan.fill) or bool(np.isnan(values.min()))
-        ),
+        _kernel(plan, is_masked=is_masked or has_sentinel),
         source=_memory_raster(values),
         transformer=vrt.transformer(
             vrt.Frame.unit(height, width),
             placement=vrt.cubic_placement(points),
             reproject="",
-            tolerance=plan.tolerance / 2,  # the other half is the cubic's
+            tolerance=tolerance,
         ),
         height=height,
         width=width,

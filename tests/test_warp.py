@@ -11,11 +11,11 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import rasterio
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 from rasterio.shutil import copy
 from tiffs import DATA, needs_data, speckle
-from warps import KIND, UTM32, gdal_whole, grid, make_source, ramps, source_for
+from warps import KIND, ORIGIN, UTM32, gdal_whole, grid, make_source, ramps, source_for
 
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
 from sarzarr.georeference import WarpSource, covering, crs_wkt, locate, project, transform_points
@@ -314,6 +314,37 @@ def test_a_rotated_grid_is_filled(tmp_path):
     plan = plan_warp(source, turned, method="bilinear")
     assert plan.geolocation == "rotated_affine"
     assert np.allclose(read(plan), gdal_whole(plan), rtol=3e-7, atol=0)
+
+
+@pytest.fixture(scope="module")
+def holed(tmp_path_factory):
+    """Return a source of power with a hole, of two tiles' width."""
+    pixels = speckle((70, 2100))
+    pixels[20:30, 500:520] = np.nan
+    return make_source(tmp_path_factory.mktemp("holed") / "h.tif", pixels)
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_nearest_within_one_crs_is_gdals_to_the_bit(holed, data):
+    """It is copied along the axes, without GDAL: over any offset, ratio and direction, and beyond every edge."""
+    down, across = (data.draw(st.sampled_from([10.0, -10.0, 7.3, 15.0, 20.0, 33.0])) for _ in range(2))
+    x, y = (data.draw(st.sampled_from([0.0, 5.0, -137.0, 250.1]) | st.floats(-300, 300)) for _ in range(2))
+    left = x if across > 0 else 21_000 + x
+    top = y if down > 0 else -700 + y
+    shape = data.draw(st.tuples(st.integers(1, 90), st.sampled_from([3, 900, 2200])))
+    target = Grid(
+        height=shape[0],
+        width=shape[1],
+        transform=(across, 0.0, ORIGIN[0] + left, 0.0, -down, ORIGIN[1] + top),
+        crs_wkt=UTM32,
+    )
+    try:
+        plan = plan_warp(holed, target, method="nearest")
+    except UnsupportedRasterError:  # it is wholly beside the source
+        reject()
+    assume(not isinstance(plan, Passthrough))
+    np.testing.assert_array_equal(read(plan), gdal_whole(plan))
 
 
 @pytest.mark.parametrize("size", [20.0, 40.0])
