@@ -19,7 +19,8 @@ from sarzarr import conventions as cv
 from sarzarr.bounds import Histogram, count_half_codes
 from sarzarr.codecs import get_codec
 from sarzarr.documents import Encoding
-from sarzarr.kernels import float_dtype
+from sarzarr.fused import Loops, loops
+from sarzarr.kernels import DB_PER_NEPER, HALF_CODES, float_dtype
 from sarzarr.radiometry import (
     codes_from_half,
     db_kernel,
@@ -163,8 +164,10 @@ class _Scratch:
     kernel gives and takes back their pages.
     """
 
-    def __init__(self, job: BlockJob, dtype: np.dtype[Any]) -> None:
-        self.size = job.encoding.chunk * job.encoding.chunk * GROUP
+    def __init__(self, job: BlockJob, source: ArraySource, dtype: np.dtype[Any]) -> None:
+        self.fast = FastPath.of(job, source, dtype)
+        self.columns = job.encoding.chunk * (GROUP if self.fast is None else 1)
+        self.size = job.encoding.chunk * self.columns
         self.power = np.empty(self.size, float_dtype(dtype))
         self.whole_range = np.empty(self.size, self.power.dtype)
         self.half = np.empty(self.size, np.int32)
@@ -173,6 +176,107 @@ class _Scratch:
     def like(self, array: Pixels, shape: tuple[int, ...]) -> Pixels:
         """Return the part of ``array`` that a tile of ``shape`` takes, contiguous."""
         return array[: math.prod(shape)].reshape(shape)
+
+    def encode_clean(
+        self,
+        band: Pixels,
+        row: int,
+        col: int,
+        shape: tuple[int, ...],
+        known: Pixels | None,
+        counts: "_Counts",
+    ) -> Pixels | None:
+        """Return the stored values of a tile of ``band`` whose every pixel is valid and positive, and count it.
+
+        None, with nothing counted, where it is not so, or where loops are not compiled. The bits are those of
+        `_encode_tile`.
+        """
+        if self.fast is None or (known is not None and known.any()):
+            return None
+        logs = self.fast.logs(band, row, col, self.like(self.power, shape))
+        return None if logs is None else self.fast.encoded(logs, self.like(self.codes, shape), counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastPath:
+    """The numbers of `_encode_tile`, as compiled loops take them: every one float32."""
+
+    loops: Loops
+    """The loops."""
+    squares: bool
+    """Whether values are amplitudes."""
+    sentinel: Any
+    """The file's nodata in its own dtype; NaN or a value that cannot be where there is none."""
+    law: tuple[np.float32, ...]
+    """dB a neper, dB that 0 stands for, reciprocal of the range: of what is stored."""
+    whole: tuple[np.float32, ...]
+    """The same of what is counted."""
+    dtype: str
+    """What is stored."""
+    half: Pixels = field(default_factory=lambda: np.empty(2048, np.int32))
+    """(2048,) int32: a part of the half-codes that stays in the first cache."""
+
+    @classmethod
+    def of(cls, job: BlockJob, source: ArraySource, dtype: np.dtype[Any]) -> "FastPath | None":
+        """Return the path for one array; None where its values take another, or loops are not compiled."""
+        is_plain = source.representation in (cv.Representation.POWER, cv.Representation.AMPLITUDE)
+        is_plain &= float_dtype(dtype) == np.float32 and dtype in (np.float32, np.uint16, np.int16, np.uint8)
+        stored = source.vmin, source.vmax
+        is_plain &= job.encoding.dtype == "float32" or stored == cv.STORED_RANGE
+        is_plain &= job.encoding.dtype in ("float32", "uint16") and job.step is not Step.MASK
+        compiled = loops() if is_plain else None
+        if compiled is None:
+            return None
+        return cls(
+            loops=compiled,
+            squares=source.representation == cv.Representation.AMPLITUDE,
+            sentinel=_sentinel_like(source.nodata, dtype),
+            law=_law(stored),
+            whole=_law(cv.STORED_RANGE),
+            dtype=job.encoding.dtype,
+        )
+
+    def logs(self, band: Pixels, row: int, col: int, out: Pixels) -> Pixels | None:
+        """Return natural logarithms of the power of a tile, in ``out``; None where a pixel has none that counts."""
+        floor = np.float32(cv.NOISE_FLOOR).view(np.int32)
+        is_clean = self.loops.floored_power(
+            band, row, col, self.sentinel, self.squares, floor, out, out.view(np.int32)
+        )
+        return np.log(out, out=out) if is_clean else None
+
+    def encoded(self, logs: Pixels, codes: Pixels, counts: _Counts) -> Pixels:
+        """Return the stored values, in one of both, and count them."""
+        top, limits = np.float32(HALF_CODES), (np.float32(cv.DB_FLOOR), np.float32(cv.DB_CEILING))
+        flat, bins = logs.reshape(-1), counts.counts
+        if self.dtype == "uint16":
+            found = self.loops.codes_of_logs(flat, self.law, top, limits, codes.reshape(-1), self.half, bins)
+        else:
+            found = self.loops.floats_of_logs(flat, self.law, self.whole, top, limits, self.half, bins)
+        counts.under += found[0]
+        counts.over += found[1]
+        return codes if self.dtype == "uint16" else logs
+
+
+def _law(bounds: tuple[float, float]) -> tuple[np.float32, ...]:
+    vmin, vmax = bounds
+    return np.float32(DB_PER_NEPER), np.float32(vmin), np.float32(1.0 / (vmax - vmin))
+
+
+def _sentinel_like(nodata: float | None, dtype: np.dtype[Any]) -> Any:
+    """Return what to compare pixels with: ``nodata`` where the dtype has it, else what no positive pixel is."""
+    nothing = dtype.type(0)
+    if nodata is None or math.isnan(nodata):
+        return nothing
+    if dtype.kind == "f":
+        with np.errstate(
+            over="ignore"
+        ):  # what the dtype cannot hold is infinite, and so are no pixels that count
+            return dtype.type(nodata)
+    limits = np.iinfo(dtype)
+    is_there = (
+        nodata == int(nodata) and limits.min <= nodata <= limits.max if math.isfinite(nodata) else False
+    )
+    return dtype.type(int(nodata)) if is_there else nothing
 
 
 def classify(raw: Pixels, power: Pixels, source: ArraySource) -> Pixels | None:
@@ -299,11 +403,11 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
             room = raw if raw is not None and raw.shape == (rows, job.width) else None
             raw = source.read(row=first, col=job.col, height=rows, width=job.width, out=room)
             if first == job.row:
-                scratch = _Scratch(job, raw.dtype)
+                scratch = _Scratch(job, source, raw.dtype)
             known = _eroded_flags(job, source, first, rows) if job.border else None
             undecided: Pixels | None = None
-            for row, col, tile in tiles(raw, chunk, GROUP * chunk):
-                window = slice(row, row + chunk), slice(col, col + GROUP * chunk)
+            for row, col, tile in tiles(raw, chunk, scratch.columns):
+                window = slice(row, row + chunk), slice(col, col + scratch.columns)
                 values: Pixels | None = None
                 if job.step is Step.MASK:
                     flags = classify(
@@ -311,7 +415,9 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
                     )
                 else:
                     mine = known if known is None else known[window]
-                    values, flags = _encode_tile(tile, source, job, counts, mine, scratch)
+                    values, flags = scratch.encode_clean(raw, row, col, tile.shape, mine, counts), None
+                    if values is None:
+                        values, flags = _encode_tile(tile, source, job, counts, mine, scratch)
                 at = (first + row) // chunk, (job.col + col) // chunk
                 if values is not None and job.step is Step.WRITE:
                     _write_chunks(data, at, values, chunk)

@@ -32,6 +32,12 @@ class Loops:
     """`_stretch_floats`"""
     turn_words: Loop
     """`_turn_words`"""
+    floored_power: Callable[..., bool]
+    """`_floored_power`"""
+    codes_of_logs: Callable[..., tuple[int, int]]
+    """`_codes_of_logs`"""
+    floats_of_logs: Callable[..., tuple[int, int]]
+    """`_floats_of_logs`"""
 
 
 @cache
@@ -45,9 +51,9 @@ def loops() -> Loops | None:
         log.debug("numba is left out: %s", error)
         return None
 
-    def compiled(loop: Loop) -> Loop:
+    def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
         try:
-            made: Loop = njit(nogil=True, error_model="numpy", cache=True)(loop)
+            made: Callable[..., Any] = njit(nogil=True, error_model="numpy", cache=True)(loop)
         except RuntimeError:  # no place to keep it
             made = njit(nogil=True, error_model="numpy")(loop)
         return made
@@ -56,6 +62,9 @@ def loops() -> Loops | None:
         stretch_codes=compiled(_stretch_codes),
         stretch_floats=compiled(_stretch_floats),
         turn_words=compiled(_turn_words),
+        floored_power=compiled(_floored_power),
+        codes_of_logs=compiled(_codes_of_logs),
+        floats_of_logs=compiled(_floats_of_logs),
     )
 
 
@@ -117,3 +126,83 @@ def _turn_words(source: Any, operations: Any, out: Any) -> None:
                 else:
                     for word in range(words):
                         out[k, row, word] = source[k, from_row, word]
+
+
+# ---------------------------------------------------------------- ingest
+# A tile is worked on in three steps, `_floored_power`, NumPy's log, and one of the others. float32 throughout.
+# What is looked for in passing is found in integers, whose minimum and maximum are vector instructions.
+def _floored_power(
+    band: Any, row: int, col: int, sentinel: Any, squares: bool, floor: Any, out: Any, bits: Any
+) -> bool:
+    """Write ``max(power, floor)`` of the tile of ``band`` at (row, col) into ``out``, (rows, columns).
+
+    Return whether each of its pixels is finite, above zero and not ``sentinel``: else ``out`` is of no use.
+    NaN is no sentinel. ``bits`` is ``out`` seen as int32: floats above zero are in the order of their bits,
+    below infinity's, and negative ones are below zero. ``floor`` is bits, too.
+    """
+    infinite, lowest, highest, hits = np.int32(0x7F800000), np.int32(0x7FFFFFFF), np.int32(0), np.int32(0)
+    for i in range(out.shape[0]):
+        source, place, seen = band[row + i, col : col + out.shape[1]], out[i], bits[i]
+        for j in range(place.size):
+            value = np.float32(source[j])
+            hits |= np.int32(source[j] == sentinel)
+            place[j] = value * value if squares else value
+        for j in range(seen.size):
+            lowest, highest = min(lowest, seen[j]), max(highest, seen[j])
+            seen[j] = max(seen[j], floor)
+    return bool(lowest > 0 and highest < infinite and hits == 0)
+
+
+def _codes_of_logs(
+    logs: Any, law: Any, top: Any, limits: Any, codes: Any, half: Any, counts: Any
+) -> tuple[int, int]:
+    """Write uint16 codes of natural logarithms of power, count their half-codes, and return (under, over).
+
+    ``law`` is dB a neper, dB of 0, reciprocal of the range; ``limits`` are the dB that are counted beyond.
+    Arrays are flat; ``half`` is int32 scratch for a part of them, since counting makes no vector instructions.
+    """
+    under = over = 0
+    zero, one, step, last = np.float32(0), np.float32(1), np.int32(1), np.int32(top)
+    for first in range(0, logs.size, half.size):
+        source, place = logs[first : first + half.size], codes[first : first + half.size]
+        lowest, highest = last, np.int32(0)
+        for i in range(source.size):
+            z = min(max((source[i] * law[0] - law[1]) * law[2], zero), one)
+            bin_ = np.int32(z * top)
+            lowest, highest = min(lowest, bin_), max(highest, bin_)
+            half[i] = bin_
+            place[i] = np.uint16((bin_ + step) >> step)
+        for i in range(source.size):
+            counts[half[i]] += 1
+        if lowest == 0 or highest == last:
+            for i in range(source.size):
+                under += source[i] * law[0] < limits[0]
+                over += source[i] * law[0] > limits[1]
+    return under, over
+
+
+def _floats_of_logs(
+    logs: Any, law: Any, whole: Any, top: Any, limits: Any, half: Any, counts: Any
+) -> tuple[int, int]:
+    """Turn natural logarithms of power into [0, 1] in place, and count: see `_codes_of_logs`.
+
+    What is counted are half-codes by the law ``whole``, which may be another than that of what is stored.
+    """
+    under = over = 0
+    zero, one, last = np.float32(0), np.float32(1), np.int32(top)
+    for first in range(0, logs.size, half.size):
+        place = logs[first : first + half.size]
+        lowest, highest = last, np.int32(0)
+        for i in range(place.size):
+            bin_ = np.int32(min(max((place[i] * law[0] - whole[1]) * whole[2], zero), one) * top)
+            lowest, highest = min(lowest, bin_), max(highest, bin_)
+            half[i] = bin_
+        if lowest == 0 or highest == last:
+            for i in range(place.size):
+                under += place[i] * law[0] < limits[0]
+                over += place[i] * law[0] > limits[1]
+        for i in range(place.size):
+            place[i] = min(max((place[i] * law[0] - law[1]) * law[2], zero), one)
+        for i in range(place.size):
+            counts[half[i]] += 1
+    return under, over

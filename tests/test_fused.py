@@ -6,9 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import speckle, tree_hash, write_band
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sarzarr as sz
 from sarzarr.augment import apply
 from sarzarr.fused import SWITCH, loops
 
@@ -56,3 +58,64 @@ def test_loops_work_where_they_cannot_be_kept():
         "Stretch.between('uint16', (-60, 100), (-25, 5))(stored, out, out.ravel().copy()); print(out.min())"
     )
     assert run(code, NUMBA_CACHE_LOCATOR_CLASSES="UserProvidedCacheLocator") == "1.0"
+
+
+# ------------------------------------------------------------------ ingest
+SOURCES = {
+    "power": (lambda p: p, "power", None),
+    "power with a tag": (lambda p: np.where(p > 0.09, np.float32(0.125), p), "power", 0.125),
+    "amplitude": (lambda p: np.where(p > 0.2, -np.sqrt(p), np.sqrt(p)), "amplitude", None),
+    "DN": (lambda p: np.sqrt(p * 1e8).astype(np.uint16), "amplitude", 7.0),
+    "signed": (lambda p: (np.sqrt(p * 1e8) - 900).astype(np.int16), "amplitude", -5.0),
+    "beyond": (
+        lambda p: p * np.float32(1e-5) + (p > 0.1) * np.float32(1e12),
+        "power",
+        -3.4028234663852886e38,
+    ),
+}
+
+
+def mixed(shape):
+    """Return power whose chunks are clean, nearly clean, and anything but."""
+    power = speckle(shape, seed=1)
+    power[5, 300] = 0
+    power[300, 20] = np.nan
+    power[310, 700] = np.inf
+    power[600:620, 100:400] = 0
+    power[:40, :30] = 0
+    power[1, 900] = -1
+    power[700, 700] = np.float32(1e-45)
+    return power
+
+
+STORES = [
+    {},
+    {"dtype": "float32"},
+    {"dtype": "float32", "bounds": "fixed"},
+    {"dtype": "float16"},
+    {"bounds": "percentile"},
+    {"border": 3},
+]
+
+
+@needs_numba
+@pytest.mark.parametrize("options", STORES, ids=str)
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_store_is_the_same_without_numba(tmp_path, monkeypatch, source, options):
+    turn, representation, nodata = SOURCES[source]
+    with np.errstate(invalid="ignore"):  # roots of what is negative, and NaN as an integer
+        values = turn(mixed((760, 1000)))
+    write_band(tmp_path / "a_vv.tif", values, nodata=nodata, tiles=256)
+    hashes = []
+    for switch in ("1", "0"):
+        monkeypatch.setenv(SWITCH, switch)
+        loops.cache_clear()
+        plan = sz.plan_ingest(
+            tmp_path / "a_vv.tif", tmp_path / f"{switch}.zarr", representation=representation,
+            quantity="sigma0", shard=512, **options,
+        )  # fmt: skip
+        root = sz.ingest(plan).root
+        hashes.append([tree_hash(root / part) for part in ("scenes/a/vv", "scenes/a/vv_flags", "histograms")])
+    monkeypatch.undo()
+    loops.cache_clear()
+    assert hashes[0] == hashes[1]
