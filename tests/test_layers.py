@@ -516,6 +516,26 @@ def test_layers_are_the_same_windows_turned_alike(store, cut, augment, seed, thr
                 np.testing.assert_array_equal(values[i, 0], apply(turn, wanted))
 
 
+def test_of_a_stack_each_date_has_its_own_layer(tmp_path):
+    files = sz.write_synthetic_scenes(tmp_path / "raw", count=2, shape=(512, 512))
+    labels = {day: classes((512, 512), seed=i) for i, day in enumerate(("s1_20260101", "s1_20260113"))}
+    with rasterio.open(files[0]) as first:
+        place = {"crs": first.crs, "transform": first.transform}
+    for day, values in labels.items():
+        write_band(tmp_path / f"label_{day}.tif", values, **place)
+    store = sz.ingest(sz.plan_ingest(files, tmp_path / "s.zarr", layers={"m": tmp_path / "label_*.tif"}))
+    reader = sz.PatchReader(
+        store, stack=True, layers=["m"], augment="d4", with_meta=True, min_unsaturated=0, batch_size=4
+    )
+    batch = next(iter(reader))
+    assert batch["image"].shape == (4, 2, 2, 256, 256)
+    for i, dates in enumerate(batch["scene"]):
+        row, col, turn = (int(batch[k][i]) for k in ("row", "col", "turn"))
+        for date, day in enumerate(dates):
+            wanted = apply(turn, labels[day][row : row + 256, col : col + 256])
+            np.testing.assert_array_equal(batch["layers"]["m"][i, date, 0], wanted)
+
+
 def test_batches_outlive_each_other(store):
     reader = sz.PatchReader(store, layers="mask", batch_size=1, min_unsaturated=0, threads=2)
     kept = list(reader)

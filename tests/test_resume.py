@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import dask
 import numpy as np
@@ -14,8 +15,10 @@ from conftest import speckle, tree_hash, write_band
 
 import sarzarr as sz
 from sarzarr import conventions as cv
+from sarzarr.blocks import write_block
 from sarzarr.errors import IngestError, InvalidInputError, NotInStoreError
 from sarzarr.scene_plan import ScenePlan
+from sarzarr.staging import intact_receipt, leave_receipt
 
 KNOWN = {"quantity": "sigma0", "representation": "power"}
 
@@ -124,6 +127,23 @@ def test_a_block_whose_files_are_not_as_its_receipt_says_is_redone(files, refere
     (shards[0].parent / "junk.partial").write_bytes(b"left behind")
     store = sz.ingest(sz.plan_ingest(files, root, shard=512, **KNOWN))
     assert tree_hash(store.root) == reference
+
+
+def test_blocks_without_a_valid_pixel_are_not_redone(tmp_path):
+    raw = speckle((2048, 4096))
+    raw[:, :2100] = np.nan
+    path = write_band(tmp_path / "s_vv.tif", raw, tiles=256)
+    plan = sz.plan_ingest(path, tmp_path / "s.zarr", **KNOWN)
+    jobs = list(plan.scenes[0].jobs(str(tmp_path / "staged" / "scene")))
+    for job in (replace(jobs[0], width=2048), replace(jobs[0], col=2048, width=2048)):
+        receipt = write_block(job)
+        leave_receipt(job, receipt)
+        again = intact_receipt(job)
+        assert again is not None
+        np.testing.assert_array_equal(
+            again.arrays["vv"].histogram.counts, receipt.arrays["vv"].histogram.counts
+        )
+        assert again.arrays["vv"].shards == receipt.arrays["vv"].shards
 
 
 def test_another_process_that_writes_the_store_is_an_error(files, tmp_path):
