@@ -5,16 +5,19 @@
     make bench-warp BENCH_ARGS="--no-memory"
 
 Every contender warps the same speckle, in turns, in a process of its own that may use one thread. GDAL reads its
-WarpedVRT at once and with its defaults; sarzarr reads blocks of 2048 x 2048, as an ingest does; odc-geo, where
-it is installed, works in chunks of that size. Times are seconds of a core, best of the rounds, of reading alone:
-what else the machine does, and starting Python, is left out.
+WarpedVRT at once and with its defaults; sarzarr reads blocks of 2048 x 2048, as an ingest does; odc-geo's
+`xr_reproject` has an array of Dask chunks on the scheduler of one thread, reads without a lock, and is given the
+kernel's scale (its own is 1, which leaves out most pixels where a grid is coarser); it is tried with chunks of
+1024, 2048 and 4096, and the fastest counts. Times are seconds of a core, best of the rounds, of reading and
+warping alone: what else the machine does, and what a process does once (imports, opening PROJ's database: each
+warps 256 x 256 pixels of another grid first), is left out.
 Differences are from the exact result, over the middle 1024 x 1024 pixels, in units of the data's standard
-deviation; it is sarzarr's exact mode, which tests hold against GDAL to the bit.
+deviation; it is sarzarr's exact mode, which tests hold against GDAL to the bit. Below the table stands what is
+asked: at most 1.2 times GDAL's time, less than odc-geo's.
 """
 
 import argparse
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -43,6 +46,8 @@ CASES = (
     ("degrees, 2e-4", "EPSG:4326", 2e-4, ("average",)),
 )
 CONTENDERS = ("sarzarr", "GDAL whole", "odc-geo")
+CHUNKS = (1024, 2048, 4096)
+MOST_OF_GDAL, MOST_OF_ODC = 1.2, 1.0
 MIDDLE = 1024
 
 
@@ -77,7 +82,7 @@ def middle_of(grid):
 
 
 # ------------------------------------------------------------------ contenders, each in a child
-def run_sarzarr(plan, out):
+def run_sarzarr(plan, out, _chunk):
     """Read blocks of whole tiles, as an ingest does."""
     for row in range(0, plan.grid.height, TILE):
         for col in range(0, plan.grid.width, TILE):
@@ -87,7 +92,7 @@ def run_sarzarr(plan, out):
                 out[row : row + height, col : col + width] = block
 
 
-def run_gdal(plan, out):
+def run_gdal(plan, out, _chunk):
     """Read a WarpedVRT at once, in GDAL's defaults."""
     grid = plan.grid
     with (
@@ -107,18 +112,24 @@ def run_gdal(plan, out):
         whole.read(1, out=out)
 
 
-def run_odc(plan, out):
-    """Warp lazily in chunks of one tile, on Dask's own single-threaded scheduler."""
+def run_odc(plan, out, chunk):
+    """Warp lazily in chunks, on Dask's own single-threaded scheduler, with the kernel that the others have."""
     import dask
     import rioxarray
     from odc.geo.geobox import GeoBox
     from odc.geo.xr import xr_reproject
 
     target = GeoBox(plan.grid.shape, Affine(*plan.grid.transform), plan.grid.crs_wkt)
-    chunks = {"y": TILE, "x": TILE}
-    with dask.config.set(scheduler="single-threaded"):
+    chunks = {"y": chunk, "x": chunk}
+    scale = {"XSCALE": plan.scale[0], "YSCALE": plan.scale[1]}
+    with (
+        rasterio.Env(GDAL_NUM_THREADS="1", GDAL_CACHEMAX=128 * 2**20),
+        dask.config.set(scheduler="single-threaded"),
+    ):
         lazy = rioxarray.open_rasterio(plan.source.path, chunks=chunks, lock=False).squeeze("band", drop=True)
-        warped = xr_reproject(lazy, target, resampling=plan.method, dst_nodata=np.nan, chunks=(TILE, TILE))
+        warped = xr_reproject(
+            lazy, target, resampling=plan.method, dst_nodata=np.nan, chunks=(chunk, chunk), **scale
+        )
         out[...] = warped.values
 
 
@@ -130,16 +141,16 @@ def child(job):
         grid = grid.window(row=0, col=0, height=min(grid.height, job["blocks"] * TILE), width=grid.width)
     plan = plan_warp(source, grid, method=job["method"])
     out = None if job["blocks"] else np.zeros(grid.shape, np.float32)
-    before = os.times()
-    start = time.perf_counter()
-    {"sarzarr": run_sarzarr, "GDAL whole": run_gdal, "odc-geo": run_odc}[job["who"]](plan, out)
-    seconds = time.perf_counter() - start
-    after = os.times()
+    contender = {"sarzarr": run_sarzarr, "GDAL whole": run_gdal, "odc-geo": run_odc}[job["who"]]
+    small = grid.window(row=grid.height // 2, col=grid.width // 2, height=256, width=256)
+    contender(plan_warp(source, small, method=job["method"]), np.zeros(small.shape, np.float32), job["chunk"])
+    before, start = time.process_time(), time.perf_counter()
+    contender(plan, out, job["chunk"])
+    seconds, cpu = time.perf_counter() - start, time.process_time() - before
     if out is not None:
         row, col, size = middle_of(grid)
         np.save(job["result"], out[row : row + size, col : col + size])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    cpu = after.user + after.system - before.user - before.system
     print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak, "pixels": grid.height * grid.width}))
 
 
@@ -154,12 +165,15 @@ def run(job):
 
 # ------------------------------------------------------------------ tables
 def compare(folder, size, rounds, contenders):
+    """Print the table, and how sarzarr's times stand to what is asked."""
     path = folder / "speckle.tif"
     write_speckle(path, size)
     print(f"\n{size} x {size} float32 power, one process, one thread, best of {rounds}\n")
     print(
-        f"{'grid':20} {'method':9} {'who':11} {'core s':>6} {'Mpx/s':>6} {'x GDAL':>7} {'median':>8} {'largest':>8}"
+        f"{'grid':20} {'method':9} {'who':13} {'core s':>6} {'Mpx/s':>6} {'x GDAL':>7} {'x odc':>6} "
+        f"{'median':>8} {'largest':>8} {'others':>8}"
     )
+    stands = []
     for name, crs, pixel_size, methods in CASES:
         source = source_of(path, size)
         grid = covering([source], crs=crs, pixel_size=pixel_size)
@@ -167,23 +181,53 @@ def compare(folder, size, rounds, contenders):
         for method in methods:
             exact_plan = plan_warp(source, grid, method=method, exact=True)
             exact = read_warped(exact_plan, row=row, col=col, height=wide, width=wide)
-            best = {}
-            for _ in range(rounds):
-                for who in contenders:
-                    job = {"who": who, "path": str(path), "size": size, "crs": crs, "method": method}
-                    job |= {"pixel_size": pixel_size, "result": str(folder / "middle.npy"), "blocks": 0}
-                    measured = run(job | {"representation": "power", "dtype": "float32"})
-                    off = np.abs(np.load(folder / "middle.npy") - exact) / np.nanstd(exact)
-                    if who not in best or measured["cpu"] < best[who][0]["cpu"]:
-                        best[who] = measured, float(np.nanmedian(off)), float(np.nanmax(off))
-            for who, (measured, median, largest) in best.items():
-                ratio = measured["cpu"] / best["GDAL whole"][0]["cpu"]
-                rate = measured["pixels"] / measured["cpu"] / 1e6
+            job = {"path": str(path), "size": size, "crs": crs, "method": method, "pixel_size": pixel_size}
+            job |= {"result": str(folder / "middle.npy"), "blocks": 0}
+            best = measure(job | {"representation": "power", "dtype": "float32"}, exact, rounds, contenders)
+            stands.append(stand(f"{name}, {method}", best))
+            for who, found in best.items():
+                relative = "".join(
+                    f"{found['cpu'] / best[other]['cpu']:{width}.2f} "
+                    if other in best
+                    else f"{'-':>{width}} "
+                    for other, width in (("GDAL whole", 7), ("odc-geo", 6))
+                )
+                label = who if not found["chunk"] else f"{who} {found['chunk']}"
+                rate = found["pixels"] / found["cpu"] / 1e6
                 print(
-                    f"{name:20} {method:9} {who:11} {measured['cpu']:6.2f} {rate:6.1f} {ratio:7.2f} "
-                    f"{median:8.1e} {largest:8.1e}",
+                    f"{name:20} {method:9} {label:13} {found['cpu']:6.2f} {rate:6.1f} {relative}"
+                    f"{found['median']:8.1e} {found['largest']:8.1e} {found['others']:8.1e}",
                     flush=True,
                 )
+    print("\nmedian, largest: of the difference; others: the share of pixels that differ by more than 1e-3\n")
+    for other, most in (("GDAL whole", MOST_OF_GDAL), ("odc-geo", MOST_OF_ODC)):
+        ratios = [(s[other], s["case"]) for s in stands if other in s]
+        if ratios:
+            worst, case = max(ratios)
+            verdict = "held" if worst <= most else "missed"
+            print(
+                f"sarzarr against {other}: {min(ratios)[0]:.2f} to {worst:.2f} times its time ({case}); "
+                f"at most {most:g} is asked: {verdict}"
+            )
+
+
+def measure(job, exact, rounds, contenders):
+    """Return the best round of each contender, in turns; of odc-geo that of its fastest chunks."""
+    best = {}
+    for _ in range(rounds):
+        for who in contenders:
+            for chunk in CHUNKS if who == "odc-geo" else (0,):
+                found = run(job | {"who": who, "chunk": chunk}) | {"chunk": chunk}
+                if who not in best or found["cpu"] < best[who]["cpu"]:
+                    off = np.abs(np.load(job["result"]) - exact) / np.nanstd(exact)
+                    here = {"median": float(np.nanmedian(off)), "largest": float(np.nanmax(off))}
+                    best[who] = found | here | {"others": float(np.mean(off > 1e-3))}
+    return best
+
+
+def stand(case, best):
+    """Return sarzarr's time over each other's."""
+    return {"case": case} | {w: best["sarzarr"]["cpu"] / f["cpu"] for w, f in best.items() if w != "sarzarr"}
 
 
 def representations(folder, size, rounds):
@@ -194,7 +238,7 @@ def representations(folder, size, rounds):
         write_speckle(path, size, representation=representation)
         job = {"who": "sarzarr", "path": str(path), "size": size, "crs": "EPSG:32633", "method": "average"}
         job |= {"pixel_size": 20.0, "result": str(folder / "middle.npy"), "blocks": 0}
-        job |= {"representation": representation, "dtype": dtype}
+        job |= {"representation": representation, "dtype": dtype, "chunk": 0}
         best = min(run(job)["cpu"] for _ in range(rounds))
         print(f"{representation:10} {dtype:8} {best:6.2f} core s")
         path.unlink()
@@ -213,7 +257,7 @@ def memory(folder, size=24_576):
     cases = ((2.5, "bilinear", 1), (10.0, "lanczos", 1), (40.0, "average", 2), (640.0, "average", 9))
     for pixel_size, method, blocks in cases:
         job = {"who": "sarzarr", "path": str(path), "size": size, "crs": "EPSG:32633", "method": method}
-        job |= {"pixel_size": pixel_size, "result": "", "blocks": blocks}
+        job |= {"pixel_size": pixel_size, "result": "", "blocks": blocks, "chunk": 0}
         measured = run(job | {"representation": "power", "dtype": "float32"})
         print(
             f"{pixel_size:6.1f} m {method:9} {measured['pixels'] / 1e6:8.1f} Mpx in {measured['seconds']:6.1f} s: "
