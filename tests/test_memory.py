@@ -12,22 +12,23 @@ from rasterio.windows import Window
 CHILD = """
 import json, resource, sys
 import sarzarr as sz
-plan = sz.plan_ingest(sys.argv[1], sys.argv[2], quantity="dn", representation="amplitude")
+plan = sz.plan_ingest(sys.argv[1], sys.argv[2], quantity="dn", representation="amplitude", **json.loads(sys.argv[3]))
 store = sz.ingest(plan)
 flags = store.histogram(store.scenes[0], "vv")
 print(json.dumps({
     "peak": max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024,
     "projected": plan.peak_memory,
     "tasks": plan.tasks,
+    "warped": store.open_scene(store.scenes[0])["vv"].attrs.get("resampling"),
     "lit": int(flags.counts.sum()), "nodata": flags.nodata, "nonpositive": flags.nonpositive,
 }))
 """
 
 
-def ingest(source, folder):
+def ingest(source, folder, **options):
     """Ingest in a process of its own and return what it says of itself."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", CHILD, str(source), str(folder / "s.zarr")],
+        [sys.executable, "-W", "error", "-c", CHILD, str(source), str(folder / "s.zarr"), json.dumps(options)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -94,3 +95,26 @@ def test_memory_is_flat_as_a_raster_grows_taller(tmp_path):
         peaks.append(ingest(source, folder)["peak"])
     assert peaks[2] < peaks[1] * 1.1
     assert peaks[2] < peaks[0] * 1.4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("side", "pixel_size", "method"),
+    [
+        (4_000, 2.5, "bilinear"),
+        (20_000, 40.0, "average"),
+        (20_000, 25.0, "lanczos"),
+        (20_000, 640.0, "average"),
+    ],
+    ids=["up", "down", "down by a wide kernel", "down to almost nothing"],
+)
+def test_an_ingest_that_warps_stays_under_a_gigabyte(tmp_path, side, pixel_size, method):
+    """Up to 16 times the pixels and down to a 4,000th of them, into another zone; a tile is all that is held."""
+    source = write_large(tmp_path / "large_vv.tif", side, side, tiled=True)
+    said = ingest(source, tmp_path, crs="EPSG:32632", pixel_size=pixel_size, resampling=method)
+    assert said["warped"] == method
+    assert said["peak"] < 1e9
+    assert said["peak"] <= said["projected"]
+    pixels = said["lit"] + said["nodata"] + said["nonpositive"]
+    assert pixels > 0.9 * (side * 10 / pixel_size) ** 2
