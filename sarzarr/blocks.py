@@ -19,7 +19,7 @@ from sarzarr import conventions as cv
 from sarzarr.bounds import Histogram, count_half_codes
 from sarzarr.codecs import get_codec
 from sarzarr.documents import Encoding
-from sarzarr.fused import Loops, loops
+from sarzarr.fused import Loops, loops_for
 from sarzarr.kernels import DB_PER_NEPER, HALF_CODES, float_dtype
 from sarzarr.radiometry import (
     codes_from_half,
@@ -125,6 +125,8 @@ class BlockJob:
     """Pixels around nodata that become border; their flags are then taken from ``mask``."""
     mask: str = ""
     """The folder that the first pass wrote the flags into, where borders are eroded."""
+    workload: int = 0
+    """Pixels that a worker may expect of this job and those that come with it."""
 
     @property
     def at(self) -> tuple[int, int]:
@@ -224,7 +226,7 @@ class FastPath:
         stored = source.vmin, source.vmax
         is_plain &= job.encoding.dtype == "float32" or stored == cv.STORED_RANGE
         is_plain &= job.encoding.dtype in ("float32", "uint16") and job.step is not Step.MASK
-        compiled = loops() if is_plain else None
+        compiled = loops_for(job.workload) if is_plain else None
         if compiled is None:
             return None
         return cls(

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from threading import local
 from typing import Any, Final, Self
@@ -233,7 +233,7 @@ class Crew:
         Pixels that are not valid are 0. Flags are None where the recipe has none.
         """
         recipe = self.recipe
-        address = recipe.address(patches)
+        address = cache(lambda: recipe.address(patches))
         channels = recipe.array.shape[1]
         planes = None if turns is None else np.repeat(turns, channels)
         shape = recipe.shape(len(patches))
@@ -241,9 +241,9 @@ class Crew:
         self._fill("images", recipe.images, address, patches, images, planes)
         if recipe.flags is None:
             return images, None
-        flags = self.memory.take(shape, np.uint8)
+        flags = self.memory.apart("flags").take(shape, np.uint8)
         self._fill("flags", recipe.flags, address, patches, flags, planes)
-        _mark_outside(recipe.flags, address, _flat(flags), planes, value=Flag.NODATA)
+        _mark_outside(recipe.flags, address(), _flat(flags), planes, value=Flag.NODATA)
         if recipe.masks:
             np.copyto(images, 0, where=flags >= Flag.NODATA)
         return images, flags
@@ -252,19 +252,25 @@ class Crew:
         """Return the layers of some patches by name, (n, 1, size, size) or (n, dates, 1, size, size) as stored."""
         recipe, out = self.recipe, {}
         for layer in recipe.layers:
-            address = recipe.address(patches, layer)
+            address = cache(partial(recipe.address, patches, layer))
             planes = None if turns is None else np.repeat(turns, layer.array.shape[1])
             dates = layer.array.shape[1:] if recipe.dates else ()
             shape = (len(patches), *dates, 1, recipe.size, recipe.size)
             values = self.memory.apart(layer.key).take(shape, layer.dtype)
             self._fill(layer.key, layer.source, address, patches, values, planes)
             if layer.nodata is not None:
-                _mark_outside(layer.source, address, _flat(values), planes, value=layer.nodata)
+                _mark_outside(layer.source, address(), _flat(values), planes, value=layer.nodata)
             out[layer.name] = values
         return out
 
     def _fill(
-        self, name: str, source: Source, address: Address, patches: Array, out: Array, turns: Array | None
+        self,
+        name: str,
+        source: Source,
+        address: Callable[[], Address],
+        patches: Array,
+        out: Array,
+        turns: Array | None,
     ) -> None:
         chunks = self.recipe.chunks[name][patches].reshape(-1)
         self._filler(name, source).fill(address, _flat(out), turns, chunks)

@@ -7,7 +7,7 @@ of patches that still fits a core's cache. A `Filler` belongs to one thread; wha
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Self
@@ -19,7 +19,7 @@ from sarzarr.augment import Turner
 from sarzarr.chunks import OPEN_FLAGS, REMEDY, ChunkTable, read_at
 from sarzarr.codecs import CRC_BYTES, Codec, get_codec
 from sarzarr.errors import CorruptStoreError
-from sarzarr.fused import loops
+from sarzarr.fused import loops_for
 from sarzarr.stretch import Stretch
 
 Array = np.ndarray[Any, Any]
@@ -109,6 +109,7 @@ class Filler:
     """What to read."""
     handles: int = MAX_HANDLES
     """Files held open at most."""
+    _seen: int = field(default=0, init=False, repr=False)
     _open: dict[int, int] = field(default_factory=dict, init=False, repr=False)
     _arrays: dict[int, Any] = field(default_factory=dict, init=False, repr=False)
     _turners: dict[str, Turner] = field(default_factory=dict, init=False, repr=False)
@@ -132,12 +133,17 @@ class Filler:
 
     # -------------------------------------------------------------- a batch
     def fill(
-        self, address: Address, out: Array, operations: Array | None = None, chunks: Array | None = None
+        self,
+        address: Address | Callable[[], Address],
+        out: Array,
+        operations: Array | None = None,
+        chunks: Array | None = None,
     ) -> None:
         """Write each plane of ``address`` into ``out`` (planes, size, size), turned by ``operations`` (planes,).
 
         ``out`` is float32, or the stored dtype where nothing is stretched. Beyond an array's edge it is 0.
-        ``chunks`` is `Source.chunks` of the address, where that is known.
+        ``chunks`` is `Source.chunks` of the address, where that is known: the address is then asked for where
+        arrays differ or planes are no whole chunks.
 
         Raises
         ------
@@ -145,11 +151,12 @@ class Filler:
             A chunk is absent, short or fails its checksum; says scene, array, row, col and file.
         """
         numbers, kinds = self.source.kinds
-        chunks = self.source.chunks(address) if chunks is None else chunks
+        chunks = self.source.chunks(_known(address)) if chunks is None else chunks
         slots = np.arange(len(chunks))
         if len(kinds) == 1:
             self._fill_kind(kinds[0], address, slots, chunks, out, operations)
             return
+        address = _known(address)
         kind_of = numbers[address.array]
         for number, kind in enumerate(kinds):
             some = slots[kind_of == number]
@@ -157,15 +164,25 @@ class Filler:
                 self._fill_kind(kind, address, some, chunks[some], out, operations)
 
     def _fill_kind(
-        self, kind: Kind, address: Address, slots: Array, chunks: Array, out: Array, operations: Array | None
+        self,
+        kind: Kind,
+        address: Address | Callable[[], Address],
+        slots: Array,
+        chunks: Array,
+        out: Array,
+        operations: Array | None,
     ) -> None:
+        first, flat = 0, out.reshape(len(out), -1)
         if chunks.min(initial=0) >= 0:
+            is_absent = self.source.table.entries["size"][chunks] == 0
+            if is_absent.any():
+                flat[slots[is_absent]] = self._dark(kind)
+                slots, chunks = slots[~is_absent], chunks[~is_absent]
             order = self._reading_order(chunks)
             slots, groups = slots[order], self.groups(kind, chunks[order])
         else:
-            windows = self._windows(kind, address, slots)
+            windows = self._windows(kind, _known(address), slots)
             groups = in_groups(windows.reshape(len(windows), -1))
-        first, flat = 0, out.reshape(len(out), -1)
         for cells in groups:
             self._deliver(kind, cells, slots[first : first + len(cells)], flat, operations)
             first += len(cells)
@@ -193,11 +210,18 @@ class Filler:
         for i, place in enumerate(places):
             self._stretch(kind, cells[i : i + 1], out[place : place + 1])
 
+    def _dark(self, kind: Kind) -> Any:
+        """Return what a stored 0 is delivered as: an absent chunk is nothing else."""
+        out = np.zeros((1, 1), kind.dtype if kind.stretch is None else np.float32)
+        self._stretch(kind, np.zeros((1, 1), kind.dtype), out)
+        return out[0, 0]
+
     def _turned(self, kind: Kind, cells: Array, operations: Array) -> Array:
         size = self.source.size
         stored = images_of(cells, (size, size))
         turned = self._scratch("turned", stored.shape, kind.dtype)
-        if kind.dtype == "uint16" and size % 4 == 0 and (fast := loops()) is not None:
+        fast = loops_for(self._seen) if kind.dtype == "uint16" and size % 4 == 0 else None
+        if fast is not None:
             fast.turn_words(stored.view(np.uint64), operations, turned.view(np.uint64))
             return turned.reshape(len(turned), -1)
         turner = self._turners.get(kind.dtype)
@@ -211,7 +235,8 @@ class Filler:
         if kind.stretch is None:
             np.copyto(out, cells[:, : out.shape[1]])
         else:
-            kind.stretch(cells, out, self._scratch("stretch", (out.size,), "float32"))
+            kind.stretch(cells, out, self._scratch("stretch", (out.size,), "float32"), loops_for(self._seen))
+            self._seen += out.size
 
     # -------------------------------------------------------------- windows over several chunks
     def _windows(self, kind: Kind, address: Address, slots: Array) -> Array:
@@ -388,6 +413,10 @@ class Filler:
             self._views = {k: v for k, v in self._views.items() if k[0] != name}
         view = self._views[key] = kept[:wanted].view(dtype).reshape(shape)
         return view
+
+
+def _known(address: Address | Callable[[], Address]) -> Address:
+    return address() if callable(address) else address
 
 
 def images_of(cells: Array, shape: tuple[int, int]) -> Array:

@@ -1,9 +1,10 @@
 """Loops that Numba compiles, where it is installed (``pip install sarzarr[fast]``).
 
 Each makes in one pass, and without Python's lock, what NumPy makes in several, and gives the same bits: what is
-stored or delivered does not depend on what is installed. ``SARZARR_NUMBA=0`` in the environment leaves Numba out.
-Loops are compiled when they are first called, once a machine: Numba keeps them beside this file or, where that is
-not writable, in the user's cache.
+stored or delivered does not depend on what is installed. Loops are compiled when they are first called, once a
+machine: Numba keeps them beside this file or, where that is not writable, in the user's cache. To start Numba takes
+a process half a second all the same, so `loops_for` waits for work that makes up for it. In the environment,
+``SARZARR_NUMBA=0`` leaves Numba out, and ``SARZARR_NUMBA=1`` starts it at once.
 """
 
 import logging
@@ -19,6 +20,8 @@ from sarzarr.augment import COLUMNS, ROWS, TRANSPOSE
 
 Loop = Callable[..., None]
 SWITCH: Final = "SARZARR_NUMBA"
+WORTH: Final = 256 * 2**20
+"""Pixels from which loops are started: they save about 3 ns of each, and to start them takes 0.5 s."""
 log = logging.getLogger(__name__)
 
 
@@ -38,6 +41,15 @@ class Loops:
     """`_codes_of_logs`"""
     floats_of_logs: Callable[..., tuple[int, int]]
     """`_floats_of_logs`"""
+
+
+def loops_for(pixels: int) -> Loops | None:
+    """Return the compiled loops where so much work makes up for starting them, or where they are started.
+
+    ``pixels`` are those that this process has still to read or, where nobody knows, has read already.
+    """
+    is_due = pixels >= WORTH or loops.cache_info().currsize or os.environ.get(SWITCH) == "1"
+    return loops() if is_due else None
 
 
 @cache

@@ -33,7 +33,7 @@ from sarzarr.scene_documents import (
     write_scene_documents,
 )
 from sarzarr.scene_plan import ScenePlan
-from sarzarr.scheduling import Task, compute, processes, wave_size
+from sarzarr.scheduling import Task, compute, cpu_count, processes, wave_size
 from sarzarr.staging import (
     Done,
     Failure,
@@ -91,7 +91,7 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
     store = create_store(plan.store)
     staging = staging_of(plan.store)
     with processes(plan.bytes_in), only_writer(staging):
-        plan = _with_bounds(plan, staging)
+        plan = _with_bounds(_with_workload(plan), staging)
         meter = _Meter(sum(s.bytes_worked for s in plan.scenes), progress)
         run = _Run(store, [stage(s, staging / s.id) for s in plan.scenes], meter)
         run.go()
@@ -105,6 +105,12 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
             "Mend the files and run the same command again; the others are in the store."
         )
     return open_store(plan.store)
+
+
+def _with_workload(plan: IngestPlan) -> IngestPlan:
+    """Tell each scene how much work there is for one processor."""
+    pixels = sum(s.probe.grid.height * s.probe.grid.width * len(s.probe.arrays) for s in plan.scenes)
+    return replace(plan, scenes=tuple(replace(s, workload=pixels // cpu_count()) for s in plan.scenes))
 
 
 class _Run:

@@ -53,6 +53,8 @@ class ScenePlan:
     """Whether the scene is in the store as planned, and its layers alone are written."""
     columns: int = BLOCK_PIXELS
     """Columns that a block may have, so that its bands fit the memory."""
+    workload: int = 0
+    """Pixels that each worker may expect of the whole ingest."""
 
     @property
     def id(self) -> str:
@@ -147,6 +149,7 @@ class ScenePlan:
                         border=self.border if step is Step.WRITE else 0,
                         mask=mask,
                         band_rows=self.band_rows(arrays[0], height),
+                        workload=self.workload,
                     )
 
     def layer_jobs(self, folder: str) -> Iterator[LayerJob]:

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.fused import loops
+from sarzarr.fused import Loops
 
 Array = np.ndarray[Any, Any]
 INTEGER_TOLERANCE: Final = 1e-7
@@ -50,15 +50,16 @@ class Stretch:
         """What a stored 0 becomes: 0, unless the clip reaches below the stored range."""
         return min(max(self.offset, 0.0), 1.0)
 
-    def __call__(self, cells: Array, out: Array, scratch: Array) -> None:
+    def __call__(self, cells: Array, out: Array, scratch: Array, fast: Loops | None = None) -> None:
         """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``.
 
-        Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more.
+        Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more. ``fast``
+        are compiled loops; NumPy does the same without them.
         """
         stored = cells[:, : out.shape[1]]
         if (self.scale, self.offset) == (1.0, 0.0):
             np.copyto(out, stored)
-        elif cells.dtype not in (np.uint16, np.float32) or (fast := loops()) is None:
+        elif cells.dtype not in (np.uint16, np.float32) or fast is None:
             self._in_passes(stored, out, scratch)
         elif cells.dtype == np.uint16:
             low, high = self.ends or (0, cv.MAX_CODE)

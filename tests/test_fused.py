@@ -119,3 +119,39 @@ def test_a_store_is_the_same_without_numba(tmp_path, monkeypatch, source, option
     monkeypatch.undo()
     loops.cache_clear()
     assert hashes[0] == hashes[1]
+
+
+# ------------------------------------------------------------------ the loader
+@needs_numba
+@pytest.mark.parametrize(
+    "options", [{}, {"augment": "d4"}, {"stride": 96}, {"flags": True, "min_valid": 0}], ids=str
+)
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float16"])
+def test_batches_are_the_same_without_numba(tmp_path, monkeypatch, dtype, options):
+    write_band(tmp_path / "a_vv.tif", mixed((760, 1000)), tiles=256)
+    plan = sz.plan_ingest(
+        tmp_path / "a_vv.tif", tmp_path / "a.zarr", representation="power", quantity="sigma0", dtype=dtype
+    )
+    store, found = sz.ingest(plan), []
+    for switch in ("1", "0"):
+        monkeypatch.setenv(SWITCH, switch)
+        loops.cache_clear()
+        reader = sz.PatchReader(store, batch_size=4, shuffle=True, seed=3, **{"min_valid": 0.5} | options)
+        found.append([np.concatenate(part) for part in zip(*map(_parts, reader), strict=True)])
+    monkeypatch.undo()
+    loops.cache_clear()
+    assert len(found[0][0]) >= 6
+    for fast, slow in zip(*found, strict=True):
+        np.testing.assert_array_equal(fast, slow)
+
+
+def _parts(batch):
+    return [part.copy() for part in (batch if isinstance(batch, tuple) else (batch,))]
+
+
+def test_numba_waits_for_work_that_makes_up_for_it():
+    code = (
+        "import sys; from sarzarr.fused import WORTH, loops_for; loops_for({}); print('numba' in sys.modules)"
+    )
+    assert run(code.format(1000)) == "False"
+    assert run(code.format(1000), **{SWITCH: "1"}) == run(code.format("WORTH")) == str(loops() is not None)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sarzarr.fused import loops
 from sarzarr.stretch import Stretch
 
 CODES = np.arange(65536, dtype=np.uint16)
@@ -15,7 +16,7 @@ def delivered(stretch, stored):
     """Return what is delivered of a row of values; compiled loops, where there are any, give NumPy's bits."""
     cells, scratch = stored.copy().reshape(1, -1), np.empty(stored.size, np.float32)
     out, passes = np.full((2, *cells.shape), np.nan, np.float32)
-    stretch(cells, out, scratch)
+    stretch(cells, out, scratch, loops())
     if (stretch.scale, stretch.offset) != (1.0, 0.0):
         stretch._in_passes(cells, passes, scratch)
         np.testing.assert_array_equal(out, passes)
@@ -84,6 +85,6 @@ def test_what_follows_the_pixels_of_a_cell_is_left_alone():
     cells = np.random.default_rng(0).integers(0, 65536, (3, 16 * 16 + 2), dtype=np.uint16)
     out, scratch = np.zeros((3, 16 * 16), np.float32), np.empty(3 * 16 * 16, np.float32)
     stretch = Stretch.between("uint16", (-60.0, 100.0), (-25.0, 5.0))
-    stretch(cells, out, scratch)
+    stretch(cells, out, scratch, loops())
     for found, cell in zip(out, cells, strict=True):
         np.testing.assert_array_equal(found, delivered(stretch, cell[:-2]))
