@@ -20,7 +20,7 @@ import numpy as np
 
 from sarzarr.augment import apply, inverse
 from sarzarr.conventions import Flag
-from sarzarr.engine import MAX_HANDLES, Address, Filler, Source, aligned_memory
+from sarzarr.engine import MAX_HANDLES, Address, Filler, Source, Work, aligned_memory
 
 Array = np.ndarray[Any, Any]
 MAX_THREADS: Final = 4
@@ -201,6 +201,8 @@ class Crew:
     """How many there are."""
     ahead: int
     """Batches that are made before they are asked for, besides one a thread."""
+    work: Work = field(default_factory=Work)
+    """What was delivered, by this crew and those before it."""
     _own: local = field(default_factory=local, init=False)
     _fillers: list[Filler] = field(default_factory=list, init=False)
 
@@ -281,7 +283,7 @@ class Crew:
         if filler is None:
             sources = 2 + len(self.recipe.layers)
             handles = max(min(available_handles() // (sources * self.threads), MAX_HANDLES), 1)
-            filler = Filler(source, handles=handles)
+            filler = Filler(source, handles=handles, work=self.work)
             setattr(self._own, name, filler)
             self._fillers.append(filler)
         return filler

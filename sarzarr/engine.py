@@ -102,6 +102,14 @@ class Kind:
 
 
 @dataclass(eq=False)
+class Work:
+    """How much was delivered, roughly: threads may forget a group of each other's."""
+
+    pixels: int = 0
+    """Pixels."""
+
+
+@dataclass(eq=False)
 class Filler:
     """One thread's handles and scratch memory. A context manager: handles are closed on the way out."""
 
@@ -109,7 +117,8 @@ class Filler:
     """What to read."""
     handles: int = MAX_HANDLES
     """Files held open at most."""
-    _seen: int = field(default=0, init=False, repr=False)
+    work: Work = field(default_factory=Work)
+    """What this process has delivered, by all its fillers of one reader."""
     _open: dict[int, int] = field(default_factory=dict, init=False, repr=False)
     _arrays: dict[int, Any] = field(default_factory=dict, init=False, repr=False)
     _turners: dict[str, Turner] = field(default_factory=dict, init=False, repr=False)
@@ -220,7 +229,7 @@ class Filler:
         size = self.source.size
         stored = images_of(cells, (size, size))
         turned = self._scratch("turned", stored.shape, kind.dtype)
-        fast = loops_for(self._seen) if kind.dtype == "uint16" and size % 4 == 0 else None
+        fast = loops_for(self.work.pixels) if kind.dtype == "uint16" and size % 4 == 0 else None
         if fast is not None:
             fast.turn_words(stored.view(np.uint64), operations, turned.view(np.uint64))
             return turned.reshape(len(turned), -1)
@@ -235,8 +244,10 @@ class Filler:
         if kind.stretch is None:
             np.copyto(out, cells[:, : out.shape[1]])
         else:
-            kind.stretch(cells, out, self._scratch("stretch", (out.size,), "float32"), loops_for(self._seen))
-            self._seen += out.size
+            kind.stretch(
+                cells, out, self._scratch("stretch", (out.size,), "float32"), loops_for(self.work.pixels)
+            )
+            self.work.pixels += out.size
 
     # -------------------------------------------------------------- windows over several chunks
     def _windows(self, kind: Kind, address: Address, slots: Array) -> Array:

@@ -20,7 +20,7 @@ from sarzarr.box_tables import PatchTargets, patch_targets, read_boxes
 from sarzarr.boxes import MIN_VISIBLE
 from sarzarr.chunks import read_table
 from sarzarr.crew import MAX_THREADS, BatchMemory, Crew, Recipe, available_cores
-from sarzarr.engine import Source
+from sarzarr.engine import Source, Work
 from sarzarr.errors import InvalidInputError, MixedBoundsError
 from sarzarr.layer_delivery import Places, companions
 from sarzarr.order import WINDOW_SHARDS, Deal, Indices, Position, Share, drawn, shuffled, shuffled_in_window
@@ -226,6 +226,7 @@ class PatchReader:
         self._taken = 0
         self._now: Position | None = None
         self._memory: BatchMemory | None = None
+        self._work = Work()
         self._own: tuple[int, Crew] | None = None
 
     def _stacks(self) -> tuple[Stack, ...]:
@@ -414,7 +415,7 @@ class PatchReader:
         threads = self.options.threads or max(min(MAX_THREADS, available_cores() // share.workers), 1)
         ahead = self.options.read_ahead
         memory = self.memory(threads + ahead + 2)
-        with Crew(self.recipe, memory, threads=threads, ahead=ahead) as crew:
+        with Crew(self.recipe, memory, threads=threads, ahead=ahead, work=self._work) as crew:
 
             def make(step: int) -> Any:
                 a, b = deal.share(step, share.rank)
@@ -440,7 +441,7 @@ class PatchReader:
     def _here(self) -> Crew:
         """The crew of this process for `read`: one that was forked from it makes its own."""
         if self._own is None or self._own[0] != os.getpid():
-            crew = Crew(self.recipe, self.memory(2), threads=1, ahead=0)
+            crew = Crew(self.recipe, self.memory(2), threads=1, ahead=0, work=self._work)
             weakref.finalize(self, crew.close)
             self._own = os.getpid(), crew
         return self._own[1]
