@@ -41,6 +41,8 @@ class Loops:
     """`_codes_of_logs`"""
     floats_of_logs: Callable[..., tuple[int, int]]
     """`_floats_of_logs`"""
+    column_sums: Loop
+    """`_column_sums`"""
 
 
 def loops_for(pixels: int) -> Loops | None:
@@ -77,6 +79,7 @@ def loops() -> Loops | None:
         floored_power=compiled(_floored_power),
         codes_of_logs=compiled(_codes_of_logs),
         floats_of_logs=compiled(_floats_of_logs),
+        column_sums=compiled(_column_sums),
     )
 
 
@@ -218,3 +221,23 @@ def _floats_of_logs(
         for i in range(place.size):
             counts[half[i]] += 1
     return under, over
+
+
+def _column_sums(codes: Any, low: Any, span: Any, out: Any) -> None:
+    """Write into ``out`` (3, columns), int64: codes from ``low`` to ``low + span``, sum and sum of squares.
+
+    ``codes`` are uint16 (rows, columns), of fewer than 65,536 rows.
+    """
+    columns = out.shape[1]
+    inside, total, squares = np.zeros(columns, np.uint16), np.zeros(columns, np.uint32), out[2]
+    squares[:] = 0
+    for i in range(codes.shape[0]):
+        row = codes[i, :columns]
+        for j in range(columns):
+            code = row[j]
+            inside[j] += np.uint16(np.uint16(code - low) <= span)
+            total[j] += np.uint32(code)
+        for j in range(columns):
+            code = np.uint32(row[j])
+            squares[j] += np.int64(np.uint32(code * code))
+    out[0], out[1] = inside, total
