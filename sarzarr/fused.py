@@ -43,6 +43,8 @@ class Loops:
     """`_floats_of_logs`"""
     column_sums: Loop
     """`_column_sums`"""
+    float_column_sums: Loop
+    """`_float_column_sums`"""
 
 
 def loops_for(pixels: int) -> Loops | None:
@@ -80,6 +82,7 @@ def loops() -> Loops | None:
         codes_of_logs=compiled(_codes_of_logs),
         floats_of_logs=compiled(_floats_of_logs),
         column_sums=compiled(_column_sums),
+        float_column_sums=compiled(_float_column_sums),
     )
 
 
@@ -241,3 +244,18 @@ def _column_sums(codes: Any, low: Any, span: Any, out: Any) -> None:
             code = np.uint32(row[j])
             squares[j] += np.int64(np.uint32(code * code))
     out[0], out[1] = inside, total
+
+
+def _float_column_sums(values: Any, low: Any, high: Any, inside: Any, total: Any, squares: Any) -> None:
+    """Write how many of the float32 (rows, columns) lie between, and the sums: float64 (columns,), row by row."""
+    columns = inside.size
+    inside[:] = 0
+    total[:] = 0
+    squares[:] = 0
+    for i in range(values.shape[0]):
+        row = values[i, :columns]
+        for j in range(columns):
+            value = np.float64(row[j])
+            total[j] += value
+            squares[j] += value * value
+            inside[j] += np.float64((row[j] > low) & (row[j] < high))

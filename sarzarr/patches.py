@@ -171,12 +171,16 @@ def _columns(room: _Room, width: int, between: tuple[Any, Any]) -> Pixels:
     out = np.empty((5, width), np.float64)
     low, span = between
     is_clean = not flags.any()
-    if is_clean and codes.dtype == np.uint16 and len(codes) < 2**16 and (fast := loops_for(0)) is not None:
-        sums = np.empty((3, width), np.int64)
-        fast.column_sums(room.codes, low, span, sums)
+    if is_clean and len(codes) < 2**16 and (fast := loops_for(0)) is not None:
         out[0] = out[2] = codes.shape[0]
-        out[1], out[3], out[4] = sums
-        return out
+        if codes.dtype == np.uint16:
+            sums = np.empty((3, width), np.int64)
+            fast.column_sums(room.codes, low, span, sums)
+            out[1], out[3], out[4] = sums
+            return out
+        if codes.dtype == np.float32:
+            fast.float_column_sums(room.codes, np.float32(low), np.float32(span), out[1], out[3], out[4])
+            return out
     if codes.dtype.kind == "u":
         np.less_equal(np.subtract(codes, low, out=shifted), span, out=unsaturated)
     else:
@@ -192,7 +196,7 @@ def _columns(room: _Room, width: int, between: tuple[Any, Any]) -> Pixels:
         out[0] = out[2] = codes.shape[0]
     out[1] = _true(unsaturated)
     np.add.reduce(values, axis=0, out=out[3])
-    np.einsum("ij,ij->j", values, values, out=out[4])
+    np.add.reduce(np.square(values, out=values), axis=0, out=out[4])
     return out
 
 
