@@ -68,6 +68,11 @@ def shard_digest(index: bytes, checksums: list[bytes]) -> int:
     return int(crc32c(b"".join(checksums), crc32c(index)))
 
 
+def is_empty(chunk: np.ndarray[Any, Any]) -> bool:
+    """Whether a chunk is all zero: most are not, and their first pixel tells."""
+    return not chunk.flat[0] and not chunk.any()
+
+
 @dataclass(frozen=True)
 class ShardRecord:
     """What a manifest says of one shard."""
@@ -110,7 +115,7 @@ class ShardWriter:
 
     def append(self, row: int, col: int, chunk: np.ndarray[Any, Any]) -> None:
         """Add the C-contiguous chunk at (row, col) of this shard; a chunk of zeros costs nothing."""
-        if not chunk.any():
+        if is_empty(chunk):
             return
         payload, crc = self.codec.encode(chunk)
         if self._file is None:
@@ -206,7 +211,7 @@ class ArrayFiles:
 
 def write_chunk_file(path: Path, codec: Codec, chunk: np.ndarray[Any, Any]) -> ShardRecord:
     """Write a chunk as a file of its own, whole; a chunk of zeros has no file."""
-    if not chunk.any():
+    if is_empty(chunk):
         path.unlink(missing_ok=True)
         return ShardRecord(0, 0, 0)
     payload, crc = codec.encode(chunk)
