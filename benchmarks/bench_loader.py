@@ -31,6 +31,7 @@ import zarr
 from torch.utils.data import DataLoader, Dataset
 
 import sarzarr as sz
+from sarzarr.fused import loops
 from sarzarr.torch import ZarrPatchDataset
 
 SIZE = 256
@@ -355,8 +356,10 @@ def table(material, batch, rounds):
     every = [rate for some in beside.values() for rate in some]
     ratios = {n: statistics.median(r / g for r, g in zip(rates[n], beside[n], strict=True)) for n in runs}
     ratios["gather"] = 1.0
+    with_numba = "with Numba" if loops() else "NumPy alone"
     print(
-        f"\n{len(material.memory)} patches of {SIZE}x{SIZE}, batches of {batch}, {rounds} rounds, page cache warm"
+        f"\n{len(material.memory)} patches of {SIZE}x{SIZE}, batches of {batch}, {rounds} rounds, "
+        f"page cache warm, {with_numba}"
     )
     print(f"{'':46}{'patches/s':>10}{'best':>9}{'x gather':>10}")
     title = "gather X[idx] of float32 in RAM, one thread"
