@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final, Self
 
 import numpy as np
@@ -293,12 +293,26 @@ class Filler:
         view, begins = raw.reshape(-1).data, [i * cell for i in range(GROUP)]
         # Where a checksum is half a pixel, pixels do not lie one behind the other.
         cells = raw.view(dtype) if cell % dtype.itemsize == 0 else None
+        read, address = self._reading(places, cell), raw.ctypes.data
         for first in range(0, len(places), GROUP):
             count = min(GROUP, len(places) - first)
-            self._read(places, first, count, view, begins)
+            if read is None or not read(first, count, cell, address):
+                self._read(places, first, count, view, begins)
             if places.has_absent or crc32c(view[: count * cell]) != self._constant(cell, count):
                 self._check_each(raw, places, first, count)
             yield raw[:count, :-CRC_BYTES].copy().view(dtype) if cells is None else cells[:count]
+
+    def _reading(self, places: "Places", cell: int) -> Callable[..., bool] | None:
+        """Return the compiled loop that reads cells of these places; None where it is no use.
+
+        It needs every file open at once. What it cannot read, `_read` is asked for again, which says why.
+        """
+        fast = None if places.has_absent else loops_for(self.work.pixels)
+        if fast is None or fast.read_cells is None or len(set(places.files)) > self.handles:
+            return None
+        each = zip(places.files, places.chunks, strict=True)
+        handles = np.array([self._handle(file, chunk) for file, chunk in each], np.int32)
+        return partial(fast.read_cells, handles, np.array(places.offsets, np.int64))
 
     def _decoded(self, kind: Kind, codec: Codec, places: "Places") -> Iterator[Array]:
         """Read chunks and decode them. Each is put where in a page it is in its file, but for `_READ_TO`."""

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 class Loops:
     """The compiled loops."""
 
+    read_cells: Callable[..., bool] | None
+    """`_read_cells`; None where the system has no ``pread``."""
     stretch_codes: Loop
     """`_stretch_codes`"""
     stretch_floats: Loop
@@ -75,6 +77,7 @@ def loops() -> Loops | None:
         return made
 
     return Loops(
+        read_cells=compiled(_read_cells(_pread())) if hasattr(os, "pread") else None,
         stretch_codes=compiled(_stretch_codes),
         stretch_floats=compiled(_stretch_floats),
         turn_words=compiled(_turn_words),
@@ -84,6 +87,28 @@ def loops() -> Loops | None:
         column_sums=compiled(_column_sums),
         float_column_sums=compiled(_float_column_sums),
     )
+
+
+def _pread() -> Any:
+    """Return the C library's ``pread`` as compiled loops call it: by its name, ssize_t (int, void*, size_t, off_t)."""
+    from numba.core import types
+
+    return types.ExternalFunction("pread", types.int64(types.int32, types.uintp, types.uint64, types.int64))
+
+
+def _read_cells(pread: Any) -> Callable[..., bool]:
+    def read_cells(handles: Any, offsets: Any, first: int, count: int, cell: int, address: int) -> bool:
+        """Read ``count`` cells, from number ``first`` on, one behind the other to a place in memory.
+
+        Return whether all were read whole. Threads meet at Python's lock once a group, and not once a cell.
+        """
+        for i in range(count):
+            place = np.uint64(address + i * cell)
+            if pread(handles[first + i], place, np.uint64(cell), offsets[first + i]) != cell:
+                return False
+        return True
+
+    return read_cells
 
 
 # What follows is compiled: plain loops over pixels, in the subset of Python that Numba knows. Only rows of
