@@ -90,7 +90,7 @@ def loops() -> Loops | None:
 
 
 def _pread() -> Any:
-    """Return the C library's ``pread`` as compiled loops call it: by its name, ssize_t (int, void*, size_t, off_t)."""
+    """Return the C library's ``pread``, called by its name: ``ssize_t (int, void*, size_t, off_t)``."""
     from numba.core import types
 
     return types.ExternalFunction("pread", types.int64(types.int32, types.uintp, types.uint64, types.int64))
