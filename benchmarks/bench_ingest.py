@@ -140,9 +140,6 @@ def child(name, source, out):
 
     if name.startswith("sarzarr"):
         import sarzarr.ingestion  # noqa: F401
-        from sarzarr.fused import loops
-
-        loops()
     began = time.perf_counter()
     function(source, out)
     seconds = time.perf_counter() - began

@@ -291,18 +291,16 @@ def test_a_file_is_known_by_samples_or_by_every_byte(tmp_path):
 
 def test_forked_processes_give_the_same_bytes_and_one_that_dies_is_said_so(files, reference, tmp_path):
     code = (
-        "import os, signal, sys, sarzarr as sz\n"
+        "import multiprocessing, os, signal, sys, sarzarr as sz\n"
         "from sarzarr import scheduling\n"
         "scheduling.PROCESS_WORTH = 0\n"
         "plan = sz.plan_ingest(sys.argv[3:], sys.argv[1], shard=512, quantity='sigma0', representation='power')\n"
-        "parent, killed = os.getpid(), []\n"
+        "killed = []\n"
         "def said(progress):\n"
-        "    here = [int(p) for p in os.listdir('/proc') if p.isdigit()]\n"
-        "    for pid in here:\n"
-        "        stat = open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split() if pid != parent else None\n"
-        "        if stat and int(stat[1]) == parent and sys.argv[2] == 'kill' and not killed:\n"
-        "            killed.append(pid)\n"
-        "            os.kill(pid, signal.SIGKILL)\n"
+        "    workers = multiprocessing.active_children()\n"
+        "    if workers and sys.argv[2] == 'kill' and not killed:\n"
+        "        killed.append(workers[0].pid)\n"
+        "        os.kill(workers[0].pid, signal.SIGKILL)\n"
         "sz.ingest(plan, progress=said)\n"
     )
     root = tmp_path / "s.zarr"
