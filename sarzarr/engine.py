@@ -210,14 +210,32 @@ class Filler:
 
     def _deliver(self, kind: Kind, cells: Array, slots: Array, out: Array, operations: Array | None) -> None:
         """Turn and stretch what ``cells`` (k, size * size or more) begin with into the slots of ``out``."""
-        if operations is not None:
-            cells = self._turned(kind, cells, operations[slots])
         places = slots.tolist()
         if places == list(range(places[0], places[0] + len(places))):
-            self._stretch(kind, cells, out[places[0] : places[-1] + 1])
+            self._place(kind, cells, out[places[0] : places[-1] + 1], operations, slots)
             return
         for i, place in enumerate(places):
-            self._stretch(kind, cells[i : i + 1], out[place : place + 1])
+            self._place(kind, cells[i : i + 1], out[place : place + 1], operations, slots[i : i + 1])
+
+    def _place(self, kind: Kind, cells: Array, out: Array, operations: Array | None, slots: Array) -> None:
+        if operations is None:
+            self._stretch(kind, cells, out)
+            return
+        size, law = self.source.size, kind.stretch
+        fast = loops_for(self.work.pixels) if kind.dtype == "uint16" and size % 4 == 0 else None
+        if fast is None:
+            self._stretch(kind, self._turned(kind, cells, operations[slots]), out)
+            return
+        words = images_of(cells, (size, size)).view(np.uint64)
+        if law is None or law.is_identity:
+            turned = self._scratch("turned", (len(cells), size, size), kind.dtype)
+            fast.turn_words(words, operations[slots], turned.view(np.uint64))
+            self._stretch(kind, turned.reshape(len(cells), -1), out)
+            return
+        room = self._scratch("turned", (1, size, size), kind.dtype)
+        fast.turn_and_stretch(
+            words, operations[slots], room.view(np.uint64), room.reshape(1, -1), out, *law.law_of_codes
+        )
 
     def _dark(self, kind: Kind) -> Any:
         """Return what a stored 0 is delivered as: an absent chunk is nothing else."""
@@ -229,10 +247,6 @@ class Filler:
         size = self.source.size
         stored = images_of(cells, (size, size))
         turned = self._scratch("turned", stored.shape, kind.dtype)
-        fast = loops_for(self.work.pixels) if kind.dtype == "uint16" and size % 4 == 0 else None
-        if fast is not None:
-            fast.turn_words(stored.view(np.uint64), operations, turned.view(np.uint64))
-            return turned.reshape(len(turned), -1)
         turner = self._turners.get(kind.dtype)
         if turner is None:
             turner = self._turners[kind.dtype] = Turner(size, kind.dtype)

@@ -37,6 +37,8 @@ class Loops:
     """`_stretch_floats`"""
     turn_words: Loop
     """`_turn_words`"""
+    turn_and_stretch: Loop
+    """`_turn_and_stretch`"""
     floored_power: Callable[..., bool]
     """`_floored_power`"""
     codes_of_logs: Callable[..., tuple[int, int]]
@@ -76,11 +78,13 @@ def loops() -> Loops | None:
             made = njit(nogil=True, error_model="numpy")(loop)
         return made
 
+    stretch, turn = compiled(_stretch_codes), compiled(_turn_words)
     return Loops(
         read_cells=compiled(_read_cells(_pread())) if hasattr(os, "pread") else None,
-        stretch_codes=compiled(_stretch_codes),
+        stretch_codes=stretch,
         stretch_floats=compiled(_stretch_floats),
-        turn_words=compiled(_turn_words),
+        turn_words=turn,
+        turn_and_stretch=compiled(_turn_and_stretch(turn, stretch)),
         floored_power=compiled(_floored_power),
         codes_of_logs=compiled(_codes_of_logs),
         floats_of_logs=compiled(_floats_of_logs),
@@ -169,6 +173,29 @@ def _turn_words(source: Any, operations: Any, out: Any) -> None:
                 else:
                     for word in range(words):
                         out[k, row, word] = source[k, from_row, word]
+
+
+def _turn_and_stretch(turn: Loop, stretch: Loop) -> Loop:
+    def turn_and_stretch(
+        words: Any,
+        operations: Any,
+        room: Any,
+        codes: Any,
+        out: Any,
+        low: Any,
+        high: Any,
+        lowest: Any,
+        scale: Any,
+    ) -> None:
+        """Do `_turn_words` and `_stretch_codes`, image by image, so that what is turned stays in cache.
+
+        ``room`` (1, n, n / 4) and ``codes`` (1, n * n) are the same memory.
+        """
+        for k in range(words.shape[0]):
+            turn(words[k : k + 1], operations[k : k + 1], room)
+            stretch(codes, out[k : k + 1], low, high, lowest, scale)
+
+    return turn_and_stretch
 
 
 # ---------------------------------------------------------------- ingest

@@ -57,13 +57,12 @@ class Stretch:
         are compiled loops; NumPy does the same without them.
         """
         stored = cells[:, : out.shape[1]]
-        if (self.scale, self.offset) == (1.0, 0.0):
+        if self.is_identity:
             np.copyto(out, stored)
         elif cells.dtype not in (np.uint16, np.float32) or fast is None:
             self._in_passes(stored, out, scratch)
         elif cells.dtype == np.uint16:
-            low, high = self.ends or (0, cv.MAX_CODE)
-            fast.stretch_codes(cells, out, np.uint16(low), np.uint16(high), *self._line)
+            fast.stretch_codes(cells, out, *self.law_of_codes)
         else:
             fast.stretch_floats(cells, out, np.float32(self.scale), np.float32(self.offset))
 
@@ -76,6 +75,17 @@ class Stretch:
         if self.ends is not None:
             return np.float32(self.ends[0]), _reciprocal(self.ends[1] - self.ends[0])
         return np.float32(-self.offset / self.scale), np.float32(self.scale)
+
+    @cached_property
+    def law_of_codes(self) -> tuple[np.uint16, np.uint16, np.float32, np.float32]:
+        """What compiled loops take: the codes that are clipped to, and `_line`."""
+        low, high = self.ends or (0, cv.MAX_CODE)
+        return np.uint16(low), np.uint16(high), *self._line
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether values are delivered as they are."""
+        return (self.scale, self.offset) == (1.0, 0.0)
 
     def _in_passes(self, stored: Array, out: Array, scratch: Array) -> None:
         """Do it with NumPy.

@@ -8,6 +8,13 @@ from hypothesis import strategies as st
 from sarzarr.fused import loops
 from sarzarr.stretch import Stretch
 
+
+@pytest.fixture(autouse=True, scope="module")
+def _not_started():
+    yield
+    loops.cache_clear()
+
+
 CODES = np.arange(65536, dtype=np.uint16)
 ranges = st.tuples(st.floats(-120, 100), st.floats(0.5, 200)).map(lambda r: (r[0], r[0] + r[1]))
 
