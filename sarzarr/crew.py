@@ -20,7 +20,8 @@ import numpy as np
 
 from sarzarr.augment import apply, inverse
 from sarzarr.conventions import Flag
-from sarzarr.engine import MAX_HANDLES, Address, Filler, Source, Work, aligned_memory
+from sarzarr.engine import MAX_HANDLES, Filler, Work, aligned_memory
+from sarzarr.places import Address, Source
 
 Array = np.ndarray[Any, Any]
 MAX_THREADS: Final = 4

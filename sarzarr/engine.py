@@ -1,26 +1,26 @@
 """The direct read engine: from chunk addresses to delivered pixels, a group of patches at a time.
 
 What decides is how often threads hand each other the GIL, so reads, checks and passes each take a group
-of patches that still fits a core's cache. A `Filler` belongs to one thread; what it was made from
-(`Patches`) holds nothing open, pickles, and may be used by any number of them.
+of patches that still fits a core's cache. A `Filler` belongs to one thread; what it was made from,
+a `sarzarr.places.Source`, holds nothing open, pickles, and may be used by any number of them.
 """
 
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Final, Self
 
 import numpy as np
 from crc32c import crc32c
 
 from sarzarr.augment import Turner
-from sarzarr.chunks import OPEN_FLAGS, REMEDY, ChunkTable, read_at
+from sarzarr.chunks import OPEN_FLAGS, REMEDY, read_at
 from sarzarr.codecs import CRC_BYTES, Codec, get_codec
 from sarzarr.errors import CorruptStoreError
 from sarzarr.fused import loops_for
-from sarzarr.stretch import Stretch
+from sarzarr.places import PAGE, Address, Kind, Places, Source, pieces_of
 
 Array = np.ndarray[Any, Any]
 GROUP: Final = 8
@@ -28,77 +28,10 @@ GROUP: Final = 8
 MAX_HANDLES: Final = 512
 """Files that one thread holds open at most; fewer where the process may not have as many."""
 _FILE_SHIFT: Final = np.uint64(40)  # no shard is as long as a terabyte
-_PAGE: Final = 4096
-_READ_TO: Final = _PAGE // 2
+_READ_TO: Final = PAGE // 2
 """Where in a page bytes from a file are put. Some processors copy five times slower to a place that is up to
 31 bytes further within its page than where they come from (``rep movsb``, on AMD Zen 3 and 4). The chunks of a
 shard without a codec begin 0, 4, ... 252 bytes into a page, and their places 0, 4, ... 28 bytes after this."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Address:
-    """Where the planes of a batch come from; a plane is one channel of one patch."""
-
-    array: Array
-    """(planes,) int64: number of the array in the table."""
-    row: Array
-    """(planes,) int64: first row, in pixels."""
-    col: Array
-    """(planes,) int64: first column, in pixels."""
-    plane: Array | None = None
-    """(planes,) int64: picture within a packed array; 0 if left out."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Source:
-    """Arrays that are delivered alike: where their chunks lie and what their values become."""
-
-    table: ChunkTable
-    """The chunks."""
-    stretches: tuple[Stretch | None, ...]
-    """The law of each array; None delivers the stored values."""
-    size: int
-    """Rows and columns of a patch."""
-
-    @cached_property
-    def kinds(self) -> tuple[Array, tuple["Kind", ...]]:
-        """Return (arrays,) the kind of each array, and the kinds."""
-        found: dict[Kind, int] = {}
-        numbers = [
-            found.setdefault(Kind(layout.dtype, layout.chunk_pixels[1:], layout.codec, stretch), len(found))
-            for layout, stretch in zip(self.table.layouts, self.stretches, strict=True)
-        ]
-        return np.array(numbers, np.int64), tuple(found)
-
-    def chunks(self, address: Address) -> Array:
-        """Return (planes,) int64: the number of the chunk that a plane is; -1 where it is not a whole chunk."""
-        table, array = self.table, address.array
-        shape, chunk, grid = table.shape[array], table.chunk[array], table.grid[array]
-        row, col = address.row, address.col
-        is_whole = (chunk[:, 1:] == self.size).all(1) & (row % self.size == 0) & (col % self.size == 0)
-        is_whole &= (row + self.size <= shape[:, 1]) & (col + self.size <= shape[:, 2])
-        plane = 0 if address.plane is None else address.plane // chunk[:, 0]
-        numbers = (plane * grid[:, 1] + row // chunk[:, 1]) * grid[:, 2] + col // chunk[:, 2]
-        return np.where(is_whole, table.first_chunk[array] + numbers, -1)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What must be equal for patches to be worked on together."""
-
-    dtype: str
-    """Stored dtype."""
-    chunk: tuple[int, int]
-    """Rows and columns of a chunk."""
-    codec: str | None
-    """How chunks are encoded; None where zarr-python reads them."""
-    stretch: Stretch | None
-    """What values become."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of a decoded chunk."""
-        return self.chunk[0] * self.chunk[1] * np.dtype(self.dtype).itemsize
 
 
 @dataclass(eq=False)
@@ -269,7 +202,7 @@ class Filler:
         size = self.source.size
         out = self._scratch("windows", (slots.size, size, size), kind.dtype)
         out[:] = 0
-        pieces = _pieces(self.source, address, slots, kind)
+        pieces = pieces_of(self.source, address, slots, kind)
         chunks, starts = np.unique(pieces["chunk"], return_index=True)
         ends = np.append(starts[1:], len(pieces))
         rows, cols = kind.chunk
@@ -295,7 +228,7 @@ class Filler:
         codec, places = get_codec(kind.codec), Places.of(self.source.table, chunks)
         yield from self._plain(kind, places) if codec.kind == "bytes" else self._decoded(kind, codec, places)
 
-    def _plain(self, kind: Kind, places: "Places") -> Iterator[Array]:
+    def _plain(self, kind: Kind, places: Places) -> Iterator[Array]:
         """Read chunks that are bytes and their checksum."""
         cell, dtype = kind.nbytes + CRC_BYTES, np.dtype(kind.dtype)
         if (wrong := places.first_of_another_size(cell)) is not None:
@@ -316,7 +249,7 @@ class Filler:
                 self._check_each(raw, places, first, count)
             yield raw[:count, :-CRC_BYTES].copy().view(dtype) if cells is None else cells[:count]
 
-    def _reading(self, places: "Places", cell: int) -> Callable[..., bool] | None:
+    def _reading(self, places: Places, cell: int) -> Callable[..., bool] | None:
         """Return the compiled loop that reads cells of these places; None where it is no use.
 
         It needs every file open at once. What it cannot read, `_read` is asked for again, which says why.
@@ -328,15 +261,15 @@ class Filler:
         handles = np.array([self._handle(file, chunk) for file, chunk in each], np.int32)
         return partial(fast.read_cells, handles, np.array(places.offsets, np.int64))
 
-    def _decoded(self, kind: Kind, codec: Codec, places: "Places") -> Iterator[Array]:
+    def _decoded(self, kind: Kind, codec: Codec, places: Places) -> Iterator[Array]:
         """Read chunks and decode them. Each is put where in a page it is in its file, but for `_READ_TO`."""
-        span = places.pages * _PAGE
+        span = places.pages * PAGE
         view = self._scratch("raw", (GROUP * span,), "u1").data
         out = self._scratch("decoded", (GROUP, *kind.chunk), kind.dtype)
         for first in range(0, len(places), GROUP):
             count = min(GROUP, len(places) - first)
             within = places.offsets[first : first + count]
-            begins = [i * span + offset % _PAGE for i, offset in enumerate(within)]
+            begins = [i * span + offset % PAGE for i, offset in enumerate(within)]
             self._read(places, first, count, view, begins)
             for i, begin in enumerate(begins):
                 if size := places.sizes[first + i]:
@@ -364,7 +297,7 @@ class Filler:
             self._constants[cell, count] = int(crc32c(whole))
         return self._constants[cell, count]
 
-    def _check_each(self, raw: Array, places: "Places", first: int, count: int) -> None:
+    def _check_each(self, raw: Array, places: Places, first: int, count: int) -> None:
         """Clear the cells that are absent on purpose, and raise for the first whose checksum fails."""
         for i, data in enumerate(raw[:count], first):
             if not places.sizes[i]:
@@ -396,7 +329,7 @@ class Filler:
         return self._arrays[key]
 
     # -------------------------------------------------------------- bytes
-    def _read(self, places: "Places", first: int, count: int, raw: memoryview, begins: Sequence[int]) -> None:
+    def _read(self, places: Places, first: int, count: int, raw: memoryview, begins: Sequence[int]) -> None:
         """Read some places to ``begins`` in ``raw``; neighbours that follow one another in one call."""
         files, offsets, sizes = places.files, places.offsets, places.sizes
         i, end = first, first + count
@@ -468,84 +401,8 @@ def in_groups(values: Array) -> Iterator[Array]:
     return (values[first : first + GROUP] for first in range(0, len(values), GROUP))
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Places:
-    """Where the chunks of a batch lie, as plain numbers: looked up once, since a chunk takes microseconds."""
-
-    chunks: Sequence[int]
-    """Numbers of the chunks in the table."""
-    files: Sequence[int]
-    """Numbers of their files."""
-    offsets: Sequence[int]
-    """Where in a file each begins, bytes."""
-    sizes: Sequence[int]
-    """Stored bytes of each; 0 where a chunk is absent because it is empty."""
-
-    @classmethod
-    def of(cls, table: ChunkTable, chunks: Array) -> Self:
-        """Return the places of some chunks, in their order."""
-        files, sizes, offsets = zip(*table.entries[chunks].tolist(), strict=True)
-        return cls(files=files, offsets=offsets, sizes=sizes, chunks=chunks.tolist())
-
-    def __len__(self) -> int:
-        return len(self.chunks)
-
-    @cached_property
-    def has_absent(self) -> bool:
-        """Whether a chunk is absent."""
-        return 0 in self.sizes
-
-    @property
-    def pages(self) -> int:
-        """Pages that the longest may touch."""
-        return -(-max(self.sizes, default=0) // _PAGE) + 1
-
-    def first_of_another_size(self, nbytes: int) -> int | None:
-        """Return the first chunk that is there and has not so many bytes."""
-        if set(self.sizes) <= {0, nbytes}:
-            return None
-        return next(c for c, size in zip(self.chunks, self.sizes, strict=True) if size not in (0, nbytes))
-
-
 def aligned_memory(nbytes: int, *, within_page: int = 0) -> Array:
     """Return bytes that begin so far into a page. Rows that straddle cache lines cost a third more a pass."""
-    memory = np.empty(nbytes + _PAGE, np.uint8)
-    begin = (within_page - memory.ctypes.data) % _PAGE
+    memory = np.empty(nbytes + PAGE, np.uint8)
+    begin = (within_page - memory.ctypes.data) % PAGE
     return memory[begin : begin + nbytes]
-
-
-PIECE: Final = np.dtype(
-    [("chunk", "<i8"), ("slot", "<i4"), ("y", "<i4"), ("x", "<i4"), ("h", "<i4"), ("w", "<i4")]
-)
-"""What one chunk gives one patch: (y, x) is where the chunk's first pixel falls in the patch (negative to the
-upper left of it), (h, w) how much of the chunk lies within the array."""
-
-
-def _pieces(source: Source, address: Address, slots: Array, kind: Kind) -> Array:
-    """Return the pieces that the patches of ``slots`` are made of, by chunk."""
-    table, array = source.table, address.array[slots]
-    shape, grid = table.shape[array], table.grid[array]
-    row, col = address.row[slots], address.col[slots]
-    plane = np.zeros_like(row) if address.plane is None else address.plane[slots]
-    rows, cols = kind.chunk
-    found = []
-    for down in range(-(-(source.size - 1) // rows) + 1):
-        for right in range(-(-(source.size - 1) // cols) + 1):
-            i, j = row // rows + down, col // cols + right
-            y, x = i * rows - row, j * cols - col
-            hit = np.flatnonzero((y < source.size) & (x < source.size) & (i < grid[:, 1]) & (j < grid[:, 2]))
-            piece = np.empty(hit.size, PIECE)
-            numbers = table.first_chunk[array] + (plane * grid[:, 1] + i) * grid[:, 2] + j
-            columns = {
-                "chunk": numbers,
-                "y": y,
-                "x": x,
-                "h": shape[:, 1] - i * rows,
-                "w": shape[:, 2] - j * cols,
-            }
-            for name, values in columns.items():
-                piece[name] = values[hit]
-            piece["slot"] = hit
-            found.append(piece)
-    pieces = np.concatenate(found)
-    return pieces[np.argsort(pieces["chunk"], kind="stable")]

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sarzarr import conventions as cv
-from sarzarr.blocks import BlockJob, Step, write_block
+from sarzarr.block_jobs import BlockJob, Step
+from sarzarr.blocks import write_block
 from sarzarr.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.clips import recommend_clips
 from sarzarr.documents import group_document, read_json, write_json

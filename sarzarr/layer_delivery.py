@@ -12,8 +12,8 @@ from sarzarr import conventions as cv
 from sarzarr.chunks import ArrayLayout, layout_of, read_table
 from sarzarr.crew import Companion
 from sarzarr.documents import read_json
-from sarzarr.engine import Source
 from sarzarr.errors import InvalidInputError
+from sarzarr.places import Source
 from sarzarr.store import Store
 
 Array = np.ndarray[Any, Any]

@@ -121,7 +121,7 @@ class _Owner:
 
 
 class _Room:
-    """Arrays that a task works in, one slab after another: see `sarzarr.blocks`, which does the same."""
+    """Arrays that a task works in, one slab after another: see `sarzarr.tiles`, which does the same."""
 
     def __init__(self, dtype: str, height: int, width: int) -> None:
         self.codes = np.empty((height, width), dtype)

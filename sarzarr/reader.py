@@ -20,11 +20,12 @@ from sarzarr.box_tables import PatchTargets, patch_targets, read_boxes
 from sarzarr.boxes import MIN_VISIBLE
 from sarzarr.chunks import read_table
 from sarzarr.crew import MAX_THREADS, BatchMemory, Crew, Recipe, available_cores
-from sarzarr.engine import Source, Work
+from sarzarr.engine import Work
 from sarzarr.errors import InvalidInputError, MixedBoundsError
 from sarzarr.layer_delivery import Places, companions
 from sarzarr.order import WINDOW_SHARDS, Deal, Indices, Position, Share, drawn, shuffled, shuffled_in_window
 from sarzarr.patches import IndexSpec, index_patches
+from sarzarr.places import Source
 from sarzarr.selection import Query, describe, layouts, select, weights_of
 from sarzarr.stacking import catalog_groups, choose_stacks
 from sarzarr.stacks import Stack

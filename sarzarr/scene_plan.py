@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.blocks import ArraySource, BlockJob, Step
+from sarzarr.block_jobs import ArraySource, BlockJob, Step
 from sarzarr.documents import Encoding
 from sarzarr.grid import Grid
 from sarzarr.layer_blocks import LayerJob, LayerPlan

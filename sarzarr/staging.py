@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sarzarr import conventions as cv
-from sarzarr.blocks import BlockJob, Step
+from sarzarr.block_jobs import BlockJob, Step
 from sarzarr.errors import IngestError
 from sarzarr.layer_blocks import STEP, LayerJob
 from sarzarr.receipts import Receipt, receipt_from_json, receipt_to_json

@@ -10,24 +10,15 @@ from typing import Any
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.blocks import (
-    UNDECIDED,
-    ArraySource,
-    BlockJob,
-    Step,
-    array_files,
-    bands,
-    every_file,
-    region_mask,
-    tiles,
-    whole,
-)
+from sarzarr.block_jobs import ArraySource, BlockJob, Step
+from sarzarr.blocks import array_files, bands, every_file, region_mask, tiles, whole
 from sarzarr.bounds import Histogram
 from sarzarr.codecs import get_codec
 from sarzarr.radiometry import half_codes_kernel, normalize_kernel, power_kernel
 from sarzarr.receipts import ArrayReceipt, Receipt
 from sarzarr.regions import RegionTracker
 from sarzarr.shards import ArrayFiles, ShardRecord, read_chunks, read_stored
+from sarzarr.tiles import UNDECIDED
 
 Pixels = np.ndarray[Any, Any]
 

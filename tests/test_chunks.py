@@ -15,8 +15,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, Zstd
 from sarzarr.augment import apply
 from sarzarr.chunks import ArrayLayout, layout_of, read_layout, read_table
 from sarzarr.codecs import CODECS, get_codec
-from sarzarr.engine import Address, Filler, Source
+from sarzarr.engine import Filler
 from sarzarr.errors import CorruptStoreError, InvalidInputError
+from sarzarr.places import Address, Source
 from sarzarr.shards import ShardWriter
 from sarzarr.stretch import Stretch
 
