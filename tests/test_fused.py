@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import sarzarr as sz
 from sarzarr.augment import apply
+from sarzarr.errors import CorruptStoreError
 from sarzarr.fused import SWITCH, loops
 
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
@@ -163,3 +164,26 @@ def test_numba_waits_for_work_that_makes_up_for_it():
     )
     assert run(code.format(1000)) == "False"
     assert run(code.format(1000), **{SWITCH: "1"}) == run(code.format("WORTH")) == str(HAS_NUMBA)
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: os.truncate(path, 150_000), "end of the file"),
+        (lambda path: path.write_bytes(b"\1" + path.read_bytes()[1:]), "CRC-32C"),
+        (lambda path: path.unlink(), "no such file"),
+    ],
+    ids=["cut", "flipped", "gone"],
+)
+def test_damage_is_said_by_compiled_reads_too(tmp_path, monkeypatch, damage, said):
+    write_band(tmp_path / "a_vv.tif", speckle((512, 512)), tiles=256)
+    plan = sz.plan_ingest(
+        tmp_path / "a_vv.tif", tmp_path / "a.zarr", representation="power", quantity="sigma0"
+    )
+    monkeypatch.setenv(SWITCH, "1")
+    reader = sz.PatchReader(sz.ingest(plan), batch_size=4)
+    assert len(next(iter(reader))) == 4
+    damage(tmp_path / "a.zarr/scenes/a/vv/c/0/0")
+    with pytest.raises(CorruptStoreError, match=f"{said}.*scene 'a'"):
+        next(iter(reader))
