@@ -1,6 +1,7 @@
 """Peak memory by the operating system's own account: under 1 GB, and flat as a raster grows taller."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -15,8 +16,11 @@ import sarzarr as sz
 plan = sz.plan_ingest(sys.argv[1], sys.argv[2], quantity="dn", representation="amplitude", **json.loads(sys.argv[3]))
 store = sz.ingest(plan)
 flags = store.histogram(store.scenes[0], "vv")
+# Its own from the status: ru_maxrss of a process begins where that of its parent was.
+(own,) = (int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 print(json.dumps({
-    "peak": max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024,
+    "peak": max(own, workers) * 1024,
     "projected": plan.peak_memory,
     "tasks": plan.tasks,
     "warped": store.open_scene(store.scenes[0])["vv"].attrs.get("resampling"),
@@ -26,13 +30,16 @@ print(json.dumps({
 
 
 def ingest(source, folder, **options):
-    """Ingest in a process of its own and return what it says of itself."""
+    """Ingest in a process of its own and return what it says of itself; with the loops compiled, which hold more."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", CHILD, str(source), str(folder / "s.zarr"), json.dumps(options)],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, env={**os.environ, "SARZARR_NUMBA": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    said = json.loads(done.stdout)
+    assert said["peak"] < 1e9
+    assert said["peak"] <= said["projected"]
+    return said
 
 
 def write_large(path, height, width, *, tiled):
@@ -68,8 +75,6 @@ def write_large(path, height, width, *, tiled):
 def test_a_raster_of_40000_by_40000_stays_under_a_gigabyte(tmp_path, tiled):
     source = write_large(tmp_path / "large_vv.tif", 40_000, 40_000, tiled=tiled)
     said = ingest(source, tmp_path)
-    assert said["peak"] < 1e9
-    assert said["peak"] <= said["projected"]
     assert said["lit"] + said["nodata"] + said["nonpositive"] == 40_000**2
     assert said["nonpositive"] > 0
     assert said["nodata"] > 40_000**2 // 20
@@ -80,8 +85,7 @@ def test_a_raster_of_40000_by_40000_stays_under_a_gigabyte(tmp_path, tiled):
 def test_the_hollow_frame_stays_under_a_gigabyte(tmp_path, real_data):
     (source,) = (real_data / "hollow_large_grd").glob("*.tiff")
     said = ingest(source, tmp_path)
-    assert said["peak"] < 1e9
-    assert said["peak"] <= said["projected"]
+    assert said["lit"] + said["nodata"] + said["nonpositive"] > 0
 
 
 @pytest.mark.slow
@@ -114,7 +118,5 @@ def test_an_ingest_that_warps_stays_under_a_gigabyte(tmp_path, side, pixel_size,
     source = write_large(tmp_path / "large_vv.tif", side, side, tiled=True)
     said = ingest(source, tmp_path, crs="EPSG:32632", pixel_size=pixel_size, resampling=method)
     assert said["warped"] == method
-    assert said["peak"] < 1e9
-    assert said["peak"] <= said["projected"]
     pixels = said["lit"] + said["nodata"] + said["nonpositive"]
     assert pixels > 0.9 * (side * 10 / pixel_size) ** 2
