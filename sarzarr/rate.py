@@ -64,7 +64,7 @@ def measure_delivery(store: Store | str | Path, *, seconds: float = 5.0, **optio
     seconds
         How long to measure, about.
     **options
-        The fields of `sarzarr.reader.ReadOptions`; by default batches of 32, shuffled.
+        The fields of `sarzarr.read_options.ReadOptions`; by default batches of 32, shuffled.
     """
     if not 0 < seconds < 3600:
         raise InvalidInputError(f"seconds must be in 0..3600, got {seconds}.")

@@ -12,7 +12,8 @@ from sarzarr.clock import Clock, key_of
 from sarzarr.conventions import Membership
 from sarzarr.errors import InvalidInputError, MissingExtraError, MixedBoundsError
 from sarzarr.order import Position, Share
-from sarzarr.reader import PatchReader, ReadOptions
+from sarzarr.read_options import ReadOptions
+from sarzarr.reader import PatchReader
 from sarzarr.split_record import placements
 from sarzarr.splits import plan_split
 from sarzarr.store import Store, open_store
@@ -51,7 +52,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         Make batches in page-locked memory, from which ``.to("cuda", non_blocking=True)`` does not wait. For
         ``num_workers=0``; with workers it is the DataLoader that pins.
     **options
-        The fields of `sarzarr.reader.ReadOptions`: split, scenes, polarizations, batch_size, shuffle, ...
+        The fields of `sarzarr.read_options.ReadOptions`: split, scenes, polarizations, batch_size, shuffle, ...
     """
 
     def __init__(
@@ -305,7 +306,7 @@ class LazyPatchDataset(_Turned):
     shuffle_seed
         Item i is patch ``default_rng(shuffle_seed).permutation(len)[i]``; None leaves the order as it is.
     **options
-        The fields of `sarzarr.reader.ReadOptions` that say which patches, and how they are stretched.
+        The fields of `sarzarr.read_options.ReadOptions` that say which patches, and how they are stretched.
     """
 
     def __init__(
@@ -367,7 +368,7 @@ class SARDataModule:
     split
         A version of the store's splits, ``"v2"``, in the place of a planned one.
     **options
-        Further fields of `sarzarr.reader.ReadOptions`, for both sides.
+        Further fields of `sarzarr.read_options.ReadOptions`, for both sides.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ from sarzarr.errors import (
     StoreNotFoundError,
 )
 from sarzarr.order import Position, Share
-from sarzarr.reader import ReadOptions
+from sarzarr.read_options import ReadOptions
 from sarzarr.splits import make_split
 
 
