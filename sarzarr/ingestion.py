@@ -91,7 +91,7 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
     """
     store = create_store(plan.store)
     staging = staging_of(plan.store)
-    with processes(plan.bytes_in), only_writer(staging):
+    with only_writer(staging), processes(plan.bytes_in):  # who works holds the lock, too
         plan = _with_bounds(_with_workload(plan), staging)
         meter = _Meter(sum(s.bytes_worked for s in plan.scenes), progress)
         run = _Run(store, [stage(s, staging / s.id) for s in plan.scenes], meter)

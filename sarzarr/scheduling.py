@@ -3,19 +3,17 @@
 Tasks are plain functions of picklable arguments. Their results are handed over as they come.
 """
 
-import multiprocessing
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Final
 
 import dask
 from dask.callbacks import Callback
 
-from sarzarr.errors import IngestError, InvalidInputError
+from sarzarr.errors import InvalidInputError
+from sarzarr.forked import ForkedWorkers
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 WAVE_TASKS_PER_THREAD: Final = 64
@@ -37,25 +35,18 @@ def processes(bytes_in: int) -> Iterator[None]:
     Raises
     ------
     IngestError
-        A process died.
+        Every process was killed.
     """
     chosen = active_client() is not None or dask.config.get("scheduler", None)
     alone = sys.platform.startswith("linux") and threading.active_count() == 1
     if chosen or not alone or bytes_in < PROCESS_WORTH or cpu_count() < 2:
         yield
         return
-    fork = multiprocessing.get_context("fork")
-    try:
-        with (
-            ProcessPoolExecutor(cpu_count(), mp_context=fork) as pool,
-            dask.config.set(scheduler="processes", pool=pool, chunksize=1),
-        ):
-            yield
-    except BrokenProcessPool as error:
-        raise IngestError(
-            "every worker process was expected to live, got one that was killed, for memory perhaps. "
-            "Run the same command again: what is done is not redone."
-        ) from error
+    with (
+        ForkedWorkers(cpu_count()) as workers,
+        dask.config.set(scheduler="processes", pool=workers, chunksize=1),
+    ):
+        yield
 
 
 def active_client() -> Any:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -289,24 +290,55 @@ def test_a_file_is_known_by_samples_or_by_every_byte(tmp_path):
     assert sz.plan_ingest(path, full.root, **KNOWN).present == ("a",)
 
 
-def test_forked_processes_give_the_same_bytes_and_one_that_dies_is_said_so(files, reference, tmp_path):
-    code = (
-        "import multiprocessing, os, signal, sys, sarzarr as sz\n"
-        "from sarzarr import scheduling\n"
-        "scheduling.PROCESS_WORTH = 0\n"
-        "plan = sz.plan_ingest(sys.argv[3:], sys.argv[1], shard=512, quantity='sigma0', representation='power')\n"
-        "killed = []\n"
-        "def said(progress):\n"
-        "    workers = multiprocessing.active_children()\n"
-        "    if workers and sys.argv[2] == 'kill' and not killed:\n"
-        "        killed.append(workers[0].pid)\n"
-        "        os.kill(workers[0].pid, signal.SIGKILL)\n"
-        "sz.ingest(plan, progress=said)\n"
-    )
+FORKED = """
+import multiprocessing, os, signal, sys, sarzarr as sz
+from sarzarr import scheduling
+scheduling.PROCESS_WORTH = 0
+plan = sz.plan_ingest(sys.argv[3:], sys.argv[1], shard=512, quantity="sigma0", representation="power")
+what, left = sys.argv[2], {"nobody": 0, "one": 1, "all": 2, "parent": 0}[sys.argv[2]]
+def said(progress):
+    global left
+    workers = multiprocessing.active_children()
+    assert workers or left < 2
+    if what == "parent":
+        print(*(w.pid for w in workers), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    for worker in workers[:left]:
+        os.kill(worker.pid, signal.SIGKILL)
+    left = 0
+sz.ingest(plan, progress=said)
+"""
+
+
+def ingest_forked(root, who_is_killed, files):
+    command = [sys.executable, "-W", "error", "-c", FORKED, str(root), who_is_killed, *map(str, files)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_forked_process_that_is_killed_is_done_without(files, reference, tmp_path):
+    done = ingest_forked(tmp_path / "s.zarr", "one", files)
+    assert done.returncode == 0, done.stderr
+    assert "a worker process was killed (exit code -9), for memory perhaps; 1 go on" in done.stderr
+    assert tree_hash(tmp_path / "s.zarr") == reference
+
+
+def test_forked_processes_that_are_all_killed_are_said_so_and_nothing_is_lost(files, reference, tmp_path):
     root = tmp_path / "s.zarr"
-    command = [sys.executable, "-W", "error", "-c", code, str(root)]
-    killed = subprocess.run([*command, "kill", *map(str, files)], capture_output=True, text=True, check=False)
+    killed = ingest_forked(root, "all", files)
     assert killed.returncode == 1
-    assert "every worker process was expected to live" in killed.stderr
-    subprocess.run([*command, "no", *map(str, files)], check=True)
+    assert "a worker process was expected to live, got all of them killed" in killed.stderr
+    assert list(tmp_path.glob("s.zarr.ingest/**/*.json"))
+    assert ingest_forked(root, "nobody", files).returncode == 0
+    assert tree_hash(root) == reference
+
+
+def test_forked_processes_end_with_their_parent(files, reference, tmp_path):
+    root = tmp_path / "s.zarr"
+    killed = ingest_forked(root, "parent", files)
+    assert killed.returncode == -signal.SIGKILL
+    workers = [Path("/proc", pid) for pid in killed.stdout.split()]
+    assert workers
+    while any(worker.exists() for worker in workers):  # at most for the block that they are at
+        time.sleep(0.01)
+    assert ingest_forked(root, "nobody", files).returncode == 0
     assert tree_hash(root) == reference
