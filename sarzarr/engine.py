@@ -120,6 +120,8 @@ class Filler:
             if is_absent.any():
                 flat[slots[is_absent]] = self._dark(kind)
                 slots, chunks = slots[~is_absent], chunks[~is_absent]
+            if self._deliver_at_once(kind, chunks, slots, flat, operations):
+                return
             order = self._reading_order(chunks)
             slots, groups = slots[order], self.groups(kind, chunks[order])
         else:
@@ -128,6 +130,51 @@ class Filler:
         for cells in groups:
             self._deliver(kind, cells, slots[first : first + len(cells)], flat, operations)
             first += len(cells)
+
+    def _deliver_at_once(
+        self, kind: Kind, chunks: Array, slots: Array, out: Array, operations: Array | None
+    ) -> bool:
+        """Deliver chunks of codes by one compiled loop, without Python's lock; return whether that was done.
+
+        Where it is not, or not to the end, the other way is gone: that knows every case, and what to say of damage.
+        """
+        law, size = kind.stretch, self.source.size
+        fast = loops_for(self.work.pixels)
+        if fast is None or law is None or law.is_identity or (kind.dtype, kind.codec) != ("uint16", "none"):
+            return False
+        cell, entries = kind.nbytes + CRC_BYTES, self.source.table.entries[chunks]
+        turns = np.zeros(len(slots), np.uint8) if operations is None else operations[slots]
+        if (
+            not fast.can_deliver()
+            or kind.nbytes % 8
+            or (size % 4 and turns.any())
+            or (entries["size"] != cell).any()
+        ):
+            return False
+        handles = self._handles(entries["file"].tolist(), chunks.tolist())
+        if handles is None:
+            return False
+        done = fast.deliver(
+            handles,
+            entries["offset"].astype(np.int64),
+            slots,
+            turns,
+            self._scratch("raw", (cell,), "u1"),
+            self._scratch("turned", (1, size, size // 4), "u8"),
+            out,
+            *law.law_of_codes,
+            fast.zeros_table(kind.nbytes // 8),
+        )
+        self.work.pixels += out.size
+        return bool(done == len(chunks))
+
+    def _handles(self, files: Sequence[int], chunks: Sequence[int]) -> Array | None:
+        """Return (files,) int32: their handles, all of them open; None where those are too many."""
+        if len(set(files)) > self.handles:
+            return None
+        return np.array(
+            [self._handle(file, chunk) for file, chunk in zip(files, chunks, strict=True)], np.int32
+        )
 
     def _reading_order(self, chunks: Array) -> Array | slice:
         """Return the order of the files where it makes neighbours of a quarter of the chunks, else as they are.
@@ -154,21 +201,7 @@ class Filler:
         if operations is None:
             self._stretch(kind, cells, out)
             return
-        size, law = self.source.size, kind.stretch
-        fast = loops_for(self.work.pixels) if kind.dtype == "uint16" and size % 4 == 0 else None
-        if fast is None:
-            self._stretch(kind, self._turned(kind, cells, operations[slots]), out)
-            return
-        words = images_of(cells, (size, size)).view(np.uint64)
-        if law is None or law.is_identity:
-            turned = self._scratch("turned", (len(cells), size, size), kind.dtype)
-            fast.turn_words(words, operations[slots], turned.view(np.uint64))
-            self._stretch(kind, turned.reshape(len(cells), -1), out)
-            return
-        room = self._scratch("turned", (1, size, size), kind.dtype)
-        fast.turn_and_stretch(
-            words, operations[slots], room.view(np.uint64), room.reshape(1, -1), out, *law.law_of_codes
-        )
+        self._stretch(kind, self._turned(kind, cells, operations[slots]), out)
 
     def _dark(self, kind: Kind) -> Any:
         """Return what a stored 0 is delivered as: an absent chunk is nothing else."""
@@ -180,6 +213,10 @@ class Filler:
         size = self.source.size
         stored = images_of(cells, (size, size))
         turned = self._scratch("turned", stored.shape, kind.dtype)
+        fast = loops_for(self.work.pixels) if kind.dtype == "uint16" and size % 4 == 0 else None
+        if fast is not None:
+            fast.turn_words(stored.view(np.uint64), operations, turned.view(np.uint64))
+            return turned.reshape(len(turned), -1)
         turner = self._turners.get(kind.dtype)
         if turner is None:
             turner = self._turners[kind.dtype] = Turner(size, kind.dtype)
@@ -255,10 +292,9 @@ class Filler:
         It needs every file open at once. What it cannot read, `_read` is asked for again, which says why.
         """
         fast = None if places.has_absent else loops_for(self.work.pixels)
-        if fast is None or fast.read_cells is None or len(set(places.files)) > self.handles:
+        handles = self._handles(places.files, places.chunks) if fast is not None and fast.HAS_PREAD else None
+        if fast is None or handles is None:
             return None
-        each = zip(places.files, places.chunks, strict=True)
-        handles = np.array([self._handle(file, chunk) for file, chunk in each], np.int32)
         return partial(fast.read_cells, handles, np.array(places.offsets, np.int64))
 
     def _decoded(self, kind: Kind, codec: Codec, places: Places) -> Iterator[Array]:

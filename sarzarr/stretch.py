@@ -7,12 +7,12 @@ where a pass over a patch costs as much as reading it.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 from typing import Any, Final, Self
 
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.fused import Loops
 
 Array = np.ndarray[Any, Any]
 INTEGER_TOLERANCE: Final = 1e-7
@@ -50,7 +50,7 @@ class Stretch:
         """What a stored 0 becomes: 0, unless the clip reaches below the stored range."""
         return min(max(self.offset, 0.0), 1.0)
 
-    def __call__(self, cells: Array, out: Array, scratch: Array, fast: Loops | None = None) -> None:
+    def __call__(self, cells: Array, out: Array, scratch: Array, fast: ModuleType | None = None) -> None:
         """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``.
 
         Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more. ``fast``

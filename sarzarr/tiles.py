@@ -6,6 +6,7 @@ valid and positive, which most are.
 
 import math
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.block_jobs import ArraySource, BlockJob, Pixels, Step
 from sarzarr.bounds import Histogram, count_half_codes
-from sarzarr.fused import Loops, loops_for
+from sarzarr.fused import loops_for
 from sarzarr.kernels import (
     DB_PER_NEPER,
     HALF_CODES,
@@ -56,7 +57,7 @@ class Counts:
 class FastPath:
     """The numbers of `encode_tile`, as compiled loops take them: every one float32."""
 
-    loops: Loops
+    loops: ModuleType
     """The loops."""
     squares: bool
     """Whether values are amplitudes."""

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import speckle, tree_hash, write_band
+from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,9 +47,13 @@ def _images(cells, size):
     return np.ndarray((len(cells), size, size), np.uint16, cells, strides=(cells.strides[0], 2 * size, 2))
 
 
-def run(code, **environment):
+def run(code, *arguments, **environment):
     return subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
 
 
@@ -59,6 +64,37 @@ def test_the_switch_leaves_numba_out():
 
 def test_importing_the_package_does_not_import_numba():
     assert run("import sys, sarzarr; sarzarr.PatchReader; print('numba' in sys.modules)") == "False"
+
+
+@needs_numba
+@given(st.binary(min_size=8, max_size=400).map(lambda data: data[: len(data) // 8 * 8]))
+def test_the_checksum_of_words_is_that_of_their_bytes(data):
+    if not loops().can_deliver():
+        pytest.skip("this processor has no instruction for CRC-32C")
+    words = np.frombuffer(data, np.uint64).copy()
+    assert loops().crc_of_words(words, loops().zeros_table(words.size)) == crc32c(data)
+
+
+@needs_numba
+def test_loops_are_compiled_once_a_machine(tmp_path):
+    """Not once a process: that would take longer than they save, and fill the folder they are kept in."""
+    write_band(tmp_path / "a_vv.tif", speckle((512, 512)), tiles=256)
+    plan = sz.plan_ingest(
+        tmp_path / "a_vv.tif", tmp_path / "a.zarr", representation="power", quantity="sigma0"
+    )
+    sz.ingest(plan)
+    code = (
+        "import sys, sarzarr as sz\n"
+        "from sarzarr import compiled\n"
+        "for options in ({}, {'augment': 'd4'}, {'stride': 128}, {'dtype': 'uint16', 'augment': 'd4'}):\n"
+        "    for batch in sz.PatchReader(sys.argv[1], min_unsaturated=0, **options): pass\n"
+        "loops = [l for l in vars(compiled).values() if hasattr(l, 'stats')]\n"
+        "print(sum(len(l.stats.cache_misses) for l in loops), sum(len(l.stats.cache_hits) for l in loops))\n"
+    )
+    kept = {SWITCH: "1", "NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    first, again = (list(map(int, run(code, str(tmp_path / "a.zarr"), **kept).split())) for _ in range(2))
+    assert first[0] >= 3
+    assert again[0] == 0 < again[1]
 
 
 @needs_numba
