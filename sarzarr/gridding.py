@@ -1,16 +1,22 @@
 """The grid that a scene is asked onto, and how each of its arrays comes there."""
 
 import math
+from typing import Final
+
+from rasterio.crs import CRS
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
-from sarzarr.georeference import WarpSource, covering, crs_wkt, is_same_crs
+from sarzarr.georeference import WarpSource, check_placed, covering, crs_name, crs_wkt, footprint, is_same_crs
 from sarzarr.grid import Grid
 from sarzarr.options import IngestOptions
 from sarzarr.probe import ArrayProbe
 from sarzarr.resampling import Passthrough, WarpPlan, plan_warp
 from sarzarr.scene import SceneProbe
 from sarzarr.store import Store
+
+FINEST: Final = 64
+"""Pixels of a grid along a pixel of its source, at most: what is finer was said in another unit."""
 
 
 def onto_grid(
@@ -21,7 +27,7 @@ def onto_grid(
     Raises
     ------
     InvalidInputError
-        What was asked for does not name a grid.
+        What was asked for does not name a grid, or its pixel size is of another unit than its CRS.
     UnsupportedRasterError
         Nothing places the scene on the ground, or it does not touch the grid.
     """
@@ -67,4 +73,24 @@ def _target_grid(scene: SceneProbe, source: WarpSource, store: Store | None, opt
         raise InvalidInputError(
             f"a pixel size was expected to bring {scene.id!r} to {options.crs}, got none. Pass --pixel-size."
         )
+    _check_unit(scene, source, crs, options.pixel_size)
     return covering([source], crs=crs, pixel_size=options.pixel_size)
+
+
+def _check_unit(scene: SceneProbe, source: WarpSource, crs: str, pixel_size: float) -> None:
+    """Refuse a pixel size that can only be of another unit: far finer than the scene's, or larger than it."""
+    wkt = crs_wkt(crs)
+    check_placed(source, wkt)
+    left, bottom, right, top = footprint(source, wkt)
+    own = math.sqrt((right - left) / scene.grid.width * ((top - bottom) / scene.grid.height))
+    if own / FINEST <= pixel_size <= max(right - left, top - bottom):
+        return
+    unit = str(CRS.from_user_input(wkt).units_factor[0])
+    unit += "" if unit.endswith("s") else "s"
+    near = float(f"{own:.1g}")
+    got = "larger than the whole scene" if pixel_size > own else f"{own / pixel_size:,.0f} times as fine"
+    raise InvalidInputError(
+        f"a pixel size in {unit}, the unit of {crs_name(wkt)}, was expected for {scene.id!r}, whose pixels are of "
+        f"about {own:.3g} {unit}, got {pixel_size:g}, which is {got}. "
+        f"Pass --pixel-size {near:g}, or --crs with a CRS of the unit that you meant."
+    )

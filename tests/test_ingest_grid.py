@@ -112,3 +112,26 @@ def test_what_names_no_grid_says_what_does(tmp_path, real_data):
     store = sz.ingest(sz.plan_ingest(path, tmp_path / "s.zarr", **KNOWN))
     with pytest.raises(SceneExistsError, match="on another grid"):
         sz.plan_ingest(path, store.root, crs="EPSG:32633", pixel_size=20, **KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("crs", "pixel_size", "unit", "hint"),
+    [
+        (None, 0.0001, "metres, the unit of EPSG:32633", "Pass --pixel-size 10,"),
+        ("EPSG:32632", 0.0001, "metres, the unit of EPSG:32632", "times as fine"),
+        ("EPSG:4326", 10, "degrees, the unit of EPSG:4326", "larger than the whole scene"),
+    ],
+)
+def test_a_pixel_size_of_another_unit_is_refused_at_once(tmp_path, crs, pixel_size, unit, hint):
+    path = write_band(tmp_path / "a_vv.tif", speckle((700, 700)))
+    with pytest.raises(InvalidInputError) as refusal:
+        sz.plan_ingest(path, tmp_path / "s.zarr", crs=crs, pixel_size=pixel_size, **KNOWN)
+    assert unit in str(refusal.value)
+    assert hint in str(refusal.value)
+
+
+@pytest.mark.parametrize(("crs", "pixel_size"), [(None, 0.5), (None, 500), ("EPSG:4326", 0.0001)])
+def test_a_finer_or_coarser_pixel_of_the_same_unit_is_taken(tmp_path, crs, pixel_size):
+    path = write_band(tmp_path / "a_vv.tif", speckle((700, 700)))
+    plan = sz.plan_ingest(path, tmp_path / "s.zarr", crs=crs, pixel_size=pixel_size, **KNOWN)
+    assert plan.scenes[0].grid.pixel_size == (pixel_size, pixel_size)
