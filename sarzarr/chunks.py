@@ -24,7 +24,7 @@ from sarzarr.shards import EMPTY, index_bytes, parse_index
 
 Array = np.ndarray[Any, Any]
 OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-REMEDY: Final = "Run `sarzarr verify --repair`."
+REMEDY: Final = "Make it again from its source: `sarzarr remove`, then `sarzarr ingest`."
 log = logging.getLogger(__name__)
 ENTRY: Final = np.dtype([("file", "<u4"), ("size", "<u4"), ("offset", "<u8")])
 """One chunk: which file, how many bytes (0: the chunk is all fill value), and where they begin."""
@@ -268,6 +268,31 @@ def _array_entries(root: Path, layout: ArrayLayout, first_file: int) -> Array:
     return entries.reshape(-1)
 
 
+def check_files(folder: str | Path) -> None:
+    """Hold an array's files against its manifest: each is there, and as long as that says.
+
+    For whoever reads it through zarr-python, to whom a file that is not there is all fill value. An array without
+    a manifest was not written by sarzarr, and passes.
+
+    Raises
+    ------
+    CorruptStoreError
+        A file is absent, or of another length.
+    """
+    try:
+        listed = json.loads(Path(folder, cv.MANIFEST).read_bytes())["shards"]
+    except FileNotFoundError:
+        return
+    for key, (size, *_) in listed.items():
+        if size and (found := _size_of(Path(folder, key))) != size:
+            raise CorruptStoreError(_another_size(f"{folder}/{key}", size, found))
+
+
+def _another_size(path: str, size: int, found: int) -> str:
+    got = f"{found} at {path}" if found else f"no file {path}"
+    return f"a shard of {size} bytes was expected, got {got}. {REMEDY}"
+
+
 def _file_sizes(folder: str, keys: Sequence[str]) -> Array:
     """Return the bytes of each file, 0 where there is none on purpose."""
     try:
@@ -313,16 +338,14 @@ def _read_tail(path: str, size: int, tail: Array) -> None:
     try:
         handle = os.open(path, OPEN_FLAGS)
     except FileNotFoundError:
-        raise CorruptStoreError(
-            f"a shard of {size} bytes was expected, got no file {path}. {REMEDY}"
-        ) from None
+        raise CorruptStoreError(_another_size(path, size, 0)) from None
     try:
         found = os.fstat(handle).st_size
         got = read_at(handle, [tail.data], max(found - tail.size, 0)) if found == size else 0
     finally:
         os.close(handle)
     if found != size:
-        raise CorruptStoreError(f"a shard of {size} bytes was expected, got {found} at {path}. {REMEDY}")
+        raise CorruptStoreError(_another_size(path, size, found))
     try:
         parse_index(tail[:got].tobytes(), tail.size // 16)
     except CorruptStoreError as error:

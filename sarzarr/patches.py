@@ -346,6 +346,8 @@ def _measure_all(
     """Measure the patches of some catalog rows, in parallel."""
     tasks: list[Task] = []
     names = []
+    for scene in sorted({scene for scene, *_ in rows}):
+        store.check_files(scene)
     for stamp, i in rows.items():
         owner = _owner(store, i)
         tops, lefts = (positions(n, spec) for n in owner.shape)

@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from operator import index
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, SupportsIndex
 
 import numpy as np
 
@@ -22,13 +23,15 @@ from sarzarr.store import Store
 Array = np.ndarray[Any, Any]
 _LEAST: Final = MappingProxyType(
     {
-        "batch_size": 1,
-        "window": 1,
-        "read_ahead": 0,
-        "seed": 0,
-        "threads": 1,
+        "patch_size": 1,
+        "stride": 1,
         "max_patches": 1,
         "stack_length": 1,
+        "batch_size": 1,
+        "window": 1,
+        "seed": 0,
+        "threads": 1,
+        "read_ahead": 0,
     }
 )
 log = logging.getLogger(__name__)
@@ -60,7 +63,8 @@ class ReadOptions:
     min_valid: float | None = None
     """Least share of valid pixels: 1, or with flags anything above 0, unless given."""
     min_unsaturated: float = 0.9
-    """Least share of the valid pixels strictly inside 1 % and 99 % of the recommended clip."""
+    """Least share of the valid pixels strictly inside 1 % and 99 % of the store's recommended clip (with ``clip``,
+    too: that is what the index knows). 0 takes every patch, however dark or bright."""
     where: str | None = None
     """A condition on columns of the index and of the catalog: ``incidence < 40 and mean_db > -20``."""
     rows: Array | Sequence[int] | None = None
@@ -76,7 +80,8 @@ class ReadOptions:
     layers: Sequence[str] = ()
     """Deliver these layers too, each an array of its own, of the same windows; their scenes must have them."""
     with_meta: bool = False
-    """Deliver where each patch is from: a batch is a dict, see `PatchReader`."""
+    """Deliver where each patch is from: a batch is a dict, see `PatchReader`. It holds the flags, so that
+    ``min_valid`` is what it is with them."""
     boxes: bool | str = False
     """Deliver what each patch shows of a table of boxes on scenes, ``default`` or of that name."""
     min_visible: float = MIN_VISIBLE
@@ -105,8 +110,8 @@ class ReadOptions:
         check_kind(self.augment)
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise InvalidInputError(f"{name} must be at least {least}, got {value}.")
+            if value is not None and not (isinstance(value, SupportsIndex) and index(value) >= least):
+                raise InvalidInputError(f"{name} must be a whole number, at least {least}, got {value!r}.")
         if self.shuffle not in (True, False, "window"):
             raise InvalidInputError(f"shuffle must be True, False or 'window', got {self.shuffle!r}.")
         if self.dtype not in ("float32", "uint16"):
@@ -118,7 +123,11 @@ class ReadOptions:
         if isinstance(self.layers, str):
             object.__setattr__(self, "layers", (self.layers,))
         if self.clip is not None:
-            object.__setattr__(self, "clip", tuple(ClipBounds(*self.clip)))
+            object.__setattr__(self, "clip", tuple(_clip_of(self.clip)))
+            if self.dtype == "uint16":
+                raise InvalidInputError(
+                    "clip= needs dtype='float32', got 'uint16': codes come as they are stored."
+                )
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "ReadOptions":
@@ -166,3 +175,13 @@ class ReadOptions:
             at_most=self.max_patches,
             seed=self.seed,
         )
+
+
+def _clip_of(said: Any) -> ClipBounds:
+    try:
+        low, high = said
+        return ClipBounds(float(low), float(high))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(f"clip must be two numbers (vmin, vmax) in dB, got {said!r}.") from None

@@ -67,6 +67,11 @@ class PatchReader:
         self.index = self.options.index_in(self.store)
         self.stacks = self._stacks()
         self.selection = select(self.store, self._query())
+        if self.options.drop_last and len(self.selection) < self.options.batch_size:
+            raise InvalidInputError(
+                f"drop_last needs patches for a batch of {self.options.batch_size}, got {len(self.selection)}. "
+                "Ask for smaller batches, or leave it out."
+            )
         self.recipe = self._recipe()
         self.targets = self._targets() if self.options.boxes else None
         self._next = Position()

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
+from sarzarr.chunks import REMEDY
 from sarzarr.codecs import CODECS, Codec, checked, get_codec
 from sarzarr.documents import Encoding, read_json
 from sarzarr.errors import CorruptStoreError
@@ -174,7 +175,7 @@ class ChunkReader:
             chunk = f", chunk at row {down + row * size}, col {right + col * size}"
         return CorruptStoreError(
             f"{what}: scene {array.scene!r}, array {array.name!r}{chunk} (file {Path(array.source) / key}). "
-            "Run `sarzarr verify --repair`; nothing was copied."
+            f"{REMEDY} Nothing was copied."
         )
 
 

@@ -1,6 +1,6 @@
 """Which patches are delivered: a query over the patch table and the catalog, which never touches a pixel."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,6 +52,8 @@ class Query:
         for name in ("scenes", "polarizations"):
             if isinstance(given := getattr(self, name), str):
                 object.__setattr__(self, name, (given,))
+            elif given is not None and not len(given):
+                raise InvalidInputError(f"{name} must name at least one, got none. Leave it out for all.")
         for name in ("min_valid", "min_unsaturated"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidInputError(f"{name} must be in 0..1, got {getattr(self, name)}.")
@@ -94,17 +96,10 @@ def select(store: Store, query: Query) -> Selection:
     """
     table = store.patch_columns(query.index)
     catalog = _catalog_rows(store, table)
-    keep = _passing(table, query)
-    if query.scenes is not None:
-        keep &= np.isin(store.catalog["scene"].values[catalog], _known_scenes(store, query.scenes))[
-            table["owner"].values
-        ]
-    if query.split is not None:
-        keep &= store.split_mask(table, query.split)
-    if query.where is not None:
-        keep &= store.where_mask(table, query.where)
-    if query.rows is not None:
-        keep &= np.isin(np.arange(keep.size), np.asarray(query.rows))
+    keep, left = np.ones(table.sizes["patch"], np.bool_), [f"{table.sizes['patch']} in index {query.index!r}"]
+    for said, passing in _filters(store, table, catalog, query):
+        keep &= passing
+        left.append(f"{np.count_nonzero(keep)} with {said}")
     if query.groups is None:
         rows = _channels(store, table, catalog, np.flatnonzero(keep), query)
     else:
@@ -113,11 +108,15 @@ def select(store: Store, query: Query) -> Selection:
         drawn = np.random.default_rng((query.seed, len(rows))).permutation(len(rows))[: query.at_most]
         rows = rows[np.sort(drawn)]
     if not len(rows):
+        if query.polarizations is not None or query.groups is not None:
+            left.append("0 in every channel asked for")
         raise InvalidInputError(
-            f"at least one patch was expected, got none of the {table.sizes['patch']} in index {query.index!r} "
-            f"with split {query.split}, scenes {query.scenes}, polarizations {query.polarizations}, where "
-            f"{query.where!r}, min_valid {query.min_valid} and min_unsaturated {query.min_unsaturated}. "
-            "Ask for less."
+            f"at least one patch was expected, got none: {', then '.join(left)}. "
+            + (
+                "Ask for less where the last ones go."
+                if table.sizes["patch"]
+                else f"Scenes are smaller than {table.attrs['size']} pixels: pass patch_size=, or edge='pad'."
+            )
         )
     owners = catalog[table["owner"].values[rows]]
     catalog_row, array = np.unique(owners, return_inverse=True)
@@ -141,13 +140,25 @@ def _catalog_rows(store: Store, table: xr.Dataset) -> Array:
     return np.array([rows.get((str(s), str(a)), -1) for s, a in owners], np.int64)
 
 
-def _passing(table: xr.Dataset, query: Query) -> Array:
+def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> Iterator[tuple[str, Array]]:
+    """Yield what is asked of a patch, in words and as (patches,) bool."""
     valid = table["valid_fraction"].values
-    unsaturated = table["unsaturated_fraction"].values
-    passing: Array = (valid > 0) & (valid >= query.min_valid)
+    yield f"min_valid {query.min_valid}", (valid > 0) & (valid >= query.min_valid)
     if query.min_unsaturated > 0:
-        passing &= unsaturated >= np.float32(query.min_unsaturated) * valid
-    return passing
+        unsaturated = table["unsaturated_fraction"].values
+        yield (
+            f"min_unsaturated {query.min_unsaturated}",
+            unsaturated >= np.float32(query.min_unsaturated) * valid,
+        )
+    if query.scenes is not None:
+        is_wanted = np.isin(store.catalog["scene"].values[catalog], _known_scenes(store, query.scenes))
+        yield f"scenes {list(query.scenes)}", is_wanted[table["owner"].values]
+    if query.split is not None:
+        yield f"split {query.split!r}", store.split_mask(table, query.split)
+    if query.where is not None:
+        yield f"where {query.where!r}", store.where_mask(table, query.where)
+    if query.rows is not None:
+        yield "rows given", np.isin(np.arange(len(valid)), np.asarray(query.rows))
 
 
 def _known_scenes(store: Store, scenes: Sequence[str]) -> list[str]:

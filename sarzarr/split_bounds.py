@@ -59,13 +59,15 @@ def split_histograms(store: Store, split: str = "train") -> dict[str, Histogram]
     NotInStoreError
         There is no such version.
     CorruptStoreError
-        A chunk fails its checksum.
+        A file is absent or short, or a chunk fails its checksum.
     """
     version, wanted = parse_choice(split)
     record = read_split(store.root, version)
     files: dict[str, list[_File]] = {}
     for i, key in enumerate(store.catalog["bounds_key"].values.tolist()):
         files.setdefault(key, []).extend(_files(store, i, record, wanted))
+    for scene in store.scenes:
+        store.check_files(scene)
     tasks = [(key, some[i::BATCHES]) for key, some in files.items() for i in range(min(BATCHES, len(some)))]
     parts = dask.compute(*(dask.delayed(_count_all, pure=False)(batch) for _, batch in tasks))
     out: dict[str, Histogram] = {}

@@ -16,6 +16,7 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.bounds import ClipBounds, Histogram
+from sarzarr.chunks import check_files
 from sarzarr.documents import Document, group_document, read_json, write_json
 from sarzarr.errors import (
     InvalidInputError,
@@ -155,12 +156,24 @@ class Store:
         """Return the ids of the scenes that have a layer of that name, sorted."""
         return tuple(scene for scene in self.scenes if layer in self.layers(scene))
 
+    def check_files(self, scene: str) -> None:
+        """Hold the files of a scene against its manifests; `CorruptStoreError` names one that is absent or short."""
+        for manifest in sorted((self.root / cv.SCENES / scene).glob(f"*/{cv.MANIFEST}")):
+            check_files(manifest.parent)
+
     def open_scene(self, scene: str) -> xr.Dataset:
-        """Open a scene's group as stored: codes scaled to [0, 1], flags and layers, lazy, a Dask chunk a shard."""
+        """Open a scene's group as stored: codes scaled to [0, 1], flags and layers, lazy, a Dask chunk a shard.
+
+        Raises
+        ------
+        CorruptStoreError
+            A file of it is absent or short.
+        """
         return self._open(scene, mask_and_scale=True)
 
     def _open(self, scene: str, *, mask_and_scale: bool) -> xr.Dataset:
         shard = int(self.rows(scene)["shard"].values[0]) or cv.SHARD
+        self.check_files(scene)
         opened: xr.Dataset = xr.open_zarr(
             self.root,
             group=f"{cv.SCENES}/{scene}",
@@ -325,8 +338,9 @@ def open_store(path: str | Path) -> Store:
     try:
         attributes = read_json(root / "zarr.json").get("attributes", {})
     except (FileNotFoundError, NotADirectoryError):
+        got = "nothing there" if not root.exists() else "another folder" if root.is_dir() else "a file"
         raise StoreNotFoundError(
-            f"a sarzarr store was expected at {str(path)!r}, got nothing there. "
+            f"a sarzarr store was expected at {str(path)!r}, got {got}. "
             "Make one with `sarzarr ingest SCENES... -o STORE`."
         ) from None
     schema = attributes.get(cv.SARZARR)

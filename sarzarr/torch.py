@@ -65,6 +65,8 @@ class ZarrPatchDataset(IterableDataset[Any]):
         **options: Any,
     ) -> None:
         super().__init__()
+        if channels is not None and channels < 1:
+            raise InvalidInputError(f"channels must be at least 1, got {channels}.")
         if pin_memory and not torch.cuda.is_available():
             raise InvalidInputError("pin_memory=True needs CUDA, got a machine without. Leave it out.")
         self.reader = PatchReader(store, **options)
@@ -225,6 +227,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
                 f"got {mine}. Take it in the training process to resume with other workers."
             )
         self._resume = dict(state)
+
+    def __repr__(self) -> str:
+        return f"ZarrPatchDataset({self.reader!r})"
 
     def __getstate__(self) -> dict[str, Any]:
         self._rank()  # a spawned worker knows no process group

@@ -348,7 +348,7 @@ def test_a_flipped_bit_is_named_and_never_delivered(tmp_path, codec, group):
         f"row {2 * CHUNK}",
         f"col {3 * CHUNK}",
         str(file),
-        "sarzarr verify",
+        "sarzarr remove",
     ):
         assert part in str(caught.value)
     np.testing.assert_array_equal(take(what, [0], [32])[0], values[:32, 32:64])

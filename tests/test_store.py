@@ -1,6 +1,7 @@
 """A store says what is wrong with it, and its tables see every flipped bit."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -32,6 +33,9 @@ def store(tmp_path):
 def test_what_is_no_store_says_so(tmp_path, store):
     with pytest.raises(StoreNotFoundError, match="got nothing there"):
         sz.open_store(tmp_path / "nowhere.zarr")
+    for other, got in ((tmp_path, "another folder"), (tmp_path / "a_vv.tif", "a file")):
+        with pytest.raises(StoreNotFoundError, match=f"got {got}"):
+            sz.open_store(other)
     zarr.create_group(tmp_path / "other.zarr")
     with pytest.raises(StoreNotFoundError, match="another Zarr hierarchy"):
         sz.open_store(tmp_path / "other.zarr")
@@ -54,6 +58,34 @@ def test_unknown_scenes_and_arrays_name_those_there_are(store):
         store.db("c")
     with pytest.raises(KeyError, match="must be one of vv"):
         store.db("a", "vh")
+
+
+@pytest.mark.parametrize("damage", [os.unlink, lambda path: os.truncate(path, 100)], ids=["gone", "cut"])
+@pytest.mark.parametrize("array", ["vv", "vv_flags"])
+def test_what_reads_through_zarr_sees_a_file_that_is_gone(store, array, damage):
+    """To zarr-python it is all fill value: pixels that are valid, at the stored floor."""
+    damage(store.root / "scenes/a" / array / "c/0/0")
+    for read in (
+        lambda: store.db("a"),
+        lambda: store.power("a", "vv"),
+        lambda: store.open_scene("a"),
+        lambda: sz.index_patches(store, size=64, stride=64, name="small"),
+        lambda: sz.PatchReader(store),
+    ):
+        with pytest.raises(CorruptStoreError, match=f"scenes/a/{array}/c/0/0.*sarzarr remove"):
+            read()
+    store.db("b")
+
+
+def test_a_scene_smaller_than_a_patch_gives_none_and_says_so(tmp_path):
+    write_band(tmp_path / "a_vv.tif", speckle((200, 300)))
+    plan = sz.plan_ingest(
+        tmp_path / "a_vv.tif", tmp_path / "s.zarr", quantity="sigma0", representation="power"
+    )
+    with pytest.raises(
+        InvalidInputError, match=r"0 in index 'default'.*smaller than 256 pixels: pass patch_size="
+    ):
+        sz.PatchReader(sz.ingest(plan))
 
 
 def test_params_of_groups_that_differ_are_refused(store):
