@@ -62,8 +62,15 @@ def test_unknown_scenes_and_arrays_name_those_there_are(store):
 
 @pytest.mark.parametrize("damage", [os.unlink, lambda path: os.truncate(path, 100)], ids=["gone", "cut"])
 @pytest.mark.parametrize("array", ["vv", "vv_flags"])
-def test_what_reads_through_zarr_sees_a_file_that_is_gone(store, array, damage):
+def test_what_reads_through_zarr_sees_a_file_that_is_gone(tmp_path, array, damage):
     """To zarr-python it is all fill value: pixels that are valid, at the stored floor."""
+    for name in ("a", "b"):
+        raw = speckle((300, 300))
+        raw[:40, :40] = np.nan
+        write_band(tmp_path / f"{name}_vv.tif", raw)
+    files = sorted(tmp_path.glob("*.tif"))
+    plan = sz.plan_ingest(files, tmp_path / "s.zarr", quantity="sigma0", representation="power")
+    store = sz.ingest(plan)
     damage(store.root / "scenes/a" / array / "c/0/0")
     for read in (
         lambda: store.db("a"),
