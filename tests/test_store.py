@@ -77,7 +77,7 @@ def test_what_reads_through_zarr_sees_a_file_that_is_gone(tmp_path, array, damag
         lambda: store.power("a", "vv"),
         lambda: store.open_scene("a"),
         lambda: sz.index_patches(store, size=64, stride=64, name="small"),
-        lambda: sz.PatchReader(store),
+        lambda: sz.PatchReader(store, flags=True),
     ):
         with pytest.raises(CorruptStoreError, match=f"scenes/a/{array}/c/0/0.*sarzarr remove"):
             read()
