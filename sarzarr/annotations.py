@@ -5,7 +5,9 @@ inside their picture is `sarzarr.boxes.check_boxes`'s to say.
 """
 
 import csv
+import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +22,8 @@ MAX_XML: Final = 16 * 2**20
 """Bytes of an XML document that is parsed; it speaks of one picture."""
 DEFAULT_LABEL: Final = "object"
 """The label of a box that has none."""
+LABEL_KEY: Final = "label"
+"""The property, or column, that is a label where none is named."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -141,29 +145,62 @@ class Region:
 
 
 def parse_geojson(
-    text: bytes | str, name: str, *, label_key: str = "label"
+    text: bytes | str, name: str, *, label_key: str | None = None
 ) -> tuple[list[Region], str | None]:
     """Return the features of a GeoJSON document, and the name of its CRS; None is longitude and latitude.
 
-    The scene is taken from a feature's property ``scene``, the label from ``label_key``.
+    The scene is taken from a feature's property ``scene``, the label from ``label_key``: ``label`` where that
+    is left out.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no such document, a feature has no position or one that is no number, or none has the property
+        ``label_key`` that was named; the message has the feature's number, or the properties there are.
     """
     try:
         document = json.loads(text)
         features = document["features"] if document["type"] == "FeatureCollection" else [document]
         crs = document.get("crs") or {}
-        regions = [_region(f, label_key) for f in features]
+        about = [f.get("properties") or {} for f in features]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _refused("GeoJSON features", name, error) from None
+    _check_label(label_key, sorted({str(k) for a in about for k in a}), bool(about), name)
+    regions = []
+    for number, (feature, said) in enumerate(zip(features, about, strict=True), start=1):
+        try:
+            points = np.array(list(_positions(feature["geometry"])), np.float64).reshape(-1, 2)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise _refused("GeoJSON features", name, f"the geometry of feature {number}: {error}") from None
+        if not points.size or not np.isfinite(points).all():
+            shown = json.dumps(feature["geometry"])[:80]
+            raise InvalidInputError(
+                f"positions of finite numbers were expected in feature {number} of {name!r}, got {shown}. "
+                "Mend it or take it out."
+            )
+        regions.append(
+            Region(
+                scene=_text(said.get("scene")),
+                label=_text(said.get(label_key or LABEL_KEY)) or DEFAULT_LABEL,
+                points=points,
+            )
+        )
     declared = crs.get("properties", {}).get("name") if isinstance(crs, dict) else None
     return regions, declared
 
 
-def _region(feature: Mapping[str, Any], label_key: str) -> Region:
-    about = feature.get("properties") or {}
-    points = np.array(list(_positions(feature["geometry"])), np.float64).reshape(-1, 2)
-    return Region(
-        scene=str(about.get("scene") or ""), label=str(about.get(label_key) or DEFAULT_LABEL), points=points
-    )
+def _check_label(label_key: str | None, there: Sequence[str], is_any: bool, name: str) -> None:
+    """Refuse a label that was named and that nothing has."""
+    if is_any and label_key is not None and label_key not in there:
+        raise InvalidInputError(
+            f"a property among {', '.join(there) or 'none'} was expected as the label of what is in {name!r}, got "
+            f"{label_key!r}. Name one of these with --label, or leave it out."
+        )
+
+
+def _text(value: Any) -> str:
+    """Return what a property says, stripped; nothing for what is absent."""
+    return "" if value is None else str(value).strip()
 
 
 def _positions(geometry: Mapping[str, Any]) -> Iterable[tuple[float, float]]:
@@ -175,21 +212,44 @@ def _positions(geometry: Mapping[str, Any]) -> Iterable[tuple[float, float]]:
     stack = [geometry["coordinates"]]
     while stack:
         part = stack.pop()
+        if not isinstance(part, list):
+            raise ValueError(f"a position [x, y] has {part!r}")
         if part and isinstance(part[0], int | float):
             yield float(part[0]), float(part[1])
         else:
             stack.extend(part)
 
 
-def parse_csv(text: str, name: str) -> list[Region]:
-    """Return the rows of a table ``scene,x_min,y_min,x_max,y_max[,label]`` of boxes in pixels."""
-    rows = csv.DictReader(text.splitlines())
+def parse_csv(text: str, name: str, *, label_key: str | None = None) -> list[Region]:
+    """Return the rows of a table ``scene,x_min,y_min,x_max,y_max[,label]`` of boxes in pixels.
+
+    The label is in the column ``label_key``: ``label`` where that is left out.
+
+    Raises
+    ------
+    InvalidInputError
+        A column is missing, or a coordinate is no finite number; the message has its line and its text.
+    """
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     wanted = ("scene", "x_min", "y_min", "x_max", "y_max")
-    if missing := [k for k in wanted if k not in (rows.fieldnames or ())]:
+    there = rows.fieldnames or ()
+    if missing := [k for k in wanted if k not in there]:
         raise _refused(f"a table with columns {', '.join(wanted)}", name, f"it lacks {missing[0]}")
+    _check_label(label_key, [k for k in there if k not in wanted], True, name)
     out = []
     for row in rows:
-        x0, y0, x1, y1 = (_number(row[k]) for k in wanted[1:])
-        label = row.get("label") or DEFAULT_LABEL
-        out.append(Region(scene=str(row["scene"]), label=label, points=np.array([[x0, y0], [x1, y1]])))
+        corners = [_number(row[k]) for k in wanted[1:]]
+        for column, value in zip(wanted[1:], corners, strict=True):
+            if not math.isfinite(value):
+                raise InvalidInputError(
+                    f"a finite number as {column} was expected in line {rows.line_num} of {name!r}, got "
+                    f"{row[column] or 'nothing'!r} for a box on {row['scene']!r}. Mend it or take it out."
+                )
+        out.append(
+            Region(
+                scene=_text(row["scene"]),
+                label=_text(row.get(label_key or LABEL_KEY)) or DEFAULT_LABEL,
+                points=np.array(corners).reshape(2, 2),
+            )
+        )
     return out

@@ -13,6 +13,7 @@ from sarzarr.annotations import DEFAULT_LABEL, Region, parse_csv, parse_geojson
 from sarzarr.augment import apply_to_boxes
 from sarzarr.boxes import (
     MIN_VISIBLE,
+    CheckedBoxes,
     PatchBoxes,
     Policy,
     Windows,
@@ -53,7 +54,7 @@ class Boxes:
     classes: tuple[str, ...]
     """Name of class 1, 2, ..."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """``given``, ``kept``, ``repaired``, ``left_out``: what became of the boxes that were given."""
+    """What became of the boxes that were given: `sarzarr.boxes.CheckedBoxes.counts`."""
 
     @classmethod
     def gathered(
@@ -84,12 +85,6 @@ class Boxes:
                 except InvalidInputError as his:
                     raise InvalidInputError(f"{owners[i]}: {his}") from error
             raise
-        counts = {
-            "given": len(boxes),
-            "kept": len(checked.kept),
-            "repaired": checked.repaired,
-            "left_out": checked.left_out,
-        }
         return cls(
             on=on,
             owners=owners,
@@ -97,7 +92,7 @@ class Boxes:
             boxes=checked.boxes,
             label=label[checked.kept],
             classes=classes,
-            counts=counts,
+            counts=checked.counts,
         )
 
     def __len__(self) -> int:
@@ -164,18 +159,19 @@ def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX) -> Boxes:
         boxes=np.stack(corners, axis=1),
         label=table["label"].values,
         classes=tuple(map(str, table["class_name"].values.tolist())),
-        counts={
-            k: int(table.attrs[k]) for k in ("given", "kept", "repaired", "left_out") if k in table.attrs
-        },
+        counts={k: int(table.attrs[k]) for k in CheckedBoxes.COUNTED if k in table.attrs},
     )
 
 
 # ------------------------------------------------------------------ onto scenes
 def import_boxes(
     store: Store, path: str | Path, *, name: str = cv.DEFAULT_INDEX, scene: str | None = None,
-    label_key: str = "label", policy: Policy = "repair",
+    label_key: str | None = None, policy: Policy = "repair",
 ) -> Boxes:  # fmt: skip
     """Put the boxes of a file onto scenes; those that the file's scenes had are replaced.
+
+    A file with a mistake in it changes nothing. Boxes that are only outside or without area are left out and
+    counted, unless they are all there is.
 
     Parameters
     ----------
@@ -189,7 +185,7 @@ def import_boxes(
     scene
         The scene that features without a property ``scene`` are on.
     label_key
-        The property of a feature that is its label.
+        The property, or the column, that is the label; ``label``, where there is one, if left out.
     policy
         As in `sarzarr.boxes.check_boxes`.
 
@@ -198,15 +194,16 @@ def import_boxes(
     NotInStoreError
         A scene is not in the store.
     InvalidInputError
-        The file says no boxes, a feature has no scene, or a scene has no place that map coordinates reach.
+        There is no such file, it says no box that can be put on, a number cannot be read, a feature has no
+        scene or none has the label that was named, or a scene has no place that map coordinates reach.
     """
     place = Path(path)
-    text = place.read_text()
+    text = _text_of(place)
     is_map = place.suffix.lower() != ".csv"
     regions, crs = (
         parse_geojson(text, place.name, label_key=label_key)
         if is_map
-        else (parse_csv(text, place.name), None)
+        else (parse_csv(text, place.name, label_key=label_key), None)
     )
     by_scene: dict[str, list[Region]] = {}
     for region in regions:
@@ -224,10 +221,45 @@ def import_boxes(
         for owner, some in by_scene.items()
     }
     fresh = Boxes.gathered(parts, {s: (p.height, p.width) for s, p in placed.items()}, policy=policy)
+    if not len(fresh):
+        raise InvalidInputError(
+            f"boxes that can be put on scenes were expected in {place.name!r}, got none among {len(regions)}"
+            f"{why_left_out(fresh.counts)}. Nothing was changed."
+        )
     known = sorted(p.parent.name for p in (store.root / cv.BOXES).glob("*/zarr.json"))
     merged = _merged(read_boxes(store, name), fresh) if name in known else fresh
     write_boxes(store, merged, name)
     return replace(merged, counts=fresh.counts)
+
+
+def _text_of(place: Path) -> str:
+    """Return the text of a file of boxes, without the mark that spreadsheets put before it."""
+    try:
+        return place.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InvalidInputError(
+            f"a file of boxes was expected at {str(place)!r}, got none that can be read ({error.strerror}). "
+            "Give the path of a GeoJSON or CSV file."
+        ) from None
+    except UnicodeDecodeError:
+        raise InvalidInputError(
+            f"a GeoJSON or CSV file of text in UTF-8 was expected, got {place.name!r}, which is not."
+        ) from None
+
+
+def why_left_out(counts: Mapping[str, int]) -> str:
+    """Return why boxes that were given are not kept, in brackets; nothing where all are.
+
+    >>> why_left_out({"without_area": 2, "outside": 1})
+    ' (2 without area, such as points and lines; 1 outside their scene)'
+    """
+    reasons = {
+        "without_area": "without area, such as points and lines",
+        "outside": "outside their scene",
+        "not_finite": "where the CRS of their scene does not reach",
+    }
+    said = "; ".join(f"{counts[k]} {reason}" for k, reason in reasons.items() if counts.get(k))
+    return f" ({said})" if said else ""
 
 
 def _pixel_boxes(regions: Sequence[Region], placement: Placement, scene: str, crs: str | None) -> Array:
@@ -248,11 +280,10 @@ def _pixel_boxes(regions: Sequence[Region], placement: Placement, scene: str, cr
         raise InvalidInputError(f"a CRS that is known was expected, got {crs!r} ({error}).") from None
     a, b, c, d, e, f = placement.transform
     grid = Grid(height=placement.height, width=placement.width, transform=(a, b, c, d, e, f))
-    out = np.full((len(regions), 4), np.nan)
+    out = np.empty((len(regions), 4))
     for i, region in enumerate(regions):
-        if len(region.points):
-            rows, cols = grid.to_pixels(*to_scene.transform(*region.points.T))
-            out[i] = cols.min(), rows.min(), cols.max(), rows.max()
+        rows, cols = grid.to_pixels(*to_scene.transform(*region.points.T))
+        out[i] = cols.min(), rows.min(), cols.max(), rows.max()
     return out
 
 

@@ -6,7 +6,7 @@ columns and y along rows. Its area is (x_max - x_min) (y_max - y_min). Flips and
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 
@@ -39,14 +39,32 @@ def area(boxes: Array) -> Array:
 class CheckedBoxes:
     """What became of boxes that were given."""
 
+    COUNTED: ClassVar = ("given", "kept", "repaired", "left_out", "not_finite", "without_area", "outside")
+    """The keys of `counts`."""
     boxes: Array
     """(kept, 4) float32, finite, of positive area and inside."""
     kept: Array
     """(kept,) int64: which of the given ones they are."""
     repaired: int = 0
     """Among the kept: how many had their corners swapped or reached outside."""
-    left_out: int = 0
-    """How many could not be kept: not finite, without area, or outside altogether."""
+    not_finite: int = 0
+    """How many were left out because a corner is no finite number."""
+    without_area: int = 0
+    """How many were left out because they have none as given: points and lines."""
+    outside: int = 0
+    """How many were left out because all of their area is outside."""
+
+    @property
+    def left_out(self) -> int:
+        """How many could not be kept."""
+        return self.not_finite + self.without_area + self.outside
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of them; ``given`` = ``kept`` + ``left_out``, and this is the sum of the last three."""
+        kept, lost = len(self.kept), (self.not_finite, self.without_area, self.outside)
+        values = (kept + self.left_out, kept, self.repaired, self.left_out, *lost)
+        return dict(zip(self.COUNTED, values, strict=True))
 
 
 def check_boxes(boxes: Any, *, height: Any, width: Any, policy: Policy = "repair") -> CheckedBoxes:
@@ -85,11 +103,14 @@ def check_boxes(boxes: Any, *, height: Any, width: Any, policy: Policy = "repair
             f"expected, got {given[i].tolist()} as number {i} and {wrong.size - 1} more. Mend them, or repair them "
             "with policy='repair'."
         )
+    flat = finite & ~good & (given[:, :2] == given[:, 2:]).any(axis=1)
     return CheckedBoxes(
         boxes=mended[good],
         kept=np.flatnonzero(good),
         repaired=int(np.count_nonzero(changed)),
-        left_out=int(np.count_nonzero(~good)),
+        not_finite=int(np.count_nonzero(~finite)),
+        without_area=int(np.count_nonzero(flat)),
+        outside=int(np.count_nonzero(finite & ~good & ~flat)),
     )
 
 

@@ -317,20 +317,26 @@ def boxes(
     store: Annotated[Path, typer.Option("--output", "-o", help="The .zarr store that holds the scenes.")],
     name: Annotated[str, typer.Option(help="Of the table.")] = "default",
     scene: Annotated[str | None, typer.Option(help="Of features that name none.")] = None,
-    label: Annotated[str, typer.Option(help="The property that is a feature's label.")] = "label",
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="The property of a feature, or the column, that is the label; 'label' if left out.",
+            show_default=False,
+        ),
+    ] = None,
     policy: Annotated[
         Policy, typer.Option(help="About boxes that are not inside their scene.")
     ] = Policy.repair,
 ) -> None:
     """Put boxes onto the scenes of a store, from map coordinates or pixels."""
-    from sarzarr.box_tables import import_boxes
+    from sarzarr.box_tables import import_boxes, why_left_out
     from sarzarr.store import open_store
 
     made = import_boxes(open_store(store), file, name=name, scene=scene, label_key=label, policy=policy.value)
     c = made.counts
     typer.echo(
         f"{store.name}, boxes/{name}: {c['kept']} boxes of {c['given']} put on, {c['repaired']} repaired, "
-        f"{c['left_out']} outside left out; {len(made)} in all on {len(made.owners)} scenes"
+        f"{c['left_out']} left out{why_left_out(c)}; {len(made)} in all on {len(made.owners)} scenes"
     )
 
 

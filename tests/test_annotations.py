@@ -108,9 +108,55 @@ def test_geojson():
 
 
 def test_csv():
-    text = "scene,x_min,y_min,x_max,y_max,label\na,1,2,3,4,ship\nb,1,2,x,4,\n"
+    text = "scene,x_min,y_min,x_max,y_max,label\na,1,2,3,4,ship\n b ,1,2,3,4,\n"
     one, two = parse_csv(text, "boxes.csv")
     assert (one.scene, one.label, one.points.tolist()) == ("a", "ship", [[1, 2], [3, 4]])
-    assert (two.label, np.isnan(two.points[1, 0])) == ("object", True)
+    assert (two.scene, two.label) == ("b", "object")
     with pytest.raises(InvalidInputError, match="lacks x_max"):
         parse_csv("scene,x_min,y_min\n", "boxes.csv")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("b,1,2,x,4,ship", r"x_max was expected in line 3 of 'boxes\.csv', got 'x' for a box on 'b'"),
+        ("b,1,2,nan,4,ship", "x_max was expected in line 3.*'nan'"),
+        ("b,1,2,inf,4,ship", "x_max was expected in line 3.*'inf'"),
+        ("b,1,2", "x_max was expected in line 3.*'nothing'"),
+    ],
+)
+def test_a_number_that_cannot_be_read_is_named(row, said):
+    with pytest.raises(InvalidInputError, match=said):
+        parse_csv(f"scene,x_min,y_min,x_max,y_max,label\na,1,2,3,4,ship\n{row}\n", "boxes.csv")
+
+
+@pytest.mark.parametrize(
+    "coordinates",
+    [[], ["12.5", "54.2"], [12.5, "x"], [12.5], [12.5, None], [float("nan"), 54.2], "12.5", None],
+)
+def test_a_position_that_cannot_be_read_is_named(coordinates):
+    features = [
+        {"type": "Feature", "properties": None, "geometry": {"type": "Point", "coordinates": at}}
+        for at in ([1, 2], coordinates)
+    ]
+    text = json.dumps({"type": "FeatureCollection", "features": features})
+    with pytest.raises(InvalidInputError, match=r"feature 2\b"):
+        parse_geojson(text, "a.geojson")
+
+
+def test_a_label_that_nothing_has_is_refused():
+    feature = {
+        "type": "Feature",
+        "properties": {"kind": 0, "scene": "s"},
+        "geometry": {"type": "Point", "coordinates": [1, 2]},
+    }
+    text = json.dumps(feature)
+    assert parse_geojson(text, "a.geojson", label_key="kind")[0][0].label == "0"
+    assert parse_geojson(text, "a.geojson")[0][0].label == "object"
+    for wrong in ("nokind", "label"):
+        with pytest.raises(InvalidInputError, match=f"among kind, scene was expected .* got '{wrong}'"):
+            parse_geojson(text, "a.geojson", label_key=wrong)
+    table = "scene,x_min,y_min,x_max,y_max,kind\na,1,2,3,4,ship\n"
+    assert parse_csv(table, "a.csv", label_key="kind")[0].label == "ship"
+    with pytest.raises(InvalidInputError, match=r"among kind was expected .* got 'nokind'"):
+        parse_csv(table, "a.csv", label_key="nokind")

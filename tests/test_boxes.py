@@ -57,7 +57,7 @@ def test_a_painted_box_and_its_pixels_stay_together(seed, size, min_visible, ope
             padded = np.zeros((height + size, width + size), bool)
             padded[:height, :width] = paint(boxes[b], height, width)
             patch = padded[windows.row[i] :, windows.col[i] :][:size, :size]
-            if patch.any() and patch.sum() >= np.float32(min_visible) * padded.sum():
+            if patch.any() and np.float32(patch.sum() / padded.sum()) >= np.float32(min_visible):
                 shown[b] = patch
         assert found.source[at].tolist() == sorted(shown)
         turned = apply_to_boxes(operation, found.boxes[at], size=size)
@@ -137,6 +137,8 @@ def test_boxes_are_repaired_and_counted():
     assert checked.boxes.tolist() == [[1, 2, 5, 6], [1, 2, 5, 6], [0, 2, 4, 5], [7, 7, 10, 20]]
     assert checked.kept.tolist() == [0, 1, 2, 3]
     assert (checked.repaired, checked.left_out) == (3, 4)
+    assert (checked.without_area, checked.not_finite, checked.outside) == (1, 2, 1)
+    assert checked.counts["given"] == 8
     assert checked.boxes.dtype == np.float32
 
 

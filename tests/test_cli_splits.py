@@ -121,6 +121,45 @@ def test_boxes_on_the_command_line(store, tmp_path):
         "scene,x_min,y_min,x_max,y_max,label\npass_0,1,2,30,40,ship\npass_1,-5,2,3,4,\npass_1,9,9,9,9,\n"
     )
     said = run("import", "boxes", path, "-o", store.root)
-    assert "2 boxes of 3 put on, 1 repaired, 1 outside left out" in said
+    assert "2 boxes of 3 put on, 1 repaired, 1 left out (1 without area, such as points and lines);" in said
     assert np.array_equal(read_boxes(store).boxes, [[1, 2, 30, 40], [0, 2, 3, 4]])
     run("import", "boxes", path, "-o", store.root, "--policy", "refuse", fails="pass_1")
+
+
+def test_a_mistake_in_a_file_of_boxes_changes_nothing(store, tmp_path):
+    path = tmp_path / "boxes.csv"
+    header = "scene,x_min,y_min,x_max,y_max,label\n"
+    path.write_text(f"{header}pass_0,1,2,30,40,ship\npass_1,1,2,30,40,ship\n")
+    run("import", "boxes", path, "-o", store.root)
+    for rows, said in (
+        (
+            "pass_0,5,5,9,9,buoy\npass_1,1,2,x,4,ship\n",
+            "line 3 of 'boxes.csv', got 'x' for a box on 'pass_1'",
+        ),
+        ("pass_1,7,7,7,9,ship\npass_1,5000,2,5001,4,ship\n", "none among 2 .1 without area.*; 1 outside"),
+        ("", "none among 0"),
+    ):
+        path.write_text(header + rows)
+        run("import", "boxes", path, "-o", store.root, fails=said)
+        assert read_boxes(store).boxes.tolist() == [[1, 2, 30, 40]] * 2
+    path.write_text(f"{header}pass_0,5,5,9,9,buoy\n")
+    run("import", "boxes", path, "-o", store.root, "--label", "nokind", fails="among label was expected")
+    run("import", "boxes", tmp_path / "nope.csv", "-o", store.root, fails=r"nope\.csv', got none")
+    run("import", "boxes", tmp_path, "-o", store.root, fails="got none that can be read")
+    (tmp_path / "photo.geojson").write_bytes(b"\x89PNG\xff\xfe")
+    run("import", "boxes", tmp_path / "photo.geojson", "-o", store.root, fails="UTF-8")
+
+
+def test_points_are_counted_as_what_they_are(store, tmp_path):
+    place = {"type": "Point", "coordinates": [500_500, 5_399_500]}
+    area = {"type": "LineString", "coordinates": [[500_500, 5_399_500], [500_600, 5_399_400]]}
+    document = {
+        "type": "FeatureCollection",
+        "crs": {"type": "name", "properties": {"name": "EPSG:32633"}},
+        "features": [{"type": "Feature", "properties": {}, "geometry": g} for g in (place, place, area)],
+    }
+    path = tmp_path / "boxes.geojson"
+    path.write_text("\ufeff" + json.dumps(document))
+    said = run("import", "boxes", path, "-o", store.root, "--scene", "pass_0")
+    assert "1 boxes of 3 put on, 0 repaired, 2 left out (2 without area, such as points and lines);" in said
+    assert read_boxes(store).counts["without_area"] == 2

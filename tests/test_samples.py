@@ -98,7 +98,7 @@ def test_every_picture_and_every_box_comes_back(tmp_path):
         for x0, y0, x1, y1 in got.astype(int):
             assert (made.image(i)[y0:y1, x0:x1] == 255).all()
     assert report.samples == report.annotated == 7
-    assert report.boxes == {"given": 6, "kept": 6, "repaired": 0, "left_out": 0}
+    assert report.boxes | {"given": 6, "kept": 6, "repaired": 0, "left_out": 0} == report.boxes
     assert made.verify() == []
     assert not list(tmp_path.glob("*.samples-*"))
 
@@ -226,7 +226,7 @@ def test_boxes_are_never_dropped_in_silence(tmp_path):
     (folder / "a.xml").write_text(voc([(1, 1, 5, 5), (55, 40, 80, 80), (9, 9, 9, 12), ("x", 1, 2, 3)]))
     (folder / "gone.xml").write_text(voc([(1, 1, 2, 2)]))
     made, report = import_chips(folder, tmp_path / "s.zarr")
-    assert report.boxes == {"given": 4, "kept": 2, "repaired": 1, "left_out": 2}
+    assert report.boxes | {"given": 4, "kept": 2, "repaired": 1, "left_out": 2} == report.boxes
     assert report.unmatched == ("gone",)
     assert made.boxes.counts == report.boxes
     assert made.target(0)[0].tolist() == [[1, 1, 5, 5], [55, 40, 60, 50]]
@@ -353,7 +353,7 @@ def test_killed_while_packing_it_resumes_to_the_same_bytes(tmp_path, monkeypatch
     with pytest.raises(Stopped):
         import_chips(tmp_path / "chips", tmp_path / "s.zarr", progress=stop)
     staging = tmp_path / "s.zarr.samples-chips"
-    stamps = {p: p.stat().st_mtime_ns for p in (staging / "receipts").iterdir()}
+    stamps = {p: p.stat().st_mtime_ns for p in (staging / "receipts").glob("*.json")}
     kept = {p.relative_to(staging): p.stat().st_mtime_ns for p in (staging / "arrays").rglob("c/*/0/0")}
     assert stamps
     torn = staging / "arrays" / "image" / "c" / min(stamps).stem / "0" / "0"
@@ -595,7 +595,13 @@ def test_geojson_lands_on_its_pixels(scene_store, tmp_path):
         with pytest.raises(InvalidInputError, match="--scene"):
             import_boxes(scene_store, path, name="drawn")
         made = import_boxes(scene_store, path, name="drawn", scene=scene, label_key="kind")
-        assert made.counts == {"given": 3, "kept": 2, "repaired": 1, "left_out": 1}
+        assert [made.counts[k] for k in ("given", "kept", "repaired", "left_out", "outside")] == [
+            3,
+            2,
+            1,
+            1,
+            1,
+        ]
         got = read_boxes(scene_store, "drawn")
         assert np.allclose(got.boxes, [[100, 200, 130, 215], [0, 0, 5, 700]], atol=0.01)
         assert got.classes == ("ship",)
