@@ -1,7 +1,7 @@
 """Pictures: what a store holds, at a glance."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from sarzarr import conventions as cv
-from sarzarr.errors import InvalidInputError, MissingExtraError
+from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingExtraError
 from sarzarr.radiometry import to_db
 from sarzarr.store import Store, open_store
 
@@ -38,6 +38,13 @@ def write_quicklook(
     -------
     pathlib.Path
         Where it was written. Pixels that are not valid are blue.
+
+    Raises
+    ------
+    InvalidInputError
+        The picture's suffix is of no format, its folder is not there, or there is nothing to draw.
+    CorruptStoreError
+        Stored bytes are damaged; names scene and array.
     """
     try:
         from matplotlib.figure import Figure
@@ -46,18 +53,43 @@ def write_quicklook(
             "matplotlib was expected, got none. Install it: pip install 'sarzarr[plot]'."
         ) from None
     opened = store if isinstance(store, Store) else open_store(store)
-    panels = _panels(opened, scenes)
+    place = Path(path)
+    every = _panels(opened, scenes)
+    panels = every[:MAX_PANELS]
     columns = min(len(panels), 4)
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(4.2 * columns, 4.0 * rows), layout="constrained", dpi=110)
+    _check_place(place, figure.canvas.get_supported_filetypes())
     axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
     for axis, (scene, name, key) in zip(axes, panels, strict=False):
         _draw(axis, opened, scene, name, key)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    figure.suptitle(f"{opened.root.stem}: dB over the clip of each group; blue is not valid", fontsize=11)
-    figure.savefig(path)
-    return Path(path)
+    shown = "" if len(panels) == len(every) else f" ({len(panels)} of {len(every)} arrays)"
+    figure.suptitle(
+        f"{opened.root.stem}{shown}: dB over the clip of each group; blue is not valid", fontsize=11
+    )
+    figure.savefig(place)
+    return place
+
+
+def count_panels(store: Store, scenes: Sequence[str] | None = None) -> int:
+    """Return how many arrays there are to draw; one picture shows `MAX_PANELS` of them."""
+    return len(_panels(store, scenes))
+
+
+def _check_place(path: Path, formats: Mapping[str, str]) -> None:
+    """Refuse a picture that could not be written, before the work is done."""
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix not in formats:
+        raise InvalidInputError(
+            f"a picture such as NAME.png was expected, got {str(path)!r}. End its name in one of: "
+            f"{', '.join(sorted(formats))}."
+        )
+    if not path.parent.is_dir():
+        raise InvalidInputError(
+            f"a folder for the picture was expected, got {str(path.parent)!r}, which is not there. Make it first."
+        )
 
 
 def _panels(store: Store, scenes: Sequence[str] | None) -> list[tuple[str, str, str]]:
@@ -71,20 +103,31 @@ def _panels(store: Store, scenes: Sequence[str] | None) -> list[tuple[str, str, 
     ]
     if not panels:
         raise InvalidInputError("at least one scene was expected, got an empty store. Ingest some first.")
-    return panels[:MAX_PANELS]
+    return panels
 
 
 def overview(store: Store, scene: str, array: str, *, pixels: int = PANEL_PIXELS) -> xr.DataArray:
     """Return an array in dB, averaged in power until its longer side is ``pixels`` at most; float32.
 
     NaN where none of the pixels that were averaged is valid.
+
+    Raises
+    ------
+    CorruptStoreError
+        Stored bytes are absent or damaged.
     """
     power = store.power(scene, array)
     step = math.ceil(max(power.shape) / pixels)
     if step > 1:
         size = {dim: min(step, power.sizes[dim]) for dim in ("y", "x")}
         power = power.coarsen(size, boundary="trim").mean()
-    averaged: xr.DataArray = to_db(power.compute())
+    try:
+        averaged: xr.DataArray = to_db(power.compute())
+    except (ValueError, RuntimeError) as error:  # what zarr and its codecs raise on damaged bytes
+        raise CorruptStoreError(
+            f"intact bytes of {array!r} of {scene!r} were expected, got {str(error).rstrip('.')}. "
+            f"Ingest the scene again: `sarzarr remove {store.root.name} {scene}`, then `sarzarr ingest`."
+        ) from error
     return averaged
 
 
