@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import RasterioError
 
 from sarzarr.errors import UnsupportedRasterError
-from sarzarr.rasters import open_picture
+from sarzarr.rasters import open_picture, without_stop
 
 Array = np.ndarray[Any, Any]
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -89,7 +89,7 @@ def read_picture(path: Path) -> Picture:
             channels = dataset.read(wanted)
         except RasterioError as error:
             raise UnsupportedRasterError(
-                f"intact pixels in {path.name!r} were expected, got {error.__cause__ or error}. "
+                f"intact pixels in {path.name!r} were expected, got {without_stop(error.__cause__ or error)}. "
                 "Fetch or write the file again."
             ) from error
         if kinds[0] == ColorInterp.palette:

@@ -136,8 +136,13 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
         except RasterioError as error:
             kind = str(options["driver"]).removeprefix("G").upper()
             raise UnsupportedRasterError(
-                f"expected a {kind} file, got {path.name!r}: {error}. Write it as GeoTIFF first."
+                f"expected a {kind} file, got {path.name!r}: {without_stop(error)}. Write it as GeoTIFF first."
             ) from error
+
+
+def without_stop(error: BaseException) -> str:
+    """Return an error's message without the full stop that it may end in."""
+    return str(error).rstrip(". ")
 
 
 def _bound_cache() -> None:
@@ -300,7 +305,7 @@ def read_window(
         pixels = handle.dataset.read(band, window=((row, row + height), (col, col + width)), out=out)
     except RasterioError as error:
         raise UnsupportedRasterError(
-            f"expected intact pixels in {Path(path).name!r}, got {error.__cause__ or error}. "
+            f"expected intact pixels in {Path(path).name!r}, got {without_stop(error.__cause__ or error)}. "
             "Fetch or write the file again."
         ) from error
     return np.asarray(pixels)
