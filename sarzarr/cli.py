@@ -8,15 +8,36 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from sarzarr.cli_output import parse_bytes, progress_bar, summary
 from sarzarr.cli_splits import import_app, split_app
 from sarzarr.errors import InvalidInputError, SarzarrError
 
+log = logging.getLogger(__name__)
+QUIETER: Final = {"distributed": logging.WARNING, "rasterio": logging.ERROR}
+"""From which level on a library's log lines are shown: what it says of its own affairs is noise here."""
+
+
+class _Commands(TyperGroup):
+    """The commands; Ctrl-C is answered here, since typer ends the process without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.secho(
+                "sarzarr: interrupted. Run the same command again: what is done is not redone.", err=True
+            )
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="SAR GeoTIFFs to one chunked Zarr store, and that store to training batches.",
     no_args_is_help=True,
     add_completion=False,
@@ -65,15 +86,31 @@ class Dtype(StrEnum):
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one line and exit code 1, never in a traceback."""
+    """Run the command line; a mistake, or a file that cannot be written, ends in one line and exit code 1.
+
+    With ``--verbose`` its traceback is logged before.
+    """
     try:
         app()
     except SarzarrError as error:
-        typer.secho(f"sarzarr: {error}", fg=typer.colors.RED, err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        typer.secho("sarzarr: interrupted. Run the same command again: what is done is not redone.", err=True)
-        sys.exit(130)
+        _fail(str(error))
+    except OSError as error:
+        places = [repr(str(place)) for place in (error.filename, error.filename2) if place is not None]
+        _fail(
+            f"a place that can be read and written was expected, got {' and '.join(places) or 'an error'}: "
+            f"{error.strerror or error}. Check the path, its rights and the room on the disk."
+        )
+
+
+def _fail(message: str) -> NoReturn:
+    log.debug("where it happened:", exc_info=True)
+    typer.secho(f"sarzarr: {message}", fg=typer.colors.RED, err=True)
+    sys.exit(1)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    """Return whether a log line is for a user who did not ask for more."""
+    return record.levelno >= QUIETER.get(record.name.split(".")[0], logging.NOTSET)
 
 
 @app.callback(invoke_without_command=True)
@@ -82,6 +119,9 @@ def _options(
     version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
 ) -> None:
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(name)s: %(message)s")
+    if not verbose:
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_is_shown)  # levels are set again where distributed is imported
     if version:
         from sarzarr import __version__
 
@@ -174,7 +214,8 @@ def ingest(
     ] = False,
     scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler: tcp://host:8786.")] = None,
     workers: Annotated[
-        int, typer.Option(help="A Dask cluster of that many processes on this machine, on loopback only.")
+        int,
+        typer.Option(min=0, help="A Dask cluster of that many processes on this machine, on loopback only."),
     ] = 0,
     memory: Annotated[str, typer.Option(help="What a worker process may use.")] = "1GB",
     replace: Annotated[
@@ -327,14 +368,21 @@ def bounds(
 @app.command()
 def quicklook(
     store: StoreArgument,
-    scenes: Annotated[list[str] | None, typer.Argument(help="Scene ids; all if left out.")] = None,
+    scenes: Annotated[
+        list[str] | None, typer.Argument(help="Scene ids; all if left out, up to 24 arrays.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The picture.")] = None,
 ) -> None:
     """Draw the scenes of a store in dB into one picture."""
-    from sarzarr.quicklook import write_quicklook
+    from sarzarr.quicklook import MAX_PANELS, count_panels, write_quicklook
+    from sarzarr.store import open_store
 
-    place = output or store.with_name(f"{store.stem}-quicklook.png")
-    typer.echo(f"wrote {write_quicklook(store, place, scenes=scenes or None)}")
+    opened = open_store(store)
+    whole = store if store.stem else store.resolve()
+    place = output or whole.with_name(f"{whole.stem}-quicklook.png")
+    typer.echo(f"wrote {write_quicklook(opened, place, scenes=scenes or None)}")
+    if (count := count_panels(opened, scenes or None)) > MAX_PANELS:
+        typer.echo(f"It shows {MAX_PANELS} of {count} arrays. Name scenes to see the others.")
 
 
 @app.command()

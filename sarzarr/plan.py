@@ -12,7 +12,7 @@ from typing import Any
 
 from sarzarr import conventions as cv
 from sarzarr.documents import Encoding
-from sarzarr.errors import InvalidInputError, SceneExistsError, UnsupportedRasterError
+from sarzarr.errors import InvalidInputError, SceneExistsError, StoreExistsError, UnsupportedRasterError
 from sarzarr.gridding import onto_grid
 from sarzarr.layer_blocks import LayerPlan
 from sarzarr.layer_matching import match_layers, probe_layers
@@ -158,6 +158,7 @@ def plan_ingest(
     if refused:
         raise UnsupportedRasterError("\n".join(refused))
     root = Path(store)
+    _check_place(root)
     there = open_store(root) if (root / "zarr.json").exists() else None
     notes = [note for probe in probes for note in probe.left_out]
     asked = [
@@ -192,6 +193,15 @@ def plan_ingest(
     )
     _check_memory(plan)
     return plan
+
+
+def _check_place(root: Path) -> None:
+    """Refuse a place where no store can be made, before any file is looked into."""
+    if root.exists() and not root.is_dir():
+        raise StoreExistsError(
+            f"a .zarr store, or a place where there is nothing, was expected, got {str(root)!r}, which is a file. "
+            "Name another place with -o."
+        )
 
 
 def _names(scene: SceneProbe) -> str:

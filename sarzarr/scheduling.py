@@ -3,6 +3,8 @@
 Tasks are plain functions of picklable arguments. Their results are handed over as they come.
 """
 
+import logging
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -129,8 +131,12 @@ def cluster(*, scheduler: str | None = None, workers: int = 0, memory: int | Non
     Raises
     ------
     InvalidInputError
-        Both are asked for, or nothing answers at the address.
+        Both are asked for, the number is below 0, or nothing answers at the address.
     """
+    if workers < 0:
+        raise InvalidInputError(
+            f"0 or more workers were expected, got {workers}. Leave them out for processes without a cluster."
+        )
     if scheduler and workers:
         raise InvalidInputError(
             f"a scheduler or a number of workers was expected, got {scheduler!r} and {workers}. Leave one out."
@@ -150,14 +156,27 @@ def cluster(*, scheduler: str | None = None, workers: int = 0, memory: int | Non
         with client:
             yield
         return
-    with (
-        LocalCluster(
+    with _deaf_to_ctrl_c():
+        own = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address=None,
             memory_limit=memory or "auto",
-        ) as own,
-        Client(own),
-    ):
+            silence_logs=logging.CRITICAL,  # in workers: what fails there comes back, and is said here
+        )
+    with own, Client(own):
         yield
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Let processes that are started inside ignore Ctrl-C: this one answers it, and ends them."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,7 +1,10 @@
 """The command line, as a user meets it."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import speckle, write_band
@@ -87,6 +90,142 @@ def test_a_mistake_ends_in_one_line_without_traceback(run, tmp_path, monkeypatch
     assert said in err
     assert "Traceback" not in out + err
     assert not list(tmp_path.iterdir())
+
+
+KNOWN = ("--quantity", "sigma0", "--representation", "power")
+
+
+@pytest.fixture
+def store(scene, tmp_path):
+    return sz.ingest(
+        sz.plan_ingest(scene, tmp_path / "s.zarr", quantity="sigma0", representation="power")
+    ).root
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("ingest", "SCENE", "-o", "a.txt", *KNOWN), "'a.txt', which is a file"),
+        (("ingest", "SCENE", "-o", "a.txt/s.zarr", *KNOWN), "Not a directory"),
+        (("ingest", "SCENE", "-o", "/proc/s.zarr", *KNOWN), "got '/proc/s.zarr'"),
+        (("demo", "--folder", "a.txt"), "got 'a.txt'"),
+        (("copy", "s.zarr", "/proc/s.zarr"), "got '/proc/s.zarr."),
+        (("quicklook", "s.zarr", "-o", "/proc/q.png"), "got '/proc/q.png'"),
+        (("quicklook", "s.zarr", "-o", "nowhere/q.png"), "got 'nowhere', which is not there"),
+        (("quicklook", "s.zarr", "-o", "q.foo"), "a picture such as NAME.png was expected, got 'q.foo'"),
+        (("quicklook", "."), "a sarzarr store was expected at '.'"),
+    ],
+)
+def test_what_cannot_be_written_ends_in_one_line(run, scene, store, monkeypatch, tmp_path, arguments, said):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("a file")
+    code, out, err = run(*(scene if a == "SCENE" else a for a in arguments))
+    assert code == 1
+    assert said in err
+    assert err.startswith("sarzarr: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+
+
+def test_a_traceback_is_for_those_who_ask_for_it(scene, tmp_path):
+    (tmp_path / "a.txt").write_text("a file")
+    command = [sys.executable, "-m", "sarzarr", "-v", "demo", "--folder", tmp_path / "a.txt"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "FileExistsError" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("sarzarr: a place that can be read and written")
+
+
+def test_a_picture_of_a_damaged_store_says_which_bytes(run, store):
+    pytest.importorskip("matplotlib")
+    shard = next(p for p in (store / "scenes" / "s1_20260101" / "vv" / "c").rglob("*") if p.is_file())
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 3] ^= 0xFF
+    shard.write_bytes(damaged)
+    code, _, err = run("quicklook", store)
+    assert code == 1
+    assert err.startswith("sarzarr: intact bytes of 'vv' of 's1_20260101' were expected")
+    assert err.count("\n") == 1
+
+
+def test_a_picture_is_named_after_the_store_that_one_stands_in(run, store, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(store)
+    code, _, _ = run("quicklook", ".")
+    assert code == 0
+    assert (store.parent / "s-quicklook.png").exists()
+
+
+def test_a_picture_that_does_not_show_everything_says_so(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    files = [write_band(tmp_path / f"s{n}_vv.tif", speckle((256, 256), seed=n)) for n in range(25)]
+    store = sz.ingest(sz.plan_ingest(files, tmp_path / "s.zarr", representation="power")).root
+    code, out, _ = run("quicklook", store)
+    assert code == 0
+    assert "It shows 24 of 25 arrays. Name scenes to see the others." in out
+    code, out, _ = run("quicklook", store, "s1", "s24")
+    assert "It shows" not in out
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(tmp_path, workers):
+    scene = write_band(tmp_path / "a_vv.tif", speckle((6144, 6144)), tiles=256)
+    store = tmp_path / "s.zarr"
+    command = [sys.executable, "-m", "sarzarr", "ingest", scene, "-o", store, "--workers", workers, *KNOWN]
+    command += ["--codec", "zstd", "--border", "3", "-q"]
+    going = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    began = time.monotonic()
+    while not list(tmp_path.glob("s.zarr.ingest/a/receipts/*")):
+        assert going.poll() is None, going.stderr.read()
+        assert time.monotonic() - began < 60
+        time.sleep(0.02)
+    os.killpg(going.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+    _, err = going.communicate(timeout=60)
+    assert going.returncode == 130
+    assert "sarzarr: interrupted. Run the same command again: what is done is not redone." in err
+    assert "Traceback" not in err
+    assert sz.open_store(sz.ingest(sz.plan_ingest(scene, store, representation="power")).root).scenes == (
+        "a",
+    )
+
+
+def test_a_cluster_says_nothing_of_itself(tmp_path, scene):
+    command = [sys.executable, "-m", "sarzarr", "ingest", scene, "-o", tmp_path / "c.zarr", *KNOWN]
+    done = subprocess.run(
+        [*command, "--workers", "2", "-q"], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_number_of_workers_below_0_is_refused(run, scene, tmp_path):
+    from sarzarr.scheduling import cluster
+
+    code, _, err = run("ingest", scene, "-o", tmp_path / "w.zarr", *KNOWN, "--workers", "-1")
+    assert code == 2
+    assert "--workers" in err
+    with (
+        pytest.raises(sz.errors.InvalidInputError, match="0 or more workers were expected, got -1"),
+        cluster(workers=-1),
+    ):
+        pass
+
+
+def test_what_gdal_says_of_a_header_is_not_shown(real_data):
+    command = [sys.executable, "-m", "sarzarr", "identify", real_data / "s1_c2_snap" / "slc.tif"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "refused" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_message_ends_in_one_full_stop(run, tmp_path, scene):
+    (tmp_path / "a.tif").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    (tmp_path / "b.tif").write_bytes(scene.read_bytes()[:200_000])
+    for name in ("a.tif", "b.tif"):
+        code, out, err = run("identify", tmp_path / name)
+        assert code == 1
+        assert "file" in out + err
+        assert ".." not in out + err
 
 
 def test_the_demo_does_the_whole_job_and_may_be_repeated(run, tmp_path):
