@@ -1,6 +1,7 @@
 """Probe a GeoTIFF: its header and a small fixed sample, and what its numbers are."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,7 +143,8 @@ def probe_file(
     quantity, representation
         What the numbers are, where the caller knows better than names and pixels.
     polarizations
-        A name for each band, in order: any word, of which ``VV VH HH HV`` are polarizations.
+        A name for each band, in order: any word, of which ``VV VH HH HV`` are polarizations. They count
+        whatever the file says, and no two are alike.
     full_hash
         Hash every byte of the file instead of a sample of them.
 
@@ -228,10 +230,12 @@ def _bands(
     own: list[str | None] = [
         header.names[i] or (described[i].name if described else None) or None for i in range(count)
     ]
+    found = _polarizations(file, header, own)
     if polarizations is not None:
-        own = list(polarizations)
+        own, found = list(polarizations), [_polarization_in(name) for name in polarizations]
+        _check_told(file, polarizations, found)
     bands = []
-    for i, polarization in enumerate(_polarizations(file, header, own)):
+    for i, polarization in enumerate(found):
         units = " ".join(u for u in (header.units[i], described[i].unit if described else None) if u)
         claims = [Claim(text=own[i] or "", source=f"band {i + 1} is named {own[i]!r}")] if own[i] else []
         if units:
@@ -256,6 +260,21 @@ def _polarizations(file: Path, header: Header, own: Sequence[str | None]) -> lis
         words = polarizations_in(file.stem)
         named = [(word,) for word in words] if len(words) == len(own) else [()] * len(own)
     return [words[0].upper() if len(words) == 1 else None for words in named]
+
+
+def _polarization_in(name: str) -> str | None:
+    words = polarizations_in(name)
+    return words[0].upper() if len(words) == 1 else None
+
+
+def _check_told(file: Path, told: Sequence[str], polarizations: Sequence[str | None]) -> None:
+    """Refuse names that bands cannot have: an empty or reserved one, or one for two of them."""
+    for name, array in zip(told, array_names(told, polarizations), strict=True):
+        if re.fullmatch(r"band_\d+", array):
+            raise InvalidInputError(
+                f"expected a name of its own for each band of {file.name!r}, got {name!r} in "
+                f"{','.join(told)!r}. Give each band a polarization (VV, VH, HH, HV) or a word that no other one has."
+            )
 
 
 def _first_tag(tags: Mapping[str, str], wanted: Sequence[str]) -> str | None:

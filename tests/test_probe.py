@@ -520,3 +520,23 @@ def test_a_processing_time_is_no_acquisition_time(tmp_path):
 def test_nothing_that_is_said_holds_the_place_of_the_file(tmp_path):
     probe = probe_file(write(tmp_path / "amplitudes" / "VV.tif", speckle()))
     assert str(tmp_path) not in f"{probe.reason}{probe.left_out}{probe.refusal}{probe.acquisition}"
+
+
+# ---------------------------------------------------------------- names that are told
+
+
+@pytest.mark.parametrize(("told", "name"), [("HH", "hh"), ("XX", "xx"), ("RH", "rh"), ("co pol", "co_pol")])
+def test_a_name_that_is_told_outweighs_what_the_file_is_called(tmp_path, told, name):
+    path = write(tmp_path / "VV.tif", speckle((1, 64, 64)), tags={"POLARIZATION": "VV"})
+    (array,) = probe_file(path, polarizations=[told]).arrays
+    assert array.name == name
+    assert array.polarization == ("HH" if told == "HH" else None)
+
+
+@pytest.mark.parametrize(
+    "told", [("VV", "VV"), ("vv", "VV"), ("VV", ""), ("VV", "band_7"), ("a b", "a-b"), ("VV", "x")]
+)
+def test_names_that_two_bands_cannot_have_are_refused(tmp_path, told):
+    path = write(tmp_path / "a.tif", speckle((2, 64, 64)))
+    with pytest.raises(InvalidInputError, match=r"expected a name of its own for each band of 'a\.tif', got"):
+        probe_file(path, polarizations=told)
