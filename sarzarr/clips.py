@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sarzarr import conventions as cv
 from sarzarr.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.errors import InvalidInputError
-from sarzarr.patches import spec_of, update_index
+from sarzarr.patches import update_indices
 from sarzarr.split_bounds import split_histograms
 from sarzarr.store import BoundsEntry, Store, consolidate, open_store, write_bounds
 
@@ -110,7 +109,6 @@ def set_clip(
     """
     keys = set(store.bounds) if groups is None else set(groups)
     changed = write_bounds(store, recommend_clips(store, keys, split=split, **method))
-    for name in changed.patch_indices:
-        update_index(changed, spec_of(changed.root / cv.PATCHES / name))
+    update_indices(changed)
     consolidate(changed)
     return open_store(store.root)

@@ -272,9 +272,5 @@ def _write_tables(source: Store, staging: Path, encodings: list[Encoding]) -> No
     }
     write_table(staging / cv.CATALOG, source.catalog.assign({k: ("array", v) for k, v in columns.items()}))
     write_json(staging / "zarr.json", group_document(source.attrs))
-    same_values = source.catalog["dtype"].values.tolist() == [e.dtype for e in encodings]
-    for place in sorted((source.root / cv.PATCHES).glob("[!.]*/zarr.json")):
-        table = place.parent
-        if same_values:
-            shutil.copytree(table, staging / cv.PATCHES / table.name)
-        update_index(Store(staging), spec_of(table))
+    for name in source.patch_indices:
+        update_index(Store(staging), spec_of(source.root / cv.PATCHES / name))

@@ -116,6 +116,8 @@ def where_mask(text: str, columns: Columns) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
             found = _value(tree.body, columns, text)
             out = np.asarray(found.at(2, columns))
+    except OverflowError as error:
+        raise InvalidInputError(f"numbers that fit 64 bits were expected, got {text!r} ({error}).") from None
     except TypeError as error:
         raise InvalidInputError(
             f"numbers compared with numbers and text with text were expected, got {text!r} ({error})."
@@ -181,7 +183,8 @@ def _value(node: ast.AST, columns: Columns, text: str) -> _Value:
 
 def _column(name: str, columns: Columns) -> _Value:
     if name in columns.patch:
-        return _Value(columns.patch[name], 2)
+        values = columns.patch[name]
+        return _Value(values.astype(np.int64) if values.dtype == np.int32 else values, 2)  # products fit
     if name in columns.array:
         return _Value(columns.array[name], 1)
     near = difflib.get_close_matches(name, columns.names, n=1)

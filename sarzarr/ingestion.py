@@ -22,7 +22,7 @@ from sarzarr.clips import recommend_clips
 from sarzarr.documents import group_document, read_json, write_json
 from sarzarr.errors import IngestError
 from sarzarr.layer_blocks import LayerJob, write_layer
-from sarzarr.patches import DEFAULT_SPEC, spec_of, update_index
+from sarzarr.patches import update_indices
 from sarzarr.plan import IngestPlan
 from sarzarr.probe import ArrayProbe
 from sarzarr.receipts import Receipt
@@ -361,8 +361,8 @@ def _finish(store: Store) -> None:
     for key, (vmin, vmax) in new.items():
         if (vmin, vmax) != cv.STORED_RANGE:
             clips[key] = replace(clips[key], clip_vmin=vmin, clip_vmax=vmax, clip_method="stored range")
-    fresh = write_bounds(fresh, {**fresh.bounds, **clips})
-    update_index(fresh, DEFAULT_SPEC)
+    fresh = write_bounds(fresh, clips)
+    update_indices(fresh)
     consolidate(fresh)
 
 
@@ -379,7 +379,6 @@ def remove_scene(store: Store | str | Path, scene: str) -> Store:
     with only_writer(staging_of(opened.root)):
         withdraw_scene(opened, scene)
         fresh = open_store(opened.root)
-        for name in fresh.patch_indices:
-            update_index(fresh, spec_of(fresh.root / cv.PATCHES / name))
+        update_indices(fresh)
         consolidate(fresh)
     return open_store(opened.root)

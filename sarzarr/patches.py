@@ -4,6 +4,7 @@ A patch is a window of one array. Its row holds where it is and what four counts
 the counts are integers of codes, so a table does not depend on how the work was cut.
 """
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -53,9 +54,6 @@ class IndexSpec:
             raise InvalidInputError(f"size and stride must be at least 1, got {self.size} and {self.stride}.")
         if self.edge not in EDGES:
             raise InvalidInputError(f"edge must be one of {', '.join(EDGES)}, got {self.edge!r}.")
-
-
-DEFAULT_SPEC: Final = IndexSpec()
 
 
 def positions(length: int, spec: IndexSpec) -> np.ndarray[Any, np.dtype[np.int32]]:
@@ -308,6 +306,13 @@ def update_index(store: Store, spec: IndexSpec) -> None:
     write_table(place, _table(parts, spec, lost))
 
 
+def update_indices(store: Store) -> None:
+    """Bring every index up to date, the default one too where there is none."""
+    for name in sorted({cv.DEFAULT_INDEX, *store.patch_indices}):
+        folder = store.root / cv.PATCHES / name
+        update_index(store, spec_of(folder) if folder.exists() else IndexSpec(name=name))
+
+
 def spec_of(folder: Path) -> IndexSpec:
     """Return how the table at ``folder`` was cut."""
     cut = read_table(folder).attrs
@@ -315,11 +320,15 @@ def spec_of(folder: Path) -> IndexSpec:
 
 
 def _stamp(store: Store, row: int) -> tuple[str, str, str]:
-    """(scene, array, what its statistics depend on) of a catalog row."""
-    catalog = store.catalog
-    clip = store.bounds[catalog["bounds_key"].values[row]]
-    depends = f"{catalog['source_hash'].values[row]} {clip.clip_vmin!r} {clip.clip_vmax!r}"
-    return str(catalog["scene"].values[row]), str(catalog["name"].values[row]), depends
+    """(scene, array, what its statistics depend on: its own and its flags' files, and the clip) of a catalog row."""
+    scene, name, flags, key = (
+        str(store.catalog[k].values[row]) for k in ("scene", "name", "flags", "bounds_key")
+    )
+    clip, folder = store.bounds[key], store.root / cv.SCENES / scene
+    files = hashlib.blake2b(digest_size=8)
+    for array in (name, flags):
+        files.update((folder / array / cv.MANIFEST).read_bytes())
+    return scene, name, f"{files.hexdigest()} {clip.clip_vmin!r} {clip.clip_vmax!r}"
 
 
 def _same_cut(place: Path, spec: IndexSpec) -> xr.Dataset | None:

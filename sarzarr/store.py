@@ -5,7 +5,8 @@ state or the new one. Nothing here reads or writes pixels.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -419,8 +420,28 @@ def withdraw_scene(store: Store, scene: str) -> None:
         swap_out(store.root / group / scene)
 
 
+@contextmanager
+def changing_root(root: Path) -> Iterator[None]:
+    """Wait until no other process changes the root's document: it is read, changed and written as one."""
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        with suppress(ImportError):  # not on Windows, which has no such lock on a directory
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def write_bounds(store: Store, bounds: Mapping[str, BoundsEntry]) -> Store:
-    """Write the bounds of groups into the root's attrs and onto every array of those groups."""
+    """Write the bounds of groups into the root's attrs and onto every array of those groups; others stay."""
+    with changing_root(store.root):
+        _write_bounds(store, bounds)
+    return open_store(store.root)
+
+
+def _write_bounds(store: Store, bounds: Mapping[str, BoundsEntry]) -> None:
     document = read_json(store.root / "zarr.json")
     attributes = document["attributes"]
     merged = {**attributes[cv.BOUNDS], **{k: asdict(b) for k, b in bounds.items()}}
@@ -446,7 +467,6 @@ def write_bounds(store: Store, bounds: Mapping[str, BoundsEntry]) -> Store:
                 array["attributes"] |= clip
                 write_json(place, array)
     write_json(store.root / "zarr.json", document)
-    return open_store(store.root)
 
 
 def consolidate(store: Store) -> None:
@@ -455,15 +475,21 @@ def consolidate(store: Store) -> None:
     Written here and not by zarr-python, which warns that consolidated metadata is not part of
     the Zarr v3 specification; readers that do not know it ignore it (``must_understand: false``).
     """
+    with changing_root(store.root):
+        _consolidate(store.root)
+
+
+def _consolidate(place: Path) -> None:
     found: dict[str, Document] = {}
-    for at, folders, names in os.walk(store.root):
+    for at, folders, _ in os.walk(place):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "c")
-        if "zarr.json" in names and Path(at) != store.root:
-            found[Path(at).relative_to(store.root).as_posix()] = read_json(Path(at) / "zarr.json")
-    root = read_json(store.root / "zarr.json")
+        if Path(at) != place:
+            with suppress(FileNotFoundError):  # taken out or replaced meanwhile: whoever does it gathers anew
+                found[Path(at).relative_to(place).as_posix()] = read_json(Path(at) / "zarr.json")
+    root = read_json(place / "zarr.json")
     root["consolidated_metadata"] = {
         "kind": "inline",
         "must_understand": False,
         "metadata": dict(sorted(found.items())),
     }
-    write_json(store.root / "zarr.json", root)
+    write_json(place / "zarr.json", root)

@@ -3,8 +3,11 @@
 Any Zarr reader opens them; these functions open them fast, and see every flipped bit.
 """
 
+import ctypes
 import math
+import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -19,6 +22,7 @@ from sarzarr import conventions as cv
 from sarzarr.bounds import Histogram
 from sarzarr.codecs import get_codec
 from sarzarr.documents import Encoding, array_document, group_document, read_json, write_json
+from sarzarr.errors import CorruptStoreError
 
 COLUMNS: Final = "columns"
 """Attribute of a table: the names of its columns, in order."""
@@ -71,13 +75,29 @@ def _read_column(folder: Path) -> tuple[list[str], np.ndarray[Any, Any]]:
 
 
 def swap_in(new: Path, place: Path) -> None:
-    """Rename a directory into its place; what was there is removed after."""
-    old = place.with_name(f".{place.name}.{uuid.uuid4().hex}.old")
+    """Rename a directory into its place; what was there is removed after. At every moment one of them is there."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    if place.exists():
+    if not place.exists():
+        new.rename(place)
+        return
+    if not _exchange(new, place):
+        old = place.with_name(f".{place.name}.{uuid.uuid4().hex}.old")
         place.rename(old)
-    new.rename(place)
-    shutil.rmtree(old, ignore_errors=True)
+        new.rename(place)
+        new = old
+    shutil.rmtree(new, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two directories in one step; False where the system has no such call: two renames do it then."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # a C library from before 2018
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def swap_out(place: Path) -> None:
@@ -96,17 +116,29 @@ def read_table(folder: Path) -> xr.Dataset:
         A column fails its checksum.
     """
     for attempt in range(TABLE_READ_TRIES):
+        before = _inode(folder)
         try:
-            before = (folder / "zarr.json").stat().st_ino
             attributes = read_json(folder / "zarr.json")["attributes"]
             columns = {name: _read_column(folder / name) for name in attributes.pop(COLUMNS)}
-            if (folder / "zarr.json").stat().st_ino == before:
+            if _inode(folder) == before:
                 break
-        except FileNotFoundError:
-            if attempt == TABLE_READ_TRIES - 1:
+        except (
+            FileNotFoundError,
+            CorruptStoreError,
+        ):  # where it is replaced meanwhile, parts of two do not match
+            is_stale = before is None or _inode(folder) != before
+            if attempt == TABLE_READ_TRIES - 1 or not is_stale:
                 raise
         time.sleep(0.05)
     return xr.Dataset(columns, attrs=attributes)
+
+
+def _inode(table: Path) -> int | None:
+    """Return what tells this table from the one that replaces it; None where there is none."""
+    try:
+        return (table / "zarr.json").stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def empty_catalog() -> xr.Dataset:

@@ -112,6 +112,15 @@ def test_an_unknown_name_says_which_there_are():
         where_mask("mean_bd > 3", COLUMNS)
 
 
+def test_numbers_of_a_large_scene_do_not_wrap(store):
+    columns = Columns(patch={"row": np.array([46_341, 100_000], np.int32)}, array={}, owner=np.array([0, 0]))
+    np.testing.assert_array_equal(
+        where_mask("row * row > 0 and row + 4294967296 > 4294967296", columns), [True, True]
+    )
+    with pytest.raises(InvalidInputError, match="64 bits"):
+        where_mask(f"row + {2**70} > 0", columns)
+
+
 def test_dividing_by_nothing_holds_nowhere():
     assert not where_mask("1 / 0 > 0", COLUMNS).any()
     assert not where_mask("row / 0 < 0", COLUMNS).any()

@@ -97,3 +97,41 @@ def test_an_unknown_index_names_those_there_are(store):
         store.patches("nope")
     with pytest.raises(InvalidInputError, match="drop, shift, pad"):
         sz.index_patches(store, edge="wrap")
+
+
+def _plan(folder, names, **options):
+    files = [folder / f"{name}_vv.tif" for name in names]
+    return sz.plan_ingest(
+        files, folder / "s.zarr", quantity="sigma0", representation="power", shard=512, **options
+    )
+
+
+def test_every_index_follows_the_scenes(tmp_path):
+    for name, side in (("a", 600), ("b", 520), ("c", 400)):
+        write_band(tmp_path / f"{name}_vv.tif", speckle((side, side), seed=side), tiles=128)
+    store = sz.ingest(_plan(tmp_path, "a"))
+    sz.index_patches(store, size=128, stride=128, name="small")
+    store = sz.ingest(_plan(tmp_path, "b"))
+    assert set(store.patches("small")["scene"].values) == {"a", "b"}
+    write_band(tmp_path / "a_vv.tif", speckle((300, 300), seed=1), tiles=128)
+    store = sz.ingest(_plan(tmp_path, "a", replace=True))
+    for index, size in (("default", 256), ("small", 128)):
+        table = store.patches(index).to_dataframe()
+        for scene, side in (("a", 300), ("b", 520)):
+            assert (table["scene"] == scene).sum() == (side // size) ** 2
+    store = sz.remove_scene(store, "a")
+    assert set(store.patches("small")["scene"].values) == {"b"}
+
+
+@pytest.mark.parametrize(
+    "options", [{"crs": "EPSG:32633", "pixel_size": 20.0}, {"border": 30}, {"dtype": "float16"}], ids=str
+)
+def test_an_index_follows_pixels_that_come_anew_from_the_same_file(tmp_path, options):
+    raw = speckle((1024, 1024))
+    raw[:, :100] = 0
+    write_band(tmp_path / "a_vv.tif", raw, tiles=128)
+    sz.ingest(_plan(tmp_path, "a"))
+    store = sz.ingest(_plan(tmp_path, "a", replace=True, **options))
+    there = store.patches().to_dataframe()
+    anew = sz.index_patches(store, name="anew").to_dataframe()
+    np.testing.assert_array_equal(there.drop(columns="array"), anew.drop(columns="array"))

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -138,3 +140,54 @@ def test_a_copied_store_is_the_store(store, tmp_path):
     copy = sz.open_store(tmp_path / "copy.zarr")
     assert copy.db("a").vv_db.notnull().all()
     assert copy.patches().sizes["patch"] == 2
+
+
+RACE = """
+import sys
+import sarzarr as sz
+from sarzarr.store import consolidate
+
+store = sz.open_store(sys.argv[1])
+print("begun", flush=True)
+for _ in range(60):
+    consolidate(store)
+"""
+
+
+def test_changes_of_the_root_do_not_undo_each_other(store):
+    """Two processes change one document: what one writes, the other has read."""
+    with subprocess.Popen([sys.executable, "-c", RACE, str(store.root)], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"begun\n"
+        low = -20.0
+        while other.poll() is None or low > -25:
+            low -= 1.0
+            sz.set_clip(store, ["vv/sigma0"], method="fixed", vmin=low, vmax=5.0)
+            assert sz.open_store(store.root).bounds["vv/sigma0"].clip_vmin == low
+    assert other.returncode == 0
+
+
+SWAPS = """
+import sys
+from pathlib import Path
+from sarzarr.tables import catalog_of, read_table, write_table
+
+place = Path(sys.argv[1])
+both = [read_table(place), catalog_of(())]
+print("begun", flush=True)
+while True:
+    for table in both:
+        write_table(place, table)
+"""
+
+
+def test_a_table_is_there_whole_while_it_is_replaced_and_when_that_is_killed(store):
+    place = store.root / "catalog"
+    rows = read_table(place).sizes["array"]
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", SWAPS, str(place)], stdout=subprocess.PIPE) as other:
+            assert other.stdout.readline() == b"begun\n"
+            seen = {read_table(place).sizes["array"] for _ in range(60)}
+            other.kill()
+        assert seen <= {0, rows}
+        assert read_table(place).sizes["array"] in (0, rows)
+        write_table(place, catalog_of(catalog_rows(store.catalog)))
