@@ -248,6 +248,21 @@ def clip_bounds_from_histogram(
     )
 
 
+def check_method(
+    method: str,
+    *,
+    low_pct: float = 1.0,
+    high_pct: float = 99.0,
+    vmin: float = FIXED_BOUNDS[0],
+    vmax: float = FIXED_BOUNDS[1],
+    k: float = 3.0,
+) -> None:
+    """Raise what `clip_bounds_from_histogram` would raise for these arguments, without a histogram."""
+    rule = _Rule(method=method, low_pct=low_pct, high_pct=high_pct, vmin=vmin, vmax=vmax, k=k)
+    if method == "fixed":
+        rule.bounds(_NO_PIXELS)
+
+
 # ---------------------------------------------------------------- how bounds follow from pixels
 @dataclass(frozen=True)
 class _Pixels:

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from sarzarr.cli_output import parse_bytes, progress_bar, summary
 from sarzarr.cli_splits import import_app, split_app
-from sarzarr.errors import InvalidInputError, SarzarrError
+from sarzarr.errors import InvalidInputError, NotInStoreError, SarzarrError
 
 log = logging.getLogger(__name__)
 QUIETER: Final = {"distributed": logging.WARNING, "rasterio": logging.ERROR}
@@ -50,7 +50,18 @@ app.add_typer(split_app, name="split")
 app.add_typer(import_app, name="import")
 
 StoreArgument = Annotated[Path, typer.Argument(help="The .zarr store.", show_default=False)]
+LowOption = Annotated[float | None, typer.Option(help="Percentile that becomes 0, for percentile: 1.")]
+HighOption = Annotated[float | None, typer.Option(help="Percentile that becomes 1, for percentile: 99.")]
+VminOption = Annotated[float | None, typer.Option(help="dB that becomes 0, for fixed: -25.")]
+VmaxOption = Annotated[float | None, typer.Option(help="dB that becomes 1, for fixed: 5.")]
+KOption = Annotated[float | None, typer.Option(help="Standard deviations around the mean, for sigma: 3.")]
 FilesArgument = Annotated[list[Path], typer.Argument(help="GeoTIFFs.", show_default=False)]
+
+
+OWN: Final = {"percentile": ("low", "high"), "fixed": ("vmin", "vmax"), "sigma": ("k",)}
+"""The options of each method."""
+PERCENTS: Final = {"low": "low_pct", "high": "high_pct"}
+"""Options that the library calls otherwise."""
 
 
 class Method(StrEnum):
@@ -183,11 +194,11 @@ def ingest(
         Range,
         typer.Option(help="stored: keep everything. The others make a classic store, clipped at ingest."),
     ] = Range.stored,
-    low: Annotated[float, typer.Option(help="Percentile that becomes 0, for --bounds percentile.")] = 1.0,
-    high: Annotated[float, typer.Option(help="Percentile that becomes 1.")] = 99.0,
-    vmin: Annotated[float, typer.Option(help="dB that becomes 0, for --bounds fixed.")] = -25.0,
-    vmax: Annotated[float, typer.Option(help="dB that becomes 1.")] = 5.0,
-    k: Annotated[float, typer.Option(help="Standard deviations around the mean, for --bounds sigma.")] = 3.0,
+    low: LowOption = None,
+    high: HighOption = None,
+    vmin: VminOption = None,
+    vmax: VmaxOption = None,
+    k: KOption = None,
     crs: Annotated[str | None, typer.Option(help="Bring scenes onto this CRS: EPSG:32633.")] = None,
     pixel_size: Annotated[float | None, typer.Option(help="Pixel size there, in units of the CRS.")] = None,
     grid: Annotated[str | None, typer.Option(help="like:SCENE, the grid of a scene in the store.")] = None,
@@ -203,12 +214,12 @@ def ingest(
             "May be repeated."
         ),
     ] = None,
-    border: Annotated[int, typer.Option(help="Pixels around nodata to flag as border.")] = 0,
-    dtype: Annotated[Dtype, typer.Option(help="What pixels are stored as.")] = Dtype.uint16,
+    border: Annotated[int | None, typer.Option(help="Pixels around nodata to flag as border: 0.")] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="What pixels are stored as: uint16.")] = None,
     codec: Annotated[
         str | None, typer.Option(help="none, blosc-lz4 or zstd; the best for the dtype if left out.")
     ] = None,
-    shard: Annotated[int, typer.Option(help="Rows and columns of a shard.")] = 2048,
+    shard: Annotated[int | None, typer.Option(help="Rows and columns of a shard: 2048.")] = None,
     no_shards: Annotated[
         bool, typer.Option("--no-shards", help="A file a chunk, for GDAL before 3.13.")
     ] = False,
@@ -219,7 +230,10 @@ def ingest(
     ] = 0,
     memory: Annotated[str, typer.Option(help="What a worker process may use.")] = "1GB",
     replace: Annotated[
-        bool, typer.Option("--replace", help="Write scenes anew that are there with other pixels.")
+        bool,
+        typer.Option(
+            "--replace", help="Write scenes anew that are there with other pixels, or otherwise stored."
+        ),
     ] = False,
     hash_: Annotated[
         Hash, typer.Option("--hash", help="What a known file is recognised by: samples of it, or every byte.")
@@ -240,11 +254,7 @@ def ingest(
         polarizations=tuple(p.strip() for p in polarizations.split(",")) if polarizations else None,
         scene_id=scene_id,
         bounds=str(bounds),
-        low=low,
-        high=high,
-        vmin=vmin,
-        vmax=vmax,
-        k=k,
+        **_method_options("--bounds", str(bounds), low=low, high=high, vmin=vmin, vmax=vmax, k=k),
         crs=crs,
         pixel_size=pixel_size,
         like=_like(grid),
@@ -252,7 +262,7 @@ def ingest(
         exact=exact,
         layers=layers_of(layer or ()),
         border=border,
-        dtype=str(dtype),
+        dtype=None if dtype is None else str(dtype),
         codec=codec,
         shard=0 if no_shards else shard,
         memory=parse_bytes(memory),
@@ -283,7 +293,12 @@ def remove(
     from sarzarr.store import open_store
 
     opened = open_store(store)
-    for scene in scenes:
+    if unknown := [scene for scene in scenes if scene not in opened.scenes]:
+        raise NotInStoreError(
+            f"scenes of {store.name} were expected, got {', '.join(unknown)}, which it does not hold. "
+            "Nothing was removed; `sarzarr info STORE` lists its scenes."
+        )
+    for scene in dict.fromkeys(scenes):
         opened = remove_scene(opened, scene)
     typer.echo(summary(opened))
 
@@ -327,13 +342,14 @@ def stacks(store: StoreArgument) -> None:
 def bounds(
     store: StoreArgument,
     method: Annotated[Method | None, typer.Option(help="Set the clip by this method.")] = None,
-    low: Annotated[float, typer.Option(help="Percentile that becomes 0.")] = 1.0,
-    high: Annotated[float, typer.Option(help="Percentile that becomes 1.")] = 99.0,
-    vmin: Annotated[float, typer.Option(help="dB that becomes 0, for fixed.")] = -25.0,
-    vmax: Annotated[float, typer.Option(help="dB that becomes 1, for fixed.")] = 5.0,
-    k: Annotated[float, typer.Option(help="Standard deviations around the mean, for sigma.")] = 3.0,
+    low: LowOption = None,
+    high: HighOption = None,
+    vmin: VminOption = None,
+    vmax: VmaxOption = None,
+    k: KOption = None,
     group: Annotated[
-        list[str] | None, typer.Option(help="Only this group (vv/sigma0); may be repeated.")
+        list[str] | None,
+        typer.Option(help="Only this group (vv/sigma0), to show or to set; may be repeated."),
     ] = None,
     from_split: Annotated[
         str | None, typer.Option(help="From the ground of this split alone: train, or v2:train.")
@@ -343,22 +359,26 @@ def bounds(
     from sarzarr.clips import recommend_clips, set_clip
     from sarzarr.store import open_store
 
+    chosen = method or (Method.percentile if from_split is not None else None)
+    given = _method_options("--method", str(chosen or "none"), low=low, high=high, vmin=vmin, vmax=vmax, k=k)
     opened = open_store(store)
-    if method is not None or from_split is not None:
+    shown = {key: entry for key, entry in opened.bounds.items() if group is None or key in group}
+    if unknown := set(group or ()) - set(shown):
+        raise NotInStoreError(
+            f"groups among {', '.join(sorted(opened.bounds))} were expected, got {', '.join(sorted(unknown))}. "
+            "`sarzarr bounds STORE` lists them."
+        )
+    if chosen is not None:
         opened = set_clip(
             opened,
             group,
             split=from_split,
-            method=str(method or Method.percentile),
-            low_pct=low,
-            high_pct=high,
-            vmin=vmin,
-            vmax=vmax,
-            k=k,
+            method=str(chosen),
+            **{PERCENTS.get(name, name): value for name, value in given.items()},
         )
-    advised = recommend_clips(opened, set(opened.bounds))
+    advised = recommend_clips(opened, set(shown))
     typer.echo(f"{'group':<18}{'stored dB':>18}{'clip dB':>20}{'percentiles 1, 99':>20}  method")
-    for key, entry in sorted(opened.bounds.items()):
+    for key, entry in sorted((key, opened.bounds[key]) for key in shown):
         stored = f"{entry.vmin:g} to {entry.vmax:g}"
         clip = f"{entry.clip_vmin:.2f} to {entry.clip_vmax:.2f}"
         advice = f"{advised[key].clip_vmin:.2f} to {advised[key].clip_vmax:.2f}"
@@ -419,7 +439,7 @@ def demo(
     files = write_synthetic_scenes(folder / "demo-scenes", count=3, shape=(size, size))
     typer.echo(f"   {len(files)} files in {folder / 'demo-scenes'}: {files[0].name}, ...")
     typer.secho("2. Ingest: read, normalise, write whole shards", bold=True)
-    plan = plan_ingest(files, folder / "demo.zarr")
+    plan = plan_ingest(files, folder / "demo.zarr", replace=True)
     typer.echo("   " + str(plan).replace("\n", "\n   "))
     with progress_bar(quiet=False) as report:
         store = run(plan, progress=report)
@@ -442,6 +462,19 @@ def demo(
         f"python -c \"import xarray as xr; print(xr.open_datatree('{folder / 'demo.zarr'}', engine='zarr'))\"",
     ):
         typer.echo(f"   {line}")
+
+
+def _method_options(option: str, method: str, **given: float | None) -> dict[str, Any]:
+    """Return the options of a method that were given; refuse those of another one."""
+    said = {name: value for name, value in given.items() if value is not None}
+    for name in said:
+        owner = next(m for m, names in OWN.items() if name in names)
+        if owner != method:
+            raise InvalidInputError(
+                f"{option} {owner} was expected beside --{name}, got {option} {method}. "
+                f"Pass {option} {owner}, or leave --{name} out."
+            )
+    return said
 
 
 def _like(grid: str | None) -> str | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sarzarr import conventions as cv
+from sarzarr.bounds import check_method
 from sarzarr.codecs import DEFAULT_CODECS
 from sarzarr.documents import Encoding
 from sarzarr.errors import InvalidInputError
@@ -26,12 +27,12 @@ class IngestOptions:
     """Names for unnamed bands, in order."""
     scene_id: str | None = None
     """The id of the one scene that the files make."""
-    dtype: str = "uint16"
-    """``uint16`` codes, ``float32`` or ``float16``."""
+    dtype: str | None = None
+    """``uint16`` codes, ``float32`` or ``float16``; ``uint16`` if None."""
     codec: str | None = None
     """A name in `sarzarr.codecs.CODECS`; the measured best for ``dtype`` if None."""
-    shard: int = cv.SHARD
-    """Rows and columns of a shard; 0 writes a file a chunk."""
+    shard: int | None = None
+    """Rows and columns of a shard, `conventions.SHARD` if None; 0 writes a file a chunk."""
     bounds: str = "stored"
     """``stored``: the whole range of the schema. ``percentile``, ``fixed`` or ``sigma`` make a classic store,
     clipped at ingest to the bounds of each group, which new scenes of the group then share."""
@@ -57,19 +58,20 @@ class IngestOptions:
     """Whether positions between two CRSs are computed pixel by pixel, rather than within 1e-4 pixels."""
     layers: tuple[Layer, ...] = ()
     """Rasters that are kept beside the backscatter as they are; `sarzarr.layers.layers_of` makes them."""
-    border: int = 0
-    """Pixels around nodata that are flagged as border, and are not valid."""
+    border: int | None = None
+    """Pixels around nodata that are flagged as border, and are not valid; 0 if None."""
     full_hash: bool = False
     """Whether known files are recognised by every byte, not by samples."""
     replace: bool = False
-    """Whether a scene that is in the store with other pixels is written anew."""
+    """Whether a scene is written anew that is in the store with other pixels, or stored in another way than
+    what is asked for here: dtype, codec, shard, border, quantity, names, resampling, as far as they are not None."""
     memory: int = 1000 * MEGABYTE
     """Bytes that a worker process may use."""
     threads: int = 2
     """Tasks that a worker process runs at once, for the projected peak."""
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("uint16", "float32", "float16"):
+        if self.dtype not in (None, "uint16", "float32", "float16"):
             raise InvalidInputError(f"dtype must be uint16, float32 or float16, got {self.dtype!r}.")
         if self.bounds not in (STORED, *METHODS):
             raise InvalidInputError(
@@ -82,14 +84,29 @@ class IngestOptions:
             )
         if self.pixel_size is not None and not self.pixel_size > 0:
             raise InvalidInputError(f"pixel_size must be positive, got {self.pixel_size}.")
-        if self.border < 0:
+        if self.border is not None and self.border < 0:
             raise InvalidInputError(f"border must be 0 or more pixels, got {self.border}.")
+        has_grid = bool(self.crs or self.pixel_size or self.like)
+        if self.resampling is not None and not has_grid:
+            raise InvalidInputError(
+                f"a grid to resample onto was expected, got resampling {self.resampling!r} alone. Pass --crs with "
+                "--pixel-size, or --grid like:SCENE, or leave --resampling out."
+            )
+        if self.exact and not (has_grid or self.layers):
+            raise InvalidInputError(
+                "a grid to place pixels on was expected, got --exact alone. Pass --crs with --pixel-size, or "
+                "--grid like:SCENE, or leave --exact out."
+            )
+        if self.bounds != STORED:
+            check_method(**self.method)
         _ = self.encoding  # refuses an unknown codec or shard here, where it was said
 
     @property
     def encoding(self) -> Encoding:
         """How pixels become bytes."""
-        return Encoding(dtype=self.dtype, codec=self.codec or DEFAULT_CODECS[self.dtype], shard=self.shard)
+        dtype = self.dtype or "uint16"
+        shard = cv.SHARD if self.shard is None else self.shard
+        return Encoding(dtype=dtype, codec=self.codec or DEFAULT_CODECS[dtype], shard=shard)
 
     @property
     def method(self) -> dict[str, Any]:

@@ -8,10 +8,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sarzarr import conventions as cv
-from sarzarr.documents import Encoding
+from sarzarr.codecs import DEFAULT_CODECS
+from sarzarr.documents import Encoding, read_json
 from sarzarr.errors import InvalidInputError, SceneExistsError, StoreExistsError, UnsupportedRasterError
 from sarzarr.gridding import onto_grid
 from sarzarr.layer_blocks import LayerPlan
@@ -19,9 +20,13 @@ from sarzarr.layer_matching import match_layers, probe_layers
 from sarzarr.layers import layers_of
 from sarzarr.options import IngestOptions
 from sarzarr.probe import ArrayProbe, probe_file
+from sarzarr.resampling import WarpPlan
 from sarzarr.scene import SceneProbe, group_scenes
 from sarzarr.scene_plan import PROCESS_BASE, ScenePlan
 from sarzarr.store import Store, bounds_key, open_store
+
+BORDER: Final = "border"
+"""Attribute of a scene: pixels around nodata that were flagged as border, where there were any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +65,6 @@ class IngestPlan:
         return max((s.peak_memory(self.options.threads) for s in self.scenes), default=PROCESS_BASE)
 
     def __str__(self) -> str:
-        encoding = self.options.encoding
         lines = [f"{self.store.name}: {len(self.scenes)} scenes to write, {len(self.present)} already there"]
         for s in self.scenes:
             warped = "warped" if s.is_warped else "passthrough"
@@ -79,10 +83,11 @@ class IngestPlan:
         lines += [f"  note: {note}" for note in self.notes]
         if self.options.bounds in ("percentile", "sigma"):
             lines.append("  classic store: one more pass first, to find the bounds that it is clipped to")
-        shards = f"shards of {encoding.shard}" if encoding.shard else "no shards"
-        lines.append(
-            f"  stored as {encoding.dtype}, codec {encoding.codec}, chunks of {encoding.chunk}, {shards}"
-        )
+        for encoding in dict.fromkeys(s.encoding for s in self.scenes):
+            shards = f"shards of {encoding.shard}" if encoding.shard else "no shards"
+            lines.append(
+                f"  stored as {encoding.dtype}, codec {encoding.codec}, chunks of {encoding.chunk}, {shards}"
+            )
         lines.append(
             f"  {_size(self.bytes_in)} in, at most {_size(self.bytes_out)} out, {self.tasks} tasks; "
             f"projected peak {_size(self.peak_memory)} a worker process of {_size(self.options.memory)}"
@@ -167,7 +172,7 @@ def plan_ingest(
             encoding=options.encoding,
             bounds=_stored_ranges(scene, there, options),
             replaces=_known_hash(there, scene.id) is not None,
-            border=options.border,
+            border=options.border or 0,
             onto=onto_grid(scene, there, options),
         )
         for scene in scenes
@@ -178,16 +183,23 @@ def plan_ingest(
         asked = [replace(s, layers=own) for s, own in zip(asked, layers, strict=True)]
         notes += more
     plans, present = [], []
+    kept: dict[str, list[str]] = {}
     for planned in asked:
         left = planned
         if there is not None and planned.replaces:
             found = _left_to_do(there, planned, options)
+            otherwise = _stored_otherwise(there, planned, options)
+            if otherwise and (found is None or found.only_layers):
+                kept.setdefault(", ".join(otherwise), []).append(planned.id)
             if found is None:
                 present.append(planned.id)
                 continue
             left = found
             notes += [] if left.only_layers else _lost_layers(there, left)
         plans.append(left.fitted(options))
+    notes += [
+        f"{_some(ids)} kept as stored: {how}. Pass --replace to change it." for how, ids in kept.items()
+    ]
     plan = IngestPlan(
         store=root, scenes=tuple(plans), present=tuple(present), options=options, notes=tuple(notes)
     )
@@ -208,6 +220,12 @@ def _names(scene: SceneProbe) -> str:
     return ", ".join(dict.fromkeys(f.path.name for f in scene.files))
 
 
+def _some(ids: list[str]) -> str:
+    """Return ids for people: at most three of them, with the verb."""
+    more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+    return f"{', '.join(ids[:3])}{more} {'is' if len(ids) == 1 else 'are'}"
+
+
 def _known_hash(store: Store | None, scene: str) -> str | None:
     if store is None or scene not in store.scenes:
         return None
@@ -220,18 +238,21 @@ def _left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> Sce
     Raises
     ------
     SceneExistsError
-        Something of it would be written over, which was not asked for.
+        Something of it would be written over, which was not asked for, or arrays of it would be lost.
     """
     known = _known_hash(store, planned.id)
     same_pixels = known in (planned.probe.source_hash, _hash_like(str(known), planned.probe, options))
-    if not same_pixels or store.grid(planned.id) != planned.grid:
+    is_same = same_pixels and store.grid(planned.id) == planned.grid
+    if not is_same or (options.replace and _stored_otherwise(store, planned, options)):
+        if not (same_pixels and options.polarizations):  # where names alone are other ones, nothing is lost
+            _check_arrays(store, planned)
         if not options.replace:
             raise SceneExistsError(
                 f"a new scene was expected, got {planned.id!r}, which {store.root.name} holds "
                 f"{'on another grid' if same_pixels else 'with other pixels'}. "
                 "Pass --replace to write it anew, or --id to add it under another name."
             )
-        return planned
+        return _as_stored(store, planned, options)
     held = {name: store.layer_attrs(planned.id, name) for name in store.layers(planned.id)}
     new = [layer for layer in planned.layers if layer.name not in held]
     other = [
@@ -246,14 +267,76 @@ def _left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> Sce
         )
     if not (new or other):
         return None
-    row = store.rows(planned.id).isel(array=0)
-    beside = Encoding(
+    beside = _encoding(store, planned.id)
+    return replace(planned, layers=(*new, *other), only_layers=True, encoding=beside)
+
+
+def _check_arrays(store: Store, planned: ScenePlan) -> None:
+    """Refuse to write a scene anew that would lack arrays that the store holds."""
+    given = [array.name for array in planned.probe.arrays]
+    lost = [name for name in store.rows(planned.id)["name"].values.tolist() if name not in given]
+    if lost:
+        raise SceneExistsError(
+            f"files for all arrays of {planned.id!r} were expected, got {', '.join(given)} alone: {store.root.name} "
+            f"holds {', '.join(lost)} too, which would be lost. Give the files of {', '.join(lost)} in the same "
+            f"command, take the scene out first (`sarzarr remove {store.root.name} {planned.id}`), or add it "
+            "under another name with --id."
+        )
+
+
+def _encoding(store: Store, scene: str) -> Encoding:
+    """Return how a scene's pixels are stored."""
+    row = store.rows(scene).isel(array=0)
+    return Encoding(
         dtype=str(row["dtype"].values),
         codec=str(row["codec"].values),
         chunk=int(row["chunk"]),
         shard=int(row["shard"]),
     )
-    return replace(planned, layers=(*new, *other), only_layers=True, encoding=beside)
+
+
+def _border(store: Store, scene: str) -> int:
+    """Return how many pixels around nodata of a scene were flagged as border."""
+    return int(read_json(store.root / cv.SCENES / scene / "zarr.json")["attributes"].get(BORDER, 0))
+
+
+def _as_stored(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan:
+    """Return the plan of a scene that is written anew: what was not asked for stays as it is stored."""
+    old = _encoding(store, planned.id)
+    dtype = options.dtype or old.dtype
+    codec = options.codec or (old.codec if dtype == old.dtype else DEFAULT_CODECS[dtype])
+    shard = old.shard if options.shard is None else options.shard
+    border = _border(store, planned.id) if options.border is None else options.border
+    return replace(planned, encoding=replace(old, dtype=dtype, codec=codec, shard=shard), border=border)
+
+
+def _stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -> list[str]:
+    """Return how a scene is stored otherwise than was asked for (``dtype uint16, not float32``); its grid apart.
+
+    What was not asked for by name does not count.
+    """
+    scene, old = planned.id, _encoding(store, planned.id)
+    rows = store.rows(scene)
+    said: list[tuple[str, Any, Any]] = []  # what, as stored, as asked
+    for name in ("dtype", "codec", "shard"):
+        asked = getattr(options, name)
+        said += [] if asked is None else [(name, getattr(old, name), asked)]
+    if options.border is not None:
+        said.append((BORDER, _border(store, scene), options.border))
+    if options.polarizations is not None:
+        held, told = rows["name"].values.tolist(), [array.name for array in planned.probe.arrays]
+        said.append(("arrays", "+".join(sorted(held)), "+".join(sorted(told))))
+    for option, column in (("quantity", "quantity"), ("representation", "source_representation")):
+        if asked := getattr(options, option):
+            said.append((option, "+".join(sorted(set(rows[column].values.tolist()))), asked))
+    warped = next((plan for plan in planned.onto if isinstance(plan, WarpPlan)), None)
+    if warped is not None:
+        name = str(rows["name"].values[0])
+        attrs = read_json(store.root / cv.SCENES / scene / name / "zarr.json")["attributes"]
+        keys = [cv.RESAMPLING] if options.resampling else []
+        keys += [cv.RESAMPLING_TOLERANCE] if options.exact else []
+        said += [(key, attrs.get(key, "none"), warped.attrs[key]) for key in keys]
+    return [f"{what} {stored}, not {asked}" for what, stored, asked in said if stored != asked]
 
 
 def _lost_layers(store: Store, planned: ScenePlan) -> list[str]:
@@ -312,6 +395,6 @@ def _check_memory(plan: IngestPlan) -> None:
                 f"{scene.id}: a worker within {_size(plan.options.memory)} was expected, got a projected "
                 f"{_size(peak)}: a block of {giant.path.name} is {giant.block_shape[0]} x {giant.block_shape[1]} "
                 f"pixels, {_size(giant.block_bytes)} decoded. Pass --memory {math.ceil(peak / 1e9 * 10) / 10:g}GB"
-                + (" or a smaller --shard," if plan.options.shard > cv.SHARD else ",")
+                + (" or a smaller --shard," if scene.encoding.shard > cv.SHARD else ",")
                 + " or rewrite the file in tiles: gdal_translate -co TILED=YES."
             )
