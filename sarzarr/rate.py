@@ -67,7 +67,9 @@ def measure_delivery(store: Store | str | Path, *, seconds: float = 5.0, **optio
         The fields of `sarzarr.read_options.ReadOptions`; by default batches of 32, shuffled.
     """
     if not 0 < seconds < 3600:
-        raise InvalidInputError(f"seconds must be in 0..3600, got {seconds}.")
+        raise InvalidInputError(
+            f"seconds above 0 and below 3600 were expected, got {seconds:g}. 5 are enough."
+        )
     begin = time.perf_counter()
     reader = PatchReader(store, **{"batch_size": 32, "shuffle": True} | options)
     first = _image(next(iter(reader)))
