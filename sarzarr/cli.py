@@ -424,7 +424,7 @@ def bench(
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where scenes, store and picture go.")] = Path("stores"),
-    size: Annotated[int, typer.Option(help="Rows and columns of a scene.")] = 1024,
+    size: Annotated[int, typer.Option(min=256, help="Rows and columns of a scene.")] = 1024,
 ) -> None:
     """Do the whole job once: make scenes, ingest them, load a batch, write a picture."""
     from sarzarr.ingestion import ingest as run
@@ -446,7 +446,9 @@ def demo(
     typer.secho("3. The store", bold=True)
     typer.echo("   " + summary(store).replace("\n", "\n   "))
     typer.secho("4. A batch, read straight from its chunks", bold=True)
-    reader = PatchReader(store, polarizations=["vv", "vh"], batch_size=8, shuffle=True, seed=42)
+    reader = PatchReader(
+        store, polarizations=["vv", "vh"], batch_size=8, shuffle=True, seed=42, min_valid=0.5
+    )  # not 1, so that small scenes, which are all edge, have patches too
     batch = next(iter(reader))
     typer.echo(
         f"   {batch.shape} {batch.dtype}, {batch.min():.2f} to {batch.max():.2f}, mean {batch.mean():.2f}"

@@ -230,10 +230,10 @@ def test_a_message_ends_in_one_full_stop(run, tmp_path, scene):
 
 def test_the_demo_does_the_whole_job_and_may_be_repeated(run, tmp_path):
     pytest.importorskip("matplotlib")
-    for _ in range(2):
-        code, out, _ = run("demo", "--folder", tmp_path / "stores", "--size", "768")
+    for size, batch in (("768", 8), ("768", 8), ("512", 8), ("256", 3)):
+        code, out, _ = run("demo", "--folder", tmp_path / "stores", "--size", size)
         assert code == 0
-        assert "(8, 2, 256, 256) float32" in out
+        assert f"({batch}, 2, 256, 256) float32" in out
     assert (tmp_path / "stores" / "demo-quicklook.png").exists()
 
 
@@ -254,3 +254,66 @@ def test_help_loads_nothing_heavy():
 def test_sizes_as_people_write_them():
     assert parse_bytes("1GB") == parse_bytes("1 gb") == 1_000_000_000
     assert parse_bytes("800MiB") == 800_000_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--vmin", "-30", "--vmax", "0"), "--method fixed was expected beside --vmin, got --method none"),
+        (("--low", "5"), "--method percentile was expected beside --low, got --method none"),
+        (("--method", "fixed", "--k", "2"), "--method sigma was expected beside --k, got --method fixed"),
+        (("--group", "typo"), "groups among vv/sigma0 were expected, got typo"),
+        (("--group", "typo", "--method", "fixed"), "groups among vv/sigma0 were expected, got typo"),
+    ],
+)
+def test_options_of_bounds_that_would_do_nothing_are_refused(run, store, arguments, said):
+    before = (store / "zarr.json").read_bytes()
+    code, out, err = run("bounds", store, *arguments)
+    assert (code, out) == (1, "")
+    assert said in err
+    assert (store / "zarr.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--vmin", "-30"), "--bounds fixed was expected beside --vmin, got --bounds stored"),
+        (("--bounds", "fixed", "--high", "99"), "--bounds percentile was expected beside --high"),
+        (("--bounds", "fixed", "--vmin", "5", "--vmax", "-25"), "vmin < vmax"),
+        (("--bounds", "percentile", "--low", "99", "--high", "1"), "percentiles must be"),
+        (("--bounds", "sigma", "--k", "-1"), "k must be a positive number"),
+        (("--resampling", "cubic"), "a grid to resample onto was expected"),
+        (("--exact",), "a grid to place pixels on was expected"),
+    ],
+)
+def test_options_of_ingest_that_would_do_nothing_are_refused(run, scene, tmp_path, arguments, said):
+    code, _, err = run("ingest", scene, "-o", tmp_path / "n.zarr", *KNOWN, *arguments, "--dry-run")
+    assert code == 1
+    assert said in err
+    assert not (tmp_path / "n.zarr").exists()
+
+
+def test_bounds_shows_the_groups_that_are_named(run, tmp_path):
+    files = [write_band(tmp_path / f"a_{p}.tif", speckle((256, 256))) for p in ("vv", "vh")]
+    store = sz.ingest(sz.plan_ingest(files, tmp_path / "s.zarr", quantity="dn", representation="power")).root
+    _, out, _ = run("bounds", store, "--group", "vh/dn")
+    assert "vh/dn" in out
+    assert "vv/dn" not in out
+
+
+def test_remove_takes_all_of_the_named_scenes_or_none(run, tmp_path):
+    files = [write_band(tmp_path / f"s{n}_vv.tif", speckle((256, 256), seed=n)) for n in range(3)]
+    store = sz.ingest(sz.plan_ingest(files, tmp_path / "s.zarr", representation="power")).root
+    code, out, err = run("remove", store, "s1", "s7", "s2")
+    assert (code, out) == (1, "")
+    assert "scenes of s.zarr were expected, got s7, which it does not hold. Nothing was removed" in err
+    assert sz.open_store(store).scenes == ("s0", "s1", "s2")
+    code, _, _ = run("remove", store, "s1", "s1", "s2")
+    assert code == 0
+    assert sz.open_store(store).scenes == ("s0",)
+
+
+def test_a_bench_of_no_time_says_what_it_takes(run, store):
+    code, _, err = run("bench", store, "--seconds", "0")
+    assert code == 1
+    assert "seconds above 0 and below 3600 were expected, got 0." in err

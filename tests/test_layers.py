@@ -458,7 +458,7 @@ def test_a_layer_that_is_there_is_written_anew_on_request_alone(folder, store, t
     mended = {"mask": write_band(tmp_path / "mended.tif", classes(seed=8), nodata=255)}
     with pytest.raises(SceneExistsError, match=r"'mask' of 'a', which s\.zarr holds from another file"):
         plan(folder, root, layers=mended)
-    again = plan(folder, root, layers=mended, replace=True)
+    again = plan(folder, root, layers=mended, replace=True, shard=None)
     assert [(s.id, s.only_layers) for s in again.scenes] == [("a", True)]
     changed = sz.ingest(again)
     np.testing.assert_array_equal(stored(changed, "a", "mask"), classes(seed=8))
