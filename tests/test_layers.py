@@ -465,8 +465,8 @@ def test_a_layer_that_is_there_is_written_anew_on_request_alone(folder, store, t
     np.testing.assert_array_equal(stored(changed, "b", "mask"), stored(store, "b", "mask"))
     assert changed.layers("a") == ("mask", "dem")
     assert read_layout(root, "scenes/a/mask").shard == (256, 256)  # as the arrays beside it
-    write_band(tmp_path / "a_vv.tif", speckle(SHAPE, seed=9), tiles=128)
-    other = sz.plan_ingest(tmp_path / "a_vv.tif", root, **KNOWN, layers=mended, replace=True)
+    files = [write_band(tmp_path / f"a_{p}.tif", speckle(SHAPE, seed=9), tiles=128) for p in ("vv", "vh")]
+    other = sz.plan_ingest(files, root, **KNOWN, layers=mended, replace=True)
     assert "note: 'a' loses its layers dem: give them again to keep them." in str(other)
 
 
