@@ -278,8 +278,8 @@ class StoreKeeper:
         return SampleSplit.of({**table.attrs, **lists}, place.name)
 
     def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
-        """Lock the store's folder."""
-        return _locked(self.store.root)
+        """Lock the folder of the sets; the root's own lock is taken inside, by what changes its document."""
+        return _locked(self.store.root / cv.SAMPLES)
 
     def create(self, signal: str, split: SampleSplit) -> None:
         """Write a version beside the store and rename it in, which fails where there is one."""
