@@ -1,7 +1,7 @@
 """Commands about splits, and imports of what came alone: each calls one function and shows what it returned."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -21,6 +21,8 @@ split_app = typer.Typer(
 )
 import_app = typer.Typer(help="Take older formats, chips and boxes into a store.", no_args_is_help=True)
 
+WIDTHS: Final = {"scene": 20, "place": 12}
+"""Least characters of the columns that `show` lists scenes in."""
 FAR_BELOW: Final = 0.5
 """Share of the validation asked for below which it is worth a word."""
 SITE_HELP: Final = (
@@ -94,10 +96,14 @@ def create(
     seed: Annotated[int, typer.Option(help="Another seed is another split.")] = 42,
     block: Annotated[
         str,
-        typer.Option(help="Side of a block: 10km, 500m; auto: 10km, or less where little ground needs it."),
+        typer.Option(help="Side of a block: 10km, 500m; auto: 10km, or what few scenes or large cells need."),
     ] = "auto",
     pixel_block: Annotated[
-        int | None, typer.Option(help="Side of a block in pixels, where scenes have no place in the world.")
+        int | None,
+        typer.Option(
+            help="Side of a block in pixels, where scenes have no place in the world; 1024 or less.",
+            show_default=False,
+        ),
     ] = None,
     by: Annotated[By, typer.Option(help="Draw blocks of ground, whole scenes or whole sites.")] = By.ground,
     guard: Annotated[str | None, typer.Option(help="Margin about a cell; two pixels if left out.")] = None,
@@ -147,13 +153,13 @@ def list_(context: typer.Context) -> None:
         typer.echo("no split yet: make one with `sarzarr split STORE create`")
         return
     typer.echo(
-        f"{'':<5}{'parent':<8}{'made':<22}{'by':<8}{'block':>8}{'seed':>6}{'scenes':>8}{'val':>7}{'held':>7}  notes"
+        f"{'':<5}{'parent':<8}{'made':<22}{'by':<8}{'block':<16}{'seed':>6}{'scenes':>8}{'val':>7}{'held':>7}  notes"
     )
     for s in splits:
         parent = f"v{s.parent}" if s.parent else "-"
-        block = f"{s.recipe.block / 1000:g} km"
+        block = ", ".join(s.blocks) or "-"
         typer.echo(
-            f"{s.name:<5}{parent:<8}{s.created_at:<22}{s.recipe.by:<8}{block:>8}{s.recipe.seed:>6}{len(s.scenes):>8}"
+            f"{s.name:<5}{parent:<8}{s.created_at:<22}{s.recipe.by:<8}{block:<16}{s.recipe.seed:>6}{len(s.scenes):>8}"
             f"{s.val_ratio:>7.1%}{s.held_back_share:>7.1%}  {s.notes}"
         )
 
@@ -170,10 +176,11 @@ def show(
     store = _opened(context)
     split = get_split(store, _number(version))
     typer.echo(describe(store, split))
+    wide, far = (max([most, *(len(getattr(s, k)) for s in split.scenes)]) for k, most in WIDTHS.items())
     for s in split.scenes:
         sides = zip(("train", "val", "test", "held"), (1, 2, 3, 0), strict=True)
         counts = "".join(f"{name:>7} {int((s.codes == code).sum()):>5}" for name, code in sides)
-        typer.echo(f"  {s.scene:<40}{s.place:<22}{counts}")
+        typer.echo(f"  {s.scene:<{wide}}  {s.place:<{far}}{counts}")
     if png is not None:
         from sarzarr.split_picture import write_split_picture
 
@@ -246,16 +253,15 @@ def _number(version: str | None) -> int | None:
 
 def describe(store: "Store", split: "Split") -> str:
     """Return what a split is, in a few lines."""
-    from sarzarr.split_versions import patch_counts
-
     r, counts = split.recipe, split.counts
     fixed = ", validation fixed" if r.fixed_val else ""
+    blocks = f", blocks of {' and '.join(split.blocks)}" if split.blocks else ""
     drawn = f" ({r.drawn:.0%} of the blocks drawn)" if r.drawn else ""
     parent = f", extends v{split.parent}" if split.parent else ""
     said = f"{counts['train']} train, {counts['val']} val, {counts['test']} test, {counts['held_back']} held back"
     lines = [
         f"{store.root.name}, split {split.name}{parent}",
-        f"  by {r.by}, block {r.block / 1000:g} km, seed {r.seed}, {r.val_fraction:.0%} asked for{drawn}{fixed}",
+        f"  by {r.by}{blocks}, seed {r.seed}, {r.val_fraction:.0%} asked for{drawn}{fixed}",
         f"  {len(split.scenes)} scenes, {sum(counts.values())} cells of {cv.CELL} x {cv.CELL}: {said}",
         f"  validation is {split.val_ratio:.1%} of what is used, {split.held_back_share:.1%} of all is held back",
     ]
@@ -263,9 +269,42 @@ def describe(store: "Store", split: "Split") -> str:
         lines.append(
             "  less than was asked for: its blocks are small for these cells; larger ones lose less at their edges"
         )
-    for index, sides in patch_counts(store, split).items():
-        lines.append(f"  patches/{index}: " + ", ".join(f"{n} {side}" for side, n in sides.items()))
+    lines += [f"  patches/{index}: {_patches_said(store, split, index)}" for index in store.patch_indices]
+    if store.patch_indices:
+        lines.append(f"  in brackets: what readers take by default, {_defaults_said()}")
     return "\n".join(lines)
+
+
+def _defaults_said() -> str:
+    from sarzarr.read_options import ReadOptions
+
+    query = ReadOptions().query(cv.DEFAULT_INDEX)
+    return f"min_valid={query.min_valid:g} and min_unsaturated={query.min_unsaturated:g}"
+
+
+def _patches_said(store: "Store", split: "Split", index: str) -> str:
+    """Return how many patches of an index are on each side, and in brackets how many of them readers take."""
+    import numpy as np
+
+    from sarzarr.read_options import ReadOptions
+    from sarzarr.selection import select
+    from sarzarr.split_versions import patches_of
+
+    table = store.patch_columns(index)
+    if not table.sizes["patch"]:
+        sides = zip(
+            store.catalog["height"].values.tolist(), store.catalog["width"].values.tolist(), strict=True
+        )
+        fits = 1 << (max(min(pair) for pair in sides).bit_length() - 1)
+        return (
+            f"0 patches, since every scene is smaller than {table.attrs['size']} pixels. The ground is split; to "
+            f"train,\n    read smaller patches (patch_size={fits}), or padded ones (edge='pad' and min_valid below 1)"
+        )
+    taken = np.zeros(table.sizes["patch"], bool)
+    with suppress(InvalidInputError):  # it takes none at all
+        taken[select(store, ReadOptions().query(index)).table_row] = True
+    masks = {side: patches_of(store, split, table, side) for side in ("train", "val", "test")}
+    return ", ".join(f"{m.sum()} {side} ({(m & taken).sum()})" for side, m in masks.items())
 
 
 # ------------------------------------------------------------------ import

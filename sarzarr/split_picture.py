@@ -69,7 +69,7 @@ def write_split_picture(store: Store, split: Split, path: str | Path) -> Path:
 
 def _said(split: Split) -> str:
     r = split.recipe
-    by = f"by {r.by}" + (f" in blocks of {r.block / 1000:g} km" if r.by == "ground" else "")
+    by = f"by {r.by}" + (f" in blocks of {' and '.join(split.blocks)}" if split.blocks else "")
     return f"{by}, seed {r.seed}; {split.val_ratio:.1%} validation, {split.held_back_share:.1%} held back"
 
 

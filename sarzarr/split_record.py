@@ -132,6 +132,21 @@ class Split:
         return self.counts["held_back"] / max(sum(self.counts.values()), 1)
 
     @cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """The sides of the blocks that were drawn, for people: ``("10 km",)``; ``"256 px"`` on lattices of pixels.
+
+        Both where scenes of both kinds are there; none where whole scenes or sites were drawn.
+        """
+        if self.recipe.by != "ground":
+            return ()
+        places = {s.place for s in self.scenes}
+        side = self.recipe.block
+        said = f"{side / 1000:g} km" if side >= 1000 else f"{side:g} m"
+        in_world = (said,) if "world" in places else ()
+        is_on_pixels = any(p.startswith("pixels/") for p in places)
+        return (*in_world, f"{self.recipe.pixel_block} px") if is_on_pixels else in_world
+
+    @cached_property
     def by_scene(self) -> Mapping[str, SceneCells]:
         """Its scenes by id."""
         return {s.scene: s for s in self.scenes}

@@ -14,7 +14,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SplitExistsError, SplitLeakError
 from sarzarr.split_json import from_json, to_json
-from sarzarr.split_plan import Grounds, assign, assign_to_train, check, fixed_units
+from sarzarr.split_plan import WORLD, Grounds, assign, assign_to_train, check, fixed_units
 from sarzarr.split_record import Recipe, SceneCells, Split, read_split, versions
 from sarzarr.split_versions import Sites, get_split, grounds_of, next_version, opened, patches_of, write_split
 from sarzarr.store import Store
@@ -88,6 +88,8 @@ def plan_split(
 ) -> Split:
     """Return the split that `make_split` would write, checked; nothing is written."""
     here = opened(store)
+    if not here.scenes:
+        raise InvalidInputError(_no_scenes(here))
     grounds = grounds_of(here, sites)
     newest = () if fresh else versions(here.root)[-1:]
     found: list[Split] = []
@@ -102,7 +104,7 @@ def plan_split(
         if _off(split) <= NEAR or choice in known or recipe.get("block", "auto") not in (None, "auto"):
             break
     if not found:
-        raise InvalidInputError(_empty_message(*refused[0], grounds))
+        raise InvalidInputError(_empty_message(here, *refused[0], grounds))
     best = min(found, key=_off)
     check(grounds, best.scenes)
     return best
@@ -126,10 +128,11 @@ def _planned(store: Store, grounds: Grounds, recipe: Recipe, notes: str) -> Spli
 def _choices(grounds: Grounds, options: Mapping[str, Any], newest: Sequence[Recipe]) -> Iterator[Recipe]:
     """Yield the recipe that is asked for; where its block is left open, the ones to try in turn.
 
-    Those are 10 km (or twice that, and so on, until a few cells fit in), 8, 6.3, 5 km and so on down to what
-    hardly holds a cell, and 1024, 512 and 256 pixels; then the same with more blocks drawn. A block that is
-    given is kept, and no more of them are drawn: stores that are told the same agree. Before them comes
-    what the ``newest`` version has, so that the same call means the same split when the store has grown.
+    Those are 10 km (or twice that, and so on, until a few cells of the coarsest scene fit in), 8, 6.3, 5 km and
+    so on down to what hardly holds a cell, and 1024, 512 and 256 pixels; then the same with more blocks drawn.
+    What no scene needs, metres or pixels, stays at its default. A block that is given is kept, and no more
+    of them are drawn: stores that are told the same agree. Before them comes what the ``newest`` version has,
+    so that the same call means the same split when the store has grown.
     """
     known = list(Recipe.__dataclass_fields__)
     for name in options:
@@ -148,6 +151,7 @@ def _choices(grounds: Grounds, options: Mapping[str, Any], newest: Sequence[Reci
         drawn = before.drawn if "block" in left_open else None
         yield replace(recipe, drawn=drawn, **{k: getattr(before, k) for k in left_open})
     cell = _largest_cell(grounds)
+    on_pixels = any(place != WORLD for place in grounds.places.values())
     block = recipe.block
     while "block" in left_open and block < CELLS_IN_BLOCK * cell:
         block *= 2
@@ -156,15 +160,15 @@ def _choices(grounds: Grounds, options: Mapping[str, Any], newest: Sequence[Reci
         for i, share in enumerate(SHARES if recipe.by == "ground" else (1,)):
             if i < 3 or (cell and block * share >= LEAST_CELLS * cell):
                 sizes: dict[str, Any] = {
-                    "block": block * share,
-                    "pixel_block": max(recipe.pixel_block >> i, cv.CELL),
+                    "block": block * share if cell else recipe.block,
+                    "pixel_block": max(recipe.pixel_block >> i, cv.CELL) if on_pixels else recipe.pixel_block,
                 }
                 yield replace(recipe, drawn=None if more == 1 else drawn, **{k: sizes[k] for k in left_open})
 
 
 def _largest_cell(grounds: Grounds) -> float:
     """Return the largest side of a cell that has a place in the world, in metres; 0 where none has."""
-    located = [grounds.footprint(g).pixel for g in grounds.scenes if g.placement.is_located]
+    located = [grounds.footprint(g).pixel for g in grounds.scenes if grounds.places[g.scene] == WORLD]
     return cv.CELL * max((p for p in located if math.isfinite(p)), default=0.0)
 
 
@@ -196,31 +200,77 @@ def _empty_side(store: Store, split: Split) -> str:
     return next((name for name in wanted if seen.any() and not (masks[name] & seen).any()), "")
 
 
-def _empty_message(side: str, split: Split, grounds: Grounds) -> str:
-    recipe, remedy = split.recipe, "Add scenes, or raise val_fraction."
-    for name, value in _other_choices(recipe):
-        other = replace(recipe, **{name: value})
-        counts = replace(split, recipe=other, scenes=assign(grounds, other, version=1)).counts
-        if counts["train"] and counts["val"] and (counts["test"] or not recipe.test_fraction):
-            remedy = (
-                f"There would be some with {name}={value:g}: blocks should be many, and hold several cells."
-            )
-            break
+def _no_scenes(store: Store) -> str:
+    """Return the message about a store without scenes, which may hold chips."""
+    sets = sorted(p.parent.name for p in (store.root / cv.SAMPLES).glob("[!.]*/zarr.json"))
+    if not sets:
+        return f"scenes to split were expected in {store.root.name!r}, got none. Ingest some first."
     return (
-        f"ground on every side was expected, got none for {side!r} from {len(split.scenes)} scenes by {recipe.by} "
-        f"(block {recipe.block:g} m, seed {recipe.seed}; {split.held_back_share:.0%} of the cells are held back). "
-        f"{remedy}"
+        f"scenes to split were expected in {store.root.name!r}, got none beside chips ({', '.join(sets)}). "
+        f"These have no ground and are split by their ids, in Python: sarzarr.SplitManager({str(store.root)!r})"
+        f".create_initial_split({sets[0]!r}, val_ratio=0.2)."
     )
 
 
-def _other_choices(recipe: Recipe) -> Iterator[tuple[str, Any]]:
-    """Yield what might divide little ground better, the smallest change first."""
-    if recipe.pixel_block > cv.CELL:
+def _empty_message(store: Store, side: str, split: Split, grounds: Grounds) -> str:
+    """Return what a split lacks, why, and what would mend it: a change is named only where it was tried."""
+    recipe, cells = split.recipe, sum(split.counts.values())
+    none = "none with a valid patch" if split.counts[side] else "none"
+    drawn = f"blocks of {' and '.join(split.blocks)}" if split.blocks else f"whole {recipe.by}s"
+    said = (
+        f"ground on every side was expected, got {none} for {side!r} from {len(split.scenes)} scenes by {recipe.by} "
+        f"({drawn}, seed {recipe.seed}; {split.held_back_share:.0%} of {cells} cells are held back)."
+    )
+    cell = _largest_cell(grounds)
+    if is_small := recipe.by == "ground" and recipe.block < cell:
+        said += (
+            f" A cell of {cv.CELL} pixels is {cell:.0f} m here, more than a block of {recipe.block:g} m, and what "
+            "touches blocks of two sides is held back."
+        )
+    for name, value in _other_choices(recipe, cell):
+        if _is_divided(store, split, grounds, replace(recipe, **{name: value})):
+            why = "larger than a cell" if is_small else "many, and hold several cells"
+            advice = f": blocks should be {why}" if name in ("block", "pixel_block") else ""
+            return (
+                f"{said} There would be some with {name}={value if name == 'by' else f'{value:g}'}{advice}."
+            )
+    if recipe.by != "ground":
+        return (
+            f"{said} No other seed or val_fraction that was tried gives one: split by ground, or add scenes."
+        )
+    return f"{said} No other block or seed that was tried divides it: add scenes of other ground."
+
+
+def _is_divided(store: Store, split: Split, grounds: Grounds, recipe: Recipe) -> bool:
+    """Return whether another recipe would give every side something, and leak nothing."""
+    other = replace(split, recipe=recipe, scenes=assign(grounds, recipe, version=1))
+    if _empty_side(store, other):
+        return False
+    try:
+        check(grounds, other.scenes)
+    except SplitLeakError:
+        return False
+    return True
+
+
+def _other_choices(recipe: Recipe, cell: float) -> Iterator[tuple[str, Any]]:
+    """Yield what might divide little ground better, the smallest change first; ``cell`` is a side in metres."""
+    if recipe.by == "ground" and recipe.block < cell:
+        fitting = max(Recipe().block, CELLS_IN_BLOCK * cell)
+        yield from (("block", 100.0 * round(fitting * share / 100)) for share in SHARES[:5])
+        return
+    if recipe.by == "ground" and recipe.pixel_block > cv.CELL:
         yield "pixel_block", cv.CELL
     halves = [recipe.block / 2**k for k in range(1, 6) if recipe.block / 2**k >= 1]
     doubles = [recipe.block * 2**k for k in range(1, 6) if recipe.block * 2**k <= 5e6]
-    yield from (("block", b) for pair in zip_longest(halves, doubles) for b in pair if b)
+    if recipe.by == "ground":
+        yield from (("block", b) for pair in zip_longest(halves, doubles) for b in pair if b)
     yield from (("seed", recipe.seed + k) for k in range(1, 9))
+    yield from (
+        ("val_fraction", v) for v in (0.2, 0.3, 0.5) if recipe.val_fraction < v < 1 - recipe.test_fraction
+    )
+    if recipe.by != "ground":
+        yield "by", "ground"
 
 
 # ------------------------------------------------------------------ extending

@@ -4,10 +4,11 @@ import contextlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,12 +16,14 @@ import pytest
 import rasterio
 import xarray as xr
 from conftest import speckle, tree_hash, write_band
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
+from test_samples import chip_folder
 
 import sarzarr as sz
 from sarzarr import conventions as cv
+from sarzarr.cli_splits import describe
 from sarzarr.errors import (
     CorruptStoreError,
     InvalidInputError,
@@ -41,6 +44,7 @@ from sarzarr.splits import (
     pending,
     plan_split,
 )
+from sarzarr.store import create_store
 from sarzarr.world import METRES_PER_DEGREE
 
 HELD, TRAIN, VAL, TEST = cv.Membership
@@ -158,7 +162,7 @@ def shared_pixels(store, one, other):
 def assert_disjoint(store, version=""):
     for index in ("default", "fine"):
         sides = {name: painted(store, index, f"{version}{name}") for name in ("train", "val", "test")}
-        assert any(v.any() for v in sides["train"].values())
+        assert index != "default" or any(v.any() for v in sides["train"].values())
         for one, other in (
             ("train", "val"),
             ("val", "train"),
@@ -188,6 +192,7 @@ def test_dates_crss_and_pixel_sizes_share_no_ground_across_sides(store):
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**31), block=st.sampled_from(["3km", "7km", "15km"]))
+@example(seed=13, block="3km")  # no patch of the finer index is training
 def test_no_seed_and_no_block_leaks(overlapping, tmp_path_factory, seed, block):
     store = sz.open_store(shutil.copytree(overlapping.root, tmp_path_factory.mktemp("seed") / "s.zarr"))
     try:
@@ -289,6 +294,69 @@ def test_little_ground_is_divided_whatever_the_seed(scenes, tmp_path, val_fracti
 def test_what_cannot_be_split_is_refused(overlapping, options, match):
     with pytest.raises(InvalidInputError, match=match):
         plan_split(overlapping, **options)
+
+
+def test_a_block_below_a_cell_is_named_as_the_cause(store):
+    with pytest.raises(InvalidInputError, match="more than a block of 10 m") as caught:
+        make_split(store, block=10)
+    name, value = str(caught.value).split("with ")[1].split(":")[0].split("=")
+    assert name == "block"
+    assert "val_fraction" not in str(caught.value)
+    assert make_split(store, block=float(value)).counts["val"]
+
+
+def test_by_scene_with_one_scene_is_told_to_split_by_ground(scenes, tmp_path):
+    store = grow(tmp_path, scenes, 1)
+    with pytest.raises(InvalidInputError, match=r"whole scenes.*(by=ground|split by ground)"):
+        make_split(store, by="scene")
+
+
+def test_chips_alone_are_split_by_their_ids(tmp_path):
+    chip_folder(tmp_path / "chips", count=5)
+    sz.import_chips(tmp_path / "chips", tmp_path / "s.zarr")
+    with pytest.raises(InvalidInputError, match="none beside chips") as caught:
+        make_split(tmp_path / "s.zarr")
+    assert versions(tmp_path / "s.zarr") == ()
+    call = re.search(r"sarzarr\.(SplitManager.*\))\.$", str(caught.value))[1]
+    assert eval(call, {"SplitManager": sz.SplitManager}) == 1
+    with pytest.raises(InvalidInputError, match="Ingest some first"):
+        make_split(create_store(tmp_path / "empty.zarr"))
+
+
+def test_scenes_below_a_patch_are_split_and_said_to_have_none(tmp_path):
+    paths = [
+        write_band(
+            tmp_path / f"small_{i}_vv.tif",
+            speckle((200, 230), seed=i),
+            transform=rasterio.Affine(10, 0, 500_000 + 20_000 * i, 0, -10, 5_400_000),
+        )
+        for i in range(12)
+    ]
+    store = sz.ingest(sz.plan_ingest(paths, tmp_path / "s.zarr"))
+    split = make_split(store)
+    assert split.counts["val"]
+    assert "0 patches, since every scene is smaller than 256 pixels" in describe(store, split)
+    assert "patch_size=128" in describe(store, split)
+    reader = sz.PatchReader(store, patch_size=128, split="train")
+    said = describe(sz.open_store(store.root), split)
+    assert f" train ({len(reader.selection)}), " in said
+
+
+def test_what_readers_take_by_default_is_counted_as_they_count(tmp_path):
+    power = speckle((1536, 1536), seed=1)
+    power[:700, :900] = np.nan
+    power[800:1100] = 1e4
+    store = sz.ingest(
+        sz.plan_ingest([write_band(tmp_path / "a_vv.tif", power, nodata=np.nan)], tmp_path / "s.zarr")
+    )
+    split = make_split(store, val_fraction=0.3)
+    said = describe(store, split)
+    for side in ("train", "val"):
+        whole = store.patches(split=side).sizes["patch"]
+        taken = len(sz.PatchReader(store, split=side).selection)
+        assert taken < whole or side == "val"
+        assert f"{whole} {side} ({taken})" in said
+    assert "min_valid=1 and min_unsaturated=0.9" in said
 
 
 def test_a_split_by_scene_that_leaks_cannot_be_written(store):
@@ -653,6 +721,11 @@ def test_scenes_of_one_shape_without_a_crs_share_one_lattice_of_pixels(tmp_path)
     assert (codes[0] == codes[2]).all()
     assert {s.place for s in split.scenes} == {"pixels/1100x1300"}
     assert not split.counts["held_back"]  # blocks of whole cells have nothing between them
+    assert split.blocks == ("512 px",)
+    found = plan_split(store, val_fraction=0.1)
+    assert found.blocks == (f"{found.recipe.pixel_block} px",)
+    assert found.recipe.pixel_block < 1024
+    assert found.recipe.block == 10_000  # no scene needs one in metres, so it was not made smaller
     blocks = codes[0][:2, :2]
     assert len(np.unique(blocks)) == 1
     with pytest.raises(SplitLeakError, match="by='ground'"):
@@ -678,6 +751,8 @@ def test_scenes_adrift_beside_others_need_a_site(scenes, tmp_path):
         plan_split(store)
     split = make_split(store, sites={"date*": "lake"}, val_fraction=0.25, seed=3, block="4km")
     assert {s.place for s in split.scenes} == {"world", "pixels/lake"}
+    assert split.blocks == ("4 km", "1024 px")
+    assert replace(split, recipe=replace(split.recipe, by="scene")).blocks == ()
     assert check_split(store, split) is None
 
 
