@@ -8,7 +8,7 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -16,6 +16,9 @@ from typer.core import TyperGroup
 from sarzarr.cli_output import parse_bytes, progress_bar, summary
 from sarzarr.cli_splits import import_app, split_app
 from sarzarr.errors import InvalidInputError, NotInStoreError, SarzarrError
+
+if TYPE_CHECKING:
+    from sarzarr.probe import RasterProbe
 
 log = logging.getLogger(__name__)
 QUIETER: Final = {"distributed": logging.WARNING, "rasterio": logging.ERROR}
@@ -55,7 +58,9 @@ HighOption = Annotated[float | None, typer.Option(help="Percentile that becomes 
 VminOption = Annotated[float | None, typer.Option(help="dB that becomes 0, for fixed: -25.")]
 VmaxOption = Annotated[float | None, typer.Option(help="dB that becomes 1, for fixed: 5.")]
 KOption = Annotated[float | None, typer.Option(help="Standard deviations around the mean, for sigma: 3.")]
-FilesArgument = Annotated[list[Path], typer.Argument(help="GeoTIFFs.", show_default=False)]
+FilesArgument = Annotated[
+    list[Path], typer.Argument(help="GeoTIFFs, or folders of them, .SAFE too.", show_default=False)
+]
 
 
 OWN: Final = {"percentile": ("low", "high"), "fixed": ("vmin", "vmax"), "sigma": ("k",)}
@@ -103,20 +108,25 @@ def main() -> None:
     """
     try:
         app()
-    except SarzarrError as error:
-        _fail(str(error))
-    except OSError as error:
-        places = [repr(str(place)) for place in (error.filename, error.filename2) if place is not None]
-        _fail(
-            f"a place that can be read and written was expected, got {' and '.join(places) or 'an error'}: "
-            f"{error.strerror or error}. Check the path, its rights and the room on the disk."
-        )
+    except (SarzarrError, OSError) as error:
+        log.debug("where it happened:", exc_info=True)
+        _say(_sentence(error))
+        sys.exit(1)
 
 
-def _fail(message: str) -> NoReturn:
-    log.debug("where it happened:", exc_info=True)
+def _sentence(error: Exception) -> str:
+    """Return an error for people; the operating system's, with the place and what may help."""
+    if isinstance(error, SarzarrError) or not isinstance(error, OSError):
+        return str(error)
+    places = [repr(str(place)) for place in (error.filename, error.filename2) if place is not None]
+    return (
+        f"a place that can be read and written was expected, got {' and '.join(places) or 'an error'}: "
+        f"{error.strerror or error}. Check the path, its rights and the room on the disk."
+    )
+
+
+def _say(message: str) -> None:
     typer.secho(f"sarzarr: {message}", fg=typer.colors.RED, err=True)
-    sys.exit(1)
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
@@ -148,32 +158,51 @@ def identify(
     representation: Annotated[str | None, typer.Option(help="Say how they are written down.")] = None,
 ) -> None:
     """Say what each file is, its quantity and representation, and why. Nothing is written."""
+    from sarzarr.identify import check_said
     from sarzarr.probe import probe_file
+    from sarzarr.rasters import raster_files
 
-    refused = 0
-    for path in files:
-        probe = probe_file(path, quantity=quantity, representation=representation)
-        grid = probe.grid
-        where = {"affine": "georeferenced", "gcps": f"{len(probe.gcps)} GCPs, no affine"}.get(
-            probe.geolocation, probe.geolocation.replace("_", " ")
-        )
-        typer.secho(path.name, bold=True)
-        typer.echo(
-            f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {where}"
-        )
-        if probe.refusal:
-            refused += 1
-            typer.secho(f"  refused: {probe.refusal}", fg=typer.colors.YELLOW)
-        else:
-            names = ", ".join(a.name for a in probe.arrays)
-            typer.secho(f"  {names}: {probe.quantity} as {probe.representation}", fg=typer.colors.GREEN)
-            typer.echo(f"  because {probe.reason}")
-        for note in probe.left_out:
-            typer.echo(f"  {note}")
-        if facts := probe.acquisition.attrs():
-            typer.echo("  " + ", ".join(f"{k.split(':')[-1]} {v}" for k, v in facts.items()))
-    if refused == len(files):
+    check_said(quantity, representation)
+    probes: list[RasterProbe] = []
+    unread = 0
+    for given in files:
+        try:
+            paths = raster_files([given])
+        except SarzarrError as error:
+            paths, unread = [], unread + 1
+            _say(str(error))
+        for path in paths:
+            try:
+                probes.append(probe_file(path, quantity=quantity, representation=representation))
+            except (SarzarrError, OSError) as error:
+                unread += 1
+                _say(_sentence(error))
+                continue
+            _show(probes[-1])
+    if unread or all(probe.refusal for probe in probes):
         raise typer.Exit(1)
+
+
+def _show(probe: "RasterProbe") -> None:
+    """Print what a probe found."""
+    grid = probe.grid
+    where = {"affine": "georeferenced", "gcps": f"{len(probe.gcps)} GCPs, no affine"}.get(
+        probe.geolocation, probe.geolocation.replace("_", " ")
+    )
+    typer.secho(probe.path.name, bold=True)
+    typer.echo(
+        f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {where}"
+    )
+    if probe.refusal:
+        typer.secho(f"  refused: {probe.refusal}", fg=typer.colors.YELLOW)
+    else:
+        names = ", ".join(a.name for a in probe.arrays)
+        typer.secho(f"  {names}: {probe.quantity} as {probe.representation}", fg=typer.colors.GREEN)
+        typer.echo(f"  because {probe.reason}")
+    for note in probe.left_out:
+        typer.echo(f"  {note}")
+    if facts := probe.acquisition.attrs():
+        typer.echo("  " + ", ".join(f"{k.split(':')[-1]} {v}" for k, v in facts.items()))
 
 
 @app.command()
@@ -235,6 +264,9 @@ def ingest(
             "--replace", help="Write scenes anew that are there with other pixels, or otherwise stored."
         ),
     ] = False,
+    skip_refused: Annotated[
+        bool, typer.Option("--skip-refused", help="Leave refused scenes out, say why, and take the others.")
+    ] = False,
     hash_: Annotated[
         Hash, typer.Option("--hash", help="What a known file is recognised by: samples of it, or every byte.")
     ] = Hash.sampled,
@@ -267,11 +299,15 @@ def ingest(
         shard=0 if no_shards else shard,
         memory=parse_bytes(memory),
         replace=replace,
+        skip_refused=skip_refused,
         full_hash=hash_ is Hash.full,
     )
     plan = plan_ingest(scenes, store, options=options)
     if not quiet or dry_run:
         typer.echo(str(plan))
+    else:
+        for why in plan.refused:
+            _say(f"refused, left out: {why}")
     if dry_run:
         return
     with (

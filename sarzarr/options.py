@@ -65,6 +65,8 @@ class IngestOptions:
     replace: bool = False
     """Whether a scene is written anew that is in the store with other pixels, or stored in another way than
     what is asked for here: dtype, codec, shard, border, quantity, names, resampling, as far as they are not None."""
+    skip_refused: bool = False
+    """Whether scenes that are refused are left out, and the others taken; else one refuses them all."""
     memory: int = 1000 * MEGABYTE
     """Bytes that a worker process may use."""
     threads: int = 2

@@ -5,7 +5,8 @@ as a whole where a file cannot be taken as asked or the work cannot fit the memo
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,8 @@ from sarzarr.layer_blocks import LayerPlan
 from sarzarr.layer_matching import match_layers, probe_layers
 from sarzarr.layers import layers_of
 from sarzarr.options import IngestOptions
-from sarzarr.probe import ArrayProbe, probe_file
+from sarzarr.probe import ArrayProbe, RasterProbe, probe_file
+from sarzarr.rasters import raster_files
 from sarzarr.resampling import WarpPlan
 from sarzarr.scene import SceneProbe, group_scenes
 from sarzarr.scene_plan import PROCESS_BASE, ScenePlan
@@ -43,6 +45,8 @@ class IngestPlan:
     """How they were asked for."""
     notes: tuple[str, ...] = field(default=())
     """One sentence a band or file that is left out, or that needs a word."""
+    refused: tuple[str, ...] = field(default=())
+    """One sentence a scene or file that was refused, and is left out since that was asked for."""
 
     @property
     def tasks(self) -> int:
@@ -81,6 +85,7 @@ class IngestPlan:
                 ]
             lines += [f"    {layer}" for layer in s.layers]
         lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  refused, left out: {why}" for why in self.refused]
         if self.options.bounds in ("percentile", "sigma"):
             lines.append("  classic store: one more pass first, to find the bounds that it is clipped to")
         for encoding in dict.fromkeys(s.encoding for s in self.scenes):
@@ -126,7 +131,8 @@ def plan_ingest(
     Parameters
     ----------
     files
-        GeoTIFFs. Files that are one scene's polarizations become one scene.
+        GeoTIFFs, or folders of them (`sarzarr.rasters.raster_files`). Files that are one scene's
+        polarizations become one scene; a file that is given twice is taken once.
     store
         Path of the ``.zarr`` directory, new or existing.
     options
@@ -136,7 +142,8 @@ def plan_ingest(
     Raises
     ------
     UnsupportedRasterError
-        A file is not backscatter as far as can be seen, or cannot fit the memory; says the remedy.
+        A file is not backscatter as far as can be seen, or cannot fit the memory; says the remedy. With
+        ``skip_refused``, all of them are.
     SceneIdError, SceneExistsError
         Two scenes claim one id, or the store has another scene of that id.
     """
@@ -148,35 +155,24 @@ def plan_ingest(
         raise InvalidInputError(
             "at least one GeoTIFF was expected, got none. Check the pattern of the file names."
         )
-    probes = [
-        probe_file(
-            path,
-            quantity=options.quantity,
-            representation=options.representation,
-            polarizations=options.polarizations,
-            full_hash=options.full_hash,
-        )
-        for path in paths
-    ]
-    scenes = group_scenes(probes, scene_id=options.scene_id)
-    refused = [f"{_names(s)}: {s.refusal}" for s in scenes if s.refusal]
-    if refused:
-        raise UnsupportedRasterError("\n".join(refused))
     root = Path(store)
     _check_place(root)
     there = open_store(root) if (root / "zarr.json").exists() else None
-    notes = [note for probe in probes for note in probe.left_out]
-    asked = [
-        ScenePlan(
-            probe=scene,
-            encoding=options.encoding,
-            bounds=_stored_ranges(scene, there, options),
-            replaces=_known_hash(there, scene.id) is not None,
-            border=options.border or 0,
-            onto=onto_grid(scene, there, options),
-        )
-        for scene in scenes
-    ]
+    refused: list[str] = []
+    scenes, notes = _scenes(paths, options, refused)
+    asked = []
+    for scene in scenes:
+        with _leaving_out(refused, options):
+            asked.append(
+                ScenePlan(
+                    probe=scene,
+                    encoding=options.encoding,
+                    bounds=_stored_ranges(scene, there, options),
+                    replaces=_known_hash(there, scene.id) is not None,
+                    border=options.border or 0,
+                    onto=onto_grid(scene, there, options),
+                )
+            )
     if options.layers:
         pairs = [(s.probe, s.grid) for s in asked]
         layers, more = match_layers(probe_layers(options.layers), pairs, exact=options.exact)
@@ -196,15 +192,62 @@ def plan_ingest(
                 continue
             left = found
             notes += [] if left.only_layers else _lost_layers(there, left)
-        plans.append(left.fitted(options))
+        fitted = left.fitted(options)
+        with _leaving_out(refused, options):
+            _check_memory(fitted, options)
+            plans.append(fitted)
+    if refused and not (plans or present):
+        raise UnsupportedRasterError("\n".join(refused))
     notes += [
         f"{_some(ids)} kept as stored: {how}. Pass --replace to change it." for how, ids in kept.items()
     ]
-    plan = IngestPlan(
-        store=root, scenes=tuple(plans), present=tuple(present), options=options, notes=tuple(notes)
+    return IngestPlan(
+        store=root,
+        scenes=tuple(plans),
+        present=tuple(present),
+        options=options,
+        notes=tuple(notes),
+        refused=tuple(refused),
     )
-    _check_memory(plan)
-    return plan
+
+
+def _scenes(
+    paths: Iterable[str | Path], options: IngestOptions, refused: list[str]
+) -> tuple[list[SceneProbe], list[str]]:
+    """Return the scenes that files make, and a sentence for what is left out of them; adds to ``refused``."""
+    probes: dict[Path, RasterProbe] = {}
+    notes = []
+    for path in raster_files(paths):
+        if (place := path.resolve()) in probes:
+            notes.append(f"{path.name} is given twice, and taken once.")
+            continue
+        with _leaving_out(refused, options):
+            probes[place] = probe_file(
+                path,
+                quantity=options.quantity,
+                representation=options.representation,
+                polarizations=options.polarizations,
+                full_hash=options.full_hash,
+            )
+    scenes = group_scenes(probes.values(), scene_id=options.scene_id)
+    unfit = [f"{_names(s)}: {s.refusal}" for s in scenes if s.refusal]
+    if unfit and not options.skip_refused:
+        raise UnsupportedRasterError("\n".join(unfit))
+    refused += unfit
+    taken = [scene for scene in scenes if not scene.refusal]
+    notes += [note for scene in taken for file in scene.files for note in file.left_out]
+    return taken, notes
+
+
+@contextmanager
+def _leaving_out(refused: list[str], options: IngestOptions) -> Iterator[None]:
+    """Note a refusal instead of raising it, where refused files are to be left out."""
+    try:
+        yield
+    except UnsupportedRasterError as error:
+        if not options.skip_refused:
+            raise
+        refused.append(str(error))
 
 
 def _check_place(root: Path) -> None:
@@ -385,16 +428,16 @@ def _stored_ranges(
     return out
 
 
-def _check_memory(plan: IngestPlan) -> None:
-    for scene in plan.scenes:
-        peak = scene.peak_memory(plan.options.threads)
-        if peak > plan.options.memory:
-            read: list[ArrayProbe | LayerPlan] = [*scene.probe.arrays, *scene.layers]
-            giant = max(read, key=lambda a: a.block_bytes)
-            raise UnsupportedRasterError(
-                f"{scene.id}: a worker within {_size(plan.options.memory)} was expected, got a projected "
-                f"{_size(peak)}: a block of {giant.path.name} is {giant.block_shape[0]} x {giant.block_shape[1]} "
-                f"pixels, {_size(giant.block_bytes)} decoded. Pass --memory {math.ceil(peak / 1e9 * 10) / 10:g}GB"
-                + (" or a smaller --shard," if scene.encoding.shard > cv.SHARD else ",")
-                + " or rewrite the file in tiles: gdal_translate -co TILED=YES."
-            )
+def _check_memory(scene: ScenePlan, options: IngestOptions) -> None:
+    """Refuse a scene of which a worker would need more memory than it may use."""
+    peak = scene.peak_memory(options.threads)
+    if peak > options.memory:
+        read: list[ArrayProbe | LayerPlan] = [*scene.probe.arrays, *scene.layers]
+        giant = max(read, key=lambda a: a.block_bytes)
+        raise UnsupportedRasterError(
+            f"{scene.id}: a worker within {_size(options.memory)} was expected, got a projected "
+            f"{_size(peak)}: a block of {giant.path.name} is {giant.block_shape[0]} x {giant.block_shape[1]} "
+            f"pixels, {_size(giant.block_bytes)} decoded. Pass --memory {math.ceil(peak / 1e9 * 10) / 10:g}GB"
+            + (" or a smaller --shard," if scene.encoding.shard > cv.SHARD else ",")
+            + " or rewrite the file in tiles: gdal_translate -co TILED=YES."
+        )

@@ -10,7 +10,7 @@ import stat
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -121,6 +121,48 @@ def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
             "Give the TIFF files inside."
         )
     return absolute, status
+
+
+def raster_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return paths, each folder replaced by the TIFF files in it, in the order of their names.
+
+    Of a SAFE folder (``*.SAFE``, or one with a folder ``measurement`` in it) they are those below
+    ``measurement/``; of another one those in itself, and those of the SAFE folders in it.
+
+    Raises
+    ------
+    RasterNotFoundError
+        There is no TIFF file in a folder.
+    """
+    out: list[Path] = []
+    for path in map(Path, paths):
+        found = _in_folder(path) if path.is_dir() else [path]
+        if not found:
+            raise RasterNotFoundError(
+                f"a folder of TIFF files was expected, got {str(path)!r}, which holds no .tif or .tiff. "
+                "Name the folder that they are in, or the files."
+            )
+        out += found
+    return out
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    if _is_safe(folder):
+        return _tiffs((folder / "measurement").rglob("*"))
+    inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.suffix.lower() == ".safe")
+    return [*_tiffs(folder.iterdir()), *(file for safe in inner for file in _in_folder(safe))]
+
+
+def _is_safe(folder: Path) -> bool:
+    return folder.suffix.lower() == ".safe" or (folder / "measurement").is_dir()
+
+
+def _tiffs(paths: Iterable[Path]) -> list[Path]:
+    return sorted(
+        p
+        for p in paths
+        if p.suffix.lower() in (".tif", ".tiff") and not p.name.startswith(".") and p.is_file()
+    )
 
 
 def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:

@@ -317,3 +317,37 @@ def test_a_bench_of_no_time_says_what_it_takes(run, store):
     code, _, err = run("bench", store, "--seconds", "0")
     assert code == 1
     assert "seconds above 0 and below 3600 were expected, got 0." in err
+
+
+def test_identify_gives_each_file_its_line(run, scene, tmp_path):
+    (tmp_path / "text.tif").write_text("no TIFF")
+    code, out, err = run("identify", tmp_path / "nowhere.tif", tmp_path / "text.tif", scene)
+    assert code == 1
+    assert "s1_20260101_vv.tif\n" in out
+    assert "vv: power as power" in out
+    assert [line.split(":")[0] for line in err.splitlines()] == ["sarzarr", "sarzarr"]
+    assert "nowhere.tif', which is not there" in err
+    assert "expected a TIFF file, got 'text.tif'" in err
+    code, out, err = run("identify", scene, scene.parent)
+    assert code == 1
+    assert out.count("vv: power as power") == 2
+    code, _, err = run("identify", scene, "--quantity", "sigma")
+    assert (code, err.count("\n")) == (1, 1)
+
+
+def test_ingest_goes_on_without_what_is_refused(run, scene, tmp_path):
+    (tmp_path / "text.tif").write_text("no TIFF")
+    arguments = ("ingest", tmp_path, "-o", tmp_path / "s.zarr", *KNOWN)
+    code, _, err = run(*arguments)
+    assert code == 1
+    assert not (tmp_path / "s.zarr").exists()
+    code, out, _ = run(*arguments, "--skip-refused")
+    assert code == 0
+    assert "refused, left out: expected a TIFF file, got 'text.tif'" in out
+    code, out, err = run(*arguments, "--skip-refused", "-q")
+    assert (code, out) == (0, "")
+    assert err.startswith("sarzarr: refused, left out: expected a TIFF file")
+    scene.unlink()
+    code, _, err = run(*arguments, "--skip-refused")
+    assert code == 1
+    assert "expected a TIFF file" in err

@@ -1,0 +1,121 @@
+"""Folders instead of files, a file that is given twice, and going on without what is refused."""
+
+import shutil
+
+import numpy as np
+import pytest
+from conftest import speckle, write_band
+
+import sarzarr as sz
+from sarzarr.errors import RasterNotFoundError, UnsupportedRasterError
+from sarzarr.rasters import raster_files
+
+KNOWN = {"quantity": "sigma0", "representation": "power"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two scenes, a file that is none, and what a file manager leaves."""
+    place = tmp_path / "raw"
+    place.mkdir()
+    write_band(place / "b_vv.tif", speckle((256, 256), seed=1))
+    write_band(place / "a_vv.tif", speckle((256, 256), seed=2))
+    shutil.copy(place / "a_vv.tif", place / "A_vh.TIFF")
+    (place / "._a_vv.tif").write_bytes(b"junk")
+    (place / "notes.txt").write_text("notes")
+    return place
+
+
+def names(paths, root):
+    return [path.relative_to(root).as_posix() for path in paths]
+
+
+# ------------------------------------------------------------------ folders
+def test_a_folder_means_the_tiffs_in_it(folder):
+    assert names(raster_files([folder]), folder) == ["A_vh.TIFF", "a_vv.tif", "b_vv.tif"]
+    assert raster_files([folder / "x.tif"]) == [folder / "x.tif"]
+
+
+def test_a_safe_folder_means_its_measurements(tmp_path):
+    safe = tmp_path / "S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812_02792A_FD5B.SAFE"
+    for place in ("measurement/iw1", "preview", "annotation"):
+        (safe / place).mkdir(parents=True)
+        write_band(safe / place / "iw-vv.tiff", speckle((256, 256)))
+    expected = [safe / "measurement" / "iw1" / "iw-vv.tiff"]
+    assert raster_files([safe]) == raster_files([tmp_path]) == expected
+    renamed = safe.rename(tmp_path / "product")
+    assert names(raster_files([renamed]), renamed) == ["measurement/iw1/iw-vv.tiff"]
+
+
+def test_a_real_product_folder_is_one_scene(real_data):
+    product = next((real_data / "s1_grd_dn_gcp_safe" / "2018").rglob("measurement")).parent
+    (scene,) = sz.plan_ingest(product, product / "x.zarr").scenes
+    assert scene.id == product.name
+    assert {a.name for a in scene.probe.arrays} == {"vv", "vh"}
+
+
+def test_a_folder_without_tiffs_is_an_error(tmp_path):
+    (tmp_path / "empty.SAFE").mkdir()
+    for place in (tmp_path, tmp_path / "empty.SAFE"):
+        with pytest.raises(RasterNotFoundError, match=r"which holds no \.tif or \.tiff"):
+            sz.plan_ingest(place, tmp_path / "s.zarr")
+
+
+# ------------------------------------------------------------------ given twice
+def test_a_file_that_is_given_twice_is_taken_once(folder, tmp_path):
+    (tmp_path / "link_vv.tif").symlink_to(folder / "b_vv.tif")
+    twice = [folder / "b_vv.tif", folder / ".." / "raw" / "b_vv.tif", tmp_path / "link_vv.tif"]
+    plan = sz.plan_ingest(twice, tmp_path / "s.zarr", **KNOWN)
+    assert [s.id for s in plan.scenes] == ["b"]
+    assert plan.notes == (
+        "b_vv.tif is given twice, and taken once.",
+        "link_vv.tif is given twice, and taken once.",
+    )
+
+
+# ------------------------------------------------------------------ refused
+@pytest.fixture
+def mixed(folder, tmp_path):
+    """A good scene, one whose file is a label, one that is no TIFF, and one without a place."""
+    labels = write_band(tmp_path / "c1_label.tif", np.ones((256, 256), np.uint8))
+    broken = tmp_path / "d_vv.tif"
+    broken.write_bytes(b"no TIFF")
+    return [folder / "b_vv.tif", labels, broken]
+
+
+def test_one_refused_file_refuses_all_unless_it_may_be_left_out(mixed, tmp_path):
+    with pytest.raises(UnsupportedRasterError):
+        sz.plan_ingest(mixed, tmp_path / "s.zarr")
+    plan = sz.plan_ingest(mixed, tmp_path / "s.zarr", skip_refused=True)
+    assert [s.id for s in plan.scenes] == ["b"]
+    assert len(plan.refused) == 2
+    assert "a mask or a label" in "".join(plan.refused)
+    assert "expected a TIFF file, got 'd_vv.tif'" in "".join(plan.refused)
+    assert str(plan).count("refused, left out: ") == 2
+    store = sz.ingest(plan)
+    assert store.scenes == ("b",)
+    assert sz.plan_ingest(mixed, store.root, skip_refused=True).present == ("b",)
+
+
+def test_nothing_but_refused_files_is_still_an_error(mixed, tmp_path):
+    with pytest.raises(UnsupportedRasterError, match="a mask or a label"):
+        sz.plan_ingest(mixed[1:], tmp_path / "s.zarr", skip_refused=True)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_a_scene_that_nothing_places_is_left_out_of_a_grid(mixed, tmp_path):
+    nowhere = write_band(tmp_path / "e_vv.tif", speckle((256, 256)), crs=None)
+    options = {"crs": "EPSG:32632", "pixel_size": 20, **KNOWN}
+    plan = sz.plan_ingest([mixed[0], nowhere], tmp_path / "s.zarr", skip_refused=True, **options)
+    assert [s.id for s in plan.scenes] == ["b"]
+    assert len(plan.refused) == 1
+
+
+def test_a_scene_that_does_not_fit_the_memory_is_left_out(tmp_path, folder):
+    giant = tmp_path / "g_vv.tif"
+    write_band(giant, speckle((6000, 6000)), blockysize=6000, compress="deflate")
+    options = {"memory": 600_000_000, **KNOWN}
+    with pytest.raises(UnsupportedRasterError, match="g: a worker within 600 MB was expected"):
+        sz.plan_ingest([giant, folder / "b_vv.tif"], tmp_path / "s.zarr", **options)
+    plan = sz.plan_ingest([giant, folder / "b_vv.tif"], tmp_path / "s.zarr", skip_refused=True, **options)
+    assert [s.id for s in plan.scenes] == ["b"]
