@@ -1,10 +1,13 @@
 """What the commands print: sizes, what is in a store, and how far the work is."""
 
+import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -14,6 +17,11 @@ from sarzarr.errors import InvalidInputError
 if TYPE_CHECKING:
     from sarzarr.ingestion import Progress
     from sarzarr.store import Store
+
+READ_BY_DEFAULT: Final = {"min_valid": 1.0, "min_unsaturated": 0.9}
+"""What a reader asks of a patch where nothing is said: the defaults of `sarzarr.read_options.ReadOptions`."""
+SHOWN: Final = 12
+"""Scenes, sets or versions that are listed, at most."""
 
 
 def parse_bytes(text: str) -> int:
@@ -61,13 +69,19 @@ def summary(store: "Store") -> str:
         )
     for index in store.patch_indices:
         table = store.patch_columns(index)
-        whole = int((table["valid_fraction"].values == 1).sum())
-        cut = f"{table.attrs['size']} px, stride {table.attrs['stride']}, edge {table.attrs['edge']}"
-        lines.append(
-            f"  patches/{index}: {table.sizes['patch']} ({cut}), {whole} of them valid in every pixel; "
-            f"{table.attrs['dropped']} ragged ones at right and bottom edges left out"
+        valid, unsaturated = table["valid_fraction"].values, table["unsaturated_fraction"].values
+        taken = (valid >= READ_BY_DEFAULT["min_valid"]) & (
+            unsaturated >= valid.dtype.type(READ_BY_DEFAULT["min_unsaturated"]) * valid
         )
-    shown = list(store.scenes[:12])
+        asked = " and ".join(f"{k}={v:g}" for k, v in READ_BY_DEFAULT.items())
+        cut = f"{table.attrs['size']} px, stride {table.attrs['stride']}, edge {table.attrs['edge']}"
+        lines += [
+            f"  patches/{index}: {table.sizes['patch']} ({cut}); {table.attrs['dropped']} ragged ones at right and "
+            "bottom edges left out",
+            f"    {(valid == 1).sum()} valid in every pixel, of which readers take {taken.sum()} by default ({asked})",
+        ]
+    lines += _other_contents(store)
+    shown = list(store.scenes[:SHOWN])
     for scene in shown:
         row = store.rows(scene).isel(array=0)
         facts = [
@@ -83,6 +97,54 @@ def summary(store: "Store") -> str:
     if len(store.scenes) > len(shown):
         lines.append(f"  ... and {len(store.scenes) - len(shown)} more scenes")
     return "\n".join(lines)
+
+
+def _other_contents(store: "Store") -> Iterator[str]:
+    """Yield a line for each thing in a store that is neither a scene nor a patch index."""
+    layers = Counter(layer for scene in store.scenes for layer in store.layers(scene))
+    if layers:
+        yield "  layers: " + ", ".join(f"{name} of {n} scenes" for name, n in sorted(layers.items()))
+    sets = _children(store.root / cv.SAMPLES)
+    for name in sets:
+        image = _document(store.root / cv.SAMPLES / name / "image")
+        count, height, width = image["shape"]
+        boxes = store.root / cv.BOXES / name
+        drawn = f", {_boxes_text(boxes)}" if (boxes / "zarr.json").is_file() else ""
+        yield f"  samples/{name}: {count} chips of {height} x {width} at most, {image['data_type']}{drawn}"
+        if numbers := _versions(store.root / cv.SPLITS / cv.SAMPLES / name):
+            yield f"    split: {_said(numbers)}"
+    for name in _children(store.root / cv.BOXES):
+        if name not in sets:
+            yield f"  boxes/{name}: {_boxes_text(store.root / cv.BOXES / name)}"
+    if numbers := _versions(store.root / cv.SPLITS):
+        counts = _document(store.root / cv.SPLITS / f"v{numbers[-1]}")["attributes"]["counts"]
+        cells = ", ".join(f"{n} {side.replace('_', ' ')}" for side, n in counts.items() if n)
+        yield f"  splits: {_said(numbers)}; cells of v{numbers[-1]}: {cells}"
+
+
+def _boxes_text(folder: Path) -> str:
+    owners = _document(folder)["attributes"]["on"]
+    count, classes = (_document(folder / column)["shape"][0] for column in ("owner", "class_name"))
+    on = f" on {_document(folder / 'owner_scene')['shape'][0]} scenes" if owners == cv.SCENES else ""
+    return f"{count} boxes{on} in {classes} classes"
+
+
+def _children(folder: Path) -> list[str]:
+    return sorted(p.parent.name for p in folder.glob("[!.]*/zarr.json"))
+
+
+def _versions(folder: Path) -> list[int]:
+    return sorted(int(name[1:]) for name in _children(folder) if name[0] == "v" and name[1:].isdecimal())
+
+
+def _said(numbers: list[int]) -> str:
+    more = "..., " if len(numbers) > SHOWN else ""
+    return more + ", ".join(f"v{n}" for n in numbers[-SHOWN:])
+
+
+def _document(folder: Path) -> Mapping[str, Any]:
+    document: Mapping[str, Any] = json.loads((folder / "zarr.json").read_text())
+    return document
 
 
 def _layer_text(store: "Store", scene: str, layer: str) -> str:
