@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from sarzarr.rate import measure_delivery
     from sarzarr.reader import PatchReader
+    from sarzarr.sample_reader import SampleReader
     from sarzarr.samples import import_chips
     from sarzarr.scene import SceneProbe, group_scenes, open_scene
     from sarzarr.split_manager import SplitManager
@@ -57,6 +58,7 @@ _HOME = {
     "RandomHorizontalFlip": "transforms",
     "RandomVerticalFlip": "transforms",
     "RasterProbe": "probe",
+    "SampleReader": "sample_reader",
     "SceneProbe": "scene",
     "SceneStatistics": "statistics",
     "SplitManager": "split_manager",
@@ -116,6 +118,7 @@ __all__ = [
     "RandomHorizontalFlip",
     "RandomVerticalFlip",
     "RasterProbe",
+    "SampleReader",
     "SceneProbe",
     "SceneStatistics",
     "SplitManager",

@@ -355,14 +355,14 @@ def patch_targets(
     boxes: Boxes, *, scenes: Iterable[str], scene: Array, row: Array, col: Array, ids: Array, size: int,
     min_visible: float = MIN_VISIBLE,
 ) -> PatchTargets:  # fmt: skip
-    """Return what patches show of the boxes on their scenes.
+    """Return what patches show of the boxes on their scenes, or samples of the boxes on them.
 
     Parameters
     ----------
     boxes
-        A table on scenes.
+        A table of boxes.
     scenes
-        Ids, by number.
+        Ids of scenes or samples, by number.
     scene, row, col, ids
         (n,) of each patch: the number of its scene, its first pixel, and its id in the patch index.
     size
@@ -370,8 +370,6 @@ def patch_targets(
     min_visible
         Share of a box's area that must be in a patch for the patch to show it.
     """
-    if boxes.on != ON_SCENES:
-        raise InvalidInputError(f"boxes on scenes were expected, got boxes on {boxes.on}.")
     number = {owner: i for i, owner in enumerate(boxes.owners)}
     owner = np.array([number.get(s, -1) for s in scenes], np.int64)
     windows = Windows(owner=owner[scene], row=row, col=col, size=size)

@@ -13,7 +13,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.augment import draw
-from sarzarr.box_tables import PatchTargets, patch_targets, read_boxes
+from sarzarr.box_tables import ON_SCENES, PatchTargets, patch_targets, read_boxes
 from sarzarr.chunks import read_table
 from sarzarr.crew import MAX_THREADS, BatchMemory, Crew, Recipe, available_cores
 from sarzarr.engine import Work
@@ -22,7 +22,7 @@ from sarzarr.layer_delivery import Places, companions
 from sarzarr.order import Deal, Indices, Position, Share, drawn, shuffled, shuffled_in_window
 from sarzarr.places import Source
 from sarzarr.read_options import ReadOptions
-from sarzarr.selection import Query, describe, layouts, select, weights_of
+from sarzarr.selection import Query, Selection, describe, layouts, select, weights_of
 from sarzarr.stacking import catalog_groups, choose_stacks
 from sarzarr.stacks import Stack
 from sarzarr.store import Store, open_store
@@ -64,22 +64,26 @@ class PatchReader:
     def __init__(self, store: Store | str | Path, **options: Any) -> None:
         self.options = ReadOptions.of(options)
         self.store = store if isinstance(store, Store) else open_store(store)
-        self.index = self.options.index_in(self.store)
-        self.stacks = self._stacks()
-        self.selection = select(self.store, self._query())
+        self._choose()
         if self.options.drop_last and len(self.selection) < self.options.batch_size:
             raise InvalidInputError(
                 f"drop_last needs patches for a batch of {self.options.batch_size}, got {len(self.selection)}. "
                 "Ask for smaller batches, or leave it out."
             )
-        self.recipe = self._recipe()
-        self.targets = self._targets() if self.options.boxes else None
         self._next = Position()
         self._taken = 0
         self._now: Position | None = None
         self._memory: BatchMemory | None = None
         self._work = Work()
         self._own: tuple[int, Crew] | None = None
+
+    def _choose(self) -> None:
+        """Find out which patches are delivered, where they lie, and what is said of them."""
+        self.index = self.options.index_in(self.store)
+        self.stacks = self._stacks()
+        self.selection: Selection = select(self.store, self._query())
+        self.recipe = self._recipe()
+        self.targets = self._targets() if self.options.boxes else None
 
     def _stacks(self) -> tuple[Stack, ...]:
         """Return the runs of dates that are delivered together; none where each date is."""
@@ -136,9 +140,13 @@ class PatchReader:
 
     def _targets(self) -> PatchTargets:
         name = cv.DEFAULT_INDEX if self.options.boxes is True else str(self.options.boxes)
-        chosen = self.selection
+        chosen, boxes = self.selection, read_boxes(self.store, name)
+        if boxes.on != ON_SCENES:
+            raise InvalidInputError(
+                f"boxes on scenes were expected, got {name!r}, which are on {boxes.on}. Read those with samples=."
+            )
         return patch_targets(
-            read_boxes(self.store, name),
+            boxes,
             scenes=self.store.catalog["scene"].values[chosen.catalog_row].tolist(),
             scene=chosen.array[:, 0],
             row=chosen.row,
@@ -320,11 +328,14 @@ class PatchReader:
                 **parts,
                 **({"layers": layers} if layers else {}),
                 "turn": turn,
-                **describe(self.store, self.selection, patches),
-                **self._times(patches),
+                **self._described(patches),
             }
         every = (*parts.values(), *layers.values())
         return every if len(every) > 1 else images
+
+    def _described(self, patches: Array) -> dict[str, Any]:
+        """Return what is known of some patches, for ``with_meta``."""
+        return describe(self.store, self.selection, patches) | self._times(patches)
 
     def _times(self, patches: Array) -> dict[str, Any]:
         """Return the times of the dates of some patches of stacks: as text, and in seconds since 1970."""

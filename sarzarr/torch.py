@@ -14,6 +14,7 @@ from sarzarr.errors import InvalidInputError, MissingExtraError, MixedBoundsErro
 from sarzarr.order import Position, Share
 from sarzarr.read_options import ReadOptions
 from sarzarr.reader import PatchReader
+from sarzarr.sample_reader import SampleReader
 from sarzarr.split_record import placements
 from sarzarr.splits import plan_split
 from sarzarr.store import Store, open_store
@@ -44,6 +45,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
     ----------
     store
         A `Store`, or its path.
+    samples
+        Name of a set of samples: its pictures are delivered, and not the patches of scenes; see
+        `sarzarr.SampleReader`.
     transform
         Called with each batch, after augmentation.
     channels
@@ -59,6 +63,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         self,
         store: Store | str | Path,
         *,
+        samples: str | None = None,
         transform: Callable[[Any], Any] | None = None,
         channels: int | None = None,
         pin_memory: bool = False,
@@ -69,7 +74,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
             raise InvalidInputError(f"channels must be at least 1, got {channels}.")
         if pin_memory and not torch.cuda.is_available():
             raise InvalidInputError("pin_memory=True needs CUDA, got a machine without. Leave it out.")
-        self.reader = PatchReader(store, **options)
+        self.reader = (
+            PatchReader(store, **options) if samples is None else SampleReader(store, samples, **options)
+        )
         self.transform = transform
         self.channels = channels
         self.pin_memory = pin_memory
