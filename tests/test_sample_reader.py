@@ -1,5 +1,8 @@
 """Samples through the readers: every picture once, whole, with its boxes, in an order that can be repeated."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,9 +20,9 @@ WHITE = {"uint8": 255, "uint16": 65535, "float32": 1}
 
 
 def pictures(folder, dtype):
-    """Write pictures, each with the box of its brightest part and one at its upper left corner."""
+    """Write pictures, most of them with the box of their one bright part."""
     folder.mkdir()
-    rng, lines = np.random.default_rng(0), ["file,x_min,y_min,x_max,y_max,label"]
+    rng = np.random.default_rng(0)
     for i, shape in enumerate(SHAPES):
         values = rng.integers(1, 200 if dtype == "uint8" else 60_000, shape).astype(dtype)
         if dtype == "float32":
@@ -30,18 +33,14 @@ def pictures(folder, dtype):
         if i % 3:
             xml = f"<annotation><object><name>ship</name>{box}</object></annotation>"
             (folder / f"p{i}.xml").write_text(xml)
-    return lines
 
 
 @pytest.fixture(scope="module", params=["uint8", "uint16", "float32"])
 def made(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("chips")
     pictures(folder / "ships", request.param)
-    sz.import_chips(folder / "ships", folder / "s.zarr")
-    store = sz.open_store(folder / "s.zarr")
-    from sarzarr.sample_sets import open_samples
-
-    return store, open_samples(store, "ships"), WHITE[request.param]
+    samples, _ = sz.import_chips(folder / "ships", folder / "s.zarr")
+    return sz.open_store(folder / "s.zarr"), samples, WHITE[request.param]
 
 
 def padded(samples, white, sample):
@@ -165,3 +164,16 @@ def test_torch_gets_what_detectors_take(made):
             assert target["labels"].dtype == target["image_id"].dtype == torch.int64
             count += 1
     assert count == len(samples)
+
+
+def test_the_loop_in_the_docs_runs(tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="torch is not installed (sarzarr[torch])")
+    page = (Path(__file__).parents[1] / "docs/boxes.md").read_text()
+    (loop,) = re.findall(r"## Training on chips\n\n```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "SSDD", "uint8")
+    sz.import_chips(tmp_path / "SSDD", tmp_path / "stores/ships.zarr")
+    space = {"__name__": "docs"}
+    exec(compile(loop, "boxes.md", "exec"), space)
+    assert space["images"].shape[1:] == (3, 512, 512)
+    assert len(space["train"].reader.selection) == 8
