@@ -75,10 +75,10 @@ def summary(store: "Store") -> str:
         )
         asked = " and ".join(f"{k}={v:g}" for k, v in READ_BY_DEFAULT.items())
         cut = f"{table.attrs['size']} px, stride {table.attrs['stride']}, edge {table.attrs['edge']}"
+        ragged = f"{table.attrs['dropped']} ragged ones at right and bottom edges left out"
         lines += [
-            f"  patches/{index}: {table.sizes['patch']} ({cut}); {table.attrs['dropped']} ragged ones at right and "
-            "bottom edges left out",
-            f"    {(valid == 1).sum()} valid in every pixel, of which readers take {taken.sum()} by default ({asked})",
+            f"  patches/{index}: {table.sizes['patch']} ({cut}); {ragged}",
+            f"    {(valid == 1).sum()} valid in every pixel; readers take {taken.sum()} by default ({asked})",
         ]
     lines += _other_contents(store)
     shown = list(store.scenes[:SHOWN])

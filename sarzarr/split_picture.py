@@ -9,6 +9,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.errors import MissingExtraError
+from sarzarr.footprint import Footprint
 from sarzarr.split_plan import WORLD, Grounds
 from sarzarr.split_record import SceneCells, Split
 from sarzarr.split_versions import grounds_of
@@ -23,8 +24,12 @@ COLOURS: Final = {
     cv.Membership.TEST: "#8a3b8f",
 }
 """Of cells; blocks have the same, paler."""
+PANEL: Final = 5.0
+"""Inches of a panel's height."""
 MAX_BLOCKS: Final = 20_000
 """Blocks that are drawn behind the cells; more would be finer than a pixel of the picture."""
+EDGED_CELL: Final = 6.0
+"""Points of a cell's side in the picture from which on a white edge is drawn about it."""
 MAX_PANELS: Final = 6
 """Panels of one picture: one for the world, one for each place of pixels."""
 
@@ -52,7 +57,7 @@ def write_split_picture(store: Store, split: Split, path: str | Path) -> Path:
     places = sorted(by_place, key=lambda p: (p != WORLD, p))[:MAX_PANELS]
     columns = min(max(len(places), 1), 3)
     rows = math.ceil(max(len(places), 1) / columns)
-    figure = Figure(figsize=(7.0 * columns, 5.0 * rows + 0.8), layout="constrained", dpi=120)
+    figure = Figure(figsize=(7.0 * columns, PANEL * rows + 0.8), layout="constrained", dpi=120)
     axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
     for axis, place in zip(axes, places, strict=False):
         if place == WORLD:
@@ -99,17 +104,31 @@ def _draw_world(axis: Any, grounds: Grounds, split: Split, scenes: Sequence[Scen
     west, east, south, north = lons[finite].min(), lons[finite].max(), lats[finite].min(), lats[finite].max()
     if split.recipe.by == "ground":
         _draw_blocks(axis, split, (west, east, south, north))
+    edge = _edge_of(footprints, max(east - west, north - south))
     for side in COLOURS:  # what is rare comes last, and stays on top
         for s, f in zip(kept, footprints, strict=True):
             if np.isfinite(f.lon).all() and np.ptp(f.lon) < 180 and (s.codes == side).any():
                 mine = np.ma.masked_where(s.codes != side, s.codes)
-                axis.pcolormesh(
-                    f.lon, f.lat, mine, edgecolors="white", linewidth=0.2, zorder=2 + side, **_colours()
-                )
+                axis.pcolormesh(f.lon, f.lat, mine, zorder=2 + side, **edge, **_colours())
     axis.set_aspect(1 / max(math.cos(math.radians((south + north) / 2)), 0.05))
     axis.set_xlabel("longitude")
     axis.set_ylabel("latitude")
     axis.set_title(f"{len(scenes)} scenes on {len(kept)} grids", fontsize=10)
+
+
+def _edge_of(footprints: Sequence[Footprint], span: float) -> dict[str, Any]:
+    """Return how cells are edged: in white where they are large in a picture of ``span`` degrees, else not.
+
+    Cells without an edge of another colour have a hairline of their own, so that a scene of a few pixels of
+    the picture does not vanish.
+    """
+    sides = [np.ptp(f.lat[:, 0]) / max(len(f.lat) - 1, 1) for f in footprints]
+    points = PANEL * 72 * float(np.nanmedian(sides)) / max(span, 1e-9)
+    return (
+        {"edgecolors": "white", "linewidth": 0.4}
+        if points >= EDGED_CELL
+        else {"edgecolors": "face", "linewidth": 0.6}
+    )
 
 
 def _draw_blocks(axis: Any, split: Split, area: tuple[float, float, float, float]) -> None:

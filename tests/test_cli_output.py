@@ -13,7 +13,7 @@ from sarzarr.store import create_store
 
 def test_the_defaults_are_those_of_readers():
     query = ReadOptions().query("default")
-    assert READ_BY_DEFAULT == {"min_valid": query.min_valid, "min_unsaturated": query.min_unsaturated}
+    assert {"min_valid": query.min_valid, "min_unsaturated": query.min_unsaturated} == READ_BY_DEFAULT
 
 
 def test_patches_are_counted_as_readers_take_them(tmp_path):
@@ -26,7 +26,7 @@ def test_patches_are_counted_as_readers_take_them(tmp_path):
     taken, said = len(sz.PatchReader(store).selection), summary(store)
     whole = int((store.patches()["valid_fraction"].values == 1).sum())
     assert 0 < taken < whole < store.patches().sizes["patch"]
-    assert f"{whole} valid in every pixel, of which readers take {taken} by default" in said
+    assert f"{whole} valid in every pixel; readers take {taken} by default" in said
     assert "splits" not in said
 
 
