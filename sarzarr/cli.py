@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from sarzarr.probe import RasterProbe
 
 log = logging.getLogger(__name__)
-QUIETER: Final = {"distributed": logging.WARNING, "rasterio": logging.ERROR}
+QUIETER: Final = {
+    "asyncio": logging.CRITICAL,
+    "distributed": logging.WARNING,
+    "rasterio": logging.ERROR,
+    "tornado": logging.CRITICAL,
+}
 """From which level on a library's log lines are shown: what it says of its own affairs is noise here."""
 
 

@@ -30,6 +30,8 @@ from sarzarr.store import Store, bounds_key, open_store
 BORDER: Final = "border"
 """Attribute of a scene: pixels around nodata that were flagged as border, where there were any."""
 
+_ENCODED: Final = ("dtype", "codec", "shard")
+
 
 @dataclass(frozen=True, kw_only=True)
 class IngestPlan:
@@ -358,10 +360,13 @@ def _stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) 
 
     What was not asked for by name does not count.
     """
+    compared = (*_ENCODED, BORDER, "polarizations", "quantity", "representation", "resampling")
+    if not options.exact and all(getattr(options, name) is None for name in compared):
+        return []
     scene, old = planned.id, _encoding(store, planned.id)
     rows = store.rows(scene)
     said: list[tuple[str, Any, Any]] = []  # what, as stored, as asked
-    for name in ("dtype", "codec", "shard"):
+    for name in _ENCODED:
         asked = getattr(options, name)
         said += [] if asked is None else [(name, getattr(old, name), asked)]
     if options.border is not None:
