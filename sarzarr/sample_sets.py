@@ -20,7 +20,7 @@ from sarzarr.codecs import DEFAULT_CODECS, get_codec
 from sarzarr.documents import Encoding, array_document, read_json
 from sarzarr.errors import CorruptStoreError, NotInStoreError
 from sarzarr.shards import digest_of, read_chunks
-from sarzarr.store import Store
+from sarzarr.store import Store, open_store
 from sarzarr.tables import read_table
 
 Array = np.ndarray[Any, Any]
@@ -151,9 +151,12 @@ class SampleSet:
 
         Raises
         ------
+        IndexError
+            There is no sample of that number; they are 0 to n - 1.
         CorruptStoreError
             A chunk is absent or fails its checksum.
         """
+        self._check(sample)
         layout = self.layout
         height, width = (int(self.table[k].values[sample]) for k in ("height", "width"))
         out = np.zeros((layout.height, layout.width), layout.dtype)
@@ -174,9 +177,17 @@ class SampleSet:
         return out[:height, :width]
 
     def target(self, sample: int) -> tuple[Array, Array]:
-        """Return (boxes (n, 4) float32, labels (n,) int64) of a sample."""
+        """Return (boxes (n, 4) float32, labels (n,) int64) of a sample; `IndexError` where there is none."""
+        self._check(sample)
         rows = self.boxes.rows_of(sample)
         return self.boxes.boxes[rows].copy(), self.boxes.label[rows].astype(np.int64)
+
+    def _check(self, sample: int) -> None:
+        if not 0 <= sample < len(self):
+            raise IndexError(
+                f"a sample from 0 to {len(self) - 1} of {self.name!r} was expected, got {sample}. "
+                "The number of an id is ids.index(id)."
+            )
 
     @cached_property
     def _manifest(self) -> Mapping[str, Any]:
@@ -197,8 +208,17 @@ class SampleSet:
         return f"<sarzarr.SampleSet {self.name!r}: {len(self)} samples, {len(self.boxes)} boxes>"
 
 
-def open_samples(store: Store, name: str) -> SampleSet:
-    """Return a set of samples of a store; `NotInStoreError` where there is none of that name."""
+def open_samples(store: Store | str | Path, name: str) -> SampleSet:
+    """Return a set of samples of a store, or of the store at a path.
+
+    Raises
+    ------
+    StoreNotFoundError
+        There is no store at that path.
+    NotInStoreError
+        There is no set of that name.
+    """
+    store = store if isinstance(store, Store) else open_store(store)
     known = sample_sets(store)
     if name not in known:
         raise NotInStoreError(

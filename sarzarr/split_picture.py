@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.errors import MissingExtraError
+from sarzarr.errors import InvalidInputError, MissingExtraError
 from sarzarr.footprint import Footprint
 from sarzarr.split_plan import WORLD, Grounds
 from sarzarr.split_record import SceneCells, Split
@@ -41,6 +41,8 @@ def write_split_picture(store: Store, split: Split, path: str | Path) -> Path:
     ------
     MissingExtraError
         matplotlib is not installed.
+    InvalidInputError
+        No picture can be written to that path.
     """
     try:
         from matplotlib.figure import Figure
@@ -68,7 +70,13 @@ def write_split_picture(store: Store, split: Split, path: str | Path) -> Path:
         axis.set_visible(False)
     figure.legend(handles=_legend(split), loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(f"{store.root.stem}, split {split.name}: {_said(split)}", fontsize=11)
-    figure.savefig(path)
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:  # no such folder; no such format
+        raise InvalidInputError(
+            f"a path that a picture can be written to was expected, got {str(path)!r} "
+            f"({getattr(error, 'strerror', None) or error}). Give a .png in a folder that is there."
+        ) from None
     return Path(path)
 
 

@@ -3,6 +3,7 @@
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -12,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.errors import InvalidInputError, SplitExistsError, SplitLeakError
+from sarzarr.errors import CorruptStoreError, InvalidInputError, SplitExistsError, SplitLeakError
 from sarzarr.split_json import from_json, to_json
 from sarzarr.split_plan import WORLD, Grounds, assign, assign_to_train, check, fixed_units
 from sarzarr.split_record import Recipe, SceneCells, Split, read_split, versions
@@ -376,11 +377,28 @@ def check_split(store: Store | str | Path, split: Split) -> None:
 
 
 def export_split(store: Store | str | Path, path: str | Path, version: int | None = None) -> Path:
-    """Write a version as a JSON document, the newest if left out; return its path."""
+    """Write a version as a JSON document, the newest if left out; return its path.
+
+    Raises
+    ------
+    NotInStoreError
+        There is no such version.
+    InvalidInputError
+        Nothing can be written to that path.
+    """
     place = Path(path)
+    text = to_json(get_split(store, version))
     partial = place.with_name(f"{place.name}.{uuid.uuid4().hex}.partial")
-    partial.write_text(to_json(get_split(store, version)))
-    partial.replace(place)
+    try:
+        partial.write_text(text)
+        partial.replace(place)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise InvalidInputError(
+            f"a path that a file can be written to was expected, got {str(place)!r} ({error.strerror}). "
+            "Give a file in a folder that is there."
+        ) from None
     return place
 
 
@@ -396,10 +414,18 @@ def import_split(store: Store | str | Path, path: str | Path) -> Split:
     SplitLeakError
         With the store's scenes, ground would be on two sides.
     InvalidInputError
-        A scene of the store has another grid than the document says.
+        There is no such document, or a scene of the store has another grid than it says.
     """
     here = opened(store)
-    split = from_json(Path(path).read_text())
+    try:
+        split = from_json(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, CorruptStoreError):
+            raise
+        raise InvalidInputError(
+            f"a split that `sarzarr split STORE export` wrote was expected at {str(path)!r}, got nothing that can be "
+            f"read as text ({getattr(error, 'strerror', None) or 'it is not UTF-8'}). Give the path of one."
+        ) from None
     if split.version in versions(here.root):
         there = read_split(here.root, split.version)
         if there.fingerprint == split.fingerprint:
@@ -407,10 +433,18 @@ def import_split(store: Store | str | Path, path: str | Path) -> Split:
         raise SplitExistsError(
             f"a store without {split.name} was expected, got one with another {split.name}."
         )
-    if changed := _pending(grounds_of(here), split).changed:
+    grounds = grounds_of(here)
+    if changed := _pending(grounds, split).changed:
         raise InvalidInputError(
             f"the grid that {split.name} knows was expected for {changed[0]!r}, got another. "
             "Import it into the store that it was made for."
         )
+    cells = {g.scene: g.placement.cells for g in grounds.scenes}
+    for scene in split.scenes:
+        if (wanted := cells.get(scene.scene)) not in (None, scene.codes.shape):
+            raise InvalidInputError(
+                f"{wanted} cells were expected for {scene.scene!r}, got {scene.codes.shape}. "
+                "Export the version anew from the store that it was made in."
+            )
     check_split(here, split)
     return write_split(here, split)

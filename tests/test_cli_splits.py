@@ -163,3 +163,28 @@ def test_points_are_counted_as_what_they_are(store, tmp_path):
     said = run("import", "boxes", path, "-o", store.root, "--scene", "pass_0")
     assert "1 boxes of 3 put on, 0 repaired, 2 left out (2 without area, such as points and lines);" in said
     assert read_boxes(store).counts["without_area"] == 2
+
+
+def test_paths_that_lead_nowhere_are_named(store, tmp_path):
+    run("split", store.root, "import", tmp_path / "nope.json", fails=r"nope\.json', got nothing")
+    run("split", store.root, "import", tmp_path, fails="got nothing that can be read")
+    (tmp_path / "photo.json").write_bytes(b"\x89PNG\xff\xfe")
+    run("split", store.root, "import", tmp_path / "photo.json", fails="not UTF-8")
+    seed = next(s for s in range(60) if _works(store.root, s))
+    run("split", store.root, "create", "--val", "0.3", "--block", "4km", "--seed", seed)
+    before = sorted(tmp_path.iterdir())
+    for path in (tmp_path / "no" / "x.json", tmp_path):
+        run("split", store.root, "export", path, fails="can be written to was expected")
+    for path in (tmp_path / "no" / "x.png", tmp_path / "x.nothing"):
+        run("split", store.root, "show", "--png", path, fails="a picture can be written to was expected")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_long_ids_keep_their_column(tiffs, tmp_path):
+    long = tmp_path / f"{'a_name_of_many_characters_' * 3}_vv.tif"
+    long.write_bytes(tiffs[0].read_bytes())
+    root = sz.ingest(sz.plan_ingest([long, tiffs[1]], tmp_path / "s.zarr")).root
+    run("split", root, "create")
+    rows = [line for line in run("split", root, "show").splitlines() if " world " in line]
+    assert len(rows) == 2
+    assert len({line.index(" world ") for line in rows}) == 1

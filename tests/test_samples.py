@@ -29,6 +29,7 @@ from sarzarr.errors import (
     IngestError,
     InvalidInputError,
     NotInStoreError,
+    StoreNotFoundError,
     UnsupportedRasterError,
 )
 from sarzarr.patches import index_patches
@@ -632,8 +633,17 @@ def test_a_store_of_samples_alone_says_so(tmp_path):
     assert store.scenes == ()
     with pytest.raises(NotInStoreError, match="among chips"):
         open_samples(store, "others")
-    with pytest.raises(InvalidInputError, match="boxes on scenes"):
-        patch_targets(
-            read_boxes(store, "chips"), scenes=[], scene=np.empty(0, int), row=np.empty(0, int),
-            col=np.empty(0, int), ids=np.empty(0, np.uint64), size=8,
-        )  # fmt: skip
+
+
+def test_a_number_without_a_sample_is_refused_and_a_path_opens(tmp_path):
+    chip_folder(tmp_path / "chips", count=3)
+    made, _ = import_chips(tmp_path / "chips", tmp_path / "s.zarr")
+    for place in (tmp_path / "s.zarr", str(tmp_path / "s.zarr")):
+        assert np.array_equal(open_samples(place, "chips").image(2), made.image(2))
+    for wrong in (-1, 3):
+        with pytest.raises(IndexError, match="from 0 to 2 of 'chips'"):
+            made.image(wrong)
+        with pytest.raises(IndexError, match="from 0 to 2"):
+            made.target(wrong)
+    with pytest.raises(StoreNotFoundError):
+        open_samples(str(tmp_path / "none.zarr"), "chips")
