@@ -219,7 +219,7 @@ def ingest(
     ] = None,
     representation: Annotated[str | None, typer.Option(help="power, amplitude, db or complex.")] = None,
     polarizations: Annotated[
-        str | None, typer.Option(help="Names for unnamed bands, in order: VV,VH.")
+        str | None, typer.Option(help="Names of the bands of a file, in order, whatever it says: VV,VH.")
     ] = None,
     scene_id: Annotated[
         str | None, typer.Option("--id", help="The id of the one scene the files make.")

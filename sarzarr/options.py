@@ -24,7 +24,7 @@ class IngestOptions:
     representation: str | None = None
     """How they are written down, where the files do not say."""
     polarizations: tuple[str, ...] | None = None
-    """Names for unnamed bands, in order."""
+    """Names of the bands of each file, in order, whatever it says itself."""
     scene_id: str | None = None
     """The id of the one scene that the files make."""
     dtype: str | None = None
