@@ -5,7 +5,6 @@ from conftest import speckle, write_band
 from test_samples import chip_folder
 
 import sarzarr as sz
-from sarzarr.box_tables import Boxes, write_boxes
 from sarzarr.cli_output import READ_BY_DEFAULT, summary
 from sarzarr.read_options import ReadOptions
 from sarzarr.store import create_store
@@ -42,7 +41,8 @@ def test_everything_in_a_store_is_named(tmp_path):
     store = sz.ingest(
         sz.plan_ingest([write_band(tmp_path / "a_vv.tif", speckle((2048, 2048)))], tmp_path / "s.zarr")
     )
-    write_boxes(store, Boxes.gathered({"a": ([[1, 2, 3, 4]], ["ship"])}, {"a": (2048, 2048)}), "drawn")
+    (tmp_path / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max\na,1,2,3,4\n")
+    sz.import_boxes(store, tmp_path / "boxes.csv", name="drawn")
     split = sz.make_split(store, val_fraction=0.3)
     sz.make_split(store, val_fraction=0.2, fresh=True)
     said = summary(store)

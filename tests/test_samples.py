@@ -3,10 +3,12 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -647,3 +649,16 @@ def test_a_number_without_a_sample_is_refused_and_a_path_opens(tmp_path):
             made.target(wrong)
     with pytest.raises(StoreNotFoundError):
         open_samples(str(tmp_path / "none.zarr"), "chips")
+
+
+def test_the_first_code_on_chips_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "boxes.md").read_text()
+    piece = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    chip_folder(tmp_path / "SSDD", count=5)
+    import_chips(tmp_path / "SSDD", tmp_path / "stores" / "ships.zarr")
+    monkeypatch.chdir(tmp_path)
+    space = {}
+    exec(compile(piece, "boxes.md", "exec"), space)
+    assert space["image"].ndim == 2
+    assert space["boxes"].shape == (len(space["labels"]), 4)
+    assert space["ships"].boxes.classes == ("ship",)
