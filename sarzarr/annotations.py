@@ -7,6 +7,7 @@ inside their picture is `sarzarr.boxes.check_boxes`'s to say.
 import csv
 import io
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from sarzarr.errors import InvalidInputError
 
 Array = np.ndarray[Any, Any]
+log = logging.getLogger(__name__)
 MAX_XML: Final = 16 * 2**20
 """Bytes of an XML document that is parsed; it speaks of one picture."""
 DEFAULT_LABEL: Final = "object"
@@ -101,13 +103,16 @@ def parse_coco(text: bytes | str, name: str) -> dict[str, Annotation]:
         files = {str(i["id"]): str(i["file_name"]) for i in document["images"]}
         boxes: dict[str, list[list[float]]] = {f: [] for f in files.values()}
         labels: dict[str, list[str]] = {f: [] for f in files.values()}
-        for a in document["annotations"]:
+        single = [a for a in document["annotations"] if not a.get("iscrowd")]
+        for a in single:
             x, y, w, h = (_number(v) for v in a["bbox"])
             file = files[str(a["image_id"])]
             boxes[file].append([x, y, x + w, y + h])
             labels[file].append(names.get(str(a.get("category_id")), DEFAULT_LABEL))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _refused("COCO JSON with images, annotations and their bbox", name, error) from None
+    if crowds := len(document["annotations"]) - len(single):
+        log.warning("%s: %d crowds left out, since none of them is one object", name, crowds)
     return {file: Annotation.of(boxes[file], labels[file]) for file in boxes}
 
 

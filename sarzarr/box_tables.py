@@ -53,6 +53,9 @@ class Boxes:
     """(n,) int32: the class of each box, from 1; 0 is what detectors call background."""
     classes: tuple[str, ...]
     """Name of class 1, 2, ..."""
+    grids: tuple[str, ...] = ()
+    """Of boxes on scenes, the fingerprint of each owner's placement: they are pixels of that grid alone. Empty
+    where it is not known."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """What became of the boxes that were given: `sarzarr.boxes.CheckedBoxes.counts`."""
 
@@ -128,6 +131,7 @@ def write_boxes(store: Store, boxes: Boxes, name: str = cv.DEFAULT_INDEX) -> Non
     columns["class_name"] = ("class", np.array(boxes.classes, dtype="T"))
     if boxes.on == ON_SCENES:
         columns["owner_scene"] = ("scene", np.array(boxes.owners, dtype="T"))
+        columns["owner_grid"] = ("scene", np.array(boxes.grids or [""] * len(boxes.owners), dtype="T"))
     attrs = {"on": boxes.on, "coordinates_are": COORDINATES, **boxes.counts}
     write_table(folder / safe_name(name), xr.Dataset(columns, attrs=attrs))
 
@@ -159,6 +163,7 @@ def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX) -> Boxes:
         boxes=np.stack(corners, axis=1),
         label=table["label"].values,
         classes=tuple(map(str, table["class_name"].values.tolist())),
+        grids=tuple(map(str, table["owner_grid"].values.tolist())) if "owner_grid" in table else (),
         counts={k: int(table.attrs[k]) for k in CheckedBoxes.COUNTED if k in table.attrs},
     )
 
@@ -221,6 +226,7 @@ def import_boxes(
         for owner, some in by_scene.items()
     }
     fresh = Boxes.gathered(parts, {s: (p.height, p.width) for s, p in placed.items()}, policy=policy)
+    fresh = replace(fresh, grids=tuple(placed[owner].fingerprint for owner in fresh.owners))
     if not len(fresh):
         raise InvalidInputError(
             f"boxes that can be put on scenes were expected in {place.name!r}, got none among {len(regions)}"
@@ -230,6 +236,18 @@ def import_boxes(
     merged = _merged(read_boxes(store, name), fresh) if name in known else fresh
     write_boxes(store, merged, name)
     return replace(merged, counts=fresh.counts)
+
+
+def check_grids(store: Store, boxes: Boxes, scenes: Iterable[str]) -> None:
+    """Raise `InvalidInputError` where a scene has another grid than its boxes were put on."""
+    there = {scene: place.fingerprint for scene, place in placements(store.root, store.catalog).items()}
+    drawn = dict(zip(boxes.owners, boxes.grids, strict=False))
+    for scene in scenes:
+        if drawn.get(scene, "") not in ("", there[scene]):
+            raise InvalidInputError(
+                f"boxes on the grid that {scene!r} has were expected, got some that were put on another. "
+                "Import them again with `sarzarr import boxes`."
+            )
 
 
 def _text_of(place: Path) -> str:
@@ -302,11 +320,12 @@ def _merged(old: Boxes, new: Boxes) -> Boxes:
         label = np.array([0, *(classes.index(n) + 1 for n in table.classes)], np.int32)[table.label[keep]]
         parts.append((owner, table.boxes[keep], label))
     owner, boxes, label = (np.concatenate(v) for v in zip(*parts, strict=True))
+    grids = dict(zip(old.owners, old.grids, strict=False)) | dict(zip(new.owners, new.grids, strict=False))
     order = np.argsort(owner, kind="stable")
     counts = {k: old.counts.get(k, 0) + new.counts.get(k, 0) for k in new.counts}
     return Boxes(
         on=new.on, owners=owners, owner=owner[order], boxes=boxes[order], label=label[order], classes=classes,
-        counts={**counts, "kept": len(owner)},
+        grids=tuple(grids.get(o, "") for o in owners), counts={**counts, "kept": len(owner)},
     )  # fmt: skip
 
 

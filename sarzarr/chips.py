@@ -16,6 +16,9 @@ from sarzarr.scheduling import compute
 FORMATS: Final = ("auto", "voc", "coco", "yolo", "none")
 PROBES_A_TASK: Final = 256
 """Headers that one task looks at."""
+IMAGES: Final = "images"
+LABELS: Final = "labels"
+"""Folders beside each other, of the same below them, as YOLO has it."""
 CLASS_FILES: Final = ("classes.txt", "obj.names")
 """Where YOLO folders name their classes, a line each."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -148,11 +151,18 @@ def chip_annotations(
     base: Path, chips: Sequence[ChipSource], options: ChipOptions
 ) -> tuple[dict[str, Annotation], tuple[str, ...]]:
     """Return the annotations by id of their chip, and those of no chip."""
+    by_suffix: dict[str, list[Path]] = {}
+    for path in sorted(p for p in base.rglob("*") if p.is_file()):
+        by_suffix.setdefault(path.suffix.lower(), []).append(path)
     stems = {Path(c.source).stem for c in chips}
     files = {
-        "voc": sorted(base.rglob("*.xml")),
-        "coco": [p for p in sorted(base.rglob("*.json")) if b'"annotations"' in p.read_bytes()],
-        "yolo": [p for p in sorted(base.rglob("*.txt")) if p.name not in CLASS_FILES and p.stem in stems],
+        "voc": by_suffix.get(".xml", []),
+        "coco": [p for p in by_suffix.get(".json", []) if b'"annotations"' in p.read_bytes()],
+        "yolo": [
+            p
+            for p in by_suffix.get(".txt", [])
+            if p.name not in CLASS_FILES and _is_yolo(p.relative_to(base), stems)
+        ],
     }
     kind = options.annotations
     if kind == "auto":
@@ -170,8 +180,8 @@ def chip_annotations(
     said: dict[str, Annotation] = {}
     unmatched = []
     for key, annotation in _parsed(kind, base, files[kind], by_key, options):
-        chip = by_key.get(key) or by_key.get(Path(key).stem)
-        if chip is None:
+        chip = _chip_of(key, by_key)
+        if chip is None or annotation is None:
             unmatched.append(key)
         elif chip.id in said:
             raise InvalidInputError(
@@ -180,6 +190,20 @@ def chip_annotations(
         else:
             said[chip.id] = annotation
     return said, tuple(sorted(unmatched))
+
+
+def _is_yolo(path: Path, stems: set[str]) -> bool:
+    """Return whether a text is one of labels, and not of something else: it has a picture, or lies among labels."""
+    return path.stem in stems or LABELS in path.parts
+
+
+def _chip_of(key: str, by_key: Mapping[str, ChipSource]) -> ChipSource | None:
+    """Return the picture that an annotation calls so, with a picture's suffix or without one."""
+    path = Path(key)
+    name = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
+    # As YOLO lays folders out: labels/train/a.txt belongs to images/train/a.png.
+    beside = Path(*(IMAGES if part == LABELS else part for part in name.parts)).as_posix()
+    return next((by_key[k] for k in (key, name.as_posix(), beside, name.name) if k in by_key), None)
 
 
 def _keys(chips: Sequence[ChipSource]) -> dict[str, ChipSource]:
@@ -197,25 +221,20 @@ def _keys(chips: Sequence[ChipSource]) -> dict[str, ChipSource]:
 
 def _parsed(
     kind: str, base: Path, files: Sequence[Path], by_key: Mapping[str, ChipSource], options: ChipOptions
-) -> Iterator[tuple[str, Annotation]]:
-    """Yield (what the annotation calls its picture, annotation)."""
+) -> Iterator[tuple[str, Annotation | None]]:
+    """Yield (what the annotation calls its picture, annotation; None where only its picture could tell)."""
     names = next((p for n in CLASS_FILES for p in sorted(base.rglob(n))), None)
     lines = names.read_text().splitlines() if names else []
     classes = [line.strip() for line in lines if line.strip()]
     for path in files:
         below = path.relative_to(base).as_posix()
+        key = Path(below).with_suffix("").as_posix()
         if kind == "coco":
             yield from parse_coco(path.read_bytes(), below).items()
         elif kind == "voc":
-            yield path.stem, parse_voc(path.read_bytes(), below, one_based=options.one_based)
-        elif chip := by_key.get(path.stem):
-            yield (
-                path.stem,
-                parse_yolo(
-                    path.read_text(),
-                    below,
-                    height=chip.height,
-                    width=chip.width,
-                    classes=classes,
-                ),
-            )
+            yield key, parse_voc(path.read_bytes(), below, one_based=options.one_based)
+        elif (chip := _chip_of(key, by_key)) is None:
+            yield key, None
+        else:
+            size = {"height": chip.height, "width": chip.width}
+            yield key, parse_yolo(path.read_text(), below, **size, classes=classes)

@@ -13,7 +13,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.augment import draw
-from sarzarr.box_tables import ON_SCENES, PatchTargets, patch_targets, read_boxes
+from sarzarr.box_tables import ON_SCENES, PatchTargets, check_grids, patch_targets, read_boxes
 from sarzarr.chunks import read_table
 from sarzarr.crew import MAX_THREADS, BatchMemory, Crew, Recipe, available_cores
 from sarzarr.engine import Work
@@ -145,9 +145,11 @@ class PatchReader:
             raise InvalidInputError(
                 f"boxes on scenes were expected, got {name!r}, which are on {boxes.on}. Read those with samples=."
             )
+        scenes = self.store.catalog["scene"].values[chosen.catalog_row].tolist()
+        check_grids(self.store, boxes, set(scenes))
         return patch_targets(
             boxes,
-            scenes=self.store.catalog["scene"].values[chosen.catalog_row].tolist(),
+            scenes=scenes,
             scene=chosen.array[:, 0],
             row=chosen.row,
             col=chosen.col,

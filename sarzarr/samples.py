@@ -30,14 +30,14 @@ from sarzarr.chips import (
     safe_stem,
 )
 from sarzarr.codecs import get_codec
-from sarzarr.documents import group_document, write_json
+from sarzarr.documents import group_document, read_json, write_json
 from sarzarr.errors import IngestError, InvalidInputError, UnsupportedRasterError
 from sarzarr.pictures import read_picture
 from sarzarr.sample_sets import IMAGE, SampleLayout, SampleSet, codec_of, open_samples, sample_sets
 from sarzarr.scheduling import compute
 from sarzarr.shards import ShardRecord, ShardWriter, digest_of
 from sarzarr.store import Store, consolidate, create_store, sync_tree
-from sarzarr.tables import swap_in, write_table
+from sarzarr.tables import swap_in, swap_out, write_table
 
 Array = np.ndarray[Any, Any]
 
@@ -102,6 +102,7 @@ def import_chips(
             f"a new set of samples was expected, got {name!r}, which is there. "
             "Name another with --name, or pass --replace."
         )
+    _check_boxes(target, name)
     sources = probe_chips(base, find_chips(base))
     layout = layout_of(sources)
     said, unmatched = chip_annotations(base, sources, options)
@@ -273,6 +274,16 @@ def _table(chips: Sequence[ChipSource], said: Mapping[str, Annotation]) -> xr.Da
     )
 
 
+def _check_boxes(store: Store, name: str) -> None:
+    """Refuse the name of a table of boxes on scenes: a set's boxes have its own name."""
+    place, on = store.root / cv.BOXES / name / "zarr.json", f"{cv.SAMPLES}/{name}"
+    if place.exists() and (there := read_json(place)["attributes"]["on"]) != on:
+        raise InvalidInputError(
+            f"a name that no table of boxes has was expected, got {name!r}, whose boxes are on {there}. "
+            "Name another with --name."
+        )
+
+
 def _enter(
     target: tuple[Store, str],
     staging: Path,
@@ -297,6 +308,11 @@ def _enter(
     folder = store.root / cv.SAMPLES
     if not (folder / "zarr.json").exists():
         write_json(folder / "zarr.json", group_document())
-    write_boxes(store, boxes, name)
-    swap_in(group, folder / name)
+    if (folder / name).exists():  # the old ones first, so that no picture is ever seen with another's boxes
+        swap_out(store.root / cv.BOXES / name)
+        swap_in(group, folder / name)
+        write_boxes(store, boxes, name)
+    else:
+        write_boxes(store, boxes, name)
+        swap_in(group, folder / name)
     consolidate(store)

@@ -95,7 +95,7 @@ def patches_of(store: Store, split: Split, table: Any, name: str) -> Array:
 def patch_counts(store: Store, split: Split) -> dict[str, dict[str, int]]:
     """Return how many patches of each index each side has: ``{"default": {"train": 900, ...}}``."""
     out = {}
-    for place in sorted((store.root / cv.PATCHES).glob("*/zarr.json")):
+    for place in sorted((store.root / cv.PATCHES).glob("[!.]*/zarr.json")):
         table = read_table(place.parent)
         sides = ("train", "val", "test")
         out[place.parent.name] = {name: int(patches_of(store, split, table, name).sum()) for name in sides}
@@ -133,7 +133,7 @@ def write_split(store: Store, split: Split) -> Split:
         ) from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    write_json(folder / "zarr.json", group_document({LAST: max(versions(store.root))}))
+    write_json(folder / "zarr.json", group_document({LAST: next_version(store.root) - 1}))
     consolidate(store)
     return split
 

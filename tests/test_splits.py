@@ -34,7 +34,15 @@ from sarzarr.errors import (
 from sarzarr.patches import index_patches
 from sarzarr.split_json import from_json, to_json
 from sarzarr.split_record import Split, read_split, to_table, versions
-from sarzarr.split_versions import get_split, grounds_of, list_splits, patch_counts, rename_once, write_split
+from sarzarr.split_versions import (
+    get_split,
+    grounds_of,
+    list_splits,
+    next_version,
+    patch_counts,
+    rename_once,
+    write_split,
+)
 from sarzarr.splits import (
     check_split,
     export_split,
@@ -818,3 +826,25 @@ def test_control_points_widen_the_guard(real_data, tmp_path):
         mine, guarded = footprint.extents, footprint.guarded(0.0)
         margin = (mine.south - guarded.south) * METRES_PER_DEGREE
         assert np.allclose(margin, footprint.doubt)
+
+
+def test_numbers_of_versions_that_were_taken_out_are_not_used_again(tmp_path, overlapping):
+    store = sz.open_store(shutil.copytree(overlapping.root, tmp_path / "s.zarr"))
+    first = sz.make_split(store)
+    kept = sz.export_split(store, tmp_path / "v.json", first.version)
+    for i in range(2):
+        sz.make_split(store, seed=first.recipe.seed + 1 + i, fresh=True)
+    for version in (store.root / "splits").glob("v*"):
+        shutil.rmtree(version)
+    sz.import_split(store, kept)
+    assert next_version(store.root) > first.version + 1
+
+
+def test_a_document_whose_cells_are_not_the_scenes_is_refused(tmp_path, overlapping):
+    store = sz.open_store(shutil.copytree(overlapping.root, tmp_path / "s.zarr"))
+    split = sz.make_split(store)
+    shutil.rmtree(store.root / "splits" / split.name)
+    one = replace(split.scenes[0], codes=np.ones((1, 1), np.uint8))
+    (tmp_path / "v.json").write_text(to_json(replace(split, scenes=(one, *split.scenes[1:]))))
+    with pytest.raises(InvalidInputError, match=r"cells were expected for .*, got \(1, 1\)"):
+        sz.import_split(store, tmp_path / "v.json")
