@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sarzarr.rate import measure_delivery
     from sarzarr.reader import PatchReader
     from sarzarr.sample_reader import SampleReader
+    from sarzarr.sample_sets import open_samples
     from sarzarr.samples import import_chips
     from sarzarr.scene import SceneProbe, group_scenes, open_scene
     from sarzarr.split_manager import SplitManager
@@ -88,6 +89,7 @@ _HOME = {
     "make_stack": "stacking",
     "measure_delivery": "rate",
     "normalize": "radiometry",
+    "open_samples": "sample_sets",
     "open_scene": "scene",
     "open_stack": "cube",
     "open_store": "store",
@@ -148,6 +150,7 @@ __all__ = [
     "make_stack",
     "measure_delivery",
     "normalize",
+    "open_samples",
     "open_scene",
     "open_stack",
     "open_store",

@@ -326,7 +326,7 @@ class _Rule:
         if self.method == "fixed":
             return ClipBounds(self.vmin, self.vmax, "fixed", f"fixed {self.vmin:g}..{self.vmax:g} dB")
         if pixels.n_valid == 0:
-            return ClipBounds(*FIXED_BOUNDS, "fixed", "fixed, for want of valid pixels")
+            return ClipBounds(*FIXED_BOUNDS, "fixed", "fixed, for want of pixels above zero")
         if self.method == "sigma":
             mean, reach = pixels.mean, self.k * pixels.std
             return ClipBounds(*_widened(mean - reach, mean + reach), "sigma", f"sigma {self.k:g}")

@@ -248,6 +248,9 @@ def ingest(
             "May be repeated."
         ),
     ] = None,
+    nodata: Annotated[
+        float | None, typer.Option(help="Value of pixels that were not measured, where no tag says it: 0.")
+    ] = None,
     border: Annotated[int | None, typer.Option(help="Pixels around nodata to flag as border: 0.")] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="What pixels are stored as: uint16.")] = None,
     codec: Annotated[
@@ -298,6 +301,7 @@ def ingest(
         resampling=resampling,
         exact=exact,
         layers=layers_of(layer or ()),
+        nodata=nodata,
         border=border,
         dtype=None if dtype is None else str(dtype),
         codec=codec,

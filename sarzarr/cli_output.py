@@ -101,6 +101,8 @@ def summary(store: "Store") -> str:
 
 def _other_contents(store: "Store") -> Iterator[str]:
     """Yield a line for each thing in a store that is neither a scene nor a patch index."""
+    from sarzarr.stacking import find_stacks
+
     layers = Counter(layer for scene in store.scenes for layer in store.layers(scene))
     if layers:
         yield "  layers: " + ", ".join(f"{name} of {n} scenes" for name, n in sorted(layers.items()))
@@ -116,6 +118,8 @@ def _other_contents(store: "Store") -> Iterator[str]:
     for name in _children(store.root / cv.BOXES):
         if name not in sets:
             yield f"  boxes/{name}: {_boxes_text(store.root / cv.BOXES / name)}"
+    if store.scenes and (stacks := find_stacks(store)):
+        yield f"  stacks: {len(stacks)}, of {sum(map(len, stacks))} scenes (`sarzarr stacks` lists them)"
     if numbers := _versions(store.root / cv.SPLITS):
         counts = _document(store.root / cv.SPLITS / f"v{numbers[-1]}")["attributes"]["counts"]
         cells = ", ".join(f"{n} {side.replace('_', ' ')}" for side, n in counts.items() if n)

@@ -43,6 +43,7 @@ def onto_grid(
             nodata=_fill_of(a),
             gcps=scene.gcps,
             gcps_crs_wkt=scene.gcps_crs_wkt,
+            has_rpcs=scene.geolocation == "rpcs",
         )
         for a in scene.arrays
     ]

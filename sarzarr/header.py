@@ -29,7 +29,7 @@ class Header:
     grid: Grid
     """CRS, transform and shape; no CRS where the file has none or only GCPs."""
     geolocation: str
-    """``affine``, ``rotated_affine``, ``gcps`` or ``none``."""
+    """``affine``, ``rotated_affine``, ``gcps``, ``rpcs`` or ``none``."""
     gcps: tuple[GCP, ...]
     """(row, col, x, y, z) in the CRS of ``gcps_crs_wkt``."""
     gcps_crs_wkt: str | None
@@ -130,6 +130,8 @@ def _georeferencing(dataset: Any) -> dict[str, Any]:
         geolocation = "rotated_affine" if grid.is_rotated else "affine"
     elif points:
         geolocation = "gcps"
+    elif dataset.rpcs is not None:
+        geolocation = "rpcs"
     return {
         "grid": grid,
         "geolocation": geolocation,

@@ -23,7 +23,7 @@ from sarzarr.documents import group_document, read_json, write_json
 from sarzarr.errors import IngestError
 from sarzarr.layer_blocks import LayerJob, write_layer
 from sarzarr.patches import update_indices
-from sarzarr.plan import BORDER, IngestPlan
+from sarzarr.plan import IngestPlan
 from sarzarr.probe import ArrayProbe
 from sarzarr.receipts import Receipt
 from sarzarr.regions import reaching_edge
@@ -341,22 +341,11 @@ def _commit(store: Store, scenes: Sequence[Staged]) -> None:
             rows.append(catalog_row(plan, array))
         write_json(scene.folder / "histograms" / "zarr.json", group_document())
         write_scene_documents(scene.group, plan)
-        if plan.border:
-            _note_border(scene.group, plan.border)
     whole = {s.plan.id: s.folder for s in scenes if not s.plan.only_layers}
     if whole:
         commit_scenes(store, whole, rows)
     for scene in scenes:
         shutil.rmtree(scene.folder)
-
-
-def _note_border(group: Path, border: int) -> None:
-    """Add to a staged scene's attributes how wide its border was asked to be; its layers stay the last."""
-    document = read_json(group / "zarr.json")
-    attributes = document["attributes"]
-    layers = attributes.pop(cv.LAYERS, None)
-    attributes |= {BORDER: border} | ({} if layers is None else {cv.LAYERS: layers})
-    write_json(group / "zarr.json", document)
 
 
 # ------------------------------------------------------------------ the end of a run

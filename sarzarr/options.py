@@ -58,6 +58,8 @@ class IngestOptions:
     """Whether positions between two CRSs are computed pixel by pixel, rather than within 1e-4 pixels."""
     layers: tuple[Layer, ...] = ()
     """Rasters that are kept beside the backscatter as they are; `sarzarr.layers.layers_of` makes them."""
+    nodata: float | None = None
+    """The value of pixels that were not measured, where it is not the file's tag that says it."""
     border: int | None = None
     """Pixels around nodata that are flagged as border, and are not valid; 0 if None."""
     full_hash: bool = False
@@ -98,6 +100,11 @@ class IngestOptions:
             raise InvalidInputError(
                 "a grid to place pixels on was expected, got --exact alone. Pass --crs with --pixel-size, or "
                 "--grid like:SCENE, or leave --exact out."
+            )
+        if self.border and self.bounds not in (STORED, "fixed"):
+            raise InvalidInputError(
+                f"bounds that do not depend on pixels were expected with border {self.border}, got {self.bounds!r}, "
+                "found with the border's pixels in it. Pass --bounds fixed, or leave --bounds out."
             )
         if self.bounds != STORED:
             check_method(**self.method)

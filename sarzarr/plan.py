@@ -5,7 +5,7 @@ as a whole where a file cannot be taken as asked or the work cannot fit the memo
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,9 +26,6 @@ from sarzarr.resampling import WarpPlan
 from sarzarr.scene import SceneProbe, group_scenes
 from sarzarr.scene_plan import PROCESS_BASE, ScenePlan
 from sarzarr.store import Store, bounds_key, open_store
-
-BORDER: Final = "border"
-"""Attribute of a scene: pixels around nodata that were flagged as border, where there were any."""
 
 _ENCODED: Final = ("dtype", "codec", "shard")
 
@@ -110,6 +107,7 @@ def _placed(scene: ScenePlan) -> str:
         "rotated_affine": "rotated affine",
         "gcp_tps_no_dem": f"by {gcps} GCPs without terrain",
         "gcps": f"{gcps} GCPs, image geometry (--crs and --pixel-size georeference it)",
+        "rpcs": "RPC, image geometry (orthorectify it with a DEM to georeference it)",
     }.get(scene.geolocation, "no CRS")
 
 
@@ -229,6 +227,7 @@ def _scenes(
                 quantity=options.quantity,
                 representation=options.representation,
                 polarizations=options.polarizations,
+                nodata=options.nodata,
                 full_hash=options.full_hash,
             )
     scenes = group_scenes(probes.values(), scene_id=options.scene_id)
@@ -342,7 +341,7 @@ def _encoding(store: Store, scene: str) -> Encoding:
 
 def _border(store: Store, scene: str) -> int:
     """Return how many pixels around nodata of a scene were flagged as border."""
-    return int(read_json(store.root / cv.SCENES / scene / "zarr.json")["attributes"].get(BORDER, 0))
+    return int(read_json(store.root / cv.SCENES / scene / "zarr.json")["attributes"].get(cv.BORDER, 0))
 
 
 def _as_stored(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan:
@@ -360,7 +359,7 @@ def _stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) 
 
     What was not asked for by name does not count.
     """
-    compared = (*_ENCODED, BORDER, "polarizations", "quantity", "representation", "resampling")
+    compared = (*_ENCODED, cv.BORDER, "nodata", "polarizations", "quantity", "representation", "resampling")
     if not options.exact and all(getattr(options, name) is None for name in compared):
         return []
     scene, old = planned.id, _encoding(store, planned.id)
@@ -370,21 +369,33 @@ def _stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) 
         asked = getattr(options, name)
         said += [] if asked is None else [(name, getattr(old, name), asked)]
     if options.border is not None:
-        said.append((BORDER, _border(store, scene), options.border))
+        said.append((cv.BORDER, _border(store, scene), options.border))
     if options.polarizations is not None:
         held, told = rows["name"].values.tolist(), [array.name for array in planned.probe.arrays]
         said.append(("arrays", "+".join(sorted(held)), "+".join(sorted(told))))
     for option, column in (("quantity", "quantity"), ("representation", "source_representation")):
         if asked := getattr(options, option):
             said.append((option, "+".join(sorted(set(rows[column].values.tolist()))), asked))
+    if options.nodata is not None:
+        said.append(("nodata", _source_nodata(store, scene), options.nodata))
     warped = next((plan for plan in planned.onto if isinstance(plan, WarpPlan)), None)
     if warped is not None:
-        name = str(rows["name"].values[0])
-        attrs = read_json(store.root / cv.SCENES / scene / name / "zarr.json")["attributes"]
+        attrs = _first_attrs(store, scene)
         keys = [cv.RESAMPLING] if options.resampling else []
         keys += [cv.RESAMPLING_TOLERANCE] if options.exact else []
         said += [(key, attrs.get(key, "none"), warped.attrs[key]) for key in keys]
     return [f"{what} {stored}, not {asked}" for what, stored, asked in said if stored != asked]
+
+
+def _first_attrs(store: Store, scene: str) -> Mapping[str, Any]:
+    """Return the attributes of a scene's first array."""
+    name = str(store.rows(scene)["name"].values[0])
+    attrs: Mapping[str, Any] = read_json(store.root / cv.SCENES / scene / name / "zarr.json")["attributes"]
+    return attrs
+
+
+def _source_nodata(store: Store, scene: str) -> Any:
+    return _first_attrs(store, scene).get(cv.SOURCE_NODATA)
 
 
 def _lost_layers(store: Store, planned: ScenePlan) -> list[str]:

@@ -70,7 +70,7 @@ class RasterProbe:
     grid: Grid
     """CRS, transform and shape; no CRS where the file has none or only GCPs."""
     geolocation: str
-    """``affine``, ``rotated_affine``, ``gcps`` or ``none``."""
+    """``affine``, ``rotated_affine``, ``gcps``, ``rpcs`` or ``none``."""
     gcps: tuple[tuple[float, float, float, float, float], ...]
     """Ground control points: (row, col, x, y, z) in the CRS of ``gcps_crs_wkt``."""
     gcps_crs_wkt: str | None
@@ -134,6 +134,7 @@ def probe_file(
     quantity: str | None = None,
     representation: str | None = None,
     polarizations: Sequence[str] | None = None,
+    nodata: float | None = None,
     full_hash: bool = False,
 ) -> RasterProbe:
     """Return what a GeoTIFF holds, from its header, its surroundings and a small fixed sample.
@@ -145,6 +146,8 @@ def probe_file(
     polarizations
         A name for each band, in order: any word, of which ``VV VH HH HV`` are polarizations. They count
         whatever the file says, and no two are alike.
+    nodata
+        The value of pixels that were not measured, where the caller knows better than the file's tag.
     full_hash
         Hash every byte of the file instead of a sample of them.
 
@@ -167,7 +170,7 @@ def probe_file(
     bands = _bands(file, header, product, polarizations)
     kept, left_out, refusal = _sort_out(file, header, bands, is_told=representation is not None)
     refusal = refusal or _unusable(header, product, is_told=representation is not None)
-    nodata = _nodata(header, product)
+    nodata = _nodata(header, product) if nodata is None else float(nodata)
     identities: list[Identity] = []
     if refusal is None:
         identities, refusal = _identities(

@@ -52,6 +52,8 @@ def scene_attributes(plan: ScenePlan) -> dict[str, Any]:
     if probe.gcps and not plan.is_warped:  # their rows and columns are those of the file
         attributes[cv.GCPS] = [list(gcp) for gcp in probe.gcps]
         attributes[cv.GCPS_CRS] = probe.gcps_crs_wkt
+    if plan.border:
+        attributes[cv.BORDER] = plan.border
     if plan.layers:  # last: one that is added later is written there, too
         attributes[cv.LAYERS] = [layer.name for layer in plan.layers]
     return attributes

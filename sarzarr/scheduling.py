@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -108,11 +109,13 @@ def gather(tasks: Sequence[Task]) -> list[Any]:
 
 def _here(tasks: Sequence[Task]) -> tuple[Any, ...]:
     """Run tasks in this process, or as Dask's configuration says."""
-    # Named, because Dask imports all of distributed (0.4 s) to find out that there is no client.
-    scheduler = None if dask.config.get("scheduler", None) else "threads"
     delayed = (dask.delayed(function, pure=False)(*args) for function, args in tasks)
-    results: tuple[Any, ...] = dask.compute(*delayed, scheduler=scheduler)
-    return results
+    if dask.config.get("scheduler", None):
+        return tuple(dask.compute(*delayed))
+    # Named, because Dask imports all of distributed (0.4 s) to find out that there is no client. Threads of our
+    # own, because those that Dask keeps are not there in a process that is forked later, which would wait for them.
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        return tuple(dask.compute(*delayed, scheduler="threads", pool=pool))
 
 
 @contextmanager
