@@ -97,7 +97,10 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
         run = _Run(store, [stage(s, staging / s.id) for s in plan.scenes], meter)
         run.go()
         _finish(store)
-    if failed := [f for s in run.scenes.values() for f in s.failures[:1]]:
+        failed = [f for s in run.scenes.values() for f in s.failures[:1]]
+        for found in () if failed else staging.glob("bounds-*.json"):
+            found.unlink()
+    if failed:
         listed = "\n".join(
             f"  {f.scene}, block at row {f.at[0]}, column {f.at[1]}: {f.error}" for f in failed
         )

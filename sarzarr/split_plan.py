@@ -126,7 +126,15 @@ def _codes(grounds: Grounds, ground: SceneGround, recipe: Recipe, judged: dict[s
             guarded = grounds.footprint(ground).guarded(recipe.guard)
             judged[key] = judge(guarded, recipe.lattice, recipe.draw).reshape(shape)
         return judged[key]
-    return recipe.draw(_own_units(ground, place, recipe)).reshape(shape)
+    return _on_ground(grounds, ground, recipe, recipe.draw(_own_units(ground, place, recipe)))
+
+
+def _on_ground(grounds: Grounds, ground: SceneGround, recipe: Recipe, codes: Array) -> Array:
+    """Return a scene's codes (cells,) as (rows, columns): held back where nobody knows a cell's place."""
+    if grounds.places[ground.scene] == WORLD:
+        is_placed = grounds.footprint(ground).guarded(recipe.guard).is_placed
+        codes = np.where(is_placed, codes, np.uint8(cv.Membership.HELD_BACK))
+    return codes.reshape(ground.placement.cells)
 
 
 def _own_units(ground: SceneGround, place: str, recipe: Recipe) -> Array:
@@ -194,7 +202,7 @@ def assign_to_train(
         if recipe.by == "ground" and place == WORLD:
             codes = judge(grounds.footprint(g).guarded(recipe.guard), recipe.lattice, decide).reshape(shape)
         else:
-            codes = decide(_own_units(g, place, recipe)).reshape(shape)
+            codes = _on_ground(grounds, g, recipe, decide(_own_units(g, place, recipe)))
         out.append(
             SceneCells(
                 scene=g.scene,

@@ -342,3 +342,9 @@ def test_forked_processes_end_with_their_parent(files, reference, tmp_path):
         time.sleep(0.01)
     assert ingest_forked(root, "nobody", files).returncode == 0
     assert tree_hash(root) == reference
+
+
+def test_a_classic_ingest_leaves_nothing_beside_the_store(files, tmp_path):
+    root = tmp_path / "s.zarr"
+    sz.ingest(sz.plan_ingest(files, root, bounds="percentile", **KNOWN))
+    assert sorted(tmp_path.iterdir()) == [root]

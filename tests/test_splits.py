@@ -848,3 +848,18 @@ def test_a_document_whose_cells_are_not_the_scenes_is_refused(tmp_path, overlapp
     (tmp_path / "v.json").write_text(to_json(replace(split, scenes=(one, *split.scenes[1:]))))
     with pytest.raises(InvalidInputError, match=r"cells were expected for .*, got \(1, 1\)"):
         sz.import_split(store, tmp_path / "v.json")
+
+
+@pytest.mark.parametrize("by", ["ground", "scene"])
+def test_ground_without_a_place_is_on_no_side(tmp_path, by):
+    """A cell over a pole has no extent in longitude: nobody can see what lies on it, so it takes no part."""
+    for i, pixel in enumerate((100.0, 101.0, 100.5, 99.0)):
+        write_band(
+            tmp_path / f"p{i}_vv.tif", speckle((256, 256), seed=i), crs="EPSG:3413",
+            transform=rasterio.Affine(pixel, 0, -128 * pixel, 0, -pixel, 128 * pixel),
+        )  # fmt: skip
+    plan = sz.plan_ingest(
+        sorted(tmp_path.glob("*.tif")), tmp_path / "s.zarr", quantity="sigma0", representation="power"
+    )
+    with pytest.raises(InvalidInputError, match="ground on every side was expected"):
+        sz.make_split(sz.ingest(plan), by=by, val_fraction=0.5)
