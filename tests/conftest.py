@@ -1,6 +1,7 @@
 """What the tests share: the real rasters, small GeoTIFFs, and a store's bytes as one value."""
 
 import os
+import signal
 import warnings
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +14,8 @@ from rasterio.transform import from_origin
 
 settings.register_profile("shared-machine", deadline=None)  # seconds are measured in benchmarks, not in tests
 settings.load_profile("shared-machine")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of what runs in the background: processes inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL = [
     "s1_db_utm_nodata0/VV.tif",
