@@ -14,7 +14,8 @@ from rasterio.transform import from_origin
 
 settings.register_profile("shared-machine", deadline=None)  # seconds are measured in benchmarks, not in tests
 settings.load_profile("shared-machine")
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of what runs in the background: processes inherit it
+# Ignored as of what runs in the background, which processes inherit; tests interrupt some.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL = [
