@@ -22,6 +22,9 @@ from sarzarr.augment import COLUMNS, ROWS, TRANSPOSE
 
 LANES: Final = 3
 """Checksums of parts of a chunk that are under way at once: each waits three cycles for its last instruction."""
+STRIP: Final = 32
+"""Rows that are transposed together: of uint16, a cache line across."""
+_SQUARE: Final = 8
 HAS_PREAD: Final = hasattr(os, "pread")
 """Whether loops that read can be called: not on Windows."""
 
@@ -74,43 +77,109 @@ def stretch_floats(cells: Any, out: Any, scale: Any, offset: Any) -> None:
             place[i] = one if value > one else value  # noqa: FURB136
 
 
-@_compiled
-def turn_words(source: Any, operations: Any, out: Any) -> None:
-    """Write each (n, n / 4) image of words, four uint16 pixels a word, under its operation.
+@intrinsic  # type: ignore[untyped-decorator]
+def _transpose_square(_: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
+    """Write the transposed 8 x 8 uint16 at one place to another; a step is from row to row, in bytes.
 
-    Transposing is by squares of 4 x 4 pixels: four words of four rows become four words of four columns.
+    Rows i and i + 4 are interleaved to rows 2 i and 2 i + 1, three times: each time the six bits of a pixel's place,
+    three of its row and three of its column, move on by one.
     """
-    s16, s32 = np.uint64(16), np.uint64(32)
-    even, low = np.uint64(0x0000FFFF0000FFFF), np.uint64(0x00000000FFFFFFFF)
-    odd, high = np.uint64(0xFFFF0000FFFF0000), np.uint64(0xFFFFFFFF00000000)
-    n, words = source.shape[1], source.shape[2]
-    for k in range(source.shape[0]):
-        operation = operations[k]
-        flips_rows, flips_columns = operation & ROWS != 0, operation & COLUMNS != 0
+
+    def build(__: Any, builder: Any, ___: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        row_type = ir.VectorType(ir.IntType(16), _SQUARE)
+        lanes = ir.VectorType(ir.IntType(32), _SQUARE)
+        halves = [ir.Constant(lanes, [i + j for i in range(h, h + 4) for j in (0, _SQUARE)]) for h in (0, 4)]
+
+        def row_at(place: Any, step: Any, i: int) -> Any:
+            at = builder.add(place, builder.mul(step, ir.Constant(word, i)))
+            return builder.inttoptr(at, row_type.as_pointer())
+
+        source, source_step, target, target_step = arguments
+        rows = [builder.load(row_at(source, source_step, i), align=2) for i in range(_SQUARE)]
+        for _ in range(3):
+            rows = [builder.shuffle_vector(rows[i], rows[i + 4], half) for i in range(4) for half in halves]
+        for i, row in enumerate(rows):
+            builder.store(row, row_at(target, target_step, i), align=2)
+        return ir.Constant(ir.IntType(1), 1)
+
+    return types.boolean(types.uintp, types.intp, types.uintp, types.intp), build
+
+
+@_compiled
+def _turn_strip(image: Any, operation: int, top: int, strip: Any) -> None:
+    """Write rows from ``top`` on of ``image``, (n, n) uint16, under an operation that transposes.
+
+    A strip is as wide as a cache line of the image, so that each of its lines is fetched once.
+    """
+    n, height = image.shape[0], strip.shape[0]
+    flips_rows, flips_columns = operation & ROWS != 0, operation & COLUMNS != 0
+    pitch, whole, whole_rows = 2 * n, n - n % _SQUARE, height - height % _SQUARE
+    begin, begin_strip = image.ctypes.data, strip.ctypes.data
+    for i in range(0, whole_rows, _SQUARE):  # of the strip, where they are columns of the image
+        column = n - _SQUARE - top - i if flips_rows else top + i
+        first = i + _SQUARE - 1 if flips_rows else i
+        for j in range(0, whole, _SQUARE):
+            row = n - 1 - j if flips_columns else j
+            _transpose_square(
+                np.uint64(begin + row * pitch + 2 * column),
+                -pitch if flips_columns else pitch,
+                np.uint64(begin_strip + first * pitch + 2 * j),
+                -pitch if flips_rows else pitch,
+            )
+    for i in range(height):
+        column = n - 1 - top - i if flips_rows else top + i
+        for j in range(whole if i < whole_rows else 0, n):
+            strip[i, j] = image[n - 1 - j if flips_columns else j, column]
+
+
+@_compiled
+def turn_codes(cells: Any, operations: Any, out: Any) -> None:
+    """Write the uint16 image that each of ``cells`` (k, n * n or more) begins with into ``out`` (k, n, n), turned."""
+    n = out.shape[1]
+    count = np.uint64(n)  # unsigned: an index that may be below zero makes no vector instructions
+    for k in range(out.shape[0]):
+        image, operation = cells[k, : n * n].reshape(n, n), operations[k]
         if operation & TRANSPOSE != 0:
-            for word in range(words):
-                top, step = (n - 1 - 4 * word, -1) if flips_rows else (4 * word, 1)
-                for column in range(words):
-                    first, down = (n - 1 - 4 * column, -1) if flips_columns else (4 * column, 1)
-                    a, b = source[k, first, word], source[k, first + down, word]
-                    c, d = source[k, first + 2 * down, word], source[k, first + 3 * down, word]
-                    ab0, ab1 = (a & even) | ((b & even) << s16), ((a & odd) >> s16) | (b & odd)
-                    cd0, cd1 = (c & even) | ((d & even) << s16), ((c & odd) >> s16) | (d & odd)
-                    out[k, top, column] = (ab0 & low) | (cd0 << s32)
-                    out[k, top + step, column] = (ab1 & low) | (cd1 << s32)
-                    out[k, top + 2 * step, column] = (ab0 >> s32) | (cd0 & high)
-                    out[k, top + 3 * step, column] = (ab1 >> s32) | (cd1 & high)
-        else:
-            for row in range(n):
-                from_row = n - 1 - row if flips_rows else row
-                if flips_columns:
-                    for word in range(words):
-                        a = source[k, from_row, words - 1 - word]
-                        a = ((a & even) << s16) | ((a & odd) >> s16)
-                        out[k, row, word] = (a << s32) | (a >> s32)
-                else:
-                    for word in range(words):
-                        out[k, row, word] = source[k, from_row, word]
+            for top in range(0, n, STRIP):
+                _turn_strip(image, operation, top, out[k, top : top + STRIP])
+            continue
+        for row in range(n):
+            source, place = image[n - 1 - row if operation & ROWS != 0 else row], out[k, row]
+            if operation & COLUMNS != 0:
+                for i in range(count):
+                    place[i] = source[count - np.uint64(1) - i]
+            else:
+                place[:] = source
+
+
+@_compiled
+def _place_codes(
+    image: Any, operation: int, strip: Any, out: Any, low: Any, high: Any, lowest: Any, scale: Any
+) -> None:
+    """Write an image (n, n) of codes under an operation into ``out`` (n, n), stretched as by `stretch_codes`.
+
+    Flips are done while stretching; what is transposed goes through ``strip``, (`STRIP`, n) uint16.
+    """
+    n, zero, one = image.shape[0], np.float32(0), np.float32(1)
+    count = np.uint64(n)
+    if operation & TRANSPOSE != 0:
+        for top in range(0, n, STRIP):
+            rows = strip[: min(STRIP, n - top)]
+            _turn_strip(image, operation, top, rows)
+            stretch_codes(rows, out[top : top + STRIP], low, high, lowest, scale)
+    elif operation & COLUMNS != 0:
+        for row in range(n):
+            source, place = image[n - 1 - row if operation & ROWS != 0 else row], out[row]
+            for i in range(count):
+                code = source[count - np.uint64(1) - i]
+                value = (np.float32(min(max(code, low), high)) - lowest) * scale
+                place[i] = min(max(value, zero), one)
+    elif operation & ROWS != 0:
+        for row in range(n):
+            stretch_codes(image[n - 1 - row : n - row], out[row : row + 1], low, high, lowest, scale)
+    else:
+        stretch_codes(image, out, low, high, lowest, scale)
 
 
 # ---------------------------------------------------------------- a batch
@@ -180,7 +249,7 @@ def deliver(
     slots: Any,
     operations: Any,
     raw: Any,
-    turned: Any,
+    strip: Any,
     out: Any,
     low: Any,
     high: Any,
@@ -191,25 +260,19 @@ def deliver(
     """Read chunks of codes, check, turn and stretch each, while it is in cache, into its slot of a batch.
 
     Return how many were as they should be: it stops at the first that is short, or whose checksum fails.
-    ``raw`` has room for a chunk and its checksum, ``turned`` (1, n, n / 4) words for a turned one; ``table`` is
-    `zeros_table` of a chunk's words, ``out`` (slots, n * n) float32. Every operation is 0 where n / 4 is not whole.
+    ``raw`` has room for a chunk and its checksum, ``strip`` is (`STRIP`, n) uint16; ``table`` is `zeros_table` of a
+    chunk's words, ``out`` (slots, n, n) float32.
     """
-    pixels = out.shape[1]
-    nbytes = 2 * pixels
+    n = out.shape[1]
+    nbytes = 2 * n * n
     words, stored = raw[:nbytes].view(np.uint64), raw[nbytes : nbytes + 4].view(np.uint32)
-    codes, codes_turned = raw[:nbytes].view(np.uint16), turned.reshape(-1).view(np.uint16)
-    image = words[: turned.size].reshape(turned.shape)
+    image = raw[:nbytes].view(np.uint16).reshape(n, n)
     for k in range(handles.size):
         if _pread(handles[k], np.uint64(raw.ctypes.data), np.uint64(raw.size), offsets[k]) != raw.size:
             return k
         if crc_of_words(words, table) != stored[0]:
             return k
-        place = out[slots[k] : slots[k] + 1]
-        if operations[k] == 0:
-            stretch_codes(codes.reshape(1, pixels), place, low, high, lowest, scale)
-        else:
-            turn_words(image, operations[k : k + 1], turned)
-            stretch_codes(codes_turned.reshape(1, pixels), place, low, high, lowest, scale)
+        _place_codes(image, operations[k], strip, out[slots[k]], low, high, lowest, scale)
     return int(handles.size)
 
 

@@ -144,12 +144,7 @@ class Filler:
             return False
         cell, entries = kind.nbytes + CRC_BYTES, self.source.table.entries[chunks]
         turns = np.zeros(len(slots), np.uint8) if operations is None else operations[slots]
-        if (
-            not fast.can_deliver()
-            or kind.nbytes % 8
-            or (size % 4 and turns.any())
-            or (entries["size"] != cell).any()
-        ):
+        if not fast.can_deliver() or kind.nbytes % 8 or (entries["size"] != cell).any():
             return False
         handles = self._handles(entries["file"].tolist(), chunks.tolist())
         if handles is None:
@@ -160,8 +155,8 @@ class Filler:
             slots,
             turns,
             self._scratch("raw", (cell,), "u1"),
-            self._scratch("turned", (1, size, size // 4), "u8"),
-            out,
+            self._scratch("strip", (fast.STRIP, size), "uint16"),
+            out.reshape(-1, size, size),
             *law.law_of_codes,
             fast.zeros_table(kind.nbytes // 8),
         )
@@ -211,16 +206,17 @@ class Filler:
 
     def _turned(self, kind: Kind, cells: Array, operations: Array) -> Array:
         size = self.source.size
-        stored = images_of(cells, (size, size))
-        turned = self._scratch("turned", stored.shape, kind.dtype)
-        fast = loops_for(self.work.pixels) if kind.dtype == "uint16" and size % 4 == 0 else None
+        turned = self._scratch("turned", (len(cells), size, size), kind.dtype)
+        fast = loops_for(self.work.pixels) if kind.dtype == "uint16" else None
         if fast is not None:
-            fast.turn_words(stored.view(np.uint64), operations, turned.view(np.uint64))
+            fast.turn_codes(cells, operations, turned)
             return turned.reshape(len(turned), -1)
         turner = self._turners.get(kind.dtype)
         if turner is None:
             turner = self._turners[kind.dtype] = Turner(size, kind.dtype)
-        for image, place, operation in zip(stored, turned, operations.tolist(), strict=True):
+        for image, place, operation in zip(
+            images_of(cells, (size, size)), turned, operations.tolist(), strict=True
+        ):
             turner.copy(image, operation, place)
         return turned.reshape(len(turned), -1)
 

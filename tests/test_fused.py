@@ -31,20 +31,16 @@ def _not_started():
 
 @needs_numba
 @given(
-    st.sampled_from([4, 8, 12, 256]), st.lists(st.integers(0, 7), min_size=1, max_size=9), st.integers(0, 9)
+    st.sampled_from([1, 4, 7, 8, 12, 32, 45, 256]),
+    st.lists(st.integers(0, 7), min_size=1, max_size=9),
+    st.integers(0, 9),
 )
-def test_words_turn_as_pixels_do(size, operations, gap):
+def test_squares_turn_as_pixels_do(size, operations, gap):
     cells = np.random.default_rng(gap).integers(0, 65536, (len(operations), size * size + 2 * gap), np.uint16)
-    stored = cells[:, : size * size].reshape(-1, size, size) if gap == 0 else _images(cells, size)
-    out = np.zeros(stored.shape, np.uint16)
-    loops().turn_words(stored.view(np.uint64), np.array(operations, np.uint8), out.view(np.uint64))
-    for image, turned, operation in zip(stored, out, operations, strict=True):
-        np.testing.assert_array_equal(turned, apply(operation, image))
-
-
-def _images(cells, size):
-    """Return images that lie at any multiple of four bytes, as cells with a checksum do."""
-    return np.ndarray((len(cells), size, size), np.uint16, cells, strides=(cells.strides[0], 2 * size, 2))
+    out = np.zeros((len(operations), size, size), np.uint16)
+    loops().turn_codes(cells, np.array(operations, np.uint8), out)
+    for cell, turned, operation in zip(cells, out, operations, strict=True):
+        np.testing.assert_array_equal(turned, apply(operation, cell[: size * size].reshape(size, size)))
 
 
 def run(code, *arguments, **environment):
@@ -171,7 +167,15 @@ def test_a_store_is_the_same_without_numba(tmp_path, monkeypatch, source, option
 # ------------------------------------------------------------------ the loader
 @needs_numba
 @pytest.mark.parametrize(
-    "options", [{}, {"augment": "d4"}, {"stride": 96}, {"flags": True, "min_valid": 0}], ids=str
+    "options",
+    [
+        {},
+        {"augment": "d4"},
+        {"patch_size": 100, "augment": "d4"},
+        {"stride": 96},
+        {"flags": True, "min_valid": 0},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("dtype", ["uint16", "float32", "float16"])
 def test_batches_are_the_same_without_numba(tmp_path, monkeypatch, dtype, options):
