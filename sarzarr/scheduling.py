@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import dask
 from dask.callbacks import Callback
+from dask.multiprocessing import get as _get_multiprocessing  # functions: for a name, Dask imports distributed, 0.3 s
+from dask.threaded import get as _get_threaded
 
 from sarzarr.errors import InvalidInputError
 from sarzarr.forked import ForkedWorkers
@@ -47,7 +49,7 @@ def processes(bytes_in: int) -> Iterator[None]:
         return
     with (
         ForkedWorkers(cpu_count()) as workers,
-        dask.config.set(scheduler="processes", pool=workers, chunksize=1),
+        dask.config.set(scheduler=_get_multiprocessing, pool=workers, chunksize=1),
     ):
         yield
 
@@ -112,10 +114,10 @@ def _here(tasks: Sequence[Task]) -> tuple[Any, ...]:
     delayed = (dask.delayed(function, pure=False)(*args) for function, args in tasks)
     if dask.config.get("scheduler", None):
         return tuple(dask.compute(*delayed))
-    # Named, because Dask imports all of distributed (0.4 s) to find out that there is no client. Threads of our
-    # own, because those that Dask keeps are not there in a process that is forked later, which would wait for them.
+    # Threads of our own, because those that Dask keeps are not there in a process that is forked later, which would
+    # wait for them.
     with ThreadPoolExecutor(cpu_count()) as pool:
-        return tuple(dask.compute(*delayed, scheduler="threads", pool=pool))
+        return tuple(dask.compute(*delayed, scheduler=_get_threaded, pool=pool))
 
 
 @contextmanager
