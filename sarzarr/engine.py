@@ -18,6 +18,7 @@ from crc32c import crc32c
 from sarzarr.augment import Turner
 from sarzarr.chunks import OPEN_FLAGS, REMEDY, read_at
 from sarzarr.codecs import CRC_BYTES, Codec, get_codec
+from sarzarr.compiled import STRIP
 from sarzarr.errors import CorruptStoreError
 from sarzarr.fused import loops_for
 from sarzarr.places import PAGE, Address, Kind, Places, Source, pieces_of
@@ -144,7 +145,7 @@ class Filler:
             return False
         cell, entries = kind.nbytes + CRC_BYTES, self.source.table.entries[chunks]
         turns = np.zeros(len(slots), np.uint8) if operations is None else operations[slots]
-        if not fast.can_deliver() or kind.nbytes % 8 or (entries["size"] != cell).any():
+        if not fast.can_deliver or kind.nbytes % 8 or (entries["size"] != cell).any():
             return False
         handles = self._handles(entries["file"].tolist(), chunks.tolist())
         if handles is None:
@@ -155,10 +156,9 @@ class Filler:
             slots,
             turns,
             self._scratch("raw", (cell,), "u1"),
-            self._scratch("strip", (fast.STRIP, size), "uint16"),
+            self._scratch("strip", (STRIP, size), "uint16"),
             out.reshape(-1, size, size),
             *law.law_of_codes,
-            fast.zeros_table(kind.nbytes // 8),
         )
         self.work.pixels += out.size
         return bool(done == len(chunks))
@@ -288,7 +288,7 @@ class Filler:
         It needs every file open at once. What it cannot read, `_read` is asked for again, which says why.
         """
         fast = None if places.has_absent else loops_for(self.work.pixels)
-        handles = self._handles(places.files, places.chunks) if fast is not None and fast.HAS_PREAD else None
+        handles = self._handles(places.files, places.chunks) if fast is not None else None
         if fast is None or handles is None:
             return None
         return partial(fast.read_cells, handles, np.array(places.offsets, np.int64))

@@ -21,6 +21,7 @@ from sarzarr.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.clips import recommend_clips
 from sarzarr.documents import group_document, read_json, write_json
 from sarzarr.errors import IngestError
+from sarzarr.fused import loops_for
 from sarzarr.layer_blocks import LayerJob, write_layer
 from sarzarr.patches import update_indices
 from sarzarr.plan import IngestPlan
@@ -91,8 +92,9 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
     """
     store = create_store(plan.store)
     staging = staging_of(plan.store)
+    plan = _with_workload(plan)
     with only_writer(staging), processes(plan.bytes_in):  # who works holds the lock, too
-        plan = _with_bounds(_with_workload(plan), staging)
+        plan = _with_bounds(plan, staging)
         meter = _Meter(sum(s.bytes_worked for s in plan.scenes), progress)
         run = _Run(store, [stage(s, staging / s.id) for s in plan.scenes], meter)
         run.go()
@@ -112,9 +114,11 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
 
 
 def _with_workload(plan: IngestPlan) -> IngestPlan:
-    """Tell each scene how much work there is for one processor."""
+    """Tell each scene how much work there is for one processor; load what pays for so much, for all to share."""
     pixels = sum(s.probe.grid.height * s.probe.grid.width * len(s.probe.arrays) for s in plan.scenes)
-    return replace(plan, scenes=tuple(replace(s, workload=pixels // cpu_count()) for s in plan.scenes))
+    workload = pixels // cpu_count()
+    loops_for(workload)
+    return replace(plan, scenes=tuple(replace(s, workload=workload) for s in plan.scenes))
 
 
 class _Run:

@@ -17,6 +17,7 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.codecs import get_codec
+from sarzarr.compiled import Loops
 from sarzarr.documents import Encoding
 from sarzarr.errors import InvalidInputError
 from sarzarr.fused import loops_for
@@ -121,7 +122,8 @@ class _Owner:
 class _Room:
     """Arrays that a task works in, one slab after another: see `sarzarr.tiles`, which does the same."""
 
-    def __init__(self, dtype: str, height: int, width: int) -> None:
+    def __init__(self, dtype: str, height: int, width: int, fast: Loops | None) -> None:
+        self.fast = fast
         self.codes = np.empty((height, width), dtype)
         self.flags = np.empty((height, width), np.uint8)
         self.values = np.empty((height, width), np.float64)
@@ -169,15 +171,14 @@ def _columns(room: _Room, width: int, between: tuple[Any, Any]) -> Pixels:
     out = np.empty((5, width), np.float64)
     low, span = between
     is_clean = not flags.any()
-    if is_clean and len(codes) < 2**16 and (fast := loops_for(0)) is not None:
+    fast = room.fast if is_clean and len(codes) < 2**16 else None
+    if fast is not None:
         out[0] = out[2] = codes.shape[0]
         if codes.dtype == np.uint16:
-            sums = np.empty((3, width), np.int64)
-            fast.column_sums(room.codes, low, span, sums)
-            out[1], out[3], out[4] = sums
+            out[1], out[3], out[4] = fast.column_sums(room.codes, width, low, span)
             return out
         if codes.dtype == np.float32:
-            fast.float_column_sums(room.codes, np.float32(low), np.float32(span), out[1], out[3], out[4])
+            out[1], out[3], out[4] = fast.float_column_sums(room.codes, width, low, span)
             return out
     if codes.dtype.kind == "u":
         np.less_equal(np.subtract(codes, low, out=shifted), span, out=unsaturated)
@@ -223,7 +224,12 @@ def _unsaturated_values(owner: _Owner) -> tuple[Any, Any]:
 
 def _measure(owner: _Owner, spec: IndexSpec, rows: Pixels, cols: Pixels) -> dict[str, Pixels]:
     """Return the columns of the patches at every (row, col), row by row."""
-    room = _Room(owner.encoding.dtype, spec.size, (_per_slab(spec) - 1) * spec.stride + spec.size)
+    room = _Room(
+        owner.encoding.dtype,
+        spec.size,
+        (_per_slab(spec) - 1) * spec.stride + spec.size,
+        loops_for(len(rows) * len(cols) * spec.size**2),
+    )
     counted = np.concatenate([_row_of_patches(owner, spec, int(r), cols, room) for r in rows], axis=1)
     valid, unsaturated, lit, total, squares = counted
     pixels = spec.size * spec.size

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import dask
 from dask.callbacks import Callback
-from dask.multiprocessing import get as _get_multiprocessing  # functions: for a name, Dask imports distributed, 0.3 s
+from dask.multiprocessing import (
+    get as _get_multiprocessing,  # functions: for a name, Dask imports distributed, 0.3 s
+)
 from dask.threaded import get as _get_threaded
 
 from sarzarr.errors import InvalidInputError

@@ -7,12 +7,12 @@ where a pass over a patch costs as much as reading it.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from types import ModuleType
 from typing import Any, Final, Self
 
 import numpy as np
 
 from sarzarr import conventions as cv
+from sarzarr.compiled import Loops
 
 Array = np.ndarray[Any, Any]
 INTEGER_TOLERANCE: Final = 1e-7
@@ -50,7 +50,7 @@ class Stretch:
         """What a stored 0 becomes: 0, unless the clip reaches below the stored range."""
         return min(max(self.offset, 0.0), 1.0)
 
-    def __call__(self, cells: Array, out: Array, scratch: Array, fast: ModuleType | None = None) -> None:
+    def __call__(self, cells: Array, out: Array, scratch: Array, fast: Loops | None = None) -> None:
         """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``.
 
         Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more. ``fast``
@@ -64,7 +64,7 @@ class Stretch:
         elif cells.dtype == np.uint16:
             fast.stretch_codes(cells, out, *self.law_of_codes)
         else:
-            fast.stretch_floats(cells, out, np.float32(self.scale), np.float32(self.offset))
+            fast.stretch_floats(cells, out, self.scale, self.offset)
 
     @cached_property
     def _line(self) -> tuple[np.float32, np.float32]:
@@ -77,10 +77,10 @@ class Stretch:
         return np.float32(-self.offset / self.scale), np.float32(self.scale)
 
     @cached_property
-    def law_of_codes(self) -> tuple[np.uint16, np.uint16, np.float32, np.float32]:
+    def law_of_codes(self) -> tuple[int, int, float, float]:
         """What compiled loops take: the codes that are clipped to, and `_line`."""
-        low, high = self.ends or (0, cv.MAX_CODE)
-        return np.uint16(low), np.uint16(high), *self._line
+        lowest, scale = self._line
+        return *(self.ends or (0, cv.MAX_CODE)), float(lowest), float(scale)
 
     @property
     def is_identity(self) -> bool:

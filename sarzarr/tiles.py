@@ -6,7 +6,6 @@ valid and positive, which most are.
 
 import math
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.block_jobs import ArraySource, BlockJob, Pixels, Step
 from sarzarr.bounds import Histogram, count_half_codes
+from sarzarr.compiled import Loops
 from sarzarr.fused import loops_for
 from sarzarr.kernels import (
     DB_PER_NEPER,
@@ -57,15 +57,15 @@ class Counts:
 class FastPath:
     """The numbers of `encode_tile`, as compiled loops take them: every one float32."""
 
-    loops: ModuleType
+    loops: Loops
     """The loops."""
     squares: bool
     """Whether values are amplitudes."""
     sentinel: Any
     """The file's nodata in its own dtype; 0, which is no power that counts, where there is none."""
-    law: tuple[np.float32, ...]
+    law: Pixels
     """dB a neper, dB that 0 stands for, reciprocal of the range: of what is stored."""
-    whole: tuple[np.float32, ...]
+    whole: Pixels
     """The same of what is counted."""
     dtype: str
     """What is stored."""
@@ -94,7 +94,7 @@ class FastPath:
 
     def logs(self, band: Pixels, row: int, col: int, out: Pixels) -> Pixels | None:
         """Return natural logarithms of the power of a tile, in ``out``; None where a pixel has none that counts."""
-        floor = np.float32(cv.NOISE_FLOOR).view(np.int32)
+        floor = int(np.float32(cv.NOISE_FLOOR).view(np.int32))
         is_clean = self.loops.floored_power(
             band, row, col, self.sentinel, self.squares, floor, out, out.view(np.int32)
         )
@@ -102,7 +102,7 @@ class FastPath:
 
     def encoded(self, logs: Pixels, codes: Pixels, counts: Counts) -> Pixels:
         """Return the stored values, in one of both, and count them."""
-        top, limits = np.float32(HALF_CODES), (np.float32(cv.DB_FLOOR), np.float32(cv.DB_CEILING))
+        top, limits = HALF_CODES, np.array((cv.DB_FLOOR, cv.DB_CEILING), np.float32)
         flat, bins = logs.reshape(-1), counts.counts
         if self.dtype == "uint16":
             found = self.loops.codes_of_logs(flat, self.law, top, limits, codes.reshape(-1), self.half, bins)
@@ -113,9 +113,9 @@ class FastPath:
         return codes if self.dtype == "uint16" else logs
 
 
-def _law(bounds: tuple[float, float]) -> tuple[np.float32, ...]:
+def _law(bounds: tuple[float, float]) -> Pixels:
     vmin, vmax = bounds
-    return np.float32(DB_PER_NEPER), np.float32(vmin), np.float32(1.0 / (vmax - vmin))
+    return np.array((DB_PER_NEPER, vmin, 1.0 / (vmax - vmin)), np.float32)
 
 
 def _sentinel_like(nodata: float | None, dtype: np.dtype[Any]) -> Any:
