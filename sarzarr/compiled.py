@@ -30,6 +30,7 @@ SIGNATURES: Final[Mapping[str, str]] = MappingProxyType(
         "floored_power int16": f"int64 *int16 int64 int64 int64 int16 int64 {_TILE}",
         "floored_power uint8": f"int64 *uint8 int64 int64 int64 uint8 int64 {_TILE}",
         "codes_of_logs": f"void {_LOGS} float32 *float32 *uint16 *int32 int64 *int64 *int64",
+        "classic_codes_of_logs": f"void {_LOGS} *float32 float32 *float32 *uint16 *int32 int64 *int64 *int64",
         "floats_of_logs": f"void {_LOGS} *float32 float32 *float32 *int32 int64 *int64 *int64",
         "column_sums": "void *uint16 int64 int64 int64 uint16 uint16 *uint16 *uint32 *int64",
         "float_column_sums": "void *float32 int64 int64 int64 float32 float32 *float64 *float64 *float64",
@@ -157,6 +158,24 @@ class Loops:
         """
         found = np.empty(2, np.int64)
         self._loops["codes_of_logs"](logs, logs.size, law, top, limits, codes, half, half.size, counts, found)
+        return int(found[0]), int(found[1])
+
+    def classic_codes_of_logs(
+        self,
+        logs: Array,
+        law: Array,
+        whole: Array,
+        top: float,
+        limits: Array,
+        codes: Array,
+        half: Array,
+        counts: Array,
+    ) -> tuple[int, int]:
+        """Do as `codes_of_logs`, but count half-codes by the law ``whole``, another than that of what is stored."""
+        found = np.empty(2, np.int64)
+        self._loops["classic_codes_of_logs"](
+            logs, logs.size, law, whole, top, limits, codes, half, half.size, counts, found
+        )
         return int(found[0]), int(found[1])
 
     def floats_of_logs(

@@ -143,8 +143,8 @@ def _georeferencing(dataset: Any) -> dict[str, Any]:
 def sample_windows(path: Path, header: Header, *, bands: Sequence[int]) -> Iterator[np.ndarray[Any, Any]]:
     """Yield sampled windows of bands: all of a small raster, else 4 x 4 windows spread over it.
 
-    The same file gives the same windows. Of a file in large blocks only the middle is looked at,
-    since each window would decode a whole block, and of one in giant blocks nothing.
+    The same file gives the same windows. A block is decoded whole, so a window lies within one where it fits; of a
+    file in large blocks only the middle is looked at, and of one in giant blocks nothing.
 
     Raises
     ------
@@ -153,9 +153,17 @@ def sample_windows(path: Path, header: Header, *, bands: Sequence[int]) -> Itera
     """
     if header.block_bytes > MAX_SAMPLED_BLOCK:
         return
+    rows, cols = header.block_shape
     for row, col, height, width in _lattice(*header.grid.shape, is_costly=header.block_bytes > _COSTLY_BLOCK):
+        row, col = _within_one(row, height, rows), _within_one(col, width, cols)
         for band in bands:
             yield read_window(path, band=band, row=row, col=col, height=height, width=width)
+
+
+def _within_one(first: int, length: int, block: int) -> int:
+    """Return where ``length`` pixels begin that were to begin at ``first``, moved back into one block if they fit."""
+    beyond = first % block + length - block
+    return first - beyond if length <= block and beyond > 0 else first
 
 
 def _lattice(rows: int, cols: int, *, is_costly: bool) -> list[tuple[int, int, int, int]]:

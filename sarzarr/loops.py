@@ -368,6 +368,42 @@ def codes_of_logs(
 
 
 @_loop
+def classic_codes_of_logs(
+    logs: Any,
+    size: int,
+    law: Any,
+    whole: Any,
+    top: Any,
+    limits: Any,
+    codes: Any,
+    half: Any,
+    part: int,
+    counts: Any,
+    found: Any,
+) -> None:
+    """Write uint16 codes of natural logarithms of power by one law, and count half-codes by ``whole``, another."""
+    under = over = 0
+    zero, one, step, last = np.float32(0), np.float32(1), np.int32(1), np.int32(top)
+    all_logs, all_codes, bins = carray(logs, (size,)), carray(codes, (size,)), carray(half, (part,))
+    for first in range(0, size, part):
+        source, place = all_logs[first : first + part], all_codes[first : first + part]
+        lowest, highest = last, np.int32(0)
+        for i in range(source.size):
+            bin_ = np.int32(min(max((source[i] * law[0] - whole[1]) * whole[2], zero), one) * top)
+            lowest, highest = min(lowest, bin_), max(highest, bin_)
+            bins[i] = bin_
+            stored = np.int32(min(max((source[i] * law[0] - law[1]) * law[2], zero), one) * top)
+            place[i] = np.uint16((stored + step) >> step)
+        for i in range(source.size):
+            counts[bins[i]] += 1
+        if lowest == 0 or highest == last:
+            for i in range(source.size):
+                under += source[i] * law[0] < limits[0]
+                over += source[i] * law[0] > limits[1]
+    found[0], found[1] = under, over
+
+
+@_loop
 def floats_of_logs(
     logs: Any,
     size: int,

@@ -77,8 +77,6 @@ class FastPath:
         """Return the path for one array; None where its values take another, or loops are not compiled."""
         is_plain = source.representation in (cv.Representation.POWER, cv.Representation.AMPLITUDE)
         is_plain &= float_dtype(dtype) == np.float32 and dtype in (np.float32, np.uint16, np.int16, np.uint8)
-        stored = source.vmin, source.vmax
-        is_plain &= job.encoding.dtype == "float32" or stored == cv.STORED_RANGE
         is_plain &= job.encoding.dtype in ("float32", "uint16") and job.step is not Step.MASK
         compiled = loops_for(job.workload) if is_plain else None
         if compiled is None:
@@ -87,7 +85,7 @@ class FastPath:
             loops=compiled,
             squares=source.representation == cv.Representation.AMPLITUDE,
             sentinel=_sentinel_like(source.nodata, dtype),
-            law=_law(stored),
+            law=_law((source.vmin, source.vmax)),
             whole=_law(cv.STORED_RANGE),
             dtype=job.encoding.dtype,
         )
@@ -104,8 +102,12 @@ class FastPath:
         """Return the stored values, in one of both, and count them."""
         top, limits = HALF_CODES, np.array((cv.DB_FLOOR, cv.DB_CEILING), np.float32)
         flat, bins = logs.reshape(-1), counts.counts
-        if self.dtype == "uint16":
+        if self.dtype == "uint16" and (self.law == self.whole).all():
             found = self.loops.codes_of_logs(flat, self.law, top, limits, codes.reshape(-1), self.half, bins)
+        elif self.dtype == "uint16":
+            found = self.loops.classic_codes_of_logs(
+                flat, self.law, self.whole, top, limits, codes.reshape(-1), self.half, bins
+            )
         else:
             found = self.loops.floats_of_logs(flat, self.law, self.whole, top, limits, self.half, bins)
         counts.under += found[0]

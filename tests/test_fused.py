@@ -174,6 +174,7 @@ STORES = [
     {"dtype": "float32", "bounds": "fixed"},
     {"dtype": "float16"},
     {"bounds": "percentile"},
+    {"bounds": "fixed"},
     {"border": 3},
 ]
 

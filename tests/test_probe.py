@@ -16,6 +16,7 @@ from tiffs import DATA, needs_data, speckle, write
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
+from sarzarr.header import _within_one
 from sarzarr.probe import probe_file
 
 REMEDY = "--quantity and --representation, or store the raster as it is with --layer"
@@ -540,3 +541,14 @@ def test_names_that_two_bands_cannot_have_are_refused(tmp_path, told):
     path = write(tmp_path / "a.tif", speckle((2, 64, 64)))
     with pytest.raises(InvalidInputError, match=r"expected a name of its own for each band of 'a\.tif', got"):
         probe_file(path, polarizations=told)
+
+
+@given(first=st.integers(0, 5000), length=st.integers(1, 600), block=st.integers(1, 1100))
+def test_a_sampled_window_lies_within_one_block_where_it_fits(first, length, block):
+    moved = _within_one(first, length, block)
+    assert 0 <= moved <= first
+    assert first - moved < length
+    if length <= block:
+        assert moved // block == (moved + length - 1) // block
+    else:
+        assert moved == first
