@@ -21,8 +21,8 @@ from sarzarr.scene import SceneProbe
 from sarzarr.store import bounds_key
 from sarzarr.warp import TILE
 
-PROCESS_BASE: Final = 420 * MEGABYTE
-"""Resident memory of a worker before it reads: Python, the imports, compiled loops (which are 100 MB of it), and
+PROCESS_BASE: Final = 350 * MEGABYTE
+"""Resident memory of a worker before it reads: Python, the imports, compiled loops (which are 30 MB of it), and
 GDAL's bounded cache in use."""
 BLOCK_PIXELS: Final = 8192 * 2048
 """Pixels that a block of a tiled file aims at: enough to make tasks few, few enough to keep workers busy."""

@@ -39,6 +39,7 @@ def ingest(source, folder, **options):
     said = json.loads(done.stdout)
     assert said["peak"] < 1e9
     assert said["peak"] <= said["projected"]
+    print(f"peak {said['peak'] / 1e6:.0f} MB, projected {said['projected'] / 1e6:.0f} MB")
     return said
 
 
