@@ -156,7 +156,7 @@ class Loops:
         ``law`` is dB a neper, dB of 0, reciprocal of the range; ``limits`` are the dB that are counted beyond.
         Arrays are flat; ``half`` is int32 scratch for a part of them.
         """
-        found = np.empty(2, np.int64)
+        found = np.zeros(2, np.int64)
         self._loops["codes_of_logs"](logs, logs.size, law, top, limits, codes, half, half.size, counts, found)
         return int(found[0]), int(found[1])
 
@@ -172,7 +172,7 @@ class Loops:
         counts: Array,
     ) -> tuple[int, int]:
         """Do as `codes_of_logs`, but count half-codes by the law ``whole``, another than that of what is stored."""
-        found = np.empty(2, np.int64)
+        found = np.zeros(2, np.int64)
         self._loops["classic_codes_of_logs"](
             logs, logs.size, law, whole, top, limits, codes, half, half.size, counts, found
         )
@@ -185,7 +185,7 @@ class Loops:
 
         What is counted are half-codes by the law ``whole``, which may be another than that of what is stored.
         """
-        found = np.empty(2, np.int64)
+        found = np.zeros(2, np.int64)
         self._loops["floats_of_logs"](
             logs, logs.size, law, whole, top, limits, half, half.size, counts, found
         )

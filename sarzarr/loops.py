@@ -328,6 +328,29 @@ def floored_power(
     return int(lowest > 0 and highest < infinite and hits == 0)
 
 
+@_part
+def _half_codes(logs: Any, law: Any, top: Any, bins: Any) -> Any:
+    """Write the half-codes of natural logarithms of power; return whether one is the first or the last."""
+    zero, one, last = np.float32(0), np.float32(1), np.int32(top)
+    lowest, highest = last, np.int32(0)
+    for i in range(logs.size):
+        bin_ = np.int32(min(max((logs[i] * law[0] - law[1]) * law[2], zero), one) * top)
+        lowest, highest = min(lowest, bin_), max(highest, bin_)
+        bins[i] = bin_
+    return (lowest == 0) | (highest == last)
+
+
+@_part
+def _count(logs: Any, law: Any, limits: Any, bins: Any, at_ends: Any, counts: Any, found: Any) -> None:
+    """Count half-codes, and the dB under and over: only what is at the ends can be that."""
+    for i in range(logs.size):
+        counts[bins[i]] += 1
+    if at_ends:
+        for i in range(logs.size):
+            found[0] += logs[i] * law[0] < limits[0]
+            found[1] += logs[i] * law[0] > limits[1]
+
+
 @_loop
 def codes_of_logs(
     logs: Any,
@@ -346,25 +369,14 @@ def codes_of_logs(
     ``law`` is dB a neper, dB of 0, reciprocal of the range; ``limits`` are the dB that are counted beyond.
     ``half`` is int32 scratch for a part of them, since counting makes no vector instructions.
     """
-    under = over = 0
-    zero, one, step, last = np.float32(0), np.float32(1), np.int32(1), np.int32(top)
     all_logs, all_codes, bins = carray(logs, (size,)), carray(codes, (size,)), carray(half, (part,))
+    one = np.int32(1)
     for first in range(0, size, part):
         source, place = all_logs[first : first + part], all_codes[first : first + part]
-        lowest, highest = last, np.int32(0)
+        at_ends = _half_codes(source, law, top, bins)
         for i in range(source.size):
-            z = min(max((source[i] * law[0] - law[1]) * law[2], zero), one)
-            bin_ = np.int32(z * top)
-            lowest, highest = min(lowest, bin_), max(highest, bin_)
-            bins[i] = bin_
-            place[i] = np.uint16((bin_ + step) >> step)
-        for i in range(source.size):
-            counts[bins[i]] += 1
-        if lowest == 0 or highest == last:
-            for i in range(source.size):
-                under += source[i] * law[0] < limits[0]
-                over += source[i] * law[0] > limits[1]
-    found[0], found[1] = under, over
+            place[i] = np.uint16((bins[i] + one) >> one)
+        _count(source, law, limits, bins, at_ends, counts, found)
 
 
 @_loop
@@ -382,25 +394,15 @@ def classic_codes_of_logs(
     found: Any,
 ) -> None:
     """Write uint16 codes of natural logarithms of power by one law, and count half-codes by ``whole``, another."""
-    under = over = 0
-    zero, one, step, last = np.float32(0), np.float32(1), np.int32(1), np.int32(top)
     all_logs, all_codes, bins = carray(logs, (size,)), carray(codes, (size,)), carray(half, (part,))
+    one = np.int32(1)
     for first in range(0, size, part):
         source, place = all_logs[first : first + part], all_codes[first : first + part]
-        lowest, highest = last, np.int32(0)
+        _half_codes(source, law, top, bins)
         for i in range(source.size):
-            bin_ = np.int32(min(max((source[i] * law[0] - whole[1]) * whole[2], zero), one) * top)
-            lowest, highest = min(lowest, bin_), max(highest, bin_)
-            bins[i] = bin_
-            stored = np.int32(min(max((source[i] * law[0] - law[1]) * law[2], zero), one) * top)
-            place[i] = np.uint16((stored + step) >> step)
-        for i in range(source.size):
-            counts[bins[i]] += 1
-        if lowest == 0 or highest == last:
-            for i in range(source.size):
-                under += source[i] * law[0] < limits[0]
-                over += source[i] * law[0] > limits[1]
-    found[0], found[1] = under, over
+            place[i] = np.uint16((bins[i] + one) >> one)
+        at_ends = _half_codes(source, whole, top, bins)
+        _count(source, whole, limits, bins, at_ends, counts, found)
 
 
 @_loop
@@ -416,29 +418,15 @@ def floats_of_logs(
     counts: Any,
     found: Any,
 ) -> None:
-    """Turn natural logarithms of power into [0, 1] in place, and count: see `codes_of_logs`.
-
-    What is counted are half-codes by the law ``whole``, which may be another than that of what is stored.
-    """
-    under = over = 0
-    zero, one, last = np.float32(0), np.float32(1), np.int32(top)
+    """Turn natural logarithms of power into [0, 1] in place, and count: see `classic_codes_of_logs`."""
+    zero, one = np.float32(0), np.float32(1)
     all_logs, bins = carray(logs, (size,)), carray(half, (part,))
     for first in range(0, size, part):
         place = all_logs[first : first + part]
-        lowest, highest = last, np.int32(0)
-        for i in range(place.size):
-            bin_ = np.int32(min(max((place[i] * law[0] - whole[1]) * whole[2], zero), one) * top)
-            lowest, highest = min(lowest, bin_), max(highest, bin_)
-            bins[i] = bin_
-        if lowest == 0 or highest == last:
-            for i in range(place.size):
-                under += place[i] * law[0] < limits[0]
-                over += place[i] * law[0] > limits[1]
+        at_ends = _half_codes(place, whole, top, bins)
+        _count(place, whole, limits, bins, at_ends, counts, found)
         for i in range(place.size):
             place[i] = min(max((place[i] * law[0] - law[1]) * law[2], zero), one)
-        for i in range(place.size):
-            counts[bins[i]] += 1
-    found[0], found[1] = under, over
 
 
 # ---------------------------------------------------------------- the patch index
