@@ -4,7 +4,7 @@ An operation is one of eight codes, a sum of three bits applied in this order: 4
 the rows, 1 reverses the columns. Boxes and pixels move by the same code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -42,6 +42,14 @@ def draw(kind: str, n: int, *, seed: int, epoch: int) -> np.ndarray[Any, np.dtyp
     check_kind(kind)
     operations = np.array(OPERATIONS[kind], np.uint8)
     return operations[np.random.default_rng((seed, epoch, _STREAM)).integers(len(operations), size=n)]
+
+
+def codes_of(operations: Sequence[int] | Array, n: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return ``n`` operations as uint8; raise `InvalidInputError` where they are others, or not so many."""
+    found = np.asarray(operations)
+    if found.shape != (n,) or found.dtype.kind not in "iu" or (n and not 0 <= found.min() <= found.max() < 8):
+        raise InvalidInputError(f"{n} operations from 0 to 7 were expected, got {found.tolist()!r}.")
+    return found.astype(np.uint8)
 
 
 def apply(operation: int, image: Array) -> Array:

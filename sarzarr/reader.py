@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.augment import draw
+from sarzarr.augment import codes_of, draw
 from sarzarr.box_tables import ON_SCENES, PatchTargets, check_grids, patch_targets, read_boxes
 from sarzarr.chunks import read_table
 from sarzarr.crew import MAX_THREADS, BatchMemory, Crew, Recipe, available_cores
@@ -288,16 +288,17 @@ class PatchReader:
                 make, islice(deal.worker_steps(share.worker, share.workers), share.skip, None)
             )
 
-    def read(self, patches: Sequence[int] | Array, turns: Array | None = None) -> Any:
+    def read(self, patches: Sequence[int] | Array, turns: Sequence[int] | Array | None = None) -> Any:
         """Return one batch of patches of the selection by number, read now and in this thread.
 
-        ``turns`` are operations of `sarzarr.augment`. Files stay open, bounded in number, until the reader
-        is gone.
+        ``turns`` are operations of `sarzarr.augment`, one a patch. Files stay open, bounded in number, until
+        the reader is gone.
         """
         chosen = np.asarray(patches, np.int64)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self.selection)):
             raise IndexError(f"patches must be in 0..{len(self.selection) - 1}, got {chosen.tolist()}.")
-        return self._batch(chosen, turns, self._here)
+        codes = None if turns is None else codes_of(turns, len(chosen))
+        return self._batch(chosen, codes, self._here)
 
     @property
     def _here(self) -> Crew:

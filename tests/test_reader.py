@@ -519,6 +519,9 @@ def test_patches_are_read_by_number(store):
     for wrong in ([len(reader.selection)], [-1]):
         with pytest.raises(IndexError, match="patches must be in"):
             reader.read(wrong)
+    for wrong in ([1], [0, 8], [0, -1], [0.0, 1.0]):
+        with pytest.raises(InvalidInputError, match="2 operations from 0 to 7 were expected, got"):
+            reader.read([0, 1], turns=wrong)
 
 
 def read_first(reader):
