@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sarzarr.copying import copy_store
     from sarzarr.cube import open_stack
     from sarzarr.grid import Grid
-    from sarzarr.ingestion import Progress, ingest, remove_scene
+    from sarzarr.ingestion import ingest, remove_scene
     from sarzarr.legacy import extract_patches, inverse_preprocess, preprocess_sar_complete
     from sarzarr.options import IngestOptions
     from sarzarr.patches import index_patches
@@ -55,7 +55,7 @@ _HOME = {
     "IngestOptions": "options",
     "IngestPlan": "plan",
     "PatchReader": "reader",
-    "Progress": "ingestion",
+    "Progress": "scheduling",
     "RandomHorizontalFlip": "transforms",
     "RandomVerticalFlip": "transforms",
     "RasterProbe": "probe",

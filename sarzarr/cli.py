@@ -57,6 +57,7 @@ app = typer.Typer(
 app.add_typer(split_app, name="split")
 app.add_typer(import_app, name="import")
 
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
 StoreArgument = Annotated[Path, typer.Argument(help="The .zarr store.", show_default=False)]
 LowOption = Annotated[float | None, typer.Option(help="Percentile that becomes 0, for percentile: 1.")]
 HighOption = Annotated[float | None, typer.Option(help="Percentile that becomes 1, for percentile: 99.")]
@@ -279,7 +280,7 @@ def ingest(
         Hash, typer.Option("--hash", help="What a known file is recognised by: samples of it, or every byte.")
     ] = Hash.sampled,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Read GeoTIFFs, normalise them, and write them into one store of 256x256 chunks."""
     from sarzarr.ingestion import ingest as run
@@ -358,12 +359,18 @@ def copy(
     no_shards: Annotated[
         bool, typer.Option("--no-shards", help="A file a chunk, for GDAL before 3.13.")
     ] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Write a store anew with another dtype, codec or shard size; every byte is checked on the way."""
     from sarzarr.copying import copy_store
 
     chosen = None if dtype is None else str(dtype)
-    typer.echo(summary(copy_store(store, new, dtype=chosen, codec=codec, shard=0 if no_shards else shard)))
+    with progress_bar(quiet=quiet) as report:
+        made = copy_store(
+            store, new, dtype=chosen, codec=codec, shard=0 if no_shards else shard, progress=report
+        )
+    if not quiet:
+        typer.echo(summary(made))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from sarzarr.ingestion import Progress
+    from sarzarr.scheduling import Progress
     from sarzarr.store import Store
 
 READ_BY_DEFAULT: Final = {"min_valid": 1.0, "min_unsaturated": 0.9}

@@ -9,7 +9,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from sarzarr.documents import Encoding, array_document, group_document, read_jso
 from sarzarr.errors import InvalidInputError, StoreExistsError
 from sarzarr.patches import spec_of, update_index
 from sarzarr.recoding import ArrayCopy, Records, copy_band
-from sarzarr.scheduling import Task, compute, wave_size
+from sarzarr.scheduling import Progress, Task, compute, wave_size
 from sarzarr.store import Store, consolidate, open_store, sync_tree
 from sarzarr.tables import write_table
 
@@ -44,6 +44,7 @@ def copy_store(
     dtype: str | None = None,
     codec: str | None = None,
     shard: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Store:
     """Write a store anew with another dtype, codec or shard size, and return the copy.
 
@@ -64,6 +65,8 @@ def copy_store(
         A name in `sarzarr.codecs.CODECS`; if left out, the array's own, or the default of a dtype that is new.
     shard
         Rows and columns of a shard, 0 for a file a chunk; each array's own if left out.
+    progress
+        Called as bands of arrays are written, in this thread.
 
     Raises
     ------
@@ -87,7 +90,7 @@ def copy_store(
         token.touch()
         arrays = list(_arrays(source, staging, encodings))
         _copy_the_rest(source.root, staging, arrays)
-        _copy_pixels(arrays, token)
+        _copy_pixels(arrays, token, progress)
         _write_tables(source, staging, encodings)
         consolidate(Store(staging))
         token.unlink()
@@ -217,7 +220,7 @@ def _copy_the_rest(root: Path, staging: Path, arrays: list[ArrayCopy]) -> None:
         shutil.copytree(root / cv.SCENES / scene, staging / cv.SCENES / scene, ignore=left_out)
 
 
-def _copy_pixels(arrays: list[ArrayCopy], token: Path) -> None:
+def _copy_pixels(arrays: list[ArrayCopy], token: Path, progress: Callable[[Progress], None] | None) -> None:
     """Copy every array in waves of tasks, and write the documents of each when its files are in.
 
     The first error has the other tasks of its wave end, and is raised when they have.
@@ -226,8 +229,10 @@ def _copy_pixels(arrays: list[ArrayCopy], token: Path) -> None:
     waiting = {array.target: len(array.bands) for array in arrays}
     files: dict[str, Records] = {}
     errors: list[Exception] = []
+    done, total = 0.0, sum(array.stored_bytes for array in arrays)
 
     def take(result: tuple[str, Records | Exception]) -> None:
+        nonlocal done
         target, records = result
         if isinstance(records, Exception):
             errors.append(records)
@@ -235,8 +240,12 @@ def _copy_pixels(arrays: list[ArrayCopy], token: Path) -> None:
             return
         files.setdefault(target, {}).update(records)
         waiting[target] -= 1
+        array = by_target[target]
+        done += array.stored_bytes / len(array.bands)
+        if progress is not None:
+            progress(Progress(round(done), total, array.scene))
         if not waiting[target] and not errors:
-            _write_documents(by_target[target], files.pop(target))
+            _write_documents(array, files.pop(target))
 
     for array in arrays:
         Path(array.target).mkdir(parents=True)

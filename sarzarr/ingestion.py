@@ -8,7 +8,7 @@ block leaves a receipt beside the store; run again, and what has an intact recei
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,7 @@ from sarzarr.scene_documents import (
     write_scene_documents,
 )
 from sarzarr.scene_plan import ScenePlan
-from sarzarr.scheduling import Task, compute, cpu_count, processes, wave_size
+from sarzarr.scheduling import Progress, Task, compute, cpu_count, processes, wave_size
 from sarzarr.staging import (
     Done,
     Failure,
@@ -62,18 +62,6 @@ from sarzarr.tables import write_histogram
 from sarzarr.zeros import decide_zeros
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an ingest is."""
-
-    done: int
-    """Source bytes whose blocks are written."""
-    total: int
-    """Source bytes of the plan."""
-    scene: str
-    """The scene that the last block belongs to."""
 
 
 # ------------------------------------------------------------------ the run

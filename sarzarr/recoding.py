@@ -51,6 +51,11 @@ class ArrayCopy:
         return (self.stored.dtype, self.stored.codec) == (self.wanted.dtype, self.wanted.codec)
 
     @property
+    def stored_bytes(self) -> int:
+        """Bytes of its pixels, decoded."""
+        return self.shape[0] * self.shape[1] * np.dtype(self.stored.dtype).itemsize
+
+    @property
     def bands(self) -> range:
         """First rows of the tasks: each is a row of whole files, of a shard's default height if those are small."""
         size = self.wanted.file_size

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import dask
@@ -25,6 +26,18 @@ from sarzarr.forked import ForkedWorkers
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 WAVE_TASKS_PER_THREAD: Final = 64
 """Tasks that are handed to the scheduler at once, for each of its threads: bounds its graph and memory."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is."""
+
+    done: int
+    """Source bytes whose blocks are written."""
+    total: int
+    """Source bytes of all."""
+    scene: str
+    """The scene that the last block belongs to."""
 
 
 PROCESS_WORTH: Final = 100_000_000

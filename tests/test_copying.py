@@ -492,3 +492,12 @@ def test_a_cluster_writes_the_same_bytes_and_names_damage(store, tmp_path):
         with pytest.raises(CorruptStoreError, match="scene 'a', array 'vh', chunk at row 512, col 512"):
             copy_store(store, tmp_path / "damaged.zarr", codec="zstd")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["here.zarr", "s.zarr", "there.zarr"]
+
+
+def test_how_far_a_copy_is_is_told(ingested, tmp_path):
+    store, told = ingested(), []
+    copy_store(store, tmp_path / "new.zarr", shard=256, progress=told.append)
+    done = [p.done for p in told]
+    assert done == sorted(done)
+    assert done[0] < done[-1] == told[0].total
+    assert {p.scene for p in told} == set(store.scenes)
