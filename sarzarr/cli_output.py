@@ -13,6 +13,7 @@ import typer
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
+from sarzarr.naming import counted
 
 if TYPE_CHECKING:
     from sarzarr.scheduling import Progress
@@ -54,9 +55,8 @@ def summary(store: "Store") -> str:
     """Return what is in a store, in one screen of text."""
     catalog, bounds = store.catalog, store.bounds
     on_disk = sum(p.stat().st_size for p in store.root.rglob("*") if p.is_file())
-    lines = [
-        f"{store.root.name}: {len(store.scenes)} scenes, {catalog.sizes['array']} arrays, {size_text(on_disk)}"
-    ]
+    held = f"{counted(len(store.scenes), 'scene')}, {counted(catalog.sizes['array'], 'array')}"
+    lines = [f"{store.root.name}: {held}, {size_text(on_disk)}"]
     keys = catalog["bounds_key"].values
     for key in sorted(set(keys.tolist())):
         rows = [i for i, k in enumerate(keys) if k == key]
@@ -64,7 +64,8 @@ def summary(store: "Store") -> str:
         written = {f"{catalog['dtype'].values[i]}, codec {catalog['codec'].values[i]}" for i in rows}
         entry = bounds[key]
         lines.append(
-            f"  {key:<16} {len(rows):>5} arrays, {pixels / 1e6:9.2f} Mpx, {' and '.join(sorted(written))}, "
+            f"  {key:<16} {counted(len(rows), 'array'):>12}, {pixels / 1e6:9.2f} Mpx, "
+            f"{' and '.join(sorted(written))}, "
             f"clip {entry.clip_vmin:.2f} to {entry.clip_vmax:.2f} dB ({entry.clip_method})"
         )
     for index in store.patch_indices:
@@ -105,7 +106,9 @@ def _other_contents(store: "Store") -> Iterator[str]:
 
     layers = Counter(layer for scene in store.scenes for layer in store.layers(scene))
     if layers:
-        yield "  layers: " + ", ".join(f"{name} of {n} scenes" for name, n in sorted(layers.items()))
+        yield "  layers: " + ", ".join(
+            f"{name} of {counted(n, 'scene')}" for name, n in sorted(layers.items())
+        )
     sets = _children(store.root / cv.SAMPLES)
     for name in sets:
         image = _document(store.root / cv.SAMPLES / name / "image")
@@ -129,8 +132,10 @@ def _other_contents(store: "Store") -> Iterator[str]:
 def _boxes_text(folder: Path) -> str:
     owners = _document(folder)["attributes"]["on"]
     count, classes = (_document(folder / column)["shape"][0] for column in ("owner", "class_name"))
-    on = f" on {_document(folder / 'owner_scene')['shape'][0]} scenes" if owners == cv.SCENES else ""
-    return f"{count} boxes{on} in {classes} classes"
+    said = f"{counted(count, 'box')} in {counted(classes, 'class')}"
+    if owners != cv.SCENES:
+        return said
+    return f"{said} on {counted(_document(folder / 'owner_scene')['shape'][0], 'scene')}"
 
 
 def _children(folder: Path) -> list[str]:

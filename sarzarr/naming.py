@@ -248,3 +248,13 @@ def check_scene_id(scene_id: str) -> str:
             f"'_' and is not 'c' or 'zarr.json', got {scene_id[:200]!r}. Give one with --id."
         )
     return scene_id
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count and its noun.
+
+    >>> counted(1, "scene"), counted(2, "scene"), counted(0, "box")
+    ('1 scene', '2 scenes', '0 boxes')
+    """
+    plural = "es" if noun.endswith(("s", "x")) else "s"
+    return f"{count} {noun}{'' if count == 1 else plural}"

@@ -19,6 +19,7 @@ from sarzarr.gridding import onto_grid
 from sarzarr.layer_blocks import LayerPlan
 from sarzarr.layer_matching import match_layers, probe_layers
 from sarzarr.layers import layers_of
+from sarzarr.naming import counted
 from sarzarr.options import IngestOptions
 from sarzarr.probe import ArrayProbe, RasterProbe, probe_file
 from sarzarr.rasters import raster_files
@@ -68,14 +69,15 @@ class IngestPlan:
         return max((s.peak_memory(self.options.threads) for s in self.scenes), default=PROCESS_BASE)
 
     def __str__(self) -> str:
-        lines = [f"{self.store.name}: {len(self.scenes)} scenes to write, {len(self.present)} already there"]
+        scenes = f"{counted(len(self.scenes), 'scene')} to write, {len(self.present)} already there"
+        lines = [f"{self.store.name}: {scenes}"]
         for s in self.scenes:
             warped = "warped" if s.is_warped else "passthrough"
             lines.append(
-                f"  {s.id}: {s.grid.height} x {s.grid.width}, {_placed(s)}, {warped}, {s.tasks} tasks, "
+                f"  {s.id}: {s.grid.height} x {s.grid.width}, {_placed(s)}, {warped}, {counted(s.tasks, 'task')}, "
                 f"{s.patches} patches" + (", replaces the one there" if s.replaces else "")
                 if not s.only_layers
-                else f"  {s.id}: is there, and gets layers alone, {s.tasks} tasks"
+                else f"  {s.id}: is there, and gets layers alone, {counted(s.tasks, 'task')}"
             )
             if not s.only_layers:
                 lines += [f"    {plan}" for plan in s.onto]
@@ -93,7 +95,7 @@ class IngestPlan:
                 f"  stored as {encoding.dtype}, codec {encoding.codec}, chunks of {encoding.chunk}, {shards}"
             )
         lines.append(
-            f"  {_size(self.bytes_in)} in, at most {_size(self.bytes_out)} out, {self.tasks} tasks; "
+            f"  {_size(self.bytes_in)} in, at most {_size(self.bytes_out)} out, {counted(self.tasks, 'task')}; "
             f"projected peak {_size(self.peak_memory)} a worker process of {_size(self.options.memory)}"
         )
         return "\n".join(lines)

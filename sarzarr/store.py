@@ -29,6 +29,7 @@ from sarzarr.errors import (
 from sarzarr.filters import columns_of, where_mask
 from sarzarr.grid import Grid
 from sarzarr.membership import parse_choice
+from sarzarr.naming import counted
 from sarzarr.radiometry import denormalize, from_codes, from_db
 from sarzarr.split_record import placements, read_split
 from sarzarr.tables import (
@@ -303,7 +304,8 @@ class Store:
         return where_mask(where, columns_of(table, self.catalog))
 
     def __repr__(self) -> str:
-        return f"<sarzarr.Store {self.root.name!r}: {len(self.scenes)} scenes, {self.catalog.sizes['array']} arrays>"
+        held = f"{counted(len(self.scenes), 'scene')}, {counted(self.catalog.sizes['array'], 'array')}"
+        return f"<sarzarr.Store {self.root.name!r}: {held}>"
 
 
 def single_clip(bounds: Mapping[str, BoundsEntry]) -> dict[str, float]:

@@ -44,7 +44,7 @@ def test_the_whole_way(run, scene, tmp_path):
     code, out, err = run("ingest", scene, "-o", store, *known)
     assert code == 0
     assert "100 %" in err
-    assert "1 scenes, 1 arrays" in out
+    assert "1 scene, 1 array, " in out
     code, out, err = run("ingest", scene, "-o", store, *known, "-q")
     assert (code, out, err) == (0, "", "")
     code, out, _ = run("info", store)

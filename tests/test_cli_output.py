@@ -47,7 +47,7 @@ def test_everything_in_a_store_is_named(tmp_path):
     sz.make_split(store, val_fraction=0.2, fresh=True)
     said = summary(store)
     assert "samples/chips" in said
-    assert "  boxes/drawn: 1 boxes on 1 scenes in 1 classes" in said
+    assert "  boxes/drawn: 1 box in 1 class on 1 scene" in said
     assert "boxes/chips" not in said
     assert "  splits: v1, v2; cells of v2: " in said
     assert sum(split.counts.values()) == 64
