@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,20 +26,27 @@ _SOURCES: Final = ("loops.py", "compiled.py", "augment.py")
 _HARMLESS: Final = ("llvm.", "pread", "mem")
 """How the names of functions begin that a loop may call."""
 _DIGEST: Final = hashlib.sha256().digest_size
+_LOADING: Final[list[int]] = []
+"""The process of each thread that loads, as far as this one knows: itself, or one that it was forked from."""
 log = logging.getLogger(__name__)
 
 
 def kept_loops() -> Loops | None:
     """Return the loops that an earlier process kept for this machine; None where there are none that are whole.
 
-    None, too, where Numba is not installed, or LLVM does not load them.
+    None, too, where Numba is not installed, or LLVM does not load them. Any number of threads may ask.
     """
+    if _was_forked_while_loading():
+        return None
+    _LOADING.append(os.getpid())
     try:
         name = _name()
         return next((_load(code) for folder in _folders() if (code := _read(folder / name))), None)
-    except (ImportError, RuntimeError) as error:  # also where Numba does not know this NumPy or Python yet
+    except (ImportError, RuntimeError) as error:
         log.debug("loops are left out: %s", error)
         return None
+    finally:
+        _LOADING.remove(os.getpid())
 
 
 def new_loops() -> Loops | None:
@@ -46,25 +54,32 @@ def new_loops() -> Loops | None:
 
     It is done by another process, since Numba's memory would stay with this one.
     """
-    try:
-        _name()
-    except ImportError as error:
-        log.debug("loops are left out: %s", error)
+    if not (sys.executable and _is_installed()) or _was_forked_while_loading():
         return None
     log.info("compiling loops, once on this machine")
     paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, "-m", "sarzarr.object_code"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        log.debug("loops are left out: %s", done.stderr)
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "sarzarr.object_code"],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        log.debug("loops are left out: %s", getattr(error, "stderr", None) or error)
         return None
     return kept_loops()
+
+
+def _was_forked_while_loading() -> bool:
+    """Whether LLVM's lock is held here by a thread that is not here, for ever."""
+    return any(process != os.getpid() for process in _LOADING)
+
+
+def _is_installed() -> bool:
+    return os.name == "posix" and all(find_spec(name) is not None for name in ("numba", "llvmlite"))
 
 
 def keep() -> Path:
@@ -113,8 +128,8 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _name() -> str:
-    if os.name != "posix":
-        raise ImportError("object code is loaded on POSIX systems alone")
+    if not _is_installed():
+        raise ImportError("Numba was expected, on a POSIX system. Install it: pip install 'sarzarr[fast]'.")
     llvm = _llvm()
     here = Path(__file__).parent
     parts = [version("numba"), version("llvmlite"), *SIGNATURES, *_processor(llvm)]

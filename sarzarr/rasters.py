@@ -350,4 +350,8 @@ def read_window(
             f"expected intact pixels in {Path(path).name!r}, got {without_stop(error.__cause__ or error)}. "
             "Fetch or write the file again."
         ) from error
-    return np.asarray(pixels)
+    if out is None:
+        return np.asarray(pixels)
+    if pixels is not out:  # rasterio 1.5 reads a copy of what is not contiguous
+        np.copyto(out, pixels)
+    return out

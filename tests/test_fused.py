@@ -1,6 +1,7 @@
 """Compiled loops give the bits that NumPy gives, and nothing needs them."""
 
 import importlib.util
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sarzarr as sz
+from sarzarr import object_code
 from sarzarr.augment import apply
 from sarzarr.errors import CorruptStoreError
 from sarzarr.fused import SWITCH, WORTH_COMPILING, WORTH_LOADING, kept, loops
@@ -114,6 +116,24 @@ def test_loops_are_compiled_once_a_machine_and_loaded_without_numba(tmp_path):
 def test_loops_are_left_out_where_they_cannot_be_kept(tmp_path):
     (tmp_path / "file").write_text("no folder")
     assert run(USE, str(WORTH_COMPILING), **{FOLDER: str(tmp_path / "file/kept")}) == "1.0 False False"
+
+
+@needs_numba
+def test_a_process_that_is_forked_while_a_thread_loads_does_without(monkeypatch):
+    """LLVM's lock would be held there for ever."""
+    loops()
+    monkeypatch.setattr(object_code, "_load", lambda code: forked_answer())
+    assert object_code.kept_loops() == (True, True)
+
+
+def forked_answer():
+    """Return whether a child that is forked now gets no loops, and ends at all."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return pool.apply(left_out), [os.getpid()] == object_code._LOADING
+
+
+def left_out():
+    return object_code.kept_loops() is None and object_code.new_loops() is None
 
 
 @needs_numba
