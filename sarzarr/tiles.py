@@ -167,7 +167,7 @@ class Scratch:
         None, with nothing counted, where it is not so, or where loops are not compiled. The bits are those of
         `encode_tile`.
         """
-        if self.fast is None or (known is not None and known.any()):
+        if self.fast is None or not band.flags.c_contiguous or (known is not None and known.any()):
             return None
         logs = self.fast.logs(band, row, col, self.like(self.power, shape))
         return None if logs is None else self.fast.encoded(logs, self.like(self.codes, shape), counts)
