@@ -108,6 +108,25 @@ def test_the_torch_module_does_not(tmp_path):
     assert "pip install 'sarzarr[torch]'" in done.stderr
 
 
+WITHOUT_A_CLUSTER = """
+import sys
+import sarzarr as sz
+from sarzarr import scheduling
+scheduling.PROCESS_WORTH = int(sys.argv[1])
+files = sz.write_synthetic_scenes(sys.argv[2] + "/raw", count=1, shape=(512, 512))
+sz.ingest(sz.plan_ingest(files, sys.argv[2] + "/s.zarr"))
+assert "distributed" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("worth", [0, 10**12], ids=["processes", "threads"])
+def test_an_ingest_on_this_machine_imports_no_cluster(tmp_path, worth):
+    """It takes 0.3 s, and Dask does it for whoever names a scheduler."""
+    command = [sys.executable, "-c", WITHOUT_A_CLUSTER, str(worth), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_import_sarzarr_is_light():
     code = "import sys, sarzarr; assert not {'numpy', 'xarray', 'dask', 'torch'} & set(sys.modules)"
     assert run(code, "").returncode == 0
