@@ -193,10 +193,9 @@ def main():
 
 def report(label, found, megabytes):
     seconds = {name: statistics.median(r["seconds"] for r in runs) for name, runs in found.items()}
-    against = [
-        n for n in ("rioxarray, 256 chunks, to_zarr", "rioxarray + Dask, whole shards") if n in seconds
-    ]
-    heads = "".join(f"{'x ' + h:>18}" for h in ("256 chunks", "whole shards")[: len(against)])
+    peers = {"rioxarray, 256 chunks, to_zarr": "256 chunks", "rioxarray + Dask, whole shards": "whole shards"}
+    against = [name for name in peers if name in seconds]
+    heads = "".join(f"{'x ' + peers[name]:>18}" for name in against)
     print(f"\n{label:<34}{'MB/s':>8}{'seconds':>9}{'peak MB':>9}{heads}")
     for name, runs in found.items():
         peak = max(r["peak_mb"] for r in runs)
