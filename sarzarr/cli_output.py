@@ -1,10 +1,9 @@
 """What the commands print: sizes, what is in a store, and how far the work is."""
 
-import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from sarzarr import conventions as cv
+from sarzarr.documents import Document, read_json
 from sarzarr.errors import InvalidInputError
 from sarzarr.naming import counted
 
@@ -102,6 +102,7 @@ def summary(store: "Store") -> str:
 
 def _other_contents(store: "Store") -> Iterator[str]:
     """Yield a line for each thing in a store that is neither a scene nor a patch index."""
+    from sarzarr.sample_sets import sample_sets
     from sarzarr.stacking import find_stacks
 
     layers = Counter(layer for scene in store.scenes for layer in store.layers(scene))
@@ -109,7 +110,7 @@ def _other_contents(store: "Store") -> Iterator[str]:
         yield "  layers: " + ", ".join(
             f"{name} of {counted(n, 'scene')}" for name, n in sorted(layers.items())
         )
-    sets = _children(store.root / cv.SAMPLES)
+    sets = sample_sets(store)
     for name in sets:
         image = _document(store.root / cv.SAMPLES / name / "image")
         count, height, width = image["shape"]
@@ -151,9 +152,8 @@ def _said(numbers: list[int]) -> str:
     return more + ", ".join(f"v{n}" for n in numbers[-SHOWN:])
 
 
-def _document(folder: Path) -> Mapping[str, Any]:
-    document: Mapping[str, Any] = json.loads((folder / "zarr.json").read_text())
-    return document
+def _document(folder: Path) -> Document:
+    return read_json(folder / "zarr.json")
 
 
 def _layer_text(store: "Store", scene: str, layer: str) -> str:

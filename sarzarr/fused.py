@@ -6,7 +6,6 @@ seconds, and loaded in 30 milliseconds after that: `loops_for` waits for work th
 environment, ``SARZARR_NUMBA=0`` leaves them out, and ``SARZARR_NUMBA=1`` wants them at once.
 """
 
-import logging
 import os
 from functools import cache
 from typing import Final
@@ -18,7 +17,6 @@ WORTH_LOADING: Final = 8 * 2**20
 """Pixels from which kept loops are loaded: they save about 4 ns of each."""
 WORTH_COMPILING: Final = 256 * 2**20
 """Pixels from which they are compiled, where none are kept."""
-log = logging.getLogger(__name__)
 
 
 def loops_for(pixels: int) -> Loops | None:

@@ -379,7 +379,7 @@ def _stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) 
         if asked := getattr(options, option):
             said.append((option, "+".join(sorted(set(rows[column].values.tolist()))), asked))
     if options.nodata is not None:
-        said.append(("nodata", _source_nodata(store, scene), options.nodata))
+        said.append(("nodata", _first_attrs(store, scene).get(cv.SOURCE_NODATA), options.nodata))
     warped = next((plan for plan in planned.onto if isinstance(plan, WarpPlan)), None)
     if warped is not None:
         attrs = _first_attrs(store, scene)
@@ -394,10 +394,6 @@ def _first_attrs(store: Store, scene: str) -> Mapping[str, Any]:
     name = str(store.rows(scene)["name"].values[0])
     attrs: Mapping[str, Any] = read_json(store.root / cv.SCENES / scene / name / "zarr.json")["attributes"]
     return attrs
-
-
-def _source_nodata(store: Store, scene: str) -> Any:
-    return _first_attrs(store, scene).get(cv.SOURCE_NODATA)
 
 
 def _lost_layers(store: Store, planned: ScenePlan) -> list[str]:

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import dask
+import dask.multiprocessing
+import dask.threaded
 from dask.callbacks import Callback
-from dask.multiprocessing import (
-    get as _get_multiprocessing,  # functions: for a name, Dask imports distributed, 0.3 s
-)
-from dask.threaded import get as _get_threaded
 
 from sarzarr.errors import InvalidInputError
 from sarzarr.forked import ForkedWorkers
@@ -26,6 +24,8 @@ from sarzarr.forked import ForkedWorkers
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 WAVE_TASKS_PER_THREAD: Final = 64
 """Tasks that are handed to the scheduler at once, for each of its threads: bounds its graph and memory."""
+PROCESS_WORTH: Final = 100_000_000
+"""Source bytes from which forked processes pay: threads hand each other Python's lock at every NumPy call."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,6 @@ class Progress:
     """Source bytes of all."""
     scene: str
     """The scene that the last block belongs to."""
-
-
-PROCESS_WORTH: Final = 100_000_000
-"""Source bytes from which forked processes pay: threads hand each other Python's lock at every NumPy call."""
 
 
 @contextmanager
@@ -64,7 +60,8 @@ def processes(bytes_in: int) -> Iterator[None]:
         return
     with (
         ForkedWorkers(cpu_count()) as workers,
-        dask.config.set(scheduler=_get_multiprocessing, pool=workers, chunksize=1),
+        # Schedulers are functions here and below: for their names Dask imports all of distributed, 0.3 s.
+        dask.config.set(scheduler=dask.multiprocessing.get, pool=workers, chunksize=1),
     ):
         yield
 
@@ -132,7 +129,7 @@ def _here(tasks: Sequence[Task]) -> tuple[Any, ...]:
     # Threads of our own, because those that Dask keeps are not there in a process that is forked later, which would
     # wait for them.
     with ThreadPoolExecutor(cpu_count()) as pool:
-        return tuple(dask.compute(*delayed, scheduler=_get_threaded, pool=pool))
+        return tuple(dask.compute(*delayed, scheduler=dask.threaded.get, pool=pool))
 
 
 @contextmanager

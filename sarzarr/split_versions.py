@@ -22,7 +22,7 @@ from sarzarr.membership import SPLITS
 from sarzarr.split_plan import Grounds, SceneGround
 from sarzarr.split_record import Split, placements, read_split, to_table, versions
 from sarzarr.store import Store, consolidate, open_store, sync_tree
-from sarzarr.tables import read_table, write_table
+from sarzarr.tables import write_table
 
 Array = np.ndarray[Any, Any]
 Sites = Mapping[str, str]
@@ -90,16 +90,6 @@ def patches_of(store: Store, split: Split, table: Any, name: str) -> Array:
     """Return (n,) bool: the patches of a `Store.patch_columns` table that are on one side of a split."""
     grids = {s: p.fingerprint for s, p in placements(store.root, store.catalog).items()}
     return split.patch_mask(table, SPLITS[name], grids)
-
-
-def patch_counts(store: Store, split: Split) -> dict[str, dict[str, int]]:
-    """Return how many patches of each index each side has: ``{"default": {"train": 900, ...}}``."""
-    out = {}
-    for place in sorted((store.root / cv.PATCHES).glob("[!.]*/zarr.json")):
-        table = read_table(place.parent)
-        sides = ("train", "val", "test")
-        out[place.parent.name] = {name: int(patches_of(store, split, table, name).sum()) for name in sides}
-    return out
 
 
 # ------------------------------------------------------------------ writing

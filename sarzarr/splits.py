@@ -203,7 +203,9 @@ def _empty_side(store: Store, split: Split) -> str:
 
 def _no_scenes(store: Store) -> str:
     """Return the message about a store without scenes, which may hold chips."""
-    sets = sorted(p.parent.name for p in (store.root / cv.SAMPLES).glob("[!.]*/zarr.json"))
+    from sarzarr.sample_sets import sample_sets
+
+    sets = sample_sets(store)
     if not sets:
         return f"scenes to split were expected in {store.root.name!r}, got none. Ingest some first."
     return (

@@ -39,7 +39,7 @@ from sarzarr.split_versions import (
     grounds_of,
     list_splits,
     next_version,
-    patch_counts,
+    patches_of,
     rename_once,
     write_split,
 )
@@ -645,8 +645,8 @@ def test_sides_cover_every_patch_that_is_not_between_them(store):
     assert (np.sum(masks, axis=0) == 1).all()  # patches are cells here
     fine = store.patch_columns("fine")
     assert (np.sum([store.split_mask(fine, n) for n in ("train", "val", "test")], axis=0) <= 1).all()
-    counts = patch_counts(store, split)
-    assert counts["default"]["val"] == int(masks[1].sum()) == store.patches(split="val").sizes["patch"]
+    counted = int(patches_of(store, split, table, "val").sum())
+    assert counted == int(masks[1].sum()) == store.patches(split="val").sizes["patch"]
 
 
 def test_the_table_opens_with_xarray_and_says_what_it_is(store):
