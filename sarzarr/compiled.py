@@ -23,22 +23,22 @@ SIGNATURES: Final[Mapping[str, str]] = MappingProxyType(
         "stretch_codes": f"void *uint16 int64 *float32 int64 int64 {_LAW}",
         "stretch_floats": "void *float32 int64 *float32 int64 int64 float32 float32",
         "turn_codes": "void *uint16 int64 *uint8 *uint16 int64 int64",
-        "crc_of_words": "uint64 *uint64 int64 *uint64",
         "deliver": f"int64 {_PLACES} {_CHUNK} *uint16 *float32 int64 {_LAW} *uint64",
         "floored_power float32": f"int64 *float32 int64 int64 int64 float32 int64 {_TILE}",
         "floored_power uint16": f"int64 *uint16 int64 int64 int64 uint16 int64 {_TILE}",
         "floored_power int16": f"int64 *int16 int64 int64 int64 int16 int64 {_TILE}",
         "floored_power uint8": f"int64 *uint8 int64 int64 int64 uint8 int64 {_TILE}",
-        "codes_of_logs": f"void {_LOGS} float32 *float32 *uint16 *int32 int64 *int64 *int64",
-        "classic_codes_of_logs": f"void {_LOGS} *float32 float32 *float32 *uint16 *int32 int64 *int64 *int64",
+        "codes_of_logs": f"void {_LOGS} *float32 float32 *float32 *uint16 *int32 int64 *int64 *int64",
         "floats_of_logs": f"void {_LOGS} *float32 float32 *float32 *int32 int64 *int64 *int64",
         "column_sums": "void *uint16 int64 int64 int64 uint16 uint16 *uint16 *uint32 *int64",
         "float_column_sums": "void *float32 int64 int64 int64 float32 float32 *float64 *float64 *float64",
     }
 )
 """What each loop gives back and takes; those of several dtypes have a name for each. ``*``: where an array begins."""
-NEED_CRC: Final = ("crc_of_words", "deliver")
-"""Loops that take an instruction for CRC-32C, which x86 has had since 2008."""
+NEEDS_CRC: Final = "deliver"
+"""The loop that takes an instruction for CRC-32C, which x86 has had since 2008."""
+Law = tuple[int, int, float, float]
+"""Of codes: the lowest and highest that count, what is subtracted from them, and what the rest is multiplied by."""
 _IN_C: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "void": None,
@@ -59,7 +59,7 @@ class Loops:
     Parameters
     ----------
     addresses
-        Of each of `SIGNATURES`; `NEED_CRC` may be missing.
+        Of each of `SIGNATURES`; `NEEDS_CRC` may be missing.
     code
         What holds the memory that they are in.
     """
@@ -71,7 +71,7 @@ class Loops:
     @property
     def can_deliver(self) -> bool:
         """Whether this processor has what `deliver` takes."""
-        return "deliver" in self._loops
+        return NEEDS_CRC in self._loops
 
     # ------------------------------------------------------------ the loader
     def read_cells(
@@ -83,11 +83,9 @@ class Loops:
         """
         return bool(self._loops["read_cells"](handles, offsets, first, count, cell, address))
 
-    def stretch_codes(
-        self, cells: Array, out: Array, low: int, high: int, lowest: float, scale: float
-    ) -> None:
+    def stretch_codes(self, cells: Array, out: Array, law: Law) -> None:
         """Write ``clip((clip(code, low, high) - lowest) * scale, 0, 1)``: uint16 (k, n or more) to float32 (k, n)."""
-        self._loops["stretch_codes"](cells, cells.shape[1], out, *out.shape, low, high, lowest, scale)
+        self._loops["stretch_codes"](cells, cells.shape[1], out, *out.shape, *law)
 
     def stretch_floats(self, cells: Array, out: Array, scale: float, offset: float) -> None:
         """Write ``clip(stored * scale + offset, 0, 1)``: float32 (k, n or more) to (k, n); NaN stays NaN."""
@@ -96,10 +94,6 @@ class Loops:
     def turn_codes(self, cells: Array, operations: Array, out: Array) -> None:
         """Turn the uint16 image that each of ``cells`` (k, n * n or more) begins with into ``out`` (k, n, n)."""
         self._loops["turn_codes"](cells, cells.shape[1], operations, out, *out.shape[:2])
-
-    def crc_of_words(self, words: Array) -> int:
-        """Return the CRC-32C of (n,) uint64."""
-        return int(self._loops["crc_of_words"](words, words.size, zeros_table(words.size)))
 
     def deliver(
         self,
@@ -110,10 +104,7 @@ class Loops:
         raw: Array,
         strip: Array,
         out: Array,
-        low: int,
-        high: int,
-        lowest: float,
-        scale: float,
+        law: Law,
     ) -> int:
         """Read chunks of codes, check, turn and stretch each, while it is in cache, into its slot of a batch.
 
@@ -125,7 +116,7 @@ class Loops:
         places = handles, offsets, slots, operations, len(handles)
         memory = raw.ctypes.data, chunk.view(np.uint64), stored, chunk.view(np.uint16), strip, out
         table = zeros_table(chunk.size // 8)
-        return int(self._loops["deliver"](*places, *memory, n, low, high, lowest, scale, table))
+        return int(self._loops["deliver"](*places, *memory, n, *law, table))
 
     # ------------------------------------------------------------ ingest
     def floored_power(
@@ -149,18 +140,6 @@ class Loops:
         return bool(loop(band, band.shape[1], *place))
 
     def codes_of_logs(
-        self, logs: Array, law: Array, top: float, limits: Array, codes: Array, half: Array, counts: Array
-    ) -> tuple[int, int]:
-        """Write uint16 codes of natural logarithms of power, count their half-codes, and return (under, over).
-
-        ``law`` is dB a neper, dB of 0, reciprocal of the range; ``limits`` are the dB that are counted beyond.
-        Arrays are flat; ``half`` is int32 scratch for a part of them.
-        """
-        found = np.zeros(2, np.int64)
-        self._loops["codes_of_logs"](logs, logs.size, law, top, limits, codes, half, half.size, counts, found)
-        return int(found[0]), int(found[1])
-
-    def classic_codes_of_logs(
         self,
         logs: Array,
         law: Array,
@@ -171,24 +150,24 @@ class Loops:
         half: Array,
         counts: Array,
     ) -> tuple[int, int]:
-        """Do as `codes_of_logs`, but count half-codes by the law ``whole``, another than that of what is stored."""
-        found = np.zeros(2, np.int64)
-        self._loops["classic_codes_of_logs"](
-            logs, logs.size, law, whole, top, limits, codes, half, half.size, counts, found
-        )
-        return int(found[0]), int(found[1])
+        """Write uint16 codes of natural logarithms of power, count their half-codes, and return (under, over).
+
+        ``law`` is dB a neper, dB of 0, reciprocal of the range: of what is stored; ``whole`` of what is counted.
+        ``limits`` are the dB that are counted beyond. Arrays are flat; ``half`` is int32 scratch for a part of them.
+        """
+        return self._counted("codes_of_logs", logs, law, whole, top, limits, codes, half, counts)
 
     def floats_of_logs(
         self, logs: Array, law: Array, whole: Array, top: float, limits: Array, half: Array, counts: Array
     ) -> tuple[int, int]:
-        """Turn natural logarithms of power into [0, 1] in place, and count: see `codes_of_logs`.
+        """Turn natural logarithms of power into [0, 1] in place, and count: see `codes_of_logs`."""
+        return self._counted("floats_of_logs", logs, law, whole, top, limits, half, counts)
 
-        What is counted are half-codes by the law ``whole``, which may be another than that of what is stored.
-        """
+    def _counted(self, name: str, logs: Array, *rest: Any) -> tuple[int, int]:
+        """Call a loop that ends in scratch and its size, counts, and how many are under and over."""
+        *numbers, half, counts = rest
         found = np.zeros(2, np.int64)
-        self._loops["floats_of_logs"](
-            logs, logs.size, law, whole, top, limits, half, half.size, counts, found
-        )
+        self._loops[name](logs, logs.size, *numbers, half, half.size, counts, found)
         return int(found[0]), int(found[1])
 
     # ------------------------------------------------------------ the patch index

@@ -158,7 +158,7 @@ class Filler:
             self._scratch("raw", (cell,), "u1"),
             self._scratch("strip", (STRIP, size), "uint16"),
             out.reshape(-1, size, size),
-            *law.law_of_codes,
+            law.law_of_codes,
         )
         self.work.pixels += out.size
         return bool(done == len(chunks))

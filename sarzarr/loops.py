@@ -12,16 +12,16 @@ from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import carray, cfunc, njit, types
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from sarzarr.augment import COLUMNS, ROWS, TRANSPOSE
-from sarzarr.compiled import NEED_CRC, SIGNATURES, STRIP
+from sarzarr.compiled import NEEDS_CRC, SIGNATURES, STRIP
 
 LOOPS: Final[dict[str, Any]] = {}
 """Compiled loops by the names of their signatures."""
-HAS_CRC: Final = "+sse4.2" in cpu_target.target_context.codegen().magic_tuple()[2]
+HAS_CRC: Final = get_host_cpu_features().get("sse4.2", False)
 """Whether the processor has an instruction for CRC-32C: x86 since 2008."""
 _SQUARE: Final = 8
 _part: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(error_model="numpy", forceinline=True)
@@ -30,7 +30,7 @@ _part: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(error_model="nu
 def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a loop for each of its signatures: that of its name, or those of its name and a dtype."""
     for name, words in SIGNATURES.items():
-        is_wanted = name not in NEED_CRC or HAS_CRC
+        is_wanted = name != NEEDS_CRC or HAS_CRC
         if is_wanted and name.partition(" ")[0] == function.__name__:
             result, *arguments = map(_type_of, words.split())
             LOOPS[name] = cfunc(result(*arguments), error_model="numpy")(function)
@@ -57,10 +57,15 @@ def read_cells(handles: Any, offsets: Any, first: int, count: int, cell: int, ad
 
 
 @_part
+def _stretched(code: Any, low: Any, high: Any, lowest: Any, scale: Any) -> Any:
+    value = (np.float32(min(max(code, low), high)) - lowest) * scale
+    return min(max(value, np.float32(0)), np.float32(1))
+
+
+@_part
 def _stretch(source: Any, place: Any, low: Any, high: Any, lowest: Any, scale: Any) -> None:
     for i in range(place.size):
-        value = (np.float32(min(max(source[i], low), high)) - lowest) * scale
-        place[i] = min(max(value, np.float32(0)), np.float32(1))
+        place[i] = _stretched(source[i], low, high, lowest, scale)
 
 
 @_loop
@@ -152,9 +157,8 @@ def _source_row(image: Any, n: int, operation: Any, row: int) -> Any:
 def turn_codes(cells: Any, pitch: int, operations: Any, out: Any, count: int, n: int) -> None:
     """Turn the image (n, n) that each of some cells begins with."""
     sources, images = carray(cells, (count, pitch)), carray(out, (count, n * n))
-    last = np.uint64(n) - np.uint64(
-        1
-    )  # unsigned: an index that may be below zero makes no vector instructions
+    # Unsigned: an index that may be below zero makes no vector instructions.
+    last = np.uint64(n) - np.uint64(1)
     for k in range(count):
         image, turned, operation = sources[k], images[k], operations[k]
         if operation & TRANSPOSE != 0:
@@ -179,7 +183,6 @@ def _place_codes(
 
     Flips are done while stretching; what is transposed goes through ``strip``, `STRIP` * n uint16.
     """
-    zero, one = np.float32(0), np.float32(1)
     last = np.uint64(n) - np.uint64(1)
     if operation == 0:
         _stretch(image, out, low, high, lowest, scale)
@@ -196,8 +199,7 @@ def _place_codes(
                 _stretch(source, place, low, high, lowest, scale)
                 continue
             for i in range(np.uint64(n)):
-                value = (np.float32(min(max(source[last - i], low), high)) - lowest) * scale
-                place[i] = min(max(value, zero), one)
+                place[i] = _stretched(source[last - i], low, high, lowest, scale)
 
 
 # ---------------------------------------------------------------- a batch
@@ -240,12 +242,6 @@ def _crc(words: Any, count: int, table: Any) -> Any:
     for i in range(3 * part, count):
         a = _crc_of_word(a, words[i])
     return a ^ ones
-
-
-@_loop
-def crc_of_words(words: Any, count: int, table: Any) -> Any:
-    """Return the CRC-32C of so many words; ``table`` is `sarzarr.compiled.zeros_table` of them."""
-    return _crc(words, count, table)
 
 
 @_loop
@@ -356,34 +352,6 @@ def codes_of_logs(
     logs: Any,
     size: int,
     law: Any,
-    top: Any,
-    limits: Any,
-    codes: Any,
-    half: Any,
-    part: int,
-    counts: Any,
-    found: Any,
-) -> None:
-    """Write uint16 codes of natural logarithms of power, count their half-codes, and those under and over.
-
-    ``law`` is dB a neper, dB of 0, reciprocal of the range; ``limits`` are the dB that are counted beyond.
-    ``half`` is int32 scratch for a part of them, since counting makes no vector instructions.
-    """
-    all_logs, all_codes, bins = carray(logs, (size,)), carray(codes, (size,)), carray(half, (part,))
-    one = np.int32(1)
-    for first in range(0, size, part):
-        source, place = all_logs[first : first + part], all_codes[first : first + part]
-        at_ends = _half_codes(source, law, top, bins)
-        for i in range(source.size):
-            place[i] = np.uint16((bins[i] + one) >> one)
-        _count(source, law, limits, bins, at_ends, counts, found)
-
-
-@_loop
-def classic_codes_of_logs(
-    logs: Any,
-    size: int,
-    law: Any,
     whole: Any,
     top: Any,
     limits: Any,
@@ -393,15 +361,21 @@ def classic_codes_of_logs(
     counts: Any,
     found: Any,
 ) -> None:
-    """Write uint16 codes of natural logarithms of power by one law, and count half-codes by ``whole``, another."""
+    """Write uint16 codes of natural logarithms of power, and count half-codes and those under and over.
+
+    ``law`` is dB a neper, dB of 0, reciprocal of the range: of what is stored; ``whole`` of what is counted, another
+    in classic stores. ``limits`` are the dB that are counted beyond. ``half`` is int32 scratch for a part of them,
+    since counting makes no vector instructions.
+    """
     all_logs, all_codes, bins = carray(logs, (size,)), carray(codes, (size,)), carray(half, (part,))
     one = np.int32(1)
     for first in range(0, size, part):
         source, place = all_logs[first : first + part], all_codes[first : first + part]
-        _half_codes(source, law, top, bins)
+        at_ends = _half_codes(source, law, top, bins)
         for i in range(source.size):
             place[i] = np.uint16((bins[i] + one) >> one)
-        at_ends = _half_codes(source, whole, top, bins)
+        if law[1] != whole[1] or law[2] != whole[2]:
+            at_ends = _half_codes(source, whole, top, bins)
         _count(source, whole, limits, bins, at_ends, counts, found)
 
 
@@ -418,7 +392,7 @@ def floats_of_logs(
     counts: Any,
     found: Any,
 ) -> None:
-    """Turn natural logarithms of power into [0, 1] in place, and count: see `classic_codes_of_logs`."""
+    """Turn natural logarithms of power into [0, 1] in place, and count: see `codes_of_logs`."""
     zero, one = np.float32(0), np.float32(1)
     all_logs, bins = carray(logs, (size,)), carray(half, (part,))
     for first in range(0, size, part):

@@ -18,13 +18,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from sarzarr.compiled import NEED_CRC, SIGNATURES, Loops
+from sarzarr.compiled import NEEDS_CRC, SIGNATURES, Loops
 
 FOLDER: Final = "SARZARR_CACHE"
 """Environment variable: the folder to keep object code in."""
 _SOURCES: Final = ("loops.py", "compiled.py", "augment.py")
-_HARMLESS: Final = ("llvm.", "pread", "mem")
-"""How the names of functions begin that a loop may call."""
+_HARMLESS: Final = frozenset(("pread", "memcpy", "memmove", "memset"))
+"""Functions that a loop may call, beside those that are LLVM's own."""
 _DIGEST: Final = hashlib.sha256().digest_size
 _LOADING: Final[list[int]] = []
 """The process of each thread that loads, as far as this one knows: itself, or one that it was forked from."""
@@ -163,7 +163,7 @@ def _load(code: bytes) -> Loops:
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     found = {name: engine.get_function_address(_symbol(name)) for name in SIGNATURES}
-    if missing := [name for name, address in found.items() if not address and name not in NEED_CRC]:
+    if missing := [name for name, address in found.items() if not address and name != NEEDS_CRC]:
         raise ImportError(f"object code was expected to have {missing}")
     return Loops({name: address for name, address in found.items() if address}, engine)
 
@@ -184,7 +184,11 @@ def _compile() -> bytes:
         functions = {f.name: f for f in module.functions}
         native = loop.native_name.removeprefix("cfunc.")  # the loop, without what would tell Python of errors
         reached = _reached(functions, native)
-        foreign = [f for f in reached if functions[f].is_declaration and not f.startswith(_HARMLESS)]
+        foreign = [
+            f
+            for f in reached
+            if functions[f].is_declaration and not (f.startswith("llvm.") or f in _HARMLESS)
+        ]
         if foreign:
             raise ImportError(f"the loop {name!r} may raise, or allocates: it calls {sorted(foreign)}")
         for f in functions.values():

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.compiled import Loops
+from sarzarr.compiled import Law, Loops
 
 Array = np.ndarray[Any, Any]
 INTEGER_TOLERANCE: Final = 1e-7
@@ -62,7 +62,7 @@ class Stretch:
         elif cells.dtype not in (np.uint16, np.float32) or fast is None:
             self._in_passes(stored, out, scratch)
         elif cells.dtype == np.uint16:
-            fast.stretch_codes(cells, out, *self.law_of_codes)
+            fast.stretch_codes(cells, out, self.law_of_codes)
         else:
             fast.stretch_floats(cells, out, self.scale, self.offset)
 
@@ -77,7 +77,7 @@ class Stretch:
         return np.float32(-self.offset / self.scale), np.float32(self.scale)
 
     @cached_property
-    def law_of_codes(self) -> tuple[int, int, float, float]:
+    def law_of_codes(self) -> Law:
         """What compiled loops take: the codes that are clipped to, and `_line`."""
         lowest, scale = self._line
         return *(self.ends or (0, cv.MAX_CODE)), float(lowest), float(scale)

@@ -31,6 +31,9 @@ GROUP: Final = 2
 UNDECIDED: Final = 4
 """Staged flag of an exact zero that may be nodata or dark: decided once the whole scene is known."""
 
+_LIMITS: Final = np.array((cv.DB_FLOOR, cv.DB_CEILING), np.float32)
+_FLOOR_BITS: Final = int(np.float32(cv.NOISE_FLOOR).view(np.int32))
+
 
 @dataclass
 class Counts:
@@ -92,24 +95,19 @@ class FastPath:
 
     def logs(self, band: Pixels, row: int, col: int, out: Pixels) -> Pixels | None:
         """Return natural logarithms of the power of a tile, in ``out``; None where a pixel has none that counts."""
-        floor = int(np.float32(cv.NOISE_FLOOR).view(np.int32))
         is_clean = self.loops.floored_power(
-            band, row, col, self.sentinel, self.squares, floor, out, out.view(np.int32)
+            band, row, col, self.sentinel, self.squares, _FLOOR_BITS, out, out.view(np.int32)
         )
         return np.log(out, out=out) if is_clean else None
 
     def encoded(self, logs: Pixels, codes: Pixels, counts: Counts) -> Pixels:
         """Return the stored values, in one of both, and count them."""
-        top, limits = HALF_CODES, np.array((cv.DB_FLOOR, cv.DB_CEILING), np.float32)
-        flat, bins = logs.reshape(-1), counts.counts
-        if self.dtype == "uint16" and (self.law == self.whole).all():
-            found = self.loops.codes_of_logs(flat, self.law, top, limits, codes.reshape(-1), self.half, bins)
-        elif self.dtype == "uint16":
-            found = self.loops.classic_codes_of_logs(
-                flat, self.law, self.whole, top, limits, codes.reshape(-1), self.half, bins
-            )
+        flat, rest = logs.reshape(-1), (self.half, counts.counts)
+        laws = self.law, self.whole, HALF_CODES, _LIMITS
+        if self.dtype == "uint16":
+            found = self.loops.codes_of_logs(flat, *laws, codes.reshape(-1), *rest)
         else:
-            found = self.loops.floats_of_logs(flat, self.law, self.whole, top, limits, self.half, bins)
+            found = self.loops.floats_of_logs(flat, *laws, *rest)
         counts.under += found[0]
         counts.over += found[1]
         return codes if self.dtype == "uint16" else logs

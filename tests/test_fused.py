@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 import sarzarr as sz
 from sarzarr import object_code
 from sarzarr.augment import apply
+from sarzarr.compiled import STRIP
 from sarzarr.errors import CorruptStoreError
 from sarzarr.fused import SWITCH, WORTH_COMPILING, WORTH_LOADING, kept, loops
 from sarzarr.object_code import FOLDER
@@ -71,12 +73,36 @@ def test_importing_the_package_does_not_import_numba():
 
 
 @needs_numba
-@given(st.binary(min_size=8, max_size=400).map(lambda data: data[: len(data) // 8 * 8]))
-def test_the_checksum_of_words_is_that_of_their_bytes(data):
+@given(
+    st.sampled_from([2, 4, 6, 8, 14, 34, 46]),
+    st.lists(st.integers(0, 7), min_size=1, max_size=6),
+    st.integers(0, 99),
+    st.one_of(st.none(), st.integers(0, 5)),
+)
+def test_chunks_are_delivered_as_they_are_up_to_one_that_is_not(size, operations, seed, damaged):
+    """Read, checked whatever their length, turned and stretched, each into its slot."""
     if not loops().can_deliver:
         pytest.skip("this processor has no instruction for CRC-32C")
-    words = np.frombuffer(data, np.uint64).copy()
-    assert loops().crc_of_words(words) == crc32c(data)
+    count, rng = len(operations), np.random.default_rng(seed)
+    images = rng.integers(0, 65536, (count, size, size), np.uint16)
+    cells = [image.tobytes() + crc32c(image.tobytes()).to_bytes(4, "little") for image in images]
+    if (whole := count if damaged is None else min(damaged, count)) < count:
+        at = int(rng.integers(len(cells[whole])))
+        cells[whole] = cells[whole][:at] + bytes([cells[whole][at] ^ 1]) + cells[whole][at + 1 :]
+    slots, law = rng.permutation(count), (5000, 60000, 5000.0, 1 / 55000)
+    out, wanted = np.full((2, count, size, size), np.nan, np.float32)
+    with tempfile.TemporaryFile() as file:
+        file.write(b"".join(cells))
+        file.flush()
+        cell = len(cells[0])
+        done = loops().deliver(
+            np.full(count, file.fileno(), np.int32), np.arange(count) * cell, slots,
+            np.array(operations, np.uint8), np.empty(cell, np.uint8), np.empty((STRIP, size), np.uint16), out, law,
+        )  # fmt: skip
+    assert done == whole
+    for slot, image, operation in zip(slots[:whole], images, operations, strict=False):
+        loops().stretch_codes(np.ascontiguousarray(apply(operation, image)), wanted[slot], law)
+    np.testing.assert_array_equal(out, wanted)
 
 
 USE = (
@@ -157,7 +183,7 @@ def test_a_loop_that_could_raise_is_not_kept(tmp_path):
 @pytest.mark.parametrize("bad", [np.zeros((2, 16), np.int16), np.zeros((2, 32), np.uint16)[:, ::2]])
 def test_arrays_that_a_loop_would_read_wrongly_are_refused(bad):
     with pytest.raises(TypeError, match="stretch_codes: argument 0 must be C-contiguous uint16"):
-        loops().stretch_codes(bad, np.zeros((2, 16), np.float32), 0, 9, 0.0, 1.0)
+        loops().stretch_codes(bad, np.zeros((2, 16), np.float32), (0, 9, 0.0, 1.0))
 
 
 # ------------------------------------------------------------------ ingest
