@@ -82,8 +82,22 @@ def patch_ids(
     scene: str, array: str, size: int, row: Pixels, col: Pixels
 ) -> np.ndarray[Any, np.dtype[np.uint64]]:
     """Return stable 64-bit ids of patches: a hash of scene, array, size, row and column, the same everywhere."""
-    seed = int.from_bytes(blake2b(f"{scene}/{array}/{size}".encode(), digest_size=8).digest(), "little")
-    mixed = (row.astype(np.uint64) << np.uint64(32)) ^ col.astype(np.uint64) ^ np.uint64(seed)
+    return _mixed(
+        (row.astype(np.uint64) << np.uint64(32)) ^ col.astype(np.uint64) ^ _seed(scene, array, size)
+    )
+
+
+def sample_ids(place: str, ids: Iterable[str], size: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Return those of whole samples: `patch_ids` of each as if it were an array, at row and column 0."""
+    return _mixed(np.array([_seed(place, one, size) for one in ids], np.uint64))
+
+
+def _seed(scene: str, array: str, size: int) -> np.uint64:
+    digest = blake2b(f"{scene}/{array}/{size}".encode(), digest_size=8).digest()
+    return np.uint64(int.from_bytes(digest, "little"))
+
+
+def _mixed(mixed: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
     # The finalizer of splitmix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): a bijection.
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)

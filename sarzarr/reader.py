@@ -13,7 +13,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.augment import codes_of, draw
-from sarzarr.box_tables import ON_SCENES, PatchTargets, check_grids, patch_targets, read_boxes
+from sarzarr.box_tables import ON_SCENES, Boxes, PatchTargets, check_grids, patch_targets, read_boxes
 from sarzarr.chunks import read_table
 from sarzarr.crew import MAX_THREADS, BatchMemory, Crew, Recipe, available_cores
 from sarzarr.engine import Work
@@ -147,10 +147,15 @@ class PatchReader:
             )
         scenes = self.store.catalog["scene"].values[chosen.catalog_row].tolist()
         check_grids(self.store, boxes, set(scenes))
+        return self._targets_of(boxes, scenes, chosen.array[:, 0])
+
+    def _targets_of(self, boxes: Boxes, owners: Sequence[str], owner: Array) -> PatchTargets:
+        """Return what the patches show; ``owner`` (n,) is the number of each one's scene or sample."""
+        chosen = self.selection
         return patch_targets(
             boxes,
-            scenes=scenes,
-            scene=chosen.array[:, 0],
+            scenes=owners,
+            scene=owner,
             row=chosen.row,
             col=chosen.col,
             ids=chosen.id,

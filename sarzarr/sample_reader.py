@@ -8,13 +8,13 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.box_tables import PatchTargets, patch_targets
+from sarzarr.box_tables import PatchTargets
 from sarzarr.chunks import read_layout, read_table
 from sarzarr.crew import Recipe
 from sarzarr.errors import InvalidInputError, MixedBoundsError
 from sarzarr.membership import parse_choice
 from sarzarr.order import Indices
-from sarzarr.patches import patch_ids
+from sarzarr.patches import sample_ids
 from sarzarr.places import Source
 from sarzarr.read_options import ReadOptions
 from sarzarr.reader import PatchReader
@@ -90,10 +90,7 @@ class SampleReader(PatchReader):
         chosen = self._rows()
         n, size, place = len(chosen), max(layout.height, layout.width), f"{cv.SAMPLES}/{self._name}/{IMAGE}"
         nowhere = np.zeros(n, np.int32)
-        ids = [
-            patch_ids(f"{cv.SAMPLES}/{self._name}", i, size, nowhere[:1], nowhere[:1])
-            for i in self.samples.ids
-        ]
+        ids = [self.samples.ids[i] for i in chosen.tolist()]
         self.index, self.stacks = "", ()
         self.selection = Selection(
             catalog_row=np.zeros(0, np.int64),
@@ -101,7 +98,7 @@ class SampleReader(PatchReader):
             row=nowhere,
             col=nowhere,
             table_row=chosen,
-            id=np.concatenate(ids)[chosen],
+            id=sample_ids(f"{cv.SAMPLES}/{self._name}", ids, size),
             size=size,
         )
 
@@ -139,17 +136,7 @@ class SampleReader(PatchReader):
         return rows
 
     def _targets(self) -> PatchTargets:
-        chosen = self.selection
-        return patch_targets(
-            self.samples.boxes,
-            scenes=self.samples.ids,
-            scene=chosen.table_row,
-            row=chosen.row,
-            col=chosen.col,
-            ids=chosen.id,
-            size=chosen.size,
-            min_visible=self.options.min_visible,
-        )
+        return self._targets_of(self.samples.boxes, self.samples.ids, self.selection.table_row)
 
     @property
     def preprocessing_params(self) -> dict[str, float]:
