@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from sarzarr import conventions as cv
-from sarzarr.documents import Document, read_json
 from sarzarr.errors import InvalidInputError
 from sarzarr.naming import counted
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from sarzarr.documents import Document
     from sarzarr.scheduling import Progress
     from sarzarr.store import Store
 
-READ_BY_DEFAULT: Final = {"min_valid": 1.0, "min_unsaturated": 0.9}
-"""What a reader asks of a patch where nothing is said: the defaults of `sarzarr.read_options.ReadOptions`."""
 SHOWN: Final = 12
 """Scenes, sets or versions that are listed, at most."""
 
@@ -51,6 +51,16 @@ def size_text(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def taken_by_default(store: "Store", index: str) -> tuple["np.ndarray[Any, Any]", str]:
+    """Return (patches,) bool, what readers take of an index where nothing is said, and what they ask."""
+    from sarzarr.read_options import ReadOptions
+    from sarzarr.selection import passing
+
+    query = ReadOptions().query(index)
+    asked = f"min_valid={query.min_valid:g} and min_unsaturated={query.min_unsaturated:g}"
+    return passing(store, query), asked
+
+
 def summary(store: "Store") -> str:
     """Return what is in a store, in one screen of text."""
     catalog, bounds = store.catalog, store.bounds
@@ -70,16 +80,13 @@ def summary(store: "Store") -> str:
         )
     for index in store.patch_indices:
         table = store.patch_columns(index)
-        valid, unsaturated = table["valid_fraction"].values, table["unsaturated_fraction"].values
-        taken = (valid >= READ_BY_DEFAULT["min_valid"]) & (
-            unsaturated >= valid.dtype.type(READ_BY_DEFAULT["min_unsaturated"]) * valid
-        )
-        asked = " and ".join(f"{k}={v:g}" for k, v in READ_BY_DEFAULT.items())
+        taken, asked = taken_by_default(store, index)
+        whole = (table["valid_fraction"].values == 1).sum()
         cut = f"{table.attrs['size']} px, stride {table.attrs['stride']}, edge {table.attrs['edge']}"
         ragged = f"{table.attrs['dropped']} ragged ones at right and bottom edges left out"
         lines += [
             f"  patches/{index}: {table.sizes['patch']} ({cut}); {ragged}",
-            f"    {(valid == 1).sum()} valid in every pixel; readers take {taken.sum()} by default ({asked})",
+            f"    {whole} valid in every pixel; readers take {taken.sum()} by default ({asked})",
         ]
     lines += _other_contents(store)
     shown = list(store.scenes[:SHOWN])
@@ -152,7 +159,9 @@ def _said(numbers: list[int]) -> str:
     return more + ", ".join(f"v{n}" for n in numbers[-SHOWN:])
 
 
-def _document(folder: Path) -> Document:
+def _document(folder: Path) -> "Document":
+    from sarzarr.documents import read_json
+
     return read_json(folder / "zarr.json")
 
 

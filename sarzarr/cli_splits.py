@@ -1,7 +1,7 @@
 """Commands about splits, and imports of what came alone: each calls one function and shows what it returned."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from sarzarr import conventions as cv
+from sarzarr.cli_output import taken_by_default
 from sarzarr.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -271,23 +272,13 @@ def describe(store: "Store", split: "Split") -> str:
         )
     lines += [f"  patches/{index}: {_patches_said(store, split, index)}" for index in store.patch_indices]
     if store.patch_indices:
-        lines.append(f"  in brackets: what readers take by default, {_defaults_said()}")
+        asked = taken_by_default(store, store.patch_indices[0])[1]
+        lines.append(f"  in brackets: what readers take by default, {asked}")
     return "\n".join(lines)
-
-
-def _defaults_said() -> str:
-    from sarzarr.read_options import ReadOptions
-
-    query = ReadOptions().query(cv.DEFAULT_INDEX)
-    return f"min_valid={query.min_valid:g} and min_unsaturated={query.min_unsaturated:g}"
 
 
 def _patches_said(store: "Store", split: "Split", index: str) -> str:
     """Return how many patches of an index are on each side, and in brackets how many of them readers take."""
-    import numpy as np
-
-    from sarzarr.read_options import ReadOptions
-    from sarzarr.selection import select
     from sarzarr.split_versions import patches_of
 
     table = store.patch_columns(index)
@@ -300,9 +291,7 @@ def _patches_said(store: "Store", split: "Split", index: str) -> str:
             f"0 patches, since every scene is smaller than {table.attrs['size']} pixels. The ground is split; to "
             f"train,\n    read smaller patches (patch_size={fits}), or padded ones (edge='pad' and min_valid below 1)"
         )
-    taken = np.zeros(table.sizes["patch"], bool)
-    with suppress(InvalidInputError):  # it takes none at all
-        taken[select(store, ReadOptions().query(index)).table_row] = True
+    taken, _ = taken_by_default(store, index)
     masks = {side: patches_of(store, split, table, side) for side in ("train", "val", "test")}
     return ", ".join(f"{m.sum()} {side} ({(m & taken).sum()})" for side, m in masks.items())
 

@@ -97,8 +97,8 @@ def select(store: Store, query: Query) -> Selection:
     table = store.patch_columns(query.index)
     catalog = _catalog_rows(store, table)
     keep, left = np.ones(table.sizes["patch"], np.bool_), [f"{table.sizes['patch']} in index {query.index!r}"]
-    for said, passing in _filters(store, table, catalog, query):
-        keep &= passing
+    for said, passes in _filters(store, table, catalog, query):
+        keep &= passes
         left.append(f"{np.count_nonzero(keep)} with {said}")
     if query.groups is None:
         rows = _channels(store, table, catalog, np.flatnonzero(keep), query)
@@ -130,6 +130,15 @@ def select(store: Store, query: Query) -> Selection:
         size=int(table.attrs["size"]),
         dates=query.dates,
     )
+
+
+def passing(store: Store, query: Query) -> Array:
+    """Return (patches,) bool: which rows of the table a query asks for, where it names no channels."""
+    table = store.patch_columns(query.index)
+    keep = np.ones(table.sizes["patch"], np.bool_)
+    for _, passes in _filters(store, table, _catalog_rows(store, table), query):
+        keep &= passes
+    return keep
 
 
 def _catalog_rows(store: Store, table: xr.Dataset) -> Array:

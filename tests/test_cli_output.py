@@ -5,14 +5,8 @@ from conftest import speckle, write_band
 from test_samples import chip_folder
 
 import sarzarr as sz
-from sarzarr.cli_output import READ_BY_DEFAULT, summary
-from sarzarr.read_options import ReadOptions
+from sarzarr.cli_output import summary
 from sarzarr.store import create_store
-
-
-def test_the_defaults_are_those_of_readers():
-    query = ReadOptions().query("default")
-    assert {"min_valid": query.min_valid, "min_unsaturated": query.min_unsaturated} == READ_BY_DEFAULT
 
 
 def test_patches_are_counted_as_readers_take_them(tmp_path):
