@@ -1,7 +1,6 @@
 """The metadata documents of a store: plain Zarr v3 JSON, written whole or not at all."""
 
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from sarzarr import conventions as cv
 from sarzarr.codecs import get_codec
 from sarzarr.errors import InvalidInputError
 from sarzarr.grid import Grid
+from sarzarr.whole_files import whole_file
 
 Document = dict[str, Any]
 
@@ -103,9 +103,8 @@ def array_document(
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a JSON document beside its place and rename it there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_text(json.dumps(document, indent=1, allow_nan=False))
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(document, indent=1, allow_nan=False))
 
 
 def read_json(path: Path) -> Document:

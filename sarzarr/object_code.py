@@ -11,7 +11,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sarzarr.compiled import NEEDS_CRC, SIGNATURES, Loops
+from sarzarr.whole_files import whole_file
 
 FOLDER: Final = "SARZARR_CACHE"
 """Environment variable: the folder to keep object code in."""
@@ -95,11 +95,9 @@ def keep() -> Path:
     if folder is None:
         raise ImportError(f"a folder to write to was expected, got {[str(f) for f in _folders()]}")
     code = _compile()
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}.", delete=False) as file:
-        file.write(hashlib.sha256(code).digest() + code)
-    kept = Path(file.name)
-    kept.chmod(0o644)
-    return kept.replace(folder / name)
+    with whole_file(folder / name) as partial:
+        partial.write_bytes(hashlib.sha256(code).digest() + code)
+    return folder / name
 
 
 def _read(path: Path) -> bytes | None:

@@ -15,6 +15,7 @@ from crc32c import crc32c
 
 from sarzarr.codecs import CRC_BYTES, Codec
 from sarzarr.errors import CorruptStoreError
+from sarzarr.whole_files import whole_file
 
 EMPTY: Final = np.uint64(2**64 - 1)
 """Offset and size of a chunk that is not in its shard."""
@@ -216,14 +217,9 @@ def write_chunk_file(path: Path, codec: Codec, chunk: np.ndarray[Any, Any]) -> S
         return ShardRecord(0, 0, 0)
     payload, crc = codec.encode(chunk)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(payload)
-            file.write(crc)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, partial.open("wb") as file:
+        file.write(payload)
+        file.write(crc)
     return ShardRecord(len(payload) + CRC_BYTES, shard_digest(b"", [crc]), 1)
 
 

@@ -1,9 +1,7 @@
 """Splits of a store's ground: made, extended, checked before they are written, and never changed after."""
 
 import math
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -19,6 +17,7 @@ from sarzarr.split_plan import WORLD, Grounds, assign, assign_to_train, check, f
 from sarzarr.split_record import Recipe, SceneCells, Split, read_split, versions
 from sarzarr.split_versions import Sites, get_split, grounds_of, next_version, opened, patches_of, write_split
 from sarzarr.store import Store
+from sarzarr.whole_files import whole_file
 from sarzarr.world import parse_length
 
 SHARES: Final = (1, 0.8, 0.63, 0.5, 0.4, 0.32, 0.25, 0.2, 0.16, 0.125, 0.1, 0.08, 0.063, 0.05, 0.04, 0.032)
@@ -390,13 +389,10 @@ def export_split(store: Store | str | Path, path: str | Path, version: int | Non
     """
     place = Path(path)
     text = to_json(get_split(store, version))
-    partial = place.with_name(f"{place.name}.{uuid.uuid4().hex}.partial")
     try:
-        partial.write_text(text)
-        partial.replace(place)
+        with whole_file(place) as partial:
+            partial.write_text(text)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise InvalidInputError(
             f"a path that a file can be written to was expected, got {str(place)!r} ({error.strerror}). "
             "Give a file in a folder that is there."

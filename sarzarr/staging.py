@@ -1,6 +1,5 @@
 """Where scenes are made: a folder beside the store, with a receipt for each block that is done."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from sarzarr.layer_blocks import STEP, LayerJob
 from sarzarr.receipts import Receipt, receipt_from_json, receipt_to_json
 from sarzarr.scene_plan import ScenePlan
 from sarzarr.shards import digest_of
+from sarzarr.whole_files import whole_file
 
 Job = BlockJob | LayerJob
 """A unit of work."""
@@ -113,9 +113,8 @@ def leave_receipt(job: Job, receipt: Receipt) -> None:
     """Leave a receipt beside the store: the block is done."""
     place = receipt_path(job)
     place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
-    partial.write_text(receipt_to_json(receipt))
-    partial.replace(place)
+    with whole_file(place) as partial:
+        partial.write_text(receipt_to_json(receipt))
 
 
 def intact_receipt(job: Job) -> Receipt | None:
