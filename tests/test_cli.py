@@ -168,6 +168,7 @@ def test_a_picture_that_does_not_show_everything_says_so(run, tmp_path):
     assert "It shows" not in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(tmp_path, workers):
     scene = write_band(tmp_path / "a_vv.tif", speckle((6144, 6144)), tiles=256)

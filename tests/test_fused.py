@@ -116,6 +116,7 @@ USE = (
 )
 
 
+@pytest.mark.slow
 @needs_numba
 def test_loops_are_compiled_once_a_machine_and_loaded_without_numba(tmp_path):
     """Never is Numba in a process that works: it takes 0.4 s to start and 100 MB."""
@@ -162,6 +163,7 @@ def left_out():
     return object_code.kept_loops() is None and object_code.new_loops() is None
 
 
+@pytest.mark.slow
 @needs_numba
 def test_a_loop_that_could_raise_is_not_kept(tmp_path):
     """Kept code has nobody to raise for it, and lacks what Numba raises with."""

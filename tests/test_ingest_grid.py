@@ -83,6 +83,7 @@ def test_a_warped_store_does_not_depend_on_its_blocks(tmp_path, shard):
     assert 0.9 < (flags == cv.Flag.VALID).sum() / ((raw > 0).sum()) < 1.1
 
 
+@pytest.mark.slow
 def test_gcps_are_georeferenced_by_spline_and_say_so(real_data, tmp_path):
     grd = sorted((real_data / "s1_grd_dn_gcp_safe").rglob("iw-v?.tiff"))
     plan = sz.plan_ingest(grd, tmp_path / "s.zarr")

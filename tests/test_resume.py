@@ -209,6 +209,7 @@ def test_a_scheduler_that_is_not_there_is_said_so():
 
 
 # ------------------------------------------------------------------ classic stores, borders, removal
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_a_classic_store_is_clipped_to_the_percentiles_of_all_its_pixels(files, tmp_path, dtype):
     plan = sz.plan_ingest(
@@ -315,6 +316,7 @@ def ingest_forked(root, who_is_killed, files):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_forked_process_that_is_killed_is_done_without(files, reference, tmp_path):
     done = ingest_forked(tmp_path / "s.zarr", "one", files)
     assert done.returncode == 0, done.stderr
@@ -322,6 +324,7 @@ def test_a_forked_process_that_is_killed_is_done_without(files, reference, tmp_p
     assert tree_hash(tmp_path / "s.zarr") == reference
 
 
+@pytest.mark.slow
 def test_forked_processes_that_are_all_killed_are_said_so_and_nothing_is_lost(files, reference, tmp_path):
     root = tmp_path / "s.zarr"
     killed = ingest_forked(root, "all", files)
@@ -332,6 +335,7 @@ def test_forked_processes_that_are_all_killed_are_said_so_and_nothing_is_lost(fi
     assert tree_hash(root) == reference
 
 
+@pytest.mark.slow
 def test_forked_processes_end_with_their_parent(files, reference, tmp_path):
     root = tmp_path / "s.zarr"
     killed = ingest_forked(root, "parent", files)

@@ -180,6 +180,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_table_is_there_whole_while_it_is_replaced_and_when_that_is_killed(store):
     place = store.root / "catalog"
     rows = read_table(place).sizes["array"]

@@ -261,6 +261,7 @@ def run_ranks(tmp_path, store, ranks, method, state=None):
     return [json.loads(o) for o in out]
 
 
+@pytest.mark.slow
 def test_real_ranks_share_an_epoch_and_others_take_up_the_rest(tmp_path, store):
     images = np.concatenate(list(sz.PatchReader(store, polarizations="vv")))
     number = {float(torch.from_numpy(i).double().sum()): n for n, i in enumerate(images)}

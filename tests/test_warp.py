@@ -580,6 +580,7 @@ def gcp_scene(request):
     return gcp_source(next(DATA.glob(GCP_SCENES[request.param])))
 
 
+@pytest.mark.slow
 @needs_data
 def test_every_gcp_lands_where_it_should(gcp_scene, tmp_path):
     """A fitted affine is kilometres off; the spline goes through every point."""
