@@ -1,5 +1,6 @@
 """Splits of a store's ground: made, extended, checked before they are written, and never changed after."""
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ MORE_DRAWN: Final = (1, 1.5, 2, 3)
 """Shares of the blocks that are drawn, as multiples of what is asked for."""
 NEAR: Final = 2.0
 """Factor by which the share of validation may be off, where the block is left open, and still be taken at once."""
+log = logging.getLogger(__name__)
 
 
 # ------------------------------------------------------------------ making
@@ -310,7 +312,8 @@ def extend_split(store: Store | str | Path, *, sites: Sites | None = None, notes
     """Write a version that knows every scene, and return it; the newest one where nothing is pending.
 
     What is known stays as it is. New ground goes where the lattice says, or, where the version was made
-    with ``fixed_val``, to training alone. A scene that was replaced on another grid is new.
+    with ``fixed_val``, to training alone. A scene that was replaced on another grid is new. Where whole
+    scenes or sites were drawn, ground of scenes that left the store is not known: a warning says so.
 
     Raises
     ------
@@ -339,6 +342,7 @@ def extend_split(store: Store | str | Path, *, sites: Sites | None = None, notes
         fresh = tuple(s for s in assign(grounds, parent.recipe, version=version) if s.scene not in old)
     scenes = tuple(sorted((*known, *fresh), key=lambda s: s.scene))
     check(grounds, scenes)
+    _warn_of_unknown_ground(parent, waiting)
     units = np.union1d(parent.fixed_units, fixed_units(grounds, fresh, parent.recipe))
     return write_split(
         here,
@@ -363,6 +367,18 @@ def _check_places(grounds: Grounds, known: tuple[SceneCells, ...]) -> None:
                 f"the ground of {s.scene!r} to stay {s.place!r} was expected, got {place!r} with the new scenes. "
                 "Give them the name of another site, or begin a new split with fresh=True (--fresh)."
             )
+
+
+def _warn_of_unknown_ground(parent: Split, waiting: Pending) -> None:
+    """Say which scenes new ones could not be compared with. Blocks of ground are known whoever is there."""
+    gone = [s for s in waiting.gone if parent.by_scene[s].codes.any()]
+    if parent.recipe.by != "ground" and gone:
+        log.warning(
+            "new scenes were not compared with the ground of %d that left the store (%s): if they come back, "
+            "run check_split (`sarzarr split STORE check`)",
+            len(gone),
+            ", ".join(gone[:3]) + (", ..." if len(gone) > 3 else ""),
+        )
 
 
 def _now() -> str:

@@ -517,6 +517,26 @@ def test_a_scene_on_another_grid_is_new_ground(scenes, tmp_path):
     assert asdict(pending(store)) == {"new": (), "changed": (), "gone": ()}
 
 
+def test_ground_of_scenes_that_left_is_said_to_be_unknown_where_whole_scenes_are_drawn(tmp_path, caplog):
+    def add(name, east):
+        epsg, transform, shape = scene_at(32633, pixel=10, side_m=5120, east=east)
+        path = write_band(
+            tmp_path / f"{name}_vv.tif", speckle(shape), crs=f"EPSG:{epsg}", transform=transform
+        )
+        return sz.ingest(sz.plan_ingest([path], tmp_path / "s.zarr"))
+
+    places = {f"s{i}": 20_000 * i for i in range(6)}
+    store = [add(*place) for place in places.items()][-1]
+    split = make_split(store, by="scene", val_fraction=0.3, fixed_val=True)
+    held = next(s.scene for s in split.scenes if (s.codes == VAL).any())
+    sz.remove_scene(store, held)
+    store = add("same_ground", places[held])
+    extend_split(store)
+    assert f"1 that left the store ({held}): if they come back, run check_split" in caplog.text
+    with pytest.raises(SplitLeakError, match=held):
+        check_split(store := add(held, places[held]), get_split(store))
+
+
 def test_a_second_recipe_needs_a_fresh_start(store):
     first = make_split(store, val_fraction=0.25, block="4km")
     assert make_split(store, val_fraction=0.25, block="4km").version == 1
