@@ -145,8 +145,10 @@ def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more while working.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
 ) -> None:
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, format="%(name)s: %(message)s")
-    if not verbose:
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    if verbose:
+        logging.getLogger("sarzarr").setLevel(logging.DEBUG)  # of other libraries, every warning is shown
+    else:
         for handler in logging.getLogger().handlers:
             handler.addFilter(_is_shown)  # levels are set again where distributed is imported
     if version:

@@ -137,6 +137,13 @@ def test_a_traceback_is_for_those_who_ask_for_it(scene, tmp_path):
     assert done.stderr.splitlines()[-1].startswith("sarzarr: a place that can be read and written")
 
 
+def test_more_is_said_by_this_package_alone(scene):
+    command = [sys.executable, "-m", "sarzarr", "-v", "identify", scene]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "power as" in done.stdout
+    assert done.stderr == ""
+
+
 def test_a_picture_of_a_damaged_store_says_which_bytes(run, store):
     pytest.importorskip("matplotlib")
     shard = next(p for p in (store / "scenes" / "s1_20260101" / "vv" / "c").rglob("*") if p.is_file())
