@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sarzarr.documents import Document
     from sarzarr.scheduling import Progress
+    from sarzarr.selection import Query
     from sarzarr.store import Store
 
 SHOWN: Final = 12
@@ -51,14 +52,23 @@ def size_text(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-def taken_by_default(store: "Store", index: str) -> tuple["np.ndarray[Any, Any]", str]:
-    """Return (patches,) bool, what readers take of an index where nothing is said, and what they ask."""
-    from sarzarr.read_options import ReadOptions
+def taken_by_default(store: "Store", index: str) -> "np.ndarray[Any, Any]":
+    """Return (patches,) bool: what readers take of an index where nothing is said."""
     from sarzarr.selection import passing
 
-    query = ReadOptions().query(index)
-    asked = f"min_valid={query.min_valid:g} and min_unsaturated={query.min_unsaturated:g}"
-    return passing(store, query), asked
+    return passing(store, _default_query(index))
+
+
+def asked_by_default() -> str:
+    """Return what readers ask of a patch where nothing is said."""
+    query = _default_query(cv.DEFAULT_INDEX)
+    return f"min_valid={query.min_valid:g} and min_unsaturated={query.min_unsaturated:g}"
+
+
+def _default_query(index: str) -> "Query":
+    from sarzarr.read_options import ReadOptions
+
+    return ReadOptions().query(index)
 
 
 def summary(store: "Store") -> str:
@@ -80,13 +90,13 @@ def summary(store: "Store") -> str:
         )
     for index in store.patch_indices:
         table = store.patch_columns(index)
-        taken, asked = taken_by_default(store, index)
+        taken = taken_by_default(store, index)
         whole = (table["valid_fraction"].values == 1).sum()
         cut = f"{table.attrs['size']} px, stride {table.attrs['stride']}, edge {table.attrs['edge']}"
         ragged = f"{table.attrs['dropped']} ragged ones at right and bottom edges left out"
         lines += [
             f"  patches/{index}: {table.sizes['patch']} ({cut}); {ragged}",
-            f"    {whole} valid in every pixel; readers take {taken.sum()} by default ({asked})",
+            f"    {whole} valid in every pixel; readers take {taken.sum()} by default ({asked_by_default()})",
         ]
     lines += _other_contents(store)
     shown = list(store.scenes[:SHOWN])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from sarzarr import conventions as cv
-from sarzarr.cli_output import taken_by_default
+from sarzarr.cli_output import asked_by_default, taken_by_default
 from sarzarr.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -272,8 +272,7 @@ def describe(store: "Store", split: "Split") -> str:
         )
     lines += [f"  patches/{index}: {_patches_said(store, split, index)}" for index in store.patch_indices]
     if store.patch_indices:
-        asked = taken_by_default(store, store.patch_indices[0])[1]
-        lines.append(f"  in brackets: what readers take by default, {asked}")
+        lines.append(f"  in brackets: what readers take by default, {asked_by_default()}")
     return "\n".join(lines)
 
 
@@ -291,7 +290,7 @@ def _patches_said(store: "Store", split: "Split", index: str) -> str:
             f"0 patches, since every scene is smaller than {table.attrs['size']} pixels. The ground is split; to "
             f"train,\n    read smaller patches (patch_size={fits}), or padded ones (edge='pad' and min_valid below 1)"
         )
-    taken, _ = taken_by_default(store, index)
+    taken = taken_by_default(store, index)
     masks = {side: patches_of(store, split, table, side) for side in ("train", "val", "test")}
     return ", ".join(f"{m.sum()} {side} ({(m & taken).sum()})" for side, m in masks.items())
 

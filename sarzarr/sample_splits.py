@@ -25,6 +25,7 @@ from sarzarr.sample_sets import open_samples, sample_sets
 from sarzarr.split_versions import rename_once
 from sarzarr.store import Store, consolidate, sync_tree
 from sarzarr.tables import read_table, write_table
+from sarzarr.whole_files import whole_file
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _VERSION: Final = re.compile(r"v([1-9][0-9]*)")
@@ -195,13 +196,14 @@ class FolderKeeper:
         """Write ``v<n>.json``: a link to a finished file, which fails where there is one."""
         place = self._folder(signal) / "splits" / f"v{split.version}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
-        partial = _written(place, split.document())
+        partial = place.with_name(f".{place.name}.{uuid.uuid4().hex}.partial")
         try:
+            _write_through(partial, split.document())
             os.link(partial, place, follow_symlinks=False)
         except FileExistsError:
             raise _taken(signal, split.version) from None
         finally:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
 
     def active(self, signal: str) -> int:
         """Return what ``active.json`` names, be it a pointer, a link or a copy of a version."""
@@ -215,21 +217,20 @@ class FolderKeeper:
     def activate(self, signal: str, version: int) -> None:
         """Put a copy of a version in the place of ``active.json``; a link there is replaced, not followed."""
         place = self._folder(signal) / "splits" / "active.json"
-        _written(place, self.read(signal, version).document()).replace(place)
+        with whole_file(place) as partial:
+            _write_through(partial, self.read(signal, version).document())
 
     def last(self, signal: str) -> int:
         """Return the highest version there is."""
         return max(self.versions(signal), default=0)
 
 
-def _written(place: Path, document: Mapping[str, Any]) -> Path:
-    """Return a finished file beside ``place`` that is on the disk."""
-    partial = place.with_name(f".{place.name}.{uuid.uuid4().hex}.partial")
-    with partial.open("x") as file:
+def _write_through(place: Path, document: Mapping[str, Any]) -> None:
+    """Write a document, and return when it is on the disk."""
+    with place.open("x") as file:
         json.dump(document, file, indent=1, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
-    return partial
 
 
 def _missing(signal: str, version: int) -> SplitNotFoundError:

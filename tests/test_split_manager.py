@@ -16,6 +16,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.errors import NotGeoreferencedWarning
+from test_shards import files_below, no_file_beyond
 
 import sarzarr as sz
 from sarzarr.chips import ChipOptions
@@ -380,6 +381,19 @@ def test_hash_seeds_and_the_global_generator_play_no_part(tmp_path):
         for seed in ("0", "1")
     ]  # fmt: skip
     assert outputs[0] == outputs[1]
+
+
+@pytest.mark.parametrize("limit", [0, 40])
+def test_a_full_disk_leaves_the_versions_there_were(tmp_path, limit):
+    place = Place("folder", tmp_path)
+    place.add(IDS)
+    place.manager.create_initial_split("beep")
+    before = files_below(tmp_path)
+    place.add([*IDS, "x"])
+    with pytest.raises(OSError, match="File too large"), no_file_beyond(limit):
+        place.manager.extend_split("beep")
+    assert place.manager.get_versions("beep") == [1]
+    assert {p for p in files_below(tmp_path) - before if "samples" not in p} == set()
 
 
 def _extend(root, barrier, results):
