@@ -21,11 +21,11 @@ import rasterio
 from numcodecs import blosc, zstd
 
 from sarzarr import conventions as cv
-from sarzarr.codecs import CODECS, DEFAULT_CODECS, Codec
 from sarzarr.conventions import Flag
 from sarzarr.errors import CorruptStoreError
-from sarzarr.kernels import codes_from_half, db_kernel, half_codes_kernel, normalize_kernel
-from sarzarr.synthetic import write_synthetic_scenes
+from sarzarr.pixels.kernels import codes_from_half, db_kernel, half_codes_kernel, normalize_kernel
+from sarzarr.scenes.synthetic.scenes import write_synthetic_scenes
+from sarzarr.store.codecs import CODECS, DEFAULT_CODECS, Codec
 
 Pixels = np.ndarray[Any, Any]
 SIDE = 2048

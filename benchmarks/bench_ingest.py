@@ -173,7 +173,7 @@ def main():
     if arguments.child:
         child(*arguments.child)
         return
-    from sarzarr.synthetic import large_scene
+    from sarzarr.scenes.synthetic.scenes import large_scene
 
     megabytes = arguments.size**2 * 4 / 1e6
     print(

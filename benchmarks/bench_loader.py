@@ -31,7 +31,7 @@ import zarr
 from torch.utils.data import DataLoader, Dataset
 
 import sarzarr as sz
-from sarzarr.fused import loops
+from sarzarr.pixels.compiled.fused import loops
 from sarzarr.torch import ZarrPatchDataset
 
 SIZE = 256
@@ -462,7 +462,8 @@ def opening(folder, patches, batch):
 
 def hollow_store(root, patches):
     """Return a store of many scenes, all of them hard links to one: what is large is its index."""
-    from sarzarr.tables import catalog_of, catalog_rows, write_table
+    from sarzarr.store.catalog import catalog_of, catalog_rows
+    from sarzarr.store.tables import write_table
 
     made = make_material(root.parent, 1024).codes
     made.root.rename(root)
@@ -528,8 +529,8 @@ def passes(folder, group=8):
     """Print what single steps cost a patch, one thread: the smallest of many short runs."""
     from crc32c import crc32c
 
-    from sarzarr.augment import Turner, apply
-    from sarzarr.stretch import Stretch
+    from sarzarr.pixels.stretch import Stretch
+    from sarzarr.pixels.turns import Turner, apply
 
     random = np.random.default_rng(0)
     codes = random.integers(14_000, 28_000, (group, SIZE, SIZE), dtype=np.uint16)

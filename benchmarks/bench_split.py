@@ -14,11 +14,13 @@ import numpy as np
 import xarray as xr
 from rasterio.crs import CRS
 
-from sarzarr.patches import IndexSpec, patch_ids, positions
-from sarzarr.split_versions import patches_of
-from sarzarr.splits import make_split
-from sarzarr.store import BoundsEntry, create_store, open_store, write_bounds
-from sarzarr.tables import catalog_of, write_table
+from sarzarr.patches.cut import IndexSpec, patch_ids, positions
+from sarzarr.splits.make import make_split
+from sarzarr.splits.versions import patches_of
+from sarzarr.store.catalog import catalog_of
+from sarzarr.store.commit import write_bounds
+from sarzarr.store.store import BoundsEntry, create_store, open_store
+from sarzarr.store.tables import write_table
 
 SIDE = 25_600
 """Pixels of a scene's side: 100 x 100 patches."""

@@ -33,10 +33,11 @@ from rasterio import Affine
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from sarzarr.georeference import WarpSource, covering, crs_wkt
-from sarzarr.grid import Grid
-from sarzarr.resampling import plan_warp
-from sarzarr.warp import TILE, read_warped
+from sarzarr.grids.crs import crs_wkt
+from sarzarr.grids.georeference import WarpSource, covering
+from sarzarr.grids.grid import Grid
+from sarzarr.grids.warp.plan import plan_warp
+from sarzarr.grids.warp.read import TILE, read_warped
 
 ORIGIN = (600_000.0, 5_000_000.0)
 CASES = (

@@ -8,20 +8,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sarzarr.bounds import ClipBounds, Histogram, clip_bounds_from_histogram, compute_clip_bounds
-    from sarzarr.box_tables import import_boxes
-    from sarzarr.clips import recommend_clips, set_clip
-    from sarzarr.copying import copy_store
-    from sarzarr.cube import open_stack
-    from sarzarr.grid import Grid
-    from sarzarr.ingestion import ingest, remove_scene
-    from sarzarr.legacy import extract_patches, inverse_preprocess, preprocess_sar_complete
-    from sarzarr.options import IngestOptions
-    from sarzarr.patches import index_patches
-    from sarzarr.plan import IngestPlan, plan_ingest
-    from sarzarr.probe import RasterProbe, probe_file
-    from sarzarr.quicklook import write_quicklook
-    from sarzarr.radiometry import (
+    from sarzarr.export.copy_store import copy_store
+    from sarzarr.export.quicklook import write_quicklook
+    from sarzarr.grids.grid import Grid
+    from sarzarr.ingestion.boxes import import_boxes
+    from sarzarr.ingestion.chips.pack import import_chips
+    from sarzarr.ingestion.options import IngestOptions
+    from sarzarr.ingestion.plan import IngestPlan, plan_ingest
+    from sarzarr.ingestion.run import ingest, remove_scene
+    from sarzarr.patches.clips import recommend_clips, set_clip
+    from sarzarr.patches.index import index_patches
+    from sarzarr.patches.stacks.cube import open_stack
+    from sarzarr.patches.stacks.find import find_stacks, make_stack
+    from sarzarr.patches.stacks.stack import Stack
+    from sarzarr.pixels.bounds import ClipBounds, Histogram, clip_bounds_from_histogram, compute_clip_bounds
+    from sarzarr.pixels.legacy import extract_patches, inverse_preprocess, preprocess_sar_complete
+    from sarzarr.pixels.radiometry import (
         denormalize,
         from_codes,
         from_db,
@@ -32,80 +34,79 @@ if TYPE_CHECKING:
         to_db,
         to_power,
     )
-    from sarzarr.rate import measure_delivery
-    from sarzarr.reader import PatchReader
-    from sarzarr.sample_reader import SampleReader
-    from sarzarr.sample_sets import open_samples
-    from sarzarr.samples import import_chips
-    from sarzarr.scene import SceneProbe, group_scenes, open_scene
-    from sarzarr.split_manager import SplitManager
-    from sarzarr.splits import check_split, export_split, extend_split, import_split, make_split
-    from sarzarr.stacking import find_stacks, make_stack
-    from sarzarr.stacks import Stack
-    from sarzarr.statistics import SceneStatistics, scene_statistics
-    from sarzarr.store import Store, open_store
-    from sarzarr.synthetic import write_synthetic_scenes
-    from sarzarr.transforms import Compose, RandomHorizontalFlip, RandomVerticalFlip, collate_fn
+    from sarzarr.pixels.statistics import SceneStatistics, scene_statistics
+    from sarzarr.reader.augment import Compose, RandomHorizontalFlip, RandomVerticalFlip, collate_fn
+    from sarzarr.reader.rate import measure_delivery
+    from sarzarr.reader.reader import PatchReader
+    from sarzarr.reader.samples import SampleReader
+    from sarzarr.scenes.probe import RasterProbe, probe_file
+    from sarzarr.scenes.scene import SceneProbe, group_scenes, open_scene
+    from sarzarr.scenes.synthetic.scenes import write_synthetic_scenes
+    from sarzarr.splits.exchange import check_split, export_split, import_split
+    from sarzarr.splits.make import extend_split, make_split
+    from sarzarr.splits.samples.manager import SplitManager
+    from sarzarr.store.samples import open_samples
+    from sarzarr.store.store import Store, open_store
 
 _HOME = {
-    "ClipBounds": "bounds",
-    "Compose": "transforms",
-    "Grid": "grid",
-    "Histogram": "bounds",
-    "IngestOptions": "options",
-    "IngestPlan": "plan",
-    "PatchReader": "reader",
-    "Progress": "scheduling",
-    "RandomHorizontalFlip": "transforms",
-    "RandomVerticalFlip": "transforms",
-    "RasterProbe": "probe",
-    "SampleReader": "sample_reader",
-    "SceneProbe": "scene",
-    "SceneStatistics": "statistics",
-    "SplitManager": "split_manager",
-    "Stack": "stacks",
-    "Store": "store",
-    "check_split": "splits",
-    "clip_bounds_from_histogram": "bounds",
-    "collate_fn": "transforms",
-    "compute_clip_bounds": "bounds",
-    "copy_store": "copying",
-    "denormalize": "radiometry",
-    "export_split": "splits",
-    "extend_split": "splits",
-    "extract_patches": "legacy",
-    "find_stacks": "stacking",
-    "from_codes": "radiometry",
-    "from_db": "radiometry",
-    "group_scenes": "scene",
-    "handle_invalid_values": "radiometry",
-    "import_boxes": "box_tables",
-    "import_chips": "samples",
-    "import_split": "splits",
-    "index_patches": "patches",
-    "ingest": "ingestion",
-    "inverse_preprocess": "legacy",
-    "make_split": "splits",
-    "make_stack": "stacking",
-    "measure_delivery": "rate",
-    "normalize": "radiometry",
-    "open_samples": "sample_sets",
-    "open_scene": "scene",
-    "open_stack": "cube",
-    "open_store": "store",
-    "plan_ingest": "plan",
-    "preprocess_sar_complete": "legacy",
-    "probe_file": "probe",
-    "recommend_clips": "clips",
-    "remove_scene": "ingestion",
-    "restretch": "radiometry",
-    "scene_statistics": "statistics",
-    "set_clip": "clips",
-    "to_codes": "radiometry",
-    "to_db": "radiometry",
-    "to_power": "radiometry",
-    "write_quicklook": "quicklook",
-    "write_synthetic_scenes": "synthetic",
+    "ClipBounds": "pixels.bounds",
+    "Compose": "reader.augment",
+    "Grid": "grids.grid",
+    "Histogram": "pixels.bounds",
+    "IngestOptions": "ingestion.options",
+    "IngestPlan": "ingestion.plan",
+    "PatchReader": "reader.reader",
+    "Progress": "tasks",
+    "RandomHorizontalFlip": "reader.augment",
+    "RandomVerticalFlip": "reader.augment",
+    "RasterProbe": "scenes.probe",
+    "SampleReader": "reader.samples",
+    "SceneProbe": "scenes.scene",
+    "SceneStatistics": "pixels.statistics",
+    "SplitManager": "splits.samples.manager",
+    "Stack": "patches.stacks.stack",
+    "Store": "store.store",
+    "check_split": "splits.exchange",
+    "clip_bounds_from_histogram": "pixels.bounds",
+    "collate_fn": "reader.augment",
+    "compute_clip_bounds": "pixels.bounds",
+    "copy_store": "export.copy_store",
+    "denormalize": "pixels.radiometry",
+    "export_split": "splits.exchange",
+    "extend_split": "splits.make",
+    "extract_patches": "pixels.legacy",
+    "find_stacks": "patches.stacks.find",
+    "from_codes": "pixels.radiometry",
+    "from_db": "pixels.radiometry",
+    "group_scenes": "scenes.scene",
+    "handle_invalid_values": "pixels.radiometry",
+    "import_boxes": "ingestion.boxes",
+    "import_chips": "ingestion.chips.pack",
+    "import_split": "splits.exchange",
+    "index_patches": "patches.index",
+    "ingest": "ingestion.run",
+    "inverse_preprocess": "pixels.legacy",
+    "make_split": "splits.make",
+    "make_stack": "patches.stacks.find",
+    "measure_delivery": "reader.rate",
+    "normalize": "pixels.radiometry",
+    "open_samples": "store.samples",
+    "open_scene": "scenes.scene",
+    "open_stack": "patches.stacks.cube",
+    "open_store": "store.store",
+    "plan_ingest": "ingestion.plan",
+    "preprocess_sar_complete": "pixels.legacy",
+    "probe_file": "scenes.probe",
+    "recommend_clips": "patches.clips",
+    "remove_scene": "ingestion.run",
+    "restretch": "pixels.radiometry",
+    "scene_statistics": "pixels.statistics",
+    "set_clip": "patches.clips",
+    "to_codes": "pixels.radiometry",
+    "to_db": "pixels.radiometry",
+    "to_power": "pixels.radiometry",
+    "write_quicklook": "export.quicklook",
+    "write_synthetic_scenes": "scenes.synthetic.scenes",
 }
 
 __all__ = [

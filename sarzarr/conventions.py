@@ -9,7 +9,6 @@ from typing import Final
 
 SCHEMA: Final = "sarzarr"
 SCHEMA_VERSION: Final = 1
-
 # ---------------------------------------------------------------- radiometry
 DB_FLOOR: Final = -60.0
 """dB that 0 stands for in the stored array: the faintest calibrated pixel."""
@@ -22,7 +21,6 @@ MAX_CODE: Final = 65535
 """The uint16 code of 1.0; a step is (DB_CEILING - DB_FLOOR) / MAX_CODE = 0.00244 dB."""
 HISTOGRAM_BINS: Final = 2 * MAX_CODE + 1
 """Two histogram bins a code (0.00122 dB each); the last one holds exactly 1.0."""
-
 POLARIZATIONS: Final = ("vv", "vh", "hh", "hv")
 
 
@@ -74,7 +72,6 @@ FLAGS_SUFFIX: Final = "_flags"
 FLAGS_CODEC: Final = "blosc-lz4"
 LAYER_CODEC: Final = "blosc-lz4"
 """The codec of layers, whatever that of the backscatter beside them: labels shrink to next to nothing."""
-
 SCENES: Final = "scenes"
 CATALOG: Final = "catalog"
 PATCHES: Final = "patches"
@@ -84,7 +81,6 @@ SPLITS: Final = "splits"
 HISTOGRAMS: Final = "histograms"
 DEFAULT_INDEX: Final = "default"
 MANIFEST: Final = "manifest.json"
-
 # ---------------------------------------------------------------- attribute keys
 SARZARR: Final = "sarzarr"
 VMIN: Final = "vmin"
@@ -110,7 +106,6 @@ SPATIAL_REF: Final = "spatial_ref"
 FLAG_VALUES: Final = "flag_values"
 FLAG_MEANINGS: Final = "flag_meanings"
 ANCILLARY: Final = "ancillary_variables"
-
 PROJ_CODE: Final = "proj:code"
 PROJ_WKT2: Final = "proj:wkt2"
 SPATIAL_TRANSFORM: Final = "spatial:transform"
@@ -135,14 +130,12 @@ GCPS: Final = "gcps"
 GCPS_CRS: Final = "gcps_crs"
 GEOLOCATION: Final = "geolocation"
 """How pixels are tied to the ground: ``affine``, ``rotated_affine``, ``gcps``, ``none``, ``gcp_tps_no_dem``."""
-
 RESAMPLING: Final = "resampling"
 """How a warped array was resampled: ``nearest``, ``average``, ...; absent where it was not."""
 RESAMPLING_TOLERANCE: Final = "resampling_tolerance"
 """Source pixels by which positions may be off; 0 is exact."""
 RESAMPLING_LOOKS: Final = "resampling_looks"
 """``unchanged`` or ``unknown``: what the resampling left of the equivalent number of looks."""
-
 # STAC spelling of acquisition facts; absent where no tag, name or product says them.
 DATETIME: Final = "datetime"
 PLATFORM: Final = "platform"
@@ -155,7 +148,6 @@ ORBIT_STATE: Final = "sat:orbit_state"
 RELATIVE_ORBIT: Final = "sat:relative_orbit"
 ABSOLUTE_ORBIT: Final = "sat:absolute_orbit"
 INCIDENCE_ANGLE: Final = "view:incidence_angle"
-
 ACQUISITION_KEYS: Final = (
     DATETIME,
     PLATFORM,
@@ -169,7 +161,6 @@ ACQUISITION_KEYS: Final = (
     INCIDENCE_ANGLE,
 )
 """The acquisition facts, in the order in which the catalog and ``info`` show them."""
-
 CATALOG_COLUMNS: Final = {
     DATETIME: "time",
     PLATFORM: "platform",
@@ -183,7 +174,6 @@ CATALOG_COLUMNS: Final = {
     INCIDENCE_ANGLE: "incidence",
 }
 """The catalog's column for each acquisition fact (a colon cannot stand in a file name everywhere)."""
-
 CATALOG_SCHEMA: Final = {
     "scene": "text",
     "name": "text",
@@ -216,7 +206,6 @@ CATALOG_SCHEMA: Final = {
     "source_hash": "text",
 }
 """The catalog's columns and their kinds; ``name`` is the array's name in its scene group."""
-
 ZARR_CONVENTIONS_DOCUMENT: Final = (
     {
         "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",

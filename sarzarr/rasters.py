@@ -32,7 +32,6 @@ HANDLES_A_THREAD: Final = 8
 _HASHED: Final = 2**16
 _NOT_LOCAL: Final = re.compile(r"/vsi|\w{2,}:|<")
 """How what GDAL would take for something else than a file begins: URLs, subdatasets, inline XML."""
-
 _OPEN_OPTIONS: Final = {
     "driver": "GTiff",
     "sharing": False,

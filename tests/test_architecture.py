@@ -1,10 +1,13 @@
-"""The module table of ARCHITECTURE.md is true, and torch stays at the edge."""
+"""The package is the house that ARCHITECTURE.md draws: one line of imports, no circles, and doors that are kept."""
 
 import ast
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -12,70 +15,138 @@ import sarzarr
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sarzarr"
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def table():
-    """Return the row of each module, as ARCHITECTURE.md says."""
-    lines = re.findall(r"^\| (\d+) \| `(\w+)` \|", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
-    return {module: int(row) for row, module in lines}
+def line_of_imports():
+    """Return the place of each room in the one line that ARCHITECTURE.md prints: rooms between two bars share one."""
+    (printed,) = re.findall(r"^    (arrays .*\| cli)$", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    return {room: place for place, rooms in enumerate(printed.split("|")) for room in rooms.split()}
 
 
-def imported(path):
-    """Return the sarzarr modules that a file imports; what only a type checker sees does not count."""
-
-    class Visitor(ast.NodeVisitor):
-        def __init__(self):
-            self.found = set()
-
-        def visit_If(self, node):
-            if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
-                self.generic_visit(node)
-
-        def visit_Import(self, node):
-            self.found |= {n.name.split(".")[1] for n in node.names if n.name.startswith("sarzarr.")}
-
-        def visit_ImportFrom(self, node):
-            if node.module == "sarzarr":
-                self.found |= {n.name for n in node.names if (PACKAGE / f"{n.name}.py").exists()}
-            elif node.module and node.module.startswith("sarzarr."):
-                self.found.add(node.module.split(".")[1])
-
-    visitor = Visitor()
-    visitor.visit(ast.parse(path.read_text()))
-    return visitor.found
+def name_of(path):
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-def test_the_table_names_every_module_and_no_other():
-    assert set(table()) == {p.stem for p in PACKAGE.glob("*.py")} - {"__init__"}
+MODULES = {name_of(path): path for path in FILES}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
-def test_a_module_imports_only_from_rows_above_its_own(path):
-    rows = table()
-    if path.stem == "__init__":
-        assert imported(path) == set()
+def imports_of(path):
+    """Return the modules of sarzarr that a file imports, lazily too; what only a type checker sees does not count."""
+    tree = ast.parse(path.read_text())
+    unseen = {
+        id(node)
+        for check in ast.walk(tree)
+        if isinstance(check, ast.If) and isinstance(check.test, ast.Name) and check.test.id == "TYPE_CHECKING"
+        for node in ast.walk(check)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in unseen:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {n.name.removeprefix("sarzarr.") for n in node.names if n.name.startswith("sarzarr.")}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sarzarr":
+            base = node.module.removeprefix("sarzarr").lstrip(".")
+            for name in node.names:
+                whole = f"{base}.{name.name}".lstrip(".")
+                found.add(whole if whole in MODULES else base)
+    return found - {""}
+
+
+def test_every_room_has_a_place_in_the_line():
+    rooms = {name.split(".")[0] for name in MODULES} - {"__init__", "__main__"}
+    assert rooms == set(line_of_imports())
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_module_imports_only_from_rooms_to_the_left(path):
+    places, room = line_of_imports(), name_of(path).split(".")[0]
+    if room == "__main__":
         return
-    below = {m for m in imported(path) if rows[m] >= rows[path.stem]}
-    assert not below, f"{path.stem} (row {rows[path.stem]}) imports {below}"
+    if room == "__init__":
+        assert not imports_of(path)
+        return
+    others = {name for name in imports_of(path) if name.split(".")[0] != room}
+    wrong = {name for name in others if places[name.split(".")[0]] >= places[room]}
+    beside = {name for name in wrong if places[name.split(".")[0]] == places[room] and places[room] == 0}
+    assert not wrong - beside, f"{name_of(path)} imports {sorted(wrong - beside)}"
 
 
-def test_the_table_can_be_broken(tmp_path):
+def circles(graph):
+    """Return the modules that reach themselves."""
+
+    def reached(start):
+        seen, left = set(), list(graph[start])
+        while left:
+            if (name := left.pop()) not in seen:
+                seen.add(name)
+                left += graph.get(name, ())
+        return seen
+
+    return sorted(name for name in graph if name in reached(name))
+
+
+def test_no_module_reaches_itself():
+    graph = {name: imports_of(path) - {name.rpartition(".")[0]} for name, path in MODULES.items()}
+    assert not circles(graph)
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a", "b", "c"]
+
+
+def test_the_line_can_be_broken(tmp_path):
     bad = tmp_path / "errors.py"
-    bad.write_text("def f():\n    from sarzarr.store import open_store\n")
-    assert imported(bad) == {"store"}
+    bad.write_text("def f():\n    from sarzarr.store.store import open_store\n    import sarzarr.cli\n")
+    assert imports_of(bad) == {"store.store", "cli"}
 
 
-def mentions_torch(path):
-    names = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Import | ast.ImportFrom))
-    return any(
-        name.split(".")[0] == "torch"
-        for node in names
-        for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""])
-    )
+# ------------------------------------------------------------------ doors
+def calls_and_imports(path):
+    """Return the dotted names that a file calls or imports: ``rasterio.open``, ``shutil.rmtree``, ``fcntl``."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            found.add(ast.unparse(node))
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    return found
 
 
-def test_only_the_torch_module_imports_torch():
-    assert [p.stem for p in PACKAGE.glob("*.py") if mentions_torch(p)] == ["torch"]
+DOORS = {
+    "torch": r"torch\.",
+    "multiprocessing": r"tasks|torch\.clock",
+    "rasterio.open": r"rasters|grids\.warp\.read|scenes\.synthetic\.",
+    "fcntl": r"files|ingestion\.staging|ingestion\.chips\.pack",
+}
+"""What only some modules may use."""
+
+
+@pytest.mark.parametrize("what", DOORS)
+def test_a_door_is_kept(what):
+    users = {
+        name_of(path) for path in FILES
+        if any(f"{used}.".startswith(f"{what}.") for used in calls_and_imports(path))
+    }  # fmt: skip
+    assert users, "a door that nobody uses is kept by nobody"
+    assert not {name for name in users if not re.match(DOORS[what], f"{name}.")}
+
+
+# ------------------------------------------------------------------ the public face
+def test_public_names_are_all_there_and_documented():
+    assert set(sarzarr.__all__) == set(sarzarr._HOME)
+    for name in sarzarr.__all__:
+        assert getattr(sarzarr, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+        _ = sarzarr.nope
+
+
+def test_no_public_name_is_a_module():
+    """Importing a room puts it in the place of a public name that it shares."""
+    for module in pkgutil.walk_packages([str(PACKAGE)], "sarzarr."):
+        if module.name != "sarzarr.__main__" and not module.name.startswith("sarzarr.torch"):
+            importlib.import_module(module.name)
+    assert not [name for name in sarzarr.__all__ if isinstance(getattr(sarzarr, name), ModuleType)]
 
 
 WITHOUT_TORCH = """
@@ -97,12 +168,12 @@ def run(code, folder):
     )
 
 
-def test_everything_but_the_torch_module_works_without_torch(tmp_path):
+def test_everything_but_the_torch_room_works_without_torch(tmp_path):
     done = run(WITHOUT_TORCH, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_torch_module_does_not(tmp_path):
+def test_the_torch_room_does_not(tmp_path):
     done = run("import sys; sys.modules['torch'] = None; import sarzarr.torch", tmp_path)
     assert done.returncode != 0
     assert "pip install 'sarzarr[torch]'" in done.stderr
@@ -111,8 +182,8 @@ def test_the_torch_module_does_not(tmp_path):
 WITHOUT_A_CLUSTER = """
 import sys
 import sarzarr as sz
-from sarzarr import scheduling
-scheduling.PROCESS_WORTH = int(sys.argv[1])
+from sarzarr import tasks
+tasks.PROCESS_WORTH = int(sys.argv[1])
 files = sz.write_synthetic_scenes(sys.argv[2] + "/raw", count=1, shape=(512, 512))
 sz.ingest(sz.plan_ingest(files, sys.argv[2] + "/s.zarr"))
 assert "distributed" not in sys.modules
@@ -130,11 +201,3 @@ def test_an_ingest_on_this_machine_imports_no_cluster(tmp_path, worth):
 def test_import_sarzarr_is_light():
     code = "import sys, sarzarr; assert not {'numpy', 'xarray', 'dask', 'torch'} & set(sys.modules)"
     assert run(code, "").returncode == 0
-
-
-def test_public_names_are_all_there_and_documented():
-    assert set(sarzarr.__all__) == set(sarzarr._HOME)
-    for name in sarzarr.__all__:
-        assert getattr(sarzarr, name).__doc__, name
-    with pytest.raises(AttributeError, match="no attribute 'nope'"):
-        _ = sarzarr.nope

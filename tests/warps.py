@@ -10,8 +10,9 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from tiffs import write
 
-from sarzarr.georeference import WarpSource, crs_wkt
-from sarzarr.grid import Grid
+from sarzarr.grids.crs import crs_wkt
+from sarzarr.grids.georeference import WarpSource
+from sarzarr.grids.grid import Grid
 
 UTM32, UTM33 = crs_wkt("EPSG:32632"), crs_wkt("EPSG:32633")
 ORIGIN = (600_000.0, 5_000_000.0)

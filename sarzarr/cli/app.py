@@ -1,0 +1,118 @@
+"""The typer application, and the options that commands share."""
+
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from sarzarr.errors import InvalidInputError, SarzarrError
+
+QUIETER: Final = {
+    "asyncio": logging.CRITICAL,
+    "distributed": logging.WARNING,
+    "rasterio": logging.ERROR,
+    "tornado": logging.CRITICAL,
+}
+"""From which level on a library's log lines are shown: what it says of its own affairs is noise here."""
+
+
+class _Commands(TyperGroup):
+    """The commands; Ctrl-C is answered here, since typer ends the process without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.secho(
+                "sarzarr: interrupted. Run the same command again: what is done is not redone.", err=True
+            )
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="SAR GeoTIFFs to one chunked Zarr store, and that store to training batches.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
+StoreArgument = Annotated[Path, typer.Argument(help="The .zarr store.", show_default=False)]
+LowOption = Annotated[float | None, typer.Option(help="Percentile that becomes 0, for percentile: 1.")]
+HighOption = Annotated[float | None, typer.Option(help="Percentile that becomes 1, for percentile: 99.")]
+VminOption = Annotated[float | None, typer.Option(help="dB that becomes 0, for fixed: -25.")]
+VmaxOption = Annotated[float | None, typer.Option(help="dB that becomes 1, for fixed: 5.")]
+KOption = Annotated[float | None, typer.Option(help="Standard deviations around the mean, for sigma: 3.")]
+FilesArgument = Annotated[
+    list[Path], typer.Argument(help="GeoTIFFs, or folders of them, .SAFE too.", show_default=False)
+]
+OWN: Final = {"percentile": ("low", "high"), "fixed": ("vmin", "vmax"), "sigma": ("k",)}
+"""The options of each method."""
+PERCENTS: Final = {"low": "low_pct", "high": "high_pct"}
+"""Options that the library calls otherwise."""
+
+
+class Dtype(StrEnum):
+    """What pixels are stored as."""
+
+    uint16 = "uint16"
+    float32 = "float32"
+    float16 = "float16"
+
+
+def sentence(error: Exception) -> str:
+    """Return an error for people; the operating system's, with the place and what may help."""
+    if isinstance(error, SarzarrError) or not isinstance(error, OSError):
+        return str(error)
+    places = [repr(str(place)) for place in (error.filename, error.filename2) if place is not None]
+    return (
+        f"a place that can be read and written was expected, got {' and '.join(places) or 'an error'}: "
+        f"{error.strerror or error}. Check the path, its rights and the room on the disk."
+    )
+
+
+def say(message: str) -> None:
+    """Print an error in one line."""
+    typer.secho(f"sarzarr: {message}", fg=typer.colors.RED, err=True)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    """Return whether a log line is for a user who did not ask for more."""
+    return record.levelno >= QUIETER.get(record.name.split(".")[0], logging.NOTSET)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more while working.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    if verbose:
+        logging.getLogger("sarzarr").setLevel(logging.DEBUG)  # of other libraries, every warning is shown
+    else:
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_is_shown)  # levels are set again where distributed is imported
+    if version:
+        from sarzarr import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def method_options(option: str, method: str, **given: float | None) -> dict[str, Any]:
+    """Return the options of a method that were given; refuse those of another one."""
+    said = {name: value for name, value in given.items() if value is not None}
+    for name in said:
+        owner = next(m for m, names in OWN.items() if name in names)
+        if owner != method:
+            raise InvalidInputError(
+                f"{option} {owner} was expected beside --{name}, got {option} {method}. "
+                f"Pass {option} {owner}, or leave --{name} out."
+            )
+    return said

@@ -1,0 +1,1 @@
+"""Export: the way out of a store."""

@@ -1,0 +1,287 @@
+"""Copy a store into another dtype, codec or shard size, every byte checked on the way.
+
+A task writes a row of an array's new shards and holds one chunk at a time. The copy is made beside its
+place, in a folder called ``NEW.<hex>.partial``, and renamed when it is whole: an interrupted one leaves no
+half store, and where its process was killed, that folder, which may be deleted.
+"""
+
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError, StoreExistsError
+from sarzarr.export.recode import ArrayCopy, Records, copy_band
+from sarzarr.files import sync_tree
+from sarzarr.patches.index import spec_of, update_index
+from sarzarr.store.chunks import read_layout
+from sarzarr.store.codecs import DEFAULT_CODECS
+from sarzarr.store.commit import consolidate
+from sarzarr.store.documents import Encoding, array_document, group_document, read_json, write_json
+from sarzarr.store.store import Store, open_store
+from sarzarr.store.tables import write_table
+from sarzarr.tasks import Progress, Task, compute, wave_size
+
+DTYPES: Final = ("uint16", "float32", "float16")
+REWRITTEN: Final = frozenset({cv.SCENES, cv.CATALOG, cv.PATCHES, "zarr.json"})
+"""What of a store is made anew; all else is copied as it is."""
+TOKEN: Final = ".copying"
+"""A file in the copy while it goes on: workers stop when it is gone."""
+PAUSES: Final = (0.0, 0.05, 0.2, 0.5)
+"""Seconds before each try to take away a copy that tasks may still write into."""
+
+
+def copy_store(
+    store: Store | str | Path,
+    new: str | Path,
+    *,
+    dtype: str | None = None,
+    codec: str | None = None,
+    shard: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Store:
+    """Write a store anew with another dtype, codec or shard size, and return the copy.
+
+    Values are those of `from_codes` (uint16 to floats) and `to_codes` (floats to uint16): to float32 and
+    back is the identity, float16 rounds to 11 bits, 0.04 dB of the stored range at the most. Flags, bounds and
+    histograms stay, and layers keep their dtype and codec. Patch tables are indexed again where a dtype
+    changes, for means of other values. What else is in the store (splits, boxes, samples) is copied as it is.
+
+    Parameters
+    ----------
+    store
+        The store; it is only read.
+    new
+        Path of the copy, where there is nothing yet.
+    dtype
+        ``uint16``, ``float32`` or ``float16``; each array's own if left out.
+    codec
+        A name in `sarzarr.store.codecs.CODECS`; if left out, the array's own, or the default of a dtype that is new.
+    shard
+        Rows and columns of a shard, 0 for a file a chunk; each array's own if left out.
+    progress
+        Called as bands of arrays are written, in this thread.
+
+    Raises
+    ------
+    StoreExistsError
+        There is something at ``new``.
+    InvalidInputError
+        ``new`` is no local path or lies in the store, or an option is out of range.
+    CorruptStoreError
+        Stored bytes are damaged; names scene, array and chunk. There is no copy then.
+    """
+    if dtype not in (None, *DTYPES):
+        raise InvalidInputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    opened = open_store(store.root if isinstance(store, Store) else store)
+    source = Store(opened.root.absolute())  # a worker may stand in another folder
+    place = _new_place(source, new)
+    encodings = [_wanted(stored, dtype, codec, shard) for stored in _stored_encodings(source)]
+    staging = place.with_name(f"{place.name}.{uuid.uuid4().hex}.partial")
+    token = staging / TOKEN
+    try:
+        staging.mkdir(parents=True)
+        token.touch()
+        arrays = list(_arrays(source, staging, encodings))
+        _copy_the_rest(source.root, staging, arrays)
+        _copy_pixels(arrays, token, progress)
+        _write_tables(source, staging, encodings)
+        consolidate(Store(staging))
+        token.unlink()
+        sync_tree(staging)
+        _put(staging, place)
+    except BaseException:
+        _discard(staging)
+        raise
+    return open_store(place)
+
+
+def _new_place(source: Store, new: str | Path) -> Path:
+    if "://" in str(new):
+        raise InvalidInputError(f"a copy must be a local directory, got {new!r}. Copy it there afterwards.")
+    place = Path(new).absolute()
+    if source.root.resolve() in place.resolve().parents:
+        raise InvalidInputError(
+            f"a place outside of the store was expected, got {str(new)!r}. Put the copy beside it."
+        )
+    if place.is_symlink() or place.exists():
+        raise _exists(place)
+    return place
+
+
+def _exists(place: Path) -> StoreExistsError:
+    return StoreExistsError(
+        f"a place where there is nothing was expected, got {str(place)!r}, which exists. "
+        "Name another place for the copy, or take away what is there."
+    )
+
+
+def _put(staging: Path, place: Path) -> None:
+    """Rename the whole copy into its place; a rename onto a directory with files in it fails as one step."""
+    try:
+        staging.rename(place)
+    except OSError:
+        if place.exists():
+            raise _exists(place) from None
+        raise
+
+
+def _discard(staging: Path) -> None:
+    """Take a copy away; tasks that still run after an interruption end with the file that they write."""
+    (staging / TOKEN).unlink(missing_ok=True)
+    for pause in PAUSES:
+        time.sleep(pause)
+        shutil.rmtree(staging, ignore_errors=True)
+        if not staging.exists():
+            return
+
+
+def _stored_encodings(source: Store) -> list[Encoding]:
+    """Return how each array of the catalog is stored, row by row."""
+    columns = {k: source.catalog[k].values.tolist() for k in ("dtype", "codec", "chunk", "shard")}
+    return [Encoding(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+
+
+def _wanted(stored: Encoding, dtype: str | None, codec: str | None, shard: int | None) -> Encoding:
+    """Return how an array shall be stored."""
+    kind = stored.dtype if dtype is None else dtype
+    own = stored.codec if kind == stored.dtype else DEFAULT_CODECS[kind]
+    return Encoding(
+        dtype=kind,
+        codec=own if codec is None else codec,
+        chunk=stored.chunk,
+        shard=stored.shard if shard is None else shard,
+    )
+
+
+def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator[ArrayCopy]:
+    """Yield the arrays to copy: of each row of the catalog the pixels and their flags, and each scene's layers."""
+    catalog = source.catalog
+    columns = (catalog[k].values.tolist() for k in ("scene", "name", "flags", "height", "width"))
+    rows = zip(*columns, _stored_encodings(source), encodings, strict=True)
+    done: set[str] = set()
+    for scene, name, flags, height, width, stored, wanted in rows:
+        layers = () if scene in done else source.layers(scene)
+        done.add(scene)
+        for array, old, new in (
+            (name, stored, wanted),
+            (flags, _flags_encoding(stored), _flags_encoding(wanted)),
+            *((layer, *_layer_encodings(source, scene, layer, wanted)) for layer in layers),
+        ):
+            yield ArrayCopy(
+                scene=scene,
+                name=array,
+                source=str(source.root / cv.SCENES / scene / array),
+                target=str(staging / cv.SCENES / scene / array),
+                token=str(staging / TOKEN),
+                shape=(height, width),
+                stored=old,
+                wanted=new,
+            )
+
+
+def _flags_encoding(pixels: Encoding) -> Encoding:
+    return Encoding(dtype="uint8", codec=cv.FLAGS_CODEC, chunk=pixels.chunk, shard=pixels.shard)
+
+
+def _layer_encodings(source: Store, scene: str, layer: str, wanted: Encoding) -> tuple[Encoding, Encoding]:
+    """Return how a layer is stored, and how it shall be: as it is, in shards like the arrays beside it."""
+    layout = read_layout(source.root, f"{cv.SCENES}/{scene}/{layer}")
+    shard = layout.shard[0] if layout.shard else 0
+    stored = Encoding(dtype=layout.dtype, codec=cv.LAYER_CODEC, chunk=layout.chunk[0], shard=shard)
+    return stored, replace(stored, shard=wanted.shard)
+
+
+def _copy_the_rest(root: Path, staging: Path, arrays: list[ArrayCopy]) -> None:
+    """Copy what is not made anew: other groups, and coordinates and documents of groups of scenes."""
+    hidden = shutil.ignore_patterns(".*", "*.partial")
+    anew = {Path(array.source) for array in arrays}
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        return hidden(folder, names) | {n for n in names if Path(folder) / n in anew}
+
+    for item in sorted(root.iterdir()):
+        if item.name in left_out(str(root), [item.name]) | REWRITTEN:
+            continue
+        if item.is_dir():
+            shutil.copytree(item, staging / item.name, ignore=left_out)
+        else:
+            shutil.copy2(item, staging / item.name)
+    for group in (cv.SCENES, cv.PATCHES):
+        (staging / group).mkdir()
+        shutil.copy2(root / group / "zarr.json", staging / group / "zarr.json")
+    for scene in dict.fromkeys(array.scene for array in arrays):
+        shutil.copytree(root / cv.SCENES / scene, staging / cv.SCENES / scene, ignore=left_out)
+
+
+def _copy_pixels(arrays: list[ArrayCopy], token: Path, progress: Callable[[Progress], None] | None) -> None:
+    """Copy every array in waves of tasks, and write the documents of each when its files are in.
+
+    The first error has the other tasks of its wave end, and is raised when they have.
+    """
+    by_target = {array.target: array for array in arrays}
+    waiting = {array.target: len(array.bands) for array in arrays}
+    files: dict[str, Records] = {}
+    errors: list[Exception] = []
+    done, total = 0.0, sum(array.stored_bytes for array in arrays)
+
+    def take(result: tuple[str, Records | Exception]) -> None:
+        nonlocal done
+        target, records = result
+        if isinstance(records, Exception):
+            errors.append(records)
+            token.unlink(missing_ok=True)
+            return
+        files.setdefault(target, {}).update(records)
+        waiting[target] -= 1
+        array = by_target[target]
+        done += array.stored_bytes / len(array.bands)
+        if progress is not None:
+            progress(Progress(round(done), total, array.scene))
+        if not waiting[target] and not errors:
+            _write_documents(array, files.pop(target))
+
+    for array in arrays:
+        Path(array.target).mkdir(parents=True)
+    tasks: Iterator[Task] = ((copy_band, (array, row)) for array in arrays for row in array.bands)
+    while wave := list(islice(tasks, wave_size())):
+        compute(wave, take)
+        if errors:
+            raise errors[0]
+
+
+def _write_documents(array: ArrayCopy, records: Records) -> None:
+    """Write the manifest and the ``zarr.json`` of an array: its own attributes, but for how codes are scaled."""
+    old = read_json(Path(array.source) / "zarr.json")
+    attributes = old["attributes"]
+    if array.wanted.dtype != array.stored.dtype:
+        attributes.pop(cv.SCALE_FACTOR, None)
+        attributes |= {cv.SCALE_FACTOR: 1 / cv.MAX_CODE} if array.wanted.dtype == "uint16" else {}
+    manifest = {key: [r.size, r.digest, r.chunks] for key, r in sorted(records.items())}
+    folder = Path(array.target)
+    (folder / cv.MANIFEST).write_text(json.dumps({"shards": manifest}))
+    write_json(
+        folder / "zarr.json",
+        array_document(array.shape, array.wanted, dims=tuple(old["dimension_names"]), attributes=attributes),
+    )
+
+
+def _write_tables(source: Store, staging: Path, encodings: list[Encoding]) -> None:
+    """Write the catalog, the root's document and the patch tables of the copy."""
+    columns: dict[str, Any] = {
+        "dtype": np.array([e.dtype for e in encodings], dtype="T"),
+        "codec": np.array([e.codec for e in encodings], dtype="T"),
+        "shard": np.array([e.shard for e in encodings], dtype="i8"),
+    }
+    write_table(staging / cv.CATALOG, source.catalog.assign({k: ("array", v) for k, v in columns.items()}))
+    write_json(staging / "zarr.json", group_document(source.attrs))
+    for name in source.patch_indices:
+        update_index(Store(staging), spec_of(source.root / cv.PATCHES / name))

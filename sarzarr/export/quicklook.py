@@ -1,0 +1,155 @@
+"""Pictures: what a store holds, at a glance."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from sarzarr import conventions as cv
+from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingExtraError
+from sarzarr.pixels.radiometry import to_db
+from sarzarr.store.store import Store, open_store
+
+PANEL_PIXELS: Final = 700
+"""The longer side of a panel, at most; scenes are averaged in power down to it."""
+MAX_PANELS: Final = 24
+"""Panels of one picture, at most."""
+NODATA_COLOUR: Final = "#31435c"
+
+
+def write_quicklook(
+    store: Store | str | Path, path: str | Path, *, scenes: Sequence[str] | None = None
+) -> Path:
+    """Draw arrays of a store in dB, each over its group's clip, into one picture.
+
+    Parameters
+    ----------
+    store
+        The store.
+    path
+        The picture: ``.png``, or whatever else matplotlib writes.
+    scenes
+        Which scenes; all of them, up to `MAX_PANELS` arrays, if left out.
+
+    Returns
+    -------
+    pathlib.Path
+        Where it was written. Pixels that are not valid are blue.
+
+    Raises
+    ------
+    InvalidInputError
+        The picture's suffix is of no format, its folder is not there, or there is nothing to draw.
+    CorruptStoreError
+        Stored bytes are damaged; names scene and array.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError(
+            "matplotlib was expected, got none. Install it: pip install 'sarzarr[plot]'."
+        ) from None
+    opened = store if isinstance(store, Store) else open_store(store)
+    place = Path(path)
+    every = _panels(opened, scenes)
+    panels = every[:MAX_PANELS]
+    columns = min(len(panels), 4)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.2 * columns, 4.0 * rows), layout="constrained", dpi=110)
+    _check_place(place, figure.canvas.get_supported_filetypes())
+    axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    for axis, (scene, name, key) in zip(axes, panels, strict=False):
+        _draw(axis, opened, scene, name, key)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    shown = "" if len(panels) == len(every) else f" ({len(panels)} of {len(every)} arrays)"
+    figure.suptitle(
+        f"{opened.root.stem}{shown}: dB over the clip of each group; blue is not valid", fontsize=11
+    )
+    figure.savefig(place)
+    return place
+
+
+def count_panels(store: Store, scenes: Sequence[str] | None = None) -> int:
+    """Return how many arrays there are to draw; one picture shows `MAX_PANELS` of them."""
+    return len(_panels(store, scenes))
+
+
+def _check_place(path: Path, formats: Mapping[str, str]) -> None:
+    """Refuse a picture that could not be written, before the work is done."""
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix not in formats:
+        raise InvalidInputError(
+            f"a picture such as NAME.png was expected, got {str(path)!r}. End its name in one of: "
+            f"{', '.join(sorted(formats))}."
+        )
+    if not path.parent.is_dir():
+        raise InvalidInputError(
+            f"a folder for the picture was expected, got {str(path.parent)!r}, which is not there. Make it first."
+        )
+
+
+def _panels(store: Store, scenes: Sequence[str] | None) -> list[tuple[str, str, str]]:
+    """(scene, array, bounds key) of what is drawn."""
+    chosen = list(store.scenes) if scenes is None else list(scenes)
+    rows = [store.rows(scene) for scene in chosen]
+    panels = [
+        (str(scene), str(name), str(key))
+        for row in rows
+        for scene, name, key in zip(*(row[k].values for k in ("scene", "name", "bounds_key")), strict=True)
+    ]
+    if not panels:
+        raise InvalidInputError("at least one scene was expected, got an empty store. Ingest some first.")
+    return panels
+
+
+def overview(store: Store, scene: str, array: str, *, pixels: int = PANEL_PIXELS) -> xr.DataArray:
+    """Return an array in dB, averaged in power until its longer side is ``pixels`` at most; float32.
+
+    NaN where none of the pixels that were averaged is valid.
+
+    Raises
+    ------
+    CorruptStoreError
+        Stored bytes are absent or damaged.
+    """
+    power = store.power(scene, array)
+    step = math.ceil(max(power.shape) / pixels)
+    if step > 1:
+        size = {dim: min(step, power.sizes[dim]) for dim in ("y", "x")}
+        power = power.coarsen(size, boundary="trim").mean()
+    try:
+        averaged: xr.DataArray = to_db(power.compute())
+    except (ValueError, RuntimeError) as error:  # what zarr and its codecs raise on damaged bytes
+        raise CorruptStoreError(
+            f"intact bytes of {array!r} of {scene!r} were expected, got {str(error).rstrip('.')}. "
+            f"Ingest the scene again: `sarzarr remove {store.root.name} {scene}`, then `sarzarr ingest`."
+        ) from error
+    return averaged
+
+
+def _draw(axis: Any, store: Store, scene: str, array: str, key: str) -> None:
+    bounds, row = store.bounds[key], store.rows(scene)
+    picture = np.ma.masked_invalid(overview(store, scene, array).values)
+    from matplotlib import colormaps
+
+    grey = colormaps["gray"].with_extremes(bad=NODATA_COLOUR)
+    drawn = axis.imshow(
+        picture, cmap=grey, vmin=bounds.clip_vmin, vmax=bounds.clip_vmax, interpolation="nearest"
+    )
+    axis.set_xticks([])
+    axis.set_yticks([])
+    height, width = int(row["height"].values[0]), int(row["width"].values[0])
+    name = scene if len(scene) <= 38 else f"{scene[:18]}...{scene[-17:]}"
+    quantity = key.split("/")[-1]
+    axis.set_title(
+        f"{name}\n{array.upper() if array in cv.POLARIZATIONS else array} {quantity}, {height} x {width}",
+        fontsize=8,
+    )
+    ratio = picture.shape[0] / picture.shape[1]
+    bar = axis.figure.colorbar(drawn, ax=axis, fraction=0.046 * ratio, pad=0.02)
+    bar.set_label("dB", fontsize=8)
+    bar.ax.tick_params(labelsize=7)

@@ -1,0 +1,212 @@
+"""One array, band by band, into another dtype, codec or shard size: what a worker of a copy does.
+
+A chunk whose dtype and codec stay is passed on as it is stored; any other is decoded, converted and
+encoded anew. Every file is held against its manifest, and every chunk against its checksum.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.errors import CorruptStoreError
+from sarzarr.pixels.radiometry import from_codes, to_codes
+from sarzarr.store.chunks import REMEDY
+from sarzarr.store.codecs import CODECS, Codec, checked, get_codec
+from sarzarr.store.documents import Encoding, read_json
+from sarzarr.store.shards import EMPTY, ArrayFiles, ShardRecord, digest_of, read_index
+
+Records = dict[str, ShardRecord]
+NOTHING: Final = ShardRecord(0, 0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayCopy:
+    """One array, codes or flags, as a worker reads and writes it."""
+
+    scene: str
+    """The scene's id."""
+    name: str
+    """The array's name in its scene group."""
+    source: str
+    """Its folder in the store."""
+    target: str
+    """Its folder in the copy."""
+    token: str
+    """A file that is there as long as the copy goes on."""
+    shape: tuple[int, int]
+    """(rows, columns)."""
+    stored: Encoding
+    """How its pixels became bytes."""
+    wanted: Encoding
+    """How they shall."""
+
+    @property
+    def is_passed_on(self) -> bool:
+        """Whether chunks stay as they are stored, and only the files they stand in may change."""
+        return (self.stored.dtype, self.stored.codec) == (self.wanted.dtype, self.wanted.codec)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of its pixels, decoded."""
+        return self.shape[0] * self.shape[1] * np.dtype(self.stored.dtype).itemsize
+
+    @property
+    def bands(self) -> range:
+        """First rows of the tasks: each is a row of whole files, of a shard's default height if those are small."""
+        size = self.wanted.file_size
+        return range(0, self.shape[0], max(cv.SHARD // size, 1) * size)
+
+
+def copy_band(array: ArrayCopy, first: int) -> tuple[str, Records | Exception]:
+    """Write the files of one band of an array; return its folder, and their records or what went wrong.
+
+    An error is a value, so that whoever gives the copy up can wait until no other task writes.
+    """
+    try:
+        return array.target, _copy_files(array, first)
+    except Exception as error:
+        return array.target, error
+
+
+def _copy_files(array: ArrayCopy, first: int) -> Records:
+    reader = ChunkReader(array)
+    codec = CODECS["none"] if array.is_passed_on else get_codec(array.wanted.codec)
+    size, (height, width) = array.wanted.file_size, array.shape
+    records: Records = {}
+    for top in range(first, min(first + array.bands.step, height), size):
+        for left in range(0, width, size):
+            if not Path(array.token).exists():
+                return {}
+            records |= _copy_file(array, reader, codec, (top, left))
+    return records
+
+
+def _copy_file(array: ArrayCopy, reader: "ChunkReader", codec: Codec, at: tuple[int, int]) -> Records:
+    """Write one file of the copy, chunk by chunk in C order, and return its record by its key."""
+    chunk, size = array.wanted.chunk, array.wanted.file_size
+    rows, cols = (
+        range(start // chunk, -(-min(start + size, n) // chunk))
+        for start, n in zip(at, array.shape, strict=True)
+    )
+    with ArrayFiles(Path(array.target), array.wanted.grid, codec) as files:
+        for row in rows:
+            for col in cols:
+                pixels = reader.read(row, col)
+                if pixels is not None:
+                    files.write(row, col, pixels)
+        return {f"c/{at[0] // size}/{at[1] // size}": NOTHING, **files.close()}
+
+
+@dataclass
+class ChunkReader:
+    """The stored chunks of one array by row and column, each file held against the manifest once."""
+
+    array: ArrayCopy
+    _listed: Mapping[str, list[int]] = field(init=False, repr=False)
+    _indices: dict[str, Array | None] = field(default_factory=dict, init=False, repr=False)
+    _chunk: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            self._listed = read_json(Path(self.array.source) / cv.MANIFEST)["shards"]
+        except FileNotFoundError:
+            raise self._corrupt("a manifest was expected, got none", cv.MANIFEST) from None
+        except ValueError:
+            raise self._corrupt("a manifest was expected, got no JSON", cv.MANIFEST) from None
+        self._chunk = np.empty((self.array.stored.chunk, self.array.stored.chunk), self.array.stored.dtype)
+
+    def read(self, row: int, col: int) -> Array | None:
+        """Return what is to be written of a chunk, None where it is empty; good until the next one is read.
+
+        Of an array that is passed on these are the chunk's stored bytes, without their checksum: written with
+        the codec ``none`` they are followed by the same one.
+        """
+        rows, cols = (max(n, 1) for n in self.array.stored.grid)
+        key, at = f"c/{row // rows}/{col // cols}", row % rows * cols + col % cols
+        if key not in self._indices:
+            self._indices[key] = self._index(key)
+        index = self._indices[key]
+        if index is None or index[at, 0] == EMPTY:
+            return None
+        stored = _read(Path(self.array.source) / key, *map(int, index[at]))
+        try:
+            if self.array.is_passed_on:
+                return np.frombuffer(checked(stored), np.uint8)
+            get_codec(self.array.stored.codec).decode_into(stored, self._chunk)
+        except CorruptStoreError as error:
+            raise self._corrupt(str(error).rstrip("."), key, at) from None
+        return converted(self._chunk, self.array.wanted.dtype)
+
+    def _index(self, key: str) -> Array | None:
+        """Return the index of a file that is as the manifest lists it; None of one that is empty."""
+        if key not in self._listed:
+            raise self._corrupt(f"file {key} was expected in the {cv.MANIFEST}, got no word of it", key)
+        size, digest, _ = self._listed[key]
+        if not size:
+            return None
+        path, grid = Path(self.array.source) / key, self.array.stored.grid
+        if digest_of(path, grid) != (size, digest):
+            raise self._damage(key)
+        return _index_of(path, grid) if grid[0] else np.array([[0, size]], "<u8")
+
+    def _damage(self, key: str) -> CorruptStoreError:
+        """Return what is wrong with a file: the first chunk that fails its checksum, or the whole of it."""
+        path, grid = Path(self.array.source) / key, self.array.stored.grid
+        try:
+            index = _index_of(path, grid)
+        except FileNotFoundError:
+            return self._corrupt(f"a file of {self._listed[key][0]} bytes was expected, got none", key)
+        except CorruptStoreError as error:
+            return self._corrupt(str(error).rstrip("."), key)
+        for at in np.flatnonzero(index[:, 0] != EMPTY).tolist():
+            try:
+                checked(_read(path, *map(int, index[at])))
+            except CorruptStoreError as error:
+                return self._corrupt(str(error).rstrip("."), key, at)
+        return self._corrupt("a file as the manifest lists it was expected, got another that is intact", key)
+
+    def _corrupt(self, what: str, key: str, at: int | None = None) -> CorruptStoreError:
+        """Return an error that says where: scene, array, file, and the chunk by its first pixel."""
+        array, chunk = self.array, ""
+        if at is not None:
+            down, right = (int(n) * array.stored.file_size for n in key.split("/")[1:])
+            row, col = divmod(at, max(array.stored.grid[1], 1))
+            size = array.stored.chunk
+            chunk = f", chunk at row {down + row * size}, col {right + col * size}"
+        return CorruptStoreError(
+            f"{what}: scene {array.scene!r}, array {array.name!r}{chunk} (file {Path(array.source) / key}). "
+            f"{REMEDY} Nothing was copied."
+        )
+
+
+def _index_of(path: Path, grid: tuple[int, int]) -> Array:
+    """Return (chunks, 2) offsets and sizes of a file; of one without an index, the whole."""
+    with path.open("rb") as file:
+        return read_index(file, grid[0] * grid[1]) if grid[0] else np.array([[0, file.seek(0, 2)]], "<u8")
+
+
+def _read(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def converted(values: Array, dtype: str) -> Array:
+    """Return stored values, codes or [0, 1], as ``dtype``; ``values`` themselves where they are it already.
+
+    >>> converted(np.array([0, 32768, 65535], np.uint16), "float32")
+    array([0.       , 0.5000076, 1.       ], dtype=float32)
+    >>> converted(np.array([0.0, 0.5, 1.0], np.float16), "uint16")
+    array([    0, 32768, 65535], dtype=uint16)
+    """
+    if values.dtype == dtype:
+        return values
+    if dtype == "uint16":
+        return to_codes(values.astype(np.float32, copy=False))
+    floats = from_codes(values) if values.dtype == np.uint16 else values
+    return floats.astype(dtype, copy=False)

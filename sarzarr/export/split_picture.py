@@ -1,0 +1,175 @@
+"""A picture of a split: footprints of cells and blocks of the ground, coloured by membership."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError, MissingExtraError
+from sarzarr.grids.footprint import Footprint
+from sarzarr.grids.world import Extents
+from sarzarr.splits.assign import WORLD, Grounds
+from sarzarr.splits.versions import grounds_of
+from sarzarr.store.split_table import SceneCells, Split
+from sarzarr.store.store import Store
+
+COLOURS: Final = {
+    cv.Membership.HELD_BACK: "#c9ccd1",
+    cv.Membership.TRAIN: "#2a7f9e",
+    cv.Membership.VAL: "#e08b27",
+    cv.Membership.TEST: "#8a3b8f",
+}
+"""Of cells; blocks have the same, paler."""
+PANEL: Final = 5.0
+"""Inches of a panel's height."""
+MAX_BLOCKS: Final = 20_000
+"""Blocks that are drawn behind the cells; more would be finer than a pixel of the picture."""
+EDGED_CELL: Final = 6.0
+"""Points of a cell's side in the picture from which on a white edge is drawn about it."""
+MAX_PANELS: Final = 6
+"""Panels of one picture: one for the world, one for each place of pixels."""
+
+
+def write_split_picture(store: Store, split: Split, path: str | Path) -> Path:
+    """Draw a split's cells on the ground, those of each place without longitudes apart; return the path.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    InvalidInputError
+        No picture can be written to that path.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError(
+            "matplotlib was expected, got none. Install it: pip install 'sarzarr[plot]'."
+        ) from None
+    grounds = grounds_of(store, known=split)
+    there = {g.scene for g in grounds.scenes}
+    by_place: dict[str, list[SceneCells]] = {}
+    for s in split.scenes:
+        if s.scene in there:
+            by_place.setdefault(s.place, []).append(s)
+    places = sorted(by_place, key=lambda p: (p != WORLD, p))[:MAX_PANELS]
+    columns = min(max(len(places), 1), 3)
+    rows = math.ceil(max(len(places), 1) / columns)
+    figure = Figure(figsize=(7.0 * columns, PANEL * rows + 0.8), layout="constrained", dpi=120)
+    axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    for axis, place in zip(axes, places, strict=False):
+        if place == WORLD:
+            _draw_world(axis, grounds, split, by_place[place])
+        else:
+            _draw_pixels(axis, place, by_place[place])
+    for axis in axes[len(places) :]:
+        axis.set_visible(False)
+    figure.legend(handles=_legend(split), loc="outside lower center", ncols=4, frameon=False)
+    figure.suptitle(f"{store.root.stem}, split {split.name}: {_said(split)}", fontsize=11)
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:  # no such folder; no such format
+        raise InvalidInputError(
+            f"a path that a picture can be written to was expected, got {str(path)!r} "
+            f"({getattr(error, 'strerror', None) or error}). Give a .png in a folder that is there."
+        ) from None
+    return Path(path)
+
+
+def _said(split: Split) -> str:
+    r = split.recipe
+    by = f"by {r.by}" + (f" in blocks of {' and '.join(split.blocks)}" if split.blocks else "")
+    return f"{by}, seed {r.seed}; {split.val_ratio:.1%} validation, {split.held_back_share:.1%} held back"
+
+
+def _legend(split: Split) -> list[Any]:
+    from matplotlib.patches import Patch
+
+    return [
+        Patch(color=colour, label=f"{m.name.lower().replace('_', ' ')}: {split.counts[m.name.lower()]} cells")
+        for m, colour in COLOURS.items()
+    ]
+
+
+def _colours() -> dict[str, Any]:
+    from matplotlib.colors import ListedColormap
+
+    return {"cmap": ListedColormap(list(COLOURS.values())), "vmin": -0.5, "vmax": len(COLOURS) - 0.5}
+
+
+def _draw_world(axis: Any, grounds: Grounds, split: Split, scenes: Sequence[SceneCells]) -> None:
+    """Draw blocks, and on them the cells of every scene; acquisitions on one grid once."""
+    by_id = {g.scene: g for g in grounds.scenes}
+    kept = list({s.grid: s for s in scenes}.values())
+    footprints = [grounds.footprint(by_id[s.scene]) for s in kept]
+    lons = np.concatenate([f.lon.reshape(-1) for f in footprints])
+    lats = np.concatenate([f.lat.reshape(-1) for f in footprints])
+    finite = np.isfinite(lons) & np.isfinite(lats)
+    west, east, south, north = lons[finite].min(), lons[finite].max(), lats[finite].min(), lats[finite].max()
+    if split.recipe.by == "ground":
+        _draw_blocks(axis, split, (west, east, south, north))
+    edge = _edge_of(footprints, max(east - west, north - south))
+    for side in COLOURS:  # what is rare comes last, and stays on top
+        for s, f in zip(kept, footprints, strict=True):
+            if np.isfinite(f.lon).all() and np.ptp(f.lon) < 180 and (s.codes == side).any():
+                mine = np.ma.masked_where(s.codes != side, s.codes)
+                axis.pcolormesh(f.lon, f.lat, mine, zorder=2 + side, **edge, **_colours())
+    axis.set_aspect(1 / max(math.cos(math.radians((south + north) / 2)), 0.05))
+    axis.set_xlabel("longitude")
+    axis.set_ylabel("latitude")
+    axis.set_title(f"{len(scenes)} scenes on {len(kept)} grids", fontsize=10)
+
+
+def _edge_of(footprints: Sequence[Footprint], span: float) -> dict[str, Any]:
+    """Return how cells are edged: in white where they are large in a picture of ``span`` degrees, else not.
+
+    Cells without an edge of another colour have a hairline of their own, so that a scene of a few pixels of
+    the picture does not vanish.
+    """
+    sides = [np.ptp(f.lat[:, 0]) / max(len(f.lat) - 1, 1) for f in footprints]
+    points = PANEL * 72 * float(np.nanmedian(sides)) / max(span, 1e-9)
+    return (
+        {"edgecolors": "white", "linewidth": 0.4}
+        if points >= EDGED_CELL
+        else {"edgecolors": "face", "linewidth": 0.6}
+    )
+
+
+def _draw_blocks(axis: Any, split: Split, area: tuple[float, float, float, float]) -> None:
+    from matplotlib.collections import PolyCollection
+
+    lattice = split.recipe.lattice
+    west, east, south, north = area
+    lowest, highest = lattice.band_of(np.array([south, north])).tolist()
+    bands = np.arange(lowest, highest + 1)
+    wide = 360 / lattice.columns(bands)
+    first, last = np.floor((west + 180) / wide).astype(int), np.floor((east + 180) / wide).astype(int)
+    if (last - first + 1).sum() > MAX_BLOCKS:
+        return
+    band = np.repeat(bands, last - first + 1)
+    column = np.concatenate([np.arange(a, b + 1) for a, b in zip(first, last, strict=True)])
+    codes = split.recipe.draw(lattice.ids(band, column % lattice.columns(band)))
+    axis.add_collection(
+        PolyCollection(
+            _rings(lattice.bounds_of(band, column)),
+            facecolors=[COLOURS[cv.Membership(int(c))] for c in codes],
+            edgecolors="white",
+            linewidths=0.8,
+            alpha=0.25,
+        )
+    )
+
+
+def _rings(e: Extents) -> Any:
+    corners = ((e.west, e.south), (e.east, e.south), (e.east, e.north), (e.west, e.north))
+    return np.stack([np.stack(c, axis=-1) for c in corners], axis=1)
+
+
+def _draw_pixels(axis: Any, place: str, scenes: Sequence[SceneCells]) -> None:
+    """Draw the lattice of pixels that scenes share; where they share none, the first of them."""
+    axis.imshow(scenes[0].codes, interpolation="nearest", **_colours())
+    axis.set_xlabel("cells")
+    axis.set_title(f"{place}: {len(scenes)} scenes", fontsize=10)

@@ -1,0 +1,1 @@
+"""Grids: where pixels lie, and how they come onto another grid."""

@@ -1,0 +1,269 @@
+"""Where the cells of a scene lie in the world, by its affine and CRS, or by its ground control points.
+
+A cell's extent holds every point of the cell: the latitudes and longitudes of its corners, and what its
+edges may bulge beyond them, taken from how much the lines of the lattice bend from cell to cell.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from hashlib import blake2b
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError
+from sarzarr.grids.world import EARTH_RADIUS, METRES_PER_DEGREE, Extents
+
+Gcp = tuple[float, float, float, float, float]
+GUARD_PIXELS: Final = 2.0
+"""Default margin about a cell, in pixels: what a resampling kernel may have mixed in."""
+GCP_GUARD: Final = 1000.0
+"""Metres more where control points place the pixels: relief displaces what lies between them."""
+MIN_GCPS: Final = 4
+"""Fewer control points cannot tell how wrong they are."""
+_ENDS: Final = (slice(None, -1), slice(1, None))
+_CORNERS: Final = tuple((rows, cols) for rows in _ENDS for cols in _ENDS)
+"""The four corners of every cell, in an array of vertices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How a scene's pixels are tied to the ground."""
+
+    height: int
+    """Rows of pixels."""
+    width: int
+    """Columns of pixels."""
+    crs_wkt: str = ""
+    """CRS of ``transform``; empty where there is none."""
+    transform: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    """Affine order, of pixel corners; of no meaning without a CRS."""
+    geolocation: str = "none"
+    """As the catalog says it."""
+    gcps: tuple[Gcp, ...] = ()
+    """Ground control points (row, col, x, y, z), where there is no affine."""
+    gcps_crs_wkt: str = ""
+    """CRS of the control points."""
+
+    @property
+    def is_located(self) -> bool:
+        """Whether pixels have a place in the world."""
+        return bool(self.crs_wkt) or (len(self.gcps) >= MIN_GCPS and bool(self.gcps_crs_wkt))
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of cells; the last ones may be ragged."""
+        return math.ceil(self.height / cv.CELL), math.ceil(self.width / cv.CELL)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell this placement from any other."""
+        parts = (
+            self.height,
+            self.width,
+            self.crs_wkt,
+            *map(float, self.transform),
+            self.gcps,
+            self.gcps_crs_wkt,
+        )
+        return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Footprint:
+    """A scene's cells in the world."""
+
+    lon: Array
+    """(rows + 1, columns + 1) float64: longitudes of the cells' corners, in degrees; not finite if unknown."""
+    lat: Array
+    """(rows + 1, columns + 1) float64: latitudes."""
+    extents: Extents
+    """(rows * columns,) of the cells in C order, with their bulge and without a margin."""
+    pixel: float
+    """Metres of a pixel at its largest, along a row or a column; NaN where no cell has a place."""
+    doubt: float
+    """Metres by which the placement may be wrong: 0 for an affine, more for control points."""
+
+    def guarded(self, guard: float | None) -> Extents:
+        """Return the extents with their margin: ``guard`` metres or two pixels, and the doubt on top."""
+        margin = GUARD_PIXELS * self.pixel if guard is None else guard
+        return self.extents.grown(margin + self.doubt)
+
+
+def footprint_of(placement: Placement) -> Footprint:
+    """Return where the cells of a located scene lie.
+
+    Raises
+    ------
+    InvalidInputError
+        The CRS cannot be brought to longitude and latitude.
+    """
+    rows, cols = (_lines(n) for n in (placement.height, placement.width))
+    at = np.meshgrid(rows, cols, indexing="ij")
+    doubt = 0.0
+    if placement.crs_wkt:
+        a, b, c, d, e, f = placement.transform
+        lon, lat = _degrees(placement.crs_wkt, a * at[1] + b * at[0] + c, d * at[1] + e * at[0] + f)
+        if placement.geolocation.startswith("gcp"):
+            doubt = GCP_GUARD
+    else:
+        lon, lat, wrong = _from_gcps(placement, *at)
+        doubt = wrong + GCP_GUARD
+    keep = tuple(slice(None, None, 2 if n == 1 else 1) for n in placement.cells)
+    with np.errstate(invalid="ignore", over="ignore"):
+        extents = _extents(lon, lat, placement.cells)
+        pixel = _pixel_metres(lon[keep], lat[keep], rows[keep[0]], cols[keep[1]])
+    return Footprint(lon=lon[keep], lat=lat[keep], extents=extents, pixel=pixel, doubt=doubt)
+
+
+def _lines(length: int) -> Array:
+    """Return the pixel lines between cells; a single cell is cut in two, so that its bend is seen."""
+    if length <= cv.CELL:
+        return np.array([0, length / 2, length], np.float64)
+    return np.append(np.arange(0, length, cv.CELL), length).astype(np.float64)
+
+
+# ------------------------------------------------------------------ to degrees
+@lru_cache(maxsize=64)
+def _transformer(crs_wkt: str) -> Any:
+    """Return the transformer of a CRS to longitude and latitude (a pure function of its argument)."""
+    from pyproj import Transformer
+    from pyproj.exceptions import ProjError
+
+    try:
+        return Transformer.from_crs(crs_wkt, "EPSG:4326", always_xy=True)
+    except ProjError as error:
+        raise InvalidInputError(
+            f"a CRS that leads to longitude and latitude was expected, got one that does not ({error}). "
+            "Name the sites of these scenes."
+        ) from None
+
+
+def _degrees(crs_wkt: str, x: Array, y: Array) -> tuple[Array, Array]:
+    """Return (lon, lat) of positions in a CRS, infinite where the CRS does not reach.
+
+    Far beyond its zone a projection may give any position instead: what does not lead back is none. A few
+    positions tell whether to look at all of them.
+    """
+    transformer = _transformer(crs_wkt)
+    lon, lat = transformer.transform(x, y)
+    ends = tuple(np.unique([0, n // 2, n - 1]) for n in x.shape)
+    some = np.ix_(*ends)
+    if not _leads_back(transformer, x[some], y[some], lon[some], lat[some]).all():
+        lost = ~_leads_back(transformer, x, y, lon, lat)
+        lon, lat = (np.where(lost, np.inf, v) for v in (lon, lat))
+    return lon, lat
+
+
+def _leads_back(transformer: Any, x: Array, y: Array, lon: Array, lat: Array) -> Array:
+    again = transformer.transform(lon, lat, direction="INVERSE")
+    with np.errstate(invalid="ignore", over="ignore"):
+        off = np.hypot(again[0] - x, again[1] - y)
+        if transformer.source_crs.is_geographic:  # a longitude may come back a turn away
+            off = np.hypot(_wrapped(again[0] - x), again[1] - y)
+        near: Array = (off <= 1e-5 * (1 + np.hypot(x, y))) & (np.abs(lat) <= 90)
+    return near
+
+
+def _from_gcps(placement: Placement, rows: Array, cols: Array) -> tuple[Array, Array, float]:
+    """Return (lon, lat, metres): a polynomial through control points, and its worst miss of one left out.
+
+    It is fitted to positions on the unit sphere, where no meridian and no pole is special.
+    """
+    points = np.array(placement.gcps, np.float64)
+    sphere = _on_sphere(*_degrees(placement.gcps_crs_wkt, points[:, 2], points[:, 3]))
+    scale = max(placement.height, placement.width)
+    degree = next(d for d, least in ((3, 40), (2, 16), (1, 0)) if len(points) >= least)
+    basis = _powers(points[:, 0] / scale, points[:, 1] / scale, degree)
+    fit, *_ = np.linalg.lstsq(basis, sphere, rcond=None)
+    leverage = np.einsum("ij,ji->i", basis, np.linalg.pinv(basis))
+    missed = np.linalg.norm(sphere - basis @ fit, axis=1) / np.maximum(1 - leverage, 1e-3)
+    x, y, z = np.moveaxis(_powers(rows / scale, cols / scale, degree) @ fit, -1, 0)
+    return (
+        np.degrees(np.arctan2(y, x)),
+        np.degrees(np.arctan2(z, np.hypot(x, y))),
+        float(missed.max()) * EARTH_RADIUS,
+    )
+
+
+def _powers(row: Array, col: Array, degree: int) -> Array:
+    return np.stack([row**i * col**j for i in range(degree + 1) for j in range(degree + 1 - i)], axis=-1)
+
+
+def _on_sphere(lon: Array, lat: Array) -> Array:
+    """Return (..., 3) unit vectors."""
+    lam, phi = np.radians(lon), np.radians(lat)
+    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
+
+
+# ------------------------------------------------------------------ extents
+def _wrapped(degrees: Array) -> Array:
+    """Return differences of longitude in -180..180."""
+    wrapped: Array = degrees - 360 * np.rint(degrees / 360)
+    return wrapped
+
+
+def _extents(lon: Array, lat: Array, cells: tuple[int, int]) -> Extents:
+    """Return the extents of cells between vertices; (1 cell, 3 lines) along an axis is joined again."""
+    first = lon[:-1, :-1]
+    around = [_wrapped(lon[r, c] - first) for r, c in _CORNERS]
+    lats = [lat[r, c] for r, c in _CORNERS]
+    bulge_lon, bulge_lat = _bulge(lon, is_longitude=True), _bulge(lat, is_longitude=False)
+    west, east = np.minimum.reduce(around) - bulge_lon, np.maximum.reduce(around) + bulge_lon
+    south, north = np.minimum.reduce(lats) - bulge_lat, np.maximum.reduce(lats) + bulge_lat
+    for axis, n in enumerate(cells):
+        if n == 1:  # its two halves, relative to the first one's corner
+            step = _wrapped(np.take(first, [1], axis) - np.take(first, [0], axis))
+            first = np.take(first, [0], axis)
+            west, east, south, north = (_halves(v, axis) for v in (west, east, south, north))
+            west = np.minimum(west[0], west[1] + step)
+            east = np.maximum(east[0], east[1] + step)
+            south, north = np.minimum(*south), np.maximum(*north)
+    unknown = ~np.isfinite(west + east + south + north)
+    south[unknown] = np.nan
+    return Extents(
+        south=south.reshape(-1),
+        north=north.reshape(-1),
+        west=(first + west).reshape(-1),
+        east=(first + east).reshape(-1),
+    )
+
+
+def _halves(values: Array, axis: int) -> tuple[Array, Array]:
+    return np.take(values, [0], axis), np.take(values, [1], axis)
+
+
+def _bulge(values: Array, *, is_longitude: bool) -> Array:
+    """Return (rows, columns) how far a cell may reach beyond its corners: its edges are curves.
+
+    A parabola rises an eighth of its second difference above its chord; twice that is taken, along both
+    axes, from the bends at all corners.
+    """
+    total: Any = 0.0
+    for axis in (0, 1):
+        step = np.diff(values, axis=axis)
+        step = _wrapped(step) if is_longitude else step
+        bend = np.abs(np.diff(step, axis=axis))
+        bend = _wrapped(bend) if is_longitude else bend
+        edges = [(0, 0), (0, 0)]
+        edges[axis] = (1, 1)
+        bend = np.abs(np.pad(bend, edges, mode="edge"))
+        total = total + np.maximum.reduce([bend[r, c] for r, c in _CORNERS]) / 4
+    return np.asarray(total)
+
+
+def _pixel_metres(lon: Array, lat: Array, rows: Array, cols: Array) -> float:
+    """Return the largest side of a pixel, in metres, over all cells."""
+    largest = math.nan
+    for axis, lines in enumerate((rows, cols)):
+        north = np.diff(lat, axis=axis)
+        middle = np.take(lat, range(lat.shape[axis] - 1), axis)
+        east = _wrapped(np.diff(lon, axis=axis)) * np.cos(np.radians(middle))
+        count = np.diff(lines).reshape((-1, 1) if axis == 0 else (1, -1))
+        side = np.hypot(north, east) * METRES_PER_DEGREE / count
+        finite = side[np.isfinite(side)]
+        largest = np.fmax(largest, finite.max(initial=0.0) or math.nan)
+    return float(largest)

@@ -1,0 +1,1 @@
+"""Warping: a raster brought onto a grid, window by window."""

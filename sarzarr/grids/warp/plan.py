@@ -1,0 +1,394 @@
+"""Plan how a raster comes onto a grid: passed through where its pixels are the grid's, else warped.
+
+A plan is pure, printable and picklable; `sarzarr.grids.warp.read` reads what it describes.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError, UnsupportedRasterError
+from sarzarr.grids.crs import crs_name, is_same_crs
+from sarzarr.grids.georeference import WarpSource, check_placed, footprint, locate, project
+from sarzarr.grids.grid import Grid
+from sarzarr.grids.warp.vrt import GDAL_TYPES
+
+Fill = float | int | None
+METHODS: Final = {
+    "backscatter": ("nearest", "average", "bilinear", "cubic", "lanczos", "rms"),
+    "classes": ("mode", "nearest", "min", "max"),
+    "continuous": ("bilinear", "average", "nearest", "cubic", "lanczos", "rms", "min", "max", "med"),
+    "counts": ("sum", "nearest", "average", "mode", "min", "max", "med"),
+}
+"""The methods that suit each kind of data, the default first."""
+OVERSHOOTING: Final = ("cubic", "lanczos")
+"""Methods whose weights are partly negative: beside a bright target their power can fall below zero."""
+FAST_TOLERANCE: Final = 1e-4
+"""Source pixels by which positions may be off between two CRSs, unless they are asked to be exact."""
+GCP_TOLERANCE: Final = 1e-2
+"""The same for ground control points: a spline through them misses a Sentinel-1 GRD by 0.03 pixels itself,
+and each of its positions costs 40 times what a pixel's resampling does."""
+COARSENING: Final = 1.05
+"""Source pixels a target pixel, along one side, from which a grid is coarser than its source."""
+MARGIN: Final = 8
+"""Source pixels that are read around what a window needs."""
+_SOURCE_BYTES: Final = 128 * 2**20
+"""What the source pixels of one warped window may take, in all their copies."""
+_RADIUS: Final = {"cubic": 2, "lanczos": 3}
+"""Reach of a kernel, in pixels of the coarser side, where it is more than 1."""
+
+
+# ---------------------------------------------------------------- plans
+@dataclass(frozen=True, kw_only=True)
+class Passthrough:
+    """A grid that shares its source's pixels: reading copies them, untouched."""
+
+    source: WarpSource
+    """What is read."""
+    grid: Grid
+    """Where it goes."""
+    row: int
+    """Row in the source of the grid's first pixel; negative where the grid begins outside of it."""
+    col: int
+    """Column in the source, likewise."""
+    fill: float | int = field(compare=False)
+    """What stands outside of the source: its nodata, else NaN; 0 for integers and complex without a tag."""
+
+    @property
+    def dtype(self) -> str:
+        """NumPy dtype of what `read_warped` gives: the source's own."""
+        return self.source.dtype
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the grid is the source's own, pixel for pixel."""
+        return (self.row, self.col, self.grid.shape) == (0, 0, self.source.grid.shape)
+
+    @property
+    def geolocation(self) -> str:
+        """How pixels are tied to the ground, as `conventions.GEOLOCATION` says it."""
+        return _geolocation(self.grid)
+
+    @property
+    def attrs(self) -> dict[str, str | float]:
+        """Attributes that say what was done: nothing."""
+        return {}
+
+    def __str__(self) -> str:
+        how = "its own grid" if self.is_identity else f"a window from row {self.row}, column {self.col}"
+        return f"{Path(self.source.path).name} band {self.source.band}: passed through, {how}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarpPlan:
+    """A warp of one band onto a grid."""
+
+    source: WarpSource
+    """What is read."""
+    grid: Grid
+    """Where it goes."""
+    kind: str
+    """``backscatter``, ``classes``, ``continuous`` or ``counts``."""
+    method: str
+    """How pixels are resampled: one of `METHODS`."""
+    tolerance: float
+    """Source pixels by which positions may be off; 0 is exact."""
+    scale: tuple[float, float]
+    """(x, y) target pixels a source pixel: below 1 where the grid is coarser."""
+    dtype: str
+    """NumPy dtype of the result."""
+    fill: Fill = field(compare=False)
+    """What stands where nothing is known: NaN for backscatter; None where a layer has no such value."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether each pixel's position is computed, rather than interpolated within `tolerance`."""
+        return self.tolerance == 0
+
+    @property
+    def overshoots(self) -> bool:
+        """Whether power below zero may arise; it is raised to 0, and counted by `read_warped_counted`."""
+        return self.kind == "backscatter" and self.method in OVERSHOOTING
+
+    @property
+    def coarsening(self) -> float:
+        """Source pixels a target pixel, along one side."""
+        return _coarsening(self.scale)
+
+    @property
+    def working_dtype(self) -> str:
+        """NumPy dtype that GDAL is given: its ``mode`` of int16 passes over negative values."""
+        return "int32" if self.method == "mode" and self.dtype == "int16" else self.dtype
+
+    @property
+    def reach(self) -> int:
+        """Source pixels that a window needs beyond its own positions: its kernel, and a margin."""
+        wide = max(1.0, 1.0 / min(self.scale))
+        return math.ceil((_RADIUS.get(self.method, 1) + 1) * wide) + MARGIN
+
+    @property
+    def source_pixels(self) -> int:
+        """Most source pixels of a window that is warped at once: as read, as power, and GDAL's own copy."""
+        itemsize = max(np.dtype(self.source.dtype).itemsize, 4)
+        return _SOURCE_BYTES // (2 * itemsize + 2 * np.dtype(self.working_dtype).itemsize)
+
+    @property
+    def keeps_looks(self) -> bool:
+        """Whether the equivalent number of looks is still the source's; otherwise it is not known."""
+        return self.method == "nearest"
+
+    @property
+    def geolocation(self) -> str:
+        """How pixels are tied to the ground, as `conventions.GEOLOCATION` says it."""
+        return "gcp_tps_no_dem" if self.source.uses_gcps else _geolocation(self.grid)
+
+    @property
+    def attrs(self) -> dict[str, str | float]:
+        """Attributes that say what was done."""
+        done: dict[str, str | float] = {
+            cv.RESAMPLING: self.method,
+            cv.RESAMPLING_TOLERANCE: self.tolerance,
+            cv.GEOLOCATION: self.geolocation,
+        }
+        if self.kind == "backscatter":
+            done[cv.RESAMPLING_LOOKS] = "unchanged" if self.keeps_looks else "unknown"
+        return done
+
+    def __str__(self) -> str:
+        x, y = self.grid.pixel_size
+        origin = crs_name(self.source.crs_wkt)
+        origin += ", GCPs by thin-plate spline, no terrain" if self.source.uses_gcps else ""
+        size = f"{x:g}" if x == y else f"{x:g} x {y:g}"
+        how = "exact" if self.is_exact else f"within {self.tolerance:f}".rstrip("0") + " px"
+        looks = "" if self.kind != "backscatter" or self.keeps_looks else ", looks unknown"
+        return (
+            f"{Path(self.source.path).name} band {self.source.band}: warped from {origin} to "
+            f"{crs_name(self.grid.crs_wkt)} at {size}, {self.method}, {how}{looks}"
+        )
+
+
+def plan_warp(
+    source: WarpSource,
+    grid: Grid,
+    *,
+    method: str | None = None,
+    kind: str = "backscatter",
+    exact: bool = False,
+) -> WarpPlan | Passthrough:
+    """Return how a source comes onto a grid: untouched where its pixels are the grid's, else warped.
+
+    Pixels are the grid's where both have one CRS and all four corners are within 1e-3 pixels of a
+    whole-pixel offset. No file is opened.
+
+    Parameters
+    ----------
+    method
+        One of ``METHODS[kind]``. By default backscatter is averaged (in power) where the grid is coarser
+        and taken from the nearest pixel elsewhere, which alone keeps its looks; classes by ``mode``,
+        continuous data by ``average`` or ``bilinear``, counts by ``sum``.
+    kind
+        ``backscatter``; for a layer ``classes``, ``continuous`` or ``counts``.
+    exact
+        Compute each position, where two CRSs or GCPs are involved; otherwise they are within
+        `FAST_TOLERANCE` or `GCP_TOLERANCE` source pixels. Within one CRS it is always exact, and so is
+        ``sum``.
+
+    Raises
+    ------
+    InvalidInputError
+        The method does not suit the kind, or the kind does not suit the source.
+    UnsupportedRasterError
+        Nothing places the source on the ground, it does not touch the grid, it is too fine for it,
+        or its dtype cannot be warped.
+    """
+    _check_kind(source, kind, method)
+    grids_agree = not source.uses_gcps or not grid.is_georeferenced
+    if grids_agree and is_same_crs(source.grid.crs_wkt, grid.crs_wkt):
+        offset = source.grid.whole_pixel_offset(grid)
+        if offset is not None:
+            return _passthrough(source, grid, *offset)
+    if not grid.is_georeferenced:
+        raise InvalidInputError(
+            f"expected a grid with a CRS to warp {source.path!r} onto, got one without. "
+            "Pass crs=, or leave the grid out to keep the raster's own."
+        )
+    check_placed(source, grid.crs_wkt)
+    _check_touches(source, grid)
+    scale = _kernel_scale(source, grid)
+    method = method or _default_method(kind, _coarsening(scale))
+    dtype, fill = _result_type(source, grid, kind, method)
+    plan = WarpPlan(
+        source=source,
+        grid=grid,
+        kind=kind,
+        method=method,
+        tolerance=0.0 if exact else _tolerance(source, grid, method),
+        scale=scale,
+        dtype=dtype,
+        fill=fill,
+    )
+    _check_fits(plan)
+    return plan
+
+
+def _check_kind(source: WarpSource, kind: str, method: str | None) -> None:
+    if kind not in METHODS:
+        raise InvalidInputError(f"expected a kind of {', '.join(METHODS)}, got {kind!r}. Name one of these.")
+    if (kind == "backscatter") == source.is_layer:
+        raise InvalidInputError(
+            f"expected kind 'backscatter' for backscatter and another for a layer, got {kind!r} for "
+            f"{source.representation!r}. Choose among {', '.join(METHODS)}."
+        )
+    if method is not None and method not in METHODS[kind]:
+        raise InvalidInputError(
+            f"expected a method for {kind} of {', '.join(METHODS[kind])}, got {method!r}. Name one of these."
+        )
+
+
+def _passthrough(source: WarpSource, grid: Grid, row: int, col: int) -> Passthrough:
+    dtype = np.dtype(source.dtype)
+    inside = (
+        row >= 0
+        and col >= 0
+        and row + grid.height <= source.grid.height
+        and col + grid.width <= source.grid.width
+    )
+    fill: float | int = sentinel(source)
+    if math.isnan(fill) and dtype.kind != "f":
+        if source.is_layer and not inside:
+            raise _no_nodata(source)
+        fill = 0
+    return Passthrough(source=source, grid=grid, row=row, col=col, fill=fill)
+
+
+def sentinel(source: WarpSource) -> float | int:
+    """Return the value that says "no data" in a source, as a Python number; NaN where there is none."""
+    nodata, dtype = source.nodata, np.dtype(source.dtype)
+    if nodata is None or dtype.kind == "c":
+        return math.nan
+    if dtype.kind == "f":
+        return float(dtype.type(nodata))
+    limits = np.iinfo(dtype)
+    is_held = nodata == int(nodata) and limits.min <= nodata <= limits.max if math.isfinite(nodata) else False
+    return int(nodata) if is_held else math.nan
+
+
+def _no_nodata(source: WarpSource) -> UnsupportedRasterError:
+    return UnsupportedRasterError(
+        f"expected a nodata value for pixels of the grid that {source.path!r} does not cover, got none for "
+        f"{source.dtype}. Pass nodata= (--layer NAME:nodata255=FILE), or choose a grid inside of the raster."
+    )
+
+
+def _check_touches(source: WarpSource, grid: Grid) -> None:
+    try:
+        x_min, y_min, x_max, y_max = footprint(source, grid.crs_wkt)
+    except UnsupportedRasterError:
+        if not source.grid.is_georeferenced:
+            raise
+        return  # its edges are out of the CRS's reach, as of a global raster: its middle need not be
+    left, bottom, right, top = grid.bbox
+    if x_max <= left or x_min >= right or y_max <= bottom or y_min >= top:
+        raise UnsupportedRasterError(
+            f"expected a raster that touches the grid {grid.bbox}, got {source.path!r} at "
+            f"{(x_min, y_min, x_max, y_max)}. Leave it out, or choose a grid that covers it."
+        )
+
+
+def _kernel_scale(source: WarpSource, grid: Grid) -> tuple[float, float]:
+    """Return (x, y) target pixels a source pixel, one pair for the whole grid: the median over the source.
+
+    GDAL would choose it anew for each window, and show every border of one.
+    """
+    if not source.uses_gcps and is_same_crs(source.crs_wkt, grid.crs_wkt):
+        a, b, _, d, e, _ = grid.transform
+        ia, ib, _, id_, ie, _ = source.grid.inverse
+        across = math.hypot(ia * a + ib * d, ia * b + ib * e)
+        down = math.hypot(id_ * a + ie * d, id_ * b + ie * e)
+        return _rounded(1.0 / across), _rounded(1.0 / down)
+    at = np.linspace(0.1, 0.9, 5)
+    rows, cols = (v.ravel() for v in np.meshgrid(at * source.grid.height, at * source.grid.width))
+    rows, cols = grid.to_pixels(*project(source, grid.crs_wkt, rows, cols))
+    here = np.isfinite(rows) & np.isfinite(cols)
+    rows, cols = rows[here], cols[here]
+    steps = [locate(source, grid, rows + dr, cols + dc) for dr, dc in ((-4, 0), (4, 0), (0, -4), (0, 4))]
+    along = [np.hypot(*(steps[j + 1][i] - steps[j][i] for j in (0, 2))) / 8 for i in (0, 1)]
+    sizes = [np.median(v[np.isfinite(v)]) if np.isfinite(v).any() else math.nan for v in along]
+    if not all(0 < v < math.inf for v in sizes):
+        raise UnsupportedRasterError(
+            f"expected a raster with a place in {crs_name(grid.crs_wkt)}, got none for {source.path!r}. "
+            "Choose a CRS that covers it."
+        )
+    return _rounded(1.0 / sizes[1]), _rounded(1.0 / sizes[0])
+
+
+def _rounded(value: float) -> float:
+    """Return a number to 9 digits: what is computed another way on another machine is the same again."""
+    return float(f"{value:.9g}")
+
+
+def _coarsening(scale: tuple[float, float]) -> float:
+    return 1.0 / math.sqrt(scale[0] * scale[1])
+
+
+def _tolerance(source: WarpSource, grid: Grid, method: str) -> float:
+    """Return how far positions may be off; to share out totals costs more than to find exact positions."""
+    if method == "sum":
+        return 0.0
+    if source.uses_gcps:
+        return GCP_TOLERANCE
+    return 0.0 if is_same_crs(source.crs_wkt, grid.crs_wkt) else FAST_TOLERANCE
+
+
+def _default_method(kind: str, coarsening: float) -> str:
+    if kind in ("backscatter", "continuous") and coarsening >= COARSENING:
+        return "average"
+    return METHODS[kind][0]
+
+
+def _result_type(source: WarpSource, grid: Grid, kind: str, method: str) -> tuple[str, Fill]:
+    """Return (dtype, fill) of a warp's result."""
+    if kind == "backscatter":
+        return "float32", math.nan
+    if source.dtype not in GDAL_TYPES:
+        raise UnsupportedRasterError(
+            f"expected a layer of {', '.join(GDAL_TYPES)} to warp, got {source.dtype} in "
+            f"{source.path!r}. Convert it, or give it on the grid of its scene."
+        )
+    if method == "sum":
+        return "float64", math.nan
+    fill = sentinel(source)
+    if not math.isnan(fill) or np.dtype(source.dtype).kind == "f":
+        return source.dtype, fill
+    if not _covers(source, grid):
+        raise _no_nodata(source)
+    return source.dtype, None
+
+
+def _covers(source: WarpSource, grid: Grid) -> bool:
+    """Whether a source's pixels reach all around the edges of a grid."""
+    rows = np.linspace(0, grid.height, 65)
+    cols = np.linspace(0, grid.width, 65)
+    at = [(rows, 0 * cols), (rows, 0 * cols + grid.width), (0 * rows, cols), (0 * rows + grid.height, cols)]
+    located = [locate(source, grid, r, c) for r, c in at]
+    height, width = source.grid.shape
+    return all(bool(((r >= 0) & (r <= height) & (c >= 0) & (c <= width)).all()) for r, c in located)
+
+
+def _check_fits(plan: WarpPlan) -> None:
+    across, down = (1.0 / s for s in plan.scale)
+    if (across + 2 * plan.reach) * (down + 2 * plan.reach) > plan.source_pixels:
+        raise UnsupportedRasterError(
+            f"expected a grid whose pixels hold fewer source pixels, got {across:.0f} x {down:.0f} of them in "
+            f"each. Coarsen the raster in two steps."
+        )
+
+
+def _geolocation(grid: Grid) -> str:
+    if not grid.is_georeferenced:
+        return "none"
+    return "rotated_affine" if grid.is_rotated else "affine"

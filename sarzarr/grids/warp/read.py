@@ -1,0 +1,354 @@
+"""Read any window of a raster on a grid, passed through or warped.
+
+The grid is cut into tiles that depend on the plan alone, and each is warped whole: a window read in any
+way, in any process and in any order has the same bits as that part of the whole. No handle is kept;
+the source's pixels are read by `sarzarr.rasters`, turned into power by `sarzarr.pixels.radiometry`, and warped by
+GDAL where they lie.
+"""
+
+import math
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
+from rasterio.session import DummySession
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
+from sarzarr.grids.crs import is_same_crs
+from sarzarr.grids.georeference import WarpSource, locate, spline_points
+from sarzarr.grids.grid import Grid
+from sarzarr.grids.warp import vrt
+from sarzarr.grids.warp.direct import CACHED_PIXELS, is_by_axes, read_by_axes, read_shared
+from sarzarr.grids.warp.plan import Passthrough, WarpPlan, plan_warp, sentinel
+from sarzarr.grids.warp.positions import Lattice
+from sarzarr.grids.window import Window, tiles_of
+from sarzarr.pixels.kernels import power_kernel
+from sarzarr.rasters import read_window
+
+__all__ = ["TILE", "Passthrough", "WarpPlan", "WarpSource", "plan_warp", "read_warped", "read_warped_counted"]
+TILE: Final = 2048
+"""Rows and columns of the tiles that a grid is warped in: a shard's, so that an ingest's blocks are tiles."""
+_CACHED_BYTES: Final = 64 * 2**20
+"""Warped tiles that a thread keeps, for windows smaller than a tile."""
+_AFFINE_TOLERANCE: Final = 1e-9
+"""Source pixels by which positions may be off within one CRS: what rounding makes of them anyway."""
+_LEAST_HALVED: Final = 128
+"""Pixels a side of a window that is not cut further for the sake of its map: there it is computed by GDAL."""
+_GDAL: Final = {
+    "GDAL_MEM_ENABLE_OPEN": "YES",  # the source is an array of this process
+    "GDAL_VRT_WARP_USE_DATASET_RASTERIO": "YES",  # a window as one, not in blocks
+    "GDAL_NUM_THREADS": "1",
+}
+
+
+# ---------------------------------------------------------------- reading
+def read_warped(plan: WarpPlan | Passthrough, *, row: int, col: int, height: int, width: int) -> Array:
+    """Read a window of a source on its grid.
+
+    Warped backscatter is linear power, float32, NaN where invalid. Layers and whatever is passed
+    through have ``plan.dtype`` and the file's own values, ``plan.fill`` where there are none. The
+    file is opened as `sarzarr.rasters.read_window` does: safe in threads, under fork and under spawn.
+    Windows of whole `TILE` tiles cost least; a smaller one has its tile warped whole, and kept a while.
+
+    Parameters
+    ----------
+    row, col, height, width
+        The window, wholly inside the grid.
+
+    Returns
+    -------
+    ndarray
+        (height, width), the same bits as that part of the whole.
+
+    Raises
+    ------
+    InvalidInputError
+        The window reaches beyond the grid.
+    RasterNotFoundError, UnsupportedRasterError
+        The file is gone, or its bytes cannot be decoded.
+    """
+    return read_warped_counted(plan, row=row, col=col, height=height, width=width)[0]
+
+
+def read_warped_counted(
+    plan: WarpPlan | Passthrough, *, row: int, col: int, height: int, width: int
+) -> tuple[Array, int]:
+    """Return what `read_warped` gives, and how many of its pixels were raised to zero power.
+
+    Only kernels that overshoot make such pixels; power that was negative in the source is among them.
+    """
+    whole = Window.of(*plan.grid.shape)
+    window = Window(row=row, col=col, height=height, width=width)
+    if window.is_empty or window.intersection(whole) != window:
+        raise InvalidInputError(
+            f"expected a window inside {plan.grid.height} x {plan.grid.width} pixels, got {height} x {width} "
+            f"at row {row}, column {col}. Clip it to the grid."
+        )
+    if isinstance(plan, Passthrough):
+        return _copied(plan, window), 0
+    out = np.empty((height, width), plan.dtype)
+    for tile in tiles_of(whole, window, side=TILE):
+        shared = tile.intersection(window)
+        if shared == tile:
+            _warp_into(plan, tile, out[tile.within(window)])
+        else:
+            out[shared.within(window)] = _kept_tile(plan, tile)[shared.within(tile)]
+    if not plan.overshoots:
+        return out, 0
+    below = out < 0
+    out[below] = 0
+    return out, int(np.count_nonzero(below))
+
+
+def _copied(plan: Passthrough, window: Window) -> Array:
+    """Return a window of the source, with the plan's fill outside of it."""
+    source = plan.source
+    wanted = window.moved(plan.row, plan.col)
+    there = wanted.intersection(Window.of(*source.grid.shape))
+    if there == wanted:
+        return _read(source, wanted)
+    out = np.full((window.height, window.width), plan.fill, source.dtype)
+    if not there.is_empty:
+        out[there.within(wanted)] = _read(source, there)
+    return out
+
+
+def _read(source: WarpSource, window: Window) -> Array:
+    return read_window(
+        source.path,
+        band=source.band,
+        row=window.row,
+        col=window.col,
+        height=window.height,
+        width=window.width,
+    )
+
+
+# ---------------------------------------------------------------- tiles that a thread keeps
+class _Kept(threading.local):
+    """Tiles that a thread warped for windows smaller than they are, the least recently read first."""
+
+    def __init__(self) -> None:
+        self.tiles: OrderedDict[tuple[Any, ...], Array] = OrderedDict()
+        self.bytes = 0
+
+
+_kept = _Kept()
+"""Plain arrays, therefore safe in a forked child; never more than `_CACHED_BYTES` and one tile a thread."""
+
+
+def _kept_tile(plan: WarpPlan, tile: Window) -> Array:
+    key = (plan, tile, *_fingerprint(plan.source.path))
+    if key in _kept.tiles:
+        _kept.tiles.move_to_end(key)
+        return _kept.tiles[key]
+    values = np.empty((tile.height, tile.width), plan.dtype)
+    _warp_into(plan, tile, values)
+    _kept.tiles[key] = values
+    _kept.bytes += values.nbytes
+    while _kept.bytes > _CACHED_BYTES:
+        _kept.bytes -= _kept.tiles.popitem(last=False)[1].nbytes
+    return values
+
+
+def _fingerprint(path: str) -> tuple[int, ...]:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a Path costs more than the call
+    except OSError as error:
+        raise RasterNotFoundError(
+            f"expected the path of a local TIFF file, got {path!r}, which is not there. Check the path."
+        ) from error
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+# ---------------------------------------------------------------- warping one tile
+def _warp_into(plan: WarpPlan, window: Window, out: Array) -> None:
+    """Warp a window into ``out``; in halves, where its source pixels are too many or its map is too bent."""
+    lattice = Lattice.spanning(
+        partial(locate, plan.source, plan.grid),
+        row=window.row,
+        col=window.col,
+        height=window.height,
+        width=window.width,
+    )
+    needed = _needed(plan, lattice)
+    if needed is None:
+        out[...] = 0 if plan.fill is None else plan.fill
+        return
+    is_heavy = needed.height * needed.width > plan.source_pixels and window.height * window.width > 1
+    is_bent = not plan.is_exact and lattice.cubic_error > plan.tolerance / 4
+    if is_heavy or (is_bent and lattice.is_complete and max(window.height, window.width) > _LEAST_HALVED):
+        for half in window.halves():
+            _warp_into(plan, half, out[half.within(window)])
+        return
+    values, is_masked = _prepared(plan, _read(plan.source, needed))
+    if plan.method == "sum":
+        out[...] = read_shared(plan, window, needed, values)
+    elif plan.method == "nearest" and is_by_axes(plan):
+        read_by_axes(plan, window, needed, values, out)
+    elif plan.is_exact or is_bent:
+        out[...] = _through_crs(plan, window, needed, values)
+    else:
+        points = lattice.control_points(row=needed.row, col=needed.col)
+        tolerance = plan.tolerance - max(lattice.cubic_error, plan.tolerance / 4)
+        _by_cubic(plan, points, values, out, is_masked=is_masked, tolerance=tolerance)
+
+
+def _needed(plan: WarpPlan, lattice: Lattice) -> Window | None:
+    """Return the source pixels that a window needs; None where there are none."""
+    height, width = plan.source.grid.shape
+    span = lattice.span(height=height, width=width)
+    if span is None:
+        return None
+    row, col, bottom, right = span
+    needed = Window(row=row, col=col, height=bottom - row, width=right - col).grown(plan.reach)
+    needed = needed.intersection(Window.of(height, width))
+    return None if needed.is_empty else needed
+
+
+def _prepared(plan: WarpPlan, raw: Array) -> tuple[Array, bool]:
+    """Return source pixels as they are warped, and whether some are invalid.
+
+    They are power for backscatter; layers have one sentinel, ``plan.fill``, and NaN is among it.
+    """
+    source = plan.source
+    is_power = source.representation == cv.Representation.POWER
+    if (
+        (source.is_layer or is_power)
+        and raw.dtype == plan.working_dtype
+        and _is_all_valid(raw, source.nodata)
+    ):
+        return raw, False
+    if not source.is_layer:
+        power = power_kernel(raw, source.representation, nodata=source.nodata)
+        return np.ascontiguousarray(power, dtype=np.float32), bool(np.isnan(power.min()))
+    values = np.array(raw, dtype=plan.working_dtype)
+    if values.dtype.kind == "f":
+        invalid = ~np.isfinite(values)
+        if source.nodata is not None:
+            invalid |= raw == sentinel(source)
+        values[invalid] = plan.fill
+    return values, True
+
+
+def _is_all_valid(raw: Array, nodata: float | None) -> bool:
+    """Whether no pixel is NaN, Inf or the sentinel: found without a copy, and while each part is in cache."""
+    step = max(1, CACHED_PIXELS // raw.shape[1])
+    for first in range(0, raw.shape[0], step):
+        part = raw[first : first + step]
+        low, high = float(part.min()), float(part.max())
+        if not (math.isfinite(low) and math.isfinite(high)) or (nodata is not None and low <= nodata <= high):
+            return False
+    return True
+
+
+def _by_cubic(
+    plan: WarpPlan,
+    points: Sequence[tuple[float, float, float, float]],
+    values: Array,
+    out: Array,
+    *,
+    is_masked: bool,
+    tolerance: float,
+) -> None:
+    """Warp a window of the source into ``out``, by the cubic through its control points.
+
+    ``tolerance`` is what the cubic leaves of the plan's.
+    """
+    height, width = out.shape
+    has_sentinel = plan.fill is None or not math.isnan(plan.fill)
+    document = vrt.warp_document(
+        _kernel(plan, is_masked=is_masked or has_sentinel),
+        source=_memory_raster(values),
+        transformer=vrt.transformer(
+            vrt.Frame.unit(height, width),
+            placement=vrt.cubic_placement(points),
+            reproject="",
+            tolerance=tolerance,
+        ),
+        height=height,
+        width=width,
+    )
+    _run(plan, document, Window.of(height, width), out)
+
+
+def _through_crs(plan: WarpPlan, window: Window, needed: Window, values: Array) -> Array:
+    """Return a window of the grid, with positions as GDAL computes them through CRSs and GCPs.
+
+    GDAL is told of the whole grid and the whole source, so that coordinates are the same to the last bit.
+    """
+    source, grid = plan.source, plan.grid
+    kernel = _kernel(plan, is_masked=True)
+    height, width = source.grid.shape
+    part = vrt.Part(row=needed.row, col=needed.col, height=needed.height, width=needed.width)
+    placement, wkt = _placement(source, grid)
+    same = is_same_crs(wkt, grid.crs_wkt)
+    document = vrt.warp_document(
+        kernel,
+        source=vrt.raster_document(
+            _memory_raster(values), part, dtype=kernel.dtype, height=height, width=width, nodata=kernel.nodata
+        ),
+        transformer=vrt.transformer(
+            vrt.Frame(height=grid.height, width=grid.width, transform=grid.transform, inverse=grid.inverse),
+            placement=placement,
+            reproject="" if same else vrt.reprojection(str(wkt), str(grid.crs_wkt)),
+            tolerance=_AFFINE_TOLERANCE if same and not source.uses_gcps else plan.tolerance / 2,
+        ),
+        height=grid.height,
+        width=grid.width,
+    )
+    # grown, since GDAL would warp a window that is one pixel thin in blocks of one
+    asked = window.grown(1).intersection(Window.of(*grid.shape))
+    pixels = np.empty((asked.height, asked.width), plan.working_dtype)
+    _run(plan, document, asked, pixels)
+    return pixels[window.within(asked)]
+
+
+def _placement(source: WarpSource, grid: Grid) -> tuple[str, str | None]:
+    """Return the element that places a source's pixels, and the WKT of the CRS that it places them in."""
+    if source.uses_gcps:
+        gcps, wkt = spline_points(source, grid.crs_wkt)
+        return vrt.spline_placement(gcps, wkt), wkt
+    return vrt.affine_placement(source.grid.transform, source.grid.inverse), source.crs_wkt
+
+
+def _kernel(plan: WarpPlan, *, is_masked: bool) -> vrt.Kernel:
+    return vrt.Kernel(
+        method=plan.method,
+        scale=plan.scale,
+        dtype=plan.working_dtype,
+        nodata=None if plan.fill is None else repr(plan.fill),
+        is_masked=is_masked,
+    )
+
+
+def _memory_raster(values: Array) -> str:
+    height, width = values.shape
+    return vrt.memory_raster(values.ctypes.data, dtype=str(values.dtype), height=height, width=width)
+
+
+def _run(plan: WarpPlan, document: str, window: Window, out: Array) -> None:
+    """Read a window of a document into ``out``; the caller holds the arrays that the document names."""
+    rows, cols = (window.row, window.row + window.height), (window.col, window.col + window.width)
+    try:
+        with (
+            rasterio.Env(session=DummySession(), **_GDAL),
+            rasterio.open(document, driver="VRT", sharing=False) as warped,
+        ):
+            if out.dtype == plan.working_dtype:
+                warped.read(1, window=(rows, cols), out=out)
+            else:
+                out[...] = warped.read(1, window=(rows, cols))
+    except RasterioError as error:
+        raise UnsupportedRasterError(
+            f"expected {Path(plan.source.path).name!r} to be warped, got {error} Check its georeferencing."
+        ) from error

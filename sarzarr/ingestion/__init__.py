@@ -1,0 +1,1 @@
+"""Ingestion: everything that enters a store."""

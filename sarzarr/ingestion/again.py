@@ -1,0 +1,168 @@
+"""A scene that is in the store already: the same, something to add, or stored otherwise."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from sarzarr import conventions as cv
+from sarzarr.errors import SceneExistsError
+from sarzarr.grids.warp.plan import WarpPlan
+from sarzarr.ingestion.options import IngestOptions
+from sarzarr.ingestion.scene_plan import ScenePlan
+from sarzarr.scenes.probe import probe_file
+from sarzarr.scenes.scene import SceneProbe, group_scenes
+from sarzarr.store.codecs import DEFAULT_CODECS
+from sarzarr.store.documents import Encoding, read_json
+from sarzarr.store.store import Store
+
+_ENCODED: Final = ("dtype", "codec", "shard")
+
+
+def known_hash(store: Store | None, scene: str) -> str | None:
+    """Return the source hash of a scene that the store has; None where it has none."""
+    if store is None or scene not in store.scenes:
+        return None
+    return str(store.rows(scene)["source_hash"].values[0])
+
+
+def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan | None:
+    """Return what is left to do of a scene that the store knows: all of it, some layers, or nothing (None).
+
+    Raises
+    ------
+    SceneExistsError
+        Something of it would be written over, which was not asked for, or arrays of it would be lost.
+    """
+    known = known_hash(store, planned.id)
+    same_pixels = known in (planned.probe.source_hash, _hash_like(str(known), planned.probe, options))
+    is_same = same_pixels and store.grid(planned.id) == planned.grid
+    if not is_same or (options.replace and stored_otherwise(store, planned, options)):
+        if not (same_pixels and options.polarizations):  # where names alone are other ones, nothing is lost
+            _check_arrays(store, planned)
+        if not options.replace:
+            raise SceneExistsError(
+                f"a new scene was expected, got {planned.id!r}, which {store.root.name} holds "
+                f"{'on another grid' if same_pixels else 'with other pixels'}. "
+                "Pass --replace to write it anew, or --id to add it under another name."
+            )
+        return _as_stored(store, planned, options)
+    held = {name: store.layer_attrs(planned.id, name) for name in store.layers(planned.id)}
+    new = [layer for layer in planned.layers if layer.name not in held]
+    other = [
+        layer
+        for layer in planned.layers
+        if layer.name in held and any(held[layer.name].get(k) != v for k, v in layer.attrs.items())
+    ]
+    if other and not options.replace:
+        raise SceneExistsError(
+            f"a new layer was expected, got {other[0].name!r} of {planned.id!r}, which {store.root.name} holds from "
+            "another file or in another way. Pass --replace to write the layer anew, or give it another name."
+        )
+    if not (new or other):
+        return None
+    beside = _encoding(store, planned.id)
+    return replace(planned, layers=(*new, *other), only_layers=True, encoding=beside)
+
+
+def _check_arrays(store: Store, planned: ScenePlan) -> None:
+    """Refuse to write a scene anew that would lack arrays that the store holds."""
+    given = [array.name for array in planned.probe.arrays]
+    lost = [name for name in store.rows(planned.id)["name"].values.tolist() if name not in given]
+    if lost:
+        raise SceneExistsError(
+            f"files for all arrays of {planned.id!r} were expected, got {', '.join(given)} alone: {store.root.name} "
+            f"holds {', '.join(lost)} too, which would be lost. Give the files of {', '.join(lost)} in the same "
+            f"command, take the scene out first (`sarzarr remove {store.root.name} {planned.id}`), or add it "
+            "under another name with --id."
+        )
+
+
+def _encoding(store: Store, scene: str) -> Encoding:
+    """Return how a scene's pixels are stored."""
+    row = store.rows(scene).isel(array=0)
+    return Encoding(
+        dtype=str(row["dtype"].values),
+        codec=str(row["codec"].values),
+        chunk=int(row["chunk"]),
+        shard=int(row["shard"]),
+    )
+
+
+def _border(store: Store, scene: str) -> int:
+    """Return how many pixels around nodata of a scene were flagged as border."""
+    return int(read_json(store.root / cv.SCENES / scene / "zarr.json")["attributes"].get(cv.BORDER, 0))
+
+
+def _as_stored(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan:
+    """Return the plan of a scene that is written anew: what was not asked for stays as it is stored."""
+    old = _encoding(store, planned.id)
+    dtype = options.dtype or old.dtype
+    codec = options.codec or (old.codec if dtype == old.dtype else DEFAULT_CODECS[dtype])
+    shard = old.shard if options.shard is None else options.shard
+    border = _border(store, planned.id) if options.border is None else options.border
+    return replace(planned, encoding=replace(old, dtype=dtype, codec=codec, shard=shard), border=border)
+
+
+def stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -> list[str]:
+    """Return how a scene is stored otherwise than was asked for (``dtype uint16, not float32``); its grid apart.
+
+    What was not asked for by name does not count.
+    """
+    compared = (*_ENCODED, cv.BORDER, "nodata", "polarizations", "quantity", "representation", "resampling")
+    if not options.exact and all(getattr(options, name) is None for name in compared):
+        return []
+    scene, old = planned.id, _encoding(store, planned.id)
+    rows = store.rows(scene)
+    said: list[tuple[str, Any, Any]] = []  # what, as stored, as asked
+    for name in _ENCODED:
+        asked = getattr(options, name)
+        said += [] if asked is None else [(name, getattr(old, name), asked)]
+    if options.border is not None:
+        said.append((cv.BORDER, _border(store, scene), options.border))
+    if options.polarizations is not None:
+        held, told = rows["name"].values.tolist(), [array.name for array in planned.probe.arrays]
+        said.append(("arrays", "+".join(sorted(held)), "+".join(sorted(told))))
+    for option, column in (("quantity", "quantity"), ("representation", "source_representation")):
+        if asked := getattr(options, option):
+            said.append((option, "+".join(sorted(set(rows[column].values.tolist()))), asked))
+    if options.nodata is not None:
+        said.append(("nodata", _first_attrs(store, scene).get(cv.SOURCE_NODATA), options.nodata))
+    warped = next((plan for plan in planned.onto if isinstance(plan, WarpPlan)), None)
+    if warped is not None:
+        attrs = _first_attrs(store, scene)
+        keys = [cv.RESAMPLING] if options.resampling else []
+        keys += [cv.RESAMPLING_TOLERANCE] if options.exact else []
+        said += [(key, attrs.get(key, "none"), warped.attrs[key]) for key in keys]
+    return [f"{what} {stored}, not {asked}" for what, stored, asked in said if stored != asked]
+
+
+def _first_attrs(store: Store, scene: str) -> Mapping[str, Any]:
+    """Return the attributes of a scene's first array."""
+    name = str(store.rows(scene)["name"].values[0])
+    attrs: Mapping[str, Any] = read_json(store.root / cv.SCENES / scene / name / "zarr.json")["attributes"]
+    return attrs
+
+
+def lost_layers(store: Store, planned: ScenePlan) -> list[str]:
+    """Return a sentence where a scene that is written anew has layers that are not asked for again."""
+    lost = sorted(set(store.layers(planned.id)) - {layer.name for layer in planned.layers})
+    return (
+        [f"{planned.id!r} loses its layers {', '.join(lost)}: give them again to keep them."] if lost else []
+    )
+
+
+def _hash_like(known: str, scene: SceneProbe, options: IngestOptions) -> str:
+    """Return the scene's hash of the kind that the store knows it by: sampled, or of every byte."""
+    if known.split(":")[0] == scene.source_hash.split(":")[0]:
+        return scene.source_hash
+    again = [
+        probe_file(
+            file.path,
+            quantity=options.quantity,
+            representation=options.representation,
+            polarizations=options.polarizations,
+            full_hash=not options.full_hash,
+        )
+        for file in scene.files
+    ]
+    return group_scenes(again, scene_id=scene.id)[0].source_hash

@@ -1,0 +1,259 @@
+"""Annotations: what VOC XML, COCO JSON, YOLO text, GeoJSON and CSV say of boxes. Text in, numbers out.
+
+Nothing here opens a file. Boxes come out as they are written, as half-open pixel edges; whether they are
+inside their picture is `sarzarr.store.boxes.check_boxes`'s to say.
+"""
+
+import csv
+import io
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from xml.etree import ElementTree as ET
+
+import numpy as np
+
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError
+from sarzarr.store.boxes import DEFAULT_LABEL
+
+log = logging.getLogger(__name__)
+MAX_XML: Final = 16 * 2**20
+"""Bytes of an XML document that is parsed; it speaks of one picture."""
+LABEL_KEY: Final = "label"
+"""The property, or column, that is a label where none is named."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Annotation:
+    """The boxes of one picture."""
+
+    boxes: Array
+    """(n, 4) float64 ``x_min, y_min, x_max, y_max``."""
+    labels: tuple[str, ...]
+    """Of each box."""
+
+    @classmethod
+    def of(cls, boxes: Sequence[Sequence[float]], labels: Iterable[str]) -> "Annotation":
+        """Return the annotation of lists."""
+        return cls(boxes=np.array(boxes, np.float64).reshape(-1, 4), labels=tuple(labels))
+
+
+def _refused(what: str, name: str, error: object) -> InvalidInputError:
+    return InvalidInputError(
+        f"{what} was expected, got {name!r}, which is not ({error}). Mend it or take it out."
+    )
+
+
+def _number(text: Any) -> float:
+    """Return a number that was written; what is no number is NaN, and is left out and counted later."""
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+# ------------------------------------------------------------------ VOC
+class _Builder(ET.TreeBuilder):
+    """Builds a tree of a document that declares no type: without one there are no entities."""
+
+    def doctype(self, *_: Any) -> None:
+        raise ValueError("it declares a document type")
+
+
+def parse_voc(text: bytes, name: str, *, one_based: bool = False) -> Annotation:
+    """Return what one Pascal VOC document says of its picture.
+
+    Parameters
+    ----------
+    text
+        The document. One that declares a type is refused: with it come entities, which can grow without end.
+    name
+        Of the file, for messages.
+    one_based
+        Coordinates count from 1 and name the last pixel, as the VOC challenge has them. False: they are
+        edges counted from 0, as the tools that SAR chips are made with write them.
+    """
+    if len(text) > MAX_XML:
+        raise _refused(f"VOC XML of at most {MAX_XML} bytes", name, f"it has {len(text)}")
+    try:
+        root = ET.fromstring(text, parser=ET.XMLParser(target=_Builder()))
+    except (ET.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that is unknown
+        raise _refused("VOC XML", name, error) from None
+    boxes, labels = [], []
+    for item in root.iter("object"):
+        corners = [_number(item.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")]
+        if one_based:
+            corners[0], corners[1] = corners[0] - 1, corners[1] - 1
+        boxes.append(corners)
+        labels.append((item.findtext("name") or DEFAULT_LABEL).strip())
+    return Annotation.of(boxes, labels)
+
+
+# ------------------------------------------------------------------ COCO
+def parse_coco(text: bytes | str, name: str) -> dict[str, Annotation]:
+    """Return what one COCO document says, by the file name of each of its pictures."""
+    try:
+        document = json.loads(text)
+        names = {str(c["id"]): str(c["name"]) for c in document.get("categories", ())}
+        files = {str(i["id"]): str(i["file_name"]) for i in document["images"]}
+        boxes: dict[str, list[list[float]]] = {f: [] for f in files.values()}
+        labels: dict[str, list[str]] = {f: [] for f in files.values()}
+        single = [a for a in document["annotations"] if not a.get("iscrowd")]
+        for a in single:
+            x, y, w, h = (_number(v) for v in a["bbox"])
+            file = files[str(a["image_id"])]
+            boxes[file].append([x, y, x + w, y + h])
+            labels[file].append(names.get(str(a.get("category_id")), DEFAULT_LABEL))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _refused("COCO JSON with images, annotations and their bbox", name, error) from None
+    if crowds := len(document["annotations"]) - len(single):
+        log.warning("%s: %d crowds left out, since none of them is one object", name, crowds)
+    return {file: Annotation.of(boxes[file], labels[file]) for file in boxes}
+
+
+# ------------------------------------------------------------------ YOLO
+def parse_yolo(text: str, name: str, *, height: int, width: int, classes: Sequence[str] = ()) -> Annotation:
+    """Return what one YOLO text says: ``class x_centre y_centre width height`` a line, as shares.
+
+    Labels are taken from ``classes`` by number; without them they are ``class_0``, ``class_1``, ...
+    """
+    boxes, labels = [], []
+    for number, line in enumerate(filter(str.strip, text.splitlines()), start=1):
+        words = line.split()
+        if len(words) not in (5, 6) or not words[0].isascii() or not words[0].isdigit():
+            raise _refused(
+                "YOLO lines of a class and four shares", name, f"line {number} reads {line[:80]!r}"
+            )
+        x, y, w, h = (_number(v) for v in words[1:5])
+        boxes.append([(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height])
+        kind = int(words[0])
+        labels.append(classes[kind] if kind < len(classes) else f"class_{kind}")
+    return Annotation.of(boxes, labels)
+
+
+# ------------------------------------------------------------------ scenes
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Region:
+    """One feature that was drawn on the ground or on a scene."""
+
+    scene: str
+    """The scene that it names; empty where it names none."""
+    label: str
+    """What it is."""
+    points: Array
+    """(n, 2) float64: positions (x, y) that its box must hold."""
+
+
+def parse_geojson(
+    text: bytes | str, name: str, *, label_key: str | None = None
+) -> tuple[list[Region], str | None]:
+    """Return the features of a GeoJSON document, and the name of its CRS; None is longitude and latitude.
+
+    The scene is taken from a feature's property ``scene``, the label from ``label_key``: ``label`` where that
+    is left out.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no such document, a feature has no position or one that is no number, or none has the property
+        ``label_key`` that was named; the message has the feature's number, or the properties there are.
+    """
+    try:
+        document = json.loads(text)
+        features = document["features"] if document["type"] == "FeatureCollection" else [document]
+        crs = document.get("crs") or {}
+        about = [f.get("properties") or {} for f in features]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _refused("GeoJSON features", name, error) from None
+    _check_label(label_key, sorted({str(k) for a in about for k in a}), bool(about), name)
+    regions = []
+    for number, (feature, said) in enumerate(zip(features, about, strict=True), start=1):
+        try:
+            points = np.array(list(_positions(feature["geometry"])), np.float64).reshape(-1, 2)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise _refused("GeoJSON features", name, f"the geometry of feature {number}: {error}") from None
+        if not points.size or not np.isfinite(points).all():
+            shown = json.dumps(feature["geometry"])[:80]
+            raise InvalidInputError(
+                f"positions of finite numbers were expected in feature {number} of {name!r}, got {shown}. "
+                "Mend it or take it out."
+            )
+        regions.append(
+            Region(
+                scene=_text(said.get("scene")),
+                label=_text(said.get(label_key or LABEL_KEY)) or DEFAULT_LABEL,
+                points=points,
+            )
+        )
+    declared = crs.get("properties", {}).get("name") if isinstance(crs, dict) else None
+    return regions, declared
+
+
+def _check_label(label_key: str | None, there: Sequence[str], is_any: bool, name: str) -> None:
+    """Refuse a label that was named and that nothing has."""
+    if is_any and label_key is not None and label_key not in there:
+        raise InvalidInputError(
+            f"a property among {', '.join(there) or 'none'} was expected as the label of what is in {name!r}, got "
+            f"{label_key!r}. Name one of these with --label, or leave it out."
+        )
+
+
+def _text(value: Any) -> str:
+    """Return what a property says, stripped; nothing for what is absent."""
+    return "" if value is None else str(value).strip()
+
+
+def _positions(geometry: Mapping[str, Any]) -> Iterable[tuple[float, float]]:
+    """Yield the positions of a geometry of any kind."""
+    if geometry["type"] == "GeometryCollection":
+        for part in geometry["geometries"]:
+            yield from _positions(part)
+        return
+    stack = [geometry["coordinates"]]
+    while stack:
+        part = stack.pop()
+        if not isinstance(part, list):
+            raise ValueError(f"a position [x, y] has {part!r}")
+        if part and isinstance(part[0], int | float):
+            yield float(part[0]), float(part[1])
+        else:
+            stack.extend(part)
+
+
+def parse_csv(text: str, name: str, *, label_key: str | None = None) -> list[Region]:
+    """Return the rows of a table ``scene,x_min,y_min,x_max,y_max[,label]`` of boxes in pixels.
+
+    The label is in the column ``label_key``: ``label`` where that is left out.
+
+    Raises
+    ------
+    InvalidInputError
+        A column is missing, or a coordinate is no finite number; the message has its line and its text.
+    """
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    wanted = ("scene", "x_min", "y_min", "x_max", "y_max")
+    there = rows.fieldnames or ()
+    if missing := [k for k in wanted if k not in there]:
+        raise _refused(f"a table with columns {', '.join(wanted)}", name, f"it lacks {missing[0]}")
+    _check_label(label_key, [k for k in there if k not in wanted], True, name)
+    out = []
+    for row in rows:
+        corners = [_number(row[k]) for k in wanted[1:]]
+        for column, value in zip(wanted[1:], corners, strict=True):
+            if not math.isfinite(value):
+                raise InvalidInputError(
+                    f"a finite number as {column} was expected in line {rows.line_num} of {name!r}, got "
+                    f"{row[column] or 'nothing'!r} for a box on {row['scene']!r}. Mend it or take it out."
+                )
+        out.append(
+            Region(
+                scene=_text(row["scene"]),
+                label=_text(row.get(label_key or LABEL_KEY)) or DEFAULT_LABEL,
+                points=np.array(corners).reshape(2, 2),
+            )
+        )
+    return out

@@ -1,0 +1,1 @@
+"""Blocks of an ingest: read, flagged, normalised and written as whole shards."""

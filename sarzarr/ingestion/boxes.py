@@ -1,0 +1,166 @@
+"""Boxes in a store: tables ``boxes/<name>``, on scenes or on samples, and what patches show of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError
+from sarzarr.grids.footprint import Placement
+from sarzarr.grids.grid import Grid
+from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
+from sarzarr.store.boxes import Boxes, Policy, read_boxes, write_boxes
+from sarzarr.store.split_table import placements
+from sarzarr.store.store import Store
+
+
+# ------------------------------------------------------------------ onto scenes
+def import_boxes(
+    store: Store, path: str | Path, *, name: str = cv.DEFAULT_INDEX, scene: str | None = None,
+    label_key: str | None = None, policy: Policy = "repair",
+) -> Boxes:  # fmt: skip
+    """Put the boxes of a file onto scenes; those that the file's scenes had are replaced.
+
+    A file with a mistake in it changes nothing. Boxes that are only outside or without area are left out and
+    counted, unless they are all there is.
+
+    Parameters
+    ----------
+    store
+        The store.
+    path
+        GeoJSON in map coordinates (longitude and latitude, or the CRS that it names), each feature's box
+        being what its geometry reaches; or CSV ``scene,x_min,y_min,x_max,y_max[,label]`` in pixels.
+    name
+        Of the table.
+    scene
+        The scene that features without a property ``scene`` are on.
+    label_key
+        The property, or the column, that is the label; ``label``, where there is one, if left out.
+    policy
+        As in `sarzarr.store.boxes.check_boxes`.
+
+    Raises
+    ------
+    NotInStoreError
+        A scene is not in the store.
+    InvalidInputError
+        There is no such file, it says no box that can be put on, a number cannot be read, a feature has no
+        scene or none has the label that was named, or a scene has no place that map coordinates reach.
+    """
+    place = Path(path)
+    text = _text_of(place)
+    is_map = place.suffix.lower() != ".csv"
+    regions, crs = (
+        parse_geojson(text, place.name, label_key=label_key)
+        if is_map
+        else (parse_csv(text, place.name, label_key=label_key), None)
+    )
+    by_scene: dict[str, list[Region]] = {}
+    for region in regions:
+        if not (owner := region.scene or scene):
+            raise InvalidInputError(
+                f"a scene for each feature was expected, got one without in {place.name!r}. Name it with --scene, "
+                "or in each feature's property 'scene'."
+            )
+        by_scene.setdefault(owner, []).append(region)
+    placed = placements(store.root, store.catalog)
+    for owner in by_scene:
+        store.rows(owner)  # raises, and says which there are
+    parts = {
+        owner: (_pixel_boxes(some, placed[owner], owner, crs if is_map else ""), [r.label for r in some])
+        for owner, some in by_scene.items()
+    }
+    fresh = Boxes.gathered(parts, {s: (p.height, p.width) for s, p in placed.items()}, policy=policy)
+    fresh = replace(fresh, grids=tuple(placed[owner].fingerprint for owner in fresh.owners))
+    if not len(fresh):
+        raise InvalidInputError(
+            f"boxes that can be put on scenes were expected in {place.name!r}, got none among {len(regions)}"
+            f"{why_left_out(fresh.counts)}. Nothing was changed."
+        )
+    known = sorted(p.parent.name for p in (store.root / cv.BOXES).glob("*/zarr.json"))
+    merged = _merged(read_boxes(store, name), fresh) if name in known else fresh
+    write_boxes(store, merged, name)
+    return replace(merged, counts=fresh.counts)
+
+
+def _text_of(place: Path) -> str:
+    """Return the text of a file of boxes, without the mark that spreadsheets put before it."""
+    try:
+        return place.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InvalidInputError(
+            f"a file of boxes was expected at {str(place)!r}, got none that can be read ({error.strerror}). "
+            "Give the path of a GeoJSON or CSV file."
+        ) from None
+    except UnicodeDecodeError:
+        raise InvalidInputError(
+            f"a GeoJSON or CSV file of text in UTF-8 was expected, got {place.name!r}, which is not."
+        ) from None
+
+
+def why_left_out(counts: Mapping[str, int]) -> str:
+    """Return why boxes that were given are not kept, in brackets; nothing where all are.
+
+    >>> why_left_out({"without_area": 2, "outside": 1})
+    ' (2 without area, such as points and lines; 1 outside their scene)'
+    """
+    reasons = {
+        "without_area": "without area, such as points and lines",
+        "outside": "outside their scene",
+        "not_finite": "where the CRS of their scene does not reach",
+    }
+    said = "; ".join(f"{counts[k]} {reason}" for k, reason in reasons.items() if counts.get(k))
+    return f" ({said})" if said else ""
+
+
+def _pixel_boxes(regions: Sequence[Region], placement: Placement, scene: str, crs: str | None) -> Array:
+    """Return (n, 4) pixel boxes of what regions reach; ``crs`` is None for degrees, empty for pixels."""
+    if crs == "":
+        return np.stack([r.points.reshape(4) for r in regions])
+    if not placement.crs_wkt:
+        raise InvalidInputError(
+            f"a scene with a CRS and a transform was expected for map coordinates, got {scene!r}. "
+            "Give its boxes in pixels, as CSV."
+        )
+    from pyproj import Transformer
+    from pyproj.exceptions import ProjError
+
+    try:
+        to_scene = Transformer.from_crs(crs or "OGC:CRS84", placement.crs_wkt, always_xy=True)
+    except ProjError as error:
+        raise InvalidInputError(f"a CRS that is known was expected, got {crs!r} ({error}).") from None
+    a, b, c, d, e, f = placement.transform
+    grid = Grid(height=placement.height, width=placement.width, transform=(a, b, c, d, e, f))
+    out = np.empty((len(regions), 4))
+    for i, region in enumerate(regions):
+        rows, cols = grid.to_pixels(*to_scene.transform(*region.points.T))
+        out[i] = cols.min(), rows.min(), cols.max(), rows.max()
+    return out
+
+
+def _merged(old: Boxes, new: Boxes) -> Boxes:
+    """Return both tables' boxes, those of ``new`` alone on the scenes that it has."""
+    if old.on != new.on:
+        raise InvalidInputError(
+            f"a table of boxes on {new.on} was expected, got one on {old.on}. Name another."
+        )
+    owners = tuple(sorted({*old.owners, *new.owners}))
+    classes = tuple(sorted({*old.classes, *new.classes}))
+    parts = []
+    for table, skip in ((old, set(new.owners)), (new, set[str]())):
+        keep = np.array([table.owners[o] not in skip for o in table.owner.tolist()], bool)
+        owner = np.array([owners.index(o) for o in table.owners], np.int32)[table.owner[keep]]
+        label = np.array([0, *(classes.index(n) + 1 for n in table.classes)], np.int32)[table.label[keep]]
+        parts.append((owner, table.boxes[keep], label))
+    owner, boxes, label = (np.concatenate(v) for v in zip(*parts, strict=True))
+    grids = dict(zip(old.owners, old.grids, strict=False)) | dict(zip(new.owners, new.grids, strict=False))
+    order = np.argsort(owner, kind="stable")
+    counts = {k: old.counts.get(k, 0) + new.counts.get(k, 0) for k in new.counts}
+    return Boxes(
+        on=new.on, owners=owners, owner=owner[order], boxes=boxes[order], label=label[order], classes=classes,
+        grids=tuple(grids.get(o, "") for o in owners), counts={**counts, "kept": len(owner)},
+    )  # fmt: skip

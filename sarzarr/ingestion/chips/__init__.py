@@ -1,0 +1,1 @@
+"""Chips: pictures that came alone, packed with their boxes."""

@@ -1,0 +1,108 @@
+"""Pictures that came alone: PNG, JPEG and small TIFF, read as one channel.
+
+They are what a screen shows: 8 or 16 bits without a unit, or floats in [0, 1]. A picture in colour becomes
+the middle one of its three values, which leaves grey as it is.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from rasterio.enums import ColorInterp
+from rasterio.errors import RasterioError
+
+from sarzarr.arrays import Array
+from sarzarr.errors import UnsupportedRasterError
+from sarzarr.rasters import open_picture, without_stop
+
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+"""What the names of pictures end in, in lower case."""
+DTYPES: Final = ("uint8", "uint16", "float32")
+"""Dtypes of pictures that are taken."""
+MAX_SIDE: Final = 8192
+"""Rows or columns of a picture; what is larger is a scene."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureProbe:
+    """What a picture's header says."""
+
+    height: int
+    """Rows."""
+    width: int
+    """Columns."""
+    dtype: str
+    """One of `DTYPES`."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Picture:
+    """A picture as one channel."""
+
+    pixels: Array
+    """(rows, columns) in the file's dtype, C-contiguous."""
+    is_coloured: bool
+    """Whether its channels differed anywhere."""
+
+
+def probe_picture(path: Path) -> PictureProbe:
+    """Return what a picture's header says.
+
+    Raises
+    ------
+    UnsupportedRasterError
+        It is no picture, or none of a dtype and size that are taken.
+    """
+    with open_picture(path) as dataset:
+        return _probe(dataset, path)
+
+
+def _probe(dataset: Any, path: Path) -> PictureProbe:
+    dtype = dataset.dtypes[0]
+    if dtype not in DTYPES or dataset.count > 4:
+        raise UnsupportedRasterError(
+            f"a picture of {', '.join(DTYPES)} with at most 4 channels was expected, got {path.name!r} with "
+            f"{dataset.count} of {dtype}. Ingest backscatter with `sarzarr ingest`."
+        )
+    if max(dataset.shape) > MAX_SIDE:
+        raise UnsupportedRasterError(
+            f"a picture of at most {MAX_SIDE} pixels a side was expected, got {path.name!r} with "
+            f"{dataset.height} x {dataset.width}. Ingest it as a scene, or cut it."
+        )
+    return PictureProbe(height=dataset.height, width=dataset.width, dtype=dtype)
+
+
+def read_picture(path: Path) -> Picture:
+    """Read a picture as one channel.
+
+    Raises
+    ------
+    UnsupportedRasterError
+        It is no picture that is taken, or its bytes cannot be decoded.
+    """
+    with open_picture(path) as dataset:
+        _probe(dataset, path)
+        kinds = dataset.colorinterp
+        wanted = [i + 1 for i, kind in enumerate(kinds) if kind != ColorInterp.alpha][:3] or [1]
+        try:
+            channels = dataset.read(wanted)
+        except RasterioError as error:
+            raise UnsupportedRasterError(
+                f"intact pixels in {path.name!r} were expected, got {without_stop(error.__cause__ or error)}. "
+                "Fetch or write the file again."
+            ) from error
+        if kinds[0] == ColorInterp.palette:
+            channels = _painted(channels[0], dataset.colormap(1))
+    is_coloured = len(channels) == 3 and bool((channels != channels[:1]).any())
+    pixels = np.sort(channels, axis=0)[1] if is_coloured else channels[0]
+    return Picture(pixels=np.ascontiguousarray(pixels), is_coloured=is_coloured)
+
+
+def _painted(index: Array, colours: dict[int, tuple[int, int, int, int]]) -> Array:
+    """Return (3, rows, columns): the colours that a palette gives."""
+    table = np.zeros((256, 3), np.uint8)
+    for i, colour in colours.items():
+        if i < len(table):
+            table[i] = colour[:3]
+    return np.moveaxis(table[index], -1, 0)

@@ -1,0 +1,1 @@
+"""Layers: rasters kept beside backscatter as they are."""

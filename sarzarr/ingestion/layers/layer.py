@@ -1,0 +1,149 @@
+"""Layers: rasters that are kept beside a scene's backscatter as they are, and what is said of them.
+
+A layer is written ``NAME[:WORD...]=FILE``. All that is ours stands before the first ``=``, so no file
+name can be taken for it.
+"""
+
+import glob
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr.errors import InvalidInputError, RasterNotFoundError
+from sarzarr.grids.warp.plan import METHODS
+from sarzarr.scenes.names import check_layer_name
+
+KINDS: Final = tuple(kind for kind in METHODS if kind != "backscatter")
+"""What a layer's numbers may be, which decides how they are resampled."""
+_WORDS: Final = "a kind (classes, continuous, counts), a method (nearest, mode, ...), band2 or nodata-1"
+_SUFFIXES: Final = (".tif", ".tiff")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A raster, or several for as many scenes, that is kept as it is."""
+
+    name: str
+    """The array's name in its scene group."""
+    path: str
+    """A GeoTIFF, a folder of them, or a pattern such as ``labels/*.tif``."""
+    kind: str | None = None
+    """``classes``, ``continuous`` or ``counts``; integers are classes and floats continuous if left out."""
+    method: str | None = None
+    """How it is resampled where its pixels are not the scene's: one of ``METHODS[kind]``."""
+    band: int | None = None
+    """The band, from 1; needed where a file has several."""
+    nodata: float | None = None
+    """The value that says "no data", where the file has no tag or a wrong one."""
+
+    def __post_init__(self) -> None:
+        check_layer_name(self.name)
+        if self.kind not in (None, *KINDS):
+            raise InvalidInputError(
+                f"expected layer {self.name!r} to be {', '.join(KINDS)}, got {self.kind!r}. Name one of these."
+            )
+        suited = METHODS[self.kind] if self.kind else tuple(m for k in KINDS for m in METHODS[k])
+        if self.method is not None and self.method not in suited:
+            raise InvalidInputError(
+                f"expected a method for layer {self.name!r} of {', '.join(dict.fromkeys(suited))}, got "
+                f"{self.method!r}. Name one of these."
+            )
+        if self.band is not None and self.band < 1:
+            raise InvalidInputError(
+                f"expected a band of layer {self.name!r} from 1 on, got {self.band}. Count them from 1."
+            )
+
+    def kind_of(self, dtype: str) -> str:
+        """Return what its numbers are, given their dtype."""
+        return self.kind or ("continuous" if np.dtype(dtype).kind == "f" else "classes")
+
+    def files(self) -> tuple[Path, ...]:
+        """Return its files, sorted.
+
+        Raises
+        ------
+        RasterNotFoundError
+            There is none.
+        """
+        place = Path(self.path)
+        if place.is_dir():
+            found = sorted(p for p in place.iterdir() if p.suffix.lower() in _SUFFIXES)
+        elif place.exists():
+            found = [place]
+        else:
+            found = sorted(Path(p) for p in glob.glob(self.path, recursive=True))  # noqa: PTH207 - may be absolute
+        if not found:
+            raise RasterNotFoundError(
+                f"expected a TIFF, a folder of TIFFs or a pattern for layer {self.name!r}, got {self.path!r}, "
+                "where there is none. Check the path."
+            )
+        return tuple(found)
+
+
+def parse_layer(text: str) -> Layer:
+    """Return the layer that ``NAME[:WORD...]=FILE`` says; the words may come in any order.
+
+    Raises
+    ------
+    InvalidInputError
+        It is not of that form, or the name is taken, or a word is not known.
+
+    >>> parse_layer("mask=labels/a=b.tif").path
+    'labels/a=b.tif'
+    >>> said = parse_layer("dem:continuous:cubic:nodata-9999=dem.tif")
+    >>> said.kind, said.method, said.nodata
+    ('continuous', 'cubic', -9999.0)
+    """
+    said, separator, path = text.partition("=")
+    name, *words = said.split(":")
+    if not separator or not path or not name:
+        raise InvalidInputError(f"expected a layer such as mask=FILE, got {text!r}. Give a name and a file.")
+    facts: dict[str, Any] = {}
+    for word in words:
+        key, value = _fact(text, word)
+        if key in facts:
+            raise InvalidInputError(
+                f"expected one {key} in layer {text!r}, got a second: {word!r}. Leave it out."
+            )
+        facts[key] = value
+    return Layer(name=name, path=path, **facts)
+
+
+def _fact(text: str, word: str) -> tuple[str, Any]:
+    """Return the field that a word is for, and its value."""
+    if word in KINDS:
+        return "kind", word
+    if any(word in METHODS[kind] for kind in KINDS):
+        return "method", word
+    if found := re.fullmatch(r"band(\d+)", word):
+        return "band", int(found[1])
+    if word.startswith("nodata"):
+        try:
+            return "nodata", float(word.removeprefix("nodata"))
+        except ValueError:
+            pass
+    raise InvalidInputError(
+        f"expected {_WORDS} in layer {text!r}, got {word!r}. Mend the word, or leave it out."
+    )
+
+
+def layers_of(said: Mapping[str, Any] | Iterable[Layer | str]) -> tuple[Layer, ...]:
+    """Return layers however they are said.
+
+    Parameters
+    ----------
+    said
+        ``{"mask": "mask.tif", "dem:cubic": ["north.tif", "south.tif"]}``: names, with words if need be, and
+        a file or several each; or `Layer` objects; or texts as `parse_layer` takes them.
+    """
+    if not isinstance(said, Mapping):
+        return tuple(one if isinstance(one, Layer) else parse_layer(one) for one in said)
+    out = []
+    for name, value in said.items():
+        paths = [value] if isinstance(value, str | Path) else list(value)
+        out += [parse_layer(f"{name}={path}") for path in paths]
+    return tuple(out)

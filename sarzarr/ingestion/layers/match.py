@@ -1,0 +1,366 @@
+"""Which file of a layer is whose: by the ground that it lies on, else by its shape, and then by its name."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError, UnsupportedRasterError
+from sarzarr.grids.crs import is_same_crs
+from sarzarr.grids.georeference import LAYER, WarpSource, footprint, locate, project
+from sarzarr.grids.grid import Grid
+from sarzarr.grids.warp.plan import plan_warp, sentinel
+from sarzarr.grids.warp.vrt import GDAL_TYPES
+from sarzarr.ingestion.blocks.jobs import LayerPlan
+from sarzarr.ingestion.layers.layer import Layer
+from sarzarr.rasters import local_file, source_hash
+from sarzarr.scenes.header import Header, read_header
+from sarzarr.scenes.scene import SceneProbe
+from sarzarr.text import nodata_text
+
+DTYPES: Final = (*GDAL_TYPES, "int64", "uint64")
+"""What a layer may be stored as."""
+POINTS: Final = 33
+"""Points along each side of the lattices by which two rasters are found to share ground."""
+_WHOLE: Final = 0.9999
+_SAMPLES: Final = (np.arange(POINTS) + 0.5) / POINTS
+_NAMED: Final = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerFile:
+    """One file of a layer, its header read."""
+
+    layer: Layer
+    """What was said of it."""
+    source: WarpSource
+    """Its band, and where its pixels lie."""
+    header: Header
+    """What it says of itself."""
+    hash: str
+    """What it is recognised by."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.source.path)
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it says where on the ground it lies."""
+        return self.source.crs_wkt is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fit:
+    """How a file lies on a scene."""
+
+    file: LayerFile
+    source: WarpSource
+    """The file, placed: by itself, or as the scene whose shape it has."""
+    rank: int
+    """0: on the scene's own pixels. 1: all of the scene lies in it. 2: they share some ground."""
+    covered: float
+
+
+@dataclass(eq=False)
+class LayerFiles:
+    """All files of all layers of a run."""
+
+    files: Mapping[str, tuple[LayerFile, ...]]
+    """By the layer's name."""
+    _boxes: dict[tuple[str, str], Array] = field(default_factory=dict, init=False, repr=False)
+
+    def near(self, name: str, grid: Grid) -> list[LayerFile]:
+        """Return the files of a layer that may lie on a grid: bounding boxes alone are compared."""
+        files = self.files[name]
+        if grid.crs_wkt is None:
+            return list(files)
+        key = name, grid.crs_wkt
+        if key not in self._boxes:
+            self._boxes[key] = np.array([_box(file, grid.crs_wkt) for file in files])
+        left, bottom, right, top = grid.bbox
+        x_min, y_min, x_max, y_max = self._boxes[key].T
+        touches = (x_max > left) & (x_min < right) & (y_max > bottom) & (y_min < top)
+        return [files[i] for i in np.flatnonzero(touches)]
+
+
+def _box(file: LayerFile, crs: str) -> tuple[float, float, float, float]:
+    """Return a file's bounding box in a CRS; everything, where it has none there or says no place."""
+    try:
+        if file.is_placed:
+            return footprint(file.source, crs)
+    except UnsupportedRasterError:
+        pass
+    return -np.inf, -np.inf, np.inf, np.inf
+
+
+# ------------------------------------------------------------------ files
+def probe_layers(layers: Iterable[Layer]) -> LayerFiles:
+    """Read the headers of the files of layers.
+
+    Raises
+    ------
+    RasterNotFoundError, UnsupportedRasterError
+        There is no such file, or it cannot be kept as a layer; says the remedy.
+    """
+    found: dict[str, list[LayerFile]] = {}
+    for layer in layers:
+        found.setdefault(layer.name, []).extend(_probe(layer, path) for path in layer.files())
+    return LayerFiles({name: tuple(files) for name, files in found.items()})
+
+
+def _probe(layer: Layer, path: Path) -> LayerFile:
+    file, _ = local_file(path)
+    header = read_header(file)
+    band = _band(layer, file, header)
+    dtype = str(header.dtype)
+    if dtype not in DTYPES:
+        raise UnsupportedRasterError(
+            f"expected a layer of {', '.join(DTYPES)}, got {dtype} in {file.name!r}. Write its real part, or "
+            "its phase, to a file of its own."
+        )
+    if header.pages > 1:
+        raise UnsupportedRasterError(
+            f"expected one picture in the layer's file, got {header.pages} pages in {file.name!r}. "
+            "Write each to its own file: gdal_translate GTIFF_DIR:1:IN.tif OUT.tif."
+        )
+    if (header.scales[band - 1], header.offsets[band - 1]) != (1.0, 0.0):
+        raise UnsupportedRasterError(
+            f"expected pixels that are the values, got scale {header.scales[band - 1]} and offset "
+            f"{header.offsets[band - 1]} in {file.name!r}. Write the values: gdal_translate -unscale."
+        )
+    source = WarpSource(
+        path=str(file),
+        band=band,
+        representation=LAYER,
+        dtype=dtype,
+        grid=header.grid,
+        nodata=header.nodata if layer.nodata is None else layer.nodata,
+        gcps=header.gcps,
+        gcps_crs_wkt=header.gcps_crs_wkt,
+    )
+    return LayerFile(
+        layer=layer, source=_with_held_nodata(layer, source), header=header, hash=source_hash(file)
+    )
+
+
+def _band(layer: Layer, file: Path, header: Header) -> int:
+    """Return the band of a file that is the layer."""
+    if layer.band is None and header.bands > 1:
+        named = ", ".join(f"{i} {n}" if n else str(i) for i, n in enumerate(header.names[:8], 1))
+        raise InvalidInputError(
+            f"expected one band in {file.name!r} for layer {layer.name!r}, got {header.bands}: {named}. "
+            f"Say which: --layer {layer.name}:band1=FILE."
+        )
+    if (layer.band or 1) > header.bands:
+        raise InvalidInputError(
+            f"expected a band of layer {layer.name!r} of the {header.bands} in {file.name!r}, got {layer.band}. "
+            "Count them from 1."
+        )
+    return layer.band or 1
+
+
+def _with_held_nodata(layer: Layer, source: WarpSource) -> WarpSource:
+    """Return a source without a nodata tag that none of its pixels can have."""
+    if source.nodata is None or not np.isnan(sentinel(source)):
+        return source
+    if layer.nodata is not None:
+        raise InvalidInputError(
+            f"expected a nodata value of layer {layer.name!r} that {source.dtype} can hold, got "
+            f"{nodata_text(layer.nodata)}. Give another, or convert the raster."
+        )
+    return replace(source, nodata=None)
+
+
+# ------------------------------------------------------------------ scenes
+def match_layers(
+    files: LayerFiles, scenes: Sequence[tuple[SceneProbe, Grid]], *, exact: bool = False
+) -> tuple[list[tuple[LayerPlan, ...]], tuple[str, ...]]:
+    """Return the layers of each scene, and a sentence for whatever is left over.
+
+    A scene takes the file that is on its own pixels, else the one that it lies in, else the one that it
+    shares some ground with; where several are alike, the one that bears the scene's id in its name. A
+    file that says no place is taken to lie as the scene whose shape it has.
+
+    Parameters
+    ----------
+    files
+        As `probe_layers` found them.
+    scenes
+        Each scene, with the grid that is stored.
+    exact
+        As of `sarzarr.grids.warp.plan.plan_warp`.
+
+    Raises
+    ------
+    InvalidInputError
+        It cannot be told which file is whose, a layer's name is that of an array, or no scene takes a layer.
+    UnsupportedRasterError
+        A file cannot be brought onto the scene's grid; says the remedy.
+    """
+    out: list[tuple[LayerPlan, ...]] = [()] * len(scenes)
+    notes = []
+    for name in files.files:
+        chosen = [_choose(files, name, scene, grid) for scene, grid in scenes]
+        _check_names(name, [scene for scene, _ in scenes])
+        _check_unplaced(name, chosen, [scene for scene, _ in scenes])
+        if not any(chosen):
+            raise _nobody(files.files[name], *scenes[0])
+        for i, (fit, (scene, grid)) in enumerate(zip(chosen, scenes, strict=True)):
+            if fit is not None:
+                out[i] += (_plan(fit, scene, grid, exact=exact),)
+        notes += _left_over(name, files.files[name], chosen, [scene.id for scene, _ in scenes])
+    return out, tuple(notes)
+
+
+def _choose(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid) -> _Fit | None:
+    """Return the one file of a layer that is a scene's; None where there is none."""
+    fits = [fit for file in files.near(name, grid) if (fit := _fit(file, scene, grid)) is not None]
+    best = [fit for fit in fits if fit.rank == min(f.rank for f in fits)]
+    if len(best) > 1:
+        best = [fit for fit in best if _is_named_after(fit.file.path, scene.id)] or best
+    if len(best) > 1:
+        raise InvalidInputError(
+            f"expected one file of layer {name!r} for scene {scene.id!r}, got {len(best)} that lie on it alike: "
+            f"{_listed(fit.file.path.name for fit in best)}. Name each after its scene "
+            f"({scene.id}_{name}.tif), or merge them into one raster."
+        )
+    return best[0] if best else None
+
+
+def _fit(file: LayerFile, scene: SceneProbe, grid: Grid) -> _Fit | None:
+    """Return how a file lies on a scene; None where it does not."""
+    own = file.source
+    is_alike = own.grid.shape == scene.grid.shape
+    if is_alike and (not own.grid.is_georeferenced and own.gcps in ((), scene.gcps)):
+        placed = replace(own, grid=scene.grid, gcps=scene.gcps, gcps_crs_wkt=scene.gcps_crs_wkt)
+        return _Fit(file=file, source=placed, rank=0, covered=1.0)
+    if own.crs_wkt is None or not grid.is_georeferenced:
+        return None
+    covered = _covered(own, grid)
+    if covered == 0 and not _reaches(own, grid):
+        return None
+    on_pixels = not own.uses_gcps and any(_shares_pixels(own.grid, other) for other in (grid, scene.grid))
+    return _Fit(file=file, source=own, rank=0 if on_pixels else 1 if covered > _WHOLE else 2, covered=covered)
+
+
+def _shares_pixels(one: Grid, other: Grid) -> bool:
+    """Whether two grids are pixel for pixel the same."""
+    if one.shape != other.shape or not is_same_crs(one.crs_wkt, other.crs_wkt):
+        return False
+    return one.whole_pixel_offset(other) == (0, 0)
+
+
+def _covered(source: WarpSource, grid: Grid) -> float:
+    """Return the share of a grid's pixels that lie in a source, by a lattice of points."""
+    rows, cols = (v.ravel() for v in np.meshgrid(_SAMPLES * grid.height, _SAMPLES * grid.width))
+    rows, cols = locate(source, grid, rows, cols)
+    height, width = source.grid.shape
+    inside = (rows > -1e-3) & (cols > -1e-3) & (rows < height + 1e-3) & (cols < width + 1e-3)
+    return float(np.mean(inside))
+
+
+def _reaches(source: WarpSource, grid: Grid) -> bool:
+    """Whether a point of a source lies in a grid: it may be too small to be met by the grid's own points."""
+    height, width = source.grid.shape
+    rows, cols = (v.ravel() for v in np.meshgrid(_SAMPLES * height, _SAMPLES * width))
+    rows, cols = grid.to_pixels(*project(source, grid.crs_wkt, rows, cols))
+    return bool(((rows > 0) & (rows < grid.height) & (cols > 0) & (cols < grid.width)).any())
+
+
+def _is_named_after(path: Path, scene: str) -> bool:
+    """Whether a file's name has a scene's id in it, as a word of its own."""
+    return (
+        re.search(rf"(?<![A-Za-z0-9]){re.escape(scene)}(?![A-Za-z0-9])", path.stem, re.IGNORECASE) is not None
+    )
+
+
+def _plan(fit: _Fit, scene: SceneProbe, grid: Grid, *, exact: bool) -> LayerPlan:
+    layer, header = fit.file.layer, fit.file.header
+    kind = layer.kind_of(fit.source.dtype)
+    try:
+        onto = plan_warp(fit.source, grid, method=layer.method, kind=kind, exact=exact)
+    except UnsupportedRasterError as error:
+        raise UnsupportedRasterError(f"layer {layer.name!r} of scene {scene.id!r}: {error}") from error
+    except InvalidInputError as error:
+        raise InvalidInputError(f"layer {layer.name!r} of scene {scene.id!r}: {error}") from error
+    return LayerPlan(
+        name=layer.name,
+        kind=kind,
+        onto=onto,
+        covered=fit.covered,
+        block_shape=header.block_shape,
+        block_bytes=header.block_bytes,
+        source_hash=fit.file.hash,
+    )
+
+
+# ------------------------------------------------------------------ what cannot be told, or is left over
+def _check_names(name: str, scenes: Iterable[SceneProbe]) -> None:
+    for scene in scenes:
+        taken = {a.name.lower() for a in scene.arrays}
+        if name.lower() in taken:
+            raise InvalidInputError(
+                f"expected a layer's name that no array of scene {scene.id!r} has, got {name!r}. "
+                "Give it another name."
+            )
+
+
+def _check_unplaced(name: str, chosen: Sequence[_Fit | None], scenes: Sequence[SceneProbe]) -> None:
+    """Raise `InvalidInputError` where a file that says no place would be taken by several scenes."""
+    owners: dict[Path, list[str]] = {}
+    for fit, scene in zip(chosen, scenes, strict=True):
+        if fit is not None and not fit.file.is_placed:
+            owners.setdefault(fit.file.path, []).append(scene.id)
+    for path, ids in owners.items():
+        if len(ids) > 1:
+            raise InvalidInputError(
+                f"expected one scene with the shape of {path.name!r} (layer {name!r}), which says no place, got "
+                f"{len(ids)}: {_listed(ids)}. Ingest its scene alone, or name a file after each scene."
+            )
+
+
+def _nobody(files: Sequence[LayerFile], scene: SceneProbe, grid: Grid) -> InvalidInputError:
+    """Return the error for a layer that no scene takes."""
+    file = files[0]
+    others = f" and {len(files) - 1} more" if files[1:] else ""
+    height, width = file.source.grid.shape
+    if file.is_placed and grid.is_georeferenced:
+        why = "shares no ground with"
+        remedy = "Check the file and its CRS, or leave the layer out."
+    elif file.is_placed:
+        why = f"is {height} x {width} pixels with a CRS, which cannot be laid on the pixels without one of"
+        remedy = "Pass --crs and --pixel-size, or give it in the scene's own shape."
+    else:
+        why = f"is {height} x {width} pixels without a CRS, and has another shape than"
+        remedy = "Georeference it, or give it in the scene's own shape."
+    return InvalidInputError(
+        f"expected a file of layer {file.layer.name!r} on a scene, got none: {file.path.name!r}{others} {why} "
+        f"{scene.id!r}, {scene.grid.height} x {scene.grid.width}. {remedy}"
+    )
+
+
+def _left_over(
+    name: str, files: Sequence[LayerFile], chosen: Sequence[_Fit | None], ids: Sequence[str]
+) -> list[str]:
+    without = [scene for scene, fit in zip(ids, chosen, strict=True) if fit is None]
+    taken = {fit.file.path for fit in chosen if fit is not None}
+    unused = [file.path.name for file in files if file.path not in taken]
+    notes = []
+    if without:
+        notes.append(f"no file of layer {name!r} lies on {_listed(without)}: stored without it.")
+    if unused:
+        notes.append(f"layer {name!r}: {_listed(unused)} lie on no scene, or another file does better.")
+    return notes
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return names for people: the first few, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
+    return ", ".join(every[:_NAMED]) + more

@@ -1,0 +1,98 @@
+"""The grid that a scene is asked onto, and how each of its arrays comes there."""
+
+import math
+from typing import Final
+
+from rasterio.crs import CRS
+
+from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError
+from sarzarr.grids.crs import crs_name, crs_wkt, is_same_crs
+from sarzarr.grids.georeference import WarpSource, check_placed, covering, footprint
+from sarzarr.grids.grid import Grid
+from sarzarr.grids.warp.plan import Passthrough, WarpPlan, plan_warp
+from sarzarr.ingestion.options import IngestOptions
+from sarzarr.scenes.probe import ArrayProbe
+from sarzarr.scenes.scene import SceneProbe
+from sarzarr.store.store import Store
+
+FINEST: Final = 64
+"""Pixels of a grid along a pixel of its source, at most: what is finer was said in another unit."""
+
+
+def onto_grid(
+    scene: SceneProbe, store: Store | None, options: IngestOptions
+) -> tuple[WarpPlan | Passthrough, ...]:
+    """Return how each array of a scene comes onto the grid that was asked for; nothing if none was.
+
+    Raises
+    ------
+    InvalidInputError
+        What was asked for does not name a grid, or its pixel size is of another unit than its CRS.
+    UnsupportedRasterError
+        Nothing places the scene on the ground, or it does not touch the grid.
+    """
+    if not (options.crs or options.pixel_size or options.like):
+        return ()
+    sources = [
+        WarpSource(
+            path=str(a.path),
+            band=a.band,
+            representation=str(a.representation),
+            dtype=a.dtype,
+            grid=scene.grid,
+            nodata=_fill_of(a),
+            gcps=scene.gcps,
+            gcps_crs_wkt=scene.gcps_crs_wkt,
+            has_rpcs=scene.geolocation == "rpcs",
+        )
+        for a in scene.arrays
+    ]
+    grid = _target_grid(scene, sources[0], store, options)
+    return tuple(plan_warp(s, grid, method=options.resampling, exact=options.exact) for s in sources)
+
+
+def _fill_of(array: ArrayProbe) -> float | None:
+    """Return a file's sentinel; on dB without one, 0: fill to the last bit, and a power of 1 if it were kept."""
+    untagged = array.nodata is None or math.isnan(array.nodata)
+    return 0.0 if untagged and array.representation == cv.Representation.DB else array.nodata
+
+
+def _target_grid(scene: SceneProbe, source: WarpSource, store: Store | None, options: IngestOptions) -> Grid:
+    """Return the grid that a scene goes onto."""
+    if options.like:
+        if store is None:
+            raise InvalidInputError(
+                f"a store with scene {options.like!r} was expected, got a new store. Ingest that scene first."
+            )
+        return store.grid(options.like)
+    crs = options.crs or source.crs_wkt
+    if crs is None:
+        raise InvalidInputError(f"a CRS was expected for {scene.id!r}, got none. Pass --crs.")
+    if options.pixel_size is None:
+        if is_same_crs(scene.grid.crs_wkt, crs_wkt(crs)):
+            return scene.grid
+        raise InvalidInputError(
+            f"a pixel size was expected to bring {scene.id!r} to {options.crs}, got none. Pass --pixel-size."
+        )
+    _check_unit(scene, source, crs, options.pixel_size)
+    return covering([source], crs=crs, pixel_size=options.pixel_size)
+
+
+def _check_unit(scene: SceneProbe, source: WarpSource, crs: str, pixel_size: float) -> None:
+    """Refuse a pixel size that can only be of another unit: far finer than the scene's, or larger than it."""
+    wkt = crs_wkt(crs)
+    check_placed(source, wkt)
+    left, bottom, right, top = footprint(source, wkt)
+    own = math.sqrt((right - left) / scene.grid.width * ((top - bottom) / scene.grid.height))
+    if own / FINEST <= pixel_size <= max(right - left, top - bottom):
+        return
+    unit = str(CRS.from_user_input(wkt).units_factor[0])
+    unit += "" if unit.endswith("s") else "s"
+    near = float(f"{own:.1g}")
+    got = "larger than the whole scene" if pixel_size > own else f"{own / pixel_size:,.0f} times as fine"
+    raise InvalidInputError(
+        f"a pixel size in {unit}, the unit of {crs_name(wkt)}, was expected for {scene.id!r}, whose pixels are of "
+        f"about {own:.3g} {unit}, got {pixel_size:g}, which is {got}. "
+        f"Pass --pixel-size {near:g}, or --crs with a CRS of the unit that you meant."
+    )

@@ -1,0 +1,130 @@
+"""The options of an ingest: how files are understood, and how their pixels are stored."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError
+from sarzarr.ingestion.layers.layer import Layer
+from sarzarr.pixels.bounds import check_method
+from sarzarr.store.codecs import DEFAULT_CODECS
+from sarzarr.store.documents import Encoding
+
+MEGABYTE: Final = 1_000_000
+STORED: Final = "stored"
+METHODS: Final = ("percentile", "fixed", "sigma")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions:
+    """How files are understood and how their pixels are stored."""
+
+    quantity: str | None = None
+    """What the numbers are, where the files do not say."""
+    representation: str | None = None
+    """How they are written down, where the files do not say."""
+    polarizations: tuple[str, ...] | None = None
+    """Names of the bands of each file, in order, whatever it says itself."""
+    scene_id: str | None = None
+    """The id of the one scene that the files make."""
+    dtype: str | None = None
+    """``uint16`` codes, ``float32`` or ``float16``; ``uint16`` if None."""
+    codec: str | None = None
+    """A name in `sarzarr.store.codecs.CODECS`; the measured best for ``dtype`` if None."""
+    shard: int | None = None
+    """Rows and columns of a shard, `conventions.SHARD` if None; 0 writes a file a chunk."""
+    bounds: str = "stored"
+    """``stored``: the whole range of the schema. ``percentile``, ``fixed`` or ``sigma`` make a classic store,
+    clipped at ingest to the bounds of each group, which new scenes of the group then share."""
+    low: float = 1.0
+    """Percentile that becomes 0 in a classic store."""
+    high: float = 99.0
+    """Percentile that becomes 1."""
+    vmin: float = -25.0
+    """dB that becomes 0, where bounds are fixed."""
+    vmax: float = 5.0
+    """dB that becomes 1."""
+    k: float = 3.0
+    """Standard deviations around the mean, for sigma."""
+    crs: str | None = None
+    """CRS to bring scenes onto (``EPSG:32633``); each keeps its own grid if left out."""
+    pixel_size: float | None = None
+    """Width and height of a pixel there, in units of the CRS."""
+    like: str | None = None
+    """A scene of the store whose grid is taken, pixel for pixel."""
+    resampling: str | None = None
+    """A method of `sarzarr.grids.warp.plan.METHODS`; what suits the data if left out."""
+    exact: bool = False
+    """Whether positions between two CRSs are computed pixel by pixel, rather than within 1e-4 pixels."""
+    layers: tuple[Layer, ...] = ()
+    """Rasters that are kept beside the backscatter as they are; see `sarzarr.ingestion.layers.layer`."""
+    nodata: float | None = None
+    """The value of pixels that were not measured, where it is not the file's tag that says it."""
+    border: int | None = None
+    """Pixels around nodata that are flagged as border, and are not valid; 0 if None."""
+    full_hash: bool = False
+    """Whether known files are recognised by every byte, not by samples."""
+    replace: bool = False
+    """Whether a scene is written anew that is in the store with other pixels, or stored in another way than
+    what is asked for here: dtype, codec, shard, border, quantity, names, resampling, as far as they are not None."""
+    skip_refused: bool = False
+    """Whether scenes that are refused are left out, and the others taken; else one refuses them all."""
+    memory: int = 1000 * MEGABYTE
+    """Bytes that a worker process may use."""
+    threads: int = 2
+    """Tasks that a worker process runs at once, for the projected peak."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (None, "uint16", "float32", "float16"):
+            raise InvalidInputError(f"dtype must be uint16, float32 or float16, got {self.dtype!r}.")
+        if self.bounds not in (STORED, *METHODS):
+            raise InvalidInputError(
+                f"bounds must be one of {', '.join((STORED, *METHODS))}, got {self.bounds!r}."
+            )
+        if self.like and (self.crs or self.pixel_size):
+            raise InvalidInputError(
+                f"a grid by scene or by CRS and pixel size was expected, got both: {self.like!r} and "
+                f"{self.crs or self.pixel_size!r}. Leave one out."
+            )
+        if self.pixel_size is not None and not self.pixel_size > 0:
+            raise InvalidInputError(f"pixel_size must be positive, got {self.pixel_size}.")
+        if self.border is not None and self.border < 0:
+            raise InvalidInputError(f"border must be 0 or more pixels, got {self.border}.")
+        has_grid = bool(self.crs or self.pixel_size or self.like)
+        if self.resampling is not None and not has_grid:
+            raise InvalidInputError(
+                f"a grid to resample onto was expected, got resampling {self.resampling!r} alone. Pass --crs with "
+                "--pixel-size, or --grid like:SCENE, or leave --resampling out."
+            )
+        if self.exact and not (has_grid or self.layers):
+            raise InvalidInputError(
+                "a grid to place pixels on was expected, got --exact alone. Pass --crs with --pixel-size, or "
+                "--grid like:SCENE, or leave --exact out."
+            )
+        if self.border and self.bounds not in (STORED, "fixed"):
+            raise InvalidInputError(
+                f"bounds that do not depend on pixels were expected with border {self.border}, got {self.bounds!r}, "
+                "found with the border's pixels in it. Pass --bounds fixed, or leave --bounds out."
+            )
+        if self.bounds != STORED:
+            check_method(**self.method)
+        _ = self.encoding  # refuses an unknown codec or shard here, where it was said
+
+    @property
+    def encoding(self) -> Encoding:
+        """How pixels become bytes."""
+        dtype = self.dtype or "uint16"
+        shard = cv.SHARD if self.shard is None else self.shard
+        return Encoding(dtype=dtype, codec=self.codec or DEFAULT_CODECS[dtype], shard=shard)
+
+    @property
+    def method(self) -> dict[str, Any]:
+        """Arguments of `clip_bounds_from_histogram` for a classic store."""
+        return {
+            "method": self.bounds,
+            "low_pct": self.low,
+            "high_pct": self.high,
+            "vmin": self.vmin,
+            "vmax": self.vmax,
+            "k": self.k,
+        }

@@ -1,0 +1,304 @@
+"""Plans: what an ingest will read, do and write, decided before any of it and printable.
+
+Probing looks at headers and a small sample; from there on a plan is pure arithmetic. It is refused
+as a whole where a file cannot be taken as asked or the work cannot fit the memory it may use.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
+from sarzarr.ingestion.again import known_hash, left_to_do, lost_layers, stored_otherwise
+from sarzarr.ingestion.blocks.jobs import LayerPlan
+from sarzarr.ingestion.layers.layer import layers_of
+from sarzarr.ingestion.layers.match import match_layers, probe_layers
+from sarzarr.ingestion.onto_grid import onto_grid
+from sarzarr.ingestion.options import IngestOptions
+from sarzarr.ingestion.scene_plan import PROCESS_BASE, ScenePlan
+from sarzarr.rasters import raster_files
+from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
+from sarzarr.scenes.scene import SceneProbe, group_scenes
+from sarzarr.store.store import Store, bounds_key, open_store
+from sarzarr.text import counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestPlan:
+    """What an ingest will do. Print it before paying for it."""
+
+    store: Path
+    """The store to make or to add to."""
+    scenes: tuple[ScenePlan, ...]
+    """Scenes to write."""
+    present: tuple[str, ...]
+    """Ids of scenes that are in the store already, with the same pixels: skipped."""
+    options: IngestOptions
+    """How they were asked for."""
+    notes: tuple[str, ...] = field(default=())
+    """One sentence a band or file that is left out, or that needs a word."""
+    refused: tuple[str, ...] = field(default=())
+    """One sentence a scene or file that was refused, and is left out since that was asked for."""
+
+    @property
+    def tasks(self) -> int:
+        """Units of work."""
+        return sum(s.tasks for s in self.scenes)
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of the decoded source pixels."""
+        return sum(s.bytes_in for s in self.scenes)
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of the stored pixels at the most."""
+        return sum(s.bytes_out for s in self.scenes)
+
+    @property
+    def peak_memory(self) -> int:
+        """Projected resident peak of a worker process, in bytes."""
+        return max((s.peak_memory(self.options.threads) for s in self.scenes), default=PROCESS_BASE)
+
+    def __str__(self) -> str:
+        scenes = f"{counted(len(self.scenes), 'scene')} to write, {len(self.present)} already there"
+        lines = [f"{self.store.name}: {scenes}"]
+        for s in self.scenes:
+            warped = "warped" if s.is_warped else "passthrough"
+            lines.append(
+                f"  {s.id}: {s.grid.height} x {s.grid.width}, {_placed(s)}, {warped}, {counted(s.tasks, 'task')}, "
+                f"{s.patches} patches" + (", replaces the one there" if s.replaces else "")
+                if not s.only_layers
+                else f"  {s.id}: is there, and gets layers alone, {counted(s.tasks, 'task')}"
+            )
+            if not s.only_layers:
+                lines += [f"    {plan}" for plan in s.onto]
+                lines += [
+                    f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in s.probe.arrays
+                ]
+            lines += [f"    {layer}" for layer in s.layers]
+        lines += [f"  note: {note}" for note in self.notes]
+        lines += [f"  refused, left out: {why}" for why in self.refused]
+        if self.options.bounds in ("percentile", "sigma"):
+            lines.append("  classic store: one more pass first, to find the bounds that it is clipped to")
+        for encoding in dict.fromkeys(s.encoding for s in self.scenes):
+            shards = f"shards of {encoding.shard}" if encoding.shard else "no shards"
+            lines.append(
+                f"  stored as {encoding.dtype}, codec {encoding.codec}, chunks of {encoding.chunk}, {shards}"
+            )
+        lines.append(
+            f"  {_size(self.bytes_in)} in, at most {_size(self.bytes_out)} out, {counted(self.tasks, 'task')}; "
+            f"projected peak {_size(self.peak_memory)} a worker process of {_size(self.options.memory)}"
+        )
+        return "\n".join(lines)
+
+
+def _placed(scene: ScenePlan) -> str:
+    """Return how a scene's stored pixels are tied to the ground, for people."""
+    gcps = len(scene.probe.gcps)
+    return {
+        "affine": "georeferenced",
+        "rotated_affine": "rotated affine",
+        "gcp_tps_no_dem": f"by {gcps} GCPs without terrain",
+        "gcps": f"{gcps} GCPs, image geometry (--crs and --pixel-size georeference it)",
+        "rpcs": "RPC, image geometry (orthorectify it with a DEM to georeference it)",
+    }.get(scene.geolocation, "no CRS")
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def plan_ingest(
+    files: Iterable[str | Path] | str | Path,
+    store: str | Path,
+    *,
+    options: IngestOptions | None = None,
+    **changes: Any,
+) -> IngestPlan:
+    """Probe files and plan their ingest into one store; nothing is written.
+
+    Parameters
+    ----------
+    files
+        GeoTIFFs, or folders of them (`sarzarr.rasters.raster_files`). Files that are one scene's
+        polarizations become one scene; a file that is given twice is taken once.
+    store
+        Path of the ``.zarr`` directory, new or existing.
+    options
+        An `IngestOptions`; fields of it can be given by name instead (``dtype="float32"``). ``layers`` may
+        then be anything that `sarzarr.ingestion.layers.layer.layers_of` takes: ``layers={"mask": "labels/*.tif"}``.
+
+    Raises
+    ------
+    UnsupportedRasterError
+        A file is not backscatter as far as can be seen, or cannot fit the memory; says the remedy. With
+        ``skip_refused``, all of them are.
+    SceneIdError, SceneExistsError
+        Two scenes claim one id, or the store has another scene of that id.
+    """
+    if "layers" in changes:
+        changes["layers"] = layers_of(changes["layers"])
+    options = replace(options or IngestOptions(), **changes)
+    paths = [files] if isinstance(files, str | Path) else list(files)
+    if not paths:
+        raise InvalidInputError(
+            "at least one GeoTIFF was expected, got none. Check the pattern of the file names."
+        )
+    root = Path(store)
+    _check_place(root)
+    there = open_store(root) if (root / "zarr.json").exists() else None
+    refused: list[str] = []
+    scenes, notes = _scenes(paths, options, refused)
+    asked = []
+    for scene in scenes:
+        with _leaving_out(refused, options):
+            asked.append(
+                ScenePlan(
+                    probe=scene,
+                    encoding=options.encoding,
+                    bounds=_stored_ranges(scene, there, options),
+                    replaces=known_hash(there, scene.id) is not None,
+                    border=options.border or 0,
+                    onto=onto_grid(scene, there, options),
+                )
+            )
+    if options.layers:
+        pairs = [(s.probe, s.grid) for s in asked]
+        layers, more = match_layers(probe_layers(options.layers), pairs, exact=options.exact)
+        asked = [replace(s, layers=own) for s, own in zip(asked, layers, strict=True)]
+        notes += more
+    plans, present = [], []
+    kept: dict[str, list[str]] = {}
+    for planned in asked:
+        left = planned
+        if there is not None and planned.replaces:
+            found = left_to_do(there, planned, options)
+            otherwise = stored_otherwise(there, planned, options)
+            if otherwise and (found is None or found.only_layers):
+                kept.setdefault(", ".join(otherwise), []).append(planned.id)
+            if found is None:
+                present.append(planned.id)
+                continue
+            left = found
+            notes += [] if left.only_layers else lost_layers(there, left)
+        fitted = left.fitted(options)
+        with _leaving_out(refused, options):
+            _check_memory(fitted, options)
+            plans.append(fitted)
+    if refused and not (plans or present):
+        raise UnsupportedRasterError("\n".join(refused))
+    notes += [
+        f"{_some(ids)} kept as stored: {how}. Pass --replace to change it." for how, ids in kept.items()
+    ]
+    return IngestPlan(
+        store=root,
+        scenes=tuple(plans),
+        present=tuple(present),
+        options=options,
+        notes=tuple(notes),
+        refused=tuple(refused),
+    )
+
+
+def _scenes(
+    paths: Iterable[str | Path], options: IngestOptions, refused: list[str]
+) -> tuple[list[SceneProbe], list[str]]:
+    """Return the scenes that files make, and a sentence for what is left out of them; adds to ``refused``."""
+    probes: dict[Path, RasterProbe] = {}
+    notes = []
+    for path in raster_files(paths):
+        if (place := path.resolve()) in probes:
+            notes.append(f"{path.name} is given twice, and taken once.")
+            continue
+        with _leaving_out(refused, options):
+            probes[place] = probe_file(
+                path,
+                quantity=options.quantity,
+                representation=options.representation,
+                polarizations=options.polarizations,
+                nodata=options.nodata,
+                full_hash=options.full_hash,
+            )
+    scenes = group_scenes(probes.values(), scene_id=options.scene_id)
+    unfit = [f"{_names(s)}: {s.refusal}" for s in scenes if s.refusal]
+    if unfit and not options.skip_refused:
+        raise UnsupportedRasterError("\n".join(unfit))
+    refused += unfit
+    taken = [scene for scene in scenes if not scene.refusal]
+    notes += [note for scene in taken for file in scene.files for note in file.left_out]
+    return taken, notes
+
+
+@contextmanager
+def _leaving_out(refused: list[str], options: IngestOptions) -> Iterator[None]:
+    """Note a refusal instead of raising it, where refused files are to be left out."""
+    try:
+        yield
+    except UnsupportedRasterError as error:
+        if not options.skip_refused:
+            raise
+        refused.append(str(error))
+
+
+def _check_place(root: Path) -> None:
+    """Refuse a place where no store can be made, before any file is looked into."""
+    if root.exists() and not root.is_dir():
+        raise StoreExistsError(
+            f"a .zarr store, or a place where there is nothing, was expected, got {str(root)!r}, which is a file. "
+            "Name another place with -o."
+        )
+
+
+def _names(scene: SceneProbe) -> str:
+    return ", ".join(dict.fromkeys(f.path.name for f in scene.files))
+
+
+def _some(ids: list[str]) -> str:
+    """Return ids for people: at most three of them, with the verb."""
+    more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+    return f"{', '.join(ids[:3])}{more} {'is' if len(ids) == 1 else 'are'}"
+
+
+def _stored_ranges(
+    scene: SceneProbe, store: Store | None, options: IngestOptions
+) -> dict[str, tuple[float, float]]:
+    """Return the stored range of each array: its group's if the store has one, else what is asked for.
+
+    Ranges that are still to be found from the pixels are the whole range until they are.
+    """
+    out = {}
+    for array in scene.arrays:
+        key = bounds_key(array.name, str(array.quantity))
+        entry = store.bounds.get(key) if store is not None else None
+        asked = (options.vmin, options.vmax) if options.bounds == "fixed" else cv.STORED_RANGE
+        if entry is not None and options.bounds == "fixed" and asked != (entry.vmin, entry.vmax):
+            raise InvalidInputError(
+                f"{key} is stored from {entry.vmin:g} to {entry.vmax:g} dB, got bounds {asked[0]:g} to "
+                f"{asked[1]:g}. Leave out --bounds, or make another store."
+            )
+        out[array.name] = asked if entry is None else (entry.vmin, entry.vmax)
+    return out
+
+
+def _check_memory(scene: ScenePlan, options: IngestOptions) -> None:
+    """Refuse a scene of which a worker would need more memory than it may use."""
+    peak = scene.peak_memory(options.threads)
+    if peak > options.memory:
+        read: list[ArrayProbe | LayerPlan] = [*scene.probe.arrays, *scene.layers]
+        giant = max(read, key=lambda a: a.block_bytes)
+        raise UnsupportedRasterError(
+            f"{scene.id}: a worker within {_size(options.memory)} was expected, got a projected "
+            f"{_size(peak)}: a block of {giant.path.name} is {giant.block_shape[0]} x {giant.block_shape[1]} "
+            f"pixels, {_size(giant.block_bytes)} decoded. Pass --memory {math.ceil(peak / 1e9 * 10) / 10:g}GB"
+            + (" or a smaller --shard," if scene.encoding.shard > cv.SHARD else ",")
+            + " or rewrite the file in tiles: gdal_translate -co TILED=YES."
+        )

@@ -1,0 +1,371 @@
+"""Carry out a plan: blocks run as Dask tasks, and each scene enters the store when it is whole.
+
+Tasks go to the active ``dask.distributed`` client if there is one, else to Dask's local threads. They
+go in waves, so that neither a scheduler's graph nor this process grows with the plan. Each finished
+block leaves a receipt beside the store; run again, and what has an intact receipt is not redone.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sarzarr import conventions as cv
+from sarzarr.errors import IngestError
+from sarzarr.ingestion.blocks.jobs import BlockJob, LayerJob, Step
+from sarzarr.ingestion.blocks.receipts import Receipt
+from sarzarr.ingestion.blocks.regions import reaching_edge
+from sarzarr.ingestion.blocks.write import write_block
+from sarzarr.ingestion.blocks.zeros import decide_zeros
+from sarzarr.ingestion.layers.write import write_layer
+from sarzarr.ingestion.plan import IngestPlan
+from sarzarr.ingestion.scene_documents import (
+    catalog_row,
+    write_array_documents,
+    write_layer_documents,
+    write_scene_documents,
+)
+from sarzarr.ingestion.scene_plan import ScenePlan
+from sarzarr.ingestion.staging import (
+    Done,
+    Failure,
+    Job,
+    Staged,
+    intact_receipt,
+    job_key,
+    leave_receipt,
+    only_writer,
+    stage,
+    staging_of,
+)
+from sarzarr.patches.clips import recommend_clips
+from sarzarr.patches.index import update_indices
+from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
+from sarzarr.pixels.compiled.fused import loops_for
+from sarzarr.scenes.probe import ArrayProbe
+from sarzarr.store.catalog import write_histogram
+from sarzarr.store.commit import commit_layers, commit_scenes, consolidate, withdraw_scene, write_bounds
+from sarzarr.store.documents import group_document, read_json, write_json
+from sarzarr.store.store import Store, create_store, open_store
+from sarzarr.tasks import Progress, Task, compute, cpu_count, processes, wave_size
+
+log = logging.getLogger(__name__)
+
+
+# ------------------------------------------------------------------ the run
+def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = None) -> Store:
+    """Write what a plan says into its store, and return the store.
+
+    Inside ``with Client(...)`` the work is done by that cluster; else by forked processes where the work
+    is worth them and this process has no other thread, and by threads elsewhere.
+    Interrupted, it is simply run again: blocks that are done are not redone, and the bytes are the
+    same. A scene that fails does not keep the others out.
+
+    Raises
+    ------
+    IngestError
+        Some scenes failed; the message names each with its cause, the others are in the store.
+    """
+    store = create_store(plan.store)
+    staging = staging_of(plan.store)
+    plan = _with_workload(plan)
+    with only_writer(staging), processes(plan.bytes_in):  # who works holds the lock, too
+        plan = _with_bounds(plan, staging)
+        meter = _Meter(sum(s.bytes_worked for s in plan.scenes), progress)
+        run = _Run(store, [stage(s, staging / s.id) for s in plan.scenes], meter)
+        run.go()
+        _finish(store)
+        failed = [f for s in run.scenes.values() for f in s.failures[:1]]
+        for found in () if failed else staging.glob("bounds-*.json"):
+            found.unlink()
+    if failed:
+        listed = "\n".join(
+            f"  {f.scene}, block at row {f.at[0]}, column {f.at[1]}: {f.error}" for f in failed
+        )
+        raise IngestError(
+            f"{len(plan.scenes)} scenes were expected, {len(failed)} of them failed:\n{listed}\n"
+            "Mend the files and run the same command again; the others are in the store."
+        )
+    return open_store(plan.store)
+
+
+def _with_workload(plan: IngestPlan) -> IngestPlan:
+    """Tell each scene how much work there is for one processor; load what pays for so much, for all to share."""
+    pixels = sum(s.probe.grid.height * s.probe.grid.width * len(s.probe.arrays) for s in plan.scenes)
+    workload = pixels // cpu_count()
+    loops_for(workload)
+    return replace(plan, scenes=tuple(replace(s, workload=workload) for s in plan.scenes))
+
+
+class _Run:
+    """Scenes on their way into a store: waves of tasks, and after each wave what has become whole."""
+
+    def __init__(self, store: Store, scenes: Sequence[Staged], meter: "_Meter") -> None:
+        self.store, self.meter = store, meter
+        self.scenes = {s.plan.id: s for s in scenes}
+        self.begun: dict[str, Staged] = {}
+
+    def go(self) -> None:
+        """Run everything; failures stay with their scenes."""
+        jobs, decisions = self._unfinished(), list[Task]()
+        while True:
+            wave = [*decisions, *((_write, (job,)) for job in islice(jobs, wave_size()))]
+            compute(wave, self._take)
+            decisions = self._settle()
+            if not wave and not decisions:
+                return
+
+    def _unfinished(self) -> Iterator[Job]:
+        """Yield the jobs that have no intact receipt; the others are counted as done."""
+        for scene in self.scenes.values():
+            yield from self._begin(scene)
+
+    def _begin(self, scene: Staged) -> list[Job]:
+        """Begin a scene, or its second pass: return the blocks that have no intact receipt."""
+        left = []
+        for job in scene.jobs():
+            receipt = intact_receipt(job)
+            if receipt is None:
+                left.append(job)
+            else:
+                scene.done[job_key(job)] = job, receipt
+                self.meter.add(job)
+        scene.waiting = len(left)
+        self.begun[scene.plan.id] = scene
+        return left
+
+    def _take(self, result: Done | Failure) -> None:
+        scene = self.scenes[result.scene]
+        scene.waiting -= 1
+        if isinstance(result, Failure):
+            scene.failures.append(result)
+            return
+        scene.done[job_key(result.job)] = result.job, result.receipt
+        if result.first_time:
+            self.meter.add(result.job)
+
+    def _settle(self) -> list[Task]:
+        """Commit the scenes that are whole; return the tasks that others need to become so."""
+        tasks: list[Task] = []
+        whole: list[Staged] = []
+        for scene in list(self.begun.values()):
+            if scene.waiting or scene.failures:
+                continue
+            decisions = list(_decisions(scene))
+            scene.waiting = len(decisions)
+            tasks += decisions
+            if not decisions and scene.step is Step.MASK:
+                scene.step, scene.done = Step.WRITE, {}
+                tasks += [(_write, (job,)) for job in self._begin(scene)]
+            elif not decisions:
+                whole.append(scene)
+        _commit(self.store, whole)
+        for scene in whole:
+            del self.begun[scene.plan.id]
+        return tasks
+
+
+def _write(job: Job) -> Done | Failure:
+    """Run one block on a worker, unless another try of the same task did already."""
+    return _attempt(
+        job,
+        lambda: intact_receipt(job) or (write_layer(job) if isinstance(job, LayerJob) else write_block(job)),
+    )
+
+
+def _decide(job: BlockJob, receipt: Receipt, reaches: dict[str, Any]) -> Done | Failure:
+    """Run the decision on a block's zeros on a worker."""
+    return _attempt(job, lambda: decide_zeros(job, receipt, reaches), first_time=False)
+
+
+def _attempt(
+    job: Job, work: Callable[[], Receipt], *, leave: bool = True, first_time: bool = True
+) -> Done | Failure:
+    """Do a block's work; its error comes back as a value, so that others go on."""
+    try:
+        receipt = work()
+        if leave:
+            leave_receipt(job, receipt)
+    except Exception as error:
+        log.debug("block %s of %s failed", job.at, job.scene, exc_info=True)
+        return Failure(scene=job.scene, at=job.at, error=f"{type(error).__name__}: {error}")
+    return Done(scene=job.scene, job=job, receipt=receipt, first_time=first_time)
+
+
+class _Meter:
+    """Source bytes done, reported as they come."""
+
+    def __init__(self, total: int, report: Callable[[Progress], None] | None) -> None:
+        self.done, self.total, self.report = 0, total, report
+
+    def add(self, job: Job) -> None:
+        if isinstance(job, BlockJob) and job.step is not Step.WRITE:
+            return
+        self.done += job.source_bytes
+        if self.report is not None:
+            self.report(Progress(self.done, self.total, job.scene))
+
+
+def _with_bounds(plan: IngestPlan, staging: Path) -> IngestPlan:
+    """Return the plan with the stored ranges of a classic store found: one pass over new groups' pixels.
+
+    The ranges are kept beside the store, so that an interrupted run does not look for them again.
+    """
+    if plan.options.bounds not in ("percentile", "sigma"):
+        return plan
+    known = open_store(plan.store).bounds
+    counted = [
+        (scene, array)
+        for scene in plan.scenes
+        for array in scene.probe.arrays
+        if scene.group(array) not in known
+    ]
+    groups = {scene.group(array) for scene, array in counted}
+    said = [(s.probe.source_hash, a.name, a.representation, a.nodata) for s, a in counted]
+    name = sha256(repr([plan.options.method, said]).encode()).hexdigest()
+    place = staging / f"bounds-{name[:16]}.json"
+    if not place.exists():
+        write_json(place, _find_ranges(counted, groups, plan.options.method))
+    found = {key: (low, high) for key, (low, high) in read_json(place).items()}
+    scenes = [
+        replace(
+            scene,
+            bounds={a.name: found.get(scene.group(a), scene.bounds[a.name]) for a in scene.probe.arrays},
+        )
+        for scene in plan.scenes
+    ]
+    return replace(plan, scenes=tuple(scenes))
+
+
+def _find_ranges(
+    counted: Sequence[tuple[ScenePlan, ArrayProbe]], groups: set[str], method: Mapping[str, Any]
+) -> dict[str, tuple[float, float]]:
+    """Return (vmin, vmax) of each group from the histograms of its arrays' files."""
+    histograms = dict.fromkeys(sorted(groups), Histogram.empty())
+    of_array = {(scene.id, array.name): scene.group(array) for scene, array in counted}
+    failures: list[Failure] = []
+
+    def take(result: Done | Failure) -> None:
+        if isinstance(result, Failure):
+            failures.append(result)
+            return
+        for name, receipt in result.receipt.arrays.items():
+            if key := of_array.get((result.scene, name)):
+                histograms[key] = histograms[key] + receipt.histogram
+
+    scenes = {scene.id: scene for scene, _ in counted}.values()
+    jobs = (job for scene in scenes for job in scene.jobs("", step=Step.COUNT))
+    while wave := [(_count, (job,)) for job in islice(jobs, wave_size())]:
+        compute(wave, take)
+    if failures:
+        raise IngestError(
+            f"every scene was expected to be readable, got {failures[0].scene}, block at row "
+            f"{failures[0].at[0]}, column {failures[0].at[1]}: {failures[0].error}. "
+            "Mend the file, or leave it out: the bounds of a classic store are found from all of them."
+        )
+    clips = {key: clip_bounds_from_histogram(h, **method) for key, h in histograms.items()}
+    return {key: (clip.vmin, clip.vmax) for key, clip in clips.items()}
+
+
+def _count(job: BlockJob) -> Done | Failure:
+    """Count one block on a worker; nothing is written."""
+    return _attempt(job, lambda: write_block(job), leave=False)
+
+
+def _decisions(scene: Staged) -> Iterator[Task]:
+    """Yield the tasks that settle a scene's zeros, now that all its blocks are known."""
+    for file_jobs in _by_file(scene).values():
+        size = file_jobs[0][0]
+        reaches: dict[str, dict[tuple[int, int], Any]] = {}
+        for source in size.arrays:
+            regions = {
+                (job.row // size.height, job.col // size.width): receipt.arrays[source.name].regions
+                for job, receipt in file_jobs
+            }
+            dark = any(receipt.arrays[source.name].histogram.nonpositive for _, receipt in file_jobs)
+            is_judged = dark or not source.is_warped or size.step is Step.MASK
+            if is_judged and any(r is not None for r in regions.values()):
+                reaches[source.name] = reaching_edge(regions)
+        for job, receipt in file_jobs:
+            at = job.row // size.height, job.col // size.width
+            mine = {name: found[at] for name, found in reaches.items() if at in found}
+            if mine:
+                yield _decide, (job, receipt, mine)
+
+
+def _by_file(scene: Staged) -> dict[str, list[tuple[BlockJob, Receipt]]]:
+    """Blocks by the array they lead with (one a file), the block at the origin first."""
+    out: dict[str, list[tuple[BlockJob, Receipt]]] = {}
+    for job, receipt in sorted(scene.done.values(), key=lambda pair: pair[0].at):
+        if isinstance(job, BlockJob):
+            out.setdefault(job.arrays[0].name, []).append((job, receipt))
+    return out
+
+
+# ------------------------------------------------------------------ commit
+def _commit(store: Store, scenes: Sequence[Staged]) -> None:
+    """Write scenes' documents, each one's own ``zarr.json`` last, and let them into the store."""
+    rows = []
+    for scene in scenes:
+        plan = scene.plan
+        for leftover in scene.group.rglob("*.partial"):  # of a worker that was killed in this run
+            leftover.unlink()
+        for layer in plan.layers:
+            receipts = [r.arrays[layer.name] for _, r in scene.done.values() if layer.name in r.arrays]
+            write_layer_documents(scene.group, plan, layer, receipts)
+        if plan.only_layers:
+            commit_layers(store, plan.id, scene.group, [layer.name for layer in plan.layers])
+            continue
+        for array in plan.probe.arrays:
+            receipts = [r.arrays[array.name] for _, r in scene.done.values() if array.name in r.arrays]
+            write_array_documents(scene.group, plan, array, receipts)
+            histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
+            write_histogram(scene.folder / "histograms" / array.name, histogram)
+            rows.append(catalog_row(plan, array))
+        write_json(scene.folder / "histograms" / "zarr.json", group_document())
+        write_scene_documents(scene.group, plan)
+    whole = {s.plan.id: s.folder for s in scenes if not s.plan.only_layers}
+    if whole:
+        commit_scenes(store, whole, rows)
+    for scene in scenes:
+        shutil.rmtree(scene.folder)
+
+
+# ------------------------------------------------------------------ the end of a run
+def _finish(store: Store) -> None:
+    """Give new groups their clip, index the new patches, and consolidate, once a run.
+
+    The clip is what the histograms recommend; of a classic store, whose range is a clip already, all of it.
+    """
+    fresh = open_store(store.root)
+    ranges = zip(*(fresh.catalog[k].values.tolist() for k in ("bounds_key", "vmin", "vmax")), strict=True)
+    new = {key: (vmin, vmax) for key, vmin, vmax in ranges if key not in fresh.bounds}
+    clips = recommend_clips(fresh, set(new))
+    for key, (vmin, vmax) in new.items():
+        if (vmin, vmax) != cv.STORED_RANGE:
+            clips[key] = replace(clips[key], clip_vmin=vmin, clip_vmax=vmax, clip_method="stored range")
+    fresh = write_bounds(fresh, clips)
+    update_indices(fresh)
+    consolidate(fresh)
+
+
+def remove_scene(store: Store | str | Path, scene: str) -> Store:
+    """Take a scene out of a store, with its patches and histograms; no other scene is touched.
+
+    Raises
+    ------
+    NotInStoreError
+        There is no such scene.
+    """
+    opened = store if isinstance(store, Store) else open_store(store)
+    opened.rows(scene)  # says which scenes there are, if not this one
+    with only_writer(staging_of(opened.root)):
+        withdraw_scene(opened, scene)
+        fresh = open_store(opened.root)
+        update_indices(fresh)
+        consolidate(fresh)
+    return open_store(opened.root)

@@ -1,0 +1,155 @@
+"""Where scenes are made: a folder beside the store, with a receipt for each block that is done."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sarzarr import conventions as cv
+from sarzarr.errors import IngestError
+from sarzarr.files import whole_file
+from sarzarr.ingestion.blocks.jobs import STEP, BlockJob, LayerJob, Step
+from sarzarr.ingestion.blocks.receipts import Receipt, receipt_from_json, receipt_to_json
+from sarzarr.ingestion.scene_plan import ScenePlan
+from sarzarr.store.shards import digest_of
+
+Job = BlockJob | LayerJob
+"""A unit of work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A block that could not be done."""
+
+    scene: str
+    """The scene's id."""
+    at: tuple[int, int]
+    """(row, column) of the block's first pixel."""
+    error: str
+    """What was raised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A block that is done."""
+
+    scene: str
+    """The scene's id."""
+    job: Job
+    """What was asked for."""
+    receipt: Receipt
+    """What became of it."""
+    first_time: bool
+    """Whether its pixels were read for it; a decision on zeros reads none."""
+
+
+@dataclass
+class Staged:
+    """One scene on its way: where its parts are gathered, and which blocks are in."""
+
+    plan: ScenePlan
+    """What is to be done."""
+    folder: Path
+    """Where its parts are gathered, beside the store."""
+    step: Step
+    """The pass that it is at."""
+    waiting: int = 0
+    """Blocks that are not in yet."""
+    done: dict[str, tuple[Job, Receipt]] = field(default_factory=dict)
+    """Blocks that are in, by `job_key`."""
+    failures: list[Failure] = field(default_factory=list)
+    """Blocks that could not be done."""
+
+    @property
+    def group(self) -> Path:
+        """The staged scene group."""
+        return self.folder / "scene"
+
+    @property
+    def mask(self) -> Path:
+        """Where a first pass writes the flags, if borders are eroded."""
+        return self.folder / "mask"
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield the blocks of the step that the scene is at; its layers are written with the last one."""
+        place = self.mask if self.step is Step.MASK else self.group
+        yield from self.plan.jobs(str(place), step=self.step, mask=str(self.mask) if self.plan.border else "")
+        if self.step is Step.WRITE:
+            yield from self.plan.layer_jobs(str(self.group))
+
+
+def job_key(job: Job) -> str:
+    """Return the name of a block within its scene."""
+    if isinstance(job, LayerJob):
+        return f"{STEP}-{job.layer.name}-{job.row}-{job.col}"
+    return f"{job.step}-{job.arrays[0].name}-{job.row}-{job.col}"
+
+
+def receipt_path(job: Job) -> Path:
+    """Return where the receipt of a block is left: beside the store, never in it."""
+    return Path(job.folder).parent / "receipts" / f"{job_key(job)}.json"
+
+
+def staging_of(store: Path) -> Path:
+    """Return the folder beside a store where scenes are made."""
+    return store.with_name(store.name + ".ingest")
+
+
+def stage(plan: ScenePlan, folder: Path) -> Staged:
+    """Take up the staged work of the same scene and sources, or begin anew."""
+    said = folder / "fingerprint"
+    if folder.exists() and (not said.exists() or said.read_text() != plan.fingerprint):
+        shutil.rmtree(folder)
+    (folder / "receipts").mkdir(parents=True, exist_ok=True)
+    said.write_text(plan.fingerprint)
+    for leftover in folder.rglob("*.partial"):
+        leftover.unlink()
+    return Staged(plan, folder, Step.MASK if plan.border and not plan.only_layers else Step.WRITE)
+
+
+def leave_receipt(job: Job, receipt: Receipt) -> None:
+    """Leave a receipt beside the store: the block is done."""
+    place = receipt_path(job)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(place) as partial:
+        partial.write_text(receipt_to_json(receipt))
+
+
+def intact_receipt(job: Job) -> Receipt | None:
+    """Return the receipt of a block whose files are all there as it says."""
+    place = receipt_path(job)
+    if not place.exists():
+        return None
+    receipt = receipt_from_json(place.read_text())
+    for name, array in receipt.arrays.items():
+        for folder, records in ((name, array.shards), (name + cv.FLAGS_SUFFIX, array.flag_shards)):
+            for key, record in records.items():
+                if digest_of(Path(job.folder) / folder / key, job.encoding.grid) != (
+                    record.size,
+                    record.digest,
+                ):
+                    return None
+    return receipt
+
+
+@contextmanager
+def only_writer(staging: Path) -> Iterator[None]:
+    """Hold the right to write into a store; another process that holds it is an error, never a mix."""
+    import fcntl
+
+    staging.mkdir(parents=True, exist_ok=True)
+    with (staging / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise IngestError(
+                f"one ingest at a time was expected, got another that writes beside {staging.stem!r}. "
+                "Wait for it to end, then run this again."
+            ) from None
+        try:
+            yield
+        finally:
+            (staging / "lock").unlink()
+            if not any(staging.iterdir()):
+                staging.rmdir()

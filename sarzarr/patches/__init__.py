@@ -1,0 +1,1 @@
+"""Patches: what can be trained on."""

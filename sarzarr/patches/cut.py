@@ -1,0 +1,81 @@
+"""Positions and ids of the patches that a scene is cut into."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError
+
+EDGES: Final = ("drop", "shift", "pad")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexSpec:
+    """How an index cuts arrays into patches."""
+
+    name: str = cv.DEFAULT_INDEX
+    """The table's name in ``patches/``."""
+    size: int = cv.CHUNK
+    """Rows and columns of a patch."""
+    stride: int = cv.CHUNK
+    """Pixels from one patch to the next."""
+    edge: str = "drop"
+    """Remainders at right and bottom: ``drop`` them, ``shift`` the last patch inward, or ``pad`` it."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.stride < 1:
+            raise InvalidInputError(f"size and stride must be at least 1, got {self.size} and {self.stride}.")
+        if self.edge not in EDGES:
+            raise InvalidInputError(f"edge must be one of {', '.join(EDGES)}, got {self.edge!r}.")
+
+
+def positions(length: int, spec: IndexSpec) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """Return the first pixels of the patches along an axis of ``length`` pixels, ascending.
+
+    >>> positions(700, IndexSpec()).tolist()
+    [0, 256]
+    >>> positions(700, IndexSpec(edge="shift")).tolist()
+    [0, 256, 444]
+    >>> positions(700, IndexSpec(edge="pad")).tolist()
+    [0, 256, 512]
+    """
+    whole = range(0, length - spec.size + 1, spec.stride)
+    starts = list(whole)
+    covered = starts[-1] + spec.size if starts else 0
+    if covered < length and spec.edge == "shift" and length >= spec.size:
+        starts.append(length - spec.size)
+    elif spec.edge == "pad":
+        following = starts[-1] + spec.stride if starts else 0
+        starts += [following] if covered < length and following < length else []
+    return np.array(starts, np.int32)
+
+
+def patch_ids(
+    scene: str, array: str, size: int, row: Array, col: Array
+) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Return stable 64-bit ids of patches: a hash of scene, array, size, row and column, the same everywhere."""
+    return _mixed(
+        (row.astype(np.uint64) << np.uint64(32)) ^ col.astype(np.uint64) ^ _seed(scene, array, size)
+    )
+
+
+def sample_ids(place: str, ids: Iterable[str], size: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Return those of whole samples: `patch_ids` of each as if it were an array, at row and column 0."""
+    return _mixed(np.array([_seed(place, one, size) for one in ids], np.uint64))
+
+
+def _seed(scene: str, array: str, size: int) -> np.uint64:
+    digest = blake2b(f"{scene}/{array}/{size}".encode(), digest_size=8).digest()
+    return np.uint64(int.from_bytes(digest, "little"))
+
+
+def _mixed(mixed: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    # The finalizer of splitmix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): a bijection.
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))

@@ -1,0 +1,322 @@
+"""Which patches are delivered: a query over the patch table and the catalog, which never touches a pixel."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError, NotInStoreError
+from sarzarr.store.chunks import ArrayLayout, read_layout
+from sarzarr.store.codecs import CODECS, DEFAULT_CODECS
+from sarzarr.store.store import Store
+
+_MAX_PIXEL: Final = 1 << 21
+"""Rows and columns below this are packed into one integer to match patches across arrays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What to take from a patch index."""
+
+    index: str = cv.DEFAULT_INDEX
+    """The patch index."""
+    split: str | None = None
+    """``train``, ``val`` or ``test`` of the newest split version, ``v2:val`` of another; all if left out."""
+    scenes: Sequence[str] | None = None
+    """Ids of scenes; all if left out."""
+    groups: tuple[Array, ...] | None = None
+    """Rows of the catalog whose arrays become the channels of one patch, (channels,) each, equally many: a patch
+    is what all of them have at one place. In the place of ``polarizations``."""
+    polarizations: Sequence[str] | None = None
+    """Polarizations or names of arrays. Several become channels, of the scenes that have them all."""
+    min_valid: float = 1.0
+    """Least share of valid pixels of a patch, in each channel. A patch without any is never delivered."""
+    min_unsaturated: float = 0.9
+    """Least share of a patch's valid pixels that are strictly inside 1 % and 99 % of the recommended clip."""
+    where: str | None = None
+    """A condition on columns of the index and of the catalog, in each channel; see `sarzarr.store.where`."""
+    rows: Array | Sequence[int] | None = None
+    """Rows of the index to choose from; all if left out."""
+    dates: int = 0
+    """`Selection.dates` of ``groups``."""
+    at_most: int | None = None
+    """Most patches that are taken, drawn by ``seed``."""
+    seed: int = 0
+    """What the draw depends on."""
+
+    def __post_init__(self) -> None:
+        for name in ("scenes", "polarizations"):
+            if isinstance(given := getattr(self, name), str):
+                object.__setattr__(self, name, (given,))
+            elif given is not None and not len(given):
+                raise InvalidInputError(f"{name} must name at least one, got none. Leave it out for all.")
+        for name in ("min_valid", "min_unsaturated"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidInputError(f"{name} must be in 0..1, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Selection:
+    """The patches of a query, as numbers."""
+
+    catalog_row: Array
+    """(arrays,) int64: the row in the catalog of each array that is read."""
+    array: Array
+    """(n, channels) int32: the array of each channel, by its place in ``catalog_row``."""
+    row: Array
+    """(n,) int32: first row, pixels."""
+    col: Array
+    """(n,) int32: first column, pixels."""
+    table_row: Array
+    """(n,) int64: the row in the patch table (of the first channel)."""
+    id: Array
+    """(n,) uint64: the stable id of each patch (of its first channel)."""
+    size: int
+    """Rows and columns of a patch."""
+    dates: int = 0
+    """Dates of a patch of a stack, whose channels are those of one date after another; 0 of another patch."""
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def select(store: Store, query: Query) -> Selection:
+    """Return the patches that a query asks for, in the order of the table.
+
+    Raises
+    ------
+    NotInStoreError
+        The index, split, a scene or a polarization is not in the store.
+    InvalidInputError
+        Nothing is left.
+    """
+    table = store.patch_columns(query.index)
+    catalog = _catalog_rows(store, table)
+    keep, left = np.ones(table.sizes["patch"], np.bool_), [f"{table.sizes['patch']} in index {query.index!r}"]
+    for said, passes in _filters(store, table, catalog, query):
+        keep &= passes
+        left.append(f"{np.count_nonzero(keep)} with {said}")
+    if query.groups is None:
+        rows = _channels(store, table, catalog, np.flatnonzero(keep), query)
+    else:
+        rows = _shared(table, catalog, np.flatnonzero(keep), query.groups)
+    if query.at_most is not None and query.at_most < len(rows):
+        drawn = np.random.default_rng((query.seed, len(rows))).permutation(len(rows))[: query.at_most]
+        rows = rows[np.sort(drawn)]
+    if not len(rows):
+        if query.polarizations is not None or query.groups is not None:
+            left.append("0 in every channel asked for")
+        raise InvalidInputError(
+            f"at least one patch was expected, got none: {', then '.join(left)}. "
+            + (
+                "Ask for less where the last ones go."
+                if table.sizes["patch"]
+                else f"Scenes are smaller than {table.attrs['size']} pixels: pass patch_size=, or edge='pad'."
+            )
+        )
+    owners = catalog[table["owner"].values[rows]]
+    catalog_row, array = np.unique(owners, return_inverse=True)
+    return Selection(
+        catalog_row=catalog_row,
+        array=array.reshape(rows.shape).astype(np.int32),
+        row=table["row"].values[rows[:, 0]],
+        col=table["col"].values[rows[:, 0]],
+        table_row=rows[:, 0],
+        id=table["id"].values[rows[:, 0]],
+        size=int(table.attrs["size"]),
+        dates=query.dates,
+    )
+
+
+def passing(store: Store, query: Query) -> Array:
+    """Return (patches,) bool: which rows of the table a query asks for, where it names no channels."""
+    table = store.patch_columns(query.index)
+    keep = np.ones(table.sizes["patch"], np.bool_)
+    for _, passes in _filters(store, table, _catalog_rows(store, table), query):
+        keep &= passes
+    return keep
+
+
+def _catalog_rows(store: Store, table: xr.Dataset) -> Array:
+    """Return the catalog row of each owner of a patch table."""
+    named = zip(store.catalog["scene"].values.tolist(), store.catalog["name"].values.tolist(), strict=True)
+    rows = {key: i for i, key in enumerate(named)}
+    owners = zip(table["owner_scene"].values.tolist(), table["owner_array"].values.tolist(), strict=True)
+    return np.array([rows.get((str(s), str(a)), -1) for s, a in owners], np.int64)
+
+
+def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> Iterator[tuple[str, Array]]:
+    """Yield what is asked of a patch, in words and as (patches,) bool."""
+    valid = table["valid_fraction"].values
+    yield f"min_valid {query.min_valid}", (valid > 0) & (valid >= query.min_valid)
+    if query.min_unsaturated > 0:
+        unsaturated = table["unsaturated_fraction"].values
+        yield (
+            f"min_unsaturated {query.min_unsaturated}",
+            unsaturated >= np.float32(query.min_unsaturated) * valid,
+        )
+    if query.scenes is not None:
+        is_wanted = np.isin(store.catalog["scene"].values[catalog], _known_scenes(store, query.scenes))
+        yield f"scenes {list(query.scenes)}", is_wanted[table["owner"].values]
+    if query.split is not None:
+        yield f"split {query.split!r}", store.split_mask(table, query.split)
+    if query.where is not None:
+        yield f"where {query.where!r}", store.where_mask(table, query.where)
+    if query.rows is not None:
+        yield "rows given", np.isin(np.arange(len(valid)), np.asarray(query.rows))
+
+
+def _known_scenes(store: Store, scenes: Sequence[str]) -> list[str]:
+    for scene in scenes:
+        store.rows(scene)  # raises, and says which there are
+    return list(scenes)
+
+
+def _channels(store: Store, table: xr.Dataset, catalog: Array, rows: Array, query: Query) -> Array:
+    """Return (n, channels) rows of the table: those that pass, and where several are asked for, in all."""
+    if query.polarizations is None:
+        return rows[:, None]
+    wanted = [_of_polarization(store, p)[catalog] for p in query.polarizations]
+    owner = table["owner"].values[rows]
+    parts = [rows[has[owner]] for has in wanted]
+    if len(parts) == 1:
+        return np.asarray(parts[0])[:, None]
+    _, scene = np.unique(store.catalog["scene"].values[catalog].astype(str), return_inverse=True)
+    keys = [_key(table, scene, part) for part in parts]
+    common = keys[0]
+    for key in keys[1:]:
+        common = common[np.isin(common, key)]
+    matched = np.empty((len(common), len(parts)), np.int64)
+    for channel, (key, part) in enumerate(zip(keys, parts, strict=True)):
+        matched[:, channel] = _matching(key, part, common)
+    return matched
+
+
+def _shared(table: xr.Dataset, catalog: Array, rows: Array, groups: Sequence[Array]) -> Array:
+    """Return (n, channels) rows of the table: those that pass in every array of a group, group by group."""
+    array = catalog[table["owner"].values[rows]]
+    order = np.argsort(array, kind="stable")  # of one array, patches stay in the order of the table
+    row, col = (table[k].values[rows].astype(np.int64) for k in ("row", "col"))
+    places, place = np.unique(row * _MAX_PIXEL + col, return_inverse=True)
+    found = []
+    for group in groups:
+        at = np.full((len(places), len(group)), -1, np.int64)
+        for channel, wanted in enumerate(group.tolist()):
+            first, last = np.searchsorted(array, (wanted, wanted + 1), sorter=order)
+            mine = order[first:last]
+            at[place[mine], channel] = rows[mine]
+        found.append(at[(at >= 0).all(1)])
+    return np.concatenate(found)
+
+
+def _of_polarization(store: Store, wanted: str) -> Array:
+    """Return (catalog rows,) whether an array is of a polarization, or bears that name."""
+    names = np.array([str(n).lower() for n in store.catalog["name"].values])
+    polarizations = np.array([str(p).lower() for p in store.catalog["polarization"].values])
+    found: Array = names == wanted.lower()
+    if not found.any():
+        found = polarizations == wanted.lower()
+    if not found.any():
+        raise NotInStoreError(f"polarizations must be among {', '.join(sorted(set(names)))}, got {wanted!r}.")
+    return found
+
+
+def _key(table: xr.Dataset, scene: Array, rows: Array) -> Array:
+    """Return an integer a patch that is equal where scene, row and column are."""
+    row, col = (table[k].values[rows].astype(np.int64) for k in ("row", "col"))
+    key: Array = (scene[table["owner"].values[rows]] * _MAX_PIXEL + row) * _MAX_PIXEL + col
+    return key
+
+
+def _matching(keys: Array, rows: Array, common: Array) -> Array:
+    order = np.argsort(keys, kind="stable")
+    found: Array = rows[order[np.searchsorted(keys, common, sorter=order)]]
+    return found
+
+
+# ------------------------------------------------------------------ what is known of patches
+def weights_of(store: Store, chosen: Selection, weights: Mapping[str, float] | str) -> Array:
+    """Return (n,) float64: how often each patch is to be drawn, against the others.
+
+    A mapping weighs the patches of scenes, 1 where a scene is not named. A column of numbers of the catalog
+    is the weight; of a column of words, each word weighs as much as any other.
+
+    Raises
+    ------
+    NotInStoreError
+        A scene or column is not in the store.
+    """
+    of_array = store.catalog.isel(array=chosen.catalog_row)
+    array = chosen.array[:, 0]
+    if not isinstance(weights, str):
+        _known_scenes(store, list(weights))
+        return np.array([float(weights.get(s, 1.0)) for s in of_array["scene"].values.tolist()])[array]
+    if weights not in of_array or of_array[weights].dims != ("array",):
+        columns = sorted(str(k) for k, v in of_array.data_vars.items() if v.dims == ("array",))
+        raise NotInStoreError(f"weights must be a column among {', '.join(columns)}, got {weights!r}.")
+    values = of_array[weights].values
+    if values.dtype.kind in "if":
+        return np.asarray(values, np.float64)[array]
+    _, word = np.unique(values.astype(str), return_inverse=True)
+    counts = np.bincount(word[array])
+    return np.asarray(1.0 / counts[word[array]])
+
+
+def describe(store: Store, chosen: Selection, patches: Array) -> dict[str, Any]:
+    """Return what is known of some patches of a selection: lists of words, arrays of numbers, one a patch.
+
+    ``array`` lists the channels. ``transform`` is the patch's, before it is turned, in affine order. Of a
+    stack, ``scene``, ``time`` and all that the catalog says of an acquisition stand a date, (n, dates).
+    """
+    array = chosen.array[patches]
+    catalog, rows = store.catalog, chosen.catalog_row[array]
+    first = seen = rows[:, 0]
+    if chosen.dates:
+        rows = rows.reshape(len(rows), chosen.dates, -1)
+        seen, rows = rows[:, :, 0], rows[:, 0]
+    row, col = chosen.row[patches].astype(np.int64), chosen.col[patches].astype(np.int64)
+    transform = catalog["transform"].values[first].copy()
+    transform[:, 2] += transform[:, 0] * col + transform[:, 1] * row
+    transform[:, 5] += transform[:, 3] * col + transform[:, 4] * row
+    out: dict[str, Any] = {
+        "scene": catalog["scene"].values[seen].tolist(),
+        "array": catalog["name"].values[rows].tolist(),
+        "row": row,
+        "col": col,
+        "id": chosen.id[patches],
+        "crs": catalog["crs_wkt"].values[first].tolist(),
+        "transform": transform,
+    }
+    for name in cv.CATALOG_COLUMNS.values():
+        values = catalog[name].values[seen]
+        out[name] = values if values.dtype.kind in "if" else values.tolist()
+    return out
+
+
+# ------------------------------------------------------------------ what the catalog says of the arrays
+def layouts(store: Store, catalog_row: Array, *, flags: bool = False) -> tuple[ArrayLayout, ...]:
+    """Return the layouts of catalog rows, or of their flags, without opening an array."""
+    columns = ("scene", "flags" if flags else "name", "dtype", "codec", "height", "width", "chunk", "shard")
+    values = [store.catalog[c].values[catalog_row].tolist() for c in columns]
+    return tuple(_layout(store, flags, *row) for row in zip(*values, strict=True))
+
+
+def _layout(store: Store, flags: bool, *row: Any) -> ArrayLayout:
+    scene, name, dtype, codec, height, width, chunk, shard = row
+    path = f"{cv.SCENES}/{scene}/{name}"
+    if flags:
+        dtype, codec = "uint8", DEFAULT_CODECS["uint8"]
+    if codec not in CODECS:
+        return read_layout(store.root, path)
+    return ArrayLayout(
+        path=path,
+        shape=(height, width),
+        dtype=dtype,
+        chunk=(chunk, chunk),
+        shard=(shard, shard) if shard else None,
+        codec=codec,
+    )

@@ -1,0 +1,1 @@
+"""Stacks: dates of one place, orbit and pass."""

@@ -1,0 +1,157 @@
+"""A stack as one lazy cube ``(time, y, x)``: a Dask task a date and shard."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from dask.base import tokenize
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError
+from sarzarr.patches.stacks.find import named_stacks
+from sarzarr.patches.stacks.stack import Stack
+from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
+from sarzarr.store.store import Store, open_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plane:
+    """One array of one scene, where it lies and what its values stand for. Opens nothing until it is read."""
+
+    scene: str
+    """Its folder, ``.../scenes/<id>``."""
+    name: str
+    """Its name there."""
+    stored: tuple[float, float]
+    """dB that 0 and 1 stand for."""
+    power: bool
+    """Deliver linear power, else dB."""
+
+    def read(self, rows: slice, cols: slice) -> Array:
+        """Return (1, rows, columns) float32 as `Store.db` and `Store.power` have them."""
+        codes, flags = (
+            np.asarray(zarr.open_array(f"{self.scene}/{name}", mode="r")[rows, cols])
+            for name in (self.name, self.name + cv.FLAGS_SUFFIX)
+        )
+        z = from_codes(codes) if codes.dtype == np.uint16 else codes.astype(np.float32)
+        values: Array = denormalize(z, self.stored)
+        if self.power:
+            values = from_db(values)
+            values[flags == cv.Flag.NONPOSITIVE] = 0
+        values[flags >= cv.Flag.NODATA] = np.nan
+        return values[None]
+
+
+def open_stack(
+    store: Store | str | Path,
+    stack: Stack | str | bool = True,
+    *,
+    scenes: list[str] | tuple[str, ...] | None = None,
+    polarizations: list[str] | tuple[str, ...] | None = None,
+    representation: Literal["db", "power"] = "db",
+) -> xr.Dataset:
+    """Open a stack as one lazy cube, a variable a polarization: float32 (time, y, x), NaN where not valid.
+
+    Each date is what `Store.db` or `Store.power` gives, in variables of the same names. Chunks are one date by
+    one shard. ``time`` is datetime64[ns] UTC, ascending; ``scene`` names the scene of each. What is known of
+    all dates and equal (orbit, pass, platform, ...) is in the attributes, what differs is a coordinate.
+
+    Parameters
+    ----------
+    stack
+        A `Stack`, or the id of any scene of one. True: the only one of the store, or with ``scenes`` the one
+        that those make.
+    scenes
+        Ids of the scenes to choose from.
+    polarizations
+        Polarizations or names of arrays, in this order; all that the scenes share if left out.
+    representation
+        ``db``, or linear ``power``.
+
+    Raises
+    ------
+    InvalidInputError
+        There is no such stack, or several; two scenes are of one time.
+    NotInStoreError
+        A scene or polarization is not in the store.
+    """
+    opened = store if isinstance(store, Store) else open_store(store)
+    if representation not in ("db", "power"):
+        raise InvalidInputError(f"representation must be db or power, got {representation!r}.")
+    chosen = named_stacks(opened, stack, scenes=scenes, polarizations=polarizations)
+    if len(chosen) > 1:
+        listed = ", ".join(repr(s.id) for s in chosen[:8])
+        raise InvalidInputError(
+            f"one stack was expected, got {len(chosen)}. Name one: stack= one of {listed}."
+        )
+    (one,) = chosen
+    first = opened.open_scene(one.id)
+    of_scene = {scene: opened.rows(scene) for scene in one.scenes}
+    variables = {
+        (name if representation == "power" else f"{name}_db"): (
+            ("time", "y", "x"),
+            _cube(opened, one, name, of_scene, power=representation == "power"),
+            _attrs(first[name].attrs, representation),
+        )
+        for name in one.arrays
+    }
+    coords: dict[Hashable, Any] = {str(k): v.variable for k, v in first.coords.items()}
+    facts, differing = _facts(one, of_scene)
+    coords |= {"time": ("time", one.times), "scene": ("time", np.array(one.scenes, object)), **differing}
+    return xr.Dataset(variables, coords=coords, attrs=facts)
+
+
+def _cube(store: Store, stack: Stack, name: str, rows: dict[str, xr.Dataset], *, power: bool) -> Any:
+    """Return a Dask array whose every chunk is one task."""
+    height, width = stack.grid.shape
+    planes = []
+    side = int(rows[stack.id]["shard"].values[0]) or cv.SHARD
+    block = side * max(cv.SHARD // side, 1)
+    for scene in stack.scenes:
+        row = rows[scene].isel(array=rows[scene]["name"].values.tolist().index(name))
+        stored = float(row["vmin"]), float(row["vmax"])
+        planes.append(
+            _Plane(scene=f"{store.root}/{cv.SCENES}/{scene}", name=name, stored=stored, power=power)
+        )
+    downs, acrosses = _spans(height, block), _spans(width, block)
+    key = f"{'power' if power else 'db'}-{name}-{tokenize(planes, block, stack.grid.shape)}"
+    graph = {
+        (key, t, i, j): (_Plane.read, plane, down, across)
+        for t, plane in enumerate(planes)
+        for i, down in enumerate(downs)
+        for j, across in enumerate(acrosses)
+    }
+    sizes = tuple(tuple(s.stop - s.start for s in spans) for spans in (downs, acrosses))
+    return da.Array(graph, key, chunks=((1,) * len(planes), *sizes), dtype=np.float32)
+
+
+def _spans(length: int, step: int) -> list[slice]:
+    return [slice(a, min(a + step, length)) for a in range(0, length, step)]
+
+
+def _attrs(stored: dict[str, Any], representation: str) -> dict[str, Any]:
+    kept = {k: stored[k] for k in (cv.QUANTITY, cv.SAR_POLARIZATIONS) if k in stored}
+    units = "1" if representation == "power" else "dB"
+    return kept | {cv.REPRESENTATION: representation, cv.UNITS: units}
+
+
+def _facts(stack: Stack, rows: dict[str, xr.Dataset]) -> tuple[dict[str, Any], dict[Hashable, Any]]:
+    """Return what is known of every date and equal, by STAC's keys, and coordinates of what differs."""
+    equal: dict[str, Any] = {}
+    differing: dict[Hashable, Any] = {}
+    for key, column in cv.CATALOG_COLUMNS.items():
+        values = [rows[scene][column].values[0] for scene in stack.scenes]
+        known = [bool(v == v and v != "") for v in values]
+        if key == cv.DATETIME or not any(known):
+            continue
+        if all(known) and all(v == values[0] for v in values):
+            equal[key] = values[0].item() if isinstance(values[0], np.generic) else str(values[0])
+        else:
+            differing[column] = ("time", np.array(values))
+    return equal, differing

@@ -1,0 +1,1 @@
+"""Pixels: what a number means, and every pass over pixels."""

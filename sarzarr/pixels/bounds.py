@@ -1,0 +1,389 @@
+"""Clip bounds in dB, and the histogram from which they follow without reading a pixel twice.
+
+A `Histogram` counts pixels in fixed bins of the stored range. Integer sums do not depend on order, so
+bounds are the same for any cut into blocks, any scheduler and any retry; histograms of scenes add up.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Self, cast
+
+import numpy as np
+
+from sarzarr import conventions as c
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError
+from sarzarr.pixels.kernels import check_bounds, fresh, half_codes_kernel, normalize_kernel
+
+NOISE_FLOOR_DB: Final = 10.0 * math.log10(c.NOISE_FLOOR)
+"""dB of what was not positive (-100)."""
+VALID_ABOVE_DB: Final = NOISE_FLOOR_DB + 1e-4
+"""A pixel is counted where it is finite and above this: a float32 logarithm misses -100 by up to 1e-5."""
+FIXED_BOUNDS: Final = (-25.0, 5.0)
+"""dB of method ``fixed`` unless others are passed, and of any method that finds no valid pixel."""
+MINIMUM_SPAN_DB: Final = 0.1
+"""Bounds that are closer are widened about their middle, so that a constant image normalizes to 0.5."""
+BIN_WIDTH_DB: Final = (c.DB_CEILING - c.DB_FLOOR) / (c.HISTOGRAM_BINS - 1)
+"""dB of one histogram bin (0.00122)."""
+_BLOCK: Final = 1 << 18
+"""Pixels counted at a time: temporaries of 1 MiB, and few additions of whole count arrays."""
+
+
+@dataclass(frozen=True)
+class ClipBounds:
+    """The dB values that 0 and 1 stand for; unpacks as ``vmin, vmax``."""
+
+    vmin: float
+    """dB that 0 stands for, a Python float (a NumPy float64 would make float32 pixels float64)."""
+    vmax: float
+    """dB that 1 stands for, a Python float above ``vmin``."""
+    method: str = "fixed"
+    """``percentile``, ``fixed`` or ``sigma``."""
+    description: str = ""
+    """The method with its parameters, for people: ``percentile 1..99``."""
+
+    def __post_init__(self) -> None:
+        vmin, vmax = check_bounds((self.vmin, self.vmax))
+        object.__setattr__(self, "vmin", vmin)
+        object.__setattr__(self, "vmax", vmax)
+
+    def __iter__(self) -> Iterator[float]:
+        return iter((self.vmin, self.vmax))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Histogram:
+    """How many pixels lie in each bin of the stored range; ``a + b`` is the histogram of both.
+
+    Examples
+    --------
+    >>> one, other = Histogram.from_db(np.array([-12.0, -10.0])), Histogram.from_db(np.array([-8.0, np.nan]))
+    >>> both = one + other
+    >>> both.n_valid, both.nodata, round(both.percentile(50), 2)
+    (3, 1, -10.0)
+    """
+
+    counts: Array
+    """int64, shape (131071,), read-only: bin k holds the pixels of half-code k, the last one exactly 1.0."""
+    under: int = 0
+    """Pixels among the counted ones that lay below the stored range, and are in the first bin."""
+    over: int = 0
+    """Pixels among the counted ones that lay above the stored range, and are in the last bin."""
+    nonpositive: int = 0
+    """Pixels that are valid but have no dB, and are in no bin."""
+    nodata: int = 0
+    """Pixels that are not valid, and are in no bin."""
+
+    def __post_init__(self) -> None:
+        counts = np.asarray(self.counts, dtype=np.int64).view()
+        if counts.shape != (c.HISTOGRAM_BINS,):
+            raise InvalidInputError(f"counts must have shape ({c.HISTOGRAM_BINS},), got {counts.shape}.")
+        counts.flags.writeable = False
+        object.__setattr__(self, "counts", counts)
+
+    @classmethod
+    def empty(cls) -> Self:
+        """Return the histogram of no pixels: the neutral element of ``+``."""
+        return cls(counts=np.zeros(c.HISTOGRAM_BINS, np.int64))
+
+    @classmethod
+    def from_db(cls, db: Any) -> Self:
+        """Return the histogram of an image in dB: NumPy, Dask or xarray, of any shape.
+
+        What is not finite counts as nodata, what is at the noise floor (-100 dB) as nonpositive. Dask
+        arrays are counted block by block on the active scheduler.
+        """
+        parts = _arrays(db)
+        if len(parts) != 1:
+            return sum((cls.from_db(part) for part in parts), cls.empty())
+        if hasattr(parts[0], "to_delayed"):
+            return cls._from_dask(parts[0])
+        flat = np.ravel(parts[0])
+        counts = np.zeros(c.HISTOGRAM_BINS, np.int64)
+        tallies = np.zeros(4, np.int64)
+        for start in range(0, flat.size, _BLOCK):
+            tallies += _count(flat[start : start + _BLOCK], counts)
+        under, over, nonpositive, nodata = (int(n) for n in tallies)
+        return cls(counts=counts, under=under, over=over, nonpositive=nonpositive, nodata=nodata)
+
+    @classmethod
+    def _from_dask(cls, db: Any) -> Self:
+        from dask import delayed
+
+        parts = [delayed(cls.from_db)(block) for block in db.to_delayed().ravel()]
+        while len(parts) > 1:  # a tree, so that few count arrays are alive at a time
+            parts = [delayed(_total)(parts[i : i + 8]) for i in range(0, len(parts), 8)]
+        return cast("Self", parts[0].compute())
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            counts=self.counts + other.counts,
+            under=self.under + other.under,
+            over=self.over + other.over,
+            nonpositive=self.nonpositive + other.nonpositive,
+            nodata=self.nodata + other.nodata,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Histogram):
+            return NotImplemented
+        return self._tallies == other._tallies and np.array_equal(self.counts, other.counts)
+
+    __hash__ = None  # type: ignore[assignment]  # it compares by value and holds an array
+
+    @property
+    def _tallies(self) -> tuple[int, int, int, int]:
+        return self.under, self.over, self.nonpositive, self.nodata
+
+    @property
+    def n_valid(self) -> int:
+        """Pixels in the bins: those with a dB. Nonpositive pixels have none."""
+        return int(self.counts.sum())
+
+    @property
+    def mean(self) -> float:
+        """Mean dB of the counted pixels, as clipped to the stored range, within half a bin; NaN if none."""
+        n = self.n_valid
+        return float(self.counts @ _centres()) / n if n else math.nan
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation in dB, of the same pixels, within half a bin; NaN if none."""
+        n = self.n_valid
+        return math.sqrt(float(self.counts @ (_centres() - self.mean) ** 2) / n) if n else math.nan
+
+    def percentile(self, q: float) -> float:
+        """Return the ``q``-th percentile in dB, within a bin (0.0012 dB) of `numpy.percentile`; NaN if none.
+
+        The ranks are exact: two neighbouring ranks are interpolated as NumPy does by default, only the
+        values within a bin are taken to be its centre. Pixels outside the stored range count as clipped.
+
+        Raises
+        ------
+        InvalidInputError
+            ``q`` is not in 0..100.
+        """
+        if not 0 <= q <= 100:
+            raise InvalidInputError(f"a percentile must be in 0..100, got {q}.")
+        cumulated = np.cumsum(self.counts)
+        n = int(cumulated[-1])
+        if n == 0:
+            return math.nan
+        rank = q / 100 * (n - 1)
+        below = min(math.floor(rank), n - 1)
+        bins = np.searchsorted(cumulated, (below, min(below + 1, n - 1)), side="right")
+        low, high = _centres()[bins]
+        return float(low + (high - low) * (rank - below))
+
+
+def count_half_codes(half: Array, counts: Array) -> None:
+    """Add the int32 ``half`` codes (any shape) to the int64 ``counts`` in place.
+
+    Every pixel is counted. Pixels that are not valid or not positive have half-code 0: take their number
+    off ``counts[0]``. Fastest on 2^18 pixels and more: an addition of up to 131,071 counts is in each call.
+    """
+    found = np.bincount(half.reshape(-1).astype(np.intp))  # what bincount would do, only faster
+    counts[: found.size] += found
+
+
+def compute_clip_bounds(
+    images: Any,
+    method: str = "percentile",
+    *,
+    low_pct: float = 1.0,
+    high_pct: float = 99.0,
+    vmin: float = FIXED_BOUNDS[0],
+    vmax: float = FIXED_BOUNDS[1],
+    k: float = 3.0,
+) -> ClipBounds:
+    """Return clip bounds over the valid pixels of one image in dB, or of a list of them together.
+
+    Valid is finite and above the noise floor of -100 dB. ``percentile``: NumPy's linear percentiles
+    ``low_pct`` and ``high_pct``. ``fixed``: ``vmin`` and ``vmax``. ``sigma``: mean -+ ``k`` population
+    standard deviations. Bounds closer than 0.1 dB are widened about their middle; no valid pixel gives
+    (-25, 5). Images are NumPy, Dask or xarray, of any shapes. Where one is a Dask array nothing is loaded
+    whole: pixels are counted in a `Histogram` (bins of 0.0012 dB over [-60, 100] dB, pixels outside as
+    clipped), which moves percentiles by less than a bin, mean and deviation by half of one.
+
+    Raises
+    ------
+    InvalidInputError
+        The method is unknown, a parameter is out of range, or an xarray object is not in dB.
+
+    Examples
+    --------
+    >>> vmin, vmax = compute_clip_bounds(np.linspace(-20.0, 0.0, 201))
+    >>> round(vmin, 3), round(vmax, 3)
+    (-19.8, -0.2)
+    """
+    rule = _Rule(method=method, low_pct=low_pct, high_pct=high_pct, vmin=vmin, vmax=vmax, k=k)
+    if method == "fixed":
+        return rule.bounds(_NO_PIXELS)
+    parts = [part for image in _as_images(images) for part in _arrays(image)]
+    if any(hasattr(part, "to_delayed") for part in parts):
+        return rule.bounds(_total([Histogram.from_db(part) for part in parts]))
+    pixels = [_valid(fresh(np.ravel(part))) for part in parts]
+    return rule.bounds(_Pixels(np.concatenate(pixels) if pixels else np.empty(0)))
+
+
+def clip_bounds_from_histogram(
+    histogram: Histogram,
+    method: str = "percentile",
+    *,
+    low_pct: float = 1.0,
+    high_pct: float = 99.0,
+    vmin: float = FIXED_BOUNDS[0],
+    vmax: float = FIXED_BOUNDS[1],
+    k: float = 3.0,
+) -> ClipBounds:
+    """Return what `compute_clip_bounds` returns for the pixels of ``histogram``, within one bin.
+
+    Raises
+    ------
+    InvalidInputError
+        The method is unknown, or a parameter is out of range.
+    """
+    return _Rule(method=method, low_pct=low_pct, high_pct=high_pct, vmin=vmin, vmax=vmax, k=k).bounds(
+        histogram
+    )
+
+
+def check_method(
+    method: str,
+    *,
+    low_pct: float = 1.0,
+    high_pct: float = 99.0,
+    vmin: float = FIXED_BOUNDS[0],
+    vmax: float = FIXED_BOUNDS[1],
+    k: float = 3.0,
+) -> None:
+    """Raise what `clip_bounds_from_histogram` would raise for these arguments, without a histogram."""
+    rule = _Rule(method=method, low_pct=low_pct, high_pct=high_pct, vmin=vmin, vmax=vmax, k=k)
+    if method == "fixed":
+        rule.bounds(_NO_PIXELS)
+
+
+# ---------------------------------------------------------------- how bounds follow from pixels
+@dataclass(frozen=True)
+class _Pixels:
+    """Valid pixels in memory, with the face of a `Histogram`."""
+
+    values: Array
+    """Valid dB, one axis, any float dtype."""
+
+    @property
+    def n_valid(self) -> int:
+        """How many there are."""
+        return self.values.size
+
+    @property
+    def mean(self) -> float:
+        """Mean, summed in float64."""
+        return float(self.values.mean(dtype=np.float64))
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation, summed in float64."""
+        return float(self.values.std(dtype=np.float64))
+
+    def percentile(self, q: float) -> float:
+        """`numpy.percentile` with ranks in float64 (a Python ``q`` has float32 ranks in float32 pixels)."""
+        return float(np.percentile(self.values, np.float64(q), overwrite_input=True))
+
+
+_NO_PIXELS: Final = _Pixels(np.empty(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rule:
+    """A method with its parameters, checked."""
+
+    method: str
+    """``percentile``, ``fixed`` or ``sigma``."""
+    low_pct: float
+    """Lower percentile."""
+    high_pct: float
+    """Upper percentile."""
+    vmin: float
+    """Fixed lower bound, dB."""
+    vmax: float
+    """Fixed upper bound, dB."""
+    k: float
+    """Standard deviations on each side."""
+
+    def __post_init__(self) -> None:
+        if self.method not in ("percentile", "fixed", "sigma"):
+            raise InvalidInputError(f"Unknown method: {self.method}. Pass 'percentile', 'fixed' or 'sigma'.")
+        if not 0 <= self.low_pct < self.high_pct <= 100:
+            raise InvalidInputError(
+                f"percentiles must be 0 <= low_pct < high_pct <= 100, got {self.low_pct} and {self.high_pct}."
+            )
+        if not (math.isfinite(self.k) and self.k > 0):
+            raise InvalidInputError(f"k must be a positive number of standard deviations, got {self.k}.")
+
+    def bounds(self, pixels: Histogram | _Pixels) -> ClipBounds:
+        """Return the bounds of ``pixels``."""
+        if self.method == "fixed":
+            return ClipBounds(self.vmin, self.vmax, "fixed", f"fixed {self.vmin:g}..{self.vmax:g} dB")
+        if pixels.n_valid == 0:
+            return ClipBounds(*FIXED_BOUNDS, "fixed", "fixed, for want of pixels above zero")
+        if self.method == "sigma":
+            mean, reach = pixels.mean, self.k * pixels.std
+            return ClipBounds(*_widened(mean - reach, mean + reach), "sigma", f"sigma {self.k:g}")
+        pair = _widened(pixels.percentile(self.low_pct), pixels.percentile(self.high_pct))
+        return ClipBounds(*pair, "percentile", f"percentile {self.low_pct:g}..{self.high_pct:g}")
+
+
+def _widened(vmin: float, vmax: float) -> tuple[float, float]:
+    if vmax - vmin >= MINIMUM_SPAN_DB:
+        return vmin, vmax
+    middle = (vmin + vmax) / 2
+    return middle - MINIMUM_SPAN_DB / 2, middle + MINIMUM_SPAN_DB / 2
+
+
+def _as_images(images: Any) -> Iterable[Any]:
+    """Return ``images`` one by one: a list, tuple or iterator holds several, anything else is one."""
+    return images if isinstance(images, (list, tuple, Iterator)) else (images,)
+
+
+def _arrays(image: Any) -> list[Any]:
+    """Return the arrays of an image: itself, or what an xarray object holds in dB."""
+    if hasattr(image, "data_vars"):
+        variables = image.data_vars.values()
+        return [
+            a for v in variables if v.attrs.get(c.REPRESENTATION) == c.Representation.DB for a in _arrays(v)
+        ]
+    if not hasattr(image, "coords"):
+        return [image]
+    said = image.attrs.get(c.REPRESENTATION, c.Representation.DB)
+    if said != c.Representation.DB:
+        raise InvalidInputError(
+            f"clip bounds are found in dB, got representation '{said}'. Call to_db first."
+        )
+    return [image.data]
+
+
+def _valid(values: Array) -> Array:
+    return values[(values > VALID_ABOVE_DB) & (values < np.inf)]
+
+
+def _count(flat: Any, counts: Array) -> tuple[int, int, int, int]:
+    """Add dB values to ``counts``, and return how many were under, over, nonpositive and nodata."""
+    values = fresh(flat)
+    finite = int(np.count_nonzero(np.isfinite(values)))
+    db = _valid(values)
+    under, over = int(np.count_nonzero(db < c.DB_FLOOR)), int(np.count_nonzero(db > c.DB_CEILING))
+    count_half_codes(half_codes_kernel(normalize_kernel(db, c.STORED_RANGE)), counts)
+    return under, over, finite - db.size, values.size - finite
+
+
+def _total(histograms: Iterable[Histogram]) -> Histogram:
+    return sum(histograms, Histogram.empty())
+
+
+def _centres() -> Array:
+    """Return the dB that each bin stands for: its middle, and exactly the ceiling for the last."""
+    centres = c.DB_FLOOR + (np.arange(c.HISTOGRAM_BINS) + 0.5) * BIN_WIDTH_DB
+    centres[-1] = c.DB_CEILING
+    return centres

@@ -1,0 +1,1 @@
+"""Compiled loops over pixels, with the bits of the NumPy passes."""

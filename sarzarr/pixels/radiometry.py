@@ -1,0 +1,381 @@
+"""Linear power, dB, [0, 1] and uint16 codes: one law for each step, the same to the bit everywhere.
+
+The functions take NumPy, Dask and xarray objects alike, and go through the kernels that ingest calls:
+values do not depend on how an array is cut into blocks or lies in memory.
+
+Floats keep their precision (float32 stays float32, float64 stays float64); integers of up to 16 bits
+become float32, wider ones float64; complex64 becomes float32, complex128 float64. NaN stays NaN.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, TypeVar, cast
+
+import numpy as np
+
+from sarzarr import conventions as c
+from sarzarr.arrays import Array
+from sarzarr.conventions import Representation
+from sarzarr.errors import InvalidInputError
+from sarzarr.pixels.kernels import (
+    check_bounds,
+    codes_from_half,
+    db_kernel,
+    denormalize_kernel,
+    float_dtype,
+    fresh,
+    half_codes_kernel,
+    linear_kernel,
+    normalize_kernel,
+    power_kernel,
+    restretch_coefficients,
+    restretch_kernel,
+)
+
+__all__ = [
+    "codes_from_half",
+    "db_kernel",
+    "denormalize",
+    "from_codes",
+    "from_db",
+    "half_codes_kernel",
+    "handle_invalid_values",
+    "normalize",
+    "normalize_kernel",
+    "power_kernel",
+    "restretch",
+    "to_codes",
+    "to_db",
+    "to_power",
+]
+T = TypeVar("T")
+DB_SUFFIX: Final = "_db"
+"""What the name of an xarray array in dB ends in."""
+STALE_ATTRS: Final = frozenset(
+    {"_FillValue", "missing_value", "scale_factor", "add_offset", "scales", "offsets"}
+    | {"valid_min", "valid_max", "valid_range", "actual_range", c.SOURCE_NODATA, c.VMIN, c.VMAX}
+)
+"""Attributes that describe the values before a step, and would be false after it."""
+
+
+# ---------------------------------------------------------------- public functions
+def handle_invalid_values(image: T, noise_floor: float = c.NOISE_FLOOR) -> T:
+    """Return a copy in which every pixel that is not finite and positive is ``noise_floor``.
+
+    ``image`` is linear power of any shape, and is left untouched. It has no inverse: what was invalid
+    is told apart only by flags. To keep invalid pixels as NaN, use `to_power`.
+
+    Raises
+    ------
+    InvalidInputError
+        ``noise_floor`` is not a positive finite number.
+
+    Examples
+    --------
+    >>> handle_invalid_values(np.array([4.0, 0.0, np.nan, -np.inf]))
+    array([4.e+00, 1.e-10, 1.e-10, 1.e-10])
+    """
+    if not (math.isfinite(noise_floor) and noise_floor > 0):
+        raise InvalidInputError(f"noise_floor must be a positive finite number, got {noise_floor}.")
+    return _lift(image, partial(_floor_invalid, noise_floor=float(noise_floor)))
+
+
+def to_power(obj: T, representation: str | None = None) -> T:
+    """Return linear power, NaN where a pixel is nodata or not finite.
+
+    NumPy and Dask arrays need ``representation`` (``power``, ``amplitude``, ``db``, ``complex``) unless they
+    are complex. xarray objects say it in the attribute ``representation``, and their sentinel in
+    ``source_nodata``; a Dataset's variables that say nothing are left as they are. Nonpositive power
+    is kept: it was measured. DN are amplitudes.
+
+    Raises
+    ------
+    InvalidInputError
+        The representation is unknown, missing, or does not fit the dtype.
+
+    Examples
+    --------
+    >>> to_power(np.array([-10.0, 0.0, np.inf]), "db")
+    array([0.1, 1. , nan])
+    >>> to_power(np.array([3 + 4j], np.complex64))
+    array([25.], dtype=float32)
+    """
+    if _is_dataset(obj):
+        return cast("T", _dataset_to_power(obj, representation))
+    if _is_dataarray(obj):
+        return cast("T", _array_to_power(obj, representation))
+    said = representation
+    if said is None and np.dtype(getattr(obj, "dtype", type(obj))).kind == "c":
+        said = Representation.COMPLEX
+    return _lift(obj, partial(power_kernel, representation=_known(said)))
+
+
+def to_db(power: T) -> T:
+    """Return ``10 log10(max(power, 1e-10))``. NaN stays NaN; nonpositive power gives -100 dB.
+
+    xarray names gain ``_db``. Inverse: `from_db`, within 2e-14 of the power for float64; for float32 within
+    2e-6 of it from -60 to 60 dB, and 4e-6 to 100 dB, where a step of the dB value is 7.6e-6 dB.
+
+    Raises
+    ------
+    InvalidInputError
+        An xarray object says that it is not linear power.
+
+    Examples
+    --------
+    >>> to_db(np.array([0.1, 1.0, np.nan]))
+    array([-10.,   0.,  nan])
+    """
+    return _lift(power, partial(_fed, kernel=db_kernel), _Step(Representation.POWER, Representation.DB))
+
+
+def from_db(db: T) -> T:
+    """Return linear power ``10 ** (db / 10)``. NaN stays NaN. Inverse: `to_db`.
+
+    Raises
+    ------
+    InvalidInputError
+        An xarray object says that it is not in dB.
+
+    Examples
+    --------
+    >>> from_db(np.array([-np.inf, 0.0, 10.0]))
+    array([ 0.,  1., 10.])
+    """
+    return _lift(db, partial(_fed, kernel=linear_kernel), _Step(Representation.DB, Representation.POWER))
+
+
+def normalize(db: T, bounds: Iterable[float]) -> T:
+    """Return ``clip((db - vmin) / (vmax - vmin), 0, 1)``; ``bounds`` unpack to (vmin, vmax) in dB.
+
+    NaN stays NaN. xarray attributes gain ``vmin`` and ``vmax``. Inverse, but for what was clipped:
+    `denormalize`, on the stored range within 1e-13 dB for float64 and 2e-5 dB for float32.
+
+    Raises
+    ------
+    InvalidInputError
+        The bounds are not finite with vmin < vmax, or an xarray object says that it is not in dB.
+
+    Examples
+    --------
+    >>> normalize(np.array([-30.0, -10.0, np.nan, 9.0]), (-20.0, 0.0))
+    array([0. , 0.5, nan, 1. ])
+    """
+    pair = check_bounds(bounds)
+    step = _Step(Representation.DB, Representation.NORMALIZED, {c.VMIN: pair[0], c.VMAX: pair[1]})
+    return _lift(db, partial(_fed, kernel=partial(normalize_kernel, bounds=pair)), step)
+
+
+def denormalize(z: T, bounds: Iterable[float] | None = None) -> T:
+    """Return dB: ``z * (vmax - vmin) + vmin``. NaN stays NaN. Inverse: `normalize`.
+
+    Without ``bounds``, an xarray object's attributes ``vmin`` and ``vmax`` are taken.
+
+    Raises
+    ------
+    InvalidInputError
+        The bounds are missing, not finite or vmin >= vmax; an xarray object says that it is something else.
+
+    Examples
+    --------
+    >>> denormalize(np.array([0.0, 0.5, 1.0]), (-20.0, 0.0))
+    array([-20., -10.,   0.])
+    """
+    if bounds is None:
+        attrs = getattr(z, "attrs", {})
+        if c.VMIN not in attrs or c.VMAX not in attrs:
+            raise InvalidInputError("denormalize needs bounds, got none. Pass (vmin, vmax) in dB.")
+        bounds = attrs[c.VMIN], attrs[c.VMAX]
+    pair = check_bounds(bounds)
+    step = _Step(Representation.NORMALIZED, Representation.DB)
+    return _lift(z, partial(_fed, kernel=partial(denormalize_kernel, bounds=pair)), step)
+
+
+def restretch(z: T, stored: Iterable[float], clip: Iterable[float]) -> T:
+    """Return ``normalize(denormalize(z, stored), clip)`` in one step. NaN stays NaN.
+
+    Raises
+    ------
+    InvalidInputError
+        Either pair of bounds is not finite with vmin < vmax.
+
+    Examples
+    --------
+    >>> restretch(np.array([0.0, 0.25, 0.5]), (-60.0, 100.0), (-40.0, 0.0))
+    array([0. , 0.5, 1. ])
+    """
+    low, high = check_bounds(clip)
+    scale, offset = restretch_coefficients(stored, (low, high))
+    step = _Step(Representation.NORMALIZED, Representation.NORMALIZED, {c.VMIN: low, c.VMAX: high})
+    return _lift(z, partial(_fed, kernel=partial(restretch_kernel, scale=scale, offset=offset)), step)
+
+
+def to_codes(z: T) -> T:
+    """Return uint16 codes of [0, 1], the nearest of 65,536; NaN gives 0, values outside are clipped.
+
+    Inverse: `from_codes`, within half a code (7.7e-6).
+
+    Examples
+    --------
+    >>> to_codes(np.array([0.0, 0.5, 1.0, np.nan]))
+    array([    0, 32768, 65535,     0], dtype=uint16)
+    """
+    coded = {c.SCALE_FACTOR: 1.0 / c.MAX_CODE}
+    step = _Step(Representation.NORMALIZED, Representation.NORMALIZED, coded, keeps_bounds=True)
+    return _lift(z, _codes, step, dtype=np.dtype(np.uint16))
+
+
+def from_codes(codes: T) -> T:
+    """Return float32 ``codes / 65535``. Inverse: `to_codes`.
+
+    Raises
+    ------
+    InvalidInputError
+        The codes are not integers.
+
+    Examples
+    --------
+    >>> from_codes(np.array([0, 65535], np.uint16))
+    array([0., 1.], dtype=float32)
+    """
+    step = _Step(Representation.NORMALIZED, Representation.NORMALIZED, keeps_bounds=True)
+    return _lift(codes, _values, step, dtype=np.dtype(np.float32))
+
+
+# ---------------------------------------------------------------- kernels behind the public functions
+def _fed(values: Any, kernel: Callable[[Array], Array]) -> Array:
+    return kernel(fresh(values))
+
+
+def _floor_invalid(values: Any, noise_floor: float) -> Array:
+    out = fresh(values)
+    np.copyto(out, noise_floor, where=~((out > 0) & (out < np.inf)))
+    return out
+
+
+def _codes(z: Any) -> Array:
+    values = fresh(z)
+    return codes_from_half(half_codes_kernel(np.clip(values, 0.0, 1.0, out=values)))
+
+
+def _values(codes: Any) -> Array:
+    codes = np.asarray(codes)
+    if codes.dtype.kind not in "iu":
+        raise InvalidInputError(f"codes must be integers, got dtype {codes.dtype}.")
+    out = np.array(codes, dtype=np.float32, order="C")
+    return np.multiply(out, 1.0 / c.MAX_CODE, out=out)
+
+
+# ---------------------------------------------------------------- Dask and xarray
+@dataclass(frozen=True)
+class _Step:
+    """What a step does to the attributes and the name of an xarray array."""
+
+    takes: Representation | None
+    """The representation that the values must have, where they say one; None: any."""
+    gives: Representation
+    """The representation of the result."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Attributes that the result gains."""
+    keeps_bounds: bool = False
+    """Whether ``vmin`` and ``vmax`` stay true."""
+
+    def check(self, array: Any) -> None:
+        """Raise where ``array`` says that it is in another representation."""
+        said = array.attrs.get(c.REPRESENTATION, self.takes)
+        if self.takes is None or said == self.takes:
+            return
+        remedy = {"power": "to_power", "db": "to_db"}.get(self.takes, "normalize")
+        raise InvalidInputError(
+            f"expected representation '{self.takes}' in {array.name!r}, got '{said}'. Call {remedy} first."
+        )
+
+    def relabel(self, array: Any, data: Any) -> Any:
+        """Return ``array`` with ``data``, its coordinates and its true attributes, named by unit."""
+        out = array.copy(deep=False, data=data)
+        kept = {c.VMIN, c.VMAX} if self.keeps_bounds else set()
+        attrs = {k: v for k, v in array.attrs.items() if k in kept or not _is_stale(k)}
+        is_db = self.gives == Representation.DB
+        out.attrs = attrs | {
+            c.REPRESENTATION: self.gives.value,
+            c.UNITS: "dB" if is_db else "1",
+            **self.extra,
+        }
+        out.encoding = {}
+        if isinstance(array.name, str):
+            out.name = array.name.removesuffix(DB_SUFFIX) + (DB_SUFFIX if is_db else "")
+        return out
+
+
+def _is_stale(key: Hashable) -> bool:
+    return key in STALE_ATTRS or str(key).startswith("STATISTICS_")
+
+
+def _is_dataset(obj: object) -> bool:
+    return hasattr(obj, "data_vars")
+
+
+def _is_dataarray(obj: object) -> bool:
+    return hasattr(obj, "coords") and not _is_dataset(obj)
+
+
+def _lift(
+    obj: T, kernel: Callable[[Any], Array], step: _Step | None = None, dtype: np.dtype[Any] | None = None
+) -> T:
+    """Apply ``kernel`` to a number, NumPy, Dask or xarray object; ``step`` says how xarray labels change."""
+    anything = cast("Any", obj)
+    if _is_dataset(obj):
+        chosen = {k: v for k, v in anything.data_vars.items() if step is None or c.REPRESENTATION in v.attrs}
+        return cast("T", _replaced(anything, {k: _lift(v, kernel, step, dtype) for k, v in chosen.items()}))
+    if _is_dataarray(obj):
+        if step is None:
+            return cast("T", anything.copy(deep=False, data=_lift(anything.data, kernel)))
+        step.check(anything)
+        return cast("T", step.relabel(anything, _lift(anything.data, kernel, dtype=dtype)))
+    if hasattr(obj, "map_blocks"):
+        out = float_dtype(anything.dtype) if dtype is None else dtype
+        return cast("T", anything.map_blocks(kernel, dtype=out, meta=np.empty((0,) * anything.ndim, out)))
+    result = kernel(obj)
+    return cast("T", result if isinstance(obj, np.ndarray) or result.ndim else result[()])
+
+
+def _replaced(dataset: Any, variables: Mapping[Hashable, Any]) -> Any:
+    """Return ``dataset`` with variables replaced in their places, under the names that they now have."""
+    if not variables:
+        raise InvalidInputError(
+            "expected a Dataset whose variables say their representation, got none that does. "
+            "Set their attribute 'representation', or pass it to to_power."
+        )
+    out = dataset.assign(variables).rename({k: v.name for k, v in variables.items() if v.name != k})
+    said = [v.attrs.get(c.REPRESENTATION) for v in variables.values()]
+    return out.assign_attrs({c.REPRESENTATION: said[0]}) if c.REPRESENTATION in out.attrs else out
+
+
+def _known(representation: str | None) -> str:
+    if representation is None:
+        raise InvalidInputError(
+            "expected a representation, got none. Pass power, amplitude, db or complex as representation."
+        )
+    return str(representation)
+
+
+def _array_to_power(array: Any, representation: str | None) -> Any:
+    said = _known(array.attrs.get(c.REPRESENTATION) if representation is None else representation)
+    if said == Representation.NORMALIZED:
+        return from_db(denormalize(array))
+    kernel = partial(power_kernel, representation=said, nodata=array.attrs.get(c.SOURCE_NODATA))
+    source = {c.SOURCE_REPRESENTATION: array.attrs.get(c.SOURCE_REPRESENTATION, said)}
+    return _Step(None, Representation.POWER, source).relabel(array, _lift(array.data, kernel))
+
+
+def _dataset_to_power(dataset: Any, representation: str | None) -> Any:
+    """Convert the variables that say a representation, or, where one is passed, all but the flags."""
+    needed, refused = (c.REPRESENTATION, None) if representation is None else (None, c.FLAG_VALUES)
+    chosen = {
+        k: _array_to_power(v, representation)
+        for k, v in dataset.data_vars.items()
+        if (needed is None or needed in v.attrs) and refused not in v.attrs
+    }
+    return _replaced(dataset, chosen)

@@ -1,0 +1,121 @@
+"""From stored values to delivered ones, ``clip(stored * scale + offset, 0, 1)``, in as few passes as it takes.
+
+`sarzarr.pixels.radiometry` has the law for whole scenes; this is the same law for the inner loop of the loader,
+where a pass over a patch costs as much as reading it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Self
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.pixels.compiled.calls import Law, Loops
+
+INTEGER_TOLERANCE: Final = 1e-7
+"""Delivered difference below which the end of a clip is taken to be a code."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """One law; call it with a source and a place of the same shape."""
+
+    scale: float
+    """What a stored value is multiplied by."""
+    offset: float
+    """What is added then."""
+    ends: tuple[int, int] | None = None
+    """The codes that 0 and 1 stand for, where both are codes: integer passes are cheaper than float ones."""
+
+    @classmethod
+    def between(cls, dtype: str, stored: Iterable[float], clip: Iterable[float]) -> Self:
+        """Return the law from a stored range to a clip, both (vmin, vmax) in dB, for one stored dtype."""
+        (vmin, vmax), (low, high) = stored, clip
+        span = high - low
+        scale, offset = (vmax - vmin) / span, (vmin - low) / span
+        if dtype != "uint16":
+            return cls(scale=scale, offset=offset)
+        first, last = ((end - vmin) / (vmax - vmin) * cv.MAX_CODE for end in (low, high))
+        scale /= cv.MAX_CODE
+        ends = round(first), round(last)
+        is_exact = max(abs(first - ends[0]), abs(last - ends[1])) * scale < INTEGER_TOLERANCE
+        is_inside = 0 <= ends[0] < ends[1] <= cv.MAX_CODE
+        return cls(scale=scale, offset=offset, ends=ends if is_exact and is_inside else None)
+
+    @property
+    def dark(self) -> float:
+        """What a stored 0 becomes: 0, unless the clip reaches below the stored range."""
+        return min(max(self.offset, 0.0), 1.0)
+
+    def __call__(self, cells: Array, out: Array, scratch: Array, fast: Loops | None = None) -> None:
+        """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``.
+
+        Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more. ``fast``
+        are compiled loops; NumPy does the same without them.
+        """
+        stored = cells[:, : out.shape[1]]
+        if self.is_identity:
+            np.copyto(out, stored)
+        elif cells.dtype not in (np.uint16, np.float32) or fast is None:
+            self._in_passes(stored, out, scratch)
+        elif cells.dtype == np.uint16:
+            fast.stretch_codes(cells, out, self.law_of_codes)
+        else:
+            fast.stretch_floats(cells, out, self.scale, self.offset)
+
+    @cached_property
+    def _line(self) -> tuple[np.float32, np.float32]:
+        """What is subtracted from a code, and what the rest is multiplied by then.
+
+        Codes are whole numbers: subtracting first keeps a narrow clip far from 0 exact.
+        """
+        if self.ends is not None:
+            return np.float32(self.ends[0]), _reciprocal(self.ends[1] - self.ends[0])
+        return np.float32(-self.offset / self.scale), np.float32(self.scale)
+
+    @cached_property
+    def law_of_codes(self) -> Law:
+        """What compiled loops take: the codes that are clipped to, and `_line`."""
+        lowest, scale = self._line
+        return *(self.ends or (0, cv.MAX_CODE)), float(lowest), float(scale)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether values are delivered as they are."""
+        return (self.scale, self.offset) == (1.0, 0.0)
+
+    def _in_passes(self, stored: Array, out: Array, scratch: Array) -> None:
+        """Do it with NumPy.
+
+        A cast alone and a pass in place cost less than NumPy's buffered pass over mixed dtypes. ``out`` is
+        cold memory, so it is written once or twice and worked on elsewhere; ``stored`` may lie across cache
+        lines, so it is read once.
+        """
+        if self.ends is not None:
+            low, high = self.ends
+            if (low, high) != (0, cv.MAX_CODE):
+                work = scratch.view(np.uint16)[: stored.size].reshape(stored.shape)
+                np.clip(stored, np.uint16(low), np.uint16(high), out=work)
+                stored = np.subtract(work, np.uint16(low), out=work)
+            np.copyto(out, stored)
+            np.multiply(out, self._line[1], out=out)
+            return
+        work = scratch[: stored.size].reshape(stored.shape)
+        if stored.dtype == np.float32:
+            np.multiply(stored, np.float32(self.scale), out=work)
+            np.add(work, np.float32(self.offset), out=work)
+        else:
+            lowest, scale = self._line
+            np.copyto(work, stored)
+            np.subtract(work, lowest, out=work)
+            np.multiply(work, scale, out=work)
+        np.clip(work, 0, 1, out=out)
+
+
+def _reciprocal(codes: int) -> np.float32:
+    """Return the float32 nearest 1/codes whose product with ``codes`` does not exceed 1."""
+    found = np.float32(1 / codes)
+    return found if found * np.float32(codes) <= 1 else np.nextafter(found, np.float32(0))

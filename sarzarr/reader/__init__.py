@@ -1,0 +1,1 @@
+"""The reader: batches without torch."""

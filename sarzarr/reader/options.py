@@ -1,0 +1,186 @@
+"""`ReadOptions`: the keywords of a reader, checked, and which patches of which index they ask for."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from operator import index
+from types import MappingProxyType
+from typing import Any, Final, Literal, SupportsIndex
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError
+from sarzarr.patches.cut import IndexSpec
+from sarzarr.patches.index import index_patches
+from sarzarr.patches.selection import Query
+from sarzarr.patches.stacks.stack import Stack
+from sarzarr.pixels.bounds import ClipBounds
+from sarzarr.reader.augment import check_kind
+from sarzarr.reader.order import WINDOW_SHARDS
+from sarzarr.store.boxes import MIN_VISIBLE
+from sarzarr.store.store import Store
+
+_LEAST: Final = MappingProxyType(
+    {
+        "patch_size": 1,
+        "stride": 1,
+        "max_patches": 1,
+        "stack_length": 1,
+        "batch_size": 1,
+        "window": 1,
+        "seed": 0,
+        "threads": 1,
+        "read_ahead": 0,
+    }
+)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """Every keyword of `PatchReader`."""
+
+    split: str | None = None
+    """``train``, ``val`` or ``test`` of the newest split version, ``v2:val`` of another; all if left out."""
+    scenes: Sequence[str] | None = None
+    """Ids of scenes; all if left out."""
+    polarizations: Sequence[str] | None = None
+    """Polarizations or names of arrays. Several become channels, of the scenes that have them all."""
+    stack: Stack | str | bool = False
+    """Deliver the dates of a stack together: (N, T, C, size, size). A `sarzarr.Stack`, the id of any scene of one,
+    or True for all of the store; with ``scenes`` for the one that those make."""
+    stack_length: int | None = None
+    """Dates of a patch of a stack: every run of so many that follow one another; all if left out."""
+    index: str | None = None
+    """The patch index; ``default`` unless the cut is given below."""
+    patch_size: int | None = None
+    """Rows and columns of a patch. A cut that no index of the store has is indexed first, and kept there."""
+    stride: int | None = None
+    """Pixels from one patch to the next; ``patch_size`` if left out."""
+    edge: Literal["drop", "shift", "pad"] | None = None
+    """What happens to the remainders at right and bottom; see `sarzarr.index_patches`."""
+    min_valid: float | None = None
+    """Least share of valid pixels: 1, or with flags anything above 0, unless given."""
+    min_unsaturated: float = 0.9
+    """Least share of the valid pixels strictly inside 1 % and 99 % of the store's recommended clip (with ``clip``,
+    too: that is what the index knows). 0 takes every patch, however dark or bright."""
+    where: str | None = None
+    """A condition on columns of the index and of the catalog: ``incidence < 40 and mean_db > -20``."""
+    rows: Array | Sequence[int] | None = None
+    """Rows of the index to choose from, where a query of one's own has chosen; all if left out."""
+    max_patches: int | None = None
+    """Most patches of the selection that are taken, drawn by ``seed``."""
+    clip: tuple[float, float] | None = None
+    """(vmin, vmax) in dB that batches are stretched to; the recommended one of each array if left out."""
+    dtype: Literal["float32", "uint16"] = "float32"
+    """``float32`` in [0, 1], or the ``uint16`` codes as stored."""
+    flags: bool = False
+    """Deliver the flags too: a batch is (images, flags)."""
+    layers: Sequence[str] = ()
+    """Deliver these layers too, each an array of its own, of the same windows; their scenes must have them."""
+    with_meta: bool = False
+    """Deliver where each patch is from: a batch is a dict, see `PatchReader`. It holds the flags, so that
+    ``min_valid`` is what it is with them."""
+    boxes: bool | str = False
+    """Deliver what each patch shows of a table of boxes on scenes, ``default`` or of that name."""
+    min_visible: float = MIN_VISIBLE
+    """Share of a box's area that must be in a patch for the patch to show it."""
+    batch_size: int = 8
+    """Patches of a batch."""
+    shuffle: bool | Literal["window"] = False
+    """True: any patch anywhere in the epoch. ``window``: a few shards at a time. False: the table's order."""
+    window: int = WINDOW_SHARDS
+    """Shards that ``shuffle="window"`` mixes."""
+    weights: Mapping[str, float] | str | None = None
+    """How often patches are drawn: a weight a scene (1 where not named), or a column of the catalog. A
+    column of numbers is the weight; of a column of words, each word counts alike. Draws repeat patches."""
+    augment: Literal["d4", "flips", "azimuth"] | None = None
+    """Flips and quarter turns, drawn anew each epoch."""
+    drop_last: bool = False
+    """Leave out what does not fill a batch for every rank."""
+    seed: int = 0
+    """With the epoch, what order and augmentation depend on."""
+    threads: int | None = None
+    """Threads that fill batches: the cores that this process may use, 4 at most, unless given."""
+    read_ahead: int = 2
+    """Batches that are made before they are asked for, besides one a thread."""
+
+    def __post_init__(self) -> None:
+        check_kind(self.augment)
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, SupportsIndex) and index(value) >= least):
+                raise InvalidInputError(f"{name} must be a whole number, at least {least}, got {value!r}.")
+        if self.shuffle not in (True, False, "window"):
+            raise InvalidInputError(f"shuffle must be True, False or 'window', got {self.shuffle!r}.")
+        if self.dtype not in ("float32", "uint16"):
+            raise InvalidInputError(f"dtype must be float32 or uint16, got {self.dtype!r}.")
+        if self.stack is False and self.stack_length is not None:
+            raise InvalidInputError("stack_length= needs stack=, got none. Pass stack=True, or leave it out.")
+        if self.stack is not False and self.boxes:
+            raise InvalidInputError("boxes= needs patches of one date, got stack=. Leave one out.")
+        if isinstance(self.layers, str):
+            object.__setattr__(self, "layers", (self.layers,))
+        if self.clip is not None:
+            object.__setattr__(self, "clip", tuple(_clip_of(self.clip)))
+            if self.dtype == "uint16":
+                raise InvalidInputError(
+                    "clip= needs dtype='float32', got 'uint16': codes come as they are stored."
+                )
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "ReadOptions":
+        """Return the options with these names; `InvalidInputError` names the ones there are."""
+        known = [f.name for f in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise InvalidInputError(f"options must be among {', '.join(known)}, got {name!r}.")
+        return cls(**options)
+
+    @property
+    def delivers_flags(self) -> bool:
+        """Whether a user can tell which pixels are not valid."""
+        return self.flags or self.with_meta
+
+    def index_in(self, store: Store) -> str:
+        """Return the name of the index with the asked cut, and make it where there is none."""
+        cut = (self.patch_size, self.stride, self.edge)
+        if cut == (None, None, None):
+            return self.index or cv.DEFAULT_INDEX
+        size = self.patch_size or cv.CHUNK
+        spec = IndexSpec(size=size, stride=self.stride or size, edge=self.edge or "drop")
+        wanted = (spec.size, spec.stride, spec.edge)
+        for place in sorted((store.root / cv.PATCHES).glob("[!.]*/zarr.json")):
+            attrs = store.patch_columns(found := place.parent.name).attrs
+            if tuple(attrs[k] for k in ("size", "stride", "edge")) == wanted and self.index in (None, found):
+                return found
+        name = self.index or f"{spec.size}-{spec.stride}-{spec.edge}"
+        log.info("indexing %s: patches of %d pixels every %d, edge %s", store.root, *wanted)
+        index_patches(store, size=spec.size, stride=spec.stride, edge=spec.edge, name=name)
+        return name
+
+    def query(self, index: str) -> Query:
+        """Return which patches of an index these options ask for."""
+        default = 0.0 if self.delivers_flags else 1.0
+        return Query(
+            index=index,
+            split=self.split,
+            scenes=self.scenes,
+            polarizations=self.polarizations,
+            min_valid=default if self.min_valid is None else self.min_valid,
+            min_unsaturated=self.min_unsaturated,
+            where=self.where,
+            rows=self.rows,
+            at_most=self.max_patches,
+            seed=self.seed,
+        )
+
+
+def _clip_of(said: Any) -> ClipBounds:
+    try:
+        low, high = said
+        return ClipBounds(float(low), float(high))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(f"clip must be two numbers (vmin, vmax) in dB, got {said!r}.") from None

@@ -1,0 +1,155 @@
+"""Which patch comes when: index arithmetic, a function of ``(seed, epoch)`` and nothing else.
+
+An epoch is an order of ``n`` patches, dealt in steps. In a step every rank gets one batch, so all
+ranks take equally many. How a step is cut depends on how many patches remain and on nothing before it:
+an epoch that is taken up again at any step, by any number of ranks, deals what remains.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr.errors import InvalidInputError
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+_ORDER, _DRAW = 0, 1  # streams of (seed, epoch) that must not be one; 2 is `sarzarr.pixels.turns`'s
+WINDOW_SHARDS: Final = 16
+"""Shards that ``shuffle="window"`` mixes at a time, unless told otherwise."""
+
+
+def generator(seed: int, epoch: int, stream: int = _ORDER) -> np.random.Generator:
+    """Return the generator of one epoch and one use of it."""
+    return np.random.default_rng((seed, epoch, stream) if stream else (seed, epoch))
+
+
+def shuffled(n: int, *, seed: int, epoch: int) -> Indices:
+    """Return all of ``0..n-1``, each anywhere in the epoch with equal chance."""
+    return generator(seed, epoch).permutation(n)
+
+
+def shuffled_in_window(shards: Indices, *, seed: int, epoch: int, window: int = WINDOW_SHARDS) -> Indices:
+    """Return ``0..n-1`` so that about ``window`` shards are being read at any time.
+
+    ``shards`` (n,) says in which shard each patch lies. Shards stand in random order, one unit apart; a
+    patch lies a uniform distance below ``window`` units behind the start of its shard.
+    """
+    if window < 1:
+        raise InvalidInputError(f"window must be at least 1 shard, got {window}.")
+    random = generator(seed, epoch)
+    _, shard = np.unique(shards, return_inverse=True)
+    place = random.permutation(int(shard.max(initial=-1)) + 1)
+    return np.argsort(place[shard] + random.uniform(0, window, shard.size), kind="stable")
+
+
+def drawn(weights: np.ndarray[Any, Any], *, seed: int, epoch: int) -> Indices:
+    """Return ``n`` indices, sorted: each as often as its share of ``weights`` (n,), rounded up or down.
+
+    Systematic sampling: patch i is drawn floor or ceil of ``n w_i / sum(w)`` times, that often on average.
+
+    Raises
+    ------
+    InvalidInputError
+        A weight is negative or not finite, or all are zero.
+    """
+    weights = np.asarray(weights, np.float64)
+    total = weights.sum()
+    if not (np.isfinite(total) and total > 0 and weights.min() >= 0):
+        raise InvalidInputError("weights must be finite, not negative and not all zero.")
+    n = weights.size
+    share = np.cumsum(weights) * (n / total)
+    share[-1] = n  # whatever the sum was rounded to
+    upto = np.floor(share + generator(seed, epoch, _DRAW).uniform()).astype(np.int64)
+    return np.repeat(np.arange(n), np.diff(upto, prepend=0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """A place in the endless sequence of epochs."""
+
+    epoch: int = 0
+    """The epoch, from 0."""
+    start: int = 0
+    """How many of its patches are behind all ranks."""
+
+    def __post_init__(self) -> None:
+        if self.epoch < 0 or self.start < 0:
+            raise InvalidInputError(f"epoch and start must not be negative, got {self}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Whose part of an epoch is read: every batch of a rank, of which a worker makes each ``workers``-th."""
+
+    rank: int = 0
+    """This process among those that train together."""
+    ranks: int = 1
+    """How many there are."""
+    worker: int = 0
+    """This worker of the rank."""
+    workers: int = 1
+    """How many there are."""
+    skip: int = 0
+    """Batches of this share to leave out at its beginning."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.rank < self.ranks and 0 <= self.worker < self.workers and self.skip >= 0):
+            raise InvalidInputError(f"rank and worker must be below their numbers, got {self}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deal:
+    """How an epoch's patches become batches; ``start`` of the epoch is behind us already."""
+
+    n: int
+    """Patches of the epoch."""
+    batch_size: int
+    """Patches of a batch; the last batches may hold fewer."""
+    ranks: int = 1
+    """How many processes train together."""
+    drop_last: bool = False
+    """Leave out what does not fill a batch for every rank."""
+    start: int = 0
+    """Patches of the epoch that were delivered before."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("n", 0), ("batch_size", 1), ("ranks", 1), ("start", 0)):
+            if getattr(self, name) < least:
+                raise InvalidInputError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+
+    @property
+    def _dealt(self) -> int:
+        """Patches that the steps from here deliver."""
+        remaining = max(self.n - self.start, 0)
+        full, rest = divmod(remaining, self.batch_size * self.ranks)
+        if self.drop_last:
+            return remaining - rest
+        # Fewer than one a rank cannot be a step of their own: the step before gives up some of its own.
+        is_last_step = rest >= self.ranks or (full > 0 and self.batch_size > 1)
+        return remaining if is_last_step else remaining - rest
+
+    @property
+    def steps(self) -> int:
+        """Batches that each rank gets from here."""
+        return -(-self._dealt // (self.batch_size * self.ranks))
+
+    @property
+    def left_out(self) -> int:
+        """Patches not delivered: with ``drop_last`` less than a step; else fewer than there are ranks."""
+        return max(self.n - self.start, 0) - self._dealt
+
+    def edge(self, step: int) -> int:
+        """Return how many patches of the epoch are behind us after ``step`` steps from ``start``."""
+        if step >= self.steps:
+            return self.start + self._dealt
+        return self.start + min(step * self.batch_size * self.ranks, self._dealt - self.ranks)
+
+    def share(self, step: int, rank: int) -> tuple[int, int]:
+        """Return the positions [a, b) of the epoch that are the batch of ``rank`` in ``step``."""
+        a, b = self.edge(step), self.edge(step + 1)
+        return a + (b - a) * rank // self.ranks, a + (b - a) * (rank + 1) // self.ranks
+
+    def worker_steps(self, worker: int, workers: int) -> Iterator[int]:
+        """Yield the steps of one worker: taken in turns, the workers' batches are the rank's in order."""
+        return iter(range(worker, self.steps, workers))

@@ -1,0 +1,126 @@
+"""What this machine delivers from a store, beside what it could: a plain copy of the same batches."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError
+from sarzarr.pixels.compiled.fused import loops
+from sarzarr.reader.memory import MAX_THREADS, available_cores
+from sarzarr.reader.reader import PatchReader
+from sarzarr.store.store import Store
+
+_ROUND_S: Final = 0.25
+_KEPT_BYTES: Final = 1 << 28
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryRate:
+    """What `measure_delivery` found; prints as a small table."""
+
+    patches: int
+    """Patches of the selection."""
+    batch_shape: tuple[int, ...]
+    """Of a whole batch, (N, C, rows, columns)."""
+    threads: int
+    """Threads that filled batches."""
+    opening_s: float
+    """Seconds from the path to the first batch."""
+    delivered: float
+    """Patches a second, shuffled, checked and stretched; the median of the rounds."""
+    copied: float
+    """Patches a second that one thread copies from memory to memory, in the same rounds."""
+    patch_bytes: int
+    """Bytes of a delivered patch."""
+    is_compiled: bool
+    """Whether loops that Numba compiled took part."""
+
+    def __str__(self) -> str:
+        megabytes = self.patch_bytes / 1e6
+        how = "with Numba" if self.is_compiled else "NumPy alone: pip install 'sarzarr[fast]' makes it faster"
+        return (
+            f"{self.patches:,} patches, batches of {self.batch_shape}, {self.threads} threads, {how}\n"
+            f"first batch after  {self.opening_s:10.2f} s\n"
+            f"delivered          {self.delivered:10,.0f} patches/s {self.delivered * megabytes:10,.0f} MB/s\n"
+            f"copied in memory   {self.copied:10,.0f} patches/s {self.copied * megabytes:10,.0f} MB/s\n"
+            f"delivered / copied {self.delivered / self.copied:10.2f}"
+        )
+
+
+def measure_delivery(store: Store | str | Path, *, seconds: float = 5.0, **options: Any) -> DeliveryRate:
+    """Return how fast batches come, measured in turns with a plain copy of the same batches.
+
+    Parameters
+    ----------
+    store
+        The store. Its files are read once before, as far as ``seconds`` allow: what is measured is the page
+        cache, where the store fits into memory.
+    seconds
+        How long to measure, about.
+    **options
+        The fields of `sarzarr.reader.options.ReadOptions`; by default batches of 32, shuffled.
+    """
+    if not 0 < seconds < 3600:
+        raise InvalidInputError(
+            f"seconds above 0 and below 3600 were expected, got {seconds:g}. 5 are enough."
+        )
+    begin = time.perf_counter()
+    reader = PatchReader(store, **{"batch_size": 32, "shuffle": True} | options)
+    first = _image(next(iter(reader)))
+    opening = time.perf_counter() - begin
+    batches = _endless(reader)
+    kept = [first.copy()]
+    loops()  # long trainings start them, so what they bring is measured, and what their start takes is not
+    until = time.perf_counter() + seconds / 2
+    while time.perf_counter() < until and sum(b.nbytes for b in kept) < _KEPT_BYTES:
+        kept.append(next(batches).copy())
+    rates: list[tuple[float, float]] = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or not rates:
+        rates.append((_rate(batches), _rate(_copies(kept))))
+    delivered, copied = (statistics.median(column) for column in zip(*rates, strict=True))
+    batches.close()
+    return DeliveryRate(
+        patches=len(reader.selection),
+        batch_shape=first.shape,
+        threads=reader.options.threads or min(MAX_THREADS, available_cores()),
+        opening_s=opening,
+        delivered=delivered,
+        copied=copied,
+        patch_bytes=first[0].nbytes,
+        is_compiled=loops() is not None,
+    )
+
+
+def _image(batch: Any) -> Array:
+    if isinstance(batch, dict):
+        batch = batch["image"]
+    image: Array = batch[0] if isinstance(batch, tuple) else batch
+    return image
+
+
+def _endless(reader: PatchReader) -> Any:
+    while True:
+        for batch in reader:
+            yield _image(batch)
+
+
+def _copies(batches: list[Array]) -> Iterator[Array]:
+    out = np.empty_like(batches[0])
+    while True:
+        for batch in batches:
+            np.copyto(out[: len(batch)], batch)
+            yield batch
+
+
+def _rate(batches: Iterator[Array]) -> float:
+    taken, begin = 0, time.perf_counter()
+    while (passed := time.perf_counter() - begin) < _ROUND_S:
+        taken += len(next(batches))
+    return taken / passed

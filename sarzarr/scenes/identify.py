@@ -1,0 +1,230 @@
+"""What the numbers of a raster are: found from what is declared first, else from a sample of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr.conventions import Quantity, Representation
+from sarzarr.errors import InvalidInputError
+from sarzarr.scenes.words import not_backscatter_in, quantity_in, representation_in
+
+DN_MEDIAN: Final = 10**0.8
+"""A positive median above this (8 dB) is no calibrated backscatter: it is a digital number."""
+DB_MEDIAN: Final = -1.0
+"""A median below this with negatives beside it is a dB value."""
+SMOOTH: Final = 3e-3
+"""Median step between neighbours, relative to the median, below which there is no speckle."""
+FEW: Final = 16
+"""Distinct integers up to which a raster is a label, not a measurement."""
+INPUTS: Final = tuple(r for r in Representation if r is not Representation.NORMALIZED)
+_REMEDY: Final = (
+    "Say what they are with --quantity and --representation, or store the raster as it is with "
+    "--layer NAME=FILE."
+)
+_LAYER: Final = "Store the raster as it is with --layer NAME=FILE."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Statistics of the sampled pixels of all bands: finite, not zero, not nodata."""
+
+    count: int
+    """Pixels that were counted."""
+    median: float
+    """Their median; NaN where there is none."""
+    negative: float
+    """Fraction below zero."""
+    distinct: int
+    """Distinct values, counted up to `FEW` + 1."""
+    step: float
+    """Median absolute step between neighbours that differ; NaN where all are equal."""
+    absence: str = "no pixel in the sample that is finite, nonzero and not nodata"
+    """What to say where ``count`` is 0."""
+
+
+def sample_statistics(windows: Iterable[np.ndarray[Any, Any]], *, nodata: float | None) -> Sample:
+    """Return the statistics of sampled windows, (rows, columns) each, real."""
+    kept, steps = [np.empty(0)], [np.empty(0)]
+    for window in windows:
+        pixels = np.asarray(window, np.float64)
+        usable = np.isfinite(pixels) & (pixels != 0)
+        if nodata is not None:
+            usable &= pixels != nodata
+        kept.append(pixels[usable])
+        both = usable[:, 1:] & usable[:, :-1]
+        step = np.abs(pixels[:, 1:][both] - pixels[:, :-1][both])
+        steps.append(step[step > 0])
+    values, step = np.concatenate(kept), np.concatenate(steps)
+    return Sample(
+        count=values.size,
+        median=float(np.median(values)) if values.size else float("nan"),
+        negative=float(np.mean(values < 0)) if values.size else 0.0,
+        distinct=min(np.unique(values).size, FEW + 1),
+        step=float(np.median(step)) if step.size else float("nan"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One source that may declare what the numbers are, the most specific source first."""
+
+    text: str
+    """What it says: a band's name, a tag's value, a file's name."""
+    source: str
+    """Where it stands, for the reader: ``band 1 is named 'Sigma0_VV'``."""
+    is_certain: bool = False
+    """Whether it outweighs the caller: a unit of radians does, a file's name does not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What the numbers are, or why that cannot be said."""
+
+    quantity: str | None = None
+    """`conventions.Quantity`; None where refused."""
+    representation: str | None = None
+    """`conventions.Representation`; None where refused."""
+    reason: str
+    """One sentence: how it was found, or why it was not."""
+    refusal: str | None = None
+    """Expected, got, remedy; None where it is backscatter."""
+
+
+def check_said(quantity: str | None, representation: str | None) -> None:
+    """Check what a caller says of a raster.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no quantity, or no representation that a file can have.
+    """
+    for name, value, known in (
+        ("quantity", quantity, tuple(Quantity)),
+        ("representation", representation, INPUTS),
+    ):
+        if value is not None and value not in known:
+            choices = ", ".join(known)
+            raise InvalidInputError(f"expected a {name} of {choices}, got {value!r}. Choose one of them.")
+
+
+def refused(what: str, *, is_certain: bool = False) -> Identity:
+    """Return the identity of numbers that are not, or not known to be, backscatter."""
+    remedy = _LAYER if is_certain else _REMEDY
+    return Identity(reason=what, refusal=f"expected backscatter, got {what}. {remedy}")
+
+
+def identify(
+    *,
+    dtype: np.dtype[Any],
+    is_integer: bool,
+    claims: Sequence[Claim],
+    sample: Sample,
+    quantity: str | None = None,
+    representation: str | None = None,
+) -> Identity:
+    """Return what numbers are: what the caller says, else what is declared, else what they look like.
+
+    Parameters
+    ----------
+    dtype, is_integer
+        What reading gives, and whether the file holds integers (complex ones are read as complex64).
+    claims
+        Declarations, the most specific first.
+    sample
+        Statistics of the pixels of all bands together.
+    quantity, representation
+        What the caller says; both outweigh everything but a certain claim.
+
+    Raises
+    ------
+    InvalidInputError
+        ``quantity`` or ``representation`` is not one of those that exist.
+    """
+    check_said(quantity, representation)
+    for claim in claims:
+        what = not_backscatter_in(claim.text)
+        if what and (claim.is_certain or representation is None):
+            return refused(f"{what} ({claim.source})", is_certain=claim.is_certain)
+    declared = _first(claims, representation_in)
+    if representation is not None:
+        found = Identity(representation=representation, reason="given by the caller")
+    elif dtype.kind == "c":
+        found = Identity(representation=Representation.COMPLEX, reason=f"by type: {dtype} pixels")
+    elif declared:
+        found = _checked(Identity(representation=str(declared[0]), reason=declared[1]), sample)
+    elif is_integer:
+        found = _by_integers(sample)
+    else:
+        found = _by_value(sample, _first(claims, quantity_in))
+    if found.refusal or found.representation is None:
+        return found
+    if (dtype.kind == "c") != (found.representation == Representation.COMPLEX):
+        return refused(f"{dtype} pixels called {found.representation}")
+    return _with_quantity(found, is_integer=is_integer, claims=claims, sample=sample, quantity=quantity)
+
+
+def _first(claims: Sequence[Claim], reads: Any) -> tuple[Any, str] | None:
+    return next(((found, claim.source) for claim in claims if (found := reads(claim.text))), None)
+
+
+def _checked(found: Identity, sample: Sample) -> Identity:
+    """Return a declared representation, unless the pixels contradict it."""
+    is_db = found.representation == Representation.DB
+    if sample.count and (abs(sample.median) > 100 if is_db else sample.median < 0):
+        return refused(f"pixels with a median of {sample.median:.4g}, although {found.reason}")
+    return found
+
+
+def _by_integers(sample: Sample) -> Identity:
+    if sample.negative > 0:
+        return refused(f"integers, {sample.negative:.1%} of them negative")
+    if sample.count > 256 and sample.distinct <= FEW and np.isfinite(sample.step):
+        return refused(f"integers of {sample.distinct} distinct values, which look like labels")
+    return Identity(representation=Representation.AMPLITUDE, reason="by type: integers are DN amplitude")
+
+
+def _by_value(sample: Sample, declared: tuple[Quantity, str] | None) -> Identity:
+    said = f"{sample.count} sampled pixels with a median of {sample.median:.4g}"
+    if sample.count == 0:
+        return refused(sample.absence)
+    if sample.step < SMOOTH * abs(sample.median):
+        return refused(f"{said} and no speckle between neighbours, like an angle or an elevation")
+    if sample.negative == 0:
+        is_dn = sample.median > DN_MEDIAN
+        if is_dn and declared and declared[0] != Quantity.DN:
+            return refused(f"{said}, too bright for {declared[0]}, although {declared[1]}")
+        kind = Representation.AMPLITUDE if is_dn else Representation.POWER
+        why = "above 8 dB: DN amplitude" if is_dn else "all positive: power"
+        return Identity(representation=kind, reason=f"by value: {said}, {why}")
+    if sample.median < DB_MEDIAN:
+        why = f"{sample.negative:.0%} negative: dB"
+        return Identity(representation=Representation.DB, reason=f"by value: {said}, {why}")
+    return refused(f"{said}, {sample.negative:.1%} of them negative, which is neither power nor dB for sure")
+
+
+def _with_quantity(
+    found: Identity, *, is_integer: bool, claims: Sequence[Claim], sample: Sample, quantity: str | None
+) -> Identity:
+    """Return an identity with its quantity: said, declared, or as bright as a digital number."""
+    declared = _first(claims, quantity_in)
+    if quantity is not None:
+        name, why = quantity, "quantity given by the caller"
+    elif declared:
+        name, why = str(declared[0]), declared[1]
+    elif is_integer or _is_bright(found.representation, sample):
+        name, why = Quantity.DN, ""
+    else:
+        name, why = Quantity.POWER, ""
+    reason = found.reason if not why or why == found.reason else f"{found.reason}; {why}"
+    return Identity(quantity=str(name), representation=str(found.representation), reason=reason)
+
+
+def _is_bright(representation: str | None, sample: Sample) -> bool:
+    """Return whether the median is above 8 dB, which no calibrated scene reaches."""
+    if representation == Representation.DB:
+        return sample.median > 8
+    if representation == Representation.AMPLITUDE:
+        return sample.median**2 > DN_MEDIAN
+    return sample.median > DN_MEDIAN

@@ -1,0 +1,132 @@
+"""What names say: polarizations, quantities, what is not backscatter; and names that a store can hold."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from sarzarr.conventions import POLARIZATIONS
+from sarzarr.errors import InvalidInputError, SceneIdError
+from sarzarr.scenes.words import tokens, without_polarizations
+
+_ID: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]{0,127}")
+_RESERVED: Final = frozenset({"zarr.json", "c"})
+_MEASUREMENT: Final = re.compile(
+    r"(s1[a-d]-\w+-\w+)-(?:vv|vh|hh|hv)-(\d{8}t\d{6}-\d{8}t\d{6}-\d{6}-[0-9a-f]{6})-\d{3}", re.IGNORECASE
+)
+"""ESA's measurement files: the last number counts polarizations, so it is no part of the scene's name."""
+
+
+def array_names(own: Sequence[str | None], polarizations: Sequence[str | None]) -> tuple[str, ...]:
+    """Return the array names of a file's bands.
+
+    A polarization in lower case where no other band has it, else the band's own name made safe
+    where no other band has that, else ``band_1``, ``band_2``, ...
+
+    >>> array_names(("Sigma0_VV", "Gamma0_VV"), ("VV", "VV"))
+    ('sigma0_vv', 'gamma0_vv')
+    >>> array_names(("bands", "bands"), (None, None))
+    ('band_1', 'band_2')
+    """
+    lower = [p.lower() if p else None for p in polarizations]
+    safe = [_safe_array_name(name) for name in own]
+    names = []
+    for number, (polarization, name) in enumerate(zip(lower, safe, strict=True), 1):
+        if polarization and lower.count(polarization) == 1:
+            names.append(polarization)
+        elif name and safe.count(name) == 1:
+            names.append(name)
+        else:
+            names.append(f"band_{number}")
+    return tuple(names)
+
+
+def _safe_array_name(name: str | None) -> str | None:
+    """Return a band's own name as a Python and Zarr name; None where nothing is left of it."""
+    safe = re.sub(r"\W+", "_", name or "", flags=re.ASCII).strip("_").lower()[:64]
+    if not safe or _is_reserved(safe):
+        return None
+    return f"b_{safe}" if safe[0].isdigit() else safe
+
+
+def _is_reserved(name: str) -> bool:
+    """Whether an array of a scene group cannot have a name that somebody chose: another one may have it."""
+    reserved = {*POLARIZATIONS, "x", "y", "c", "spatial_ref", "zarr"}
+    return name in reserved or name.endswith("_flags") or re.fullmatch(r"band_\d+", name) is not None
+
+
+def check_layer_name(name: str) -> str:
+    """Return a layer's name that a scene group can hold beside its arrays.
+
+    Raises
+    ------
+    InvalidInputError
+        It is not a word of letters, digits and ``_`` that begins with a letter, or is reserved.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name) or _is_reserved(name.lower()):
+        raise InvalidInputError(
+            "expected a layer's name of letters, digits and '_' that begins with a letter and is no polarization, "
+            f"coordinate, band_N or *_flags, got {name[:80]!r}. Give it another name."
+        )
+    return name
+
+
+def scene_name(stem: str, folder: str, product: str | None) -> str:
+    """Return the scene id that a file's place and name make.
+
+    Parameters
+    ----------
+    stem
+        The file's name without its suffix.
+    folder
+        Name of the folder that it is in.
+    product
+        Name of the product folder that holds ``measurement/``, if it is in one.
+
+    Raises
+    ------
+    SceneIdError
+        Nothing that a store can hold is left of the name.
+
+    >>> scene_name("S1_panama_VV", "raw", None), scene_name("VV", "baltic", None)
+    ('S1_panama', 'baltic')
+    """
+    if product is not None:
+        subswath = [word for word in tokens(stem) if re.fullmatch(r"(iw|ew)[1-5]|s[1-6]|wv[12]", word)]
+        burst = "_".join(word for word in subswath if word not in tokens(product))
+        return safe_scene_id(f"{product}_{burst}" if burst else product)
+    measurement = _MEASUREMENT.fullmatch(stem)
+    if measurement:
+        return safe_scene_id(f"{measurement[1]}-{measurement[2]}")
+    rest = without_polarizations(stem)
+    return safe_scene_id(rest or folder)
+
+
+def safe_scene_id(name: str) -> str:
+    """Return a name with what a store cannot hold replaced by ``_``.
+
+    Raises
+    ------
+    SceneIdError
+        Nothing is left of it, or it is reserved.
+
+    >>> safe_scene_id("Baltic sea (1).SAFE")
+    'Baltic_sea_1_'
+    """
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name.removesuffix(".SAFE")).lstrip("._")[:128]
+    return check_scene_id(safe)
+
+
+def check_scene_id(scene_id: str) -> str:
+    """Return a scene id that a store can hold: it becomes the name of a group.
+
+    Raises
+    ------
+    SceneIdError
+        It is not 1 to 128 of ``A-Z a-z 0-9 . _ -``, begins with a dot or an underscore, or is reserved.
+    """
+    if not _ID.fullmatch(scene_id) or scene_id in _RESERVED:
+        raise SceneIdError(
+            "expected a scene id of 1 to 128 letters, digits, '.', '_' or '-' that does not begin with '.' or "
+            f"'_' and is not 'c' or 'zarr.json', got {scene_id[:200]!r}. Give one with --id."
+        )
+    return scene_id

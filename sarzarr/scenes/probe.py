@@ -1,0 +1,385 @@
+"""Probe a GeoTIFF: its header and a small fixed sample, and what its numbers are."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError, UnsupportedRasterError
+from sarzarr.grids.grid import Grid
+from sarzarr.rasters import local_file, source_hash
+from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
+from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, read_header, sample_windows
+from sarzarr.scenes.identify import Claim, Identity, check_said, identify, refused, sample_statistics
+from sarzarr.scenes.names import array_names
+from sarzarr.scenes.products.read import Product, read_product
+from sarzarr.scenes.products.sentinel1 import facts_from_name
+from sarzarr.scenes.words import PARTS, is_diagonal, not_backscatter_in, polarizations_in, telling_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayProbe:
+    """One band of a raster that will be one array of a scene."""
+
+    name: str
+    """Name of the array: ``vv``, or the band's own name made safe, or ``band_1``."""
+    polarization: str | None
+    """``VV``, ``VH``, ``HH``, ``HV``; None where nothing says it."""
+    path: Path
+    """The file that holds the band."""
+    band: int
+    """Number of the band in its file, from 1."""
+    dtype: str
+    """NumPy dtype that `read_window` gives: ``uint16``, ``float32``, ``complex64``, ..."""
+    nodata: float | None
+    """The file's sentinel; NaN where the tag says NaN, None where nothing is declared."""
+    block_shape: tuple[int, int]
+    """(rows, columns) of the file's blocks: windows aligned to them decode each block once."""
+    block_bytes: int
+    """Bytes of one decoded block, all bands of a pixel-interleaved file included."""
+    quantity: str | None
+    """`conventions.Quantity`; None where the file is refused."""
+    representation: str | None
+    """`conventions.Representation`; None where the file is refused."""
+    reason: str
+    """One sentence: how quantity and representation were found."""
+    scale: float = 1.0
+    """Declared scale; anything but 1 is refused."""
+    offset: float = 0.0
+    """Declared offset; anything but 0 is refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterProbe:
+    """What the header of a GeoTIFF, its surroundings and a fixed sample of its pixels say."""
+
+    path: Path
+    """The file, absolute."""
+    file_size: int
+    """Bytes on disk."""
+    declared_bytes: int
+    """Bytes of all bands decoded; far beyond ``file_size``, it is a hollow file or a bomb."""
+    grid: Grid
+    """CRS, transform and shape; no CRS where the file has none or only GCPs."""
+    geolocation: str
+    """``affine``, ``rotated_affine``, ``gcps``, ``rpcs`` or ``none``."""
+    gcps: tuple[tuple[float, float, float, float, float], ...]
+    """Ground control points: (row, col, x, y, z) in the CRS of ``gcps_crs_wkt``."""
+    gcps_crs_wkt: str | None
+    """WKT2 of the GCPs' CRS."""
+    block_shape: tuple[int, int]
+    """(rows, columns) of a block."""
+    block_bytes: int
+    """Bytes of one decoded block, all bands of a pixel-interleaved file included."""
+    compression: str
+    """``none``, ``deflate``, ``lzw``, ``zstd``, ... in lower case."""
+    interleaving: str
+    """``band`` or ``pixel``."""
+    arrays: tuple[ArrayProbe, ...]
+    """The bands that are backscatter."""
+    left_out: tuple[str, ...]
+    """One sentence a band that is not backscatter (an angle, a mask) beside others that are."""
+    quantity: str | None
+    """`conventions.Quantity` of the file; None where it is refused."""
+    representation: str | None
+    """`conventions.Representation` of the file; None where it is refused."""
+    reason: str
+    """One sentence: how quantity and representation were found."""
+    acquisition: Acquisition
+    """What tags, names and product metadata say of the acquisition."""
+    source_hash: str
+    """``sha256-sampled:<hex>`` of size, header and sampled bytes, or ``sha256:<hex>`` of all of them."""
+    refusal: str | None
+    """Why the file cannot be ingested as asked, with the remedy; None where it can."""
+
+
+_NUMBER_TAGS: Final = ("DATA_TYPE", "DATA_UNITS", "UNITS", "UNIT", "UNITTYPE")
+"""Tags that say what the numbers are: radians are no backscatter, whatever the caller says."""
+_OTHER_TAGS: Final = (
+    cv.REPRESENTATION.upper(),
+    cv.SOURCE_REPRESENTATION.upper(),
+    cv.QUANTITY.upper(),
+    "CALIBRATION",
+    "RADIOMETRY",
+    "BACKSCATTER",
+    "LONG_NAME",
+    "STANDARD_NAME",
+    "TIFFTAG_IMAGEDESCRIPTION",
+)
+_POLARIZATION_TAGS: Final = ("POLARIZATION", "POLARISATION", "POL", cv.SAR_POLARIZATIONS.upper())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Band:
+    """A band, what it is called, and what is said of it."""
+
+    number: int
+    own: str | None
+    polarization: str | None
+    claims: tuple[Claim, ...]
+    foreign: str | None
+
+
+def probe_file(
+    path: str | Path,
+    *,
+    quantity: str | None = None,
+    representation: str | None = None,
+    polarizations: Sequence[str] | None = None,
+    nodata: float | None = None,
+    full_hash: bool = False,
+) -> RasterProbe:
+    """Return what a GeoTIFF holds, from its header, its surroundings and a small fixed sample.
+
+    Parameters
+    ----------
+    quantity, representation
+        What the numbers are, where the caller knows better than names and pixels.
+    polarizations
+        A name for each band, in order: any word, of which ``VV VH HH HV`` are polarizations. They count
+        whatever the file says, and no two are alike.
+    nodata
+        The value of pixels that were not measured, where the caller knows better than the file's tag.
+    full_hash
+        Hash every byte of the file instead of a sample of them.
+
+    Returns
+    -------
+    RasterProbe
+        ``refusal`` is set where the file opened and cannot be ingested as asked.
+
+    Raises
+    ------
+    RasterNotFoundError, UnsupportedRasterError
+        There is no such file, or it is no TIFF.
+    InvalidInputError
+        The path is not a local file, or what the caller says does not exist or does not fit the bands.
+    """
+    check_said(quantity, representation)
+    file, status = local_file(path)
+    header = read_header(file)
+    product = read_product(file)
+    bands = _bands(file, header, product, polarizations)
+    kept, left_out, refusal = _sort_out(file, header, bands, is_told=representation is not None)
+    refusal = refusal or _unusable(header, product, is_told=representation is not None)
+    nodata = _nodata(header, product) if nodata is None else float(nodata)
+    identities: list[Identity] = []
+    if refusal is None:
+        identities, refusal = _identities(
+            file, header, kept, nodata=nodata, quantity=quantity, representation=representation
+        )
+    names = array_names([b.own for b in kept], [b.polarization for b in kept])
+    arrays = tuple(
+        ArrayProbe(
+            name=name,
+            polarization=band.polarization,
+            path=file,
+            band=band.number,
+            dtype=str(header.dtype),
+            nodata=nodata,
+            block_shape=header.block_shape,
+            block_bytes=header.block_bytes,
+            quantity=identity.quantity,
+            representation=identity.representation,
+            reason=identity.reason,
+            scale=header.scales[band.number - 1],
+            offset=header.offsets[band.number - 1],
+        )
+        for name, band, identity in zip(names, kept, identities, strict=False)
+        if refusal is None
+    )
+    return RasterProbe(
+        path=file,
+        file_size=status.st_size,
+        declared_bytes=math.prod(header.grid.shape) * header.bands * header.dtype.itemsize,
+        grid=header.grid,
+        geolocation=header.geolocation,
+        gcps=header.gcps,
+        gcps_crs_wkt=header.gcps_crs_wkt,
+        block_shape=header.block_shape,
+        block_bytes=header.block_bytes,
+        compression=header.compression,
+        interleaving=header.interleaving,
+        arrays=arrays,
+        left_out=left_out,
+        quantity=arrays[0].quantity if arrays else None,
+        representation=arrays[0].representation if arrays else None,
+        reason=identities[0].reason if identities else str(refusal),
+        acquisition=_acquisition(file, header, product),
+        source_hash=source_hash(file, full=full_hash),
+        refusal=refusal,
+    )
+
+
+def _bands(
+    file: Path, header: Header, product: Product, polarizations: Sequence[str] | None
+) -> tuple[_Band, ...]:
+    """Return the bands with their names, polarizations and claims."""
+    count = min(header.bands, MAX_BANDS)
+    if polarizations is not None and len(polarizations) != header.bands:
+        raise InvalidInputError(
+            f"expected a name for each of the {header.bands} bands of {file.name!r}, "
+            f"got {len(polarizations)}: {', '.join(polarizations)}. Name every band, in order."
+        )
+    described = product.bands if len(product.bands) == header.bands else ()
+    own: list[str | None] = [
+        header.names[i] or (described[i].name if described else None) or None for i in range(count)
+    ]
+    found = _polarizations(file, header, own)
+    if polarizations is not None:
+        own, found = list(polarizations), [_polarization_in(name) for name in polarizations]
+        _check_told(file, polarizations, found)
+    bands = []
+    for i, polarization in enumerate(found):
+        units = " ".join(u for u in (header.units[i], described[i].unit if described else None) if u)
+        claims = [Claim(text=own[i] or "", source=f"band {i + 1} is named {own[i]!r}")] if own[i] else []
+        if units:
+            claims.append(Claim(text=units, source=f"band {i + 1} is in {units!r}", is_certain=True))
+        foreign = "an opacity" if header.is_alpha[i] else not_backscatter_in(f"{own[i] or ''} {units}")
+        claims += _file_claims(file, header)
+        bands.append(
+            _Band(number=i + 1, own=own[i], polarization=polarization, claims=tuple(claims), foreign=foreign)
+        )
+    return tuple(bands)
+
+
+def _polarizations(file: Path, header: Header, own: Sequence[str | None]) -> list[str | None]:
+    """Return each band's polarization: by its name, else its tags, else the file's name."""
+    named = [polarizations_in(name or "") for name in own]
+    if not any(named):
+        tags = [_first_tag(tags, _POLARIZATION_TAGS) for tags in header.band_tags]
+        if len(own) == 1:
+            tags = [tags[0] or _first_tag(header.tags, _POLARIZATION_TAGS)]
+        named = [polarizations_in(tag or "") for tag in tags]
+    if not any(named):
+        words = polarizations_in(file.stem)
+        named = [(word,) for word in words] if len(words) == len(own) else [()] * len(own)
+    return [words[0].upper() if len(words) == 1 else None for words in named]
+
+
+def _polarization_in(name: str) -> str | None:
+    words = polarizations_in(name)
+    return words[0].upper() if len(words) == 1 else None
+
+
+def _check_told(file: Path, told: Sequence[str], polarizations: Sequence[str | None]) -> None:
+    """Refuse names that bands cannot have: an empty or reserved one, or one for two of them."""
+    for name, array in zip(told, array_names(told, polarizations), strict=True):
+        if re.fullmatch(r"band_\d+", array):
+            raise InvalidInputError(
+                f"expected a name of its own for each band of {file.name!r}, got {name!r} in "
+                f"{','.join(told)!r}. Give each band a polarization (VV, VH, HH, HV) or a word that no other one has."
+            )
+
+
+def _first_tag(tags: Mapping[str, str], wanted: Sequence[str]) -> str | None:
+    upper = {key.upper(): value for key, value in tags.items()}
+    return next((upper[key] for key in wanted if key in upper), None)
+
+
+def _file_claims(file: Path, header: Header) -> list[Claim]:
+    """Return what tags and the names of the file or its folder declare."""
+    upper = {key.upper(): value for key, value in header.tags.items()}
+    keys = [key for key in (*_NUMBER_TAGS, *_OTHER_TAGS) if key in upper]
+    claims = [
+        Claim(text=upper[key], source=f"tag {key} is {upper[key][:80]!r}", is_certain=key in _NUMBER_TAGS)
+        for key in keys
+    ]
+    name = telling_name(file.stem, file.parent.name)
+    kind = "file" if name == file.stem else "folder"
+    return [*claims, Claim(text=name, source=f"the {kind} is named {name!r}")]
+
+
+def _sort_out(
+    file: Path, header: Header, bands: Sequence[_Band], *, is_told: bool
+) -> tuple[list[_Band], tuple[str, ...], str | None]:
+    """Return the bands that may be backscatter, a sentence for each other one, and why none of them is."""
+    parts = [b for b in bands if b.foreign in PARTS and not (is_told and is_diagonal(b.own or ""))]
+    if parts and not is_told:
+        return [], (), refused(f"{parts[0].foreign} ({parts[0].claims[0].source})").refusal
+    kept = [b for b in bands if b not in parts and (b.foreign is None or b.foreign in PARTS)]
+    others = [b for b in bands if b not in kept]
+    if not kept:
+        what = f"{others[0].foreign} (band {others[0].number} is named {others[0].own!r})"
+        return [], (), refused(what, is_certain=True).refusal
+    said = (f"{file.name}: band {b.number} {b.own!r} is left out, since it is {b.foreign}." for b in others)
+    return kept, tuple(said), None
+
+
+def _unusable(header: Header, product: Product, *, is_told: bool) -> str | None:
+    """Return why a file cannot be taken whatever its numbers are, with the remedy."""
+    if header.pages > 1:
+        return (
+            f"expected one picture in the file, got {header.pages} pages. "
+            "Write each to its own file: gdal_translate GTIFF_DIR:1:IN.tif OUT.tif."
+        )
+    if header.bands > MAX_BANDS:
+        return f"expected at most {MAX_BANDS} bands, got {header.bands}. Write out the ones that you need."
+    scales = {*header.scales, *(band.scale for band in product.bands)}
+    offsets = {*header.offsets, *(band.offset for band in product.bands)}
+    if scales != {1.0} or offsets != {0.0}:
+        return (
+            f"expected pixels that are the values, got scale {sorted(scales)} and offset {sorted(offsets)}. "
+            "Write the values: gdal_translate -unscale -ot Float32."
+        )
+    if any(band.is_log for band in product.bands):
+        return "expected pixels that are the values, got LOG10_SCALED bands. Export them from SNAP unscaled."
+    if _first_tag(header.tags, (cv.REPRESENTATION.upper(),)) == cv.Representation.NORMALIZED:
+        return "expected power, amplitude, dB or complex values, got normalized ones. Export them as dB."
+    if header.is_picture and not is_told:
+        return refused("a colour picture or a colour table").refusal
+    return None
+
+
+def _identities(
+    file: Path,
+    header: Header,
+    kept: Sequence[_Band],
+    *,
+    nodata: float | None,
+    quantity: str | None,
+    representation: str | None,
+) -> tuple[list[Identity], str | None]:
+    """Return what each band is, and the first refusal among them."""
+    try:
+        windows = (
+            sample_windows(file, header, bands=[b.number for b in kept]) if header.dtype.kind != "c" else ()
+        )
+        sample = sample_statistics(windows, nodata=nodata)
+        if header.block_bytes > MAX_SAMPLED_BLOCK:
+            height, width = header.block_shape
+            sample = replace(sample, absence=f"blocks of {height} x {width} pixels, too large to look into")
+    except UnsupportedRasterError as error:
+        return [], str(error)
+    identities = [
+        identify(
+            dtype=header.dtype,
+            is_integer=header.is_integer,
+            claims=band.claims,
+            sample=sample,
+            quantity=quantity,
+            representation=representation,
+        )
+        for band in kept
+    ]
+    return identities, next((i.refusal for i in identities if i.refusal), None)
+
+
+def _nodata(header: Header, product: Product) -> float | None:
+    """Return the sentinel: the tag's, else the one that the product declares for its bands."""
+    if header.nodata is not None:
+        return header.nodata
+    declared = {band.nodata for band in product.bands}
+    return declared.pop() if len(declared) == 1 and len(product.bands) == header.bands else None
+
+
+def _acquisition(file: Path, header: Header, product: Product) -> Acquisition:
+    """Return the facts: product metadata first, then tags, then names."""
+    names = [header.tags.get("TIFFTAG_IMAGEDESCRIPTION", ""), file.stem, product.folder or ""]
+    if telling_name(file.stem, file.parent.name) != file.stem:
+        names.append(file.parent.name)
+    sources = [product.facts, facts_from_fields(header.tags), *(facts_from_name(name) for name in names)]
+    return merge_facts(sources)

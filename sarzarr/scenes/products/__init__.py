@@ -1,0 +1,1 @@
+"""Products: a file a product family, which says what its names and metadata tell."""

@@ -1,0 +1,303 @@
+"""Scenes: files grouped by acquisition, and opened lazily."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from affine import Affine
+from dask.base import tokenize
+
+from sarzarr import conventions as cv
+from sarzarr.conventions import CHUNK, POLARIZATIONS, SHARD
+from sarzarr.errors import InvalidInputError, SceneIdError, UnsupportedRasterError
+from sarzarr.grids.grid import Grid
+from sarzarr.rasters import read_window
+from sarzarr.scenes.acquisition import Acquisition, merge_facts
+from sarzarr.scenes.names import check_scene_id, scene_name
+from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneProbe:
+    """One acquisition: the arrays of one file, or of one file a polarization."""
+
+    id: str
+    """Scene id: the group's name in the store."""
+    grid: Grid
+    """The grid that all its arrays share."""
+    arrays: tuple[ArrayProbe, ...]
+    """Its arrays, each with its file and band; empty where every band was refused."""
+    acquisition: Acquisition
+    """The facts of its files, merged."""
+    geolocation: str
+    """``affine``, ``rotated_affine``, ``gcps`` or ``none``."""
+    gcps: tuple[tuple[float, float, float, float, float], ...]
+    """Ground control points: (row, col, x, y, z) in the CRS of ``gcps_crs_wkt``."""
+    gcps_crs_wkt: str | None
+    """WKT2 of the GCPs' CRS."""
+    source_hash: str
+    """One hash over the hashes of its files, in the order of its arrays."""
+    files: tuple[RasterProbe, ...]
+    """The probes that it was made of."""
+    refusal: str | None
+    """Why it cannot be ingested as asked, with the remedy; None where it can."""
+
+
+def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) -> tuple[SceneProbe, ...]:
+    """Return the scenes that files make, in the order of their first files.
+
+    Files are one scene where folder and name agree but for the polarization. A file in
+    ``measurement/`` takes its product folder's name, one that is named by nothing but
+    polarizations its folder's.
+
+    Parameters
+    ----------
+    scene_id
+        The id of the one scene that all files make, whatever their names.
+
+    Raises
+    ------
+    SceneIdError
+        An id is malformed, two scenes claim one, or two files of a scene claim one array.
+    UnsupportedRasterError
+        The files of a scene are on different grids.
+    """
+    groups: dict[tuple[str, str], list[RasterProbe]] = {}
+    for probe in probes:
+        name = check_scene_id(scene_id) if scene_id is not None else _scene_id(probe)
+        place = "" if scene_id is not None else str(probe.path.parent)
+        groups.setdefault((name, place), []).append(probe)
+    owners: dict[str, RasterProbe] = {}
+    for (name, _), files in groups.items():
+        if name in owners:
+            raise SceneIdError(
+                f"expected a scene id for each scene, got {name!r} for {_short(owners[name])} and "
+                f"{_short(files[0])}. Ingest one of them with --id."
+            )
+        owners[name] = files[0]
+    return tuple(_scene(name, files) for (name, _), files in groups.items())
+
+
+def _scene_id(probe: RasterProbe) -> str:
+    folder = probe.path.parent
+    product = folder.parent.name if folder.name.lower() == "measurement" else None
+    return scene_name(probe.path.stem, folder.name, product)
+
+
+def _short(probe: RasterProbe) -> str:
+    """Return a file's name with its folder's, which tells two of one name apart."""
+    return "/".join(probe.path.parts[-2:])
+
+
+def _scene(name: str, files: Sequence[RasterProbe]) -> SceneProbe:
+    """Return the scene of files that belong together."""
+    first = files[0]
+    owners: dict[str, ArrayProbe] = {}
+    for array in (array for file in files for array in file.arrays):
+        if array.name in owners:
+            raise SceneIdError(
+                f"expected one file for {array.name!r} of scene {name!r}, got "
+                f"{owners[array.name].path.name} and {array.path.name}. "
+                "Ingest one of them with --id, or name their bands with --polarizations."
+            )
+        owners[array.name] = array
+    for file in files:
+        if file.grid != first.grid or file.gcps != first.gcps:
+            raise UnsupportedRasterError(
+                f"expected the files of scene {name!r} on one grid, got {first.path.name} on "
+                f"{_describe(first)} and {file.path.name} on {_describe(file)}. Ingest one of them with --id."
+            )
+    refusals = [file.refusal for file in files if file.refusal]
+    return SceneProbe(
+        id=name,
+        grid=first.grid,
+        arrays=tuple(sorted(owners.values(), key=_in_order)),
+        acquisition=merge_facts(file.acquisition for file in files),
+        geolocation=first.geolocation,
+        gcps=first.gcps,
+        gcps_crs_wkt=first.gcps_crs_wkt,
+        source_hash=_hash_of(files),
+        files=tuple(files),
+        refusal=" ".join(refusals) if refusals else None,
+    )
+
+
+def _describe(probe: RasterProbe) -> str:
+    grid = probe.grid
+    place = f"transform {grid.transform}" if grid.is_georeferenced else f"{len(probe.gcps)} GCPs"
+    return f"{grid.height} x {grid.width} pixels, {place}"
+
+
+def _in_order(array: ArrayProbe) -> tuple[int, str, int]:
+    """Order arrays the same whatever the order of the files: VV, VH, HH, HV, then the others."""
+    known = POLARIZATIONS.index(array.name) if array.name in POLARIZATIONS else len(POLARIZATIONS)
+    return known, array.path.name, array.band
+
+
+def _hash_of(files: Sequence[RasterProbe]) -> str:
+    """Return the hash of a scene: its only file's, or one over the files' in sorted order."""
+    hashes = sorted(file.source_hash for file in files)
+    if len(hashes) == 1:
+        return hashes[0]
+    kind = hashes[0].split(":")[0]
+    return f"{kind}:{sha256(' '.join(hashes).encode()).hexdigest()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LazyBand:
+    """One band of a file as an array that reads when it is indexed; carries an address, no handle."""
+
+    path: Path
+    """The file."""
+    band: int
+    """Number of the band, from 1."""
+    shape: tuple[int, int]
+    """(rows, columns)."""
+    dtype: np.dtype[Any]
+    """What reading gives."""
+
+    @property
+    def ndim(self) -> int:
+        """Two."""
+        return 2
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray[Any, Any]:
+        """Read a window with steps of 1 or more."""
+        rows, cols = (range(size)[part] for size, part in zip(self.shape, key, strict=True))
+        if len(rows) == 0 or len(cols) == 0:
+            return np.empty((len(rows), len(cols)), self.dtype)
+        window = read_window(
+            self.path,
+            band=self.band,
+            row=rows[0],
+            col=cols[0],
+            height=rows[-1] - rows[0] + 1,
+            width=cols[-1] - cols[0] + 1,
+        )
+        return window[:: rows.step, :: cols.step]
+
+
+def open_scene(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    quantity: str | None = None,
+    representation: str | None = None,
+    polarizations: Sequence[str] | None = None,
+) -> xr.Dataset:
+    """Open the files of one scene lazily, values exactly as in the files.
+
+    Parameters
+    ----------
+    paths
+        One TIFF, or one a polarization.
+    quantity, representation, polarizations
+        As `probe_file` takes them.
+
+    Returns
+    -------
+    xarray.Dataset
+        One variable a band, dims (y, x), Dask chunks of whole TIFF blocks; complex stays complex and
+        nodata is not masked. ``y`` and ``x`` are pixel centres in the CRS, or index + 0.5 where no
+        plain affine places them. Variables say ``quantity``, ``representation``, ``identified_by``.
+
+    Raises
+    ------
+    UnsupportedRasterError
+        A file is not known to be backscatter; the message says the remedy.
+    InvalidInputError
+        The files are not of one scene.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    probes = [
+        probe_file(p, quantity=quantity, representation=representation, polarizations=polarizations)
+        for p in given
+    ]
+    scenes = group_scenes(probes)
+    if len(scenes) != 1:
+        ids = ", ".join(scene.id for scene in scenes) or "none"
+        raise InvalidInputError(
+            f"expected the files of one scene, got {len(scenes)}: {ids}. Open one at a time."
+        )
+    return open_probed(scenes[0])
+
+
+def open_probed(scene: SceneProbe) -> xr.Dataset:
+    """Open a probed scene lazily: see `open_scene`.
+
+    Raises
+    ------
+    UnsupportedRasterError
+        It was refused.
+    """
+    if scene.refusal is not None:
+        names = ", ".join(file.path.name for file in scene.files)
+        raise UnsupportedRasterError(f"{names}: {scene.refusal}")
+    y, x = scene.grid.coordinates()
+    variables = {array.name: (("y", "x"), _lazy(scene, array), _array_attrs(array)) for array in scene.arrays}
+    attrs: dict[str, Any] = {**scene.acquisition.attrs(), cv.GEOLOCATION: scene.geolocation}
+    polarizations = [array.polarization for array in scene.arrays if array.polarization]
+    if polarizations:
+        attrs[cv.SAR_POLARIZATIONS] = polarizations
+    if scene.gcps:
+        attrs[cv.GCPS] = [list(point) for point in scene.gcps]
+        attrs[cv.GCPS_CRS] = scene.gcps_crs_wkt
+    opened = xr.Dataset(variables, coords={"y": y, "x": x}, attrs=attrs)
+    if scene.geolocation == "affine":
+        opened = opened.rio.write_crs(scene.grid.crs_wkt)
+        opened = opened.rio.write_transform(Affine(*scene.grid.transform))
+        opened = opened.rio.write_coordinate_system()
+    elif scene.grid.is_georeferenced:
+        attrs = {cv.SPATIAL_TRANSFORM: list(scene.grid.transform), cv.PROJ_WKT2: scene.grid.crs_wkt}
+        opened.attrs.update(attrs)
+    return opened
+
+
+def _array_attrs(array: ArrayProbe) -> dict[str, Any]:
+    """Return what a variable says of itself; never a path."""
+    attrs = {
+        cv.QUANTITY: array.quantity,
+        cv.REPRESENTATION: array.representation,
+        cv.REASON: array.reason,
+        cv.SOURCE_NODATA: array.nodata,
+        cv.SAR_POLARIZATIONS: [array.polarization] if array.polarization else None,
+        cv.UNITS: "dB" if array.representation == cv.Representation.DB else "1",
+    }
+    return {key: value for key, value in attrs.items() if value is not None}
+
+
+def _lazy(scene: SceneProbe, array: ArrayProbe) -> da.Array:
+    """Return a Dask array of a band, in chunks of whole TIFF blocks of about `CHUNK_PIXELS`."""
+    band = LazyBand(path=array.path, band=array.band, shape=scene.grid.shape, dtype=np.dtype(array.dtype))
+    chunks = block_chunks(scene.grid.shape, array.block_shape)
+    status = array.path.stat()
+    token = tokenize(str(array.path), status.st_mtime_ns, status.st_size, status.st_ino, array.band, chunks)
+    return da.from_array(
+        band,
+        chunks=chunks,
+        name=f"sarzarr-{array.name}-{token}",
+        asarray=False,
+        fancy=False,
+        meta=np.empty((0, 0), band.dtype),
+    )
+
+
+def block_chunks(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:
+    """Return (rows, columns) of chunks: whole blocks, near `SHARD` a side; strips stay full width.
+
+    >>> block_chunks((16705, 26102), (1, 26102)), block_chunks((10000, 10000), (512, 512))
+    ((256, 26102), (2048, 2048))
+    """
+    rows, cols = (min(b, n) for b, n in zip(block, shape, strict=True))
+    if cols == shape[1]:
+        wanted = max(CHUNK, SHARD * SHARD // cols)
+        return min(shape[0], rows * max(1, round(wanted / rows))), cols
+    return (
+        min(shape[0], rows * max(1, round(SHARD / rows))),
+        min(shape[1], cols * max(1, round(SHARD / cols))),
+    )

@@ -1,0 +1,1 @@
+"""Synthetic scenes: speckle over invented ground."""

@@ -1,0 +1,263 @@
+"""Speckled scenes of invented ground: for the demo, for tests and for benchmarks.
+
+A scene is a `sarzarr.scenes.synthetic.ground.Ground` times gamma speckle, with ships on it. It is made and
+written band by band, so memory does not grow with it.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr.arrays import Array
+from sarzarr.conventions import Representation
+from sarzarr.errors import InvalidInputError
+from sarzarr.scenes.synthetic.ground import Ground, speckle
+
+PIXEL_SIZE: Final = 10.0
+"""Metres."""
+CALIBRATION: Final = 474.0
+"""DN of sigma0 = 1: ``DN = CALIBRATION sqrt(sigma0)``."""
+_BAND: Final = 512
+"""Rows made and written at a time; a row of the TIFF's tiles."""
+_POOL: Final = 1 << 22
+"""Speckle values that a large scene draws its rows from."""
+
+
+# ---------------------------------------------------------------- scenes
+def write_synthetic_scenes(
+    folder: str | Path,
+    *,
+    count: int = 3,
+    shape: tuple[int, int] = (1024, 1024),
+    polarizations: Sequence[str] = ("VV", "VH"),
+    seed: int = 0,
+    representation: str = "power",
+    border: float = 0.08,
+) -> list[Path]:
+    """Write ``count`` acquisitions of one place, 12 days apart, a GeoTIFF a polarization; return the paths.
+
+    Files are ``s1_20260101_vv.tif`` and so on: sigma0 in UTM 33N at 10 m, tiled and deflated. Acquisitions
+    share the ground; speckle, waves, ships and crops differ. The same arguments give the same pixels, and the
+    same seed the same ground and speckle in every ``representation``: ``power``, ``amplitude`` and ``db`` are
+    float32 with NaN as nodata, ``dn`` is uint16 ``474 sqrt(sigma0)`` with 0 as nodata.
+
+    Parameters
+    ----------
+    folder
+        Where to write; made if need be.
+    count, shape, polarizations
+        Acquisitions, (rows, columns) of each, and which of VV, VH, HH, HV.
+    seed
+        Of the ground and of all that happens on it.
+    representation
+        How the values are written down.
+    border
+        Share of the width that a slanted nodata border takes off at most on each side; 0 for none.
+
+    Raises
+    ------
+    InvalidInputError
+        A polarization or the representation is unknown, or the count, shape or border is out of range.
+    """
+    folder = Path(folder)
+    names = [_polarization(p) for p in polarizations]
+    if count < 1 or min(shape) < 1 or not 0 <= border < 0.5:
+        raise InvalidInputError(
+            f"expected a scene of pixels and a border in 0..0.5, got {count} of {shape}, border {border}."
+        )
+    form = _form(representation)
+    ground = Ground(height=shape[0], width=shape[1], seed=seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for date in range(count):
+        for name in names:
+            path = folder / f"s1_{_when(date):%Y%m%d}_{name.lower()}.tif"
+            bands = (
+                _speckled(ground, rows, date=date, polarization=name, border=border)
+                for rows in _rows(shape[0])
+            )
+            _write(path, bands, shape=shape, form=form, polarization=name, date=date)
+            paths.append(path)
+    return paths
+
+
+def large_scene(
+    path: str | Path,
+    *,
+    shape: tuple[int, int] = (16384, 16384),
+    tiled: bool = True,
+    compress: str = "deflate",
+    representation: str = "power",
+    polarization: str = "VV",
+    seed: int = 0,
+) -> Path:
+    """Write one scene of any size, fast, for benchmarks; return its path.
+
+    The ground is a 1024 x 1024 one, mirrored from tile to tile; each row's speckle is a random stretch of
+    four million gamma values. Compresses as speckle does. ``compress`` is GDAL's name, ``none`` for none;
+    without ``tiled`` the file is in strips of one row.
+
+    Raises
+    ------
+    InvalidInputError
+        The polarization or the representation is unknown.
+    """
+    path, name, form = Path(path), _polarization(polarization), _form(representation)
+    size = 1024
+    rng = np.random.default_rng([seed, 1])
+    pool = speckle((_POOL + shape[1],), rng)
+    ground = Ground(height=size, width=size, seed=seed)
+    tile = _to_linear(ground.levels_db(np.arange(size), polarization=name))
+    columns = _mirrored(np.arange(shape[1]), size)
+
+    def bands() -> Iterator[Array]:
+        for rows in _rows(shape[0]):
+            power = tile[_mirrored(rows, size)][:, columns]
+            for row, start in zip(power, rng.integers(0, _POOL, rows.size), strict=True):
+                row *= pool[start : start + shape[1]]
+            yield power
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _write(
+        path, bands(), shape=shape, form=form, polarization=name, date=0, tiled=tiled, compress=compress
+    )
+
+
+def _speckled(ground: Ground, rows: Array, *, date: int, polarization: str, border: float) -> Array:
+    """Return rows of one acquisition as linear power, NaN where there is no data."""
+    power = _to_linear(ground.levels_db(rows, date=date, polarization=polarization))
+    key = [ground.seed, 2, date, *polarization.encode(), int(rows[0])]
+    power *= speckle(power.shape, np.random.default_rng(key))
+    ground.add_ships(power, rows, date=date, polarization=polarization)
+    down = (rows / ground.height)[:, None]
+    across = (np.arange(ground.width) / ground.width)[None]
+    power[(across < border * (1 - 1.2 * down)) | (across > 1 - border * (1.2 * down - 0.2))] = np.nan
+    return power
+
+
+# ---------------------------------------------------------------- files
+def _polarization(name: str) -> str:
+    if name.upper() not in ("VV", "VH", "HH", "HV"):
+        raise InvalidInputError(f"polarization must be VV, VH, HH or HV, got {name!r}.")
+    return name.upper()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """How linear power is written down."""
+
+    band: str
+    """The band's description, as SNAP would name it, without the polarization."""
+    suffix: str
+    """What follows the polarization in it."""
+    dtype: str
+    """Of the file."""
+    nodata: float
+    """Its sentinel."""
+    convert: Callable[[Array], Array]
+    """From linear power with NaN to values in ``dtype``."""
+
+
+def _to_linear(db: Array) -> Array:
+    return np.exp(db * np.float32(math.log(10) / 10))
+
+
+def _to_dn(power: Array) -> Array:
+    dn = np.clip(np.rint(CALIBRATION * np.sqrt(power)), 1, 65535)
+    return np.where(np.isnan(dn), 0, dn).astype(np.uint16)
+
+
+def _form(representation: str) -> _Form:
+    def floats(band: str, suffix: str, convert: Callable[[Array], Array]) -> _Form:
+        return _Form(band=band, suffix=suffix, dtype="float32", nodata=math.nan, convert=convert)
+
+    forms = {
+        Representation.POWER.value: floats("Sigma0", "", lambda power: power),
+        Representation.AMPLITUDE.value: floats("Amplitude", "", np.sqrt),
+        Representation.DB.value: floats("Sigma0", "_db", lambda power: 10 * np.log10(power)),
+        "dn": _Form(band="Amplitude", suffix="", dtype="uint16", nodata=0, convert=_to_dn),
+    }
+    if representation not in forms:
+        raise InvalidInputError(f"representation must be one of {', '.join(forms)}, got {representation!r}.")
+    return forms[representation]
+
+
+def _when(date: int) -> datetime:
+    return datetime(2026, 1, 1, 5, 16, 32, tzinfo=UTC) + timedelta(days=12 * date)
+
+
+def _rows(height: int) -> Iterator[Array]:
+    return (np.arange(top, min(top + _BAND, height)) for top in range(0, height, _BAND))
+
+
+def _mirrored(at: Array, size: int) -> Array:
+    """Return indices that run to and fro in 0..size-1, so that copies meet without a seam."""
+    return (size - 1) - np.abs(at % (2 * size) - (size - 0.5)).astype(np.int64)
+
+
+def _tags(polarization: str, date: int) -> dict[str, str]:
+    """Return acquisition facts as SNAP names them: GDAL cuts names with a colon, as STAC's have, in two."""
+    return {
+        "MISSION": "SENTINEL-1A",
+        "ACQUISITION_MODE": "IW",
+        "PRODUCT_TYPE": "GRD",
+        "PASS": "DESCENDING",
+        "antenna_pointing": "right",
+        "ACQUISITION_DATETIME": _when(date).isoformat().replace("+00:00", "Z"),
+        "ABS_ORBIT": str(62_416 + 175 * date),
+        "REL_ORBIT": "44",
+        "incidenceAngleMidSwath": "38.9",
+        "azimuth_looks": "1",
+        "range_looks": "5",
+        "POLARIZATION": polarization,
+    }
+
+
+def _write(
+    path: Path,
+    bands: Iterator[Array],
+    *,
+    shape: tuple[int, int],
+    form: _Form,
+    polarization: str,
+    date: int,
+    tiled: bool = True,
+    compress: str = "deflate",
+) -> Path:
+    """Write bands of linear power beside ``path``, and rename."""
+    import rasterio
+    from rasterio.windows import Window
+
+    layout: dict[str, Any] = (
+        {"tiled": True, "blockxsize": 512, "blockysize": 512} if tiled else {"blockysize": 1}
+    )
+    partial = path.with_name(f".{path.name}.partial")
+    with rasterio.open(
+        partial,
+        "w",
+        driver="GTiff",
+        height=shape[0],
+        width=shape[1],
+        count=1,
+        dtype=form.dtype,
+        nodata=form.nodata,
+        crs="EPSG:32633",
+        transform=rasterio.Affine(PIXEL_SIZE, 0, 400_000, 0, -PIXEL_SIZE, 6_000_000),
+        compress=compress,
+        num_threads="ALL_CPUS",
+        bigtiff="IF_SAFER",
+        **layout,
+    ) as file:
+        row = 0
+        for power in bands:
+            file.write(form.convert(power), 1, window=Window(0, row, shape[1], len(power)))
+            row += len(power)
+        file.set_band_description(1, f"{form.band}_{polarization}{form.suffix}")
+        file.update_tags(**_tags(polarization, date))
+    partial.replace(path)
+    return path

@@ -1,0 +1,1 @@
+"""Splits: which ground is on which side."""

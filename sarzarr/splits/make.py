@@ -1,0 +1,253 @@
+"""Splits of a store's ground: made, extended, checked before they are written, and never changed after."""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sarzarr.errors import InvalidInputError, SplitExistsError, SplitLeakError
+from sarzarr.splits.assign import Grounds, assign, assign_to_train, check, fixed_units
+from sarzarr.splits.search import NEAR, distance_from_shares, empty_message, empty_side, split_choices
+from sarzarr.splits.versions import (
+    Sites,
+    grounds_of,
+    next_version,
+    opened,
+    write_split,
+)
+from sarzarr.store.split_table import Recipe, SceneCells, Split, read_split, versions
+from sarzarr.store.store import Store
+
+log = logging.getLogger(__name__)
+
+
+# ------------------------------------------------------------------ making
+def make_split(
+    store: Store | str | Path,
+    *,
+    sites: Sites | None = None,
+    notes: str = "",
+    fresh: bool = False,
+    **recipe: Any,
+) -> Split:
+    """Split a store's ground into train, validation and test, check it, and write it as a new version.
+
+    The same call on the same store returns the version that is there.
+
+    Parameters
+    ----------
+    store
+        A `Store`, or its path.
+    sites
+        Names of sites by scene id or pattern, for scenes without a place in the world and ``by="site"``.
+    notes
+        Kept with the version.
+    fresh
+        Begin anew, with a validation of its own, where there are versions already. They stay.
+    **recipe
+        The fields of `Recipe`: ``val_fraction=0.1, test_fraction=0.0, seed=42, block="10km",
+        by="ground", guard=None, fixed_val=False, pixel_block=1024``. A block that is left out, or
+        ``"auto"``, becomes smaller until little ground, too, has every side.
+
+    Raises
+    ------
+    InvalidInputError
+        An argument is out of range, it cannot be known which scenes share ground, or a side would be
+        empty; the message names a remedy.
+    SplitLeakError
+        Ground would be on two sides.
+    SplitExistsError
+        There is a split of another recipe or of fewer scenes.
+    """
+    here = opened(store)
+    split = plan_split(here, sites=sites, notes=notes, fresh=fresh, **recipe)
+    there = versions(here.root)
+    if there and not fresh:
+        return _same_or_refused(read_split(here.root, there[-1]), split)
+    return write_split(here, split)
+
+
+def plan_split(
+    store: Store | str | Path,
+    *,
+    sites: Sites | None = None,
+    notes: str = "",
+    fresh: bool = False,
+    **recipe: Any,
+) -> Split:
+    """Return the split that `make_split` would write, checked; nothing is written."""
+    here = opened(store)
+    if not here.scenes:
+        raise InvalidInputError(_no_scenes(here))
+    grounds = grounds_of(here, sites)
+    newest = () if fresh else versions(here.root)[-1:]
+    found: list[Split] = []
+    refused: list[tuple[str, Split]] = []
+    known = [read_split(here.root, v).recipe for v in newest]
+    for choice in split_choices(grounds, recipe, known):
+        split = _planned(here, grounds, choice, notes)
+        if missing := empty_side(here, split):
+            refused.append((missing, split))
+            continue
+        found.append(split)
+        if (
+            distance_from_shares(split) <= NEAR
+            or choice in known
+            or recipe.get("block", "auto") not in (None, "auto")
+        ):
+            break
+    if not found:
+        raise InvalidInputError(empty_message(here, *refused[0], grounds))
+    best = min(found, key=distance_from_shares)
+    check(grounds, best.scenes)
+    return best
+
+
+def _planned(store: Store, grounds: Grounds, recipe: Recipe, notes: str) -> Split:
+    version = next_version(store.root)
+    scenes = assign(grounds, recipe, version=version)
+    units = fixed_units(grounds, scenes, recipe)
+    return Split(
+        version=version, recipe=recipe, scenes=scenes, fixed_units=units, created_at=_now(), notes=notes
+    )
+
+
+def _same_or_refused(there: Split, wanted: Split) -> Split:
+    known = {s.scene for s in there.scenes}
+    if there.recipe != wanted.recipe:
+        raise SplitExistsError(
+            f"the recipe of {there.name} was expected, got another one. Its validation never changes: use it as it "
+            "is, or pass fresh=True (--fresh) to begin a new one beside it."
+        )
+    if pending := [s.scene for s in wanted.scenes if s.scene not in known]:
+        raise SplitExistsError(
+            f"the scenes of {there.name} were expected, got {len(pending)} more ({', '.join(pending[:3])}). "
+            "Call extend_split (`sarzarr split STORE extend`)."
+        )
+    return there
+
+
+def _no_scenes(store: Store) -> str:
+    """Return the message about a store without scenes, which may hold chips."""
+    from sarzarr.store.samples import sample_sets
+
+    sets = sample_sets(store)
+    if not sets:
+        return f"scenes to split were expected in {store.root.name!r}, got none. Ingest some first."
+    return (
+        f"scenes to split were expected in {store.root.name!r}, got none beside chips ({', '.join(sets)}). "
+        f"These have no ground and are split by their ids, in Python: sarzarr.SplitManager({str(store.root)!r})"
+        f".create_initial_split({sets[0]!r}, val_ratio=0.2)."
+    )
+
+
+# ------------------------------------------------------------------ extending
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """What the newest version does not know."""
+
+    new: tuple[str, ...]
+    """Scenes that came after it."""
+    changed: tuple[str, ...]
+    """Scenes that were replaced on another grid: their memberships hold no more."""
+    gone: tuple[str, ...]
+    """Scenes that it knows and that left the store."""
+
+
+def pending(store: Store | str | Path, version: int | None = None) -> Pending:
+    """Return what a version, the newest if left out, does not know; everything is new to no version."""
+    here = opened(store)
+    if not versions(here.root):
+        return Pending(new=here.scenes, changed=(), gone=())
+    return pending_of(grounds_of(here), read_split(here.root, version))
+
+
+def pending_of(grounds: Grounds, split: Split) -> Pending:
+    """Return the scenes that a split does not know, or knew otherwise."""
+    there = {g.scene: g.placement.fingerprint for g in grounds.scenes}
+    known = {s.scene: s.grid for s in split.scenes}
+    return Pending(
+        new=tuple(s for s in there if s not in known),
+        changed=tuple(s for s, grid in there.items() if known.get(s, grid) != grid),
+        gone=tuple(s for s in known if s not in there),
+    )
+
+
+def extend_split(store: Store | str | Path, *, sites: Sites | None = None, notes: str = "") -> Split:
+    """Write a version that knows every scene, and return it; the newest one where nothing is pending.
+
+    What is known stays as it is. New ground goes where the lattice says, or, where the version was made
+    with ``fixed_val``, to training alone. A scene that was replaced on another grid is new. Where whole
+    scenes or sites were drawn, ground of scenes that left the store is not known: a warning says so.
+
+    Raises
+    ------
+    NotInStoreError
+        There is no version to extend.
+    InvalidInputError
+        It cannot be known where a new scene lies.
+    SplitLeakError
+        Ground would be on two sides.
+    SplitExistsError
+        Another process wrote the next version first.
+    """
+    here = opened(store)
+    parent = read_split(here.root)
+    version = next_version(here.root)
+    grounds = grounds_of(here, sites, known=parent)
+    waiting = pending_of(grounds, parent)
+    if not waiting.new and not waiting.changed:
+        return parent
+    known = tuple(s for s in parent.scenes if s.scene not in waiting.changed)
+    _check_places(grounds, known)
+    if parent.recipe.fixed_val:
+        fresh = assign_to_train(grounds, known, parent.fixed_units, parent.recipe, version=version)
+    else:
+        old = {s.scene for s in known}
+        fresh = tuple(s for s in assign(grounds, parent.recipe, version=version) if s.scene not in old)
+    scenes = tuple(sorted((*known, *fresh), key=lambda s: s.scene))
+    check(grounds, scenes)
+    _warn_of_unknown_ground(parent, waiting)
+    units = np.union1d(parent.fixed_units, fixed_units(grounds, fresh, parent.recipe))
+    return write_split(
+        here,
+        Split(
+            version=version,
+            recipe=parent.recipe,
+            scenes=scenes,
+            fixed_units=parent.fixed_units if parent.recipe.fixed_val else units,
+            parent=parent.version,
+            created_at=_now(),
+            notes=notes,
+        ),
+    )
+
+
+def _check_places(grounds: Grounds, known: tuple[SceneCells, ...]) -> None:
+    """Refuse new scenes that would make a known place ambiguous."""
+    for s in known:
+        place = grounds.places.get(s.scene, s.place)
+        if place != s.place:
+            raise SplitLeakError(
+                f"the ground of {s.scene!r} to stay {s.place!r} was expected, got {place!r} with the new scenes. "
+                "Give them the name of another site, or begin a new split with fresh=True (--fresh)."
+            )
+
+
+def _warn_of_unknown_ground(parent: Split, waiting: Pending) -> None:
+    """Say which scenes new ones could not be compared with. Blocks of ground are known whoever is there."""
+    gone = [s for s in waiting.gone if parent.by_scene[s].codes.any()]
+    if parent.recipe.by != "ground" and gone:
+        log.warning(
+            "new scenes were not compared with the ground of %d that left the store (%s): if they come back, "
+            "run check_split (`sarzarr split STORE check`)",
+            len(gone),
+            ", ".join(gone[:3]) + (", ..." if len(gone) > 3 else ""),
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

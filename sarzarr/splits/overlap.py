@@ -1,0 +1,164 @@
+"""Shared ground: which cells of different membership lie on one another.
+
+This is the check of a split, and knows nothing of how it was made: extents are joined through buckets of
+degrees, and the pairs that remain are compared as quadrilaterals of great circles.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.grids.world import EARTH_RADIUS, Extents, mix
+
+LEVELS: Final = 30
+"""Bucket sizes: 360 degrees halved so many times at most (0.04 m)."""
+BATCH: Final = 1 << 21
+"""Pairs that are looked at together."""
+TOUCH: Final = 0.02
+"""Share of a pixel by which neighbours may seem to overlap through rounding."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Cells:
+    """Cells that are compared."""
+
+    extents: Extents
+    """Of each; without a margin."""
+    codes: Array
+    """(n,) uint8 memberships; those held back take no part."""
+    corners: Callable[[Array], Array]
+    """Gives, for the numbers (m,) of some cells, (m, 4, 2) float64: (longitude, latitude) around each."""
+    tolerance: Array
+    """(n,) float32: metres by which a cell may reach into another; negative where it must stay away."""
+
+
+def shared_ground(cells: Cells) -> Array:
+    """Return (pairs, 2) indices of cells that lie on one another and are of different membership.
+
+    Cells without a place take no part: no split gives them a membership.
+    """
+    found = [np.empty((0, 2), np.int64)]
+    for one, other in combinations((cv.Membership.TRAIN, cv.Membership.VAL, cv.Membership.TEST), 2):
+        sides = [_distinct(cells, np.flatnonzero(cells.codes == side)) for side in (one, other)]
+        fewer, more = sorted(sides, key=len)
+        found += [_truly(cells, pairs) for pairs in touching(cells.extents, fewer, more)]
+    return np.concatenate(found)
+
+
+def _distinct(cells: Cells, rows: Array) -> Array:
+    """Return ``rows`` without those of equal extents: acquisitions on one grid are one."""
+    rows = rows[cells.extents.is_placed[rows]]
+    e = cells.extents[rows]
+    hashed = np.zeros(len(rows), np.uint64)
+    for values in (e.south, e.north, e.west, e.east):
+        hashed = mix(hashed ^ np.ascontiguousarray(values).view(np.uint64))
+    distinct: Array = rows[np.unique(hashed, return_index=True)[1]]
+    return distinct
+
+
+# ------------------------------------------------------------------ extents
+def touching(extents: Extents, fewer: Array, more: Array) -> Iterator[Array]:
+    """Yield (pairs, 2) indices, one of ``fewer`` and one of ``more``, whose extents overlap.
+
+    Each extent stands in the at most four buckets that it touches, of a size that is not below its own.
+    """
+    level = _level(extents)
+    for a in np.unique(level[fewer]):
+        for b in np.unique(level[more]):
+            size = min(int(a), int(b))
+            left = _Buckets.of(extents, fewer[level[fewer] == a], size)
+            right = _Buckets.of(extents, more[level[more] == b], size, among=np.unique(left.key))
+            yield from left.pairs_with(right, extents)
+
+
+def _level(extents: Extents) -> Array:
+    """Return how often 360 degrees are halved for a bucket that is not below an extent."""
+    span = np.maximum(extents.north - extents.south, extents.east - extents.west)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        level = np.floor(np.log2(360 / span))
+    clipped: Array = np.clip(np.nan_to_num(level, nan=0, posinf=LEVELS), 0, LEVELS).astype(np.int64)
+    return clipped
+
+
+@dataclass(frozen=True, eq=False)
+class _Buckets:
+    """Extents by bucket, sorted by it."""
+
+    key: Array
+    row: Array
+
+    @classmethod
+    def of(cls, extents: Extents, rows: Array, level: int, among: Array | None = None) -> "_Buckets":
+        """Return the buckets that extents touch; of them only those ``among`` others, where given."""
+        e, size, around = extents[rows], 360 / 2**level, 2**level
+        south, north = (np.floor((v + 90) / size).astype(np.int64) for v in (e.south, e.north))
+        west, east = (np.floor(v / size).astype(np.int64) for v in (e.west, e.east))
+        keys, owners = [], []
+        for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            there = np.flatnonzero((south + down <= north) & (west + across <= east))
+            key = (south[there] + down) * around + (west[there] + across) % around
+            if among is not None:
+                met = among[np.searchsorted(among, key).clip(max=len(among) - 1)] == key
+                key, there = key[met], there[met]
+            keys.append(key)
+            owners.append(rows[there])
+        key, row = np.concatenate(keys), np.concatenate(owners)
+        order = np.argsort(key, kind="stable")
+        return cls(key[order], row[order])
+
+    def pairs_with(self, other: "_Buckets", extents: Extents) -> Iterator[Array]:
+        first = np.searchsorted(other.key, self.key, "left")
+        count = np.searchsorted(other.key, self.key, "right") - first
+        ends = np.cumsum(count)
+        start = 0
+        while start < len(count):
+            done = int(ends[start - 1]) if start else 0
+            stop = max(int(np.searchsorted(ends, done + BATCH, "right")), start + 1)
+            some = count[start:stop]
+            one = np.repeat(self.row[start:stop], some)
+            within = np.arange(len(one)) - np.repeat(np.cumsum(some) - some, some)
+            two = other.row[np.repeat(first[start:stop], some) + within]
+            overlap = _overlap(extents, one, two)
+            if overlap.any():
+                yield np.unique(np.stack([one[overlap], two[overlap]], axis=1), axis=0)
+            start = stop
+
+
+def _overlap(extents: Extents, one: Array, two: Array) -> Array:
+    a, b = extents[one], extents[two]
+    turn = 360 * np.rint((a.west - b.west) / 360)
+    lat = (a.south < b.north) & (b.south < a.north)
+    lon = [(a.west < b.east + t) & (b.west + t < a.east) for t in (turn - 360, turn, turn + 360)]
+    out: Array = lat & np.logical_or.reduce(lon)
+    return out
+
+
+# ------------------------------------------------------------------ quadrilaterals
+def _truly(cells: Cells, pairs: Array) -> Array:
+    """Return the pairs that no great circle along an edge keeps apart."""
+    one, two = (_on_sphere(cells.corners(pairs[:, i])) for i in (0, 1))
+    allowed = np.minimum(*(cells.tolerance[pairs[:, i]] for i in (0, 1))) / EARTH_RADIUS
+    apart = np.maximum(_gap(one, two), _gap(two, one)) >= -allowed
+    kept: Array = pairs[~apart]
+    return kept
+
+
+def _on_sphere(corners: Array) -> Array:
+    lam, phi = np.radians(corners[..., 0]), np.radians(corners[..., 1])
+    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
+
+
+def _gap(one: Array, two: Array) -> Array:
+    """Return (n,) the widest angle by which all of ``two`` is beyond one edge of ``one``; negative if none."""
+    normal = np.cross(one, np.roll(one, -1, axis=1))
+    length = np.linalg.norm(normal, axis=-1, keepdims=True)
+    normal = normal / np.where(length > 0, length, 1)
+    inside = np.sign(np.einsum("nec,nc->ne", normal, one.mean(axis=1)))
+    distance = np.einsum("nec,nvc->nev", normal, two) * -inside[..., None]
+    out: Array = distance.min(axis=2).max(axis=1)
+    return out

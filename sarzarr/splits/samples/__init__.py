@@ -1,0 +1,1 @@
+"""Splits of samples, whose validation is fixed once."""

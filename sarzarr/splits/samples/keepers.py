@@ -1,0 +1,314 @@
+"""Versions of a split of samples, where they are kept: in a store, or in the older folder layout.
+
+A version is a document that is created once; a pointer says which one is active. Both are written beside
+their place and put there in one step, so that a killed process leaves what was there before.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import xarray as xr
+
+from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError, SplitExistsError, SplitNotFoundError
+from sarzarr.files import locked, rename_once, sync_tree, whole_file
+from sarzarr.store.commit import consolidate
+from sarzarr.store.documents import group_document, read_json, write_json
+from sarzarr.store.samples import open_samples, sample_sets
+from sarzarr.store.store import Store
+from sarzarr.store.tables import read_table, write_table
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_VERSION: Final = re.compile(r"v([1-9][0-9]*)")
+ACTIVE: Final = "active"
+"""The pointer: ``active.json`` in a folder, an attribute in a store."""
+
+
+def checked_name(text: str, what: str) -> str:
+    """Return a name that cannot lead out of its folder; `InvalidInputError` otherwise."""
+    if not isinstance(text, str) or not _NAME.fullmatch(text):
+        raise InvalidInputError(
+            f"{what} of letters, digits, '.', '_' or '-' was expected, got {str(text)[:200]!r}. Rename it."
+        )
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSplit:
+    """One version of a split of samples, as its document says it."""
+
+    version: int
+    """1, 2, ...; never used again."""
+    created_at: str
+    """UTC, ISO 8601 with Z."""
+    total_samples: int
+    """Samples on both sides."""
+    train_samples: Sequence[str]
+    """Ids, in their order."""
+    val_samples: Sequence[str]
+    """Ids, in their order; the same in every version that descends from this one."""
+    train_count: int
+    """How many there are."""
+    val_count: int
+    """How many there are."""
+    val_ratio: float
+    """The share that was asked for."""
+    random_seed: int | None
+    """What shuffled them; None in a document that does not say."""
+    notes: str = ""
+    """What its maker wrote."""
+    parent_version: int | None = None
+    """The version that this one extends."""
+    samples_added: int = 0
+    """How many it has more."""
+    held_back_samples: Sequence[str] = field(default=())
+    """Ids that came later and share a group with validation."""
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it; what was not the case is left out."""
+        out = {k: list(v) if isinstance(v, list | tuple) else v for k, v in asdict(self).items()}
+        if self.parent_version is None:
+            del out["parent_version"], out["samples_added"]
+        if not self.held_back_samples:
+            del out["held_back_samples"]
+        return {**out, "effective_val_ratio": self.val_count / max(self.total_samples, 1)}
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], name: str) -> "SampleSplit":
+        """Return what a document says; `InvalidInputError` where it is none."""
+        try:
+            train, val = (tuple(map(str, document[k])) for k in ("train_samples", "val_samples"))
+            return cls(
+                version=int(document["version"]),
+                created_at=str(document.get("created_at", "")),
+                total_samples=len(train) + len(val),
+                train_samples=train,
+                val_samples=val,
+                train_count=len(train),
+                val_count=len(val),
+                val_ratio=float(document.get("val_ratio") or 0),
+                random_seed=document.get("random_seed"),
+                notes=str(document.get("notes") or ""),
+                parent_version=document.get("parent_version"),
+                samples_added=int(document.get("samples_added") or 0),
+                held_back_samples=tuple(map(str, document.get("held_back_samples", ()))),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInputError(
+                f"a split was expected in {name!r}, got another document ({error})."
+            ) from None
+
+
+class Keeper(Protocol):
+    """Where samples and the versions of their splits are."""
+
+    def samples(self, signal: str) -> list[str]:
+        """Return the ids there are, sorted; none of what is not there."""
+
+    def versions(self, signal: str) -> list[int]:
+        """Return the versions there are, ascending."""
+
+    def read(self, signal: str, version: int) -> SampleSplit:
+        """Return a version that is there."""
+
+    def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
+        """Wait until no other process decides on these splits; what is read inside stays true until its end."""
+
+    def create(self, signal: str, split: SampleSplit) -> None:
+        """Write a version once; `SplitExistsError` where there is one."""
+
+    def active(self, signal: str) -> int:
+        """Return the version that the pointer names; 0 where it names none that is there."""
+
+    def activate(self, signal: str, version: int) -> None:
+        """Point at a version."""
+
+    def last(self, signal: str) -> int:
+        """Return the highest version there is or, where it is known, ever was."""
+
+
+# ------------------------------------------------------------------ the older folder layout
+@dataclass(frozen=True)
+class FolderKeeper:
+    """``signals/<name>/samples/<id>.npz`` and ``.json``, ``splits/v<n>.json``, ``splits/active.json``."""
+
+    root: Path
+    """The folder that holds ``signals``, or that folder itself."""
+
+    def _folder(self, signal: str) -> Path:
+        base = self.root / "signals"
+        return (base if base.is_dir() else self.root) / checked_name(signal, "a signal's name")
+
+    def samples(self, signal: str) -> list[str]:
+        """Return the ids that have both files and a name that is safe."""
+        folder = self._folder(signal) / "samples"
+        have = {s: {p.stem for p in folder.glob(f"*.{s}")} for s in ("npz", "json")}
+        return sorted(i for i in have["npz"] & have["json"] if _NAME.fullmatch(i))
+
+    def versions(self, signal: str) -> list[int]:
+        """Return the versions of the files that are named as versions are."""
+        found = (_VERSION.fullmatch(p.stem) for p in (self._folder(signal) / "splits").glob("v*.json"))
+        return sorted(int(m[1]) for m in found if m)
+
+    def read(self, signal: str, version: int) -> SampleSplit:
+        """Return a version."""
+        place = self._folder(signal) / "splits" / f"v{version}.json"
+        try:
+            return SampleSplit.of(json.loads(place.read_text()), place.name)
+        except FileNotFoundError:
+            raise _missing(signal, version) from None
+        except ValueError as error:
+            if isinstance(error, InvalidInputError):
+                raise
+            raise InvalidInputError(f"JSON was expected in {place.name!r}, got {error}.") from None
+
+    def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
+        """Lock the signal's folder."""
+        return locked(self._folder(signal))
+
+    def create(self, signal: str, split: SampleSplit) -> None:
+        """Write ``v<n>.json``: a link to a finished file, which fails where there is one."""
+        place = self._folder(signal) / "splits" / f"v{split.version}.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = place.with_name(f".{place.name}.{uuid.uuid4().hex}.partial")
+        try:
+            _write_through(partial, split.document())
+            os.link(partial, place, follow_symlinks=False)
+        except FileExistsError:
+            raise _taken(signal, split.version) from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def active(self, signal: str) -> int:
+        """Return what ``active.json`` names, be it a pointer, a link or a copy of a version."""
+        place = self._folder(signal) / "splits" / "active.json"
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # it is dangling, or no document
+            version = int(json.loads(place.read_text())["version"])
+            if version in self.versions(signal):
+                return version
+        return 0
+
+    def activate(self, signal: str, version: int) -> None:
+        """Put a copy of a version in the place of ``active.json``; a link there is replaced, not followed."""
+        place = self._folder(signal) / "splits" / "active.json"
+        with whole_file(place) as partial:
+            _write_through(partial, self.read(signal, version).document())
+
+    def last(self, signal: str) -> int:
+        """Return the highest version there is."""
+        return max(self.versions(signal), default=0)
+
+
+def _write_through(place: Path, document: Mapping[str, Any]) -> None:
+    """Write a document, and return when it is on the disk."""
+    with place.open("x") as file:
+        json.dump(document, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _missing(signal: str, version: int) -> SplitNotFoundError:
+    return SplitNotFoundError(
+        f"version {version} of the split of {signal!r} was expected, got none of that number."
+    )
+
+
+def _taken(signal: str, version: int) -> SplitExistsError:
+    return SplitExistsError(
+        f"a new version of the split of {signal!r} was expected, got v{version}, which another process wrote first. "
+        "Run this again: it takes that version up."
+    )
+
+
+# ------------------------------------------------------------------ a store
+@dataclass(frozen=True)
+class StoreKeeper:
+    """Sample sets of a store; versions are tables ``splits/samples/<name>/v<n>``."""
+
+    store: Store
+    """The store."""
+
+    def _folder(self, signal: str) -> Path:
+        return self.store.root / cv.SPLITS / cv.SAMPLES / checked_name(signal, "a set's name")
+
+    def samples(self, signal: str) -> list[str]:
+        """Return the ids of a set."""
+        return sorted(open_samples(self.store, signal).ids) if signal in sample_sets(self.store) else []
+
+    def versions(self, signal: str) -> list[int]:
+        """Return the versions of a set's split."""
+        found = (_VERSION.fullmatch(p.parent.name) for p in self._folder(signal).glob("v*/zarr.json"))
+        return sorted(int(m[1]) for m in found if m)
+
+    def read(self, signal: str, version: int) -> SampleSplit:
+        """Return a version."""
+        place = self._folder(signal) / f"v{version}"
+        if version not in self.versions(signal):
+            raise _missing(signal, version)
+        table = read_table(place)
+        ids, codes = np.array(table["id"].values, object), table["code"].values
+        sides = {"train_samples": cv.Membership.TRAIN, "val_samples": cv.Membership.VAL}
+        sides["held_back_samples"] = cv.Membership.HELD_BACK
+        lists = {k: ids[codes == side].tolist() for k, side in sides.items()}
+        return SampleSplit.of({**table.attrs, **lists}, place.name)
+
+    def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
+        """Lock the folder of the sets; the root's own lock is taken inside, by what changes its document."""
+        return locked(self.store.root / cv.SAMPLES)
+
+    def create(self, signal: str, split: SampleSplit) -> None:
+        """Write a version beside the store and rename it in, which fails where there is one."""
+        lists = (split.train_samples, split.val_samples, split.held_back_samples)
+        ids = [i for part in lists for i in part]
+        sides = (cv.Membership.TRAIN, cv.Membership.VAL, cv.Membership.HELD_BACK)
+        codes = np.repeat(np.array(sides, np.uint8), [len(part) for part in lists])
+        facts = {k: v for k, v in split.document().items() if not isinstance(v, list)}
+        table = xr.Dataset(
+            {"id": ("sample", np.array(ids, dtype="T")), "code": ("sample", codes)},
+            attrs={**facts, "code_meanings": " ".join(m.name.lower() for m in cv.Membership)},
+        )
+        for folder in (
+            self.store.root / cv.SPLITS,
+            self.store.root / cv.SPLITS / cv.SAMPLES,
+            self._folder(signal),
+        ):
+            if not (folder / "zarr.json").exists():
+                write_json(folder / "zarr.json", group_document())
+        new = self.store.root.with_name(f"{self.store.root.name}.{signal}.{uuid.uuid4().hex}")
+        try:
+            write_table(new, table)
+            sync_tree(new)
+            rename_once(new, self._folder(signal) / f"v{split.version}")
+        except FileExistsError:
+            raise _taken(signal, split.version) from None
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+    def active(self, signal: str) -> int:
+        """Return the version that the group's attributes name."""
+        version = int(self._attributes(signal).get(ACTIVE, 0))
+        return version if version in self.versions(signal) else 0
+
+    def activate(self, signal: str, version: int) -> None:
+        """Name a version in the group's attributes."""
+        attributes = {ACTIVE: version, "last_version": max(self.last(signal), version)}
+        write_json(self._folder(signal) / "zarr.json", group_document(attributes))
+        consolidate(self.store)
+
+    def last(self, signal: str) -> int:
+        """Return the highest version there ever was."""
+        return max((int(self._attributes(signal).get("last_version", 0)), *self.versions(signal)))
+
+    def _attributes(self, signal: str) -> Mapping[str, Any]:
+        place = self._folder(signal) / "zarr.json"
+        attributes: Mapping[str, Any] = read_json(place)["attributes"] if place.exists() else {}
+        return attributes

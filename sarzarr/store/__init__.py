@@ -1,0 +1,1 @@
+"""The store: its format, and how what stands in it is found again."""

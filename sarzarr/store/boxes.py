@@ -1,0 +1,379 @@
+"""Boxes in a store: tables ``boxes/<name>``, in pixel edges of scenes or samples."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+import xarray as xr
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError, NotInStoreError, SceneIdError
+from sarzarr.scenes.names import check_scene_id
+from sarzarr.store.documents import group_document, write_json
+from sarzarr.store.split_table import placements
+from sarzarr.store.store import Store
+from sarzarr.store.tables import read_table, write_table
+
+Policy = Literal["repair", "refuse"]
+MIN_VISIBLE: Final = 0.3
+"""Share of a box's area that must lie in a patch for the patch to show it."""
+
+
+def as_boxes(values: Any) -> Array:
+    """Return boxes as (n, 4) float64; nothing at all is (0, 4)."""
+    boxes = np.asarray(values, np.float64)
+    if boxes.size == 0:
+        return np.empty((0, 4))
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise InvalidInputError(f"boxes of shape (n, 4) were expected, got {boxes.shape}.")
+    return boxes
+
+
+def area(boxes: Array) -> Array:
+    """Return (n,) the area of boxes in pixels, in their dtype."""
+    out: Array = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return out
+
+
+# ------------------------------------------------------------------ on the way in
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CheckedBoxes:
+    """What became of boxes that were given."""
+
+    COUNTED: ClassVar = ("given", "kept", "repaired", "left_out", "not_finite", "without_area", "outside")
+    """The keys of `counts`."""
+    boxes: Array
+    """(kept, 4) float32, finite, of positive area and inside."""
+    kept: Array
+    """(kept,) int64: which of the given ones they are."""
+    repaired: int = 0
+    """Among the kept: how many had their corners swapped or reached outside."""
+    not_finite: int = 0
+    """How many were left out because a corner is no finite number."""
+    without_area: int = 0
+    """How many were left out because they have none as given: points and lines."""
+    outside: int = 0
+    """How many were left out because all of their area is outside."""
+
+    @property
+    def left_out(self) -> int:
+        """How many could not be kept."""
+        return self.not_finite + self.without_area + self.outside
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of them; ``given`` = ``kept`` + ``left_out``, and this is the sum of the last three."""
+        kept, lost = len(self.kept), (self.not_finite, self.without_area, self.outside)
+        values = (kept + self.left_out, kept, self.repaired, self.left_out, *lost)
+        return dict(zip(self.COUNTED, values, strict=True))
+
+
+def check_boxes(boxes: Any, *, height: Any, width: Any, policy: Policy = "repair") -> CheckedBoxes:
+    """Return the boxes that lie in an image of ``height`` by ``width`` pixels, counted by what befell them.
+
+    Parameters
+    ----------
+    boxes
+        (n, 4) numbers.
+    height, width
+        Of the image; or (n,) of each box's image.
+    policy
+        ``repair``: sort swapped corners, cut what reaches outside, and leave out what has no area then.
+        ``refuse``: raise for any of these.
+
+    Raises
+    ------
+    InvalidInputError
+        The shape is another, or a box is refused; the message has its number and its values.
+    """
+    given = as_boxes(boxes)
+    if policy not in ("repair", "refuse"):
+        raise InvalidInputError(f"policy must be 'repair' or 'refuse', got {policy!r}.")
+    finite = np.isfinite(given).all(axis=1)
+    limit = np.stack(np.broadcast_arrays(width, height, np.empty(len(given)))[:2], axis=1).astype(np.float64)
+    low, high = np.minimum(given[:, :2], given[:, 2:]), np.maximum(given[:, :2], given[:, 2:])
+    low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
+    mended = np.concatenate([low, high], axis=1).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        good = finite & (area(mended) > 0)
+        changed = good & (mended != given.astype(np.float32)).any(axis=1)
+    if policy == "refuse" and (wrong := np.flatnonzero(~good | changed)).size:
+        i = int(wrong[0])
+        raise InvalidInputError(
+            f"boxes inside {limit[i, 1]:g} x {limit[i, 0]:g} pixels with x_min < x_max and y_min < y_max were "
+            f"expected, got {given[i].tolist()} as number {i} and {wrong.size - 1} more. Mend them, or repair them "
+            "with policy='repair'."
+        )
+    flat = finite & ~good & (given[:, :2] == given[:, 2:]).any(axis=1)
+    return CheckedBoxes(
+        boxes=mended[good],
+        kept=np.flatnonzero(good),
+        repaired=int(np.count_nonzero(changed)),
+        not_finite=int(np.count_nonzero(~finite)),
+        without_area=int(np.count_nonzero(flat)),
+        outside=int(np.count_nonzero(finite & ~good & ~flat)),
+    )
+
+
+# ------------------------------------------------------------------ on the way out
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PatchBoxes:
+    """The boxes of many patches, patch by patch: those of patch i are at ``first[i] : first[i + 1]``."""
+
+    first: Array
+    """(patches + 1,) int64."""
+    boxes: Array
+    """(m, 4) float32 in pixels of the patch, cut to it."""
+    source: Array
+    """(m,) int64: which of the given boxes each is part of."""
+    visible: Array
+    """(m,) float32: share of the given box's area that is in the patch."""
+
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+    def of(self, patch: int) -> slice:
+        """Return where the boxes of a patch are; an empty slice where it has none."""
+        return slice(int(self.first[patch]), int(self.first[patch + 1]))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Windows:
+    """Square windows of images: patches."""
+
+    owner: Array
+    """(n,) int64: number of each window's image; -1 for one without boxes."""
+    row: Array
+    """(n,) first row."""
+    col: Array
+    """(n,) first column."""
+    size: int
+    """Rows and columns."""
+
+
+def boxes_in_windows(
+    boxes: Array, owner: Array, windows: Windows, *, min_visible: float = MIN_VISIBLE
+) -> PatchBoxes:
+    """Return the boxes that each window shows, cut to it and in its own pixels.
+
+    A window shows a box of its image where at least ``min_visible`` of the box's area is inside, and any of
+    it. Within a window boxes keep the order in which they were given.
+
+    Parameters
+    ----------
+    boxes
+        (m, 4) in pixels of their images; finite, of positive area.
+    owner
+        (m,) number of each box's image.
+    windows
+        The patches.
+    min_visible
+        0 to 1.
+    """
+    if not 0 <= min_visible <= 1:
+        raise InvalidInputError(f"min_visible must be in 0..1, got {min_visible}.")
+    window, box = _candidates(boxes, owner, windows)
+    corner = np.stack([windows.col, windows.row, windows.col, windows.row], axis=1).astype(np.float32)
+    whole = boxes[box].astype(np.float32)
+    cut = np.clip(whole - corner[window], 0, np.float32(windows.size))
+    visible = area(cut) / area(whole)
+    # A box on whole pixels is cut without rounding, so a share of exactly min_visible is enough.
+    shown = (area(cut) > 0) & (visible >= np.float32(min_visible))
+    first = np.searchsorted(window[shown], np.arange(len(windows.owner) + 1))
+    return PatchBoxes(
+        first=first.astype(np.int64),
+        boxes=cut[shown],
+        source=box[shown],
+        visible=visible[shown].astype(np.float32),
+    )
+
+
+def _candidates(boxes: Array, owner: Array, windows: Windows) -> tuple[Array, Array]:
+    """Return (windows, boxes) that share a tile of a window's size: sorted pairs, each once.
+
+    A window touches at most 2 x 2 tiles of its own size, a box as many as it is large; both are listed a
+    tile, and the lists are joined.
+    """
+    size = windows.size
+    low = np.floor(boxes[:, :2] / size).astype(np.int64)
+    high = np.floor(np.nextafter(boxes[:, 2:], 0) / size).astype(np.int64)
+    box, across, down = _spread(low, np.maximum(high, low))
+    first = np.stack([windows.col, windows.row], axis=1).astype(np.int64)
+    known = np.flatnonzero(windows.owner >= 0)
+    window, x, y = _spread(first[known] // size, (first[known] + size - 1) // size)
+    window = known[window]
+    most = int(max(across.max(initial=0), x.max(initial=0))) + 1
+    tall = int(max(down.max(initial=0), y.max(initial=0))) + 1
+    keys = (owner[box].astype(np.int64) * tall + down) * most + across
+    wanted = (windows.owner[window].astype(np.int64) * tall + y) * most + x
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    begin = np.searchsorted(keys, wanted, "left")
+    count = np.searchsorted(keys, wanted, "right") - begin
+    total = int(count.sum())
+    within = np.arange(total) - np.repeat(np.cumsum(count) - count, count)
+    found = box[order[np.repeat(begin, count) + within]]
+    pairs = np.unique(np.repeat(window, count) * max(len(boxes), 1) + found)
+    return np.divmod(pairs, max(len(boxes), 1))
+
+
+def _spread(low: Array, high: Array) -> tuple[Array, Array, Array]:
+    """Return (things, x, y): every tile from ``low`` to ``high`` (n, 2), a row each."""
+    span = high - low + 1
+    count = span[:, 0] * span[:, 1]
+    thing = np.repeat(np.arange(len(low)), count)
+    within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+    y, x = np.divmod(within, span[thing, 0]) if len(thing) else (within, within)
+    return thing, low[thing, 0] + x, low[thing, 1] + y
+
+
+DEFAULT_LABEL: Final = "object"
+"""The label of a box that has none."""
+ON_SCENES: Final = cv.SCENES
+"""What a table's boxes are on: scenes, or ``samples/<name>``."""
+COORDINATES: Final = "pixel edges from the upper left corner, half-open: x_min, y_min, x_max, y_max"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Boxes:
+    """A table of boxes."""
+
+    on: str = ON_SCENES
+    """``scenes``, or ``samples/<name>``."""
+    owners: tuple[str, ...]
+    """Ids of the scenes that have boxes; of every sample of the set, in its order."""
+    owner: Array
+    """(n,) int32: whose each box is, by its number in ``owners``; ascending."""
+    boxes: Array
+    """(n, 4) float32 ``x_min, y_min, x_max, y_max``: pixel edges, half-open."""
+    label: Array
+    """(n,) int32: the class of each box, from 1; 0 is what detectors call background."""
+    classes: tuple[str, ...]
+    """Name of class 1, 2, ..."""
+    grids: tuple[str, ...] = ()
+    """Of boxes on scenes, the fingerprint of each owner's placement: they are pixels of that grid alone. Empty
+    where it is not known."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What became of the boxes that were given: `sarzarr.store.boxes.CheckedBoxes.counts`."""
+
+    @classmethod
+    def gathered(
+        cls, parts: Mapping[str, tuple[Array, Sequence[str]]], sizes: Mapping[str, tuple[int, int]], *,
+        on: str = ON_SCENES, policy: Policy = "repair",
+    ) -> "Boxes":  # fmt: skip
+        """Return the table of boxes by owner, checked against each owner's (rows, columns).
+
+        Raises
+        ------
+        InvalidInputError
+            A box is refused; the message names its owner.
+        """
+        owners = tuple(sizes) if on != ON_SCENES else tuple(sorted(parts))
+        classes = tuple(sorted({label for _, labels in parts.values() for label in labels}))
+        number = {name: i + 1 for i, name in enumerate(classes)}
+        given = [(i, parts[o]) for i, o in enumerate(owners) if o in parts]
+        owner = np.repeat([i for i, _ in given], [len(p[0]) for _, p in given]).astype(np.int32)
+        boxes = np.concatenate([np.empty((0, 4)), *(as_boxes(p[0]) for _, p in given)])
+        label = np.array([number[name] for _, p in given for name in p[1]], np.int32)
+        limits = np.array([sizes[o] for o in owners], np.int64).reshape(-1, 2)[owner]
+        try:
+            checked = check_boxes(boxes, height=limits[:, 0], width=limits[:, 1], policy=policy)
+        except InvalidInputError as error:
+            for i, (some, _) in given:  # again one by one, to say whose it is
+                try:
+                    check_boxes(some, height=sizes[owners[i]][0], width=sizes[owners[i]][1], policy=policy)
+                except InvalidInputError as his:
+                    raise InvalidInputError(f"{owners[i]}: {his}") from error
+            raise
+        return cls(
+            on=on,
+            owners=owners,
+            owner=owner[checked.kept],
+            boxes=checked.boxes,
+            label=label[checked.kept],
+            classes=classes,
+            counts=checked.counts,
+        )
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    def rows_of(self, owner: int) -> slice:
+        """Return where the boxes of an owner are."""
+        first, end = np.searchsorted(self.owner, (owner, owner + 1))
+        return slice(int(first), int(end))
+
+
+# ------------------------------------------------------------------ tables
+def safe_name(name: str) -> str:
+    """Return a name that a table or a set of samples can have: it becomes the name of a group."""
+    try:
+        return check_scene_id(name)
+    except SceneIdError:
+        raise InvalidInputError(
+            "a name of letters, digits, '.', '_' or '-' that begins with a letter or digit, other than 'c', was "
+            f"expected, got {name[:200]!r}."
+        ) from None
+
+
+def write_boxes(store: Store, boxes: Boxes, name: str = cv.DEFAULT_INDEX) -> None:
+    """Put a table in the place of the one of that name, whole."""
+    folder = store.root / cv.BOXES
+    if not (folder / "zarr.json").exists():
+        write_json(folder / "zarr.json", group_document())
+    columns: dict[str, Any] = {"owner": ("box", boxes.owner.astype(np.int32))}
+    for i, column in enumerate(("x_min", "y_min", "x_max", "y_max")):
+        columns[column] = ("box", np.ascontiguousarray(boxes.boxes[:, i], np.float32))
+    columns["label"] = ("box", boxes.label.astype(np.int32))
+    columns["class_name"] = ("class", np.array(boxes.classes, dtype="T"))
+    if boxes.on == ON_SCENES:
+        columns["owner_scene"] = ("scene", np.array(boxes.owners, dtype="T"))
+        columns["owner_grid"] = ("scene", np.array(boxes.grids or [""] * len(boxes.owners), dtype="T"))
+    attrs = {"on": boxes.on, "coordinates_are": COORDINATES, **boxes.counts}
+    write_table(folder / safe_name(name), xr.Dataset(columns, attrs=attrs))
+
+
+def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX) -> Boxes:
+    """Return a table of boxes.
+
+    Raises
+    ------
+    NotInStoreError
+        There is no table of that name.
+    CorruptStoreError
+        A column fails its checksum.
+    """
+    folder = store.root / cv.BOXES
+    known = sorted(p.parent.name for p in folder.glob("*/zarr.json"))
+    if name not in known:
+        raise NotInStoreError(
+            f"a table of boxes among {', '.join(known) or 'none'} was expected, got {name!r}."
+        )
+    table = read_table(folder / name)
+    on = str(table.attrs["on"])
+    owners = table["owner_scene"] if on == ON_SCENES else read_table(store.root / on)["id"]
+    corners = [table[k].values for k in ("x_min", "y_min", "x_max", "y_max")]
+    return Boxes(
+        on=on,
+        owners=tuple(map(str, owners.values.tolist())),
+        owner=table["owner"].values,
+        boxes=np.stack(corners, axis=1),
+        label=table["label"].values,
+        classes=tuple(map(str, table["class_name"].values.tolist())),
+        grids=tuple(map(str, table["owner_grid"].values.tolist())) if "owner_grid" in table else (),
+        counts={k: int(table.attrs[k]) for k in CheckedBoxes.COUNTED if k in table.attrs},
+    )
+
+
+def check_grids(store: Store, boxes: Boxes, scenes: Iterable[str]) -> None:
+    """Raise `InvalidInputError` where a scene has another grid than its boxes were put on."""
+    there = {scene: place.fingerprint for scene, place in placements(store.root, store.catalog).items()}
+    drawn = dict(zip(boxes.owners, boxes.grids, strict=False))
+    for scene in scenes:
+        if drawn.get(scene, "") not in ("", there[scene]):
+            raise InvalidInputError(
+                f"boxes on the grid that {scene!r} has were expected, got some that were put on another. "
+                "Import them again with `sarzarr import boxes`."
+            )

@@ -1,0 +1,362 @@
+"""Chunk addresses: where each chunk of each array lies, in one table that is read once.
+
+The table holds a file number, an offset and a size a chunk, 16 bytes, and nothing that is open: it
+pickles, is shared by fork, and opens a store of a million chunks without opening its groups. What it
+cannot address (another codec, another index) is marked, and read through zarr-python.
+"""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.errors import CorruptStoreError, InvalidInputError
+from sarzarr.store.codecs import CODECS, CRC_BYTES
+from sarzarr.store.shards import EMPTY, index_bytes, parse_index
+
+OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+REMEDY: Final = "Make it again from its source: `sarzarr remove`, then `sarzarr ingest`."
+log = logging.getLogger(__name__)
+ENTRY: Final = np.dtype([("file", "<u4"), ("size", "<u4"), ("offset", "<u8")])
+"""One chunk: which file, how many bytes (0: the chunk is all fill value), and where they begin."""
+DTYPES: Final = frozenset(
+    (
+        "uint8",
+        "int8",
+        "uint16",
+        "int16",
+        "uint32",
+        "int32",
+        "uint64",
+        "int64",
+        "float16",
+        "float32",
+        "float64",
+    )
+)
+"""Dtypes whose chunks are read directly: codes, floats, flags, and whatever a layer is."""
+ELSEWHERE: Final = np.uint32(2**32 - 1)
+"""Size of a chunk that only zarr-python knows how to read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayLayout:
+    """How one array's pixels are cut into chunks and files. Two dimensions, or three with planes first."""
+
+    path: str
+    """The array's directory, relative to the root of the store, with forward slashes."""
+    shape: tuple[int, ...]
+    """Pixels, ``(rows, columns)`` or ``(planes, rows, columns)``."""
+    dtype: str
+    """Stored dtype, little-endian."""
+    chunk: tuple[int, ...]
+    """Pixels of a chunk, as many numbers as ``shape``."""
+    shard: tuple[int, ...] | None = None
+    """Pixels of a shard; None where each chunk is a file."""
+    codec: str | None = "none"
+    """A name in `sarzarr.store.codecs.CODECS`; None where only zarr-python can read the array."""
+
+    def __post_init__(self) -> None:
+        if len(self.shape) not in (2, 3) or len(self.chunk) != len(self.shape):
+            raise InvalidInputError(
+                f"an array of two or three dimensions was expected, got {self.path!r} of shape {self.shape}."
+            )
+
+    @property
+    def pixels(self) -> tuple[int, int, int]:
+        """Shape with planes."""
+        return _three(self.shape)
+
+    @property
+    def chunk_pixels(self) -> tuple[int, int, int]:
+        """Shape of a chunk with planes."""
+        return _three(self.chunk)
+
+    @property
+    def chunks(self) -> tuple[int, int, int]:
+        """Chunks along each dimension."""
+        return _ceil(self.pixels, self.chunk_pixels)
+
+    @property
+    def files(self) -> tuple[int, int, int]:
+        """Files along each dimension."""
+        return _ceil(self.pixels, self.file_pixels)
+
+    @property
+    def file_pixels(self) -> tuple[int, int, int]:
+        """Shape of what one file holds."""
+        return _three(self.shard or self.chunk)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a decoded chunk."""
+        return math.prod(self.chunk) * np.dtype(self.dtype).itemsize
+
+    def keys(self) -> list[str]:
+        """Return the keys of the files in C order: ``c/0/0``, ``c/0/1``, ..."""
+        return ["/".join(("c", *key)) for key in product(*map(_numbered, self.files[3 - len(self.shape) :]))]
+
+
+def _numbered(count: int) -> list[str]:
+    return [str(i) for i in range(count)]
+
+
+def _three(values: Sequence[int]) -> tuple[int, int, int]:
+    planes, rows, columns = (1,) * (3 - len(values)) + tuple(values)
+    return planes, rows, columns
+
+
+def _ceil(whole: tuple[int, int, int], part: tuple[int, int, int]) -> tuple[int, int, int]:
+    a, b, c = (-(-w // p) for w, p in zip(whole, part, strict=True))
+    return a, b, c
+
+
+# ------------------------------------------------------------------ what an array's document says
+def read_layout(root: Path, path: str) -> ArrayLayout:
+    """Return the layout of an array from its ``zarr.json``; codec None means that zarr-python must read it."""
+    return layout_of(path, json.loads((root / path / "zarr.json").read_text()))
+
+
+def layout_of(path: str, document: Mapping[str, Any]) -> ArrayLayout:
+    """Return the layout that a Zarr v3 array document describes."""
+    shape = tuple(document["shape"])
+    outer = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
+    codecs = document["codecs"]
+    inner, shard = outer, None
+    is_known = document["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "/"}}
+    is_known &= document["chunk_grid"]["name"] == "regular" and document["fill_value"] == 0
+    is_known &= not document.get("storage_transformers")
+    if codecs[0]["name"] == "sharding_indexed":
+        sharding = codecs[0]["configuration"]
+        inner, shard = tuple(sharding["chunk_shape"]), outer
+        is_known &= len(codecs) == 1 and sharding.get("index_location", "end") == "end"
+        is_known &= [c["name"] for c in sharding["index_codecs"]] == ["bytes", "crc32c"]
+        is_known &= _is_little(sharding["index_codecs"][0])
+        codecs = sharding["codecs"]
+    dtype = document["data_type"]
+    is_known &= dtype in DTYPES
+    return ArrayLayout(
+        path=path,
+        shape=shape,
+        dtype=dtype,
+        chunk=inner,
+        shard=shard,
+        codec=_codec_of(codecs, dtype) if is_known else None,
+    )
+
+
+def _is_little(codec: Mapping[str, Any]) -> bool:
+    return bool(codec.get("configuration", {}).get("endian", "little") == "little")
+
+
+def _codec_of(documents: Sequence[Mapping[str, Any]], dtype: str) -> str | None:
+    """Return the codec whose chunks these codecs write: blosc and zstd say their own parameters."""
+    names = [d["name"] for d in documents]
+    if not documents or not _is_little(documents[0]):
+        return None
+    for codec in CODECS.values():
+        if [d["name"] for d in codec.documents(np.dtype(dtype))] == names:
+            return codec.name
+    return None
+
+
+# ------------------------------------------------------------------ the table
+@dataclass(frozen=True, eq=False)
+class ChunkTable:
+    """Every chunk of every array that may be read, in C order of each array's chunks."""
+
+    root: str
+    """The store's directory."""
+    layouts: tuple[ArrayLayout, ...]
+    """The arrays, by number."""
+    entries: Array
+    """`ENTRY` a chunk, all arrays one behind another."""
+    first_chunk: Array = field(init=False)
+    """(arrays + 1,) int64: where each array's entries begin."""
+    first_file: Array = field(init=False)
+    """(arrays + 1,) int64: the number of each array's first file."""
+    grid: Array = field(init=False)
+    """(arrays, 3) int64: chunks along each dimension."""
+    chunk: Array = field(init=False)
+    """(arrays, 3) int64: pixels of a chunk."""
+    shape: Array = field(init=False)
+    """(arrays, 3) int64: pixels of an array."""
+
+    def __post_init__(self) -> None:
+        for name, counts in (("first_chunk", "chunks"), ("first_file", "files")):
+            sizes = [math.prod(getattr(layout, counts)) for layout in self.layouts]
+            object.__setattr__(self, name, np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))))
+        for name, attribute in (("grid", "chunks"), ("chunk", "chunk_pixels"), ("shape", "pixels")):
+            rows = [getattr(layout, attribute) for layout in self.layouts]
+            object.__setattr__(self, name, np.array(rows, np.int64).reshape(-1, 3))
+
+    def path(self, file: int) -> str:
+        """Return the path of a file by its number."""
+        array = int(np.searchsorted(self.first_file, file, "right")) - 1
+        layout = self.layouts[array]
+        at = np.unravel_index(file - int(self.first_file[array]), layout.files)[3 - len(layout.shape) :]
+        return "/".join((self.root, layout.path, "c", *map(str, map(int, at))))
+
+    def locate(self, chunk: int) -> tuple[ArrayLayout, tuple[int, int, int]]:
+        """Return the array of a chunk, and (plane, row, col) of its first pixel."""
+        array = int(np.searchsorted(self.first_chunk, chunk, "right")) - 1
+        at = np.unravel_index(chunk - int(self.first_chunk[array]), tuple(self.grid[array]))
+        plane, row, col = (int(i) * int(size) for i, size in zip(at, self.chunk[array], strict=True))
+        return self.layouts[array], (plane, row, col)
+
+    def describe(self, chunk: int) -> str:
+        """Return where a chunk belongs, for an error: scene, array, row, col and file."""
+        layout, (plane, row, col) = self.locate(chunk)
+        *_, scene, array = ("", *layout.path.split("/"))
+        packed = layout.path.startswith(f"{cv.SAMPLES}/")
+        owner = f"sample {plane} of {array!r}" if packed else f"scene {scene!r}, array {array!r}"
+        file = self.path(int(self.entries["file"][chunk]))
+        return f"{owner}, row {row}, col {col} (file {file})"
+
+
+def read_table(root: str | Path, layouts: Iterable[ArrayLayout]) -> ChunkTable:
+    """Read the manifest and the shard indices of arrays, and return where each of their chunks lies.
+
+    A file that the manifest lists with size 0 is empty on purpose. An array without a manifest was not
+    written by sarzarr: what is not there is fill value, as Zarr has it.
+
+    Raises
+    ------
+    CorruptStoreError
+        A listed file is absent or of another length, or a shard's index fails its checksum.
+    """
+    layouts = tuple(layouts)
+    first_file, parts = 0, []
+    for layout in layouts:
+        parts.append(_array_entries(Path(root), layout, first_file))
+        first_file += math.prod(layout.files)
+    entries = np.concatenate(parts) if parts else np.empty(0, ENTRY)
+    slow = [layout.path for layout in layouts if layout.codec is None]
+    if slow:
+        others = f" and {len(slow) - 1} more" if slow[1:] else ""
+        log.warning("%r%s: written in another way, so read through zarr-python, slowly", slow[0], others)
+    return ChunkTable(str(root), layouts, entries)
+
+
+def _array_entries(root: Path, layout: ArrayLayout, first_file: int) -> Array:
+    entries = np.zeros(layout.chunks, ENTRY)
+    if layout.codec is None:
+        entries["size"] = ELSEWHERE
+        return entries.reshape(-1)
+    folder, keys = f"{root}/{layout.path}", layout.keys()
+    sizes = _file_sizes(folder, keys)
+    if layout.shard is None:
+        entries["file"] = (first_file + np.arange(sizes.size)).reshape(layout.chunks)
+        entries["size"] = sizes.reshape(layout.chunks)
+        return entries.reshape(-1)
+    files, within = layout.files, _ceil(layout.file_pixels, layout.chunk_pixels)
+    index = _read_indices(folder, keys, sizes, math.prod(within))
+    index["file"] = (first_file + np.arange(sizes.size))[:, None]
+    # (shard z, y, x, chunk z, y, x) -> (z, y, x), and off with the chunks beyond the array's edge
+    ordered = index.reshape(*files, *within).transpose(0, 3, 1, 4, 2, 5)
+    ordered = ordered.reshape([s * c for s, c in zip(files, within, strict=True)])
+    entries[...] = ordered[tuple(slice(n) for n in entries.shape)]
+    return entries.reshape(-1)
+
+
+def check_files(folder: str | Path) -> None:
+    """Hold an array's files against its manifest: each is there, and as long as that says.
+
+    For whoever reads it through zarr-python, to whom a file that is not there is all fill value. An array without
+    a manifest was not written by sarzarr, and passes.
+
+    Raises
+    ------
+    CorruptStoreError
+        A file is absent, or of another length.
+    """
+    try:
+        listed = json.loads(Path(folder, cv.MANIFEST).read_bytes())["shards"]
+    except FileNotFoundError:
+        return
+    for key, (size, *_) in listed.items():
+        if size and (found := _size_of(Path(folder, key))) != size:
+            raise CorruptStoreError(_another_size(f"{folder}/{key}", size, found))
+
+
+def _another_size(path: str, size: int, found: int) -> str:
+    got = f"{found} at {path}" if found else f"no file {path}"
+    return f"a shard of {size} bytes was expected, got {got}. {REMEDY}"
+
+
+def _file_sizes(folder: str, keys: Sequence[str]) -> Array:
+    """Return the bytes of each file, 0 where there is none on purpose."""
+    try:
+        listed = json.loads(Path(folder, cv.MANIFEST).read_bytes())["shards"]
+    except FileNotFoundError:
+        return np.array([_size_of(Path(folder, key)) for key in keys], np.int64)
+    try:
+        return np.array([listed[key][0] for key in keys], np.int64)
+    except KeyError as error:
+        raise CorruptStoreError(
+            f"every file must be in {folder}/{cv.MANIFEST}, got none called {error}. {REMEDY}"
+        ) from None
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _read_indices(folder: str, keys: Sequence[str], sizes: Array, chunks: int) -> Array:
+    """Return (files, chunks of a shard) entries, all but the file number."""
+    tails = np.zeros((sizes.size, index_bytes(chunks)), np.uint8)
+    for key, size, tail in zip(keys, sizes.tolist(), tails, strict=True):
+        if size:
+            _read_tail(f"{folder}/{key}", size, tail)
+    out = np.zeros((sizes.size, chunks), ENTRY)
+    raw = np.ascontiguousarray(tails[:, :-CRC_BYTES]).view("<u8").reshape(sizes.size, chunks, 2)
+    is_there = (raw[..., 0] != EMPTY) & (sizes > 0)[:, None]
+    out["offset"] = np.where(is_there, raw[..., 0], 0)
+    out["size"] = np.where(is_there, raw[..., 1], 0)
+    room = np.maximum(sizes - tails.shape[1], 0).astype(np.uint64)
+    if (beyond := np.flatnonzero((out["offset"] + out["size"] > room[:, None]).any(1))).size:
+        raise CorruptStoreError(
+            f"chunks inside of their shard were expected, got others in {folder}/{keys[beyond[0]]}. {REMEDY}"
+        )
+    return out
+
+
+def _read_tail(path: str, size: int, tail: Array) -> None:
+    """Read the end of a file of ``size`` bytes, and check that it is an index."""
+    try:
+        handle = os.open(path, OPEN_FLAGS)
+    except FileNotFoundError:
+        raise CorruptStoreError(_another_size(path, size, 0)) from None
+    try:
+        found = os.fstat(handle).st_size
+        got = read_at(handle, [tail.data], max(found - tail.size, 0)) if found == size else 0
+    finally:
+        os.close(handle)
+    if found != size:
+        raise CorruptStoreError(_another_size(path, size, found))
+    try:
+        parse_index(tail[:got].tobytes(), tail.size // 16)
+    except CorruptStoreError as error:
+        raise CorruptStoreError(f"{error} It is that of {path}. {REMEDY}") from None
+
+
+def read_at(handle: int, places: Sequence[memoryview], offset: int) -> int:
+    """Fill ``places`` from ``offset`` of a file on, and return how many bytes there were."""
+    if hasattr(os, "preadv"):
+        return os.preadv(handle, places, offset)
+    os.lseek(handle, offset, os.SEEK_SET)  # Windows: a handle belongs to one thread
+    got = os.read(handle, len(places[0]))
+    places[0][: len(got)] = got
+    return len(got)

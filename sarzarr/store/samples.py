@@ -1,0 +1,232 @@
+"""Sample sets: pictures that came alone, packed into ``samples/<name>``, and how they are read back.
+
+A set is one array (sample, y, x) in chunks of one sample, whole shards of many, padded with flags to the
+largest picture; what is only padding is not stored. Columns beside it say what each sample is.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.errors import CorruptStoreError, NotInStoreError
+from sarzarr.store.boxes import Boxes, read_boxes
+from sarzarr.store.codecs import DEFAULT_CODECS, get_codec
+from sarzarr.store.documents import Encoding, array_document, read_json
+from sarzarr.store.shards import digest_of, read_chunks
+from sarzarr.store.store import Store, open_store
+from sarzarr.store.tables import read_table
+
+IMAGE: Final = "image"
+"""The array of a set's pictures; its flags are beside it."""
+SHARD_BYTES: Final = 1 << 25
+"""Bytes of a shard's pixels, about."""
+MOST_IN_SHARD: Final = 512
+"""Samples of a shard at most."""
+WHITE: Final = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+"""The stored value that is delivered as 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleLayout:
+    """How a set's pixels are cut."""
+
+    count: int
+    """Samples."""
+    height: int
+    """Rows, a multiple of a chunk's."""
+    width: int
+    """Columns, likewise."""
+    dtype: str
+    """Of the pictures, as in their files."""
+    per_shard: int
+    """Samples of a shard."""
+
+    @classmethod
+    def of(cls, *, count: int, height: int, width: int, dtype: str) -> "SampleLayout":
+        """Return the layout of pictures that are at most ``height`` by ``width`` pixels."""
+        rows, cols = (math.ceil(n / cv.CHUNK) * cv.CHUNK for n in (height, width))
+        per = SHARD_BYTES // (rows * cols * np.dtype(dtype).itemsize)
+        return cls(
+            count=count, height=rows, width=cols, dtype=dtype, per_shard=min(max(per, 1), MOST_IN_SHARD)
+        )
+
+    @property
+    def shards(self) -> int:
+        """Files of the array."""
+        return math.ceil(self.count / self.per_shard)
+
+    @property
+    def chunks(self) -> tuple[int, int]:
+        """Chunks of one sample, (rows, columns)."""
+        return self.height // cv.CHUNK, self.width // cv.CHUNK
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Chunks of a shard, with those of a sample in one row."""
+        return self.per_shard, math.prod(self.chunks)
+
+    def document(self, *, flags: bool = False) -> dict[str, Any]:
+        """Return the ``zarr.json`` of the pictures, or of their flags."""
+        dtype = "uint8" if flags else self.dtype
+        encoding = Encoding(
+            dtype=dtype, codec=DEFAULT_CODECS["uint8"] if flags else codec_of(self.dtype), shard=cv.CHUNK
+        )
+        if flags:
+            about: dict[str, Any] = {
+                cv.LONG_NAME: "validity of image",
+                cv.FLAG_VALUES: [int(f) for f in cv.Flag],
+                cv.FLAG_MEANINGS: " ".join(f.name.lower() for f in cv.Flag),
+            }
+        else:
+            about = {cv.LONG_NAME: "pictures, padded", cv.UNITS: "1", cv.ANCILLARY: IMAGE + cv.FLAGS_SUFFIX}
+            if dtype != "float32":
+                about[cv.SCALE_FACTOR] = 1 / WHITE[dtype]
+        shape = (self.count, self.height, self.width)
+        document = array_document(shape, encoding, dims=("sample", "y", "x"), attributes=about)
+        whole = [self.per_shard, self.height, self.width]
+        document["chunk_grid"]["configuration"]["chunk_shape"] = whole
+        document["codecs"][0]["configuration"]["chunk_shape"] = [1, cv.CHUNK, cv.CHUNK]
+        return document
+
+
+def codec_of(dtype: str) -> str:
+    """Return the codec that pictures are stored with."""
+    return DEFAULT_CODECS[dtype]
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSet:
+    """A set of samples: a path and what its columns say. Holds no handle."""
+
+    root: Path
+    """The store's directory."""
+    name: str
+    """The set's name."""
+
+    @cached_property
+    def table(self) -> xr.Dataset:
+        """One row a sample: id, source, folder, height, width, annotated."""
+        return read_table(self.folder)
+
+    @property
+    def folder(self) -> Path:
+        """The set's group."""
+        return self.root / cv.SAMPLES / self.name
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the samples, in the order in which they are stored."""
+        return tuple(map(str, self.table["id"].values.tolist()))
+
+    @cached_property
+    def layout(self) -> SampleLayout:
+        """How its pixels are cut."""
+        document = read_json(self.folder / IMAGE / "zarr.json")
+        count, height, width = document["shape"]
+        per = document["chunk_grid"]["configuration"]["chunk_shape"][0]
+        return SampleLayout(
+            count=count, height=height, width=width, dtype=document["data_type"], per_shard=per
+        )
+
+    @cached_property
+    def boxes(self) -> Boxes:
+        """The boxes on its samples; a table without rows where none were given."""
+        if not (self.root / cv.BOXES / self.name / "zarr.json").exists():
+            return Boxes.gathered({}, dict.fromkeys(self.ids, (1, 1)), on=f"{cv.SAMPLES}/{self.name}")
+        return read_boxes(Store(self.root), self.name)
+
+    def __len__(self) -> int:
+        return self.layout.count
+
+    def image(self, sample: int) -> Array:
+        """Return the pixels of a sample (rows, columns), without padding, as they were in its file.
+
+        Raises
+        ------
+        IndexError
+            There is no sample of that number; they are 0 to n - 1.
+        CorruptStoreError
+            A chunk is absent or fails its checksum.
+        """
+        self._check(sample)
+        layout = self.layout
+        height, width = (int(self.table[k].values[sample]) for k in ("height", "width"))
+        out = np.zeros((layout.height, layout.width), layout.dtype)
+        shard, at = divmod(sample, layout.per_shard)
+        key = f"c/{shard}/0/0"
+        path = self.folder / IMAGE / key
+        size, digest, _ = self._manifest[key]
+        if not size:
+            return out[:height, :width]
+        if not path.exists() or path.stat().st_size != size:
+            raise CorruptStoreError(f"a shard of {size} bytes was expected at {path}, got another or none.")
+        _ = digest  # each chunk is checked as it is read
+        wanted = {(at, c) for c in range(layout.grid[1])}
+        like = np.zeros((cv.CHUNK, cv.CHUNK), layout.dtype)
+        for _, chunk, tile in read_chunks(path, layout.grid, get_codec(codec_of(layout.dtype)), like, wanted):
+            row, col = divmod(chunk, layout.chunks[1])
+            out[row * cv.CHUNK : (row + 1) * cv.CHUNK, col * cv.CHUNK : (col + 1) * cv.CHUNK] = tile
+        return out[:height, :width]
+
+    def target(self, sample: int) -> tuple[Array, Array]:
+        """Return (boxes (n, 4) float32, labels (n,) int64) of a sample; `IndexError` where there is none."""
+        self._check(sample)
+        rows = self.boxes.rows_of(sample)
+        return self.boxes.boxes[rows].copy(), self.boxes.label[rows].astype(np.int64)
+
+    def _check(self, sample: int) -> None:
+        if not 0 <= sample < len(self):
+            raise IndexError(
+                f"a sample from 0 to {len(self) - 1} of {self.name!r} was expected, got {sample}. "
+                "The number of an id is ids.index(id)."
+            )
+
+    @cached_property
+    def _manifest(self) -> Mapping[str, Any]:
+        shards: Mapping[str, Any] = read_json(self.folder / IMAGE / cv.MANIFEST)["shards"]
+        return shards
+
+    def verify(self) -> list[str]:
+        """Return what is wrong with the set's files, a line each; none where every shard is as listed."""
+        wrong = []
+        for array in (IMAGE, IMAGE + cv.FLAGS_SUFFIX):
+            listed = read_json(self.folder / array / cv.MANIFEST)["shards"]
+            for key, (size, digest, _) in listed.items():
+                if size and digest_of(self.folder / array / key, self.layout.grid) != (size, digest):
+                    wrong.append(f"{array}/{key}: absent, short or another")
+        return wrong
+
+    def __repr__(self) -> str:
+        return f"<sarzarr.SampleSet {self.name!r}: {len(self)} samples, {len(self.boxes)} boxes>"
+
+
+def open_samples(store: Store | str | Path, name: str) -> SampleSet:
+    """Return a set of samples of a store, or of the store at a path.
+
+    Raises
+    ------
+    StoreNotFoundError
+        There is no store at that path.
+    NotInStoreError
+        There is no set of that name.
+    """
+    store = store if isinstance(store, Store) else open_store(store)
+    known = sample_sets(store)
+    if name not in known:
+        raise NotInStoreError(
+            f"a set of samples among {', '.join(known) or 'none'} was expected, got {name!r}."
+        )
+    return SampleSet(store.root, name)
+
+
+def sample_sets(store: Store) -> tuple[str, ...]:
+    """Return the names of a store's sets of samples."""
+    return tuple(sorted(p.parent.name for p in (store.root / cv.SAMPLES).glob("[!.]*/zarr.json")))

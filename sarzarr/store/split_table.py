@@ -1,0 +1,334 @@
+"""What one version of a split says, and its two forms: a table in the store, and a JSON document.
+
+A version never changes. Its fingerprint covers the recipe and every cell, so that two stores can tell
+whether they were split alike.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.errors import CorruptStoreError, InvalidInputError, NotInStoreError
+from sarzarr.grids.footprint import Placement
+from sarzarr.grids.world import Draw, WorldLattice
+from sarzarr.store.documents import read_json
+from sarzarr.store.membership import CellTable, count_memberships, patch_mask
+from sarzarr.store.tables import read_table
+
+BY: Final = ("ground", "scene", "site")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What decides membership, besides the ground itself."""
+
+    val_fraction: float = 0.1
+    """Share of the lattice's blocks, of the scenes or of the sites that are validation."""
+    test_fraction: float = 0.0
+    """Share of them that is test."""
+    seed: int = 42
+    """Another seed is another split."""
+    by: str = "ground"
+    """What is drawn: blocks of the ``ground`` lattice, whole ``scene`` or whole ``site``."""
+    block: float = 10_000.0
+    """Metres of a block of the ground lattice."""
+    pixel_block: int = 1024
+    """Pixels of a block where scenes have no place in the world; a multiple of a cell."""
+    guard: float | None = None
+    """Metres of margin about a cell; two pixels where None. Doubtful geolocation adds its doubt."""
+    fixed_val: bool = False
+    """Whether ground that arrives later may not become validation or test."""
+    drawn: float | None = None
+    """Share of the units that is drawn for validation where it is not ``val_fraction``: little ground loses more."""
+
+    def __post_init__(self) -> None:
+        if self.by not in BY:
+            raise InvalidInputError(f"by must be one of {', '.join(BY)}, got {self.by!r}.")
+        if self.pixel_block < cv.CELL or self.pixel_block % cv.CELL:
+            raise InvalidInputError(
+                f"a pixel_block in multiples of {cv.CELL} pixels was expected, got {self.pixel_block}."
+            )
+        if self.guard is not None and not 0 <= self.guard < 1e6:
+            raise InvalidInputError(f"a guard of 0 m to 1000 km was expected, got {self.guard}.")
+        _ = self.draw, self.lattice  # they check the rest
+
+    @property
+    def draw(self) -> Draw:
+        """What gives each unit its membership."""
+        drawn = self.val_fraction if self.drawn is None else self.drawn
+        return Draw(seed=self.seed, val_fraction=drawn, test_fraction=self.test_fraction)
+
+    @property
+    def lattice(self) -> WorldLattice:
+        """The blocks of the ground."""
+        return WorldLattice(block=self.block)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SceneCells:
+    """The membership of one scene's cells."""
+
+    scene: str
+    """The scene's id."""
+    grid: str
+    """Fingerprint of its placement: memberships hold for this one alone."""
+    place: str
+    """The lattice that its cells are on: ``world``, or a name shared by scenes that may share ground."""
+    site: str = ""
+    """Its site, where one was named."""
+    since: int
+    """Version in which it came in."""
+    codes: Array
+    """(rows, columns) uint8 of `sarzarr.conventions.Membership`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """One version of a split."""
+
+    version: int
+    """1, 2, ...; never used again."""
+    recipe: Recipe
+    """What decided it."""
+    scenes: tuple[SceneCells, ...]
+    """Its scenes, sorted by id; among them those that have since left the store."""
+    fixed_units: Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    """(n,) uint64, ascending: the units that validation and test lie in."""
+    parent: int | None = None
+    """The version that this one extends."""
+    created_at: str
+    """UTC, ISO 8601 with Z."""
+    notes: str = ""
+    """What its maker wrote."""
+
+    @property
+    def name(self) -> str:
+        """``v1``."""
+        return f"v{self.version}"
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Cells of each membership, by name."""
+        return count_memberships([s.codes for s in self.scenes])
+
+    @property
+    def val_ratio(self) -> float:
+        """Share of the cells that are used which is validation; NaN where none is used."""
+        used = sum(self.counts.values()) - self.counts["held_back"]
+        return self.counts["val"] / used if used else float("nan")
+
+    @property
+    def held_back_share(self) -> float:
+        """Share of all cells that is held back."""
+        return self.counts["held_back"] / max(sum(self.counts.values()), 1)
+
+    @cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """The sides of the blocks that were drawn, for people: ``("10 km",)``; ``"256 px"`` on lattices of pixels.
+
+        Both where scenes of both kinds are there; none where whole scenes or sites were drawn.
+        """
+        if self.recipe.by != "ground":
+            return ()
+        places = {s.place for s in self.scenes}
+        side = self.recipe.block
+        said = f"{side / 1000:g} km" if side >= 1000 else f"{side:g} m"
+        in_world = (said,) if "world" in places else ()
+        is_on_pixels = any(p.startswith("pixels/") for p in places)
+        return (*in_world, f"{self.recipe.pixel_block} px") if is_on_pixels else in_world
+
+    @cached_property
+    def by_scene(self) -> Mapping[str, SceneCells]:
+        """Its scenes by id."""
+        return {s.scene: s for s in self.scenes}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the recipe, the units and every cell."""
+        digest = sha256(json.dumps(asdict(self.recipe), sort_keys=True).encode())
+        digest.update(np.ascontiguousarray(self.fixed_units, "<u8").tobytes())
+        for s in self.scenes:
+            digest.update(
+                json.dumps([s.scene, s.grid, s.place, s.site, s.since, list(s.codes.shape)]).encode()
+            )
+            digest.update(np.ascontiguousarray(s.codes).tobytes())
+        return digest.hexdigest()
+
+    def as_version(self, version: int) -> "Split":
+        """Return the same split under another number."""
+        return replace(self, version=version)
+
+    def patch_mask(self, table: xr.Dataset, wanted: int, grids: Mapping[str, str]) -> Array:
+        """Return (n,) bool: the patches of a `Store.patch_columns` table that are of one membership.
+
+        ``grids`` has the fingerprint of each scene's placement, as the store now is: patches of a scene
+        that is on another grid than this version knows, or that it does not know, are of none.
+        """
+        number = {s.scene: i for i, s in enumerate(self.scenes) if grids.get(s.scene) == s.grid}
+        owners = np.array([number.get(s, -1) for s in table["owner_scene"].values.tolist()], np.int64)
+        return patch_mask(
+            CellTable(codes=[s.codes for s in self.scenes]),
+            scene=owners[table["owner"].values],
+            row=table["row"].values,
+            col=table["col"].values,
+            size=int(table.attrs["size"]),
+            wanted=wanted,
+        )
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{n} {k.replace('_', ' ')}" for k, n in self.counts.items())
+        return f"<sarzarr.Split {self.name}: {len(self.scenes)} scenes, cells: {said}>"
+
+
+# ------------------------------------------------------------------ the table
+def to_table(split: Split) -> xr.Dataset:
+    """Return a split as columns over ``cell``, ``scene`` and ``unit``; the inverse of `from_table`."""
+    rows, cols, codes = [np.empty(0, np.int32)], [np.empty(0, np.int32)], [np.empty(0, np.uint8)]
+    for s in split.scenes:
+        r, c = np.indices(s.codes.shape, np.int32)
+        rows.append(r.reshape(-1))
+        cols.append(c.reshape(-1))
+        codes.append(s.codes.reshape(-1))
+    owner = np.repeat(np.arange(len(split.scenes), dtype=np.int32), [s.codes.size for s in split.scenes])
+    shapes = np.array([s.codes.shape for s in split.scenes], np.int32).reshape(-1, 2)
+    columns: dict[str, Any] = {
+        "owner": ("cell", owner),
+        "cell_row": ("cell", np.concatenate(rows)),
+        "cell_col": ("cell", np.concatenate(cols)),
+        "code": ("cell", np.concatenate(codes)),
+        "owner_rows": ("scene", shapes[:, 0]),
+        "owner_cols": ("scene", shapes[:, 1]),
+        "owner_since": ("scene", np.array([s.since for s in split.scenes], np.int32)),
+        "fixed_unit": ("unit", split.fixed_units.astype(np.uint64)),
+    }
+    for name in ("scene", "grid", "place", "site"):
+        columns[f"owner_{name}"] = ("scene", np.array([getattr(s, name) for s in split.scenes], dtype="T"))
+    return xr.Dataset(columns, attrs=facts_of(split))
+
+
+def facts_of(split: Split) -> dict[str, Any]:
+    """Return what a version says of itself, besides its cells."""
+    return {
+        "version": split.version,
+        "parent": split.parent,
+        "created_at": split.created_at,
+        "notes": split.notes,
+        "cell": cv.CELL,
+        "code_meanings": " ".join(m.name.lower() for m in cv.Membership),
+        **asdict(split.recipe),
+        "counts": split.counts,
+        "val_ratio": split.val_ratio if split.val_ratio == split.val_ratio else None,
+        "fingerprint": split.fingerprint,
+    }
+
+
+def recipe_of(facts: Mapping[str, Any]) -> Recipe:
+    """Return the recipe among the facts of a version."""
+    return Recipe(**{name: facts[name] for name in Recipe.__dataclass_fields__})
+
+
+def from_table(table: xr.Dataset) -> Split:
+    """Return the split that `to_table` wrote.
+
+    Raises
+    ------
+    CorruptStoreError
+        It does not have the fingerprint that it says.
+    """
+    facts = table.attrs
+    shapes = list(zip(table["owner_rows"].values.tolist(), table["owner_cols"].values.tolist(), strict=True))
+    ends = np.cumsum([0, *(r * c for r, c in shapes)])
+    codes = table["code"].values
+    text = {n: table[f"owner_{n}"].values.tolist() for n in ("scene", "grid", "place", "site", "since")}
+    scenes = tuple(
+        SceneCells(codes=codes[ends[i] : ends[i + 1]].reshape(shape), **{k: v[i] for k, v in text.items()})
+        for i, shape in enumerate(shapes)
+    )
+    split = Split(
+        version=int(facts["version"]),
+        recipe=recipe_of(facts),
+        scenes=scenes,
+        fixed_units=table["fixed_unit"].values,
+        parent=facts["parent"],
+        created_at=facts["created_at"],
+        notes=facts["notes"],
+    )
+    return checked(split, facts["fingerprint"])
+
+
+def checked(split: Split, fingerprint: str) -> Split:
+    """Return ``split`` if it has that fingerprint; else `CorruptStoreError`."""
+    if split.fingerprint != fingerprint:
+        raise CorruptStoreError(
+            f"split {split.name} with fingerprint {fingerprint[:16]} was expected, got "
+            f"{split.fingerprint[:16]}. It was edited or damaged: import an exported copy, or make a new one."
+        )
+    return split
+
+
+# ------------------------------------------------------------------ reading
+def placements(root: Path, catalog: xr.Dataset) -> dict[str, Placement]:
+    """Return how the pixels of each scene of a store are tied to the ground, by scene id."""
+    first = {s: i for i, s in reversed(list(enumerate(catalog["scene"].values.tolist())))}
+    columns = {
+        k: catalog[k].values.tolist() for k in ("height", "width", "crs_wkt", "transform", "geolocation")
+    }
+    return {s: _placement(root, s, {k: v[i] for k, v in columns.items()}) for s, i in sorted(first.items())}
+
+
+def _placement(root: Path, scene: str, row: Mapping[str, Any]) -> Placement:
+    attributes: Mapping[str, Any] = {}
+    if not row["crs_wkt"] and row["geolocation"] == "gcps":
+        attributes = read_json(root / cv.SCENES / scene / "zarr.json")["attributes"]
+    return Placement(
+        height=row["height"],
+        width=row["width"],
+        crs_wkt=row["crs_wkt"],
+        transform=tuple(row["transform"]),
+        geolocation=row["geolocation"],
+        gcps=tuple(_gcp(g) for g in attributes.get(cv.GCPS, ())),
+        gcps_crs_wkt=attributes.get(cv.GCPS_CRS) or "",
+    )
+
+
+def _gcp(values: Any) -> tuple[float, float, float, float, float]:
+    row, col, x, y, z = (float(v or 0) for v in values)
+    return row, col, x, y, z
+
+
+def versions(root: Path) -> tuple[int, ...]:
+    """Return the versions in a store, ascending."""
+    found = (p.parent.name for p in (root / cv.SPLITS).glob("v*/zarr.json"))
+    numbers = (n[1:] for n in found)
+    return tuple(sorted(int(n) for n in numbers if n.isascii() and n.isdigit() and n == str(int(n))))
+
+
+def read_split(root: Path, version: int | None = None) -> Split:
+    """Return a version of a store's split, the newest one if left out.
+
+    Raises
+    ------
+    NotInStoreError
+        There is no such version, or none at all.
+    CorruptStoreError
+        A column fails its checksum, or the whole its fingerprint.
+    """
+    there = versions(root)
+    if not there:
+        raise NotInStoreError(
+            "a split must be made before one is read, got a store without one. "
+            "Make one with `sarzarr split STORE create`, or leave out split=."
+        )
+    if version is not None and version not in there:
+        known = ", ".join(f"v{v}" for v in there)
+        raise NotInStoreError(f"a split version among {known} was expected, got v{version}.")
+    return from_table(read_table(root / cv.SPLITS / f"v{there[-1] if version is None else version}"))

@@ -1,0 +1,366 @@
+"""The store: what its documents and tables say, and how scenes enter it all at once.
+
+A scene's directory is made beside the store and renamed into ``scenes/``, so a reader sees the old
+state or the new one. Nothing here reads or writes pixels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sarzarr import conventions as cv
+from sarzarr.errors import (
+    InvalidInputError,
+    MixedBoundsError,
+    NotInStoreError,
+    StoreNotFoundError,
+    StoreSchemaError,
+)
+from sarzarr.grids.grid import Grid
+from sarzarr.pixels.bounds import ClipBounds, Histogram
+from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
+from sarzarr.store.catalog import empty_catalog, read_histogram
+from sarzarr.store.chunks import check_files
+from sarzarr.store.documents import Document, group_document, read_json, write_json
+from sarzarr.store.membership import parse_choice
+from sarzarr.store.split_table import placements, read_split
+from sarzarr.store.tables import read_table, write_table
+from sarzarr.store.where import columns_of, where_mask
+from sarzarr.text import counted
+
+
+# ------------------------------------------------------------------ bounds
+@dataclass(frozen=True, kw_only=True)
+class BoundsEntry:
+    """What 0 and 1 stand for in one (polarization, quantity) group, stored and delivered."""
+
+    vmin: float
+    """dB that 0 stands for in the stored arrays."""
+    vmax: float
+    """dB that 1 stands for in the stored arrays."""
+    clip_vmin: float
+    """dB that 0 stands for in a training batch."""
+    clip_vmax: float
+    """dB that 1 stands for in a training batch."""
+    clip_method: str = "percentile"
+    """How the clip was found, with its parameters."""
+
+    @property
+    def stored(self) -> ClipBounds:
+        """The stored range."""
+        return ClipBounds(self.vmin, self.vmax)
+
+    @property
+    def clip(self) -> ClipBounds:
+        """The recommended clip."""
+        return ClipBounds(self.clip_vmin, self.clip_vmax)
+
+
+def bounds_key(array: str, quantity: str) -> str:
+    """Return the name of the group that shares clip bounds: ``vv/sigma0``."""
+    return f"{array}/{quantity}"
+
+
+# ------------------------------------------------------------------ the store
+@dataclass(frozen=True)
+class Store:
+    """An open store: a path, and what its documents and tables say. Holds no handle."""
+
+    root: Path
+    """The ``.zarr`` directory."""
+
+    @cached_property
+    def attrs(self) -> Document:
+        """Attributes of the root group."""
+        attributes: Document = read_json(self.root / "zarr.json")["attributes"]
+        return attributes
+
+    @cached_property
+    def catalog(self) -> xr.Dataset:
+        """One row a (scene, array), over the dimension ``array``, sorted by scene and array."""
+        return read_table(self.root / cv.CATALOG)
+
+    @property
+    def scenes(self) -> tuple[str, ...]:
+        """Ids of the scenes, sorted."""
+        return tuple(dict.fromkeys(self.catalog["scene"].values.tolist()))
+
+    @cached_property
+    def bounds(self) -> Mapping[str, BoundsEntry]:
+        """Stored range and clip of each group, by `bounds_key`."""
+        known = {f.name for f in fields(BoundsEntry)}
+        return {
+            key: BoundsEntry(**{k: v for k, v in entry.items() if k in known})
+            for key, entry in self.attrs[cv.BOUNDS].items()
+        }
+
+    @property
+    def preprocessing_params(self) -> dict[str, float]:
+        """``{"vmin", "vmax"}``: the clip that batches of this store are made with, in dB.
+
+        Raises
+        ------
+        MixedBoundsError
+            The store has groups with different clips; ask a dataset that selects one of them.
+        """
+        return single_clip(self.bounds)
+
+    def rows(self, scene: str) -> xr.Dataset:
+        """Return the catalog rows of a scene; `NotInStoreError` where there is none."""
+        found = self.catalog.isel(array=np.flatnonzero(self.catalog["scene"].values == scene))
+        if not found.sizes["array"]:
+            near = ", ".join(self.scenes[:5]) + (", ..." if len(self.scenes) > 5 else "")
+            raise NotInStoreError(f"scene must be one of {len(self.scenes)} ({near}), got {scene!r}.")
+        return found
+
+    def grid(self, scene: str) -> Grid:
+        """Return the grid of a scene."""
+        row = self.rows(scene)
+        a, b, c, d, e, f = (float(v) for v in row["transform"].values[0])
+        return Grid(
+            height=int(row["height"].values[0]),
+            width=int(row["width"].values[0]),
+            transform=(a, b, c, d, e, f),
+            crs_wkt=str(row["crs_wkt"].values[0]) or None,
+        )
+
+    def layers(self, scene: str) -> tuple[str, ...]:
+        """Return the names of a scene's layers: rasters on its grid that are kept as they are."""
+        attributes = read_json(self.root / cv.SCENES / scene / "zarr.json")["attributes"]
+        return tuple(attributes.get(cv.LAYERS, ()))
+
+    def layer_attrs(self, scene: str, layer: str) -> Document:
+        """Return the attributes of a layer; `NotInStoreError` where the scene has none of that name."""
+        self.rows(scene)
+        if layer not in (known := self.layers(scene)):
+            raise NotInStoreError(
+                f"layer of {scene!r} must be one of {', '.join(known) or 'none'}, got {layer!r}."
+            )
+        attributes: Document = read_json(self.root / cv.SCENES / scene / layer / "zarr.json")["attributes"]
+        return attributes
+
+    def scenes_with(self, layer: str) -> tuple[str, ...]:
+        """Return the ids of the scenes that have a layer of that name, sorted."""
+        return tuple(scene for scene in self.scenes if layer in self.layers(scene))
+
+    def check_files(self, scene: str) -> None:
+        """Hold the files of a scene against its manifests; `CorruptStoreError` names one that is absent or short."""
+        for manifest in sorted((self.root / cv.SCENES / scene).glob(f"*/{cv.MANIFEST}")):
+            check_files(manifest.parent)
+
+    def open_scene(self, scene: str) -> xr.Dataset:
+        """Open a scene's group as stored: codes scaled to [0, 1], flags and layers, lazy, a Dask chunk a shard.
+
+        Raises
+        ------
+        CorruptStoreError
+            A file of it is absent or short.
+        """
+        return self._open(scene, mask_and_scale=True)
+
+    def _open(self, scene: str, *, mask_and_scale: bool) -> xr.Dataset:
+        shard = int(self.rows(scene)["shard"].values[0]) or cv.SHARD
+        self.check_files(scene)
+        opened: xr.Dataset = xr.open_zarr(
+            self.root,
+            group=f"{cv.SCENES}/{scene}",
+            chunks={"y": shard, "x": shard},
+            consolidated=False,
+            decode_coords="all",
+            mask_and_scale=mask_and_scale,
+        )
+        return opened
+
+    def db(self, scene: str, array: str | None = None) -> Any:
+        """Return a scene in dB, float32, NaN where not valid; nonpositive power is at the stored floor.
+
+        Parameters
+        ----------
+        scene
+            Its id.
+        array
+            One array (a DataArray); all of them (a Dataset) if left out.
+        """
+        return self._values(scene, array, power=False)
+
+    def power(self, scene: str, array: str | None = None) -> Any:
+        """Return a scene as linear power, float32, NaN where not valid; nonpositive power is 0."""
+        return self._values(scene, array, power=True)
+
+    def _values(self, scene: str, array: str | None, *, power: bool) -> Any:
+        rows = self.rows(scene)
+        names = rows["name"].values.tolist()
+        if array is not None and array not in names:
+            raise NotInStoreError(f"array of {scene!r} must be one of {', '.join(names)}, got {array!r}.")
+        opened = self._open(scene, mask_and_scale=False)
+        out = {}
+        for i, name in enumerate(names):
+            if array not in (None, name):
+                continue
+            stored, flags = opened[name], opened[name + cv.FLAGS_SUFFIX]
+            z = from_codes(stored) if stored.dtype == np.uint16 else stored.astype(np.float32)
+            db = denormalize(z, (float(rows["vmin"].values[i]), float(rows["vmax"].values[i])))
+            values = from_db(db).where(flags != cv.Flag.NONPOSITIVE, 0) if power else db
+            values = values.where(flags < cv.Flag.NODATA)
+            values.attrs = {
+                k: v
+                for k, v in stored.attrs.items()
+                if k in (cv.QUANTITY, cv.GRID_MAPPING, cv.SAR_POLARIZATIONS)
+            }
+            values.attrs |= {
+                cv.REPRESENTATION: str(cv.Representation.POWER if power else cv.Representation.DB),
+                cv.UNITS: "1" if power else "dB",
+            }
+            out[name] = values.rename(name if power else f"{name}_db")
+        if array is not None:
+            return out[array]
+        named = {v.name: v for v in out.values()}
+        return xr.Dataset(named, attrs=opened.attrs)
+
+    def histogram(self, scene: str, array: str) -> Histogram:
+        """Return the dB histogram of one array of a scene."""
+        return read_histogram(self.root / cv.HISTOGRAMS / scene / array)
+
+    def patches(
+        self, name: str = cv.DEFAULT_INDEX, split: str | None = None, where: str | None = None
+    ) -> xr.Dataset:
+        """Return a patch table: one row a patch, with its ``scene`` and ``array`` by name.
+
+        Parameters
+        ----------
+        name
+            Which index.
+        split
+            ``train``, ``val`` or ``test`` of the newest split version, or ``v2:val``; all if left out.
+        where
+            A condition on columns of the index and of the catalog, ``incidence < 40 and mean_db > -20``;
+            see `sarzarr.store.where`.
+
+        Returns
+        -------
+        xarray.Dataset
+            Columns over ``patch``: scene, array, row, col (top-left pixel), id, valid_fraction,
+            unsaturated_fraction, mean_db, std_db.
+        """
+        table = self.patch_columns(name)
+        if split is not None:
+            table = table.isel(patch=np.flatnonzero(self.split_mask(table, split)))
+        if where is not None:
+            table = table.isel(patch=np.flatnonzero(self.where_mask(table, where)))
+        owner = table["owner"].values
+        named = {
+            column: ("patch", table[f"owner_{column}"].values[owner].astype(object))
+            for column in ("scene", "array")
+        }
+        return xr.Dataset(named, attrs=table.attrs).assign(
+            {k: v for k, v in table.data_vars.items() if v.dims == ("patch",) and k != "owner"}
+        )
+
+    @property
+    def patch_indices(self) -> tuple[str, ...]:
+        """Names of the patch indices, sorted."""
+        places = (self.root / cv.PATCHES).glob("*/zarr.json")
+        return tuple(sorted(p.parent.name for p in places if not p.parent.name.startswith(".")))
+
+    def patch_columns(self, name: str = cv.DEFAULT_INDEX) -> xr.Dataset:
+        """Return a patch table as stored: ``owner`` indexes ``owner_scene`` and ``owner_array``."""
+        folder = self.root / cv.PATCHES / name
+        if not (folder / "zarr.json").is_file():
+            known = self.patch_indices
+            raise NotInStoreError(f"patch index must be one of {', '.join(known) or 'none'}, got {name!r}.")
+        return read_table(folder)
+
+    def split_mask(self, table: xr.Dataset, split: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return which patches of a `patch_columns` table touch only cells of one side of a split.
+
+        ``split`` is as in `patches`. Patches of scenes that the version does not know are on no side.
+
+        Raises
+        ------
+        NotInStoreError
+            There is no such version.
+        """
+        version, wanted = parse_choice(split)
+        grids = {scene: p.fingerprint for scene, p in placements(self.root, self.catalog).items()}
+        return read_split(self.root, version).patch_mask(table, wanted, grids)
+
+    def where_mask(self, table: xr.Dataset, where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return for which patches of a `patch_columns` table a condition holds; see `sarzarr.store.where`."""
+        return where_mask(where, columns_of(table, self.catalog))
+
+    def __repr__(self) -> str:
+        held = f"{counted(len(self.scenes), 'scene')}, {counted(self.catalog.sizes['array'], 'array')}"
+        return f"<sarzarr.Store {self.root.name!r}: {held}>"
+
+
+def single_clip(bounds: Mapping[str, BoundsEntry]) -> dict[str, float]:
+    """Return the one clip that all of ``bounds`` share as ``{"vmin", "vmax"}``; else `MixedBoundsError`."""
+    pairs = {(b.clip_vmin, b.clip_vmax) for b in bounds.values()}
+    if len(pairs) != 1:
+        listed = "; ".join(
+            f"{k}: {b.clip_vmin:.2f} to {b.clip_vmax:.2f} dB" for k, b in sorted(bounds.items())
+        )
+        raise MixedBoundsError(
+            f"one clip for the selection was expected, got {len(pairs)} ({listed}). "
+            "Select one group with polarizations= or scenes=, or pass clip=."
+        )
+    vmin, vmax = pairs.pop()
+    return {"vmin": vmin, "vmax": vmax}
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a store for reading.
+
+    Raises
+    ------
+    StoreNotFoundError
+        There is no Zarr store there, or it is not a sarzarr store.
+    StoreSchemaError
+        It was written by a newer schema.
+    """
+    if "://" in str(path):
+        raise StoreNotFoundError(
+            f"a store must be a local directory, got {path!r}. Copy it to this machine first."
+        )
+    root = Path(path)
+    try:
+        attributes = read_json(root / "zarr.json").get("attributes", {})
+    except (FileNotFoundError, NotADirectoryError):
+        got = "nothing there" if not root.exists() else "another folder" if root.is_dir() else "a file"
+        raise StoreNotFoundError(
+            f"a sarzarr store was expected at {str(path)!r}, got {got}. "
+            "Make one with `sarzarr ingest SCENES... -o STORE`."
+        ) from None
+    schema = attributes.get(cv.SARZARR)
+    if not isinstance(schema, dict):
+        raise StoreNotFoundError(
+            f"a sarzarr store was expected at {str(path)!r}, got another Zarr hierarchy. Open that with xarray."
+        )
+    if schema.get("version") != cv.SCHEMA_VERSION:
+        raise StoreSchemaError(
+            f"schema version {cv.SCHEMA_VERSION} was expected, got {schema.get('version')!r}. Upgrade sarzarr."
+        )
+    return Store(root)
+
+
+def create_store(path: str | Path) -> Store:
+    """Create an empty store, or open the one that is there."""
+    root = Path(path)
+    if (root / "zarr.json").exists():
+        return open_store(root)
+    if root.exists() and any(root.iterdir()):
+        raise InvalidInputError(
+            f"a new or empty directory was expected at {str(path)!r}, got one with other files in it. "
+            "Name another place for the store."
+        )
+    for group in (cv.SCENES, cv.HISTOGRAMS, cv.PATCHES):
+        write_json(root / group / "zarr.json", group_document())
+    write_table(root / cv.CATALOG, empty_catalog())
+    schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
+    write_json(root / "zarr.json", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
+    return open_store(root)

@@ -1,0 +1,62 @@
+"""Counts, sizes and lists, for people."""
+
+import math
+from collections.abc import Sequence
+
+from sarzarr.errors import InvalidInputError
+
+
+def listed(wanted: str, problems: Sequence[str]) -> str:
+    """Return the message of an error that has many causes."""
+    shown = "\n".join(f"  {p}" for p in problems[:5])
+    more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
+    return (
+        f"{wanted} were expected, got {len(problems)} that cannot. Take them out or mend them:\n{shown}{more}"
+    )
+
+
+def parse_bytes(text: str) -> int:
+    """Return a size that a person wrote (``1GB``, ``800MB``) in bytes."""
+    units = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "KB": 1e3, "B": 1.0}
+    said = text.strip().upper().replace("IB", "B")
+    for unit, factor in units.items():
+        if said.endswith(unit):
+            try:
+                return int(float(said.removesuffix(unit)) * factor)
+            except ValueError:
+                break
+    raise InvalidInputError(f"a size such as 1GB or 800MB was expected, got {text!r}.")
+
+
+def size_text(count: float) -> str:
+    """Return a count of bytes for people.
+
+    >>> size_text(1234567)
+    '1.23 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def nodata_text(value: float | None) -> str:
+    """Return a nodata value for people.
+
+    >>> nodata_text(-9999.0), nodata_text(None), nodata_text(0.5)
+    ('-9999', 'none', '0.5')
+    """
+    if value is None:
+        return "none"
+    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count and its noun.
+
+    >>> counted(1, "scene"), counted(2, "scene"), counted(0, "box")
+    ('1 scene', '2 scenes', '0 boxes')
+    """
+    plural = "es" if noun.endswith(("s", "x")) else "s"
+    return f"{count} {noun}{'' if count == 1 else plural}"

@@ -1,0 +1,143 @@
+"""Training and validation loaders of one store."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from sarzarr.conventions import Membership
+from sarzarr.errors import InvalidInputError, MixedBoundsError
+from sarzarr.reader.options import ReadOptions
+from sarzarr.splits.make import plan_split
+from sarzarr.store.split_table import placements
+from sarzarr.store.store import Store, open_store
+from sarzarr.torch.dataset import ZarrPatchDataset
+from sarzarr.torch.mapstyle import LoadedPatches, TurnedPatches
+
+
+class SARDataModule:
+    """Training and validation loaders of one store, split by ground: no pixel is on both sides.
+
+    Parameters
+    ----------
+    patches_path
+        A store.
+    val_fraction, seed
+        Share of the ground that is for validation, and what its choice depends on. The split is planned as
+        `sarzarr.make_split` plans it, and written nowhere; a stored one is read with ``split``.
+    batch_size, num_workers
+        As of a DataLoader. Without workers, threads of this process read ahead.
+    augment_train
+        Turn training patches by flips and quarter turns. Validation patches are never turned.
+    lazy
+        Read patches when they are needed; False reads all of them into memory first.
+    max_samples
+        Most patches that are taken, both sides together.
+    split
+        A version of the store's splits, ``"v2"``, in the place of a planned one.
+    **options
+        Further fields of `sarzarr.reader.options.ReadOptions`, for both sides.
+    """
+
+    def __init__(
+        self,
+        patches_path: Store | str | Path,
+        val_fraction: float = 0.1,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        augment_train: bool = True,
+        seed: int = 42,
+        lazy: bool = True,
+        max_samples: int | None = None,
+        *,
+        split: str | None = None,
+        **options: Any,
+    ) -> None:
+        if options.get("layers") and not lazy:
+            raise InvalidInputError("layers= needs batches as they are read, got lazy=False. Leave that out.")
+        self.store = patches_path if isinstance(patches_path, Store) else open_store(patches_path)
+        self.num_workers = num_workers
+        self.batch_size = batch_size
+        common = {**options, "batch_size": batch_size, "seed": seed}
+        train, val = _sides(self.store, split, common, val_fraction)
+        if max_samples is not None:
+            for_val = int(max_samples * val_fraction)
+            train["max_patches"], val["max_patches"] = max(max_samples - for_val, 1), max(for_val, 1)
+        train |= {"augment": "d4" if augment_train and lazy else None, "shuffle": True, "drop_last": True}
+        self._train = ZarrPatchDataset(self.store, **common, **train)
+        self._val = ZarrPatchDataset(self.store, **common, **val)
+        self._in_memory = (
+            None if lazy else (self._loaded(self._train, augment_train), self._loaded(self._val, False))
+        )
+
+    @staticmethod
+    def _loaded(dataset: ZarrPatchDataset, augment: bool) -> TurnedPatches:
+        images = dataset.reader.read(np.arange(len(dataset.reader.selection)))
+        return LoadedPatches(images, augment)
+
+    @property
+    def preprocessing_params(self) -> dict[str, float] | None:
+        """``{"vmin", "vmax"}`` in dB that both sides' batches are made with; None where there are several."""
+        try:
+            params = self._train.preprocessing_params
+            return params if params == self._val.preprocessing_params else None
+        except MixedBoundsError:
+            return None
+
+    @property
+    def train_size(self) -> int:
+        """Patches for training."""
+        return len(self._train.reader.selection)
+
+    @property
+    def val_size(self) -> int:
+        """Patches for validation."""
+        return len(self._val.reader.selection)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return shuffled batches of one size, anew each epoch."""
+        if self._in_memory is not None:
+            return self._loader(self._in_memory[0], batch_size=self.batch_size, shuffle=True, drop_last=True)
+        return self._loader(self._train, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return every validation patch, in order."""
+        if self._in_memory is not None:
+            return self._loader(self._in_memory[1], batch_size=self.batch_size)
+        return self._loader(self._val, batch_size=None)
+
+    def get_sample_batch(self, split: str = "train") -> Any:
+        """Return one batch of ``train`` or ``val``; training goes on as if it had not been taken."""
+        if split not in ("train", "val"):
+            raise InvalidInputError(f"split must be 'train' or 'val', got {split!r}.")
+        dataset = copy.deepcopy(self._train if split == "train" else self._val)
+        return next(iter(dataset))
+
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            **options,
+        )
+
+
+def _sides(
+    store: Store, split: str | None, options: Mapping[str, Any], val_fraction: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options that choose the patches of training, and of validation."""
+    if split is not None:
+        return {"split": f"{split}:train"}, {"split": f"{split}:val"}
+    planned = plan_split(store, val_fraction=val_fraction, seed=options["seed"])
+    table = store.patch_columns(ReadOptions.of(options).index_in(store))
+    grids = {scene: place.fingerprint for scene, place in placements(store.root, store.catalog).items()}
+    train, val = (
+        {"rows": np.flatnonzero(planned.patch_mask(table, side, grids))}
+        for side in (Membership.TRAIN, Membership.VAL)
+    )
+    return train, val

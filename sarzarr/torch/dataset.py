@@ -1,0 +1,227 @@
+"""The iterable dataset over a store's patches."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from sarzarr.errors import InvalidInputError
+from sarzarr.reader.order import Position, Share
+from sarzarr.reader.reader import PatchReader
+from sarzarr.reader.samples import SampleReader
+from sarzarr.store.store import Store
+from sarzarr.torch.clock import Clock, key_of
+from sarzarr.torch.tensors import as_tensors, pinned_block, widened
+
+
+class ZarrPatchDataset(IterableDataset[Any]):
+    """A store's patches as batches: pass it to ``DataLoader(dataset, batch_size=None)``.
+
+    Yields (N, C, size, size) float32 tensors in [0, 1]; with ``flags``, ``boxes``, ``layers`` or ``with_meta``
+    what `sarzarr.PatchReader` then yields, in tensors; layers of uint16 come as int32, of uint32 as int64. Each
+    iteration is the next epoch, whose order is a function of ``(seed, epoch)``. Ranks of ``torch.distributed``
+    get disjoint batches, equally many; so do DataLoader workers, whose batches come in the order in which one
+    process would make them.
+
+    Parameters
+    ----------
+    store
+        A `Store`, or its path.
+    samples
+        Name of a set of samples: its pictures are delivered, and not the patches of scenes; see
+        `sarzarr.SampleReader`.
+    transform
+        Called with each batch, after augmentation.
+    channels
+        Deliver one channel as so many equal ones, which cost no memory: detectors ask for 3.
+    pin_memory
+        Make batches in page-locked memory, from which ``.to("cuda", non_blocking=True)`` does not wait. For
+        ``num_workers=0``; with workers it is the DataLoader that pins.
+    **options
+        The fields of `sarzarr.reader.options.ReadOptions`: split, scenes, polarizations, batch_size, shuffle, ...
+    """
+
+    def __init__(
+        self,
+        store: Store | str | Path,
+        *,
+        samples: str | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        channels: int | None = None,
+        pin_memory: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if channels is not None and channels < 1:
+            raise InvalidInputError(f"channels must be at least 1, got {channels}.")
+        if pin_memory and not torch.cuda.is_available():
+            raise InvalidInputError("pin_memory=True needs CUDA, got a machine without. Leave it out.")
+        self.reader = (
+            PatchReader(store, **options) if samples is None else SampleReader(store, samples, **options)
+        )
+        self.transform = transform
+        self.channels = channels
+        self.pin_memory = pin_memory
+        if channels is not None and self.reader.recipe.array.shape[1] != 1:
+            raise InvalidInputError("channels= needs patches of one channel, got several. Leave it out.")
+        self._clock = Clock()
+        self._ranks = (0, 1)
+        self._rounds = 0
+        self._worker_state: dict[str, Any] | None = None
+        self._resume: Mapping[str, Any] | None = None
+
+    # -------------------------------------------------------------- what is delivered
+    @property
+    def preprocessing_params(self) -> dict[str, float]:
+        """``{"vmin", "vmax"}`` in dB of the batches; `MixedBoundsError` where the selection has several."""
+        return self.reader.preprocessing_params
+
+    @property
+    def layer_nodata(self) -> dict[str, float | int | None]:
+        """What stands for "no data" in each layer: the ``ignore_index`` of a loss."""
+        return self.reader.layer_nodata
+
+    @property
+    def left_out(self) -> int:
+        """How many patches an epoch does not deliver; which ones differs from epoch to epoch if shuffled."""
+        return self.reader.deal(ranks=self._rank()[1]).left_out
+
+    def __len__(self) -> int:
+        return self.reader.deal(ranks=self._rank()[1]).steps
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        if info is None:
+            if self.pin_memory:
+                self.reader.memory(make=pinned_block)
+            yield from self._counted(self._clock.take(by_workers=False), Share(**self._mine))
+            return
+        begin, skip = self._begin_worker(info)
+        share = Share(**self._mine, worker=info.id, workers=info.num_workers, skip=skip)
+        self._worker_state = {
+            **self.reader.state_at(begin),
+            "worker": info.id,
+            "workers": info.num_workers,
+            "skip": skip,
+        }
+        for batch in self._made(begin, share):
+            self._worker_state["skip"] += 1
+            yield batch
+
+    def _counted(self, begin: Position, share: Share) -> Iterator[Any]:
+        for batch in self._made(begin, share):
+            self._clock.count()
+            yield batch
+
+    def _made(self, begin: Position, share: Share) -> Iterator[Any]:
+        for batch in self.reader.batches(begin, share):
+            tensors = self._spread(as_tensors(self._widened(batch)))
+            yield tensors if self.transform is None else self.transform(tensors)
+
+    def _widened(self, batch: Any) -> Any:
+        """Return a batch with its layers in dtypes that torch computes with."""
+        count = len(self.reader.recipe.layers)
+        if not count:
+            return batch
+        if isinstance(batch, dict):
+            return batch | {"layers": {name: widened(values) for name, values in batch["layers"].items()}}
+        return *batch[:-count], *(widened(values) for values in batch[-count:])
+
+    def _spread(self, batch: Any) -> Any:
+        """Repeat the channel of a batch's images, where that was asked for."""
+        if self.channels is None:
+            return batch
+        if isinstance(batch, dict):
+            return batch | {"image": self._spread(batch["image"])}
+        if isinstance(batch, tuple):
+            return self._spread(batch[0]), *batch[1:]
+        return batch.expand(-1, self.channels, -1, -1)
+
+    # -------------------------------------------------------------- epochs, ranks and workers
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration delivers."""
+        return self._clock.upcoming.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration deliver ``epoch`` from its beginning, in workers that live on, too."""
+        self._clock.set(Position(epoch=epoch))
+
+    def _begin_worker(self, info: Any) -> tuple[Position, int]:
+        """Return where the iteration that begins now starts, and how many of this worker's batches to skip."""
+        self._rounds += 1
+        key = key_of(info.seed - info.id, self._rounds)
+        skip = 0
+        if self._resume is not None:
+            skip = int(self._resume["skip"])
+            self._clock.set(self.reader.position_of(self._resume))
+            self._resume = None
+        if info.id == 0:
+            self._clock.announce(key)
+        return self._clock.wait(key), skip
+
+    @property
+    def _mine(self) -> dict[str, int]:
+        rank, ranks = self._rank()
+        return {"rank": rank, "ranks": ranks}
+
+    def _rank(self) -> tuple[int, int]:
+        distributed = torch.distributed
+        if distributed.is_available() and distributed.is_initialized():
+            self._ranks = distributed.get_rank(), distributed.get_world_size()
+        return self._ranks
+
+    # -------------------------------------------------------------- resuming
+    def state_dict(self, taken: int | None = None) -> dict[str, Any]:
+        """Return where training is: batches that were taken are behind it, on every rank.
+
+        The state may be loaded by any number of ranks and workers. Within a worker (of a loader that keeps
+        a state a worker) it is that worker's, and goes to the same worker among as many.
+
+        Parameters
+        ----------
+        taken
+            How many batches of this iteration the training loop has taken. Needed where DataLoader workers
+            make them: they are ahead of it.
+
+        Raises
+        ------
+        InvalidInputError
+            ``taken`` is needed, and was left out.
+        """
+        if get_worker_info() is not None and self._worker_state is not None:
+            return dict(self._worker_state)
+        begin, counted = self._clock.current
+        if begin is None:
+            return self.reader.state_at(self._clock.upcoming)
+        if counted is None and taken is None:
+            raise InvalidInputError(
+                "the number of batches taken was expected, got none: DataLoader workers are ahead of the loop. "
+                "Pass state_dict(taken=...), counted from the beginning of this iteration."
+            )
+        done = taken if taken is not None else counted
+        return self.reader.state_at(begin, taken=done or 0, ranks=self._rank()[1])
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Make the next iteration go on where ``state`` was taken."""
+        at = self.reader.position_of(state)
+        info = get_worker_info()
+        if "worker" not in state:
+            self._clock.set(at)
+            return
+        mine = None if info is None else (info.id, info.num_workers)
+        if mine != (state["worker"], state["workers"]):
+            raise InvalidInputError(
+                f"the state of worker {state['worker']} of {state['workers']} was expected to go to the same, "
+                f"got {mine}. Take it in the training process to resume with other workers."
+            )
+        self._resume = dict(state)
+
+    def __repr__(self) -> str:
+        return f"ZarrPatchDataset({self.reader!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._rank()  # a spawned worker knows no process group
+        return self.__dict__

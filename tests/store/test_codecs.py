@@ -1,0 +1,182 @@
+"""Chunk bytes: any Zarr reader decodes them, every flipped bit is seen, every wrong size is an error."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorstore
+import zarr
+from crc32c import crc32c
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numcodecs import blosc, zstd
+
+from sarzarr.errors import CorruptStoreError, InvalidInputError
+from sarzarr.store.codecs import CODECS, CRC_BYTES, DEFAULT_CODECS, Codec, get_codec
+from sarzarr.store.documents import Encoding, array_document, write_json
+
+DTYPES = ("uint8", "uint16", "float16", "float32")
+every_codec = pytest.mark.parametrize("name", sorted(CODECS))
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def chunk_of(dtype, *, side=64, seed=0):
+    """Pixels that half compress: noise above, a plain below."""
+    noise = np.random.default_rng(seed).normal(0.4, 0.05, (side, side)).clip(0, 1)
+    noise[side // 2 :] = 0.25
+    scale = {"uint8": 3, "uint16": 65535}.get(dtype, 1)
+    return (noise * scale).astype(dtype)
+
+
+def stored(codec, chunk):
+    payload, crc = codec.encode(chunk)
+    return bytes(payload) + crc
+
+
+def with_crc(payload):
+    """Close a payload as `Codec.encode` does: what reaches the decoder is intact, whatever it is."""
+    return payload + crc32c(payload).to_bytes(4, "little")
+
+
+chunks = st.sampled_from(DTYPES).flatmap(
+    lambda dtype: hnp.arrays(np.dtype(dtype), hnp.array_shapes(min_dims=1, max_dims=3, max_side=40))
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(name=st.sampled_from(sorted(CODECS)), chunk=chunks)
+def test_decoding_gives_the_chunk_back_to_the_bit(name, chunk):
+    codec, out = get_codec(name), np.full_like(chunk, 77)
+    data = stored(codec, chunk)
+    codec.decode_into(data, out)
+    assert out.tobytes() == codec.decode(data) == chunk.tobytes()
+    codec.decode_into(np.frombuffer(data, np.uint8), out)  # an array of bytes, as the loader has them
+    assert out.tobytes() == chunk.tobytes()
+
+
+@every_codec
+@every_dtype
+def test_the_documents_are_the_codecs_for_any_zarr_reader(tmp_path, name, dtype):
+    chunk = chunk_of(dtype)
+    encoding = Encoding(dtype=dtype, codec=name, chunk=64, shard=0)
+    write_json(tmp_path / "zarr.json", array_document((64, 64), encoding, dims=("y", "x")))
+    place = tmp_path / "c" / "0" / "0"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(stored(get_codec(name), chunk))
+    np.testing.assert_array_equal(zarr.open_array(tmp_path, mode="r")[:], chunk)
+    other = tensorstore.open({"driver": "zarr3", "kvstore": f"file://{tmp_path}/"}, read=True).result()
+    np.testing.assert_array_equal(other.read().result(), chunk)
+    damaged = bytearray(place.read_bytes())
+    damaged[20] ^= 1
+    place.write_bytes(damaged)
+    with pytest.raises(ValueError, match="checksum"):
+        zarr.open_array(tmp_path, mode="r")[:]
+
+
+@every_codec
+@every_dtype
+def test_chunks_that_tensorstore_wrote_are_decoded(tmp_path, name, dtype):
+    """Its zstd frames are not those of numcodecs: they may leave out the size."""
+    chunk = chunk_of(dtype)
+    encoding = Encoding(dtype=dtype, codec=name, chunk=64, shard=0)
+    metadata = array_document((64, 64), encoding, dims=("y", "x"))
+    metadata.pop("storage_transformers")
+    spec = {"driver": "zarr3", "kvstore": f"file://{tmp_path}/", "metadata": metadata}
+    tensorstore.open(spec, create=True).result().write(chunk).result()
+    out = np.empty_like(chunk)
+    get_codec(name).decode_into((tmp_path / "c" / "0" / "0").read_bytes(), out)
+    np.testing.assert_array_equal(out, chunk)
+
+
+@every_codec
+def test_every_flipped_bit_is_seen(name):
+    codec, chunk = get_codec(name), chunk_of("uint16", side=16)
+    data, out = stored(codec, chunk), np.empty_like(chunk)
+    for bit in range(len(data) * 8):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CorruptStoreError, match="CRC-32C"):
+            codec.decode_into(bytes(damaged), out)
+
+
+@every_codec
+def test_every_shorter_or_longer_chunk_is_seen(name):
+    codec, chunk = get_codec(name), chunk_of("uint16", side=16)
+    data, out = stored(codec, chunk), np.empty_like(chunk)
+    for size in range(len(data)):
+        with pytest.raises(CorruptStoreError):
+            codec.decode_into(data[:size], out)
+    with pytest.raises(CorruptStoreError):
+        codec.decode_into(data + b"\0", out)
+
+
+@every_codec
+@pytest.mark.parametrize("side", [8, 15, 17, 32])
+def test_an_intact_chunk_of_another_size_is_corrupt_and_never_part_of_a_slot(name, side):
+    codec = get_codec(name)
+    data = stored(codec, chunk_of("float32", side=side))
+    with pytest.raises(CorruptStoreError, match=f"1024 bytes, got {side * side * 4}"):
+        codec.decode_into(data, np.empty((16, 16), np.float32))
+
+
+@pytest.mark.parametrize("name", ["blosc-lz4", "zstd"])
+@pytest.mark.parametrize("payload", [b"", b"abc", bytes(16), bytes(range(64))], ids=len)
+def test_intact_bytes_that_are_no_chunk_are_corrupt(name, payload):
+    with pytest.raises(CorruptStoreError, match=name):
+        get_codec(name).decode_into(with_crc(payload), np.empty((8, 8), np.uint8))
+    with pytest.raises(CorruptStoreError, match=name):
+        get_codec(name).decode(with_crc(payload))
+
+
+def test_a_zstd_chunk_of_two_frames_is_not_cut_at_the_first():
+    frame = bytes(zstd.compress(np.zeros(64, np.uint8), 1))
+    with pytest.raises(CorruptStoreError):
+        get_codec("zstd").decode_into(with_crc(frame + frame), np.empty((8, 8), np.uint8))
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 65_535, 65_791, 65_792, 70_000])
+def test_zstd_sizes_on_both_sides_of_each_width_of_the_header(size):
+    """A size stands in 1, 2 (less 256), 4 or 8 bytes of a frame's header."""
+    codec, chunk = get_codec("zstd"), np.arange(size, dtype=np.uint32).astype(np.uint8)
+    data, out = stored(codec, chunk), np.zeros_like(chunk)
+    codec.decode_into(data, out)
+    np.testing.assert_array_equal(out, chunk)
+    for other in {size - 1, size + 1, size + 256, max(size - 256, 0)} - {size}:
+        with pytest.raises(CorruptStoreError, match=f"{other} bytes, got {size}"):
+            codec.decode_into(data, np.zeros(other, np.uint8))
+
+
+def test_chunk_bytes_do_not_depend_on_the_thread_that_writes_them():
+    """Blosc with threads of its own puts its blocks in the order in which they are done; a chunk is one block."""
+    from threading import Thread
+
+    chunk = np.random.default_rng(0).normal(0.4, 0.05, (256, 256)).astype(np.float32)
+    codec, found = get_codec("blosc-lz4"), set()
+    found.update(stored(codec, chunk) for _ in range(5))
+    worker = Thread(target=lambda: found.update(stored(codec, chunk) for _ in range(5)))
+    worker.start()
+    worker.join()
+    assert len(found) == 1
+    assert int.from_bytes(found.pop()[8:12], "little") == chunk.nbytes  # blosc's header: the size of a block
+
+
+def test_shuffles_are_those_that_were_measured():
+    said = {
+        dtype: json.dumps(get_codec(DEFAULT_CODECS[dtype]).documents(np.dtype(dtype))) for dtype in DTYPES
+    }
+    assert "blosc" not in said["uint16"]
+    assert '"shuffle": "shuffle"' in said["float32"]
+    assert '"shuffle": "bitshuffle"' in said["float16"]
+    assert '"shuffle": "bitshuffle"' in said["uint8"]
+    for shuffle in (blosc.NOSHUFFLE, blosc.SHUFFLE, blosc.BITSHUFFLE):  # whatever a chunk was shuffled with
+        chunk, out = chunk_of("float32"), np.empty((64, 64), np.float32)
+        get_codec("blosc-lz4").decode_into(stored(Codec("other", "blosc", shuffle), chunk), out)
+        np.testing.assert_array_equal(out, chunk)
+
+
+def test_an_unknown_codec_names_those_there_are():
+    with pytest.raises(InvalidInputError, match="none, blosc-lz4, zstd, got 'gzip'"):
+        get_codec("gzip")
+    assert set(DEFAULT_CODECS.values()) <= set(CODECS)
+    assert CRC_BYTES == 4
