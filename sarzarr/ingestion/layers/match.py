@@ -15,8 +15,8 @@ from sarzarr.grids.georeference import LAYER, WarpSource, footprint, locate, pro
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.warp.plan import plan_warp, sentinel
 from sarzarr.grids.warp.vrt import GDAL_TYPES
-from sarzarr.ingestion.blocks.jobs import LayerPlan
 from sarzarr.ingestion.layers.layer import Layer
+from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.header import Header, read_header
 from sarzarr.scenes.scene import SceneProbe
