@@ -11,6 +11,7 @@ from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.scene_plan import ScenePlan
 from sarzarr.scenes.probe import probe_file
 from sarzarr.scenes.scene import SceneProbe, group_scenes
+from sarzarr.store.catalog import catalog_rows, encoding_of
 from sarzarr.store.codecs import DEFAULT_CODECS
 from sarzarr.store.documents import Encoding, read_json
 from sarzarr.store.store import Store
@@ -78,14 +79,8 @@ def _check_arrays(store: Store, planned: ScenePlan) -> None:
 
 
 def _encoding(store: Store, scene: str) -> Encoding:
-    """Return how a scene's pixels are stored."""
-    row = store.rows(scene).isel(array=0)
-    return Encoding(
-        dtype=str(row["dtype"].values),
-        codec=str(row["codec"].values),
-        chunk=int(row["chunk"]),
-        shard=int(row["shard"]),
-    )
+    """Return the encoding of a scene's arrays."""
+    return encoding_of(catalog_rows(store.rows(scene))[0])
 
 
 def _border(store: Store, scene: str) -> int:
