@@ -62,7 +62,7 @@ class CopyJob(ShardJob):
     @property
     def parts(self) -> tuple["CopyJob", ...]:
         """The jobs of its tasks: each is a row of whole files, of a shard's default height if those are small."""
-        size = job_side(self.encoding), self.width
+        size = job_side(self.encoding.file_size), self.width
         return tuple(replace(self, **place) for place in rectangles((self.height, self.width), size))
 
 

@@ -219,7 +219,7 @@ class ScenePlan:
 
     def block_shape(self, array: ArrayProbe | LayerPlan) -> tuple[int, int]:
         """Return (rows, columns) of a block: whole shards; full width where the file is in strips."""
-        size = job_side(self.encoding)
+        size = job_side(self.encoding.file_size)
         if self._warps(array):
             return size, size
         width = self.grid.width
@@ -236,7 +236,7 @@ class ScenePlan:
 
     def fitted(self, options: IngestOptions) -> "ScenePlan":
         """Return the plan with blocks as narrow as the memory asks for; wide strips are then read again."""
-        fit, size = self, job_side(self.encoding)
+        fit, size = self, job_side(self.encoding.file_size)
         while fit.peak_memory(options.threads) > options.memory:
             widest = max(fit.block_shape(arrays[0])[1] for arrays in fit._units)
             if widest <= size:

@@ -6,7 +6,6 @@ integer counts, which add up in any order.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -28,22 +27,8 @@ BATCHES: Final = 32
 """Tasks per group: each brings back one histogram of a megabyte."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Part:
-    """The cells of one side of a split in one rectangle of an array, as a worker counts them."""
-
-    array: StoredArray
-    """The array."""
-    row: int
-    """First row of the rectangle."""
-    col: int
-    """First column."""
-    height: int
-    """Rows."""
-    width: int
-    """Columns."""
-    cells: Array
-    """(rows of cells, columns of cells) bool: those that are counted."""
+_Part = tuple[StoredArray, dict[str, int], Array]
+"""An array, a rectangle of it as `rectangles` yields them, and (rows, columns) bool: its cells that are counted."""
 
 
 def split_histograms(store: Store, split: str = "train") -> dict[str, Histogram]:
@@ -80,28 +65,28 @@ def split_histograms(store: Store, split: str = "train") -> dict[str, Histogram]
 
 def _parts(array: StoredArray, cells: Array) -> Iterator[_Part]:
     """Yield the rectangles of an array, of whole files and whole cells, that hold any of the wanted ``cells``."""
-    side = math.lcm(job_side(array.encoding), cv.CELL)
-    per = side // cv.CELL
+    side = math.lcm(job_side(array.encoding.file_size), cv.CELL)
     for place in rectangles(array.shape, (side, side)):
         row, col = place["row"] // cv.CELL, place["col"] // cv.CELL
-        wanted = cells[row : row + per, col : col + per]
+        wanted = cells[row : row + side // cv.CELL, col : col + side // cv.CELL]
         if wanted.any():
-            yield _Part(array=array, **place, cells=wanted)
+            yield array, place, wanted
 
 
 def _count_all(parts: list[_Part]) -> Histogram:
-    return sum((_count(part) for part in parts), start=Histogram.empty())
+    return sum((_count(*part) for part in parts), start=Histogram.empty())
 
 
-def _count(part: _Part) -> Histogram:
+def _count(array: StoredArray, place: dict[str, int], cells: Array) -> Histogram:
     """Count the wanted cells of one rectangle."""
-    window = slice(part.row, part.row + part.height), slice(part.col, part.col + part.width)
-    values, flags = part.array.codes(window), part.array.flags(window)
-    to_half = _half_codes(part.array)
+    row, col = place["row"], place["col"]
+    window = slice(row, row + place["height"]), slice(col, col + place["width"])
+    values, flags = array.codes(window), array.flags(window)
+    to_half = _half_codes(array)
     counts = np.zeros(cv.HISTOGRAM_BINS, np.int64)
     nodata = nonpositive = 0
-    for row, col in (np.argwhere(part.cells) * cv.CELL).tolist():
-        cell = np.s_[row : row + cv.CELL, col : col + cv.CELL]
+    for top, left in (np.argwhere(cells) * cv.CELL).tolist():
+        cell = np.s_[top : top + cv.CELL, left : left + cv.CELL]
         coded = flags[cell]
         count_half_codes(to_half(values[cell][coded == cv.Flag.VALID]), counts)
         nonpositive += int(np.count_nonzero(coded == cv.Flag.NONPOSITIVE))

@@ -58,13 +58,13 @@ class ShardJob:
         return {key: records.get(key, NO_FILE) for key in keys}
 
 
-def job_side(encoding: Encoding) -> int:
-    """Return the rows and columns of a job at least: whole files, of about a default shard where they are small.
+def job_side(file_size: int) -> int:
+    """Return the least rows and columns of a job: whole files, of about a default shard where they are small.
 
-    >>> [job_side(Encoding(shard=shard)) for shard in (0, 512, 768, 4096)]
+    >>> [job_side(size) for size in (256, 512, 768, 4096)]
     [2048, 2048, 1536, 4096]
     """
-    return encoding.file_size * max(cv.SHARD // encoding.file_size, 1)
+    return file_size * max(cv.SHARD // file_size, 1)
 
 
 def rectangles(shape: tuple[int, int], size: tuple[int, int]) -> Iterator[dict[str, int]]:

@@ -17,7 +17,6 @@ from sarzarr.errors import InvalidInputError
 from sarzarr.patches.stacks.find import named_stacks
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
-from sarzarr.store.catalog import catalog_rows, encoding_of
 from sarzarr.store.shard_job import job_side
 from sarzarr.store.store import Store, open_store
 
@@ -112,7 +111,7 @@ def _cube(store: Store, stack: Stack, name: str, rows: dict[str, xr.Dataset], *,
     """Return a Dask array whose every chunk is one task."""
     height, width = stack.grid.shape
     planes = []
-    block = job_side(encoding_of(catalog_rows(rows[stack.id])[0]))
+    block = job_side(int(rows[stack.id]["shard"].values[0]) or cv.SHARD)
     for scene in stack.scenes:
         row = rows[scene].isel(array=rows[scene]["name"].values.tolist().index(name))
         stored = float(row["vmin"]), float(row["vmax"])
