@@ -40,8 +40,7 @@ class CopyJob(ShardJob):
     @classmethod
     def of(cls, shape: tuple[int, int], *, encoding: Encoding, **fields: Any) -> "CopyJob":
         """Return the job of a whole array of ``shape`` (rows, columns) with those fields."""
-        height, width = shape
-        place = {"row": 0, "col": 0, "height": height, "width": width}
+        (place,) = rectangles(shape, shape)
         return cls(**place, band_rows=encoding.file_size, encoding=encoding, **fields)
 
     @property

@@ -16,11 +16,12 @@ from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRaste
 from sarzarr.ingestion.again import known_hash, left_to_do, lost_layers, stored_otherwise
 from sarzarr.ingestion.layers.layer import layers_of
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
+from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.onto_grid import onto_grid
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.scene_plan import PROCESS_BASE, ScenePlan
 from sarzarr.rasters import raster_files
-from sarzarr.scenes.probe import RasterProbe, probe_file
+from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 from sarzarr.scenes.scene import SceneProbe, group_scenes
 from sarzarr.store.store import Store, bounds_key, open_store
 from sarzarr.text import counted, size_text
@@ -273,7 +274,8 @@ def _check_memory(scene: ScenePlan, options: IngestOptions) -> None:
     """Refuse a scene of which a worker would need more memory than it may use."""
     peak = scene.peak_memory(options.threads)
     if peak > options.memory:
-        giant = max((*scene.probe.arrays, *scene.layers), key=lambda a: a.block_bytes)
+        read: list[ArrayProbe | LayerPlan] = [*scene.probe.arrays, *scene.layers]
+        giant = max(read, key=lambda a: a.block_bytes)
         raise UnsupportedRasterError(
             f"{scene.id}: a worker within {size_text(options.memory)} was expected, got a projected "
             f"{size_text(peak)}: a block of {giant.path.name} is {giant.block_shape[0]} x {giant.block_shape[1]} "

@@ -154,7 +154,7 @@ class ScenePlan:
             for place in self._blocks(layer):
                 yield LayerJob(**place, scene=self.id, folder=folder, encoding=encoding, layer=layer)
 
-    def _blocks(self, array: ArrayProbe | LayerPlan) -> Iterator[dict[str, int]]:
+    def _blocks(self, array: ArrayProbe | LayerPlan) -> Iterator[dict[str, Any]]:
         """Yield the rectangle of each block, and the rows that are read of it at once, as fields of a job."""
         size = self.block_shape(array)
         band_rows = self.band_rows(array, size[0])

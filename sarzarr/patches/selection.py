@@ -302,6 +302,6 @@ def layouts(store: Store, catalog_row: Array, *, flags: bool = False) -> tuple[A
         if codec not in CODECS:
             out.append(read_layout(store.root, path))
             continue
-        cut = {"chunk": (chunk, chunk), "shard": (shard, shard) if shard else None}
+        cut: dict[str, Any] = {"chunk": (chunk, chunk), "shard": (shard, shard) if shard else None}
         out.append(ArrayLayout(path=path, shape=(height, width), dtype=dtype, codec=codec, **cut))
     return tuple(out)

@@ -6,7 +6,7 @@ integer counts, which add up in any order.
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -27,7 +27,7 @@ BATCHES: Final = 32
 """Tasks per group: each brings back one histogram of a megabyte."""
 
 
-_Part = tuple[StoredArray, dict[str, int], Array]
+_Part = tuple[StoredArray, dict[str, Any], Array]
 """An array, a rectangle of it as `rectangles` yields them, and (rows, columns) bool: its cells that are counted."""
 
 
@@ -77,7 +77,7 @@ def _count_all(parts: list[_Part]) -> Histogram:
     return sum((_count(*part) for part in parts), start=Histogram.empty())
 
 
-def _count(array: StoredArray, place: dict[str, int], cells: Array) -> Histogram:
+def _count(array: StoredArray, place: dict[str, Any], cells: Array) -> Histogram:
     """Count the wanted cells of one rectangle."""
     row, col = place["row"], place["col"]
     window = slice(row, row + place["height"]), slice(col, col + place["width"])

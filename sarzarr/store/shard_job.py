@@ -5,7 +5,7 @@ A job crosses process boundaries, so it holds addresses and nothing open.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.store.documents import Encoding
@@ -67,7 +67,7 @@ def job_side(file_size: int) -> int:
     return file_size * max(cv.SHARD // file_size, 1)
 
 
-def rectangles(shape: tuple[int, int], size: tuple[int, int]) -> Iterator[dict[str, int]]:
+def rectangles(shape: tuple[int, int], size: tuple[int, int]) -> Iterator[dict[str, Any]]:
     """Yield ``row``, ``col``, ``height``, ``width`` of the rectangles of ``size`` that cover ``shape``, in C order.
 
     >>> [(r["row"], r["height"]) for r in rectangles((5, 3), (2, 3))]

@@ -209,7 +209,12 @@ def match_layers(
     for name, own in files.files.items():
         fits = [_choose(files, name, scene, grid) for scene, grid in scenes]
         ids = [scene.id for scene, _ in scenes]
-        _check_names(name, [scene for scene, _ in scenes])
+        for scene, _ in scenes:
+            if name.lower() in (array.name.lower() for array in scene.arrays):
+                raise InvalidInputError(
+                    f"expected a layer's name that no array of scene {scene.id!r} has, got {name!r}. "
+                    "Give it another name."
+                )
         _check_unplaced(name, fits, ids)
         if not any(fits):
             raise _nobody(own, *scenes[0])
@@ -259,19 +264,25 @@ def _shares_pixels(one: Grid, other: Grid) -> bool:
 
 def _covered(source: WarpSource, grid: Grid) -> float:
     """Return the share of a grid's pixels that lie in a source, by a lattice of points."""
-    rows, cols = (v.ravel() for v in np.meshgrid(_SAMPLES * grid.height, _SAMPLES * grid.width))
-    rows, cols = locate(source, grid, rows, cols)
-    height, width = source.grid.shape
-    inside = (rows > -1e-3) & (cols > -1e-3) & (rows < height + 1e-3) & (cols < width + 1e-3)
-    return float(np.mean(inside))
+    return float(np.mean(_inside(source.grid, *locate(source, grid, *_lattice(grid)), margin=1e-3)))
 
 
 def _reaches(source: WarpSource, grid: Grid) -> bool:
     """Whether a point of a source lies in a grid: it may be too small to be met by the grid's own points."""
-    height, width = source.grid.shape
-    rows, cols = (v.ravel() for v in np.meshgrid(_SAMPLES * height, _SAMPLES * width))
-    rows, cols = grid.to_pixels(*project(source, grid.crs_wkt, rows, cols))
-    return bool(((rows > 0) & (rows < grid.height) & (cols > 0) & (cols < grid.width)).any())
+    points = grid.to_pixels(*project(source, grid.crs_wkt, *_lattice(source.grid)))
+    return bool(_inside(grid, *points).any())
+
+
+def _lattice(grid: Grid) -> tuple[Array, Array]:
+    """Return rows and columns (points,) of `POINTS` x `POINTS` pixels that are spread over a grid."""
+    rows, cols = np.meshgrid(_SAMPLES * grid.height, _SAMPLES * grid.width)
+    return rows.ravel(), cols.ravel()
+
+
+def _inside(grid: Grid, rows: Array, cols: Array, *, margin: float = 0) -> Array:
+    """Return which pixels lie in a grid, or within a margin of it."""
+    inside: Array = (rows > -margin) & (cols > -margin)
+    return inside & (rows < grid.height + margin) & (cols < grid.width + margin)
 
 
 def _is_named_after(path: Path, scene: str) -> bool:
@@ -299,16 +310,6 @@ def _plan(fit: _Fit, scene: SceneProbe, grid: Grid, *, exact: bool) -> LayerPlan
 
 
 # ------------------------------------------------------------------ what cannot be told, or is left over
-def _check_names(name: str, scenes: Iterable[SceneProbe]) -> None:
-    for scene in scenes:
-        taken = {a.name.lower() for a in scene.arrays}
-        if name.lower() in taken:
-            raise InvalidInputError(
-                f"expected a layer's name that no array of scene {scene.id!r} has, got {name!r}. "
-                "Give it another name."
-            )
-
-
 def _check_unplaced(name: str, fits: Sequence[_Fit | None], ids: Sequence[str]) -> None:
     """Raise `InvalidInputError` where a file that says no place would be taken by several scenes."""
     owners: dict[Path, list[str]] = {}
