@@ -30,10 +30,8 @@ def known_hash(store: Store | None, scene: str) -> str | None:
 def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan | None:
     """Return the plan of what is left of a scene that the store knows: all of it, some layers, or nothing (None).
 
-    Raises
-    ------
-    SceneExistsError
-        Something of it would be written over, which was not asked for, or arrays of it would be lost.
+    Raises `SceneExistsError` where something of it would be written over, which was not asked for, or arrays of it
+    would be lost.
     """
     source = known_hash(store, planned.id)
     same_pixels = source in (planned.probe.source_hash, _hash_like(str(source), planned.probe, options))

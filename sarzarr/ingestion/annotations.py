@@ -161,11 +161,9 @@ def parse_geojson(
     The scene is taken from a feature's property ``scene``, the label from ``label_key``: ``label`` where that
     is left out.
 
-    Raises
-    ------
-    InvalidInputError
-        It is no such document, a feature has no position or one that is no number, or none has the property
-        ``label_key`` that was named; the message has the feature's number, or the properties there are.
+    Raises `InvalidInputError` where it is no such document, a feature has no position or one that is no number, or
+    none has the property ``label_key`` that was named; the message has the feature's number, or the properties
+    there are.
     """
     try:
         document = json.loads(text)
@@ -223,10 +221,8 @@ def parse_csv(text: str, name: str, *, label_key: str | None = None) -> list[Reg
 
     The label is in the column ``label_key``: ``label`` where that is left out.
 
-    Raises
-    ------
-    InvalidInputError
-        A column is missing, or a coordinate is no finite number; the message has its line and its text.
+    Raises `InvalidInputError` where a column is missing, or a coordinate is no finite number; the message has its
+    line and its text.
     """
     rows = csv.DictReader(io.StringIO(text, newline=""))
     wanted = ("scene", "x_min", "y_min", "x_max", "y_max")

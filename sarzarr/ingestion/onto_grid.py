@@ -25,12 +25,9 @@ def onto_grid(
 ) -> tuple[WarpPlan | Passthrough, ...]:
     """Return the way of each array of a scene onto the grid that was asked for; nothing if none was.
 
-    Raises
-    ------
-    InvalidInputError
-        What was asked for does not name a grid, or its pixel size is of another unit than its CRS.
-    UnsupportedRasterError
-        Nothing places the scene on the ground, or it does not touch the grid.
+    Raises `InvalidInputError` where what was asked for does not name a grid, or its pixel size is of another unit
+    than its CRS; `UnsupportedRasterError` where nothing places the scene on the ground, or it does not touch the
+    grid.
     """
     if not (options.crs or options.pixel_size or options.like):
         return ()

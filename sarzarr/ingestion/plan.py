@@ -7,7 +7,7 @@ as a whole where a file cannot be taken as asked or the work cannot fit the memo
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,11 @@ class IngestPlan:
     present: tuple[str, ...]
     """Ids of scenes that are in the store already, with the same pixels: skipped."""
     options: IngestOptions
-    """How they were asked for."""
-    notes: tuple[str, ...] = field(default=())
-    """One sentence a band or file that is left out, or that needs a word."""
-    refused: tuple[str, ...] = field(default=())
-    """One sentence a scene or file that was refused, and is left out since that was asked for."""
+    """The options that they were asked for with."""
+    notes: tuple[str, ...] = ()
+    """One sentence per band or file that is left out, or that needs a word."""
+    refused: tuple[str, ...] = ()
+    """One sentence per scene or file that was refused, and is left out since that was asked for."""
 
     @property
     def tasks(self) -> int:
@@ -64,14 +64,15 @@ class IngestPlan:
         """Projected resident peak of a worker process, in bytes."""
         return max((s.peak_memory(self.options.threads) for s in self.scenes), default=PROCESS_BASE)
 
+    @property
+    def _counts(self) -> str:
+        return f"{counted(len(self.scenes), 'scene')} to write, {len(self.present)} already there"
+
     def __repr__(self) -> str:
-        scenes = f"{counted(len(self.scenes), 'scene')} to write, {len(self.present)} already there"
-        return f"<sarzarr.IngestPlan {self.store.name!r}: {scenes}, {counted(self.tasks, 'task')}>"
+        return f"<sarzarr.IngestPlan {self.store.name!r}: {self._counts}, {counted(self.tasks, 'task')}>"
 
     def __str__(self) -> str:
-        scenes = f"{counted(len(self.scenes), 'scene')} to write, {len(self.present)} already there"
-        lines = [f"{self.store.name}: {scenes}"]
-        lines += map(str, self.scenes)
+        lines = [f"{self.store.name}: {self._counts}", *map(str, self.scenes)]
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  refused, left out: {why}" for why in self.refused]
         if self.options.bounds in ("percentile", "sigma"):
@@ -126,7 +127,11 @@ def plan_ingest(
             "at least one GeoTIFF was expected, got none. Check the pattern of the file names."
         )
     root = Path(store)
-    _check_place(root)
+    if root.exists() and not root.is_dir():
+        raise StoreExistsError(
+            f"a .zarr store, or a place where there is nothing, was expected, got {str(root)!r}, which is a file. "
+            "Name another place with -o."
+        )
     known = open_store(root) if (root / "zarr.json").exists() else None
     refused: list[str] = []
     scenes, notes = _scenes(paths, options, refused)
@@ -238,15 +243,6 @@ def _leaving_out(refused: list[str], options: IngestOptions) -> Iterator[None]:
         if not options.skip_refused:
             raise
         refused.append(str(error))
-
-
-def _check_place(root: Path) -> None:
-    """Refuse a place where no store can be made, before any file is looked into."""
-    if root.exists() and not root.is_dir():
-        raise StoreExistsError(
-            f"a .zarr store, or a place where there is nothing, was expected, got {str(root)!r}, which is a file. "
-            "Name another place with -o."
-        )
 
 
 def _stored_ranges(

@@ -108,12 +108,13 @@ class ScenePlan:
             onto=None if isinstance(onto, Passthrough) and onto.is_identity else onto,
         )
 
-    def files(self) -> dict[Path, list[ArrayProbe]]:
-        """Arrays by the file that holds them."""
-        out: dict[Path, list[ArrayProbe]] = {}
-        for array in self.probe.arrays:
-            out.setdefault(array.path, []).append(array)
-        return out
+    @property
+    def _files(self) -> list[list[ArrayProbe]]:
+        """Arrays that are written, those of one file together."""
+        files: dict[Path, list[ArrayProbe]] = {}
+        for array in () if self.only_layers else self.probe.arrays:
+            files.setdefault(array.path, []).append(array)
+        return list(files.values())
 
     def group(self, array: ArrayProbe) -> str:
         """Return the group that an array shares bounds with."""
@@ -131,7 +132,7 @@ class ScenePlan:
         mask
             Where a first pass wrote the flags, if borders are eroded.
         """
-        for arrays in () if self.only_layers else self.files().values():
+        for arrays in self._files:
             sources = tuple(self.source(a) for a in arrays)
             for place in self._blocks(arrays[0]):
                 yield BlockJob(
@@ -174,9 +175,8 @@ class ScenePlan:
     @property
     def bytes_in(self) -> int:
         """Bytes of the decoded source pixels; of layers, of the pixels that they become."""
-        shapes = ((self.grid if isinstance(a, LayerPlan) else self.probe.grid).shape for a in self._written)
-        sizes = (np.dtype(a.dtype).itemsize for a in self._written)
-        return sum(math.prod(shape) * size for shape, size in zip(shapes, sizes, strict=True))
+        pixels = math.prod(self.probe.grid.shape), math.prod(self.grid.shape)
+        return sum(pixels[isinstance(a, LayerPlan)] * np.dtype(a.dtype).itemsize for a in self._written)
 
     @property
     def bytes_worked(self) -> int:
@@ -211,8 +211,7 @@ class ScenePlan:
     @property
     def _units(self) -> list[Sequence[ArrayProbe | LayerPlan]]:
         """Arrays that are read together: those of each file, and each layer."""
-        files = () if self.only_layers else self.files().values()
-        return [*files, *([layer] for layer in self.layers)]
+        return [*self._files, *([layer] for layer in self.layers)]
 
     def _warps(self, array: ArrayProbe | LayerPlan) -> bool:
         return array.is_warped if isinstance(array, LayerPlan) else self.is_warped
@@ -253,16 +252,10 @@ class ScenePlan:
         layers = [f"    {layer}" for layer in self.layers]
         if self.only_layers:
             return "\n".join([f"  {self.id}: is there, and gets layers alone, {tasks}", *layers])
+        place = f"{self.grid.height} x {self.grid.width}, {self._place}"
         way = "warped" if self.is_warped else "passthrough"
-        facts = [
-            f"{self.grid.height} x {self.grid.width}",
-            self._place,
-            way,
-            tasks,
-            f"{self.patches} patches",
-        ]
-        facts += ["replaces the one there"] if self.replaces else []
-        lines = [f"  {self.id}: {', '.join(facts)}"]
+        lines = [f"  {self.id}: {place}, {way}, {tasks}, {self.patches} patches"]
+        lines[0] += ", replaces the one there" if self.replaces else ""
         lines += [f"    {plan}" for plan in self.onto]
         lines += [f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in self.probe.arrays]
         return "\n".join(lines + layers)

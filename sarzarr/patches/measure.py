@@ -140,10 +140,7 @@ def measure_patches(
 ) -> dict[str, Array]:
     """Return the columns of the patches at every (row, col), row by row: `COLUMNS`.
 
-    Raises
-    ------
-    CorruptStoreError
-        A chunk fails its checksum.
+    Raises `CorruptStoreError` where a chunk fails its checksum.
     """
     room = _Room(
         array.encoding.dtype,

@@ -87,12 +87,8 @@ class Selection:
 def select(store: Store, query: Query) -> Selection:
     """Return the patches that a query asks for, in the order of the table.
 
-    Raises
-    ------
-    NotInStoreError
-        The index, split, a scene or a polarization is not in the store.
-    InvalidInputError
-        Nothing is left.
+    Raises `NotInStoreError` where the index, split, a scene or a polarization is not in the store;
+    `InvalidInputError` where nothing is left.
     """
     table = store.patch_columns(query.index)
     catalog = _catalog_rows(store, table)
@@ -238,10 +234,7 @@ def weights_of(store: Store, chosen: Selection, weights: Mapping[str, float] | s
     A mapping weighs the patches of scenes, 1 where a scene is not named. A column of numbers of the catalog
     is the weight; of a column of words, each word weighs as much as any other.
 
-    Raises
-    ------
-    NotInStoreError
-        A scene or column is not in the store.
+    Raises `NotInStoreError` where a scene or column is not in the store.
     """
     of_array = store.catalog.isel(array=chosen.catalog_row)
     array = chosen.array[:, 0]

@@ -37,12 +37,8 @@ def split_histograms(store: Store, split: str = "train") -> dict[str, Histogram]
     Pixels are counted that are valid and positive; the dB of a code is taken to be its middle. A group
     without a cell on that side is not there.
 
-    Raises
-    ------
-    NotInStoreError
-        There is no such version.
-    CorruptStoreError
-        A file is absent or short, or a chunk fails its checksum.
+    Raises `NotInStoreError` where there is no such version; `CorruptStoreError` where a file is absent or short, or a
+    chunk fails its checksum.
     """
     version, wanted = parse_choice(split)
     record = read_split(store.root, version)

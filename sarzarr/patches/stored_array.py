@@ -50,10 +50,7 @@ class StoredArray:
     def codes(self, window: Window, out: Array | None = None) -> Array:
         """Return a window of the codes (or floats), in ``out`` if it is given.
 
-        Raises
-        ------
-        CorruptStoreError
-            A chunk fails its checksum.
+        Raises `CorruptStoreError` where a chunk fails its checksum.
         """
         return self._read(self.name, self.encoding.codec, self.encoding.dtype, window, out)
 

@@ -74,10 +74,7 @@ class RegionTracker:
     def finish(self) -> BlockRegions:
         """Return the block's regions once all its bands are in.
 
-        Raises
-        ------
-        ValueError
-            There is no band yet.
+        Raises `ValueError` where there is no band yet.
         """
         if self._first is None or self._last is None:
             raise ValueError("at least one band was expected, got none. Call add() first.")
@@ -132,11 +129,10 @@ def reaching_edge(blocks: Mapping[tuple[int, int], BlockRegions | None]) -> dict
 
 
 def _components(pairs: np.ndarray[Any, Any], size: int) -> Labels:
-    """Return a dense name (1, 2, ...) for each of the labels 1 to size - 1, equal where pairs join them."""
-    graph = sparse.coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
+    """Return a dense name (1, 2, ...) for each of the labels 1 to size - 1, equal where pairs join them; 0 of 0."""
+    if size == 1:
+        return np.zeros(1, np.int32)
+    ends = pairs[:, 0] - 1, pairs[:, 1] - 1
+    graph = sparse.coo_array((np.ones(len(pairs), np.int8), ends), shape=(size - 1, size - 1))
     _, names = sparse.csgraph.connected_components(graph, directed=False)
-    # Label 0 joins nothing; it is given name 0, and the others follow in order of first appearance.
-    _, first, dense = np.unique(names, return_index=True, return_inverse=True)
-    order = np.empty(len(first), np.int32)
-    order[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
-    return order[dense].astype(np.int32)
+    return np.concatenate([[0], names + 1]).astype(np.int32)

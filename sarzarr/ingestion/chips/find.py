@@ -74,12 +74,8 @@ class SampleSource:
 def find_samples(base: Path) -> list[SampleSource]:
     """Return the pictures below a folder with what their headers say, sorted by id.
 
-    Raises
-    ------
-    InvalidInputError
-        There is no folder or no picture, or two claim one id.
-    UnsupportedRasterError
-        Some cannot be read, or are not taken; names the first ones.
+    Raises `InvalidInputError` where there is no folder or no picture, or two claim one id;
+    `UnsupportedRasterError`, which names the first ones, where some cannot be read, or are not taken.
     """
     if not base.is_dir():
         raise InvalidInputError(

@@ -179,12 +179,10 @@ def _pack(
     known = (_intact(staging, layout, shard) for shard in range(layout.shards))
     done = {receipt.shard: receipt for receipt in known if receipt is not None}
     per = layout.per_shard
+    parts = {shard: samples[shard * per : (shard + 1) * per] for shard in range(layout.shards)}
     tasks = [
-        (
-            _pack_shard,
-            (str(base), str(staging), layout, shard, list(samples[shard * per : (shard + 1) * per])),
-        )
-        for shard in range(layout.shards)
+        (_pack_shard, (base, staging, layout, shard, part))
+        for shard, part in parts.items()
         if shard not in done
     ]
 
@@ -200,10 +198,10 @@ def _pack(
 
 
 def _pack_shard(
-    base: str, staging: str, layout: SampleLayout, shard: int, samples: Sequence[SampleSource]
+    base: Path, staging: Path, layout: SampleLayout, shard: int, samples: Sequence[SampleSource]
 ) -> _Receipt:
     """Read the samples of one shard and write it, whole; one that cannot be read comes back as a problem."""
-    arrays = Path(staging) / "arrays"
+    arrays = staging / "arrays"
     key = f"c/{shard}/0/0"
     image = ShardWriter(arrays / IMAGE / key, layout.grid, get_codec(codec_of(layout.dtype)))
     flags = ShardWriter(arrays / (IMAGE + cv.FLAGS_SUFFIX) / key, layout.grid, get_codec(cv.FLAGS_CODEC))
@@ -211,14 +209,14 @@ def _pack_shard(
     with image, flags:
         for row, sample in enumerate(samples):
             try:
-                pixels = read_sample(Path(base) / sample.source)
+                pixels = read_sample(base / sample.source)
             except (UnsupportedRasterError, OSError) as error:
                 return _Receipt(shard=shard, problems=(f"{sample.source}: {error}",))
             coloured += pixels.is_coloured
             _append(image, flags, row, pixels.values, layout)
         receipt = _Receipt(shard=shard, image=image.close(), flags=flags.close(), coloured=coloured)
     document = {"image": astuple(receipt.image), "flags": astuple(receipt.flags), "coloured": coloured}
-    write_json(Path(staging) / "receipts" / f"{shard}.json", document)
+    write_json(staging / "receipts" / f"{shard}.json", document)
     return receipt
 
 

@@ -37,10 +37,7 @@ class Pixels:
 def probe_sample(path: Path) -> tuple[int, int, str]:
     """Return (rows, columns, dtype) of a picture, from its header; the dtype is one of `DTYPES`.
 
-    Raises
-    ------
-    UnsupportedRasterError
-        It is no picture, or none of a dtype and size that are taken.
+    Raises `UnsupportedRasterError` where it is no picture, or none of a dtype and size that are taken.
     """
     with open_picture(path) as dataset:
         return _probe(dataset, path)
@@ -64,10 +61,7 @@ def _probe(dataset: Any, path: Path) -> tuple[int, int, str]:
 def read_sample(path: Path) -> Pixels:
     """Return the pixels of a picture as one channel: of three that differ, the middle one at each pixel.
 
-    Raises
-    ------
-    UnsupportedRasterError
-        It is no picture that is taken, or its bytes cannot be decoded.
+    Raises `UnsupportedRasterError` where it is no picture that is taken, or its bytes cannot be decoded.
     """
     with open_picture(path) as dataset:
         _probe(dataset, path)

@@ -64,10 +64,7 @@ class Layer:
     def files(self) -> tuple[Path, ...]:
         """Return its files, sorted.
 
-        Raises
-        ------
-        RasterNotFoundError
-            There is none.
+        Raises `RasterNotFoundError` where there is none.
         """
         place = Path(self.path)
         if place.is_dir():
@@ -87,10 +84,7 @@ class Layer:
 def parse_layer(text: str) -> Layer:
     """Return the layer that ``NAME[:WORD...]=FILE`` says; the words may come in any order.
 
-    Raises
-    ------
-    InvalidInputError
-        It is not of that form, or the name is taken, or a word is not known.
+    Raises `InvalidInputError` where it is not of that form, or the name is taken, or a word is not known.
 
     >>> parse_layer("mask=labels/a=b.tif").path
     'labels/a=b.tif'

@@ -104,10 +104,8 @@ def _box(file: LayerFile, crs: str) -> tuple[float, float, float, float]:
 def probe_layers(layers: Iterable[Layer]) -> LayerFiles:
     """Read the headers of the files of layers.
 
-    Raises
-    ------
-    RasterNotFoundError, UnsupportedRasterError
-        There is no such file, or it cannot be kept as a layer; says the remedy.
+    Raises `RasterNotFoundError` or `UnsupportedRasterError` where there is no such file, or it cannot be kept as a
+    layer; says the remedy.
     """
     files: dict[str, tuple[LayerFile, ...]] = {}
     for layer in layers:
@@ -188,6 +186,10 @@ def match_layers(
     shares some ground with; where several are alike, the one that bears the scene's id in its name. A
     file that says no place is taken to lie as the scene whose shape it has.
 
+    Raises `InvalidInputError` where it cannot be told which file is whose, a layer's name is that of an array, or no
+    scene takes a layer; `UnsupportedRasterError` where a file cannot be brought onto the scene's grid; says the
+    remedy.
+
     Parameters
     ----------
     files
@@ -196,13 +198,6 @@ def match_layers(
         Each scene, with the grid that is stored.
     exact
         As of `sarzarr.grids.warp.plan.plan_warp`.
-
-    Raises
-    ------
-    InvalidInputError
-        It cannot be told which file is whose, a layer's name is that of an array, or no scene takes a layer.
-    UnsupportedRasterError
-        A file cannot be brought onto the scene's grid; says the remedy.
     """
     plans: list[tuple[LayerPlan, ...]] = [()] * len(scenes)
     notes = []

@@ -116,6 +116,9 @@ def named_stacks(
 ) -> tuple[Stack, ...]:
     """Return the stacks that a user names, no two of their dates at one time.
 
+    Raises `InvalidInputError` where there is none, or two dates of one are at one time; `NotInStoreError`
+    where the named scene is in no stack.
+
     Parameters
     ----------
     stack
@@ -125,13 +128,6 @@ def named_stacks(
         Ids to choose from.
     polarizations
         As of `find_stacks`.
-
-    Raises
-    ------
-    InvalidInputError
-        There is none, or two dates of one are at one time.
-    NotInStoreError
-        The named scene is in no stack.
     """
     words = _words(scenes)
     if isinstance(stack, Stack):
@@ -175,14 +171,10 @@ def choose_stacks(
     polarizations: Sequence[str] | None = None,
     length: int | None = None,
 ) -> tuple[Stack, ...]:
-    """Return what is delivered together: `named_stacks`, or their runs of ``length`` dates that follow one another.
+    """Return the stacks that are delivered together: `named_stacks`, or their runs of ``length`` dates in a row.
 
-    Raises
-    ------
-    InvalidInputError
-        As `named_stacks`; or they differ in length or arrays, or none is as long as ``length``.
-    NotInStoreError
-        As `named_stacks`.
+    Raises what `named_stacks` does; `InvalidInputError` also where they differ in length or arrays, or none is as
+    long as ``length``.
     """
     chosen = named_stacks(store, stack, scenes=scenes, polarizations=polarizations)
     if length is not None:
