@@ -38,7 +38,7 @@ class Annotation:
 
     @classmethod
     def of(cls, boxes: Sequence[Sequence[float]], labels: Iterable[str]) -> "Annotation":
-        """Return the annotation of lists."""
+        """Return the annotation of lists: (n, 4) corners and (n,) labels."""
         return cls(boxes=np.array(boxes, np.float64).reshape(-1, 4), labels=tuple(labels))
 
 
@@ -95,7 +95,7 @@ def parse_voc(text: bytes, name: str, *, one_based: bool = False) -> Annotation:
 
 # ------------------------------------------------------------------ COCO
 def parse_coco(text: bytes | str, name: str) -> dict[str, Annotation]:
-    """Return the annotations of one COCO document, by the file name of each of its pictures."""
+    """Return the annotations (pixels) of one COCO document, by the file name of each of its pictures."""
     try:
         document = json.loads(text)
         names = {str(c["id"]): str(c["name"]) for c in document.get("categories", ())}
@@ -115,7 +115,7 @@ def parse_coco(text: bytes | str, name: str) -> dict[str, Annotation]:
 
 # ------------------------------------------------------------------ YOLO
 def parse_yolo(text: str, name: str, *, height: int, width: int, classes: Sequence[str] = ()) -> Annotation:
-    """Return the annotation of one YOLO text: ``class x_centre y_centre width height`` per line, as shares.
+    """Return the annotation of one YOLO text: ``class x_centre y_centre width height`` per line, as shares in [0, 1].
 
     Labels are taken from ``classes`` by number; without them they are ``class_0``, ``class_1``, ...
     """
@@ -147,7 +147,7 @@ class Region:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], label_key: str | None, points: Array) -> "Region":
-        """Return the region of a feature's properties, or of a row."""
+        """Return the region of a feature's properties, or of a row, around (n, 2) points."""
         values = (facts.get(k) for k in ("scene", label_key or LABEL_KEY))
         scene, label = ("" if v is None else str(v).strip() for v in values)
         return cls(scene=scene, label=label or DEFAULT_LABEL, points=points)

@@ -29,7 +29,7 @@ GDAL's bounded cache in use."""
 BLOCK_PIXELS: Final = 8192 * 2048
 """Pixels that a block of a tiled file aims at: enough to make tasks few, few enough to keep workers busy."""
 WARP_BYTES: Final = 160 * MEGABYTE
-"""What a warp takes besides: the source's pixels under a tile in all their copies, and GDAL's own."""
+"""Bytes that a warp takes besides: the source's pixels under a tile in all their copies, and GDAL's own."""
 BYTES_A_PIXEL: Final = 14
 """Beyond the raw pixels themselves, what a band costs: a mask, labels and their copies, at the worst."""
 
@@ -66,7 +66,7 @@ class ScenePlan:
 
     @property
     def grid(self) -> Grid:
-        """The grid that is stored."""
+        """The grid that is stored: CRS, transform and (rows, columns)."""
         keeps = not self.onto or (isinstance(self.onto[0], Passthrough) and self.onto[0].is_identity)
         return self.probe.grid if keeps else self.onto[0].grid
 
@@ -117,11 +117,11 @@ class ScenePlan:
         return list(files.values())
 
     def group(self, array: ArrayProbe) -> str:
-        """Return the group that an array shares bounds with."""
+        """Return the group that an array shares bounds (dB) with: ``vv/sigma0``."""
         return bounds_key(array.name, str(array.quantity))
 
     def jobs(self, folder: str, *, step: Step = Step.WRITE, mask: str = "") -> Iterator[BlockJob]:
-        """Yield the units of work, file by file and row by row.
+        """Yield the units of work, whole shards of pixels, file by file and row by row.
 
         Parameters
         ----------
@@ -193,7 +193,7 @@ class ScenePlan:
 
     @property
     def patches(self) -> int:
-        """Whole 256x256 patches, all arrays together."""
+        """Whole patches of 256 x 256 pixels, all arrays together."""
         return math.prod(n // cv.CHUNK for n in self.grid.shape) * len(self.probe.arrays)
 
     def peak_memory(self, threads: int) -> int:
@@ -226,7 +226,7 @@ class ScenePlan:
         return size, max(min(math.ceil(wanted / size), self.columns // size), 1) * size
 
     def band_rows(self, array: ArrayProbe | LayerPlan, height: int) -> int:
-        """Return how many rows are read at once: whole chunks, and whole rows of TIFF blocks where that fits."""
+        """Return the rows that are read at once: whole chunks, and whole rows of TIFF blocks where that fits."""
         if self._warps(array):
             return TILE  # a warp makes so many at once
         chunk, block = self.encoding.chunk, array.block_shape[0]
@@ -234,7 +234,7 @@ class ScenePlan:
         return rows if rows <= min(height, 1024) and block <= height else chunk
 
     def fitted(self, options: IngestOptions) -> "ScenePlan":
-        """Return the plan with blocks as narrow as the memory asks for; wide strips are then read again."""
+        """Return the plan with blocks of as few columns as the memory asks for; wide strips are then read again."""
         fit, size = self, job_side(self.encoding.file_size)
         while fit.peak_memory(options.threads) > options.memory:
             widest = max(fit.block_shape(arrays[0])[1] for arrays in fit._units)

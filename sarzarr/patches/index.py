@@ -88,7 +88,7 @@ def update_indices(store: Store) -> None:
 
 
 def spec_of(folder: Path) -> IndexSpec:
-    """Return the cut of the table at ``folder``."""
+    """Return the cut of the table at ``folder``, in pixels."""
     cut = read_table(folder).attrs
     return IndexSpec(name=folder.name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
 

@@ -113,7 +113,7 @@ def _columns(room: _Room, width: int, between: tuple[Any, Any]) -> Array:
 
 
 def _true(mask: Array) -> Array:
-    """Return how many are True in each column: added up in bytes, 255 rows at a time, which is fastest."""
+    """Return (columns,) the count of True in each column: added up in bytes, 255 rows at a time, which is fastest."""
     counts = (
         np.add.reduce(mask[i : i + 255].view(np.uint8), dtype=np.uint8) for i in range(0, len(mask), 255)
     )
@@ -121,7 +121,7 @@ def _true(mask: Array) -> Array:
 
 
 def _unsaturated_values(array: StoredArray, clip: tuple[float, float]) -> tuple[Any, Any]:
-    """Return which stored values lie strictly between 1 % and 99 % of the clip (dB).
+    """Return the stored values that lie strictly between 1 % and 99 % of the clip (dB).
 
     For codes (first, last - first), so that one wrapping subtraction and one comparison tell; for
     floats the two ends.

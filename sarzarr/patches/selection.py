@@ -85,7 +85,7 @@ class Selection:
 
 
 def select(store: Store, query: Query) -> Selection:
-    """Return the patches that a query asks for, in the order of the table.
+    """Return the patches that a query asks for, (n, channels), in the order of the table.
 
     Raises `NotInStoreError` where the index, split, a scene or a polarization is not in the store;
     `InvalidInputError` where nothing is left.
@@ -252,7 +252,7 @@ def weights_of(store: Store, chosen: Selection, weights: Mapping[str, float] | s
     return np.asarray(1.0 / counts[word[array]])
 
 
-def describe(store: Store, chosen: Selection, patches: Array) -> dict[str, Any]:
+def patch_facts(store: Store, chosen: Selection, patches: Array) -> dict[str, Any]:
     """Return the facts of some patches of a selection: lists of words, arrays of numbers, one per patch.
 
     ``array`` lists the channels. ``transform`` is the patch's, before it is turned, (n, 6) in affine order. Of a

@@ -37,7 +37,7 @@ class StoredArray:
 
     @classmethod
     def of(cls, root: Path, row: Mapping[str, Any]) -> "StoredArray":
-        """Return the array of a row of the catalog."""
+        """Return the array of a row of the catalog: its (rows, columns), encoding and dB."""
         return cls(
             root=str(root),
             scene=str(row["scene"]),
@@ -48,7 +48,7 @@ class StoredArray:
         )
 
     def codes(self, window: Window, out: Array | None = None) -> Array:
-        """Return a window of the codes (or floats), in ``out`` if it is given.
+        """Return a window (rows, columns) of uint16 codes, or of floats in [0, 1]; in ``out`` if it is given.
 
         Raises `CorruptStoreError` where a chunk fails its checksum.
         """

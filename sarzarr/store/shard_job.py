@@ -24,7 +24,7 @@ class ShardJob:
     folder: str
     """The scene group that is written into: each array has a folder of its name in it."""
     encoding: Encoding
-    """How written pixels become bytes."""
+    """The encoding of the written pixels."""
     row: int
     """First row: a multiple of a file's."""
     col: int
@@ -48,7 +48,7 @@ class ShardJob:
         return tuple((row, min(self.band_rows, end - row)) for row in range(self.row, end, self.band_rows))
 
     def every_file(self, records: Mapping[str, ShardRecord]) -> dict[str, ShardRecord]:
-        """Return a record of each file (``c/0/0``) of an array in the rectangle: `NO_FILE` where there is none."""
+        """Return a record of each file (``c/0/0``) of an array in the rectangle: `NO_FILE` of one of 0 bytes."""
         size = self.encoding.file_size
         keys = (
             f"c/{row // size}/{col // size}"

@@ -42,13 +42,13 @@ def classify(raw: Array, power: Array, source: ArraySource) -> Array | None:
 
 
 def is_invalid(flags: Array) -> Array:
-    """Return where flags say nodata or border; undecided zeros are neither yet."""
+    """Return bool of the shape of ``flags``: nodata or border; undecided zeros are neither yet."""
     invalid: Array = (flags == cv.Flag.NODATA) | (flags == cv.Flag.BORDER)
     return invalid
 
 
 def is_counted(flags: Array, source: ArraySource, step: Step) -> Array:
-    """Return which pixels have a dB that counts: valid ones, and on dB the zeros that may yet be.
+    """Return bool: the pixels with a dB that counts, valid ones, and on dB the zeros that may yet be.
 
     The first pass of a classic store leaves such zeros out: 0 dB to the last bit is fill, nearly always.
     """

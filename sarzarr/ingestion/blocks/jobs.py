@@ -13,7 +13,7 @@ from sarzarr.store.shard_job import ShardJob
 
 
 class Step(StrEnum):
-    """The passes over a block."""
+    """The passes over the pixels of a block."""
 
     WRITE = "write"
     """Codes and flags are written and counted."""
@@ -48,7 +48,7 @@ class ArraySource:
 
     @property
     def has_untagged_zeros(self) -> bool:
-        """Whether exact zeros may be fill: no tag, or a NaN tag, which says nothing of zeros."""
+        """Whether pixels of exactly zero may be fill: no tag, or a NaN tag, which says nothing of zeros."""
         return self.nodata is None or bool(np.isnan(self.nodata))
 
     @property
@@ -72,7 +72,7 @@ class BlockJob(ShardJob):
     shape: tuple[int, int]
     """(rows, columns) of the scene."""
     step: Step = Step.WRITE
-    """What is done with it."""
+    """The pass that it is for."""
     border: int = 0
     """Pixels around nodata that become border; their flags are then taken from ``mask``."""
     mask: str = ""

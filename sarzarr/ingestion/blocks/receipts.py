@@ -45,7 +45,7 @@ class Receipt:
 
 
 def receipt_to_json(receipt: Receipt) -> str:
-    """Return a receipt as JSON, arrays compressed; `receipt_from_json` is the inverse."""
+    """Return a receipt as JSON, arrays as compressed int32 and int64; `receipt_from_json` is the inverse."""
     arrays = {}
     for name, array in receipt.arrays.items():
         counts, regions = array.histogram.counts, array.regions
@@ -63,7 +63,7 @@ def receipt_to_json(receipt: Receipt) -> str:
 
 
 def receipt_from_json(text: str) -> Receipt:
-    """Return the receipt that `receipt_to_json` wrote."""
+    """Return the receipt that `receipt_to_json` wrote, with int64 counts and int32 labels."""
     document = json.loads(text)
     arrays = {}
     for name, a in document["arrays"].items():

@@ -35,7 +35,7 @@ class BlockRegions:
 
 @dataclass
 class RegionTracker:
-    """Label the bands of one block from top to bottom without holding the block."""
+    """Label the bands (rows, width) of one block from top to bottom without holding the block."""
 
     _next: int = 1
     _joined: list[Labels] = field(default_factory=list)
@@ -63,16 +63,16 @@ class RegionTracker:
 
     @property
     def has_regions(self) -> bool:
-        """Whether any band had a region."""
+        """Whether any band had pixels of a region."""
         return self._next > 1
 
     def names(self) -> Labels:
-        """Return the region of each label given by `add`, (labels,) to index with labels; 0 stays 0."""
+        """Return the region of each label given by `add`, int32, to index with labels; 0 stays 0."""
         pairs = np.concatenate(self._joined) if self._joined else np.empty((0, 2), np.int32)
         return _components(pairs, self._next)
 
     def finish(self) -> BlockRegions:
-        """Return the block's regions once all its bands are in.
+        """Return the block's regions, int32 labels along its edges, once all its bands are in.
 
         Raises `ValueError` where there is no band yet.
         """
@@ -85,7 +85,7 @@ class RegionTracker:
 
 
 def reaching_edge(blocks: Mapping[tuple[int, int], BlockRegions | None]) -> dict[tuple[int, int], Mask]:
-    """Return which regions of each block belong to one that reaches the edge of the scene.
+    """Return the regions of each block that belong to one that reaches the edge of the scene.
 
     Parameters
     ----------

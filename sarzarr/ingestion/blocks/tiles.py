@@ -50,7 +50,7 @@ class Counts:
     """Pixels that are not valid."""
 
     def freeze(self) -> Histogram:
-        """Return what was counted."""
+        """Return the histogram of all pixels that were counted."""
         return Histogram(**vars(self))
 
 
@@ -69,13 +69,13 @@ class FastPath:
     whole: Array
     """The same of what is counted."""
     dtype: str
-    """What is stored."""
+    """The stored dtype."""
     half: Array = field(default_factory=lambda: np.empty(2048, np.int32))
     """(2048,) int32: a part of the half-codes that stays in the first cache."""
 
     @classmethod
     def of(cls, job: BlockJob, source: ArraySource, dtype: np.dtype[Any]) -> "FastPath | None":
-        """Return the path for one array; None where its values take another, or loops are not compiled."""
+        """Return the float32 path for one array; None where its values take another, or loops are not compiled."""
         is_plain = source.representation in (cv.Representation.POWER, cv.Representation.AMPLITUDE)
         is_plain &= float_dtype(dtype) == np.float32 and dtype in (np.float32, np.uint16, np.int16, np.uint8)
         is_plain &= job.encoding.dtype in ("float32", "uint16") and job.step is not Step.MASK
@@ -99,7 +99,7 @@ class FastPath:
         return np.log(out, out=out) if is_clean else None
 
     def encoded(self, logs: Array, codes: Array, counts: Counts) -> Array:
-        """Return the stored values, in one of both, and count them."""
+        """Return the stored values of a tile, uint16 in ``codes`` or float32 in ``logs``, and count them."""
         flat, rest = logs.reshape(-1), (self.half, counts.counts)
         laws = self.law, self.whole, HALF_CODES, _LIMITS
         if self.dtype == "uint16":
@@ -117,7 +117,7 @@ def _law(bounds: tuple[float, float]) -> Array:
 
 
 def _sentinel_like(nodata: float | None, dtype: np.dtype[Any]) -> Any:
-    """Return what to compare pixels with: ``nodata`` where the dtype has it, else what no positive pixel is."""
+    """Return the sentinel in a dtype: ``nodata`` where the dtype has it, else 0, which no positive pixel is."""
     nothing = dtype.type(0)
     if nodata is None or math.isnan(nodata):
         return nothing
@@ -166,7 +166,7 @@ class TileEncoder:
         return self._encode(tile, known)
 
     def _encode(self, raw: Array, known: Array | None) -> tuple[Array, Array | None]:
-        """Return what `encode` does, by NumPy: of any dtype, with pixels of any kind."""
+        """Return the result of `encode` by NumPy: of any dtype, with pixels of any kind."""
         source = self.source
         power = power_kernel(
             raw, source.representation, nodata=source.nodata, out=_part(self._power, raw.shape)

@@ -24,7 +24,7 @@ from sarzarr.store.shards import ArrayFiles, read_stored
 def write_block(job: BlockJob) -> Receipt:
     """Read one block, write its shards of codes and flags, and return its receipt.
 
-    Peak memory is a few bands of ``band_rows`` x ``width``; nothing is returned but counts.
+    Peak memory is a few bands of (band_rows, width) pixels; nothing is returned but counts.
     """
     arrays = {source.name: _write_array(job, source) for source in job.arrays}
     return Receipt(scene=job.scene, at=job.at, arrays=arrays)
@@ -74,7 +74,7 @@ def _flags_with_border(job: BlockJob, name: str, first: int, rows: int) -> Array
 
 
 def array_files(job: BlockJob, folder: str, name: str) -> tuple[ArrayFiles, ArrayFiles]:
-    """Return the files of an array's codes and of its flags, in a folder."""
+    """Return the files of an array's codes and of its uint8 flags, in a folder."""
     place, grid = Path(folder), job.encoding.grid
     return (
         ArrayFiles(place / name, grid, get_codec(job.encoding.codec)),
@@ -89,7 +89,7 @@ def read_staged(files: ArrayFiles, window: tuple[slice, slice], chunk: int, dtyp
 
 
 def tiles(band: Array, rows: int, cols: int) -> Iterator[tuple[int, int, Array]]:
-    """Yield (row, column, view) of the tiles of a band, those at its right and bottom as they are."""
+    """Yield row, column and a view (rows, cols) of the tiles of a band, those at its right and bottom as they are."""
     for row in range(0, band.shape[0], rows):
         for col in range(0, band.shape[1], cols):
             yield row, col, band[row : row + rows, col : col + cols]

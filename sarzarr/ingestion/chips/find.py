@@ -35,7 +35,7 @@ class ChipOptions:
     """Options of an import of samples."""
 
     name: str | None = None
-    """Of the set; the folder's name if left out."""
+    """The set's name; the folder's if left out."""
     annotations: str = "auto"
     """``voc``, ``coco``, ``yolo``, ``none``; ``auto`` takes the one that is there."""
     policy: Policy = "repair"
@@ -54,7 +54,7 @@ class ChipOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSource:
-    """One picture that is to be packed."""
+    """One picture of (height, width) pixels that is to be packed."""
 
     id: str
     """Its id in the set."""
@@ -72,7 +72,7 @@ class SampleSource:
 
 # ------------------------------------------------------------------ pictures
 def find_samples(base: Path) -> list[SampleSource]:
-    """Return the pictures below a folder with what their headers say, sorted by id.
+    """Return the pictures below a folder with their sizes in pixels and dtypes, sorted by id.
 
     Raises `InvalidInputError` where there is no folder or no picture, or two claim one id;
     `UnsupportedRasterError`, which names the first ones, where some cannot be read, or are not taken.
@@ -124,8 +124,8 @@ def _probe_some(base: Path, samples: Sequence[SampleSource]) -> list[SampleSourc
     return out
 
 
-def layout_of(samples: Sequence[SampleSource]) -> SampleLayout:
-    """Return the layout of a set; `UnsupportedRasterError` where its pictures are of several dtypes."""
+def sample_layout(samples: Sequence[SampleSource]) -> SampleLayout:
+    """Return the layout of a set, in pixels; `UnsupportedRasterError` where its pictures are of several dtypes."""
     dtypes = sorted({s.dtype for s in samples})
     if len(dtypes) > 1:
         examples = "; ".join(f"{d}: {next(s.source for s in samples if s.dtype == d)}" for d in dtypes)
@@ -140,7 +140,7 @@ def layout_of(samples: Sequence[SampleSource]) -> SampleLayout:
 def sample_annotations(
     base: Path, samples: Sequence[SampleSource], options: ChipOptions
 ) -> tuple[dict[str, Annotation], tuple[str, ...]]:
-    """Return the annotations by id of their sample, and the names of those without one."""
+    """Return the annotations (pixels) by id of their sample, and the names of those without one."""
     stems = {Path(s.source).stem for s in samples}
     files: dict[str, list[Path]] = {"voc": [], "coco": [], "yolo": []}
     for path in sorted(p for p in base.rglob("*") if p.is_file()):

@@ -26,9 +26,9 @@ from sarzarr.ingestion.chips.find import (
     ChipOptions,
     SampleSource,
     find_samples,
-    layout_of,
     safe_stem,
     sample_annotations,
+    sample_layout,
 )
 from sarzarr.ingestion.chips.read import read_sample
 from sarzarr.store.boxes import Boxes, safe_name, write_boxes
@@ -106,7 +106,7 @@ def import_chips(
         )
     _check_boxes(target, name)
     sources = find_samples(base)
-    layout = layout_of(sources)
+    layout = sample_layout(sources)
     annotations, unmatched = sample_annotations(base, sources, options)
     boxes = Boxes.gathered(
         {i: (a.boxes, a.labels) for i, a in annotations.items()},

@@ -58,7 +58,7 @@ class Layer:
             )
 
     def kind_of(self, dtype: str) -> str:
-        """Return the kind of its numbers, given their dtype."""
+        """Return the kind of its numbers, given their dtype: float32 and float64 are continuous, others classes."""
         return self.kind or ("continuous" if np.dtype(dtype).kind == "f" else "classes")
 
     def files(self) -> tuple[Path, ...]:

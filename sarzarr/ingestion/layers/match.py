@@ -23,7 +23,7 @@ from sarzarr.scenes.scene import SceneProbe
 from sarzarr.text import nodata_text
 
 DTYPES: Final = (*GDAL_TYPES, "int64", "uint64")
-"""What a layer may be stored as."""
+"""Dtypes that a layer may be stored in."""
 POINTS: Final = 33
 """Points along each side of the lattices by which two rasters are found to share ground."""
 _WHOLE: Final = 0.9999
@@ -70,7 +70,7 @@ class _Fit:
 
 @dataclass(eq=False)
 class LayerFiles:
-    """All files of all layers of a run."""
+    """All files of all layers of a run, with their boxes as (files, 4) float64 by CRS."""
 
     files: Mapping[str, tuple[LayerFile, ...]]
     """By the layer's name."""
@@ -275,7 +275,7 @@ def _lattice(grid: Grid) -> tuple[Array, Array]:
 
 
 def _inside(grid: Grid, rows: Array, cols: Array, *, margin: float = 0) -> Array:
-    """Return which pixels lie in a grid, or within a margin of it."""
+    """Return (points,) bool: the pixels that lie in a grid, or within a margin of it."""
     inside: Array = (rows > -margin) & (cols > -margin)
     return inside & (rows < grid.height + margin) & (cols < grid.width + margin)
 

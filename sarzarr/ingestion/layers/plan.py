@@ -36,7 +36,7 @@ class LayerPlan:
     block_bytes: int
     """Bytes of one decoded TIFF block."""
     source_hash: str
-    """What the file is recognised by."""
+    """The hash that the file is recognised by."""
 
     @property
     def path(self) -> Path:
@@ -45,7 +45,7 @@ class LayerPlan:
 
     @property
     def dtype(self) -> str:
-        """NumPy dtype, as stored and as delivered."""
+        """NumPy dtype, as stored and as delivered: ``uint8``, ``int16``, ``float32``, ..."""
         return self.onto.dtype
 
     @property
@@ -55,7 +55,7 @@ class LayerPlan:
 
     @property
     def nodata(self) -> float | int | None:
-        """The stored value that says "no data": NaN for floats without another; None for integers without one."""
+        """The stored value of pixels without data: NaN for floats without another; None for integers without one."""
         if self.is_warped or np.dtype(self.dtype).kind == "f":
             return self.onto.fill
         return None if self.onto.source.nodata is None else self.onto.fill
@@ -106,10 +106,10 @@ class LayerPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerJob(ShardJob):
-    """One layer over one rectangle of whole shards."""
+    """One layer over one rectangle of whole shards, (height, width) pixels."""
 
     layer: LayerPlan
-    """What is read."""
+    """The layer that is read."""
 
     @property
     def source_bytes(self) -> int:

@@ -18,7 +18,7 @@ from sarzarr.store.shards import ArrayFiles
 def write_layer(job: LayerJob) -> Receipt:
     """Read one block of a layer, write its shards, and return its receipt.
 
-    Peak memory is a band of ``band_rows`` x ``width`` and what `sarzarr.grids.warp.read` takes.
+    Peak memory is a band of (band_rows, width) pixels and what `sarzarr.grids.warp.read` takes.
     """
     name, chunk = job.layer.name, job.encoding.chunk
     with ArrayFiles(Path(job.folder) / name, job.encoding.grid, get_codec(job.encoding.codec)) as files:

@@ -141,7 +141,7 @@ def _attrs(stored: dict[str, Any], representation: str) -> dict[str, Any]:
 
 
 def _facts(stack: Stack, rows: dict[str, xr.Dataset]) -> tuple[dict[str, Any], dict[Hashable, Any]]:
-    """Return what is known of every date and equal, by STAC's keys, and coordinates of what differs."""
+    """Return facts that are known of every date and equal, by STAC's keys, and coordinates of the others."""
     equal: dict[str, Any] = {}
     differing: dict[Hashable, Any] = {}
     for key, column in cv.CATALOG_COLUMNS.items():

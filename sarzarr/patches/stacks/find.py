@@ -277,7 +277,7 @@ def _stamp(time: Any) -> str:
 def describe_stacks(store: Store) -> str:
     """Return the text of `sarzarr stacks`: the stacks of a store, and the scenes that are in none."""
     stacks = find_stacks(store)
-    lines = [f"{store.root.name}: {len(store.scenes)} scenes, {counted(len(stacks), 'stack')}"]
+    lines = [f"{store.root.name}: {counted(len(store.scenes), 'scene')}, {counted(len(stacks), 'stack')}"]
     lines += [f"  {stack}" for stack in stacks]
     stacked = {scene for stack in stacks for scene in stack.scenes}
     alone = [scene for scene in store.scenes if scene not in stacked]

@@ -89,7 +89,7 @@ class Stack:
         return span / (len(self) - 1) if len(self) > 1 else float("nan")
 
     def window(self, first: int, length: int) -> "Stack":
-        """Return the stack of ``length`` dates in a row, from date number ``first`` on."""
+        """Return the stack of (length,) dates in a row, from date number ``first`` on."""
         if first < 0 or length < 1 or first + length > len(self):
             raise InvalidInputError(
                 f"a window within {len(self)} dates was expected, got {length} from number {first} on. "
