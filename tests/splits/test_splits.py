@@ -34,16 +34,14 @@ from sarzarr.errors import (
 from sarzarr.files import rename_once
 from sarzarr.grids.world import METRES_PER_DEGREE
 from sarzarr.patches.index import index_patches
-from sarzarr.splits.exchange import check_split, export_split, import_split
+from sarzarr.splits.exchange import check_split, export_split, from_json, import_split, to_json
 from sarzarr.splits.make import extend_split, make_split, pending, plan_split
 from sarzarr.splits.versions import (
-    from_json,
     get_split,
     grounds_of,
     list_splits,
     next_version,
     patches_of,
-    to_json,
     write_split,
 )
 from sarzarr.store.split_table import Split, read_split, to_table, versions
@@ -412,7 +410,7 @@ def _fingerprint(text):
 
 
 def _from_unchecked(document):
-    from sarzarr.splits.versions import _scene_of
+    from sarzarr.splits.exchange import _scene_of
     from sarzarr.store.split_table import recipe_of
 
     return Split(
