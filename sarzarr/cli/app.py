@@ -52,18 +52,16 @@ KOption = Annotated[float | None, typer.Option(help="Standard deviations around 
 FilesArgument = Annotated[
     list[Path], typer.Argument(help="GeoTIFFs, or folders of them, .SAFE too.", show_default=False)
 ]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="The .zarr store to make or to add to.", show_default=False)
+]
+NoShardsOption = Annotated[bool, typer.Option("--no-shards", help="A file a chunk, for GDAL before 3.13.")]
+Dtype = StrEnum("Dtype", ["uint16", "float32", "float16"])
+"""Dtypes of stored pixels."""
 OWN: Final = {"percentile": ("low", "high"), "fixed": ("vmin", "vmax"), "sigma": ("k",)}
 """The options of each method."""
 PERCENTS: Final = {"low": "low_pct", "high": "high_pct"}
 """Options that the library calls otherwise."""
-
-
-class Dtype(StrEnum):
-    """What pixels are stored as."""
-
-    uint16 = "uint16"
-    float32 = "float32"
-    float16 = "float16"
 
 
 def sentence(error: Exception) -> str:
@@ -83,7 +81,7 @@ def say(message: str) -> None:
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
-    """Return whether a log line is for a user who did not ask for more."""
+    """Return whether a log line is meant for a user who did not ask for more."""
     return record.levelno >= QUIETER.get(record.name.split(".")[0], logging.NOTSET)
 
 
@@ -107,12 +105,12 @@ def _options(
 
 def method_options(option: str, method: str, **given: float | None) -> dict[str, Any]:
     """Return the options of a method that were given; refuse those of another one."""
-    said = {name: value for name, value in given.items() if value is not None}
-    for name in said:
+    options = {name: value for name, value in given.items() if value is not None}
+    for name in options:
         owner = next(m for m, names in OWN.items() if name in names)
         if owner != method:
             raise InvalidInputError(
                 f"{option} {owner} was expected beside --{name}, got {option} {method}. "
                 f"Pass {option} {owner}, or leave --{name} out."
             )
-    return said
+    return options

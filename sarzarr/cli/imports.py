@@ -1,31 +1,22 @@
 """Commands that take chips and boxes into a store."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import sarzarr as sz
+from sarzarr.cli.app import OutputOption
+from sarzarr.cli.output import progress_bar
+from sarzarr.text import counted
+
 import_app = typer.Typer(help="Take older formats, chips and boxes into a store.", no_args_is_help=True)
-
-
-class Policy(StrEnum):
-    """What is done about boxes that are not inside their picture."""
-
-    repair = "repair"
-    refuse = "refuse"
-
-
-class Annotations(StrEnum):
-    """How boxes are written down."""
-
-    auto = "auto"
-    voc = "voc"
-    coco = "coco"
-    yolo = "yolo"
-    none = "none"
+Policy = StrEnum("Policy", ["repair", "refuse"])
+"""Treatments of boxes that are not inside their picture."""
+Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "none"])
+"""Formats of boxes."""
 
 
 # ------------------------------------------------------------------ import
@@ -34,7 +25,7 @@ def chips(
     folder: Annotated[
         Path, typer.Argument(help="PNG, JPEG or TIFF files, at any depth.", show_default=False)
     ],
-    store: Annotated[Path, typer.Option("--output", "-o", help="The .zarr store to make or to add to.")],
+    store: OutputOption,
     name: Annotated[str | None, typer.Option(help="Of the set; the folder's name if left out.")] = None,
     annotations: Annotated[Annotations, typer.Option(help="How boxes are written down.")] = Annotations.auto,
     policy: Annotated[
@@ -49,26 +40,30 @@ def chips(
 ) -> None:
     """Pack pictures that came alone, with their boxes, into a store."""
     from sarzarr.ingestion.chips.find import ChipOptions
-    from sarzarr.ingestion.chips.pack import import_chips
 
     options = ChipOptions(
         name=name, annotations=str(annotations), policy=policy.value, one_based=one_based, replace=replace
     )
-    with _progress() as report:
-        made, said = import_chips(folder, store, options=options, progress=report)
-    b, most = said.boxes, f"{made.layout.height} x {made.layout.width}"
+    with progress_bar(quiet=not sys.stderr.isatty(), unit="chips") as report:
+        made, done = sz.import_chips(
+            folder,
+            store,
+            options=options,
+            progress=report and (lambda count, total: report(sz.Progress(count, total, folder.name))),
+        )
+    b = done.boxes
+    size = f"{made.layout.height} x {made.layout.width}"
+    chips = counted(done.samples, "chip")
+    typer.echo(f"{store.name}, samples/{made.name}: {chips} of {size} at most, {done.annotated} annotated")
     typer.echo(
-        f"{store.name}, samples/{made.name}: {said.samples} chips of {most} at most, {said.annotated} annotated"
+        f"  {counted(b['kept'], 'box')} of {b['given']}, {b['repaired']} repaired, {b['left_out']} without area "
+        f"inside their picture left out; classes: {', '.join(made.boxes.classes) or 'none'}"
     )
-    typer.echo(
-        f"  {b['kept']} boxes of {b['given']}, {b['repaired']} repaired, {b['left_out']} without area inside their "
-        f"picture left out; classes: {', '.join(made.boxes.classes) or 'none'}"
-    )
-    if said.coloured:
-        typer.echo(f"  {said.coloured} chips in colour became the middle one of their channels")
-    if said.unmatched:
-        shown = ", ".join(said.unmatched[:5])
-        typer.echo(f"  {len(said.unmatched)} annotations of pictures that are not there: {shown}")
+    if done.coloured:
+        typer.echo(f"  {counted(done.coloured, 'chip')} in colour became the middle one of their channels")
+    if done.unmatched:
+        count = counted(len(done.unmatched), "annotation")
+        typer.echo(f"  {count} of pictures that are not there: {', '.join(done.unmatched[:5])}")
 
 
 @import_app.command()
@@ -89,23 +84,13 @@ def boxes(
     ] = Policy.repair,
 ) -> None:
     """Put boxes onto the scenes of a store, from map coordinates or pixels."""
-    from sarzarr.ingestion.boxes import import_boxes, why_left_out
-    from sarzarr.store.store import open_store
+    from sarzarr.ingestion.boxes import why_left_out
 
-    made = import_boxes(open_store(store), file, name=name, scene=scene, label_key=label, policy=policy.value)
+    made = sz.import_boxes(
+        sz.open_store(store), file, name=name, scene=scene, label_key=label, policy=policy.value
+    )
     c = made.counts
     typer.echo(
-        f"{store.name}, boxes/{name}: {c['kept']} boxes of {c['given']} put on, {c['repaired']} repaired, "
-        f"{c['left_out']} left out{why_left_out(c)}; {len(made)} in all on {len(made.owners)} scenes"
+        f"{store.name}, boxes/{name}: {counted(c['kept'], 'box')} of {c['given']} put on, {c['repaired']} repaired, "
+        f"{c['left_out']} left out{why_left_out(c)}; {len(made)} in all on {counted(len(made.owners), 'scene')}"
     )
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal, and nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), disable=not Console(stderr=True).is_terminal) as bar:
-        task = bar.add_task("chips", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

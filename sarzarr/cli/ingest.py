@@ -3,16 +3,19 @@
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import sarzarr as sz
 from sarzarr.cli.app import (
     Dtype,
     FilesArgument,
     HighOption,
     KOption,
     LowOption,
+    NoShardsOption,
+    OutputOption,
     QuietOption,
     VmaxOption,
     VminOption,
@@ -23,29 +26,20 @@ from sarzarr.cli.app import (
 )
 from sarzarr.cli.output import progress_bar, summary
 from sarzarr.errors import InvalidInputError, SarzarrError
-from sarzarr.scenes.probe import RasterProbe
-from sarzarr.text import parse_bytes
+from sarzarr.text import counted, parse_bytes
 
+if TYPE_CHECKING:
+    from sarzarr.scenes.probe import RasterProbe
 
-class Range(StrEnum):
-    """What is stored."""
-
-    stored = "stored"
-    percentile = "percentile"
-    fixed = "fixed"
-    sigma = "sigma"
-
-
-class Hash(StrEnum):
-    """What a file is recognised by."""
-
-    sampled = "sampled"
-    full = "full"
+Range = StrEnum("Range", ["stored", "percentile", "fixed", "sigma"])
+"""Ranges that pixels are stored in: all there is, or one that is found or given, in dB."""
+Hash = StrEnum("Hash", ["sampled", "full"])
+"""Bytes of a file that it is recognised by."""
 
 
 # ------------------------------------------------------------------ commands
-@app.command()
-def identify(
+@app.command("identify")
+def identify_files(
     files: FilesArgument,
     quantity: Annotated[str | None, typer.Option(help="Say what the numbers are.")] = None,
     representation: Annotated[str | None, typer.Option(help="Say how they are written down.")] = None,
@@ -53,10 +47,9 @@ def identify(
     """Say what each file is, its quantity and representation, and why. Nothing is written."""
     from sarzarr.rasters import raster_files
     from sarzarr.scenes.identify import check_said
-    from sarzarr.scenes.probe import probe_file
 
     check_said(quantity, representation)
-    probes: list[RasterProbe] = []
+    probes: list[sz.RasterProbe] = []
     unread = 0
     for given in files:
         try:
@@ -66,7 +59,7 @@ def identify(
             say(str(error))
         for path in paths:
             try:
-                probes.append(probe_file(path, quantity=quantity, representation=representation))
+                probes.append(sz.probe_file(path, quantity=quantity, representation=representation))
             except (SarzarrError, OSError) as error:
                 unread += 1
                 say(sentence(error))
@@ -79,12 +72,13 @@ def identify(
 def _show(probe: "RasterProbe") -> None:
     """Print what a probe found."""
     grid = probe.grid
-    where = {"affine": "georeferenced", "gcps": f"{len(probe.gcps)} GCPs, no affine"}.get(
+    gcps = f"{counted(len(probe.gcps), 'GCP')}, no affine"
+    placed = {"affine": "georeferenced", "gcps": gcps}.get(
         probe.geolocation, probe.geolocation.replace("_", " ")
     )
     typer.secho(probe.path.name, bold=True)
     typer.echo(
-        f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {where}"
+        f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {placed}"
     )
     if probe.refusal:
         typer.secho(f"  refused: {probe.refusal}", fg=typer.colors.YELLOW)
@@ -98,10 +92,10 @@ def _show(probe: "RasterProbe") -> None:
         typer.echo("  " + ", ".join(f"{k.split(':')[-1]} {v}" for k, v in facts.items()))
 
 
-@app.command()
-def ingest(
+@app.command("ingest")
+def ingest_scenes(
     scenes: FilesArgument,
-    store: Annotated[Path, typer.Option("--output", "-o", help="The .zarr store to make or to add to.")],
+    store: OutputOption,
     quantity: Annotated[
         str | None, typer.Option(help="sigma0, beta0, gamma0, gamma0_rtc, dn or power.")
     ] = None,
@@ -109,9 +103,7 @@ def ingest(
     polarizations: Annotated[
         str | None, typer.Option(help="Names of the bands of a file, in order, whatever it says: VV,VH.")
     ] = None,
-    scene_id: Annotated[
-        str | None, typer.Option("--id", help="The id of the one scene the files make.")
-    ] = None,
+    id_: Annotated[str | None, typer.Option("--id", help="The id of the one scene the files make.")] = None,
     bounds: Annotated[
         Range,
         typer.Option(help="stored: keep everything. The others make a classic store, clipped at ingest."),
@@ -145,9 +137,7 @@ def ingest(
         str | None, typer.Option(help="none, blosc-lz4 or zstd; the best for the dtype if left out.")
     ] = None,
     shard: Annotated[int | None, typer.Option(help="Rows and columns of a shard: 2048.")] = None,
-    no_shards: Annotated[
-        bool, typer.Option("--no-shards", help="A file a chunk, for GDAL before 3.13.")
-    ] = False,
+    no_shards: NoShardsOption = False,
     scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler: tcp://host:8786.")] = None,
     workers: Annotated[
         int,
@@ -171,16 +161,13 @@ def ingest(
 ) -> None:
     """Read GeoTIFFs, normalise them, and write them into one store of 256x256 chunks."""
     from sarzarr.ingestion.layers.layer import layers_of
-    from sarzarr.ingestion.options import IngestOptions
-    from sarzarr.ingestion.plan import plan_ingest
-    from sarzarr.ingestion.run import ingest as run
     from sarzarr.tasks import cluster
 
-    options = IngestOptions(
+    options = sz.IngestOptions(
         quantity=quantity,
         representation=representation,
         polarizations=tuple(p.strip() for p in polarizations.split(",")) if polarizations else None,
-        scene_id=scene_id,
+        id=id_,
         bounds=str(bounds),
         **method_options("--bounds", str(bounds), low=low, high=high, vmin=vmin, vmax=vmax, k=k),
         crs=crs,
@@ -199,7 +186,7 @@ def ingest(
         skip_refused=skip_refused,
         full_hash=hash_ is Hash.full,
     )
-    plan = plan_ingest(scenes, store, options=options)
+    plan = sz.plan_ingest(scenes, store, options=options)
     if not quiet or dry_run:
         typer.echo(str(plan))
     else:
@@ -211,7 +198,7 @@ def ingest(
         cluster(scheduler=scheduler, workers=workers, memory=options.memory),
         progress_bar(quiet=quiet) as report,
     ):
-        made = run(plan, progress=report)
+        made = sz.ingest(plan, progress=report)
     if not quiet:
         typer.echo(summary(made))
 
@@ -222,26 +209,20 @@ def demo(
     size: Annotated[int, typer.Option(min=256, help="Rows and columns of a scene.")] = 1024,
 ) -> None:
     """Do the whole job once: make scenes, ingest them, load a batch, write a picture."""
-    from sarzarr.export.quicklook import write_quicklook
-    from sarzarr.ingestion.plan import plan_ingest
-    from sarzarr.ingestion.run import ingest as run
-    from sarzarr.reader.reader import PatchReader
-    from sarzarr.scenes.synthetic.scenes import write_synthetic_scenes
-
     began = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     typer.secho("1. Scenes: speckled GeoTIFFs of one coast on three dates, VV and VH", bold=True)
-    files = write_synthetic_scenes(folder / "demo-scenes", count=3, shape=(size, size))
-    typer.echo(f"   {len(files)} files in {folder / 'demo-scenes'}: {files[0].name}, ...")
+    files = sz.write_synthetic_scenes(folder / "demo-scenes", count=3, shape=(size, size))
+    typer.echo(f"   {counted(len(files), 'file')} in {folder / 'demo-scenes'}: {files[0].name}, ...")
     typer.secho("2. Ingest: read, normalise, write whole shards", bold=True)
-    plan = plan_ingest(files, folder / "demo.zarr", replace=True)
+    plan = sz.plan_ingest(files, folder / "demo.zarr", replace=True)
     typer.echo("   " + str(plan).replace("\n", "\n   "))
     with progress_bar(quiet=False) as report:
-        store = run(plan, progress=report)
+        store = sz.ingest(plan, progress=report)
     typer.secho("3. The store", bold=True)
     typer.echo("   " + summary(store).replace("\n", "\n   "))
     typer.secho("4. A batch, read straight from its chunks", bold=True)
-    reader = PatchReader(
+    reader = sz.PatchReader(
         store, polarizations=["vv", "vh"], batch_size=8, shuffle=True, seed=42, min_valid=0.5
     )  # not 1, so that small scenes, which are all edge, have patches too
     batch = next(iter(reader))
@@ -249,7 +230,7 @@ def demo(
         f"   {batch.shape} {batch.dtype}, {batch.min():.2f} to {batch.max():.2f}, mean {batch.mean():.2f}"
     )
     typer.secho("5. A picture", bold=True)
-    picture = write_quicklook(store, folder / "demo-quicklook.png")
+    picture = sz.write_quicklook(store, folder / "demo-quicklook.png")
     typer.echo(f"   {picture}")
     typer.echo(f"Done in {time.perf_counter() - began:.1f} s. Try next:")
     for line in (
@@ -267,5 +248,7 @@ def _like(grid: str | None) -> str | None:
         return None
     kind, _, scene = grid.partition(":")
     if kind != "like" or not scene:
-        raise InvalidInputError(f"a grid such as like:SCENE was expected, got {grid!r}.")
+        raise InvalidInputError(
+            f"a grid such as like:SCENE was expected, got {grid!r}. Name a scene of the store."
+        )
     return scene

@@ -1,5 +1,6 @@
 """A picture of a split: footprints of cells and blocks of the ground, coloured by membership."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from sarzarr.splits.versions import grounds_of
 from sarzarr.store.split_table import SceneCells, Split
 from sarzarr.store.store import Store
 
+log = logging.getLogger(__name__)
 COLOURS: Final = {
     cv.Membership.HELD_BACK: "#c9ccd1",
     cv.Membership.TRAIN: "#2a7f9e",
@@ -76,6 +78,7 @@ def write_split_picture(store: Store, split: Split, path: str | Path) -> Path:
             f"a path that a picture can be written to was expected, got {str(path)!r} "
             f"({getattr(error, 'strerror', None) or error}). Give a .png in a folder that is there."
         ) from None
+    log.info("wrote %s", path)
     return Path(path)
 
 

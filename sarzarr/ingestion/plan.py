@@ -4,6 +4,7 @@ Probing looks at headers and a small sample; from there on a plan is pure arithm
 as a whole where a file cannot be taken as asked or the work cannot fit the memory it may use.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,9 @@ from sarzarr.rasters import raster_files
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 from sarzarr.scenes.scene import SceneProbe, group_scenes
 from sarzarr.store.store import Store, bounds_key, open_store
-from sarzarr.text import counted
+from sarzarr.text import counted, logged
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ class IngestPlan:
             warped = "warped" if s.is_warped else "passthrough"
             lines.append(
                 f"  {s.id}: {s.grid.height} x {s.grid.width}, {_placed(s)}, {warped}, {counted(s.tasks, 'task')}, "
-                f"{s.patches} patches" + (", replaces the one there" if s.replaces else "")
+                f"{counted(s.patches, 'patch')}" + (", replaces the one there" if s.replaces else "")
                 if not s.only_layers
                 else f"  {s.id}: is there, and gets layers alone, {counted(s.tasks, 'task')}"
             )
@@ -199,7 +202,7 @@ def plan_ingest(
     notes += [
         f"{_some(ids)} kept as stored: {how}. Pass --replace to change it." for how, ids in kept.items()
     ]
-    return IngestPlan(
+    plan = IngestPlan(
         store=root,
         scenes=tuple(plans),
         present=tuple(present),
@@ -207,6 +210,7 @@ def plan_ingest(
         notes=tuple(notes),
         refused=tuple(refused),
     )
+    return logged(log, plan)
 
 
 def _scenes(
@@ -228,7 +232,7 @@ def _scenes(
                 nodata=options.nodata,
                 full_hash=options.full_hash,
             )
-    scenes = group_scenes(probes.values(), scene_id=options.scene_id)
+    scenes = group_scenes(probes.values(), scene_id=options.id)
     unfit = [f"{_names(s)}: {s.refusal}" for s in scenes if s.refusal]
     if unfit and not options.skip_refused:
         raise UnsupportedRasterError("\n".join(unfit))

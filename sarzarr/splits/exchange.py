@@ -60,7 +60,7 @@ def export_split(store: Store | str | Path, path: str | Path, version: int | Non
             f"a path that a file can be written to was expected, got {str(place)!r} ({error.strerror}). "
             "Give a file in a folder that is there."
         ) from None
-    log.info("%s: wrote %s", split.name, place)
+    log.info("wrote %s", place)
     return place
 
 

@@ -326,7 +326,7 @@ def read_split(root: Path, version: int | None = None) -> Split:
     if not there:
         raise NotInStoreError(
             "a split must be made before one is read, got a store without one. "
-            "Make one with `sarzarr split STORE create`, or leave out split=."
+            "Make one with `sarzarr split create STORE`, or leave out split=."
         )
     if version is not None and version not in there:
         known = ", ".join(f"v{v}" for v in there)
