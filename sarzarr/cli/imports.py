@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option, echo
 
 import sarzarr as sz
 from sarzarr.cli.app import OutputOption
@@ -22,20 +23,16 @@ Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "none"])
 # ------------------------------------------------------------------ import
 @import_app.command()
 def chips(
-    folder: Annotated[
-        Path, typer.Argument(help="PNG, JPEG or TIFF files, at any depth.", show_default=False)
-    ],
+    folder: Annotated[Path, Argument(help="PNG, JPEG or TIFF files, at any depth.", show_default=False)],
     store: OutputOption,
-    name: Annotated[str | None, typer.Option(help="Of the set; the folder's name if left out.")] = None,
-    annotations: Annotated[Annotations, typer.Option(help="How boxes are written down.")] = Annotations.auto,
-    policy: Annotated[
-        Policy, typer.Option(help="About boxes that are not inside their picture.")
-    ] = Policy.repair,
+    name: Annotated[str | None, Option(help="Of the set; the folder's name if left out.")] = None,
+    annotations: Annotated[Annotations, Option(help="How boxes are written down.")] = Annotations.auto,
+    policy: Annotated[Policy, Option(help="About boxes that are not inside their picture.")] = Policy.repair,
     one_based: Annotated[
-        bool, typer.Option("--one-based", help="VOC coordinates count from 1 and name the last pixel.")
+        bool, Option("--one-based", help="VOC coordinates count from 1 and name the last pixel.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Put the set in the place of one of that name.")
+        bool, Option("--replace", help="Put the set in the place of one of that name.")
     ] = False,
 ) -> None:
     """Pack pictures that came alone, with their boxes, into a store."""
@@ -54,34 +51,32 @@ def chips(
     b = done.boxes
     size = f"{made.layout.height} x {made.layout.width}"
     chips = counted(done.samples, "chip")
-    typer.echo(f"{store.name}, samples/{made.name}: {chips} of {size} at most, {done.annotated} annotated")
-    typer.echo(
+    echo(f"{store.name}, samples/{made.name}: {chips} of {size} at most, {done.annotated} annotated")
+    echo(
         f"  {counted(b['kept'], 'box')} of {b['given']}, {b['repaired']} repaired, {b['left_out']} without area "
         f"inside their picture left out; classes: {', '.join(made.boxes.classes) or 'none'}"
     )
     if done.coloured:
-        typer.echo(f"  {counted(done.coloured, 'chip')} in colour became the middle one of their channels")
+        echo(f"  {counted(done.coloured, 'chip')} in colour became the middle one of their channels")
     if done.unmatched:
         count = counted(len(done.unmatched), "annotation")
-        typer.echo(f"  {count} of pictures that are not there: {', '.join(done.unmatched[:5])}")
+        echo(f"  {count} of pictures that are not there: {', '.join(done.unmatched[:5])}")
 
 
 @import_app.command()
 def boxes(
-    file: Annotated[Path, typer.Argument(help="GeoJSON, or CSV scene,x_min,y_min,x_max,y_max[,label].")],
-    store: Annotated[Path, typer.Option("--output", "-o", help="The .zarr store that holds the scenes.")],
-    name: Annotated[str, typer.Option(help="Of the table.")] = "default",
-    scene: Annotated[str | None, typer.Option(help="Of features that name none.")] = None,
+    file: Annotated[Path, Argument(help="GeoJSON, or CSV scene,x_min,y_min,x_max,y_max[,label].")],
+    store: Annotated[Path, Option("--output", "-o", help="The .zarr store that holds the scenes.")],
+    name: Annotated[str, Option(help="Of the table.")] = "default",
+    scene: Annotated[str | None, Option(help="Of features that name none.")] = None,
     label: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="The property of a feature, or the column, that is the label; 'label' if left out.",
             show_default=False,
         ),
     ] = None,
-    policy: Annotated[
-        Policy, typer.Option(help="About boxes that are not inside their scene.")
-    ] = Policy.repair,
+    policy: Annotated[Policy, Option(help="About boxes that are not inside their scene.")] = Policy.repair,
 ) -> None:
     """Put boxes onto the scenes of a store, from map coordinates or pixels."""
     from sarzarr.ingestion.boxes import why_left_out
@@ -90,7 +85,7 @@ def boxes(
         sz.open_store(store), file, name=name, scene=scene, label_key=label, policy=policy.value
     )
     c = made.counts
-    typer.echo(
+    echo(
         f"{store.name}, boxes/{name}: {counted(c['kept'], 'box')} of {c['given']} put on, {c['repaired']} repaired, "
         f"{c['left_out']} left out{why_left_out(c)}; {len(made)} in all on {counted(len(made.owners), 'scene')}"
     )

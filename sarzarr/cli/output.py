@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import typer
+from typer import echo
 
 from sarzarr import conventions as cv
 from sarzarr.text import counted, size_text
@@ -188,4 +188,4 @@ class _Tenths:
         if tenth > self.tenth:
             self.tenth = tenth
             rate = progress.done / max(time.perf_counter() - self.began, 1e-9)
-            typer.echo(f"{10 * tenth} % of {size_text(progress.total)}, {size_text(rate)}/s", err=True)
+            echo(f"{10 * tenth} % of {size_text(progress.total)}, {size_text(rate)}/s", err=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer import Argument, Option, echo
 from typer.core import TyperGroup
 
 import sarzarr as sz
@@ -41,11 +42,11 @@ SITE_HELP: Final = (
     "SCENE=NAME, for scenes without a place in the world; the scene may be a pattern such as '2019*'. Scenes that "
     "show the same ground have the same name. May be repeated."
 )
-SiteOption = Annotated[list[str] | None, typer.Option("--site", help=SITE_HELP)]
-NotesOption = Annotated[str, typer.Option(help="Kept with the version.")]
+SiteOption = Annotated[list[str] | None, Option("--site", help=SITE_HELP)]
+NotesOption = Annotated[str, Option(help="Kept with the version.")]
 
 
-VersionArgument = Annotated[str | None, typer.Argument(help="v1, v2, ...; the newest if left out.")]
+VersionArgument = Annotated[str | None, Argument(help="v1, v2, ...; the newest if left out.")]
 By = StrEnum("By", ["ground", "scene", "site"])
 """Units that a split draws."""
 
@@ -69,29 +70,28 @@ def parse_sites(given: list[str] | None) -> dict[str, str]:
 @split_app.command()
 def create(
     store: StoreArgument,
-    val: Annotated[float, typer.Option(help="Share of the blocks that is validation.")] = 0.1,
-    test: Annotated[float, typer.Option(help="Share of them that is test.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Another seed is another split.")] = 42,
+    val: Annotated[float, Option(help="Share of the blocks that is validation.")] = 0.1,
+    test: Annotated[float, Option(help="Share of them that is test.")] = 0.0,
+    seed: Annotated[int, Option(help="Another seed is another split.")] = 42,
     block: Annotated[
-        str,
-        typer.Option(help="Side of a block: 10km, 500m; auto: 10km, or what few scenes or large cells need."),
+        str, Option(help="Side of a block: 10km, 500m; auto: 10km, or what few scenes or large cells need.")
     ] = "auto",
     pixel_block: Annotated[
         int | None,
-        typer.Option(
+        Option(
             help="Side of a block in pixels, where scenes have no place in the world; 1024 or less.",
             show_default=False,
         ),
     ] = None,
-    by: Annotated[By, typer.Option(help="Draw blocks of ground, whole scenes or whole sites.")] = By.ground,
-    guard: Annotated[str | None, typer.Option(help="Margin about a cell; two pixels if left out.")] = None,
+    by: Annotated[By, Option(help="Draw blocks of ground, whole scenes or whole sites.")] = By.ground,
+    guard: Annotated[str | None, Option(help="Margin about a cell; two pixels if left out.")] = None,
     site: SiteOption = None,
     fixed_val: Annotated[
-        bool, typer.Option("--fixed-val", help="Ground that arrives later is training, or held back.")
+        bool, Option("--fixed-val", help="Ground that arrives later is training, or held back.")
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew beside the versions there are.")] = False,
+    fresh: Annotated[bool, Option("--fresh", help="Begin anew beside the versions there are.")] = False,
     notes: NotesOption = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the split and write nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the split and write nothing.")] = False,
 ) -> None:
     """Make a split by ground, check that it leaks nothing, and write it as a new version."""
     from sarzarr.splits.make import plan_split
@@ -101,7 +101,7 @@ def create(
         "pixel_block": pixel_block, "fixed_val": fixed_val, "sites": parse_sites(site), "notes": notes,
     }  # fmt: skip
     split = plan_split(store, **recipe) if dry_run else sz.make_split(store, fresh=fresh, **recipe)
-    typer.echo(split_text(sz.open_store(store), split) + ("\nnothing was written" if dry_run else ""))
+    echo(split_text(sz.open_store(store), split) + ("\nnothing was written" if dry_run else ""))
 
 
 @split_app.command()
@@ -111,9 +111,7 @@ def extend(store: StoreArgument, site: SiteOption = None, notes: NotesOption = "
 
     before = get_split(store)
     split = sz.extend_split(store, sites=parse_sites(site), notes=notes)
-    typer.echo(
-        "nothing is pending" if split.version == before.version else split_text(sz.open_store(store), split)
-    )
+    echo("nothing is pending" if split.version == before.version else split_text(sz.open_store(store), split))
 
 
 @split_app.command("list")
@@ -123,15 +121,15 @@ def list_(store: StoreArgument) -> None:
 
     splits = list_splits(store)
     if not splits:
-        typer.echo("no split yet: make one with `sarzarr split create STORE`")
+        echo("no split yet: make one with `sarzarr split create STORE`")
         return
-    typer.echo(
+    echo(
         f"{'':<5}{'parent':<8}{'made':<22}{'by':<8}{'block':<16}{'seed':>6}{'scenes':>8}{'val':>7}{'held':>7}  notes"
     )
     for s in splits:
         parent = f"v{s.parent}" if s.parent else "-"
         block = ", ".join(s.blocks) or "-"
-        typer.echo(
+        echo(
             f"{s.name:<5}{parent:<8}{s.created_at:<22}{s.recipe.by:<8}{block:<16}{s.recipe.seed:>6}{len(s.scenes):>8}"
             f"{s.val_ratio:>7.1%}{s.held_back_share:>7.1%}  {s.notes}"
         )
@@ -141,22 +139,22 @@ def list_(store: StoreArgument) -> None:
 def show(
     store: StoreArgument,
     version: VersionArgument = None,
-    png: Annotated[Path | None, typer.Option(help="Draw footprints and blocks into this picture.")] = None,
+    png: Annotated[Path | None, Option(help="Draw footprints and blocks into this picture.")] = None,
 ) -> None:
     """Show what a version says; with --png, draw it."""
     from sarzarr.splits.versions import get_split
 
     split = get_split(store, _number(version))
-    typer.echo(split_text(sz.open_store(store), split))
+    echo(split_text(sz.open_store(store), split))
     wide, far = (max([most, *(len(getattr(s, k)) for s in split.scenes)]) for k, most in WIDTHS.items())
     for s in split.scenes:
         sides = zip(("train", "val", "test", "held"), (1, 2, 3, 0), strict=True)
         counts = "".join(f"{name:>7} {int((s.codes == code).sum()):>5}" for name, code in sides)
-        typer.echo(f"  {s.scene:<{wide}}  {s.place:<{far}}{counts}")
+        echo(f"  {s.scene:<{wide}}  {s.place:<{far}}{counts}")
     if png is not None:
         from sarzarr.export.split_picture import write_split_picture
 
-        typer.echo(f"wrote {write_split_picture(sz.open_store(store), split, png)}")
+        echo(f"wrote {write_split_picture(sz.open_store(store), split, png)}")
 
 
 @split_app.command("pending")
@@ -167,7 +165,7 @@ def pending_scenes(store: StoreArgument) -> None:
     waiting = pending(store)
     meanings = {"new": "", "changed": ", replaced on another grid", "gone": ", no longer in the store"}
     lines = [f"{name:<9}{s}{meaning}" for name, meaning in meanings.items() for s in getattr(waiting, name)]
-    typer.echo("\n".join(lines) or "nothing is pending")
+    echo("\n".join(lines) or "nothing is pending")
 
 
 @split_app.command("check")
@@ -177,25 +175,23 @@ def check_version(store: StoreArgument, version: VersionArgument = None) -> None
 
     split = get_split(store, _number(version))
     sz.check_split(store, split)
-    typer.echo(f"{split.name}: no ground is on two sides")
+    echo(f"{split.name}: no ground is on two sides")
 
 
 @split_app.command()
 def export(
     store: StoreArgument,
-    output: Annotated[Path, typer.Argument(help="The JSON document.")],
-    version: Annotated[str | None, typer.Option(help="v1, v2, ...; the newest if left out.")] = None,
+    output: Annotated[Path, Argument(help="The JSON document.")],
+    version: Annotated[str | None, Option(help="v1, v2, ...; the newest if left out.")] = None,
 ) -> None:
     """Write a version as a JSON document."""
-    typer.echo(f"wrote {sz.export_split(store, output, _number(version))}")
+    echo(f"wrote {sz.export_split(store, output, _number(version))}")
 
 
 @split_app.command("import")
-def import_(
-    store: StoreArgument, document: Annotated[Path, typer.Argument(help="What `export` wrote.")]
-) -> None:
+def import_(store: StoreArgument, document: Annotated[Path, Argument(help="What `export` wrote.")]) -> None:
     """Take in a version that was exported, under its own number."""
-    typer.echo(split_text(sz.open_store(store), sz.import_split(store, document)))
+    echo(split_text(sz.open_store(store), sz.import_split(store, document)))
 
 
 def _number(version: str | None) -> int | None:

@@ -66,13 +66,7 @@ class Grounds:
 
     @cached_property
     def places(self) -> Mapping[str, str]:
-        """The lattice that each scene's cells are on, by id.
-
-        Raises
-        ------
-        InvalidInputError
-            It cannot be known which scenes share ground.
-        """
+        """The lattice that each scene's cells are on, by id; `InvalidInputError` where shared ground is not known."""
         adrift = [g for g in self.scenes if not g.placement.is_located and not g.site]
         shapes = {(g.placement.height, g.placement.width) for g in adrift}
         if adrift and (len(shapes) > 1 or len(adrift) < len(self.scenes)):
@@ -127,20 +121,8 @@ def assign_to_train(
 ) -> tuple[SceneCells, ...]:
     """Return the cells of scenes that came after validation was fixed: all train, or held back.
 
-    Held back is what lies in a unit of validation or test, or touches one of their cells.
-
-    Parameters
-    ----------
-    grounds
-        The new scenes, and the ``known`` ones that are still there.
-    known
-        Scenes that have their membership.
-    fixed
-        Units of validation and test, (units,) uint64.
-    recipe
-        The split's.
-    version
-        The one that the new scenes come in with.
+    Held back is what lies in one of the ``fixed`` units (units,) uint64 of validation and test, or touches one of
+    their cells. ``grounds`` has the new scenes, and those of the ``known`` ones that are still there.
     """
 
     def decide(ids: Array) -> Array:

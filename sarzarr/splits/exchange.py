@@ -128,17 +128,14 @@ def to_json(split: Split) -> str:
 def from_json(text: str) -> Split:
     """Return the split that `to_json` wrote.
 
-    Raises
-    ------
-    InvalidInputError
-        It is no such document.
-    CorruptStoreError
-        It does not have the fingerprint that it says.
+    `InvalidInputError` where it is no such document, `CorruptStoreError` where it lacks the fingerprint that it says.
     """
     try:
         facts = json.loads(text)
         if facts[DOCUMENT] != FORMAT:
-            raise InvalidInputError(f"a split of format {FORMAT} was expected, got {facts[DOCUMENT]!r}.")
+            raise InvalidInputError(
+                f"a split of format {FORMAT} was expected, got {facts[DOCUMENT]!r}. Export it anew."
+            )
         split = Split(
             version=int(facts["version"]),
             recipe=recipe_of(facts),
@@ -162,6 +159,6 @@ def _scene_of(facts: Mapping[str, Any]) -> SceneCells:
     codes = np.array([[int(c) for c in row] for row in facts["codes"]], np.uint8)
     if codes.ndim != 2 or codes.max(initial=0) > max(cv.Membership):
         raise InvalidInputError(
-            f"rows of digits 0 to {max(cv.Membership)} were expected for {facts['scene']!r}."
+            f"rows of digits 0 to {max(cv.Membership)} were expected for {facts['scene']!r}. Export it anew."
         )
     return SceneCells(codes=codes, **{k: facts[k] for k in SCENE})

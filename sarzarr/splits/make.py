@@ -21,10 +21,17 @@ log = logging.getLogger(__name__)
 def make_split(
     store: Store | str | Path,
     *,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.0,
+    seed: int = 42,
+    block: float | str | None = "auto",
+    pixel_block: int | str | None = "auto",
+    by: str = "ground",
+    guard: float | str | None = None,
+    fixed_val: bool = False,
     sites: Sites | None = None,
     notes: str = "",
     fresh: bool = False,
-    **recipe: Any,
 ) -> Split:
     """Split a store's ground into train, validation and test, check it, and write it as a new version.
 
@@ -32,18 +39,21 @@ def make_split(
 
     Parameters
     ----------
-    store
-        A `Store`, or its path.
+    val_fraction, test_fraction
+        Shares in [0, 1] of the blocks, scenes or sites.
+    block, pixel_block
+        Sides of a block in metres (or ``"10km"``), and in pixels where scenes have no place in the world;
+        ``"auto"`` begins at 10 km and 1024 pixels, and becomes smaller until little ground, too, has every side.
+    by
+        Units that are drawn: blocks of ``ground``, whole ``scene`` or whole ``site``.
+    guard
+        Metres of margin about a cell; two pixels if left out.
+    fixed_val
+        Whether ground that arrives later may not become validation or test.
     sites
         Names of sites by scene id or pattern, for scenes without a place in the world and ``by="site"``.
-    notes
-        Kept with the version.
     fresh
         Begin anew, with a validation of its own, where there are versions already. They stay.
-    **recipe
-        The fields of `Recipe`: ``val_fraction=0.1, test_fraction=0.0, seed=42, block="10km",
-        by="ground", guard=None, fixed_val=False, pixel_block=1024``. A block that is left out, or
-        ``"auto"``, becomes smaller until little ground, too, has every side.
 
     Raises
     ------
@@ -56,7 +66,10 @@ def make_split(
         There is a split of another recipe or of fewer scenes.
     """
     here = opened(store)
-    split = plan_split(here, sites=sites, notes=notes, fresh=fresh, **recipe)
+    split = plan_split(
+        here, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed, block=block, by=by, guard=guard,
+        pixel_block=pixel_block, fixed_val=fixed_val, sites=sites, notes=notes, fresh=fresh,
+    )  # fmt: skip
     if versions(here.root) and not fresh:
         return _same_or_refused(read_split(here.root), split)
     return write_split(here, split)

@@ -59,21 +59,10 @@ def get_split(store: Store | str | Path, version: int | None = None) -> Split:
 
 
 def grounds_of(store: Store, sites: Sites | None = None, known: Split | None = None) -> Grounds:
-    """Return the scenes of a store with their placements.
+    """Return the scenes of a store with their placements, and their sites: of patterns the first that fits counts.
 
-    Parameters
-    ----------
-    store
-        The store.
-    sites
-        Of them the first pattern that fits a scene counts.
-    known
-        A version whose names of sites hold where ``sites`` has none.
-
-    Raises
-    ------
-    InvalidInputError
-        A pattern fits no scene.
+    Where ``sites`` has no name for a scene, that of the ``known`` version holds. `InvalidInputError` where a
+    pattern fits no scene.
     """
     placed = placements(store.root, store.catalog)
     named = {s.scene: s.site for s in known.scenes} if known else {}
@@ -82,7 +71,7 @@ def grounds_of(store: Store, sites: Sites | None = None, known: Split | None = N
         if not fitting:
             near = ", ".join(list(placed)[:5])
             raise InvalidInputError(
-                f"sites of scenes in the store ({near}, ...) were expected, got {pattern!r}."
+                f"sites of scenes in the store ({near}, ...) were expected, got {pattern!r}. Mend the pattern."
             )
         named |= dict.fromkeys(fitting, name)
     return Grounds(
@@ -108,13 +97,7 @@ def next_version(root: Path) -> int:
 
 
 def write_split(store: Store, split: Split) -> Split:
-    """Write a version as ``splits/vN``, whole and once; return it.
-
-    Raises
-    ------
-    SplitExistsError
-        That version is there: it never changes.
-    """
+    """Write a version as ``splits/vN``, whole and once; `SplitExistsError` where it is there. Return it."""
     folder = store.root / cv.SPLITS
     if not (folder / "zarr.json").exists():
         write_json(folder / "zarr.json", group_document())

@@ -83,7 +83,7 @@ class SampleSplit:
         return f"<SampleSplit v{self.version}: {train} train, {val} val, {held} held back>"
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON has it, ids as lists; what was not the case is left out."""
+        """Return it as JSON has it: ids as lists, counts of samples; what was not the case is left out."""
         train, val, held = map(list, (self.train_samples, self.val_samples, self.held_back_samples))
         parent = {"parent_version": self.parent_version, "samples_added": self.samples_added}
         return {

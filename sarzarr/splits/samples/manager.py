@@ -10,17 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
 from sarzarr.errors import InvalidInputError, SplitExistsError, SplitNotFoundError
-from sarzarr.splits.samples.backends import (
-    FolderBackend,
-    SampleSplit,
-    SplitBackend,
-    StoreBackend,
-    checked_name,
-)
+from sarzarr.splits.samples import backends
+from sarzarr.splits.samples.backends import SampleSplit
 from sarzarr.splits.versions import utc_now
 from sarzarr.store.store import Store, open_store
 
@@ -52,11 +48,11 @@ class SplitManager:
 
     def __init__(self, place: Store | str | Path) -> None:
         if isinstance(place, Store):
-            self.backend: SplitBackend = StoreBackend(place)
+            self.backend: backends.SplitBackend = backends.StoreBackend(place)
         elif (Path(place) / "zarr.json").exists():
-            self.backend = StoreBackend(open_store(place))
+            self.backend = backends.StoreBackend(open_store(place))
         else:
-            self.backend = FolderBackend(Path(place))
+            self.backend = backends.FolderBackend(Path(place))
 
     def __repr__(self) -> str:
         return f"<sarzarr.SplitManager: {self.backend!r}>"
@@ -145,22 +141,16 @@ class SplitManager:
         """Split all samples, make that version the active one, and return its number.
 
         Sorted ids are shuffled by ``random.Random(random_seed)``; the first ``max(1, int(n * val_ratio))``
-        are validation. With ``groups`` (the group of each id) groups are shuffled and kept whole.
+        are validation. With ``groups`` it is groups that are shuffled, and they are kept whole.
 
         Parameters
         ----------
-        signal
-            The set of samples.
         val_ratio
-            Above 0, below 1.
-        random_seed
-            Another seed is another split.
+            Share of validation, above 0 and below 1.
         groups
-            What comes from one source and may not be on two sides.
+            The source of each id: samples of one may not be on two sides.
         force
             Begin anew, under a new number and with another validation, where there is a version.
-        notes
-            Kept with the version.
 
         Raises
         ------
@@ -169,7 +159,7 @@ class SplitManager:
         InvalidInputError
             There are fewer than two samples or groups, or the ratio is out of range; it is a `ValueError`.
         """
-        checked_name(signal, "a signal's name")
+        backends.checked_name(signal, "a signal's name")
         if not 0 < val_ratio < 1:
             raise InvalidInputError(
                 f"a val_ratio above 0 and below 1 was expected, got {val_ratio}. Try 0.2."
@@ -197,14 +187,10 @@ class SplitManager:
 
         Parameters
         ----------
-        signal
-            The set of samples.
         new_sample_ids
-            Which to add; all that are pending if left out.
+            Ids to add; all that are pending if left out.
         groups
             New samples that share a group with validation are held back instead.
-        notes
-            Kept with the version.
 
         Raises
         ------
@@ -250,7 +236,8 @@ class SplitManager:
             return parent
         closed = set() if groups is None else {_group(groups, i) for i in parent.val_samples}
         held = [i for i in new if groups is not None and _group(groups, i) in closed]
-        added = [i for i in new if i not in set(held)]
+        kept_out = set(held)
+        added = [i for i in new if i not in kept_out]
         split = replace(
             parent,
             version=self._last(signal) + 1,
@@ -315,11 +302,9 @@ def _drawn(samples: Sequence[str], ratio: float, seed: int, groups: Groups | Non
         return shuffled[: min(wanted, len(samples) - 1)]
     group_of = {i: _group(groups, i) for i in samples}
     sizes = Counter(group_of.values())
-    chosen: set[str] = set()
-    for name in _shuffled(list(sizes), seed)[:-1]:  # one group at least is training
-        if sum(sizes[g] for g in chosen) >= wanted:
-            break
-        chosen.add(name)
+    names = _shuffled(list(sizes), seed)[:-1]  # one group at least is training
+    before = accumulate((sizes[name] for name in names), initial=0)
+    chosen = {name for name, count in zip(names, before, strict=False) if count < wanted}
     if not chosen:
         raise InvalidInputError(
             "samples of at least two groups were expected, got one: a side would be empty. Leave out groups."
