@@ -105,7 +105,7 @@ def _options(
 
 
 def method_options(option: str, method: str, **given: float | None) -> dict[str, Any]:
-    """Return the options of a method that were given; refuse those of another one."""
+    """Return the options of a method that were given, percentiles or dB; refuse those of another one."""
     options = {name: value for name, value in given.items() if value is not None}
     for name in options:
         owner = next(m for m, names in OWN.items() if name in names)

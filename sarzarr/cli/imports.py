@@ -14,10 +14,15 @@ from sarzarr.cli.output import progress_bar
 from sarzarr.text import counted
 
 import_app = typer.Typer(help="Take older formats, chips and boxes into a store.", no_args_is_help=True)
-Policy = StrEnum("Policy", ["repair", "refuse"])
-"""Treatments of boxes that are not inside their picture."""
 Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "none"])
 """Formats of boxes."""
+
+
+class Policy(StrEnum):
+    """Treatments of boxes that are not inside their picture."""
+
+    repair = "repair"
+    refuse = "refuse"
 
 
 # ------------------------------------------------------------------ import
@@ -42,12 +47,8 @@ def chips(
         name=name, annotations=str(annotations), policy=policy.value, one_based=one_based, replace=replace
     )
     with progress_bar(quiet=not sys.stderr.isatty(), unit="chips") as report:
-        made, done = sz.import_chips(
-            folder,
-            store,
-            options=options,
-            progress=report and (lambda count, total: report(sz.Progress(count, total, folder.name))),
-        )
+        tell = None if report is None else lambda done, total: report(sz.Progress(done, total, folder.name))
+        made, done = sz.import_chips(folder, store, options=options, progress=tell)
     b = done.boxes
     size = f"{made.layout.height} x {made.layout.width}"
     chips = counted(done.samples, "chip")

@@ -137,7 +137,7 @@ def ingest_scenes(
     dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and stop.")] = False,
     quiet: shared.QuietOption = False,
 ) -> None:
-    """Read GeoTIFFs, normalise them, and write them into one store of 256x256 chunks."""
+    """Read GeoTIFFs, normalise them, and write them into one store in chunks of 256x256 pixels."""
     from sarzarr.ingestion.layers.layer import layers_of
     from sarzarr.tasks import cluster
 

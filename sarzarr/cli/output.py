@@ -16,30 +16,20 @@ from sarzarr.text import counted, size_text
 if TYPE_CHECKING:
     import sarzarr as sz
     from sarzarr.arrays import Array
-    from sarzarr.patches.selection import Query
     from sarzarr.store.documents import Document
 
 SHOWN: Final = 12
 """Scenes, sets or versions that are listed, at most."""
 
 
-def taken_by_default(store: "sz.Store", index: str) -> "Array":
-    """Return (patches,) bool: the patches of an index that readers take where nothing is said."""
+def taken_by_default(store: "sz.Store", index: str) -> tuple["Array", str]:
+    """Return the patches (patches,) bool that readers take where nothing is said, and their limits as a text."""
     from sarzarr.patches.selection import passing
-
-    return passing(store, _default_query(index))
-
-
-def asked_by_default() -> str:
-    """Return the limits in [0, 1] that readers set a patch where nothing is said."""
-    query = _default_query(cv.DEFAULT_INDEX)
-    return f"min_valid={query.min_valid:g} and min_unsaturated={query.min_unsaturated:g}"
-
-
-def _default_query(index: str) -> "Query":
     from sarzarr.reader.options import ReadOptions
 
-    return ReadOptions().query(index)
+    query = ReadOptions().query(index)
+    limits = f"min_valid={query.min_valid:g} and min_unsaturated={query.min_unsaturated:g}"
+    return passing(store, query), limits
 
 
 def summary(store: "sz.Store") -> str:
@@ -61,13 +51,13 @@ def summary(store: "sz.Store") -> str:
         )
     for index in store.patch_indices:
         table = store.patch_columns(index)
-        taken = taken_by_default(store, index)
+        taken, limits = taken_by_default(store, index)
         whole = (table["valid_fraction"].values == 1).sum()
         cut = f"{table.attrs['size']} px, stride {table.attrs['stride']}, edge {table.attrs['edge']}"
         ragged = f"{counted(table.attrs['dropped'], 'ragged one')} at right and bottom edges left out"
         lines += [
             f"  patches/{index}: {table.sizes['patch']} ({cut}); {ragged}",
-            f"    {whole} valid in every pixel; readers take {taken.sum()} by default ({asked_by_default()})",
+            f"    {whole} valid in every pixel; readers take {taken.sum()} by default ({limits})",
         ]
     lines += _other_contents(store)
     for scene in store.scenes[:SHOWN]:
@@ -107,8 +97,8 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
         drawn = f", {_boxes_text(boxes)}" if (boxes / "zarr.json").is_file() else ""
         size = f"{height} x {width} at most, {image['data_type']}"
         yield f"  samples/{name}: {counted(count, 'chip')} of {size}{drawn}"
-        if numbers := SplitManager(store).get_versions(name):
-            yield f"    split: {_versions_text(numbers)}"
+        if known := SplitManager(store).get_versions(name):
+            yield f"    split: {_versions_text(known)}"
     for folder in sorted(p.parent for p in (store.root / cv.BOXES).glob("[!.]*/zarr.json")):
         if folder.name not in sets:
             yield f"  boxes/{folder.name}: {_boxes_text(folder)}"

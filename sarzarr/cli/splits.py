@@ -11,11 +11,12 @@ from typer.core import TyperGroup
 import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr.cli.app import StoreArgument
-from sarzarr.cli.output import asked_by_default, taken_by_default
+from sarzarr.cli.output import taken_by_default
 from sarzarr.errors import InvalidInputError
 from sarzarr.text import counted
 
 if TYPE_CHECKING:
+    from sarzarr.arrays import Array
     from sarzarr.store.split_table import Split
 
 
@@ -224,13 +225,15 @@ def split_text(store: "sz.Store", split: "Split") -> str:
         lines.append(
             "  less than was asked for: its blocks are small for these cells; larger ones lose less at their edges"
         )
-    lines += [f"  patches/{index}: {_patches_text(store, split, index)}" for index in store.patch_indices]
+    for index in store.patch_indices:
+        taken, limits = taken_by_default(store, index)
+        lines.append(f"  patches/{index}: {_patches_text(store, split, index, taken)}")
     if store.patch_indices:
-        lines.append(f"  in brackets: what readers take by default, {asked_by_default()}")
+        lines.append(f"  in brackets: what readers take by default, {limits}")
     return "\n".join(lines)
 
 
-def _patches_text(store: "sz.Store", split: "Split", index: str) -> str:
+def _patches_text(store: "sz.Store", split: "Split", index: str, taken: "Array") -> str:
     """Return how many patches of an index are on each side, and in brackets how many of them readers take."""
     import numpy as np
 
@@ -244,6 +247,5 @@ def _patches_text(store: "sz.Store", split: "Split", index: str) -> str:
             f"0 patches, since every scene is smaller than {table.attrs['size']} pixels. The ground is split; to "
             f"train,\n    read smaller patches (patch_size={fits}), or padded ones (edge='pad' and min_valid below 1)"
         )
-    taken = taken_by_default(store, index)
     masks = {side: patches_of(store, split, table, side) for side in ("train", "val", "test")}
     return ", ".join(f"{m.sum()} {side} ({(m & taken).sum()})" for side, m in masks.items())

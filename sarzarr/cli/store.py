@@ -62,7 +62,7 @@ def info(store: shared.StoreArgument) -> None:
 
 @app.command()
 def stacks(store: shared.StoreArgument) -> None:
-    """List the stacks of a store: scenes of one grid, orbit and pass, that open as one cube over time."""
+    """List the stacks of a store: scenes of one grid, orbit and pass, that open as one cube (time, y, x)."""
     from sarzarr.patches.stacks.find import describe_stacks
 
     echo(describe_stacks(sz.open_store(store)))
@@ -137,7 +137,7 @@ def bench(
     polarizations: Annotated[str | None, Option(help="Only these: VV, or VV,VH as channels.")] = None,
     batch_size: Annotated[int, Option(help="Patches of a batch.")] = 64,
 ) -> None:
-    """Measure what this machine delivers from this store, beside a plain memory copy of the same batches."""
+    """Measure the MB/s that this machine delivers from a store, beside a memory copy of the same batches."""
     options: dict[str, Any] = {"batch_size": batch_size}
     if polarizations:
         options["polarizations"] = [p.strip().lower() for p in polarizations.split(",")]

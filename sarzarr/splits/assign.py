@@ -39,7 +39,7 @@ class SceneGround:
 
 @dataclass(frozen=True, eq=False)
 class Grounds:
-    """Scenes with their places on the ground; the footprints of equal placements are made once."""
+    """Scenes with their places on the ground, in degrees; the footprints of equal placements are made once."""
 
     scenes: tuple[SceneGround, ...]
     """Sorted by id."""
@@ -66,7 +66,7 @@ class Grounds:
 
     @cached_property
     def places(self) -> Mapping[str, str]:
-        """The lattice that each scene's cells are on, by id; `InvalidInputError` where shared ground is not known."""
+        """The lattice of each scene's cells, world or pixels; `InvalidInputError` where shared ground is unknown."""
         adrift = [g for g in self.scenes if not g.placement.is_located and not g.site]
         shapes = {(g.placement.height, g.placement.width) for g in adrift}
         if adrift and (len(shapes) > 1 or len(adrift) < len(self.scenes)):
@@ -77,10 +77,10 @@ class Grounds:
         p = ground.placement
         if not ground.site:
             return WORLD if p.is_located else f"pixels/{p.height}x{p.width}"
-        mates = self._mates[ground.site]
-        if all(m.placement.is_located for m in mates):
+        mates = [g.placement for g in self._mates[ground.site]]
+        if all(m.is_located for m in mates):
             return WORLD
-        shapes = {(m.placement.height, m.placement.width, m.placement.is_located) for m in mates}
+        shapes = {(m.height, m.width, m.is_located) for m in mates}
         return f"pixels/{ground.site}" if len(shapes) == 1 else f"whole/{ground.site}"
 
     @cached_property
@@ -108,10 +108,7 @@ def assign(
 ) -> tuple[SceneCells, ...]:
     """Return the membership (rows, columns) uint8 of the cells of every scene that is not ``known``.
 
-    Raises
-    ------
-    InvalidInputError
-        It cannot be known which scenes share ground, or a scene lacks the site that ``by="site"`` needs.
+    `InvalidInputError` where shared ground is unknown, or a scene lacks the site that ``by="site"`` needs.
     """
     return _decided(grounds, recipe, recipe.draw, known, version)
 
@@ -232,12 +229,8 @@ def _joined(parts: Sequence[Extents]) -> Extents:
 def check(grounds: Grounds, scenes: Sequence[SceneCells]) -> None:
     """Raise unless no ground is on two sides: in the world, and on every shared lattice of pixels.
 
-    Scenes that are in ``scenes`` and not in ``grounds`` have left the store, and take no part.
-
-    Raises
-    ------
-    SplitLeakError
-        Names two scenes that share ground, and the remedy.
+    Scenes that are in ``scenes`` and not in ``grounds`` have left the store, and take no part. `SplitLeakError`
+    names two scenes that share ground, and the remedy.
     """
     stored = [s for s in scenes if s.scene in grounds.by_id]
     if leaks := [*_pixel_leaks(stored), *_world_leaks(grounds, stored)]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.errors import CorruptStoreError, InvalidInputError, SplitExistsError
+from sarzarr.errors import InvalidInputError, SplitExistsError
 from sarzarr.files import whole_file
 from sarzarr.splits.assign import check
 from sarzarr.splits.make import pending_of
@@ -43,12 +43,7 @@ def check_split(store: Store | str | Path, split: Split) -> None:
 def export_split(store: Store | str | Path, path: str | Path, version: int | None = None) -> Path:
     """Write a version as a JSON document, the newest if left out; return its path.
 
-    Raises
-    ------
-    NotInStoreError
-        There is no such version.
-    InvalidInputError
-        Nothing can be written to that path.
+    `NotInStoreError` where there is no such version, `InvalidInputError` where nothing can be written to the path.
     """
     place = Path(path)
     split = get_split(store, version)
@@ -80,14 +75,13 @@ def import_split(store: Store | str | Path, path: str | Path) -> Split:
     """
     here = opened(store)
     try:
-        split = from_json(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, CorruptStoreError):
-            raise
         raise InvalidInputError(
             f"a split that `sarzarr split export` wrote was expected at {str(path)!r}, got nothing that can be "
             f"read as text ({getattr(error, 'strerror', None) or 'it is not UTF-8'}). Give the path of one."
         ) from None
+    split = from_json(text)
     if split.version in versions(here.root):
         known = read_split(here.root, split.version)
         if known.fingerprint == split.fingerprint:
@@ -115,7 +109,7 @@ def import_split(store: Store | str | Path, path: str | Path) -> Split:
 
 # ------------------------------------------------------------------ JSON
 def to_json(split: Split) -> str:
-    """Return a split as JSON, a line of digits a row of cells; the inverse of `from_json`."""
+    """Return a split as JSON, codes (rows, columns) as a line of digits per row; the inverse of `from_json`."""
     scenes = [
         {**{k: getattr(s, k) for k in SCENE}, "codes": ["".join(map(str, row)) for row in s.codes.tolist()]}
         for s in split.scenes
@@ -126,7 +120,7 @@ def to_json(split: Split) -> str:
 
 
 def from_json(text: str) -> Split:
-    """Return the split that `to_json` wrote.
+    """Return the split that `to_json` wrote, its codes (rows, columns) uint8.
 
     `InvalidInputError` where it is no such document, `CorruptStoreError` where it lacks the fingerprint that it says.
     """

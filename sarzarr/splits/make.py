@@ -83,7 +83,7 @@ def plan_split(
     fresh: bool = False,
     **recipe: Any,
 ) -> Split:
-    """Return the split that `make_split` would write, checked; nothing is written."""
+    """Return the split that `make_split` would write, codes (rows, columns) uint8 per scene, checked."""
     here = opened(store)
     if not here.scenes:
         raise InvalidInputError(_no_scenes(here))
@@ -179,9 +179,9 @@ def pending_of(grounds: Grounds, split: Split) -> Pending:
 def extend_split(store: Store | str | Path, *, sites: Sites | None = None, notes: str = "") -> Split:
     """Write a version that knows every scene, and return it; the newest one where nothing is pending.
 
-    What is known stays as it is. New ground goes where the lattice says, or, where the version was made
-    with ``fixed_val``, to training alone. A scene that was replaced on another grid is new. Where whole
-    scenes or sites were drawn, ground of scenes that left the store is not known: a warning says so.
+    Codes (rows, columns) that are known stay as they are. New ground goes where the lattice says, or, where the
+    version was made with ``fixed_val``, to training alone. A scene that was replaced on another grid is new. Where
+    whole scenes or sites were drawn, ground of scenes that left the store is not known: a warning says so.
 
     Raises
     ------

@@ -10,12 +10,11 @@ from itertools import combinations
 from typing import Final
 
 import numpy as np
-import pandas as pd
 from scipy.spatial import cKDTree
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.grids.world import EARTH_RADIUS, Extents
+from sarzarr.grids.world import EARTH_RADIUS, Extents, mix
 
 LEVELS: Final = 30
 """Sizes of extents: 360 degrees halved so many times at most (0.04 m)."""
@@ -55,7 +54,10 @@ def shared_ground(cells: Cells) -> Array:
 def _distinct(cells: Cells, rows: Array) -> Array:
     """Return ``rows`` without those of equal extents: acquisitions on one grid are one."""
     rows = rows[cells.extents.is_placed[rows]]
-    distinct: Array = rows[~pd.DataFrame(vars(cells.extents[rows])).duplicated().to_numpy()]
+    hashed = np.zeros(len(rows), np.uint64)
+    for values in vars(cells.extents[rows]).values():
+        hashed = mix(hashed ^ np.ascontiguousarray(values).view(np.uint64))
+    distinct: Array = rows[np.unique(hashed, return_index=True)[1]]
     return distinct
 
 

@@ -11,7 +11,7 @@ from rasterio import Affine
 from typer.testing import CliRunner
 
 import sarzarr as sz
-from sarzarr.cli.main import app
+from sarzarr.cli.app import app
 from sarzarr.splits.assign import Grounds
 from sarzarr.splits.samples.backends import SampleSplit
 from sarzarr.splits.versions import grounds_of

@@ -239,7 +239,7 @@ _SIDES: Final = {
 
 @dataclass(frozen=True)
 class StoreBackend:
-    """Sample sets of a store; versions are tables ``splits/samples/<name>/v<n>``."""
+    """Sample sets of a store; versions are tables ``splits/samples/<name>/v<n>`` of ids and uint8 codes."""
 
     store: Store
     """The store."""

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def sample_id(signal: str, source: str, seconds: float) -> str:
-    """Return the id of a sample: 16 hexadecimal digits that stand for a signal, a source file and a time.
+    """Return the id of a sample: 16 hexadecimal digits that stand for a signal, a source file and seconds in it.
 
     >>> sample_id("Creamy_Beef", "recording.cfile", 12.5)
     '35bed5c4f223aa22'
@@ -75,12 +75,8 @@ class SplitManager:
     def get_split(self, signal: str, version: int | None = None) -> tuple[list[str], list[str]]:
         """Return (train, val) ids in their order, of the active version if left out.
 
-        They are as they were written; `get_missing_samples` says which of them are no longer there.
-
-        Raises
-        ------
-        SplitNotFoundError
-            There is no such version; it is a `FileNotFoundError`.
+        They are as they were written; `get_missing_samples` says which of them are no longer there. Where there is
+        no such version: `SplitNotFoundError`, a `FileNotFoundError`.
         """
         split = self.read(signal, version)
         return list(split.train_samples), list(split.val_samples)
@@ -112,7 +108,7 @@ class SplitManager:
     def get_split_summary(self, signal: str) -> dict[str, Any]:
         """Return total_samples, pending_samples, train_count, val_count, active_version (None without one).
 
-        And missing_samples, effective_val_ratio and versions.
+        And missing_samples, effective_val_ratio in [0, 1] and versions.
         """
         active = self.get_active_split_version(signal)
         train, val = self.get_split(signal) if active else ([], [])
@@ -146,7 +142,7 @@ class SplitManager:
         Parameters
         ----------
         val_ratio
-            Share of validation, above 0 and below 1.
+            Share of validation in [0, 1], without the ends.
         groups
             The source of each id: samples of one may not be on two sides.
         force
@@ -183,19 +179,9 @@ class SplitManager:
         """Add samples to training, as a new version; return its number, or the active one's if none is new.
 
         Validation stays the same sequence. Without a version the initial one is made. Of processes that extend
-        at once, each waits for the one before it, and finds nothing left to add.
-
-        Parameters
-        ----------
-        new_sample_ids
-            Ids to add; all that are pending if left out.
-        groups
-            New samples that share a group with validation are held back instead.
-
-        Raises
-        ------
-        InvalidInputError
-            An id is not among the samples, or is named twice.
+        at once, each waits for the one before it, and finds nothing left to add. ``new_sample_ids`` are all that are
+        pending if left out; those that share one of the ``groups`` with validation are held back instead.
+        `InvalidInputError` where an id is not among the samples, or is named twice.
         """
         with self.backend.alone(signal):
             if not self.backend.versions(signal):
