@@ -16,6 +16,7 @@ from sarzarr.splits.assign import WORLD, Grounds
 from sarzarr.splits.versions import grounds_of
 from sarzarr.store.split_table import SceneCells, Split
 from sarzarr.store.store import Store
+from sarzarr.text import counted
 
 log = logging.getLogger(__name__)
 COLOURS: Final = {
@@ -92,7 +93,10 @@ def _legend(split: Split) -> list[Any]:
     from matplotlib.patches import Patch
 
     return [
-        Patch(color=colour, label=f"{m.name.lower().replace('_', ' ')}: {split.counts[m.name.lower()]} cells")
+        Patch(
+            color=colour,
+            label=f"{m.name.lower().replace('_', ' ')}: {counted(split.counts[m.name.lower()], 'cell')}",
+        )
         for m, colour in COLOURS.items()
     ]
 
@@ -123,7 +127,7 @@ def _draw_world(axis: Any, grounds: Grounds, split: Split, scenes: Sequence[Scen
     axis.set_aspect(1 / max(math.cos(math.radians((south + north) / 2)), 0.05))
     axis.set_xlabel("longitude")
     axis.set_ylabel("latitude")
-    axis.set_title(f"{len(scenes)} scenes on {len(kept)} grids", fontsize=10)
+    axis.set_title(f"{counted(len(scenes), 'scene')} on {counted(len(kept), 'grid')}", fontsize=10)
 
 
 def _edge_of(footprints: Sequence[Footprint], span: float) -> dict[str, Any]:
@@ -175,4 +179,4 @@ def _draw_pixels(axis: Any, place: str, scenes: Sequence[SceneCells]) -> None:
     """Draw the lattice of pixels that scenes share; where they share none, the first of them."""
     axis.imshow(scenes[0].codes, interpolation="nearest", **_colours())
     axis.set_xlabel("cells")
-    axis.set_title(f"{place}: {len(scenes)} scenes", fontsize=10)
+    axis.set_title(f"{place}: {counted(len(scenes), 'scene')}", fontsize=10)

@@ -102,12 +102,12 @@ class IngestPlan:
 
 def _placed(scene: ScenePlan) -> str:
     """Return how a scene's stored pixels are tied to the ground, for people."""
-    gcps = len(scene.probe.gcps)
+    gcps = counted(len(scene.probe.gcps), "GCP")
     return {
         "affine": "georeferenced",
         "rotated_affine": "rotated affine",
-        "gcp_tps_no_dem": f"by {gcps} GCPs without terrain",
-        "gcps": f"{gcps} GCPs, image geometry (--crs and --pixel-size georeference it)",
+        "gcp_tps_no_dem": f"by {gcps} without terrain",
+        "gcps": f"{gcps}, image geometry (--crs and --pixel-size georeference it)",
         "rpcs": "RPC, image geometry (orthorectify it with a DEM to georeference it)",
     }.get(scene.geolocation, "no CRS")
 

@@ -17,6 +17,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError
 from sarzarr.patches.stacks.stack import Member, Stack, View, groups_of, members_of
 from sarzarr.store.store import Store
+from sarzarr.text import counted
 
 
 # ------------------------------------------------------------------ stacks
@@ -285,8 +286,7 @@ def _stamp(time: Any) -> str:
 def describe_stacks(store: Store) -> str:
     """Return what `sarzarr stacks` prints: the stacks of a store, and the scenes that are in none."""
     stacks = find_stacks(store)
-    count = "1 stack" if len(stacks) == 1 else f"{len(stacks)} stacks"
-    lines = [f"{store.root.name}: {len(store.scenes)} scenes, {count}"]
+    lines = [f"{store.root.name}: {counted(len(store.scenes), 'scene')}, {counted(len(stacks), 'stack')}"]
     lines += [f"  {stack}" for stack in stacks]
     stacked = {scene for stack in stacks for scene in stack.scenes}
     alone = [scene for scene in store.scenes if scene not in stacked]
