@@ -254,7 +254,7 @@ class ScenePlan:
             return "\n".join([f"  {self.id}: is there, and gets layers alone, {tasks}", *layers])
         place = f"{self.grid.height} x {self.grid.width}, {self._place}"
         way = "warped" if self.is_warped else "passthrough"
-        lines = [f"  {self.id}: {place}, {way}, {tasks}, {counted(self.patches, "patch")}"]
+        lines = [f"  {self.id}: {place}, {way}, {tasks}, {counted(self.patches, 'patch')}"]
         lines[0] += ", replaces the one there" if self.replaces else ""
         lines += [f"    {plan}" for plan in self.onto]
         lines += [f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in self.probe.arrays]
