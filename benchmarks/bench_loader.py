@@ -28,10 +28,10 @@ import numpy as np
 import torch
 import xarray as xr
 import zarr
+from sarzarr.pixels.compiled.when import loops
 from torch.utils.data import DataLoader, Dataset
 
 import sarzarr as sz
-from sarzarr.pixels.compiled.fused import loops
 from sarzarr.torch import ZarrPatchDataset
 
 SIZE = 256

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from types import ModuleType
 from typing import Any, Final, Self
 
 import numpy as np
@@ -17,8 +17,7 @@ from crc32c import crc32c
 
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
-from sarzarr.pixels.compiled.calls import STRIP
-from sarzarr.pixels.compiled.fused import loops_for
+from sarzarr.pixels.compiled.when import loops_for
 from sarzarr.pixels.turns import Turner
 from sarzarr.reader.places import PAGE, Address, Kind, Places, Source, pieces_of
 from sarzarr.store.chunks import OPEN_FLAGS, REMEDY, read_at
@@ -139,29 +138,26 @@ class Filler:
 
         Where it is not, or not to the end, the other way is gone: that knows every case, and what to say of damage.
         """
-        law, size = kind.stretch, self.source.size
-        fast = loops_for(self.work.pixels)
-        if fast is None or law is None or law.is_identity or (kind.dtype, kind.codec) != ("uint16", "none"):
-            return False
+        fast, size = self._loops_of_codes(kind), self.source.size
         cell, entries = kind.nbytes + CRC_BYTES, self.source.table.entries[chunks]
-        turns = np.zeros(len(slots), np.uint8) if operations is None else operations[slots]
-        if not fast.can_deliver or kind.nbytes % 8 or (entries["size"] != cell).any():
+        if fast is None or fast.PREAD is None or kind.codec != "none" or kind.nbytes % 8:
             return False
         handles = self._handles(entries["file"].tolist(), chunks.tolist())
-        if handles is None:
+        if handles is None or (entries["size"] != cell).any():
             return False
-        done = fast.deliver(
-            handles,
-            entries["offset"].astype(np.int64),
-            slots,
-            turns,
-            self._scratch("raw", (cell,), "u1"),
-            self._scratch("strip", (STRIP, size), "uint16"),
-            out.reshape(-1, size, size),
-            law.law_of_codes,
-        )
-        self.work.pixels += out.size
+        places = handles, entries["offset"].astype(np.int64), slots, _some(operations, slots)
+        memory = self._scratch("raw", (8 * fast.ROOM + cell,), "u1"), self._strip(fast)
+        done = fast.deliver(places, *memory, out.reshape(-1, size, size), _law(kind))
+        self.work.pixels += len(chunks) * size**2
         return bool(done == len(chunks))
+
+    def _loops_of_codes(self, kind: Kind) -> ModuleType | None:
+        """Return compiled loops where they deliver this kind."""
+        is_plain = kind.stretch is None or not kind.stretch.is_identity
+        return loops_for(self.work.pixels) if is_plain and kind.dtype == "uint16" else None
+
+    def _strip(self, fast: ModuleType) -> Array:
+        return self._scratch("strip", (fast.STRIP, self.source.size), "uint16")
 
     def _handles(self, files: Sequence[int], chunks: Sequence[int]) -> Array | None:
         """Return (files,) int32: their handles, all of them open; None where those are too many."""
@@ -185,6 +181,11 @@ class Filler:
 
     def _deliver(self, kind: Kind, cells: Array, slots: Array, out: Array, operations: Array | None) -> None:
         """Turn and stretch what ``cells`` (k, size * size or more) begin with into the slots of ``out``."""
+        if (fast := self._loops_of_codes(kind)) is not None:
+            size, places = self.source.size, (slots, _some(operations, slots))
+            fast.place_codes(cells, places, self._strip(fast), out.reshape(-1, size, size), _law(kind))
+            self.work.pixels += len(slots) * size**2
+            return
         places = slots.tolist()
         if places == list(range(places[0], places[0] + len(places))):
             self._place(kind, cells, out[places[0] : places[-1] + 1], operations, slots)
@@ -207,10 +208,6 @@ class Filler:
     def _turned(self, kind: Kind, cells: Array, operations: Array) -> Array:
         size = self.source.size
         turned = self._scratch("turned", (len(cells), size, size), kind.dtype)
-        fast = loops_for(self.work.pixels) if kind.dtype == "uint16" else None
-        if fast is not None:
-            fast.turn_codes(cells, operations, turned)
-            return turned.reshape(len(turned), -1)
         turner = self._turners.get(kind.dtype)
         if turner is None:
             turner = self._turners[kind.dtype] = Turner(size, kind.dtype)
@@ -273,25 +270,12 @@ class Filler:
         view, begins = raw.reshape(-1).data, [i * cell for i in range(GROUP)]
         # Where a checksum is half a pixel, pixels do not lie one behind the other.
         cells = raw.view(dtype) if cell % dtype.itemsize == 0 else None
-        read, address = self._reading(places, cell), raw.ctypes.data
         for first in range(0, len(places), GROUP):
             count = min(GROUP, len(places) - first)
-            if read is None or not read(first, count, cell, address):
-                self._read(places, first, count, view, begins)
+            self._read(places, first, count, view, begins)
             if places.has_absent or crc32c(view[: count * cell]) != self._constant(cell, count):
                 self._check_each(raw, places, first, count)
             yield raw[:count, :-CRC_BYTES].copy().view(dtype) if cells is None else cells[:count]
-
-    def _reading(self, places: Places, cell: int) -> Callable[..., bool] | None:
-        """Return the compiled loop that reads cells of these places; None where it is no use.
-
-        It needs every file open at once. What it cannot read, `_read` is asked for again, which says why.
-        """
-        fast = None if places.has_absent else loops_for(self.work.pixels)
-        handles = self._handles(places.files, places.chunks) if fast is not None else None
-        if fast is None or handles is None:
-            return None
-        return partial(fast.read_cells, handles, np.array(places.offsets, np.int64))
 
     def _decoded(self, kind: Kind, codec: Codec, places: Places) -> Iterator[Array]:
         """Read chunks and decode them. Each is put where in a page it is in its file, but for `_READ_TO`."""
@@ -417,6 +401,15 @@ class Filler:
             self._views = {k: v for k, v in self._views.items() if k[0] != name}
         view = self._views[key] = kept[:wanted].view(dtype).reshape(shape)
         return view
+
+
+def _some(operations: Array | None, slots: Array) -> Array:
+    """Return the operations (k,) of some slots; 0, which does nothing, where there are none."""
+    return np.zeros(len(slots), np.uint8) if operations is None else operations[slots]
+
+
+def _law(kind: Kind) -> Any:
+    return None if kind.stretch is None else kind.stretch.law_of_codes
 
 
 def _known(address: Address | Callable[[], Address]) -> Address:
