@@ -9,6 +9,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import rioxarray  # noqa: F401 - registers .rio
 import xarray as xr
 from affine import Affine
 from dask.base import tokenize
