@@ -24,7 +24,7 @@ from sarzarr.rasters import raster_files
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 from sarzarr.scenes.scene import SceneProbe, group_scenes
 from sarzarr.store.store import Store, bounds_key, open_store
-from sarzarr.text import counted
+from sarzarr.text import counted, listed, size_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +91,8 @@ class IngestPlan:
                 f"  stored as {encoding.dtype}, codec {encoding.codec}, chunks of {encoding.chunk}, {shards}"
             )
         lines.append(
-            f"  {_size(self.bytes_in)} in, at most {_size(self.bytes_out)} out, {counted(self.tasks, 'task')}; "
-            f"projected peak {_size(self.peak_memory)} a worker process of {_size(self.options.memory)}"
+            f"  {size_text(self.bytes_in)} in, at most {size_text(self.bytes_out)} out, "
+            f"{counted(self.tasks, 'task')}; projected peak {size_text(self.peak_memory)} a worker process of {size_text(self.options.memory)}"
         )
         return "\n".join(lines)
 
@@ -107,14 +107,6 @@ def _placed(scene: ScenePlan) -> str:
         "gcps": f"{gcps} GCPs, image geometry (--crs and --pixel-size georeference it)",
         "rpcs": "RPC, image geometry (orthorectify it with a DEM to georeference it)",
     }.get(scene.geolocation, "no CRS")
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def plan_ingest(
@@ -264,8 +256,7 @@ def _names(scene: SceneProbe) -> str:
 
 def _some(ids: list[str]) -> str:
     """Return ids for people: at most three of them, with the verb."""
-    more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
-    return f"{', '.join(ids[:3])}{more} {'is' if len(ids) == 1 else 'are'}"
+    return f"{listed(ids, most=3)} {'is' if len(ids) == 1 else 'are'}"
 
 
 def _stored_ranges(
@@ -296,9 +287,9 @@ def _check_memory(scene: ScenePlan, options: IngestOptions) -> None:
         read: list[ArrayProbe | LayerPlan] = [*scene.probe.arrays, *scene.layers]
         giant = max(read, key=lambda a: a.block_bytes)
         raise UnsupportedRasterError(
-            f"{scene.id}: a worker within {_size(options.memory)} was expected, got a projected "
-            f"{_size(peak)}: a block of {giant.path.name} is {giant.block_shape[0]} x {giant.block_shape[1]} "
-            f"pixels, {_size(giant.block_bytes)} decoded. Pass --memory {math.ceil(peak / 1e9 * 10) / 10:g}GB"
+            f"{scene.id}: a worker within {size_text(options.memory)} was expected, got a projected "
+            f"{size_text(peak)}: a block of {giant.path.name} is {giant.block_shape[0]} x {giant.block_shape[1]} "
+            f"pixels, {size_text(giant.block_bytes)} decoded. Pass --memory {math.ceil(peak / 1e9 * 10) / 10:g}GB"
             + (" or a smaller --shard," if scene.encoding.shard > cv.SHARD else ",")
             + " or rewrite the file in tiles: gdal_translate -co TILED=YES."
         )

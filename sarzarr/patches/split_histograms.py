@@ -146,7 +146,7 @@ def _count(file: _File) -> Histogram:
             : file.shape[1] - (file.first[1] + at[1]) * chunk,
         ]
         nonpositive += int(np.count_nonzero(inside == cv.Flag.NONPOSITIVE))
-        nodata += int(np.count_nonzero(inside >= cv.Flag.NODATA))
+        nodata += int(np.count_nonzero(~cv.Flag.is_valid(inside)))
     return Histogram(counts=counts, nonpositive=nonpositive, nodata=nodata)
 
 

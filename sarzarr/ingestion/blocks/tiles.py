@@ -234,8 +234,14 @@ def encode_tile(
         if encoding.dtype == "uint16":
             return codes_from_half(half, out=scratch.like(scratch.codes, z.shape), spoil=True), flags
     if flags is not None:
-        z[(flags == cv.Flag.NODATA) | (flags == cv.Flag.BORDER)] = 0
+        z[_is_missing(flags)] = 0
     return z.astype(encoding.dtype, copy=False), flags
+
+
+def _is_missing(flags: Array) -> Array:
+    """Return which pixels were not measured, bool; of an undecided zero that is not known."""
+    missing: Array = ~(cv.Flag.is_valid(flags) | (flags == UNDECIDED))
+    return missing
 
 
 def _count_halves(half: Array, counted: Array | None, counts: Counts) -> None:
@@ -245,7 +251,7 @@ def _count_halves(half: Array, counted: Array | None, counts: Counts) -> None:
 def _count_others(db: Array, flags: Array | None, counts: Counts) -> None:
     """Count what has no bin of its own: pixels beyond the range, nonpositive and nodata ones."""
     if flags is not None:
-        nodata = int(np.count_nonzero((flags == cv.Flag.NODATA) | (flags == cv.Flag.BORDER)))
+        nodata = int(np.count_nonzero(_is_missing(flags)))
         counts.nodata += nodata
         counts.nonpositive += flags.size - nodata - db.size
     if db.size and db.min() < cv.DB_FLOOR:

@@ -114,7 +114,7 @@ def _eroded_flags(job: BlockJob, source: ArraySource, first: int, rows: int) -> 
     flags = read_stored(files.folder, grid=files.grid, codec=files.codec, like=like, window=window)
     nodata = (flags == cv.Flag.NODATA).view(np.uint8)
     near = ndimage.maximum_filter(nodata, size=2 * margin + 1, mode="constant").view(bool)
-    flags[near & (flags < cv.Flag.NODATA)] = cv.Flag.BORDER
+    flags[near & cv.Flag.is_valid(flags)] = cv.Flag.BORDER
     return np.ascontiguousarray(
         flags[first - top : first - top + rows, job.col - left : job.col - left + job.width]
     )

@@ -113,7 +113,7 @@ def _without_fill(
             continue
         _, i, j = key.split("/")
         masks = {
-            (row, col): mask >= cv.Flag.NODATA
+            (row, col): ~cv.Flag.is_valid(mask)
             for row, col, mask in read_chunks(flag_folder / key, data.grid, get_codec(cv.FLAGS_CODEC), flags)
         }
         for row, col, tile in read_chunks(data.folder / key, data.grid, data.codec, values):

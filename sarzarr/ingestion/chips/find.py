@@ -12,7 +12,7 @@ from sarzarr.ingestion.chips.pictures import SUFFIXES, PictureProbe, probe_pictu
 from sarzarr.store.boxes import Policy
 from sarzarr.store.samples import SampleLayout
 from sarzarr.tasks import compute
-from sarzarr.text import listed
+from sarzarr.text import problems_text
 
 FORMATS: Final = ("auto", "voc", "coco", "yolo", "none")
 PROBES_A_TASK: Final = 256
@@ -112,7 +112,7 @@ def probe_chips(base: Path, chips: Sequence[ChipSource]) -> list[ChipSource]:
 
     compute(tasks, take)
     if problems:
-        raise UnsupportedRasterError(listed("pictures that can be read", sorted(problems)))
+        raise UnsupportedRasterError(problems_text("pictures that can be read", sorted(problems)))
     return [ChipSource(**{**asdict(c), "stamp": c.stamp, **asdict(found[c.source])}) for c in chips]
 
 

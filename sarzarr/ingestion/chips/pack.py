@@ -40,7 +40,7 @@ from sarzarr.store.shards import ShardRecord, ShardWriter, digest_of
 from sarzarr.store.store import Store, create_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import compute
-from sarzarr.text import listed
+from sarzarr.text import problems_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,9 @@ def _pack(
 
     compute(tasks, take)
     if problems := [p for r in done.values() for p in r.problems]:
-        raise IngestError(listed("pictures that can be read", sorted(problems)) + "\nWhat was done is kept.")
+        raise IngestError(
+            problems_text("pictures that can be read", sorted(problems)) + "\nWhat was done is kept."
+        )
     return [done[shard] for shard in range(layout.shards)]
 
 

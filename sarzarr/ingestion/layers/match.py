@@ -20,7 +20,7 @@ from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.header import Header, read_header
 from sarzarr.scenes.scene import SceneProbe
-from sarzarr.text import nodata_text
+from sarzarr.text import listed, nodata_text
 
 DTYPES: Final = (*GDAL_TYPES, "int64", "uint64")
 """What a layer may be stored as."""
@@ -28,7 +28,6 @@ POINTS: Final = 33
 """Points along each side of the lattices by which two rasters are found to share ground."""
 _WHOLE: Final = 0.9999
 _SAMPLES: Final = (np.arange(POINTS) + 0.5) / POINTS
-_NAMED: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +226,7 @@ def _choose(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid) -> _Fit
     if len(best) > 1:
         raise InvalidInputError(
             f"expected one file of layer {name!r} for scene {scene.id!r}, got {len(best)} that lie on it alike: "
-            f"{_listed(fit.file.path.name for fit in best)}. Name each after its scene "
+            f"{listed(fit.file.path.name for fit in best)}. Name each after its scene "
             f"({scene.id}_{name}.tif), or merge them into one raster."
         )
     return best[0] if best else None
@@ -321,7 +320,7 @@ def _check_unplaced(name: str, chosen: Sequence[_Fit | None], scenes: Sequence[S
         if len(ids) > 1:
             raise InvalidInputError(
                 f"expected one scene with the shape of {path.name!r} (layer {name!r}), which says no place, got "
-                f"{len(ids)}: {_listed(ids)}. Ingest its scene alone, or name a file after each scene."
+                f"{len(ids)}: {listed(ids)}. Ingest its scene alone, or name a file after each scene."
             )
 
 
@@ -353,14 +352,7 @@ def _left_over(
     unused = [file.path.name for file in files if file.path not in taken]
     notes = []
     if without:
-        notes.append(f"no file of layer {name!r} lies on {_listed(without)}: stored without it.")
+        notes.append(f"no file of layer {name!r} lies on {listed(without)}: stored without it.")
     if unused:
-        notes.append(f"layer {name!r}: {_listed(unused)} lie on no scene, or another file does better.")
+        notes.append(f"layer {name!r}: {listed(unused)} lie on no scene, or another file does better.")
     return notes
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Return names for people: the first few, and how many more there are."""
-    every = list(names)
-    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
-    return ", ".join(every[:_NAMED]) + more
