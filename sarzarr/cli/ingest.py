@@ -79,7 +79,7 @@ def identify(
 def _show(probe: "RasterProbe") -> None:
     """Print what a probe found."""
     grid = probe.grid
-    where = {"affine": "georeferenced", "gcps": f"{len(probe.gcps)} GCPs, no affine"}.get(
+    where = {"affine": "georeferenced", "gcps": f"{len(probe.georeference.gcps)} GCPs, no affine"}.get(
         probe.geolocation, probe.geolocation.replace("_", " ")
     )
     typer.secho(probe.path.name, bold=True)

@@ -1,4 +1,4 @@
-"""Rectangles of pixels: what they share, where they lie in one another, and the tiles that they are cut into."""
+"""Rectangles of pixels: the parts that they share, and the tiles that they are cut into."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +24,11 @@ class Window:
         return cls(row=0, col=0, height=height, width=width)
 
     @property
+    def slices(self) -> tuple[slice, slice]:
+        """(rows, columns) of it in the array that it is a window of."""
+        return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
+
+    @property
     def is_empty(self) -> bool:
         """Whether it has no pixel."""
         return self.height < 1 or self.width < 1
@@ -47,8 +52,7 @@ class Window:
 
     def within(self, other: "Window") -> tuple[slice, slice]:
         """Return where it lies in an array that holds the other's pixels."""
-        row, col = self.row - other.row, self.col - other.col
-        return slice(row, row + self.height), slice(col, col + self.width)
+        return self.moved(-other.row, -other.col).slices
 
     def halves(self) -> tuple[Self, Self]:
         """Return it cut across its longer side.

@@ -9,8 +9,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
-from sarzarr.grids.footprint import Placement
-from sarzarr.grids.grid import Grid
+from sarzarr.grids.georeference import Georeference
 from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
 from sarzarr.store.boxes import Boxes, Policy, read_boxes, write_boxes
 from sarzarr.store.split_table import placements
@@ -117,11 +116,11 @@ def why_left_out(counts: Mapping[str, int]) -> str:
     return f" ({said})" if said else ""
 
 
-def _pixel_boxes(regions: Sequence[Region], placement: Placement, scene: str, crs: str | None) -> Array:
+def _pixel_boxes(regions: Sequence[Region], placement: Georeference, scene: str, crs: str | None) -> Array:
     """Return (n, 4) pixel boxes of what regions reach; ``crs`` is None for degrees, empty for pixels."""
     if crs == "":
         return np.stack([r.points.reshape(4) for r in regions])
-    if not placement.crs_wkt:
+    if not placement.grid.crs_wkt:
         raise InvalidInputError(
             f"a scene with a CRS and a transform was expected for map coordinates, got {scene!r}. "
             "Give its boxes in pixels, as CSV."
@@ -130,14 +129,12 @@ def _pixel_boxes(regions: Sequence[Region], placement: Placement, scene: str, cr
     from pyproj.exceptions import ProjError
 
     try:
-        to_scene = Transformer.from_crs(crs or "OGC:CRS84", placement.crs_wkt, always_xy=True)
+        to_scene = Transformer.from_crs(crs or "OGC:CRS84", placement.grid.crs_wkt, always_xy=True)
     except ProjError as error:
         raise InvalidInputError(f"a CRS that is known was expected, got {crs!r} ({error}).") from None
-    a, b, c, d, e, f = placement.transform
-    grid = Grid(height=placement.height, width=placement.width, transform=(a, b, c, d, e, f))
     out = np.empty((len(regions), 4))
     for i, region in enumerate(regions):
-        rows, cols = grid.to_pixels(*to_scene.transform(*region.points.T))
+        rows, cols = placement.grid.to_pixels(*to_scene.transform(*region.points.T))
         out[i] = cols.min(), rows.min(), cols.max(), rows.max()
     return out
 

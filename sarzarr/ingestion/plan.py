@@ -92,14 +92,15 @@ class IngestPlan:
             )
         lines.append(
             f"  {size_text(self.bytes_in)} in, at most {size_text(self.bytes_out)} out, "
-            f"{counted(self.tasks, 'task')}; projected peak {size_text(self.peak_memory)} a worker process of {size_text(self.options.memory)}"
+            f"{counted(self.tasks, 'task')}; "
+            f"projected peak {size_text(self.peak_memory)} a worker process of {size_text(self.options.memory)}"
         )
         return "\n".join(lines)
 
 
 def _placed(scene: ScenePlan) -> str:
     """Return how a scene's stored pixels are tied to the ground, for people."""
-    gcps = len(scene.probe.gcps)
+    gcps = len(scene.probe.georeference.gcps)
     return {
         "affine": "georeferenced",
         "rotated_affine": "rotated affine",

@@ -11,9 +11,9 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.grids.crs import is_same_crs
-from sarzarr.grids.georeference import LAYER, WarpSource, footprint, locate, project
+from sarzarr.grids.georeference import bbox_in, locate, project
 from sarzarr.grids.grid import Grid
-from sarzarr.grids.warp.plan import plan_warp, sentinel
+from sarzarr.grids.warp.plan import LAYER, WarpSource, plan_warp
 from sarzarr.grids.warp.vrt import GDAL_TYPES
 from sarzarr.ingestion.blocks.jobs import LayerPlan
 from sarzarr.ingestion.layers.layer import Layer
@@ -51,7 +51,7 @@ class LayerFile:
     @property
     def is_placed(self) -> bool:
         """Whether it says where on the ground it lies."""
-        return self.source.crs_wkt is not None
+        return self.source.georeference.crs_wkt is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def _box(file: LayerFile, crs: str) -> tuple[float, float, float, float]:
     """Return a file's bounding box in a CRS; everything, where it has none there or says no place."""
     try:
         if file.is_placed:
-            return footprint(file.source, crs)
+            return bbox_in(file.source.georeference, crs)
     except UnsupportedRasterError:
         pass
     return -np.inf, -np.inf, np.inf, np.inf
@@ -138,10 +138,8 @@ def _probe(layer: Layer, path: Path) -> LayerFile:
         band=band,
         representation=LAYER,
         dtype=dtype,
-        grid=header.grid,
+        georeference=header.georeference,
         nodata=header.nodata if layer.nodata is None else layer.nodata,
-        gcps=header.gcps,
-        gcps_crs_wkt=header.gcps_crs_wkt,
     )
     return LayerFile(
         layer=layer, source=_with_held_nodata(layer, source), header=header, hash=source_hash(file)
@@ -166,7 +164,7 @@ def _band(layer: Layer, file: Path, header: Header) -> int:
 
 def _with_held_nodata(layer: Layer, source: WarpSource) -> WarpSource:
     """Return a source without a nodata tag that none of its pixels can have."""
-    if source.nodata is None or not np.isnan(sentinel(source)):
+    if source.nodata is None or not np.isnan(source.sentinel):
         return source
     if layer.nodata is not None:
         raise InvalidInputError(
@@ -236,15 +234,19 @@ def _fit(file: LayerFile, scene: SceneProbe, grid: Grid) -> _Fit | None:
     """Return how a file lies on a scene; None where it does not."""
     own = file.source
     is_alike = own.grid.shape == scene.grid.shape
-    if is_alike and (not own.grid.is_georeferenced and own.gcps in ((), scene.gcps)):
-        placed = replace(own, grid=scene.grid, gcps=scene.gcps, gcps_crs_wkt=scene.gcps_crs_wkt)
+    if is_alike and (
+        not own.grid.is_georeferenced and own.georeference.gcps in ((), scene.georeference.gcps)
+    ):
+        placed = replace(own, georeference=scene.georeference)
         return _Fit(file=file, source=placed, rank=0, covered=1.0)
-    if own.crs_wkt is None or not grid.is_georeferenced:
+    if own.georeference.crs_wkt is None or not grid.is_georeferenced:
         return None
     covered = _covered(own, grid)
     if covered == 0 and not _reaches(own, grid):
         return None
-    on_pixels = not own.uses_gcps and any(_shares_pixels(own.grid, other) for other in (grid, scene.grid))
+    on_pixels = not own.georeference.uses_gcps and any(
+        _shares_pixels(own.grid, other) for other in (grid, scene.grid)
+    )
     return _Fit(file=file, source=own, rank=0 if on_pixels else 1 if covered > _WHOLE else 2, covered=covered)
 
 
@@ -258,7 +260,7 @@ def _shares_pixels(one: Grid, other: Grid) -> bool:
 def _covered(source: WarpSource, grid: Grid) -> float:
     """Return the share of a grid's pixels that lie in a source, by a lattice of points."""
     rows, cols = (v.ravel() for v in np.meshgrid(_SAMPLES * grid.height, _SAMPLES * grid.width))
-    rows, cols = locate(source, grid, rows, cols)
+    rows, cols = locate(source.georeference, grid, rows, cols)
     height, width = source.grid.shape
     inside = (rows > -1e-3) & (cols > -1e-3) & (rows < height + 1e-3) & (cols < width + 1e-3)
     return float(np.mean(inside))
@@ -268,7 +270,7 @@ def _reaches(source: WarpSource, grid: Grid) -> bool:
     """Whether a point of a source lies in a grid: it may be too small to be met by the grid's own points."""
     height, width = source.grid.shape
     rows, cols = (v.ravel() for v in np.meshgrid(_SAMPLES * height, _SAMPLES * width))
-    rows, cols = grid.to_pixels(*project(source, grid.crs_wkt, rows, cols))
+    rows, cols = grid.to_pixels(*project(source.georeference, grid.crs_wkt, rows, cols))
     return bool(((rows > 0) & (rows < grid.height) & (cols > 0) & (cols < grid.width)).any())
 
 

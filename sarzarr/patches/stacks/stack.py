@@ -15,7 +15,6 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.grids.crs import is_same_crs
-from sarzarr.grids.footprint import Placement
 from sarzarr.grids.grid import WHOLE_PIXEL, Grid
 from sarzarr.store.split_table import placements
 
@@ -185,8 +184,8 @@ def members_of(
                     stamp=str(time).removesuffix("Z"),
                     view=_view(str(platform), str(mode), str(state), float(orbit)),
                     keys=keys,
-                    grid=_grid(place),
-                    points=place.fingerprint if place.is_located and not place.crs_wkt else "",
+                    grid=place.grid,
+                    points=place.fingerprint if place.is_located and not place.grid.crs_wkt else "",
                 )
             )
     return tuple(out)
@@ -206,16 +205,6 @@ def _keys(
             return ()
         out.append((found[0], named[found[0]][1]))
     return tuple(out)
-
-
-def _grid(place: Placement) -> Grid:
-    a, b, c, d, e, f = place.transform
-    return Grid(
-        height=place.height,
-        width=place.width,
-        transform=(a, b, c, d, e, f),
-        crs_wkt=place.crs_wkt or None,
-    )
 
 
 def _view(platform: str, mode: str, orbit_state: str, relative_orbit: float) -> View:
