@@ -764,7 +764,8 @@ def test_text_of_a_file_cannot_enter_a_document(tmp_path):
     """A CRS's name is the file's own words."""
     hostile = UTM32.replace("WGS 84 / UTM zone 32N", 'x</SRS><Y>&"" & <b>')
     source = make_source(tmp_path / "a.tif", speckle((60, 60), power=1.0))
-    named = replace(source, grid=replace(source.grid, crs_wkt=hostile))
+    place = Georeference(grid=replace(source.grid, crs_wkt=hostile))
+    named = replace(source, georeference=place)
     plan = plan_warp(
         named, covering([source.georeference], crs="EPSG:32633", pixel_size=10.0), method="bilinear"
     )
