@@ -16,8 +16,8 @@ from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_fac
 from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, read_header, sample_windows
 from sarzarr.scenes.identify import Claim, Identity, check_said, identify, refused, sample_statistics
 from sarzarr.scenes.names import array_names
-from sarzarr.scenes.products.read import Product, read_product
-from sarzarr.scenes.products.sentinel1 import facts_from_name
+from sarzarr.scenes.products.family import Product
+from sarzarr.scenes.products.table import facts_from_name, read_product
 from sarzarr.scenes.words import PARTS, is_diagonal, not_backscatter_in, polarizations_in, telling_name
 
 

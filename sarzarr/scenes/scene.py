@@ -76,7 +76,7 @@ def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) 
     """
     groups: dict[tuple[str, str], list[RasterProbe]] = {}
     for probe in probes:
-        name = check_scene_id(scene_id) if scene_id is not None else _scene_id(probe)
+        name = check_scene_id(scene_id) if scene_id is not None else scene_name(probe.path)
         place = "" if scene_id is not None else str(probe.path.parent)
         groups.setdefault((name, place), []).append(probe)
     owners: dict[str, RasterProbe] = {}
@@ -88,12 +88,6 @@ def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) 
             )
         owners[name] = files[0]
     return tuple(_scene(name, files) for (name, _), files in groups.items())
-
-
-def _scene_id(probe: RasterProbe) -> str:
-    folder = probe.path.parent
-    product = folder.parent.name if folder.name.lower() == "measurement" else None
-    return scene_name(probe.path.stem, folder.name, product)
 
 
 def _short(probe: RasterProbe) -> str:
