@@ -50,10 +50,7 @@ class Footprint:
 def footprint_of(place: Georeference) -> Footprint:
     """Return the cells of a located scene in the world.
 
-    Raises
-    ------
-    InvalidInputError
-        The CRS cannot be brought to longitude and latitude.
+    Raises `InvalidInputError` where the CRS cannot be brought to longitude and latitude.
     """
     lines = [_lines(n) for n in place.grid.shape]
     rows, cols = np.meshgrid(*lines, indexing="ij")

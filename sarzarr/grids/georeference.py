@@ -88,10 +88,8 @@ def spline_points(place: Georeference, crs: str | None) -> tuple[tuple[Gcp, ...]
     They are the raster's own, except where their longitudes jump at the antimeridian: no spline goes
     through a jump, and they are taken to ``crs`` first.
 
-    Raises
-    ------
-    UnsupportedRasterError
-        There are fewer than 3 different points, some are not finite, or they jump in ``crs`` too.
+    Raises `UnsupportedRasterError` where there are fewer than 3 different points, some are not finite, or they
+    jump in ``crs`` too.
     """
     gcps, wkt = place.gcps, str(place.gcps_crs)
     values = np.array(gcps, np.float64)
@@ -205,10 +203,7 @@ def bbox_in(place: Georeference, crs: str | None) -> tuple[float, float, float, 
 
     Points of the edges that have no position there are left out.
 
-    Raises
-    ------
-    UnsupportedRasterError
-        No point of the edges has a position in ``crs``.
+    Raises `UnsupportedRasterError` where no point of the edges has a position in ``crs``.
     """
     xs, ys = project(place, crs, *edge_points(place.grid))
     finite = np.isfinite(xs) & np.isfinite(ys)

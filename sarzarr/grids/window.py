@@ -57,8 +57,6 @@ class Window:
     def halves(self) -> tuple[Self, Self]:
         """Return it cut across its longer side.
 
-        Examples
-        --------
         >>> Window.of(2, 5).halves()
         (Window(row=0, col=0, height=2, width=2), Window(row=0, col=2, height=2, width=3))
         """
@@ -72,8 +70,6 @@ class Window:
 def tiles_of(whole: Window, window: Window, *, side: int) -> Iterator[Window]:
     """Yield the tiles of ``whole``, ``side`` x ``side`` from (0, 0) on, that a window of it touches, row by row.
 
-    Examples
-    --------
     >>> [(t.row, t.col, t.height, t.width) for t in tiles_of(Window.of(5, 9), Window.of(2, 6), side=4)]
     [(0, 0, 4, 4), (0, 4, 4, 4)]
     """

@@ -56,8 +56,6 @@ class ClipBounds:
 class Histogram:
     """How many pixels lie in each bin of the stored range; ``a + b`` is the histogram of both.
 
-    Examples
-    --------
     >>> one, other = Histogram.from_db(np.array([-12.0, -10.0])), Histogram.from_db(np.array([-8.0, np.nan]))
     >>> both = one + other
     >>> both.n_valid, both.nodata, round(both.percentile(50), 2)
@@ -159,10 +157,7 @@ class Histogram:
         The ranks are exact: two neighbouring ranks are interpolated as NumPy does by default, only the
         values within a bin are taken to be its centre. Pixels outside the stored range count as clipped.
 
-        Raises
-        ------
-        InvalidInputError
-            ``q`` is not in 0..100.
+        Raises `InvalidInputError` where ``q`` is not in 0..100.
         """
         if not 0 <= q <= 100:
             raise InvalidInputError(f"a percentile must be in 0..100, got {q}.")
@@ -206,13 +201,9 @@ def compute_clip_bounds(
     whole: pixels are counted in a `Histogram` (bins of 0.0012 dB over [-60, 100] dB, pixels outside as
     clipped), which moves percentiles by less than a bin, mean and deviation by half of one.
 
-    Raises
-    ------
-    InvalidInputError
-        The method is unknown, a parameter is out of range, or an xarray object is not in dB.
+    Raises `InvalidInputError` where the method is unknown, a parameter is out of range, or an xarray object is
+    not in dB.
 
-    Examples
-    --------
     >>> vmin, vmax = compute_clip_bounds(np.linspace(-20.0, 0.0, 201))
     >>> round(vmin, 3), round(vmax, 3)
     (-19.8, -0.2)
@@ -239,10 +230,7 @@ def clip_bounds_from_histogram(
 ) -> ClipBounds:
     """Return what `compute_clip_bounds` returns for the pixels of ``histogram``, within one bin.
 
-    Raises
-    ------
-    InvalidInputError
-        The method is unknown, or a parameter is out of range.
+    Raises `InvalidInputError` where the method is unknown, or a parameter is out of range.
     """
     return _Rule(method=method, low_pct=low_pct, high_pct=high_pct, vmin=vmin, vmax=vmax, k=k).bounds(
         histogram

@@ -69,10 +69,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """Return a TIFF's header; no pixel is read.
 
-    Raises
-    ------
-    RasterNotFoundError, InvalidInputError, UnsupportedRasterError
-        As `open_raster` does.
+    Raises `RasterNotFoundError` or `InvalidInputError` or `UnsupportedRasterError` as `open_raster` does.
     """
     with open_raster(path) as dataset:
         return _header(dataset, str(path))
@@ -135,10 +132,7 @@ def sample_windows(path: Path, header: Header, *, bands: Sequence[int]) -> Itera
     The same file gives the same windows. A TIFF block is decoded whole, so a window lies within one where it fits;
     of a file in large blocks only the middle is looked at, and of one in giant blocks nothing.
 
-    Raises
-    ------
-    UnsupportedRasterError
-        The pixels cannot be decoded.
+    Raises `UnsupportedRasterError` where the pixels cannot be decoded.
     """
     if header.block_bytes > MAX_SAMPLED_BLOCK:
         return

@@ -55,10 +55,8 @@ def _is_reserved(name: str) -> bool:
 def check_layer_name(name: str) -> str:
     """Return a layer's name that a scene group can hold beside its arrays.
 
-    Raises
-    ------
-    InvalidInputError
-        It is not a word of letters, digits and ``_`` that begins with a letter, or is reserved.
+    Raises `InvalidInputError` where it is not a word of letters, digits and ``_`` that begins with a letter, or
+    is reserved.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name) or _is_reserved(name.lower()):
         raise InvalidInputError(
@@ -71,10 +69,7 @@ def check_layer_name(name: str) -> str:
 def scene_name(path: Path) -> str:
     """Return the scene id of a file: by its product, else its name, its folder's if that names polarizations alone.
 
-    Raises
-    ------
-    SceneIdError
-        Nothing that a store can hold is left of the name.
+    Raises `SceneIdError` where nothing that a store can hold is left of the name.
 
     >>> scene_name(Path("raw/S1_panama_VV.tif")), scene_name(Path("baltic/VV.tif"))
     ('S1_panama', 'baltic')
@@ -85,10 +80,7 @@ def scene_name(path: Path) -> str:
 def safe_scene_id(name: str) -> str:
     """Return a name with what a store cannot hold replaced by ``_``.
 
-    Raises
-    ------
-    SceneIdError
-        Nothing is left of it, or it is reserved.
+    Raises `SceneIdError` where nothing is left of it, or it is reserved.
 
     >>> safe_scene_id("Baltic sea (1).SAFE")
     'Baltic_sea_1_'
@@ -100,10 +92,8 @@ def safe_scene_id(name: str) -> str:
 def check_scene_id(scene_id: str) -> str:
     """Return a scene id that a store can hold: it becomes the name of a group.
 
-    Raises
-    ------
-    SceneIdError
-        It is not 1 to 128 of ``A-Z a-z 0-9 . _ -``, begins with a dot or an underscore, or is reserved.
+    Raises `SceneIdError` where it is not 1 to 128 of ``A-Z a-z 0-9 . _ -``, begins with a dot or an underscore,
+    or is reserved.
     """
     if not _ID.fullmatch(scene_id) or scene_id in _RESERVED:
         raise SceneIdError(

@@ -227,10 +227,7 @@ def open_scene(
 def open_probed(scene: SceneProbe) -> xr.Dataset:
     """Open a probed scene lazily: see `open_scene`.
 
-    Raises
-    ------
-    UnsupportedRasterError
-        It was refused.
+    Raises `UnsupportedRasterError` where it was refused.
     """
     if scene.refusal is not None:
         names = ", ".join(file.path.name for file in scene.files)

@@ -12,11 +12,8 @@ _MAX_ELEMENTS: Final = 300_000
 def parse_xml(data: bytes) -> Element:
     """Return the root of a document, prefixes of names kept as they are written.
 
-    Raises
-    ------
-    ValueError
-        The XML is malformed, in an unknown encoding, larger than `MAX_XML` or of more than `_MAX_ELEMENTS`
-        elements, or has a document type, which is where entities are declared.
+    Raises `ValueError` where the XML is malformed, in an unknown encoding, larger than `MAX_XML` or of more than
+    `_MAX_ELEMENTS` elements, or has a document type, which is where entities are declared.
     """
     if len(data) > MAX_XML:
         raise ValueError(f"expected XML of at most {MAX_XML} bytes, got {len(data)}")
