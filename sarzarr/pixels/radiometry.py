@@ -34,22 +34,6 @@ from sarzarr.pixels.kernels import (
     restretch_kernel,
 )
 
-__all__ = [
-    "codes_from_half",
-    "db_kernel",
-    "denormalize",
-    "from_codes",
-    "from_db",
-    "half_codes_kernel",
-    "handle_invalid_values",
-    "normalize",
-    "normalize_kernel",
-    "power_kernel",
-    "restretch",
-    "to_codes",
-    "to_db",
-    "to_power",
-]
 T = TypeVar("T")
 DB_SUFFIX: Final = "_db"
 """What the name of an xarray array in dB ends in."""
