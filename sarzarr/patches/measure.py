@@ -100,7 +100,7 @@ def _columns(room: _Room, width: int, between: tuple[Any, Any]) -> Array:
         lit = flags == cv.Flag.VALID
         unsaturated &= lit
         values *= lit
-        out[0], out[2] = _true(flags < cv.Flag.NODATA), _true(lit)
+        out[0], out[2] = _true(cv.Flag.is_valid(flags)), _true(lit)
     else:
         out[0] = out[2] = codes.shape[0]
     out[1] = _true(unsaturated)

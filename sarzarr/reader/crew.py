@@ -170,7 +170,7 @@ class Crew:
         self._fill("flags", recipe.flags, address, patches, flags, planes)
         _mark_outside(recipe.flags, address(), _flat(flags), planes, value=Flag.NODATA)
         if recipe.masks:
-            np.copyto(images, 0, where=flags >= Flag.NODATA)
+            np.copyto(images, 0, where=~Flag.is_valid(flags))
         return images, flags
 
     def layers(self, patches: Array, turns: Array | None = None) -> dict[str, Array]:

@@ -16,8 +16,7 @@ from sarzarr.reader.places import Source
 from sarzarr.store.chunks import ArrayLayout, layout_of, read_table
 from sarzarr.store.documents import read_json
 from sarzarr.store.store import Store
-
-_NAMED = 5
+from sarzarr.text import listed
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,7 +59,7 @@ def _companion(
         known = sorted({layer for layers in held.values() for layer in layers})
         raise InvalidInputError(
             f"expected layer {name!r} in every scene that patches are of, got {len(without)} of {len(held)} without "
-            f"({_listed(without)}; their layers are {', '.join(known) or 'none'}). Pass "
+            f"({listed(without)}; their layers are {', '.join(known) or 'none'}). Pass "
             f"scenes=store.scenes_with({name!r}), or ingest them again with --layer {name}=FILE --replace."
         )
     paths = {scene: f"{cv.SCENES}/{scene}/{name}" for scene in held}
@@ -105,8 +104,3 @@ def _check_inside(name: str, layouts: Sequence[ArrayLayout], array: Array, place
             f"expected a nodata value for the pixels of layer {name!r} beyond a scene's edge, got none. Pass "
             f"edge='shift' or 'drop', or ingest it with one: --layer {name}:nodata255=FILE --replace."
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
