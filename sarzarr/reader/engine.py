@@ -140,13 +140,13 @@ class Filler:
         """
         fast, size = self._loops_of_codes(kind), self.source.size
         cell, entries = kind.nbytes + CRC_BYTES, self.source.table.entries[chunks]
-        if fast is None or fast.PREAD is None or kind.codec != "none" or kind.nbytes % 8:
+        if fast is None or fast.C is None or kind.codec != "none":
             return False
         handles = self._handles(entries["file"].tolist(), chunks.tolist())
         if handles is None or (entries["size"] != cell).any():
             return False
         places = handles, entries["offset"].astype(np.int64), slots, _some(operations, slots)
-        memory = self._scratch("raw", (8 * fast.ROOM + cell,), "u1"), self._strip(fast)
+        memory = self._scratch("raw", (cell,), "u1"), self._strip(fast)
         done = fast.deliver(places, *memory, out.reshape(-1, size, size), _law(kind))
         self.work.pixels += len(chunks) * size**2
         return bool(done == len(chunks))
