@@ -48,9 +48,8 @@ class Grid:
         y_min: float,
         x_max: float,
         y_max: float,
-        pixel_size: float,
+        pixel_size: float | tuple[float, float],
         crs_wkt: str | None,
-        pixel_height: float | None = None,
         snap: bool = True,
     ) -> Self:
         """Return the smallest north-up grid that covers the bounds.
@@ -60,7 +59,7 @@ class Grid:
         x_min, y_min, x_max, y_max
             Bounds in CRS units.
         pixel_size
-            Width of a pixel in CRS units, and its height unless ``pixel_height`` gives another.
+            Width and height of a pixel in CRS units: one number where they are equal, or both.
         snap
             Put the edges on multiples of the pixel size: grids made so, of whatever bounds, are windows
             of one lattice. False anchors the grid at (x_min, y_max); its shape is then
@@ -77,7 +76,7 @@ class Grid:
         >>> grid.shape, grid.bbox
         ((4, 6), (0.0, 10.0, 60.0, 50.0))
         """
-        dx, dy = float(pixel_size), float(pixel_size if pixel_height is None else pixel_height)
+        dx, dy = np.broadcast_to(pixel_size, 2).astype(float).tolist()
         bounds = (x_min, y_min, x_max, y_max)
         if not all(math.isfinite(v) for v in bounds) or x_min >= x_max or y_min >= y_max:
             raise InvalidInputError(

@@ -97,7 +97,7 @@ class Draw:
 # ------------------------------------------------------------------ the world
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Extents:
-    """Where things lie in the world: boxes of latitude and longitude, (n,) float64 degrees each."""
+    """Extents of things in the world: boxes of latitude and longitude, (n,) float64 degrees each."""
 
     south: Array
     """Least latitude; NaN where a thing has no known place."""
@@ -144,7 +144,7 @@ class WorldLattice:
 
     @property
     def name(self) -> str:
-        """What its blocks are hashed with."""
+        """Its name, which ground blocks are hashed with."""
         return f"world/{self.block!r}"
 
     @property

@@ -17,7 +17,7 @@ METHODS: Final = ("percentile", "fixed", "sigma")
 
 @dataclass(frozen=True, kw_only=True)
 class IngestOptions:
-    """How files are understood and how their pixels are stored."""
+    """Options of an ingest: the understanding of files, and the storage of their pixels."""
 
     quantity: str | None = None
     """What the numbers are, where the files do not say."""
@@ -112,7 +112,7 @@ class IngestOptions:
 
     @property
     def encoding(self) -> Encoding:
-        """How pixels become bytes."""
+        """The encoding of pixels: dtype, codec, chunk and shard, the latter two in pixels."""
         dtype = self.dtype or "uint16"
         shard = cv.SHARD if self.shard is None else self.shard
         return Encoding(dtype=dtype, codec=self.codec or DEFAULT_CODECS[dtype], shard=shard)

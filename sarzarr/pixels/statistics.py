@@ -1,4 +1,4 @@
-"""What an image's numbers are like: moments and percentiles, in linear power and dB, and its looks."""
+"""Statistics of an image: moments and percentiles, in linear power and dB, and its looks."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -45,7 +45,7 @@ class Distribution:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneStatistics:
-    """What `scene_statistics` found."""
+    """Statistics of one image: counts, moments and percentiles, in linear power and dB."""
 
     n_pixels: int
     """Pixels, valid or not."""

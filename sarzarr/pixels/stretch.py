@@ -47,7 +47,7 @@ class Stretch:
 
     @property
     def dark(self) -> float:
-        """What a stored 0 becomes: 0, unless the clip reaches below the stored range."""
+        """The delivered value of a stored 0, in [0, 1]: 0, unless the clip reaches below the stored range."""
         return min(max(self.offset, 0.0), 1.0)
 
     def __call__(self, cells: Array, out: Array, scratch: Array, fast: ModuleType | None = None) -> None:
@@ -76,7 +76,7 @@ class Stretch:
 
     @cached_property
     def law_of_codes(self) -> tuple[int, int, float, float]:
-        """What compiled loops take: the lowest and highest code that count, and `_line`."""
+        """The numbers that compiled loops take: the lowest and highest code that count, and `_line`."""
         lowest, scale = self._line
         return *(self.ends or (0, cv.MAX_CODE)), float(lowest), float(scale)
 

@@ -1,4 +1,4 @@
-"""What the numbers of a raster are: found from what is declared first, else from a sample of them."""
+"""Identification of a raster's numbers: found from what is declared first, else from a sample of them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -80,7 +80,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What the numbers are, or why that cannot be said."""
+    """Quantity and representation of a raster, or the reason why they cannot be told."""
 
     quantity: str | None = None
     """`conventions.Quantity`; None where refused."""

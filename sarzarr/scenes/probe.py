@@ -148,12 +148,8 @@ def probe_file(
     RasterProbe
         ``refusal`` is set where the file opened and cannot be ingested as asked.
 
-    Raises
-    ------
-    RasterNotFoundError, UnsupportedRasterError
-        There is no such file, or it is no TIFF.
-    InvalidInputError
-        The path is not a local file, or what the caller says does not exist or does not fit the bands.
+    Raises `RasterNotFoundError` or `UnsupportedRasterError` where there is no such file, or it is no TIFF;
+    `InvalidInputError` where the path is no local file, or what the caller says does not exist or fit the bands.
     """
     check_said(quantity, representation)
     file, status = local_file(path)

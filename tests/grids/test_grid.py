@@ -80,9 +80,7 @@ def test_without_snapping_it_is_anchored_and_its_shape_is_the_ceiling() -> None:
 
 
 def test_pixels_need_not_be_square() -> None:
-    grid = Grid.from_bounds(
-        x_min=0, y_min=0, x_max=60, y_max=60, pixel_size=20, pixel_height=15, crs_wkt=None
-    )
+    grid = Grid.from_bounds(x_min=0, y_min=0, x_max=60, y_max=60, pixel_size=(20, 15), crs_wkt=None)
     assert grid.shape == (4, 3)
     assert grid.pixel_size == (20.0, 15.0)
 

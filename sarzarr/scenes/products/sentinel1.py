@@ -45,12 +45,12 @@ _MEASUREMENT: Final = re.compile(
 """ESA's measurement files: the last number counts polarizations, so it is no part of the scene's name."""
 
 
-def facts_from_name(text: str) -> Acquisition | None:
+def sentinel1_facts(text: str) -> Acquisition | None:
     """Return the facts in a name.
 
-    >>> facts_from_name("S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812_02792A_FD5B").relative_orbit
+    >>> sentinel1_facts("S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812_02792A_FD5B").relative_orbit
     165
-    >>> facts_from_name("S1A__IW___A_20150309T173017_VV_grd_mli").orbit_state
+    >>> sentinel1_facts("S1A__IW___A_20150309T173017_VV_grd_mli").orbit_state
     'ascending'
     """
     match = next((match for pattern in _NAMES if (match := re.search(pattern, text))), None)
@@ -67,7 +67,7 @@ def _product_folder(path: Path) -> Path | None:
     return path.parent.parent if path.parent.name.lower() == "measurement" else None
 
 
-def scene_of(path: Path) -> str | None:
+def sentinel1_scene(path: Path) -> str | None:
     """Return the name of its product and sub-swath, or of a measurement file that stands alone."""
     folder, stem = _product_folder(path), path.stem
     if folder is not None:
@@ -115,4 +115,4 @@ def _bytes_of(path: Path, limit: int) -> bytes:
         return file.read(limit)
 
 
-FAMILY: Final = Family(read=read_safe, facts_from_name=facts_from_name, scene_of=scene_of)
+FAMILY: Final = Family(read=read_safe, facts_from_name=sentinel1_facts, scene_of=sentinel1_scene)

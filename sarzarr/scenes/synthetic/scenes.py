@@ -5,10 +5,11 @@ written band by band, so memory does not grow with it.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +25,9 @@ CALIBRATION: Final = 474.0
 """DN of sigma0 = 1: ``DN = CALIBRATION sqrt(sigma0)``."""
 _BAND: Final = 512
 """Rows made and written at a time; a row of the TIFF's tiles."""
+_TILED: Final[Mapping[str, Any]] = MappingProxyType(
+    {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
+)
 _POOL: Final = 1 << 22
 """Speckle values that a large scene draws its rows from."""
 
@@ -120,9 +124,8 @@ def large_scene(
             yield power
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    return _write(
-        path, bands(), shape=shape, form=form, polarization=name, date=0, tiled=tiled, compress=compress
-    )
+    layout = {**(_TILED if tiled else {"blockysize": 1}), "compress": compress}
+    return _write(path, bands(), shape=shape, form=form, polarization=name, date=0, layout=layout)
 
 
 def _speckled(ground: Ground, rows: Array, *, date: int, polarization: str, border: float) -> Array:
@@ -223,16 +226,12 @@ def _write(
     form: _Form,
     polarization: str,
     date: int,
-    tiled: bool = True,
-    compress: str = "deflate",
+    layout: Mapping[str, Any] = _TILED,
 ) -> Path:
-    """Write bands of linear power beside ``path``, and rename."""
+    """Write bands of linear power beside ``path``, and rename; ``layout`` are GDAL's options."""
     import rasterio
     from rasterio.windows import Window
 
-    layout: dict[str, Any] = (
-        {"tiled": True, "blockxsize": 512, "blockysize": 512} if tiled else {"blockysize": 1}
-    )
     partial = path.with_name(f".{path.name}.partial")
     with rasterio.open(
         partial,
@@ -245,7 +244,6 @@ def _write(
         nodata=form.nodata,
         crs="EPSG:32633",
         transform=rasterio.Affine(PIXEL_SIZE, 0, 400_000, 0, -PIXEL_SIZE, 6_000_000),
-        compress=compress,
         num_threads="ALL_CPUS",
         bigtiff="IF_SAFER",
         **layout,
