@@ -1,11 +1,12 @@
 """The options of an ingest: how files are understood, and how their pixels are stored."""
 
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypedDict, Unpack
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
-from sarzarr.ingestion.layers.layer import Layer
+from sarzarr.ingestion.layers.layer import Layer, layers_of
 from sarzarr.pixels.bounds import check_method
 from sarzarr.store.codecs import DEFAULT_CODECS
 from sarzarr.store.documents import Encoding
@@ -23,7 +24,7 @@ class IngestOptions:
     """What the numbers are, where the files do not say."""
     representation: str | None = None
     """How they are written down, where the files do not say."""
-    polarizations: tuple[str, ...] | None = None
+    polarizations: Sequence[str] | None = None
     """Names of the bands of each file, in order, whatever it says itself."""
     scene_id: str | None = None
     """The id of the one scene that the files make."""
@@ -57,7 +58,8 @@ class IngestOptions:
     exact: bool = False
     """Whether positions between two CRSs are computed pixel by pixel, rather than within 1e-4 pixels."""
     layers: tuple[Layer, ...] = ()
-    """Rasters that are kept beside the backscatter as they are; see `sarzarr.ingestion.layers.layer`."""
+    """Rasters that are kept beside the backscatter as they are: ``{"mask": "labels/*.tif"}``, or what else
+    `sarzarr.ingestion.layers.layer.layers_of` takes."""
     nodata: float | None = None
     """The value of pixels that were not measured, where it is not the file's tag that says it."""
     border: int | None = None
@@ -110,6 +112,11 @@ class IngestOptions:
             check_method(**self.method)
         _ = self.encoding  # refuses an unknown codec or shard here, where it was said
 
+    def changed(self, **changes: Unpack["IngestKeywords"]) -> "IngestOptions":
+        """Return these options with others in their place."""
+        given: dict[str, Any] = {**changes}
+        return replace(self, **given | {"layers": layers_of(given.get("layers", self.layers))})
+
     @property
     def encoding(self) -> Encoding:
         """How pixels become bytes."""
@@ -128,3 +135,34 @@ class IngestOptions:
             "vmax": self.vmax,
             "k": self.k,
         }
+
+
+class IngestKeywords(TypedDict, total=False):
+    """Fields of `IngestOptions`, for editors and type checkers."""
+
+    quantity: str | None
+    representation: str | None
+    polarizations: Sequence[str] | None
+    scene_id: str | None
+    dtype: str | None
+    codec: str | None
+    shard: int | None
+    bounds: str
+    low: float
+    high: float
+    vmin: float
+    vmax: float
+    k: float
+    crs: str | None
+    pixel_size: float | None
+    like: str | None
+    resampling: str | None
+    exact: bool
+    layers: Mapping[str, Any] | Iterable[Layer | str]
+    nodata: float | None
+    border: int | None
+    full_hash: bool
+    replace: bool
+    skip_refused: bool
+    memory: int
+    threads: int

@@ -1,5 +1,6 @@
-"""Augmentations: which flips and quarter turns a batch gets, and transforms of (image, target) pairs.
+"""Augmentations of batches, by name, and transforms of (image, target) pairs.
 
+To add one, register it in `AUGMENTATIONS`: that name is what ``augment=`` of every reader takes.
 Images are (C, H, W), boxes half-open pixel ``xyxy``.
 """
 
@@ -28,8 +29,8 @@ def collate_fn(batch: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
 class _RandomFlip:
     """Flip image and boxes with probability ``p``; the draws are a function of the seed and their number."""
 
-    axis: int
-    low: int
+    axis: int  # of an image (..., rows, columns)
+    low: int  # column of the boxes' minimum along it
 
     def __init__(self, p: float = 0.5, *, seed: int | None = None) -> None:
         if not 0 <= p <= 1:
@@ -54,14 +55,14 @@ class RandomHorizontalFlip(_RandomFlip):
     Times or ranges are then reversed: only for symmetric signals does a label stay true.
     """
 
-    axis = COLUMNS
+    axis = -1
     low = 0
 
 
 class RandomVerticalFlip(_RandomFlip):
     """Swap top and bottom: ``y' = height - y``, with minimum and maximum exchanged."""
 
-    axis = ROWS
+    axis = -2
     low = 1
 
 
@@ -89,27 +90,29 @@ def _copied(values: Any) -> Any:
     return values.copy() if isinstance(values, np.ndarray) else values.clone()
 
 
-Kind = Literal["d4", "flips", "azimuth"]
-OPERATIONS: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
+# ------------------------------------------------------------------ of batches
+Augmentation = Literal["d4", "flips", "azimuth"]
+AUGMENTATIONS: Final[Mapping[Augmentation, tuple[int, ...]]] = MappingProxyType(
     {
         "d4": tuple(range(8)),
         "flips": (0, COLUMNS, ROWS, COLUMNS | ROWS),
         "azimuth": (0, ROWS),
     }
 )
-"""Operations of each kind, drawn with equal chance. ``azimuth`` reverses the lines alone, so that the radar
-still looks from the same side; the others also turn shadow and layover round."""
+"""Operations of `sarzarr.pixels.turns` of each augmentation, drawn with equal chance. ``azimuth`` reverses the lines
+alone, so that the radar still looks from the same side; the others also turn shadow and layover round."""
 _STREAM: Final = 2  # apart from the streams of `sarzarr.reader.order`
 
 
-def check_kind(kind: str | None) -> None:
-    """Raise `InvalidInputError` unless ``kind`` is None or a key of `OPERATIONS`."""
-    if kind is not None and kind not in OPERATIONS:
-        raise InvalidInputError(f"augment must be one of {', '.join(OPERATIONS)} or None, got {kind!r}.")
+def check_augmentation(name: str | None) -> None:
+    """Raise `InvalidInputError` unless ``name`` is None or registered."""
+    if name is not None and name not in AUGMENTATIONS:
+        raise InvalidInputError(f"augment must be one of {', '.join(AUGMENTATIONS)} or None, got {name!r}.")
 
 
-def draw(kind: str, n: int, *, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def drawn_operations(
+    name: Augmentation, n: int, *, seed: int, epoch: int
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return the operation (n,) of each position of an epoch, whoever delivers it."""
-    check_kind(kind)
-    operations = np.array(OPERATIONS[kind], np.uint8)
+    operations = np.array(AUGMENTATIONS[name], np.uint8)
     return operations[np.random.default_rng((seed, epoch, _STREAM)).integers(len(operations), size=n)]

@@ -3,7 +3,7 @@
 import math
 import os
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +38,8 @@ def available_handles() -> int:
     return MAX_HANDLES * MAX_THREADS if soft == resource.RLIM_INFINITY else max(soft // 4, 1)
 
 
-# ------------------------------------------------------------------ memory
-def _new_block(nbytes: int) -> memoryview:
+# ------------------------------------------------------------------ buffers
+def _new_buffer(nbytes: int) -> memoryview:
     return aligned_memory(nbytes).data
 
 
@@ -48,43 +48,40 @@ class BatchMemory:
     """Memory of batches, used again once no array looks into it."""
 
     keep: int
-    """Blocks that are kept for use again; more are made when they are needed."""
-    make: Callable[[int], memoryview] = _new_block
-    """Makes a block of so many bytes."""
-    _apart: dict[str, "BatchMemory"] = field(default_factory=dict, init=False)
-    _free: deque[memoryview] = field(default_factory=deque, init=False)
+    """Buffers of each part that are kept for use again; more are made when they are needed."""
+    make: Callable[[int], memoryview] = _new_buffer
+    """Makes a buffer of so many bytes."""
+    _free: dict[int, deque[memoryview]] = field(default_factory=lambda: defaultdict(deque), init=False)
     _watches: dict[int, Any] = field(default_factory=dict, init=False)
 
-    def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return an array whose values are arbitrary."""
+    def take(self, shape: tuple[int, ...], dtype: Any, part: int = 0) -> Array:
+        """Return an array whose values are arbitrary.
+
+        Parts of a batch, by number, have buffers of their own: else they would drive out each other's.
+        """
         count = math.prod(shape)
-        block = self._take_block(count * np.dtype(dtype).itemsize)
+        buffer = self._take_buffer(count * np.dtype(dtype).itemsize, part)
         # Every view, and every tensor made of one, holds `flat` itself: its base is no array.
-        flat = np.frombuffer(block, dtype, count)
-        free, watches, keep = self._free, self._watches, self.keep
+        flat = np.frombuffer(buffer, dtype, count)
+        free, watches = self._free[part], self._watches
 
         def give_back(watch: Any) -> None:
             del watches[id(watch)]
-            if len(free) < keep:
-                free.append(block)
+            if len(free) < self.keep:
+                free.append(buffer)
 
         watch = weakref.ref(flat, give_back)
         watches[id(watch)] = watch  # a weak reference that is itself forgotten calls nobody
         return flat.reshape(shape)
 
-    def apart(self, name: str) -> "BatchMemory":
-        """Return memory like this one for arrays of another size, which would else drive out each other's blocks."""
-        found = self._apart.setdefault(name, BatchMemory(self.keep, self.make))
-        found.keep = self.keep
-        return found
-
-    def _take_block(self, wanted: int) -> memoryview:
-        """Return the block that came back last, which is likeliest to be in cache still, or a new one."""
-        while self._free:
+    def _take_buffer(self, wanted: int, part: int) -> memoryview:
+        """Return the buffer that came back last, which is likeliest to be in cache still, or a new one."""
+        free = self._free[part]
+        while free:
             try:
-                block = self._free.pop()
+                buffer = free.pop()
             except IndexError:  # another thread was quicker
                 break
-            if wanted <= block.nbytes:
-                return block
+            if wanted <= buffer.nbytes:
+                return buffer
         return self.make(wanted)

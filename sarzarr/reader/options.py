@@ -1,11 +1,11 @@
-"""`ReadOptions`: the keywords of a reader, checked, and which patches of which index they ask for."""
+"""`ReadOptions`: the keywords of a reader, checked, and the patches of an index that they ask for."""
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from operator import index
 from types import MappingProxyType
-from typing import Any, Final, Literal, SupportsIndex
+from typing import Any, Final, Literal, SupportsIndex, TypedDict
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
@@ -15,7 +15,7 @@ from sarzarr.patches.index import index_patches
 from sarzarr.patches.selection import Query
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.bounds import ClipBounds
-from sarzarr.reader.augment import check_kind
+from sarzarr.reader.augment import Augmentation, check_augmentation
 from sarzarr.reader.order import WINDOW_SHARDS
 from sarzarr.store.boxes import MIN_VISIBLE
 from sarzarr.store.store import Store
@@ -36,9 +36,12 @@ _LEAST: Final = MappingProxyType(
 log = logging.getLogger(__name__)
 
 
+Edge = Literal["drop", "shift", "pad"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """Every keyword of `PatchReader`."""
+    """Every keyword of `PatchReader`, with its default."""
 
     split: str | None = None
     """``train``, ``val`` or ``test`` of the newest split version, ``v2:val`` of another; all if left out."""
@@ -57,7 +60,7 @@ class ReadOptions:
     """Rows and columns of a patch. A cut that no index of the store has is indexed first, and kept there."""
     stride: int | None = None
     """Pixels from one patch to the next; ``patch_size`` if left out."""
-    edge: Literal["drop", "shift", "pad"] | None = None
+    edge: Edge | None = None
     """What happens to the remainders at right and bottom; see `sarzarr.index_patches`."""
     min_valid: float | None = None
     """Least share of valid pixels: 1, or with flags anything above 0, unless given."""
@@ -94,8 +97,8 @@ class ReadOptions:
     weights: Mapping[str, float] | str | None = None
     """How often patches are drawn: a weight a scene (1 where not named), or a column of the catalog. A
     column of numbers is the weight; of a column of words, each word counts alike. Draws repeat patches."""
-    augment: Literal["d4", "flips", "azimuth"] | None = None
-    """Flips and quarter turns, drawn anew each epoch."""
+    augment: Augmentation | None = None
+    """A name in `sarzarr.reader.augment.AUGMENTATIONS`, drawn for each patch anew each epoch; none if left out."""
     drop_last: bool = False
     """Leave out what does not fill a batch for every rank."""
     seed: int = 0
@@ -106,7 +109,7 @@ class ReadOptions:
     """Batches that are made before they are asked for, besides one a thread."""
 
     def __post_init__(self) -> None:
-        check_kind(self.augment)
+        check_augmentation(self.augment)
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and not (isinstance(value, SupportsIndex) and index(value) >= least):
@@ -127,15 +130,6 @@ class ReadOptions:
                 raise InvalidInputError(
                     "clip= needs dtype='float32', got 'uint16': codes come as they are stored."
                 )
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> "ReadOptions":
-        """Return the options with these names; `InvalidInputError` names the ones there are."""
-        known = [f.name for f in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise InvalidInputError(f"options must be among {', '.join(known)}, got {name!r}.")
-        return cls(**options)
 
     @property
     def delivers_flags(self) -> bool:
@@ -184,3 +178,62 @@ def _clip_of(said: Any) -> ClipBounds:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(f"clip must be two numbers (vmin, vmax) in dB, got {said!r}.") from None
+
+
+# ------------------------------------------------------------------ the same, for editors and type checkers
+class SharedKeywords(TypedDict, total=False):
+    """Fields of `ReadOptions` that every reader takes."""
+
+    flags: bool
+    with_meta: bool
+    boxes: bool | str
+    min_visible: float
+    window: int
+    threads: int | None
+    read_ahead: int
+
+
+class ChoiceKeywords(TypedDict, total=False):
+    """Fields that choose a side, and how many of it."""
+
+    split: str | None
+    max_patches: int | None
+    seed: int
+
+
+class PatchKeywords(SharedKeywords, total=False):
+    """Fields that only patches of scenes have."""
+
+    scenes: Sequence[str] | None
+    polarizations: Sequence[str] | None
+    stack: Stack | str | bool
+    stack_length: int | None
+    index: str | None
+    patch_size: int | None
+    stride: int | None
+    edge: Edge | None
+    min_valid: float | None
+    min_unsaturated: float
+    where: str | None
+    rows: Array | Sequence[int] | None
+    clip: tuple[float, float] | None
+    dtype: Literal["float32", "uint16"]
+    layers: Sequence[str]
+    weights: Mapping[str, float] | str | None
+
+
+class SampleKeywords(SharedKeywords, ChoiceKeywords, total=False):
+    """Fields that samples have, too."""
+
+    batch_size: int
+    shuffle: bool | Literal["window"]
+    augment: Augmentation | None
+    drop_last: bool
+
+
+class ItemKeywords(PatchKeywords, ChoiceKeywords, total=False):
+    """Fields that say which patches there are, and not in which batch."""
+
+
+class ReadKeywords(ItemKeywords, SampleKeywords, total=False):
+    """All fields."""

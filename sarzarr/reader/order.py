@@ -1,11 +1,10 @@
-"""Which patch comes when: index arithmetic, a function of ``(seed, epoch)`` and nothing else.
+"""The order of patches: index arithmetic, a function of ``(seed, epoch)`` and nothing else.
 
 An epoch is an order of ``n`` patches, dealt in steps. In a step every rank gets one batch, so all
 ranks take equally many. How a step is cut depends on how many patches remain and on nothing before it:
 an epoch that is taken up again at any step, by any number of ranks, deals what remains.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ import numpy as np
 from sarzarr.errors import InvalidInputError
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
-_ORDER, _DRAW = 0, 1  # streams of (seed, epoch) that must not be one; 2 is `sarzarr.pixels.turns`'s
+_ORDER, _DRAW = 0, 1  # streams of (seed, epoch) that must not be one; 2 is `sarzarr.reader.augment`'s
 WINDOW_SHARDS: Final = 16
 """Shards that ``shuffle="window"`` mixes at a time, unless told otherwise."""
 
@@ -150,6 +149,6 @@ class Deal:
         a, b = self.edge(step), self.edge(step + 1)
         return a + (b - a) * rank // self.ranks, a + (b - a) * (rank + 1) // self.ranks
 
-    def worker_steps(self, worker: int, workers: int) -> Iterator[int]:
-        """Yield the steps of one worker: taken in turns, the workers' batches are the rank's in order."""
-        return iter(range(worker, self.steps, workers))
+    def worker_steps(self, worker: int, workers: int) -> range:
+        """Return the steps of one worker: taken in turns, the workers' batches are the rank's in order."""
+        return range(worker, self.steps, workers)

@@ -2,20 +2,28 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, cast
 
+import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.keywords import shows_options
+from sarzarr.reader.epochs import EpochReader
+from sarzarr.reader.options import ReadKeywords, ReadOptions, SampleKeywords
 from sarzarr.reader.order import Position, Share
 from sarzarr.reader.reader import PatchReader
 from sarzarr.reader.samples import SampleReader
 from sarzarr.store.store import Store
-from sarzarr.torch.clock import Clock, key_of
-from sarzarr.torch.tensors import as_tensors, pinned_block, widened
+from sarzarr.torch.epoch_counter import EpochCounter, iteration_key
+
+_WIDER = {"uint16": "int32", "uint32": "int64"}
+"""What layers become whose dtype torch can hold, but hardly compute with."""
 
 
+@shows_options(ReadOptions, ReadKeywords)
 class ZarrPatchDataset(IterableDataset[Any]):
     """A store's patches as batches: pass it to ``DataLoader(dataset, batch_size=None)``.
 
@@ -40,7 +48,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         Make batches in page-locked memory, from which ``.to("cuda", non_blocking=True)`` does not wait. For
         ``num_workers=0``; with workers it is the DataLoader that pins.
     **options
-        The fields of `sarzarr.reader.options.ReadOptions`: split, scenes, polarizations, batch_size, shuffle, ...
+        The fields of `sarzarr.reader.options.ReadOptions`; of samples, those that `sarzarr.SampleReader` takes.
     """
 
     def __init__(
@@ -51,22 +59,24 @@ class ZarrPatchDataset(IterableDataset[Any]):
         transform: Callable[[Any], Any] | None = None,
         channels: int | None = None,
         pin_memory: bool = False,
-        **options: Any,
+        **options: Unpack[ReadKeywords],
     ) -> None:
         super().__init__()
         if channels is not None and channels < 1:
             raise InvalidInputError(f"channels must be at least 1, got {channels}.")
         if pin_memory and not torch.cuda.is_available():
             raise InvalidInputError("pin_memory=True needs CUDA, got a machine without. Leave it out.")
-        self.reader = (
-            PatchReader(store, **options) if samples is None else SampleReader(store, samples, **options)
+        self.reader: EpochReader = (
+            PatchReader(store, **options)
+            if samples is None
+            else SampleReader(store, samples, **cast("SampleKeywords", options))
         )
         self.transform = transform
         self.channels = channels
         self.pin_memory = pin_memory
-        if channels is not None and self.reader.recipe.array.shape[1] != 1:
+        if channels is not None and self.reader.recipe.images.array.shape[1] != 1:
             raise InvalidInputError("channels= needs patches of one channel, got several. Leave it out.")
-        self._clock = Clock()
+        self._counter = EpochCounter()
         self._ranks = (0, 1)
         self._rounds = 0
         self._worker_state: dict[str, Any] | None = None
@@ -95,24 +105,20 @@ class ZarrPatchDataset(IterableDataset[Any]):
         info = get_worker_info()
         if info is None:
             if self.pin_memory:
-                self.reader.memory(make=pinned_block)
-            yield from self._counted(self._clock.take(by_workers=False), Share(**self._mine))
+                self.reader.memory(make=pinned_buffer)
+            yield from self._counted(self._counter.take(by_workers=False), Share(**self._mine))
             return
         begin, skip = self._begin_worker(info)
         share = Share(**self._mine, worker=info.id, workers=info.num_workers, skip=skip)
-        self._worker_state = {
-            **self.reader.state_at(begin),
-            "worker": info.id,
-            "workers": info.num_workers,
-            "skip": skip,
-        }
+        whose = {"worker": info.id, "workers": info.num_workers, "skip": skip}
+        self._worker_state = self.reader.state_at(begin) | whose
         for batch in self._made(begin, share):
             self._worker_state["skip"] += 1
             yield batch
 
     def _counted(self, begin: Position, share: Share) -> Iterator[Any]:
         for batch in self._made(begin, share):
-            self._clock.count()
+            self._counter.count()
             yield batch
 
     def _made(self, begin: Position, share: Share) -> Iterator[Any]:
@@ -143,24 +149,24 @@ class ZarrPatchDataset(IterableDataset[Any]):
     @property
     def epoch(self) -> int:
         """The epoch that the next iteration delivers."""
-        return self._clock.upcoming.epoch
+        return self._counter.upcoming.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration deliver ``epoch`` from its beginning, in workers that live on, too."""
-        self._clock.set(Position(epoch=epoch))
+        self._counter.set(Position(epoch=epoch))
 
     def _begin_worker(self, info: Any) -> tuple[Position, int]:
         """Return where the iteration that begins now starts, and how many of this worker's batches to skip."""
         self._rounds += 1
-        key = key_of(info.seed - info.id, self._rounds)
+        key = iteration_key(info.seed - info.id, self._rounds)
         skip = 0
         if self._resume is not None:
             skip = int(self._resume["skip"])
-            self._clock.set(self.reader.position_of(self._resume))
+            self._counter.set(self.reader.position_of(self._resume))
             self._resume = None
         if info.id == 0:
-            self._clock.announce(key)
-        return self._clock.wait(key), skip
+            self._counter.announce(key)
+        return self._counter.wait(key), skip
 
     @property
     def _mine(self) -> dict[str, int]:
@@ -193,9 +199,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
         """
         if get_worker_info() is not None and self._worker_state is not None:
             return dict(self._worker_state)
-        begin, counted = self._clock.current
+        begin, counted = self._counter.current
         if begin is None:
-            return self.reader.state_at(self._clock.upcoming)
+            return self.reader.state_at(self._counter.upcoming)
         if counted is None and taken is None:
             raise InvalidInputError(
                 "the number of batches taken was expected, got none: DataLoader workers are ahead of the loop. "
@@ -206,10 +212,10 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration go on where ``state`` was taken."""
-        at = self.reader.position_of(state)
+        position = self.reader.position_of(state)
         info = get_worker_info()
         if "worker" not in state:
-            self._clock.set(at)
+            self._counter.set(position)
             return
         mine = None if info is None else (info.id, info.num_workers)
         if mine != (state["worker"], state["workers"]):
@@ -225,3 +231,26 @@ class ZarrPatchDataset(IterableDataset[Any]):
     def __getstate__(self) -> dict[str, Any]:
         self._rank()  # a spawned worker knows no process group
         return self.__dict__
+
+
+# ------------------------------------------------------------------ tensors
+def widened(values: Array) -> Array:
+    """Return a layer in a dtype that torch can compute with: uint16 as int32, uint32 as int64."""
+    return values.astype(_WIDER.get(str(values.dtype), values.dtype), copy=False)
+
+
+def as_tensors(batch: Any) -> Any:
+    """Return a batch whose arrays are tensors that share their memory."""
+    if isinstance(batch, np.ndarray):
+        return torch.from_numpy(batch)
+    if isinstance(batch, tuple | list):
+        return type(batch)(as_tensors(part) for part in batch)
+    if isinstance(batch, dict):
+        return {key: as_tensors(part) for key, part in batch.items()}
+    return batch
+
+
+def pinned_buffer(nbytes: int) -> memoryview:
+    """Return page-locked memory."""
+    buffer: memoryview = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy().data
+    return buffer
