@@ -368,7 +368,7 @@ KILLED = """
 import os, signal, sys
 import dask
 from dask.callbacks import Callback
-from sarzarr.copying import copy_store
+from sarzarr.export.copy_store import copy_store
 
 class Kill(Callback):
     left = 3
