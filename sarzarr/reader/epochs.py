@@ -15,7 +15,7 @@ from sarzarr.errors import InvalidInputError
 from sarzarr.patches.selection import Selection
 from sarzarr.pixels.turns import codes_of
 from sarzarr.reader.augment import drawn_operations
-from sarzarr.reader.engine import Work
+from sarzarr.reader.fetch import Work
 from sarzarr.reader.memory import MAX_THREADS, BatchMemory, available_cores
 from sarzarr.reader.options import ReadOptions
 from sarzarr.reader.order import Deal, Indices, Position, Share, drawn, shuffled, shuffled_in_window

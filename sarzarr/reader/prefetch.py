@@ -17,8 +17,9 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.conventions import Flag
 from sarzarr.pixels.turns import apply, inverse
-from sarzarr.reader.engine import MAX_HANDLES, Filler, Work
-from sarzarr.reader.memory import BatchMemory, available_handles
+from sarzarr.reader.engine import BatchFiller
+from sarzarr.reader.fetch import ChunkReader, Work
+from sarzarr.reader.memory import MAX_HANDLES, BatchMemory, available_handles
 from sarzarr.reader.places import Address, Source
 
 
@@ -110,7 +111,7 @@ class PrefetchThreads:
     """Batches that are made before they are asked for, besides one per thread."""
     work: Work = field(default_factory=Work)
     """Pixels that were delivered, by these threads and those before them."""
-    _fillers: dict[tuple[int, int], Filler] = field(default_factory=dict, init=False)
+    _fillers: dict[tuple[int, int], BatchFiller] = field(default_factory=dict, init=False)
 
     def __enter__(self) -> Self:
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sarzarr")
@@ -123,7 +124,7 @@ class PrefetchThreads:
     def close(self) -> None:
         """Close every handle."""
         for filler in self._fillers.values():
-            filler.close()
+            filler.reader.close()
 
     def run(self, make: Callable[..., Any], tasks: Iterable[Any]) -> Iterator[Any]:
         """Yield ``make(task)`` of each task, in order, made ahead."""
@@ -158,13 +159,13 @@ class PrefetchThreads:
         if part.outside is not None:
             _mark_outside(part, address(), planes, operations)
 
-    def _filler(self, number: int, source: Source) -> Filler:
+    def _filler(self, number: int, source: Source) -> BatchFiller:
         """Return this thread's own filler of a part."""
         key = get_ident(), number
         if key not in self._fillers:
             sources = 2 + len(self.recipe.layers)
             handles = max(min(available_handles() // (sources * self.threads), MAX_HANDLES), 1)
-            self._fillers[key] = Filler(source, handles=handles, work=self.work)
+            self._fillers[key] = BatchFiller(ChunkReader(source, handles, self.work))
         return self._fillers[key]
 
 
