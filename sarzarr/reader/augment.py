@@ -1,6 +1,7 @@
 """Augmentations of batches, by name, and transforms of (image, target) pairs.
 
-To add one, register it in `AUGMENTATIONS`: that name is what ``augment=`` of every reader takes.
+A new one is registered in `AUGMENTATIONS`, by the name that ``augment=`` of every reader then takes, and is drawn in
+`drawn_operations`. None changes values yet: one that does (speckle, gain) is applied in `PrefetchThreads.batch`.
 Images are (C, H, W), boxes half-open pixel ``xyxy``.
 """
 
@@ -43,10 +44,12 @@ class _RandomFlip:
         if self.random.random() >= self.p:
             return image, dict(target)
         size, high = image.shape[self.axis], self.low + 2
-        boxes = _copied(target["boxes"])
+        boxes = target["boxes"] + 0  # a copy, of an array and of a tensor
         boxes[:, self.low] = size - target["boxes"][:, high]
         boxes[:, high] = size - target["boxes"][:, self.low]
-        return _flipped(image, self.axis), {**target, "boxes": boxes}
+        is_array = isinstance(image, np.ndarray)
+        turned = np.ascontiguousarray(np.flip(image, self.axis)) if is_array else image.flip(self.axis)
+        return turned, {**target, "boxes": boxes}
 
 
 class RandomHorizontalFlip(_RandomFlip):
@@ -78,16 +81,6 @@ class Compose:
         for transform in self.transforms:
             pair = transform(*pair)
         return pair
-
-
-def _flipped(image: Any, axis: int) -> Any:
-    if isinstance(image, np.ndarray):
-        return np.ascontiguousarray(np.flip(image, axis))
-    return image.flip(axis)
-
-
-def _copied(values: Any) -> Any:
-    return values.copy() if isinstance(values, np.ndarray) else values.clone()
 
 
 # ------------------------------------------------------------------ of batches

@@ -130,6 +130,10 @@ class EpochReader(ABC):
 
     def batches(self, begin: Position, share: Share = _ALL) -> Iterator[Any]:
         """Yield one share of what is left of an epoch."""
+        return map(self.packed, self.parts(begin, share))
+
+    def parts(self, begin: Position, share: Share) -> Iterator[dict[str, Any]]:
+        """Yield the same, each batch as its parts by name: what `packed` takes."""
         deal = self.deal(begin.start, share.ranks)
         order, turns = self.order(begin.epoch), self.turns(begin.epoch)
         threads = self.options.threads or max(min(MAX_THREADS, available_cores() // share.workers), 1)
@@ -137,11 +141,19 @@ class EpochReader(ABC):
         memory = self.memory(threads + ahead + 2)
         with PrefetchThreads(self.recipe, memory, threads=threads, ahead=ahead, work=self._work) as prefetch:
 
-            def make(step: int) -> Any:
+            def make(step: int) -> dict[str, Any]:
                 a, b = deal.share(step, share.rank)
-                return self._batch(order[a:b], None if turns is None else turns[a:b], prefetch)
+                return self._parts(order[a:b], None if turns is None else turns[a:b], prefetch)
 
             yield from prefetch.run(make, deal.worker_steps(share.worker, share.workers)[share.skip :])
+
+    def packed(self, parts: dict[str, Any]) -> Any:
+        """Return a batch as it is delivered: a dict with ``with_meta``, else images alone, or a tuple of all."""
+        if self.options.with_meta:
+            return parts
+        layers = parts.pop("layers", {})
+        every = (*parts.values(), *layers.values())
+        return every if len(every) > 1 else every[0]
 
     def read(self, patches: Sequence[int] | Array, turns: Sequence[int] | Array | None = None) -> Any:
         """Return one batch of patches of the selection by number, read now and in this thread.
@@ -158,7 +170,7 @@ class EpochReader(ABC):
             threads = PrefetchThreads(self.recipe, self.memory(2), threads=1, ahead=0, work=self._work)
             weakref.finalize(self, threads.close)
             self._own = os.getpid(), threads
-        return self._batch(chosen, operations, self._own[1])
+        return self.packed(self._parts(chosen, operations, self._own[1]))
 
     def memory(self, keep: int = 0, make: Callable[[int], memoryview] | None = None) -> BatchMemory:
         """Return this process's memory of batches."""
@@ -167,7 +179,7 @@ class EpochReader(ABC):
         self._memory.keep = max(self._memory.keep, keep)
         return self._memory
 
-    def _batch(self, patches: Array, turns: Array | None, prefetch: PrefetchThreads) -> Any:
+    def _parts(self, patches: Array, turns: Array | None, prefetch: PrefetchThreads) -> dict[str, Any]:
         images, *others = prefetch.batch(patches, turns)
         turn = np.zeros(len(patches), np.uint8) if turns is None else turns
         parts: dict[str, Any] = {"image": images}
@@ -176,13 +188,11 @@ class EpochReader(ABC):
         if self.targets is not None:
             each = zip(patches.tolist(), turn.tolist(), strict=True)
             parts["target"] = [self.targets.target(patch, operation) for patch, operation in each]
-        names = [layer.name for layer in self.recipe.layers]
-        layers = dict(zip(names, others[len(others) - len(names) :], strict=True))
+        if names := [layer.name for layer in self.recipe.layers]:
+            parts["layers"] = dict(zip(names, others[-len(names) :], strict=True))
         if self.options.with_meta:
-            layered = {"layers": layers} if layers else {}
-            return {**parts, **layered, "turn": turn, **self._described(patches)}
-        every = (*parts.values(), *layers.values())
-        return every if len(every) > 1 else images
+            parts |= {"turn": turn, **self._described(patches)}
+        return parts
 
     # -------------------------------------------------------------- resuming
     def state_dict(self) -> dict[str, Any]:

@@ -4,8 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
-from types import MappingProxyType
-from typing import Any, Final, Literal, SupportsIndex, TypedDict
+from typing import Final, Literal, SupportsIndex, TypedDict
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
@@ -20,19 +19,8 @@ from sarzarr.reader.order import WINDOW_SHARDS
 from sarzarr.store.boxes import MIN_VISIBLE
 from sarzarr.store.store import Store
 
-_LEAST: Final = MappingProxyType(
-    {
-        "patch_size": 1,
-        "stride": 1,
-        "max_patches": 1,
-        "stack_length": 1,
-        "batch_size": 1,
-        "window": 1,
-        "seed": 0,
-        "threads": 1,
-        "read_ahead": 0,
-    }
-)
+_FROM_0: Final = ("seed", "read_ahead")
+_FROM_1: Final = ("patch_size", "stride", "max_patches", "stack_length", "batch_size", "window", "threads")
 log = logging.getLogger(__name__)
 
 
@@ -110,8 +98,8 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         check_augmentation(self.augment)
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
+        for name in (*_FROM_1, *_FROM_0):
+            value, least = getattr(self, name), int(name in _FROM_1)
             if value is not None and not (isinstance(value, SupportsIndex) and index(value) >= least):
                 raise InvalidInputError(f"{name} must be a whole number, at least {least}, got {value!r}.")
         if self.shuffle not in (True, False, "window"):
@@ -125,7 +113,13 @@ class ReadOptions:
         if isinstance(self.layers, str):
             object.__setattr__(self, "layers", (self.layers,))
         if self.clip is not None:
-            object.__setattr__(self, "clip", tuple(_clip_of(self.clip)))
+            try:
+                low, high = map(float, self.clip)
+            except (TypeError, ValueError):
+                raise InvalidInputError(
+                    f"clip must be two numbers (vmin, vmax) in dB, got {self.clip!r}."
+                ) from None
+            object.__setattr__(self, "clip", tuple(ClipBounds(low, high)))
             if self.dtype == "uint16":
                 raise InvalidInputError(
                     "clip= needs dtype='float32', got 'uint16': codes come as they are stored."
@@ -168,16 +162,6 @@ class ReadOptions:
             at_most=self.max_patches,
             seed=self.seed,
         )
-
-
-def _clip_of(said: Any) -> ClipBounds:
-    try:
-        low, high = said
-        return ClipBounds(float(low), float(high))
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InvalidInputError):
-            raise
-        raise InvalidInputError(f"clip must be two numbers (vmin, vmax) in dB, got {said!r}.") from None
 
 
 # ------------------------------------------------------------------ the same, for editors and type checkers

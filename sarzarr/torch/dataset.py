@@ -1,6 +1,7 @@
 """The iterable dataset over a store's patches."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -102,48 +103,31 @@ class ZarrPatchDataset(IterableDataset[Any]):
         return self.reader.deal(ranks=self._rank()[1]).steps
 
     def __iter__(self) -> Iterator[Any]:
-        info = get_worker_info()
+        info, (rank, ranks) = get_worker_info(), self._rank()
+        share = Share(rank=rank, ranks=ranks)
         if info is None:
             if self.pin_memory:
                 self.reader.memory(make=pinned_buffer)
-            yield from self._counted(self._counter.take(by_workers=False), Share(**self._mine))
+            for batch in self._batches(self._counter.take(by_workers=False), share):
+                self._counter.count()
+                yield batch
             return
         begin, skip = self._begin_worker(info)
-        share = Share(**self._mine, worker=info.id, workers=info.num_workers, skip=skip)
         whose = {"worker": info.id, "workers": info.num_workers, "skip": skip}
         self._worker_state = self.reader.state_at(begin) | whose
-        for batch in self._made(begin, share):
+        for batch in self._batches(begin, replace(share, **whose)):
             self._worker_state["skip"] += 1
             yield batch
 
-    def _counted(self, begin: Position, share: Share) -> Iterator[Any]:
-        for batch in self._made(begin, share):
-            self._counter.count()
-            yield batch
-
-    def _made(self, begin: Position, share: Share) -> Iterator[Any]:
-        for batch in self.reader.batches(begin, share):
-            tensors = self._spread(as_tensors(self._widened(batch)))
-            yield tensors if self.transform is None else self.transform(tensors)
-
-    def _widened(self, batch: Any) -> Any:
-        """Return a batch with its layers in dtypes that torch computes with."""
-        count = len(self.reader.recipe.layers)
-        if not count:
-            return batch
-        if isinstance(batch, dict):
-            return batch | {"layers": {name: widened(values) for name, values in batch["layers"].items()}}
-        return *batch[:-count], *(widened(values) for values in batch[-count:])
-
-    def _spread(self, batch: Any) -> Any:
-        """Repeat the channel of a batch's images, where that was asked for."""
-        if self.channels is None:
-            return batch
-        if isinstance(batch, dict):
-            return batch | {"image": self._spread(batch["image"])}
-        if isinstance(batch, tuple):
-            return self._spread(batch[0]), *batch[1:]
-        return batch.expand(-1, self.channels, -1, -1)
+    def _batches(self, begin: Position, share: Share) -> Iterator[Any]:
+        for parts in self.reader.parts(begin, share):
+            if "layers" in parts:
+                parts["layers"] = {name: widened(values) for name, values in parts["layers"].items()}
+            tensors = as_tensors(parts)
+            if self.channels is not None:
+                tensors["image"] = tensors["image"].expand(-1, self.channels, -1, -1)
+            batch = self.reader.packed(tensors)
+            yield batch if self.transform is None else self.transform(batch)
 
     # -------------------------------------------------------------- epochs, ranks and workers
     @property
@@ -167,11 +151,6 @@ class ZarrPatchDataset(IterableDataset[Any]):
         if info.id == 0:
             self._counter.announce(key)
         return self._counter.wait(key), skip
-
-    @property
-    def _mine(self) -> dict[str, int]:
-        rank, ranks = self._rank()
-        return {"rank": rank, "ranks": ranks}
 
     def _rank(self) -> tuple[int, int]:
         distributed = torch.distributed
@@ -239,15 +218,15 @@ def widened(values: Array) -> Array:
     return values.astype(_WIDER.get(str(values.dtype), values.dtype), copy=False)
 
 
-def as_tensors(batch: Any) -> Any:
-    """Return a batch whose arrays are tensors that share their memory."""
-    if isinstance(batch, np.ndarray):
-        return torch.from_numpy(batch)
-    if isinstance(batch, tuple | list):
-        return type(batch)(as_tensors(part) for part in batch)
-    if isinstance(batch, dict):
-        return {key: as_tensors(part) for key, part in batch.items()}
-    return batch
+def as_tensors(part: Any) -> Any:
+    """Return a part of a batch, or a dict or list of them, with tensors that share the memory of its arrays."""
+    if isinstance(part, np.ndarray):
+        return torch.from_numpy(part)
+    if isinstance(part, list):
+        return [as_tensors(one) for one in part]
+    if isinstance(part, dict):
+        return {key: as_tensors(one) for key, one in part.items()}
+    return part
 
 
 def pinned_buffer(nbytes: int) -> memoryview:
