@@ -18,15 +18,15 @@ METHODS: Final = ("percentile", "fixed", "sigma")
 
 @dataclass(frozen=True, kw_only=True)
 class IngestOptions:
-    """How files are understood and how their pixels are stored."""
+    """The choices of an ingest: what files mean, and how their pixels are stored."""
 
     quantity: str | None = None
-    """What the numbers are, where the files do not say."""
+    """The quantity of the numbers (``sigma0``, ``dn``, ...), where the files do not say it."""
     representation: str | None = None
-    """How they are written down, where the files do not say."""
+    """Their form (``power``, ``amplitude``, ``db``, ...), where the files do not say it."""
     polarizations: Sequence[str] | None = None
     """Names of the bands of each file, in order, whatever it says itself."""
-    scene_id: str | None = None
+    id: str | None = None
     """The id of the one scene that the files make."""
     dtype: str | None = None
     """``uint16`` codes, ``float32`` or ``float16``; ``uint16`` if None."""
@@ -119,7 +119,7 @@ class IngestOptions:
 
     @property
     def encoding(self) -> Encoding:
-        """How pixels become bytes."""
+        """The dtype, codec and shard that pixels are written with."""
         dtype = self.dtype or "uint16"
         shard = cv.SHARD if self.shard is None else self.shard
         return Encoding(dtype=dtype, codec=self.codec or DEFAULT_CODECS[dtype], shard=shard)
@@ -143,7 +143,7 @@ class IngestKeywords(TypedDict, total=False):
     quantity: str | None
     representation: str | None
     polarizations: Sequence[str] | None
-    scene_id: str | None
+    id: str | None
     dtype: str | None
     codec: str | None
     shard: int | None

@@ -14,7 +14,7 @@ from sarzarr.arrays import Array
 from sarzarr.pixels.compiled.calls import STRIP
 from sarzarr.pixels.compiled.fused import loops_for
 from sarzarr.pixels.turns import Turner
-from sarzarr.reader.fetch import READ_TO, ChunkReader, in_groups
+from sarzarr.reader.fetch import READ_TO, ChunkFetcher, in_groups
 from sarzarr.reader.places import Address, Kind, Source, pieces_of
 from sarzarr.store.codecs import CRC_BYTES
 
@@ -23,16 +23,16 @@ _FILE_SHIFT: Final = np.uint64(40)  # no shard is as long as a terabyte
 
 @dataclass(eq=False)
 class BatchFiller:
-    """One thread's way from chunks to the planes of a batch."""
+    """One thread's way from chunks to the planes (rows, columns) of a batch."""
 
-    reader: ChunkReader
+    fetcher: ChunkFetcher
     """The chunks."""
     _turners: dict[str, Turner] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def source(self) -> Source:
         """The arrays that planes are filled from."""
-        return self.reader.source
+        return self.fetcher.source
 
     def fill(
         self,
@@ -50,7 +50,7 @@ class BatchFiller:
         Raises
         ------
         CorruptStoreError
-            As `ChunkReader.groups`.
+            As `ChunkFetcher.groups`.
         """
         numbers, kinds = self.source.kinds
         chunks = self.source.chunks(address()) if chunks is None else chunks
@@ -82,7 +82,7 @@ class BatchFiller:
             if self._deliver_at_once(kind, chunks, slots, flat, operations):
                 return
             order = self._reading_order(chunks)
-            slots, groups = slots[order], self.reader.groups(kind, chunks[order])
+            slots, groups = slots[order], self.fetcher.groups(kind, chunks[order])
         else:
             windows = self._windows(kind, address(), slots)
             groups = in_groups(windows.reshape(len(windows), -1))
@@ -98,15 +98,15 @@ class BatchFiller:
         Where it is not, or not to the end, all of them are delivered group by group: that knows every case, and
         what to say of damage.
         """
-        law, size, scratch = kind.stretch, self.source.size, self.reader.scratch
-        fast = loops_for(self.reader.work.pixels)
+        law, size, scratch = kind.stretch, self.source.size, self.fetcher.scratch
+        fast = loops_for(self.fetcher.work.pixels)
         if fast is None or law is None or law.is_identity or (kind.dtype, kind.codec) != ("uint16", "none"):
             return False
         stored, entries = kind.nbytes + CRC_BYTES, self.source.table.entries[chunks]
         turns = np.zeros(len(slots), np.uint8) if operations is None else operations[slots]
         if not fast.can_deliver or kind.nbytes % 8 or (entries["size"] != stored).any():
             return False
-        handles = self.reader.handles_of(entries["file"].tolist(), chunks.tolist())
+        handles = self.fetcher.handles_of(entries["file"].tolist(), chunks.tolist())
         if handles is None:
             return False
         done = fast.deliver(
@@ -119,7 +119,7 @@ class BatchFiller:
             out.reshape(-1, size, size),
             law.law_of_codes,
         )
-        self.reader.work.pixels += out.size
+        self.fetcher.work.pixels += out.size
         return bool(done == len(chunks))
 
     def _reading_order(self, chunks: Array) -> Array | slice:
@@ -153,8 +153,8 @@ class BatchFiller:
 
     def _turned(self, kind: Kind, pixels: Array, operations: Array) -> Array:
         size = self.source.size
-        turned = self.reader.scratch.take("turned", (len(pixels), size, size), kind.dtype)
-        fast = loops_for(self.reader.work.pixels) if kind.dtype == "uint16" else None
+        turned = self.fetcher.scratch.take("turned", (len(pixels), size, size), kind.dtype)
+        fast = loops_for(self.fetcher.work.pixels) if kind.dtype == "uint16" else None
         if fast is not None:
             fast.turn_codes(pixels, operations, turned)
         else:
@@ -171,21 +171,21 @@ class BatchFiller:
         if kind.stretch is None:
             np.copyto(out, pixels[:, : out.shape[1]])
             return
-        scratch = self.reader.scratch.take("stretch", (out.size,), "float32")
-        kind.stretch(pixels, out, scratch, loops_for(self.reader.work.pixels))
-        self.reader.work.pixels += out.size
+        scratch = self.fetcher.scratch.take("stretch", (out.size,), "float32")
+        kind.stretch(pixels, out, scratch, loops_for(self.fetcher.work.pixels))
+        self.fetcher.work.pixels += out.size
 
     def _windows(self, kind: Kind, address: Address, slots: Array) -> Array:
         """Return (slots, size, size) stored values, each chunk decoded once; zeros beyond the array."""
         size = self.source.size
-        out = self.reader.scratch.take("windows", (slots.size, size, size), kind.dtype)
+        out = self.fetcher.scratch.take("windows", (slots.size, size, size), kind.dtype)
         out[:] = 0
         pieces = pieces_of(self.source, address, slots, kind)
         chunks, starts = np.unique(pieces["chunk"], return_index=True)
         ends = np.append(starts[1:], len(pieces))
         rows, cols = kind.chunk
         each = iter(zip(starts.tolist(), ends.tolist(), strict=True))
-        for pixels in self.reader.groups(kind, chunks):
+        for pixels in self.fetcher.groups(kind, chunks):
             for image, (begin, end) in zip(images_of(pixels, kind.chunk), each, strict=False):
                 for _, slot, y, x, h, w in pieces[begin:end].tolist():
                     top, left = max(y, 0), max(x, 0)

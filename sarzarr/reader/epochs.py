@@ -33,7 +33,7 @@ class EpochReader(ABC):
     """
 
     selection: Selection
-    """What is delivered."""
+    """The patches that are delivered."""
     recipe: BatchRecipe
     """The arrays that batches are made of."""
     targets: PatchTargets | None
@@ -81,7 +81,7 @@ class EpochReader(ABC):
 
     @property
     def layer_nodata(self) -> dict[str, float | int | None]:
-        """What stands for "no data" in each layer that is delivered; None where nothing does."""
+        """The value of pixels that are "no data", by layer that is delivered; None where it has none."""
         return {layer.name: layer.outside for layer in self.recipe.layers}
 
     # -------------------------------------------------------------- the epoch
@@ -95,7 +95,7 @@ class EpochReader(ABC):
         self._next, self._now = Position(epoch=epoch), None
 
     def deal(self, start: int = 0, ranks: int = 1) -> Deal:
-        """Return how an epoch becomes batches, from ``start`` patches on, for so many ranks."""
+        """Return the batches of an epoch as positions in its order, from ``start`` patches on, for so many ranks."""
         o, n = self.options, len(self.selection)
         return Deal(n=n, batch_size=o.batch_size, ranks=ranks, drop_last=o.drop_last, start=start)
 
@@ -129,11 +129,11 @@ class EpochReader(ABC):
             yield batch
 
     def batches(self, begin: Position, share: Share = _ALL) -> Iterator[Any]:
-        """Yield one share of what is left of an epoch."""
+        """Yield one share of what is left of an epoch: images (N, C, size, size), or what `packed` makes of them."""
         return map(self.packed, self.parts(begin, share))
 
     def parts(self, begin: Position, share: Share) -> Iterator[dict[str, Any]]:
-        """Yield the same, each batch as its parts by name: what `packed` takes."""
+        """Yield the same as parts by name: ``image`` (N, C, size, size), ``flags`` of that shape, and so on."""
         deal = self.deal(begin.start, share.ranks)
         order, turns = self.order(begin.epoch), self.turns(begin.epoch)
         threads = self.options.threads or max(min(MAX_THREADS, available_cores() // share.workers), 1)
@@ -148,7 +148,7 @@ class EpochReader(ABC):
             yield from prefetch.run(make, deal.worker_steps(share.worker, share.workers)[share.skip :])
 
     def packed(self, parts: dict[str, Any]) -> Any:
-        """Return a batch as it is delivered: a dict with ``with_meta``, else images alone, or a tuple of all."""
+        """Return a batch as delivered: a dict ``with_meta``, else images (N, C, size, size) or a tuple of all."""
         if self.options.with_meta:
             return parts
         layers = parts.pop("layers", {})
@@ -156,9 +156,9 @@ class EpochReader(ABC):
         return every if len(every) > 1 else every[0]
 
     def read(self, patches: Sequence[int] | Array, turns: Sequence[int] | Array | None = None) -> Any:
-        """Return one batch of patches of the selection by number, read now and in this thread.
+        """Return one batch of patches (n,) of the selection by number, read now and in this thread.
 
-        ``turns`` are operations of `sarzarr.pixels.turns`, one per patch. Files stay open, bounded in number, until
+        ``turns`` (n,) are operations of `sarzarr.pixels.turns`. Files stay open, bounded in number, until
         the reader is gone.
         """
         chosen = np.asarray(patches, np.int64)
@@ -196,7 +196,7 @@ class EpochReader(ABC):
 
     # -------------------------------------------------------------- resuming
     def state_dict(self) -> dict[str, Any]:
-        """Return where this reader is: batches that were taken are behind it."""
+        """Return the position of this reader: batches that were taken are behind it."""
         if self._now is None:
             return self.state_at(self._next)
         return self.state_at(self._now, taken=self._taken)
@@ -225,7 +225,7 @@ class EpochReader(ABC):
 
     @property
     def _fingerprint(self) -> dict[str, Any]:
-        """What the order of an epoch depends on, besides the epoch."""
+        """All that the order of an epoch depends on, besides the epoch."""
         o = self.options
         shuffle = f"window {o.window}" if o.shuffle == "window" else bool(o.shuffle)
         weights = dict(o.weights) if isinstance(o.weights, Mapping) else o.weights

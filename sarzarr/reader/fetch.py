@@ -31,14 +31,14 @@ shard without a codec begin 0, 4, ... 252 bytes into a page, and their places 0,
 
 @dataclass(eq=False)
 class Work:
-    """How much was delivered, roughly: threads may forget a group of each other's."""
+    """The pixels that were delivered, roughly: threads may forget a group of each other's."""
 
     pixels: int = 0
-    """Pixels."""
+    """Their number."""
 
 
 @dataclass(eq=False)
-class ChunkReader:
+class ChunkFetcher:
     """One thread's open files and scratch memory. The `Source` holds nothing open, pickles, and threads share it."""
 
     source: Source
@@ -223,5 +223,5 @@ class ChunkReader:
 
 
 def in_groups(values: Array) -> Iterator[Array]:
-    """Yield ``values`` in groups."""
+    """Yield ``values`` (n, ...) in groups of `GROUP` rows."""
     return (values[first : first + GROUP] for first in range(0, len(values), GROUP))

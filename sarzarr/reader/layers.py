@@ -21,7 +21,7 @@ _NAMED = 5
 
 
 def layer_recipes(store: Store, names: Sequence[str], chosen: Selection) -> tuple[PartRecipe, ...]:
-    """Return layers as they are delivered beside patches, in the order of ``names``.
+    """Return the recipes of layers (n, dates, size, size) beside patches, in the order of ``names``.
 
     Raises
     ------

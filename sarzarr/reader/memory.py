@@ -59,7 +59,7 @@ class ScratchMemory:
     _views: dict[tuple[str, tuple[int, ...], str], Array] = field(default_factory=dict, init=False)
 
     def take(self, name: str, shape: tuple[int, ...], dtype: str, *, within_page: int = 0) -> Array:
-        """Return the array that is kept under ``name``; its values are arbitrary."""
+        """Return the array that is kept under ``name``, ``within_page`` bytes into a page, its values arbitrary."""
         key = name, shape, dtype
         if (view := self._views.get(key)) is not None:
             return view
@@ -84,7 +84,7 @@ class BatchMemory:
     _watches: dict[int, Any] = field(default_factory=dict, init=False)
 
     def take(self, shape: tuple[int, ...], dtype: Any, part: int = 0) -> Array:
-        """Return an array whose values are arbitrary.
+        """Return an array of ``shape`` and ``dtype`` whose bytes are arbitrary.
 
         Parts of a batch, by number, have buffers of their own: else they would drive out each other's.
         """

@@ -43,13 +43,13 @@ class ReadOptions:
     stack_length: int | None = None
     """Dates of a patch of a stack: every run of so many that follow one another; all if left out."""
     index: str | None = None
-    """The patch index; ``default`` unless the cut is given below."""
+    """The patch index; ``default`` unless ``patch_size``, ``stride`` or ``edge`` is given."""
     patch_size: int | None = None
-    """Rows and columns of a patch. A cut that no index of the store has is indexed first, and kept there."""
+    """Rows and columns of a patch, pixels. A cut that no index of the store has is indexed first, and kept there."""
     stride: int | None = None
     """Pixels from one patch to the next; ``patch_size`` if left out."""
     edge: Edge | None = None
-    """What happens to the remainders at right and bottom; see `sarzarr.index_patches`."""
+    """Treatment of the remainders at right and bottom; see `sarzarr.index_patches`."""
     min_valid: float | None = None
     """Least share of valid pixels: 1, or with flags anything above 0, unless given."""
     min_unsaturated: float = 0.9
@@ -58,7 +58,7 @@ class ReadOptions:
     where: str | None = None
     """A condition on columns of the index and of the catalog: ``incidence < 40 and mean_db > -20``."""
     rows: Array | Sequence[int] | None = None
-    """Rows of the index to choose from, where a query of one's own has chosen; all if left out."""
+    """Rows (k,) of the index to choose from, where a query of one's own has chosen; all if left out."""
     max_patches: int | None = None
     """Most patches of the selection that are taken, drawn by ``seed``."""
     clip: tuple[float, float] | None = None
@@ -66,9 +66,9 @@ class ReadOptions:
     dtype: Literal["float32", "uint16"] = "float32"
     """``float32`` in [0, 1], or the ``uint16`` codes as stored."""
     flags: bool = False
-    """Deliver the flags too: a batch is (images, flags)."""
+    """Deliver the flags, uint8 of the images' shape, too: a batch is (images, flags)."""
     layers: Sequence[str] = ()
-    """Deliver these layers too, each an array of its own, of the same windows; their scenes must have them."""
+    """Deliver these layers too, each (N, 1, size, size) as stored, of the same windows; scenes must have them."""
     with_meta: bool = False
     """Deliver where each patch is from: a batch is a dict, see `PatchReader`. It holds the flags, so that
     ``min_valid`` is what it is with them."""
@@ -83,7 +83,7 @@ class ReadOptions:
     window: int = WINDOW_SHARDS
     """Shards that ``shuffle="window"`` mixes."""
     weights: Mapping[str, float] | str | None = None
-    """How often patches are drawn: a weight a scene (1 where not named), or a column of the catalog. A
+    """Weights by which patches are drawn, one per scene (1 where not named), or a column of the catalog. A
     column of numbers is the weight; of a column of words, each word counts alike. Draws repeat patches."""
     augment: Augmentation | None = None
     """A name in `sarzarr.reader.augment.AUGMENTATIONS`, drawn for each patch anew each epoch; none if left out."""
@@ -94,7 +94,7 @@ class ReadOptions:
     threads: int | None = None
     """Threads that fill batches: the cores that this process may use, 4 at most, unless given."""
     read_ahead: int = 2
-    """Batches that are made before they are asked for, besides one a thread."""
+    """Batches that are made before they are asked for, besides one per thread."""
 
     def __post_init__(self) -> None:
         check_augmentation(self.augment)
@@ -131,7 +131,7 @@ class ReadOptions:
         return self.flags or self.with_meta
 
     def index_in(self, store: Store) -> str:
-        """Return the name of the index with the asked cut, and make it where there is none."""
+        """Return the name of the index with the asked cut in pixels, and make it where there is none."""
         cut = (self.patch_size, self.stride, self.edge)
         if cut == (None, None, None):
             return self.index or cv.DEFAULT_INDEX

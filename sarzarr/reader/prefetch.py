@@ -18,7 +18,7 @@ from sarzarr.arrays import Array
 from sarzarr.conventions import Flag
 from sarzarr.pixels.turns import apply, inverse
 from sarzarr.reader.engine import BatchFiller
-from sarzarr.reader.fetch import ChunkReader, Work
+from sarzarr.reader.fetch import ChunkFetcher, Work
 from sarzarr.reader.memory import MAX_HANDLES, BatchMemory, available_handles
 from sarzarr.reader.places import Address, Source
 
@@ -72,7 +72,7 @@ class BatchRecipe:
         return (patches, *axes, size, size)
 
     def address(self, part: PartRecipe, patches: Array | slice) -> Address:
-        """Return where the planes of some patches come from, plane by plane."""
+        """Return the addresses of a part's planes, (patches * planes,), of some patches."""
         array = part.array[patches]
 
         def each(column: Array) -> Array:
@@ -106,7 +106,7 @@ class PrefetchThreads:
     memory: BatchMemory
     """The memory that batches live in."""
     threads: int
-    """How many there are."""
+    """Their number."""
     ahead: int
     """Batches that are made before they are asked for, besides one per thread."""
     work: Work = field(default_factory=Work)
@@ -124,7 +124,7 @@ class PrefetchThreads:
     def close(self) -> None:
         """Close every handle."""
         for filler in self._fillers.values():
-            filler.reader.close()
+            filler.fetcher.close()
 
     def run(self, make: Callable[..., Any], tasks: Iterable[Any]) -> Iterator[Any]:
         """Yield ``make(task)`` of each task, in order, made ahead."""
@@ -165,12 +165,12 @@ class PrefetchThreads:
         if key not in self._fillers:
             sources = 2 + len(self.recipe.layers)
             handles = max(min(available_handles() // (sources * self.threads), MAX_HANDLES), 1)
-            self._fillers[key] = BatchFiller(ChunkReader(source, handles, self.work))
+            self._fillers[key] = BatchFiller(ChunkFetcher(source, handles, self.work))
         return self._fillers[key]
 
 
 def _mark_outside(part: PartRecipe, address: Address, planes: Array, operations: Array | None) -> None:
-    """Put the part's value where planes lie beyond an array's right and bottom edge: nothing was stored there."""
+    """Put the part's value into planes (n, size, size) beyond an array's right and bottom edge: nothing is stored."""
     shape, size = part.source.table.shape[address.array], part.source.size
     below, right = shape[:, 1] - address.row, shape[:, 2] - address.col
     for i in np.flatnonzero((below < size) | (right < size)).tolist():

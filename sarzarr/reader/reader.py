@@ -11,7 +11,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, MixedBoundsError
 from sarzarr.keywords import shows_options
-from sarzarr.patches.selection import Selection, describe, layouts, select, weights_of
+from sarzarr.patches.selection import Selection, layouts, patch_facts, select, weights_of
 from sarzarr.patches.stacks.find import catalog_groups, choose_stacks
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.stretch import Stretch
@@ -184,7 +184,7 @@ class PatchReader(EpochReader):
         return file
 
     def _described(self, patches: Array) -> dict[str, Any]:
-        facts, chosen = describe(self.store, self.selection, patches), self.selection
+        facts, chosen = patch_facts(self.store, self.selection, patches), self.selection
         if self.stacks:
             first = np.asarray(self._column("scene"), dtype=object)[chosen.array[patches, 0]]
             stacks = [self._stack_of[scene] for scene in first.tolist()]

@@ -96,19 +96,19 @@ class SARDataModule:
         return len(self._val.reader.selection)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return shuffled batches of one size, anew each epoch."""
+        """Return shuffled batches (N, C, size, size) of one size N, anew each epoch."""
         if self._in_memory is not None:
             return self._loader(self._in_memory[0], batch_size=self.batch_size, shuffle=True, drop_last=True)
         return self._loader(self._train, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return every validation patch, in order."""
+        """Return every validation patch in order, in batches (N, C, size, size)."""
         if self._in_memory is not None:
             return self._loader(self._in_memory[1], batch_size=self.batch_size)
         return self._loader(self._val, batch_size=None)
 
     def get_sample_batch(self, split: str = "train") -> Any:
-        """Return one batch of ``train`` or ``val``; training goes on as if it had not been taken."""
+        """Return one batch (N, C, size, size) of ``train`` or ``val``; training goes on as if it were not taken."""
         if split not in ("train", "val"):
             raise InvalidInputError(f"split must be 'train' or 'val', got {split!r}.")
         dataset = copy.deepcopy(self._train if split == "train" else self._val)

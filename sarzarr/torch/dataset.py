@@ -21,7 +21,7 @@ from sarzarr.store.store import Store
 from sarzarr.torch.epoch_counter import EpochCounter, iteration_key
 
 _WIDER = {"uint16": "int32", "uint32": "int64"}
-"""What layers become whose dtype torch can hold, but hardly compute with."""
+"""The dtype of layers whose own torch can hold, but hardly compute with."""
 
 
 @shows_options(ReadOptions, ReadKeywords)
@@ -91,12 +91,12 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     @property
     def layer_nodata(self) -> dict[str, float | int | None]:
-        """What stands for "no data" in each layer: the ``ignore_index`` of a loss."""
+        """The value of pixels that are "no data", by layer: the ``ignore_index`` of a loss."""
         return self.reader.layer_nodata
 
     @property
     def left_out(self) -> int:
-        """How many patches an epoch does not deliver; which ones differs from epoch to epoch if shuffled."""
+        """Number of patches that an epoch does not deliver; others in each epoch if shuffled."""
         return self.reader.deal(ranks=self._rank()[1]).left_out
 
     def __len__(self) -> int:
@@ -160,7 +160,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     # -------------------------------------------------------------- resuming
     def state_dict(self, taken: int | None = None) -> dict[str, Any]:
-        """Return where training is: batches that were taken are behind it, on every rank.
+        """Return the position of training: batches that were taken are behind it, on every rank.
 
         The state may be loaded by any number of ranks and workers. Within a worker (of a loader that keeps
         a state a worker) it is that worker's, and goes to the same worker among as many.
@@ -230,6 +230,6 @@ def as_tensors(part: Any) -> Any:
 
 
 def pinned_buffer(nbytes: int) -> memoryview:
-    """Return page-locked memory."""
+    """Return so many bytes of page-locked memory."""
     buffer: memoryview = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy().data
     return buffer

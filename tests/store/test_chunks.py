@@ -18,7 +18,7 @@ from sarzarr.pixels.compiled.fused import SWITCH, kept, loops
 from sarzarr.pixels.stretch import Stretch
 from sarzarr.pixels.turns import apply
 from sarzarr.reader.engine import BatchFiller
-from sarzarr.reader.fetch import ChunkReader
+from sarzarr.reader.fetch import ChunkFetcher
 from sarzarr.reader.places import Address, Source
 from sarzarr.store.chunks import ArrayLayout, layout_of, read_layout, read_table
 from sarzarr.store.codecs import CODECS, get_codec
@@ -86,7 +86,7 @@ def take(what, rows, cols, *, arrays=0, operations=None, planes=None, dtype=None
     )
     stored = what.table.layouts[0].dtype if dtype is None else dtype
     out = np.full((rows.size, what.size, what.size), 7, stored)
-    with closing(ChunkReader(what)) as reader:
+    with closing(ChunkFetcher(what)) as reader:
         BatchFiller(reader).fill(lambda: address, out, operations)
     return out
 
@@ -273,7 +273,7 @@ def test_handles_are_bounded_and_closed(tmp_path):
     address = Address(array=np.zeros(100, np.int64), row=rows, col=cols)
     out = np.empty((100, CHUNK, CHUNK), np.uint16)
     before = open_handles()
-    reader = ChunkReader(source(tmp_path, layout), handles=5)
+    reader = ChunkFetcher(source(tmp_path, layout), handles=5)
     BatchFiller(reader).fill(lambda: address, out)
     assert open_handles() == before + 5
     reader.close()
@@ -320,9 +320,9 @@ def test_without_preadv_the_same_is_read(tmp_path, monkeypatch):
 def test_a_chunk_is_decoded_once_a_batch(tmp_path, monkeypatch):
     layout = write(tmp_path, "a", pixels((4 * CHUNK, 4 * CHUNK), "uint16"), codec="zstd")
     what, loaded = source(tmp_path, layout, size=CHUNK), []
-    groups = ChunkReader.groups
+    groups = ChunkFetcher.groups
     monkeypatch.setattr(
-        ChunkReader, "groups", lambda s, kind, chunks: loaded.extend(chunks) or groups(s, kind, chunks)
+        ChunkFetcher, "groups", lambda s, kind, chunks: loaded.extend(chunks) or groups(s, kind, chunks)
     )
     rows, cols = (c.ravel() for c in np.mgrid[0 : 3 * CHUNK : 8, 0 : 3 * CHUNK : 8])
     take(what, rows, cols)
