@@ -12,11 +12,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable ".[torch,plot,fast]"
+	$(PIP_INSTALL) --editable ".[torch,plot]"
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable ".[torch,plot,fast,test,dev]"
+	$(PIP_INSTALL) --editable ".[torch,plot,test,dev]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test

@@ -31,7 +31,7 @@ import zarr
 from torch.utils.data import DataLoader, Dataset
 
 import sarzarr as sz
-from sarzarr.pixels.compiled.fused import loops
+from sarzarr.pixels.compiled.when import loops
 from sarzarr.torch import ZarrPatchDataset
 
 SIZE = 256

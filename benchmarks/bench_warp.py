@@ -34,9 +34,9 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from sarzarr.grids.crs import crs_wkt
-from sarzarr.grids.georeference import WarpSource, covering
+from sarzarr.grids.georeference import Georeference, covering
 from sarzarr.grids.grid import Grid
-from sarzarr.grids.warp.plan import plan_warp
+from sarzarr.grids.warp.plan import WarpSource, plan_warp
 from sarzarr.grids.warp.read import TILE, read_warped
 
 ORIGIN = (600_000.0, 5_000_000.0)
@@ -74,7 +74,13 @@ def source_of(path, size, representation="power", dtype="float32"):
         transform=(10.0, 0.0, ORIGIN[0], 0.0, -10.0, ORIGIN[1]),
         crs_wkt=crs_wkt("EPSG:32632"),
     )
-    return WarpSource(path=str(path), band=1, representation=representation, dtype=dtype, grid=place)
+    return WarpSource(
+        path=str(path),
+        band=1,
+        representation=representation,
+        dtype=dtype,
+        georeference=Georeference(grid=place),
+    )
 
 
 def middle_of(grid):
@@ -146,7 +152,7 @@ def peak_mb():
 def child(job):
     """Run one contender; print seconds and peak memory, leave the middle of the result on disk."""
     source = source_of(job["path"], job["size"], job["representation"], job["dtype"])
-    grid = covering([source], crs=job["crs"], pixel_size=job["pixel_size"])
+    grid = covering([source.georeference], crs=job["crs"], pixel_size=job["pixel_size"])
     if job["blocks"]:
         rows = min(
             grid.height, job["blocks"] * TILE
@@ -189,7 +195,7 @@ def compare(folder, size, rounds, contenders):
     stands = []
     for name, crs, pixel_size, methods in CASES:
         source = source_of(path, size)
-        grid = covering([source], crs=crs, pixel_size=pixel_size)
+        grid = covering([source.georeference], crs=crs, pixel_size=pixel_size)
         row, col, wide = middle_of(grid)
         for method in methods:
             exact_plan = plan_warp(source, grid, method=method, exact=True)

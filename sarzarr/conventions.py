@@ -5,7 +5,7 @@ codes are fixed by ``SCHEMA_VERSION``: 0 and 1 mean the same in every array of e
 """
 
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import Any, Final
 
 SCHEMA: Final = "sarzarr"
 SCHEMA_VERSION: Final = 1
@@ -20,12 +20,12 @@ NOISE_FLOOR: Final = 1e-10
 MAX_CODE: Final = 65535
 """The uint16 code of 1.0; a step is (DB_CEILING - DB_FLOOR) / MAX_CODE = 0.00244 dB."""
 HISTOGRAM_BINS: Final = 2 * MAX_CODE + 1
-"""Two histogram bins a code (0.00122 dB each); the last one holds exactly 1.0."""
+"""Two histogram bins per code (0.00122 dB each); the last one holds exactly 1.0."""
 POLARIZATIONS: Final = ("vv", "vh", "hh", "hv")
 
 
 class Representation(StrEnum):
-    """How the numbers of a raster are written down."""
+    """The form that the numbers of a raster are written down in."""
 
     POWER = "power"
     AMPLITUDE = "amplitude"
@@ -35,7 +35,7 @@ class Representation(StrEnum):
 
 
 class Quantity(StrEnum):
-    """What the numbers of a raster are."""
+    """The physical quantity that the numbers of a raster are."""
 
     SIGMA0 = "sigma0"
     BETA0 = "beta0"
@@ -46,12 +46,20 @@ class Quantity(StrEnum):
 
 
 class Flag(IntEnum):
-    """Codes of a ``<array>_flags`` array; a pixel is valid where its flag is < ``Flag.NODATA``."""
+    """Codes of a ``<array>_flags`` array, uint8."""
 
     VALID = 0
     NONPOSITIVE = 1
     NODATA = 2
     BORDER = 3
+
+    @staticmethod
+    def is_valid(flags: Any) -> Any:
+        """Return which pixels were measured, nonpositive ones among them: bool, shape and kind of ``flags``.
+
+        ``flags`` are uint8: NumPy, Dask or xarray.
+        """
+        return flags < Flag.NODATA
 
 
 class Membership(IntEnum):
@@ -118,7 +126,7 @@ SOURCE_FILES: Final = "source_files"
 LAYERS: Final = "layers"
 """Names of the arrays of a scene group that are layers: kept as they are, and no backscatter."""
 LAYER_KIND: Final = "layer_kind"
-"""What a layer's numbers are: ``classes``, ``continuous`` or ``counts``."""
+"""The kind of a layer's numbers: ``classes``, ``continuous`` or ``counts``."""
 SOURCE_BAND: Final = "source_band"
 """The band of the file that a layer was made of, from 1."""
 NODATA: Final = "nodata"
@@ -129,9 +137,9 @@ GCPS: Final = "gcps"
 """Ground control points: [row, column, x, y, z] each, in the CRS of ``gcps_crs``."""
 GCPS_CRS: Final = "gcps_crs"
 GEOLOCATION: Final = "geolocation"
-"""How pixels are tied to the ground: ``affine``, ``rotated_affine``, ``gcps``, ``none``, ``gcp_tps_no_dem``."""
+"""The tie of pixels to the ground: ``affine``, ``rotated_affine``, ``gcps``, ``none``, ``gcp_tps_no_dem``."""
 RESAMPLING: Final = "resampling"
-"""How a warped array was resampled: ``nearest``, ``average``, ...; absent where it was not."""
+"""Resampling method of a warped array: ``nearest``, ``average``, ...; absent where it was not warped."""
 RESAMPLING_TOLERANCE: Final = "resampling_tolerance"
 """Source pixels by which positions may be off; 0 is exact."""
 RESAMPLING_LOOKS: Final = "resampling_looks"
@@ -148,19 +156,6 @@ ORBIT_STATE: Final = "sat:orbit_state"
 RELATIVE_ORBIT: Final = "sat:relative_orbit"
 ABSOLUTE_ORBIT: Final = "sat:absolute_orbit"
 INCIDENCE_ANGLE: Final = "view:incidence_angle"
-ACQUISITION_KEYS: Final = (
-    DATETIME,
-    PLATFORM,
-    INSTRUMENT_MODE,
-    PRODUCT_TYPE,
-    OBSERVATION_DIRECTION,
-    LOOKS_EQUIVALENT_NUMBER,
-    ORBIT_STATE,
-    RELATIVE_ORBIT,
-    ABSOLUTE_ORBIT,
-    INCIDENCE_ANGLE,
-)
-"""The acquisition facts, in the order in which the catalog and ``info`` show them."""
 CATALOG_COLUMNS: Final = {
     DATETIME: "time",
     PLATFORM: "platform",
@@ -173,36 +168,23 @@ CATALOG_COLUMNS: Final = {
     ABSOLUTE_ORBIT: "absolute_orbit",
     INCIDENCE_ANGLE: "incidence",
 }
-"""The catalog's column for each acquisition fact (a colon cannot stand in a file name everywhere)."""
+"""The catalog's column of each acquisition fact, in the order in which the catalog and ``info`` show them.
+
+A colon cannot stand in a file name everywhere.
+"""
+ACQUISITION_KEYS: Final = tuple(CATALOG_COLUMNS)
+"""The keys of the acquisition facts."""
 CATALOG_SCHEMA: Final = {
-    "scene": "text",
-    "name": "text",
-    "flags": "text",
-    "polarization": "text",
-    "quantity": "text",
-    "source_representation": "text",
-    "dtype": "text",
-    "codec": "text",
-    "height": "integer",
-    "width": "integer",
-    "chunk": "integer",
-    "shard": "integer",
-    "vmin": "number",
-    "vmax": "number",
-    "bounds_key": "text",
-    "crs_wkt": "text",
+    **dict.fromkeys(("scene", "name", "flags", "polarization", "quantity"), "text"),
+    **dict.fromkeys(("source_representation", "dtype", "codec"), "text"),
+    **dict.fromkeys(("height", "width", "chunk", "shard"), "integer"),
+    **dict.fromkeys(("vmin", "vmax"), "number"),
+    **dict.fromkeys(("bounds_key", "crs_wkt"), "text"),
     "transform": "affine",
-    "geolocation": "text",
-    "time": "text",
-    "platform": "text",
-    "mode": "text",
-    "product": "text",
-    "look_side": "text",
+    **dict.fromkeys(("geolocation", "time", "platform", "mode", "product", "look_side"), "text"),
     "looks": "number",
     "orbit_state": "text",
-    "relative_orbit": "number",
-    "absolute_orbit": "number",
-    "incidence": "number",
+    **dict.fromkeys(("relative_orbit", "absolute_orbit", "incidence"), "number"),
     "source_hash": "text",
 }
 """The catalog's columns and their kinds; ``name`` is the array's name in its scene group."""

@@ -95,12 +95,8 @@ def _process() -> _Process:
 def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
     """Return the absolute path of a local regular file and its status.
 
-    Raises
-    ------
-    RasterNotFoundError
-        There is no such file.
-    InvalidInputError
-        The path is a URL, a ``/vsi`` path, a subdataset's name or not a regular file.
+    Raises `RasterNotFoundError` where there is no such file; `InvalidInputError` where the path is a URL, a
+    ``/vsi`` path, a subdataset's name or not a regular file.
     """
     text = os.fspath(path)
     absolute = Path(os.path.abspath(text))  # noqa: PTH100 - lexical: symlinks keep the name that was given
@@ -128,10 +124,7 @@ def raster_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     Of a SAFE folder (``*.SAFE``, or one with a folder ``measurement`` in it) they are those below
     ``measurement/``; of another one those in itself, and those of the SAFE folders in it.
 
-    Raises
-    ------
-    RasterNotFoundError
-        There is no TIFF file in a folder.
+    Raises `RasterNotFoundError` where there is no TIFF file in a folder.
     """
     out: list[Path] = []
     for path in map(Path, paths):
@@ -201,14 +194,9 @@ def _environment() -> Any:
 def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a local TIFF as a rasterio dataset, with nothing but its own bytes trusted.
 
-    Raises
-    ------
-    RasterNotFoundError
-        There is no such file.
-    InvalidInputError
-        The path is a URL, a ``/vsi`` path, a subdataset or not a regular file.
-    UnsupportedRasterError
-        The file is not a TIFF, whatever its name says.
+    Raises `RasterNotFoundError` where there is no such file; `InvalidInputError` where the path is a URL, a
+    ``/vsi`` path, a subdataset or not a regular file; `UnsupportedRasterError` where the file is not a TIFF,
+    whatever its name says.
     """
     absolute, _ = local_file(path)
     with _environment(), _open(absolute) as dataset:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from sarzarr.errors import InvalidInputError
@@ -18,8 +18,19 @@ def logged(log: logging.Logger, value: T) -> T:
     return value
 
 
-def listed(wanted: str, problems: Sequence[str]) -> str:
-    """Return the message of an error that has many causes."""
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """Return names for people: the first ``most``, and the number of the others.
+
+    >>> listed("abc"), listed("abcdefgh", most=3)
+    ('a, b, c', 'a, b, c and 5 more')
+    """
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
+
+
+def problems_text(wanted: str, problems: Sequence[str]) -> str:
+    """Return the message of an error that has many causes, a line per cause: the first five."""
     shown = "\n".join(f"  {p}" for p in problems[:5])
     more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
     return (
@@ -30,11 +41,11 @@ def listed(wanted: str, problems: Sequence[str]) -> str:
 def parse_bytes(text: str) -> int:
     """Return a size that a person wrote (``1GB``, ``800MB``) in bytes."""
     units = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "KB": 1e3, "B": 1.0}
-    said = text.strip().upper().replace("IB", "B")
+    size = text.strip().upper().replace("IB", "B")
     for unit, factor in units.items():
-        if said.endswith(unit):
+        if size.endswith(unit):
             try:
-                return int(float(said.removesuffix(unit)) * factor)
+                return int(float(size.removesuffix(unit)) * factor)
             except ValueError:
                 break
     raise InvalidInputError(f"a size such as 1GB or 800MB was expected, got {text!r}.")

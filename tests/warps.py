@@ -11,8 +11,9 @@ from rasterio.vrt import WarpedVRT
 from tiffs import write
 
 from sarzarr.grids.crs import crs_wkt
-from sarzarr.grids.georeference import WarpSource
+from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
+from sarzarr.grids.warp.plan import WarpSource
 
 UTM32, UTM33 = crs_wkt("EPSG:32632"), crs_wkt("EPSG:32633")
 ORIGIN = (600_000.0, 5_000_000.0)
@@ -31,6 +32,11 @@ def grid(height, width, *, size=10.0, x=ORIGIN[0], y=ORIGIN[1], wkt=UTM32):
     return Grid(height=height, width=width, transform=(size, 0.0, x, 0.0, -size, y), crs_wkt=wkt)
 
 
+def georeference(*, height, width, crs_wkt=None, transform=Grid.transform, **more) -> Georeference:
+    """Return the place of a raster of that shape, by an affine or by GCPs."""
+    return Georeference(grid=Grid(height=height, width=width, transform=transform, crs_wkt=crs_wkt), **more)
+
+
 def make_source(path: Path, pixels, *, representation="power", place=None, nodata=None, **more) -> WarpSource:
     """Write a raster and return it as a source; ``place`` is its grid, `ORIGIN` at 10 m by default."""
     place = place or grid(*pixels.shape)
@@ -44,9 +50,8 @@ def make_source(path: Path, pixels, *, representation="power", place=None, nodat
         band=1,
         representation=representation,
         dtype=str(pixels.dtype),
-        grid=place,
+        georeference=Georeference(grid=place, name=str(path), **more),
         nodata=nodata,
-        **more,
     )
 
 

@@ -59,7 +59,7 @@ def identify_files(
 def _show(probe: "RasterProbe") -> None:
     """Print what a probe found."""
     grid = probe.grid
-    gcps = f"{counted(len(probe.gcps), 'GCP')}, no affine"
+    gcps = f"{counted(len(probe.georeference.gcps), 'GCP')}, no affine"
     placed = {"affine": "georeferenced", "gcps": gcps}.get(
         probe.geolocation, probe.geolocation.replace("_", " ")
     )

@@ -25,13 +25,8 @@ def parse_crs(wkt: str) -> CRS:
 def crs_wkt(crs: str) -> str:
     """Return the WKT2 of a CRS given as a code (``EPSG:32633``), PROJ string or WKT.
 
-    Raises
-    ------
-    InvalidInputError
-        It names no CRS.
+    Raises `InvalidInputError` where it names no CRS.
 
-    Examples
-    --------
     >>> crs_wkt("EPSG:32633")[:30]
     'PROJCRS["WGS 84 / UTM zone 33N'
     """

@@ -1,4 +1,4 @@
-"""Where the cells of a scene lie in the world, by its affine and CRS, or by its ground control points.
+"""The cells of a scene in the world, placed by its affine and CRS or by its ground control points.
 
 A cell's extent holds every point of the cell: the latitudes and longitudes of its corners, and what its
 edges may bulge beyond them, taken from how much the lines of the lattice bend from cell to cell.
@@ -6,8 +6,7 @@ edges may bulge beyond them, taken from how much the lines of the lattice bend f
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from hashlib import blake2b
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -15,61 +14,16 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.world import EARTH_RADIUS, METRES_PER_DEGREE, Extents
 
-Gcp = tuple[float, float, float, float, float]
 GUARD_PIXELS: Final = 2.0
 """Default margin about a cell, in pixels: what a resampling kernel may have mixed in."""
 GCP_GUARD: Final = 1000.0
 """Metres more where control points place the pixels: relief displaces what lies between them."""
-MIN_GCPS: Final = 4
-"""Fewer control points cannot tell how wrong they are."""
 _ENDS: Final = (slice(None, -1), slice(1, None))
 _CORNERS: Final = tuple((rows, cols) for rows in _ENDS for cols in _ENDS)
 """The four corners of every cell, in an array of vertices."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """How a scene's pixels are tied to the ground."""
-
-    height: int
-    """Rows of pixels."""
-    width: int
-    """Columns of pixels."""
-    crs_wkt: str = ""
-    """CRS of ``transform``; empty where there is none."""
-    transform: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-    """Affine order, of pixel corners; of no meaning without a CRS."""
-    geolocation: str = "none"
-    """As the catalog says it."""
-    gcps: tuple[Gcp, ...] = ()
-    """Ground control points (row, col, x, y, z), where there is no affine."""
-    gcps_crs_wkt: str = ""
-    """CRS of the control points."""
-
-    @property
-    def is_located(self) -> bool:
-        """Whether pixels have a place in the world."""
-        return bool(self.crs_wkt) or (len(self.gcps) >= MIN_GCPS and bool(self.gcps_crs_wkt))
-
-    @property
-    def cells(self) -> tuple[int, int]:
-        """Rows and columns of cells; the last ones may be ragged."""
-        return math.ceil(self.height / cv.CELL), math.ceil(self.width / cv.CELL)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell this placement from any other."""
-        parts = (
-            self.height,
-            self.width,
-            self.crs_wkt,
-            *map(float, self.transform),
-            self.gcps,
-            self.gcps_crs_wkt,
-        )
-        return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -93,29 +47,24 @@ class Footprint:
         return self.extents.grown(margin + self.doubt)
 
 
-def footprint_of(placement: Placement) -> Footprint:
-    """Return where the cells of a located scene lie.
+def footprint_of(place: Georeference) -> Footprint:
+    """Return the cells of a located scene in the world.
 
-    Raises
-    ------
-    InvalidInputError
-        The CRS cannot be brought to longitude and latitude.
+    Raises `InvalidInputError` where the CRS cannot be brought to longitude and latitude.
     """
-    rows, cols = (_lines(n) for n in (placement.height, placement.width))
-    at = np.meshgrid(rows, cols, indexing="ij")
-    doubt = 0.0
-    if placement.crs_wkt:
-        a, b, c, d, e, f = placement.transform
-        lon, lat = _degrees(placement.crs_wkt, a * at[1] + b * at[0] + c, d * at[1] + e * at[0] + f)
-        if placement.geolocation.startswith("gcp"):
-            doubt = GCP_GUARD
+    lines = [_lines(n) for n in place.grid.shape]
+    rows, cols = np.meshgrid(*lines, indexing="ij")
+    if place.grid.crs_wkt is not None:
+        lon, lat = _degrees(place.grid.crs_wkt, *place.grid.to_xy(rows, cols))
+        doubt = GCP_GUARD if place.geolocation.startswith("gcp") else 0.0
     else:
-        lon, lat, wrong = _from_gcps(placement, *at)
-        doubt = wrong + GCP_GUARD
-    keep = tuple(slice(None, None, 2 if n == 1 else 1) for n in placement.cells)
+        lon, lat, miss = _from_gcps(place, rows, cols)
+        doubt = miss + GCP_GUARD
+    keep = tuple(slice(None, None, 2 if n == 1 else 1) for n in place.cells)
+    edges = [line[kept] for line, kept in zip(lines, keep, strict=True)]
     with np.errstate(invalid="ignore", over="ignore"):
-        extents = _extents(lon, lat, placement.cells)
-        pixel = _pixel_metres(lon[keep], lat[keep], rows[keep[0]], cols[keep[1]])
+        extents = _extents(lon, lat, place.cells)
+        pixel = _pixel_metres(lon[keep], lat[keep], *edges)
     return Footprint(lon=lon[keep], lat=lat[keep], extents=extents, pixel=pixel, doubt=doubt)
 
 
@@ -168,14 +117,14 @@ def _leads_back(transformer: Any, x: Array, y: Array, lon: Array, lat: Array) ->
     return near
 
 
-def _from_gcps(placement: Placement, rows: Array, cols: Array) -> tuple[Array, Array, float]:
+def _from_gcps(place: Georeference, rows: Array, cols: Array) -> tuple[Array, Array, float]:
     """Return (lon, lat, metres): a polynomial through control points, and its worst miss of one left out.
 
     It is fitted to positions on the unit sphere, where no meridian and no pole is special.
     """
-    points = np.array(placement.gcps, np.float64)
-    sphere = _on_sphere(*_degrees(placement.gcps_crs_wkt, points[:, 2], points[:, 3]))
-    scale = max(placement.height, placement.width)
+    points = np.array(place.gcps, np.float64)
+    sphere = _on_sphere(*_degrees(str(place.gcps_crs), points[:, 2], points[:, 3]))
+    scale = max(place.grid.shape)
     degree = next(d for d, least in ((3, 40), (2, 16), (1, 0)) if len(points) >= least)
     basis = _powers(points[:, 0] / scale, points[:, 1] / scale, degree)
     fit, *_ = np.linalg.lstsq(basis, sphere, rcond=None)

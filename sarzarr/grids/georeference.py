@@ -1,160 +1,135 @@
-"""Where the pixels of one raster lie on another's grid: affine, rotated, or by ground control points.
+"""The place of a raster's pixels on the ground and on another raster's grid: affine, rotated, or by GCPs.
 
-GCP-only rasters are placed by a thin-plate spline through all of their points, never by a fitted
-affine, which is kilometres off on a Sentinel-1 GRD. No terrain enters: between the points, heights
+GCP-only rasters are placed by a thin-plate spline through all of their ground control points, never by a
+fitted affine, which is kilometres off on a Sentinel-1 GRD. No terrain enters: between the points, heights
 still shift pixels by hundreds of metres.
 """
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
 from typing import Any, Final
 
 import numpy as np
 from rasterio.control import GroundControlPoint
 from rasterio.transform import GCPTransformer
 
+from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.conventions import Representation
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.grids.crs import crs_name, crs_wkt, parse_crs, transform_points
 from sarzarr.grids.grid import Grid
 
-LAYER: Final = "layer"
-"""Representation of a raster that is warped as it is: a mask, a DEM, an angle."""
-_REPRESENTATIONS: Final = (
-    Representation.POWER,
-    Representation.AMPLITUDE,
-    Representation.DB,
-    Representation.COMPLEX,
-    LAYER,
-)
+Gcp = tuple[float, float, float, float, float]
+"""A ground control point: (row, col, x, y, z)."""
+MIN_GCPS: Final = 4
+"""Fewer control points cannot tell how wrong they are."""
 _GCP_RESIDUAL: Final = 0.1
 """Pixels by which a spline through the GCPs may miss one of them; it misses where they contradict."""
 _EDGE_POINTS: Final = 65
-"""Points along each edge of a raster when its footprint is taken to another CRS."""
+"""Points along each edge of a raster when its bounding box is taken to another CRS."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarpSource:
-    """One band of a GeoTIFF, what its numbers are and where its pixels lie."""
+class Georeference:
+    """All that ties the pixels of a raster to the ground."""
 
-    path: str
-    """The GeoTIFF, a local file."""
-    band: int
-    """Its band, from 1."""
-    representation: str
-    """``power``, ``amplitude``, ``db`` or ``complex``; ``layer`` for a raster that is warped as it is."""
-    dtype: str
-    """NumPy dtype that `sarzarr.rasters.read_window` gives: ``uint16``, ``float32``, ``complex64``, ..."""
     grid: Grid
-    """Shape, and transform and CRS where the file has them."""
-    nodata: float | None = None
-    """The sentinel; None where there is none. NaN becomes None: NaN and Inf are invalid in any case."""
-    gcps: tuple[tuple[float, float, float, float, float], ...] = ()
-    """Ground control points (row, col, x, y, z); they count where ``grid`` has no CRS."""
-    gcps_crs_wkt: str | None = None
-    """WKT2 of the GCPs' CRS."""
-    has_rpcs: bool = False
-    """Whether rational polynomials are all that places the pixels."""
+    """Shape, and CRS and transform where pixels have them."""
+    gcps: tuple[Gcp, ...] = ()
+    """Ground control points; they count where ``grid`` has no CRS."""
+    gcps_crs: str | None = None
+    """WKT2 of the CRS that ``gcps`` are in."""
+    geolocation: str = ""
+    """Its name, see `conventions.GEOLOCATION`, or ``rpcs``; what follows from the others if left out."""
+    name: str = field(default="", compare=False)
+    """The raster's path, for messages."""
 
     def __post_init__(self) -> None:
-        if self.representation not in _REPRESENTATIONS:
-            raise InvalidInputError(
-                f"expected a representation of {', '.join(_REPRESENTATIONS)}, got {self.representation!r}. "
-                "Denormalize normalized values first."
-            )
-        if self.nodata is not None and math.isnan(self.nodata):
-            object.__setattr__(self, "nodata", None)  # NaN equals nothing, and a plan must equal its copy
-        is_complex = np.dtype(self.dtype).kind == "c"
-        if is_complex != (self.representation == Representation.COMPLEX):
-            raise InvalidInputError(
-                f"representation 'complex' belongs to complex values, got {self.representation!r} for "
-                f"{self.dtype}. Complex is never warped: its power is."
-            )
-
-    @property
-    def is_layer(self) -> bool:
-        """Whether its values are kept as they are, and are not backscatter."""
-        return self.representation == LAYER
+        affine = "rotated_affine" if self.grid.is_rotated else "affine"
+        placed = affine if self.grid.is_georeferenced else "gcps" if self.gcps else "none"
+        object.__setattr__(self, "geolocation", self.geolocation or placed)
 
     @property
     def uses_gcps(self) -> bool:
         """Whether ground control points are all that places its pixels."""
-        return not self.grid.is_georeferenced and bool(self.gcps) and self.gcps_crs_wkt is not None
+        return not self.grid.is_georeferenced and bool(self.gcps) and self.gcps_crs is not None
 
     @property
     def crs_wkt(self) -> str | None:
         """WKT2 of the CRS that its transform or its GCPs are in."""
-        return self.gcps_crs_wkt if self.uses_gcps else self.grid.crs_wkt
+        return self.gcps_crs if self.uses_gcps else self.grid.crs_wkt
+
+    @property
+    def is_located(self) -> bool:
+        """Whether its cells have a place in the world."""
+        return self.grid.is_georeferenced or (len(self.gcps) >= MIN_GCPS and bool(self.gcps_crs))
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of cells; the last ones may be ragged."""
+        return math.ceil(self.grid.height / cv.CELL), math.ceil(self.grid.width / cv.CELL)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell this place from any other."""
+        grid = self.grid
+        affine = grid.crs_wkt or "", *map(float, grid.transform)
+        parts = (*grid.shape, *affine, self.gcps, self.gcps_crs or "")
+        return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 # ---------------------------------------------------------------- ground control points
-Gcps = tuple[tuple[float, float, float, float, float], ...]
-"""(row, col, x, y, z) each."""
-
-
-def spline_points(source: WarpSource, crs: str | None) -> tuple[Gcps, str]:
+def spline_points(place: Georeference, crs: str | None) -> tuple[tuple[Gcp, ...], str]:
     """Return the GCPs that a spline towards ``crs`` goes through, and the WKT of the CRS that they are in.
 
-    They are the source's own, except where their longitudes jump at the antimeridian: no spline goes
+    They are the raster's own, except where their longitudes jump at the antimeridian: no spline goes
     through a jump, and they are taken to ``crs`` first.
 
-    Raises
-    ------
-    UnsupportedRasterError
-        There are fewer than 3 different points, some are not finite, or they jump in ``crs`` too.
+    Raises `UnsupportedRasterError` where there are fewer than 3 different points, some are not finite, or they
+    jump in ``crs`` too.
     """
-    gcps, wkt = source.gcps, str(source.gcps_crs_wkt)
+    gcps, wkt = place.gcps, str(place.gcps_crs)
     values = np.array(gcps, np.float64)
     if len(gcps) < 3 or not np.isfinite(values[:, :4]).all() or _on_one_line(values):
-        raise _no_spline(source)
+        raise _no_spline(place)
     if not _jumps(gcps, wkt) or crs is None:
         return gcps, wkt
     xs, ys = transform_points(wkt, crs, *np.array([gcp[2:4] for gcp in gcps]).T)
-    taken = tuple((g[0], g[1], float(x), float(y), g[4]) for g, x, y in zip(gcps, xs, ys, strict=True))
-    if _jumps(taken, crs) or not np.isfinite([xs, ys]).all():
+    moved = tuple((g[0], g[1], float(x), float(y), g[4]) for g, x, y in zip(gcps, xs, ys, strict=True))
+    if _jumps(moved, crs) or not np.isfinite([xs, ys]).all():
         raise UnsupportedRasterError(
-            f"expected a CRS without a jump where {source.path!r} crosses the antimeridian, got "
+            f"expected a CRS without a jump where {place.name!r} crosses the antimeridian, got "
             f"{crs_name(crs)}. Choose a projected CRS, such as its UTM zone."
         )
-    return taken, crs
+    return moved, crs
 
 
 def _on_one_line(gcps: Array) -> bool:
     """Whether pixels, or places on the ground, are all on one line, or at one point."""
-    for at in (gcps[:, :2], gcps[:, 2:4]):
-        longer, shorter = np.linalg.svd(at - at.mean(axis=0), compute_uv=False)
+    for points in (gcps[:, :2], gcps[:, 2:4]):
+        longer, shorter = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
         if shorter <= 1e-6 * longer:
             return True
     return False
 
 
-def _jumps(gcps: Gcps, wkt: str) -> bool:
+def _jumps(gcps: tuple[Gcp, ...], wkt: str) -> bool:
     xs = [gcp[2] for gcp in gcps]
     return bool(parse_crs(wkt).is_geographic) and max(xs) - min(xs) > 180.0
 
 
-def _no_spline(source: WarpSource) -> UnsupportedRasterError:
+def _no_spline(place: Georeference) -> UnsupportedRasterError:
     return UnsupportedRasterError(
         f"expected at least 3 ground control points that are not on one line and do not contradict each "
-        f"other, got {len(source.gcps)} in {source.path!r}. "
+        f"other, got {len(place.gcps)} in {place.name!r}. "
         "Georeference the file, or leave out crs= to keep its own grid."
     )
 
 
-def _check_spline(source: WarpSource, crs: str | None) -> None:
-    """Raise `UnsupportedRasterError` where a spline does not go through a source's GCPs."""
-    gcps, _ = spline_points(source, crs)
-    values = np.array(gcps, np.float64)
-    with _spline(gcps) as spline:
-        cols, rows = spline.xy(values[:, 3], values[:, 2], offset="ul")
-    off = max(np.abs(rows - values[:, 0]).max(), np.abs(cols - values[:, 1]).max())
-    if not off <= _GCP_RESIDUAL:  # NaN too
-        raise _no_spline(source)
-
-
-def _spline(gcps: Gcps) -> Any:
+def _spline(gcps: tuple[Gcp, ...]) -> Any:
     """Return the spline whose ``rowcol(cols, rows)`` is (y, x), and whose ``xy(ys, xs)`` is (cols, rows).
 
     Ground and pixels have changed places, because rasterio builds the spline from the ground to pixels,
@@ -164,19 +139,40 @@ def _spline(gcps: Gcps) -> Any:
     return GCPTransformer([GroundControlPoint(y, x, col, row) for row, col, x, y, _ in gcps], tps=True)
 
 
-# ---------------------------------------------------------------- from pixels to pixels
-def locate(source: WarpSource, grid: Grid, rows: Array, cols: Array) -> tuple[Array, Array]:
-    """Return (rows, cols) in the source of pixel positions of a grid, float64, shapes kept.
+def check_placed(place: Georeference, crs: str | None) -> None:
+    """Raise `UnsupportedRasterError`, with the remedy, where nothing places a raster in ``crs``."""
+    if place.uses_gcps:
+        gcps, _ = spline_points(place, crs)
+        values = np.array(gcps, np.float64)
+        with _spline(gcps) as spline:
+            cols, rows = spline.xy(values[:, 3], values[:, 2], offset="ul")
+        off = max(np.abs(rows - values[:, 0]).max(), np.abs(cols - values[:, 1]).max())
+        if not off <= _GCP_RESIDUAL:  # NaN too
+            raise _no_spline(place)
+    elif not place.grid.is_georeferenced:
+        got, remedy = "neither", "Georeference it"
+        if place.geolocation == "rpcs":
+            got = "rational polynomials (RPC)"
+            remedy = "Orthorectify it with a DEM first (gdalwarp -rpc -to RPC_DEM=DEM.tif)"
+        raise UnsupportedRasterError(
+            f"expected a raster with a CRS or ground control points, got {place.name!r} with {got}. "
+            f"{remedy}, or leave out crs= to keep its own grid."
+        )
 
-    Positions are fractional with (0, 0) at the outer corner. Not finite where there is none.
+
+# ---------------------------------------------------------------- from pixels to pixels
+def locate(place: Georeference, grid: Grid, rows: Array, cols: Array) -> tuple[Array, Array]:
+    """Return (rows, cols) in a raster of pixel positions of a grid, float64, shapes kept.
+
+    Positions are fractional with (0, 0) at the outer corner. Not finite where there is none. Inverse: `project`.
     """
-    gcps, wkt = spline_points(source, grid.crs_wkt) if source.uses_gcps else ((), source.crs_wkt)
+    gcps, wkt = spline_points(place, grid.crs_wkt) if place.uses_gcps else ((), place.crs_wkt)
     xs, ys = grid.to_xy(np.asarray(rows, np.float64), np.asarray(cols, np.float64))
     if grid.crs_wkt is not None and wkt is not None:
         xs, ys = transform_points(grid.crs_wkt, wkt, xs, ys)
     if not gcps:
         with np.errstate(invalid="ignore"):  # Inf in, NaN out: no position either way
-            return source.grid.to_pixels(xs, ys)
+            return place.grid.to_pixels(xs, ys)
     out = np.full((2, xs.size), np.inf)
     finite = np.isfinite(xs.ravel()) & np.isfinite(ys.ravel())
     if finite.any():
@@ -185,50 +181,51 @@ def locate(source: WarpSource, grid: Grid, rows: Array, cols: Array) -> tuple[Ar
     return out[0].reshape(xs.shape), out[1].reshape(xs.shape)
 
 
-def project(source: WarpSource, crs: str | None, rows: Array, cols: Array) -> tuple[Array, Array]:
-    """Return (x, y) in ``crs`` of pixel positions of a source; the inverse of `locate`."""
+def project(place: Georeference, crs: str | None, rows: Array, cols: Array) -> tuple[Array, Array]:
+    """Return (x, y) in ``crs`` of pixel positions of a raster, float64, shapes kept. Inverse: `locate`."""
     rows, cols = np.asarray(rows, np.float64), np.asarray(cols, np.float64)
-    wkt = source.crs_wkt
-    if source.uses_gcps:
-        gcps, wkt = spline_points(source, crs)
+    wkt = place.crs_wkt
+    if place.uses_gcps:
+        gcps, wkt = spline_points(place, crs)
         with _spline(gcps) as spline:
             ys, xs = (
                 v.reshape(rows.shape) for v in spline.rowcol(cols.ravel(), rows.ravel(), op=np.positive)
             )
     else:
-        xs, ys = source.grid.to_xy(rows, cols)
+        xs, ys = place.grid.to_xy(rows, cols)
     if crs is None or wkt is None:
         return xs, ys
     return transform_points(wkt, crs, xs, ys)
 
 
-def footprint(source: WarpSource, crs: str | None) -> tuple[float, float, float, float]:
-    """Return (x_min, y_min, x_max, y_max) of a source's edges in ``crs``.
+def bbox_in(place: Georeference, crs: str | None) -> tuple[float, float, float, float]:
+    """Return (x_min, y_min, x_max, y_max) of a raster's edges in the units of ``crs``.
 
     Points of the edges that have no position there are left out.
 
-    Raises
-    ------
-    UnsupportedRasterError
-        No point of the edges has a position in ``crs``.
+    Raises `UnsupportedRasterError` where no point of the edges has a position in ``crs``.
     """
-    height, width = source.grid.shape
-    along = np.linspace(0.0, 1.0, _EDGE_POINTS)
-    rows = np.concatenate([0 * along, height * along, height + 0 * along, height * along])
-    cols = np.concatenate([width * along, width + 0 * along, width * along, 0 * along])
-    xs, ys = project(source, crs, rows, cols)
+    xs, ys = project(place, crs, *edge_points(place.grid))
     finite = np.isfinite(xs) & np.isfinite(ys)
     if not finite.any():
         raise UnsupportedRasterError(
-            f"expected a raster that lies within {crs_name(crs)}, got {source.path!r} outside of it. "
+            f"expected a raster that lies within {crs_name(crs)}, got {place.name!r} outside of it. "
             "Choose a CRS that covers it."
         )
     xs, ys = xs[finite], ys[finite]
     return float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())
 
 
-def covering(sources: Iterable[WarpSource], *, crs: str, pixel_size: float) -> Grid:
-    """Return the smallest north-up grid of ``crs`` that covers all sources, its edges on whole pixel sizes.
+def edge_points(grid: Grid) -> tuple[Array, Array]:
+    """Return (rows, cols), (260,) float64 each, of points along the outer edges of a grid."""
+    along = np.linspace(0.0, 1.0, _EDGE_POINTS)
+    none, rows, cols = 0 * along, grid.height * along, grid.width * along
+    bottom, right = grid.height + none, grid.width + none
+    return np.concatenate([none, rows, bottom, rows]), np.concatenate([cols, right, cols, none])
+
+
+def covering(places: Iterable[Georeference], *, crs: str, pixel_size: float) -> Grid:
+    """Return the smallest north-up grid of ``crs`` that covers all rasters, its edges on whole pixel sizes.
 
     Parameters
     ----------
@@ -240,35 +237,23 @@ def covering(sources: Iterable[WarpSource], *, crs: str, pixel_size: float) -> G
     Raises
     ------
     InvalidInputError
-        There are no sources, ``crs`` is unknown, or the pixel size is not positive.
+        There are no rasters, ``crs`` is unknown, or the pixel size is not positive.
     UnsupportedRasterError
-        A source has no position in ``crs``.
+        A raster has no position in ``crs``.
     """
     wkt = crs_wkt(crs)
     boxes = []
-    for source in sources:
-        check_placed(source, wkt)
-        boxes.append(footprint(source, wkt))
+    for place in places:
+        check_placed(place, wkt)
+        boxes.append(bbox_in(place, wkt))
     if not boxes:
         raise InvalidInputError("expected at least one raster to cover, got none. Give the files.")
-    x_min, y_min, x_max, y_max = (
-        pick(values) for pick, values in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)
-    )
+    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
     return Grid.from_bounds(
-        x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max, pixel_size=pixel_size, crs_wkt=wkt
+        x_min=min(lefts),
+        y_min=min(bottoms),
+        x_max=max(rights),
+        y_max=max(tops),
+        pixel_size=pixel_size,
+        crs_wkt=wkt,
     )
-
-
-def check_placed(source: WarpSource, crs: str | None) -> None:
-    """Raise `UnsupportedRasterError`, with the remedy, where nothing places a source in ``crs``."""
-    if source.uses_gcps:
-        _check_spline(source, crs)
-    elif not source.grid.is_georeferenced:
-        got = "rational polynomials (RPC)" if source.has_rpcs else "neither"
-        remedy = "Georeference it"
-        if source.has_rpcs:
-            remedy = "Orthorectify it with a DEM first (gdalwarp -rpc -to RPC_DEM=DEM.tif)"
-        raise UnsupportedRasterError(
-            f"expected a raster with a CRS or ground control points, got {source.path!r} with {got}. "
-            f"{remedy}, or leave out crs= to keep its own grid."
-        )

@@ -146,10 +146,7 @@ class Grid:
     def inverse(self) -> Transform:
         """The transform from CRS units to pixels: ``col = a x + b y + c``, ``row = d x + e y + f``.
 
-        Raises
-        ------
-        InvalidInputError
-            Rows and columns are parallel, so that there is none.
+        Raises `InvalidInputError` where rows and columns are parallel, so that there is none.
         """
         a, b, c, d, e, f = self.transform
         det = a * e - b * d
@@ -177,8 +174,6 @@ class Grid:
     def window(self, *, row: int, col: int, height: int, width: int) -> Self:
         """Return the grid of a pixel window; it may reach beyond this grid on any side.
 
-        Examples
-        --------
         >>> grid = Grid(height=9, width=9, transform=(10, 0, 500, 0, -10, 900))
         >>> grid.window(row=2, col=-1, height=3, width=4)
         Grid(height=3, width=4, transform=(10, 0, 490.0, 0, -10, 880.0), crs_wkt=None)
@@ -202,8 +197,6 @@ class Grid:
         whole-pixel offset: pixel size and rotation are then the same too. None where they do not. Both
         are taken to be in one CRS.
 
-        Examples
-        --------
         >>> ten = Grid(height=5, width=5, transform=(10, 0, 500, 0, -10, 900))
         >>> ten.whole_pixel_offset(Grid(height=9, width=9, transform=(10, 0, 480, 0, -10, 910)))
         (-1, -2)
@@ -223,8 +216,6 @@ class Grid:
 
         Both are taken to be in one CRS.
 
-        Examples
-        --------
         >>> lattice = Grid(height=1, width=1, transform=(20, 0, 0, 0, -20, 0))
         >>> Grid(height=3, width=3, transform=(10, 0, 15, 0, -10, 95)).aligned_to(lattice).bbox
         (0.0, 60.0, 60.0, 100.0)

@@ -1,4 +1,4 @@
-"""Rectangles of pixels: what they share, where they lie in one another, and the tiles that they are cut into."""
+"""Rectangles of pixels: the parts that they share, and the tiles that they are cut into."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +24,11 @@ class Window:
         return cls(row=0, col=0, height=height, width=width)
 
     @property
+    def slices(self) -> tuple[slice, slice]:
+        """(rows, columns) of it in the array that it is a window of."""
+        return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
+
+    @property
     def is_empty(self) -> bool:
         """Whether it has no pixel."""
         return self.height < 1 or self.width < 1
@@ -47,14 +52,11 @@ class Window:
 
     def within(self, other: "Window") -> tuple[slice, slice]:
         """Return where it lies in an array that holds the other's pixels."""
-        row, col = self.row - other.row, self.col - other.col
-        return slice(row, row + self.height), slice(col, col + self.width)
+        return self.moved(-other.row, -other.col).slices
 
     def halves(self) -> tuple[Self, Self]:
         """Return it cut across its longer side.
 
-        Examples
-        --------
         >>> Window.of(2, 5).halves()
         (Window(row=0, col=0, height=2, width=2), Window(row=0, col=2, height=2, width=3))
         """
@@ -68,8 +70,6 @@ class Window:
 def tiles_of(whole: Window, window: Window, *, side: int) -> Iterator[Window]:
     """Yield the tiles of ``whole``, ``side`` x ``side`` from (0, 0) on, that a window of it touches, row by row.
 
-    Examples
-    --------
     >>> [(t.row, t.col, t.height, t.width) for t in tiles_of(Window.of(5, 9), Window.of(2, 6), side=4)]
     [(0, 0, 4, 4), (0, 4, 4, 4)]
     """

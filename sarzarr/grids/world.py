@@ -33,10 +33,7 @@ def parse_length(text: str | float) -> float:
     >>> parse_length("10km"), parse_length("250 m"), parse_length(40)
     (10000.0, 250.0, 40.0)
 
-    Raises
-    ------
-    InvalidInputError
-        It is not a number, perhaps with ``m`` or ``km`` behind.
+    Raises `InvalidInputError` where it is not a number, perhaps with ``m`` or ``km`` behind.
     """
     found = _LENGTH.fullmatch(str(text))
     if found is None or not math.isfinite(float(found[1])):

@@ -12,17 +12,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from xml.etree import ElementTree as ET
 
 import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.scenes.products.xml import parse_xml
 from sarzarr.store.boxes import DEFAULT_LABEL
 
 log = logging.getLogger(__name__)
-MAX_XML: Final = 16 * 2**20
-"""Bytes of an XML document that is parsed; it speaks of one picture."""
 LABEL_KEY: Final = "label"
 """The property, or column, that is a label where none is named."""
 
@@ -57,13 +55,6 @@ def _number(text: Any) -> float:
 
 
 # ------------------------------------------------------------------ VOC
-class _Builder(ET.TreeBuilder):
-    """Builds a tree of a document that declares no type: without one there are no entities."""
-
-    def doctype(self, *_: Any) -> None:
-        raise ValueError("it declares a document type")
-
-
 def parse_voc(text: bytes, name: str, *, one_based: bool = False) -> Annotation:
     """Return the annotation of one Pascal VOC document.
 
@@ -77,11 +68,9 @@ def parse_voc(text: bytes, name: str, *, one_based: bool = False) -> Annotation:
         Coordinates count from 1 and name the last pixel, as the VOC challenge has them. False: they are
         edges counted from 0, as the tools that SAR chips are made with write them.
     """
-    if len(text) > MAX_XML:
-        raise _refused(f"VOC XML of at most {MAX_XML} bytes", name, f"it has {len(text)}")
     try:
-        root = ET.fromstring(text, parser=ET.XMLParser(target=_Builder()))
-    except (ET.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that is unknown
+        root = parse_xml(text)
+    except ValueError as error:
         raise _refused("VOC XML", name, error) from None
     boxes, labels = [], []
     for item in root.iter("object"):

@@ -11,8 +11,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
-from sarzarr.grids.footprint import Placement
-from sarzarr.grids.grid import Grid
+from sarzarr.grids.georeference import Georeference
 from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
 from sarzarr.store.boxes import Boxes, Policy, read_boxes, write_boxes
 from sarzarr.store.split_table import placements
@@ -80,7 +79,7 @@ def import_boxes(
         owner: (_pixel_boxes(some, placed[owner], owner, crs), [r.label for r in some])
         for owner, some in by_scene.items()
     }
-    fresh = Boxes.gathered(parts, {s: (p.height, p.width) for s, p in placed.items()}, policy=policy)
+    fresh = Boxes.gathered(parts, {s: p.grid.shape for s, p in placed.items()}, policy=policy)
     fresh = replace(fresh, grids=tuple(placed[owner].fingerprint for owner in fresh.owners))
     if not len(fresh):
         raise InvalidInputError(
@@ -124,11 +123,11 @@ def why_left_out(counts: Mapping[str, int]) -> str:
     return f" ({text})" if text else ""
 
 
-def _pixel_boxes(regions: Sequence[Region], placement: Placement, scene: str, crs: str) -> Array:
+def _pixel_boxes(regions: Sequence[Region], placement: Georeference, scene: str, crs: str) -> Array:
     """Return (n, 4) float64 pixel boxes around regions; ``crs`` is theirs, empty for pixels."""
     if not crs:
         return np.stack([r.points.reshape(4) for r in regions])
-    if not placement.crs_wkt:
+    if not placement.grid.crs_wkt:
         raise InvalidInputError(
             f"a scene with a CRS and a transform was expected for map coordinates, got {scene!r}. "
             "Give its boxes in pixels, as CSV."
@@ -137,16 +136,14 @@ def _pixel_boxes(regions: Sequence[Region], placement: Placement, scene: str, cr
     from pyproj.exceptions import ProjError
 
     try:
-        to_scene = Transformer.from_crs(crs, placement.crs_wkt, always_xy=True)
+        to_scene = Transformer.from_crs(crs, placement.grid.crs_wkt, always_xy=True)
     except ProjError as error:
         raise InvalidInputError(
             f"a CRS that is known was expected, got {crs!r} ({error}). Name it as EPSG:32633."
         ) from None
-    a, b, c, d, e, f = placement.transform
-    grid = Grid(height=placement.height, width=placement.width, transform=(a, b, c, d, e, f))
     out = np.empty((len(regions), 4))
     for i, region in enumerate(regions):
-        rows, cols = grid.to_pixels(*to_scene.transform(*region.points.T))
+        rows, cols = placement.grid.to_pixels(*to_scene.transform(*region.points.T))
         out[i] = cols.min(), rows.min(), cols.max(), rows.max()
     return out
 

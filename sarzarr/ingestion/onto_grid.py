@@ -8,9 +8,9 @@ from rasterio.crs import CRS
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.grids.crs import crs_name, crs_wkt, is_same_crs
-from sarzarr.grids.georeference import WarpSource, check_placed, covering, footprint
+from sarzarr.grids.georeference import bbox_in, check_placed, covering
 from sarzarr.grids.grid import Grid
-from sarzarr.grids.warp.plan import Passthrough, WarpPlan, plan_warp
+from sarzarr.grids.warp.plan import Passthrough, WarpPlan, WarpSource, plan_warp
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.scenes.scene import SceneProbe
@@ -37,15 +37,12 @@ def onto_grid(
             band=a.band,
             representation=str(a.representation),
             dtype=a.dtype,
-            grid=scene.grid,
+            georeference=scene.georeference,
             nodata=_fill_of(a),
-            gcps=scene.gcps,
-            gcps_crs_wkt=scene.gcps_crs_wkt,
-            has_rpcs=scene.geolocation == "rpcs",
         )
         for a in scene.arrays
     ]
-    grid = _target_grid(scene, sources[0], store, options)
+    grid = _target_grid(scene, store, options)
     return tuple(plan_warp(s, grid, method=options.resampling, exact=options.exact) for s in sources)
 
 
@@ -55,7 +52,7 @@ def _fill_of(array: ArrayProbe) -> float | None:
     return 0.0 if untagged and array.representation == cv.Representation.DB else array.nodata
 
 
-def _target_grid(scene: SceneProbe, source: WarpSource, store: Store | None, options: IngestOptions) -> Grid:
+def _target_grid(scene: SceneProbe, store: Store | None, options: IngestOptions) -> Grid:
     """Return the grid that a scene goes onto."""
     if options.like:
         if store is None:
@@ -63,7 +60,7 @@ def _target_grid(scene: SceneProbe, source: WarpSource, store: Store | None, opt
                 f"a store with scene {options.like!r} was expected, got a new store. Ingest that scene first."
             )
         return store.grid(options.like)
-    crs = options.crs or source.crs_wkt
+    crs = options.crs or scene.georeference.crs_wkt
     if crs is None:
         raise InvalidInputError(f"a CRS was expected for {scene.id!r}, got none. Pass --crs.")
     if options.pixel_size is None:
@@ -72,15 +69,15 @@ def _target_grid(scene: SceneProbe, source: WarpSource, store: Store | None, opt
         raise InvalidInputError(
             f"a pixel size was expected to bring {scene.id!r} to {options.crs}, got none. Pass --pixel-size."
         )
-    _check_unit(scene, source, crs, options.pixel_size)
-    return covering([source], crs=crs, pixel_size=options.pixel_size)
+    _check_unit(scene, crs, options.pixel_size)
+    return covering([scene.georeference], crs=crs, pixel_size=options.pixel_size)
 
 
-def _check_unit(scene: SceneProbe, source: WarpSource, crs: str, pixel_size: float) -> None:
+def _check_unit(scene: SceneProbe, crs: str, pixel_size: float) -> None:
     """Refuse a pixel size that can only be of another unit: far finer than the scene's, or larger than it."""
     wkt = crs_wkt(crs)
-    check_placed(source, wkt)
-    left, bottom, right, top = footprint(source, wkt)
+    check_placed(scene.georeference, wkt)
+    left, bottom, right, top = bbox_in(scene.georeference, wkt)
     own = math.sqrt((right - left) / scene.grid.width * ((top - bottom) / scene.grid.height))
     if own / FINEST <= pixel_size <= max(right - left, top - bottom):
         return

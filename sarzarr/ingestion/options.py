@@ -7,7 +7,7 @@ from typing import Any, Final, TypedDict, Unpack
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.ingestion.layers.layer import Layer, layers_of
-from sarzarr.pixels.bounds import check_method
+from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.store.codecs import DEFAULT_CODECS
 from sarzarr.store.documents import Encoding
 
@@ -109,7 +109,7 @@ class IngestOptions:
                 "found with the border's pixels in it. Pass --bounds fixed, or leave --bounds out."
             )
         if self.bounds != STORED:
-            check_method(**self.method)
+            clip_bounds_from_histogram(Histogram.empty(), **self.method)  # refuses what is out of range
         _ = self.encoding  # refuses an unknown codec or shard here, where it was said
 
     def changed(self, **changes: Unpack["IngestKeywords"]) -> "IngestOptions":

@@ -46,7 +46,7 @@ from sarzarr.ingestion.staging import (
 from sarzarr.patches.clips import recommend_clips
 from sarzarr.patches.index import update_indices
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
-from sarzarr.pixels.compiled.fused import loops_for
+from sarzarr.pixels.compiled.when import loops_for
 from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.store.catalog import write_histogram
 from sarzarr.store.commit import commit_layers, commit_scenes, consolidate, withdraw_scene, write_bounds

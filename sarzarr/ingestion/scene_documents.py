@@ -49,9 +49,10 @@ def scene_attributes(plan: ScenePlan) -> dict[str, Any]:
         attributes[cv.SAR_POLARIZATIONS] = polarizations
     if plan.geolocation == "rotated_affine":
         attributes[cv.SPATIAL_TRANSFORM] = list(plan.grid.transform)
-    if probe.gcps and not plan.is_warped:  # their rows and columns are those of the file
-        attributes[cv.GCPS] = [list(gcp) for gcp in probe.gcps]
-        attributes[cv.GCPS_CRS] = probe.gcps_crs_wkt
+    place = probe.georeference
+    if place.gcps and not plan.is_warped:  # their rows and columns are those of the file
+        attributes[cv.GCPS] = [list(gcp) for gcp in place.gcps]
+        attributes[cv.GCPS_CRS] = place.gcps_crs
     if plan.border:
         attributes[cv.BORDER] = plan.border
     if plan.layers:  # last: one that is added later is written there, too

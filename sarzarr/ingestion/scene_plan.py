@@ -263,11 +263,11 @@ class ScenePlan:
     @property
     def _place(self) -> str:
         """The tie of the stored pixels to the ground, for people."""
-        gcps = len(self.probe.gcps)
+        gcps = counted(len(self.probe.georeference.gcps), "GCP")
         return {
             "affine": "georeferenced",
             "rotated_affine": "rotated affine",
-            "gcp_tps_no_dem": f"by {gcps} GCPs without terrain",
-            "gcps": f"{gcps} GCPs, image geometry (--crs and --pixel-size georeference it)",
+            "gcp_tps_no_dem": f"by {gcps} without terrain",
+            "gcps": f"{gcps}, image geometry (--crs and --pixel-size georeference it)",
             "rpcs": "RPC, image geometry (orthorectify it with a DEM to georeference it)",
         }.get(self.geolocation, "no CRS")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -10,8 +11,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.patches.cut import IndexSpec, patch_ids
 from sarzarr.patches.stored_array import StoredArray
-from sarzarr.pixels.compiled.calls import Loops
-from sarzarr.pixels.compiled.fused import loops_for
+from sarzarr.pixels.compiled.when import loops_for
 from sarzarr.pixels.radiometry import denormalize
 
 SATURATED: Final = (0.01, 0.99)
@@ -33,7 +33,7 @@ COLUMNS: Final[Mapping[str, str]] = {
 class _Room:
     """Buffers that a task works in, one slab after another."""
 
-    def __init__(self, dtype: str, height: int, width: int, fast: Loops | None) -> None:
+    def __init__(self, dtype: str, height: int, width: int, fast: ModuleType | None) -> None:
         self.fast = fast
         self.codes = np.empty((height, width), dtype)
         self.flags = np.empty((height, width), np.uint8)
@@ -87,11 +87,8 @@ def _columns(room: _Room, width: int, between: tuple[Any, Any]) -> Array:
     fast = room.fast if is_clean and len(codes) < 2**16 else None
     if fast is not None:
         out[0] = out[2] = codes.shape[0]
-        if codes.dtype == np.uint16:
-            out[1], out[3], out[4] = fast.column_sums(room.codes, width, low, span)
-            return out
-        if codes.dtype == np.float32:
-            out[1], out[3], out[4] = fast.float_column_sums(room.codes, width, low, span)
+        if codes.dtype in (np.uint16, np.float32):
+            out[1], out[3], out[4] = fast.column_sums(room.codes, width, *_inclusive(low, span))
             return out
     if codes.dtype.kind == "u":
         np.less_equal(np.subtract(codes, low, out=shifted), span, out=unsaturated)
@@ -103,13 +100,20 @@ def _columns(room: _Room, width: int, between: tuple[Any, Any]) -> Array:
         lit = flags == cv.Flag.VALID
         unsaturated &= lit
         values *= lit
-        out[0], out[2] = _true(flags < cv.Flag.NODATA), _true(lit)
+        out[0], out[2] = _true(cv.Flag.is_valid(flags)), _true(lit)
     else:
         out[0] = out[2] = codes.shape[0]
     out[1] = _true(unsaturated)
     np.add.reduce(values, axis=0, out=out[3])
     np.add.reduce(np.square(values, out=values), axis=0, out=out[4])
     return out
+
+
+def _inclusive(low: Any, span: Any) -> tuple[Any, Any]:
+    """Return the first and last stored value of `_unsaturated_values`."""
+    if isinstance(low, np.uint16):
+        return low, low + span
+    return np.nextafter(low, np.float32(np.inf)), np.nextafter(span, np.float32(-np.inf))
 
 
 def _true(mask: Array) -> Array:

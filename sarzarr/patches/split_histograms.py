@@ -86,7 +86,7 @@ def _count(array: StoredArray, place: dict[str, Any], cells: Array) -> Histogram
         coded = flags[cell]
         count_half_codes(to_half(values[cell][coded == cv.Flag.VALID]), counts)
         nonpositive += int(np.count_nonzero(coded == cv.Flag.NONPOSITIVE))
-        nodata += int(np.count_nonzero(coded >= cv.Flag.NODATA))
+        nodata += int(np.count_nonzero(~cv.Flag.is_valid(coded)))
     return Histogram(counts=counts, nonpositive=nonpositive, nodata=nodata)
 
 

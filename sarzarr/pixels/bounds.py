@@ -26,6 +26,7 @@ MINIMUM_SPAN_DB: Final = 0.1
 """Bounds that are closer are widened about their middle, so that a constant image normalizes to 0.5."""
 BIN_WIDTH_DB: Final = (c.DB_CEILING - c.DB_FLOOR) / (c.HISTOGRAM_BINS - 1)
 """dB of one histogram bin (0.00122)."""
+_TALLIES: Final = ("under", "over", "nonpositive", "nodata")
 _BLOCK: Final = 1 << 18
 """Pixels counted at a time: temporaries of 1 MiB, and few additions of whole count arrays."""
 
@@ -54,10 +55,8 @@ class ClipBounds:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Histogram:
-    """How many pixels lie in each bin of the stored range; ``a + b`` is the histogram of both.
+    """Counts of pixels in each bin of the stored range; ``a + b`` is the histogram of both.
 
-    Examples
-    --------
     >>> one, other = Histogram.from_db(np.array([-12.0, -10.0])), Histogram.from_db(np.array([-8.0, np.nan]))
     >>> both = one + other
     >>> both.n_valid, both.nodata, round(both.percentile(50), 2)
@@ -96,7 +95,7 @@ class Histogram:
         """
         parts = _arrays(db)
         if len(parts) != 1:
-            return sum((cls.from_db(part) for part in parts), cls.empty())
+            return cast("Self", _total(cls.from_db(part) for part in parts))
         if hasattr(parts[0], "to_delayed"):
             return cls._from_dask(parts[0])
         flat = np.ravel(parts[0])
@@ -104,8 +103,7 @@ class Histogram:
         tallies = np.zeros(4, np.int64)
         for start in range(0, flat.size, _BLOCK):
             tallies += _count(flat[start : start + _BLOCK], counts)
-        under, over, nonpositive, nodata = (int(n) for n in tallies)
-        return cls(counts=counts, under=under, over=over, nonpositive=nonpositive, nodata=nodata)
+        return cls(counts=counts, **dict(zip(_TALLIES, tallies.tolist(), strict=True)))
 
     @classmethod
     def _from_dask(cls, db: Any) -> Self:
@@ -117,24 +115,16 @@ class Histogram:
         return cast("Self", parts[0].compute())
 
     def __add__(self, other: Self) -> Self:
-        return type(self)(
-            counts=self.counts + other.counts,
-            under=self.under + other.under,
-            over=self.over + other.over,
-            nonpositive=self.nonpositive + other.nonpositive,
-            nodata=self.nodata + other.nodata,
-        )
+        sums = {name: getattr(self, name) + getattr(other, name) for name in ("counts", *_TALLIES)}
+        return type(self)(**sums)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Histogram):
             return NotImplemented
-        return self._tallies == other._tallies and np.array_equal(self.counts, other.counts)
+        is_same = all(getattr(self, name) == getattr(other, name) for name in _TALLIES)
+        return is_same and np.array_equal(self.counts, other.counts)
 
     __hash__ = None  # type: ignore[assignment]  # it compares by value and holds an array
-
-    @property
-    def _tallies(self) -> tuple[int, int, int, int]:
-        return self.under, self.over, self.nonpositive, self.nodata
 
     @property
     def n_valid(self) -> int:
@@ -159,10 +149,7 @@ class Histogram:
         The ranks are exact: two neighbouring ranks are interpolated as NumPy does by default, only the
         values within a bin are taken to be its centre. Pixels outside the stored range count as clipped.
 
-        Raises
-        ------
-        InvalidInputError
-            ``q`` is not in 0..100.
+        Raises `InvalidInputError` where ``q`` is not in 0..100.
         """
         if not 0 <= q <= 100:
             raise InvalidInputError(f"a percentile must be in 0..100, got {q}.")
@@ -183,8 +170,8 @@ def count_half_codes(half: Array, counts: Array) -> None:
     Every pixel is counted. Pixels that are not valid or not positive have half-code 0: take their number
     off ``counts[0]``. Fastest on 2^18 pixels and more: an addition of up to 131,071 counts is in each call.
     """
-    found = np.bincount(half.reshape(-1).astype(np.intp))  # what bincount would do, only faster
-    counts[: found.size] += found
+    added = np.bincount(half.reshape(-1).astype(np.intp))  # what bincount would do, only faster
+    counts[: added.size] += added
 
 
 def compute_clip_bounds(
@@ -206,29 +193,27 @@ def compute_clip_bounds(
     whole: pixels are counted in a `Histogram` (bins of 0.0012 dB over [-60, 100] dB, pixels outside as
     clipped), which moves percentiles by less than a bin, mean and deviation by half of one.
 
-    Raises
-    ------
-    InvalidInputError
-        The method is unknown, a parameter is out of range, or an xarray object is not in dB.
+    Raises `InvalidInputError` where the method is unknown, a parameter is out of range, or an xarray object is
+    not in dB.
 
-    Examples
-    --------
     >>> vmin, vmax = compute_clip_bounds(np.linspace(-20.0, 0.0, 201))
     >>> round(vmin, 3), round(vmax, 3)
     (-19.8, -0.2)
     """
-    rule = _Rule(method=method, low_pct=low_pct, high_pct=high_pct, vmin=vmin, vmax=vmax, k=k)
+    rule: dict[str, Any] = {"low_pct": low_pct, "high_pct": high_pct, "vmin": vmin, "vmax": vmax, "k": k}
+    bounds = clip_bounds_from_histogram(_Pixels(np.empty(0)), method, **rule)
     if method == "fixed":
-        return rule.bounds(_NO_PIXELS)
-    parts = [part for image in _as_images(images) for part in _arrays(image)]
+        return bounds
+    several = isinstance(images, (list, tuple, Iterator))
+    parts = [part for image in (images if several else (images,)) for part in _arrays(image)]
     if any(hasattr(part, "to_delayed") for part in parts):
-        return rule.bounds(_total([Histogram.from_db(part) for part in parts]))
-    pixels = [_valid(fresh(np.ravel(part))) for part in parts]
-    return rule.bounds(_Pixels(np.concatenate(pixels) if pixels else np.empty(0)))
+        return clip_bounds_from_histogram(_total(map(Histogram.from_db, parts)), method, **rule)
+    pixels = np.concatenate([np.empty(0, np.float32), *(_valid(fresh(np.ravel(part))) for part in parts)])
+    return clip_bounds_from_histogram(_Pixels(pixels), method, **rule)
 
 
 def clip_bounds_from_histogram(
-    histogram: Histogram,
+    histogram: "Histogram | _Pixels",
     method: str = "percentile",
     *,
     low_pct: float = 1.0,
@@ -239,32 +224,27 @@ def clip_bounds_from_histogram(
 ) -> ClipBounds:
     """Return what `compute_clip_bounds` returns for the pixels of ``histogram``, within one bin.
 
-    Raises
-    ------
-    InvalidInputError
-        The method is unknown, or a parameter is out of range.
+    Raises `InvalidInputError` where the method is unknown, or a parameter is out of range.
     """
-    return _Rule(method=method, low_pct=low_pct, high_pct=high_pct, vmin=vmin, vmax=vmax, k=k).bounds(
-        histogram
-    )
-
-
-def check_method(
-    method: str,
-    *,
-    low_pct: float = 1.0,
-    high_pct: float = 99.0,
-    vmin: float = FIXED_BOUNDS[0],
-    vmax: float = FIXED_BOUNDS[1],
-    k: float = 3.0,
-) -> None:
-    """Raise what `clip_bounds_from_histogram` would raise for these arguments, without a histogram."""
-    rule = _Rule(method=method, low_pct=low_pct, high_pct=high_pct, vmin=vmin, vmax=vmax, k=k)
+    if method not in ("percentile", "fixed", "sigma"):
+        raise InvalidInputError(f"Unknown method: {method}. Pass 'percentile', 'fixed' or 'sigma'.")
+    if not 0 <= low_pct < high_pct <= 100:
+        raise InvalidInputError(
+            f"percentiles must be 0 <= low_pct < high_pct <= 100, got {low_pct} and {high_pct}."
+        )
+    if not (math.isfinite(k) and k > 0):
+        raise InvalidInputError(f"k must be a positive number of standard deviations, got {k}.")
     if method == "fixed":
-        rule.bounds(_NO_PIXELS)
+        return ClipBounds(vmin, vmax, "fixed", f"fixed {vmin:g}..{vmax:g} dB")
+    if histogram.n_valid == 0:
+        return ClipBounds(*FIXED_BOUNDS, "fixed", "fixed, for want of pixels above zero")
+    if method == "sigma":
+        mean, reach = histogram.mean, k * histogram.std
+        return ClipBounds(*_widened(mean - reach, mean + reach), "sigma", f"sigma {k:g}")
+    pair = _widened(histogram.percentile(low_pct), histogram.percentile(high_pct))
+    return ClipBounds(*pair, "percentile", f"percentile {low_pct:g}..{high_pct:g}")
 
 
-# ---------------------------------------------------------------- how bounds follow from pixels
 @dataclass(frozen=True)
 class _Pixels:
     """Valid pixels in memory, with the face of a `Histogram`."""
@@ -292,59 +272,11 @@ class _Pixels:
         return float(np.percentile(self.values, np.float64(q), overwrite_input=True))
 
 
-_NO_PIXELS: Final = _Pixels(np.empty(0))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Rule:
-    """A method with its parameters, checked."""
-
-    method: str
-    """``percentile``, ``fixed`` or ``sigma``."""
-    low_pct: float
-    """Lower percentile."""
-    high_pct: float
-    """Upper percentile."""
-    vmin: float
-    """Fixed lower bound, dB."""
-    vmax: float
-    """Fixed upper bound, dB."""
-    k: float
-    """Standard deviations on each side."""
-
-    def __post_init__(self) -> None:
-        if self.method not in ("percentile", "fixed", "sigma"):
-            raise InvalidInputError(f"Unknown method: {self.method}. Pass 'percentile', 'fixed' or 'sigma'.")
-        if not 0 <= self.low_pct < self.high_pct <= 100:
-            raise InvalidInputError(
-                f"percentiles must be 0 <= low_pct < high_pct <= 100, got {self.low_pct} and {self.high_pct}."
-            )
-        if not (math.isfinite(self.k) and self.k > 0):
-            raise InvalidInputError(f"k must be a positive number of standard deviations, got {self.k}.")
-
-    def bounds(self, pixels: Histogram | _Pixels) -> ClipBounds:
-        """Return the bounds of ``pixels``."""
-        if self.method == "fixed":
-            return ClipBounds(self.vmin, self.vmax, "fixed", f"fixed {self.vmin:g}..{self.vmax:g} dB")
-        if pixels.n_valid == 0:
-            return ClipBounds(*FIXED_BOUNDS, "fixed", "fixed, for want of pixels above zero")
-        if self.method == "sigma":
-            mean, reach = pixels.mean, self.k * pixels.std
-            return ClipBounds(*_widened(mean - reach, mean + reach), "sigma", f"sigma {self.k:g}")
-        pair = _widened(pixels.percentile(self.low_pct), pixels.percentile(self.high_pct))
-        return ClipBounds(*pair, "percentile", f"percentile {self.low_pct:g}..{self.high_pct:g}")
-
-
 def _widened(vmin: float, vmax: float) -> tuple[float, float]:
     if vmax - vmin >= MINIMUM_SPAN_DB:
         return vmin, vmax
     middle = (vmin + vmax) / 2
     return middle - MINIMUM_SPAN_DB / 2, middle + MINIMUM_SPAN_DB / 2
-
-
-def _as_images(images: Any) -> Iterable[Any]:
-    """Return ``images`` one by one: a list, tuple or iterator holds several, anything else is one."""
-    return images if isinstance(images, (list, tuple, Iterator)) else (images,)
 
 
 def _arrays(image: Any) -> list[Any]:
@@ -356,10 +288,10 @@ def _arrays(image: Any) -> list[Any]:
         ]
     if not hasattr(image, "coords"):
         return [image]
-    said = image.attrs.get(c.REPRESENTATION, c.Representation.DB)
-    if said != c.Representation.DB:
+    form = image.attrs.get(c.REPRESENTATION, c.Representation.DB)
+    if form != c.Representation.DB:
         raise InvalidInputError(
-            f"clip bounds are found in dB, got representation '{said}'. Call to_db first."
+            f"clip bounds are found in dB, got representation '{form}'. Call to_db first."
         )
     return [image.data]
 

@@ -74,10 +74,8 @@ def inverse_preprocess(normalized: Array, params: Mapping[str, Any]) -> Array:
     Exact for pixels that were not clipped. Without a mask (as from the ``metadata.npy`` of older data
     sets) every pixel is taken to be valid. float32 stays float32.
 
-    Raises
-    ------
-    InvalidInputError
-        The bounds are missing, or not finite with vmin < vmax; the mask has another shape.
+    Raises `InvalidInputError` where the bounds are missing, or not finite with vmin < vmax; the mask has another
+    shape.
     """
     if "vmin" not in params or "vmax" not in params:
         raise InvalidInputError(f"params must hold vmin and vmax, got {sorted(params)}.")

@@ -34,22 +34,6 @@ from sarzarr.pixels.kernels import (
     restretch_kernel,
 )
 
-__all__ = [
-    "codes_from_half",
-    "db_kernel",
-    "denormalize",
-    "from_codes",
-    "from_db",
-    "half_codes_kernel",
-    "handle_invalid_values",
-    "normalize",
-    "normalize_kernel",
-    "power_kernel",
-    "restretch",
-    "to_codes",
-    "to_db",
-    "to_power",
-]
 T = TypeVar("T")
 DB_SUFFIX: Final = "_db"
 """What the name of an xarray array in dB ends in."""
@@ -67,13 +51,8 @@ def handle_invalid_values(image: T, noise_floor: float = c.NOISE_FLOOR) -> T:
     ``image`` is linear power of any shape, and is left untouched. It has no inverse: what was invalid
     is told apart only by flags. To keep invalid pixels as NaN, use `to_power`.
 
-    Raises
-    ------
-    InvalidInputError
-        ``noise_floor`` is not a positive finite number.
+    Raises `InvalidInputError` where ``noise_floor`` is not a positive finite number.
 
-    Examples
-    --------
     >>> handle_invalid_values(np.array([4.0, 0.0, np.nan, -np.inf]))
     array([4.e+00, 1.e-10, 1.e-10, 1.e-10])
     """
@@ -90,13 +69,8 @@ def to_power(obj: T, representation: str | None = None) -> T:
     ``source_nodata``; a Dataset's variables that say nothing are left as they are. Nonpositive power
     is kept: it was measured. DN are amplitudes.
 
-    Raises
-    ------
-    InvalidInputError
-        The representation is unknown, missing, or does not fit the dtype.
+    Raises `InvalidInputError` where the representation is unknown, missing, or does not fit the dtype.
 
-    Examples
-    --------
     >>> to_power(np.array([-10.0, 0.0, np.inf]), "db")
     array([0.1, 1. , nan])
     >>> to_power(np.array([3 + 4j], np.complex64))
@@ -118,13 +92,8 @@ def to_db(power: T) -> T:
     xarray names gain ``_db``. Inverse: `from_db`, within 2e-14 of the power for float64; for float32 within
     2e-6 of it from -60 to 60 dB, and 4e-6 to 100 dB, where a step of the dB value is 7.6e-6 dB.
 
-    Raises
-    ------
-    InvalidInputError
-        An xarray object says that it is not linear power.
+    Raises `InvalidInputError` where an xarray object says that it is not linear power.
 
-    Examples
-    --------
     >>> to_db(np.array([0.1, 1.0, np.nan]))
     array([-10.,   0.,  nan])
     """
@@ -134,13 +103,8 @@ def to_db(power: T) -> T:
 def from_db(db: T) -> T:
     """Return linear power ``10 ** (db / 10)``. NaN stays NaN. Inverse: `to_db`.
 
-    Raises
-    ------
-    InvalidInputError
-        An xarray object says that it is not in dB.
+    Raises `InvalidInputError` where an xarray object says that it is not in dB.
 
-    Examples
-    --------
     >>> from_db(np.array([-np.inf, 0.0, 10.0]))
     array([ 0.,  1., 10.])
     """
@@ -153,13 +117,9 @@ def normalize(db: T, bounds: Iterable[float]) -> T:
     NaN stays NaN. xarray attributes gain ``vmin`` and ``vmax``. Inverse, but for what was clipped:
     `denormalize`, on the stored range within 1e-13 dB for float64 and 2e-5 dB for float32.
 
-    Raises
-    ------
-    InvalidInputError
-        The bounds are not finite with vmin < vmax, or an xarray object says that it is not in dB.
+    Raises `InvalidInputError` where the bounds are not finite with vmin < vmax, or an xarray object says that it
+    is not in dB.
 
-    Examples
-    --------
     >>> normalize(np.array([-30.0, -10.0, np.nan, 9.0]), (-20.0, 0.0))
     array([0. , 0.5, nan, 1. ])
     """
@@ -173,13 +133,9 @@ def denormalize(z: T, bounds: Iterable[float] | None = None) -> T:
 
     Without ``bounds``, an xarray object's attributes ``vmin`` and ``vmax`` are taken.
 
-    Raises
-    ------
-    InvalidInputError
-        The bounds are missing, not finite or vmin >= vmax; an xarray object says that it is something else.
+    Raises `InvalidInputError` where the bounds are missing, not finite or vmin >= vmax; an xarray object says
+    that it is something else.
 
-    Examples
-    --------
     >>> denormalize(np.array([0.0, 0.5, 1.0]), (-20.0, 0.0))
     array([-20., -10.,   0.])
     """
@@ -196,13 +152,8 @@ def denormalize(z: T, bounds: Iterable[float] | None = None) -> T:
 def restretch(z: T, stored: Iterable[float], clip: Iterable[float]) -> T:
     """Return ``normalize(denormalize(z, stored), clip)`` in one step. NaN stays NaN.
 
-    Raises
-    ------
-    InvalidInputError
-        Either pair of bounds is not finite with vmin < vmax.
+    Raises `InvalidInputError` where either pair of bounds is not finite with vmin < vmax.
 
-    Examples
-    --------
     >>> restretch(np.array([0.0, 0.25, 0.5]), (-60.0, 100.0), (-40.0, 0.0))
     array([0. , 0.5, 1. ])
     """
@@ -217,8 +168,6 @@ def to_codes(z: T) -> T:
 
     Inverse: `from_codes`, within half a code (7.7e-6).
 
-    Examples
-    --------
     >>> to_codes(np.array([0.0, 0.5, 1.0, np.nan]))
     array([    0, 32768, 65535,     0], dtype=uint16)
     """
@@ -230,13 +179,8 @@ def to_codes(z: T) -> T:
 def from_codes(codes: T) -> T:
     """Return float32 ``codes / 65535``. Inverse: `to_codes`.
 
-    Raises
-    ------
-    InvalidInputError
-        The codes are not integers.
+    Raises `InvalidInputError` where the codes are not integers.
 
-    Examples
-    --------
     >>> from_codes(np.array([0, 65535], np.uint16))
     array([0., 1.], dtype=float32)
     """

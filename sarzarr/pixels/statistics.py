@@ -124,10 +124,7 @@ def equivalent_looks(power: Any, *, window: int = 9) -> float:
     gamma speckle ``s^2/m^2`` has the mean (1 - 1/(nL))/L and its logarithm the variance 2 (1 + 1/L)/n,
     to first order in 1/n. For the mode see Anfinsen et al. 2009, doi:10.1109/TGRS.2009.2019269.
 
-    Raises
-    ------
-    InvalidInputError
-        The image has not two dimensions, or the window is smaller than 3.
+    Raises `InvalidInputError` where the image has not two dimensions, or the window is smaller than 3.
     """
     image = _in_memory(power)
     if window < 3:

@@ -7,13 +7,13 @@ where a pass over a patch costs as much as reading it.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 from typing import Final, Self
 
 import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.pixels.compiled.calls import Law, Loops
 
 INTEGER_TOLERANCE: Final = 1e-7
 """Delivered difference below which the end of a clip is taken to be a code."""
@@ -50,21 +50,19 @@ class Stretch:
         """What a stored 0 becomes: 0, unless the clip reaches below the stored range."""
         return min(max(self.offset, 0.0), 1.0)
 
-    def __call__(self, cells: Array, out: Array, scratch: Array, fast: Loops | None = None) -> None:
+    def __call__(self, cells: Array, out: Array, scratch: Array, fast: ModuleType | None = None) -> None:
         """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``.
 
-        Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more. ``fast``
-        are compiled loops; NumPy does the same without them.
+        Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more. ``fast`` is
+        `sarzarr.pixels.compiled.loops`, which does the same to float32; codes are for its `place_codes`.
         """
         stored = cells[:, : out.shape[1]]
         if self.is_identity:
             np.copyto(out, stored)
-        elif cells.dtype not in (np.uint16, np.float32) or fast is None:
-            self._in_passes(stored, out, scratch)
-        elif cells.dtype == np.uint16:
-            fast.stretch_codes(cells, out, self.law_of_codes)
-        else:
+        elif fast is not None and cells.dtype == np.float32:
             fast.stretch_floats(cells, out, self.scale, self.offset)
+        else:
+            self._in_passes(stored, out, scratch)
 
     @cached_property
     def _line(self) -> tuple[np.float32, np.float32]:
@@ -77,8 +75,8 @@ class Stretch:
         return np.float32(-self.offset / self.scale), np.float32(self.scale)
 
     @cached_property
-    def law_of_codes(self) -> Law:
-        """What compiled loops take: the codes that are clipped to, and `_line`."""
+    def law_of_codes(self) -> tuple[int, int, float, float]:
+        """What compiled loops take: the lowest and highest code that count, and `_line`."""
         lowest, scale = self._line
         return *(self.ends or (0, cv.MAX_CODE)), float(lowest), float(scale)
 

@@ -6,13 +6,13 @@ A `BatchFiller` belongs to one thread.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
 
 from sarzarr.arrays import Array
-from sarzarr.pixels.compiled.calls import STRIP
-from sarzarr.pixels.compiled.fused import loops_for
+from sarzarr.pixels.compiled.when import loops_for
 from sarzarr.pixels.turns import Turner
 from sarzarr.reader.fetch import READ_TO, ChunkFetcher, in_groups
 from sarzarr.reader.places import Address, Kind, Source, pieces_of
@@ -98,29 +98,26 @@ class BatchFiller:
         Where it is not, or not to the end, all of them are delivered group by group: that knows every case, and
         what to say of damage.
         """
-        law, size, scratch = kind.stretch, self.source.size, self.fetcher.scratch
-        fast = loops_for(self.fetcher.work.pixels)
-        if fast is None or law is None or law.is_identity or (kind.dtype, kind.codec) != ("uint16", "none"):
-            return False
+        fast, fetcher, size = self._loops_of_codes(kind), self.fetcher, self.source.size
         stored, entries = kind.nbytes + CRC_BYTES, self.source.table.entries[chunks]
-        turns = np.zeros(len(slots), np.uint8) if operations is None else operations[slots]
-        if not fast.can_deliver or kind.nbytes % 8 or (entries["size"] != stored).any():
+        if fast is None or fast.PREAD is None or kind.codec != "none" or kind.nbytes % 8:
             return False
-        handles = self.fetcher.handles_of(entries["file"].tolist(), chunks.tolist())
-        if handles is None:
+        handles = fetcher.handles_of(entries["file"].tolist(), chunks.tolist())
+        if handles is None or (entries["size"] != stored).any():
             return False
-        done = fast.deliver(
-            handles,
-            entries["offset"].astype(np.int64),
-            slots,
-            turns,
-            scratch.take("raw", (stored,), "u1", within_page=READ_TO),
-            scratch.take("strip", (STRIP, size), "uint16"),
-            out.reshape(-1, size, size),
-            law.law_of_codes,
-        )
-        self.fetcher.work.pixels += out.size
+        places = handles, entries["offset"].astype(np.int64), slots, _of_slots(operations, slots)
+        raw = fetcher.scratch.take("raw", (8 * fast.ROOM + stored,), "u1", within_page=READ_TO)
+        done = fast.deliver(places, raw, self._strip(fast), out.reshape(-1, size, size), _law(kind))
+        fetcher.work.pixels += len(chunks) * size**2
         return bool(done == len(chunks))
+
+    def _loops_of_codes(self, kind: Kind) -> ModuleType | None:
+        """Return compiled loops where they deliver this kind."""
+        is_plain = kind.stretch is None or not kind.stretch.is_identity
+        return loops_for(self.fetcher.work.pixels) if is_plain and kind.dtype == "uint16" else None
+
+    def _strip(self, fast: ModuleType) -> Array:
+        return self.fetcher.scratch.take("strip", (fast.STRIP, self.source.size), "uint16")
 
     def _reading_order(self, chunks: Array) -> Array | slice:
         """Return the order of the files where it makes neighbours of a quarter of the chunks, else as they are.
@@ -136,6 +133,11 @@ class BatchFiller:
 
     def _deliver(self, kind: Kind, pixels: Array, slots: Array, out: Array, operations: Array | None) -> None:
         """Turn and stretch what ``pixels`` (k, size * size or more) begin with into the slots of ``out``."""
+        if (fast := self._loops_of_codes(kind)) is not None:
+            size, places = self.source.size, (slots, _of_slots(operations, slots))
+            fast.place_codes(pixels, places, self._strip(fast), out.reshape(-1, size, size), _law(kind))
+            self.fetcher.work.pixels += len(slots) * size**2
+            return
         begins = slots.tolist()
         follow = begins == list(range(begins[0], begins[0] + len(begins)))
         step = len(begins) if follow else 1
@@ -154,17 +156,13 @@ class BatchFiller:
     def _turned(self, kind: Kind, pixels: Array, operations: Array) -> Array:
         size = self.source.size
         turned = self.fetcher.scratch.take("turned", (len(pixels), size, size), kind.dtype)
-        fast = loops_for(self.fetcher.work.pixels) if kind.dtype == "uint16" else None
-        if fast is not None:
-            fast.turn_codes(pixels, operations, turned)
-        else:
-            if kind.dtype not in self._turners:
-                self._turners[kind.dtype] = Turner(size, kind.dtype)
-            turner = self._turners[kind.dtype]
-            for image, out, operation in zip(
-                images_of(pixels, (size, size)), turned, operations.tolist(), strict=True
-            ):
-                turner.copy(image, operation, out)
+        if kind.dtype not in self._turners:
+            self._turners[kind.dtype] = Turner(size, kind.dtype)
+        turner = self._turners[kind.dtype]
+        for image, out, operation in zip(
+            images_of(pixels, (size, size)), turned, operations.tolist(), strict=True
+        ):
+            turner.copy(image, operation, out)
         return turned.reshape(len(turned), -1)
 
     def _stretch(self, kind: Kind, pixels: Array, out: Array) -> None:
@@ -192,6 +190,15 @@ class BatchFiller:
                     bottom, right = min(y + rows, y + h, size), min(x + cols, x + w, size)
                     out[slot, top:bottom, left:right] = image[top - y : bottom - y, left - x : right - x]
         return out
+
+
+def _of_slots(operations: Array | None, slots: Array) -> Array:
+    """Return the operations (k,) of some slots; 0, which does nothing, where there are none."""
+    return np.zeros(len(slots), np.uint8) if operations is None else operations[slots]
+
+
+def _law(kind: Kind) -> Any:
+    return None if kind.stretch is None else kind.stretch.law_of_codes
 
 
 def images_of(pixels: Array, shape: tuple[int, int]) -> Array:

@@ -5,9 +5,8 @@ fits a core's cache.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +14,6 @@ from crc32c import crc32c
 
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
-from sarzarr.pixels.compiled.fused import loops_for
 from sarzarr.reader.memory import MAX_HANDLES, ScratchMemory
 from sarzarr.reader.places import PAGE, Kind, Places, Source
 from sarzarr.store.chunks import OPEN_FLAGS, REMEDY, read_at
@@ -85,25 +83,12 @@ class ChunkFetcher:
         view, begins = raw.reshape(-1).data, [i * size for i in range(GROUP)]
         # Where a checksum is half a pixel, pixels do not lie one behind the other.
         pixels = raw.view(dtype) if size % dtype.itemsize == 0 else None
-        read, address = self._compiled_read(places), raw.ctypes.data
         for first in range(0, len(places), GROUP):
             count = min(GROUP, len(places) - first)
-            if read is None or not read(first, count, size, address):
-                self._read(places, first, count, view, begins)
+            self._read(places, first, count, view, begins)
             if places.has_absent or crc32c(view[: count * size]) != self._constant(size, count):
                 self._check_each(raw, places, first, count)
             yield raw[:count, :-CRC_BYTES].copy().view(dtype) if pixels is None else pixels[:count]
-
-    def _compiled_read(self, places: Places) -> Callable[..., bool] | None:
-        """Return the compiled loop that reads these places; None where it is no use.
-
-        It needs every file open at once. What it cannot read, `_read` is asked for again, which says why.
-        """
-        fast = None if places.has_absent else loops_for(self.work.pixels)
-        handles = self.handles_of(places.files, places.chunks) if fast is not None else None
-        if fast is None or handles is None:
-            return None
-        return partial(fast.read_cells, handles, np.array(places.offsets, np.int64))
 
     def _decoded(self, kind: Kind, codec: Codec, places: Places) -> Iterator[Array]:
         """Read chunks and decode them. Each is put as far into a page as it is in its file, and `READ_TO` further."""

@@ -16,8 +16,7 @@ from sarzarr.reader.prefetch import PartRecipe
 from sarzarr.store.chunks import ArrayLayout, layout_of, read_table
 from sarzarr.store.documents import read_json
 from sarzarr.store.store import Store
-
-_NAMED = 5
+from sarzarr.text import listed
 
 
 def layer_recipes(store: Store, names: Sequence[str], chosen: Selection) -> tuple[PartRecipe, ...]:
@@ -46,10 +45,9 @@ def _layer_recipe(
     without = [s for s, layers in held.items() if name not in layers]
     if without:
         known = sorted({layer for layers in held.values() for layer in layers})
-        more = f" and {len(without) - _NAMED} more" if len(without) > _NAMED else ""
         raise InvalidInputError(
             f"expected layer {name!r} in every scene that patches are of, got {len(without)} of {len(held)} without "
-            f"({', '.join(without[:_NAMED])}{more}; their layers are {', '.join(known) or 'none'}). Pass "
+            f"({listed(without)}; their layers are {', '.join(known) or 'none'}). Pass "
             f"scenes=store.scenes_with({name!r}), or ingest them again with --layer {name}=FILE --replace."
         )
     documents = {s: read_json(Path(store.root) / cv.SCENES / s / name / "zarr.json") for s in held}

@@ -147,7 +147,7 @@ class PrefetchThreads:
             self._fill(number, part, patches, values, turns)
             parts.append(values)
         if recipe.masks:
-            np.copyto(parts[0], 0, where=parts[1] >= Flag.NODATA)
+            np.copyto(parts[0], 0, where=~Flag.is_valid(parts[1]))
         return parts
 
     def _fill(self, number: int, part: PartRecipe, patches: Array, out: Array, turns: Array | None) -> None:

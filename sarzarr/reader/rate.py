@@ -12,7 +12,7 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.keywords import shows_options
-from sarzarr.pixels.compiled.fused import loops
+from sarzarr.pixels.compiled.when import loops
 from sarzarr.reader.memory import MAX_THREADS, available_cores
 from sarzarr.reader.options import ReadKeywords, ReadOptions
 from sarzarr.reader.reader import PatchReader
@@ -41,11 +41,11 @@ class DeliveryRate:
     patch_bytes: int
     """Bytes of a delivered patch."""
     is_compiled: bool
-    """Whether loops that Numba compiled took part."""
+    """Whether compiled loops took part."""
 
     def __str__(self) -> str:
         megabytes = self.patch_bytes / 1e6
-        how = "with Numba" if self.is_compiled else "NumPy alone: pip install 'sarzarr[fast]' makes it faster"
+        how = "compiled loops" if self.is_compiled else "NumPy alone"
         return (
             f"{self.patches:,} patches, batches of {self.batch_shape}, {self.threads} threads, {how}\n"
             f"first batch after  {self.opening_s:10.2f} s\n"

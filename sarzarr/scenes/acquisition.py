@@ -1,4 +1,4 @@
-"""What a name or a tag says of an acquisition: when, by whom, from which orbit.
+"""The facts of an acquisition: when, by whom, from which orbit, as names and tags say it.
 
 Every fact is in STAC's spelling and absent where nothing says it; nothing here opens a file.
 """
@@ -59,42 +59,49 @@ _UNKNOWN: Final = 99999.0
 """What SNAP writes for a number that it does not know."""
 
 
-def facts_from_fields(said: Mapping[str, str]) -> Acquisition:
-    """Return what named fields say: TIFF tags, SNAP's metadata, a SAFE annotation, ``productInfo.json``.
+def facts_from_fields(fields: Mapping[str, str]) -> Acquisition:
+    """Return the facts in named fields: TIFF tags, SNAP's metadata, a SAFE annotation, ``productInfo.json``.
 
     Names as those write them, and STAC's, of which TIFF tags hold ``sat_orbit_state``: GDAL ends a
     tag's name at a colon. What cannot be understood says nothing.
     """
 
-    def first(*names: str) -> str | None:
+    def first(*names: str) -> str:
         spelled = (spelling for name in names for spelling in (name, name.replace(":", "_")))
-        return next(
-            (said[name].strip() for name in spelled if said.get(name, "").strip() not in ("", "-")), None
-        )
+        texts = (fields.get(name, "").strip() for name in spelled)
+        return next((text for text in texts if text not in ("", "-")), "")
 
-    near, far = _number(first("incidence_near")), _number(first("incidence_far"))
-    middle = (near + far) / 2 if near is not None and far is not None else None
-    angle = _number(first(cv.INCIDENCE_ANGLE, "incidenceAngleMidSwath"))
+    platform = _platform(first(cv.PLATFORM, "MISSION", "missionId"))
+    unit = platform[-1] if platform and platform.startswith("sentinel-1") else ""
+    absolute = _integer(first(cv.ABSOLUTE_ORBIT, "ABS_ORBIT", "absoluteOrbitNumber"))
+    relative = _integer(first(cv.RELATIVE_ORBIT, "REL_ORBIT"))
+    if relative is None and absolute is not None and unit in _FIRST_ORBITS:
+        relative = (absolute - _FIRST_ORBITS[unit]) % _ORBITS_A_CYCLE + 1
+    mode = first(cv.INSTRUMENT_MODE, "ACQUISITION_MODE", "mode").upper()
+    side = first(cv.OBSERVATION_DIRECTION, "antenna_pointing").lower()
+    side = side or ("right" if unit else "")  # Sentinel-1 looks to the right only
+    state = first(cv.ORBIT_STATE, "PASS", "pass").lower()[:1]
     looks = _number(first(cv.LOOKS_EQUIVALENT_NUMBER))
     azimuth, across = _number(first("azimuth_looks")), _number(first("range_looks"))
     if looks is None and azimuth is not None and across is not None:
         looks = azimuth * across
-    told = spelled_facts(
-        platform=first(cv.PLATFORM, "MISSION", "missionId"),
-        mode=first(cv.INSTRUMENT_MODE, "ACQUISITION_MODE", "mode"),
-        product_type=first(cv.PRODUCT_TYPE, "PRODUCT_TYPE", "productType"),
-        state=first(cv.ORBIT_STATE, "PASS", "pass"),
-        direction=first(cv.OBSERVATION_DIRECTION, "antenna_pointing"),
-        absolute_orbit=first(cv.ABSOLUTE_ORBIT, "ABS_ORBIT", "absoluteOrbitNumber"),
-        relative_orbit=first(cv.RELATIVE_ORBIT, "REL_ORBIT"),
-        when=time_stamp(
-            first(cv.DATETIME, "first_line_time", "startTime", "DATETIME", "ACQUISITION_DATETIME") or ""
+    angle = _number(first(cv.INCIDENCE_ANGLE, "incidenceAngleMidSwath"))
+    near, far = _number(first("incidence_near")), _number(first("incidence_far"))
+    if angle is None and near is not None and far is not None:
+        angle = (near + far) / 2
+    return Acquisition(
+        datetime=time_stamp(
+            first(cv.DATETIME, "first_line_time", "startTime", "DATETIME", "ACQUISITION_DATETIME")
         ),
-    )
-    return replace(
-        told,
+        platform=platform,
+        instrument_mode="SM" if re.fullmatch(r"S[1-6]", mode) else mode or None,
+        product_type=first(cv.PRODUCT_TYPE, "PRODUCT_TYPE", "productType").upper() or None,
+        observation_direction=side if side in ("left", "right") else None,
         looks_equivalent_number=looks if looks and looks > 0 else None,
-        incidence_angle=angle if angle is not None else middle,
+        orbit_state={"a": "ascending", "d": "descending"}.get(state),
+        relative_orbit=relative,
+        absolute_orbit=absolute,
+        incidence_angle=angle,
     )
 
 
@@ -106,55 +113,23 @@ def merge_facts(several: Iterable[Acquisition]) -> Acquisition:
     return merged
 
 
-def spelled_facts(
-    *,
-    platform: str | None = None,
-    mode: str | None = None,
-    product_type: str | None = None,
-    state: str | None = None,
-    direction: str | None = None,
-    absolute_orbit: str | None = None,
-    relative_orbit: str | None = None,
-    when: str | None = None,
-) -> Acquisition:
-    """Return facts in one spelling; a value that is not understood is left out."""
-    name = _platform(platform)
-    absolute, relative = _integer(absolute_orbit), _integer(relative_orbit)
-    unit = name[-1] if name and name.startswith("sentinel-1") else ""
-    if relative is None and absolute is not None and unit in _FIRST_ORBITS:
-        relative = (absolute - _FIRST_ORBITS[unit]) % _ORBITS_A_CYCLE + 1
-    spelled_mode = (mode or "").upper()
-    side = (direction or "").lower() or ("right" if unit else "")  # Sentinel-1 looks to the right only
-    return Acquisition(
-        datetime=when,
-        platform=name,
-        instrument_mode="SM" if re.fullmatch(r"S[1-6]", spelled_mode) else spelled_mode or None,
-        product_type=(product_type or "").upper() or None,
-        observation_direction=side if side in ("left", "right") else None,
-        orbit_state={"a": "ascending", "d": "descending"}.get((state or "").lower()[:1]),
-        relative_orbit=relative if relative is not None and relative > 0 else None,
-        absolute_orbit=absolute if absolute is not None and absolute > 0 else None,
-    )
-
-
-def _platform(text: str | None) -> str | None:
+def _platform(text: str) -> str | None:
     """Return ``sentinel-1a`` for ``S1A``, ``SENTINEL-1A`` and the like; another platform in lower case."""
-    if not text:
-        return None
     short = re.fullmatch(r"(?:s|sentinel-?)1([a-d])", text.strip().lower())
     return f"sentinel-1{short[1]}" if short else re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or None
 
 
-def _number(text: str | None) -> float | None:
+def _number(text: str) -> float | None:
     try:
-        value = float(text) if text is not None else _UNKNOWN
+        value = float(text)
     except ValueError:
         return None
     return value if abs(value) < _UNKNOWN else None
 
 
-def _integer(text: str | None) -> int | None:
-    return int(text) if text and re.fullmatch(r"\d{1,9}", text) and text != "99999" else None
+def _integer(text: str) -> int | None:
+    """Return an orbit's number; None where it is none, 0 or unknown."""
+    return int(text) if re.fullmatch(r"\d{1,9}", text) and text != "99999" and int(text) > 0 else None
 
 
 def only_stamp(text: str) -> str | None:

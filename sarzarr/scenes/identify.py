@@ -95,10 +95,7 @@ class Identity:
 def check_said(quantity: str | None, representation: str | None) -> None:
     """Check what a caller says of a raster.
 
-    Raises
-    ------
-    InvalidInputError
-        It is no quantity, or no representation that a file can have.
+    Raises `InvalidInputError` where it is no quantity, or no representation that a file can have.
     """
     for name, value, known in (
         ("quantity", quantity, tuple(Quantity)),

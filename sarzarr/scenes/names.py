@@ -1,19 +1,17 @@
-"""What names say: polarizations, quantities, what is not backscatter; and names that a store can hold."""
+"""Names that a store can hold: of scenes, arrays and layers."""
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from sarzarr.conventions import POLARIZATIONS
 from sarzarr.errors import InvalidInputError, SceneIdError
-from sarzarr.scenes.words import tokens, without_polarizations
+from sarzarr.scenes.products.table import scene_of
+from sarzarr.scenes.words import without_polarizations
 
 _ID: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]{0,127}")
 _RESERVED: Final = frozenset({"zarr.json", "c"})
-_MEASUREMENT: Final = re.compile(
-    r"(s1[a-d]-\w+-\w+)-(?:vv|vh|hh|hv)-(\d{8}t\d{6}-\d{8}t\d{6}-\d{6}-[0-9a-f]{6})-\d{3}", re.IGNORECASE
-)
-"""ESA's measurement files: the last number counts polarizations, so it is no part of the scene's name."""
 
 
 def array_names(own: Sequence[str | None], polarizations: Sequence[str | None]) -> tuple[str, ...]:
@@ -57,10 +55,8 @@ def _is_reserved(name: str) -> bool:
 def check_layer_name(name: str) -> str:
     """Return a layer's name that a scene group can hold beside its arrays.
 
-    Raises
-    ------
-    InvalidInputError
-        It is not a word of letters, digits and ``_`` that begins with a letter, or is reserved.
+    Raises `InvalidInputError` where it is not a word of letters, digits and ``_`` that begins with a letter, or
+    is reserved.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", name) or _is_reserved(name.lower()):
         raise InvalidInputError(
@@ -70,44 +66,21 @@ def check_layer_name(name: str) -> str:
     return name
 
 
-def scene_name(stem: str, folder: str, product: str | None) -> str:
-    """Return the scene id that a file's place and name make.
+def scene_name(path: Path) -> str:
+    """Return the scene id of a file: by its product, else its name, its folder's if that names polarizations alone.
 
-    Parameters
-    ----------
-    stem
-        The file's name without its suffix.
-    folder
-        Name of the folder that it is in.
-    product
-        Name of the product folder that holds ``measurement/``, if it is in one.
+    Raises `SceneIdError` where nothing that a store can hold is left of the name.
 
-    Raises
-    ------
-    SceneIdError
-        Nothing that a store can hold is left of the name.
-
-    >>> scene_name("S1_panama_VV", "raw", None), scene_name("VV", "baltic", None)
+    >>> scene_name(Path("raw/S1_panama_VV.tif")), scene_name(Path("baltic/VV.tif"))
     ('S1_panama', 'baltic')
     """
-    if product is not None:
-        subswath = [word for word in tokens(stem) if re.fullmatch(r"(iw|ew)[1-5]|s[1-6]|wv[12]", word)]
-        burst = "_".join(word for word in subswath if word not in tokens(product))
-        return safe_scene_id(f"{product}_{burst}" if burst else product)
-    measurement = _MEASUREMENT.fullmatch(stem)
-    if measurement:
-        return safe_scene_id(f"{measurement[1]}-{measurement[2]}")
-    rest = without_polarizations(stem)
-    return safe_scene_id(rest or folder)
+    return safe_scene_id(scene_of(path) or without_polarizations(path.stem) or path.parent.name)
 
 
 def safe_scene_id(name: str) -> str:
     """Return a name with what a store cannot hold replaced by ``_``.
 
-    Raises
-    ------
-    SceneIdError
-        Nothing is left of it, or it is reserved.
+    Raises `SceneIdError` where nothing is left of it, or it is reserved.
 
     >>> safe_scene_id("Baltic sea (1).SAFE")
     'Baltic_sea_1_'
@@ -119,10 +92,8 @@ def safe_scene_id(name: str) -> str:
 def check_scene_id(scene_id: str) -> str:
     """Return a scene id that a store can hold: it becomes the name of a group.
 
-    Raises
-    ------
-    SceneIdError
-        It is not 1 to 128 of ``A-Z a-z 0-9 . _ -``, begins with a dot or an underscore, or is reserved.
+    Raises `SceneIdError` where it is not 1 to 128 of ``A-Z a-z 0-9 . _ -``, begins with a dot or an underscore,
+    or is reserved.
     """
     if not _ID.fullmatch(scene_id) or scene_id in _RESERVED:
         raise SceneIdError(

@@ -9,14 +9,15 @@ from typing import Final
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
+from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
 from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, read_header, sample_windows
 from sarzarr.scenes.identify import Claim, Identity, check_said, identify, refused, sample_statistics
 from sarzarr.scenes.names import array_names
-from sarzarr.scenes.products.read import Product, read_product
-from sarzarr.scenes.products.sentinel1 import facts_from_name
+from sarzarr.scenes.products.family import Product
+from sarzarr.scenes.products.table import facts_from_name, read_product
 from sarzarr.scenes.words import PARTS, is_diagonal, not_backscatter_in, polarizations_in, telling_name
 
 
@@ -37,24 +38,20 @@ class ArrayProbe:
     nodata: float | None
     """The file's sentinel; NaN where the tag says NaN, None where nothing is declared."""
     block_shape: tuple[int, int]
-    """(rows, columns) of the file's blocks: windows aligned to them decode each block once."""
+    """(rows, columns) of the file's TIFF blocks: windows aligned to them decode each block once."""
     block_bytes: int
-    """Bytes of one decoded block, all bands of a pixel-interleaved file included."""
+    """Bytes of one decoded TIFF block, all bands of a pixel-interleaved file included."""
     quantity: str | None
     """`conventions.Quantity`; None where the file is refused."""
     representation: str | None
     """`conventions.Representation`; None where the file is refused."""
     reason: str
     """One sentence: how quantity and representation were found."""
-    scale: float = 1.0
-    """Declared scale; anything but 1 is refused."""
-    offset: float = 0.0
-    """Declared offset; anything but 0 is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RasterProbe:
-    """What the header of a GeoTIFF, its surroundings and a fixed sample of its pixels say."""
+    """The findings of a GeoTIFF's header, its surroundings and a fixed sample of its pixels."""
 
     path: Path
     """The file, absolute."""
@@ -62,26 +59,16 @@ class RasterProbe:
     """Bytes on disk."""
     declared_bytes: int
     """Bytes of all bands decoded; far beyond ``file_size``, it is a hollow file or a bomb."""
-    grid: Grid
-    """CRS, transform and shape; no CRS where the file has none or only GCPs."""
-    geolocation: str
-    """``affine``, ``rotated_affine``, ``gcps``, ``rpcs`` or ``none``."""
-    gcps: tuple[tuple[float, float, float, float, float], ...]
-    """Ground control points: (row, col, x, y, z) in the CRS of ``gcps_crs_wkt``."""
-    gcps_crs_wkt: str | None
-    """WKT2 of the GCPs' CRS."""
+    georeference: Georeference
+    """The place of its pixels; no CRS where the file has none or only GCPs."""
     block_shape: tuple[int, int]
-    """(rows, columns) of a block."""
+    """(rows, columns) of a TIFF block."""
     block_bytes: int
-    """Bytes of one decoded block, all bands of a pixel-interleaved file included."""
-    compression: str
-    """``none``, ``deflate``, ``lzw``, ``zstd``, ... in lower case."""
-    interleaving: str
-    """``band`` or ``pixel``."""
+    """Bytes of one decoded TIFF block, all bands of a pixel-interleaved file included."""
     arrays: tuple[ArrayProbe, ...]
     """The bands that are backscatter."""
     left_out: tuple[str, ...]
-    """One sentence a band that is not backscatter (an angle, a mask) beside others that are."""
+    """One sentence per band that is not backscatter (an angle, a mask) beside others that are."""
     quantity: str | None
     """`conventions.Quantity` of the file; None where it is refused."""
     representation: str | None
@@ -89,11 +76,21 @@ class RasterProbe:
     reason: str
     """One sentence: how quantity and representation were found."""
     acquisition: Acquisition
-    """What tags, names and product metadata say of the acquisition."""
+    """The facts of the acquisition in tags, names and product metadata."""
     source_hash: str
     """``sha256-sampled:<hex>`` of size, header and sampled bytes, or ``sha256:<hex>`` of all of them."""
     refusal: str | None
     """Why the file cannot be ingested as asked, with the remedy; None where it can."""
+
+    @property
+    def grid(self) -> Grid:
+        """CRS, transform and shape."""
+        return self.georeference.grid
+
+    @property
+    def geolocation(self) -> str:
+        """``affine``, ``rotated_affine``, ``gcps``, ``rpcs`` or ``none``."""
+        return self.georeference.geolocation
 
 
 _NUMBER_TAGS: Final = ("DATA_TYPE", "DATA_UNITS", "UNITS", "UNIT", "UNITTYPE")
@@ -185,8 +182,6 @@ def probe_file(
             quantity=identity.quantity,
             representation=identity.representation,
             reason=identity.reason,
-            scale=header.scales[band.number - 1],
-            offset=header.offsets[band.number - 1],
         )
         for name, band, identity in zip(names, kept, identities, strict=False)
         if refusal is None
@@ -195,14 +190,9 @@ def probe_file(
         path=file,
         file_size=status.st_size,
         declared_bytes=math.prod(header.grid.shape) * header.bands * header.dtype.itemsize,
-        grid=header.grid,
-        geolocation=header.geolocation,
-        gcps=header.gcps,
-        gcps_crs_wkt=header.gcps_crs_wkt,
+        georeference=header.georeference,
         block_shape=header.block_shape,
         block_bytes=header.block_bytes,
-        compression=header.compression,
-        interleaving=header.interleaving,
         arrays=arrays,
         left_out=left_out,
         quantity=arrays[0].quantity if arrays else None,

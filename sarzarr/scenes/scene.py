@@ -9,6 +9,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import rioxarray  # noqa: F401 - registers .rio
 import xarray as xr
 from affine import Affine
 from dask.base import tokenize
@@ -16,6 +17,7 @@ from dask.base import tokenize
 from sarzarr import conventions as cv
 from sarzarr.conventions import CHUNK, POLARIZATIONS, SHARD
 from sarzarr.errors import InvalidInputError, SceneIdError, UnsupportedRasterError
+from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
 from sarzarr.rasters import read_window
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
@@ -29,24 +31,28 @@ class SceneProbe:
 
     id: str
     """Scene id: the group's name in the store."""
-    grid: Grid
-    """The grid that all its arrays share."""
+    georeference: Georeference
+    """The place that all its arrays share."""
     arrays: tuple[ArrayProbe, ...]
     """Its arrays, each with its file and band; empty where every band was refused."""
     acquisition: Acquisition
     """The facts of its files, merged."""
-    geolocation: str
-    """``affine``, ``rotated_affine``, ``gcps`` or ``none``."""
-    gcps: tuple[tuple[float, float, float, float, float], ...]
-    """Ground control points: (row, col, x, y, z) in the CRS of ``gcps_crs_wkt``."""
-    gcps_crs_wkt: str | None
-    """WKT2 of the GCPs' CRS."""
     source_hash: str
     """One hash over the hashes of its files, in the order of its arrays."""
     files: tuple[RasterProbe, ...]
     """The probes that it was made of."""
     refusal: str | None
     """Why it cannot be ingested as asked, with the remedy; None where it can."""
+
+    @property
+    def grid(self) -> Grid:
+        """The grid that all its arrays share."""
+        return self.georeference.grid
+
+    @property
+    def geolocation(self) -> str:
+        """``affine``, ``rotated_affine``, ``gcps``, ``rpcs`` or ``none``."""
+        return self.georeference.geolocation
 
 
 def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) -> tuple[SceneProbe, ...]:
@@ -70,7 +76,7 @@ def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) 
     """
     groups: dict[tuple[str, str], list[RasterProbe]] = {}
     for probe in probes:
-        name = check_scene_id(scene_id) if scene_id is not None else _scene_id(probe)
+        name = check_scene_id(scene_id) if scene_id is not None else scene_name(probe.path)
         place = "" if scene_id is not None else str(probe.path.parent)
         groups.setdefault((name, place), []).append(probe)
     owners: dict[str, RasterProbe] = {}
@@ -82,12 +88,6 @@ def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) 
             )
         owners[name] = files[0]
     return tuple(_scene(name, files) for (name, _), files in groups.items())
-
-
-def _scene_id(probe: RasterProbe) -> str:
-    folder = probe.path.parent
-    product = folder.parent.name if folder.name.lower() == "measurement" else None
-    return scene_name(probe.path.stem, folder.name, product)
 
 
 def _short(probe: RasterProbe) -> str:
@@ -108,7 +108,7 @@ def _scene(name: str, files: Sequence[RasterProbe]) -> SceneProbe:
             )
         owners[array.name] = array
     for file in files:
-        if file.grid != first.grid or file.gcps != first.gcps:
+        if file.grid != first.grid or file.georeference.gcps != first.georeference.gcps:
             raise UnsupportedRasterError(
                 f"expected the files of scene {name!r} on one grid, got {first.path.name} on "
                 f"{_describe(first)} and {file.path.name} on {_describe(file)}. Ingest one of them with --id."
@@ -116,12 +116,9 @@ def _scene(name: str, files: Sequence[RasterProbe]) -> SceneProbe:
     refusals = [file.refusal for file in files if file.refusal]
     return SceneProbe(
         id=name,
-        grid=first.grid,
+        georeference=first.georeference,
         arrays=tuple(sorted(owners.values(), key=_in_order)),
         acquisition=merge_facts(file.acquisition for file in files),
-        geolocation=first.geolocation,
-        gcps=first.gcps,
-        gcps_crs_wkt=first.gcps_crs_wkt,
         source_hash=_hash_of(files),
         files=tuple(files),
         refusal=" ".join(refusals) if refusals else None,
@@ -130,7 +127,7 @@ def _scene(name: str, files: Sequence[RasterProbe]) -> SceneProbe:
 
 def _describe(probe: RasterProbe) -> str:
     grid = probe.grid
-    place = f"transform {grid.transform}" if grid.is_georeferenced else f"{len(probe.gcps)} GCPs"
+    place = f"transform {grid.transform}" if grid.is_georeferenced else f"{len(probe.georeference.gcps)} GCPs"
     return f"{grid.height} x {grid.width} pixels, {place}"
 
 
@@ -230,10 +227,7 @@ def open_scene(
 def open_probed(scene: SceneProbe) -> xr.Dataset:
     """Open a probed scene lazily: see `open_scene`.
 
-    Raises
-    ------
-    UnsupportedRasterError
-        It was refused.
+    Raises `UnsupportedRasterError` where it was refused.
     """
     if scene.refusal is not None:
         names = ", ".join(file.path.name for file in scene.files)
@@ -244,9 +238,9 @@ def open_probed(scene: SceneProbe) -> xr.Dataset:
     polarizations = [array.polarization for array in scene.arrays if array.polarization]
     if polarizations:
         attrs[cv.SAR_POLARIZATIONS] = polarizations
-    if scene.gcps:
-        attrs[cv.GCPS] = [list(point) for point in scene.gcps]
-        attrs[cv.GCPS_CRS] = scene.gcps_crs_wkt
+    if scene.georeference.gcps:
+        attrs[cv.GCPS] = [list(point) for point in scene.georeference.gcps]
+        attrs[cv.GCPS_CRS] = scene.georeference.gcps_crs
     opened = xr.Dataset(variables, coords={"y": y, "x": x}, attrs=attrs)
     if scene.geolocation == "affine":
         opened = opened.rio.write_crs(scene.grid.crs_wkt)

@@ -15,7 +15,8 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, SplitLeakError
-from sarzarr.grids.footprint import Footprint, Placement, footprint_of
+from sarzarr.grids.footprint import Footprint, footprint_of
+from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.world import Extents, judge, touched_ids, unit_ids
 from sarzarr.splits.overlap import TOUCH, Cells, shared_ground, touching
 from sarzarr.store.split_table import Recipe, SceneCells
@@ -31,7 +32,7 @@ class SceneGround:
 
     scene: str
     """Its id."""
-    placement: Placement
+    placement: Georeference
     """How its pixels are tied to the ground."""
     site: str = ""
     """The name of its site, where it has one."""
@@ -68,7 +69,7 @@ class Grounds:
     def places(self) -> Mapping[str, str]:
         """The lattice of each scene's cells, world or pixels; `InvalidInputError` where shared ground is unknown."""
         adrift = [g for g in self.scenes if not g.placement.is_located and not g.site]
-        shapes = {(g.placement.height, g.placement.width) for g in adrift}
+        shapes = {g.placement.grid.shape for g in adrift}
         if adrift and (len(shapes) > 1 or len(adrift) < len(self.scenes)):
             raise InvalidInputError(_unknown_ground(adrift, len(self.scenes)))
         return {g.scene: self._place(g) for g in self.scenes}
@@ -76,11 +77,11 @@ class Grounds:
     def _place(self, ground: SceneGround) -> str:
         p = ground.placement
         if not ground.site:
-            return WORLD if p.is_located else f"pixels/{p.height}x{p.width}"
+            return WORLD if p.is_located else f"pixels/{p.grid.height}x{p.grid.width}"
         mates = [g.placement for g in self._mates[ground.site]]
         if all(m.is_located for m in mates):
             return WORLD
-        shapes = {(m.height, m.width, m.is_located) for m in mates}
+        shapes = {(m.grid.shape, m.is_located) for m in mates}
         return f"pixels/{ground.site}" if len(shapes) == 1 else f"whole/{ground.site}"
 
     @cached_property
@@ -93,7 +94,7 @@ class Grounds:
 
 def _unknown_ground(adrift: Sequence[SceneGround], total: int) -> str:
     shown = ", ".join(g.scene for g in adrift[:4]) + (", ..." if len(adrift) > 4 else "")
-    shapes = sorted({(g.placement.height, g.placement.width) for g in adrift})
+    shapes = sorted({g.placement.grid.shape for g in adrift})
     why = f"of {len(shapes)} shapes" if len(shapes) > 1 else f"among {total} scenes, the others elsewhere"
     return (
         "scenes whose ground is known, or named sites, were expected, got "

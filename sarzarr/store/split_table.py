@@ -18,7 +18,8 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, InvalidInputError, NotInStoreError
-from sarzarr.grids.footprint import Placement
+from sarzarr.grids.georeference import Georeference
+from sarzarr.grids.grid import Grid
 from sarzarr.grids.world import Draw, WorldLattice
 from sarzarr.store.documents import read_json
 from sarzarr.store.membership import CellTable, count_memberships, patch_mask
@@ -277,7 +278,7 @@ def checked(split: Split, fingerprint: str) -> Split:
 
 
 # ------------------------------------------------------------------ reading
-def placements(root: Path, catalog: xr.Dataset) -> dict[str, Placement]:
+def placements(root: Path, catalog: xr.Dataset) -> dict[str, Georeference]:
     """Return how the pixels of each scene of a store are tied to the ground, by scene id."""
     first = {s: i for i, s in reversed(list(enumerate(catalog["scene"].values.tolist())))}
     columns = {
@@ -286,18 +287,22 @@ def placements(root: Path, catalog: xr.Dataset) -> dict[str, Placement]:
     return {s: _placement(root, s, {k: v[i] for k, v in columns.items()}) for s, i in sorted(first.items())}
 
 
-def _placement(root: Path, scene: str, row: Mapping[str, Any]) -> Placement:
+def _placement(root: Path, scene: str, row: Mapping[str, Any]) -> Georeference:
     attributes: Mapping[str, Any] = {}
     if not row["crs_wkt"] and row["geolocation"] == "gcps":
         attributes = read_json(root / cv.SCENES / scene / "zarr.json")["attributes"]
-    return Placement(
+    a, b, c, d, e, f = row["transform"]
+    grid = Grid(
         height=row["height"],
         width=row["width"],
-        crs_wkt=row["crs_wkt"],
-        transform=tuple(row["transform"]),
+        crs_wkt=row["crs_wkt"] or None,
+        transform=(a, b, c, d, e, f),
+    )
+    return Georeference(
+        grid=grid,
         geolocation=row["geolocation"],
         gcps=tuple(_gcp(g) for g in attributes.get(cv.GCPS, ())),
-        gcps_crs_wkt=attributes.get(cv.GCPS_CRS) or "",
+        gcps_crs=attributes.get(cv.GCPS_CRS) or None,
     )
 
 

@@ -206,7 +206,7 @@ class Store:
             z = from_codes(stored) if stored.dtype == np.uint16 else stored.astype(np.float32)
             db = denormalize(z, (float(rows["vmin"].values[i]), float(rows["vmax"].values[i])))
             values = from_db(db).where(flags != cv.Flag.NONPOSITIVE, 0) if power else db
-            values = values.where(flags < cv.Flag.NODATA)
+            values = values.where(cv.Flag.is_valid(flags))
             values.attrs = {
                 k: v
                 for k, v in stored.attrs.items()

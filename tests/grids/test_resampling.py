@@ -14,20 +14,21 @@ from warps import UTM32, UTM33, grid
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.grids.crs import crs_name, crs_wkt, is_same_crs
-from sarzarr.grids.georeference import WarpSource, covering, footprint
+from sarzarr.grids.georeference import Georeference, bbox_in, covering
 from sarzarr.grids.grid import Grid
-from sarzarr.grids.warp.plan import FAST_TOLERANCE, METHODS, Passthrough, WarpPlan, plan_warp
+from sarzarr.grids.warp.plan import FAST_TOLERANCE, METHODS, Passthrough, WarpPlan, WarpSource, plan_warp
 
 
-def source(place=None, *, representation="power", dtype="float32", **more):
+def source(place=None, *, representation="power", dtype="float32", nodata=None, **more):
     """Return a source that no file backs: plans open none."""
+    path = "/nowhere/s1_vv.tif"
     return WarpSource(
-        path="/nowhere/s1_vv.tif",
+        path=path,
         band=1,
         representation=representation,
         dtype=dtype,
-        grid=place or grid(100, 120),
-        **more,
+        nodata=nodata,
+        georeference=Georeference(grid=place or grid(100, 120), name=path, **more),
     )
 
 
@@ -79,7 +80,7 @@ def test_without_any_georeferencing_pixels_are_compared():
 def test_gcps_keep_their_own_grid_untouched():
     bare = Grid(height=40, width=50)
     gcps = ((0.0, 0.0, 9.0, 45.0, 0.0), (0.0, 50.0, 9.1, 45.0, 0.0), (40.0, 0.0, 9.0, 44.9, 0.0))
-    plan = plan_warp(source(bare, gcps=gcps, gcps_crs_wkt=crs_wkt("EPSG:4326")), bare)
+    plan = plan_warp(source(bare, gcps=gcps, gcps_crs=crs_wkt("EPSG:4326")), bare)
     assert isinstance(plan, Passthrough)
     assert plan.geolocation == "none"
 
@@ -107,7 +108,7 @@ def test_each_kind_has_its_default(kind, size, method):
 
 def test_another_zone_at_the_same_size_is_not_coarser():
     """Its pixels are 0.1 % larger or smaller: no reason to average, and to change the looks."""
-    target = covering([source()], crs="EPSG:32633", pixel_size=10.0)
+    target = covering([source().georeference], crs="EPSG:32633", pixel_size=10.0)
     assert plan_warp(source(), target).method == "nearest"
 
 
@@ -127,7 +128,7 @@ def test_a_method_that_does_not_suit_is_refused(kind):
 
 # ---------------------------------------------------------------- what a plan says
 def test_attrs_say_what_was_done():
-    plan = plan_warp(source(), covering([source()], crs="EPSG:32633", pixel_size=20.0))
+    plan = plan_warp(source(), covering([source().georeference], crs="EPSG:32633", pixel_size=20.0))
     assert plan.attrs == {
         cv.RESAMPLING: "average",
         cv.RESAMPLING_TOLERANCE: FAST_TOLERANCE,
@@ -143,7 +144,7 @@ def test_attrs_say_what_was_done():
 
 
 def test_plans_print_what_they_will_do():
-    warped = plan_warp(source(), covering([source()], crs="EPSG:32633", pixel_size=20.0))
+    warped = plan_warp(source(), covering([source().georeference], crs="EPSG:32633", pixel_size=20.0))
     assert str(warped) == (
         "s1_vv.tif band 1: warped from EPSG:32632 to EPSG:32633 at 20, average, within 0.0001 px, looks unknown"
     )
@@ -165,7 +166,7 @@ def test_plans_cross_process_borders():
 
 def test_the_kernel_scale_is_one_for_the_whole_grid():
     """Taken from the raster, not from the window: the same for a part of the grid."""
-    target = covering([source()], crs="EPSG:32633", pixel_size=25.0)
+    target = covering([source().georeference], crs="EPSG:32633", pixel_size=25.0)
     part = target.window(row=3, col=5, height=10, width=10)
     assert plan_warp(source(), target).scale == pytest.approx(plan_warp(source(), part).scale, abs=1e-6)
     assert plan_warp(source(), grid(40, 40, size=25.0)).scale == (0.4, 0.4)
@@ -187,10 +188,10 @@ def test_what_nothing_places_is_refused():
         source(bare),
         grid(9, 9, size=20.0),
     )
-    rpc = source(bare, has_rpcs=True)
+    rpc = source(bare, geolocation="rpcs")
     refused(UnsupportedRasterError, r"RPC.*Orthorectify it with a DEM first", rpc, grid(9, 9, size=20.0))
     with pytest.raises(UnsupportedRasterError, match="Orthorectify"):
-        covering([rpc], crs="EPSG:32632", pixel_size=10)
+        covering([rpc.georeference], crs="EPSG:32632", pixel_size=10)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_what_nothing_places_is_refused():
     ids=["two", "in a line", "nan"],
 )
 def test_gcps_that_no_spline_goes_through_are_refused(gcps):
-    bare = source(Grid(height=40, width=50), gcps=gcps, gcps_crs_wkt=crs_wkt("EPSG:4326"))
+    bare = source(Grid(height=40, width=50), gcps=gcps, gcps_crs=crs_wkt("EPSG:4326"))
     refused(UnsupportedRasterError, "at least 3 ground control points", bare, grid(9, 9, size=20.0))
 
 
@@ -240,19 +241,22 @@ def test_a_grid_coarser_than_memory_allows_is_refused():
 def test_an_unknown_crs_is_refused():
     for crs in ("EPSG:99999", "somewhere", ""):
         with pytest.raises(InvalidInputError, match="expected a CRS"):
-            covering([source()], crs=crs, pixel_size=10)
+            covering([source().georeference], crs=crs, pixel_size=10)
 
 
 # ---------------------------------------------------------------- covering grids
 def test_a_covering_grid_holds_every_source():
     one, other = source(), source(grid(80, 80, x=650_000, y=5_030_000))
-    both = covering([one, other], crs="EPSG:32633", pixel_size=30.0)
+    both = covering([one.georeference, other.georeference], crs="EPSG:32633", pixel_size=30.0)
     for made in (one, other):
-        x_min, y_min, x_max, y_max = footprint(made, UTM33)
+        x_min, y_min, x_max, y_max = bbox_in(made.georeference, UTM33)
         left, bottom, right, top = both.bbox
         assert left <= x_min < x_max <= right
         assert bottom <= y_min < y_max <= top
-        assert both.whole_pixel_offset(covering([made], crs="EPSG:32633", pixel_size=30.0)) is not None
+        assert (
+            both.whole_pixel_offset(covering([made.georeference], crs="EPSG:32633", pixel_size=30.0))
+            is not None
+        )
     with pytest.raises(InvalidInputError, match="at least one raster"):
         covering([], crs="EPSG:32633", pixel_size=30.0)
 
@@ -262,7 +266,7 @@ def test_a_crs_has_a_short_name():
     assert crs_name(None) == "no CRS"
     local = crs_wkt("+proj=laea +lat_0=45.3 +lon_0=9.7 +datum=WGS84 +type=crs")
     assert crs_name(local) == "unknown"
-    assert np.isfinite(footprint(source(), local)).all()
+    assert np.isfinite(bbox_in(source().georeference, local)).all()
 
 
 # ---------------------------------------------------------------- the documentation

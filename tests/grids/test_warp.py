@@ -19,9 +19,9 @@ from warps import KIND, ORIGIN, UTM32, gdal_whole, grid, make_source, ramps, sou
 
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
 from sarzarr.grids.crs import crs_wkt, transform_points
-from sarzarr.grids.georeference import WarpSource, covering, locate, project
+from sarzarr.grids.georeference import Georeference, covering, locate, project
 from sarzarr.grids.grid import Grid
-from sarzarr.grids.warp.plan import FAST_TOLERANCE, GCP_TOLERANCE, Passthrough, plan_warp
+from sarzarr.grids.warp.plan import FAST_TOLERANCE, GCP_TOLERANCE, Passthrough, WarpSource, plan_warp
 from sarzarr.grids.warp.read import TILE, read_warped, read_warped_counted
 from sarzarr.rasters import read_window
 from sarzarr.scenes.probe import probe_file
@@ -61,7 +61,7 @@ def planned(tmp_path_factory):
     def plan(method, place, exact=True):
         path = folder / f"{KIND[method]}.tif"
         source = source_for(method, path, pixels)
-        cover = covering([source], crs=PLACES[place][0], pixel_size=PLACES[place][1])
+        cover = covering([source.georeference], crs=PLACES[place][0], pixel_size=PLACES[place][1])
         first = max(0, cover.height // 2 - ROWS // 2)
         strip = cover.window(row=first, col=0, height=min(ROWS, cover.height), width=cover.width)
         return plan_warp(source, strip, method=method, kind=KIND[method], exact=exact)
@@ -162,7 +162,7 @@ def test_sums_are_gdals_of_a_whole_raster(tmp_path, place):
     pixels = np.random.default_rng(0).poisson(3, (60, 80)).astype(np.float32)
     pixels[20:30, 20:40] = np.nan
     source = make_source(tmp_path / "a.tif", pixels, representation="layer")
-    cover = covering([source], crs=PLACES[place][0], pixel_size=PLACES[place][1])
+    cover = covering([source.georeference], crs=PLACES[place][0], pixel_size=PLACES[place][1])
     wide = cover.window(row=-2, col=-2, height=cover.height + 4, width=cover.width + 4)
     plan = plan_warp(source, wide, kind="counts")
     assert np.allclose(read(plan), gdal_whole(plan), rtol=1e-9, atol=1e-9, equal_nan=True)
@@ -207,7 +207,7 @@ def counts(tmp_path):
 @pytest.mark.parametrize("crs", ["EPSG:32632", "EPSG:32633"])
 def test_sum_conserves_the_total(counts, crs, size, exact):
     source, total = counts
-    target = covering([source], crs=crs, pixel_size=size)
+    target = covering([source.georeference], crs=crs, pixel_size=size)
     target = target.window(row=-2, col=-2, height=target.height + 4, width=target.width + 4)
     plan = plan_warp(source, target, kind="counts", exact=exact)
     if crs == "EPSG:32632" and size == 10.0:
@@ -223,7 +223,7 @@ def test_sum_conserves_the_total(counts, crs, size, exact):
 def test_sums_of_neighbouring_grids_add_up(counts, crs):
     """What reaches over a grid's edge is shared out between both sides, and lost on neither."""
     source, total = counts
-    target = covering([source], crs=crs, pixel_size=17.0)
+    target = covering([source.georeference], crs=crs, pixel_size=17.0)
     halves = [
         target.window(row=-1, col=-1, height=target.height + 2, width=300),
         target.window(row=-1, col=299, height=target.height + 2, width=target.width),
@@ -257,7 +257,7 @@ def test_power_is_what_is_averaged(tmp_path, representation, crs):
     else:
         pixels, truth = forms(power)[representation], power.mean(dtype=np.float64)
     source = make_source(tmp_path / "one.tif", pixels, representation=representation)
-    plan = plan_warp(source, covering([source], crs=crs, pixel_size=50.0))
+    plan = plan_warp(source, covering([source.georeference], crs=crs, pixel_size=50.0))
     assert plan.method == "average"
     values = read(plan)
     assert values.dtype == np.float32
@@ -269,7 +269,7 @@ def test_every_representation_of_a_scene_gives_the_same(tmp_path, method):
     results = []
     for representation, pixels in forms(speckle((120, 130), looks=1)).items():
         source = make_source(tmp_path / f"{representation}.tif", pixels, representation=representation)
-        target = covering([source], crs="EPSG:32633", pixel_size=16.0)
+        target = covering([source.georeference], crs="EPSG:32633", pixel_size=16.0)
         results.append(read(plan_warp(source, target, method=method)))
     for other in results[1:]:
         assert np.allclose(results[0], other, rtol=3e-6, equal_nan=True)
@@ -287,9 +287,9 @@ def test_a_corner_reflector_stays_where_it_is(tmp_path, method, place):
     pixels[at] = 10.0
     source = make_source(tmp_path / "corner.tif", pixels)
     crs, size = PLACES[place]
-    plan = plan_warp(source, covering([source], crs=crs, pixel_size=size), method=method)
+    plan = plan_warp(source, covering([source.georeference], crs=crs, pixel_size=size), method=method)
     found = np.array(np.unravel_index(np.nanargmax(read(plan)), plan.grid.shape)) + 0.5
-    xs, ys = project(source, plan.grid.crs_wkt, np.array([at[0] + 0.5]), np.array([at[1] + 0.5]))
+    xs, ys = project(source.georeference, plan.grid.crs_wkt, np.array([at[0] + 0.5]), np.array([at[1] + 0.5]))
     rows, cols = plan.grid.to_pixels(xs, ys)
     allowed = max(1.0, *plan.scale) * (3 if method == "nearest" else 1)
     assert abs(found[0] - rows[0]) <= allowed
@@ -300,11 +300,13 @@ def test_a_corner_reflector_stays_where_it_is(tmp_path, method, place):
 def test_a_rotated_raster_lands_where_its_affine_says(tmp_path, angle):
     cos, sin = 10 * np.cos(np.radians(angle)), 10 * np.sin(np.radians(angle))
     place = Grid(height=90, width=110, transform=(cos, sin, 6e5, sin, -cos, 5e6), crs_wkt=UTM32)
-    source = WarpSource(path="", band=1, representation="power", dtype="float32", grid=place)
+    source = WarpSource(
+        path="", band=1, representation="power", dtype="float32", georeference=Georeference(grid=place)
+    )
     for layer, axis in zip(ramps(tmp_path, source), (0, 1), strict=True):
-        target = covering([layer], crs="EPSG:32633", pixel_size=10.0)
+        target = covering([layer.georeference], crs="EPSG:32633", pixel_size=10.0)
         got = read(plan_warp(layer, target, kind="continuous", method="nearest", exact=True))
-        expected = np.floor(locate(layer, target, *(np.indices(target.shape) + 0.5))[axis])
+        expected = np.floor(locate(layer.georeference, target, *(np.indices(target.shape) + 0.5))[axis])
         assert (got == expected)[np.isfinite(got)].all()
         assert np.isfinite(got).sum() == pytest.approx(90 * 110, rel=0.01)
 
@@ -351,7 +353,13 @@ def test_nearest_within_one_crs_is_gdals_to_the_bit(holed, data):
 @pytest.mark.parametrize("size", [20.0, 40.0])
 def test_nearest_does_not_waver_where_two_pixels_are_as_near(tmp_path, size):
     """At even factors each centre lies on the border of two pixels: rounding must not choose, now this, now that."""
-    source = WarpSource(path="", band=1, representation="power", dtype="float32", grid=grid(400, 4200))
+    source = WarpSource(
+        path="",
+        band=1,
+        representation="power",
+        dtype="float32",
+        georeference=Georeference(grid=grid(400, 4200)),
+    )
     for layer, axis in zip(ramps(tmp_path, source), (0, 1), strict=True):
         n = int(size // 10)
         values = read(
@@ -415,10 +423,12 @@ def test_what_is_not_valid_does_not_bleed(tmp_path, method, bad):
     pixels = np.full((60, 60), 10.0, np.float32)
     pixels[20:30, 20:30] = bad
     source = make_source(tmp_path / "a.tif", pixels, representation="db", nodata=-99.0)
-    plan = plan_warp(source, covering([source], crs="EPSG:32633", pixel_size=14.0), method=method)
+    plan = plan_warp(
+        source, covering([source.georeference], crs="EPSG:32633", pixel_size=14.0), method=method
+    )
     values = read(plan)
     assert np.allclose(values[np.isfinite(values)], 10.0, rtol=1e-5)
-    rows, cols = locate(source, plan.grid, *(np.indices(plan.grid.shape) + 0.5))
+    rows, cols = locate(source.georeference, plan.grid, *(np.indices(plan.grid.shape) + 0.5))
     deep = (np.abs(rows - 25) < 1) & (np.abs(cols - 25) < 1)
     assert deep.any()
     assert np.isnan(values[deep]).all()
@@ -430,7 +440,7 @@ def test_zeros_are_nodata_where_they_are_said_to_be(tmp_path, representation):
     pixels[:, :20] = 0
     path = tmp_path / "a.tif"
     source = make_source(path, pixels, representation=representation)
-    target = covering([source], crs="EPSG:32633", pixel_size=20.0)
+    target = covering([source.georeference], crs="EPSG:32633", pixel_size=20.0)
     dark = read(plan_warp(source, target))
     told = read(plan_warp(replace(source, nodata=0.0), target))
     assert 0 < np.isfinite(told).sum() < np.isfinite(dark).sum()
@@ -473,7 +483,7 @@ def test_a_layer_keeps_its_dtype_and_its_nodata(tmp_path, dtype):
     pixels = np.random.default_rng(0).integers(0, 5, (80, 90)).astype(dtype)
     pixels[:20] = 100
     source = make_source(tmp_path / "m.tif", pixels, representation="layer", nodata=100)
-    target = covering([source], crs="EPSG:32633", pixel_size=30.0)
+    target = covering([source.georeference], crs="EPSG:32633", pixel_size=30.0)
     plan = plan_warp(source, target, kind="classes")
     values = read(plan)
     assert values.dtype == dtype
@@ -522,7 +532,7 @@ def test_an_integer_layer_without_nodata_must_cover_the_grid(tmp_path):
     inside = grid(30, 30, size=17.0, x=600_200.0, y=4_999_800.0)
     assert set(np.unique(read(plan_warp(source, inside, kind="classes")))) == {-1, 0, 1}
     with pytest.raises(UnsupportedRasterError, match=r"expected a nodata value .* Pass nodata="):
-        plan_warp(source, covering([source], crs="EPSG:32633", pixel_size=10.0), kind="classes")
+        plan_warp(source, covering([source.georeference], crs="EPSG:32633", pixel_size=10.0), kind="classes")
     with pytest.raises(UnsupportedRasterError, match="expected a nodata value"):
         plan_warp(source, source.grid.window(row=-1, col=0, height=50, width=50), kind="classes")
     assert isinstance(plan_warp(source, source.grid, kind="classes"), Passthrough)
@@ -542,9 +552,16 @@ def test_a_real_flood_mask_keeps_its_three_classes(crs):
             transform=tuple(file.transform)[:6],
             crs_wkt=file.crs.to_wkt(),
         )
-    source = WarpSource(path=str(probe), band=1, representation="layer", dtype="int16", grid=place, nodata=-9)
+    source = WarpSource(
+        path=str(probe),
+        band=1,
+        representation="layer",
+        dtype="int16",
+        georeference=Georeference(grid=place),
+        nodata=-9,
+    )
     size = 30.0 if crs == "EPSG:3035" else 3 * place.pixel_size[0]
-    plan = plan_warp(source, covering([source], crs=crs, pixel_size=size), kind="classes")
+    plan = plan_warp(source, covering([source.georeference], crs=crs, pixel_size=size), kind="classes")
     values = read(plan)
     assert values.dtype == np.int16
     inside = values[values != -9]
@@ -562,10 +579,8 @@ def gcp_source(path):
         band=array.band,
         representation=str(array.representation),
         dtype=array.dtype,
-        grid=probe.grid,
+        georeference=probe.georeference,
         nodata=0.0,
-        gcps=probe.gcps,
-        gcps_crs_wkt=probe.gcps_crs_wkt,
     )
 
 
@@ -585,11 +600,11 @@ def gcp_scene(request):
 @needs_data
 def test_every_gcp_lands_where_it_should(gcp_scene, tmp_path):
     """A fitted affine is kilometres off; the spline goes through every point."""
-    gcps = np.array(gcp_scene.gcps)
+    gcps = np.array(gcp_scene.georeference.gcps)
     size = 1000.0 if "slc" in gcp_scene.path else 400.0
     rows_layer, cols_layer = ramps(tmp_path, gcp_scene)
-    target = covering([gcp_scene], crs="EPSG:3857", pixel_size=size)
-    xs, ys = transform_points(str(gcp_scene.gcps_crs_wkt), target.crs_wkt, gcps[:, 2], gcps[:, 3])
+    target = covering([gcp_scene.georeference], crs="EPSG:3857", pixel_size=size)
+    xs, ys = transform_points(str(gcp_scene.georeference.gcps_crs), target.crs_wkt, gcps[:, 2], gcps[:, 3])
     at = tuple(np.floor(v).astype(int) for v in target.to_pixels(xs, ys))
     inside = (at[0] > 0) & (at[1] > 0) & (at[0] < target.height - 1) & (at[1] < target.width - 1)
     assert inside.sum() > 150
@@ -604,7 +619,7 @@ def test_every_gcp_lands_where_it_should(gcp_scene, tmp_path):
 
 @needs_data
 def test_an_affine_through_the_gcps_would_be_kilometres_off(gcp_scene):
-    gcps = np.array(gcp_scene.gcps)
+    gcps = np.array(gcp_scene.georeference.gcps)
     one = np.column_stack([gcps[:, 0], gcps[:, 1], np.ones(len(gcps))])
     fitted = one @ np.linalg.lstsq(one, gcps[:, 2:4], rcond=None)[0]
     metres = np.hypot(*((fitted - gcps[:, 2:4]) * [111_000 * np.cos(np.radians(gcps[0, 3])), 111_000]).T)
@@ -614,8 +629,8 @@ def test_an_affine_through_the_gcps_would_be_kilometres_off(gcp_scene):
 @needs_data
 def test_positions_are_those_of_gdals_warper(gcp_scene, tmp_path):
     """Of two splines through the same points, which differ by 0.6 pixels on the SLC, it is the same one."""
-    target = covering([gcp_scene], crs="EPSG:3857", pixel_size=2500.0)
-    rows, cols = locate(gcp_scene, target, *(np.indices(target.shape) + 0.5))
+    target = covering([gcp_scene.georeference], crs="EPSG:3857", pixel_size=2500.0)
+    rows, cols = locate(gcp_scene.georeference, target, *(np.indices(target.shape) + 0.5))
     for layer, expected in zip(ramps(tmp_path, gcp_scene), (rows, cols), strict=True):
         plan = replace(
             plan_warp(layer, target, kind="continuous", method="bilinear", exact=True), scale=(1.0, 1.0)
@@ -627,7 +642,7 @@ def test_positions_are_those_of_gdals_warper(gcp_scene, tmp_path):
 
 @needs_data
 def test_the_gcp_frame_keeps_its_mean_power_and_says_what_was_done(gcp_scene):
-    target = covering([gcp_scene], crs="EPSG:3857", pixel_size=2000.0)
+    target = covering([gcp_scene.georeference], crs="EPSG:3857", pixel_size=2000.0)
     plan = plan_warp(gcp_scene, target)
     values = read(plan)
     raw = read_window(
@@ -657,15 +672,15 @@ def test_gcps_across_the_antimeridian_are_one_frame(tmp_path):
     """The same frame, 1 degree to the west, lies in one piece: so must this one."""
     pixels = speckle((90, 120), power=1.0)
     place = Grid(height=90, width=120)
-    common = {"place": place, "gcps_crs_wkt": crs_wkt("EPSG:4326")}
+    common = {"place": place, "gcps_crs": crs_wkt("EPSG:4326")}
     crossing = make_source(tmp_path / "a.tif", pixels, gcps=synthetic_gcps(179.95), **common)
-    target = covering([crossing], crs="EPSG:32660", pixel_size=100.0)
+    target = covering([crossing.georeference], crs="EPSG:32660", pixel_size=100.0)
     assert target.width < 150
     values = read(plan_warp(crossing, target, method="nearest"))
     assert np.isfinite(values).mean() > 0.8
     assert np.isin(np.unique(values[np.isfinite(values)]), pixels).all()
     with pytest.raises(UnsupportedRasterError, match=r"antimeridian.*Choose a projected CRS"):
-        covering([crossing], crs="EPSG:4326", pixel_size=1e-3)
+        covering([crossing.georeference], crs="EPSG:4326", pixel_size=1e-3)
 
 
 def test_the_edge_of_a_gcp_frame_is_windowed_alike(tmp_path):
@@ -675,9 +690,9 @@ def test_the_edge_of_a_gcp_frame_is_windowed_alike(tmp_path):
         pixels,
         place=Grid(height=90, width=120),
         gcps=synthetic_gcps(10.0),
-        gcps_crs_wkt=crs_wkt("EPSG:4326"),
+        gcps_crs=crs_wkt("EPSG:4326"),
     )
-    target = covering([source], crs="EPSG:32632", pixel_size=5.0)
+    target = covering([source.georeference], crs="EPSG:32632", pixel_size=5.0)
     assert target.width > TILE
     plan = plan_warp(source, target, method="bilinear")
     whole = read(plan)
@@ -693,9 +708,11 @@ def test_the_edge_of_a_gcp_frame_is_windowed_alike(tmp_path):
 def test_a_real_scene_crosses_into_the_next_zone(name, method, tmp_path):
     probe = probe_file(DATA / "s1_rtc_db_float64" / name)
     array = probe.arrays[0]
-    source = WarpSource(path=str(array.path), band=1, representation="db", dtype=array.dtype, grid=probe.grid)
+    source = WarpSource(
+        path=str(array.path), band=1, representation="db", dtype=array.dtype, georeference=probe.georeference
+    )
     zone = "EPSG:32633" if name.startswith("637U") else "EPSG:32737"
-    target = covering([source], crs=zone, pixel_size=20.0)
+    target = covering([source.georeference], crs=zone, pixel_size=20.0)
     plan = plan_warp(source, target, method=method, exact=True)
     raw = read_window(source.path, band=1, row=0, col=0, height=224, width=224)
     power = 10 ** (raw / 10)
@@ -747,8 +764,11 @@ def test_text_of_a_file_cannot_enter_a_document(tmp_path):
     """A CRS's name is the file's own words."""
     hostile = UTM32.replace("WGS 84 / UTM zone 32N", 'x</SRS><Y>&"" & <b>')
     source = make_source(tmp_path / "a.tif", speckle((60, 60), power=1.0))
-    named = replace(source, grid=replace(source.grid, crs_wkt=hostile))
-    plan = plan_warp(named, covering([source], crs="EPSG:32633", pixel_size=10.0), method="bilinear")
+    place = Georeference(grid=replace(source.grid, crs_wkt=hostile))
+    named = replace(source, georeference=place)
+    plan = plan_warp(
+        named, covering([source.georeference], crs="EPSG:32633", pixel_size=10.0), method="bilinear"
+    )
     plain = plan_warp(source, plan.grid, method="bilinear")
     assert same(read(plan), read(plain))
 
@@ -770,15 +790,16 @@ def test_tiles_with_too_many_source_pixels_are_cut(tmp_path, size):
 PEAK = """
 import sys
 import numpy as np
-from sarzarr.georeference import WarpSource, covering
-from sarzarr.grid import Grid
-from sarzarr.resampling import plan_warp
-from sarzarr.warp import read_warped
-from sarzarr.georeference import crs_wkt
+from sarzarr.grids.crs import crs_wkt
+from sarzarr.grids.georeference import Georeference, covering
+from sarzarr.grids.grid import Grid
+from sarzarr.grids.warp.plan import WarpSource, plan_warp
+from sarzarr.grids.warp.read import read_warped
 n, size = int(sys.argv[2]), float(sys.argv[3])
 place = Grid(height=n, width=n, transform=(10., 0., 6e5, 0., -10., 5e6), crs_wkt=crs_wkt("EPSG:32632"))
-source = WarpSource(path=sys.argv[1], band=1, representation="amplitude", dtype="uint16", grid=place)
-grid = covering([source], crs="EPSG:32633", pixel_size=size)
+place = Georeference(grid=place)
+source = WarpSource(path=sys.argv[1], band=1, representation="amplitude", dtype="uint16", georeference=place)
+grid = covering([source.georeference], crs="EPSG:32633", pixel_size=size)
 plan = plan_warp(source, grid, method="average" if size > 10 else "bilinear")
 row = col = 0
 for k in range(int(sys.argv[4])):

@@ -18,6 +18,7 @@ from scipy import ndimage
 import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr.errors import IngestError, SceneExistsError, UnsupportedRasterError
+from sarzarr.grids.georeference import Georeference
 
 STEP = (cv.DB_CEILING - cv.DB_FLOOR) / cv.MAX_CODE
 
@@ -448,8 +449,8 @@ def test_a_plan_of_700_000_patches_is_small(write_tiff, tmp_path):
     (scene,) = sz.plan_ingest(path, tmp_path / "s.zarr", quantity="sigma0", representation="power").scenes
     for block_shape in ((512, 512), (1, 16384)):
         array = replace(scene.probe.arrays[0], block_shape=block_shape)
-        grid = sz.Grid(height=16384, width=16384)
-        large = replace(scene, probe=replace(scene.probe, arrays=(array,), grid=grid))
+        georeference = Georeference(grid=sz.Grid(height=16384, width=16384))
+        large = replace(scene, probe=replace(scene.probe, arrays=(array,), georeference=georeference))
         scenes = 171
         assert large.patches * scenes > 700_000
         jobs = list(large.jobs("/folder/of/the/store.zarr.ingest/a/scene"))

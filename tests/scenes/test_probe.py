@@ -125,11 +125,11 @@ def test_real_geolocations():
     assert geolocation("20190428.tif") == "none"
     grd = probe_file(next(DATA.rglob("iw-vv.tiff")))
     assert grd.grid.crs_wkt is None  # rioxarray calls it EPSG:4326
-    assert len(grd.gcps) == 210
-    assert 'ID["EPSG",4326]' in grd.gcps_crs_wkt
+    assert len(grd.georeference.gcps) == 210
+    assert 'ID["EPSG",4326]' in grd.georeference.gcps_crs
     with rasterio.open(grd.path) as dataset:
         last = dataset.gcps[0][-1]
-    assert grd.gcps[-1] == (last.row, last.col, last.x, last.y, last.z)
+    assert grd.georeference.gcps[-1] == (last.row, last.col, last.x, last.y, last.z)
 
 
 @needs_data
@@ -469,8 +469,8 @@ def test_gcps_are_kept_and_are_no_crs(tmp_path):
     path = write(tmp_path / "a.tif", speckle(), crs="EPSG:4326", transform=None, gcps=points)
     probe = probe_file(path)
     assert (probe.geolocation, probe.grid.crs_wkt) == ("gcps", None)
-    assert probe.gcps == tuple((p.row, p.col, p.x, p.y, 7.0) for p in points)
-    assert probe.gcps_crs_wkt.startswith("GEOGCRS[")
+    assert probe.georeference.gcps == tuple((p.row, p.col, p.x, p.y, 7.0) for p in points)
+    assert probe.georeference.gcps_crs.startswith("GEOGCRS[")
 
 
 def test_a_hostile_sidecar_changes_nothing(tmp_path):

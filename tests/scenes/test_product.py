@@ -10,10 +10,10 @@ from tiffs import DATA, needs_data, speckle, write
 
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
 from sarzarr.scenes.probe import probe_file
-from sarzarr.scenes.products.read import read_product
-from sarzarr.scenes.products.sentinel1 import facts_from_name
+from sarzarr.scenes.products.family import Product
 from sarzarr.scenes.products.snap import SNAP_TAG, read_tag
-from sarzarr.scenes.products.xml import MAX_XML, xml_leaves
+from sarzarr.scenes.products.table import FAMILIES, facts_from_name, read_product, scene_of
+from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 
 DIMAP = """<?xml version="1.0" encoding="ISO-8859-1"?>
 <Dimap_Document><Image_Interpretation>{bands}</Image_Interpretation>
@@ -138,17 +138,24 @@ OUTSIDE = b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><x>&a;</x>'
         b"",
         b"\0\0\0",
         b"<x>" + b"<a/>" * 300_001 + b"</x>",
+        b"<x>" + b" " * MAX_XML + b"</x>",
+        b'<?xml version="1.0" encoding="nonsense"?><x/>',
     ],
-    ids=["laughs", "outside", "DTD", "utf-16", "ebcdic", "undeclared", "open", "empty", "binary", "many"],
+    ids=[
+        *("laughs", "outside", "DTD", "utf-16", "ebcdic", "undeclared"),
+        *("open", "empty", "binary", "many", "large", "encoding"),
+    ],
 )
 def test_xml_that_declares_or_breaks_is_refused(document):
     with pytest.raises(ValueError, match="expected"):
-        xml_leaves(document)
+        parse_xml(document)
 
 
-def test_xml_is_told_in_closing_order():
-    document = b'<a><b name="n"> 1 </b><c>2<d>3</d></c></a>'
-    assert xml_leaves(document) == [("b", "n", "1"), ("d", "", "3"), ("c", "", "2"), ("a", "", "")]
+def test_xml_is_a_tree_whose_names_are_as_written_and_whose_first_texts_count():
+    root = parse_xml(b'<a xmlns="x"><b name="n"> 1 </b><c><d>3</d></c><p:b>4</p:b><b>5</b></a>')
+    assert [e.tag for e in root.iter()] == ["a", "b", "c", "d", "p:b", "b"]
+    assert root[0].get("name") == "n"
+    assert texts_of(root) == {"b": "1", "d": "3", "p:b": "4"}
 
 
 # ---------------------------------------------------------------- SNAP
@@ -219,6 +226,18 @@ def test_an_annotation_with_entities_says_nothing(tmp_path):
     (tmp_path / "p" / "annotation").mkdir()
     (tmp_path / "p" / "annotation" / "vv.xml").write_bytes(OUTSIDE)
     assert read_product(path).facts == Acquisition()
+
+
+# ---------------------------------------------------------------- families
+
+
+def test_no_family_says_anything_of_a_strangers_file(tmp_path):
+    path = write(tmp_path / "lake" / "scene_vv.tif", speckle())
+    for family in FAMILIES:
+        assert family.read(path) == Product()
+        assert family.facts_from_name(path.stem) is None
+        assert family.scene_of(path) is None
+    assert scene_of(path) is None
 
 
 # ---------------------------------------------------------------- facts

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import CRS, Transformer
+from warps import georeference
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SplitLeakError
-from sarzarr.grids.footprint import Placement
 from sarzarr.splits.assign import Grounds, SceneGround, assign, assign_to_train, check, fixed_units
 from sarzarr.store.split_table import Recipe, SceneCells
 
@@ -36,7 +36,7 @@ def placements(draw, place):
     east, north = draw(st.floats(-20_000, 20_000)), draw(st.floats(-20_000, 20_000))
     a, b = pixel * math.cos(turn), pixel * math.sin(turn)
     transform = (a * unit[0], b * unit[0], x + east * unit[0], b * unit[1], -a * unit[1], y + north * unit[1])
-    return Placement(
+    return georeference(
         height=height, width=width, crs_wkt=WKT[epsg], transform=transform, geolocation="affine"
     ), epsg
 
@@ -46,11 +46,11 @@ def sides_at(scenes, cells, lon, lat):
     out = np.zeros((len(scenes), len(lon)), np.uint8)
     for i, ((placement, epsg), s) in enumerate(zip(scenes, cells, strict=True)):
         x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(lon, lat)
-        a, b, c, d, e, f = placement.transform
+        a, b, c, d, e, f = placement.grid.transform
         if epsg == 4326:
             x = c + (x - c + 180) % 360 - 180
         col, row = np.linalg.solve([[a, b], [d, e]], np.stack([x - c, y - f]))
-        inside = (row >= 0) & (col >= 0) & (row < placement.height) & (col < placement.width)
+        inside = (row >= 0) & (col >= 0) & (row < placement.grid.height) & (col < placement.grid.width)
         out[i, inside] = s.codes[(row[inside] // 256).astype(int), (col[inside] // 256).astype(int)]
     return out
 
@@ -142,7 +142,7 @@ def test_tiles_side_by_side_are_no_leak():
         tuple(
             SceneGround(
                 scene=f"s{i}",
-                placement=Placement(
+                placement=georeference(
                     height=700, width=700, crs_wkt=crs, transform=(10, 0, 4e5 + 7000 * i, 0, -10, 5.5e6)
                 ),
             )
@@ -161,7 +161,7 @@ def test_control_points_and_an_affine_of_one_place_agree():
     """A scene that only control points place, over one with an affine, three hundred metres off."""
     crs = CRS.from_epsg(32633).to_wkt()
     degrees = CRS.from_epsg(4326).to_wkt()
-    affine = Placement(
+    affine = georeference(
         height=3000, width=3000, crs_wkt=crs, transform=(10, 0, 4e5, 0, -10, 5.5e6), geolocation="affine"
     )
     to_degrees = Transformer.from_crs(32633, 4326, always_xy=True).transform
@@ -170,7 +170,7 @@ def test_control_points_and_an_affine_of_one_place_agree():
         for r in np.linspace(0, 3000, 6).tolist()
         for c in np.linspace(0, 3000, 6).tolist()
     )
-    by_points = Placement(height=3000, width=3000, geolocation="gcps", gcps=gcps, gcps_crs_wkt=degrees)
+    by_points = georeference(height=3000, width=3000, geolocation="gcps", gcps=gcps, gcps_crs=degrees)
     scenes = (SceneGround(scene="a", placement=affine), SceneGround(scene="b", placement=by_points))
     recipe = Recipe(val_fraction=0.4, block=12_000.0, seed=2)
     one, other = assign(Grounds(scenes), recipe, version=1)
@@ -195,13 +195,13 @@ def test_control_points_and_an_affine_of_one_place_agree():
     ],
 )
 def test_which_scenes_may_share_ground(shapes, sites, places):
-    located = Placement(
+    located = georeference(
         height=300, width=300, crs_wkt=CRS.from_epsg(32633).to_wkt(), transform=(10, 0, 4e5, 0, -10, 5.5e6)
     )
     scenes = tuple(
         SceneGround(
             scene=f"s{i}",
-            placement=located if shape is None else Placement(height=shape[0], width=shape[1]),
+            placement=located if shape is None else georeference(height=shape[0], width=shape[1]),
             site=site,
         )
         for i, (shape, site) in enumerate(zip(shapes, sites, strict=True))
@@ -216,7 +216,8 @@ def test_which_scenes_may_share_ground(shapes, sites, places):
 
 def test_one_piece_of_ground_may_not_be_on_two_sides():
     scenes = tuple(
-        SceneGround(scene=f"s{i}", placement=Placement(height=300 + i, width=300), site="a") for i in range(2)
+        SceneGround(scene=f"s{i}", placement=georeference(height=300 + i, width=300), site="a")
+        for i in range(2)
     )
     grounds = Grounds(scenes)
     cells = [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from sarzarr.errors import CorruptStoreError, InvalidInputError
-from sarzarr.pixels.compiled.fused import SWITCH, kept, loops
+from sarzarr.pixels.compiled.when import SWITCH, loops
 from sarzarr.pixels.stretch import Stretch
 from sarzarr.pixels.turns import apply
 from sarzarr.reader.engine import BatchFiller
@@ -36,10 +36,8 @@ COMPRESSORS = {
 def _numpy_alone(monkeypatch):
     """Reads are counted where NumPy does the work, whatever tests before have loaded."""
     monkeypatch.setenv(SWITCH, "0")
-    kept.cache_clear()
     loops.cache_clear()
     yield
-    kept.cache_clear()
     loops.cache_clear()
 
 

@@ -21,7 +21,10 @@ _ON_EDGE: Final = 1e-10
 
 
 def read_shared(plan: WarpPlan, window: Window, needed: Window, values: Array) -> Array:
-    """Return a window of totals: each source pixel's, shared by area. GDAL's ``sum`` loses some at its borders."""
+    """Return a window of totals, (height, width) float64: each source pixel's, shared by area.
+
+    GDAL's ``sum`` loses some at its borders.
+    """
 
     def parts() -> Iterator[tuple[Array, Array, Array]]:
         step = max(1, _SHARED_PIXELS // needed.width)
@@ -30,7 +33,9 @@ def read_shared(plan: WarpPlan, window: Window, needed: Window, values: Array) -
             rows, cols = np.indices((part.shape[0] + 1, needed.width + 1), np.float64)
             rows += needed.row + first
             cols += needed.col
-            rows, cols = plan.grid.to_pixels(*project(plan.source, plan.grid.crs_wkt, rows, cols))
+            rows, cols = plan.grid.to_pixels(
+                *project(plan.source.georeference, plan.grid.crs_wkt, rows, cols)
+            )
             yield part, rows - window.row, cols - window.col
 
     sums, covered = share_by_area(parts(), height=window.height, width=window.width)
@@ -40,21 +45,21 @@ def read_shared(plan: WarpPlan, window: Window, needed: Window, values: Array) -
 
 def is_by_axes(plan: WarpPlan) -> bool:
     """Whether a pixel's row alone says its source's row, and its column the column."""
-    source, grid = plan.source, plan.grid
-    if source.uses_gcps or source.grid.is_rotated or grid.is_rotated:
+    place, grid = plan.source.georeference, plan.grid
+    if place.uses_gcps or place.grid.is_rotated or grid.is_rotated:
         return False
-    return is_same_crs(source.crs_wkt, grid.crs_wkt)
+    return is_same_crs(place.crs_wkt, grid.crs_wkt)
 
 
 def read_by_axes(plan: WarpPlan, window: Window, needed: Window, values: Array, out: Array) -> None:
     """Copy the pixel that each centre lies in into ``out``: what GDAL's nearest neighbour does, row by row."""
-    source, grid = plan.source.grid, plan.grid
-    a, _, c, _, e, f = grid.transform
+    source = plan.source.grid
+    a, _, c, _, e, f = plan.grid.transform
     ia, _, ic, _, ie, if_ = source.inverse
-    rows, has_row = _nearest(
-        if_ + (f + (window.row + np.arange(window.height) + 0.5) * e) * ie, source.height
-    )
-    cols, has_col = _nearest(ic + (c + (window.col + np.arange(window.width) + 0.5) * a) * ia, source.width)
+    ys = f + (window.row + np.arange(window.height) + 0.5) * e
+    xs = c + (window.col + np.arange(window.width) + 0.5) * a
+    rows, has_row = _nearest(if_ + ys * ie, source.height)
+    cols, has_col = _nearest(ic + xs * ia, source.width)
     rows, cols = rows - needed.row, cols - needed.col
     step = max(1, CACHED_PIXELS // needed.width)
     for first in range(0, window.height, step):
@@ -65,7 +70,7 @@ def read_by_axes(plan: WarpPlan, window: Window, needed: Window, values: Array, 
     out[:, ~has_col] = fill
 
 
-def _nearest(at: Array, length: int) -> tuple[Array, Array]:
+def _nearest(positions: Array, length: int) -> tuple[Array, Array]:
     """Return the pixel along an axis that each position is in, and whether there is one; edges as GDAL has them."""
-    inside = (at >= 0) & (at + _ON_EDGE <= length)
-    return np.clip(np.floor(at + _ON_EDGE).astype(np.intp), 0, length - 1), inside
+    inside = (positions >= 0) & (positions + _ON_EDGE <= length)
+    return np.clip(np.floor(positions + _ON_EDGE).astype(np.intp), 0, length - 1), inside

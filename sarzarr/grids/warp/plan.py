@@ -1,4 +1,4 @@
-"""Plan how a raster comes onto a grid: passed through where its pixels are the grid's, else warped.
+"""Plans of a raster's way onto a grid: passed through where its pixels are the grid's, else warped.
 
 A plan is pure, printable and picklable; `sarzarr.grids.warp.read` reads what it describes.
 """
@@ -13,11 +13,21 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.grids.crs import crs_name, is_same_crs
-from sarzarr.grids.georeference import WarpSource, check_placed, footprint, locate, project
+from sarzarr.grids.georeference import Georeference, bbox_in, check_placed, edge_points, locate, project
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.warp.vrt import GDAL_TYPES
+from sarzarr.grids.window import Window
 
 Fill = float | int | None
+LAYER: Final = "layer"
+"""Representation of a raster that is warped as it is: a mask, a DEM, an angle."""
+_REPRESENTATIONS: Final = (
+    cv.Representation.POWER,
+    cv.Representation.AMPLITUDE,
+    cv.Representation.DB,
+    cv.Representation.COMPLEX,
+    LAYER,
+)
 METHODS: Final = {
     "backscatter": ("nearest", "average", "bilinear", "cubic", "lanczos", "rms"),
     "classes": ("mode", "nearest", "min", "max"),
@@ -33,13 +43,69 @@ GCP_TOLERANCE: Final = 1e-2
 """The same for ground control points: a spline through them misses a Sentinel-1 GRD by 0.03 pixels itself,
 and each of its positions costs 40 times what a pixel's resampling does."""
 COARSENING: Final = 1.05
-"""Source pixels a target pixel, along one side, from which a grid is coarser than its source."""
+"""Source pixels per target pixel, along one side, from which a grid is coarser than its source."""
 MARGIN: Final = 8
 """Source pixels that are read around what a window needs."""
 _SOURCE_BYTES: Final = 128 * 2**20
 """What the source pixels of one warped window may take, in all their copies."""
 _RADIUS: Final = {"cubic": 2, "lanczos": 3}
 """Reach of a kernel, in pixels of the coarser side, where it is more than 1."""
+
+
+# ---------------------------------------------------------------- sources
+@dataclass(frozen=True, kw_only=True)
+class WarpSource:
+    """One band of a GeoTIFF: its numbers and their place."""
+
+    path: str
+    """The GeoTIFF, a local file."""
+    band: int
+    """Its band, from 1."""
+    representation: str
+    """``power``, ``amplitude``, ``db`` or ``complex``; ``layer`` for a raster that is warped as it is."""
+    dtype: str
+    """NumPy dtype that `sarzarr.rasters.read_window` gives: ``uint16``, ``float32``, ``complex64``, ..."""
+    georeference: Georeference
+    """The place of its pixels."""
+    nodata: float | None = None
+    """The sentinel; None where there is none. NaN becomes None: NaN and Inf are invalid in any case."""
+
+    def __post_init__(self) -> None:
+        if self.representation not in _REPRESENTATIONS:
+            raise InvalidInputError(
+                f"expected a representation of {', '.join(_REPRESENTATIONS)}, got {self.representation!r}. "
+                "Denormalize normalized values first."
+            )
+        if self.nodata is not None and math.isnan(self.nodata):
+            object.__setattr__(self, "nodata", None)  # NaN equals nothing, and a plan must equal its copy
+        is_complex = np.dtype(self.dtype).kind == "c"
+        if is_complex != (self.representation == cv.Representation.COMPLEX):
+            raise InvalidInputError(
+                f"representation 'complex' belongs to complex values, got {self.representation!r} for "
+                f"{self.dtype}. Complex is never warped: its power is."
+            )
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of its own pixels."""
+        return self.georeference.grid
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether its values are kept as they are, and are not backscatter."""
+        return self.representation == LAYER
+
+    @property
+    def sentinel(self) -> float | int:
+        """The value that says "no data", as a Python number of the dtype; NaN where there is none."""
+        nodata, dtype = self.nodata, np.dtype(self.dtype)
+        if nodata is None or dtype.kind == "c":
+            return math.nan
+        if dtype.kind == "f":
+            return float(dtype.type(nodata))
+        limits = np.iinfo(dtype)
+        is_held = math.isfinite(nodata) and nodata == int(nodata) and limits.min <= nodata <= limits.max
+        return int(nodata) if is_held else math.nan
 
 
 # ---------------------------------------------------------------- plans
@@ -70,8 +136,8 @@ class Passthrough:
 
     @property
     def geolocation(self) -> str:
-        """How pixels are tied to the ground, as `conventions.GEOLOCATION` says it."""
-        return _geolocation(self.grid)
+        """The tie of pixels to the ground, see `conventions.GEOLOCATION`."""
+        return Georeference(grid=self.grid).geolocation
 
     @property
     def attrs(self) -> dict[str, str | float]:
@@ -79,8 +145,8 @@ class Passthrough:
         return {}
 
     def __str__(self) -> str:
-        how = "its own grid" if self.is_identity else f"a window from row {self.row}, column {self.col}"
-        return f"{Path(self.source.path).name} band {self.source.band}: passed through, {how}"
+        part = "its own grid" if self.is_identity else f"a window from row {self.row}, column {self.col}"
+        return f"{Path(self.source.path).name} band {self.source.band}: passed through, {part}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +160,11 @@ class WarpPlan:
     kind: str
     """``backscatter``, ``classes``, ``continuous`` or ``counts``."""
     method: str
-    """How pixels are resampled: one of `METHODS`."""
+    """The resampling: one of `METHODS`."""
     tolerance: float
     """Source pixels by which positions may be off; 0 is exact."""
     scale: tuple[float, float]
-    """(x, y) target pixels a source pixel: below 1 where the grid is coarser."""
+    """(x, y) target pixels per source pixel: below 1 where the grid is coarser."""
     dtype: str
     """NumPy dtype of the result."""
     fill: Fill = field(compare=False)
@@ -116,7 +182,7 @@ class WarpPlan:
 
     @property
     def coarsening(self) -> float:
-        """Source pixels a target pixel, along one side."""
+        """Source pixels per target pixel, along one side."""
         return _coarsening(self.scale)
 
     @property
@@ -143,8 +209,12 @@ class WarpPlan:
 
     @property
     def geolocation(self) -> str:
-        """How pixels are tied to the ground, as `conventions.GEOLOCATION` says it."""
-        return "gcp_tps_no_dem" if self.source.uses_gcps else _geolocation(self.grid)
+        """The tie of pixels to the ground, see `conventions.GEOLOCATION`."""
+        return (
+            "gcp_tps_no_dem"
+            if self.source.georeference.uses_gcps
+            else Georeference(grid=self.grid).geolocation
+        )
 
     @property
     def attrs(self) -> dict[str, str | float]:
@@ -160,14 +230,14 @@ class WarpPlan:
 
     def __str__(self) -> str:
         x, y = self.grid.pixel_size
-        origin = crs_name(self.source.crs_wkt)
-        origin += ", GCPs by thin-plate spline, no terrain" if self.source.uses_gcps else ""
+        origin = crs_name(self.source.georeference.crs_wkt)
+        origin += ", GCPs by thin-plate spline, no terrain" if self.source.georeference.uses_gcps else ""
         size = f"{x:g}" if x == y else f"{x:g} x {y:g}"
-        how = "exact" if self.is_exact else f"within {self.tolerance:f}".rstrip("0") + " px"
+        precision = "exact" if self.is_exact else f"within {self.tolerance:f}".rstrip("0") + " px"
         looks = "" if self.kind != "backscatter" or self.keeps_looks else ", looks unknown"
         return (
             f"{Path(self.source.path).name} band {self.source.band}: warped from {origin} to "
-            f"{crs_name(self.grid.crs_wkt)} at {size}, {self.method}, {how}{looks}"
+            f"{crs_name(self.grid.crs_wkt)} at {size}, {self.method}, {precision}{looks}"
         )
 
 
@@ -179,7 +249,7 @@ def plan_warp(
     kind: str = "backscatter",
     exact: bool = False,
 ) -> WarpPlan | Passthrough:
-    """Return how a source comes onto a grid: untouched where its pixels are the grid's, else warped.
+    """Return the plan of a source's way onto a grid: untouched where its pixels are the grid's, else warped.
 
     Pixels are the grid's where both have one CRS and all four corners are within 1e-3 pixels of a
     whole-pixel offset. No file is opened.
@@ -206,7 +276,8 @@ def plan_warp(
         or its dtype cannot be warped.
     """
     _check_kind(source, kind, method)
-    grids_agree = not source.uses_gcps or not grid.is_georeferenced
+    place = source.georeference
+    grids_agree = not place.uses_gcps or not grid.is_georeferenced
     if grids_agree and is_same_crs(source.grid.crs_wkt, grid.crs_wkt):
         offset = source.grid.whole_pixel_offset(grid)
         if offset is not None:
@@ -216,9 +287,9 @@ def plan_warp(
             f"expected a grid with a CRS to warp {source.path!r} onto, got one without. "
             "Pass crs=, or leave the grid out to keep the raster's own."
         )
-    check_placed(source, grid.crs_wkt)
-    _check_touches(source, grid)
-    scale = _kernel_scale(source, grid)
+    check_placed(place, grid.crs_wkt)
+    _check_touches(place, grid)
+    scale = _kernel_scale(place, grid)
     method = method or _default_method(kind, _coarsening(scale))
     dtype, fill = _result_type(source, grid, kind, method)
     plan = WarpPlan(
@@ -226,7 +297,7 @@ def plan_warp(
         grid=grid,
         kind=kind,
         method=method,
-        tolerance=0.0 if exact else _tolerance(source, grid, method),
+        tolerance=0.0 if exact else _tolerance(place, grid, method),
         scale=scale,
         dtype=dtype,
         fill=fill,
@@ -250,31 +321,13 @@ def _check_kind(source: WarpSource, kind: str, method: str | None) -> None:
 
 
 def _passthrough(source: WarpSource, grid: Grid, row: int, col: int) -> Passthrough:
-    dtype = np.dtype(source.dtype)
-    inside = (
-        row >= 0
-        and col >= 0
-        and row + grid.height <= source.grid.height
-        and col + grid.width <= source.grid.width
-    )
-    fill: float | int = sentinel(source)
-    if math.isnan(fill) and dtype.kind != "f":
-        if source.is_layer and not inside:
+    fill = source.sentinel
+    if math.isnan(fill) and np.dtype(source.dtype).kind != "f":
+        wanted = Window(row=row, col=col, height=grid.height, width=grid.width)
+        if source.is_layer and wanted.intersection(Window.of(*source.grid.shape)) != wanted:
             raise _no_nodata(source)
         fill = 0
     return Passthrough(source=source, grid=grid, row=row, col=col, fill=fill)
-
-
-def sentinel(source: WarpSource) -> float | int:
-    """Return the value that says "no data" in a source, as a Python number; NaN where there is none."""
-    nodata, dtype = source.nodata, np.dtype(source.dtype)
-    if nodata is None or dtype.kind == "c":
-        return math.nan
-    if dtype.kind == "f":
-        return float(dtype.type(nodata))
-    limits = np.iinfo(dtype)
-    is_held = nodata == int(nodata) and limits.min <= nodata <= limits.max if math.isfinite(nodata) else False
-    return int(nodata) if is_held else math.nan
 
 
 def _no_nodata(source: WarpSource) -> UnsupportedRasterError:
@@ -284,43 +337,43 @@ def _no_nodata(source: WarpSource) -> UnsupportedRasterError:
     )
 
 
-def _check_touches(source: WarpSource, grid: Grid) -> None:
+def _check_touches(place: Georeference, grid: Grid) -> None:
     try:
-        x_min, y_min, x_max, y_max = footprint(source, grid.crs_wkt)
+        x_min, y_min, x_max, y_max = bbox_in(place, grid.crs_wkt)
     except UnsupportedRasterError:
-        if not source.grid.is_georeferenced:
+        if not place.grid.is_georeferenced:
             raise
         return  # its edges are out of the CRS's reach, as of a global raster: its middle need not be
     left, bottom, right, top = grid.bbox
     if x_max <= left or x_min >= right or y_max <= bottom or y_min >= top:
         raise UnsupportedRasterError(
-            f"expected a raster that touches the grid {grid.bbox}, got {source.path!r} at "
+            f"expected a raster that touches the grid {grid.bbox}, got {place.name!r} at "
             f"{(x_min, y_min, x_max, y_max)}. Leave it out, or choose a grid that covers it."
         )
 
 
-def _kernel_scale(source: WarpSource, grid: Grid) -> tuple[float, float]:
-    """Return (x, y) target pixels a source pixel, one pair for the whole grid: the median over the source.
+def _kernel_scale(place: Georeference, grid: Grid) -> tuple[float, float]:
+    """Return (x, y) target pixels per source pixel, one pair for the whole grid: the median over the source.
 
     GDAL would choose it anew for each window, and show every border of one.
     """
-    if not source.uses_gcps and is_same_crs(source.crs_wkt, grid.crs_wkt):
+    if not place.uses_gcps and is_same_crs(place.crs_wkt, grid.crs_wkt):
         a, b, _, d, e, _ = grid.transform
-        ia, ib, _, id_, ie, _ = source.grid.inverse
+        ia, ib, _, id_, ie, _ = place.grid.inverse
         across = math.hypot(ia * a + ib * d, ia * b + ib * e)
         down = math.hypot(id_ * a + ie * d, id_ * b + ie * e)
         return _rounded(1.0 / across), _rounded(1.0 / down)
-    at = np.linspace(0.1, 0.9, 5)
-    rows, cols = (v.ravel() for v in np.meshgrid(at * source.grid.height, at * source.grid.width))
-    rows, cols = grid.to_pixels(*project(source, grid.crs_wkt, rows, cols))
-    here = np.isfinite(rows) & np.isfinite(cols)
-    rows, cols = rows[here], cols[here]
-    steps = [locate(source, grid, rows + dr, cols + dc) for dr, dc in ((-4, 0), (4, 0), (0, -4), (0, 4))]
-    along = [np.hypot(*(steps[j + 1][i] - steps[j][i] for j in (0, 2))) / 8 for i in (0, 1)]
-    sizes = [np.median(v[np.isfinite(v)]) if np.isfinite(v).any() else math.nan for v in along]
+    along = np.linspace(0.1, 0.9, 5)
+    rows, cols = (v.ravel() for v in np.meshgrid(along * place.grid.height, along * place.grid.width))
+    rows, cols = grid.to_pixels(*project(place, grid.crs_wkt, rows, cols))
+    finite = np.isfinite(rows) & np.isfinite(cols)
+    rows, cols = rows[finite], cols[finite]
+    steps = [locate(place, grid, rows + dr, cols + dc) for dr, dc in ((-4, 0), (4, 0), (0, -4), (0, 4))]
+    moves = [np.hypot(*(steps[j + 1][i] - steps[j][i] for j in (0, 2))) / 8 for i in (0, 1)]
+    sizes = [np.median(v[np.isfinite(v)]) if np.isfinite(v).any() else math.nan for v in moves]
     if not all(0 < v < math.inf for v in sizes):
         raise UnsupportedRasterError(
-            f"expected a raster with a place in {crs_name(grid.crs_wkt)}, got none for {source.path!r}. "
+            f"expected a raster with a place in {crs_name(grid.crs_wkt)}, got none for {place.name!r}. "
             "Choose a CRS that covers it."
         )
     return _rounded(1.0 / sizes[1]), _rounded(1.0 / sizes[0])
@@ -335,13 +388,13 @@ def _coarsening(scale: tuple[float, float]) -> float:
     return 1.0 / math.sqrt(scale[0] * scale[1])
 
 
-def _tolerance(source: WarpSource, grid: Grid, method: str) -> float:
+def _tolerance(place: Georeference, grid: Grid, method: str) -> float:
     """Return how far positions may be off; to share out totals costs more than to find exact positions."""
     if method == "sum":
         return 0.0
-    if source.uses_gcps:
+    if place.uses_gcps:
         return GCP_TOLERANCE
-    return 0.0 if is_same_crs(source.crs_wkt, grid.crs_wkt) else FAST_TOLERANCE
+    return 0.0 if is_same_crs(place.crs_wkt, grid.crs_wkt) else FAST_TOLERANCE
 
 
 def _default_method(kind: str, coarsening: float) -> str:
@@ -361,22 +414,19 @@ def _result_type(source: WarpSource, grid: Grid, kind: str, method: str) -> tupl
         )
     if method == "sum":
         return "float64", math.nan
-    fill = sentinel(source)
+    fill = source.sentinel
     if not math.isnan(fill) or np.dtype(source.dtype).kind == "f":
         return source.dtype, fill
-    if not _covers(source, grid):
+    if not _covers(source.georeference, grid):
         raise _no_nodata(source)
     return source.dtype, None
 
 
-def _covers(source: WarpSource, grid: Grid) -> bool:
-    """Whether a source's pixels reach all around the edges of a grid."""
-    rows = np.linspace(0, grid.height, 65)
-    cols = np.linspace(0, grid.width, 65)
-    at = [(rows, 0 * cols), (rows, 0 * cols + grid.width), (0 * rows, cols), (0 * rows + grid.height, cols)]
-    located = [locate(source, grid, r, c) for r, c in at]
-    height, width = source.grid.shape
-    return all(bool(((r >= 0) & (r <= height) & (c >= 0) & (c <= width)).all()) for r, c in located)
+def _covers(place: Georeference, grid: Grid) -> bool:
+    """Whether a raster's pixels reach all around the edges of a grid."""
+    rows, cols = locate(place, grid, *edge_points(grid))
+    height, width = place.grid.shape
+    return bool(((rows >= 0) & (rows <= height) & (cols >= 0) & (cols <= width)).all())
 
 
 def _check_fits(plan: WarpPlan) -> None:
@@ -386,9 +436,3 @@ def _check_fits(plan: WarpPlan) -> None:
             f"expected a grid whose pixels hold fewer source pixels, got {across:.0f} x {down:.0f} of them in "
             f"each. Coarsen the raster in two steps."
         )
-
-
-def _geolocation(grid: Grid) -> str:
-    if not grid.is_georeferenced:
-        return "none"
-    return "rotated_affine" if grid.is_rotated else "affine"

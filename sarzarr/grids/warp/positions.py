@@ -1,4 +1,4 @@
-"""Where a window's pixels lie in a source: a lattice of exact positions, and a cubic that stands in for them.
+"""Source positions of a window's pixels: a lattice of exact ones, and a cubic that stands in for the others.
 
 Over a tile, a map from one CRS to another is so smooth that a polynomial of order 3 is off by 1e-7 pixels
 between two UTM zones at 10 m. It costs a twentieth of what a position computed by PROJ does.
@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from sarzarr.arrays import Array
+from sarzarr.grids.window import Window
 
 NODES: Final = 17
 """Nodes a side; every second one determines the cubic, all of them judge it."""
@@ -30,18 +31,11 @@ class Lattice:
     """Source columns, likewise."""
 
     @classmethod
-    def spanning(
-        cls,
-        locate: Callable[[Array, Array], tuple[Array, Array]],
-        *,
-        row: int,
-        col: int,
-        height: int,
-        width: int,
-    ) -> "Lattice":
+    def spanning(cls, locate: Callable[[Array, Array], tuple[Array, Array]], window: Window) -> "Lattice":
         """Return the lattice over a window of a grid; ``locate`` takes the grid's pixels to the source's."""
-        at = np.linspace(0.0, 1.0, NODES)
-        rows, cols = locate(*np.meshgrid(row + at * height, col + at * width, indexing="ij"))
+        along = np.linspace(0.0, 1.0, NODES)
+        down, across = window.row + along * window.height, window.col + along * window.width
+        rows, cols = locate(*np.meshgrid(down, across, indexing="ij"))
         return cls(rows=rows, cols=cols)
 
     @cached_property
@@ -49,22 +43,21 @@ class Lattice:
         """Whether every node has a position."""
         return bool((np.isfinite(self.rows) & np.isfinite(self.cols)).all())
 
-    def span(self, *, height: int, width: int) -> tuple[int, int, int, int] | None:
-        """Return (first row, first column, last row, last column) of the source that all pixels are within.
+    def span(self, shape: tuple[int, int]) -> Window | None:
+        """Return the window of the source that all pixels are within; None where no node has a position.
 
-        ``height`` and ``width`` are the source's, beyond which positions need not be told apart. None where
-        no node has a position.
+        ``shape`` is the source's, beyond which positions need not be told apart.
         """
         finite = np.isfinite(self.rows) & np.isfinite(self.cols)
         if not finite.any():
             return None
-        low, high = [], []
-        for values, size in ((self.rows, height), (self.cols, width)):
+        firsts, counts = [], []
+        for values, size in zip((self.rows, self.cols), shape, strict=True):
             near = np.clip(values[finite], -size - 1.0, 2.0 * size + 1.0)
             bend = min(self._bend(values), 2.0 * size)
-            low.append(math.floor(near.min() - bend))
-            high.append(math.ceil(near.max() + bend))
-        return low[0], low[1], high[0], high[1]
+            firsts.append(math.floor(near.min() - bend))
+            counts.append(math.ceil(near.max() + bend) - firsts[-1])
+        return Window(row=firsts[0], col=firsts[1], height=counts[0], width=counts[1])
 
     def _bend(self, values: Array) -> float:
         """Return by how much positions between nodes may lie beyond them.
@@ -91,14 +84,14 @@ class Lattice:
 
         Positions are counted from the source's pixel (``row``, ``col``).
         """
-        at = np.linspace(-1.0, 1.0, NODES)[::2].tolist()
+        along = np.linspace(-1.0, 1.0, NODES)[::2].tolist()
         rows, cols = (self.rows[::2, ::2] - row).tolist(), (self.cols[::2, ::2] - col).tolist()
-        return [(v, u, rows[i][j], cols[i][j]) for i, v in enumerate(at) for j, u in enumerate(at)]
+        return [(v, u, rows[i][j], cols[i][j]) for i, v in enumerate(along) for j, u in enumerate(along)]
 
 
 @lru_cache(maxsize=2)
 def _terms(step: int) -> Array:
     """Return the (nodes, 10) terms of the cubic at every ``step``-th node."""
-    at = np.linspace(-1.0, 1.0, NODES)[::step]
-    v, u = (w.ravel() for w in np.meshgrid(at, at, indexing="ij"))
+    along = np.linspace(-1.0, 1.0, NODES)[::step]
+    v, u = (w.ravel() for w in np.meshgrid(along, along, indexing="ij"))
     return np.stack([v**i * u**j for i in range(ORDER + 1) for j in range(ORDER + 1 - i)], axis=1)

@@ -24,17 +24,16 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
 from sarzarr.grids.crs import is_same_crs
-from sarzarr.grids.georeference import WarpSource, locate, spline_points
+from sarzarr.grids.georeference import Georeference, locate, spline_points
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.warp import vrt
 from sarzarr.grids.warp.direct import CACHED_PIXELS, is_by_axes, read_by_axes, read_shared
-from sarzarr.grids.warp.plan import Passthrough, WarpPlan, plan_warp, sentinel
+from sarzarr.grids.warp.plan import Passthrough, WarpPlan, WarpSource
 from sarzarr.grids.warp.positions import Lattice
 from sarzarr.grids.window import Window, tiles_of
 from sarzarr.pixels.kernels import power_kernel
 from sarzarr.rasters import read_window
 
-__all__ = ["TILE", "Passthrough", "WarpPlan", "WarpSource", "plan_warp", "read_warped", "read_warped_counted"]
 TILE: Final = 2048
 """Rows and columns of the tiles that a grid is warped in: a shard's, so that an ingest's blocks are tiles."""
 _CACHED_BYTES: Final = 64 * 2**20
@@ -113,12 +112,12 @@ def _copied(plan: Passthrough, window: Window) -> Array:
     """Return a window of the source, with the plan's fill outside of it."""
     source = plan.source
     wanted = window.moved(plan.row, plan.col)
-    there = wanted.intersection(Window.of(*source.grid.shape))
-    if there == wanted:
+    held = wanted.intersection(Window.of(*source.grid.shape))
+    if held == wanted:
         return _read(source, wanted)
     out = np.full((window.height, window.width), plan.fill, source.dtype)
-    if not there.is_empty:
-        out[there.within(wanted)] = _read(source, there)
+    if not held.is_empty:
+        out[held.within(wanted)] = _read(source, held)
     return out
 
 
@@ -173,13 +172,7 @@ def _fingerprint(path: str) -> tuple[int, ...]:
 # ---------------------------------------------------------------- warping one tile
 def _warp_into(plan: WarpPlan, window: Window, out: Array) -> None:
     """Warp a window into ``out``; in halves, where its source pixels are too many or its map is too bent."""
-    lattice = Lattice.spanning(
-        partial(locate, plan.source, plan.grid),
-        row=window.row,
-        col=window.col,
-        height=window.height,
-        width=window.width,
-    )
+    lattice = Lattice.spanning(partial(locate, plan.source.georeference, plan.grid), window)
     needed = _needed(plan, lattice)
     if needed is None:
         out[...] = 0 if plan.fill is None else plan.fill
@@ -205,14 +198,10 @@ def _warp_into(plan: WarpPlan, window: Window, out: Array) -> None:
 
 def _needed(plan: WarpPlan, lattice: Lattice) -> Window | None:
     """Return the source pixels that a window needs; None where there are none."""
-    height, width = plan.source.grid.shape
-    span = lattice.span(height=height, width=width)
-    if span is None:
-        return None
-    row, col, bottom, right = span
-    needed = Window(row=row, col=col, height=bottom - row, width=right - col).grown(plan.reach)
-    needed = needed.intersection(Window.of(height, width))
-    return None if needed.is_empty else needed
+    shape = plan.source.grid.shape
+    span = lattice.span(shape)
+    needed = None if span is None else span.grown(plan.reach).intersection(Window.of(*shape))
+    return None if needed is None or needed.is_empty else needed
 
 
 def _prepared(plan: WarpPlan, raw: Array) -> tuple[Array, bool]:
@@ -221,12 +210,8 @@ def _prepared(plan: WarpPlan, raw: Array) -> tuple[Array, bool]:
     They are power for backscatter; layers have one sentinel, ``plan.fill``, and NaN is among it.
     """
     source = plan.source
-    is_power = source.representation == cv.Representation.POWER
-    if (
-        (source.is_layer or is_power)
-        and raw.dtype == plan.working_dtype
-        and _is_all_valid(raw, source.nodata)
-    ):
+    is_plain = source.is_layer or source.representation == cv.Representation.POWER
+    if is_plain and raw.dtype == plan.working_dtype and _is_all_valid(raw, source.nodata):
         return raw, False
     if not source.is_layer:
         power = power_kernel(raw, source.representation, nodata=source.nodata)
@@ -235,7 +220,7 @@ def _prepared(plan: WarpPlan, raw: Array) -> tuple[Array, bool]:
     if values.dtype.kind == "f":
         invalid = ~np.isfinite(values)
         if source.nodata is not None:
-            invalid |= raw == sentinel(source)
+            invalid |= raw == source.sentinel
         values[invalid] = plan.fill
     return values, True
 
@@ -270,7 +255,7 @@ def _by_cubic(
         _kernel(plan, is_masked=is_masked or has_sentinel),
         source=_memory_raster(values),
         transformer=vrt.transformer(
-            vrt.Frame.unit(height, width),
+            vrt.unit_frame(height, width),
             placement=vrt.cubic_placement(points),
             reproject="",
             tolerance=tolerance,
@@ -286,22 +271,26 @@ def _through_crs(plan: WarpPlan, window: Window, needed: Window, values: Array) 
 
     GDAL is told of the whole grid and the whole source, so that coordinates are the same to the last bit.
     """
-    source, grid = plan.source, plan.grid
+    place, grid = plan.source.georeference, plan.grid
     kernel = _kernel(plan, is_masked=True)
-    height, width = source.grid.shape
-    part = vrt.Part(row=needed.row, col=needed.col, height=needed.height, width=needed.width)
-    placement, wkt = _placement(source, grid)
+    height, width = place.grid.shape
+    placement, wkt = _placement(place, grid)
     same = is_same_crs(wkt, grid.crs_wkt)
     document = vrt.warp_document(
         kernel,
         source=vrt.raster_document(
-            _memory_raster(values), part, dtype=kernel.dtype, height=height, width=width, nodata=kernel.nodata
+            _memory_raster(values),
+            needed,
+            dtype=kernel.dtype,
+            height=height,
+            width=width,
+            nodata=kernel.nodata,
         ),
         transformer=vrt.transformer(
-            vrt.Frame(height=grid.height, width=grid.width, transform=grid.transform, inverse=grid.inverse),
+            (grid.transform, grid.inverse),
             placement=placement,
             reproject="" if same else vrt.reprojection(str(wkt), str(grid.crs_wkt)),
-            tolerance=_AFFINE_TOLERANCE if same and not source.uses_gcps else plan.tolerance / 2,
+            tolerance=_AFFINE_TOLERANCE if same and not place.uses_gcps else plan.tolerance / 2,
         ),
         height=grid.height,
         width=grid.width,
@@ -313,12 +302,12 @@ def _through_crs(plan: WarpPlan, window: Window, needed: Window, values: Array) 
     return pixels[window.within(asked)]
 
 
-def _placement(source: WarpSource, grid: Grid) -> tuple[str, str | None]:
+def _placement(place: Georeference, grid: Grid) -> tuple[str, str | None]:
     """Return the element that places a source's pixels, and the WKT of the CRS that it places them in."""
-    if source.uses_gcps:
-        gcps, wkt = spline_points(source, grid.crs_wkt)
+    if place.uses_gcps:
+        gcps, wkt = spline_points(place, grid.crs_wkt)
         return vrt.spline_placement(gcps, wkt), wkt
-    return vrt.affine_placement(source.grid.transform, source.grid.inverse), source.crs_wkt
+    return vrt.affine_placement(place.grid.transform, place.grid.inverse), place.crs_wkt
 
 
 def _kernel(plan: WarpPlan, *, is_masked: bool) -> vrt.Kernel:
@@ -338,16 +327,15 @@ def _memory_raster(values: Array) -> str:
 
 def _run(plan: WarpPlan, document: str, window: Window, out: Array) -> None:
     """Read a window of a document into ``out``; the caller holds the arrays that the document names."""
-    rows, cols = (window.row, window.row + window.height), (window.col, window.col + window.width)
     try:
         with (
             rasterio.Env(session=DummySession(), **_GDAL),
             rasterio.open(document, driver="VRT", sharing=False) as warped,
         ):
             if out.dtype == plan.working_dtype:
-                warped.read(1, window=(rows, cols), out=out)
+                warped.read(1, window=window.slices, out=out)
             else:
-                out[...] = warped.read(1, window=(rows, cols))
+                out[...] = warped.read(1, window=window.slices)
     except RasterioError as error:
         raise UnsupportedRasterError(
             f"expected {Path(plan.source.path).name!r} to be warped, got {error} Check its georeferencing."

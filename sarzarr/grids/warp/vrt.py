@@ -5,13 +5,15 @@ ground control points without a word, and its tolerance cannot be 0. A document 
 The pixels come from an array in this process, so no document holds a path.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
-Transform = tuple[float, float, float, float, float, float]
-"""Affine order (a, b, c, d, e, f), as in `sarzarr.grids.grid`."""
+from sarzarr.grids.georeference import Gcp
+from sarzarr.grids.grid import Transform
+from sarzarr.grids.window import Window
+
 GDAL_TYPES: Final = {
     "uint8": "Byte",
     "int8": "Int8",
@@ -46,24 +48,10 @@ def memory_raster(address: int, *, dtype: str, height: int, width: int) -> str:
     return f"MEM:::DATAPOINTER={address:#x},PIXELS={width},LINES={height},DATATYPE={kind}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """A window of a raster."""
-
-    row: int
-    """Its first row."""
-    col: int
-    """Its first column."""
-    height: int
-    """Its rows."""
-    width: int
-    """Its columns."""
-
-
 def raster_document(
-    pixels: str, part: Part, *, dtype: str, height: int, width: int, nodata: str | None
+    pixels: str, part: Window, *, dtype: str, height: int, width: int, nodata: str | None
 ) -> str:
-    """Return a raster of which one part is the raster named ``pixels``, and all else is ``nodata``.
+    """Return a raster of which one window is the raster named ``pixels``, and all else is ``nodata``.
 
     The whole raster's pixel coordinates stay in force, to the last bit.
     """
@@ -85,12 +73,9 @@ def affine_placement(transform: Transform, inverse: Transform) -> str:
     )
 
 
-def spline_placement(gcps: Sequence[tuple[float, float, float, float, float]], crs_wkt: str) -> str:
-    """Return the element that places source pixels by a thin-plate spline through (row, col, x, y, z)."""
-    points = "".join(
-        f'<GCP Id="{i}" Pixel="{col!r}" Line="{row!r}" X="{x!r}" Y="{y!r}" Z="0"/>'
-        for i, (row, col, x, y, _) in enumerate(gcps)
-    )
+def spline_placement(gcps: Sequence[Gcp], crs_wkt: str) -> str:
+    """Return the element that places source pixels by a thin-plate spline through GCPs."""
+    points = _points((row, col, x, y) for row, col, x, y, _ in gcps)
     return (
         "<SrcTPSTransformer><TPSTransformer><Reversed>0</Reversed>"
         f"<GCPList Projection={quoteattr(crs_wkt)}>{points}</GCPList></TPSTransformer></SrcTPSTransformer>"
@@ -108,54 +93,45 @@ def reprojection(source_wkt: str, target_wkt: str) -> str:
 
 def cubic_placement(points: Sequence[tuple[float, float, float, float]]) -> str:
     """Return the element that places source pixels by a cubic through (v, u, row, col), v down and u across."""
-    controls = "".join(
-        f'<GCP Id="{i}" Pixel="{col!r}" Line="{row!r}" X="{u!r}" Y="{v!r}" Z="0"/>'
-        for i, (v, u, row, col) in enumerate(points)
-    )
+    controls = _points((row, col, u, v) for v, u, row, col in points)
     return (
         "<SrcGCPTransformer><GCPTransformer><Order>3</Order><Reversed>0</Reversed>"
         f"<GCPList>{controls}</GCPList></GCPTransformer></SrcGCPTransformer>"
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """What ties the pixels of the raster that a warp makes to where source pixels are placed."""
-
-    height: int
-    """Rows."""
-    width: int
-    """Columns."""
-    transform: Transform
-    """From pixels, affine order."""
-    inverse: Transform
-    """To pixels, affine order."""
-
-    @classmethod
-    def unit(cls, height: int, width: int) -> "Frame":
-        """Return the frame whose edges are at -1 and 1 both ways: where a cubic is well conditioned."""
-        return cls(
-            height=height,
-            width=width,
-            transform=(2.0 / width, 0.0, -1.0, 0.0, 2.0 / height, -1.0),
-            inverse=(width / 2.0, 0.0, width / 2.0, 0.0, height / 2.0, height / 2.0),
-        )
+def _points(points: Iterable[tuple[float, float, float, float]]) -> str:
+    return "".join(
+        f'<GCP Id="{i}" Pixel="{col!r}" Line="{row!r}" X="{x!r}" Y="{y!r}" Z="0"/>'
+        for i, (row, col, x, y) in enumerate(points)
+    )
 
 
-def transformer(frame: Frame, *, placement: str, reproject: str, tolerance: float) -> str:
+def unit_frame(height: int, width: int) -> tuple[Transform, Transform]:
+    """Return the frame of a window whose edges are at -1 and 1 both ways: where a cubic is well conditioned.
+
+    A frame is a transform from the pixels that a warp makes to where source pixels are placed, and its inverse.
+    """
+    down, across = height / 2.0, width / 2.0
+    return (2.0 / width, 0.0, -1.0, 0.0, 2.0 / height, -1.0), (across, 0.0, across, 0.0, down, down)
+
+
+def transformer(
+    frame: tuple[Transform, Transform], *, placement: str, reproject: str, tolerance: float
+) -> str:
     """Return the element that takes a frame's pixels to source pixels.
 
     Parameters
     ----------
     placement, reproject
-        What places source pixels, and what takes their CRS to the frame's ("" where they are the same).
+        The elements that place source pixels, and take their CRS to the frame's ("" where they are the same).
     tolerance
         Source pixels by which positions may be interpolated along a row; 0 computes each one.
     """
     positions = (
         f"<GenImgProjTransformer>{placement}"
-        f"<DstGeoTransform>{_gdal_order(frame.transform)}</DstGeoTransform>"
-        f"<DstInvGeoTransform>{_gdal_order(frame.inverse)}</DstInvGeoTransform>"
+        f"<DstGeoTransform>{_gdal_order(frame[0])}</DstGeoTransform>"
+        f"<DstInvGeoTransform>{_gdal_order(frame[1])}</DstInvGeoTransform>"
         f"{reproject}</GenImgProjTransformer>"
     )
     if tolerance == 0:
@@ -168,15 +144,15 @@ def transformer(frame: Frame, *, placement: str, reproject: str, tolerance: floa
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """How pixels are resampled, and in which numbers."""
+    """The resampling of a warp, and the numbers that it is done in."""
 
     method: str
     """A key of `ALGORITHMS`."""
     scale: tuple[float, float]
-    """(x, y) target pixels a source pixel: how far kernels widen when they shrink a raster. GDAL would choose it
-    anew for every window, from its shape: a seam at each border."""
+    """(x, y) target pixels per source pixel: how far kernels widen when they shrink a raster. GDAL would choose
+    it anew for every window, from its shape: a seam at each border."""
     dtype: str
-    """A key of `GDAL_TYPES`: what the warp works in."""
+    """A key of `GDAL_TYPES`, that the warp works in."""
     nodata: str | None
     """Text of the value that says "no data", in the source and in the result; None for neither."""
     is_masked: bool
@@ -192,10 +168,14 @@ def warp_document(kernel: Kernel, *, source: str, transformer: str, height: int,
         "XSCALE": repr(kernel.scale[0]),
         "YSCALE": repr(kernel.scale[1]),
     }
-    sentinels = _sentinels("Src", nodata) if kernel.is_masked and nodata is not None else ""
+    sides = ["Src"] if kernel.is_masked and nodata is not None else []
     if nodata not in (None, "nan"):
         # values that come out as the sentinel are moved off it; looking for NaN doubles a warp's time in vain
-        sentinels += _sentinels("Dst", nodata)
+        sides.append("Dst")
+    sentinels = "".join(
+        f"<{side}NoDataReal>{nodata}</{side}NoDataReal><{side}NoDataImag>0</{side}NoDataImag>"
+        for side in sides
+    )
     return (
         f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}" subClass="VRTWarpedDataset">'
         "<GeoTransform>0,1,0,0,0,-1</GeoTransform>"  # not looked at: the transformer has its own
@@ -210,10 +190,6 @@ def warp_document(kernel: Kernel, *, source: str, transformer: str, height: int,
         f'<BandList><BandMapping src="1" dst="1">{sentinels}</BandMapping></BandList>'
         "</GDALWarpOptions></VRTDataset>"
     )
-
-
-def _sentinels(side: str, nodata: str | None) -> str:
-    return f"<{side}NoDataReal>{nodata}</{side}NoDataReal><{side}NoDataImag>0</{side}NoDataImag>"
 
 
 def _tag(name: str, text: str | None) -> str:

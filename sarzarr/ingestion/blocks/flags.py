@@ -86,4 +86,4 @@ def add_border(flags: Array, pixels: int) -> None:
     """Turn what is valid within so many pixels of nodata, along a row, a column or both, into border, in place."""
     nodata = (flags == cv.Flag.NODATA).view(np.uint8)
     near = ndimage.maximum_filter(nodata, size=2 * pixels + 1, mode="constant").view(bool)
-    flags[near & (flags < cv.Flag.NODATA)] = cv.Flag.BORDER
+    flags[near & cv.Flag.is_valid(flags)] = cv.Flag.BORDER

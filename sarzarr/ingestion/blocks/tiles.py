@@ -6,6 +6,7 @@ valid and positive, which most are.
 
 import math
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -15,8 +16,7 @@ from sarzarr.arrays import Array
 from sarzarr.ingestion.blocks.flags import classify, is_counted, is_invalid
 from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob, Step
 from sarzarr.pixels.bounds import Histogram, count_half_codes
-from sarzarr.pixels.compiled.calls import Loops
-from sarzarr.pixels.compiled.fused import loops_for
+from sarzarr.pixels.compiled.when import loops_for
 from sarzarr.pixels.kernels import (
     DB_PER_NEPER,
     HALF_CODES,
@@ -58,8 +58,8 @@ class Counts:
 class FastPath:
     """The numbers of `TileEncoder`, as compiled loops take them: every one float32."""
 
-    loops: Loops
-    """The loops."""
+    loops: ModuleType
+    """`sarzarr.pixels.compiled.loops`."""
     squares: bool
     """Whether values are amplitudes."""
     sentinel: Any
@@ -93,21 +93,17 @@ class FastPath:
 
     def logs(self, band: Array, row: int, col: int, out: Array) -> Array | None:
         """Return natural logarithms of the power of a tile, in ``out``; None where a pixel has none that counts."""
-        is_clean = self.loops.floored_power(
-            band, row, col, self.sentinel, self.squares, _FLOOR_BITS, out, out.view(np.int32)
-        )
+        is_clean = self.loops.floored_power(band, row, col, self.sentinel, self.squares, _FLOOR_BITS, out)
         return np.log(out, out=out) if is_clean else None
 
     def encoded(self, logs: Array, codes: Array, counts: Counts) -> Array:
         """Return the stored values of a tile, uint16 in ``codes`` or float32 in ``logs``, and count them."""
-        flat, rest = logs.reshape(-1), (self.half, counts.counts)
-        laws = self.law, self.whole, HALF_CODES, _LIMITS
-        if self.dtype == "uint16":
-            found = self.loops.codes_of_logs(flat, *laws, codes.reshape(-1), *rest)
-        else:
-            found = self.loops.floats_of_logs(flat, *laws, *rest)
-        counts.under += found[0]
-        counts.over += found[1]
+        flat, laws = logs.reshape(-1), (self.law, self.whole, HALF_CODES, _LIMITS)
+        found = np.zeros(2, np.int64)
+        into = codes.reshape(-1) if self.dtype == "uint16" else None
+        self.loops.encode_logs(flat, laws, into, self.half, counts.counts, found)
+        counts.under += int(found[0])
+        counts.over += int(found[1])
         return codes if self.dtype == "uint16" else logs
 
 

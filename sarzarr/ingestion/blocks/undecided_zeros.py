@@ -54,7 +54,7 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
             write_chunks(flag_files, (first, job.col), flags, chunk)
             if rewrites:
                 values = _band(job, data, first, rows, job.encoding.dtype)
-                values[flags >= cv.Flag.NODATA] = 0
+                values[~cv.Flag.is_valid(flags)] = 0
                 write_chunks(data, (first, job.col), values, chunk)
         flag_shards = job.every_file(flag_files.close())
         shards = job.every_file(data.close()) if rewrites else done.shards

@@ -12,7 +12,7 @@ from sarzarr.ingestion.chips.read import SUFFIXES, probe_sample
 from sarzarr.store.boxes import Policy
 from sarzarr.store.samples import SampleLayout
 from sarzarr.tasks import gather
-from sarzarr.text import listed
+from sarzarr.text import problems_text
 
 FORMATS: Final = ("auto", "voc", "coco", "yolo", "none")
 PROBES_A_TASK: Final = 256
@@ -108,7 +108,7 @@ def _probed(base: Path, samples: Sequence[SampleSource]) -> list[SampleSource]:
     parts = gather([(_probe_some, (base, samples[i : i + PROBES_A_TASK])) for i in starts])
     probed = [sample for part in parts for sample in part]
     if problems := sorted(p for p in probed if isinstance(p, str)):
-        raise UnsupportedRasterError(listed("pictures that can be read", problems))
+        raise UnsupportedRasterError(problems_text("pictures that can be read", problems))
     return [sample for sample in probed if isinstance(sample, SampleSource)]
 
 

@@ -42,7 +42,7 @@ from sarzarr.store.shards import ShardRecord, ShardWriter, digest_of
 from sarzarr.store.store import Store, create_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import compute
-from sarzarr.text import counted, listed
+from sarzarr.text import counted, problems_text
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +197,9 @@ def _pack(
 
     compute(tasks, take)
     if problems := [p for r in done.values() for p in r.problems]:
-        raise IngestError(listed("pictures that can be read", sorted(problems)) + "\nWhat was done is kept.")
+        raise IngestError(
+            problems_text("pictures that can be read", sorted(problems)) + "\nWhat was done is kept."
+        )
     return [done[shard] for shard in range(layout.shards)]
 
 

@@ -11,16 +11,16 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.grids.crs import is_same_crs
-from sarzarr.grids.georeference import LAYER, WarpSource, footprint, locate, project
+from sarzarr.grids.georeference import bbox_in, locate, project
 from sarzarr.grids.grid import Grid
-from sarzarr.grids.warp.plan import plan_warp, sentinel
+from sarzarr.grids.warp.plan import LAYER, WarpSource, plan_warp
 from sarzarr.grids.warp.vrt import GDAL_TYPES
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.header import Header, read_header
 from sarzarr.scenes.scene import SceneProbe
-from sarzarr.text import nodata_text
+from sarzarr.text import listed, nodata_text
 
 DTYPES: Final = (*GDAL_TYPES, "int64", "uint64")
 """Dtypes that a layer may be stored in."""
@@ -28,7 +28,6 @@ POINTS: Final = 33
 """Points along each side of the lattices by which two rasters are found to share ground."""
 _WHOLE: Final = 0.9999
 _SAMPLES: Final = (np.arange(POINTS) + 0.5) / POINTS
-_NAMED: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ class LayerFile:
     @property
     def is_placed(self) -> bool:
         """Whether it says where on the ground it lies."""
-        return self.source.crs_wkt is not None
+        return self.source.georeference.crs_wkt is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,7 @@ def _box(file: LayerFile, crs: str) -> tuple[float, float, float, float]:
     """Return a file's bounding box in a CRS; everything, where it has none there or says no place."""
     try:
         if file.is_placed:
-            return footprint(file.source, crs)
+            return bbox_in(file.source.georeference, crs)
     except UnsupportedRasterError:
         pass
     return -np.inf, -np.inf, np.inf, np.inf
@@ -138,10 +137,8 @@ def _probe(layer: Layer, path: Path) -> LayerFile:
         band=band,
         representation=LAYER,
         dtype=dtype,
-        grid=header.grid,
+        georeference=header.georeference,
         nodata=header.nodata if layer.nodata is None else layer.nodata,
-        gcps=header.gcps,
-        gcps_crs_wkt=header.gcps_crs_wkt,
     )
     return LayerFile(
         layer=layer, source=_with_held_nodata(layer, source), header=header, hash=source_hash(file)
@@ -166,7 +163,7 @@ def _band(layer: Layer, file: Path, header: Header) -> int:
 
 def _with_held_nodata(layer: Layer, source: WarpSource) -> WarpSource:
     """Return a source without a nodata tag that none of its pixels can have."""
-    if source.nodata is None or not np.isnan(sentinel(source)):
+    if source.nodata is None or not np.isnan(source.sentinel):
         return source
     if layer.nodata is not None:
         raise InvalidInputError(
@@ -228,7 +225,7 @@ def _choose(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid) -> _Fit
     if len(best) > 1:
         raise InvalidInputError(
             f"expected one file of layer {name!r} for scene {scene.id!r}, got {len(best)} that lie on it alike: "
-            f"{_listed(fit.file.path.name for fit in best)}. Name each after its scene "
+            f"{listed(fit.file.path.name for fit in best)}. Name each after its scene "
             f"({scene.id}_{name}.tif), or merge them into one raster."
         )
     return best[0] if best else None
@@ -237,16 +234,19 @@ def _choose(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid) -> _Fit
 def _fit(file: LayerFile, scene: SceneProbe, grid: Grid) -> _Fit | None:
     """Return the position of a file on a scene; None where it lies elsewhere."""
     own = file.source
-    is_unplaced = not own.grid.is_georeferenced and own.gcps in ((), scene.gcps)
+    gcps = own.georeference.gcps
+    is_unplaced = not own.grid.is_georeferenced and gcps in ((), scene.georeference.gcps)
     if is_unplaced and own.grid.shape == scene.grid.shape:
-        placed = replace(own, grid=scene.grid, gcps=scene.gcps, gcps_crs_wkt=scene.gcps_crs_wkt)
+        placed = replace(own, georeference=scene.georeference)
         return _Fit(file=file, source=placed, rank=0, covered=1.0)
-    if own.crs_wkt is None or not grid.is_georeferenced:
+    if own.georeference.crs_wkt is None or not grid.is_georeferenced:
         return None
     covered = _covered(own, grid)
     if covered == 0 and not _reaches(own, grid):
         return None
-    on_pixels = not own.uses_gcps and any(_shares_pixels(own.grid, other) for other in (grid, scene.grid))
+    on_pixels = not own.georeference.uses_gcps and any(
+        _shares_pixels(own.grid, other) for other in (grid, scene.grid)
+    )
     return _Fit(file=file, source=own, rank=0 if on_pixels else 1 if covered > _WHOLE else 2, covered=covered)
 
 
@@ -259,12 +259,14 @@ def _shares_pixels(one: Grid, other: Grid) -> bool:
 
 def _covered(source: WarpSource, grid: Grid) -> float:
     """Return the share of a grid's pixels that lie in a source, by a lattice of points."""
-    return float(np.mean(_inside(source.grid, *locate(source, grid, *_lattice(grid)), margin=1e-3)))
+    return float(
+        np.mean(_inside(source.grid, *locate(source.georeference, grid, *_lattice(grid)), margin=1e-3))
+    )
 
 
 def _reaches(source: WarpSource, grid: Grid) -> bool:
     """Whether a point of a source lies in a grid: it may be too small to be met by the grid's own points."""
-    points = grid.to_pixels(*project(source, grid.crs_wkt, *_lattice(source.grid)))
+    points = grid.to_pixels(*project(source.georeference, grid.crs_wkt, *_lattice(source.grid)))
     return bool(_inside(grid, *points).any())
 
 
@@ -315,7 +317,7 @@ def _check_unplaced(name: str, fits: Sequence[_Fit | None], ids: Sequence[str]) 
         if len(scenes) > 1:
             raise InvalidInputError(
                 f"expected one scene with the shape of {path.name!r} (layer {name!r}), which says no place, got "
-                f"{len(scenes)}: {_listed(scenes)}. Ingest its scene alone, or name a file after each scene."
+                f"{len(scenes)}: {listed(scenes)}. Ingest its scene alone, or name a file after each scene."
             )
 
 
@@ -345,14 +347,7 @@ def _left_over(
     without = [scene for scene, fit in zip(ids, fits, strict=True) if fit is None]
     taken = {fit.file.path for fit in fits if fit is not None}
     unused = [file.path.name for file in files if file.path not in taken]
-    notes = [f"no file of layer {name!r} lies on {_listed(without)}: stored without it."] if without else []
+    notes = [f"no file of layer {name!r} lies on {listed(without)}: stored without it."] if without else []
     if unused:
-        notes.append(f"layer {name!r}: {_listed(unused)} lie on no scene, or another file does better.")
+        notes.append(f"layer {name!r}: {listed(unused)} lie on no scene, or another file does better.")
     return notes
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Return names for people: the first few, and how many more there are."""
-    every = list(names)
-    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
-    return ", ".join(every[:_NAMED]) + more

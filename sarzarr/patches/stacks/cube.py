@@ -45,7 +45,7 @@ class _Plane:
         if self.power:
             values = from_db(values)
             values[flags == cv.Flag.NONPOSITIVE] = 0
-        values[flags >= cv.Flag.NODATA] = np.nan
+        values[~cv.Flag.is_valid(flags)] = np.nan
         return values[None]
 
 

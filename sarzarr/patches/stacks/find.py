@@ -17,7 +17,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError
 from sarzarr.patches.stacks.stack import Member, Stack, View, groups_of, members_of
 from sarzarr.store.store import Store
-from sarzarr.text import counted
+from sarzarr.text import counted, listed
 
 
 # ------------------------------------------------------------------ stacks
@@ -282,8 +282,7 @@ def describe_stacks(store: Store) -> str:
     stacked = {scene for stack in stacks for scene in stack.scenes}
     alone = [scene for scene in store.scenes if scene not in stacked]
     if alone:
-        more = f" and {len(alone) - 8} more" if len(alone) > 8 else ""
-        lines.append(f"  in no stack: {', '.join(alone[:8])}{more}")
+        lines.append(f"  in no stack: {listed(alone, most=8)}")
     untimed = [m.scene for m in _members(store, None, None) if not m.stamp]
     if untimed:
         lines.append(f"  without a time: {', '.join(untimed[:8])}")

@@ -169,7 +169,6 @@ def members_of(
         keys = _keys(arrays, polarizations)
         if keys and (scenes is None or scene in scenes):
             place, (*_, time, platform, mode, state, orbit) = known[scene], arrays[0]
-            a, b, c, d, e, f = place.transform
             out.append(
                 Member(
                     scene=scene,
@@ -181,13 +180,8 @@ def members_of(
                         relative_orbit=0 if math.isnan(orbit) else int(orbit),
                     ),
                     keys=keys,
-                    grid=Grid(
-                        height=place.height,
-                        width=place.width,
-                        transform=(a, b, c, d, e, f),
-                        crs_wkt=place.crs_wkt or None,
-                    ),
-                    points=place.fingerprint if place.is_located and not place.crs_wkt else "",
+                    grid=place.grid,
+                    points=place.fingerprint if place.is_located and not place.grid.crs_wkt else "",
                 )
             )
     return tuple(out)

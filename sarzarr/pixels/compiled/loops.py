@@ -1,327 +1,271 @@
-"""Loops over pixels in the subset of Python that Numba compiles: imported once a machine.
+"""Loops over pixels that Numba compiles: chunks read, checked, turned, stretched; tiles taken in; columns added up.
 
-They take the addresses of arrays, so that what Numba makes of them can be kept as object code and used without
-Numba. For that, a loop must not be able to raise: it indexes, slices and calls, and does not allocate, reshape
-or assign arrays to one another. `sarzarr.pixels.compiled.object_code` refuses others.
+Importing this module imports Numba, and loads the loops from its cache, or compiles them and keeps them there (see
+`when` beside this). Each gives the bits of NumPy's passes, which do the same without loops; none holds Python's lock.
 
-Pixels are float32, or integers, throughout. Only rows of contiguous arrays become vector instructions for sure.
+Arrays are C-contiguous; Numba refuses others, and other dtypes (TypeError). Only an index that cannot be below zero,
+as one that is unsigned or counts from a slice's beginning, makes vector instructions.
 """
 
+import ctypes
 from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
-from numba import carray, cfunc, njit, types
-from numba.extending import intrinsic
+from crc32c import crc32c
+from numba import njit, types
 
-from sarzarr.pixels.compiled.calls import NEEDS_CRC, SIGNATURES, STRIP
+from sarzarr.arrays import Array
 from sarzarr.pixels.turns import COLUMNS, ROWS, TRANSPOSE
 
-LOOPS: Final[dict[str, Any]] = {}
-"""Compiled loops by the names of their signatures."""
-HAS_CRC: Final = get_host_cpu_features().get("sse4.2", False)
-"""Whether the processor has an instruction for CRC-32C: x86 since 2008."""
-_SQUARE: Final = 8
-_part: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(error_model="numpy", forceinline=True)
+STRIP: Final = 32
+"""Rows that are transposed together: of uint16, a cache line across."""
+ROOM: Final = 1024
+"""Words before a chunk that is checked: 836 are wanted, and whole pages."""
+COMPILED: Final[list[str]] = []
+"""The loops that this process had to compile, since no earlier one did."""
+_u16, _u64 = np.uint16, np.uint64
+_part: Final[Callable[[Callable[..., Any]], Callable[..., Any]]] = njit(error_model="numpy")
 
 
-def _loop(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a loop for each of its signatures: that of its name, or those of its name and a dtype."""
-    for name, words in SIGNATURES.items():
-        is_wanted = name != NEEDS_CRC or HAS_CRC
-        if is_wanted and name.partition(" ")[0] == function.__name__:
-            result, *arguments = map(_type_of, words.split())
-            LOOPS[name] = cfunc(result(*arguments), error_model="numpy")(function)
-    return function
+def _loop(*signatures: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a function for some signatures, or load it from Numba's cache."""
+
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        loop: Any = njit(list(signatures), cache=True, nogil=True, error_model="numpy")(function)
+        COMPILED.extend(function.__name__ for _ in loop.stats.cache_misses)
+        return loop  # type: ignore[no-any-return]
+
+    return compiled
 
 
-def _type_of(word: str) -> Any:
-    return types.CPointer(getattr(types, word[1:])) if word.startswith("*") else getattr(types, word)
+_int32s, _int64s, _float32s = types.int32[::1], types.int64[::1], types.float32[::1]
+_codes, _words, _floats = types.uint16[:, ::1], types.uint64[:, ::1], types.float32[:, ::1]
+_law = types.Tuple((types.uint16, types.uint16, types.float32, types.float32))
+_laws = types.Tuple((_float32s, _float32s, types.float32, _float32s))
+_places = types.Tuple((_int64s, types.uint8[::1]))
+_chunks = types.Tuple((_int32s, _int64s, _int64s, types.uint8[::1]))
+_memory = types.Tuple((types.uint64[::1], _codes, types.uint32[::1], _codes, _words))
 
 
-# ---------------------------------------------------------------- the loader
-_pread = types.ExternalFunction("pread", types.int64(types.int32, types.uintp, types.uint64, types.int64))
-"""The C library's, called by its name: ``ssize_t (int, void*, size_t, off_t)``."""
+# ---------------------------------------------------------------- files
+_read = types.int64(types.int32, types.uintp, types.uint64, types.int64)
+try:
+    _ADDRESS = ctypes.cast(ctypes.CDLL(None).pread, ctypes.c_void_p).value
+except (AttributeError, TypeError):  # Windows
+    _ADDRESS = None
 
 
-@_loop
-def read_cells(handles: Any, offsets: Any, first: int, count: int, cell: int, address: int) -> int:
-    """Read cells one behind the other to a place in memory; return 1 if all were read whole."""
-    for i in range(count):
-        place = np.uint64(address + np.uint64(i * cell))
-        if _pread(handles[first + i], place, np.uint64(cell), offsets[first + i]) != cell:
-            return 0
-    return 1
+class _Pread(types.WrapperAddressProtocol):  # type: ignore[misc]
+    """The C library's ``ssize_t pread(int, void*, size_t, off_t)``, as a function that loops are given."""
+
+    def __wrapper_address__(self) -> int | None:
+        return _ADDRESS
+
+    def signature(self) -> Any:
+        return _read
 
 
-@_part
-def _stretched(code: Any, low: Any, high: Any, lowest: Any, scale: Any) -> Any:
-    value = (np.float32(min(max(code, low), high)) - lowest) * scale
-    return min(max(value, np.float32(0)), np.float32(1))
+PREAD: Final = _Pread() if _ADDRESS else None
+"""What loops read with; None on Windows, where they read nothing."""
+_pread = types.FunctionType(_read)
 
 
-@_part
-def _stretch(source: Any, place: Any, low: Any, high: Any, lowest: Any, scale: Any) -> None:
-    for i in range(place.size):
-        place[i] = _stretched(source[i], low, high, lowest, scale)
-
-
-@_loop
-def stretch_codes(
-    cells: Any, pitch: int, out: Any, count: int, n: int, low: Any, high: Any, lowest: Any, scale: Any
-) -> None:
-    """Stretch the n codes that each of some cells begins with."""
-    sources, places = carray(cells, (count, pitch)), carray(out, (count, n))
-    for k in range(count):
-        _stretch(sources[k], places[k], low, high, lowest, scale)
-
-
-@_loop
-def stretch_floats(cells: Any, pitch: int, out: Any, count: int, n: int, scale: Any, offset: Any) -> None:
-    """Stretch the n floats that each of some cells begins with; NaN stays NaN."""
+# ---------------------------------------------------------------- patches
+@_loop(types.void(_floats, _floats, types.float32, types.float32))
+def stretch_floats(cells: Array, out: Array, scale: float, offset: float) -> None:
+    """Write ``clip(stored * scale + offset, 0, 1)``: float32 (k, n or more) to (k, n); NaN stays NaN."""
     zero, one = np.float32(0), np.float32(1)
-    sources, places = carray(cells, (count, pitch)), carray(out, (count, n))
-    for k in range(count):
-        source, place = sources[k], places[k]
-        for i in range(n):
+    for k in range(len(out)):
+        source, place = cells[k], out[k]
+        for i in range(place.size):
             value = source[i] * scale + offset
             value = zero if value < zero else value  # noqa: FURB136 (this way round NaN stays)
             place[i] = one if value > one else value  # noqa: FURB136
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _transpose_square(_: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
-    """Write the transposed 8 x 8 uint16 at one place to another; a step is from row to row, in bytes.
-
-    Rows i and i + 4 are interleaved to rows 2 i and 2 i + 1, three times: each time the six bits of a pixel's place,
-    three of its row and three of its column, move on by one.
-    """
-
-    def build(__: Any, builder: Any, ___: Any, arguments: Any) -> Any:
-        word = ir.IntType(64)
-        row_type = ir.VectorType(ir.IntType(16), _SQUARE)
-        lanes = ir.VectorType(ir.IntType(32), _SQUARE)
-        halves = [ir.Constant(lanes, [i + j for i in range(h, h + 4) for j in (0, _SQUARE)]) for h in (0, 4)]
-
-        def row_at(place: Any, step: Any, i: int) -> Any:
-            at = builder.add(place, builder.mul(step, ir.Constant(word, i)))
-            return builder.inttoptr(at, row_type.as_pointer())
-
-        source, source_step, target, target_step = arguments
-        rows = [builder.load(row_at(source, source_step, i), align=2) for i in range(_SQUARE)]
-        for _ in range(3):
-            rows = [builder.shuffle_vector(rows[i], rows[i + 4], half) for i in range(4) for half in halves]
-        for i, row in enumerate(rows):
-            builder.store(row, row_at(target, target_step, i), align=2)
-        return ir.Constant(ir.IntType(1), 1)
-
-    return types.boolean(types.uintp, types.intp, types.uintp, types.intp), build
+@_part
+def _delivered(code: Any, law: Any) -> Any:
+    """Return a code as it is delivered: by `Stretch.law_of_codes`, or, where that is None, as it is."""
+    if law is None:
+        return code
+    value = (np.float32(min(max(code, law[0]), law[1])) - law[2]) * law[3]
+    return min(max(value, np.float32(0)), np.float32(1))
 
 
 @_part
-def _turn_strip(image: Any, n: int, operation: Any, top: int, strip: Any) -> None:
-    """Write rows from ``top`` on of ``image``, n * n uint16, under an operation that transposes.
+def _transpose(image: Any, operation: Any, top: int, strip: Any, words: Any) -> None:
+    """Write rows from ``top`` on of ``image``, uint16 (n, n), under an operation that transposes into ``strip``.
 
-    A strip of 32 is as wide as a cache line of the image, so that each of its lines is fetched once.
+    ``words`` are ``strip``, (rows, n), as uint64 (rows, n / 4): what comes from four rows is written at once.
     """
-    height = strip.size // n
-    flips_rows, flips_columns = operation & ROWS != 0, operation & COLUMNS != 0
-    pitch, whole, whole_rows = 2 * n, n - n % _SQUARE, height - height % _SQUARE
-    begin, begin_strip = np.int64(image.ctypes.data), np.int64(strip.ctypes.data)
-    for i in range(0, whole_rows, _SQUARE):  # of the strip, where they are columns of the image
-        column = n - _SQUARE - top - i if flips_rows else top + i
-        first = i + _SQUARE - 1 if flips_rows else i
-        for j in range(0, whole, _SQUARE):
-            row = n - 1 - j if flips_columns else j
-            _transpose_square(
-                np.uint64(begin + row * pitch + 2 * column),
-                -pitch if flips_columns else pitch,
-                np.uint64(begin_strip + first * pitch + 2 * j),
-                -pitch if flips_rows else pitch,
-            )
-    for i in range(height):
-        column = n - 1 - top - i if flips_rows else top + i
-        for j in range(whole if i < whole_rows else 0, n):
-            strip[i * n + j] = image[(n - 1 - j if flips_columns else j) * n + column]
+    height, n = strip.shape
+    first = n - top - height if operation & ROWS else top
+    begin, step = (n - 1, -1) if operation & COLUMNS else (0, 1)
+    for j in range(words.shape[1]):
+        at = begin + 4 * j * step
+        a, b = image[at, first : first + height], image[at + step, first : first + height]
+        c, d = image[at + 2 * step, first : first + height], image[at + 3 * step, first : first + height]
+        column = words[::-1, j] if operation & ROWS else words[::1, j]
+        for i in range(height):
+            low, high = _u64(a[i]) | _u64(b[i]) << _u64(16), _u64(c[i]) | _u64(d[i]) << _u64(16)
+            column[i] = low | high << _u64(32)
+    for j in range(4 * words.shape[1], n):
+        source, place = image[begin + j * step], strip[::-1, j] if operation & ROWS else strip[::1, j]
+        for i in range(height):
+            place[i] = source[first + i]
 
 
 @_part
-def _source_row(image: Any, n: int, operation: Any, row: int) -> Any:
-    first = (n - 1 - row if operation & ROWS != 0 else row) * n
-    return image[first : first + n]
-
-
-@_loop
-def turn_codes(cells: Any, pitch: int, operations: Any, out: Any, count: int, n: int) -> None:
-    """Turn the image (n, n) that each of some cells begins with."""
-    sources, images = carray(cells, (count, pitch)), carray(out, (count, n * n))
-    # Unsigned: an index that may be below zero makes no vector instructions.
-    last = np.uint64(n) - np.uint64(1)
-    for k in range(count):
-        image, turned, operation = sources[k], images[k], operations[k]
-        if operation & TRANSPOSE != 0:
-            for top in range(0, n, STRIP):
-                _turn_strip(image, n, operation, top, turned[top * n : min(top + STRIP, n) * n])
-            continue
-        for row in range(n):
-            source, place = _source_row(image, n, operation, row), turned[row * n : (row + 1) * n]
-            if operation & COLUMNS != 0:
-                for i in range(np.uint64(n)):
-                    place[i] = source[last - i]
-            else:
-                for j in range(n):
-                    place[j] = source[j]
-
-
-@_part
-def _place_codes(
-    image: Any, n: int, operation: Any, strip: Any, out: Any, low: Any, high: Any, lowest: Any, scale: Any
-) -> None:
-    """Stretch an image of codes under an operation into ``out``, both n * n.
-
-    Flips are done while stretching; what is transposed goes through ``strip``, `STRIP` * n uint16.
-    """
-    last = np.uint64(n) - np.uint64(1)
-    if operation == 0:
-        _stretch(image, out, low, high, lowest, scale)
-    elif operation & TRANSPOSE != 0:
+def _place(image: Any, operation: Any, strip: Any, words: Any, out: Any, law: Any) -> None:
+    """Deliver ``image`` under an operation into ``out``, both (n, n); transposes go through ``strip``."""
+    n = len(image)
+    if operation & TRANSPOSE:
         for top in range(0, n, STRIP):
-            bottom = min(top + STRIP, n)
-            rows = strip[: (bottom - top) * n]
-            _turn_strip(image, n, operation, top, rows)
-            _stretch(rows, out[top * n : bottom * n], low, high, lowest, scale)
-    else:
-        for row in range(n):
-            source, place = _source_row(image, n, operation, row), out[row * n : (row + 1) * n]
-            if operation & COLUMNS == 0:
-                _stretch(source, place, low, high, lowest, scale)
-                continue
-            for i in range(np.uint64(n)):
-                place[i] = _stretched(source[last - i], low, high, lowest, scale)
+            height = min(STRIP, n - top)
+            _transpose(image, operation, top, strip[:height], words[:height])
+            for i in range(height):
+                source, place = strip[i], out[top + i]
+                for j in range(n):
+                    place[j] = _delivered(source[j], law)
+        return
+    for i in range(n):
+        source, place = image[n - 1 - i if operation & ROWS else i], out[i]
+        if operation & COLUMNS:
+            for j in range(_u64(n)):
+                place[j] = _delivered(source[_u64(n - 1) - j], law)
+        else:
+            for j in range(n):
+                place[j] = _delivered(source[j], law)
+
+
+@_loop(
+    types.void(_codes, _places, _codes, _words, types.float32[:, :, ::1], _law),
+    types.void(_codes, _places, _codes, _words, types.uint16[:, :, ::1], types.none),
+)
+def _place_codes(cells: Array, places: Any, strip: Array, words: Array, out: Array, law: Any) -> None:
+    n, slots, operations = out.shape[1], places[0], places[1]
+    for k in range(len(slots)):
+        _place(cells[k, : n * n].reshape((n, n)), operations[k], strip, words, out[slots[k]], law)
+
+
+def place_codes(cells: Array, places: tuple[Array, Array], strip: Array, out: Array, law: Any) -> None:
+    """Turn, and stretch, the image that each of ``cells``, uint16 (k, n * n or more), begins with into its place.
+
+    Places are slots (int64) of ``out``, (slots, n, n), and operations (uint8). ``out`` is float32, by the four
+    numbers of a law, ``clip((clip(code, low, high) - lowest) * scale, 0, 1)``, or uint16, where that is None.
+    ``strip`` is scratch, (`STRIP`, n) uint16.
+    """
+    _place_codes(cells, places, strip, _in_words(strip), out, law)
+
+
+def _in_words(rows: Array) -> Array:
+    """Return uint16 (rows, n) as uint64 (rows, n / 4); (rows, 0) where a row is no whole words."""
+    return (rows if rows.shape[1] % 4 == 0 else rows[:, :0].copy()).view(_u64)
 
 
 # ---------------------------------------------------------------- a batch
-@intrinsic  # type: ignore[untyped-decorator]
-def _crc_of_word(_: Any, crc: Any, word: Any) -> Any:
-    """Return the CRC-32C register after eight more bytes."""
-
-    def build(__: Any, builder: Any, ___: Any, arguments: Any) -> Any:
-        word = ir.IntType(64)
-        name, kind = "llvm.x86.sse42.crc32.64.64", ir.FunctionType(word, [word, word])
-        function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        return builder.call(function, arguments)
-
-    return types.uint64(crc, word), build
+# CRC-32C by XOR alone (Chorba: Russell 2024, arXiv:2412.16398). Its polynomial divides x**209 + x**144 + x**54 +
+# x**39 + x**14 + 1 and so, squared six times, the same of x**64: a word may be taken out of a message if it is added
+# to those 65, 155, 170, 195 and 209 words on. Squared eight times, these are four times as far, in step with vectors.
+_ONES: Final = 0xFFFFFFFF
+_TABLE: Final = np.array(
+    [[crc32c(bytes([byte]) + bytes(k), _ONES) ^ _ONES for byte in range(256)] for k in range(8)], np.uint32
+)
+"""What a byte and k zeros make of a register of 0."""
 
 
 @_part
-def _after_zeros(register: Any, table: Any) -> Any:
-    low = np.uint64(0xFF)
-    return (
-        table[register & low]
-        ^ table[np.uint64(256) + ((register >> np.uint64(8)) & low)]
-        ^ table[np.uint64(512) + ((register >> np.uint64(16)) & low)]
-        ^ table[np.uint64(768) + (register >> np.uint64(24))]
-    )
+def _take_out(words: Any, begin: int, scale: int) -> int:
+    """Take out all words from ``begin`` on but the last 209 times ``scale``, and return where those begin.
 
-
-@_part
-def _crc(words: Any, count: int, table: Any) -> Any:
-    """Return the CRC-32C of so many words: three parts at once, since each waits three cycles for its last step."""
-    part, ones = count // 3, np.uint64(0xFFFFFFFF)
-    a, b, c = ones, np.uint64(0), np.uint64(0)
-    for i in range(part):
-        a, b, c = (
-            _crc_of_word(a, words[i]),
-            _crc_of_word(b, words[part + i]),
-            _crc_of_word(c, words[2 * part + i]),
-        )
-    a = _after_zeros(_after_zeros(a, table) ^ b, table) ^ c
-    for i in range(3 * part, count):
-        a = _crc_of_word(a, words[i])
-    return a ^ ones
-
-
-@_loop
-def deliver(
-    handles: Any,
-    offsets: Any,
-    slots: Any,
-    operations: Any,
-    count: int,
-    raw: int,
-    words: Any,
-    stored: Any,
-    codes: Any,
-    strip: Any,
-    out: Any,
-    n: int,
-    low: Any,
-    high: Any,
-    lowest: Any,
-    scale: Any,
-    table: Any,
-) -> int:
-    """Read chunks of codes, check, turn and stretch each, while it is in cache, into its slot of a batch.
-
-    Return how many were as they should be. ``words``, ``stored`` and ``codes`` are what lies at ``raw``: a chunk in
-    words and in codes, and behind it its checksum.
+    ``scale`` is 4 or 1. Those before ``begin`` are lost.
     """
-    pixels = n * n
-    room, cell = carray(strip, (STRIP * n,)), 2 * pixels + 4
-    image = carray(codes, (pixels,))
-    for k in range(count):
-        if _pread(handles[k], raw, np.uint64(cell), offsets[k]) != cell:
+    left = len(words) - 209 * scale
+    words[begin - 209 * scale : begin] = 0
+    if scale == 4:  # written out: where distances are literals, LLVM sees that no vector reaches into itself
+        for i in range(_u64(begin), _u64(left)):
+            one = words[i] ^ words[i - _u64(260)] ^ words[i - _u64(620)]
+            words[i] = one ^ words[i - _u64(680)] ^ words[i - _u64(780)] ^ words[i - _u64(836)]
+    else:
+        for i in range(_u64(begin), _u64(left)):
+            one = words[i] ^ words[i - _u64(65)] ^ words[i - _u64(155)]
+            words[i] = one ^ words[i - _u64(170)] ^ words[i - _u64(195)] ^ words[i - _u64(209)]
+    for distance in (65 * scale, 155 * scale, 170 * scale, 195 * scale, 209 * scale):
+        words[left : left + distance] ^= words[left - distance : left]
+    return left
+
+
+@_part
+def _crc(words: Any) -> Any:
+    """Return the CRC-32C of the words from `ROOM` on; all are lost."""
+    begin, register = ROOM, _u64(0)
+    words[begin] ^= _u64(_ONES)
+    for scale in (4, 1):
+        if len(words) - begin > 209 * scale:
+            begin = _take_out(words, begin, scale)
+    for i in range(begin, len(words)):
+        word = words[i] ^ register
+        register = _u64(0)
+        for k in range(8):
+            register ^= _u64(_TABLE[7 - k, (word >> _u64(8 * k)) & _u64(0xFF)])
+    return register ^ _u64(_ONES)
+
+
+@_loop(
+    types.int64(_pread, types.uint64, _chunks, _memory, types.float32[:, :, ::1], _law),
+    types.int64(_pread, types.uint64, _chunks, _memory, types.uint16[:, :, ::1], types.none),
+)
+def _deliver(pread: Any, address: int, chunks: Any, memory: Any, out: Array, law: Any) -> int:
+    handles, offsets, slots, operations = chunks
+    words, image, stored, strip, strip_words = memory
+    cell = 2 * image.size + 4
+    for k in range(len(handles)):
+        if pread(handles[k], address, _u64(cell), offsets[k]) != cell:
             return k
-        if _crc(words, pixels // 4, table) != stored[0]:
+        _place(image, operations[k], strip, strip_words, out[slots[k]], law)
+        if _crc(words) != stored[0]:
             return k
-        first = slots[k] * pixels
-        place = carray(out, (first + pixels,))[first:]
-        _place_codes(image, n, operations[k], room, place, low, high, lowest, scale)
-    return count
+    return len(handles)
+
+
+def deliver(chunks: tuple[Array, ...], raw: Array, strip: Array, out: Array, law: Any) -> int:
+    """Read chunks of codes, turn, stretch and check each, while it is in cache, into its slot of a batch.
+
+    Return how many were as they should be: it stops at the first that is short, or whose checksum fails. Chunks are
+    handles (int32), offsets and slots (int64) and operations (uint8). ``raw`` is scratch of uint8, `ROOM` words, a
+    chunk and its checksum; the others are as in `place_codes`.
+    """
+    words, stored = raw[:-4].view(_u64), raw[-4:].view(np.uint32)
+    image = words[ROOM:].view(_u16).reshape(out.shape[1:])
+    memory = words, image, stored, strip, _in_words(strip)
+    return int(_deliver(PREAD, image.ctypes.data, chunks, memory, out, law))
 
 
 # ---------------------------------------------------------------- ingest
 # A tile is worked on in three steps, `floored_power`, NumPy's log, and one of the others. What is looked for in
 # passing is found in integers, whose minimum and maximum are vector instructions.
-@_loop
-def floored_power(
-    band: Any,
-    pitch: int,
-    row: int,
-    col: int,
-    sentinel: Any,
-    squares: int,
-    floor: Any,
-    out: Any,
-    bits: Any,
-    rows: int,
-    columns: int,
-) -> int:
-    """Write ``max(power, floor)`` of a tile of a band into ``out``, (rows, columns).
+@_loop(*(f"b1({pixel}[:,::1], i8, i8, {pixel}, b1, i4, f4[:,::1])" for pixel in ("f4", "u2", "i2", "u1")))
+def floored_power(band: Any, row: int, col: int, sentinel: Any, squares: Any, floor: Any, out: Any) -> Any:
+    """Write ``max(power, floor)`` of the tile of ``band`` at (row, col) into ``out``, (rows, columns).
 
-    Return 1 if each of its pixels is finite, above zero and not ``sentinel``: else ``out`` is of no use. NaN is no
-    sentinel. ``bits`` is ``out`` seen as int32: floats above zero are in the order of their bits, below infinity's,
-    and negative ones are below zero. ``floor`` is bits, too.
+    Return whether each of its pixels is finite, above zero and not ``sentinel``: else ``out`` is of no use. NaN is no
+    sentinel. ``floor`` is the bits of a float, as int32: floats above zero are in the order of their bits, below
+    infinity's, and negative ones are below zero.
     """
     infinite, lowest, highest, hits = np.int32(0x7F800000), np.int32(0x7FFFFFFF), np.int32(0), np.int32(0)
-    lines, places, seen_lines = (
-        carray(band, (row + rows, pitch)),
-        carray(out, (rows, columns)),
-        carray(bits, (rows, columns)),
-    )
+    rows, columns = out.shape
     for i in range(rows):
-        source, place, seen = lines[row + i, col : col + columns], places[i], seen_lines[i]
+        source, place = band[row + i, col : col + columns], out[i]
+        bits = place.view(np.int32)
         for j in range(columns):
             value = np.float32(source[j])
             hits |= np.int32(source[j] == sentinel)
-            place[j] = value * value if squares != 0 else value
+            place[j] = value * value if squares else value
         for j in range(columns):
-            lowest, highest = min(lowest, seen[j]), max(highest, seen[j])
-            seen[j] = max(seen[j], floor)
-    return int(lowest > 0 and highest < infinite and hits == 0)
+            lowest, highest = min(lowest, bits[j]), max(highest, bits[j])
+            bits[j] = max(bits[j], floor)
+    return lowest > 0 and highest < infinite and hits == 0
 
 
 @_part
@@ -347,112 +291,56 @@ def _count(logs: Any, law: Any, limits: Any, bins: Any, at_ends: Any, counts: An
             found[1] += logs[i] * law[0] > limits[1]
 
 
-@_loop
-def codes_of_logs(
-    logs: Any,
-    size: int,
-    law: Any,
-    whole: Any,
-    top: Any,
-    limits: Any,
-    codes: Any,
-    half: Any,
-    part: int,
-    counts: Any,
-    found: Any,
-) -> None:
-    """Write uint16 codes of natural logarithms of power, and count half-codes and those under and over.
+@_loop(
+    types.void(_float32s, _laws, types.uint16[::1], _int32s, _int64s, _int64s),
+    types.void(_float32s, _laws, types.none, _int32s, _int64s, _int64s),
+)
+def encode_logs(logs: Any, laws: Any, codes: Any, half: Any, counts: Any, found: Any) -> None:
+    """Turn natural logarithms of power, float32, into uint16 ``codes`` or, without, in place into [0, 1]; count them.
 
-    ``law`` is dB a neper, dB of 0, reciprocal of the range: of what is stored; ``whole`` of what is counted, another
-    in classic stores. ``limits`` are the dB that are counted beyond. ``half`` is int32 scratch for a part of them,
-    since counting makes no vector instructions.
+    ``laws`` are (dB per neper, dB of 0, reciprocal of the range) of what is stored; the same of what is counted,
+    another in classic stores; the highest half-code; and the dB (low, high) that are counted beyond. ``half`` is
+    int32 scratch for a part of them, since counting makes no vector instructions. Half-codes are added to ``counts``,
+    those under and over to ``found``, int64.
     """
-    all_logs, all_codes, bins = carray(logs, (size,)), carray(codes, (size,)), carray(half, (part,))
-    one = np.int32(1)
-    for first in range(0, size, part):
-        source, place = all_logs[first : first + part], all_codes[first : first + part]
-        at_ends = _half_codes(source, law, top, bins)
-        for i in range(source.size):
-            place[i] = np.uint16((bins[i] + one) >> one)
-        if law[1] != whole[1] or law[2] != whole[2]:
-            at_ends = _half_codes(source, whole, top, bins)
-        _count(source, whole, limits, bins, at_ends, counts, found)
-
-
-@_loop
-def floats_of_logs(
-    logs: Any,
-    size: int,
-    law: Any,
-    whole: Any,
-    top: Any,
-    limits: Any,
-    half: Any,
-    part: int,
-    counts: Any,
-    found: Any,
-) -> None:
-    """Turn natural logarithms of power into [0, 1] in place, and count: see `codes_of_logs`."""
-    zero, one = np.float32(0), np.float32(1)
-    all_logs, bins = carray(logs, (size,)), carray(half, (part,))
-    for first in range(0, size, part):
-        place = all_logs[first : first + part]
-        at_ends = _half_codes(place, whole, top, bins)
-        _count(place, whole, limits, bins, at_ends, counts, found)
-        for i in range(place.size):
-            place[i] = min(max((place[i] * law[0] - law[1]) * law[2], zero), one)
+    law, whole, top, limits = laws
+    zero, one, shift, part = np.float32(0), np.float32(1), np.int32(1), half.size
+    for first in range(0, logs.size, part):
+        source = logs[first : first + part]
+        if codes is not None:
+            at_ends, place = _half_codes(source, law, top, half), codes[first : first + part]
+            for i in range(source.size):
+                place[i] = _u16((half[i] + shift) >> shift)
+        if codes is None or law[1] != whole[1] or law[2] != whole[2]:
+            at_ends = _half_codes(source, whole, top, half)
+        _count(source, whole, limits, half, at_ends, counts, found)
+        if codes is None:
+            for i in range(source.size):
+                source[i] = min(max((source[i] * law[0] - law[1]) * law[2], zero), one)
 
 
 # ---------------------------------------------------------------- the patch index
-@_loop
-def column_sums(
-    codes: Any,
-    rows: int,
-    pitch: int,
-    columns: int,
-    low: Any,
-    span: Any,
-    inside: Any,
-    total: Any,
-    squares: Any,
-) -> None:
-    """Add up columns, of fewer than 65,536 rows: codes from ``low`` to ``low + span``, sum, sum of squares."""
-    lines, counts = carray(codes, (rows, pitch)), carray(inside, (columns,))
-    sums, squared = carray(total, (columns,)), carray(squares, (columns,))
-    for j in range(columns):
-        counts[j], sums[j], squared[j] = 0, 0, 0
-    for i in range(rows):
-        row = lines[i]
-        for j in range(columns):
-            code = row[j]
-            counts[j] += np.uint16(np.uint16(code - low) <= span)
-            sums[j] += np.uint32(code)
-        for j in range(columns):
-            code = np.uint32(row[j])
-            squared[j] += np.int64(np.uint32(code * code))
+@_loop(
+    "void(uint16[:,::1], uint16, uint16, uint16[::1], uint32[::1], int64[::1], int64)",
+    "void(float32[:,::1], float32, float32, float64[::1], float64[::1], float64[::1], float64)",
+)
+def _add_up(values: Any, low: Any, high: Any, inside: Any, total: Any, squares: Any, one: Any) -> None:
+    for i in range(len(values)):
+        row = values[i]
+        for j in range(inside.size):
+            total[j] += row[j]
+            inside[j] += (row[j] >= low) & (row[j] <= high)
+        for j in range(inside.size):
+            value = row[j] * one
+            squares[j] += value * value
 
 
-@_loop
-def float_column_sums(
-    values: Any,
-    rows: int,
-    pitch: int,
-    columns: int,
-    low: Any,
-    high: Any,
-    inside: Any,
-    total: Any,
-    squares: Any,
-) -> None:
-    """Add up columns of floats: those between, sum, sum of squares, in float64, row by row."""
-    lines, counts = carray(values, (rows, pitch)), carray(inside, (columns,))
-    sums, squared = carray(total, (columns,)), carray(squares, (columns,))
-    for j in range(columns):
-        counts[j], sums[j], squared[j] = 0.0, 0.0, 0.0
-    for i in range(rows):
-        row = lines[i]
-        for j in range(columns):
-            value = np.float64(row[j])
-            sums[j] += value
-            squared[j] += value * value
-            counts[j] += np.float64((row[j] > low) & (row[j] < high))
+def column_sums(values: Array, columns: int, low: Any, high: Any) -> tuple[Array, Array, Array]:
+    """Return of each of the first columns: values from ``low`` to ``high``, sum and sum of squares, added row by row.
+
+    ``values`` are uint16, of fewer than 65,536 rows, or float32, (rows, columns or more).
+    """
+    dtypes = (_u16, np.uint32, np.int64) if values.dtype == _u16 else (np.float64,) * 3
+    inside, total, squares = (np.zeros(columns, dtype) for dtype in dtypes)
+    _add_up(values, low, high, inside, total, squares, 1)
+    return inside, total, squares

@@ -1,50 +1,118 @@
-"""Names of Sentinel-1 products: ESA's, pyroSAR's, and those that begin as ESA's do."""
+"""Sentinel-1: SAFE folders, and names that ESA, pyroSAR and those who begin as ESA does give."""
 
+import json
 import re
+from pathlib import Path
 from typing import Final
 
-from sarzarr.scenes.acquisition import Acquisition, only_stamp, spelled_facts, time_stamp
+from sarzarr import conventions as cv
+from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, only_stamp
+from sarzarr.scenes.products.family import Family, Product
+from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
+from sarzarr.scenes.words import tokens
 
-_SENTINEL: Final = re.compile(
-    r"(?<![A-Z0-9])S1(?P<unit>[A-D])_(?P<mode>IW|EW|WV|S[1-6]|SM)_(?P<type>SLC|GRD|RAW|OCN)[FHM_]_\dS[A-Z]{2}_"
-    r"(?P<start>\d{8}T\d{6})_\d{8}T\d{6}_(?P<orbit>\d{6})"
+MAX_JSON: Final = 2**20
+"""Bytes of JSON that are read."""
+_MODES: Final = "(?P<mode>IW|EW|WV|S[1-6]|SM)"
+_NAMES: Final = (
+    # ESA's products (Sentinel-1 product specification, S1-RS-MDA-52-7441)
+    (
+        rf"(?<![A-Z0-9])S1(?P<unit>[A-D])_{_MODES}_(?P<type>SLC|GRD|RAW|OCN)[FHM_]_\dS[A-Z]{{2}}_"
+        r"(?P<start>\d{8}T\d{6})_\d{8}T\d{6}_(?P<orbit>\d{6})"
+    ),
+    # ESA's measurement files
+    (
+        r"(?<![a-z0-9])s1(?P<unit>[a-d])-(?P<mode>iw|ew|wv|s[1-6])[1-5]?-(?P<type>slc|grd|raw|ocn)-(?:vv|vh|hh|hv)-"
+        r"(?P<start>\d{8}t\d{6})-\d{8}t\d{6}-(?P<orbit>\d{6})"
+    ),
+    # pyroSAR's, which tell the orbit's direction
+    rf"(?<![A-Z0-9])S1(?P<unit>[A-D])_+{_MODES}_+(?P<state>[AD])_(?P<start>\d{{8}}T\d{{6}})(?!\d)",
+    # ASF's and others', which begin as ESA's do
+    rf"(?<![A-Z0-9])S1(?P<unit>[A-D])_{_MODES}(?![A-Z0-9])",
+    # the image description in ESA's measurement files
+    r"Sentinel-1(?P<unit>[A-D]) (?P<mode>IW|EW|WV|SM) (?P<type>SLC|GRD|RAW|OCN)\b",
 )
-"""ESA's product names (Sentinel-1 product specification, S1-RS-MDA-52-7441)."""
+_FIELDS: Final = {
+    "mode": cv.INSTRUMENT_MODE,
+    "type": cv.PRODUCT_TYPE,
+    "state": cv.ORBIT_STATE,
+    "orbit": cv.ABSOLUTE_ORBIT,
+    "start": cv.DATETIME,
+}
 _MEASUREMENT: Final = re.compile(
-    r"(?<![a-z0-9])s1(?P<unit>[a-d])-(?P<mode>iw|ew|wv|s[1-6])[1-5]?-(?P<type>slc|grd|raw|ocn)-(?:vv|vh|hh|hv)-"
-    r"(?P<start>\d{8}t\d{6})-\d{8}t\d{6}-(?P<orbit>\d{6})"
+    r"(s1[a-d]-\w+-\w+)-(?:vv|vh|hh|hv)-(\d{8}t\d{6}-\d{8}t\d{6}-\d{6}-[0-9a-f]{6})-\d{3}", re.IGNORECASE
 )
-"""ESA's measurement files."""
-_PYROSAR: Final = re.compile(
-    r"(?<![A-Z0-9])S1(?P<unit>[A-D])_+(?P<mode>IW|EW|WV|S[1-6]|SM)_+(?P<state>[AD])_(?P<start>\d{8}T\d{6})(?!\d)"
-)
-"""pyroSAR's names, which tell the orbit's direction."""
-_UNIT_MODE: Final = re.compile(r"(?<![A-Z0-9])S1(?P<unit>[A-D])_(?P<mode>IW|EW|WV|S[1-6]|SM)(?![A-Z0-9])")
-"""ASF's and others' names, which begin as ESA's do."""
-_DESCRIPTION: Final = re.compile(
-    r"Sentinel-1(?P<unit>[A-D]) (?P<mode>IW|EW|WV|SM) (?P<type>SLC|GRD|RAW|OCN)\b"
-)
-"""The image description in ESA's measurement files."""
+"""ESA's measurement files: the last number counts polarizations, so it is no part of the scene's name."""
 
 
-def facts_from_name(text: str) -> Acquisition:
-    """Return what a file's, folder's or product's name says.
+def facts_from_name(text: str) -> Acquisition | None:
+    """Return the facts in a name.
 
     >>> facts_from_name("S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812_02792A_FD5B").relative_orbit
     165
     >>> facts_from_name("S1A__IW___A_20150309T173017_VV_grd_mli").orbit_state
     'ascending'
-    >>> facts_from_name("20190428").datetime, facts_from_name("20180106-20180130_ifg").datetime
-    ('2019-04-28T00:00:00Z', None)
     """
-    patterns = (_SENTINEL, _MEASUREMENT, _PYROSAR, _UNIT_MODE, _DESCRIPTION)
-    found = next((match for pattern in patterns if (match := pattern.search(text))), None)
-    said = found.groupdict() if found else {}
-    return spelled_facts(
-        platform=f"sentinel-1{said['unit']}" if "unit" in said else None,
-        mode=said.get("mode"),
-        product_type=said.get("type"),
-        state=said.get("state"),
-        absolute_orbit=said.get("orbit"),
-        when=time_stamp(said["start"]) if "start" in said else only_stamp(text),
+    match = next((match for pattern in _NAMES if (match := re.search(pattern, text))), None)
+    if match is None:
+        return None
+    groups = match.groupdict()
+    fields = {_FIELDS[key]: value for key, value in groups.items() if key in _FIELDS}
+    fields[cv.PLATFORM] = f"sentinel-1{groups['unit']}"
+    fields.setdefault(cv.DATETIME, only_stamp(text) or "")
+    return facts_from_fields(fields)
+
+
+def _product_folder(path: Path) -> Path | None:
+    return path.parent.parent if path.parent.name.lower() == "measurement" else None
+
+
+def scene_of(path: Path) -> str | None:
+    """Return the name of its product and sub-swath, or of a measurement file that stands alone."""
+    folder, stem = _product_folder(path), path.stem
+    if folder is not None:
+        swaths = [word for word in tokens(stem) if re.fullmatch(r"(iw|ew)[1-5]|s[1-6]|wv[12]", word)]
+        burst = "_".join(word for word in swaths if word not in tokens(folder.name))
+        return f"{folder.name}_{burst}" if burst else folder.name
+    measurement = _MEASUREMENT.fullmatch(stem)
+    return f"{measurement[1]}-{measurement[2]}" if measurement else None
+
+
+def read_safe(path: Path) -> Product:
+    """Return the name and facts of the SAFE folder around a file: of its ``productInfo.json`` and annotation."""
+    folder = _product_folder(path)
+    if folder is None:
+        return Product()
+    facts = _product_info(folder / "productInfo.json")
+    return Product(
+        folder=folder.name, facts=facts.or_else(_annotation(folder / f"annotation/{path.stem}.xml"))
     )
+
+
+def _product_info(path: Path) -> Acquisition:
+    """Return the facts of the document that mirrors of Sentinel-1 put beside ``measurement/``."""
+    try:
+        document = json.loads(_bytes_of(path, MAX_JSON))
+    except (OSError, ValueError, RecursionError):
+        return Acquisition()
+    if not isinstance(document, dict):
+        return Acquisition()
+    return facts_from_fields({k: str(v) for k, v in document.items() if isinstance(v, str | int | float)})
+
+
+def _annotation(path: Path) -> Acquisition:
+    try:
+        return facts_from_fields(texts_of(parse_xml(_bytes_of(path, MAX_XML))))
+    except (OSError, ValueError):
+        return Acquisition()
+
+
+def _bytes_of(path: Path, limit: int) -> bytes:
+    """Return the bytes of a small regular file."""
+    if not path.is_file() or path.stat().st_size > limit:
+        raise ValueError(f"expected a file of at most {limit} bytes, got {path.name!r}.")
+    with path.open("rb") as file:
+        return file.read(limit)
+
+
+FAMILY: Final = Family(read=read_safe, facts_from_name=facts_from_name, scene_of=scene_of)

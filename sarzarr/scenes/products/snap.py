@@ -1,35 +1,18 @@
-"""Metadata that SNAP embeds in a GeoTIFF."""
+"""SNAP: the product description that it embeds in a GeoTIFF."""
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+from xml.etree.ElementTree import Element
 
-from sarzarr.scenes.acquisition import Acquisition, facts_from_fields
-from sarzarr.scenes.products.xml import MAX_XML, xml_leaves
+from sarzarr.scenes.acquisition import facts_from_fields
+from sarzarr.scenes.products.family import BandMetadata, Family, Product
+from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 
 SNAP_TAG: Final = 65000
 """The TIFF tag that SNAP writes its whole product description to."""
 _MAX_ENTRIES: Final = 4096
-
-
-@dataclass(frozen=True, kw_only=True)
-class BandMetadata:
-    """What a product says of one band."""
-
-    name: str
-    """Its name: ``Sigma0_VH``."""
-    unit: str = ""
-    """``intensity``, ``amplitude``, ``intensity_db``, ``phase``, ``real``, ``deg``, ..."""
-    scale: float = 1.0
-    """Declared scale."""
-    offset: float = 0.0
-    """Declared offset."""
-    is_log: bool = False
-    """Whether the pixels are stored as logarithms of the values."""
-    nodata: float | None = None
-    """Declared nodata value, where it is in use."""
 
 
 def read_tag(path: Path, number: int) -> bytes | None:
@@ -56,52 +39,41 @@ def _tags(file: BinaryIO, wanted: int) -> Iterator[tuple[int, bytes]]:
     (entries,) = struct.unpack(f"{order}{counter}", file.read(struct.calcsize(counter)))
     directory = file.read(entry * min(entries, _MAX_ENTRIES))
     inline = struct.calcsize(word)
-    for at in range(0, len(directory) - entry + 1, entry):
-        tag, kind, count = struct.unpack_from(f"{order}HH{word}", directory, at)
+    for start in range(0, len(directory) - entry + 1, entry):
+        tag, kind, count = struct.unpack_from(f"{order}HH{word}", directory, start)
         if tag != wanted or kind not in (1, 2, 7) or count > MAX_XML:
             continue
-        value = directory[at + entry - inline : at + entry]
+        value = directory[start + entry - inline : start + entry]
         if count > inline:
             file.seek(struct.unpack(f"{order}{word}", value)[0])
             value = file.read(count)
         yield tag, value[:count].rstrip(b"\0")
 
 
-def read_snap(path: Path) -> tuple[tuple[BandMetadata, ...], Acquisition]:
+def read_snap(path: Path) -> Product:
     """Return the bands and facts of a SNAP export; nothing for any other TIFF."""
-    document = read_tag(path, SNAP_TAG)
-    if not document:
-        return (), Acquisition()
     try:
-        leaves = xml_leaves(document)
+        root = parse_xml(read_tag(path, SNAP_TAG) or b"")
     except ValueError:
-        return (), Acquisition()
-    facts: dict[str, str] = {}
-    for tag, name, text in leaves:
-        if tag == "MDATTR":
-            facts.setdefault(name, text)  # the first is the product's own; later ones are its sources'
-    return tuple(_snap_bands(leaves)), facts_from_fields(facts)
+        return Product()
+    fields: dict[str, str] = {}
+    for element in root.iter("MDATTR"):  # the first is the product's own; later ones are its sources'
+        fields.setdefault(element.get("name", ""), (element.text or "").strip())
+    bands = tuple(_band(element) for element in root.iter("Spectral_Band_Info"))
+    return Product(bands=bands, facts=facts_from_fields(fields))
 
 
-def _snap_bands(leaves: list[tuple[str, str, str]]) -> Iterator[BandMetadata]:
-    said: dict[str, str] = {}
-    for tag, _, text in leaves:
-        if tag == "Spectral_Band_Info":
-            yield BandMetadata(
-                name=said.get("BAND_NAME", ""),
-                unit=said.get("PHYSICAL_UNIT", ""),
-                scale=_number(said.get("SCALING_FACTOR"), 1.0),
-                offset=_number(said.get("SCALING_OFFSET"), 0.0),
-                is_log=said.get("LOG10_SCALED") == "true",
-                nodata=(
-                    _number(said.get("NO_DATA_VALUE"), None)
-                    if said.get("NO_DATA_VALUE_USED") == "true"
-                    else None
-                ),
-            )
-            said = {}
-        else:
-            said[tag] = text
+def _band(element: Element) -> BandMetadata:
+    texts = texts_of(element)
+    has_nodata = texts.get("NO_DATA_VALUE_USED") == "true"
+    return BandMetadata(
+        name=texts.get("BAND_NAME", ""),
+        unit=texts.get("PHYSICAL_UNIT", ""),
+        scale=_number(texts.get("SCALING_FACTOR"), 1.0),
+        offset=_number(texts.get("SCALING_OFFSET"), 0.0),
+        is_log=texts.get("LOG10_SCALED") == "true",
+        nodata=_number(texts.get("NO_DATA_VALUE"), None) if has_nodata else None,
+    )
 
 
 def _number(text: str | None, otherwise: Any) -> Any:
@@ -109,3 +81,6 @@ def _number(text: str | None, otherwise: Any) -> Any:
         return float(text) if text is not None else otherwise
     except ValueError:
         return otherwise
+
+
+FAMILY: Final = Family(read=read_snap)

@@ -1,6 +1,7 @@
 """XML from strangers, read with limits and without entities."""
 
 from typing import Any, Final
+from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 MAX_XML: Final = 16 * 2**20
@@ -8,41 +9,44 @@ MAX_XML: Final = 16 * 2**20
 _MAX_ELEMENTS: Final = 300_000
 
 
-def xml_leaves(data: bytes) -> list[tuple[str, str, str]]:
-    """Return (element, its ``name`` attribute or "", text) of every element of a document, in closing order.
+def parse_xml(data: bytes) -> Element:
+    """Return the root of a document, prefixes of names kept as they are written.
 
-    Raises
-    ------
-    ValueError
-        The XML is malformed, has a document type, which is where entities are declared, or more than
-        `_MAX_ELEMENTS` elements.
+    Raises `ValueError` where the XML is malformed, in an unknown encoding, larger than `MAX_XML` or of more than
+    `_MAX_ELEMENTS` elements, or has a document type, which is where entities are declared.
     """
-    leaves: list[tuple[str, str, str]] = []
-    stack: list[tuple[str, str, list[str]]] = []
+    if len(data) > MAX_XML:
+        raise ValueError(f"expected XML of at most {MAX_XML} bytes, got {len(data)}")
+    builder = TreeBuilder()
+    count = 0
 
     def refuse(*_: Any) -> None:
-        raise ValueError("expected XML without a document type, got one.")
+        raise ValueError("expected XML without a document type, got one")
 
     def start(tag: str, attributes: dict[str, str]) -> None:
-        if len(leaves) + len(stack) >= _MAX_ELEMENTS:
-            raise ValueError(f"expected at most {_MAX_ELEMENTS} elements, got more.")
-        stack.append((tag, attributes.get("name", ""), []))
-
-    def end(_: str) -> None:
-        tag, name, text = stack.pop()
-        leaves.append((tag, name, "".join(text).strip()))
-
-    def characters(text: str) -> None:
-        stack[-1][2].append(text)
+        nonlocal count
+        count += 1
+        if count > _MAX_ELEMENTS:
+            raise ValueError(f"expected XML of at most {_MAX_ELEMENTS} elements, got more")
+        builder.start(tag, attributes)
 
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = refuse
     parser.EntityDeclHandler = refuse
     parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.CharacterDataHandler = characters
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
     try:
         parser.Parse(data, True)
-    except expat.ExpatError as error:
-        raise ValueError(f"expected well-formed XML, got {error}.") from error
-    return leaves
+    except (expat.ExpatError, LookupError) as error:  # LookupError: an encoding that is unknown
+        raise ValueError(f"expected well-formed XML, got {error}") from error
+    return builder.close()
+
+
+def texts_of(root: Element) -> dict[str, str]:
+    """Return the stripped text of the first element of each name, without those that hold elements alone."""
+    texts: dict[str, str] = {}
+    for element in root.iter():
+        if text := (element.text or "").strip():
+            texts.setdefault(element.tag, text)
+    return texts

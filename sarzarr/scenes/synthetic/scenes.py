@@ -102,10 +102,7 @@ def large_scene(
     four million gamma values. Compresses as speckle does. ``compress`` is GDAL's name, ``none`` for none;
     without ``tiled`` the file is in strips of one row.
 
-    Raises
-    ------
-    InvalidInputError
-        The polarization or the representation is unknown.
+    Raises `InvalidInputError` where the polarization or the representation is unknown.
     """
     path, name, form = Path(path), _polarization(polarization), _form(representation)
     size = 1024

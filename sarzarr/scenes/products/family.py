@@ -1,0 +1,49 @@
+"""A product family: all that is known of files of one maker, in one value."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sarzarr.scenes.acquisition import Acquisition
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandMetadata:
+    """The metadata of one band in a product."""
+
+    name: str
+    """Its name: ``Sigma0_VH``."""
+    unit: str = ""
+    """``intensity``, ``amplitude``, ``intensity_db``, ``phase``, ``real``, ``deg``, ..."""
+    scale: float = 1.0
+    """Declared scale."""
+    offset: float = 0.0
+    """Declared offset."""
+    is_log: bool = False
+    """Whether the pixels are stored as logarithms of the values."""
+    nodata: float | None = None
+    """Declared nodata value, where it is in use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """The metadata of the product that a raster is of."""
+
+    folder: str | None = None
+    """Name of the product folder; None for a file outside of one."""
+    bands: tuple[BandMetadata, ...] = ()
+    """Its bands, in the order of the file."""
+    facts: Acquisition = field(default_factory=Acquisition)
+    """Its acquisition."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One maker's products. Each function says nothing of files that are others', and raises for none."""
+
+    read: Callable[[Path], Product] = lambda _: Product()
+    """From a TIFF, its metadata: embedded, or in the files around it. What is malformed says nothing."""
+    facts_from_name: Callable[[str], Acquisition | None] = lambda _: None
+    """From a file's, folder's or product's name, the facts in it; None for a name of others."""
+    scene_of: Callable[[Path], str | None] = lambda _: None
+    """From a TIFF's path, the name of its scene: the same for all its polarizations. None for a file of others."""

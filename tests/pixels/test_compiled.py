@@ -1,0 +1,354 @@
+"""Compiled loops give the bits that NumPy gives, and nothing needs them."""
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import speckle, tree_hash, write_band
+from crc32c import crc32c
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sarzarr as sz
+from sarzarr.errors import CorruptStoreError
+from sarzarr.pixels.compiled.when import SWITCH, WORTH, loops
+from sarzarr.pixels.stretch import Stretch
+from sarzarr.pixels.turns import apply
+
+
+@pytest.fixture(autouse=True)
+def _not_started():
+    """Leave no loops started: what pays for itself elsewhere is decided elsewhere."""
+    loops.cache_clear()
+    yield
+    loops.cache_clear()
+
+
+# ------------------------------------------------------------------ one loop
+squares = st.sampled_from([1, 2, 4, 6, 7, 8, 12, 31, 32, 34, 45, 64, 100, 192, 256])
+turns = st.lists(st.integers(0, 7), min_size=1, max_size=6)
+laws = st.sampled_from([None, (-25, 5), (-90, 120), tuple(-60 + 160 * c / 65535 for c in (14_000, 27_000))])
+
+
+def delivered(images, operations, clip):
+    """Return what NumPy delivers: turned views, and the passes of a stretch."""
+    turned = np.stack([apply(o, image) for o, image in zip(operations, images, strict=True)])
+    if clip is None:
+        return turned
+    out = np.empty(turned.shape, np.float32)
+    cells = turned.reshape(len(turned), -1)
+    Stretch.between("uint16", (-60, 100), clip)(
+        cells, out.reshape(cells.shape), np.empty(out.size, np.float32)
+    )
+    return out
+
+
+def room(count, size, clip):
+    """Return (law, strip, out): what `place_codes` and `deliver` take besides."""
+    law = None if clip is None else Stretch.between("uint16", (-60, 100), clip).law_of_codes
+    out = np.zeros((count, size, size), np.uint16 if clip is None else np.float32)
+    return law, np.empty((loops().STRIP, size), np.uint16), out
+
+
+@given(squares, turns, laws, st.integers(0, 9))
+def test_codes_are_placed_as_numpy_places_them(size, operations, clip, gap):
+    rng, count = np.random.default_rng(gap), len(operations)
+    cells = rng.integers(0, 65536, (count, size * size + 2 * gap), np.uint16)
+    slots, (law, strip, out) = rng.permutation(count), room(count, size, clip)
+    loops().place_codes(cells, (slots, np.array(operations, np.uint8)), strip, out, law)
+    images = cells[:, : size * size].reshape(count, size, size)
+    np.testing.assert_array_equal(out[slots], delivered(images, operations, clip))
+
+
+@given(
+    squares.filter(lambda n: n % 2 == 0),
+    turns,
+    laws,
+    st.one_of(st.none(), st.integers(0, 5)),
+    st.integers(0, 99),
+)
+def test_chunks_are_delivered_as_they_are_up_to_one_that_is_not(size, operations, clip, damaged, seed):
+    """Read, checked whatever their length, turned and stretched, each into its slot."""
+    count, rng = len(operations), np.random.default_rng(seed)
+    images = rng.integers(0, 65536, (count, size, size), np.uint16)
+    cells = [image.tobytes() + crc32c(image.tobytes()).to_bytes(4, "little") for image in images]
+    if (whole := count if damaged is None else min(damaged, count)) < count:
+        at = int(rng.integers(len(cells[whole])))
+        bit = 1 << int(rng.integers(8))
+        cells[whole] = cells[whole][:at] + bytes([cells[whole][at] ^ bit]) + cells[whole][at + 1 :]
+    slots, cell, (law, strip, out) = rng.permutation(count), len(cells[0]), room(count, size, clip)
+    with tempfile.TemporaryFile() as file:
+        file.write(b"".join(cells))
+        file.flush()
+        places = np.full(count, file.fileno(), np.int32), np.arange(count) * cell, slots
+        raw = np.empty(8 * loops().ROOM + cell, np.uint8)
+        done = loops().deliver((*places, np.array(operations, np.uint8)), raw, strip, out, law)
+    assert done == whole
+    np.testing.assert_array_equal(
+        out[slots[:whole]], delivered(images[:whole], operations[:whole], clip) if whole else out[:0]
+    )
+
+
+@given(st.integers(1, 3000), st.integers(0, 99), st.booleans())
+def test_a_checksum_is_that_of_the_package(words, seed, is_sparse):
+    """Of any number of words: the longest are taken apart twice."""
+    values = np.random.default_rng(seed).integers(0, 2**63, words, np.uint64)
+    if is_sparse:
+        values[np.arange(words) % (seed + 2) != 0] = 0
+    memory = np.full(loops().ROOM + words, 2**64 - 1, np.uint64)
+    memory[loops().ROOM :] = values
+    assert checksum()(memory) == crc32c(values.tobytes())
+
+
+@cache
+def checksum():
+    from numba import njit
+
+    part = loops()._crc
+    return njit(lambda words: part(words))
+
+
+@given(
+    st.sampled_from(["uint16", "float32"]),
+    st.integers(1, 40),
+    st.integers(1, 70),
+    st.integers(0, 5),
+    st.integers(0, 99),
+)
+def test_columns_add_up_as_numpy_adds_them(dtype, rows, columns, gap, seed):
+    rng = np.random.default_rng(seed)
+    values = (rng.integers(0, 65536, (rows, columns + gap)) / (1 if dtype == "uint16" else 65535)).astype(
+        dtype
+    )
+    low, high = (20_000, 50_000) if dtype == "uint16" else (0.25, 0.75)
+    inside, total, squares = loops().column_sums(values, columns, low, high)
+    seen = values[:, :columns]
+    between = (seen >= low) & (seen <= high)
+    wide = seen.astype(np.float64)
+    np.testing.assert_array_equal(inside, between.sum(0))
+    np.testing.assert_array_equal(total, np.cumsum(wide, axis=0)[-1])
+    np.testing.assert_array_equal(squares, np.cumsum(np.square(wide), axis=0)[-1])
+
+
+@pytest.mark.parametrize("bad", [np.zeros((2, 16), np.int16), np.zeros((2, 32), np.uint16)[:, ::2]])
+def test_arrays_that_a_loop_would_read_wrongly_are_refused(bad):
+    law, strip, out = room(2, 4, (-25, 5))
+    with pytest.raises(TypeError, match="No matching definition"):
+        loops().place_codes(bad, (np.arange(2), np.zeros(2, np.uint8)), strip, out, law)
+
+
+# ------------------------------------------------------------------ when they take part
+PACKAGE = Path(sz.__file__).parent
+
+
+def run(code, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)} | environment,
+        cwd=PACKAGE.parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+USE = (
+    "import logging, sys, sarzarr; from sarzarr.pixels.compiled.when import loops_for\n"
+    "logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
+    "sarzarr.PatchReader, sarzarr.ingest\n"
+    "first = loops_for(int(sys.argv[1])); found = loops_for(0)\n"
+    "print(first is not None, found is not None, 'numba' in sys.modules, len(found.COMPILED) if found else 0)\n"
+)
+
+
+def test_numba_is_imported_for_large_work_alone():
+    assert run(USE, str(WORTH - 1)).stdout.split() == ["False", "False", "False", "0"]
+    assert run(USE, str(WORTH)).stdout.split()[:3] == ["True", "True", "True"]
+    assert run(USE, "1", **{SWITCH: "1"}).stdout.split()[:3] == ["True", "True", "True"]
+    assert run(USE, str(WORTH), **{SWITCH: "0"}).stdout.split() == ["False", "False", "False", "0"]
+
+
+@pytest.mark.slow
+def test_loops_are_compiled_once_a_machine(tmp_path):
+    first = run(USE, str(WORTH), NUMBA_CACHE_DIR=str(tmp_path))
+    assert "loops were compiled, once on this machine" in first.stderr
+    assert int(first.stdout.split()[3]) >= 10
+    second = run(USE, str(WORTH), NUMBA_CACHE_DIR=str(tmp_path))
+    assert (second.stdout.split()[3], second.stderr) == ("0", "")
+
+
+@pytest.mark.slow
+def test_where_the_package_cannot_be_written_loops_are_kept_for_the_user(tmp_path):
+    package = shutil.copytree(PACKAGE, tmp_path / "site/sarzarr", ignore=shutil.ignore_patterns("*.nb?"))
+    kept = package / "pixels/compiled/__pycache__"
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.write_text("no folder")
+    home = {
+        "PYTHONPATH": str(package.parent),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "HOME": str(tmp_path),
+    }
+    assert run(USE, str(WORTH), **home).stdout.split()[:3] == ["True", "True", "True"]
+    assert run(USE, str(WORTH), **home).stdout.split()[3] == "0"
+    assert list((tmp_path / "cache").rglob("*.nbi"))
+
+
+@pytest.mark.parametrize("fault", ["ImportError: numba", "RuntimeError: cannot cache function"])
+def test_where_numba_does_not_work_numpy_does_and_says_so(tmp_path, fault):
+    (tmp_path / "numba").mkdir()
+    kind, _, message = fault.partition(": ")
+    (tmp_path / "numba/__init__.py").write_text(f"raise {kind}({message!r})")
+    done = run(USE, str(WORTH), PYTHONPATH=os.pathsep.join((str(tmp_path), str(PACKAGE.parent))))
+    assert done.stdout.split()[:2] == ["False", "False"]
+    assert f"compiled loops were expected, got {kind}({message!r})" in done.stderr
+
+
+FORK = (
+    "import os, sys, threading, time\n"
+    "from sarzarr.pixels.compiled.when import loops\n"
+    "thread = threading.Thread(target=loops)\n"
+    "thread.start()\n"
+    "while 'numba' not in sys.modules: time.sleep(0.001)\n"  # it is being imported
+    "child = os.fork()\n"
+    "if not child: os._exit(0 if loops().PREAD else 1)\n"
+    "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])); thread.join()\n"
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_process_that_is_forked_while_a_thread_loads_has_loops_too():
+    """The fork waits: locks of Python and Numba that the thread holds would be held there for ever."""
+    assert run(FORK, **{SWITCH: "1"}).stdout.strip() == "0"
+
+
+def test_processes_that_are_forked_after_it_share_them():
+    loops()
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(add_up) == [3.0, 3.0]
+
+
+def add_up():
+    return loops().column_sums(np.ones((3, 2), np.float32), 2, 0, 2)[1].tolist()
+
+
+# ------------------------------------------------------------------ ingest
+SOURCES = {
+    "power": (lambda p: p, "power", None),
+    "power with a tag": (lambda p: np.where(p > 0.09, np.float32(0.125), p), "power", 0.125),
+    "amplitude": (lambda p: np.where(p > 0.2, -np.sqrt(p), np.sqrt(p)), "amplitude", None),
+    "DN": (lambda p: np.sqrt(p * 1e8).astype(np.uint16), "amplitude", 7.0),
+    "signed": (lambda p: (np.sqrt(p * 1e8) - 900).astype(np.int16), "amplitude", -5.0),
+    "beyond": (
+        lambda p: p * np.float32(1e-5) + (p > 0.1) * np.float32(1e12),
+        "power",
+        -3.4028234663852886e38,
+    ),
+}
+
+
+def mixed(shape):
+    """Return power whose chunks are clean, nearly clean, and anything but."""
+    power = speckle(shape, seed=1)
+    power[5, 300] = 0
+    power[200, 20] = np.nan
+    power[210, 700] = np.inf
+    power[600:620, 100:400] = 0
+    power[:40, :30] = 0
+    power[1, 900] = -1
+    power[700, 700] = np.float32(1e-45)
+    return power
+
+
+STORES = [
+    {},
+    {"dtype": "float32"},
+    {"dtype": "float32", "bounds": "fixed"},
+    {"dtype": "float16"},
+    {"bounds": "percentile"},
+    {"bounds": "fixed"},
+    {"border": 3},
+]
+
+
+@pytest.mark.parametrize("options", STORES, ids=str)
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_store_is_the_same_without_loops(tmp_path, monkeypatch, source, options):
+    turn, representation, nodata = SOURCES[source]
+    with np.errstate(invalid="ignore"):  # roots of what is negative, and NaN as an integer
+        values = turn(mixed((760, 1000)))
+    write_band(tmp_path / "a_vv.tif", values, nodata=nodata, tiles=256)
+    hashes = []
+    for switch in ("1", "0"):
+        monkeypatch.setenv(SWITCH, switch)
+        loops.cache_clear()
+        plan = sz.plan_ingest(
+            tmp_path / "a_vv.tif", tmp_path / f"{switch}.zarr", representation=representation,
+            quantity="sigma0", shard=512, **options,
+        )  # fmt: skip
+        root = sz.ingest(plan).root
+        hashes.append(
+            [tree_hash(root / part) for part in ("scenes/a/vv", "scenes/a/vv_flags", "histograms", "patches")]
+        )
+    assert hashes[0] == hashes[1]
+
+
+# ------------------------------------------------------------------ the loader
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"augment": "d4"},
+        {"patch_size": 100, "augment": "d4"},
+        {"stride": 96},
+        {"flags": True, "min_valid": 0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "float16"])
+def test_batches_are_the_same_without_loops(tmp_path, monkeypatch, dtype, options):
+    write_band(tmp_path / "a_vv.tif", mixed((760, 1000)), tiles=256)
+    plan = sz.plan_ingest(
+        tmp_path / "a_vv.tif", tmp_path / "a.zarr", representation="power", quantity="sigma0", dtype=dtype
+    )
+    store, found = sz.ingest(plan), []
+    for switch in ("1", "0"):
+        monkeypatch.setenv(SWITCH, switch)
+        loops.cache_clear()
+        reader = sz.PatchReader(store, batch_size=4, shuffle=True, seed=3, **{"min_valid": 0.5} | options)
+        found.append([np.concatenate(part) for part in zip(*map(_parts, reader), strict=True)])
+    assert len(found[0][0]) >= 6
+    for fast, slow in zip(*found, strict=True):
+        np.testing.assert_array_equal(fast, slow)
+
+
+def _parts(batch):
+    return [part.copy() for part in (batch if isinstance(batch, tuple) else (batch,))]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: os.truncate(path, 150_000), "end of the file"),
+        (lambda path: path.write_bytes(b"\1" + path.read_bytes()[1:]), "CRC-32C"),
+        (lambda path: path.unlink(), "no such file"),
+    ],
+    ids=["cut", "flipped", "gone"],
+)
+def test_damage_is_said_by_compiled_reads_too(tmp_path, monkeypatch, damage, said):
+    write_band(tmp_path / "a_vv.tif", speckle((512, 512)), tiles=256)
+    plan = sz.plan_ingest(
+        tmp_path / "a_vv.tif", tmp_path / "a.zarr", representation="power", quantity="sigma0"
+    )
+    monkeypatch.setenv(SWITCH, "1")
+    reader = sz.PatchReader(sz.ingest(plan), batch_size=4)
+    assert len(next(iter(reader))) == 4
+    damage(tmp_path / "a.zarr/scenes/a/vv/c/0/0")
+    with pytest.raises(CorruptStoreError, match=f"{said}.*scene 'a'"):
+        next(iter(reader))
