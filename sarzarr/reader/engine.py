@@ -100,13 +100,13 @@ class BatchFiller:
         """
         fast, fetcher, size = self._loops_of_codes(kind), self.fetcher, self.source.size
         stored, entries = kind.nbytes + CRC_BYTES, self.source.table.entries[chunks]
-        if fast is None or fast.PREAD is None or kind.codec != "none" or kind.nbytes % 8:
+        if fast is None or fast.C is None or kind.codec != "none":
             return False
         handles = fetcher.handles_of(entries["file"].tolist(), chunks.tolist())
         if handles is None or (entries["size"] != stored).any():
             return False
         places = handles, entries["offset"].astype(np.int64), slots, _of_slots(operations, slots)
-        raw = fetcher.scratch.take("raw", (8 * fast.ROOM + stored,), "u1", within_page=READ_TO)
+        raw = fetcher.scratch.take("raw", (stored,), "u1", within_page=READ_TO)
         done = fast.deliver(places, raw, self._strip(fast), out.reshape(-1, size, size), _law(kind))
         fetcher.work.pixels += len(chunks) * size**2
         return bool(done == len(chunks))

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -88,31 +87,12 @@ def test_chunks_are_delivered_as_they_are_up_to_one_that_is_not(size, operations
         file.write(b"".join(cells))
         file.flush()
         places = np.full(count, file.fileno(), np.int32), np.arange(count) * cell, slots
-        raw = np.empty(8 * loops().ROOM + cell, np.uint8)
+        raw = np.empty(cell, np.uint8)
         done = loops().deliver((*places, np.array(operations, np.uint8)), raw, strip, out, law)
     assert done == whole
     np.testing.assert_array_equal(
         out[slots[:whole]], delivered(images[:whole], operations[:whole], clip) if whole else out[:0]
     )
-
-
-@given(st.integers(1, 3000), st.integers(0, 99), st.booleans())
-def test_a_checksum_is_that_of_the_package(words, seed, is_sparse):
-    """Of any number of words: the longest are taken apart twice."""
-    values = np.random.default_rng(seed).integers(0, 2**63, words, np.uint64)
-    if is_sparse:
-        values[np.arange(words) % (seed + 2) != 0] = 0
-    memory = np.full(loops().ROOM + words, 2**64 - 1, np.uint64)
-    memory[loops().ROOM :] = values
-    assert checksum()(memory) == crc32c(values.tobytes())
-
-
-@cache
-def checksum():
-    from numba import njit
-
-    part = loops()._crc
-    return njit(lambda words: part(words))
 
 
 @given(
@@ -217,7 +197,7 @@ FORK = (
     "thread.start()\n"
     "while 'numba' not in sys.modules: time.sleep(0.001)\n"  # it is being imported
     "child = os.fork()\n"
-    "if not child: os._exit(0 if loops().PREAD else 1)\n"
+    "if not child: os._exit(0 if loops().C else 1)\n"
     "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])); thread.join()\n"
 )
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-from crc32c import crc32c
 from numba import njit, types
 
 from sarzarr.arrays import Array
@@ -20,8 +19,6 @@ from sarzarr.pixels.turns import COLUMNS, ROWS, TRANSPOSE
 
 STRIP: Final = 32
 """Rows that are transposed together: of uint16, a cache line across."""
-ROOM: Final = 1024
-"""Words before a chunk that is checked: 836 are wanted, and whole pages."""
 COMPILED: Final[list[str]] = []
 """The loops that this process had to compile, since no earlier one did."""
 _u16, _u64 = np.uint16, np.uint64
@@ -45,30 +42,40 @@ _law = types.Tuple((types.uint16, types.uint16, types.float32, types.float32))
 _laws = types.Tuple((_float32s, _float32s, types.float32, _float32s))
 _places = types.Tuple((_int64s, types.uint8[::1]))
 _chunks = types.Tuple((_int32s, _int64s, _int64s, types.uint8[::1]))
-_memory = types.Tuple((types.uint64[::1], _codes, types.uint32[::1], _codes, _words))
+_memory = types.Tuple((_codes, types.uint32[::1], _codes, _words))
 
 
-# ---------------------------------------------------------------- files
-_read = types.int64(types.int32, types.uintp, types.uint64, types.int64)
-try:
-    _ADDRESS = ctypes.cast(ctypes.CDLL(None).pread, ctypes.c_void_p).value
-except (AttributeError, TypeError):  # Windows
-    _ADDRESS = None
+# ---------------------------------------------------------------- functions of C
+class _Function(types.WrapperAddressProtocol):  # type: ignore[misc]
+    """A function of a C library that loops are given by its address; it needs nothing of Python."""
 
-
-class _Pread(types.WrapperAddressProtocol):  # type: ignore[misc]
-    """The C library's ``ssize_t pread(int, void*, size_t, off_t)``, as a function that loops are given."""
+    def __init__(self, library: str | None, name: str, signature: Any) -> None:
+        self._address = ctypes.cast(getattr(ctypes.CDLL(library), name), ctypes.c_void_p).value
+        self._signature = signature
 
     def __wrapper_address__(self) -> int | None:
-        return _ADDRESS
+        return self._address
 
     def signature(self) -> Any:
-        return _read
+        return self._signature
 
 
-PREAD: Final = _Pread() if _ADDRESS else None
-"""What loops read with; None on Windows, where they read nothing."""
-_pread = types.FunctionType(_read)
+_pread = types.int64(types.int32, types.uintp, types.uintp, types.int64)
+_extend = types.uint32(types.uint32, types.uintp, types.uintp)
+
+
+def _functions() -> tuple[_Function, _Function] | None:
+    """Return the system's pread, and the CRC-32C of google/crc32c, which knows x86's instruction and aarch64's."""
+    try:
+        from google_crc32c import _crc32c
+
+        return _Function(None, "pread", _pread), _Function(_crc32c.__file__, "crc32c_extend", _extend)
+    except (AttributeError, ImportError, OSError, TypeError):  # Windows has no pread
+        return None
+
+
+C: Final = _functions()
+"""``pread`` and ``crc32c_extend``; None where one is not at hand: `deliver` is no use then."""
 
 
 # ---------------------------------------------------------------- patches
@@ -165,81 +172,35 @@ def _in_words(rows: Array) -> Array:
 
 
 # ---------------------------------------------------------------- a batch
-# CRC-32C by XOR alone (Chorba: Russell 2024, arXiv:2412.16398). Its polynomial divides x**209 + x**144 + x**54 +
-# x**39 + x**14 + 1 and so, squared six times, the same of x**64: a word may be taken out of a message if it is added
-# to those 65, 155, 170, 195 and 209 words on. Squared eight times, these are four times as far, in step with vectors.
-_ONES: Final = 0xFFFFFFFF
-_TABLE: Final = np.array(
-    [[crc32c(bytes([byte]) + bytes(k), _ONES) ^ _ONES for byte in range(256)] for k in range(8)], np.uint32
-)
-"""What a byte and k zeros make of a register of 0."""
-
-
-@_part
-def _take_out(words: Any, begin: int, scale: int) -> int:
-    """Take out all words from ``begin`` on but the last 209 times ``scale``, and return where those begin.
-
-    ``scale`` is 4 or 1. Those before ``begin`` are lost.
-    """
-    left = len(words) - 209 * scale
-    words[begin - 209 * scale : begin] = 0
-    if scale == 4:  # written out: where distances are literals, LLVM sees that no vector reaches into itself
-        for i in range(_u64(begin), _u64(left)):
-            one = words[i] ^ words[i - _u64(260)] ^ words[i - _u64(620)]
-            words[i] = one ^ words[i - _u64(680)] ^ words[i - _u64(780)] ^ words[i - _u64(836)]
-    else:
-        for i in range(_u64(begin), _u64(left)):
-            one = words[i] ^ words[i - _u64(65)] ^ words[i - _u64(155)]
-            words[i] = one ^ words[i - _u64(170)] ^ words[i - _u64(195)] ^ words[i - _u64(209)]
-    for distance in (65 * scale, 155 * scale, 170 * scale, 195 * scale, 209 * scale):
-        words[left : left + distance] ^= words[left - distance : left]
-    return left
-
-
-@_part
-def _crc(words: Any) -> Any:
-    """Return the CRC-32C of the words from `ROOM` on; all are lost."""
-    begin, register = ROOM, _u64(0)
-    words[begin] ^= _u64(_ONES)
-    for scale in (4, 1):
-        if len(words) - begin > 209 * scale:
-            begin = _take_out(words, begin, scale)
-    for i in range(begin, len(words)):
-        word = words[i] ^ register
-        register = _u64(0)
-        for k in range(8):
-            register ^= _u64(_TABLE[7 - k, (word >> _u64(8 * k)) & _u64(0xFF)])
-    return register ^ _u64(_ONES)
+_c = types.FunctionType(_pread), types.FunctionType(_extend), types.uintp, _chunks, _memory
 
 
 @_loop(
-    types.int64(_pread, types.uint64, _chunks, _memory, types.float32[:, :, ::1], _law),
-    types.int64(_pread, types.uint64, _chunks, _memory, types.uint16[:, :, ::1], types.none),
+    types.int64(*_c, types.float32[:, :, ::1], _law), types.int64(*_c, types.uint16[:, :, ::1], types.none)
 )
-def _deliver(pread: Any, address: int, chunks: Any, memory: Any, out: Array, law: Any) -> int:
+def _deliver(pread: Any, extend: Any, address: Any, chunks: Any, memory: Any, out: Array, law: Any) -> int:
     handles, offsets, slots, operations = chunks
-    words, image, stored, strip, strip_words = memory
-    cell = 2 * image.size + 4
+    image, stored, strip, words = memory
+    size = _u64(2 * image.size)
     for k in range(len(handles)):
-        if pread(handles[k], address, _u64(cell), offsets[k]) != cell:
+        if pread(handles[k], address, size + _u64(4), offsets[k]) != size + 4:
             return k
-        _place(image, operations[k], strip, strip_words, out[slots[k]], law)
-        if _crc(words) != stored[0]:
+        if extend(np.uint32(0), address, size) != stored[0]:
             return k
+        _place(image, operations[k], strip, words, out[slots[k]], law)
     return len(handles)
 
 
 def deliver(chunks: tuple[Array, ...], raw: Array, strip: Array, out: Array, law: Any) -> int:
-    """Read chunks of codes, turn, stretch and check each, while it is in cache, into its slot of a batch.
+    """Read chunks of codes, check, turn and stretch each, while it is in cache, into its slot of a batch.
 
     Return how many were as they should be: it stops at the first that is short, or whose checksum fails. Chunks are
-    handles (int32), offsets and slots (int64) and operations (uint8). ``raw`` is scratch of uint8, `ROOM` words, a
-    chunk and its checksum; the others are as in `place_codes`.
+    handles (int32), offsets and slots (int64) and operations (uint8). ``raw`` is scratch of uint8, a chunk and
+    its checksum; the others are as in `place_codes`.
     """
-    words, stored = raw[:-4].view(_u64), raw[-4:].view(np.uint32)
-    image = words[ROOM:].view(_u16).reshape(out.shape[1:])
-    memory = words, image, stored, strip, _in_words(strip)
-    return int(_deliver(PREAD, image.ctypes.data, chunks, memory, out, law))
+    image, stored = raw[:-4].view(_u16).reshape(out.shape[1:]), raw[-4:].view(np.uint32)
+    memory = image, stored, strip, _in_words(strip)
+    return int(_deliver(*(C or ()), image.ctypes.data, chunks, memory, out, law))
 
 
 # ---------------------------------------------------------------- ingest
