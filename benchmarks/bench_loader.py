@@ -28,10 +28,10 @@ import numpy as np
 import torch
 import xarray as xr
 import zarr
-from sarzarr.pixels.compiled.when import loops
 from torch.utils.data import DataLoader, Dataset
 
 import sarzarr as sz
+from sarzarr.pixels.compiled.when import loops
 from sarzarr.torch import ZarrPatchDataset
 
 SIZE = 256
@@ -455,7 +455,7 @@ def opening(folder, patches, batch):
     reader = sz.PatchReader(made, batch_size=batch, shuffle=True, min_unsaturated=0)
     opened = time.perf_counter() - start
     first = next(iter(reader))
-    print(f"{len(reader.selection):,} patches of {len(reader.recipe.images.table.layouts):,} arrays")
+    print(f"{len(reader.selection):,} patches of {len(reader.recipe.images.source.table.layouts):,} arrays")
     print(f"opened in {opened:.2f} s, first batch of {len(first)} after {time.perf_counter() - start:.2f} s")
     print(f"memory above the imports: {resident() - before:.0f} MB")
 

@@ -1,174 +1,87 @@
 """SAR GeoTIFFs to one chunked Zarr store, and that store to training batches.
 
-Everything public is here but what needs torch (`sarzarr.torch`). Names are loaded when they are
+Everything public is here, `sarzarr.torch` too where torch is installed. Names are loaded when they are
 first used, so that ``import sarzarr`` and the command line start at once.
 """
 
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# The one list of public names: editors and type checkers read it, and so does `_modules` when the first is used.
 if TYPE_CHECKING:
-    from sarzarr.export.copy_store import copy_store
-    from sarzarr.export.quicklook import write_quicklook
-    from sarzarr.grids.grid import Grid
-    from sarzarr.ingestion.boxes import import_boxes
-    from sarzarr.ingestion.chips.pack import import_chips
-    from sarzarr.ingestion.options import IngestOptions
-    from sarzarr.ingestion.plan import IngestPlan, plan_ingest
-    from sarzarr.ingestion.run import ingest, remove_scene
-    from sarzarr.patches.clips import recommend_clips, set_clip
-    from sarzarr.patches.index import index_patches
-    from sarzarr.patches.stacks.cube import open_stack
-    from sarzarr.patches.stacks.find import find_stacks, make_stack
-    from sarzarr.patches.stacks.stack import Stack
-    from sarzarr.pixels.bounds import ClipBounds, Histogram, clip_bounds_from_histogram, compute_clip_bounds
-    from sarzarr.pixels.legacy import extract_patches, inverse_preprocess, preprocess_sar_complete
-    from sarzarr.pixels.radiometry import (
-        denormalize,
-        from_codes,
-        from_db,
-        handle_invalid_values,
-        normalize,
-        restretch,
-        to_codes,
-        to_db,
-        to_power,
-    )
-    from sarzarr.pixels.statistics import SceneStatistics, scene_statistics
-    from sarzarr.reader.augment import Compose, RandomHorizontalFlip, RandomVerticalFlip, collate_fn
-    from sarzarr.reader.rate import measure_delivery
-    from sarzarr.reader.reader import PatchReader
-    from sarzarr.reader.samples import SampleReader
-    from sarzarr.scenes.probe import RasterProbe, probe_file
-    from sarzarr.scenes.scene import SceneProbe, group_scenes, open_scene
-    from sarzarr.scenes.synthetic.scenes import write_synthetic_scenes
-    from sarzarr.splits.exchange import check_split, export_split, import_split
-    from sarzarr.splits.make import extend_split, make_split
-    from sarzarr.splits.samples.manager import SplitManager
-    from sarzarr.store.samples import open_samples
-    from sarzarr.store.store import Store, open_store
+    from sarzarr import torch as torch
+    from sarzarr.export.copy_store import copy_store as copy_store
+    from sarzarr.export.quicklook import write_quicklook as write_quicklook
+    from sarzarr.grids.grid import Grid as Grid
+    from sarzarr.ingestion.boxes import import_boxes as import_boxes
+    from sarzarr.ingestion.chips.pack import import_chips as import_chips
+    from sarzarr.ingestion.options import IngestOptions as IngestOptions
+    from sarzarr.ingestion.plan import IngestPlan as IngestPlan
+    from sarzarr.ingestion.plan import plan_ingest as plan_ingest
+    from sarzarr.ingestion.run import ingest as ingest
+    from sarzarr.ingestion.run import remove_scene as remove_scene
+    from sarzarr.patches.clips import recommend_clips as recommend_clips
+    from sarzarr.patches.clips import set_clip as set_clip
+    from sarzarr.patches.index import index_patches as index_patches
+    from sarzarr.patches.stacks.cube import open_stack as open_stack
+    from sarzarr.patches.stacks.find import find_stacks as find_stacks
+    from sarzarr.patches.stacks.find import make_stack as make_stack
+    from sarzarr.patches.stacks.stack import Stack as Stack
+    from sarzarr.pixels.bounds import ClipBounds as ClipBounds
+    from sarzarr.pixels.bounds import Histogram as Histogram
+    from sarzarr.pixels.bounds import clip_bounds_from_histogram as clip_bounds_from_histogram
+    from sarzarr.pixels.bounds import compute_clip_bounds as compute_clip_bounds
+    from sarzarr.pixels.legacy import extract_patches as extract_patches
+    from sarzarr.pixels.legacy import inverse_preprocess as inverse_preprocess
+    from sarzarr.pixels.legacy import preprocess_sar_complete as preprocess_sar_complete
+    from sarzarr.pixels.radiometry import denormalize as denormalize
+    from sarzarr.pixels.radiometry import from_codes as from_codes
+    from sarzarr.pixels.radiometry import from_db as from_db
+    from sarzarr.pixels.radiometry import handle_invalid_values as handle_invalid_values
+    from sarzarr.pixels.radiometry import normalize as normalize
+    from sarzarr.pixels.radiometry import restretch as restretch
+    from sarzarr.pixels.radiometry import to_codes as to_codes
+    from sarzarr.pixels.radiometry import to_db as to_db
+    from sarzarr.pixels.radiometry import to_power as to_power
+    from sarzarr.pixels.statistics import SceneStatistics as SceneStatistics
+    from sarzarr.pixels.statistics import scene_statistics as scene_statistics
+    from sarzarr.reader.augment import Compose as Compose
+    from sarzarr.reader.augment import RandomHorizontalFlip as RandomHorizontalFlip
+    from sarzarr.reader.augment import RandomVerticalFlip as RandomVerticalFlip
+    from sarzarr.reader.augment import collate_fn as collate_fn
+    from sarzarr.reader.rate import measure_delivery as measure_delivery
+    from sarzarr.reader.reader import PatchReader as PatchReader
+    from sarzarr.reader.samples import SampleReader as SampleReader
+    from sarzarr.scenes.probe import RasterProbe as RasterProbe
+    from sarzarr.scenes.probe import probe_file as probe_file
+    from sarzarr.scenes.scene import SceneProbe as SceneProbe
+    from sarzarr.scenes.scene import group_scenes as group_scenes
+    from sarzarr.scenes.scene import open_scene as open_scene
+    from sarzarr.scenes.synthetic.scenes import write_synthetic_scenes as write_synthetic_scenes
+    from sarzarr.splits.exchange import check_split as check_split
+    from sarzarr.splits.exchange import export_split as export_split
+    from sarzarr.splits.exchange import import_split as import_split
+    from sarzarr.splits.make import extend_split as extend_split
+    from sarzarr.splits.make import make_split as make_split
+    from sarzarr.splits.samples.manager import SplitManager as SplitManager
+    from sarzarr.store.samples import open_samples as open_samples
+    from sarzarr.store.store import Store as Store
+    from sarzarr.store.store import open_store as open_store
+    from sarzarr.tasks import Progress as Progress
 
-_HOME = {
-    "ClipBounds": "pixels.bounds",
-    "Compose": "reader.augment",
-    "Grid": "grids.grid",
-    "Histogram": "pixels.bounds",
-    "IngestOptions": "ingestion.options",
-    "IngestPlan": "ingestion.plan",
-    "PatchReader": "reader.reader",
-    "Progress": "tasks",
-    "RandomHorizontalFlip": "reader.augment",
-    "RandomVerticalFlip": "reader.augment",
-    "RasterProbe": "scenes.probe",
-    "SampleReader": "reader.samples",
-    "SceneProbe": "scenes.scene",
-    "SceneStatistics": "pixels.statistics",
-    "SplitManager": "splits.samples.manager",
-    "Stack": "patches.stacks.stack",
-    "Store": "store.store",
-    "check_split": "splits.exchange",
-    "clip_bounds_from_histogram": "pixels.bounds",
-    "collate_fn": "reader.augment",
-    "compute_clip_bounds": "pixels.bounds",
-    "copy_store": "export.copy_store",
-    "denormalize": "pixels.radiometry",
-    "export_split": "splits.exchange",
-    "extend_split": "splits.make",
-    "extract_patches": "pixels.legacy",
-    "find_stacks": "patches.stacks.find",
-    "from_codes": "pixels.radiometry",
-    "from_db": "pixels.radiometry",
-    "group_scenes": "scenes.scene",
-    "handle_invalid_values": "pixels.radiometry",
-    "import_boxes": "ingestion.boxes",
-    "import_chips": "ingestion.chips.pack",
-    "import_split": "splits.exchange",
-    "index_patches": "patches.index",
-    "ingest": "ingestion.run",
-    "inverse_preprocess": "pixels.legacy",
-    "make_split": "splits.make",
-    "make_stack": "patches.stacks.find",
-    "measure_delivery": "reader.rate",
-    "normalize": "pixels.radiometry",
-    "open_samples": "store.samples",
-    "open_scene": "scenes.scene",
-    "open_stack": "patches.stacks.cube",
-    "open_store": "store.store",
-    "plan_ingest": "ingestion.plan",
-    "preprocess_sar_complete": "pixels.legacy",
-    "probe_file": "scenes.probe",
-    "recommend_clips": "patches.clips",
-    "remove_scene": "ingestion.run",
-    "restretch": "pixels.radiometry",
-    "scene_statistics": "pixels.statistics",
-    "set_clip": "patches.clips",
-    "to_codes": "pixels.radiometry",
-    "to_db": "pixels.radiometry",
-    "to_power": "pixels.radiometry",
-    "write_quicklook": "export.quicklook",
-    "write_synthetic_scenes": "scenes.synthetic.scenes",
-}
 
-__all__ = [
-    "ClipBounds",
-    "Compose",
-    "Grid",
-    "Histogram",
-    "IngestOptions",
-    "IngestPlan",
-    "PatchReader",
-    "Progress",
-    "RandomHorizontalFlip",
-    "RandomVerticalFlip",
-    "RasterProbe",
-    "SampleReader",
-    "SceneProbe",
-    "SceneStatistics",
-    "SplitManager",
-    "Stack",
-    "Store",
-    "check_split",
-    "clip_bounds_from_histogram",
-    "collate_fn",
-    "compute_clip_bounds",
-    "copy_store",
-    "denormalize",
-    "export_split",
-    "extend_split",
-    "extract_patches",
-    "find_stacks",
-    "from_codes",
-    "from_db",
-    "group_scenes",
-    "handle_invalid_values",
-    "import_boxes",
-    "import_chips",
-    "import_split",
-    "index_patches",
-    "ingest",
-    "inverse_preprocess",
-    "make_split",
-    "make_stack",
-    "measure_delivery",
-    "normalize",
-    "open_samples",
-    "open_scene",
-    "open_stack",
-    "open_store",
-    "plan_ingest",
-    "preprocess_sar_complete",
-    "probe_file",
-    "recommend_clips",
-    "remove_scene",
-    "restretch",
-    "scene_statistics",
-    "set_clip",
-    "to_codes",
-    "to_db",
-    "to_power",
-    "write_quicklook",
-    "write_synthetic_scenes",
-]
+@cache
+def _modules() -> dict[str, str]:
+    """Return the module of each name of the list."""
+    import ast
+    from pkgutil import get_data
+
+    lists = [
+        node for node in ast.parse(get_data(__name__, "__init__.py") or b"").body if isinstance(node, ast.If)
+    ]
+    imports = [node for node in lists[0].body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: str(node.module) for node in imports for alias in node.names}
 
 
 def __getattr__(name: str) -> Any:
@@ -176,12 +89,15 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("sarzarr")
-    if name not in _HOME:
+    if name == "__all__":
+        return sorted(_modules().keys() - {"torch"})
+    if name.startswith("__") or name not in _modules():
         raise AttributeError(f"module 'sarzarr' has no attribute {name!r}")
-    value = getattr(import_module(f"sarzarr.{_HOME[name]}"), name)
+    module = _modules()[name]
+    value = import_module(f"sarzarr.{name}") if module == __name__ else getattr(import_module(module), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__getattr__("__all__")})

@@ -1,6 +1,7 @@
 """The code that a newcomer copies runs as it stands."""
 
 import json
+import pkgutil
 import re
 from pathlib import Path
 
@@ -53,3 +54,18 @@ def test_links_lead_somewhere(page):
     for place in pages:
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", place.read_text()):
             assert (place.parent / target).exists(), f"{place.name}: {target}"
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))]
+)
+def test_names_of_the_package_are_there(page):
+    """``sz.X`` and ``sarzarr.X`` are there after ``import sarzarr``; longer names are those of the rooms."""
+    text = (ROOT / page).read_text()
+    for name in set(re.findall(r"\b(?:sarzarr|sz)\.([A-Za-z_][\w.]*\w)", text)):
+        if name.split(".")[0] == "torch":
+            pytest.importorskip("torch", reason="torch is not installed (sarzarr[torch])")
+        if "." in name:
+            pkgutil.resolve_name(f"sarzarr.{name}")
+        else:
+            getattr(sz, name)

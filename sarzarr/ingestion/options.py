@@ -1,11 +1,12 @@
 """The options of an ingest: how files are understood, and how their pixels are stored."""
 
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypedDict, Unpack
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
-from sarzarr.ingestion.layers.layer import Layer
+from sarzarr.ingestion.layers.layer import Layer, layers_of
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.store.codecs import DEFAULT_CODECS
 from sarzarr.store.documents import Encoding
@@ -17,13 +18,13 @@ METHODS: Final = ("percentile", "fixed", "sigma")
 
 @dataclass(frozen=True, kw_only=True)
 class IngestOptions:
-    """Options of an ingest: the understanding of files, and the storage of their pixels."""
+    """The choices of an ingest: what files mean, and how their pixels are stored."""
 
     quantity: str | None = None
-    """What the numbers are, where the files do not say."""
+    """The quantity of the numbers (``sigma0``, ``dn``, ...), where the files do not say it."""
     representation: str | None = None
-    """How they are written down, where the files do not say."""
-    polarizations: tuple[str, ...] | None = None
+    """Their form (``power``, ``amplitude``, ``db``, ...), where the files do not say it."""
+    polarizations: Sequence[str] | None = None
     """Names of the bands of each file, in order, whatever it says itself."""
     id: str | None = None
     """The id of the one scene that the files make."""
@@ -57,7 +58,8 @@ class IngestOptions:
     exact: bool = False
     """Whether positions between two CRSs are computed pixel by pixel, rather than within 1e-4 pixels."""
     layers: tuple[Layer, ...] = ()
-    """Rasters that are kept beside the backscatter as they are; see `sarzarr.ingestion.layers.layer`."""
+    """Rasters that are kept beside the backscatter as they are: ``{"mask": "labels/*.tif"}``, or what else
+    `sarzarr.ingestion.layers.layer.layers_of` takes."""
     nodata: float | None = None
     """The value of pixels that were not measured, where it is not the file's tag that says it."""
     border: int | None = None
@@ -110,9 +112,14 @@ class IngestOptions:
             clip_bounds_from_histogram(Histogram.empty(), **self.method)  # refuses what is out of range
         _ = self.encoding  # refuses an unknown codec or shard here, where it was said
 
+    def changed(self, **changes: Unpack["IngestKeywords"]) -> "IngestOptions":
+        """Return these options with others in their place."""
+        given: dict[str, Any] = {**changes}
+        return replace(self, **given | {"layers": layers_of(given.get("layers", self.layers))})
+
     @property
     def encoding(self) -> Encoding:
-        """The encoding of pixels: dtype, codec, chunk and shard, the latter two in pixels."""
+        """The dtype, codec and shard that pixels are written with."""
         dtype = self.dtype or "uint16"
         shard = cv.SHARD if self.shard is None else self.shard
         return Encoding(dtype=dtype, codec=self.codec or DEFAULT_CODECS[dtype], shard=shard)
@@ -128,3 +135,34 @@ class IngestOptions:
             "vmax": self.vmax,
             "k": self.k,
         }
+
+
+class IngestKeywords(TypedDict, total=False):
+    """Fields of `IngestOptions`, for editors and type checkers."""
+
+    quantity: str | None
+    representation: str | None
+    polarizations: Sequence[str] | None
+    id: str | None
+    dtype: str | None
+    codec: str | None
+    shard: int | None
+    bounds: str
+    low: float
+    high: float
+    vmin: float
+    vmax: float
+    k: float
+    crs: str | None
+    pixel_size: float | None
+    like: str | None
+    resampling: str | None
+    exact: bool
+    layers: Mapping[str, Any] | Iterable[Layer | str]
+    nodata: float | None
+    border: int | None
+    full_hash: bool
+    replace: bool
+    skip_refused: bool
+    memory: int
+    threads: int

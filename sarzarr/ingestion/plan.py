@@ -10,17 +10,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
 from sarzarr.ingestion.again import known_hash, left_to_do, lost_layers, stored_otherwise
-from sarzarr.ingestion.layers.layer import layers_of
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.onto_grid import onto_grid
-from sarzarr.ingestion.options import IngestOptions
+from sarzarr.ingestion.options import IngestKeywords, IngestOptions
 from sarzarr.ingestion.scene_plan import PROCESS_BASE, ScenePlan
+from sarzarr.keywords import shows_options
 from sarzarr.rasters import raster_files
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 from sarzarr.scenes.scene import SceneProbe, group_scenes
@@ -93,12 +93,13 @@ class IngestPlan:
         return "\n".join(lines)
 
 
+@shows_options(IngestOptions, IngestKeywords)
 def plan_ingest(
     files: Iterable[str | Path] | str | Path,
     store: str | Path,
     *,
     options: IngestOptions | None = None,
-    **changes: Any,
+    **changes: Unpack[IngestKeywords],
 ) -> IngestPlan:
     """Probe files and plan their ingest into one store; nothing is written.
 
@@ -110,8 +111,9 @@ def plan_ingest(
     store
         Path of the ``.zarr`` directory, new or existing.
     options
-        An `IngestOptions`; fields of it can be given by name instead (``dtype="float32"``). ``layers`` may
-        then be anything that `sarzarr.ingestion.layers.layer.layers_of` takes: ``layers={"mask": "labels/*.tif"}``.
+        Options to begin with; those that are given by name (``dtype="float32"``) stand in the place of its own.
+    **changes
+        The fields of `IngestOptions`.
 
     Raises
     ------
@@ -121,9 +123,7 @@ def plan_ingest(
     SceneIdError, SceneExistsError
         Two scenes claim one id, or the store has another scene of that id.
     """
-    if "layers" in changes:
-        changes["layers"] = layers_of(changes["layers"])
-    options = replace(options or IngestOptions(), **changes)
+    options = (options or IngestOptions()).changed(**changes)
     paths = [files] if isinstance(files, str | Path) else list(files)
     if not paths:
         raise InvalidInputError(

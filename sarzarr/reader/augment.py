@@ -1,5 +1,7 @@
-"""Augmentations: which flips and quarter turns a batch gets, and transforms of (image, target) pairs.
+"""Augmentations of batches, by name, and transforms of (image, target) pairs.
 
+A new one is registered in `AUGMENTATIONS`, by the name that ``augment=`` of every reader then takes, and is drawn in
+`drawn_operations`. None changes values yet: one that does (speckle, gain) is applied in `PrefetchThreads.batch`.
 Images are (C, H, W), boxes half-open pixel ``xyxy``.
 """
 
@@ -28,8 +30,8 @@ def collate_fn(batch: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
 class _RandomFlip:
     """Flip image and boxes with probability ``p``; the draws are a function of the seed and their number."""
 
-    axis: int
-    low: int
+    axis: int  # of an image (..., rows, columns)
+    low: int  # column of the boxes' minimum along it
 
     def __init__(self, p: float = 0.5, *, seed: int | None = None) -> None:
         if not 0 <= p <= 1:
@@ -42,10 +44,12 @@ class _RandomFlip:
         if self.random.random() >= self.p:
             return image, dict(target)
         size, high = image.shape[self.axis], self.low + 2
-        boxes = _copied(target["boxes"])
+        boxes = target["boxes"] + 0  # a copy, of an array and of a tensor
         boxes[:, self.low] = size - target["boxes"][:, high]
         boxes[:, high] = size - target["boxes"][:, self.low]
-        return _flipped(image, self.axis), {**target, "boxes": boxes}
+        is_array = isinstance(image, np.ndarray)
+        turned = np.ascontiguousarray(np.flip(image, self.axis)) if is_array else image.flip(self.axis)
+        return turned, {**target, "boxes": boxes}
 
 
 class RandomHorizontalFlip(_RandomFlip):
@@ -54,14 +58,14 @@ class RandomHorizontalFlip(_RandomFlip):
     Times or ranges are then reversed: only for symmetric signals does a label stay true.
     """
 
-    axis = 2
+    axis = -1
     low = 0
 
 
 class RandomVerticalFlip(_RandomFlip):
     """Swap top and bottom: ``y' = height - y``, with minimum and maximum exchanged."""
 
-    axis = 1
+    axis = -2
     low = 1
 
 
@@ -79,37 +83,29 @@ class Compose:
         return pair
 
 
-def _flipped(image: Any, axis: int) -> Any:
-    if isinstance(image, np.ndarray):
-        return np.ascontiguousarray(np.flip(image, axis))
-    return image.flip(axis)
-
-
-def _copied(values: Any) -> Any:
-    return values.copy() if isinstance(values, np.ndarray) else values.clone()
-
-
-Kind = Literal["d4", "flips", "azimuth"]
-OPERATIONS: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
+# ------------------------------------------------------------------ of batches
+Augmentation = Literal["d4", "flips", "azimuth"]
+AUGMENTATIONS: Final[Mapping[Augmentation, tuple[int, ...]]] = MappingProxyType(
     {
         "d4": tuple(range(8)),
         "flips": (0, COLUMNS, ROWS, COLUMNS | ROWS),
         "azimuth": (0, ROWS),
     }
 )
-"""Operations of each kind, drawn with equal chance. ``azimuth`` reverses the lines alone, so that the radar
-still looks from the same side; the others also turn shadow and layover round."""
+"""Operations of `sarzarr.pixels.turns` of each augmentation, drawn with equal chance. ``azimuth`` reverses the lines
+alone, so that the radar still looks from the same side; the others also turn shadow and layover round."""
 _STREAM: Final = 2  # apart from the streams of `sarzarr.reader.order`
 
 
-def check_kind(kind: str | None) -> None:
-    """Raise `InvalidInputError` unless ``kind`` is None or a key of `OPERATIONS`."""
-    if kind is not None and kind not in OPERATIONS:
-        raise InvalidInputError(f"augment must be one of {', '.join(OPERATIONS)} or None, got {kind!r}.")
+def check_augmentation(name: str | None) -> None:
+    """Raise `InvalidInputError` unless ``name`` is None or registered."""
+    if name is not None and name not in AUGMENTATIONS:
+        raise InvalidInputError(f"augment must be one of {', '.join(AUGMENTATIONS)} or None, got {name!r}.")
 
 
-def draw(kind: str, n: int, *, seed: int, epoch: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def drawn_operations(
+    name: Augmentation, n: int, *, seed: int, epoch: int
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return the operation (n,) of each position of an epoch, whoever delivers it."""
-    check_kind(kind)
-    operations = np.array(OPERATIONS[kind], np.uint8)
+    operations = np.array(AUGMENTATIONS[name], np.uint8)
     return operations[np.random.default_rng((seed, epoch, _STREAM)).integers(len(operations), size=n)]

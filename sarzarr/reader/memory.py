@@ -1,9 +1,9 @@
-"""Memory and handles of a process, and the buffers that batches are delivered in."""
+"""Memory and handles of a process: buffers of batches, and the scratch memory of threads."""
 
 import math
 import os
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr.arrays import Array
-from sarzarr.reader.engine import MAX_HANDLES, aligned_memory
+from sarzarr.reader.places import PAGE
 
+MAX_HANDLES: Final = 512
+"""Files that one thread holds open at most; fewer where the process may not have as many."""
 MAX_THREADS: Final = 4
 """Threads that fill batches, unless told otherwise: more hand each other the GIL more often than they work."""
 
@@ -38,9 +40,36 @@ def available_handles() -> int:
     return MAX_HANDLES * MAX_THREADS if soft == resource.RLIM_INFINITY else max(soft // 4, 1)
 
 
-# ------------------------------------------------------------------ memory
-def _new_block(nbytes: int) -> memoryview:
-    return aligned_memory(nbytes).data
+# ------------------------------------------------------------------ buffers
+def aligned_memory(nbytes: int, *, within_page: int = 0) -> Array:
+    """Return (nbytes,) uint8 that begins so far into a page, bytes.
+
+    Rows that straddle cache lines cost a third more a pass.
+    """
+    memory = np.empty(nbytes + PAGE, np.uint8)
+    begin = (within_page - memory.ctypes.data) % PAGE
+    return memory[begin : begin + nbytes]
+
+
+@dataclass(eq=False)
+class ScratchMemory:
+    """Memory of one thread, kept between calls."""
+
+    _memory: dict[str, Array] = field(default_factory=dict, init=False)
+    _views: dict[tuple[str, tuple[int, ...], str], Array] = field(default_factory=dict, init=False)
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: str, *, within_page: int = 0) -> Array:
+        """Return the array that is kept under ``name``, ``within_page`` bytes into a page, its values arbitrary."""
+        key = name, shape, dtype
+        if (view := self._views.get(key)) is not None:
+            return view
+        wanted = math.prod(shape) * np.dtype(dtype).itemsize
+        kept = self._memory.get(name)
+        if kept is None or kept.size < wanted:
+            kept = self._memory[name] = aligned_memory(wanted, within_page=within_page)
+            self._views = {k: v for k, v in self._views.items() if k[0] != name}
+        view = self._views[key] = kept[:wanted].view(dtype).reshape(shape)
+        return view
 
 
 @dataclass(eq=False)
@@ -48,43 +77,40 @@ class BatchMemory:
     """Memory of batches, used again once no array looks into it."""
 
     keep: int
-    """Blocks that are kept for use again; more are made when they are needed."""
-    make: Callable[[int], memoryview] = _new_block
-    """Makes a block of so many bytes."""
-    _apart: dict[str, "BatchMemory"] = field(default_factory=dict, init=False)
-    _free: deque[memoryview] = field(default_factory=deque, init=False)
+    """Buffers of each part that are kept for use again; more are made when they are needed."""
+    make: Callable[[int], memoryview] = lambda nbytes: aligned_memory(nbytes).data
+    """Makes a buffer of so many bytes."""
+    _free: dict[int, deque[memoryview]] = field(default_factory=lambda: defaultdict(deque), init=False)
     _watches: dict[int, Any] = field(default_factory=dict, init=False)
 
-    def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return an array whose values are arbitrary."""
+    def take(self, shape: tuple[int, ...], dtype: Any, part: int = 0) -> Array:
+        """Return an array of ``shape`` and ``dtype`` whose bytes are arbitrary.
+
+        Parts of a batch, by number, have buffers of their own: else they would drive out each other's.
+        """
         count = math.prod(shape)
-        block = self._take_block(count * np.dtype(dtype).itemsize)
+        buffer = self._take_buffer(count * np.dtype(dtype).itemsize, part)
         # Every view, and every tensor made of one, holds `flat` itself: its base is no array.
-        flat = np.frombuffer(block, dtype, count)
-        free, watches, keep = self._free, self._watches, self.keep
+        flat = np.frombuffer(buffer, dtype, count)
+        free, watches = self._free[part], self._watches
 
         def give_back(watch: Any) -> None:
             del watches[id(watch)]
-            if len(free) < keep:
-                free.append(block)
+            if len(free) < self.keep:
+                free.append(buffer)
 
         watch = weakref.ref(flat, give_back)
         watches[id(watch)] = watch  # a weak reference that is itself forgotten calls nobody
         return flat.reshape(shape)
 
-    def apart(self, name: str) -> "BatchMemory":
-        """Return memory like this one for arrays of another size, which would else drive out each other's blocks."""
-        found = self._apart.setdefault(name, BatchMemory(self.keep, self.make))
-        found.keep = self.keep
-        return found
-
-    def _take_block(self, wanted: int) -> memoryview:
-        """Return the block that came back last, which is likeliest to be in cache still, or a new one."""
-        while self._free:
+    def _take_buffer(self, wanted: int, part: int) -> memoryview:
+        """Return the buffer that came back last, which is likeliest to be in cache still, or a new one."""
+        free = self._free[part]
+        while free:
             try:
-                block = self._free.pop()
+                buffer = free.pop()
             except IndexError:  # another thread was quicker
                 break
-            if wanted <= block.nbytes:
-                return block
+            if wanted <= buffer.nbytes:
+                return buffer
         return self.make(wanted)

@@ -1,11 +1,10 @@
-"""`ReadOptions`: the keywords of a reader, checked, and which patches of which index they ask for."""
+"""`ReadOptions`: the keywords of a reader, checked, and the patches of an index that they ask for."""
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from operator import index
-from types import MappingProxyType
-from typing import Any, Final, Literal, SupportsIndex
+from typing import Final, Literal, SupportsIndex, TypedDict
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
@@ -15,30 +14,22 @@ from sarzarr.patches.index import index_patches
 from sarzarr.patches.selection import Query
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.bounds import ClipBounds
-from sarzarr.reader.augment import check_kind
+from sarzarr.reader.augment import Augmentation, check_augmentation
 from sarzarr.reader.order import WINDOW_SHARDS
 from sarzarr.store.boxes import MIN_VISIBLE
 from sarzarr.store.store import Store
 
-_LEAST: Final = MappingProxyType(
-    {
-        "patch_size": 1,
-        "stride": 1,
-        "max_patches": 1,
-        "stack_length": 1,
-        "batch_size": 1,
-        "window": 1,
-        "seed": 0,
-        "threads": 1,
-        "read_ahead": 0,
-    }
-)
+_FROM_0: Final = ("seed", "read_ahead")
+_FROM_1: Final = ("patch_size", "stride", "max_patches", "stack_length", "batch_size", "window", "threads")
 log = logging.getLogger(__name__)
+
+
+Edge = Literal["drop", "shift", "pad"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """Every keyword of `PatchReader`."""
+    """Every keyword of `PatchReader`, with its default."""
 
     split: str | None = None
     """``train``, ``val`` or ``test`` of the newest split version, ``v2:val`` of another; all if left out."""
@@ -52,13 +43,13 @@ class ReadOptions:
     stack_length: int | None = None
     """Dates of a patch of a stack: every run of so many that follow one another; all if left out."""
     index: str | None = None
-    """The patch index; ``default`` unless the cut is given below."""
+    """The patch index; ``default`` unless ``patch_size``, ``stride`` or ``edge`` is given."""
     patch_size: int | None = None
-    """Rows and columns of a patch. A cut that no index of the store has is indexed first, and kept there."""
+    """Rows and columns of a patch, pixels. A cut that no index of the store has is indexed first, and kept there."""
     stride: int | None = None
     """Pixels from one patch to the next; ``patch_size`` if left out."""
-    edge: Literal["drop", "shift", "pad"] | None = None
-    """What happens to the remainders at right and bottom; see `sarzarr.index_patches`."""
+    edge: Edge | None = None
+    """Treatment of the remainders at right and bottom; see `sarzarr.index_patches`."""
     min_valid: float | None = None
     """Least share of valid pixels: 1, or with flags anything above 0, unless given."""
     min_unsaturated: float = 0.9
@@ -67,7 +58,7 @@ class ReadOptions:
     where: str | None = None
     """A condition on columns of the index and of the catalog: ``incidence < 40 and mean_db > -20``."""
     rows: Array | Sequence[int] | None = None
-    """Rows of the index to choose from, where a query of one's own has chosen; all if left out."""
+    """Rows (k,) of the index to choose from, where a query of one's own has chosen; all if left out."""
     max_patches: int | None = None
     """Most patches of the selection that are taken, drawn by ``seed``."""
     clip: tuple[float, float] | None = None
@@ -75,9 +66,9 @@ class ReadOptions:
     dtype: Literal["float32", "uint16"] = "float32"
     """``float32`` in [0, 1], or the ``uint16`` codes as stored."""
     flags: bool = False
-    """Deliver the flags too: a batch is (images, flags)."""
+    """Deliver the flags, uint8 of the images' shape, too: a batch is (images, flags)."""
     layers: Sequence[str] = ()
-    """Deliver these layers too, each an array of its own, of the same windows; their scenes must have them."""
+    """Deliver these layers too, each (N, 1, size, size) as stored, of the same windows; scenes must have them."""
     with_meta: bool = False
     """Deliver where each patch is from: a batch is a dict, see `PatchReader`. It holds the flags, so that
     ``min_valid`` is what it is with them."""
@@ -92,10 +83,10 @@ class ReadOptions:
     window: int = WINDOW_SHARDS
     """Shards that ``shuffle="window"`` mixes."""
     weights: Mapping[str, float] | str | None = None
-    """How often patches are drawn: a weight a scene (1 where not named), or a column of the catalog. A
+    """Weights by which patches are drawn, one per scene (1 where not named), or a column of the catalog. A
     column of numbers is the weight; of a column of words, each word counts alike. Draws repeat patches."""
-    augment: Literal["d4", "flips", "azimuth"] | None = None
-    """Flips and quarter turns, drawn anew each epoch."""
+    augment: Augmentation | None = None
+    """A name in `sarzarr.reader.augment.AUGMENTATIONS`, drawn for each patch anew each epoch; none if left out."""
     drop_last: bool = False
     """Leave out what does not fill a batch for every rank."""
     seed: int = 0
@@ -103,12 +94,12 @@ class ReadOptions:
     threads: int | None = None
     """Threads that fill batches: the cores that this process may use, 4 at most, unless given."""
     read_ahead: int = 2
-    """Batches that are made before they are asked for, besides one a thread."""
+    """Batches that are made before they are asked for, besides one per thread."""
 
     def __post_init__(self) -> None:
-        check_kind(self.augment)
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
+        check_augmentation(self.augment)
+        for name in (*_FROM_1, *_FROM_0):
+            value, least = getattr(self, name), int(name in _FROM_1)
             if value is not None and not (isinstance(value, SupportsIndex) and index(value) >= least):
                 raise InvalidInputError(f"{name} must be a whole number, at least {least}, got {value!r}.")
         if self.shuffle not in (True, False, "window"):
@@ -122,20 +113,17 @@ class ReadOptions:
         if isinstance(self.layers, str):
             object.__setattr__(self, "layers", (self.layers,))
         if self.clip is not None:
-            object.__setattr__(self, "clip", tuple(_clip_of(self.clip)))
+            try:
+                low, high = map(float, self.clip)
+            except (TypeError, ValueError):
+                raise InvalidInputError(
+                    f"clip must be two numbers (vmin, vmax) in dB, got {self.clip!r}."
+                ) from None
+            object.__setattr__(self, "clip", tuple(ClipBounds(low, high)))
             if self.dtype == "uint16":
                 raise InvalidInputError(
                     "clip= needs dtype='float32', got 'uint16': codes come as they are stored."
                 )
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> "ReadOptions":
-        """Return the options with these names; `InvalidInputError` names the ones there are."""
-        known = [f.name for f in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise InvalidInputError(f"options must be among {', '.join(known)}, got {name!r}.")
-        return cls(**options)
 
     @property
     def delivers_flags(self) -> bool:
@@ -143,7 +131,7 @@ class ReadOptions:
         return self.flags or self.with_meta
 
     def index_in(self, store: Store) -> str:
-        """Return the name of the index with the asked cut, and make it where there is none."""
+        """Return the name of the index with the asked cut in pixels, and make it where there is none."""
         cut = (self.patch_size, self.stride, self.edge)
         if cut == (None, None, None):
             return self.index or cv.DEFAULT_INDEX
@@ -176,11 +164,60 @@ class ReadOptions:
         )
 
 
-def _clip_of(said: Any) -> ClipBounds:
-    try:
-        low, high = said
-        return ClipBounds(float(low), float(high))
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InvalidInputError):
-            raise
-        raise InvalidInputError(f"clip must be two numbers (vmin, vmax) in dB, got {said!r}.") from None
+# ------------------------------------------------------------------ the same, for editors and type checkers
+class SharedKeywords(TypedDict, total=False):
+    """Fields of `ReadOptions` that every reader takes."""
+
+    flags: bool
+    with_meta: bool
+    boxes: bool | str
+    min_visible: float
+    window: int
+    threads: int | None
+    read_ahead: int
+
+
+class ChoiceKeywords(TypedDict, total=False):
+    """Fields that choose a side, and how many of it."""
+
+    split: str | None
+    max_patches: int | None
+    seed: int
+
+
+class PatchKeywords(SharedKeywords, total=False):
+    """Fields that only patches of scenes have."""
+
+    scenes: Sequence[str] | None
+    polarizations: Sequence[str] | None
+    stack: Stack | str | bool
+    stack_length: int | None
+    index: str | None
+    patch_size: int | None
+    stride: int | None
+    edge: Edge | None
+    min_valid: float | None
+    min_unsaturated: float
+    where: str | None
+    rows: Array | Sequence[int] | None
+    clip: tuple[float, float] | None
+    dtype: Literal["float32", "uint16"]
+    layers: Sequence[str]
+    weights: Mapping[str, float] | str | None
+
+
+class SampleKeywords(SharedKeywords, ChoiceKeywords, total=False):
+    """Fields that samples have, too."""
+
+    batch_size: int
+    shuffle: bool | Literal["window"]
+    augment: Augmentation | None
+    drop_last: bool
+
+
+class ItemKeywords(PatchKeywords, ChoiceKeywords, total=False):
+    """Fields that say which patches there are, and not in which batch."""
+
+
+class ReadKeywords(ItemKeywords, SampleKeywords, total=False):
+    """All fields."""

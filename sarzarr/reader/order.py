@@ -1,11 +1,10 @@
-"""Which patch comes when: index arithmetic, a function of ``(seed, epoch)`` and nothing else.
+"""The order of patches: index arithmetic, a function of ``(seed, epoch)`` and nothing else.
 
 An epoch is an order of ``n`` patches, dealt in steps. In a step every rank gets one batch, so all
 ranks take equally many. How a step is cut depends on how many patches remain and on nothing before it:
 an epoch that is taken up again at any step, by any number of ranks, deals what remains.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,18 +13,18 @@ import numpy as np
 from sarzarr.errors import InvalidInputError
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
-_ORDER, _DRAW = 0, 1  # streams of (seed, epoch) that must not be one; 2 is `sarzarr.pixels.turns`'s
+_ORDER, _DRAW = 0, 1  # streams of (seed, epoch) that must not be one; 2 is `sarzarr.reader.augment`'s
 WINDOW_SHARDS: Final = 16
 """Shards that ``shuffle="window"`` mixes at a time, unless told otherwise."""
 
 
 def generator(seed: int, epoch: int, stream: int = _ORDER) -> np.random.Generator:
-    """Return the generator of one epoch and one use of it."""
+    """Return the generator of one epoch and one use of it, its stream."""
     return np.random.default_rng((seed, epoch, stream) if stream else (seed, epoch))
 
 
 def shuffled(n: int, *, seed: int, epoch: int) -> Indices:
-    """Return all of ``0..n-1``, each anywhere in the epoch with equal chance."""
+    """Return ``0..n-1``, (n,) int64, each anywhere in the epoch with equal chance."""
     return generator(seed, epoch).permutation(n)
 
 
@@ -71,7 +70,7 @@ class Position:
     epoch: int = 0
     """The epoch, from 0."""
     start: int = 0
-    """How many of its patches are behind all ranks."""
+    """Number of its patches that are behind all ranks."""
 
     def __post_init__(self) -> None:
         if self.epoch < 0 or self.start < 0:
@@ -80,16 +79,16 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Whose part of an epoch is read: every batch of a rank, of which a worker makes each ``workers``-th."""
+    """The part of an epoch that is one's own: each batch of a rank, of which a worker makes each ``workers``-th."""
 
     rank: int = 0
     """This process among those that train together."""
     ranks: int = 1
-    """How many there are."""
+    """Their number."""
     worker: int = 0
     """This worker of the rank."""
     workers: int = 1
-    """How many there are."""
+    """Their number."""
     skip: int = 0
     """Batches of this share to leave out at its beginning."""
 
@@ -100,14 +99,14 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Deal:
-    """How an epoch's patches become batches; ``start`` of the epoch is behind us already."""
+    """The batches of an epoch, as positions in its order (n,); ``start`` of them are behind us already."""
 
     n: int
     """Patches of the epoch."""
     batch_size: int
     """Patches of a batch; the last batches may hold fewer."""
     ranks: int = 1
-    """How many processes train together."""
+    """Number of processes that train together."""
     drop_last: bool = False
     """Leave out what does not fill a batch for every rank."""
     start: int = 0
@@ -140,7 +139,7 @@ class Deal:
         return max(self.n - self.start, 0) - self._dealt
 
     def edge(self, step: int) -> int:
-        """Return how many patches of the epoch are behind us after ``step`` steps from ``start``."""
+        """Return the number of patches that are behind us after ``step`` steps from ``start``."""
         if step >= self.steps:
             return self.start + self._dealt
         return self.start + min(step * self.batch_size * self.ranks, self._dealt - self.ranks)
@@ -150,6 +149,6 @@ class Deal:
         a, b = self.edge(step), self.edge(step + 1)
         return a + (b - a) * rank // self.ranks, a + (b - a) * (rank + 1) // self.ranks
 
-    def worker_steps(self, worker: int, workers: int) -> Iterator[int]:
-        """Yield the steps of one worker: taken in turns, the workers' batches are the rank's in order."""
-        return iter(range(worker, self.steps, workers))
+    def worker_steps(self, worker: int, workers: int) -> range:
+        """Return the steps of one worker: taken in turns, the workers' batches are the rank's in order."""
+        return range(worker, self.steps, workers)

@@ -1,18 +1,20 @@
-"""What this machine delivers from a store, beside what it could: a plain copy of the same batches."""
+"""The rate at which this machine delivers a store, beside that of a plain copy of the same batches."""
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Unpack
 
 import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.keywords import shows_options
 from sarzarr.pixels.compiled.when import loops
 from sarzarr.reader.memory import MAX_THREADS, available_cores
+from sarzarr.reader.options import ReadKeywords, ReadOptions
 from sarzarr.reader.reader import PatchReader
 from sarzarr.store.store import Store
 
@@ -22,20 +24,20 @@ _KEPT_BYTES: Final = 1 << 28
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryRate:
-    """What `measure_delivery` found; prints as a small table."""
+    """The result of `measure_delivery`; prints as a small table."""
 
     patches: int
     """Patches of the selection."""
     batch_shape: tuple[int, ...]
-    """Of a whole batch, (N, C, rows, columns)."""
+    """Shape of a whole batch, (N, C, rows, columns)."""
     threads: int
     """Threads that filled batches."""
     opening_s: float
-    """Seconds from the path to the first batch."""
+    """Time from the path to the first batch, seconds."""
     delivered: float
-    """Patches a second, shuffled, checked and stretched; the median of the rounds."""
+    """Patches per second, shuffled, checked and stretched; the median of the rounds."""
     copied: float
-    """Patches a second that one thread copies from memory to memory, in the same rounds."""
+    """Patches per second that one thread copies from memory to memory, in the same rounds."""
     patch_bytes: int
     """Bytes of a delivered patch."""
     is_compiled: bool
@@ -53,7 +55,10 @@ class DeliveryRate:
         )
 
 
-def measure_delivery(store: Store | str | Path, *, seconds: float = 5.0, **options: Any) -> DeliveryRate:
+@shows_options(ReadOptions, ReadKeywords, batch_size=32, shuffle=True)
+def measure_delivery(
+    store: Store | str | Path, *, seconds: float = 5.0, **options: Unpack[ReadKeywords]
+) -> DeliveryRate:
     """Return how fast batches come, measured in turns with a plain copy of the same batches.
 
     Parameters
@@ -64,17 +69,17 @@ def measure_delivery(store: Store | str | Path, *, seconds: float = 5.0, **optio
     seconds
         How long to measure, about.
     **options
-        The fields of `sarzarr.reader.options.ReadOptions`; by default batches of 32, shuffled.
+        The fields of `sarzarr.reader.options.ReadOptions`.
     """
     if not 0 < seconds < 3600:
         raise InvalidInputError(
             f"seconds above 0 and below 3600 were expected, got {seconds:g}. 5 are enough."
         )
     begin = time.perf_counter()
-    reader = PatchReader(store, **{"batch_size": 32, "shuffle": True} | options)
-    first = _image(next(iter(reader)))
+    reader = PatchReader(store, **options)
+    batches = _images(reader)
+    first = next(batches)
     opening = time.perf_counter() - begin
-    batches = _endless(reader)
     kept = [first.copy()]
     loops()  # long trainings start them, so what they bring is measured, and what their start takes is not
     until = time.perf_counter() + seconds / 2
@@ -98,17 +103,12 @@ def measure_delivery(store: Store | str | Path, *, seconds: float = 5.0, **optio
     )
 
 
-def _image(batch: Any) -> Array:
-    if isinstance(batch, dict):
-        batch = batch["image"]
-    image: Array = batch[0] if isinstance(batch, tuple) else batch
-    return image
-
-
-def _endless(reader: PatchReader) -> Any:
+def _images(reader: PatchReader) -> Generator[Array, None, None]:
+    """Yield the images of every batch, epoch after epoch."""
     while True:
         for batch in reader:
-            yield _image(batch)
+            first = batch["image"] if isinstance(batch, dict) else batch
+            yield first[0] if isinstance(first, tuple) else first
 
 
 def _copies(batches: list[Array]) -> Iterator[Array]:

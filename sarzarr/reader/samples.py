@@ -1,53 +1,36 @@
-"""`SampleReader`: a set of samples as NumPy batches, by the engine and in the order of `sarzarr.PatchReader`."""
+"""`SampleReader`: a set of samples as NumPy batches."""
 
-from dataclasses import fields
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Unpack
 
 import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, MixedBoundsError
+from sarzarr.keywords import shows_options
 from sarzarr.patches.cut import sample_ids
 from sarzarr.patches.selection import Selection
 from sarzarr.pixels.stretch import Stretch
-from sarzarr.reader.crew import Recipe
-from sarzarr.reader.options import ReadOptions
+from sarzarr.reader.epochs import EpochReader
+from sarzarr.reader.options import ReadOptions, SampleKeywords
 from sarzarr.reader.order import Indices
 from sarzarr.reader.places import Source
-from sarzarr.reader.reader import PatchReader
-from sarzarr.reader.targets import PatchTargets
+from sarzarr.reader.prefetch import BatchRecipe, PartRecipe
+from sarzarr.reader.targets import patch_targets
 from sarzarr.splits.samples.manager import SplitManager
+from sarzarr.store.boxes import Windows
 from sarzarr.store.chunks import read_layout, read_table
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.samples import IMAGE, WHITE, open_samples
 from sarzarr.store.store import Store
 
-KEYWORDS: Final = frozenset(
-    (
-        "split",
-        "max_patches",
-        "flags",
-        "with_meta",
-        "boxes",
-        "min_visible",
-        "batch_size",
-        "shuffle",
-        "window",
-        "augment",
-        "drop_last",
-        "seed",
-        "threads",
-        "read_ahead",
-    )
-)
-"""Fields of `ReadOptions` that say something of samples."""
 
-
-class SampleReader(PatchReader):
-    """Iterate over a set of samples: ``(N, 1, size, size)`` float32 in [0, 1], one array a batch.
+@shows_options(ReadOptions, SampleKeywords)
+class SampleReader(EpochReader):
+    """Iterate over a set of samples: ``(N, 1, size, size)`` float32 in [0, 1], one array per batch.
 
     Pictures are delivered whole, at the upper left of a square as large as the largest needs; the rest is 0. White
     (255, 65535, or 1 of floats) is 1. With ``flags`` a batch is ``(images, flags)``, which say what is padding; with
@@ -60,9 +43,13 @@ class SampleReader(PatchReader):
         A `Store`, or its path.
     samples
         Name of the set.
+    split
+        A side of a version that `sarzarr.SplitManager` made: ``train`` or ``val`` of the active one, ``v2:val`` of
+        another; all samples if left out.
+    boxes
+        Deliver the boxes on each sample.
     **options
-        Those fields of `sarzarr.reader.options.ReadOptions` that are in `KEYWORDS`. ``split`` is a side of a version
-        that `sarzarr.SplitManager` made: ``train`` or ``val`` of the active one, ``v2:val`` of another.
+        Fields of `sarzarr.reader.options.ReadOptions`, as far as samples have them.
 
     Raises
     ------
@@ -74,27 +61,20 @@ class SampleReader(PatchReader):
         As of `PatchReader`.
     """
 
-    def __init__(self, store: Store | str | Path, samples: str, **options: Any) -> None:
-        plain = ReadOptions()
-        for field in fields(said := ReadOptions.of(options)):
-            if field.name not in KEYWORDS and getattr(said, field.name) != getattr(plain, field.name):
-                raise InvalidInputError(
-                    f"with samples, options must be among {', '.join(sorted(KEYWORDS))}, got {field.name!r}."
-                )
+    def __init__(self, store: Store | str | Path, samples: str, **options: Unpack[SampleKeywords]) -> None:
         self._name = samples
-        super().__init__(store, **options)
+        super().__init__(store, ReadOptions(**options))
 
     def _choose(self) -> None:
         self.samples = open_samples(self.store, self._name)
         layout, root = self.samples.layout, self.store.root
         chosen = self._rows()
-        n, size, place = len(chosen), max(layout.height, layout.width), f"{cv.SAMPLES}/{self._name}/{IMAGE}"
-        nowhere = np.zeros(n, np.int32)
+        size, place = max(layout.height, layout.width), f"{cv.SAMPLES}/{self._name}/{IMAGE}"
+        nowhere = np.zeros(len(chosen), np.int32)
         ids = [self.samples.ids[i] for i in chosen.tolist()]
-        self.index, self.stacks = "", ()
         self.selection = Selection(
             catalog_row=np.zeros(0, np.int64),
-            array=np.zeros((n, 1), np.int32),
+            array=nowhere[:, None],
             row=nowhere,
             col=nowhere,
             table_row=chosen,
@@ -102,20 +82,29 @@ class SampleReader(PatchReader):
             size=size,
         )
 
-        def source(path: str, law: Stretch | None) -> Source:
-            return Source(table=read_table(root, [read_layout(root, path)]), stretches=(law,), size=size)
+        def part(name: str, path: str, law: Stretch | None, dtype: str) -> PartRecipe:
+            source = Source(table=read_table(root, [read_layout(root, path)]), stretches=(law,), size=size)
+            return PartRecipe(name=name, source=source, array=self.selection.array, dtype=dtype)
 
         white = WHITE[layout.dtype]
         ends = (0, int(white)) if layout.dtype == "uint16" else None
-        self.recipe = Recipe(
-            images=source(place, Stretch(scale=1 / white, offset=0.0, ends=ends)),
-            array=self.selection.array,
+        flags = None
+        if self.options.delivers_flags:
+            flags = replace(part("flags", place + cv.FLAGS_SUFFIX, None, "uint8"), outside=cv.Flag.NODATA)
+        self.recipe = BatchRecipe(
+            images=part("image", place, Stretch(scale=1 / white, offset=0.0, ends=ends), "float32"),
             row=nowhere,
             col=nowhere,
             plane=chosen.astype(np.int32),
-            flags=source(place + cv.FLAGS_SUFFIX, None) if self.options.delivers_flags else None,
+            flags=flags,
         )
-        self.targets = self._targets() if self.options.boxes else None
+        self.targets = None
+        if self.options.boxes:
+            windows = Windows(owner=chosen, row=nowhere, col=nowhere, size=size)
+            self.targets = patch_targets(
+                self.samples.boxes, self.samples.ids, windows, self.selection.id,
+                min_visible=self.options.min_visible,
+            )  # fmt: skip
 
     def _rows(self) -> Array:
         """Return the numbers of the samples that are asked for, ascending."""
@@ -135,9 +124,6 @@ class SampleReader(PatchReader):
             rows = rows[np.sort(drawn)]
         return rows
 
-    def _targets(self) -> PatchTargets:
-        return self._targets_of(self.samples.boxes, self.samples.ids, self.selection.table_row)
-
     @property
     def preprocessing_params(self) -> dict[str, float]:
         """Pictures have no dB: `MixedBoundsError`."""
@@ -147,7 +133,7 @@ class SampleReader(PatchReader):
 
     @cached_property
     def shards(self) -> Indices:
-        """The number of the file that each sample is in."""
+        """(n,) int64: the number of the file that each sample is in."""
         return self.selection.table_row // self.samples.layout.per_shard
 
     def _described(self, patches: Array) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Boxes and labels of the patches of a batch."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,16 +9,17 @@ from sarzarr.arrays import Array
 from sarzarr.pixels.turns import apply_to_boxes
 from sarzarr.store.boxes import DEFAULT_LABEL, MIN_VISIBLE, Boxes, PatchBoxes, Windows, area, boxes_in_windows
 
+_FITS_INT64 = np.uint64(0x7FFF_FFFF_FFFF_FFFF)
 
-# ------------------------------------------------------------------ with patches
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PatchTargets:
     """The targets of a selection of patches. Holds numbers alone: it pickles, and may be forked."""
 
-    found: PatchBoxes
-    """Boxes by patch."""
+    boxes: PatchBoxes
+    """Boxes by patch, pixels."""
     label: Array
-    """(m,) int64: of each box in ``found``."""
+    """(m,) int64: class of each of them, from 1."""
     image_id: Array
     """(patches,) int64: a number that stays with a patch, whatever is selected beside it."""
     size: int
@@ -35,49 +36,42 @@ class PatchTargets:
         ``boxes`` (n, 4) float32, ``labels`` (n,) int64 from 1, ``area`` (n,) float32, ``iscrowd`` (n,) int64
         zeros, and ``image_id`` (1,) int64. A patch without boxes has n = 0.
         """
-        at = self.found.of(patch)
-        boxes = apply_to_boxes(operation, self.found.boxes[at], size=self.size)
+        own = self.boxes.of(patch)
+        boxes = apply_to_boxes(operation, self.boxes.boxes[own], size=self.size)
         return {
             "boxes": boxes,
-            "labels": self.label[at].copy(),
+            "labels": self.label[own].copy(),
             "area": area(boxes),
             "iscrowd": np.zeros(len(boxes), np.int64),
             "image_id": self.image_id[patch : patch + 1].copy(),
         }
 
 
-def image_ids(patch_ids: Array) -> Array:
-    """Return int64 numbers of uint64 patch ids: all but their first bit, for torch has no unsigned ones."""
-    return (patch_ids & np.uint64(0x7FFF_FFFF_FFFF_FFFF)).astype(np.int64)
-
-
 def patch_targets(
-    boxes: Boxes, *, scenes: Iterable[str], scene: Array, row: Array, col: Array, ids: Array, size: int,
-    min_visible: float = MIN_VISIBLE,
-) -> PatchTargets:  # fmt: skip
+    boxes: Boxes, owners: Sequence[str], windows: Windows, ids: Array, *, min_visible: float = MIN_VISIBLE
+) -> PatchTargets:
     """Return what patches show of the boxes on their scenes, or samples of the boxes on them.
 
     Parameters
     ----------
     boxes
         A table of boxes.
-    scenes
+    owners
         Ids of scenes or samples, by number.
-    scene, row, col, ids
-        (n,) of each patch: the number of its scene, its first pixel, and its id in the patch index.
-    size
-        Rows and columns of a patch.
+    windows
+        The patches, each with the number of its scene or sample among ``owners``.
+    ids
+        (n,) uint64: their ids in the patch index. An image id is all but the first bit: torch has no unsigned ones.
     min_visible
         Share of a box's area that must be in a patch for the patch to show it.
     """
     number = {owner: i for i, owner in enumerate(boxes.owners)}
-    owner = np.array([number.get(s, -1) for s in scenes], np.int64)
-    windows = Windows(owner=owner[scene], row=row, col=col, size=size)
-    found = boxes_in_windows(boxes.boxes, boxes.owner, windows, min_visible=min_visible)
+    owner = np.array([number.get(name, -1) for name in owners], np.int64)[windows.owner]
+    shown = boxes_in_windows(boxes.boxes, boxes.owner, replace(windows, owner=owner), min_visible=min_visible)
     return PatchTargets(
-        found=found,
-        label=boxes.label[found.source].astype(np.int64),
-        image_id=image_ids(np.asarray(ids, np.uint64)),
-        size=size,
+        boxes=shown,
+        label=boxes.label[shown.source].astype(np.int64),
+        image_id=(np.asarray(ids, np.uint64) & _FITS_INT64).astype(np.int64),
+        size=windows.size,
         classes=boxes.classes or (DEFAULT_LABEL,),
     )

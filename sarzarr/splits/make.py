@@ -3,35 +3,43 @@
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 import numpy as np
 
 from sarzarr.errors import InvalidInputError, SplitExistsError, SplitLeakError
+from sarzarr.keywords import shows_options
 from sarzarr.splits.assign import Grounds, assign, assign_to_train, check, fixed_units
 from sarzarr.splits.search import NEAR, distance_from_shares, empty_message, empty_side, split_choices
 from sarzarr.splits.versions import Sites, grounds_of, next_version, opened, utc_now, write_split
-from sarzarr.store.split_table import SceneCells, Split, read_split, versions
+from sarzarr.store.split_table import Recipe, SceneCells, Split, read_split, versions
 from sarzarr.store.store import Store
 
 log = logging.getLogger(__name__)
 
 
 # ------------------------------------------------------------------ making
+class SplitKeywords(TypedDict, total=False):
+    """Fields of `Recipe` that are asked for; lengths in metres or as text, ``"10km"``."""
+
+    val_fraction: float
+    test_fraction: float
+    seed: int
+    by: str
+    block: float | str | None
+    pixel_block: int | str | None
+    guard: float | str | None
+    fixed_val: bool
+
+
+@shows_options(Recipe, SplitKeywords, block="auto", pixel_block="auto")
 def make_split(
     store: Store | str | Path,
     *,
-    val_fraction: float = 0.1,
-    test_fraction: float = 0.0,
-    seed: int = 42,
-    block: float | str | None = "auto",
-    pixel_block: int | str | None = "auto",
-    by: str = "ground",
-    guard: float | str | None = None,
-    fixed_val: bool = False,
     sites: Sites | None = None,
     notes: str = "",
     fresh: bool = False,
+    **recipe: Unpack[SplitKeywords],
 ) -> Split:
     """Split a store's ground into train, validation and test, check it, and write it as a new version.
 
@@ -39,21 +47,19 @@ def make_split(
 
     Parameters
     ----------
-    val_fraction, test_fraction
-        Shares in [0, 1] of the blocks, scenes or sites.
+    store
+        A `Store`, or its path.
+    sites
+        Names of sites by scene id or pattern, for scenes without a place in the world and ``by="site"``.
+    notes
+        Kept with the version.
+    fresh
+        Begin anew, with a validation of its own, where there are versions already. They stay.
     block, pixel_block
         Sides of a block in metres (or ``"10km"``), and in pixels where scenes have no place in the world;
         ``"auto"`` begins at 10 km and 1024 pixels, and becomes smaller until little ground, too, has every side.
-    by
-        Units that are drawn: blocks of ``ground``, whole ``scene`` or whole ``site``.
-    guard
-        Metres of margin about a cell; two pixels if left out.
-    fixed_val
-        Whether ground that arrives later may not become validation or test.
-    sites
-        Names of sites by scene id or pattern, for scenes without a place in the world and ``by="site"``.
-    fresh
-        Begin anew, with a validation of its own, where there are versions already. They stay.
+    **recipe
+        The fields of `Recipe`.
 
     Raises
     ------
@@ -66,22 +72,20 @@ def make_split(
         There is a split of another recipe or of fewer scenes.
     """
     here = opened(store)
-    split = plan_split(
-        here, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed, block=block, by=by, guard=guard,
-        pixel_block=pixel_block, fixed_val=fixed_val, sites=sites, notes=notes, fresh=fresh,
-    )  # fmt: skip
+    split = plan_split(here, sites=sites, notes=notes, fresh=fresh, **recipe)
     if versions(here.root) and not fresh:
         return _same_or_refused(read_split(here.root), split)
     return write_split(here, split)
 
 
+@shows_options(Recipe, SplitKeywords)
 def plan_split(
     store: Store | str | Path,
     *,
     sites: Sites | None = None,
     notes: str = "",
     fresh: bool = False,
-    **recipe: Any,
+    **recipe: Unpack[SplitKeywords],
 ) -> Split:
     """Return the split that `make_split` would write, codes (rows, columns) uint8 per scene, checked."""
     here = opened(store)

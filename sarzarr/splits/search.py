@@ -7,7 +7,7 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from sarzarr import conventions as cv
-from sarzarr.errors import InvalidInputError, SplitLeakError
+from sarzarr.errors import SplitLeakError
 from sarzarr.grids.world import parse_length
 from sarzarr.splits.assign import WORLD, Grounds, assign, check
 from sarzarr.splits.versions import patches_of
@@ -42,10 +42,6 @@ def split_choices(grounds: Grounds, options: Mapping[str, Any], newest: Sequence
     of them are drawn: stores that are told the same agree. Before them comes what the ``newest`` version has,
     so that the same call means the same split when the store has grown.
     """
-    known = list(Recipe.__dataclass_fields__)
-    for name in options:
-        if name not in known:
-            raise InvalidInputError(f"options among {', '.join(known)} were expected, got {name!r}. Mend it.")
     options = {
         k: v for k, v in options.items() if not (k in ("block", "pixel_block") and v in (None, "auto"))
     }

@@ -1,9 +1,8 @@
 """Training and validation loaders of one store."""
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -11,14 +10,16 @@ from torch.utils.data import DataLoader
 
 from sarzarr.conventions import Membership
 from sarzarr.errors import InvalidInputError, MixedBoundsError
-from sarzarr.reader.options import ReadOptions
+from sarzarr.keywords import shows_options
+from sarzarr.reader.options import PatchKeywords, ReadKeywords, ReadOptions
 from sarzarr.splits.make import plan_split
 from sarzarr.store.split_table import placements
 from sarzarr.store.store import Store, open_store
 from sarzarr.torch.dataset import ZarrPatchDataset
-from sarzarr.torch.mapstyle import LoadedPatches, TurnedPatches
+from sarzarr.torch.mapstyle import TurnedPatches
 
 
+@shows_options(ReadOptions, PatchKeywords)
 class SARDataModule:
     """Training and validation loaders of one store, split by ground: no pixel is on both sides.
 
@@ -55,29 +56,25 @@ class SARDataModule:
         max_samples: int | None = None,
         *,
         split: str | None = None,
-        **options: Any,
+        **options: Unpack[PatchKeywords],
     ) -> None:
         if options.get("layers") and not lazy:
             raise InvalidInputError("layers= needs batches as they are read, got lazy=False. Leave that out.")
         self.store = patches_path if isinstance(patches_path, Store) else open_store(patches_path)
         self.num_workers = num_workers
         self.batch_size = batch_size
-        common = {**options, "batch_size": batch_size, "seed": seed}
+        common = cast("ReadKeywords", {**options, "batch_size": batch_size, "seed": seed})
         train, val = _sides(self.store, split, common, val_fraction)
         if max_samples is not None:
             for_val = int(max_samples * val_fraction)
             train["max_patches"], val["max_patches"] = max(max_samples - for_val, 1), max(for_val, 1)
-        train |= {"augment": "d4" if augment_train and lazy else None, "shuffle": True, "drop_last": True}
-        self._train = ZarrPatchDataset(self.store, **common, **train)
-        self._val = ZarrPatchDataset(self.store, **common, **val)
+        train["shuffle"] = train["drop_last"] = True
+        train["augment"] = "d4" if augment_train and lazy else None
+        self._train = ZarrPatchDataset(self.store, **train)
+        self._val = ZarrPatchDataset(self.store, **val)
         self._in_memory = (
-            None if lazy else (self._loaded(self._train, augment_train), self._loaded(self._val, False))
+            None if lazy else (_loaded(self._train, augment_train), _loaded(self._val, augment=False))
         )
-
-    @staticmethod
-    def _loaded(dataset: ZarrPatchDataset, augment: bool) -> TurnedPatches:
-        images = dataset.reader.read(np.arange(len(dataset.reader.selection)))
-        return LoadedPatches(images, augment)
 
     @property
     def preprocessing_params(self) -> dict[str, float] | None:
@@ -99,19 +96,19 @@ class SARDataModule:
         return len(self._val.reader.selection)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return shuffled batches of one size, anew each epoch."""
+        """Return shuffled batches (N, C, size, size) of one size N, anew each epoch."""
         if self._in_memory is not None:
             return self._loader(self._in_memory[0], batch_size=self.batch_size, shuffle=True, drop_last=True)
         return self._loader(self._train, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return every validation patch, in order."""
+        """Return every validation patch in order, in batches (N, C, size, size)."""
         if self._in_memory is not None:
             return self._loader(self._in_memory[1], batch_size=self.batch_size)
         return self._loader(self._val, batch_size=None)
 
     def get_sample_batch(self, split: str = "train") -> Any:
-        """Return one batch of ``train`` or ``val``; training goes on as if it had not been taken."""
+        """Return one batch (N, C, size, size) of ``train`` or ``val``; training goes on as if it were not taken."""
         if split not in ("train", "val"):
             raise InvalidInputError(f"split must be 'train' or 'val', got {split!r}.")
         dataset = copy.deepcopy(self._train if split == "train" else self._val)
@@ -127,17 +124,22 @@ class SARDataModule:
         )
 
 
+def _loaded(dataset: ZarrPatchDataset, augment: bool) -> TurnedPatches:
+    return TurnedPatches(dataset.reader.read(np.arange(len(dataset.reader.selection))), augment)
+
+
 def _sides(
-    store: Store, split: str | None, options: Mapping[str, Any], val_fraction: float
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the options that choose the patches of training, and of validation."""
+    store: Store, split: str | None, common: ReadKeywords, val_fraction: float
+) -> tuple[ReadKeywords, ReadKeywords]:
+    """Return the options of training, and of validation."""
     if split is not None:
-        return {"split": f"{split}:train"}, {"split": f"{split}:val"}
-    planned = plan_split(store, val_fraction=val_fraction, seed=options["seed"])
-    table = store.patch_columns(ReadOptions.of(options).index_in(store))
+        return {**common, "split": f"{split}:train"}, {**common, "split": f"{split}:val"}
+    options = ReadOptions(**common)
+    planned = plan_split(store, val_fraction=val_fraction, seed=options.seed)
+    table = store.patch_columns(options.index_in(store))
     grids = {scene: place.fingerprint for scene, place in placements(store.root, store.catalog).items()}
-    train, val = (
-        {"rows": np.flatnonzero(planned.patch_mask(table, side, grids))}
-        for side in (Membership.TRAIN, Membership.VAL)
-    )
-    return train, val
+    sides = (planned.patch_mask(table, side, grids) for side in (Membership.TRAIN, Membership.VAL))
+    train, val = (np.flatnonzero(mask) for mask in sides)
+    if options.rows is not None:
+        train, val = (np.intersect1d(rows, options.rows) for rows in (train, val))
+    return {**common, "rows": train}, {**common, "rows": val}

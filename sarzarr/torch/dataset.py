@@ -1,21 +1,30 @@
 """The iterable dataset over a store's patches."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, cast
 
+import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.keywords import shows_options
+from sarzarr.reader.epochs import EpochReader
+from sarzarr.reader.options import ReadKeywords, ReadOptions, SampleKeywords
 from sarzarr.reader.order import Position, Share
 from sarzarr.reader.reader import PatchReader
 from sarzarr.reader.samples import SampleReader
 from sarzarr.store.store import Store
-from sarzarr.torch.clock import Clock, key_of
-from sarzarr.torch.tensors import as_tensors, pinned_block, widened
+from sarzarr.torch.epoch_counter import EpochCounter, iteration_key
+
+_WIDER = {"uint16": "int32", "uint32": "int64"}
+"""The dtype of layers whose own torch can hold, but hardly compute with."""
 
 
+@shows_options(ReadOptions, ReadKeywords)
 class ZarrPatchDataset(IterableDataset[Any]):
     """A store's patches as batches: pass it to ``DataLoader(dataset, batch_size=None)``.
 
@@ -40,7 +49,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         Make batches in page-locked memory, from which ``.to("cuda", non_blocking=True)`` does not wait. For
         ``num_workers=0``; with workers it is the DataLoader that pins.
     **options
-        The fields of `sarzarr.reader.options.ReadOptions`: split, scenes, polarizations, batch_size, shuffle, ...
+        The fields of `sarzarr.reader.options.ReadOptions`; of samples, those that `sarzarr.SampleReader` takes.
     """
 
     def __init__(
@@ -51,22 +60,24 @@ class ZarrPatchDataset(IterableDataset[Any]):
         transform: Callable[[Any], Any] | None = None,
         channels: int | None = None,
         pin_memory: bool = False,
-        **options: Any,
+        **options: Unpack[ReadKeywords],
     ) -> None:
         super().__init__()
         if channels is not None and channels < 1:
             raise InvalidInputError(f"channels must be at least 1, got {channels}.")
         if pin_memory and not torch.cuda.is_available():
             raise InvalidInputError("pin_memory=True needs CUDA, got a machine without. Leave it out.")
-        self.reader = (
-            PatchReader(store, **options) if samples is None else SampleReader(store, samples, **options)
+        self.reader: EpochReader = (
+            PatchReader(store, **options)
+            if samples is None
+            else SampleReader(store, samples, **cast("SampleKeywords", options))
         )
         self.transform = transform
         self.channels = channels
         self.pin_memory = pin_memory
-        if channels is not None and self.reader.recipe.array.shape[1] != 1:
+        if channels is not None and self.reader.recipe.images.array.shape[1] != 1:
             raise InvalidInputError("channels= needs patches of one channel, got several. Leave it out.")
-        self._clock = Clock()
+        self._counter = EpochCounter()
         self._ranks = (0, 1)
         self._rounds = 0
         self._worker_state: dict[str, Any] | None = None
@@ -80,92 +91,66 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     @property
     def layer_nodata(self) -> dict[str, float | int | None]:
-        """What stands for "no data" in each layer: the ``ignore_index`` of a loss."""
+        """The value of pixels that are "no data", by layer: the ``ignore_index`` of a loss."""
         return self.reader.layer_nodata
 
     @property
     def left_out(self) -> int:
-        """How many patches an epoch does not deliver; which ones differs from epoch to epoch if shuffled."""
+        """Number of patches that an epoch does not deliver; others in each epoch if shuffled."""
         return self.reader.deal(ranks=self._rank()[1]).left_out
 
     def __len__(self) -> int:
         return self.reader.deal(ranks=self._rank()[1]).steps
 
     def __iter__(self) -> Iterator[Any]:
-        info = get_worker_info()
+        info, (rank, ranks) = get_worker_info(), self._rank()
+        share = Share(rank=rank, ranks=ranks)
         if info is None:
             if self.pin_memory:
-                self.reader.memory(make=pinned_block)
-            yield from self._counted(self._clock.take(by_workers=False), Share(**self._mine))
+                self.reader.memory(make=pinned_buffer)
+            for batch in self._batches(self._counter.take(by_workers=False), share):
+                self._counter.count()
+                yield batch
             return
         begin, skip = self._begin_worker(info)
-        share = Share(**self._mine, worker=info.id, workers=info.num_workers, skip=skip)
-        self._worker_state = {
-            **self.reader.state_at(begin),
-            "worker": info.id,
-            "workers": info.num_workers,
-            "skip": skip,
-        }
-        for batch in self._made(begin, share):
+        whose = {"worker": info.id, "workers": info.num_workers, "skip": skip}
+        self._worker_state = self.reader.state_at(begin) | whose
+        for batch in self._batches(begin, replace(share, **whose)):
             self._worker_state["skip"] += 1
             yield batch
 
-    def _counted(self, begin: Position, share: Share) -> Iterator[Any]:
-        for batch in self._made(begin, share):
-            self._clock.count()
-            yield batch
-
-    def _made(self, begin: Position, share: Share) -> Iterator[Any]:
-        for batch in self.reader.batches(begin, share):
-            tensors = self._spread(as_tensors(self._widened(batch)))
-            yield tensors if self.transform is None else self.transform(tensors)
-
-    def _widened(self, batch: Any) -> Any:
-        """Return a batch with its layers in dtypes that torch computes with."""
-        count = len(self.reader.recipe.layers)
-        if not count:
-            return batch
-        if isinstance(batch, dict):
-            return batch | {"layers": {name: widened(values) for name, values in batch["layers"].items()}}
-        return *batch[:-count], *(widened(values) for values in batch[-count:])
-
-    def _spread(self, batch: Any) -> Any:
-        """Repeat the channel of a batch's images, where that was asked for."""
-        if self.channels is None:
-            return batch
-        if isinstance(batch, dict):
-            return batch | {"image": self._spread(batch["image"])}
-        if isinstance(batch, tuple):
-            return self._spread(batch[0]), *batch[1:]
-        return batch.expand(-1, self.channels, -1, -1)
+    def _batches(self, begin: Position, share: Share) -> Iterator[Any]:
+        for parts in self.reader.parts(begin, share):
+            if "layers" in parts:
+                parts["layers"] = {name: widened(values) for name, values in parts["layers"].items()}
+            tensors = as_tensors(parts)
+            if self.channels is not None:
+                tensors["image"] = tensors["image"].expand(-1, self.channels, -1, -1)
+            batch = self.reader.packed(tensors)
+            yield batch if self.transform is None else self.transform(batch)
 
     # -------------------------------------------------------------- epochs, ranks and workers
     @property
     def epoch(self) -> int:
         """The epoch that the next iteration delivers."""
-        return self._clock.upcoming.epoch
+        return self._counter.upcoming.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration deliver ``epoch`` from its beginning, in workers that live on, too."""
-        self._clock.set(Position(epoch=epoch))
+        self._counter.set(Position(epoch=epoch))
 
     def _begin_worker(self, info: Any) -> tuple[Position, int]:
         """Return where the iteration that begins now starts, and how many of this worker's batches to skip."""
         self._rounds += 1
-        key = key_of(info.seed - info.id, self._rounds)
+        key = iteration_key(info.seed - info.id, self._rounds)
         skip = 0
         if self._resume is not None:
             skip = int(self._resume["skip"])
-            self._clock.set(self.reader.position_of(self._resume))
+            self._counter.set(self.reader.position_of(self._resume))
             self._resume = None
         if info.id == 0:
-            self._clock.announce(key)
-        return self._clock.wait(key), skip
-
-    @property
-    def _mine(self) -> dict[str, int]:
-        rank, ranks = self._rank()
-        return {"rank": rank, "ranks": ranks}
+            self._counter.announce(key)
+        return self._counter.wait(key), skip
 
     def _rank(self) -> tuple[int, int]:
         distributed = torch.distributed
@@ -175,7 +160,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     # -------------------------------------------------------------- resuming
     def state_dict(self, taken: int | None = None) -> dict[str, Any]:
-        """Return where training is: batches that were taken are behind it, on every rank.
+        """Return the position of training: batches that were taken are behind it, on every rank.
 
         The state may be loaded by any number of ranks and workers. Within a worker (of a loader that keeps
         a state a worker) it is that worker's, and goes to the same worker among as many.
@@ -193,9 +178,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
         """
         if get_worker_info() is not None and self._worker_state is not None:
             return dict(self._worker_state)
-        begin, counted = self._clock.current
+        begin, counted = self._counter.current
         if begin is None:
-            return self.reader.state_at(self._clock.upcoming)
+            return self.reader.state_at(self._counter.upcoming)
         if counted is None and taken is None:
             raise InvalidInputError(
                 "the number of batches taken was expected, got none: DataLoader workers are ahead of the loop. "
@@ -206,10 +191,10 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration go on where ``state`` was taken."""
-        at = self.reader.position_of(state)
+        position = self.reader.position_of(state)
         info = get_worker_info()
         if "worker" not in state:
-            self._clock.set(at)
+            self._counter.set(position)
             return
         mine = None if info is None else (info.id, info.num_workers)
         if mine != (state["worker"], state["workers"]):
@@ -225,3 +210,26 @@ class ZarrPatchDataset(IterableDataset[Any]):
     def __getstate__(self) -> dict[str, Any]:
         self._rank()  # a spawned worker knows no process group
         return self.__dict__
+
+
+# ------------------------------------------------------------------ tensors
+def widened(values: Array) -> Array:
+    """Return a layer in a dtype that torch can compute with: uint16 as int32, uint32 as int64."""
+    return values.astype(_WIDER.get(str(values.dtype), values.dtype), copy=False)
+
+
+def as_tensors(part: Any) -> Any:
+    """Return a part of a batch, or a dict or list of them, with tensors that share the memory of its arrays."""
+    if isinstance(part, np.ndarray):
+        return torch.from_numpy(part)
+    if isinstance(part, list):
+        return [as_tensors(one) for one in part]
+    if isinstance(part, dict):
+        return {key: as_tensors(one) for key, one in part.items()}
+    return part
+
+
+def pinned_buffer(nbytes: int) -> memoryview:
+    """Return so many bytes of page-locked memory."""
+    buffer: memoryview = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy().data
+    return buffer

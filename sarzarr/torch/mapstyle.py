@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -10,26 +10,35 @@ from torch.utils.data import Dataset
 
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.keywords import shows_options
 from sarzarr.pixels.turns import apply
-from sarzarr.reader.augment import OPERATIONS
+from sarzarr.reader.augment import AUGMENTATIONS, Augmentation
+from sarzarr.reader.options import ItemKeywords, ReadOptions
 from sarzarr.reader.reader import PatchReader
 from sarzarr.store.store import Store
 
 
-# ------------------------------------------------------------------ map-style
 class TurnedPatches(Dataset[torch.Tensor]):
-    """What the map-style datasets share: an item is a copy, turned, transformed, with its channel in front."""
+    """Images (N, C, rows, columns) in memory; an item is a copy, turned and transformed, as float32."""
 
-    augment: bool
-    transform: Callable[[Any], Any] | None
+    def __init__(self, images: Array, augment: bool, transform: Callable[[Any], Any] | None = None) -> None:
+        self.images = images
+        self.augment = augment
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self._item(self.images[index].copy())
 
     def _item(self, image: Array) -> torch.Tensor:
         """Return the float32 tensor (C, rows, columns) of an image (C, rows, columns) of the caller's own."""
         if self.augment:
             # torch's generator: seeded by torch.manual_seed, and apart in each worker, rank and epoch.
-            kind = "d4" if image.shape[-1] == image.shape[-2] else "flips"
-            drawn = int(torch.randint(len(OPERATIONS[kind]), ()))
-            image = np.ascontiguousarray(apply(OPERATIONS[kind][drawn], image))
+            kind: Augmentation = "d4" if image.shape[-1] == image.shape[-2] else "flips"
+            drawn = int(torch.randint(len(AUGMENTATIONS[kind]), ()))
+            image = np.ascontiguousarray(apply(AUGMENTATIONS[kind][drawn], image))
         if self.transform is None:
             return torch.from_numpy(image)
         # A transform is given (rows, columns) where there is one channel, and may return a tensor.
@@ -66,16 +75,10 @@ class SARPatchDataset(TurnedPatches):
                 f"patches must be in [0, 1], got {values.min()} to {values.max()}. Normalize them first."
             )
         self.patches = np.ascontiguousarray(values, np.float32)
-        self.augment = augment
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.patches)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self._item(self.patches[index][None].copy())
+        super().__init__(self.patches[:, None], augment, transform)
 
 
+@shows_options(ReadOptions, ItemKeywords)
 class LazyPatchDataset(TurnedPatches):
     """A store's patches by number, as items (C, size, size) float32, read when they are asked for.
 
@@ -91,7 +94,7 @@ class LazyPatchDataset(TurnedPatches):
     shuffle_seed
         Item i is patch ``default_rng(shuffle_seed).permutation(len)[i]``; None leaves the order as it is.
     **options
-        The fields of `sarzarr.reader.options.ReadOptions` that say which patches, and how they are stretched.
+        The fields of `sarzarr.reader.options.ReadOptions` that say which patches.
     """
 
     def __init__(
@@ -100,7 +103,7 @@ class LazyPatchDataset(TurnedPatches):
         augment: bool = True,
         shuffle_seed: int | None = 42,
         transform: Callable[[Any], Any] | None = None,
-        **options: Any,
+        **options: Unpack[ItemKeywords],
     ) -> None:
         if options.get("layers"):
             raise InvalidInputError(
@@ -108,8 +111,7 @@ class LazyPatchDataset(TurnedPatches):
                 "Take ZarrPatchDataset, or PatchReader.read."
             )
         self.reader = PatchReader(metadata_path, **options)
-        self.augment = augment
-        self.transform = transform
+        super().__init__(np.empty(0), augment, transform)
         n = len(self.reader.selection)
         self._order = (
             np.arange(n) if shuffle_seed is None else np.random.default_rng(shuffle_seed).permutation(n)
@@ -130,18 +132,3 @@ class LazyPatchDataset(TurnedPatches):
         """Return items read together: what a DataLoader calls for a batch."""
         images = self.reader.read(self._order[np.asarray(indices)])
         return [self._item(image) for image in images]
-
-
-class LoadedPatches(TurnedPatches):
-    """Images (N, C, H, W) in memory."""
-
-    def __init__(self, images: Array, augment: bool) -> None:
-        self.images = images
-        self.augment = augment
-        self.transform = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self._item(self.images[index].copy())

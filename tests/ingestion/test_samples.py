@@ -37,10 +37,10 @@ from sarzarr.ingestion.chips.pack import import_chips
 from sarzarr.ingestion.chips.read import read_sample
 from sarzarr.patches.index import index_patches
 from sarzarr.pixels.turns import apply
-from sarzarr.reader.augment import OPERATIONS
+from sarzarr.reader.augment import AUGMENTATIONS
 from sarzarr.reader.reader import PatchReader
-from sarzarr.reader.targets import image_ids, patch_targets
-from sarzarr.store.boxes import Boxes, area, read_boxes, write_boxes
+from sarzarr.reader.targets import patch_targets
+from sarzarr.store.boxes import Boxes, Windows, area, read_boxes, write_boxes
 from sarzarr.store.samples import SampleLayout, open_samples
 from sarzarr.store.store import create_store
 
@@ -441,17 +441,17 @@ def test_boxes_follow_their_pixels_through_any_patch_and_turn(scene_store, index
     table = scene_store.patch_columns(index)
     size = int(table.attrs["size"])
     scenes = table["owner_scene"].values.tolist()
-    targets = patch_targets(
-        boxes, scenes=scenes, scene=table["owner"].values, row=table["row"].values, col=table["col"].values,
-        ids=table["id"].values, size=size, min_visible=0.5,
-    )  # fmt: skip
+    windows = Windows(
+        owner=table["owner"].values, row=table["row"].values, col=table["col"].values, size=size
+    )
+    targets = patch_targets(boxes, scenes, windows, table["id"].values, min_visible=0.5)
     assert len(targets) == table.sizes["patch"]
     assert len(set(targets.image_id.tolist())) == len(targets)
     shown = 0
     for patch in range(0, len(targets), 3):
         scene = scenes[int(table["owner"].values[patch])]
         row, col = int(table["row"].values[patch]), int(table["col"].values[patch])
-        operation = OPERATIONS["d4"][patch % 8]
+        operation = AUGMENTATIONS["d4"][patch % 8]
         target = targets.target(patch, operation)
         painted = []
         for box in parts[scene][0].astype(int):
@@ -468,7 +468,7 @@ def test_boxes_follow_their_pixels_through_any_patch_and_turn(scene_store, index
             shown += 1
         assert np.array_equal(target["area"], area(target["boxes"]))
         assert target["labels"].dtype == target["image_id"].dtype == np.int64
-        assert target["image_id"].tolist() == image_ids(table["id"].values[patch : patch + 1]).tolist()
+        assert target["image_id"].tolist() == [int(table["id"].values[patch]) & (2**63 - 1)]
         assert target["iscrowd"].shape == target["labels"].shape
         assert set(target["labels"].tolist()) <= {1, 2}
     assert shown > 10
@@ -498,11 +498,10 @@ def test_what_the_reader_delivers_is_bright_where_its_targets_are(tmp_path, inde
     )  # fmt: skip
     selection = reader.selection
     table = store.patch_columns(index)
-    targets = patch_targets(
-        read_boxes(store), scenes=store.catalog["scene"].values[selection.catalog_row].tolist(),
-        scene=selection.array[:, 0], row=selection.row, col=selection.col,
-        ids=table["id"].values[selection.table_row], size=selection.size, min_visible=0,
-    )  # fmt: skip
+    windows = Windows(owner=selection.array[:, 0], row=selection.row, col=selection.col, size=selection.size)
+    scenes = store.catalog["scene"].values[selection.catalog_row].tolist()
+    ids = table["id"].values[selection.table_row]
+    targets = patch_targets(read_boxes(store), scenes, windows, ids, min_visible=0)
     order, turns = reader.order(0), reader.turns(0)
     images = np.concatenate([batch.copy() for batch in reader])
     assert len(images) == len(order)
@@ -522,10 +521,8 @@ def test_targets_pickle_and_an_empty_patch_is_well_formed(scene_store):
 
     none = Boxes.gathered({}, {})
     table = scene_store.patch_columns()
-    targets = patch_targets(
-        none, scenes=table["owner_scene"].values.tolist(), scene=table["owner"].values, row=table["row"].values,
-        col=table["col"].values, ids=table["id"].values, size=256,
-    )  # fmt: skip
+    windows = Windows(owner=table["owner"].values, row=table["row"].values, col=table["col"].values, size=256)
+    targets = patch_targets(none, table["owner_scene"].values.tolist(), windows, table["id"].values)
     target = pickle.loads(pickle.dumps(targets)).target(3, 5)
     assert target["boxes"].shape == (0, 4)
     assert target["boxes"].dtype == np.float32

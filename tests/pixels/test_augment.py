@@ -1,5 +1,7 @@
 """Flips and quarter turns: eight operations, for pixels and boxes alike."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,16 +9,16 @@ from hypothesis import strategies as st
 
 from sarzarr.errors import InvalidInputError
 from sarzarr.pixels.turns import Turner, apply, apply_to_boxes, inverse
-from sarzarr.reader.augment import OPERATIONS, draw
+from sarzarr.reader.augment import AUGMENTATIONS, Augmentation, check_augmentation, drawn_operations
 
 
 def test_d4_is_the_eight_symmetries_of_a_square():
     image = np.arange(9).reshape(3, 3)
     quarter_turns = {np.rot90(m, k).tobytes() for m in (image, image.T) for k in range(4)}
-    assert {apply(op, image).tobytes() for op in OPERATIONS["d4"]} == quarter_turns
+    assert {apply(op, image).tobytes() for op in AUGMENTATIONS["d4"]} == quarter_turns
     flips = {image.tobytes(), image[::-1].tobytes(), image[:, ::-1].tobytes(), image[::-1, ::-1].tobytes()}
-    assert {apply(op, image).tobytes() for op in OPERATIONS["flips"]} == flips
-    assert {apply(op, image).tobytes() for op in OPERATIONS["azimuth"]} == {
+    assert {apply(op, image).tobytes() for op in AUGMENTATIONS["flips"]} == flips
+    assert {apply(op, image).tobytes() for op in AUGMENTATIONS["azimuth"]} == {
         image.tobytes(),
         image[::-1].tobytes(),
     }
@@ -64,21 +66,27 @@ def test_no_boxes_stay_no_boxes():
     assert apply_to_boxes(7, np.empty((0, 4), np.float32), size=9).shape == (0, 4)
 
 
-@pytest.mark.parametrize("kind", OPERATIONS)
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
 def test_draws_are_even_and_the_same_for_a_seed_and_epoch(kind):
-    found = draw(kind, 8000, seed=5, epoch=2)
-    np.testing.assert_array_equal(found, draw(kind, 8000, seed=5, epoch=2))
-    assert (found != draw(kind, 8000, seed=5, epoch=3)).any()
-    assert (found != draw(kind, 8000, seed=6, epoch=2)).any()
-    counts = np.bincount(found, minlength=8)[list(OPERATIONS[kind])]
+    found = drawn_operations(kind, 8000, seed=5, epoch=2)
+    np.testing.assert_array_equal(found, drawn_operations(kind, 8000, seed=5, epoch=2))
+    assert (found != drawn_operations(kind, 8000, seed=5, epoch=3)).any()
+    assert (found != drawn_operations(kind, 8000, seed=6, epoch=2)).any()
+    counts = np.bincount(found, minlength=8)[list(AUGMENTATIONS[kind])]
     assert counts.sum() == 8000
     np.testing.assert_allclose(counts, 8000 / len(counts), rtol=0.1)
 
 
 def test_a_longer_epoch_begins_alike():
-    np.testing.assert_array_equal(draw("d4", 10, seed=1, epoch=1), draw("d4", 1000, seed=1, epoch=1)[:10])
+    np.testing.assert_array_equal(
+        drawn_operations("d4", 10, seed=1, epoch=1), drawn_operations("d4", 1000, seed=1, epoch=1)[:10]
+    )
 
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(InvalidInputError, match="augment must be one of d4, flips, azimuth"):
-        draw("rotate", 1, seed=0, epoch=0)
+        check_augmentation("rotate")
+
+
+def test_the_names_that_are_offered_are_those_registered():
+    assert get_args(Augmentation) == tuple(AUGMENTATIONS)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sarzarr.pixels.compiled.when import loops
 
+from sarzarr.pixels.compiled.when import loops
 from sarzarr.pixels.stretch import Stretch
 
 

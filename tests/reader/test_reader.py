@@ -25,7 +25,6 @@ from sarzarr.errors import (
 )
 from sarzarr.pixels.turns import apply
 from sarzarr.reader.memory import BatchMemory, available_cores, available_handles
-from sarzarr.reader.options import ReadOptions
 from sarzarr.reader.order import Position, Share
 from sarzarr.splits.make import make_split
 from sarzarr.store.boxes import Boxes, write_boxes
@@ -469,7 +468,7 @@ def test_damage_is_raised_where_its_batch_would_have_been(tmp_path):
     reader = sz.PatchReader(made, batch_size=2)
     victim = 5
     scene, (array,), row, col = places(reader)[victim]
-    table = reader.recipe.images.table
+    table = reader.recipe.images.source.table
     grid_row = table.first_chunk[reader.selection.array[victim, 0]]
     chunk = grid_row + row // 256 * table.grid[reader.selection.array[victim, 0], 2] + col // 256
     entry = table.entries[chunk]
@@ -502,11 +501,6 @@ def test_a_store_that_moved_is_read_where_it_is(tmp_path):
 def test_cores_and_handles_are_what_the_process_has():
     assert 1 <= available_cores() <= (os.cpu_count() or 1)
     assert available_handles() >= 1
-
-
-def test_options_are_documented_and_checked_by_name():
-    with pytest.raises(InvalidInputError, match="options must be among split, scenes, polarizations"):
-        ReadOptions.of({"bach_size": 1})
 
 
 # ------------------------------------------------------------------ patches by number

@@ -138,7 +138,7 @@ def test_shares_and_resuming_lose_and_repeat_nothing(made):
 def test_what_says_nothing_of_samples_is_refused(made):
     store, *_ = made
     for option in ({"polarizations": "vv"}, {"stride": 128}, {"clip": (-25, 5)}, {"weights": "scene"}):
-        with pytest.raises(InvalidInputError, match=f"with samples.*{next(iter(option))!r}"):
+        with pytest.raises(InvalidInputError, match=f"keyword of SampleReader.*got {next(iter(option))!r}"):
             sz.SampleReader(store, "ships", **option)
     with pytest.raises(NotInStoreError, match="ships"):
         sz.SampleReader(store, "boats")

@@ -286,7 +286,7 @@ def test_little_ground_is_divided_whatever_the_seed(scenes, tmp_path, val_fracti
         ({"block": "0m"}, "a block of"),
         ({"guard": "-1m"}, "a length such as"),
         ({"pixel_block": 300}, "multiples of 256"),
-        ({"blocks": "1km"}, "options among"),
+        ({"blocks": "1km"}, "Did you mean 'block'"),
         ({"sites": {"nowhere*": "x"}}, "sites of scenes in the store"),
         ({"by": "site"}, "a site for each scene"),
     ],

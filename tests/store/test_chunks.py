@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import pytest
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sarzarr.pixels.compiled.when import SWITCH, loops
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from sarzarr.errors import CorruptStoreError, InvalidInputError
+from sarzarr.pixels.compiled.when import SWITCH, loops
 from sarzarr.pixels.stretch import Stretch
 from sarzarr.pixels.turns import apply
-from sarzarr.reader.engine import Filler
+from sarzarr.reader.engine import BatchFiller
+from sarzarr.reader.fetch import ChunkFetcher
 from sarzarr.reader.places import Address, Source
 from sarzarr.store.chunks import ArrayLayout, layout_of, read_layout, read_table
 from sarzarr.store.codecs import CODECS, get_codec
@@ -82,8 +84,8 @@ def take(what, rows, cols, *, arrays=0, operations=None, planes=None, dtype=None
     )
     stored = what.table.layouts[0].dtype if dtype is None else dtype
     out = np.full((rows.size, what.size, what.size), 7, stored)
-    with Filler(what) as filler:
-        filler.fill(address, out, operations)
+    with closing(ChunkFetcher(what)) as reader:
+        BatchFiller(reader).fill(lambda: address, out, operations)
     return out
 
 
@@ -269,10 +271,10 @@ def test_handles_are_bounded_and_closed(tmp_path):
     address = Address(array=np.zeros(100, np.int64), row=rows, col=cols)
     out = np.empty((100, CHUNK, CHUNK), np.uint16)
     before = open_handles()
-    filler = Filler(source(tmp_path, layout), handles=5)
-    filler.fill(address, out)
+    reader = ChunkFetcher(source(tmp_path, layout), handles=5)
+    BatchFiller(reader).fill(lambda: address, out)
     assert open_handles() == before + 5
-    filler.close()
+    reader.close()
     assert open_handles() == before
 
 
@@ -316,9 +318,9 @@ def test_without_preadv_the_same_is_read(tmp_path, monkeypatch):
 def test_a_chunk_is_decoded_once_a_batch(tmp_path, monkeypatch):
     layout = write(tmp_path, "a", pixels((4 * CHUNK, 4 * CHUNK), "uint16"), codec="zstd")
     what, loaded = source(tmp_path, layout, size=CHUNK), []
-    groups = Filler.groups
+    groups = ChunkFetcher.groups
     monkeypatch.setattr(
-        Filler, "groups", lambda s, kind, chunks: loaded.extend(chunks) or groups(s, kind, chunks)
+        ChunkFetcher, "groups", lambda s, kind, chunks: loaded.extend(chunks) or groups(s, kind, chunks)
     )
     rows, cols = (c.ravel() for c in np.mgrid[0 : 3 * CHUNK : 8, 0 : 3 * CHUNK : 8])
     take(what, rows, cols)

@@ -1,4 +1,4 @@
-"""Which epoch comes next, in memory that the processes of one dataset share.
+"""The epoch that comes next, in memory that the processes of one dataset share.
 
 A dataset is copied into each worker of a loader, and workers may outlive an epoch or be made anew for each.
 What the next iteration delivers must be the same for all of them, and must be known to the training process.
@@ -18,33 +18,33 @@ _NEXT, _CURRENT, _TAKEN, _HEAD = 0, 2, 4, 5
 _NONE, _BY_WORKERS = -1, -2
 
 
-class Clock:
-    """What the next iteration delivers, and what the last one is at.
+class EpochCounter:
+    """The position at which the next iteration begins, and the batches that were taken of the last one.
 
-    Shared with a process that is forked or spawned with it; a copy of it, or a pickle, is another clock. In a
+    Shared with a process that is forked or spawned with it; a copy of it, or a pickle, is another counter. In a
     multi-process loader the first worker takes the epoch, and tells the others under a key that only the
     workers of one iteration know: they all agree, whenever each of them comes to begin.
     """
 
     def __init__(self) -> None:
-        self._cells: Any = RawArray("q", _HEAD + 3 * _SLOTS)
-        self._cells[_TAKEN] = _NONE
+        self._words: Any = RawArray("q", _HEAD + 3 * _SLOTS)
+        self._words[_TAKEN] = _NONE
 
     def __getstate__(self) -> Any:
-        return list(self._cells) if get_spawning_popen() is None else self._cells
+        return list(self._words) if get_spawning_popen() is None else self._words
 
-    def __setstate__(self, cells: Any) -> None:
-        self._cells = RawArray("q", cells) if isinstance(cells, list) else cells
+    def __setstate__(self, words: Any) -> None:
+        self._words = RawArray("q", words) if isinstance(words, list) else words
 
     @property
     def upcoming(self) -> Position:
-        """Where the next iteration begins."""
+        """The position at which the next iteration begins."""
         return self._position(_NEXT)
 
     @property
     def current(self) -> tuple[Position | None, int | None]:
-        """Where the last iteration began and how many batches were taken; None for what is not known."""
-        taken = int(self._cells[_TAKEN])
+        """The position at which the last iteration began, and its batches taken; None for what is not known."""
+        taken = int(self._words[_TAKEN])
         return (
             None if taken == _NONE else self._position(_CURRENT),
             None if taken in (_NONE, _BY_WORKERS) else taken,
@@ -52,31 +52,31 @@ class Clock:
 
     def count(self) -> None:
         """Count one more batch as taken, of an iteration in this process."""
-        self._cells[_TAKEN] += 1
+        self._words[_TAKEN] += 1
 
-    def set(self, at: Position) -> None:
-        """Make the next iteration begin at ``at``; the last one is forgotten."""
-        self._cells[_NEXT : _NEXT + 2] = (at.epoch, at.start)
-        self._cells[_TAKEN] = _NONE
+    def set(self, begin: Position) -> None:
+        """Make the next iteration begin there; the last one is forgotten."""
+        self._words[_NEXT : _NEXT + 2] = (begin.epoch, begin.start)
+        self._words[_TAKEN] = _NONE
 
     def take(self, *, by_workers: bool) -> Position:
         """Return where an iteration begins, and make the next one begin an epoch later."""
-        at = self.upcoming
-        self.set(Position(epoch=at.epoch + 1))
-        self._cells[_CURRENT : _CURRENT + 2] = (at.epoch, at.start)
-        self._cells[_TAKEN] = _BY_WORKERS if by_workers else 0
-        return at
+        begin = self.upcoming
+        self.set(Position(epoch=begin.epoch + 1))
+        self._words[_CURRENT : _CURRENT + 2] = (begin.epoch, begin.start)
+        self._words[_TAKEN] = _BY_WORKERS if by_workers else 0
+        return begin
 
     def announce(self, key: int) -> None:
         """Take, and let the workers that know ``key`` know."""
-        at, slot = self.take(by_workers=True), self._slot(key)
-        self._cells[slot + 1 : slot + 3] = (at.epoch, at.start)
-        self._cells[slot] = key  # last: it is what the others wait for
+        begin, slot = self.take(by_workers=True), self._slot(key)
+        self._words[slot + 1 : slot + 3] = (begin.epoch, begin.start)
+        self._words[slot] = key  # last: it is what the others wait for
 
     def wait(self, key: int) -> Position:
         """Return what was announced under ``key``, as soon as it was."""
         slot, until = self._slot(key), time.monotonic() + _PATIENCE_S
-        while self._cells[slot] != key:
+        while self._words[slot] != key:
             if time.monotonic() > until:
                 raise InvalidInputError(
                     f"the first worker was expected to begin within {_PATIENCE_S:.0f} s, got nothing of it. "
@@ -85,13 +85,13 @@ class Clock:
             time.sleep(0.001)
         return self._position(slot + 1)
 
-    def _position(self, at: int) -> Position:
-        return Position(epoch=int(self._cells[at]), start=int(self._cells[at + 1]))
+    def _position(self, word: int) -> Position:
+        return Position(epoch=int(self._words[word]), start=int(self._words[word + 1]))
 
     def _slot(self, key: int) -> int:
         return _HEAD + 3 * (key % _SLOTS)
 
 
-def key_of(base_seed: int, rounds: int) -> int:
+def iteration_key(base_seed: int, rounds: int) -> int:
     """Return the key of one iteration: a loader draws a base seed for its workers, who count their rounds."""
     return (base_seed + rounds * 0x9E3779B97F4A7C15) & 0x7FFFFFFFFFFFFFFF

@@ -1,0 +1,100 @@
+"""Options as keywords: a record says them once, and every signature and docstring shows them."""
+
+import ast
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from difflib import get_close_matches
+from functools import wraps
+from itertools import pairwise
+from textwrap import dedent, indent
+from typing import Any, TypeVar
+
+from sarzarr.errors import InvalidInputError
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+def shows_options(record: type[Any], keywords: type[Any], **defaults: Any) -> Callable[[T], T]:
+    """Return a decorator of a function or class that takes the fields of ``record`` as ``**options``.
+
+    Parameters
+    ----------
+    record
+        A dataclass: its defaults stand in the signature, its fields' lines in the docstring, in the place of
+        ``**options``. A field that the docstring describes itself keeps that description.
+    keywords
+        A TypedDict: the fields that are taken, with their types, for editors and type checkers.
+    **defaults
+        Defaults that are not the record's: they are shown, and passed where the keyword is left out.
+    """
+    taken = [f for f in fields(record) if f.name in keywords.__annotations__]
+
+    def decorate(target: T) -> T:
+        function = vars(target)["__init__"] if isinstance(target, type) else target
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        options = []
+        for field in taken:
+            made = field.default_factory() if field.default_factory is not MISSING else field.default
+            default = defaults.get(field.name, made)
+            options.append(
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=default,
+                    annotation=keywords.__annotations__[field.name],
+                )
+            )
+        shown = signature.replace(parameters=[*own, *options])
+
+        @wraps(function)
+        def checked(*args: Any, **given: Any) -> Any:
+            for name in given:
+                if name not in shown.parameters:
+                    raise InvalidInputError(unknown_keyword(name, target.__name__, list(shown.parameters)))
+            return function(*args, **{**defaults, **given})
+
+        vars(checked)["__signature__"] = shown
+        documented = target if isinstance(target, type) else checked
+        documented.__doc__ = with_lines(target.__doc__ or "", record, [f.name for f in taken])
+        if isinstance(target, type):
+            type.__setattr__(target, "__init__", checked)
+            return target
+        return checked  # type: ignore[return-value]
+
+    return decorate
+
+
+def unknown_keyword(name: str, taker: str, known: list[str]) -> str:
+    """Return the message about a keyword that there is not: the nearest one, or all of them."""
+    known = [k for k in known if k != "self"]
+    near = get_close_matches(name, known, 1)
+    remedy = f"Did you mean {near[0]!r}?" if near else f"Choose among {', '.join(known)}."
+    return f"a keyword of {taker} was expected, got {name!r}. {remedy}"
+
+
+def with_lines(doc: str, record: type[Any], names: list[str]) -> str:
+    """Return a docstring with a field's line for each name, in the place of its ``**`` entry."""
+    doc, lines = inspect.cleandoc(doc), field_lines(record)
+    entries = [
+        f"{name}\n{indent(lines.get(name, ''), '    ')}\n"
+        for name in names
+        if not re.search(rf"^(\w+, )*{name}(, \w+)*$", doc, re.MULTILINE)
+    ]
+    return re.sub(r"^\*\*\w+\n(    .*\n?)*", lambda _: "".join(entries), doc, flags=re.MULTILINE)
+
+
+def field_lines(record: type[Any]) -> dict[str, str]:
+    """Return what stands under each field of a class and its bases, by name; none where there is no source."""
+    lines: dict[str, str] = {}
+    for base in reversed(record.__mro__[:-1]):
+        try:
+            (tree,) = ast.parse(dedent(inspect.getsource(base))).body
+        except (OSError, TypeError):
+            continue
+        for field, line in pairwise(vars(tree)["body"]):
+            if isinstance(field, ast.AnnAssign) and isinstance(line, ast.Expr):
+                lines[ast.unparse(field.target)] = inspect.cleandoc(str(ast.literal_eval(line.value)))
+    return lines

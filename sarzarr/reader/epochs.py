@@ -1,0 +1,235 @@
+"""`EpochReader`: batches of a selection, epoch after epoch, dealt to ranks and taken up again anywhere."""
+
+import os
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError
+from sarzarr.patches.selection import Selection
+from sarzarr.pixels.turns import codes_of
+from sarzarr.reader.augment import drawn_operations
+from sarzarr.reader.fetch import Work
+from sarzarr.reader.memory import MAX_THREADS, BatchMemory, available_cores
+from sarzarr.reader.options import ReadOptions
+from sarzarr.reader.order import Deal, Indices, Position, Share, drawn, shuffled, shuffled_in_window
+from sarzarr.reader.prefetch import BatchRecipe, PrefetchThreads
+from sarzarr.reader.targets import PatchTargets
+from sarzarr.store.store import Store, open_store
+
+_ALL: Final = Share()
+
+
+class EpochReader(ABC):
+    """Batches of whatever a subclass selects, in an order that is a function of ``(seed, epoch)``.
+
+    Each iteration is the next epoch. Nothing is open between iterations: a reader pickles, and may be forked.
+    """
+
+    selection: Selection
+    """The patches that are delivered."""
+    recipe: BatchRecipe
+    """The arrays that batches are made of."""
+    targets: PatchTargets | None
+    """The targets of the selection, where they are delivered."""
+
+    def __init__(self, store: Store | str | Path, options: ReadOptions) -> None:
+        self.options = options
+        self.store = store if isinstance(store, Store) else open_store(store)
+        self._choose()
+        if options.drop_last and len(self.selection) < options.batch_size:
+            raise InvalidInputError(
+                f"drop_last needs patches for a batch of {options.batch_size}, got {len(self.selection)}. "
+                "Ask for smaller batches, or leave it out."
+            )
+        self._next = Position()
+        self._taken = 0
+        self._now: Position | None = None
+        self._memory: BatchMemory | None = None
+        self._work = Work()
+        self._own: tuple[int, PrefetchThreads] | None = None
+
+    # -------------------------------------------------------------- what a subclass says
+    @abstractmethod
+    def _choose(self) -> None:
+        """Set `selection`, `recipe` and `targets`."""
+
+    @abstractmethod
+    def _described(self, patches: Array) -> dict[str, Any]:
+        """Return what is known of some patches, for ``with_meta``."""
+
+    @cached_property
+    @abstractmethod
+    def shards(self) -> Indices:
+        """(n,) int64: the number of the file that each patch of the selection begins in."""
+
+    @cached_property
+    def weights(self) -> Array | None:
+        """(n,) float64: how often each patch is drawn, against the others; None where all are once."""
+        return None
+
+    @property
+    @abstractmethod
+    def preprocessing_params(self) -> dict[str, float]:
+        """``{"vmin", "vmax"}`` in dB: what 0 and 1 of the batches stand for."""
+
+    @property
+    def layer_nodata(self) -> dict[str, float | int | None]:
+        """The value of pixels that are "no data", by layer that is delivered; None where it has none."""
+        return {layer.name: layer.outside for layer in self.recipe.layers}
+
+    # -------------------------------------------------------------- the epoch
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration delivers."""
+        return self._next.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration deliver ``epoch``, from its beginning."""
+        self._next, self._now = Position(epoch=epoch), None
+
+    def deal(self, start: int = 0, ranks: int = 1) -> Deal:
+        """Return the batches of an epoch as positions in its order, from ``start`` patches on, for so many ranks."""
+        o, n = self.options, len(self.selection)
+        return Deal(n=n, batch_size=o.batch_size, ranks=ranks, drop_last=o.drop_last, start=start)
+
+    def __len__(self) -> int:
+        return self.deal().steps
+
+    def order(self, epoch: int) -> Indices:
+        """Return the patches of the selection, (n,) int64, in the order of an epoch."""
+        o, n = self.options, len(self.selection)
+        patches: Indices = np.arange(n)
+        if self.weights is not None:
+            patches = drawn(self.weights, seed=o.seed, epoch=epoch)
+        if o.shuffle == "window":
+            shards = self.shards[patches]
+            return patches[shuffled_in_window(shards, seed=o.seed, epoch=epoch, window=o.window)]
+        return patches[shuffled(n, seed=o.seed, epoch=epoch)] if o.shuffle else patches
+
+    def turns(self, epoch: int) -> Array | None:
+        """Return the operation, (n,) uint8, of each place in the order of an epoch; None without augmentation."""
+        o = self.options
+        if o.augment is None:
+            return None
+        return drawn_operations(o.augment, len(self.selection), seed=o.seed, epoch=epoch)
+
+    # -------------------------------------------------------------- batches
+    def __iter__(self) -> Iterator[Any]:
+        begin, self._next = self._next, Position(epoch=self._next.epoch + 1)
+        self._now, self._taken = begin, 0
+        for batch in self.batches(begin):
+            self._taken += 1
+            yield batch
+
+    def batches(self, begin: Position, share: Share = _ALL) -> Iterator[Any]:
+        """Yield one share of what is left of an epoch: images (N, C, size, size), or what `packed` makes of them."""
+        return map(self.packed, self.parts(begin, share))
+
+    def parts(self, begin: Position, share: Share) -> Iterator[dict[str, Any]]:
+        """Yield the same as parts by name: ``image`` (N, C, size, size), ``flags`` of that shape, and so on."""
+        deal = self.deal(begin.start, share.ranks)
+        order, turns = self.order(begin.epoch), self.turns(begin.epoch)
+        threads = self.options.threads or max(min(MAX_THREADS, available_cores() // share.workers), 1)
+        ahead = self.options.read_ahead
+        memory = self.memory(threads + ahead + 2)
+        with PrefetchThreads(self.recipe, memory, threads=threads, ahead=ahead, work=self._work) as prefetch:
+
+            def make(step: int) -> dict[str, Any]:
+                a, b = deal.share(step, share.rank)
+                return self._parts(order[a:b], None if turns is None else turns[a:b], prefetch)
+
+            yield from prefetch.run(make, deal.worker_steps(share.worker, share.workers)[share.skip :])
+
+    def packed(self, parts: dict[str, Any]) -> Any:
+        """Return a batch as delivered: a dict ``with_meta``, else images (N, C, size, size) or a tuple of all."""
+        if self.options.with_meta:
+            return parts
+        layers = parts.pop("layers", {})
+        every = (*parts.values(), *layers.values())
+        return every if len(every) > 1 else every[0]
+
+    def read(self, patches: Sequence[int] | Array, turns: Sequence[int] | Array | None = None) -> Any:
+        """Return one batch of patches (n,) of the selection by number, read now and in this thread.
+
+        ``turns`` (n,) are operations of `sarzarr.pixels.turns`. Files stay open, bounded in number, until
+        the reader is gone.
+        """
+        chosen = np.asarray(patches, np.int64)
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self.selection)):
+            raise IndexError(f"patches must be in 0..{len(self.selection) - 1}, got {chosen.tolist()}.")
+        operations = None if turns is None else codes_of(turns, len(chosen))
+        # A process that was forked from the one that opened the files opens its own.
+        if self._own is None or self._own[0] != os.getpid():
+            threads = PrefetchThreads(self.recipe, self.memory(2), threads=1, ahead=0, work=self._work)
+            weakref.finalize(self, threads.close)
+            self._own = os.getpid(), threads
+        return self.packed(self._parts(chosen, operations, self._own[1]))
+
+    def memory(self, keep: int = 0, make: Callable[[int], memoryview] | None = None) -> BatchMemory:
+        """Return this process's memory of batches."""
+        if self._memory is None:
+            self._memory = BatchMemory(keep) if make is None else BatchMemory(keep, make)
+        self._memory.keep = max(self._memory.keep, keep)
+        return self._memory
+
+    def _parts(self, patches: Array, turns: Array | None, prefetch: PrefetchThreads) -> dict[str, Any]:
+        images, *others = prefetch.batch(patches, turns)
+        turn = np.zeros(len(patches), np.uint8) if turns is None else turns
+        parts: dict[str, Any] = {"image": images}
+        if self.options.delivers_flags:
+            parts["flags"] = others[0]
+        if self.targets is not None:
+            each = zip(patches.tolist(), turn.tolist(), strict=True)
+            parts["target"] = [self.targets.target(patch, operation) for patch, operation in each]
+        if names := [layer.name for layer in self.recipe.layers]:
+            parts["layers"] = dict(zip(names, others[-len(names) :], strict=True))
+        if self.options.with_meta:
+            parts |= {"turn": turn, **self._described(patches)}
+        return parts
+
+    # -------------------------------------------------------------- resuming
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position of this reader: batches that were taken are behind it."""
+        if self._now is None:
+            return self.state_at(self._next)
+        return self.state_at(self._now, taken=self._taken)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Make the next iteration go on where ``state`` was taken."""
+        self._next, self._now = self.position_of(state), None
+
+    def state_at(self, begin: Position, *, taken: int = 0, ranks: int = 1) -> dict[str, Any]:
+        """Return the state in which ``taken`` batches per rank were taken of an iteration."""
+        deal = self.deal(begin.start, ranks)
+        epoch, start = begin.epoch, deal.edge(taken)
+        if taken >= deal.steps and taken > 0:
+            epoch, start = begin.epoch + 1, 0
+        return {"epoch": epoch, "start": start, **self._fingerprint}
+
+    def position_of(self, state: Mapping[str, Any]) -> Position:
+        """Return the place that a state says; `InvalidInputError` where its order was another."""
+        for key, mine in self._fingerprint.items():
+            if state.get(key) != mine:
+                raise InvalidInputError(
+                    f"a state with {key} {mine!r} was expected, got {state.get(key)!r}. "
+                    "Resume with the selection, seed and shuffling that the state was taken with."
+                )
+        return Position(epoch=state["epoch"], start=state["start"])
+
+    @property
+    def _fingerprint(self) -> dict[str, Any]:
+        """All that the order of an epoch depends on, besides the epoch."""
+        o = self.options
+        shuffle = f"window {o.window}" if o.shuffle == "window" else bool(o.shuffle)
+        weights = dict(o.weights) if isinstance(o.weights, Mapping) else o.weights
+        return {"patches": len(self.selection), "seed": o.seed, "shuffle": shuffle, "weights": weights}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_memory": None, "_own": None}

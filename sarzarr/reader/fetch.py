@@ -1,0 +1,212 @@
+"""Chunks out of a store's files: read, checked against their checksums and decoded, a group at a time.
+
+What decides is how often threads hand each other the GIL, so reads and checks take a group of chunks that still
+fits a core's cache.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from crc32c import crc32c
+
+from sarzarr.arrays import Array
+from sarzarr.errors import CorruptStoreError
+from sarzarr.reader.memory import MAX_HANDLES, ScratchMemory
+from sarzarr.reader.places import PAGE, Kind, Places, Source
+from sarzarr.store.chunks import OPEN_FLAGS, REMEDY, read_at
+from sarzarr.store.codecs import CRC_BYTES, Codec, get_codec
+
+GROUP: Final = 8
+"""Chunks that are read, checked and stretched together."""
+READ_TO: Final = PAGE // 2
+"""Bytes into a page at which bytes from a file are put. Some processors copy five times slower to a place that is up
+to 31 bytes further within its page than where they come from (``rep movsb``, on AMD Zen 3 and 4). The chunks of a
+shard without a codec begin 0, 4, ... 252 bytes into a page, and their places 0, 4, ... 28 bytes after this."""
+
+
+@dataclass(eq=False)
+class Work:
+    """The pixels that were delivered, roughly: threads may forget a group of each other's."""
+
+    pixels: int = 0
+    """Their number."""
+
+
+@dataclass(eq=False)
+class ChunkFetcher:
+    """One thread's open files and scratch memory. The `Source` holds nothing open, pickles, and threads share it."""
+
+    source: Source
+    """The arrays whose chunks are read."""
+    handles: int = MAX_HANDLES
+    """Files held open at most."""
+    work: Work = field(default_factory=Work)
+    """Pixels that this process has delivered, by all readers of chunks of one reader of batches."""
+    scratch: ScratchMemory = field(default_factory=ScratchMemory, init=False, repr=False)
+    """Memory of this thread."""
+    _open: dict[int, int] = field(default_factory=dict, init=False, repr=False)
+    _arrays: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _constants: dict[tuple[int, int], int] = field(default_factory=dict, init=False, repr=False)
+
+    def close(self) -> None:
+        """Close every handle."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+        self._arrays.clear()
+
+    def groups(self, kind: Kind, chunks: Array) -> Iterator[Array]:
+        """Yield chunks of one kind, a group at a time: (k, pixels or more) of the stored dtype.
+
+        Each row begins with its chunk's pixels, and is good until the next group.
+
+        Raises
+        ------
+        CorruptStoreError
+            A chunk is absent, short or fails its checksum; says scene, array, row, col and file.
+        """
+        if kind.codec is None or not chunks.size:
+            for some in in_groups(chunks):
+                yield self._load_elsewhere(kind, some).reshape(len(some), -1)
+            return
+        codec, places = get_codec(kind.codec), Places.of(self.source.table, chunks)
+        yield from self._plain(kind, places) if codec.kind == "bytes" else self._decoded(kind, codec, places)
+
+    def _plain(self, kind: Kind, places: Places) -> Iterator[Array]:
+        """Read chunks that are bytes and their checksum."""
+        size, dtype = kind.nbytes + CRC_BYTES, np.dtype(kind.dtype)
+        if (wrong := places.first_of_another_size(size)) is not None:
+            raise self._damage(f"a chunk of {size} bytes was expected, got another size", wrong)
+        raw = self.scratch.take("raw", (GROUP, size), "u1", within_page=READ_TO)
+        view, begins = raw.reshape(-1).data, [i * size for i in range(GROUP)]
+        # Where a checksum is half a pixel, pixels do not lie one behind the other.
+        pixels = raw.view(dtype) if size % dtype.itemsize == 0 else None
+        for first in range(0, len(places), GROUP):
+            count = min(GROUP, len(places) - first)
+            self._read(places, first, count, view, begins)
+            if places.has_absent or crc32c(view[: count * size]) != self._constant(size, count):
+                self._check_each(raw, places, first, count)
+            yield raw[:count, :-CRC_BYTES].copy().view(dtype) if pixels is None else pixels[:count]
+
+    def _decoded(self, kind: Kind, codec: Codec, places: Places) -> Iterator[Array]:
+        """Read chunks and decode them. Each is put as far into a page as it is in its file, and `READ_TO` further."""
+        span = places.pages * PAGE
+        view = self.scratch.take("raw", (GROUP * span,), "u1", within_page=READ_TO).data
+        out = self.scratch.take("decoded", (GROUP, *kind.chunk), kind.dtype)
+        for first in range(0, len(places), GROUP):
+            count = min(GROUP, len(places) - first)
+            within = places.offsets[first : first + count]
+            begins = [i * span + offset % PAGE for i, offset in enumerate(within)]
+            self._read(places, first, count, view, begins)
+            for i, begin in enumerate(begins):
+                if size := places.sizes[first + i]:
+                    self._decode(codec, view[begin : begin + size], out[i], places.chunks[first + i])
+                else:
+                    out[i] = 0
+            yield out[:count].reshape(count, -1)
+
+    def _decode(self, codec: Codec, raw: memoryview, image: Array, chunk: int) -> None:
+        try:
+            codec.decode_into(raw, image)
+        except (CorruptStoreError, RuntimeError, ValueError) as error:
+            raise self._damage(str(error).rstrip("."), chunk) from None
+
+    def _constant(self, size: int, count: int) -> int:
+        """Return the CRC of ``count`` intact chunks of ``size`` bytes, each of which ends in its own CRC.
+
+        The CRC of bytes that are followed by their CRC does not depend on the bytes, so that of several such
+        chunks is one constant. One wrong chunk always moves it; two wrong ones cancel once in 2**32.
+        """
+        if (size, count) not in self._constants:
+            zeros = bytes(size - CRC_BYTES)
+            whole = (zeros + crc32c(zeros).to_bytes(CRC_BYTES, "little")) * count
+            self._constants[size, count] = int(crc32c(whole))
+        return self._constants[size, count]
+
+    def _check_each(self, raw: Array, places: Places, first: int, count: int) -> None:
+        """Clear the chunks that are absent on purpose, and raise for the first whose checksum fails."""
+        for i, data in enumerate(raw[:count], first):
+            if not places.sizes[i]:
+                data[:] = 0
+            elif crc32c(data) != self._constant(len(data), 1):
+                raise self._damage(
+                    "a chunk whose CRC-32C matches was expected, got flipped bytes", places.chunks[i]
+                )
+
+    def _damage(self, what: str, chunk: int) -> CorruptStoreError:
+        return CorruptStoreError(f"{what}: {self.source.table.describe(chunk)}. {REMEDY}")
+
+    def _load_elsewhere(self, kind: Kind, chunks: Array) -> Array:
+        """Read chunks through zarr-python, which knows every codec there is."""
+        import zarr
+
+        out = self.scratch.take("decoded", (len(chunks), *kind.chunk), kind.dtype)
+        out[:] = 0
+        for image, chunk in zip(out, chunks.tolist(), strict=True):
+            layout, (plane, row, col) = self.source.table.locate(chunk)
+            if layout.path not in self._arrays:
+                self._arrays[layout.path] = zarr.open_array(
+                    f"{self.source.table.root}/{layout.path}", mode="r"
+                )
+            window = (slice(row, row + kind.chunk[0]), slice(col, col + kind.chunk[1]))
+            stored = self._arrays[layout.path][window if len(layout.shape) == 2 else (plane, *window)]
+            image[: stored.shape[0], : stored.shape[1]] = stored
+        return out
+
+    # -------------------------------------------------------------- bytes
+    def _read(self, places: Places, first: int, count: int, raw: memoryview, begins: Sequence[int]) -> None:
+        """Read some places to ``begins`` in ``raw``; neighbours that follow one another in one call."""
+        files, offsets, sizes = places.files, places.offsets, places.sizes
+        i, end = first, first + count
+        while i < end:
+            begin, want, upto = begins[i - first], sizes[i], i + 1
+            run = [raw[begin : begin + want]]
+            while upto < end and files[upto] == files[i] and 0 < want == offsets[upto] - offsets[i]:
+                begin, size = begins[upto - first], sizes[upto]
+                run.append(raw[begin : begin + size])
+                want += size
+                upto += 1
+            if want and read_at(self._handle(files[i], places.chunks[i]), run, offsets[i]) != want:
+                self._read_rest(files[i], run, offsets[i], places.chunks[i])
+            i = upto
+
+    def _read_rest(self, file: int, run: list[memoryview], offset: int, chunk: int) -> None:
+        """Read again, part by part, what came short: that is legal, and the end of the file is not."""
+        for part in run:
+            done = 0
+            while done < len(part):
+                taken = read_at(self._handle(file, chunk), [part[done:]], offset + done)
+                if not taken:
+                    raise self._damage(
+                        f"{len(part)} bytes at {offset} were expected, got the end of the file", chunk
+                    )
+                done += taken
+            offset += done
+
+    def handles_of(self, files: Sequence[int], chunks: Sequence[int]) -> Array | None:
+        """Return (files,) int32: their handles, all of them open; None where those are too many."""
+        if len(set(files)) > self.handles:
+            return None
+        return np.array(
+            [self._handle(file, chunk) for file, chunk in zip(files, chunks, strict=True)], np.int32
+        )
+
+    def _handle(self, file: int, chunk: int) -> int:
+        """Return the handle of a file, that of ``chunk``."""
+        handle = self._open.pop(file, None)
+        if handle is None:
+            if len(self._open) >= self.handles:
+                os.close(self._open.pop(next(iter(self._open))))
+            try:
+                handle = os.open(self.source.table.path(file), OPEN_FLAGS)
+            except FileNotFoundError:
+                raise self._damage("a file was expected, got no such file", chunk) from None
+        self._open[file] = handle  # last: the one used least recently is first
+        return handle
+
+
+def in_groups(values: Array) -> Iterator[Array]:
+    """Yield ``values`` (n, ...) in groups of `GROUP` rows."""
+    return (values[first : first + GROUP] for first in range(0, len(values), GROUP))

@@ -1,0 +1,179 @@
+"""The threads that fill batches ahead of their use, and the recipe that they fill them by.
+
+One task makes one batch. What is delivered belongs to its user: memory is used again only when no array
+looks into it any more.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from threading import get_ident
+from typing import Any, Self
+
+import numpy as np
+
+from sarzarr.arrays import Array
+from sarzarr.conventions import Flag
+from sarzarr.pixels.turns import apply, inverse
+from sarzarr.reader.engine import BatchFiller
+from sarzarr.reader.fetch import ChunkFetcher, Work
+from sarzarr.reader.memory import MAX_HANDLES, BatchMemory, available_handles
+from sarzarr.reader.places import Address, Source
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PartRecipe:
+    """One array of a batch: its images, their flags, or a layer. All are of the same windows, and turned alike."""
+
+    name: str
+    """``image``, ``flags``, or the layer's name."""
+    source: Source
+    """The arrays that its planes are read from."""
+    array: Array
+    """(n, planes) int32: number in ``source`` of the array of each plane, a channel or a date of a patch."""
+    dtype: str
+    """The dtype that is delivered: float32, or the stored one."""
+    outside: float | int | None = None
+    """The value beyond an array's right and bottom edge; 0 if None."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BatchRecipe:
+    """The arrays that a batch is made of, and the windows of its patches. Holds nothing open: it pickles."""
+
+    images: PartRecipe
+    """The images; their planes are channels, of a stack those of one date after another."""
+    row: Array
+    """(n,) int32: first row of each patch, pixels."""
+    col: Array
+    """(n,) int32: first column, pixels."""
+    plane: Array | None = None
+    """(n,) int32: picture within a packed array; 0 if left out."""
+    flags: PartRecipe | None = None
+    """The flags, each array's under the array's number; None where they are not needed."""
+    layers: tuple[PartRecipe, ...] = ()
+    """The layers that are delivered beside; their planes are dates."""
+    dates: int = 0
+    """Dates of a stack: a batch has an axis more. 0: none."""
+    masks: bool = False
+    """Whether what is not valid must be made 0: it was stored as 0, and is delivered above it."""
+
+    @property
+    def parts(self) -> tuple[PartRecipe, ...]:
+        """Every part: images, flags if any, layers."""
+        return (self.images, *([] if self.flags is None else [self.flags]), *self.layers)
+
+    def shape(self, part: PartRecipe, patches: int) -> tuple[int, ...]:
+        """Return the shape of a part of so many patches: (patches, planes, size, size), by dates where there are."""
+        planes, size = part.array.shape[1], self.images.source.size
+        axes = (self.dates, planes // self.dates) if self.dates else (planes,)
+        return (patches, *axes, size, size)
+
+    def address(self, part: PartRecipe, patches: Array | slice) -> Address:
+        """Return the addresses of a part's planes, (patches * planes,), of some patches."""
+        array = part.array[patches]
+
+        def each(column: Array) -> Array:
+            return np.repeat(column[patches].astype(np.int64), array.shape[1])
+
+        return Address(
+            array=array.reshape(-1).astype(np.int64),
+            row=each(self.row),
+            col=each(self.col),
+            plane=None if self.plane is None else each(self.plane),
+        )
+
+    @cached_property
+    def chunks(self) -> tuple[Array, ...]:
+        """`Source.chunks` of all patches, (n, planes) a part: worked out once, since a batch takes microseconds."""
+        return tuple(
+            part.source.chunks(self.address(part, slice(None))).reshape(part.array.shape)
+            for part in self.parts
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "chunks"}
+
+
+@dataclass(eq=False)
+class PrefetchThreads:
+    """Some threads and their fillers. A context manager: threads end and handles close on the way out."""
+
+    recipe: BatchRecipe
+    """The batches that they fill."""
+    memory: BatchMemory
+    """The memory that batches live in."""
+    threads: int
+    """Their number."""
+    ahead: int
+    """Batches that are made before they are asked for, besides one per thread."""
+    work: Work = field(default_factory=Work)
+    """Pixels that were delivered, by these threads and those before them."""
+    _fillers: dict[tuple[int, int], BatchFiller] = field(default_factory=dict, init=False)
+
+    def __enter__(self) -> Self:
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sarzarr")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self.close()
+
+    def close(self) -> None:
+        """Close every handle."""
+        for filler in self._fillers.values():
+            filler.fetcher.close()
+
+    def run(self, make: Callable[..., Any], tasks: Iterable[Any]) -> Iterator[Any]:
+        """Yield ``make(task)`` of each task, in order, made ahead."""
+        waiting: deque[Future[Any]] = deque()
+        for task in tasks:
+            waiting.append(self._pool.submit(make, task))
+            if len(waiting) > self.threads + self.ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def batch(self, patches: Array, turns: Array | None = None) -> list[Array]:
+        """Return the parts of some patches, `BatchRecipe.shape` each, turned by ``turns`` (n,).
+
+        Pixels of images that are not valid are 0.
+        """
+        recipe, parts = self.recipe, []
+        for number, part in enumerate(recipe.parts):
+            values = self.memory.take(recipe.shape(part, len(patches)), part.dtype, number)
+            self._fill(number, part, patches, values, turns)
+            parts.append(values)
+        if recipe.masks:
+            np.copyto(parts[0], 0, where=~Flag.is_valid(parts[1]))
+        return parts
+
+    def _fill(self, number: int, part: PartRecipe, patches: Array, out: Array, turns: Array | None) -> None:
+        planes = out.reshape(-1, *out.shape[-2:])
+        operations = None if turns is None else np.repeat(turns, part.array.shape[1])
+        address = cache(lambda: self.recipe.address(part, patches))
+        chunks = self.recipe.chunks[number][patches].reshape(-1)
+        self._filler(number, part.source).fill(address, planes, operations, chunks)
+        if part.outside is not None:
+            _mark_outside(part, address(), planes, operations)
+
+    def _filler(self, number: int, source: Source) -> BatchFiller:
+        """Return this thread's own filler of a part."""
+        key = get_ident(), number
+        if key not in self._fillers:
+            sources = 2 + len(self.recipe.layers)
+            handles = max(min(available_handles() // (sources * self.threads), MAX_HANDLES), 1)
+            self._fillers[key] = BatchFiller(ChunkFetcher(source, handles, self.work))
+        return self._fillers[key]
+
+
+def _mark_outside(part: PartRecipe, address: Address, planes: Array, operations: Array | None) -> None:
+    """Put the part's value into planes (n, size, size) beyond an array's right and bottom edge: nothing is stored."""
+    shape, size = part.source.table.shape[address.array], part.source.size
+    below, right = shape[:, 1] - address.row, shape[:, 2] - address.col
+    for i in np.flatnonzero((below < size) | (right < size)).tolist():
+        view = planes[i] if operations is None else apply(inverse(int(operations[i])), planes[i])
+        view[max(int(below[i]), 0) :] = part.outside
+        view[:, max(int(right[i]), 0) :] = part.outside
