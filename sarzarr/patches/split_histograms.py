@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import dask
 import numpy as np
 
 from sarzarr import conventions as cv
@@ -23,6 +22,7 @@ from sarzarr.store.membership import parse_choice
 from sarzarr.store.shards import read_chunks
 from sarzarr.store.split_table import Split, placements, read_split
 from sarzarr.store.store import Store
+from sarzarr.tasks import gather
 
 BATCHES: Final = 32
 """Tasks a group: each brings back one histogram of a megabyte."""
@@ -69,8 +69,8 @@ def split_histograms(store: Store, split: str = "train") -> dict[str, Histogram]
     for scene in store.scenes:
         store.check_files(scene)
     tasks = [(key, some[i::BATCHES]) for key, some in files.items() for i in range(min(BATCHES, len(some)))]
-    parts = dask.compute(*(dask.delayed(_count_all, pure=False)(batch) for _, batch in tasks))
     out: dict[str, Histogram] = {}
+    parts = gather([(_count_all, (batch,)) for _, batch in tasks])
     for (key, _), part in zip(tasks, parts, strict=True):
         out[key] = out.get(key, Histogram.empty()) + part
     return out

@@ -368,7 +368,7 @@ KILLED = """
 import os, signal, sys
 import dask
 from dask.callbacks import Callback
-from sarzarr.copying import copy_store
+from sarzarr.export.copy_store import copy_store
 
 class Kill(Callback):
     left = 3
@@ -388,7 +388,7 @@ def test_a_killed_copy_is_no_store_and_keeps_no_other_from_its_place(store, tmp_
     assert done.returncode == -9
     assert not place.exists()
     (left,) = (p for p in tmp_path.iterdir() if p != store.root)
-    assert left.name.startswith("new.zarr.")
+    assert left.name.startswith(".new.zarr.")
     assert left.suffix == ".partial"
     assert tree_hash(copy_store(store, place).root) == tree_hash(store.root)
 

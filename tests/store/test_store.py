@@ -146,7 +146,7 @@ def test_a_copied_store_is_the_store(store, tmp_path):
 RACE = """
 import sys
 import sarzarr as sz
-from sarzarr.store import consolidate
+from sarzarr.store.commit import consolidate
 
 store = sz.open_store(sys.argv[1])
 print("begun", flush=True)
@@ -170,7 +170,8 @@ def test_changes_of_the_root_do_not_undo_each_other(store):
 SWAPS = """
 import sys
 from pathlib import Path
-from sarzarr.tables import catalog_of, read_table, write_table
+from sarzarr.store.catalog import catalog_of
+from sarzarr.store.tables import read_table, write_table
 
 place = Path(sys.argv[1])
 both = [read_table(place), catalog_of(())]

@@ -6,10 +6,7 @@ their place and put there in one step, so that a killed process leaves what was 
 
 import contextlib
 import json
-import os
 import re
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +17,7 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SplitExistsError, SplitNotFoundError
-from sarzarr.files import locked, rename_once, sync_tree, whole_file
+from sarzarr.files import flush, locked, whole_file
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import group_document, read_json, write_json
 from sarzarr.store.samples import open_samples, sample_sets
@@ -172,21 +169,19 @@ class FolderKeeper:
             raise InvalidInputError(f"JSON was expected in {place.name!r}, got {error}.") from None
 
     def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
-        """Lock the signal's folder."""
-        return locked(self._folder(signal))
+        """Lock the signal's folder, if there is one."""
+        folder = self._folder(signal)
+        return locked(folder) if folder.is_dir() else contextlib.nullcontext()
 
     def create(self, signal: str, split: SampleSplit) -> None:
-        """Write ``v<n>.json``: a link to a finished file, which fails where there is one."""
+        """Write ``v<n>.json``."""
         place = self._folder(signal) / "splits" / f"v{split.version}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
-        partial = place.with_name(f".{place.name}.{uuid.uuid4().hex}.partial")
         try:
-            _write_through(partial, split.document())
-            os.link(partial, place, follow_symlinks=False)
+            with whole_file(place, once=True) as partial:
+                partial.write_text(_json(split))
         except FileExistsError:
             raise _taken(signal, split.version) from None
-        finally:
-            partial.unlink(missing_ok=True)
 
     def active(self, signal: str) -> int:
         """Return what ``active.json`` names, be it a pointer, a link or a copy of a version."""
@@ -201,19 +196,16 @@ class FolderKeeper:
         """Put a copy of a version in the place of ``active.json``; a link there is replaced, not followed."""
         place = self._folder(signal) / "splits" / "active.json"
         with whole_file(place) as partial:
-            _write_through(partial, self.read(signal, version).document())
+            partial.write_text(_json(self.read(signal, version)))
+            flush(partial)
 
     def last(self, signal: str) -> int:
         """Return the highest version there is."""
         return max(self.versions(signal), default=0)
 
 
-def _write_through(place: Path, document: Mapping[str, Any]) -> None:
-    """Write a document, and return when it is on the disk."""
-    with place.open("x") as file:
-        json.dump(document, file, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
+def _json(split: SampleSplit) -> str:
+    return json.dumps(split.document(), indent=1, allow_nan=False)
 
 
 def _missing(signal: str, version: int) -> SplitNotFoundError:
@@ -266,7 +258,7 @@ class StoreKeeper:
         return locked(self.store.root / cv.SAMPLES)
 
     def create(self, signal: str, split: SampleSplit) -> None:
-        """Write a version beside the store and rename it in, which fails where there is one."""
+        """Write a version as a table."""
         lists = (split.train_samples, split.val_samples, split.held_back_samples)
         ids = [i for part in lists for i in part]
         sides = (cv.Membership.TRAIN, cv.Membership.VAL, cv.Membership.HELD_BACK)
@@ -283,15 +275,10 @@ class StoreKeeper:
         ):
             if not (folder / "zarr.json").exists():
                 write_json(folder / "zarr.json", group_document())
-        new = self.store.root.with_name(f"{self.store.root.name}.{signal}.{uuid.uuid4().hex}")
         try:
-            write_table(new, table)
-            sync_tree(new)
-            rename_once(new, self._folder(signal) / f"v{split.version}")
+            write_table(self._folder(signal) / f"v{split.version}", table, once=True)
         except FileExistsError:
             raise _taken(signal, split.version) from None
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
 
     def active(self, signal: str) -> int:
         """Return the version that the group's attributes name."""
