@@ -3,7 +3,7 @@
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,8 +23,10 @@ from sarzarr.cli.app import (
 )
 from sarzarr.cli.output import progress_bar, summary
 from sarzarr.errors import InvalidInputError, SarzarrError
-from sarzarr.scenes.probe import RasterProbe
 from sarzarr.text import parse_bytes
+
+if TYPE_CHECKING:
+    from sarzarr.scenes.probe import RasterProbe
 
 
 class Range(StrEnum):

@@ -6,17 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import typer
 
 from sarzarr import conventions as cv
-from sarzarr.patches.selection import Query
-from sarzarr.store.documents import Document
-from sarzarr.store.store import Store
-from sarzarr.tasks import Progress
 from sarzarr.text import counted, size_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sarzarr.patches.selection import Query
+    from sarzarr.store.documents import Document
+    from sarzarr.store.store import Store
+    from sarzarr.tasks import Progress
 
 SHOWN: Final = 12
 """Scenes, sets or versions that are listed, at most."""

@@ -2,15 +2,17 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from sarzarr import conventions as cv
 from sarzarr.cli.output import asked_by_default, taken_by_default
 from sarzarr.errors import InvalidInputError
-from sarzarr.store.split_table import Split
-from sarzarr.store.store import Store
+
+if TYPE_CHECKING:
+    from sarzarr.store.split_table import Split
+    from sarzarr.store.store import Store
 
 split_app = typer.Typer(
     help="Divide a store's ground into train, validation and test; no ground is on two sides.",

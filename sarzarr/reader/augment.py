@@ -54,14 +54,14 @@ class RandomHorizontalFlip(_RandomFlip):
     Times or ranges are then reversed: only for symmetric signals does a label stay true.
     """
 
-    axis = COLUMNS
+    axis = 2
     low = 0
 
 
 class RandomVerticalFlip(_RandomFlip):
     """Swap top and bottom: ``y' = height - y``, with minimum and maximum exchanged."""
 
-    axis = ROWS
+    axis = 1
     low = 1
 
 
