@@ -18,7 +18,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError
-from sarzarr.export.recode import ArrayCopy, Records, copy_band
+from sarzarr.export.recode import CopyJob, Records, copy_shards
 from sarzarr.files import whole_folder
 from sarzarr.patches.index import spec_of, update_index
 from sarzarr.store.chunks import read_layout
@@ -143,7 +143,7 @@ def _wanted(stored: Encoding, dtype: str | None, codec: str | None, shard: int |
     )
 
 
-def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator[ArrayCopy]:
+def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator[CopyJob]:
     """Yield the arrays to copy: of each row of the catalog the pixels and their flags, and each scene's layers."""
     catalog = source.catalog
     columns = (catalog[k].values.tolist() for k in ("scene", "name", "flags", "height", "width"))
@@ -157,15 +157,15 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
             (flags, _flags_encoding(stored), _flags_encoding(wanted)),
             *((layer, *_layer_encodings(source, scene, layer, wanted)) for layer in layers),
         ):
-            yield ArrayCopy(
+            yield CopyJob.of(
+                (height, width),
                 scene=scene,
+                folder=str(staging / cv.SCENES / scene),
+                encoding=new,
                 name=array,
                 source=str(source.root / cv.SCENES / scene / array),
-                target=str(staging / cv.SCENES / scene / array),
                 token=str(staging / TOKEN),
-                shape=(height, width),
                 stored=old,
-                wanted=new,
             )
 
 
@@ -181,7 +181,7 @@ def _layer_encodings(source: Store, scene: str, layer: str, wanted: Encoding) ->
     return stored, replace(stored, shard=wanted.shard)
 
 
-def _copy_the_rest(root: Path, staging: Path, arrays: list[ArrayCopy]) -> None:
+def _copy_the_rest(root: Path, staging: Path, arrays: list[CopyJob]) -> None:
     """Copy what is not made anew: other groups, and coordinates and documents of groups of scenes."""
     hidden = shutil.ignore_patterns(".*", "*.partial")
     anew = {Path(array.source) for array in arrays}
@@ -203,18 +203,18 @@ def _copy_the_rest(root: Path, staging: Path, arrays: list[ArrayCopy]) -> None:
         shutil.copytree(root / cv.SCENES / scene, staging / cv.SCENES / scene, ignore=left_out)
 
 
-def _copy_pixels(arrays: list[ArrayCopy], token: Path, progress: Callable[[Progress], None] | None) -> None:
+def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progress], None] | None) -> None:
     """Copy every array in waves of tasks, and write the documents of each when its files are in.
 
     The first error has the other tasks of its wave end, and is raised when they have.
     """
     by_target = {array.target: array for array in arrays}
-    waiting = {array.target: len(array.bands) for array in arrays}
-    files: dict[str, Records] = {}
+    waiting = {array.target: len(array.parts) for array in arrays}
+    files: dict[Path, Records] = {}
     errors: list[Exception] = []
     done, total = 0.0, sum(array.stored_bytes for array in arrays)
 
-    def take(result: tuple[str, Records | Exception]) -> None:
+    def take(result: tuple[Path, Records | Exception]) -> None:
         nonlocal done
         target, records = result
         if isinstance(records, Exception):
@@ -224,34 +224,34 @@ def _copy_pixels(arrays: list[ArrayCopy], token: Path, progress: Callable[[Progr
         files.setdefault(target, {}).update(records)
         waiting[target] -= 1
         array = by_target[target]
-        done += array.stored_bytes / len(array.bands)
+        done += array.stored_bytes / len(array.parts)
         if progress is not None:
             progress(Progress(round(done), total, array.scene))
         if not waiting[target] and not errors:
             _write_documents(array, files.pop(target))
 
     for array in arrays:
-        Path(array.target).mkdir(parents=True)
-    tasks: Iterator[Task] = ((copy_band, (array, row)) for array in arrays for row in array.bands)
+        array.target.mkdir(parents=True)
+    tasks: Iterator[Task] = ((copy_shards, (part,)) for array in arrays for part in array.parts)
     while wave := list(islice(tasks, wave_size())):
         compute(wave, take)
         if errors:
             raise errors[0]
 
 
-def _write_documents(array: ArrayCopy, records: Records) -> None:
+def _write_documents(array: CopyJob, records: Records) -> None:
     """Write the manifest and the ``zarr.json`` of an array: its own attributes, but for how codes are scaled."""
     old = read_json(Path(array.source) / "zarr.json")
     attributes = old["attributes"]
-    if array.wanted.dtype != array.stored.dtype:
+    if array.encoding.dtype != array.stored.dtype:
         attributes.pop(cv.SCALE_FACTOR, None)
-        attributes |= {cv.SCALE_FACTOR: 1 / cv.MAX_CODE} if array.wanted.dtype == "uint16" else {}
+        attributes |= {cv.SCALE_FACTOR: 1 / cv.MAX_CODE} if array.encoding.dtype == "uint16" else {}
     manifest = {key: [r.size, r.digest, r.chunks] for key, r in sorted(records.items())}
-    folder = Path(array.target)
+    folder, shape = array.target, (array.height, array.width)
     (folder / cv.MANIFEST).write_text(json.dumps({"shards": manifest}))
     write_json(
         folder / "zarr.json",
-        array_document(array.shape, array.wanted, dims=tuple(old["dimension_names"]), attributes=attributes),
+        array_document(shape, array.encoding, dims=tuple(old["dimension_names"]), attributes=attributes),
     )
 
 

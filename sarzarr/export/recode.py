@@ -5,9 +5,9 @@ encoded anew. Every file is held against its manifest, and every chunk against i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 import numpy as np
 
@@ -16,97 +16,97 @@ from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
 from sarzarr.pixels.radiometry import from_codes, to_codes
 from sarzarr.store.chunks import REMEDY
-from sarzarr.store.codecs import CODECS, Codec, checked, get_codec
+from sarzarr.store.codecs import CODECS, checked, get_codec
 from sarzarr.store.documents import Encoding, read_json
+from sarzarr.store.shard_job import ShardJob, job_side, rectangles
 from sarzarr.store.shards import EMPTY, ArrayFiles, ShardRecord, digest_of, read_index
 
 Records = dict[str, ShardRecord]
-NOTHING: Final = ShardRecord(0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrayCopy:
-    """One array, codes or flags, as a worker reads and writes it."""
+class CopyJob(ShardJob):
+    """One array, codes or flags, or some rows of its new files, as a worker reads and writes it."""
 
-    scene: str
-    """The scene's id."""
     name: str
     """The array's name in its scene group."""
     source: str
     """Its folder in the store."""
-    target: str
-    """Its folder in the copy."""
     token: str
     """A file that is there as long as the copy goes on."""
-    shape: tuple[int, int]
-    """(rows, columns)."""
     stored: Encoding
-    """How its pixels became bytes."""
-    wanted: Encoding
-    """How they shall."""
+    """The encoding that it is read in."""
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], *, encoding: Encoding, **fields: Any) -> "CopyJob":
+        """Return the job of a whole array of ``shape`` (rows, columns) with those fields."""
+        (place,) = rectangles(shape, shape)
+        return cls(**place, band_rows=encoding.file_size, encoding=encoding, **fields)
+
+    @property
+    def target(self) -> Path:
+        """The array's folder in the copy."""
+        return Path(self.folder, self.name)
 
     @property
     def is_passed_on(self) -> bool:
         """Whether chunks stay as they are stored, and only the files they stand in may change."""
-        return (self.stored.dtype, self.stored.codec) == (self.wanted.dtype, self.wanted.codec)
+        return (self.stored.dtype, self.stored.codec) == (self.encoding.dtype, self.encoding.codec)
 
     @property
     def stored_bytes(self) -> int:
         """Bytes of its pixels, decoded."""
-        return self.shape[0] * self.shape[1] * np.dtype(self.stored.dtype).itemsize
+        return self.height * self.width * np.dtype(self.stored.dtype).itemsize
 
     @property
-    def bands(self) -> range:
-        """First rows of the tasks: each is a row of whole files, of a shard's default height if those are small."""
-        size = self.wanted.file_size
-        return range(0, self.shape[0], max(cv.SHARD // size, 1) * size)
+    def parts(self) -> tuple["CopyJob", ...]:
+        """The jobs of its tasks: each is a row of whole files, of a shard's default height if those are small."""
+        size = job_side(self.encoding.file_size), self.width
+        return tuple(replace(self, **place) for place in rectangles((self.height, self.width), size))
 
 
-def copy_band(array: ArrayCopy, first: int) -> tuple[str, Records | Exception]:
-    """Write the files of one band of an array; return its folder, and their records or what went wrong.
+def copy_shards(job: CopyJob) -> tuple[Path, Records | Exception]:
+    """Write the files of a job; return the array's folder, and their records or what went wrong.
 
     An error is a value, so that whoever gives the copy up can wait until no other task writes.
     """
     try:
-        return array.target, _copy_files(array, first)
+        return job.target, _copy_files(job)
     except Exception as error:
-        return array.target, error
+        return job.target, error
 
 
-def _copy_files(array: ArrayCopy, first: int) -> Records:
-    reader = ChunkReader(array)
-    codec = CODECS["none"] if array.is_passed_on else get_codec(array.wanted.codec)
-    size, (height, width) = array.wanted.file_size, array.shape
+def _copy_files(job: CopyJob) -> Records:
+    reader = ChunkReader(job)
+    codec = CODECS["none"] if job.is_passed_on else get_codec(job.encoding.codec)
     records: Records = {}
-    for top in range(first, min(first + array.bands.step, height), size):
-        for left in range(0, width, size):
-            if not Path(array.token).exists():
+    for top, rows in job.bands:
+        for left in range(0, job.width, job.encoding.file_size):
+            if not Path(job.token).exists():
                 return {}
-            records |= _copy_file(array, reader, codec, (top, left))
-    return records
+            with ArrayFiles(job.target, job.encoding.grid, codec) as files:
+                columns = min(job.encoding.file_size, job.width - left)
+                _copy_chunks(reader, files, (range(top, top + rows), range(left, left + columns)))
+                records |= files.close()
+    return job.every_file(records)
 
 
-def _copy_file(array: ArrayCopy, reader: "ChunkReader", codec: Codec, at: tuple[int, int]) -> Records:
-    """Write one file of the copy, chunk by chunk in C order, and return its record by its key."""
-    chunk, size = array.wanted.chunk, array.wanted.file_size
-    rows, cols = (
-        range(start // chunk, -(-min(start + size, n) // chunk))
-        for start, n in zip(at, array.shape, strict=True)
-    )
-    with ArrayFiles(Path(array.target), array.wanted.grid, codec) as files:
-        for row in rows:
-            for col in cols:
-                pixels = reader.read(row, col)
-                if pixels is not None:
-                    files.write(row, col, pixels)
-        return {f"c/{at[0] // size}/{at[1] // size}": NOTHING, **files.close()}
+def _copy_chunks(reader: "ChunkReader", files: ArrayFiles, window: tuple[range, range]) -> None:
+    """Write the chunks of one file of the copy in C order."""
+    down, across = (n[:: reader.array.encoding.chunk] for n in window)
+    for row in down:
+        for col in across:
+            at = row // down.step, col // across.step
+            pixels = reader.read(*at)
+            if pixels is not None:
+                files.write(*at, pixels)
 
 
 @dataclass
 class ChunkReader:
     """The stored chunks of one array by row and column, each file held against the manifest once."""
 
-    array: ArrayCopy
+    array: CopyJob
     _listed: Mapping[str, list[int]] = field(init=False, repr=False)
     _indices: dict[str, Array | None] = field(default_factory=dict, init=False, repr=False)
     _chunk: Array = field(init=False, repr=False)
@@ -140,7 +140,7 @@ class ChunkReader:
             get_codec(self.array.stored.codec).decode_into(stored, self._chunk)
         except CorruptStoreError as error:
             raise self._corrupt(str(error).rstrip("."), key, at) from None
-        return converted(self._chunk, self.array.wanted.dtype)
+        return converted(self._chunk, self.array.encoding.dtype)
 
     def _index(self, key: str) -> Array | None:
         """Return the index of a file that is as the manifest lists it; None of one that is empty."""

@@ -1,4 +1,4 @@
-"""A scene that is in the store already: the same, something to add, or stored otherwise."""
+"""Scenes that are in the store already: the same, to be added to, or stored otherwise."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,11 +11,13 @@ from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.scene_plan import ScenePlan
 from sarzarr.scenes.probe import probe_file
 from sarzarr.scenes.scene import SceneProbe, group_scenes
+from sarzarr.store.catalog import catalog_rows, encoding_of
 from sarzarr.store.codecs import DEFAULT_CODECS
 from sarzarr.store.documents import Encoding, read_json
 from sarzarr.store.store import Store
 
 _ENCODED: Final = ("dtype", "codec", "shard")
+_NAMED: Final = ("name", "quantity", "source_representation")
 
 
 def known_hash(store: Store | None, scene: str) -> str | None:
@@ -26,15 +28,13 @@ def known_hash(store: Store | None, scene: str) -> str | None:
 
 
 def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan | None:
-    """Return what is left to do of a scene that the store knows: all of it, some layers, or nothing (None).
+    """Return the plan of what is left of a scene that the store knows: all of it, some layers, or nothing (None).
 
-    Raises
-    ------
-    SceneExistsError
-        Something of it would be written over, which was not asked for, or arrays of it would be lost.
+    Raises `SceneExistsError` where something of it would be written over, which was not asked for, or arrays of it
+    would be lost.
     """
-    known = known_hash(store, planned.id)
-    same_pixels = known in (planned.probe.source_hash, _hash_like(str(known), planned.probe, options))
+    source = known_hash(store, planned.id)
+    same_pixels = source in (planned.probe.source_hash, _hash_like(str(source), planned.probe, options))
     is_same = same_pixels and store.grid(planned.id) == planned.grid
     if not is_same or (options.replace and stored_otherwise(store, planned, options)):
         if not (same_pixels and options.polarizations):  # where names alone are other ones, nothing is lost
@@ -48,20 +48,16 @@ def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
         return _as_stored(store, planned, options)
     held = {name: store.layer_attrs(planned.id, name) for name in store.layers(planned.id)}
     new = [layer for layer in planned.layers if layer.name not in held]
-    other = [
-        layer
-        for layer in planned.layers
-        if layer.name in held and any(held[layer.name].get(k) != v for k, v in layer.attrs.items())
-    ]
+    known = [layer for layer in planned.layers if layer.name in held]
+    other = [a for a in known if any(held[a.name].get(k) != v for k, v in a.attrs.items())]
     if other and not options.replace:
         raise SceneExistsError(
             f"a new layer was expected, got {other[0].name!r} of {planned.id!r}, which {store.root.name} holds from "
             "another file or in another way. Pass --replace to write the layer anew, or give it another name."
         )
-    if not (new or other):
-        return None
-    beside = _encoding(store, planned.id)
-    return replace(planned, layers=(*new, *other), only_layers=True, encoding=beside)
+    encoding = _encoding(store, planned.id)
+    layers = (*new, *other)
+    return replace(planned, layers=layers, only_layers=True, encoding=encoding) if layers else None
 
 
 def _check_arrays(store: Store, planned: ScenePlan) -> None:
@@ -78,18 +74,12 @@ def _check_arrays(store: Store, planned: ScenePlan) -> None:
 
 
 def _encoding(store: Store, scene: str) -> Encoding:
-    """Return how a scene's pixels are stored."""
-    row = store.rows(scene).isel(array=0)
-    return Encoding(
-        dtype=str(row["dtype"].values),
-        codec=str(row["codec"].values),
-        chunk=int(row["chunk"]),
-        shard=int(row["shard"]),
-    )
+    """Return the encoding of a scene's arrays."""
+    return encoding_of(catalog_rows(store.rows(scene))[0])
 
 
 def _border(store: Store, scene: str) -> int:
-    """Return how many pixels around nodata of a scene were flagged as border."""
+    """Return the pixels around nodata of a scene that were flagged as border."""
     return int(read_json(store.root / cv.SCENES / scene / "zarr.json")["attributes"].get(cv.BORDER, 0))
 
 
@@ -104,36 +94,31 @@ def _as_stored(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
 
 
 def stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -> list[str]:
-    """Return how a scene is stored otherwise than was asked for (``dtype uint16, not float32``); its grid apart.
-
-    What was not asked for by name does not count.
-    """
+    """Return how a scene differs from what was asked for by name (``dtype uint16, not float32``); its grid apart."""
     compared = (*_ENCODED, cv.BORDER, "nodata", "polarizations", "quantity", "representation", "resampling")
     if not options.exact and all(getattr(options, name) is None for name in compared):
         return []
-    scene, old = planned.id, _encoding(store, planned.id)
-    rows = store.rows(scene)
-    said: list[tuple[str, Any, Any]] = []  # what, as stored, as asked
-    for name in _ENCODED:
-        asked = getattr(options, name)
-        said += [] if asked is None else [(name, getattr(old, name), asked)]
-    if options.border is not None:
-        said.append((cv.BORDER, _border(store, scene), options.border))
+    scene, old, attrs = planned.id, _encoding(store, planned.id), _first_attrs(store, planned.id)
+    rows = {k: sorted(set(store.rows(scene)[k].values.tolist())) for k in _NAMED}
+    # name, as stored, as asked; None where it was not asked for
+    pairs: list[tuple[str, Any, Any]] = [(k, getattr(old, k), getattr(options, k)) for k in _ENCODED]
+    pairs.append((cv.BORDER, _border(store, scene), options.border))
     if options.polarizations is not None:
-        held, told = rows["name"].values.tolist(), [array.name for array in planned.probe.arrays]
-        said.append(("arrays", "+".join(sorted(held)), "+".join(sorted(told))))
-    for option, column in (("quantity", "quantity"), ("representation", "source_representation")):
-        if asked := getattr(options, option):
-            said.append((option, "+".join(sorted(set(rows[column].values.tolist()))), asked))
-    if options.nodata is not None:
-        said.append(("nodata", _first_attrs(store, scene).get(cv.SOURCE_NODATA), options.nodata))
+        pairs.append(
+            ("arrays", "+".join(rows["name"]), "+".join(sorted(a.name for a in planned.probe.arrays)))
+        )
+    pairs.append(("quantity", "+".join(rows["quantity"]), options.quantity))
+    pairs.append(("representation", "+".join(rows["source_representation"]), options.representation))
+    pairs.append(("nodata", attrs.get(cv.SOURCE_NODATA), options.nodata))
     warped = next((plan for plan in planned.onto if isinstance(plan, WarpPlan)), None)
     if warped is not None:
-        attrs = _first_attrs(store, scene)
-        keys = [cv.RESAMPLING] if options.resampling else []
-        keys += [cv.RESAMPLING_TOLERANCE] if options.exact else []
-        said += [(key, attrs.get(key, "none"), warped.attrs[key]) for key in keys]
-    return [f"{what} {stored}, not {asked}" for what, stored, asked in said if stored != asked]
+        keys = {cv.RESAMPLING: options.resampling, cv.RESAMPLING_TOLERANCE: options.exact}
+        pairs += [(k, attrs.get(k, "none"), warped.attrs[k]) for k, is_asked in keys.items() if is_asked]
+    return [
+        f"{what} {stored}, not {asked}"
+        for what, stored, asked in pairs
+        if asked is not None and stored != asked
+    ]
 
 
 def _first_attrs(store: Store, scene: str) -> Mapping[str, Any]:
@@ -145,10 +130,8 @@ def _first_attrs(store: Store, scene: str) -> Mapping[str, Any]:
 
 def lost_layers(store: Store, planned: ScenePlan) -> list[str]:
     """Return a sentence where a scene that is written anew has layers that are not asked for again."""
-    lost = sorted(set(store.layers(planned.id)) - {layer.name for layer in planned.layers})
-    return (
-        [f"{planned.id!r} loses its layers {', '.join(lost)}: give them again to keep them."] if lost else []
-    )
+    lost = ", ".join(sorted(set(store.layers(planned.id)) - {layer.name for layer in planned.layers}))
+    return [f"{planned.id!r} loses its layers {lost}: give them again to keep them."] if lost else []
 
 
 def _hash_like(known: str, scene: SceneProbe, options: IngestOptions) -> str:

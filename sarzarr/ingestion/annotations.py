@@ -1,7 +1,7 @@
-"""Annotations: what VOC XML, COCO JSON, YOLO text, GeoJSON and CSV say of boxes. Text in, numbers out.
+"""Annotations: boxes of VOC XML, COCO JSON, YOLO text, GeoJSON and CSV. Text in, numbers out.
 
 Nothing here opens a file. Boxes come out as they are written, as half-open pixel edges; whether they are
-inside their picture is `sarzarr.store.boxes.check_boxes`'s to say.
+inside their picture is for `sarzarr.store.boxes.check_boxes` to check.
 """
 
 import csv
@@ -34,11 +34,11 @@ class Annotation:
     boxes: Array
     """(n, 4) float64 ``x_min, y_min, x_max, y_max``."""
     labels: tuple[str, ...]
-    """Of each box."""
+    """(n,) the label of each box."""
 
     @classmethod
     def of(cls, boxes: Sequence[Sequence[float]], labels: Iterable[str]) -> "Annotation":
-        """Return the annotation of lists."""
+        """Return the annotation of lists: (n, 4) corners and (n,) labels."""
         return cls(boxes=np.array(boxes, np.float64).reshape(-1, 4), labels=tuple(labels))
 
 
@@ -49,7 +49,7 @@ def _refused(what: str, name: str, error: object) -> InvalidInputError:
 
 
 def _number(text: Any) -> float:
-    """Return a number that was written; what is no number is NaN, and is left out and counted later."""
+    """Return a number that was written; NaN of any other text, to be left out and counted later."""
     try:
         return float(text)
     except (TypeError, ValueError):
@@ -65,14 +65,14 @@ class _Builder(ET.TreeBuilder):
 
 
 def parse_voc(text: bytes, name: str, *, one_based: bool = False) -> Annotation:
-    """Return what one Pascal VOC document says of its picture.
+    """Return the annotation of one Pascal VOC document.
 
     Parameters
     ----------
     text
         The document. One that declares a type is refused: with it come entities, which can grow without end.
     name
-        Of the file, for messages.
+        The file's name, for messages.
     one_based
         Coordinates count from 1 and name the last pixel, as the VOC challenge has them. False: they are
         edges counted from 0, as the tools that SAR chips are made with write them.
@@ -95,29 +95,27 @@ def parse_voc(text: bytes, name: str, *, one_based: bool = False) -> Annotation:
 
 # ------------------------------------------------------------------ COCO
 def parse_coco(text: bytes | str, name: str) -> dict[str, Annotation]:
-    """Return what one COCO document says, by the file name of each of its pictures."""
+    """Return the annotations (pixels) of one COCO document, by the file name of each of its pictures."""
     try:
         document = json.loads(text)
         names = {str(c["id"]): str(c["name"]) for c in document.get("categories", ())}
         files = {str(i["id"]): str(i["file_name"]) for i in document["images"]}
-        boxes: dict[str, list[list[float]]] = {f: [] for f in files.values()}
-        labels: dict[str, list[str]] = {f: [] for f in files.values()}
+        drawn: dict[str, list[tuple[list[float], str]]] = {f: [] for f in files.values()}
         single = [a for a in document["annotations"] if not a.get("iscrowd")]
         for a in single:
             x, y, w, h = (_number(v) for v in a["bbox"])
-            file = files[str(a["image_id"])]
-            boxes[file].append([x, y, x + w, y + h])
-            labels[file].append(names.get(str(a.get("category_id")), DEFAULT_LABEL))
+            label = names.get(str(a.get("category_id")), DEFAULT_LABEL)
+            drawn[files[str(a["image_id"])]].append(([x, y, x + w, y + h], label))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _refused("COCO JSON with images, annotations and their bbox", name, error) from None
     if crowds := len(document["annotations"]) - len(single):
         log.warning("%s: %d crowds left out, since none of them is one object", name, crowds)
-    return {file: Annotation.of(boxes[file], labels[file]) for file in boxes}
+    return {file: Annotation.of([b for b, _ in some], [k for _, k in some]) for file, some in drawn.items()}
 
 
 # ------------------------------------------------------------------ YOLO
 def parse_yolo(text: str, name: str, *, height: int, width: int, classes: Sequence[str] = ()) -> Annotation:
-    """Return what one YOLO text says: ``class x_centre y_centre width height`` a line, as shares.
+    """Return the annotation of one YOLO text: ``class x_centre y_centre width height`` per line, as shares in [0, 1].
 
     Labels are taken from ``classes`` by number; without them they are ``class_0``, ``class_1``, ...
     """
@@ -143,9 +141,16 @@ class Region:
     scene: str
     """The scene that it names; empty where it names none."""
     label: str
-    """What it is."""
+    """Its label."""
     points: Array
     """(n, 2) float64: positions (x, y) that its box must hold."""
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], label_key: str | None, points: Array) -> "Region":
+        """Return the region of a feature's properties, or of a row, around (n, 2) points."""
+        values = (facts.get(k) for k in ("scene", label_key or LABEL_KEY))
+        scene, label = ("" if v is None else str(v).strip() for v in values)
+        return cls(scene=scene, label=label or DEFAULT_LABEL, points=points)
 
 
 def parse_geojson(
@@ -156,11 +161,9 @@ def parse_geojson(
     The scene is taken from a feature's property ``scene``, the label from ``label_key``: ``label`` where that
     is left out.
 
-    Raises
-    ------
-    InvalidInputError
-        It is no such document, a feature has no position or one that is no number, or none has the property
-        ``label_key`` that was named; the message has the feature's number, or the properties there are.
+    Raises `InvalidInputError` where it is no such document, a feature has no position or one that is no number, or
+    none has the property ``label_key`` that was named; the message has the feature's number, or the properties
+    there are.
     """
     try:
         document = json.loads(text)
@@ -171,7 +174,7 @@ def parse_geojson(
         raise _refused("GeoJSON features", name, error) from None
     _check_label(label_key, sorted({str(k) for a in about for k in a}), bool(about), name)
     regions = []
-    for number, (feature, said) in enumerate(zip(features, about, strict=True), start=1):
+    for number, (feature, facts) in enumerate(zip(features, about, strict=True), start=1):
         try:
             points = np.array(list(_positions(feature["geometry"])), np.float64).reshape(-1, 2)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -182,29 +185,18 @@ def parse_geojson(
                 f"positions of finite numbers were expected in feature {number} of {name!r}, got {shown}. "
                 "Mend it or take it out."
             )
-        regions.append(
-            Region(
-                scene=_text(said.get("scene")),
-                label=_text(said.get(label_key or LABEL_KEY)) or DEFAULT_LABEL,
-                points=points,
-            )
-        )
+        regions.append(Region.of(facts, label_key, points))
     declared = crs.get("properties", {}).get("name") if isinstance(crs, dict) else None
     return regions, declared
 
 
-def _check_label(label_key: str | None, there: Sequence[str], is_any: bool, name: str) -> None:
+def _check_label(label_key: str | None, known: Sequence[str], is_any: bool, name: str) -> None:
     """Refuse a label that was named and that nothing has."""
-    if is_any and label_key is not None and label_key not in there:
+    if is_any and label_key is not None and label_key not in known:
         raise InvalidInputError(
-            f"a property among {', '.join(there) or 'none'} was expected as the label of what is in {name!r}, got "
+            f"a property among {', '.join(known) or 'none'} was expected as the label of what is in {name!r}, got "
             f"{label_key!r}. Name one of these with --label, or leave it out."
         )
-
-
-def _text(value: Any) -> str:
-    """Return what a property says, stripped; nothing for what is absent."""
-    return "" if value is None else str(value).strip()
 
 
 def _positions(geometry: Mapping[str, Any]) -> Iterable[tuple[float, float]]:
@@ -229,17 +221,15 @@ def parse_csv(text: str, name: str, *, label_key: str | None = None) -> list[Reg
 
     The label is in the column ``label_key``: ``label`` where that is left out.
 
-    Raises
-    ------
-    InvalidInputError
-        A column is missing, or a coordinate is no finite number; the message has its line and its text.
+    Raises `InvalidInputError` where a column is missing, or a coordinate is no finite number; the message has its
+    line and its text.
     """
     rows = csv.DictReader(io.StringIO(text, newline=""))
     wanted = ("scene", "x_min", "y_min", "x_max", "y_max")
-    there = rows.fieldnames or ()
-    if missing := [k for k in wanted if k not in there]:
+    columns = rows.fieldnames or ()
+    if missing := [k for k in wanted if k not in columns]:
         raise _refused(f"a table with columns {', '.join(wanted)}", name, f"it lacks {missing[0]}")
-    _check_label(label_key, [k for k in there if k not in wanted], True, name)
+    _check_label(label_key, [k for k in columns if k not in wanted], True, name)
     out = []
     for row in rows:
         corners = [_number(row[k]) for k in wanted[1:]]
@@ -249,11 +239,5 @@ def parse_csv(text: str, name: str, *, label_key: str | None = None) -> list[Reg
                     f"a finite number as {column} was expected in line {rows.line_num} of {name!r}, got "
                     f"{row[column] or 'nothing'!r} for a box on {row['scene']!r}. Mend it or take it out."
                 )
-        out.append(
-            Region(
-                scene=_text(row["scene"]),
-                label=_text(row.get(label_key or LABEL_KEY)) or DEFAULT_LABEL,
-                points=np.array(corners).reshape(2, 2),
-            )
-        )
+        out.append(Region.of(row, label_key, np.array(corners).reshape(2, 2)))
     return out

@@ -1,8 +1,9 @@
-"""Boxes in a store: tables ``boxes/<name>``, on scenes or on samples, and what patches show of them."""
+"""Boxes that are drawn on scenes, or on the ground, on their way into a store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -16,8 +17,10 @@ from sarzarr.store.boxes import Boxes, Policy, read_boxes, write_boxes
 from sarzarr.store.split_table import placements
 from sarzarr.store.store import Store
 
+LONGITUDE_LATITUDE: Final = "OGC:CRS84"
+"""The CRS of a GeoJSON document that names none."""
 
-# ------------------------------------------------------------------ onto scenes
+
 def import_boxes(
     store: Store, path: str | Path, *, name: str = cv.DEFAULT_INDEX, scene: str | None = None,
     label_key: str | None = None, policy: Policy = "repair",
@@ -35,7 +38,7 @@ def import_boxes(
         GeoJSON in map coordinates (longitude and latitude, or the CRS that it names), each feature's box
         being what its geometry reaches; or CSV ``scene,x_min,y_min,x_max,y_max[,label]`` in pixels.
     name
-        Of the table.
+        The table's name.
     scene
         The scene that features without a property ``scene`` are on.
     label_key
@@ -53,12 +56,11 @@ def import_boxes(
     """
     place = Path(path)
     text = _text_of(place)
-    is_map = place.suffix.lower() != ".csv"
-    regions, crs = (
-        parse_geojson(text, place.name, label_key=label_key)
-        if is_map
-        else (parse_csv(text, place.name, label_key=label_key), None)
-    )
+    if place.suffix.lower() == ".csv":
+        regions, crs = parse_csv(text, place.name, label_key=label_key), ""
+    else:
+        regions, declared = parse_geojson(text, place.name, label_key=label_key)
+        crs = declared or LONGITUDE_LATITUDE
     by_scene: dict[str, list[Region]] = {}
     for region in regions:
         if not (owner := region.scene or scene):
@@ -71,7 +73,7 @@ def import_boxes(
     for owner in by_scene:
         store.rows(owner)  # raises, and says which there are
     parts = {
-        owner: (_pixel_boxes(some, placed[owner], owner, crs if is_map else ""), [r.label for r in some])
+        owner: (_pixel_boxes(some, placed[owner], owner, crs), [r.label for r in some])
         for owner, some in by_scene.items()
     }
     fresh = Boxes.gathered(parts, {s: (p.height, p.width) for s, p in placed.items()}, policy=policy)
@@ -103,7 +105,7 @@ def _text_of(place: Path) -> str:
 
 
 def why_left_out(counts: Mapping[str, int]) -> str:
-    """Return why boxes that were given are not kept, in brackets; nothing where all are.
+    """Return the reasons for which boxes are not kept, in brackets; nothing where all are.
 
     >>> why_left_out({"without_area": 2, "outside": 1})
     ' (2 without area, such as points and lines; 1 outside their scene)'
@@ -113,13 +115,13 @@ def why_left_out(counts: Mapping[str, int]) -> str:
         "outside": "outside their scene",
         "not_finite": "where the CRS of their scene does not reach",
     }
-    said = "; ".join(f"{counts[k]} {reason}" for k, reason in reasons.items() if counts.get(k))
-    return f" ({said})" if said else ""
+    text = "; ".join(f"{counts[k]} {reason}" for k, reason in reasons.items() if counts.get(k))
+    return f" ({text})" if text else ""
 
 
-def _pixel_boxes(regions: Sequence[Region], placement: Placement, scene: str, crs: str | None) -> Array:
-    """Return (n, 4) pixel boxes of what regions reach; ``crs`` is None for degrees, empty for pixels."""
-    if crs == "":
+def _pixel_boxes(regions: Sequence[Region], placement: Placement, scene: str, crs: str) -> Array:
+    """Return (n, 4) float64 pixel boxes around regions; ``crs`` is theirs, empty for pixels."""
+    if not crs:
         return np.stack([r.points.reshape(4) for r in regions])
     if not placement.crs_wkt:
         raise InvalidInputError(
@@ -130,9 +132,11 @@ def _pixel_boxes(regions: Sequence[Region], placement: Placement, scene: str, cr
     from pyproj.exceptions import ProjError
 
     try:
-        to_scene = Transformer.from_crs(crs or "OGC:CRS84", placement.crs_wkt, always_xy=True)
+        to_scene = Transformer.from_crs(crs, placement.crs_wkt, always_xy=True)
     except ProjError as error:
-        raise InvalidInputError(f"a CRS that is known was expected, got {crs!r} ({error}).") from None
+        raise InvalidInputError(
+            f"a CRS that is known was expected, got {crs!r} ({error}). Name it as EPSG:32633."
+        ) from None
     a, b, c, d, e, f = placement.transform
     grid = Grid(height=placement.height, width=placement.width, transform=(a, b, c, d, e, f))
     out = np.empty((len(regions), 4))

@@ -1,4 +1,4 @@
-"""The grid that a scene is asked onto, and how each of its arrays comes there."""
+"""The grid that a scene is asked onto, and the way of each of its arrays onto it."""
 
 import math
 from typing import Final
@@ -17,20 +17,17 @@ from sarzarr.scenes.scene import SceneProbe
 from sarzarr.store.store import Store
 
 FINEST: Final = 64
-"""Pixels of a grid along a pixel of its source, at most: what is finer was said in another unit."""
+"""Pixels of a grid along a pixel of its source, at most: a finer size is of another unit."""
 
 
 def onto_grid(
     scene: SceneProbe, store: Store | None, options: IngestOptions
 ) -> tuple[WarpPlan | Passthrough, ...]:
-    """Return how each array of a scene comes onto the grid that was asked for; nothing if none was.
+    """Return the way of each array of a scene onto the grid that was asked for; nothing if none was.
 
-    Raises
-    ------
-    InvalidInputError
-        What was asked for does not name a grid, or its pixel size is of another unit than its CRS.
-    UnsupportedRasterError
-        Nothing places the scene on the ground, or it does not touch the grid.
+    Raises `InvalidInputError` where what was asked for does not name a grid, or its pixel size is of another unit
+    than its CRS; `UnsupportedRasterError` where nothing places the scene on the ground, or it does not touch the
+    grid.
     """
     if not (options.crs or options.pixel_size or options.like):
         return ()

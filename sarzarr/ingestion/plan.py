@@ -1,22 +1,22 @@
-"""Plans: what an ingest will read, do and write, decided before any of it and printable.
+"""Ingest plans: all that an ingest will read, do and write, decided before any of it and printable.
 
 Probing looks at headers and a small sample; from there on a plan is pure arithmetic. It is refused
 as a whole where a file cannot be taken as asked or the work cannot fit the memory it may use.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
 from sarzarr.ingestion.again import known_hash, left_to_do, lost_layers, stored_otherwise
-from sarzarr.ingestion.blocks.jobs import LayerPlan
 from sarzarr.ingestion.layers.layer import layers_of
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
+from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.onto_grid import onto_grid
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.scene_plan import PROCESS_BASE, ScenePlan
@@ -24,12 +24,12 @@ from sarzarr.rasters import raster_files
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 from sarzarr.scenes.scene import SceneProbe, group_scenes
 from sarzarr.store.store import Store, bounds_key, open_store
-from sarzarr.text import counted
+from sarzarr.text import counted, size_text
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestPlan:
-    """What an ingest will do. Print it before paying for it."""
+    """All that an ingest will do. Print it before paying for it."""
 
     store: Path
     """The store to make or to add to."""
@@ -38,11 +38,11 @@ class IngestPlan:
     present: tuple[str, ...]
     """Ids of scenes that are in the store already, with the same pixels: skipped."""
     options: IngestOptions
-    """How they were asked for."""
-    notes: tuple[str, ...] = field(default=())
-    """One sentence a band or file that is left out, or that needs a word."""
-    refused: tuple[str, ...] = field(default=())
-    """One sentence a scene or file that was refused, and is left out since that was asked for."""
+    """The options that they were asked for with."""
+    notes: tuple[str, ...] = ()
+    """One sentence per band or file that is left out, or that needs a word."""
+    refused: tuple[str, ...] = ()
+    """One sentence per scene or file that was refused, and is left out since that was asked for."""
 
     @property
     def tasks(self) -> int:
@@ -64,23 +64,15 @@ class IngestPlan:
         """Projected resident peak of a worker process, in bytes."""
         return max((s.peak_memory(self.options.threads) for s in self.scenes), default=PROCESS_BASE)
 
+    @property
+    def _counts(self) -> str:
+        return f"{counted(len(self.scenes), 'scene')} to write, {len(self.present)} already there"
+
+    def __repr__(self) -> str:
+        return f"<sarzarr.IngestPlan {self.store.name!r}: {self._counts}, {counted(self.tasks, 'task')}>"
+
     def __str__(self) -> str:
-        scenes = f"{counted(len(self.scenes), 'scene')} to write, {len(self.present)} already there"
-        lines = [f"{self.store.name}: {scenes}"]
-        for s in self.scenes:
-            warped = "warped" if s.is_warped else "passthrough"
-            lines.append(
-                f"  {s.id}: {s.grid.height} x {s.grid.width}, {_placed(s)}, {warped}, {counted(s.tasks, 'task')}, "
-                f"{s.patches} patches" + (", replaces the one there" if s.replaces else "")
-                if not s.only_layers
-                else f"  {s.id}: is there, and gets layers alone, {counted(s.tasks, 'task')}"
-            )
-            if not s.only_layers:
-                lines += [f"    {plan}" for plan in s.onto]
-                lines += [
-                    f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in s.probe.arrays
-                ]
-            lines += [f"    {layer}" for layer in s.layers]
+        lines = [f"{self.store.name}: {self._counts}", *map(str, self.scenes)]
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  refused, left out: {why}" for why in self.refused]
         if self.options.bounds in ("percentile", "sigma"):
@@ -91,30 +83,11 @@ class IngestPlan:
                 f"  stored as {encoding.dtype}, codec {encoding.codec}, chunks of {encoding.chunk}, {shards}"
             )
         lines.append(
-            f"  {_size(self.bytes_in)} in, at most {_size(self.bytes_out)} out, {counted(self.tasks, 'task')}; "
-            f"projected peak {_size(self.peak_memory)} a worker process of {_size(self.options.memory)}"
+            f"  {size_text(self.bytes_in)} in, at most {size_text(self.bytes_out)} out, "
+            f"{counted(self.tasks, 'task')}; "
+            f"projected peak {size_text(self.peak_memory)} a worker process of {size_text(self.options.memory)}"
         )
         return "\n".join(lines)
-
-
-def _placed(scene: ScenePlan) -> str:
-    """Return how a scene's stored pixels are tied to the ground, for people."""
-    gcps = len(scene.probe.gcps)
-    return {
-        "affine": "georeferenced",
-        "rotated_affine": "rotated affine",
-        "gcp_tps_no_dem": f"by {gcps} GCPs without terrain",
-        "gcps": f"{gcps} GCPs, image geometry (--crs and --pixel-size georeference it)",
-        "rpcs": "RPC, image geometry (orthorectify it with a DEM to georeference it)",
-    }.get(scene.geolocation, "no CRS")
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def plan_ingest(
@@ -154,8 +127,12 @@ def plan_ingest(
             "at least one GeoTIFF was expected, got none. Check the pattern of the file names."
         )
     root = Path(store)
-    _check_place(root)
-    there = open_store(root) if (root / "zarr.json").exists() else None
+    if root.exists() and not root.is_dir():
+        raise StoreExistsError(
+            f"a .zarr store, or a place where there is nothing, was expected, got {str(root)!r}, which is a file. "
+            "Name another place with -o."
+        )
+    known = open_store(root) if (root / "zarr.json").exists() else None
     refused: list[str] = []
     scenes, notes = _scenes(paths, options, refused)
     asked = []
@@ -165,10 +142,10 @@ def plan_ingest(
                 ScenePlan(
                     probe=scene,
                     encoding=options.encoding,
-                    bounds=_stored_ranges(scene, there, options),
-                    replaces=known_hash(there, scene.id) is not None,
+                    bounds=_stored_ranges(scene, known, options),
+                    replaces=known_hash(known, scene.id) is not None,
                     border=options.border or 0,
-                    onto=onto_grid(scene, there, options),
+                    onto=onto_grid(scene, known, options),
                 )
             )
     if options.layers:
@@ -176,37 +153,54 @@ def plan_ingest(
         layers, more = match_layers(probe_layers(options.layers), pairs, exact=options.exact)
         asked = [replace(s, layers=own) for s, own in zip(asked, layers, strict=True)]
         notes += more
-    plans, present = [], []
-    kept: dict[str, list[str]] = {}
-    for planned in asked:
-        left = planned
-        if there is not None and planned.replaces:
-            found = left_to_do(there, planned, options)
-            otherwise = stored_otherwise(there, planned, options)
-            if otherwise and (found is None or found.only_layers):
-                kept.setdefault(", ".join(otherwise), []).append(planned.id)
-            if found is None:
-                present.append(planned.id)
-                continue
-            left = found
-            notes += [] if left.only_layers else lost_layers(there, left)
-        fitted = left.fitted(options)
+    present, left, more_notes = _left_to_do(known, asked, options)
+    plans = []
+    for fitted in (scene.fitted(options) for scene in left):
         with _leaving_out(refused, options):
             _check_memory(fitted, options)
             plans.append(fitted)
     if refused and not (plans or present):
         raise UnsupportedRasterError("\n".join(refused))
-    notes += [
-        f"{_some(ids)} kept as stored: {how}. Pass --replace to change it." for how, ids in kept.items()
-    ]
     return IngestPlan(
         store=root,
         scenes=tuple(plans),
         present=tuple(present),
         options=options,
-        notes=tuple(notes),
+        notes=(*notes, *more_notes),
         refused=tuple(refused),
     )
+
+
+def _left_to_do(
+    store: Store | None, asked: Iterable[ScenePlan], options: IngestOptions
+) -> tuple[list[str], list[ScenePlan], list[str]]:
+    """Return ids of scenes that are stored as asked, plans of the others, and sentences on what is kept or lost."""
+    present: list[str] = []
+    left: list[ScenePlan] = []
+    notes: list[str] = []
+    kept: dict[str, list[str]] = {}
+    for planned in asked:
+        if store is None or not planned.replaces:
+            left.append(planned)
+            continue
+        rest = left_to_do(store, planned, options)
+        otherwise = stored_otherwise(store, planned, options)
+        if otherwise and (rest is None or rest.only_layers):
+            kept.setdefault(", ".join(otherwise), []).append(planned.id)
+        if rest is None:
+            present.append(planned.id)
+        else:
+            left.append(rest)
+            notes += [] if rest.only_layers else lost_layers(store, rest)
+    for how, ids in kept.items():
+        verb = "is" if len(ids) == 1 else "are"
+        notes.append(f"{_listed(ids)} {verb} kept as stored: {how}. Pass --replace to change it.")
+    return present, left, notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _scenes(
@@ -229,7 +223,9 @@ def _scenes(
                 full_hash=options.full_hash,
             )
     scenes = group_scenes(probes.values(), scene_id=options.scene_id)
-    unfit = [f"{_names(s)}: {s.refusal}" for s in scenes if s.refusal]
+    unfit = [
+        f"{', '.join(dict.fromkeys(f.path.name for f in s.files))}: {s.refusal}" for s in scenes if s.refusal
+    ]
     if unfit and not options.skip_refused:
         raise UnsupportedRasterError("\n".join(unfit))
     refused += unfit
@@ -247,25 +243,6 @@ def _leaving_out(refused: list[str], options: IngestOptions) -> Iterator[None]:
         if not options.skip_refused:
             raise
         refused.append(str(error))
-
-
-def _check_place(root: Path) -> None:
-    """Refuse a place where no store can be made, before any file is looked into."""
-    if root.exists() and not root.is_dir():
-        raise StoreExistsError(
-            f"a .zarr store, or a place where there is nothing, was expected, got {str(root)!r}, which is a file. "
-            "Name another place with -o."
-        )
-
-
-def _names(scene: SceneProbe) -> str:
-    return ", ".join(dict.fromkeys(f.path.name for f in scene.files))
-
-
-def _some(ids: list[str]) -> str:
-    """Return ids for people: at most three of them, with the verb."""
-    more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
-    return f"{', '.join(ids[:3])}{more} {'is' if len(ids) == 1 else 'are'}"
 
 
 def _stored_ranges(
@@ -296,9 +273,9 @@ def _check_memory(scene: ScenePlan, options: IngestOptions) -> None:
         read: list[ArrayProbe | LayerPlan] = [*scene.probe.arrays, *scene.layers]
         giant = max(read, key=lambda a: a.block_bytes)
         raise UnsupportedRasterError(
-            f"{scene.id}: a worker within {_size(options.memory)} was expected, got a projected "
-            f"{_size(peak)}: a block of {giant.path.name} is {giant.block_shape[0]} x {giant.block_shape[1]} "
-            f"pixels, {_size(giant.block_bytes)} decoded. Pass --memory {math.ceil(peak / 1e9 * 10) / 10:g}GB"
+            f"{scene.id}: a worker within {size_text(options.memory)} was expected, got a projected "
+            f"{size_text(peak)}: a block of {giant.path.name} is {giant.block_shape[0]} x {giant.block_shape[1]} "
+            f"pixels, {size_text(giant.block_bytes)} decoded. Pass --memory {math.ceil(peak / 1e9 * 10) / 10:g}GB"
             + (" or a smaller --shard," if scene.encoding.shard > cv.SHARD else ",")
             + " or rewrite the file in tiles: gdal_translate -co TILED=YES."
         )

@@ -16,11 +16,12 @@ from typing import Any
 from sarzarr import conventions as cv
 from sarzarr.errors import IngestError
 from sarzarr.files import remove_partials, remove_tree
-from sarzarr.ingestion.blocks.jobs import BlockJob, LayerJob, Step
+from sarzarr.ingestion.blocks.jobs import BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import Receipt
 from sarzarr.ingestion.blocks.regions import reaching_edge
+from sarzarr.ingestion.blocks.undecided_zeros import decide_zeros
 from sarzarr.ingestion.blocks.write import write_block
-from sarzarr.ingestion.blocks.zeros import decide_zeros
+from sarzarr.ingestion.layers.plan import LayerJob
 from sarzarr.ingestion.layers.write import write_layer
 from sarzarr.ingestion.plan import IngestPlan
 from sarzarr.ingestion.scene_documents import (

@@ -9,8 +9,8 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.grids.warp.plan import WarpPlan
-from sarzarr.ingestion.blocks.jobs import LayerPlan
 from sarzarr.ingestion.blocks.receipts import ArrayReceipt
+from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.scene_plan import ScenePlan
 from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.store.documents import (

@@ -13,12 +13,15 @@ from sarzarr import conventions as cv
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan
 from sarzarr.grids.warp.read import TILE
-from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob, LayerJob, LayerPlan, Step
+from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob, Step
+from sarzarr.ingestion.layers.plan import LayerJob, LayerPlan
 from sarzarr.ingestion.options import MEGABYTE, IngestOptions
 from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.store.documents import Encoding
+from sarzarr.store.shard_job import job_side, rectangles
 from sarzarr.store.store import bounds_key
+from sarzarr.text import counted
 
 PROCESS_BASE: Final = 350 * MEGABYTE
 """Resident memory of a worker before it reads: Python, the imports, compiled loops (which are 30 MB of it), and
@@ -26,7 +29,7 @@ GDAL's bounded cache in use."""
 BLOCK_PIXELS: Final = 8192 * 2048
 """Pixels that a block of a tiled file aims at: enough to make tasks few, few enough to keep workers busy."""
 WARP_BYTES: Final = 160 * MEGABYTE
-"""What a warp takes besides: the source's pixels under a tile in all their copies, and GDAL's own."""
+"""Bytes that a warp takes besides: the source's pixels under a tile in all their copies, and GDAL's own."""
 BYTES_A_PIXEL: Final = 14
 """Beyond the raw pixels themselves, what a band costs: a mask, labels and their copies, at the worst."""
 
@@ -36,9 +39,9 @@ class ScenePlan:
     """One scene that will be written."""
 
     probe: SceneProbe
-    """What its files are."""
+    """Its files, probed."""
     encoding: Encoding
-    """How its pixels become bytes."""
+    """The encoding of its arrays; layers have their own dtype and codec in it."""
     bounds: dict[str, tuple[float, float]]
     """(vmin, vmax) in dB of each array's stored range, by name."""
     replaces: bool
@@ -46,7 +49,7 @@ class ScenePlan:
     border: int = 0
     """Pixels around nodata that become border."""
     onto: tuple[WarpPlan | Passthrough, ...] = ()
-    """How each array comes onto the grid, in their order; empty where the scene keeps its own."""
+    """The way of each array onto the grid, in their order; empty where the scene keeps its own."""
     layers: tuple[LayerPlan, ...] = ()
     """Rasters that are kept beside its arrays, on the same grid."""
     only_layers: bool = False
@@ -63,13 +66,13 @@ class ScenePlan:
 
     @property
     def grid(self) -> Grid:
-        """The grid that is stored."""
+        """The grid that is stored: CRS, transform and (rows, columns)."""
         keeps = not self.onto or (isinstance(self.onto[0], Passthrough) and self.onto[0].is_identity)
         return self.probe.grid if keeps else self.onto[0].grid
 
     @property
     def geolocation(self) -> str:
-        """How the stored pixels are tied to the ground."""
+        """The tie of the stored pixels to the ground, as `conventions.GEOLOCATION` names it."""
         return self.onto[0].geolocation if self.onto else self.probe.geolocation
 
     @property
@@ -80,13 +83,13 @@ class ScenePlan:
     @property
     def fingerprint(self) -> str:
         """Names the sources and everything that decides the bytes: staged work of another is not taken up."""
-        said: list[Any] = [self.probe.source_hash, self.encoding, sorted(self.bounds.items()), self.border]
-        said.append(self.columns)
-        said += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
-        said += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
-        said += [layer.said for layer in self.layers]
-        said += [self.only_layers] if self.only_layers else []
-        return sha256(repr(said).encode()).hexdigest()
+        parts: list[Any] = [self.probe.source_hash, self.encoding, sorted(self.bounds.items()), self.border]
+        parts.append(self.columns)
+        parts += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
+        parts += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
+        parts += [layer.identity for layer in self.layers]
+        parts += [self.only_layers] if self.only_layers else []
+        return sha256(repr(parts).encode()).hexdigest()
 
     def source(self, array: ArrayProbe) -> ArraySource:
         """Return an array as a worker reads it."""
@@ -105,19 +108,20 @@ class ScenePlan:
             onto=None if isinstance(onto, Passthrough) and onto.is_identity else onto,
         )
 
-    def files(self) -> dict[Path, list[ArrayProbe]]:
-        """Arrays by the file that holds them."""
-        out: dict[Path, list[ArrayProbe]] = {}
-        for array in self.probe.arrays:
-            out.setdefault(array.path, []).append(array)
-        return out
+    @property
+    def _files(self) -> list[list[ArrayProbe]]:
+        """Arrays that are written, those of one file together."""
+        files: dict[Path, list[ArrayProbe]] = {}
+        for array in () if self.only_layers else self.probe.arrays:
+            files.setdefault(array.path, []).append(array)
+        return list(files.values())
 
     def group(self, array: ArrayProbe) -> str:
-        """Return the group that an array shares bounds with."""
+        """Return the group that an array shares bounds (dB) with: ``vv/sigma0``."""
         return bounds_key(array.name, str(array.quantity))
 
     def jobs(self, folder: str, *, step: Step = Step.WRITE, mask: str = "") -> Iterator[BlockJob]:
-        """Yield the units of work, file by file and row by row.
+        """Yield the units of work, whole shards of pixels, file by file and row by row.
 
         Parameters
         ----------
@@ -128,47 +132,34 @@ class ScenePlan:
         mask
             Where a first pass wrote the flags, if borders are eroded.
         """
-        for arrays in self.files().values():
-            if self.only_layers:
-                return
-            height, width = self.block_shape(arrays[0])
+        for arrays in self._files:
             sources = tuple(self.source(a) for a in arrays)
-            for row in range(0, self.grid.height, height):
-                for col in range(0, self.grid.width, width):
-                    yield BlockJob(
-                        scene=self.id,
-                        arrays=sources,
-                        folder=folder,
-                        encoding=self.encoding,
-                        row=row,
-                        col=col,
-                        height=min(height, self.grid.height - row),
-                        width=min(width, self.grid.width - col),
-                        shape=self.grid.shape,
-                        step=step,
-                        border=self.border if step is Step.WRITE else 0,
-                        mask=mask,
-                        band_rows=self.band_rows(arrays[0], height),
-                        workload=self.workload,
-                    )
+            for place in self._blocks(arrays[0]):
+                yield BlockJob(
+                    **place,
+                    scene=self.id,
+                    folder=folder,
+                    encoding=self.encoding,
+                    arrays=sources,
+                    shape=self.grid.shape,
+                    step=step,
+                    border=self.border if step is Step.WRITE else 0,
+                    mask=mask,
+                    workload=self.workload,
+                )
 
     def layer_jobs(self, folder: str) -> Iterator[LayerJob]:
         """Yield the units of work of its layers, which are written into ``folder``."""
         for layer in self.layers:
-            height, width = self.block_shape(layer)
-            for row in range(0, self.grid.height, height):
-                for col in range(0, self.grid.width, width):
-                    yield LayerJob(
-                        scene=self.id,
-                        layer=layer,
-                        folder=folder,
-                        encoding=layer.encoding(self.encoding),
-                        row=row,
-                        col=col,
-                        height=min(height, self.grid.height - row),
-                        width=min(width, self.grid.width - col),
-                        band_rows=self.band_rows(layer, height),
-                    )
+            encoding = layer.encoding(self.encoding)
+            for place in self._blocks(layer):
+                yield LayerJob(**place, scene=self.id, folder=folder, encoding=encoding, layer=layer)
+
+    def _blocks(self, array: ArrayProbe | LayerPlan) -> Iterator[dict[str, Any]]:
+        """Yield the rectangle of each block, and the rows that are read of it at once, as fields of a job."""
+        size = self.block_shape(array)
+        band_rows = self.band_rows(array, size[0])
+        return ({**place, "band_rows": band_rows} for place in rectangles(self.grid.shape, size))
 
     @property
     def tasks(self) -> int:
@@ -177,33 +168,33 @@ class ScenePlan:
         return blocks + sum(1 for _ in self.layer_jobs(""))
 
     @property
+    def _written(self) -> list[ArrayProbe | LayerPlan]:
+        """Arrays and layers that are written."""
+        return [*(() if self.only_layers else self.probe.arrays), *self.layers]
+
+    @property
     def bytes_in(self) -> int:
         """Bytes of the decoded source pixels; of layers, of the pixels that they become."""
-        pixels = 0 if self.only_layers else math.prod(self.probe.grid.shape)
-        own = sum(pixels * np.dtype(a.dtype).itemsize for a in self.probe.arrays)
-        return own + math.prod(self.grid.shape) * sum(np.dtype(a.dtype).itemsize for a in self.layers)
+        pixels = math.prod(self.probe.grid.shape), math.prod(self.grid.shape)
+        return sum(pixels[isinstance(a, LayerPlan)] * np.dtype(a.dtype).itemsize for a in self._written)
 
     @property
     def bytes_worked(self) -> int:
-        """What its jobs' ``source_bytes`` add up to: pixels of the grid, where it is not the source's own."""
-        read: list[ArrayProbe | LayerPlan] = [*self.layers]
-        read += [] if self.only_layers else self.probe.arrays
-        return math.prod(self.grid.shape) * sum(np.dtype(a.dtype).itemsize for a in read)
+        """Sum of its jobs' ``source_bytes``: pixels of the grid, where it is not the source's own."""
+        return math.prod(self.grid.shape) * sum(np.dtype(a.dtype).itemsize for a in self._written)
 
     @property
     def bytes_out(self) -> int:
         """Bytes of the stored pixels at the most, before a codec makes them fewer; flags not counted."""
-        chunk, grid = self.encoding.chunk, self.grid
-        chunks = math.ceil(grid.height / chunk) * math.ceil(grid.width / chunk)
-        arrays = 0 if self.only_layers else len(self.probe.arrays)
-        dtypes = [self.encoding.dtype] * arrays + [layer.dtype for layer in self.layers]
-        return chunks * chunk * chunk * sum(np.dtype(dtype).itemsize for dtype in dtypes)
+        chunk = self.encoding.chunk
+        pixels = math.prod(math.ceil(n / chunk) * chunk for n in self.grid.shape)
+        dtypes = (a.dtype if isinstance(a, LayerPlan) else self.encoding.dtype for a in self._written)
+        return pixels * sum(np.dtype(dtype).itemsize for dtype in dtypes)
 
     @property
     def patches(self) -> int:
-        """Whole 256x256 patches, all arrays together."""
-        grid = self.grid
-        return (grid.height // cv.CHUNK) * (grid.width // cv.CHUNK) * len(self.probe.arrays)
+        """Whole patches of 256 x 256 pixels, all arrays together."""
+        return math.prod(n // cv.CHUNK for n in self.grid.shape) * len(self.probe.arrays)
 
     def peak_memory(self, threads: int) -> int:
         """Return the projected resident peak of a worker, in bytes, with ``threads`` tasks at once."""
@@ -219,16 +210,15 @@ class ScenePlan:
 
     @property
     def _units(self) -> list[Sequence[ArrayProbe | LayerPlan]]:
-        """What is read together: the arrays of each file, and each layer."""
-        files = [] if self.only_layers else list(self.files().values())
-        return [*files, *([layer] for layer in self.layers)]
+        """Arrays that are read together: those of each file, and each layer."""
+        return [*self._files, *([layer] for layer in self.layers)]
 
     def _warps(self, array: ArrayProbe | LayerPlan) -> bool:
         return array.is_warped if isinstance(array, LayerPlan) else self.is_warped
 
     def block_shape(self, array: ArrayProbe | LayerPlan) -> tuple[int, int]:
-        """Return (rows, columns) of a unit of work: whole shards; full width where the file is in strips."""
-        size = max(self.encoding.file_size, cv.SHARD)
+        """Return (rows, columns) of a block: whole shards; full width where the file is in strips."""
+        size = job_side(self.encoding.file_size)
         if self._warps(array):
             return size, size
         width = self.grid.width
@@ -236,19 +226,48 @@ class ScenePlan:
         return size, max(min(math.ceil(wanted / size), self.columns // size), 1) * size
 
     def band_rows(self, array: ArrayProbe | LayerPlan, height: int) -> int:
-        """Return how many rows are read at once: whole chunks, and whole rows of TIFF blocks where that fits."""
+        """Return the rows that are read at once: whole chunks, and whole rows of TIFF blocks where that fits."""
         if self._warps(array):
-            return TILE  # what a warp makes at once
+            return TILE  # a warp makes so many at once
         chunk, block = self.encoding.chunk, array.block_shape[0]
         rows = math.lcm(chunk, min(block, height))
         return rows if rows <= min(height, 1024) and block <= height else chunk
 
     def fitted(self, options: IngestOptions) -> "ScenePlan":
-        """Return the plan with blocks as narrow as the memory asks for; wide strips are then read again."""
-        fit, size = self, max(self.encoding.file_size, cv.SHARD)
+        """Return the plan with blocks of as few columns as the memory asks for; wide strips are then read again."""
+        fit, size = self, job_side(self.encoding.file_size)
         while fit.peak_memory(options.threads) > options.memory:
             widest = max(fit.block_shape(arrays[0])[1] for arrays in fit._units)
             if widest <= size:
                 break
             fit = replace(fit, columns=max(widest // 2 // size, 1) * size)
         return fit
+
+    def __repr__(self) -> str:
+        arrays = "+".join(a.name for a in self._written)
+        return f"<sarzarr.ScenePlan {self.id!r}: {self.grid.height} x {self.grid.width}, {arrays}>"
+
+    def __str__(self) -> str:
+        tasks = counted(self.tasks, "task")
+        layers = [f"    {layer}" for layer in self.layers]
+        if self.only_layers:
+            return "\n".join([f"  {self.id}: is there, and gets layers alone, {tasks}", *layers])
+        place = f"{self.grid.height} x {self.grid.width}, {self._place}"
+        way = "warped" if self.is_warped else "passthrough"
+        lines = [f"  {self.id}: {place}, {way}, {tasks}, {self.patches} patches"]
+        lines[0] += ", replaces the one there" if self.replaces else ""
+        lines += [f"    {plan}" for plan in self.onto]
+        lines += [f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in self.probe.arrays]
+        return "\n".join(lines + layers)
+
+    @property
+    def _place(self) -> str:
+        """The tie of the stored pixels to the ground, for people."""
+        gcps = len(self.probe.gcps)
+        return {
+            "affine": "georeferenced",
+            "rotated_affine": "rotated affine",
+            "gcp_tps_no_dem": f"by {gcps} GCPs without terrain",
+            "gcps": f"{gcps} GCPs, image geometry (--crs and --pixel-size georeference it)",
+            "rpcs": "RPC, image geometry (orthorectify it with a DEM to georeference it)",
+        }.get(self.geolocation, "no CRS")

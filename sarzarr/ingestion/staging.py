@@ -8,8 +8,9 @@ from pathlib import Path
 from sarzarr import conventions as cv
 from sarzarr.errors import IngestError
 from sarzarr.files import locked, remove_partials, remove_tree, whole_file
-from sarzarr.ingestion.blocks.jobs import STEP, BlockJob, LayerJob, Step
+from sarzarr.ingestion.blocks.jobs import BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import Receipt, receipt_from_json, receipt_to_json
+from sarzarr.ingestion.layers.plan import STEP, LayerJob
 from sarzarr.ingestion.scene_plan import ScenePlan
 from sarzarr.store.shards import digest_of
 

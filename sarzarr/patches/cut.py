@@ -16,7 +16,7 @@ EDGES: Final = ("drop", "shift", "pad")
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSpec:
-    """How an index cuts arrays into patches."""
+    """The cut of arrays into patches: a name, and numbers of pixels."""
 
     name: str = cv.DEFAULT_INDEX
     """The table's name in ``patches/``."""
@@ -58,14 +58,14 @@ def positions(length: int, spec: IndexSpec) -> np.ndarray[Any, np.dtype[np.int32
 def patch_ids(
     scene: str, array: str, size: int, row: Array, col: Array
 ) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Return stable 64-bit ids of patches: a hash of scene, array, size, row and column, the same everywhere."""
+    """Return (n,) uint64, stable ids of patches: a hash of scene, array, size, row and column."""
     return _mixed(
         (row.astype(np.uint64) << np.uint64(32)) ^ col.astype(np.uint64) ^ _seed(scene, array, size)
     )
 
 
 def sample_ids(place: str, ids: Iterable[str], size: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Return those of whole samples: `patch_ids` of each as if it were an array, at row and column 0."""
+    """Return (n,) uint64, ids of whole samples: `patch_ids` of each as if it were an array, at row and column 0."""
     return _mixed(np.array([_seed(place, one, size) for one in ids], np.uint64))
 
 

@@ -1,12 +1,13 @@
-"""Patch indices: a table of what can be trained on, found once, so that filters never touch pixels.
+"""Patch indices: tables of the patches that can be trained on, measured once, so that filters never touch pixels.
 
-A patch is a window of one array. Its row holds where it is and what four counts over its pixels say;
-the counts are integers of codes, so a table does not depend on how the work was cut.
+A patch is a window of one array. Its row holds its place and four measures of its pixels, which follow from
+integer counts of codes: a table does not depend on the cut of the work.
 """
 
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,26 +17,18 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.patches.cut import IndexSpec, positions
-from sarzarr.patches.measure import PatchOwner, measure_patches
+from sarzarr.patches.measure import COLUMNS, measure_patches
+from sarzarr.patches.stored_array import StoredArray
+from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.commit import consolidate
-from sarzarr.store.documents import Encoding
 from sarzarr.store.store import Store, open_store
 from sarzarr.store.tables import read_table, write_table
 from sarzarr.tasks import Task, gather
 
 TASK_PIXELS: Final = 2**25
 """Pixels that one task looks at, about."""
-# ------------------------------------------------------------------ the table
-COLUMNS: Final[Mapping[str, str]] = {
-    "row": "i4",
-    "col": "i4",
-    "id": "u8",
-    "valid_fraction": "f4",
-    "unsaturated_fraction": "f4",
-    "mean_db": "f4",
-    "std_db": "f4",
-}
-"""The columns over ``patch``, besides ``owner``, and their dtypes."""
+Stamp = tuple[str, str, str]
+"""(scene, array, digest of all that the array's measures depend on)."""
 
 
 def index_patches(
@@ -78,13 +71,13 @@ def update_index(store: Store, spec: IndexSpec) -> None:
     place = store.root / cv.PATCHES / spec.name
     old = _same_cut(place, spec)
     known = {} if old is None else _by_owner(old)
-    wanted = {_stamp(store, i): i for i in range(store.catalog.sizes["array"])}
+    wanted = {_stamp(store, row): row for row in catalog_rows(store.catalog)}
     if old is not None and list(known) == list(wanted):
         return
-    fresh = _measure_all(store, spec, {s: i for s, i in wanted.items() if s not in known})
+    fresh = _measure_all(store, spec, {stamp: row for stamp, row in wanted.items() if stamp not in known})
     parts = {stamp: known.get(stamp) or fresh[stamp] for stamp in wanted}
-    lost = sum(_lost(store, i, spec) for i in range(store.catalog.sizes["array"]))
-    write_table(place, _table(parts, spec, lost))
+    dropped = sum(_ragged((int(row["height"]), int(row["width"])), spec) for row in wanted.values())
+    write_table(place, _table(parts, spec, dropped))
 
 
 def update_indices(store: Store) -> None:
@@ -95,33 +88,26 @@ def update_indices(store: Store) -> None:
 
 
 def spec_of(folder: Path) -> IndexSpec:
-    """Return how the table at ``folder`` was cut."""
+    """Return the cut of the table at ``folder``, in pixels."""
     cut = read_table(folder).attrs
     return IndexSpec(name=folder.name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
 
 
-def _stamp(store: Store, row: int) -> tuple[str, str, str]:
-    """(scene, array, what its statistics depend on: its own and its flags' files, and the clip) of a catalog row."""
-    scene, name, flags, key = (
-        str(store.catalog[k].values[row]) for k in ("scene", "name", "flags", "bounds_key")
-    )
-    clip, folder = store.bounds[key], store.root / cv.SCENES / scene
+def _stamp(store: Store, row: Mapping[str, Any]) -> Stamp:
+    """Return the stamp of a catalog row: its measures depend on its own and its flags' files, and on the clip."""
+    scene, name, clip = str(row["scene"]), str(row["name"]), store.bounds[row["bounds_key"]]
     files = hashlib.blake2b(digest_size=8)
-    for array in (name, flags):
-        files.update((folder / array / cv.MANIFEST).read_bytes())
+    for array in (name, row["flags"]):
+        files.update((store.root / cv.SCENES / scene / array / cv.MANIFEST).read_bytes())
     return scene, name, f"{files.hexdigest()} {clip.clip_vmin!r} {clip.clip_vmax!r}"
 
 
 def _same_cut(place: Path, spec: IndexSpec) -> xr.Dataset | None:
     """Return the table at ``place`` if it was cut the same way."""
-    if not (place / "zarr.json").exists():
-        return None
-    table = read_table(place)
-    cut = {k: table.attrs.get(k) for k in ("size", "stride", "edge")}
-    return table if cut == {"size": spec.size, "stride": spec.stride, "edge": spec.edge} else None
+    return read_table(place) if (place / "zarr.json").exists() and spec_of(place) == spec else None
 
 
-def _by_owner(table: xr.Dataset) -> dict[tuple[str, str, str], dict[str, Array]]:
+def _by_owner(table: xr.Dataset) -> dict[Stamp, dict[str, Array]]:
     """Return a table's columns by owner."""
     ends = np.searchsorted(table["owner"].values, np.arange(table.sizes["array"] + 1))
     stamps = zip(*(table[f"owner_{k}"].values.tolist() for k in ("scene", "array", "stamp")), strict=True)
@@ -131,66 +117,45 @@ def _by_owner(table: xr.Dataset) -> dict[tuple[str, str, str], dict[str, Array]]
 
 
 def _measure_all(
-    store: Store, spec: IndexSpec, rows: Mapping[tuple[str, str, str], int]
-) -> dict[tuple[str, str, str], dict[str, Array]]:
+    store: Store, spec: IndexSpec, rows: Mapping[Stamp, Mapping[str, Any]]
+) -> dict[Stamp, dict[str, Array]]:
     """Measure the patches of some catalog rows, in parallel."""
-    tasks: list[Task] = []
-    names = []
     for scene in sorted({scene for scene, *_ in rows}):
         store.check_files(scene)
-    for stamp, i in rows.items():
-        owner = _owner(store, i)
-        tops, lefts = (positions(n, spec) for n in owner.shape)
+    tasks: list[Task] = []
+    owners = []
+    for stamp, row in rows.items():
+        array, clip = StoredArray.of(store.root, row), store.bounds[row["bounds_key"]].clip
+        tops, lefts = (positions(n, spec) for n in array.shape)
         if not len(tops) or not len(lefts):
             continue
-        per_task = max(TASK_PIXELS // (owner.shape[1] * spec.size), 1)
+        per_task = max(TASK_PIXELS // (array.shape[1] * spec.size), 1)
         for part in np.array_split(tops, math.ceil(len(tops) / per_task)):
-            tasks.append((measure_patches, (owner, spec, part, lefts)))
-            names.append(stamp)
-    out: dict[tuple[str, str, str], list[dict[str, Array]]] = {stamp: [] for stamp in rows}
-    for stamp, part in zip(names, gather(tasks), strict=True):
-        out[stamp].append(part)
-    return {stamp: _concatenated(parts) for stamp, parts in out.items()}
+            tasks.append((measure_patches, (array, tuple(clip), spec, part, lefts)))
+            owners.append(stamp)
+    measured: dict[Stamp, list[dict[str, Array]]] = {stamp: [] for stamp in rows}
+    for stamp, columns in zip(owners, gather(tasks), strict=True):
+        measured[stamp].append(columns)
+    return {stamp: _concatenated(parts) for stamp, parts in measured.items()}
 
 
-def _concatenated(parts: list[dict[str, Array]]) -> dict[str, Array]:
-    return {k: np.concatenate([np.empty(0, t), *(p[k] for p in parts)]).astype(t) for k, t in COLUMNS.items()}
+def _concatenated(parts: Iterable[dict[str, Array]]) -> dict[str, Array]:
+    some = list(parts)
+    return {k: np.concatenate([np.empty(0, t), *(p[k] for p in some)]).astype(t) for k, t in COLUMNS.items()}
 
 
-def _owner(store: Store, i: int) -> PatchOwner:
-    row = {k: store.catalog[k].values[i] for k in cv.CATALOG_SCHEMA}
-    clip = store.bounds[row["bounds_key"]]
-    return PatchOwner(
-        root=str(store.root),
-        scene=str(row["scene"]),
-        array=str(row["name"]),
-        shape=(int(row["height"]), int(row["width"])),
-        encoding=Encoding(
-            dtype=str(row["dtype"]), codec=str(row["codec"]), chunk=int(row["chunk"]), shard=int(row["shard"])
-        ),
-        stored=(float(row["vmin"]), float(row["vmax"])),
-        clip=(clip.clip_vmin, clip.clip_vmax),
-    )
+def _ragged(shape: tuple[int, int], spec: IndexSpec) -> int:
+    """Return the number of patches of an array, those over its edges, that a table leaves out."""
+    padded = replace(spec, edge="pad")
+    whole, kept = (math.prod(len(positions(n, cut)) for n in shape) for cut in (padded, spec))
+    return whole - kept
 
 
-def _lost(store: Store, i: int, spec: IndexSpec) -> int:
-    """Return how many patches of an array, the ragged ones, the table leaves out."""
-    shape = (int(store.catalog[k].values[i]) for k in ("height", "width"))
-    padded = IndexSpec(size=spec.size, stride=spec.stride, edge="pad")
-    counts = [(len(positions(n, padded)), len(positions(n, spec))) for n in shape]
-    return math.prod(c[0] for c in counts) - math.prod(c[1] for c in counts)
-
-
-def _table(parts: Mapping[tuple[str, str, str], dict[str, Array]], spec: IndexSpec, lost: int) -> xr.Dataset:
-    lengths = [len(p["row"]) for p in parts.values()]
-    owner = np.repeat(np.arange(len(parts), dtype=np.int32), lengths)
+def _table(parts: Mapping[Stamp, dict[str, Array]], spec: IndexSpec, dropped: int) -> xr.Dataset:
+    owner = np.repeat(np.arange(len(parts), dtype=np.int32), [len(p["row"]) for p in parts.values()])
     columns: dict[str, Any] = {"owner": ("patch", owner)}
-    columns |= {k: ("patch", v) for k, v in _concatenated(list(parts.values())).items()}
-    for at, name in enumerate(("scene", "array", "stamp")):
-        columns[f"owner_{name}"] = ("array", _text([stamp[at] for stamp in parts]))
-    attrs = {"size": spec.size, "stride": spec.stride, "edge": spec.edge, "dropped": lost}
+    columns |= {k: ("patch", v) for k, v in _concatenated(parts.values()).items()}
+    for i, name in enumerate(("scene", "array", "stamp")):
+        columns[f"owner_{name}"] = ("array", np.array([stamp[i] for stamp in parts], dtype="T"))
+    attrs = {"size": spec.size, "stride": spec.stride, "edge": spec.edge, "dropped": dropped}
     return xr.Dataset(columns, attrs=attrs)
-
-
-def _text(values: Iterable[str]) -> Array:
-    return np.array(list(values), dtype="T")

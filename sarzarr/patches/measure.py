@@ -1,8 +1,7 @@
 """Measures of patches: valid and unsaturated fractions, mean and standard deviation in dB."""
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -10,50 +9,29 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.patches.cut import IndexSpec, patch_ids
+from sarzarr.patches.stored_array import StoredArray
 from sarzarr.pixels.compiled.calls import Loops
 from sarzarr.pixels.compiled.fused import loops_for
 from sarzarr.pixels.radiometry import denormalize
-from sarzarr.store.codecs import get_codec
-from sarzarr.store.documents import Encoding
-from sarzarr.store.shards import read_stored
 
 SATURATED: Final = (0.01, 0.99)
 """A pixel is unsaturated strictly between these values of the clipped [0, 1]."""
 SLAB_COLUMNS: Final = 2048
-"""Columns that are worked on at once: what bounds the memory of a task."""
-
-
-# ------------------------------------------------------------------ one array
-@dataclass(frozen=True, kw_only=True)
-class PatchOwner:
-    """One array of a scene, as a worker looks at it."""
-
-    root: str
-    scene: str
-    array: str
-    shape: tuple[int, int]
-    encoding: Encoding
-    stored: tuple[float, float]
-    clip: tuple[float, float]
-
-    def window(self, name: str, codec: str, window: tuple[slice, slice], out: Array) -> None:
-        """Read a window of the codes or the flags into ``out``, 0 beyond the array's right and bottom edge."""
-        rows, cols = window
-        bottom, right = min(rows.stop, self.shape[0]), min(cols.stop, self.shape[1])
-        height, width = bottom - rows.start, right - cols.start
-        out[height:], out[:, width:] = 0, 0
-        read_stored(
-            Path(self.root) / cv.SCENES / self.scene / name,
-            grid=self.encoding.grid,
-            codec=get_codec(codec),
-            like=np.empty((self.encoding.chunk, self.encoding.chunk), out.dtype),
-            window=(slice(rows.start, bottom), slice(cols.start, right)),
-            out=out[:height, :width],
-        )
+"""Columns that are worked on at once, which bounds the memory of a task."""
+COLUMNS: Final[Mapping[str, str]] = {
+    "row": "i4",
+    "col": "i4",
+    "id": "u8",
+    "valid_fraction": "f4",
+    "unsaturated_fraction": "f4",
+    "mean_db": "f4",
+    "std_db": "f4",
+}
+"""The columns of a patch table over ``patch``, besides ``owner``, and their dtypes."""
 
 
 class _Room:
-    """Arrays that a task works in, one slab after another."""
+    """Buffers that a task works in, one slab after another."""
 
     def __init__(self, dtype: str, height: int, width: int, fast: Loops | None) -> None:
         self.fast = fast
@@ -64,35 +42,37 @@ class _Room:
         self.mask = np.empty((height, width), bool)
 
 
-def _row_of_patches(owner: PatchOwner, spec: IndexSpec, row: int, cols: Array, room: _Room) -> Array:
+def _row_of_patches(
+    array: StoredArray, spec: IndexSpec, row: int, cols: Array, room: _Room, between: tuple[Any, Any]
+) -> Array:
     """Return (5, patches): pixels that are valid, unsaturated and lit; sum and sum of squares of lit values.
 
     Lit is valid and positive. Columns are added up first, over many patches in one call, and each
     patch is a difference of running totals. Codes are integers whose sums of squares stay below 2**53,
     so that float64 is exact and no order of adding changes them.
     """
-    between = _unsaturated_values(owner)
     out = np.empty((5, len(cols)), np.float64)
-    rows = slice(row, row + spec.size)
+    bottom = min(row + spec.size, array.shape[0])
     per_slab = _per_slab(spec)
     for first in range(0, len(cols), per_slab):
         some = cols[first : first + per_slab]
-        columns = slice(int(some[0]), int(some[-1]) + spec.size)
-        width = columns.stop - columns.start
-        flags = room.flags[:, :width]
-        owner.window(owner.array, owner.encoding.codec, (rows, columns), room.codes[:, :width])
-        owner.window(owner.array + cv.FLAGS_SUFFIX, cv.FLAGS_CODEC, (rows, columns), flags)
-        flags[max(owner.shape[0] - row, 0) :] = cv.Flag.NODATA
-        flags[:, max(owner.shape[1] - columns.start, 0) :] = cv.Flag.NODATA
+        left, end = int(some[0]), int(some[-1]) + spec.size
+        width, right = end - left, min(end, array.shape[1])
+        inside = np.s_[: bottom - row, : right - left]
+        room.codes[bottom - row :], room.codes[:, right - left :] = 0, 0
+        room.flags[bottom - row :], room.flags[:, right - left :] = cv.Flag.NODATA, cv.Flag.NODATA
+        window = slice(row, bottom), slice(left, right)
+        array.codes(window, room.codes[inside])
+        array.flags(window, room.flags[inside])
         totals = np.zeros((5, width + 1), np.float64)
         np.cumsum(_columns(room, width, between), axis=1, out=totals[:, 1:])
-        at = some - columns.start
-        out[:, first : first + len(some)] = totals[:, at + spec.size] - totals[:, at]
+        starts = some - left
+        out[:, first : first + len(some)] = totals[:, starts + spec.size] - totals[:, starts]
     return out
 
 
 def _per_slab(spec: IndexSpec) -> int:
-    """Return how many patches side by side are worked on at once."""
+    """Return the number of patches side by side that are worked on at once."""
     return max(SLAB_COLUMNS // spec.stride, 1)
 
 
@@ -133,51 +113,58 @@ def _columns(room: _Room, width: int, between: tuple[Any, Any]) -> Array:
 
 
 def _true(mask: Array) -> Array:
-    """Return how many are True in each column: added up in bytes, 255 rows at a time, which is fastest."""
+    """Return (columns,) the count of True in each column: added up in bytes, 255 rows at a time, which is fastest."""
     counts = (
         np.add.reduce(mask[i : i + 255].view(np.uint8), dtype=np.uint8) for i in range(0, len(mask), 255)
     )
     return sum(counts, start=np.zeros(mask.shape[1], np.int64))
 
 
-def _unsaturated_values(owner: PatchOwner) -> tuple[Any, Any]:
-    """Return what stored values lie strictly between 1 % and 99 % of the clip.
+def _unsaturated_values(array: StoredArray, clip: tuple[float, float]) -> tuple[Any, Any]:
+    """Return the stored values that lie strictly between 1 % and 99 % of the clip (dB).
 
     For codes (first, last - first), so that one wrapping subtraction and one comparison tell; for
     floats the two ends.
     """
-    (vmin, vmax), (low, high) = owner.stored, owner.clip
-    at = [(low + share * (high - low) - vmin) / (vmax - vmin) for share in SATURATED]
-    if owner.encoding.dtype != "uint16":
-        return at[0], at[1]
-    first = min(max(math.floor(at[0] * cv.MAX_CODE) + 1, 0), cv.MAX_CODE)
-    last = min(max(math.ceil(at[1] * cv.MAX_CODE) - 1, first), cv.MAX_CODE)
+    (vmin, vmax), (low, high) = array.stored, clip
+    ends = [(low + share * (high - low) - vmin) / (vmax - vmin) for share in SATURATED]
+    if array.encoding.dtype != "uint16":
+        return ends[0], ends[1]
+    first = min(max(math.floor(ends[0] * cv.MAX_CODE) + 1, 0), cv.MAX_CODE)
+    last = min(max(math.ceil(ends[1] * cv.MAX_CODE) - 1, first), cv.MAX_CODE)
     return np.uint16(first), np.uint16(last - first)
 
 
-def measure_patches(owner: PatchOwner, spec: IndexSpec, rows: Array, cols: Array) -> dict[str, Array]:
-    """Return the columns of the patches at every (row, col), row by row."""
+def measure_patches(
+    array: StoredArray, clip: tuple[float, float], spec: IndexSpec, rows: Array, cols: Array
+) -> dict[str, Array]:
+    """Return the columns of the patches at every (row, col), row by row: `COLUMNS`.
+
+    Raises `CorruptStoreError` where a chunk fails its checksum.
+    """
     room = _Room(
-        owner.encoding.dtype,
+        array.encoding.dtype,
         spec.size,
         (_per_slab(spec) - 1) * spec.stride + spec.size,
         loops_for(len(rows) * len(cols) * spec.size**2),
     )
-    counted = np.concatenate([_row_of_patches(owner, spec, int(r), cols, room) for r in rows], axis=1)
-    valid, unsaturated, lit, total, squares = counted
+    between = _unsaturated_values(array, clip)
+    measured = [_row_of_patches(array, spec, int(row), cols, room, between) for row in rows]
+    valid, unsaturated, lit, total, squares = np.concatenate(measured, axis=1)
     pixels = spec.size * spec.size
     with np.errstate(invalid="ignore", divide="ignore"):  # a patch without a lit pixel has no mean
         mean = total / lit
         std = np.sqrt(np.maximum(squares / lit - mean * mean, 0))
-    scale = cv.MAX_CODE if owner.encoding.dtype == "uint16" else 1.0
-    vmin, vmax = owner.stored
+    scale = cv.MAX_CODE if array.encoding.dtype == "uint16" else 1.0
+    vmin, vmax = array.stored
     row, col = (v.reshape(-1) for v in np.meshgrid(rows, cols, indexing="ij"))
-    return {
-        "row": row.astype(np.int32),
-        "col": col.astype(np.int32),
-        "id": patch_ids(owner.scene, owner.array, spec.size, row, col),
-        "valid_fraction": (valid / pixels).astype(np.float32),
-        "unsaturated_fraction": (unsaturated / pixels).astype(np.float32),
-        "mean_db": denormalize(mean / scale, owner.stored).astype(np.float32),
-        "std_db": (std / scale * (vmax - vmin)).astype(np.float32),
+    columns = {
+        "row": row,
+        "col": col,
+        "id": patch_ids(array.scene, array.name, spec.size, row, col),
+        "valid_fraction": valid / pixels,
+        "unsaturated_fraction": unsaturated / pixels,
+        "mean_db": denormalize(mean / scale, array.stored),
+        "std_db": std / scale * (vmax - vmin),
     }
+    return {name: columns[name].astype(dtype) for name, dtype in COLUMNS.items()}

@@ -1,4 +1,4 @@
-"""Which patches are delivered: a query over the patch table and the catalog, which never touches a pixel."""
+"""Selections of patches: queries over the patch table and the catalog, which never touch a pixel."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _MAX_PIXEL: Final = 1 << 21
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What to take from a patch index."""
+    """Conditions on the patches of an index."""
 
     index: str = cv.DEFAULT_INDEX
     """The patch index."""
@@ -46,7 +46,7 @@ class Query:
     at_most: int | None = None
     """Most patches that are taken, drawn by ``seed``."""
     seed: int = 0
-    """What the draw depends on."""
+    """The seed of the draw."""
 
     def __post_init__(self) -> None:
         for name in ("scenes", "polarizations"):
@@ -85,21 +85,17 @@ class Selection:
 
 
 def select(store: Store, query: Query) -> Selection:
-    """Return the patches that a query asks for, in the order of the table.
+    """Return the patches that a query asks for, (n, channels), in the order of the table.
 
-    Raises
-    ------
-    NotInStoreError
-        The index, split, a scene or a polarization is not in the store.
-    InvalidInputError
-        Nothing is left.
+    Raises `NotInStoreError` where the index, split, a scene or a polarization is not in the store;
+    `InvalidInputError` where nothing is left.
     """
     table = store.patch_columns(query.index)
     catalog = _catalog_rows(store, table)
     keep, left = np.ones(table.sizes["patch"], np.bool_), [f"{table.sizes['patch']} in index {query.index!r}"]
-    for said, passes in _filters(store, table, catalog, query):
+    for condition, passes in _filters(store, table, catalog, query):
         keep &= passes
-        left.append(f"{np.count_nonzero(keep)} with {said}")
+        left.append(f"{np.count_nonzero(keep)} with {condition}")
     if query.groups is None:
         rows = _channels(store, table, catalog, np.flatnonzero(keep), query)
     else:
@@ -133,7 +129,7 @@ def select(store: Store, query: Query) -> Selection:
 
 
 def passing(store: Store, query: Query) -> Array:
-    """Return (patches,) bool: which rows of the table a query asks for, where it names no channels."""
+    """Return (patches,) bool: the rows of the table that a query asks for, where it names no channels."""
     table = store.patch_columns(query.index)
     keep = np.ones(table.sizes["patch"], np.bool_)
     for _, passes in _filters(store, table, _catalog_rows(store, table), query):
@@ -150,7 +146,7 @@ def _catalog_rows(store: Store, table: xr.Dataset) -> Array:
 
 
 def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> Iterator[tuple[str, Array]]:
-    """Yield what is asked of a patch, in words and as (patches,) bool."""
+    """Yield each condition on a patch, in words and as (patches,) bool."""
     valid = table["valid_fraction"].values
     yield f"min_valid {query.min_valid}", (valid > 0) & (valid >= query.min_valid)
     if query.min_unsaturated > 0:
@@ -186,69 +182,59 @@ def _channels(store: Store, table: xr.Dataset, catalog: Array, rows: Array, quer
     if len(parts) == 1:
         return np.asarray(parts[0])[:, None]
     _, scene = np.unique(store.catalog["scene"].values[catalog].astype(str), return_inverse=True)
-    keys = [_key(table, scene, part) for part in parts]
-    common = keys[0]
-    for key in keys[1:]:
-        common = common[np.isin(common, key)]
-    matched = np.empty((len(common), len(parts)), np.int64)
-    for channel, (key, part) in enumerate(zip(keys, parts, strict=True)):
-        matched[:, channel] = _matching(key, part, common)
-    return matched
+    places = scene[table["owner"].values].astype(np.int64) * _MAX_PIXEL**2 + _place(table, slice(None))
+    common = places[parts[0]]
+    for part in parts[1:]:
+        common = common[np.isin(common, places[part])]
+    columns = []
+    for part in parts:
+        order = np.argsort(places[part], kind="stable")
+        columns.append(part[order[np.searchsorted(places[part], common, sorter=order)]])
+    return np.stack(columns, axis=1)
 
 
 def _shared(table: xr.Dataset, catalog: Array, rows: Array, groups: Sequence[Array]) -> Array:
     """Return (n, channels) rows of the table: those that pass in every array of a group, group by group."""
     array = catalog[table["owner"].values[rows]]
     order = np.argsort(array, kind="stable")  # of one array, patches stay in the order of the table
-    row, col = (table[k].values[rows].astype(np.int64) for k in ("row", "col"))
-    places, place = np.unique(row * _MAX_PIXEL + col, return_inverse=True)
-    found = []
+    places, place = np.unique(_place(table, rows), return_inverse=True)
+    shared = []
     for group in groups:
-        at = np.full((len(places), len(group)), -1, np.int64)
+        matched = np.full((len(places), len(group)), -1, np.int64)
         for channel, wanted in enumerate(group.tolist()):
             first, last = np.searchsorted(array, (wanted, wanted + 1), sorter=order)
             mine = order[first:last]
-            at[place[mine], channel] = rows[mine]
-        found.append(at[(at >= 0).all(1)])
-    return np.concatenate(found)
+            matched[place[mine], channel] = rows[mine]
+        shared.append(matched[(matched >= 0).all(1)])
+    return np.concatenate(shared)
 
 
 def _of_polarization(store: Store, wanted: str) -> Array:
-    """Return (catalog rows,) whether an array is of a polarization, or bears that name."""
+    """Return (catalog rows,) bool: the arrays of a name, or where there is none, of a polarization."""
     names = np.array([str(n).lower() for n in store.catalog["name"].values])
     polarizations = np.array([str(p).lower() for p in store.catalog["polarization"].values])
-    found: Array = names == wanted.lower()
-    if not found.any():
-        found = polarizations == wanted.lower()
-    if not found.any():
-        raise NotInStoreError(f"polarizations must be among {', '.join(sorted(set(names)))}, got {wanted!r}.")
-    return found
+    for column in (names, polarizations):
+        is_wanted: Array = column == wanted.lower()
+        if is_wanted.any():
+            return is_wanted
+    raise NotInStoreError(f"polarizations must be among {', '.join(sorted(set(names)))}, got {wanted!r}.")
 
 
-def _key(table: xr.Dataset, scene: Array, rows: Array) -> Array:
-    """Return an integer a patch that is equal where scene, row and column are."""
+def _place(table: xr.Dataset, rows: Array | slice) -> Array:
+    """Return an integer per patch that is equal where row and column are."""
     row, col = (table[k].values[rows].astype(np.int64) for k in ("row", "col"))
-    key: Array = (scene[table["owner"].values[rows]] * _MAX_PIXEL + row) * _MAX_PIXEL + col
-    return key
+    place: Array = row * _MAX_PIXEL + col
+    return place
 
 
-def _matching(keys: Array, rows: Array, common: Array) -> Array:
-    order = np.argsort(keys, kind="stable")
-    found: Array = rows[order[np.searchsorted(keys, common, sorter=order)]]
-    return found
-
-
-# ------------------------------------------------------------------ what is known of patches
+# ------------------------------------------------------------------ facts of patches
 def weights_of(store: Store, chosen: Selection, weights: Mapping[str, float] | str) -> Array:
-    """Return (n,) float64: how often each patch is to be drawn, against the others.
+    """Return (n,) float64: the weight of each patch in a draw.
 
     A mapping weighs the patches of scenes, 1 where a scene is not named. A column of numbers of the catalog
     is the weight; of a column of words, each word weighs as much as any other.
 
-    Raises
-    ------
-    NotInStoreError
-        A scene or column is not in the store.
+    Raises `NotInStoreError` where a scene or column is not in the store.
     """
     of_array = store.catalog.isel(array=chosen.catalog_row)
     array = chosen.array[:, 0]
@@ -266,11 +252,11 @@ def weights_of(store: Store, chosen: Selection, weights: Mapping[str, float] | s
     return np.asarray(1.0 / counts[word[array]])
 
 
-def describe(store: Store, chosen: Selection, patches: Array) -> dict[str, Any]:
-    """Return what is known of some patches of a selection: lists of words, arrays of numbers, one a patch.
+def patch_facts(store: Store, chosen: Selection, patches: Array) -> dict[str, Any]:
+    """Return the facts of some patches of a selection: lists of words, arrays of numbers, one per patch.
 
-    ``array`` lists the channels. ``transform`` is the patch's, before it is turned, in affine order. Of a
-    stack, ``scene``, ``time`` and all that the catalog says of an acquisition stand a date, (n, dates).
+    ``array`` lists the channels. ``transform`` is the patch's, before it is turned, (n, 6) in affine order. Of a
+    stack, ``scene``, ``time`` and all facts of an acquisition are per date, (n, dates).
     """
     array = chosen.array[patches]
     catalog, rows = store.catalog, chosen.catalog_row[array]
@@ -297,26 +283,18 @@ def describe(store: Store, chosen: Selection, patches: Array) -> dict[str, Any]:
     return out
 
 
-# ------------------------------------------------------------------ what the catalog says of the arrays
+# ------------------------------------------------------------------ arrays
 def layouts(store: Store, catalog_row: Array, *, flags: bool = False) -> tuple[ArrayLayout, ...]:
     """Return the layouts of catalog rows, or of their flags, without opening an array."""
     columns = ("scene", "flags" if flags else "name", "dtype", "codec", "height", "width", "chunk", "shard")
-    values = [store.catalog[c].values[catalog_row].tolist() for c in columns]
-    return tuple(_layout(store, flags, *row) for row in zip(*values, strict=True))
-
-
-def _layout(store: Store, flags: bool, *row: Any) -> ArrayLayout:
-    scene, name, dtype, codec, height, width, chunk, shard = row
-    path = f"{cv.SCENES}/{scene}/{name}"
-    if flags:
-        dtype, codec = "uint8", DEFAULT_CODECS["uint8"]
-    if codec not in CODECS:
-        return read_layout(store.root, path)
-    return ArrayLayout(
-        path=path,
-        shape=(height, width),
-        dtype=dtype,
-        chunk=(chunk, chunk),
-        shard=(shard, shard) if shard else None,
-        codec=codec,
-    )
+    rows = zip(*(store.catalog[c].values[catalog_row].tolist() for c in columns), strict=True)
+    out = []
+    for scene, name, *kind, height, width, chunk, shard in rows:
+        dtype, codec = ("uint8", DEFAULT_CODECS["uint8"]) if flags else kind
+        path = f"{cv.SCENES}/{scene}/{name}"
+        if codec not in CODECS:
+            out.append(read_layout(store.root, path))
+            continue
+        cut: dict[str, Any] = {"chunk": (chunk, chunk), "shard": (shard, shard) if shard else None}
+        out.append(ArrayLayout(path=path, shape=(height, width), dtype=dtype, codec=codec, **cut))
+    return tuple(out)

@@ -14,7 +14,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, MixedBoundsError
-from sarzarr.patches.selection import Query, Selection, describe, layouts, select, weights_of
+from sarzarr.patches.selection import Query, Selection, layouts, patch_facts, select, weights_of
 from sarzarr.patches.stacks.find import catalog_groups, choose_stacks
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.stretch import Stretch
@@ -346,7 +346,7 @@ class PatchReader:
 
     def _described(self, patches: Array) -> dict[str, Any]:
         """Return what is known of some patches, for ``with_meta``."""
-        return describe(self.store, self.selection, patches) | self._times(patches)
+        return patch_facts(self.store, self.selection, patches) | self._times(patches)
 
     def _times(self, patches: Array) -> dict[str, Any]:
         """Return the times of the dates of some patches of stacks: as text, and in seconds since 1970."""

@@ -44,6 +44,12 @@ def catalog_rows(catalog: xr.Dataset) -> list[dict[str, Any]]:
     return [{name: column[i] for name, column in values.items()} for i in range(catalog.sizes["array"])]
 
 
+def encoding_of(row: Mapping[str, Any]) -> Encoding:
+    """Return the encoding of a catalog row's array; its flags have the same chunks and shards."""
+    dtype, codec, chunk, shard = (row[k] for k in ("dtype", "codec", "chunk", "shard"))
+    return Encoding(dtype=str(dtype), codec=str(codec), chunk=int(chunk), shard=int(shard))
+
+
 # ------------------------------------------------------------------ histograms
 def write_histogram(folder: Path, histogram: Histogram) -> None:
     """Write one array's histogram: int64 counts over the stored range, and four counts in its attrs."""

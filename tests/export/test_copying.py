@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -21,7 +22,7 @@ from rasterio.transform import from_origin
 import sarzarr as sz
 from sarzarr.errors import CorruptStoreError, InvalidInputError, StoreExistsError
 from sarzarr.export.copy_store import copy_store
-from sarzarr.export.recode import ArrayCopy, copy_band
+from sarzarr.export.recode import CopyJob, copy_shards
 from sarzarr.splits.make import make_split
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import Encoding
@@ -396,7 +397,7 @@ def test_a_killed_copy_is_no_store_and_keeps_no_other_from_its_place(store, tmp_
 def test_a_band_whose_copy_was_given_up_writes_nothing(store, tmp_path):
     array = array_copy(store.root / "scenes" / "a" / "vh", tmp_path / "gone" / "vh")
     Path(array.token).unlink()
-    assert copy_band(array, 0) == (str(tmp_path / "gone" / "vh"), {})
+    assert copy_shards(array) == (tmp_path / "gone" / "vh", {})
     assert not (tmp_path / "gone").exists()
 
 
@@ -439,28 +440,27 @@ def array_copy(source, target, *, dtype="float32", shard=0):
     shape = zarr.open_array(source, mode="r").shape
     token = source / ".copying"
     token.touch()
-    return ArrayCopy(
+    return CopyJob.of(
+        shape,
         scene="a",
-        name="vh",
+        folder=str(target.parent),
+        encoding=Encoding(dtype=dtype, codec="blosc-lz4", shard=shard),
+        name=target.name,
         source=str(source),
-        target=str(target),
         token=str(token),
-        shape=shape,
         stored=Encoding(shard=512),
-        wanted=Encoding(dtype=dtype, codec="blosc-lz4", shard=shard),
     )
 
 
 def test_a_task_is_a_band_and_holds_a_chunk_or_two(store, tmp_path):
     for shard, rows in ((0, [0]), (256, [0]), (512, [0]), (768, [0, 1536]), (2048, [0]), (4096, [0])):
         array = array_copy(store.root / "scenes" / "a" / "vh", tmp_path / "vh", shard=shard)
-        height = 1800
-        tall = ArrayCopy(**{**vars(array), "shape": (height, 500)})
-        assert list(tall.bands) == rows
-    Path(array.target).mkdir()
-    copy_band(array, 0)  # what is imported or kept by libraries at first use
+        tall = replace(array, height=1800, width=500)
+        assert [part.row for part in tall.parts] == rows
+    array.target.mkdir()
+    copy_shards(array)  # what is imported or kept by libraries at first use
     tracemalloc.start()
-    copy_band(array, 0)
+    copy_shards(array)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (

@@ -285,6 +285,31 @@ def test_the_store_is_the_same_for_any_layout_scheduler_and_order(tmp_path, dtyp
     assert len(hashes) == 2
 
 
+@pytest.mark.parametrize("shard", [768, 1280])
+def test_a_shard_that_no_default_shard_is_made_of_is_written_by_one_block(tmp_path, shard):
+    raw = speckle((2700, 300))
+    write_band(tmp_path / "a_vv.tif", raw, tiles=128)
+    options = {"quantity": "sigma0", "representation": "power"}
+    store, plain = (
+        sz.ingest(sz.plan_ingest(tmp_path / "a_vv.tif", tmp_path / f"{s}.zarr", shard=s, **options))
+        for s in (shard, 512)
+    )
+    np.testing.assert_array_equal(stored(store, "a", "vv"), stored(plain, "a", "vv"))
+    for job in (
+        sz.plan_ingest(tmp_path / "a_vv.tif", tmp_path / "t.zarr", shard=shard, **options).scenes[0].jobs("")
+    ):
+        assert job.row % shard == job.col % shard == 0
+
+
+def test_a_plan_is_one_line_until_it_is_printed(write_tiff, tmp_path):
+    files = [write_tiff(f"{name}_vv.tif", speckle((300, 300))) for name in "ab"]
+    plan = sz.plan_ingest(files, tmp_path / "s.zarr", quantity="sigma0", representation="power")
+    assert repr(plan) == "<sarzarr.IngestPlan 's.zarr': 2 scenes to write, 0 already there, 2 tasks>"
+    assert repr(plan.scenes[0]) == "<sarzarr.ScenePlan 'a': 300 x 300, vv>"
+    assert len(str(plan).splitlines()) > 5
+    assert str(plan.scenes[1]) in str(plan)
+
+
 def test_db_amplitude_and_power_of_one_place_give_one_store(real_data, write_tiff, tmp_path):
     power = read_band(real_data / "s1_sigma0_linear_snap" / "VH.tif", 1).astype(np.float32)
     forms = {"power": power, "amplitude": np.sqrt(power), "db": (10 * np.log10(power)).astype(np.float32)}

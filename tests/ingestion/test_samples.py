@@ -34,7 +34,7 @@ from sarzarr.errors import (
 from sarzarr.ingestion.boxes import import_boxes
 from sarzarr.ingestion.chips.find import ChipOptions
 from sarzarr.ingestion.chips.pack import import_chips
-from sarzarr.ingestion.chips.pictures import read_picture
+from sarzarr.ingestion.chips.read import read_sample
 from sarzarr.patches.index import index_patches
 from sarzarr.pixels.turns import apply
 from sarzarr.reader.augment import OPERATIONS
@@ -133,19 +133,19 @@ def test_formats_and_channels(tmp_path, driver, suffix, channels):
         driver,
         **({"quality": 100} if driver == "JPEG" else {}),
     )
-    got = read_picture(path)
+    got = read_sample(path)
     assert not got.is_coloured
-    assert np.abs(got.pixels.astype(int) - grey).max() <= (2 if driver == "JPEG" else 0)
+    assert np.abs(got.values.astype(int) - grey).max() <= (2 if driver == "JPEG" else 0)
 
 
 def test_a_coloured_picture_becomes_its_middle_channel(tmp_path):
     rgb = np.stack([np.full((20, 20), v, np.uint8) for v in (10, 200, 90)])
     rgb[:, 5] = 7
-    got = read_picture(write_picture(tmp_path / "a.png", rgb))
+    got = read_sample(write_picture(tmp_path / "a.png", rgb))
     assert got.is_coloured
-    assert np.unique(got.pixels).tolist() == [7, 90]
+    assert np.unique(got.values).tolist() == [7, 90]
     rgba = np.concatenate([np.repeat(rgb[1:2], 3, 0), np.full((1, 20, 20), 128, np.uint8)])
-    assert np.array_equal(read_picture(write_picture(tmp_path / "b.png", rgba)).pixels, rgb[1])
+    assert np.array_equal(read_sample(write_picture(tmp_path / "b.png", rgba)).values, rgb[1])
 
 
 def test_16_bits_and_floats_are_kept(tmp_path):

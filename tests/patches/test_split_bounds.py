@@ -10,7 +10,7 @@ from conftest import speckle, write_band
 import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError, InvalidInputError
-from sarzarr.patches.clips import clip_from_split, set_clip
+from sarzarr.patches.clips import recommend_clips, set_clip
 from sarzarr.patches.split_histograms import split_histograms
 from sarzarr.splits.make import make_split
 from sarzarr.splits.versions import get_split
@@ -54,7 +54,7 @@ def test_a_clip_from_training_ground_counts_that_alone(tmp_path, dtype, shard):
     db = db_of(store, "train")
     (key,) = histograms
     assert histograms[key].n_valid == db.size
-    (entry,) = clip_from_split(store, "train", low_pct=2, high_pct=98).values()
+    (entry,) = recommend_clips(store, set(store.bounds), split="train", low_pct=2, high_pct=98).values()
     want = np.percentile(db.astype(float), (2, 98))
     assert (entry.clip_vmin, entry.clip_vmax) == pytest.approx(want, abs=0.005)
     whole = next(iter(store.bounds.values()))
@@ -87,7 +87,7 @@ def test_a_clip_of_the_training_ground_is_written_and_said(tmp_path):
     array = json.loads((store.root / "scenes" / "levels" / "vv" / "zarr.json").read_text())["attributes"]
     assert array["clip_vmin"] == entry.clip_vmin
     with pytest.raises(InvalidInputError, match="none"):
-        clip_from_split(changed, "test")
+        recommend_clips(changed, set(changed.bounds), split="test")
 
 
 def test_a_flipped_bit_on_training_ground_is_seen(tmp_path):

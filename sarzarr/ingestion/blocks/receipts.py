@@ -1,8 +1,9 @@
-"""Receipts: what became of a block, handed to whoever asked for it and left beside the store as JSON."""
+"""Receipts: the results of blocks, handed to whoever asked for them and left beside the store as JSON."""
 
 import base64
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
+from typing import Final
 
 import numpy as np
 from numcodecs import zstd
@@ -13,10 +14,13 @@ from sarzarr.ingestion.blocks.regions import BlockRegions
 from sarzarr.pixels.bounds import Histogram
 from sarzarr.store.shards import ShardRecord
 
+_OTHERS: Final = ("under", "over", "nonpositive", "nodata")
+_SIDES: Final = ("top", "bottom", "left", "right")
 
-@dataclass(kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class ArrayReceipt:
-    """What became of one array in one block."""
+    """The result of one array in one block."""
 
     shards: dict[str, ShardRecord]
     """Files of codes, by key."""
@@ -30,7 +34,7 @@ class ArrayReceipt:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What became of one block."""
+    """The result of one block."""
 
     scene: str
     """The scene's id."""
@@ -41,54 +45,44 @@ class Receipt:
 
 
 def receipt_to_json(receipt: Receipt) -> str:
-    """Return a receipt as JSON, arrays compressed; `receipt_from_json` is the inverse."""
-
-    def packed(values: Array) -> str:
-        if not values.size:
-            return ""  # what zstd makes of nothing, it cannot read
-        return base64.b64encode(zstd.compress(np.ascontiguousarray(values), 1)).decode()
-
+    """Return a receipt as JSON, arrays as compressed int32 and int64; `receipt_from_json` is the inverse."""
     arrays = {}
-    for name, a in receipt.arrays.items():
-        used = np.flatnonzero(a.histogram.counts)
-        h = a.histogram
+    for name, array in receipt.arrays.items():
+        counts, regions = array.histogram.counts, array.regions
+        used = np.flatnonzero(counts)
         arrays[name] = {
-            "shards": {k: [r.size, r.digest, r.chunks] for k, r in a.shards.items()},
-            "flag_shards": {k: [r.size, r.digest, r.chunks] for k, r in a.flag_shards.items()},
-            "bins": packed(used.astype("<i4")),
-            "counts": packed(h.counts[used].astype("<i8")),
-            "others": [h.under, h.over, h.nonpositive, h.nodata],
-            "regions": None
-            if a.regions is None
-            else {
-                k: v if isinstance(v, int) else packed(v.astype("<i4")) for k, v in asdict(a.regions).items()
-            },
+            "shards": {k: astuple(r) for k, r in array.shards.items()},
+            "flag_shards": {k: astuple(r) for k, r in array.flag_shards.items()},
+            "bins": _packed(used, "<i4"),
+            "counts": _packed(counts[used], "<i8"),
+            "others": [getattr(array.histogram, k) for k in _OTHERS],
+            "regions": regions
+            and {"count": regions.count, **{k: _packed(getattr(regions, k), "<i4") for k in _SIDES}},
         }
     return json.dumps({"scene": receipt.scene, "at": list(receipt.at), "arrays": arrays})
 
 
 def receipt_from_json(text: str) -> Receipt:
-    """Return the receipt that `receipt_to_json` wrote."""
-
-    def unpacked(value: str, dtype: str) -> Array:
-        return np.frombuffer(zstd.decompress(base64.b64decode(value)) if value else b"", dtype)
-
+    """Return the receipt that `receipt_to_json` wrote, with int64 counts and int32 labels."""
     document = json.loads(text)
     arrays = {}
     for name, a in document["arrays"].items():
         counts = np.zeros(cv.HISTOGRAM_BINS, np.int64)
-        counts[unpacked(a["bins"], "<i4")] = unpacked(a["counts"], "<i8")
-        under, over, nonpositive, nodata = a["others"]
-        regions = a["regions"] and BlockRegions(
-            count=a["regions"]["count"],
-            **{side: unpacked(a["regions"][side], "<i4") for side in ("top", "bottom", "left", "right")},
-        )
+        counts[_unpacked(a["bins"], "<i4")] = _unpacked(a["counts"], "<i8")
+        sides = {k: _unpacked(a["regions"][k], "<i4") for k in _SIDES} if a["regions"] else {}
         arrays[name] = ArrayReceipt(
             shards={k: ShardRecord(*r) for k, r in a["shards"].items()},
             flag_shards={k: ShardRecord(*r) for k, r in a["flag_shards"].items()},
-            histogram=Histogram(
-                counts=counts, under=under, over=over, nonpositive=nonpositive, nodata=nodata
-            ),
-            regions=regions,
+            histogram=Histogram(counts=counts, **dict(zip(_OTHERS, a["others"], strict=True))),
+            regions=BlockRegions(count=a["regions"]["count"], **sides) if sides else None,
         )
     return Receipt(scene=document["scene"], at=tuple(document["at"]), arrays=arrays)
+
+
+def _packed(values: Array, dtype: str) -> str:
+    """Return values as text; of none the empty text: what zstd makes of nothing, it cannot read."""
+    return base64.b64encode(zstd.compress(values.astype(dtype), 1)).decode() if values.size else ""
+
+
+def _unpacked(text: str, dtype: str) -> Array:
+    return np.frombuffer(zstd.decompress(base64.b64decode(text)) if text else b"", dtype)

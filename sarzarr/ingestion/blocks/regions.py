@@ -35,7 +35,7 @@ class BlockRegions:
 
 @dataclass
 class RegionTracker:
-    """Label the bands of one block from top to bottom without holding the block."""
+    """Label the bands (rows, width) of one block from top to bottom without holding the block."""
 
     _next: int = 1
     _joined: list[Labels] = field(default_factory=list)
@@ -44,54 +44,48 @@ class RegionTracker:
     _last: Labels | None = None
 
     def add(self, mask: Mask) -> Labels:
-        """Label the next band (rows, width); labels are distinct from those of the bands before."""
-        found_labels, found = ndimage.label(mask)
-        labels: Labels = found_labels.astype(np.int32, copy=False)
-        np.add(labels, self._next - 1, out=labels, where=mask)
-        self._next += int(found)
-        if self._last is not None:
+        """Return labels of the next band, int32 of its shape: distinct from those of the bands before, 0 outside."""
+        if mask.any():
+            band_labels, count = ndimage.label(mask)
+            labels: Labels = band_labels.astype(np.int32, copy=False)
+            np.add(labels, self._next - 1, out=labels, where=mask)
+            self._next += int(count)
+        else:
+            labels = np.zeros(mask.shape, np.int32)
+        if self._last is None:
+            self._first = labels[0].copy()
+        else:
             touching = (self._last > 0) & (labels[0] > 0)
             self._joined.append(np.unique(np.stack([self._last[touching], labels[0][touching]], 1), axis=0))
-        else:
-            self._first = labels[0].copy()
         self._last = labels[-1].copy()
         self._edges.append((labels[:, 0].copy(), labels[:, -1].copy()))
         return labels
 
-    def add_empty(self, height: int, width: int) -> None:
-        """Take in a band without regions."""
-        if self._last is None:
-            self._first = np.zeros(width, np.int32)
-        self._last = np.zeros(width, np.int32)
-        self._edges.append((np.zeros(height, np.int32), np.zeros(height, np.int32)))
-
     @property
-    def found(self) -> bool:
-        """Whether any band had a region."""
+    def has_regions(self) -> bool:
+        """Whether any band had pixels of a region."""
         return self._next > 1
 
     def names(self) -> Labels:
-        """Return the region of each label given by `add`, an array to index with labels; 0 stays 0."""
+        """Return the region of each label given by `add`, int32, to index with labels; 0 stays 0."""
         pairs = np.concatenate(self._joined) if self._joined else np.empty((0, 2), np.int32)
         return _components(pairs, self._next)
 
     def finish(self) -> BlockRegions:
-        """Return the block's regions once all its bands are in."""
-        names = self.names()
-        left, right = (np.concatenate(side) for side in zip(*self._edges, strict=True))
+        """Return the block's regions, int32 labels along its edges, once all its bands are in.
+
+        Raises `ValueError` where there is no band yet.
+        """
         if self._first is None or self._last is None:
             raise ValueError("at least one band was expected, got none. Call add() first.")
-        return BlockRegions(
-            count=int(names.max(initial=0)),
-            top=names[self._first],
-            bottom=names[self._last],
-            left=names[left],
-            right=names[right],
-        )
+        names = self.names()
+        left, right = (np.concatenate(side) for side in zip(*self._edges, strict=True))
+        edges = {"top": self._first, "bottom": self._last, "left": left, "right": right}
+        return BlockRegions(count=int(names.max(initial=0)), **{k: names[v] for k, v in edges.items()})
 
 
 def reaching_edge(blocks: Mapping[tuple[int, int], BlockRegions | None]) -> dict[tuple[int, int], Mask]:
-    """Return which regions of each block belong to one that reaches the edge of the scene.
+    """Return the regions of each block that belong to one that reaches the edge of the scene.
 
     Parameters
     ----------
@@ -135,11 +129,10 @@ def reaching_edge(blocks: Mapping[tuple[int, int], BlockRegions | None]) -> dict
 
 
 def _components(pairs: np.ndarray[Any, Any], size: int) -> Labels:
-    """Return a dense name (1, 2, ...) for each of the labels 1 to size - 1, equal where pairs join them."""
-    graph = sparse.coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
+    """Return a dense name (1, 2, ...) for each of the labels 1 to size - 1, equal where pairs join them; 0 of 0."""
+    if size == 1:
+        return np.zeros(1, np.int32)
+    ends = pairs[:, 0] - 1, pairs[:, 1] - 1
+    graph = sparse.coo_array((np.ones(len(pairs), np.int8), ends), shape=(size - 1, size - 1))
     _, names = sparse.csgraph.connected_components(graph, directed=False)
-    # Label 0 joins nothing; it is given name 0, and the others follow in order of first appearance.
-    _, first, dense = np.unique(names, return_index=True, return_inverse=True)
-    order = np.empty(len(first), np.int32)
-    order[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
-    return order[dense].astype(np.int32)
+    return np.concatenate([[0], names + 1]).astype(np.int32)

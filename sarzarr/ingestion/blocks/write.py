@@ -1,163 +1,103 @@
-"""One block of one raster: read, identify what is valid, normalise, write whole shards, report.
+"""Blocks of one raster: read, flagged, normalised, written as whole shards, and counted.
 
-A block is a rectangle of whole shards. It is read in bands that follow the file's own blocks, and
-each chunk is worked on while it is in cache, so a process needs a few bands and no more. What
-crosses a process boundary is a `BlockJob` on the way in and a `Receipt` on the way out.
+A block is read in bands that follow the file's TIFF blocks, and each chunk is worked on while it is in cache, so
+a process needs a few bands and no more.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
+from sarzarr.ingestion.blocks.flags import add_border, region_mask
 from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import ArrayReceipt, Receipt
 from sarzarr.ingestion.blocks.regions import RegionTracker
-from sarzarr.ingestion.blocks.tiles import UNDECIDED, Counts, Scratch, classify, encode_tile
-from sarzarr.pixels.kernels import power_kernel
+from sarzarr.ingestion.blocks.tiles import TileEncoder
 from sarzarr.store.codecs import get_codec
-from sarzarr.store.shards import ArrayFiles, ShardRecord, read_stored
+from sarzarr.store.shards import ArrayFiles, read_stored
 
 
 def write_block(job: BlockJob) -> Receipt:
-    """Read one block, write its shards of codes and flags, and return what became of it.
+    """Read one block, write its shards of codes and flags, and return its receipt.
 
-    Peak memory is a few bands of ``band_rows`` x ``width``; nothing is returned but counts.
+    Peak memory is a few bands of (band_rows, width) pixels; nothing is returned but counts.
     """
-    return Receipt(
-        scene=job.scene,
-        at=job.at,
-        arrays={source.name: _write_array(job, source) for source in job.arrays},
-    )
-
-
-def bands(job: BlockJob) -> tuple[tuple[int, int], ...]:
-    """(first row, rows) of each band of a block."""
-    return tuple(
-        (row, min(job.band_rows, job.row + job.height - row))
-        for row in range(job.row, job.row + job.height, job.band_rows)
-    )
+    arrays = {source.name: _write_array(job, source) for source in job.arrays}
+    return Receipt(scene=job.scene, at=job.at, arrays=arrays)
 
 
 def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
-    chunk = job.encoding.chunk
-    counts, tracker = Counts(), RegionTracker()
-    data, flag_files = array_files(job, source.name)
+    chunk, tracker = job.encoding.chunk, RegionTracker()
+    data, flag_files = array_files(job, job.folder, source.name)
     raw: Array | None = None
     with data, flag_files:
-        for first, rows in bands(job):
+        for first, rows in job.bands:
             room = raw if raw is not None and raw.shape == (rows, job.width) else None
             raw = source.read(row=first, col=job.col, height=rows, width=job.width, out=room)
             if first == job.row:
-                scratch = Scratch(job, source, raw.dtype)
-            known = _eroded_flags(job, source, first, rows) if job.border else None
-            undecided: Array | None = None
-            for row, col, tile in tiles(raw, chunk, scratch.columns):
-                window = slice(row, row + chunk), slice(col, col + scratch.columns)
-                values: Array | None = None
-                if job.step is Step.MASK:
-                    flags = classify(
-                        tile, power_kernel(tile, source.representation, nodata=source.nodata), source
-                    )
-                else:
-                    mine = known if known is None else known[window]
-                    values, flags = scratch.encode_clean(raw, row, col, tile.shape, mine, counts), None
-                    if values is None:
-                        values, flags = encode_tile(tile, source, job, counts, mine, scratch)
-                at = (first + row) // chunk, (job.col + col) // chunk
+                encoder = TileEncoder(job, source, raw.dtype)
+            known = _flags_with_border(job, source.name, first, rows) if job.border else None
+            judged = np.zeros(raw.shape, bool)
+            for row, col, tile in tiles(raw, chunk, encoder.columns):
+                values, flags = encoder.encode(raw, row, col, known)
+                at = first + row, job.col + col
                 if values is not None and job.step is Step.WRITE:
-                    _write_chunks(data, at, values, chunk)
+                    write_chunks(data, at, values, chunk)
                 if flags is not None and job.step is not Step.COUNT:
-                    _write_chunks(flag_files, at, flags, chunk)
-                    if (found := region_mask(flags, source)).any():
-                        if undecided is None:
-                            undecided = np.zeros(raw.shape, bool)
-                        undecided[window] = found
+                    write_chunks(flag_files, at, flags, chunk)
+                    judged[row : row + tile.shape[0], col : col + tile.shape[1]] = region_mask(flags, source)
             for files in (data, flag_files):
                 files.close_above((first + rows) // chunk)
-            if undecided is None:
-                tracker.add_empty(*raw.shape)
-            else:
-                tracker.add(undecided)
+            tracker.add(judged)
         return ArrayReceipt(
-            shards=every_file(job, data.close()),
-            flag_shards=every_file(job, flag_files.close()),
-            histogram=counts.freeze(),
-            regions=tracker.finish() if tracker.found else None,
+            shards=job.every_file(data.close()),
+            flag_shards=job.every_file(flag_files.close()),
+            histogram=encoder.counts.freeze(),
+            regions=tracker.finish() if tracker.has_regions else None,
         )
 
 
-def region_mask(flags: Array, source: ArraySource) -> Array:
-    """Return the pixels whose regions are judged: undecided zeros.
-
-    Warped, the scene's own edge lies inside the grid: what is outside of it, and reaches the grid's edge, joins.
-    """
-    mask: Array = flags == UNDECIDED
-    if source.is_warped:
-        mask |= flags == cv.Flag.NODATA
-    return mask
-
-
-def _eroded_flags(job: BlockJob, source: ArraySource, first: int, rows: int) -> Array:
+def _flags_with_border(job: BlockJob, name: str, first: int, rows: int) -> Array:
     """Return the flags of a band from the first pass, with what is near nodata turned into border."""
     margin, (height, width) = job.border, job.shape
     top, left = max(first - margin, 0), max(job.col - margin, 0)
-    window = (
-        slice(top, min(first + rows + margin, height)),
-        slice(left, min(job.col + job.width + margin, width)),
-    )
-    files = array_files(job, source.name, folder=job.mask)[1]
-    like = np.zeros((job.encoding.chunk, job.encoding.chunk), np.uint8)
-    flags = read_stored(files.folder, grid=files.grid, codec=files.codec, like=like, window=window)
-    nodata = (flags == cv.Flag.NODATA).view(np.uint8)
-    near = ndimage.maximum_filter(nodata, size=2 * margin + 1, mode="constant").view(bool)
-    flags[near & (flags < cv.Flag.NODATA)] = cv.Flag.BORDER
-    return np.ascontiguousarray(
-        flags[first - top : first - top + rows, job.col - left : job.col - left + job.width]
-    )
+    down = slice(top, min(first + rows + margin, height))
+    across = slice(left, min(job.col + job.width + margin, width))
+    flags = read_staged(array_files(job, job.mask, name)[1], (down, across), job.encoding.chunk, np.uint8)
+    add_border(flags, margin)
+    top, left = first - top, job.col - left
+    return np.ascontiguousarray(flags[top : top + rows, left : left + job.width])
 
 
-def array_files(job: BlockJob, name: str, *, folder: str | None = None) -> tuple[ArrayFiles, ArrayFiles]:
-    """Return the files of an array's codes and of its flags, in the job's folder or in another."""
-    place, grid = Path(folder or job.folder), job.encoding.grid
+def array_files(job: BlockJob, folder: str, name: str) -> tuple[ArrayFiles, ArrayFiles]:
+    """Return the files of an array's codes and of its uint8 flags, in a folder."""
+    place, grid = Path(folder), job.encoding.grid
     return (
         ArrayFiles(place / name, grid, get_codec(job.encoding.codec)),
         ArrayFiles(place / (name + cv.FLAGS_SUFFIX), grid, get_codec(cv.FLAGS_CODEC)),
     )
 
 
-def tiles(raw: Array, rows: int, cols: int) -> Iterator[tuple[int, int, Array]]:
-    """Yield (row, column, view) of the tiles of a band, those at its right and bottom as they are."""
-    for row in range(0, raw.shape[0], rows):
-        for col in range(0, raw.shape[1], cols):
-            yield row, col, raw[row : row + rows, col : col + cols]
+def read_staged(files: ArrayFiles, window: tuple[slice, slice], chunk: int, dtype: Any) -> Array:
+    """Return a window (rows, columns) of what was written into files, fresh and checked."""
+    like = np.empty((chunk, chunk), dtype)
+    return read_stored(files.folder, grid=files.grid, codec=files.codec, like=like, window=window)
 
 
-def _write_chunks(files: ArrayFiles, at: tuple[int, int], values: Array, chunk: int) -> None:
-    """Write a tile of chunks side by side, the first one at row and column ``at`` of the chunks."""
-    for _, col, tile in tiles(values, chunk, chunk):
-        files.write(at[0], at[1] + col // chunk, whole(tile, chunk))
+def tiles(band: Array, rows: int, cols: int) -> Iterator[tuple[int, int, Array]]:
+    """Yield row, column and a view (rows, cols) of the tiles of a band, those at its right and bottom as they are."""
+    for row in range(0, band.shape[0], rows):
+        for col in range(0, band.shape[1], cols):
+            yield row, col, band[row : row + rows, col : col + cols]
 
 
-def whole(tile: Array, chunk: int) -> Array:
-    """Return the tile as a whole chunk, padded with zeros at the scene's right and bottom edges."""
-    if tile.shape == (chunk, chunk):
-        return np.ascontiguousarray(tile)
-    out = np.zeros((chunk, chunk), tile.dtype)
-    out[: tile.shape[0], : tile.shape[1]] = tile
-    return out
-
-
-def every_file(job: BlockJob, records: dict[str, ShardRecord]) -> dict[str, ShardRecord]:
-    """Account for every file of the block, the empty ones too."""
-    size = job.encoding.file_size
-    empty = ShardRecord(0, 0, 0)
-    keys = (
-        f"c/{row // size}/{col // size}"
-        for row in range(job.row, job.row + job.height, size)
-        for col in range(job.col, job.col + job.width, size)
-    )
-    return {key: records.get(key, empty) for key in keys}
+def write_chunks(files: ArrayFiles, at: tuple[int, int], values: Array, chunk: int) -> None:
+    """Write values as whole chunks, the first pixel at row and column ``at`` of the array; ragged edges become 0."""
+    for row, col, tile in tiles(values, chunk, chunk):
+        if tile.shape != (chunk, chunk):
+            tile = np.pad(tile, [(0, chunk - n) for n in tile.shape])
+        files.write((at[0] + row) // chunk, (at[1] + col) // chunk, np.ascontiguousarray(tile))

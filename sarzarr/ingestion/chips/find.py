@@ -1,17 +1,17 @@
-"""What a folder of chips holds: its pictures, their headers, and the annotations that speak of them."""
+"""The samples in a folder: its pictures, their headers, and the annotations of them."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.ingestion.annotations import Annotation, parse_coco, parse_voc, parse_yolo
-from sarzarr.ingestion.chips.pictures import SUFFIXES, PictureProbe, probe_picture
+from sarzarr.ingestion.chips.read import SUFFIXES, probe_sample
 from sarzarr.store.boxes import Policy
 from sarzarr.store.samples import SampleLayout
-from sarzarr.tasks import compute
+from sarzarr.tasks import gather
 from sarzarr.text import listed
 
 FORMATS: Final = ("auto", "voc", "coco", "yolo", "none")
@@ -21,7 +21,7 @@ IMAGES: Final = "images"
 LABELS: Final = "labels"
 """Folders beside each other, of the same below them, as YOLO has it."""
 CLASS_FILES: Final = ("classes.txt", "obj.names")
-"""Where YOLO folders name their classes, a line each."""
+"""Files of YOLO folders that name classes, a line each."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -32,14 +32,14 @@ def safe_stem(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ChipOptions:
-    """How chips are taken in."""
+    """Options of an import of samples."""
 
     name: str | None = None
-    """Of the set; the folder's name if left out."""
+    """The set's name; the folder's if left out."""
     annotations: str = "auto"
     """``voc``, ``coco``, ``yolo``, ``none``; ``auto`` takes the one that is there."""
     policy: Policy = "repair"
-    """What is done about boxes that are not inside; see `sarzarr.store.boxes.check_boxes`."""
+    """Policy for boxes that are not inside; see `sarzarr.store.boxes.check_boxes`."""
     one_based: bool = False
     """VOC coordinates count from 1 and name the last pixel."""
     replace: bool = False
@@ -53,15 +53,15 @@ class ChipOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChipSource:
-    """One picture that is to be packed."""
+class SampleSource:
+    """One picture of (height, width) pixels that is to be packed."""
 
     id: str
     """Its id in the set."""
     source: str
     """Its path below the folder, with forward slashes."""
     stamp: tuple[int, int]
-    """Size and modification time of its file."""
+    """Size and modification time (ns) of its file."""
     height: int = 0
     """Rows."""
     width: int = 0
@@ -71,8 +71,12 @@ class ChipSource:
 
 
 # ------------------------------------------------------------------ pictures
-def find_chips(base: Path) -> list[ChipSource]:
-    """Return the pictures below a folder, sorted by id."""
+def find_samples(base: Path) -> list[SampleSource]:
+    """Return the pictures below a folder with their sizes in pixels and dtypes, sorted by id.
+
+    Raises `InvalidInputError` where there is no folder or no picture, or two claim one id;
+    `UnsupportedRasterError`, which names the first ones, where some cannot be read, or are not taken.
+    """
     if not base.is_dir():
         raise InvalidInputError(
             f"a folder of pictures was expected, got {str(base)!r}. Give the folder itself."
@@ -80,116 +84,108 @@ def find_chips(base: Path) -> list[ChipSource]:
     paths = sorted(p for p in base.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not paths:
         raise InvalidInputError(
-            f"pictures ({', '.join(SUFFIXES)}) were expected below {base.name!r}, got none."
+            f"pictures ({', '.join(SUFFIXES)}) were expected below {base.name!r}, got none. Check the folder."
         )
-    stems = [p.stem for p in paths]
-    is_plain = len(set(stems)) == len(stems)
-    owners: dict[str, ChipSource] = {}
+    is_plain = len({p.stem for p in paths}) == len(paths)
+    owners: dict[str, SampleSource] = {}
     for path in paths:
-        below = path.relative_to(base)
-        identity = _UNSAFE.sub("_", path.stem if is_plain else "_".join(below.with_suffix("").parts))[-128:]
-        stat = path.stat()
-        chip = ChipSource(id=identity, source=below.as_posix(), stamp=(stat.st_size, stat.st_mtime_ns))
-        if identity in owners:
+        below, stat = path.relative_to(base), path.stat()
+        name = path.stem if is_plain else "_".join(below.with_suffix("").parts)
+        sample = SampleSource(
+            id=_UNSAFE.sub("_", name)[-128:], source=below.as_posix(), stamp=(stat.st_size, stat.st_mtime_ns)
+        )
+        if other := owners.get(sample.id):
             raise InvalidInputError(
-                f"an id for each picture was expected, got {identity!r} for {owners[identity].source!r} and "
-                f"{chip.source!r}. Rename one of them."
+                f"an id for each picture was expected, got {sample.id!r} for {other.source!r} and "
+                f"{sample.source!r}. Rename one of them."
             )
-        owners[identity] = chip
-    return [owners[i] for i in sorted(owners)]
+        owners[sample.id] = sample
+    return _probed(base, [owners[i] for i in sorted(owners)])
 
 
-def probe_chips(base: Path, chips: Sequence[ChipSource]) -> list[ChipSource]:
-    """Return the chips with what their headers say."""
-    found: dict[str, PictureProbe] = {}
-    starts = range(0, len(chips), PROBES_A_TASK)
-    tasks = [(_probe_some, (str(base), [c.source for c in chips[i : i + PROBES_A_TASK]])) for i in starts]
-    problems: list[str] = []
-
-    def take(result: "tuple[dict[str, PictureProbe], list[str]]") -> None:
-        found.update(result[0])
-        problems.extend(result[1])
-
-    compute(tasks, take)
-    if problems:
-        raise UnsupportedRasterError(listed("pictures that can be read", sorted(problems)))
-    return [ChipSource(**{**asdict(c), "stamp": c.stamp, **asdict(found[c.source])}) for c in chips]
+def _probed(base: Path, samples: Sequence[SampleSource]) -> list[SampleSource]:
+    starts = range(0, len(samples), PROBES_A_TASK)
+    parts = gather([(_probe_some, (base, samples[i : i + PROBES_A_TASK])) for i in starts])
+    probed = [sample for part in parts for sample in part]
+    if problems := sorted(p for p in probed if isinstance(p, str)):
+        raise UnsupportedRasterError(listed("pictures that can be read", problems))
+    return [sample for sample in probed if isinstance(sample, SampleSource)]
 
 
-def _probe_some(base: str, names: Sequence[str]) -> tuple[dict[str, PictureProbe], list[str]]:
-    found, problems = {}, []
-    for name in names:
+def _probe_some(base: Path, samples: Sequence[SampleSource]) -> list[SampleSource | str]:
+    """Return the samples with their headers' facts; in the place of one that is not taken, the reason."""
+    out: list[SampleSource | str] = []
+    for sample in samples:
         try:
-            found[name] = probe_picture(Path(base) / name)
+            height, width, dtype = probe_sample(base / sample.source)
+            out.append(replace(sample, height=height, width=width, dtype=dtype))
         except UnsupportedRasterError as error:
-            problems.append(f"{name}: {error}")
-    return found, problems
+            out.append(f"{sample.source}: {error}")
+    return out
 
 
-def layout_of(chips: Sequence[ChipSource]) -> SampleLayout:
-    """Return how pictures are packed; `UnsupportedRasterError` where they are of several dtypes."""
-    dtypes = sorted({c.dtype for c in chips})
+def sample_layout(samples: Sequence[SampleSource]) -> SampleLayout:
+    """Return the layout of a set, in pixels; `UnsupportedRasterError` where its pictures are of several dtypes."""
+    dtypes = sorted({s.dtype for s in samples})
     if len(dtypes) > 1:
-        examples = "; ".join(f"{d}: {next(c.source for c in chips if c.dtype == d)}" for d in dtypes)
+        examples = "; ".join(f"{d}: {next(s.source for s in samples if s.dtype == d)}" for d in dtypes)
         raise UnsupportedRasterError(
             f"pictures of one dtype were expected, got {examples}. Import them apart."
         )
-    height, width = max(c.height for c in chips), max(c.width for c in chips)
-    return SampleLayout.of(count=len(chips), height=height, width=width, dtype=dtypes[0])
+    height, width = max(s.height for s in samples), max(s.width for s in samples)
+    return SampleLayout.of(count=len(samples), height=height, width=width, dtype=dtypes[0])
 
 
 # ------------------------------------------------------------------ annotations
-def chip_annotations(
-    base: Path, chips: Sequence[ChipSource], options: ChipOptions
+def sample_annotations(
+    base: Path, samples: Sequence[SampleSource], options: ChipOptions
 ) -> tuple[dict[str, Annotation], tuple[str, ...]]:
-    """Return the annotations by id of their chip, and those of no chip."""
-    by_suffix: dict[str, list[Path]] = {}
+    """Return the annotations (pixels) by id of their sample, and the names of those without one."""
+    stems = {Path(s.source).stem for s in samples}
+    files: dict[str, list[Path]] = {"voc": [], "coco": [], "yolo": []}
     for path in sorted(p for p in base.rglob("*") if p.is_file()):
-        by_suffix.setdefault(path.suffix.lower(), []).append(path)
-    stems = {Path(c.source).stem for c in chips}
-    files = {
-        "voc": by_suffix.get(".xml", []),
-        "coco": [p for p in by_suffix.get(".json", []) if b'"annotations"' in p.read_bytes()],
-        "yolo": [
-            p
-            for p in by_suffix.get(".txt", [])
-            if p.name not in CLASS_FILES and _is_yolo(p.relative_to(base), stems)
-        ],
-    }
+        if kind := _format_of(path, path.relative_to(base), stems):
+            files[kind].append(path)
     kind = options.annotations
     if kind == "auto":
-        there = [k for k, found in files.items() if found]
-        if len(there) > 1:
+        kinds = [k for k, paths in files.items() if paths]
+        if len(kinds) > 1:
             raise InvalidInputError(
-                f"annotations of one format were expected, got {' and '.join(there)}. Choose with --annotations."
+                f"annotations of one format were expected, got {' and '.join(kinds)}. Choose with --annotations."
             )
-        kind = there[0] if there else "none"
+        kind = kinds[0] if kinds else "none"
     if kind == "none":
         return {}, ()
     if not files[kind]:
-        raise InvalidInputError(f"annotations as {kind} were expected below {base.name!r}, got none.")
-    by_key = _keys(chips)
-    said: dict[str, Annotation] = {}
+        raise InvalidInputError(
+            f"annotations as {kind} were expected below {base.name!r}, got none. Choose with --annotations."
+        )
+    by_key = _keys(samples)
+    annotations: dict[str, Annotation] = {}
     unmatched = []
     for key, annotation in _parsed(kind, base, files[kind], by_key, options):
-        chip = _chip_of(key, by_key)
-        if chip is None or annotation is None:
+        sample = _sample_of(key, by_key)
+        if sample is None or annotation is None:
             unmatched.append(key)
-        elif chip.id in said:
+        elif sample.id in annotations:
             raise InvalidInputError(
-                f"one annotation of each picture was expected, got two of {chip.source!r}."
+                f"one annotation of each picture was expected, got two of {sample.source!r}. Take one out."
             )
         else:
-            said[chip.id] = annotation
-    return said, tuple(sorted(unmatched))
+            annotations[sample.id] = annotation
+    return annotations, tuple(sorted(unmatched))
 
 
-def _is_yolo(path: Path, stems: set[str]) -> bool:
-    """Return whether a text is one of labels, and not of something else: it has a picture, or lies among labels."""
-    return path.stem in stems or LABELS in path.parts
+def _format_of(path: Path, below: Path, stems: set[str]) -> str:
+    """Return the format of a file of annotations, ``below`` the folder; empty where it is of another kind."""
+    suffix = path.suffix.lower()
+    if suffix == ".json" and b'"annotations"' in path.read_bytes():
+        return "coco"
+    is_label = path.name not in CLASS_FILES and (path.stem in stems or LABELS in below.parts)
+    return "voc" if suffix == ".xml" else "yolo" if suffix == ".txt" and is_label else ""
 
 
-def _chip_of(key: str, by_key: Mapping[str, ChipSource]) -> ChipSource | None:
+def _sample_of(key: str, by_key: Mapping[str, SampleSource]) -> SampleSource | None:
     """Return the picture that an annotation calls so, with a picture's suffix or without one."""
     path = Path(key)
     name = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
@@ -198,26 +194,22 @@ def _chip_of(key: str, by_key: Mapping[str, ChipSource]) -> ChipSource | None:
     return next((by_key[k] for k in (key, name.as_posix(), beside, name.name) if k in by_key), None)
 
 
-def _keys(chips: Sequence[ChipSource]) -> dict[str, ChipSource]:
-    """Return chips by what annotations call them: path, file name or stem, where it is one chip's alone."""
-    out: dict[str, ChipSource] = {}
-    twice: set[str] = set()
-    for chip in chips:
-        path = Path(chip.source)
-        for key in {chip.source, path.name, path.stem, str(path.with_suffix(""))}:
-            if key in out:
-                twice.add(key)
-            out[key] = chip
-    return {k: c for k, c in out.items() if k not in twice}
+def _keys(samples: Sequence[SampleSource]) -> dict[str, SampleSource]:
+    """Return samples by what annotations call them: path, file name or stem, where it is one sample's alone."""
+    owners: dict[str, list[SampleSource]] = {}
+    for sample in samples:
+        path = Path(sample.source)
+        for key in {sample.source, path.name, path.stem, str(path.with_suffix(""))}:
+            owners.setdefault(key, []).append(sample)
+    return {key: some[0] for key, some in owners.items() if len(some) == 1}
 
 
 def _parsed(
-    kind: str, base: Path, files: Sequence[Path], by_key: Mapping[str, ChipSource], options: ChipOptions
+    kind: str, base: Path, files: Sequence[Path], by_key: Mapping[str, SampleSource], options: ChipOptions
 ) -> Iterator[tuple[str, Annotation | None]]:
     """Yield (what the annotation calls its picture, annotation; None where only its picture could tell)."""
     names = next((p for n in CLASS_FILES for p in sorted(base.rglob(n))), None)
-    lines = names.read_text().splitlines() if names else []
-    classes = [line.strip() for line in lines if line.strip()]
+    classes = list(filter(None, map(str.strip, names.read_text().splitlines() if names else [])))
     for path in files:
         below = path.relative_to(base).as_posix()
         key = Path(below).with_suffix("").as_posix()
@@ -225,8 +217,8 @@ def _parsed(
             yield from parse_coco(path.read_bytes(), below).items()
         elif kind == "voc":
             yield key, parse_voc(path.read_bytes(), below, one_based=options.one_based)
-        elif (chip := _chip_of(key, by_key)) is None:
+        elif (sample := _sample_of(key, by_key)) is None:
             yield key, None
         else:
-            size = {"height": chip.height, "width": chip.width}
-            yield key, parse_yolo(path.read_text(), below, **size, classes=classes)
+            text, size = path.read_text(), {"height": sample.height, "width": sample.width}
+            yield key, parse_yolo(text, below, **size, classes=classes)

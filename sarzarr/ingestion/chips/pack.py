@@ -1,13 +1,14 @@
-"""Pack pictures that came alone, with their boxes, into a store: resumable, whole shards, all or nothing.
+"""Sample sets on their way into a store, with their boxes: resumable, in whole shards, all or nothing.
 
 Finished shards and their receipts wait beside the store; the set enters it by one rename. A hundred
-thousand chips become a few hundred files.
+thousand samples become a few hundred files.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,19 @@ from sarzarr.files import locked, remove_partials, remove_tree, swap_in, swap_ou
 from sarzarr.ingestion.annotations import Annotation
 from sarzarr.ingestion.chips.find import (
     ChipOptions,
-    ChipSource,
-    chip_annotations,
-    find_chips,
-    layout_of,
-    probe_chips,
+    SampleSource,
+    find_samples,
     safe_stem,
+    sample_annotations,
+    sample_layout,
 )
-from sarzarr.ingestion.chips.pictures import read_picture
+from sarzarr.ingestion.chips.read import read_sample
 from sarzarr.store.boxes import Boxes, safe_name, write_boxes
 from sarzarr.store.codecs import get_codec
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import group_document, read_json, write_json
 from sarzarr.store.samples import IMAGE, SampleLayout, SampleSet, codec_of, open_samples, sample_sets
+from sarzarr.store.shard_job import NO_FILE
 from sarzarr.store.shards import ShardRecord, ShardWriter, digest_of
 from sarzarr.store.store import Store, create_store
 from sarzarr.store.tables import write_table
@@ -43,15 +44,15 @@ from sarzarr.text import listed
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChipReport:
-    """What an import did."""
+class SampleReport:
+    """Counts of an import of samples."""
 
     samples: int
-    """Chips in the set."""
+    """Samples in the set."""
     coloured: int
-    """Chips whose channels differed, and became their middle one."""
+    """Samples whose channels differed, and became their middle one."""
     annotated: int
-    """Chips that an annotation speaks of, if only to say that there is nothing."""
+    """Samples with an annotation, if only of nothing."""
     boxes: Mapping[str, int]
     """``given``, ``kept``, ``repaired``, ``left_out``."""
     unmatched: tuple[str, ...]
@@ -65,7 +66,7 @@ def import_chips(
     *,
     options: ChipOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[SampleSet, ChipReport]:
+) -> tuple[SampleSet, SampleReport]:
     """Pack the pictures below a folder, with their boxes, into a store's sample set; return it and what was done.
 
     Interrupted, it is simply run again: shards that are done are not redone. Inside ``with Client(...)``
@@ -81,7 +82,7 @@ def import_chips(
     options
         See `ChipOptions`.
     progress
-        Called with (chips done, chips) as shards are finished.
+        Called with (samples done, samples) as shards are finished.
 
     Raises
     ------
@@ -103,22 +104,25 @@ def import_chips(
             "Name another with --name, or pass --replace."
         )
     _check_boxes(target, name)
-    sources = probe_chips(base, find_chips(base))
-    layout = layout_of(sources)
-    said, unmatched = chip_annotations(base, sources, options)
+    sources = find_samples(base)
+    layout = sample_layout(sources)
+    annotations, unmatched = sample_annotations(base, sources, options)
     boxes = Boxes.gathered(
-        {i: (a.boxes, a.labels) for i, a in said.items()},
+        {i: (a.boxes, a.labels) for i, a in annotations.items()},
         {s.id: (s.height, s.width) for s in sources},
         on=f"{cv.SAMPLES}/{name}",
         policy=options.policy,
     )
     with _staging(target, name, sources) as staging:
         receipts = _pack(base, staging, sources, layout, progress)
-        _enter((target, name), staging, layout, receipts, _table(sources, said), boxes)
+        _enter((target, name), staging, layout, receipts, _table(sources, annotations), boxes)
     made = open_samples(target, name)
-    coloured = sum(r.coloured for r in receipts)
-    report = ChipReport(
-        samples=len(sources), coloured=coloured, annotated=len(said), boxes=boxes.counts, unmatched=unmatched
+    report = SampleReport(
+        samples=len(sources),
+        coloured=sum(r.coloured for r in receipts),
+        annotated=len(annotations),
+        boxes=boxes.counts,
+        unmatched=unmatched,
     )
     return made, report
 
@@ -126,17 +130,22 @@ def import_chips(
 # ------------------------------------------------------------------ packing
 @dataclass(frozen=True, kw_only=True)
 class _Receipt:
-    """What became of one shard of chips."""
+    """The result of one shard of samples."""
 
     shard: int
-    image: ShardRecord
-    flags: ShardRecord
-    coloured: int
+    """Its number."""
+    image: ShardRecord = NO_FILE
+    """Its file of pixels."""
+    flags: ShardRecord = NO_FILE
+    """Its file of flags."""
+    coloured: int = 0
+    """Samples in colour."""
     problems: tuple[str, ...] = ()
+    """Pictures that could not be read, and why; nothing is written then."""
 
 
 @contextmanager
-def _staging(store: Store, name: str, chips: Sequence[ChipSource]) -> Iterator[Path]:
+def _staging(store: Store, name: str, chips: Sequence[SampleSource]) -> Iterator[Path]:
     """Yield the folder beside the store where this set is gathered; what another selection left is thrown away."""
     folder = store.root.with_name(f"{store.root.name}.samples-{name}")
     busy = IngestError(f"one import of {name!r} at a time was expected, got another. Wait for it to end.")
@@ -153,26 +162,24 @@ def _staging(store: Store, name: str, chips: Sequence[ChipSource]) -> Iterator[P
 
 
 def _pack(
-    base: Path, staging: Path, chips: Sequence[ChipSource], layout: SampleLayout, progress: Any
+    base: Path, staging: Path, samples: Sequence[SampleSource], layout: SampleLayout, progress: Any
 ) -> list[_Receipt]:
     """Write every shard that has no intact receipt; return all receipts."""
-    done: dict[int, _Receipt] = {}
     (staging / "receipts").mkdir(exist_ok=True)
-    for shard in range(layout.shards):
-        receipt = _intact(staging, layout, shard)
-        if receipt is not None:
-            done[shard] = receipt
+    known = (_intact(staging, layout, shard) for shard in range(layout.shards))
+    done = {receipt.shard: receipt for receipt in known if receipt is not None}
     per = layout.per_shard
+    parts = {shard: samples[shard * per : (shard + 1) * per] for shard in range(layout.shards)}
     tasks = [
-        (_pack_shard, (str(base), str(staging), layout, shard, list(chips[shard * per : (shard + 1) * per])))
-        for shard in range(layout.shards)
+        (_pack_shard, (base, staging, layout, shard, part))
+        for shard, part in parts.items()
         if shard not in done
     ]
 
     def take(receipt: _Receipt) -> None:
         done[receipt.shard] = receipt
         if progress is not None:
-            progress(min(len(done) * per, len(chips)), len(chips))
+            progress(min(len(done) * per, len(samples)), len(samples))
 
     compute(tasks, take)
     if problems := [p for r in done.values() for p in r.problems]:
@@ -181,96 +188,76 @@ def _pack(
 
 
 def _pack_shard(
-    base: str, staging: str, layout: SampleLayout, shard: int, chips: Sequence[ChipSource]
+    base: Path, staging: Path, layout: SampleLayout, shard: int, samples: Sequence[SampleSource]
 ) -> _Receipt:
-    """Read the chips of one shard and write it, whole; a chip that cannot be read comes back as a problem."""
-    arrays = Path(staging) / "arrays"
+    """Read the samples of one shard and write it, whole; one that cannot be read comes back as a problem."""
+    arrays = staging / "arrays"
     key = f"c/{shard}/0/0"
     image = ShardWriter(arrays / IMAGE / key, layout.grid, get_codec(codec_of(layout.dtype)))
     flags = ShardWriter(arrays / (IMAGE + cv.FLAGS_SUFFIX) / key, layout.grid, get_codec(cv.FLAGS_CODEC))
     coloured = 0
     with image, flags:
-        for row, chip in enumerate(chips):
+        for row, sample in enumerate(samples):
             try:
-                picture = read_picture(Path(base) / chip.source)
+                pixels = read_sample(base / sample.source)
             except (UnsupportedRasterError, OSError) as error:
-                image.abort()
-                flags.abort()
-                nothing = ShardRecord(0, 0, 0)
-                return _Receipt(
-                    shard=shard,
-                    image=nothing,
-                    flags=nothing,
-                    coloured=0,
-                    problems=(f"{chip.source}: {error}",),
-                )
-            coloured += picture.is_coloured
-            _append(image, flags, row, picture.pixels, layout)
+                return _Receipt(shard=shard, problems=(f"{sample.source}: {error}",))
+            coloured += pixels.is_coloured
+            _append(image, flags, row, pixels.values, layout)
         receipt = _Receipt(shard=shard, image=image.close(), flags=flags.close(), coloured=coloured)
-    text = json.dumps(
-        {k: list(vars(getattr(receipt, k)).values()) for k in ("image", "flags")} | {"coloured": coloured}
-    )
-    write_json(Path(staging) / "receipts" / f"{shard}.json", json.loads(text))
+    document = {"image": astuple(receipt.image), "flags": astuple(receipt.flags), "coloured": coloured}
+    write_json(staging / "receipts" / f"{shard}.json", document)
     return receipt
 
 
 def _append(image: ShardWriter, flags: ShardWriter, row: int, pixels: Array, layout: SampleLayout) -> None:
     """Add one picture, padded to whole chunks; what is padding alone has no pixels, only flags."""
-    height, width = pixels.shape
     size = cv.CHUNK
-    for i in range(layout.chunks[0]):
-        for j in range(layout.chunks[1]):
-            part = pixels[i * size : (i + 1) * size, j * size : (j + 1) * size]
-            if part.shape == (size, size):
-                image.append(row, i * layout.chunks[1] + j, np.ascontiguousarray(part))
-                continue
-            tile = np.zeros((size, size), pixels.dtype)
-            tile[: part.shape[0], : part.shape[1]] = part
-            coded = np.full((size, size), cv.Flag.NODATA, np.uint8)
-            coded[: max(height - i * size, 0), : max(width - j * size, 0)] = cv.Flag.VALID
-            image.append(row, i * layout.chunks[1] + j, tile)
-            flags.append(row, i * layout.chunks[1] + j, coded)
+    for at in range(math.prod(layout.chunks)):
+        top, left = (n * size for n in divmod(at, layout.chunks[1]))
+        part = pixels[top : top + size, left : left + size]
+        edges = [(0, size - n) for n in part.shape]
+        image.append(row, at, np.ascontiguousarray(np.pad(part, edges)))
+        coded = np.full(part.shape, cv.Flag.VALID, np.uint8)
+        flags.append(row, at, np.pad(coded, edges, constant_values=cv.Flag.NODATA))
 
 
 def _intact(staging: Path, layout: SampleLayout, shard: int) -> _Receipt | None:
     """Return the receipt of a shard whose files are there as it says."""
-    place = staging / "receipts" / f"{shard}.json"
     try:
-        said = json.loads(place.read_text())
-        records = {k: ShardRecord(*said[k]) for k in ("image", "flags")}
+        document = read_json(staging / "receipts" / f"{shard}.json")
+        image, flags = (ShardRecord(*document[k]) for k in ("image", "flags"))
+        receipt = _Receipt(shard=shard, image=image, flags=flags, coloured=int(document["coloured"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    for array, record in ((IMAGE, records["image"]), (IMAGE + cv.FLAGS_SUFFIX, records["flags"])):
-        found = digest_of(staging / "arrays" / array / f"c/{shard}/0/0", layout.grid)
-        if found != (record.size, record.digest):
+    for array, record in ((IMAGE, image), (IMAGE + cv.FLAGS_SUFFIX, flags)):
+        digest = digest_of(staging / "arrays" / array / f"c/{shard}/0/0", layout.grid)
+        if digest != (record.size, record.digest):
             return None
-    return _Receipt(
-        shard=shard, image=records["image"], flags=records["flags"], coloured=int(said["coloured"])
-    )
+    return receipt
 
 
 # ------------------------------------------------------------------ into the store
-def _table(chips: Sequence[ChipSource], said: Mapping[str, Annotation]) -> xr.Dataset:
-    folders = [Path(c.source).parent.as_posix() for c in chips]
-    return xr.Dataset(
-        {
-            "id": ("sample", np.array([c.id for c in chips], dtype="T")),
-            "source": ("sample", np.array([c.source for c in chips], dtype="T")),
-            "folder": ("sample", np.array(["" if f == "." else f for f in folders], dtype="T")),
-            "height": ("sample", np.array([c.height for c in chips], np.int32)),
-            "width": ("sample", np.array([c.width for c in chips], np.int32)),
-            "annotated": ("sample", np.array([c.id in said for c in chips], np.uint8)),
-        },
-        attrs={"sizes": len({(c.height, c.width) for c in chips})},
-    )
+def _table(samples: Sequence[SampleSource], annotations: Mapping[str, Annotation]) -> xr.Dataset:
+    folders = [Path(s.source).parent.as_posix() for s in samples]
+    columns = {
+        "id": np.array([s.id for s in samples], "T"),
+        "source": np.array([s.source for s in samples], "T"),
+        "folder": np.array(["" if f == "." else f for f in folders], "T"),
+        "height": np.array([s.height for s in samples], np.int32),
+        "width": np.array([s.width for s in samples], np.int32),
+        "annotated": np.array([s.id in annotations for s in samples], np.uint8),
+    }
+    attrs = {"sizes": len({(s.height, s.width) for s in samples})}
+    return xr.Dataset({name: ("sample", values) for name, values in columns.items()}, attrs=attrs)
 
 
 def _check_boxes(store: Store, name: str) -> None:
     """Refuse the name of a table of boxes on scenes: a set's boxes have its own name."""
     place, on = store.root / cv.BOXES / name / "zarr.json", f"{cv.SAMPLES}/{name}"
-    if place.exists() and (there := read_json(place)["attributes"]["on"]) != on:
+    if place.exists() and (known := read_json(place)["attributes"]["on"]) != on:
         raise InvalidInputError(
-            f"a name that no table of boxes has was expected, got {name!r}, whose boxes are on {there}. "
+            f"a name that no table of boxes has was expected, got {name!r}, whose boxes are on {known}. "
             "Name another with --name."
         )
 
@@ -290,8 +277,7 @@ def _enter(
     for array, flags in ((IMAGE, False), (IMAGE + cv.FLAGS_SUFFIX, True)):
         place = staging / "arrays" / array
         place.mkdir(parents=True, exist_ok=True)
-        records = [r.flags if flags else r.image for r in receipts]
-        shards = {f"c/{r.shard}/0/0": list(vars(x).values()) for r, x in zip(receipts, records, strict=True)}
+        shards = {f"c/{r.shard}/0/0": astuple(r.flags if flags else r.image) for r in receipts}
         write_json(place / cv.MANIFEST, {"shards": shards})
         write_json(place / "zarr.json", layout.document(flags=flags))
         swap_in(place, group / array)

@@ -1,7 +1,7 @@
-"""Layers: rasters that are kept beside a scene's backscatter as they are, and what is said of them.
+"""Layers: rasters that are kept beside a scene's backscatter as they are, and the words that ask for them.
 
-A layer is written ``NAME[:WORD...]=FILE``. All that is ours stands before the first ``=``, so no file
-name can be taken for it.
+A layer is written ``NAME[:WORD...]=FILE``. Every word of ours is before the first ``=``, so no file name can be
+taken for one.
 """
 
 import glob
@@ -18,7 +18,7 @@ from sarzarr.grids.warp.plan import METHODS
 from sarzarr.scenes.names import check_layer_name
 
 KINDS: Final = tuple(kind for kind in METHODS if kind != "backscatter")
-"""What a layer's numbers may be, which decides how they are resampled."""
+"""Kinds of a layer's numbers, which decide how they are resampled."""
 _WORDS: Final = "a kind (classes, continuous, counts), a method (nearest, mode, ...), band2 or nodata-1"
 _SUFFIXES: Final = (".tif", ".tiff")
 
@@ -34,7 +34,7 @@ class Layer:
     kind: str | None = None
     """``classes``, ``continuous`` or ``counts``; integers are classes and floats continuous if left out."""
     method: str | None = None
-    """How it is resampled where its pixels are not the scene's: one of ``METHODS[kind]``."""
+    """The resampling where its pixels are not the scene's: one of ``METHODS[kind]``."""
     band: int | None = None
     """The band, from 1; needed where a file has several."""
     nodata: float | None = None
@@ -58,49 +58,43 @@ class Layer:
             )
 
     def kind_of(self, dtype: str) -> str:
-        """Return what its numbers are, given their dtype."""
+        """Return the kind of its numbers, given their dtype: float32 and float64 are continuous, others classes."""
         return self.kind or ("continuous" if np.dtype(dtype).kind == "f" else "classes")
 
     def files(self) -> tuple[Path, ...]:
         """Return its files, sorted.
 
-        Raises
-        ------
-        RasterNotFoundError
-            There is none.
+        Raises `RasterNotFoundError` where there is none.
         """
         place = Path(self.path)
         if place.is_dir():
-            found = sorted(p for p in place.iterdir() if p.suffix.lower() in _SUFFIXES)
+            files = sorted(p for p in place.iterdir() if p.suffix.lower() in _SUFFIXES)
         elif place.exists():
-            found = [place]
+            files = [place]
         else:
-            found = sorted(Path(p) for p in glob.glob(self.path, recursive=True))  # noqa: PTH207 - may be absolute
-        if not found:
+            files = sorted(Path(p) for p in glob.glob(self.path, recursive=True))  # noqa: PTH207 - may be absolute
+        if not files:
             raise RasterNotFoundError(
                 f"expected a TIFF, a folder of TIFFs or a pattern for layer {self.name!r}, got {self.path!r}, "
                 "where there is none. Check the path."
             )
-        return tuple(found)
+        return tuple(files)
 
 
 def parse_layer(text: str) -> Layer:
     """Return the layer that ``NAME[:WORD...]=FILE`` says; the words may come in any order.
 
-    Raises
-    ------
-    InvalidInputError
-        It is not of that form, or the name is taken, or a word is not known.
+    Raises `InvalidInputError` where it is not of that form, or the name is taken, or a word is not known.
 
     >>> parse_layer("mask=labels/a=b.tif").path
     'labels/a=b.tif'
-    >>> said = parse_layer("dem:continuous:cubic:nodata-9999=dem.tif")
-    >>> said.kind, said.method, said.nodata
+    >>> dem = parse_layer("dem:continuous:cubic:nodata-9999=dem.tif")
+    >>> dem.kind, dem.method, dem.nodata
     ('continuous', 'cubic', -9999.0)
     """
-    said, separator, path = text.partition("=")
-    name, *words = said.split(":")
-    if not separator or not path or not name:
+    head, _, path = text.partition("=")
+    name, *words = head.split(":")
+    if not path or not name:
         raise InvalidInputError(f"expected a layer such as mask=FILE, got {text!r}. Give a name and a file.")
     facts: dict[str, Any] = {}
     for word in words:
@@ -119,8 +113,8 @@ def _fact(text: str, word: str) -> tuple[str, Any]:
         return "kind", word
     if any(word in METHODS[kind] for kind in KINDS):
         return "method", word
-    if found := re.fullmatch(r"band(\d+)", word):
-        return "band", int(found[1])
+    if match := re.fullmatch(r"band(\d+)", word):
+        return "band", int(match[1])
     if word.startswith("nodata"):
         try:
             return "nodata", float(word.removeprefix("nodata"))
@@ -131,19 +125,16 @@ def _fact(text: str, word: str) -> tuple[str, Any]:
     )
 
 
-def layers_of(said: Mapping[str, Any] | Iterable[Layer | str]) -> tuple[Layer, ...]:
-    """Return layers however they are said.
+def layers_of(given: Mapping[str, Any] | Iterable[Layer | str]) -> tuple[Layer, ...]:
+    """Return layers however they are given.
 
     Parameters
     ----------
-    said
+    given
         ``{"mask": "mask.tif", "dem:cubic": ["north.tif", "south.tif"]}``: names, with words if need be, and
         a file or several each; or `Layer` objects; or texts as `parse_layer` takes them.
     """
-    if not isinstance(said, Mapping):
-        return tuple(one if isinstance(one, Layer) else parse_layer(one) for one in said)
-    out = []
-    for name, value in said.items():
-        paths = [value] if isinstance(value, str | Path) else list(value)
-        out += [parse_layer(f"{name}={path}") for path in paths]
-    return tuple(out)
+    if isinstance(given, Mapping):
+        files = {k: [v] if isinstance(v, str | Path) else v for k, v in given.items()}
+        given = [f"{name}={path}" for name, paths in files.items() for path in paths]
+    return tuple(one if isinstance(one, Layer) else parse_layer(one) for one in given)

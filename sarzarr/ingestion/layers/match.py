@@ -1,4 +1,4 @@
-"""Which file of a layer is whose: by the ground that it lies on, else by its shape, and then by its name."""
+"""The matching of layers' files to scenes: by the ground that they lie on, else by shape, and then by name."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,15 +15,15 @@ from sarzarr.grids.georeference import LAYER, WarpSource, footprint, locate, pro
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.warp.plan import plan_warp, sentinel
 from sarzarr.grids.warp.vrt import GDAL_TYPES
-from sarzarr.ingestion.blocks.jobs import LayerPlan
 from sarzarr.ingestion.layers.layer import Layer
+from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.header import Header, read_header
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.text import nodata_text
 
 DTYPES: Final = (*GDAL_TYPES, "int64", "uint64")
-"""What a layer may be stored as."""
+"""Dtypes that a layer may be stored in."""
 POINTS: Final = 33
 """Points along each side of the lattices by which two rasters are found to share ground."""
 _WHOLE: Final = 0.9999
@@ -36,13 +36,13 @@ class LayerFile:
     """One file of a layer, its header read."""
 
     layer: Layer
-    """What was said of it."""
+    """The layer that it is a file of."""
     source: WarpSource
     """Its band, and where its pixels lie."""
     header: Header
-    """What it says of itself."""
+    """Its header."""
     hash: str
-    """What it is recognised by."""
+    """The hash that it is recognised by."""
 
     @property
     def path(self) -> Path:
@@ -57,7 +57,7 @@ class LayerFile:
 
 @dataclass(frozen=True, kw_only=True)
 class _Fit:
-    """How a file lies on a scene."""
+    """The position of a file on a scene."""
 
     file: LayerFile
     source: WarpSource
@@ -65,11 +65,12 @@ class _Fit:
     rank: int
     """0: on the scene's own pixels. 1: all of the scene lies in it. 2: they share some ground."""
     covered: float
+    """Share of the scene's grid that the file covers."""
 
 
 @dataclass(eq=False)
 class LayerFiles:
-    """All files of all layers of a run."""
+    """All files of all layers of a run, with their boxes as (files, 4) float64 by CRS."""
 
     files: Mapping[str, tuple[LayerFile, ...]]
     """By the layer's name."""
@@ -103,15 +104,13 @@ def _box(file: LayerFile, crs: str) -> tuple[float, float, float, float]:
 def probe_layers(layers: Iterable[Layer]) -> LayerFiles:
     """Read the headers of the files of layers.
 
-    Raises
-    ------
-    RasterNotFoundError, UnsupportedRasterError
-        There is no such file, or it cannot be kept as a layer; says the remedy.
+    Raises `RasterNotFoundError` or `UnsupportedRasterError` where there is no such file, or it cannot be kept as a
+    layer; says the remedy.
     """
-    found: dict[str, list[LayerFile]] = {}
+    files: dict[str, tuple[LayerFile, ...]] = {}
     for layer in layers:
-        found.setdefault(layer.name, []).extend(_probe(layer, path) for path in layer.files())
-    return LayerFiles({name: tuple(files) for name, files in found.items()})
+        files[layer.name] = files.get(layer.name, ()) + tuple(_probe(layer, path) for path in layer.files())
+    return LayerFiles(files)
 
 
 def _probe(layer: Layer, path: Path) -> LayerFile:
@@ -187,6 +186,10 @@ def match_layers(
     shares some ground with; where several are alike, the one that bears the scene's id in its name. A
     file that says no place is taken to lie as the scene whose shape it has.
 
+    Raises `InvalidInputError` where it cannot be told which file is whose, a layer's name is that of an array, or no
+    scene takes a layer; `UnsupportedRasterError` where a file cannot be brought onto the scene's grid; says the
+    remedy.
+
     Parameters
     ----------
     files
@@ -195,27 +198,25 @@ def match_layers(
         Each scene, with the grid that is stored.
     exact
         As of `sarzarr.grids.warp.plan.plan_warp`.
-
-    Raises
-    ------
-    InvalidInputError
-        It cannot be told which file is whose, a layer's name is that of an array, or no scene takes a layer.
-    UnsupportedRasterError
-        A file cannot be brought onto the scene's grid; says the remedy.
     """
-    out: list[tuple[LayerPlan, ...]] = [()] * len(scenes)
+    plans: list[tuple[LayerPlan, ...]] = [()] * len(scenes)
     notes = []
-    for name in files.files:
-        chosen = [_choose(files, name, scene, grid) for scene, grid in scenes]
-        _check_names(name, [scene for scene, _ in scenes])
-        _check_unplaced(name, chosen, [scene for scene, _ in scenes])
-        if not any(chosen):
-            raise _nobody(files.files[name], *scenes[0])
-        for i, (fit, (scene, grid)) in enumerate(zip(chosen, scenes, strict=True)):
-            if fit is not None:
-                out[i] += (_plan(fit, scene, grid, exact=exact),)
-        notes += _left_over(name, files.files[name], chosen, [scene.id for scene, _ in scenes])
-    return out, tuple(notes)
+    for name, own in files.files.items():
+        fits = [_choose(files, name, scene, grid) for scene, grid in scenes]
+        ids = [scene.id for scene, _ in scenes]
+        for scene, _ in scenes:
+            if name.lower() in (array.name.lower() for array in scene.arrays):
+                raise InvalidInputError(
+                    f"expected a layer's name that no array of scene {scene.id!r} has, got {name!r}. "
+                    "Give it another name."
+                )
+        _check_unplaced(name, fits, ids)
+        if not any(fits):
+            raise _nobody(own, *scenes[0])
+        for i, (fit, (scene, grid)) in enumerate(zip(fits, scenes, strict=True)):
+            plans[i] += () if fit is None else (_plan(fit, scene, grid, exact=exact),)
+        notes += _left_over(name, own, fits, ids)
+    return plans, tuple(notes)
 
 
 def _choose(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid) -> _Fit | None:
@@ -234,10 +235,10 @@ def _choose(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid) -> _Fit
 
 
 def _fit(file: LayerFile, scene: SceneProbe, grid: Grid) -> _Fit | None:
-    """Return how a file lies on a scene; None where it does not."""
+    """Return the position of a file on a scene; None where it lies elsewhere."""
     own = file.source
-    is_alike = own.grid.shape == scene.grid.shape
-    if is_alike and (not own.grid.is_georeferenced and own.gcps in ((), scene.gcps)):
+    is_unplaced = not own.grid.is_georeferenced and own.gcps in ((), scene.gcps)
+    if is_unplaced and own.grid.shape == scene.grid.shape:
         placed = replace(own, grid=scene.grid, gcps=scene.gcps, gcps_crs_wkt=scene.gcps_crs_wkt)
         return _Fit(file=file, source=placed, rank=0, covered=1.0)
     if own.crs_wkt is None or not grid.is_georeferenced:
@@ -258,26 +259,31 @@ def _shares_pixels(one: Grid, other: Grid) -> bool:
 
 def _covered(source: WarpSource, grid: Grid) -> float:
     """Return the share of a grid's pixels that lie in a source, by a lattice of points."""
-    rows, cols = (v.ravel() for v in np.meshgrid(_SAMPLES * grid.height, _SAMPLES * grid.width))
-    rows, cols = locate(source, grid, rows, cols)
-    height, width = source.grid.shape
-    inside = (rows > -1e-3) & (cols > -1e-3) & (rows < height + 1e-3) & (cols < width + 1e-3)
-    return float(np.mean(inside))
+    return float(np.mean(_inside(source.grid, *locate(source, grid, *_lattice(grid)), margin=1e-3)))
 
 
 def _reaches(source: WarpSource, grid: Grid) -> bool:
     """Whether a point of a source lies in a grid: it may be too small to be met by the grid's own points."""
-    height, width = source.grid.shape
-    rows, cols = (v.ravel() for v in np.meshgrid(_SAMPLES * height, _SAMPLES * width))
-    rows, cols = grid.to_pixels(*project(source, grid.crs_wkt, rows, cols))
-    return bool(((rows > 0) & (rows < grid.height) & (cols > 0) & (cols < grid.width)).any())
+    points = grid.to_pixels(*project(source, grid.crs_wkt, *_lattice(source.grid)))
+    return bool(_inside(grid, *points).any())
+
+
+def _lattice(grid: Grid) -> tuple[Array, Array]:
+    """Return rows and columns (points,) of `POINTS` x `POINTS` pixels that are spread over a grid."""
+    rows, cols = np.meshgrid(_SAMPLES * grid.height, _SAMPLES * grid.width)
+    return rows.ravel(), cols.ravel()
+
+
+def _inside(grid: Grid, rows: Array, cols: Array, *, margin: float = 0) -> Array:
+    """Return (points,) bool: the pixels that lie in a grid, or within a margin of it."""
+    inside: Array = (rows > -margin) & (cols > -margin)
+    return inside & (rows < grid.height + margin) & (cols < grid.width + margin)
 
 
 def _is_named_after(path: Path, scene: str) -> bool:
     """Whether a file's name has a scene's id in it, as a word of its own."""
-    return (
-        re.search(rf"(?<![A-Za-z0-9]){re.escape(scene)}(?![A-Za-z0-9])", path.stem, re.IGNORECASE) is not None
-    )
+    word = rf"(?<![A-Za-z0-9]){re.escape(scene)}(?![A-Za-z0-9])"
+    return re.search(word, path.stem, re.IGNORECASE) is not None
 
 
 def _plan(fit: _Fit, scene: SceneProbe, grid: Grid, *, exact: bool) -> LayerPlan:
@@ -285,10 +291,8 @@ def _plan(fit: _Fit, scene: SceneProbe, grid: Grid, *, exact: bool) -> LayerPlan
     kind = layer.kind_of(fit.source.dtype)
     try:
         onto = plan_warp(fit.source, grid, method=layer.method, kind=kind, exact=exact)
-    except UnsupportedRasterError as error:
-        raise UnsupportedRasterError(f"layer {layer.name!r} of scene {scene.id!r}: {error}") from error
-    except InvalidInputError as error:
-        raise InvalidInputError(f"layer {layer.name!r} of scene {scene.id!r}: {error}") from error
+    except (InvalidInputError, UnsupportedRasterError) as error:
+        raise type(error)(f"layer {layer.name!r} of scene {scene.id!r}: {error}") from error
     return LayerPlan(
         name=layer.name,
         kind=kind,
@@ -301,27 +305,17 @@ def _plan(fit: _Fit, scene: SceneProbe, grid: Grid, *, exact: bool) -> LayerPlan
 
 
 # ------------------------------------------------------------------ what cannot be told, or is left over
-def _check_names(name: str, scenes: Iterable[SceneProbe]) -> None:
-    for scene in scenes:
-        taken = {a.name.lower() for a in scene.arrays}
-        if name.lower() in taken:
-            raise InvalidInputError(
-                f"expected a layer's name that no array of scene {scene.id!r} has, got {name!r}. "
-                "Give it another name."
-            )
-
-
-def _check_unplaced(name: str, chosen: Sequence[_Fit | None], scenes: Sequence[SceneProbe]) -> None:
+def _check_unplaced(name: str, fits: Sequence[_Fit | None], ids: Sequence[str]) -> None:
     """Raise `InvalidInputError` where a file that says no place would be taken by several scenes."""
     owners: dict[Path, list[str]] = {}
-    for fit, scene in zip(chosen, scenes, strict=True):
+    for fit, scene in zip(fits, ids, strict=True):
         if fit is not None and not fit.file.is_placed:
-            owners.setdefault(fit.file.path, []).append(scene.id)
-    for path, ids in owners.items():
-        if len(ids) > 1:
+            owners.setdefault(fit.file.path, []).append(scene)
+    for path, scenes in owners.items():
+        if len(scenes) > 1:
             raise InvalidInputError(
                 f"expected one scene with the shape of {path.name!r} (layer {name!r}), which says no place, got "
-                f"{len(ids)}: {_listed(ids)}. Ingest its scene alone, or name a file after each scene."
+                f"{len(scenes)}: {_listed(scenes)}. Ingest its scene alone, or name a file after each scene."
             )
 
 
@@ -346,14 +340,12 @@ def _nobody(files: Sequence[LayerFile], scene: SceneProbe, grid: Grid) -> Invali
 
 
 def _left_over(
-    name: str, files: Sequence[LayerFile], chosen: Sequence[_Fit | None], ids: Sequence[str]
+    name: str, files: Sequence[LayerFile], fits: Sequence[_Fit | None], ids: Sequence[str]
 ) -> list[str]:
-    without = [scene for scene, fit in zip(ids, chosen, strict=True) if fit is None]
-    taken = {fit.file.path for fit in chosen if fit is not None}
+    without = [scene for scene, fit in zip(ids, fits, strict=True) if fit is None]
+    taken = {fit.file.path for fit in fits if fit is not None}
     unused = [file.path.name for file in files if file.path not in taken]
-    notes = []
-    if without:
-        notes.append(f"no file of layer {name!r} lies on {_listed(without)}: stored without it.")
+    notes = [f"no file of layer {name!r} lies on {_listed(without)}: stored without it."] if without else []
     if unused:
         notes.append(f"layer {name!r}: {_listed(unused)} lie on no scene, or another file does better.")
     return notes

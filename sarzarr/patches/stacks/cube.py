@@ -1,4 +1,4 @@
-"""A stack as one lazy cube ``(time, y, x)``: a Dask task a date and shard."""
+"""Stacks as lazy cubes ``(time, y, x)``: a Dask task per date and shard."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -17,12 +17,13 @@ from sarzarr.errors import InvalidInputError
 from sarzarr.patches.stacks.find import named_stacks
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
+from sarzarr.store.shard_job import job_side
 from sarzarr.store.store import Store, open_store
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plane:
-    """One array of one scene, where it lies and what its values stand for. Opens nothing until it is read."""
+    """One array of one scene: a place and the dB of its values. Opens nothing until it is read."""
 
     scene: str
     """Its folder, ``.../scenes/<id>``."""
@@ -31,7 +32,7 @@ class _Plane:
     stored: tuple[float, float]
     """dB that 0 and 1 stand for."""
     power: bool
-    """Deliver linear power, else dB."""
+    """Whether linear power is delivered, else dB."""
 
     def read(self, rows: slice, cols: slice) -> Array:
         """Return (1, rows, columns) float32 as `Store.db` and `Store.power` have them."""
@@ -56,11 +57,11 @@ def open_stack(
     polarizations: list[str] | tuple[str, ...] | None = None,
     representation: Literal["db", "power"] = "db",
 ) -> xr.Dataset:
-    """Open a stack as one lazy cube, a variable a polarization: float32 (time, y, x), NaN where not valid.
+    """Open a stack as one lazy cube, a variable per polarization: float32 (time, y, x), NaN where not valid.
 
-    Each date is what `Store.db` or `Store.power` gives, in variables of the same names. Chunks are one date by
-    one shard. ``time`` is datetime64[ns] UTC, ascending; ``scene`` names the scene of each. What is known of
-    all dates and equal (orbit, pass, platform, ...) is in the attributes, what differs is a coordinate.
+    Each date is that of `Store.db` or `Store.power`, in variables of the same names. Chunks are one date by
+    one shard. ``time`` is datetime64[ns] UTC, ascending; ``scene`` names the scene of each. Facts that are known of
+    all dates and equal (orbit, pass, platform, ...) are in the attributes, others are coordinates.
 
     Parameters
     ----------
@@ -84,13 +85,12 @@ def open_stack(
     opened = store if isinstance(store, Store) else open_store(store)
     if representation not in ("db", "power"):
         raise InvalidInputError(f"representation must be db or power, got {representation!r}.")
-    chosen = named_stacks(opened, stack, scenes=scenes, polarizations=polarizations)
-    if len(chosen) > 1:
-        listed = ", ".join(repr(s.id) for s in chosen[:8])
+    one, *others = named_stacks(opened, stack, scenes=scenes, polarizations=polarizations)
+    if others:
+        ids = ", ".join(repr(s.id) for s in (one, *others[:7]))
         raise InvalidInputError(
-            f"one stack was expected, got {len(chosen)}. Name one: stack= one of {listed}."
+            f"one stack was expected, got {1 + len(others)}. Name one: stack= one of {ids}."
         )
-    (one,) = chosen
     first = opened.open_scene(one.id)
     of_scene = {scene: opened.rows(scene) for scene in one.scenes}
     variables = {
@@ -111,8 +111,7 @@ def _cube(store: Store, stack: Stack, name: str, rows: dict[str, xr.Dataset], *,
     """Return a Dask array whose every chunk is one task."""
     height, width = stack.grid.shape
     planes = []
-    side = int(rows[stack.id]["shard"].values[0]) or cv.SHARD
-    block = side * max(cv.SHARD // side, 1)
+    block = job_side(int(rows[stack.id]["shard"].values[0]) or cv.SHARD)
     for scene in stack.scenes:
         row = rows[scene].isel(array=rows[scene]["name"].values.tolist().index(name))
         stored = float(row["vmin"]), float(row["vmax"])
@@ -142,7 +141,7 @@ def _attrs(stored: dict[str, Any], representation: str) -> dict[str, Any]:
 
 
 def _facts(stack: Stack, rows: dict[str, xr.Dataset]) -> tuple[dict[str, Any], dict[Hashable, Any]]:
-    """Return what is known of every date and equal, by STAC's keys, and coordinates of what differs."""
+    """Return facts that are known of every date and equal, by STAC's keys, and coordinates of the others."""
     equal: dict[str, Any] = {}
     differing: dict[Hashable, Any] = {}
     for key, column in cv.CATALOG_COLUMNS.items():

@@ -1,4 +1,4 @@
-"""Which scenes of a store are stacks, and which of those are delivered.
+"""The stacks of a store, and the choice of those that are delivered.
 
 Two passes see a slope from two sides, and two orbits at two angles: between them backscatter differs where
 nothing has changed. So scenes are grouped by grid, mission, mode, relative orbit and pass; what is not known
@@ -17,6 +17,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError
 from sarzarr.patches.stacks.stack import Member, Stack, View, groups_of, members_of
 from sarzarr.store.store import Store
+from sarzarr.text import counted
 
 
 # ------------------------------------------------------------------ stacks
@@ -26,8 +27,8 @@ def find_stacks(
     """Return the stacks of at least two scenes that a store holds, by the id of their first scene.
 
     Scenes of a stack have one grid (every corner within a thousandth of a pixel), one `View` and the same
-    arrays of the same quantities. Those without any place in the world are stacked by shape, which
-    ``is_placed`` says. Scenes whose time is not known are left out.
+    arrays of the same quantities. Those without any place in the world are stacked by shape, and ``is_placed``
+    is False. Scenes whose time is not known are left out.
 
     Parameters
     ----------
@@ -63,8 +64,8 @@ def make_stack(
     scenes
         Ids, in any order.
     times
-        When each was acquired (ISO 8601, `datetime` or ``datetime64``; UTC where they say no zone); what the
-        catalog says if left out.
+        The time of each (ISO 8601, `datetime` or ``datetime64``; UTC where no zone is given); the catalog's if
+        left out.
     polarizations
         Polarizations or names of arrays, in this order; all if left out.
     mixed
@@ -85,14 +86,16 @@ def make_stack(
     for scene in scenes:
         if scene not in members:
             raise NotInStoreError(
-                f"scenes with {' and '.join(words or ())} were expected, got {scene!r} without."
+                f"scenes with {' and '.join(words or ())} were expected, got {scene!r} without. Leave it out."
             )
     some = [members[scene] for scene in scenes]
     if times is not None:
         if len(times) != len(scenes):
-            raise InvalidInputError(f"a time a scene was expected, got {len(times)} for {len(scenes)}.")
+            raise InvalidInputError(
+                f"one time per scene was expected, got {len(times)} for {len(scenes)}. Give as many."
+            )
         some = [replace(m, stamp=_stamp(time)) for m, time in zip(some, times, strict=True)]
-    _checkmembers_of(some, mixed=mixed)
+    _check_members(some, mixed=mixed)
     common = set.intersection(*(set(m.keys) for m in some))
     kept = tuple(key for key in some[0].keys if key in common)
     if not kept:
@@ -113,6 +116,9 @@ def named_stacks(
 ) -> tuple[Stack, ...]:
     """Return the stacks that a user names, no two of their dates at one time.
 
+    Raises `InvalidInputError` where there is none, or two dates of one are at one time; `NotInStoreError`
+    where the named scene is in no stack.
+
     Parameters
     ----------
     stack
@@ -122,30 +128,21 @@ def named_stacks(
         Ids to choose from.
     polarizations
         As of `find_stacks`.
-
-    Raises
-    ------
-    InvalidInputError
-        There is none, or two dates of one are at one time.
-    NotInStoreError
-        The named scene is in no stack.
     """
     words = _words(scenes)
-    found: tuple[Stack, ...]
     if isinstance(stack, Stack):
         arrays = polarizations or stack.arrays
-        found = (make_stack(store, stack.scenes, times=stack.stamps, polarizations=arrays, mixed=True),)
-    elif stack is True and words is not None:
-        found = (make_stack(store, words, polarizations=polarizations),)
-    else:
-        found = _found(store, stack, find_stacks(store, scenes=words, polarizations=polarizations))
-    for one in found:
+        return (make_stack(store, stack.scenes, times=stack.stamps, polarizations=arrays, mixed=True),)
+    if stack is True and words is not None:
+        return (make_stack(store, words, polarizations=polarizations),)
+    named = _named(store, stack, find_stacks(store, scenes=words, polarizations=polarizations))
+    for one in named:
         one.check_times()
-    return found
+    return named
 
 
-def _found(store: Store, stack: str | bool, stacks: tuple[Stack, ...]) -> tuple[Stack, ...]:
-    """Return the one that holds a scene, or those whose scenes have a place in the world."""
+def _named(store: Store, stack: str | bool, stacks: tuple[Stack, ...]) -> tuple[Stack, ...]:
+    """Return the stack that holds a scene, or those whose scenes have a place in the world."""
     near = ", ".join(repr(s.id) for s in stacks[:5])
     if stack is not True:
         named = tuple(s for s in stacks if stack in s.scenes)
@@ -174,14 +171,10 @@ def choose_stacks(
     polarizations: Sequence[str] | None = None,
     length: int | None = None,
 ) -> tuple[Stack, ...]:
-    """Return what is delivered together: `named_stacks`, or their runs of ``length`` dates that follow one another.
+    """Return the stacks that are delivered together: `named_stacks`, or their runs of ``length`` dates in a row.
 
-    Raises
-    ------
-    InvalidInputError
-        As `named_stacks`; or they differ in length or arrays, or none is as long as ``length``.
-    NotInStoreError
-        As `named_stacks`.
+    Raises what `named_stacks` does; `InvalidInputError` also where they differ in length or arrays, or none is as
+    long as ``length``.
     """
     chosen = named_stacks(store, stack, scenes=scenes, polarizations=polarizations)
     if length is not None:
@@ -217,13 +210,13 @@ def _members(
     scenes, words = _words(scenes), _words(polarizations)
     for scene in scenes or ():
         store.rows(scene)  # raises, and says which there are
-    found = members_of(store.root, store.catalog, scenes=scenes, polarizations=words)
-    if not found:
+    members = members_of(store.root, store.catalog, scenes=scenes, polarizations=words)
+    if not members:
         raise NotInStoreError(
             f"scenes with {' and '.join(words or ['an array'])} were expected, got none in {store.root.name}. "
             "Ask for arrays that `sarzarr info` shows."
         )
-    return found
+    return members
 
 
 def _stack(members: Iterable[Member]) -> Stack:
@@ -239,21 +232,18 @@ def _stack(members: Iterable[Member]) -> Stack:
     )
 
 
-def _checkmembers_of(members: Sequence[Member], *, mixed: bool) -> None:
+def _check_members(members: Sequence[Member], *, mixed: bool) -> None:
     """Raise `InvalidInputError` for the first member that cannot be stacked with the first one."""
     first = members[0]
     for member in members:
         if not member.stamp:
             raise InvalidInputError(
-                f"a time was expected, got none for {member.scene!r}. Say it: make_stack(store, scenes, times=...)."
+                f"a time was expected, got none for {member.scene!r}. Give it: make_stack(store, scenes, times=...)."
             )
         if not first.shares_grid(member):
-            has_grid = first.grid.is_georeferenced or not first.points
-            remedy = (
-                f"the second with --grid like:{first.scene}"
-                if has_grid
-                else "one with --crs and --pixel-size, and others with --grid like: it"
-            )
+            remedy = f"the second with --grid like:{first.scene}"
+            if first.points and not first.grid.is_georeferenced:
+                remedy = "one with --crs and --pixel-size, and others with --grid like: it"
             raise InvalidInputError(
                 f"scenes on one grid were expected, got {first.scene!r} and {member.scene!r} on two. "
                 f"Ingest {remedy}."
@@ -277,16 +267,17 @@ def _stamp(time: Any) -> str:
     try:
         when = time if isinstance(time, datetime) else datetime.fromisoformat(str(time))
     except ValueError:
-        raise InvalidInputError(f"a time in ISO 8601 was expected, got {time!r}.") from None
+        raise InvalidInputError(
+            f"a time in ISO 8601 was expected, got {time!r}. Write it as 2026-01-31T05:00:00."
+        ) from None
     return (when if when.tzinfo is None else when.astimezone(UTC).replace(tzinfo=None)).isoformat()
 
 
-# ------------------------------------------------------------------ what is printed
+# ------------------------------------------------------------------ for people
 def describe_stacks(store: Store) -> str:
-    """Return what `sarzarr stacks` prints: the stacks of a store, and the scenes that are in none."""
+    """Return the text of `sarzarr stacks`: the stacks of a store, and the scenes that are in none."""
     stacks = find_stacks(store)
-    count = "1 stack" if len(stacks) == 1 else f"{len(stacks)} stacks"
-    lines = [f"{store.root.name}: {len(store.scenes)} scenes, {count}"]
+    lines = [f"{store.root.name}: {counted(len(store.scenes), 'scene')}, {counted(len(stacks), 'stack')}"]
     lines += [f"  {stack}" for stack in stacks]
     stacked = {scene for stack in stacks for scene in stack.scenes}
     alone = [scene for scene in store.scenes if scene not in stacked]

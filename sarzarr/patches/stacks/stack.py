@@ -3,9 +3,9 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,6 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.grids.crs import is_same_crs
-from sarzarr.grids.footprint import Placement
 from sarzarr.grids.grid import WHOLE_PIXEL, Grid
 from sarzarr.store.split_table import placements
 
@@ -24,7 +23,7 @@ _DAY_NS: Final = 86_400e9
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """From where a scene was seen; empty or 0 is not known."""
+    """The viewing geometry of a scene; empty or 0 is not known."""
 
     mission: str = ""
     """The platform without its unit: ``sentinel-1`` for ``sentinel-1a``."""
@@ -37,15 +36,11 @@ class View:
 
     def contradicts(self, other: "View") -> bool:
         """Whether something is known of both and differs."""
-        pairs = ((getattr(self, name), getattr(other, name)) for name in self.__dataclass_fields__)
-        return any(one and another and one != another for one, another in pairs)
+        return any(a and b and a != b for a, b in zip(astuple(self), astuple(other), strict=True))
 
     def common(self, other: "View") -> "View":
-        """Return what is known of both, and equal."""
-        same = {
-            n: getattr(self, n) for n in self.__dataclass_fields__ if getattr(self, n) == getattr(other, n)
-        }
-        return View(**same)
+        """Return the view of what is known of both, and equal."""
+        return View(**dict(asdict(self).items() & asdict(other).items()))
 
     def __str__(self) -> str:
         orbit = f"orbit {self.relative_orbit}" if self.relative_orbit else ""
@@ -59,13 +54,13 @@ class Stack:
     scenes: tuple[str, ...]
     """Ids of scenes, by time."""
     stamps: tuple[str, ...]
-    """When each was acquired: UTC, ISO 8601 without a zone."""
+    """The time of each: UTC, ISO 8601 without a zone."""
     arrays: tuple[str, ...]
     """Names of the arrays that every scene has, of one quantity each."""
     grid: Grid
-    """The grid, as its first scene says it."""
+    """The grid of its first scene."""
     view: View = field(default_factory=View)
-    """From where it was seen."""
+    """The viewing geometry."""
     is_placed: bool = True
     """False where nothing ties pixels to the ground, so that equal shapes are all that speaks for one grid."""
 
@@ -94,7 +89,7 @@ class Stack:
         return span / (len(self) - 1) if len(self) > 1 else float("nan")
 
     def window(self, first: int, length: int) -> "Stack":
-        """Return the stack of ``length`` dates in a row, from date number ``first`` on."""
+        """Return the stack of (length,) dates in a row, from date number ``first`` on."""
         if first < 0 or length < 1 or first + length > len(self):
             raise InvalidInputError(
                 f"a window within {len(self)} dates was expected, got {length} from number {first} on. "
@@ -105,15 +100,11 @@ class Stack:
 
     def check_times(self) -> None:
         """Raise `InvalidInputError` where two scenes are of one time: their order would be arbitrary."""
-        for (one, at), (other, then) in zip(
-            zip(self.scenes, self.stamps, strict=True),
-            zip(self.scenes[1:], self.stamps[1:], strict=True),
-            strict=False,
-        ):
-            if at == then:
+        for (one, time), (other, next_time) in pairwise(zip(self.scenes, self.stamps, strict=True)):
+            if time == next_time:
                 raise InvalidInputError(
-                    f"one scene a time was expected, got {one!r} and {other!r} both at {at}. Leave one out with "
-                    "scenes=, or say their times with make_stack(store, scenes, times=...)."
+                    f"one scene per time was expected, got {one!r} and {other!r} both at {time}. Leave one out with "
+                    "scenes=, or give their times with make_stack(store, scenes, times=...)."
                 )
 
     def __str__(self) -> str:
@@ -136,15 +127,15 @@ class Member:
     scene: str
     """Its id."""
     stamp: str
-    """As `Stack.stamps`; empty where its time is not known."""
+    """Its time, as in `Stack.stamps`; empty where that is not known."""
     view: View
-    """From where it was seen."""
+    """Its viewing geometry."""
     keys: tuple[tuple[str, str], ...]
     """(name, bounds key) of each array that is asked for."""
     grid: Grid
     """Its grid."""
     points: str
-    """What tells its ground control points from others; empty where an affine places it, or nothing."""
+    """Fingerprint of its ground control points; empty where an affine places it, or nothing."""
 
     @property
     def is_placed(self) -> bool:
@@ -157,9 +148,8 @@ class Member:
             return False
         if not (self.grid.is_georeferenced or other.grid.is_georeferenced):
             return True
-        return is_same_crs(self.grid.crs_wkt, other.grid.crs_wkt) and (
-            self.grid.whole_pixel_offset(other.grid) == (0, 0)
-        )
+        is_one_crs = is_same_crs(self.grid.crs_wkt, other.grid.crs_wkt)
+        return is_one_crs and self.grid.whole_pixel_offset(other.grid) == (0, 0)
 
 
 def members_of(
@@ -179,13 +169,24 @@ def members_of(
         keys = _keys(arrays, polarizations)
         if keys and (scenes is None or scene in scenes):
             place, (*_, time, platform, mode, state, orbit) = known[scene], arrays[0]
+            a, b, c, d, e, f = place.transform
             out.append(
                 Member(
                     scene=scene,
                     stamp=str(time).removesuffix("Z"),
-                    view=_view(str(platform), str(mode), str(state), float(orbit)),
+                    view=View(
+                        mission=re.sub(r"(?<=-\d)[a-d]$", "", platform),
+                        mode=mode,
+                        orbit_state=state,
+                        relative_orbit=0 if math.isnan(orbit) else int(orbit),
+                    ),
                     keys=keys,
-                    grid=_grid(place),
+                    grid=Grid(
+                        height=place.height,
+                        width=place.width,
+                        transform=(a, b, c, d, e, f),
+                        crs_wkt=place.crs_wkt or None,
+                    ),
                     points=place.fingerprint if place.is_located and not place.crs_wkt else "",
                 )
             )
@@ -195,36 +196,17 @@ def members_of(
 def _keys(
     arrays: Iterable[tuple[Any, ...]], polarizations: Sequence[str] | None
 ) -> tuple[tuple[str, str], ...]:
-    """Return (name, bounds key) of what is asked of one scene, in that order; empty if it lacks any."""
+    """Return (name, bounds key) of each polarization that is asked for, in that order; empty if a scene lacks any."""
     named = {str(name): (str(polarization).lower(), str(key)) for _, name, polarization, key, *_ in arrays}
     if polarizations is None:
         return tuple(sorted((name, key) for name, (_, key) in named.items()))
     out = []
     for word in (p.lower() for p in polarizations):
-        found = [n for n in named if n.lower() == word] or [n for n, (p, _) in named.items() if p == word]
-        if len(found) != 1:
+        names = [n for n in named if n.lower() == word] or [n for n, (p, _) in named.items() if p == word]
+        if len(names) != 1:
             return ()
-        out.append((found[0], named[found[0]][1]))
+        out.append((names[0], named[names[0]][1]))
     return tuple(out)
-
-
-def _grid(place: Placement) -> Grid:
-    a, b, c, d, e, f = place.transform
-    return Grid(
-        height=place.height,
-        width=place.width,
-        transform=(a, b, c, d, e, f),
-        crs_wkt=place.crs_wkt or None,
-    )
-
-
-def _view(platform: str, mode: str, orbit_state: str, relative_orbit: float) -> View:
-    return View(
-        mission=re.sub(r"(?<=-\d)[a-d]$", "", platform),
-        mode=mode,
-        orbit_state=orbit_state,
-        relative_orbit=0 if math.isnan(relative_orbit) else int(relative_orbit),
-    )
 
 
 def groups_of(members: Sequence[Member]) -> Iterable[list[Member]]:
@@ -244,8 +226,8 @@ def _on_one_grid(members: Sequence[Member]) -> list[list[Member]]:
     for member in members:
         origin = np.array([member.grid.transform[2], member.grid.transform[5]])
         near = np.abs(origins[: len(groups)] - origin) <= 4 * WHOLE_PIXEL * max(member.grid.pixel_size)
-        at = np.flatnonzero(near.all(1) | (not member.grid.is_georeferenced))
-        home = next((groups[i] for i in at.tolist() if groups[i][0].shares_grid(member)), None)
+        some = np.flatnonzero(near.all(1) | (not member.grid.is_georeferenced))
+        home = next((groups[i] for i in some.tolist() if groups[i][0].shares_grid(member)), None)
         if home is None:
             origins[len(groups)] = origin
             groups.append([member])

@@ -1,7 +1,7 @@
-"""Pictures that came alone: PNG, JPEG and small TIFF, read as one channel.
+"""Samples: pictures that came alone, PNG, JPEG and small TIFF, read as one channel.
 
-They are what a screen shows: 8 or 16 bits without a unit, or floats in [0, 1]. A picture in colour becomes
-the middle one of its three values, which leaves grey as it is.
+They are for screens: 8 or 16 bits without a unit, or floats in [0, 1]. A picture in colour becomes the middle one
+of its three values, which leaves grey as it is.
 """
 
 from dataclasses import dataclass
@@ -17,48 +17,33 @@ from sarzarr.errors import UnsupportedRasterError
 from sarzarr.rasters import open_picture, without_stop
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-"""What the names of pictures end in, in lower case."""
+"""Suffixes of pictures, in lower case."""
 DTYPES: Final = ("uint8", "uint16", "float32")
 """Dtypes of pictures that are taken."""
 MAX_SIDE: Final = 8192
 """Rows or columns of a picture; what is larger is a scene."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PictureProbe:
-    """What a picture's header says."""
-
-    height: int
-    """Rows."""
-    width: int
-    """Columns."""
-    dtype: str
-    """One of `DTYPES`."""
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Picture:
-    """A picture as one channel."""
+class Pixels:
+    """The pixels of a sample: one channel."""
 
-    pixels: Array
+    values: Array
     """(rows, columns) in the file's dtype, C-contiguous."""
     is_coloured: bool
-    """Whether its channels differed anywhere."""
+    """Whether the file's channels differed anywhere."""
 
 
-def probe_picture(path: Path) -> PictureProbe:
-    """Return what a picture's header says.
+def probe_sample(path: Path) -> tuple[int, int, str]:
+    """Return (rows, columns, dtype) of a picture, from its header; the dtype is one of `DTYPES`.
 
-    Raises
-    ------
-    UnsupportedRasterError
-        It is no picture, or none of a dtype and size that are taken.
+    Raises `UnsupportedRasterError` where it is no picture, or none of a dtype and size that are taken.
     """
     with open_picture(path) as dataset:
         return _probe(dataset, path)
 
 
-def _probe(dataset: Any, path: Path) -> PictureProbe:
+def _probe(dataset: Any, path: Path) -> tuple[int, int, str]:
     dtype = dataset.dtypes[0]
     if dtype not in DTYPES or dataset.count > 4:
         raise UnsupportedRasterError(
@@ -70,16 +55,13 @@ def _probe(dataset: Any, path: Path) -> PictureProbe:
             f"a picture of at most {MAX_SIDE} pixels a side was expected, got {path.name!r} with "
             f"{dataset.height} x {dataset.width}. Ingest it as a scene, or cut it."
         )
-    return PictureProbe(height=dataset.height, width=dataset.width, dtype=dtype)
+    return dataset.height, dataset.width, dtype
 
 
-def read_picture(path: Path) -> Picture:
-    """Read a picture as one channel.
+def read_sample(path: Path) -> Pixels:
+    """Return the pixels of a picture as one channel: of three that differ, the middle one at each pixel.
 
-    Raises
-    ------
-    UnsupportedRasterError
-        It is no picture that is taken, or its bytes cannot be decoded.
+    Raises `UnsupportedRasterError` where it is no picture that is taken, or its bytes cannot be decoded.
     """
     with open_picture(path) as dataset:
         _probe(dataset, path)
@@ -95,14 +77,13 @@ def read_picture(path: Path) -> Picture:
         if kinds[0] == ColorInterp.palette:
             channels = _painted(channels[0], dataset.colormap(1))
     is_coloured = len(channels) == 3 and bool((channels != channels[:1]).any())
-    pixels = np.sort(channels, axis=0)[1] if is_coloured else channels[0]
-    return Picture(pixels=np.ascontiguousarray(pixels), is_coloured=is_coloured)
+    values = np.sort(channels, axis=0)[1] if is_coloured else channels[0]
+    return Pixels(values=np.ascontiguousarray(values), is_coloured=is_coloured)
 
 
 def _painted(index: Array, colours: dict[int, tuple[int, int, int, int]]) -> Array:
     """Return (3, rows, columns): the colours that a palette gives."""
     table = np.zeros((256, 3), np.uint8)
-    for i, colour in colours.items():
-        if i < len(table):
-            table[i] = colour[:3]
+    for i in range(256):
+        table[i] = colours.get(i, (0, 0, 0))[:3]
     return np.moveaxis(table[index], -1, 0)

@@ -1,0 +1,89 @@
+"""The rules of flags: which pixels are nodata, nonpositive, border, or zeros that only a whole scene can judge.
+
+Nodata is the file's tag, NaN and Inf. Power at or below zero is measured: nonpositive, and valid. An exact zero
+without a tag is undecided until all blocks of a scene are known: nodata where its region reaches the scene's
+edge, else nonpositive, or 0 dB of a dB raster. Border is what lies near nodata, where that was asked for.
+"""
+
+from typing import Final
+
+import numpy as np
+from scipy import ndimage
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.ingestion.blocks.jobs import ArraySource, Step
+
+UNDECIDED: Final = 4
+"""Staged flag of an exact zero that may be nodata or dark: decided once the whole scene is known."""
+
+
+def classify(raw: Array, power: Array, source: ArraySource) -> Array | None:
+    """Return the flags (rows, columns) uint8 of a tile; None where every pixel is valid and positive.
+
+    ``power`` is float power of ``raw``, NaN where that is the tag, NaN or Inf. Exact zeros without a tag are
+    `UNDECIDED`; on dB too, where they are no power at all.
+    """
+    low = power.min()
+    is_db = source.representation == cv.Representation.DB
+    zeros: Array | None = None
+    if source.has_untagged_zeros and (is_db or not low > 0):
+        zeros = raw == 0
+        zeros = zeros if zeros.any() else None
+    if low > 0 and zeros is None:
+        return None
+    flags = np.zeros(raw.shape, np.uint8)
+    if not is_db:
+        flags[power <= 0] = cv.Flag.NONPOSITIVE
+    if zeros is not None:
+        flags[zeros] = UNDECIDED
+    flags[np.isnan(power)] = cv.Flag.NODATA
+    return flags
+
+
+def is_invalid(flags: Array) -> Array:
+    """Return bool of the shape of ``flags``: nodata or border; undecided zeros are neither yet."""
+    invalid: Array = (flags == cv.Flag.NODATA) | (flags == cv.Flag.BORDER)
+    return invalid
+
+
+def is_counted(flags: Array, source: ArraySource, step: Step) -> Array:
+    """Return bool: the pixels with a dB that counts, valid ones, and on dB the zeros that may yet be.
+
+    The first pass of a classic store leaves such zeros out: 0 dB to the last bit is fill, nearly always.
+    """
+    counted: Array = flags == cv.Flag.VALID
+    if source.representation == cv.Representation.DB and step is Step.WRITE:
+        counted |= flags == UNDECIDED
+    return counted
+
+
+def region_mask(flags: Array, source: ArraySource) -> Array:
+    """Return the pixels whose regions are judged: undecided zeros.
+
+    Warped, the scene's own edge lies inside the grid: what is outside of it, and reaches the grid's edge, joins.
+    """
+    mask: Array = flags == UNDECIDED
+    if source.is_warped:
+        mask |= flags == cv.Flag.NODATA
+    return mask
+
+
+def decide(flags: Array, reaches_edge: Array, source: ArraySource) -> int:
+    """Decide the undecided zeros of ``flags`` in place; return how many became nodata.
+
+    ``reaches_edge`` is bool of the shape of ``flags``: where a region of `region_mask` reaches the scene's edge.
+    """
+    undecided = flags == UNDECIDED
+    fill = reaches_edge & undecided
+    is_db = source.representation == cv.Representation.DB
+    flags[undecided] = cv.Flag.VALID if is_db else cv.Flag.NONPOSITIVE
+    flags[fill] = cv.Flag.NODATA
+    return int(np.count_nonzero(fill))
+
+
+def add_border(flags: Array, pixels: int) -> None:
+    """Turn what is valid within so many pixels of nodata, along a row, a column or both, into border, in place."""
+    nodata = (flags == cv.Flag.NODATA).view(np.uint8)
+    near = ndimage.maximum_filter(nodata, size=2 * pixels + 1, mode="constant").view(bool)
+    flags[near & (flags < cv.Flag.NODATA)] = cv.Flag.BORDER

@@ -1,0 +1,78 @@
+"""Undecided zeros: settled once all blocks of a scene are known.
+
+Only blocks that have such zeros are looked at again, and only what they stored: the source is not read twice.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.ingestion.blocks.flags import decide, region_mask
+from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob, Step
+from sarzarr.ingestion.blocks.receipts import ArrayReceipt, Receipt
+from sarzarr.ingestion.blocks.regions import RegionTracker
+from sarzarr.ingestion.blocks.write import array_files, read_staged, write_chunks
+from sarzarr.pixels.kernels import half_codes_kernel, normalize_kernel, power_kernel
+from sarzarr.store.shards import ArrayFiles
+
+
+def decide_zeros(job: BlockJob, receipt: Receipt, reaches: dict[str, Array]) -> Receipt:
+    """Rewrite a block's flags once it is known which regions of zeros reach the scene's edge; return its receipt.
+
+    Parameters
+    ----------
+    job, receipt
+        The block and what `write_block` returned for it.
+    reaches
+        For each array with regions, (labels,) bool: which of the labels 0 to ``regions.count`` reach the edge.
+    """
+    decided = {
+        source.name: _decide_array(job, source, receipt.arrays[source.name], reaches[source.name])
+        for source in job.arrays
+        if source.name in reaches
+    }
+    return replace(receipt, arrays=receipt.arrays | decided)
+
+
+def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reaches: Array) -> ArrayReceipt:
+    chunk = job.encoding.chunk
+    is_db = source.representation == cv.Representation.DB
+    data, flag_files = array_files(job, job.folder, source.name)
+    tracker, again = RegionTracker(), RegionTracker()
+    for first, rows in job.bands:
+        tracker.add(region_mask(_band(job, flag_files, first, rows, np.uint8), source))
+    outside = reaches[tracker.names()]
+    rewrites = is_db and job.step is Step.WRITE and outside.any()  # a dB raster's fill has codes
+    nodata = 0
+    with data, flag_files:
+        for first, rows in job.bands:
+            flags = _band(job, flag_files, first, rows, np.uint8)
+            labels = again.add(region_mask(flags, source))
+            nodata += decide(flags, outside[labels], source)
+            write_chunks(flag_files, (first, job.col), flags, chunk)
+            if rewrites:
+                values = _band(job, data, first, rows, job.encoding.dtype)
+                values[flags >= cv.Flag.NODATA] = 0
+                write_chunks(data, (first, job.col), values, chunk)
+        flag_shards = job.every_file(flag_files.close())
+        shards = job.every_file(data.close()) if rewrites else done.shards
+    histogram = done.histogram
+    if is_db and job.step is Step.WRITE:
+        counts = histogram.counts.copy()
+        zero_db = np.zeros(1, power_kernel(np.zeros(1, np.float32), source.representation).dtype)
+        counts[half_codes_kernel(normalize_kernel(zero_db, cv.STORED_RANGE))[0]] -= nodata
+        histogram = replace(histogram, counts=counts)
+    histogram = replace(
+        histogram,
+        nonpositive=histogram.nonpositive - (0 if is_db else nodata),
+        nodata=histogram.nodata + nodata,
+    )
+    return ArrayReceipt(shards=shards, flag_shards=flag_shards, histogram=histogram, regions=None)
+
+
+def _band(job: BlockJob, files: ArrayFiles, first: int, rows: int, dtype: str | type) -> Array:
+    """Return one band of the block (rows, width), read back from the staged files."""
+    window = slice(first, first + rows), slice(job.col, job.col + job.width)
+    return read_staged(files, window, job.encoding.chunk, dtype)

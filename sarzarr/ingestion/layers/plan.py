@@ -1,0 +1,117 @@
+"""Layer plans and layer jobs: one layer of one scene on its grid, and one rectangle of its shards."""
+
+import base64
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.grids.warp.plan import Passthrough, WarpPlan
+from sarzarr.store.documents import Encoding
+from sarzarr.store.shard_job import ShardJob
+from sarzarr.text import nodata_text
+
+STEP: Final = "layer"
+"""The step of a layer's jobs, in names of receipts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPlan:
+    """One layer of one scene, ready to be read on the scene's grid."""
+
+    name: str
+    """The array's name in the scene group."""
+    kind: str
+    """``classes``, ``continuous`` or ``counts``."""
+    onto: WarpPlan | Passthrough
+    """The way of its pixels onto the scene's grid."""
+    covered: float
+    """Share of the scene's grid that the raster lies on, as far as a lattice of points can tell."""
+    block_shape: tuple[int, int]
+    """(rows, columns) of a TIFF block."""
+    block_bytes: int
+    """Bytes of one decoded TIFF block."""
+    source_hash: str
+    """The hash that the file is recognised by."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.onto.source.path)
+
+    @property
+    def dtype(self) -> str:
+        """NumPy dtype, as stored and as delivered: ``uint8``, ``int16``, ``float32``, ..."""
+        return self.onto.dtype
+
+    @property
+    def is_warped(self) -> bool:
+        """Whether pixels are resampled, and not copied."""
+        return isinstance(self.onto, WarpPlan)
+
+    @property
+    def nodata(self) -> float | int | None:
+        """The stored value of pixels without data: NaN for floats without another; None for integers without one."""
+        if self.is_warped or np.dtype(self.dtype).kind == "f":
+            return self.onto.fill
+        return None if self.onto.source.nodata is None else self.onto.fill
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        """Everything that decides the bytes."""
+        onto = self.onto
+        return (
+            *(self.name, self.kind, self.source_hash, onto.source.band, repr(self.nodata)),
+            *(type(onto).__name__, onto.grid, onto.source.grid, sorted(onto.attrs.items())),
+        )
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The array's attributes, but for its place.
+
+        Classes of integers get no CF fill value: xarray would make floats of them. rioxarray reads ``nodata``.
+        """
+        attrs: dict[str, Any] = {
+            cv.LONG_NAME: self.name,
+            cv.LAYER_KIND: self.kind,
+            cv.SOURCE_FILES: [self.path.name],
+            cv.SOURCE_BAND: self.onto.source.band,
+            cv.SOURCE_HASH: self.source_hash,
+            **self.onto.attrs,
+        }
+        nodata = self.nodata
+        if nodata is None:
+            return attrs
+        if math.isfinite(nodata):
+            attrs[cv.NODATA] = nodata
+        if np.dtype(self.dtype).kind == "f":
+            # as xarray writes a float into Zarr v3 attributes, since JSON has no NaN
+            attrs[cv.FILL_VALUE] = base64.standard_b64encode(struct.pack("<d", nodata)).decode()
+        elif self.kind != "classes":
+            attrs[cv.FILL_VALUE] = nodata
+        return attrs
+
+    def encoding(self, scene: Encoding) -> Encoding:
+        """Return the layer's encoding beside arrays of ``scene``: in the same chunks and shards."""
+        return Encoding(dtype=self.dtype, codec=cv.LAYER_CODEC, chunk=scene.chunk, shard=scene.shard)
+
+    def __str__(self) -> str:
+        part = "" if self.covered > 0.999 else f", on {max(self.covered, 0.001):.1%} of the scene"
+        return f"layer {self.name}: {self.dtype} {self.kind}, nodata {nodata_text(self.nodata)}; {self.onto}{part}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerJob(ShardJob):
+    """One layer over one rectangle of whole shards, (height, width) pixels."""
+
+    layer: LayerPlan
+    """The layer that is read."""
+
+    @property
+    def source_bytes(self) -> int:
+        """Bytes of the pixels that the job makes."""
+        return self.height * self.width * np.dtype(self.layer.dtype).itemsize

@@ -1,0 +1,69 @@
+"""Stored arrays: one array of a scene and its flags, as a worker reads them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
+from sarzarr.store.catalog import encoding_of
+from sarzarr.store.codecs import get_codec
+from sarzarr.store.documents import Encoding
+from sarzarr.store.shards import read_stored
+
+Window = tuple[slice, slice]
+"""Rows and columns, pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredArray:
+    """One array of a scene and its flags: a place and numbers, nothing open."""
+
+    root: str
+    """The store's directory."""
+    scene: str
+    """The scene's id."""
+    name: str
+    """The array's name in its scene group."""
+    shape: tuple[int, int]
+    """(rows, columns)."""
+    encoding: Encoding
+    """The encoding of its codes."""
+    stored: tuple[float, float]
+    """dB that 0 and 1 stand for."""
+
+    @classmethod
+    def of(cls, root: Path, row: Mapping[str, Any]) -> "StoredArray":
+        """Return the array of a row of the catalog: its (rows, columns), encoding and dB."""
+        return cls(
+            root=str(root),
+            scene=str(row["scene"]),
+            name=str(row["name"]),
+            shape=(int(row["height"]), int(row["width"])),
+            encoding=encoding_of(row),
+            stored=(float(row["vmin"]), float(row["vmax"])),
+        )
+
+    def codes(self, window: Window, out: Array | None = None) -> Array:
+        """Return a window (rows, columns) of uint16 codes, or of floats in [0, 1]; in ``out`` if it is given.
+
+        Raises `CorruptStoreError` where a chunk fails its checksum.
+        """
+        return self._read(self.name, self.encoding.codec, self.encoding.dtype, window, out)
+
+    def flags(self, window: Window, out: Array | None = None) -> Array:
+        """Return a window of the flags, uint8, as `codes`."""
+        return self._read(self.name + cv.FLAGS_SUFFIX, cv.FLAGS_CODEC, "uint8", window, out)
+
+    def _read(self, name: str, codec: str, dtype: str, window: Window, out: Array | None) -> Array:
+        return read_stored(
+            Path(self.root, cv.SCENES, self.scene, name),
+            grid=self.encoding.grid,
+            codec=get_codec(codec),
+            like=np.empty((self.encoding.chunk, self.encoding.chunk), dtype),
+            window=window,
+            out=out,
+        )
