@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BENCH_ARGS ?=
+FIGURES_ARGS ?=
 
-.PHONY: demo test test-slow lint format check bench-loader bench-ingest bench-warp bench-codecs notebooks clean
+.PHONY: demo test test-slow lint format check figures bench-loader bench-ingest bench-warp bench-codecs notebooks clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +36,9 @@ lint: $(VENV)/.test  ## ruff, ruff format, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+figures: | $(BIN)/python  ## the figures of the house; FIGURES_ARGS=--check fails where one does not hold
+	$(BIN)/python tools/figures.py $(FIGURES_ARGS)
 
 check: lint test
 

@@ -1,6 +1,6 @@
 """``python -m sarzarr``."""
 
-from sarzarr.cli.main import main
+from sarzarr.cli import main
 
 if __name__ == "__main__":
     main()

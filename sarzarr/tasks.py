@@ -31,12 +31,17 @@ PROCESS_WORTH: Final = 100_000_000
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is."""
+    """Work done of all of it, as a job reports it after each task.
+
+    The unit is the job's: `ingest` counts bytes of the pixels that it makes, in their sources' dtypes, layers too,
+    and with them those of an earlier run; `copy_store` bytes of the stored pixels, decoded. `import_chips` calls
+    ``progress`` with (chips done, chips) after each shard. An index reports nothing: it is cut in one step.
+    """
 
     done: int
-    """Source bytes whose blocks are written."""
+    """Bytes whose blocks are written."""
     total: int
-    """Source bytes of all."""
+    """Bytes of all, the last value of ``done``."""
     scene: str
     """The scene that the last block belongs to."""
 

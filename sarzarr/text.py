@@ -1,9 +1,21 @@
 """Counts, sizes and lists, for people."""
 
+import logging
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 from sarzarr.errors import InvalidInputError
+
+T = TypeVar("T")
+
+
+def logged(log: logging.Logger, value: T) -> T:
+    """Return a value, and log each line of its text at INFO."""
+    if log.isEnabledFor(logging.INFO):
+        for line in str(value).splitlines():
+            log.info("%s", line)
+    return value
 
 
 def listed(wanted: str, problems: Sequence[str]) -> str:
@@ -58,5 +70,5 @@ def counted(count: int, noun: str) -> str:
     >>> counted(1, "scene"), counted(2, "scene"), counted(0, "box")
     ('1 scene', '2 scenes', '0 boxes')
     """
-    plural = "es" if noun.endswith(("s", "x")) else "s"
+    plural = "es" if noun.endswith(("s", "x", "ch")) else "s"
     return f"{count} {noun}{'' if count == 1 else plural}"

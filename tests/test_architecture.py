@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from figures import circles, graph_of, leftward, line_of_imports, read_package
 
 import sarzarr
 
@@ -18,85 +19,21 @@ PACKAGE = ROOT / "sarzarr"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def line_of_imports():
-    """Return the place of each room in the one line that ARCHITECTURE.md prints: rooms between two bars share one."""
-    (printed,) = re.findall(r"^    (arrays .*\| cli)$", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
-    return {room: place for place, rooms in enumerate(printed.split("|")) for room in rooms.split()}
+MODULES = read_package(PACKAGE)
 
 
 def name_of(path):
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {name_of(path): path for path in FILES}
-
-
-def imports_of(path):
-    """Return the modules of sarzarr that a file imports, lazily too; what only a type checker sees does not count."""
-    tree = ast.parse(path.read_text())
-    unseen = {
-        id(node)
-        for check in ast.walk(tree)
-        if isinstance(check, ast.If) and isinstance(check.test, ast.Name) and check.test.id == "TYPE_CHECKING"
-        for node in ast.walk(check)
-    }
-    found = set()
-    for node in ast.walk(tree):
-        if id(node) in unseen:
-            continue
-        if isinstance(node, ast.Import):
-            found |= {n.name.removeprefix("sarzarr.") for n in node.names if n.name.startswith("sarzarr.")}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sarzarr":
-            base = node.module.removeprefix("sarzarr").lstrip(".")
-            for name in node.names:
-                whole = f"{base}.{name.name}".lstrip(".")
-                found.add(whole if whole in MODULES else base)
-    return found - {""}
-
-
-def test_every_room_has_a_place_in_the_line():
-    rooms = {name.split(".")[0] for name in MODULES} - {"__init__", "__main__"}
-    assert rooms == set(line_of_imports())
-
-
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_module_imports_only_from_rooms_to_the_left(path):
-    places, room = line_of_imports(), name_of(path).split(".")[0]
-    if room == "__main__":
-        return
-    if room == "__init__":
-        assert not imports_of(path)
-        return
-    others = {name for name in imports_of(path) if name.split(".")[0] != room}
-    wrong = {name for name in others if places[name.split(".")[0]] >= places[room]}
-    beside = {name for name in wrong if places[name.split(".")[0]] == places[room] and places[room] == 0}
-    assert not wrong - beside, f"{name_of(path)} imports {sorted(wrong - beside)}"
-
-
-def circles(graph):
-    """Return the modules that reach themselves."""
-
-    def reached(start):
-        seen, left = set(), list(graph[start])
-        while left:
-            if (name := left.pop()) not in seen:
-                seen.add(name)
-                left += graph.get(name, ())
-        return seen
-
-    return sorted(name for name in graph if name in reached(name))
+def test_every_import_runs_to_the_left_of_the_printed_line():
+    places = line_of_imports((ROOT / "ARCHITECTURE.md").read_text())
+    assert set(places) == {name.split(".")[0] for name in MODULES} - {"__init__", "__main__"}
+    assert not leftward(graph_of(MODULES), places)
 
 
 def test_no_module_reaches_itself():
-    graph = {name: imports_of(path) - {name.rpartition(".")[0]} for name, path in MODULES.items()}
-    assert not circles(graph)
-    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a", "b", "c"]
-
-
-def test_the_line_can_be_broken(tmp_path):
-    bad = tmp_path / "errors.py"
-    bad.write_text("def f():\n    from sarzarr.store.store import open_store\n    import sarzarr.cli\n")
-    assert imports_of(bad) == {"store.store", "cli"}
+    assert not circles(graph_of(MODULES))
 
 
 # ------------------------------------------------------------------ doors

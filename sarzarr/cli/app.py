@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from typer import Argument, Option, echo
 from typer.core import TyperGroup
 
 from sarzarr.errors import InvalidInputError, SarzarrError
@@ -42,28 +43,26 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
-StoreArgument = Annotated[Path, typer.Argument(help="The .zarr store.", show_default=False)]
-LowOption = Annotated[float | None, typer.Option(help="Percentile that becomes 0, for percentile: 1.")]
-HighOption = Annotated[float | None, typer.Option(help="Percentile that becomes 1, for percentile: 99.")]
-VminOption = Annotated[float | None, typer.Option(help="dB that becomes 0, for fixed: -25.")]
-VmaxOption = Annotated[float | None, typer.Option(help="dB that becomes 1, for fixed: 5.")]
-KOption = Annotated[float | None, typer.Option(help="Standard deviations around the mean, for sigma: 3.")]
+QuietOption = Annotated[bool, Option("--quiet", "-q", help="Show errors only.")]
+StoreArgument = Annotated[Path, Argument(help="The .zarr store.", show_default=False)]
+LowOption = Annotated[float | None, Option(help="Percentile that becomes 0, for percentile: 1.")]
+HighOption = Annotated[float | None, Option(help="Percentile that becomes 1, for percentile: 99.")]
+VminOption = Annotated[float | None, Option(help="dB that becomes 0, for fixed: -25.")]
+VmaxOption = Annotated[float | None, Option(help="dB that becomes 1, for fixed: 5.")]
+KOption = Annotated[float | None, Option(help="Standard deviations around the mean, for sigma: 3.")]
 FilesArgument = Annotated[
-    list[Path], typer.Argument(help="GeoTIFFs, or folders of them, .SAFE too.", show_default=False)
+    list[Path], Argument(help="GeoTIFFs, or folders of them, .SAFE too.", show_default=False)
 ]
+OutputOption = Annotated[
+    Path, Option("--output", "-o", help="The .zarr store to make or to add to.", show_default=False)
+]
+NoShardsOption = Annotated[bool, Option("--no-shards", help="A file a chunk, for GDAL before 3.13.")]
+Dtype = StrEnum("Dtype", ["uint16", "float32", "float16"])
+"""Dtypes of stored pixels."""
 OWN: Final = {"percentile": ("low", "high"), "fixed": ("vmin", "vmax"), "sigma": ("k",)}
 """The options of each method."""
 PERCENTS: Final = {"low": "low_pct", "high": "high_pct"}
 """Options that the library calls otherwise."""
-
-
-class Dtype(StrEnum):
-    """What pixels are stored as."""
-
-    uint16 = "uint16"
-    float32 = "float32"
-    float16 = "float16"
 
 
 def sentence(error: Exception) -> str:
@@ -83,14 +82,14 @@ def say(message: str) -> None:
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
-    """Return whether a log line is for a user who did not ask for more."""
+    """Return whether a log line is meant for a user who did not ask for more."""
     return record.levelno >= QUIETER.get(record.name.split(".")[0], logging.NOTSET)
 
 
 @app.callback(invoke_without_command=True)
 def _options(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more while working.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and stop.")] = False,
+    verbose: Annotated[bool, Option("--verbose", "-v", help="Say more while working.")] = False,
+    version: Annotated[bool, Option("--version", help="Show the version and stop.")] = False,
 ) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     if verbose:
@@ -101,18 +100,18 @@ def _options(
     if version:
         from sarzarr import __version__
 
-        typer.echo(__version__)
+        echo(__version__)
         raise typer.Exit
 
 
 def method_options(option: str, method: str, **given: float | None) -> dict[str, Any]:
-    """Return the options of a method that were given; refuse those of another one."""
-    said = {name: value for name, value in given.items() if value is not None}
-    for name in said:
+    """Return the options of a method that were given, percentiles or dB; refuse those of another one."""
+    options = {name: value for name, value in given.items() if value is not None}
+    for name in options:
         owner = next(m for m, names in OWN.items() if name in names)
         if owner != method:
             raise InvalidInputError(
                 f"{option} {owner} was expected beside --{name}, got {option} {method}. "
                 f"Pass {option} {owner}, or leave --{name} out."
             )
-    return said
+    return options

@@ -6,72 +6,50 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option, echo
 
-from sarzarr.cli.app import (
-    Dtype,
-    FilesArgument,
-    HighOption,
-    KOption,
-    LowOption,
-    QuietOption,
-    VmaxOption,
-    VminOption,
-    app,
-    method_options,
-    say,
-    sentence,
-)
+import sarzarr as sz
+from sarzarr.cli import app as shared
+from sarzarr.cli.app import app
 from sarzarr.cli.output import progress_bar, summary
 from sarzarr.errors import InvalidInputError, SarzarrError
-from sarzarr.text import parse_bytes
+from sarzarr.text import counted, parse_bytes
 
 if TYPE_CHECKING:
     from sarzarr.scenes.probe import RasterProbe
 
-
-class Range(StrEnum):
-    """What is stored."""
-
-    stored = "stored"
-    percentile = "percentile"
-    fixed = "fixed"
-    sigma = "sigma"
-
-
-class Hash(StrEnum):
-    """What a file is recognised by."""
-
-    sampled = "sampled"
-    full = "full"
+Range = StrEnum("Range", ["stored", "percentile", "fixed", "sigma"])
+"""Ranges that pixels are stored in: all there is, or one that is found or given, in dB."""
+Hash = StrEnum("Hash", ["sampled", "full"])
+"""Bytes of a file that it is recognised by."""
 
 
 # ------------------------------------------------------------------ commands
-@app.command()
-def identify(
-    files: FilesArgument,
-    quantity: Annotated[str | None, typer.Option(help="Say what the numbers are.")] = None,
-    representation: Annotated[str | None, typer.Option(help="Say how they are written down.")] = None,
+@app.command("identify")
+def identify_files(
+    files: shared.FilesArgument,
+    quantity: Annotated[str | None, Option(help="Say what the numbers are.")] = None,
+    representation: Annotated[str | None, Option(help="Say how they are written down.")] = None,
 ) -> None:
     """Say what each file is, its quantity and representation, and why. Nothing is written."""
     from sarzarr.rasters import raster_files
     from sarzarr.scenes.identify import check_said
-    from sarzarr.scenes.probe import probe_file
 
     check_said(quantity, representation)
-    probes: list[RasterProbe] = []
+    probes: list[sz.RasterProbe] = []
     unread = 0
     for given in files:
         try:
             paths = raster_files([given])
         except SarzarrError as error:
             paths, unread = [], unread + 1
-            say(str(error))
+            shared.say(str(error))
         for path in paths:
             try:
-                probes.append(probe_file(path, quantity=quantity, representation=representation))
+                probes.append(sz.probe_file(path, quantity=quantity, representation=representation))
             except (SarzarrError, OSError) as error:
                 unread += 1
-                say(sentence(error))
+                shared.say(shared.sentence(error))
                 continue
             _show(probes[-1])
     if unread or all(probe.refusal for probe in probes):
@@ -81,110 +59,95 @@ def identify(
 def _show(probe: "RasterProbe") -> None:
     """Print what a probe found."""
     grid = probe.grid
-    where = {"affine": "georeferenced", "gcps": f"{len(probe.gcps)} GCPs, no affine"}.get(
+    gcps = f"{counted(len(probe.gcps), 'GCP')}, no affine"
+    placed = {"affine": "georeferenced", "gcps": gcps}.get(
         probe.geolocation, probe.geolocation.replace("_", " ")
     )
     typer.secho(probe.path.name, bold=True)
-    typer.echo(
-        f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {where}"
-    )
+    echo(f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {placed}")
     if probe.refusal:
         typer.secho(f"  refused: {probe.refusal}", fg=typer.colors.YELLOW)
     else:
         names = ", ".join(a.name for a in probe.arrays)
         typer.secho(f"  {names}: {probe.quantity} as {probe.representation}", fg=typer.colors.GREEN)
-        typer.echo(f"  because {probe.reason}")
+        echo(f"  because {probe.reason}")
     for note in probe.left_out:
-        typer.echo(f"  {note}")
+        echo(f"  {note}")
     if facts := probe.acquisition.attrs():
-        typer.echo("  " + ", ".join(f"{k.split(':')[-1]} {v}" for k, v in facts.items()))
+        echo("  " + ", ".join(f"{k.split(':')[-1]} {v}" for k, v in facts.items()))
 
 
-@app.command()
-def ingest(
-    scenes: FilesArgument,
-    store: Annotated[Path, typer.Option("--output", "-o", help="The .zarr store to make or to add to.")],
-    quantity: Annotated[
-        str | None, typer.Option(help="sigma0, beta0, gamma0, gamma0_rtc, dn or power.")
-    ] = None,
-    representation: Annotated[str | None, typer.Option(help="power, amplitude, db or complex.")] = None,
+@app.command("ingest")
+def ingest_scenes(
+    scenes: shared.FilesArgument,
+    store: shared.OutputOption,
+    quantity: Annotated[str | None, Option(help="sigma0, beta0, gamma0, gamma0_rtc, dn or power.")] = None,
+    representation: Annotated[str | None, Option(help="power, amplitude, db or complex.")] = None,
     polarizations: Annotated[
-        str | None, typer.Option(help="Names of the bands of a file, in order, whatever it says: VV,VH.")
+        str | None, Option(help="Names of the bands of a file, in order, whatever it says: VV,VH.")
     ] = None,
-    scene_id: Annotated[
-        str | None, typer.Option("--id", help="The id of the one scene the files make.")
-    ] = None,
+    id_: Annotated[str | None, Option("--id", help="The id of the one scene the files make.")] = None,
     bounds: Annotated[
-        Range,
-        typer.Option(help="stored: keep everything. The others make a classic store, clipped at ingest."),
+        Range, Option(help="stored: keep everything. The others make a classic store, clipped at ingest.")
     ] = Range.stored,
-    low: LowOption = None,
-    high: HighOption = None,
-    vmin: VminOption = None,
-    vmax: VmaxOption = None,
-    k: KOption = None,
-    crs: Annotated[str | None, typer.Option(help="Bring scenes onto this CRS: EPSG:32633.")] = None,
-    pixel_size: Annotated[float | None, typer.Option(help="Pixel size there, in units of the CRS.")] = None,
-    grid: Annotated[str | None, typer.Option(help="like:SCENE, the grid of a scene in the store.")] = None,
+    low: shared.LowOption = None,
+    high: shared.HighOption = None,
+    vmin: shared.VminOption = None,
+    vmax: shared.VmaxOption = None,
+    k: shared.KOption = None,
+    crs: Annotated[str | None, Option(help="Bring scenes onto this CRS: EPSG:32633.")] = None,
+    pixel_size: Annotated[float | None, Option(help="Pixel size there, in units of the CRS.")] = None,
+    grid: Annotated[str | None, Option(help="like:SCENE, the grid of a scene in the store.")] = None,
     resampling: Annotated[
-        str | None,
-        typer.Option(help="nearest, average, bilinear, cubic, lanczos or rms; what suits if left out."),
+        str | None, Option(help="nearest, average, bilinear, cubic, lanczos or rms; what suits if left out.")
     ] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Compute each position between two CRSs.")] = False,
+    exact: Annotated[bool, Option("--exact", help="Compute each position between two CRSs.")] = False,
     layer: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="Keep a raster as it is beside the scenes: mask=FILE; mask:nodata-1=labels/*.tif; dem:cubic=FILE. "
             "May be repeated."
         ),
     ] = None,
     nodata: Annotated[
-        float | None, typer.Option(help="Value of pixels that were not measured, where no tag says it: 0.")
+        float | None, Option(help="Value of pixels that were not measured, where no tag says it: 0.")
     ] = None,
-    border: Annotated[int | None, typer.Option(help="Pixels around nodata to flag as border: 0.")] = None,
-    dtype: Annotated[Dtype | None, typer.Option(help="What pixels are stored as: uint16.")] = None,
+    border: Annotated[int | None, Option(help="Pixels around nodata to flag as border: 0.")] = None,
+    dtype: Annotated[shared.Dtype | None, Option(help="What pixels are stored as: uint16.")] = None,
     codec: Annotated[
-        str | None, typer.Option(help="none, blosc-lz4 or zstd; the best for the dtype if left out.")
+        str | None, Option(help="none, blosc-lz4 or zstd; the best for the dtype if left out.")
     ] = None,
-    shard: Annotated[int | None, typer.Option(help="Rows and columns of a shard: 2048.")] = None,
-    no_shards: Annotated[
-        bool, typer.Option("--no-shards", help="A file a chunk, for GDAL before 3.13.")
-    ] = False,
-    scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler: tcp://host:8786.")] = None,
+    shard: Annotated[int | None, Option(help="Rows and columns of a shard: 2048.")] = None,
+    no_shards: shared.NoShardsOption = False,
+    scheduler: Annotated[str | None, Option(help="A running Dask scheduler: tcp://host:8786.")] = None,
     workers: Annotated[
-        int,
-        typer.Option(min=0, help="A Dask cluster of that many processes on this machine, on loopback only."),
+        int, Option(min=0, help="A Dask cluster of that many processes on this machine, on loopback only.")
     ] = 0,
-    memory: Annotated[str, typer.Option(help="What a worker process may use.")] = "1GB",
+    memory: Annotated[str, Option(help="What a worker process may use.")] = "1GB",
     replace: Annotated[
         bool,
-        typer.Option(
-            "--replace", help="Write scenes anew that are there with other pixels, or otherwise stored."
-        ),
+        Option("--replace", help="Write scenes anew that are there with other pixels, or otherwise stored."),
     ] = False,
     skip_refused: Annotated[
-        bool, typer.Option("--skip-refused", help="Leave refused scenes out, say why, and take the others.")
+        bool, Option("--skip-refused", help="Leave refused scenes out, say why, and take the others.")
     ] = False,
     hash_: Annotated[
-        Hash, typer.Option("--hash", help="What a known file is recognised by: samples of it, or every byte.")
+        Hash, Option("--hash", help="What a known file is recognised by: samples of it, or every byte.")
     ] = Hash.sampled,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
-    quiet: QuietOption = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and stop.")] = False,
+    quiet: shared.QuietOption = False,
 ) -> None:
-    """Read GeoTIFFs, normalise them, and write them into one store of 256x256 chunks."""
+    """Read GeoTIFFs, normalise them, and write them into one store in chunks of 256x256 pixels."""
     from sarzarr.ingestion.layers.layer import layers_of
-    from sarzarr.ingestion.options import IngestOptions
-    from sarzarr.ingestion.plan import plan_ingest
-    from sarzarr.ingestion.run import ingest as run
     from sarzarr.tasks import cluster
 
-    options = IngestOptions(
+    options = sz.IngestOptions(
         quantity=quantity,
         representation=representation,
         polarizations=tuple(p.strip() for p in polarizations.split(",")) if polarizations else None,
-        scene_id=scene_id,
+        id=id_,
         bounds=str(bounds),
-        **method_options("--bounds", str(bounds), low=low, high=high, vmin=vmin, vmax=vmax, k=k),
+        **shared.method_options("--bounds", str(bounds), low=low, high=high, vmin=vmin, vmax=vmax, k=k),
         crs=crs,
         pixel_size=pixel_size,
         like=_like(grid),
@@ -201,66 +164,58 @@ def ingest(
         skip_refused=skip_refused,
         full_hash=hash_ is Hash.full,
     )
-    plan = plan_ingest(scenes, store, options=options)
+    plan = sz.plan_ingest(scenes, store, options=options)
     if not quiet or dry_run:
-        typer.echo(str(plan))
+        echo(str(plan))
     else:
         for why in plan.refused:
-            say(f"refused, left out: {why}")
+            shared.say(f"refused, left out: {why}")
     if dry_run:
         return
     with (
         cluster(scheduler=scheduler, workers=workers, memory=options.memory),
         progress_bar(quiet=quiet) as report,
     ):
-        made = run(plan, progress=report)
+        made = sz.ingest(plan, progress=report)
     if not quiet:
-        typer.echo(summary(made))
+        echo(summary(made))
 
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where scenes, store and picture go.")] = Path("stores"),
-    size: Annotated[int, typer.Option(min=256, help="Rows and columns of a scene.")] = 1024,
+    folder: Annotated[Path, Option(help="Where scenes, store and picture go.")] = Path("stores"),
+    size: Annotated[int, Option(min=256, help="Rows and columns of a scene.")] = 1024,
 ) -> None:
     """Do the whole job once: make scenes, ingest them, load a batch, write a picture."""
-    from sarzarr.export.quicklook import write_quicklook
-    from sarzarr.ingestion.plan import plan_ingest
-    from sarzarr.ingestion.run import ingest as run
-    from sarzarr.reader.reader import PatchReader
-    from sarzarr.scenes.synthetic.scenes import write_synthetic_scenes
-
     began = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     typer.secho("1. Scenes: speckled GeoTIFFs of one coast on three dates, VV and VH", bold=True)
-    files = write_synthetic_scenes(folder / "demo-scenes", count=3, shape=(size, size))
-    typer.echo(f"   {len(files)} files in {folder / 'demo-scenes'}: {files[0].name}, ...")
+    files = sz.write_synthetic_scenes(folder / "demo-scenes", count=3, shape=(size, size))
+    echo(f"   {counted(len(files), 'file')} in {folder / 'demo-scenes'}: {files[0].name}, ...")
     typer.secho("2. Ingest: read, normalise, write whole shards", bold=True)
-    plan = plan_ingest(files, folder / "demo.zarr", replace=True)
-    typer.echo("   " + str(plan).replace("\n", "\n   "))
+    plan = sz.plan_ingest(files, folder / "demo.zarr", replace=True)
+    echo("   " + str(plan).replace("\n", "\n   "))
     with progress_bar(quiet=False) as report:
-        store = run(plan, progress=report)
+        store = sz.ingest(plan, progress=report)
     typer.secho("3. The store", bold=True)
-    typer.echo("   " + summary(store).replace("\n", "\n   "))
+    echo("   " + summary(store).replace("\n", "\n   "))
     typer.secho("4. A batch, read straight from its chunks", bold=True)
-    reader = PatchReader(
+    reader = sz.PatchReader(
         store, polarizations=["vv", "vh"], batch_size=8, shuffle=True, seed=42, min_valid=0.5
     )  # not 1, so that small scenes, which are all edge, have patches too
     batch = next(iter(reader))
-    typer.echo(
-        f"   {batch.shape} {batch.dtype}, {batch.min():.2f} to {batch.max():.2f}, mean {batch.mean():.2f}"
-    )
+    echo(f"   {batch.shape} {batch.dtype}, {batch.min():.2f} to {batch.max():.2f}, mean {batch.mean():.2f}")
     typer.secho("5. A picture", bold=True)
-    picture = write_quicklook(store, folder / "demo-quicklook.png")
-    typer.echo(f"   {picture}")
-    typer.echo(f"Done in {time.perf_counter() - began:.1f} s. Try next:")
+    picture = sz.write_quicklook(store, folder / "demo-quicklook.png")
+    echo(f"   {picture}")
+    echo(f"Done in {time.perf_counter() - began:.1f} s. Try next:")
     for line in (
         f"sarzarr info {folder / 'demo.zarr'}",
         "sarzarr identify YOUR_FILES.tif",
         "sarzarr ingest YOUR_FILES.tif -o stores/yours.zarr",
         f"python -c \"import xarray as xr; print(xr.open_datatree('{folder / 'demo.zarr'}', engine='zarr'))\"",
     ):
-        typer.echo(f"   {line}")
+        echo(f"   {line}")
 
 
 def _like(grid: str | None) -> str | None:
@@ -269,5 +224,7 @@ def _like(grid: str | None) -> str | None:
         return None
     kind, _, scene = grid.partition(":")
     if kind != "like" or not scene:
-        raise InvalidInputError(f"a grid such as like:SCENE was expected, got {grid!r}.")
+        raise InvalidInputError(
+            f"a grid such as like:SCENE was expected, got {grid!r}. Name a scene of the store."
+        )
     return scene

@@ -5,16 +5,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer import Argument, Option, echo
+from typer.core import TyperGroup
 
+import sarzarr as sz
 from sarzarr import conventions as cv
-from sarzarr.cli.output import asked_by_default, taken_by_default
+from sarzarr.cli.app import StoreArgument
+from sarzarr.cli.output import taken_by_default
 from sarzarr.errors import InvalidInputError
+from sarzarr.text import counted
 
 if TYPE_CHECKING:
+    from sarzarr.arrays import Array
     from sarzarr.store.split_table import Split
-    from sarzarr.store.store import Store
+
+
+class _VerbFirst(TyperGroup):
+    """Commands on a store: ``split create STORE``, and as well ``split STORE create``, as it was once."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the verb first."""
+        if len(args) > 1 and args[0] not in self.commands and args[1] in self.commands:
+            args = [args[1], args[0], *args[2:]]
+        return super().parse_args(ctx, args)
+
 
 split_app = typer.Typer(
+    cls=_VerbFirst,
     help="Divide a store's ground into train, validation and test; no ground is on two sides.",
     no_args_is_help=True,
 )
@@ -26,43 +43,26 @@ SITE_HELP: Final = (
     "SCENE=NAME, for scenes without a place in the world; the scene may be a pattern such as '2019*'. Scenes that "
     "show the same ground have the same name. May be repeated."
 )
-SiteOption = Annotated[list[str] | None, typer.Option("--site", help=SITE_HELP)]
-NotesOption = Annotated[str, typer.Option(help="Kept with the version.")]
+SiteOption = Annotated[list[str] | None, Option("--site", help=SITE_HELP)]
+NotesOption = Annotated[str, Option(help="Kept with the version.")]
 
 
-class By(StrEnum):
-    """What is drawn."""
-
-    ground = "ground"
-    scene = "scene"
-    site = "site"
+VersionArgument = Annotated[str | None, Argument(help="v1, v2, ...; the newest if left out.")]
+By = StrEnum("By", ["ground", "scene", "site"])
+"""Units that a split draws."""
 
 
-@split_app.callback()
-def _store(
-    context: typer.Context,
-    store: Annotated[Path, typer.Argument(help="The .zarr store.", show_default=False)],
-) -> None:
-    context.obj = store
-
-
-def _opened(context: typer.Context) -> "Store":
-    from sarzarr.store.store import open_store
-
-    return open_store(context.obj)
-
-
-def parse_sites(said: list[str] | None) -> dict[str, str]:
+def parse_sites(given: list[str] | None) -> dict[str, str]:
     """Return names of sites by pattern.
 
     >>> parse_sites(["2019*=lake", "x=harbour"])
     {'2019*': 'lake', 'x': 'harbour'}
     """
     out = {}
-    for text in said or ():
+    for text in given or ():
         pattern, equals, name = text.rpartition("=")
         if not (pattern and equals and name):
-            raise InvalidInputError(f"SCENE=NAME was expected, got {text!r}.")
+            raise InvalidInputError(f"SCENE=NAME was expected, got {text!r}. Say --site 'lake_2019*=lake'.")
         out[pattern] = name
     return out
 
@@ -70,75 +70,67 @@ def parse_sites(said: list[str] | None) -> dict[str, str]:
 # ------------------------------------------------------------------ split
 @split_app.command()
 def create(
-    context: typer.Context,
-    val: Annotated[float, typer.Option(help="Share of the blocks that is validation.")] = 0.1,
-    test: Annotated[float, typer.Option(help="Share of them that is test.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Another seed is another split.")] = 42,
+    store: StoreArgument,
+    val: Annotated[float, Option(help="Share of the blocks that is validation.")] = 0.1,
+    test: Annotated[float, Option(help="Share of them that is test.")] = 0.0,
+    seed: Annotated[int, Option(help="Another seed is another split.")] = 42,
     block: Annotated[
-        str,
-        typer.Option(help="Side of a block: 10km, 500m; auto: 10km, or what few scenes or large cells need."),
+        str, Option(help="Side of a block: 10km, 500m; auto: 10km, or what few scenes or large cells need.")
     ] = "auto",
     pixel_block: Annotated[
         int | None,
-        typer.Option(
+        Option(
             help="Side of a block in pixels, where scenes have no place in the world; 1024 or less.",
             show_default=False,
         ),
     ] = None,
-    by: Annotated[By, typer.Option(help="Draw blocks of ground, whole scenes or whole sites.")] = By.ground,
-    guard: Annotated[str | None, typer.Option(help="Margin about a cell; two pixels if left out.")] = None,
+    by: Annotated[By, Option(help="Draw blocks of ground, whole scenes or whole sites.")] = By.ground,
+    guard: Annotated[str | None, Option(help="Margin about a cell; two pixels if left out.")] = None,
     site: SiteOption = None,
     fixed_val: Annotated[
-        bool, typer.Option("--fixed-val", help="Ground that arrives later is training, or held back.")
+        bool, Option("--fixed-val", help="Ground that arrives later is training, or held back.")
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew beside the versions there are.")] = False,
+    fresh: Annotated[bool, Option("--fresh", help="Begin anew beside the versions there are.")] = False,
     notes: NotesOption = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the split and write nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the split and write nothing.")] = False,
 ) -> None:
     """Make a split by ground, check that it leaks nothing, and write it as a new version."""
-    from sarzarr.splits.make import make_split, plan_split
+    from sarzarr.splits.make import plan_split
 
-    store = _opened(context)
     recipe: dict[str, Any] = {
         "val_fraction": val, "test_fraction": test, "seed": seed, "block": block, "by": str(by), "guard": guard,
-        "pixel_block": pixel_block,
-        "fixed_val": fixed_val,
+        "pixel_block": pixel_block, "fixed_val": fixed_val, "sites": parse_sites(site), "notes": notes,
     }  # fmt: skip
-    if dry_run:
-        split = plan_split(store, sites=parse_sites(site), notes=notes, **recipe)
-    else:
-        split = make_split(store, sites=parse_sites(site), notes=notes, fresh=fresh, **recipe)
-    typer.echo(describe(store, split) + ("\nnothing was written" if dry_run else ""))
+    split = plan_split(store, **recipe) if dry_run else sz.make_split(store, fresh=fresh, **recipe)
+    echo(split_text(sz.open_store(store), split) + ("\nnothing was written" if dry_run else ""))
 
 
 @split_app.command()
-def extend(context: typer.Context, site: SiteOption = None, notes: NotesOption = "") -> None:
+def extend(store: StoreArgument, site: SiteOption = None, notes: NotesOption = "") -> None:
     """Write a version that knows every scene; what is known stays as it is."""
-    from sarzarr.splits.make import extend_split
     from sarzarr.splits.versions import get_split
 
-    store = _opened(context)
     before = get_split(store)
-    split = extend_split(store, sites=parse_sites(site), notes=notes)
-    typer.echo("nothing is pending" if split.version == before.version else describe(store, split))
+    split = sz.extend_split(store, sites=parse_sites(site), notes=notes)
+    echo("nothing is pending" if split.version == before.version else split_text(sz.open_store(store), split))
 
 
 @split_app.command("list")
-def list_(context: typer.Context) -> None:
+def list_(store: StoreArgument) -> None:
     """List the versions, oldest first."""
     from sarzarr.splits.versions import list_splits
 
-    splits = list_splits(_opened(context))
+    splits = list_splits(store)
     if not splits:
-        typer.echo("no split yet: make one with `sarzarr split STORE create`")
+        echo("no split yet: make one with `sarzarr split create STORE`")
         return
-    typer.echo(
+    echo(
         f"{'':<5}{'parent':<8}{'made':<22}{'by':<8}{'block':<16}{'seed':>6}{'scenes':>8}{'val':>7}{'held':>7}  notes"
     )
     for s in splits:
         parent = f"v{s.parent}" if s.parent else "-"
         block = ", ".join(s.blocks) or "-"
-        typer.echo(
+        echo(
             f"{s.name:<5}{parent:<8}{s.created_at:<22}{s.recipe.by:<8}{block:<16}{s.recipe.seed:>6}{len(s.scenes):>8}"
             f"{s.val_ratio:>7.1%}{s.held_back_share:>7.1%}  {s.notes}"
         )
@@ -146,80 +138,61 @@ def list_(context: typer.Context) -> None:
 
 @split_app.command()
 def show(
-    context: typer.Context,
-    version: Annotated[str | None, typer.Argument(help="v1, v2, ...; the newest if left out.")] = None,
-    png: Annotated[Path | None, typer.Option(help="Draw footprints and blocks into this picture.")] = None,
+    store: StoreArgument,
+    version: VersionArgument = None,
+    png: Annotated[Path | None, Option(help="Draw footprints and blocks into this picture.")] = None,
 ) -> None:
     """Show what a version says; with --png, draw it."""
     from sarzarr.splits.versions import get_split
 
-    store = _opened(context)
     split = get_split(store, _number(version))
-    typer.echo(describe(store, split))
+    echo(split_text(sz.open_store(store), split))
     wide, far = (max([most, *(len(getattr(s, k)) for s in split.scenes)]) for k, most in WIDTHS.items())
     for s in split.scenes:
         sides = zip(("train", "val", "test", "held"), (1, 2, 3, 0), strict=True)
         counts = "".join(f"{name:>7} {int((s.codes == code).sum()):>5}" for name, code in sides)
-        typer.echo(f"  {s.scene:<{wide}}  {s.place:<{far}}{counts}")
+        echo(f"  {s.scene:<{wide}}  {s.place:<{far}}{counts}")
     if png is not None:
         from sarzarr.export.split_picture import write_split_picture
 
-        typer.echo(f"wrote {write_split_picture(store, split, png)}")
+        echo(f"wrote {write_split_picture(sz.open_store(store), split, png)}")
 
 
-@split_app.command()
-def pending(context: typer.Context) -> None:
+@split_app.command("pending")
+def pending_scenes(store: StoreArgument) -> None:
     """List the scenes that the newest version does not know."""
-    from sarzarr.splits.make import pending as of
+    from sarzarr.splits.make import pending
 
-    found = of(_opened(context))
-    for name, scenes, meaning in (
-        ("new", found.new, ""),
-        ("changed", found.changed, ", replaced on another grid"),
-        ("gone", found.gone, ", no longer in the store"),
-    ):
-        for scene in scenes:
-            typer.echo(f"{name:<9}{scene}{meaning}")
-    if not (found.new or found.changed or found.gone):
-        typer.echo("nothing is pending")
+    waiting = pending(store)
+    meanings = {"new": "", "changed": ", replaced on another grid", "gone": ", no longer in the store"}
+    lines = [f"{name:<9}{s}{meaning}" for name, meaning in meanings.items() for s in getattr(waiting, name)]
+    echo("\n".join(lines) or "nothing is pending")
 
 
-@split_app.command()
-def check(
-    context: typer.Context,
-    version: Annotated[str | None, typer.Argument(help="v1, v2, ...; the newest if left out.")] = None,
-) -> None:
+@split_app.command("check")
+def check_version(store: StoreArgument, version: VersionArgument = None) -> None:
     """Check once more that a version shares no ground between its sides."""
-    from sarzarr.splits.exchange import check_split
     from sarzarr.splits.versions import get_split
 
-    store = _opened(context)
     split = get_split(store, _number(version))
-    check_split(store, split)
-    typer.echo(f"{split.name}: no ground is on two sides")
+    sz.check_split(store, split)
+    echo(f"{split.name}: no ground is on two sides")
 
 
 @split_app.command()
 def export(
-    context: typer.Context,
-    output: Annotated[Path, typer.Argument(help="The JSON document.")],
-    version: Annotated[str | None, typer.Option(help="v1, v2, ...; the newest if left out.")] = None,
+    store: StoreArgument,
+    output: Annotated[Path, Argument(help="The JSON document.")],
+    version: Annotated[str | None, Option(help="v1, v2, ...; the newest if left out.")] = None,
 ) -> None:
     """Write a version as a JSON document."""
-    from sarzarr.splits.exchange import export_split
-
-    typer.echo(f"wrote {export_split(_opened(context), output, _number(version))}")
+    echo(f"wrote {sz.export_split(store, output, _number(version))}")
 
 
 @split_app.command("import")
-def import_(
-    context: typer.Context, document: Annotated[Path, typer.Argument(help="What `export` wrote.")]
-) -> None:
+def import_(store: StoreArgument, document: Annotated[Path, Argument(help="What `export` wrote.")]) -> None:
     """Take in a version that was exported, under its own number."""
-    from sarzarr.splits.exchange import import_split
-
-    store = _opened(context)
-    typer.echo(describe(store, import_split(store, document)))
+    echo(split_text(sz.open_store(store), sz.import_split(store, document)))
 
 
 def _number(version: str | None) -> int | None:
@@ -227,48 +200,52 @@ def _number(version: str | None) -> int | None:
         return None
     digits = version.removeprefix("v")
     if not (digits.isascii() and digits.isdigit()):
-        raise InvalidInputError(f"a version such as v2 was expected, got {version!r}.")
+        raise InvalidInputError(
+            f"a version such as v2 was expected, got {version!r}. `sarzarr split list STORE` lists them."
+        )
     return int(digits)
 
 
-def describe(store: "Store", split: "Split") -> str:
-    """Return what a split is, in a few lines."""
+def split_text(store: "sz.Store", split: "Split") -> str:
+    """Return a split in a few lines: its recipe, its cells and patches on each side, and shares in percent."""
     r, counts = split.recipe, split.counts
     fixed = ", validation fixed" if r.fixed_val else ""
     blocks = f", blocks of {' and '.join(split.blocks)}" if split.blocks else ""
     drawn = f" ({r.drawn:.0%} of the blocks drawn)" if r.drawn else ""
     parent = f", extends v{split.parent}" if split.parent else ""
-    said = f"{counts['train']} train, {counts['val']} val, {counts['test']} test, {counts['held_back']} held back"
+    sides = f"{counts['train']} train, {counts['val']} val, {counts['test']} test, {counts['held_back']} held back"
+    cells = counted(sum(counts.values()), "cell")
     lines = [
         f"{store.root.name}, split {split.name}{parent}",
         f"  by {r.by}{blocks}, seed {r.seed}, {r.val_fraction:.0%} asked for{drawn}{fixed}",
-        f"  {len(split.scenes)} scenes, {sum(counts.values())} cells of {cv.CELL} x {cv.CELL}: {said}",
+        f"  {counted(len(split.scenes), 'scene')}, {cells} of {cv.CELL} x {cv.CELL}: {sides}",
         f"  validation is {split.val_ratio:.1%} of what is used, {split.held_back_share:.1%} of all is held back",
     ]
     if split.val_ratio < FAR_BELOW * r.val_fraction:
         lines.append(
             "  less than was asked for: its blocks are small for these cells; larger ones lose less at their edges"
         )
-    lines += [f"  patches/{index}: {_patches_said(store, split, index)}" for index in store.patch_indices]
+    for index in store.patch_indices:
+        taken, limits = taken_by_default(store, index)
+        lines.append(f"  patches/{index}: {_patches_text(store, split, index, taken)}")
     if store.patch_indices:
-        lines.append(f"  in brackets: what readers take by default, {asked_by_default()}")
+        lines.append(f"  in brackets: what readers take by default, {limits}")
     return "\n".join(lines)
 
 
-def _patches_said(store: "Store", split: "Split", index: str) -> str:
+def _patches_text(store: "sz.Store", split: "Split", index: str, taken: "Array") -> str:
     """Return how many patches of an index are on each side, and in brackets how many of them readers take."""
+    import numpy as np
+
     from sarzarr.splits.versions import patches_of
 
     table = store.patch_columns(index)
     if not table.sizes["patch"]:
-        sides = zip(
-            store.catalog["height"].values.tolist(), store.catalog["width"].values.tolist(), strict=True
-        )
-        fits = 1 << (max(min(pair) for pair in sides).bit_length() - 1)
+        shortest = np.minimum(store.catalog["height"].values, store.catalog["width"].values)
+        fits = 1 << (int(shortest.max()).bit_length() - 1)
         return (
             f"0 patches, since every scene is smaller than {table.attrs['size']} pixels. The ground is split; to "
             f"train,\n    read smaller patches (patch_size={fits}), or padded ones (edge='pad' and min_valid below 1)"
         )
-    taken = taken_by_default(store, index)
     masks = {side: patches_of(store, split, table, side) for side in ("train", "val", "test")}
     return ", ".join(f"{m.sum()} {side} ({(m & taken).sum()})" for side, m in masks.items())

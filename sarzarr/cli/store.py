@@ -4,118 +4,92 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option, echo
 
-from sarzarr.cli.app import (
-    PERCENTS,
-    Dtype,
-    HighOption,
-    KOption,
-    LowOption,
-    QuietOption,
-    StoreArgument,
-    VmaxOption,
-    VminOption,
-    app,
-    method_options,
-)
+import sarzarr as sz
+from sarzarr.cli import app as shared
+from sarzarr.cli.app import app
 from sarzarr.cli.output import progress_bar, summary
 from sarzarr.errors import NotInStoreError
+from sarzarr.text import counted
 
-
-class Method(StrEnum):
-    """How clip bounds are found."""
-
-    percentile = "percentile"
-    fixed = "fixed"
-    sigma = "sigma"
+Method = StrEnum("Method", ["percentile", "fixed", "sigma"])
+"""Methods of finding clip bounds, in dB."""
 
 
 @app.command()
 def remove(
-    store: StoreArgument,
-    scenes: Annotated[list[str], typer.Argument(help="Scene ids.", show_default=False)],
+    store: shared.StoreArgument,
+    scenes: Annotated[list[str], Argument(help="Scene ids.", show_default=False)],
 ) -> None:
     """Take scenes out of a store; no other scene is touched."""
-    from sarzarr.ingestion.run import remove_scene
-    from sarzarr.store.store import open_store
-
-    opened = open_store(store)
+    opened = sz.open_store(store)
     if unknown := [scene for scene in scenes if scene not in opened.scenes]:
         raise NotInStoreError(
             f"scenes of {store.name} were expected, got {', '.join(unknown)}, which it does not hold. "
             "Nothing was removed; `sarzarr info STORE` lists its scenes."
         )
     for scene in dict.fromkeys(scenes):
-        opened = remove_scene(opened, scene)
-    typer.echo(summary(opened))
+        opened = sz.remove_scene(opened, scene)
+    echo(summary(opened))
 
 
 @app.command()
 def copy(
-    store: StoreArgument,
-    new: Annotated[Path, typer.Argument(help="The .zarr store to make.", show_default=False)],
-    dtype: Annotated[Dtype | None, typer.Option(help="What pixels are stored as.")] = None,
-    codec: Annotated[str | None, typer.Option(help="none, blosc-lz4 or zstd.")] = None,
-    shard: Annotated[int | None, typer.Option(help="Rows and columns of a shard.")] = None,
-    no_shards: Annotated[
-        bool, typer.Option("--no-shards", help="A file a chunk, for GDAL before 3.13.")
-    ] = False,
-    quiet: QuietOption = False,
+    store: shared.StoreArgument,
+    new: Annotated[Path, Argument(help="The .zarr store to make.", show_default=False)],
+    dtype: Annotated[shared.Dtype | None, Option(help="What pixels are stored as.")] = None,
+    codec: Annotated[str | None, Option(help="none, blosc-lz4 or zstd.")] = None,
+    shard: Annotated[int | None, Option(help="Rows and columns of a shard.")] = None,
+    no_shards: shared.NoShardsOption = False,
+    quiet: shared.QuietOption = False,
 ) -> None:
     """Write a store anew with another dtype, codec or shard size; every byte is checked on the way."""
-    from sarzarr.export.copy_store import copy_store
-
     chosen = None if dtype is None else str(dtype)
     with progress_bar(quiet=quiet) as report:
-        made = copy_store(
+        made = sz.copy_store(
             store, new, dtype=chosen, codec=codec, shard=0 if no_shards else shard, progress=report
         )
     if not quiet:
-        typer.echo(summary(made))
+        echo(summary(made))
 
 
 @app.command()
-def info(store: StoreArgument) -> None:
+def info(store: shared.StoreArgument) -> None:
     """Show what is in a store, in one screen."""
-    from sarzarr.store.store import open_store
-
-    typer.echo(summary(open_store(store)))
+    echo(summary(sz.open_store(store)))
 
 
 @app.command()
-def stacks(store: StoreArgument) -> None:
-    """List the stacks of a store: scenes of one grid, orbit and pass, that open as one cube over time."""
+def stacks(store: shared.StoreArgument) -> None:
+    """List the stacks of a store: scenes of one grid, orbit and pass, that open as one cube (time, y, x)."""
     from sarzarr.patches.stacks.find import describe_stacks
-    from sarzarr.store.store import open_store
 
-    typer.echo(describe_stacks(open_store(store)))
+    echo(describe_stacks(sz.open_store(store)))
 
 
 @app.command()
 def bounds(
-    store: StoreArgument,
-    method: Annotated[Method | None, typer.Option(help="Set the clip by this method.")] = None,
-    low: LowOption = None,
-    high: HighOption = None,
-    vmin: VminOption = None,
-    vmax: VmaxOption = None,
-    k: KOption = None,
+    store: shared.StoreArgument,
+    method: Annotated[Method | None, Option(help="Set the clip by this method.")] = None,
+    low: shared.LowOption = None,
+    high: shared.HighOption = None,
+    vmin: shared.VminOption = None,
+    vmax: shared.VmaxOption = None,
+    k: shared.KOption = None,
     group: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this group (vv/sigma0), to show or to set; may be repeated."),
+        list[str] | None, Option(help="Only this group (vv/sigma0), to show or to set; may be repeated.")
     ] = None,
     from_split: Annotated[
-        str | None, typer.Option(help="From the ground of this split alone: train, or v2:train.")
+        str | None, Option(help="From the ground of this split alone: train, or v2:train.")
     ] = None,
 ) -> None:
     """Show the clip that batches are made with; with --method or --from-split, set it. No pixel is touched."""
-    from sarzarr.patches.clips import recommend_clips, set_clip
-    from sarzarr.store.store import open_store
-
     chosen = method or (Method.percentile if from_split is not None else None)
-    given = method_options("--method", str(chosen or "none"), low=low, high=high, vmin=vmin, vmax=vmax, k=k)
-    opened = open_store(store)
+    given = shared.method_options(
+        "--method", str(chosen or "none"), low=low, high=high, vmin=vmin, vmax=vmax, k=k
+    )
+    opened = sz.open_store(store)
     shown = {key: entry for key, entry in opened.bounds.items() if group is None or key in group}
     if unknown := set(group or ()) - set(shown):
         raise NotInStoreError(
@@ -123,53 +97,48 @@ def bounds(
             "`sarzarr bounds STORE` lists them."
         )
     if chosen is not None:
-        opened = set_clip(
+        opened = sz.set_clip(
             opened,
             group,
             split=from_split,
             method=str(chosen),
-            **{PERCENTS.get(name, name): value for name, value in given.items()},
+            **{shared.PERCENTS.get(name, name): value for name, value in given.items()},
         )
-    advised = recommend_clips(opened, set(shown))
-    typer.echo(f"{'group':<18}{'stored dB':>18}{'clip dB':>20}{'percentiles 1, 99':>20}  method")
+    advised = sz.recommend_clips(opened, set(shown))
+    echo(f"{'group':<18}{'stored dB':>18}{'clip dB':>20}{'percentiles 1, 99':>20}  method")
     for key, entry in sorted((key, opened.bounds[key]) for key in shown):
         stored = f"{entry.vmin:g} to {entry.vmax:g}"
         clip = f"{entry.clip_vmin:.2f} to {entry.clip_vmax:.2f}"
         advice = f"{advised[key].clip_vmin:.2f} to {advised[key].clip_vmax:.2f}"
-        typer.echo(f"{key:<18}{stored:>18}{clip:>20}{advice:>20}  {entry.clip_method}")
+        echo(f"{key:<18}{stored:>18}{clip:>20}{advice:>20}  {entry.clip_method}")
 
 
 @app.command()
 def quicklook(
-    store: StoreArgument,
-    scenes: Annotated[
-        list[str] | None, typer.Argument(help="Scene ids; all if left out, up to 24 arrays.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The picture.")] = None,
+    store: shared.StoreArgument,
+    scenes: Annotated[list[str] | None, Argument(help="Scene ids; all if left out, up to 24 arrays.")] = None,
+    output: Annotated[Path | None, Option("--output", "-o", help="The picture.")] = None,
 ) -> None:
     """Draw the scenes of a store in dB into one picture."""
-    from sarzarr.export.quicklook import MAX_PANELS, count_panels, write_quicklook
-    from sarzarr.store.store import open_store
+    from sarzarr.export.quicklook import MAX_PANELS, count_panels
 
-    opened = open_store(store)
+    opened = sz.open_store(store)
     whole = store if store.stem else store.resolve()
     place = output or whole.with_name(f"{whole.stem}-quicklook.png")
-    typer.echo(f"wrote {write_quicklook(opened, place, scenes=scenes or None)}")
+    echo(f"wrote {sz.write_quicklook(opened, place, scenes=scenes or None)}")
     if (count := count_panels(opened, scenes or None)) > MAX_PANELS:
-        typer.echo(f"It shows {MAX_PANELS} of {count} arrays. Name scenes to see the others.")
+        echo(f"It shows {MAX_PANELS} of {counted(count, 'array')}. Name scenes to see the others.")
 
 
 @app.command()
 def bench(
-    store: StoreArgument,
-    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 5.0,
-    polarizations: Annotated[str | None, typer.Option(help="Only these: VV, or VV,VH as channels.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Patches of a batch.")] = 64,
+    store: shared.StoreArgument,
+    seconds: Annotated[float, Option(help="How long to measure.")] = 5.0,
+    polarizations: Annotated[str | None, Option(help="Only these: VV, or VV,VH as channels.")] = None,
+    batch_size: Annotated[int, Option(help="Patches of a batch.")] = 64,
 ) -> None:
-    """Measure what this machine delivers from this store, beside a plain memory copy of the same batches."""
-    from sarzarr.reader.rate import measure_delivery
-
+    """Measure the MB/s that this machine delivers from a store, beside a memory copy of the same batches."""
     options: dict[str, Any] = {"batch_size": batch_size}
     if polarizations:
         options["polarizations"] = [p.strip().lower() for p in polarizations.split(",")]
-    typer.echo(str(measure_delivery(store, seconds=seconds, **options)))
+    echo(str(sz.measure_delivery(store, seconds=seconds, **options)))

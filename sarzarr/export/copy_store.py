@@ -6,6 +6,7 @@ half store, and where its process was killed, that folder, which may be deleted.
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from sarzarr.store.store import Store, open_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import Progress, Task, compute, wave_size
 
+log = logging.getLogger(__name__)
 DTYPES: Final = ("uint16", "float32", "float16")
 REWRITTEN: Final = frozenset({cv.SCENES, cv.CATALOG, cv.PATCHES, "zarr.json"})
 """What of a store is made anew; all else is copied as it is."""
@@ -91,6 +93,7 @@ def copy_store(
             consolidate(Store(staging))
     except FileExistsError:
         raise _exists(place) from None
+    log.info("%s copied to %s", source.root.name, place)
     return open_store(place)
 
 

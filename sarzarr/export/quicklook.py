@@ -1,5 +1,6 @@
 """Pictures: what a store holds, at a glance."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingExtraErr
 from sarzarr.pixels.radiometry import to_db
 from sarzarr.store.store import Store, open_store
 
+log = logging.getLogger(__name__)
 PANEL_PIXELS: Final = 700
 """The longer side of a panel, at most; scenes are averaged in power down to it."""
 MAX_PANELS: Final = 24
@@ -70,6 +72,7 @@ def write_quicklook(
         f"{opened.root.stem}{shown}: dB over the clip of each group; blue is not valid", fontsize=11
     )
     figure.savefig(place)
+    log.info("wrote %s", place)
     return place
 
 

@@ -1,5 +1,6 @@
 """A picture of a split: footprints of cells and blocks of the ground, coloured by membership."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ from sarzarr.splits.assign import WORLD, Grounds
 from sarzarr.splits.versions import grounds_of
 from sarzarr.store.split_table import SceneCells, Split
 from sarzarr.store.store import Store
+from sarzarr.text import counted
 
+log = logging.getLogger(__name__)
 COLOURS: Final = {
     cv.Membership.HELD_BACK: "#c9ccd1",
     cv.Membership.TRAIN: "#2a7f9e",
@@ -76,6 +79,7 @@ def write_split_picture(store: Store, split: Split, path: str | Path) -> Path:
             f"a path that a picture can be written to was expected, got {str(path)!r} "
             f"({getattr(error, 'strerror', None) or error}). Give a .png in a folder that is there."
         ) from None
+    log.info("wrote %s", path)
     return Path(path)
 
 
@@ -89,7 +93,10 @@ def _legend(split: Split) -> list[Any]:
     from matplotlib.patches import Patch
 
     return [
-        Patch(color=colour, label=f"{m.name.lower().replace('_', ' ')}: {split.counts[m.name.lower()]} cells")
+        Patch(
+            color=colour,
+            label=f"{m.name.lower().replace('_', ' ')}: {counted(split.counts[m.name.lower()], 'cell')}",
+        )
         for m, colour in COLOURS.items()
     ]
 
@@ -120,7 +127,7 @@ def _draw_world(axis: Any, grounds: Grounds, split: Split, scenes: Sequence[Scen
     axis.set_aspect(1 / max(math.cos(math.radians((south + north) / 2)), 0.05))
     axis.set_xlabel("longitude")
     axis.set_ylabel("latitude")
-    axis.set_title(f"{len(scenes)} scenes on {len(kept)} grids", fontsize=10)
+    axis.set_title(f"{counted(len(scenes), 'scene')} on {counted(len(kept), 'grid')}", fontsize=10)
 
 
 def _edge_of(footprints: Sequence[Footprint], span: float) -> dict[str, Any]:
@@ -172,4 +179,4 @@ def _draw_pixels(axis: Any, place: str, scenes: Sequence[SceneCells]) -> None:
     """Draw the lattice of pixels that scenes share; where they share none, the first of them."""
     axis.imshow(scenes[0].codes, interpolation="nearest", **_colours())
     axis.set_xlabel("cells")
-    axis.set_title(f"{place}: {len(scenes)} scenes", fontsize=10)
+    axis.set_title(f"{place}: {counted(len(scenes), 'scene')}", fontsize=10)

@@ -1,5 +1,6 @@
 """Boxes that are drawn on scenes, or on the ground, on their way into a store."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,9 @@ from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
 from sarzarr.store.boxes import Boxes, Policy, read_boxes, write_boxes
 from sarzarr.store.split_table import placements
 from sarzarr.store.store import Store
+from sarzarr.text import counted
+
+log = logging.getLogger(__name__)
 
 LONGITUDE_LATITUDE: Final = "OGC:CRS84"
 """The CRS of a GeoJSON document that names none."""
@@ -86,6 +90,7 @@ def import_boxes(
     known = sorted(p.parent.name for p in (store.root / cv.BOXES).glob("*/zarr.json"))
     merged = _merged(read_boxes(store, name), fresh) if name in known else fresh
     write_boxes(store, merged, name)
+    log.info("%s, boxes/%s: %s put on", store.root.name, name, counted(len(fresh), "box"))
     return replace(merged, counts=fresh.counts)
 
 

@@ -25,7 +25,7 @@ class IngestOptions:
     """How they are written down, where the files do not say."""
     polarizations: tuple[str, ...] | None = None
     """Names of the bands of each file, in order, whatever it says itself."""
-    scene_id: str | None = None
+    id: str | None = None
     """The id of the one scene that the files make."""
     dtype: str | None = None
     """``uint16`` codes, ``float32`` or ``float16``; ``uint16`` if None."""

@@ -4,6 +4,7 @@ Probing looks at headers and a small sample; from there on a plan is pure arithm
 as a whole where a file cannot be taken as asked or the work cannot fit the memory it may use.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,9 @@ from sarzarr.rasters import raster_files
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 from sarzarr.scenes.scene import SceneProbe, group_scenes
 from sarzarr.store.store import Store, bounds_key, open_store
-from sarzarr.text import counted, size_text
+from sarzarr.text import counted, logged, size_text
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +164,7 @@ def plan_ingest(
             plans.append(fitted)
     if refused and not (plans or present):
         raise UnsupportedRasterError("\n".join(refused))
-    return IngestPlan(
+    plan = IngestPlan(
         store=root,
         scenes=tuple(plans),
         present=tuple(present),
@@ -169,6 +172,7 @@ def plan_ingest(
         notes=(*notes, *more_notes),
         refused=tuple(refused),
     )
+    return logged(log, plan)
 
 
 def _left_to_do(

@@ -254,7 +254,7 @@ class ScenePlan:
             return "\n".join([f"  {self.id}: is there, and gets layers alone, {tasks}", *layers])
         place = f"{self.grid.height} x {self.grid.width}, {self._place}"
         way = "warped" if self.is_warped else "passthrough"
-        lines = [f"  {self.id}: {place}, {way}, {tasks}, {self.patches} patches"]
+        lines = [f"  {self.id}: {place}, {way}, {tasks}, {counted(self.patches, 'patch')}"]
         lines[0] += ", replaces the one there" if self.replaces else ""
         lines += [f"    {plan}" for plan in self.onto]
         lines += [f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in self.probe.arrays]
@@ -263,11 +263,11 @@ class ScenePlan:
     @property
     def _place(self) -> str:
         """The tie of the stored pixels to the ground, for people."""
-        gcps = len(self.probe.gcps)
+        gcps = counted(len(self.probe.gcps), "GCP")
         return {
             "affine": "georeferenced",
             "rotated_affine": "rotated affine",
-            "gcp_tps_no_dem": f"by {gcps} GCPs without terrain",
-            "gcps": f"{gcps} GCPs, image geometry (--crs and --pixel-size georeference it)",
+            "gcp_tps_no_dem": f"by {gcps} without terrain",
+            "gcps": f"{gcps}, image geometry (--crs and --pixel-size georeference it)",
             "rpcs": "RPC, image geometry (orthorectify it with a DEM to georeference it)",
         }.get(self.geolocation, "no CRS")

@@ -1,12 +1,12 @@
-"""From where scenes lie to the membership of their cells; and the check that no ground is on two sides.
+"""Membership of cells, from the ground that scenes lie on; and the check that no ground is on two sides.
 
 Nothing here reads or writes a store. Scenes without a place in the world share a lattice of pixels where
 their shapes are equal, or stand apart where their sites are named; where neither can be known, a split is
 refused.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
@@ -19,6 +19,7 @@ from sarzarr.grids.footprint import Footprint, Placement, footprint_of
 from sarzarr.grids.world import Extents, judge, touched_ids, unit_ids
 from sarzarr.splits.overlap import TOUCH, Cells, shared_ground, touching
 from sarzarr.store.split_table import Recipe, SceneCells
+from sarzarr.text import counted
 
 WORLD: Final = "world"
 """The place of scenes that longitude and latitude tell apart."""
@@ -38,28 +39,34 @@ class SceneGround:
 
 @dataclass(frozen=True, eq=False)
 class Grounds:
-    """Scenes with their places; the footprints of equal placements are made once."""
+    """Scenes with their places on the ground, in degrees; the footprints of equal placements are made once."""
 
     scenes: tuple[SceneGround, ...]
     """Sorted by id."""
     _footprints: dict[str, Footprint] = field(default_factory=dict, init=False, repr=False)
 
+    def __repr__(self) -> str:
+        return f"<Grounds: {counted(len(self.scenes), 'scene')}>"
+
+    @cached_property
+    def by_id(self) -> Mapping[str, SceneGround]:
+        """Its scenes by id."""
+        return {g.scene: g for g in self.scenes}
+
     def footprint(self, ground: SceneGround) -> Footprint:
-        """Return where the cells of a located scene lie."""
+        """Return where the cells of a located scene lie, in degrees."""
         key = ground.placement.fingerprint
         if key not in self._footprints:
             self._footprints[key] = footprint_of(ground.placement)
         return self._footprints[key]
 
+    def guarded(self, ground: SceneGround, recipe: Recipe) -> Extents:
+        """Return the extents (cells,) of a located scene's cells in degrees, with the margin of a recipe."""
+        return self.footprint(ground).guarded(recipe.guard)
+
     @cached_property
     def places(self) -> Mapping[str, str]:
-        """The lattice that each scene's cells are on, by id.
-
-        Raises
-        ------
-        InvalidInputError
-            It cannot be known which scenes share ground.
-        """
+        """The lattice of each scene's cells, world or pixels; `InvalidInputError` where shared ground is unknown."""
         adrift = [g for g in self.scenes if not g.placement.is_located and not g.site]
         shapes = {(g.placement.height, g.placement.width) for g in adrift}
         if adrift and (len(shapes) > 1 or len(adrift) < len(self.scenes)):
@@ -70,10 +77,10 @@ class Grounds:
         p = ground.placement
         if not ground.site:
             return WORLD if p.is_located else f"pixels/{p.height}x{p.width}"
-        mates = self._mates[ground.site]
-        if all(m.placement.is_located for m in mates):
+        mates = [g.placement for g in self._mates[ground.site]]
+        if all(m.is_located for m in mates):
             return WORLD
-        shapes = {(m.placement.height, m.placement.width, m.placement.is_located) for m in mates}
+        shapes = {(m.height, m.width, m.is_located) for m in mates}
         return f"pixels/{ground.site}" if len(shapes) == 1 else f"whole/{ground.site}"
 
     @cached_property
@@ -96,15 +103,57 @@ def _unknown_ground(adrift: Sequence[SceneGround], total: int) -> str:
 
 
 # ------------------------------------------------------------------ membership
-def assign(grounds: Grounds, recipe: Recipe, *, version: int) -> tuple[SceneCells, ...]:
-    """Return the membership of every cell of every scene, as the recipe says.
+def assign(
+    grounds: Grounds, recipe: Recipe, *, version: int, known: Sequence[SceneCells] = ()
+) -> tuple[SceneCells, ...]:
+    """Return the membership (rows, columns) uint8 of the cells of every scene that is not ``known``.
 
-    Raises
-    ------
-    InvalidInputError
-        It cannot be known which scenes share ground, or a scene lacks the site that ``by="site"`` needs.
+    `InvalidInputError` where shared ground is unknown, or a scene lacks the site that ``by="site"`` needs.
     """
+    return _decided(grounds, recipe, recipe.draw, known, version)
+
+
+def assign_to_train(
+    grounds: Grounds, known: Sequence[SceneCells], fixed: Array, recipe: Recipe, *, version: int
+) -> tuple[SceneCells, ...]:
+    """Return the cells of scenes that came after validation was fixed: all train, or held back.
+
+    Held back is what lies in one of the ``fixed`` units (units,) uint64 of validation and test, or touches one of
+    their cells. ``grounds`` has the new scenes, and those of the ``known`` ones that are still there.
+    """
+
+    def decide(ids: Array) -> Array:
+        return np.where(np.isin(ids, fixed), cv.Membership.HELD_BACK, cv.Membership.TRAIN).astype(np.uint8)
+
+    located = [(g, mask) for s, g, mask in _fixed_cells(grounds, known) if s.place == WORLD]
+    closed = _joined([grounds.guarded(g, recipe)[mask] for g, mask in located])
+    fresh = _decided(grounds, recipe, decide, known, version)
+    return tuple(_without_touching(grounds, closed, s, recipe) for s in fresh)
+
+
+def _decided(
+    grounds: Grounds,
+    recipe: Recipe,
+    decide: Callable[[Array], Array],
+    known: Sequence[SceneCells],
+    version: int,
+) -> tuple[SceneCells, ...]:
+    """Return the cells of the scenes that are not known; ``decide`` gives the membership of units."""
+    old = {s.scene for s in known}
     judged: dict[str, Array] = {}
+
+    def codes_of(ground: SceneGround) -> Array:
+        place, key = grounds.places[ground.scene], ground.placement.fingerprint
+        if recipe.by != "ground" or place != WORLD:
+            codes = decide(_own_units(ground, place, recipe))
+            if place == WORLD:  # held back where nobody knows a cell's place
+                codes = np.where(grounds.guarded(ground, recipe).is_placed, codes, np.uint8(0))
+        elif key in judged:
+            codes = judged[key]
+        else:
+            codes = judged[key] = judge(grounds.guarded(ground, recipe), recipe.lattice, decide)
+        return codes.reshape(ground.placement.cells)
+
     return tuple(
         SceneCells(
             scene=g.scene,
@@ -112,38 +161,20 @@ def assign(grounds: Grounds, recipe: Recipe, *, version: int) -> tuple[SceneCell
             place=grounds.places[g.scene],
             site=g.site,
             since=version,
-            codes=_codes(grounds, g, recipe, judged),
+            codes=codes_of(g),
         )
         for g in grounds.scenes
+        if g.scene not in old
     )
-
-
-def _codes(grounds: Grounds, ground: SceneGround, recipe: Recipe, judged: dict[str, Array]) -> Array:
-    place, shape = grounds.places[ground.scene], ground.placement.cells
-    if recipe.by == "ground" and place == WORLD:
-        key = ground.placement.fingerprint
-        if key not in judged:
-            guarded = grounds.footprint(ground).guarded(recipe.guard)
-            judged[key] = judge(guarded, recipe.lattice, recipe.draw).reshape(shape)
-        return judged[key]
-    return _on_ground(grounds, ground, recipe, recipe.draw(_own_units(ground, place, recipe)))
-
-
-def _on_ground(grounds: Grounds, ground: SceneGround, recipe: Recipe, codes: Array) -> Array:
-    """Return a scene's codes (cells,) as (rows, columns): held back where nobody knows a cell's place."""
-    if grounds.places[ground.scene] == WORLD:
-        is_placed = grounds.footprint(ground).guarded(recipe.guard).is_placed
-        codes = np.where(is_placed, codes, np.uint8(cv.Membership.HELD_BACK))
-    return codes.reshape(ground.placement.cells)
 
 
 def _own_units(ground: SceneGround, place: str, recipe: Recipe) -> Array:
     """Return the unit (cells,) that each cell of a scene is drawn with, where it lies in one alone."""
     rows, cols = ground.placement.cells
-    at = np.indices((rows, cols)).reshape(2, -1)
-    zero = np.zeros(at.shape[1], np.int64)
+    cells = np.indices((rows, cols)).reshape(2, -1)
+    zero = np.zeros(rows * cols, np.int64)
     if recipe.by == "ground" and place.startswith("pixels/"):
-        return unit_ids(place, *(at * cv.CELL // recipe.pixel_block))
+        return unit_ids(place, *(cells * cv.CELL // recipe.pixel_block))
     if recipe.by == "ground":
         return unit_ids(place, zero, zero)
     if recipe.by == "site" and not ground.site:
@@ -154,93 +185,39 @@ def _own_units(ground: SceneGround, place: str, recipe: Recipe) -> Array:
     return unit_ids(f"{recipe.by}/{ground.site if recipe.by == 'site' else ground.scene}", zero, zero)
 
 
-def fixed_units(grounds: Grounds, scenes: Sequence[SceneCells], recipe: Recipe) -> Array:
-    """Return the units (ascending, uint64) that the validation and test cells of scenes lie in."""
-    by_id = {g.scene: g for g in grounds.scenes}
-    parts = [np.empty(0, np.uint64)]
+def _fixed_cells(
+    grounds: Grounds, scenes: Sequence[SceneCells]
+) -> Iterator[tuple[SceneCells, SceneGround, Array]]:
+    """Yield the scenes that are there and have validation or test, with their ground and the mask (cells,) of it."""
     for s in scenes:
-        ground = by_id.get(s.scene)
-        fixed = (s.codes == cv.Membership.VAL) | (s.codes == cv.Membership.TEST)
-        if ground is None or not fixed.any():
-            continue
+        mask = np.isin(s.codes.reshape(-1), (cv.Membership.VAL, cv.Membership.TEST))
+        if s.scene in grounds.by_id and mask.any():
+            yield s, grounds.by_id[s.scene], mask
+
+
+def fixed_units(grounds: Grounds, scenes: Sequence[SceneCells], recipe: Recipe) -> Array:
+    """Return the units (units,) uint64, ascending, that the validation and test cells of scenes lie in."""
+    parts = [np.empty(0, np.uint64)]
+    for s, ground, mask in _fixed_cells(grounds, scenes):
         if recipe.by == "ground" and s.place == WORLD:
-            cells = grounds.footprint(ground).guarded(recipe.guard)[fixed.reshape(-1)]
-            parts.append(touched_ids(cells, recipe.lattice))
+            parts.append(touched_ids(grounds.guarded(ground, recipe)[mask], recipe.lattice))
         else:
-            parts.append(_own_units(ground, s.place, recipe)[fixed.reshape(-1)])
+            parts.append(_own_units(ground, s.place, recipe)[mask])
     return np.unique(np.concatenate(parts))
 
 
-def assign_to_train(
-    grounds: Grounds, known: Sequence[SceneCells], fixed: Array, recipe: Recipe, *, version: int
-) -> tuple[SceneCells, ...]:
-    """Return the cells of scenes that came after validation was fixed: all train, or held back.
-
-    Held back is what lies in a unit of validation or test, or touches one of their cells.
-
-    Parameters
-    ----------
-    grounds
-        The new scenes, and the ``known`` ones that are still there.
-    known
-        Scenes that have their membership.
-    fixed
-        Units of validation and test.
-    recipe
-        Of the split.
-    version
-        In which the new scenes come in.
-    """
-
-    def decide(ids: Array) -> Array:
-        return np.where(np.isin(ids, fixed), cv.Membership.HELD_BACK, cv.Membership.TRAIN).astype(np.uint8)
-
-    old = {s.scene for s in known}
-    out = []
-    for g in (g for g in grounds.scenes if g.scene not in old):
-        place, shape = grounds.places[g.scene], g.placement.cells
-        if recipe.by == "ground" and place == WORLD:
-            codes = judge(grounds.footprint(g).guarded(recipe.guard), recipe.lattice, decide).reshape(shape)
-        else:
-            codes = _on_ground(grounds, g, recipe, decide(_own_units(g, place, recipe)))
-        out.append(
-            SceneCells(
-                scene=g.scene,
-                grid=g.placement.fingerprint,
-                place=place,
-                site=g.site,
-                since=version,
-                codes=codes,
-            )
-        )
-    theirs = _fixed_extents(grounds, known, recipe)
-    return tuple(_without_touching(grounds, theirs, s, recipe) for s in out)
-
-
-def _fixed_extents(grounds: Grounds, known: Sequence[SceneCells], recipe: Recipe) -> Extents:
-    """Return where the validation and test cells of known scenes of the world lie, with their margins."""
-    by_id = {g.scene: g for g in grounds.scenes}
-    parts = []
-    for s in known:
-        fixed = (s.codes == cv.Membership.VAL) | (s.codes == cv.Membership.TEST)
-        if s.place == WORLD and s.scene in by_id and fixed.any():
-            parts.append(grounds.footprint(by_id[s.scene]).guarded(recipe.guard)[fixed.reshape(-1)])
-    return _joined(parts)
-
-
-def _without_touching(grounds: Grounds, theirs: Extents, new: SceneCells, recipe: Recipe) -> SceneCells:
-    """Hold back the cells of a scene of the world that touch any of ``theirs``."""
-    if new.place != WORLD or not len(theirs):
+def _without_touching(grounds: Grounds, closed: Extents, new: SceneCells, recipe: Recipe) -> SceneCells:
+    """Hold back the cells of a scene of the world that touch any of the closed extents."""
+    if new.place != WORLD or not len(closed):
         return new
-    ground = next(g for g in grounds.scenes if g.scene == new.scene)
-    mine = grounds.footprint(ground).guarded(recipe.guard)
-    both = _joined([mine, theirs])
-    train = np.flatnonzero((new.codes.reshape(-1) == cv.Membership.TRAIN) & mine.is_placed)
+    own = grounds.guarded(grounds.by_id[new.scene], recipe)
+    both = _joined([own, closed])
+    train = np.flatnonzero((new.codes.reshape(-1) == cv.Membership.TRAIN) & own.is_placed)
     others = np.flatnonzero(both.is_placed)
     codes = new.codes.reshape(-1).copy()
-    for pairs in touching(both, train, others[others >= len(mine)]):
+    for pairs in touching(both, train, others[others >= len(own)]):
         codes[pairs[:, 0]] = cv.Membership.HELD_BACK
-    return SceneCells(**{**vars(new), "codes": codes.reshape(new.codes.shape)})
+    return replace(new, codes=codes.reshape(new.codes.shape))
 
 
 def _joined(parts: Sequence[Extents]) -> Extents:
@@ -252,21 +229,16 @@ def _joined(parts: Sequence[Extents]) -> Extents:
 def check(grounds: Grounds, scenes: Sequence[SceneCells]) -> None:
     """Raise unless no ground is on two sides: in the world, and on every shared lattice of pixels.
 
-    Scenes that are in ``scenes`` and not in ``grounds`` have left the store, and take no part.
-
-    Raises
-    ------
-    SplitLeakError
-        Names two scenes that share ground, and the remedy.
+    Scenes that are in ``scenes`` and not in ``grounds`` have left the store, and take no part. `SplitLeakError`
+    names two scenes that share ground, and the remedy.
     """
-    by_id = {g.scene: g for g in grounds.scenes}
-    there = [s for s in scenes if s.scene in by_id]
-    pairs = [*_pixel_leaks(there), *_world_leaks(grounds, by_id, there)]
-    if pairs:
-        one, other, count = pairs[0]
+    stored = [s for s in scenes if s.scene in grounds.by_id]
+    if leaks := [*_pixel_leaks(stored), *_world_leaks(grounds, stored)]:
+        one, other, count = leaks[0]
         raise SplitLeakError(
-            f"a split whose sides share no ground was expected, got {count} cells of {one!r} and {other!r} that do. "
-            "Split with by='ground', or give scenes of one place the same --site and split with by='site'."
+            f"a split whose sides share no ground was expected, got {counted(count, 'cell')} of {one!r} and "
+            f"{other!r} that do. Split with by='ground', or give scenes of one place the same --site and split "
+            "with by='site'."
         )
 
 
@@ -293,19 +265,18 @@ def _one_code(codes: Array) -> Array:
     return np.array([[used[0] if used.size else 0]], np.uint8) if used.size < 2 else codes
 
 
-def _world_leaks(
-    grounds: Grounds, by_id: Mapping[str, SceneGround], scenes: Sequence[SceneCells]
-) -> list[tuple[str, str, int]]:
+def _world_leaks(grounds: Grounds, scenes: Sequence[SceneCells]) -> list[tuple[str, str, int]]:
+    """Return two scenes that share ground of the world, with their cells on it; one pair at most."""
     alike = {
-        (s.grid, s.codes.tobytes()): s for s in scenes if by_id[s.scene].placement.is_located
+        (s.grid, s.codes.tobytes()): s for s in scenes if grounds.by_id[s.scene].placement.is_located
     }  # acquisitions on one grid, split alike, are one
     located = list(alike.values())
     if len({int(c) for s in located for c in np.unique(s.codes)} - {0}) < 2:
         return []
-    prints = [grounds.footprint(by_id[s.scene]) for s in located]
+    prints = [grounds.footprint(grounds.by_id[s.scene]) for s in located]
     kept = [np.flatnonzero(s.codes) for s in located]
-    owner = np.repeat(np.arange(len(located)), [len(k) for k in kept])
-    numbers = np.concatenate(kept)
+    sizes = [len(k) for k in kept]
+    owner, numbers = np.repeat(np.arange(len(located)), sizes), np.concatenate(kept)
 
     def corners(rows: Array) -> Array:
         out = np.empty((len(rows), 4, 2))
@@ -314,16 +285,12 @@ def _world_leaks(
             out[mine] = _corners(prints[scene], numbers[rows[mine]])
         return out
 
+    reach = np.array([-f.doubt or TOUCH * f.pixel for f in prints], np.float32)
     cells = Cells(
         extents=_joined([f.extents[k].grown(f.doubt) for f, k in zip(prints, kept, strict=True)]),
         codes=np.concatenate([s.codes.reshape(-1)[k] for s, k in zip(located, kept, strict=True)]),
         corners=corners,
-        tolerance=np.concatenate(
-            [
-                np.full(len(k), -f.doubt or TOUCH * f.pixel, np.float32)
-                for f, k in zip(prints, kept, strict=True)
-            ]
-        ),
+        tolerance=np.repeat(reach, sizes),
     )
     pairs = shared_ground(cells)
     if not len(pairs):
@@ -336,4 +303,6 @@ def _corners(footprint: Footprint, cells: Array) -> Array:
     """Return (n, 4, 2): (longitude, latitude) of the corners of cells, in order around each."""
     row, col = np.divmod(cells, footprint.lon.shape[1] - 1)
     around = [(row + down, col + across) for down, across in ((0, 0), (0, 1), (1, 1), (1, 0))]
-    return np.stack([np.stack([footprint.lon[at], footprint.lat[at]], axis=-1) for at in around], axis=1)
+    return np.stack(
+        [np.stack([footprint.lon[corner], footprint.lat[corner]], axis=-1) for corner in around], axis=1
+    )

@@ -1,17 +1,38 @@
 """Splits checked, and exchanged as JSON documents."""
 
+import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
-from sarzarr.errors import CorruptStoreError, InvalidInputError, SplitExistsError
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError, SplitExistsError
 from sarzarr.files import whole_file
 from sarzarr.splits.assign import check
 from sarzarr.splits.make import pending_of
-from sarzarr.splits.versions import from_json, get_split, grounds_of, opened, to_json, write_split
-from sarzarr.store.split_table import Split, read_split, versions
+from sarzarr.splits.versions import get_split, grounds_of, opened, write_split
+from sarzarr.store.split_table import (
+    SceneCells,
+    Split,
+    checked,
+    facts_of,
+    read_split,
+    recipe_of,
+    versions,
+)
 from sarzarr.store.store import Store
 
+log = logging.getLogger(__name__)
+DOCUMENT: Final = "sarzarr_split"
+"""The key of a JSON document that holds its format's number."""
+FORMAT: Final = 1
+SCENE: Final = ("scene", "grid", "place", "site", "since")
+"""The facts of a scene, beside its codes."""
 
-# ------------------------------------------------------------------ checking, and JSON
+
 def check_split(store: Store | str | Path, split: Split) -> None:
     """Raise `SplitLeakError` unless a split shares no ground between its sides, as the store now is."""
     grounds = grounds_of(opened(store), known=split)
@@ -22,23 +43,19 @@ def check_split(store: Store | str | Path, split: Split) -> None:
 def export_split(store: Store | str | Path, path: str | Path, version: int | None = None) -> Path:
     """Write a version as a JSON document, the newest if left out; return its path.
 
-    Raises
-    ------
-    NotInStoreError
-        There is no such version.
-    InvalidInputError
-        Nothing can be written to that path.
+    `NotInStoreError` where there is no such version, `InvalidInputError` where nothing can be written to the path.
     """
     place = Path(path)
-    text = to_json(get_split(store, version))
+    split = get_split(store, version)
     try:
         with whole_file(place) as partial:
-            partial.write_text(text)
+            partial.write_text(to_json(split))
     except OSError as error:
         raise InvalidInputError(
             f"a path that a file can be written to was expected, got {str(place)!r} ({error.strerror}). "
             "Give a file in a folder that is there."
         ) from None
+    log.info("wrote %s", place)
     return place
 
 
@@ -58,20 +75,20 @@ def import_split(store: Store | str | Path, path: str | Path) -> Split:
     """
     here = opened(store)
     try:
-        split = from_json(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, CorruptStoreError):
-            raise
         raise InvalidInputError(
-            f"a split that `sarzarr split STORE export` wrote was expected at {str(path)!r}, got nothing that can be "
+            f"a split that `sarzarr split export` wrote was expected at {str(path)!r}, got nothing that can be "
             f"read as text ({getattr(error, 'strerror', None) or 'it is not UTF-8'}). Give the path of one."
         ) from None
+    split = from_json(text)
     if split.version in versions(here.root):
-        there = read_split(here.root, split.version)
-        if there.fingerprint == split.fingerprint:
-            return there
+        known = read_split(here.root, split.version)
+        if known.fingerprint == split.fingerprint:
+            return known
         raise SplitExistsError(
-            f"a store without {split.name} was expected, got one with another {split.name}."
+            f"a store without {split.name} was expected, got one with another {split.name}. "
+            "Versions never change: import into a store that has none of that number."
         )
     grounds = grounds_of(here)
     if changed := pending_of(grounds, split).changed:
@@ -88,3 +105,54 @@ def import_split(store: Store | str | Path, path: str | Path) -> Split:
             )
     check_split(here, split)
     return write_split(here, split)
+
+
+# ------------------------------------------------------------------ JSON
+def to_json(split: Split) -> str:
+    """Return a split as JSON, codes (rows, columns) as a line of digits per row; the inverse of `from_json`."""
+    scenes = [
+        {**{k: getattr(s, k) for k in SCENE}, "codes": ["".join(map(str, row)) for row in s.codes.tolist()]}
+        for s in split.scenes
+    ]
+    units = [f"{u:016x}" for u in split.fixed_units.tolist()]
+    document = {DOCUMENT: FORMAT, **facts_of(split), "fixed_units": units, "scenes": scenes}
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> Split:
+    """Return the split that `to_json` wrote, its codes (rows, columns) uint8.
+
+    `InvalidInputError` where it is no such document, `CorruptStoreError` where it lacks the fingerprint that it says.
+    """
+    try:
+        facts = json.loads(text)
+        if facts[DOCUMENT] != FORMAT:
+            raise InvalidInputError(
+                f"a split of format {FORMAT} was expected, got {facts[DOCUMENT]!r}. Export it anew."
+            )
+        split = Split(
+            version=int(facts["version"]),
+            recipe=recipe_of(facts),
+            scenes=tuple(_scene_of(s) for s in facts["scenes"]),
+            fixed_units=np.array([int(u, 16) for u in facts["fixed_units"]], np.uint64),
+            parent=facts["parent"],
+            created_at=str(facts["created_at"]),
+            notes=str(facts["notes"]),
+        )
+        fingerprint = str(facts["fingerprint"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(
+            f"a split that `sarzarr split export` wrote was expected, got another document ({error})."
+        ) from None
+    return checked(split, fingerprint)
+
+
+def _scene_of(facts: Mapping[str, Any]) -> SceneCells:
+    codes = np.array([[int(c) for c in row] for row in facts["codes"]], np.uint8)
+    if codes.ndim != 2 or codes.max(initial=0) > max(cv.Membership):
+        raise InvalidInputError(
+            f"rows of digits 0 to {max(cv.Membership)} were expected for {facts['scene']!r}. Export it anew."
+        )
+    return SceneCells(codes=codes, **{k: facts[k] for k in SCENE})

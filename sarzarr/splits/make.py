@@ -1,8 +1,7 @@
 """Splits of a store's ground: made, extended, checked before they are written, and never changed after."""
 
 import logging
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,8 @@ import numpy as np
 from sarzarr.errors import InvalidInputError, SplitExistsError, SplitLeakError
 from sarzarr.splits.assign import Grounds, assign, assign_to_train, check, fixed_units
 from sarzarr.splits.search import NEAR, distance_from_shares, empty_message, empty_side, split_choices
-from sarzarr.splits.versions import (
-    Sites,
-    grounds_of,
-    next_version,
-    opened,
-    write_split,
-)
-from sarzarr.store.split_table import Recipe, SceneCells, Split, read_split, versions
+from sarzarr.splits.versions import Sites, grounds_of, next_version, opened, utc_now, write_split
+from sarzarr.store.split_table import SceneCells, Split, read_split, versions
 from sarzarr.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -28,10 +21,17 @@ log = logging.getLogger(__name__)
 def make_split(
     store: Store | str | Path,
     *,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.0,
+    seed: int = 42,
+    block: float | str | None = "auto",
+    pixel_block: int | str | None = "auto",
+    by: str = "ground",
+    guard: float | str | None = None,
+    fixed_val: bool = False,
     sites: Sites | None = None,
     notes: str = "",
     fresh: bool = False,
-    **recipe: Any,
 ) -> Split:
     """Split a store's ground into train, validation and test, check it, and write it as a new version.
 
@@ -39,18 +39,21 @@ def make_split(
 
     Parameters
     ----------
-    store
-        A `Store`, or its path.
+    val_fraction, test_fraction
+        Shares in [0, 1] of the blocks, scenes or sites.
+    block, pixel_block
+        Sides of a block in metres (or ``"10km"``), and in pixels where scenes have no place in the world;
+        ``"auto"`` begins at 10 km and 1024 pixels, and becomes smaller until little ground, too, has every side.
+    by
+        Units that are drawn: blocks of ``ground``, whole ``scene`` or whole ``site``.
+    guard
+        Metres of margin about a cell; two pixels if left out.
+    fixed_val
+        Whether ground that arrives later may not become validation or test.
     sites
         Names of sites by scene id or pattern, for scenes without a place in the world and ``by="site"``.
-    notes
-        Kept with the version.
     fresh
         Begin anew, with a validation of its own, where there are versions already. They stay.
-    **recipe
-        The fields of `Recipe`: ``val_fraction=0.1, test_fraction=0.0, seed=42, block="10km",
-        by="ground", guard=None, fixed_val=False, pixel_block=1024``. A block that is left out, or
-        ``"auto"``, becomes smaller until little ground, too, has every side.
 
     Raises
     ------
@@ -63,10 +66,12 @@ def make_split(
         There is a split of another recipe or of fewer scenes.
     """
     here = opened(store)
-    split = plan_split(here, sites=sites, notes=notes, fresh=fresh, **recipe)
-    there = versions(here.root)
-    if there and not fresh:
-        return _same_or_refused(read_split(here.root, there[-1]), split)
+    split = plan_split(
+        here, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed, block=block, by=by, guard=guard,
+        pixel_block=pixel_block, fixed_val=fixed_val, sites=sites, notes=notes, fresh=fresh,
+    )  # fmt: skip
+    if versions(here.root) and not fresh:
+        return _same_or_refused(read_split(here.root), split)
     return write_split(here, split)
 
 
@@ -78,56 +83,51 @@ def plan_split(
     fresh: bool = False,
     **recipe: Any,
 ) -> Split:
-    """Return the split that `make_split` would write, checked; nothing is written."""
+    """Return the split that `make_split` would write, codes (rows, columns) uint8 per scene, checked."""
     here = opened(store)
     if not here.scenes:
         raise InvalidInputError(_no_scenes(here))
     grounds = grounds_of(here, sites)
-    newest = () if fresh else versions(here.root)[-1:]
-    found: list[Split] = []
+    known = [] if fresh or not versions(here.root) else [read_split(here.root).recipe]
+    is_open = recipe.get("block", "auto") in (None, "auto")
+    passing: list[Split] = []
     refused: list[tuple[str, Split]] = []
-    known = [read_split(here.root, v).recipe for v in newest]
     for choice in split_choices(grounds, recipe, known):
-        split = _planned(here, grounds, choice, notes)
+        version = next_version(here.root)
+        scenes = assign(grounds, choice, version=version)
+        split = Split(
+            version=version,
+            recipe=choice,
+            scenes=scenes,
+            fixed_units=fixed_units(grounds, scenes, choice),
+            created_at=utc_now(),
+            notes=notes,
+        )
         if missing := empty_side(here, split):
             refused.append((missing, split))
             continue
-        found.append(split)
-        if (
-            distance_from_shares(split) <= NEAR
-            or choice in known
-            or recipe.get("block", "auto") not in (None, "auto")
-        ):
+        passing.append(split)
+        if distance_from_shares(split) <= NEAR or choice in known or not is_open:
             break
-    if not found:
+    if not passing:
         raise InvalidInputError(empty_message(here, *refused[0], grounds))
-    best = min(found, key=distance_from_shares)
+    best = min(passing, key=distance_from_shares)
     check(grounds, best.scenes)
     return best
 
 
-def _planned(store: Store, grounds: Grounds, recipe: Recipe, notes: str) -> Split:
-    version = next_version(store.root)
-    scenes = assign(grounds, recipe, version=version)
-    units = fixed_units(grounds, scenes, recipe)
-    return Split(
-        version=version, recipe=recipe, scenes=scenes, fixed_units=units, created_at=_now(), notes=notes
-    )
-
-
-def _same_or_refused(there: Split, wanted: Split) -> Split:
-    known = {s.scene for s in there.scenes}
-    if there.recipe != wanted.recipe:
+def _same_or_refused(newest: Split, wanted: Split) -> Split:
+    if newest.recipe != wanted.recipe:
         raise SplitExistsError(
-            f"the recipe of {there.name} was expected, got another one. Its validation never changes: use it as it "
+            f"the recipe of {newest.name} was expected, got another one. Its validation never changes: use it as it "
             "is, or pass fresh=True (--fresh) to begin a new one beside it."
         )
-    if pending := [s.scene for s in wanted.scenes if s.scene not in known]:
+    if waiting := [s.scene for s in wanted.scenes if s.scene not in newest.by_scene]:
         raise SplitExistsError(
-            f"the scenes of {there.name} were expected, got {len(pending)} more ({', '.join(pending[:3])}). "
-            "Call extend_split (`sarzarr split STORE extend`)."
+            f"the scenes of {newest.name} were expected, got {len(waiting)} more ({', '.join(waiting[:3])}). "
+            "Call extend_split (`sarzarr split extend STORE`)."
         )
-    return there
+    return newest
 
 
 def _no_scenes(store: Store) -> str:
@@ -147,7 +147,7 @@ def _no_scenes(store: Store) -> str:
 # ------------------------------------------------------------------ extending
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """What the newest version does not know."""
+    """The scenes that a version does not know as they are now."""
 
     new: tuple[str, ...]
     """Scenes that came after it."""
@@ -158,7 +158,7 @@ class Pending:
 
 
 def pending(store: Store | str | Path, version: int | None = None) -> Pending:
-    """Return what a version, the newest if left out, does not know; everything is new to no version."""
+    """Return the scenes that a version, the newest if left out, does not know; all where there is no version."""
     here = opened(store)
     if not versions(here.root):
         return Pending(new=here.scenes, changed=(), gone=())
@@ -167,21 +167,21 @@ def pending(store: Store | str | Path, version: int | None = None) -> Pending:
 
 def pending_of(grounds: Grounds, split: Split) -> Pending:
     """Return the scenes that a split does not know, or knew otherwise."""
-    there = {g.scene: g.placement.fingerprint for g in grounds.scenes}
+    grids = {g.scene: g.placement.fingerprint for g in grounds.scenes}
     known = {s.scene: s.grid for s in split.scenes}
     return Pending(
-        new=tuple(s for s in there if s not in known),
-        changed=tuple(s for s, grid in there.items() if known.get(s, grid) != grid),
-        gone=tuple(s for s in known if s not in there),
+        new=tuple(s for s in grids if s not in known),
+        changed=tuple(s for s, grid in grids.items() if known.get(s, grid) != grid),
+        gone=tuple(s for s in known if s not in grids),
     )
 
 
 def extend_split(store: Store | str | Path, *, sites: Sites | None = None, notes: str = "") -> Split:
     """Write a version that knows every scene, and return it; the newest one where nothing is pending.
 
-    What is known stays as it is. New ground goes where the lattice says, or, where the version was made
-    with ``fixed_val``, to training alone. A scene that was replaced on another grid is new. Where whole
-    scenes or sites were drawn, ground of scenes that left the store is not known: a warning says so.
+    Codes (rows, columns) that are known stay as they are. New ground goes where the lattice says, or, where the
+    version was made with ``fixed_val``, to training alone. A scene that was replaced on another grid is new. Where
+    whole scenes or sites were drawn, ground of scenes that left the store is not known: a warning says so.
 
     Raises
     ------
@@ -206,24 +206,21 @@ def extend_split(store: Store | str | Path, *, sites: Sites | None = None, notes
     if parent.recipe.fixed_val:
         fresh = assign_to_train(grounds, known, parent.fixed_units, parent.recipe, version=version)
     else:
-        old = {s.scene for s in known}
-        fresh = tuple(s for s in assign(grounds, parent.recipe, version=version) if s.scene not in old)
+        fresh = assign(grounds, parent.recipe, version=version, known=known)
     scenes = tuple(sorted((*known, *fresh), key=lambda s: s.scene))
     check(grounds, scenes)
     _warn_of_unknown_ground(parent, waiting)
     units = np.union1d(parent.fixed_units, fixed_units(grounds, fresh, parent.recipe))
-    return write_split(
-        here,
-        Split(
-            version=version,
-            recipe=parent.recipe,
-            scenes=scenes,
-            fixed_units=parent.fixed_units if parent.recipe.fixed_val else units,
-            parent=parent.version,
-            created_at=_now(),
-            notes=notes,
-        ),
+    split = replace(
+        parent,
+        version=version,
+        scenes=scenes,
+        fixed_units=parent.fixed_units if parent.recipe.fixed_val else units,
+        parent=parent.version,
+        created_at=utc_now(),
+        notes=notes,
     )
+    return write_split(here, split)
 
 
 def _check_places(grounds: Grounds, known: tuple[SceneCells, ...]) -> None:
@@ -243,11 +240,7 @@ def _warn_of_unknown_ground(parent: Split, waiting: Pending) -> None:
     if parent.recipe.by != "ground" and gone:
         log.warning(
             "new scenes were not compared with the ground of %d that left the store (%s): if they come back, "
-            "run check_split (`sarzarr split STORE check`)",
+            "run check_split (`sarzarr split check STORE`)",
             len(gone),
             ", ".join(gone[:3]) + (", ..." if len(gone) > 3 else ""),
         )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

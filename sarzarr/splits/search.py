@@ -13,6 +13,7 @@ from sarzarr.splits.assign import WORLD, Grounds, assign, check
 from sarzarr.splits.versions import patches_of
 from sarzarr.store.split_table import Recipe, Split
 from sarzarr.store.store import Store
+from sarzarr.text import counted
 
 SHARES: Final = (1, 0.8, 0.63, 0.5, 0.4, 0.32, 0.25, 0.2, 0.16, 0.125, 0.1, 0.08, 0.063, 0.05, 0.04, 0.032)
 """Sizes of a block that are tried where none is given, as shares of the largest."""
@@ -27,7 +28,7 @@ NEAR: Final = 2.0
 
 
 def distance_from_shares(split: Split) -> float:
-    """Return by what factor the share of validation is off what was asked for."""
+    """Return the factor, 1 or more, between the shares in [0, 1] of validation that there are and were asked for."""
     ratio = split.val_ratio / split.recipe.val_fraction
     return max(ratio, 1 / ratio)
 
@@ -44,7 +45,7 @@ def split_choices(grounds: Grounds, options: Mapping[str, Any], newest: Sequence
     known = list(Recipe.__dataclass_fields__)
     for name in options:
         if name not in known:
-            raise InvalidInputError(f"options among {', '.join(known)} were expected, got {name!r}.")
+            raise InvalidInputError(f"options among {', '.join(known)} were expected, got {name!r}. Mend it.")
     options = {
         k: v for k, v in options.items() if not (k in ("block", "pixel_block") and v in (None, "auto"))
     }
@@ -94,16 +95,16 @@ def empty_side(store: Store, split: Split) -> str:
 
 def empty_message(store: Store, side: str, split: Split, grounds: Grounds) -> str:
     """Return what a split lacks, why, and what would mend it: a change is named only where it was tried."""
-    recipe, cells = split.recipe, sum(split.counts.values())
+    recipe, cells = split.recipe, counted(sum(split.counts.values()), "cell")
     none = "none with a valid patch" if split.counts[side] else "none"
     drawn = f"blocks of {' and '.join(split.blocks)}" if split.blocks else f"whole {recipe.by}s"
-    said = (
-        f"ground on every side was expected, got {none} for {side!r} from {len(split.scenes)} scenes by {recipe.by} "
-        f"({drawn}, seed {recipe.seed}; {split.held_back_share:.0%} of {cells} cells are held back)."
+    text = (
+        f"ground on every side was expected, got {none} for {side!r} from {counted(len(split.scenes), 'scene')} by "
+        f"{recipe.by} ({drawn}, seed {recipe.seed}; {split.held_back_share:.0%} of {cells} are held back)."
     )
     cell = _largest_cell(grounds)
     if is_small := recipe.by == "ground" and recipe.block < cell:
-        said += (
+        text += (
             f" A cell of {cv.CELL} pixels is {cell:.0f} m here, more than a block of {recipe.block:g} m, and what "
             "touches blocks of two sides is held back."
         )
@@ -112,13 +113,11 @@ def empty_message(store: Store, side: str, split: Split, grounds: Grounds) -> st
             why = "larger than a cell" if is_small else "many, and hold several cells"
             advice = f": blocks should be {why}" if name in ("block", "pixel_block") else ""
             return (
-                f"{said} There would be some with {name}={value if name == 'by' else f'{value:g}'}{advice}."
+                f"{text} There would be some with {name}={value if name == 'by' else f'{value:g}'}{advice}."
             )
-    if recipe.by != "ground":
-        return (
-            f"{said} No other seed or val_fraction that was tried gives one: split by ground, or add scenes."
-        )
-    return f"{said} No other block or seed that was tried divides it: add scenes of other ground."
+    if recipe.by == "ground":
+        return f"{text} No other block or seed that was tried divides it: add scenes of other ground."
+    return f"{text} No other seed or val_fraction that was tried gives one: split by ground, or add scenes."
 
 
 def _is_divided(store: Store, split: Split, grounds: Grounds, recipe: Recipe) -> bool:

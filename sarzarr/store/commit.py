@@ -1,5 +1,6 @@
 """Scenes and layers entering and leaving a store, all at once."""
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -13,6 +14,9 @@ from sarzarr.store.catalog import catalog_of, catalog_rows
 from sarzarr.store.documents import Document, read_json, write_json
 from sarzarr.store.store import BoundsEntry, Store, open_store
 from sarzarr.store.tables import read_table, write_table
+from sarzarr.text import counted
+
+log = logging.getLogger(__name__)
 
 
 def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -26,6 +30,7 @@ def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mappi
         swap_in(folder / "scene", store.root / cv.SCENES / scene)
     kept = [r for r in catalog_rows(read_table(store.root / cv.CATALOG)) if r["scene"] not in staged]
     write_table(store.root / cv.CATALOG, catalog_of([*kept, *rows]))
+    log.info("%s: %s committed: %s", store.root.name, counted(len(staged), "scene"), ", ".join(staged))
 
 
 def commit_layers(store: Store, scene: str, folder: Path, names: Iterable[str]) -> None:
@@ -37,6 +42,7 @@ def commit_layers(store: Store, scene: str, folder: Path, names: Iterable[str]) 
         swap_in(folder / name, place / name)
         listed += [] if name in listed else [name]
     write_json(place / "zarr.json", document)
+    log.info("%s: layers of %s committed", store.root.name, scene)
 
 
 def withdraw_scene(store: Store, scene: str) -> None:
@@ -45,12 +51,16 @@ def withdraw_scene(store: Store, scene: str) -> None:
     write_table(store.root / cv.CATALOG, catalog_of(kept))
     for group in (cv.SCENES, cv.HISTOGRAMS):
         swap_out(store.root / group / scene)
+    log.info("%s: %s removed", store.root.name, scene)
 
 
 def write_bounds(store: Store, bounds: Mapping[str, BoundsEntry]) -> Store:
     """Write the bounds of groups into the root's attrs and onto every array of those groups; others stay."""
     with locked(store.root):
         _write_bounds(store, bounds)
+    for key, b in bounds.items():
+        clip = f"{b.clip_vmin:.2f} to {b.clip_vmax:.2f} dB ({b.clip_method})"
+        log.info("%s: clip of %s set to %s", store.root.name, key, clip)
     return open_store(store.root)
 
 

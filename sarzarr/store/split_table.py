@@ -23,6 +23,7 @@ from sarzarr.grids.world import Draw, WorldLattice
 from sarzarr.store.documents import read_json
 from sarzarr.store.membership import CellTable, count_memberships, patch_mask
 from sarzarr.store.tables import read_table
+from sarzarr.text import counted
 
 BY: Final = ("ground", "scene", "site")
 
@@ -186,7 +187,7 @@ class Split:
 
     def __repr__(self) -> str:
         said = ", ".join(f"{n} {k.replace('_', ' ')}" for k, n in self.counts.items())
-        return f"<sarzarr.Split {self.name}: {len(self.scenes)} scenes, cells: {said}>"
+        return f"<sarzarr.Split {self.name}: {counted(len(self.scenes), 'scene')}, cells: {said}>"
 
 
 # ------------------------------------------------------------------ the table
@@ -326,7 +327,7 @@ def read_split(root: Path, version: int | None = None) -> Split:
     if not there:
         raise NotInStoreError(
             "a split must be made before one is read, got a store without one. "
-            "Make one with `sarzarr split STORE create`, or leave out split=."
+            "Make one with `sarzarr split create STORE`, or leave out split=."
         )
     if version is not None and version not in there:
         known = ", ".join(f"v{v}" for v in there)

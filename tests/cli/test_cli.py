@@ -10,7 +10,7 @@ import pytest
 from conftest import speckle, write_band
 
 import sarzarr as sz
-from sarzarr.cli.main import main
+from sarzarr.cli import main
 from sarzarr.text import parse_bytes
 
 

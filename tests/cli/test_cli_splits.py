@@ -54,7 +54,7 @@ def test_a_split_from_the_first_word_to_the_last(store, tiffs, tmp_path):
     root = store.root
     assert "no split yet" in run("split", root, "list")
     assert run("split", root, "pending").split() == ["new", "pass_0", "new", "pass_1"]
-    run("split", root, "show", fails="split STORE create")
+    run("split", root, "show", fails="split create STORE")
     seed = next(s for s in range(60) if _works(root, s))
     options = ("--val", "0.3", "--block", "4km", "--seed", seed)
     assert "nothing was written" in run("split", root, "create", *options, "--dry-run")
@@ -98,6 +98,40 @@ def test_sites_on_the_command_line(tmp_path):
     for wrong in ("lake", "=lake", "2019*="):
         with pytest.raises(InvalidInputError, match="SCENE=NAME"):
             parse_sites([wrong])
+
+
+ARGUMENTS = {"export": ["v.json"], "import": ["v.json"], "show": ["v1"], "check": ["v1"]}
+
+
+@pytest.mark.parametrize("verb", sorted(typer.main.get_command(split_app).commands))
+def test_the_verb_comes_first_or_after_the_store(verb, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seed = next(s for s in range(60) if _works(store.root, s))
+    given = ["--val", "0.3", "--block", "4km", "--seed", seed]
+    run("split", "create", store.root, *given)
+    run("split", "export", store.root, "v.json")
+    rest = ARGUMENTS.get(verb, [])
+    options = given if verb == "create" else []
+    first, after = (
+        run("split", *words, *rest, *options) for words in ((verb, store.root), (store.root, verb))
+    )
+    assert first == after
+    helps = [run("split", *words, "--help") for words in ((verb,), (verb, "s.zarr"), ("s.zarr", verb))]
+    assert len(set(helps)) == 1
+    assert re.search(rf"split {verb} \[OPTIONS\] \W?store\b", helps[0], re.IGNORECASE)
+
+
+def test_help_of_splits_names_no_store_before_the_verb():
+    text = run("split", "--help")
+    assert "split [OPTIONS] COMMAND" in text
+    assert "STORE" not in text.split("Commands")[0]
+
+
+def test_a_store_that_is_named_like_a_verb_is_found(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store.root.rename(tmp_path / "list")
+    assert "no split yet" in run("split", "list", "list")
+    assert run("split", "./list", "pending") == run("split", "pending", "list")
 
 
 def test_a_store_that_is_not_there(tmp_path):
@@ -162,7 +196,7 @@ def test_points_are_counted_as_what_they_are(store, tmp_path):
     path = tmp_path / "boxes.geojson"
     path.write_text("\ufeff" + json.dumps(document))
     said = run("import", "boxes", path, "-o", store.root, "--scene", "pass_0")
-    assert "1 boxes of 3 put on, 0 repaired, 2 left out (2 without area, such as points and lines);" in said
+    assert "1 box of 3 put on, 0 repaired, 2 left out (2 without area, such as points and lines);" in said
     assert read_boxes(store).counts["without_area"] == 2
 
 

@@ -23,7 +23,7 @@ from pyproj import Transformer
 
 import sarzarr as sz
 from sarzarr import conventions as cv
-from sarzarr.cli.splits import describe
+from sarzarr.cli.splits import split_text
 from sarzarr.errors import (
     CorruptStoreError,
     InvalidInputError,
@@ -34,16 +34,14 @@ from sarzarr.errors import (
 from sarzarr.files import swap_in
 from sarzarr.grids.world import METRES_PER_DEGREE
 from sarzarr.patches.index import index_patches
-from sarzarr.splits.exchange import check_split, export_split, import_split
+from sarzarr.splits.exchange import check_split, export_split, from_json, import_split, to_json
 from sarzarr.splits.make import extend_split, make_split, pending, plan_split
 from sarzarr.splits.versions import (
-    from_json,
     get_split,
     grounds_of,
     list_splits,
     next_version,
     patches_of,
-    to_json,
     write_split,
 )
 from sarzarr.store.split_table import Split, read_split, to_table, versions
@@ -337,10 +335,10 @@ def test_scenes_below_a_patch_are_split_and_said_to_have_none(tmp_path):
     store = sz.ingest(sz.plan_ingest(paths, tmp_path / "s.zarr"))
     split = make_split(store)
     assert split.counts["val"]
-    assert "0 patches, since every scene is smaller than 256 pixels" in describe(store, split)
-    assert "patch_size=128" in describe(store, split)
+    assert "0 patches, since every scene is smaller than 256 pixels" in split_text(store, split)
+    assert "patch_size=128" in split_text(store, split)
     reader = sz.PatchReader(store, patch_size=128, split="train")
-    said = describe(sz.open_store(store.root), split)
+    said = split_text(sz.open_store(store.root), split)
     assert f" train ({len(reader.selection)}), " in said
 
 
@@ -352,7 +350,7 @@ def test_what_readers_take_by_default_is_counted_as_they_count(tmp_path):
         sz.plan_ingest([write_band(tmp_path / "a_vv.tif", power, nodata=np.nan)], tmp_path / "s.zarr")
     )
     split = make_split(store, val_fraction=0.3)
-    said = describe(store, split)
+    said = split_text(store, split)
     for side in ("train", "val"):
         whole = store.patches(split=side).sizes["patch"]
         taken = len(sz.PatchReader(store, split=side).selection)
@@ -412,7 +410,7 @@ def _fingerprint(text):
 
 
 def _from_unchecked(document):
-    from sarzarr.splits.versions import _scene_of
+    from sarzarr.splits.exchange import _scene_of
     from sarzarr.store.split_table import recipe_of
 
     return Split(
@@ -643,7 +641,7 @@ def test_a_flipped_bit_in_a_version_is_seen(store):
 
 
 def test_asking_for_what_is_not_there_says_what_is(store):
-    with pytest.raises(NotInStoreError, match="split STORE create"):
+    with pytest.raises(NotInStoreError, match="split create STORE"):
         store.patches(split="train")
     with pytest.raises(NotInStoreError):
         extend_split(store)

@@ -5,6 +5,7 @@ thousand samples become a few hundred files.
 """
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,7 +41,9 @@ from sarzarr.store.shards import ShardRecord, ShardWriter, digest_of
 from sarzarr.store.store import Store, create_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import compute
-from sarzarr.text import listed
+from sarzarr.text import counted, listed
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,7 @@ def import_chips(
         receipts = _pack(base, staging, sources, layout, progress)
         _enter((target, name), staging, layout, receipts, _table(sources, annotations), boxes)
     made = open_samples(target, name)
+    log.info("%s, samples/%s: %s committed", target.root.name, name, counted(len(sources), "sample"))
     report = SampleReport(
         samples=len(sources),
         coloured=sum(r.coloured for r in receipts),

@@ -6,25 +6,29 @@ training alone. Nothing here is drawn at random but by that seed.
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
 from sarzarr.errors import InvalidInputError, SplitExistsError, SplitNotFoundError
-from sarzarr.splits.samples.keepers import FolderKeeper, Keeper, SampleSplit, StoreKeeper, checked_name
+from sarzarr.splits.samples import backends
+from sarzarr.splits.samples.backends import SampleSplit
+from sarzarr.splits.versions import utc_now
 from sarzarr.store.store import Store, open_store
 
 Groups = Mapping[str, str] | Callable[[str], str]
+"""The group of each sample, by its id."""
 LITTLE: Final = 0.05
 """Share of validation below which extending is worth a word."""
 log = logging.getLogger(__name__)
 
 
 def sample_id(signal: str, source: str, seconds: float) -> str:
-    """Return the id of a sample: 16 hexadecimal digits that stand for a signal, a source file and a time.
+    """Return the id of a sample: 16 hexadecimal digits that stand for a signal, a source file and seconds in it.
 
     >>> sample_id("Creamy_Beef", "recording.cfile", 12.5)
     '35bed5c4f223aa22'
@@ -44,76 +48,79 @@ class SplitManager:
 
     def __init__(self, place: Store | str | Path) -> None:
         if isinstance(place, Store):
-            self.keeper: Keeper = StoreKeeper(place)
+            self.backend: backends.SplitBackend = backends.StoreBackend(place)
         elif (Path(place) / "zarr.json").exists():
-            self.keeper = StoreKeeper(open_store(place))
+            self.backend = backends.StoreBackend(open_store(place))
         else:
-            self.keeper = FolderKeeper(Path(place))
+            self.backend = backends.FolderBackend(Path(place))
+
+    def __repr__(self) -> str:
+        return f"<sarzarr.SplitManager: {self.backend!r}>"
 
     # -------------------------------------------------------------- reading
     def get_samples(self, signal: str) -> list[str]:
         """Return the ids of the samples there are, sorted; none for a signal that is not there."""
-        return self.keeper.samples(signal)
+        return self.backend.samples(signal)
 
     def get_versions(self, signal: str) -> list[int]:
         """Return the versions there are, ascending."""
-        return self.keeper.versions(signal)
+        return self.backend.versions(signal)
 
     def get_active_split_version(self, signal: str) -> int:
         """Return the version that is used: the one pointed at, else the highest; 0 where there is none."""
-        return self.keeper.active(signal) or max(self.keeper.versions(signal), default=0)
+        versions = self.backend.versions(signal)
+        active, _ = self.backend.pointer(signal)
+        return active if active in versions else max(versions, default=0)
 
     def get_split(self, signal: str, version: int | None = None) -> tuple[list[str], list[str]]:
         """Return (train, val) ids in their order, of the active version if left out.
 
-        They are as they were written; `get_missing_samples` says which of them are no longer there.
-
-        Raises
-        ------
-        SplitNotFoundError
-            There is no such version; it is a `FileNotFoundError`.
+        They are as they were written; `get_missing_samples` says which of them are no longer there. Where there is
+        no such version: `SplitNotFoundError`, a `FileNotFoundError`.
         """
         split = self.read(signal, version)
         return list(split.train_samples), list(split.val_samples)
 
     def read(self, signal: str, version: int | None = None) -> SampleSplit:
-        """Return all that a version says, of the active one if left out."""
-        wanted = self.get_active_split_version(signal) if version is None else version
-        if not self.keeper.versions(signal):
+        """Return a version with all its facts, the active one if left out."""
+        versions = self.backend.versions(signal)
+        if not versions:
             raise SplitNotFoundError(f"No splits found for {signal!r}. Call create_initial_split.")
-        return self.keeper.read(signal, wanted)
+        wanted = self.get_active_split_version(signal) if version is None else version
+        if wanted not in versions:
+            raise SplitNotFoundError(
+                f"version {wanted} of the split of {signal!r} was expected, got none of that number. "
+                f"Name one of {', '.join(map(str, versions))}."
+            )
+        return self.backend.read(signal, wanted)
 
     def get_missing_samples(self, signal: str, version: int | None = None) -> list[str]:
         """Return ids that a version has and that are no longer there, in its order."""
         train, val = self.get_split(signal, version)
-        there = set(self.keeper.samples(signal))
-        return [i for i in train + val if i not in there]
+        present = set(self.backend.samples(signal))
+        return [i for i in train + val if i not in present]
 
     def get_pending_samples(self, signal: str) -> list[str]:
         """Return the ids that the active version does not know, sorted; all where there is none."""
-        samples = self.keeper.samples(signal)
-        if not self.keeper.versions(signal):
-            return samples
-        split = self.read(signal)
-        known = {*split.train_samples, *split.val_samples, *split.held_back_samples}
-        return [i for i in samples if i not in known]
+        known = _known(self.read(signal)) if self.backend.versions(signal) else set()
+        return [i for i in self.backend.samples(signal) if i not in known]
 
     def get_split_summary(self, signal: str) -> dict[str, Any]:
         """Return total_samples, pending_samples, train_count, val_count, active_version (None without one).
 
-        And missing_samples, effective_val_ratio and versions.
+        And missing_samples, effective_val_ratio in [0, 1] and versions.
         """
         active = self.get_active_split_version(signal)
         train, val = self.get_split(signal) if active else ([], [])
         return {
-            "total_samples": len(self.keeper.samples(signal)),
+            "total_samples": len(self.backend.samples(signal)),
             "pending_samples": len(self.get_pending_samples(signal)),
             "train_count": len(train),
             "val_count": len(val),
             "active_version": active or None,
             "missing_samples": len(self.get_missing_samples(signal)) if active else 0,
             "effective_val_ratio": len(val) / max(len(train) + len(val), 1),
-            "versions": self.keeper.versions(signal),
+            "versions": self.backend.versions(signal),
         }
 
     # -------------------------------------------------------------- writing
@@ -130,22 +137,16 @@ class SplitManager:
         """Split all samples, make that version the active one, and return its number.
 
         Sorted ids are shuffled by ``random.Random(random_seed)``; the first ``max(1, int(n * val_ratio))``
-        are validation. With ``groups`` (the group of each id) groups are shuffled and kept whole.
+        are validation. With ``groups`` it is groups that are shuffled, and they are kept whole.
 
         Parameters
         ----------
-        signal
-            The set of samples.
         val_ratio
-            Above 0, below 1.
-        random_seed
-            Another seed is another split.
+            Share of validation in [0, 1], without the ends.
         groups
-            What comes from one source and may not be on two sides.
+            The source of each id: samples of one may not be on two sides.
         force
             Begin anew, under a new number and with another validation, where there is a version.
-        notes
-            Kept with the version.
 
         Raises
         ------
@@ -154,11 +155,18 @@ class SplitManager:
         InvalidInputError
             There are fewer than two samples or groups, or the ratio is out of range; it is a `ValueError`.
         """
-        checked_name(signal, "a signal's name")
+        backends.checked_name(signal, "a signal's name")
         if not 0 < val_ratio < 1:
-            raise InvalidInputError(f"a val_ratio above 0 and below 1 was expected, got {val_ratio}.")
-        with self.keeper.alone(signal):
-            return self._create(signal, val_ratio, random_seed, groups, force=force, notes=notes)
+            raise InvalidInputError(
+                f"a val_ratio above 0 and below 1 was expected, got {val_ratio}. Try 0.2."
+            )
+        with self.backend.alone(signal):
+            if self.backend.versions(signal) and not force:
+                raise SplitExistsError(
+                    f"samples without a split were expected, got {signal!r} with v{self._last(signal)}. Its "
+                    "validation is fixed: call extend_split, or pass force=True for a new one beside it."
+                )
+            return self._write(signal, self._first(signal, val_ratio, random_seed, groups, notes))
 
     def extend_split(
         self,
@@ -171,117 +179,93 @@ class SplitManager:
         """Add samples to training, as a new version; return its number, or the active one's if none is new.
 
         Validation stays the same sequence. Without a version the initial one is made. Of processes that extend
-        at once, each waits for the one before it, and finds nothing left to add.
-
-        Parameters
-        ----------
-        signal
-            The set of samples.
-        new_sample_ids
-            Which to add; all that are pending if left out.
-        groups
-            New samples that share a group with validation are held back instead.
-        notes
-            Kept with the version.
-
-        Raises
-        ------
-        InvalidInputError
-            An id is not among the samples, or is named twice.
+        at once, each waits for the one before it, and finds nothing left to add. ``new_sample_ids`` are all that are
+        pending if left out; those that share one of the ``groups`` with validation are held back instead.
+        `InvalidInputError` where an id is not among the samples, or is named twice.
         """
-        with self.keeper.alone(signal):
-            return self._extend(signal, new_sample_ids, groups, notes)
+        with self.backend.alone(signal):
+            if not self.backend.versions(signal):
+                return self._write(signal, self._first(signal, 0.2, 42, groups, notes))
+            parent = self.read(signal)
+            split = self._extended(signal, parent, self._new(signal, parent, new_sample_ids), groups)
+            return parent.version if split is parent else self._write(signal, replace(split, notes=notes))
 
     def set_active(self, signal: str, version: int) -> None:
         """Use a version that is there; versions after it stay, and their numbers are not used again."""
-        self.keeper.read(signal, version)
-        self.keeper.activate(signal, version)
+        self.read(signal, version)
+        self.backend.activate(signal, version)
 
-    def _create(
-        self,
-        signal: str,
-        val_ratio: float,
-        random_seed: int,
-        groups: Groups | None,
-        *,
-        force: bool,
-        notes: str,
-    ) -> int:
-        if self.keeper.versions(signal) and not force:
-            raise SplitExistsError(
-                f"samples without a split were expected, got {signal!r} with v{self.keeper.last(signal)}. Its "
-                "validation is fixed: call extend_split, or pass force=True for a new one beside it."
-            )
-        samples = self.keeper.samples(signal)
+    def _last(self, signal: str) -> int:
+        return max(self.backend.pointer(signal)[1], *self.backend.versions(signal), 0)
+
+    def _first(
+        self, signal: str, val_ratio: float, random_seed: int, groups: Groups | None, notes: str
+    ) -> SampleSplit:
+        samples = self.backend.samples(signal)
         val = _drawn(samples, val_ratio, random_seed, groups)
-        held = set(val)
-        shuffled = _shuffled(samples, random_seed)
-        train = [i for i in shuffled if i not in held]
-        return self._write(
-            signal,
-            SampleSplit(
-                version=self.keeper.last(signal) + 1,
-                created_at=_now(),
-                total_samples=len(samples),
-                train_samples=train,
-                val_samples=val,
-                train_count=len(train),
-                val_count=len(val),
-                val_ratio=val_ratio,
-                random_seed=random_seed,
-                notes=notes,
-            ),
+        chosen = set(val)
+        return SampleSplit(
+            version=self._last(signal) + 1,
+            created_at=utc_now("microseconds"),
+            train_samples=[i for i in _shuffled(samples, random_seed) if i not in chosen],
+            val_samples=val,
+            val_ratio=val_ratio,
+            random_seed=random_seed,
+            notes=notes,
         )
 
-    def _extend(self, signal: str, wanted: Sequence[str] | None, groups: Groups | None, notes: str) -> int:
-        if not self.keeper.versions(signal):
-            return self._create(signal, 0.2, 42, groups, force=False, notes=notes)
-        parent = self.read(signal)
-        new = self._new(signal, parent, wanted)
+    def _extended(
+        self, signal: str, parent: SampleSplit, new: Sequence[str], groups: Groups | None
+    ) -> SampleSplit:
+        """Return a version with new samples in training; its parent where there are none."""
         if not new:
-            return parent.version
+            return parent
         closed = set() if groups is None else {_group(groups, i) for i in parent.val_samples}
         held = [i for i in new if groups is not None and _group(groups, i) in closed]
-        added = [i for i in new if i not in set(held)]
-        train = [*parent.train_samples, *added]
+        kept_out = set(held)
+        added = [i for i in new if i not in kept_out]
         split = replace(
             parent,
-            version=self.keeper.last(signal) + 1,
-            created_at=_now(),
-            total_samples=len(train) + parent.val_count,
-            train_samples=train,
-            train_count=len(train),
+            version=self._last(signal) + 1,
+            created_at=utc_now("microseconds"),
+            train_samples=[*parent.train_samples, *added],
             held_back_samples=[*parent.held_back_samples, *held],
             parent_version=parent.version,
             samples_added=len(added),
-            notes=notes,
         )
-        if split.val_count < LITTLE * split.total_samples:
+        if split.effective_val_ratio < LITTLE:
             log.warning(
                 "%s: validation is %.1f %% of the samples by now; force=True in create_initial_split begins anew",
-                signal, 100 * split.val_count / split.total_samples,
+                signal, 100 * split.effective_val_ratio,
             )  # fmt: skip
-        return self._write(signal, split)
+        return split
 
     def _new(self, signal: str, parent: SampleSplit, wanted: Sequence[str] | None) -> list[str]:
         pending = self.get_pending_samples(signal)
         if wanted is None:
             return pending
-        known = {*pending, *parent.train_samples, *parent.val_samples, *parent.held_back_samples}
+        known = {*pending, *_known(parent)}
         if strange := [i for i in wanted if i not in known]:
             raise InvalidInputError(
                 f"ids of samples of {signal!r} were expected, got {str(strange[0])[:200]!r} "
-                f"and {len(strange) - 1} more."
+                f"and {len(strange) - 1} more. get_samples lists them."
             )
         if len(set(wanted)) < len(wanted):
-            raise InvalidInputError(f"each id once was expected, got {len(wanted) - len(set(wanted))} twice.")
+            raise InvalidInputError(
+                f"each id once was expected, got {len(wanted) - len(set(wanted))} twice. Take them out."
+            )
         chosen = set(wanted)
         return [i for i in pending if i in chosen]
 
     def _write(self, signal: str, split: SampleSplit) -> int:
-        self.keeper.create(signal, split)
-        self.keeper.activate(signal, split.version)
+        self.backend.create(signal, split)
+        self.backend.activate(signal, split.version)
+        log.info("%s: wrote %r", signal, split)
         return split.version
+
+
+def _known(split: SampleSplit) -> set[str]:
+    return {*split.train_samples, *split.val_samples, *split.held_back_samples}
 
 
 def _shuffled(samples: Sequence[str], seed: int) -> list[str]:
@@ -298,22 +282,20 @@ def _drawn(samples: Sequence[str], ratio: float, seed: int, groups: Groups | Non
     wanted = max(1, int(len(samples) * ratio))
     if groups is None:
         if len(samples) < 2:
-            raise InvalidInputError("at least two samples were expected, got one: a side would be empty.")
+            raise InvalidInputError(
+                "at least two samples were expected, got one: a side would be empty. Add some."
+            )
         return shuffled[: min(wanted, len(samples) - 1)]
-    of = {i: _group(groups, i) for i in samples}
-    chosen: set[str] = set()
-    count = 0
-    names = _shuffled(sorted(set(of.values())), seed)
-    for name in names[:-1]:  # one group at least is training
-        if count >= wanted:
-            break
-        chosen.add(name)
-        count += sum(g == name for g in of.values())
+    group_of = {i: _group(groups, i) for i in samples}
+    sizes = Counter(group_of.values())
+    names = _shuffled(list(sizes), seed)[:-1]  # one group at least is training
+    before = accumulate((sizes[name] for name in names), initial=0)
+    chosen = {name for name, count in zip(names, before, strict=False) if count < wanted}
     if not chosen:
         raise InvalidInputError(
-            "samples of at least two groups were expected, got one: a side would be empty."
+            "samples of at least two groups were expected, got one: a side would be empty. Leave out groups."
         )
-    return [i for i in shuffled if of[i] in chosen]
+    return [i for i in shuffled if group_of[i] in chosen]
 
 
 def _group(groups: Groups, sample: str) -> str:
@@ -322,8 +304,6 @@ def _group(groups: Groups, sample: str) -> str:
     try:
         return groups[sample]
     except KeyError:
-        raise InvalidInputError(f"a group for each sample was expected, got none for {sample!r}.") from None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        raise InvalidInputError(
+            f"a group for each sample was expected, got none for {sample!r}. Name it."
+        ) from None

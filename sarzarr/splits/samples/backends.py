@@ -1,4 +1,4 @@
-"""Versions of a split of samples, where they are kept: in a store, or in the older folder layout.
+"""Backends of splits of samples: a store, or the older folder layout, in which their versions are kept.
 
 A version is a document that is created once; a pointer says which one is active. Both are written beside
 their place and put there in one step, so that a killed process leaves what was there before.
@@ -7,8 +7,8 @@ their place and put there in one step, so that a killed process leaves what was 
 import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -16,8 +16,9 @@ import numpy as np
 import xarray as xr
 
 from sarzarr import conventions as cv
-from sarzarr.errors import InvalidInputError, SplitExistsError, SplitNotFoundError
+from sarzarr.errors import InvalidInputError, SplitExistsError
 from sarzarr.files import flush, locked, whole_file
+from sarzarr.splits.versions import LAST
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import group_document, read_json, write_json
 from sarzarr.store.samples import open_samples, sample_sets
@@ -39,59 +40,74 @@ def checked_name(text: str, what: str) -> str:
     return text
 
 
+def _numbers(names: Iterable[str]) -> list[int]:
+    """Return the versions among names, ascending."""
+    return sorted(int(m[1]) for m in map(_VERSION.fullmatch, names) if m)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleSplit:
-    """One version of a split of samples, as its document says it."""
+    """One version of a split of samples."""
 
     version: int
     """1, 2, ...; never used again."""
     created_at: str
     """UTC, ISO 8601 with Z."""
-    total_samples: int
-    """Samples on both sides."""
     train_samples: Sequence[str]
     """Ids, in their order."""
     val_samples: Sequence[str]
     """Ids, in their order; the same in every version that descends from this one."""
-    train_count: int
-    """How many there are."""
-    val_count: int
-    """How many there are."""
     val_ratio: float
-    """The share that was asked for."""
+    """The share that was asked for, in [0, 1]."""
     random_seed: int | None
-    """What shuffled them; None in a document that does not say."""
+    """The seed of the shuffle; None in a document that does not say."""
     notes: str = ""
-    """What its maker wrote."""
+    """Its maker's words."""
     parent_version: int | None = None
     """The version that this one extends."""
     samples_added: int = 0
-    """How many it has more."""
-    held_back_samples: Sequence[str] = field(default=())
+    """Samples that it has more than its parent."""
+    held_back_samples: Sequence[str] = ()
     """Ids that came later and share a group with validation."""
 
+    @property
+    def effective_val_ratio(self) -> float:
+        """Share of the samples on both sides that is validation, in [0, 1]."""
+        return len(self.val_samples) / max(len(self.train_samples) + len(self.val_samples), 1)
+
+    def __repr__(self) -> str:
+        train, val, held = map(len, (self.train_samples, self.val_samples, self.held_back_samples))
+        return f"<SampleSplit v{self.version}: {train} train, {val} val, {held} held back>"
+
     def document(self) -> dict[str, Any]:
-        """Return it as JSON has it; what was not the case is left out."""
-        out = {k: list(v) if isinstance(v, list | tuple) else v for k, v in asdict(self).items()}
-        if self.parent_version is None:
-            del out["parent_version"], out["samples_added"]
-        if not self.held_back_samples:
-            del out["held_back_samples"]
-        return {**out, "effective_val_ratio": self.val_count / max(self.total_samples, 1)}
+        """Return it as JSON has it: ids as lists, counts of samples; what was not the case is left out."""
+        train, val, held = map(list, (self.train_samples, self.val_samples, self.held_back_samples))
+        parent = {"parent_version": self.parent_version, "samples_added": self.samples_added}
+        return {
+            "version": self.version,
+            "created_at": self.created_at,
+            "total_samples": len(train) + len(val),
+            "train_samples": train,
+            "val_samples": val,
+            "train_count": len(train),
+            "val_count": len(val),
+            "val_ratio": self.val_ratio,
+            "random_seed": self.random_seed,
+            "notes": self.notes,
+            **(parent if self.parent_version is not None else {}),
+            **({"held_back_samples": held} if held else {}),
+            "effective_val_ratio": self.effective_val_ratio,
+        }
 
     @classmethod
     def of(cls, document: Mapping[str, Any], name: str) -> "SampleSplit":
-        """Return what a document says; `InvalidInputError` where it is none."""
+        """Return the version that a document says; `InvalidInputError` where it is none."""
         try:
-            train, val = (tuple(map(str, document[k])) for k in ("train_samples", "val_samples"))
             return cls(
                 version=int(document["version"]),
                 created_at=str(document.get("created_at", "")),
-                total_samples=len(train) + len(val),
-                train_samples=train,
-                val_samples=val,
-                train_count=len(train),
-                val_count=len(val),
+                train_samples=tuple(map(str, document["train_samples"])),
+                val_samples=tuple(map(str, document["val_samples"])),
                 val_ratio=float(document.get("val_ratio") or 0),
                 random_seed=document.get("random_seed"),
                 notes=str(document.get("notes") or ""),
@@ -101,12 +117,12 @@ class SampleSplit:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInputError(
-                f"a split was expected in {name!r}, got another document ({error})."
+                f"a split was expected in {name!r}, got another document ({error}). Mend it, or take it away."
             ) from None
 
 
-class Keeper(Protocol):
-    """Where samples and the versions of their splits are."""
+class SplitBackend(Protocol):
+    """Place of samples and of the versions of their splits."""
 
     def samples(self, signal: str) -> list[str]:
         """Return the ids there are, sorted; none of what is not there."""
@@ -123,19 +139,16 @@ class Keeper(Protocol):
     def create(self, signal: str, split: SampleSplit) -> None:
         """Write a version once; `SplitExistsError` where there is one."""
 
-    def active(self, signal: str) -> int:
-        """Return the version that the pointer names; 0 where it names none that is there."""
+    def pointer(self, signal: str) -> tuple[int, int]:
+        """Return the version that is pointed at and the highest that is known ever to have been; 0 for none."""
 
     def activate(self, signal: str, version: int) -> None:
         """Point at a version."""
 
-    def last(self, signal: str) -> int:
-        """Return the highest version there is or, where it is known, ever was."""
-
 
 # ------------------------------------------------------------------ the older folder layout
 @dataclass(frozen=True)
-class FolderKeeper:
+class FolderBackend:
     """``signals/<name>/samples/<id>.npz`` and ``.json``, ``splits/v<n>.json``, ``splits/active.json``."""
 
     root: Path
@@ -148,25 +161,24 @@ class FolderKeeper:
     def samples(self, signal: str) -> list[str]:
         """Return the ids that have both files and a name that is safe."""
         folder = self._folder(signal) / "samples"
-        have = {s: {p.stem for p in folder.glob(f"*.{s}")} for s in ("npz", "json")}
-        return sorted(i for i in have["npz"] & have["json"] if _NAME.fullmatch(i))
+        arrays, documents = ({p.stem for p in folder.glob(f"*.{kind}")} for kind in ("npz", "json"))
+        return sorted(i for i in arrays & documents if _NAME.fullmatch(i))
 
     def versions(self, signal: str) -> list[int]:
-        """Return the versions of the files that are named as versions are."""
-        found = (_VERSION.fullmatch(p.stem) for p in (self._folder(signal) / "splits").glob("v*.json"))
-        return sorted(int(m[1]) for m in found if m)
+        """Return the versions of the files that are named as versions are, ascending."""
+        return _numbers(p.stem for p in (self._folder(signal) / "splits").glob("v*.json"))
 
     def read(self, signal: str, version: int) -> SampleSplit:
         """Return a version."""
         place = self._folder(signal) / "splits" / f"v{version}.json"
         try:
             return SampleSplit.of(json.loads(place.read_text()), place.name)
-        except FileNotFoundError:
-            raise _missing(signal, version) from None
         except ValueError as error:
             if isinstance(error, InvalidInputError):
                 raise
-            raise InvalidInputError(f"JSON was expected in {place.name!r}, got {error}.") from None
+            raise InvalidInputError(
+                f"JSON was expected in {place.name!r}, got {error}. Mend it, or take it away."
+            ) from None
 
     def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
         """Lock the signal's folder, if there is one."""
@@ -183,14 +195,12 @@ class FolderKeeper:
         except FileExistsError:
             raise _taken(signal, split.version) from None
 
-    def active(self, signal: str) -> int:
-        """Return what ``active.json`` names, be it a pointer, a link or a copy of a version."""
+    def pointer(self, signal: str) -> tuple[int, int]:
+        """Return the version that ``active.json`` names, be it a pointer, a link or a copy of a version, and 0."""
         place = self._folder(signal) / "splits" / "active.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # it is dangling, or no document
-            version = int(json.loads(place.read_text())["version"])
-            if version in self.versions(signal):
-                return version
-        return 0
+            return int(json.loads(place.read_text())["version"]), 0
+        return 0, 0
 
     def activate(self, signal: str, version: int) -> None:
         """Put a copy of a version in the place of ``active.json``; a link there is replaced, not followed."""
@@ -199,19 +209,9 @@ class FolderKeeper:
             partial.write_text(_json(self.read(signal, version)))
             flush(partial)
 
-    def last(self, signal: str) -> int:
-        """Return the highest version there is."""
-        return max(self.versions(signal), default=0)
-
 
 def _json(split: SampleSplit) -> str:
     return json.dumps(split.document(), indent=1, allow_nan=False)
-
-
-def _missing(signal: str, version: int) -> SplitNotFoundError:
-    return SplitNotFoundError(
-        f"version {version} of the split of {signal!r} was expected, got none of that number."
-    )
 
 
 def _taken(signal: str, version: int) -> SplitExistsError:
@@ -222,9 +222,16 @@ def _taken(signal: str, version: int) -> SplitExistsError:
 
 
 # ------------------------------------------------------------------ a store
+_SIDES: Final = {
+    "train_samples": cv.Membership.TRAIN,
+    "val_samples": cv.Membership.VAL,
+    "held_back_samples": cv.Membership.HELD_BACK,
+}
+
+
 @dataclass(frozen=True)
-class StoreKeeper:
-    """Sample sets of a store; versions are tables ``splits/samples/<name>/v<n>``."""
+class StoreBackend:
+    """Sample sets of a store; versions are tables ``splits/samples/<name>/v<n>`` of ids and uint8 codes."""
 
     store: Store
     """The store."""
@@ -238,19 +245,14 @@ class StoreKeeper:
 
     def versions(self, signal: str) -> list[int]:
         """Return the versions of a set's split."""
-        found = (_VERSION.fullmatch(p.parent.name) for p in self._folder(signal).glob("v*/zarr.json"))
-        return sorted(int(m[1]) for m in found if m)
+        return _numbers(p.parent.name for p in self._folder(signal).glob("v*/zarr.json"))
 
     def read(self, signal: str, version: int) -> SampleSplit:
         """Return a version."""
         place = self._folder(signal) / f"v{version}"
-        if version not in self.versions(signal):
-            raise _missing(signal, version)
         table = read_table(place)
         ids, codes = np.array(table["id"].values, object), table["code"].values
-        sides = {"train_samples": cv.Membership.TRAIN, "val_samples": cv.Membership.VAL}
-        sides["held_back_samples"] = cv.Membership.HELD_BACK
-        lists = {k: ids[codes == side].tolist() for k, side in sides.items()}
+        lists = {k: ids[codes == side].tolist() for k, side in _SIDES.items()}
         return SampleSplit.of({**table.attrs, **lists}, place.name)
 
     def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
@@ -259,10 +261,9 @@ class StoreKeeper:
 
     def create(self, signal: str, split: SampleSplit) -> None:
         """Write a version as a table."""
-        lists = (split.train_samples, split.val_samples, split.held_back_samples)
+        lists = [getattr(split, name) for name in _SIDES]
         ids = [i for part in lists for i in part]
-        sides = (cv.Membership.TRAIN, cv.Membership.VAL, cv.Membership.HELD_BACK)
-        codes = np.repeat(np.array(sides, np.uint8), [len(part) for part in lists])
+        codes = np.repeat(np.array(list(_SIDES.values()), np.uint8), [len(part) for part in lists])
         facts = {k: v for k, v in split.document().items() if not isinstance(v, list)}
         table = xr.Dataset(
             {"id": ("sample", np.array(ids, dtype="T")), "code": ("sample", codes)},
@@ -280,22 +281,14 @@ class StoreKeeper:
         except FileExistsError:
             raise _taken(signal, split.version) from None
 
-    def active(self, signal: str) -> int:
-        """Return the version that the group's attributes name."""
-        version = int(self._attributes(signal).get(ACTIVE, 0))
-        return version if version in self.versions(signal) else 0
+    def pointer(self, signal: str) -> tuple[int, int]:
+        """Return the versions that the group's attributes name."""
+        place = self._folder(signal) / "zarr.json"
+        attributes = read_json(place)["attributes"] if place.exists() else {}
+        return int(attributes.get(ACTIVE, 0)), int(attributes.get(LAST, 0))
 
     def activate(self, signal: str, version: int) -> None:
         """Name a version in the group's attributes."""
-        attributes = {ACTIVE: version, "last_version": max(self.last(signal), version)}
+        attributes = {ACTIVE: version, LAST: max(version, self.pointer(signal)[1], *self.versions(signal))}
         write_json(self._folder(signal) / "zarr.json", group_document(attributes))
         consolidate(self.store)
-
-    def last(self, signal: str) -> int:
-        """Return the highest version there ever was."""
-        return max((int(self._attributes(signal).get("last_version", 0)), *self.versions(signal)))
-
-    def _attributes(self, signal: str) -> Mapping[str, Any]:
-        place = self._folder(signal) / "zarr.json"
-        attributes: Mapping[str, Any] = read_json(place)["attributes"] if place.exists() else {}
-        return attributes
