@@ -226,7 +226,7 @@ def _scenes(
                 nodata=options.nodata,
                 full_hash=options.full_hash,
             )
-    scenes = group_scenes(probes.values(), scene_id=options.scene_id)
+    scenes = group_scenes(probes.values(), scene_id=options.id)
     unfit = [
         f"{', '.join(dict.fromkeys(f.path.name for f in s.files))}: {s.refusal}" for s in scenes if s.refusal
     ]
