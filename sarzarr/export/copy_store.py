@@ -1,16 +1,15 @@
 """Copy a store into another dtype, codec or shard size, every byte checked on the way.
 
 A task writes a row of an array's new shards and holds one chunk at a time. The copy is made beside its
-place, in a folder called ``NEW.<hex>.partial``, and renamed when it is whole: an interrupted one leaves no
+place, in a folder called ``.NEW.<hex>.partial``, and renamed when it is whole: an interrupted one leaves no
 half store, and where its process was killed, that folder, which may be deleted.
 """
 
 import json
 import logging
 import shutil
-import time
-import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError
 from sarzarr.export.recode import CopyJob, Records, copy_shards
-from sarzarr.files import sync_tree
+from sarzarr.files import whole_folder
 from sarzarr.patches.index import spec_of, update_index
 from sarzarr.store.chunks import read_layout
 from sarzarr.store.codecs import DEFAULT_CODECS
@@ -37,8 +36,6 @@ REWRITTEN: Final = frozenset({cv.SCENES, cv.CATALOG, cv.PATCHES, "zarr.json"})
 """What of a store is made anew; all else is copied as it is."""
 TOKEN: Final = ".copying"
 """A file in the copy while it goes on: workers stop when it is gone."""
-PAUSES: Final = (0.0, 0.05, 0.2, 0.5)
-"""Seconds before each try to take away a copy that tasks may still write into."""
 
 
 def copy_store(
@@ -87,24 +84,28 @@ def copy_store(
     source = Store(opened.root.absolute())  # a worker may stand in another folder
     place = _new_place(source, new)
     encodings = [_wanted(stored, dtype, codec, shard) for stored in _stored_encodings(source)]
-    staging = place.with_name(f"{place.name}.{uuid.uuid4().hex}.partial")
-    token = staging / TOKEN
     try:
-        staging.mkdir(parents=True)
-        token.touch()
-        arrays = list(_arrays(source, staging, encodings))
-        _copy_the_rest(source.root, staging, arrays)
-        _copy_pixels(arrays, token, progress)
-        _write_tables(source, staging, encodings)
-        consolidate(Store(staging))
-        token.unlink()
-        sync_tree(staging)
-        _put(staging, place)
-    except BaseException:
-        _discard(staging)
-        raise
+        with whole_folder(place, once=True) as staging, _token(staging) as token:
+            arrays = list(_arrays(source, staging, encodings))
+            _copy_the_rest(source.root, staging, arrays)
+            _copy_pixels(arrays, token, progress)
+            _write_tables(source, staging, encodings)
+            consolidate(Store(staging))
+    except FileExistsError:
+        raise _exists(place) from None
     log.info("%s copied to %s", source.root.name, place)
     return open_store(place)
+
+
+@contextmanager
+def _token(staging: Path) -> Iterator[Path]:
+    """Yield a file that is there while a copy goes on; tasks that run on after an error end when it is gone."""
+    token = staging / TOKEN
+    token.touch()
+    try:
+        yield token
+    finally:
+        token.unlink(missing_ok=True)
 
 
 def _new_place(source: Store, new: str | Path) -> Path:
@@ -125,26 +126,6 @@ def _exists(place: Path) -> StoreExistsError:
         f"a place where there is nothing was expected, got {str(place)!r}, which exists. "
         "Name another place for the copy, or take away what is there."
     )
-
-
-def _put(staging: Path, place: Path) -> None:
-    """Rename the whole copy into its place; a rename onto a directory with files in it fails as one step."""
-    try:
-        staging.rename(place)
-    except OSError:
-        if place.exists():
-            raise _exists(place) from None
-        raise
-
-
-def _discard(staging: Path) -> None:
-    """Take a copy away; tasks that still run after an interruption end with the file that they write."""
-    (staging / TOKEN).unlink(missing_ok=True)
-    for pause in PAUSES:
-        time.sleep(pause)
-        shutil.rmtree(staging, ignore_errors=True)
-        if not staging.exists():
-            return
 
 
 def _stored_encodings(source: Store) -> list[Encoding]:

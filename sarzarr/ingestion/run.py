@@ -6,7 +6,6 @@ block leaves a receipt beside the store; run again, and what has an intact recei
 """
 
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -16,6 +15,7 @@ from typing import Any
 
 from sarzarr import conventions as cv
 from sarzarr.errors import IngestError
+from sarzarr.files import remove_partials, remove_tree
 from sarzarr.ingestion.blocks.jobs import BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import Receipt
 from sarzarr.ingestion.blocks.regions import reaching_edge
@@ -313,8 +313,7 @@ def _commit(store: Store, scenes: Sequence[Staged]) -> None:
     rows = []
     for scene in scenes:
         plan = scene.plan
-        for leftover in scene.group.rglob("*.partial"):  # of a worker that was killed in this run
-            leftover.unlink()
+        remove_partials(scene.group)  # of a worker that was killed in this run
         for layer in plan.layers:
             receipts = [r.arrays[layer.name] for _, r in scene.done.values() if layer.name in r.arrays]
             write_layer_documents(scene.group, plan, layer, receipts)
@@ -333,7 +332,7 @@ def _commit(store: Store, scenes: Sequence[Staged]) -> None:
     if whole:
         commit_scenes(store, whole, rows)
     for scene in scenes:
-        shutil.rmtree(scene.folder)
+        remove_tree(scene.folder)
 
 
 # ------------------------------------------------------------------ the end of a run

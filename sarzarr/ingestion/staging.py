@@ -1,14 +1,13 @@
 """Where scenes are made: a folder beside the store, with a receipt for each block that is done."""
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sarzarr import conventions as cv
 from sarzarr.errors import IngestError
-from sarzarr.files import whole_file
+from sarzarr.files import locked, remove_partials, remove_tree, whole_file
 from sarzarr.ingestion.blocks.jobs import BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import Receipt, receipt_from_json, receipt_to_json
 from sarzarr.ingestion.layers.plan import STEP, LayerJob
@@ -101,11 +100,10 @@ def stage(plan: ScenePlan, folder: Path) -> Staged:
     """Take up the staged work of the same scene and sources, or begin anew."""
     said = folder / "fingerprint"
     if folder.exists() and (not said.exists() or said.read_text() != plan.fingerprint):
-        shutil.rmtree(folder)
+        remove_tree(folder)
     (folder / "receipts").mkdir(parents=True, exist_ok=True)
     said.write_text(plan.fingerprint)
-    for leftover in folder.rglob("*.partial"):
-        leftover.unlink()
+    remove_partials(folder)
     return Staged(plan, folder, Step.MASK if plan.border and not plan.only_layers else Step.WRITE)
 
 
@@ -134,23 +132,10 @@ def intact_receipt(job: Job) -> Receipt | None:
     return receipt
 
 
-@contextmanager
-def only_writer(staging: Path) -> Iterator[None]:
+def only_writer(staging: Path) -> AbstractContextManager[None]:
     """Hold the right to write into a store; another process that holds it is an error, never a mix."""
-    import fcntl
-
-    staging.mkdir(parents=True, exist_ok=True)
-    with (staging / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise IngestError(
-                f"one ingest at a time was expected, got another that writes beside {staging.stem!r}. "
-                "Wait for it to end, then run this again."
-            ) from None
-        try:
-            yield
-        finally:
-            (staging / "lock").unlink()
-            if not any(staging.iterdir()):
-                staging.rmdir()
+    busy = IngestError(
+        f"one ingest at a time was expected, got another that writes beside {staging.stem!r}. "
+        "Wait for it to end, then run this again."
+    )
+    return locked(staging, busy=busy)

@@ -1,12 +1,10 @@
 """The versions of a store's split: each a group ``splits/vN``, written whole and once.
 
-A version is written beside the store and renamed into it, and a rename onto a version that exists fails: of two
-writers one wins, and a reader sees a version whole or not at all.
+A version is made beside its place and renamed, which fails where there is one: of two writers one wins, and a
+reader sees a version whole or not at all.
 """
 
 import logging
-import shutil
-import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -16,7 +14,6 @@ from typing import Any, Final
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, SplitExistsError
-from sarzarr.files import rename_once, sync_tree
 from sarzarr.splits.assign import Grounds, SceneGround
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import group_document, read_json, write_json
@@ -101,18 +98,13 @@ def write_split(store: Store, split: Split) -> Split:
     folder = store.root / cv.SPLITS
     if not (folder / "zarr.json").exists():
         write_json(folder / "zarr.json", group_document())
-    new = store.root.with_name(f"{store.root.name}.{split.name}.{uuid.uuid4().hex}")
     try:
-        write_table(new, to_table(split))
-        sync_tree(new)
-        rename_once(new, folder / split.name)
+        write_table(folder / split.name, to_table(split), once=True)
     except FileExistsError:
         raise SplitExistsError(
             f"a new version was expected, got {split.name}, which another process wrote first. Run this again: "
             "it takes that version up."
         ) from None
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     write_json(folder / "zarr.json", group_document({LAST: next_version(store.root) - 1}))
     consolidate(store)
     log.info("%s: wrote %r", store.root.name, split)

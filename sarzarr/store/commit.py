@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sarzarr import conventions as cv
-from sarzarr.files import changing_root, swap_in, swap_out, sync_tree
+from sarzarr.files import locked, swap_in, swap_out
 from sarzarr.store.catalog import catalog_of, catalog_rows
 from sarzarr.store.documents import Document, read_json, write_json
 from sarzarr.store.store import BoundsEntry, Store, open_store
@@ -26,7 +26,6 @@ def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mappi
     catalog rows. A scene of the same id is replaced.
     """
     for scene, folder in staged.items():
-        sync_tree(folder)
         swap_in(folder / "histograms", store.root / cv.HISTOGRAMS / scene)
         swap_in(folder / "scene", store.root / cv.SCENES / scene)
     kept = [r for r in catalog_rows(read_table(store.root / cv.CATALOG)) if r["scene"] not in staged]
@@ -36,7 +35,6 @@ def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mappi
 
 def commit_layers(store: Store, scene: str, folder: Path, names: Iterable[str]) -> None:
     """Make staged layers of a scene that is there visible: they are renamed into its group, then listed in it."""
-    sync_tree(folder)
     place = store.root / cv.SCENES / scene
     document = read_json(place / "zarr.json")
     listed = document["attributes"].setdefault(cv.LAYERS, [])
@@ -58,7 +56,7 @@ def withdraw_scene(store: Store, scene: str) -> None:
 
 def write_bounds(store: Store, bounds: Mapping[str, BoundsEntry]) -> Store:
     """Write the bounds of groups into the root's attrs and onto every array of those groups; others stay."""
-    with changing_root(store.root):
+    with locked(store.root):
         _write_bounds(store, bounds)
     for key, b in bounds.items():
         clip = f"{b.clip_vmin:.2f} to {b.clip_vmax:.2f} dB ({b.clip_method})"
@@ -100,7 +98,7 @@ def consolidate(store: Store) -> None:
     Written here and not by zarr-python, which warns that consolidated metadata is not part of
     the Zarr v3 specification; readers that do not know it ignore it (``must_understand: false``).
     """
-    with changing_root(store.root):
+    with locked(store.root):
         _consolidate(store.root)
 
 

@@ -4,7 +4,6 @@ A shard is written once, whole, by one task: chunks are appended to a file besid
 they are made, the index follows, and the file is renamed. Chunks of zeros are left out of it.
 """
 
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from crc32c import crc32c
 
 from sarzarr.errors import CorruptStoreError
-from sarzarr.files import whole_file
+from sarzarr.files import beside, take_name, whole_file
 from sarzarr.store.codecs import CRC_BYTES, Codec
 
 EMPTY: Final = np.uint64(2**64 - 1)
@@ -111,8 +110,7 @@ class ShardWriter:
 
     def __post_init__(self) -> None:
         self._index = np.full((self.grid[0] * self.grid[1], 2), EMPTY, "<u8")
-
-        self._partial = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}.partial")
+        self._partial = beside(self.path)
 
     def append(self, row: int, col: int, chunk: np.ndarray[Any, Any]) -> None:
         """Add the C-contiguous chunk at (row, col) of this shard; a chunk of zeros costs nothing."""
@@ -143,7 +141,7 @@ class ShardWriter:
         index = self._index.tobytes()
         self._write(index + crc32c(index).to_bytes(CRC_BYTES, "little"))
         self._file.close()
-        self._partial.replace(self.path)
+        take_name(self._partial, self.path)
         crcs = [self._crcs[at] for at in sorted(self._crcs)]
         return ShardRecord(self._offset, shard_digest(index, crcs), len(crcs))
 

@@ -5,7 +5,6 @@ Any Zarr reader opens them; these functions open them fast, and see every flippe
 
 import math
 import time
-import uuid
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ import xarray as xr
 from numcodecs import VLenUTF8
 
 from sarzarr.errors import CorruptStoreError
-from sarzarr.files import swap_in
+from sarzarr.files import whole_folder
 from sarzarr.store.codecs import get_codec
 from sarzarr.store.documents import Encoding, array_document, group_document, read_json, write_json
 
@@ -24,14 +23,16 @@ TABLE_READ_TRIES: Final = 20
 """How often a table that is being replaced is looked for again, 50 ms apart."""
 
 
-def write_table(folder: Path, table: xr.Dataset) -> None:
-    """Put a table of columns in the place of the one at ``folder``, whole; every column is checksummed."""
-    new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
+def write_table(folder: Path, table: xr.Dataset, *, once: bool = False) -> None:
+    """Put a table of columns in the place of the one at ``folder``, whole; every column is checksummed.
+
+    With ``once`` it is flushed to the disk, and one that is there already is a `FileExistsError`.
+    """
     attributes = {**table.attrs, COLUMNS: [str(name) for name in table.data_vars]}
-    for name, column in table.data_vars.items():
-        _write_column(new / str(name), column.dims, column.values)
-    write_json(new / "zarr.json", group_document(attributes))
-    swap_in(new, folder)
+    with whole_folder(folder, once=once) as new:
+        for name, column in table.data_vars.items():
+            _write_column(new / str(name), column.dims, column.values)
+        write_json(new / "zarr.json", group_document(attributes))
 
 
 def _write_column(folder: Path, dims: tuple[Any, ...], values: np.ndarray[Any, Any]) -> None:

@@ -144,7 +144,7 @@ def test_chips_and_boxes_are_logged(events, files, tmp_path):
     chip_folder(tmp_path / "chips", count=3)
     shown, lines = events("import", "chips", tmp_path / "chips", "-o", tmp_path / "s.zarr")
     assert "s.zarr, samples/chips: 3 chips" in shown
-    assert "s.zarr, samples/chips: 3 chips committed" in lines
+    assert "s.zarr, samples/chips: 3 samples committed" in lines
     sz.ingest(sz.plan_ingest(files[:1], tmp_path / "s.zarr"))
     (tmp_path / "b.csv").write_text("scene,x_min,y_min,x_max,y_max\ns0,1,2,30,40\n")
     shown, lines = events("import", "boxes", tmp_path / "b.csv", "-o", tmp_path / "s.zarr")

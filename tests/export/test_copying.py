@@ -389,7 +389,7 @@ def test_a_killed_copy_is_no_store_and_keeps_no_other_from_its_place(store, tmp_
     assert done.returncode == -9
     assert not place.exists()
     (left,) = (p for p in tmp_path.iterdir() if p != store.root)
-    assert left.name.startswith("new.zarr.")
+    assert left.name.startswith(".new.zarr.")
     assert left.suffix == ".partial"
     assert tree_hash(copy_store(store, place).root) == tree_hash(store.root)
 

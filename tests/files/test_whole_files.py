@@ -1,5 +1,7 @@
 """A file has its name only when it is whole."""
 
+import contextlib
+
 import pytest
 from disks import files_below, no_file_beyond
 
@@ -26,3 +28,15 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path):
         assert path.read_text() == "earlier"
     assert path.read_text() == "all of it"
     assert files_below(tmp_path) == {"a.json"}
+
+
+def test_a_file_that_is_made_once_takes_no_place_of_another(tmp_path):
+    path = tmp_path / "v1.json"
+    for text in ("first", "second"):
+        with (
+            contextlib.nullcontext() if text == "first" else pytest.raises(FileExistsError),
+            whole_file(path, once=True) as partial,
+        ):
+            partial.write_text(text)
+    assert path.read_text() == "first"
+    assert files_below(tmp_path) == {"v1.json"}

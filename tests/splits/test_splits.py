@@ -31,7 +31,7 @@ from sarzarr.errors import (
     SplitExistsError,
     SplitLeakError,
 )
-from sarzarr.files import rename_once
+from sarzarr.files import swap_in
 from sarzarr.grids.world import METRES_PER_DEGREE
 from sarzarr.patches.index import index_patches
 from sarzarr.splits.exchange import check_split, export_split, from_json, import_split, to_json
@@ -619,10 +619,10 @@ def test_a_rename_onto_a_version_fails(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
     with pytest.raises(FileExistsError):
-        rename_once(tmp_path / "a", tmp_path / "b")
+        swap_in(tmp_path / "a", tmp_path / "b", once=True)
     assert (tmp_path / "b" / "file").read_text() == "b"
     with pytest.raises(FileNotFoundError):
-        rename_once(tmp_path / "c", tmp_path / "d")
+        swap_in(tmp_path / "c", tmp_path / "d", once=True)
 
 
 def test_a_flipped_bit_in_a_version_is_seen(store):

@@ -7,7 +7,6 @@ thousand samples become a few hundred files.
 import json
 import logging
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass
@@ -21,7 +20,7 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import IngestError, InvalidInputError, UnsupportedRasterError
-from sarzarr.files import swap_in, swap_out, sync_tree
+from sarzarr.files import locked, remove_partials, remove_tree, swap_in, swap_out
 from sarzarr.ingestion.annotations import Annotation
 from sarzarr.ingestion.chips.find import (
     ChipOptions,
@@ -152,27 +151,18 @@ class _Receipt:
 @contextmanager
 def _staging(store: Store, name: str, chips: Sequence[SampleSource]) -> Iterator[Path]:
     """Yield the folder beside the store where this set is gathered; what another selection left is thrown away."""
-    import fcntl
-
     folder = store.root.with_name(f"{store.root.name}.samples-{name}")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise IngestError(
-                f"one import of {name!r} at a time was expected, got another. Wait for it to end."
-            ) from None
+    busy = IngestError(f"one import of {name!r} at a time was expected, got another. Wait for it to end.")
+    with locked(folder, busy=busy):
         fingerprint = sha256(json.dumps([asdict(c) for c in chips]).encode()).hexdigest()
         said = folder / "fingerprint"
         if not said.exists() or said.read_text() != fingerprint:
             for part in ("arrays", "receipts", "group"):
-                shutil.rmtree(folder / part, ignore_errors=True)
+                remove_tree(folder / part)
             said.write_text(fingerprint)
-        for torn in folder.rglob("*.partial"):  # what a killed process was writing
-            torn.unlink()
+        remove_partials(folder)
         yield folder
-        shutil.rmtree(folder)
+        remove_tree(folder)
 
 
 def _pack(
@@ -296,8 +286,7 @@ def _enter(
         shards = {f"c/{r.shard}/0/0": astuple(r.flags if flags else r.image) for r in receipts}
         write_json(place / cv.MANIFEST, {"shards": shards})
         write_json(place / "zarr.json", layout.document(flags=flags))
-        place.rename(group / array)
-    sync_tree(group)
+        swap_in(place, group / array)
     folder = store.root / cv.SAMPLES
     if not (folder / "zarr.json").exists():
         write_json(folder / "zarr.json", group_document())

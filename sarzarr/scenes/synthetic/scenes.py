@@ -17,6 +17,7 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.conventions import Representation
 from sarzarr.errors import InvalidInputError
+from sarzarr.files import whole_file
 from sarzarr.scenes.synthetic.ground import Ground, speckle
 
 PIXEL_SIZE: Final = 10.0
@@ -232,27 +233,28 @@ def _write(
     import rasterio
     from rasterio.windows import Window
 
-    partial = path.with_name(f".{path.name}.partial")
-    with rasterio.open(
-        partial,
-        "w",
-        driver="GTiff",
-        height=shape[0],
-        width=shape[1],
-        count=1,
-        dtype=form.dtype,
-        nodata=form.nodata,
-        crs="EPSG:32633",
-        transform=rasterio.Affine(PIXEL_SIZE, 0, 400_000, 0, -PIXEL_SIZE, 6_000_000),
-        num_threads="ALL_CPUS",
-        bigtiff="IF_SAFER",
-        **layout,
-    ) as file:
+    with (
+        whole_file(path) as partial,
+        rasterio.open(
+            partial,
+            "w",
+            driver="GTiff",
+            height=shape[0],
+            width=shape[1],
+            count=1,
+            dtype=form.dtype,
+            nodata=form.nodata,
+            crs="EPSG:32633",
+            transform=rasterio.Affine(PIXEL_SIZE, 0, 400_000, 0, -PIXEL_SIZE, 6_000_000),
+            num_threads="ALL_CPUS",
+            bigtiff="IF_SAFER",
+            **layout,
+        ) as file,
+    ):
         row = 0
         for power in bands:
             file.write(form.convert(power), 1, window=Window(0, row, shape[1], len(power)))
             row += len(power)
         file.set_band_description(1, f"{form.band}_{polarization}{form.suffix}")
         file.update_tags(**_tags(polarization, date))
-    partial.replace(path)
     return path

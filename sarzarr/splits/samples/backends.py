@@ -6,10 +6,7 @@ their place and put there in one step, so that a killed process leaves what was 
 
 import contextlib
 import json
-import os
 import re
-import shutil
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +17,7 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SplitExistsError
-from sarzarr.files import locked, rename_once, sync_tree, whole_file
+from sarzarr.files import flush, locked, whole_file
 from sarzarr.splits.versions import LAST
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import group_document, read_json, write_json
@@ -184,21 +181,19 @@ class FolderBackend:
             ) from None
 
     def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
-        """Lock the signal's folder."""
-        return locked(self._folder(signal))
+        """Lock the signal's folder, if there is one."""
+        folder = self._folder(signal)
+        return locked(folder) if folder.is_dir() else contextlib.nullcontext()
 
     def create(self, signal: str, split: SampleSplit) -> None:
-        """Write ``v<n>.json``: a link to a finished file, which fails where there is one."""
+        """Write ``v<n>.json``."""
         place = self._folder(signal) / "splits" / f"v{split.version}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
-        partial = place.with_name(f".{place.name}.{uuid.uuid4().hex}.partial")
         try:
-            _write_through(partial, split.document())
-            os.link(partial, place, follow_symlinks=False)
+            with whole_file(place, once=True) as partial:
+                partial.write_text(_json(split))
         except FileExistsError:
             raise _taken(signal, split.version) from None
-        finally:
-            partial.unlink(missing_ok=True)
 
     def pointer(self, signal: str) -> tuple[int, int]:
         """Return the version that ``active.json`` names, be it a pointer, a link or a copy of a version, and 0."""
@@ -211,15 +206,12 @@ class FolderBackend:
         """Put a copy of a version in the place of ``active.json``; a link there is replaced, not followed."""
         place = self._folder(signal) / "splits" / "active.json"
         with whole_file(place) as partial:
-            _write_through(partial, self.read(signal, version).document())
+            partial.write_text(_json(self.read(signal, version)))
+            flush(partial)
 
 
-def _write_through(place: Path, document: Mapping[str, Any]) -> None:
-    """Write a document, and return when it is on the disk."""
-    with place.open("x") as file:
-        json.dump(document, file, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
+def _json(split: SampleSplit) -> str:
+    return json.dumps(split.document(), indent=1, allow_nan=False)
 
 
 def _taken(signal: str, version: int) -> SplitExistsError:
@@ -268,7 +260,7 @@ class StoreBackend:
         return locked(self.store.root / cv.SAMPLES)
 
     def create(self, signal: str, split: SampleSplit) -> None:
-        """Write a version beside the store and rename it in, which fails where there is one."""
+        """Write a version as a table."""
         lists = [getattr(split, name) for name in _SIDES]
         ids = [i for part in lists for i in part]
         codes = np.repeat(np.array(list(_SIDES.values()), np.uint8), [len(part) for part in lists])
@@ -284,15 +276,10 @@ class StoreBackend:
         ):
             if not (folder / "zarr.json").exists():
                 write_json(folder / "zarr.json", group_document())
-        new = self.store.root.with_name(f"{self.store.root.name}.{signal}.{uuid.uuid4().hex}")
         try:
-            write_table(new, table)
-            sync_tree(new)
-            rename_once(new, self._folder(signal) / f"v{split.version}")
+            write_table(self._folder(signal) / f"v{split.version}", table, once=True)
         except FileExistsError:
             raise _taken(signal, split.version) from None
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
 
     def pointer(self, signal: str) -> tuple[int, int]:
         """Return the versions that the group's attributes name."""

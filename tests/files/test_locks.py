@@ -1,0 +1,145 @@
+"""One lock, which one holds at a time, whatever the system locks with; and what locks and swaps leave behind."""
+
+import errno
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from types import ModuleType
+
+import pytest
+
+from sarzarr.files import beside, locked, remove_tree, swap_in, swap_out, whole_folder
+
+
+def hide_fcntl():
+    """Lock as on Windows: without ``fcntl``, and with a ``msvcrt`` that locks a byte of a file, and does not wait."""
+    import fcntl
+
+    def locking(handle, mode, nbytes):
+        assert (mode, nbytes) == (msvcrt.LK_NBLCK, 1)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PermissionError(errno.EACCES, "locked") from None
+
+    msvcrt = ModuleType("msvcrt")
+    msvcrt.LK_NBLCK, msvcrt.locking = 2, locking
+    sys.modules |= {"fcntl": None, "msvcrt": msvcrt}
+
+
+@pytest.fixture(params=["fcntl", "msvcrt"])
+def prepare(request, monkeypatch):
+    """Return what another process does first, to lock as this one does."""
+    if request.param == "fcntl":
+        return int
+    for name in ("fcntl", "msvcrt"):
+        monkeypatch.setitem(sys.modules, name, sys.modules.get(name))
+    import fcntl  # noqa: F401
+
+    hide_fcntl()
+    return hide_fcntl
+
+
+def count_up(prepare, folder, counter, times):
+    prepare()
+    for _ in range(times):
+        with locked(folder):
+            before = int(counter.read_text())
+            time.sleep(0.0005)
+            counter.write_text(str(before + 1))
+
+
+def hold(prepare, folder, pipe):
+    prepare()
+    with locked(folder):
+        pipe.send("held")
+        time.sleep(60)
+
+
+def test_processes_that_wait_for_a_lock_lose_nothing(tmp_path, prepare):
+    """The folder comes and goes with its lock: nobody holds the lock of one that was taken away."""
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    context = multiprocessing.get_context("spawn")
+    several = [
+        context.Process(target=count_up, args=(prepare, tmp_path / "a", counter, 30)) for _ in range(3)
+    ]
+    for process in several:
+        process.start()
+    for process in several:
+        process.join()
+    assert counter.read_text() == "90"
+    assert [p.name for p in tmp_path.iterdir()] == ["counter"]
+
+
+def test_another_that_holds_it_is_told_and_a_killed_one_holds_nothing(tmp_path, prepare):
+    folder = tmp_path / "a"
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    other = context.Process(target=hold, args=(prepare, folder, there))
+    other.start()
+    assert here.recv() == "held"
+    with pytest.raises(KeyError, match="busy"), locked(folder, busy=KeyError("busy")):
+        pass
+    os.kill(other.pid, signal.SIGKILL)
+    other.join()
+    assert [p.name for p in folder.iterdir()] == [".lock"]
+    with locked(folder, busy=KeyError("busy")), pytest.raises(KeyError), locked(folder, busy=KeyError()):
+        pass
+    assert not folder.exists()
+
+
+def test_a_lock_leaves_a_folder_as_it_was(tmp_path, prepare):
+    (tmp_path / "mine").touch()
+    with pytest.raises(RuntimeError), locked(tmp_path):
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+# ------------------------------------------------------------------ folders
+def filled(folder, text):
+    folder.mkdir()
+    (folder / "file").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_folder_takes_the_place_of_another(tmp_path, exchanges, monkeypatch):
+    if not exchanges:
+        monkeypatch.setattr(sys, "platform", "another")
+    for text in ("one", "two"):
+        swap_in(filled(tmp_path / "new", text), tmp_path / "deep" / "place")
+        assert [p.name for p in tmp_path.iterdir()] == ["deep"]
+        assert [p.name for p in (tmp_path / "deep").iterdir()] == ["place"]
+        assert (tmp_path / "deep" / "place" / "file").read_text() == text
+    swap_out(tmp_path / "deep" / "place")
+    assert not list((tmp_path / "deep").iterdir())
+
+
+@pytest.mark.parametrize("there", ["a file", "a folder"])
+def test_what_is_made_once_takes_no_place_of_another(tmp_path, there):
+    place = tmp_path / "place"
+    place.write_text("mine") if there == "a file" else filled(place, "mine")
+    with pytest.raises(FileExistsError), whole_folder(place, once=True) as new:
+        (new / "file").write_text("other")
+    assert [p.name for p in tmp_path.iterdir()] == ["place"]
+    assert (place if there == "a file" else place / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_what_is_raised_on_the_way_leaves_what_was_there(tmp_path, once):
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "place", once=once) as new:
+        filled(new / "half", str(1 / (tmp_path / "place").exists()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_beside_are_hidden_and_differ(tmp_path):
+    names = {beside(tmp_path / "a").name for _ in range(9)}
+    assert len(names) == 9
+    assert all(name.startswith(".a.") and name.endswith(".partial") for name in names)
+
+
+def test_a_folder_that_is_not_there_is_removed_already(tmp_path):
+    remove_tree(tmp_path / "nowhere")
