@@ -109,7 +109,7 @@ def store(scene, tmp_path):
         (("ingest", "SCENE", "-o", "a.txt/s.zarr", *KNOWN), "Not a directory"),
         (("ingest", "SCENE", "-o", "/proc/s.zarr", *KNOWN), "got '/proc/s.zarr'"),
         (("demo", "--folder", "a.txt"), "got 'a.txt'"),
-        (("copy", "s.zarr", "/proc/s.zarr"), "got '/proc/s.zarr'"),
+        (("copy", "s.zarr", "/proc/s.zarr"), "got '/proc/.s.zarr."),
         (("quicklook", "s.zarr", "-o", "/proc/q.png"), "got '/proc/q.png'"),
         (("quicklook", "s.zarr", "-o", "nowhere/q.png"), "got 'nowhere', which is not there"),
         (("quicklook", "s.zarr", "-o", "q.foo"), "a picture such as NAME.png was expected, got 'q.foo'"),
