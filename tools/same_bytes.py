@@ -8,6 +8,7 @@ a store, and exits with 1 if one differs. What is compared is every file's name 
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -43,11 +44,17 @@ except (sz.errors.SarzarrError if hasattr(sz, "errors") else Exception) as error
 """
 
 
+STAMP = re.compile(rb'"created_at": "[^"]*"')
+"""The time in a version of a split: when it was made, and no more."""
+
+
 def tree_hash(root: Path) -> str:
-    """Return one value for every file below a folder: its name and its bytes."""
+    """Return one value for every file below a folder: its name and its bytes, but for `STAMP`."""
     digest = sha256()
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        digest.update(f"{path.relative_to(root)}\0".encode() + sha256(path.read_bytes()).digest())
+        digest.update(
+            f"{path.relative_to(root)}\0".encode() + sha256(STAMP.sub(b"", path.read_bytes())).digest()
+        )
     return digest.hexdigest()[:16]
 
 

@@ -107,7 +107,7 @@ def store(scene, tmp_path):
     [
         (("ingest", "SCENE", "-o", "a.txt", *KNOWN), "'a.txt', which is a file"),
         (("ingest", "SCENE", "-o", "a.txt/s.zarr", *KNOWN), "Not a directory"),
-        (("ingest", "SCENE", "-o", "/proc/s.zarr", *KNOWN), "got '/proc/.s.zarr."),
+        (("ingest", "SCENE", "-o", "/proc/s.zarr", *KNOWN), "got '/proc/s.zarr'"),
         (("demo", "--folder", "a.txt"), "got 'a.txt'"),
         (("copy", "s.zarr", "/proc/s.zarr"), "got '/proc/.s.zarr."),
         (("quicklook", "s.zarr", "-o", "/proc/q.png"), "got '/proc/q.png'"),

@@ -412,8 +412,7 @@ def _fingerprint(text):
 
 def _from_unchecked(document):
     from sarzarr.splits.exchange import _scene_of
-    from sarzarr.store.place import Folder
-from sarzarr.store.split_table import recipe_of
+    from sarzarr.store.split_table import recipe_of
 
     return Split(
         version=document["version"],

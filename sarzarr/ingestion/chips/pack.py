@@ -121,7 +121,7 @@ def import_chips(
         receipts = _pack(base, staging, sources, layout, progress)
         _enter((target, name), staging, layout, receipts, _table(sources, annotations), boxes)
     made = open_samples(target, name)
-    log.info("%s, samples/%s: %s committed", target.place.name, name, counted(len(sources), "chip"))
+    log.info("%s, samples/%s: %s committed", target.place.name, name, counted(len(sources), "sample"))
     report = SampleReport(
         samples=len(sources),
         coloured=sum(r.coloured for r in receipts),
