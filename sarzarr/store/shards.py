@@ -67,11 +67,12 @@ def read_index(
     head = place.head(key)
     if head is None:
         raise FileNotFoundError(f"{place}/{key}")
-    chunks, room, index = grid[0] * grid[1], head.size, np.array([[0, head.size]], np.uint64)
-    if chunks:
-        want = index_bytes(chunks)
-        room = max(head.size - want, 0)
-        index = parse_index(place.get_ranges(key, [(room, want)])[0], chunks)
+    chunks = grid[0] * grid[1]
+    if not chunks:
+        return np.array([[0, head.size]], np.uint64), head.size
+    want = index_bytes(chunks)
+    room = max(head.size - want, 0)
+    index = parse_index(place.get_ranges(key, [(room, want)])[0], chunks)
     offset, size = index[index[:, 0] != EMPTY].T
     if ((offset > room) | (size > room - offset) | (size < CRC_BYTES)).any():
         raise CorruptStoreError(f"expected chunks within {room} bytes, got a shard index that lists others.")
@@ -290,7 +291,7 @@ def digest_of(place: Place, key: str, grid: tuple[int, int]) -> tuple[int, int]:
     try:
         index, size = read_index(place, key, grid)
         ends = index[index[:, 0] != EMPTY].sum(axis=1).tolist()
-        crcs = place.get_ranges(key, [(int(end) - CRC_BYTES, CRC_BYTES) for end in ends])
+        crcs = place.get_ranges(key, [(max(end - CRC_BYTES, 0), CRC_BYTES) for end in ends])
     except (OSError, CorruptStoreError):
         return 0, 0
     return size, shard_digest(index.tobytes() if grid[0] else b"", crcs)
