@@ -101,7 +101,7 @@ class Store:
     @cached_property
     def attrs(self) -> Document:
         """Attributes of the root group."""
-        attributes: Document = read_json(self.place, "zarr.json")["attributes"]
+        attributes: Document = read_json(self.place, "zarr.json").get("attributes", {})
         return attributes
 
     @cached_property
@@ -364,14 +364,14 @@ def open_store(store: Store | Place | str | Path) -> Store:
             f"a store must be a local directory, got {store!r}. Copy it to this machine first."
         )
     place = Folder(Path(store)) if isinstance(store, str | Path) else store
+    opened = Store(place)
     try:
-        attributes = read_json(place, "zarr.json").get("attributes", {})
+        schema = opened.attrs.get(cv.SARZARR)
     except (FileNotFoundError, NotADirectoryError):
         raise StoreNotFoundError(
             f"a sarzarr store was expected at {str(place)!r}, got {_what_is_in(place)}. "
             "Make one with `sarzarr ingest SCENES... -o STORE`."
         ) from None
-    schema = attributes.get(cv.SARZARR)
     if not isinstance(schema, dict):
         raise StoreNotFoundError(
             f"a sarzarr store was expected at {str(place)!r}, got another Zarr hierarchy. Open that with xarray."
@@ -380,7 +380,7 @@ def open_store(store: Store | Place | str | Path) -> Store:
         raise StoreSchemaError(
             f"schema version {cv.SCHEMA_VERSION} was expected, got {schema.get('version')!r}. Upgrade sarzarr."
         )
-    return Store(place)
+    return opened
 
 
 def _what_is_in(place: Place) -> str:
