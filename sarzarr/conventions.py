@@ -9,7 +9,6 @@ from typing import Any, Final
 
 SCHEMA: Final = "sarzarr"
 SCHEMA_VERSION: Final = 1
-# ---------------------------------------------------------------- radiometry
 DB_FLOOR: Final = -60.0
 """dB that 0 stands for in the stored array: the faintest calibrated pixel."""
 DB_CEILING: Final = 100.0
@@ -71,7 +70,6 @@ class Membership(IntEnum):
     TEST = 3
 
 
-# ---------------------------------------------------------------- layout
 CHUNK: Final = 256
 SHARD: Final = 2048
 CELL: Final = 256
@@ -89,7 +87,6 @@ SPLITS: Final = "splits"
 HISTOGRAMS: Final = "histograms"
 DEFAULT_INDEX: Final = "default"
 MANIFEST: Final = "manifest.json"
-# ---------------------------------------------------------------- attribute keys
 SARZARR: Final = "sarzarr"
 VMIN: Final = "vmin"
 VMAX: Final = "vmax"

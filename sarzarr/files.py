@@ -23,7 +23,6 @@ PAUSES: Final = (0.0, 0.05, 0.2, 0.5)
 """Seconds before each try to take away a folder that others may still write into."""
 
 
-# ------------------------------------------------------------------ made beside, swapped in
 def beside(path: Path) -> Path:
     """Return a new hidden name beside ``path``: ``.<name>.<hex>.partial``."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
@@ -155,7 +154,6 @@ def _exchange(one: Path, other: Path) -> bool:
     return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
-# ------------------------------------------------------------------ one at a time
 @contextmanager
 def locked(folder: Path, *, busy: Exception | None = None) -> Iterator[None]:
     """Hold the lock of a folder, which is made where there is none, and taken away where nothing is left in it.

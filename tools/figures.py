@@ -49,7 +49,7 @@ UNITS: Final = """
     percent percentile percentiles rows columns MB/s
 """
 _AXIS: Final = rf"(?:\d+|\.\.\.|(?:\d+ ?\* ?)?(?i:{'|'.join(DIMENSIONS.split())})(?: [-+*/] \d+)?)"
-_WORDS: Final = "|".join((DTYPES + UNITS).split())
+_WORDS: Final = "|".join((*(DTYPES + UNITS).split(), *map(str.capitalize, UNITS.split())))
 MEASURED: Final = re.compile(
     rf"\({_AXIS}(?:, {_AXIS})+,?\)|\({_AXIS},\)|\[0, 1\]|\d ?%|(?<![\w.])(?:{_WORDS})(?!\w)"
 )
@@ -109,6 +109,9 @@ def _public(body: Sequence[ast.stmt], name: str) -> Iterator[tuple[str, Definiti
 
 
 def _is_echo(node: Definition) -> bool:
+    """Whether another speaks for it: a getter, an implementation, or the method of a protocol that it names."""
+    if (ast.get_docstring(node) or "").startswith("See `"):
+        return True
     return any(re.fullmatch(r".*\.setter|(typing\.)?overload", ast.unparse(d)) for d in node.decorator_list)
 
 

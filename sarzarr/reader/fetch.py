@@ -155,7 +155,6 @@ class ChunkFetcher:
             image[: stored.shape[0], : stored.shape[1]] = stored
         return out
 
-    # -------------------------------------------------------------- bytes
     def _read(
         self, places: ByteRanges, first: int, count: int, raw: memoryview, begins: Sequence[int]
     ) -> None:

@@ -1,4 +1,4 @@
-"""Where the pixels of a batch come from: planes, their chunks, and the bytes of those. Nothing is open here."""
+"""The way from planes of a batch to the bytes of their chunks. Nothing is open here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ PAGE: Final = 4096
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Address:
-    """Where the planes of a batch come from; a plane is one channel of one patch."""
+    """The array and the first pixel of each plane of a batch; a plane is one channel of one patch."""
 
     array: Array
     """(planes,) int64: number of the array in the table."""
@@ -64,7 +64,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Kind:
-    """What must be equal for patches to be worked on together."""
+    """The properties that patches worked on together share."""
 
     dtype: str
     """Stored dtype."""
@@ -83,7 +83,7 @@ class Kind:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ByteRanges:
-    """Where the chunks of a batch lie, as plain numbers: looked up once, since a chunk takes microseconds."""
+    """The file, offset and bytes of each chunk of a batch, as plain numbers, looked up once."""
 
     chunks: Sequence[int]
     """Numbers of the chunks in the table."""
@@ -128,7 +128,7 @@ upper left of it), (h, w) how much of the chunk lies within the array."""
 
 
 def pieces_of(source: Source, address: Address, slots: Array, kind: Kind) -> Array:
-    """Return the pieces that the patches of ``slots`` are made of, by chunk."""
+    """Return (pieces,) of dtype `PIECE`: what the patches of ``slots`` (n,) int64 are made of, sorted by chunk."""
     table, array = source.table, address.array[slots]
     shape, grid = table.shape[array], table.grid[array]
     row, col = address.row[slots], address.col[slots]

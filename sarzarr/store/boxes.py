@@ -36,10 +36,9 @@ def area(boxes: Array) -> Array:
     return out
 
 
-# ------------------------------------------------------------------ on the way in
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CheckedBoxes:
-    """What became of boxes that were given."""
+    """Boxes that can be kept, and the reasons why others cannot."""
 
     COUNTED: ClassVar = ("given", "kept", "repaired", "left_out", "not_finite", "without_area", "outside")
     """The keys of `counts`."""
@@ -58,12 +57,12 @@ class CheckedBoxes:
 
     @property
     def left_out(self) -> int:
-        """How many could not be kept."""
+        """The number of boxes that could not be kept."""
         return self.not_finite + self.without_area + self.outside
 
     @property
     def counts(self) -> dict[str, int]:
-        """What became of them; ``given`` = ``kept`` + ``left_out``, and this is the sum of the last three."""
+        """Numbers of boxes by outcome; ``given`` = ``kept`` + ``left_out``, and this is the sum of the last three."""
         kept, lost = len(self.kept), (self.not_finite, self.without_area, self.outside)
         values = (kept + self.left_out, kept, self.repaired, self.left_out, *lost)
         return dict(zip(self.COUNTED, values, strict=True))
@@ -116,7 +115,6 @@ def check_boxes(boxes: Any, *, height: Any, width: Any, policy: Policy = "repair
     )
 
 
-# ------------------------------------------------------------------ on the way out
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PatchBoxes:
     """The boxes of many patches, patch by patch: those of patch i are at ``first[i] : first[i + 1]``."""
@@ -134,7 +132,7 @@ class PatchBoxes:
         return len(self.first) - 1
 
     def of(self, patch: int) -> slice:
-        """Return where the boxes of a patch are; an empty slice where it has none."""
+        """Return the rows of a patch's boxes as a slice; an empty one where it has none."""
         return slice(int(self.first[patch]), int(self.first[patch + 1]))
 
 
@@ -300,12 +298,11 @@ class Boxes:
         return len(self.owner)
 
     def rows_of(self, owner: int) -> slice:
-        """Return where the boxes of an owner are."""
+        """Return the rows of an owner's boxes as a slice."""
         first, end = np.searchsorted(self.owner, (owner, owner + 1))
         return slice(int(first), int(end))
 
 
-# ------------------------------------------------------------------ tables
 def safe_name(name: str) -> str:
     """Return a name that a table or a set of samples can have: it becomes the name of a group."""
     try:

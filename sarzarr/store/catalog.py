@@ -39,12 +39,11 @@ def catalog_rows(catalog: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def encoding_of(row: Mapping[str, Any]) -> Encoding:
-    """Return the encoding of a catalog row's array; its flags have the same chunks and shards."""
+    """Return the encoding of a catalog row's array; its flags have the same chunks and shards, pixels."""
     dtype, codec, chunk, shard = (row[k] for k in ("dtype", "codec", "chunk", "shard"))
     return Encoding(dtype=str(dtype), codec=str(codec), chunk=int(chunk), shard=int(shard))
 
 
-# ------------------------------------------------------------------ histograms
 _COUNTS: Final = ("under", "over", "nonpositive", "nodata")
 
 
@@ -56,6 +55,6 @@ def write_histogram(place: Place, node: str, histogram: Histogram) -> None:
 
 
 def read_histogram(place: Place, node: str) -> Histogram:
-    """Read what `write_histogram` wrote."""
+    """Return the dB histogram that `write_histogram` wrote."""
     counts, document = read_small_array(place, node)
     return Histogram(counts=counts, **{k: int(document["attributes"][k]) for k in _COUNTS})

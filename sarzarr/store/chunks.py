@@ -48,7 +48,7 @@ ELSEWHERE: Final = np.uint32(2**32 - 1)
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayLayout:
-    """How one array's pixels are cut into chunks and files. Two dimensions, or three with planes first."""
+    """The cut of one array into chunks and files. Two dimensions, or three with planes first."""
 
     path: str
     """The array's directory, relative to the root of the store, with forward slashes."""
@@ -71,27 +71,27 @@ class ArrayLayout:
 
     @property
     def pixels(self) -> tuple[int, int, int]:
-        """Shape with planes."""
+        """Shape, (planes, rows, columns)."""
         return _three(self.shape)
 
     @property
     def chunk_pixels(self) -> tuple[int, int, int]:
-        """Shape of a chunk with planes."""
+        """Shape of a chunk, (planes, rows, columns)."""
         return _three(self.chunk)
 
     @property
     def chunks(self) -> tuple[int, int, int]:
-        """Chunks along each dimension."""
+        """Chunks along (planes, rows, columns)."""
         return _ceil(self.pixels, self.chunk_pixels)
 
     @property
     def files(self) -> tuple[int, int, int]:
-        """Files along each dimension."""
+        """Files along (planes, rows, columns)."""
         return _ceil(self.pixels, self.file_pixels)
 
     @property
     def file_pixels(self) -> tuple[int, int, int]:
-        """Shape of what one file holds."""
+        """Pixels of one file, (planes, rows, columns)."""
         return _three(self.shard or self.chunk)
 
     @property
@@ -118,7 +118,6 @@ def _ceil(whole: tuple[int, int, int], part: tuple[int, int, int]) -> tuple[int,
     return a, b, c
 
 
-# ------------------------------------------------------------------ what an array's document says
 def read_layout(place: Place, path: str) -> ArrayLayout:
     """Return the layout of an array from its ``zarr.json``; codec None means that zarr-python must read it."""
     return described_layout(path, read_node(place, path))
@@ -167,7 +166,6 @@ def _codec_of(documents: Sequence[Mapping[str, Any]], dtype: str) -> str | None:
     return None
 
 
-# ------------------------------------------------------------------ the table
 @dataclass(frozen=True, eq=False)
 class ChunkTable:
     """Every chunk of every array that may be read, in C order of each array's chunks."""
@@ -222,7 +220,7 @@ class ChunkTable:
 
 
 def read_chunk_table(place: Place, layouts: Iterable[ArrayLayout]) -> ChunkTable:
-    """Read the manifest and the shard indices of arrays, and return where each of their chunks lies.
+    """Read the manifest and the shard indices of arrays: 16 bytes per chunk that say where it lies.
 
     A file that the manifest lists with size 0 is empty on purpose. An array without a manifest was not
     written by sarzarr: what is not there is fill value, as Zarr has it.

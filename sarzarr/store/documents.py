@@ -20,7 +20,6 @@ from sarzarr.store.place import Place
 Document = dict[str, Any]
 
 
-# ------------------------------------------------------------------ documents
 def group_document(attributes: Mapping[str, Any] | None = None) -> Document:
     """Return the ``zarr.json`` of a group."""
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
@@ -28,7 +27,7 @@ def group_document(attributes: Mapping[str, Any] | None = None) -> Document:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How an array's pixels become bytes."""
+    """The dtype, codec, chunks and shards of an array."""
 
     dtype: str = "uint16"
     """``uint16`` (codes of [0, 1]), ``float32``, ``float16``; ``uint8`` for flags."""
@@ -108,7 +107,7 @@ def array_document(
 
 
 def write_json(place: Place, key: str, document: Mapping[str, Any]) -> None:
-    """Write a JSON document, whole or not at all."""
+    """Write a JSON document, UTF-8 bytes, whole or not at all."""
     place.put(key, json.dumps(document, indent=1, allow_nan=False).encode())
 
 
@@ -118,7 +117,6 @@ def read_json(place: Place, key: str) -> Document:
     return document
 
 
-# ------------------------------------------------------------------ nodes
 def write_node(place: Place, node: str, document: Mapping[str, Any]) -> None:
     """Write the ``zarr.json`` of a group or an array."""
     write_json(place, f"{node}/zarr.json", document)
@@ -147,7 +145,6 @@ def ensure_groups(place: Place, *groups: str) -> None:
             write_node(place, group, group_document())
 
 
-# ------------------------------------------------------------------ small arrays
 def write_small_array(
     place: Place, node: str, values: Array, dims: Sequence[str], attributes: Mapping[str, Any] | None = None
 ) -> None:
@@ -168,7 +165,7 @@ def write_small_array(
 
 
 def read_small_array(place: Place, node: str) -> tuple[Array, Document]:
-    """Return the values of an array of one chunk, and its document.
+    """Return the values of an array of one chunk, of its shape and dtype, and its document.
 
     Raises `CorruptStoreError` where the chunk fails its checksum; `FileNotFoundError` where it is not there.
     """
@@ -189,7 +186,6 @@ def _only_chunk(node: str, dimensions: int) -> str:
     return "/".join((node, "c", *["0"] * dimensions))
 
 
-# ------------------------------------------------------------------ a scene's documents
 def spatial_attributes(grid: Grid) -> Document:
     """Return the ``proj:`` and ``spatial:`` attributes of a grid; none where it has no CRS."""
     if grid.crs_wkt is None:
@@ -220,7 +216,7 @@ def spatial_ref_attributes(grid: Grid) -> Document:
 
 
 def write_coordinates(scene: Place, grid: Grid) -> None:
-    """Write ``y``, ``x`` and, where there is a plain affine, ``spatial_ref`` into the place of a scene's group."""
+    """Write ``y`` (rows,), ``x`` (columns,) float64 and, of a plain affine, ``spatial_ref`` into a scene's group."""
     geographic = False
     if grid.is_georeferenced and not grid.is_rotated:
         from rasterio.crs import CRS

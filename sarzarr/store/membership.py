@@ -105,7 +105,7 @@ def patch_mask(
 
 
 def count_memberships(codes: Sequence[Array]) -> dict[str, int]:
-    """Return how many cells are of each membership, by name."""
+    """Return the number of cells of each membership, by name; ``codes`` are (rows, columns) uint8 of each scene."""
     total = sum(
         (np.bincount(c.reshape(-1), minlength=len(cv.Membership)) for c in codes), np.zeros(4, np.int64)
     )

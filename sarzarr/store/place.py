@@ -1,4 +1,4 @@
-"""Places: where the bytes of a store are, by key. A folder is the only one yet.
+"""Places: the bytes of a store by key. A folder is the only one yet.
 
 A key is a POSIX path relative to the store's root: ``scenes/s1/vv/c/0/0``. A place is an address: it pickles, and
 holds nothing open. A reader takes any place; what writes makes things in local folders, and swaps them in.
@@ -17,7 +17,7 @@ OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 
 class Head(NamedTuple):
-    """What a place says of an object without reading it."""
+    """Size and stamp of an object, known without reading it."""
 
     size: int
     """Bytes."""
@@ -26,18 +26,17 @@ class Head(NamedTuple):
 
 
 class Place(Protocol):
-    """Where the bytes of a store are. ``str`` of it is its address, for people."""
+    """The bytes of a store, by key. ``str`` of it is its address, for people."""
 
     @property
     def name(self) -> str:
         """The store's name, for people."""
 
-    # -------------------------------------------------------------- reading
     def head(self, key: str) -> Head | None:
-        """Return the size of an object, and a stamp of it; None where there is none."""
+        """Return the bytes and the stamp of an object; None where there is none."""
 
     def get(self, key: str) -> bytes:
-        """Return an object; `FileNotFoundError` where there is none."""
+        """Return the bytes of an object; `FileNotFoundError` where there is none."""
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes of each (offset, size) of an object, fewer at its end; `FileNotFoundError` without one."""
@@ -54,9 +53,8 @@ class Place(Protocol):
     def zarr(self) -> Any:
         """Return the store as zarr-python and xarray open it, for reading."""
 
-    # -------------------------------------------------------------- writing
     def put(self, key: str, data: bytes) -> None:
-        """Write an object whole or not at all."""
+        """Write the bytes of an object, whole or not at all."""
 
     def whole(self, key: str, *, once: bool = False) -> AbstractContextManager[Path]:
         """Give a local folder to fill, which takes the place of what is at ``key`` in the end: see `swap`."""

@@ -37,7 +37,7 @@ WHITE: Final = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 @dataclass(frozen=True, kw_only=True)
 class SampleLayout:
-    """How a set's pixels are cut."""
+    """The cut of a set's pixels into chunks and shards."""
 
     count: int
     """Samples."""
@@ -71,11 +71,11 @@ class SampleLayout:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Chunks of a shard, with those of a sample in one row."""
+        """Chunks of a shard, (samples, chunks) with those of a sample in one row."""
         return self.per_shard, math.prod(self.chunks)
 
     def document(self, *, flags: bool = False) -> dict[str, Any]:
-        """Return the ``zarr.json`` of the pictures, or of their flags."""
+        """Return the ``zarr.json`` of the pictures, (samples, rows, columns), or of their flags, uint8."""
         dtype = "uint8" if flags else self.dtype
         encoding = Encoding(
             dtype=dtype, codec=DEFAULT_CODECS["uint8"] if flags else codec_of(self.dtype), shard=cv.CHUNK
@@ -114,7 +114,7 @@ class SampleSet:
 
     @cached_property
     def table(self) -> xr.Dataset:
-        """One row a sample: id, source, folder, height, width, annotated."""
+        """One row per sample: id, source, folder, height and width in pixels, annotated."""
         return read_table(self.store.place, self.key)
 
     @property
@@ -134,7 +134,7 @@ class SampleSet:
 
     @cached_property
     def layout(self) -> SampleLayout:
-        """How its pixels are cut."""
+        """The cut of its pixels into chunks and shards."""
         document = read_node(self.store.place, f"{self.key}/{IMAGE}")
         count, height, width = document["shape"]
         per = document["chunk_grid"]["configuration"]["chunk_shape"][0]

@@ -80,7 +80,7 @@ def read_index(
 
 
 def shard_digest(index: bytes, checksums: list[bytes]) -> int:
-    """Return the digest of a shard: see `ShardRecord.digest`."""
+    """Return the digest of a shard from the bytes of its index and of its chunks' checksums: `ShardRecord.digest`."""
     return int(crc32c(b"".join(checksums), crc32c(index)))
 
 
@@ -91,7 +91,7 @@ def is_empty(chunk: np.ndarray[Any, Any]) -> bool:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What a manifest says of one shard."""
+    """The record of one shard in a manifest."""
 
     size: int
     """Bytes of the file; 0 where every chunk is zero and there is no file."""

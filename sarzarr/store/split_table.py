@@ -1,4 +1,4 @@
-"""What one version of a split says, and its two forms: a table in the store, and a JSON document.
+"""One version of a split in its two forms: a table in the store, and a JSON document.
 
 A version never changes. Its fingerprint covers the recipe and every cell, so that two stores can tell
 whether they were split alike.
@@ -32,7 +32,7 @@ BY: Final = ("ground", "scene", "site")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What decides membership, besides the ground itself."""
+    """The settings that, with the ground, decide membership."""
 
     val_fraction: float = 0.1
     """Share of the lattice's blocks, of the scenes or of the sites that are validation."""
@@ -66,13 +66,13 @@ class Recipe:
 
     @property
     def draw(self) -> Draw:
-        """What gives each unit its membership."""
+        """The rule that gives each unit its membership."""
         drawn = self.val_fraction if self.drawn is None else self.drawn
         return Draw(seed=self.seed, val_fraction=drawn, test_fraction=self.test_fraction)
 
     @property
     def lattice(self) -> WorldLattice:
-        """The blocks of the ground."""
+        """The ground blocks, metres."""
         return WorldLattice(block=self.block)
 
 
@@ -125,13 +125,13 @@ class Split:
 
     @property
     def val_ratio(self) -> float:
-        """Share of the cells that are used which is validation; NaN where none is used."""
+        """Share of validation among the cells that are used, float in [0, 1]; NaN where none is used."""
         used = sum(self.counts.values()) - self.counts["held_back"]
         return self.counts["val"] / used if used else float("nan")
 
     @property
     def held_back_share(self) -> float:
-        """Share of all cells that is held back."""
+        """Share of all cells that is held back, float in [0, 1]."""
         return self.counts["held_back"] / max(sum(self.counts.values()), 1)
 
     @cached_property
@@ -192,7 +192,6 @@ class Split:
         return f"<sarzarr.Split {self.name}: {counted(len(self.scenes), 'scene')}, cells: {said}>"
 
 
-# ------------------------------------------------------------------ the table
 def to_table(split: Split) -> xr.Dataset:
     """Return a split as columns over ``cell``, ``scene`` and ``unit``; the inverse of `from_table`."""
     rows, cols, codes = [np.empty(0, np.int32)], [np.empty(0, np.int32)], [np.empty(0, np.uint8)]
@@ -278,7 +277,6 @@ def with_fingerprint(split: Split, fingerprint: str) -> Split:
     return split
 
 
-# ------------------------------------------------------------------ reading
 def placements(place: Place, catalog: xr.Dataset) -> dict[str, Georeference]:
     """Return how the pixels of each scene of a store are tied to the ground, by scene id."""
     first = {s: i for i, s in reversed(list(enumerate(catalog["scene"].values.tolist())))}

@@ -45,10 +45,9 @@ from sarzarr.store.where import columns_of, where_mask
 from sarzarr.text import counted
 
 
-# ------------------------------------------------------------------ bounds
 @dataclass(frozen=True, kw_only=True)
 class BoundsEntry:
-    """What 0 and 1 stand for in one (polarization, quantity) group, stored and delivered."""
+    """The dB that 0 and 1 stand for in one (polarization, quantity) group, stored and delivered."""
 
     vmin: float
     """dB that 0 stands for in the stored arrays."""
@@ -63,12 +62,12 @@ class BoundsEntry:
 
     @property
     def stored(self) -> ClipBounds:
-        """The stored range."""
+        """The stored range, dB."""
         return ClipBounds(self.vmin, self.vmax)
 
     @property
     def clip(self) -> ClipBounds:
-        """The recommended clip."""
+        """The recommended clip, dB."""
         return ClipBounds(self.clip_vmin, self.clip_vmax)
 
 
@@ -77,7 +76,6 @@ def bounds_key(array: str, quantity: str) -> str:
     return f"{array}/{quantity}"
 
 
-# ------------------------------------------------------------------ the store
 @dataclass(frozen=True)
 class Store:
     """An open store: a place, and what its documents said when they were first asked for. Holds no handle."""
@@ -126,7 +124,7 @@ class Store:
 
     @cached_property
     def bounds(self) -> Mapping[str, BoundsEntry]:
-        """Stored range and clip of each group, by `bounds_key`."""
+        """Stored range and clip of each group in dB, by `bounds_key`."""
         known = {f.name for f in fields(BoundsEntry)}
         return {
             key: BoundsEntry(**{k: v for k, v in entry.items() if k in known})
@@ -311,7 +309,7 @@ class Store:
         return read_table(self.place, f"{cv.PATCHES}/{name}")
 
     def split_mask(self, table: xr.Dataset, split: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Return which patches of a `patch_columns` table touch only cells of one side of a split.
+        """Return (patches,) bool: which of a `patch_columns` table touch only cells of one side of a split.
 
         ``split`` is as in `patches`. Patches of scenes that the version does not know are on no side.
 
@@ -324,7 +322,7 @@ class Store:
         return read_split(self.place, version).patch_mask(table, wanted, self.grids)
 
     def where_mask(self, table: xr.Dataset, where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Return for which patches of a `patch_columns` table a condition holds; see `sarzarr.store.where`."""
+        """Return (patches,) bool: for which of a `patch_columns` table a condition of `sarzarr.store.where` holds."""
         return where_mask(where, columns_of(table, self.catalog))
 
     def __repr__(self) -> str:
@@ -333,7 +331,7 @@ class Store:
 
 
 def single_clip(bounds: Mapping[str, BoundsEntry]) -> dict[str, float]:
-    """Return the one clip that all of ``bounds`` share as ``{"vmin", "vmax"}``; else `MixedBoundsError`."""
+    """Return the clip that all of ``bounds`` share, ``{"vmin", "vmax"}`` in dB; else `MixedBoundsError`."""
     pairs = {(b.clip_vmin, b.clip_vmax) for b in bounds.values()}
     if len(pairs) != 1:
         listed = "; ".join(

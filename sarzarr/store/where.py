@@ -40,7 +40,7 @@ _COMPARISONS: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Columns:
-    """What an expression may name: columns a patch, and columns an array with each patch's array."""
+    """The names of an expression: columns per patch, and columns per array with each patch's array."""
 
     patch: Mapping[str, Array]
     """(n,) each."""
