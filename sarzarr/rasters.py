@@ -226,14 +226,14 @@ def _handle(path: str | os.PathLike[str]) -> _Handle:
     text = os.fspath(path)
     opened = _process().handles.opened
     try:
-        key = _fingerprint(text, os.stat(text))  # noqa: PTH116 - a Path costs more than the call
+        key = fingerprint(text, os.stat(text))  # noqa: PTH116 - a Path costs more than the call
         handle = opened[key]
     except (KeyError, OSError, ValueError):
         absolute, status = local_file(path)
         with _environment():
             dataset = _open(absolute)
         handle = _Handle(dataset, dataset.height, dataset.width, dataset.count, read_dtype(dataset))
-        opened[_fingerprint(text, status)] = handle
+        opened[fingerprint(text, status)] = handle
         while len(opened) > HANDLES_A_THREAD:
             opened.popitem(last=False)[1].dataset.close()
     else:
@@ -241,7 +241,8 @@ def _handle(path: str | os.PathLike[str]) -> _Handle:
     return handle
 
 
-def _fingerprint(text: str, status: os.stat_result) -> tuple[str, int, int, int]:
+def fingerprint(text: str, status: os.stat_result) -> tuple[str, int, int, int]:
+    """Return (path, nanoseconds of its last change, bytes, inode): another one is another file, or a changed one."""
     return text, status.st_mtime_ns, status.st_size, status.st_ino
 
 

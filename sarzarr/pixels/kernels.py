@@ -23,7 +23,6 @@ HALF_CODES: Final = 2 * c.MAX_CODE
 """The half-code of 1.0: half-codes are the bins of a `sarzarr.pixels.bounds.Histogram`, two to a code."""
 
 
-# ---------------------------------------------------------------- laws of dtype and bounds
 def float_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the float dtype that values of ``dtype`` are worked on in; raises for what is no number."""
     if dtype.kind == "f":
@@ -56,7 +55,6 @@ def restretch_coefficients(stored: Iterable[float], clip: Iterable[float]) -> tu
     return (vmax - vmin) / (high - low), (vmin - low) / (high - low)
 
 
-# ---------------------------------------------------------------- kernels, on contiguous float arrays
 def fresh(values: Any) -> Array:
     """Return a new C-contiguous float array of real ``values``, NaN where a masked array is masked.
 

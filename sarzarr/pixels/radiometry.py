@@ -44,7 +44,6 @@ STALE_ATTRS: Final = frozenset(
 """Attributes that describe the values before a step, and would be false after it."""
 
 
-# ---------------------------------------------------------------- public functions
 def handle_invalid_values(image: T, noise_floor: float = c.NOISE_FLOOR) -> T:
     """Return a copy in which every pixel that is not finite and positive is ``noise_floor``.
 
@@ -188,7 +187,6 @@ def from_codes(codes: T) -> T:
     return _lift(codes, _values, step, dtype=np.dtype(np.float32))
 
 
-# ---------------------------------------------------------------- kernels behind the public functions
 def _fed(values: Any, kernel: Callable[[Array], Array]) -> Array:
     return kernel(fresh(values))
 
@@ -212,7 +210,6 @@ def _values(codes: Any) -> Array:
     return np.multiply(out, 1.0 / c.MAX_CODE, out=out)
 
 
-# ---------------------------------------------------------------- Dask and xarray
 @dataclass(frozen=True)
 class _Step:
     """What a step does to the attributes and the name of an xarray array."""

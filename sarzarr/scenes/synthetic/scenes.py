@@ -33,7 +33,6 @@ _POOL: Final = 1 << 22
 """Speckle values that a large scene draws its rows from."""
 
 
-# ---------------------------------------------------------------- scenes
 def write_synthetic_scenes(
     folder: str | Path,
     *,
@@ -141,7 +140,6 @@ def _speckled(ground: Ground, rows: Array, *, date: int, polarization: str, bord
     return power
 
 
-# ---------------------------------------------------------------- files
 def _polarization(name: str) -> str:
     if name.upper() not in ("VV", "VH", "HH", "HV"):
         raise InvalidInputError(f"polarization must be VV, VH, HH or HV, got {name!r}.")
