@@ -86,7 +86,7 @@ def spline_points(place: Georeference, crs: str | None) -> tuple[tuple[Gcp, ...]
     They are the raster's own, except where longitudes jump by over 180 degrees at the antimeridian: no spline goes
     through a jump, and they are taken to ``crs`` first.
 
-    Raises `UnsupportedRasterError` where fewer than 3 points differ, some are not finite, or they jump in ``crs`` too.
+    Raises `UnsupportedRasterError` where fewer than 3 differ, some are not finite, or they jump in ``crs`` too.
     """
     gcps, wkt = place.gcps, str(place.gcps_crs)
     values = np.array(gcps, np.float64)

@@ -99,8 +99,7 @@ class Histogram:
         if hasattr(parts[0], "to_delayed"):
             return cls._from_dask(parts[0])
         flat = np.ravel(parts[0])
-        counts = np.zeros(c.HISTOGRAM_BINS, np.int64)
-        tallies = np.zeros(4, np.int64)
+        counts, tallies = np.zeros(c.HISTOGRAM_BINS, np.int64), np.zeros(4, np.int64)
         for start in range(0, flat.size, _BLOCK):
             tallies += _count(flat[start : start + _BLOCK], counts)
         return cls(counts=counts, **dict(zip(_TALLIES, tallies.tolist(), strict=True)))
@@ -153,8 +152,7 @@ class Histogram:
         """
         if not 0 <= q <= 100:
             raise InvalidInputError(f"a percentile must be in 0..100, got {q}.")
-        cumulated = np.cumsum(self.counts)
-        n = int(cumulated[-1])
+        n, cumulated = self.n_valid, np.cumsum(self.counts)
         if n == 0:
             return math.nan
         rank = q / 100 * (n - 1)
@@ -239,44 +237,34 @@ def clip_bounds_from_histogram(
     if histogram.n_valid == 0:
         return ClipBounds(*FIXED_BOUNDS, "fixed", "fixed, for want of pixels above zero")
     if method == "sigma":
-        mean, reach = histogram.mean, k * histogram.std
-        return ClipBounds(*_widened(mean - reach, mean + reach), "sigma", f"sigma {k:g}")
-    pair = _widened(histogram.percentile(low_pct), histogram.percentile(high_pct))
-    return ClipBounds(*pair, "percentile", f"percentile {low_pct:g}..{high_pct:g}")
+        mean, reach, rule = histogram.mean, k * histogram.std, f"sigma {k:g}"
+        low, high = mean - reach, mean + reach
+    else:
+        low, high = histogram.percentile(low_pct), histogram.percentile(high_pct)
+        rule = f"percentile {low_pct:g}..{high_pct:g}"
+    if high - low < MINIMUM_SPAN_DB:
+        middle = (low + high) / 2
+        low, high = middle - MINIMUM_SPAN_DB / 2, middle + MINIMUM_SPAN_DB / 2
+    return ClipBounds(low, high, method, rule)
 
 
-@dataclass(frozen=True)
 class _Pixels:
-    """Valid pixels in memory, with the face of a `Histogram`."""
+    """Valid dB in memory, one axis of any float dtype, with the face of a `Histogram`; sums are in float64."""
 
-    values: Array
-    """Valid dB, one axis, any float dtype."""
-
-    @property
-    def n_valid(self) -> int:
-        """How many there are."""
-        return self.values.size
+    def __init__(self, values: Array) -> None:
+        self._values, self.n_valid = values, values.size
 
     @property
     def mean(self) -> float:
-        """Mean, summed in float64."""
-        return float(self.values.mean(dtype=np.float64))
+        return float(self._values.mean(dtype=np.float64))
 
     @property
     def std(self) -> float:
-        """Population standard deviation, summed in float64."""
-        return float(self.values.std(dtype=np.float64))
+        return float(self._values.std(dtype=np.float64))
 
     def percentile(self, q: float) -> float:
         """`numpy.percentile` with ranks in float64 (a Python ``q`` has float32 ranks in float32 pixels)."""
-        return float(np.percentile(self.values, np.float64(q), overwrite_input=True))
-
-
-def _widened(vmin: float, vmax: float) -> tuple[float, float]:
-    if vmax - vmin >= MINIMUM_SPAN_DB:
-        return vmin, vmax
-    middle = (vmin + vmax) / 2
-    return middle - MINIMUM_SPAN_DB / 2, middle + MINIMUM_SPAN_DB / 2
+        return float(np.percentile(self._values, np.float64(q), overwrite_input=True))
 
 
 def _arrays(image: Any) -> list[Any]:
@@ -290,9 +278,7 @@ def _arrays(image: Any) -> list[Any]:
         return [image]
     form = image.attrs.get(c.REPRESENTATION, c.Representation.DB)
     if form != c.Representation.DB:
-        raise InvalidInputError(
-            f"clip bounds are found in dB, got representation '{form}'. Call to_db first."
-        )
+        raise InvalidInputError(f"expected an image in dB, got representation '{form}'. Call to_db first.")
     return [image.data]
 
 

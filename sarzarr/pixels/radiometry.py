@@ -79,10 +79,9 @@ def to_power(obj: T, representation: str | None = None) -> T:
         return cast("T", _dataset_to_power(obj, representation))
     if _is_dataarray(obj):
         return cast("T", _array_to_power(obj, representation))
-    said = representation
-    if said is None and np.dtype(getattr(obj, "dtype", type(obj))).kind == "c":
-        said = Representation.COMPLEX
-    return _lift(obj, partial(power_kernel, representation=_known(said)))
+    if representation is None and np.dtype(getattr(obj, "dtype", type(obj))).kind == "c":
+        representation = Representation.COMPLEX
+    return _lift(obj, partial(power_kernel, representation=_known(representation)))
 
 
 def to_db(power: T) -> T:
@@ -149,7 +148,7 @@ def denormalize(z: T, bounds: Iterable[float] | None = None) -> T:
 
 
 def restretch(z: T, stored: Iterable[float], clip: Iterable[float]) -> T:
-    """Return ``normalize(denormalize(z, stored), clip)`` in one step. NaN stays NaN.
+    """Return ``normalize(denormalize(z, stored), clip)`` in one step, bounds in dB. NaN stays NaN.
 
     Raises `InvalidInputError` where either pair of bounds is not finite with vmin < vmax.
 
@@ -225,33 +224,27 @@ class _Step:
 
     def check(self, array: Any) -> None:
         """Raise where ``array`` says that it is in another representation."""
-        said = array.attrs.get(c.REPRESENTATION, self.takes)
-        if self.takes is None or said == self.takes:
+        form = array.attrs.get(c.REPRESENTATION, self.takes)
+        if self.takes is None or form == self.takes:
             return
         remedy = {"power": "to_power", "db": "to_db"}.get(self.takes, "normalize")
         raise InvalidInputError(
-            f"expected representation '{self.takes}' in {array.name!r}, got '{said}'. Call {remedy} first."
+            f"expected representation '{self.takes}' in {array.name!r}, got '{form}'. Call {remedy} first."
         )
 
     def relabel(self, array: Any, data: Any) -> Any:
         """Return ``array`` with ``data``, its coordinates and its true attributes, named by unit."""
         out = array.copy(deep=False, data=data)
-        kept = {c.VMIN, c.VMAX} if self.keeps_bounds else set()
-        attrs = {k: v for k, v in array.attrs.items() if k in kept or not _is_stale(k)}
         is_db = self.gives == Representation.DB
-        out.attrs = attrs | {
-            c.REPRESENTATION: self.gives.value,
-            c.UNITS: "dB" if is_db else "1",
-            **self.extra,
+        stale = STALE_ATTRS - ({c.VMIN, c.VMAX} if self.keeps_bounds else set())
+        kept = {
+            k: v for k, v in array.attrs.items() if k not in stale and not str(k).startswith("STATISTICS_")
         }
+        out.attrs = kept | {c.REPRESENTATION: self.gives.value, c.UNITS: "dB" if is_db else "1", **self.extra}
         out.encoding = {}
         if isinstance(array.name, str):
             out.name = array.name.removesuffix(DB_SUFFIX) + (DB_SUFFIX if is_db else "")
         return out
-
-
-def _is_stale(key: Hashable) -> bool:
-    return key in STALE_ATTRS or str(key).startswith("STATISTICS_")
 
 
 def _is_dataset(obj: object) -> bool:
@@ -290,8 +283,9 @@ def _replaced(dataset: Any, variables: Mapping[Hashable, Any]) -> Any:
             "Set their attribute 'representation', or pass it to to_power."
         )
     out = dataset.assign(variables).rename({k: v.name for k, v in variables.items() if v.name != k})
-    said = [v.attrs.get(c.REPRESENTATION) for v in variables.values()]
-    return out.assign_attrs({c.REPRESENTATION: said[0]}) if c.REPRESENTATION in out.attrs else out
+    if c.REPRESENTATION not in out.attrs:
+        return out
+    return out.assign_attrs({c.REPRESENTATION: next(iter(variables.values())).attrs.get(c.REPRESENTATION)})
 
 
 def _known(representation: str | None) -> str:
@@ -303,20 +297,19 @@ def _known(representation: str | None) -> str:
 
 
 def _array_to_power(array: Any, representation: str | None) -> Any:
-    said = _known(array.attrs.get(c.REPRESENTATION) if representation is None else representation)
-    if said == Representation.NORMALIZED:
+    form = _known(array.attrs.get(c.REPRESENTATION) if representation is None else representation)
+    if form == Representation.NORMALIZED:
         return from_db(denormalize(array))
-    kernel = partial(power_kernel, representation=said, nodata=array.attrs.get(c.SOURCE_NODATA))
-    source = {c.SOURCE_REPRESENTATION: array.attrs.get(c.SOURCE_REPRESENTATION, said)}
+    kernel = partial(power_kernel, representation=form, nodata=array.attrs.get(c.SOURCE_NODATA))
+    source = {c.SOURCE_REPRESENTATION: array.attrs.get(c.SOURCE_REPRESENTATION, form)}
     return _Step(None, Representation.POWER, source).relabel(array, _lift(array.data, kernel))
 
 
 def _dataset_to_power(dataset: Any, representation: str | None) -> Any:
     """Convert the variables that say a representation, or, where one is passed, all but the flags."""
-    needed, refused = (c.REPRESENTATION, None) if representation is None else (None, c.FLAG_VALUES)
-    chosen = {
-        k: _array_to_power(v, representation)
-        for k, v in dataset.data_vars.items()
-        if (needed is None or needed in v.attrs) and refused not in v.attrs
-    }
-    return _replaced(dataset, chosen)
+    variables = dataset.data_vars.items()
+    if representation is None:
+        chosen = {k: v for k, v in variables if c.REPRESENTATION in v.attrs}
+    else:
+        chosen = {k: v for k, v in variables if c.FLAG_VALUES not in v.attrs}
+    return _replaced(dataset, {k: _array_to_power(v, representation) for k, v in chosen.items()})
