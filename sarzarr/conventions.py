@@ -9,7 +9,6 @@ from typing import Any, Final
 
 SCHEMA: Final = "sarzarr"
 SCHEMA_VERSION: Final = 1
-# ---------------------------------------------------------------- radiometry
 DB_FLOOR: Final = -60.0
 """dB that 0 stands for in the stored array: the faintest calibrated pixel."""
 DB_CEILING: Final = 100.0
@@ -55,10 +54,7 @@ class Flag(IntEnum):
 
     @staticmethod
     def is_valid(flags: Any) -> Any:
-        """Return which pixels were measured, nonpositive ones among them: bool, shape and kind of ``flags``.
-
-        ``flags`` are uint8: NumPy, Dask or xarray.
-        """
+        """Return which pixels of uint8 ``flags`` (NumPy, Dask, xarray) were measured, nonpositive ones too: bool."""
         return flags < Flag.NODATA
 
 
@@ -71,7 +67,6 @@ class Membership(IntEnum):
     TEST = 3
 
 
-# ---------------------------------------------------------------- layout
 CHUNK: Final = 256
 SHARD: Final = 2048
 CELL: Final = 256
@@ -89,7 +84,6 @@ SPLITS: Final = "splits"
 HISTOGRAMS: Final = "histograms"
 DEFAULT_INDEX: Final = "default"
 MANIFEST: Final = "manifest.json"
-# ---------------------------------------------------------------- attribute keys
 SARZARR: Final = "sarzarr"
 VMIN: Final = "vmin"
 VMAX: Final = "vmax"
@@ -168,10 +162,7 @@ CATALOG_COLUMNS: Final = {
     ABSOLUTE_ORBIT: "absolute_orbit",
     INCIDENCE_ANGLE: "incidence",
 }
-"""The catalog's column of each acquisition fact, in the order in which the catalog and ``info`` show them.
-
-A colon cannot stand in a file name everywhere.
-"""
+"""The catalog's column of each acquisition fact, in the order of ``info``; no colon: file names cannot have one."""
 ACQUISITION_KEYS: Final = tuple(CATALOG_COLUMNS)
 """The keys of the acquisition facts."""
 CATALOG_SCHEMA: Final = {

@@ -12,7 +12,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -51,22 +50,11 @@ _ENVIRONMENT: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Handle:
-    """An open file, and the shape and dtype of it that each read needs to know."""
-
-    dataset: Any
-    height: int
-    width: int
-    bands: int
-    dtype: np.dtype[Any]
-
-
 class _Handles(threading.local):
     """The open files of one thread, the least recently read first."""
 
     def __init__(self) -> None:
-        self.opened: OrderedDict[tuple[str, int, int, int], _Handle] = OrderedDict()
+        self.opened: OrderedDict[tuple[str, int, int, int], Any] = OrderedDict()
 
 
 class _Process:
@@ -212,8 +200,8 @@ def read_dtype(dataset: Any) -> np.dtype[Any]:
     return np.dtype("complex64" if name.startswith("complex_int") else name)
 
 
-def _handle(path: str | os.PathLike[str]) -> _Handle:
-    """Return this thread's handle of a file as it is on disk now."""
+def _handle(path: str | os.PathLike[str]) -> Any:
+    """Return this thread's open dataset of a file as it is on disk now."""
     text = os.fspath(path)
     opened = _process().handles.opened
     try:
@@ -222,11 +210,10 @@ def _handle(path: str | os.PathLike[str]) -> _Handle:
     except (KeyError, OSError, ValueError):
         absolute, status = local_file(path)
         with _environment():
-            dataset = _open(absolute)
-        handle = _Handle(dataset, dataset.height, dataset.width, dataset.count, read_dtype(dataset))
+            handle = _open(absolute)
         opened[fingerprint(text, status)] = handle
         while len(opened) > HANDLES_A_THREAD:
-            opened.popitem(last=False)[1].dataset.close()
+            opened.popitem(last=False)[1].close()
     else:
         opened.move_to_end(key)
     return handle
@@ -240,9 +227,8 @@ def fingerprint(text: str, status: os.stat_result) -> tuple[str, int, int, int]:
 def source_hash(path: str | os.PathLike[str], *, full: bool = False) -> str:
     """Return a hash of a file: ``sha256-sampled:<hex>``, or ``sha256:<hex>`` of every byte if ``full``.
 
-    The sampled hash sees the size, the first and last 64 KiB and 14 more spread between: another
-    acquisition or another processing of it differs in all of them. A change of a few pixels in
-    between is seen by the full one only.
+    The sampled hash sees the size, the first and last 64 KiB and 14 more spread between: another acquisition or
+    processing differs in all of them. A change of a few pixels in between is seen by the full one only.
     """
     absolute, status = local_file(path)
     size = status.st_size
@@ -263,7 +249,7 @@ def close_rasters() -> None:
     """Close the files that `read_window` keeps open in the calling thread."""
     opened = _process().handles.opened
     while opened:
-        opened.popitem()[1].dataset.close()
+        opened.popitem()[1].close()
 
 
 def read_window(
@@ -294,15 +280,15 @@ def read_window(
             f"expected a window inside {handle.height} x {handle.width} pixels, got {height} x {width} "
             f"at row {row}, column {col}. Clip it to the raster."
         )
-    if not 1 <= band <= handle.bands:
-        raise InvalidInputError(f"expected a band from 1 to {handle.bands}, got {band}. Bands count from 1.")
-    if out is not None and (out.shape != (height, width) or out.dtype != handle.dtype):
+    if not 1 <= band <= handle.count:
+        raise InvalidInputError(f"expected a band from 1 to {handle.count}, got {band}. Bands count from 1.")
+    if out is not None and (out.shape != (height, width) or out.dtype != read_dtype(handle)):
         raise InvalidInputError(
-            f"expected out of shape {(height, width)} and dtype {handle.dtype}, "
+            f"expected out of shape {(height, width)} and dtype {read_dtype(handle)}, "
             f"got {out.shape} and {out.dtype}. Leave it out to have one made."
         )
     try:
-        pixels = handle.dataset.read(band, window=((row, ends[0]), (col, ends[1])), out=out)
+        pixels = handle.read(band, window=((row, ends[0]), (col, ends[1])), out=out)
     except RasterioError as error:
         raise UnsupportedRasterError(
             f"expected intact pixels in {Path(path).name!r}, got {without_stop(error.__cause__ or error)}. "

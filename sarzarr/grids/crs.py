@@ -13,7 +13,7 @@ from sarzarr.errors import InvalidInputError
 
 @lru_cache(maxsize=64)
 def parse_crs(wkt: str) -> CRS:
-    """Return the CRS that a text says: WKT, ``EPSG:32633``, PROJ."""
+    """Return the CRS that a text says: WKT, ``EPSG:32633``, PROJ; raises `InvalidInputError` where it says none."""
     try:
         return CRS.from_user_input(wkt)
     except CRSError as error:
@@ -23,9 +23,7 @@ def parse_crs(wkt: str) -> CRS:
 
 
 def crs_wkt(crs: str) -> str:
-    """Return the WKT2 of a CRS given as a code (``EPSG:32633``), PROJ string or WKT.
-
-    Raises `InvalidInputError` where it names no CRS.
+    """Return the WKT2 of a CRS given as a code (``EPSG:32633``), PROJ string or WKT; raises as `parse_crs` does.
 
     >>> crs_wkt("EPSG:32633")[:30]
     'PROJCRS["WGS 84 / UTM zone 33N'

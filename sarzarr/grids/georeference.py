@@ -106,11 +106,9 @@ def spline_points(place: Georeference, crs: str | None) -> tuple[tuple[Gcp, ...]
 
 def _on_one_line(gcps: Array) -> bool:
     """Whether pixels, or places on the ground, are all on one line, or at one point."""
-    for points in (gcps[:, :2], gcps[:, 2:4]):
-        longer, shorter = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
-        if shorter <= 1e-6 * longer:
-            return True
-    return False
+    centred = (points - points.mean(axis=0) for points in (gcps[:, :2], gcps[:, 2:4]))
+    spreads = (np.linalg.svd(points, compute_uv=False) for points in centred)
+    return any(shorter <= 1e-6 * longer for longer, shorter in spreads)
 
 
 def _jumps(gcps: tuple[Gcp, ...], wkt: str) -> bool:
@@ -120,9 +118,8 @@ def _jumps(gcps: tuple[Gcp, ...], wkt: str) -> bool:
 
 def _no_spline(place: Georeference) -> UnsupportedRasterError:
     return UnsupportedRasterError(
-        f"expected at least 3 ground control points that are not on one line and do not contradict each "
-        f"other, got {len(place.gcps)} in {place.name!r}. "
-        "Georeference the file, or leave out crs= to keep its own grid."
+        "expected at least 3 ground control points that are not on one line and do not contradict each other, got "
+        f"{len(place.gcps)} in {place.name!r}. Georeference the file, or leave out crs= to keep its own grid."
     )
 
 

@@ -108,8 +108,8 @@ class Grid:
     def corners(self) -> tuple[tuple[float, float], ...]:
         """(x, y) of the outer corners: upper left, upper right, lower right, lower left."""
         a, b, c, d, e, f = self.transform
-        at = ((0, 0), (0, self.width), (self.height, self.width), (self.height, 0))
-        return tuple((a * col + b * row + c, d * col + e * row + f) for row, col in at)
+        pixels = ((0, 0), (0, self.width), (self.height, self.width), (self.height, 0))
+        return tuple((a * col + b * row + c, d * col + e * row + f) for row, col in pixels)
 
     @property
     def bbox(self) -> tuple[float, float, float, float]:

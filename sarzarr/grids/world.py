@@ -110,8 +110,7 @@ class Extents:
 
     def __getitem__(self, rows: Any) -> Self:
         """Return the extents at ``rows`` (a slice, a mask or indices)."""
-        parts = {k: getattr(self, k)[rows] for k in ("south", "north", "west", "east")}
-        return type(self)(**parts)
+        return type(self)(**{name: degrees[rows] for name, degrees in vars(self).items()})
 
     @property
     def is_placed(self) -> Array:
@@ -186,8 +185,8 @@ class WorldLattice:
 
         Extents without a place, or that touch more than `MAX_TOUCHED` blocks along an axis, do not come.
         """
-        where = np.flatnonzero(self._is_judged(extents))
-        placed = extents[where]
+        judged = np.flatnonzero(self._is_judged(extents))
+        placed = extents[judged]
         first, last = self.band_of(placed.south), self.band_of(placed.north)
         for step in range(int((last - first).max(initial=-1)) + 1):
             inside = np.flatnonzero(first + step <= last)
@@ -197,7 +196,7 @@ class WorldLattice:
             for across in range(int((east - west).max(initial=-1)) + 1):
                 some = np.flatnonzero(west + across <= east)
                 column = (west[some] + across) % columns[some]
-                yield where[inside[some]], self.ids(band[some], column)
+                yield judged[inside[some]], self.ids(band[some], column)
 
     @staticmethod
     def _column(lon: Array, columns: Array) -> Array:

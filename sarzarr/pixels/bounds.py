@@ -95,7 +95,7 @@ class Histogram:
         """
         parts = _arrays(db)
         if len(parts) != 1:
-            return cast("Self", _total(cls.from_db(part) for part in parts))
+            return cast("Self", _total(map(cls.from_db, parts)))
         if hasattr(parts[0], "to_delayed"):
             return cls._from_dask(parts[0])
         flat = np.ravel(parts[0])
@@ -145,10 +145,8 @@ class Histogram:
     def percentile(self, q: float) -> float:
         """Return the ``q``-th percentile in dB, within a bin (0.0012 dB) of `numpy.percentile`; NaN if none.
 
-        The ranks are exact: two neighbouring ranks are interpolated as NumPy does by default, only the
-        values within a bin are taken to be its centre. Pixels outside the stored range count as clipped.
-
-        Raises `InvalidInputError` where ``q`` is not in 0..100.
+        Ranks are exact and interpolated as NumPy does by default; values within a bin are taken to be its centre,
+        and pixels outside the stored range count as clipped. Raises `InvalidInputError` where ``q`` is not in 0..100.
         """
         if not 0 <= q <= 100:
             raise InvalidInputError(f"a percentile must be in 0..100, got {q}.")
@@ -184,15 +182,13 @@ def compute_clip_bounds(
 ) -> ClipBounds:
     """Return clip bounds over the valid pixels of one image in dB, or of a list of them together.
 
-    Valid is finite and above the noise floor of -100 dB. ``percentile``: NumPy's linear percentiles
-    ``low_pct`` and ``high_pct``. ``fixed``: ``vmin`` and ``vmax``. ``sigma``: mean -+ ``k`` population
-    standard deviations. Bounds closer than 0.1 dB are widened about their middle; no valid pixel gives
-    (-25, 5). Images are NumPy, Dask or xarray, of any shapes. Where one is a Dask array nothing is loaded
-    whole: pixels are counted in a `Histogram` (bins of 0.0012 dB over [-60, 100] dB, pixels outside as
-    clipped), which moves percentiles by less than a bin, mean and deviation by half of one.
+    Valid is finite and above the noise floor of -100 dB. ``percentile``: NumPy's linear percentiles ``low_pct`` and
+    ``high_pct``. ``fixed``: ``vmin`` and ``vmax``. ``sigma``: mean -+ ``k`` population standard deviations. Bounds
+    closer than 0.1 dB are widened about their middle; no valid pixel gives (-25, 5). Images are NumPy, Dask or
+    xarray, of any shapes. Where one is a Dask array nothing is loaded whole: pixels are counted in a `Histogram`
+    (bins of 0.0012 dB over [-60, 100] dB, pixels outside as clipped), which moves percentiles by less than a bin.
 
-    Raises `InvalidInputError` where the method is unknown, a parameter is out of range, or an xarray object is
-    not in dB.
+    Raises `InvalidInputError` where the method is unknown, a parameter out of range, or an xarray object not in dB.
 
     >>> vmin, vmax = compute_clip_bounds(np.linspace(-20.0, 0.0, 201))
     >>> round(vmin, 3), round(vmax, 3)

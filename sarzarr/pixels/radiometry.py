@@ -47,10 +47,9 @@ STALE_ATTRS: Final = frozenset(
 def handle_invalid_values(image: T, noise_floor: float = c.NOISE_FLOOR) -> T:
     """Return a copy in which every pixel that is not finite and positive is ``noise_floor``.
 
-    ``image`` is linear power of any shape, and is left untouched. It has no inverse: what was invalid
-    is told apart only by flags. To keep invalid pixels as NaN, use `to_power`.
-
-    Raises `InvalidInputError` where ``noise_floor`` is not a positive finite number.
+    ``image`` is linear power of any shape, and is left untouched. It has no inverse: what was invalid is told apart
+    only by flags; `to_power` keeps it as NaN. Raises `InvalidInputError` where ``noise_floor`` is not positive and
+    finite.
 
     >>> handle_invalid_values(np.array([4.0, 0.0, np.nan, -np.inf]))
     array([4.e+00, 1.e-10, 1.e-10, 1.e-10])
@@ -115,8 +114,7 @@ def normalize(db: T, bounds: Iterable[float]) -> T:
     NaN stays NaN. xarray attributes gain ``vmin`` and ``vmax``. Inverse, but for what was clipped:
     `denormalize`, on the stored range within 1e-13 dB for float64 and 2e-5 dB for float32.
 
-    Raises `InvalidInputError` where the bounds are not finite with vmin < vmax, or an xarray object says that it
-    is not in dB.
+    Raises `InvalidInputError` where bounds are not finite with vmin < vmax, or an xarray object is not in dB.
 
     >>> normalize(np.array([-30.0, -10.0, np.nan, 9.0]), (-20.0, 0.0))
     array([0. , 0.5, nan, 1. ])
@@ -131,8 +129,7 @@ def denormalize(z: T, bounds: Iterable[float] | None = None) -> T:
 
     Without ``bounds``, an xarray object's attributes ``vmin`` and ``vmax`` are taken.
 
-    Raises `InvalidInputError` where the bounds are missing, not finite or vmin >= vmax; an xarray object says
-    that it is something else.
+    Raises `InvalidInputError` where bounds are missing, not finite or vmin >= vmax, or an xarray object is no 0..1.
 
     >>> denormalize(np.array([0.0, 0.5, 1.0]), (-20.0, 0.0))
     array([-20., -10.,   0.])

@@ -38,12 +38,12 @@ class Stretch:
         scale, offset = (vmax - vmin) / span, (vmin - low) / span
         if dtype != "uint16":
             return cls(scale=scale, offset=offset)
-        first, last = ((end - vmin) / (vmax - vmin) * cv.MAX_CODE for end in (low, high))
+        codes = [(end - vmin) / (vmax - vmin) * cv.MAX_CODE for end in (low, high)]
+        first, last = map(round, codes)
         scale /= cv.MAX_CODE
-        ends = round(first), round(last)
-        is_exact = max(abs(first - ends[0]), abs(last - ends[1])) * scale < INTEGER_TOLERANCE
-        is_inside = 0 <= ends[0] < ends[1] <= cv.MAX_CODE
-        return cls(scale=scale, offset=offset, ends=ends if is_exact and is_inside else None)
+        is_exact = max(abs(codes[0] - first), abs(codes[1] - last)) * scale < INTEGER_TOLERANCE
+        is_inside = 0 <= first < last <= cv.MAX_CODE
+        return cls(scale=scale, offset=offset, ends=(first, last) if is_exact and is_inside else None)
 
     @property
     def dark(self) -> float:

@@ -80,8 +80,8 @@ def _cut(
         low, high = np.minimum(y0, y1), np.maximum(y0, y1)
         seen = (high - low > _LEVEL) & (high > 0) & (low < height) & (np.minimum(x0, x1) < width)
         seen &= np.isfinite(x0 + x1 + y0 + y1)
-    at = np.flatnonzero(seen)
-    x0, y0, x1, y1 = (v[at] for v in (x0, y0, x1, y1))
+    edge = np.flatnonzero(seen)
+    x0, y0, x1, y1 = (v[edge] for v in (x0, y0, x1, y1))
     low, high = np.maximum(np.minimum(y0, y1), 0.0), np.minimum(np.maximum(y0, y1), height)
     slope = (x1 - x0) / (y1 - y0)
     which, row = _steps(low, high)
@@ -95,9 +95,9 @@ def _cut(
     extent = right - left
     share = np.divide(stop - start, extent[piece], out=np.ones(piece.size), where=extent[piece] > 0)
     fraction = np.where(col < 0, 0.0, 0.5 * (start + stop) - col)
-    inside = col < width
-    at, row = at[which[piece]][inside], row[piece][inside]
-    return at, row, np.maximum(col, 0)[inside], (dy[piece] * share)[inside], fraction[inside]
+    pieces = edge[which[piece]], row[piece], np.maximum(col, 0), dy[piece] * share, fraction
+    edge, row, col, dy, fraction = (v[col < width] for v in pieces)
+    return edge, row, col, dy, fraction
 
 
 def _steps(low: Array, high: Array) -> tuple[Array, Array]:

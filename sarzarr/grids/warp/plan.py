@@ -201,6 +201,11 @@ class WarpPlan:
         return _SOURCE_BYTES // (2 * itemsize + 2 * np.dtype(self.working_dtype).itemsize)
 
     @property
+    def keeps_looks(self) -> bool:
+        """Whether the equivalent number of looks is still the source's; otherwise it is not known."""
+        return self.method == "nearest"
+
+    @property
     def geolocation(self) -> str:
         """The tie of pixels to the ground, see `conventions.GEOLOCATION`."""
         uses_gcps = self.source.georeference.uses_gcps
@@ -215,7 +220,7 @@ class WarpPlan:
             cv.GEOLOCATION: self.geolocation,
         }
         if self.kind == "backscatter":
-            done[cv.RESAMPLING_LOOKS] = "unchanged" if self.method == "nearest" else "unknown"
+            done[cv.RESAMPLING_LOOKS] = "unchanged" if self.keeps_looks else "unknown"
         return done
 
     def __str__(self) -> str:
@@ -224,7 +229,7 @@ class WarpPlan:
         origin += ", GCPs by thin-plate spline, no terrain" if self.source.georeference.uses_gcps else ""
         size = f"{x:g}" if x == y else f"{x:g} x {y:g}"
         precision = "exact" if self.is_exact else f"within {self.tolerance:f}".rstrip("0") + " px"
-        looks = ", looks unknown" if self.attrs.get(cv.RESAMPLING_LOOKS) == "unknown" else ""
+        looks = "" if self.kind != "backscatter" or self.keeps_looks else ", looks unknown"
         return (
             f"{Path(self.source.path).name} band {self.source.band}: warped from {origin} to "
             f"{crs_name(self.grid.crs_wkt)} at {size}, {self.method}, {precision}{looks}"

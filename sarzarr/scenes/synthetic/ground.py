@@ -46,7 +46,7 @@ class Ground:
         self, rows: Array, *, date: int = 0, polarization: str = "VV", columns: Array | None = None
     ) -> Array:
         """Return sigma0 in dB without speckle or ships: float32, shape (len(rows), len(columns))."""
-        r = _floats(rows)
+        r = np.asarray(rows, np.float32)
         q = np.arange(self.width, dtype=np.float32) if columns is None else np.asarray(columns, np.float32)
         cross = polarization in _CROSS
         inland = self.inland(r, q)
