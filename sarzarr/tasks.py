@@ -200,11 +200,10 @@ class _Worker:
 
 
 class ForkedWorkers(Executor):
-    """So many processes, forked at once, each of which runs one call at a time.
+    """So many processes, forked at once where this one has no other Python thread, that run one call each at a time.
 
-    The call of a worker that was killed is run again by another, while there is one: calls must bear that.
-    Workers end with the process that made them, however that ends. To be made where this process has no other
-    Python thread. Leaving it with an exception ends them at once.
+    The call of a worker that was killed is run again by another, while there is one: calls must bear that. Workers
+    end with the process that made them, however that ends. Leaving it with an exception ends them at once.
     """
 
     def __init__(self, count: int) -> None:
@@ -251,11 +250,8 @@ class ForkedWorkers(Executor):
         if not alive:
             self._idle.put(None)
         elif not self._is_ending:
-            log.warning(
-                "a worker process was killed (exit code %s), for memory perhaps; %d go on",
-                worker.process.exitcode,
-                alive,
-            )
+            killed = "a worker process was killed (exit code %s), for memory perhaps; %d go on"
+            log.warning(killed, worker.process.exitcode, alive)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the workers, after the calls that run."""

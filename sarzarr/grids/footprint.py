@@ -122,7 +122,8 @@ def _from_gcps(place: Georeference, rows: Array, cols: Array) -> tuple[Array, Ar
     It is fitted to positions on the unit sphere, where no meridian and no pole is special.
     """
     points = np.array(place.gcps, np.float64)
-    sphere = _on_sphere(*_degrees(str(place.gcps_crs), points[:, 2], points[:, 3]))
+    lam, phi = np.radians(_degrees(str(place.gcps_crs), points[:, 2], points[:, 3]))
+    sphere = np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
     scale = max(place.grid.shape)
     degree = next(d for d, least in ((3, 40), (2, 16), (1, 0)) if len(points) >= least)
     basis = _powers(points[:, 0] / scale, points[:, 1] / scale, degree)
@@ -130,21 +131,12 @@ def _from_gcps(place: Georeference, rows: Array, cols: Array) -> tuple[Array, Ar
     leverage = np.einsum("ij,ji->i", basis, np.linalg.pinv(basis))
     missed = np.linalg.norm(sphere - basis @ fit, axis=1) / np.maximum(1 - leverage, 1e-3)
     x, y, z = np.moveaxis(_powers(rows / scale, cols / scale, degree) @ fit, -1, 0)
-    return (
-        np.degrees(np.arctan2(y, x)),
-        np.degrees(np.arctan2(z, np.hypot(x, y))),
-        float(missed.max()) * EARTH_RADIUS,
-    )
+    lon, lat = np.degrees(np.arctan2(y, x)), np.degrees(np.arctan2(z, np.hypot(x, y)))
+    return lon, lat, float(missed.max()) * EARTH_RADIUS
 
 
 def _powers(row: Array, col: Array, degree: int) -> Array:
     return np.stack([row**i * col**j for i in range(degree + 1) for j in range(degree + 1 - i)], axis=-1)
-
-
-def _on_sphere(lon: Array, lat: Array) -> Array:
-    """Return (..., 3) unit vectors."""
-    lam, phi = np.radians(lon), np.radians(lat)
-    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
 
 
 def _wrapped(degrees: Array) -> Array:

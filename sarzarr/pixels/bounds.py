@@ -88,30 +88,25 @@ class Histogram:
 
     @classmethod
     def from_db(cls, db: Any) -> Self:
-        """Return the histogram of an image in dB: NumPy, Dask or xarray, of any shape.
+        """Return the histogram of an image in dB: NumPy, xarray or Dask (block by block), of any shape.
 
-        What is not finite counts as nodata, what is at the noise floor (-100 dB) as nonpositive. Dask
-        arrays are counted block by block on the active scheduler.
+        What is not finite counts as nodata, what is at the noise floor (-100 dB) as nonpositive.
         """
         parts = _arrays(db)
         if len(parts) != 1:
             return cast("Self", _total(map(cls.from_db, parts)))
         if hasattr(parts[0], "to_delayed"):
-            return cls._from_dask(parts[0])
+            from dask import delayed
+
+            counted = [delayed(cls.from_db)(block) for block in parts[0].to_delayed().ravel()]
+            while len(counted) > 1:  # a tree, so that few count arrays are alive at a time
+                counted = [delayed(_total)(counted[i : i + 8]) for i in range(0, len(counted), 8)]
+            return cast("Self", counted[0].compute())
         flat = np.ravel(parts[0])
         counts, tallies = np.zeros(c.HISTOGRAM_BINS, np.int64), np.zeros(4, np.int64)
         for start in range(0, flat.size, _BLOCK):
             tallies += _count(flat[start : start + _BLOCK], counts)
         return cls(counts=counts, **dict(zip(_TALLIES, tallies.tolist(), strict=True)))
-
-    @classmethod
-    def _from_dask(cls, db: Any) -> Self:
-        from dask import delayed
-
-        parts = [delayed(cls.from_db)(block) for block in db.to_delayed().ravel()]
-        while len(parts) > 1:  # a tree, so that few count arrays are alive at a time
-            parts = [delayed(_total)(parts[i : i + 8]) for i in range(0, len(parts), 8)]
-        return cast("Self", parts[0].compute())
 
     def __add__(self, other: Self) -> Self:
         sums = {name: getattr(self, name) + getattr(other, name) for name in ("counts", *_TALLIES)}

@@ -74,9 +74,9 @@ def to_power(obj: T, representation: str | None = None) -> T:
     >>> to_power(np.array([3 + 4j], np.complex64))
     array([25.], dtype=float32)
     """
-    if _is_dataset(obj):
+    if hasattr(obj, "data_vars"):
         return cast("T", _dataset_to_power(obj, representation))
-    if _is_dataarray(obj):
+    if hasattr(obj, "coords"):
         return cast("T", _array_to_power(obj, representation))
     if representation is None and np.dtype(getattr(obj, "dtype", type(obj))).kind == "c":
         representation = Representation.COMPLEX
@@ -129,7 +129,7 @@ def denormalize(z: T, bounds: Iterable[float] | None = None) -> T:
 
     Without ``bounds``, an xarray object's attributes ``vmin`` and ``vmax`` are taken.
 
-    Raises `InvalidInputError` where bounds are missing, not finite or vmin >= vmax, or an xarray object is no 0..1.
+    Raises `InvalidInputError` where bounds are missing, not finite or vmin >= vmax, or an xarray one is not in 0..1.
 
     >>> denormalize(np.array([0.0, 0.5, 1.0]), (-20.0, 0.0))
     array([-20., -10.,   0.])
@@ -244,23 +244,15 @@ class _Step:
         return out
 
 
-def _is_dataset(obj: object) -> bool:
-    return hasattr(obj, "data_vars")
-
-
-def _is_dataarray(obj: object) -> bool:
-    return hasattr(obj, "coords") and not _is_dataset(obj)
-
-
 def _lift(
     obj: T, kernel: Callable[[Any], Array], step: _Step | None = None, dtype: np.dtype[Any] | None = None
 ) -> T:
     """Apply ``kernel`` to a number, NumPy, Dask or xarray object; ``step`` says how xarray labels change."""
     anything = cast("Any", obj)
-    if _is_dataset(obj):
+    if hasattr(obj, "data_vars"):
         chosen = {k: v for k, v in anything.data_vars.items() if step is None or c.REPRESENTATION in v.attrs}
         return cast("T", _replaced(anything, {k: _lift(v, kernel, step, dtype) for k, v in chosen.items()}))
-    if _is_dataarray(obj):
+    if hasattr(obj, "coords"):
         if step is None:
             return cast("T", anything.copy(deep=False, data=_lift(anything.data, kernel)))
         step.check(anything)

@@ -102,12 +102,11 @@ def scene_statistics(image: Any, *, window: int = 9) -> SceneStatistics:
 def equivalent_looks(power: Any, *, window: int = 9) -> float:
     """Return the equivalent number of looks: mean^2 / variance of linear power where ground is homogeneous.
 
-    The ratio is taken in small disjoint windows. Where a window holds texture it is lower than the looks,
-    by any amount; where it does not, it scatters about them: the looks are the mode of its logarithm.
-    The ratio over a whole scene says 0.01 to 2.3 where the truth is 4.4. On speckle alone the result is
-    within 4 %, on fields, sea and towns within 10 % (textured fields pull it down). Neighbouring
-    pixels that are correlated, as after resampling, raise it: then it says what windows of this
-    size see. NaN where fewer than 30 windows are wholly valid, positive and not constant.
+    The ratio is taken in small disjoint windows. Where a window holds texture it is lower than the looks, by any
+    amount; where it does not, it scatters about them: the looks are the mode of its logarithm. Over a whole scene
+    the ratio says 0.01 to 2.3 where the truth is 4.4. On speckle alone the result is within 4 %, on fields, sea and
+    towns within 10 % (textured fields pull it down). Neighbouring pixels that are correlated, as after resampling,
+    raise it. NaN where fewer than 30 windows are wholly valid, positive and not constant.
 
     The mode of n-pixel windows lies above the looks L by exp((1 + 2/L) / n), which is taken off: for
     gamma speckle ``s^2/m^2`` has the mean (1 - 1/(nL))/L and its logarithm the variance 2 (1 + 1/L)/n,

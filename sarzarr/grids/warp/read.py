@@ -55,14 +55,12 @@ _ON_EDGE: Final = 1e-10
 
 
 def read_warped(plan: WarpPlan | Passthrough, *, row: int, col: int, height: int, width: int) -> Array:
-    """Read a window of a source on its grid.
+    """Read a window wholly inside a source's grid: (height, width), the same bits as that part of the whole.
 
-    Warped backscatter is linear power, float32, NaN where invalid. Layers and whatever is passed
-    through have ``plan.dtype`` and the file's own values, ``plan.fill`` where there are none. The
-    file is opened as `sarzarr.rasters.read_window` does: safe in threads, under fork and under spawn.
-    Windows of whole `TILE` tiles cost least; a smaller one has its tile warped whole, and kept a while.
-
-    The window is wholly inside the grid, and the result (height, width), the same bits as that part of the whole.
+    Warped backscatter is linear power, float32, NaN where invalid. Layers and whatever is passed through have
+    ``plan.dtype`` and the file's own values, ``plan.fill`` where there are none. The file is opened as
+    `sarzarr.rasters.read_window` does: safe in threads, under fork and under spawn. Windows of whole `TILE` tiles
+    cost least; a smaller one has its tile warped whole, and kept a while.
 
     Raises `InvalidInputError` where the window reaches beyond the grid; `RasterNotFoundError` where the file is gone,
     `UnsupportedRasterError` where its bytes cannot be decoded.
