@@ -54,10 +54,7 @@ class Flag(IntEnum):
 
     @staticmethod
     def is_valid(flags: Any) -> Any:
-        """Return which pixels were measured, nonpositive ones among them: bool, shape and kind of ``flags``.
-
-        ``flags`` are uint8: NumPy, Dask or xarray.
-        """
+        """Return which pixels of uint8 ``flags`` (NumPy, Dask, xarray) were measured, nonpositive ones too: bool."""
         return flags < Flag.NODATA
 
 
@@ -165,10 +162,7 @@ CATALOG_COLUMNS: Final = {
     ABSOLUTE_ORBIT: "absolute_orbit",
     INCIDENCE_ANGLE: "incidence",
 }
-"""The catalog's column of each acquisition fact, in the order in which the catalog and ``info`` show them.
-
-A colon cannot stand in a file name everywhere.
-"""
+"""The catalog's column of each acquisition fact, in the order of ``info``; no colon: file names cannot have one."""
 ACQUISITION_KEYS: Final = tuple(CATALOG_COLUMNS)
 """The keys of the acquisition facts."""
 CATALOG_SCHEMA: Final = {

@@ -12,7 +12,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -51,26 +50,15 @@ _ENVIRONMENT: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Handle:
-    """An open file, and what each read needs to know of it."""
-
-    dataset: Any
-    height: int
-    width: int
-    bands: int
-    dtype: np.dtype[Any]
-
-
 class _Handles(threading.local):
     """The open files of one thread, the least recently read first."""
 
     def __init__(self) -> None:
-        self.opened: OrderedDict[tuple[str, int, int, int], _Handle] = OrderedDict()
+        self.opened: OrderedDict[tuple[str, int, int, int], Any] = OrderedDict()
 
 
 class _Process:
-    """What one process keeps: its threads' handles, and the lock under which it opens files."""
+    """The state of one process: its threads' handles, and the lock under which it opens files."""
 
     def __init__(self, inherited: "_Process | None" = None) -> None:
         self.pid = os.getpid()
@@ -93,7 +81,7 @@ def _process() -> _Process:
 
 
 def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
-    """Return the absolute path of a local regular file and its status.
+    """Return the absolute path of a local regular file and its status, with its size in bytes.
 
     Raises `RasterNotFoundError` where there is no such file; `InvalidInputError` where the path is a URL, a
     ``/vsi`` path, a subdataset's name or not a regular file.
@@ -128,25 +116,21 @@ def raster_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """
     out: list[Path] = []
     for path in map(Path, paths):
-        found = _in_folder(path) if path.is_dir() else [path]
-        if not found:
+        files = _in_folder(path) if path.is_dir() else [path]
+        if not files:
             raise RasterNotFoundError(
                 f"a folder of TIFF files was expected, got {str(path)!r}, which holds no .tif or .tiff. "
                 "Name the folder that they are in, or the files."
             )
-        out += found
+        out += files
     return out
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    if _is_safe(folder):
+    if folder.suffix.lower() == ".safe" or (folder / "measurement").is_dir():
         return _tiffs((folder / "measurement").rglob("*"))
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.suffix.lower() == ".safe")
     return [*_tiffs(folder.iterdir()), *(file for safe in inner for file in _in_folder(safe))]
-
-
-def _is_safe(folder: Path) -> bool:
-    return folder.suffix.lower() == ".safe" or (folder / "measurement").is_dir()
 
 
 def _tiffs(paths: Iterable[Path]) -> list[Path]:
@@ -163,8 +147,11 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
     with process.lock, warnings.catch_warnings():  # the filters are the process's: one thread at a time
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         if not process.is_cache_bounded:
-            _bound_cache()
             process.is_cache_bounded = True
+            if "GDAL_CACHEMAX" not in os.environ and get_gdal_config("GDAL_CACHEMAX") > CACHE_BYTES:
+                set_gdal_config(
+                    "GDAL_CACHEMAX", CACHE_BYTES
+                )  # rasterio takes an int as bytes, and process-wide
         try:
             return rasterio.open(path, **options)
         except RasterioError as error:
@@ -179,12 +166,6 @@ def without_stop(error: BaseException) -> str:
     return str(error).rstrip(". ")
 
 
-def _bound_cache() -> None:
-    """Bound GDAL's block cache, unless the environment variable says otherwise."""
-    if "GDAL_CACHEMAX" not in os.environ and get_gdal_config("GDAL_CACHEMAX") > CACHE_BYTES:
-        set_gdal_config("GDAL_CACHEMAX", CACHE_BYTES)  # rasterio takes an int as bytes, and process-wide
-
-
 def _environment() -> Any:
     """Return the GDAL environment that files are opened in; it holds for the calling thread."""
     return rasterio.Env(session=DummySession(), **_ENVIRONMENT)
@@ -194,9 +175,7 @@ def _environment() -> Any:
 def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a local TIFF as a rasterio dataset, with nothing but its own bytes trusted.
 
-    Raises `RasterNotFoundError` where there is no such file; `InvalidInputError` where the path is a URL, a
-    ``/vsi`` path, a subdataset or not a regular file; `UnsupportedRasterError` where the file is not a TIFF,
-    whatever its name says.
+    Raises as `local_file` does; `UnsupportedRasterError` where the file is not a TIFF, whatever its name says.
     """
     absolute, _ = local_file(path)
     with _environment(), _open(absolute) as dataset:
@@ -205,10 +184,10 @@ def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 @contextmanager
 def open_picture(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open a local PNG, JPEG or TIFF as `open_raster` opens a TIFF; it raises the same."""
+    """Open a local PNG, JPEG or TIFF, told apart by 4 bytes, as `open_raster` opens a TIFF; it raises the same."""
     absolute, _ = local_file(path)
     with absolute.open("rb") as file:
-        begins = file.read(8)
+        begins = file.read(4)
     driver = next((d for magic, d in _PICTURES.items() if begins.startswith(magic)), None)
     options = _OPEN_OPTIONS if driver is None else {"driver": driver, "sharing": False}
     with _environment(), _open(absolute, options) as dataset:
@@ -221,36 +200,35 @@ def read_dtype(dataset: Any) -> np.dtype[Any]:
     return np.dtype("complex64" if name.startswith("complex_int") else name)
 
 
-def _handle(path: str | os.PathLike[str]) -> _Handle:
-    """Return this thread's handle of a file as it is on disk now."""
+def _handle(path: str | os.PathLike[str]) -> Any:
+    """Return this thread's open dataset of a file as it is on disk now."""
     text = os.fspath(path)
     opened = _process().handles.opened
     try:
-        key = _fingerprint(text, os.stat(text))  # noqa: PTH116 - a Path costs more than the call
+        key = fingerprint(text, os.stat(text))  # noqa: PTH116 - a Path costs more than the call
         handle = opened[key]
     except (KeyError, OSError, ValueError):
         absolute, status = local_file(path)
         with _environment():
-            dataset = _open(absolute)
-        handle = _Handle(dataset, dataset.height, dataset.width, dataset.count, read_dtype(dataset))
-        opened[_fingerprint(text, status)] = handle
+            handle = _open(absolute)
+        opened[fingerprint(text, status)] = handle
         while len(opened) > HANDLES_A_THREAD:
-            opened.popitem(last=False)[1].dataset.close()
+            opened.popitem(last=False)[1].close()
     else:
         opened.move_to_end(key)
     return handle
 
 
-def _fingerprint(text: str, status: os.stat_result) -> tuple[str, int, int, int]:
+def fingerprint(text: str, status: os.stat_result) -> tuple[str, int, int, int]:
+    """Return (path, nanoseconds of its last change, bytes, inode): another one is another file, or a changed one."""
     return text, status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def source_hash(path: str | os.PathLike[str], *, full: bool = False) -> str:
     """Return a hash of a file: ``sha256-sampled:<hex>``, or ``sha256:<hex>`` of every byte if ``full``.
 
-    The sampled hash sees the size, the first and last 64 KiB and 14 more spread between: another
-    acquisition or another processing of it differs in all of them. A change of a few pixels in
-    between is seen by the full one only.
+    The sampled hash sees the size, the first and last 64 KiB and 14 more spread between: another acquisition or
+    processing differs in all of them. A change of a few pixels in between is seen by the full one only.
     """
     absolute, status = local_file(path)
     size = status.st_size
@@ -271,7 +249,7 @@ def close_rasters() -> None:
     """Close the files that `read_window` keeps open in the calling thread."""
     opened = _process().handles.opened
     while opened:
-        opened.popitem()[1].dataset.close()
+        opened.popitem()[1].close()
 
 
 def read_window(
@@ -287,51 +265,30 @@ def read_window(
     """Read a window of one band, values exactly as in the file.
 
     Files stay open in the thread that read them, `HANDLES_A_THREAD` at most; a file that changed on
-    disk is opened anew. Safe in threads, under fork and under spawn.
+    disk is opened anew. Safe in threads, under fork and under spawn. ``band`` counts from 1, and the window is
+    wholly inside the raster. Returned is ``out``, a (height, width) array of the file's dtype, or a new one where it
+    is None. Complex integers come as complex64. NaN and nodata are as stored.
 
-    Parameters
-    ----------
-    band
-        Number of the band, from 1.
-    row, col, height, width
-        The window, wholly inside the raster.
-    out
-        (height, width) array of the file's dtype to read into; a new one where it is None.
-
-    Returns
-    -------
-    ndarray
-        ``out``, (height, width). Complex integers come as complex64. NaN and nodata are as stored.
-
-    Raises
-    ------
-    InvalidInputError
-        The window reaches beyond the raster, there is no such band, or ``out`` does not fit.
-    RasterNotFoundError
-        There is no such file.
-    UnsupportedRasterError
-        The file is not a TIFF, or its bytes cannot be decoded.
+    Raises `InvalidInputError` where the window reaches beyond the raster, there is no such band, or ``out`` does not
+    fit; `RasterNotFoundError` where there is no such file; `UnsupportedRasterError` where it is not a TIFF, or its
+    bytes cannot be decoded.
     """
     handle = _handle(path)
-    if (
-        min(row, col) < 0
-        or min(height, width) < 1
-        or row + height > handle.height
-        or col + width > handle.width
-    ):
+    ends = row + height, col + width
+    if min(row, col) < 0 or min(height, width) < 1 or ends[0] > handle.height or ends[1] > handle.width:
         raise InvalidInputError(
             f"expected a window inside {handle.height} x {handle.width} pixels, got {height} x {width} "
             f"at row {row}, column {col}. Clip it to the raster."
         )
-    if not 1 <= band <= handle.bands:
-        raise InvalidInputError(f"expected a band from 1 to {handle.bands}, got {band}. Bands count from 1.")
-    if out is not None and (out.shape != (height, width) or out.dtype != handle.dtype):
+    if not 1 <= band <= handle.count:
+        raise InvalidInputError(f"expected a band from 1 to {handle.count}, got {band}. Bands count from 1.")
+    if out is not None and (out.shape != (height, width) or out.dtype != read_dtype(handle)):
         raise InvalidInputError(
-            f"expected out of shape {(height, width)} and dtype {handle.dtype}, "
+            f"expected out of shape {(height, width)} and dtype {read_dtype(handle)}, "
             f"got {out.shape} and {out.dtype}. Leave it out to have one made."
         )
     try:
-        pixels = handle.dataset.read(band, window=((row, row + height), (col, col + width)), out=out)
+        pixels = handle.read(band, window=((row, ends[0]), (col, ends[1])), out=out)
     except RasterioError as error:
         raise UnsupportedRasterError(
             f"expected intact pixels in {Path(path).name!r}, got {without_stop(error.__cause__ or error)}. "

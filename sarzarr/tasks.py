@@ -23,6 +23,8 @@ from dask.callbacks import Callback
 from sarzarr.errors import IngestError, InvalidInputError
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+log = logging.getLogger(__name__)
 WAVE_TASKS_PER_THREAD: Final = 64
 """Tasks that are handed to the scheduler at once, for each of its threads: bounds its graph and memory."""
 PROCESS_WORTH: Final = 100_000_000
@@ -52,12 +54,7 @@ def processes(bytes_in: int) -> Iterator[None]:
 
     They are forked, which takes milliseconds and runs no script again; so only where this process has
     no other Python thread, no cluster is active and Dask's configuration names no scheduler. Elsewhere
-    nothing changes, and threads do the work.
-
-    Raises
-    ------
-    IngestError
-        Every process was killed.
+    nothing changes, and threads do the work. Raises `IngestError` where every process was killed.
     """
     chosen = active_client() is not None or dask.config.get("scheduler", None)
     alone = sys.platform.startswith("linux") and threading.active_count() == 1
@@ -104,8 +101,7 @@ def compute(tasks: Sequence[Task], take: Callable[[Any], None]) -> None:
     if client is not None:
         from distributed import as_completed
 
-        futures = [client.submit(function, *args, pure=False) for function, args in tasks]
-        for future in as_completed(futures):
+        for future in as_completed(_submitted(client, tasks)):
             take(future.result())
             future.release()
         return
@@ -121,10 +117,11 @@ def compute(tasks: Sequence[Task], take: Callable[[Any], None]) -> None:
 def gather(tasks: Sequence[Task]) -> list[Any]:
     """Run tasks on whatever Dask runs on, and return their results in their order."""
     client = active_client()
-    if client is None:
-        return list(_here(tasks))
-    futures = [client.submit(function, *args, pure=False) for function, args in tasks]
-    return list(client.gather(futures))
+    return list(_here(tasks) if client is None else client.gather(_submitted(client, tasks)))
+
+
+def _submitted(client: Any, tasks: Sequence[Task]) -> list[Any]:
+    return [client.submit(function, *args, pure=False) for function, args in tasks]
 
 
 def _here(tasks: Sequence[Task]) -> tuple[Any, ...]:
@@ -142,19 +139,10 @@ def _here(tasks: Sequence[Task]) -> tuple[Any, ...]:
 def cluster(*, scheduler: str | None = None, workers: int = 0, memory: int | None = None) -> Iterator[None]:
     """Connect to a cluster, start one of our own, or do nothing: what is computed inside runs there.
 
-    Parameters
-    ----------
-    scheduler
-        Address of a running scheduler: ``tcp://...`` or ``tls://...``.
-    workers
-        Processes to start on this machine, one thread each, listening on loopback only.
-    memory
-        Bytes that each of them may use.
+    ``scheduler`` is the address of a running scheduler, ``tcp://...`` or ``tls://...``; ``workers`` are processes to
+    start on this machine, one thread each, listening on loopback only, and ``memory`` the bytes that each may use.
 
-    Raises
-    ------
-    InvalidInputError
-        Both are asked for, the number is below 0, or nothing answers at the address.
+    Raises `InvalidInputError` where both are asked for, the number is below 0, or nothing answers at the address.
     """
     if workers < 0:
         raise InvalidInputError(
@@ -205,10 +193,6 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-log = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True, eq=False)
 class _Worker:
     process: Any
@@ -216,16 +200,10 @@ class _Worker:
 
 
 class ForkedWorkers(Executor):
-    """So many processes, forked at once, each of which runs one call at a time.
+    """So many processes, forked at once where this one has no other Python thread, that run one call each at a time.
 
-    The call of a worker that was killed is run again by another, while there is one: calls must bear that.
-    Workers end with the process that made them, however that ends. To be made where this process has no other
-    Python thread. Leaving it with an exception ends them at once.
-
-    Parameters
-    ----------
-    count
-        How many.
+    The call of a worker that was killed is run again by another, while there is one: calls must bear that. Workers
+    end with the process that made them, however that ends. Leaving it with an exception ends them at once.
     """
 
     def __init__(self, count: int) -> None:
@@ -272,11 +250,8 @@ class ForkedWorkers(Executor):
         if not alive:
             self._idle.put(None)
         elif not self._is_ending:
-            log.warning(
-                "a worker process was killed (exit code %s), for memory perhaps; %d go on",
-                worker.process.exitcode,
-                alive,
-            )
+            killed = "a worker process was killed (exit code %s), for memory perhaps; %d go on"
+            log.warning(killed, worker.process.exitcode, alive)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the workers, after the calls that run."""
@@ -296,12 +271,12 @@ class ForkedWorkers(Executor):
 
 
 def _forked(others: Sequence[Connection]) -> _Worker:
-    here, there = multiprocessing.Pipe()
+    own, its = multiprocessing.Pipe()
     context = multiprocessing.get_context("fork")
-    process = context.Process(target=_serve, args=(there, [*others, here]), daemon=True)
+    process = context.Process(target=_serve, args=(its, [*others, own]), daemon=True)
     process.start()
-    there.close()  # the worker alone holds it: when that dies, the pipe ends
-    return _Worker(process, here)
+    its.close()  # the worker alone holds it: when that dies, the pipe ends
+    return _Worker(process, own)
 
 
 def _serve(pipe: Connection, others: Sequence[Connection]) -> None:
@@ -315,10 +290,10 @@ def _serve(pipe: Connection, others: Sequence[Connection]) -> None:
         except EOFError:
             return
         try:
-            said = True, function(*args, **kwargs)
+            answer = True, function(*args, **kwargs)
         except BaseException as error:
-            said = False, error
+            answer = False, error
         try:
-            pipe.send(said)
+            pipe.send(answer)
         except BrokenPipeError:
             return

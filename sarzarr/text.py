@@ -42,13 +42,13 @@ def parse_bytes(text: str) -> int:
     """Return a size that a person wrote (``1GB``, ``800MB``) in bytes."""
     units = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "KB": 1e3, "B": 1.0}
     size = text.strip().upper().replace("IB", "B")
-    for unit, factor in units.items():
-        if size.endswith(unit):
-            try:
-                return int(float(size.removesuffix(unit)) * factor)
-            except ValueError:
-                break
-    raise InvalidInputError(f"a size such as 1GB or 800MB was expected, got {text!r}.")
+    unit = next((unit for unit in units if size.endswith(unit)), "")
+    try:
+        return int(float(size.removesuffix(unit)) * units[unit])
+    except (KeyError, ValueError):
+        raise InvalidInputError(
+            f"expected a size such as 1GB or 800MB, got {text!r}. Give a number and its unit."
+        ) from None
 
 
 def size_text(count: float) -> str:

@@ -13,7 +13,7 @@ from sarzarr.errors import InvalidInputError
 
 @lru_cache(maxsize=64)
 def parse_crs(wkt: str) -> CRS:
-    """Return the CRS that a text says: WKT, ``EPSG:32633``, PROJ."""
+    """Return the CRS that a text says: WKT, ``EPSG:32633``, PROJ; raises `InvalidInputError` where it says none."""
     try:
         return CRS.from_user_input(wkt)
     except CRSError as error:
@@ -23,9 +23,7 @@ def parse_crs(wkt: str) -> CRS:
 
 
 def crs_wkt(crs: str) -> str:
-    """Return the WKT2 of a CRS given as a code (``EPSG:32633``), PROJ string or WKT.
-
-    Raises `InvalidInputError` where it names no CRS.
+    """Return the WKT2 of a CRS given as a code (``EPSG:32633``), PROJ string or WKT; raises as `parse_crs` does.
 
     >>> crs_wkt("EPSG:32633")[:30]
     'PROJCRS["WGS 84 / UTM zone 33N'
@@ -50,7 +48,7 @@ def is_same_crs(one: str | None, other: str | None) -> bool:
 
 
 def transform_points(source: str, target: str, xs: Array, ys: Array) -> tuple[Array, Array]:
-    """Return positions in another CRS, shapes kept; Inf where a position has none there."""
+    """Return positions in another CRS, float64, shapes kept; Inf where a position has none there."""
     if is_same_crs(source, target):
         return np.array(xs, np.float64), np.array(ys, np.float64)
     pairs = _transformed(parse_crs(source), parse_crs(target), np.ravel(xs), np.ravel(ys))
@@ -64,6 +62,5 @@ def _transformed(source: CRS, target: CRS, xs: Array, ys: Array) -> Array:
     except Exception:  # rasterio raises GDAL's error as a class that it does not export
         if xs.size <= 1:
             return np.full((2, xs.size), np.inf)
-    half = xs.size // 2
-    halves = (_transformed(source, target, xs[at], ys[at]) for at in (slice(half), slice(half, None)))
-    return np.concatenate(list(halves), axis=1)
+    halves = zip(np.array_split(xs, 2), np.array_split(ys, 2), strict=True)
+    return np.concatenate([_transformed(source, target, *half) for half in halves], axis=1)

@@ -28,7 +28,7 @@ _CORNERS: Final = tuple((rows, cols) for rows in _ENDS for cols in _ENDS)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Footprint:
-    """A scene's cells in the world."""
+    """A scene's cells in the world, in degrees and metres."""
 
     lon: Array
     """(rows + 1, columns + 1) float64: longitudes of the cells' corners, in degrees; not finite if unknown."""
@@ -48,7 +48,7 @@ class Footprint:
 
 
 def footprint_of(place: Georeference) -> Footprint:
-    """Return the cells of a located scene in the world.
+    """Return the cells of a located scene in the world, in degrees.
 
     Raises `InvalidInputError` where the CRS cannot be brought to longitude and latitude.
     """
@@ -75,7 +75,6 @@ def _lines(length: int) -> Array:
     return np.append(np.arange(0, length, cv.CELL), length).astype(np.float64)
 
 
-# ------------------------------------------------------------------ to degrees
 @lru_cache(maxsize=64)
 def _transformer(crs_wkt: str) -> Any:
     """Return the transformer of a CRS to longitude and latitude (a pure function of its argument)."""
@@ -99,8 +98,7 @@ def _degrees(crs_wkt: str, x: Array, y: Array) -> tuple[Array, Array]:
     """
     transformer = _transformer(crs_wkt)
     lon, lat = transformer.transform(x, y)
-    ends = tuple(np.unique([0, n // 2, n - 1]) for n in x.shape)
-    some = np.ix_(*ends)
+    some = np.ix_(*(np.unique([0, n // 2, n - 1]) for n in x.shape))
     if not _leads_back(transformer, x[some], y[some], lon[some], lat[some]).all():
         lost = ~_leads_back(transformer, x, y, lon, lat)
         lon, lat = (np.where(lost, np.inf, v) for v in (lon, lat))
@@ -110,9 +108,10 @@ def _degrees(crs_wkt: str, x: Array, y: Array) -> tuple[Array, Array]:
 def _leads_back(transformer: Any, x: Array, y: Array, lon: Array, lat: Array) -> Array:
     again = transformer.transform(lon, lat, direction="INVERSE")
     with np.errstate(invalid="ignore", over="ignore"):
-        off = np.hypot(again[0] - x, again[1] - y)
+        across = again[0] - x
         if transformer.source_crs.is_geographic:  # a longitude may come back a turn away
-            off = np.hypot(_wrapped(again[0] - x), again[1] - y)
+            across = _wrapped(across)
+        off = np.hypot(across, again[1] - y)
         near: Array = (off <= 1e-5 * (1 + np.hypot(x, y))) & (np.abs(lat) <= 90)
     return near
 
@@ -123,7 +122,8 @@ def _from_gcps(place: Georeference, rows: Array, cols: Array) -> tuple[Array, Ar
     It is fitted to positions on the unit sphere, where no meridian and no pole is special.
     """
     points = np.array(place.gcps, np.float64)
-    sphere = _on_sphere(*_degrees(str(place.gcps_crs), points[:, 2], points[:, 3]))
+    lam, phi = np.radians(_degrees(str(place.gcps_crs), points[:, 2], points[:, 3]))
+    sphere = np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
     scale = max(place.grid.shape)
     degree = next(d for d, least in ((3, 40), (2, 16), (1, 0)) if len(points) >= least)
     basis = _powers(points[:, 0] / scale, points[:, 1] / scale, degree)
@@ -131,24 +131,14 @@ def _from_gcps(place: Georeference, rows: Array, cols: Array) -> tuple[Array, Ar
     leverage = np.einsum("ij,ji->i", basis, np.linalg.pinv(basis))
     missed = np.linalg.norm(sphere - basis @ fit, axis=1) / np.maximum(1 - leverage, 1e-3)
     x, y, z = np.moveaxis(_powers(rows / scale, cols / scale, degree) @ fit, -1, 0)
-    return (
-        np.degrees(np.arctan2(y, x)),
-        np.degrees(np.arctan2(z, np.hypot(x, y))),
-        float(missed.max()) * EARTH_RADIUS,
-    )
+    lon, lat = np.degrees(np.arctan2(y, x)), np.degrees(np.arctan2(z, np.hypot(x, y)))
+    return lon, lat, float(missed.max()) * EARTH_RADIUS
 
 
 def _powers(row: Array, col: Array, degree: int) -> Array:
     return np.stack([row**i * col**j for i in range(degree + 1) for j in range(degree + 1 - i)], axis=-1)
 
 
-def _on_sphere(lon: Array, lat: Array) -> Array:
-    """Return (..., 3) unit vectors."""
-    lam, phi = np.radians(lon), np.radians(lat)
-    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
-
-
-# ------------------------------------------------------------------ extents
 def _wrapped(degrees: Array) -> Array:
     """Return differences of longitude in -180..180."""
     wrapped: Array = degrees - 360 * np.rint(degrees / 360)
@@ -165,24 +155,15 @@ def _extents(lon: Array, lat: Array, cells: tuple[int, int]) -> Extents:
     south, north = np.minimum.reduce(lats) - bulge_lat, np.maximum.reduce(lats) + bulge_lat
     for axis, n in enumerate(cells):
         if n == 1:  # its two halves, relative to the first one's corner
-            step = _wrapped(np.take(first, [1], axis) - np.take(first, [0], axis))
-            first = np.take(first, [0], axis)
-            west, east, south, north = (_halves(v, axis) for v in (west, east, south, north))
+            first, second = np.split(first, 2, axis)
+            step = _wrapped(second - first)
+            west, east, south, north = (np.split(v, 2, axis) for v in (west, east, south, north))
             west = np.minimum(west[0], west[1] + step)
             east = np.maximum(east[0], east[1] + step)
             south, north = np.minimum(*south), np.maximum(*north)
-    unknown = ~np.isfinite(west + east + south + north)
-    south[unknown] = np.nan
-    return Extents(
-        south=south.reshape(-1),
-        north=north.reshape(-1),
-        west=(first + west).reshape(-1),
-        east=(first + east).reshape(-1),
-    )
-
-
-def _halves(values: Array, axis: int) -> tuple[Array, Array]:
-    return np.take(values, [0], axis), np.take(values, [1], axis)
+    south = np.where(np.isfinite(west + east + south + north), south, np.nan)
+    west, east = first + west, first + east
+    return Extents(south=south.ravel(), north=north.ravel(), west=west.ravel(), east=east.ravel())
 
 
 def _bulge(values: Array, *, is_longitude: bool) -> Array:
@@ -197,9 +178,7 @@ def _bulge(values: Array, *, is_longitude: bool) -> Array:
         step = _wrapped(step) if is_longitude else step
         bend = np.abs(np.diff(step, axis=axis))
         bend = _wrapped(bend) if is_longitude else bend
-        edges = [(0, 0), (0, 0)]
-        edges[axis] = (1, 1)
-        bend = np.abs(np.pad(bend, edges, mode="edge"))
+        bend = np.abs(np.pad(bend, [(1, 1) if axis == a else (0, 0) for a in (0, 1)], mode="edge"))
         total = total + np.maximum.reduce([bend[r, c] for r, c in _CORNERS]) / 4
     return np.asarray(total)
 

@@ -34,7 +34,7 @@ _EDGE_POINTS: Final = 65
 
 @dataclass(frozen=True, kw_only=True)
 class Georeference:
-    """All that ties the pixels of a raster to the ground."""
+    """All that ties the (height, width) pixels of a raster to the ground."""
 
     grid: Grid
     """Shape, and CRS and transform where pixels have them."""
@@ -64,7 +64,7 @@ class Georeference:
 
     @property
     def is_located(self) -> bool:
-        """Whether its cells have a place in the world."""
+        """Whether its cells have a place in the world, in degrees."""
         return self.grid.is_georeferenced or (len(self.gcps) >= MIN_GCPS and bool(self.gcps_crs))
 
     @property
@@ -74,22 +74,19 @@ class Georeference:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell this place from any other."""
-        grid = self.grid
-        affine = grid.crs_wkt or "", *map(float, grid.transform)
-        parts = (*grid.shape, *affine, self.gcps, self.gcps_crs or "")
+        """16 hexadecimal digits (8 bytes) that tell this place from any other."""
+        affine = self.grid.crs_wkt or "", *map(float, self.grid.transform)
+        parts = (*self.grid.shape, *affine, self.gcps, self.gcps_crs or "")
         return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
-# ---------------------------------------------------------------- ground control points
 def spline_points(place: Georeference, crs: str | None) -> tuple[tuple[Gcp, ...], str]:
     """Return the GCPs that a spline towards ``crs`` goes through, and the WKT of the CRS that they are in.
 
-    They are the raster's own, except where their longitudes jump at the antimeridian: no spline goes
+    They are the raster's own, except where longitudes jump by over 180 degrees at the antimeridian: no spline goes
     through a jump, and they are taken to ``crs`` first.
 
-    Raises `UnsupportedRasterError` where there are fewer than 3 different points, some are not finite, or they
-    jump in ``crs`` too.
+    Raises `UnsupportedRasterError` where fewer than 3 differ, some are not finite, or they jump in ``crs`` too.
     """
     gcps, wkt = place.gcps, str(place.gcps_crs)
     values = np.array(gcps, np.float64)
@@ -97,7 +94,7 @@ def spline_points(place: Georeference, crs: str | None) -> tuple[tuple[Gcp, ...]
         raise _no_spline(place)
     if not _jumps(gcps, wkt) or crs is None:
         return gcps, wkt
-    xs, ys = transform_points(wkt, crs, *np.array([gcp[2:4] for gcp in gcps]).T)
+    xs, ys = transform_points(wkt, crs, *values[:, 2:4].T)
     moved = tuple((g[0], g[1], float(x), float(y), g[4]) for g, x, y in zip(gcps, xs, ys, strict=True))
     if _jumps(moved, crs) or not np.isfinite([xs, ys]).all():
         raise UnsupportedRasterError(
@@ -109,11 +106,9 @@ def spline_points(place: Georeference, crs: str | None) -> tuple[tuple[Gcp, ...]
 
 def _on_one_line(gcps: Array) -> bool:
     """Whether pixels, or places on the ground, are all on one line, or at one point."""
-    for points in (gcps[:, :2], gcps[:, 2:4]):
-        longer, shorter = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
-        if shorter <= 1e-6 * longer:
-            return True
-    return False
+    centred = (points - points.mean(axis=0) for points in (gcps[:, :2], gcps[:, 2:4]))
+    spreads = (np.linalg.svd(points, compute_uv=False) for points in centred)
+    return any(shorter <= 1e-6 * longer for longer, shorter in spreads)
 
 
 def _jumps(gcps: tuple[Gcp, ...], wkt: str) -> bool:
@@ -123,9 +118,8 @@ def _jumps(gcps: tuple[Gcp, ...], wkt: str) -> bool:
 
 def _no_spline(place: Georeference) -> UnsupportedRasterError:
     return UnsupportedRasterError(
-        f"expected at least 3 ground control points that are not on one line and do not contradict each "
-        f"other, got {len(place.gcps)} in {place.name!r}. "
-        "Georeference the file, or leave out crs= to keep its own grid."
+        "expected at least 3 ground control points that are not on one line and do not contradict each other, got "
+        f"{len(place.gcps)} in {place.name!r}. Georeference the file, or leave out crs= to keep its own grid."
     )
 
 
@@ -140,7 +134,7 @@ def _spline(gcps: tuple[Gcp, ...]) -> Any:
 
 
 def check_placed(place: Georeference, crs: str | None) -> None:
-    """Raise `UnsupportedRasterError`, with the remedy, where nothing places a raster in ``crs``."""
+    """Raise `UnsupportedRasterError`, with the remedy, where nothing places a raster's pixels in ``crs``."""
     if place.uses_gcps:
         gcps, _ = spline_points(place, crs)
         values = np.array(gcps, np.float64)
@@ -160,7 +154,6 @@ def check_placed(place: Georeference, crs: str | None) -> None:
         )
 
 
-# ---------------------------------------------------------------- from pixels to pixels
 def locate(place: Georeference, grid: Grid, rows: Array, cols: Array) -> tuple[Array, Array]:
     """Return (rows, cols) in a raster of pixel positions of a grid, float64, shapes kept.
 
@@ -188,9 +181,8 @@ def project(place: Georeference, crs: str | None, rows: Array, cols: Array) -> t
     if place.uses_gcps:
         gcps, wkt = spline_points(place, crs)
         with _spline(gcps) as spline:
-            ys, xs = (
-                v.reshape(rows.shape) for v in spline.rowcol(cols.ravel(), rows.ravel(), op=np.positive)
-            )
+            ground = spline.rowcol(cols.ravel(), rows.ravel(), op=np.positive)
+        ys, xs = (v.reshape(rows.shape) for v in ground)
     else:
         xs, ys = place.grid.to_xy(rows, cols)
     if crs is None or wkt is None:
@@ -201,9 +193,7 @@ def project(place: Georeference, crs: str | None, rows: Array, cols: Array) -> t
 def bbox_in(place: Georeference, crs: str | None) -> tuple[float, float, float, float]:
     """Return (x_min, y_min, x_max, y_max) of a raster's edges in the units of ``crs``.
 
-    Points of the edges that have no position there are left out.
-
-    Raises `UnsupportedRasterError` where no point of the edges has a position in ``crs``.
+    Points without a position there are left out; raises `UnsupportedRasterError` where no point has one.
     """
     xs, ys = project(place, crs, *edge_points(place.grid))
     finite = np.isfinite(xs) & np.isfinite(ys)
@@ -227,19 +217,10 @@ def edge_points(grid: Grid) -> tuple[Array, Array]:
 def covering(places: Iterable[Georeference], *, crs: str, pixel_size: float) -> Grid:
     """Return the smallest north-up grid of ``crs`` that covers all rasters, its edges on whole pixel sizes.
 
-    Parameters
-    ----------
-    crs
-        A code such as ``EPSG:32633``, or WKT.
-    pixel_size
-        Width and height of a pixel, in units of ``crs``.
+    ``crs`` is a code such as ``EPSG:32633``, or WKT; ``pixel_size`` is width and height of a pixel in its units.
 
-    Raises
-    ------
-    InvalidInputError
-        There are no rasters, ``crs`` is unknown, or the pixel size is not positive.
-    UnsupportedRasterError
-        A raster has no position in ``crs``.
+    Raises `InvalidInputError` where there are no rasters, ``crs`` is unknown, or the pixel size is not positive;
+    `UnsupportedRasterError` where a raster has no position in ``crs``.
     """
     wkt = crs_wkt(crs)
     boxes = []
@@ -249,11 +230,7 @@ def covering(places: Iterable[Georeference], *, crs: str, pixel_size: float) -> 
     if not boxes:
         raise InvalidInputError("expected at least one raster to cover, got none. Give the files.")
     lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+    low, high = (min(lefts), min(bottoms)), (max(rights), max(tops))
     return Grid.from_bounds(
-        x_min=min(lefts),
-        y_min=min(bottoms),
-        x_max=max(rights),
-        y_max=max(tops),
-        pixel_size=pixel_size,
-        crs_wkt=wkt,
+        x_min=low[0], y_min=low[1], x_max=high[0], y_max=high[1], pixel_size=pixel_size, crs_wkt=wkt
     )

@@ -6,7 +6,7 @@ are the same, and where a pixel of one lies in another, is `sarzarr.grids.georef
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 
@@ -52,26 +52,14 @@ class Grid:
         crs_wkt: str | None,
         snap: bool = True,
     ) -> Self:
-        """Return the smallest north-up grid that covers the bounds.
+        """Return the smallest north-up grid that covers the bounds, which are in CRS units.
 
-        Parameters
-        ----------
-        x_min, y_min, x_max, y_max
-            Bounds in CRS units.
-        pixel_size
-            Width and height of a pixel in CRS units: one number where they are equal, or both.
-        snap
-            Put the edges on multiples of the pixel size: grids made so, of whatever bounds, are windows
-            of one lattice. False anchors the grid at (x_min, y_max); its shape is then
-            ``ceil(extent / pixel_size)``.
+        ``pixel_size`` is width and height of a pixel in CRS units: one number where they are equal, or both.
+        ``snap`` puts the edges on multiples of it: grids made so, of whatever bounds, are windows of one lattice.
+        False anchors the grid at (x_min, y_max); its shape is then ``ceil(extent / pixel_size)``.
 
-        Raises
-        ------
-        InvalidInputError
-            The bounds are empty or not finite, or a pixel size is not positive.
+        Raises `InvalidInputError` where the bounds are empty or not finite, or a pixel size is not positive.
 
-        Examples
-        --------
         >>> grid = Grid.from_bounds(x_min=3, y_min=12, x_max=58, y_max=41, pixel_size=10, crs_wkt=None)
         >>> grid.shape, grid.bbox
         ((4, 6), (0.0, 10.0, 60.0, 50.0))
@@ -92,12 +80,9 @@ class Grid:
         else:
             origin = (float(x_min), float(y_max))
             shape = (math.ceil((y_max - y_min) / dy - _EDGE), math.ceil((x_max - x_min) / dx - _EDGE))
-        height, width = (max(n, 1) for n in shape)
-        return cls(
-            height=height, width=width, transform=(dx, 0.0, origin[0], 0.0, -dy, origin[1]), crs_wkt=crs_wkt
-        )
+        transform = (dx, 0.0, origin[0], 0.0, -dy, origin[1])
+        return cls(height=max(shape[0], 1), width=max(shape[1], 1), transform=transform, crs_wkt=crs_wkt)
 
-    # ------------------------------------------------------------ what it is
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, columns)."""
@@ -105,7 +90,7 @@ class Grid:
 
     @property
     def is_georeferenced(self) -> bool:
-        """Whether a CRS ties the transform to the ground."""
+        """Whether a CRS ties the pixels to the ground."""
         return self.crs_wkt is not None
 
     @property
@@ -123,8 +108,8 @@ class Grid:
     def corners(self) -> tuple[tuple[float, float], ...]:
         """(x, y) of the outer corners: upper left, upper right, lower right, lower left."""
         a, b, c, d, e, f = self.transform
-        at = ((0, 0), (0, self.width), (self.height, self.width), (self.height, 0))
-        return tuple((a * col + b * row + c, d * col + e * row + f) for row, col in at)
+        pixels = ((0, 0), (0, self.width), (self.height, self.width), (self.height, 0))
+        return tuple((a * col + b * row + c, d * col + e * row + f) for row, col in pixels)
 
     @property
     def bbox(self) -> tuple[float, float, float, float]:
@@ -132,7 +117,7 @@ class Grid:
         xs, ys = zip(*self.corners, strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
-    def coordinates(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def coordinates(self) -> tuple[Array, Array]:
         """Return (y, x) of pixel centres, float64; index + 0.5 where there is no plain affine."""
         rows, cols = np.arange(self.height) + 0.5, np.arange(self.width) + 0.5
         if not self.is_georeferenced or self.is_rotated:
@@ -140,7 +125,6 @@ class Grid:
         a, _, c, _, e, f = self.transform
         return f + e * rows, c + a * cols
 
-    # ------------------------------------------------------------ pixels and CRS units
     @property
     def inverse(self) -> Transform:
         """The transform from CRS units to pixels: ``col = a x + b y + c``, ``row = d x + e y + f``.
@@ -169,7 +153,6 @@ class Grid:
         a, b, c, d, e, f = self.inverse
         return d * xs + e * ys + f, a * xs + b * ys + c
 
-    # ------------------------------------------------------------ windows of one lattice
     def window(self, *, row: int, col: int, height: int, width: int) -> Self:
         """Return the grid of a pixel window; it may reach beyond this grid on any side.
 
@@ -182,19 +165,15 @@ class Grid:
         return replace(self, height=height, width=width, transform=(a, b, float(xs[0]), d, e, float(ys[0])))
 
     def offset_to(self, other: "Grid") -> tuple[float, float]:
-        """Return (row, col), fractional, of the other's outer corner in pixels of this grid.
-
-        Both are taken to be in one CRS.
-        """
+        """Return (row, col), fractional, of the other's outer corner in pixels of this grid, of the same CRS."""
         rows, cols = self.to_pixels(np.array([other.transform[2]]), np.array([other.transform[5]]))
         return float(rows[0]), float(cols[0])
 
     def whole_pixel_offset(self, other: "Grid", *, tolerance: float = WHOLE_PIXEL) -> tuple[int, int] | None:
         """Return (row, col) in this grid of the other's pixel (0, 0), where both share one lattice.
 
-        They do where all four corners of ``other`` are within ``tolerance`` pixels of the same
-        whole-pixel offset: pixel size and rotation are then the same too. None where they do not. Both
-        are taken to be in one CRS.
+        They do where all four corners of ``other``, taken to be in the same CRS, are within ``tolerance`` pixels
+        of one whole-pixel offset: pixel size and rotation are then the same too. None where they do not.
 
         >>> ten = Grid(height=5, width=5, transform=(10, 0, 500, 0, -10, 900))
         >>> ten.whole_pixel_offset(Grid(height=9, width=9, transform=(10, 0, 480, 0, -10, 910)))
@@ -211,9 +190,7 @@ class Grid:
         return (row, col) if off <= tolerance else None
 
     def aligned_to(self, other: "Grid") -> Self:
-        """Return the smallest grid on the other's lattice that covers this one.
-
-        Both are taken to be in one CRS.
+        """Return the smallest grid of the other's pixels that covers this one; both are taken to be in one CRS.
 
         >>> lattice = Grid(height=1, width=1, transform=(20, 0, 0, 0, -20, 0))
         >>> Grid(height=3, width=3, transform=(10, 0, 15, 0, -10, 95)).aligned_to(lattice).bbox

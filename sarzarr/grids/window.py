@@ -20,7 +20,7 @@ class Window:
 
     @classmethod
     def of(cls, height: int, width: int) -> Self:
-        """Return the window that is all of an array of that shape."""
+        """Return the window that is all of a (height, width) array."""
         return cls(row=0, col=0, height=height, width=width)
 
     @property
@@ -39,12 +39,10 @@ class Window:
 
     def grown(self, by: int) -> Self:
         """Return it with ``by`` more pixels on each side."""
-        return type(self)(
-            row=self.row - by, col=self.col - by, height=self.height + 2 * by, width=self.width + 2 * by
-        )
+        return replace(self.moved(-by, -by), height=self.height + 2 * by, width=self.width + 2 * by)
 
     def intersection(self, other: "Window") -> Self:
-        """Return what both have in common; it is empty where that is nothing."""
+        """Return the pixels that both have in common; it is empty where there are none."""
         row, col = max(self.row, other.row), max(self.col, other.col)
         bottom = min(self.row + self.height, other.row + other.height)
         right = min(self.col + self.width, other.col + other.width)

@@ -35,23 +35,21 @@ def parse_length(text: str | float) -> float:
 
     Raises `InvalidInputError` where it is not a number, perhaps with ``m`` or ``km`` behind.
     """
-    found = _LENGTH.fullmatch(str(text))
-    if found is None or not math.isfinite(float(found[1])):
+    match = _LENGTH.fullmatch(str(text))
+    if match is None or not math.isfinite(float(match[1])):
         raise InvalidInputError(f"a length such as '10km' or '500m' was expected, got {text!r}.")
-    return float(found[1]) * (1000 if found[2] == "km" else 1)
+    return float(match[1]) * (1000 if match[2] == "km" else 1)
 
 
-# ------------------------------------------------------------------ hashes
 def mix(values: Array) -> Array:
     """Return a bijection of uint64 values that spreads them evenly.
 
     The finalizer of splitmix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195).
     """
     mixed = values.astype(np.uint64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         mixed ^= mixed >> np.uint64(shift)
         mixed *= np.uint64(factor)
-    mixed ^= mixed >> np.uint64(31)
     return mixed
 
 
@@ -68,7 +66,7 @@ def unit_ids(place: str, row: Array, col: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """The side of each unit: a uniform number from its hash and the seed, cut at the fractions."""
+    """The side of each unit: a uniform float64 from its hash and the seed, cut at the fractions."""
 
     seed: int
     """Another seed is another lottery over the same units."""
@@ -94,7 +92,6 @@ class Draw:
         return codes
 
 
-# ------------------------------------------------------------------ the world
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Extents:
     """Extents of things in the world: boxes of latitude and longitude, (n,) float64 degrees each."""
@@ -113,17 +110,16 @@ class Extents:
 
     def __getitem__(self, rows: Any) -> Self:
         """Return the extents at ``rows`` (a slice, a mask or indices)."""
-        parts = {k: getattr(self, k)[rows] for k in ("south", "north", "west", "east")}
-        return type(self)(**parts)
+        return type(self)(**{name: degrees[rows] for name, degrees in vars(self).items()})
 
     @property
     def is_placed(self) -> Array:
-        """Whether each has a place that a box can tell: finite, and not about a pole."""
+        """(n,) bool: whether each has a place that a box can tell: finite, and not about a pole."""
         with np.errstate(invalid="ignore"):
             return (self.north < 90) & (self.south > -90) & (self.east - self.west < 180)
 
     def grown(self, metres: float) -> Self:
-        """Return the extents with a margin all round."""
+        """Return the extents with a margin of ``metres`` all round."""
         high = metres / METRES_PER_DEGREE
         south, north = self.south - high, self.north + high
         far = np.minimum(np.maximum(np.abs(south), np.abs(north)), 89.999)
@@ -144,12 +140,12 @@ class WorldLattice:
 
     @property
     def name(self) -> str:
-        """Its name, which ground blocks are hashed with."""
+        """Its name, with the metres of a block's side: ground blocks are hashed with it."""
         return f"world/{self.block!r}"
 
     @property
     def bands(self) -> int:
-        """Bands from pole to pole."""
+        """Bands from pole to pole, each ``block`` metres high."""
         return math.ceil(180 * METRES_PER_DEGREE / self.block)
 
     def band_of(self, lat: Array) -> Array:
@@ -174,7 +170,7 @@ class WorldLattice:
         return band, np.floor((np.asarray(lon) + 180) / 360 * columns).astype(np.int64) % columns
 
     def bounds_of(self, band: Array, column: Array) -> Extents:
-        """Return the extents of blocks; the inverse of `block_of`."""
+        """Return the extents of blocks in degrees; the inverse of `block_of`."""
         high = self.block / METRES_PER_DEGREE
         wide = 360 / self.columns(band)
         south, west = band * high - 90, column * wide - 180
@@ -185,12 +181,12 @@ class WorldLattice:
         return unit_ids(self.name, band, column)
 
     def touched(self, extents: Extents) -> Iterator[tuple[Array, Array]]:
-        """Yield (indices, ids) until every block that each extent touches has come.
+        """Yield (indices, uint64 ids) until every block that each extent touches has come.
 
         Extents without a place, or that touch more than `MAX_TOUCHED` blocks along an axis, do not come.
         """
-        where = np.flatnonzero(self._is_judged(extents))
-        placed = extents[where]
+        judged = np.flatnonzero(self._is_judged(extents))
+        placed = extents[judged]
         first, last = self.band_of(placed.south), self.band_of(placed.north)
         for step in range(int((last - first).max(initial=-1)) + 1):
             inside = np.flatnonzero(first + step <= last)
@@ -200,7 +196,7 @@ class WorldLattice:
             for across in range(int((east - west).max(initial=-1)) + 1):
                 some = np.flatnonzero(west + across <= east)
                 column = (west[some] + across) % columns[some]
-                yield where[inside[some]], self.ids(band[some], column)
+                yield judged[inside[some]], self.ids(band[some], column)
 
     @staticmethod
     def _column(lon: Array, columns: Array) -> Array:
@@ -211,36 +207,28 @@ class WorldLattice:
             high = (extents.north - extents.south) * METRES_PER_DEGREE
             far = np.minimum(np.maximum(np.abs(extents.south), np.abs(extents.north)), 90)
             wide = (extents.east - extents.west) * METRES_PER_DEGREE * np.cos(np.radians(far))
-            most = (MAX_TOUCHED - 1) * self.block
-            judged: Array = extents.is_placed & (high < most) & (wide < most)
+            judged: Array = extents.is_placed & (np.maximum(high, wide) < (MAX_TOUCHED - 1) * self.block)
         return judged
 
 
 def judge(extents: Extents, lattice: WorldLattice, decide: Callable[[Array], Array]) -> Array:
     """Return the membership (n,) uint8 of each extent: that of all the blocks it touches, else held back.
 
-    Parameters
-    ----------
-    extents
-        Each with the margin that it needs; one without a place is held back.
-    lattice
-        The blocks.
-    decide
-        Gives the membership of block ids, such as a `Draw`.
+    Each extent has the margin that it needs; one without a place is held back. ``decide`` gives the membership of
+    block ids, as a `Draw` does.
     """
     codes = np.full(len(extents), cv.Membership.HELD_BACK, np.uint8)
-    seen = np.zeros(len(extents), bool)
-    mixed = np.zeros(len(extents), bool)
-    for at, ids in lattice.touched(extents):
-        found = decide(ids)
-        mixed[at] |= seen[at] & (codes[at] != found)
-        codes[at] = found
-        seen[at] = True
+    seen, mixed = np.zeros((2, len(extents)), bool)
+    for some, ids in lattice.touched(extents):
+        sides = decide(ids)
+        mixed[some] |= seen[some] & (codes[some] != sides)
+        codes[some] = sides
+        seen[some] = True
     codes[mixed] = cv.Membership.HELD_BACK
     return codes
 
 
 def touched_ids(extents: Extents, lattice: WorldLattice) -> Array:
-    """Return the ids of all blocks that any extent touches, ascending."""
+    """Return the uint64 ids of all blocks that any extent touches, ascending."""
     parts = [ids for _, ids in lattice.touched(extents)]
     return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)

@@ -88,31 +88,25 @@ class Histogram:
 
     @classmethod
     def from_db(cls, db: Any) -> Self:
-        """Return the histogram of an image in dB: NumPy, Dask or xarray, of any shape.
+        """Return the histogram of an image in dB: NumPy, xarray or Dask (block by block), of any shape.
 
-        What is not finite counts as nodata, what is at the noise floor (-100 dB) as nonpositive. Dask
-        arrays are counted block by block on the active scheduler.
+        What is not finite counts as nodata, what is at the noise floor (-100 dB) as nonpositive.
         """
         parts = _arrays(db)
         if len(parts) != 1:
-            return cast("Self", _total(cls.from_db(part) for part in parts))
+            return cast("Self", _total(map(cls.from_db, parts)))
         if hasattr(parts[0], "to_delayed"):
-            return cls._from_dask(parts[0])
+            from dask import delayed
+
+            counted = [delayed(cls.from_db)(block) for block in parts[0].to_delayed().ravel()]
+            while len(counted) > 1:  # a tree, so that few count arrays are alive at a time
+                counted = [delayed(_total)(counted[i : i + 8]) for i in range(0, len(counted), 8)]
+            return cast("Self", counted[0].compute())
         flat = np.ravel(parts[0])
-        counts = np.zeros(c.HISTOGRAM_BINS, np.int64)
-        tallies = np.zeros(4, np.int64)
+        counts, tallies = np.zeros(c.HISTOGRAM_BINS, np.int64), np.zeros(4, np.int64)
         for start in range(0, flat.size, _BLOCK):
             tallies += _count(flat[start : start + _BLOCK], counts)
         return cls(counts=counts, **dict(zip(_TALLIES, tallies.tolist(), strict=True)))
-
-    @classmethod
-    def _from_dask(cls, db: Any) -> Self:
-        from dask import delayed
-
-        parts = [delayed(cls.from_db)(block) for block in db.to_delayed().ravel()]
-        while len(parts) > 1:  # a tree, so that few count arrays are alive at a time
-            parts = [delayed(_total)(parts[i : i + 8]) for i in range(0, len(parts), 8)]
-        return cast("Self", parts[0].compute())
 
     def __add__(self, other: Self) -> Self:
         sums = {name: getattr(self, name) + getattr(other, name) for name in ("counts", *_TALLIES)}
@@ -146,15 +140,12 @@ class Histogram:
     def percentile(self, q: float) -> float:
         """Return the ``q``-th percentile in dB, within a bin (0.0012 dB) of `numpy.percentile`; NaN if none.
 
-        The ranks are exact: two neighbouring ranks are interpolated as NumPy does by default, only the
-        values within a bin are taken to be its centre. Pixels outside the stored range count as clipped.
-
-        Raises `InvalidInputError` where ``q`` is not in 0..100.
+        Ranks are exact and interpolated as NumPy does by default; values within a bin are taken to be its centre,
+        and pixels outside the stored range count as clipped. Raises `InvalidInputError` where ``q`` is not in 0..100.
         """
         if not 0 <= q <= 100:
             raise InvalidInputError(f"a percentile must be in 0..100, got {q}.")
-        cumulated = np.cumsum(self.counts)
-        n = int(cumulated[-1])
+        n, cumulated = self.n_valid, np.cumsum(self.counts)
         if n == 0:
             return math.nan
         rank = q / 100 * (n - 1)
@@ -186,15 +177,13 @@ def compute_clip_bounds(
 ) -> ClipBounds:
     """Return clip bounds over the valid pixels of one image in dB, or of a list of them together.
 
-    Valid is finite and above the noise floor of -100 dB. ``percentile``: NumPy's linear percentiles
-    ``low_pct`` and ``high_pct``. ``fixed``: ``vmin`` and ``vmax``. ``sigma``: mean -+ ``k`` population
-    standard deviations. Bounds closer than 0.1 dB are widened about their middle; no valid pixel gives
-    (-25, 5). Images are NumPy, Dask or xarray, of any shapes. Where one is a Dask array nothing is loaded
-    whole: pixels are counted in a `Histogram` (bins of 0.0012 dB over [-60, 100] dB, pixels outside as
-    clipped), which moves percentiles by less than a bin, mean and deviation by half of one.
+    Valid is finite and above the noise floor of -100 dB. ``percentile``: NumPy's linear percentiles ``low_pct`` and
+    ``high_pct``. ``fixed``: ``vmin`` and ``vmax``. ``sigma``: mean -+ ``k`` population standard deviations. Bounds
+    closer than 0.1 dB are widened about their middle; no valid pixel gives (-25, 5). Images are NumPy, Dask or
+    xarray, of any shapes. Where one is a Dask array nothing is loaded whole: pixels are counted in a `Histogram`
+    (bins of 0.0012 dB over [-60, 100] dB, pixels outside as clipped), which moves percentiles by less than a bin.
 
-    Raises `InvalidInputError` where the method is unknown, a parameter is out of range, or an xarray object is
-    not in dB.
+    Raises `InvalidInputError` where the method is unknown, a parameter out of range, or an xarray object not in dB.
 
     >>> vmin, vmax = compute_clip_bounds(np.linspace(-20.0, 0.0, 201))
     >>> round(vmin, 3), round(vmax, 3)
@@ -239,44 +228,34 @@ def clip_bounds_from_histogram(
     if histogram.n_valid == 0:
         return ClipBounds(*FIXED_BOUNDS, "fixed", "fixed, for want of pixels above zero")
     if method == "sigma":
-        mean, reach = histogram.mean, k * histogram.std
-        return ClipBounds(*_widened(mean - reach, mean + reach), "sigma", f"sigma {k:g}")
-    pair = _widened(histogram.percentile(low_pct), histogram.percentile(high_pct))
-    return ClipBounds(*pair, "percentile", f"percentile {low_pct:g}..{high_pct:g}")
+        mean, reach, rule = histogram.mean, k * histogram.std, f"sigma {k:g}"
+        low, high = mean - reach, mean + reach
+    else:
+        low, high = histogram.percentile(low_pct), histogram.percentile(high_pct)
+        rule = f"percentile {low_pct:g}..{high_pct:g}"
+    if high - low < MINIMUM_SPAN_DB:
+        middle = (low + high) / 2
+        low, high = middle - MINIMUM_SPAN_DB / 2, middle + MINIMUM_SPAN_DB / 2
+    return ClipBounds(low, high, method, rule)
 
 
-@dataclass(frozen=True)
 class _Pixels:
-    """Valid pixels in memory, with the face of a `Histogram`."""
+    """Valid dB in memory, one axis of any float dtype, with the face of a `Histogram`; sums are in float64."""
 
-    values: Array
-    """Valid dB, one axis, any float dtype."""
-
-    @property
-    def n_valid(self) -> int:
-        """How many there are."""
-        return self.values.size
+    def __init__(self, values: Array) -> None:
+        self._values, self.n_valid = values, values.size
 
     @property
     def mean(self) -> float:
-        """Mean, summed in float64."""
-        return float(self.values.mean(dtype=np.float64))
+        return float(self._values.mean(dtype=np.float64))
 
     @property
     def std(self) -> float:
-        """Population standard deviation, summed in float64."""
-        return float(self.values.std(dtype=np.float64))
+        return float(self._values.std(dtype=np.float64))
 
     def percentile(self, q: float) -> float:
         """`numpy.percentile` with ranks in float64 (a Python ``q`` has float32 ranks in float32 pixels)."""
-        return float(np.percentile(self.values, np.float64(q), overwrite_input=True))
-
-
-def _widened(vmin: float, vmax: float) -> tuple[float, float]:
-    if vmax - vmin >= MINIMUM_SPAN_DB:
-        return vmin, vmax
-    middle = (vmin + vmax) / 2
-    return middle - MINIMUM_SPAN_DB / 2, middle + MINIMUM_SPAN_DB / 2
+        return float(np.percentile(self._values, np.float64(q), overwrite_input=True))
 
 
 def _arrays(image: Any) -> list[Any]:
@@ -290,9 +269,7 @@ def _arrays(image: Any) -> list[Any]:
         return [image]
     form = image.attrs.get(c.REPRESENTATION, c.Representation.DB)
     if form != c.Representation.DB:
-        raise InvalidInputError(
-            f"clip bounds are found in dB, got representation '{form}'. Call to_db first."
-        )
+        raise InvalidInputError(f"expected an image in dB, got representation '{form}'. Call to_db first.")
     return [image.data]
 
 

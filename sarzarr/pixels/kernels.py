@@ -23,16 +23,12 @@ HALF_CODES: Final = 2 * c.MAX_CODE
 """The half-code of 1.0: half-codes are the bins of a `sarzarr.pixels.bounds.Histogram`, two to a code."""
 
 
-# ---------------------------------------------------------------- laws of dtype and bounds
 def float_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the float dtype that values of ``dtype`` are worked on in; raises for what is no number."""
-    if dtype.kind == "f":
-        return np.dtype(np.float64 if dtype.itemsize > 4 else np.float32)
-    if dtype.kind == "c":
-        return np.dtype(np.float64 if dtype.itemsize > 8 else np.float32)
-    if dtype.kind in "iub":
-        return np.dtype(np.float64 if dtype.itemsize > 2 else np.float32)
-    raise InvalidInputError(f"pixel values must be numbers, got dtype {dtype}.")
+    """Return the dtype that values of ``dtype`` are worked on in, float32 or float64; raises for no numbers."""
+    most = {"f": 4, "c": 8, "i": 2, "u": 2, "b": 2}.get(dtype.kind)
+    if most is None:
+        raise InvalidInputError(f"pixel values must be numbers, got dtype {dtype}.")
+    return np.dtype(np.float64 if dtype.itemsize > most else np.float32)
 
 
 def check_bounds(bounds: Iterable[float]) -> tuple[float, float]:
@@ -50,26 +46,25 @@ def check_bounds(bounds: Iterable[float]) -> tuple[float, float]:
 
 
 def restretch_coefficients(stored: Iterable[float], clip: Iterable[float]) -> tuple[float, float]:
-    """Return (scale, offset): ``z * scale + offset`` is the stored ``z`` on the range of ``clip``."""
+    """Return (scale, offset): ``z * scale + offset`` is the stored ``z`` on the dB range of ``clip``."""
     vmin, vmax = check_bounds(stored)
     low, high = check_bounds(clip)
     return (vmax - vmin) / (high - low), (vmin - low) / (high - low)
 
 
-# ---------------------------------------------------------------- kernels, on contiguous float arrays
 def fresh(values: Any) -> Array:
-    """Return a new C-contiguous float array of real ``values``, NaN where a masked array is masked.
+    """Return real ``values`` as a new C-contiguous array, float32 or float64, NaN where a masked array is masked.
 
     Raises `InvalidInputError` for complex values and for what is no number.
     """
-    if isinstance(values, np.ma.MaskedArray):
-        filled = np.array(values.data, dtype=float_dtype(values.dtype), order="C")
-        filled[np.ma.getmaskarray(values)] = np.nan
-        return filled
-    values = np.asarray(values)
-    if values.dtype.kind == "c":
+    is_masked = isinstance(values, np.ma.MaskedArray)
+    data = values.data if is_masked else np.asarray(values)
+    if data.dtype.kind == "c":
         raise InvalidInputError("expected real values, got complex ones. Call to_power first.")
-    return np.array(values, dtype=float_dtype(values.dtype), order="C")
+    out = np.array(data, dtype=float_dtype(data.dtype), order="C")
+    if is_masked:
+        out[np.ma.getmaskarray(values)] = np.nan
+    return out
 
 
 def _placed(values: Array, out: Array | None) -> Array:
@@ -83,7 +78,7 @@ def _placed(values: Array, out: Array | None) -> Array:
 def power_kernel(
     raw: Any, representation: str, *, nodata: float | None = None, out: Array | None = None
 ) -> Array:
-    """Return linear power as a C-contiguous float array, NaN where ``raw`` is nodata or not finite.
+    """Return linear power, C-contiguous float32 or float64, NaN where ``raw`` is nodata or not finite.
 
     It is fresh, or ``out``: of the shape of ``raw`` and of `float_dtype` of its dtype.
 
@@ -123,7 +118,7 @@ def power_kernel(
 
 
 def db_kernel(power: Array, out: Array | None = None) -> Array:
-    """Return ``10 log10(max(power, 1e-10))`` in ``out`` (default: in place). NaN stays NaN."""
+    """Return dB, ``10 log10(max(power, 1e-10))``, in ``out`` (default: in place). NaN stays NaN."""
     out = power if out is None else out
     np.clip(power, c.NOISE_FLOOR, np.inf, out=out)  # five times as fast as np.maximum
     np.log(out, out=out)
@@ -131,7 +126,7 @@ def db_kernel(power: Array, out: Array | None = None) -> Array:
 
 
 def linear_kernel(db: Array, out: Array | None = None) -> Array:
-    """Return ``10 ** (db / 10)`` in ``out`` (default: in place). NaN stays NaN, too large is inf."""
+    """Return dB as power, ``10 ** (db / 10)``, in ``out`` (default: in place). NaN stays NaN, too large is inf."""
     out = db if out is None else out
     with np.errstate(over="ignore"):
         np.multiply(db, 1.0 / DB_PER_NEPER, out=out)
@@ -156,7 +151,7 @@ def denormalize_kernel(z: Array, bounds: Iterable[float]) -> Array:
 
 
 def restretch_kernel(z: Array, scale: float, offset: float) -> Array:
-    """Turn ``z`` into ``clip(z * scale + offset, 0, 1)`` in place, and return it. NaN stays NaN."""
+    """Turn ``z`` into [0, 1], ``clip(z * scale + offset, 0, 1)``, in place, and return it. NaN stays NaN."""
     with np.errstate(over="ignore"):
         np.multiply(z, scale, out=z)
         np.add(z, offset, out=z)

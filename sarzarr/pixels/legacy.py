@@ -23,32 +23,14 @@ def preprocess_sar_complete(
 ) -> tuple[Array, dict[str, Any]]:
     """Return ``image`` (linear power) in dB, clipped and normalized to [0, 1], and what undoes it.
 
-    A bound that is left out is a percentile of the valid pixels: those that are finite and positive.
-    Invalid pixels are at the noise floor, hence 0 on any usual bounds, never NaN. float32 stays float32. A
-    constant image becomes 0.5. Inverse: `inverse_preprocess`.
+    ``image`` has any shape, and is left untouched; ``vmin`` and ``vmax`` are the dB that 0 and 1 stand for. A bound
+    that is left out is one of the percentiles (low, high) of the valid pixels: those that are finite and positive.
+    Invalid pixels are at the noise floor, hence 0 on any usual bounds, never NaN. float32 stays float32. A constant
+    image becomes 0.5. What undoes it is ``{"vmin", "vmax", "invalid_mask"}``: two Python floats, and a bool array
+    that is true where a pixel was not finite and positive. Inverse: `inverse_preprocess`.
 
-    Parameters
-    ----------
-    image
-        Linear power, any shape; left untouched.
-    vmin, vmax
-        dB that 0 and 1 stand for.
-    clip_percentiles
-        (low, high) percentiles for the bounds that are left out.
+    Raises `InvalidInputError` where bounds are not finite with vmin < vmax, or the percentiles are out of range.
 
-    Returns
-    -------
-    tuple
-        The normalized image, and ``{"vmin", "vmax", "invalid_mask"}``: two Python floats, and a bool array
-        that is true where a pixel was not finite and positive.
-
-    Raises
-    ------
-    InvalidInputError
-        The bounds are not finite with vmin < vmax, or the percentiles are out of range.
-
-    Examples
-    --------
     >>> z, params = preprocess_sar_complete(np.array([[0.01, 0.1], [1.0, np.nan]]), vmin=-20, vmax=0)
     >>> z.round(6)
     array([[0. , 0.5],
@@ -62,10 +44,9 @@ def preprocess_sar_complete(
     db = to_db(handle_invalid_values(filled))
     if vmin is None or vmax is None:
         low, high = clip_percentiles
-        found = compute_clip_bounds(db[~invalid], low_pct=low, high_pct=high)
-        vmin, vmax = found.vmin if vmin is None else vmin, found.vmax if vmax is None else vmax
-    params = {"vmin": float(vmin), "vmax": float(vmax), "invalid_mask": invalid}
-    return normalize(db, (params["vmin"], params["vmax"])), params
+        bounds = compute_clip_bounds(db[~invalid], low_pct=low, high_pct=high)
+        vmin, vmax = bounds.vmin if vmin is None else vmin, bounds.vmax if vmax is None else vmax
+    return normalize(db, (vmin, vmax)), {"vmin": float(vmin), "vmax": float(vmax), "invalid_mask": invalid}
 
 
 def inverse_preprocess(normalized: Array, params: Mapping[str, Any]) -> Array:
@@ -74,8 +55,7 @@ def inverse_preprocess(normalized: Array, params: Mapping[str, Any]) -> Array:
     Exact for pixels that were not clipped. Without a mask (as from the ``metadata.npy`` of older data
     sets) every pixel is taken to be valid. float32 stays float32.
 
-    Raises `InvalidInputError` where the bounds are missing, or not finite with vmin < vmax; the mask has another
-    shape.
+    Raises `InvalidInputError` where bounds are missing or not finite with vmin < vmax, or the mask has another shape.
     """
     if "vmin" not in params or "vmax" not in params:
         raise InvalidInputError(f"params must hold vmin and vmax, got {sorted(params)}.")
@@ -93,32 +73,14 @@ def extract_patches(
 ) -> tuple[Array, Array]:
     """Return the patches of a normalized image that are not saturated, and where they were.
 
-    A patch is kept where the share of its pixels with ``0.01 < z < 0.99`` is at least ``min_valid``; NaN is
-    not among them. Patches go row by row, ``stride`` apart from the top left; what is left over at the right
-    and the bottom is dropped.
+    ``image`` is (rows, columns) in [0, 1]. A patch is kept where the share of its pixels with ``0.01 < z < 0.99`` is
+    at least ``min_valid``, 0..1; NaN is not among them. Patches go row by row, ``stride`` pixels apart from the top
+    left; what is left over at the right and the bottom is dropped. A stride below the size makes patches that
+    overlap: split them by ground, not by number. Returned are patches (n, patch_size, patch_size) of the dtype of
+    ``image``, and positions (n, 2) int64: (row, column) of the top left pixel. Where none is kept n is 0.
 
-    Parameters
-    ----------
-    image
-        Values in [0, 1], shape (rows, columns).
-    patch_size, stride
-        In pixels. A stride below the size makes patches that overlap: split them by ground, not by number.
-    min_valid
-        Least share of pixels that are not saturated, 0..1.
+    Raises `InvalidInputError` where the image has not two dimensions, or a number is out of range.
 
-    Returns
-    -------
-    tuple
-        Patches, shape (n, patch_size, patch_size), of the dtype of ``image``; positions, shape (n, 2), int64:
-        (row, column) of the top left pixel. Both have n = 0 where no patch is kept.
-
-    Raises
-    ------
-    InvalidInputError
-        The image has not two dimensions, or a number is out of range.
-
-    Examples
-    --------
     >>> patches, positions = extract_patches(np.full((300, 520), 0.5), stride=256)
     >>> patches.shape, positions.tolist()
     ((2, 256, 256), [[0, 0], [0, 256]])

@@ -44,14 +44,12 @@ STALE_ATTRS: Final = frozenset(
 """Attributes that describe the values before a step, and would be false after it."""
 
 
-# ---------------------------------------------------------------- public functions
 def handle_invalid_values(image: T, noise_floor: float = c.NOISE_FLOOR) -> T:
     """Return a copy in which every pixel that is not finite and positive is ``noise_floor``.
 
-    ``image`` is linear power of any shape, and is left untouched. It has no inverse: what was invalid
-    is told apart only by flags. To keep invalid pixels as NaN, use `to_power`.
-
-    Raises `InvalidInputError` where ``noise_floor`` is not a positive finite number.
+    ``image`` is linear power of any shape, and is left untouched. It has no inverse: what was invalid is told apart
+    only by flags; `to_power` keeps it as NaN. Raises `InvalidInputError` where ``noise_floor`` is not positive and
+    finite.
 
     >>> handle_invalid_values(np.array([4.0, 0.0, np.nan, -np.inf]))
     array([4.e+00, 1.e-10, 1.e-10, 1.e-10])
@@ -76,14 +74,13 @@ def to_power(obj: T, representation: str | None = None) -> T:
     >>> to_power(np.array([3 + 4j], np.complex64))
     array([25.], dtype=float32)
     """
-    if _is_dataset(obj):
+    if hasattr(obj, "data_vars"):
         return cast("T", _dataset_to_power(obj, representation))
-    if _is_dataarray(obj):
+    if hasattr(obj, "coords"):
         return cast("T", _array_to_power(obj, representation))
-    said = representation
-    if said is None and np.dtype(getattr(obj, "dtype", type(obj))).kind == "c":
-        said = Representation.COMPLEX
-    return _lift(obj, partial(power_kernel, representation=_known(said)))
+    if representation is None and np.dtype(getattr(obj, "dtype", type(obj))).kind == "c":
+        representation = Representation.COMPLEX
+    return _lift(obj, partial(power_kernel, representation=_known(representation)))
 
 
 def to_db(power: T) -> T:
@@ -117,8 +114,7 @@ def normalize(db: T, bounds: Iterable[float]) -> T:
     NaN stays NaN. xarray attributes gain ``vmin`` and ``vmax``. Inverse, but for what was clipped:
     `denormalize`, on the stored range within 1e-13 dB for float64 and 2e-5 dB for float32.
 
-    Raises `InvalidInputError` where the bounds are not finite with vmin < vmax, or an xarray object says that it
-    is not in dB.
+    Raises `InvalidInputError` where bounds are not finite with vmin < vmax, or an xarray object is not in dB.
 
     >>> normalize(np.array([-30.0, -10.0, np.nan, 9.0]), (-20.0, 0.0))
     array([0. , 0.5, nan, 1. ])
@@ -133,8 +129,7 @@ def denormalize(z: T, bounds: Iterable[float] | None = None) -> T:
 
     Without ``bounds``, an xarray object's attributes ``vmin`` and ``vmax`` are taken.
 
-    Raises `InvalidInputError` where the bounds are missing, not finite or vmin >= vmax; an xarray object says
-    that it is something else.
+    Raises `InvalidInputError` where bounds are missing, not finite or vmin >= vmax, or an xarray one is not in 0..1.
 
     >>> denormalize(np.array([0.0, 0.5, 1.0]), (-20.0, 0.0))
     array([-20., -10.,   0.])
@@ -150,7 +145,7 @@ def denormalize(z: T, bounds: Iterable[float] | None = None) -> T:
 
 
 def restretch(z: T, stored: Iterable[float], clip: Iterable[float]) -> T:
-    """Return ``normalize(denormalize(z, stored), clip)`` in one step. NaN stays NaN.
+    """Return ``normalize(denormalize(z, stored), clip)`` in one step, bounds in dB. NaN stays NaN.
 
     Raises `InvalidInputError` where either pair of bounds is not finite with vmin < vmax.
 
@@ -188,7 +183,6 @@ def from_codes(codes: T) -> T:
     return _lift(codes, _values, step, dtype=np.dtype(np.float32))
 
 
-# ---------------------------------------------------------------- kernels behind the public functions
 def _fed(values: Any, kernel: Callable[[Array], Array]) -> Array:
     return kernel(fresh(values))
 
@@ -212,7 +206,6 @@ def _values(codes: Any) -> Array:
     return np.multiply(out, 1.0 / c.MAX_CODE, out=out)
 
 
-# ---------------------------------------------------------------- Dask and xarray
 @dataclass(frozen=True)
 class _Step:
     """What a step does to the attributes and the name of an xarray array."""
@@ -228,41 +221,27 @@ class _Step:
 
     def check(self, array: Any) -> None:
         """Raise where ``array`` says that it is in another representation."""
-        said = array.attrs.get(c.REPRESENTATION, self.takes)
-        if self.takes is None or said == self.takes:
+        form = array.attrs.get(c.REPRESENTATION, self.takes)
+        if self.takes is None or form == self.takes:
             return
         remedy = {"power": "to_power", "db": "to_db"}.get(self.takes, "normalize")
         raise InvalidInputError(
-            f"expected representation '{self.takes}' in {array.name!r}, got '{said}'. Call {remedy} first."
+            f"expected representation '{self.takes}' in {array.name!r}, got '{form}'. Call {remedy} first."
         )
 
     def relabel(self, array: Any, data: Any) -> Any:
         """Return ``array`` with ``data``, its coordinates and its true attributes, named by unit."""
         out = array.copy(deep=False, data=data)
-        kept = {c.VMIN, c.VMAX} if self.keeps_bounds else set()
-        attrs = {k: v for k, v in array.attrs.items() if k in kept or not _is_stale(k)}
         is_db = self.gives == Representation.DB
-        out.attrs = attrs | {
-            c.REPRESENTATION: self.gives.value,
-            c.UNITS: "dB" if is_db else "1",
-            **self.extra,
+        stale = STALE_ATTRS - ({c.VMIN, c.VMAX} if self.keeps_bounds else set())
+        kept = {
+            k: v for k, v in array.attrs.items() if k not in stale and not str(k).startswith("STATISTICS_")
         }
+        out.attrs = kept | {c.REPRESENTATION: self.gives.value, c.UNITS: "dB" if is_db else "1", **self.extra}
         out.encoding = {}
         if isinstance(array.name, str):
             out.name = array.name.removesuffix(DB_SUFFIX) + (DB_SUFFIX if is_db else "")
         return out
-
-
-def _is_stale(key: Hashable) -> bool:
-    return key in STALE_ATTRS or str(key).startswith("STATISTICS_")
-
-
-def _is_dataset(obj: object) -> bool:
-    return hasattr(obj, "data_vars")
-
-
-def _is_dataarray(obj: object) -> bool:
-    return hasattr(obj, "coords") and not _is_dataset(obj)
 
 
 def _lift(
@@ -270,10 +249,10 @@ def _lift(
 ) -> T:
     """Apply ``kernel`` to a number, NumPy, Dask or xarray object; ``step`` says how xarray labels change."""
     anything = cast("Any", obj)
-    if _is_dataset(obj):
+    if hasattr(obj, "data_vars"):
         chosen = {k: v for k, v in anything.data_vars.items() if step is None or c.REPRESENTATION in v.attrs}
         return cast("T", _replaced(anything, {k: _lift(v, kernel, step, dtype) for k, v in chosen.items()}))
-    if _is_dataarray(obj):
+    if hasattr(obj, "coords"):
         if step is None:
             return cast("T", anything.copy(deep=False, data=_lift(anything.data, kernel)))
         step.check(anything)
@@ -293,8 +272,9 @@ def _replaced(dataset: Any, variables: Mapping[Hashable, Any]) -> Any:
             "Set their attribute 'representation', or pass it to to_power."
         )
     out = dataset.assign(variables).rename({k: v.name for k, v in variables.items() if v.name != k})
-    said = [v.attrs.get(c.REPRESENTATION) for v in variables.values()]
-    return out.assign_attrs({c.REPRESENTATION: said[0]}) if c.REPRESENTATION in out.attrs else out
+    if c.REPRESENTATION not in out.attrs:
+        return out
+    return out.assign_attrs({c.REPRESENTATION: next(iter(variables.values())).attrs.get(c.REPRESENTATION)})
 
 
 def _known(representation: str | None) -> str:
@@ -306,20 +286,19 @@ def _known(representation: str | None) -> str:
 
 
 def _array_to_power(array: Any, representation: str | None) -> Any:
-    said = _known(array.attrs.get(c.REPRESENTATION) if representation is None else representation)
-    if said == Representation.NORMALIZED:
+    form = _known(array.attrs.get(c.REPRESENTATION) if representation is None else representation)
+    if form == Representation.NORMALIZED:
         return from_db(denormalize(array))
-    kernel = partial(power_kernel, representation=said, nodata=array.attrs.get(c.SOURCE_NODATA))
-    source = {c.SOURCE_REPRESENTATION: array.attrs.get(c.SOURCE_REPRESENTATION, said)}
+    kernel = partial(power_kernel, representation=form, nodata=array.attrs.get(c.SOURCE_NODATA))
+    source = {c.SOURCE_REPRESENTATION: array.attrs.get(c.SOURCE_REPRESENTATION, form)}
     return _Step(None, Representation.POWER, source).relabel(array, _lift(array.data, kernel))
 
 
 def _dataset_to_power(dataset: Any, representation: str | None) -> Any:
     """Convert the variables that say a representation, or, where one is passed, all but the flags."""
-    needed, refused = (c.REPRESENTATION, None) if representation is None else (None, c.FLAG_VALUES)
-    chosen = {
-        k: _array_to_power(v, representation)
-        for k, v in dataset.data_vars.items()
-        if (needed is None or needed in v.attrs) and refused not in v.attrs
-    }
-    return _replaced(dataset, chosen)
+    variables = dataset.data_vars.items()
+    if representation is None:
+        chosen = {k: v for k, v in variables if c.REPRESENTATION in v.attrs}
+    else:
+        chosen = {k: v for k, v in variables if c.FLAG_VALUES not in v.attrs}
+    return _replaced(dataset, {k: _array_to_power(v, representation) for k, v in chosen.items()})

@@ -21,7 +21,7 @@ INTEGER_TOLERANCE: Final = 1e-7
 
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
-    """One law; call it with a source and a place of the same shape."""
+    """One law from stored uint16 or float32 to [0, 1]; call it with a source and a place of the same shape."""
 
     scale: float
     """What a stored value is multiplied by."""
@@ -38,12 +38,12 @@ class Stretch:
         scale, offset = (vmax - vmin) / span, (vmin - low) / span
         if dtype != "uint16":
             return cls(scale=scale, offset=offset)
-        first, last = ((end - vmin) / (vmax - vmin) * cv.MAX_CODE for end in (low, high))
+        codes = [(end - vmin) / (vmax - vmin) * cv.MAX_CODE for end in (low, high)]
+        first, last = map(round, codes)
         scale /= cv.MAX_CODE
-        ends = round(first), round(last)
-        is_exact = max(abs(first - ends[0]), abs(last - ends[1])) * scale < INTEGER_TOLERANCE
-        is_inside = 0 <= ends[0] < ends[1] <= cv.MAX_CODE
-        return cls(scale=scale, offset=offset, ends=ends if is_exact and is_inside else None)
+        is_exact = max(abs(codes[0] - first), abs(codes[1] - last)) * scale < INTEGER_TOLERANCE
+        is_inside = 0 <= first < last <= cv.MAX_CODE
+        return cls(scale=scale, offset=offset, ends=(first, last) if is_exact and is_inside else None)
 
     @property
     def dark(self) -> float:
@@ -76,21 +76,20 @@ class Stretch:
 
     @cached_property
     def law_of_codes(self) -> tuple[int, int, float, float]:
-        """The numbers that compiled loops take: the lowest and highest code that count, and `_line`."""
+        """The numbers that compiled loops take: the lowest and highest uint16 code that count, and `_line`."""
         lowest, scale = self._line
         return *(self.ends or (0, cv.MAX_CODE)), float(lowest), float(scale)
 
     @property
     def is_identity(self) -> bool:
-        """Whether values are delivered as they are."""
+        """Whether values in [0, 1] are delivered as they are."""
         return (self.scale, self.offset) == (1.0, 0.0)
 
     def _in_passes(self, stored: Array, out: Array, scratch: Array) -> None:
-        """Do it with NumPy.
+        """Do it with NumPy: a cast alone and a pass in place cost less than its buffered pass over mixed dtypes.
 
-        A cast alone and a pass in place cost less than NumPy's buffered pass over mixed dtypes. ``out`` is
-        cold memory, so it is written once or twice and worked on elsewhere; ``stored`` may lie across cache
-        lines, so it is read once.
+        ``out`` is cold memory, so it is written once or twice and worked on elsewhere; ``stored`` may lie across
+        cache lines, so it is read once.
         """
         if self.ends is not None:
             low, high = self.ends
@@ -115,5 +114,5 @@ class Stretch:
 
 def _reciprocal(codes: int) -> np.float32:
     """Return the float32 nearest 1/codes whose product with ``codes`` does not exceed 1."""
-    found = np.float32(1 / codes)
-    return found if found * np.float32(codes) <= 1 else np.nextafter(found, np.float32(0))
+    nearest = np.float32(1 / codes)
+    return nearest if nearest * np.float32(codes) <= 1 else np.nextafter(nearest, np.float32(0))

@@ -17,10 +17,10 @@ _HALF: Final = np.uint32(16)
 
 def codes_of(operations: Sequence[int] | Array, n: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return ``n`` operations as uint8; raise `InvalidInputError` where they are others, or not so many."""
-    found = np.asarray(operations)
-    if found.shape != (n,) or found.dtype.kind not in "iu" or (n and not 0 <= found.min() <= found.max() < 8):
-        raise InvalidInputError(f"{n} operations from 0 to 7 were expected, got {found.tolist()!r}.")
-    return found.astype(np.uint8)
+    codes = np.asarray(operations)
+    if codes.shape != (n,) or codes.dtype.kind not in "iu" or (n and not 0 <= codes.min() <= codes.max() < 8):
+        raise InvalidInputError(f"{n} operations from 0 to 7 were expected, got {codes.tolist()!r}.")
+    return codes.astype(np.uint8)
 
 
 def apply(operation: int, image: Array) -> Array:
@@ -83,7 +83,7 @@ class Turner:
 
 
 def inverse(operation: int) -> int:
-    """Return the operation that undoes ``operation``: a transpose makes row flips of column flips."""
+    """Return the operation that undoes ``operation``: a transpose makes flips of rows flips of columns."""
     if operation & TRANSPOSE and (operation & (ROWS | COLUMNS)) in (ROWS, COLUMNS):
         return operation ^ (ROWS | COLUMNS)
     return operation

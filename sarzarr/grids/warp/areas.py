@@ -5,8 +5,8 @@ nothing is lost or counted twice between them, and totals are conserved to round
 Areas are exact, by Green's theorem: each edge adds what lies to its right.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -21,22 +21,12 @@ _LEVEL: Final = 1e-100
 def share_by_area(
     parts: Iterable[tuple[Array, Array, Array]], *, height: int, width: int
 ) -> tuple[Array, Array]:
-    """Return what falls into each target pixel, and the share of it that is covered.
+    """Return two (height, width) float64 arrays: the total that falls into each target pixel, and its covered share.
 
-    Parameters
-    ----------
-    parts
-        Parts of the source, each as (values, rows, cols): (h, w) float64 totals of pixels, NaN where there is
-        none; and (h + 1, w + 1) float64 positions of their corners in target pixels. A pixel with a corner
-        that is not finite has no place, and is left out.
-    height, width
-        Shape of the target, whose pixel (i, j) spans rows i to i + 1 and columns j to j + 1.
-
-    Returns
-    -------
-    tuple of ndarray
-        Two (height, width) float64 arrays: totals, and covered area. Of pixels that reach over the target's
-        edge, the part inside.
+    Each of the source's parts is (values, rows, cols): (h, w) float64 totals of pixels, NaN where there is none; and
+    (h + 1, w + 1) float64 positions of their corners in target pixels, of which (i, j) spans rows i to i + 1 and
+    columns j to j + 1. A pixel with a corner that is not finite has no place, and is left out; of one that reaches
+    over the target's edge, the part inside counts.
     """
     sums, covered = np.zeros((height, width + 1)), np.zeros((height, width + 1))
     for values, rows, cols in parts:
@@ -53,44 +43,28 @@ def share_by_area(
 def _add_edges(layers: Sequence[tuple[Array, Array]], rows: Array, cols: Array) -> None:
     """Add to each (total, density) what the edges of its pixels begin and end, for a sum along rows."""
     height, width = layers[0][0].shape[0], layers[0][0].shape[1] - 1
-    for ends, jump in _edges(rows, cols):
-        at, row, col, dy, fraction = _cut(*ends, height=height, width=width)
-        if not at.size:
+    # edges along rows, then those along columns
+    for axis, sign, ends in ((0, 1.0, np.s_[:, :-1, :, 1:]), (1, -1.0, np.s_[:-1, :, 1:, :])):
+        corners = [v[end].ravel() for end in (ends[:2], ends[2:]) for v in (cols, rows)]
+        edge, row, col, dy, fraction = _cut(*corners, height=height, width=width)
+        if not edge.size:
             continue
         first, last = int(row.min()), int(row.max()) + 1
         cell = (row - first) * (width + 1) + col
         size = (last - first) * (width + 1)
         for total, density in layers:
-            weight = jump(density)[at] * dy
-            there = np.bincount(cell, weight * (1.0 - fraction), size)
-            there += np.bincount(cell + 1, weight * fraction, size + 1)[:size]
-            total[first:last] -= there.reshape(last - first, width + 1)
+            weight = sign * np.diff(density, axis=axis, prepend=0.0, append=0.0).ravel()[edge] * dy
+            added = np.bincount(cell, weight * (1.0 - fraction), size)
+            added += np.bincount(cell + 1, weight * fraction, size + 1)[:size]
+            total[first:last] -= added.reshape(last - first, width + 1)
 
 
 def _signed_areas(rows: Array, cols: Array) -> Array:
     """Return the area of each quadrilateral; negative where the map mirrors it."""
     with np.errstate(invalid="ignore"):
-        across = cols[1:, 1:] - cols[:-1, :-1], rows[1:, 1:] - rows[:-1, :-1]
-        other = cols[1:, :-1] - cols[:-1, 1:], rows[1:, :-1] - rows[:-1, 1:]
-        area: Array = 0.5 * (across[0] * other[1] - other[0] * across[1])
+        one, other = ((v[1:, 1:] - v[:-1, :-1], v[1:, :-1] - v[:-1, 1:]) for v in (cols, rows))
+        area: Array = 0.5 * (one[0] * other[1] - one[1] * other[0])
     return area
-
-
-def _edges(rows: Array, cols: Array) -> Iterator[tuple[tuple[Array, ...], Callable[[Array], Array]]]:
-    """Yield the edges along rows, then those along columns, each with what changes from one side to the other."""
-
-    def between_rows(each: Array) -> Array:
-        return np.diff(each, axis=0, prepend=0.0, append=0.0).ravel()
-
-    def between_columns(each: Array) -> Array:
-        return -np.diff(each, axis=1, prepend=0.0, append=0.0).ravel()
-
-    yield _ends(rows, cols, np.s_[:, :-1], np.s_[:, 1:]), between_rows
-    yield _ends(rows, cols, np.s_[:-1], np.s_[1:]), between_columns
-
-
-def _ends(rows: Array, cols: Array, start: Any, end: Any) -> tuple[Array, ...]:
-    return cols[start].ravel(), rows[start].ravel(), cols[end].ravel(), rows[end].ravel()
 
 
 def _cut(
@@ -106,15 +80,14 @@ def _cut(
         low, high = np.minimum(y0, y1), np.maximum(y0, y1)
         seen = (high - low > _LEVEL) & (high > 0) & (low < height) & (np.minimum(x0, x1) < width)
         seen &= np.isfinite(x0 + x1 + y0 + y1)
-    at = np.flatnonzero(seen)
-    x0, y0, x1, y1 = (v[at] for v in (x0, y0, x1, y1))
+    edge = np.flatnonzero(seen)
+    x0, y0, x1, y1 = (v[edge] for v in (x0, y0, x1, y1))
     low, high = np.maximum(np.minimum(y0, y1), 0.0), np.minimum(np.maximum(y0, y1), height)
     slope = (x1 - x0) / (y1 - y0)
     which, row = _steps(low, high)
     below, above = np.maximum(low[which], row), np.minimum(high[which], row + 1.0)
-    ends = (x0[which] + (y - y0[which]) * slope[which] for y in (below, above))
+    one, other = (x0[which] + (y - y0[which]) * slope[which] for y in (below, above))
     dy = (above - below) * np.sign(y1 - y0)[which]
-    one, other = ends
     left, right = np.minimum(one, other), np.maximum(one, other)
     piece, col = _steps(np.maximum(left, -1.0), np.minimum(right, width + 1.0))
     start = np.where(col < 0, left[piece], np.maximum(left[piece], col))
@@ -122,9 +95,9 @@ def _cut(
     extent = right - left
     share = np.divide(stop - start, extent[piece], out=np.ones(piece.size), where=extent[piece] > 0)
     fraction = np.where(col < 0, 0.0, 0.5 * (start + stop) - col)
-    inside = col < width
-    at, row = at[which[piece]][inside], row[piece][inside]
-    return at, row, np.maximum(col, 0)[inside], (dy[piece] * share)[inside], fraction[inside]
+    pieces = edge[which[piece]], row[piece], np.maximum(col, 0), dy[piece] * share, fraction
+    edge, row, col, dy, fraction = (v[col < width] for v in pieces)
+    return edge, row, col, dy, fraction
 
 
 def _steps(low: Array, high: Array) -> tuple[Array, Array]:

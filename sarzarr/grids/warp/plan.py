@@ -15,19 +15,23 @@ from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.grids.crs import crs_name, is_same_crs
 from sarzarr.grids.georeference import Georeference, bbox_in, check_placed, edge_points, locate, project
 from sarzarr.grids.grid import Grid
-from sarzarr.grids.warp.vrt import GDAL_TYPES
 from sarzarr.grids.window import Window
 
 Fill = float | int | None
+GDAL_TYPES: Final = {
+    "uint8": "Byte",
+    "int8": "Int8",
+    "uint16": "UInt16",
+    "int16": "Int16",
+    "uint32": "UInt32",
+    "int32": "Int32",
+    "float32": "Float32",
+    "float64": "Float64",
+}
+"""GDAL's name of each dtype that a warp can work in."""
 LAYER: Final = "layer"
 """Representation of a raster that is warped as it is: a mask, a DEM, an angle."""
-_REPRESENTATIONS: Final = (
-    cv.Representation.POWER,
-    cv.Representation.AMPLITUDE,
-    cv.Representation.DB,
-    cv.Representation.COMPLEX,
-    LAYER,
-)
+_REPRESENTATIONS: Final = (*(r for r in cv.Representation if r != cv.Representation.NORMALIZED), LAYER)
 METHODS: Final = {
     "backscatter": ("nearest", "average", "bilinear", "cubic", "lanczos", "rms"),
     "classes": ("mode", "nearest", "min", "max"),
@@ -52,10 +56,9 @@ _RADIUS: Final = {"cubic": 2, "lanczos": 3}
 """Reach of a kernel, in pixels of the coarser side, where it is more than 1."""
 
 
-# ---------------------------------------------------------------- sources
 @dataclass(frozen=True, kw_only=True)
 class WarpSource:
-    """One band of a GeoTIFF: its numbers and their place."""
+    """One band of a GeoTIFF, of any dtype in `GDAL_TYPES` or complex64, and the place of its pixels."""
 
     path: str
     """The GeoTIFF, a local file."""
@@ -97,7 +100,7 @@ class WarpSource:
 
     @property
     def sentinel(self) -> float | int:
-        """The value that says "no data", as a Python number of the dtype; NaN where there is none."""
+        """The value that says "no data": float for float32 and float64, else int; NaN where there is none."""
         nodata, dtype = self.nodata, np.dtype(self.dtype)
         if nodata is None or dtype.kind == "c":
             return math.nan
@@ -108,7 +111,6 @@ class WarpSource:
         return int(nodata) if is_held else math.nan
 
 
-# ---------------------------------------------------------------- plans
 @dataclass(frozen=True, kw_only=True)
 class Passthrough:
     """A grid that shares its source's pixels: reading copies them, untouched."""
@@ -126,7 +128,7 @@ class Passthrough:
 
     @property
     def dtype(self) -> str:
-        """NumPy dtype of what `read_warped` gives: the source's own."""
+        """NumPy dtype of what `read_warped` gives, ``uint16`` say: the source's own."""
         return self.source.dtype
 
     @property
@@ -151,7 +153,7 @@ class Passthrough:
 
 @dataclass(frozen=True, kw_only=True)
 class WarpPlan:
-    """A warp of one band onto a grid."""
+    """A warp of one band onto a grid of (height, width) pixels."""
 
     source: WarpSource
     """What is read."""
@@ -164,7 +166,8 @@ class WarpPlan:
     tolerance: float
     """Source pixels by which positions may be off; 0 is exact."""
     scale: tuple[float, float]
-    """(x, y) target pixels per source pixel: below 1 where the grid is coarser."""
+    """(x, y) target pixels per source pixel: below 1 where the grid is coarser, and kernels widen. One pair for the
+    whole grid: GDAL would choose it anew from the shape of each window, a seam at each border."""
     dtype: str
     """NumPy dtype of the result."""
     fill: Fill = field(compare=False)
@@ -177,13 +180,8 @@ class WarpPlan:
 
     @property
     def overshoots(self) -> bool:
-        """Whether power below zero may arise; it is raised to 0, and counted by `read_warped_counted`."""
+        """Whether power below zero may arise: `read_warped_counted` raises such pixels to 0, and counts them."""
         return self.kind == "backscatter" and self.method in OVERSHOOTING
-
-    @property
-    def coarsening(self) -> float:
-        """Source pixels per target pixel, along one side."""
-        return _coarsening(self.scale)
 
     @property
     def working_dtype(self) -> str:
@@ -210,15 +208,12 @@ class WarpPlan:
     @property
     def geolocation(self) -> str:
         """The tie of pixels to the ground, see `conventions.GEOLOCATION`."""
-        return (
-            "gcp_tps_no_dem"
-            if self.source.georeference.uses_gcps
-            else Georeference(grid=self.grid).geolocation
-        )
+        uses_gcps = self.source.georeference.uses_gcps
+        return "gcp_tps_no_dem" if uses_gcps else Georeference(grid=self.grid).geolocation
 
     @property
     def attrs(self) -> dict[str, str | float]:
-        """Attributes that say what was done."""
+        """Attributes that say what was done: method, tolerance in pixels, geolocation, and looks of backscatter."""
         done: dict[str, str | float] = {
             cv.RESAMPLING: self.method,
             cv.RESAMPLING_TOLERANCE: self.tolerance,
@@ -254,26 +249,16 @@ def plan_warp(
     Pixels are the grid's where both have one CRS and all four corners are within 1e-3 pixels of a
     whole-pixel offset. No file is opened.
 
-    Parameters
-    ----------
-    method
-        One of ``METHODS[kind]``. By default backscatter is averaged (in power) where the grid is coarser
-        and taken from the nearest pixel elsewhere, which alone keeps its looks; classes by ``mode``,
-        continuous data by ``average`` or ``bilinear``, counts by ``sum``.
-    kind
-        ``backscatter``; for a layer ``classes``, ``continuous`` or ``counts``.
-    exact
-        Compute each position, where two CRSs or GCPs are involved; otherwise they are within
-        `FAST_TOLERANCE` or `GCP_TOLERANCE` source pixels. Within one CRS it is always exact, and so is
-        ``sum``.
+    ``kind`` is ``backscatter``; for a layer ``classes``, ``continuous`` or ``counts``. ``method`` is one of
+    ``METHODS[kind]``. By default backscatter is averaged (in power) where the grid is coarser and taken from the
+    nearest pixel elsewhere, which alone keeps its looks; classes by ``mode``, continuous data by ``average`` or
+    ``bilinear``, counts by ``sum``. ``exact`` computes each position, where two CRSs or GCPs are involved; otherwise
+    they are within `FAST_TOLERANCE` or `GCP_TOLERANCE` source pixels. Within one CRS it is always exact, and so is
+    ``sum``.
 
-    Raises
-    ------
-    InvalidInputError
-        The method does not suit the kind, or the kind does not suit the source.
-    UnsupportedRasterError
-        Nothing places the source on the ground, it does not touch the grid, it is too fine for it,
-        or its dtype cannot be warped.
+    Raises `InvalidInputError` where the method does not suit the kind, or the kind does not suit the source;
+    `UnsupportedRasterError` where nothing places the source on the ground, it does not touch the grid, it is too
+    fine for it, or its dtype cannot be warped.
     """
     _check_kind(source, kind, method)
     place = source.georeference
@@ -290,19 +275,31 @@ def plan_warp(
     check_placed(place, grid.crs_wkt)
     _check_touches(place, grid)
     scale = _kernel_scale(place, grid)
-    method = method or _default_method(kind, _coarsening(scale))
+    if method is None:
+        is_coarser = 1.0 / math.sqrt(scale[0] * scale[1]) >= COARSENING
+        averages = kind in ("backscatter", "continuous") and is_coarser
+        method = "average" if averages else METHODS[kind][0]
     dtype, fill = _result_type(source, grid, kind, method)
+    tolerance = 0.0
+    if not exact and method != "sum":  # to share out totals costs more than to find exact positions
+        within_one = is_same_crs(place.crs_wkt, grid.crs_wkt)
+        tolerance = GCP_TOLERANCE if place.uses_gcps else 0.0 if within_one else FAST_TOLERANCE
     plan = WarpPlan(
         source=source,
         grid=grid,
         kind=kind,
         method=method,
-        tolerance=0.0 if exact else _tolerance(place, grid, method),
+        tolerance=tolerance,
         scale=scale,
         dtype=dtype,
         fill=fill,
     )
-    _check_fits(plan)
+    across, down = (1.0 / s for s in scale)
+    if (across + 2 * plan.reach) * (down + 2 * plan.reach) > plan.source_pixels:
+        raise UnsupportedRasterError(
+            f"expected a grid whose pixels hold fewer source pixels, got {across:.0f} x {down:.0f} of them in "
+            f"each. Coarsen the raster in two steps."
+        )
     return plan
 
 
@@ -384,25 +381,6 @@ def _rounded(value: float) -> float:
     return float(f"{value:.9g}")
 
 
-def _coarsening(scale: tuple[float, float]) -> float:
-    return 1.0 / math.sqrt(scale[0] * scale[1])
-
-
-def _tolerance(place: Georeference, grid: Grid, method: str) -> float:
-    """Return how far positions may be off; to share out totals costs more than to find exact positions."""
-    if method == "sum":
-        return 0.0
-    if place.uses_gcps:
-        return GCP_TOLERANCE
-    return 0.0 if is_same_crs(place.crs_wkt, grid.crs_wkt) else FAST_TOLERANCE
-
-
-def _default_method(kind: str, coarsening: float) -> str:
-    if kind in ("backscatter", "continuous") and coarsening >= COARSENING:
-        return "average"
-    return METHODS[kind][0]
-
-
 def _result_type(source: WarpSource, grid: Grid, kind: str, method: str) -> tuple[str, Fill]:
     """Return (dtype, fill) of a warp's result."""
     if kind == "backscatter":
@@ -417,22 +395,8 @@ def _result_type(source: WarpSource, grid: Grid, kind: str, method: str) -> tupl
     fill = source.sentinel
     if not math.isnan(fill) or np.dtype(source.dtype).kind == "f":
         return source.dtype, fill
-    if not _covers(source.georeference, grid):
+    rows, cols = locate(source.georeference, grid, *edge_points(grid))
+    height, width = source.grid.shape
+    if not ((rows >= 0) & (rows <= height) & (cols >= 0) & (cols <= width)).all():
         raise _no_nodata(source)
     return source.dtype, None
-
-
-def _covers(place: Georeference, grid: Grid) -> bool:
-    """Whether a raster's pixels reach all around the edges of a grid."""
-    rows, cols = locate(place, grid, *edge_points(grid))
-    height, width = place.grid.shape
-    return bool(((rows >= 0) & (rows <= height) & (cols >= 0) & (cols <= width)).all())
-
-
-def _check_fits(plan: WarpPlan) -> None:
-    across, down = (1.0 / s for s in plan.scale)
-    if (across + 2 * plan.reach) * (down + 2 * plan.reach) > plan.source_pixels:
-        raise UnsupportedRasterError(
-            f"expected a grid whose pixels hold fewer source pixels, got {across:.0f} x {down:.0f} of them in "
-            f"each. Coarsen the raster in two steps."
-        )

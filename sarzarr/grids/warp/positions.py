@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 
@@ -23,7 +23,7 @@ ORDER: Final = 3
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Lattice:
-    """Source positions of `NODES` x `NODES` points that span a window, its outer edges included."""
+    """Source positions, in pixels, of `NODES` x `NODES` points that span a window, its outer edges included."""
 
     rows: Array
     """(17, 17) float64 source rows, (0, 0) being the outer corner; not finite where there is no position."""
@@ -31,7 +31,7 @@ class Lattice:
     """Source columns, likewise."""
 
     @classmethod
-    def spanning(cls, locate: Callable[[Array, Array], tuple[Array, Array]], window: Window) -> "Lattice":
+    def spanning(cls, locate: Callable[[Array, Array], tuple[Array, Array]], window: Window) -> Self:
         """Return the lattice over a window of a grid; ``locate`` takes the grid's pixels to the source's."""
         along = np.linspace(0.0, 1.0, NODES)
         down, across = window.row + along * window.height, window.col + along * window.width
@@ -74,10 +74,9 @@ class Lattice:
         """Largest distance, in source pixels along one axis, of a node from the cubic; Inf where one is missing."""
         if not self.is_complete:
             return math.inf
-        fitted, every = _terms(2), _terms(1)
-        known = np.stack([self.rows[::2, ::2].ravel(), self.cols[::2, ::2].ravel()], axis=1)
-        whole = np.stack([self.rows.ravel(), self.cols.ravel()], axis=1)
-        return float(np.abs(every @ (np.linalg.pinv(fitted) @ known) - whole).max())
+        nodes = np.stack([self.rows, self.cols], axis=-1)
+        known, every = nodes[::2, ::2].reshape(-1, 2), nodes.reshape(-1, 2)
+        return float(np.abs(_terms(1) @ (np.linalg.pinv(_terms(2)) @ known) - every).max())
 
     def control_points(self, *, row: int, col: int) -> list[tuple[float, float, float, float]]:
         """Return (v, u, row, col) of every second node: its place in the window, from -1 to 1, and its position.

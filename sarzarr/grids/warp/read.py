@@ -7,10 +7,10 @@ GDAL where they lie.
 """
 
 import math
-import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,17 +22,16 @@ from rasterio.session import DummySession
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
+from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.grids.crs import is_same_crs
-from sarzarr.grids.georeference import Georeference, locate, spline_points
-from sarzarr.grids.grid import Grid
+from sarzarr.grids.georeference import locate, project, spline_points
 from sarzarr.grids.warp import vrt
-from sarzarr.grids.warp.direct import CACHED_PIXELS, is_by_axes, read_by_axes, read_shared
+from sarzarr.grids.warp.areas import LEAST_COVERED, share_by_area
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan, WarpSource
 from sarzarr.grids.warp.positions import Lattice
 from sarzarr.grids.window import Window, tiles_of
 from sarzarr.pixels.kernels import power_kernel
-from sarzarr.rasters import read_window
+from sarzarr.rasters import fingerprint, local_file, read_window
 
 TILE: Final = 2048
 """Rows and columns of the tiles that a grid is warped in: a shard's, so that an ingest's blocks are tiles."""
@@ -47,33 +46,24 @@ _GDAL: Final = {
     "GDAL_VRT_WARP_USE_DATASET_RASTERIO": "YES",  # a window as one, not in blocks
     "GDAL_NUM_THREADS": "1",
 }
+_SHARED_PIXELS: Final = 2**17
+"""Source pixels whose totals are shared out at once."""
+_CACHED_PIXELS: Final = 2**18
+"""Pixels of an array that stay in a core's cache from one pass over them to the next."""
+_ON_EDGE: Final = 1e-10
+"""Source pixels by which a centre may miss an edge and still be of the pixel after it: GDAL's own number."""
 
 
-# ---------------------------------------------------------------- reading
 def read_warped(plan: WarpPlan | Passthrough, *, row: int, col: int, height: int, width: int) -> Array:
-    """Read a window of a source on its grid.
+    """Read a window wholly inside a source's grid: (height, width), the same bits as that part of the whole.
 
-    Warped backscatter is linear power, float32, NaN where invalid. Layers and whatever is passed
-    through have ``plan.dtype`` and the file's own values, ``plan.fill`` where there are none. The
-    file is opened as `sarzarr.rasters.read_window` does: safe in threads, under fork and under spawn.
-    Windows of whole `TILE` tiles cost least; a smaller one has its tile warped whole, and kept a while.
+    Warped backscatter is linear power, float32, NaN where invalid. Layers and whatever is passed through have
+    ``plan.dtype`` and the file's own values, ``plan.fill`` where there are none. The file is opened as
+    `sarzarr.rasters.read_window` does: safe in threads, under fork and under spawn. Windows of whole `TILE` tiles
+    cost least; a smaller one has its tile warped whole, and kept a while.
 
-    Parameters
-    ----------
-    row, col, height, width
-        The window, wholly inside the grid.
-
-    Returns
-    -------
-    ndarray
-        (height, width), the same bits as that part of the whole.
-
-    Raises
-    ------
-    InvalidInputError
-        The window reaches beyond the grid.
-    RasterNotFoundError, UnsupportedRasterError
-        The file is gone, or its bytes cannot be decoded.
+    Raises `InvalidInputError` where the window reaches beyond the grid; `RasterNotFoundError` where the file is gone,
+    `UnsupportedRasterError` where its bytes cannot be decoded.
     """
     return read_warped_counted(plan, row=row, col=col, height=height, width=width)[0]
 
@@ -81,7 +71,7 @@ def read_warped(plan: WarpPlan | Passthrough, *, row: int, col: int, height: int
 def read_warped_counted(
     plan: WarpPlan | Passthrough, *, row: int, col: int, height: int, width: int
 ) -> tuple[Array, int]:
-    """Return what `read_warped` gives, and how many of its pixels were raised to zero power.
+    """Return what `read_warped` gives, and how many of its (height, width) pixels were raised to zero power.
 
     Only kernels that overshoot make such pixels; power that was negative in the source is among them.
     """
@@ -122,17 +112,9 @@ def _copied(plan: Passthrough, window: Window) -> Array:
 
 
 def _read(source: WarpSource, window: Window) -> Array:
-    return read_window(
-        source.path,
-        band=source.band,
-        row=window.row,
-        col=window.col,
-        height=window.height,
-        width=window.width,
-    )
+    return read_window(source.path, band=source.band, **asdict(window))
 
 
-# ---------------------------------------------------------------- tiles that a thread keeps
 class _Kept(threading.local):
     """Tiles that a thread warped for windows smaller than they are, the least recently read first."""
 
@@ -146,7 +128,7 @@ _kept = _Kept()
 
 
 def _kept_tile(plan: WarpPlan, tile: Window) -> Array:
-    key = (plan, tile, *_fingerprint(plan.source.path))
+    key = (plan, tile, *fingerprint(plan.source.path, local_file(plan.source.path)[1]))
     if key in _kept.tiles:
         _kept.tiles.move_to_end(key)
         return _kept.tiles[key]
@@ -159,22 +141,13 @@ def _kept_tile(plan: WarpPlan, tile: Window) -> Array:
     return values
 
 
-def _fingerprint(path: str) -> tuple[int, ...]:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a Path costs more than the call
-    except OSError as error:
-        raise RasterNotFoundError(
-            f"expected the path of a local TIFF file, got {path!r}, which is not there. Check the path."
-        ) from error
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-# ---------------------------------------------------------------- warping one tile
 def _warp_into(plan: WarpPlan, window: Window, out: Array) -> None:
     """Warp a window into ``out``; in halves, where its source pixels are too many or its map is too bent."""
     lattice = Lattice.spanning(partial(locate, plan.source.georeference, plan.grid), window)
-    needed = _needed(plan, lattice)
-    if needed is None:
+    shape = plan.source.grid.shape
+    span = lattice.span(shape)
+    needed = None if span is None else span.grown(plan.reach).intersection(Window.of(*shape))
+    if needed is None or needed.is_empty:
         out[...] = 0 if plan.fill is None else plan.fill
         return
     is_heavy = needed.height * needed.width > plan.source_pixels and window.height * window.width > 1
@@ -185,23 +158,15 @@ def _warp_into(plan: WarpPlan, window: Window, out: Array) -> None:
         return
     values, is_masked = _prepared(plan, _read(plan.source, needed))
     if plan.method == "sum":
-        out[...] = read_shared(plan, window, needed, values)
-    elif plan.method == "nearest" and is_by_axes(plan):
-        read_by_axes(plan, window, needed, values, out)
+        out[...] = _shared(plan, window, needed, values)
+    elif plan.method == "nearest" and _is_by_axes(plan):
+        _copy_nearest(plan, window, needed, values, out)
     elif plan.is_exact or is_bent:
         out[...] = _through_crs(plan, window, needed, values)
     else:
         points = lattice.control_points(row=needed.row, col=needed.col)
         tolerance = plan.tolerance - max(lattice.cubic_error, plan.tolerance / 4)
         _by_cubic(plan, points, values, out, is_masked=is_masked, tolerance=tolerance)
-
-
-def _needed(plan: WarpPlan, lattice: Lattice) -> Window | None:
-    """Return the source pixels that a window needs; None where there are none."""
-    shape = plan.source.grid.shape
-    span = lattice.span(shape)
-    needed = None if span is None else span.grown(plan.reach).intersection(Window.of(*shape))
-    return None if needed is None or needed.is_empty else needed
 
 
 def _prepared(plan: WarpPlan, raw: Array) -> tuple[Array, bool]:
@@ -227,13 +192,69 @@ def _prepared(plan: WarpPlan, raw: Array) -> tuple[Array, bool]:
 
 def _is_all_valid(raw: Array, nodata: float | None) -> bool:
     """Whether no pixel is NaN, Inf or the sentinel: found without a copy, and while each part is in cache."""
-    step = max(1, CACHED_PIXELS // raw.shape[1])
+    step = max(1, _CACHED_PIXELS // raw.shape[1])
     for first in range(0, raw.shape[0], step):
         part = raw[first : first + step]
         low, high = float(part.min()), float(part.max())
         if not (math.isfinite(low) and math.isfinite(high)) or (nodata is not None and low <= nodata <= high):
             return False
     return True
+
+
+def _shared(plan: WarpPlan, window: Window, needed: Window, values: Array) -> Array:
+    """Return a window of totals, (height, width) float64: each source pixel's, shared by area.
+
+    GDAL's ``sum`` loses some at its borders.
+    """
+
+    def parts() -> Iterator[tuple[Array, Array, Array]]:
+        step = max(1, _SHARED_PIXELS // needed.width)
+        for first in range(0, needed.height, step):
+            part = values[first : first + step]
+            rows, cols = np.indices((part.shape[0] + 1, needed.width + 1), np.float64)
+            rows += needed.row + first
+            cols += needed.col
+            rows, cols = plan.grid.to_pixels(
+                *project(plan.source.georeference, plan.grid.crs_wkt, rows, cols)
+            )
+            yield part, rows - window.row, cols - window.col
+
+    sums, covered = share_by_area(parts(), height=window.height, width=window.width)
+    sums[covered < LEAST_COVERED] = np.nan
+    return sums
+
+
+def _is_by_axes(plan: WarpPlan) -> bool:
+    """Whether a pixel's row alone says its source's row, and its column the column."""
+    place, grid = plan.source.georeference, plan.grid
+    if place.uses_gcps or place.grid.is_rotated or grid.is_rotated:
+        return False
+    return is_same_crs(place.crs_wkt, grid.crs_wkt)
+
+
+def _copy_nearest(plan: WarpPlan, window: Window, needed: Window, values: Array, out: Array) -> None:
+    """Copy the pixel that each centre lies in into ``out``: what GDAL's nearest neighbour does, row by row."""
+    source = plan.source.grid
+    a, _, c, _, e, f = plan.grid.transform
+    ia, _, ic, _, ie, if_ = source.inverse
+    ys = f + (window.row + np.arange(window.height) + 0.5) * e
+    xs = c + (window.col + np.arange(window.width) + 0.5) * a
+    rows, has_row = _nearest(if_ + ys * ie, source.height)
+    cols, has_col = _nearest(ic + xs * ia, source.width)
+    rows, cols = rows - needed.row, cols - needed.col
+    step = max(1, _CACHED_PIXELS // needed.width)
+    for first in range(0, window.height, step):
+        some = np.take(values, rows[first : first + step], axis=0, mode="clip")
+        out[first : first + step] = np.take(some, cols, axis=1, mode="clip")
+    fill = 0 if plan.fill is None else plan.fill
+    out[~has_row] = fill
+    out[:, ~has_col] = fill
+
+
+def _nearest(positions: Array, length: int) -> tuple[Array, Array]:
+    """Return the pixel along an axis that each position is in, and whether there is one; edges as GDAL has them."""
+    inside = (positions >= 0) & (positions + _ON_EDGE <= length)
+    return np.clip(np.floor(positions + _ON_EDGE).astype(np.intp), 0, length - 1), inside
 
 
 def _by_cubic(
@@ -252,8 +273,9 @@ def _by_cubic(
     height, width = out.shape
     has_sentinel = plan.fill is None or not math.isnan(plan.fill)
     document = vrt.warp_document(
-        _kernel(plan, is_masked=is_masked or has_sentinel),
-        source=_memory_raster(values),
+        plan,
+        source=vrt.memory_raster(values),
+        is_masked=is_masked or has_sentinel,
         transformer=vrt.transformer(
             vrt.unit_frame(height, width),
             placement=vrt.cubic_placement(points),
@@ -272,24 +294,21 @@ def _through_crs(plan: WarpPlan, window: Window, needed: Window, values: Array) 
     GDAL is told of the whole grid and the whole source, so that coordinates are the same to the last bit.
     """
     place, grid = plan.source.georeference, plan.grid
-    kernel = _kernel(plan, is_masked=True)
-    height, width = place.grid.shape
-    placement, wkt = _placement(place, grid)
+    if place.uses_gcps:
+        gcps, wkt = spline_points(place, grid.crs_wkt)
+        placement = vrt.spline_placement(gcps, wkt)
+    else:
+        wkt = str(place.crs_wkt)
+        placement = vrt.affine_placement(place.grid.transform, place.grid.inverse)
     same = is_same_crs(wkt, grid.crs_wkt)
     document = vrt.warp_document(
-        kernel,
-        source=vrt.raster_document(
-            _memory_raster(values),
-            needed,
-            dtype=kernel.dtype,
-            height=height,
-            width=width,
-            nodata=kernel.nodata,
-        ),
+        plan,
+        source=vrt.raster_document(plan, vrt.memory_raster(values), needed),
+        is_masked=True,
         transformer=vrt.transformer(
             (grid.transform, grid.inverse),
             placement=placement,
-            reproject="" if same else vrt.reprojection(str(wkt), str(grid.crs_wkt)),
+            reproject="" if same else vrt.reprojection(wkt, str(grid.crs_wkt)),
             tolerance=_AFFINE_TOLERANCE if same and not place.uses_gcps else plan.tolerance / 2,
         ),
         height=grid.height,
@@ -300,29 +319,6 @@ def _through_crs(plan: WarpPlan, window: Window, needed: Window, values: Array) 
     pixels = np.empty((asked.height, asked.width), plan.working_dtype)
     _run(plan, document, asked, pixels)
     return pixels[window.within(asked)]
-
-
-def _placement(place: Georeference, grid: Grid) -> tuple[str, str | None]:
-    """Return the element that places a source's pixels, and the WKT of the CRS that it places them in."""
-    if place.uses_gcps:
-        gcps, wkt = spline_points(place, grid.crs_wkt)
-        return vrt.spline_placement(gcps, wkt), wkt
-    return vrt.affine_placement(place.grid.transform, place.grid.inverse), place.crs_wkt
-
-
-def _kernel(plan: WarpPlan, *, is_masked: bool) -> vrt.Kernel:
-    return vrt.Kernel(
-        method=plan.method,
-        scale=plan.scale,
-        dtype=plan.working_dtype,
-        nodata=None if plan.fill is None else repr(plan.fill),
-        is_masked=is_masked,
-    )
-
-
-def _memory_raster(values: Array) -> str:
-    height, width = values.shape
-    return vrt.memory_raster(values.ctypes.data, dtype=str(values.dtype), height=height, width=width)
 
 
 def _run(plan: WarpPlan, document: str, window: Window, out: Array) -> None:

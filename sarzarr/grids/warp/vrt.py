@@ -6,25 +6,15 @@ The pixels come from an array in this process, so no document holds a path.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
+from sarzarr.arrays import Array
 from sarzarr.grids.georeference import Gcp
 from sarzarr.grids.grid import Transform
+from sarzarr.grids.warp.plan import GDAL_TYPES, WarpPlan
 from sarzarr.grids.window import Window
 
-GDAL_TYPES: Final = {
-    "uint8": "Byte",
-    "int8": "Int8",
-    "uint16": "UInt16",
-    "int16": "Int16",
-    "uint32": "UInt32",
-    "int32": "Int32",
-    "float32": "Float32",
-    "float64": "Float64",
-}
-"""GDAL's name of each dtype that a warp can work in."""
 ALGORITHMS: Final = {
     "nearest": "NearestNeighbour",
     "bilinear": "Bilinear",
@@ -42,23 +32,22 @@ _WARP_BYTES: Final = 2**40
 """GDAL's own limit on a warp's memory: out of the way, since windows are cut before they reach it."""
 
 
-def memory_raster(address: int, *, dtype: str, height: int, width: int) -> str:
-    """Return the name of a raster in memory: C-contiguous at ``address``, and alive while it is open."""
-    kind = GDAL_TYPES[dtype]
-    return f"MEM:::DATAPOINTER={address:#x},PIXELS={width},LINES={height},DATATYPE={kind}"
+def memory_raster(pixels: Array) -> str:
+    """Return the name of a C-contiguous (height, width) array, which the caller holds while it is open."""
+    (height, width), kind = pixels.shape, GDAL_TYPES[str(pixels.dtype)]
+    return f"MEM:::DATAPOINTER={pixels.ctypes.data:#x},PIXELS={width},LINES={height},DATATYPE={kind}"
 
 
-def raster_document(
-    pixels: str, part: Window, *, dtype: str, height: int, width: int, nodata: str | None
-) -> str:
-    """Return a raster of which one window is the raster named ``pixels``, and all else is ``nodata``.
+def raster_document(plan: WarpPlan, pixels: str, part: Window) -> str:
+    """Return a plan's source of which one window is the raster named ``pixels``, and all else is nodata.
 
-    The whole raster's pixel coordinates stay in force, to the last bit.
+    The source's pixel coordinates stay in force, to the last bit.
     """
+    height, width = plan.source.grid.shape
     shape = f'xSize="{part.width}" ySize="{part.height}"'
     return (
         f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">'
-        f'<VRTRasterBand dataType="{GDAL_TYPES[dtype]}" band="1">{_tag("NoDataValue", nodata)}<SimpleSource>'
+        f'<VRTRasterBand dataType="{GDAL_TYPES[plan.working_dtype]}" band="1">{_nodata_tag(plan)}<SimpleSource>'
         f'<SourceFilename relativeToVRT="0" shared="0">{pixels}</SourceFilename><SourceBand>1</SourceBand>'
         f'<SrcRect xOff="0" yOff="0" {shape}/><DstRect xOff="{part.col}" yOff="{part.row}" {shape}/>'
         "</SimpleSource></VRTRasterBand></VRTDataset>"
@@ -121,12 +110,9 @@ def transformer(
 ) -> str:
     """Return the element that takes a frame's pixels to source pixels.
 
-    Parameters
-    ----------
-    placement, reproject
-        The elements that place source pixels, and take their CRS to the frame's ("" where they are the same).
-    tolerance
-        Source pixels by which positions may be interpolated along a row; 0 computes each one.
+    ``placement`` and ``reproject`` are the elements that place source pixels, and that take their CRS to the
+    frame's ("" where they are the same). Along a row, positions are interpolated within ``tolerance`` source pixels;
+    0 computes each one.
     """
     positions = (
         f"<GenImgProjTransformer>{placement}"
@@ -142,34 +128,22 @@ def transformer(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Kernel:
-    """The resampling of a warp, and the numbers that it is done in."""
+def warp_document(
+    plan: WarpPlan, *, source: str, is_masked: bool, transformer: str, height: int, width: int
+) -> str:
+    """Return the document of a warp of ``source``, a document or a name, to ``height`` x ``width`` pixels.
 
-    method: str
-    """A key of `ALGORITHMS`."""
-    scale: tuple[float, float]
-    """(x, y) target pixels per source pixel: how far kernels widen when they shrink a raster. GDAL would choose
-    it anew for every window, from its shape: a seam at each border."""
-    dtype: str
-    """A key of `GDAL_TYPES`, that the warp works in."""
-    nodata: str | None
-    """Text of the value that says "no data", in the source and in the result; None for neither."""
-    is_masked: bool
-    """Whether the source may hold that value: to look for it takes a pass over all of its pixels."""
-
-
-def warp_document(kernel: Kernel, *, source: str, transformer: str, height: int, width: int) -> str:
-    """Return the document of a warp of ``source``, a document or a name, to ``height`` x ``width`` pixels."""
-    kind, nodata = GDAL_TYPES[kernel.dtype], kernel.nodata
+    ``is_masked`` says whether the source may hold the plan's fill: to look for it takes a pass over its pixels.
+    """
+    kind, nodata = GDAL_TYPES[plan.working_dtype], repr(plan.fill)
     options = {
-        "INIT_DEST": "0" if nodata is None else nodata,
+        "INIT_DEST": "0" if plan.fill is None else nodata,
         "ERROR_OUT_IF_EMPTY_SOURCE_WINDOW": "FALSE",
-        "XSCALE": repr(kernel.scale[0]),
-        "YSCALE": repr(kernel.scale[1]),
+        "XSCALE": repr(plan.scale[0]),
+        "YSCALE": repr(plan.scale[1]),
     }
-    sides = ["Src"] if kernel.is_masked and nodata is not None else []
-    if nodata not in (None, "nan"):
+    sides = ["Src"] if is_masked and plan.fill is not None else []
+    if nodata not in ("None", "nan"):
         # values that come out as the sentinel are moved off it; looking for NaN doubles a warp's time in vain
         sides.append("Dst")
     sentinels = "".join(
@@ -180,10 +154,10 @@ def warp_document(kernel: Kernel, *, source: str, transformer: str, height: int,
         f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}" subClass="VRTWarpedDataset">'
         "<GeoTransform>0,1,0,0,0,-1</GeoTransform>"  # not looked at: the transformer has its own
         f'<VRTRasterBand dataType="{kind}" band="1" subClass="VRTWarpedRasterBand">'
-        f"{_tag('NoDataValue', nodata)}</VRTRasterBand>"
+        f"{_nodata_tag(plan)}</VRTRasterBand>"
         "<BlockXSize>1</BlockXSize><BlockYSize>1</BlockYSize>"  # a window is warped as one, never in blocks
         f"<GDALWarpOptions><WarpMemoryLimit>{_WARP_BYTES}</WarpMemoryLimit>"
-        f"<ResampleAlg>{ALGORITHMS[kernel.method]}</ResampleAlg><WorkingDataType>{kind}</WorkingDataType>"
+        f"<ResampleAlg>{ALGORITHMS[plan.method]}</ResampleAlg><WorkingDataType>{kind}</WorkingDataType>"
         + "".join(f'<Option name="{name}">{value}</Option>' for name, value in options.items())
         + f'<SourceDataset relativeToVRT="0">{escape(source)}</SourceDataset>'
         f"<Transformer>{transformer}</Transformer>"
@@ -192,8 +166,8 @@ def warp_document(kernel: Kernel, *, source: str, transformer: str, height: int,
     )
 
 
-def _tag(name: str, text: str | None) -> str:
-    return "" if text is None else f"<{name}>{text}</{name}>"
+def _nodata_tag(plan: WarpPlan) -> str:
+    return "" if plan.fill is None else f"<NoDataValue>{plan.fill!r}</NoDataValue>"
 
 
 def _gdal_order(transform: Transform) -> str:

@@ -13,8 +13,7 @@ from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.grids.crs import is_same_crs
 from sarzarr.grids.georeference import bbox_in, locate, project
 from sarzarr.grids.grid import Grid
-from sarzarr.grids.warp.plan import LAYER, WarpSource, plan_warp
-from sarzarr.grids.warp.vrt import GDAL_TYPES
+from sarzarr.grids.warp.plan import GDAL_TYPES, LAYER, WarpSource, plan_warp
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.rasters import local_file, source_hash

@@ -33,7 +33,7 @@ def speckle(shape: tuple[int, ...], rng: np.random.Generator, *, looks: float = 
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """A coast with fields, forest, towns, a river, roads and ships; sizes are those at 10 m."""
+    """A coast with fields, forest, towns, a river, roads and ships; sizes are those of pixels of 10 metres."""
 
     height: int
     """Rows."""
@@ -62,12 +62,8 @@ class Ground:
     def inland(self, r: Array, q: Array) -> Array:
         """Return how far a pixel is from the coast, about 1 in 60 pixels: positive on land."""
         line = self.width * (0.22 + 0.22 * r / self.height)
-        rough = (
-            1.1 * self._noise(r, q, 190, 1)
-            + 0.35 * self._noise(r, q, 70, 2)
-            + 0.07 * self._noise(r, q, 20, 3)
-        )
-        return (q[None] - line[:, None]) / 60 + rough
+        rough = 1.1 * self._noise(r, q, 190, 1) + 0.35 * self._noise(r, q, 70, 2)
+        return (q[None] - line[:, None]) / 60 + (rough + 0.07 * self._noise(r, q, 20, 3))
 
     def add_ships(self, power: Array, rows: Array, *, date: int, polarization: str) -> None:
         """Add the ships of one date to rows of linear power, in place: bright hulls with sidelobes."""
@@ -85,19 +81,15 @@ class Ground:
             along = dr * math.cos(math.pi * turn) + dq * math.sin(math.pi * turn)
             aside = dq * math.cos(math.pi * turn) - dr * math.sin(math.pi * turn)
             hull = np.exp(-((along / (1.2 + 3.5 * length)) ** 4) - (aside / 1.1) ** 2)
-            lobes = 0.08 * (
-                np.sinc(dr / 1.7) ** 2 * np.exp(-(dq**2)) + np.sinc(dq / 1.7) ** 2 * np.exp(-(dr**2))
-            )
-            power[near, left : left + dq.size] += (gain * 10 ** (0.3 + 1.4 * bright) * (hull + lobes)).astype(
-                np.float32
-            )
+            down, across = (np.sinc(v / 1.7) ** 2 * np.exp(-(w**2)) for v, w in ((dr, dq), (dq, dr)))
+            ship = gain * 10 ** (0.3 + 1.4 * bright) * (hull + 0.08 * (down + across))
+            power[near, left : left + dq.size] += ship.astype(np.float32)
 
     def _sea(self, r: Array, q: Array, date: int, cross: bool) -> Array:
         rng = np.random.default_rng([self.seed, 4, date])
         wind, phase, tilt = rng.normal(0, 0.8), rng.uniform(0, 6), rng.uniform(0.2, 0.5)
-        gusts = 1.1 * self._noise(r / 2.2, q, 60, 10 + date % 7) + 0.5 * self._noise(
-            r, q / 1.5, 17, 20 + date % 7
-        )
+        gusts = 1.1 * self._noise(r / 2.2, q, 60, 10 + date % 7)
+        gusts += 0.5 * self._noise(r, q / 1.5, 17, 20 + date % 7)
         turn = r[:, None] * tilt + q[None] * math.sqrt(1 - tilt**2)
         swell = np.sin(turn * (2 * math.pi / 13) + phase + 2.2 * self._noise(r, q, 90, 30))
         swell *= np.clip(0.6 + 0.6 * self._noise(r, q, 140, 31), 0, 1)
@@ -128,9 +120,8 @@ class Ground:
         return level
 
     def _forest(self, land: Array, r: Array, q: Array, cross: bool) -> None:
-        cover = (
-            self._noise(r, q, 150, 80) + 0.5 * self._noise(r, q, 45, 81) + 0.25 * self._noise(r, q, 14, 82)
-        )
+        cover = self._noise(r, q, 150, 80) + 0.5 * self._noise(r, q, 45, 81)
+        cover += 0.25 * self._noise(r, q, 14, 82)
         canopy = (-13.6 if cross else -8.6) + 0.7 * self._noise(r, q, 4, 83)
         np.copyto(land, canopy, where=cover > 0.75)
 
@@ -173,9 +164,8 @@ class Ground:
 
     def _noise(self, r: Array, q: Array, period: float, salt: int) -> Array:
         """Return smooth noise, of deviation 1 at nodes ``period`` pixels apart: (len(r), len(q)) float32."""
-        nodes = np.random.default_rng([self.seed, 5, salt]).standard_normal(
-            (_LATTICE, _LATTICE), dtype=np.float32
-        )
+        rng = np.random.default_rng([self.seed, 5, salt])
+        nodes = rng.standard_normal((_LATTICE, _LATTICE), dtype=np.float32)
         down, across = _weights(r / period), _weights(q / period)
         strips = nodes[down[0]] * (1 - down[2])[:, None] + nodes[down[1]] * down[2][:, None]
         out: Array = strips[:, across[0]] * (1 - across[2])

@@ -6,8 +6,8 @@ written band by band, so memory does not grow with it.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -33,7 +33,6 @@ _POOL: Final = 1 << 22
 """Speckle values that a large scene draws its rows from."""
 
 
-# ---------------------------------------------------------------- scenes
 def write_synthetic_scenes(
     folder: str | Path,
     *,
@@ -51,23 +50,11 @@ def write_synthetic_scenes(
     same seed the same ground and speckle in every ``representation``: ``power``, ``amplitude`` and ``db`` are
     float32 with NaN as nodata, ``dn`` is uint16 ``474 sqrt(sigma0)`` with 0 as nodata.
 
-    Parameters
-    ----------
-    folder
-        Where to write; made if need be.
-    count, shape, polarizations
-        Acquisitions, (rows, columns) of each, and which of VV, VH, HH, HV.
-    seed
-        Of the ground and of all that happens on it.
-    representation
-        How the values are written down.
-    border
-        Share of the width that a slanted nodata border takes off at most on each side; 0 for none.
+    ``folder`` is made if need be; ``shape`` is (rows, columns) of each, and ``polarizations`` are of VV, VH, HH, HV.
+    ``border`` is the share of the width that a slanted nodata border takes off at most on each side; 0 for none.
 
-    Raises
-    ------
-    InvalidInputError
-        A polarization or the representation is unknown, or the count, shape or border is out of range.
+    Raises `InvalidInputError` where a polarization or the representation is unknown, or the count, shape or border
+    is out of range.
     """
     folder = Path(folder)
     names = [_polarization(p) for p in polarizations]
@@ -75,19 +62,16 @@ def write_synthetic_scenes(
         raise InvalidInputError(
             f"expected a scene of pixels and a border in 0..0.5, got {count} of {shape}, border {border}."
         )
-    form = _form(representation)
+    _check_form(representation)
     ground = Ground(height=shape[0], width=shape[1], seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for date in range(count):
         for name in names:
             path = folder / f"s1_{_when(date):%Y%m%d}_{name.lower()}.tif"
-            bands = (
-                _speckled(ground, rows, date=date, polarization=name, border=border)
-                for rows in _rows(shape[0])
-            )
-            _write(path, bands, shape=shape, form=form, polarization=name, date=date)
-            paths.append(path)
+            speckled = partial(_speckled, ground, date=date, polarization=name, border=border)
+            bands = map(speckled, _rows(shape[0]))
+            paths.append(_write(path, bands, shape=shape, form=representation, polarization=name, date=date))
     return paths
 
 
@@ -101,7 +85,7 @@ def large_scene(
     polarization: str = "VV",
     seed: int = 0,
 ) -> Path:
-    """Write one scene of any size, fast, for benchmarks; return its path.
+    """Write one scene of any (rows, columns), fast, for benchmarks; return its path.
 
     The ground is a 1024 x 1024 one, mirrored from tile to tile; each row's speckle is a random stretch of
     four million gamma values. Compresses as speckle does. ``compress`` is GDAL's name, ``none`` for none;
@@ -109,8 +93,8 @@ def large_scene(
 
     Raises `InvalidInputError` where the polarization or the representation is unknown.
     """
-    path, name, form = Path(path), _polarization(polarization), _form(representation)
-    size = 1024
+    path, name, size = Path(path), _polarization(polarization), 1024
+    _check_form(representation)
     rng = np.random.default_rng([seed, 1])
     pool = speckle((_POOL + shape[1],), rng)
     ground = Ground(height=size, width=size, seed=seed)
@@ -126,7 +110,7 @@ def large_scene(
 
     path.parent.mkdir(parents=True, exist_ok=True)
     layout = {**(_TILED if tiled else {"blockysize": 1}), "compress": compress}
-    return _write(path, bands(), shape=shape, form=form, polarization=name, date=0, layout=layout)
+    return _write(path, bands(), shape=shape, form=representation, polarization=name, date=0, layout=layout)
 
 
 def _speckled(ground: Ground, rows: Array, *, date: int, polarization: str, border: float) -> Array:
@@ -141,27 +125,10 @@ def _speckled(ground: Ground, rows: Array, *, date: int, polarization: str, bord
     return power
 
 
-# ---------------------------------------------------------------- files
 def _polarization(name: str) -> str:
     if name.upper() not in ("VV", "VH", "HH", "HV"):
         raise InvalidInputError(f"polarization must be VV, VH, HH or HV, got {name!r}.")
     return name.upper()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Form:
-    """How linear power is written down."""
-
-    band: str
-    """The band's description, as SNAP would name it, without the polarization."""
-    suffix: str
-    """What follows the polarization in it."""
-    dtype: str
-    """Of the file."""
-    nodata: float
-    """Its sentinel."""
-    convert: Callable[[Array], Array]
-    """From linear power with NaN to values in ``dtype``."""
 
 
 def _to_linear(db: Array) -> Array:
@@ -173,19 +140,20 @@ def _to_dn(power: Array) -> Array:
     return np.where(np.isnan(dn), 0, dn).astype(np.uint16)
 
 
-def _form(representation: str) -> _Form:
-    def floats(band: str, suffix: str, convert: Callable[[Array], Array]) -> _Form:
-        return _Form(band=band, suffix=suffix, dtype="float32", nodata=math.nan, convert=convert)
-
-    forms = {
-        Representation.POWER.value: floats("Sigma0", "", lambda power: power),
-        Representation.AMPLITUDE.value: floats("Amplitude", "", np.sqrt),
-        Representation.DB.value: floats("Sigma0", "_db", lambda power: 10 * np.log10(power)),
-        "dn": _Form(band="Amplitude", suffix="", dtype="uint16", nodata=0, convert=_to_dn),
+_FORMS: Final[Mapping[str, tuple[str, Callable[[Array], Array]]]] = MappingProxyType(
+    {
+        Representation.POWER.value: ("Sigma0_{}", lambda power: power),
+        Representation.AMPLITUDE.value: ("Amplitude_{}", np.sqrt),
+        Representation.DB.value: ("Sigma0_{}_db", lambda power: 10 * np.log10(power)),
+        "dn": ("Amplitude_{}", _to_dn),
     }
-    if representation not in forms:
-        raise InvalidInputError(f"representation must be one of {', '.join(forms)}, got {representation!r}.")
-    return forms[representation]
+)
+"""A representation's band description, as SNAP names it, and the law from linear power with NaN to it."""
+
+
+def _check_form(representation: str) -> None:
+    if representation not in _FORMS:
+        raise InvalidInputError(f"representation must be one of {', '.join(_FORMS)}, got {representation!r}.")
 
 
 def _when(date: int) -> datetime:
@@ -224,7 +192,7 @@ def _write(
     bands: Iterator[Array],
     *,
     shape: tuple[int, int],
-    form: _Form,
+    form: str,
     polarization: str,
     date: int,
     layout: Mapping[str, Any] = _TILED,
@@ -233,6 +201,7 @@ def _write(
     import rasterio
     from rasterio.windows import Window
 
+    description, convert = _FORMS[form]
     with (
         whole_file(path) as partial,
         rasterio.open(
@@ -242,8 +211,8 @@ def _write(
             height=shape[0],
             width=shape[1],
             count=1,
-            dtype=form.dtype,
-            nodata=form.nodata,
+            dtype="uint16" if form == "dn" else "float32",
+            nodata=0 if form == "dn" else math.nan,
             crs="EPSG:32633",
             transform=rasterio.Affine(PIXEL_SIZE, 0, 400_000, 0, -PIXEL_SIZE, 6_000_000),
             num_threads="ALL_CPUS",
@@ -253,8 +222,8 @@ def _write(
     ):
         row = 0
         for power in bands:
-            file.write(form.convert(power), 1, window=Window(0, row, shape[1], len(power)))
+            file.write(convert(power), 1, window=Window(0, row, shape[1], len(power)))
             row += len(power)
-        file.set_band_description(1, f"{form.band}_{polarization}{form.suffix}")
+        file.set_band_description(1, description.format(polarization))
         file.update_tags(**_tags(polarization, date))
     return path
