@@ -194,7 +194,7 @@ def test_a_layer_is_no_polarization_anywhere(store):
 
 def test_chunks_shards_and_manifests_are_like_those_beside_it(store):
     for name in ("mask", "dem"):
-        layout, beside = (read_layout(store.root, f"scenes/a/{n}") for n in (name, "vv"))
+        layout, beside = (read_layout(store.place, f"scenes/a/{n}") for n in (name, "vv"))
         assert (layout.chunk, layout.shard, layout.shape) == (beside.chunk, beside.shard, beside.shape)
         assert layout.codec == cv.LAYER_CODEC
     assert sorted(p.name for p in (store.root / "scenes/a/mask").iterdir()) == [
@@ -433,7 +433,7 @@ def test_borders_and_copies_leave_layers_as_they_are(folder, store, tmp_path):
     copied = sz.copy_store(store, tmp_path / "c.zarr", dtype="float32", shard=256)
     for name in ("mask", "dem"):
         np.testing.assert_array_equal(stored(copied, "b", name), stored(store, "b", name))
-        assert read_layout(copied.root, f"scenes/b/{name}").shard == (256, 256)
+        assert read_layout(copied.place, f"scenes/b/{name}").shard == (256, 256)
     _, mask = next(iter(sz.PatchReader(copied, polarizations=["vv"], layers=["mask"], batch_size=2)))
     assert mask.dtype == np.uint8
 
@@ -464,7 +464,7 @@ def test_a_layer_that_is_there_is_written_anew_on_request_alone(folder, store, t
     np.testing.assert_array_equal(stored(changed, "a", "mask"), classes(seed=8))
     np.testing.assert_array_equal(stored(changed, "b", "mask"), stored(store, "b", "mask"))
     assert changed.layers("a") == ("mask", "dem")
-    assert read_layout(root, "scenes/a/mask").shard == (256, 256)  # as the arrays beside it
+    assert read_layout(changed.place, "scenes/a/mask").shard == (256, 256)  # as the arrays beside it
     files = [write_band(tmp_path / f"a_{p}.tif", speckle(SHAPE, seed=9), tiles=128) for p in ("vv", "vh")]
     other = sz.plan_ingest(files, root, **KNOWN, layers=mended, replace=True)
     assert "note: 'a' loses its layers dem: give them again to keep them." in str(other)
