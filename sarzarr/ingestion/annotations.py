@@ -51,22 +51,15 @@ def _number(text: Any) -> float:
     try:
         return float(text)
     except (TypeError, ValueError):
-        return float("nan")
+        return math.nan
 
 
-# ------------------------------------------------------------------ VOC
 def parse_voc(text: bytes, name: str, *, one_based: bool = False) -> Annotation:
-    """Return the annotation of one Pascal VOC document.
+    """Return the annotation (pixels) of one Pascal VOC document, of the file ``name``.
 
-    Parameters
-    ----------
-    text
-        The document. One that declares a type is refused: with it come entities, which can grow without end.
-    name
-        The file's name, for messages.
-    one_based
-        Coordinates count from 1 and name the last pixel, as the VOC challenge has them. False: they are
-        edges counted from 0, as the tools that SAR chips are made with write them.
+    One that declares a type is refused: with it come entities, which can grow without end. Coordinates are edges
+    counted from 0, as the tools that SAR chips are made with write them; ``one_based``, they count from 1 and name
+    the last pixel, as the VOC challenge has them.
     """
     try:
         root = parse_xml(text)
@@ -82,27 +75,26 @@ def parse_voc(text: bytes, name: str, *, one_based: bool = False) -> Annotation:
     return Annotation.of(boxes, labels)
 
 
-# ------------------------------------------------------------------ COCO
 def parse_coco(text: bytes | str, name: str) -> dict[str, Annotation]:
     """Return the annotations (pixels) of one COCO document, by the file name of each of its pictures."""
     try:
         document = json.loads(text)
         names = {str(c["id"]): str(c["name"]) for c in document.get("categories", ())}
         files = {str(i["id"]): str(i["file_name"]) for i in document["images"]}
-        drawn: dict[str, list[tuple[list[float], str]]] = {f: [] for f in files.values()}
+        drawn: dict[str, tuple[list[list[float]], list[str]]] = {f: ([], []) for f in files.values()}
         single = [a for a in document["annotations"] if not a.get("iscrowd")]
         for a in single:
             x, y, w, h = (_number(v) for v in a["bbox"])
-            label = names.get(str(a.get("category_id")), DEFAULT_LABEL)
-            drawn[files[str(a["image_id"])]].append(([x, y, x + w, y + h], label))
+            boxes, labels = drawn[files[str(a["image_id"])]]
+            boxes.append([x, y, x + w, y + h])
+            labels.append(names.get(str(a.get("category_id")), DEFAULT_LABEL))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _refused("COCO JSON with images, annotations and their bbox", name, error) from None
     if crowds := len(document["annotations"]) - len(single):
         log.warning("%s: %d crowds left out, since none of them is one object", name, crowds)
-    return {file: Annotation.of([b for b, _ in some], [k for _, k in some]) for file, some in drawn.items()}
+    return {file: Annotation.of(*some) for file, some in drawn.items()}
 
 
-# ------------------------------------------------------------------ YOLO
 def parse_yolo(text: str, name: str, *, height: int, width: int, classes: Sequence[str] = ()) -> Annotation:
     """Return the annotation of one YOLO text: ``class x_centre y_centre width height`` per line, as shares in [0, 1].
 
@@ -122,7 +114,6 @@ def parse_yolo(text: str, name: str, *, height: int, width: int, classes: Sequen
     return Annotation.of(boxes, labels)
 
 
-# ------------------------------------------------------------------ scenes
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Region:
     """One feature that was drawn on the ground or on a scene."""
@@ -145,14 +136,12 @@ class Region:
 def parse_geojson(
     text: bytes | str, name: str, *, label_key: str | None = None
 ) -> tuple[list[Region], str | None]:
-    """Return the features of a GeoJSON document, and the name of its CRS; None is longitude and latitude.
+    """Return the features of a GeoJSON document, and its CRS; None is longitude and latitude in degrees.
 
-    The scene is taken from a feature's property ``scene``, the label from ``label_key``: ``label`` where that
-    is left out.
+    The scene is a feature's property ``scene``, the label ``label_key``: ``label`` where that is left out.
 
     Raises `InvalidInputError` where it is no such document, a feature has no position or one that is no number, or
-    none has the property ``label_key`` that was named; the message has the feature's number, or the properties
-    there are.
+    none has the property that was named; the message has the feature's number, or the properties there are.
     """
     try:
         document = json.loads(text)
@@ -180,7 +169,6 @@ def parse_geojson(
 
 
 def _check_label(label_key: str | None, known: Sequence[str], is_any: bool, name: str) -> None:
-    """Refuse a label that was named and that nothing has."""
     if is_any and label_key is not None and label_key not in known:
         raise InvalidInputError(
             f"a property among {', '.join(known) or 'none'} was expected as the label of what is in {name!r}, got "
@@ -189,7 +177,6 @@ def _check_label(label_key: str | None, known: Sequence[str], is_any: bool, name
 
 
 def _positions(geometry: Mapping[str, Any]) -> Iterable[tuple[float, float]]:
-    """Yield the positions of a geometry of any kind."""
     if geometry["type"] == "GeometryCollection":
         for part in geometry["geometries"]:
             yield from _positions(part)
@@ -208,10 +195,8 @@ def _positions(geometry: Mapping[str, Any]) -> Iterable[tuple[float, float]]:
 def parse_csv(text: str, name: str, *, label_key: str | None = None) -> list[Region]:
     """Return the rows of a table ``scene,x_min,y_min,x_max,y_max[,label]`` of boxes in pixels.
 
-    The label is in the column ``label_key``: ``label`` where that is left out.
-
-    Raises `InvalidInputError` where a column is missing, or a coordinate is no finite number; the message has its
-    line and its text.
+    The label is in the column ``label_key``: ``label`` where that is left out. Raises `InvalidInputError` where a
+    column is missing, or a coordinate is no finite number; the message has its line and its text.
     """
     rows = csv.DictReader(io.StringIO(text, newline=""))
     wanted = ("scene", "x_min", "y_min", "x_max", "y_max")

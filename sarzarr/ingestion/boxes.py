@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from sarzarr.text import counted
 
 log = logging.getLogger(__name__)
 
-LONGITUDE_LATITUDE: Final = "OGC:CRS84"
-"""The CRS of a GeoJSON document that names none."""
-
 
 def import_boxes(
     store: Store, path: str | Path, *, name: str = cv.DEFAULT_INDEX, scene: str | None = None,
@@ -29,32 +25,16 @@ def import_boxes(
 ) -> Boxes:  # fmt: skip
     """Put the boxes of a file onto scenes; those that the file's scenes had are replaced.
 
+    The file is GeoJSON in map coordinates (longitude and latitude, or the CRS that it names), each feature's box
+    being what its geometry reaches; or CSV ``scene,x_min,y_min,x_max,y_max[,label]`` in pixels. ``name`` is the
+    table's, ``scene`` the one that features without a property ``scene`` are on, ``label_key`` the property, or the
+    column, that is the label (``label`` if left out), ``policy`` as in `sarzarr.store.boxes.check_boxes`.
     A file with a mistake in it changes nothing. Boxes that are only outside or without area are left out and
     counted, unless they are all there is.
 
-    Parameters
-    ----------
-    store
-        The store.
-    path
-        GeoJSON in map coordinates (longitude and latitude, or the CRS that it names), each feature's box
-        being what its geometry reaches; or CSV ``scene,x_min,y_min,x_max,y_max[,label]`` in pixels.
-    name
-        The table's name.
-    scene
-        The scene that features without a property ``scene`` are on.
-    label_key
-        The property, or the column, that is the label; ``label``, where there is one, if left out.
-    policy
-        As in `sarzarr.store.boxes.check_boxes`.
-
-    Raises
-    ------
-    NotInStoreError
-        A scene is not in the store.
-    InvalidInputError
-        There is no such file, it says no box that can be put on, a number cannot be read, a feature has no
-        scene or none has the label that was named, or a scene has no place that map coordinates reach.
+    Raises `NotInStoreError` where a scene is not in the store; `InvalidInputError` where there is no such file, it
+    says no box that can be put on, a number cannot be read, a feature has no scene or none has the label that was
+    named, or a scene has no place that map coordinates reach.
     """
     place = Path(path)
     text = _text_of(place)
@@ -62,7 +42,7 @@ def import_boxes(
         regions, crs = parse_csv(text, place.name, label_key=label_key), ""
     else:
         regions, declared = parse_geojson(text, place.name, label_key=label_key)
-        crs = declared or LONGITUDE_LATITUDE
+        crs = declared or "OGC:CRS84"  # longitude and latitude, where a document names none
     by_scene: dict[str, list[Region]] = {}
     for region in regions:
         if not (owner := region.scene or scene):
@@ -107,7 +87,7 @@ def _text_of(place: Path) -> str:
 
 
 def why_left_out(counts: Mapping[str, int]) -> str:
-    """Return the reasons for which boxes are not kept, in brackets; nothing where all are.
+    """Return the reasons for which boxes (pixels) are not kept, in brackets; nothing where all are.
 
     >>> why_left_out({"without_area": 2, "outside": 1})
     ' (2 without area, such as points and lines; 1 outside their scene)'

@@ -12,7 +12,6 @@ from sarzarr.grids.georeference import bbox_in, check_placed, covering
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan, WarpSource, plan_warp
 from sarzarr.ingestion.options import IngestOptions
-from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.store.store import Store
 
@@ -31,29 +30,25 @@ def onto_grid(
     """
     if not (options.crs or options.pixel_size or options.like):
         return ()
-    sources = [
-        WarpSource(
-            path=str(a.path),
-            band=a.band,
-            representation=str(a.representation),
-            dtype=a.dtype,
+    plans, grid = [], _target_grid(scene, store, options)
+    for array in scene.arrays:
+        is_untagged = array.nodata is None or math.isnan(array.nodata)
+        is_fill = (
+            is_untagged and array.representation == cv.Representation.DB
+        )  # 0 dB: a power of 1 if it were kept
+        source = WarpSource(
+            path=str(array.path),
+            band=array.band,
+            representation=str(array.representation),
+            dtype=array.dtype,
             georeference=scene.georeference,
-            nodata=_fill_of(a),
+            nodata=0.0 if is_fill else array.nodata,
         )
-        for a in scene.arrays
-    ]
-    grid = _target_grid(scene, store, options)
-    return tuple(plan_warp(s, grid, method=options.resampling, exact=options.exact) for s in sources)
-
-
-def _fill_of(array: ArrayProbe) -> float | None:
-    """Return a file's sentinel; on dB without one, 0: fill to the last bit, and a power of 1 if it were kept."""
-    untagged = array.nodata is None or math.isnan(array.nodata)
-    return 0.0 if untagged and array.representation == cv.Representation.DB else array.nodata
+        plans.append(plan_warp(source, grid, method=options.resampling, exact=options.exact))
+    return tuple(plans)
 
 
 def _target_grid(scene: SceneProbe, store: Store | None, options: IngestOptions) -> Grid:
-    """Return the grid that a scene goes onto."""
     if options.like:
         if store is None:
             raise InvalidInputError(

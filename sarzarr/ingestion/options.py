@@ -113,7 +113,7 @@ class IngestOptions:
         _ = self.encoding  # refuses an unknown codec or shard here, where it was said
 
     def changed(self, **changes: Unpack["IngestKeywords"]) -> "IngestOptions":
-        """Return these options with others in their place."""
+        """Return these options with others in their place, each of the type and unit (pixels, bytes, dB) it has."""
         given: dict[str, Any] = {**changes}
         return replace(self, **given | {"layers": layers_of(given.get("layers", self.layers))})
 
@@ -126,19 +126,19 @@ class IngestOptions:
 
     @property
     def method(self) -> dict[str, Any]:
-        """Arguments of `clip_bounds_from_histogram` for a classic store."""
-        return {
-            "method": self.bounds,
+        """Arguments of `clip_bounds_from_histogram` for a classic store: percentiles, dB and standard deviations."""
+        numbers = {
             "low_pct": self.low,
             "high_pct": self.high,
             "vmin": self.vmin,
             "vmax": self.vmax,
             "k": self.k,
         }
+        return {"method": self.bounds, **numbers}
 
 
 class IngestKeywords(TypedDict, total=False):
-    """Fields of `IngestOptions`, for editors and type checkers."""
+    """Fields of `IngestOptions` with its units (pixels, bytes, dB), for editors and type checkers."""
 
     quantity: str | None
     representation: str | None

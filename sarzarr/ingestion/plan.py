@@ -6,7 +6,7 @@ as a whole where a file cannot be taken as asked or the work cannot fit the memo
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Unpack
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
-from sarzarr.ingestion.again import known_hash, left_to_do, lost_layers, stored_otherwise
+from sarzarr.ingestion.again import known_hash, left_to_do, stored_otherwise
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.onto_grid import onto_grid
@@ -25,7 +25,7 @@ from sarzarr.rasters import raster_files
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 from sarzarr.scenes.scene import SceneProbe, group_scenes
 from sarzarr.store.store import Store, bounds_key, open_store
-from sarzarr.text import counted, logged, size_text
+from sarzarr.text import counted, listed, logged, size_text
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class IngestPlan:
 
     @property
     def tasks(self) -> int:
-        """Units of work."""
+        """Units of work: blocks of (rows, columns), each pass over them counted."""
         return sum(s.tasks for s in self.scenes)
 
     @property
@@ -80,11 +80,9 @@ class IngestPlan:
         lines += [f"  refused, left out: {why}" for why in self.refused]
         if self.options.bounds in ("percentile", "sigma"):
             lines.append("  classic store: one more pass first, to find the bounds that it is clipped to")
-        for encoding in dict.fromkeys(s.encoding for s in self.scenes):
-            shards = f"shards of {encoding.shard}" if encoding.shard else "no shards"
-            lines.append(
-                f"  stored as {encoding.dtype}, codec {encoding.codec}, chunks of {encoding.chunk}, {shards}"
-            )
+        for e in dict.fromkeys(s.encoding for s in self.scenes):
+            shards = f"shards of {e.shard}" if e.shard else "no shards"
+            lines.append(f"  stored as {e.dtype}, codec {e.codec}, chunks of {e.chunk}, {shards}")
         lines.append(
             f"  {size_text(self.bytes_in)} in, at most {size_text(self.bytes_out)} out, "
             f"{counted(self.tasks, 'task')}; "
@@ -103,6 +101,10 @@ def plan_ingest(
 ) -> IngestPlan:
     """Probe files and plan their ingest into one store; nothing is written.
 
+    Raises `UnsupportedRasterError` where a file is not backscatter as far as can be seen, or cannot fit the memory;
+    says the remedy; with ``skip_refused``, where all of them are. `SceneIdError` or `SceneExistsError` where two
+    scenes claim one id, or the store has another scene of that id.
+
     Parameters
     ----------
     files
@@ -114,14 +116,6 @@ def plan_ingest(
         Options to begin with; those that are given by name (``dtype="float32"``) stand in the place of its own.
     **changes
         The fields of `IngestOptions`.
-
-    Raises
-    ------
-    UnsupportedRasterError
-        A file is not backscatter as far as can be seen, or cannot fit the memory; says the remedy. With
-        ``skip_refused``, all of them are.
-    SceneIdError, SceneExistsError
-        Two scenes claim one id, or the store has another scene of that id.
     """
     options = (options or IngestOptions()).changed(**changes)
     paths = [files] if isinstance(files, str | Path) else list(files)
@@ -141,22 +135,21 @@ def plan_ingest(
     asked = []
     for scene in scenes:
         with _leaving_out(refused, options):
-            asked.append(
-                ScenePlan(
-                    probe=scene,
-                    encoding=options.encoding,
-                    bounds=_stored_ranges(scene, known, options),
-                    replaces=known_hash(known, scene.id) is not None,
-                    border=options.border or 0,
-                    onto=onto_grid(scene, known, options),
-                )
+            planned = ScenePlan(
+                probe=scene,
+                encoding=options.encoding,
+                bounds=_stored_ranges(scene, known, options),
+                replaces=known_hash(known, scene.id) is not None,
+                border=options.border or 0,
+                onto=onto_grid(scene, known, options),
             )
+            asked.append(planned)
     if options.layers:
         pairs = [(s.probe, s.grid) for s in asked]
         layers, more = match_layers(probe_layers(options.layers), pairs, exact=options.exact)
         asked = [replace(s, layers=own) for s, own in zip(asked, layers, strict=True)]
         notes += more
-    present, left, more_notes = _left_to_do(known, asked, options)
+    present, left = _left_to_do(known, asked, options, notes)
     plans = []
     for fitted in (scene.fitted(options) for scene in left):
         with _leaving_out(refused, options):
@@ -169,19 +162,18 @@ def plan_ingest(
         scenes=tuple(plans),
         present=tuple(present),
         options=options,
-        notes=(*notes, *more_notes),
+        notes=tuple(notes),
         refused=tuple(refused),
     )
     return logged(log, plan)
 
 
 def _left_to_do(
-    store: Store | None, asked: Iterable[ScenePlan], options: IngestOptions
-) -> tuple[list[str], list[ScenePlan], list[str]]:
-    """Return ids of scenes that are stored as asked, plans of the others, and sentences on what is kept or lost."""
+    store: Store | None, asked: Iterable[ScenePlan], options: IngestOptions, notes: list[str]
+) -> tuple[list[str], list[ScenePlan]]:
+    """Return ids of scenes that are stored as asked, and plans of the others; notes what is kept or lost."""
     present: list[str] = []
     left: list[ScenePlan] = []
-    notes: list[str] = []
     kept: dict[str, list[str]] = {}
     for planned in asked:
         if store is None or not planned.replaces:
@@ -195,16 +187,13 @@ def _left_to_do(
             present.append(planned.id)
         else:
             left.append(rest)
-            notes += [] if rest.only_layers else lost_layers(store, rest)
+            lost = sorted(set(store.layers(rest.id)) - {layer.name for layer in rest.layers})
+            if lost and not rest.only_layers:
+                notes.append(f"{rest.id!r} loses its layers {', '.join(lost)}: give them again to keep them.")
     for how, ids in kept.items():
         verb = "is" if len(ids) == 1 else "are"
-        notes.append(f"{_listed(ids)} {verb} kept as stored: {how}. Pass --replace to change it.")
-    return present, left, notes
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+        notes.append(f"{listed(ids, most=3)} {verb} kept as stored: {how}. Pass --replace to change it.")
+    return present, left
 
 
 def _scenes(
@@ -226,15 +215,16 @@ def _scenes(
                 nodata=options.nodata,
                 full_hash=options.full_hash,
             )
-    scenes = group_scenes(probes.values(), scene_id=options.id)
-    unfit = [
-        f"{', '.join(dict.fromkeys(f.path.name for f in s.files))}: {s.refusal}" for s in scenes if s.refusal
-    ]
+    taken, unfit = [], []
+    for scene in group_scenes(probes.values(), scene_id=options.id):
+        if scene.refusal:
+            unfit.append(f"{', '.join(dict.fromkeys(f.path.name for f in scene.files))}: {scene.refusal}")
+        else:
+            taken.append(scene)
+            notes += [note for file in scene.files for note in file.left_out]
     if unfit and not options.skip_refused:
         raise UnsupportedRasterError("\n".join(unfit))
     refused += unfit
-    taken = [scene for scene in scenes if not scene.refusal]
-    notes += [note for scene in taken for file in scene.files for note in file.left_out]
     return taken, notes
 
 
@@ -271,7 +261,6 @@ def _stored_ranges(
 
 
 def _check_memory(scene: ScenePlan, options: IngestOptions) -> None:
-    """Refuse a scene of which a worker would need more memory than it may use."""
     peak = scene.peak_memory(options.threads)
     if peak > options.memory:
         read: list[ArrayProbe | LayerPlan] = [*scene.probe.arrays, *scene.layers]

@@ -8,6 +8,7 @@ block leaves a receipt beside the store; run again, and what has an intact recei
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -20,9 +21,8 @@ from sarzarr.ingestion.blocks.jobs import BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import Receipt
 from sarzarr.ingestion.blocks.regions import reaching_edge
 from sarzarr.ingestion.blocks.undecided_zeros import decide_zeros
-from sarzarr.ingestion.blocks.write import write_block
+from sarzarr.ingestion.blocks.write import write_block, write_layer
 from sarzarr.ingestion.layers.plan import LayerJob
-from sarzarr.ingestion.layers.write import write_layer
 from sarzarr.ingestion.plan import IngestPlan
 from sarzarr.ingestion.scene_documents import (
     catalog_row,
@@ -32,16 +32,14 @@ from sarzarr.ingestion.scene_documents import (
 )
 from sarzarr.ingestion.scene_plan import ScenePlan
 from sarzarr.ingestion.staging import (
-    Done,
-    Failure,
     Job,
+    Outcome,
     Staged,
     intact_receipt,
     job_key,
     leave_receipt,
     only_writer,
     stage,
-    staging_of,
 )
 from sarzarr.patches.clips import recommend_clips
 from sarzarr.patches.index import update_indices
@@ -58,36 +56,27 @@ from sarzarr.tasks import Progress, Task, compute, cpu_count, processes, wave_si
 log = logging.getLogger(__name__)
 
 
-# ------------------------------------------------------------------ the run
 def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = None) -> Store:
-    """Write what a plan says into its store, and return the store.
+    """Write what a plan says into its store, and return the store; ``progress`` is told the bytes that are done.
 
     Inside ``with Client(...)`` the work is done by that cluster; else by forked processes where the work
     is worth them and this process has no other thread, and by threads elsewhere.
     Interrupted, it is simply run again: blocks that are done are not redone, and the bytes are the
     same. A scene that fails does not keep the others out.
 
-    Raises
-    ------
-    IngestError
-        Some scenes failed; the message names each with its cause, the others are in the store.
+    Raises `IngestError` where scenes failed; the message names each with its cause, the others are in the store.
     """
-    store = create_store(plan.store)
-    staging = staging_of(plan.store)
-    plan = _with_workload(plan)
-    with only_writer(staging), processes(plan.bytes_in):  # who works holds the lock, too
+    store, plan = create_store(plan.store), _with_workload(plan)
+    with only_writer(plan.store) as staging, processes(plan.bytes_in):  # who works holds the lock, too
         plan = _with_bounds(plan, staging)
-        meter = _Meter(sum(s.bytes_worked for s in plan.scenes), progress)
-        run = _Run(store, [stage(s, staging / s.id) for s in plan.scenes], meter)
+        run = _Run(store, [stage(s, staging / s.id) for s in plan.scenes], progress)
         run.go()
         _finish(store)
-        failed = [f for s in run.scenes.values() for f in s.failures[:1]]
-        for found in () if failed else staging.glob("bounds-*.json"):
-            found.unlink()
+        failed = [f"  {f}" for s in run.scenes.values() for f in s.failures[:1]]
+        for ranges in () if failed else staging.glob("bounds-*.json"):
+            ranges.unlink()
     if failed:
-        listed = "\n".join(
-            f"  {f.scene}, block at row {f.at[0]}, column {f.at[1]}: {f.error}" for f in failed
-        )
+        listed = "\n".join(failed)
         raise IngestError(
             f"{len(plan.scenes)} scenes were expected, {len(failed)} of them failed:\n{listed}\n"
             "Mend the files and run the same command again; the others are in the store."
@@ -106,14 +95,18 @@ def _with_workload(plan: IngestPlan) -> IngestPlan:
 class _Run:
     """Scenes on their way into a store: waves of tasks, and after each wave what has become whole."""
 
-    def __init__(self, store: Store, scenes: Sequence[Staged], meter: "_Meter") -> None:
-        self.store, self.meter = store, meter
+    def __init__(
+        self, store: Store, scenes: Sequence[Staged], progress: Callable[[Progress], None] | None
+    ) -> None:
+        self.store, self.progress = store, progress
+        self.done, self.total = 0, sum(s.plan.bytes_worked for s in scenes)
         self.scenes = {s.plan.id: s for s in scenes}
         self.begun: dict[str, Staged] = {}
 
     def go(self) -> None:
         """Run everything; failures stay with their scenes."""
-        jobs, decisions = self._unfinished(), list[Task]()
+        jobs = (job for scene in self.scenes.values() for job in self._begin(scene))
+        decisions = list[Task]()
         while True:
             wave = [*decisions, *((_write, (job,)) for job in islice(jobs, wave_size()))]
             compute(wave, self._take)
@@ -121,13 +114,8 @@ class _Run:
             if not wave and not decisions:
                 return
 
-    def _unfinished(self) -> Iterator[Job]:
-        """Yield the jobs that have no intact receipt; the others are counted as done."""
-        for scene in self.scenes.values():
-            yield from self._begin(scene)
-
     def _begin(self, scene: Staged) -> list[Job]:
-        """Begin a scene, or its second pass: return the blocks that have no intact receipt."""
+        """Begin a scene, or its second pass: return the blocks that have no intact receipt; others are done."""
         left = []
         for job in scene.jobs():
             receipt = intact_receipt(job)
@@ -135,20 +123,28 @@ class _Run:
                 left.append(job)
             else:
                 scene.done[job_key(job)] = job, receipt
-                self.meter.add(job)
+                self._report(job)
         scene.waiting = len(left)
         self.begun[scene.plan.id] = scene
         return left
 
-    def _take(self, result: Done | Failure) -> None:
-        scene = self.scenes[result.scene]
+    def _take(self, result: Outcome) -> None:
+        scene = self.scenes[result.job.scene]
         scene.waiting -= 1
-        if isinstance(result, Failure):
+        if result.receipt is None:
             scene.failures.append(result)
             return
         scene.done[job_key(result.job)] = result.job, result.receipt
         if result.first_time:
-            self.meter.add(result.job)
+            self._report(result.job)
+
+    def _report(self, job: Job) -> None:
+        """Count the source bytes of a block that is done, a first pass apart, and report them."""
+        if isinstance(job, BlockJob) and job.step is not Step.WRITE:
+            return
+        self.done += job.source_bytes
+        if self.progress is not None:
+            self.progress(Progress(self.done, self.total, job.scene))
 
     def _settle(self) -> list[Task]:
         """Commit the scenes that are whole; return the tasks that others need to become so."""
@@ -171,45 +167,24 @@ class _Run:
         return tasks
 
 
-def _write(job: Job) -> Done | Failure:
+def _write(job: Job) -> Outcome:
     """Run one block on a worker, unless another try of the same task did already."""
-    return _attempt(
-        job,
-        lambda: intact_receipt(job) or (write_layer(job) if isinstance(job, LayerJob) else write_block(job)),
-    )
-
-
-def _decide(job: BlockJob, receipt: Receipt, reaches: dict[str, Any]) -> Done | Failure:
-    """Run the decision on a block's zeros on a worker."""
-    return _attempt(job, lambda: decide_zeros(job, receipt, reaches), first_time=False)
+    work: Callable[..., Receipt] = write_layer if isinstance(job, LayerJob) else write_block
+    return _attempt(lambda one: intact_receipt(one) or work(one), job)
 
 
 def _attempt(
-    job: Job, work: Callable[[], Receipt], *, leave: bool = True, first_time: bool = True
-) -> Done | Failure:
-    """Do a block's work; its error comes back as a value, so that others go on."""
+    work: Callable[..., Receipt], job: Job, *rest: Any, leave: bool = True, first_time: bool = True
+) -> Outcome:
+    """Do a block's work on a worker; its error comes back as a value, so that others go on."""
     try:
-        receipt = work()
+        receipt = work(job, *rest)
         if leave:
             leave_receipt(job, receipt)
     except Exception as error:
         log.debug("block %s of %s failed", job.at, job.scene, exc_info=True)
-        return Failure(scene=job.scene, at=job.at, error=f"{type(error).__name__}: {error}")
-    return Done(scene=job.scene, job=job, receipt=receipt, first_time=first_time)
-
-
-class _Meter:
-    """Source bytes done, reported as they come."""
-
-    def __init__(self, total: int, report: Callable[[Progress], None] | None) -> None:
-        self.done, self.total, self.report = 0, total, report
-
-    def add(self, job: Job) -> None:
-        if isinstance(job, BlockJob) and job.step is not Step.WRITE:
-            return
-        self.done += job.source_bytes
-        if self.report is not None:
-            self.report(Progress(self.done, self.total, job.scene))
+        return Outcome(job=job, error=f"{type(error).__name__}: {error}")
+    return Outcome(job=job, receipt=receipt, first_time=first_time)
 
 
 def _with_bounds(plan: IngestPlan, staging: Path) -> IngestPlan:
@@ -220,95 +195,74 @@ def _with_bounds(plan: IngestPlan, staging: Path) -> IngestPlan:
     if plan.options.bounds not in ("percentile", "sigma"):
         return plan
     known = open_store(plan.store).bounds
-    counted = [
-        (scene, array)
-        for scene in plan.scenes
-        for array in scene.probe.arrays
-        if scene.group(array) not in known
-    ]
-    groups = {scene.group(array) for scene, array in counted}
-    said = [(s.probe.source_hash, a.name, a.representation, a.nodata) for s, a in counted]
-    name = sha256(repr([plan.options.method, said]).encode()).hexdigest()
+    pairs = ((scene, array) for scene in plan.scenes for array in scene.probe.arrays)
+    counted = [(scene, array) for scene, array in pairs if scene.group(array) not in known]
+    sources = [(s.probe.source_hash, a.name, a.representation, a.nodata) for s, a in counted]
+    name = sha256(repr([plan.options.method, sources]).encode()).hexdigest()
     place, key = Folder(staging), f"bounds-{name[:16]}.json"
     if not place.head(key):
-        write_json(place, key, _find_ranges(counted, groups, plan.options.method))
-    found = {group: (low, high) for group, (low, high) in read_json(place, key).items()}
-    scenes = [
-        replace(
-            scene,
-            bounds={a.name: found.get(scene.group(a), scene.bounds[a.name]) for a in scene.probe.arrays},
-        )
-        for scene in plan.scenes
-    ]
+        write_json(place, key, _find_ranges(counted, plan.options.method))
+    ranges = {group: (low, high) for group, (low, high) in read_json(place, key).items()}
+    scenes = []
+    for scene in plan.scenes:
+        bounds = {a.name: ranges.get(scene.group(a), scene.bounds[a.name]) for a in scene.probe.arrays}
+        scenes.append(replace(scene, bounds=bounds))
     return replace(plan, scenes=tuple(scenes))
 
 
 def _find_ranges(
-    counted: Sequence[tuple[ScenePlan, ArrayProbe]], groups: set[str], method: Mapping[str, Any]
+    counted: Sequence[tuple[ScenePlan, ArrayProbe]], method: Mapping[str, Any]
 ) -> dict[str, tuple[float, float]]:
     """Return (vmin, vmax) of each group from the histograms of its arrays' files."""
-    histograms = dict.fromkeys(sorted(groups), Histogram.empty())
     of_array = {(scene.id, array.name): scene.group(array) for scene, array in counted}
-    failures: list[Failure] = []
+    histograms = dict.fromkeys(sorted(of_array.values()), Histogram.empty())
+    failures: list[Outcome] = []
 
-    def take(result: Done | Failure) -> None:
-        if isinstance(result, Failure):
+    def take(result: Outcome) -> None:
+        if result.receipt is None:
             failures.append(result)
             return
-        for name, receipt in result.receipt.arrays.items():
-            if key := of_array.get((result.scene, name)):
+        for name, receipt in result.receipt.items():
+            if key := of_array.get((result.job.scene, name)):
                 histograms[key] = histograms[key] + receipt.histogram
 
     scenes = {scene.id: scene for scene, _ in counted}.values()
     jobs = (job for scene in scenes for job in scene.jobs("", step=Step.COUNT))
-    while wave := [(_count, (job,)) for job in islice(jobs, wave_size())]:
+    count = partial(_attempt, write_block, leave=False)
+    while wave := [(count, (job,)) for job in islice(jobs, wave_size())]:
         compute(wave, take)
     if failures:
         raise IngestError(
-            f"every scene was expected to be readable, got {failures[0].scene}, block at row "
-            f"{failures[0].at[0]}, column {failures[0].at[1]}: {failures[0].error}. "
+            f"every scene was expected to be readable, got {failures[0]}. "
             "Mend the file, or leave it out: the bounds of a classic store are found from all of them."
         )
     clips = {key: clip_bounds_from_histogram(h, **method) for key, h in histograms.items()}
     return {key: (clip.vmin, clip.vmax) for key, clip in clips.items()}
 
 
-def _count(job: BlockJob) -> Done | Failure:
-    """Count one block on a worker; nothing is written."""
-    return _attempt(job, lambda: write_block(job), leave=False)
-
-
 def _decisions(scene: Staged) -> Iterator[Task]:
-    """Yield the tasks that settle a scene's zeros, now that all its blocks are known."""
-    for file_jobs in _by_file(scene).values():
-        size = file_jobs[0][0]
-        reaches: dict[str, dict[tuple[int, int], Any]] = {}
-        for source in size.arrays:
-            regions = {
-                (job.row // size.height, job.col // size.width): receipt.arrays[source.name].regions
-                for job, receipt in file_jobs
-            }
-            dark = any(receipt.arrays[source.name].histogram.nonpositive for _, receipt in file_jobs)
-            is_judged = dark or not source.is_warped or size.step is Step.MASK
-            if is_judged and any(r is not None for r in regions.values()):
-                reaches[source.name] = reaching_edge(regions)
-        for job, receipt in file_jobs:
-            at = job.row // size.height, job.col // size.width
-            mine = {name: found[at] for name, found in reaches.items() if at in found}
-            if mine:
-                yield _decide, (job, receipt, mine)
-
-
-def _by_file(scene: Staged) -> dict[str, list[tuple[BlockJob, Receipt]]]:
-    """Blocks by the array they lead with (one a file), the block at the origin first."""
-    out: dict[str, list[tuple[BlockJob, Receipt]]] = {}
+    """Yield the tasks that settle a scene's zeros, file by file, now that all its blocks are known."""
+    files: dict[str, list[tuple[BlockJob, Receipt]]] = {}
     for job, receipt in sorted(scene.done.values(), key=lambda pair: pair[0].at):
         if isinstance(job, BlockJob):
-            out.setdefault(job.arrays[0].name, []).append((job, receipt))
-    return out
+            files.setdefault(job.arrays[0].name, []).append((job, receipt))
+    for blocks in files.values():
+        first = blocks[0][0]
+        places = [(job.row // first.height, job.col // first.width) for job, _ in blocks]
+        reaches: dict[str, dict[tuple[int, int], Any]] = {}
+        for source in first.arrays:
+            done = [receipt[source.name] for _, receipt in blocks]
+            dark = any(receipt.histogram.nonpositive for receipt in done)
+            is_judged = dark or not source.is_warped or first.step is Step.MASK
+            if is_judged and any(receipt.regions is not None for receipt in done):
+                regions = {place: receipt.regions for place, receipt in zip(places, done, strict=True)}
+                reaches[source.name] = reaching_edge(regions)
+        for place, (job, receipt) in zip(places, blocks, strict=True):
+            mine = {name: labels[place] for name, labels in reaches.items() if place in labels}
+            if mine:
+                yield partial(_attempt, decide_zeros, first_time=False), (job, receipt, mine)
 
 
-# ------------------------------------------------------------------ commit
 def _commit(store: Store, scenes: Sequence[Staged]) -> None:
     """Write scenes' documents, each one's own ``zarr.json`` last, and let them into the store."""
     rows = []
@@ -316,13 +270,13 @@ def _commit(store: Store, scenes: Sequence[Staged]) -> None:
         plan, group, histograms = scene.plan, Folder(scene.group), Folder(scene.folder / "histograms")
         remove_partials(scene.group)  # of a worker that was killed in this run
         for layer in plan.layers:
-            receipts = [r.arrays[layer.name] for _, r in scene.done.values() if layer.name in r.arrays]
+            receipts = [r[layer.name] for _, r in scene.done.values() if layer.name in r]
             write_layer_documents(group, plan, layer, receipts)
         if plan.only_layers:
             commit_layers(store, plan.id, scene.group, [layer.name for layer in plan.layers])
             continue
         for array in plan.probe.arrays:
-            receipts = [r.arrays[array.name] for _, r in scene.done.values() if array.name in r.arrays]
+            receipts = [r[array.name] for _, r in scene.done.values() if array.name in r]
             write_array_documents(group, plan, array, receipts)
             histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
             write_histogram(histograms, array.name, histogram)
@@ -336,7 +290,6 @@ def _commit(store: Store, scenes: Sequence[Staged]) -> None:
         remove_tree(scene.folder)
 
 
-# ------------------------------------------------------------------ the end of a run
 def _finish(store: Store) -> None:
     """Give new groups their clip, index the new patches, and consolidate, once a run.
 
@@ -355,16 +308,13 @@ def _finish(store: Store) -> None:
 
 
 def remove_scene(store: Store | str | Path, scene: str) -> Store:
-    """Take a scene out of a store, with its patches and histograms; no other scene is touched.
+    """Take a scene, its patches and its histograms (131,071 int64 each) out of a store; no other scene is touched.
 
-    Raises
-    ------
-    NotInStoreError
-        There is no such scene.
+    Raises `NotInStoreError` where there is no such scene.
     """
     opened = open_store(store)
     opened.rows(scene)  # says which scenes there are, if not this one
-    with only_writer(staging_of(opened.root)):
+    with only_writer(opened.root):
         withdraw_scene(opened, scene)
         fresh = opened.anew()
         update_indices(fresh)

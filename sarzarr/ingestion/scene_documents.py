@@ -1,7 +1,7 @@
-"""The documents of one scene: what its group and its arrays say of themselves."""
+"""The documents of one scene: the attributes of its group and its arrays, and its rows in the catalog."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -24,19 +24,13 @@ from sarzarr.store.place import Place
 from sarzarr.store.shards import ShardRecord, write_manifest
 from sarzarr.store.store import bounds_key
 
-FLAG_MEANINGS: Final = " ".join(flag.name.lower() for flag in cv.Flag)
-
 
 def write_scene_documents(group: Place, plan: ScenePlan) -> None:
-    """Write a scene's coordinates and, last, the ``zarr.json`` of its group."""
-    write_coordinates(group, plan.grid)
-    write_json(group, "zarr.json", group_document(scene_attributes(plan)))
+    """Write a scene's coordinates, float64 (rows,) and (columns,), and, last, the ``zarr.json`` of its group.
 
-
-def scene_attributes(plan: ScenePlan) -> dict[str, Any]:
-    """Return the attributes of a scene's group: the facts, in STAC's spelling; never a path."""
+    Its attributes are the facts, in STAC's spelling; never a path.
+    """
     probe = plan.probe
-    polarizations = [a.polarization for a in probe.arrays if a.polarization]
     attributes: dict[str, Any] = {
         "id": plan.id,
         **probe.acquisition.attrs(),
@@ -45,7 +39,7 @@ def scene_attributes(plan: ScenePlan) -> dict[str, Any]:
         cv.SOURCE_HASH: probe.source_hash,
         cv.SOURCE_FILES: [f.path.name for f in probe.files],
     }
-    if polarizations:
+    if polarizations := [a.polarization for a in probe.arrays if a.polarization]:
         attributes[cv.SAR_POLARIZATIONS] = polarizations
     if plan.geolocation == "rotated_affine":
         attributes[cv.SPATIAL_TRANSFORM] = list(plan.grid.transform)
@@ -57,17 +51,16 @@ def scene_attributes(plan: ScenePlan) -> dict[str, Any]:
         attributes[cv.BORDER] = plan.border
     if plan.layers:  # last: one that is added later is written there, too
         attributes[cv.LAYERS] = [layer.name for layer in plan.layers]
-    return attributes
+    write_coordinates(group, plan.grid)
+    write_json(group, "zarr.json", group_document(attributes))
 
 
 def write_array_documents(
     group: Place, plan: ScenePlan, array: ArrayProbe, receipts: Sequence[ArrayReceipt]
 ) -> None:
-    """Write the ``zarr.json`` and the manifest of an array and of its flags."""
+    """Write the ``zarr.json`` and the manifest of a (rows, columns) array and of its flags, uint8."""
     vmin, vmax = plan.bounds[array.name]
-    flags = array.name + cv.FLAGS_SUFFIX
-    placed = _placement(plan)
-    nodata = array.nodata
+    flags, placed, nodata = array.name + cv.FLAGS_SUFFIX, _placement(plan), array.nodata
     about: dict[str, Any] = {
         cv.LONG_NAME: f"{array.quantity} {array.polarization or array.name}, normalized dB",
         cv.UNITS: "1",
@@ -92,7 +85,7 @@ def write_array_documents(
     coded: dict[str, Any] = {
         cv.LONG_NAME: f"validity of {array.name}",
         cv.FLAG_VALUES: [int(f) for f in cv.Flag],
-        cv.FLAG_MEANINGS: FLAG_MEANINGS,
+        cv.FLAG_MEANINGS: " ".join(f.name.lower() for f in cv.Flag),
         **placed,
     }
     _write_array(group, flags, plan, plan.encoding.of_flags, coded, [r.flag_shards for r in receipts])
@@ -101,7 +94,7 @@ def write_array_documents(
 def write_layer_documents(
     group: Place, plan: ScenePlan, layer: LayerPlan, receipts: Sequence[ArrayReceipt]
 ) -> None:
-    """Write the ``zarr.json`` and the manifest of a layer."""
+    """Write the ``zarr.json`` and the manifest of a (rows, columns) layer."""
     about = {**layer.attrs, **_placement(plan)}
     _write_array(group, layer.name, plan, layer.encoding(plan.encoding), about, [r.shards for r in receipts])
 
@@ -128,10 +121,9 @@ def _write_array(
 
 
 def catalog_row(plan: ScenePlan, array: ArrayProbe) -> dict[str, Any]:
-    """Return the row that an array has in the catalog."""
-    probe, encoding = plan.probe, plan.encoding
+    """Return the row that an array has in the catalog: its (height, width), encoding, dB, place and facts."""
     vmin, vmax = plan.bounds[array.name]
-    facts = {cv.CATALOG_COLUMNS[key]: value for key, value in probe.acquisition.attrs().items()}
+    facts = {cv.CATALOG_COLUMNS[key]: value for key, value in plan.probe.acquisition.attrs().items()}
     if any(not warp.keeps_looks for warp in plan.onto if isinstance(warp, WarpPlan)):
         facts.pop(cv.CATALOG_COLUMNS[cv.LOOKS_EQUIVALENT_NUMBER], None)
     return {
@@ -141,18 +133,15 @@ def catalog_row(plan: ScenePlan, array: ArrayProbe) -> dict[str, Any]:
         "polarization": array.polarization,
         "quantity": str(array.quantity),
         "source_representation": str(array.representation),
-        "dtype": encoding.dtype,
-        "codec": encoding.codec,
+        **vars(plan.encoding),
         "height": plan.grid.height,
         "width": plan.grid.width,
-        "chunk": encoding.chunk,
-        "shard": encoding.shard,
         "vmin": vmin,
         "vmax": vmax,
         "bounds_key": bounds_key(array.name, str(array.quantity)),
         "crs_wkt": plan.grid.crs_wkt,
         "transform": plan.grid.transform,
         "geolocation": plan.geolocation,
-        "source_hash": probe.source_hash,
+        "source_hash": plan.probe.source_hash,
         **facts,
     }

@@ -61,7 +61,7 @@ class ScenePlan:
 
     @property
     def id(self) -> str:
-        """The scene's id."""
+        """The scene's id, at most 128 bytes of ASCII."""
         return self.probe.id
 
     @property
@@ -83,8 +83,8 @@ class ScenePlan:
     @property
     def fingerprint(self) -> str:
         """Names the sources and everything that decides the bytes: staged work of another is not taken up."""
-        parts: list[Any] = [self.probe.source_hash, self.encoding, sorted(self.bounds.items()), self.border]
-        parts.append(self.columns)
+        bounds = sorted(self.bounds.items())
+        parts: list[Any] = [self.probe.source_hash, self.encoding, bounds, self.border, self.columns]
         parts += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
         parts += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
         parts += [layer.identity for layer in self.layers]
@@ -92,7 +92,7 @@ class ScenePlan:
         return sha256(repr(parts).encode()).hexdigest()
 
     def source(self, array: ArrayProbe) -> ArraySource:
-        """Return an array as a worker reads it."""
+        """Return a (rows, columns) array as a worker reads it."""
         vmin, vmax = self.bounds[array.name]
         onto = self.onto[self.probe.arrays.index(array)] if self.onto else None
         is_warped = isinstance(onto, WarpPlan)
@@ -123,14 +123,7 @@ class ScenePlan:
     def jobs(self, folder: str, *, step: Step = Step.WRITE, mask: str = "") -> Iterator[BlockJob]:
         """Yield the units of work, whole shards of pixels, file by file and row by row.
 
-        Parameters
-        ----------
-        folder
-            The folder that files are written into: the staged scene group.
-        step
-            What is done.
-        mask
-            Where a first pass wrote the flags, if borders are eroded.
+        They write into ``folder``; ``mask`` is the folder of the flags of a first pass, if borders are eroded.
         """
         for arrays in self._files:
             sources = tuple(self.source(a) for a in arrays)
@@ -149,21 +142,21 @@ class ScenePlan:
                 )
 
     def layer_jobs(self, folder: str) -> Iterator[LayerJob]:
-        """Yield the units of work of its layers, which are written into ``folder``."""
+        """Yield the units of work of its layers, whole shards of pixels, which are written into ``folder``."""
         for layer in self.layers:
             encoding = layer.encoding(self.encoding)
             for place in self._blocks(layer):
                 yield LayerJob(**place, scene=self.id, folder=folder, encoding=encoding, layer=layer)
 
     def _blocks(self, array: ArrayProbe | LayerPlan) -> Iterator[dict[str, Any]]:
-        """Yield the rectangle of each block, and the rows that are read of it at once, as fields of a job."""
+        """Return the rectangle of each block, and the rows that are read of it at once, as fields of a job."""
         size = self.block_shape(array)
-        band_rows = self.band_rows(array, size[0])
-        return ({**place, "band_rows": band_rows} for place in rectangles(self.grid.shape, size))
+        rows = {"band_rows": self.band_rows(array, size[0])}
+        return (place | rows for place in rectangles(self.grid.shape, size))
 
     @property
     def tasks(self) -> int:
-        """Units of work, each pass over the file counted."""
+        """Units of work, (rows, columns) of pixels each; each pass over the file counted."""
         blocks = sum(1 for _ in self.jobs("")) * (2 if self.border else 1)
         return blocks + sum(1 for _ in self.layer_jobs(""))
 
@@ -252,22 +245,18 @@ class ScenePlan:
         layers = [f"    {layer}" for layer in self.layers]
         if self.only_layers:
             return "\n".join([f"  {self.id}: is there, and gets layers alone, {tasks}", *layers])
-        place = f"{self.grid.height} x {self.grid.width}, {self._place}"
-        way = "warped" if self.is_warped else "passthrough"
-        lines = [f"  {self.id}: {place}, {way}, {tasks}, {counted(self.patches, 'patch')}"]
-        lines[0] += ", replaces the one there" if self.replaces else ""
-        lines += [f"    {plan}" for plan in self.onto]
-        lines += [f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in self.probe.arrays]
-        return "\n".join(lines + layers)
-
-    @property
-    def _place(self) -> str:
-        """The tie of the stored pixels to the ground, for people."""
         gcps = counted(len(self.probe.georeference.gcps), "GCP")
-        return {
+        tie = {
             "affine": "georeferenced",
             "rotated_affine": "rotated affine",
             "gcp_tps_no_dem": f"by {gcps} without terrain",
             "gcps": f"{gcps}, image geometry (--crs and --pixel-size georeference it)",
             "rpcs": "RPC, image geometry (orthorectify it with a DEM to georeference it)",
         }.get(self.geolocation, "no CRS")
+        place = f"{self.grid.height} x {self.grid.width}, {tie}"
+        way = "warped" if self.is_warped else "passthrough"
+        lines = [f"  {self.id}: {place}, {way}, {tasks}, {counted(self.patches, 'patch')}"]
+        lines[0] += ", replaces the one there" if self.replaces else ""
+        lines += [f"    {plan}" for plan in self.onto]
+        lines += [f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in self.probe.arrays]
+        return "\n".join(lines + layers)

@@ -1,7 +1,7 @@
-"""Where scenes are made: a folder beside the store, with a receipt for each block that is done."""
+"""The folder beside a store in which scenes are made, with a receipt for each block that is done."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,60 +20,51 @@ Job = BlockJob | LayerJob
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A block that could not be done."""
+class Outcome:
+    """The end of a block of (rows, columns) pixels: its receipt, or the error that it ended with."""
 
-    scene: str
-    """The scene's id."""
-    at: tuple[int, int]
-    """(row, column) of the block's first pixel."""
-    error: str
-    """What was raised."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """A block that is done."""
-
-    scene: str
-    """The scene's id."""
     job: Job
-    """What was asked for."""
-    receipt: Receipt
-    """What became of it."""
-    first_time: bool
+    """The block."""
+    receipt: Receipt | None = None
+    """Its files and counts; None where it failed."""
+    error: str = ""
+    """The error, with its type, where it failed."""
+    first_time: bool = True
     """Whether its pixels were read for it; a decision on zeros reads none."""
+
+    def __str__(self) -> str:
+        return f"{self.job.scene}, block at row {self.job.row}, column {self.job.col}: {self.error}"
 
 
 @dataclass
 class Staged:
-    """One scene on its way: where its parts are gathered, and which blocks are in."""
+    """One scene on its way: its folder, and the blocks, (rows, columns) of pixels, that are in."""
 
     plan: ScenePlan
-    """What is to be done."""
+    """Its plan."""
     folder: Path
-    """Where its parts are gathered, beside the store."""
+    """The folder beside the store that its parts are gathered in."""
     step: Step
     """The pass that it is at."""
     waiting: int = 0
     """Blocks that are not in yet."""
     done: dict[str, tuple[Job, Receipt]] = field(default_factory=dict)
     """Blocks that are in, by `job_key`."""
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[Outcome] = field(default_factory=list)
     """Blocks that could not be done."""
 
     @property
     def group(self) -> Path:
-        """The staged scene group."""
+        """The folder of the staged scene group: arrays (rows, columns)."""
         return self.folder / "scene"
 
     @property
     def mask(self) -> Path:
-        """Where a first pass writes the flags, if borders are eroded."""
+        """The folder of the uint8 flags that a first pass writes, if borders are eroded."""
         return self.folder / "mask"
 
     def jobs(self) -> Iterator[Job]:
-        """Yield the blocks of the step that the scene is at; its layers are written with the last one."""
+        """Yield the blocks, (rows, columns) of pixels, of its step; layers are written with the last one."""
         place = self.mask if self.step is Step.MASK else self.group
         yield from self.plan.jobs(str(place), step=self.step, mask=str(self.mask) if self.plan.border else "")
         if self.step is Step.WRITE:
@@ -81,48 +72,42 @@ class Staged:
 
 
 def job_key(job: Job) -> str:
-    """Return the name of a block within its scene."""
+    """Return the name of a block within its scene: its first row and column in pixels are in it."""
     if isinstance(job, LayerJob):
         return f"{STEP}-{job.layer.name}-{job.row}-{job.col}"
     return f"{job.step}-{job.arrays[0].name}-{job.row}-{job.col}"
 
 
-def receipt_path(job: Job) -> Path:
-    """Return where the receipt of a block is left: beside the store, never in it."""
+def _receipt_path(job: Job) -> Path:
     return Path(job.folder).parent / "receipts" / f"{job_key(job)}.json"
-
-
-def staging_of(store: Path) -> Path:
-    """Return the folder beside a store where scenes are made."""
-    return store.with_name(store.name + ".ingest")
 
 
 def stage(plan: ScenePlan, folder: Path) -> Staged:
     """Take up the staged work of the same scene and sources, or begin anew."""
-    said = folder / "fingerprint"
-    if folder.exists() and (not said.exists() or said.read_text() != plan.fingerprint):
+    fingerprint = folder / "fingerprint"
+    if folder.exists() and (not fingerprint.exists() or fingerprint.read_text() != plan.fingerprint):
         remove_tree(folder)
     (folder / "receipts").mkdir(parents=True, exist_ok=True)
-    said.write_text(plan.fingerprint)
+    fingerprint.write_text(plan.fingerprint)
     remove_partials(folder)
     return Staged(plan, folder, Step.MASK if plan.border and not plan.only_layers else Step.WRITE)
 
 
 def leave_receipt(job: Job, receipt: Receipt) -> None:
-    """Leave a receipt beside the store: the block is done."""
-    place = receipt_path(job)
+    """Leave a receipt beside the store, never in it, as JSON: the block's bytes are written."""
+    place = _receipt_path(job)
     place.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(place) as partial:
         partial.write_text(receipt_to_json(receipt))
 
 
 def intact_receipt(job: Job) -> Receipt | None:
-    """Return the receipt of a block whose files are all there as it says."""
-    place = receipt_path(job)
+    """Return the receipt of a block whose files all have the bytes and checksums that it says."""
+    place = _receipt_path(job)
     if not place.exists():
         return None
     receipt, group = receipt_from_json(place.read_text()), Folder(Path(job.folder))
-    for name, array in receipt.arrays.items():
+    for name, array in receipt.items():
         for folder, records in ((name, array.shards), (name + cv.FLAGS_SUFFIX, array.flag_shards)):
             for key, record in records.items():
                 digest = digest_of(group, f"{folder}/{key}", job.encoding.grid)
@@ -131,10 +116,13 @@ def intact_receipt(job: Job) -> Receipt | None:
     return receipt
 
 
-def only_writer(staging: Path) -> AbstractContextManager[None]:
-    """Hold the right to write into a store; another process that holds it is an error, never a mix."""
+@contextmanager
+def only_writer(store: Path) -> Iterator[Path]:
+    """Yield the folder beside a store where scenes are made; a second process in it is an error, never a mix."""
+    folder = store.with_name(store.name + ".ingest")
     busy = IngestError(
-        f"one ingest at a time was expected, got another that writes beside {staging.stem!r}. "
+        f"one ingest at a time was expected, got another that writes beside {store.name!r}. "
         "Wait for it to end, then run this again."
     )
-    return locked(staging, busy=busy)
+    with locked(folder, busy=busy):
+        yield folder

@@ -1,18 +1,36 @@
 """Clip bounds of a store: recommended by its histograms, and set.
 
 A clip is a number in the metadata that is applied while a patch is read. Setting one touches no pixel.
+Validation must not decide how training batches are stretched: of a split, the pixels of one side can be counted
+alone, in one pass over its codes. The pass is integer counts, which add up in any order.
 """
 
-from collections.abc import Iterable
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.patches.index import update_indices
-from sarzarr.patches.split_histograms import split_histograms
-from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
+from sarzarr.patches.stored_array import StoredArray
+from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram, count_half_codes
+from sarzarr.pixels.kernels import half_codes_kernel, normalize_kernel
+from sarzarr.pixels.radiometry import denormalize
 from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.commit import consolidate, write_bounds
+from sarzarr.store.membership import parse_choice
+from sarzarr.store.shard_job import job_side, rectangles
+from sarzarr.store.split_table import read_split
 from sarzarr.store.store import BoundsEntry, Store
+from sarzarr.tasks import gather
+
+BATCHES: Final = 32
+"""Tasks per group: each brings back one histogram of a megabyte."""
+_Part = tuple[StoredArray, dict[str, Any], Array]
+"""An array, a rectangle of it as `rectangles` yields them, and (rows, columns) bool: its cells that are counted."""
 
 
 def recommend_clips(
@@ -20,22 +38,11 @@ def recommend_clips(
 ) -> dict[str, BoundsEntry]:
     """Return groups with the clip (dB) that their histograms recommend; nothing is written.
 
-    Parameters
-    ----------
-    store
-        The store; every scene of a group counts, pixel by pixel.
-    keys
-        The groups, by `bounds_key`.
-    split
-        Count the ground of one side alone, in one pass over its codes: ``train``, or ``v2:train``.
-    method
-        Arguments of `clip_bounds_from_histogram`: by default percentiles 1 and 99 of the pixels
-        that are valid and positive.
+    Every scene of a group, by `bounds_key`, counts, pixel by pixel; with ``split`` (``train``, or ``v2:train``) the
+    ground of one side alone, in one pass over its codes. ``method`` are arguments of `clip_bounds_from_histogram`: by
+    default percentiles 1 and 99 of the pixels that are valid and positive.
 
-    Raises
-    ------
-    InvalidInputError
-        A group is not in the store, or has no valid pixel on that side.
+    Raises `InvalidInputError` where a group is not in the store, or has no valid pixel on that side.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in catalog_rows(store.catalog):
@@ -47,10 +54,10 @@ def recommend_clips(
     entries = {}
     for key in sorted(keys):
         if of_split is None:
-            parts = [store.histogram(row["scene"], row["name"]) for row in rows[key]]
+            parts = (store.histogram(row["scene"], row["name"]) for row in rows[key])
+            histogram = sum(parts, start=Histogram.empty())
         else:
-            parts = [of_split[key]] if key in of_split else []
-        histogram = sum(parts, start=Histogram.empty())
+            histogram = of_split.get(key, Histogram.empty())
         if split and not histogram.n_valid:
             raise InvalidInputError(
                 f"valid pixels of {key} in {split!r} were expected, got none. "
@@ -70,27 +77,88 @@ def recommend_clips(
 def set_clip(
     store: Store, groups: Iterable[str] | None = None, *, split: str | None = None, **method: Any
 ) -> Store:
-    """Set the clip of groups, and bring all that depends on it up to date: attrs and patch indices.
+    """Set the clip (dB) of groups, bring attrs and patch indices up to date, and return the store, opened anew.
 
-    Parameters
-    ----------
-    store
-        The store.
-    groups
-        The groups, by `bounds_key` (``vv/sigma0``); all of them if left out.
-    split
-        Count the ground of one side of a split alone, so that validation does not leak: ``train``.
-    method
-        Arguments of `clip_bounds_from_histogram`: ``method="percentile"`` with ``low_pct`` and
-        ``high_pct``, ``"fixed"`` with ``vmin`` and ``vmax``, or ``"sigma"`` with ``k``.
-
-    Returns
-    -------
-    Store
-        The store, opened anew.
+    Groups are named by `bounds_key` (``vv/sigma0``); all of them if left out. With ``split`` (``train``) the ground
+    of one side is counted alone, so that validation does not leak. ``method`` are arguments of
+    `clip_bounds_from_histogram`: ``method="percentile"`` with ``low_pct`` and ``high_pct``, ``"fixed"`` with ``vmin``
+    and ``vmax``, or ``"sigma"`` with ``k``.
     """
     keys = set(store.bounds) if groups is None else set(groups)
     changed = write_bounds(store, recommend_clips(store, keys, split=split, **method))
     update_indices(changed)
     consolidate(changed)
     return changed.anew()
+
+
+def split_histograms(store: Store, split: str = "train") -> dict[str, Histogram]:
+    """Return the dB histogram of each group over the cells of one side of a split, by `bounds_key`.
+
+    Pixels are counted that are valid and positive; the dB of a code is taken to be its middle. A group
+    without a cell on that side is not there.
+
+    Raises `NotInStoreError` where there is no such version; `CorruptStoreError` where a file is absent or short, or a
+    chunk fails its checksum.
+    """
+    version, wanted = parse_choice(split)
+    record = read_split(store.place, version)
+    parts: dict[str, list[_Part]] = {}
+    for row in catalog_rows(store.catalog):
+        cells = record.by_scene.get(str(row["scene"]))
+        if cells is not None and cells.grid == store.grids[str(row["scene"])]:
+            array = StoredArray.of(store.place, row)
+            parts.setdefault(row["bounds_key"], []).extend(_parts(array, cells.codes == wanted))
+    for scene in store.scenes:
+        store.check_files(scene)
+    tasks = [(key, some[i::BATCHES]) for key, some in parts.items() for i in range(min(BATCHES, len(some)))]
+    out: dict[str, Histogram] = {}
+    counted = gather([(_count_all, (batch,)) for _, batch in tasks])
+    for (key, _), histogram in zip(tasks, counted, strict=True):
+        out[key] = out.get(key, Histogram.empty()) + histogram
+    return out
+
+
+def _parts(array: StoredArray, cells: Array) -> Iterator[_Part]:
+    """Yield the rectangles of an array, of whole files and whole cells, that hold any of the wanted ``cells``."""
+    side = math.lcm(job_side(array.encoding.file_size), cv.CELL)
+    for place in rectangles(array.shape, (side, side)):
+        row, col = place["row"] // cv.CELL, place["col"] // cv.CELL
+        wanted = cells[row : row + side // cv.CELL, col : col + side // cv.CELL]
+        if wanted.any():
+            yield array, place, wanted
+
+
+def _count_all(parts: list[_Part]) -> Histogram:
+    return sum((_count(*part) for part in parts), start=Histogram.empty())
+
+
+def _count(array: StoredArray, place: dict[str, Any], cells: Array) -> Histogram:
+    row, col = place["row"], place["col"]
+    window = slice(row, row + place["height"]), slice(col, col + place["width"])
+    values, flags = array.codes(window), array.flags(window)
+    to_half = _half_codes(array)
+    counts = np.zeros(cv.HISTOGRAM_BINS, np.int64)
+    nodata = nonpositive = 0
+    for top, left in (np.argwhere(cells) * cv.CELL).tolist():
+        cell = np.s_[top : top + cv.CELL, left : left + cv.CELL]
+        coded = flags[cell]
+        count_half_codes(to_half(values[cell][coded == cv.Flag.VALID]), counts)
+        nonpositive += int(np.count_nonzero(coded == cv.Flag.NONPOSITIVE))
+        nodata += int(np.count_nonzero(~cv.Flag.is_valid(coded)))
+    return Histogram(counts=counts, nonpositive=nonpositive, nodata=nodata)
+
+
+def _half_codes(array: StoredArray) -> Callable[[Array], Array]:
+    """Return the function from stored values to histogram bins (int32)."""
+
+    def of_floats(z: Array) -> Array:
+        if array.stored != cv.STORED_RANGE:
+            z = normalize_kernel(denormalize(z, array.stored), cv.STORED_RANGE)
+        return half_codes_kernel(z)
+
+    if array.encoding.dtype != "uint16":
+        return lambda values: of_floats(values.astype(np.float32))
+    codes = np.arange(cv.MAX_CODE + 1, dtype=np.int32)
+    is_whole = array.stored == cv.STORED_RANGE
+    table = 2 * codes if is_whole else of_floats(codes.astype(np.float32) / np.float32(cv.MAX_CODE))
+    return lambda values: table[values]

@@ -44,8 +44,7 @@ def positions(length: int, spec: IndexSpec) -> np.ndarray[Any, np.dtype[np.int32
     >>> positions(700, IndexSpec(edge="pad")).tolist()
     [0, 256, 512]
     """
-    whole = range(0, length - spec.size + 1, spec.stride)
-    starts = list(whole)
+    starts = list(range(0, length - spec.size + 1, spec.stride))
     covered = starts[-1] + spec.size if starts else 0
     if covered < length and spec.edge == "shift" and length >= spec.size:
         starts.append(length - spec.size)

@@ -39,26 +39,13 @@ def index_patches(
     edge: str = "drop",
     name: str = cv.DEFAULT_INDEX,
 ) -> xr.Dataset:
-    """Make, or bring up to date, a patch index in one pass over codes and flags; return its table.
+    """Make, or bring up to date, a patch index in one pass over codes and flags; return `Store.patches` of it.
 
-    Parameters
-    ----------
-    store
-        The store.
-    size, stride
-        Pixels of a patch, and from one to the next.
-    edge
-        ``drop`` the remainders at right and bottom (they are counted in the attrs), ``shift`` the last
-        patch inward, or ``pad`` it: its pixels beyond the edge are not valid.
-    name
-        The table's name. A table of that name with another size, stride or edge is replaced.
-
-    Returns
-    -------
-    xarray.Dataset
-        `Store.patches` of it: scene, array, row, col, id, valid_fraction, unsaturated_fraction (of all
-        pixels, strictly inside 1 % and 99 % of the clip), mean_db and std_db (of the valid, positive
-        pixels; NaN where there is none).
+    Its columns are scene, array, row, col, id, valid_fraction, unsaturated_fraction (of all pixels, strictly inside
+    1 % and 99 % of the clip), mean_db and std_db (of the valid, positive pixels; NaN where there is none).
+    ``size`` and ``stride`` are pixels of a patch, and from one to the next; a table of that name that was cut
+    otherwise is replaced. ``edge`` can ``drop`` the remainders at right and bottom (they are counted in the attrs),
+    ``shift`` the last patch inward, or ``pad`` it: its pixels beyond the edge are not valid.
     """
     opened = open_store(store)
     update_index(opened, IndexSpec(name=name, size=size, stride=stride, edge=edge))
@@ -67,11 +54,11 @@ def index_patches(
 
 
 def update_index(store: Store, spec: IndexSpec) -> None:
-    """Index the arrays that the table does not know, or knows with other pixels or another clip."""
-    old = _same_cut(store, spec)
-    known = {} if old is None else _by_owner(old)
+    """Index the arrays that the table does not know, or knows with other pixels or another clip (dB)."""
+    is_same = spec.name in store.patch_indices and spec_of(store, spec.name) == spec
+    known = _by_owner(store.patch_columns(spec.name)) if is_same else {}
     wanted = {_stamp(store, row): row for row in catalog_rows(store.catalog)}
-    if old is not None and list(known) == list(wanted):
+    if is_same and list(known) == list(wanted):
         return
     fresh = _measure_all(store, spec, {stamp: row for stamp, row in wanted.items() if stamp not in known})
     parts = {stamp: known.get(stamp) or fresh[stamp] for stamp in wanted}
@@ -80,7 +67,7 @@ def update_index(store: Store, spec: IndexSpec) -> None:
 
 
 def update_indices(store: Store) -> None:
-    """Bring every index up to date, the default one too where there is none."""
+    """Bring every index up to date, the default one, of 256 x 256 pixels, too where there is none."""
     known = store.patch_indices
     for name in sorted({cv.DEFAULT_INDEX, *known}):
         update_index(store, spec_of(store, name) if name in known else IndexSpec(name=name))
@@ -101,14 +88,7 @@ def _stamp(store: Store, row: Mapping[str, Any]) -> Stamp:
     return scene, name, f"{files.hexdigest()} {clip.clip_vmin!r} {clip.clip_vmax!r}"
 
 
-def _same_cut(store: Store, spec: IndexSpec) -> xr.Dataset | None:
-    """Return the table of a cut's name if it was cut that way."""
-    is_same = spec.name in store.patch_indices and spec_of(store, spec.name) == spec
-    return store.patch_columns(spec.name) if is_same else None
-
-
 def _by_owner(table: xr.Dataset) -> dict[Stamp, dict[str, Array]]:
-    """Return a table's columns by owner."""
     ends = np.searchsorted(table["owner"].values, np.arange(table.sizes["array"] + 1))
     stamps = zip(*(table[f"owner_{k}"].values.tolist() for k in ("scene", "array", "stamp")), strict=True)
     return {
@@ -119,7 +99,6 @@ def _by_owner(table: xr.Dataset) -> dict[Stamp, dict[str, Array]]:
 def _measure_all(
     store: Store, spec: IndexSpec, rows: Mapping[Stamp, Mapping[str, Any]]
 ) -> dict[Stamp, dict[str, Array]]:
-    """Measure the patches of some catalog rows, in parallel."""
     for scene in sorted({scene for scene, *_ in rows}):
         store.check_files(scene)
     tasks: list[Task] = []

@@ -131,10 +131,8 @@ def select(store: Store, query: Query) -> Selection:
 def passing(store: Store, query: Query) -> Array:
     """Return (patches,) bool: the rows of the table that a query asks for, where it names no channels."""
     table = store.patch_columns(query.index)
-    keep = np.ones(table.sizes["patch"], np.bool_)
-    for _, passes in _filters(store, table, _catalog_rows(store, table), query):
-        keep &= passes
-    return keep
+    filters = _filters(store, table, _catalog_rows(store, table), query)
+    return np.asarray(np.all([passes for _, passes in filters], axis=0))
 
 
 def _catalog_rows(store: Store, table: xr.Dataset) -> Array:
@@ -149,12 +147,8 @@ def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> I
     """Yield each condition on a patch, in words and as (patches,) bool."""
     valid = table["valid_fraction"].values
     yield f"min_valid {query.min_valid}", (valid > 0) & (valid >= query.min_valid)
-    if query.min_unsaturated > 0:
-        unsaturated = table["unsaturated_fraction"].values
-        yield (
-            f"min_unsaturated {query.min_unsaturated}",
-            unsaturated >= np.float32(query.min_unsaturated) * valid,
-        )
+    if (least := query.min_unsaturated) > 0:
+        yield f"min_unsaturated {least}", table["unsaturated_fraction"].values >= np.float32(least) * valid
     if query.scenes is not None:
         is_wanted = np.isin(store.catalog["scene"].values[catalog], _known_scenes(store, query.scenes))
         yield f"scenes {list(query.scenes)}", is_wanted[table["owner"].values]
@@ -223,11 +217,9 @@ def _of_polarization(store: Store, wanted: str) -> Array:
 def _place(table: xr.Dataset, rows: Array | slice) -> Array:
     """Return an integer per patch that is equal where row and column are."""
     row, col = (table[k].values[rows].astype(np.int64) for k in ("row", "col"))
-    place: Array = row * _MAX_PIXEL + col
-    return place
+    return np.asarray(row * _MAX_PIXEL + col)
 
 
-# ------------------------------------------------------------------ facts of patches
 def weights_of(store: Store, chosen: Selection, weights: Mapping[str, float] | str) -> Array:
     """Return (n,) float64: the weight of each patch in a draw.
 
@@ -283,7 +275,6 @@ def patch_facts(store: Store, chosen: Selection, patches: Array) -> dict[str, An
     return out
 
 
-# ------------------------------------------------------------------ arrays
 def layouts(store: Store, catalog_row: Array, *, flags: bool = False) -> tuple[ArrayLayout, ...]:
     """Return the layouts of catalog rows, or of their flags, without opening an array."""
     columns = ("scene", "flags" if flags else "name", "dtype", "codec", "height", "width", "chunk", "shard")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import reduce
 from typing import Final
 
 from sarzarr import conventions as cv
@@ -38,7 +39,7 @@ class Acquisition:
     """Incidence angle at the scene's middle, degrees."""
 
     def attrs(self) -> dict[str, str | int | float]:
-        """Return the known facts under their attribute keys, in the order of `ACQUISITION_KEYS`."""
+        """Return the known facts (UTC, degrees) under their attribute keys, in the order of `ACQUISITION_KEYS`."""
         values = (getattr(self, field.name) for field in fields(self))
         return {key: v for key, v in zip(cv.ACQUISITION_KEYS, values, strict=True) if v is not None}
 
@@ -63,7 +64,7 @@ def facts_from_fields(fields: Mapping[str, str]) -> Acquisition:
     """Return the facts in named fields: TIFF tags, SNAP's metadata, a SAFE annotation, ``productInfo.json``.
 
     Names as those write them, and STAC's, of which TIFF tags hold ``sat_orbit_state``: GDAL ends a
-    tag's name at a colon. What cannot be understood says nothing.
+    tag's name at a colon. What cannot be understood says nothing. Angles are in degrees, times UTC.
     """
 
     def first(*names: str) -> str:
@@ -89,10 +90,9 @@ def facts_from_fields(fields: Mapping[str, str]) -> Acquisition:
     near, far = _number(first("incidence_near")), _number(first("incidence_far"))
     if angle is None and near is not None and far is not None:
         angle = (near + far) / 2
+    start = first(cv.DATETIME, "first_line_time", "startTime", "DATETIME", "ACQUISITION_DATETIME")
     return Acquisition(
-        datetime=time_stamp(
-            first(cv.DATETIME, "first_line_time", "startTime", "DATETIME", "ACQUISITION_DATETIME")
-        ),
+        datetime=time_stamp(start),
         platform=platform,
         instrument_mode="SM" if re.fullmatch(r"S[1-6]", mode) else mode or None,
         product_type=first(cv.PRODUCT_TYPE, "PRODUCT_TYPE", "productType").upper() or None,
@@ -107,10 +107,7 @@ def facts_from_fields(fields: Mapping[str, str]) -> Acquisition:
 
 def merge_facts(several: Iterable[Acquisition]) -> Acquisition:
     """Return the facts of several sources, the earlier ones first."""
-    merged = Acquisition()
-    for facts in several:
-        merged = merged.or_else(facts)
-    return merged
+    return reduce(Acquisition.or_else, several, Acquisition())
 
 
 def _platform(text: str) -> str | None:
@@ -133,13 +130,13 @@ def _integer(text: str) -> int | None:
 
 
 def only_stamp(text: str) -> str | None:
-    """Return the one date that a name holds; None where it holds several, as a pair's does."""
+    """Return the one date, UTC to seconds, that a name holds; None where it holds several, as a pair's does."""
     stamps = {stamp for match in _STAMP.finditer(text) if (stamp := time_stamp(match[0]))}
     return stamps.pop() if len(stamps) == 1 else None
 
 
 def time_stamp(text: str) -> str | None:
-    """Return a date and time as ISO 8601 UTC: from ISO, compact ISO and SNAP's ``12-FEB-2019 08:42:29.6``."""
+    """Return a time, ISO 8601 UTC to 1e-6 seconds, from ISO, compact ISO and SNAP's ``12-FEB-2019 08:42:29.6``."""
     snap = re.fullmatch(
         r"(\d{2})-([A-Z]{3})-(\d{4}) (\d{2}:\d{2}:\d{2})(\.\d{1,6})?\d*", text.strip().upper()
     )

@@ -12,7 +12,6 @@ from rasterio.enums import ColorInterp
 from sarzarr.arrays import Array
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
-from sarzarr.grids.window import Window
 from sarzarr.rasters import open_raster, read_dtype, read_window
 
 MAX_BANDS: Final = 64
@@ -79,24 +78,21 @@ def _header(dataset: Any, name: str) -> Header:
     colors = dataset.colorinterp
     block = dataset.block_shapes[0]
     is_pixel = dataset.interleaving is not None and dataset.interleaving.name.lower() == "pixel"
-    file_dtype = dataset.dtypes[0]
     dtype = read_dtype(dataset)
-    count = dataset.count
-    indexes = dataset.indexes[:MAX_BANDS]
     return Header(
         georeference=_georeference(dataset, name),
-        bands=count,
+        bands=dataset.count,
         dtype=dtype,
-        is_integer=file_dtype.startswith("complex_int") or dtype.kind in "iu",
+        is_integer=dataset.dtypes[0].startswith("complex_int") or dtype.kind in "iu",
         nodata=None if dataset.nodata is None else float(dataset.nodata),
         block_shape=(int(block[0]), int(block[1])),
-        block_bytes=block[0] * block[1] * dtype.itemsize * (count if is_pixel else 1),
+        block_bytes=block[0] * block[1] * dtype.itemsize * (dataset.count if is_pixel else 1),
         names=tuple(dataset.descriptions),
         units=tuple(dataset.units),
         scales=tuple(dataset.scales),
         offsets=tuple(dataset.offsets),
         tags=dataset.tags(),
-        band_tags=tuple(dataset.tags(index) for index in indexes),
+        band_tags=tuple(dataset.tags(index) for index in dataset.indexes[:MAX_BANDS]),
         is_alpha=tuple(color == ColorInterp.alpha for color in colors),
         is_picture=ColorInterp.palette in colors or {ColorInterp.red, ColorInterp.green} <= set(colors),
         pages=max(1, len(dataset.subdatasets)),
@@ -137,9 +133,10 @@ def sample_windows(path: Path, header: Header, *, bands: Sequence[int]) -> Itera
     if header.block_bytes > MAX_SAMPLED_BLOCK:
         return
     rows, cols = header.block_shape
-    for window in _lattice(*header.grid.shape, is_costly=header.block_bytes > _COSTLY_BLOCK):
-        height, width = window.height, window.width
-        row, col = _within_one(window.row, height, rows), _within_one(window.col, width, cols)
+    for top, left, height, width in _lattice(
+        *header.grid.shape, is_costly=header.block_bytes > _COSTLY_BLOCK
+    ):
+        row, col = _within_one(top, height, rows), _within_one(left, width, cols)
         for band in bands:
             yield read_window(path, band=band, row=row, col=col, height=height, width=width)
 
@@ -150,12 +147,12 @@ def _within_one(first: int, length: int, block: int) -> int:
     return first - beyond if length <= block and beyond > 0 else first
 
 
-def _lattice(rows: int, cols: int, *, is_costly: bool) -> list[Window]:
-    """Return the windows to look at."""
+def _lattice(rows: int, cols: int, *, is_costly: bool) -> list[tuple[int, int, int, int]]:
+    """Return (row, col, height, width) of each window that is sampled."""
     if rows * cols <= _ALL:
-        return [Window.of(rows, cols)]
+        return [(0, 0, rows, cols)]
     height, width = (min(rows, 512), min(cols, 512)) if is_costly else (min(rows, 64), min(cols, 256))
     steps = [1 / 2] if is_costly else [1 / 8, 3 / 8, 5 / 8, 7 / 8]
     tops = sorted({int(step * (rows - height)) for step in steps})
     lefts = sorted({int(step * (cols - width)) for step in steps})
-    return [Window(row=row, col=col, height=height, width=width) for row in tops for col in lefts]
+    return [(row, col, height, width) for row in tops for col in lefts]

@@ -80,7 +80,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Quantity and representation of a raster, or the reason why they cannot be told."""
+    """Quantity and representation (power, amplitude, dB, ...) of a raster, or the reason why they cannot be told."""
 
     quantity: str | None = None
     """`conventions.Quantity`; None where refused."""
@@ -93,21 +93,16 @@ class Identity:
 
 
 def check_said(quantity: str | None, representation: str | None) -> None:
-    """Check what a caller says of a raster.
-
-    Raises `InvalidInputError` where it is no quantity, or no representation that a file can have.
-    """
-    for name, value, known in (
-        ("quantity", quantity, tuple(Quantity)),
-        ("representation", representation, INPUTS),
-    ):
+    """Raise `InvalidInputError` where a caller names no quantity, or no representation (dB, power, ...) of a file."""
+    told = (("quantity", quantity, tuple(Quantity)), ("representation", representation, INPUTS))
+    for name, value, known in told:
         if value is not None and value not in known:
             choices = ", ".join(known)
             raise InvalidInputError(f"expected a {name} of {choices}, got {value!r}. Choose one of them.")
 
 
 def refused(what: str, *, is_certain: bool = False) -> Identity:
-    """Return the identity of numbers that are not, or not known to be, backscatter."""
+    """Return the identity of pixels that are not, or not known to be, backscatter."""
     remedy = _LAYER if is_certain else _REMEDY
     return Identity(reason=what, refusal=f"expected backscatter, got {what}. {remedy}")
 
@@ -123,21 +118,10 @@ def identify(
 ) -> Identity:
     """Return what numbers are: what the caller says, else what is declared, else what they look like.
 
-    Parameters
-    ----------
-    dtype, is_integer
-        What reading gives, and whether the file holds integers (complex ones are read as complex64).
-    claims
-        Declarations, the most specific first.
-    sample
-        Statistics of the pixels of all bands together.
-    quantity, representation
-        What the caller says; both outweigh everything but a certain claim.
-
-    Raises
-    ------
-    InvalidInputError
-        ``quantity`` or ``representation`` is not one of those that exist.
+    ``dtype`` is what reading gives: integers in the file, ``is_integer``, that are complex are read as complex64.
+    ``claims`` are declarations, the most specific first, ``sample`` is of all bands together. ``quantity`` and
+    ``representation`` are the caller's, and outweigh everything but a certain claim; `InvalidInputError` where one
+    does not exist.
     """
     check_said(quantity, representation)
     for claim in claims:
@@ -205,23 +189,14 @@ def _with_quantity(
     found: Identity, *, is_integer: bool, claims: Sequence[Claim], sample: Sample, quantity: str | None
 ) -> Identity:
     """Return an identity with its quantity: said, declared, or as bright as a digital number."""
-    declared = _first(claims, quantity_in)
+    median, is_db = sample.median, found.representation == Representation.DB
+    power = median * median if found.representation == Representation.AMPLITUDE else median
+    is_bright = median > 8 if is_db else power > DN_MEDIAN  # above 8 dB, which no calibrated scene reaches
     if quantity is not None:
         name, why = quantity, "quantity given by the caller"
-    elif declared:
+    elif declared := _first(claims, quantity_in):
         name, why = str(declared[0]), declared[1]
-    elif is_integer or _is_bright(found.representation, sample):
-        name, why = Quantity.DN, ""
     else:
-        name, why = Quantity.POWER, ""
+        name, why = Quantity.DN if is_integer or is_bright else Quantity.POWER, ""
     reason = found.reason if not why or why == found.reason else f"{found.reason}; {why}"
     return Identity(quantity=str(name), representation=str(found.representation), reason=reason)
-
-
-def _is_bright(representation: str | None, sample: Sample) -> bool:
-    """Return whether the median is above 8 dB, which no calibrated scene reaches."""
-    if representation == Representation.DB:
-        return sample.median > 8
-    if representation == Representation.AMPLITUDE:
-        return sample.median**2 > DN_MEDIAN
-    return sample.median > DN_MEDIAN

@@ -15,7 +15,7 @@ _RESERVED: Final = frozenset({"zarr.json", "c"})
 
 
 def array_names(own: Sequence[str | None], polarizations: Sequence[str | None]) -> tuple[str, ...]:
-    """Return the array names of a file's bands.
+    """Return the array names of a file's bands, (bands,), at most 66 bytes each.
 
     A polarization in lower case where no other band has it, else the band's own name made safe
     where no other band has that, else ``band_1``, ``band_2``, ...
@@ -53,7 +53,7 @@ def _is_reserved(name: str) -> bool:
 
 
 def check_layer_name(name: str) -> str:
-    """Return a layer's name that a scene group can hold beside its arrays.
+    """Return a layer's name, of at most 64 bytes, that a scene group can hold beside its arrays.
 
     Raises `InvalidInputError` where it is not a word of letters, digits and ``_`` that begins with a letter, or
     is reserved.
@@ -69,7 +69,7 @@ def check_layer_name(name: str) -> str:
 def scene_name(path: Path) -> str:
     """Return the scene id of a file: by its product, else its name, its folder's if that names polarizations alone.
 
-    Raises `SceneIdError` where nothing that a store can hold is left of the name.
+    It has at most 128 bytes. Raises `SceneIdError` where nothing that a store can hold is left of the name.
 
     >>> scene_name(Path("raw/S1_panama_VV.tif")), scene_name(Path("baltic/VV.tif"))
     ('S1_panama', 'baltic')
@@ -78,7 +78,7 @@ def scene_name(path: Path) -> str:
 
 
 def safe_scene_id(name: str) -> str:
-    """Return a name with what a store cannot hold replaced by ``_``.
+    """Return a name, cut to 128 bytes, with what a store cannot hold replaced by ``_``.
 
     Raises `SceneIdError` where nothing is left of it, or it is reserved.
 
@@ -92,7 +92,7 @@ def safe_scene_id(name: str) -> str:
 def check_scene_id(scene_id: str) -> str:
     """Return a scene id that a store can hold: it becomes the name of a group.
 
-    Raises `SceneIdError` where it is not 1 to 128 of ``A-Z a-z 0-9 . _ -``, begins with a dot or an underscore,
+    Raises `SceneIdError` where it is not 1 to 128 bytes of ``A-Z a-z 0-9 . _ -``, begins with a dot or an underscore,
     or is reserved.
     """
     if not _ID.fullmatch(scene_id) or scene_id in _RESERVED:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
@@ -14,7 +14,7 @@ from sarzarr.grids.grid import Grid
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
 from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, read_header, sample_windows
-from sarzarr.scenes.identify import Claim, Identity, check_said, identify, refused, sample_statistics
+from sarzarr.scenes.identify import Claim, Identity, Sample, check_said, identify, refused, sample_statistics
 from sarzarr.scenes.names import array_names
 from sarzarr.scenes.products.family import Product
 from sarzarr.scenes.products.table import facts_from_name, read_product
@@ -84,7 +84,7 @@ class RasterProbe:
 
     @property
     def grid(self) -> Grid:
-        """CRS, transform and shape."""
+        """CRS, transform and (rows, columns)."""
         return self.georeference.grid
 
     @property
@@ -129,27 +129,17 @@ def probe_file(
     nodata: float | None = None,
     full_hash: bool = False,
 ) -> RasterProbe:
-    """Return what a GeoTIFF holds, from its header, its surroundings and a small fixed sample.
+    """Return the bands of a GeoTIFF, from its header, its surroundings and a small fixed sample of its pixels.
 
-    Parameters
-    ----------
-    quantity, representation
-        What the numbers are, where the caller knows better than names and pixels.
-    polarizations
-        A name for each band, in order: any word, of which ``VV VH HH HV`` are polarizations. They count
-        whatever the file says, and no two are alike.
-    nodata
-        The value of pixels that were not measured, where the caller knows better than the file's tag.
-    full_hash
-        Hash every byte of the file instead of a sample of them.
-
-    Returns
-    -------
-    RasterProbe
-        ``refusal`` is set where the file opened and cannot be ingested as asked.
+    ``refusal`` of the result is set where the file opened and cannot be ingested as asked.
 
     Raises `RasterNotFoundError` or `UnsupportedRasterError` where there is no such file, or it is no TIFF;
     `InvalidInputError` where the path is no local file, or what the caller says does not exist or fit the bands.
+
+    ``quantity`` and ``representation`` say what the numbers are, and ``nodata`` the value of pixels that were not
+    measured, where the caller knows better than the file. ``polarizations`` are a name for each band, in order: any
+    word, of which ``VV VH HH HV`` are polarizations; they count whatever the file says, and no two are alike.
+    ``full_hash`` hashes every byte of the file instead of a sample of them.
     """
     check_said(quantity, representation)
     file, status = local_file(path)
@@ -158,12 +148,20 @@ def probe_file(
     bands = _bands(file, header, product, polarizations)
     kept, left_out, refusal = _sort_out(file, header, bands, is_told=representation is not None)
     refusal = refusal or _unusable(header, product, is_told=representation is not None)
-    nodata = _nodata(header, product) if nodata is None else float(nodata)
+    declared = {band.nodata for band in product.bands}
+    if nodata is None and header.nodata is None and len(declared) == 1 and len(product.bands) == header.bands:
+        nodata = declared.pop()
+    nodata = header.nodata if nodata is None else float(nodata)
     identities: list[Identity] = []
-    if refusal is None:
-        identities, refusal = _identities(
-            file, header, kept, nodata=nodata, quantity=quantity, representation=representation
-        )
+    try:
+        sample = _sample(file, header, kept, nodata) if refusal is None else None
+    except UnsupportedRasterError as error:
+        sample, refusal = None, str(error)
+    if sample is not None:
+        facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer, "sample": sample}
+        facts |= {"quantity": quantity, "representation": representation}
+        identities = [identify(claims=band.claims, **facts) for band in kept]
+        refusal = next((i.refusal for i in identities if i.refusal), None)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
     arrays = tuple(
         ArrayProbe(
@@ -203,7 +201,6 @@ def probe_file(
 def _bands(
     file: Path, header: Header, product: Product, polarizations: Sequence[str] | None
 ) -> tuple[_Band, ...]:
-    """Return the bands with their names, polarizations and claims."""
     count = min(header.bands, MAX_BANDS)
     if polarizations is not None and len(polarizations) != header.bands:
         raise InvalidInputError(
@@ -216,8 +213,14 @@ def _bands(
     ]
     found = _polarizations(file, header, own)
     if polarizations is not None:
-        own, found = list(polarizations), [_polarization_in(name) for name in polarizations]
-        _check_told(file, polarizations, found)
+        own, found = list(polarizations), [_only(polarizations_in(name)) for name in polarizations]
+        for name, array in zip(polarizations, array_names(polarizations, found), strict=True):
+            if re.fullmatch(r"band_\d+", array):  # it is empty, reserved or another band's
+                raise InvalidInputError(
+                    f"expected a name of its own for each band of {file.name!r}, got {name!r} in "
+                    f"{','.join(polarizations)!r}. Give each band a polarization (VV, VH, HH, HV) or a word that no "
+                    "other one has."
+                )
     bands = []
     for i, polarization in enumerate(found):
         units = " ".join(u for u in (header.units[i], described[i].unit if described else None) if u)
@@ -243,22 +246,11 @@ def _polarizations(file: Path, header: Header, own: Sequence[str | None]) -> lis
     if not any(named):
         words = polarizations_in(file.stem)
         named = [(word,) for word in words] if len(words) == len(own) else [()] * len(own)
-    return [words[0].upper() if len(words) == 1 else None for words in named]
+    return [_only(words) for words in named]
 
 
-def _polarization_in(name: str) -> str | None:
-    words = polarizations_in(name)
+def _only(words: Sequence[str]) -> str | None:
     return words[0].upper() if len(words) == 1 else None
-
-
-def _check_told(file: Path, told: Sequence[str], polarizations: Sequence[str | None]) -> None:
-    """Refuse names that bands cannot have: an empty or reserved one, or one for two of them."""
-    for name, array in zip(told, array_names(told, polarizations), strict=True):
-        if re.fullmatch(r"band_\d+", array):
-            raise InvalidInputError(
-                f"expected a name of its own for each band of {file.name!r}, got {name!r} in "
-                f"{','.join(told)!r}. Give each band a polarization (VV, VH, HH, HV) or a word that no other one has."
-            )
 
 
 def _first_tag(tags: Mapping[str, str], wanted: Sequence[str]) -> str | None:
@@ -269,10 +261,10 @@ def _first_tag(tags: Mapping[str, str], wanted: Sequence[str]) -> str | None:
 def _file_claims(file: Path, header: Header) -> list[Claim]:
     """Return what tags and the names of the file or its folder declare."""
     upper = {key.upper(): value for key, value in header.tags.items()}
-    keys = [key for key in (*_NUMBER_TAGS, *_OTHER_TAGS) if key in upper]
     claims = [
         Claim(text=upper[key], source=f"tag {key} is {upper[key][:80]!r}", is_certain=key in _NUMBER_TAGS)
-        for key in keys
+        for key in (*_NUMBER_TAGS, *_OTHER_TAGS)
+        if key in upper
     ]
     name = telling_name(file.stem, file.parent.name)
     kind = "file" if name == file.stem else "folder"
@@ -320,52 +312,18 @@ def _unusable(header: Header, product: Product, *, is_told: bool) -> str | None:
     return None
 
 
-def _identities(
-    file: Path,
-    header: Header,
-    kept: Sequence[_Band],
-    *,
-    nodata: float | None,
-    quantity: str | None,
-    representation: str | None,
-) -> tuple[list[Identity], str | None]:
-    """Return what each band is, and the first refusal among them."""
-    try:
-        windows = (
-            sample_windows(file, header, bands=[b.number for b in kept]) if header.dtype.kind != "c" else ()
-        )
-        sample = sample_statistics(windows, nodata=nodata)
-        if header.block_bytes > MAX_SAMPLED_BLOCK:
-            height, width = header.block_shape
-            sample = replace(sample, absence=f"blocks of {height} x {width} pixels, too large to look into")
-    except UnsupportedRasterError as error:
-        return [], str(error)
-    identities = [
-        identify(
-            dtype=header.dtype,
-            is_integer=header.is_integer,
-            claims=band.claims,
-            sample=sample,
-            quantity=quantity,
-            representation=representation,
-        )
-        for band in kept
-    ]
-    return identities, next((i.refusal for i in identities if i.refusal), None)
-
-
-def _nodata(header: Header, product: Product) -> float | None:
-    """Return the sentinel: the tag's, else the one that the product declares for its bands."""
-    if header.nodata is not None:
-        return header.nodata
-    declared = {band.nodata for band in product.bands}
-    return declared.pop() if len(declared) == 1 and len(product.bands) == header.bands else None
+def _sample(file: Path, header: Header, kept: Sequence[_Band], nodata: float | None) -> Sample:
+    """Return the statistics of the sampled pixels of bands; of complex ones nothing is looked at."""
+    bands = [] if header.dtype.kind == "c" else [band.number for band in kept]
+    sample = sample_statistics(sample_windows(file, header, bands=bands), nodata=nodata)
+    if header.block_bytes <= MAX_SAMPLED_BLOCK:
+        return sample
+    height, width = header.block_shape
+    return replace(sample, absence=f"blocks of {height} x {width} pixels, too large to look into")
 
 
 def _acquisition(file: Path, header: Header, product: Product) -> Acquisition:
     """Return the facts: product metadata first, then tags, then names."""
     names = [header.tags.get("TIFFTAG_IMAGEDESCRIPTION", ""), file.stem, product.folder or ""]
-    if telling_name(file.stem, file.parent.name) != file.stem:
-        names.append(file.parent.name)
-    sources = [product.facts, facts_from_fields(header.tags), *(facts_from_name(name) for name in names)]
-    return merge_facts(sources)
+    names.append(telling_name(file.stem, file.parent.name))  # the folder's, where the file's tells nothing
+    return merge_facts([product.facts, facts_from_fields(header.tags), *map(facts_from_name, names)])

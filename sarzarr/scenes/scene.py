@@ -27,7 +27,7 @@ from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 
 @dataclass(frozen=True, kw_only=True)
 class SceneProbe:
-    """One acquisition: the arrays of one file, or of one file a polarization."""
+    """One acquisition: the (rows, columns) arrays of one file, or of one file a polarization."""
 
     id: str
     """Scene id: the group's name in the store."""
@@ -46,7 +46,7 @@ class SceneProbe:
 
     @property
     def grid(self) -> Grid:
-        """The grid that all its arrays share."""
+        """The grid that all its arrays share: CRS, transform and (rows, columns)."""
         return self.georeference.grid
 
     @property
@@ -60,19 +60,10 @@ def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) 
 
     Files are one scene where folder and name agree but for the polarization. A file in
     ``measurement/`` takes its product folder's name, one that is named by nothing but
-    polarizations its folder's.
+    polarizations its folder's. With ``scene_id`` all files make that one scene, whatever their names.
 
-    Parameters
-    ----------
-    scene_id
-        The id of the one scene that all files make, whatever their names.
-
-    Raises
-    ------
-    SceneIdError
-        An id is malformed, two scenes claim one, or two files of a scene claim one array.
-    UnsupportedRasterError
-        The files of a scene are on different grids.
+    Raises `SceneIdError` where an id is malformed, two scenes claim one, or two files of a scene claim one array;
+    `UnsupportedRasterError` where the files of a scene are on different grids: (rows, columns), CRS or transform.
     """
     groups: dict[tuple[str, str], list[RasterProbe]] = {}
     for probe in probes:
@@ -81,22 +72,17 @@ def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) 
         groups.setdefault((name, place), []).append(probe)
     owners: dict[str, RasterProbe] = {}
     for (name, _), files in groups.items():
-        if name in owners:
+        if name in owners:  # folders tell two files of one name apart
+            one, other = ("/".join(probe.path.parts[-2:]) for probe in (owners[name], files[0]))
             raise SceneIdError(
-                f"expected a scene id for each scene, got {name!r} for {_short(owners[name])} and "
-                f"{_short(files[0])}. Ingest one of them with --id."
+                f"expected a scene id for each scene, got {name!r} for {one} and {other}. "
+                "Ingest one of them with --id."
             )
         owners[name] = files[0]
     return tuple(_scene(name, files) for (name, _), files in groups.items())
 
 
-def _short(probe: RasterProbe) -> str:
-    """Return a file's name with its folder's, which tells two of one name apart."""
-    return "/".join(probe.path.parts[-2:])
-
-
 def _scene(name: str, files: Sequence[RasterProbe]) -> SceneProbe:
-    """Return the scene of files that belong together."""
     first = files[0]
     owners: dict[str, ArrayProbe] = {}
     for array in (array for file in files for array in file.arrays):
@@ -113,15 +99,14 @@ def _scene(name: str, files: Sequence[RasterProbe]) -> SceneProbe:
                 f"expected the files of scene {name!r} on one grid, got {first.path.name} on "
                 f"{_describe(first)} and {file.path.name} on {_describe(file)}. Ingest one of them with --id."
             )
-    refusals = [file.refusal for file in files if file.refusal]
     return SceneProbe(
         id=name,
         georeference=first.georeference,
         arrays=tuple(sorted(owners.values(), key=_in_order)),
         acquisition=merge_facts(file.acquisition for file in files),
-        source_hash=_hash_of(files),
+        source_hash=scene_hash(file.source_hash for file in files),
         files=tuple(files),
-        refusal=" ".join(refusals) if refusals else None,
+        refusal=" ".join(file.refusal for file in files if file.refusal) or None,
     )
 
 
@@ -137,13 +122,12 @@ def _in_order(array: ArrayProbe) -> tuple[int, str, int]:
     return known, array.path.name, array.band
 
 
-def _hash_of(files: Sequence[RasterProbe]) -> str:
-    """Return the hash of a scene: its only file's, or one over the files' in sorted order."""
-    hashes = sorted(file.source_hash for file in files)
+def scene_hash(files: Iterable[str]) -> str:
+    """Return the hash of a scene from its files': the only one, or a SHA-256 (32 bytes) over all in sorted order."""
+    hashes = sorted(files)
     if len(hashes) == 1:
         return hashes[0]
-    kind = hashes[0].split(":")[0]
-    return f"{kind}:{sha256(' '.join(hashes).encode()).hexdigest()}"
+    return f"{hashes[0].split(':')[0]}:{sha256(' '.join(hashes).encode()).hexdigest()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,11 +141,11 @@ class LazyBand:
     shape: tuple[int, int]
     """(rows, columns)."""
     dtype: np.dtype[Any]
-    """What reading gives."""
+    """The dtype that reading gives."""
 
     @property
     def ndim(self) -> int:
-        """Two."""
+        """Two: (rows, columns)."""
         return 2
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray[Any, Any]:
@@ -189,33 +173,19 @@ def open_scene(
 ) -> xr.Dataset:
     """Open the files of one scene lazily, values exactly as in the files.
 
-    Parameters
-    ----------
-    paths
-        One TIFF, or one a polarization.
-    quantity, representation, polarizations
-        As `probe_file` takes them.
+    The Dataset has one variable a band, dims (y, x), in Dask chunks of whole TIFF blocks; complex stays complex and
+    nodata is not masked. ``y`` and ``x`` are pixel centres in the CRS, or index + 0.5 where no plain affine places
+    them. Variables say ``quantity``, ``representation``, ``identified_by``.
 
-    Returns
-    -------
-    xarray.Dataset
-        One variable a band, dims (y, x), Dask chunks of whole TIFF blocks; complex stays complex and
-        nodata is not masked. ``y`` and ``x`` are pixel centres in the CRS, or index + 0.5 where no
-        plain affine places them. Variables say ``quantity``, ``representation``, ``identified_by``.
-
-    Raises
-    ------
-    UnsupportedRasterError
-        A file is not known to be backscatter; the message says the remedy.
-    InvalidInputError
-        The files are not of one scene.
+    ``paths`` are one TIFF, or one a polarization; the options are those of `probe_file`. Raises
+    `UnsupportedRasterError` where a file is not known to be backscatter; `InvalidInputError` where the files are not
+    of one scene; says the remedy.
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    probes = [
+    scenes = group_scenes(
         probe_file(p, quantity=quantity, representation=representation, polarizations=polarizations)
         for p in given
-    ]
-    scenes = group_scenes(probes)
+    )
     if len(scenes) != 1:
         ids = ", ".join(scene.id for scene in scenes) or "none"
         raise InvalidInputError(
@@ -225,18 +195,14 @@ def open_scene(
 
 
 def open_probed(scene: SceneProbe) -> xr.Dataset:
-    """Open a probed scene lazily: see `open_scene`.
-
-    Raises `UnsupportedRasterError` where it was refused.
-    """
+    """Open a probed scene lazily, (rows, columns) an array, as `open_scene`; `UnsupportedRasterError` if refused."""
     if scene.refusal is not None:
         names = ", ".join(file.path.name for file in scene.files)
         raise UnsupportedRasterError(f"{names}: {scene.refusal}")
     y, x = scene.grid.coordinates()
     variables = {array.name: (("y", "x"), _lazy(scene, array), _array_attrs(array)) for array in scene.arrays}
     attrs: dict[str, Any] = {**scene.acquisition.attrs(), cv.GEOLOCATION: scene.geolocation}
-    polarizations = [array.polarization for array in scene.arrays if array.polarization]
-    if polarizations:
+    if polarizations := [array.polarization for array in scene.arrays if array.polarization]:
         attrs[cv.SAR_POLARIZATIONS] = polarizations
     if scene.georeference.gcps:
         attrs[cv.GCPS] = [list(point) for point in scene.georeference.gcps]
@@ -247,13 +213,13 @@ def open_probed(scene: SceneProbe) -> xr.Dataset:
         opened = opened.rio.write_transform(Affine(*scene.grid.transform))
         opened = opened.rio.write_coordinate_system()
     elif scene.grid.is_georeferenced:
-        attrs = {cv.SPATIAL_TRANSFORM: list(scene.grid.transform), cv.PROJ_WKT2: scene.grid.crs_wkt}
-        opened.attrs.update(attrs)
+        opened.attrs[cv.SPATIAL_TRANSFORM] = list(scene.grid.transform)
+        opened.attrs[cv.PROJ_WKT2] = scene.grid.crs_wkt
     return opened
 
 
 def _array_attrs(array: ArrayProbe) -> dict[str, Any]:
-    """Return what a variable says of itself; never a path."""
+    """Return the attributes of a variable; never a path."""
     attrs = {
         cv.QUANTITY: array.quantity,
         cv.REPRESENTATION: array.representation,
@@ -288,10 +254,8 @@ def block_chunks(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, i
     ((256, 26102), (2048, 2048))
     """
     rows, cols = (min(b, n) for b, n in zip(block, shape, strict=True))
-    if cols == shape[1]:
-        wanted = max(CHUNK, SHARD * SHARD // cols)
-        return min(shape[0], rows * max(1, round(wanted / rows))), cols
-    return (
-        min(shape[0], rows * max(1, round(SHARD / rows))),
-        min(shape[1], cols * max(1, round(SHARD / cols))),
+    sides = (max(CHUNK, SHARD * SHARD // cols), cols) if cols == shape[1] else (SHARD, SHARD)
+    down, across = (
+        min(n, b * max(1, round(side / b))) for n, b, side in zip(shape, (rows, cols), sides, strict=True)
     )
+    return down, across

@@ -1,10 +1,12 @@
 """Words in names: polarizations, quantities, representations, and what is no backscatter."""
 
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeVar
 
 from sarzarr.conventions import POLARIZATIONS, Quantity, Representation
+
+T = TypeVar("T")
 
 _HYP3: Final = re.compile(r"_RTC\d*_[A-Z]_([gs])([pda])[um][nf][ed][dm]?(?:_|$)")
 """ASF HyP3: gamma0 or sigma0; power, decibel or amplitude."""
@@ -62,27 +64,21 @@ def quantity_in(text: str) -> Quantity | None:
     ('sigma0', 'gamma0_rtc', None)
     """
     words = tokens(text)
-    hyp3 = _HYP3.search(text)
-    if hyp3:
+    if hyp3 := _HYP3.search(text):
         return Quantity.GAMMA0_RTC if hyp3[1] == "g" else Quantity.SIGMA0
-    found = next((q for q, pattern in _QUANTITIES.items() if _any_word(pattern, words)), None)
-    if found in (None, Quantity.GAMMA0) and "rtc" in words:
-        return Quantity.GAMMA0_RTC
-    return found
+    named = _first_named(_QUANTITIES, words)
+    return Quantity.GAMMA0_RTC if named in (None, Quantity.GAMMA0) and "rtc" in words else named
 
 
 def representation_in(text: str) -> Representation | None:
-    """Return the representation that a name declares.
+    """Return the representation, such as dB or power, that a name declares.
 
     >>> str(representation_in("Sigma0_VV_db")), str(representation_in("Amplitude_VV"))
     ('db', 'amplitude')
     """
-    hyp3 = _HYP3.search(text)
-    if hyp3:
-        spelled = {"p": Representation.POWER, "d": Representation.DB, "a": Representation.AMPLITUDE}
-        return spelled[hyp3[2]]
-    words = tokens(text)
-    return next((r for r, pattern in _REPRESENTATIONS.items() if _any_word(pattern, words)), None)
+    if hyp3 := _HYP3.search(text):
+        return {"p": Representation.POWER, "d": Representation.DB, "a": Representation.AMPLITUDE}[hyp3[2]]
+    return _first_named(_REPRESENTATIONS, tokens(text))
 
 
 def not_backscatter_in(text: str) -> str | None:
@@ -94,7 +90,7 @@ def not_backscatter_in(text: str) -> str | None:
     words = tokens(text)
     if len(words) > 1 and words[0] in ("i", "q"):
         return PARTS[1]
-    return next((what for what, pattern in _NOT_BACKSCATTER.items() if _any_word(pattern, words)), None)
+    return _first_named(_NOT_BACKSCATTER, words)
 
 
 def is_diagonal(name: str) -> bool:
@@ -115,8 +111,9 @@ def telling_name(stem: str, folder: str) -> str:
     return stem if without_polarizations(stem) else folder
 
 
-def _any_word(pattern: str, words: Sequence[str]) -> bool:
-    return any(re.fullmatch(pattern, word) for word in words)
+def _first_named(patterns: Mapping[T, str], words: Sequence[str]) -> T | None:
+    """Return the first key whose pattern any of the words is."""
+    return next((key for key, p in patterns.items() if any(re.fullmatch(p, word) for word in words)), None)
 
 
 def without_polarizations(stem: str) -> str:

@@ -27,7 +27,6 @@ from sarzarr.ingestion.layers.layer import Layer, layers_of, parse_layer
 from sarzarr.ingestion.staging import Staged
 from sarzarr.pixels.turns import apply
 from sarzarr.store.chunks import read_layout
-from sarzarr.store.place import Folder
 
 KNOWN = {"quantity": "sigma0", "representation": "power", "shard": 512}
 SHAPE = (700, 900)
@@ -465,7 +464,7 @@ def test_a_layer_that_is_there_is_written_anew_on_request_alone(folder, store, t
     np.testing.assert_array_equal(stored(changed, "a", "mask"), classes(seed=8))
     np.testing.assert_array_equal(stored(changed, "b", "mask"), stored(store, "b", "mask"))
     assert changed.layers("a") == ("mask", "dem")
-    assert read_layout(Folder(root), "scenes/a/mask").shard == (256, 256)  # as the arrays beside it
+    assert read_layout(changed.place, "scenes/a/mask").shard == (256, 256)  # as the arrays beside it
     files = [write_band(tmp_path / f"a_{p}.tif", speckle(SHAPE, seed=9), tiles=128) for p in ("vv", "vh")]
     other = sz.plan_ingest(files, root, **KNOWN, layers=mended, replace=True)
     assert "note: 'a' loses its layers dem: give them again to keep them." in str(other)

@@ -141,10 +141,8 @@ def test_blocks_without_a_valid_pixel_are_not_redone(tmp_path):
         leave_receipt(job, receipt)
         again = intact_receipt(job)
         assert again is not None
-        np.testing.assert_array_equal(
-            again.arrays["vv"].histogram.counts, receipt.arrays["vv"].histogram.counts
-        )
-        assert again.arrays["vv"].shards == receipt.arrays["vv"].shards
+        np.testing.assert_array_equal(again["vv"].histogram.counts, receipt["vv"].histogram.counts)
+        assert again["vv"].shards == receipt["vv"].shards
 
 
 def test_another_process_that_writes_the_store_is_an_error(files, tmp_path):

@@ -10,8 +10,7 @@ from conftest import speckle, write_band
 import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError, InvalidInputError
-from sarzarr.patches.clips import recommend_clips, set_clip
-from sarzarr.patches.split_histograms import split_histograms
+from sarzarr.patches.clips import recommend_clips, set_clip, split_histograms
 from sarzarr.splits.make import make_split
 from sarzarr.splits.versions import get_split
 

@@ -32,22 +32,14 @@ class ArrayReceipt:
     """Regions of undecided zeros, where there are any."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Receipt:
-    """The result of one block."""
-
-    scene: str
-    """The scene's id."""
-    at: tuple[int, int]
-    """(row, column) of the block's first pixel."""
-    arrays: dict[str, ArrayReceipt]
-    """By array name."""
+Receipt = dict[str, ArrayReceipt]
+"""The results of one block, by the array's name."""
 
 
 def receipt_to_json(receipt: Receipt) -> str:
     """Return a receipt as JSON, arrays as compressed int32 and int64; `receipt_from_json` is the inverse."""
     arrays = {}
-    for name, array in receipt.arrays.items():
+    for name, array in receipt.items():
         counts, regions = array.histogram.counts, array.regions
         used = np.flatnonzero(counts)
         arrays[name] = {
@@ -59,24 +51,23 @@ def receipt_to_json(receipt: Receipt) -> str:
             "regions": regions
             and {"count": regions.count, **{k: _packed(getattr(regions, k), "<i4") for k in _SIDES}},
         }
-    return json.dumps({"scene": receipt.scene, "at": list(receipt.at), "arrays": arrays})
+    return json.dumps({"arrays": arrays})
 
 
 def receipt_from_json(text: str) -> Receipt:
     """Return the receipt that `receipt_to_json` wrote, with int64 counts and int32 labels."""
-    document = json.loads(text)
-    arrays = {}
-    for name, a in document["arrays"].items():
+    receipt = {}
+    for name, a in json.loads(text)["arrays"].items():
         counts = np.zeros(cv.HISTOGRAM_BINS, np.int64)
         counts[_unpacked(a["bins"], "<i4")] = _unpacked(a["counts"], "<i8")
         sides = {k: _unpacked(a["regions"][k], "<i4") for k in _SIDES} if a["regions"] else {}
-        arrays[name] = ArrayReceipt(
+        receipt[name] = ArrayReceipt(
             shards={k: ShardRecord(*r) for k, r in a["shards"].items()},
             flag_shards={k: ShardRecord(*r) for k, r in a["flag_shards"].items()},
             histogram=Histogram(counts=counts, **dict(zip(_OTHERS, a["others"], strict=True))),
             regions=BlockRegions(count=a["regions"]["count"], **sides) if sides else None,
         )
-    return Receipt(scene=document["scene"], at=tuple(document["at"]), arrays=arrays)
+    return receipt
 
 
 def _packed(values: Array, dtype: str) -> str:

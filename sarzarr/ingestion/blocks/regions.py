@@ -87,16 +87,8 @@ class RegionTracker:
 def reaching_edge(blocks: Mapping[tuple[int, int], BlockRegions | None]) -> dict[tuple[int, int], Mask]:
     """Return the regions of each block that belong to one that reaches the edge of the scene.
 
-    Parameters
-    ----------
-    blocks
-        The regions of each block by its (row, column) in the scene's rectangle of blocks;
-        None where a block has none.
-
-    Returns
-    -------
-    dict
-        For each block that has regions, ``reaches[label]`` for labels 0 to its count.
+    ``blocks`` are regions by their block's (row, column) in the scene's rectangle of blocks; None where one has
+    none. Of each that has some, (count + 1,) bool by label, 0 to its count, is returned.
     """
     rows, cols = (1 + max(at[axis] for at in blocks) for axis in (0, 1))
     known = {at: b for at, b in blocks.items() if b is not None}

@@ -21,19 +21,14 @@ from sarzarr.store.shards import ArrayFiles
 def decide_zeros(job: BlockJob, receipt: Receipt, reaches: dict[str, Array]) -> Receipt:
     """Rewrite a block's flags once it is known which regions of zeros reach the scene's edge; return its receipt.
 
-    Parameters
-    ----------
-    job, receipt
-        The block and what `write_block` returned for it.
-    reaches
-        For each array with regions, (labels,) bool: which of the labels 0 to ``regions.count`` reach the edge.
+    ``receipt`` is what `write_block` returned for it; ``reaches`` is, for each array with regions, (labels,) bool:
+    which of the labels 0 to ``regions.count`` reach the edge.
     """
-    decided = {
-        source.name: _decide_array(job, source, receipt.arrays[source.name], reaches[source.name])
+    return receipt | {
+        source.name: _decide_array(job, source, receipt[source.name], reaches[source.name])
         for source in job.arrays
         if source.name in reaches
     }
-    return replace(receipt, arrays=receipt.arrays | decided)
 
 
 def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reaches: Array) -> ArrayReceipt:
@@ -58,17 +53,13 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
                 write_chunks(data, (first, job.col), values, chunk)
         flag_shards = job.every_file(flag_files.close())
         shards = job.every_file(data.close()) if rewrites else done.shards
-    histogram = done.histogram
+    old = done.histogram
+    counts = old.counts.copy()
     if is_db and job.step is Step.WRITE:
-        counts = histogram.counts.copy()
         zero_db = np.zeros(1, power_kernel(np.zeros(1, np.float32), source.representation).dtype)
         counts[half_codes_kernel(normalize_kernel(zero_db, cv.STORED_RANGE))[0]] -= nodata
-        histogram = replace(histogram, counts=counts)
-    histogram = replace(
-        histogram,
-        nonpositive=histogram.nonpositive - (0 if is_db else nodata),
-        nodata=histogram.nodata + nodata,
-    )
+    nonpositive = old.nonpositive - (0 if is_db else nodata)
+    histogram = replace(old, counts=counts, nonpositive=nonpositive, nodata=old.nodata + nodata)
     return ArrayReceipt(shards=shards, flag_shards=flag_shards, histogram=histogram, regions=None)
 
 

@@ -1,4 +1,4 @@
-"""Blocks of one raster: read, flagged, normalised, written as whole shards, and counted.
+"""Blocks of one raster: read, flagged, normalised, written as whole shards, and counted; of a layer, as they are.
 
 A block is read in bands that follow the file's TIFF blocks, and each chunk is worked on while it is in cache, so
 a process needs a few bands and no more.
@@ -12,11 +12,14 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
+from sarzarr.grids.warp.read import read_warped
 from sarzarr.ingestion.blocks.flags import add_border, region_mask
 from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import ArrayReceipt, Receipt
 from sarzarr.ingestion.blocks.regions import RegionTracker
 from sarzarr.ingestion.blocks.tiles import TileEncoder
+from sarzarr.ingestion.layers.plan import LayerJob
+from sarzarr.pixels.bounds import Histogram
 from sarzarr.store.codecs import get_codec
 from sarzarr.store.place import Folder
 from sarzarr.store.shards import ArrayFiles, read_stored
@@ -27,8 +30,7 @@ def write_block(job: BlockJob) -> Receipt:
 
     Peak memory is a few bands of (band_rows, width) pixels; nothing is returned but counts.
     """
-    arrays = {source.name: _write_array(job, source) for source in job.arrays}
-    return Receipt(scene=job.scene, at=job.at, arrays=arrays)
+    return {source.name: _write_array(job, source) for source in job.arrays}
 
 
 def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
@@ -60,6 +62,22 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
             histogram=encoder.counts.freeze(),
             regions=tracker.finish() if tracker.has_regions else None,
         )
+
+
+def write_layer(job: LayerJob) -> Receipt:
+    """Read one block of a layer on the scene's grid, write its shards as they are, and return its receipt.
+
+    Peak memory is a band of (band_rows, width) pixels and what `sarzarr.grids.warp.read` takes.
+    """
+    name, chunk = job.layer.name, job.encoding.chunk
+    with ArrayFiles(Path(job.folder) / name, job.encoding.grid, get_codec(job.encoding.codec)) as files:
+        for first, rows in job.bands:
+            band = read_warped(job.layer.onto, row=first, col=job.col, height=rows, width=job.width)
+            # As unsigned integers of the same bits: a chunk of -0.0 is no chunk of zeros, which would be left out.
+            write_chunks(files, (first, job.col), band.view(f"u{band.dtype.itemsize}"), chunk)
+            files.close_above((first + rows) // chunk)
+        shards = job.every_file(files.close())
+    return {name: ArrayReceipt(shards=shards, flag_shards={}, histogram=Histogram.empty(), regions=None)}
 
 
 def _flags_with_border(job: BlockJob, name: str, first: int, rows: int) -> Array:

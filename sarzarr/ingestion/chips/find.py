@@ -26,7 +26,7 @@ _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def safe_stem(text: str) -> str:
-    """Return a name that a group can have, as near to ``text`` as can be."""
+    """Return a name that a group can have, as near to ``text`` as can be: at most 128 bytes of ASCII."""
     return _UNSAFE.sub("_", text).lstrip("._")[:128] or "chips"
 
 
@@ -41,7 +41,7 @@ class ChipOptions:
     policy: Policy = "repair"
     """Policy for boxes that are not inside; see `sarzarr.store.boxes.check_boxes`."""
     one_based: bool = False
-    """VOC coordinates count from 1 and name the last pixel."""
+    """VOC coordinates count pixels from 1 and name the last one."""
     replace: bool = False
     """Put the set in the place of one of that name."""
 
@@ -70,7 +70,6 @@ class SampleSource:
     """As in its file."""
 
 
-# ------------------------------------------------------------------ pictures
 def find_samples(base: Path) -> list[SampleSource]:
     """Return the pictures below a folder with their sizes in pixels and dtypes, sorted by id.
 
@@ -100,10 +99,7 @@ def find_samples(base: Path) -> list[SampleSource]:
                 f"{sample.source!r}. Rename one of them."
             )
         owners[sample.id] = sample
-    return _probed(base, [owners[i] for i in sorted(owners)])
-
-
-def _probed(base: Path, samples: Sequence[SampleSource]) -> list[SampleSource]:
+    samples = [owners[i] for i in sorted(owners)]
     starts = range(0, len(samples), PROBES_A_TASK)
     parts = gather([(_probe_some, (base, samples[i : i + PROBES_A_TASK])) for i in starts])
     probed = [sample for part in parts for sample in part]
@@ -136,7 +132,6 @@ def sample_layout(samples: Sequence[SampleSource]) -> SampleLayout:
     return SampleLayout.of(count=len(samples), height=height, width=width, dtype=dtypes[0])
 
 
-# ------------------------------------------------------------------ annotations
 def sample_annotations(
     base: Path, samples: Sequence[SampleSource], options: ChipOptions
 ) -> tuple[dict[str, Annotation], tuple[str, ...]]:
@@ -146,13 +141,12 @@ def sample_annotations(
     for path in sorted(p for p in base.rglob("*") if p.is_file()):
         if kind := _format_of(path, path.relative_to(base), stems):
             files[kind].append(path)
-    kind = options.annotations
+    kind, kinds = options.annotations, [k for k, paths in files.items() if paths]
+    if kind == "auto" and len(kinds) > 1:
+        raise InvalidInputError(
+            f"annotations of one format were expected, got {' and '.join(kinds)}. Choose with --annotations."
+        )
     if kind == "auto":
-        kinds = [k for k, paths in files.items() if paths]
-        if len(kinds) > 1:
-            raise InvalidInputError(
-                f"annotations of one format were expected, got {' and '.join(kinds)}. Choose with --annotations."
-            )
         kind = kinds[0] if kinds else "none"
     if kind == "none":
         return {}, ()
@@ -160,19 +154,24 @@ def sample_annotations(
         raise InvalidInputError(
             f"annotations as {kind} were expected below {base.name!r}, got none. Choose with --annotations."
         )
-    by_key = _keys(samples)
+    owners: dict[str, list[SampleSource]] = {}
+    for sample in samples:
+        path = Path(sample.source)
+        for key in {sample.source, path.name, path.stem, str(path.with_suffix(""))}:
+            owners.setdefault(key, []).append(sample)
+    by_key = {key: some[0] for key, some in owners.items() if len(some) == 1}  # what names one sample alone
     annotations: dict[str, Annotation] = {}
     unmatched = []
     for key, annotation in _parsed(kind, base, files[kind], by_key, options):
-        sample = _sample_of(key, by_key)
-        if sample is None or annotation is None:
+        owner = _sample_of(key, by_key)
+        if owner is None or annotation is None:
             unmatched.append(key)
-        elif sample.id in annotations:
+        elif owner.id in annotations:
             raise InvalidInputError(
-                f"one annotation of each picture was expected, got two of {sample.source!r}. Take one out."
+                f"one annotation of each picture was expected, got two of {owner.source!r}. Take one out."
             )
         else:
-            annotations[sample.id] = annotation
+            annotations[owner.id] = annotation
     return annotations, tuple(sorted(unmatched))
 
 
@@ -192,16 +191,6 @@ def _sample_of(key: str, by_key: Mapping[str, SampleSource]) -> SampleSource | N
     # As YOLO lays folders out: labels/train/a.txt belongs to images/train/a.png.
     beside = Path(*(IMAGES if part == LABELS else part for part in name.parts)).as_posix()
     return next((by_key[k] for k in (key, name.as_posix(), beside, name.name) if k in by_key), None)
-
-
-def _keys(samples: Sequence[SampleSource]) -> dict[str, SampleSource]:
-    """Return samples by what annotations call them: path, file name or stem, where it is one sample's alone."""
-    owners: dict[str, list[SampleSource]] = {}
-    for sample in samples:
-        path = Path(sample.source)
-        for key in {sample.source, path.name, path.stem, str(path.with_suffix(""))}:
-            owners.setdefault(key, []).append(sample)
-    return {key: some[0] for key, some in owners.items() if len(some) == 1}
 
 
 def _parsed(

@@ -54,7 +54,7 @@ class SampleReport:
     samples: int
     """Samples in the set."""
     coloured: int
-    """Samples whose channels differed, and became their middle one."""
+    """Samples (rows, columns, channels) whose channels differed, and became their middle one."""
     annotated: int
     """Samples with an annotation, if only of nothing."""
     boxes: Mapping[str, int]
@@ -63,7 +63,6 @@ class SampleReport:
     """Annotations of pictures that are not there."""
 
 
-# ------------------------------------------------------------------ the import
 def import_chips(
     folder: str | Path,
     store: Store | str | Path,
@@ -76,27 +75,14 @@ def import_chips(
     Interrupted, it is simply run again: shards that are done are not redone. Inside ``with Client(...)``
     the work is done by that cluster.
 
-    Parameters
-    ----------
-    folder
-        PNG, JPEG and TIFF files, at any depth, all of one dtype; with VOC XML of the same stems, one or
-        several COCO JSON, or YOLO text of the same stems (classes in ``classes.txt``).
-    store
-        A store, or the path of one, which is made where there is none.
-    options
-        See `ChipOptions`.
-    progress
-        Called with (samples done, samples) as shards are finished.
+    The folder has PNG, JPEG and TIFF files (uint8, uint16 or float32), at any depth, all of one dtype; with VOC XML
+    of the same stems, one or several COCO JSON, or YOLO text of the same stems (classes in ``classes.txt``). A store
+    that is not there is made. ``progress`` is called with (samples done, samples) as shards are finished.
 
-    Raises
-    ------
-    InvalidInputError
-        There is no picture, two claim one id, annotations are of several formats, a box is refused, or
-        the store has a set of that name.
-    UnsupportedRasterError
-        Pictures are of several dtypes, or of one that is not taken.
-    IngestError
-        A picture could not be read, or another process imports the same set.
+    Raises `InvalidInputError` where there is no picture, two claim one id, annotations are of several formats, a
+    box is refused, or the store has a set of that name; `UnsupportedRasterError` where pictures are of several
+    dtypes, or of one that is not taken; `IngestError` where one could not be read, or another process imports the
+    same set.
     """
     options = options or ChipOptions()
     base = Path(folder)
@@ -120,19 +106,16 @@ def import_chips(
     with _staging(target, name, sources) as staging:
         receipts = _pack(base, staging, sources, layout, progress)
         _enter((target, name), staging, layout, receipts, _table(sources, annotations), boxes)
-    made = open_samples(target, name)
     log.info("%s, samples/%s: %s committed", target.place.name, name, counted(len(sources), "sample"))
-    report = SampleReport(
+    return open_samples(target, name), SampleReport(
         samples=len(sources),
         coloured=sum(r.coloured for r in receipts),
         annotated=len(annotations),
         boxes=boxes.counts,
         unmatched=unmatched,
     )
-    return made, report
 
 
-# ------------------------------------------------------------------ packing
 @dataclass(frozen=True, kw_only=True)
 class _Receipt:
     """The result of one shard of samples."""
@@ -156,11 +139,11 @@ def _staging(store: Store, name: str, chips: Sequence[SampleSource]) -> Iterator
     busy = IngestError(f"one import of {name!r} at a time was expected, got another. Wait for it to end.")
     with locked(folder, busy=busy):
         fingerprint = sha256(json.dumps([asdict(c) for c in chips]).encode()).hexdigest()
-        said = folder / "fingerprint"
-        if not said.exists() or said.read_text() != fingerprint:
+        known = folder / "fingerprint"
+        if not known.exists() or known.read_text() != fingerprint:
             for part in ("arrays", "receipts", "group"):
                 remove_tree(folder / part)
-            said.write_text(fingerprint)
+            known.write_text(fingerprint)
         remove_partials(folder)
         yield folder
         remove_tree(folder)
@@ -174,10 +157,9 @@ def _pack(
     known = (_intact(staging, layout, shard) for shard in range(layout.shards))
     done = {receipt.shard: receipt for receipt in known if receipt is not None}
     per = layout.per_shard
-    parts = {shard: samples[shard * per : (shard + 1) * per] for shard in range(layout.shards)}
     tasks = [
-        (_pack_shard, (base, staging, layout, shard, part))
-        for shard, part in parts.items()
+        (_pack_shard, (base, staging, layout, shard, samples[shard * per : (shard + 1) * per]))
+        for shard in range(layout.shards)
         if shard not in done
     ]
 
@@ -244,7 +226,6 @@ def _intact(staging: Path, layout: SampleLayout, shard: int) -> _Receipt | None:
     return receipt
 
 
-# ------------------------------------------------------------------ into the store
 def _table(samples: Sequence[SampleSource], annotations: Mapping[str, Annotation]) -> xr.Dataset:
     folders = [Path(s.source).parent.as_posix() for s in samples]
     columns = {
@@ -261,10 +242,9 @@ def _table(samples: Sequence[SampleSource], annotations: Mapping[str, Annotation
 
 def _check_boxes(store: Store, name: str) -> None:
     """Refuse the name of a table of boxes on scenes: a set's boxes have its own name."""
-    table = f"{cv.BOXES}/{name}"
-    if not has_node(store.place, table):
-        return
-    if (known := read_node(store.place, table)["attributes"]["on"]) != f"{cv.SAMPLES}/{name}":
+    table, own = f"{cv.BOXES}/{name}", f"{cv.SAMPLES}/{name}"
+    known = read_node(store.place, table)["attributes"]["on"] if has_node(store.place, table) else own
+    if known != own:
         raise InvalidInputError(
             f"a name that no table of boxes has was expected, got {name!r}, whose boxes are on {known}. "
             "Name another with --name."
@@ -279,7 +259,6 @@ def _enter(
     table: xr.Dataset,
     boxes: Boxes,
 ) -> None:
-    """Let a set that is whole into the store, under its name."""
     store, name = target
     group, arrays, key = staging / "group", Folder(staging / "arrays"), f"{cv.SAMPLES}/{name}"
     write_table(Folder(staging), "group", table)

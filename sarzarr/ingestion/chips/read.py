@@ -83,7 +83,5 @@ def read_sample(path: Path) -> Pixels:
 
 def _painted(index: Array, colours: dict[int, tuple[int, int, int, int]]) -> Array:
     """Return (3, rows, columns): the colours that a palette gives."""
-    table = np.zeros((256, 3), np.uint8)
-    for i in range(256):
-        table[i] = colours.get(i, (0, 0, 0))[:3]
+    table = np.array([colours.get(i, (0, 0, 0))[:3] for i in range(256)], np.uint8)
     return np.moveaxis(table[index], -1, 0)

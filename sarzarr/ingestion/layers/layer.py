@@ -62,10 +62,7 @@ class Layer:
         return self.kind or ("continuous" if np.dtype(dtype).kind == "f" else "classes")
 
     def files(self) -> tuple[Path, ...]:
-        """Return its files, sorted.
-
-        Raises `RasterNotFoundError` where there is none.
-        """
+        """Return its files, sorted: rasters (rows, columns); `RasterNotFoundError` where there is none."""
         place = Path(self.path)
         if place.is_dir():
             files = sorted(p for p in place.iterdir() if p.suffix.lower() in _SUFFIXES)
@@ -82,7 +79,7 @@ class Layer:
 
 
 def parse_layer(text: str) -> Layer:
-    """Return the layer that ``NAME[:WORD...]=FILE`` says; the words may come in any order.
+    """Return the layer that ``NAME[:WORD...]=FILE`` says: a raster (rows, columns); words may come in any order.
 
     Raises `InvalidInputError` where it is not of that form, or the name is taken, or a word is not known.
 
@@ -126,13 +123,10 @@ def _fact(text: str, word: str) -> tuple[str, Any]:
 
 
 def layers_of(given: Mapping[str, Any] | Iterable[Layer | str]) -> tuple[Layer, ...]:
-    """Return layers however they are given.
+    """Return layers, rasters (rows, columns), however they are given.
 
-    Parameters
-    ----------
-    given
-        ``{"mask": "mask.tif", "dem:cubic": ["north.tif", "south.tif"]}``: names, with words if need be, and
-        a file or several each; or `Layer` objects; or texts as `parse_layer` takes them.
+    As ``{"mask": "mask.tif", "dem:cubic": ["north.tif", "south.tif"]}``: names, with words if need be, and a file or
+    several each; or as `Layer` objects; or as texts that `parse_layer` takes.
     """
     if isinstance(given, Mapping):
         files = {k: [v] if isinstance(v, str | Path) else v for k, v in given.items()}

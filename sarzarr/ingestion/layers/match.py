@@ -44,12 +44,12 @@ class LayerFile:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The file: a raster (rows, columns)."""
         return Path(self.source.path)
 
     @property
     def is_placed(self) -> bool:
-        """Whether it says where on the ground it lies."""
+        """Whether it says where on the ground its pixels lie."""
         return self.source.georeference.crs_wkt is not None
 
 
@@ -75,7 +75,7 @@ class LayerFiles:
     _boxes: dict[tuple[str, str], Array] = field(default_factory=dict, init=False, repr=False)
 
     def near(self, name: str, grid: Grid) -> list[LayerFile]:
-        """Return the files of a layer that may lie on a grid: bounding boxes alone are compared."""
+        """Return the files of a layer that may lie on a grid: bounding boxes (x_min, y_min, x_max, y_max) tell."""
         files = self.files[name]
         if grid.crs_wkt is None:
             return list(files)
@@ -98,9 +98,8 @@ def _box(file: LayerFile, crs: str) -> tuple[float, float, float, float]:
     return -np.inf, -np.inf, np.inf, np.inf
 
 
-# ------------------------------------------------------------------ files
 def probe_layers(layers: Iterable[Layer]) -> LayerFiles:
-    """Read the headers of the files of layers.
+    """Read the headers of the files of layers: shapes (rows, columns), dtypes and places.
 
     Raises `RasterNotFoundError` or `UnsupportedRasterError` where there is no such file, or it cannot be kept as a
     layer; says the remedy.
@@ -139,13 +138,17 @@ def _probe(layer: Layer, path: Path) -> LayerFile:
         georeference=header.georeference,
         nodata=header.nodata if layer.nodata is None else layer.nodata,
     )
-    return LayerFile(
-        layer=layer, source=_with_held_nodata(layer, source), header=header, hash=source_hash(file)
-    )
+    if source.nodata is not None and np.isnan(source.sentinel):  # a value that none of its pixels can have
+        if layer.nodata is not None:
+            raise InvalidInputError(
+                f"expected a nodata value of layer {layer.name!r} that {source.dtype} can hold, got "
+                f"{nodata_text(layer.nodata)}. Give another, or convert the raster."
+            )
+        source = replace(source, nodata=None)
+    return LayerFile(layer=layer, source=source, header=header, hash=source_hash(file))
 
 
 def _band(layer: Layer, file: Path, header: Header) -> int:
-    """Return the band of a file that is the layer."""
     if layer.band is None and header.bands > 1:
         named = ", ".join(f"{i} {n}" if n else str(i) for i, n in enumerate(header.names[:8], 1))
         raise InvalidInputError(
@@ -160,19 +163,6 @@ def _band(layer: Layer, file: Path, header: Header) -> int:
     return layer.band or 1
 
 
-def _with_held_nodata(layer: Layer, source: WarpSource) -> WarpSource:
-    """Return a source without a nodata tag that none of its pixels can have."""
-    if source.nodata is None or not np.isnan(source.sentinel):
-        return source
-    if layer.nodata is not None:
-        raise InvalidInputError(
-            f"expected a nodata value of layer {layer.name!r} that {source.dtype} can hold, got "
-            f"{nodata_text(layer.nodata)}. Give another, or convert the raster."
-        )
-    return replace(source, nodata=None)
-
-
-# ------------------------------------------------------------------ scenes
 def match_layers(
     files: LayerFiles, scenes: Sequence[tuple[SceneProbe, Grid]], *, exact: bool = False
 ) -> tuple[list[tuple[LayerPlan, ...]], tuple[str, ...]]:
@@ -182,24 +172,18 @@ def match_layers(
     shares some ground with; where several are alike, the one that bears the scene's id in its name. A
     file that says no place is taken to lie as the scene whose shape it has.
 
+    Each scene comes with the grid, (rows, columns), that is stored; ``exact`` is as of
+    `sarzarr.grids.warp.plan.plan_warp`.
+
     Raises `InvalidInputError` where it cannot be told which file is whose, a layer's name is that of an array, or no
     scene takes a layer; `UnsupportedRasterError` where a file cannot be brought onto the scene's grid; says the
     remedy.
-
-    Parameters
-    ----------
-    files
-        As `probe_layers` found them.
-    scenes
-        Each scene, with the grid that is stored.
-    exact
-        As of `sarzarr.grids.warp.plan.plan_warp`.
     """
     plans: list[tuple[LayerPlan, ...]] = [()] * len(scenes)
     notes = []
+    ids = [scene.id for scene, _ in scenes]
     for name, own in files.files.items():
         fits = [_choose(files, name, scene, grid) for scene, grid in scenes]
-        ids = [scene.id for scene, _ in scenes]
         for scene, _ in scenes:
             if name.lower() in (array.name.lower() for array in scene.arrays):
                 raise InvalidInputError(
@@ -211,7 +195,11 @@ def match_layers(
             raise _nobody(own, *scenes[0])
         for i, (fit, (scene, grid)) in enumerate(zip(fits, scenes, strict=True)):
             plans[i] += () if fit is None else (_plan(fit, scene, grid, exact=exact),)
-        notes += _left_over(name, own, fits, ids)
+        if without := [scene for scene, fit in zip(ids, fits, strict=True) if fit is None]:
+            notes.append(f"no file of layer {name!r} lies on {listed(without)}: stored without it.")
+        taken = {fit.file.path for fit in fits if fit is not None}
+        if unused := [file.path.name for file in own if file.path not in taken]:
+            notes.append(f"layer {name!r}: {listed(unused)} lie on no scene, or another file does better.")
     return plans, tuple(notes)
 
 
@@ -220,7 +208,8 @@ def _choose(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid) -> _Fit
     fits = [fit for file in files.near(name, grid) if (fit := _fit(file, scene, grid)) is not None]
     best = [fit for fit in fits if fit.rank == min(f.rank for f in fits)]
     if len(best) > 1:
-        best = [fit for fit in best if _is_named_after(fit.file.path, scene.id)] or best
+        word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(scene.id)}(?![A-Za-z0-9])", re.IGNORECASE)
+        best = [fit for fit in best if word.search(fit.file.path.stem)] or best
     if len(best) > 1:
         raise InvalidInputError(
             f"expected one file of layer {name!r} for scene {scene.id!r}, got {len(best)} that lie on it alike: "
@@ -240,33 +229,19 @@ def _fit(file: LayerFile, scene: SceneProbe, grid: Grid) -> _Fit | None:
         return _Fit(file=file, source=placed, rank=0, covered=1.0)
     if own.georeference.crs_wkt is None or not grid.is_georeferenced:
         return None
-    covered = _covered(own, grid)
-    if covered == 0 and not _reaches(own, grid):
-        return None
+    points = locate(own.georeference, grid, *_lattice(grid))
+    covered = float(np.mean(_inside(own.grid, *points, margin=1e-3)))
+    if covered == 0:  # it may be too small to be met by the grid's own points
+        points = grid.to_pixels(*project(own.georeference, grid.crs_wkt, *_lattice(own.grid)))
+        if not _inside(grid, *points).any():
+            return None
     on_pixels = not own.georeference.uses_gcps and any(
-        _shares_pixels(own.grid, other) for other in (grid, scene.grid)
+        own.grid.shape == other.shape
+        and is_same_crs(own.grid.crs_wkt, other.crs_wkt)
+        and own.grid.whole_pixel_offset(other) == (0, 0)
+        for other in (grid, scene.grid)
     )
     return _Fit(file=file, source=own, rank=0 if on_pixels else 1 if covered > _WHOLE else 2, covered=covered)
-
-
-def _shares_pixels(one: Grid, other: Grid) -> bool:
-    """Whether two grids are pixel for pixel the same."""
-    if one.shape != other.shape or not is_same_crs(one.crs_wkt, other.crs_wkt):
-        return False
-    return one.whole_pixel_offset(other) == (0, 0)
-
-
-def _covered(source: WarpSource, grid: Grid) -> float:
-    """Return the share of a grid's pixels that lie in a source, by a lattice of points."""
-    return float(
-        np.mean(_inside(source.grid, *locate(source.georeference, grid, *_lattice(grid)), margin=1e-3))
-    )
-
-
-def _reaches(source: WarpSource, grid: Grid) -> bool:
-    """Whether a point of a source lies in a grid: it may be too small to be met by the grid's own points."""
-    points = grid.to_pixels(*project(source.georeference, grid.crs_wkt, *_lattice(source.grid)))
-    return bool(_inside(grid, *points).any())
 
 
 def _lattice(grid: Grid) -> tuple[Array, Array]:
@@ -279,12 +254,6 @@ def _inside(grid: Grid, rows: Array, cols: Array, *, margin: float = 0) -> Array
     """Return (points,) bool: the pixels that lie in a grid, or within a margin of it."""
     inside: Array = (rows > -margin) & (cols > -margin)
     return inside & (rows < grid.height + margin) & (cols < grid.width + margin)
-
-
-def _is_named_after(path: Path, scene: str) -> bool:
-    """Whether a file's name has a scene's id in it, as a word of its own."""
-    word = rf"(?<![A-Za-z0-9]){re.escape(scene)}(?![A-Za-z0-9])"
-    return re.search(word, path.stem, re.IGNORECASE) is not None
 
 
 def _plan(fit: _Fit, scene: SceneProbe, grid: Grid, *, exact: bool) -> LayerPlan:
@@ -305,7 +274,6 @@ def _plan(fit: _Fit, scene: SceneProbe, grid: Grid, *, exact: bool) -> LayerPlan
     )
 
 
-# ------------------------------------------------------------------ what cannot be told, or is left over
 def _check_unplaced(name: str, fits: Sequence[_Fit | None], ids: Sequence[str]) -> None:
     """Raise `InvalidInputError` where a file that says no place would be taken by several scenes."""
     owners: dict[Path, list[str]] = {}
@@ -321,7 +289,6 @@ def _check_unplaced(name: str, fits: Sequence[_Fit | None], ids: Sequence[str]) 
 
 
 def _nobody(files: Sequence[LayerFile], scene: SceneProbe, grid: Grid) -> InvalidInputError:
-    """Return the error for a layer that no scene takes."""
     file = files[0]
     others = f" and {len(files) - 1} more" if files[1:] else ""
     height, width = file.source.grid.shape
@@ -338,15 +305,3 @@ def _nobody(files: Sequence[LayerFile], scene: SceneProbe, grid: Grid) -> Invali
         f"expected a file of layer {file.layer.name!r} on a scene, got none: {file.path.name!r}{others} {why} "
         f"{scene.id!r}, {scene.grid.height} x {scene.grid.width}. {remedy}"
     )
-
-
-def _left_over(
-    name: str, files: Sequence[LayerFile], fits: Sequence[_Fit | None], ids: Sequence[str]
-) -> list[str]:
-    without = [scene for scene, fit in zip(ids, fits, strict=True) if fit is None]
-    taken = {fit.file.path for fit in fits if fit is not None}
-    unused = [file.path.name for file in files if file.path not in taken]
-    notes = [f"no file of layer {name!r} lies on {listed(without)}: stored without it."] if without else []
-    if unused:
-        notes.append(f"layer {name!r}: {listed(unused)} lie on no scene, or another file does better.")
-    return notes

@@ -40,7 +40,7 @@ class LayerPlan:
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The file: a raster (rows, columns)."""
         return Path(self.onto.source.path)
 
     @property
@@ -73,7 +73,7 @@ class LayerPlan:
     def attrs(self) -> dict[str, Any]:
         """The array's attributes, but for its place.
 
-        Classes of integers get no CF fill value: xarray would make floats of them. rioxarray reads ``nodata``.
+        Classes of integers get no CF fill value: xarray would make float64 of them. rioxarray reads ``nodata``.
         """
         attrs: dict[str, Any] = {
             cv.LONG_NAME: self.name,
@@ -96,7 +96,7 @@ class LayerPlan:
         return attrs
 
     def encoding(self, scene: Encoding) -> Encoding:
-        """Return the layer's encoding beside arrays of ``scene``: in the same chunks and shards."""
+        """Return the layer's encoding beside arrays of ``scene``: chunks and shards (rows, columns) are theirs."""
         return Encoding(dtype=self.dtype, codec=cv.LAYER_CODEC, chunk=scene.chunk, shard=scene.shard)
 
     def __str__(self) -> str:

@@ -66,24 +66,12 @@ def open_stack(
     one shard. ``time`` is datetime64[ns] UTC, ascending; ``scene`` names the scene of each. Facts that are known of
     all dates and equal (orbit, pass, platform, ...) are in the attributes, others are coordinates.
 
-    Parameters
-    ----------
-    stack
-        A `Stack`, or the id of any scene of one. True: the only one of the store, or with ``scenes`` the one
-        that those make.
-    scenes
-        Ids of the scenes to choose from.
-    polarizations
-        Polarizations or names of arrays, in this order; all that the scenes share if left out.
-    representation
-        ``db``, or linear ``power``.
+    ``stack`` is a `Stack`, or the id of any scene of one, or True: the only one of the store, or with ``scenes``, the
+    ids to choose from, the one that those make. ``polarizations``, or names of arrays, are in that order, all that
+    the scenes share if left out; ``representation`` is ``db``, or linear ``power``.
 
-    Raises
-    ------
-    InvalidInputError
-        There is no such stack, or several; two scenes are of one time.
-    NotInStoreError
-        A scene or polarization is not in the store.
+    Raises `InvalidInputError` where there is no such stack, or several, or two scenes are of one time;
+    `NotInStoreError` where a scene or polarization is not in the store.
     """
     opened = open_store(store)
     if representation not in ("db", "power"):
@@ -112,7 +100,6 @@ def open_stack(
 
 def _cube(store: Store, stack: Stack, name: str, rows: dict[str, xr.Dataset], *, power: bool) -> Any:
     """Return a Dask array whose every chunk is one task."""
-    height, width = stack.grid.shape
     planes = []
     block = job_side(int(rows[stack.id]["shard"].values[0]) or cv.SHARD)
     for scene in stack.scenes:
@@ -121,7 +108,7 @@ def _cube(store: Store, stack: Stack, name: str, rows: dict[str, xr.Dataset], *,
         planes.append(
             _Plane(place=store.place, scene=f"{cv.SCENES}/{scene}", name=name, stored=stored, power=power)
         )
-    downs, acrosses = _spans(height, block), _spans(width, block)
+    downs, acrosses = ([slice(a, min(a + block, n)) for a in range(0, n, block)] for n in stack.grid.shape)
     key = f"{'power' if power else 'db'}-{name}-{tokenize(planes, block, stack.grid.shape)}"
     graph = {
         (key, t, i, j): (_Plane.read, plane, down, across)
@@ -131,10 +118,6 @@ def _cube(store: Store, stack: Stack, name: str, rows: dict[str, xr.Dataset], *,
     }
     sizes = tuple(tuple(s.stop - s.start for s in spans) for spans in (downs, acrosses))
     return da.Array(graph, key, chunks=((1,) * len(planes), *sizes), dtype=np.float32)
-
-
-def _spans(length: int, step: int) -> list[slice]:
-    return [slice(a, min(a + step, length)) for a in range(0, length, step)]
 
 
 def _attrs(stored: dict[str, Any], representation: str) -> dict[str, Any]:

@@ -5,22 +5,61 @@ nothing has changed. So scenes are grouped by grid, mission, mode, relative orbi
 of a scene is apart from what is known of another, unless the scenes are named.
 """
 
+import math
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import reduce
-from typing import Any
+from itertools import groupby
+from typing import Any, Final
 
 import numpy as np
 
+from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError
-from sarzarr.patches.stacks.stack import Member, Stack, View, groups_of, members_of
+from sarzarr.grids.crs import is_same_crs
+from sarzarr.grids.grid import WHOLE_PIXEL, Grid
+from sarzarr.patches.stacks.stack import Stack, View
 from sarzarr.store.store import Store
 from sarzarr.text import counted, listed
 
+_FACTS: Final = (cv.DATETIME, cv.PLATFORM, cv.INSTRUMENT_MODE, cv.ORBIT_STATE, cv.RELATIVE_ORBIT)
 
-# ------------------------------------------------------------------ stacks
+
+@dataclass(frozen=True, kw_only=True)
+class _Member:
+    """One scene, as far as stacks are concerned."""
+
+    scene: str
+    """Its id."""
+    stamp: str
+    """Its time, as in `Stack.stamps`; empty where that is not known."""
+    view: View
+    """Its viewing geometry."""
+    keys: tuple[tuple[str, str], ...]
+    """(name, bounds key) of each array that is asked for."""
+    grid: Grid
+    """Its grid."""
+    points: str
+    """Fingerprint of its ground control points; empty where an affine places it, or nothing."""
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether its pixels are tied to the ground."""
+        return self.grid.is_georeferenced or bool(self.points)
+
+    def shares_grid(self, other: "_Member") -> bool:
+        """Whether each pixel of one is the same pixel of the other: by shape alone where neither is placed."""
+        if (self.grid.shape, self.points) != (other.grid.shape, other.points):
+            return False
+        if not (self.grid.is_georeferenced or other.grid.is_georeferenced):
+            return True
+        is_one_crs = is_same_crs(self.grid.crs_wkt, other.grid.crs_wkt)
+        return is_one_crs and self.grid.whole_pixel_offset(other.grid) == (0, 0)
+
+
 def find_stacks(
     store: Store, *, scenes: Sequence[str] | None = None, polarizations: Sequence[str] | None = None
 ) -> tuple[Stack, ...]:
@@ -30,20 +69,12 @@ def find_stacks(
     arrays of the same quantities. Those without any place in the world are stacked by shape, and ``is_placed``
     is False. Scenes whose time is not known are left out.
 
-    Parameters
-    ----------
-    scenes
-        Ids to choose from; all if left out.
-    polarizations
-        Polarizations or names of arrays that count; scenes that lack one are left out. Else all arrays do.
-
-    Raises
-    ------
-    NotInStoreError
-        A scene is not in the store, or no scene has these polarizations.
+    They are chosen from the ids ``scenes``, all if left out. ``polarizations``, or names of arrays, are those that
+    count, else all do; scenes that lack one are left out. Raises `NotInStoreError` where a scene is not in the store,
+    or no scene has these polarizations.
     """
     timed = [m for m in _members(store, scenes, polarizations) if m.stamp]
-    stacks = (_stack(group) for group in groups_of(timed) if len(group) > 1)
+    stacks = (_stack(group) for group in _groups(timed) if len(group) > 1)
     return tuple(sorted(stacks, key=lambda s: s.id))
 
 
@@ -55,29 +86,15 @@ def make_stack(
     polarizations: Sequence[str] | None = None,
     mixed: bool = False,
 ) -> Stack:
-    """Return the stack of scenes that are named: what is not known of them is taken as equal.
+    """Return the stack of scenes that are named, by id in any order: what is not known of them is taken as equal.
 
-    Its arrays are those that all of them have, of the same quantity.
+    Its arrays are those that all of them have, of the same quantity; ``polarizations``, or names of arrays, in that
+    order. ``times`` are the catalog's if left out; else one of each (ISO 8601, `datetime` or ``datetime64``; UTC
+    where no zone is given). ``mixed`` allows views that are known to differ: slopes then change without any change.
 
-    Parameters
-    ----------
-    scenes
-        Ids, in any order.
-    times
-        The time of each (ISO 8601, `datetime` or ``datetime64``; UTC where no zone is given); the catalog's if
-        left out.
-    polarizations
-        Polarizations or names of arrays, in this order; all if left out.
-    mixed
-        Allow views that are known to differ. Slopes then change from date to date without any change.
-
-    Raises
-    ------
-    InvalidInputError
-        They are not on one grid, their views differ, a time is not known, two are of one time, or they
-        have no array in common.
-    NotInStoreError
-        A scene or polarization is not in the store.
+    Raises `InvalidInputError` where their grids, (rows, columns) and place, or their views differ, a time is not
+    known, two are of one time, or they have no array in common; `NotInStoreError` where a scene or polarization is
+    not in the store.
     """
     words = _words(polarizations)
     if len(set(scenes)) != len(scenes) or not scenes:
@@ -114,20 +131,13 @@ def named_stacks(
     scenes: Sequence[str] | None = None,
     polarizations: Sequence[str] | None = None,
 ) -> tuple[Stack, ...]:
-    """Return the stacks that a user names, no two of their dates at one time.
+    """Return the stacks, (dates,) each, that a user names, no two of their dates at one time.
+
+    ``stack`` is a `Stack`; the id of any scene of one; or True: with ``scenes`` the stack of those, else every stack
+    whose scenes have a place in the world. ``scenes`` and ``polarizations`` are as of `find_stacks`.
 
     Raises `InvalidInputError` where there is none, or two dates of one are at one time; `NotInStoreError`
     where the named scene is in no stack.
-
-    Parameters
-    ----------
-    stack
-        A `Stack`; the id of any scene of one; or True: with ``scenes`` the stack of those, else every stack
-        whose scenes have a place in the world.
-    scenes
-        Ids to choose from.
-    polarizations
-        As of `find_stacks`.
     """
     words = _words(scenes)
     if isinstance(stack, Stack):
@@ -135,32 +145,21 @@ def named_stacks(
         return (make_stack(store, stack.scenes, times=stack.stamps, polarizations=arrays, mixed=True),)
     if stack is True and words is not None:
         return (make_stack(store, words, polarizations=polarizations),)
-    named = _named(store, stack, find_stacks(store, scenes=words, polarizations=polarizations))
+    stacks = find_stacks(store, scenes=words, polarizations=polarizations)
+    near = ", ".join(repr(s.id) for s in stacks[:5])
+    named = tuple(s for s in stacks if (s.is_placed if stack is True else stack in s.scenes))
+    if not named and stack is not True:
+        raise NotInStoreError(
+            f"a scene of a stack was expected, got {stack!r}; stacks of {store.place.name} begin with "
+            f"{near or 'none'}. See `sarzarr stacks`, or make one with make_stack."
+        )
+    if not named:
+        by_shape = f"stacks by shape alone. Name it: stack= one of {near}."
+        remedy = by_shape if near else "none. See `sarzarr stacks`."
+        raise InvalidInputError(f"scenes that are known to be on one grid were expected, got {remedy}")
     for one in named:
         one.check_times()
     return named
-
-
-def _named(store: Store, stack: str | bool, stacks: tuple[Stack, ...]) -> tuple[Stack, ...]:
-    """Return the stack that holds a scene, or those whose scenes have a place in the world."""
-    near = ", ".join(repr(s.id) for s in stacks[:5])
-    if stack is not True:
-        named = tuple(s for s in stacks if stack in s.scenes)
-        if not named:
-            raise NotInStoreError(
-                f"a scene of a stack was expected, got {stack!r}; stacks of {store.place.name} begin with "
-                f"{near or 'none'}. See `sarzarr stacks`, or make one with make_stack."
-            )
-        return named
-    placed = tuple(s for s in stacks if s.is_placed)
-    if not placed:
-        remedy = (
-            f"stacks by shape alone. Name it: stack= one of {near}."
-            if near
-            else "none. See `sarzarr stacks`."
-        )
-        raise InvalidInputError(f"scenes that are known to be on one grid were expected, got {remedy}")
-    return placed
 
 
 def choose_stacks(
@@ -171,7 +170,7 @@ def choose_stacks(
     polarizations: Sequence[str] | None = None,
     length: int | None = None,
 ) -> tuple[Stack, ...]:
-    """Return the stacks that are delivered together: `named_stacks`, or their runs of ``length`` dates in a row.
+    """Return the stacks, (dates,) each, that are delivered together: `named_stacks`, or runs of ``length`` dates.
 
     Raises what `named_stacks` does; `InvalidInputError` also where they differ in length or arrays, or none is as
     long as ``length``.
@@ -205,21 +204,80 @@ def catalog_groups(store: Store, stacks: Sequence[Stack]) -> tuple[Array, ...]:
 
 def _members(
     store: Store, scenes: Sequence[str] | str | None, polarizations: Sequence[str] | str | None
-) -> tuple[Member, ...]:
-    """Return the scenes that may be stacked; `NotInStoreError` where there is none, or one is not in the store."""
+) -> tuple[_Member, ...]:
+    """Return the scenes of a store, or those of ``scenes``, that have all the polarizations; by id.
+
+    Raises `NotInStoreError` where there is none, or one is not in the store.
+    """
     scenes, words = _words(scenes), _words(polarizations)
     for scene in scenes or ():
         store.rows(scene)  # raises, and says which there are
-    members = members_of(store, scenes=scenes, polarizations=words)
-    if not members:
+    catalog, known = store.catalog, store.placements
+    columns = ("scene", "name", "polarization", "bounds_key", *(cv.CATALOG_COLUMNS[k] for k in _FACTS))
+    rows = zip(*(catalog[c].values.tolist() for c in columns), strict=True)
+    out = []
+    for scene, group in groupby(rows, key=lambda row: str(row[0])):
+        arrays = list(group)
+        keys = _keys(arrays, words)
+        if keys and (scenes is None or scene in scenes):
+            place, (*_, time, platform, mode, state, orbit) = known[scene], arrays[0]
+            mission, track = re.sub(r"(?<=-\d)[a-d]$", "", platform), 0 if math.isnan(orbit) else int(orbit)
+            member = _Member(
+                scene=scene,
+                stamp=str(time).removesuffix("Z"),
+                view=View(mission=mission, mode=mode, orbit_state=state, relative_orbit=track),
+                keys=keys,
+                grid=place.grid,
+                points=place.fingerprint if place.is_located and not place.grid.crs_wkt else "",
+            )
+            out.append(member)
+    if not out:
         raise NotInStoreError(
             f"scenes with {' and '.join(words or ['an array'])} were expected, got none in {store.place.name}. "
             "Ask for arrays that `sarzarr info` shows."
         )
-    return members
+    return tuple(out)
 
 
-def _stack(members: Iterable[Member]) -> Stack:
+def _keys(
+    arrays: Iterable[tuple[Any, ...]], polarizations: Sequence[str] | None
+) -> tuple[tuple[str, str], ...]:
+    """Return (name, bounds key) of each polarization that is asked for, in that order; empty if a scene lacks any."""
+    named = {str(name): (str(polarization).lower(), str(key)) for _, name, polarization, key, *_ in arrays}
+    if polarizations is None:
+        return tuple(sorted((name, key) for name, (_, key) in named.items()))
+    out = []
+    for word in (p.lower() for p in polarizations):
+        names = [n for n in named if n.lower() == word] or [n for n, (p, _) in named.items() if p == word]
+        if len(names) != 1:
+            return ()
+        out.append((names[0], named[names[0]][1]))
+    return tuple(out)
+
+
+def _groups(members: Sequence[_Member]) -> Iterable[list[_Member]]:
+    """Yield the members of one view, one set of arrays and one grid: grids are compared where origins are near."""
+    alike: dict[Any, list[_Member]] = {}
+    for member in members:
+        key = (member.view, member.keys, member.grid.shape, member.points, member.grid.is_georeferenced)
+        alike.setdefault(key, []).append(member)
+    for some in alike.values():
+        groups: list[list[_Member]] = []
+        origins = np.empty((len(some), 2))
+        for member in some:
+            origin = np.array([member.grid.transform[2], member.grid.transform[5]])
+            near = np.abs(origins[: len(groups)] - origin) <= 4 * WHOLE_PIXEL * max(member.grid.pixel_size)
+            places = np.flatnonzero(near.all(1) | (not member.grid.is_georeferenced)).tolist()
+            home = next((groups[i] for i in places if groups[i][0].shares_grid(member)), None)
+            if home is None:
+                origins[len(groups)] = origin
+                groups.append([member])
+            else:
+                home.append(member)
+        yield from groups
+
+
+def _stack(members: Iterable[_Member]) -> Stack:
     by_time = sorted(members, key=lambda m: (np.datetime64(m.stamp, "ns"), m.scene))
     first = by_time[0]
     return Stack(
@@ -232,7 +290,7 @@ def _stack(members: Iterable[Member]) -> Stack:
     )
 
 
-def _check_members(members: Sequence[Member], *, mixed: bool) -> None:
+def _check_members(members: Sequence[_Member], *, mixed: bool) -> None:
     """Raise `InvalidInputError` for the first member that cannot be stacked with the first one."""
     first = members[0]
     for member in members:
@@ -273,17 +331,14 @@ def _stamp(time: Any) -> str:
     return (when if when.tzinfo is None else when.astimezone(UTC).replace(tzinfo=None)).isoformat()
 
 
-# ------------------------------------------------------------------ for people
 def describe_stacks(store: Store) -> str:
-    """Return the text of `sarzarr stacks`: the stacks of a store, and the scenes that are in none."""
+    """Return the text of `sarzarr stacks`: stacks of (rows, columns) pixels, and the scenes that are in none."""
     stacks = find_stacks(store)
     lines = [f"{store.place.name}: {counted(len(store.scenes), 'scene')}, {counted(len(stacks), 'stack')}"]
     lines += [f"  {stack}" for stack in stacks]
     stacked = {scene for stack in stacks for scene in stack.scenes}
-    alone = [scene for scene in store.scenes if scene not in stacked]
-    if alone:
+    if alone := [scene for scene in store.scenes if scene not in stacked]:
         lines.append(f"  in no stack: {listed(alone, most=8)}")
-    untimed = [m.scene for m in _members(store, None, None) if not m.stamp]
-    if untimed:
+    if untimed := [m.scene for m in _members(store, None, None) if not m.stamp]:
         lines.append(f"  without a time: {', '.join(untimed[:8])}")
     return "\n".join(lines)

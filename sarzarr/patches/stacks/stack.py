@@ -1,20 +1,14 @@
 """A stack: scenes of one grid and one viewing geometry, in the order of their times."""
 
-import math
-import re
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 
-from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
-from sarzarr.grids.crs import is_same_crs
-from sarzarr.grids.grid import WHOLE_PIXEL, Grid
-from sarzarr.store.store import Store
+from sarzarr.grids.grid import Grid
 
 _DAY_NS: Final = 86_400e9
 
@@ -82,7 +76,7 @@ class Stack:
 
     @property
     def revisit_days(self) -> float:
-        """Mean days from one date to the next; NaN of a single date."""
+        """Mean days, float64, from one date to the next; NaN of a single date."""
         span = float((self.times[-1] - self.times[0]).astype(np.int64)) / _DAY_NS
         return span / (len(self) - 1) if len(self) > 1 else float("nan")
 
@@ -111,117 +105,3 @@ class Stack:
             f"{self.revisit_days:.3g} days, {self.view}, {self.grid.height} x {self.grid.width}, "
             f"{'+'.join(self.arrays)}" + ("" if self.is_placed else ", no CRS: one grid by shape alone")
         )
-
-
-_VIEW_COLUMNS: Final = tuple(
-    cv.CATALOG_COLUMNS[key] for key in (cv.PLATFORM, cv.INSTRUMENT_MODE, cv.ORBIT_STATE, cv.RELATIVE_ORBIT)
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """One scene, as far as stacks are concerned."""
-
-    scene: str
-    """Its id."""
-    stamp: str
-    """Its time, as in `Stack.stamps`; empty where that is not known."""
-    view: View
-    """Its viewing geometry."""
-    keys: tuple[tuple[str, str], ...]
-    """(name, bounds key) of each array that is asked for."""
-    grid: Grid
-    """Its grid."""
-    points: str
-    """Fingerprint of its ground control points; empty where an affine places it, or nothing."""
-
-    @property
-    def is_placed(self) -> bool:
-        """Whether its pixels are tied to the ground."""
-        return self.grid.is_georeferenced or bool(self.points)
-
-    def shares_grid(self, other: "Member") -> bool:
-        """Whether each pixel of one is the same pixel of the other: by shape alone where neither is placed."""
-        if (self.grid.shape, self.points) != (other.grid.shape, other.points):
-            return False
-        if not (self.grid.is_georeferenced or other.grid.is_georeferenced):
-            return True
-        is_one_crs = is_same_crs(self.grid.crs_wkt, other.grid.crs_wkt)
-        return is_one_crs and self.grid.whole_pixel_offset(other.grid) == (0, 0)
-
-
-def members_of(
-    store: Store,
-    *,
-    scenes: Sequence[str] | None = None,
-    polarizations: Sequence[str] | None = None,
-) -> tuple[Member, ...]:
-    """Return the scenes of a store, or those of ``scenes``, that have all the polarizations; by id."""
-    catalog, known = store.catalog, store.placements
-    columns = ("scene", "name", "polarization", "bounds_key", cv.CATALOG_COLUMNS[cv.DATETIME], *_VIEW_COLUMNS)
-    rows = zip(*(catalog[c].values.tolist() for c in columns), strict=True)
-    out = []
-    for scene, group in groupby(rows, key=lambda row: str(row[0])):
-        arrays = list(group)
-        keys = _keys(arrays, polarizations)
-        if keys and (scenes is None or scene in scenes):
-            place, (*_, time, platform, mode, state, orbit) = known[scene], arrays[0]
-            out.append(
-                Member(
-                    scene=scene,
-                    stamp=str(time).removesuffix("Z"),
-                    view=View(
-                        mission=re.sub(r"(?<=-\d)[a-d]$", "", platform),
-                        mode=mode,
-                        orbit_state=state,
-                        relative_orbit=0 if math.isnan(orbit) else int(orbit),
-                    ),
-                    keys=keys,
-                    grid=place.grid,
-                    points=place.fingerprint if place.is_located and not place.grid.crs_wkt else "",
-                )
-            )
-    return tuple(out)
-
-
-def _keys(
-    arrays: Iterable[tuple[Any, ...]], polarizations: Sequence[str] | None
-) -> tuple[tuple[str, str], ...]:
-    """Return (name, bounds key) of each polarization that is asked for, in that order; empty if a scene lacks any."""
-    named = {str(name): (str(polarization).lower(), str(key)) for _, name, polarization, key, *_ in arrays}
-    if polarizations is None:
-        return tuple(sorted((name, key) for name, (_, key) in named.items()))
-    out = []
-    for word in (p.lower() for p in polarizations):
-        names = [n for n in named if n.lower() == word] or [n for n, (p, _) in named.items() if p == word]
-        if len(names) != 1:
-            return ()
-        out.append((names[0], named[names[0]][1]))
-    return tuple(out)
-
-
-def groups_of(members: Sequence[Member]) -> Iterable[list[Member]]:
-    """Yield the members of one view, one set of arrays and one grid."""
-    alike: dict[Any, list[Member]] = {}
-    for member in members:
-        key = (member.view, member.keys, member.grid.shape, member.points, member.grid.is_georeferenced)
-        alike.setdefault(key, []).append(member)
-    for some in alike.values():
-        yield from _on_one_grid(some)
-
-
-def _on_one_grid(members: Sequence[Member]) -> list[list[Member]]:
-    """Return members of equal shape by their grids: each is compared with those whose origin is near its own."""
-    groups: list[list[Member]] = []
-    origins = np.empty((len(members), 2))
-    for member in members:
-        origin = np.array([member.grid.transform[2], member.grid.transform[5]])
-        near = np.abs(origins[: len(groups)] - origin) <= 4 * WHOLE_PIXEL * max(member.grid.pixel_size)
-        some = np.flatnonzero(near.all(1) | (not member.grid.is_georeferenced))
-        home = next((groups[i] for i in some.tolist() if groups[i][0].shares_grid(member)), None)
-        if home is None:
-            origins[len(groups)] = origin
-            groups.append([member])
-        else:
-            home.append(member)
-    return groups

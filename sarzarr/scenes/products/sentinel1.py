@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -46,7 +47,7 @@ _MEASUREMENT: Final = re.compile(
 
 
 def sentinel1_facts(text: str) -> Acquisition | None:
-    """Return the facts in a name.
+    """Return the facts in a name; times are UTC, to seconds.
 
     >>> sentinel1_facts("S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812_02792A_FD5B").relative_orbit
     165
@@ -83,36 +84,30 @@ def read_safe(path: Path) -> Product:
     folder = _product_folder(path)
     if folder is None:
         return Product()
-    facts = _product_info(folder / "productInfo.json")
+    annotation = folder / f"annotation/{path.stem}.xml"
+    facts = _facts_of(annotation, MAX_XML, lambda data: texts_of(parse_xml(data)))
     return Product(
-        folder=folder.name, facts=facts.or_else(_annotation(folder / f"annotation/{path.stem}.xml"))
+        folder=folder.name,
+        facts=_facts_of(folder / "productInfo.json", MAX_JSON, _product_info).or_else(facts),
     )
 
 
-def _product_info(path: Path) -> Acquisition:
-    """Return the facts of the document that mirrors of Sentinel-1 put beside ``measurement/``."""
+def _facts_of(path: Path, limit: int, fields: Callable[[bytes], dict[str, str]]) -> Acquisition:
+    """Return the facts in the fields of a regular file of at most so many bytes; none where it is malformed."""
     try:
-        document = json.loads(_bytes_of(path, MAX_JSON))
+        if not path.is_file() or path.stat().st_size > limit:
+            return Acquisition()
+        with path.open("rb") as file:
+            return facts_from_fields(fields(file.read(limit)))
     except (OSError, ValueError, RecursionError):
         return Acquisition()
-    if not isinstance(document, dict):
-        return Acquisition()
-    return facts_from_fields({k: str(v) for k, v in document.items() if isinstance(v, str | int | float)})
 
 
-def _annotation(path: Path) -> Acquisition:
-    try:
-        return facts_from_fields(texts_of(parse_xml(_bytes_of(path, MAX_XML))))
-    except (OSError, ValueError):
-        return Acquisition()
-
-
-def _bytes_of(path: Path, limit: int) -> bytes:
-    """Return the bytes of a small regular file."""
-    if not path.is_file() or path.stat().st_size > limit:
-        raise ValueError(f"expected a file of at most {limit} bytes, got {path.name!r}.")
-    with path.open("rb") as file:
-        return file.read(limit)
+def _product_info(data: bytes) -> dict[str, str]:
+    """Return the fields of the document that mirrors of Sentinel-1 put beside ``measurement/``."""
+    document = json.loads(data)
+    entries = document.items() if isinstance(document, dict) else ()
+    return {k: str(v) for k, v in entries if isinstance(v, str | int | float)}
 
 
 FAMILY: Final = Family(read=read_safe, facts_from_name=sentinel1_facts, scene_of=sentinel1_scene)

@@ -12,7 +12,7 @@ _MAX_ELEMENTS: Final = 300_000
 def parse_xml(data: bytes) -> Element:
     """Return the root of a document, prefixes of names kept as they are written.
 
-    Raises `ValueError` where the XML is malformed, in an unknown encoding, larger than `MAX_XML` or of more than
+    Raises `ValueError` where the XML is malformed, in an unknown encoding, of more than `MAX_XML` bytes or
     `_MAX_ELEMENTS` elements, or has a document type, which is where entities are declared.
     """
     if len(data) > MAX_XML:
