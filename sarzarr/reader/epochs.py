@@ -55,7 +55,6 @@ class EpochReader(ABC):
         self._work = Work()
         self._own: tuple[int, PrefetchThreads] | None = None
 
-    # -------------------------------------------------------------- what a subclass says
     @abstractmethod
     def _choose(self) -> None:
         """Set `selection`, `recipe` and `targets`."""
@@ -84,7 +83,6 @@ class EpochReader(ABC):
         """The value of pixels that are "no data", by layer that is delivered; None where it has none."""
         return {layer.name: layer.outside for layer in self.recipe.layers}
 
-    # -------------------------------------------------------------- the epoch
     @property
     def epoch(self) -> int:
         """The epoch that the next iteration delivers."""
@@ -120,7 +118,6 @@ class EpochReader(ABC):
             return None
         return drawn_operations(o.augment, len(self.selection), seed=o.seed, epoch=epoch)
 
-    # -------------------------------------------------------------- batches
     def __iter__(self) -> Iterator[Any]:
         begin, self._next = self._next, Position(epoch=self._next.epoch + 1)
         self._now, self._taken = begin, 0
@@ -194,7 +191,6 @@ class EpochReader(ABC):
             parts |= {"turn": turn, **self._described(patches)}
         return parts
 
-    # -------------------------------------------------------------- resuming
     def state_dict(self) -> dict[str, Any]:
         """Return the position of this reader: batches that were taken are behind it."""
         if self._now is None:

@@ -40,7 +40,6 @@ def available_handles() -> int:
     return MAX_HANDLES * MAX_THREADS if soft == resource.RLIM_INFINITY else max(soft // 4, 1)
 
 
-# ------------------------------------------------------------------ buffers
 def aligned_memory(nbytes: int, *, within_page: int = 0) -> Array:
     """Return (nbytes,) uint8 that begins so far into a page, bytes.
 

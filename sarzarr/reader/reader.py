@@ -120,7 +120,6 @@ class PatchReader(EpochReader):
         windows = Windows(owner=chosen.array[:, 0], row=chosen.row, col=chosen.col, size=chosen.size)
         return patch_targets(boxes, scenes, windows, chosen.id, min_visible=self.options.min_visible)
 
-    # -------------------------------------------------------------- what is delivered
     @property
     def preprocessing_params(self) -> dict[str, float]:
         """``{"vmin", "vmax"}`` in dB: what 0 and 1 of the batches stand for.

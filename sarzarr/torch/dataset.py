@@ -83,7 +83,6 @@ class ZarrPatchDataset(IterableDataset[Any]):
         self._worker_state: dict[str, Any] | None = None
         self._resume: Mapping[str, Any] | None = None
 
-    # -------------------------------------------------------------- what is delivered
     @property
     def preprocessing_params(self) -> dict[str, float]:
         """``{"vmin", "vmax"}`` in dB of the batches; `MixedBoundsError` where the selection has several."""
@@ -129,7 +128,6 @@ class ZarrPatchDataset(IterableDataset[Any]):
             batch = self.reader.packed(tensors)
             yield batch if self.transform is None else self.transform(batch)
 
-    # -------------------------------------------------------------- epochs, ranks and workers
     @property
     def epoch(self) -> int:
         """The epoch that the next iteration delivers."""
@@ -158,7 +156,6 @@ class ZarrPatchDataset(IterableDataset[Any]):
             self._ranks = distributed.get_rank(), distributed.get_world_size()
         return self._ranks
 
-    # -------------------------------------------------------------- resuming
     def state_dict(self, taken: int | None = None) -> dict[str, Any]:
         """Return the position of training: batches that were taken are behind it, on every rank.
 
@@ -212,7 +209,6 @@ class ZarrPatchDataset(IterableDataset[Any]):
         return self.__dict__
 
 
-# ------------------------------------------------------------------ tensors
 def widened(values: Array) -> Array:
     """Return a layer in a dtype that torch can compute with: uint16 as int32, uint32 as int64."""
     return values.astype(_WIDER.get(str(values.dtype), values.dtype), copy=False)

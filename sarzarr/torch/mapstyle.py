@@ -112,10 +112,9 @@ class LazyPatchDataset(TurnedPatches):
             )
         self.reader = PatchReader(metadata_path, **options)
         super().__init__(np.empty(0), augment, transform)
-        n = len(self.reader.selection)
-        self._order = (
-            np.arange(n) if shuffle_seed is None else np.random.default_rng(shuffle_seed).permutation(n)
-        )
+        self._order = np.arange(len(self.reader.selection))
+        if shuffle_seed is not None:
+            self._order = np.random.default_rng(shuffle_seed).permutation(self._order)
 
     @property
     def preprocessing_params(self) -> dict[str, float]:
