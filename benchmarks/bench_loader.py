@@ -463,6 +463,7 @@ def opening(folder, patches, batch):
 def hollow_store(root, patches):
     """Return a store of many scenes, all of them hard links to one: what is large is its index."""
     from sarzarr.store.catalog import catalog_of, catalog_rows
+    from sarzarr.store.place import Folder
     from sarzarr.store.tables import write_table
 
     made = make_material(root.parent, 1024).codes
@@ -474,12 +475,14 @@ def hollow_store(root, patches):
     names = [only, *(f"scene_{i:05d}" for i in range(1, count))]
     for name in names[1:]:
         shutil.copytree(root / "scenes" / only, root / "scenes" / name, copy_function=os.link)
-    write_table(root / "catalog", catalog_of([row | {"scene": name} for name in names for row in rows]))
+    write_table(
+        Folder(root), "catalog", catalog_of([row | {"scene": name} for name in names for row in rows])
+    )
     tiled = {k: ("patch", np.tile(v.values, count)) for k, v in columns.items() if v.dims == ("patch",)}
     tiled["owner"] = ("patch", np.repeat(np.arange(count, dtype=np.int32), columns.sizes["patch"]))
     owners = {k: (v.dims, np.repeat(v.values, count)) for k, v in columns.items() if v.dims != ("patch",)}
     owners["owner_scene"] = (owners["owner_scene"][0], np.array(sorted(names), dtype=object))
-    write_table(root / "patches" / "default", xr.Dataset(tiled | owners, attrs=attrs))
+    write_table(Folder(root), "patches/default", xr.Dataset(tiled | owners, attrs=attrs))
     return sz.open_store(root)
 
 

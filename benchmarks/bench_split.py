@@ -19,6 +19,7 @@ from sarzarr.splits.make import make_split
 from sarzarr.splits.versions import patches_of
 from sarzarr.store.catalog import catalog_of
 from sarzarr.store.commit import write_bounds
+from sarzarr.store.place import Folder
 from sarzarr.store.store import BoundsEntry, create_store, open_store
 from sarzarr.store.tables import write_table
 
@@ -43,7 +44,7 @@ def make_store(root: Path, patches: int) -> None:
                 "transform": (10.0, 0.0, left, 0.0, -10.0, top), "geolocation": "affine", "source_hash": str(i),
             }
         )  # fmt: skip
-    write_table(root / "catalog", catalog_of(rows))
+    write_table(Folder(root), "catalog", catalog_of(rows))
     bounds = BoundsEntry(vmin=-60, vmax=100, clip_vmin=-25, clip_vmax=5)
     starts = positions(SIDE, IndexSpec())
     row, col = (v.reshape(-1) for v in np.meshgrid(starts, starts, indexing="ij"))
@@ -60,7 +61,7 @@ def make_store(root: Path, patches: int) -> None:
     for name, values in (named | {"stamp": [""] * count}).items():
         table[f"owner_{name}"] = ("array", np.array(values, dtype="T"))
     table.attrs = {"size": 256, "stride": 256, "edge": "drop", "dropped": 0}
-    write_table(root / "patches" / "default", table)
+    write_table(Folder(root), "patches/default", table)
     _ = store, bounds, write_bounds
 
 

@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from typer import echo
@@ -16,7 +15,6 @@ from sarzarr.text import counted, size_text
 if TYPE_CHECKING:
     import sarzarr as sz
     from sarzarr.arrays import Array
-    from sarzarr.store.documents import Document
 
 SHOWN: Final = 12
 """Scenes, sets or versions that are listed, at most."""
@@ -37,7 +35,7 @@ def summary(store: "sz.Store") -> str:
     catalog, bounds = store.catalog, store.bounds
     on_disk = sum(p.stat().st_size for p in store.root.rglob("*") if p.is_file())
     held = f"{counted(len(store.scenes), 'scene')}, {counted(catalog.sizes['array'], 'array')}"
-    lines = [f"{store.root.name}: {held}, {size_text(on_disk)}"]
+    lines = [f"{store.place.name}: {held}, {size_text(on_disk)}"]
     keys = catalog["bounds_key"].values
     for key in sorted(set(keys.tolist())):
         rows = [i for i, k in enumerate(keys) if k == key]
@@ -81,6 +79,8 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
     """Yield a line for each thing in a store that is neither a scene nor a patch index."""
     from sarzarr.patches.stacks.find import find_stacks
     from sarzarr.splits.samples.manager import SplitManager
+    from sarzarr.store.boxes import box_tables
+    from sarzarr.store.documents import read_node
     from sarzarr.store.samples import sample_sets
     from sarzarr.store.split_table import versions
 
@@ -89,45 +89,44 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
         yield "  layers: " + ", ".join(
             f"{name} of {counted(n, 'scene')}" for name, n in sorted(layers.items())
         )
-    sets = sample_sets(store)
+    sets, tables = sample_sets(store), box_tables(store)
     for name in sets:
-        image = _document(store.root / cv.SAMPLES / name / "image")
+        image = read_node(store.place, f"{cv.SAMPLES}/{name}/image")
         count, height, width = image["shape"]
-        boxes = store.root / cv.BOXES / name
-        drawn = f", {_boxes_text(boxes)}" if (boxes / "zarr.json").is_file() else ""
+        drawn = f", {_boxes_text(store, name)}" if name in tables else ""
         size = f"{height} x {width} at most, {image['data_type']}"
         yield f"  samples/{name}: {counted(count, 'chip')} of {size}{drawn}"
         if known := SplitManager(store).get_versions(name):
             yield f"    split: {_versions_text(known)}"
-    for folder in sorted(p.parent for p in (store.root / cv.BOXES).glob("[!.]*/zarr.json")):
-        if folder.name not in sets:
-            yield f"  boxes/{folder.name}: {_boxes_text(folder)}"
+    for name in tables:
+        if name not in sets:
+            yield f"  boxes/{name}: {_boxes_text(store, name)}"
     if store.scenes and (stacks := find_stacks(store)):
         scenes = counted(sum(map(len, stacks)), "scene")
         yield f"  stacks: {len(stacks)}, of {scenes} (`sarzarr stacks` lists them)"
-    if numbers := versions(store.root):
-        counts = _document(store.root / cv.SPLITS / f"v{numbers[-1]}")["attributes"]["counts"]
+    if numbers := versions(store.place):
+        counts = read_node(store.place, f"{cv.SPLITS}/v{numbers[-1]}")["attributes"]["counts"]
         cells = ", ".join(f"{n} {side.replace('_', ' ')}" for side, n in counts.items() if n)
         yield f"  splits: {_versions_text(numbers)}; cells of v{numbers[-1]}: {cells}"
 
 
-def _boxes_text(folder: Path) -> str:
-    count, classes = (_document(folder / column)["shape"][0] for column in ("owner", "class_name"))
-    text = f"{counted(count, 'box')} in {counted(classes, 'class')}"
-    if _document(folder)["attributes"]["on"] != cv.SCENES:
+def _boxes_text(store: "sz.Store", name: str) -> str:
+    from sarzarr.store.documents import read_node
+
+    table = f"{cv.BOXES}/{name}"
+
+    def rows(column: str) -> int:
+        return int(read_node(store.place, f"{table}/{column}")["shape"][0])
+
+    text = f"{counted(rows('owner'), 'box')} in {counted(rows('class_name'), 'class')}"
+    if read_node(store.place, table)["attributes"]["on"] != cv.SCENES:
         return text
-    return f"{text} on {counted(_document(folder / 'owner_scene')['shape'][0], 'scene')}"
+    return f"{text} on {counted(rows('owner_scene'), 'scene')}"
 
 
 def _versions_text(numbers: Sequence[int]) -> str:
     more = "..., " if len(numbers) > SHOWN else ""
     return more + ", ".join(f"v{n}" for n in numbers[-SHOWN:])
-
-
-def _document(folder: Path) -> "Document":
-    from sarzarr.store.documents import read_json
-
-    return read_json(folder / "zarr.json")
 
 
 def _layer_text(store: "sz.Store", scene: str, layer: str) -> str:

@@ -216,7 +216,7 @@ def split_text(store: "sz.Store", split: "Split") -> str:
     sides = f"{counts['train']} train, {counts['val']} val, {counts['test']} test, {counts['held_back']} held back"
     cells = counted(sum(counts.values()), "cell")
     lines = [
-        f"{store.root.name}, split {split.name}{parent}",
+        f"{store.place.name}, split {split.name}{parent}",
         f"  by {r.by}{blocks}, seed {r.seed}, {r.val_fraction:.0%} asked for{drawn}{fixed}",
         f"  {counted(len(split.scenes), 'scene')}, {cells} of {cv.CELL} x {cv.CELL}: {sides}",
         f"  validation is {split.val_ratio:.1%} of what is used, {split.held_back_share:.1%} of all is held back",

@@ -5,9 +5,7 @@ place, in a folder called ``.NEW.<hex>.partial``, and renamed when it is whole: 
 half store, and where its process was killed, that folder, which may be deleted.
 """
 
-import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,15 +23,22 @@ from sarzarr.patches.index import spec_of, update_index
 from sarzarr.store.chunks import read_layout
 from sarzarr.store.codecs import DEFAULT_CODECS
 from sarzarr.store.commit import consolidate
-from sarzarr.store.documents import Encoding, array_document, group_document, read_json, write_json
+from sarzarr.store.documents import (
+    Encoding,
+    array_document,
+    group_document,
+    read_node,
+    write_json,
+    write_node,
+)
+from sarzarr.store.place import Folder, Place
+from sarzarr.store.shards import write_manifest
 from sarzarr.store.store import Store, open_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import Progress, Task, compute, wave_size
 
 log = logging.getLogger(__name__)
 DTYPES: Final = ("uint16", "float32", "float16")
-REWRITTEN: Final = frozenset({cv.SCENES, cv.CATALOG, cv.PATCHES, "zarr.json"})
-"""What of a store is made anew; all else is copied as it is."""
 TOKEN: Final = ".copying"
 """A file in the copy while it goes on: workers stop when it is gone."""
 
@@ -80,20 +85,19 @@ def copy_store(
     """
     if dtype not in (None, *DTYPES):
         raise InvalidInputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
-    opened = open_store(store.root if isinstance(store, Store) else store)
-    source = Store(opened.root.absolute())  # a worker may stand in another folder
+    source = open_store(store).anew()
     place = _new_place(source, new)
     encodings = [_wanted(stored, dtype, codec, shard) for stored in _stored_encodings(source)]
     try:
         with whole_folder(place, once=True) as staging, _token(staging) as token:
             arrays = list(_arrays(source, staging, encodings))
-            _copy_the_rest(source.root, staging, arrays)
+            _copy_the_rest(source.place, Folder(staging), _made_anew(source, arrays))
             _copy_pixels(arrays, token, progress)
             _write_tables(source, staging, encodings)
-            consolidate(Store(staging))
+            consolidate(Store(Folder(staging)))
     except FileExistsError:
         raise _exists(place) from None
-    log.info("%s copied to %s", source.root.name, place)
+    log.info("%s copied to %s", source.place.name, place)
     return open_store(place)
 
 
@@ -112,7 +116,7 @@ def _new_place(source: Store, new: str | Path) -> Path:
     if "://" in str(new):
         raise InvalidInputError(f"a copy must be a local directory, got {new!r}. Copy it there afterwards.")
     place = Path(new).absolute()
-    if source.root.resolve() in place.resolve().parents:
+    if isinstance(source.place, Folder) and source.root.resolve() in place.resolve().parents:
         raise InvalidInputError(
             f"a place outside of the store was expected, got {str(new)!r}. Put the copy beside it."
         )
@@ -157,7 +161,7 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
         done.add(scene)
         for array, old, new in (
             (name, stored, wanted),
-            (flags, _flags_encoding(stored), _flags_encoding(wanted)),
+            (flags, stored.of_flags, wanted.of_flags),
             *((layer, *_layer_encodings(source, scene, layer, wanted)) for layer in layers),
         ):
             yield CopyJob.of(
@@ -166,44 +170,39 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
                 folder=str(staging / cv.SCENES / scene),
                 encoding=new,
                 name=array,
-                source=str(source.root / cv.SCENES / scene / array),
+                source=source.place,
                 token=str(staging / TOKEN),
                 stored=old,
             )
 
 
-def _flags_encoding(pixels: Encoding) -> Encoding:
-    return Encoding(dtype="uint8", codec=cv.FLAGS_CODEC, chunk=pixels.chunk, shard=pixels.shard)
-
-
 def _layer_encodings(source: Store, scene: str, layer: str, wanted: Encoding) -> tuple[Encoding, Encoding]:
     """Return how a layer is stored, and how it shall be: as it is, in shards like the arrays beside it."""
-    layout = read_layout(source.root, f"{cv.SCENES}/{scene}/{layer}")
+    layout = read_layout(source.place, f"{cv.SCENES}/{scene}/{layer}")
     shard = layout.shard[0] if layout.shard else 0
     stored = Encoding(dtype=layout.dtype, codec=cv.LAYER_CODEC, chunk=layout.chunk[0], shard=shard)
     return stored, replace(stored, shard=wanted.shard)
 
 
-def _copy_the_rest(root: Path, staging: Path, arrays: list[CopyJob]) -> None:
-    """Copy what is not made anew: other groups, and coordinates and documents of groups of scenes."""
-    hidden = shutil.ignore_patterns(".*", "*.partial")
-    anew = {Path(array.source) for array in arrays}
+def _made_anew(source: Store, arrays: list[CopyJob]) -> set[str]:
+    """Return the keys of what is made anew, or left out: patch tables, and scenes that the catalog does not know."""
+    anew = {cv.CATALOG, "zarr.json", *(array.key for array in arrays)}
+    for group, kept in ((cv.PATCHES, ()), (cv.SCENES, source.scenes)):
+        names = (name[:-1] for name in source.place.children(group) if name.endswith("/"))
+        anew |= {f"{group}/{name}" for name in names if name not in kept}
+    return anew
 
-    def left_out(folder: str, names: list[str]) -> set[str]:
-        return hidden(folder, names) | {n for n in names if Path(folder) / n in anew}
 
-    for item in sorted(root.iterdir()):
-        if item.name in left_out(str(root), [item.name]) | REWRITTEN:
+def _copy_the_rest(source: Place, copy: Place, anew: set[str], group: str = "") -> None:
+    """Copy what is below a group, but for what is made ``anew``, hidden or half made."""
+    for name in source.children(group):
+        key = f"{group}/{name}".strip("/")
+        if name.startswith(".") or key.endswith(".partial") or key in anew:
             continue
-        if item.is_dir():
-            shutil.copytree(item, staging / item.name, ignore=left_out)
+        if name.endswith("/"):
+            _copy_the_rest(source, copy, anew, key)
         else:
-            shutil.copy2(item, staging / item.name)
-    for group in (cv.SCENES, cv.PATCHES):
-        (staging / group).mkdir()
-        shutil.copy2(root / group / "zarr.json", staging / group / "zarr.json")
-    for scene in dict.fromkeys(array.scene for array in arrays):
-        shutil.copytree(root / cv.SCENES / scene, staging / cv.SCENES / scene, ignore=left_out)
+            copy.put(key, source.get(key))
 
 
 def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progress], None] | None) -> None:
@@ -244,18 +243,15 @@ def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progres
 
 def _write_documents(array: CopyJob, records: Records) -> None:
     """Write the manifest and the ``zarr.json`` of an array: its own attributes, but for how codes are scaled."""
-    old = read_json(Path(array.source) / "zarr.json")
+    old = read_node(array.source, array.key)
     attributes = old["attributes"]
     if array.encoding.dtype != array.stored.dtype:
         attributes.pop(cv.SCALE_FACTOR, None)
         attributes |= {cv.SCALE_FACTOR: 1 / cv.MAX_CODE} if array.encoding.dtype == "uint16" else {}
-    manifest = {key: [r.size, r.digest, r.chunks] for key, r in sorted(records.items())}
-    folder, shape = array.target, (array.height, array.width)
-    (folder / cv.MANIFEST).write_text(json.dumps({"shards": manifest}))
-    write_json(
-        folder / "zarr.json",
-        array_document(shape, array.encoding, dims=tuple(old["dimension_names"]), attributes=attributes),
-    )
+    group, shape = Folder(Path(array.folder)), (array.height, array.width)
+    write_manifest(group, array.name, records)
+    dims = tuple(old["dimension_names"])
+    write_node(group, array.name, array_document(shape, array.encoding, dims=dims, attributes=attributes))
 
 
 def _write_tables(source: Store, staging: Path, encodings: list[Encoding]) -> None:
@@ -265,7 +261,8 @@ def _write_tables(source: Store, staging: Path, encodings: list[Encoding]) -> No
         "codec": np.array([e.codec for e in encodings], dtype="T"),
         "shard": np.array([e.shard for e in encodings], dtype="i8"),
     }
-    write_table(staging / cv.CATALOG, source.catalog.assign({k: ("array", v) for k, v in columns.items()}))
-    write_json(staging / "zarr.json", group_document(source.attrs))
+    copy = Folder(staging)
+    write_table(copy, cv.CATALOG, source.catalog.assign({k: ("array", v) for k, v in columns.items()}))
+    write_json(copy, "zarr.json", group_document(source.attrs))
     for name in source.patch_indices:
-        update_index(Store(staging), spec_of(source.root / cv.PATCHES / name))
+        update_index(Store(copy), spec_of(source, name))

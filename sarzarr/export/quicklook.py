@@ -54,7 +54,7 @@ def write_quicklook(
         raise MissingExtraError(
             "matplotlib was expected, got none. Install it: pip install 'sarzarr[plot]'."
         ) from None
-    opened = store if isinstance(store, Store) else open_store(store)
+    opened = open_store(store)
     place = Path(path)
     every = _panels(opened, scenes)
     panels = every[:MAX_PANELS]
@@ -69,7 +69,8 @@ def write_quicklook(
         axis.set_visible(False)
     shown = "" if len(panels) == len(every) else f" ({len(panels)} of {len(every)} arrays)"
     figure.suptitle(
-        f"{opened.root.stem}{shown}: dB over the clip of each group; blue is not valid", fontsize=11
+        f"{Path(opened.place.name).stem}{shown}: dB over the clip of each group; blue is not valid",
+        fontsize=11,
     )
     figure.savefig(place)
     log.info("wrote %s", place)
@@ -129,7 +130,7 @@ def overview(store: Store, scene: str, array: str, *, pixels: int = PANEL_PIXELS
     except (ValueError, RuntimeError) as error:  # what zarr and its codecs raise on damaged bytes
         raise CorruptStoreError(
             f"intact bytes of {array!r} of {scene!r} were expected, got {str(error).rstrip('.')}. "
-            f"Ingest the scene again: `sarzarr remove {store.root.name} {scene}`, then `sarzarr ingest`."
+            f"Ingest the scene again: `sarzarr remove {store.place.name} {scene}`, then `sarzarr ingest`."
         ) from error
     return averaged
 

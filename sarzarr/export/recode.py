@@ -4,7 +4,6 @@ A chunk whose dtype and codec stay is passed on as it is stored; any other is de
 encoded anew. Every file is held against its manifest, and every chunk against its checksum.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
 from sarzarr.pixels.radiometry import from_codes, to_codes
 from sarzarr.store.chunks import REMEDY
-from sarzarr.store.codecs import CODECS, checked, get_codec
-from sarzarr.store.documents import Encoding, read_json
+from sarzarr.store.codecs import CODECS, get_codec, payload_of
+from sarzarr.store.documents import Encoding
+from sarzarr.store.place import Place
 from sarzarr.store.shard_job import ShardJob, job_side, rectangles
-from sarzarr.store.shards import EMPTY, ArrayFiles, ShardRecord, digest_of, read_index
+from sarzarr.store.shards import EMPTY, ArrayFiles, ShardRecord, digest_of, read_index, read_manifest
 
 Records = dict[str, ShardRecord]
 
@@ -30,8 +30,8 @@ class CopyJob(ShardJob):
 
     name: str
     """The array's name in its scene group."""
-    source: str
-    """Its folder in the store."""
+    source: Place
+    """The store that is copied."""
     token: str
     """A file that is there as long as the copy goes on."""
     stored: Encoding
@@ -42,6 +42,11 @@ class CopyJob(ShardJob):
         """Return the job of a whole array of ``shape`` (rows, columns) with those fields."""
         (place,) = rectangles(shape, shape)
         return cls(**place, band_rows=encoding.file_size, encoding=encoding, **fields)
+
+    @property
+    def key(self) -> str:
+        """The array's key, in the store and in the copy."""
+        return f"{cv.SCENES}/{self.scene}/{self.name}"
 
     @property
     def target(self) -> Path:
@@ -107,17 +112,18 @@ class ChunkReader:
     """The stored chunks of one array by row and column, each file held against the manifest once."""
 
     array: CopyJob
-    _listed: Mapping[str, list[int]] = field(init=False, repr=False)
+    _listed: Records = field(init=False, repr=False)
     _indices: dict[str, Array | None] = field(default_factory=dict, init=False, repr=False)
     _chunk: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         try:
-            self._listed = read_json(Path(self.array.source) / cv.MANIFEST)["shards"]
-        except FileNotFoundError:
-            raise self._corrupt("a manifest was expected, got none", cv.MANIFEST) from None
+            listed = read_manifest(self.array.source, self.array.key)
         except ValueError:
             raise self._corrupt("a manifest was expected, got no JSON", cv.MANIFEST) from None
+        if listed is None:
+            raise self._corrupt("a manifest was expected, got none", cv.MANIFEST)
+        self._listed = listed
         self._chunk = np.empty((self.array.stored.chunk, self.array.stored.chunk), self.array.stored.dtype)
 
     def read(self, row: int, col: int) -> Array | None:
@@ -133,10 +139,10 @@ class ChunkReader:
         index = self._indices[key]
         if index is None or index[at, 0] == EMPTY:
             return None
-        stored = _read(Path(self.array.source) / key, *map(int, index[at]))
+        stored = self._stored(key, index[at])
         try:
             if self.array.is_passed_on:
-                return np.frombuffer(checked(stored), np.uint8)
+                return np.frombuffer(payload_of(stored), np.uint8)
             get_codec(self.array.stored.codec).decode_into(stored, self._chunk)
         except CorruptStoreError as error:
             raise self._corrupt(str(error).rstrip("."), key, at) from None
@@ -146,29 +152,32 @@ class ChunkReader:
         """Return the index of a file that is as the manifest lists it; None of one that is empty."""
         if key not in self._listed:
             raise self._corrupt(f"file {key} was expected in the {cv.MANIFEST}, got no word of it", key)
-        size, digest, _ = self._listed[key]
-        if not size:
+        record, place, grid = self._listed[key], self.array.source, self.array.stored.grid
+        if not record.size:
             return None
-        path, grid = Path(self.array.source) / key, self.array.stored.grid
-        if digest_of(path, grid) != (size, digest):
+        if digest_of(place, f"{self.array.key}/{key}", grid) != (record.size, record.digest):
             raise self._damage(key)
-        return _index_of(path, grid) if grid[0] else np.array([[0, size]], "<u8")
+        return read_index(place, f"{self.array.key}/{key}", grid)[0]
 
     def _damage(self, key: str) -> CorruptStoreError:
         """Return what is wrong with a file: the first chunk that fails its checksum, or the whole of it."""
-        path, grid = Path(self.array.source) / key, self.array.stored.grid
         try:
-            index = _index_of(path, grid)
+            index, _ = read_index(self.array.source, f"{self.array.key}/{key}", self.array.stored.grid)
         except FileNotFoundError:
-            return self._corrupt(f"a file of {self._listed[key][0]} bytes was expected, got none", key)
+            return self._corrupt(f"a file of {self._listed[key].size} bytes was expected, got none", key)
         except CorruptStoreError as error:
             return self._corrupt(str(error).rstrip("."), key)
         for at in np.flatnonzero(index[:, 0] != EMPTY).tolist():
             try:
-                checked(_read(path, *map(int, index[at])))
+                payload_of(self._stored(key, index[at]))
             except CorruptStoreError as error:
                 return self._corrupt(str(error).rstrip("."), key, at)
         return self._corrupt("a file as the manifest lists it was expected, got another that is intact", key)
+
+    def _stored(self, key: str, entry: Array) -> bytes:
+        """Return the stored bytes of a chunk at ``entry`` (2,), its offset and size."""
+        offset, size = entry.tolist()
+        return self.array.source.get_ranges(f"{self.array.key}/{key}", [(offset, size)])[0]
 
     def _corrupt(self, what: str, key: str, at: int | None = None) -> CorruptStoreError:
         """Return an error that says where: scene, array, file, and the chunk by its first pixel."""
@@ -179,21 +188,9 @@ class ChunkReader:
             size = array.stored.chunk
             chunk = f", chunk at row {down + row * size}, col {right + col * size}"
         return CorruptStoreError(
-            f"{what}: scene {array.scene!r}, array {array.name!r}{chunk} (file {Path(array.source) / key}). "
+            f"{what}: scene {array.scene!r}, array {array.name!r}{chunk} (file {array.source}/{array.key}/{key}). "
             f"{REMEDY} Nothing was copied."
         )
-
-
-def _index_of(path: Path, grid: tuple[int, int]) -> Array:
-    """Return (chunks, 2) offsets and sizes of a file; of one without an index, the whole."""
-    with path.open("rb") as file:
-        return read_index(file, grid[0] * grid[1]) if grid[0] else np.array([[0, file.seek(0, 2)]], "<u8")
-
-
-def _read(path: Path, offset: int, size: int) -> bytes:
-    with path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        return file.read(size)
 
 
 def converted(values: Array, dtype: str) -> Array:

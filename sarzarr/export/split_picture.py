@@ -71,7 +71,7 @@ def write_split_picture(store: Store, split: Split, path: str | Path) -> Path:
     for axis in axes[len(places) :]:
         axis.set_visible(False)
     figure.legend(handles=_legend(split), loc="outside lower center", ncols=4, frameon=False)
-    figure.suptitle(f"{store.root.stem}, split {split.name}: {_said(split)}", fontsize=11)
+    figure.suptitle(f"{Path(store.place.name).stem}, split {split.name}: {_said(split)}", fontsize=11)
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:  # no such folder; no such format

@@ -13,7 +13,7 @@ from sarzarr.scenes.probe import probe_file
 from sarzarr.scenes.scene import SceneProbe, group_scenes
 from sarzarr.store.catalog import catalog_rows, encoding_of
 from sarzarr.store.codecs import DEFAULT_CODECS
-from sarzarr.store.documents import Encoding, read_json
+from sarzarr.store.documents import Encoding
 from sarzarr.store.store import Store
 
 _ENCODED: Final = ("dtype", "codec", "shard")
@@ -41,7 +41,7 @@ def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
             _check_arrays(store, planned)
         if not options.replace:
             raise SceneExistsError(
-                f"a new scene was expected, got {planned.id!r}, which {store.root.name} holds "
+                f"a new scene was expected, got {planned.id!r}, which {store.place.name} holds "
                 f"{'on another grid' if same_pixels else 'with other pixels'}. "
                 "Pass --replace to write it anew, or --id to add it under another name."
             )
@@ -52,7 +52,7 @@ def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
     other = [a for a in known if any(held[a.name].get(k) != v for k, v in a.attrs.items())]
     if other and not options.replace:
         raise SceneExistsError(
-            f"a new layer was expected, got {other[0].name!r} of {planned.id!r}, which {store.root.name} holds from "
+            f"a new layer was expected, got {other[0].name!r} of {planned.id!r}, which {store.place.name} holds from "
             "another file or in another way. Pass --replace to write the layer anew, or give it another name."
         )
     encoding = _encoding(store, planned.id)
@@ -66,9 +66,9 @@ def _check_arrays(store: Store, planned: ScenePlan) -> None:
     lost = [name for name in store.rows(planned.id)["name"].values.tolist() if name not in given]
     if lost:
         raise SceneExistsError(
-            f"files for all arrays of {planned.id!r} were expected, got {', '.join(given)} alone: {store.root.name} "
+            f"files for all arrays of {planned.id!r} were expected, got {', '.join(given)} alone: {store.place.name} "
             f"holds {', '.join(lost)} too, which would be lost. Give the files of {', '.join(lost)} in the same "
-            f"command, take the scene out first (`sarzarr remove {store.root.name} {planned.id}`), or add it "
+            f"command, take the scene out first (`sarzarr remove {store.place.name} {planned.id}`), or add it "
             "under another name with --id."
         )
 
@@ -80,7 +80,7 @@ def _encoding(store: Store, scene: str) -> Encoding:
 
 def _border(store: Store, scene: str) -> int:
     """Return the pixels around nodata of a scene that were flagged as border."""
-    return int(read_json(store.root / cv.SCENES / scene / "zarr.json")["attributes"].get(cv.BORDER, 0))
+    return int(store.node_attrs(scene).get(cv.BORDER, 0))
 
 
 def _as_stored(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan:
@@ -123,9 +123,7 @@ def stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -
 
 def _first_attrs(store: Store, scene: str) -> Mapping[str, Any]:
     """Return the attributes of a scene's first array."""
-    name = str(store.rows(scene)["name"].values[0])
-    attrs: Mapping[str, Any] = read_json(store.root / cv.SCENES / scene / name / "zarr.json")["attributes"]
-    return attrs
+    return store.node_attrs(scene, str(store.rows(scene)["name"].values[0]))
 
 
 def lost_layers(store: Store, planned: ScenePlan) -> list[str]:

@@ -13,8 +13,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.grids.georeference import Georeference
 from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
-from sarzarr.store.boxes import Boxes, Policy, read_boxes, write_boxes
-from sarzarr.store.split_table import placements
+from sarzarr.store.boxes import Boxes, Policy, box_tables, read_boxes, write_boxes
 from sarzarr.store.store import Store
 from sarzarr.text import counted
 
@@ -72,7 +71,7 @@ def import_boxes(
                 "or in each feature's property 'scene'."
             )
         by_scene.setdefault(owner, []).append(region)
-    placed = placements(store.root, store.catalog)
+    placed = store.placements
     for owner in by_scene:
         store.rows(owner)  # raises, and says which there are
     parts = {
@@ -86,10 +85,9 @@ def import_boxes(
             f"boxes that can be put on scenes were expected in {place.name!r}, got none among {len(regions)}"
             f"{why_left_out(fresh.counts)}. Nothing was changed."
         )
-    known = sorted(p.parent.name for p in (store.root / cv.BOXES).glob("*/zarr.json"))
-    merged = _merged(read_boxes(store, name), fresh) if name in known else fresh
+    merged = _merged(read_boxes(store, name), fresh) if name in box_tables(store) else fresh
     write_boxes(store, merged, name)
-    log.info("%s, boxes/%s: %s put on", store.root.name, name, counted(len(fresh), "box"))
+    log.info("%s, boxes/%s: %s put on", store.place.name, name, counted(len(fresh), "box"))
     return replace(merged, counts=fresh.counts)
 
 

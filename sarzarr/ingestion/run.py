@@ -51,6 +51,7 @@ from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.store.catalog import write_histogram
 from sarzarr.store.commit import commit_layers, commit_scenes, consolidate, withdraw_scene, write_bounds
 from sarzarr.store.documents import group_document, read_json, write_json
+from sarzarr.store.place import Folder
 from sarzarr.store.store import Store, create_store, open_store
 from sarzarr.tasks import Progress, Task, compute, cpu_count, processes, wave_size
 
@@ -228,10 +229,10 @@ def _with_bounds(plan: IngestPlan, staging: Path) -> IngestPlan:
     groups = {scene.group(array) for scene, array in counted}
     said = [(s.probe.source_hash, a.name, a.representation, a.nodata) for s, a in counted]
     name = sha256(repr([plan.options.method, said]).encode()).hexdigest()
-    place = staging / f"bounds-{name[:16]}.json"
-    if not place.exists():
-        write_json(place, _find_ranges(counted, groups, plan.options.method))
-    found = {key: (low, high) for key, (low, high) in read_json(place).items()}
+    place, key = Folder(staging), f"bounds-{name[:16]}.json"
+    if not place.head(key):
+        write_json(place, key, _find_ranges(counted, groups, plan.options.method))
+    found = {group: (low, high) for group, (low, high) in read_json(place, key).items()}
     scenes = [
         replace(
             scene,
@@ -312,22 +313,22 @@ def _commit(store: Store, scenes: Sequence[Staged]) -> None:
     """Write scenes' documents, each one's own ``zarr.json`` last, and let them into the store."""
     rows = []
     for scene in scenes:
-        plan = scene.plan
+        plan, group, histograms = scene.plan, Folder(scene.group), Folder(scene.folder / "histograms")
         remove_partials(scene.group)  # of a worker that was killed in this run
         for layer in plan.layers:
             receipts = [r.arrays[layer.name] for _, r in scene.done.values() if layer.name in r.arrays]
-            write_layer_documents(scene.group, plan, layer, receipts)
+            write_layer_documents(group, plan, layer, receipts)
         if plan.only_layers:
             commit_layers(store, plan.id, scene.group, [layer.name for layer in plan.layers])
             continue
         for array in plan.probe.arrays:
             receipts = [r.arrays[array.name] for _, r in scene.done.values() if array.name in r.arrays]
-            write_array_documents(scene.group, plan, array, receipts)
+            write_array_documents(group, plan, array, receipts)
             histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
-            write_histogram(scene.folder / "histograms" / array.name, histogram)
+            write_histogram(histograms, array.name, histogram)
             rows.append(catalog_row(plan, array))
-        write_json(scene.folder / "histograms" / "zarr.json", group_document())
-        write_scene_documents(scene.group, plan)
+        write_json(histograms, "zarr.json", group_document())
+        write_scene_documents(group, plan)
     whole = {s.plan.id: s.folder for s in scenes if not s.plan.only_layers}
     if whole:
         commit_scenes(store, whole, rows)
@@ -341,7 +342,7 @@ def _finish(store: Store) -> None:
 
     The clip is what the histograms recommend; of a classic store, whose range is a clip already, all of it.
     """
-    fresh = open_store(store.root)
+    fresh = store.anew()
     ranges = zip(*(fresh.catalog[k].values.tolist() for k in ("bounds_key", "vmin", "vmax")), strict=True)
     new = {key: (vmin, vmax) for key, vmin, vmax in ranges if key not in fresh.bounds}
     clips = recommend_clips(fresh, set(new))
@@ -361,11 +362,11 @@ def remove_scene(store: Store | str | Path, scene: str) -> Store:
     NotInStoreError
         There is no such scene.
     """
-    opened = store if isinstance(store, Store) else open_store(store)
+    opened = open_store(store)
     opened.rows(scene)  # says which scenes there are, if not this one
     with only_writer(staging_of(opened.root)):
         withdraw_scene(opened, scene)
-        fresh = open_store(opened.root)
+        fresh = opened.anew()
         update_indices(fresh)
         consolidate(fresh)
-    return open_store(opened.root)
+    return fresh

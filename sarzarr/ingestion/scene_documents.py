@@ -1,8 +1,6 @@
 """The documents of one scene: what its group and its arrays say of themselves."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,17 +18,19 @@ from sarzarr.store.documents import (
     spatial_attributes,
     write_coordinates,
     write_json,
+    write_node,
 )
-from sarzarr.store.shards import ShardRecord
+from sarzarr.store.place import Place
+from sarzarr.store.shards import ShardRecord, write_manifest
 from sarzarr.store.store import bounds_key
 
 FLAG_MEANINGS: Final = " ".join(flag.name.lower() for flag in cv.Flag)
 
 
-def write_scene_documents(group: Path, plan: ScenePlan) -> None:
+def write_scene_documents(group: Place, plan: ScenePlan) -> None:
     """Write a scene's coordinates and, last, the ``zarr.json`` of its group."""
     write_coordinates(group, plan.grid)
-    write_json(group / "zarr.json", group_document(scene_attributes(plan)))
+    write_json(group, "zarr.json", group_document(scene_attributes(plan)))
 
 
 def scene_attributes(plan: ScenePlan) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def scene_attributes(plan: ScenePlan) -> dict[str, Any]:
 
 
 def write_array_documents(
-    group: Path, plan: ScenePlan, array: ArrayProbe, receipts: Sequence[ArrayReceipt]
+    group: Place, plan: ScenePlan, array: ArrayProbe, receipts: Sequence[ArrayReceipt]
 ) -> None:
     """Write the ``zarr.json`` and the manifest of an array and of its flags."""
     vmin, vmax = plan.bounds[array.name]
@@ -88,25 +88,22 @@ def write_array_documents(
         about[cv.SAR_POLARIZATIONS] = [array.polarization]
     if plan.encoding.dtype == "uint16":
         about[cv.SCALE_FACTOR] = 1 / cv.MAX_CODE
-    _write_node(group / array.name, plan, plan.encoding, about, [r.shards for r in receipts])
+    _write_array(group, array.name, plan, plan.encoding, about, [r.shards for r in receipts])
     coded: dict[str, Any] = {
         cv.LONG_NAME: f"validity of {array.name}",
         cv.FLAG_VALUES: [int(f) for f in cv.Flag],
         cv.FLAG_MEANINGS: FLAG_MEANINGS,
         **placed,
     }
-    flags_encoding = Encoding(
-        dtype="uint8", codec=cv.FLAGS_CODEC, chunk=plan.encoding.chunk, shard=plan.encoding.shard
-    )
-    _write_node(group / flags, plan, flags_encoding, coded, [r.flag_shards for r in receipts])
+    _write_array(group, flags, plan, plan.encoding.of_flags, coded, [r.flag_shards for r in receipts])
 
 
 def write_layer_documents(
-    group: Path, plan: ScenePlan, layer: LayerPlan, receipts: Sequence[ArrayReceipt]
+    group: Place, plan: ScenePlan, layer: LayerPlan, receipts: Sequence[ArrayReceipt]
 ) -> None:
     """Write the ``zarr.json`` and the manifest of a layer."""
     about = {**layer.attrs, **_placement(plan)}
-    _write_node(group / layer.name, plan, layer.encoding(plan.encoding), about, [r.shards for r in receipts])
+    _write_array(group, layer.name, plan, layer.encoding(plan.encoding), about, [r.shards for r in receipts])
 
 
 def _placement(plan: ScenePlan) -> dict[str, Any]:
@@ -117,18 +114,17 @@ def _placement(plan: ScenePlan) -> dict[str, Any]:
     return {cv.GRID_MAPPING: cv.SPATIAL_REF, cv.COORDINATES: cv.SPATIAL_REF, **spatial_attributes(grid)}
 
 
-def _write_node(
-    folder: Path,
+def _write_array(
+    group: Place,
+    name: str,
     plan: ScenePlan,
     encoding: Encoding,
     attributes: Mapping[str, Any],
     records: Sequence[Mapping[str, ShardRecord]],
 ) -> None:
-    manifest = {k: [r.size, r.digest, r.chunks] for part in records for k, r in part.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / cv.MANIFEST).write_text(json.dumps({"shards": dict(sorted(manifest.items()))}))
+    write_manifest(group, name, {key: record for part in records for key, record in part.items()})
     document = array_document(plan.grid.shape, encoding, dims=("y", "x"), attributes=attributes)
-    write_json(folder / "zarr.json", document)
+    write_node(group, name, document)
 
 
 def catalog_row(plan: ScenePlan, array: ArrayProbe) -> dict[str, Any]:

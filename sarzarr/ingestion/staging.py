@@ -12,6 +12,7 @@ from sarzarr.ingestion.blocks.jobs import BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import Receipt, receipt_from_json, receipt_to_json
 from sarzarr.ingestion.layers.plan import STEP, LayerJob
 from sarzarr.ingestion.scene_plan import ScenePlan
+from sarzarr.store.place import Folder
 from sarzarr.store.shards import digest_of
 
 Job = BlockJob | LayerJob
@@ -120,14 +121,12 @@ def intact_receipt(job: Job) -> Receipt | None:
     place = receipt_path(job)
     if not place.exists():
         return None
-    receipt = receipt_from_json(place.read_text())
+    receipt, group = receipt_from_json(place.read_text()), Folder(Path(job.folder))
     for name, array in receipt.arrays.items():
         for folder, records in ((name, array.shards), (name + cv.FLAGS_SUFFIX, array.flag_shards)):
             for key, record in records.items():
-                if digest_of(Path(job.folder) / folder / key, job.encoding.grid) != (
-                    record.size,
-                    record.digest,
-                ):
+                digest = digest_of(group, f"{folder}/{key}", job.encoding.grid)
+                if digest != (record.size, record.digest):
                     return None
     return receipt
 

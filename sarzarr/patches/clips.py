@@ -12,7 +12,7 @@ from sarzarr.patches.split_histograms import split_histograms
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.commit import consolidate, write_bounds
-from sarzarr.store.store import BoundsEntry, Store, open_store
+from sarzarr.store.store import BoundsEntry, Store
 
 
 def recommend_clips(
@@ -93,4 +93,4 @@ def set_clip(
     changed = write_bounds(store, recommend_clips(store, keys, split=split, **method))
     update_indices(changed)
     consolidate(changed)
-    return open_store(store.root)
+    return changed.anew()

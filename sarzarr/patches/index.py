@@ -22,7 +22,7 @@ from sarzarr.patches.stored_array import StoredArray
 from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.commit import consolidate
 from sarzarr.store.store import Store, open_store
-from sarzarr.store.tables import read_table, write_table
+from sarzarr.store.tables import write_table
 from sarzarr.tasks import Task, gather
 
 TASK_PIXELS: Final = 2**25
@@ -60,16 +60,15 @@ def index_patches(
         pixels, strictly inside 1 % and 99 % of the clip), mean_db and std_db (of the valid, positive
         pixels; NaN where there is none).
     """
-    opened = store if isinstance(store, Store) else open_store(store)
+    opened = open_store(store)
     update_index(opened, IndexSpec(name=name, size=size, stride=stride, edge=edge))
     consolidate(opened)
-    return open_store(opened.root).patches(name)
+    return opened.anew().patches(name)
 
 
 def update_index(store: Store, spec: IndexSpec) -> None:
     """Index the arrays that the table does not know, or knows with other pixels or another clip."""
-    place = store.root / cv.PATCHES / spec.name
-    old = _same_cut(place, spec)
+    old = _same_cut(store, spec)
     known = {} if old is None else _by_owner(old)
     wanted = {_stamp(store, row): row for row in catalog_rows(store.catalog)}
     if old is not None and list(known) == list(wanted):
@@ -77,20 +76,20 @@ def update_index(store: Store, spec: IndexSpec) -> None:
     fresh = _measure_all(store, spec, {stamp: row for stamp, row in wanted.items() if stamp not in known})
     parts = {stamp: known.get(stamp) or fresh[stamp] for stamp in wanted}
     dropped = sum(_ragged((int(row["height"]), int(row["width"])), spec) for row in wanted.values())
-    write_table(place, _table(parts, spec, dropped))
+    write_table(store.place, f"{cv.PATCHES}/{spec.name}", _table(parts, spec, dropped))
 
 
 def update_indices(store: Store) -> None:
     """Bring every index up to date, the default one too where there is none."""
-    for name in sorted({cv.DEFAULT_INDEX, *store.patch_indices}):
-        folder = store.root / cv.PATCHES / name
-        update_index(store, spec_of(folder) if folder.exists() else IndexSpec(name=name))
+    known = store.patch_indices
+    for name in sorted({cv.DEFAULT_INDEX, *known}):
+        update_index(store, spec_of(store, name) if name in known else IndexSpec(name=name))
 
 
-def spec_of(folder: Path) -> IndexSpec:
-    """Return the cut of the table at ``folder``, in pixels."""
-    cut = read_table(folder).attrs
-    return IndexSpec(name=folder.name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
+def spec_of(store: Store, name: str) -> IndexSpec:
+    """Return the cut of a patch index of a store, in pixels."""
+    cut = store.patch_columns(name).attrs
+    return IndexSpec(name=name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
 
 
 def _stamp(store: Store, row: Mapping[str, Any]) -> Stamp:
@@ -98,13 +97,14 @@ def _stamp(store: Store, row: Mapping[str, Any]) -> Stamp:
     scene, name, clip = str(row["scene"]), str(row["name"]), store.bounds[row["bounds_key"]]
     files = hashlib.blake2b(digest_size=8)
     for array in (name, row["flags"]):
-        files.update((store.root / cv.SCENES / scene / array / cv.MANIFEST).read_bytes())
+        files.update(store.place.get(f"{cv.SCENES}/{scene}/{array}/{cv.MANIFEST}"))
     return scene, name, f"{files.hexdigest()} {clip.clip_vmin!r} {clip.clip_vmax!r}"
 
 
-def _same_cut(place: Path, spec: IndexSpec) -> xr.Dataset | None:
-    """Return the table at ``place`` if it was cut the same way."""
-    return read_table(place) if (place / "zarr.json").exists() and spec_of(place) == spec else None
+def _same_cut(store: Store, spec: IndexSpec) -> xr.Dataset | None:
+    """Return the table of a cut's name if it was cut that way."""
+    is_same = spec.name in store.patch_indices and spec_of(store, spec.name) == spec
+    return store.patch_columns(spec.name) if is_same else None
 
 
 def _by_owner(table: xr.Dataset) -> dict[Stamp, dict[str, Array]]:
@@ -125,7 +125,7 @@ def _measure_all(
     tasks: list[Task] = []
     owners = []
     for stamp, row in rows.items():
-        array, clip = StoredArray.of(store.root, row), store.bounds[row["bounds_key"]].clip
+        array, clip = StoredArray.of(store.place, row), store.bounds[row["bounds_key"]].clip
         tops, lefts = (positions(n, spec) for n in array.shape)
         if not len(tops) or not len(lefts):
             continue

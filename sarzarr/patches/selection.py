@@ -293,7 +293,7 @@ def layouts(store: Store, catalog_row: Array, *, flags: bool = False) -> tuple[A
         dtype, codec = ("uint8", DEFAULT_CODECS["uint8"]) if flags else kind
         path = f"{cv.SCENES}/{scene}/{name}"
         if codec not in CODECS:
-            out.append(read_layout(store.root, path))
+            out.append(read_layout(store.place, path))
             continue
         cut: dict[str, Any] = {"chunk": (chunk, chunk), "shard": (shard, shard) if shard else None}
         out.append(ArrayLayout(path=path, shape=(height, width), dtype=dtype, codec=codec, **cut))

@@ -19,7 +19,7 @@ from sarzarr.pixels.radiometry import denormalize
 from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.shard_job import job_side, rectangles
-from sarzarr.store.split_table import placements, read_split
+from sarzarr.store.split_table import read_split
 from sarzarr.store.store import Store
 from sarzarr.tasks import gather
 
@@ -41,13 +41,12 @@ def split_histograms(store: Store, split: str = "train") -> dict[str, Histogram]
     chunk fails its checksum.
     """
     version, wanted = parse_choice(split)
-    record = read_split(store.root, version)
-    known = placements(store.root, store.catalog)
+    record = read_split(store.place, version)
     parts: dict[str, list[_Part]] = {}
     for row in catalog_rows(store.catalog):
         cells = record.by_scene.get(str(row["scene"]))
-        if cells is not None and cells.grid == known[str(row["scene"])].fingerprint:
-            array = StoredArray.of(store.root, row)
+        if cells is not None and cells.grid == store.grids[str(row["scene"])]:
+            array = StoredArray.of(store.place, row)
             parts.setdefault(row["bounds_key"], []).extend(_parts(array, cells.codes == wanted))
     for scene in store.scenes:
         store.check_files(scene)

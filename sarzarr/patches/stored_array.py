@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from sarzarr.arrays import Array
 from sarzarr.store.catalog import encoding_of
 from sarzarr.store.codecs import get_codec
 from sarzarr.store.documents import Encoding
+from sarzarr.store.place import Place
 from sarzarr.store.shards import read_stored
 
 Window = tuple[slice, slice]
@@ -22,8 +22,8 @@ Window = tuple[slice, slice]
 class StoredArray:
     """One array of a scene and its flags: a place and numbers, nothing open."""
 
-    root: str
-    """The store's directory."""
+    place: Place
+    """The store."""
     scene: str
     """The scene's id."""
     name: str
@@ -36,10 +36,10 @@ class StoredArray:
     """dB that 0 and 1 stand for."""
 
     @classmethod
-    def of(cls, root: Path, row: Mapping[str, Any]) -> "StoredArray":
+    def of(cls, place: Place, row: Mapping[str, Any]) -> "StoredArray":
         """Return the array of a row of the catalog: its (rows, columns), encoding and dB."""
         return cls(
-            root=str(root),
+            place=place,
             scene=str(row["scene"]),
             name=str(row["name"]),
             shape=(int(row["height"]), int(row["width"])),
@@ -60,7 +60,8 @@ class StoredArray:
 
     def _read(self, name: str, codec: str, dtype: str, window: Window, out: Array | None) -> Array:
         return read_stored(
-            Path(self.root, cv.SCENES, self.scene, name),
+            self.place,
+            f"{cv.SCENES}/{self.scene}/{name}",
             grid=self.encoding.grid,
             codec=get_codec(codec),
             like=np.empty((self.encoding.chunk, self.encoding.chunk), dtype),

@@ -41,7 +41,7 @@ class EpochReader(ABC):
 
     def __init__(self, store: Store | str | Path, options: ReadOptions) -> None:
         self.options = options
-        self.store = store if isinstance(store, Store) else open_store(store)
+        self.store = open_store(store)
         self._choose()
         if options.drop_last and len(self.selection) < options.batch_size:
             raise InvalidInputError(

@@ -15,9 +15,10 @@ from crc32c import crc32c
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
 from sarzarr.reader.memory import MAX_HANDLES, ScratchMemory
-from sarzarr.reader.places import PAGE, Kind, Places, Source
-from sarzarr.store.chunks import OPEN_FLAGS, REMEDY, read_at
+from sarzarr.reader.places import PAGE, ByteRanges, Kind, Source
+from sarzarr.store.chunks import REMEDY
 from sarzarr.store.codecs import CRC_BYTES, Codec, get_codec
+from sarzarr.store.place import read_at
 
 GROUP: Final = 8
 """Chunks that are read, checked and stretched together."""
@@ -71,10 +72,10 @@ class ChunkFetcher:
             for some in in_groups(chunks):
                 yield self._load_elsewhere(kind, some).reshape(len(some), -1)
             return
-        codec, places = get_codec(kind.codec), Places.of(self.source.table, chunks)
+        codec, places = get_codec(kind.codec), ByteRanges.of(self.source.table, chunks)
         yield from self._plain(kind, places) if codec.kind == "bytes" else self._decoded(kind, codec, places)
 
-    def _plain(self, kind: Kind, places: Places) -> Iterator[Array]:
+    def _plain(self, kind: Kind, places: ByteRanges) -> Iterator[Array]:
         """Read chunks that are bytes and their checksum."""
         size, dtype = kind.nbytes + CRC_BYTES, np.dtype(kind.dtype)
         if (wrong := places.first_of_another_size(size)) is not None:
@@ -90,7 +91,7 @@ class ChunkFetcher:
                 self._check_each(raw, places, first, count)
             yield raw[:count, :-CRC_BYTES].copy().view(dtype) if pixels is None else pixels[:count]
 
-    def _decoded(self, kind: Kind, codec: Codec, places: Places) -> Iterator[Array]:
+    def _decoded(self, kind: Kind, codec: Codec, places: ByteRanges) -> Iterator[Array]:
         """Read chunks and decode them. Each is put as far into a page as it is in its file, and `READ_TO` further."""
         span = places.pages * PAGE
         view = self.scratch.take("raw", (GROUP * span,), "u1", within_page=READ_TO).data
@@ -125,7 +126,7 @@ class ChunkFetcher:
             self._constants[size, count] = int(crc32c(whole))
         return self._constants[size, count]
 
-    def _check_each(self, raw: Array, places: Places, first: int, count: int) -> None:
+    def _check_each(self, raw: Array, places: ByteRanges, first: int, count: int) -> None:
         """Clear the chunks that are absent on purpose, and raise for the first whose checksum fails."""
         for i, data in enumerate(raw[:count], first):
             if not places.sizes[i]:
@@ -147,16 +148,17 @@ class ChunkFetcher:
         for image, chunk in zip(out, chunks.tolist(), strict=True):
             layout, (plane, row, col) = self.source.table.locate(chunk)
             if layout.path not in self._arrays:
-                self._arrays[layout.path] = zarr.open_array(
-                    f"{self.source.table.root}/{layout.path}", mode="r"
-                )
+                place = self.source.table.place
+                self._arrays[layout.path] = zarr.open_array(place.zarr(), path=layout.path, mode="r")
             window = (slice(row, row + kind.chunk[0]), slice(col, col + kind.chunk[1]))
             stored = self._arrays[layout.path][window if len(layout.shape) == 2 else (plane, *window)]
             image[: stored.shape[0], : stored.shape[1]] = stored
         return out
 
     # -------------------------------------------------------------- bytes
-    def _read(self, places: Places, first: int, count: int, raw: memoryview, begins: Sequence[int]) -> None:
+    def _read(
+        self, places: ByteRanges, first: int, count: int, raw: memoryview, begins: Sequence[int]
+    ) -> None:
         """Read some places to ``begins`` in ``raw``; neighbours that follow one another in one call."""
         files, offsets, sizes = places.files, places.offsets, places.sizes
         i, end = first, first + count
@@ -168,16 +170,30 @@ class ChunkFetcher:
                 run.append(raw[begin : begin + size])
                 want += size
                 upto += 1
-            if want and read_at(self._handle(files[i], places.chunks[i]), run, offsets[i]) != want:
+            if want and self._read_run(files[i], run, offsets[i], places.chunks[i]) != want:
                 self._read_rest(files[i], run, offsets[i], places.chunks[i])
             i = upto
+
+    def _read_run(self, file: int, run: list[memoryview], offset: int, chunk: int) -> int:
+        """Fill a run from ``offset`` of a file on, by handle or else as one range; return the bytes there were."""
+        handle = self._handle(file, chunk)
+        if handle is not None:
+            return read_at(handle, run, offset)
+        table = self.source.table
+        (stored,) = table.place.get_ranges(table.key(file), [(offset, sum(map(len, run)))])
+        begin = 0
+        for part in run:
+            some = stored[begin : begin + len(part)]
+            part[: len(some)] = some
+            begin += len(some)
+        return begin
 
     def _read_rest(self, file: int, run: list[memoryview], offset: int, chunk: int) -> None:
         """Read again, part by part, what came short: that is legal, and the end of the file is not."""
         for part in run:
             done = 0
             while done < len(part):
-                taken = read_at(self._handle(file, chunk), [part[done:]], offset + done)
+                taken = self._read_run(file, [part[done:]], offset + done, chunk)
                 if not taken:
                     raise self._damage(
                         f"{len(part)} bytes at {offset} were expected, got the end of the file", chunk
@@ -186,23 +202,24 @@ class ChunkFetcher:
             offset += done
 
     def handles_of(self, files: Sequence[int], chunks: Sequence[int]) -> Array | None:
-        """Return (files,) int32: their handles, all of them open; None where those are too many."""
+        """Return (files,) int32: their handles, all open; None where those are too many, or a place has none."""
         if len(set(files)) > self.handles:
             return None
-        return np.array(
-            [self._handle(file, chunk) for file, chunk in zip(files, chunks, strict=True)], np.int32
-        )
+        handles = [self._handle(file, chunk) for file, chunk in zip(files, chunks, strict=True)]
+        return None if None in handles else np.array(handles, np.int32)
 
-    def _handle(self, file: int, chunk: int) -> int:
-        """Return the handle of a file, that of ``chunk``."""
+    def _handle(self, file: int, chunk: int) -> int | None:
+        """Return the handle of a file, that of ``chunk``; None in a place that has none."""
         handle = self._open.pop(file, None)
         if handle is None:
             if len(self._open) >= self.handles:
                 os.close(self._open.pop(next(iter(self._open))))
             try:
-                handle = os.open(self.source.table.path(file), OPEN_FLAGS)
+                handle = self.source.table.place.descriptor(self.source.table.key(file))
             except FileNotFoundError:
                 raise self._damage("a file was expected, got no such file", chunk) from None
+            if handle is None:
+                return None
         self._open[file] = handle  # last: the one used least recently is first
         return handle
 

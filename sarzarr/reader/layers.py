@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from sarzarr.errors import InvalidInputError
 from sarzarr.patches.selection import Selection
 from sarzarr.reader.places import Source
 from sarzarr.reader.prefetch import PartRecipe
-from sarzarr.store.chunks import ArrayLayout, layout_of, read_table
-from sarzarr.store.documents import read_json
+from sarzarr.store.chunks import ArrayLayout, described_layout, read_chunk_table
+from sarzarr.store.documents import read_node
 from sarzarr.store.store import Store
 from sarzarr.text import listed
 
@@ -28,7 +27,7 @@ def layer_recipes(store: Store, names: Sequence[str], chosen: Selection) -> tupl
         A scene of the patches has no layer of that name, or scenes differ in its dtype or nodata, or patches
         reach beyond a scene whose layer has no value for that; names the scenes, and the remedy.
     CorruptStoreError
-        As `sarzarr.store.chunks.read_table`.
+        As `sarzarr.store.chunks.read_chunk_table`.
     """
     owners = store.catalog["scene"].values[chosen.catalog_row].astype(str)
     scenes, number = np.unique(owners, return_inverse=True)
@@ -50,13 +49,13 @@ def _layer_recipe(
             f"({listed(without)}; their layers are {', '.join(known) or 'none'}). Pass "
             f"scenes=store.scenes_with({name!r}), or ingest them again with --layer {name}=FILE --replace."
         )
-    documents = {s: read_json(Path(store.root) / cv.SCENES / s / name / "zarr.json") for s in held}
-    layouts = [layout_of(f"{cv.SCENES}/{s}/{name}", document) for s, document in documents.items()]
+    documents = {s: read_node(store.place, f"{cv.SCENES}/{s}/{name}") for s in held}
+    layouts = [described_layout(f"{cv.SCENES}/{s}/{name}", document) for s, document in documents.items()]
     dtype = str(_only(name, "dtype", {s: lay.dtype for s, lay in zip(held, layouts, strict=True)}))
     nodata = _only(name, "nodata value", {s: _nodata(d, dtype) for s, d in documents.items()})
     if nodata is None:
         _check_inside(name, layouts, scene, chosen)
-    table = read_table(store.root, layouts)
+    table = read_chunk_table(store.place, layouts)
     source = Source(table=table, stretches=(None,) * len(layouts), size=chosen.size)
     return PartRecipe(name=name, source=source, array=scene, dtype=dtype, outside=nodata)
 

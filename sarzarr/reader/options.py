@@ -138,12 +138,12 @@ class ReadOptions:
         size = self.patch_size or cv.CHUNK
         spec = IndexSpec(size=size, stride=self.stride or size, edge=self.edge or "drop")
         wanted = (spec.size, spec.stride, spec.edge)
-        for place in sorted((store.root / cv.PATCHES).glob("[!.]*/zarr.json")):
-            attrs = store.patch_columns(found := place.parent.name).attrs
-            if tuple(attrs[k] for k in ("size", "stride", "edge")) == wanted and self.index in (None, found):
-                return found
+        for known in store.patch_indices:
+            attrs = store.patch_columns(known).attrs
+            if tuple(attrs[k] for k in ("size", "stride", "edge")) == wanted and self.index in (None, known):
+                return known
         name = self.index or f"{spec.size}-{spec.stride}-{spec.edge}"
-        log.info("indexing %s: patches of %d pixels every %d, edge %s", store.root, *wanted)
+        log.info("indexing %s: patches of %d pixels every %d, edge %s", store.place, *wanted)
         index_patches(store, size=spec.size, stride=spec.stride, edge=spec.edge, name=name)
         return name
 

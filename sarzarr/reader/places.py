@@ -82,7 +82,7 @@ class Kind:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Places:
+class ByteRanges:
     """Where the chunks of a batch lie, as plain numbers: looked up once, since a chunk takes microseconds."""
 
     chunks: Sequence[int]
@@ -96,7 +96,7 @@ class Places:
 
     @classmethod
     def of(cls, table: ChunkTable, chunks: Array) -> Self:
-        """Return the places of some chunks, in their order."""
+        """Return those of some chunks, in their order."""
         files, sizes, offsets = zip(*table.entries[chunks].tolist(), strict=True)
         return cls(files=files, offsets=offsets, sizes=sizes, chunks=chunks.tolist())
 

@@ -23,7 +23,7 @@ from sarzarr.reader.places import Source
 from sarzarr.reader.prefetch import BatchRecipe, PartRecipe
 from sarzarr.reader.targets import PatchTargets, patch_targets
 from sarzarr.store.boxes import ON_SCENES, Windows, check_grids, read_boxes
-from sarzarr.store.chunks import read_table
+from sarzarr.store.chunks import read_chunk_table
 from sarzarr.store.store import Store
 
 
@@ -80,12 +80,12 @@ class PatchReader(EpochReader):
         images = layouts(self.store, chosen.catalog_row)
         if options.dtype == "uint16" and any(x.dtype != "uint16" for x in images):
             raise InvalidInputError("dtype 'uint16' needs arrays of codes, got others. Leave out dtype=.")
-        root, size, laws = self.store.root, chosen.size, self._stretches()
+        place, size, laws = self.store.place, chosen.size, self._stretches()
         # Where a stored 0 is delivered above 0, only flags tell what is not valid.
         is_lit = any(law is not None and law.dark > 0 for law in laws) and not is_all_valid
         flags = None
         if options.delivers_flags or is_lit:
-            table = read_table(root, layouts(self.store, chosen.catalog_row, flags=True))
+            table = read_chunk_table(place, layouts(self.store, chosen.catalog_row, flags=True))
             flags = PartRecipe(
                 name="flags",
                 source=Source(table=table, stretches=(None,) * len(laws), size=size),
@@ -96,7 +96,7 @@ class PatchReader(EpochReader):
         return BatchRecipe(
             images=PartRecipe(
                 name="image",
-                source=Source(table=read_table(root, images), stretches=laws, size=size),
+                source=Source(table=read_chunk_table(place, images), stretches=laws, size=size),
                 array=chosen.array,
                 dtype=options.dtype,
             ),
@@ -197,4 +197,4 @@ class PatchReader(EpochReader):
         return {stack.id: stack for stack in self.stacks}
 
     def __repr__(self) -> str:
-        return f"<sarzarr.PatchReader {self.store.root.name!r}: {len(self.selection)} patches>"
+        return f"<sarzarr.PatchReader {self.store.place.name!r}: {len(self.selection)} patches>"

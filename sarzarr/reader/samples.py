@@ -22,7 +22,7 @@ from sarzarr.reader.prefetch import BatchRecipe, PartRecipe
 from sarzarr.reader.targets import patch_targets
 from sarzarr.splits.samples.manager import SplitManager
 from sarzarr.store.boxes import Windows
-from sarzarr.store.chunks import read_layout, read_table
+from sarzarr.store.chunks import read_chunk_table, read_layout
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.samples import IMAGE, WHITE, open_samples
 from sarzarr.store.store import Store
@@ -67,7 +67,7 @@ class SampleReader(EpochReader):
 
     def _choose(self) -> None:
         self.samples = open_samples(self.store, self._name)
-        layout, root = self.samples.layout, self.store.root
+        layout, stored = self.samples.layout, self.store.place
         chosen = self._rows()
         size, place = max(layout.height, layout.width), f"{cv.SAMPLES}/{self._name}/{IMAGE}"
         nowhere = np.zeros(len(chosen), np.int32)
@@ -83,7 +83,8 @@ class SampleReader(EpochReader):
         )
 
         def part(name: str, path: str, law: Stretch | None, dtype: str) -> PartRecipe:
-            source = Source(table=read_table(root, [read_layout(root, path)]), stretches=(law,), size=size)
+            table = read_chunk_table(stored, [read_layout(stored, path)])
+            source = Source(table=table, stretches=(law,), size=size)
             return PartRecipe(name=name, source=source, array=self.selection.array, dtype=dtype)
 
         white = WHITE[layout.dtype]

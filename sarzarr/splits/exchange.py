@@ -17,11 +17,11 @@ from sarzarr.splits.versions import get_split, grounds_of, opened, write_split
 from sarzarr.store.split_table import (
     SceneCells,
     Split,
-    checked,
     facts_of,
     read_split,
     recipe_of,
     versions,
+    with_fingerprint,
 )
 from sarzarr.store.store import Store
 
@@ -82,8 +82,8 @@ def import_split(store: Store | str | Path, path: str | Path) -> Split:
             f"read as text ({getattr(error, 'strerror', None) or 'it is not UTF-8'}). Give the path of one."
         ) from None
     split = from_json(text)
-    if split.version in versions(here.root):
-        known = read_split(here.root, split.version)
+    if split.version in versions(here.place):
+        known = read_split(here.place, split.version)
         if known.fingerprint == split.fingerprint:
             return known
         raise SplitExistsError(
@@ -146,7 +146,7 @@ def from_json(text: str) -> Split:
         raise InvalidInputError(
             f"a split that `sarzarr split export` wrote was expected, got another document ({error})."
         ) from None
-    return checked(split, fingerprint)
+    return with_fingerprint(split, fingerprint)
 
 
 def _scene_of(facts: Mapping[str, Any]) -> SceneCells:

@@ -73,8 +73,8 @@ def make_split(
     """
     here = opened(store)
     split = plan_split(here, sites=sites, notes=notes, fresh=fresh, **recipe)
-    if versions(here.root) and not fresh:
-        return _same_or_refused(read_split(here.root), split)
+    if versions(here.place) and not fresh:
+        return _same_or_refused(read_split(here.place), split)
     return write_split(here, split)
 
 
@@ -92,12 +92,12 @@ def plan_split(
     if not here.scenes:
         raise InvalidInputError(_no_scenes(here))
     grounds = grounds_of(here, sites)
-    known = [] if fresh or not versions(here.root) else [read_split(here.root).recipe]
+    known = [] if fresh or not versions(here.place) else [read_split(here.place).recipe]
     is_open = recipe.get("block", "auto") in (None, "auto")
     passing: list[Split] = []
     refused: list[tuple[str, Split]] = []
     for choice in split_choices(grounds, recipe, known):
-        version = next_version(here.root)
+        version = next_version(here.place)
         scenes = assign(grounds, choice, version=version)
         split = Split(
             version=version,
@@ -140,10 +140,10 @@ def _no_scenes(store: Store) -> str:
 
     sets = sample_sets(store)
     if not sets:
-        return f"scenes to split were expected in {store.root.name!r}, got none. Ingest some first."
+        return f"scenes to split were expected in {store.place.name!r}, got none. Ingest some first."
     return (
-        f"scenes to split were expected in {store.root.name!r}, got none beside chips ({', '.join(sets)}). "
-        f"These have no ground and are split by their ids, in Python: sarzarr.SplitManager({str(store.root)!r})"
+        f"scenes to split were expected in {store.place.name!r}, got none beside chips ({', '.join(sets)}). "
+        f"These have no ground and are split by their ids, in Python: sarzarr.SplitManager({str(store.place)!r})"
         f".create_initial_split({sets[0]!r}, val_ratio=0.2)."
     )
 
@@ -164,9 +164,9 @@ class Pending:
 def pending(store: Store | str | Path, version: int | None = None) -> Pending:
     """Return the scenes that a version, the newest if left out, does not know; all where there is no version."""
     here = opened(store)
-    if not versions(here.root):
+    if not versions(here.place):
         return Pending(new=here.scenes, changed=(), gone=())
-    return pending_of(grounds_of(here), read_split(here.root, version))
+    return pending_of(grounds_of(here), read_split(here.place, version))
 
 
 def pending_of(grounds: Grounds, split: Split) -> Pending:
@@ -199,8 +199,8 @@ def extend_split(store: Store | str | Path, *, sites: Sites | None = None, notes
         Another process wrote the next version first.
     """
     here = opened(store)
-    parent = read_split(here.root)
-    version = next_version(here.root)
+    parent = read_split(here.place)
+    version = next_version(here.place)
     grounds = grounds_of(here, sites, known=parent)
     waiting = pending_of(grounds, parent)
     if not waiting.new and not waiting.changed:

@@ -81,7 +81,7 @@ def empty_side(store: Store, split: Split) -> str:
     wanted = ["train", "val"] + ["test"] * (split.recipe.test_fraction > 0)
     if empty := [name for name in wanted if not split.counts[name]]:
         return empty[0]
-    if not (store.root / cv.PATCHES / cv.DEFAULT_INDEX / "zarr.json").is_file():
+    if cv.DEFAULT_INDEX not in store.patch_indices:
         return ""
     table = store.patch_columns()
     seen = table["valid_fraction"].values > 0

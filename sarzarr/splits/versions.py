@@ -16,9 +16,10 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, SplitExistsError
 from sarzarr.splits.assign import Grounds, SceneGround
 from sarzarr.store.commit import consolidate
-from sarzarr.store.documents import group_document, read_json, write_json
+from sarzarr.store.documents import ensure_groups, group_document, has_node, read_node, write_node
 from sarzarr.store.membership import SPLITS
-from sarzarr.store.split_table import Split, placements, read_split, to_table, versions
+from sarzarr.store.place import Place
+from sarzarr.store.split_table import Split, read_split, to_table, versions
 from sarzarr.store.store import Store, open_store
 from sarzarr.store.tables import write_table
 
@@ -31,7 +32,7 @@ LAST: Final = "last_version"
 
 def opened(store: Store | str | Path) -> Store:
     """Return a store as it is now, whatever an open one remembers."""
-    return open_store(store.root if isinstance(store, Store) else store)
+    return open_store(store).anew()
 
 
 def utc_now(timespec: str = "seconds") -> str:
@@ -46,13 +47,13 @@ def utc_now(timespec: str = "seconds") -> str:
 # ------------------------------------------------------------------ reading
 def list_splits(store: Store | str | Path) -> tuple[Split, ...]:
     """Return every version, oldest first."""
-    root = opened(store).root
-    return tuple(read_split(root, v) for v in versions(root))
+    place = open_store(store).place
+    return tuple(read_split(place, v) for v in versions(place))
 
 
 def get_split(store: Store | str | Path, version: int | None = None) -> Split:
     """Return a version, the newest if left out; `NotInStoreError` where there is none."""
-    return read_split(opened(store).root, version)
+    return read_split(open_store(store).place, version)
 
 
 def grounds_of(store: Store, sites: Sites | None = None, known: Split | None = None) -> Grounds:
@@ -61,7 +62,7 @@ def grounds_of(store: Store, sites: Sites | None = None, known: Split | None = N
     Where ``sites`` has no name for a scene, that of the ``known`` version holds. `InvalidInputError` where a
     pattern fits no scene.
     """
-    placed = placements(store.root, store.catalog)
+    placed = store.placements
     named = {s.scene: s.site for s in known.scenes} if known else {}
     for pattern, name in reversed(list((sites or {}).items())):
         fitting = [scene for scene in placed if fnmatchcase(scene, pattern)]
@@ -81,31 +82,27 @@ def grounds_of(store: Store, sites: Sites | None = None, known: Split | None = N
 
 def patches_of(store: Store, split: Split, table: Any, name: str) -> Array:
     """Return (n,) bool: the patches of a `Store.patch_columns` table that are on one side of a split."""
-    grids = {s: p.fingerprint for s, p in placements(store.root, store.catalog).items()}
-    return split.patch_mask(table, SPLITS[name], grids)
+    return split.patch_mask(table, SPLITS[name], store.grids)
 
 
 # ------------------------------------------------------------------ writing
-def next_version(root: Path) -> int:
+def next_version(place: Place) -> int:
     """Return a number that no version had, not even one that was removed."""
-    document = root / cv.SPLITS / "zarr.json"
-    last = read_json(document)["attributes"].get(LAST, 0) if document.exists() else 0
-    return max((last, *versions(root))) + 1
+    last = read_node(place, cv.SPLITS)["attributes"].get(LAST, 0) if has_node(place, cv.SPLITS) else 0
+    return max((last, *versions(place))) + 1
 
 
 def write_split(store: Store, split: Split) -> Split:
     """Write a version as ``splits/vN``, whole and once; `SplitExistsError` where it is there. Return it."""
-    folder = store.root / cv.SPLITS
-    if not (folder / "zarr.json").exists():
-        write_json(folder / "zarr.json", group_document())
+    ensure_groups(store.place, cv.SPLITS)
     try:
-        write_table(folder / split.name, to_table(split), once=True)
+        write_table(store.place, f"{cv.SPLITS}/{split.name}", to_table(split), once=True)
     except FileExistsError:
         raise SplitExistsError(
             f"a new version was expected, got {split.name}, which another process wrote first. Run this again: "
             "it takes that version up."
         ) from None
-    write_json(folder / "zarr.json", group_document({LAST: next_version(store.root) - 1}))
+    write_node(store.place, cv.SPLITS, group_document({LAST: next_version(store.place) - 1}))
     consolidate(store)
-    log.info("%s: wrote %r", store.root.name, split)
+    log.info("%s: wrote %r", store.place.name, split)
     return split

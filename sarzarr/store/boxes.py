@@ -11,8 +11,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError, SceneIdError
 from sarzarr.scenes.names import check_scene_id
-from sarzarr.store.documents import group_document, write_json
-from sarzarr.store.split_table import placements
+from sarzarr.store.documents import ensure_groups, nodes_below
 from sarzarr.store.store import Store
 from sarzarr.store.tables import read_table, write_table
 
@@ -320,9 +319,6 @@ def safe_name(name: str) -> str:
 
 def write_boxes(store: Store, boxes: Boxes, name: str = cv.DEFAULT_INDEX) -> None:
     """Put a table in the place of the one of that name, whole."""
-    folder = store.root / cv.BOXES
-    if not (folder / "zarr.json").exists():
-        write_json(folder / "zarr.json", group_document())
     columns: dict[str, Any] = {"owner": ("box", boxes.owner.astype(np.int32))}
     for i, column in enumerate(("x_min", "y_min", "x_max", "y_max")):
         columns[column] = ("box", np.ascontiguousarray(boxes.boxes[:, i], np.float32))
@@ -332,7 +328,13 @@ def write_boxes(store: Store, boxes: Boxes, name: str = cv.DEFAULT_INDEX) -> Non
         columns["owner_scene"] = ("scene", np.array(boxes.owners, dtype="T"))
         columns["owner_grid"] = ("scene", np.array(boxes.grids or [""] * len(boxes.owners), dtype="T"))
     attrs = {"on": boxes.on, "coordinates_are": COORDINATES, **boxes.counts}
-    write_table(folder / safe_name(name), xr.Dataset(columns, attrs=attrs))
+    ensure_groups(store.place, cv.BOXES)
+    write_table(store.place, f"{cv.BOXES}/{safe_name(name)}", xr.Dataset(columns, attrs=attrs))
+
+
+def box_tables(store: Store) -> list[str]:
+    """Return the names of a store's tables of boxes, sorted."""
+    return nodes_below(store.place, cv.BOXES)
 
 
 def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX) -> Boxes:
@@ -345,15 +347,13 @@ def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX) -> Boxes:
     CorruptStoreError
         A column fails its checksum.
     """
-    folder = store.root / cv.BOXES
-    known = sorted(p.parent.name for p in folder.glob("*/zarr.json"))
-    if name not in known:
+    if name not in (known := box_tables(store)):
         raise NotInStoreError(
             f"a table of boxes among {', '.join(known) or 'none'} was expected, got {name!r}."
         )
-    table = read_table(folder / name)
+    table = read_table(store.place, f"{cv.BOXES}/{name}")
     on = str(table.attrs["on"])
-    owners = table["owner_scene"] if on == ON_SCENES else read_table(store.root / on)["id"]
+    owners = table["owner_scene"] if on == ON_SCENES else read_table(store.place, on)["id"]
     corners = [table[k].values for k in ("x_min", "y_min", "x_max", "y_max")]
     return Boxes(
         on=on,
@@ -369,10 +369,9 @@ def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX) -> Boxes:
 
 def check_grids(store: Store, boxes: Boxes, scenes: Iterable[str]) -> None:
     """Raise `InvalidInputError` where a scene has another grid than its boxes were put on."""
-    there = {scene: place.fingerprint for scene, place in placements(store.root, store.catalog).items()}
     drawn = dict(zip(boxes.owners, boxes.grids, strict=False))
     for scene in scenes:
-        if drawn.get(scene, "") not in ("", there[scene]):
+        if drawn.get(scene, "") not in ("", store.grids[scene]):
             raise InvalidInputError(
                 f"boxes on the grid that {scene!r} has were expected, got some that were put on another. "
                 "Import them again with `sarzarr import boxes`."

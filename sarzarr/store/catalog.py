@@ -1,21 +1,15 @@
 """The catalog and the histograms of a store."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.pixels.bounds import Histogram
-from sarzarr.store.codecs import get_codec
-from sarzarr.store.documents import Encoding, array_document, read_json, write_json
-
-
-def empty_catalog() -> xr.Dataset:
-    """Return a catalog without rows."""
-    return catalog_of(())
+from sarzarr.store.documents import Encoding, read_small_array, write_small_array
+from sarzarr.store.place import Place
 
 
 def catalog_of(rows: Iterable[Mapping[str, Any]]) -> xr.Dataset:
@@ -51,22 +45,17 @@ def encoding_of(row: Mapping[str, Any]) -> Encoding:
 
 
 # ------------------------------------------------------------------ histograms
-def write_histogram(folder: Path, histogram: Histogram) -> None:
+_COUNTS: Final = ("under", "over", "nonpositive", "nodata")
+
+
+def write_histogram(place: Place, node: str, histogram: Histogram) -> None:
     """Write one array's histogram: int64 counts over the stored range, and four counts in its attrs."""
-    encoding = Encoding(dtype="int64", codec="zstd", chunk=cv.HISTOGRAM_BINS, shard=0)
-    counts = {k: getattr(histogram, k) for k in ("under", "over", "nonpositive", "nodata")}
-    attributes = {cv.VMIN: cv.DB_FLOOR, cv.VMAX: cv.DB_CEILING, cv.UNITS: "dB", **counts}
-    payload, crc = get_codec(encoding.codec).encode(np.ascontiguousarray(histogram.counts, "<i8"))
-    (folder / "c").mkdir(parents=True, exist_ok=True)
-    (folder / "c" / "0").write_bytes(bytes(payload) + crc)
-    document = array_document((cv.HISTOGRAM_BINS,), encoding, dims=("bin",), attributes=attributes)
-    write_json(folder / "zarr.json", document)
+    attributes = {cv.VMIN: cv.DB_FLOOR, cv.VMAX: cv.DB_CEILING, cv.UNITS: "dB"}
+    attributes |= {k: getattr(histogram, k) for k in _COUNTS}
+    write_small_array(place, node, histogram.counts.astype(np.int64), ("bin",), attributes)
 
 
-def read_histogram(folder: Path) -> Histogram:
+def read_histogram(place: Place, node: str) -> Histogram:
     """Read what `write_histogram` wrote."""
-    attributes = read_json(folder / "zarr.json")["attributes"]
-    counts = np.empty(cv.HISTOGRAM_BINS, np.int64)
-    get_codec("zstd").decode_into((folder / "c" / "0").read_bytes(), counts)
-    named = {k: int(attributes[k]) for k in ("under", "over", "nonpositive", "nodata")}
-    return Histogram(counts=counts, **named)
+    counts, document = read_small_array(place, node)
+    return Histogram(counts=counts, **{k: int(document["attributes"][k]) for k in _COUNTS})

@@ -5,14 +5,11 @@ pickles, is shared by fork, and opens a store of a million chunks without openin
 cannot address (another codec, another index) is marked, and read through zarr-python.
 """
 
-import json
 import logging
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,10 +17,11 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, InvalidInputError
-from sarzarr.store.codecs import CODECS, CRC_BYTES
-from sarzarr.store.shards import EMPTY, index_bytes, parse_index
+from sarzarr.store.codecs import CODECS
+from sarzarr.store.documents import read_node
+from sarzarr.store.place import Place
+from sarzarr.store.shards import EMPTY, index_bytes, parse_index, read_manifest
 
-OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 REMEDY: Final = "Make it again from its source: `sarzarr remove`, then `sarzarr ingest`."
 log = logging.getLogger(__name__)
 ENTRY: Final = np.dtype([("file", "<u4"), ("size", "<u4"), ("offset", "<u8")])
@@ -121,12 +119,12 @@ def _ceil(whole: tuple[int, int, int], part: tuple[int, int, int]) -> tuple[int,
 
 
 # ------------------------------------------------------------------ what an array's document says
-def read_layout(root: Path, path: str) -> ArrayLayout:
+def read_layout(place: Place, path: str) -> ArrayLayout:
     """Return the layout of an array from its ``zarr.json``; codec None means that zarr-python must read it."""
-    return layout_of(path, json.loads((root / path / "zarr.json").read_text()))
+    return described_layout(path, read_node(place, path))
 
 
-def layout_of(path: str, document: Mapping[str, Any]) -> ArrayLayout:
+def described_layout(path: str, document: Mapping[str, Any]) -> ArrayLayout:
     """Return the layout that a Zarr v3 array document describes."""
     shape = tuple(document["shape"])
     outer = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
@@ -174,8 +172,8 @@ def _codec_of(documents: Sequence[Mapping[str, Any]], dtype: str) -> str | None:
 class ChunkTable:
     """Every chunk of every array that may be read, in C order of each array's chunks."""
 
-    root: str
-    """The store's directory."""
+    place: Place
+    """The store."""
     layouts: tuple[ArrayLayout, ...]
     """The arrays, by number."""
     entries: Array
@@ -199,12 +197,12 @@ class ChunkTable:
             rows = [getattr(layout, attribute) for layout in self.layouts]
             object.__setattr__(self, name, np.array(rows, np.int64).reshape(-1, 3))
 
-    def path(self, file: int) -> str:
-        """Return the path of a file by its number."""
+    def key(self, file: int) -> str:
+        """Return the key of a file by its number."""
         array = int(np.searchsorted(self.first_file, file, "right")) - 1
         layout = self.layouts[array]
         at = np.unravel_index(file - int(self.first_file[array]), layout.files)[3 - len(layout.shape) :]
-        return "/".join((self.root, layout.path, "c", *map(str, map(int, at))))
+        return "/".join((layout.path, "c", *map(str, map(int, at))))
 
     def locate(self, chunk: int) -> tuple[ArrayLayout, tuple[int, int, int]]:
         """Return the array of a chunk, and (plane, row, col) of its first pixel."""
@@ -219,11 +217,11 @@ class ChunkTable:
         *_, scene, array = ("", *layout.path.split("/"))
         packed = layout.path.startswith(f"{cv.SAMPLES}/")
         owner = f"sample {plane} of {array!r}" if packed else f"scene {scene!r}, array {array!r}"
-        file = self.path(int(self.entries["file"][chunk]))
-        return f"{owner}, row {row}, col {col} (file {file})"
+        file = self.key(int(self.entries["file"][chunk]))
+        return f"{owner}, row {row}, col {col} (file {self.place}/{file})"
 
 
-def read_table(root: str | Path, layouts: Iterable[ArrayLayout]) -> ChunkTable:
+def read_chunk_table(place: Place, layouts: Iterable[ArrayLayout]) -> ChunkTable:
     """Read the manifest and the shard indices of arrays, and return where each of their chunks lies.
 
     A file that the manifest lists with size 0 is empty on purpose. An array without a manifest was not
@@ -237,29 +235,29 @@ def read_table(root: str | Path, layouts: Iterable[ArrayLayout]) -> ChunkTable:
     layouts = tuple(layouts)
     first_file, parts = 0, []
     for layout in layouts:
-        parts.append(_array_entries(Path(root), layout, first_file))
+        parts.append(_array_entries(place, layout, first_file))
         first_file += math.prod(layout.files)
     entries = np.concatenate(parts) if parts else np.empty(0, ENTRY)
     slow = [layout.path for layout in layouts if layout.codec is None]
     if slow:
         others = f" and {len(slow) - 1} more" if slow[1:] else ""
         log.warning("%r%s: written in another way, so read through zarr-python, slowly", slow[0], others)
-    return ChunkTable(str(root), layouts, entries)
+    return ChunkTable(place, layouts, entries)
 
 
-def _array_entries(root: Path, layout: ArrayLayout, first_file: int) -> Array:
+def _array_entries(place: Place, layout: ArrayLayout, first_file: int) -> Array:
     entries = np.zeros(layout.chunks, ENTRY)
     if layout.codec is None:
         entries["size"] = ELSEWHERE
         return entries.reshape(-1)
-    folder, keys = f"{root}/{layout.path}", layout.keys()
-    sizes = _file_sizes(folder, keys)
+    keys = layout.keys()
+    sizes = _file_sizes(place, layout.path, keys)
     if layout.shard is None:
         entries["file"] = (first_file + np.arange(sizes.size)).reshape(layout.chunks)
         entries["size"] = sizes.reshape(layout.chunks)
         return entries.reshape(-1)
     files, within = layout.files, _ceil(layout.file_pixels, layout.chunk_pixels)
-    index = _read_indices(folder, keys, sizes, math.prod(within))
+    index = _read_indices(place, [f"{layout.path}/{key}" for key in keys], sizes, math.prod(within))
     index["file"] = (first_file + np.arange(sizes.size))[:, None]
     # (shard z, y, x, chunk z, y, x) -> (z, y, x), and off with the chunks beyond the array's edge
     ordered = index.reshape(*files, *within).transpose(0, 3, 1, 4, 2, 5)
@@ -268,7 +266,7 @@ def _array_entries(root: Path, layout: ArrayLayout, first_file: int) -> Array:
     return entries.reshape(-1)
 
 
-def check_files(folder: str | Path) -> None:
+def check_files(place: Place, array: str) -> None:
     """Hold an array's files against its manifest: each is there, and as long as that says.
 
     For whoever reads it through zarr-python, to whom a file that is not there is all fill value. An array without
@@ -279,84 +277,52 @@ def check_files(folder: str | Path) -> None:
     CorruptStoreError
         A file is absent, or of another length.
     """
-    try:
-        listed = json.loads(Path(folder, cv.MANIFEST).read_bytes())["shards"]
-    except FileNotFoundError:
-        return
-    for key, (size, *_) in listed.items():
-        if size and (found := _size_of(Path(folder, key))) != size:
-            raise CorruptStoreError(_another_size(f"{folder}/{key}", size, found))
+    for key, record in (read_manifest(place, array) or {}).items():
+        if record.size:
+            check_size(place, f"{array}/{key}", record.size)
 
 
-def _another_size(path: str, size: int, found: int) -> str:
-    got = f"{found} at {path}" if found else f"no file {path}"
-    return f"a shard of {size} bytes was expected, got {got}. {REMEDY}"
+def check_size(place: Place, key: str, size: int) -> None:
+    """Raise `CorruptStoreError` unless a file is there, and has so many bytes."""
+    head = place.head(key)
+    if head is None or head.size != size:
+        got = f"no file {place}/{key}" if head is None else f"{head.size} at {place}/{key}"
+        raise CorruptStoreError(f"a shard of {size} bytes was expected, got {got}. {REMEDY}")
 
 
-def _file_sizes(folder: str, keys: Sequence[str]) -> Array:
+def _file_sizes(place: Place, array: str, keys: Sequence[str]) -> Array:
     """Return the bytes of each file, 0 where there is none on purpose."""
+    listed = read_manifest(place, array)
+    if listed is None:
+        heads = (place.head(f"{array}/{key}") for key in keys)
+        return np.array([0 if head is None else head.size for head in heads], np.int64)
     try:
-        listed = json.loads(Path(folder, cv.MANIFEST).read_bytes())["shards"]
-    except FileNotFoundError:
-        return np.array([_size_of(Path(folder, key)) for key in keys], np.int64)
-    try:
-        return np.array([listed[key][0] for key in keys], np.int64)
+        return np.array([listed[key].size for key in keys], np.int64)
     except KeyError as error:
         raise CorruptStoreError(
-            f"every file must be in {folder}/{cv.MANIFEST}, got none called {error}. {REMEDY}"
+            f"every file must be in {place}/{array}/{cv.MANIFEST}, got none called {error}. {REMEDY}"
         ) from None
 
 
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _read_indices(folder: str, keys: Sequence[str], sizes: Array, chunks: int) -> Array:
+def _read_indices(place: Place, keys: Sequence[str], sizes: Array, chunks: int) -> Array:
     """Return (files, chunks of a shard) entries, all but the file number."""
-    tails = np.zeros((sizes.size, index_bytes(chunks)), np.uint8)
-    for key, size, tail in zip(keys, sizes.tolist(), tails, strict=True):
-        if size:
-            _read_tail(f"{folder}/{key}", size, tail)
+    tail, index = index_bytes(chunks), np.full((sizes.size, chunks, 2), EMPTY)
+    for key, size, row in zip(keys, sizes.tolist(), index, strict=True):
+        if not size:
+            continue
+        check_size(place, key, size)
+        (read,) = place.get_ranges(key, [(max(size - tail, 0), tail)])
+        try:
+            row[:] = parse_index(read, chunks)
+        except CorruptStoreError as error:
+            raise CorruptStoreError(f"{error} It is that of {place}/{key}. {REMEDY}") from None
     out = np.zeros((sizes.size, chunks), ENTRY)
-    raw = np.ascontiguousarray(tails[:, :-CRC_BYTES]).view("<u8").reshape(sizes.size, chunks, 2)
-    is_there = (raw[..., 0] != EMPTY) & (sizes > 0)[:, None]
-    out["offset"] = np.where(is_there, raw[..., 0], 0)
-    out["size"] = np.where(is_there, raw[..., 1], 0)
-    room = np.maximum(sizes - tails.shape[1], 0).astype(np.uint64)
+    is_there = index[..., 0] != EMPTY
+    out["offset"] = np.where(is_there, index[..., 0], 0)
+    out["size"] = np.where(is_there, index[..., 1], 0)
+    room = np.maximum(sizes - tail, 0).astype(np.uint64)
     if (beyond := np.flatnonzero((out["offset"] + out["size"] > room[:, None]).any(1))).size:
         raise CorruptStoreError(
-            f"chunks inside of their shard were expected, got others in {folder}/{keys[beyond[0]]}. {REMEDY}"
+            f"chunks inside of their shard were expected, got others in {place}/{keys[beyond[0]]}. {REMEDY}"
         )
     return out
-
-
-def _read_tail(path: str, size: int, tail: Array) -> None:
-    """Read the end of a file of ``size`` bytes, and check that it is an index."""
-    try:
-        handle = os.open(path, OPEN_FLAGS)
-    except FileNotFoundError:
-        raise CorruptStoreError(_another_size(path, size, 0)) from None
-    try:
-        found = os.fstat(handle).st_size
-        got = read_at(handle, [tail.data], max(found - tail.size, 0)) if found == size else 0
-    finally:
-        os.close(handle)
-    if found != size:
-        raise CorruptStoreError(_another_size(path, size, found))
-    try:
-        parse_index(tail[:got].tobytes(), tail.size // 16)
-    except CorruptStoreError as error:
-        raise CorruptStoreError(f"{error} It is that of {path}. {REMEDY}") from None
-
-
-def read_at(handle: int, places: Sequence[memoryview], offset: int) -> int:
-    """Fill ``places`` from ``offset`` of a file on, and return how many bytes there were."""
-    if hasattr(os, "preadv"):
-        return os.preadv(handle, places, offset)
-    os.lseek(handle, offset, os.SEEK_SET)  # Windows: a handle belongs to one thread
-    got = os.read(handle, len(places[0]))
-    places[0][: len(got)] = got
-    return len(got)

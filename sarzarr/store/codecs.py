@@ -80,7 +80,7 @@ class Codec:
         CorruptStoreError
             The checksum does not match, or the bytes do not decode to the size of ``out``.
         """
-        payload = checked(stored)
+        payload = payload_of(stored)
         flat = out.reshape(-1).view(np.uint8)
         if self._said_size(payload) == flat.size:
             self._decompress(payload, flat)
@@ -98,7 +98,7 @@ class Codec:
         CorruptStoreError
             As `decode_into`.
         """
-        payload = checked(stored)
+        payload = payload_of(stored)
         if len(payload) != like.nbytes:
             raise CorruptStoreError(f"expected a chunk of {like.nbytes} bytes, got {len(payload)}.")
         return np.frombuffer(payload, like.dtype).reshape(like.shape)
@@ -128,7 +128,7 @@ class Codec:
         CorruptStoreError
             As `decode_into`.
         """
-        payload = checked(stored)
+        payload = payload_of(stored)
         return bytes(payload if self.kind == "bytes" else self._decompress(payload))
 
     def _decompress(self, payload: memoryview, out: np.ndarray[Any, Any] | None = None) -> Any:
@@ -139,7 +139,7 @@ class Codec:
             raise CorruptStoreError(f"expected a chunk of codec {self.name}, got {error}.") from None
 
 
-def checked(stored: Any) -> memoryview:
+def payload_of(stored: Any) -> memoryview:
     """Return the payload of a chunk whose trailing CRC-32C matches; else `CorruptStoreError`."""
     view = memoryview(stored).cast("B")
     payload = view[:-CRC_BYTES]

@@ -1,19 +1,21 @@
-"""The metadata documents of a store: plain Zarr v3 JSON, written whole or not at all."""
+"""The documents and small arrays of a store: plain Zarr v3, written whole or not at all."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numcodecs import VLenUTF8
 
 from sarzarr import conventions as cv
+from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
-from sarzarr.files import whole_file
 from sarzarr.grids.grid import Grid
 from sarzarr.store.codecs import get_codec
+from sarzarr.store.place import Place
 
 Document = dict[str, Any]
 
@@ -54,6 +56,11 @@ class Encoding:
         """Chunks of a shard, (rows, columns); (0, 0) where there are no shards."""
         n = self.shard // self.chunk
         return n, n
+
+    @property
+    def of_flags(self) -> "Encoding":
+        """The encoding of the flags of an array: uint8, in chunks and shards like its own."""
+        return Encoding(dtype="uint8", codec=cv.FLAGS_CODEC, chunk=self.chunk, shard=self.shard)
 
 
 def array_document(
@@ -100,17 +107,86 @@ def array_document(
     }
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a JSON document beside its place and rename it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(document, indent=1, allow_nan=False))
+def write_json(place: Place, key: str, document: Mapping[str, Any]) -> None:
+    """Write a JSON document, whole or not at all."""
+    place.put(key, json.dumps(document, indent=1, allow_nan=False).encode())
 
 
-def read_json(path: Path) -> Document:
-    """Read a JSON document."""
-    document: Document = json.loads(path.read_text())
+def read_json(place: Place, key: str) -> Document:
+    """Read a JSON document; `FileNotFoundError` where there is none."""
+    document: Document = json.loads(place.get(key))
     return document
+
+
+# ------------------------------------------------------------------ nodes
+def write_node(place: Place, node: str, document: Mapping[str, Any]) -> None:
+    """Write the ``zarr.json`` of a group or an array."""
+    write_json(place, f"{node}/zarr.json", document)
+
+
+def read_node(place: Place, node: str) -> Document:
+    """Read the ``zarr.json`` of a group or an array; `FileNotFoundError` where there is none."""
+    return read_json(place, f"{node}/zarr.json")
+
+
+def has_node(place: Place, node: str) -> bool:
+    """Return whether there is a group or an array of that name."""
+    return place.head(f"{node}/zarr.json") is not None
+
+
+def nodes_below(place: Place, group: str) -> list[str]:
+    """Return the names of the groups and arrays directly below a group, sorted; what is half made is hidden."""
+    names = [name[:-1] for name in place.children(group) if name.endswith("/") and not name.startswith(".")]
+    return [name for name in names if has_node(place, f"{group}/{name}")]
+
+
+def ensure_groups(place: Place, *groups: str) -> None:
+    """Write the documents of groups that have none."""
+    for group in groups:
+        if not has_node(place, group):
+            write_node(place, group, group_document())
+
+
+# ------------------------------------------------------------------ small arrays
+def write_small_array(
+    place: Place, node: str, values: Array, dims: Sequence[str], attributes: Mapping[str, Any] | None = None
+) -> None:
+    """Write an array as one checksummed chunk: zstd, text as Zarr's variable-length UTF-8."""
+    is_text = values.dtype.kind in "OTU"
+    encoding = Encoding(dtype="uint8" if is_text else values.dtype.name, codec="zstd", chunk=1, shard=0)
+    document = array_document(values.shape, encoding, dims=tuple(dims), attributes=attributes)
+    document["chunk_grid"]["configuration"]["chunk_shape"] = [max(n, 1) for n in values.shape]
+    raw: Any = np.ascontiguousarray(values)
+    if is_text:
+        document |= {"data_type": "string", "fill_value": ""}
+        document["codecs"][0] = {"name": "vlen-utf8"}
+        raw = np.frombuffer(VLenUTF8().encode(values.astype(object)), np.uint8)
+    write_node(place, node, document)
+    if values.size:
+        payload, crc = get_codec("zstd").encode(raw)
+        place.put(_only_chunk(node, values.ndim), bytes(payload) + crc)
+
+
+def read_small_array(place: Place, node: str) -> tuple[Array, Document]:
+    """Return the values of an array of one chunk, and its document.
+
+    Raises `CorruptStoreError` where the chunk fails its checksum; `FileNotFoundError` where it is not there.
+    """
+    document = read_node(place, node)
+    shape = tuple(document["shape"])
+    is_text = document["data_type"] == "string"
+    values: Array = np.empty(shape, object if is_text else document["data_type"])
+    if math.prod(shape):
+        stored = place.get(_only_chunk(node, len(shape)))
+        if is_text:
+            values = VLenUTF8().decode(get_codec("zstd").decode(stored)).reshape(shape)
+        else:
+            get_codec("zstd").decode_into(stored, values)
+    return values, document
+
+
+def _only_chunk(node: str, dimensions: int) -> str:
+    return "/".join((node, "c", *["0"] * dimensions))
 
 
 # ------------------------------------------------------------------ a scene's documents
@@ -143,34 +219,24 @@ def spatial_ref_attributes(grid: Grid) -> Document:
     }
 
 
-def write_coordinates(folder: Path, grid: Grid) -> None:
-    """Write ``y``, ``x`` and, where there is a plain affine, ``spatial_ref`` into a scene's folder."""
+def write_coordinates(scene: Place, grid: Grid) -> None:
+    """Write ``y``, ``x`` and, where there is a plain affine, ``spatial_ref`` into the place of a scene's group."""
     geographic = False
     if grid.is_georeferenced and not grid.is_rotated:
         from rasterio.crs import CRS
 
         geographic = bool(CRS.from_wkt(grid.crs_wkt).is_geographic)
         scalar = array_document((), Encoding(dtype="uint8", chunk=1, shard=0), dims=())
-        write_json(
-            folder / cv.SPATIAL_REF / "zarr.json", {**scalar, "attributes": spatial_ref_attributes(grid)}
-        )
+        write_node(scene, cv.SPATIAL_REF, {**scalar, "attributes": spatial_ref_attributes(grid)})
         names = (
             ("latitude", "longitude")
             if geographic
             else ("projection_y_coordinate", "projection_x_coordinate")
         )
         units = ("degrees_north", "degrees_east") if geographic else ("m", "m")
-        about = [{cv.STANDARD_NAME: n, cv.UNITS: u} for n, u in zip(names, units, strict=True)]
+        named = [{cv.STANDARD_NAME: n, cv.UNITS: u} for n, u in zip(names, units, strict=True)]
     else:
-        about = [{cv.LONG_NAME: f"pixel centre, {axis}", cv.UNITS: "1"} for axis in ("row", "column")]
-    for dim, values, attributes in zip("yx", grid.coordinates(), about, strict=True):
-        encoding = Encoding(dtype="float64", codec="zstd", chunk=len(values), shard=0)
-        write_json(
-            folder / dim / "zarr.json",
-            array_document(
-                (len(values),), encoding, dims=(dim,), attributes={**attributes, "axis": dim.upper()}
-            ),
-        )
-        payload, crc = get_codec(encoding.codec).encode(np.ascontiguousarray(values, "<f8"))
-        (folder / dim / "c").mkdir(exist_ok=True)
-        (folder / dim / "c" / "0").write_bytes(bytes(payload) + crc)
+        named = [{cv.LONG_NAME: f"pixel centre, {axis}", cv.UNITS: "1"} for axis in ("row", "column")]
+    for dim, values, attributes in zip("yx", grid.coordinates(), named, strict=True):
+        about = {**attributes, "axis": dim.upper()}
+        write_small_array(scene, dim, np.asarray(values, np.float64), (dim,), about)

@@ -16,11 +16,12 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import CorruptStoreError, NotInStoreError
-from sarzarr.store.boxes import Boxes, read_boxes
+from sarzarr.errors import NotInStoreError
+from sarzarr.store.boxes import Boxes, box_tables, read_boxes
+from sarzarr.store.chunks import check_size
 from sarzarr.store.codecs import DEFAULT_CODECS, get_codec
-from sarzarr.store.documents import Encoding, array_document, read_json
-from sarzarr.store.shards import digest_of, read_chunks
+from sarzarr.store.documents import Encoding, array_document, nodes_below, read_node
+from sarzarr.store.shards import ShardRecord, digest_of, read_chunks, read_manifest
 from sarzarr.store.store import Store, open_store
 from sarzarr.store.tables import read_table
 
@@ -104,22 +105,27 @@ def codec_of(dtype: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class SampleSet:
-    """A set of samples: a path and what its columns say. Holds no handle."""
+    """A set of samples: a store, and what the set's columns say. Holds no handle."""
 
-    root: Path
-    """The store's directory."""
+    store: Store
+    """The store."""
     name: str
     """The set's name."""
 
     @cached_property
     def table(self) -> xr.Dataset:
         """One row a sample: id, source, folder, height, width, annotated."""
-        return read_table(self.folder)
+        return read_table(self.store.place, self.key)
+
+    @property
+    def key(self) -> str:
+        """The key of the set's group."""
+        return f"{cv.SAMPLES}/{self.name}"
 
     @property
     def folder(self) -> Path:
-        """The set's group."""
-        return self.root / cv.SAMPLES / self.name
+        """The set's group, of a store in a folder."""
+        return self.store.root / self.key
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -129,7 +135,7 @@ class SampleSet:
     @cached_property
     def layout(self) -> SampleLayout:
         """How its pixels are cut."""
-        document = read_json(self.folder / IMAGE / "zarr.json")
+        document = read_node(self.store.place, f"{self.key}/{IMAGE}")
         count, height, width = document["shape"]
         per = document["chunk_grid"]["configuration"]["chunk_shape"][0]
         return SampleLayout(
@@ -139,9 +145,9 @@ class SampleSet:
     @cached_property
     def boxes(self) -> Boxes:
         """The boxes on its samples; a table without rows where none were given."""
-        if not (self.root / cv.BOXES / self.name / "zarr.json").exists():
-            return Boxes.gathered({}, dict.fromkeys(self.ids, (1, 1)), on=f"{cv.SAMPLES}/{self.name}")
-        return read_boxes(Store(self.root), self.name)
+        if self.name not in box_tables(self.store):
+            return Boxes.gathered({}, dict.fromkeys(self.ids, (1, 1)), on=self.key)
+        return read_boxes(self.store, self.name)
 
     def __len__(self) -> int:
         return self.layout.count
@@ -161,17 +167,14 @@ class SampleSet:
         height, width = (int(self.table[k].values[sample]) for k in ("height", "width"))
         out = np.zeros((layout.height, layout.width), layout.dtype)
         shard, at = divmod(sample, layout.per_shard)
-        key = f"c/{shard}/0/0"
-        path = self.folder / IMAGE / key
-        size, digest, _ = self._manifest[key]
+        place, file = self.store.place, f"c/{shard}/0/0"
+        key, size = f"{self.key}/{IMAGE}/{file}", self._manifest[file].size
         if not size:
             return out[:height, :width]
-        if not path.exists() or path.stat().st_size != size:
-            raise CorruptStoreError(f"a shard of {size} bytes was expected at {path}, got another or none.")
-        _ = digest  # each chunk is checked as it is read
+        check_size(place, key, size)
         wanted = {(at, c) for c in range(layout.grid[1])}
-        like = np.zeros((cv.CHUNK, cv.CHUNK), layout.dtype)
-        for _, chunk, tile in read_chunks(path, layout.grid, get_codec(codec_of(layout.dtype)), like, wanted):
+        like, codec = np.zeros((cv.CHUNK, cv.CHUNK), layout.dtype), get_codec(codec_of(layout.dtype))
+        for _, chunk, tile in read_chunks(place, key, layout.grid, codec, like, wanted):
             row, col = divmod(chunk, layout.chunks[1])
             out[row * cv.CHUNK : (row + 1) * cv.CHUNK, col * cv.CHUNK : (col + 1) * cv.CHUNK] = tile
         return out[:height, :width]
@@ -190,18 +193,17 @@ class SampleSet:
             )
 
     @cached_property
-    def _manifest(self) -> Mapping[str, Any]:
-        shards: Mapping[str, Any] = read_json(self.folder / IMAGE / cv.MANIFEST)["shards"]
-        return shards
+    def _manifest(self) -> Mapping[str, ShardRecord]:
+        return read_manifest(self.store.place, f"{self.key}/{IMAGE}") or {}
 
     def verify(self) -> list[str]:
         """Return what is wrong with the set's files, a line each; none where every shard is as listed."""
         wrong = []
         for array in (IMAGE, IMAGE + cv.FLAGS_SUFFIX):
-            listed = read_json(self.folder / array / cv.MANIFEST)["shards"]
-            for key, (size, digest, _) in listed.items():
-                if size and digest_of(self.folder / array / key, self.layout.grid) != (size, digest):
-                    wrong.append(f"{array}/{key}: absent, short or another")
+            for file, record in (read_manifest(self.store.place, f"{self.key}/{array}") or {}).items():
+                digest = digest_of(self.store.place, f"{self.key}/{array}/{file}", self.layout.grid)
+                if record.size and digest != (record.size, record.digest):
+                    wrong.append(f"{array}/{file}: absent, short or another")
         return wrong
 
     def __repr__(self) -> str:
@@ -218,15 +220,15 @@ def open_samples(store: Store | str | Path, name: str) -> SampleSet:
     NotInStoreError
         There is no set of that name.
     """
-    store = store if isinstance(store, Store) else open_store(store)
+    store = open_store(store)
     known = sample_sets(store)
     if name not in known:
         raise NotInStoreError(
             f"a set of samples among {', '.join(known) or 'none'} was expected, got {name!r}."
         )
-    return SampleSet(store.root, name)
+    return SampleSet(store, name)
 
 
 def sample_sets(store: Store) -> tuple[str, ...]:
     """Return the names of a store's sets of samples."""
-    return tuple(sorted(p.parent.name for p in (store.root / cv.SAMPLES).glob("[!.]*/zarr.json")))
+    return tuple(nodes_below(store.place, cv.SAMPLES))

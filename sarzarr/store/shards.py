@@ -4,20 +4,25 @@ A shard is written once, whole, by one task: chunks are appended to a file besid
 they are made, the index follows, and the file is renamed. Chunks of zeros are left out of it.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from crc32c import crc32c
 
+from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError
 from sarzarr.files import beside, take_name, whole_file
 from sarzarr.store.codecs import CRC_BYTES, Codec
+from sarzarr.store.place import Place
 
 EMPTY: Final = np.uint64(2**64 - 1)
 """Offset and size of a chunk that is not in its shard."""
+TOGETHER: Final = 8
+"""Chunks of a file that are asked for at once."""
 
 
 def index_bytes(chunks_per_shard: int) -> int:
@@ -44,23 +49,33 @@ def parse_index(tail: bytes, chunks_per_shard: int) -> np.ndarray[Any, np.dtype[
     return np.frombuffer(index, "<u8").reshape(chunks_per_shard, 2)
 
 
-def read_index(file: BinaryIO, chunks_per_shard: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Return the index of an open shard: see `parse_index`. What it lists lies within the file.
+def read_index(
+    place: Place, key: str, grid: tuple[int, int]
+) -> tuple[np.ndarray[Any, np.dtype[np.uint64]], int]:
+    """Return the index of a file as `parse_index`, all of it within the file, and the bytes of the file.
+
+    ``grid`` (0, 0) is that of a file that is one chunk.
 
     Raises
     ------
     CorruptStoreError
         As `parse_index`; or a chunk would lie outside. A file that is cut behind a chunk as long as an index
         ends in bytes with a checksum that holds.
+    FileNotFoundError
+        There is no such file.
     """
-    want = index_bytes(chunks_per_shard)
-    room = max(file.seek(0, 2) - want, 0)
-    file.seek(room)
-    index = parse_index(file.read(), chunks_per_shard)
+    head = place.head(key)
+    if head is None:
+        raise FileNotFoundError(f"{place}/{key}")
+    chunks, room, index = grid[0] * grid[1], head.size, np.array([[0, head.size]], np.uint64)
+    if chunks:
+        want = index_bytes(chunks)
+        room = max(head.size - want, 0)
+        index = parse_index(place.get_ranges(key, [(room, want)])[0], chunks)
     offset, size = index[index[:, 0] != EMPTY].T
     if ((offset > room) | (size > room - offset) | (size < CRC_BYTES)).any():
         raise CorruptStoreError(f"expected chunks within {room} bytes, got a shard index that lists others.")
-    return index
+    return index, head.size
 
 
 def shard_digest(index: bytes, checksums: list[bytes]) -> int:
@@ -87,6 +102,24 @@ class ShardRecord:
     """
     chunks: int
     """Chunks that the file holds; the others are zero."""
+
+
+def write_manifest(place: Place, array: str, records: Mapping[str, ShardRecord]) -> None:
+    """Write the manifest of an array: the records of all its files by key, those too that are empty on purpose."""
+    shards = {key: astuple(record) for key, record in sorted(records.items())}
+    place.put(f"{array}/{cv.MANIFEST}", json.dumps({"shards": shards}).encode())
+
+
+def read_manifest(place: Place, array: str) -> dict[str, ShardRecord] | None:
+    """Return the records of an array's files by key; None of an array without one.
+
+    Raises `ValueError` where the manifest is no JSON.
+    """
+    try:
+        shards = json.loads(place.get(f"{array}/{cv.MANIFEST}"))["shards"]
+    except FileNotFoundError:
+        return None
+    return {key: ShardRecord(*record) for key, record in shards.items()}
 
 
 @dataclass
@@ -222,7 +255,8 @@ def write_chunk_file(path: Path, codec: Codec, chunk: np.ndarray[Any, Any]) -> S
 
 
 def read_chunks(
-    path: Path,
+    place: Place,
+    key: str,
     grid: tuple[int, int],
     codec: Codec,
     like: np.ndarray[Any, Any],
@@ -233,48 +267,38 @@ def read_chunks(
     ``grid`` (0, 0) reads a file that is one chunk. ``like`` gives a chunk's shape and dtype; the
     array that is yielded is used again for the next one. ``wanted`` limits which are read.
     """
-    rows, cols = grid
-    out = np.empty_like(like)
-    with path.open("rb", buffering=0) as file:
-        index = read_index(file, rows * cols) if rows else np.array([[0, file.seek(0, 2)]], "<u8")
-        held = index[:, 0] != EMPTY
-        if wanted is not None:
-            held &= [divmod(at, max(cols, 1)) in wanted for at in range(len(index))]
-        for at in np.flatnonzero(held).tolist():
-            place = at // max(cols, 1), at % max(cols, 1)
-            offset, size = index[at].tolist()
-            file.seek(offset)
-            stored = file.read(size)
+    cols, out = max(grid[1], 1), np.empty_like(like)
+    index, _ = read_index(place, key, grid)
+    numbers = np.flatnonzero(index[:, 0] != EMPTY)
+    if wanted is not None:
+        numbers = numbers[[divmod(number, cols) in wanted for number in numbers.tolist()]]
+    for first in range(0, len(numbers), TOGETHER):
+        some = numbers[first : first + TOGETHER]
+        for number, stored in zip(some.tolist(), place.get_ranges(key, index[some].tolist()), strict=True):
             if codec.kind == "bytes":  # what was read is the chunk: no copy
-                yield *place, codec.view(stored, like)
+                yield *divmod(number, cols), codec.view(stored, like)
                 continue
             codec.decode_into(stored, out)
-            yield *place, out
+            yield *divmod(number, cols), out
 
 
-def digest_of(path: Path, grid: tuple[int, int]) -> tuple[int, int]:
+def digest_of(place: Place, key: str, grid: tuple[int, int]) -> tuple[int, int]:
     """Return (size, digest) of a file from its index and its chunks' checksums; (0, 0) if absent or torn.
 
     The chunks themselves are not read: this tells which bytes a file claims to hold.
     """
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if not grid[0]:
-                file.seek(-CRC_BYTES, 2)
-                return size, shard_digest(b"", [file.read()])
-            index = read_index(file, grid[0] * grid[1])
-            crcs = []
-            for offset, length in index[index[:, 0] != EMPTY].tolist():
-                file.seek(offset + length - CRC_BYTES)
-                crcs.append(file.read(CRC_BYTES))
+        index, size = read_index(place, key, grid)
+        ends = index[index[:, 0] != EMPTY].sum(axis=1).tolist()
+        crcs = place.get_ranges(key, [(int(end) - CRC_BYTES, CRC_BYTES) for end in ends])
     except (OSError, CorruptStoreError):
         return 0, 0
-    return size, shard_digest(index.tobytes(), crcs)
+    return size, shard_digest(index.tobytes() if grid[0] else b"", crcs)
 
 
 def read_stored(
-    folder: Path,
+    place: Place,
+    array: str,
     *,
     grid: tuple[int, int],
     codec: Codec,
@@ -286,8 +310,8 @@ def read_stored(
 
     Parameters
     ----------
-    folder
-        The array's directory.
+    place, array
+        The store, and the array's key.
     grid, codec
         Chunks of a shard ((0, 0): a file a chunk) and how they are encoded.
     like
@@ -306,11 +330,11 @@ def read_stored(
     out[...] = 0
     for i in range(rows.start // size, (rows.stop - 1) // size + 1):
         for j in range(cols.start // size, (cols.stop - 1) // size + 1):
-            path = folder / "c" / str(i) / str(j)
-            if not path.exists():
+            key = f"{array}/c/{i}/{j}"
+            if place.head(key) is None:
                 continue
             wanted = _chunks_of(i * per, j * per, per, chunk, window)
-            for row, col, tile in read_chunks(path, grid, codec, like, wanted):
+            for row, col, tile in read_chunks(place, key, grid, codec, like, wanted):
                 top, left = (i * per + row) * chunk - rows.start, (j * per + col) * chunk - cols.start
                 part = out[max(top, 0) : max(top + chunk, 0), max(left, 0) : max(left + chunk, 0)]
                 part[...] = tile[max(-top, 0) :, max(-left, 0) :][: part.shape[0], : part.shape[1]]

@@ -5,11 +5,11 @@ whether they were split alike.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,8 +21,9 @@ from sarzarr.errors import CorruptStoreError, InvalidInputError, NotInStoreError
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.world import Draw, WorldLattice
-from sarzarr.store.documents import read_json
+from sarzarr.store.documents import nodes_below, read_node
 from sarzarr.store.membership import CellTable, count_memberships, patch_mask
+from sarzarr.store.place import Place
 from sarzarr.store.tables import read_table
 from sarzarr.text import counted
 
@@ -264,10 +265,10 @@ def from_table(table: xr.Dataset) -> Split:
         created_at=facts["created_at"],
         notes=facts["notes"],
     )
-    return checked(split, facts["fingerprint"])
+    return with_fingerprint(split, facts["fingerprint"])
 
 
-def checked(split: Split, fingerprint: str) -> Split:
+def with_fingerprint(split: Split, fingerprint: str) -> Split:
     """Return ``split`` if it has that fingerprint; else `CorruptStoreError`."""
     if split.fingerprint != fingerprint:
         raise CorruptStoreError(
@@ -278,19 +279,19 @@ def checked(split: Split, fingerprint: str) -> Split:
 
 
 # ------------------------------------------------------------------ reading
-def placements(root: Path, catalog: xr.Dataset) -> dict[str, Georeference]:
+def placements(place: Place, catalog: xr.Dataset) -> dict[str, Georeference]:
     """Return how the pixels of each scene of a store are tied to the ground, by scene id."""
     first = {s: i for i, s in reversed(list(enumerate(catalog["scene"].values.tolist())))}
     columns = {
         k: catalog[k].values.tolist() for k in ("height", "width", "crs_wkt", "transform", "geolocation")
     }
-    return {s: _placement(root, s, {k: v[i] for k, v in columns.items()}) for s, i in sorted(first.items())}
+    return {s: _placement(place, s, {k: v[i] for k, v in columns.items()}) for s, i in sorted(first.items())}
 
 
-def _placement(root: Path, scene: str, row: Mapping[str, Any]) -> Georeference:
+def _placement(place: Place, scene: str, row: Mapping[str, Any]) -> Georeference:
     attributes: Mapping[str, Any] = {}
     if not row["crs_wkt"] and row["geolocation"] == "gcps":
-        attributes = read_json(root / cv.SCENES / scene / "zarr.json")["attributes"]
+        attributes = read_node(place, f"{cv.SCENES}/{scene}")["attributes"]
     a, b, c, d, e, f = row["transform"]
     grid = Grid(
         height=row["height"],
@@ -311,14 +312,13 @@ def _gcp(values: Any) -> tuple[float, float, float, float, float]:
     return row, col, x, y, z
 
 
-def versions(root: Path) -> tuple[int, ...]:
-    """Return the versions in a store, ascending."""
-    found = (p.parent.name for p in (root / cv.SPLITS).glob("v*/zarr.json"))
-    numbers = (n[1:] for n in found)
-    return tuple(sorted(int(n) for n in numbers if n.isascii() and n.isdigit() and n == str(int(n))))
+def versions(place: Place, splits: str = cv.SPLITS) -> tuple[int, ...]:
+    """Return the versions of the splits that are kept below a key, ascending."""
+    names = map(re.compile(r"v([1-9][0-9]*)").fullmatch, nodes_below(place, splits))
+    return tuple(sorted(int(name[1]) for name in names if name))
 
 
-def read_split(root: Path, version: int | None = None) -> Split:
+def read_split(place: Place, version: int | None = None) -> Split:
     """Return a version of a store's split, the newest one if left out.
 
     Raises
@@ -328,13 +328,13 @@ def read_split(root: Path, version: int | None = None) -> Split:
     CorruptStoreError
         A column fails its checksum, or the whole its fingerprint.
     """
-    there = versions(root)
-    if not there:
+    known = versions(place)
+    if not known:
         raise NotInStoreError(
             "a split must be made before one is read, got a store without one. "
             "Make one with `sarzarr split create STORE`, or leave out split=."
         )
-    if version is not None and version not in there:
-        known = ", ".join(f"v{v}" for v in there)
-        raise NotInStoreError(f"a split version among {known} was expected, got v{version}.")
-    return from_table(read_table(root / cv.SPLITS / f"v{there[-1] if version is None else version}"))
+    if version is not None and version not in known:
+        names = ", ".join(f"v{v}" for v in known)
+        raise NotInStoreError(f"a split version among {names} was expected, got v{version}.")
+    return from_table(read_table(place, f"{cv.SPLITS}/v{known[-1] if version is None else version}"))

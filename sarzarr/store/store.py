@@ -21,13 +21,24 @@ from sarzarr.errors import (
     StoreNotFoundError,
     StoreSchemaError,
 )
+from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
 from sarzarr.pixels.bounds import ClipBounds, Histogram
 from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
-from sarzarr.store.catalog import empty_catalog, read_histogram
+from sarzarr.store.catalog import catalog_of, read_histogram
 from sarzarr.store.chunks import check_files
-from sarzarr.store.documents import Document, group_document, read_json, write_json
+from sarzarr.store.documents import (
+    Document,
+    ensure_groups,
+    group_document,
+    has_node,
+    nodes_below,
+    read_json,
+    read_node,
+    write_json,
+)
 from sarzarr.store.membership import parse_choice
+from sarzarr.store.place import Folder, Place
 from sarzarr.store.split_table import placements, read_split
 from sarzarr.store.tables import read_table, write_table
 from sarzarr.store.where import columns_of, where_mask
@@ -69,26 +80,49 @@ def bounds_key(array: str, quantity: str) -> str:
 # ------------------------------------------------------------------ the store
 @dataclass(frozen=True)
 class Store:
-    """An open store: a path, and what its documents and tables say. Holds no handle."""
+    """An open store: a place, and what its documents said when they were first asked for. Holds no handle."""
 
-    root: Path
-    """The ``.zarr`` directory."""
+    place: Place
+    """Where its bytes are."""
+
+    @property
+    def root(self) -> Path:
+        """The ``.zarr`` directory; `InvalidInputError` where the store is not in a folder."""
+        if isinstance(self.place, Folder):
+            return self.place.path
+        raise InvalidInputError(
+            f"a store in a folder was expected, got one in {self.place}. Copy it into a folder first."
+        )
+
+    def anew(self) -> "Store":
+        """Return the store as it now is: nothing of it is read yet."""
+        return Store(self.place)
 
     @cached_property
     def attrs(self) -> Document:
         """Attributes of the root group."""
-        attributes: Document = read_json(self.root / "zarr.json")["attributes"]
+        attributes: Document = read_json(self.place, "zarr.json")["attributes"]
         return attributes
 
     @cached_property
     def catalog(self) -> xr.Dataset:
         """One row a (scene, array), over the dimension ``array``, sorted by scene and array."""
-        return read_table(self.root / cv.CATALOG)
+        return read_table(self.place, cv.CATALOG)
 
     @property
     def scenes(self) -> tuple[str, ...]:
         """Ids of the scenes, sorted."""
         return tuple(dict.fromkeys(self.catalog["scene"].values.tolist()))
+
+    @cached_property
+    def placements(self) -> Mapping[str, Georeference]:
+        """The tie of each scene's pixels to the ground, by scene id."""
+        return placements(self.place, self.catalog)
+
+    @cached_property
+    def grids(self) -> Mapping[str, str]:
+        """Fingerprint of each scene's placement: what a split, and boxes, hold for."""
+        return {scene: placement.fingerprint for scene, placement in self.placements.items()}
 
     @cached_property
     def bounds(self) -> Mapping[str, BoundsEntry]:
@@ -131,8 +165,12 @@ class Store:
 
     def layers(self, scene: str) -> tuple[str, ...]:
         """Return the names of a scene's layers: rasters on its grid that are kept as they are."""
-        attributes = read_json(self.root / cv.SCENES / scene / "zarr.json")["attributes"]
-        return tuple(attributes.get(cv.LAYERS, ()))
+        return tuple(self.node_attrs(scene).get(cv.LAYERS, ()))
+
+    def node_attrs(self, scene: str, array: str = "") -> Document:
+        """Return the attributes of a scene's group, or of an array or layer of it, as they now are."""
+        attributes: Document = read_node(self.place, f"{cv.SCENES}/{scene}/{array}".rstrip("/"))["attributes"]
+        return attributes
 
     def layer_attrs(self, scene: str, layer: str) -> Document:
         """Return the attributes of a layer; `NotInStoreError` where the scene has none of that name."""
@@ -141,8 +179,7 @@ class Store:
             raise NotInStoreError(
                 f"layer of {scene!r} must be one of {', '.join(known) or 'none'}, got {layer!r}."
             )
-        attributes: Document = read_json(self.root / cv.SCENES / scene / layer / "zarr.json")["attributes"]
-        return attributes
+        return self.node_attrs(scene, layer)
 
     def scenes_with(self, layer: str) -> tuple[str, ...]:
         """Return the ids of the scenes that have a layer of that name, sorted."""
@@ -150,8 +187,8 @@ class Store:
 
     def check_files(self, scene: str) -> None:
         """Hold the files of a scene against its manifests; `CorruptStoreError` names one that is absent or short."""
-        for manifest in sorted((self.root / cv.SCENES / scene).glob(f"*/{cv.MANIFEST}")):
-            check_files(manifest.parent)
+        for array in nodes_below(self.place, f"{cv.SCENES}/{scene}"):
+            check_files(self.place, f"{cv.SCENES}/{scene}/{array}")
 
     def open_scene(self, scene: str) -> xr.Dataset:
         """Open a scene's group as stored: codes scaled to [0, 1], flags and layers, lazy, a Dask chunk a shard.
@@ -167,7 +204,7 @@ class Store:
         shard = int(self.rows(scene)["shard"].values[0]) or cv.SHARD
         self.check_files(scene)
         opened: xr.Dataset = xr.open_zarr(
-            self.root,
+            self.place.zarr(),
             group=f"{cv.SCENES}/{scene}",
             chunks={"y": shard, "x": shard},
             consolidated=False,
@@ -224,7 +261,7 @@ class Store:
 
     def histogram(self, scene: str, array: str) -> Histogram:
         """Return the dB histogram of one array of a scene."""
-        return read_histogram(self.root / cv.HISTOGRAMS / scene / array)
+        return read_histogram(self.place, f"{cv.HISTOGRAMS}/{scene}/{array}")
 
     def patches(
         self, name: str = cv.DEFAULT_INDEX, split: str | None = None, where: str | None = None
@@ -264,16 +301,14 @@ class Store:
     @property
     def patch_indices(self) -> tuple[str, ...]:
         """Names of the patch indices, sorted."""
-        places = (self.root / cv.PATCHES).glob("*/zarr.json")
-        return tuple(sorted(p.parent.name for p in places if not p.parent.name.startswith(".")))
+        return tuple(nodes_below(self.place, cv.PATCHES))
 
     def patch_columns(self, name: str = cv.DEFAULT_INDEX) -> xr.Dataset:
         """Return a patch table as stored: ``owner`` indexes ``owner_scene`` and ``owner_array``."""
-        folder = self.root / cv.PATCHES / name
-        if not (folder / "zarr.json").is_file():
+        if not has_node(self.place, f"{cv.PATCHES}/{name}"):
             known = self.patch_indices
             raise NotInStoreError(f"patch index must be one of {', '.join(known) or 'none'}, got {name!r}.")
-        return read_table(folder)
+        return read_table(self.place, f"{cv.PATCHES}/{name}")
 
     def split_mask(self, table: xr.Dataset, split: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return which patches of a `patch_columns` table touch only cells of one side of a split.
@@ -286,8 +321,7 @@ class Store:
             There is no such version.
         """
         version, wanted = parse_choice(split)
-        grids = {scene: p.fingerprint for scene, p in placements(self.root, self.catalog).items()}
-        return read_split(self.root, version).patch_mask(table, wanted, grids)
+        return read_split(self.place, version).patch_mask(table, wanted, self.grids)
 
     def where_mask(self, table: xr.Dataset, where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return for which patches of a `patch_columns` table a condition holds; see `sarzarr.store.where`."""
@@ -295,7 +329,7 @@ class Store:
 
     def __repr__(self) -> str:
         held = f"{counted(len(self.scenes), 'scene')}, {counted(self.catalog.sizes['array'], 'array')}"
-        return f"<sarzarr.Store {self.root.name!r}: {held}>"
+        return f"<sarzarr.Store {self.place.name!r}: {held}>"
 
 
 def single_clip(bounds: Mapping[str, BoundsEntry]) -> dict[str, float]:
@@ -313,8 +347,8 @@ def single_clip(bounds: Mapping[str, BoundsEntry]) -> dict[str, float]:
     return {"vmin": vmin, "vmax": vmax}
 
 
-def open_store(path: str | Path) -> Store:
-    """Open a store for reading.
+def open_store(store: Store | Place | str | Path) -> Store:
+    """Open a store for reading: at a path, or in another place. An open one is given back as it is.
 
     Raises
     ------
@@ -323,44 +357,50 @@ def open_store(path: str | Path) -> Store:
     StoreSchemaError
         It was written by a newer schema.
     """
-    if "://" in str(path):
+    if isinstance(store, Store):
+        return store
+    if "://" in str(store):
         raise StoreNotFoundError(
-            f"a store must be a local directory, got {path!r}. Copy it to this machine first."
+            f"a store must be a local directory, got {store!r}. Copy it to this machine first."
         )
-    root = Path(path)
+    place = Folder(Path(store)) if isinstance(store, str | Path) else store
     try:
-        attributes = read_json(root / "zarr.json").get("attributes", {})
+        attributes = read_json(place, "zarr.json").get("attributes", {})
     except (FileNotFoundError, NotADirectoryError):
-        got = "nothing there" if not root.exists() else "another folder" if root.is_dir() else "a file"
         raise StoreNotFoundError(
-            f"a sarzarr store was expected at {str(path)!r}, got {got}. "
+            f"a sarzarr store was expected at {str(place)!r}, got {_what_is_in(place)}. "
             "Make one with `sarzarr ingest SCENES... -o STORE`."
         ) from None
     schema = attributes.get(cv.SARZARR)
     if not isinstance(schema, dict):
         raise StoreNotFoundError(
-            f"a sarzarr store was expected at {str(path)!r}, got another Zarr hierarchy. Open that with xarray."
+            f"a sarzarr store was expected at {str(place)!r}, got another Zarr hierarchy. Open that with xarray."
         )
     if schema.get("version") != cv.SCHEMA_VERSION:
         raise StoreSchemaError(
             f"schema version {cv.SCHEMA_VERSION} was expected, got {schema.get('version')!r}. Upgrade sarzarr."
         )
-    return Store(root)
+    return Store(place)
+
+
+def _what_is_in(place: Place) -> str:
+    if isinstance(place, Folder) and place.path.is_file():
+        return "a file"
+    return "another folder" if place.children() or place.head("") else "nothing there"
 
 
 def create_store(path: str | Path) -> Store:
     """Create an empty store, or open the one that is there."""
-    root = Path(path)
-    if (root / "zarr.json").exists():
-        return open_store(root)
-    if root.exists() and any(root.iterdir()):
+    place = Folder(Path(path))
+    if place.head("zarr.json"):
+        return open_store(place)
+    if place.children():
         raise InvalidInputError(
             f"a new or empty directory was expected at {str(path)!r}, got one with other files in it. "
             "Name another place for the store."
         )
-    for group in (cv.SCENES, cv.HISTOGRAMS, cv.PATCHES):
-        write_json(root / group / "zarr.json", group_document())
-    write_table(root / cv.CATALOG, empty_catalog())
+    ensure_groups(place, cv.SCENES, cv.HISTOGRAMS, cv.PATCHES)
+    write_table(place, cv.CATALOG, catalog_of(()))
     schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
-    write_json(root / "zarr.json", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
-    return open_store(root)
+    write_json(place, "zarr.json", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
+    return Store(place)

@@ -13,7 +13,6 @@ from sarzarr.errors import InvalidInputError, MixedBoundsError
 from sarzarr.keywords import shows_options
 from sarzarr.reader.options import PatchKeywords, ReadKeywords, ReadOptions
 from sarzarr.splits.make import plan_split
-from sarzarr.store.split_table import placements
 from sarzarr.store.store import Store, open_store
 from sarzarr.torch.dataset import ZarrPatchDataset
 from sarzarr.torch.mapstyle import TurnedPatches
@@ -60,7 +59,7 @@ class SARDataModule:
     ) -> None:
         if options.get("layers") and not lazy:
             raise InvalidInputError("layers= needs batches as they are read, got lazy=False. Leave that out.")
-        self.store = patches_path if isinstance(patches_path, Store) else open_store(patches_path)
+        self.store = open_store(patches_path)
         self.num_workers = num_workers
         self.batch_size = batch_size
         common = cast("ReadKeywords", {**options, "batch_size": batch_size, "seed": seed})
@@ -137,8 +136,7 @@ def _sides(
     options = ReadOptions(**common)
     planned = plan_split(store, val_fraction=val_fraction, seed=options.seed)
     table = store.patch_columns(options.index_in(store))
-    grids = {scene: place.fingerprint for scene, place in placements(store.root, store.catalog).items()}
-    sides = (planned.patch_mask(table, side, grids) for side in (Membership.TRAIN, Membership.VAL))
+    sides = (planned.patch_mask(table, side, store.grids) for side in (Membership.TRAIN, Membership.VAL))
     train, val = (np.flatnonzero(mask) for mask in sides)
     if options.rows is not None:
         train, val = (np.intersect1d(rows, options.rows) for rows in (train, val))

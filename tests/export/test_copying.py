@@ -26,6 +26,7 @@ from sarzarr.export.recode import CopyJob, copy_shards
 from sarzarr.splits.make import make_split
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import Encoding
+from sarzarr.store.place import Folder
 from sarzarr.store.tables import write_table
 
 KNOWN = {"quantity": "sigma0", "representation": "power"}
@@ -233,7 +234,7 @@ def test_arrays_that_differ_keep_what_is_left_out(files, tmp_path):
 
 def test_all_else_comes_along_and_what_is_half_written_does_not(store, tmp_path):
     make_split(store, val_fraction=0.5, by="scene", seed=43)
-    write_table(store.root / "boxes", xr.Dataset({"x_min": ("box", np.arange(5, dtype=np.float32))}))
+    write_table(store.place, "boxes", xr.Dataset({"x_min": ("box", np.arange(5, dtype=np.float32))}))
     chips = np.random.default_rng(0).random((3, 64, 64))
     zarr.open_group(store.root / "samples", mode="w").create_array("chips", data=chips, chunks=(1, 64, 64))
     (store.root / "README.txt").write_text("mine")
@@ -446,7 +447,7 @@ def array_copy(source, target, *, dtype="float32", shard=0):
         folder=str(target.parent),
         encoding=Encoding(dtype=dtype, codec="blosc-lz4", shard=shard),
         name=target.name,
-        source=str(source),
+        source=Folder(source.parents[2]),
         token=str(token),
         stored=Encoding(shard=512),
     )

@@ -44,6 +44,7 @@ from sarzarr.splits.versions import (
     patches_of,
     write_split,
 )
+from sarzarr.store.place import Folder
 from sarzarr.store.split_table import Split, read_split, to_table, versions
 from sarzarr.store.store import create_store
 
@@ -251,7 +252,7 @@ def test_a_side_without_ground_is_refused_with_a_remedy_that_works(store):
         make_split(store, val_fraction=0.05, seed=1, block="100km")
     name, value = str(caught.value).split("with ")[1].split(":")[0].split("=")
     make_split(store, **{"val_fraction": 0.05, "seed": 1, "block": "100km", name: int(float(value))})
-    assert versions(store.root) == (1,)
+    assert versions(store.place) == (1,)
 
 
 def test_a_block_that_is_left_out_is_found(store):
@@ -316,7 +317,7 @@ def test_chips_alone_are_split_by_their_ids(tmp_path):
     sz.import_chips(tmp_path / "chips", tmp_path / "s.zarr")
     with pytest.raises(InvalidInputError, match="none beside chips") as caught:
         make_split(tmp_path / "s.zarr")
-    assert versions(tmp_path / "s.zarr") == ()
+    assert versions(Folder(tmp_path / "s.zarr")) == ()
     call = re.search(r"sarzarr\.(SplitManager.*\))\.$", str(caught.value))[1]
     assert eval(call, {"SplitManager": sz.SplitManager}) == 1
     with pytest.raises(InvalidInputError, match="Ingest some first"):
@@ -362,7 +363,7 @@ def test_what_readers_take_by_default_is_counted_as_they_count(tmp_path):
 def test_a_split_by_scene_that_leaks_cannot_be_written(store):
     with pytest.raises(SplitLeakError, match="by='ground'"):
         make_split(store, val_fraction=0.3, by="scene", seed=2)
-    assert versions(store.root) == ()
+    assert versions(store.place) == ()
 
 
 def test_sites_that_share_ground_cannot_be_written(store):
@@ -398,7 +399,7 @@ def test_a_version_that_leaks_is_not_imported(store):
     path.write_text(json.dumps(document))
     with pytest.raises(SplitLeakError):
         import_split(store, path)
-    assert versions(store.root) == (1,)
+    assert versions(store.place) == (1,)
 
 
 def _fingerprint(text):
@@ -538,7 +539,7 @@ def test_a_second_recipe_needs_a_fresh_start(store):
         make_split(store, val_fraction=0.25, block="4km", seed=1)
     second = make_split(store, val_fraction=0.25, block="4km", seed=1, fresh=True)
     assert (second.version, second.parent) == (2, None)
-    assert read_split(store.root, 1).fingerprint == first.fingerprint
+    assert read_split(store.place, 1).fingerprint == first.fingerprint
     newest = store.split_mask(store.patch_columns(), "val")
     assert (newest == store.split_mask(store.patch_columns(), "v2:val")).all()
     assert (newest != store.split_mask(store.patch_columns(), "v1:val")).any()
@@ -582,7 +583,7 @@ def test_of_two_writers_one_wins(store):
     assert sum(outcomes.values()) == 1
     winner = next(pid for pid, won in outcomes.items() if won)
     assert get_split(store).notes == str(winner)
-    assert versions(store.root) == (1,)
+    assert versions(store.place) == (1,)
 
 
 def _write_for_ever(root):
@@ -599,10 +600,10 @@ def test_killed_at_any_moment_the_last_version_is_whole(store, waits):
     context = multiprocessing.get_context("spawn")
     for wait in waits:
         writer = context.Process(target=_write_for_ever, args=(store.root,))
-        have = versions(store.root)[-1]
+        have = versions(store.place)[-1]
         writer.start()
         deadline = time.monotonic() + 60
-        while versions(store.root)[-1] == have:
+        while versions(store.place)[-1] == have:
             assert writer.is_alive()
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -800,7 +801,7 @@ def test_a_new_scene_may_not_blur_a_known_place(tmp_path):
     with pytest.raises(SplitLeakError, match="another site"):
         extend_split(store, sites={"date_9": "lake"})
     assert extend_split(store, sites={"date_9": "harbour"}).version == 2
-    assert versions(store.root) == (1, 2)
+    assert versions(store.place) == (1, 2)
 
 
 # ------------------------------------------------------------------ real scenes
@@ -851,7 +852,7 @@ def test_numbers_of_versions_that_were_taken_out_are_not_used_again(tmp_path, ov
     for version in (store.root / "splits").glob("v*"):
         shutil.rmtree(version)
     sz.import_split(store, kept)
-    assert next_version(store.root) > first.version + 1
+    assert next_version(store.place) > first.version + 1
 
 
 def test_a_document_whose_cells_are_not_the_scenes_is_refused(tmp_path, overlapping):

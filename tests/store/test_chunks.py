@@ -20,8 +20,9 @@ from sarzarr.pixels.turns import apply
 from sarzarr.reader.engine import BatchFiller
 from sarzarr.reader.fetch import ChunkFetcher
 from sarzarr.reader.places import Address, Source
-from sarzarr.store.chunks import ArrayLayout, layout_of, read_layout, read_table
+from sarzarr.store.chunks import ArrayLayout, described_layout, read_chunk_table, read_layout
 from sarzarr.store.codecs import CODECS, get_codec
+from sarzarr.store.place import Folder
 from sarzarr.store.shards import ShardWriter
 
 CHUNK = 32
@@ -65,11 +66,11 @@ def write(root, name, values, *, codec="none", shard=4 * CHUNK, chunk=CHUNK, com
         **options,
     )
     made[...] = values
-    return read_layout(root, name)
+    return read_layout(Folder(root), name)
 
 
 def source(root, *layouts, size=CHUNK, stretch=None):
-    table = read_table(root, layouts)
+    table = read_chunk_table(Folder(root), layouts)
     return Source(table=table, stretches=(stretch,) * len(layouts), size=size)
 
 
@@ -144,7 +145,7 @@ def test_arrays_of_different_dtypes_and_clips_share_a_batch(tmp_path):
     layouts = [write(tmp_path, d, v, codec="blosc-lz4") for d, v in values.items()]
     clips = [(-25.0, 5.0), (-20.0, 0.0), (-60.0, 100.0)]
     laws = [Stretch.between(d, (-60.0, 100.0), clip) for d, clip in zip(values, clips, strict=True)]
-    what = Source(table=read_table(tmp_path, layouts), stretches=tuple(laws), size=CHUNK)
+    what = Source(table=read_chunk_table(Folder(tmp_path), layouts), stretches=tuple(laws), size=CHUNK)
     arrays = np.array([0, 1, 2, 2, 1, 0])
     found = take(what, [0] * 6, [0, 0, 0, 32, 32, 32], arrays=arrays, dtype="float32")
     for i, (array, col) in enumerate(zip(arrays, [0, 0, 0, 32, 32, 32], strict=True)):
@@ -212,7 +213,7 @@ def test_what_the_engine_does_not_know_goes_through_zarr_python(tmp_path, option
 def test_reading_through_zarr_python_is_said_once(tmp_path, caplog):
     layouts = [write(tmp_path, n, pixels((40, 40), "uint16"), compressors=(GzipCodec(),)) for n in "ab"]
     with caplog.at_level("WARNING", "sarzarr"):
-        read_table(tmp_path, layouts)
+        read_chunk_table(Folder(tmp_path), layouts)
     (record,) = caplog.records
     assert "zarr-python" in record.getMessage()
     assert "'a' and 1 more" in record.getMessage()
@@ -221,14 +222,14 @@ def test_reading_through_zarr_python_is_said_once(tmp_path, caplog):
 def test_a_document_of_another_kind_is_not_guessed_at(tmp_path):
     write(tmp_path, "a", pixels((40, 40), "uint16"))
     document = json.loads((tmp_path / "a" / "zarr.json").read_text())
-    assert layout_of("a", document).codec == "none"
+    assert described_layout("a", document).codec == "none"
     for change in (
         {"data_type": "complex64"},
         {"fill_value": 3},
         {"storage_transformers": [{"name": "x"}]},
         {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}}},
     ):
-        assert layout_of("a", document | change).codec is None
+        assert described_layout("a", document | change).codec is None
     sharding = document["codecs"][0]["configuration"]
     for change in (
         {"index_location": "start"},
@@ -236,7 +237,7 @@ def test_a_document_of_another_kind_is_not_guessed_at(tmp_path):
         {"codecs": [{"name": "bytes", "configuration": {"endian": "big"}}, {"name": "crc32c"}]},
     ):
         codecs = [{"name": "sharding_indexed", "configuration": sharding | change}]
-        assert layout_of("a", document | {"codecs": codecs}).codec is None
+        assert described_layout("a", document | {"codecs": codecs}).codec is None
     with pytest.raises(InvalidInputError, match="two or three dimensions"):
         ArrayLayout(path="a", shape=(4,), dtype="uint16", chunk=(4,))
 
@@ -253,7 +254,7 @@ def test_a_table_is_sixteen_bytes_a_chunk_and_pickles(tmp_path):
 
 def test_chunks_that_are_all_fill_value_have_no_bytes(tmp_path):
     values = pixels((4 * CHUNK, 4 * CHUNK), "uint16")
-    table = read_table(tmp_path, [write(tmp_path, "a", values)])
+    table = read_chunk_table(Folder(tmp_path), [write(tmp_path, "a", values)])
     sizes = table.entries["size"].reshape(4, 4)
     np.testing.assert_array_equal(sizes[1:3, :2], 0)
     assert (sizes > 0).sum() == 12
@@ -441,7 +442,7 @@ def test_a_file_that_no_manifest_lists_is_damage(tmp_path):
     del listed["c/0/1"]
     (tmp_path / "scenes/s1/vv/manifest.json").write_text(json.dumps({"shards": listed}))
     with pytest.raises(CorruptStoreError, match="c/0/1"):
-        read_table(tmp_path, [layout])
+        read_chunk_table(Folder(tmp_path), [layout])
 
 
 @pytest.mark.parametrize("change", [-1, +1, -1000])
@@ -451,7 +452,7 @@ def test_a_shard_of_another_length_is_refused_on_opening(tmp_path, change):
     file = tmp_path / "scenes/s1/vv/c/0/1"
     os.truncate(file, file.stat().st_size + change)
     with pytest.raises(CorruptStoreError, match=str(file)):
-        read_table(tmp_path, [layout])
+        read_chunk_table(Folder(tmp_path), [layout])
 
 
 def test_an_index_that_points_beyond_its_file_is_refused(tmp_path):
@@ -461,14 +462,14 @@ def test_an_index_that_points_beyond_its_file_is_refused(tmp_path):
     tail = file.read_bytes()[-68:]
     file.write_bytes(tail)
     with pytest.raises(CorruptStoreError, match="c/0/1"):
-        read_table(tmp_path, [layout])
+        read_chunk_table(Folder(tmp_path), [layout])
 
 
 def test_a_damaged_index_is_refused_on_opening(tmp_path):
     _, layout = damaged(tmp_path, "none")
     flip(tmp_path / "scenes/s1/vv/c/0/1", -20)
     with pytest.raises(CorruptStoreError, match="c/0/1"):
-        read_table(tmp_path, [layout])
+        read_chunk_table(Folder(tmp_path), [layout])
 
 
 def test_without_a_manifest_what_is_not_there_is_fill_value_as_zarr_has_it(tmp_path):

@@ -15,6 +15,7 @@ from numcodecs import blosc, zstd
 from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.store.codecs import CODECS, CRC_BYTES, DEFAULT_CODECS, Codec, get_codec
 from sarzarr.store.documents import Encoding, array_document, write_json
+from sarzarr.store.place import Folder
 
 DTYPES = ("uint8", "uint16", "float16", "float32")
 every_codec = pytest.mark.parametrize("name", sorted(CODECS))
@@ -60,7 +61,7 @@ def test_decoding_gives_the_chunk_back_to_the_bit(name, chunk):
 def test_the_documents_are_the_codecs_for_any_zarr_reader(tmp_path, name, dtype):
     chunk = chunk_of(dtype)
     encoding = Encoding(dtype=dtype, codec=name, chunk=64, shard=0)
-    write_json(tmp_path / "zarr.json", array_document((64, 64), encoding, dims=("y", "x")))
+    write_json(Folder(tmp_path), "zarr.json", array_document((64, 64), encoding, dims=("y", "x")))
     place = tmp_path / "c" / "0" / "0"
     place.parent.mkdir(parents=True)
     place.write_bytes(stored(get_codec(name), chunk))

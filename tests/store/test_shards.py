@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sarzarr.errors import CorruptStoreError
 from sarzarr.store.codecs import CODECS, CRC_BYTES, get_codec
 from sarzarr.store.documents import Encoding, array_document, write_json
+from sarzarr.store.place import Folder
 from sarzarr.store.shards import (
     EMPTY,
     ArrayFiles,
@@ -65,7 +66,7 @@ def chunks_of(image):
 
 def write_array(folder, image, encoding):
     """Write an array as ingest does; return its records."""
-    write_json(folder / "zarr.json", array_document(image.shape, encoding, dims=("y", "x")))
+    write_json(Folder(folder), "zarr.json", array_document(image.shape, encoding, dims=("y", "x")))
     with ArrayFiles(folder, encoding.grid, get_codec(encoding.codec)) as files:
         for row, col, chunk in chunks_of(image):
             files.write(row, col, chunk)
@@ -74,7 +75,8 @@ def write_array(folder, image, encoding):
 
 def read_array(folder, encoding, shape, window=None):
     return read_stored(
-        folder,
+        Folder(folder.parent),
+        folder.name,
         grid=encoding.grid,
         codec=get_codec(encoding.codec),
         like=np.empty((CHUNK, CHUNK), encoding.dtype),
@@ -96,7 +98,7 @@ def test_zarr_python_and_tensorstore_read_what_is_written(tmp_path_factory, shap
         np.testing.assert_array_equal(read_array(folder, encoding, shape), image)
         assert files_below(folder) == {key for key, record in records.items() if record.size}
         for key, record in records.items():
-            assert digest_of(folder / key, encoding.grid) == (record.size, record.digest)
+            assert digest_of(Folder(folder), key, encoding.grid) == (record.size, record.digest)
             assert record.size == ((folder / key).stat().st_size if record.chunks else 0)
         assert sum(r.chunks for r in records.values()) == sum(c.any() for *_, c in chunks_of(image))
 
@@ -113,7 +115,7 @@ def test_any_window_of_what_others_write_is_read(tmp_path_factory, shape, encodi
     with TemporaryDirectory(dir=tmp_path_factory.getbasetemp()) as name:
         folder = tmp_path_factory.getbasetemp() / name
         image = image_of(shape, encoding, seed)
-        write_json(folder / "zarr.json", array_document(shape, encoding, dims=("y", "x")))
+        write_json(Folder(folder), "zarr.json", array_document(shape, encoding, dims=("y", "x")))
         if writer == "tensorstore":
             spec = {"driver": "zarr3", "kvstore": f"file://{folder}/"}
             tensorstore.open(spec, open=True).result().write(image).result()
@@ -136,9 +138,9 @@ def test_chunks_come_in_c_order_and_only_those_wanted(tmp_path, codec):
     writer.close()
     like = np.empty((CHUNK, CHUNK), np.uint16)
     held = [at for at in sorted(chunks) if chunks[at].any()]
-    assert [at[:2] for at in read_chunks(tmp_path / "0", (3, 3), codec, like)] == held
+    assert [at[:2] for at in read_chunks(Folder(tmp_path), "0", (3, 3), codec, like)] == held
     wanted = {held[1], held[-1], (9, 9)}
-    for row, col, chunk in read_chunks(tmp_path / "0", (3, 3), codec, like, wanted):
+    for row, col, chunk in read_chunks(Folder(tmp_path), "0", (3, 3), codec, like, wanted):
         np.testing.assert_array_equal(chunk, chunks[row, col])
         wanted.remove((row, col))
     assert wanted == {(9, 9)}
@@ -159,7 +161,10 @@ def small_shard(folder, codec, *, sharded=True, seed=0):
 
 def read_all(path, codec, *, sharded=True):
     grid = (2, 2) if sharded else (0, 0)
-    return [c.copy() for *_, c in read_chunks(path, grid, codec, np.empty((8, 8), np.uint8))]
+    return [
+        c.copy()
+        for *_, c in read_chunks(Folder(path.parent), path.name, grid, codec, np.empty((8, 8), np.uint8))
+    ]
 
 
 @every_codec
@@ -189,7 +194,7 @@ def test_a_flipped_index_or_checksum_changes_the_digest(tmp_path, codec):
         damaged = bytearray(whole)
         damaged[byte] ^= 16
         path.write_bytes(damaged)
-        assert digest_of(path, (2, 2)) != (record.size, record.digest)
+        assert digest_of(Folder(path.parent), path.name, (2, 2)) != (record.size, record.digest)
 
 
 @every_codec
@@ -199,11 +204,14 @@ def test_truncation_at_every_length_is_seen(tmp_path, codec, sharded):
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        assert digest_of(path, (2, 2) if sharded else (0, 0)) != (record.size, record.digest)
+        assert digest_of(Folder(path.parent), path.name, (2, 2) if sharded else (0, 0)) != (
+            record.size,
+            record.digest,
+        )
         with pytest.raises(CorruptStoreError):
             read_all(path, codec, sharded=sharded)
     path.unlink()
-    assert digest_of(path, (2, 2)) == (0, 0)
+    assert digest_of(Folder(path.parent), path.name, (2, 2)) == (0, 0)
 
 
 @every_codec
@@ -220,7 +228,11 @@ def test_exchanged_files_have_another_digest_though_their_crcs_are_one(tmp_path,
         assert record.size == other.size
         assert crc32c(first.read_bytes()) == crc32c(second.read_bytes())
     shutil.copy(second, first)
-    assert digest_of(first, grid) == (other.size, other.digest) != (record.size, record.digest)
+    assert (
+        digest_of(Folder(first.parent), first.name, grid)
+        == (other.size, other.digest)
+        != (record.size, record.digest)
+    )
 
 
 def test_two_chunks_that_change_places_in_a_shard_have_another_digest(tmp_path):
@@ -243,12 +255,16 @@ def test_a_shard_has_its_name_only_when_it_is_whole(tmp_path):
     chunk = np.full((8, 8), 7, np.uint8)
     with ShardWriter(path, (2, 2), CODECS["none"]) as writer:
         writer.append(0, 0, chunk)
-        assert digest_of(path, (2, 2)) == (record.size, record.digest)
+        assert digest_of(Folder(path.parent), path.name, (2, 2)) == (record.size, record.digest)
         assert path.read_bytes() == before
         assert len(files_below(tmp_path)) == 2
         made = writer.close()
     assert files_below(tmp_path) == {"0"}
-    assert digest_of(path, (2, 2)) == (made.size, made.digest) != (record.size, record.digest)
+    assert (
+        digest_of(Folder(path.parent), path.name, (2, 2))
+        == (made.size, made.digest)
+        != (record.size, record.digest)
+    )
 
 
 @pytest.mark.parametrize(
@@ -285,7 +301,7 @@ def test_an_exception_between_chunks_leaves_what_was_there(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert files_below(tmp_path) == {"0"}
-    assert digest_of(path, (2, 2)) == (record.size, record.digest)
+    assert digest_of(Folder(path.parent), path.name, (2, 2)) == (record.size, record.digest)
 
 
 @pytest.mark.parametrize("grid", [(2, 2), (0, 0)])

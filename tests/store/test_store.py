@@ -22,6 +22,7 @@ from sarzarr.errors import (
     StoreSchemaError,
 )
 from sarzarr.store.catalog import catalog_of, catalog_rows
+from sarzarr.store.place import Folder
 from sarzarr.store.tables import read_table, write_table
 
 
@@ -118,21 +119,21 @@ def test_tables_round_trip_and_open_with_plain_xarray(tmp_path, store):
     opened = xr.open_zarr(store.root, group="catalog", consolidated=False)
     assert opened["scene"].values.tolist() == ["a", "b"]
     empty = xr.Dataset({"n": ("row", np.empty(0, np.int32)), "s": ("row", np.empty(0, object))})
-    write_table(tmp_path / "t", empty)
-    assert read_table(tmp_path / "t").sizes == {"row": 0}
+    write_table(Folder(tmp_path), "t", empty)
+    assert read_table(Folder(tmp_path), "t").sizes == {"row": 0}
     text = xr.Dataset({"s": ("row", np.array(["", "é", "x" * 1000], dtype=object))})
-    write_table(tmp_path / "t", text)
-    assert read_table(tmp_path / "t")["s"].values.tolist() == ["", "é", "x" * 1000]
+    write_table(Folder(tmp_path), "t", text)
+    assert read_table(Folder(tmp_path), "t")["s"].values.tolist() == ["", "é", "x" * 1000]
 
 
 def test_every_flipped_bit_of_a_table_is_seen(tmp_path):
-    write_table(tmp_path / "t", xr.Dataset({"n": ("row", np.arange(50))}))
+    write_table(Folder(tmp_path), "t", xr.Dataset({"n": ("row", np.arange(50))}))
     chunk = tmp_path / "t" / "n" / "c" / "0"
     whole = chunk.read_bytes()
     for at in range(len(whole)):
         chunk.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         with pytest.raises(CorruptStoreError):
-            read_table(tmp_path / "t")
+            read_table(Folder(tmp_path), "t")
 
 
 def test_a_copied_store_is_the_store(store, tmp_path):
@@ -171,26 +172,28 @@ SWAPS = """
 import sys
 from pathlib import Path
 from sarzarr.store.catalog import catalog_of
+from sarzarr.store.place import Folder
 from sarzarr.store.tables import read_table, write_table
 
-place = Path(sys.argv[1])
-both = [read_table(place), catalog_of(())]
+place = Folder(Path(sys.argv[1]))
+both = [read_table(place, "catalog"), catalog_of(())]
 print("begun", flush=True)
 while True:
     for table in both:
-        write_table(place, table)
+        write_table(place, "catalog", table)
 """
 
 
 @pytest.mark.slow
 def test_a_table_is_there_whole_while_it_is_replaced_and_when_that_is_killed(store):
-    place = store.root / "catalog"
-    rows = read_table(place).sizes["array"]
+    rows = read_table(store.place, "catalog").sizes["array"]
     for _ in range(5):
-        with subprocess.Popen([sys.executable, "-c", SWAPS, str(place)], stdout=subprocess.PIPE) as other:
+        with subprocess.Popen(
+            [sys.executable, "-c", SWAPS, str(store.root)], stdout=subprocess.PIPE
+        ) as other:
             assert other.stdout.readline() == b"begun\n"
-            seen = {read_table(place).sizes["array"] for _ in range(60)}
+            seen = {read_table(store.place, "catalog").sizes["array"] for _ in range(60)}
             other.kill()
         assert seen <= {0, rows}
-        assert read_table(place).sizes["array"] in (0, rows)
-        write_table(place, catalog_of(catalog_rows(store.catalog)))
+        assert read_table(store.place, "catalog").sizes["array"] in (0, rows)
+        write_table(store.place, "catalog", catalog_of(catalog_rows(store.catalog)))

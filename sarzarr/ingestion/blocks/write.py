@@ -18,6 +18,7 @@ from sarzarr.ingestion.blocks.receipts import ArrayReceipt, Receipt
 from sarzarr.ingestion.blocks.regions import RegionTracker
 from sarzarr.ingestion.blocks.tiles import TileEncoder
 from sarzarr.store.codecs import get_codec
+from sarzarr.store.place import Folder
 from sarzarr.store.shards import ArrayFiles, read_stored
 
 
@@ -85,7 +86,8 @@ def array_files(job: BlockJob, folder: str, name: str) -> tuple[ArrayFiles, Arra
 def read_staged(files: ArrayFiles, window: tuple[slice, slice], chunk: int, dtype: Any) -> Array:
     """Return a window (rows, columns) of what was written into files, fresh and checked."""
     like = np.empty((chunk, chunk), dtype)
-    return read_stored(files.folder, grid=files.grid, codec=files.codec, like=like, window=window)
+    group, array = Folder(files.folder.parent), files.folder.name
+    return read_stored(group, array, grid=files.grid, codec=files.codec, like=like, window=window)
 
 
 def tiles(band: Array, rows: int, cols: int) -> Iterator[tuple[int, int, Array]]:

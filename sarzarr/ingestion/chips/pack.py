@@ -20,7 +20,7 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import IngestError, InvalidInputError, UnsupportedRasterError
-from sarzarr.files import locked, remove_partials, remove_tree, swap_in, swap_out
+from sarzarr.files import locked, remove_partials, remove_tree, swap_in
 from sarzarr.ingestion.annotations import Annotation
 from sarzarr.ingestion.chips.find import (
     ChipOptions,
@@ -34,7 +34,8 @@ from sarzarr.ingestion.chips.read import read_sample
 from sarzarr.store.boxes import Boxes, safe_name, write_boxes
 from sarzarr.store.codecs import get_codec
 from sarzarr.store.commit import consolidate
-from sarzarr.store.documents import group_document, read_json, write_json
+from sarzarr.store.documents import ensure_groups, has_node, read_json, read_node, write_json, write_node
+from sarzarr.store.place import Folder
 from sarzarr.store.samples import IMAGE, SampleLayout, SampleSet, codec_of, open_samples, sample_sets
 from sarzarr.store.shard_job import NO_FILE
 from sarzarr.store.shards import ShardRecord, ShardWriter, digest_of
@@ -120,7 +121,7 @@ def import_chips(
         receipts = _pack(base, staging, sources, layout, progress)
         _enter((target, name), staging, layout, receipts, _table(sources, annotations), boxes)
     made = open_samples(target, name)
-    log.info("%s, samples/%s: %s committed", target.root.name, name, counted(len(sources), "sample"))
+    log.info("%s, samples/%s: %s committed", target.place.name, name, counted(len(sources), "sample"))
     report = SampleReport(
         samples=len(sources),
         coloured=sum(r.coloured for r in receipts),
@@ -212,7 +213,7 @@ def _pack_shard(
             _append(image, flags, row, pixels.values, layout)
         receipt = _Receipt(shard=shard, image=image.close(), flags=flags.close(), coloured=coloured)
     document = {"image": astuple(receipt.image), "flags": astuple(receipt.flags), "coloured": coloured}
-    write_json(staging / "receipts" / f"{shard}.json", document)
+    write_json(Folder(staging), f"receipts/{shard}.json", document)
     return receipt
 
 
@@ -231,13 +232,13 @@ def _append(image: ShardWriter, flags: ShardWriter, row: int, pixels: Array, lay
 def _intact(staging: Path, layout: SampleLayout, shard: int) -> _Receipt | None:
     """Return the receipt of a shard whose files are there as it says."""
     try:
-        document = read_json(staging / "receipts" / f"{shard}.json")
+        document = read_json(Folder(staging), f"receipts/{shard}.json")
         image, flags = (ShardRecord(*document[k]) for k in ("image", "flags"))
         receipt = _Receipt(shard=shard, image=image, flags=flags, coloured=int(document["coloured"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     for array, record in ((IMAGE, image), (IMAGE + cv.FLAGS_SUFFIX, flags)):
-        digest = digest_of(staging / "arrays" / array / f"c/{shard}/0/0", layout.grid)
+        digest = digest_of(Folder(staging), f"arrays/{array}/c/{shard}/0/0", layout.grid)
         if digest != (record.size, record.digest):
             return None
     return receipt
@@ -260,8 +261,10 @@ def _table(samples: Sequence[SampleSource], annotations: Mapping[str, Annotation
 
 def _check_boxes(store: Store, name: str) -> None:
     """Refuse the name of a table of boxes on scenes: a set's boxes have its own name."""
-    place, on = store.root / cv.BOXES / name / "zarr.json", f"{cv.SAMPLES}/{name}"
-    if place.exists() and (known := read_json(place)["attributes"]["on"]) != on:
+    table = f"{cv.BOXES}/{name}"
+    if not has_node(store.place, table):
+        return
+    if (known := read_node(store.place, table)["attributes"]["on"]) != f"{cv.SAMPLES}/{name}":
         raise InvalidInputError(
             f"a name that no table of boxes has was expected, got {name!r}, whose boxes are on {known}. "
             "Name another with --name."
@@ -278,23 +281,19 @@ def _enter(
 ) -> None:
     """Let a set that is whole into the store, under its name."""
     store, name = target
-    group = staging / "group"
-    write_table(group, table)
+    group, arrays, key = staging / "group", Folder(staging / "arrays"), f"{cv.SAMPLES}/{name}"
+    write_table(Folder(staging), "group", table)
     for array, flags in ((IMAGE, False), (IMAGE + cv.FLAGS_SUFFIX, True)):
-        place = staging / "arrays" / array
-        place.mkdir(parents=True, exist_ok=True)
         shards = {f"c/{r.shard}/0/0": astuple(r.flags if flags else r.image) for r in receipts}
-        write_json(place / cv.MANIFEST, {"shards": shards})
-        write_json(place / "zarr.json", layout.document(flags=flags))
-        swap_in(place, group / array)
-    folder = store.root / cv.SAMPLES
-    if not (folder / "zarr.json").exists():
-        write_json(folder / "zarr.json", group_document())
-    if (folder / name).exists():  # the old ones first, so that no picture is ever seen with another's boxes
-        swap_out(store.root / cv.BOXES / name)
-        swap_in(group, folder / name)
+        write_json(arrays, f"{array}/{cv.MANIFEST}", {"shards": shards})
+        write_node(arrays, array, layout.document(flags=flags))
+        swap_in(arrays.path / array, group / array)
+    ensure_groups(store.place, cv.SAMPLES)
+    if has_node(store.place, key):  # the old ones first, so that no picture is ever seen with another's boxes
+        store.place.delete(f"{cv.BOXES}/{name}")
+        store.place.swap(group, key)
         write_boxes(store, boxes, name)
     else:
         write_boxes(store, boxes, name)
-        swap_in(group, folder / name)
+        store.place.swap(group, key)
     consolidate(store)

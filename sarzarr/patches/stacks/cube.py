@@ -17,6 +17,7 @@ from sarzarr.errors import InvalidInputError
 from sarzarr.patches.stacks.find import named_stacks
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
+from sarzarr.store.place import Place
 from sarzarr.store.shard_job import job_side
 from sarzarr.store.store import Store, open_store
 
@@ -25,8 +26,10 @@ from sarzarr.store.store import Store, open_store
 class _Plane:
     """One array of one scene: a place and the dB of its values. Opens nothing until it is read."""
 
+    place: Place
+    """The store."""
     scene: str
-    """Its folder, ``.../scenes/<id>``."""
+    """The key of its scene."""
     name: str
     """Its name there."""
     stored: tuple[float, float]
@@ -37,7 +40,7 @@ class _Plane:
     def read(self, rows: slice, cols: slice) -> Array:
         """Return (1, rows, columns) float32 as `Store.db` and `Store.power` have them."""
         codes, flags = (
-            np.asarray(zarr.open_array(f"{self.scene}/{name}", mode="r")[rows, cols])
+            np.asarray(zarr.open_array(self.place.zarr(), path=f"{self.scene}/{name}", mode="r")[rows, cols])
             for name in (self.name, self.name + cv.FLAGS_SUFFIX)
         )
         z = from_codes(codes) if codes.dtype == np.uint16 else codes.astype(np.float32)
@@ -82,7 +85,7 @@ def open_stack(
     NotInStoreError
         A scene or polarization is not in the store.
     """
-    opened = store if isinstance(store, Store) else open_store(store)
+    opened = open_store(store)
     if representation not in ("db", "power"):
         raise InvalidInputError(f"representation must be db or power, got {representation!r}.")
     one, *others = named_stacks(opened, stack, scenes=scenes, polarizations=polarizations)
@@ -116,7 +119,7 @@ def _cube(store: Store, stack: Stack, name: str, rows: dict[str, xr.Dataset], *,
         row = rows[scene].isel(array=rows[scene]["name"].values.tolist().index(name))
         stored = float(row["vmin"]), float(row["vmax"])
         planes.append(
-            _Plane(scene=f"{store.root}/{cv.SCENES}/{scene}", name=name, stored=stored, power=power)
+            _Plane(place=store.place, scene=f"{cv.SCENES}/{scene}", name=name, stored=stored, power=power)
         )
     downs, acrosses = _spans(height, block), _spans(width, block)
     key = f"{'power' if power else 'db'}-{name}-{tokenize(planes, block, stack.grid.shape)}"

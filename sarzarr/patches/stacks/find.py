@@ -148,7 +148,7 @@ def _named(store: Store, stack: str | bool, stacks: tuple[Stack, ...]) -> tuple[
         named = tuple(s for s in stacks if stack in s.scenes)
         if not named:
             raise NotInStoreError(
-                f"a scene of a stack was expected, got {stack!r}; stacks of {store.root.name} begin with "
+                f"a scene of a stack was expected, got {stack!r}; stacks of {store.place.name} begin with "
                 f"{near or 'none'}. See `sarzarr stacks`, or make one with make_stack."
             )
         return named
@@ -210,10 +210,10 @@ def _members(
     scenes, words = _words(scenes), _words(polarizations)
     for scene in scenes or ():
         store.rows(scene)  # raises, and says which there are
-    members = members_of(store.root, store.catalog, scenes=scenes, polarizations=words)
+    members = members_of(store, scenes=scenes, polarizations=words)
     if not members:
         raise NotInStoreError(
-            f"scenes with {' and '.join(words or ['an array'])} were expected, got none in {store.root.name}. "
+            f"scenes with {' and '.join(words or ['an array'])} were expected, got none in {store.place.name}. "
             "Ask for arrays that `sarzarr info` shows."
         )
     return members
@@ -277,7 +277,7 @@ def _stamp(time: Any) -> str:
 def describe_stacks(store: Store) -> str:
     """Return the text of `sarzarr stacks`: the stacks of a store, and the scenes that are in none."""
     stacks = find_stacks(store)
-    lines = [f"{store.root.name}: {counted(len(store.scenes), 'scene')}, {counted(len(stacks), 'stack')}"]
+    lines = [f"{store.place.name}: {counted(len(store.scenes), 'scene')}, {counted(len(stacks), 'stack')}"]
     lines += [f"  {stack}" for stack in stacks]
     stacked = {scene for stack in stacks for scene in stack.scenes}
     alone = [scene for scene in store.scenes if scene not in stacked]

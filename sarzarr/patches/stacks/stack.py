@@ -6,17 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
 from itertools import groupby, pairwise
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.grids.crs import is_same_crs
 from sarzarr.grids.grid import WHOLE_PIXEL, Grid
-from sarzarr.store.split_table import placements
+from sarzarr.store.store import Store
 
 _DAY_NS: Final = 86_400e9
 
@@ -153,14 +151,13 @@ class Member:
 
 
 def members_of(
-    root: Path,
-    catalog: xr.Dataset,
+    store: Store,
     *,
     scenes: Sequence[str] | None = None,
     polarizations: Sequence[str] | None = None,
 ) -> tuple[Member, ...]:
-    """Return the scenes of a store's catalog, or those of ``scenes``, that have all the polarizations; by id."""
-    known = placements(root, catalog)
+    """Return the scenes of a store, or those of ``scenes``, that have all the polarizations; by id."""
+    catalog, known = store.catalog, store.placements
     columns = ("scene", "name", "polarization", "bounds_key", cv.CATALOG_COLUMNS[cv.DATETIME], *_VIEW_COLUMNS)
     rows = zip(*(catalog[c].values.tolist() for c in columns), strict=True)
     out = []

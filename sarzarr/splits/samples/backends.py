@@ -20,8 +20,9 @@ from sarzarr.errors import InvalidInputError, SplitExistsError
 from sarzarr.files import flush, locked, whole_file
 from sarzarr.splits.versions import LAST
 from sarzarr.store.commit import consolidate
-from sarzarr.store.documents import group_document, read_json, write_json
+from sarzarr.store.documents import ensure_groups, group_document, has_node, read_node, write_node
 from sarzarr.store.samples import open_samples, sample_sets
+from sarzarr.store.split_table import versions
 from sarzarr.store.store import Store
 from sarzarr.store.tables import read_table, write_table
 
@@ -236,8 +237,8 @@ class StoreBackend:
     store: Store
     """The store."""
 
-    def _folder(self, signal: str) -> Path:
-        return self.store.root / cv.SPLITS / cv.SAMPLES / checked_name(signal, "a set's name")
+    def _key(self, signal: str) -> str:
+        return "/".join((cv.SPLITS, cv.SAMPLES, checked_name(signal, "a set's name")))
 
     def samples(self, signal: str) -> list[str]:
         """Return the ids of a set."""
@@ -245,19 +246,19 @@ class StoreBackend:
 
     def versions(self, signal: str) -> list[int]:
         """Return the versions of a set's split."""
-        return _numbers(p.parent.name for p in self._folder(signal).glob("v*/zarr.json"))
+        return list(versions(self.store.place, self._key(signal)))
 
     def read(self, signal: str, version: int) -> SampleSplit:
         """Return a version."""
-        place = self._folder(signal) / f"v{version}"
-        table = read_table(place)
+        name = f"v{version}"
+        table = read_table(self.store.place, f"{self._key(signal)}/{name}")
         ids, codes = np.array(table["id"].values, object), table["code"].values
         lists = {k: ids[codes == side].tolist() for k, side in _SIDES.items()}
-        return SampleSplit.of({**table.attrs, **lists}, place.name)
+        return SampleSplit.of({**table.attrs, **lists}, name)
 
     def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
         """Lock the folder of the sets; the root's own lock is taken inside, by what changes its document."""
-        return locked(self.store.root / cv.SAMPLES)
+        return self.store.place.locked(cv.SAMPLES)
 
     def create(self, signal: str, split: SampleSplit) -> None:
         """Write a version as a table."""
@@ -269,26 +270,20 @@ class StoreBackend:
             {"id": ("sample", np.array(ids, dtype="T")), "code": ("sample", codes)},
             attrs={**facts, "code_meanings": " ".join(m.name.lower() for m in cv.Membership)},
         )
-        for folder in (
-            self.store.root / cv.SPLITS,
-            self.store.root / cv.SPLITS / cv.SAMPLES,
-            self._folder(signal),
-        ):
-            if not (folder / "zarr.json").exists():
-                write_json(folder / "zarr.json", group_document())
+        ensure_groups(self.store.place, cv.SPLITS, f"{cv.SPLITS}/{cv.SAMPLES}", self._key(signal))
         try:
-            write_table(self._folder(signal) / f"v{split.version}", table, once=True)
+            write_table(self.store.place, f"{self._key(signal)}/v{split.version}", table, once=True)
         except FileExistsError:
             raise _taken(signal, split.version) from None
 
     def pointer(self, signal: str) -> tuple[int, int]:
         """Return the versions that the group's attributes name."""
-        place = self._folder(signal) / "zarr.json"
-        attributes = read_json(place)["attributes"] if place.exists() else {}
+        place, key = self.store.place, self._key(signal)
+        attributes = read_node(place, key)["attributes"] if has_node(place, key) else {}
         return int(attributes.get(ACTIVE, 0)), int(attributes.get(LAST, 0))
 
     def activate(self, signal: str, version: int) -> None:
         """Name a version in the group's attributes."""
         attributes = {ACTIVE: version, LAST: max(version, self.pointer(signal)[1], *self.versions(signal))}
-        write_json(self._folder(signal) / "zarr.json", group_document(attributes))
+        write_node(self.store.place, self._key(signal), group_document(attributes))
         consolidate(self.store)

@@ -1,0 +1,170 @@
+"""Places: where the bytes of a store are, by key. A folder is the only one yet.
+
+A key is a POSIX path relative to the store's root: ``scenes/s1/vv/c/0/0``. A place is an address: it pickles, and
+holds nothing open. A reader takes any place; what writes makes things in local folders, and swaps them in.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+from sarzarr.files import locked, swap_in, swap_out, whole_file, whole_folder
+
+OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+
+
+class Head(NamedTuple):
+    """What a place says of an object without reading it."""
+
+    size: int
+    """Bytes."""
+    stamp: Any
+    """Equal as long as the object is not replaced."""
+
+
+class Place(Protocol):
+    """Where the bytes of a store are. ``str`` of it is its address, for people."""
+
+    @property
+    def name(self) -> str:
+        """The store's name, for people."""
+
+    # -------------------------------------------------------------- reading
+    def head(self, key: str) -> Head | None:
+        """Return the size of an object, and a stamp of it; None where there is none."""
+
+    def get(self, key: str) -> bytes:
+        """Return an object; `FileNotFoundError` where there is none."""
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of each (offset, size) of an object, fewer at its end; `FileNotFoundError` without one."""
+
+    def children(self, key: str = "") -> list[str]:
+        """Return the names directly below a key, sorted; that of what holds others ends in ``/``."""
+
+    def descriptor(self, key: str) -> int | None:
+        """Return a new file descriptor of an object, which is the caller's to close; None where a place has none.
+
+        Raises `FileNotFoundError` where there is no such object.
+        """
+
+    def zarr(self) -> Any:
+        """Return the store as zarr-python and xarray open it, for reading."""
+
+    # -------------------------------------------------------------- writing
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object whole or not at all."""
+
+    def whole(self, key: str, *, once: bool = False) -> AbstractContextManager[Path]:
+        """Give a local folder to fill, which takes the place of what is at ``key`` in the end: see `swap`."""
+
+    def swap(self, staged: Path, key: str) -> None:
+        """Put a local folder in the place of what is at ``key``, if anything: a reader sees the old or the new."""
+
+    def delete(self, key: str) -> None:
+        """Take what is below a key away, in one step."""
+
+    def locked(self, key: str = "") -> AbstractContextManager[None]:
+        """Wait for the lock of a group, whose document is read, changed and written as one."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A `Place` that is a folder of this machine."""
+
+    path: Path
+    """The folder."""
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.absolute().name
+
+    def __reduce__(self) -> tuple[type["Folder"], tuple[Path]]:
+        return Folder, (self.path.absolute(),)  # whoever takes it up may stand in another folder
+
+    def head(self, key: str) -> Head | None:
+        """See `Place.head`; the stamp is the file's number in its file system."""
+        try:
+            found = os.stat(f"{self.path}/{key}")  # noqa: PTH116  (called once per shard)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Head(found.st_size, found.st_ino)
+
+    def get(self, key: str) -> bytes:
+        """See `Place.get`."""
+        return (self.path / key).read_bytes()
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """See `Place.get_ranges`."""
+        handle = self.descriptor(key)
+        try:
+            return [_read_range(handle, offset, size) for offset, size in ranges]
+        finally:
+            os.close(handle)
+
+    def children(self, key: str = "") -> list[str]:
+        """See `Place.children`."""
+        try:
+            with os.scandir(self.path / key) as entries:
+                return sorted(entry.name + "/" * entry.is_dir() for entry in entries)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def descriptor(self, key: str) -> int:
+        """See `Place.descriptor`."""
+        return os.open(f"{self.path}/{key}", OPEN_FLAGS)
+
+    def zarr(self) -> Path:
+        """See `Place.zarr`."""
+        return self.path
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `Place.put`."""
+        path = self.path / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            partial.write_bytes(data)
+
+    def whole(self, key: str, *, once: bool = False) -> AbstractContextManager[Path]:
+        """See `Place.whole`, and `sarzarr.files.whole_folder`."""
+        return whole_folder(self.path / key, once=once)
+
+    def swap(self, staged: Path, key: str) -> None:
+        """See `Place.swap`; what is staged is flushed to the disk first."""
+        swap_in(staged, self.path / key)
+
+    def delete(self, key: str) -> None:
+        """See `Place.delete`."""
+        swap_out(self.path / key)
+
+    def locked(self, key: str = "") -> AbstractContextManager[None]:
+        """See `Place.locked`."""
+        return locked(self.path / key)
+
+
+def _read_range(handle: int, offset: int, size: int) -> bytes:
+    if hasattr(os, "pread"):
+        data = os.pread(handle, size, offset)
+    else:  # Windows
+        os.lseek(handle, offset, os.SEEK_SET)
+        data = os.read(handle, size)
+    if len(data) in (0, size):
+        return data
+    return data + _read_range(handle, offset + len(data), size - len(data))  # a short read, or the end
+
+
+def read_at(handle: int, buffers: Sequence[memoryview], offset: int) -> int:
+    """Fill ``buffers`` from ``offset`` of a file on, and return how many bytes there were."""
+    if hasattr(os, "preadv"):
+        return os.preadv(handle, buffers, offset)
+    os.lseek(handle, offset, os.SEEK_SET)  # Windows: a handle belongs to one thread
+    got = os.read(handle, len(buffers[0]))
+    buffers[0][: len(got)] = got
+    return len(got)
