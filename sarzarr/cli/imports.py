@@ -25,7 +25,6 @@ class Policy(StrEnum):
     refuse = "refuse"
 
 
-# ------------------------------------------------------------------ import
 @import_app.command()
 def chips(
     folder: Annotated[Path, Argument(help="PNG, JPEG or TIFF files, at any depth.", show_default=False)],

@@ -24,7 +24,6 @@ Hash = StrEnum("Hash", ["sampled", "full"])
 """Bytes of a file that it is recognised by."""
 
 
-# ------------------------------------------------------------------ commands
 @app.command("identify")
 def identify_files(
     files: shared.FilesArgument,

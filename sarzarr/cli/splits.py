@@ -67,7 +67,6 @@ def parse_sites(given: list[str] | None) -> dict[str, str]:
     return out
 
 
-# ------------------------------------------------------------------ split
 @split_app.command()
 def create(
     store: StoreArgument,

@@ -83,7 +83,6 @@ class Compose:
         return pair
 
 
-# ------------------------------------------------------------------ of batches
 Augmentation = Literal["d4", "flips", "azimuth"]
 AUGMENTATIONS: Final[Mapping[Augmentation, tuple[int, ...]]] = MappingProxyType(
     {

@@ -164,7 +164,6 @@ class ReadOptions:
         )
 
 
-# ------------------------------------------------------------------ the same, for editors and type checkers
 class SharedKeywords(TypedDict, total=False):
     """Fields of `ReadOptions` that every reader takes."""
 

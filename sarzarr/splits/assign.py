@@ -103,7 +103,6 @@ def _unknown_ground(adrift: Sequence[SceneGround], total: int) -> str:
     )
 
 
-# ------------------------------------------------------------------ membership
 def assign(
     grounds: Grounds, recipe: Recipe, *, version: int, known: Sequence[SceneCells] = ()
 ) -> tuple[SceneCells, ...]:
@@ -226,7 +225,6 @@ def _joined(parts: Sequence[Extents]) -> Extents:
     return Extents(**{k: np.concatenate([np.empty(0), *(getattr(p, k) for p in parts)]) for k in corners})
 
 
-# ------------------------------------------------------------------ the check
 def check(grounds: Grounds, scenes: Sequence[SceneCells]) -> None:
     """Raise unless no ground is on two sides: in the world, and on every shared lattice of pixels.
 

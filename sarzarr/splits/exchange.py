@@ -107,7 +107,6 @@ def import_split(store: Store | str | Path, path: str | Path) -> Split:
     return write_split(here, split)
 
 
-# ------------------------------------------------------------------ JSON
 def to_json(split: Split) -> str:
     """Return a split as JSON, codes (rows, columns) as a line of digits per row; the inverse of `from_json`."""
     scenes = [

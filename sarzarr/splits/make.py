@@ -18,7 +18,6 @@ from sarzarr.store.store import Store
 log = logging.getLogger(__name__)
 
 
-# ------------------------------------------------------------------ making
 class SplitKeywords(TypedDict, total=False):
     """Fields of `Recipe` that are asked for; lengths in metres or as text, ``"10km"``."""
 
@@ -148,7 +147,6 @@ def _no_scenes(store: Store) -> str:
     )
 
 
-# ------------------------------------------------------------------ extending
 @dataclass(frozen=True, kw_only=True)
 class Pending:
     """The scenes that a version does not know as they are now."""

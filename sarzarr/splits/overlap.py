@@ -61,7 +61,6 @@ def _distinct(cells: Cells, rows: Array) -> Array:
     return distinct
 
 
-# ------------------------------------------------------------------ extents
 def touching(extents: Extents, fewer: Array, more: Array) -> Iterator[Array]:
     """Yield (pairs, 2) indices, one of ``fewer`` and one of ``more``, whose extents overlap.
 
@@ -107,7 +106,6 @@ def _overlap(extents: Extents, one: Array, two: Array) -> Array:
     return out
 
 
-# ------------------------------------------------------------------ quadrilaterals
 def _truly(cells: Cells, pairs: Array) -> Array:
     """Return the pairs that no great circle along an edge keeps apart."""
     one, two = (_on_sphere(cells.corners(pairs[:, i])) for i in (0, 1))

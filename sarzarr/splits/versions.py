@@ -44,7 +44,6 @@ def utc_now(timespec: str = "seconds") -> str:
     return datetime.now(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
-# ------------------------------------------------------------------ reading
 def list_splits(store: Store | str | Path) -> tuple[Split, ...]:
     """Return every version, oldest first."""
     place = open_store(store).place
@@ -85,7 +84,6 @@ def patches_of(store: Store, split: Split, table: Any, name: str) -> Array:
     return split.patch_mask(table, SPLITS[name], store.grids)
 
 
-# ------------------------------------------------------------------ writing
 def next_version(place: Place) -> int:
     """Return a number that no version had, not even one that was removed."""
     last = read_node(place, cv.SPLITS)["attributes"].get(LAST, 0) if has_node(place, cv.SPLITS) else 0

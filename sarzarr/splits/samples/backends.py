@@ -147,7 +147,6 @@ class SplitBackend(Protocol):
         """Point at a version."""
 
 
-# ------------------------------------------------------------------ the older folder layout
 @dataclass(frozen=True)
 class FolderBackend:
     """``signals/<name>/samples/<id>.npz`` and ``.json``, ``splits/v<n>.json``, ``splits/active.json``."""
@@ -222,7 +221,6 @@ def _taken(signal: str, version: int) -> SplitExistsError:
     )
 
 
-# ------------------------------------------------------------------ a store
 _SIDES: Final = {
     "train_samples": cv.Membership.TRAIN,
     "val_samples": cv.Membership.VAL,

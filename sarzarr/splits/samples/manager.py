@@ -57,7 +57,6 @@ class SplitManager:
     def __repr__(self) -> str:
         return f"<sarzarr.SplitManager: {self.backend!r}>"
 
-    # -------------------------------------------------------------- reading
     def get_samples(self, signal: str) -> list[str]:
         """Return the ids of the samples there are, sorted; none for a signal that is not there."""
         return self.backend.samples(signal)
@@ -123,7 +122,6 @@ class SplitManager:
             "versions": self.backend.versions(signal),
         }
 
-    # -------------------------------------------------------------- writing
     def create_initial_split(
         self,
         signal: str,
