@@ -1,8 +1,7 @@
 """The order of patches: index arithmetic, a function of ``(seed, epoch)`` and nothing else.
 
-An epoch is an order of ``n`` patches, dealt in steps. In a step every rank gets one batch, so all
-ranks take equally many. How a step is cut depends on how many patches remain and on nothing before it:
-an epoch that is taken up again at any step, by any number of ranks, deals what remains.
+An epoch is an order of ``n`` patches, dealt in steps; in each step every rank gets one batch. How a step is cut
+depends on how many patches remain alone: an epoch taken up again anywhere, by any ranks, deals what remains.
 """
 
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ WINDOW_SHARDS: Final = 16
 
 
 def generator(seed: int, epoch: int, stream: int = _ORDER) -> np.random.Generator:
-    """Return the generator of one epoch and one use of it, its stream."""
+    """Return the generator of one epoch and of one use of it, its stream."""
     return np.random.default_rng((seed, epoch, stream) if stream else (seed, epoch))
 
 
@@ -29,10 +28,10 @@ def shuffled(n: int, *, seed: int, epoch: int) -> Indices:
 
 
 def shuffled_in_window(shards: Indices, *, seed: int, epoch: int, window: int = WINDOW_SHARDS) -> Indices:
-    """Return ``0..n-1`` so that about ``window`` shards are being read at any time.
+    """Return ``0..n-1``, (n,) int64, so that about ``window`` of the ``shards`` (n,) are being read at any time.
 
-    ``shards`` (n,) says in which shard each patch lies. Shards stand in random order, one unit apart; a
-    patch lies a uniform distance below ``window`` units behind the start of its shard.
+    Shards stand in random order, one unit apart; a patch lies a uniform distance below ``window`` units behind
+    the start of its shard.
     """
     if window < 1:
         raise InvalidInputError(f"window must be at least 1 shard, got {window}.")
@@ -46,11 +45,7 @@ def drawn(weights: np.ndarray[Any, Any], *, seed: int, epoch: int) -> Indices:
     """Return ``n`` indices, sorted: each as often as its share of ``weights`` (n,), rounded up or down.
 
     Systematic sampling: patch i is drawn floor or ceil of ``n w_i / sum(w)`` times, that often on average.
-
-    Raises
-    ------
-    InvalidInputError
-        A weight is negative or not finite, or all are zero.
+    `InvalidInputError` where a weight is negative or not finite, or all are zero.
     """
     weights = np.asarray(weights, np.float64)
     total = weights.sum()
@@ -130,7 +125,7 @@ class Deal:
 
     @property
     def steps(self) -> int:
-        """Batches that each rank gets from here."""
+        """Batches, of ``batch_size`` patches at most, that each rank gets from here."""
         return -(-self._dealt // (self.batch_size * self.ranks))
 
     @property

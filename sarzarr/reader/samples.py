@@ -35,7 +35,7 @@ class SampleReader(EpochReader):
     Pictures are delivered whole, at the upper left of a square as large as the largest needs; the rest is 0. White
     (255, 65535, or 1 of floats) is 1. With ``flags`` a batch is ``(images, flags)``, which say what is padding; with
     ``boxes`` it is ``(images, targets)``; with ``with_meta`` a dict of these and of ``id``, ``source``, ``height``
-    and ``width`` of each, and ``turn``. Order, epochs, ranks, resuming and augmentation are those of `PatchReader`.
+    and ``width`` of each, and ``turn``. All else is as of `PatchReader`.
 
     Parameters
     ----------
@@ -53,10 +53,8 @@ class SampleReader(EpochReader):
 
     Raises
     ------
-    NotInStoreError
-        There is no such set.
-    SplitNotFoundError
-        There is no split of it, or none of that version.
+    NotInStoreError, SplitNotFoundError
+        There is no such set, or no split of it, or none of that version.
     CorruptStoreError
         As of `PatchReader`.
     """
@@ -87,9 +85,8 @@ class SampleReader(EpochReader):
             source = Source(table=table, stretches=(law,), size=size)
             return PartRecipe(name=name, source=source, array=self.selection.array, dtype=dtype)
 
-        white = WHITE[layout.dtype]
+        white, flags = WHITE[layout.dtype], None
         ends = (0, int(white)) if layout.dtype == "uint16" else None
-        flags = None
         if self.options.delivers_flags:
             flags = replace(part("flags", place + cv.FLAGS_SUFFIX, None, "uint8"), outside=cv.Flag.NODATA)
         self.recipe = BatchRecipe(
