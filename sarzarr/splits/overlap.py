@@ -1,7 +1,7 @@
 """Shared ground: which cells of different membership lie on one another.
 
-This is the check of a split, and knows nothing of how it was made: extents are joined through a tree of their
-middles, and the pairs that remain are compared as quadrilaterals of great circles.
+Extents are joined through a tree of their middles, and the pairs that remain are compared as quadrilaterals of
+great circles.
 """
 
 from collections.abc import Callable, Iterator
@@ -72,9 +72,7 @@ def touching(extents: Extents, fewer: Array, more: Array) -> Iterator[Array]:
     )
     for b in np.unique(level[more]):
         others = more[level[more] == b]
-        tree = cKDTree(
-            middle[others], boxsize=(720, 360)
-        )  # latitudes reach half of theirs, and never round it
+        tree = cKDTree(middle[others], boxsize=(720, 360))  # latitudes reach half of theirs, never round it
         for a in np.unique(level[fewer]):
             rows = fewer[level[fewer] == a]
             reach = 180 / 2 ** int(a) + 180 / 2 ** int(b)
@@ -116,7 +114,7 @@ def _truly(cells: Cells, pairs: Array) -> Array:
 
 
 def _on_sphere(corners: Array) -> Array:
-    lam, phi = np.radians(corners[..., 0]), np.radians(corners[..., 1])
+    lam, phi = np.moveaxis(np.radians(corners), -1, 0)
     return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
 
 
