@@ -28,9 +28,8 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.secho(
-                "sarzarr: interrupted. Run the same command again: what is done is not redone.", err=True
-            )
+            text = "sarzarr: interrupted. Run the same command again: what is done is not redone."
+            typer.secho(text, err=True)
             raise typer.Exit(130) from None
 
 

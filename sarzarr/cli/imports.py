@@ -16,13 +16,8 @@ from sarzarr.text import counted
 import_app = typer.Typer(help="Take older formats, chips and boxes into a store.", no_args_is_help=True)
 Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "none"])
 """Formats of boxes."""
-
-
-class Policy(StrEnum):
-    """Treatments of boxes that are not inside their picture."""
-
-    repair = "repair"
-    refuse = "refuse"
+Policy = StrEnum("Policy", ["repair", "refuse"])
+"""Treatments of boxes that are not inside their picture."""
 
 
 @import_app.command()
@@ -49,9 +44,8 @@ def chips(
         tell = None if report is None else lambda done, total: report(sz.Progress(done, total, folder.name))
         made, done = sz.import_chips(folder, store, options=options, progress=tell)
     b = done.boxes
-    size = f"{made.layout.height} x {made.layout.width}"
-    chips = counted(done.samples, "chip")
-    echo(f"{store.name}, samples/{made.name}: {chips} of {size} at most, {done.annotated} annotated")
+    kept = f"{counted(done.samples, 'chip')} of {made.layout.height} x {made.layout.width} at most"
+    echo(f"{store.name}, samples/{made.name}: {kept}, {done.annotated} annotated")
     echo(
         f"  {counted(b['kept'], 'box')} of {b['given']}, {b['repaired']} repaired, {b['left_out']} without area "
         f"inside their picture left out; classes: {', '.join(made.boxes.classes) or 'none'}"

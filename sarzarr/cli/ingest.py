@@ -59,9 +59,8 @@ def _show(probe: "RasterProbe") -> None:
     """Print what a probe found."""
     grid = probe.grid
     gcps = f"{counted(len(probe.georeference.gcps), 'GCP')}, no affine"
-    placed = {"affine": "georeferenced", "gcps": gcps}.get(
-        probe.geolocation, probe.geolocation.replace("_", " ")
-    )
+    place = probe.geolocation
+    placed = {"affine": "georeferenced", "gcps": gcps}.get(place, place.replace("_", " "))
     typer.secho(probe.path.name, bold=True)
     echo(f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {placed}")
     if probe.refusal:
@@ -171,10 +170,8 @@ def ingest_scenes(
             shared.say(f"refused, left out: {why}")
     if dry_run:
         return
-    with (
-        cluster(scheduler=scheduler, workers=workers, memory=options.memory),
-        progress_bar(quiet=quiet) as report,
-    ):
+    workers_of = cluster(scheduler=scheduler, workers=workers, memory=options.memory)
+    with workers_of, progress_bar(quiet=quiet) as report:
         made = sz.ingest(plan, progress=report)
     if not quiet:
         echo(summary(made))
@@ -205,8 +202,7 @@ def demo(
     batch = next(iter(reader))
     echo(f"   {batch.shape} {batch.dtype}, {batch.min():.2f} to {batch.max():.2f}, mean {batch.mean():.2f}")
     typer.secho("5. A picture", bold=True)
-    picture = sz.write_quicklook(store, folder / "demo-quicklook.png")
-    echo(f"   {picture}")
+    echo(f"   {sz.write_quicklook(store, folder / 'demo-quicklook.png')}")
     echo(f"Done in {time.perf_counter() - began:.1f} s. Try next:")
     for line in (
         f"sarzarr info {folder / 'demo.zarr'}",

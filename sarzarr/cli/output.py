@@ -41,10 +41,9 @@ def summary(store: "sz.Store") -> str:
         rows = [i for i, k in enumerate(keys) if k == key]
         pixels = sum(int(catalog["height"].values[i]) * int(catalog["width"].values[i]) for i in rows)
         written = {f"{catalog['dtype'].values[i]}, codec {catalog['codec'].values[i]}" for i in rows}
-        entry = bounds[key]
+        entry, kinds = bounds[key], " and ".join(sorted(written))
         lines.append(
-            f"  {key:<16} {counted(len(rows), 'array'):>12}, {pixels / 1e6:9.2f} Mpx, "
-            f"{' and '.join(sorted(written))}, "
+            f"  {key:<16} {counted(len(rows), 'array'):>12}, {pixels / 1e6:9.2f} Mpx, {kinds}, "
             f"clip {entry.clip_vmin:.2f} to {entry.clip_vmax:.2f} dB ({entry.clip_method})"
         )
     for index in store.patch_indices:
@@ -59,15 +58,12 @@ def summary(store: "sz.Store") -> str:
         ]
     lines += _other_contents(store)
     for scene in store.scenes[:SHOWN]:
-        row = store.rows(scene).isel(array=0)
-        facts = [
-            str(row[c].values) for c in ("time", "platform", "mode", "orbit_state") if str(row[c].values)
-        ]
-        names = "+".join(store.rows(scene)["name"].values.tolist())
-        place = str(row["geolocation"].values).replace("_", " ")
-        lines.append(
-            f"  {scene}: {names}, {int(row['height'])} x {int(row['width'])}, {place} {' '.join(facts)}".rstrip()
-        )
+        rows = store.rows(scene)
+        row = {name: column.values[0] for name, column in rows.items()}
+        names = "+".join(rows["name"].values.tolist())
+        facts = " ".join(filter(None, (str(row[c]) for c in ("time", "platform", "mode", "orbit_state"))))
+        place = f"{row['height']} x {row['width']}, {row['geolocation'].replace('_', ' ')}"
+        lines.append(f"  {scene}: {names}, {place} {facts}".rstrip())
         if layers := store.layers(scene):
             lines.append(f"    layers: {', '.join(_layer_text(store, scene, name) for name in layers)}")
     if len(store.scenes) > SHOWN:

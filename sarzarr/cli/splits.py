@@ -45,8 +45,6 @@ SITE_HELP: Final = (
 )
 SiteOption = Annotated[list[str] | None, Option("--site", help=SITE_HELP)]
 NotesOption = Annotated[str, Option(help="Kept with the version.")]
-
-
 VersionArgument = Annotated[str | None, Argument(help="v1, v2, ...; the newest if left out.")]
 By = StrEnum("By", ["ground", "scene", "site"])
 """Units that a split draws."""
@@ -123,9 +121,8 @@ def list_(store: StoreArgument) -> None:
     if not splits:
         echo("no split yet: make one with `sarzarr split create STORE`")
         return
-    echo(
-        f"{'':<5}{'parent':<8}{'made':<22}{'by':<8}{'block':<16}{'seed':>6}{'scenes':>8}{'val':>7}{'held':>7}  notes"
-    )
+    names = f"{'by':<8}{'block':<16}{'seed':>6}{'scenes':>8}{'val':>7}{'held':>7}  notes"
+    echo(f"{'':<5}{'parent':<8}{'made':<22}{names}")
     for s in splits:
         parent = f"v{s.parent}" if s.parent else "-"
         block = ", ".join(s.blocks) or "-"
@@ -221,9 +218,8 @@ def split_text(store: "sz.Store", split: "Split") -> str:
         f"  validation is {split.val_ratio:.1%} of what is used, {split.held_back_share:.1%} of all is held back",
     ]
     if split.val_ratio < FAR_BELOW * r.val_fraction:
-        lines.append(
-            "  less than was asked for: its blocks are small for these cells; larger ones lose less at their edges"
-        )
+        remedy = "larger ones lose less at their edges"
+        lines.append(f"  less than was asked for: its blocks are small for these cells; {remedy}")
     for index in store.patch_indices:
         taken, limits = taken_by_default(store, index)
         lines.append(f"  patches/{index}: {_patches_text(store, split, index, taken)}")

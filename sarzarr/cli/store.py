@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option, echo
 
@@ -45,11 +45,9 @@ def copy(
     quiet: shared.QuietOption = False,
 ) -> None:
     """Write a store anew with another dtype, codec or shard size; every byte is checked on the way."""
-    chosen = None if dtype is None else str(dtype)
+    kind, rows = None if dtype is None else str(dtype), 0 if no_shards else shard
     with progress_bar(quiet=quiet) as report:
-        made = sz.copy_store(
-            store, new, dtype=chosen, codec=codec, shard=0 if no_shards else shard, progress=report
-        )
+        made = sz.copy_store(store, new, dtype=kind, codec=codec, shard=rows, progress=report)
     if not quiet:
         echo(summary(made))
 
@@ -106,11 +104,11 @@ def bounds(
         )
     advised = sz.recommend_clips(opened, set(shown))
     echo(f"{'group':<18}{'stored dB':>18}{'clip dB':>20}{'percentiles 1, 99':>20}  method")
-    for key, entry in sorted((key, opened.bounds[key]) for key in shown):
+    for key in sorted(shown):
+        entry = opened.bounds[key]
+        clips = (f"{e.clip_vmin:.2f} to {e.clip_vmax:.2f}" for e in (entry, advised[key]))
         stored = f"{entry.vmin:g} to {entry.vmax:g}"
-        clip = f"{entry.clip_vmin:.2f} to {entry.clip_vmax:.2f}"
-        advice = f"{advised[key].clip_vmin:.2f} to {advised[key].clip_vmax:.2f}"
-        echo(f"{key:<18}{stored:>18}{clip:>20}{advice:>20}  {entry.clip_method}")
+        echo(f"{key:<18}{stored:>18}" + "".join(f"{clip:>20}" for clip in clips) + f"  {entry.clip_method}")
 
 
 @app.command()
@@ -138,7 +136,5 @@ def bench(
     batch_size: Annotated[int, Option(help="Patches of a batch.")] = 64,
 ) -> None:
     """Measure the MB/s that this machine delivers from a store, beside a memory copy of the same batches."""
-    options: dict[str, Any] = {"batch_size": batch_size}
-    if polarizations:
-        options["polarizations"] = [p.strip().lower() for p in polarizations.split(",")]
-    echo(str(sz.measure_delivery(store, seconds=seconds, **options)))
+    names = [p.strip().lower() for p in polarizations.split(",")] if polarizations else None
+    echo(str(sz.measure_delivery(store, seconds=seconds, batch_size=batch_size, polarizations=names)))

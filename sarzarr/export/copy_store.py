@@ -74,10 +74,8 @@ def copy_store(
 
     Raises
     ------
-    StoreExistsError
-        There is something at ``new``.
-    InvalidInputError
-        ``new`` is no local path or lies in the store, or an option is out of range.
+    StoreExistsError, InvalidInputError
+        There is something at ``new``, it is no local path or lies in the store, or an option is out of range.
     CorruptStoreError
         Stored bytes are damaged; names scene, array and chunk. There is no copy then.
     """

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,7 +49,16 @@ def write_quicklook(
     every = _panels(opened, scenes)
     panels = every[:MAX_PANELS]
     figure, axes = empty_panels(len(panels), across=4, inches=(4.2, 4.0), dpi=110)
-    _check_place(place, figure.canvas.get_supported_filetypes())
+    formats = figure.canvas.get_supported_filetypes()
+    if place.suffix.removeprefix(".").lower() not in formats:
+        raise InvalidInputError(
+            f"a picture such as NAME.png was expected, got {str(place)!r}. End its name in one of: "
+            f"{', '.join(sorted(formats))}."
+        )
+    if not place.parent.is_dir():
+        raise InvalidInputError(
+            f"a folder for the picture was expected, got {str(place.parent)!r}, which is not there. Make it first."
+        )
     for axis, (scene, name, key) in zip(axes, panels, strict=True):
         _draw(axis, opened, scene, name, key)
     shown = "" if len(panels) == len(every) else f" ({len(panels)} of {len(every)} arrays)"
@@ -86,20 +95,6 @@ def empty_panels(
 def count_panels(store: Store, scenes: Sequence[str] | None = None) -> int:
     """Return how many arrays there are to draw; one picture shows `MAX_PANELS` of them."""
     return len(_panels(store, scenes))
-
-
-def _check_place(path: Path, formats: Mapping[str, str]) -> None:
-    """Refuse a picture that could not be written, before the work is done."""
-    suffix = path.suffix.removeprefix(".").lower()
-    if suffix not in formats:
-        raise InvalidInputError(
-            f"a picture such as NAME.png was expected, got {str(path)!r}. End its name in one of: "
-            f"{', '.join(sorted(formats))}."
-        )
-    if not path.parent.is_dir():
-        raise InvalidInputError(
-            f"a folder for the picture was expected, got {str(path.parent)!r}, which is not there. Make it first."
-        )
 
 
 def _panels(store: Store, scenes: Sequence[str] | None) -> list[tuple[str, str, str]]:
@@ -142,15 +137,11 @@ def _draw(axis: Any, store: Store, scene: str, array: str, key: str) -> None:
     drawn = axis.imshow(
         picture, cmap=grey, vmin=bounds.clip_vmin, vmax=bounds.clip_vmax, interpolation="nearest"
     )
-    axis.set_xticks([])
-    axis.set_yticks([])
-    height, width = int(row["height"].values[0]), int(row["width"].values[0])
+    axis.set(xticks=[], yticks=[])
+    size = f"{int(row['height'].values[0])} x {int(row['width'].values[0])}"
     name = scene if len(scene) <= 38 else f"{scene[:18]}...{scene[-17:]}"
-    quantity = key.split("/")[-1]
-    axis.set_title(
-        f"{name}\n{array.upper() if array in cv.POLARIZATIONS else array} {quantity}, {height} x {width}",
-        fontsize=8,
-    )
+    band = array.upper() if array in cv.POLARIZATIONS else array
+    axis.set_title(f"{name}\n{band} {key.split('/')[-1]}, {size}", fontsize=8)
     ratio = picture.shape[0] / picture.shape[1]
     bar = axis.figure.colorbar(drawn, ax=axis, fraction=0.046 * ratio, pad=0.02)
     bar.set_label("dB", fontsize=8)

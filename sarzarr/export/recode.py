@@ -56,7 +56,7 @@ class CopyJob(ShardJob):
 
     @property
     def is_passed_on(self) -> bool:
-        """Whether chunks stay as they are stored, and only the files they stand in may change."""
+        """Whether the bytes of chunks stay as stored, and only the files they stand in may change."""
         return (self.stored.dtype, self.stored.codec) == (self.encoding.dtype, self.encoding.codec)
 
     @property

@@ -102,9 +102,8 @@ def _draw_world(axis: Any, grounds: Grounds, split: Split, scenes: Sequence[Scen
             if np.isfinite(f.lon).all() and np.ptp(f.lon) < 180 and (s.codes == side).any():
                 mine = np.ma.masked_where(s.codes != side, s.codes)
                 axis.pcolormesh(f.lon, f.lat, mine, zorder=2 + side, **edge, **_colours())
-    axis.set_aspect(1 / max(math.cos(math.radians((south + north) / 2)), 0.05))
-    axis.set_xlabel("longitude")
-    axis.set_ylabel("latitude")
+    stretch = 1 / max(math.cos(math.radians((south + north) / 2)), 0.05)
+    axis.set(aspect=stretch, xlabel="longitude", ylabel="latitude")
     axis.set_title(f"{counted(len(scenes), 'scene')} on {counted(len(kept), 'grid')}", fontsize=10)
 
 

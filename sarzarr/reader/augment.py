@@ -92,12 +92,6 @@ alone, so that the radar still looks from the same side; the others also turn sh
 _STREAM: Final = 2  # apart from the streams of `sarzarr.reader.order`
 
 
-def check_augmentation(name: str | None) -> None:
-    """Raise `InvalidInputError` unless ``name`` is None or registered."""
-    if name is not None and name not in AUGMENTATIONS:
-        raise InvalidInputError(f"augment must be one of {', '.join(AUGMENTATIONS)} or None, got {name!r}.")
-
-
 def drawn_operations(name: Augmentation, n: int, *, seed: int, epoch: int) -> Array:
     """Return the operation (n,) uint8 of each position of an epoch, whoever delivers it."""
     operations = np.array(AUGMENTATIONS[name], np.uint8)

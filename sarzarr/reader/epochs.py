@@ -12,7 +12,7 @@ import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
-from sarzarr.patches.selection import Selection
+from sarzarr.patches.selection import Selection, weights_of
 from sarzarr.pixels.turns import codes_of
 from sarzarr.reader.augment import drawn_operations
 from sarzarr.reader.fetch import Work
@@ -71,7 +71,8 @@ class EpochReader(ABC):
     @cached_property
     def weights(self) -> Array | None:
         """(n,) float64: how often each patch is drawn, against the others; None where all are once."""
-        return None
+        given = self.options.weights
+        return None if given is None else weights_of(self.store, self.selection, given)
 
     @property
     @abstractmethod

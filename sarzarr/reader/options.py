@@ -14,7 +14,7 @@ from sarzarr.patches.index import index_patches, spec_of
 from sarzarr.patches.selection import Query
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.bounds import ClipBounds
-from sarzarr.reader.augment import Augmentation, check_augmentation
+from sarzarr.reader.augment import AUGMENTATIONS, Augmentation
 from sarzarr.reader.order import WINDOW_SHARDS
 from sarzarr.store.boxes import MIN_VISIBLE
 from sarzarr.store.store import Store
@@ -95,7 +95,9 @@ class ReadOptions:
     """Batches that are made before they are asked for, besides one per thread."""
 
     def __post_init__(self) -> None:
-        check_augmentation(self.augment)
+        if self.augment is not None and self.augment not in AUGMENTATIONS:
+            known = ", ".join(AUGMENTATIONS)
+            raise InvalidInputError(f"augment must be one of {known} or None, got {self.augment!r}.")
         for name in (*_FROM_1, *_FROM_0):
             value, least = getattr(self, name), int(name in _FROM_1)
             if value is not None and not (isinstance(value, SupportsIndex) and index(value) >= least):
@@ -176,7 +178,7 @@ class _ChoiceKeywords(TypedDict, total=False):
 
 
 class PatchKeywords(_SharedKeywords, total=False):
-    """Fields that only patches of scenes have."""
+    """Fields that only patches of scenes have: sizes in pixels, clips in dB."""
 
     scenes: Sequence[str] | None
     polarizations: Sequence[str] | None
@@ -206,8 +208,8 @@ class SampleKeywords(_SharedKeywords, _ChoiceKeywords, total=False):
 
 
 class ItemKeywords(PatchKeywords, _ChoiceKeywords, total=False):
-    """Fields that say which patches there are, and not in which batch."""
+    """Fields that say which patches there are, and not in which batch: sizes in pixels, clips in dB."""
 
 
 class ReadKeywords(ItemKeywords, SampleKeywords, total=False):
-    """All fields."""
+    """All fields: sizes in pixels, clips in dB."""

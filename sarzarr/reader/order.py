@@ -17,14 +17,14 @@ WINDOW_SHARDS: Final = 16
 """Shards that ``shuffle="window"`` mixes at a time, unless told otherwise."""
 
 
-def generator(seed: int, epoch: int, stream: int = _ORDER) -> np.random.Generator:
+def _generator(seed: int, epoch: int, stream: int = _ORDER) -> np.random.Generator:
     """Return the generator of one epoch and of one use of it, its stream."""
     return np.random.default_rng((seed, epoch, stream) if stream else (seed, epoch))
 
 
 def shuffled(n: int, *, seed: int, epoch: int) -> Indices:
     """Return ``0..n-1``, (n,) int64, each anywhere in the epoch with equal chance."""
-    return generator(seed, epoch).permutation(n)
+    return _generator(seed, epoch).permutation(n)
 
 
 def shuffled_in_window(shards: Indices, *, seed: int, epoch: int, window: int = WINDOW_SHARDS) -> Indices:
@@ -35,7 +35,7 @@ def shuffled_in_window(shards: Indices, *, seed: int, epoch: int, window: int = 
     """
     if window < 1:
         raise InvalidInputError(f"window must be at least 1 shard, got {window}.")
-    random = generator(seed, epoch)
+    random = _generator(seed, epoch)
     _, shard = np.unique(shards, return_inverse=True)
     place = random.permutation(int(shard.max(initial=-1)) + 1)
     return np.argsort(place[shard] + random.uniform(0, window, shard.size), kind="stable")
@@ -54,7 +54,7 @@ def drawn(weights: np.ndarray[Any, Any], *, seed: int, epoch: int) -> Indices:
     n = weights.size
     share = np.cumsum(weights) * (n / total)
     share[-1] = n  # whatever the sum was rounded to
-    upto = np.floor(share + generator(seed, epoch, _DRAW).uniform()).astype(np.int64)
+    upto = np.floor(share + _generator(seed, epoch, _DRAW).uniform()).astype(np.int64)
     return np.repeat(np.arange(n), np.diff(upto, prepend=0))
 
 
@@ -125,7 +125,7 @@ class Deal:
 
     @property
     def steps(self) -> int:
-        """Batches, of ``batch_size`` patches at most, that each rank gets from here."""
+        """Batches that each rank gets from here."""
         return -(-self._dealt // (self.batch_size * self.ranks))
 
     @property
@@ -134,13 +134,13 @@ class Deal:
         return max(self.n - self.start, 0) - self._dealt
 
     def edge(self, step: int) -> int:
-        """Return the number of patches that are behind us after ``step`` steps from ``start``."""
+        """Return the number of patches of the order (n,) that are behind us after ``step`` steps from ``start``."""
         if step >= self.steps:
             return self.start + self._dealt
         return self.start + min(step * self.batch_size * self.ranks, self._dealt - self.ranks)
 
     def share(self, step: int, rank: int) -> tuple[int, int]:
-        """Return the positions [a, b) of the epoch that are the batch of ``rank`` in ``step``."""
+        """Return the positions [a, b) of the order (n,) of the epoch that are the batch of ``rank`` in ``step``."""
         a, b = self.edge(step), self.edge(step + 1)
         return a + (b - a) * rank // self.ranks, a + (b - a) * (rank + 1) // self.ranks
 

@@ -11,7 +11,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, MixedBoundsError
 from sarzarr.keywords import shows_options
-from sarzarr.patches.selection import layouts, patch_facts, select, weights_of
+from sarzarr.patches.selection import layouts, patch_facts, select
 from sarzarr.patches.stacks.find import catalog_groups, choose_stacks
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.stretch import Stretch
@@ -151,13 +151,6 @@ class PatchReader(EpochReader):
         laws = zip(self._column("dtype"), self._stored(), self._clips(), strict=True)
         between = cache(Stretch.between)
         return tuple(between(*law) for law in laws)
-
-    @cached_property
-    def weights(self) -> Array | None:
-        """(n,) float64: how often each patch is drawn, against the others; None where all are once."""
-        if self.options.weights is None:
-            return None
-        return weights_of(self.store, self.selection, self.options.weights)
 
     @cached_property
     def shards(self) -> Indices:

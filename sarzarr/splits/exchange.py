@@ -27,7 +27,7 @@ SCENE: Final = ("scene", "grid", "place", "site", "since")
 
 
 def check_split(store: Store | str | Path, split: Split) -> None:
-    """Raise `SplitLeakError` unless no ground of a store as it is now is on two sides of a split."""
+    """Raise `SplitLeakError` unless no ground, in cells of 256 x 256 pixels, is on two sides, as the store now is."""
     grounds = grounds_of(open_store(store).anew(), known=split)
     stale = set(pending_of(grounds, split).changed)
     check(grounds, [s for s in split.scenes if s.scene not in stale])
@@ -58,10 +58,8 @@ def import_split(store: Store | str | Path, path: str | Path) -> Split:
 
     Raises
     ------
-    SplitExistsError
-        The store has another version of that number.
-    SplitLeakError
-        With the store's scenes, ground would be on two sides.
+    SplitExistsError, SplitLeakError
+        The store has another version of that number; with its scenes, ground would be on two sides.
     InvalidInputError
         There is no such document, or a scene of the store has another grid than it says.
     """

@@ -63,12 +63,9 @@ def make_split(
     Raises
     ------
     InvalidInputError
-        An argument is out of range, it cannot be known which scenes share ground, or a side would be
-        empty; the message names a remedy.
-    SplitLeakError
-        Ground would be on two sides.
-    SplitExistsError
-        There is a split of another recipe or of fewer scenes.
+        An argument is out of range, it cannot be known which scenes share ground, or a side would be empty.
+    SplitLeakError, SplitExistsError
+        Ground would be on two sides; there is a split of another recipe or of fewer scenes.
     """
     here = open_store(store).anew()
     split = plan_split(here, sites=sites, notes=notes, fresh=fresh, **recipe)
@@ -187,14 +184,10 @@ def extend_split(store: Store | str | Path, *, sites: Sites | None = None, notes
 
     Raises
     ------
-    NotInStoreError
-        There is no version to extend.
-    InvalidInputError
-        It cannot be known where a new scene lies.
-    SplitLeakError
-        Ground would be on two sides.
-    SplitExistsError
-        Another process wrote the next version first.
+    NotInStoreError, InvalidInputError
+        There is no version to extend; it cannot be known where a new scene lies.
+    SplitLeakError, SplitExistsError
+        Ground would be on two sides; another process wrote the next version first.
     """
     here = open_store(store).anew()
     parent = read_split(here.place)

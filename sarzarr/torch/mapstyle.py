@@ -82,8 +82,7 @@ class SARPatchDataset(TurnedPatches):
 class LazyPatchDataset(TurnedPatches):
     """A store's patches by number, as items (C, size, size) float32, read when they are asked for.
 
-    For samplers and tools that want a map-style dataset; `ZarrPatchDataset` is many times faster. Nothing
-    is open when it pickles.
+    For samplers and tools that want a map-style dataset; `ZarrPatchDataset` is many times faster.
 
     Parameters
     ----------
@@ -129,5 +128,4 @@ class LazyPatchDataset(TurnedPatches):
 
     def __getitems__(self, indices: Sequence[int]) -> list[torch.Tensor]:
         """Return items read together: what a DataLoader calls for a batch."""
-        images = self.reader.read(self._order[np.asarray(indices)])
-        return [self._item(image) for image in images]
+        return [self._item(image) for image in self.reader.read(self._order[np.asarray(indices)])]

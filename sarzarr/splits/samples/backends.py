@@ -33,7 +33,7 @@ ACTIVE: Final = "active"
 
 
 def checked_name(text: str, what: str) -> str:
-    """Return a name that cannot lead out of its folder; `InvalidInputError` otherwise."""
+    """Return a name, 128 bytes at most, that cannot lead out of its folder; `InvalidInputError` otherwise."""
     if not isinstance(text, str) or not _NAME.fullmatch(text):
         raise InvalidInputError(
             f"{what} of letters, digits, '.', '_' or '-' was expected, got {str(text)[:200]!r}. Rename it."

@@ -79,7 +79,7 @@ class SplitManager:
         return list(split.train_samples), list(split.val_samples)
 
     def read(self, signal: str, version: int | None = None) -> SampleSplit:
-        """Return a version with all its facts, the active one if left out."""
+        """Return a version with all its facts, its share in [0, 1] too, the active one if left out."""
         versions = self.backend.versions(signal)
         if not versions:
             raise SplitNotFoundError(f"No splits found for {signal!r}. Call create_initial_split.")
@@ -143,10 +143,9 @@ class SplitManager:
 
         Raises
         ------
-        SplitExistsError
-            There is a split: its validation is fixed.
-        InvalidInputError
-            There are fewer than two samples or groups, or the ratio is out of range; it is a `ValueError`.
+        SplitExistsError, InvalidInputError
+            There is a split: its validation is fixed; there are fewer than two samples or groups, or the ratio is
+            out of range, which is a `ValueError`.
         """
         backends.checked_name(signal, "a signal's name")
         if not 0 < val_ratio < 1:
