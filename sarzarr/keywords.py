@@ -44,9 +44,13 @@ def shows_options(record: type[Any], keywords: type[Any], **defaults: Any) -> Ca
 
         @wraps(function)
         def checked(*args: Any, **given: Any) -> Any:
-            for name in given:
-                if name not in shown.parameters:
-                    raise InvalidInputError(_unknown_keyword(name, target.__name__, list(shown.parameters)))
+            if unknown := [name for name in given if name not in shown.parameters]:
+                known = [name for name in shown.parameters if name != "self"]
+                near = get_close_matches(unknown[0], known, 1)
+                remedy = f"Did you mean {near[0]!r}?" if near else f"Choose among {', '.join(known)}."
+                raise InvalidInputError(
+                    f"a keyword of {target.__name__} was expected, got {unknown[0]!r}. {remedy}"
+                )
             return function(*args, **{**defaults, **given})
 
         vars(checked)["__signature__"] = shown
@@ -58,14 +62,6 @@ def shows_options(record: type[Any], keywords: type[Any], **defaults: Any) -> Ca
         return checked  # type: ignore[return-value]
 
     return decorate
-
-
-def _unknown_keyword(name: str, taker: str, known: list[str]) -> str:
-    """Return the message about a keyword that there is not: the nearest one, or all of them."""
-    known = [k for k in known if k != "self"]
-    near = get_close_matches(name, known, 1)
-    remedy = f"Did you mean {near[0]!r}?" if near else f"Choose among {', '.join(known)}."
-    return f"a keyword of {taker} was expected, got {name!r}. {remedy}"
 
 
 def _with_lines(doc: str, record: type[Any], names: list[str]) -> str:

@@ -80,11 +80,9 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
     from sarzarr.store.samples import sample_sets
     from sarzarr.store.split_table import versions
 
-    layers = Counter(layer for scene in store.scenes for layer in store.layers(scene))
-    if layers:
-        yield "  layers: " + ", ".join(
-            f"{name} of {counted(n, 'scene')}" for name, n in sorted(layers.items())
-        )
+    if layers := Counter(layer for scene in store.scenes for layer in store.layers(scene)):
+        held = (f"{name} of {counted(n, 'scene')}" for name, n in sorted(layers.items()))
+        yield f"  layers: {', '.join(held)}"
     sets, tables = sample_sets(store), box_tables(store)
     for name in sets:
         image = read_node(store.place, f"{cv.SAMPLES}/{name}/image")
@@ -144,13 +142,9 @@ def progress_bar(*, quiet: bool, unit: str = "bytes") -> Iterator[Callable[["sz.
     from rich import progress as rich
     from rich.console import Console
 
-    sizes = (rich.DownloadColumn(), rich.TransferSpeedColumn())
-    columns = (
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
-        *(sizes if unit == "bytes" else (rich.MofNCompleteColumn(),)),
-        rich.TimeRemainingColumn(),
-    )
+    sizes = [rich.DownloadColumn(), rich.TransferSpeedColumn()]
+    counts = sizes if unit == "bytes" else [rich.MofNCompleteColumn()]
+    columns = rich.TextColumn("{task.description}"), rich.BarColumn(), *counts, rich.TimeRemainingColumn()
     # No refreshing thread: a process with a second thread does not fork workers.
     with rich.Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
         task = bar.add_task(unit, total=None)

@@ -39,6 +39,9 @@ WIDTHS: Final = {"scene": 20, "place": 12}
 """Least characters of the columns that `show` lists scenes in."""
 FAR_BELOW: Final = 0.5
 """Share of the validation asked for below which it is worth a word."""
+BLOCK_HELP: Final = "Side of a block: 10km, 500m; auto: 10km, or what few scenes or large cells need."
+PIXEL_BLOCK_HELP: Final = "Side of a block in pixels, where scenes have no place in the world; 1024 or less."
+FIXED_HELP: Final = "Ground that arrives later is training, or held back."
 SITE_HELP: Final = (
     "SCENE=NAME, for scenes without a place in the world; the scene may be a pattern such as '2019*'. Scenes that "
     "show the same ground have the same name. May be repeated."
@@ -71,22 +74,12 @@ def create(
     val: Annotated[float, Option(help="Share of the blocks that is validation.")] = 0.1,
     test: Annotated[float, Option(help="Share of them that is test.")] = 0.0,
     seed: Annotated[int, Option(help="Another seed is another split.")] = 42,
-    block: Annotated[
-        str, Option(help="Side of a block: 10km, 500m; auto: 10km, or what few scenes or large cells need.")
-    ] = "auto",
-    pixel_block: Annotated[
-        int | None,
-        Option(
-            help="Side of a block in pixels, where scenes have no place in the world; 1024 or less.",
-            show_default=False,
-        ),
-    ] = None,
+    block: Annotated[str, Option(help=BLOCK_HELP)] = "auto",
+    pixel_block: Annotated[int | None, Option(help=PIXEL_BLOCK_HELP, show_default=False)] = None,
     by: Annotated[By, Option(help="Draw blocks of ground, whole scenes or whole sites.")] = By.ground,
     guard: Annotated[str | None, Option(help="Margin about a cell; two pixels if left out.")] = None,
     site: SiteOption = None,
-    fixed_val: Annotated[
-        bool, Option("--fixed-val", help="Ground that arrives later is training, or held back.")
-    ] = False,
+    fixed_val: Annotated[bool, Option("--fixed-val", help=FIXED_HELP)] = False,
     fresh: Annotated[bool, Option("--fresh", help="Begin anew beside the versions there are.")] = False,
     notes: NotesOption = "",
     dry_run: Annotated[bool, Option("--dry-run", help="Show the split and write nothing.")] = False,

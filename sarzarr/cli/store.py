@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from typer import Argument, Option, echo
 
@@ -13,6 +13,8 @@ from sarzarr.cli.output import progress_bar, summary
 from sarzarr.errors import NotInStoreError
 from sarzarr.text import counted
 
+GROUP_HELP: Final = "Only this group (vv/sigma0), to show or to set; may be repeated."
+SPLIT_HELP: Final = "From the ground of this split alone: train, or v2:train."
 Method = StrEnum("Method", ["percentile", "fixed", "sigma"])
 """Methods of finding clip bounds, in dB."""
 
@@ -75,12 +77,8 @@ def bounds(
     vmin: shared.VminOption = None,
     vmax: shared.VmaxOption = None,
     k: shared.KOption = None,
-    group: Annotated[
-        list[str] | None, Option(help="Only this group (vv/sigma0), to show or to set; may be repeated.")
-    ] = None,
-    from_split: Annotated[
-        str | None, Option(help="From the ground of this split alone: train, or v2:train.")
-    ] = None,
+    group: Annotated[list[str] | None, Option(help=GROUP_HELP)] = None,
+    from_split: Annotated[str | None, Option(help=SPLIT_HELP)] = None,
 ) -> None:
     """Show the clip that batches are made with; with --method or --from-split, set it. No pixel is touched."""
     chosen = method or (Method.percentile if from_split is not None else None)

@@ -12,7 +12,6 @@ from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.export.quicklook import empty_panels
 from sarzarr.grids.footprint import Footprint
-from sarzarr.grids.world import Extents
 from sarzarr.splits.assign import WORLD, Grounds
 from sarzarr.splits.versions import grounds_of
 from sarzarr.store.split_table import SceneCells, Split
@@ -132,20 +131,17 @@ def _draw_blocks(axis: Any, split: Split, area: tuple[float, float, float, float
     band = np.repeat(bands, last - first + 1)
     column = np.concatenate([np.arange(a, b + 1) for a, b in zip(first, last, strict=True)])
     codes = split.recipe.draw(lattice.ids(band, column % lattice.columns(band)))
+    e = lattice.bounds_of(band, column)
+    corners = ((e.west, e.south), (e.east, e.south), (e.east, e.north), (e.west, e.north))
     axis.add_collection(
         PolyCollection(
-            _rings(lattice.bounds_of(band, column)),
+            np.stack([np.stack(c, axis=-1) for c in corners], axis=1),
             facecolors=[COLOURS[cv.Membership(int(c))] for c in codes],
             edgecolors="white",
             linewidths=0.8,
             alpha=0.25,
         )
     )
-
-
-def _rings(e: Extents) -> Any:
-    corners = ((e.west, e.south), (e.east, e.south), (e.east, e.north), (e.west, e.north))
-    return np.stack([np.stack(c, axis=-1) for c in corners], axis=1)
 
 
 def _draw_pixels(axis: Any, place: str, scenes: Sequence[SceneCells]) -> None:

@@ -55,8 +55,6 @@ class SampleReader(EpochReader):
     ------
     NotInStoreError, SplitNotFoundError
         There is no such set, or no split of it, or none of that version.
-    CorruptStoreError
-        As of `PatchReader`.
     """
 
     def __init__(self, store: Store | str | Path, samples: str, **options: Unpack[SampleKeywords]) -> None:
@@ -69,14 +67,14 @@ class SampleReader(EpochReader):
         chosen = self._rows()
         size, place = max(layout.height, layout.width), f"{cv.SAMPLES}/{self._name}/{IMAGE}"
         nowhere = np.zeros(len(chosen), np.int32)
-        ids = [self.samples.ids[i] for i in chosen.tolist()]
+        names = [self.samples.ids[i] for i in chosen.tolist()]
         self.selection = Selection(
             catalog_row=np.zeros(0, np.int64),
             array=nowhere[:, None],
             row=nowhere,
             col=nowhere,
             table_row=chosen,
-            id=sample_ids(f"{cv.SAMPLES}/{self._name}", ids, size),
+            id=sample_ids(f"{cv.SAMPLES}/{self._name}", names, size),
             size=size,
         )
 
@@ -98,11 +96,9 @@ class SampleReader(EpochReader):
         )
         self.targets = None
         if self.options.boxes:
-            windows = Windows(owner=chosen, row=nowhere, col=nowhere, size=size)
-            self.targets = patch_targets(
-                self.samples.boxes, self.samples.ids, windows, self.selection.id,
-                min_visible=self.options.min_visible,
-            )  # fmt: skip
+            windows, ids = Windows(owner=chosen, row=nowhere, col=nowhere, size=size), self.selection.id
+            visible, owners = self.options.min_visible, self.samples.ids
+            self.targets = patch_targets(self.samples.boxes, owners, windows, ids, min_visible=visible)
 
     def _rows(self) -> Array:
         """Return the numbers of the samples that are asked for, ascending."""
