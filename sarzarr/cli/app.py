@@ -80,11 +80,6 @@ def say(message: str) -> None:
     typer.secho(f"sarzarr: {message}", fg=typer.colors.RED, err=True)
 
 
-def _is_shown(record: logging.LogRecord) -> bool:
-    """Return whether a log line is meant for a user who did not ask for more."""
-    return record.levelno >= QUIETER.get(record.name.split(".")[0], logging.NOTSET)
-
-
 @app.callback(invoke_without_command=True)
 def _options(
     verbose: Annotated[bool, Option("--verbose", "-v", help="Say more while working.")] = False,
@@ -94,8 +89,8 @@ def _options(
     if verbose:
         logging.getLogger("sarzarr").setLevel(logging.DEBUG)  # of other libraries, every warning is shown
     else:
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(_is_shown)  # levels are set again where distributed is imported
+        for handler in logging.getLogger().handlers:  # levels are set again where distributed is imported
+            handler.addFilter(lambda record: record.levelno >= QUIETER.get(record.name.split(".")[0], 0))
     if version:
         from sarzarr import __version__
 

@@ -27,23 +27,9 @@ def write_quicklook(
 ) -> Path:
     """Draw arrays of a store in dB, each over its group's clip, into one picture, and return its path.
 
-    Pixels that are not valid are blue.
-
-    Parameters
-    ----------
-    store
-        The store.
-    path
-        The picture: ``.png``, or whatever else matplotlib writes.
-    scenes
-        Which scenes; all of them, up to `MAX_PANELS` arrays, if left out.
-
-    Raises
-    ------
-    InvalidInputError
-        The picture's suffix is of no format, its folder is not there, or there is nothing to draw.
-    CorruptStoreError
-        Stored bytes are damaged; names scene and array.
+    Pixels that are not valid are blue. It is a ``.png``, or whatever else matplotlib writes, of some ``scenes`` or of
+    all, `MAX_PANELS` arrays at the most. `InvalidInputError` where its suffix is of no format, its folder is not
+    there, or there is nothing to draw; `CorruptStoreError` where stored bytes are damaged.
     """
     opened, place = open_store(store), Path(path)
     every = _panels(opened, scenes)

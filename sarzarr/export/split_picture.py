@@ -54,7 +54,10 @@ def write_split_picture(store: Store, split: Split, path: str | Path) -> Path:
         else:
             _draw_pixels(axis, place, by_place[place])
     figure.legend(handles=_legend(split), loc="outside lower center", ncols=4, frameon=False)
-    figure.suptitle(f"{Path(store.place.name).stem}, split {split.name}: {_said(split)}", fontsize=11)
+    by = f"by {split.recipe.by}" + (f" in blocks of {' and '.join(split.blocks)}" if split.blocks else "")
+    shares = f"{split.val_ratio:.1%} validation, {split.held_back_share:.1%} held back"
+    title = f"{Path(store.place.name).stem}, split {split.name}: {by}, seed {split.recipe.seed}; {shares}"
+    figure.suptitle(title, fontsize=11)
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:  # no such folder; no such format
@@ -64,11 +67,6 @@ def write_split_picture(store: Store, split: Split, path: str | Path) -> Path:
         ) from None
     log.info("wrote %s", path)
     return Path(path)
-
-
-def _said(split: Split) -> str:
-    by = f"by {split.recipe.by}" + (f" in blocks of {' and '.join(split.blocks)}" if split.blocks else "")
-    return f"{by}, seed {split.recipe.seed}; {split.val_ratio:.1%} validation, {split.held_back_share:.1%} held back"
 
 
 def _legend(split: Split) -> list[Any]:

@@ -13,17 +13,21 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.patches.selection import Selection, weights_of
+from sarzarr.pixels.stretch import Stretch
 from sarzarr.pixels.turns import codes_of
 from sarzarr.reader.augment import drawn_operations
 from sarzarr.reader.fetch import Work
 from sarzarr.reader.memory import MAX_THREADS, BatchMemory, aligned_buffer, available_cores
 from sarzarr.reader.options import ReadOptions
 from sarzarr.reader.order import Deal, Indices, Position, Share, drawn, shuffled, shuffled_in_window
-from sarzarr.reader.prefetch import BatchRecipe, PrefetchThreads
+from sarzarr.reader.places import Source
+from sarzarr.reader.prefetch import BatchRecipe, PartRecipe, PrefetchThreads
 from sarzarr.reader.targets import PatchTargets
+from sarzarr.store.chunks import ArrayLayout, read_chunk_table
 from sarzarr.store.store import Store, open_store
 
 _ALL: Final = Share()
+Laws = tuple[Stretch | None, ...]
 
 
 class EpochReader(ABC):
@@ -175,6 +179,14 @@ class EpochReader(ABC):
             self._memory = BatchMemory(keep, make or aligned_buffer)
         self._memory.keep = max(self._memory.keep, keep)
         return self._memory
+
+    def _part(
+        self, name: str, arrays: Sequence[ArrayLayout], laws: Laws, dtype: str, outside: int | None = None
+    ) -> PartRecipe:
+        """Return the recipe of a part, read from some arrays by the law of each."""
+        table = read_chunk_table(self.store.place, arrays)
+        source = Source(table=table, stretches=laws, size=self.selection.size)
+        return PartRecipe(name=name, source=source, array=self.selection.array, dtype=dtype, outside=outside)
 
     def _parts(self, patches: Array, turns: Array | None, prefetch: PrefetchThreads) -> dict[str, Any]:
         images, *others = prefetch.batch(patches, turns)

@@ -19,11 +19,9 @@ from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.layers import layer_recipes
 from sarzarr.reader.options import ReadKeywords, ReadOptions
 from sarzarr.reader.order import Indices
-from sarzarr.reader.places import Source
-from sarzarr.reader.prefetch import BatchRecipe, PartRecipe
+from sarzarr.reader.prefetch import BatchRecipe
 from sarzarr.reader.targets import PatchTargets, patch_targets
 from sarzarr.store.boxes import ON_SCENES, Windows, check_grids, read_boxes
-from sarzarr.store.chunks import read_chunk_table
 from sarzarr.store.store import Store
 
 
@@ -77,24 +75,18 @@ class PatchReader(EpochReader):
 
     def _recipe(self, *, is_all_valid: bool) -> BatchRecipe:
         chosen, options = self.selection, self.options
-
-        def part(name: str, dtype: str, laws: tuple[Stretch | None, ...], outside: int | None) -> PartRecipe:
-            arrays = layouts(self.store, chosen.catalog_row, flags=name == "flags")
-            if dtype == "uint16" and any(x.dtype != "uint16" for x in arrays):
-                raise InvalidInputError("dtype 'uint16' needs arrays of codes, got others. Leave out dtype=.")
-            table = read_chunk_table(self.store.place, arrays)
-            source = Source(table=table, stretches=laws, size=chosen.size)
-            return PartRecipe(name=name, source=source, array=chosen.array, dtype=dtype, outside=outside)
-
+        arrays = layouts(self.store, chosen.catalog_row)
+        if options.dtype == "uint16" and any(x.dtype != "uint16" for x in arrays):
+            raise InvalidInputError("dtype 'uint16' needs arrays of codes, got others. Leave out dtype=.")
         laws = self._stretches()
-        images = part("image", options.dtype, laws, None)
         # Where a stored 0 is delivered above 0, only flags tell what is not valid.
         is_lit = any(law is not None and law.dark > 0 for law in laws) and not is_all_valid
         flags = None
         if options.delivers_flags or is_lit:
-            flags = part("flags", "uint8", (None,) * len(laws), cv.Flag.NODATA)
+            of_flags = layouts(self.store, chosen.catalog_row, flags=True)
+            flags = self._part("flags", of_flags, (None,) * len(laws), "uint8", cv.Flag.NODATA)
         return BatchRecipe(
-            images=images,
+            images=self._part("image", arrays, laws, options.dtype),
             row=chosen.row,
             col=chosen.col,
             flags=flags,

@@ -1,6 +1,5 @@
 """`SampleReader`: a set of samples as NumPy batches."""
 
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,12 +16,11 @@ from sarzarr.pixels.stretch import Stretch
 from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.options import ReadOptions, SampleKeywords
 from sarzarr.reader.order import Indices
-from sarzarr.reader.places import Source
-from sarzarr.reader.prefetch import BatchRecipe, PartRecipe
+from sarzarr.reader.prefetch import BatchRecipe
 from sarzarr.reader.targets import patch_targets
 from sarzarr.splits.samples.manager import SplitManager
 from sarzarr.store.boxes import Windows
-from sarzarr.store.chunks import read_chunk_table, read_layout
+from sarzarr.store.chunks import read_layout
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.samples import IMAGE, WHITE, open_samples
 from sarzarr.store.store import Store
@@ -63,8 +61,7 @@ class SampleReader(EpochReader):
 
     def _choose(self) -> None:
         self.samples = open_samples(self.store, self._name)
-        layout, stored = self.samples.layout, self.store.place
-        chosen = self._rows()
+        layout, chosen = self.samples.layout, self._rows()
         size, place = max(layout.height, layout.width), f"{cv.SAMPLES}/{self._name}/{IMAGE}"
         nowhere = np.zeros(len(chosen), np.int32)
         names = [self.samples.ids[i] for i in chosen.tolist()]
@@ -77,18 +74,13 @@ class SampleReader(EpochReader):
             id=sample_ids(f"{cv.SAMPLES}/{self._name}", names, size),
             size=size,
         )
-
-        def part(name: str, path: str, law: Stretch | None, dtype: str) -> PartRecipe:
-            table = read_chunk_table(stored, [read_layout(stored, path)])
-            source = Source(table=table, stretches=(law,), size=size)
-            return PartRecipe(name=name, source=source, array=self.selection.array, dtype=dtype)
-
         white, flags = WHITE[layout.dtype], None
-        ends = (0, int(white)) if layout.dtype == "uint16" else None
+        law = Stretch(scale=1 / white, offset=0.0, ends=(0, int(white)) if layout.dtype == "uint16" else None)
         if self.options.delivers_flags:
-            flags = replace(part("flags", place + cv.FLAGS_SUFFIX, None, "uint8"), outside=cv.Flag.NODATA)
+            of_flags = read_layout(self.store.place, place + cv.FLAGS_SUFFIX)
+            flags = self._part("flags", [of_flags], (None,), "uint8", cv.Flag.NODATA)
         self.recipe = BatchRecipe(
-            images=part("image", place, Stretch(scale=1 / white, offset=0.0, ends=ends), "float32"),
+            images=self._part("image", [read_layout(self.store.place, place)], (law,), "float32"),
             row=nowhere,
             col=nowhere,
             plane=chosen.astype(np.int32),

@@ -55,13 +55,8 @@ def import_split(store: Store | str | Path, path: str | Path) -> Split:
     """Write the version that a JSON document holds, codes (rows, columns) uint8, into a store; return it.
 
     It keeps its number, and scenes that the store does not hold keep their memberships, should they come.
-
-    Raises
-    ------
-    SplitExistsError, SplitLeakError
-        The store has another version of that number; with its scenes, ground would be on two sides.
-    InvalidInputError
-        There is no such document, or a scene of the store has another grid than it says.
+    `SplitExistsError` where the store has another version of that number, `SplitLeakError` where ground would be on
+    two sides, `InvalidInputError` where there is no such document, or a scene of the store has another grid.
     """
     here = open_store(store).anew()
     try:

@@ -181,13 +181,8 @@ def extend_split(store: Store | str | Path, *, sites: Sites | None = None, notes
     Codes (rows, columns) that are known stay as they are. New ground goes where the lattice says, or, where the
     version was made with ``fixed_val``, to training alone. A scene that was replaced on another grid is new. Where
     whole scenes or sites were drawn, ground of scenes that left the store is not known: a warning says so.
-
-    Raises
-    ------
-    NotInStoreError, InvalidInputError
-        There is no version to extend; it cannot be known where a new scene lies.
-    SplitLeakError, SplitExistsError
-        Ground would be on two sides; another process wrote the next version first.
+    `NotInStoreError` without a version to extend, `InvalidInputError` where the ground of a new scene is unknown,
+    `SplitLeakError` where ground would be on two sides, `SplitExistsError` where another process was first.
     """
     here = open_store(store).anew()
     parent = read_split(here.place)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, Final
@@ -116,13 +117,11 @@ def empty_message(store: Store, side: str, split: Split, grounds: Grounds) -> st
 def _is_divided(store: Store, split: Split, grounds: Grounds, recipe: Recipe) -> bool:
     """Return whether another recipe would give every side something, and leak nothing."""
     other = replace(split, recipe=recipe, scenes=assign(grounds, recipe, version=1))
-    if empty_side(store, other):
-        return False
-    try:
-        check(grounds, other.scenes)
-    except SplitLeakError:
-        return False
-    return True
+    with suppress(SplitLeakError):
+        if not empty_side(store, other):
+            check(grounds, other.scenes)
+            return True
+    return False
 
 
 def _other_choices(recipe: Recipe, cell: float) -> Iterator[tuple[str, Any]]:

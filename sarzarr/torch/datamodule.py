@@ -73,7 +73,14 @@ class SARDataModule:
         self._train = ZarrPatchDataset(self.store, **train)
         self._val = ZarrPatchDataset(self.store, **val)
         turned = ((self._train, augment_train), (self._val, False))
-        self._in_memory = None if lazy else [_loaded(dataset, augment) for dataset, augment in turned]
+        self._in_memory = (
+            None
+            if lazy
+            else [
+                TurnedPatches(data.reader.read(np.arange(len(data.reader.selection))), augment)
+                for data, augment in turned
+            ]
+        )
 
     @property
     def preprocessing_params(self) -> dict[str, float] | None:
@@ -119,10 +126,6 @@ class SARDataModule:
             persistent_workers=self.num_workers > 0,
             **options,
         )
-
-
-def _loaded(dataset: ZarrPatchDataset, augment: bool) -> TurnedPatches:
-    return TurnedPatches(dataset.reader.read(np.arange(len(dataset.reader.selection))), augment)
 
 
 def _sides(

@@ -52,16 +52,11 @@ class SARPatchDataset(TurnedPatches):
     Parameters
     ----------
     patches
-        (N, H, W) in [0, 1], kept as float32.
+        (N, H, W) in [0, 1], kept as float32; others raise `InvalidInputError`, a ValueError.
     augment
         Turn each item by one of the flips and quarter turns, anew each time; flips alone where H is not W.
     transform
         Called with each (H, W) array after that; returns an array or a tensor.
-
-    Raises
-    ------
-    InvalidInputError
-        Another number of dimensions, or values outside of [0, 1]. It is a ValueError.
     """
 
     def __init__(

@@ -39,11 +39,8 @@ def sample_id(signal: str, source: str, seconds: float) -> str:
 class SplitManager:
     """Make, extend and read the splits of sets of samples.
 
-    Parameters
-    ----------
-    place
-        A store (or its path), whose sets of samples are the signals; or the folder of the older layout, with
-        ``signals/<name>/samples/<id>.npz`` and ``.json`` in it.
+    ``place`` is a store (or its path), whose sets of samples are the signals; or the folder of the older layout, with
+    ``signals/<name>/samples/<id>.npz`` and ``.json`` in it.
     """
 
     def __init__(self, place: Store | str | Path) -> None:
@@ -130,7 +127,8 @@ class SplitManager:
         """Split all samples, make that version the active one, and return its number.
 
         Sorted ids are shuffled by ``random.Random(random_seed)``; the first ``max(1, int(n * val_ratio))``
-        are validation.
+        are validation. `SplitExistsError` where there is a split, whose validation is fixed; `InvalidInputError`, a
+        `ValueError`, where there are fewer than two samples or groups, or the ratio is out of range.
 
         Parameters
         ----------
@@ -140,12 +138,6 @@ class SplitManager:
             The source of each id: it is groups that are shuffled then, and they are kept whole.
         force
             Begin anew, under a new number and with another validation, where there is a version.
-
-        Raises
-        ------
-        SplitExistsError, InvalidInputError
-            There is a split: its validation is fixed; there are fewer than two samples or groups, or the ratio is
-            out of range, which is a `ValueError`.
         """
         backends.checked_name(signal, "a signal's name")
         if not 0 < val_ratio < 1:
