@@ -19,8 +19,13 @@ ONE_BASED_HELP: Final = "VOC coordinates count from 1 and name the last pixel."
 REPLACE_HELP: Final = "Put the set in the place of one of that name."
 Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "none"])
 """Formats of boxes."""
-Policy = StrEnum("Policy", ["repair", "refuse"])
-"""Treatments of boxes that are not inside their picture."""
+
+
+class Policy(StrEnum):
+    """Treatments of boxes that are not inside their picture."""
+
+    repair = "repair"
+    refuse = "refuse"
 
 
 @import_app.command()

@@ -184,21 +184,18 @@ def demo(
     typer.secho("3. The store", bold=True)
     echo("   " + summary(store).replace("\n", "\n   "))
     typer.secho("4. A batch, read straight from its chunks", bold=True)
-    reader = sz.PatchReader(
-        store, polarizations=["vv", "vh"], batch_size=8, shuffle=True, seed=42, min_valid=0.5
-    )  # not 1, so that small scenes, which are all edge, have patches too
+    valid = 0.5  # not 1, so that small scenes, which are all edge, have patches too
+    reader = sz.PatchReader(store, polarizations=["vv", "vh"], shuffle=True, seed=42, min_valid=valid)
     batch = next(iter(reader))
     echo(f"   {batch.shape} {batch.dtype}, {batch.min():.2f} to {batch.max():.2f}, mean {batch.mean():.2f}")
     typer.secho("5. A picture", bold=True)
     echo(f"   {sz.write_quicklook(store, folder / 'demo-quicklook.png')}")
     echo(f"Done in {time.perf_counter() - began:.1f} s. Try next:")
-    for line in (
-        f"sarzarr info {folder / 'demo.zarr'}",
-        "sarzarr identify YOUR_FILES.tif",
-        "sarzarr ingest YOUR_FILES.tif -o stores/yours.zarr",
-        f"python -c \"import xarray as xr; print(xr.open_datatree('{folder / 'demo.zarr'}', engine='zarr'))\"",
-    ):
-        echo(f"   {line}")
+    echo(f"   sarzarr info {folder / 'demo.zarr'}")
+    echo("   sarzarr identify YOUR_FILES.tif")
+    echo("   sarzarr ingest YOUR_FILES.tif -o stores/yours.zarr")
+    tree = f"xr.open_datatree('{folder / 'demo.zarr'}', engine='zarr')"
+    echo(f'   python -c "import xarray as xr; print({tree})"')
 
 
 def _like(grid: str | None) -> str | None:

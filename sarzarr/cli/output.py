@@ -58,9 +58,9 @@ def summary(store: "sz.Store") -> str:
         ]
     lines += _other_contents(store)
     for scene in store.scenes[:SHOWN]:
-        rows = store.rows(scene)
-        row = {name: column.values[0] for name, column in rows.items()}
-        names = "+".join(rows["name"].values.tolist())
+        arrays = store.rows(scene)
+        row = {name: column.values[0] for name, column in arrays.items()}
+        names = "+".join(arrays["name"].values.tolist())
         facts = " ".join(filter(None, (str(row[c]) for c in ("time", "platform", "mode", "orbit_state"))))
         place = f"{row['height']} x {row['width']}, {row['geolocation'].replace('_', ' ')}"
         lines.append(f"  {scene}: {names}, {place} {facts}".rstrip())

@@ -57,7 +57,7 @@ def write_quicklook(
 
 def empty_panels(
     count: int, *, across: int, inches: tuple[float, float], legend: float = 0, dpi: int
-) -> tuple[Any, Sequence[Any]]:
+) -> tuple[Any, Any]:
     """Return a matplotlib figure and the axes (panels,) of its panels, ``inches`` wide and high, in rows.
 
     Below them ``legend`` inches are left free. `MissingExtraError` where matplotlib is not installed.

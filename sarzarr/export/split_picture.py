@@ -131,9 +131,10 @@ def _draw_blocks(axis: Any, split: Split, area: tuple[float, float, float, float
     codes = split.recipe.draw(lattice.ids(band, column % lattice.columns(band)))
     e = lattice.bounds_of(band, column)
     corners = ((e.west, e.south), (e.east, e.south), (e.east, e.north), (e.west, e.north))
+    rings: Any = np.stack([np.stack(c, axis=-1) for c in corners], axis=1)
     axis.add_collection(
         PolyCollection(
-            np.stack([np.stack(c, axis=-1) for c in corners], axis=1),
+            rings,
             facecolors=[COLOURS[cv.Membership(int(c))] for c in codes],
             edgecolors="white",
             linewidths=0.8,

@@ -47,7 +47,9 @@ def _layer_recipe(
     documents = {s: read_node(store.place, f"{cv.SCENES}/{s}/{name}") for s in held}
     layouts = [described_layout(f"{cv.SCENES}/{s}/{name}", document) for s, document in documents.items()]
     dtype = str(_only(name, "dtype", {s: lay.dtype for s, lay in zip(held, layouts, strict=True)}))
-    nodata = _only(name, "nodata value", {s: _nodata(d, dtype) for s, d in documents.items()})
+    none = math.nan if np.dtype(dtype).kind == "f" else None
+    values = {s: document["attributes"].get(cv.NODATA) for s, document in documents.items()}
+    nodata = _only(name, "nodata value", {s: none if value is None else value for s, value in values.items()})
     ends = np.stack([chosen.row, chosen.col], axis=1)[:, None] + chosen.size
     if nodata is None and (ends > np.array([layout.shape for layout in layouts])[scene]).any():
         raise InvalidInputError(
@@ -57,11 +59,6 @@ def _layer_recipe(
     table = read_chunk_table(store.place, layouts)
     source = Source(table=table, stretches=(None,) * len(layouts), size=chosen.size)
     return PartRecipe(name=name, source=source, array=scene, dtype=dtype, outside=nodata)
-
-
-def _nodata(document: dict[str, Any], dtype: str) -> float | int | None:
-    value: float | int | None = document["attributes"].get(cv.NODATA)
-    return math.nan if value is None and np.dtype(dtype).kind == "f" else value
 
 
 def _only(name: str, what: str, by_scene: dict[str, Any]) -> Any:

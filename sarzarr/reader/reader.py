@@ -134,7 +134,7 @@ class PatchReader(EpochReader):
             return self._stored()
         if self.options.clip is not None:
             return [self.options.clip] * len(self.selection.catalog_row)
-        clips = {key: tuple(entry.clip) for key, entry in self.store.bounds.items()}
+        clips = {key: (entry.clip.vmin, entry.clip.vmax) for key, entry in self.store.bounds.items()}
         return [clips[key] for key in self._column("bounds_key")]
 
     def _stretches(self) -> tuple[Stretch | None, ...]:

@@ -57,8 +57,7 @@ def _distinct(cells: Cells, rows: Array) -> Array:
     hashed = np.zeros(len(rows), np.uint64)
     for values in vars(cells.extents[rows]).values():
         hashed = mix(hashed ^ np.ascontiguousarray(values).view(np.uint64))
-    distinct: Array = rows[np.unique(hashed, return_index=True)[1]]
-    return distinct
+    return np.take(rows, np.unique(hashed, return_index=True)[1])
 
 
 def touching(extents: Extents, fewer: Array, more: Array) -> Iterator[Array]:
@@ -109,8 +108,7 @@ def _truly(cells: Cells, pairs: Array) -> Array:
     one, two = (_on_sphere(cells.corners(pairs[:, i])) for i in (0, 1))
     allowed = np.minimum(*(cells.tolerance[pairs[:, i]] for i in (0, 1))) / EARTH_RADIUS
     apart = np.maximum(_gap(one, two), _gap(two, one)) >= -allowed
-    kept: Array = pairs[~apart]
-    return kept
+    return np.compress(~apart, pairs, axis=0)
 
 
 def _on_sphere(corners: Array) -> Array:
