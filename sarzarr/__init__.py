@@ -77,10 +77,8 @@ def _modules() -> dict[str, str]:
     import ast
     from pkgutil import get_data
 
-    lists = [
-        node for node in ast.parse(get_data(__name__, "__init__.py") or b"").body if isinstance(node, ast.If)
-    ]
-    imports = [node for node in lists[0].body if isinstance(node, ast.ImportFrom)]
+    nodes = ast.walk(ast.parse(get_data(__name__, "__init__.py") or b""))
+    imports = [n for n in nodes if isinstance(n, ast.ImportFrom) and str(n.module).startswith(__name__)]
     return {alias.name: str(node.module) for node in imports for alias in node.names}
 
 

@@ -4,7 +4,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from difflib import get_close_matches
 from functools import wraps
 from itertools import pairwise
@@ -29,36 +29,33 @@ def shows_options(record: type[Any], keywords: type[Any], **defaults: Any) -> Ca
     **defaults
         Defaults that are not the record's: they are shown, and passed where the keyword is left out.
     """
-    taken = [f for f in fields(record) if f.name in keywords.__annotations__]
+    kinds = keywords.__annotations__
+    shown_defaults = {f.name: f.default for f in fields(record) if f.name in kinds} | defaults
 
     def decorate(target: T) -> T:
         function = vars(target)["__init__"] if isinstance(target, type) else target
         signature = inspect.signature(function)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        options = []
-        for field in taken:
-            made = field.default_factory() if field.default_factory is not MISSING else field.default
-            default = defaults.get(field.name, made)
-            options.append(
-                inspect.Parameter(
-                    field.name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=default,
-                    annotation=keywords.__annotations__[field.name],
-                )
-            )
+        options = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kinds[name])
+            for name, default in shown_defaults.items()
+        ]
         shown = signature.replace(parameters=[*own, *options])
 
         @wraps(function)
         def checked(*args: Any, **given: Any) -> Any:
-            for name in given:
-                if name not in shown.parameters:
-                    raise InvalidInputError(unknown_keyword(name, target.__name__, list(shown.parameters)))
+            if unknown := [name for name in given if name not in shown.parameters]:
+                known = [name for name in shown.parameters if name != "self"]
+                near = get_close_matches(unknown[0], known, 1)
+                remedy = f"Did you mean {near[0]!r}?" if near else f"Choose among {', '.join(known)}."
+                raise InvalidInputError(
+                    f"a keyword of {target.__name__} was expected, got {unknown[0]!r}. {remedy}"
+                )
             return function(*args, **{**defaults, **given})
 
         vars(checked)["__signature__"] = shown
         documented = target if isinstance(target, type) else checked
-        documented.__doc__ = with_lines(target.__doc__ or "", record, [f.name for f in taken])
+        documented.__doc__ = _with_lines(target.__doc__ or "", record, list(shown_defaults))
         if isinstance(target, type):
             type.__setattr__(target, "__init__", checked)
             return target
@@ -67,15 +64,7 @@ def shows_options(record: type[Any], keywords: type[Any], **defaults: Any) -> Ca
     return decorate
 
 
-def unknown_keyword(name: str, taker: str, known: list[str]) -> str:
-    """Return the message about a keyword that there is not: the nearest one, or all of them."""
-    known = [k for k in known if k != "self"]
-    near = get_close_matches(name, known, 1)
-    remedy = f"Did you mean {near[0]!r}?" if near else f"Choose among {', '.join(known)}."
-    return f"a keyword of {taker} was expected, got {name!r}. {remedy}"
-
-
-def with_lines(doc: str, record: type[Any], names: list[str]) -> str:
+def _with_lines(doc: str, record: type[Any], names: list[str]) -> str:
     """Return a docstring with a field's line for each name, in the place of its ``**`` entry."""
     doc, lines = inspect.cleandoc(doc), field_lines(record)
     entries = [

@@ -28,9 +28,8 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.secho(
-                "sarzarr: interrupted. Run the same command again: what is done is not redone.", err=True
-            )
+            text = "sarzarr: interrupted. Run the same command again: what is done is not redone."
+            typer.secho(text, err=True)
             raise typer.Exit(130) from None
 
 
@@ -81,11 +80,6 @@ def say(message: str) -> None:
     typer.secho(f"sarzarr: {message}", fg=typer.colors.RED, err=True)
 
 
-def _is_shown(record: logging.LogRecord) -> bool:
-    """Return whether a log line is meant for a user who did not ask for more."""
-    return record.levelno >= QUIETER.get(record.name.split(".")[0], logging.NOTSET)
-
-
 @app.callback(invoke_without_command=True)
 def _options(
     verbose: Annotated[bool, Option("--verbose", "-v", help="Say more while working.")] = False,
@@ -95,8 +89,8 @@ def _options(
     if verbose:
         logging.getLogger("sarzarr").setLevel(logging.DEBUG)  # of other libraries, every warning is shown
     else:
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(_is_shown)  # levels are set again where distributed is imported
+        for handler in logging.getLogger().handlers:  # levels are set again where distributed is imported
+            handler.addFilter(lambda record: record.levelno >= QUIETER.get(record.name.split(".")[0], 0))
     if version:
         from sarzarr import __version__
 

@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from typer import Argument, Option, echo
@@ -14,6 +14,9 @@ from sarzarr.cli.output import progress_bar
 from sarzarr.text import counted
 
 import_app = typer.Typer(help="Take older formats, chips and boxes into a store.", no_args_is_help=True)
+LABEL_HELP: Final = "The property of a feature, or the column, that is the label; 'label' if left out."
+ONE_BASED_HELP: Final = "VOC coordinates count from 1 and name the last pixel."
+REPLACE_HELP: Final = "Put the set in the place of one of that name."
 Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "none"])
 """Formats of boxes."""
 
@@ -25,7 +28,6 @@ class Policy(StrEnum):
     refuse = "refuse"
 
 
-# ------------------------------------------------------------------ import
 @import_app.command()
 def chips(
     folder: Annotated[Path, Argument(help="PNG, JPEG or TIFF files, at any depth.", show_default=False)],
@@ -33,12 +35,8 @@ def chips(
     name: Annotated[str | None, Option(help="Of the set; the folder's name if left out.")] = None,
     annotations: Annotated[Annotations, Option(help="How boxes are written down.")] = Annotations.auto,
     policy: Annotated[Policy, Option(help="About boxes that are not inside their picture.")] = Policy.repair,
-    one_based: Annotated[
-        bool, Option("--one-based", help="VOC coordinates count from 1 and name the last pixel.")
-    ] = False,
-    replace: Annotated[
-        bool, Option("--replace", help="Put the set in the place of one of that name.")
-    ] = False,
+    one_based: Annotated[bool, Option("--one-based", help=ONE_BASED_HELP)] = False,
+    replace: Annotated[bool, Option("--replace", help=REPLACE_HELP)] = False,
 ) -> None:
     """Pack pictures that came alone, with their boxes, into a store."""
     from sarzarr.ingestion.chips.find import ChipOptions
@@ -50,9 +48,8 @@ def chips(
         tell = None if report is None else lambda done, total: report(sz.Progress(done, total, folder.name))
         made, done = sz.import_chips(folder, store, options=options, progress=tell)
     b = done.boxes
-    size = f"{made.layout.height} x {made.layout.width}"
-    chips = counted(done.samples, "chip")
-    echo(f"{store.name}, samples/{made.name}: {chips} of {size} at most, {done.annotated} annotated")
+    kept = f"{counted(done.samples, 'chip')} of {made.layout.height} x {made.layout.width} at most"
+    echo(f"{store.name}, samples/{made.name}: {kept}, {done.annotated} annotated")
     echo(
         f"  {counted(b['kept'], 'box')} of {b['given']}, {b['repaired']} repaired, {b['left_out']} without area "
         f"inside their picture left out; classes: {', '.join(made.boxes.classes) or 'none'}"
@@ -70,13 +67,7 @@ def boxes(
     store: Annotated[Path, Option("--output", "-o", help="The .zarr store that holds the scenes.")],
     name: Annotated[str, Option(help="Of the table.")] = "default",
     scene: Annotated[str | None, Option(help="Of features that name none.")] = None,
-    label: Annotated[
-        str | None,
-        Option(
-            help="The property of a feature, or the column, that is the label; 'label' if left out.",
-            show_default=False,
-        ),
-    ] = None,
+    label: Annotated[str | None, Option(help=LABEL_HELP, show_default=False)] = None,
     policy: Annotated[Policy, Option(help="About boxes that are not inside their scene.")] = Policy.repair,
 ) -> None:
     """Put boxes onto the scenes of a store, from map coordinates or pixels."""

@@ -3,7 +3,7 @@
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from typer import Option, echo
@@ -18,13 +18,25 @@ from sarzarr.text import counted, parse_bytes
 if TYPE_CHECKING:
     from sarzarr.scenes.probe import RasterProbe
 
+BANDS_HELP: Final = "Names of the bands of a file, in order, whatever it says: VV,VH."
+BOUNDS_HELP: Final = "stored: keep everything. The others make a classic store, clipped at ingest."
+RESAMPLING_HELP: Final = "nearest, average, bilinear, cubic, lanczos or rms; what suits if left out."
+LAYER_HELP: Final = (
+    "Keep a raster as it is beside the scenes: mask=FILE; mask:nodata-1=labels/*.tif; dem:cubic=FILE. "
+    "May be repeated."
+)
+NODATA_HELP: Final = "Value of pixels that were not measured, where no tag says it: 0."
+CODEC_HELP: Final = "none, blosc-lz4 or zstd; the best for the dtype if left out."
+WORKERS_HELP: Final = "A Dask cluster of that many processes on this machine, on loopback only."
+REPLACE_HELP: Final = "Write scenes anew that are there with other pixels, or otherwise stored."
+SKIP_HELP: Final = "Leave refused scenes out, say why, and take the others."
+HASH_HELP: Final = "What a known file is recognised by: samples of it, or every byte."
 Range = StrEnum("Range", ["stored", "percentile", "fixed", "sigma"])
 """Ranges that pixels are stored in: all there is, or one that is found or given, in dB."""
 Hash = StrEnum("Hash", ["sampled", "full"])
 """Bytes of a file that it is recognised by."""
 
 
-# ------------------------------------------------------------------ commands
 @app.command("identify")
 def identify_files(
     files: shared.FilesArgument,
@@ -60,9 +72,8 @@ def _show(probe: "RasterProbe") -> None:
     """Print what a probe found."""
     grid = probe.grid
     gcps = f"{counted(len(probe.georeference.gcps), 'GCP')}, no affine"
-    placed = {"affine": "georeferenced", "gcps": gcps}.get(
-        probe.geolocation, probe.geolocation.replace("_", " ")
-    )
+    place = probe.geolocation
+    placed = {"affine": "georeferenced", "gcps": gcps}.get(place, place.replace("_", " "))
     typer.secho(probe.path.name, bold=True)
     echo(f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {placed}")
     if probe.refusal:
@@ -83,13 +94,9 @@ def ingest_scenes(
     store: shared.OutputOption,
     quantity: Annotated[str | None, Option(help="sigma0, beta0, gamma0, gamma0_rtc, dn or power.")] = None,
     representation: Annotated[str | None, Option(help="power, amplitude, db or complex.")] = None,
-    polarizations: Annotated[
-        str | None, Option(help="Names of the bands of a file, in order, whatever it says: VV,VH.")
-    ] = None,
+    polarizations: Annotated[str | None, Option(help=BANDS_HELP)] = None,
     id_: Annotated[str | None, Option("--id", help="The id of the one scene the files make.")] = None,
-    bounds: Annotated[
-        Range, Option(help="stored: keep everything. The others make a classic store, clipped at ingest.")
-    ] = Range.stored,
+    bounds: Annotated[Range, Option(help=BOUNDS_HELP)] = Range.stored,
     low: shared.LowOption = None,
     high: shared.HighOption = None,
     vmin: shared.VminOption = None,
@@ -98,42 +105,21 @@ def ingest_scenes(
     crs: Annotated[str | None, Option(help="Bring scenes onto this CRS: EPSG:32633.")] = None,
     pixel_size: Annotated[float | None, Option(help="Pixel size there, in units of the CRS.")] = None,
     grid: Annotated[str | None, Option(help="like:SCENE, the grid of a scene in the store.")] = None,
-    resampling: Annotated[
-        str | None, Option(help="nearest, average, bilinear, cubic, lanczos or rms; what suits if left out.")
-    ] = None,
+    resampling: Annotated[str | None, Option(help=RESAMPLING_HELP)] = None,
     exact: Annotated[bool, Option("--exact", help="Compute each position between two CRSs.")] = False,
-    layer: Annotated[
-        list[str] | None,
-        Option(
-            help="Keep a raster as it is beside the scenes: mask=FILE; mask:nodata-1=labels/*.tif; dem:cubic=FILE. "
-            "May be repeated."
-        ),
-    ] = None,
-    nodata: Annotated[
-        float | None, Option(help="Value of pixels that were not measured, where no tag says it: 0.")
-    ] = None,
+    layer: Annotated[list[str] | None, Option(help=LAYER_HELP)] = None,
+    nodata: Annotated[float | None, Option(help=NODATA_HELP)] = None,
     border: Annotated[int | None, Option(help="Pixels around nodata to flag as border: 0.")] = None,
     dtype: Annotated[shared.Dtype | None, Option(help="What pixels are stored as: uint16.")] = None,
-    codec: Annotated[
-        str | None, Option(help="none, blosc-lz4 or zstd; the best for the dtype if left out.")
-    ] = None,
+    codec: Annotated[str | None, Option(help=CODEC_HELP)] = None,
     shard: Annotated[int | None, Option(help="Rows and columns of a shard: 2048.")] = None,
     no_shards: shared.NoShardsOption = False,
     scheduler: Annotated[str | None, Option(help="A running Dask scheduler: tcp://host:8786.")] = None,
-    workers: Annotated[
-        int, Option(min=0, help="A Dask cluster of that many processes on this machine, on loopback only.")
-    ] = 0,
+    workers: Annotated[int, Option(min=0, help=WORKERS_HELP)] = 0,
     memory: Annotated[str, Option(help="What a worker process may use.")] = "1GB",
-    replace: Annotated[
-        bool,
-        Option("--replace", help="Write scenes anew that are there with other pixels, or otherwise stored."),
-    ] = False,
-    skip_refused: Annotated[
-        bool, Option("--skip-refused", help="Leave refused scenes out, say why, and take the others.")
-    ] = False,
-    hash_: Annotated[
-        Hash, Option("--hash", help="What a known file is recognised by: samples of it, or every byte.")
-    ] = Hash.sampled,
+    replace: Annotated[bool, Option("--replace", help=REPLACE_HELP)] = False,
+    skip_refused: Annotated[bool, Option("--skip-refused", help=SKIP_HELP)] = False,
+    hash_: Annotated[Hash, Option("--hash", help=HASH_HELP)] = Hash.sampled,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and stop.")] = False,
     quiet: shared.QuietOption = False,
 ) -> None:
@@ -172,10 +158,8 @@ def ingest_scenes(
             shared.say(f"refused, left out: {why}")
     if dry_run:
         return
-    with (
-        cluster(scheduler=scheduler, workers=workers, memory=options.memory),
-        progress_bar(quiet=quiet) as report,
-    ):
+    workers_of = cluster(scheduler=scheduler, workers=workers, memory=options.memory)
+    with workers_of, progress_bar(quiet=quiet) as report:
         made = sz.ingest(plan, progress=report)
     if not quiet:
         echo(summary(made))
@@ -200,22 +184,18 @@ def demo(
     typer.secho("3. The store", bold=True)
     echo("   " + summary(store).replace("\n", "\n   "))
     typer.secho("4. A batch, read straight from its chunks", bold=True)
-    reader = sz.PatchReader(
-        store, polarizations=["vv", "vh"], batch_size=8, shuffle=True, seed=42, min_valid=0.5
-    )  # not 1, so that small scenes, which are all edge, have patches too
+    valid = 0.5  # not 1, so that small scenes, which are all edge, have patches too
+    reader = sz.PatchReader(store, polarizations=["vv", "vh"], shuffle=True, seed=42, min_valid=valid)
     batch = next(iter(reader))
     echo(f"   {batch.shape} {batch.dtype}, {batch.min():.2f} to {batch.max():.2f}, mean {batch.mean():.2f}")
     typer.secho("5. A picture", bold=True)
-    picture = sz.write_quicklook(store, folder / "demo-quicklook.png")
-    echo(f"   {picture}")
+    echo(f"   {sz.write_quicklook(store, folder / 'demo-quicklook.png')}")
     echo(f"Done in {time.perf_counter() - began:.1f} s. Try next:")
-    for line in (
-        f"sarzarr info {folder / 'demo.zarr'}",
-        "sarzarr identify YOUR_FILES.tif",
-        "sarzarr ingest YOUR_FILES.tif -o stores/yours.zarr",
-        f"python -c \"import xarray as xr; print(xr.open_datatree('{folder / 'demo.zarr'}', engine='zarr'))\"",
-    ):
-        echo(f"   {line}")
+    echo(f"   sarzarr info {folder / 'demo.zarr'}")
+    echo("   sarzarr identify YOUR_FILES.tif")
+    echo("   sarzarr ingest YOUR_FILES.tif -o stores/yours.zarr")
+    tree = f"xr.open_datatree('{folder / 'demo.zarr'}', engine='zarr')"
+    echo(f'   python -c "import xarray as xr; print({tree})"')
 
 
 def _like(grid: str | None) -> str | None:

@@ -41,10 +41,9 @@ def summary(store: "sz.Store") -> str:
         rows = [i for i, k in enumerate(keys) if k == key]
         pixels = sum(int(catalog["height"].values[i]) * int(catalog["width"].values[i]) for i in rows)
         written = {f"{catalog['dtype'].values[i]}, codec {catalog['codec'].values[i]}" for i in rows}
-        entry = bounds[key]
+        entry, kinds = bounds[key], " and ".join(sorted(written))
         lines.append(
-            f"  {key:<16} {counted(len(rows), 'array'):>12}, {pixels / 1e6:9.2f} Mpx, "
-            f"{' and '.join(sorted(written))}, "
+            f"  {key:<16} {counted(len(rows), 'array'):>12}, {pixels / 1e6:9.2f} Mpx, {kinds}, "
             f"clip {entry.clip_vmin:.2f} to {entry.clip_vmax:.2f} dB ({entry.clip_method})"
         )
     for index in store.patch_indices:
@@ -59,15 +58,12 @@ def summary(store: "sz.Store") -> str:
         ]
     lines += _other_contents(store)
     for scene in store.scenes[:SHOWN]:
-        row = store.rows(scene).isel(array=0)
-        facts = [
-            str(row[c].values) for c in ("time", "platform", "mode", "orbit_state") if str(row[c].values)
-        ]
-        names = "+".join(store.rows(scene)["name"].values.tolist())
-        place = str(row["geolocation"].values).replace("_", " ")
-        lines.append(
-            f"  {scene}: {names}, {int(row['height'])} x {int(row['width'])}, {place} {' '.join(facts)}".rstrip()
-        )
+        arrays = store.rows(scene)
+        row = {name: column.values[0] for name, column in arrays.items()}
+        names = "+".join(arrays["name"].values.tolist())
+        facts = " ".join(filter(None, (str(row[c]) for c in ("time", "platform", "mode", "orbit_state"))))
+        place = f"{row['height']} x {row['width']}, {row['geolocation'].replace('_', ' ')}"
+        lines.append(f"  {scene}: {names}, {place} {facts}".rstrip())
         if layers := store.layers(scene):
             lines.append(f"    layers: {', '.join(_layer_text(store, scene, name) for name in layers)}")
     if len(store.scenes) > SHOWN:
@@ -84,11 +80,9 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
     from sarzarr.store.samples import sample_sets
     from sarzarr.store.split_table import versions
 
-    layers = Counter(layer for scene in store.scenes for layer in store.layers(scene))
-    if layers:
-        yield "  layers: " + ", ".join(
-            f"{name} of {counted(n, 'scene')}" for name, n in sorted(layers.items())
-        )
+    if layers := Counter(layer for scene in store.scenes for layer in store.layers(scene)):
+        held = (f"{name} of {counted(n, 'scene')}" for name, n in sorted(layers.items()))
+        yield f"  layers: {', '.join(held)}"
     sets, tables = sample_sets(store), box_tables(store)
     for name in sets:
         image = read_node(store.place, f"{cv.SAMPLES}/{name}/image")
@@ -148,13 +142,9 @@ def progress_bar(*, quiet: bool, unit: str = "bytes") -> Iterator[Callable[["sz.
     from rich import progress as rich
     from rich.console import Console
 
-    sizes = (rich.DownloadColumn(), rich.TransferSpeedColumn())
-    columns = (
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
-        *(sizes if unit == "bytes" else (rich.MofNCompleteColumn(),)),
-        rich.TimeRemainingColumn(),
-    )
+    sizes = [rich.DownloadColumn(), rich.TransferSpeedColumn()]
+    counts = sizes if unit == "bytes" else [rich.MofNCompleteColumn()]
+    columns = rich.TextColumn("{task.description}"), rich.BarColumn(), *counts, rich.TimeRemainingColumn()
     # No refreshing thread: a process with a second thread does not fork workers.
     with rich.Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
         task = bar.add_task(unit, total=None)

@@ -39,14 +39,15 @@ WIDTHS: Final = {"scene": 20, "place": 12}
 """Least characters of the columns that `show` lists scenes in."""
 FAR_BELOW: Final = 0.5
 """Share of the validation asked for below which it is worth a word."""
+BLOCK_HELP: Final = "Side of a block: 10km, 500m; auto: 10km, or what few scenes or large cells need."
+PIXEL_BLOCK_HELP: Final = "Side of a block in pixels, where scenes have no place in the world; 1024 or less."
+FIXED_HELP: Final = "Ground that arrives later is training, or held back."
 SITE_HELP: Final = (
     "SCENE=NAME, for scenes without a place in the world; the scene may be a pattern such as '2019*'. Scenes that "
     "show the same ground have the same name. May be repeated."
 )
 SiteOption = Annotated[list[str] | None, Option("--site", help=SITE_HELP)]
 NotesOption = Annotated[str, Option(help="Kept with the version.")]
-
-
 VersionArgument = Annotated[str | None, Argument(help="v1, v2, ...; the newest if left out.")]
 By = StrEnum("By", ["ground", "scene", "site"])
 """Units that a split draws."""
@@ -67,29 +68,18 @@ def parse_sites(given: list[str] | None) -> dict[str, str]:
     return out
 
 
-# ------------------------------------------------------------------ split
 @split_app.command()
 def create(
     store: StoreArgument,
     val: Annotated[float, Option(help="Share of the blocks that is validation.")] = 0.1,
     test: Annotated[float, Option(help="Share of them that is test.")] = 0.0,
     seed: Annotated[int, Option(help="Another seed is another split.")] = 42,
-    block: Annotated[
-        str, Option(help="Side of a block: 10km, 500m; auto: 10km, or what few scenes or large cells need.")
-    ] = "auto",
-    pixel_block: Annotated[
-        int | None,
-        Option(
-            help="Side of a block in pixels, where scenes have no place in the world; 1024 or less.",
-            show_default=False,
-        ),
-    ] = None,
+    block: Annotated[str, Option(help=BLOCK_HELP)] = "auto",
+    pixel_block: Annotated[int | None, Option(help=PIXEL_BLOCK_HELP, show_default=False)] = None,
     by: Annotated[By, Option(help="Draw blocks of ground, whole scenes or whole sites.")] = By.ground,
     guard: Annotated[str | None, Option(help="Margin about a cell; two pixels if left out.")] = None,
     site: SiteOption = None,
-    fixed_val: Annotated[
-        bool, Option("--fixed-val", help="Ground that arrives later is training, or held back.")
-    ] = False,
+    fixed_val: Annotated[bool, Option("--fixed-val", help=FIXED_HELP)] = False,
     fresh: Annotated[bool, Option("--fresh", help="Begin anew beside the versions there are.")] = False,
     notes: NotesOption = "",
     dry_run: Annotated[bool, Option("--dry-run", help="Show the split and write nothing.")] = False,
@@ -124,9 +114,8 @@ def list_(store: StoreArgument) -> None:
     if not splits:
         echo("no split yet: make one with `sarzarr split create STORE`")
         return
-    echo(
-        f"{'':<5}{'parent':<8}{'made':<22}{'by':<8}{'block':<16}{'seed':>6}{'scenes':>8}{'val':>7}{'held':>7}  notes"
-    )
+    names = f"{'by':<8}{'block':<16}{'seed':>6}{'scenes':>8}{'val':>7}{'held':>7}  notes"
+    echo(f"{'':<5}{'parent':<8}{'made':<22}{names}")
     for s in splits:
         parent = f"v{s.parent}" if s.parent else "-"
         block = ", ".join(s.blocks) or "-"
@@ -222,9 +211,8 @@ def split_text(store: "sz.Store", split: "Split") -> str:
         f"  validation is {split.val_ratio:.1%} of what is used, {split.held_back_share:.1%} of all is held back",
     ]
     if split.val_ratio < FAR_BELOW * r.val_fraction:
-        lines.append(
-            "  less than was asked for: its blocks are small for these cells; larger ones lose less at their edges"
-        )
+        remedy = "larger ones lose less at their edges"
+        lines.append(f"  less than was asked for: its blocks are small for these cells; {remedy}")
     for index in store.patch_indices:
         taken, limits = taken_by_default(store, index)
         lines.append(f"  patches/{index}: {_patches_text(store, split, index, taken)}")

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Final
 
 from typer import Argument, Option, echo
 
@@ -13,6 +13,8 @@ from sarzarr.cli.output import progress_bar, summary
 from sarzarr.errors import NotInStoreError
 from sarzarr.text import counted
 
+GROUP_HELP: Final = "Only this group (vv/sigma0), to show or to set; may be repeated."
+SPLIT_HELP: Final = "From the ground of this split alone: train, or v2:train."
 Method = StrEnum("Method", ["percentile", "fixed", "sigma"])
 """Methods of finding clip bounds, in dB."""
 
@@ -45,11 +47,9 @@ def copy(
     quiet: shared.QuietOption = False,
 ) -> None:
     """Write a store anew with another dtype, codec or shard size; every byte is checked on the way."""
-    chosen = None if dtype is None else str(dtype)
+    kind, rows = None if dtype is None else str(dtype), 0 if no_shards else shard
     with progress_bar(quiet=quiet) as report:
-        made = sz.copy_store(
-            store, new, dtype=chosen, codec=codec, shard=0 if no_shards else shard, progress=report
-        )
+        made = sz.copy_store(store, new, dtype=kind, codec=codec, shard=rows, progress=report)
     if not quiet:
         echo(summary(made))
 
@@ -77,12 +77,8 @@ def bounds(
     vmin: shared.VminOption = None,
     vmax: shared.VmaxOption = None,
     k: shared.KOption = None,
-    group: Annotated[
-        list[str] | None, Option(help="Only this group (vv/sigma0), to show or to set; may be repeated.")
-    ] = None,
-    from_split: Annotated[
-        str | None, Option(help="From the ground of this split alone: train, or v2:train.")
-    ] = None,
+    group: Annotated[list[str] | None, Option(help=GROUP_HELP)] = None,
+    from_split: Annotated[str | None, Option(help=SPLIT_HELP)] = None,
 ) -> None:
     """Show the clip that batches are made with; with --method or --from-split, set it. No pixel is touched."""
     chosen = method or (Method.percentile if from_split is not None else None)
@@ -106,11 +102,11 @@ def bounds(
         )
     advised = sz.recommend_clips(opened, set(shown))
     echo(f"{'group':<18}{'stored dB':>18}{'clip dB':>20}{'percentiles 1, 99':>20}  method")
-    for key, entry in sorted((key, opened.bounds[key]) for key in shown):
+    for key in sorted(shown):
+        entry = opened.bounds[key]
+        clips = (f"{e.clip_vmin:.2f} to {e.clip_vmax:.2f}" for e in (entry, advised[key]))
         stored = f"{entry.vmin:g} to {entry.vmax:g}"
-        clip = f"{entry.clip_vmin:.2f} to {entry.clip_vmax:.2f}"
-        advice = f"{advised[key].clip_vmin:.2f} to {advised[key].clip_vmax:.2f}"
-        echo(f"{key:<18}{stored:>18}{clip:>20}{advice:>20}  {entry.clip_method}")
+        echo(f"{key:<18}{stored:>18}" + "".join(f"{clip:>20}" for clip in clips) + f"  {entry.clip_method}")
 
 
 @app.command()
@@ -138,7 +134,5 @@ def bench(
     batch_size: Annotated[int, Option(help="Patches of a batch.")] = 64,
 ) -> None:
     """Measure the MB/s that this machine delivers from a store, beside a memory copy of the same batches."""
-    options: dict[str, Any] = {"batch_size": batch_size}
-    if polarizations:
-        options["polarizations"] = [p.strip().lower() for p in polarizations.split(",")]
-    echo(str(sz.measure_delivery(store, seconds=seconds, **options)))
+    names = [p.strip().lower() for p in polarizations.split(",")] if polarizations else None
+    echo(str(sz.measure_delivery(store, seconds=seconds, batch_size=batch_size, polarizations=names)))

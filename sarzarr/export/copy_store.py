@@ -1,8 +1,7 @@
 """Copy a store into another dtype, codec or shard size, every byte checked on the way.
 
-A task writes a row of an array's new shards and holds one chunk at a time. The copy is made beside its
-place, in a folder called ``.NEW.<hex>.partial``, and renamed when it is whole: an interrupted one leaves no
-half store, and where its process was killed, that folder, which may be deleted.
+A task writes a row of an array's new shards and holds one chunk at a time. The copy is made beside its place, in
+``.NEW.<hex>.partial``, and renamed when it is whole; where its process was killed, that folder may be deleted.
 """
 
 import logging
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -54,10 +53,9 @@ def copy_store(
 ) -> Store:
     """Write a store anew with another dtype, codec or shard size, and return the copy.
 
-    Values are those of `from_codes` (uint16 to floats) and `to_codes` (floats to uint16): to float32 and
-    back is the identity, float16 rounds to 11 bits, 0.04 dB of the stored range at the most. Flags, bounds and
-    histograms stay, and layers keep their dtype and codec. Patch tables are indexed again where a dtype
-    changes, for means of other values. What else is in the store (splits, boxes, samples) is copied as it is.
+    Values are those of `from_codes` and `to_codes`: to float32 and back is the identity, float16 rounds to 11 bits,
+    0.04 dB of the stored range at the most. Layers keep their dtype and codec. Patch tables are indexed again where a
+    dtype changes, for means of other values. All else (flags, bounds, splits, boxes, samples) is copied as it is.
 
     Parameters
     ----------
@@ -72,14 +70,12 @@ def copy_store(
     shard
         Rows and columns of a shard, 0 for a file a chunk; each array's own if left out.
     progress
-        Called as bands of arrays are written, in this thread.
+        Called as rows of shards are written, in this thread.
 
     Raises
     ------
-    StoreExistsError
-        There is something at ``new``.
-    InvalidInputError
-        ``new`` is no local path or lies in the store, or an option is out of range.
+    StoreExistsError, InvalidInputError
+        There is something at ``new``, it is no local path or lies in the store, or an option is out of range.
     CorruptStoreError
         Stored bytes are damaged; names scene, array and chunk. There is no copy then.
     """
@@ -133,27 +129,22 @@ def _exists(place: Path) -> StoreExistsError:
 
 
 def _stored_encodings(source: Store) -> list[Encoding]:
-    """Return how each array of the catalog is stored, row by row."""
+    """Return the encoding of each array of the catalog, row by row."""
     columns = {k: source.catalog[k].values.tolist() for k in ("dtype", "codec", "chunk", "shard")}
     return [Encoding(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
 def _wanted(stored: Encoding, dtype: str | None, codec: str | None, shard: int | None) -> Encoding:
-    """Return how an array shall be stored."""
-    kind = stored.dtype if dtype is None else dtype
-    own = stored.codec if kind == stored.dtype else DEFAULT_CODECS[kind]
-    return Encoding(
-        dtype=kind,
-        codec=own if codec is None else codec,
-        chunk=stored.chunk,
-        shard=stored.shard if shard is None else shard,
-    )
+    """Return the encoding of an array in the copy."""
+    dtype = dtype or stored.dtype
+    if codec is None:
+        codec = stored.codec if dtype == stored.dtype else DEFAULT_CODECS[dtype]
+    return replace(stored, dtype=dtype, codec=codec, shard=stored.shard if shard is None else shard)
 
 
 def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator[CopyJob]:
     """Yield the arrays to copy: of each row of the catalog the pixels and their flags, and each scene's layers."""
-    catalog = source.catalog
-    columns = (catalog[k].values.tolist() for k in ("scene", "name", "flags", "height", "width"))
+    columns = (source.catalog[k].values.tolist() for k in ("scene", "name", "flags", "height", "width"))
     rows = zip(*columns, _stored_encodings(source), encodings, strict=True)
     done: set[str] = set()
     for scene, name, flags, height, width, stored, wanted in rows:
@@ -177,7 +168,7 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
 
 
 def _layer_encodings(source: Store, scene: str, layer: str, wanted: Encoding) -> tuple[Encoding, Encoding]:
-    """Return how a layer is stored, and how it shall be: as it is, in shards like the arrays beside it."""
+    """Return a layer's encoding, and the one in the copy: the same, in shards like the arrays beside it."""
     layout = read_layout(source.place, f"{cv.SCENES}/{scene}/{layer}")
     shard = layout.shard[0] if layout.shard else 0
     stored = Encoding(dtype=layout.dtype, codec=cv.LAYER_CODEC, chunk=layout.chunk[0], shard=shard)
@@ -244,25 +235,20 @@ def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progres
 def _write_documents(array: CopyJob, records: Records) -> None:
     """Write the manifest and the ``zarr.json`` of an array: its own attributes, but for how codes are scaled."""
     old = read_node(array.source, array.key)
-    attributes = old["attributes"]
+    attributes, dims = old["attributes"], tuple(old["dimension_names"])
     if array.encoding.dtype != array.stored.dtype:
         attributes.pop(cv.SCALE_FACTOR, None)
         attributes |= {cv.SCALE_FACTOR: 1 / cv.MAX_CODE} if array.encoding.dtype == "uint16" else {}
     group, shape = Folder(Path(array.folder)), (array.height, array.width)
     write_manifest(group, array.name, records)
-    dims = tuple(old["dimension_names"])
     write_node(group, array.name, array_document(shape, array.encoding, dims=dims, attributes=attributes))
 
 
 def _write_tables(source: Store, staging: Path, encodings: list[Encoding]) -> None:
     """Write the catalog, the root's document and the patch tables of the copy."""
-    columns: dict[str, Any] = {
-        "dtype": np.array([e.dtype for e in encodings], dtype="T"),
-        "codec": np.array([e.codec for e in encodings], dtype="T"),
-        "shard": np.array([e.shard for e in encodings], dtype="i8"),
-    }
-    copy = Folder(staging)
-    write_table(copy, cv.CATALOG, source.catalog.assign({k: ("array", v) for k, v in columns.items()}))
+    copy, columns = Folder(staging), {"dtype": "T", "codec": "T", "shard": "i8"}
+    new = {k: ("array", np.array([getattr(e, k) for e in encodings], kind)) for k, kind in columns.items()}
+    write_table(copy, cv.CATALOG, source.catalog.assign(new))
     write_json(copy, "zarr.json", group_document(source.attrs))
     for name in source.patch_indices:
         update_index(Store(copy), spec_of(source, name))

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,28 +25,42 @@ NODATA_COLOUR: Final = "#31435c"
 def write_quicklook(
     store: Store | str | Path, path: str | Path, *, scenes: Sequence[str] | None = None
 ) -> Path:
-    """Draw arrays of a store in dB, each over its group's clip, into one picture.
+    """Draw arrays of a store in dB, each over its group's clip, into one picture, and return its path.
 
-    Parameters
-    ----------
-    store
-        The store.
-    path
-        The picture: ``.png``, or whatever else matplotlib writes.
-    scenes
-        Which scenes; all of them, up to `MAX_PANELS` arrays, if left out.
+    Pixels that are not valid are blue. It is a ``.png``, or whatever else matplotlib writes, of some ``scenes`` or of
+    all, `MAX_PANELS` arrays at the most. `InvalidInputError` where its suffix is of no format, its folder is not
+    there, or there is nothing to draw; `CorruptStoreError` where stored bytes are damaged.
+    """
+    opened, place = open_store(store), Path(path)
+    every = _panels(opened, scenes)
+    panels = every[:MAX_PANELS]
+    figure, axes = empty_panels(len(panels), across=4, inches=(4.2, 4.0), dpi=110)
+    formats = figure.canvas.get_supported_filetypes()
+    if place.suffix.removeprefix(".").lower() not in formats:
+        raise InvalidInputError(
+            f"a picture such as NAME.png was expected, got {str(place)!r}. End its name in one of: "
+            f"{', '.join(sorted(formats))}."
+        )
+    if not place.parent.is_dir():
+        raise InvalidInputError(
+            f"a folder for the picture was expected, got {str(place.parent)!r}, which is not there. Make it first."
+        )
+    for axis, (scene, name, key) in zip(axes, panels, strict=True):
+        _draw(axis, opened, scene, name, key)
+    shown = "" if len(panels) == len(every) else f" ({len(panels)} of {len(every)} arrays)"
+    title = f"{Path(opened.place.name).stem}{shown}: dB over the clip of each group; blue is not valid"
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(place)
+    log.info("wrote %s", place)
+    return place
 
-    Returns
-    -------
-    pathlib.Path
-        Where it was written. Pixels that are not valid are blue.
 
-    Raises
-    ------
-    InvalidInputError
-        The picture's suffix is of no format, its folder is not there, or there is nothing to draw.
-    CorruptStoreError
-        Stored bytes are damaged; names scene and array.
+def empty_panels(
+    count: int, *, across: int, inches: tuple[float, float], legend: float = 0, dpi: int
+) -> tuple[Any, Any]:
+    """Return a matplotlib figure and the axes (panels,) of its panels, ``inches`` wide and high, in rows.
+
+    Below them ``legend`` inches are left free. `MissingExtraError` where matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
@@ -54,27 +68,14 @@ def write_quicklook(
         raise MissingExtraError(
             "matplotlib was expected, got none. Install it: pip install 'sarzarr[plot]'."
         ) from None
-    opened = open_store(store)
-    place = Path(path)
-    every = _panels(opened, scenes)
-    panels = every[:MAX_PANELS]
-    columns = min(len(panels), 4)
-    rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(4.2 * columns, 4.0 * rows), layout="constrained", dpi=110)
-    _check_place(place, figure.canvas.get_supported_filetypes())
+    columns = min(max(count, 1), across)
+    rows = math.ceil(max(count, 1) / columns)
+    size = inches[0] * columns, inches[1] * rows + legend
+    figure = Figure(figsize=size, layout="constrained", dpi=dpi)
     axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
-    for axis, (scene, name, key) in zip(axes, panels, strict=False):
-        _draw(axis, opened, scene, name, key)
-    for axis in axes[len(panels) :]:
+    for axis in axes[count:]:
         axis.set_visible(False)
-    shown = "" if len(panels) == len(every) else f" ({len(panels)} of {len(every)} arrays)"
-    figure.suptitle(
-        f"{Path(opened.place.name).stem}{shown}: dB over the clip of each group; blue is not valid",
-        fontsize=11,
-    )
-    figure.savefig(place)
-    log.info("wrote %s", place)
-    return place
+    return figure, axes[:count]
 
 
 def count_panels(store: Store, scenes: Sequence[str] | None = None) -> int:
@@ -82,29 +83,12 @@ def count_panels(store: Store, scenes: Sequence[str] | None = None) -> int:
     return len(_panels(store, scenes))
 
 
-def _check_place(path: Path, formats: Mapping[str, str]) -> None:
-    """Refuse a picture that could not be written, before the work is done."""
-    suffix = path.suffix.removeprefix(".").lower()
-    if suffix not in formats:
-        raise InvalidInputError(
-            f"a picture such as NAME.png was expected, got {str(path)!r}. End its name in one of: "
-            f"{', '.join(sorted(formats))}."
-        )
-    if not path.parent.is_dir():
-        raise InvalidInputError(
-            f"a folder for the picture was expected, got {str(path.parent)!r}, which is not there. Make it first."
-        )
-
-
 def _panels(store: Store, scenes: Sequence[str] | None) -> list[tuple[str, str, str]]:
     """(scene, array, bounds key) of what is drawn."""
-    chosen = list(store.scenes) if scenes is None else list(scenes)
-    rows = [store.rows(scene) for scene in chosen]
-    panels = [
-        (str(scene), str(name), str(key))
-        for row in rows
-        for scene, name, key in zip(*(row[k].values for k in ("scene", "name", "bounds_key")), strict=True)
-    ]
+    panels: list[tuple[str, str, str]] = []
+    for scene in store.scenes if scenes is None else scenes:
+        columns = (store.rows(scene)[k].values.tolist() for k in ("scene", "name", "bounds_key"))
+        panels += zip(*columns, strict=True)
     if not panels:
         raise InvalidInputError("at least one scene was expected, got an empty store. Ingest some first.")
     return panels
@@ -113,12 +97,7 @@ def _panels(store: Store, scenes: Sequence[str] | None) -> list[tuple[str, str, 
 def overview(store: Store, scene: str, array: str, *, pixels: int = PANEL_PIXELS) -> xr.DataArray:
     """Return an array in dB, averaged in power until its longer side is ``pixels`` at most; float32.
 
-    NaN where none of the pixels that were averaged is valid.
-
-    Raises
-    ------
-    CorruptStoreError
-        Stored bytes are absent or damaged.
+    NaN where none of the pixels that were averaged is valid. `CorruptStoreError` where stored bytes are damaged.
     """
     power = store.power(scene, array)
     step = math.ceil(max(power.shape) / pixels)
@@ -136,23 +115,19 @@ def overview(store: Store, scene: str, array: str, *, pixels: int = PANEL_PIXELS
 
 
 def _draw(axis: Any, store: Store, scene: str, array: str, key: str) -> None:
-    bounds, row = store.bounds[key], store.rows(scene)
-    picture = np.ma.masked_invalid(overview(store, scene, array).values)
     from matplotlib import colormaps
 
+    bounds, row = store.bounds[key], store.rows(scene)
+    picture = np.ma.masked_invalid(overview(store, scene, array).values)
     grey = colormaps["gray"].with_extremes(bad=NODATA_COLOUR)
     drawn = axis.imshow(
         picture, cmap=grey, vmin=bounds.clip_vmin, vmax=bounds.clip_vmax, interpolation="nearest"
     )
-    axis.set_xticks([])
-    axis.set_yticks([])
-    height, width = int(row["height"].values[0]), int(row["width"].values[0])
+    axis.set(xticks=[], yticks=[])
+    size = f"{int(row['height'].values[0])} x {int(row['width'].values[0])}"
     name = scene if len(scene) <= 38 else f"{scene[:18]}...{scene[-17:]}"
-    quantity = key.split("/")[-1]
-    axis.set_title(
-        f"{name}\n{array.upper() if array in cv.POLARIZATIONS else array} {quantity}, {height} x {width}",
-        fontsize=8,
-    )
+    band = array.upper() if array in cv.POLARIZATIONS else array
+    axis.set_title(f"{name}\n{band} {key.split('/')[-1]}, {size}", fontsize=8)
     ratio = picture.shape[0] / picture.shape[1]
     bar = axis.figure.colorbar(drawn, ax=axis, fraction=0.046 * ratio, pad=0.02)
     bar.set_label("dB", fontsize=8)

@@ -1,10 +1,11 @@
-"""One array, band by band, into another dtype, codec or shard size: what a worker of a copy does.
+"""One array, rows of shards after another, into another dtype, codec or shard size: a copy's task.
 
 A chunk whose dtype and codec stay is passed on as it is stored; any other is decoded, converted and
 encoded anew. Every file is held against its manifest, and every chunk against its checksum.
 """
 
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class CopyJob(ShardJob):
 
     @property
     def is_passed_on(self) -> bool:
-        """Whether chunks stay as they are stored, and only the files they stand in may change."""
+        """Whether the bytes of chunks stay as stored, and only the files they stand in may change."""
         return (self.stored.dtype, self.stored.codec) == (self.encoding.dtype, self.encoding.codec)
 
     @property
@@ -65,13 +66,13 @@ class CopyJob(ShardJob):
 
     @property
     def parts(self) -> tuple["CopyJob", ...]:
-        """The jobs of its tasks: each is a row of whole files, of a shard's default height if those are small."""
+        """The jobs of its tasks: whole files of (rows, columns), of a shard's default height if they are small."""
         size = job_side(self.encoding.file_size), self.width
         return tuple(replace(self, **place) for place in rectangles((self.height, self.width), size))
 
 
 def copy_shards(job: CopyJob) -> tuple[Path, Records | Exception]:
-    """Write the files of a job; return the array's folder, and their records or what went wrong.
+    """Write the files of a job; return the array's folder, and their records (bytes, digest) or what went wrong.
 
     An error is a value, so that whoever gives the copy up can wait until no other task writes.
     """
@@ -82,33 +83,24 @@ def copy_shards(job: CopyJob) -> tuple[Path, Records | Exception]:
 
 
 def _copy_files(job: CopyJob) -> Records:
-    reader = ChunkReader(job)
+    reader, size, chunk = _ChunkReader(job), job.encoding.file_size, job.encoding.chunk
     codec = CODECS["none"] if job.is_passed_on else get_codec(job.encoding.codec)
     records: Records = {}
     for top, rows in job.bands:
-        for left in range(0, job.width, job.encoding.file_size):
+        for left in range(0, job.width, size):
             if not Path(job.token).exists():
                 return {}
+            down, across = range(top, top + rows, chunk), range(left, min(left + size, job.width), chunk)
             with ArrayFiles(job.target, job.encoding.grid, codec) as files:
-                columns = min(job.encoding.file_size, job.width - left)
-                _copy_chunks(reader, files, (range(top, top + rows), range(left, left + columns)))
+                for row, col in product(down, across):
+                    if (pixels := reader.read(row // chunk, col // chunk)) is not None:
+                        files.write(row // chunk, col // chunk, pixels)
                 records |= files.close()
     return job.every_file(records)
 
 
-def _copy_chunks(reader: "ChunkReader", files: ArrayFiles, window: tuple[range, range]) -> None:
-    """Write the chunks of one file of the copy in C order."""
-    down, across = (n[:: reader.array.encoding.chunk] for n in window)
-    for row in down:
-        for col in across:
-            at = row // down.step, col // across.step
-            pixels = reader.read(*at)
-            if pixels is not None:
-                files.write(*at, pixels)
-
-
 @dataclass
-class ChunkReader:
+class _ChunkReader:
     """The stored chunks of one array by row and column, each file held against the manifest once."""
 
     array: CopyJob
@@ -165,8 +157,8 @@ class ChunkReader:
             index, _ = read_index(self.array.source, f"{self.array.key}/{key}", self.array.stored.grid)
         except FileNotFoundError:
             return self._corrupt(f"a file of {self._listed[key].size} bytes was expected, got none", key)
-        except CorruptStoreError as error:
-            return self._corrupt(str(error).rstrip("."), key)
+        except CorruptStoreError as error:  # a file without an index is a chunk
+            return self._corrupt(str(error).rstrip("."), key, None if self.array.stored.shard else 0)
         for at in np.flatnonzero(index[:, 0] != EMPTY).tolist():
             try:
                 payload_of(self._stored(key, index[at]))

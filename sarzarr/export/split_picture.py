@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.errors import InvalidInputError, MissingExtraError
+from sarzarr.errors import InvalidInputError
+from sarzarr.export.quicklook import empty_panels
 from sarzarr.grids.footprint import Footprint
-from sarzarr.grids.world import Extents
 from sarzarr.splits.assign import WORLD, Grounds
 from sarzarr.splits.versions import grounds_of
 from sarzarr.store.split_table import SceneCells, Split
@@ -37,41 +37,27 @@ MAX_PANELS: Final = 6
 
 
 def write_split_picture(store: Store, split: Split, path: str | Path) -> Path:
-    """Draw a split's cells on the ground, those of each place without longitudes apart; return the path.
+    """Draw a split's cells on the ground, in degrees, those of each place of pixels apart; return the path.
 
-    Raises
-    ------
-    MissingExtraError
-        matplotlib is not installed.
-    InvalidInputError
-        No picture can be written to that path.
+    `MissingExtraError` where matplotlib is not installed, `InvalidInputError` where no picture can be written there.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError(
-            "matplotlib was expected, got none. Install it: pip install 'sarzarr[plot]'."
-        ) from None
     grounds = grounds_of(store, known=split)
-    there = {g.scene for g in grounds.scenes}
     by_place: dict[str, list[SceneCells]] = {}
     for s in split.scenes:
-        if s.scene in there:
+        if s.scene in grounds.by_id:
             by_place.setdefault(s.place, []).append(s)
     places = sorted(by_place, key=lambda p: (p != WORLD, p))[:MAX_PANELS]
-    columns = min(max(len(places), 1), 3)
-    rows = math.ceil(max(len(places), 1) / columns)
-    figure = Figure(figsize=(7.0 * columns, PANEL * rows + 0.8), layout="constrained", dpi=120)
-    axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
-    for axis, place in zip(axes, places, strict=False):
+    figure, axes = empty_panels(len(places), across=3, inches=(7.0, PANEL), legend=0.8, dpi=120)
+    for axis, place in zip(axes, places, strict=True):
         if place == WORLD:
             _draw_world(axis, grounds, split, by_place[place])
         else:
             _draw_pixels(axis, place, by_place[place])
-    for axis in axes[len(places) :]:
-        axis.set_visible(False)
     figure.legend(handles=_legend(split), loc="outside lower center", ncols=4, frameon=False)
-    figure.suptitle(f"{Path(store.place.name).stem}, split {split.name}: {_said(split)}", fontsize=11)
+    by = f"by {split.recipe.by}" + (f" in blocks of {' and '.join(split.blocks)}" if split.blocks else "")
+    shares = f"{split.val_ratio:.1%} validation, {split.held_back_share:.1%} held back"
+    title = f"{Path(store.place.name).stem}, split {split.name}: {by}, seed {split.recipe.seed}; {shares}"
+    figure.suptitle(title, fontsize=11)
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:  # no such folder; no such format
@@ -83,21 +69,12 @@ def write_split_picture(store: Store, split: Split, path: str | Path) -> Path:
     return Path(path)
 
 
-def _said(split: Split) -> str:
-    r = split.recipe
-    by = f"by {r.by}" + (f" in blocks of {' and '.join(split.blocks)}" if split.blocks else "")
-    return f"{by}, seed {r.seed}; {split.val_ratio:.1%} validation, {split.held_back_share:.1%} held back"
-
-
 def _legend(split: Split) -> list[Any]:
     from matplotlib.patches import Patch
 
     return [
-        Patch(
-            color=colour,
-            label=f"{m.name.lower().replace('_', ' ')}: {counted(split.counts[m.name.lower()], 'cell')}",
-        )
-        for m, colour in COLOURS.items()
+        Patch(color=colour, label=f"{name.replace('_', ' ')}: {counted(split.counts[name], 'cell')}")
+        for name, colour in ((m.name.lower(), colour) for m, colour in COLOURS.items())
     ]
 
 
@@ -109,13 +86,11 @@ def _colours() -> dict[str, Any]:
 
 def _draw_world(axis: Any, grounds: Grounds, split: Split, scenes: Sequence[SceneCells]) -> None:
     """Draw blocks, and on them the cells of every scene; acquisitions on one grid once."""
-    by_id = {g.scene: g for g in grounds.scenes}
     kept = list({s.grid: s for s in scenes}.values())
-    footprints = [grounds.footprint(by_id[s.scene]) for s in kept]
-    lons = np.concatenate([f.lon.reshape(-1) for f in footprints])
-    lats = np.concatenate([f.lat.reshape(-1) for f in footprints])
-    finite = np.isfinite(lons) & np.isfinite(lats)
-    west, east, south, north = lons[finite].min(), lons[finite].max(), lats[finite].min(), lats[finite].max()
+    footprints = [grounds.footprint(grounds.by_id[s.scene]) for s in kept]
+    corners = np.concatenate([np.stack([f.lon, f.lat], axis=-1).reshape(-1, 2) for f in footprints])
+    corners = corners[np.isfinite(corners).all(axis=1)]
+    (west, south), (east, north) = corners.min(axis=0), corners.max(axis=0)
     if split.recipe.by == "ground":
         _draw_blocks(axis, split, (west, east, south, north))
     edge = _edge_of(footprints, max(east - west, north - south))
@@ -124,25 +99,20 @@ def _draw_world(axis: Any, grounds: Grounds, split: Split, scenes: Sequence[Scen
             if np.isfinite(f.lon).all() and np.ptp(f.lon) < 180 and (s.codes == side).any():
                 mine = np.ma.masked_where(s.codes != side, s.codes)
                 axis.pcolormesh(f.lon, f.lat, mine, zorder=2 + side, **edge, **_colours())
-    axis.set_aspect(1 / max(math.cos(math.radians((south + north) / 2)), 0.05))
-    axis.set_xlabel("longitude")
-    axis.set_ylabel("latitude")
+    stretch = 1 / max(math.cos(math.radians((south + north) / 2)), 0.05)
+    axis.set(aspect=stretch, xlabel="longitude", ylabel="latitude")
     axis.set_title(f"{counted(len(scenes), 'scene')} on {counted(len(kept), 'grid')}", fontsize=10)
 
 
 def _edge_of(footprints: Sequence[Footprint], span: float) -> dict[str, Any]:
-    """Return how cells are edged: in white where they are large in a picture of ``span`` degrees, else not.
+    """Return the edges of cells: white where they are large in a picture of ``span`` degrees.
 
-    Cells without an edge of another colour have a hairline of their own, so that a scene of a few pixels of
-    the picture does not vanish.
+    Others have a hairline of their own colour, so that a scene of a few pixels of the picture does not vanish.
     """
     sides = [np.ptp(f.lat[:, 0]) / max(len(f.lat) - 1, 1) for f in footprints]
     points = PANEL * 72 * float(np.nanmedian(sides)) / max(span, 1e-9)
-    return (
-        {"edgecolors": "white", "linewidth": 0.4}
-        if points >= EDGED_CELL
-        else {"edgecolors": "face", "linewidth": 0.6}
-    )
+    colour, width = ("white", 0.4) if points >= EDGED_CELL else ("face", 0.6)
+    return {"edgecolors": colour, "linewidth": width}
 
 
 def _draw_blocks(axis: Any, split: Split, area: tuple[float, float, float, float]) -> None:
@@ -159,20 +129,18 @@ def _draw_blocks(axis: Any, split: Split, area: tuple[float, float, float, float
     band = np.repeat(bands, last - first + 1)
     column = np.concatenate([np.arange(a, b + 1) for a, b in zip(first, last, strict=True)])
     codes = split.recipe.draw(lattice.ids(band, column % lattice.columns(band)))
+    e = lattice.bounds_of(band, column)
+    corners = ((e.west, e.south), (e.east, e.south), (e.east, e.north), (e.west, e.north))
+    rings: Any = np.stack([np.stack(c, axis=-1) for c in corners], axis=1)
     axis.add_collection(
         PolyCollection(
-            _rings(lattice.bounds_of(band, column)),
+            rings,
             facecolors=[COLOURS[cv.Membership(int(c))] for c in codes],
             edgecolors="white",
             linewidths=0.8,
             alpha=0.25,
         )
     )
-
-
-def _rings(e: Extents) -> Any:
-    corners = ((e.west, e.south), (e.east, e.south), (e.east, e.north), (e.west, e.north))
-    return np.stack([np.stack(c, axis=-1) for c in corners], axis=1)
 
 
 def _draw_pixels(axis: Any, place: str, scenes: Sequence[SceneCells]) -> None:

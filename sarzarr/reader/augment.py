@@ -1,8 +1,7 @@
 """Augmentations of batches, by name, and transforms of (image, target) pairs.
 
-A new one is registered in `AUGMENTATIONS`, by the name that ``augment=`` of every reader then takes, and is drawn in
-`drawn_operations`. None changes values yet: one that does (speckle, gain) is applied in `PrefetchThreads.batch`.
-Images are (C, H, W), boxes half-open pixel ``xyxy``.
+A new one is registered in `AUGMENTATIONS`, by the name that ``augment=`` of every reader then takes. None changes
+values yet: one that does (speckle, gain) is applied in `PrefetchThreads.batch`. Boxes are half-open pixel ``xyxy``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.pixels.turns import COLUMNS, ROWS
 
@@ -19,7 +19,7 @@ Pair = tuple[Any, dict[str, Any]]
 
 
 def collate_fn(batch: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
-    """Return (images, targets) as lists, unstacked: what torchvision's detectors take.
+    """Return images (C, height, width) float32 and targets as lists, unstacked: what torchvision's detectors take.
 
     >>> collate_fn([("image", {"boxes": 0}), ("other", {"boxes": 1})])
     (['image', 'other'], [{'boxes': 0}, {'boxes': 1}])
@@ -53,7 +53,7 @@ class _RandomFlip:
 
 
 class RandomHorizontalFlip(_RandomFlip):
-    """Swap left and right: ``x' = width - x``, with minimum and maximum exchanged.
+    """Swap left and right of an image (..., rows, columns): ``x' = width - x``, minimum and maximum exchanged.
 
     Times or ranges are then reversed: only for symmetric signals does a label stay true.
     """
@@ -63,14 +63,14 @@ class RandomHorizontalFlip(_RandomFlip):
 
 
 class RandomVerticalFlip(_RandomFlip):
-    """Swap top and bottom: ``y' = height - y``, with minimum and maximum exchanged."""
+    """Swap top and bottom of an image (..., rows, columns): ``y' = height - y``, minimum and maximum exchanged."""
 
     axis = -2
     low = 1
 
 
 class Compose:
-    """Apply transforms one after the other."""
+    """Apply transforms of an image (..., rows, columns) and its target one after the other."""
 
     def __init__(self, transforms: Sequence[Callable[[Any, Any], Pair]]) -> None:
         self.transforms = tuple(transforms)
@@ -85,26 +85,14 @@ class Compose:
 
 Augmentation = Literal["d4", "flips", "azimuth"]
 AUGMENTATIONS: Final[Mapping[Augmentation, tuple[int, ...]]] = MappingProxyType(
-    {
-        "d4": tuple(range(8)),
-        "flips": (0, COLUMNS, ROWS, COLUMNS | ROWS),
-        "azimuth": (0, ROWS),
-    }
+    {"d4": tuple(range(8)), "flips": (0, COLUMNS, ROWS, COLUMNS | ROWS), "azimuth": (0, ROWS)}
 )
 """Operations of `sarzarr.pixels.turns` of each augmentation, drawn with equal chance. ``azimuth`` reverses the lines
 alone, so that the radar still looks from the same side; the others also turn shadow and layover round."""
 _STREAM: Final = 2  # apart from the streams of `sarzarr.reader.order`
 
 
-def check_augmentation(name: str | None) -> None:
-    """Raise `InvalidInputError` unless ``name`` is None or registered."""
-    if name is not None and name not in AUGMENTATIONS:
-        raise InvalidInputError(f"augment must be one of {', '.join(AUGMENTATIONS)} or None, got {name!r}.")
-
-
-def drawn_operations(
-    name: Augmentation, n: int, *, seed: int, epoch: int
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return the operation (n,) of each position of an epoch, whoever delivers it."""
+def drawn_operations(name: Augmentation, n: int, *, seed: int, epoch: int) -> Array:
+    """Return the operation (n,) uint8 of each position of an epoch, whoever delivers it."""
     operations = np.array(AUGMENTATIONS[name], np.uint8)
     return operations[np.random.default_rng((seed, epoch, _STREAM)).integers(len(operations), size=n)]

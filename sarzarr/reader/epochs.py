@@ -12,22 +12,26 @@ import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
-from sarzarr.patches.selection import Selection
+from sarzarr.patches.selection import Selection, weights_of
+from sarzarr.pixels.stretch import Stretch
 from sarzarr.pixels.turns import codes_of
 from sarzarr.reader.augment import drawn_operations
 from sarzarr.reader.fetch import Work
-from sarzarr.reader.memory import MAX_THREADS, BatchMemory, available_cores
+from sarzarr.reader.memory import MAX_THREADS, BatchMemory, aligned_buffer, available_cores
 from sarzarr.reader.options import ReadOptions
 from sarzarr.reader.order import Deal, Indices, Position, Share, drawn, shuffled, shuffled_in_window
-from sarzarr.reader.prefetch import BatchRecipe, PrefetchThreads
+from sarzarr.reader.places import Source
+from sarzarr.reader.prefetch import BatchRecipe, PartRecipe, PrefetchThreads
 from sarzarr.reader.targets import PatchTargets
+from sarzarr.store.chunks import ArrayLayout, read_chunk_table
 from sarzarr.store.store import Store, open_store
 
 _ALL: Final = Share()
+Laws = tuple[Stretch | None, ...]
 
 
 class EpochReader(ABC):
-    """Batches of whatever a subclass selects, in an order that is a function of ``(seed, epoch)``.
+    """Batches of whatever a subclass selects, float32 or as stored, in an order made of ``(seed, epoch)`` alone.
 
     Each iteration is the next epoch. Nothing is open between iterations: a reader pickles, and may be forked.
     """
@@ -71,7 +75,8 @@ class EpochReader(ABC):
     @cached_property
     def weights(self) -> Array | None:
         """(n,) float64: how often each patch is drawn, against the others; None where all are once."""
-        return None
+        given = self.options.weights
+        return None if given is None else weights_of(self.store, self.selection, given)
 
     @property
     @abstractmethod
@@ -93,7 +98,7 @@ class EpochReader(ABC):
         self._next, self._now = Position(epoch=epoch), None
 
     def deal(self, start: int = 0, ranks: int = 1) -> Deal:
-        """Return the batches of an epoch as positions in its order, from ``start`` patches on, for so many ranks."""
+        """Return the batches of an epoch as positions in its order (n,), from ``start`` on, for so many ranks."""
         o, n = self.options, len(self.selection)
         return Deal(n=n, batch_size=o.batch_size, ranks=ranks, drop_last=o.drop_last, start=start)
 
@@ -126,11 +131,11 @@ class EpochReader(ABC):
             yield batch
 
     def batches(self, begin: Position, share: Share = _ALL) -> Iterator[Any]:
-        """Yield one share of what is left of an epoch: images (N, C, size, size), or what `packed` makes of them."""
+        """Yield a share of what is left of an epoch: images (N, C, size, size) float32, or what `packed` returns."""
         return map(self.packed, self.parts(begin, share))
 
     def parts(self, begin: Position, share: Share) -> Iterator[dict[str, Any]]:
-        """Yield the same as parts by name: ``image`` (N, C, size, size), ``flags`` of that shape, and so on."""
+        """Yield the same as parts by name: ``image`` (N, C, size, size) float32, ``flags`` uint8, and so on."""
         deal = self.deal(begin.start, share.ranks)
         order, turns = self.order(begin.epoch), self.turns(begin.epoch)
         threads = self.options.threads or max(min(MAX_THREADS, available_cores() // share.workers), 1)
@@ -145,7 +150,7 @@ class EpochReader(ABC):
             yield from prefetch.run(make, deal.worker_steps(share.worker, share.workers)[share.skip :])
 
     def packed(self, parts: dict[str, Any]) -> Any:
-        """Return a batch as delivered: a dict ``with_meta``, else images (N, C, size, size) or a tuple of all."""
+        """Return a batch as delivered: a dict ``with_meta``, else images (N, C, size, size) float32, or all parts."""
         if self.options.with_meta:
             return parts
         layers = parts.pop("layers", {})
@@ -155,8 +160,7 @@ class EpochReader(ABC):
     def read(self, patches: Sequence[int] | Array, turns: Sequence[int] | Array | None = None) -> Any:
         """Return one batch of patches (n,) of the selection by number, read now and in this thread.
 
-        ``turns`` (n,) are operations of `sarzarr.pixels.turns`. Files stay open, bounded in number, until
-        the reader is gone.
+        ``turns`` (n,) are operations of `sarzarr.pixels.turns`. Files stay open until the reader is gone.
         """
         chosen = np.asarray(patches, np.int64)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self.selection)):
@@ -170,11 +174,19 @@ class EpochReader(ABC):
         return self.packed(self._parts(chosen, operations, self._own[1]))
 
     def memory(self, keep: int = 0, make: Callable[[int], memoryview] | None = None) -> BatchMemory:
-        """Return this process's memory of batches."""
+        """Return this process's memory of batches; ``make`` gives a buffer of so many bytes."""
         if self._memory is None:
-            self._memory = BatchMemory(keep) if make is None else BatchMemory(keep, make)
+            self._memory = BatchMemory(keep, make or aligned_buffer)
         self._memory.keep = max(self._memory.keep, keep)
         return self._memory
+
+    def _part(
+        self, name: str, arrays: Sequence[ArrayLayout], laws: Laws, dtype: str, outside: int | None = None
+    ) -> PartRecipe:
+        """Return the recipe of a part, read from some arrays by the law of each."""
+        table = read_chunk_table(self.store.place, arrays)
+        source = Source(table=table, stretches=laws, size=self.selection.size)
+        return PartRecipe(name=name, source=source, array=self.selection.array, dtype=dtype, outside=outside)
 
     def _parts(self, patches: Array, turns: Array | None, prefetch: PrefetchThreads) -> dict[str, Any]:
         images, *others = prefetch.batch(patches, turns)
@@ -193,9 +205,7 @@ class EpochReader(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of this reader: batches that were taken are behind it."""
-        if self._now is None:
-            return self.state_at(self._next)
-        return self.state_at(self._now, taken=self._taken)
+        return self.state_at(self._now or self._next, taken=self._taken if self._now else 0)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration go on where ``state`` was taken."""

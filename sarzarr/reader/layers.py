@@ -12,7 +12,7 @@ from sarzarr.errors import InvalidInputError
 from sarzarr.patches.selection import Selection
 from sarzarr.reader.places import Source
 from sarzarr.reader.prefetch import PartRecipe
-from sarzarr.store.chunks import ArrayLayout, described_layout, read_chunk_table
+from sarzarr.store.chunks import described_layout, read_chunk_table
 from sarzarr.store.documents import read_node
 from sarzarr.store.store import Store
 from sarzarr.text import listed
@@ -21,13 +21,8 @@ from sarzarr.text import listed
 def layer_recipes(store: Store, names: Sequence[str], chosen: Selection) -> tuple[PartRecipe, ...]:
     """Return the recipes of layers (n, dates, size, size) beside patches, in the order of ``names``.
 
-    Raises
-    ------
-    InvalidInputError
-        A scene of the patches has no layer of that name, or scenes differ in its dtype or nodata, or patches
-        reach beyond a scene whose layer has no value for that; names the scenes, and the remedy.
-    CorruptStoreError
-        As `sarzarr.store.chunks.read_chunk_table`.
+    `InvalidInputError`, with the scenes, where one has no such layer, they differ in its dtype or nodata, or patches
+    reach beyond a scene whose layer has no value for that. `CorruptStoreError` as of `read_chunk_table`.
     """
     owners = store.catalog["scene"].values[chosen.catalog_row].astype(str)
     scenes, number = np.unique(owners, return_inverse=True)
@@ -52,36 +47,27 @@ def _layer_recipe(
     documents = {s: read_node(store.place, f"{cv.SCENES}/{s}/{name}") for s in held}
     layouts = [described_layout(f"{cv.SCENES}/{s}/{name}", document) for s, document in documents.items()]
     dtype = str(_only(name, "dtype", {s: lay.dtype for s, lay in zip(held, layouts, strict=True)}))
-    nodata = _only(name, "nodata value", {s: _nodata(d, dtype) for s, d in documents.items()})
-    if nodata is None:
-        _check_inside(name, layouts, scene, chosen)
+    none = math.nan if np.dtype(dtype).kind == "f" else None
+    values = {s: document["attributes"].get(cv.NODATA) for s, document in documents.items()}
+    nodata = _only(name, "nodata value", {s: none if value is None else value for s, value in values.items()})
+    ends = np.stack([chosen.row, chosen.col], axis=1)[:, None] + chosen.size
+    if nodata is None and (ends > np.array([layout.shape for layout in layouts])[scene]).any():
+        raise InvalidInputError(
+            f"expected a nodata value for the pixels of layer {name!r} beyond a scene's edge, got none. Pass "
+            f"edge='shift' or 'drop', or ingest it with one: --layer {name}:nodata255=FILE --replace."
+        )
     table = read_chunk_table(store.place, layouts)
     source = Source(table=table, stretches=(None,) * len(layouts), size=chosen.size)
     return PartRecipe(name=name, source=source, array=scene, dtype=dtype, outside=nodata)
-
-
-def _nodata(document: dict[str, Any], dtype: str) -> float | int | None:
-    value: float | int | None = document["attributes"].get(cv.NODATA)
-    return math.nan if value is None and np.dtype(dtype).kind == "f" else value
 
 
 def _only(name: str, what: str, by_scene: dict[str, Any]) -> Any:
     """Return the one value of every scene that has any; NaN is one value."""
     known = {repr(value): (value, scene) for scene, value in reversed(by_scene.items()) if value is not None}
     if len(known) > 1:
-        listed = "; ".join(f"{value} in {scene!r}" for value, scene in known.values())
+        values = "; ".join(f"{value} in {scene!r}" for value, scene in known.values())
         raise InvalidInputError(
-            f"expected one {what} for layer {name!r} in all scenes, got {listed}. Select scenes that agree with "
+            f"expected one {what} for layer {name!r} in all scenes, got {values}. Select scenes that agree with "
             "scenes=, or convert the files and ingest them again with --replace."
         )
     return next(iter(known.values()))[0] if known else None
-
-
-def _check_inside(name: str, layouts: Sequence[ArrayLayout], scene: Array, chosen: Selection) -> None:
-    shape = np.array([layout.shape for layout in layouts])[scene]  # (n, dates, 2)
-    ends = np.stack([chosen.row, chosen.col], axis=1)[:, None] + chosen.size
-    if bool((ends > shape).any()):
-        raise InvalidInputError(
-            f"expected a nodata value for the pixels of layer {name!r} beyond a scene's edge, got none. Pass "
-            f"edge='shift' or 'drop', or ingest it with one: --layer {name}:nodata255=FILE --replace."
-        )

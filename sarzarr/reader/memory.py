@@ -21,7 +21,7 @@ MAX_THREADS: Final = 4
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use: the smaller of its affinity and its cgroup's quota."""
+    """Return the number of cores that this process may use: the smaller of its affinity and its cgroup's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -31,7 +31,7 @@ def available_cores() -> int:
 
 
 def available_handles() -> int:
-    """Return how many files the loader may hold open: a quarter of what the process may."""
+    """Return the number of files that the loader may hold open: a quarter of what the process may."""
     try:
         import resource
     except ImportError:  # not on Windows, where the C runtime stops at 512
@@ -40,21 +40,18 @@ def available_handles() -> int:
     return MAX_HANDLES * MAX_THREADS if soft == resource.RLIM_INFINITY else max(soft // 4, 1)
 
 
-def aligned_memory(nbytes: int, *, within_page: int = 0) -> Array:
-    """Return (nbytes,) uint8 that begins so far into a page, bytes.
-
-    Rows that straddle cache lines cost a third more a pass.
-    """
+def aligned_buffer(nbytes: int, *, within_page: int = 0) -> memoryview:
+    """Return so many bytes that begin so far into a page: rows that straddle cache lines cost a third more."""
     memory = np.empty(nbytes + PAGE, np.uint8)
     begin = (within_page - memory.ctypes.data) % PAGE
-    return memory[begin : begin + nbytes]
+    return memory[begin : begin + nbytes].data
 
 
 @dataclass(eq=False)
 class ScratchMemory:
-    """Memory of one thread, kept between calls."""
+    """Memory of one thread, kept between calls: bytes by name, seen as arrays."""
 
-    _memory: dict[str, Array] = field(default_factory=dict, init=False)
+    _memory: dict[str, memoryview] = field(default_factory=dict, init=False)
     _views: dict[tuple[str, tuple[int, ...], str], Array] = field(default_factory=dict, init=False)
 
     def take(self, name: str, shape: tuple[int, ...], dtype: str, *, within_page: int = 0) -> Array:
@@ -62,12 +59,13 @@ class ScratchMemory:
         key = name, shape, dtype
         if (view := self._views.get(key)) is not None:
             return view
-        wanted = math.prod(shape) * np.dtype(dtype).itemsize
+        count = math.prod(shape)
+        wanted = count * np.dtype(dtype).itemsize
         kept = self._memory.get(name)
-        if kept is None or kept.size < wanted:
-            kept = self._memory[name] = aligned_memory(wanted, within_page=within_page)
+        if kept is None or kept.nbytes < wanted:
+            kept = self._memory[name] = aligned_buffer(wanted, within_page=within_page)
             self._views = {k: v for k, v in self._views.items() if k[0] != name}
-        view = self._views[key] = kept[:wanted].view(dtype).reshape(shape)
+        view = self._views[key] = np.frombuffer(kept, dtype, count).reshape(shape)
         return view
 
 
@@ -77,7 +75,7 @@ class BatchMemory:
 
     keep: int
     """Buffers of each part that are kept for use again; more are made when they are needed."""
-    make: Callable[[int], memoryview] = lambda nbytes: aligned_memory(nbytes).data
+    make: Callable[[int], memoryview] = aligned_buffer
     """Makes a buffer of so many bytes."""
     _free: dict[int, deque[memoryview]] = field(default_factory=lambda: defaultdict(deque), init=False)
     _watches: dict[int, Any] = field(default_factory=dict, init=False)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import index
 from typing import Final, Literal, SupportsIndex, TypedDict
 
@@ -10,11 +10,11 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.patches.cut import IndexSpec
-from sarzarr.patches.index import index_patches
+from sarzarr.patches.index import index_patches, spec_of
 from sarzarr.patches.selection import Query
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.bounds import ClipBounds
-from sarzarr.reader.augment import Augmentation, check_augmentation
+from sarzarr.reader.augment import AUGMENTATIONS, Augmentation
 from sarzarr.reader.order import WINDOW_SHARDS
 from sarzarr.store.boxes import MIN_VISIBLE
 from sarzarr.store.store import Store
@@ -22,8 +22,6 @@ from sarzarr.store.store import Store
 _FROM_0: Final = ("seed", "read_ahead")
 _FROM_1: Final = ("patch_size", "stride", "max_patches", "stack_length", "batch_size", "window", "threads")
 log = logging.getLogger(__name__)
-
-
 Edge = Literal["drop", "shift", "pad"]
 
 
@@ -97,7 +95,9 @@ class ReadOptions:
     """Batches that are made before they are asked for, besides one per thread."""
 
     def __post_init__(self) -> None:
-        check_augmentation(self.augment)
+        if self.augment is not None and self.augment not in AUGMENTATIONS:
+            known = ", ".join(AUGMENTATIONS)
+            raise InvalidInputError(f"augment must be one of {known} or None, got {self.augment!r}.")
         for name in (*_FROM_1, *_FROM_0):
             value, least = getattr(self, name), int(name in _FROM_1)
             if value is not None and not (isinstance(value, SupportsIndex) and index(value) >= least):
@@ -132,39 +132,32 @@ class ReadOptions:
 
     def index_in(self, store: Store) -> str:
         """Return the name of the index with the asked cut in pixels, and make it where there is none."""
-        cut = (self.patch_size, self.stride, self.edge)
-        if cut == (None, None, None):
+        if (self.patch_size, self.stride, self.edge) == (None, None, None):
             return self.index or cv.DEFAULT_INDEX
-        size = self.patch_size or cv.CHUNK
-        spec = IndexSpec(size=size, stride=self.stride or size, edge=self.edge or "drop")
-        wanted = (spec.size, spec.stride, spec.edge)
+        size, edge = self.patch_size or cv.CHUNK, self.edge or "drop"
+        stride = self.stride or size
+        name = self.index or f"{size}-{stride}-{edge}"
+        wanted = IndexSpec(name=name, size=size, stride=stride, edge=edge)
         for known in store.patch_indices:
-            attrs = store.patch_columns(known).attrs
-            if tuple(attrs[k] for k in ("size", "stride", "edge")) == wanted and self.index in (None, known):
+            if self.index in (None, known) and spec_of(store, known) == replace(wanted, name=known):
                 return known
-        name = self.index or f"{spec.size}-{spec.stride}-{spec.edge}"
-        log.info("indexing %s: patches of %d pixels every %d, edge %s", store.place, *wanted)
-        index_patches(store, size=spec.size, stride=spec.stride, edge=spec.edge, name=name)
+        log.info("indexing %s: patches of %d pixels every %d, edge %s", store.place, size, stride, edge)
+        index_patches(store, size=size, stride=stride, edge=edge, name=name)
         return name
 
     def query(self, index: str) -> Query:
-        """Return which patches of an index these options ask for."""
+        """Return the conditions on patches of an index that these options make; shares are in [0, 1]."""
         default = 0.0 if self.delivers_flags else 1.0
+        same = ("split", "scenes", "polarizations", "min_unsaturated", "where", "rows", "seed")
         return Query(
             index=index,
-            split=self.split,
-            scenes=self.scenes,
-            polarizations=self.polarizations,
             min_valid=default if self.min_valid is None else self.min_valid,
-            min_unsaturated=self.min_unsaturated,
-            where=self.where,
-            rows=self.rows,
             at_most=self.max_patches,
-            seed=self.seed,
+            **{name: getattr(self, name) for name in same},
         )
 
 
-class SharedKeywords(TypedDict, total=False):
+class _SharedKeywords(TypedDict, total=False):
     """Fields of `ReadOptions` that every reader takes."""
 
     flags: bool
@@ -176,7 +169,7 @@ class SharedKeywords(TypedDict, total=False):
     read_ahead: int
 
 
-class ChoiceKeywords(TypedDict, total=False):
+class _ChoiceKeywords(TypedDict, total=False):
     """Fields that choose a side, and how many of it."""
 
     split: str | None
@@ -184,8 +177,8 @@ class ChoiceKeywords(TypedDict, total=False):
     seed: int
 
 
-class PatchKeywords(SharedKeywords, total=False):
-    """Fields that only patches of scenes have."""
+class PatchKeywords(_SharedKeywords, total=False):
+    """Fields that only patches of scenes have: sizes in pixels, clips in dB."""
 
     scenes: Sequence[str] | None
     polarizations: Sequence[str] | None
@@ -205,7 +198,7 @@ class PatchKeywords(SharedKeywords, total=False):
     weights: Mapping[str, float] | str | None
 
 
-class SampleKeywords(SharedKeywords, ChoiceKeywords, total=False):
+class SampleKeywords(_SharedKeywords, _ChoiceKeywords, total=False):
     """Fields that samples have, too."""
 
     batch_size: int
@@ -214,9 +207,9 @@ class SampleKeywords(SharedKeywords, ChoiceKeywords, total=False):
     drop_last: bool
 
 
-class ItemKeywords(PatchKeywords, ChoiceKeywords, total=False):
-    """Fields that say which patches there are, and not in which batch."""
+class ItemKeywords(PatchKeywords, _ChoiceKeywords, total=False):
+    """Fields that say which patches there are, and not in which batch: sizes in pixels, clips in dB."""
 
 
 class ReadKeywords(ItemKeywords, SampleKeywords, total=False):
-    """All fields."""
+    """All fields: sizes in pixels, clips in dB."""

@@ -1,8 +1,7 @@
 """The order of patches: index arithmetic, a function of ``(seed, epoch)`` and nothing else.
 
-An epoch is an order of ``n`` patches, dealt in steps. In a step every rank gets one batch, so all
-ranks take equally many. How a step is cut depends on how many patches remain and on nothing before it:
-an epoch that is taken up again at any step, by any number of ranks, deals what remains.
+An epoch is an order of ``n`` patches, dealt in steps; in each step every rank gets one batch. How a step is cut
+depends on how many patches remain alone: an epoch taken up again anywhere, by any ranks, deals what remains.
 """
 
 from dataclasses import dataclass
@@ -18,25 +17,25 @@ WINDOW_SHARDS: Final = 16
 """Shards that ``shuffle="window"`` mixes at a time, unless told otherwise."""
 
 
-def generator(seed: int, epoch: int, stream: int = _ORDER) -> np.random.Generator:
-    """Return the generator of one epoch and one use of it, its stream."""
+def _generator(seed: int, epoch: int, stream: int = _ORDER) -> np.random.Generator:
+    """Return the generator of one epoch and of one use of it, its stream."""
     return np.random.default_rng((seed, epoch, stream) if stream else (seed, epoch))
 
 
 def shuffled(n: int, *, seed: int, epoch: int) -> Indices:
     """Return ``0..n-1``, (n,) int64, each anywhere in the epoch with equal chance."""
-    return generator(seed, epoch).permutation(n)
+    return _generator(seed, epoch).permutation(n)
 
 
 def shuffled_in_window(shards: Indices, *, seed: int, epoch: int, window: int = WINDOW_SHARDS) -> Indices:
-    """Return ``0..n-1`` so that about ``window`` shards are being read at any time.
+    """Return ``0..n-1``, (n,) int64, so that about ``window`` of the ``shards`` (n,) are being read at any time.
 
-    ``shards`` (n,) says in which shard each patch lies. Shards stand in random order, one unit apart; a
-    patch lies a uniform distance below ``window`` units behind the start of its shard.
+    Shards stand in random order, one unit apart; a patch lies a uniform distance below ``window`` units behind
+    the start of its shard.
     """
     if window < 1:
         raise InvalidInputError(f"window must be at least 1 shard, got {window}.")
-    random = generator(seed, epoch)
+    random = _generator(seed, epoch)
     _, shard = np.unique(shards, return_inverse=True)
     place = random.permutation(int(shard.max(initial=-1)) + 1)
     return np.argsort(place[shard] + random.uniform(0, window, shard.size), kind="stable")
@@ -46,11 +45,7 @@ def drawn(weights: np.ndarray[Any, Any], *, seed: int, epoch: int) -> Indices:
     """Return ``n`` indices, sorted: each as often as its share of ``weights`` (n,), rounded up or down.
 
     Systematic sampling: patch i is drawn floor or ceil of ``n w_i / sum(w)`` times, that often on average.
-
-    Raises
-    ------
-    InvalidInputError
-        A weight is negative or not finite, or all are zero.
+    `InvalidInputError` where a weight is negative or not finite, or all are zero.
     """
     weights = np.asarray(weights, np.float64)
     total = weights.sum()
@@ -59,7 +54,7 @@ def drawn(weights: np.ndarray[Any, Any], *, seed: int, epoch: int) -> Indices:
     n = weights.size
     share = np.cumsum(weights) * (n / total)
     share[-1] = n  # whatever the sum was rounded to
-    upto = np.floor(share + generator(seed, epoch, _DRAW).uniform()).astype(np.int64)
+    upto = np.floor(share + _generator(seed, epoch, _DRAW).uniform()).astype(np.int64)
     return np.repeat(np.arange(n), np.diff(upto, prepend=0))
 
 
@@ -139,13 +134,13 @@ class Deal:
         return max(self.n - self.start, 0) - self._dealt
 
     def edge(self, step: int) -> int:
-        """Return the number of patches that are behind us after ``step`` steps from ``start``."""
+        """Return the number of patches of the order (n,) that are behind us after ``step`` steps from ``start``."""
         if step >= self.steps:
             return self.start + self._dealt
         return self.start + min(step * self.batch_size * self.ranks, self._dealt - self.ranks)
 
     def share(self, step: int, rank: int) -> tuple[int, int]:
-        """Return the positions [a, b) of the epoch that are the batch of ``rank`` in ``step``."""
+        """Return the positions [a, b) of the order (n,) of the epoch that are the batch of ``rank`` in ``step``."""
         a, b = self.edge(step), self.edge(step + 1)
         return a + (b - a) * rank // self.ranks, a + (b - a) * (rank + 1) // self.ranks
 

@@ -62,7 +62,7 @@ class BatchRecipe:
 
     @property
     def parts(self) -> tuple[PartRecipe, ...]:
-        """Every part: images, flags if any, layers."""
+        """Every part: images, flags (uint8) if any, layers."""
         return (self.images, *([] if self.flags is None else [self.flags]), *self.layers)
 
     def shape(self, part: PartRecipe, patches: int) -> tuple[int, ...]:
@@ -72,7 +72,7 @@ class BatchRecipe:
         return (patches, *axes, size, size)
 
     def address(self, part: PartRecipe, patches: Array | slice) -> Address:
-        """Return the addresses of a part's planes, (patches * planes,), of some patches."""
+        """Return the addresses of a part's planes, int64 (patches * planes,), of some patches."""
         array = part.array[patches]
 
         def each(column: Array) -> Array:
@@ -110,7 +110,7 @@ class PrefetchThreads:
     ahead: int
     """Batches that are made before they are asked for, besides one per thread."""
     work: Work = field(default_factory=Work)
-    """Pixels that were delivered, by these threads and those before them."""
+    """Count of pixels that were delivered, by these threads and those before them."""
     _fillers: dict[tuple[int, int], BatchFiller] = field(default_factory=dict, init=False)
 
     def __enter__(self) -> Self:
@@ -137,20 +137,15 @@ class PrefetchThreads:
             yield waiting.popleft().result()
 
     def batch(self, patches: Array, turns: Array | None = None) -> list[Array]:
-        """Return the parts of some patches, `BatchRecipe.shape` each, turned by ``turns`` (n,).
-
-        Pixels of images that are not valid are 0.
-        """
-        recipe, parts = self.recipe, []
-        for number, part in enumerate(recipe.parts):
-            values = self.memory.take(recipe.shape(part, len(patches)), part.dtype, number)
-            self._fill(number, part, patches, values, turns)
-            parts.append(values)
+        """Return the parts of some patches, turned by ``turns`` (n,); pixels of images that are not valid are 0."""
+        recipe = self.recipe
+        parts = [self._filled(number, part, patches, turns) for number, part in enumerate(recipe.parts)]
         if recipe.masks:
             np.copyto(parts[0], 0, where=~Flag.is_valid(parts[1]))
         return parts
 
-    def _fill(self, number: int, part: PartRecipe, patches: Array, out: Array, turns: Array | None) -> None:
+    def _filled(self, number: int, part: PartRecipe, patches: Array, turns: Array | None) -> Array:
+        out = self.memory.take(self.recipe.shape(part, len(patches)), part.dtype, number)
         planes = out.reshape(-1, *out.shape[-2:])
         operations = None if turns is None else np.repeat(turns, part.array.shape[1])
         address = cache(lambda: self.recipe.address(part, patches))
@@ -158,6 +153,7 @@ class PrefetchThreads:
         self._filler(number, part.source).fill(address, planes, operations, chunks)
         if part.outside is not None:
             _mark_outside(part, address(), planes, operations)
+        return out
 
     def _filler(self, number: int, source: Source) -> BatchFiller:
         """Return this thread's own filler of a part."""

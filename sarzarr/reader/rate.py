@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Final, Unpack
 
@@ -59,13 +60,12 @@ class DeliveryRate:
 def measure_delivery(
     store: Store | str | Path, *, seconds: float = 5.0, **options: Unpack[ReadKeywords]
 ) -> DeliveryRate:
-    """Return how fast batches come, measured in turns with a plain copy of the same batches.
+    """Return how many patches and MB come per second, in turns with a plain copy of the same batches.
 
     Parameters
     ----------
     store
-        The store. Its files are read once before, as far as ``seconds`` allow: what is measured is the page
-        cache, where the store fits into memory.
+        The store, or its path. Where it fits into memory, it is the page cache that is measured.
     seconds
         How long to measure, about.
     **options
@@ -89,8 +89,8 @@ def measure_delivery(
     until = time.perf_counter() + seconds
     while time.perf_counter() < until or not rates:
         rates.append((_rate(batches), _rate(_copies(kept))))
-    delivered, copied = (statistics.median(column) for column in zip(*rates, strict=True))
     batches.close()
+    delivered, copied = (statistics.median(column) for column in zip(*rates, strict=True))
     return DeliveryRate(
         patches=len(reader.selection),
         batch_shape=first.shape,
@@ -113,10 +113,9 @@ def _images(reader: PatchReader) -> Generator[Array, None, None]:
 
 def _copies(batches: list[Array]) -> Iterator[Array]:
     out = np.empty_like(batches[0])
-    while True:
-        for batch in batches:
-            np.copyto(out[: len(batch)], batch)
-            yield batch
+    for batch in cycle(batches):
+        np.copyto(out[: len(batch)], batch)
+        yield batch
 
 
 def _rate(batches: Iterator[Array]) -> float:

@@ -1,7 +1,7 @@
 """`PatchReader`: patches of a store's scenes as NumPy batches."""
 
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -11,7 +11,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, MixedBoundsError
 from sarzarr.keywords import shows_options
-from sarzarr.patches.selection import Selection, layouts, patch_facts, select, weights_of
+from sarzarr.patches.selection import layouts, patch_facts, select
 from sarzarr.patches.stacks.find import catalog_groups, choose_stacks
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.stretch import Stretch
@@ -19,11 +19,9 @@ from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.layers import layer_recipes
 from sarzarr.reader.options import ReadKeywords, ReadOptions
 from sarzarr.reader.order import Indices
-from sarzarr.reader.places import Source
-from sarzarr.reader.prefetch import BatchRecipe, PartRecipe
+from sarzarr.reader.prefetch import BatchRecipe
 from sarzarr.reader.targets import PatchTargets, patch_targets
 from sarzarr.store.boxes import ON_SCENES, Windows, check_grids, read_boxes
-from sarzarr.store.chunks import read_chunk_table
 from sarzarr.store.store import Store
 
 
@@ -31,16 +29,15 @@ from sarzarr.store.store import Store
 class PatchReader(EpochReader):
     """Iterate over a store's patches: ``(N, C, size, size)`` float32 in [0, 1], one array per batch.
 
-    Each iteration is the next epoch. Pixels that are not valid are 0. With ``flags`` a batch is
-    ``(images, flags)``, with ``boxes`` it is ``(images, targets)`` and with both all three: a target is the
-    dict of `sarzarr.reader.targets.PatchTargets.target`, turned with its pixels. Each of ``layers`` comes last, in
-    their order: (N, 1, size, size) as stored, its nodata beyond the edges, turned with its pixels. With
-    ``with_meta`` a batch is a dict of ``image``, ``flags``, ``target`` if any, ``layers`` by name if any,
-    ``turn`` (the operation of `sarzarr.pixels.turns`, 0 for none), ``scene``, ``array``, ``row``, ``col``, ``id``,
-    ``crs`` (WKT), ``transform`` (of the patch before it was turned, in affine order) and the catalog's
-    acquisition columns. With ``stack`` images and flags are ``(N, T, C, size, size)``, layers ``(N, T, 1, size,
-    size)``: a patch passes on every date, is turned alike on all, and its dict says ``scene``, ``time``,
-    ``seconds`` (since 1970, UTC) and the acquisition columns per date.
+    Each iteration is the next epoch. Pixels that are not valid are 0. With ``flags`` a batch is ``(images, flags)``,
+    with ``boxes`` ``(images, targets)``, with both all three: a target is the dict of
+    `sarzarr.reader.targets.PatchTargets.target`. Each of ``layers`` comes last, in their order: (N, 1, size, size) as
+    stored, its nodata beyond the edges. All are turned alike. With ``with_meta`` a batch is a dict of ``image``,
+    ``flags``, ``target`` and ``layers`` by name if any, ``turn`` (the operation of `sarzarr.pixels.turns`, 0 for
+    none), ``scene``, ``array``, ``row``, ``col``, ``id``, ``crs`` (WKT), ``transform`` (of the patch before it was
+    turned, in affine order) and the catalog's acquisition columns. With ``stack`` images and flags are
+    ``(N, T, C, size, size)``, layers ``(N, T, 1, size, size)``: a patch passes on every date, is turned alike on all,
+    and its dict says ``scene``, ``time``, ``seconds`` (since 1970, UTC) and the acquisition columns per date.
     Nothing is open between iterations: a reader pickles, and may be forked.
 
     Parameters
@@ -73,33 +70,23 @@ class PatchReader(EpochReader):
             query = replace(query, scenes=None, polarizations=None, groups=groups, dates=len(self.stacks[0]))
         self.selection = select(self.store, query)
         self.recipe = self._recipe(is_all_valid=query.min_valid >= 1)
-        self.targets = self._targets(self.selection) if o.boxes else None
+        self._stack_of = {stack.id: stack for stack in self.stacks}
+        self.targets = self._targets() if o.boxes else None
 
     def _recipe(self, *, is_all_valid: bool) -> BatchRecipe:
         chosen, options = self.selection, self.options
-        images = layouts(self.store, chosen.catalog_row)
-        if options.dtype == "uint16" and any(x.dtype != "uint16" for x in images):
+        arrays = layouts(self.store, chosen.catalog_row)
+        if options.dtype == "uint16" and any(x.dtype != "uint16" for x in arrays):
             raise InvalidInputError("dtype 'uint16' needs arrays of codes, got others. Leave out dtype=.")
-        place, size, laws = self.store.place, chosen.size, self._stretches()
+        laws = self._stretches()
         # Where a stored 0 is delivered above 0, only flags tell what is not valid.
         is_lit = any(law is not None and law.dark > 0 for law in laws) and not is_all_valid
         flags = None
         if options.delivers_flags or is_lit:
-            table = read_chunk_table(place, layouts(self.store, chosen.catalog_row, flags=True))
-            flags = PartRecipe(
-                name="flags",
-                source=Source(table=table, stretches=(None,) * len(laws), size=size),
-                array=chosen.array,
-                dtype="uint8",
-                outside=cv.Flag.NODATA,
-            )
+            of_flags = layouts(self.store, chosen.catalog_row, flags=True)
+            flags = self._part("flags", of_flags, (None,) * len(laws), "uint8", cv.Flag.NODATA)
         return BatchRecipe(
-            images=PartRecipe(
-                name="image",
-                source=Source(table=read_chunk_table(place, images), stretches=laws, size=size),
-                array=chosen.array,
-                dtype=options.dtype,
-            ),
+            images=self._part("image", arrays, laws, options.dtype),
             row=chosen.row,
             col=chosen.col,
             flags=flags,
@@ -108,27 +95,21 @@ class PatchReader(EpochReader):
             masks=is_lit,
         )
 
-    def _targets(self, chosen: Selection) -> PatchTargets:
+    def _targets(self) -> PatchTargets:
         name = cv.DEFAULT_INDEX if self.options.boxes is True else str(self.options.boxes)
         boxes = read_boxes(self.store, name)
         if boxes.on != ON_SCENES:
             raise InvalidInputError(
                 f"boxes on scenes were expected, got {name!r}, which are on {boxes.on}. Read those with samples=."
             )
-        scenes = self._column("scene")
+        scenes, chosen = self._column("scene"), self.selection
         check_grids(self.store, boxes, set(scenes))
         windows = Windows(owner=chosen.array[:, 0], row=chosen.row, col=chosen.col, size=chosen.size)
         return patch_targets(boxes, scenes, windows, chosen.id, min_visible=self.options.min_visible)
 
     @property
     def preprocessing_params(self) -> dict[str, float]:
-        """``{"vmin", "vmax"}`` in dB: what 0 and 1 of the batches stand for.
-
-        Raises
-        ------
-        MixedBoundsError
-            The selection spans groups whose clips differ.
-        """
+        """``{"vmin", "vmax"}`` in dB of 0 and 1 of the batches; `MixedBoundsError` where groups' clips differ."""
         pairs = set(self._clips())
         if len(pairs) != 1:
             raise MixedBoundsError(
@@ -151,26 +132,17 @@ class PatchReader(EpochReader):
         """Return the pair that each array is delivered with, dB."""
         if self.options.dtype == "uint16":
             return self._stored()
-        keys = self._column("bounds_key")
         if self.options.clip is not None:
-            return [self.options.clip] * len(keys)
-        bounds = {key: self.store.bounds[key].clip for key in set(keys)}
-        return [(bounds[key].vmin, bounds[key].vmax) for key in keys]
+            return [self.options.clip] * len(self.selection.catalog_row)
+        clips = {key: (entry.clip.vmin, entry.clip.vmax) for key, entry in self.store.bounds.items()}
+        return [clips[key] for key in self._column("bounds_key")]
 
     def _stretches(self) -> tuple[Stretch | None, ...]:
-        dtypes = self._column("dtype")
         if self.options.dtype == "uint16":
-            return (None,) * len(dtypes)
-        laws = list(zip(dtypes, self._stored(), self._clips(), strict=True))
-        made = {law: Stretch.between(*law) for law in set(laws)}
-        return tuple(made[law] for law in laws)
-
-    @cached_property
-    def weights(self) -> Array | None:
-        """(n,) float64: how often each patch is drawn, against the others; None where all are once."""
-        if self.options.weights is None:
-            return None
-        return weights_of(self.store, self.selection, self.options.weights)
+            return (None,) * len(self.selection.catalog_row)
+        laws = zip(self._column("dtype"), self._stored(), self._clips(), strict=True)
+        between = cache(Stretch.between)
+        return tuple(between(*law) for law in laws)
 
     @cached_property
     def shards(self) -> Indices:
@@ -190,11 +162,6 @@ class PatchReader(EpochReader):
             facts["time"] = [[f"{stamp}Z" for stamp in stack.stamps] for stack in stacks]
             facts["seconds"] = np.array([stack.seconds for stack in stacks])
         return facts
-
-    @cached_property
-    def _stack_of(self) -> dict[str, Stack]:
-        """The run of dates that begins with a scene."""
-        return {stack.id: stack for stack in self.stacks}
 
     def __repr__(self) -> str:
         return f"<sarzarr.PatchReader {self.store.place.name!r}: {len(self.selection)} patches>"

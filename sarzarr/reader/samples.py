@@ -1,6 +1,5 @@
 """`SampleReader`: a set of samples as NumPy batches."""
 
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,12 +16,11 @@ from sarzarr.pixels.stretch import Stretch
 from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.options import ReadOptions, SampleKeywords
 from sarzarr.reader.order import Indices
-from sarzarr.reader.places import Source
-from sarzarr.reader.prefetch import BatchRecipe, PartRecipe
+from sarzarr.reader.prefetch import BatchRecipe
 from sarzarr.reader.targets import patch_targets
 from sarzarr.splits.samples.manager import SplitManager
 from sarzarr.store.boxes import Windows
-from sarzarr.store.chunks import read_chunk_table, read_layout
+from sarzarr.store.chunks import read_layout
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.samples import IMAGE, WHITE, open_samples
 from sarzarr.store.store import Store
@@ -35,7 +33,7 @@ class SampleReader(EpochReader):
     Pictures are delivered whole, at the upper left of a square as large as the largest needs; the rest is 0. White
     (255, 65535, or 1 of floats) is 1. With ``flags`` a batch is ``(images, flags)``, which say what is padding; with
     ``boxes`` it is ``(images, targets)``; with ``with_meta`` a dict of these and of ``id``, ``source``, ``height``
-    and ``width`` of each, and ``turn``. Order, epochs, ranks, resuming and augmentation are those of `PatchReader`.
+    and ``width`` of each, and ``turn``. All else is as of `PatchReader`.
 
     Parameters
     ----------
@@ -53,12 +51,8 @@ class SampleReader(EpochReader):
 
     Raises
     ------
-    NotInStoreError
-        There is no such set.
-    SplitNotFoundError
-        There is no split of it, or none of that version.
-    CorruptStoreError
-        As of `PatchReader`.
+    NotInStoreError, SplitNotFoundError
+        There is no such set, or no split of it, or none of that version.
     """
 
     def __init__(self, store: Store | str | Path, samples: str, **options: Unpack[SampleKeywords]) -> None:
@@ -67,33 +61,26 @@ class SampleReader(EpochReader):
 
     def _choose(self) -> None:
         self.samples = open_samples(self.store, self._name)
-        layout, stored = self.samples.layout, self.store.place
-        chosen = self._rows()
+        layout, chosen = self.samples.layout, self._rows()
         size, place = max(layout.height, layout.width), f"{cv.SAMPLES}/{self._name}/{IMAGE}"
         nowhere = np.zeros(len(chosen), np.int32)
-        ids = [self.samples.ids[i] for i in chosen.tolist()]
+        names = [self.samples.ids[i] for i in chosen.tolist()]
         self.selection = Selection(
             catalog_row=np.zeros(0, np.int64),
             array=nowhere[:, None],
             row=nowhere,
             col=nowhere,
             table_row=chosen,
-            id=sample_ids(f"{cv.SAMPLES}/{self._name}", ids, size),
+            id=sample_ids(f"{cv.SAMPLES}/{self._name}", names, size),
             size=size,
         )
-
-        def part(name: str, path: str, law: Stretch | None, dtype: str) -> PartRecipe:
-            table = read_chunk_table(stored, [read_layout(stored, path)])
-            source = Source(table=table, stretches=(law,), size=size)
-            return PartRecipe(name=name, source=source, array=self.selection.array, dtype=dtype)
-
-        white = WHITE[layout.dtype]
-        ends = (0, int(white)) if layout.dtype == "uint16" else None
-        flags = None
+        white, flags = WHITE[layout.dtype], None
+        law = Stretch(scale=1 / white, offset=0.0, ends=(0, int(white)) if layout.dtype == "uint16" else None)
         if self.options.delivers_flags:
-            flags = replace(part("flags", place + cv.FLAGS_SUFFIX, None, "uint8"), outside=cv.Flag.NODATA)
+            of_flags = read_layout(self.store.place, place + cv.FLAGS_SUFFIX)
+            flags = self._part("flags", [of_flags], (None,), "uint8", cv.Flag.NODATA)
         self.recipe = BatchRecipe(
-            images=part("image", place, Stretch(scale=1 / white, offset=0.0, ends=ends), "float32"),
+            images=self._part("image", [read_layout(self.store.place, place)], (law,), "float32"),
             row=nowhere,
             col=nowhere,
             plane=chosen.astype(np.int32),
@@ -101,11 +88,9 @@ class SampleReader(EpochReader):
         )
         self.targets = None
         if self.options.boxes:
-            windows = Windows(owner=chosen, row=nowhere, col=nowhere, size=size)
-            self.targets = patch_targets(
-                self.samples.boxes, self.samples.ids, windows, self.selection.id,
-                min_visible=self.options.min_visible,
-            )  # fmt: skip
+            windows, ids = Windows(owner=chosen, row=nowhere, col=nowhere, size=size), self.selection.id
+            visible, owners = self.options.min_visible, self.samples.ids
+            self.targets = patch_targets(self.samples.boxes, owners, windows, ids, min_visible=visible)
 
     def _rows(self) -> Array:
         """Return the numbers of the samples that are asked for, ascending."""

@@ -52,18 +52,9 @@ def patch_targets(
 ) -> PatchTargets:
     """Return what patches show of the boxes on their scenes, or samples of the boxes on them.
 
-    Parameters
-    ----------
-    boxes
-        A table of boxes.
-    owners
-        Ids of scenes or samples, by number.
-    windows
-        The patches, each with the number of its scene or sample among ``owners``.
-    ids
-        (n,) uint64: their ids in the patch index. An image id is all but the first bit: torch has no unsigned ones.
-    min_visible
-        Share of a box's area that must be in a patch for the patch to show it.
+    ``owners`` are the ids of scenes or samples, which ``windows``, the patches, name by number. ``ids`` (n,) uint64
+    are the patches' in the index: an image id is all but the first bit, since torch has no unsigned ones. A box is
+    shown with ``min_visible`` of its area or more, a share in [0, 1].
     """
     number = {owner: i for i, owner in enumerate(boxes.owners)}
     owner = np.array([number.get(name, -1) for name in owners], np.int64)[windows.owner]

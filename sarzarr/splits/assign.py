@@ -1,8 +1,7 @@
 """Membership of cells, from the ground that scenes lie on; and the check that no ground is on two sides.
 
-Nothing here reads or writes a store. Scenes without a place in the world share a lattice of pixels where
-their shapes are equal, or stand apart where their sites are named; where neither can be known, a split is
-refused.
+Scenes without a place in the world share a lattice of pixels where their shapes are equal, or stand apart where
+their sites are named; where neither can be known, a split is refused.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,24 +93,13 @@ class Grounds:
 
 def _unknown_ground(adrift: Sequence[SceneGround], total: int) -> str:
     shown = ", ".join(g.scene for g in adrift[:4]) + (", ..." if len(adrift) > 4 else "")
-    shapes = sorted({g.placement.grid.shape for g in adrift})
-    why = f"of {len(shapes)} shapes" if len(shapes) > 1 else f"among {total} scenes, the others elsewhere"
+    shapes = len({g.placement.grid.shape for g in adrift})
+    why = f"of {shapes} shapes" if shapes > 1 else f"among {total} scenes, the others elsewhere"
     return (
         "scenes whose ground is known, or named sites, were expected, got "
         f"{len(adrift)} without a CRS {why} ({shown}). Name the site of each, the same for those that show "
         f"the same ground: --site '{adrift[0].scene}=NAME'; patterns such as '2019*=NAME' name many."
     )
-
-
-# ------------------------------------------------------------------ membership
-def assign(
-    grounds: Grounds, recipe: Recipe, *, version: int, known: Sequence[SceneCells] = ()
-) -> tuple[SceneCells, ...]:
-    """Return the membership (rows, columns) uint8 of the cells of every scene that is not ``known``.
-
-    `InvalidInputError` where shared ground is unknown, or a scene lacks the site that ``by="site"`` needs.
-    """
-    return _decided(grounds, recipe, recipe.draw, known, version)
 
 
 def assign_to_train(
@@ -126,21 +114,27 @@ def assign_to_train(
     def decide(ids: Array) -> Array:
         return np.where(np.isin(ids, fixed), cv.Membership.HELD_BACK, cv.Membership.TRAIN).astype(np.uint8)
 
-    located = [(g, mask) for s, g, mask in _fixed_cells(grounds, known) if s.place == WORLD]
-    closed = _joined([grounds.guarded(g, recipe)[mask] for g, mask in located])
-    fresh = _decided(grounds, recipe, decide, known, version)
+    fixed_cells = [(g, mask) for s, g, mask in _fixed_cells(grounds, known) if s.place == WORLD]
+    closed = _joined([grounds.guarded(g, recipe)[mask] for g, mask in fixed_cells])
+    fresh = assign(grounds, recipe, version=version, known=known, decide=decide)
     return tuple(_without_touching(grounds, closed, s, recipe) for s in fresh)
 
 
-def _decided(
+def assign(
     grounds: Grounds,
     recipe: Recipe,
-    decide: Callable[[Array], Array],
-    known: Sequence[SceneCells],
+    *,
     version: int,
+    known: Sequence[SceneCells] = (),
+    decide: Callable[[Array], Array] | None = None,
 ) -> tuple[SceneCells, ...]:
-    """Return the cells of the scenes that are not known; ``decide`` gives the membership of units."""
+    """Return the membership (rows, columns) uint8 of the cells of every scene that is not ``known``.
+
+    ``decide`` gives the membership of units; the recipe's draw if left out. `InvalidInputError` where shared ground
+    is unknown, or a scene lacks the site that ``by="site"`` needs.
+    """
     old = {s.scene for s in known}
+    decide = decide or recipe.draw
     judged: dict[str, Array] = {}
 
     def codes_of(ground: SceneGround) -> Array:
@@ -171,19 +165,16 @@ def _decided(
 
 def _own_units(ground: SceneGround, place: str, recipe: Recipe) -> Array:
     """Return the unit (cells,) that each cell of a scene is drawn with, where it lies in one alone."""
-    rows, cols = ground.placement.cells
-    cells = np.indices((rows, cols)).reshape(2, -1)
-    zero = np.zeros(rows * cols, np.int64)
-    if recipe.by == "ground" and place.startswith("pixels/"):
-        return unit_ids(place, *(cells * cv.CELL // recipe.pixel_block))
+    cells = np.indices(ground.placement.cells).reshape(2, -1)
     if recipe.by == "ground":
-        return unit_ids(place, zero, zero)
+        is_whole = not place.startswith("pixels/")
+        return unit_ids(place, *(cells * 0 if is_whole else cells * cv.CELL // recipe.pixel_block))
     if recipe.by == "site" and not ground.site:
         raise InvalidInputError(
             f"a site for each scene was expected, got none for {ground.scene!r}. "
             f"Name it: --site '{ground.scene}=NAME', or split by ground."
         )
-    return unit_ids(f"{recipe.by}/{ground.site if recipe.by == 'site' else ground.scene}", zero, zero)
+    return unit_ids(f"{recipe.by}/{ground.site if recipe.by == 'site' else ground.scene}", *(cells * 0))
 
 
 def _fixed_cells(
@@ -226,12 +217,10 @@ def _joined(parts: Sequence[Extents]) -> Extents:
     return Extents(**{k: np.concatenate([np.empty(0), *(getattr(p, k) for p in parts)]) for k in corners})
 
 
-# ------------------------------------------------------------------ the check
 def check(grounds: Grounds, scenes: Sequence[SceneCells]) -> None:
-    """Raise unless no ground is on two sides: in the world, and on every shared lattice of pixels.
+    """Raise `SplitLeakError` unless no ground is on two sides, in the world and on every shared lattice of pixels.
 
-    Scenes that are in ``scenes`` and not in ``grounds`` have left the store, and take no part. `SplitLeakError`
-    names two scenes that share ground, and the remedy.
+    Scenes that are in ``scenes`` and not in ``grounds`` have left the store, and take no part.
     """
     stored = [s for s in scenes if s.scene in grounds.by_id]
     if leaks := [*_pixel_leaks(stored), *_world_leaks(grounds, stored)]:
@@ -268,16 +257,13 @@ def _one_code(codes: Array) -> Array:
 
 def _world_leaks(grounds: Grounds, scenes: Sequence[SceneCells]) -> list[tuple[str, str, int]]:
     """Return two scenes that share ground of the world, with their cells on it; one pair at most."""
-    alike = {
-        (s.grid, s.codes.tobytes()): s for s in scenes if grounds.by_id[s.scene].placement.is_located
-    }  # acquisitions on one grid, split alike, are one
-    located = list(alike.values())
+    in_world = [s for s in scenes if grounds.by_id[s.scene].placement.is_located]
+    located = list({(s.grid, s.codes.tobytes()): s for s in in_world}.values())  # one of those split alike
     if len({int(c) for s in located for c in np.unique(s.codes)} - {0}) < 2:
         return []
     prints = [grounds.footprint(grounds.by_id[s.scene]) for s in located]
     kept = [np.flatnonzero(s.codes) for s in located]
-    sizes = [len(k) for k in kept]
-    owner, numbers = np.repeat(np.arange(len(located)), sizes), np.concatenate(kept)
+    owner, numbers = np.repeat(np.arange(len(located)), list(map(len, kept))), np.concatenate(kept)
 
     def corners(rows: Array) -> Array:
         out = np.empty((len(rows), 4, 2))
@@ -291,19 +277,17 @@ def _world_leaks(grounds: Grounds, scenes: Sequence[SceneCells]) -> list[tuple[s
         extents=_joined([f.extents[k].grown(f.doubt) for f, k in zip(prints, kept, strict=True)]),
         codes=np.concatenate([s.codes.reshape(-1)[k] for s, k in zip(located, kept, strict=True)]),
         corners=corners,
-        tolerance=np.repeat(reach, sizes),
+        tolerance=reach[owner],
     )
     pairs = shared_ground(cells)
     if not len(pairs):
         return []
-    one, other = owner[pairs[0]]
-    return [(located[one].scene, located[other].scene, len(np.unique(pairs)))]
+    one, other = (located[i].scene for i in owner[pairs[0]])
+    return [(one, other, len(np.unique(pairs)))]
 
 
 def _corners(footprint: Footprint, cells: Array) -> Array:
     """Return (n, 4, 2): (longitude, latitude) of the corners of cells, in order around each."""
-    row, col = np.divmod(cells, footprint.lon.shape[1] - 1)
-    around = [(row + down, col + across) for down, across in ((0, 0), (0, 1), (1, 1), (1, 0))]
-    return np.stack(
-        [np.stack([footprint.lon[corner], footprint.lat[corner]], axis=-1) for corner in around], axis=1
-    )
+    row, col = (n[:, None] for n in np.divmod(cells, footprint.lon.shape[1] - 1))
+    around = np.add(row, (0, 0, 1, 1)), np.add(col, (0, 1, 1, 0))
+    return np.stack([footprint.lon[around], footprint.lat[around]], axis=-1)

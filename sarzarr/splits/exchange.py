@@ -13,17 +13,10 @@ from sarzarr.errors import InvalidInputError, SplitExistsError
 from sarzarr.files import whole_file
 from sarzarr.splits.assign import check
 from sarzarr.splits.make import pending_of
-from sarzarr.splits.versions import get_split, grounds_of, opened, write_split
-from sarzarr.store.split_table import (
-    SceneCells,
-    Split,
-    facts_of,
-    read_split,
-    recipe_of,
-    versions,
-    with_fingerprint,
-)
-from sarzarr.store.store import Store
+from sarzarr.splits.versions import get_split, grounds_of, write_split
+from sarzarr.store import split_table
+from sarzarr.store.split_table import SceneCells, Split, read_split, versions
+from sarzarr.store.store import Store, open_store
 
 log = logging.getLogger(__name__)
 DOCUMENT: Final = "sarzarr_split"
@@ -34,22 +27,21 @@ SCENE: Final = ("scene", "grid", "place", "site", "since")
 
 
 def check_split(store: Store | str | Path, split: Split) -> None:
-    """Raise `SplitLeakError` unless a split shares no ground between its sides, as the store now is."""
-    grounds = grounds_of(opened(store), known=split)
+    """Raise `SplitLeakError` unless no ground, in cells of 256 x 256 pixels, is on two sides, as the store now is."""
+    grounds = grounds_of(open_store(store).anew(), known=split)
     stale = set(pending_of(grounds, split).changed)
     check(grounds, [s for s in split.scenes if s.scene not in stale])
 
 
 def export_split(store: Store | str | Path, path: str | Path, version: int | None = None) -> Path:
-    """Write a version as a JSON document, the newest if left out; return its path.
+    """Write a version as JSON, codes (rows, columns) in digits, the newest if left out; return the path.
 
     `NotInStoreError` where there is no such version, `InvalidInputError` where nothing can be written to the path.
     """
-    place = Path(path)
-    split = get_split(store, version)
+    place, text = Path(path), to_json(get_split(store, version))
     try:
         with whole_file(place) as partial:
-            partial.write_text(to_json(split))
+            partial.write_text(text)
     except OSError as error:
         raise InvalidInputError(
             f"a path that a file can be written to was expected, got {str(place)!r} ({error.strerror}). "
@@ -60,20 +52,13 @@ def export_split(store: Store | str | Path, path: str | Path, version: int | Non
 
 
 def import_split(store: Store | str | Path, path: str | Path) -> Split:
-    """Write the version that a JSON document holds into a store, under its own number; return it.
+    """Write the version that a JSON document holds, codes (rows, columns) uint8, into a store; return it.
 
-    Scenes that the store does not hold keep their memberships, should they come.
-
-    Raises
-    ------
-    SplitExistsError
-        The store has another version of that number.
-    SplitLeakError
-        With the store's scenes, ground would be on two sides.
-    InvalidInputError
-        There is no such document, or a scene of the store has another grid than it says.
+    It keeps its number, and scenes that the store does not hold keep their memberships, should they come.
+    `SplitExistsError` where the store has another version of that number, `SplitLeakError` where ground would be on
+    two sides, `InvalidInputError` where there is no such document, or a scene of the store has another grid.
     """
-    here = opened(store)
+    here = open_store(store).anew()
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -97,17 +82,16 @@ def import_split(store: Store | str | Path, path: str | Path) -> Split:
             "Import it into the store that it was made for."
         )
     cells = {g.scene: g.placement.cells for g in grounds.scenes}
-    for scene in split.scenes:
-        if (wanted := cells.get(scene.scene)) not in (None, scene.codes.shape):
+    for s in split.scenes:
+        if (wanted := cells.get(s.scene)) not in (None, s.codes.shape):
             raise InvalidInputError(
-                f"{wanted} cells were expected for {scene.scene!r}, got {scene.codes.shape}. "
+                f"{wanted} cells were expected for {s.scene!r}, got {s.codes.shape}. "
                 "Export the version anew from the store that it was made in."
             )
     check_split(here, split)
     return write_split(here, split)
 
 
-# ------------------------------------------------------------------ JSON
 def to_json(split: Split) -> str:
     """Return a split as JSON, codes (rows, columns) as a line of digits per row; the inverse of `from_json`."""
     scenes = [
@@ -115,7 +99,7 @@ def to_json(split: Split) -> str:
         for s in split.scenes
     ]
     units = [f"{u:016x}" for u in split.fixed_units.tolist()]
-    document = {DOCUMENT: FORMAT, **facts_of(split), "fixed_units": units, "scenes": scenes}
+    document = {DOCUMENT: FORMAT, **split_table.facts_of(split), "fixed_units": units, "scenes": scenes}
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
@@ -132,7 +116,7 @@ def from_json(text: str) -> Split:
             )
         split = Split(
             version=int(facts["version"]),
-            recipe=recipe_of(facts),
+            recipe=split_table.recipe_of(facts),
             scenes=tuple(_scene_of(s) for s in facts["scenes"]),
             fixed_units=np.array([int(u, 16) for u in facts["fixed_units"]], np.uint64),
             parent=facts["parent"],
@@ -140,13 +124,13 @@ def from_json(text: str) -> Split:
             notes=str(facts["notes"]),
         )
         fingerprint = str(facts["fingerprint"])
+    except InvalidInputError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, InvalidInputError):
-            raise
         raise InvalidInputError(
             f"a split that `sarzarr split export` wrote was expected, got another document ({error})."
         ) from None
-    return with_fingerprint(split, fingerprint)
+    return split_table.with_fingerprint(split, fingerprint)
 
 
 def _scene_of(facts: Mapping[str, Any]) -> SceneCells:

@@ -11,14 +11,13 @@ from sarzarr.errors import InvalidInputError, SplitExistsError, SplitLeakError
 from sarzarr.keywords import shows_options
 from sarzarr.splits.assign import Grounds, assign, assign_to_train, check, fixed_units
 from sarzarr.splits.search import NEAR, distance_from_shares, empty_message, empty_side, split_choices
-from sarzarr.splits.versions import Sites, grounds_of, next_version, opened, utc_now, write_split
+from sarzarr.splits.versions import Sites, grounds_of, next_version, utc_now, write_split
 from sarzarr.store.split_table import Recipe, SceneCells, Split, read_split, versions
-from sarzarr.store.store import Store
+from sarzarr.store.store import Store, open_store
 
 log = logging.getLogger(__name__)
 
 
-# ------------------------------------------------------------------ making
 class SplitKeywords(TypedDict, total=False):
     """Fields of `Recipe` that are asked for; lengths in metres or as text, ``"10km"``."""
 
@@ -64,14 +63,11 @@ def make_split(
     Raises
     ------
     InvalidInputError
-        An argument is out of range, it cannot be known which scenes share ground, or a side would be
-        empty; the message names a remedy.
-    SplitLeakError
-        Ground would be on two sides.
-    SplitExistsError
-        There is a split of another recipe or of fewer scenes.
+        An argument is out of range, it cannot be known which scenes share ground, or a side would be empty.
+    SplitLeakError, SplitExistsError
+        Ground would be on two sides; there is a split of another recipe or of fewer scenes.
     """
-    here = opened(store)
+    here = open_store(store).anew()
     split = plan_split(here, sites=sites, notes=notes, fresh=fresh, **recipe)
     if versions(here.place) and not fresh:
         return _same_or_refused(read_split(here.place), split)
@@ -88,16 +84,16 @@ def plan_split(
     **recipe: Unpack[SplitKeywords],
 ) -> Split:
     """Return the split that `make_split` would write, codes (rows, columns) uint8 per scene, checked."""
-    here = opened(store)
+    here = open_store(store).anew()
     if not here.scenes:
         raise InvalidInputError(_no_scenes(here))
     grounds = grounds_of(here, sites)
     known = [] if fresh or not versions(here.place) else [read_split(here.place).recipe]
     is_open = recipe.get("block", "auto") in (None, "auto")
+    version = next_version(here.place)
     passing: list[Split] = []
     refused: list[tuple[str, Split]] = []
     for choice in split_choices(grounds, recipe, known):
-        version = next_version(here.place)
         scenes = assign(grounds, choice, version=version)
         split = Split(
             version=version,
@@ -148,7 +144,6 @@ def _no_scenes(store: Store) -> str:
     )
 
 
-# ------------------------------------------------------------------ extending
 @dataclass(frozen=True, kw_only=True)
 class Pending:
     """The scenes that a version does not know as they are now."""
@@ -162,8 +157,8 @@ class Pending:
 
 
 def pending(store: Store | str | Path, version: int | None = None) -> Pending:
-    """Return the scenes that a version, the newest if left out, does not know; all where there is no version."""
-    here = opened(store)
+    """Return the scenes that a version, the newest if left out, does not know; all where there is none."""
+    here = open_store(store).anew()
     if not versions(here.place):
         return Pending(new=here.scenes, changed=(), gone=())
     return pending_of(grounds_of(here), read_split(here.place, version))
@@ -186,19 +181,10 @@ def extend_split(store: Store | str | Path, *, sites: Sites | None = None, notes
     Codes (rows, columns) that are known stay as they are. New ground goes where the lattice says, or, where the
     version was made with ``fixed_val``, to training alone. A scene that was replaced on another grid is new. Where
     whole scenes or sites were drawn, ground of scenes that left the store is not known: a warning says so.
-
-    Raises
-    ------
-    NotInStoreError
-        There is no version to extend.
-    InvalidInputError
-        It cannot be known where a new scene lies.
-    SplitLeakError
-        Ground would be on two sides.
-    SplitExistsError
-        Another process wrote the next version first.
+    `NotInStoreError` without a version to extend, `InvalidInputError` where the ground of a new scene is unknown,
+    `SplitLeakError` where ground would be on two sides, `SplitExistsError` where another process was first.
     """
-    here = opened(store)
+    here = open_store(store).anew()
     parent = read_split(here.place)
     version = next_version(here.place)
     grounds = grounds_of(here, sites, known=parent)
@@ -207,19 +193,20 @@ def extend_split(store: Store | str | Path, *, sites: Sites | None = None, notes
         return parent
     known = tuple(s for s in parent.scenes if s.scene not in waiting.changed)
     _check_places(grounds, known)
-    if parent.recipe.fixed_val:
-        fresh = assign_to_train(grounds, known, parent.fixed_units, parent.recipe, version=version)
+    recipe, units = parent.recipe, parent.fixed_units
+    if recipe.fixed_val:
+        fresh = assign_to_train(grounds, known, units, recipe, version=version)
     else:
-        fresh = assign(grounds, parent.recipe, version=version, known=known)
+        fresh = assign(grounds, recipe, version=version, known=known)
+        units = np.union1d(units, fixed_units(grounds, fresh, recipe))
     scenes = tuple(sorted((*known, *fresh), key=lambda s: s.scene))
     check(grounds, scenes)
     _warn_of_unknown_ground(parent, waiting)
-    units = np.union1d(parent.fixed_units, fixed_units(grounds, fresh, parent.recipe))
     split = replace(
         parent,
         version=version,
         scenes=scenes,
-        fixed_units=parent.fixed_units if parent.recipe.fixed_val else units,
+        fixed_units=units,
         parent=parent.version,
         created_at=utc_now(),
         notes=notes,

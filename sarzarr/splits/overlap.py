@@ -1,7 +1,7 @@
 """Shared ground: which cells of different membership lie on one another.
 
-This is the check of a split, and knows nothing of how it was made: extents are joined through a tree of their
-middles, and the pairs that remain are compared as quadrilaterals of great circles.
+Extents are joined through a tree of their middles, and the pairs that remain are compared as quadrilaterals of
+great circles.
 """
 
 from collections.abc import Callable, Iterator
@@ -57,11 +57,9 @@ def _distinct(cells: Cells, rows: Array) -> Array:
     hashed = np.zeros(len(rows), np.uint64)
     for values in vars(cells.extents[rows]).values():
         hashed = mix(hashed ^ np.ascontiguousarray(values).view(np.uint64))
-    distinct: Array = rows[np.unique(hashed, return_index=True)[1]]
-    return distinct
+    return np.take(rows, np.unique(hashed, return_index=True)[1])
 
 
-# ------------------------------------------------------------------ extents
 def touching(extents: Extents, fewer: Array, more: Array) -> Iterator[Array]:
     """Yield (pairs, 2) indices, one of ``fewer`` and one of ``more``, whose extents overlap.
 
@@ -73,9 +71,7 @@ def touching(extents: Extents, fewer: Array, more: Array) -> Iterator[Array]:
     )
     for b in np.unique(level[more]):
         others = more[level[more] == b]
-        tree = cKDTree(
-            middle[others], boxsize=(720, 360)
-        )  # latitudes reach half of theirs, and never round it
+        tree = cKDTree(middle[others], boxsize=(720, 360))  # latitudes reach half of theirs, never round it
         for a in np.unique(level[fewer]):
             rows = fewer[level[fewer] == a]
             reach = 180 / 2 ** int(a) + 180 / 2 ** int(b)
@@ -107,18 +103,16 @@ def _overlap(extents: Extents, one: Array, two: Array) -> Array:
     return out
 
 
-# ------------------------------------------------------------------ quadrilaterals
 def _truly(cells: Cells, pairs: Array) -> Array:
     """Return the pairs that no great circle along an edge keeps apart."""
     one, two = (_on_sphere(cells.corners(pairs[:, i])) for i in (0, 1))
     allowed = np.minimum(*(cells.tolerance[pairs[:, i]] for i in (0, 1))) / EARTH_RADIUS
     apart = np.maximum(_gap(one, two), _gap(two, one)) >= -allowed
-    kept: Array = pairs[~apart]
-    return kept
+    return np.compress(~apart, pairs, axis=0)
 
 
 def _on_sphere(corners: Array) -> Array:
-    lam, phi = np.radians(corners[..., 0]), np.radians(corners[..., 1])
+    lam, phi = np.moveaxis(np.radians(corners), -1, 0)
     return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any, Final
@@ -36,18 +37,15 @@ def distance_from_shares(split: Split) -> float:
 def split_choices(grounds: Grounds, options: Mapping[str, Any], newest: Sequence[Recipe]) -> Iterator[Recipe]:
     """Yield the recipe that is asked for; where its block is left open, the ones to try in turn.
 
-    Those are 10 km (or twice that, and so on, until a few cells of the coarsest scene fit in), 8, 6.3, 5 km and
-    so on down to what hardly holds a cell, and 1024, 512 and 256 pixels; then the same with more blocks drawn.
-    What no scene needs, metres or pixels, stays at its default. A block that is given is kept, and no more
-    of them are drawn: stores that are told the same agree. Before them comes what the ``newest`` version has,
-    so that the same call means the same split when the store has grown.
+    First what the ``newest`` version has, so that the same call means the same split when the store has grown. Then
+    10 km (doubled until a few cells of the coarsest scene fit in), 8, 6.3, 5 km and so on down to what hardly holds a
+    cell, and 1024, 512 and 256 pixels; then the same with more blocks drawn. What no scene needs, metres or pixels,
+    stays at its default. A block that is given is kept, and no more are drawn: stores that are told the same agree.
     """
-    options = {
-        k: v for k, v in options.items() if not (k in ("block", "pixel_block") and v in (None, "auto"))
-    }
+    left_open = [k for k in ("block", "pixel_block") if options.get(k) in (None, "auto")]
+    options = {k: v for k, v in options.items() if k not in left_open}
     lengths = {k: parse_length(options[k]) for k in ("block", "guard") if options.get(k) is not None}
     recipe = Recipe(**{**options, **lengths})
-    left_open = [k for k in ("block", "pixel_block") if k not in options]
     if not left_open:
         yield recipe
         return
@@ -85,12 +83,12 @@ def empty_side(store: Store, split: Split) -> str:
         return ""
     table = store.patch_columns()
     seen = table["valid_fraction"].values > 0
-    masks = {name: patches_of(store, split, table, name) for name in wanted}
-    return next((name for name in wanted if seen.any() and not (masks[name] & seen).any()), "")
+    empty = [n for n in wanted if seen.any() and not (patches_of(store, split, table, n) & seen).any()]
+    return empty[0] if empty else ""
 
 
 def empty_message(store: Store, side: str, split: Split, grounds: Grounds) -> str:
-    """Return what a split lacks, why, and what would mend it: a change is named only where it was tried."""
+    """Return what a split lacks, why (in metres), and its remedy: a change is named only where it was tried."""
     recipe, cells = split.recipe, counted(sum(split.counts.values()), "cell")
     none = "none with a valid patch" if split.counts[side] else "none"
     drawn = f"blocks of {' and '.join(split.blocks)}" if split.blocks else f"whole {recipe.by}s"
@@ -119,13 +117,11 @@ def empty_message(store: Store, side: str, split: Split, grounds: Grounds) -> st
 def _is_divided(store: Store, split: Split, grounds: Grounds, recipe: Recipe) -> bool:
     """Return whether another recipe would give every side something, and leak nothing."""
     other = replace(split, recipe=recipe, scenes=assign(grounds, recipe, version=1))
-    if empty_side(store, other):
-        return False
-    try:
-        check(grounds, other.scenes)
-    except SplitLeakError:
-        return False
-    return True
+    with suppress(SplitLeakError):
+        if not empty_side(store, other):
+            check(grounds, other.scenes)
+            return True
+    return False
 
 
 def _other_choices(recipe: Recipe, cell: float) -> Iterator[tuple[str, Any]]:

@@ -30,11 +30,6 @@ LAST: Final = "last_version"
 """Attribute of ``splits``: the highest version there ever was."""
 
 
-def opened(store: Store | str | Path) -> Store:
-    """Return a store as it is now, whatever an open one remembers."""
-    return open_store(store).anew()
-
-
 def utc_now(timespec: str = "seconds") -> str:
     """Return the time in UTC, ISO 8601 with Z, to seconds or what ``timespec`` says.
 
@@ -44,23 +39,21 @@ def utc_now(timespec: str = "seconds") -> str:
     return datetime.now(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
-# ------------------------------------------------------------------ reading
 def list_splits(store: Store | str | Path) -> tuple[Split, ...]:
-    """Return every version, oldest first."""
+    """Return every version, codes (rows, columns) uint8 per scene, oldest first."""
     place = open_store(store).place
     return tuple(read_split(place, v) for v in versions(place))
 
 
 def get_split(store: Store | str | Path, version: int | None = None) -> Split:
-    """Return a version, the newest if left out; `NotInStoreError` where there is none."""
+    """Return a version, codes (rows, columns) uint8 per scene, the newest if left out; as of `read_split`."""
     return read_split(open_store(store).place, version)
 
 
 def grounds_of(store: Store, sites: Sites | None = None, known: Split | None = None) -> Grounds:
-    """Return the scenes of a store with their placements, and their sites: of patterns the first that fits counts.
+    """Return the scenes of a store with their placements and sites: of patterns the first that fits counts.
 
-    Where ``sites`` has no name for a scene, that of the ``known`` version holds. `InvalidInputError` where a
-    pattern fits no scene.
+    Without a name in ``sites`` the ``known`` version's holds. `InvalidInputError` where a pattern fits no scene.
     """
     placed = store.placements
     named = {s.scene: s.site for s in known.scenes} if known else {}
@@ -72,12 +65,7 @@ def grounds_of(store: Store, sites: Sites | None = None, known: Split | None = N
                 f"sites of scenes in the store ({near}, ...) were expected, got {pattern!r}. Mend the pattern."
             )
         named |= dict.fromkeys(fitting, name)
-    return Grounds(
-        tuple(
-            SceneGround(scene=scene, placement=placement, site=named.get(scene, ""))
-            for scene, placement in placed.items()
-        )
-    )
+    return Grounds(tuple(SceneGround(scene=s, placement=p, site=named.get(s, "")) for s, p in placed.items()))
 
 
 def patches_of(store: Store, split: Split, table: Any, name: str) -> Array:
@@ -85,7 +73,6 @@ def patches_of(store: Store, split: Split, table: Any, name: str) -> Array:
     return split.patch_mask(table, SPLITS[name], store.grids)
 
 
-# ------------------------------------------------------------------ writing
 def next_version(place: Place) -> int:
     """Return a number that no version had, not even one that was removed."""
     last = read_node(place, cv.SPLITS)["attributes"].get(LAST, 0) if has_node(place, cv.SPLITS) else 0
@@ -93,7 +80,7 @@ def next_version(place: Place) -> int:
 
 
 def write_split(store: Store, split: Split) -> Split:
-    """Write a version as ``splits/vN``, whole and once; `SplitExistsError` where it is there. Return it."""
+    """Write a version, codes uint8, as ``splits/vN`` and return it; `SplitExistsError` where it is there."""
     ensure_groups(store.place, cv.SPLITS)
     try:
         write_table(store.place, f"{cv.SPLITS}/{split.name}", to_table(split), once=True)

@@ -1,6 +1,7 @@
 """Training and validation loaders of one store."""
 
 import copy
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -71,18 +72,23 @@ class SARDataModule:
         train["augment"] = "d4" if augment_train and lazy else None
         self._train = ZarrPatchDataset(self.store, **train)
         self._val = ZarrPatchDataset(self.store, **val)
+        turned = ((self._train, augment_train), (self._val, False))
         self._in_memory = (
-            None if lazy else (_loaded(self._train, augment_train), _loaded(self._val, augment=False))
+            None
+            if lazy
+            else [
+                TurnedPatches(data.reader.read(np.arange(len(data.reader.selection))), augment)
+                for data, augment in turned
+            ]
         )
 
     @property
     def preprocessing_params(self) -> dict[str, float] | None:
         """``{"vmin", "vmax"}`` in dB that both sides' batches are made with; None where there are several."""
-        try:
+        with suppress(MixedBoundsError):
             params = self._train.preprocessing_params
             return params if params == self._val.preprocessing_params else None
-        except MixedBoundsError:
-            return None
+        return None
 
     @property
     def train_size(self) -> int:
@@ -95,23 +101,22 @@ class SARDataModule:
         return len(self._val.reader.selection)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Return shuffled batches (N, C, size, size) of one size N, anew each epoch."""
+        """Return shuffled batches (N, C, size, size) float32 of one size N, anew each epoch."""
         if self._in_memory is not None:
             return self._loader(self._in_memory[0], batch_size=self.batch_size, shuffle=True, drop_last=True)
         return self._loader(self._train, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return every validation patch in order, in batches (N, C, size, size)."""
+        """Return every validation patch in order, in batches (N, C, size, size) float32."""
         if self._in_memory is not None:
             return self._loader(self._in_memory[1], batch_size=self.batch_size)
         return self._loader(self._val, batch_size=None)
 
     def get_sample_batch(self, split: str = "train") -> Any:
-        """Return one batch (N, C, size, size) of ``train`` or ``val``; training goes on as if it were not taken."""
+        """Return one float32 batch (N, C, size, size) of ``train`` or ``val``; training goes on as if it had not."""
         if split not in ("train", "val"):
             raise InvalidInputError(f"split must be 'train' or 'val', got {split!r}.")
-        dataset = copy.deepcopy(self._train if split == "train" else self._val)
-        return next(iter(dataset))
+        return next(iter(copy.deepcopy(self._train if split == "train" else self._val)))
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
         return DataLoader(
@@ -121,10 +126,6 @@ class SARDataModule:
             persistent_workers=self.num_workers > 0,
             **options,
         )
-
-
-def _loaded(dataset: ZarrPatchDataset, augment: bool) -> TurnedPatches:
-    return TurnedPatches(dataset.reader.read(np.arange(len(dataset.reader.selection))), augment)
 
 
 def _sides(

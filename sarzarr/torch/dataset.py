@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.keywords import shows_options
 from sarzarr.reader.epochs import EpochReader
@@ -18,7 +17,7 @@ from sarzarr.reader.order import Position, Share
 from sarzarr.reader.reader import PatchReader
 from sarzarr.reader.samples import SampleReader
 from sarzarr.store.store import Store
-from sarzarr.torch.epoch_counter import EpochCounter, iteration_key
+from sarzarr.torch.epoch_counter import EpochCounter
 
 _WIDER = {"uint16": "int32", "uint32": "int64"}
 """The dtype of layers whose own torch can hold, but hardly compute with."""
@@ -30,24 +29,22 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     Yields (N, C, size, size) float32 tensors in [0, 1]; with ``flags``, ``boxes``, ``layers`` or ``with_meta``
     what `sarzarr.PatchReader` then yields, in tensors; layers of uint16 come as int32, of uint32 as int64. Each
-    iteration is the next epoch, whose order is a function of ``(seed, epoch)``. Ranks of ``torch.distributed``
-    get disjoint batches, equally many; so do DataLoader workers, whose batches come in the order in which one
-    process would make them.
+    iteration is the next epoch, whose order is a function of ``(seed, epoch)``. Ranks of ``torch.distributed`` get
+    disjoint batches, equally many; those of DataLoader workers come in the order in which one process makes them.
 
     Parameters
     ----------
     store
         A `Store`, or its path.
     samples
-        Name of a set of samples: its pictures are delivered, and not the patches of scenes; see
-        `sarzarr.SampleReader`.
+        Name of a set of samples, delivered in the place of patches of scenes; see `sarzarr.SampleReader`.
     transform
         Called with each batch, after augmentation.
     channels
         Deliver one channel as so many equal ones, which cost no memory: detectors ask for 3.
     pin_memory
-        Make batches in page-locked memory, from which ``.to("cuda", non_blocking=True)`` does not wait. For
-        ``num_workers=0``; with workers it is the DataLoader that pins.
+        Make batches in page-locked memory, from which ``.to("cuda", non_blocking=True)`` does not wait, where there
+        are no workers; with them it is the DataLoader that pins.
     **options
         The fields of `sarzarr.reader.options.ReadOptions`; of samples, those that `sarzarr.SampleReader` takes.
     """
@@ -67,11 +64,11 @@ class ZarrPatchDataset(IterableDataset[Any]):
             raise InvalidInputError(f"channels must be at least 1, got {channels}.")
         if pin_memory and not torch.cuda.is_available():
             raise InvalidInputError("pin_memory=True needs CUDA, got a machine without. Leave it out.")
-        self.reader: EpochReader = (
-            PatchReader(store, **options)
-            if samples is None
-            else SampleReader(store, samples, **cast("SampleKeywords", options))
-        )
+        self.reader: EpochReader
+        if samples is None:
+            self.reader = PatchReader(store, **options)
+        else:
+            self.reader = SampleReader(store, samples, **cast("SampleKeywords", options))
         self.transform = transform
         self.channels = channels
         self.pin_memory = pin_memory
@@ -83,7 +80,6 @@ class ZarrPatchDataset(IterableDataset[Any]):
         self._worker_state: dict[str, Any] | None = None
         self._resume: Mapping[str, Any] | None = None
 
-    # -------------------------------------------------------------- what is delivered
     @property
     def preprocessing_params(self) -> dict[str, float]:
         """``{"vmin", "vmax"}`` in dB of the batches; `MixedBoundsError` where the selection has several."""
@@ -107,8 +103,8 @@ class ZarrPatchDataset(IterableDataset[Any]):
         share = Share(rank=rank, ranks=ranks)
         if info is None:
             if self.pin_memory:
-                self.reader.memory(make=pinned_buffer)
-            for batch in self._batches(self._counter.take(by_workers=False), share):
+                self.reader.memory(make=_pinned_buffer)
+            for batch in self._batches(self._counter.take(), share):
                 self._counter.count()
                 yield batch
             return
@@ -121,15 +117,14 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     def _batches(self, begin: Position, share: Share) -> Iterator[Any]:
         for parts in self.reader.parts(begin, share):
-            if "layers" in parts:
-                parts["layers"] = {name: widened(values) for name, values in parts["layers"].items()}
-            tensors = as_tensors(parts)
+            for name, values in parts.get("layers", {}).items():
+                parts["layers"][name] = values.astype(_WIDER.get(str(values.dtype), values.dtype), copy=False)
+            tensors = _as_tensors(parts)
             if self.channels is not None:
                 tensors["image"] = tensors["image"].expand(-1, self.channels, -1, -1)
             batch = self.reader.packed(tensors)
             yield batch if self.transform is None else self.transform(batch)
 
-    # -------------------------------------------------------------- epochs, ranks and workers
     @property
     def epoch(self) -> int:
         """The epoch that the next iteration delivers."""
@@ -142,15 +137,12 @@ class ZarrPatchDataset(IterableDataset[Any]):
     def _begin_worker(self, info: Any) -> tuple[Position, int]:
         """Return where the iteration that begins now starts, and how many of this worker's batches to skip."""
         self._rounds += 1
-        key = iteration_key(info.seed - info.id, self._rounds)
         skip = 0
         if self._resume is not None:
             skip = int(self._resume["skip"])
             self._counter.set(self.reader.position_of(self._resume))
             self._resume = None
-        if info.id == 0:
-            self._counter.announce(key)
-        return self._counter.wait(key), skip
+        return self._counter.agree(info.seed - info.id, self._rounds, is_first=info.id == 0), skip
 
     def _rank(self) -> tuple[int, int]:
         distributed = torch.distributed
@@ -158,23 +150,13 @@ class ZarrPatchDataset(IterableDataset[Any]):
             self._ranks = distributed.get_rank(), distributed.get_world_size()
         return self._ranks
 
-    # -------------------------------------------------------------- resuming
     def state_dict(self, taken: int | None = None) -> dict[str, Any]:
         """Return the position of training: batches that were taken are behind it, on every rank.
 
-        The state may be loaded by any number of ranks and workers. Within a worker (of a loader that keeps
-        a state a worker) it is that worker's, and goes to the same worker among as many.
-
-        Parameters
-        ----------
-        taken
-            How many batches of this iteration the training loop has taken. Needed where DataLoader workers
-            make them: they are ahead of it.
-
-        Raises
-        ------
-        InvalidInputError
-            ``taken`` is needed, and was left out.
+        The state may be loaded by any number of ranks and workers. Within a worker (of a loader that keeps a state
+        per worker) it is that worker's, and goes to the same worker among as many. ``taken`` counts the batches of
+        this iteration that the training loop has had: `InvalidInputError` without it where DataLoader workers make
+        them, since they are ahead of the loop.
         """
         if get_worker_info() is not None and self._worker_state is not None:
             return dict(self._worker_state)
@@ -186,7 +168,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
                 "the number of batches taken was expected, got none: DataLoader workers are ahead of the loop. "
                 "Pass state_dict(taken=...), counted from the beginning of this iteration."
             )
-        done = taken if taken is not None else counted
+        done = counted if taken is None else taken
         return self.reader.state_at(begin, taken=done or 0, ranks=self._rank()[1])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -212,24 +194,17 @@ class ZarrPatchDataset(IterableDataset[Any]):
         return self.__dict__
 
 
-# ------------------------------------------------------------------ tensors
-def widened(values: Array) -> Array:
-    """Return a layer in a dtype that torch can compute with: uint16 as int32, uint32 as int64."""
-    return values.astype(_WIDER.get(str(values.dtype), values.dtype), copy=False)
-
-
-def as_tensors(part: Any) -> Any:
+def _as_tensors(part: Any) -> Any:
     """Return a part of a batch, or a dict or list of them, with tensors that share the memory of its arrays."""
     if isinstance(part, np.ndarray):
         return torch.from_numpy(part)
     if isinstance(part, list):
-        return [as_tensors(one) for one in part]
+        return [_as_tensors(one) for one in part]
     if isinstance(part, dict):
-        return {key: as_tensors(one) for key, one in part.items()}
+        return {key: _as_tensors(one) for key, one in part.items()}
     return part
 
 
-def pinned_buffer(nbytes: int) -> memoryview:
-    """Return so many bytes of page-locked memory."""
+def _pinned_buffer(nbytes: int) -> memoryview:
     buffer: memoryview = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy().data
     return buffer

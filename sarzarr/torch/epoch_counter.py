@@ -1,7 +1,7 @@
 """The epoch that comes next, in memory that the processes of one dataset share.
 
-A dataset is copied into each worker of a loader, and workers may outlive an epoch or be made anew for each.
-What the next iteration delivers must be the same for all of them, and must be known to the training process.
+A dataset is copied into each worker of a loader, and workers may outlive an epoch or be made anew for each: the
+next one must be the same for all of them, and be known to the training process.
 """
 
 import time
@@ -19,11 +19,9 @@ _NONE, _BY_WORKERS = -1, -2
 
 
 class EpochCounter:
-    """The position at which the next iteration begins, and the batches that were taken of the last one.
+    """The position at which the next iteration begins, and the batches taken of the last one, in int64 words.
 
-    Shared with a process that is forked or spawned with it; a copy of it, or a pickle, is another counter. In a
-    multi-process loader the first worker takes the epoch, and tells the others under a key that only the
-    workers of one iteration know: they all agree, whenever each of them comes to begin.
+    Shared with a process that is forked or spawned with it; a copy of it, or a pickle, is another counter.
     """
 
     def __init__(self) -> None:
@@ -45,10 +43,7 @@ class EpochCounter:
     def current(self) -> tuple[Position | None, int | None]:
         """The position at which the last iteration began, and its batches taken; None for what is not known."""
         taken = int(self._words[_TAKEN])
-        return (
-            None if taken == _NONE else self._position(_CURRENT),
-            None if taken in (_NONE, _BY_WORKERS) else taken,
-        )
+        return None if taken == _NONE else self._position(_CURRENT), taken if taken >= 0 else None
 
     def count(self) -> None:
         """Count one more batch as taken, of an iteration in this process."""
@@ -59,7 +54,7 @@ class EpochCounter:
         self._words[_NEXT : _NEXT + 2] = (begin.epoch, begin.start)
         self._words[_TAKEN] = _NONE
 
-    def take(self, *, by_workers: bool) -> Position:
+    def take(self, *, by_workers: bool = False) -> Position:
         """Return where an iteration begins, and make the next one begin an epoch later."""
         begin = self.upcoming
         self.set(Position(epoch=begin.epoch + 1))
@@ -67,15 +62,18 @@ class EpochCounter:
         self._words[_TAKEN] = _BY_WORKERS if by_workers else 0
         return begin
 
-    def announce(self, key: int) -> None:
-        """Take, and let the workers that know ``key`` know."""
-        begin, slot = self.take(by_workers=True), self._slot(key)
-        self._words[slot + 1 : slot + 3] = (begin.epoch, begin.start)
-        self._words[slot] = key  # last: it is what the others wait for
+    def agree(self, base_seed: int, rounds: int, *, is_first: bool) -> Position:
+        """Return where this iteration begins in every worker of a loader, whenever each comes to begin.
 
-    def wait(self, key: int) -> Position:
-        """Return what was announced under ``key``, as soon as it was."""
-        slot, until = self._slot(key), time.monotonic() + _PATIENCE_S
+        The first worker takes the position, and the others wait for it, 600 seconds at the most. They know each other
+        by a key: the base seed that the loader drew for them, and the number of rounds that they have begun.
+        """
+        key = (base_seed + rounds * 0x9E3779B97F4A7C15) & 0x7FFFFFFFFFFFFFFF
+        slot, until = _HEAD + 3 * (key % _SLOTS), time.monotonic() + _PATIENCE_S
+        if is_first:
+            begin = self.take(by_workers=True)
+            self._words[slot + 1 : slot + 3] = (begin.epoch, begin.start)
+            self._words[slot] = key  # last: it is what the others wait for
         while self._words[slot] != key:
             if time.monotonic() > until:
                 raise InvalidInputError(
@@ -87,11 +85,3 @@ class EpochCounter:
 
     def _position(self, word: int) -> Position:
         return Position(epoch=int(self._words[word]), start=int(self._words[word + 1]))
-
-    def _slot(self, key: int) -> int:
-        return _HEAD + 3 * (key % _SLOTS)
-
-
-def iteration_key(base_seed: int, rounds: int) -> int:
-    """Return the key of one iteration: a loader draws a base seed for its workers, who count their rounds."""
-    return (base_seed + rounds * 0x9E3779B97F4A7C15) & 0x7FFFFFFFFFFFFFFF

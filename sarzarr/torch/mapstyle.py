@@ -52,16 +52,11 @@ class SARPatchDataset(TurnedPatches):
     Parameters
     ----------
     patches
-        (N, H, W) in [0, 1], kept as float32.
+        (N, H, W) in [0, 1], kept as float32; others raise `InvalidInputError`, a ValueError.
     augment
         Turn each item by one of the flips and quarter turns, anew each time; flips alone where H is not W.
     transform
         Called with each (H, W) array after that; returns an array or a tensor.
-
-    Raises
-    ------
-    InvalidInputError
-        Another number of dimensions, or values outside of [0, 1]. It is a ValueError.
     """
 
     def __init__(
@@ -82,8 +77,7 @@ class SARPatchDataset(TurnedPatches):
 class LazyPatchDataset(TurnedPatches):
     """A store's patches by number, as items (C, size, size) float32, read when they are asked for.
 
-    For samplers and tools that want a map-style dataset; `ZarrPatchDataset` is many times faster. Nothing
-    is open when it pickles.
+    For samplers and tools that want a map-style dataset; `ZarrPatchDataset` is many times faster.
 
     Parameters
     ----------
@@ -112,10 +106,9 @@ class LazyPatchDataset(TurnedPatches):
             )
         self.reader = PatchReader(metadata_path, **options)
         super().__init__(np.empty(0), augment, transform)
-        n = len(self.reader.selection)
-        self._order = (
-            np.arange(n) if shuffle_seed is None else np.random.default_rng(shuffle_seed).permutation(n)
-        )
+        self._order = np.arange(len(self.reader.selection))
+        if shuffle_seed is not None:
+            self._order = np.random.default_rng(shuffle_seed).permutation(self._order)
 
     @property
     def preprocessing_params(self) -> dict[str, float]:
@@ -130,5 +123,4 @@ class LazyPatchDataset(TurnedPatches):
 
     def __getitems__(self, indices: Sequence[int]) -> list[torch.Tensor]:
         """Return items read together: what a DataLoader calls for a batch."""
-        images = self.reader.read(self._order[np.asarray(indices)])
-        return [self._item(image) for image in images]
+        return [self._item(image) for image in self.reader.read(self._order[np.asarray(indices)])]

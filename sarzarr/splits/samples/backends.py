@@ -1,16 +1,16 @@
 """Backends of splits of samples: a store, or the older folder layout, in which their versions are kept.
 
-A version is a document that is created once; a pointer says which one is active. Both are written beside
-their place and put there in one step, so that a killed process leaves what was there before.
+A version is created once; a pointer says which one is active. Both are written beside their place and put there in
+one step, so that a killed process leaves what was there before. The two backends have the same methods.
 """
 
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -33,17 +33,12 @@ ACTIVE: Final = "active"
 
 
 def checked_name(text: str, what: str) -> str:
-    """Return a name that cannot lead out of its folder; `InvalidInputError` otherwise."""
+    """Return a name, 128 bytes at most, that cannot lead out of its folder; `InvalidInputError` otherwise."""
     if not isinstance(text, str) or not _NAME.fullmatch(text):
         raise InvalidInputError(
             f"{what} of letters, digits, '.', '_' or '-' was expected, got {str(text)[:200]!r}. Rename it."
         )
     return text
-
-
-def _numbers(names: Iterable[str]) -> list[int]:
-    """Return the versions among names, ascending."""
-    return sorted(int(m[1]) for m in map(_VERSION.fullmatch, names) if m)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +76,7 @@ class SampleSplit:
         return f"<SampleSplit v{self.version}: {train} train, {val} val, {held} held back>"
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON has it: ids as lists, counts of samples; what was not the case is left out."""
+        """Return it as JSON has it: ids as lists, counts, ratios in [0, 1]; what was not the case is left out."""
         train, val, held = map(list, (self.train_samples, self.val_samples, self.held_back_samples))
         parent = {"parent_version": self.parent_version, "samples_added": self.samples_added}
         return {
@@ -122,32 +117,6 @@ class SampleSplit:
             ) from None
 
 
-class SplitBackend(Protocol):
-    """Place of samples and of the versions of their splits."""
-
-    def samples(self, signal: str) -> list[str]:
-        """Return the ids there are, sorted; none of what is not there."""
-
-    def versions(self, signal: str) -> list[int]:
-        """Return the versions there are, ascending."""
-
-    def read(self, signal: str, version: int) -> SampleSplit:
-        """Return a version that is there."""
-
-    def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
-        """Wait until no other process decides on these splits; what is read inside stays true until its end."""
-
-    def create(self, signal: str, split: SampleSplit) -> None:
-        """Write a version once; `SplitExistsError` where there is one."""
-
-    def pointer(self, signal: str) -> tuple[int, int]:
-        """Return the version that is pointed at and the highest that is known ever to have been; 0 for none."""
-
-    def activate(self, signal: str, version: int) -> None:
-        """Point at a version."""
-
-
-# ------------------------------------------------------------------ the older folder layout
 @dataclass(frozen=True)
 class FolderBackend:
     """``signals/<name>/samples/<id>.npz`` and ``.json``, ``splits/v<n>.json``, ``splits/active.json``."""
@@ -159,36 +128,39 @@ class FolderBackend:
         base = self.root / "signals"
         return (base if base.is_dir() else self.root) / checked_name(signal, "a signal's name")
 
+    def _document(self, signal: str, name: str) -> Path:
+        return self._folder(signal) / "splits" / f"{name}.json"
+
     def samples(self, signal: str) -> list[str]:
-        """Return the ids that have both files and a name that is safe."""
+        """Return the ids that have both files and a name that is safe, sorted; none of what is not there."""
         folder = self._folder(signal) / "samples"
         arrays, documents = ({p.stem for p in folder.glob(f"*.{kind}")} for kind in ("npz", "json"))
         return sorted(i for i in arrays & documents if _NAME.fullmatch(i))
 
     def versions(self, signal: str) -> list[int]:
         """Return the versions of the files that are named as versions are, ascending."""
-        return _numbers(p.stem for p in (self._folder(signal) / "splits").glob("v*.json"))
+        names = (_VERSION.fullmatch(p.stem) for p in (self._folder(signal) / "splits").glob("v*.json"))
+        return sorted(int(name[1]) for name in names if name)
 
     def read(self, signal: str, version: int) -> SampleSplit:
-        """Return a version."""
-        place = self._folder(signal) / "splits" / f"v{version}.json"
+        """Return a version that is there."""
+        place = self._document(signal, f"v{version}")
         try:
-            return SampleSplit.of(json.loads(place.read_text()), place.name)
+            document = json.loads(place.read_text())
         except ValueError as error:
-            if isinstance(error, InvalidInputError):
-                raise
             raise InvalidInputError(
                 f"JSON was expected in {place.name!r}, got {error}. Mend it, or take it away."
             ) from None
+        return SampleSplit.of(document, place.name)
 
     def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
-        """Lock the signal's folder, if there is one."""
+        """Wait until no other process decides on these splits: lock the signal's folder, if there is one."""
         folder = self._folder(signal)
         return locked(folder) if folder.is_dir() else contextlib.nullcontext()
 
     def create(self, signal: str, split: SampleSplit) -> None:
-        """Write ``v<n>.json``."""
-        place = self._folder(signal) / "splits" / f"v{split.version}.json"
+        """Write ``v<n>.json`` once; `SplitExistsError` where there is one."""
+        place = self._document(signal, f"v{split.version}")
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             with whole_file(place, once=True) as partial:
@@ -198,15 +170,13 @@ class FolderBackend:
 
     def pointer(self, signal: str) -> tuple[int, int]:
         """Return the version that ``active.json`` names, be it a pointer, a link or a copy of a version, and 0."""
-        place = self._folder(signal) / "splits" / "active.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # it is dangling, or no document
-            return int(json.loads(place.read_text())["version"]), 0
+            return int(json.loads(self._document(signal, ACTIVE).read_text())["version"]), 0
         return 0, 0
 
     def activate(self, signal: str, version: int) -> None:
         """Put a copy of a version in the place of ``active.json``; a link there is replaced, not followed."""
-        place = self._folder(signal) / "splits" / "active.json"
-        with whole_file(place) as partial:
+        with whole_file(self._document(signal, ACTIVE)) as partial:
             partial.write_text(_json(self.read(signal, version)))
             flush(partial)
 
@@ -222,7 +192,6 @@ def _taken(signal: str, version: int) -> SplitExistsError:
     )
 
 
-# ------------------------------------------------------------------ a store
 _SIDES: Final = {
     "train_samples": cv.Membership.TRAIN,
     "val_samples": cv.Membership.VAL,
@@ -241,15 +210,15 @@ class StoreBackend:
         return "/".join((cv.SPLITS, cv.SAMPLES, checked_name(signal, "a set's name")))
 
     def samples(self, signal: str) -> list[str]:
-        """Return the ids of a set."""
+        """Return the ids of a set, sorted; none of what is not there."""
         return sorted(open_samples(self.store, signal).ids) if signal in sample_sets(self.store) else []
 
     def versions(self, signal: str) -> list[int]:
-        """Return the versions of a set's split."""
+        """Return the versions of a set's split, ascending."""
         return list(versions(self.store.place, self._key(signal)))
 
     def read(self, signal: str, version: int) -> SampleSplit:
-        """Return a version."""
+        """Return a version that is there, from its ids and uint8 codes (samples,)."""
         name = f"v{version}"
         table = read_table(self.store.place, f"{self._key(signal)}/{name}")
         ids, codes = np.array(table["id"].values, object), table["code"].values
@@ -261,13 +230,13 @@ class StoreBackend:
         return self.store.place.locked(cv.SAMPLES)
 
     def create(self, signal: str, split: SampleSplit) -> None:
-        """Write a version as a table."""
+        """Write a version as a table of ids and uint8 codes once; `SplitExistsError` where there is one."""
         lists = [getattr(split, name) for name in _SIDES]
-        ids = [i for part in lists for i in part]
+        ids = np.array([i for part in lists for i in part], dtype="T")
         codes = np.repeat(np.array(list(_SIDES.values()), np.uint8), [len(part) for part in lists])
         facts = {k: v for k, v in split.document().items() if not isinstance(v, list)}
         table = xr.Dataset(
-            {"id": ("sample", np.array(ids, dtype="T")), "code": ("sample", codes)},
+            {"id": ("sample", ids), "code": ("sample", codes)},
             attrs={**facts, "code_meanings": " ".join(m.name.lower() for m in cv.Membership)},
         )
         ensure_groups(self.store.place, cv.SPLITS, f"{cv.SPLITS}/{cv.SAMPLES}", self._key(signal))
@@ -277,7 +246,7 @@ class StoreBackend:
             raise _taken(signal, split.version) from None
 
     def pointer(self, signal: str) -> tuple[int, int]:
-        """Return the versions that the group's attributes name."""
+        """Return the active version and the highest there ever was, of the group's attributes; 0 for none."""
         place, key = self.store.place, self._key(signal)
         attributes = read_node(place, key)["attributes"] if has_node(place, key) else {}
         return int(attributes.get(ACTIVE, 0)), int(attributes.get(LAST, 0))

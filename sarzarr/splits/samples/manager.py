@@ -1,7 +1,7 @@
 """`SplitManager`: splits of samples whose validation is fixed once, over a store or the older folder layout.
 
 The first version shuffles the sorted ids with a seed and takes validation from the front; later ones add to
-training alone. Nothing here is drawn at random but by that seed.
+training alone.
 """
 
 import logging
@@ -39,17 +39,13 @@ def sample_id(signal: str, source: str, seconds: float) -> str:
 class SplitManager:
     """Make, extend and read the splits of sets of samples.
 
-    Parameters
-    ----------
-    place
-        A store (or its path), whose sets of samples are the signals; or the folder of the older layout, with
-        ``signals/<name>/samples/<id>.npz`` and ``.json`` in it.
+    ``place`` is a store (or its path), whose sets of samples are the signals; or the folder of the older layout, with
+    ``signals/<name>/samples/<id>.npz`` and ``.json`` in it.
     """
 
     def __init__(self, place: Store | str | Path) -> None:
-        if isinstance(place, Store):
-            self.backend: backends.SplitBackend = backends.StoreBackend(place)
-        elif (Path(place) / "zarr.json").exists():
+        self.backend: backends.StoreBackend | backends.FolderBackend
+        if isinstance(place, Store) or (Path(place) / "zarr.json").exists():
             self.backend = backends.StoreBackend(open_store(place))
         else:
             self.backend = backends.FolderBackend(Path(place))
@@ -57,7 +53,6 @@ class SplitManager:
     def __repr__(self) -> str:
         return f"<sarzarr.SplitManager: {self.backend!r}>"
 
-    # -------------------------------------------------------------- reading
     def get_samples(self, signal: str) -> list[str]:
         """Return the ids of the samples there are, sorted; none for a signal that is not there."""
         return self.backend.samples(signal)
@@ -73,16 +68,15 @@ class SplitManager:
         return active if active in versions else max(versions, default=0)
 
     def get_split(self, signal: str, version: int | None = None) -> tuple[list[str], list[str]]:
-        """Return (train, val) ids in their order, of the active version if left out.
+        """Return (train, val) ids in their order, as written, of the active version if left out.
 
-        They are as they were written; `get_missing_samples` says which of them are no longer there. Where there is
-        no such version: `SplitNotFoundError`, a `FileNotFoundError`.
+        `SplitNotFoundError`, a `FileNotFoundError`, where there is no such version.
         """
         split = self.read(signal, version)
         return list(split.train_samples), list(split.val_samples)
 
     def read(self, signal: str, version: int | None = None) -> SampleSplit:
-        """Return a version with all its facts, the active one if left out."""
+        """Return a version with all its facts, its share in [0, 1] too, the active one if left out."""
         versions = self.backend.versions(signal)
         if not versions:
             raise SplitNotFoundError(f"No splits found for {signal!r}. Call create_initial_split.")
@@ -106,10 +100,7 @@ class SplitManager:
         return [i for i in self.backend.samples(signal) if i not in known]
 
     def get_split_summary(self, signal: str) -> dict[str, Any]:
-        """Return total_samples, pending_samples, train_count, val_count, active_version (None without one).
-
-        And missing_samples, effective_val_ratio in [0, 1] and versions.
-        """
+        """Return counts of samples, effective_val_ratio in [0, 1], versions and active_version, None without one."""
         active = self.get_active_split_version(signal)
         train, val = self.get_split(signal) if active else ([], [])
         return {
@@ -123,7 +114,6 @@ class SplitManager:
             "versions": self.backend.versions(signal),
         }
 
-    # -------------------------------------------------------------- writing
     def create_initial_split(
         self,
         signal: str,
@@ -137,23 +127,17 @@ class SplitManager:
         """Split all samples, make that version the active one, and return its number.
 
         Sorted ids are shuffled by ``random.Random(random_seed)``; the first ``max(1, int(n * val_ratio))``
-        are validation. With ``groups`` it is groups that are shuffled, and they are kept whole.
+        are validation. `SplitExistsError` where there is a split, whose validation is fixed; `InvalidInputError`, a
+        `ValueError`, where there are fewer than two samples or groups, or the ratio is out of range.
 
         Parameters
         ----------
         val_ratio
             Share of validation in [0, 1], without the ends.
         groups
-            The source of each id: samples of one may not be on two sides.
+            The source of each id: it is groups that are shuffled then, and they are kept whole.
         force
             Begin anew, under a new number and with another validation, where there is a version.
-
-        Raises
-        ------
-        SplitExistsError
-            There is a split: its validation is fixed.
-        InvalidInputError
-            There are fewer than two samples or groups, or the ratio is out of range; it is a `ValueError`.
         """
         backends.checked_name(signal, "a signal's name")
         if not 0 < val_ratio < 1:
@@ -178,10 +162,9 @@ class SplitManager:
     ) -> int:
         """Add samples to training, as a new version; return its number, or the active one's if none is new.
 
-        Validation stays the same sequence. Without a version the initial one is made. Of processes that extend
-        at once, each waits for the one before it, and finds nothing left to add. ``new_sample_ids`` are all that are
-        pending if left out; those that share one of the ``groups`` with validation are held back instead.
-        `InvalidInputError` where an id is not among the samples, or is named twice.
+        Validation stays the same sequence. Without a version the initial one is made. ``new_sample_ids`` are all that
+        are pending if left out; those that share one of the ``groups`` with validation are held back instead.
+        Processes wait for each other. `InvalidInputError` where an id is not among the samples, or is named twice.
         """
         with self.backend.alone(signal):
             if not self.backend.versions(signal):
@@ -221,9 +204,8 @@ class SplitManager:
         if not new:
             return parent
         closed = set() if groups is None else {_group(groups, i) for i in parent.val_samples}
-        held = [i for i in new if groups is not None and _group(groups, i) in closed]
-        kept_out = set(held)
-        added = [i for i in new if i not in kept_out]
+        held = {i: None for i in new if groups is not None and _group(groups, i) in closed}
+        added = [i for i in new if i not in held]
         split = replace(
             parent,
             version=self._last(signal) + 1,
@@ -244,17 +226,17 @@ class SplitManager:
         pending = self.get_pending_samples(signal)
         if wanted is None:
             return pending
+        chosen = set(wanted)
         known = {*pending, *_known(parent)}
         if strange := [i for i in wanted if i not in known]:
             raise InvalidInputError(
                 f"ids of samples of {signal!r} were expected, got {str(strange[0])[:200]!r} "
                 f"and {len(strange) - 1} more. get_samples lists them."
             )
-        if len(set(wanted)) < len(wanted):
+        if len(chosen) < len(wanted):
             raise InvalidInputError(
-                f"each id once was expected, got {len(wanted) - len(set(wanted))} twice. Take them out."
+                f"each id once was expected, got {len(wanted) - len(chosen)} twice. Take them out."
             )
-        chosen = set(wanted)
         return [i for i in pending if i in chosen]
 
     def _write(self, signal: str, split: SampleSplit) -> int:
