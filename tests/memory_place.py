@@ -28,7 +28,7 @@ class MemoryPlace:
         return cls({path.relative_to(folder).as_posix(): path.read_bytes() for path in files})
 
     def __str__(self):
-        return f"memory:{self.name}"
+        return f"memory://{self.name}"
 
     def head(self, key):
         return Head(len(self.objects[key]), id(self.objects[key])) if key in self.objects else None

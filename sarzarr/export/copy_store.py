@@ -32,7 +32,7 @@ from sarzarr.store.documents import (
 )
 from sarzarr.store.place import Folder, Place
 from sarzarr.store.shards import write_manifest
-from sarzarr.store.store import Store, open_store
+from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import Progress, Task, compute, wave_size
 
@@ -43,7 +43,7 @@ TOKEN: Final = ".copying"
 
 
 def copy_store(
-    store: Store | str | Path,
+    store: AnyStore,
     new: str | Path,
     *,
     dtype: str | None = None,

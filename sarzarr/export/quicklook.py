@@ -12,7 +12,7 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingExtraError
 from sarzarr.pixels.radiometry import to_db
-from sarzarr.store.store import Store, open_store
+from sarzarr.store.store import AnyStore, Store, open_store
 
 log = logging.getLogger(__name__)
 PANEL_PIXELS: Final = 700
@@ -22,9 +22,7 @@ MAX_PANELS: Final = 24
 NODATA_COLOUR: Final = "#31435c"
 
 
-def write_quicklook(
-    store: Store | str | Path, path: str | Path, *, scenes: Sequence[str] | None = None
-) -> Path:
+def write_quicklook(store: AnyStore, path: str | Path, *, scenes: Sequence[str] | None = None) -> Path:
     """Draw arrays of a store in dB, each over its group's clip, into one picture, and return its path.
 
     Pixels that are not valid are blue. It is a ``.png``, or whatever else matplotlib writes, of some ``scenes`` or of

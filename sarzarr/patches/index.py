@@ -8,7 +8,6 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +20,7 @@ from sarzarr.patches.measure import COLUMNS, measure_patches
 from sarzarr.patches.stored_array import StoredArray
 from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.commit import consolidate
-from sarzarr.store.store import Store, open_store
+from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import Task, gather
 
@@ -32,7 +31,7 @@ Stamp = tuple[str, str, str]
 
 
 def index_patches(
-    store: Store | str | Path,
+    store: AnyStore,
     *,
     size: int = cv.CHUNK,
     stride: int = cv.CHUNK,

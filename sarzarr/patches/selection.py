@@ -38,7 +38,7 @@ class Query:
     min_unsaturated: float = 0.9
     """Least share of a patch's valid pixels that are strictly inside 1 % and 99 % of the recommended clip."""
     where: str | None = None
-    """A condition on columns of the index and of the catalog, in each channel; see `sarzarr.store.where`."""
+    """A condition on columns of the index and of the catalog, in each channel; see `sarzarr.store.conditions`."""
     rows: Array | Sequence[int] | None = None
     """Rows of the index to choose from; all if left out."""
     dates: int = 0

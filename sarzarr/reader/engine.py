@@ -15,7 +15,7 @@ from sarzarr.arrays import Array
 from sarzarr.pixels.compiled.when import loops_for
 from sarzarr.pixels.turns import Turner
 from sarzarr.reader.fetch import READ_TO, ChunkFetcher, in_groups
-from sarzarr.reader.places import Address, Kind, Source, pieces_of
+from sarzarr.reader.sources import Address, Kind, Source, pieces_of
 from sarzarr.store.codecs import CRC_BYTES
 
 _FILE_SHIFT: Final = np.uint64(40)  # no shard is as long as a terabyte

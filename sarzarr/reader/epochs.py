@@ -5,7 +5,6 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,11 +19,11 @@ from sarzarr.reader.fetch import Work
 from sarzarr.reader.memory import MAX_THREADS, BatchMemory, aligned_buffer, available_cores
 from sarzarr.reader.options import ReadOptions
 from sarzarr.reader.order import Deal, Indices, Position, Share, drawn, shuffled, shuffled_in_window
-from sarzarr.reader.places import Source
 from sarzarr.reader.prefetch import BatchRecipe, PartRecipe, PrefetchThreads
+from sarzarr.reader.sources import Source
 from sarzarr.reader.targets import PatchTargets
 from sarzarr.store.chunks import ArrayLayout, read_chunk_table
-from sarzarr.store.store import Store, open_store
+from sarzarr.store.store import AnyStore, open_store
 
 _ALL: Final = Share()
 Laws = tuple[Stretch | None, ...]
@@ -43,7 +42,7 @@ class EpochReader(ABC):
     targets: PatchTargets | None
     """The targets of the selection, where they are delivered."""
 
-    def __init__(self, store: Store | str | Path, options: ReadOptions) -> None:
+    def __init__(self, store: AnyStore, options: ReadOptions) -> None:
         self.options = options
         self.store = open_store(store)
         self._choose()

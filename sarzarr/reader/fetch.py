@@ -15,7 +15,7 @@ from crc32c import crc32c
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
 from sarzarr.reader.memory import MAX_HANDLES, ScratchMemory
-from sarzarr.reader.places import PAGE, ByteRanges, Kind, Source
+from sarzarr.reader.sources import PAGE, ByteRanges, Kind, Source
 from sarzarr.store.chunks import REMEDY
 from sarzarr.store.codecs import CRC_BYTES, Codec, get_codec
 from sarzarr.store.place import read_at

@@ -10,8 +10,8 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.patches.selection import Selection
-from sarzarr.reader.places import Source
 from sarzarr.reader.prefetch import PartRecipe
+from sarzarr.reader.sources import Source
 from sarzarr.store.chunks import described_layout, read_chunk_table
 from sarzarr.store.documents import read_node
 from sarzarr.store.store import Store

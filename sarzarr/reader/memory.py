@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr.arrays import Array
-from sarzarr.reader.places import PAGE
+from sarzarr.reader.sources import PAGE
 
 MAX_HANDLES: Final = 512
 """Files that one thread holds open at most; fewer where the process may not have as many."""

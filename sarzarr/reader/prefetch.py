@@ -20,7 +20,7 @@ from sarzarr.pixels.turns import apply, inverse
 from sarzarr.reader.engine import BatchFiller
 from sarzarr.reader.fetch import ChunkFetcher, Work
 from sarzarr.reader.memory import MAX_HANDLES, BatchMemory, available_handles
-from sarzarr.reader.places import Address, Source
+from sarzarr.reader.sources import Address, Source
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -5,7 +5,6 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
 from typing import Final, Unpack
 
 import numpy as np
@@ -17,7 +16,7 @@ from sarzarr.pixels.compiled.when import loops
 from sarzarr.reader.memory import MAX_THREADS, available_cores
 from sarzarr.reader.options import ReadKeywords, ReadOptions
 from sarzarr.reader.reader import PatchReader
-from sarzarr.store.store import Store
+from sarzarr.store.store import AnyStore
 
 _ROUND_S: Final = 0.25
 _KEPT_BYTES: Final = 1 << 28
@@ -58,7 +57,7 @@ class DeliveryRate:
 
 @shows_options(ReadOptions, ReadKeywords, batch_size=32, shuffle=True)
 def measure_delivery(
-    store: Store | str | Path, *, seconds: float = 5.0, **options: Unpack[ReadKeywords]
+    store: AnyStore, *, seconds: float = 5.0, **options: Unpack[ReadKeywords]
 ) -> DeliveryRate:
     """Return how many patches and MB come per second, in turns with a plain copy of the same batches.
 

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -22,7 +21,7 @@ from sarzarr.reader.order import Indices
 from sarzarr.reader.prefetch import BatchRecipe
 from sarzarr.reader.targets import PatchTargets, patch_targets
 from sarzarr.store.boxes import ON_SCENES, Windows, check_grids, read_boxes
-from sarzarr.store.store import Store
+from sarzarr.store.store import AnyStore
 
 
 @shows_options(ReadOptions, ReadKeywords)
@@ -54,7 +53,7 @@ class PatchReader(EpochReader):
         does; no batch holds such a patch.
     """
 
-    def __init__(self, store: Store | str | Path, **options: Unpack[ReadKeywords]) -> None:
+    def __init__(self, store: AnyStore, **options: Unpack[ReadKeywords]) -> None:
         super().__init__(store, ReadOptions(**options))
 
     def _choose(self) -> None:

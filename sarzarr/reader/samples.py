@@ -1,7 +1,6 @@
 """`SampleReader`: a set of samples as NumPy batches."""
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -23,7 +22,7 @@ from sarzarr.store.boxes import Windows
 from sarzarr.store.chunks import read_layout
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.samples import IMAGE, WHITE, open_samples
-from sarzarr.store.store import Store
+from sarzarr.store.store import AnyStore
 
 
 @shows_options(ReadOptions, SampleKeywords)
@@ -55,7 +54,7 @@ class SampleReader(EpochReader):
         There is no such set, or no split of it, or none of that version.
     """
 
-    def __init__(self, store: Store | str | Path, samples: str, **options: Unpack[SampleKeywords]) -> None:
+    def __init__(self, store: AnyStore, samples: str, **options: Unpack[SampleKeywords]) -> None:
         self._name = samples
         super().__init__(store, ReadOptions(**options))
 

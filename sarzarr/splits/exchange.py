@@ -16,7 +16,7 @@ from sarzarr.splits.make import pending_of
 from sarzarr.splits.versions import get_split, grounds_of, write_split
 from sarzarr.store import split_table
 from sarzarr.store.split_table import SceneCells, Split, read_split, versions
-from sarzarr.store.store import Store, open_store
+from sarzarr.store.store import AnyStore, open_store
 
 log = logging.getLogger(__name__)
 DOCUMENT: Final = "sarzarr_split"
@@ -26,14 +26,14 @@ SCENE: Final = ("scene", "grid", "place", "site", "since")
 """The facts of a scene, beside its codes."""
 
 
-def check_split(store: Store | str | Path, split: Split) -> None:
+def check_split(store: AnyStore, split: Split) -> None:
     """Raise `SplitLeakError` unless no ground, in cells of 256 x 256 pixels, is on two sides, as the store now is."""
     grounds = grounds_of(open_store(store).anew(), known=split)
     stale = set(pending_of(grounds, split).changed)
     check(grounds, [s for s in split.scenes if s.scene not in stale])
 
 
-def export_split(store: Store | str | Path, path: str | Path, version: int | None = None) -> Path:
+def export_split(store: AnyStore, path: str | Path, version: int | None = None) -> Path:
     """Write a version as JSON, codes (rows, columns) in digits, the newest if left out; return the path.
 
     `NotInStoreError` where there is no such version, `InvalidInputError` where nothing can be written to the path.
@@ -51,7 +51,7 @@ def export_split(store: Store | str | Path, path: str | Path, version: int | Non
     return place
 
 
-def import_split(store: Store | str | Path, path: str | Path) -> Split:
+def import_split(store: AnyStore, path: str | Path) -> Split:
     """Write the version that a JSON document holds, codes (rows, columns) uint8, into a store; return it.
 
     It keeps its number, and scenes that the store does not hold keep their memberships, should they come.

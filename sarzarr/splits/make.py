@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypedDict, Unpack
 
 import numpy as np
@@ -13,7 +12,7 @@ from sarzarr.splits.assign import Grounds, assign, assign_to_train, check, fixed
 from sarzarr.splits.search import NEAR, distance_from_shares, empty_message, empty_side, split_choices
 from sarzarr.splits.versions import Sites, grounds_of, next_version, utc_now, write_split
 from sarzarr.store.split_table import Recipe, SceneCells, Split, read_split, versions
-from sarzarr.store.store import Store, open_store
+from sarzarr.store.store import AnyStore, Store, open_store
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ class SplitKeywords(TypedDict, total=False):
 
 @shows_options(Recipe, SplitKeywords, block="auto", pixel_block="auto")
 def make_split(
-    store: Store | str | Path,
+    store: AnyStore,
     *,
     sites: Sites | None = None,
     notes: str = "",
@@ -76,7 +75,7 @@ def make_split(
 
 @shows_options(Recipe, SplitKeywords)
 def plan_split(
-    store: Store | str | Path,
+    store: AnyStore,
     *,
     sites: Sites | None = None,
     notes: str = "",
@@ -156,7 +155,7 @@ class Pending:
     """Scenes that it knows and that left the store."""
 
 
-def pending(store: Store | str | Path, version: int | None = None) -> Pending:
+def pending(store: AnyStore, version: int | None = None) -> Pending:
     """Return the scenes that a version, the newest if left out, does not know; all where there is none."""
     here = open_store(store).anew()
     if not versions(here.place):
@@ -175,7 +174,7 @@ def pending_of(grounds: Grounds, split: Split) -> Pending:
     )
 
 
-def extend_split(store: Store | str | Path, *, sites: Sites | None = None, notes: str = "") -> Split:
+def extend_split(store: AnyStore, *, sites: Sites | None = None, notes: str = "") -> Split:
     """Write a version that knows every scene, and return it; the newest one where nothing is pending.
 
     Codes (rows, columns) that are known stay as they are. New ground goes where the lattice says, or, where the

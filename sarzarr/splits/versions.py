@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, Final
 
 from sarzarr import conventions as cv
@@ -20,7 +19,7 @@ from sarzarr.store.documents import ensure_groups, group_document, has_node, rea
 from sarzarr.store.membership import SPLITS
 from sarzarr.store.place import Place
 from sarzarr.store.split_table import Split, read_split, to_table, versions
-from sarzarr.store.store import Store, open_store
+from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import write_table
 
 log = logging.getLogger(__name__)
@@ -39,13 +38,13 @@ def utc_now(timespec: str = "seconds") -> str:
     return datetime.now(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
-def list_splits(store: Store | str | Path) -> tuple[Split, ...]:
+def list_splits(store: AnyStore) -> tuple[Split, ...]:
     """Return every version, codes (rows, columns) uint8 per scene, oldest first."""
     place = open_store(store).place
     return tuple(read_split(place, v) for v in versions(place))
 
 
-def get_split(store: Store | str | Path, version: int | None = None) -> Split:
+def get_split(store: AnyStore, version: int | None = None) -> Split:
     """Return a version, codes (rows, columns) uint8 per scene, the newest if left out; as of `read_split`."""
     return read_split(open_store(store).place, version)
 

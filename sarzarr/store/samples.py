@@ -22,7 +22,7 @@ from sarzarr.store.chunks import check_size
 from sarzarr.store.codecs import DEFAULT_CODECS, get_codec
 from sarzarr.store.documents import Encoding, array_document, nodes_below, read_node
 from sarzarr.store.shards import ShardRecord, digest_of, read_chunks, read_manifest
-from sarzarr.store.store import Store, open_store
+from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import read_table
 
 IMAGE: Final = "image"
@@ -210,7 +210,7 @@ class SampleSet:
         return f"<sarzarr.SampleSet {self.name!r}: {len(self)} samples, {len(self.boxes)} boxes>"
 
 
-def open_samples(store: Store | str | Path, name: str) -> SampleSet:
+def open_samples(store: AnyStore, name: str) -> SampleSet:
     """Return a set of samples of a store, or of the store at a path.
 
     Raises

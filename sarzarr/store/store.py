@@ -27,6 +27,7 @@ from sarzarr.pixels.bounds import ClipBounds, Histogram
 from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
 from sarzarr.store.catalog import catalog_of, read_histogram
 from sarzarr.store.chunks import check_files
+from sarzarr.store.conditions import columns_of, where_mask
 from sarzarr.store.documents import (
     Document,
     ensure_groups,
@@ -41,7 +42,6 @@ from sarzarr.store.membership import parse_choice
 from sarzarr.store.place import Folder, Place
 from sarzarr.store.split_table import placements, read_split
 from sarzarr.store.tables import read_table, write_table
-from sarzarr.store.where import columns_of, where_mask
 from sarzarr.text import counted
 
 
@@ -274,7 +274,7 @@ class Store:
             ``train``, ``val`` or ``test`` of the newest split version, or ``v2:val``; all if left out.
         where
             A condition on columns of the index and of the catalog, ``incidence < 40 and mean_db > -20``;
-            see `sarzarr.store.where`.
+            see `sarzarr.store.conditions`.
 
         Returns
         -------
@@ -322,12 +322,16 @@ class Store:
         return read_split(self.place, version).patch_mask(table, wanted, self.grids)
 
     def where_mask(self, table: xr.Dataset, where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Return (patches,) bool: for which of a `patch_columns` table a condition of `sarzarr.store.where` holds."""
+        """Return (patches,) bool: for which of a `patch_columns` table a condition holds (`store.conditions`)."""
         return where_mask(where, columns_of(table, self.catalog))
 
     def __repr__(self) -> str:
         held = f"{counted(len(self.scenes), 'scene')}, {counted(self.catalog.sizes['array'], 'array')}"
         return f"<sarzarr.Store {self.place.name!r}: {held}>"
+
+
+AnyStore = Store | Place | str | Path
+"""A store as every call takes it: open, or its place, or its path."""
 
 
 def single_clip(bounds: Mapping[str, BoundsEntry]) -> dict[str, float]:
@@ -345,7 +349,7 @@ def single_clip(bounds: Mapping[str, BoundsEntry]) -> dict[str, float]:
     return {"vmin": vmin, "vmax": vmax}
 
 
-def open_store(store: Store | Place | str | Path) -> Store:
+def open_store(store: AnyStore) -> Store:
     """Open a store for reading: at a path, or in another place. An open one is given back as it is.
 
     Raises
@@ -357,7 +361,7 @@ def open_store(store: Store | Place | str | Path) -> Store:
     """
     if isinstance(store, Store):
         return store
-    if "://" in str(store):
+    if isinstance(store, str | Path) and "://" in str(store):
         raise StoreNotFoundError(
             f"a store must be a local directory, got {store!r}. Copy it to this machine first."
         )

@@ -2,7 +2,6 @@
 
 import copy
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Unpack, cast
 
 import numpy as np
@@ -14,7 +13,7 @@ from sarzarr.errors import InvalidInputError, MixedBoundsError
 from sarzarr.keywords import shows_options
 from sarzarr.reader.options import PatchKeywords, ReadKeywords, ReadOptions
 from sarzarr.splits.make import plan_split
-from sarzarr.store.store import Store, open_store
+from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.torch.dataset import ZarrPatchDataset
 from sarzarr.torch.mapstyle import TurnedPatches
 
@@ -46,7 +45,7 @@ class SARDataModule:
 
     def __init__(
         self,
-        patches_path: Store | str | Path,
+        patches_path: AnyStore,
         val_fraction: float = 0.1,
         batch_size: int = 8,
         num_workers: int = 0,

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Unpack, cast
 
 import numpy as np
@@ -16,7 +15,7 @@ from sarzarr.reader.options import ReadKeywords, ReadOptions, SampleKeywords
 from sarzarr.reader.order import Position, Share
 from sarzarr.reader.reader import PatchReader
 from sarzarr.reader.samples import SampleReader
-from sarzarr.store.store import Store
+from sarzarr.store.store import AnyStore
 from sarzarr.torch.epoch_counter import EpochCounter
 
 _WIDER = {"uint16": "int32", "uint32": "int64"}
@@ -51,7 +50,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     def __init__(
         self,
-        store: Store | str | Path,
+        store: AnyStore,
         *,
         samples: str | None = None,
         transform: Callable[[Any], Any] | None = None,

@@ -1,7 +1,6 @@
 """Map-style datasets: patches by number, in memory or over a store."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -15,7 +14,7 @@ from sarzarr.pixels.turns import apply
 from sarzarr.reader.augment import AUGMENTATIONS, Augmentation
 from sarzarr.reader.options import ItemKeywords, ReadOptions
 from sarzarr.reader.reader import PatchReader
-from sarzarr.store.store import Store
+from sarzarr.store.store import AnyStore
 
 
 class TurnedPatches(Dataset[torch.Tensor]):
@@ -93,7 +92,7 @@ class LazyPatchDataset(TurnedPatches):
 
     def __init__(
         self,
-        metadata_path: Store | str | Path,
+        metadata_path: AnyStore,
         augment: bool = True,
         shuffle_seed: int | None = 42,
         transform: Callable[[Any], Any] | None = None,

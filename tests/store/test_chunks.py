@@ -19,7 +19,7 @@ from sarzarr.pixels.stretch import Stretch
 from sarzarr.pixels.turns import apply
 from sarzarr.reader.engine import BatchFiller
 from sarzarr.reader.fetch import ChunkFetcher
-from sarzarr.reader.places import Address, Source
+from sarzarr.reader.sources import Address, Source
 from sarzarr.store.chunks import ArrayLayout, described_layout, read_chunk_table, read_layout
 from sarzarr.store.codecs import CODECS, get_codec
 from sarzarr.store.place import Folder

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import sarzarr as sz
 from sarzarr.errors import InvalidInputError
-from sarzarr.store.where import Columns, where_mask
+from sarzarr.store.conditions import Columns, where_mask
 
 N = 60
 RNG = np.random.default_rng(0)

@@ -117,10 +117,10 @@ def test_damage_is_named_by_its_key(stores):
     key = "scenes/a/vv/c/0/0"
     objects[key] = objects[key][:99] + bytes([objects[key][99] ^ 1]) + objects[key][100:]
     reader = sz.PatchReader(MemoryPlace(objects), min_valid=0, min_unsaturated=0)
-    with pytest.raises(CorruptStoreError, match=rf"scene 'a', array 'vv', .*memory:memory.zarr/{key}"):
+    with pytest.raises(CorruptStoreError, match=rf"scene 'a', array 'vv', .*memory://memory.zarr/{key}"):
         list(reader)
     del objects[key]
-    with pytest.raises(CorruptStoreError, match=f"no file memory:memory.zarr/{key}"):
+    with pytest.raises(CorruptStoreError, match=f"no file memory://memory.zarr/{key}"):
         sz.PatchReader(MemoryPlace(objects))
 
 

@@ -167,11 +167,7 @@ class TileEncoder:
         power = power_kernel(
             raw, source.representation, nodata=source.nodata, out=_part(self._power, raw.shape)
         )
-        if known is None:
-            flags = classify(raw, power, source)
-        else:
-            flags = known if known.any() else None
-            power[known == cv.Flag.BORDER] = np.nan
+        flags = classify(raw, power, source) if known is None else known if known.any() else None
         db = db_kernel(power)
         counted = None if flags is None else is_counted(flags, source, self.job.step)
         self._count_others(db if counted is None else db[counted], flags)
@@ -193,10 +189,12 @@ class TileEncoder:
         if is_whole:
             count_half_codes(half if counted is None else half[counted], self.counts.counts)
         if is_coded:
-            return codes_from_half(half, out=_part(self._codes, z.shape), spoil=True)
+            stored = codes_from_half(half, out=_part(self._codes, z.shape), spoil=True)
+        else:
+            stored = z.astype(dtype, copy=False)
         if flags is not None:
-            z[is_invalid(flags)] = 0
-        return z.astype(dtype, copy=False)
+            stored[is_invalid(flags)] = 0
+        return stored
 
     def _count_others(self, db: Array, flags: Array | None) -> None:
         """Count what has no bin of its own: pixels beyond the range, nonpositive and nodata ones."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import dask.array as da
@@ -19,7 +18,7 @@ from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
 from sarzarr.store.place import Place
 from sarzarr.store.shard_job import job_side
-from sarzarr.store.store import Store, open_store
+from sarzarr.store.store import AnyStore, Store, open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ class _Plane:
 
 
 def open_stack(
-    store: Store | str | Path,
+    store: AnyStore,
     stack: Stack | str | bool = True,
     *,
     scenes: list[str] | tuple[str, ...] | None = None,

@@ -210,9 +210,9 @@ def deliver(chunks: tuple[Array, ...], raw: Array, strip: Array, out: Array, law
 def floored_power(band: Any, row: int, col: int, sentinel: Any, squares: Any, floor: Any, out: Any) -> Any:
     """Write ``max(power, floor)`` of the tile of ``band`` at (row, col) into ``out``, (rows, columns).
 
-    Return whether each of its pixels is finite, above zero and not ``sentinel``: else ``out`` is of no use. NaN is no
-    sentinel. ``floor`` is the bits of a float, as int32: floats above zero are in the order of their bits, below
-    infinity's, and negative ones are below zero.
+    Return whether each pixel is finite, above zero, of power above zero, and not ``sentinel``: else ``out`` is of no
+    use, and `ingestion.blocks.flags` judges. NaN is no sentinel. ``floor`` is the bits of a float, as int32: floats
+    above zero are in the order of their bits, below infinity's, and negative ones are below zero.
     """
     infinite, lowest, highest, hits = np.int32(0x7F800000), np.int32(0x7FFFFFFF), np.int32(0), np.int32(0)
     rows, columns = out.shape
@@ -221,7 +221,7 @@ def floored_power(band: Any, row: int, col: int, sentinel: Any, squares: Any, fl
         bits = place.view(np.int32)
         for j in range(columns):
             value = np.float32(source[j])
-            hits |= np.int32(source[j] == sentinel)
+            hits |= np.int32(source[j] == sentinel) | np.int32(source[j] < 0)
             place[j] = value * value if squares else value
         for j in range(columns):
             lowest, highest = min(lowest, bits[j]), max(highest, bits[j])
