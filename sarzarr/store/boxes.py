@@ -81,10 +81,8 @@ def check_boxes(boxes: Any, *, height: Any, width: Any, policy: Policy = "repair
         ``repair``: sort swapped corners, cut what reaches outside, and leave out what has no area then.
         ``refuse``: raise for any of these.
 
-    Raises
-    ------
-    InvalidInputError
-        The shape is another, or a box is refused; the message has its number and its values.
+    Raises `InvalidInputError` where the shape is another, or a box is refused; the message has its number and its
+    values.
     """
     given = as_boxes(boxes)
     if policy not in ("repair", "refuse"):
@@ -262,10 +260,7 @@ class Boxes:
     ) -> "Boxes":  # fmt: skip
         """Return the table of boxes by owner, checked against each owner's (rows, columns).
 
-        Raises
-        ------
-        InvalidInputError
-            A box is refused; the message names its owner.
+        Raises `InvalidInputError` where a box is refused; the message names its owner.
         """
         owners = tuple(sizes) if on != ON_SCENES else tuple(sorted(parts))
         classes = tuple(sorted({label for _, labels in parts.values() for label in labels}))
@@ -337,12 +332,8 @@ def box_tables(store: Store) -> list[str]:
 def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX) -> Boxes:
     """Return a table of boxes.
 
-    Raises
-    ------
-    NotInStoreError
-        There is no table of that name.
-    CorruptStoreError
-        A column fails its checksum.
+    Raises `NotInStoreError` where there is no table of that name; `CorruptStoreError` where a column fails its
+    checksum.
     """
     if name not in (known := box_tables(store)):
         raise NotInStoreError(

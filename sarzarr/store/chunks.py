@@ -225,10 +225,8 @@ def read_chunk_table(place: Place, layouts: Iterable[ArrayLayout]) -> ChunkTable
     A file that the manifest lists with size 0 is empty on purpose. An array without a manifest was not
     written by sarzarr: what is not there is fill value, as Zarr has it.
 
-    Raises
-    ------
-    CorruptStoreError
-        A listed file is absent or of another length, or a shard's index fails its checksum.
+    Raises `CorruptStoreError` where a listed file is absent or of another length, or a shard's index fails its
+    checksum.
     """
     layouts = tuple(layouts)
     first_file, parts = 0, []
@@ -270,10 +268,7 @@ def check_files(place: Place, array: str) -> None:
     For whoever reads it through zarr-python, to whom a file that is not there is all fill value. An array without
     a manifest was not written by sarzarr, and passes.
 
-    Raises
-    ------
-    CorruptStoreError
-        A file is absent, or of another length.
+    Raises `CorruptStoreError` where a file is absent, or of another length.
     """
     for key, record in (read_manifest(place, array) or {}).items():
         if record.size:

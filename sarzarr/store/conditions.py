@@ -95,11 +95,8 @@ def _taken(values: Array, rows: Array) -> Array:
 def where_mask(text: str, columns: Columns) -> Array:
     """Return (n,) bool: the patches for which an expression holds. Comparisons with NaN do not hold.
 
-    Raises
-    ------
-    InvalidInputError
-        The expression is not of the grammar, names no column, compares text with numbers, or is no
-        condition.
+    Raises `InvalidInputError` where the expression is not of the grammar, names no column, compares text with
+    numbers, or is no condition.
 
     Examples
     --------

@@ -26,10 +26,8 @@ def parse_choice(text: str) -> tuple[int | None, cv.Membership]:
     >>> parse_choice("train")
     (None, <Membership.TRAIN: 1>)
 
-    Raises
-    ------
-    InvalidInputError
-        It is not ``train``, ``val``, ``test`` or ``held_back``, perhaps with a version before it.
+    Raises `InvalidInputError` where it is not ``train``, ``val``, ``test`` or ``held_back``, perhaps with a version
+    before it.
     """
     version, colon, name = text.rpartition(":")
     number = version.removeprefix("v")

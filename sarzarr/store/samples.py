@@ -155,12 +155,8 @@ class SampleSet:
     def image(self, sample: int) -> Array:
         """Return the pixels of a sample (rows, columns), without padding, as they were in its file.
 
-        Raises
-        ------
-        IndexError
-            There is no sample of that number; they are 0 to n - 1.
-        CorruptStoreError
-            A chunk is absent or fails its checksum.
+        Raises `IndexError` where there is no sample of that number; they are 0 to n - 1; `CorruptStoreError` where
+        a chunk is absent or fails its checksum.
         """
         self._check(sample)
         layout = self.layout
@@ -213,12 +209,8 @@ class SampleSet:
 def open_samples(store: AnyStore, name: str) -> SampleSet:
     """Return a set of samples of a store, or of the store at a path.
 
-    Raises
-    ------
-    StoreNotFoundError
-        There is no store at that path.
-    NotInStoreError
-        There is no set of that name.
+    Raises `StoreNotFoundError` where there is no store at that path; `NotInStoreError` where there is no set of
+    that name.
     """
     store = open_store(store)
     known = sample_sets(store)

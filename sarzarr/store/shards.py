@@ -35,10 +35,7 @@ def parse_index(tail: bytes, chunks_per_shard: int) -> np.ndarray[Any, np.dtype[
 
     ``tail`` ends where the file ends. Chunks that are left out hold `EMPTY` twice.
 
-    Raises
-    ------
-    CorruptStoreError
-        The bytes are too few, or the index fails its checksum.
+    Raises `CorruptStoreError` where the bytes are too few, or the index fails its checksum.
     """
     want = index_bytes(chunks_per_shard)
     index = tail[-want:-CRC_BYTES]
@@ -56,13 +53,8 @@ def read_index(
 
     ``grid`` (0, 0) is that of a file that is one chunk.
 
-    Raises
-    ------
-    CorruptStoreError
-        As `parse_index`; or a chunk would lie outside. A file that is cut behind a chunk as long as an index
-        ends in bytes with a checksum that holds.
-    FileNotFoundError
-        There is no such file.
+    Raises `CorruptStoreError` as `parse_index`, or where a chunk would lie outside (a file that is cut behind a chunk
+    as long as an index ends in bytes whose checksum holds); `FileNotFoundError` where there is no such file.
     """
     head = place.head(key)
     if head is None:

@@ -241,10 +241,7 @@ def recipe_of(facts: Mapping[str, Any]) -> Recipe:
 def from_table(table: xr.Dataset) -> Split:
     """Return the split that `to_table` wrote.
 
-    Raises
-    ------
-    CorruptStoreError
-        It does not have the fingerprint that it says.
+    Raises `CorruptStoreError` where it does not have the fingerprint that it says.
     """
     facts = table.attrs
     shapes = list(zip(table["owner_rows"].values.tolist(), table["owner_cols"].values.tolist(), strict=True))
@@ -319,12 +316,8 @@ def versions(place: Place, splits: str = cv.SPLITS) -> tuple[int, ...]:
 def read_split(place: Place, version: int | None = None) -> Split:
     """Return a version of a store's split, the newest one if left out.
 
-    Raises
-    ------
-    NotInStoreError
-        There is no such version, or none at all.
-    CorruptStoreError
-        A column fails its checksum, or the whole its fingerprint.
+    Raises `NotInStoreError` where there is no such version, or none at all; `CorruptStoreError` where a column
+    fails its checksum, or the whole its fingerprint.
     """
     known = versions(place)
     if not known:

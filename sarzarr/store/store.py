@@ -135,10 +135,8 @@ class Store:
     def preprocessing_params(self) -> dict[str, float]:
         """``{"vmin", "vmax"}``: the clip that batches of this store are made with, in dB.
 
-        Raises
-        ------
-        MixedBoundsError
-            The store has groups with different clips; ask a dataset that selects one of them.
+        Raises `MixedBoundsError` where the store has groups with different clips; ask a dataset that selects one of
+        them.
         """
         return single_clip(self.bounds)
 
@@ -191,10 +189,7 @@ class Store:
     def open_scene(self, scene: str) -> xr.Dataset:
         """Open a scene's group as stored: codes scaled to [0, 1], flags and layers, lazy, a Dask chunk a shard.
 
-        Raises
-        ------
-        CorruptStoreError
-            A file of it is absent or short.
+        Raises `CorruptStoreError` where a file of it is absent or short.
         """
         return self._open(scene, mask_and_scale=True)
 
@@ -313,10 +308,7 @@ class Store:
 
         ``split`` is as in `patches`. Patches of scenes that the version does not know are on no side.
 
-        Raises
-        ------
-        NotInStoreError
-            There is no such version.
+        Raises `NotInStoreError` where there is no such version.
         """
         version, wanted = parse_choice(split)
         return read_split(self.place, version).patch_mask(table, wanted, self.grids)
@@ -352,12 +344,8 @@ def single_clip(bounds: Mapping[str, BoundsEntry]) -> dict[str, float]:
 def open_store(store: AnyStore) -> Store:
     """Open a store for reading: at a path, or in another place. An open one is given back as it is.
 
-    Raises
-    ------
-    StoreNotFoundError
-        There is no Zarr store there, or it is not a sarzarr store.
-    StoreSchemaError
-        It was written by a newer schema.
+    Raises `StoreNotFoundError` where there is no Zarr store there, or it is not a sarzarr store; `StoreSchemaError`
+    where it was written by a newer schema.
     """
     if isinstance(store, Store):
         return store

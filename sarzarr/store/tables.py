@@ -34,10 +34,7 @@ def write_table(place: Place, key: str, table: xr.Dataset, *, once: bool = False
 def read_table(place: Place, key: str) -> xr.Dataset:
     """Read a table into memory; one that is being replaced is waited for.
 
-    Raises
-    ------
-    CorruptStoreError
-        A column fails its checksum.
+    Raises `CorruptStoreError` where a column fails its checksum.
     """
     for attempt in range(TABLE_READ_TRIES):
         before = place.head(f"{key}/zarr.json")
