@@ -8,18 +8,24 @@ from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 SCHEMA: Final = "sarzarr"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 DB_FLOOR: Final = -60.0
-"""dB that 0 stands for in the stored array: the faintest calibrated pixel."""
+"""dB that a stored 0.0, code 1, stands for: the faintest calibrated pixel."""
 DB_CEILING: Final = 100.0
-"""dB that 1 stands for in the stored array: a saturated 16-bit DN squared is 96.3 dB."""
+"""dB that a stored 1.0, code 65535, stands for: a saturated 16-bit DN squared is 96.3 dB."""
 STORED_RANGE: Final = (DB_FLOOR, DB_CEILING)
 NOISE_FLOOR: Final = 1e-10
 """Linear power that nonpositive power is raised to before a logarithm (-100 dB)."""
+NOT_MEASURED: Final = 0
+"""The uint16 code of a pixel that was not measured, and of nothing else; of floats it is NaN."""
+FIRST_CODE: Final = 1
+"""The uint16 code of 0.0."""
 MAX_CODE: Final = 65535
-"""The uint16 code of 1.0; a step is (DB_CEILING - DB_FLOOR) / MAX_CODE = 0.00244 dB."""
-HISTOGRAM_BINS: Final = 2 * MAX_CODE + 1
-"""Two histogram bins per code (0.00122 dB each); the last one holds exactly 1.0."""
+"""The uint16 code of 1.0."""
+STEPS: Final = MAX_CODE - FIRST_CODE
+"""Steps of codes from 0.0 to 1.0, (DB_CEILING - DB_FLOOR) / STEPS = 0.00244 dB each."""
+HISTOGRAM_BINS: Final = 2 * STEPS + 1
+"""Two histogram bins per step (0.00122 dB each); the last one holds exactly 1.0."""
 POLARIZATIONS: Final = ("vv", "vh", "hh", "hv")
 
 
@@ -72,6 +78,8 @@ SHARD: Final = 2048
 CELL: Final = 256
 """Rows and columns of a cell: the unit of a split, whatever an array's chunks are."""
 FLAGS_SUFFIX: Final = "_flags"
+FLAGS_FILL: Final = 255
+"""The ``fill_value`` of flags, which no pixel has: tools that take it for nodata mask nothing."""
 FLAGS_CODEC: Final = "blosc-lz4"
 LAYER_CODEC: Final = "blosc-lz4"
 """The codec of layers, whatever that of the backscatter beside them: labels shrink to next to nothing."""
@@ -99,6 +107,7 @@ SOURCE_HASH: Final = "source_hash"
 BORDER: Final = "border"
 SOURCE_NODATA: Final = "source_nodata"
 SCALE_FACTOR: Final = "scale_factor"
+ADD_OFFSET: Final = "add_offset"
 UNITS: Final = "units"
 LONG_NAME: Final = "long_name"
 STANDARD_NAME: Final = "standard_name"
@@ -127,6 +136,8 @@ NODATA: Final = "nodata"
 """The value of a layer that says "no data"; absent where there is none, or it is NaN."""
 FILL_VALUE: Final = "_FillValue"
 """CF's name of the same, which makes xarray put NaN there: so it is not given to classes of integers."""
+CODED: Final = {SCALE_FACTOR: 1 / STEPS, ADD_OFFSET: -FIRST_CODE / STEPS, FILL_VALUE: NOT_MEASURED}
+"""CF's attributes of uint16 codes: decoded they are in [0, 1], NaN where nothing was measured."""
 GCPS: Final = "gcps"
 """Ground control points: [row, column, x, y, z] each, in the CRS of ``gcps_crs``."""
 GCPS_CRS: Final = "gcps_crs"

@@ -25,6 +25,7 @@ from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import (
     Encoding,
     array_document,
+    cf_attributes,
     group_document,
     read_node,
     write_json,
@@ -171,7 +172,9 @@ def _layer_encodings(source: Store, scene: str, layer: str, wanted: Encoding) ->
     """Return a layer's encoding, and the one in the copy: the same, in shards like the arrays beside it."""
     layout = read_layout(source.place, f"{cv.SCENES}/{scene}/{layer}")
     shard = layout.shard[0] if layout.shard else 0
-    stored = Encoding(dtype=layout.dtype, codec=cv.LAYER_CODEC, chunk=layout.chunk[0], shard=shard)
+    stored = Encoding(
+        dtype=layout.dtype, codec=cv.LAYER_CODEC, chunk=layout.chunk[0], shard=shard, nodata=layout.fill
+    )
     return stored, replace(stored, shard=wanted.shard)
 
 
@@ -237,8 +240,8 @@ def _write_documents(array: CopyJob, records: Records) -> None:
     old = read_node(array.source, array.key)
     attributes, dims = old["attributes"], tuple(old["dimension_names"])
     if array.encoding.dtype != array.stored.dtype:
-        attributes.pop(cv.SCALE_FACTOR, None)
-        attributes |= {cv.SCALE_FACTOR: 1 / cv.MAX_CODE} if array.encoding.dtype == "uint16" else {}
+        attributes = {k: v for k, v in attributes.items() if k not in cv.CODED}
+        attributes |= cf_attributes(array.encoding)
     group, shape = Folder(Path(array.folder)), (array.height, array.width)
     write_manifest(group, array.name, records)
     write_node(group, array.name, array_document(shape, array.encoding, dims=dims, attributes=attributes))

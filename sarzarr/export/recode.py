@@ -16,7 +16,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
 from sarzarr.pixels.radiometry import from_codes, to_codes
 from sarzarr.store.chunks import REMEDY
-from sarzarr.store.codecs import CODECS, get_codec, payload_of
+from sarzarr.store.codecs import get_codec, payload_of
 from sarzarr.store.documents import Encoding
 from sarzarr.store.place import Place
 from sarzarr.store.shard_job import ShardJob, job_side, rectangles
@@ -84,14 +84,13 @@ def copy_shards(job: CopyJob) -> tuple[Path, Records | Exception]:
 
 def _copy_files(job: CopyJob) -> Records:
     reader, size, chunk = _ChunkReader(job), job.encoding.file_size, job.encoding.chunk
-    codec = CODECS["none"] if job.is_passed_on else get_codec(job.encoding.codec)
     records: Records = {}
     for top, rows in job.bands:
         for left in range(0, job.width, size):
             if not Path(job.token).exists():
                 return {}
             down, across = range(top, top + rows, chunk), range(left, min(left + size, job.width), chunk)
-            with ArrayFiles(job.target, job.encoding.grid, codec) as files:
+            with ArrayFiles(job.target, job.encoding, is_encoded=job.is_passed_on) as files:
                 for row, col in product(down, across):
                     if (pixels := reader.read(row // chunk, col // chunk)) is not None:
                         files.write(row // chunk, col // chunk, pixels)

@@ -14,6 +14,7 @@ from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.store.documents import (
     Encoding,
     array_document,
+    cf_attributes,
     group_document,
     spatial_attributes,
     write_coordinates,
@@ -79,8 +80,7 @@ def write_array_documents(
         about |= plan.onto[plan.probe.arrays.index(array)].attrs
     if array.polarization:
         about[cv.SAR_POLARIZATIONS] = [array.polarization]
-    if plan.encoding.dtype == "uint16":
-        about[cv.SCALE_FACTOR] = 1 / cv.MAX_CODE
+    about |= cf_attributes(plan.encoding)
     _write_array(group, array.name, plan, plan.encoding, about, [r.shards for r in receipts])
     coded: dict[str, Any] = {
         cv.LONG_NAME: f"validity of {array.name}",
@@ -133,7 +133,7 @@ def catalog_row(plan: ScenePlan, array: ArrayProbe) -> dict[str, Any]:
         "polarization": array.polarization,
         "quantity": str(array.quantity),
         "source_representation": str(array.representation),
-        **vars(plan.encoding),
+        **{k: getattr(plan.encoding, k) for k in ("dtype", "codec", "chunk", "shard")},
         "height": plan.grid.height,
         "width": plan.grid.width,
         "vmin": vmin,

@@ -158,7 +158,7 @@ def _half_codes(array: StoredArray) -> Callable[[Array], Array]:
 
     if array.encoding.dtype != "uint16":
         return lambda values: of_floats(values.astype(np.float32))
-    codes = np.arange(cv.MAX_CODE + 1, dtype=np.int32)
+    steps = np.arange(cv.MAX_CODE + 1, dtype=np.int32) - cv.FIRST_CODE
     is_whole = array.stored == cv.STORED_RANGE
-    table = 2 * codes if is_whole else of_floats(codes.astype(np.float32) / np.float32(cv.MAX_CODE))
+    table = 2 * steps if is_whole else of_floats(steps.astype(np.float32) / np.float32(cv.STEPS))
     return lambda values: table[values]

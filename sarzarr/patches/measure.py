@@ -99,7 +99,7 @@ def _columns(room: _Room, width: int, between: tuple[Any, Any]) -> Array:
     if not is_clean:
         lit = flags == cv.Flag.VALID
         unsaturated &= lit
-        values *= lit
+        np.copyto(values, 0, where=~lit)
         out[0], out[2] = _true(cv.Flag.is_valid(flags)), _true(lit)
     else:
         out[0] = out[2] = codes.shape[0]
@@ -134,8 +134,9 @@ def _unsaturated_values(array: StoredArray, clip: tuple[float, float]) -> tuple[
     ends = [(low + share * (high - low) - vmin) / (vmax - vmin) for share in SATURATED]
     if array.encoding.dtype != "uint16":
         return ends[0], ends[1]
-    first = min(max(math.floor(ends[0] * cv.MAX_CODE) + 1, 0), cv.MAX_CODE)
-    last = min(max(math.ceil(ends[1] * cv.MAX_CODE) - 1, first), cv.MAX_CODE)
+    low, high = (cv.FIRST_CODE + end * cv.STEPS for end in ends)
+    first = min(max(math.floor(low) + 1, cv.FIRST_CODE), cv.MAX_CODE)
+    last = min(max(math.ceil(high) - 1, first), cv.MAX_CODE)
     return np.uint16(first), np.uint16(last - first)
 
 
@@ -159,7 +160,7 @@ def measure_patches(
     with np.errstate(invalid="ignore", divide="ignore"):  # a patch without a lit pixel has no mean
         mean = total / lit
         std = np.sqrt(np.maximum(squares / lit - mean * mean, 0))
-    scale = cv.MAX_CODE if array.encoding.dtype == "uint16" else 1.0
+    scale, first = (cv.STEPS, cv.FIRST_CODE) if array.encoding.dtype == "uint16" else (1.0, 0)
     vmin, vmax = array.stored
     row, col = (v.reshape(-1) for v in np.meshgrid(rows, cols, indexing="ij"))
     columns = {
@@ -168,7 +169,7 @@ def measure_patches(
         "id": patch_ids(array.scene, array.name, spec.size, row, col),
         "valid_fraction": valid / pixels,
         "unsaturated_fraction": unsaturated / pixels,
-        "mean_db": denormalize(mean / scale, array.stored),
+        "mean_db": denormalize((mean - first) / scale, array.stored),
         "std_db": std / scale * (vmax - vmin),
     }
     return {name: columns[name].astype(dtype) for name, dtype in COLUMNS.items()}

@@ -4,12 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.store.catalog import encoding_of
-from sarzarr.store.codecs import get_codec
 from sarzarr.store.documents import Encoding
 from sarzarr.store.place import Place
 from sarzarr.store.shards import read_stored
@@ -48,23 +45,15 @@ class StoredArray:
         )
 
     def codes(self, window: Window, out: Array | None = None) -> Array:
-        """Return a window (rows, columns) of uint16 codes, or of floats in [0, 1]; in ``out`` if it is given.
+        """Return a window (rows, columns) of uint16 codes, or of floats in [0, 1] or NaN; in ``out`` if it is given.
 
         Raises `CorruptStoreError` where a chunk fails its checksum.
         """
-        return self._read(self.name, self.encoding.codec, self.encoding.dtype, window, out)
+        return self._read(self.name, self.encoding, window, out)
 
     def flags(self, window: Window, out: Array | None = None) -> Array:
         """Return a window of the flags, uint8, as `codes`."""
-        return self._read(self.name + cv.FLAGS_SUFFIX, cv.FLAGS_CODEC, "uint8", window, out)
+        return self._read(self.name + cv.FLAGS_SUFFIX, self.encoding.of_flags, window, out)
 
-    def _read(self, name: str, codec: str, dtype: str, window: Window, out: Array | None) -> Array:
-        return read_stored(
-            self.place,
-            f"{cv.SCENES}/{self.scene}/{name}",
-            grid=self.encoding.grid,
-            codec=get_codec(codec),
-            like=np.empty((self.encoding.chunk, self.encoding.chunk), dtype),
-            window=window,
-            out=out,
-        )
+    def _read(self, name: str, encoding: Encoding, window: Window, out: Array | None) -> Array:
+        return read_stored(self.place, f"{cv.SCENES}/{self.scene}/{name}", encoding, window, out)

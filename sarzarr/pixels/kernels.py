@@ -19,8 +19,8 @@ from sarzarr.errors import InvalidInputError
 
 DB_PER_NEPER: Final = 10.0 / math.log(10.0)
 """``10 log10(p) = DB_PER_NEPER ln(p)``. NumPy has vector code for float32 log and exp, none for log10."""
-HALF_CODES: Final = 2 * c.MAX_CODE
-"""The half-code of 1.0: half-codes are the bins of a `sarzarr.pixels.bounds.Histogram`, two to a code."""
+HALF_CODES: Final = 2 * c.STEPS
+"""The half-code of 1.0: half-codes are the bins of a `sarzarr.pixels.bounds.Histogram`, two to a step of codes."""
 
 
 def float_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -159,7 +159,7 @@ def restretch_kernel(z: Array, scale: float, offset: float) -> Array:
 
 
 def half_codes_kernel(z: Array, *, out: Array | None = None, spoil: bool = False) -> Array:
-    """Return int32 half-codes ``trunc(z * 131070)`` of ``z`` in [0, 1] or NaN; NaN gives 0.
+    """Return int32 half-codes ``trunc(z * 131068)`` of ``z`` in [0, 1] or NaN; NaN gives 0.
 
     They are in ``out`` if there is one. ``z`` stays, unless it may be spoilt, which saves an array.
     """
@@ -172,11 +172,11 @@ def half_codes_kernel(z: Array, *, out: Array | None = None, spoil: bool = False
 
 
 def codes_from_half(half: Array, *, out: Array | None = None, spoil: bool = False) -> Array:
-    """Return uint16 codes ``(half + 1) >> 1``: the nearest of 0..65535.
+    """Return uint16 codes ``1 + (half + 1 >> 1)``: the nearest of 1..65535.
 
     They are in ``out`` if there is one. ``half`` stays, unless it may be spoilt.
     """
-    rounded = np.add(half, np.int32(1), out=half if spoil else np.empty_like(half))
+    rounded = np.add(half, np.int32(1 + 2 * c.FIRST_CODE), out=half if spoil else np.empty_like(half))
     np.right_shift(rounded, 1, out=rounded)
     codes = np.empty(half.shape, np.uint16) if out is None else out
     np.copyto(codes, rounded, casting="unsafe")

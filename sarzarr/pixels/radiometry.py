@@ -159,25 +159,24 @@ def restretch(z: T, stored: Iterable[float], clip: Iterable[float]) -> T:
 
 
 def to_codes(z: T) -> T:
-    """Return uint16 codes of [0, 1], the nearest of 65,536; NaN gives 0, values outside are clipped.
+    """Return uint16 codes of [0, 1], the nearest of 1..65535; NaN gives 0, values outside are clipped.
 
-    Inverse: `from_codes`, within half a code (7.7e-6).
+    Inverse: `from_codes`, within half a step (7.7e-6).
 
     >>> to_codes(np.array([0.0, 0.5, 1.0, np.nan]))
-    array([    0, 32768, 65535,     0], dtype=uint16)
+    array([    1, 32768, 65535,     0], dtype=uint16)
     """
-    coded = {c.SCALE_FACTOR: 1.0 / c.MAX_CODE}
-    step = _Step(Representation.NORMALIZED, Representation.NORMALIZED, coded, keeps_bounds=True)
+    step = _Step(Representation.NORMALIZED, Representation.NORMALIZED, c.CODED, keeps_bounds=True)
     return _lift(z, _codes, step, dtype=np.dtype(np.uint16))
 
 
 def from_codes(codes: T) -> T:
-    """Return float32 ``codes / 65535``. Inverse: `to_codes`.
+    """Return float32 ``(codes - 1) / 65534``, NaN of code 0. Inverse: `to_codes`.
 
     Raises `InvalidInputError` where the codes are not integers.
 
-    >>> from_codes(np.array([0, 65535], np.uint16))
-    array([0., 1.], dtype=float32)
+    >>> from_codes(np.array([0, 1, 65535], np.uint16))
+    array([nan,  0.,  1.], dtype=float32)
     """
     step = _Step(Representation.NORMALIZED, Representation.NORMALIZED, keeps_bounds=True)
     return _lift(codes, _values, step, dtype=np.dtype(np.float32))
@@ -195,7 +194,10 @@ def _floor_invalid(values: Any, noise_floor: float) -> Array:
 
 def _codes(z: Any) -> Array:
     values = fresh(z)
-    return codes_from_half(half_codes_kernel(np.clip(values, 0.0, 1.0, out=values)))
+    missing = np.isnan(values)
+    codes = codes_from_half(half_codes_kernel(np.clip(values, 0.0, 1.0, out=values)))
+    codes[missing] = c.NOT_MEASURED
+    return codes
 
 
 def _values(codes: Any) -> Array:
@@ -203,7 +205,11 @@ def _values(codes: Any) -> Array:
     if codes.dtype.kind not in "iu":
         raise InvalidInputError(f"codes must be integers, got dtype {codes.dtype}.")
     out = np.array(codes, dtype=np.float32, order="C")
-    return np.multiply(out, 1.0 / c.MAX_CODE, out=out)
+    missing = out == c.NOT_MEASURED
+    np.subtract(out, np.float32(c.FIRST_CODE), out=out)
+    np.multiply(out, 1.0 / c.STEPS, out=out)
+    out[missing] = np.nan
+    return out
 
 
 @dataclass(frozen=True)

@@ -38,27 +38,28 @@ class Stretch:
         scale, offset = (vmax - vmin) / span, (vmin - low) / span
         if dtype != "uint16":
             return cls(scale=scale, offset=offset)
-        codes = [(end - vmin) / (vmax - vmin) * cv.MAX_CODE for end in (low, high)]
+        codes = [cv.FIRST_CODE + (end - vmin) / (vmax - vmin) * cv.STEPS for end in (low, high)]
         first, last = map(round, codes)
-        scale /= cv.MAX_CODE
+        scale /= cv.STEPS
+        offset -= cv.FIRST_CODE * scale
         is_exact = max(abs(codes[0] - first), abs(codes[1] - last)) * scale < INTEGER_TOLERANCE
-        is_inside = 0 <= first < last <= cv.MAX_CODE
+        is_inside = cv.FIRST_CODE <= first < last <= cv.MAX_CODE
         return cls(scale=scale, offset=offset, ends=(first, last) if is_exact and is_inside else None)
 
     @property
-    def dark(self) -> float:
-        """The delivered value of a stored 0, in [0, 1]: 0, unless the clip reaches below the stored range."""
-        return min(max(self.offset, 0.0), 1.0)
+    def lights_zero(self) -> bool:
+        """Whether code 0, which was not measured, would be above 0: the clip reaches below the stored range."""
+        return self.ends is None and self.offset > 0
 
     def __call__(self, cells: Array, out: Array, scratch: Array, fast: ModuleType | None = None) -> None:
-        """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``.
+        """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``; 0 where not measured.
 
         Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more. ``fast`` is
         `sarzarr.pixels.compiled.loops`, which does the same to float32; codes are for its `place_codes`.
         """
         stored = cells[:, : out.shape[1]]
         if self.is_identity:
-            np.copyto(out, stored)
+            np.fmax(stored, np.float32(0), out=out)
         elif fast is not None and cells.dtype == np.float32:
             fast.stretch_floats(cells, out, self.scale, self.offset)
         else:
@@ -109,7 +110,10 @@ class Stretch:
             np.copyto(work, stored)
             np.subtract(work, lowest, out=work)
             np.multiply(work, scale, out=work)
-        np.clip(work, 0, 1, out=out)
+        if self.lights_zero and stored.dtype == np.uint16:
+            np.multiply(work, stored != cv.NOT_MEASURED, out=work)
+        np.fmax(work, np.float32(0), out=work)  # NaN becomes 0
+        np.minimum(work, np.float32(1), out=out)
 
 
 def _reciprocal(codes: int) -> np.float32:

@@ -43,7 +43,7 @@ class BatchFiller:
     ) -> None:
         """Write each plane of ``address`` into ``out`` (planes, size, size), turned by ``operations`` (planes,).
 
-        ``out`` is float32, or the stored dtype where nothing is stretched. Beyond an array's edge it is 0.
+        ``out`` is float32, or the stored dtype where nothing is stretched. Beyond an array's edge is its fill value.
         ``chunks`` is `Source.chunks` of the address, where that is known: the address is then asked for where
         arrays differ or planes are no whole chunks.
 
@@ -77,7 +77,7 @@ class BatchFiller:
         if chunks.min(initial=0) >= 0:
             is_absent = self.source.table.entries["size"][chunks] == 0
             if is_absent.any():
-                flat[slots[is_absent]] = self._dark(kind)
+                flat[slots[is_absent]] = self._filled(kind)
                 slots, chunks = slots[~is_absent], chunks[~is_absent]
             if self._deliver_at_once(kind, chunks, slots, flat, operations):
                 return
@@ -113,7 +113,7 @@ class BatchFiller:
 
     def _loops_of_codes(self, kind: Kind) -> ModuleType | None:
         """Return compiled loops where they deliver this kind."""
-        is_plain = kind.stretch is None or not kind.stretch.is_identity
+        is_plain = kind.stretch is None or not (kind.stretch.is_identity or kind.stretch.lights_zero)
         return loops_for(self.fetcher.work.pixels) if is_plain and kind.dtype == "uint16" else None
 
     def _strip(self, fast: ModuleType) -> Array:
@@ -147,10 +147,10 @@ class BatchFiller:
                 some = self._turned(kind, some, operations[slots[i : i + step]])
             self._stretch(kind, some, out[begins[i] : begins[i] + step])
 
-    def _dark(self, kind: Kind) -> Any:
-        """Return what a stored 0 is delivered as: an absent chunk is nothing else."""
+    def _filled(self, kind: Kind) -> Any:
+        """Return what the fill value is delivered as: an absent chunk is nothing else."""
         out = np.zeros((1, 1), kind.dtype if kind.stretch is None else np.float32)
-        self._stretch(kind, np.zeros((1, 1), kind.dtype), out)
+        self._stretch(kind, np.full((1, 1), kind.fill, kind.dtype), out)
         return out[0, 0]
 
     def _turned(self, kind: Kind, pixels: Array, operations: Array) -> Array:
@@ -174,10 +174,10 @@ class BatchFiller:
         self.fetcher.work.pixels += out.size
 
     def _windows(self, kind: Kind, address: Address, slots: Array) -> Array:
-        """Return (slots, size, size) stored values, each chunk decoded once; zeros beyond the array."""
+        """Return (slots, size, size) stored values, each chunk decoded once; fill beyond the array."""
         size = self.source.size
         out = self.fetcher.scratch.take("windows", (slots.size, size, size), kind.dtype)
-        out[:] = 0
+        out[:] = kind.fill
         pieces = pieces_of(self.source, address, slots, kind)
         chunks, starts = np.unique(pieces["chunk"], return_index=True)
         ends = np.append(starts[1:], len(pieces))

@@ -88,7 +88,7 @@ class ChunkFetcher:
             count = min(GROUP, len(places) - first)
             self._read(places, first, count, view, begins)
             if places.has_absent or crc32c(view[: count * size]) != self._constant(size, count):
-                self._check_each(raw, places, first, count)
+                self._check_each(raw, kind, places, first, count)
             yield raw[:count, :-CRC_BYTES].copy().view(dtype) if pixels is None else pixels[:count]
 
     def _decoded(self, kind: Kind, codec: Codec, places: ByteRanges) -> Iterator[Array]:
@@ -105,7 +105,7 @@ class ChunkFetcher:
                 if size := places.sizes[first + i]:
                     self._decode(codec, view[begin : begin + size], out[i], places.chunks[first + i])
                 else:
-                    out[i] = 0
+                    out[i] = kind.fill
             yield out[:count].reshape(count, -1)
 
     def _decode(self, codec: Codec, raw: memoryview, image: Array, chunk: int) -> None:
@@ -126,11 +126,11 @@ class ChunkFetcher:
             self._constants[size, count] = int(crc32c(whole))
         return self._constants[size, count]
 
-    def _check_each(self, raw: Array, places: ByteRanges, first: int, count: int) -> None:
-        """Clear the chunks that are absent on purpose, and raise for the first whose checksum fails."""
+    def _check_each(self, raw: Array, kind: Kind, places: ByteRanges, first: int, count: int) -> None:
+        """Fill the chunks that are absent on purpose, and raise for the first whose checksum fails."""
         for i, data in enumerate(raw[:count], first):
             if not places.sizes[i]:
-                data[:] = 0
+                data[:-CRC_BYTES] = np.full(kind.chunk, kind.fill, kind.dtype).reshape(-1).view(np.uint8)
             elif crc32c(data) != self._constant(len(data), 1):
                 raise self._damage(
                     "a chunk whose CRC-32C matches was expected, got flipped bytes", places.chunks[i]
@@ -144,7 +144,7 @@ class ChunkFetcher:
         import zarr
 
         out = self.scratch.take("decoded", (len(chunks), *kind.chunk), kind.dtype)
-        out[:] = 0
+        out[:] = kind.fill
         for image, chunk in zip(out, chunks.tolist(), strict=True):
             layout, (plane, row, col) = self.source.table.locate(chunk)
             if layout.path not in self._arrays:

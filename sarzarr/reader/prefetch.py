@@ -15,7 +15,6 @@ from typing import Any, Self
 import numpy as np
 
 from sarzarr.arrays import Array
-from sarzarr.conventions import Flag
 from sarzarr.pixels.turns import apply, inverse
 from sarzarr.reader.engine import BatchFiller
 from sarzarr.reader.fetch import ChunkFetcher, Work
@@ -57,8 +56,6 @@ class BatchRecipe:
     """The layers that are delivered beside; their planes are dates."""
     dates: int = 0
     """Dates of a stack: a batch has an axis more. 0: none."""
-    masks: bool = False
-    """Whether what is not valid must be made 0: it was stored as 0, and is delivered above it."""
 
     @property
     def parts(self) -> tuple[PartRecipe, ...]:
@@ -139,10 +136,7 @@ class PrefetchThreads:
     def batch(self, patches: Array, turns: Array | None = None) -> list[Array]:
         """Return the parts of some patches, turned by ``turns`` (n,); pixels of images that are not valid are 0."""
         recipe = self.recipe
-        parts = [self._filled(number, part, patches, turns) for number, part in enumerate(recipe.parts)]
-        if recipe.masks:
-            np.copyto(parts[0], 0, where=~Flag.is_valid(parts[1]))
-        return parts
+        return [self._filled(number, part, patches, turns) for number, part in enumerate(recipe.parts)]
 
     def _filled(self, number: int, part: PartRecipe, patches: Array, turns: Array | None) -> Array:
         out = self.memory.take(self.recipe.shape(part, len(patches)), part.dtype, number)

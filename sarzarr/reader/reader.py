@@ -68,20 +68,18 @@ class PatchReader(EpochReader):
             groups = catalog_groups(self.store, self.stacks)
             query = replace(query, scenes=None, polarizations=None, groups=groups, dates=len(self.stacks[0]))
         self.selection = select(self.store, query)
-        self.recipe = self._recipe(is_all_valid=query.min_valid >= 1)
+        self.recipe = self._recipe()
         self._stack_of = {stack.id: stack for stack in self.stacks}
         self.targets = self._targets() if o.boxes else None
 
-    def _recipe(self, *, is_all_valid: bool) -> BatchRecipe:
+    def _recipe(self) -> BatchRecipe:
         chosen, options = self.selection, self.options
         arrays = layouts(self.store, chosen.catalog_row)
         if options.dtype == "uint16" and any(x.dtype != "uint16" for x in arrays):
             raise InvalidInputError("dtype 'uint16' needs arrays of codes, got others. Leave out dtype=.")
         laws = self._stretches()
-        # Where a stored 0 is delivered above 0, only flags tell what is not valid.
-        is_lit = any(law is not None and law.dark > 0 for law in laws) and not is_all_valid
         flags = None
-        if options.delivers_flags or is_lit:
+        if options.delivers_flags:
             of_flags = layouts(self.store, chosen.catalog_row, flags=True)
             flags = self._part("flags", of_flags, (None,) * len(laws), "uint8", cv.Flag.NODATA)
         return BatchRecipe(
@@ -91,7 +89,6 @@ class PatchReader(EpochReader):
             flags=flags,
             dates=chosen.dates,
             layers=layer_recipes(self.store, options.layers, chosen) if options.layers else (),
-            masks=is_lit,
         )
 
     def _targets(self) -> PatchTargets:

@@ -1,5 +1,6 @@
 """The way from planes of a batch to the bytes of their chunks. Nothing is open here."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.pixels.stretch import Stretch
-from sarzarr.store.chunks import ChunkTable
+from sarzarr.store.chunks import ArrayLayout, ChunkTable
 
 PAGE: Final = 4096
 """Bytes of a page."""
@@ -45,7 +46,7 @@ class Source:
         """Return (arrays,) the kind of each array, and the kinds."""
         found: dict[Kind, int] = {}
         numbers = [
-            found.setdefault(Kind(layout.dtype, layout.chunk_pixels[1:], layout.codec, stretch), len(found))
+            found.setdefault(_kind(layout, stretch), len(found))
             for layout, stretch in zip(self.table.layouts, self.stretches, strict=True)
         ]
         return np.array(numbers, np.int64), tuple(found)
@@ -72,6 +73,8 @@ class Kind:
     """Rows and columns of a chunk."""
     codec: str | None
     """How chunks are encoded; None where zarr-python reads them."""
+    fill: float | int
+    """The value of chunks that are left out, and of what lies beyond the edge."""
     stretch: Stretch | None
     """What values become."""
 
@@ -79,6 +82,11 @@ class Kind:
     def nbytes(self) -> int:
         """Bytes of a decoded chunk."""
         return self.chunk[0] * self.chunk[1] * np.dtype(self.dtype).itemsize
+
+
+def _kind(layout: ArrayLayout, stretch: Stretch | None) -> Kind:
+    fill = math.nan if layout.fill != layout.fill else layout.fill  # the one NaN, which is itself
+    return Kind(layout.dtype, layout.chunk_pixels[1:], layout.codec, fill, stretch)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

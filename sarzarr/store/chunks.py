@@ -18,7 +18,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.store.codecs import CODECS
-from sarzarr.store.documents import read_node
+from sarzarr.store.documents import fill_of, read_node
 from sarzarr.store.place import Place
 from sarzarr.store.shards import EMPTY, index_bytes, parse_index, read_manifest
 
@@ -62,6 +62,8 @@ class ArrayLayout:
     """Pixels of a shard; None where each chunk is a file."""
     codec: str | None = "none"
     """A name in `sarzarr.store.codecs.CODECS`; None where only zarr-python can read the array."""
+    fill: float | int = 0
+    """The value of chunks that are left out, and of what lies beyond the edge."""
 
     def __post_init__(self) -> None:
         if len(self.shape) not in (2, 3) or len(self.chunk) != len(self.shape):
@@ -130,7 +132,8 @@ def described_layout(path: str, document: Mapping[str, Any]) -> ArrayLayout:
     codecs = document["codecs"]
     inner, shard = outer, None
     is_known = document["chunk_key_encoding"] == {"name": "default", "configuration": {"separator": "/"}}
-    is_known &= document["chunk_grid"]["name"] == "regular" and document["fill_value"] == 0
+    fill = fill_of(document)
+    is_known &= document["chunk_grid"]["name"] == "regular" and fill is not None
     is_known &= not document.get("storage_transformers")
     if codecs[0]["name"] == "sharding_indexed":
         sharding = codecs[0]["configuration"]
@@ -148,6 +151,7 @@ def described_layout(path: str, document: Mapping[str, Any]) -> ArrayLayout:
         chunk=inner,
         shard=shard,
         codec=_codec_of(codecs, dtype) if is_known else None,
+        fill=fill or 0,
     )
 
 

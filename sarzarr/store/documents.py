@@ -1,9 +1,11 @@
 """The documents and small arrays of a store: plain Zarr v3, written whole or not at all."""
 
+import base64
 import json
 import math
+import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,8 @@ class Encoding:
     """Rows and columns of a chunk."""
     shard: int = cv.SHARD
     """Rows and columns of a shard; 0 writes a file a chunk."""
+    nodata: float | int | None = None
+    """The fill value; None is NaN of floats and 0 of integers."""
 
     def __post_init__(self) -> None:
         get_codec(self.codec)
@@ -44,6 +48,13 @@ class Encoding:
             raise InvalidInputError(
                 f"shard must be a multiple of the {self.chunk}-pixel chunk (or 0), got {self.shard}."
             )
+
+    @property
+    def fill(self) -> Any:
+        """The value of chunks that are left out and of pixels beyond the edge: a NumPy scalar of the dtype."""
+        dtype = np.dtype(self.dtype)
+        default = np.nan if dtype.kind == "f" else 0
+        return dtype.type(default if self.nodata is None else self.nodata)
 
     @property
     def file_size(self) -> int:
@@ -59,7 +70,7 @@ class Encoding:
     @property
     def of_flags(self) -> "Encoding":
         """The encoding of the flags of an array: uint8, in chunks and shards like its own."""
-        return Encoding(dtype="uint8", codec=cv.FLAGS_CODEC, chunk=self.chunk, shard=self.shard)
+        return replace(self, dtype="uint8", codec=cv.FLAGS_CODEC, nodata=cv.FLAGS_FILL)
 
 
 def array_document(
@@ -69,7 +80,7 @@ def array_document(
     dims: tuple[str, ...],
     attributes: Mapping[str, Any] | None = None,
 ) -> Document:
-    """Return the ``zarr.json`` of an array whose fill value is 0."""
+    """Return the ``zarr.json`` of an array."""
     dtype = np.dtype(encoding.dtype)
     inner = get_codec(encoding.codec).documents(dtype)
     codecs: list[Document] = inner
@@ -98,12 +109,42 @@ def array_document(
             "configuration": {"chunk_shape": [encoding.file_size] * len(shape)},
         },
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": 0 if dtype.kind in "iu" else 0.0,
+        "fill_value": _json_number(encoding.fill),
         "codecs": codecs,
         "attributes": dict(attributes or {}),
         "dimension_names": list(dims),
         "storage_transformers": [],
     }
+
+
+def cf_attributes(encoding: Encoding) -> Document:
+    """Return CF's attributes of an array of backscatter: what xarray decodes to [0, 1], NaN where not measured."""
+    if encoding.dtype == "uint16":
+        return dict(cv.CODED)
+    return {cv.FILL_VALUE: cf_fill(encoding.fill)}
+
+
+def cf_fill(value: Any) -> Any:
+    """Return a fill value as xarray reads ``_FillValue`` of Zarr v3: of floats base64 of a little-endian double."""
+    if np.asarray(value).dtype.kind == "f":
+        return base64.standard_b64encode(struct.pack("<d", value)).decode()
+    return int(value)
+
+
+def _json_number(value: Any) -> Any:
+    """Return a number as Zarr v3 writes a fill value: NaN and infinities are text."""
+    number = value.item()
+    if not isinstance(number, float) or math.isfinite(number):
+        return number
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+
+
+def fill_of(document: Mapping[str, Any]) -> float | int | None:
+    """Return the fill value that an array's document says; None where it is no number as `array_document` writes."""
+    value = document["fill_value"]
+    if isinstance(value, str):
+        return {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}.get(value)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def write_json(place: Place, key: str, document: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Shards: one file of chunks and their index, as Zarr v3's ``sharding_indexed`` lays it out.
 
 A shard is written once, whole, by one task: chunks are appended to a file beside its place as
-they are made, the index follows, and the file is renamed. Chunks of zeros are left out of it.
+they are made, the index follows, and the file is renamed. Chunks that are all fill value are left out of it.
 """
 
 import json
@@ -16,7 +16,8 @@ from crc32c import crc32c
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError
 from sarzarr.files import beside, take_name, whole_file
-from sarzarr.store.codecs import CRC_BYTES, Codec
+from sarzarr.store.codecs import CRC_BYTES, Codec, get_codec
+from sarzarr.store.documents import Encoding
 from sarzarr.store.place import Place
 
 EMPTY: Final = np.uint64(2**64 - 1)
@@ -76,9 +77,13 @@ def shard_digest(index: bytes, checksums: list[bytes]) -> int:
     return int(crc32c(b"".join(checksums), crc32c(index)))
 
 
-def is_empty(chunk: np.ndarray[Any, Any]) -> bool:
-    """Whether a chunk is all zero: most are not, and their first pixel tells."""
-    return not chunk.flat[0] and not chunk.any()
+def is_empty(chunk: np.ndarray[Any, Any], fill: Any) -> bool:
+    """Whether a chunk is all ``fill``, bit by bit: most are not, and their first pixel tells. None: it is not."""
+    if fill is None:
+        return False
+    unsigned = f"u{chunk.itemsize}"
+    bits, blank = chunk.view(unsigned), np.asarray(fill, chunk.dtype).view(unsigned)
+    return bool(bits.flat[0] == blank and (bits == blank).all())
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class ShardRecord:
     """The record of one shard in a manifest."""
 
     size: int
-    """Bytes of the file; 0 where every chunk is zero and there is no file."""
+    """Bytes of the file; 0 where every chunk is all fill value and there is no file."""
     digest: int
     """CRC-32C of the index followed by the chunks' checksums in C order of the chunks.
 
@@ -94,7 +99,7 @@ class ShardRecord:
     and the CRC of (bytes, CRC of bytes) is the same constant for all bytes.
     """
     chunks: int
-    """Chunks that the file holds; the others are zero."""
+    """Chunks that the file holds; the others are all fill value."""
 
 
 def write_manifest(place: Place, array: str, records: Mapping[str, ShardRecord]) -> None:
@@ -128,6 +133,8 @@ class ShardWriter:
     """Chunks of a shard, (rows, columns)."""
     codec: Codec
     """How each chunk is encoded."""
+    fill: Any = 0
+    """The value that chunks which are left out hold; None leaves none out."""
     _file: Any = field(default=None, init=False, repr=False)
     _offset: int = field(default=0, init=False, repr=False)
     _crcs: dict[int, bytes] = field(default_factory=dict, init=False, repr=False)
@@ -139,8 +146,8 @@ class ShardWriter:
         self._partial = beside(self.path)
 
     def append(self, row: int, col: int, chunk: np.ndarray[Any, Any]) -> None:
-        """Add the C-contiguous chunk at (row, col) of this shard; a chunk of zeros costs nothing."""
-        if is_empty(chunk):
+        """Add the C-contiguous chunk at (row, col) of this shard; one that is all fill value costs nothing."""
+        if is_empty(chunk, self.fill):
             return
         payload, crc = self.codec.encode(chunk)
         if self._file is None:
@@ -193,30 +200,32 @@ class ArrayFiles:
 
     folder: Path
     """The array's directory."""
-    grid: tuple[int, int]
-    """Chunks of a shard, (rows, columns); (0, 0) writes a file a chunk."""
-    codec: Codec
-    """How each chunk is encoded."""
+    encoding: Encoding
+    """The dtype, codec, chunks, shards and fill value of the array."""
+    is_encoded: bool = False
+    """Whether chunks come as bytes that are encoded already; none is left out then."""
     records: dict[str, ShardRecord] = field(default_factory=dict, init=False)
     """What was written, by key (``c/0/0``); complete after `close`."""
     _open: dict[str, ShardWriter] = field(default_factory=dict, init=False, repr=False)
 
     def write(self, row: int, col: int, chunk: np.ndarray[Any, Any]) -> None:
         """Write the C-contiguous chunk at (row, col) of the array's lattice of chunks."""
-        rows, cols = self.grid
+        rows, cols = grid = self.encoding.grid
+        codec = get_codec("none" if self.is_encoded else self.encoding.codec)
+        fill = None if self.is_encoded else self.encoding.fill
         if not rows:
             key = f"c/{row}/{col}"
-            self.records[key] = write_chunk_file(self.folder / key, self.codec, chunk)
+            self.records[key] = write_chunk_file(self.folder / key, codec, chunk, fill)
             return
         key = f"c/{row // rows}/{col // cols}"
         if key not in self._open:
-            self._open[key] = ShardWriter(self.folder / key, self.grid, self.codec)
+            self._open[key] = ShardWriter(self.folder / key, grid, codec, fill)
         self._open[key].append(row % rows, col % cols, chunk)
 
     def close_above(self, row: int) -> None:
         """Finish the shards that end at or above chunk row ``row``: few files are open at a time."""
         for key in list(self._open):
-            if (int(key.split("/")[1]) + 1) * self.grid[0] <= row:
+            if (int(key.split("/")[1]) + 1) * self.encoding.grid[0] <= row:
                 self.records[key] = self._open.pop(key).close()
 
     def close(self) -> dict[str, ShardRecord]:
@@ -234,9 +243,9 @@ class ArrayFiles:
             writer.abort()
 
 
-def write_chunk_file(path: Path, codec: Codec, chunk: np.ndarray[Any, Any]) -> ShardRecord:
-    """Write a chunk as a file of its own, whole; a chunk of zeros has no file."""
-    if is_empty(chunk):
+def write_chunk_file(path: Path, codec: Codec, chunk: np.ndarray[Any, Any], fill: Any = 0) -> ShardRecord:
+    """Write a chunk as a file of its own, whole; one that is all fill value has no file."""
+    if is_empty(chunk, fill):
         path.unlink(missing_ok=True)
         return ShardRecord(0, 0, 0)
     payload, crc = codec.encode(chunk)
@@ -292,35 +301,20 @@ def digest_of(place: Place, key: str, grid: tuple[int, int]) -> tuple[int, int]:
 def read_stored(
     place: Place,
     array: str,
-    *,
-    grid: tuple[int, int],
-    codec: Codec,
-    like: np.ndarray[Any, Any],
+    encoding: Encoding,
     window: tuple[slice, slice],
     out: np.ndarray[Any, Any] | None = None,
 ) -> np.ndarray[Any, Any]:
-    """Return a window of an array from its files, checked; what has no file is 0.
+    """Return a window (rows, columns) of an array from its files, checked; what has no file is its fill value.
 
-    Parameters
-    ----------
-    place, array
-        The store, and the array's key.
-    grid, codec
-        Chunks of a shard ((0, 0): a file a chunk) and how they are encoded.
-    like
-        Gives a chunk's shape and dtype.
-    window
-        Rows and columns, within the array.
-    out
-        Where the window goes, if it is not to be a fresh array.
+    ``array`` is its key in the place. ``window`` is within it, and goes into ``out``, if that is given.
     """
     rows, cols = window
-    chunk = like.shape[0]
-    per = max(grid[0], 1)
-    size = per * chunk
+    chunk, size, grid, codec = encoding.chunk, encoding.file_size, encoding.grid, get_codec(encoding.codec)
+    per, like = max(grid[0], 1), np.empty((chunk, chunk), encoding.dtype)
     shape = rows.stop - rows.start, cols.stop - cols.start
     out = np.empty(shape, like.dtype) if out is None else out
-    out[...] = 0
+    out[...] = encoding.fill
     for i in range(rows.start // size, (rows.stop - 1) // size + 1):
         for j in range(cols.start // size, (cols.stop - 1) // size + 1):
             key = f"{array}/c/{i}/{j}"

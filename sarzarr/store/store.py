@@ -232,11 +232,12 @@ class Store:
         for i, name in enumerate(names):
             if array not in (None, name):
                 continue
-            stored, flags = opened[name], opened[name + cv.FLAGS_SUFFIX]
+            stored = opened[name]
             z = from_codes(stored) if stored.dtype == np.uint16 else stored.astype(np.float32)
             db = denormalize(z, (float(rows["vmin"].values[i]), float(rows["vmax"].values[i])))
-            values = from_db(db).where(flags != cv.Flag.NONPOSITIVE, 0) if power else db
-            values = values.where(cv.Flag.is_valid(flags))
+            values = db
+            if power:
+                values = from_db(db).where(opened[name + cv.FLAGS_SUFFIX] != cv.Flag.NONPOSITIVE, 0)
             values.attrs = {
                 k: v
                 for k, v in stored.attrs.items()
@@ -366,10 +367,9 @@ def open_store(store: AnyStore) -> Store:
         raise StoreNotFoundError(
             f"a sarzarr store was expected at {str(place)!r}, got another Zarr hierarchy. Open that with xarray."
         )
-    if schema.get("version") != cv.SCHEMA_VERSION:
-        raise StoreSchemaError(
-            f"schema version {cv.SCHEMA_VERSION} was expected, got {schema.get('version')!r}. Upgrade sarzarr."
-        )
+    if (version := schema.get("version")) != cv.SCHEMA_VERSION:
+        remedy = f"Bring it over: `sarzarr copy {place} NEW`" if version == 1 else "Upgrade sarzarr"
+        raise StoreSchemaError(f"schema version {cv.SCHEMA_VERSION} was expected, got {version!r}. {remedy}.")
     return opened
 
 

@@ -193,7 +193,9 @@ class TileEncoder:
         else:
             stored = z.astype(dtype, copy=False)
         if flags is not None:
-            stored[is_invalid(flags)] = 0
+            stored[~cv.Flag.is_valid(flags)] = (
+                self.job.encoding.fill
+            )  # undecided zeros too, until they are decided
         return stored
 
     def _count_others(self, db: Array, flags: Array | None) -> None:

@@ -4,17 +4,19 @@ Only blocks that have such zeros are looked at again, and only what they stored:
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.ingestion.blocks.flags import decide, region_mask
+from sarzarr.ingestion.blocks.flags import UNDECIDED, decide, region_mask
 from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import ArrayReceipt, Receipt
 from sarzarr.ingestion.blocks.regions import RegionTracker
 from sarzarr.ingestion.blocks.write import array_files, read_staged, write_chunks
-from sarzarr.pixels.kernels import half_codes_kernel, normalize_kernel, power_kernel
+from sarzarr.pixels.kernels import db_kernel, half_codes_kernel, normalize_kernel, power_kernel
+from sarzarr.pixels.radiometry import to_codes
 from sarzarr.store.shards import ArrayFiles
 
 
@@ -32,25 +34,27 @@ def decide_zeros(job: BlockJob, receipt: Receipt, reaches: dict[str, Array]) -> 
 
 
 def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reaches: Array) -> ArrayReceipt:
-    chunk = job.encoding.chunk
     is_db = source.representation == cv.Representation.DB
     data, flag_files = array_files(job, job.folder, source.name)
     tracker, again = RegionTracker(), RegionTracker()
     for first, rows in job.bands:
-        tracker.add(region_mask(_band(job, flag_files, first, rows, np.uint8), source))
+        tracker.add(region_mask(_band(job, flag_files, first, rows), source))
     outside = reaches[tracker.names()]
-    rewrites = is_db and job.step is Step.WRITE and outside.any()  # a dB raster's fill has codes
+    rewrites = (
+        job.step is Step.WRITE and not outside[1:].all()
+    )  # zeros inside are measured, and were left out
+    zero = _stored_zero(job, source)
     nodata = 0
     with data, flag_files:
         for first, rows in job.bands:
-            flags = _band(job, flag_files, first, rows, np.uint8)
-            labels = again.add(region_mask(flags, source))
+            flags = _band(job, flag_files, first, rows)
+            labels, undecided = again.add(region_mask(flags, source)), flags == UNDECIDED
             nodata += decide(flags, outside[labels], source)
-            write_chunks(flag_files, (first, job.col), flags, chunk)
+            write_chunks(flag_files, (first, job.col), flags)
             if rewrites:
-                values = _band(job, data, first, rows, job.encoding.dtype)
-                values[~cv.Flag.is_valid(flags)] = 0
-                write_chunks(data, (first, job.col), values, chunk)
+                values = _band(job, data, first, rows)
+                values[undecided & cv.Flag.is_valid(flags)] = zero
+                write_chunks(data, (first, job.col), values)
         flag_shards = job.every_file(flag_files.close())
         shards = job.every_file(data.close()) if rewrites else done.shards
     old = done.histogram
@@ -63,7 +67,14 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
     return ArrayReceipt(shards=shards, flag_shards=flag_shards, histogram=histogram, regions=None)
 
 
-def _band(job: BlockJob, files: ArrayFiles, first: int, rows: int, dtype: str | type) -> Array:
+def _stored_zero(job: BlockJob, source: ArraySource) -> Any:
+    """Return the stored value of a zero that was measured: 0 dB of a dB raster, the floor of others."""
+    db = db_kernel(power_kernel(np.zeros(1, np.float32), source.representation))
+    z = normalize_kernel(db, (source.vmin, source.vmax))
+    return to_codes(z)[0] if job.encoding.dtype == "uint16" else z[0]
+
+
+def _band(job: BlockJob, files: ArrayFiles, first: int, rows: int) -> Array:
     """Return one band of the block (rows, width), read back from the staged files."""
     window = slice(first, first + rows), slice(job.col, job.col + job.width)
-    return read_staged(files, window, job.encoding.chunk, dtype)
+    return read_staged(files, window)

@@ -6,7 +6,6 @@ a process needs a few bands and no more.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,6 @@ from sarzarr.ingestion.blocks.regions import RegionTracker
 from sarzarr.ingestion.blocks.tiles import TileEncoder
 from sarzarr.ingestion.layers.plan import LayerJob
 from sarzarr.pixels.bounds import Histogram
-from sarzarr.store.codecs import get_codec
 from sarzarr.store.place import Folder
 from sarzarr.store.shards import ArrayFiles, read_stored
 
@@ -49,9 +47,10 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
                 values, flags = encoder.encode(raw, row, col, known)
                 at = first + row, job.col + col
                 if values is not None and job.step is Step.WRITE:
-                    write_chunks(data, at, values, chunk)
+                    write_chunks(data, at, values)
+                if job.step is not Step.COUNT:
+                    write_chunks(flag_files, at, np.zeros(tile.shape, np.uint8) if flags is None else flags)
                 if flags is not None and job.step is not Step.COUNT:
-                    write_chunks(flag_files, at, flags, chunk)
                     judged[row : row + tile.shape[0], col : col + tile.shape[1]] = region_mask(flags, source)
             for files in (data, flag_files):
                 files.close_above((first + rows) // chunk)
@@ -70,11 +69,10 @@ def write_layer(job: LayerJob) -> Receipt:
     Peak memory is a band of (band_rows, width) pixels and what `sarzarr.grids.warp.read` takes.
     """
     name, chunk = job.layer.name, job.encoding.chunk
-    with ArrayFiles(Path(job.folder) / name, job.encoding.grid, get_codec(job.encoding.codec)) as files:
+    with ArrayFiles(Path(job.folder) / name, job.encoding) as files:
         for first, rows in job.bands:
             band = read_warped(job.layer.onto, row=first, col=job.col, height=rows, width=job.width)
-            # As unsigned integers of the same bits: a chunk of -0.0 is no chunk of zeros, which would be left out.
-            write_chunks(files, (first, job.col), band.view(f"u{band.dtype.itemsize}"), chunk)
+            write_chunks(files, (first, job.col), band)
             files.close_above((first + rows) // chunk)
         shards = job.every_file(files.close())
     return {name: ArrayReceipt(shards=shards, flag_shards={}, histogram=Histogram.empty(), regions=None)}
@@ -86,7 +84,7 @@ def _flags_with_border(job: BlockJob, name: str, first: int, rows: int) -> Array
     top, left = max(first - margin, 0), max(job.col - margin, 0)
     down = slice(top, min(first + rows + margin, height))
     across = slice(left, min(job.col + job.width + margin, width))
-    flags = read_staged(array_files(job, job.mask, name)[1], (down, across), job.encoding.chunk, np.uint8)
+    flags = read_staged(array_files(job, job.mask, name)[1], (down, across))
     add_border(flags, margin)
     top, left = first - top, job.col - left
     return np.ascontiguousarray(flags[top : top + rows, left : left + job.width])
@@ -94,18 +92,13 @@ def _flags_with_border(job: BlockJob, name: str, first: int, rows: int) -> Array
 
 def array_files(job: BlockJob, folder: str, name: str) -> tuple[ArrayFiles, ArrayFiles]:
     """Return the files of an array's codes and of its uint8 flags, in a folder."""
-    place, grid = Path(folder), job.encoding.grid
-    return (
-        ArrayFiles(place / name, grid, get_codec(job.encoding.codec)),
-        ArrayFiles(place / (name + cv.FLAGS_SUFFIX), grid, get_codec(cv.FLAGS_CODEC)),
-    )
+    flags = Path(folder) / (name + cv.FLAGS_SUFFIX)
+    return ArrayFiles(Path(folder) / name, job.encoding), ArrayFiles(flags, job.encoding.of_flags)
 
 
-def read_staged(files: ArrayFiles, window: tuple[slice, slice], chunk: int, dtype: Any) -> Array:
+def read_staged(files: ArrayFiles, window: tuple[slice, slice]) -> Array:
     """Return a window (rows, columns) of what was written into files, fresh and checked."""
-    like = np.empty((chunk, chunk), dtype)
-    group, array = Folder(files.folder.parent), files.folder.name
-    return read_stored(group, array, grid=files.grid, codec=files.codec, like=like, window=window)
+    return read_stored(Folder(files.folder.parent), files.folder.name, files.encoding, window)
 
 
 def tiles(band: Array, rows: int, cols: int) -> Iterator[tuple[int, int, Array]]:
@@ -115,9 +108,10 @@ def tiles(band: Array, rows: int, cols: int) -> Iterator[tuple[int, int, Array]]
             yield row, col, band[row : row + rows, col : col + cols]
 
 
-def write_chunks(files: ArrayFiles, at: tuple[int, int], values: Array, chunk: int) -> None:
-    """Write values as whole chunks, the first pixel at row and column ``at`` of the array; ragged edges become 0."""
+def write_chunks(files: ArrayFiles, at: tuple[int, int], values: Array) -> None:
+    """Write values as whole chunks, the first pixel at row and column ``at`` of the array; beyond edges is fill."""
+    chunk, fill = files.encoding.chunk, files.encoding.fill
     for row, col, tile in tiles(values, chunk, chunk):
         if tile.shape != (chunk, chunk):
-            tile = np.pad(tile, [(0, chunk - n) for n in tile.shape])
+            tile = np.pad(tile, [(0, chunk - n) for n in tile.shape], constant_values=fill)
         files.write((at[0] + row) // chunk, (at[1] + col) // chunk, np.ascontiguousarray(tile))

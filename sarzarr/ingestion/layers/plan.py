@@ -1,8 +1,6 @@
 """Layer plans and layer jobs: one layer of one scene on its grid, and one rectangle of its shards."""
 
-import base64
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -88,16 +86,13 @@ class LayerPlan:
             return attrs
         if math.isfinite(nodata):
             attrs[cv.NODATA] = nodata
-        if np.dtype(self.dtype).kind == "f":
-            # as xarray writes a float into Zarr v3 attributes, since JSON has no NaN
-            attrs[cv.FILL_VALUE] = base64.standard_b64encode(struct.pack("<d", nodata)).decode()
-        elif self.kind != "classes":
-            attrs[cv.FILL_VALUE] = nodata
+        if np.dtype(self.dtype).kind == "f" or self.kind != "classes":
+            attrs[cv.FILL_VALUE] = cf_fill(np.dtype(self.dtype).type(nodata))
         return attrs
 
     def encoding(self, scene: Encoding) -> Encoding:
         """Return the layer's encoding beside arrays of ``scene``: chunks and shards (rows, columns) are theirs."""
-        return Encoding(dtype=self.dtype, codec=cv.LAYER_CODEC, chunk=scene.chunk, shard=scene.shard)
+        return replace(scene, dtype=self.dtype, codec=cv.LAYER_CODEC, nodata=self.nodata)
 
     def __str__(self) -> str:
         part = "" if self.covered > 0.999 else f", on {max(self.covered, 0.001):.1%} of the scene"

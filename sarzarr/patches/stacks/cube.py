@@ -38,17 +38,18 @@ class _Plane:
 
     def read(self, rows: slice, cols: slice) -> Array:
         """Return (1, rows, columns) float32 as `Store.db` and `Store.power` have them."""
-        codes, flags = (
-            np.asarray(zarr.open_array(self.place.zarr(), path=f"{self.scene}/{name}", mode="r")[rows, cols])
-            for name in (self.name, self.name + cv.FLAGS_SUFFIX)
-        )
+        codes = self._stored(self.name, rows, cols)
         z = from_codes(codes) if codes.dtype == np.uint16 else codes.astype(np.float32)
         values: Array = denormalize(z, self.stored)
         if self.power:
             values = from_db(values)
-            values[flags == cv.Flag.NONPOSITIVE] = 0
-        values[~cv.Flag.is_valid(flags)] = np.nan
+            values[self._stored(self.name + cv.FLAGS_SUFFIX, rows, cols) == cv.Flag.NONPOSITIVE] = 0
         return values[None]
+
+    def _stored(self, name: str, rows: slice, cols: slice) -> Array:
+        return np.asarray(
+            zarr.open_array(self.place.zarr(), path=f"{self.scene}/{name}", mode="r")[rows, cols]
+        )
 
 
 def open_stack(

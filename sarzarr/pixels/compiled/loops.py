@@ -81,13 +81,13 @@ C: Final = _functions()
 # ---------------------------------------------------------------- patches
 @_loop(types.void(_floats, _floats, types.float32, types.float32))
 def stretch_floats(cells: Array, out: Array, scale: float, offset: float) -> None:
-    """Write ``clip(stored * scale + offset, 0, 1)``: float32 (k, n or more) to (k, n); NaN stays NaN."""
+    """Write ``clip(stored * scale + offset, 0, 1)``: float32 (k, n or more) to (k, n); NaN becomes 0."""
     zero, one = np.float32(0), np.float32(1)
     for k in range(len(out)):
         source, place = cells[k], out[k]
         for i in range(place.size):
             value = source[i] * scale + offset
-            value = zero if value < zero else value  # noqa: FURB136 (this way round NaN stays)
+            value = value if value > zero else zero  # noqa: FURB136 (this way round NaN becomes 0)
             place[i] = one if value > one else value  # noqa: FURB136
 
 
@@ -265,13 +265,13 @@ def encode_logs(logs: Any, laws: Any, codes: Any, half: Any, counts: Any, found:
     those under and over to ``found``, int64.
     """
     law, whole, top, limits = laws
-    zero, one, shift, part = np.float32(0), np.float32(1), np.int32(1), half.size
+    zero, one, shift, three, part = np.float32(0), np.float32(1), np.int32(1), np.int32(3), half.size
     for first in range(0, logs.size, part):
         source = logs[first : first + part]
         if codes is not None:
             at_ends, place = _half_codes(source, law, top, half), codes[first : first + part]
             for i in range(source.size):
-                place[i] = _u16((half[i] + shift) >> shift)
+                place[i] = _u16((half[i] + three) >> shift)
         if codes is None or law[1] != whole[1] or law[2] != whole[2]:
             at_ends = _half_codes(source, whole, top, half)
         _count(source, whole, limits, half, at_ends, counts, found)
