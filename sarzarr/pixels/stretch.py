@@ -52,7 +52,7 @@ class Stretch:
         return self.ends is None and self.offset > 0
 
     def __call__(self, cells: Array, out: Array, scratch: Array, fast: ModuleType | None = None) -> None:
-        """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``; 0 where not measured.
+        """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``, 0 if not measured.
 
         Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more. ``fast`` is
         `sarzarr.pixels.compiled.loops`, which does the same to float32; codes are for its `place_codes`.

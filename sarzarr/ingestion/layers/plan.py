@@ -1,7 +1,7 @@
 """Layer plans and layer jobs: one layer of one scene on its grid, and one rectangle of its shards."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan
-from sarzarr.store.documents import Encoding
+from sarzarr.store.documents import Encoding, cf_fill
 from sarzarr.store.shard_job import ShardJob
 from sarzarr.text import nodata_text
 
