@@ -11,6 +11,7 @@ from conftest import speckle, write_band
 
 import sarzarr as sz
 from sarzarr.cli import main
+from sarzarr.store.codecs import CODECS
 from sarzarr.text import parse_bytes
 
 
@@ -254,6 +255,13 @@ def test_help_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "identify" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["ingest", "copy"])
+def test_help_names_every_codec(run, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "200")
+    *others, last = CODECS
+    assert f"{', '.join(others)} or {last}" in run(command, "--help")[1]
 
 
 def test_sizes_as_people_write_them():

@@ -11,7 +11,8 @@ import pytest
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
+from zarr.codecs import Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
+from zarr.registry import get_codec_class
 
 from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.pixels.compiled.when import SWITCH, loops
@@ -27,10 +28,10 @@ from sarzarr.store.shards import ShardWriter
 
 CHUNK = 32
 COMPRESSORS = {
-    "none": (),
-    "blosc-lz4": (BloscCodec(cname="lz4", shuffle="bitshuffle"),),
-    "zstd": (ZstdCodec(level=1),),
+    name: tuple(get_codec_class(d["name"]).from_dict(d) for d in codec.compressors(np.dtype("uint16")))
+    for name, codec in CODECS.items()
 }
+"""zarr-python's, of one dtype for all: a chunk says its own parameters."""
 
 
 @pytest.fixture(autouse=True)
