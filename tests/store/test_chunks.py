@@ -27,11 +27,6 @@ from sarzarr.store.place import Folder
 from sarzarr.store.shards import ShardWriter
 
 CHUNK = 32
-COMPRESSORS = {
-    name: tuple(get_codec_class(d["name"]).from_dict(d) for d in codec.compressors(np.dtype("uint16")))
-    for name, codec in CODECS.items()
-}
-"""zarr-python's, of one dtype for all: a chunk says its own parameters."""
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +51,14 @@ def write(root, name, values, *, codec="none", shard=4 * CHUNK, chunk=CHUNK, com
     """Write an array with zarr-python: the independent half of these tests."""
     chunks = (1,) * (values.ndim - 2) + (chunk, chunk)
     shards = None if shard is None else (3,) * (values.ndim - 2) + (shard, shard)
+    theirs = (get_codec_class(d["name"]).from_dict(d) for d in CODECS[codec].compressors(values.dtype))
     made = zarr.create_array(
         root / name,
         shape=values.shape,
         dtype=values.dtype,
         chunks=chunks,
         shards=shards,
-        compressors=(*COMPRESSORS[codec], Crc32cCodec()) if compressors is None else compressors,
+        compressors=(*theirs, Crc32cCodec()) if compressors is None else compressors,
         fill_value=0,
         **options,
     )
