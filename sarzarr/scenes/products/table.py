@@ -1,5 +1,6 @@
 """The product families that are known: one line each. The earlier ones win where two speak."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +16,12 @@ FAMILIES: Final[tuple[Family, ...]] = (
 
 def read_product(path: Path) -> Product:
     """Return the metadata in a TIFF and in the files around it; what is malformed says nothing."""
-    products = [family.read(path) for family in FAMILIES]
+    products = [replace(family.read(path), family=family.name) for family in FAMILIES]
+    telling = next((p for p in products if p.bands), Product())
     return Product(
         folder=next((p.folder for p in products if p.folder), None),
-        bands=next((p.bands for p in products if p.bands), ()),
+        bands=telling.bands,
+        family=telling.family,
         facts=merge_facts(p.facts for p in products),
     )
 
