@@ -137,9 +137,7 @@ def probe_file(
     bands = _bands(file, header, product, polarizations)
     kept, left_out, refusal = _sort_out(file, header, bands, is_told=representation is not None)
     if told.bands and not fits:
-        note = (
-            f"{told.family} metadata of {len(told.bands)} bands is left out, since there are {header.bands}."
-        )
+        note = f"{told.family} metadata of {len(told.bands)} bands is left out, since the file has {header.bands}."
         left_out = (f"{file.name}: {note}", *left_out)
     refusal = refusal or _unusable(header, told, is_told=representation is not None)
     declared = {band.nodata for band in product.bands}
@@ -148,14 +146,14 @@ def probe_file(
     nodata = header.nodata if nodata is None else float(nodata)
     identities: list[Identity] = []
     try:
-        sample = _sample(file, header, kept, nodata) if refusal is None else None
+        if refusal is None:
+            facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer}
+            facts |= {"quantity": quantity, "representation": representation}
+            facts["sample"] = _sample(file, header, kept, nodata)
+            identities = [identify(claims=band.claims, **facts) for band in kept]
+            refusal = next((i.refusal for i in identities if i.refusal), None)
     except UnsupportedRasterError as error:
-        sample, refusal = None, str(error)
-    if sample is not None:
-        facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer, "sample": sample}
-        facts |= {"quantity": quantity, "representation": representation}
-        identities = [identify(claims=band.claims, **facts) for band in kept]
-        refusal = next((i.refusal for i in identities if i.refusal), None)
+        refusal = str(error)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
     arrays = tuple(
         ArrayProbe(

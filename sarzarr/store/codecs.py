@@ -30,12 +30,9 @@ class Codec:
     compress: Callable[[Array], Any]
     """From a C-contiguous little-endian chunk, the payload."""
     decompress: Callable[[memoryview, Array | None], Any]
-    """From a payload, its bytes: in the second argument, (bytes,) uint8, where that is given.
-
-    Raises `RuntimeError` or `ValueError` where they do not decode.
-    """
+    """From a payload, its bytes, in a (bytes,) uint8 where given; `RuntimeError` or `ValueError` where it cannot."""
     decoded_size: Callable[[memoryview], int | None]
-    """From a payload, the bytes that it says it decodes to; None, where it does not say, gives no second argument."""
+    """From a payload, the bytes that it decodes to; where it is None, ``decompress`` is given no place for them."""
     is_plain: bool = False
     """Whether a payload is the chunk as it is in memory."""
 
@@ -68,10 +65,7 @@ class Codec:
         flat[:] = np.frombuffer(content, np.uint8)
 
     def view(self, stored: Any, like: Array) -> Array:
-        """Check the bytes of one plain chunk, and return them as the read-only chunk they are.
-
-        Raises `CorruptStoreError` as `decode_into`.
-        """
+        """Check the bytes of one plain chunk as `decode_into`, and return them as the read-only chunk they are."""
         payload = payload_of(stored)
         if len(payload) != like.nbytes:
             raise CorruptStoreError(f"expected a chunk of {like.nbytes} bytes, got {len(payload)}.")
@@ -105,9 +99,8 @@ def blosc_lz4(name: str, shuffle: int | None = None) -> Codec:
     names = {blosc.NOSHUFFLE: "noshuffle", blosc.SHUFFLE: "shuffle", blosc.BITSHUFFLE: "bitshuffle"}
 
     def chosen(dtype: np.dtype[Any]) -> int:
-        if shuffle is not None:
-            return shuffle
-        return int(blosc.SHUFFLE if dtype.itemsize == 4 else blosc.BITSHUFFLE)
+        measured = blosc.SHUFFLE if dtype.itemsize == 4 else blosc.BITSHUFFLE
+        return int(measured if shuffle is None else shuffle)
 
     def compressors(dtype: np.dtype[Any]) -> list[dict[str, Any]]:
         parameters = {
@@ -170,7 +163,6 @@ DEFAULT_CODECS: Final[Mapping[str, str]] = MappingProxyType(
 
 def get_codec(name: str) -> Codec:
     """Return the codec called ``name``; `InvalidInputError` names the ones there are."""
-    try:
-        return CODECS[name]
-    except KeyError:
-        raise InvalidInputError(f"codec must be one of {', '.join(CODECS)}, got {name!r}.") from None
+    if name not in CODECS:
+        raise InvalidInputError(f"codec must be one of {', '.join(CODECS)}, got {name!r}.")
+    return CODECS[name]

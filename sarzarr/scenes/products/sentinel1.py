@@ -108,6 +108,4 @@ def _product_info(data: bytes) -> dict[str, str]:
     return {k: str(v) for k, v in entries if isinstance(v, str | int | float)}
 
 
-FAMILY: Final = Family(
-    name="Sentinel-1", read=read_safe, facts_from_name=sentinel1_facts, scene_of=sentinel1_scene
-)
+FAMILY: Final = Family(name="SAFE", read=read_safe, facts_from_name=sentinel1_facts, scene_of=sentinel1_scene)

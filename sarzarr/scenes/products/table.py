@@ -18,12 +18,8 @@ def read_product(path: Path) -> Product:
     """Return the metadata in a TIFF and in the files around it; what is malformed says nothing."""
     products = [replace(family.read(path), family=family.name) for family in FAMILIES]
     telling = next((p for p in products if p.bands), Product())
-    return Product(
-        folder=next((p.folder for p in products if p.folder), None),
-        bands=telling.bands,
-        family=telling.family,
-        facts=merge_facts(p.facts for p in products),
-    )
+    folder = next((p.folder for p in products if p.folder), None)
+    return replace(telling, folder=folder, facts=merge_facts(p.facts for p in products))
 
 
 def facts_from_name(text: str) -> Acquisition:

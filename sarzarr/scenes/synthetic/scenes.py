@@ -166,24 +166,6 @@ def _mirrored(at: Array, size: int) -> Array:
     return (size - 1) - np.abs(at % (2 * size) - (size - 0.5)).astype(np.int64)
 
 
-def _tags(polarization: str, date: int) -> dict[str, str]:
-    """Return acquisition facts as SNAP names them: GDAL cuts names with a colon, as STAC's have, in two."""
-    return {
-        "MISSION": "SENTINEL-1A",
-        "ACQUISITION_MODE": "IW",
-        "PRODUCT_TYPE": "GRD",
-        "PASS": "DESCENDING",
-        "antenna_pointing": "right",
-        "ACQUISITION_DATETIME": _when(date).isoformat().replace("+00:00", "Z"),
-        "ABS_ORBIT": str(62_416 + 175 * date),
-        "REL_ORBIT": "44",
-        "incidenceAngleMidSwath": "38.9",
-        "azimuth_looks": "1",
-        "range_looks": "5",
-        "POLARIZATION": polarization,
-    }
-
-
 def _write(
     path: Path,
     bands: Iterator[Array],
@@ -222,5 +204,18 @@ def _write(
             file.write(convert(power), 1, window=Window(0, row, shape[1], len(power)))
             row += len(power)
         file.set_band_description(1, description.format(polarization))
-        file.update_tags(**_tags(polarization, date))
+        file.update_tags(  # as SNAP names them: GDAL cuts names with a colon, as STAC's have, in two
+            MISSION="SENTINEL-1A",
+            ACQUISITION_MODE="IW",
+            PRODUCT_TYPE="GRD",
+            PASS="DESCENDING",
+            antenna_pointing="right",
+            ACQUISITION_DATETIME=_when(date).isoformat().replace("+00:00", "Z"),
+            ABS_ORBIT=str(62_416 + 175 * date),
+            REL_ORBIT="44",
+            incidenceAngleMidSwath="38.9",
+            azimuth_looks="1",
+            range_looks="5",
+            POLARIZATION=polarization,
+        )
     return path
