@@ -140,10 +140,8 @@ def probe_file(
         note = f"{told.family} metadata of {len(told.bands)} bands is left out, since the file has {header.bands}."
         left_out = (f"{file.name}: {note}", *left_out)
     refusal = refusal or _unusable(header, told, is_told=representation is not None)
-    declared = {band.nodata for band in product.bands}
-    if nodata is None and header.nodata is None and len(declared) == 1:
-        nodata = declared.pop()
-    nodata = header.nodata if nodata is None else float(nodata)
+    declared = {band.nodata for band in product.bands} if header.nodata is None else {header.nodata}
+    nodata = float(nodata) if nodata is not None else declared.pop() if len(declared) == 1 else None
     identities: list[Identity] = []
     try:
         if refusal is None:
@@ -214,10 +212,10 @@ def _bands(
     for i, polarization in enumerate(found):
         said, name = product.bands[i], own[i] or ""
         units = " ".join(unit for unit in (header.units[i], said.unit) if unit)
-        kinds = {"quantity": said.quantity, "representation": said.representation}
-        what = " ".join(kind for kind in kinds.values() if kind)
+        what = " ".join(kind for kind in (said.quantity, said.representation) if kind)
+        source = f"band {i + 1} is {what} by its {product.family} metadata"
         claims = (
-            Claim(text="", source=f"band {i + 1} is {what} by its {product.family} metadata", **kinds),
+            Claim(text="", source=source, quantity=said.quantity, representation=said.representation),
             Claim(text=name, source=f"band {i + 1} is named {name!r}"),
             Claim(text=units, source=f"band {i + 1} is in {units!r}", is_certain=True),
             *_file_claims(file, header),
