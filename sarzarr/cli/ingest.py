@@ -199,11 +199,9 @@ def demo(
 
 def _like(grid: str | None) -> str | None:
     """Return the scene that ``like:SCENE`` names."""
-    if grid is None:
-        return None
-    kind, _, scene = grid.partition(":")
-    if kind != "like" or not scene:
+    kind, _, scene = (grid or "").partition(":")
+    if grid is not None and (kind != "like" or not scene):
         raise InvalidInputError(
             f"a grid such as like:SCENE was expected, got {grid!r}. Name a scene of the store."
         )
-    return scene
+    return scene or None
