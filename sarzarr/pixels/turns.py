@@ -1,26 +1,16 @@
 """Flips and quarter turns of pixels and of boxes."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError
 
 COLUMNS: Final = 1
 ROWS: Final = 2
 TRANSPOSE: Final = 4
 _LINE: Final = 64  # bytes of a cache line
 _HALF: Final = np.uint32(16)
-
-
-def codes_of(operations: Sequence[int] | Array, n: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return ``n`` operations as uint8; raise `InvalidInputError` where they are others, or not so many."""
-    codes = np.asarray(operations)
-    if codes.shape != (n,) or codes.dtype.kind not in "iu" or (n and not 0 <= codes.min() <= codes.max() < 8):
-        raise InvalidInputError(f"{n} operations from 0 to 7 were expected, got {codes.tolist()!r}.")
-    return codes.astype(np.uint8)
 
 
 def apply(operation: int, image: Array) -> Array:

@@ -1,11 +1,11 @@
 """Augmentations of batches, by name, and transforms of (image, target) pairs.
 
-A new one is registered in `AUGMENTATIONS`, by the name that ``augment=`` of every reader then takes. None changes
-values yet: one that does (speckle, gain) is applied in `PrefetchThreads.batch`. Boxes are half-open pixel ``xyxy``.
+A new one is an entry of `AUGMENTATIONS`, by the name that ``augment=`` of every reader then takes, and nothing else.
+Boxes are half-open pixel ``xyxy``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -83,16 +83,61 @@ class Compose:
         return pair
 
 
-Augmentation = Literal["d4", "flips", "azimuth"]
-AUGMENTATIONS: Final[Mapping[Augmentation, tuple[int, ...]]] = MappingProxyType(
-    {"d4": tuple(range(8)), "flips": (0, COLUMNS, ROWS, COLUMNS | ROWS), "azimuth": (0, ROWS)}
-)
-"""Operations of `sarzarr.pixels.turns` of each augmentation, drawn with equal chance. ``azimuth`` reverses the lines
-alone, so that the radar still looks from the same side; the others also turn shadow and layover round."""
-_STREAM: Final = 2  # apart from the streams of `sarzarr.reader.order`
+AugmentationName = Literal["d4", "flips", "azimuth"]
 
 
-def drawn_operations(name: Augmentation, n: int, *, seed: int, epoch: int) -> Array:
-    """Return the operation (n,) uint8 of each position of an epoch, whoever delivers it."""
-    operations = np.array(AUGMENTATIONS[name], np.uint8)
-    return operations[np.random.default_rng((seed, epoch, _STREAM)).integers(len(operations), size=n)]
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """A random change of each patch: a turn of pixels, flags, layers and boxes alike, and new float32 values."""
+
+    turns: tuple[int, ...] = ()
+    """Operations of `sarzarr.pixels.turns`, drawn with equal chance; none: nothing is turned."""
+    draw: Callable[[np.random.Generator, int], Array] = lambda random, n: random.integers(1 << 63, size=n)
+    """Returns the numbers (n,) of so many patches, say gains; seeds, for what differs by pixel, if left out."""
+    apply: Callable[[Array, Array], Array] | None = None
+    """Returns the values of images (n, ..., size, size) in [0, 1], as turned, by numbers (n, ..., 1, 1). They are cut
+    to [0, 1], and 0 where not valid. None: values stay."""
+
+
+AUGMENTATIONS: Final[dict[AugmentationName, Augmentation]] = {
+    "d4": Augmentation(turns=tuple(range(8))),
+    "flips": Augmentation(turns=(0, COLUMNS, ROWS, COLUMNS | ROWS)),
+    "azimuth": Augmentation(turns=(0, ROWS)),
+}
+"""The augmentation of each name. ``azimuth`` reverses the lines alone, so that the radar still looks from the same
+side; the others also turn shadow and layover round."""
+_TURNS, _NUMBERS = 2, 3  # streams apart from those of `sarzarr.reader.order`
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Draws:
+    """The draws of an augmentation for some patches, whoever delivers them."""
+
+    turns: Array | None = None
+    """(n,) uint8, operations of `sarzarr.pixels.turns`; None where nothing is turned."""
+    numbers: Array | None = None
+    """(n,), of `Augmentation.draw`; None where values stay."""
+    apply: Callable[[Array, Array], Array] | None = None
+    """That of the augmentation."""
+
+    def __getitem__(self, some: slice) -> "Draws":
+        turns, numbers = (None if each is None else each[some] for each in (self.turns, self.numbers))
+        return Draws(turns=turns, numbers=numbers, apply=self.apply)
+
+    def change(self, images: Array) -> None:
+        """Change the values of images (n, ..., size, size) float32 in place, where the augmentation does so."""
+        if self.apply is not None and self.numbers is not None:
+            numbers = self.numbers.reshape(-1, *[1] * (images.ndim - 1))
+            np.clip(self.apply(images, numbers), 0, 1, out=images)
+
+
+def drawn_augmentation(name: AugmentationName | None, n: int, *, seed: int, epoch: int) -> Draws:
+    """Return the draws (n,) of each position of an epoch; of no name none."""
+    one = Augmentation() if name is None else AUGMENTATIONS[name]
+    turns, numbers = (np.random.default_rng((seed, epoch, stream)) for stream in (_TURNS, _NUMBERS))
+    operations = np.array(one.turns, np.uint8)
+    return Draws(
+        turns=operations[turns.integers(len(operations), size=n)] if one.turns else None,
+        numbers=None if one.apply is None else one.draw(numbers, n),
+        apply=one.apply,
+    )

@@ -14,8 +14,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.patches.selection import Selection, weights_of
 from sarzarr.pixels.stretch import Stretch
-from sarzarr.pixels.turns import codes_of
-from sarzarr.reader.augment import drawn_operations
+from sarzarr.reader.augment import Draws, drawn_augmentation
 from sarzarr.reader.fetch import Work
 from sarzarr.reader.memory import MAX_THREADS, BatchMemory, aligned_buffer, available_cores
 from sarzarr.reader.options import ReadOptions
@@ -116,12 +115,14 @@ class EpochReader(ABC):
             return patches[shuffled_in_window(shards, seed=o.seed, epoch=epoch, window=o.window)]
         return patches[shuffled(n, seed=o.seed, epoch=epoch)] if o.shuffle else patches
 
-    def turns(self, epoch: int) -> Array | None:
-        """Return the operation, (n,) uint8, of each place in the order of an epoch; None without augmentation."""
+    def draws(self, epoch: int) -> Draws:
+        """Return the draws (n,) of the augmentation for each place in the order of an epoch."""
         o = self.options
-        if o.augment is None:
-            return None
-        return drawn_operations(o.augment, len(self.selection), seed=o.seed, epoch=epoch)
+        return drawn_augmentation(o.augment, len(self.selection), seed=o.seed, epoch=epoch)
+
+    def turns(self, epoch: int) -> Array | None:
+        """Return the operation, (n,) uint8, of each place in the order of an epoch; None where nothing is turned."""
+        return self.draws(epoch).turns
 
     def __iter__(self) -> Iterator[Any]:
         begin, self._next = self._next, Position(epoch=self._next.epoch + 1)
@@ -137,7 +138,7 @@ class EpochReader(ABC):
     def parts(self, begin: Position, share: Share) -> Iterator[dict[str, Any]]:
         """Yield the same as parts by name: ``image`` (N, C, size, size) float32, ``flags`` uint8, and so on."""
         deal = self.deal(begin.start, share.ranks)
-        order, turns = self.order(begin.epoch), self.turns(begin.epoch)
+        order, draws = self.order(begin.epoch), self.draws(begin.epoch)
         threads = self.options.threads or max(min(MAX_THREADS, available_cores() // share.workers), 1)
         ahead = self.options.read_ahead
         memory = self.memory(threads + ahead + 2)
@@ -145,7 +146,7 @@ class EpochReader(ABC):
 
             def make(step: int) -> dict[str, Any]:
                 a, b = deal.share(step, share.rank)
-                return self._parts(order[a:b], None if turns is None else turns[a:b], prefetch)
+                return self._parts(order[a:b], draws[a:b], prefetch)
 
             yield from prefetch.run(make, deal.worker_steps(share.worker, share.workers)[share.skip :])
 
@@ -165,13 +166,22 @@ class EpochReader(ABC):
         chosen = np.asarray(patches, np.int64)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self.selection)):
             raise IndexError(f"patches must be in 0..{len(self.selection) - 1}, got {chosen.tolist()}.")
-        operations = None if turns is None else codes_of(turns, len(chosen))
+        turned = np.zeros(len(chosen), np.uint8) if turns is None else np.asarray(turns)
+        if (
+            turned.shape != chosen.shape
+            or turned.dtype.kind not in "iu"
+            or not np.isin(turned, range(8)).all()
+        ):
+            raise InvalidInputError(
+                f"{len(chosen)} operations from 0 to 7 were expected, got {turned.tolist()}. Mend turns=."
+            )
+        draws = Draws(turns=None if turns is None else turned.astype(np.uint8))
         # A process that was forked from the one that opened the files opens its own.
         if self._own is None or self._own[0] != os.getpid():
             threads = PrefetchThreads(self.recipe, self.memory(2), threads=1, ahead=0, work=self._work)
             weakref.finalize(self, threads.close)
             self._own = os.getpid(), threads
-        return self.packed(self._parts(chosen, operations, self._own[1]))
+        return self.packed(self._parts(chosen, draws, self._own[1]))
 
     def memory(self, keep: int = 0, make: Callable[[int], memoryview] | None = None) -> BatchMemory:
         """Return this process's memory of batches; ``make`` gives a buffer of so many bytes."""
@@ -188,9 +198,9 @@ class EpochReader(ABC):
         source = Source(table=table, stretches=laws, size=self.selection.size)
         return PartRecipe(name=name, source=source, array=self.selection.array, dtype=dtype, outside=outside)
 
-    def _parts(self, patches: Array, turns: Array | None, prefetch: PrefetchThreads) -> dict[str, Any]:
-        images, *others = prefetch.batch(patches, turns)
-        turn = np.zeros(len(patches), np.uint8) if turns is None else turns
+    def _parts(self, patches: Array, draws: Draws, prefetch: PrefetchThreads) -> dict[str, Any]:
+        images, *others = prefetch.batch(patches, draws)
+        turn = np.zeros(len(patches), np.uint8) if draws.turns is None else draws.turns
         parts: dict[str, Any] = {"image": images}
         if self.options.delivers_flags:
             parts["flags"] = others[0]

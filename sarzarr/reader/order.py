@@ -12,7 +12,7 @@ import numpy as np
 from sarzarr.errors import InvalidInputError
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
-_ORDER, _DRAW = 0, 1  # streams of (seed, epoch) that must not be one; 2 is `sarzarr.reader.augment`'s
+_ORDER, _DRAW = 0, 1  # streams of (seed, epoch) that must not be one; 2 and 3 are `sarzarr.reader.augment`'s
 WINDOW_SHARDS: Final = 16
 """Shards that ``shuffle="window"`` mixes at a time, unless told otherwise."""
 

@@ -17,6 +17,7 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.conventions import Flag
 from sarzarr.pixels.turns import apply, inverse
+from sarzarr.reader.augment import Draws
 from sarzarr.reader.engine import BatchFiller
 from sarzarr.reader.fetch import ChunkFetcher, Work
 from sarzarr.reader.memory import MAX_HANDLES, BatchMemory, available_handles
@@ -58,7 +59,7 @@ class BatchRecipe:
     dates: int = 0
     """Dates of a stack: a batch has an axis more. 0: none."""
     masks: bool = False
-    """Whether what is not valid must be made 0: it was stored as 0, and is delivered above it."""
+    """Whether what is not valid must be made 0: it was stored as 0, and the stretch or an augmentation lifts it."""
 
     @property
     def parts(self) -> tuple[PartRecipe, ...]:
@@ -136,10 +137,11 @@ class PrefetchThreads:
         while waiting:
             yield waiting.popleft().result()
 
-    def batch(self, patches: Array, turns: Array | None = None) -> list[Array]:
-        """Return the parts of some patches, turned by ``turns`` (n,); pixels of images that are not valid are 0."""
+    def batch(self, patches: Array, draws: Draws) -> list[Array]:
+        """Return the parts of some patches (n,), augmented by theirs; pixels of images that are not valid are 0."""
         recipe = self.recipe
-        parts = [self._filled(number, part, patches, turns) for number, part in enumerate(recipe.parts)]
+        parts = [self._filled(number, part, patches, draws.turns) for number, part in enumerate(recipe.parts)]
+        draws.change(parts[0])
         if recipe.masks:
             np.copyto(parts[0], 0, where=~Flag.is_valid(parts[1]))
         return parts

@@ -80,9 +80,10 @@ class PatchReader(EpochReader):
             raise InvalidInputError("dtype 'uint16' needs arrays of codes, got others. Leave out dtype=.")
         laws = self._stretches()
         # Where a stored 0 is delivered above 0, only flags tell what is not valid.
-        is_lit = any(law is not None and law.dark > 0 for law in laws) and not is_all_valid
+        is_lit = options.changes_values or any(law is not None and law.dark > 0 for law in laws)
+        masks = is_lit and not is_all_valid
         flags = None
-        if options.delivers_flags or is_lit:
+        if options.delivers_flags or masks:
             of_flags = layouts(self.store, chosen.catalog_row, flags=True)
             flags = self._part("flags", of_flags, (None,) * len(laws), "uint8", cv.Flag.NODATA)
         return BatchRecipe(
@@ -92,7 +93,7 @@ class PatchReader(EpochReader):
             flags=flags,
             dates=chosen.dates,
             layers=layer_recipes(self.store, options.layers, chosen) if options.layers else (),
-            masks=is_lit,
+            masks=masks,
         )
 
     def _targets(self) -> PatchTargets:

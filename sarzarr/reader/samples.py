@@ -76,7 +76,7 @@ class SampleReader(EpochReader):
         )
         white, flags = WHITE[layout.dtype], None
         law = Stretch(scale=1 / white, offset=0.0, ends=(0, int(white)) if layout.dtype == "uint16" else None)
-        if self.options.delivers_flags:
+        if self.options.delivers_flags or self.options.changes_values:
             of_flags = read_layout(self.store.place, place + cv.FLAGS_SUFFIX)
             flags = self._part("flags", [of_flags], (None,), "uint8", cv.Flag.NODATA)
         self.recipe = BatchRecipe(
@@ -85,6 +85,7 @@ class SampleReader(EpochReader):
             col=nowhere,
             plane=chosen.astype(np.int32),
             flags=flags,
+            masks=self.options.changes_values,
         )
         self.targets = None
         if self.options.boxes:

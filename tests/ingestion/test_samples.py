@@ -451,7 +451,7 @@ def test_boxes_follow_their_pixels_through_any_patch_and_turn(scene_store, index
     for patch in range(0, len(targets), 3):
         scene = scenes[int(table["owner"].values[patch])]
         row, col = int(table["row"].values[patch]), int(table["col"].values[patch])
-        operation = AUGMENTATIONS["d4"][patch % 8]
+        operation = AUGMENTATIONS["d4"].turns[patch % 8]
         target = targets.target(patch, operation)
         painted = []
         for box in parts[scene][0].astype(int):
