@@ -43,10 +43,9 @@ class _RandomFlip:
         """Return the pair, flipped or as it is; twice flipped is as it was."""
         if self.random.random() >= self.p:
             return image, dict(target)
-        size, high = image.shape[self.axis], self.low + 2
+        low, high = self.low, self.low + 2
         boxes = target["boxes"] + 0  # a copy, of an array and of a tensor
-        boxes[:, self.low] = size - target["boxes"][:, high]
-        boxes[:, high] = size - target["boxes"][:, self.low]
+        boxes[:, [low, high]] = image.shape[self.axis] - target["boxes"][:, [high, low]]
         is_array = isinstance(image, np.ndarray)
         turned = np.ascontiguousarray(np.flip(image, self.axis)) if is_array else image.flip(self.axis)
         return turned, {**target, "boxes": boxes}

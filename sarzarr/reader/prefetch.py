@@ -153,8 +153,15 @@ class PrefetchThreads:
         address = cache(lambda: self.recipe.address(part, patches))
         chunks = self.recipe.chunks[number][patches].reshape(-1)
         self._filler(number, part.source).fill(address, planes, operations, chunks)
-        if part.outside is not None:
-            _mark_outside(part, address(), planes, operations)
+        if (
+            part.outside is not None
+        ):  # the value beyond an array's right and bottom edge, where nothing is stored
+            shape, size = part.source.table.shape[address().array], part.source.size
+            below, right = shape[:, 1] - address().row, shape[:, 2] - address().col
+            for i in np.flatnonzero((below < size) | (right < size)).tolist():
+                view = planes[i] if operations is None else apply(inverse(int(operations[i])), planes[i])
+                view[max(int(below[i]), 0) :] = part.outside
+                view[:, max(int(right[i]), 0) :] = part.outside
         return out
 
     def _filler(self, number: int, source: Source) -> BatchFiller:
@@ -165,13 +172,3 @@ class PrefetchThreads:
             handles = max(min(available_handles() // (sources * self.threads), MAX_HANDLES), 1)
             self._fillers[key] = BatchFiller(ChunkFetcher(source, handles, self.work))
         return self._fillers[key]
-
-
-def _mark_outside(part: PartRecipe, address: Address, planes: Array, operations: Array | None) -> None:
-    """Put the part's value into planes (n, size, size) beyond an array's right and bottom edge: nothing is stored."""
-    shape, size = part.source.table.shape[address.array], part.source.size
-    below, right = shape[:, 1] - address.row, shape[:, 2] - address.col
-    for i in np.flatnonzero((below < size) | (right < size)).tolist():
-        view = planes[i] if operations is None else apply(inverse(int(operations[i])), planes[i])
-        view[max(int(below[i]), 0) :] = part.outside
-        view[:, max(int(right[i]), 0) :] = part.outside

@@ -78,7 +78,9 @@ class PatchReader(EpochReader):
         arrays = layouts(self.store, chosen.catalog_row)
         if options.dtype == "uint16" and any(x.dtype != "uint16" for x in arrays):
             raise InvalidInputError("dtype 'uint16' needs arrays of codes, got others. Leave out dtype=.")
-        laws = self._stretches()
+        laws: tuple[Stretch | None, ...] = (None,) * len(arrays)
+        if options.dtype == "float32":
+            laws = tuple(map(cache(Stretch.between), self._column("dtype"), self._stored(), self._clips()))
         # Where a stored 0 is delivered above 0, only flags tell what is not valid.
         is_lit = options.changes_values or any(law is not None and law.dark > 0 for law in laws)
         masks = is_lit and not is_all_valid
@@ -137,13 +139,6 @@ class PatchReader(EpochReader):
             return [self.options.clip] * len(self.selection.catalog_row)
         clips = {key: (entry.clip.vmin, entry.clip.vmax) for key, entry in self.store.bounds.items()}
         return [clips[key] for key in self._column("bounds_key")]
-
-    def _stretches(self) -> tuple[Stretch | None, ...]:
-        if self.options.dtype == "uint16":
-            return (None,) * len(self.selection.catalog_row)
-        laws = zip(self._column("dtype"), self._stored(), self._clips(), strict=True)
-        between = cache(Stretch.between)
-        return tuple(between(*law) for law in laws)
 
     @cached_property
     def shards(self) -> Indices:
