@@ -1,7 +1,6 @@
 """Augmentations of batches, by name, and transforms of (image, target) pairs.
 
-A new one is an entry of `AUGMENTATIONS`, by the name that ``augment=`` of every reader then takes, and nothing else.
-Boxes are half-open pixel ``xyxy``.
+A new one is an entry of `AUGMENTATIONS` and its name, and nothing else. Boxes are half-open pixel ``xyxy``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.pixels.turns import COLUMNS, ROWS
 
+_TURNS, _NUMBERS = 2, 3  # streams of (seed, epoch) apart from those of `sarzarr.reader.order`
 Target = Mapping[str, Any]
 Pair = tuple[Any, dict[str, Any]]
 
@@ -46,8 +46,7 @@ class _RandomFlip:
         low, high = self.low, self.low + 2
         boxes = target["boxes"] + 0  # a copy, of an array and of a tensor
         boxes[:, [low, high]] = image.shape[self.axis] - target["boxes"][:, [high, low]]
-        is_array = isinstance(image, np.ndarray)
-        turned = np.ascontiguousarray(np.flip(image, self.axis)) if is_array else image.flip(self.axis)
+        turned = np.flip(image, self.axis).copy() if isinstance(image, np.ndarray) else image.flip(self.axis)
         return turned, {**target, "boxes": boxes}
 
 
@@ -82,46 +81,20 @@ class Compose:
         return pair
 
 
-AugmentationName = Literal["d4", "flips", "azimuth"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """A random change of each patch: a turn of pixels, flags, layers and boxes alike, and new float32 values."""
-
-    turns: tuple[int, ...] = ()
-    """Operations of `sarzarr.pixels.turns`, drawn with equal chance; none: nothing is turned."""
-    draw: Callable[[np.random.Generator, int], Array] = lambda random, n: random.integers(1 << 63, size=n)
-    """Returns the numbers (n,) of so many patches, say gains; seeds, for what differs by pixel, if left out."""
-    apply: Callable[[Array, Array], Array] | None = None
-    """Returns the values of images (n, ..., size, size) in [0, 1], as turned, by numbers (n, ..., 1, 1). They are cut
-    to [0, 1], and 0 where not valid. None: values stay."""
-
-
-AUGMENTATIONS: Final[dict[AugmentationName, Augmentation]] = {
-    "d4": Augmentation(turns=tuple(range(8))),
-    "flips": Augmentation(turns=(0, COLUMNS, ROWS, COLUMNS | ROWS)),
-    "azimuth": Augmentation(turns=(0, ROWS)),
-}
-"""The augmentation of each name. ``azimuth`` reverses the lines alone, so that the radar still looks from the same
-side; the others also turn shadow and layover round."""
-_TURNS, _NUMBERS = 2, 3  # streams apart from those of `sarzarr.reader.order`
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Draws:
     """The draws of an augmentation for some patches, whoever delivers them."""
 
-    turns: Array | None = None
-    """(n,) uint8, operations of `sarzarr.pixels.turns`; None where nothing is turned."""
+    turns: Array
+    """(n,) uint8, operations of `sarzarr.pixels.turns`; 0 where nothing is turned."""
     numbers: Array | None = None
     """(n,), of `Augmentation.draw`; None where values stay."""
     apply: Callable[[Array, Array], Array] | None = None
     """That of the augmentation."""
 
     def __getitem__(self, some: slice) -> "Draws":
-        turns, numbers = (None if each is None else each[some] for each in (self.turns, self.numbers))
-        return Draws(turns=turns, numbers=numbers, apply=self.apply)
+        numbers = None if self.numbers is None else self.numbers[some]
+        return Draws(turns=self.turns[some], numbers=numbers, apply=self.apply)
 
     def change(self, images: Array) -> None:
         """Change the values of images (n, ..., size, size) float32 in place, where the augmentation does so."""
@@ -130,13 +103,34 @@ class Draws:
             np.clip(self.apply(images, numbers), 0, 1, out=images)
 
 
-def drawn_augmentation(name: AugmentationName | None, n: int, *, seed: int, epoch: int) -> Draws:
-    """Return the draws (n,) of each position of an epoch; of no name none."""
-    one = Augmentation() if name is None else AUGMENTATIONS[name]
-    turns, numbers = (np.random.default_rng((seed, epoch, stream)) for stream in (_TURNS, _NUMBERS))
-    operations = np.array(one.turns, np.uint8)
-    return Draws(
-        turns=operations[turns.integers(len(operations), size=n)] if one.turns else None,
-        numbers=None if one.apply is None else one.draw(numbers, n),
-        apply=one.apply,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """A random change of each patch: a turn of pixels, flags, layers and boxes alike, and new float32 values."""
+
+    turns: tuple[int, ...] = (0,)
+    """Operations of `sarzarr.pixels.turns`, drawn with equal chance; nothing is turned if left out."""
+    draw: Callable[[np.random.Generator, int], Array] = lambda random, n: random.integers(1 << 63, size=n)
+    """Returns the numbers (n,) of so many patches, say gains; seeds, for what differs by pixel, if left out."""
+    apply: Callable[[Array, Array], Array] | None = None
+    """Returns the values of images (n, ..., size, size) in [0, 1], as turned, by numbers (n, ..., 1, 1). They are cut
+    to [0, 1], and 0 where not valid. None: values stay."""
+
+    def drawn(self, n: int, *, seed: int, epoch: int) -> Draws:
+        """Return the draws (n,) of each position of an epoch."""
+        turns, numbers = (np.random.default_rng((seed, epoch, stream)) for stream in (_TURNS, _NUMBERS))
+        operations = np.array(self.turns, np.uint8)
+        return Draws(
+            turns=operations[turns.integers(len(operations), size=n)],
+            numbers=None if self.apply is None else self.draw(numbers, n),
+            apply=self.apply,
+        )
+
+
+AugmentationName = Literal["d4", "flips", "azimuth"]
+AUGMENTATIONS: Final[dict[AugmentationName, Augmentation]] = {
+    "d4": Augmentation(turns=tuple(range(8))),
+    "flips": Augmentation(turns=(0, COLUMNS, ROWS, COLUMNS | ROWS)),
+    "azimuth": Augmentation(turns=(0, ROWS)),
+}
+"""The augmentation of each name. ``azimuth`` reverses the lines alone, so that the radar still looks from the same
+side; the others also turn shadow and layover round."""

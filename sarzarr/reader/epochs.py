@@ -14,7 +14,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.patches.selection import Selection, weights_of
 from sarzarr.pixels.stretch import Stretch
-from sarzarr.reader.augment import Draws, drawn_augmentation
+from sarzarr.reader.augment import Draws
 from sarzarr.reader.fetch import Work
 from sarzarr.reader.memory import MAX_THREADS, BatchMemory, aligned_buffer, available_cores
 from sarzarr.reader.options import ReadOptions
@@ -111,18 +111,14 @@ class EpochReader(ABC):
         if self.weights is not None:
             patches = drawn(self.weights, seed=o.seed, epoch=epoch)
         if o.shuffle == "window":
-            shards = self.shards[patches]
-            return patches[shuffled_in_window(shards, seed=o.seed, epoch=epoch, window=o.window)]
+            return patches[
+                shuffled_in_window(self.shards[patches], seed=o.seed, epoch=epoch, window=o.window)
+            ]
         return patches[shuffled(n, seed=o.seed, epoch=epoch)] if o.shuffle else patches
 
     def draws(self, epoch: int) -> Draws:
         """Return the draws (n,) of the augmentation for each place in the order of an epoch."""
-        o = self.options
-        return drawn_augmentation(o.augment, len(self.selection), seed=o.seed, epoch=epoch)
-
-    def turns(self, epoch: int) -> Array | None:
-        """Return the operation, (n,) uint8, of each place in the order of an epoch; None where nothing is turned."""
-        return self.draws(epoch).turns
+        return self.options.augmentation.drawn(len(self.selection), seed=self.options.seed, epoch=epoch)
 
     def __iter__(self) -> Iterator[Any]:
         begin, self._next = self._next, Position(epoch=self._next.epoch + 1)
@@ -175,13 +171,12 @@ class EpochReader(ABC):
             raise InvalidInputError(
                 f"{len(chosen)} operations from 0 to 7 were expected, got {turned.tolist()}. Mend turns=."
             )
-        draws = Draws(turns=None if turns is None else turned.astype(np.uint8))
         # A process that was forked from the one that opened the files opens its own.
         if self._own is None or self._own[0] != os.getpid():
             threads = PrefetchThreads(self.recipe, self.memory(2), threads=1, ahead=0, work=self._work)
             weakref.finalize(self, threads.close)
             self._own = os.getpid(), threads
-        return self.packed(self._parts(chosen, draws, self._own[1]))
+        return self.packed(self._parts(chosen, Draws(turns=turned.astype(np.uint8)), self._own[1]))
 
     def memory(self, keep: int = 0, make: Callable[[int], memoryview] | None = None) -> BatchMemory:
         """Return this process's memory of batches; ``make`` gives a buffer of so many bytes."""
@@ -200,17 +195,16 @@ class EpochReader(ABC):
 
     def _parts(self, patches: Array, draws: Draws, prefetch: PrefetchThreads) -> dict[str, Any]:
         images, *others = prefetch.batch(patches, draws)
-        turn = np.zeros(len(patches), np.uint8) if draws.turns is None else draws.turns
         parts: dict[str, Any] = {"image": images}
         if self.options.delivers_flags:
             parts["flags"] = others[0]
         if self.targets is not None:
-            each = zip(patches.tolist(), turn.tolist(), strict=True)
+            each = zip(patches.tolist(), draws.turns.tolist(), strict=True)
             parts["target"] = [self.targets.target(patch, operation) for patch, operation in each]
         if names := [layer.name for layer in self.recipe.layers]:
             parts["layers"] = dict(zip(names, others[-len(names) :], strict=True))
         if self.options.with_meta:
-            parts |= {"turn": turn, **self._described(patches)}
+            parts |= {"turn": draws.turns, **self._described(patches)}
         return parts
 
     def state_dict(self) -> dict[str, Any]:

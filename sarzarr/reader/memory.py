@@ -24,11 +24,10 @@ MAX_THREADS: Final = 4
 def available_cores() -> int:
     """Return the number of cores that this process may use: the smaller of its affinity and its cgroup's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
+    with suppress(OSError, ValueError):  # there is no such file, or it says "max"
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(min(cores, int(quota) // int(period)), 1)
-    except (OSError, ValueError):  # there is no such file, or it says "max"
-        return max(cores, 1)
+        cores = min(cores, int(quota) // int(period))
+    return max(cores, 1)
 
 
 def available_handles() -> int:

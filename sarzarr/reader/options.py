@@ -14,7 +14,7 @@ from sarzarr.patches.index import index_patches, spec_of
 from sarzarr.patches.selection import Query
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.bounds import ClipBounds
-from sarzarr.reader.augment import AUGMENTATIONS, AugmentationName
+from sarzarr.reader.augment import AUGMENTATIONS, Augmentation, AugmentationName
 from sarzarr.reader.order import WINDOW_SHARDS
 from sarzarr.store.boxes import MIN_VISIBLE
 from sarzarr.store.store import Store
@@ -120,16 +120,16 @@ class ReadOptions:
                     f"clip must be two numbers (vmin, vmax) in dB, got {self.clip!r}."
                 ) from None
             object.__setattr__(self, "clip", tuple(ClipBounds(low, high)))
-        if self.dtype == "uint16" and (self.clip is not None or self.changes_values):
+        if self.dtype == "uint16" and (self.clip is not None or self.augmentation.apply is not None):
             given = f"augment={self.augment!r}" if self.clip is None else f"clip={self.clip}"
             raise InvalidInputError(
                 f"{given} needs dtype='float32', got 'uint16': codes come as they are stored. Leave one out."
             )
 
     @property
-    def changes_values(self) -> bool:
-        """Whether the augmentation changes the values of pixels."""
-        return self.augment is not None and AUGMENTATIONS[self.augment].apply is not None
+    def augmentation(self) -> Augmentation:
+        """The augmentation of that name; one that does nothing where it is left out."""
+        return Augmentation() if self.augment is None else AUGMENTATIONS[self.augment]
 
     @property
     def delivers_flags(self) -> bool:

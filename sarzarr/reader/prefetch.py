@@ -1,7 +1,6 @@
 """The threads that fill batches ahead of their use, and the recipe that they fill them by.
 
-One task makes one batch. What is delivered belongs to its user: memory is used again only when no array
-looks into it any more.
+One task makes one batch, which belongs to its user: memory is used again only when no array looks into it any more.
 """
 
 from collections import deque
@@ -146,10 +145,10 @@ class PrefetchThreads:
             np.copyto(parts[0], 0, where=~Flag.is_valid(parts[1]))
         return parts
 
-    def _filled(self, number: int, part: PartRecipe, patches: Array, turns: Array | None) -> Array:
+    def _filled(self, number: int, part: PartRecipe, patches: Array, turns: Array) -> Array:
         out = self.memory.take(self.recipe.shape(part, len(patches)), part.dtype, number)
         planes = out.reshape(-1, *out.shape[-2:])
-        operations = None if turns is None else np.repeat(turns, part.array.shape[1])
+        operations = np.repeat(turns, part.array.shape[1]) if turns.any() else None
         address = cache(lambda: self.recipe.address(part, patches))
         chunks = self.recipe.chunks[number][patches].reshape(-1)
         self._filler(number, part.source).fill(address, planes, operations, chunks)

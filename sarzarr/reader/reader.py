@@ -82,7 +82,9 @@ class PatchReader(EpochReader):
         if options.dtype == "float32":
             laws = tuple(map(cache(Stretch.between), self._column("dtype"), self._stored(), self._clips()))
         # Where a stored 0 is delivered above 0, only flags tell what is not valid.
-        is_lit = options.changes_values or any(law is not None and law.dark > 0 for law in laws)
+        is_lit = options.augmentation.apply is not None or any(
+            law is not None and law.dark > 0 for law in laws
+        )
         masks = is_lit and not is_all_valid
         flags = None
         if options.delivers_flags or masks:
@@ -151,10 +153,10 @@ class PatchReader(EpochReader):
         return file
 
     def _described(self, patches: Array) -> dict[str, Any]:
-        facts, chosen = patch_facts(self.store, self.selection, patches), self.selection
+        facts = patch_facts(self.store, self.selection, patches)
         if self.stacks:
-            first = np.asarray(self._column("scene"), dtype=object)[chosen.array[patches, 0]]
-            stacks = [self._stack_of[scene] for scene in first.tolist()]
+            scenes = self._column("scene")
+            stacks = [self._stack_of[scenes[i]] for i in self.selection.array[patches, 0].tolist()]
             facts["time"] = [[f"{stamp}Z" for stamp in stack.stamps] for stack in stacks]
             facts["seconds"] = np.array([stack.seconds for stack in stacks])
         return facts

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from sarzarr.errors import InvalidInputError
 from sarzarr.pixels.turns import Turner, apply, apply_to_boxes, inverse
-from sarzarr.reader.augment import AUGMENTATIONS, AugmentationName, drawn_augmentation
+from sarzarr.reader.augment import AUGMENTATIONS, AugmentationName
 from sarzarr.reader.options import ReadOptions
 
 
 def drawn_turns(kind, n, **options):
-    return drawn_augmentation(kind, n, **options).turns
+    return AUGMENTATIONS[kind].drawn(n, **options).turns
 
 
 def test_d4_is_the_eight_symmetries_of_a_square():

@@ -66,7 +66,7 @@ def test_values_change_and_flags_and_boxes_do_not(store, kind):
         assert len(set(draws.numbers.tolist())) == len(draws.numbers)
         for before, after in zip(plain, reader, strict=True):
             for i, image in enumerate(before["image"]):
-                turn = 0 if draws.turns is None else int(draws.turns[position])
+                turn = int(draws.turns[position])
                 assert after["turn"][i] == turn
                 truth = AUGMENTATIONS[kind].apply(apply(turn, image)[None], draws.numbers[[position]])[0]
                 flags = apply(turn, before["flags"][i])
@@ -123,7 +123,7 @@ def test_values_of_samples_change_and_their_padding_stays_0(tmp_path):
 
 def test_numbers_meet_every_axis_of_a_patch():
     images = np.full((2, 3, 1, 4, 4), 0.25, np.float32)  # a stack of three dates
-    draws = Draws(numbers=np.array([2, 5], np.float32), apply=np.multiply)
+    draws = Draws(turns=np.zeros(2, np.uint8), numbers=np.array([2, 5], np.float32), apply=np.multiply)
     draws.change(images)
     assert (images[0] == 0.5).all()
     assert (images[1] == 1).all()
@@ -145,7 +145,7 @@ def test_an_augmentation_that_only_turns_costs_neither_flags_nor_a_copy(store, k
     assert not reader.recipe.masks
     draws = reader.draws(0)
     assert draws.numbers is None
-    assert (draws.turns is None) == (kind is None)
+    assert draws.turns.any() == (kind is not None)
     images = np.full((1, 1, 4, 4), 7, np.float32)  # no value of a batch: neither cut nor written
     images.flags.writeable = False
     draws.change(images)
