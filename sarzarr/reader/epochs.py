@@ -4,6 +4,7 @@ import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -107,9 +108,7 @@ class EpochReader(ABC):
     def order(self, epoch: int) -> Indices:
         """Return the patches of the selection, (n,) int64, in the order of an epoch."""
         o, n = self.options, len(self.selection)
-        patches: Indices = np.arange(n)
-        if self.weights is not None:
-            patches = drawn(self.weights, seed=o.seed, epoch=epoch)
+        patches = np.arange(n) if self.weights is None else drawn(self.weights, seed=o.seed, epoch=epoch)
         if o.shuffle == "window":
             return patches[
                 shuffled_in_window(self.shards[patches], seed=o.seed, epoch=epoch, window=o.window)
@@ -138,7 +137,7 @@ class EpochReader(ABC):
         threads = self.options.threads or max(min(MAX_THREADS, available_cores() // share.workers), 1)
         ahead = self.options.read_ahead
         memory = self.memory(threads + ahead + 2)
-        with PrefetchThreads(self.recipe, memory, threads=threads, ahead=ahead, work=self._work) as prefetch:
+        with closing(PrefetchThreads(self.recipe, memory, threads, ahead, self._work)) as prefetch:
 
             def make(step: int) -> dict[str, Any]:
                 a, b = deal.share(step, share.rank)
@@ -218,10 +217,9 @@ class EpochReader(ABC):
     def state_at(self, begin: Position, *, taken: int = 0, ranks: int = 1) -> dict[str, Any]:
         """Return the state in which ``taken`` batches per rank were taken of an iteration."""
         deal = self.deal(begin.start, ranks)
-        epoch, start = begin.epoch, deal.edge(taken)
-        if taken >= deal.steps and taken > 0:
-            epoch, start = begin.epoch + 1, 0
-        return {"epoch": epoch, "start": start, **self._fingerprint}
+        is_over = taken >= max(deal.steps, 1)
+        start = 0 if is_over else deal.edge(taken)
+        return {"epoch": begin.epoch + int(is_over), "start": start, **self._fingerprint}
 
     def position_of(self, state: Mapping[str, Any]) -> Position:
         """Return the place that a state says; `InvalidInputError` where its order was another."""

@@ -89,8 +89,8 @@ class BatchMemory:
         wanted, buffer = count * np.dtype(dtype).itemsize, memoryview(b"")
         # The buffer that came back last is likeliest to be in cache still; none left: another thread may be quicker.
         with suppress(IndexError):
-            while (buffer := free.pop()).nbytes < wanted:
-                pass
+            while buffer.nbytes < wanted:
+                buffer = free.pop()
         if buffer.nbytes < wanted:
             buffer = self.make(wanted)
         # Every view, and every tensor made of one, holds `flat` itself: its base is no array.

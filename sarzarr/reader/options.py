@@ -153,11 +153,10 @@ class ReadOptions:
 
     def query(self, index: str) -> Query:
         """Return the conditions on patches of an index that these options make; shares are in [0, 1]."""
-        default = 0.0 if self.delivers_flags else 1.0
         same = ("split", "scenes", "polarizations", "min_unsaturated", "where", "rows", "seed")
         return Query(
             index=index,
-            min_valid=default if self.min_valid is None else self.min_valid,
+            min_valid=float(not self.delivers_flags) if self.min_valid is None else self.min_valid,
             at_most=self.max_patches,
             **{name: getattr(self, name) for name in same},
         )

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from threading import get_ident
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -99,7 +99,7 @@ class BatchRecipe:
 
 @dataclass(eq=False)
 class PrefetchThreads:
-    """Some threads and their fillers. A context manager: threads end and handles close on the way out."""
+    """Some threads, which start with their first batch, and their fillers."""
 
     recipe: BatchRecipe
     """The batches that they fill."""
@@ -113,16 +113,12 @@ class PrefetchThreads:
     """Count of pixels that were delivered, by these threads and those before them."""
     _fillers: dict[tuple[int, int], BatchFiller] = field(default_factory=dict, init=False)
 
-    def __enter__(self) -> Self:
+    def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sarzarr")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        self.close()
 
     def close(self) -> None:
-        """Close every handle."""
+        """End the threads, and close every handle."""
+        self._pool.shutdown(cancel_futures=True)
         for filler in self._fillers.values():
             filler.fetcher.close()
 

@@ -82,10 +82,9 @@ class PatchReader(EpochReader):
         if options.dtype == "float32":
             laws = tuple(map(cache(Stretch.between), self._column("dtype"), self._stored(), self._clips()))
         # Where a stored 0 is delivered above 0, only flags tell what is not valid.
-        is_lit = options.augmentation.apply is not None or any(
-            law is not None and law.dark > 0 for law in laws
+        masks = not is_all_valid and (
+            options.augmentation.apply is not None or any(law is not None and law.dark > 0 for law in laws)
         )
-        masks = is_lit and not is_all_valid
         flags = None
         if options.delivers_flags or masks:
             of_flags = layouts(self.store, chosen.catalog_row, flags=True)
