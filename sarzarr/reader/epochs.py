@@ -110,9 +110,8 @@ class EpochReader(ABC):
         o, n = self.options, len(self.selection)
         patches = np.arange(n) if self.weights is None else drawn(self.weights, seed=o.seed, epoch=epoch)
         if o.shuffle == "window":
-            return patches[
-                shuffled_in_window(self.shards[patches], seed=o.seed, epoch=epoch, window=o.window)
-            ]
+            shards = self.shards[patches]
+            return patches[shuffled_in_window(shards, seed=o.seed, epoch=epoch, window=o.window)]
         return patches[shuffled(n, seed=o.seed, epoch=epoch)] if o.shuffle else patches
 
     def draws(self, epoch: int) -> Draws:
@@ -162,11 +161,8 @@ class EpochReader(ABC):
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self.selection)):
             raise IndexError(f"patches must be in 0..{len(self.selection) - 1}, got {chosen.tolist()}.")
         turned = np.zeros(len(chosen), np.uint8) if turns is None else np.asarray(turns)
-        if (
-            turned.shape != chosen.shape
-            or turned.dtype.kind not in "iu"
-            or not np.isin(turned, range(8)).all()
-        ):
+        is_one_each = turned.shape == chosen.shape and turned.dtype.kind in "iu"
+        if not (is_one_each and np.isin(turned, range(8)).all()):
             raise InvalidInputError(
                 f"{len(chosen)} operations from 0 to 7 were expected, got {turned.tolist()}. Mend turns=."
             )

@@ -12,7 +12,7 @@ import numpy as np
 from sarzarr.errors import InvalidInputError
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
-_DRAW: Final = 1  # a stream of (seed, epoch) apart from the order's; 2 and 3 are `sarzarr.reader.augment`'s
+_DRAW: Final = 1  # stream of (seed, epoch), apart from the order's; 2 and 3 are `sarzarr.reader.augment`'s
 WINDOW_SHARDS: Final = 16
 """Shards that ``shuffle="window"`` mixes at a time, unless told otherwise."""
 

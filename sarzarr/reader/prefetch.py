@@ -134,10 +134,9 @@ class PrefetchThreads:
 
     def batch(self, patches: Array, draws: Draws) -> list[Array]:
         """Return the parts of some patches (n,), augmented by theirs; pixels of images that are not valid are 0."""
-        recipe = self.recipe
-        parts = [self._filled(number, part, patches, draws.turns) for number, part in enumerate(recipe.parts)]
+        parts = [self._filled(i, part, patches, draws.turns) for i, part in enumerate(self.recipe.parts)]
         draws.change(parts[0])
-        if recipe.masks:
+        if self.recipe.masks:
             np.copyto(parts[0], 0, where=~Flag.is_valid(parts[1]))
         return parts
 

@@ -27,6 +27,9 @@ class PatchTargets:
     classes: tuple[str, ...]
     """Name of class 1, 2, ..."""
 
+    def __len__(self) -> int:
+        return len(self.image_id)
+
     def target(self, patch: int, operation: int = 0) -> dict[str, Array]:
         """Return the target of a patch under an operation of `sarzarr.pixels.turns`, as torchvision names it.
 
