@@ -25,7 +25,7 @@ from sarzarr.conventions import Flag
 from sarzarr.errors import CorruptStoreError
 from sarzarr.pixels.kernels import codes_from_half, db_kernel, half_codes_kernel, normalize_kernel
 from sarzarr.scenes.synthetic.scenes import write_synthetic_scenes
-from sarzarr.store.codecs import CODECS, DEFAULT_CODECS, Codec
+from sarzarr.store.codecs import CODECS, DEFAULT_CODECS, Codec, blosc_lz4
 
 Pixels = np.ndarray[Any, Any]
 SIDE = 2048
@@ -54,7 +54,7 @@ def ours(name: str, codec: Codec) -> Candidate:
 
 def with_crc(name: str, encode: Callable[[Pixels], bytes], decode: Callable[[Any, Pixels], Any]) -> Candidate:
     """A chain that sarzarr cannot write, closed by a CRC-32C."""
-    closed = Codec("none", "bytes")
+    closed = CODECS["none"]
 
     def encode_closed(chunk: Pixels) -> bytes:
         payload = encode(chunk)
@@ -85,9 +85,9 @@ def candidates() -> list[Candidate]:
     return [
         ours("none + crc32c", CODECS["none"]),
         bare("none", lambda chunk: chunk.tobytes(), copy_bytes),
-        ours("blosc lz4 noshuffle + crc32c", Codec("", "blosc", none)),
-        ours("blosc lz4 shuffle + crc32c", Codec("", "blosc", byte)),
-        ours("blosc lz4 bitshuffle + crc32c", Codec("", "blosc", bits)),
+        ours("blosc lz4 noshuffle + crc32c", blosc_lz4("", none)),
+        ours("blosc lz4 shuffle + crc32c", blosc_lz4("", byte)),
+        ours("blosc lz4 bitshuffle + crc32c", blosc_lz4("", bits)),
         bare("blosc lz4 shuffle", blosc_encoder(b"lz4", 5, byte), blosc.decompress),
         with_crc("blosc zstd shuffle, level 1 + crc32c", blosc_encoder(b"zstd", 1, byte), blosc.decompress),
         with_crc("blosc zstd bitshuffle, level 1 + crc32c", blosc_encoder(b"zstd", 1, bits), blosc.decompress),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 from typer import Argument, Option, echo
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from sarzarr.errors import InvalidInputError, SarzarrError
 
@@ -31,6 +31,19 @@ class _Commands(TyperGroup):
             text = "sarzarr: interrupted. Run the same command again: what is done is not redone."
             typer.secho(text, err=True)
             raise typer.Exit(130) from None
+
+
+class CodecCommand(TyperCommand):
+    """A command whose help names every codec after ``--codec``; they are loaded when it is asked for."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        from sarzarr.store.codecs import CODECS
+
+        *others, last = CODECS
+        option: Any = next(p for p in self.params if p.name == "codec")
+        option.help = option.help.format(codecs=f"{', '.join(others)} or {last}")
+        super().format_help(ctx, formatter)
 
 
 app = typer.Typer(

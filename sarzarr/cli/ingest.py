@@ -26,7 +26,6 @@ LAYER_HELP: Final = (
     "May be repeated."
 )
 NODATA_HELP: Final = "Value of pixels that were not measured, where no tag says it: 0."
-CODEC_HELP: Final = "none, blosc-lz4 or zstd; the best for the dtype if left out."
 WORKERS_HELP: Final = "A Dask cluster of that many processes on this machine, on loopback only."
 REPLACE_HELP: Final = "Write scenes anew that are there with other pixels, or otherwise stored."
 SKIP_HELP: Final = "Leave refused scenes out, say why, and take the others."
@@ -88,7 +87,7 @@ def _show(probe: "RasterProbe") -> None:
         echo("  " + ", ".join(f"{k.split(':')[-1]} {v}" for k, v in facts.items()))
 
 
-@app.command("ingest")
+@app.command("ingest", cls=shared.CodecCommand)
 def ingest_scenes(
     scenes: shared.FilesArgument,
     store: shared.OutputOption,
@@ -111,7 +110,7 @@ def ingest_scenes(
     nodata: Annotated[float | None, Option(help=NODATA_HELP)] = None,
     border: Annotated[int | None, Option(help="Pixels around nodata to flag as border: 0.")] = None,
     dtype: Annotated[shared.Dtype | None, Option(help="What pixels are stored as: uint16.")] = None,
-    codec: Annotated[str | None, Option(help=CODEC_HELP)] = None,
+    codec: Annotated[str | None, Option(help="{codecs}; the best for the dtype if left out.")] = None,
     shard: Annotated[int | None, Option(help="Rows and columns of a shard: 2048.")] = None,
     no_shards: shared.NoShardsOption = False,
     scheduler: Annotated[str | None, Option(help="A running Dask scheduler: tcp://host:8786.")] = None,
@@ -200,11 +199,9 @@ def demo(
 
 def _like(grid: str | None) -> str | None:
     """Return the scene that ``like:SCENE`` names."""
-    if grid is None:
-        return None
-    kind, _, scene = grid.partition(":")
-    if kind != "like" or not scene:
+    kind, _, scene = (grid or "").partition(":")
+    if grid is not None and (kind != "like" or not scene):
         raise InvalidInputError(
             f"a grid such as like:SCENE was expected, got {grid!r}. Name a scene of the store."
         )
-    return scene
+    return scene or None

@@ -36,12 +36,12 @@ def remove(
     echo(summary(opened))
 
 
-@app.command()
+@app.command(cls=shared.CodecCommand)
 def copy(
     store: shared.StoreArgument,
     new: Annotated[Path, Argument(help="The .zarr store to make.", show_default=False)],
     dtype: Annotated[shared.Dtype | None, Option(help="What pixels are stored as.")] = None,
-    codec: Annotated[str | None, Option(help="none, blosc-lz4 or zstd.")] = None,
+    codec: Annotated[str | None, Option(help="{codecs}.")] = None,
     shard: Annotated[int | None, Option(help="Rows and columns of a shard.")] = None,
     no_shards: shared.NoShardsOption = False,
     quiet: shared.QuietOption = False,

@@ -1,26 +1,16 @@
 """Flips and quarter turns of pixels and of boxes."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError
 
 COLUMNS: Final = 1
 ROWS: Final = 2
 TRANSPOSE: Final = 4
 _LINE: Final = 64  # bytes of a cache line
 _HALF: Final = np.uint32(16)
-
-
-def codes_of(operations: Sequence[int] | Array, n: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return ``n`` operations as uint8; raise `InvalidInputError` where they are others, or not so many."""
-    codes = np.asarray(operations)
-    if codes.shape != (n,) or codes.dtype.kind not in "iu" or (n and not 0 <= codes.min() <= codes.max() < 8):
-        raise InvalidInputError(f"{n} operations from 0 to 7 were expected, got {codes.tolist()!r}.")
-    return codes.astype(np.uint8)
 
 
 def apply(operation: int, image: Array) -> Array:
@@ -41,52 +31,43 @@ class Turner:
     """
 
     def __init__(self, size: int, dtype: str) -> None:
-        self._dtype = np.dtype(dtype)
-        self._has_pairs = self._dtype.itemsize == 2 and size % 2 == 0
-        self._has_words = self._dtype.itemsize == 2 and size % 4 == 0
-        unit = np.dtype(np.uint32) if self._has_pairs else self._dtype
-        width = size // 2 if self._has_pairs else size
+        itemsize = np.dtype(dtype).itemsize
+        self._has_pairs = itemsize == 2 and size % 2 == 0
+        self._has_words = itemsize == 2 and size % 4 == 0
+        unit, width = (np.dtype(np.uint32), size // 2) if self._has_pairs else (np.dtype(dtype), size)
         self._spaced = np.empty((size, width + _LINE // unit.itemsize), unit)[:, :width]
-        self._across = self._spaced.T
         self._pairs = np.empty((width if self._has_pairs else 0, size), unit)
         self._words = np.empty((size, size // 4 if self._has_words else 0), np.uint64)
-        self._pixels = self._words.view(">u2")
 
     def copy(self, image: Array, operation: int, out: Array) -> None:
         """Write ``apply(operation, image)`` into ``out``, both (size, size) with contiguous rows."""
         if operation & TRANSPOSE:
             source = image[::-1] if operation & COLUMNS else image
             self._copy_transposed(source, out[::-1] if operation & ROWS else out)
-        elif operation & COLUMNS:
-            self._copy_mirrored(image[::-1] if operation & ROWS else image, out)
+            return
+        source = image[::-1] if operation & ROWS else image
+        if operation & COLUMNS and self._has_words:
+            # Reversing bytes reverses the four pixels of a word, and each pixel's bytes: those are turned back.
+            np.copyto(self._words, source.view(">u8")[:, ::-1])
+            np.copyto(out.view(np.uint16), self._words.view(">u2"))
         else:
-            np.copyto(out, image[::-1] if operation & ROWS else image)
+            np.copyto(out, source[:, ::-1] if operation & COLUMNS else source)
 
     def _copy_transposed(self, image: Array, out: Array) -> None:
         np.copyto(self._spaced, image.view(self._spaced.dtype))
         if not self._has_pairs:
-            np.copyto(out, self._across)
+            np.copyto(out, self._spaced.T)
             return
         pairs, codes = self._pairs, out.view(np.uint16)
-        np.copyto(pairs, self._across)  # each holds two columns' pixels of one row, the left one low
+        np.copyto(pairs, self._spaced.T)  # each holds two columns' pixels of one row, the left one low
         np.copyto(codes[::2], pairs, casting="unsafe")
         np.right_shift(pairs, _HALF, out=pairs)
         np.copyto(codes[1::2], pairs, casting="unsafe")
 
-    def _copy_mirrored(self, image: Array, out: Array) -> None:
-        if not self._has_words:
-            np.copyto(out, image[:, ::-1])
-            return
-        # Reversing bytes reverses the four pixels of a word, and each pixel's bytes: those are turned back.
-        np.copyto(self._words, image.view(">u8")[:, ::-1])
-        np.copyto(out.view(np.uint16), self._pixels)
-
 
 def inverse(operation: int) -> int:
     """Return the operation that undoes ``operation``: a transpose makes flips of rows flips of columns."""
-    if operation & TRANSPOSE and (operation & (ROWS | COLUMNS)) in (ROWS, COLUMNS):
-        return operation ^ (ROWS | COLUMNS)
-    return operation
+    return (0, 1, 2, 3, 4, 6, 5, 7)[operation]
 
 
 def apply_to_boxes(operation: int, boxes: Array, *, size: int) -> Array:

@@ -1,11 +1,10 @@
 """Augmentations of batches, by name, and transforms of (image, target) pairs.
 
-A new one is registered in `AUGMENTATIONS`, by the name that ``augment=`` of every reader then takes. None changes
-values yet: one that does (speckle, gain) is applied in `PrefetchThreads.batch`. Boxes are half-open pixel ``xyxy``.
+A new one is an entry of `AUGMENTATIONS` and its name, and nothing else. Boxes are half-open pixel ``xyxy``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.pixels.turns import COLUMNS, ROWS
 
+_TURNS, _NUMBERS = 2, 3  # streams of (seed, epoch) apart from those of `sarzarr.reader.order`
 Target = Mapping[str, Any]
 Pair = tuple[Any, dict[str, Any]]
 
@@ -43,12 +43,10 @@ class _RandomFlip:
         """Return the pair, flipped or as it is; twice flipped is as it was."""
         if self.random.random() >= self.p:
             return image, dict(target)
-        size, high = image.shape[self.axis], self.low + 2
+        low, high = self.low, self.low + 2
         boxes = target["boxes"] + 0  # a copy, of an array and of a tensor
-        boxes[:, self.low] = size - target["boxes"][:, high]
-        boxes[:, high] = size - target["boxes"][:, self.low]
-        is_array = isinstance(image, np.ndarray)
-        turned = np.ascontiguousarray(np.flip(image, self.axis)) if is_array else image.flip(self.axis)
+        boxes[:, [low, high]] = image.shape[self.axis] - target["boxes"][:, [high, low]]
+        turned = np.flip(image, self.axis).copy() if isinstance(image, np.ndarray) else image.flip(self.axis)
         return turned, {**target, "boxes": boxes}
 
 
@@ -83,16 +81,56 @@ class Compose:
         return pair
 
 
-Augmentation = Literal["d4", "flips", "azimuth"]
-AUGMENTATIONS: Final[Mapping[Augmentation, tuple[int, ...]]] = MappingProxyType(
-    {"d4": tuple(range(8)), "flips": (0, COLUMNS, ROWS, COLUMNS | ROWS), "azimuth": (0, ROWS)}
-)
-"""Operations of `sarzarr.pixels.turns` of each augmentation, drawn with equal chance. ``azimuth`` reverses the lines
-alone, so that the radar still looks from the same side; the others also turn shadow and layover round."""
-_STREAM: Final = 2  # apart from the streams of `sarzarr.reader.order`
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Draws:
+    """The draws of an augmentation for some patches, whoever delivers them."""
+
+    turns: Array
+    """(n,) uint8, operations of `sarzarr.pixels.turns`; 0 where nothing is turned."""
+    numbers: Array | None = None
+    """(n,), of `Augmentation.draw`; None where values stay."""
+    apply: Callable[[Array, Array], Array] | None = None
+    """That of the augmentation."""
+
+    def __getitem__(self, some: slice) -> "Draws":
+        numbers = None if self.numbers is None else self.numbers[some]
+        return Draws(turns=self.turns[some], numbers=numbers, apply=self.apply)
+
+    def change(self, images: Array) -> None:
+        """Change the values of images (n, ..., size, size) float32 in place, where the augmentation does so."""
+        if self.apply is not None and self.numbers is not None:
+            numbers = self.numbers.reshape(-1, *[1] * (images.ndim - 1))
+            np.clip(self.apply(images, numbers), 0, 1, out=images)
 
 
-def drawn_operations(name: Augmentation, n: int, *, seed: int, epoch: int) -> Array:
-    """Return the operation (n,) uint8 of each position of an epoch, whoever delivers it."""
-    operations = np.array(AUGMENTATIONS[name], np.uint8)
-    return operations[np.random.default_rng((seed, epoch, _STREAM)).integers(len(operations), size=n)]
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """A random change of each patch: a turn of pixels, flags, layers and boxes alike, and new float32 values."""
+
+    turns: tuple[int, ...] = (0,)
+    """Operations of `sarzarr.pixels.turns`, drawn with equal chance; nothing is turned if left out."""
+    draw: Callable[[np.random.Generator, int], Array] = lambda random, n: random.integers(1 << 63, size=n)
+    """Returns the numbers (n,) of so many patches, say gains; seeds, for what differs by pixel, if left out."""
+    apply: Callable[[Array, Array], Array] | None = None
+    """Returns the values of images (n, ..., size, size) in [0, 1], as turned, by numbers (n, ..., 1, 1). They are cut
+    to [0, 1], and 0 where not valid. None: values stay."""
+
+    def drawn(self, n: int, *, seed: int, epoch: int) -> Draws:
+        """Return the draws (n,) of each position of an epoch."""
+        turns, numbers = (np.random.default_rng((seed, epoch, stream)) for stream in (_TURNS, _NUMBERS))
+        operations = np.array(self.turns, np.uint8)
+        return Draws(
+            turns=operations[turns.integers(len(operations), size=n)],
+            numbers=None if self.apply is None else self.draw(numbers, n),
+            apply=self.apply,
+        )
+
+
+AugmentationName = Literal["d4", "flips", "azimuth"]
+AUGMENTATIONS: Final[dict[AugmentationName, Augmentation]] = {
+    "d4": Augmentation(turns=tuple(range(8))),
+    "flips": Augmentation(turns=(0, COLUMNS, ROWS, COLUMNS | ROWS)),
+    "azimuth": Augmentation(turns=(0, ROWS)),
+}
+"""The augmentation of each name. ``azimuth`` reverses the lines alone, so that the radar still looks from the same
+side; the others also turn shadow and layover round."""

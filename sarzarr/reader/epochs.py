@@ -4,6 +4,7 @@ import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from typing import Any, Final
 
@@ -13,8 +14,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.patches.selection import Selection, weights_of
 from sarzarr.pixels.stretch import Stretch
-from sarzarr.pixels.turns import codes_of
-from sarzarr.reader.augment import drawn_operations
+from sarzarr.reader.augment import Draws
 from sarzarr.reader.fetch import Work
 from sarzarr.reader.memory import MAX_THREADS, BatchMemory, aligned_buffer, available_cores
 from sarzarr.reader.options import ReadOptions
@@ -107,20 +107,15 @@ class EpochReader(ABC):
     def order(self, epoch: int) -> Indices:
         """Return the patches of the selection, (n,) int64, in the order of an epoch."""
         o, n = self.options, len(self.selection)
-        patches: Indices = np.arange(n)
-        if self.weights is not None:
-            patches = drawn(self.weights, seed=o.seed, epoch=epoch)
+        patches = np.arange(n) if self.weights is None else drawn(self.weights, seed=o.seed, epoch=epoch)
         if o.shuffle == "window":
             shards = self.shards[patches]
             return patches[shuffled_in_window(shards, seed=o.seed, epoch=epoch, window=o.window)]
         return patches[shuffled(n, seed=o.seed, epoch=epoch)] if o.shuffle else patches
 
-    def turns(self, epoch: int) -> Array | None:
-        """Return the operation, (n,) uint8, of each place in the order of an epoch; None without augmentation."""
-        o = self.options
-        if o.augment is None:
-            return None
-        return drawn_operations(o.augment, len(self.selection), seed=o.seed, epoch=epoch)
+    def draws(self, epoch: int) -> Draws:
+        """Return the draws (n,) of the augmentation for each place in the order of an epoch."""
+        return self.options.augmentation.drawn(len(self.selection), seed=self.options.seed, epoch=epoch)
 
     def __iter__(self) -> Iterator[Any]:
         begin, self._next = self._next, Position(epoch=self._next.epoch + 1)
@@ -136,15 +131,15 @@ class EpochReader(ABC):
     def parts(self, begin: Position, share: Share) -> Iterator[dict[str, Any]]:
         """Yield the same as parts by name: ``image`` (N, C, size, size) float32, ``flags`` uint8, and so on."""
         deal = self.deal(begin.start, share.ranks)
-        order, turns = self.order(begin.epoch), self.turns(begin.epoch)
+        order, draws = self.order(begin.epoch), self.draws(begin.epoch)
         threads = self.options.threads or max(min(MAX_THREADS, available_cores() // share.workers), 1)
         ahead = self.options.read_ahead
         memory = self.memory(threads + ahead + 2)
-        with PrefetchThreads(self.recipe, memory, threads=threads, ahead=ahead, work=self._work) as prefetch:
+        with closing(PrefetchThreads(self.recipe, memory, threads, ahead, self._work)) as prefetch:
 
             def make(step: int) -> dict[str, Any]:
                 a, b = deal.share(step, share.rank)
-                return self._parts(order[a:b], None if turns is None else turns[a:b], prefetch)
+                return self._parts(order[a:b], draws[a:b], prefetch)
 
             yield from prefetch.run(make, deal.worker_steps(share.worker, share.workers)[share.skip :])
 
@@ -164,13 +159,18 @@ class EpochReader(ABC):
         chosen = np.asarray(patches, np.int64)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self.selection)):
             raise IndexError(f"patches must be in 0..{len(self.selection) - 1}, got {chosen.tolist()}.")
-        operations = None if turns is None else codes_of(turns, len(chosen))
+        turned = np.zeros(len(chosen), np.uint8) if turns is None else np.asarray(turns)
+        is_one_each = turned.shape == chosen.shape and turned.dtype.kind in "iu"
+        if not (is_one_each and np.isin(turned, range(8)).all()):
+            raise InvalidInputError(
+                f"{len(chosen)} operations from 0 to 7 were expected, got {turned.tolist()}. Mend turns=."
+            )
         # A process that was forked from the one that opened the files opens its own.
         if self._own is None or self._own[0] != os.getpid():
             threads = PrefetchThreads(self.recipe, self.memory(2), threads=1, ahead=0, work=self._work)
             weakref.finalize(self, threads.close)
             self._own = os.getpid(), threads
-        return self.packed(self._parts(chosen, operations, self._own[1]))
+        return self.packed(self._parts(chosen, Draws(turns=turned.astype(np.uint8)), self._own[1]))
 
     def memory(self, keep: int = 0, make: Callable[[int], memoryview] | None = None) -> BatchMemory:
         """Return this process's memory of batches; ``make`` gives a buffer of so many bytes."""
@@ -187,19 +187,18 @@ class EpochReader(ABC):
         source = Source(table=table, stretches=laws, size=self.selection.size)
         return PartRecipe(name=name, source=source, array=self.selection.array, dtype=dtype, outside=outside)
 
-    def _parts(self, patches: Array, turns: Array | None, prefetch: PrefetchThreads) -> dict[str, Any]:
-        images, *others = prefetch.batch(patches, turns)
-        turn = np.zeros(len(patches), np.uint8) if turns is None else turns
+    def _parts(self, patches: Array, draws: Draws, prefetch: PrefetchThreads) -> dict[str, Any]:
+        images, *others = prefetch.batch(patches, draws)
         parts: dict[str, Any] = {"image": images}
         if self.options.delivers_flags:
             parts["flags"] = others[0]
         if self.targets is not None:
-            each = zip(patches.tolist(), turn.tolist(), strict=True)
+            each = zip(patches.tolist(), draws.turns.tolist(), strict=True)
             parts["target"] = [self.targets.target(patch, operation) for patch, operation in each]
         if names := [layer.name for layer in self.recipe.layers]:
             parts["layers"] = dict(zip(names, others[-len(names) :], strict=True))
         if self.options.with_meta:
-            parts |= {"turn": turn, **self._described(patches)}
+            parts |= {"turn": draws.turns, **self._described(patches)}
         return parts
 
     def state_dict(self) -> dict[str, Any]:
@@ -213,10 +212,9 @@ class EpochReader(ABC):
     def state_at(self, begin: Position, *, taken: int = 0, ranks: int = 1) -> dict[str, Any]:
         """Return the state in which ``taken`` batches per rank were taken of an iteration."""
         deal = self.deal(begin.start, ranks)
-        epoch, start = begin.epoch, deal.edge(taken)
-        if taken >= deal.steps and taken > 0:
-            epoch, start = begin.epoch + 1, 0
-        return {"epoch": epoch, "start": start, **self._fingerprint}
+        is_over = taken >= max(deal.steps, 1)
+        start = 0 if is_over else deal.edge(taken)
+        return {"epoch": begin.epoch + int(is_over), "start": start, **self._fingerprint}
 
     def position_of(self, state: Mapping[str, Any]) -> Position:
         """Return the place that a state says; `InvalidInputError` where its order was another."""

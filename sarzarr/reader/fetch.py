@@ -73,7 +73,7 @@ class ChunkFetcher:
                 yield self._load_elsewhere(kind, some).reshape(len(some), -1)
             return
         codec, places = get_codec(kind.codec), ByteRanges.of(self.source.table, chunks)
-        yield from self._plain(kind, places) if codec.kind == "bytes" else self._decoded(kind, codec, places)
+        yield from self._plain(kind, places) if codec.is_plain else self._decoded(kind, codec, places)
 
     def _plain(self, kind: Kind, places: ByteRanges) -> Iterator[Array]:
         """Read chunks that are bytes and their checksum."""

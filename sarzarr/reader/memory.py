@@ -5,6 +5,7 @@ import os
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,11 +24,10 @@ MAX_THREADS: Final = 4
 def available_cores() -> int:
     """Return the number of cores that this process may use: the smaller of its affinity and its cgroup's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
+    with suppress(OSError, ValueError):  # there is no such file, or it says "max"
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(min(cores, int(quota) // int(period)), 1)
-    except (OSError, ValueError):  # there is no such file, or it says "max"
-        return max(cores, 1)
+        cores = min(cores, int(quota) // int(period))
+    return max(cores, 1)
 
 
 def available_handles() -> int:
@@ -85,11 +85,16 @@ class BatchMemory:
 
         Parts of a batch, by number, have buffers of their own: else they would drive out each other's.
         """
-        count = math.prod(shape)
-        buffer = self._take_buffer(count * np.dtype(dtype).itemsize, part)
+        count, free, watches = math.prod(shape), self._free[part], self._watches
+        wanted, buffer = count * np.dtype(dtype).itemsize, memoryview(b"")
+        # The buffer that came back last is likeliest to be in cache still; none left: another thread may be quicker.
+        with suppress(IndexError):
+            while buffer.nbytes < wanted:
+                buffer = free.pop()
+        if buffer.nbytes < wanted:
+            buffer = self.make(wanted)
         # Every view, and every tensor made of one, holds `flat` itself: its base is no array.
         flat = np.frombuffer(buffer, dtype, count)
-        free, watches = self._free[part], self._watches
 
         def give_back(watch: Any) -> None:
             del watches[id(watch)]
@@ -99,15 +104,3 @@ class BatchMemory:
         watch = weakref.ref(flat, give_back)
         watches[id(watch)] = watch  # a weak reference that is itself forgotten calls nobody
         return flat.reshape(shape)
-
-    def _take_buffer(self, wanted: int, part: int) -> memoryview:
-        """Return the buffer that came back last, which is likeliest to be in cache still, or a new one."""
-        free = self._free[part]
-        while free:
-            try:
-                buffer = free.pop()
-            except IndexError:  # another thread was quicker
-                break
-            if wanted <= buffer.nbytes:
-                return buffer
-        return self.make(wanted)

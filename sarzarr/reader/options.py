@@ -14,7 +14,7 @@ from sarzarr.patches.index import index_patches, spec_of
 from sarzarr.patches.selection import Query
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.bounds import ClipBounds
-from sarzarr.reader.augment import AUGMENTATIONS, Augmentation
+from sarzarr.reader.augment import AUGMENTATIONS, Augmentation, AugmentationName
 from sarzarr.reader.order import WINDOW_SHARDS
 from sarzarr.store.boxes import MIN_VISIBLE
 from sarzarr.store.store import Store
@@ -83,7 +83,7 @@ class ReadOptions:
     weights: Mapping[str, float] | str | None = None
     """Weights by which patches are drawn, one per scene (1 where not named), or a column of the catalog. A
     column of numbers is the weight; of a column of words, each word counts alike. Draws repeat patches."""
-    augment: Augmentation | None = None
+    augment: AugmentationName | None = None
     """A name in `sarzarr.reader.augment.AUGMENTATIONS`, drawn for each patch anew each epoch; none if left out."""
     drop_last: bool = False
     """Leave out what does not fill a batch for every rank."""
@@ -120,10 +120,16 @@ class ReadOptions:
                     f"clip must be two numbers (vmin, vmax) in dB, got {self.clip!r}."
                 ) from None
             object.__setattr__(self, "clip", tuple(ClipBounds(low, high)))
-            if self.dtype == "uint16":
-                raise InvalidInputError(
-                    "clip= needs dtype='float32', got 'uint16': codes come as they are stored."
-                )
+        if self.dtype == "uint16" and (self.clip is not None or self.augmentation.apply is not None):
+            given = f"augment={self.augment!r}" if self.clip is None else f"clip={self.clip}"
+            raise InvalidInputError(
+                f"{given} needs dtype='float32', got 'uint16': codes come as they are stored. Leave one out."
+            )
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """The augmentation of that name; one that does nothing where it is left out."""
+        return Augmentation() if self.augment is None else AUGMENTATIONS[self.augment]
 
     @property
     def delivers_flags(self) -> bool:
@@ -147,11 +153,10 @@ class ReadOptions:
 
     def query(self, index: str) -> Query:
         """Return the conditions on patches of an index that these options make; shares are in [0, 1]."""
-        default = 0.0 if self.delivers_flags else 1.0
         same = ("split", "scenes", "polarizations", "min_unsaturated", "where", "rows", "seed")
         return Query(
             index=index,
-            min_valid=default if self.min_valid is None else self.min_valid,
+            min_valid=float(not self.delivers_flags) if self.min_valid is None else self.min_valid,
             at_most=self.max_patches,
             **{name: getattr(self, name) for name in same},
         )
@@ -203,7 +208,7 @@ class SampleKeywords(_SharedKeywords, _ChoiceKeywords, total=False):
 
     batch_size: int
     shuffle: bool | Literal["window"]
-    augment: Augmentation | None
+    augment: AugmentationName | None
     drop_last: bool
 
 

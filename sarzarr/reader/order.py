@@ -12,19 +12,14 @@ import numpy as np
 from sarzarr.errors import InvalidInputError
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
-_ORDER, _DRAW = 0, 1  # streams of (seed, epoch) that must not be one; 2 is `sarzarr.reader.augment`'s
+_DRAW: Final = 1  # stream of (seed, epoch), apart from the order's; 2 and 3 are `sarzarr.reader.augment`'s
 WINDOW_SHARDS: Final = 16
 """Shards that ``shuffle="window"`` mixes at a time, unless told otherwise."""
 
 
-def _generator(seed: int, epoch: int, stream: int = _ORDER) -> np.random.Generator:
-    """Return the generator of one epoch and of one use of it, its stream."""
-    return np.random.default_rng((seed, epoch, stream) if stream else (seed, epoch))
-
-
 def shuffled(n: int, *, seed: int, epoch: int) -> Indices:
     """Return ``0..n-1``, (n,) int64, each anywhere in the epoch with equal chance."""
-    return _generator(seed, epoch).permutation(n)
+    return np.random.default_rng((seed, epoch)).permutation(n)
 
 
 def shuffled_in_window(shards: Indices, *, seed: int, epoch: int, window: int = WINDOW_SHARDS) -> Indices:
@@ -35,7 +30,7 @@ def shuffled_in_window(shards: Indices, *, seed: int, epoch: int, window: int = 
     """
     if window < 1:
         raise InvalidInputError(f"window must be at least 1 shard, got {window}.")
-    random = _generator(seed, epoch)
+    random = np.random.default_rng((seed, epoch))
     _, shard = np.unique(shards, return_inverse=True)
     place = random.permutation(int(shard.max(initial=-1)) + 1)
     return np.argsort(place[shard] + random.uniform(0, window, shard.size), kind="stable")
@@ -54,7 +49,7 @@ def drawn(weights: np.ndarray[Any, Any], *, seed: int, epoch: int) -> Indices:
     n = weights.size
     share = np.cumsum(weights) * (n / total)
     share[-1] = n  # whatever the sum was rounded to
-    upto = np.floor(share + _generator(seed, epoch, _DRAW).uniform()).astype(np.int64)
+    upto = np.floor(share + np.random.default_rng((seed, epoch, _DRAW)).uniform()).astype(np.int64)
     return np.repeat(np.arange(n), np.diff(upto, prepend=0))
 
 

@@ -1,7 +1,6 @@
 """The threads that fill batches ahead of their use, and the recipe that they fill them by.
 
-One task makes one batch. What is delivered belongs to its user: memory is used again only when no array
-looks into it any more.
+One task makes one batch, which belongs to its user: memory is used again only when no array looks into it any more.
 """
 
 from collections import deque
@@ -10,12 +9,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from threading import get_ident
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from sarzarr.arrays import Array
+from sarzarr.conventions import Flag
 from sarzarr.pixels.turns import apply, inverse
+from sarzarr.reader.augment import Draws
 from sarzarr.reader.engine import BatchFiller
 from sarzarr.reader.fetch import ChunkFetcher, Work
 from sarzarr.reader.memory import MAX_HANDLES, BatchMemory, available_handles
@@ -56,6 +57,8 @@ class BatchRecipe:
     """The layers that are delivered beside; their planes are dates."""
     dates: int = 0
     """Dates of a stack: a batch has an axis more. 0: none."""
+    masks: bool = False
+    """Whether what is not valid must be made 0: an augmentation lifts it above 0."""
 
     @property
     def parts(self) -> tuple[PartRecipe, ...]:
@@ -96,7 +99,7 @@ class BatchRecipe:
 
 @dataclass(eq=False)
 class PrefetchThreads:
-    """Some threads and their fillers. A context manager: threads end and handles close on the way out."""
+    """Some threads, which start with their first batch, and their fillers."""
 
     recipe: BatchRecipe
     """The batches that they fill."""
@@ -110,16 +113,12 @@ class PrefetchThreads:
     """Count of pixels that were delivered, by these threads and those before them."""
     _fillers: dict[tuple[int, int], BatchFiller] = field(default_factory=dict, init=False)
 
-    def __enter__(self) -> Self:
+    def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sarzarr")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        self.close()
 
     def close(self) -> None:
-        """Close every handle."""
+        """End the threads, and close every handle."""
+        self._pool.shutdown(cancel_futures=True)
         for filler in self._fillers.values():
             filler.fetcher.close()
 
@@ -133,20 +132,30 @@ class PrefetchThreads:
         while waiting:
             yield waiting.popleft().result()
 
-    def batch(self, patches: Array, turns: Array | None = None) -> list[Array]:
-        """Return the parts of some patches, turned by ``turns`` (n,); pixels of images that are not valid are 0."""
-        recipe = self.recipe
-        return [self._filled(number, part, patches, turns) for number, part in enumerate(recipe.parts)]
+    def batch(self, patches: Array, draws: Draws) -> list[Array]:
+        """Return the parts of some patches (n,), augmented by theirs; pixels of images that are not valid are 0."""
+        parts = [self._filled(i, part, patches, draws.turns) for i, part in enumerate(self.recipe.parts)]
+        draws.change(parts[0])
+        if self.recipe.masks:
+            np.copyto(parts[0], 0, where=~Flag.is_valid(parts[1]))
+        return parts
 
-    def _filled(self, number: int, part: PartRecipe, patches: Array, turns: Array | None) -> Array:
+    def _filled(self, number: int, part: PartRecipe, patches: Array, turns: Array) -> Array:
         out = self.memory.take(self.recipe.shape(part, len(patches)), part.dtype, number)
         planes = out.reshape(-1, *out.shape[-2:])
-        operations = None if turns is None else np.repeat(turns, part.array.shape[1])
+        operations = np.repeat(turns, part.array.shape[1]) if turns.any() else None
         address = cache(lambda: self.recipe.address(part, patches))
         chunks = self.recipe.chunks[number][patches].reshape(-1)
         self._filler(number, part.source).fill(address, planes, operations, chunks)
-        if part.outside is not None:
-            _mark_outside(part, address(), planes, operations)
+        if (
+            part.outside is not None
+        ):  # the value beyond an array's right and bottom edge, where nothing is stored
+            shape, size = part.source.table.shape[address().array], part.source.size
+            below, right = shape[:, 1] - address().row, shape[:, 2] - address().col
+            for i in np.flatnonzero((below < size) | (right < size)).tolist():
+                view = planes[i] if operations is None else apply(inverse(int(operations[i])), planes[i])
+                view[max(int(below[i]), 0) :] = part.outside
+                view[:, max(int(right[i]), 0) :] = part.outside
         return out
 
     def _filler(self, number: int, source: Source) -> BatchFiller:
@@ -157,13 +166,3 @@ class PrefetchThreads:
             handles = max(min(available_handles() // (sources * self.threads), MAX_HANDLES), 1)
             self._fillers[key] = BatchFiller(ChunkFetcher(source, handles, self.work))
         return self._fillers[key]
-
-
-def _mark_outside(part: PartRecipe, address: Address, planes: Array, operations: Array | None) -> None:
-    """Put the part's value into planes (n, size, size) beyond an array's right and bottom edge: nothing is stored."""
-    shape, size = part.source.table.shape[address.array], part.source.size
-    below, right = shape[:, 1] - address.row, shape[:, 2] - address.col
-    for i in np.flatnonzero((below < size) | (right < size)).tolist():
-        view = planes[i] if operations is None else apply(inverse(int(operations[i])), planes[i])
-        view[max(int(below[i]), 0) :] = part.outside
-        view[:, max(int(right[i]), 0) :] = part.outside

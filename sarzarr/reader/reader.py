@@ -68,18 +68,23 @@ class PatchReader(EpochReader):
             groups = catalog_groups(self.store, self.stacks)
             query = replace(query, scenes=None, polarizations=None, groups=groups, dates=len(self.stacks[0]))
         self.selection = select(self.store, query)
-        self.recipe = self._recipe()
+        self.recipe = self._recipe(is_all_valid=query.min_valid >= 1)
         self._stack_of = {stack.id: stack for stack in self.stacks}
         self.targets = self._targets() if o.boxes else None
 
-    def _recipe(self) -> BatchRecipe:
+    def _recipe(self, *, is_all_valid: bool) -> BatchRecipe:
         chosen, options = self.selection, self.options
         arrays = layouts(self.store, chosen.catalog_row)
         if options.dtype == "uint16" and any(x.dtype != "uint16" for x in arrays):
             raise InvalidInputError("dtype 'uint16' needs arrays of codes, got others. Leave out dtype=.")
-        laws = self._stretches()
+        laws: tuple[Stretch | None, ...] = (None,) * len(arrays)
+        if options.dtype == "float32":
+            laws = tuple(map(cache(Stretch.between), self._column("dtype"), self._stored(), self._clips()))
+        masks = (
+            options.augmentation.apply is not None and not is_all_valid
+        )  # only flags tell what it may not change
         flags = None
-        if options.delivers_flags:
+        if options.delivers_flags or masks:
             of_flags = layouts(self.store, chosen.catalog_row, flags=True)
             flags = self._part("flags", of_flags, (None,) * len(laws), "uint8", cv.Flag.NODATA)
         return BatchRecipe(
@@ -89,6 +94,7 @@ class PatchReader(EpochReader):
             flags=flags,
             dates=chosen.dates,
             layers=layer_recipes(self.store, options.layers, chosen) if options.layers else (),
+            masks=masks,
         )
 
     def _targets(self) -> PatchTargets:
@@ -133,13 +139,6 @@ class PatchReader(EpochReader):
         clips = {key: (entry.clip.vmin, entry.clip.vmax) for key, entry in self.store.bounds.items()}
         return [clips[key] for key in self._column("bounds_key")]
 
-    def _stretches(self) -> tuple[Stretch | None, ...]:
-        if self.options.dtype == "uint16":
-            return (None,) * len(self.selection.catalog_row)
-        laws = zip(self._column("dtype"), self._stored(), self._clips(), strict=True)
-        between = cache(Stretch.between)
-        return tuple(between(*law) for law in laws)
-
     @cached_property
     def shards(self) -> Indices:
         """(n,) int64: the number of the file that each patch of the selection begins in."""
@@ -151,10 +150,10 @@ class PatchReader(EpochReader):
         return file
 
     def _described(self, patches: Array) -> dict[str, Any]:
-        facts, chosen = patch_facts(self.store, self.selection, patches), self.selection
+        facts = patch_facts(self.store, self.selection, patches)
         if self.stacks:
-            first = np.asarray(self._column("scene"), dtype=object)[chosen.array[patches, 0]]
-            stacks = [self._stack_of[scene] for scene in first.tolist()]
+            scenes = self._column("scene")
+            stacks = [self._stack_of[scenes[i]] for i in self.selection.array[patches, 0].tolist()]
             facts["time"] = [[f"{stamp}Z" for stamp in stack.stamps] for stack in stacks]
             facts["seconds"] = np.array([stack.seconds for stack in stacks])
         return facts

@@ -63,19 +63,19 @@ class SampleReader(EpochReader):
         layout, chosen = self.samples.layout, self._rows()
         size, place = max(layout.height, layout.width), f"{cv.SAMPLES}/{self._name}/{IMAGE}"
         nowhere = np.zeros(len(chosen), np.int32)
-        names = [self.samples.ids[i] for i in chosen.tolist()]
         self.selection = Selection(
             catalog_row=np.zeros(0, np.int64),
             array=nowhere[:, None],
             row=nowhere,
             col=nowhere,
             table_row=chosen,
-            id=sample_ids(f"{cv.SAMPLES}/{self._name}", names, size),
+            id=sample_ids(f"{cv.SAMPLES}/{self._name}", [self.samples.ids[i] for i in chosen.tolist()], size),
             size=size,
         )
         white, flags = WHITE[layout.dtype], None
         law = Stretch(scale=1 / white, offset=0.0, ends=(0, int(white)) if layout.dtype == "uint16" else None)
-        if self.options.delivers_flags:
+        changes_values = self.options.augmentation.apply is not None
+        if self.options.delivers_flags or changes_values:
             of_flags = read_layout(self.store.place, place + cv.FLAGS_SUFFIX)
             flags = self._part("flags", [of_flags], (None,), "uint8", cv.Flag.NODATA)
         self.recipe = BatchRecipe(
@@ -84,6 +84,7 @@ class SampleReader(EpochReader):
             col=nowhere,
             plane=chosen.astype(np.int32),
             flags=flags,
+            masks=changes_values,
         )
         self.targets = None
         if self.options.boxes:

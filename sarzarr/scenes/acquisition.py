@@ -4,10 +4,10 @@ Every fact is in STAC's spelling and absent where nothing says it; nothing here 
 """
 
 import re
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from functools import reduce
 from typing import Final
 
 from sarzarr import conventions as cv
@@ -42,11 +42,6 @@ class Acquisition:
         """Return the known facts (UTC, degrees) under their attribute keys, in the order of `ACQUISITION_KEYS`."""
         values = (getattr(self, field.name) for field in fields(self))
         return {key: v for key, v in zip(cv.ACQUISITION_KEYS, values, strict=True) if v is not None}
-
-    def or_else(self, other: "Acquisition") -> "Acquisition":
-        """Return these facts, and the other's where these say nothing."""
-        gaps = {f.name: getattr(other, f.name) for f in fields(self) if getattr(self, f.name) is None}
-        return replace(self, **gaps)
 
 
 _STAMP: Final = re.compile(
@@ -107,7 +102,8 @@ def facts_from_fields(fields: Mapping[str, str]) -> Acquisition:
 
 def merge_facts(several: Iterable[Acquisition]) -> Acquisition:
     """Return the facts of several sources, the earlier ones first."""
-    return reduce(Acquisition.or_else, several, Acquisition())
+    known = [{f.name: v for f in fields(one) if (v := getattr(one, f.name)) is not None} for one in several]
+    return Acquisition(**ChainMap({}, *known))
 
 
 def _platform(text: str) -> str | None:

@@ -23,11 +23,27 @@ _ALL: Final = 2**18
 
 
 @dataclass(frozen=True, kw_only=True)
-class Header:
-    """Everything that a TIFF says of itself."""
+class Placed:
+    """The place of pixels, of a file or of all arrays of a scene."""
 
     georeference: Georeference
     """The place of its pixels; no CRS where the file has none or only GCPs."""
+
+    @property
+    def grid(self) -> Grid:
+        """CRS, transform and (rows, columns)."""
+        return self.georeference.grid
+
+    @property
+    def geolocation(self) -> str:
+        """``affine``, ``rotated_affine``, ``gcps``, ``rpcs`` or ``none``."""
+        return self.georeference.geolocation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header(Placed):
+    """Everything that a TIFF says of itself."""
+
     bands: int
     """Number of bands."""
     dtype: np.dtype[Any]
@@ -59,11 +75,6 @@ class Header:
     pages: int
     """Pictures in the file; only the first can be read."""
 
-    @property
-    def grid(self) -> Grid:
-        """The grid of its pixels."""
-        return self.georeference.grid
-
 
 def read_header(path: Path) -> Header:
     """Return a TIFF's header; no pixel is read.
@@ -71,32 +82,28 @@ def read_header(path: Path) -> Header:
     Raises `RasterNotFoundError` or `InvalidInputError` or `UnsupportedRasterError` as `open_raster` does.
     """
     with open_raster(path) as dataset:
-        return _header(dataset, str(path))
-
-
-def _header(dataset: Any, name: str) -> Header:
-    colors = dataset.colorinterp
-    block = dataset.block_shapes[0]
-    is_pixel = dataset.interleaving is not None and dataset.interleaving.name.lower() == "pixel"
-    dtype = read_dtype(dataset)
-    return Header(
-        georeference=_georeference(dataset, name),
-        bands=dataset.count,
-        dtype=dtype,
-        is_integer=dataset.dtypes[0].startswith("complex_int") or dtype.kind in "iu",
-        nodata=None if dataset.nodata is None else float(dataset.nodata),
-        block_shape=(int(block[0]), int(block[1])),
-        block_bytes=block[0] * block[1] * dtype.itemsize * (dataset.count if is_pixel else 1),
-        names=tuple(dataset.descriptions),
-        units=tuple(dataset.units),
-        scales=tuple(dataset.scales),
-        offsets=tuple(dataset.offsets),
-        tags=dataset.tags(),
-        band_tags=tuple(dataset.tags(index) for index in dataset.indexes[:MAX_BANDS]),
-        is_alpha=tuple(color == ColorInterp.alpha for color in colors),
-        is_picture=ColorInterp.palette in colors or {ColorInterp.red, ColorInterp.green} <= set(colors),
-        pages=max(1, len(dataset.subdatasets)),
-    )
+        colors = dataset.colorinterp
+        block = dataset.block_shapes[0]
+        is_pixel = dataset.interleaving is not None and dataset.interleaving.name.lower() == "pixel"
+        dtype = read_dtype(dataset)
+        return Header(
+            georeference=_georeference(dataset, str(path)),
+            bands=dataset.count,
+            dtype=dtype,
+            is_integer=dataset.dtypes[0].startswith("complex_int") or dtype.kind in "iu",
+            nodata=None if dataset.nodata is None else float(dataset.nodata),
+            block_shape=(int(block[0]), int(block[1])),
+            block_bytes=block[0] * block[1] * dtype.itemsize * (dataset.count if is_pixel else 1),
+            names=tuple(dataset.descriptions),
+            units=tuple(dataset.units),
+            scales=tuple(dataset.scales),
+            offsets=tuple(dataset.offsets),
+            tags=dataset.tags(),
+            band_tags=tuple(dataset.tags(index) for index in dataset.indexes[:MAX_BANDS]),
+            is_alpha=tuple(color == ColorInterp.alpha for color in colors),
+            is_picture=ColorInterp.palette in colors or {ColorInterp.red, ColorInterp.green} <= set(colors),
+            pages=max(1, len(dataset.subdatasets)),
+        )
 
 
 def _georeference(dataset: Any, name: str) -> Georeference:

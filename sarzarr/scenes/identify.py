@@ -76,6 +76,10 @@ class Claim:
     """Where it stands, for the reader: ``band 1 is named 'Sigma0_VV'``."""
     is_certain: bool = False
     """Whether it outweighs the caller: a unit of radians does, a file's name does not."""
+    quantity: str | None = None
+    """`conventions.Quantity` that it declares outright; None: the words of ``text`` tell."""
+    representation: str | None = None
+    """`conventions.Representation` that it declares outright, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +128,12 @@ def identify(
     does not exist.
     """
     check_said(quantity, representation)
+    is_told = representation is not None or any(claim.representation for claim in claims)
     for claim in claims:
         what = not_backscatter_in(claim.text)
-        if what and (claim.is_certain or representation is None):
+        if what and (claim.is_certain or not is_told):
             return refused(f"{what} ({claim.source})", is_certain=claim.is_certain)
-    declared = _first(claims, representation_in)
+    declared = _first(claims, "representation", representation_in)
     if representation is not None:
         found = Identity(representation=representation, reason="given by the caller")
     elif dtype.kind == "c":
@@ -138,7 +143,7 @@ def identify(
     elif is_integer:
         found = _by_integers(sample)
     else:
-        found = _by_value(sample, _first(claims, quantity_in))
+        found = _by_value(sample, _first(claims, "quantity", quantity_in))
     if found.refusal or found.representation is None:
         return found
     if (dtype.kind == "c") != (found.representation == Representation.COMPLEX):
@@ -146,8 +151,9 @@ def identify(
     return _with_quantity(found, is_integer=is_integer, claims=claims, sample=sample, quantity=quantity)
 
 
-def _first(claims: Sequence[Claim], reads: Any) -> tuple[Any, str] | None:
-    return next(((found, claim.source) for claim in claims if (found := reads(claim.text))), None)
+def _first(claims: Sequence[Claim], name: str, reads: Any) -> tuple[Any, str] | None:
+    declared = ((getattr(claim, name) or reads(claim.text), claim.source) for claim in claims)
+    return next((pair for pair in declared if pair[0]), None)
 
 
 def _checked(found: Identity, sample: Sample) -> Identity:
@@ -194,7 +200,7 @@ def _with_quantity(
     is_bright = median > 8 if is_db else power > DN_MEDIAN  # above 8 dB, which no calibrated scene reaches
     if quantity is not None:
         name, why = quantity, "quantity given by the caller"
-    elif declared := _first(claims, quantity_in):
+    elif declared := _first(claims, "quantity", quantity_in):
         name, why = str(declared[0]), declared[1]
     else:
         name, why = Quantity.DN if is_integer or is_bright else Quantity.POWER, ""

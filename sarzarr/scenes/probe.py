@@ -9,14 +9,12 @@ from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
-from sarzarr.grids.georeference import Georeference
-from sarzarr.grids.grid import Grid
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
-from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, read_header, sample_windows
+from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header, sample_windows
 from sarzarr.scenes.identify import Claim, Identity, Sample, check_said, identify, refused, sample_statistics
 from sarzarr.scenes.names import array_names
-from sarzarr.scenes.products.family import Product
+from sarzarr.scenes.products.family import BandMetadata, Product
 from sarzarr.scenes.products.table import facts_from_name, read_product
 from sarzarr.scenes.words import PARTS, is_diagonal, not_backscatter_in, polarizations_in, telling_name
 
@@ -50,7 +48,7 @@ class ArrayProbe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RasterProbe:
+class RasterProbe(Placed):
     """The findings of a GeoTIFF's header, its surroundings and a fixed sample of its pixels."""
 
     path: Path
@@ -59,8 +57,6 @@ class RasterProbe:
     """Bytes on disk."""
     declared_bytes: int
     """Bytes of all bands decoded; far beyond ``file_size``, it is a hollow file or a bomb."""
-    georeference: Georeference
-    """The place of its pixels; no CRS where the file has none or only GCPs."""
     block_shape: tuple[int, int]
     """(rows, columns) of a TIFF block."""
     block_bytes: int
@@ -68,7 +64,7 @@ class RasterProbe:
     arrays: tuple[ArrayProbe, ...]
     """The bands that are backscatter."""
     left_out: tuple[str, ...]
-    """One sentence per band that is not backscatter (an angle, a mask) beside others that are."""
+    """One sentence per band that is not backscatter beside others that are, and for metadata of other bands."""
     quantity: str | None
     """`conventions.Quantity` of the file; None where it is refused."""
     representation: str | None
@@ -81,16 +77,6 @@ class RasterProbe:
     """``sha256-sampled:<hex>`` of size, header and sampled bytes, or ``sha256:<hex>`` of all of them."""
     refusal: str | None
     """Why the file cannot be ingested as asked, with the remedy; None where it can."""
-
-    @property
-    def grid(self) -> Grid:
-        """CRS, transform and (rows, columns)."""
-        return self.georeference.grid
-
-    @property
-    def geolocation(self) -> str:
-        """``affine``, ``rotated_affine``, ``gcps``, ``rpcs`` or ``none``."""
-        return self.georeference.geolocation
 
 
 _NUMBER_TAGS: Final = ("DATA_TYPE", "DATA_UNITS", "UNITS", "UNIT", "UNITTYPE")
@@ -109,7 +95,7 @@ _OTHER_TAGS: Final = (
 _POLARIZATION_TAGS: Final = ("POLARIZATION", "POLARISATION", "POL", cv.SAR_POLARIZATIONS.upper())
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Band:
     """A band, what it is called, and what is said of it."""
 
@@ -118,6 +104,7 @@ class _Band:
     polarization: str | None
     claims: tuple[Claim, ...]
     foreign: str | None
+    source: str
 
 
 def probe_file(
@@ -144,24 +131,27 @@ def probe_file(
     check_said(quantity, representation)
     file, status = local_file(path)
     header = read_header(file)
-    product = read_product(file)
+    told = read_product(file)
+    fits = len(told.bands) == header.bands
+    product = told if fits else replace(told, bands=(BandMetadata(),) * header.bands)
     bands = _bands(file, header, product, polarizations)
     kept, left_out, refusal = _sort_out(file, header, bands, is_told=representation is not None)
-    refusal = refusal or _unusable(header, product, is_told=representation is not None)
-    declared = {band.nodata for band in product.bands}
-    if nodata is None and header.nodata is None and len(declared) == 1 and len(product.bands) == header.bands:
-        nodata = declared.pop()
-    nodata = header.nodata if nodata is None else float(nodata)
+    if told.bands and not fits:
+        note = f"{told.family} metadata of {len(told.bands)} bands is left out, since the file has {header.bands}."
+        left_out = (f"{file.name}: {note}", *left_out)
+    refusal = refusal or _unusable(header, told, is_told=representation is not None)
+    declared = {band.nodata for band in product.bands} if header.nodata is None else {header.nodata}
+    nodata = float(nodata) if nodata is not None else declared.pop() if len(declared) == 1 else None
     identities: list[Identity] = []
     try:
-        sample = _sample(file, header, kept, nodata) if refusal is None else None
+        if refusal is None:
+            facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer}
+            facts |= {"quantity": quantity, "representation": representation}
+            facts["sample"] = _sample(file, header, kept, nodata)
+            identities = [identify(claims=band.claims, **facts) for band in kept]
+            refusal = next((i.refusal for i in identities if i.refusal), None)
     except UnsupportedRasterError as error:
-        sample, refusal = None, str(error)
-    if sample is not None:
-        facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer, "sample": sample}
-        facts |= {"quantity": quantity, "representation": representation}
-        identities = [identify(claims=band.claims, **facts) for band in kept]
-        refusal = next((i.refusal for i in identities if i.refusal), None)
+        refusal = str(error)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
     arrays = tuple(
         ArrayProbe(
@@ -207,10 +197,7 @@ def _bands(
             f"expected a name for each of the {header.bands} bands of {file.name!r}, "
             f"got {len(polarizations)}: {', '.join(polarizations)}. Name every band, in order."
         )
-    described = product.bands if len(product.bands) == header.bands else ()
-    own: list[str | None] = [
-        header.names[i] or (described[i].name if described else None) or None for i in range(count)
-    ]
+    own: list[str | None] = [header.names[i] or product.bands[i].name or None for i in range(count)]
     found = _polarizations(file, header, own)
     if polarizations is not None:
         own, found = list(polarizations), [_only(polarizations_in(name)) for name in polarizations]
@@ -223,15 +210,21 @@ def _bands(
                 )
     bands = []
     for i, polarization in enumerate(found):
-        units = " ".join(u for u in (header.units[i], described[i].unit if described else None) if u)
-        claims = [Claim(text=own[i] or "", source=f"band {i + 1} is named {own[i]!r}")] if own[i] else []
-        if units:
-            claims.append(Claim(text=units, source=f"band {i + 1} is in {units!r}", is_certain=True))
-        foreign = "an opacity" if header.is_alpha[i] else not_backscatter_in(f"{own[i] or ''} {units}")
-        claims += _file_claims(file, header)
-        bands.append(
-            _Band(number=i + 1, own=own[i], polarization=polarization, claims=tuple(claims), foreign=foreign)
+        said, name = product.bands[i], own[i] or ""
+        units = " ".join(unit for unit in (header.units[i], said.unit) if unit)
+        what = " ".join(kind for kind in (said.quantity, said.representation) if kind)
+        source = f"band {i + 1} is {what} by its {product.family} metadata"
+        claims = (
+            Claim(text="", source=source, quantity=said.quantity, representation=said.representation),
+            Claim(text=name, source=f"band {i + 1} is named {name!r}"),
+            Claim(text=units, source=f"band {i + 1} is in {units!r}", is_certain=True),
+            *_file_claims(file, header),
         )
+        foreign = not_backscatter_in(units if said.representation else f"{name} {units}")
+        source = next((c.source for c in claims if not_backscatter_in(c.text) == foreign), claims[1].source)
+        if header.is_alpha[i]:
+            foreign, source = "an opacity", f"band {i + 1} is an alpha channel"
+        bands.append(_Band(i + 1, own[i], polarization, claims, foreign, source))
     return tuple(bands)
 
 
@@ -277,14 +270,17 @@ def _sort_out(
     """Return the bands that may be backscatter, a sentence for each other one, and why none of them is."""
     parts = [b for b in bands if b.foreign in PARTS and not (is_told and is_diagonal(b.own or ""))]
     if parts and not is_told:
-        return [], (), refused(f"{parts[0].foreign} ({parts[0].claims[0].source})").refusal
+        return [], (), refused(f"{parts[0].foreign} ({parts[0].source})").refusal
     kept = [b for b in bands if b not in parts and (b.foreign is None or b.foreign in PARTS)]
     others = [b for b in bands if b not in kept]
     if not kept:
-        what = f"{others[0].foreign} (band {others[0].number} is named {others[0].own!r})"
-        return [], (), refused(what, is_certain=True).refusal
-    said = (f"{file.name}: band {b.number} {b.own!r} is left out, since it is {b.foreign}." for b in others)
-    return kept, tuple(said), None
+        return [], (), refused(f"{others[0].foreign} ({others[0].source})", is_certain=True).refusal
+    called = [f"{b.number} {b.own!r}" if b.own else str(b.number) for b in others]
+    notes = (
+        f"{file.name}: band {c} is left out, since it is {b.foreign}."
+        for c, b in zip(called, others, strict=True)
+    )
+    return kept, tuple(notes), None
 
 
 def _unusable(header: Header, product: Product, *, is_told: bool) -> str | None:

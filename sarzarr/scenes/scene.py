@@ -17,22 +17,19 @@ from dask.base import tokenize
 from sarzarr import conventions as cv
 from sarzarr.conventions import CHUNK, POLARIZATIONS, SHARD
 from sarzarr.errors import InvalidInputError, SceneIdError, UnsupportedRasterError
-from sarzarr.grids.georeference import Georeference
-from sarzarr.grids.grid import Grid
 from sarzarr.rasters import read_window
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
+from sarzarr.scenes.header import Placed
 from sarzarr.scenes.names import check_scene_id, scene_name
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneProbe:
+class SceneProbe(Placed):
     """One acquisition: the (rows, columns) arrays of one file, or of one file a polarization."""
 
     id: str
     """Scene id: the group's name in the store."""
-    georeference: Georeference
-    """The place that all its arrays share."""
     arrays: tuple[ArrayProbe, ...]
     """Its arrays, each with its file and band; empty where every band was refused."""
     acquisition: Acquisition
@@ -43,16 +40,6 @@ class SceneProbe:
     """The probes that it was made of."""
     refusal: str | None
     """Why it cannot be ingested as asked, with the remedy; None where it can."""
-
-    @property
-    def grid(self) -> Grid:
-        """The grid that all its arrays share: CRS, transform and (rows, columns)."""
-        return self.georeference.grid
-
-    @property
-    def geolocation(self) -> str:
-        """``affine``, ``rotated_affine``, ``gcps``, ``rpcs`` or ``none``."""
-        return self.georeference.geolocation
 
 
 def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) -> tuple[SceneProbe, ...]:

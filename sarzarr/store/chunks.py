@@ -164,10 +164,9 @@ def _codec_of(documents: Sequence[Mapping[str, Any]], dtype: str) -> str | None:
     names = [d["name"] for d in documents]
     if not documents or not _is_little(documents[0]):
         return None
-    for codec in CODECS.values():
-        if [d["name"] for d in codec.documents(np.dtype(dtype))] == names:
-            return codec.name
-    return None
+    ours = {codec.name: codec.documents(np.dtype(dtype)) for codec in CODECS.values()}
+    fit = [name for name, chain in ours.items() if [d["name"] for d in chain] == names]
+    return min(fit, key=lambda name: ours[name] != documents, default=None)  # the very parameters first
 
 
 @dataclass(frozen=True, eq=False)

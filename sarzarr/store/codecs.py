@@ -4,7 +4,7 @@ A codec here is the chain inside a shard. Its bytes are those of the Zarr v3 cod
 ``documents`` names, so any Zarr v3 reader decodes them, and every flipped bit is seen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -13,128 +13,71 @@ import numpy as np
 from crc32c import crc32c
 from numcodecs import blosc, zstd
 
+from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, InvalidInputError
 
 CRC_BYTES: Final = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Codec:
     """One way to write a chunk; ``encode`` and ``decode_into`` are inverse to the bit."""
 
     name: str
     """As it stands in the catalog and behind ``--codec``."""
-    kind: str
-    """``bytes`` (none), ``blosc`` or ``zstd``."""
-    shuffle: int | None = None
-    """Blosc's shuffle, where ``kind`` is ``blosc``; None: the measured best of the dtype."""
+    compressors: Callable[[np.dtype[Any]], list[dict[str, Any]]]
+    """From a dtype, the Zarr v3 codecs between ``bytes`` and ``crc32c``."""
+    compress: Callable[[Array], Any]
+    """From a C-contiguous little-endian chunk, the payload."""
+    decompress: Callable[[memoryview, Array | None], Any]
+    """From a payload, its bytes, in a (bytes,) uint8 where given; `RuntimeError` or `ValueError` where it cannot."""
+    decoded_size: Callable[[memoryview], int | None]
+    """From a payload, the bytes that it decodes to; where it is None, ``decompress`` is given no place for them."""
+    is_plain: bool = False
+    """Whether a payload is the chunk as it is in memory."""
 
     def documents(self, dtype: np.dtype[Any]) -> list[dict[str, Any]]:
         """Return the Zarr v3 codec list for chunks of ``dtype``."""
         endian = {} if dtype.itemsize == 1 else {"configuration": {"endian": "little"}}
-        out: list[dict[str, Any]] = [{"name": "bytes", **endian}]
-        if self.kind == "blosc":
-            names = {blosc.NOSHUFFLE: "noshuffle", blosc.SHUFFLE: "shuffle", blosc.BITSHUFFLE: "bitshuffle"}
-            out.append(
-                {
-                    "name": "blosc",
-                    "configuration": {
-                        "typesize": dtype.itemsize,
-                        "cname": "lz4",
-                        "clevel": 5,
-                        "shuffle": names[self._shuffle(dtype)],
-                        "blocksize": 0,
-                    },
-                }
-            )
-        elif self.kind == "zstd":
-            out.append({"name": "zstd", "configuration": {"level": 1, "checksum": False}})
-        out.append({"name": "crc32c"})
-        return out
+        return [{"name": "bytes", **endian}, *self.compressors(dtype), {"name": "crc32c"}]
 
-    def encode(self, chunk: np.ndarray[Any, Any]) -> tuple[Any, bytes]:
+    def encode(self, chunk: Array) -> tuple[Any, bytes]:
         """Return (payload, checksum) of a C-contiguous little-endian chunk; their bytes follow each other.
 
-        The payload of ``none`` is a view of ``chunk``: write it before the array changes.
+        A plain payload is a view of ``chunk``: write it before the array changes.
         """
-        payload: Any
-        if self.kind == "blosc":
-            payload = blosc.compress(chunk, b"lz4", 5, self._shuffle(chunk.dtype))
-        elif self.kind == "zstd":
-            payload = zstd.compress(chunk, 1)
-        else:
-            payload = chunk.reshape(-1).view(np.uint8)
+        payload = self.compress(chunk)
         return payload, crc32c(payload).to_bytes(CRC_BYTES, "little")
 
-    def _shuffle(self, dtype: np.dtype[Any]) -> int:
-        """Of 32-bit floats whole bytes are shuffled: bits make them 4 % smaller, and take twice the time to read."""
-        if self.shuffle is not None:
-            return self.shuffle
-        return int(blosc.SHUFFLE if dtype.itemsize == 4 else blosc.BITSHUFFLE)
-
-    def decode_into(self, stored: Any, out: np.ndarray[Any, Any]) -> None:
+    def decode_into(self, stored: Any, out: Array) -> None:
         """Check and decode the bytes of one chunk into ``out`` (C-contiguous, the whole chunk).
 
-        Raises
-        ------
-        CorruptStoreError
-            The checksum does not match, or the bytes do not decode to the size of ``out``.
+        Raises `CorruptStoreError` where the checksum does not match, or the bytes do not decode to its size.
         """
         payload = payload_of(stored)
         flat = out.reshape(-1).view(np.uint8)
-        if self._said_size(payload) == flat.size:
+        if self.decoded_size(payload) == flat.size:
             self._decompress(payload, flat)
             return
-        content = payload if self.kind == "bytes" else self._decompress(payload)
+        content = self._decompress(payload)
         if len(content) != flat.size:
             raise CorruptStoreError(f"expected a chunk of {flat.size} bytes, got {len(content)}.")
         flat[:] = np.frombuffer(content, np.uint8)
 
-    def view(self, stored: Any, like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Check the bytes of one chunk that nothing encodes, and return them as the read-only chunk they are.
-
-        Raises
-        ------
-        CorruptStoreError
-            As `decode_into`.
-        """
+    def view(self, stored: Any, like: Array) -> Array:
+        """Check the bytes of one plain chunk as `decode_into`, and return them as the read-only chunk they are."""
         payload = payload_of(stored)
         if len(payload) != like.nbytes:
             raise CorruptStoreError(f"expected a chunk of {like.nbytes} bytes, got {len(payload)}.")
         return np.frombuffer(payload, like.dtype).reshape(like.shape)
 
-    def _said_size(self, payload: memoryview) -> int | None:
-        """Return the decoded size that a payload's header says; None where it does not say.
-
-        numcodecs fills a place that is larger than that in part, and reports nothing. For zstd see RFC 8878,
-        3.1.1.1: a descriptor, a window unless all is one segment, a dictionary's id, and the size.
-        """
-        if self.kind == "blosc":
-            return int.from_bytes(payload[4:8], "little")
-        if self.kind == "bytes" or len(payload) < 5:
-            return None
-        descriptor = payload[4]
-        one_segment = descriptor >> 5 & 1
-        width = (one_segment, 2, 4, 8)[descriptor >> 6]
-        first = 5 + (1 - one_segment) + (0, 1, 2, 4)[descriptor & 3]
-        size = int.from_bytes(payload[first : first + width], "little") + 256 * (width == 2)
-        return size if width else None
-
     def decode(self, stored: Any) -> bytes:
-        """Check and decode the bytes of one chunk whose decoded size is not known.
+        """Check and decode the bytes of one chunk of unknown size; raises `CorruptStoreError` as `decode_into`."""
+        return bytes(self._decompress(payload_of(stored)))
 
-        Raises
-        ------
-        CorruptStoreError
-            As `decode_into`.
-        """
-        payload = payload_of(stored)
-        return bytes(payload if self.kind == "bytes" else self._decompress(payload))
-
-    def _decompress(self, payload: memoryview, out: np.ndarray[Any, Any] | None = None) -> Any:
-        decompress = blosc.decompress if self.kind == "blosc" else zstd.decompress
+    def _decompress(self, payload: memoryview, out: Array | None = None) -> Any:
         try:
-            return decompress(payload, out)
+            return self.decompress(payload, out)
         except (RuntimeError, ValueError) as error:
             raise CorruptStoreError(f"expected a chunk of codec {self.name}, got {error}.") from None
 
@@ -148,16 +91,69 @@ def payload_of(stored: Any) -> memoryview:
     return payload
 
 
-CODECS: Final[Mapping[str, Codec]] = MappingProxyType(
-    {
-        c.name: c
-        for c in (
-            Codec("none", "bytes"),
-            Codec("blosc-lz4", "blosc"),
-            Codec("zstd", "zstd"),
-        )
-    }
+def blosc_lz4(name: str, shuffle: int | None = None) -> Codec:
+    """Return a codec of Blosc's LZ4 blocks; a shuffle of None is the measured best of the dtype.
+
+    Of 32-bit floats whole bytes are shuffled: bits make them 4 % smaller, and take twice the time to read.
+    """
+    names = {blosc.NOSHUFFLE: "noshuffle", blosc.SHUFFLE: "shuffle", blosc.BITSHUFFLE: "bitshuffle"}
+
+    def chosen(dtype: np.dtype[Any]) -> int:
+        measured = blosc.SHUFFLE if dtype.itemsize == 4 else blosc.BITSHUFFLE
+        return int(measured if shuffle is None else shuffle)
+
+    def compressors(dtype: np.dtype[Any]) -> list[dict[str, Any]]:
+        parameters = {
+            "typesize": dtype.itemsize,
+            "cname": "lz4",
+            "clevel": 5,
+            "shuffle": names[chosen(dtype)],
+        }
+        return [{"name": "blosc", "configuration": {**parameters, "blocksize": 0}}]
+
+    return Codec(
+        name=name,
+        compressors=compressors,
+        compress=lambda chunk: blosc.compress(chunk, b"lz4", 5, chosen(chunk.dtype)),
+        decompress=blosc.decompress,
+        decoded_size=lambda payload: int.from_bytes(payload[4:8], "little"),
+    )
+
+
+def _zstd_size(payload: memoryview) -> int | None:
+    """Return the size in a frame's header: numcodecs fills a larger place in part, and reports nothing.
+
+    RFC 8878, 3.1.1.1: a descriptor, a window unless all is one segment, a dictionary's id, and the size.
+    """
+    if len(payload) < 5:
+        return None
+    descriptor = payload[4]
+    one_segment = descriptor >> 5 & 1
+    width = (one_segment, 2, 4, 8)[descriptor >> 6]
+    first = 5 + (1 - one_segment) + (0, 1, 2, 4)[descriptor & 3]
+    size = int.from_bytes(payload[first : first + width], "little") + 256 * (width == 2)
+    return size if width else None
+
+
+_CODECS: Final = (
+    Codec(
+        name="none",
+        compressors=lambda _: [],
+        compress=lambda chunk: chunk.reshape(-1).view(np.uint8),
+        decompress=lambda payload, _: payload,
+        decoded_size=lambda _: None,
+        is_plain=True,
+    ),
+    blosc_lz4("blosc-lz4"),
+    Codec(
+        name="zstd",
+        compressors=lambda _: [{"name": "zstd", "configuration": {"level": 1, "checksum": False}}],
+        compress=lambda chunk: zstd.compress(chunk, 1),
+        decompress=zstd.decompress,
+        decoded_size=_zstd_size,
+    ),
 )
+CODECS: Final[Mapping[str, Codec]] = MappingProxyType({codec.name: codec for codec in _CODECS})
 """The codecs that a store may be written with, by name."""
 DEFAULT_CODECS: Final[Mapping[str, str]] = MappingProxyType(
     {"uint16": "none", "float32": "blosc-lz4", "float16": "blosc-lz4", "uint8": "blosc-lz4"}
@@ -167,7 +163,6 @@ DEFAULT_CODECS: Final[Mapping[str, str]] = MappingProxyType(
 
 def get_codec(name: str) -> Codec:
     """Return the codec called ``name``; `InvalidInputError` names the ones there are."""
-    try:
-        return CODECS[name]
-    except KeyError:
-        raise InvalidInputError(f"codec must be one of {', '.join(CODECS)}, got {name!r}.") from None
+    if name not in CODECS:
+        raise InvalidInputError(f"codec must be one of {', '.join(CODECS)}, got {name!r}.")
+    return CODECS[name]

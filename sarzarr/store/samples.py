@@ -77,9 +77,7 @@ class SampleLayout:
     def document(self, *, flags: bool = False) -> dict[str, Any]:
         """Return the ``zarr.json`` of the pictures, (samples, rows, columns), or of their flags, uint8."""
         dtype = "uint8" if flags else self.dtype
-        encoding = Encoding(
-            dtype=dtype, codec=DEFAULT_CODECS["uint8"] if flags else codec_of(self.dtype), shard=cv.CHUNK
-        )
+        encoding = Encoding(dtype=dtype, codec=DEFAULT_CODECS[dtype], shard=cv.CHUNK)
         if flags:
             about: dict[str, Any] = {
                 cv.LONG_NAME: "validity of image",
@@ -96,11 +94,6 @@ class SampleLayout:
         document["chunk_grid"]["configuration"]["chunk_shape"] = whole
         document["codecs"][0]["configuration"]["chunk_shape"] = [1, cv.CHUNK, cv.CHUNK]
         return document
-
-
-def codec_of(dtype: str) -> str:
-    """Return the codec that pictures are stored with."""
-    return DEFAULT_CODECS[dtype]
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +162,7 @@ class SampleSet:
             return out[:height, :width]
         check_size(place, key, size)
         wanted = {(at, c) for c in range(layout.grid[1])}
-        like, codec = np.zeros((cv.CHUNK, cv.CHUNK), layout.dtype), get_codec(codec_of(layout.dtype))
+        like, codec = np.zeros((cv.CHUNK, cv.CHUNK), layout.dtype), get_codec(DEFAULT_CODECS[layout.dtype])
         for _, chunk, tile in read_chunks(place, key, layout.grid, codec, like, wanted):
             row, col = divmod(chunk, layout.chunks[1])
             out[row * cv.CHUNK : (row + 1) * cv.CHUNK, col * cv.CHUNK : (col + 1) * cv.CHUNK] = tile

@@ -277,7 +277,7 @@ def read_chunks(
     for first in range(0, len(numbers), TOGETHER):
         some = numbers[first : first + TOGETHER]
         for number, stored in zip(some.tolist(), place.get_ranges(key, index[some].tolist()), strict=True):
-            if codec.kind == "bytes":  # what was read is the chunk: no copy
+            if codec.is_plain:  # what was read is the chunk: no copy
                 yield *divmod(number, cols), codec.view(stored, like)
                 continue
             codec.decode_into(stored, out)

@@ -11,7 +11,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.keywords import shows_options
 from sarzarr.pixels.turns import apply
-from sarzarr.reader.augment import AUGMENTATIONS, Augmentation
+from sarzarr.reader.augment import AUGMENTATIONS
 from sarzarr.reader.options import ItemKeywords, ReadOptions
 from sarzarr.reader.reader import PatchReader
 from sarzarr.store.store import AnyStore
@@ -35,9 +35,8 @@ class TurnedPatches(Dataset[torch.Tensor]):
         """Return the float32 tensor (C, rows, columns) of an image (C, rows, columns) of the caller's own."""
         if self.augment:
             # torch's generator: seeded by torch.manual_seed, and apart in each worker, rank and epoch.
-            kind: Augmentation = "d4" if image.shape[-1] == image.shape[-2] else "flips"
-            drawn = int(torch.randint(len(AUGMENTATIONS[kind]), ()))
-            image = np.ascontiguousarray(apply(AUGMENTATIONS[kind][drawn], image))
+            turns = AUGMENTATIONS["d4" if image.shape[-1] == image.shape[-2] else "flips"].turns
+            image = np.ascontiguousarray(apply(turns[int(torch.randint(len(turns), ()))], image))
         if self.transform is None:
             return torch.from_numpy(image)
         # A transform is given (rows, columns) where there is one channel, and may return a tensor.

@@ -11,6 +11,7 @@ from conftest import speckle, write_band
 
 import sarzarr as sz
 from sarzarr.cli import main
+from sarzarr.store.codecs import CODECS
 from sarzarr.text import parse_bytes
 
 
@@ -77,7 +78,7 @@ def test_identify_says_what_and_why(run, real_data):
         (("identify", "nowhere.tif"), "which is not there"),
         (("ingest", "nowhere.tif", "-o", "a.zarr"), "which is not there"),
         (("ingest", __file__, "-o", "a.zarr"), "expected a TIFF file"),
-        (("ingest", "x.tif", "-o", "a.zarr", "--codec", "gzip"), "codec must be one of"),
+        (("ingest", "x.tif", "-o", "a.zarr", "--codec", "nonesuch"), "codec must be one of"),
         (("ingest", "x.tif", "-o", "a.zarr", "--shard", "100"), "multiple of the 256-pixel chunk"),
         (("ingest", "x.tif", "-o", "a.zarr", "--memory", "lots"), "a size such as 1GB"),
     ],
@@ -254,6 +255,13 @@ def test_help_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "identify" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["ingest", "copy"])
+def test_help_names_every_codec(run, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "200")
+    *others, last = CODECS
+    assert f"{', '.join(others)} or {last}" in run(command, "--help")[1]
 
 
 def test_sizes_as_people_write_them():

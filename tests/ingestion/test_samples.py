@@ -451,7 +451,7 @@ def test_boxes_follow_their_pixels_through_any_patch_and_turn(scene_store, index
     for patch in range(0, len(targets), 3):
         scene = scenes[int(table["owner"].values[patch])]
         row, col = int(table["row"].values[patch]), int(table["col"].values[patch])
-        operation = AUGMENTATIONS["d4"][patch % 8]
+        operation = AUGMENTATIONS["d4"].turns[patch % 8]
         target = targets.target(patch, operation)
         painted = []
         for box in parts[scene][0].astype(int):
@@ -502,7 +502,7 @@ def test_what_the_reader_delivers_is_bright_where_its_targets_are(tmp_path, inde
     scenes = store.catalog["scene"].values[selection.catalog_row].tolist()
     ids = table["id"].values[selection.table_row]
     targets = patch_targets(read_boxes(store), scenes, windows, ids, min_visible=0)
-    order, turns = reader.order(0), reader.turns(0)
+    order, turns = reader.order(0), reader.draws(0).turns
     images = np.concatenate([batch.copy() for batch in reader])
     assert len(images) == len(order)
     boxes = 0

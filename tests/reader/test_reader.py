@@ -186,13 +186,13 @@ def test_flags_come_along_and_what_is_not_valid_is_zero(store, augment, clip):
     reader = sz.PatchReader(
         store, polarizations="vv", flags=True, min_unsaturated=0, edge="pad", clip=clip, augment=augment
     )
-    turns = reader.turns(0)
+    turns = reader.draws(0).turns
     where = places(reader)
     images, flags = (np.concatenate(part) for part in zip(*reader, strict=True))
     assert flags.dtype == np.uint8
     assert flags.shape == images.shape
     for i, (scene, (array,), row, col) in enumerate(where):
-        turn = 0 if turns is None else turns[i]
+        turn = turns[i]
         known = codes(store, scene, array + "_flags")
         truth = patch(known + 1, row, col, 256)
         truth = np.where(truth == 0, 2, truth - 1)  # beyond the edge: nodata
@@ -334,7 +334,7 @@ def test_augmentation_turns_the_pixels_and_nothing_else(store, augment, turns):
     reader = sz.PatchReader(store, augment=augment)
     epochs = [np.concatenate(list(reader)) for _ in range(2)]
     for epoch, images in enumerate(epochs):
-        drawn = reader.turns(epoch)
+        drawn = reader.draws(epoch).turns
         assert len(set(drawn.tolist())) == turns
         for image, original, turn in zip(images, plain, drawn, strict=True):
             np.testing.assert_array_equal(image, apply(turn, original))
@@ -374,7 +374,7 @@ def test_a_split_is_what_the_store_says(tmp_path):
 def test_metadata_says_where_each_patch_is_from(store):
     reader = sz.PatchReader(store, with_meta=True, shuffle=True, batch_size=5, augment="flips")
     table = store.patches()
-    for batch, turns in zip(reader, np.array_split(reader.turns(0), range(5, 200, 5)), strict=False):
+    for batch, turns in zip(reader, np.array_split(reader.draws(0).turns, range(5, 200, 5)), strict=False):
         np.testing.assert_array_equal(batch["turn"], turns)
         n = len(batch["image"])
         assert batch["flags"].shape == batch["image"].shape

@@ -3,14 +3,18 @@
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiffs import DATA, needs_data, speckle, write
 
-from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
+from sarzarr.conventions import Quantity, Representation
+from sarzarr.errors import InvalidInputError
+from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts, only_stamp
 from sarzarr.scenes.probe import probe_file
-from sarzarr.scenes.products.family import Product
+from sarzarr.scenes.products import table
+from sarzarr.scenes.products.family import BandMetadata, Family, Product
 from sarzarr.scenes.products.snap import SNAP_TAG, read_tag
 from sarzarr.scenes.products.table import FAMILIES, facts_from_name, read_product, scene_of
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
@@ -238,6 +242,73 @@ def test_no_family_says_anything_of_a_strangers_file(tmp_path):
         assert family.facts_from_name(path.stem) is None
         assert family.scene_of(path) is None
     assert scene_of(path) is None
+
+
+@pytest.fixture
+def acme(monkeypatch):
+    """A vendor's family, known for the time of a test: gamma0 amplitude, which no word and no pixel says."""
+
+    gamma0 = BandMetadata(quantity=Quantity.GAMMA0, representation=Representation.AMPLITUDE)
+
+    def register(*bands):
+        def read(path):
+            return Product(bands=bands or (gamma0,)) if path.name.startswith("ACME_") else Product()
+
+        def facts(name):
+            return Acquisition(datetime=only_stamp(name), platform="acme-1") if "ACME" in name else None
+
+        family = Family(name="ACME", read=read, facts_from_name=facts)
+        monkeypatch.setattr(table, "FAMILIES", (*FAMILIES, family))
+
+    return register
+
+
+def test_a_familys_quantity_and_representation_come_first_and_are_the_reason(tmp_path, acme):
+    path = write(
+        tmp_path / "ACME_20260102_VH_gamma0.tif", speckle(), tags={"UNITS": "dB", "quantity": "beta0"}
+    )
+    assert (probe_file(path).quantity, probe_file(path).representation) == ("beta0", "db")
+    acme()
+    probe = probe_file(path)
+    (array,) = probe.arrays
+    assert (array.name, array.quantity, array.representation) == ("vh", "gamma0", "amplitude")
+    assert probe.reason == "band 1 is gamma0 amplitude by its ACME metadata"
+    assert (probe.acquisition.datetime, probe.acquisition.platform) == ("2026-01-02T00:00:00Z", "acme-1")
+    told = probe_file(path, quantity="sigma0", representation="power")
+    assert (told.quantity, told.representation) == ("sigma0", "power")
+
+
+def test_what_a_family_does_not_say_is_told_by_names_and_pixels(tmp_path, acme):
+    acme(BandMetadata(quantity=Quantity.GAMMA0_RTC))
+    probe = probe_file(write(tmp_path / "ACME_20260102_VV_gamma0.tif", speckle()))
+    assert (probe.quantity, probe.representation) == ("gamma0_rtc", "power")
+    assert probe.reason.startswith("by value: ")
+    assert probe.reason.endswith("; band 1 is gamma0_rtc by its ACME metadata")
+    acme(BandMetadata(representation=Representation.AMPLITUDE))
+    probe = probe_file(write(tmp_path / "ACME_20260102_VV_gamma0_dem.tif", speckle()))  # no elevation
+    assert (probe.quantity, probe.representation) == ("gamma0", "amplitude")
+    assert probe.reason.startswith("band 1 is amplitude by its ACME metadata; the file is named")
+
+
+def test_a_family_does_not_outweigh_pixels_or_units(tmp_path, acme):
+    acme()
+    db = write(tmp_path / "ACME_20260102_VV_gamma0.tif", 10 * np.log10(speckle()))
+    assert "although band 1 is gamma0 amplitude by its ACME metadata" in probe_file(db).refusal
+    phase = write(tmp_path / "ACME_20260103_VV_gamma0.tif", speckle(), tags={"UNITS": "radians"})
+    assert "an interferometric phase (tag UNITS is 'radians')" in probe_file(phase).refusal
+    acme(BandMetadata(unit="phase"))
+    assert "an interferometric phase (band 1 is in 'phase')" in probe_file(db).refusal
+    with pytest.raises(InvalidInputError, match=r"expected a quantity of sigma0, .*, got 'gamma'"):
+        BandMetadata(quantity="gamma")
+
+
+def test_metadata_of_another_number_of_bands_is_said_and_not_used(tmp_path, acme):
+    acme(BandMetadata(quantity=Quantity.BETA0), BandMetadata(quantity=Quantity.BETA0))
+    probe = probe_file(write(tmp_path / "ACME_20260102_VV_gamma0.tif", speckle()))
+    assert (probe.quantity, probe.refusal) == ("gamma0", None)
+    assert probe.left_out == (
+        "ACME_20260102_VV_gamma0.tif: ACME metadata of 2 bands is left out, since the file has 1.",
+    )
 
 
 # ---------------------------------------------------------------- facts

@@ -34,7 +34,7 @@ def paint(box, height, width):
     seed=st.integers(0, 2**20),
     size=st.integers(1, 40),
     min_visible=st.sampled_from([0.0, 0.25, 0.3, 0.5, 1.0]),
-    operation=st.sampled_from(AUGMENTATIONS["d4"]),
+    operation=st.sampled_from(AUGMENTATIONS["d4"].turns),
 )
 def test_a_painted_box_and_its_pixels_stay_together(seed, size, min_visible, operation):
     """Any size, stride and edge policy: windows may overlap and reach beyond the image."""
@@ -96,7 +96,7 @@ def test_patches_without_boxes_are_empty_and_well_formed():
     assert found.boxes.dtype == np.float32
     nowhere = Windows(owner=np.empty(0, np.int64), row=np.empty(0, int), col=np.empty(0, int), size=8)
     assert len(boxes_in_windows(np.ones((1, 4)) * [0, 0, 3, 3], np.zeros(1, int), nowhere)) == 0
-    for operation in AUGMENTATIONS["d4"]:
+    for operation in AUGMENTATIONS["d4"].turns:
         assert apply_to_boxes(operation, none, size=8).shape == (0, 4)
 
 
@@ -108,7 +108,7 @@ def test_a_box_on_the_border_of_two_patches_is_in_neither_by_a_touch():
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 2**16), operation=st.sampled_from(AUGMENTATIONS["d4"]))
+@given(seed=st.integers(0, 2**16), operation=st.sampled_from(AUGMENTATIONS["d4"].turns))
 def test_turning_leaves_the_source_and_the_areas_alone(seed, operation):
     boxes = some_boxes(np.random.default_rng(seed), 6, 32, 32)
     before = boxes.copy()

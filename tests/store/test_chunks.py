@@ -11,7 +11,8 @@ import pytest
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
+from zarr.codecs import Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
+from zarr.registry import get_codec_class
 
 from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.pixels.compiled.when import SWITCH, loops
@@ -26,11 +27,6 @@ from sarzarr.store.place import Folder
 from sarzarr.store.shards import ShardWriter
 
 CHUNK = 32
-COMPRESSORS = {
-    "none": (),
-    "blosc-lz4": (BloscCodec(cname="lz4", shuffle="bitshuffle"),),
-    "zstd": (ZstdCodec(level=1),),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -55,13 +51,14 @@ def write(root, name, values, *, codec="none", shard=4 * CHUNK, chunk=CHUNK, com
     """Write an array with zarr-python: the independent half of these tests."""
     chunks = (1,) * (values.ndim - 2) + (chunk, chunk)
     shards = None if shard is None else (3,) * (values.ndim - 2) + (shard, shard)
+    theirs = (get_codec_class(d["name"]).from_dict(d) for d in CODECS[codec].compressors(values.dtype))
     made = zarr.create_array(
         root / name,
         shape=values.shape,
         dtype=values.dtype,
         chunks=chunks,
         shards=shards,
-        compressors=(*COMPRESSORS[codec], Crc32cCodec()) if compressors is None else compressors,
+        compressors=(*theirs, Crc32cCodec()) if compressors is None else compressors,
         fill_value=0,
         **options,
     )

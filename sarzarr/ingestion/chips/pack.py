@@ -32,11 +32,11 @@ from sarzarr.ingestion.chips.find import (
 )
 from sarzarr.ingestion.chips.read import read_sample
 from sarzarr.store.boxes import Boxes, safe_name, write_boxes
-from sarzarr.store.codecs import get_codec
+from sarzarr.store.codecs import DEFAULT_CODECS, get_codec
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import ensure_groups, has_node, read_json, read_node, write_json, write_node
 from sarzarr.store.place import Folder
-from sarzarr.store.samples import IMAGE, SampleLayout, SampleSet, codec_of, open_samples, sample_sets
+from sarzarr.store.samples import IMAGE, SampleLayout, SampleSet, open_samples, sample_sets
 from sarzarr.store.shard_job import NO_FILE
 from sarzarr.store.shards import ShardRecord, ShardWriter, digest_of
 from sarzarr.store.store import Store, create_store
@@ -182,7 +182,7 @@ def _pack_shard(
     """Read the samples of one shard and write it, whole; one that cannot be read comes back as a problem."""
     arrays = staging / "arrays"
     key = f"c/{shard}/0/0"
-    image = ShardWriter(arrays / IMAGE / key, layout.grid, get_codec(codec_of(layout.dtype)))
+    image = ShardWriter(arrays / IMAGE / key, layout.grid, get_codec(DEFAULT_CODECS[layout.dtype]))
     flags = ShardWriter(arrays / (IMAGE + cv.FLAGS_SUFFIX) / key, layout.grid, get_codec(cv.FLAGS_CODEC))
     coloured = 0
     with image, flags:

@@ -4,17 +4,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sarzarr.conventions import Quantity, Representation
 from sarzarr.scenes.acquisition import Acquisition
+from sarzarr.scenes.identify import check_said
 
 
 @dataclass(frozen=True, kw_only=True)
 class BandMetadata:
     """The metadata of one band in a product."""
 
-    name: str
-    """Its name: ``Sigma0_VH``."""
+    name: str = ""
+    """Its name: ``Sigma0_VH``; empty where it has none."""
     unit: str = ""
-    """``intensity``, ``amplitude``, ``intensity_db``, ``phase``, ``real``, ``deg``, ..."""
+    """Its unit, of which words are read as in names: ``intensity_db``, ``phase``, ``real``, ``deg``, ..."""
+    quantity: Quantity | None = None
+    """Its quantity, which outweighs names and units; None where the product does not say."""
+    representation: Representation | None = None
+    """Its representation, such as dB or power, likewise."""
     scale: float = 1.0
     """Declared scale."""
     offset: float = 0.0
@@ -23,6 +29,9 @@ class BandMetadata:
     """Whether the pixels are stored as logarithms of the values."""
     nodata: float | None = None
     """Declared nodata value, where it is in use."""
+
+    def __post_init__(self) -> None:
+        check_said(self.quantity, self.representation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +42,8 @@ class Product:
     """Name of the product folder; None for a file outside of one."""
     bands: tuple[BandMetadata, ...] = ()
     """Its bands, in the order of the file."""
+    family: str = ""
+    """Name of the family that tells of the bands; `read_product` sets it."""
     facts: Acquisition = field(default_factory=Acquisition)
     """Its acquisition."""
 
@@ -41,6 +52,8 @@ class Product:
 class Family:
     """One maker's products. Each function says nothing of files that are others', and raises for none."""
 
+    name: str
+    """Its name, for the reader: ``SNAP``."""
     read: Callable[[Path], Product] = lambda _: Product()
     """From a TIFF, its metadata: embedded, or in the files around it. What is malformed says nothing."""
     facts_from_name: Callable[[str], Acquisition | None] = lambda _: None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from sarzarr import conventions as cv
-from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, only_stamp
+from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts, only_stamp
 from sarzarr.scenes.products.family import Family, Product
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 from sarzarr.scenes.words import tokens
@@ -85,11 +85,9 @@ def read_safe(path: Path) -> Product:
     if folder is None:
         return Product()
     annotation = folder / f"annotation/{path.stem}.xml"
-    facts = _facts_of(annotation, MAX_XML, lambda data: texts_of(parse_xml(data)))
-    return Product(
-        folder=folder.name,
-        facts=_facts_of(folder / "productInfo.json", MAX_JSON, _product_info).or_else(facts),
-    )
+    annotated = _facts_of(annotation, MAX_XML, lambda data: texts_of(parse_xml(data)))
+    named = _facts_of(folder / "productInfo.json", MAX_JSON, _product_info)
+    return Product(folder=folder.name, facts=merge_facts([named, annotated]))
 
 
 def _facts_of(path: Path, limit: int, fields: Callable[[bytes], dict[str, str]]) -> Acquisition:
@@ -110,4 +108,4 @@ def _product_info(data: bytes) -> dict[str, str]:
     return {k: str(v) for k, v in entries if isinstance(v, str | int | float)}
 
 
-FAMILY: Final = Family(read=read_safe, facts_from_name=sentinel1_facts, scene_of=sentinel1_scene)
+FAMILY: Final = Family(name="SAFE", read=read_safe, facts_from_name=sentinel1_facts, scene_of=sentinel1_scene)

@@ -83,4 +83,4 @@ def _number(text: str | None, otherwise: Any) -> Any:
         return otherwise
 
 
-FAMILY: Final = Family(read=read_snap)
+FAMILY: Final = Family(name="SNAP", read=read_snap)

@@ -1,5 +1,6 @@
 """The product families that are known: one line each. The earlier ones win where two speak."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,12 +16,10 @@ FAMILIES: Final[tuple[Family, ...]] = (
 
 def read_product(path: Path) -> Product:
     """Return the metadata in a TIFF and in the files around it; what is malformed says nothing."""
-    products = [family.read(path) for family in FAMILIES]
-    return Product(
-        folder=next((p.folder for p in products if p.folder), None),
-        bands=next((p.bands for p in products if p.bands), ()),
-        facts=merge_facts(p.facts for p in products),
-    )
+    products = [replace(family.read(path), family=family.name) for family in FAMILIES]
+    telling = next((p for p in products if p.bands), Product())
+    folder = next((p.folder for p in products if p.folder), None)
+    return replace(telling, folder=folder, facts=merge_facts(p.facts for p in products))
 
 
 def facts_from_name(text: str) -> Acquisition:

@@ -1,7 +1,6 @@
 """Invented ground: what lies at each pixel, free of speckle, as a function of a seed alone."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,7 +73,7 @@ class Ground:
         gain = 0.06 if polarization in _CROSS else 1.0
         for (row, col), (turn, length, bright) in zip(spots, hulls, strict=True):
             near = (rows > row - 24) & (rows < row + 24)
-            if not near.any() or self.inland(_floats([row]), _floats([col]))[0, 0] > -0.4:
+            if not near.any() or self.inland(*np.array([[row], [col]], np.float32))[0, 0] > -0.4:
                 continue
             left = max(0, int(col) - 24)
             dr, dq = rows[near][:, None] - row, np.arange(left, min(self.width, int(col) + 25))[None] - col
@@ -150,12 +149,14 @@ class Ground:
 
     def _roads(self, land: Array, r: Array, q: Array, cross: bool) -> None:
         for k, (slope, start) in enumerate(((0.42, 0.30), (-0.9, 1.25), (2.6, -1.3))):
-            line = start * self.height + slope * q + 22 * self._noise(_floats([k]), q, 170, 95)[0]
+            bends = self._noise(np.full(1, k, np.float32), q, 170, 95)[0]
+            line = start * self.height + slope * q + 22 * bends
             away = np.abs(r[:, None] - line[None]) / math.hypot(1, slope)
             np.copyto(land, -24.0 if cross else -18.0, where=away < 1.4)
 
     def _river(self, land: Array, r: Array, q: Array, cross: bool) -> None:
-        bends = 60 * self._noise(_floats([0]), q, 160, 96)[0] + 22 * self._noise(_floats([0]), q, 52, 97)[0]
+        top = np.zeros(1, np.float32)
+        bends = 60 * self._noise(top, q, 160, 96)[0] + 22 * self._noise(top, q, 52, 97)[0]
         line = 0.42 * self.height + bends
         away = np.abs(r[:, None] - line[None]) / np.hypot(1, np.gradient(line) if q.size > 1 else 0)[None]
         wide = 2.2 + 4 * np.exp(-3 * q / self.width)
@@ -176,10 +177,6 @@ class Ground:
         """Return a uniform number in [0, 1) for each integer key, the same for the same key: float32."""
         table = np.random.default_rng([self.seed, 6, salt]).random(8191, dtype=np.float32)
         return table[np.mod(key, 8191)]
-
-
-def _floats(values: Sequence[float]) -> Array:
-    return np.asarray(values, np.float32)
 
 
 def _weights(at: Array) -> tuple[Array, Array, Array]:

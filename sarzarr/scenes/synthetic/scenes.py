@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr.arrays import Array
-from sarzarr.conventions import Representation
+from sarzarr.conventions import POLARIZATIONS, Representation
 from sarzarr.errors import InvalidInputError
 from sarzarr.files import whole_file
 from sarzarr.scenes.synthetic.ground import Ground, speckle
@@ -57,12 +57,11 @@ def write_synthetic_scenes(
     is out of range.
     """
     folder = Path(folder)
-    names = [_polarization(p) for p in polarizations]
+    names = _checked(polarizations, representation)
     if count < 1 or min(shape) < 1 or not 0 <= border < 0.5:
         raise InvalidInputError(
             f"expected a scene of pixels and a border in 0..0.5, got {count} of {shape}, border {border}."
         )
-    _check_form(representation)
     ground = Ground(height=shape[0], width=shape[1], seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -93,8 +92,7 @@ def large_scene(
 
     Raises `InvalidInputError` where the polarization or the representation is unknown.
     """
-    path, name, size = Path(path), _polarization(polarization), 1024
-    _check_form(representation)
+    (name,), path, size = _checked([polarization], representation), Path(path), 1024
     rng = np.random.default_rng([seed, 1])
     pool = speckle((_POOL + shape[1],), rng)
     ground = Ground(height=size, width=size, seed=seed)
@@ -125,12 +123,6 @@ def _speckled(ground: Ground, rows: Array, *, date: int, polarization: str, bord
     return power
 
 
-def _polarization(name: str) -> str:
-    if name.upper() not in ("VV", "VH", "HH", "HV"):
-        raise InvalidInputError(f"polarization must be VV, VH, HH or HV, got {name!r}.")
-    return name.upper()
-
-
 def _to_linear(db: Array) -> Array:
     return np.exp(db * np.float32(math.log(10) / 10))
 
@@ -151,9 +143,14 @@ _FORMS: Final[Mapping[str, tuple[str, Callable[[Array], Array]]]] = MappingProxy
 """A representation's band description, as SNAP names it, and the law from linear power with NaN to it."""
 
 
-def _check_form(representation: str) -> None:
+def _checked(polarizations: Sequence[str], representation: str) -> list[str]:
+    """Return polarizations in upper case."""
+    for name in polarizations:
+        if name.lower() not in POLARIZATIONS:
+            raise InvalidInputError(f"polarization must be VV, VH, HH or HV, got {name!r}.")
     if representation not in _FORMS:
         raise InvalidInputError(f"representation must be one of {', '.join(_FORMS)}, got {representation!r}.")
+    return [name.upper() for name in polarizations]
 
 
 def _when(date: int) -> datetime:
@@ -167,24 +164,6 @@ def _rows(height: int) -> Iterator[Array]:
 def _mirrored(at: Array, size: int) -> Array:
     """Return indices that run to and fro in 0..size-1, so that copies meet without a seam."""
     return (size - 1) - np.abs(at % (2 * size) - (size - 0.5)).astype(np.int64)
-
-
-def _tags(polarization: str, date: int) -> dict[str, str]:
-    """Return acquisition facts as SNAP names them: GDAL cuts names with a colon, as STAC's have, in two."""
-    return {
-        "MISSION": "SENTINEL-1A",
-        "ACQUISITION_MODE": "IW",
-        "PRODUCT_TYPE": "GRD",
-        "PASS": "DESCENDING",
-        "antenna_pointing": "right",
-        "ACQUISITION_DATETIME": _when(date).isoformat().replace("+00:00", "Z"),
-        "ABS_ORBIT": str(62_416 + 175 * date),
-        "REL_ORBIT": "44",
-        "incidenceAngleMidSwath": "38.9",
-        "azimuth_looks": "1",
-        "range_looks": "5",
-        "POLARIZATION": polarization,
-    }
 
 
 def _write(
@@ -225,5 +204,18 @@ def _write(
             file.write(convert(power), 1, window=Window(0, row, shape[1], len(power)))
             row += len(power)
         file.set_band_description(1, description.format(polarization))
-        file.update_tags(**_tags(polarization, date))
+        file.update_tags(  # as SNAP names them: GDAL cuts names with a colon, as STAC's have, in two
+            MISSION="SENTINEL-1A",
+            ACQUISITION_MODE="IW",
+            PRODUCT_TYPE="GRD",
+            PASS="DESCENDING",
+            antenna_pointing="right",
+            ACQUISITION_DATETIME=_when(date).isoformat().replace("+00:00", "Z"),
+            ABS_ORBIT=str(62_416 + 175 * date),
+            REL_ORBIT="44",
+            incidenceAngleMidSwath="38.9",
+            azimuth_looks="1",
+            range_looks="5",
+            POLARIZATION=polarization,
+        )
     return path
