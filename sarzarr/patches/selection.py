@@ -74,7 +74,7 @@ class Selection:
     table_row: Array
     """(n,) int64: the row in the patch table (of the first channel)."""
     id: Array
-    """(n,) uint64: the stable id of each patch (of its first channel)."""
+    """(n,) int64, 0 or more: the stable id of each patch (of its first channel)."""
     size: int
     """Rows and columns of a patch."""
     dates: int = 0
