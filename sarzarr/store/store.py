@@ -188,7 +188,7 @@ class Store:
             check_files(self.place, f"{cv.SCENES}/{scene}/{array}")
 
     def open_scene(self, scene: str) -> xr.Dataset:
-        """Open a scene's group: float32 in [0, 1], NaN where not measured, flags and layers; lazy, a Dask chunk a shard.
+        """Open a scene lazily: float32 in [0, 1], NaN where not measured, flags and layers; a Dask chunk a shard.
 
         Raises `CorruptStoreError` where a file of it is absent or short.
         """
