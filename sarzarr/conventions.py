@@ -125,7 +125,6 @@ SPATIAL_TRANSFORM: Final = "spatial:transform"
 SPATIAL_DIMENSIONS: Final = "spatial:dimensions"
 SPATIAL_SHAPE: Final = "spatial:shape"
 SPATIAL_BBOX: Final = "spatial:bbox"
-ZARR_CONVENTIONS: Final = "zarr_conventions"
 SOURCE_FILES: Final = "source_files"
 """Names of the files that a scene was made of; never their paths."""
 LAYERS: Final = "layers"
@@ -141,7 +140,7 @@ FILL_VALUE: Final = "_FillValue"
 CODED: Final = {SCALE_FACTOR: 1 / STEPS, ADD_OFFSET: -FIRST_CODE / STEPS, FILL_VALUE: NOT_MEASURED}
 """CF's attributes of uint16 codes: decoded they are in [0, 1], NaN where nothing was measured."""
 GCPS: Final = "gcps"
-"""Ground control points: [row, column, x, y, z] each, in the CRS of ``gcps_crs``."""
+"""Ground control points: row, column, x, y, z of one after the other, in the CRS of ``gcps_crs``."""
 GCPS_CRS: Final = "gcps_crs"
 GEOLOCATION: Final = "geolocation"
 """The tie of pixels to the ground: ``affine``, ``rotated_affine``, ``gcps``, ``none``, ``gcp_tps_no_dem``."""
@@ -192,19 +191,3 @@ CATALOG_SCHEMA: Final = {
     "source_hash": "text",
 }
 """The catalog's columns and their kinds; ``name`` is the array's name in its scene group."""
-ZARR_CONVENTIONS_DOCUMENT: Final = (
-    {
-        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
-        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/proj/refs/tags/v1/schema.json",
-        "spec_url": "https://github.com/zarr-conventions/proj/blob/v1/README.md",
-        "name": "proj:",
-        "description": "Coordinate reference system information for geospatial data",
-    },
-    {
-        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
-        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v1/schema.json",
-        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
-        "name": "spatial:",
-        "description": "Spatial coordinate information",
-    },
-)

@@ -42,11 +42,9 @@ def write_scene_documents(group: Place, plan: ScenePlan) -> None:
     }
     if polarizations := [a.polarization for a in probe.arrays if a.polarization]:
         attributes[cv.SAR_POLARIZATIONS] = polarizations
-    if plan.geolocation == "rotated_affine":
-        attributes[cv.SPATIAL_TRANSFORM] = list(plan.grid.transform)
     place = probe.georeference
     if place.gcps and not plan.is_warped:  # their rows and columns are those of the file
-        attributes[cv.GCPS] = [list(gcp) for gcp in place.gcps]
+        attributes[cv.GCPS] = [value for gcp in place.gcps for value in gcp]
         attributes[cv.GCPS_CRS] = place.gcps_crs
     if plan.border:
         attributes[cv.BORDER] = plan.border
@@ -100,11 +98,10 @@ def write_layer_documents(
 
 
 def _placement(plan: ScenePlan) -> dict[str, Any]:
-    """Return what an array says of its place; nothing where no plain affine ties it to the ground."""
-    grid = plan.grid
-    if not grid.is_georeferenced or grid.is_rotated:
+    """Return where an array says that its CRS and affine stand; nothing where no affine ties it to the ground."""
+    if not plan.grid.is_georeferenced:
         return {}
-    return {cv.GRID_MAPPING: cv.SPATIAL_REF, cv.COORDINATES: cv.SPATIAL_REF, **spatial_attributes(grid)}
+    return {cv.GRID_MAPPING: cv.SPATIAL_REF, cv.COORDINATES: cv.SPATIAL_REF}
 
 
 def _write_array(
