@@ -403,7 +403,7 @@ def test_a_killed_copy_is_no_store_and_keeps_no_other_from_its_place(store, tmp_
 def test_a_band_whose_copy_was_given_up_writes_nothing(store, tmp_path):
     array = array_copy(store.root / "scenes" / "a" / "vh", tmp_path / "gone" / "vh")
     Path(array.token).unlink()
-    assert copy_shards(array) == (tmp_path / "gone" / "vh", {})
+    assert copy_shards(array) == (tmp_path / "gone" / "vh", {}, None)
     assert not (tmp_path / "gone").exists()
 
 
