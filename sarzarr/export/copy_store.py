@@ -22,7 +22,6 @@ from sarzarr.export.schema1 import (
     attributes_of,
     layer_encoding,
     rebinned,
-    without_zero_fill,
     write_clips,
     write_place,
 )
@@ -33,12 +32,12 @@ from sarzarr.store.chunks import read_layout
 from sarzarr.store.codecs import DEFAULT_CODECS
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import (
+    Document,
     Encoding,
     array_document,
     cf_attributes,
     group_document,
     has_node,
-    read_json,
     read_node,
     read_small_array,
     write_json,
@@ -47,12 +46,11 @@ from sarzarr.store.documents import (
 from sarzarr.store.place import Folder, Place
 from sarzarr.store.shards import write_manifest
 from sarzarr.store.store import AnyStore, Store, open_older, open_store
-from sarzarr.store.tables import write_table
+from sarzarr.store.tables import COLUMNS, read_table, write_table
 from sarzarr.tasks import Progress, Task, compute, gather, wave_size
 
 log = logging.getLogger(__name__)
 DTYPES: Final = ("uint16", "float32", "float16")
-_TABLES: Final = (f"{cv.SPLITS}/", f"{cv.BOXES}/")
 TOKEN: Final = ".copying"
 """A file in the copy while it goes on: workers stop when it is gone."""
 
@@ -231,16 +229,23 @@ def _made_anew(source: Store, arrays: list[CopyJob]) -> set[str]:
 
 def _copy_the_rest(source: Store, copy: Place, anew: set[str], group: str = "") -> None:
     """Copy what is below a group, but for what is made ``anew``, hidden or half made."""
+    is_older = source.schema != cv.SCHEMA_VERSION
     for name in source.place.children(group):
         key = f"{group}/{name}".strip("/")
         if name.startswith(".") or key.endswith(".partial") or key in anew:
             continue
-        if name.endswith("/"):
+        if is_older and name.endswith("/") and COLUMNS in _attributes(source.place, key):
+            write_table(copy, key, read_table(source.place, key))
+        elif name.endswith("/"):
             _copy_the_rest(source, copy, anew, key)
-        elif source.schema != cv.SCHEMA_VERSION and name == "zarr.json" and group.startswith(_TABLES):
-            write_json(copy, key, without_zero_fill(read_json(source.place, key)))
         else:
             copy.put(key, source.place.get(key))
+
+
+def _attributes(place: Place, key: str) -> Document:
+    """Return the attributes of a group, none of a folder that is no group."""
+    attributes: Document = read_node(place, key)["attributes"] if has_node(place, key) else {}
+    return attributes
 
 
 def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progress], None] | None) -> None:

@@ -103,12 +103,6 @@ def write_place(group: Place, document: Document, grid: Grid) -> None:
     write_coordinates(group, grid)
 
 
-def without_zero_fill(document: Document) -> Document:
-    """Return the document of a table, or of a column of it: a fill value of floats, which no column holds, is NaN."""
-    is_float = str(document.get("data_type")).startswith("float")
-    return document | {"fill_value": "NaN"} if is_float else document
-
-
 def write_clips(copy: Store) -> None:
     """Write the clips (dB) onto a copy's arrays: those that its histograms recommend within a bin are found anew."""
     groups = set(copy.bounds) & set(copy.catalog["bounds_key"].values.tolist())
