@@ -10,6 +10,8 @@ import xarray as xr
 import zarr
 from chip_folders import write_picture
 from conftest import speckle, tree_hash, write_band
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rasterio.errors import NotGeoreferencedWarning
 
 import sarzarr as sz
@@ -17,6 +19,7 @@ from sarzarr import conventions as cv
 from sarzarr.errors import IngestError, InvalidInputError
 from sarzarr.ingestion import run
 from sarzarr.ingestion.chips.find import ChipOptions
+from sarzarr.pixels.stretch import Stretch
 from sarzarr.store.codecs import get_codec
 from sarzarr.store.documents import read_node
 from sarzarr.store.place import Folder
@@ -253,6 +256,20 @@ def test_a_layer_that_can_have_no_fill_fails_its_scene_and_says_so(folder, tmp_p
 
 
 # ------------------------------------------------------------------ samples
+@settings(deadline=None)
+@given(fill=st.integers(0, 65535), white=st.sampled_from([255, 65535]), has_ends=st.booleans())
+def test_a_stretch_delivers_its_fill_as_zero_and_all_else_as_without(fill, white, has_ends):
+    ends = (0, white) if has_ends else None
+    law, plain = (Stretch(scale=1 / white, offset=0.0, ends=ends, **f) for f in ({"fill": fill}, {}))
+    codes = np.arange(65536, dtype=np.uint16)
+    for stored in (codes, codes.astype(np.uint32)):
+        got, right = np.empty((2, 1, 65536), np.float32)
+        for stretch, out in ((law, got), (plain, right)):
+            stretch(stored.reshape(1, -1), out, np.empty(65536, np.float32))
+        right[0, fill] = 0
+        np.testing.assert_array_equal(got, right)
+
+
 def chips(folder, pictures, **options):
     for i, picture in enumerate(pictures):
         write_picture(folder / f"c{i:03}.tif", picture, driver="GTiff", **options)
