@@ -41,7 +41,8 @@ def values_of(pixels: Array) -> Array:
 def free_value(dtype: str, taken: Array) -> tuple[str, int]:
     """Return the dtype and value of a fill: the value next to `extreme` that none of ``taken`` (n,) integers is.
 
-    ``taken`` is all that `values_of` parts of the pixels. Where it leaves none free, the dtype is a wider one.
+    ``taken`` is all that `values_of` parts of the pixels. Where it leaves none free, the dtype is a wider one, and
+    the value the next beyond: 256 of uint8.
 
     Raises `InvalidInputError` where there is no wider one.
     """
@@ -57,4 +58,4 @@ def free_value(dtype: str, taken: Array) -> tuple[str, int]:
             f"a value that no pixel has was expected among the ends of {dtype}, got pixels of both. "
             "Say which value is no data."
         )
-    return _WIDER[dtype], int(extreme(_WIDER[dtype]))
+    return _WIDER[dtype], first - step

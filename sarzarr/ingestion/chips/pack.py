@@ -157,14 +157,19 @@ def _pack(
 ) -> tuple[list[_Receipt], SampleLayout]:
     """Write every shard, with a fill that no pixel has; return all receipts, and the layout with that fill.
 
-    The first shard shows most fills that are taken. Where another one has the fill, all are written anew.
+    The first shard shows most fills that are taken, and receipts of an earlier run do. Where another one has the
+    fill, all are written anew.
     """
     (staging / "receipts").mkdir(exist_ok=True)
-    shards = 1
+    folder, shards = Folder(staging), 1
+    taken = {
+        v for name in folder.children("receipts") for v in read_json(folder, f"receipts/{name}")["values"]
+    }
+    layout = layout.filled(np.array([*taken], layout.dtype))
     while True:
         receipts = _pack_shards(base, staging, samples[: shards * layout.per_shard], layout, progress)
-        taken = sorted(set().union(*(receipt.values for receipt in receipts)))
-        if (free := layout.filled(np.array(taken, layout.dtype))) != layout:
+        taken.update(*(receipt.values for receipt in receipts))
+        if (free := layout.filled(np.array([*taken], layout.dtype))) != layout:
             layout = free
         elif len(receipts) == layout.shards:
             return receipts, layout
