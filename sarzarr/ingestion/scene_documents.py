@@ -50,7 +50,8 @@ def write_scene_documents(group: Place, plan: ScenePlan) -> None:
         attributes[cv.BORDER] = plan.border
     if plan.layers:  # last: one that is added later is written there, too
         attributes[cv.LAYERS] = [layer.name for layer in plan.layers]
-    write_coordinates(group, plan.grid)
+    encoding = plan.encoding
+    write_coordinates(group, plan.grid, UNSHARDED_CODEC if encoding.codec == UNSHARDED_CODEC else "zstd")
     write_json(group, "zarr.json", group_document(attributes))
 
 
