@@ -9,6 +9,8 @@ from typing import Any, Final
 
 SCHEMA: Final = "sarzarr"
 SCHEMA_VERSION: Final = 2
+COPIED_SCHEMA: Final = 1
+"""The older schema that a copy brings over; nothing else reads it."""
 DB_FLOOR: Final = -60.0
 """dB that a stored 0.0, code 1, stands for: the faintest calibrated pixel."""
 DB_CEILING: Final = 100.0

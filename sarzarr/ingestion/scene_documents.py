@@ -38,7 +38,7 @@ def write_scene_documents(group: Place, plan: ScenePlan) -> None:
         cv.GEOLOCATION: plan.geolocation,
         **spatial_attributes(plan.grid),
         cv.SOURCE_HASH: probe.source_hash,
-        cv.SOURCE_FILES: [f.path.name for f in probe.files],
+        cv.SOURCE_FILES: sorted(f.path.name for f in probe.files),
     }
     if polarizations := [a.polarization for a in probe.arrays if a.polarization]:
         attributes[cv.SAR_POLARIZATIONS] = polarizations
@@ -49,9 +49,8 @@ def write_scene_documents(group: Place, plan: ScenePlan) -> None:
     if plan.border:
         attributes[cv.BORDER] = plan.border
     if plan.layers:  # last: one that is added later is written there, too
-        attributes[cv.LAYERS] = [layer.name for layer in plan.layers]
-    encoding = plan.encoding
-    write_coordinates(group, plan.grid, UNSHARDED_CODEC if encoding.codec == UNSHARDED_CODEC else "zstd")
+        attributes[cv.LAYERS] = sorted(layer.name for layer in plan.layers)
+    write_coordinates(group, plan.grid, plan.encoding.codec_of_tables)
     write_json(group, "zarr.json", group_document(attributes))
 
 

@@ -69,6 +69,7 @@ def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) 
 
 
 def _scene(name: str, files: Sequence[RasterProbe]) -> SceneProbe:
+    files = sorted(files, key=_file_order)
     first = files[0]
     owners: dict[str, ArrayProbe] = {}
     for array in (array for file in files for array in file.arrays):
@@ -106,6 +107,11 @@ def _in_order(array: ArrayProbe) -> tuple[int, str, int]:
     """Order arrays the same whatever the order of the files: VV, VH, HH, HV, then the others."""
     known = POLARIZATIONS.index(array.name) if array.name in POLARIZATIONS else len(POLARIZATIONS)
     return known, array.path.name, array.band
+
+
+def _file_order(file: RasterProbe) -> tuple[Any, ...]:
+    """Order files by their first arrays: the order in which they are named on a command line says nothing."""
+    return *min(map(_in_order, file.arrays), default=(len(POLARIZATIONS) + 1,)), str(file.path)
 
 
 def scene_hash(files: Iterable[str]) -> str:

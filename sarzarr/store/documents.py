@@ -77,6 +77,11 @@ class Encoding:
         """The codec of the flags (uint8) and layers beside an array: whoever reads that one reads them, too."""
         return self.codec if self.codec == UNSHARDED_CODEC else cv.BESIDE_CODEC
 
+    @property
+    def codec_of_tables(self) -> str:
+        """The codec of the coordinates (float64) beside an array, likewise."""
+        return self.codec if self.codec == UNSHARDED_CODEC else "zstd"
+
 
 def array_document(
     shape: tuple[int, ...],

@@ -4,6 +4,7 @@ A scene's directory is made beside the store and renamed into ``scenes/``, so a 
 state or the new one. Nothing here reads or writes pixels.
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -102,6 +103,13 @@ class Store:
         """Attributes of the root group."""
         attributes: Document = read_json(self.place, "zarr.json").get("attributes", {})
         return attributes
+
+    @property
+    def schema(self) -> int | None:
+        """The number of the schema that it is written in; None where its attributes say none."""
+        told = self.attrs.get(cv.SARZARR)
+        version = told.get("version") if isinstance(told, dict) else None
+        return version if type(version) is int else None
 
     @cached_property
     def catalog(self) -> xr.Dataset:
@@ -349,8 +357,21 @@ def open_store(store: AnyStore) -> Store:
     """Open a store for reading: at a path, or in another place. An open one is given back as it is.
 
     Raises `StoreNotFoundError` where there is no Zarr store there, or it is not a sarzarr store; `StoreSchemaError`
-    where it was written by a newer schema.
+    where it was written by another schema, with the remedy: `sarzarr.export.copy_store` brings schema 1 over.
     """
+    if isinstance(store, Store):
+        return store
+    opened = open_older(store)
+    if opened.schema != cv.SCHEMA_VERSION:
+        raise StoreSchemaError(
+            f"schema {cv.SCHEMA_VERSION} was expected, got {opened.schema} in {opened.place.name!r}. "
+            f"Bring it over: `sarzarr copy {shlex.quote(str(opened.place))} NEW`."
+        )
+    return opened
+
+
+def open_older(store: AnyStore) -> Store:
+    """Open a store as `open_store`, or one of schema 1, which a copy alone can read."""
     if isinstance(store, Store):
         return store
     if isinstance(store, str | Path) and "://" in str(store):
@@ -370,9 +391,12 @@ def open_store(store: AnyStore) -> Store:
         raise StoreNotFoundError(
             f"a sarzarr store was expected at {str(place)!r}, got another Zarr hierarchy. Open that with xarray."
         )
-    if (version := schema.get("version")) != cv.SCHEMA_VERSION:
-        remedy = f"Bring it over: `sarzarr copy {place} NEW`" if version == 1 else "Upgrade sarzarr"
-        raise StoreSchemaError(f"schema version {cv.SCHEMA_VERSION} was expected, got {version!r}. {remedy}.")
+    if opened.schema not in (cv.COPIED_SCHEMA, cv.SCHEMA_VERSION):
+        is_newer = (opened.schema or 0) > cv.SCHEMA_VERSION
+        remedy = "Upgrade sarzarr" if is_newer else "Make the store again from its rasters"
+        raise StoreSchemaError(
+            f"schema {cv.SCHEMA_VERSION} was expected, got {schema.get('version')!r} in {place.name!r}. {remedy}."
+        )
     return opened
 
 
