@@ -75,8 +75,8 @@ def copy_store(
     dtype
         ``uint16``, ``float32`` or ``float16``; each array's own if left out.
     codec
-        A name in `sarzarr.store.codecs.CODECS`; if left out, the array's own, or the default of what is new: dtype, or
-        shards where there were none, or none.
+        A name in `sarzarr.store.codecs.CODECS`; if left out, the array's own, or the default of a dtype that is new,
+        or of shards where there were none, or of none.
     shard
         Rows and columns of a shard, 0 for a file a chunk; each array's own if left out.
     progress

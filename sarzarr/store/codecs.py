@@ -38,7 +38,7 @@ class Codec:
     is_plain: bool = False
     """Whether a payload is the chunk as it is in memory."""
     checks_itself: bool = False
-    """Whether a payload ends in a checksum (4 bytes) of its own, which ``decompress`` holds it against: no CRC-32C."""
+    """Whether a payload ends in 4 bytes of its own that ``decompress`` holds it against: there is no CRC-32C then."""
 
     def documents(self, dtype: np.dtype[Any]) -> list[dict[str, Any]]:
         """Return the Zarr v3 codec list for chunks of ``dtype``."""
