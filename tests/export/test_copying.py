@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 
 import sarzarr as sz
+from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError, InvalidInputError, StoreExistsError
 from sarzarr.export.copy_store import copy_store
 from sarzarr.export.recode import CopyJob, copy_shards
 from sarzarr.splits.make import make_split
 from sarzarr.store.codecs import CODECS
 from sarzarr.store.commit import consolidate
-from sarzarr.store.documents import Encoding
+from sarzarr.store.documents import Encoding, cf_attributes
 from sarzarr.store.place import Folder
 from sarzarr.store.tables import write_table
 
@@ -132,8 +133,9 @@ def check_floats(ingested, folder, source, target):
             zarr.open_array(s.root / "scenes" / scene / name, mode="r").attrs.asdict() for s in (store, copy)
         )
         assert ("scale_factor" in before) == (old.dtype == np.uint16)
-        before.pop("scale_factor", None)
-        assert after == before
+        assert after == {k: v for k, v in before.items() if k not in cv.CODED} | cf_attributes(
+            Encoding(dtype=target["dtype"])
+        )
     for name in ("default", "small"):
         told = copy.patch_columns(name)
         cut = {k: told.attrs[k] for k in ("size", "stride", "edge")}
@@ -192,11 +194,13 @@ def test_every_code_survives_float32():
 
     codes = np.arange(65536, dtype=np.uint16)
     z = converted(codes, "float32")
-    np.testing.assert_allclose(z, codes / 65535, rtol=0, atol=6e-8)
-    assert (z[0], z[-1]) == (0, 1)
+    truth = np.where(codes == 0, np.nan, (codes - 1.0) / 65534)
+    np.testing.assert_allclose(z, truth, rtol=0, atol=6e-8)
+    assert (z[1], z[-1]) == (0, 1)
     np.testing.assert_array_equal(converted(z, "uint16"), codes)
     half = converted(codes, "float16").astype(np.float64)
-    assert np.abs(half - codes / 65535).max() * 160 < 0.04
+    assert np.isnan(half[0])
+    assert np.nanmax(np.abs(half - truth)) * 160 < 0.04
 
 
 @pytest.mark.parametrize(("dtype", "within"), [("float32", 2e-6), ("float16", 2e-3)])
