@@ -75,7 +75,7 @@ class Selection:
     table_row: Array
     """(n,) int64: the row in the patch table (of the first channel)."""
     id: Array
-    """(n,) uint64: the stable id of each patch (of its first channel)."""
+    """(n,) int64, 0 or more: the stable id of each patch (of its first channel)."""
     size: int
     """Rows and columns of a patch."""
     dates: int = 0
@@ -283,10 +283,10 @@ def layouts(store: Store, catalog_row: Array, *, flags: bool = False) -> tuple[A
     out = []
     for scene, name, dtype, codec, height, width, chunk, shard in rows:
         path = f"{cv.SCENES}/{scene}/{name}"
-        if codec not in CODECS and not flags:
+        if codec not in CODECS:
             out.append(read_layout(store.place, path))
             continue
-        kind = Encoding(dtype=dtype, codec=cv.FLAGS_CODEC if flags else codec, chunk=chunk, shard=shard)
+        kind = Encoding(dtype=dtype, codec=codec, chunk=chunk, shard=shard)
         kind = kind.of_flags if flags else kind
         cut: dict[str, Any] = {"chunk": (chunk, chunk), "shard": (shard, shard) if shard else None}
         cut |= {"dtype": kind.dtype, "codec": kind.codec, "fill": kind.fill.item()}

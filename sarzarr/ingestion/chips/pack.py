@@ -183,7 +183,7 @@ def _pack_shard(
     arrays = staging / "arrays"
     key = f"c/{shard}/0/0"
     image = ShardWriter(arrays / IMAGE / key, layout.grid, get_codec(DEFAULT_CODECS[layout.dtype]))
-    flags = ShardWriter(arrays / (IMAGE + cv.FLAGS_SUFFIX) / key, layout.grid, get_codec(cv.FLAGS_CODEC))
+    flags = ShardWriter(arrays / (IMAGE + cv.FLAGS_SUFFIX) / key, layout.grid, get_codec(cv.BESIDE_CODEC))
     coloured = 0
     with image, flags:
         for row, sample in enumerate(samples):

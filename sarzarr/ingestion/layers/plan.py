@@ -92,7 +92,7 @@ class LayerPlan:
 
     def encoding(self, scene: Encoding) -> Encoding:
         """Return the layer's encoding beside arrays of ``scene``: chunks and shards (rows, columns) are theirs."""
-        return replace(scene, dtype=self.dtype, codec=cv.LAYER_CODEC, nodata=self.nodata)
+        return replace(scene, dtype=self.dtype, codec=scene.codec_beside, nodata=self.nodata)
 
     def __str__(self) -> str:
         part = "" if self.covered > 0.999 else f", on {max(self.covered, 0.001):.1%} of the scene"
