@@ -14,15 +14,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sarzarr import conventions as cv
-from sarzarr.errors import IngestError
+from sarzarr.errors import IngestError, InvalidInputError
 from sarzarr.files import remove_partials, remove_tree
 from sarzarr.ingestion.blocks.jobs import BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import Receipt
 from sarzarr.ingestion.blocks.regions import reaching_edge
 from sarzarr.ingestion.blocks.undecided_zeros import decide_zeros
 from sarzarr.ingestion.blocks.write import write_block, write_layer
-from sarzarr.ingestion.layers.plan import LayerJob
+from sarzarr.ingestion.layers.plan import LayerJob, LayerPlan
 from sarzarr.ingestion.plan import IngestPlan
 from sarzarr.ingestion.scene_documents import (
     catalog_row,
@@ -49,6 +51,7 @@ from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.store.catalog import write_histogram
 from sarzarr.store.commit import commit_layers, commit_scenes, consolidate, withdraw_scene, write_bounds
 from sarzarr.store.documents import group_document, read_json, write_json
+from sarzarr.store.free_values import free_value
 from sarzarr.store.place import Folder
 from sarzarr.store.store import Store, create_store, open_store
 from sarzarr.tasks import Progress, Task, compute, cpu_count, processes, wave_size
@@ -159,7 +162,10 @@ class _Run:
             if not decisions and scene.step is Step.MASK:
                 scene.step, scene.done = Step.WRITE, {}
                 tasks += [(_write, (job,)) for job in self._begin(scene)]
-            elif not decisions:
+            elif not decisions and (again := list(_with_free_fills(scene))):
+                scene.waiting = len(again)
+                tasks += again
+            elif not decisions and not scene.failures:
                 whole.append(scene)
         _commit(self.store, whole)
         for scene in whole:
@@ -167,10 +173,10 @@ class _Run:
         return tasks
 
 
-def _write(job: Job) -> Outcome:
+def _write(job: Job, first_time: bool = True) -> Outcome:
     """Run one block on a worker, unless another try of the same task did already."""
     work: Callable[..., Receipt] = write_layer if isinstance(job, LayerJob) else write_block
-    return _attempt(lambda one: intact_receipt(one) or work(one), job)
+    return _attempt(lambda one: intact_receipt(one) or work(one), job, first_time=first_time)
 
 
 def _attempt(
@@ -261,6 +267,34 @@ def _decisions(scene: Staged) -> Iterator[Task]:
             mine = {name: labels[place] for name, labels in reaches.items() if place in labels}
             if mine:
                 yield partial(_attempt, decide_zeros, first_time=False), (job, receipt, mine)
+
+
+def _with_free_fills(scene: Staged) -> Iterator[Task]:
+    """Give each layer whose fill some pixel has a free one, and yield the tasks that write it anew.
+
+    A layer without nodata has the extreme of its dtype as fill until all its values are known. One that can have no
+    fill fails its scene.
+    """
+    chosen: dict[str, LayerPlan] = {}
+    for layer in scene.plan.layers:
+        if layer.nodata is not None or layer.free is not None:
+            continue
+        done = {key: (job, r[layer.name]) for key, (job, r) in scene.done.items() if layer.name in r}
+        stored = layer.encoding(scene.plan.encoding)
+        try:
+            free = free_value(layer.dtype, np.concatenate([receipt.values for _, receipt in done.values()]))
+        except InvalidInputError as error:
+            job, _ = next(iter(done.values()))
+            scene.failures.append(Outcome(job=job, error=f"layer {layer.name}: {error}"))
+            return
+        if free != (stored.dtype, stored.fill):
+            chosen[layer.name] = replace(layer, free=free)
+            scene.done = {key: outcome for key, outcome in scene.done.items() if key not in done}
+    layers = tuple(chosen.get(layer.name, layer) for layer in scene.plan.layers)
+    scene.plan = replace(scene.plan, layers=layers)
+    for job in scene.plan.layer_jobs(str(scene.group)):
+        if job.layer.name in chosen:
+            yield _write, (job, False)
 
 
 def _commit(store: Store, scenes: Sequence[Staged]) -> None:

@@ -84,7 +84,14 @@ class ScenePlan:
     def fingerprint(self) -> str:
         """Names the sources and everything that decides the bytes: staged work of another is not taken up."""
         bounds = sorted(self.bounds.items())
-        parts: list[Any] = [self.probe.source_hash, self.encoding, bounds, self.border, self.columns]
+        parts: list[Any] = [
+            cv.SCHEMA_VERSION,
+            self.probe.source_hash,
+            self.encoding,
+            bounds,
+            self.border,
+            self.columns,
+        ]
         parts += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
         parts += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
         parts += [layer.identity for layer in self.layers]

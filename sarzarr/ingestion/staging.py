@@ -72,9 +72,13 @@ class Staged:
 
 
 def job_key(job: Job) -> str:
-    """Return the name of a block within its scene: its first row and column in pixels are in it."""
+    """Return the name of a block within its scene: its first row and column in pixels are in it.
+
+    That of a layer has the dtype and the fill: one that turns out to be taken makes another block.
+    """
     if isinstance(job, LayerJob):
-        return f"{STEP}-{job.layer.name}-{job.row}-{job.col}"
+        stored = job.encoding
+        return f"{STEP}-{job.layer.name}-{stored.dtype}-{stored.fill}-{job.row}-{job.col}"
     return f"{job.step}-{job.arrays[0].name}-{job.row}-{job.col}"
 
 

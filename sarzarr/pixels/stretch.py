@@ -29,6 +29,8 @@ class Stretch:
     """What is added then."""
     ends: tuple[int, int] | None = None
     """The codes that 0 and 1 stand for, where both are codes: integer passes are cheaper than float ones."""
+    fill: float | int = cv.NOT_MEASURED
+    """The stored value of what was not measured, delivered as 0; floats have NaN, which is 0 anyway."""
 
     @classmethod
     def between(cls, dtype: str, stored: Iterable[float], clip: Iterable[float]) -> Self:
@@ -46,10 +48,11 @@ class Stretch:
         is_inside = cv.FIRST_CODE <= first < last <= cv.MAX_CODE
         return cls(scale=scale, offset=offset, ends=(first, last) if is_exact and is_inside else None)
 
-    @property
-    def lights_zero(self) -> bool:
-        """Whether code 0, which was not measured, would be above 0: the clip reaches below the stored range."""
-        return self.ends is None and self.offset > 0
+    @cached_property
+    def lights_fill(self) -> bool:
+        """Whether the line alone would deliver the fill above 0: the clip reaches below it."""
+        lowest, _ = self._line
+        return bool(self.fill > lowest)
 
     def __call__(self, cells: Array, out: Array, scratch: Array, fast: ModuleType | None = None) -> None:
         """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``, 0 if not measured.
@@ -92,7 +95,8 @@ class Stretch:
         ``out`` is cold memory, so it is written once or twice and worked on elsewhere; ``stored`` may lie across
         cache lines, so it is read once.
         """
-        if self.ends is not None:
+        is_lit = self.lights_fill and stored.dtype.kind == "u"
+        if self.ends is not None and not is_lit:
             low, high = self.ends
             if (low, high) != (0, cv.MAX_CODE):
                 work = scratch.view(np.uint16)[: stored.size].reshape(stored.shape)
@@ -110,8 +114,8 @@ class Stretch:
             np.copyto(work, stored)
             np.subtract(work, lowest, out=work)
             np.multiply(work, scale, out=work)
-        if self.lights_zero and stored.dtype == np.uint16:
-            np.multiply(work, stored != cv.NOT_MEASURED, out=work)
+        if is_lit:
+            np.copyto(work, 0, where=stored == self.fill)
         np.fmax(work, np.float32(0), out=work)  # NaN becomes 0
         np.minimum(work, np.float32(1), out=out)
 

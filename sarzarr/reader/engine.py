@@ -113,7 +113,7 @@ class BatchFiller:
 
     def _loops_of_codes(self, kind: Kind) -> ModuleType | None:
         """Return compiled loops where they deliver this kind."""
-        is_plain = kind.stretch is None or not (kind.stretch.is_identity or kind.stretch.lights_zero)
+        is_plain = kind.stretch is None or not (kind.stretch.is_identity or kind.stretch.lights_fill)
         return loops_for(self.fetcher.work.pixels) if is_plain and kind.dtype == "uint16" else None
 
     def _strip(self, fast: ModuleType) -> Array:

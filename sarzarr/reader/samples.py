@@ -29,7 +29,8 @@ from sarzarr.store.store import AnyStore
 class SampleReader(EpochReader):
     """Iterate over a set of samples: ``(N, 1, size, size)`` float32 in [0, 1], one array per batch.
 
-    Pictures are delivered whole, at the upper left of a square as large as the largest needs; the rest is 0. White
+    Pictures are delivered whole, at the upper left of a square as large as the largest needs; the rest, and what was
+    not measured, is 0. White
     (255, 65535, or 1 of floats) is 1. With ``flags`` a batch is ``(images, flags)``, which say what is padding; with
     ``boxes`` it is ``(images, targets)``; with ``with_meta`` a dict of these and of ``id``, ``source``, ``height``
     and ``width`` of each, and ``turn``. All else is as of `PatchReader`.
@@ -73,7 +74,8 @@ class SampleReader(EpochReader):
             size=size,
         )
         white, flags = WHITE[layout.dtype], None
-        law = Stretch(scale=1 / white, offset=0.0, ends=(0, int(white)) if layout.dtype == "uint16" else None)
+        ends = (0, int(white)) if layout.dtype == "uint16" else None
+        law = Stretch(scale=1 / white, offset=0.0, ends=ends, fill=layout.fill)
         changes_values = self.options.augmentation.apply is not None
         if self.options.delivers_flags or changes_values:
             of_flags = read_layout(self.store.place, place + cv.FLAGS_SUFFIX)

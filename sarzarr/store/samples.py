@@ -1,7 +1,8 @@
 """Sample sets: pictures that came alone, packed into ``samples/<name>``, and how they are read back.
 
 A set is one array (sample, y, x) in chunks of one sample, whole shards of many, padded with flags to the
-largest picture; what is only padding is not stored. Columns beside it say what each sample is.
+largest picture; what is only padding is not stored. Columns beside it say what each sample is. Padding, and what
+was not measured, is the array's fill, which no other pixel has.
 """
 
 import math
@@ -20,7 +21,8 @@ from sarzarr.errors import NotInStoreError
 from sarzarr.store.boxes import Boxes, box_tables, read_boxes
 from sarzarr.store.chunks import check_size
 from sarzarr.store.codecs import DEFAULT_CODECS, get_codec
-from sarzarr.store.documents import Encoding, array_document, nodes_below, read_node
+from sarzarr.store.documents import Encoding, array_document, fill_of, nodes_below, read_node
+from sarzarr.store.free_values import extreme, free_value
 from sarzarr.store.shards import ShardRecord, digest_of, read_chunks, read_manifest
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import read_table
@@ -32,7 +34,7 @@ SHARD_BYTES: Final = 1 << 25
 MOST_IN_SHARD: Final = 512
 """Samples of a shard at most."""
 WHITE: Final = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
-"""The stored value that is delivered as 1."""
+"""The value of pictures, by their dtype, that is delivered as 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +49,32 @@ class SampleLayout:
     """Columns, likewise."""
     dtype: str
     """Of the pictures, as in their files."""
+    stored: str
+    """Stored dtype: the same, or a wider one where no value of it was free."""
+    fill: float | int
+    """The stored value of padding and of pixels that were not measured."""
     per_shard: int
     """Samples of a shard."""
 
     @classmethod
-    def of(cls, *, count: int, height: int, width: int, dtype: str) -> "SampleLayout":
-        """Return the layout of pictures that are at most ``height`` by ``width`` pixels."""
+    def of(
+        cls, *, count: int, height: int, width: int, dtype: str, free: tuple[str, int] | None = None
+    ) -> "SampleLayout":
+        """Return the layout of pictures that are at most ``height`` by ``width`` pixels.
+
+        ``free`` is the stored dtype and fill; if left out, the pictures' own and its extreme.
+        """
+        stored, fill = free or (dtype, extreme(dtype))
         rows, cols = (math.ceil(n / cv.CHUNK) * cv.CHUNK for n in (height, width))
-        per = SHARD_BYTES // (rows * cols * np.dtype(dtype).itemsize)
-        return cls(
-            count=count, height=rows, width=cols, dtype=dtype, per_shard=min(max(per, 1), MOST_IN_SHARD)
-        )
+        per = min(max(SHARD_BYTES // (rows * cols * np.dtype(stored).itemsize), 1), MOST_IN_SHARD)
+        return cls(count=count, height=rows, width=cols, dtype=dtype, stored=stored, fill=fill, per_shard=per)
+
+    def filled(self, taken: Array) -> "SampleLayout":
+        """Return the layout whose fill none of ``taken`` (n,) is, what `free_value` takes; floats have NaN anyway."""
+        if self.dtype == "float32":
+            return self
+        size = {"count": self.count, "height": self.height, "width": self.width}
+        return SampleLayout.of(**size, dtype=self.dtype, free=free_value(self.dtype, taken))
 
     @property
     def shards(self) -> int:
@@ -74,10 +91,15 @@ class SampleLayout:
         """Chunks of a shard, (samples, chunks) with those of a sample in one row."""
         return self.per_shard, math.prod(self.chunks)
 
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding of the pictures: dtype, codec, chunks of (rows, columns) and fill."""
+        codec = DEFAULT_CODECS[self.dtype] if self.stored == self.dtype else DEFAULT_CODECS["uint8"]
+        return Encoding(dtype=self.stored, codec=codec, shard=cv.CHUNK, nodata=self.fill)
+
     def document(self, *, flags: bool = False) -> dict[str, Any]:
         """Return the ``zarr.json`` of the pictures, (samples, rows, columns), or of their flags, uint8."""
-        dtype = "uint8" if flags else self.dtype
-        encoding = Encoding(dtype=dtype, codec=DEFAULT_CODECS[dtype], shard=cv.CHUNK)
+        encoding = self.encoding.of_flags if flags else self.encoding
         if flags:
             about: dict[str, Any] = {
                 cv.LONG_NAME: "validity of image",
@@ -86,8 +108,9 @@ class SampleLayout:
             }
         else:
             about = {cv.LONG_NAME: "pictures, padded", cv.UNITS: "1", cv.ANCILLARY: IMAGE + cv.FLAGS_SUFFIX}
-            if dtype != "float32":
-                about[cv.SCALE_FACTOR] = 1 / WHITE[dtype]
+            about[cv.SOURCE_DTYPE] = self.dtype
+            if self.dtype != "float32":
+                about[cv.SCALE_FACTOR] = 1 / WHITE[self.dtype]
         shape = (self.count, self.height, self.width)
         document = array_document(shape, encoding, dims=("sample", "y", "x"), attributes=about)
         whole = [self.per_shard, self.height, self.width]
@@ -130,9 +153,14 @@ class SampleSet:
         """The cut of its pixels into chunks and shards."""
         document = read_node(self.store.place, f"{self.key}/{IMAGE}")
         count, height, width = document["shape"]
-        per = document["chunk_grid"]["configuration"]["chunk_shape"][0]
         return SampleLayout(
-            count=count, height=height, width=width, dtype=document["data_type"], per_shard=per
+            count=count,
+            height=height,
+            width=width,
+            dtype=document["attributes"].get(cv.SOURCE_DTYPE, document["data_type"]),
+            stored=document["data_type"],
+            fill=fill_of(document) or 0,
+            per_shard=document["chunk_grid"]["configuration"]["chunk_shape"][0],
         )
 
     @cached_property
@@ -146,27 +174,29 @@ class SampleSet:
         return self.layout.count
 
     def image(self, sample: int) -> Array:
-        """Return the pixels of a sample (rows, columns), without padding, as they were in its file.
+        """Return the pixels of a sample (rows, columns), without padding, of the dtype and values of its file.
+
+        Pixels that were not measured are 0, of floats NaN.
 
         Raises `IndexError` where there is no sample of that number; they are 0 to n - 1; `CorruptStoreError` where
         a chunk is absent or fails its checksum.
         """
         self._check(sample)
-        layout = self.layout
+        layout, fill = self.layout, self.layout.encoding.fill
         height, width = (int(self.table[k].values[sample]) for k in ("height", "width"))
-        out = np.zeros((layout.height, layout.width), layout.dtype)
+        out = np.full((layout.height, layout.width), fill)
         shard, at = divmod(sample, layout.per_shard)
         place, file = self.store.place, f"c/{shard}/0/0"
         key, size = f"{self.key}/{IMAGE}/{file}", self._manifest[file].size
-        if not size:
-            return out[:height, :width]
-        check_size(place, key, size)
-        wanted = {(at, c) for c in range(layout.grid[1])}
-        like, codec = np.zeros((cv.CHUNK, cv.CHUNK), layout.dtype), get_codec(DEFAULT_CODECS[layout.dtype])
-        for _, chunk, tile in read_chunks(place, key, layout.grid, codec, like, wanted):
-            row, col = divmod(chunk, layout.chunks[1])
-            out[row * cv.CHUNK : (row + 1) * cv.CHUNK, col * cv.CHUNK : (col + 1) * cv.CHUNK] = tile
-        return out[:height, :width]
+        if size:
+            check_size(place, key, size)
+            wanted = {(at, c) for c in range(layout.grid[1])}
+            like, codec = np.zeros((cv.CHUNK, cv.CHUNK), layout.stored), get_codec(layout.encoding.codec)
+            for _, chunk, tile in read_chunks(place, key, layout.grid, codec, like, wanted):
+                row, col = divmod(chunk, layout.chunks[1])
+                out[row * cv.CHUNK : (row + 1) * cv.CHUNK, col * cv.CHUNK : (col + 1) * cv.CHUNK] = tile
+        out[out == fill] = 0
+        return out[:height, :width].astype(layout.dtype, copy=False)
 
     def target(self, sample: int) -> tuple[Array, Array]:
         """Return (boxes (n, 4) float32, labels (n,) int64) of a sample; `IndexError` where there is none."""

@@ -2,7 +2,8 @@
 
 import base64
 import json
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -30,6 +31,8 @@ class ArrayReceipt:
     """dB counts of the pixels that are valid and positive, and the counts of the others."""
     regions: BlockRegions | None
     """Regions of undecided zeros, where there are any."""
+    values: Array = field(default_factory=partial(np.empty, 0, "u1"))
+    """What pixels of a layer without nodata have, of their dtype: `sarzarr.store.free_values.values_of`."""
 
 
 Receipt = dict[str, ArrayReceipt]
@@ -50,6 +53,7 @@ def receipt_to_json(receipt: Receipt) -> str:
             "others": [getattr(array.histogram, k) for k in _OTHERS],
             "regions": regions
             and {"count": regions.count, **{k: _packed(getattr(regions, k), "<i4") for k in _SIDES}},
+            "values": [_packed(array.values, array.values.dtype.str), array.values.dtype.str],
         }
     return json.dumps({"arrays": arrays})
 
@@ -66,6 +70,7 @@ def receipt_from_json(text: str) -> Receipt:
             flag_shards={k: ShardRecord(*r) for k, r in a["flag_shards"].items()},
             histogram=Histogram(counts=counts, **dict(zip(_OTHERS, a["others"], strict=True))),
             regions=BlockRegions(count=a["regions"]["count"], **sides) if sides else None,
+            values=_unpacked(*a["values"]),
         )
     return receipt
 

@@ -19,6 +19,7 @@ from sarzarr.ingestion.blocks.regions import RegionTracker
 from sarzarr.ingestion.blocks.tiles import TileEncoder
 from sarzarr.ingestion.layers.plan import LayerJob
 from sarzarr.pixels.bounds import Histogram
+from sarzarr.store.free_values import values_of
 from sarzarr.store.place import Folder
 from sarzarr.store.shards import ArrayFiles, read_stored
 
@@ -66,16 +67,21 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
 def write_layer(job: LayerJob) -> Receipt:
     """Read one block of a layer on the scene's grid, write its shards as they are, and return its receipt.
 
-    Peak memory is a band of (band_rows, width) pixels and what `sarzarr.grids.warp.read` takes.
+    Peak memory is a band of (band_rows, width) pixels and what `sarzarr.grids.warp.read` takes. Of a layer without
+    nodata the receipt has the values: whether its fill is free is known when all blocks are.
     """
     name, chunk = job.layer.name, job.encoding.chunk
+    values = np.empty(0, job.layer.dtype)
     with ArrayFiles(Path(job.folder) / name, job.encoding) as files:
         for first, rows in job.bands:
             band = read_warped(job.layer.onto, row=first, col=job.col, height=rows, width=job.width)
-            write_chunks(files, (first, job.col), band)
+            if job.layer.nodata is None:
+                values = values_of(np.concatenate([values, values_of(band)]))
+            write_chunks(files, (first, job.col), band.astype(job.encoding.dtype, copy=False))
             files.close_above((first + rows) // chunk)
         shards = job.every_file(files.close())
-    return {name: ArrayReceipt(shards=shards, flag_shards={}, histogram=Histogram.empty(), regions=None)}
+    empty = Histogram.empty()
+    return {name: ArrayReceipt(shards=shards, flag_shards={}, histogram=empty, regions=None, values=values)}
 
 
 def _flags_with_border(job: BlockJob, name: str, first: int, rows: int) -> Array:

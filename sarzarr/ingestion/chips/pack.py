@@ -18,7 +18,6 @@ import numpy as np
 import xarray as xr
 
 from sarzarr import conventions as cv
-from sarzarr.arrays import Array
 from sarzarr.errors import IngestError, InvalidInputError, UnsupportedRasterError
 from sarzarr.files import locked, remove_partials, remove_tree, swap_in
 from sarzarr.ingestion.annotations import Annotation
@@ -30,11 +29,12 @@ from sarzarr.ingestion.chips.find import (
     sample_annotations,
     sample_layout,
 )
-from sarzarr.ingestion.chips.read import read_sample
+from sarzarr.ingestion.chips.read import Pixels, read_sample
 from sarzarr.store.boxes import Boxes, safe_name, write_boxes
-from sarzarr.store.codecs import DEFAULT_CODECS, get_codec
+from sarzarr.store.codecs import get_codec
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import ensure_groups, has_node, read_json, read_node, write_json, write_node
+from sarzarr.store.free_values import values_of
 from sarzarr.store.place import Folder
 from sarzarr.store.samples import IMAGE, SampleLayout, SampleSet, open_samples, sample_sets
 from sarzarr.store.shard_job import NO_FILE
@@ -104,7 +104,7 @@ def import_chips(
         policy=options.policy,
     )
     with _staging(target, name, sources) as staging:
-        receipts = _pack(base, staging, sources, layout, progress)
+        receipts, layout = _pack(base, staging, sources, layout, progress)
         _enter((target, name), staging, layout, receipts, _table(sources, annotations), boxes)
     log.info("%s, samples/%s: %s committed", target.place.name, name, counted(len(sources), "sample"))
     return open_samples(target, name), SampleReport(
@@ -128,6 +128,8 @@ class _Receipt:
     """Its file of flags."""
     coloured: int = 0
     """Samples in colour."""
+    values: tuple[int, ...] = ()
+    """What measured pixels of integers have: `values_of`."""
     problems: tuple[str, ...] = ()
     """Pictures that could not be read, and why; nothing is written then."""
 
@@ -138,7 +140,8 @@ def _staging(store: Store, name: str, chips: Sequence[SampleSource]) -> Iterator
     folder = store.root.with_name(f"{store.root.name}.samples-{name}")
     busy = IngestError(f"one import of {name!r} at a time was expected, got another. Wait for it to end.")
     with locked(folder, busy=busy):
-        fingerprint = sha256(json.dumps([asdict(c) for c in chips]).encode()).hexdigest()
+        parts = [cv.SCHEMA_VERSION, *(asdict(c) for c in chips)]
+        fingerprint = sha256(json.dumps(parts).encode()).hexdigest()
         known = folder / "fingerprint"
         if not known.exists() or known.read_text() != fingerprint:
             for part in ("arrays", "receipts", "group"):
@@ -151,29 +154,53 @@ def _staging(store: Store, name: str, chips: Sequence[SampleSource]) -> Iterator
 
 def _pack(
     base: Path, staging: Path, samples: Sequence[SampleSource], layout: SampleLayout, progress: Any
-) -> list[_Receipt]:
-    """Write every shard that has no intact receipt; return all receipts."""
+) -> tuple[list[_Receipt], SampleLayout]:
+    """Write every shard, with a fill that no pixel has; return all receipts, and the layout with that fill.
+
+    The first shard shows most fills that are taken, and receipts of an earlier run do. Where another one has the
+    fill, all are written anew.
+    """
     (staging / "receipts").mkdir(exist_ok=True)
-    known = (_intact(staging, layout, shard) for shard in range(layout.shards))
+    folder, shards = Folder(staging), 1
+    taken = {
+        v for name in folder.children("receipts") for v in read_json(folder, f"receipts/{name}")["values"]
+    }
+    layout = layout.filled(np.array([*taken], layout.dtype))
+    while True:
+        receipts = _pack_shards(base, staging, samples[: shards * layout.per_shard], layout, progress)
+        taken.update(*(receipt.values for receipt in receipts))
+        if (free := layout.filled(np.array([*taken], layout.dtype))) != layout:
+            layout = free
+        elif len(receipts) == layout.shards:
+            return receipts, layout
+        shards = layout.shards
+
+
+def _pack_shards(
+    base: Path, staging: Path, samples: Sequence[SampleSource], layout: SampleLayout, progress: Any
+) -> list[_Receipt]:
+    """Write every shard of the first samples that has no intact receipt; return all of theirs."""
+    shards = range(math.ceil(len(samples) / layout.per_shard))
+    known = (_intact(staging, layout, shard) for shard in shards)
     done = {receipt.shard: receipt for receipt in known if receipt is not None}
     per = layout.per_shard
     tasks = [
         (_pack_shard, (base, staging, layout, shard, samples[shard * per : (shard + 1) * per]))
-        for shard in range(layout.shards)
+        for shard in shards
         if shard not in done
     ]
 
     def take(receipt: _Receipt) -> None:
         done[receipt.shard] = receipt
         if progress is not None:
-            progress(min(len(done) * per, len(samples)), len(samples))
+            progress(min(len(done) * per, layout.count), layout.count)
 
     compute(tasks, take)
     if problems := [p for r in done.values() for p in r.problems]:
         raise IngestError(
             problems_text("pictures that can be read", sorted(problems)) + "\nWhat was done is kept."
         )
-    return [done[shard] for shard in range(layout.shards)]
+    return [done[shard] for shard in shards]
 
 
 def _pack_shard(
@@ -182,9 +209,14 @@ def _pack_shard(
     """Read the samples of one shard and write it, whole; one that cannot be read comes back as a problem."""
     arrays = staging / "arrays"
     key = f"c/{shard}/0/0"
-    image = ShardWriter(arrays / IMAGE / key, layout.grid, get_codec(DEFAULT_CODECS[layout.dtype]))
-    flags = ShardWriter(arrays / (IMAGE + cv.FLAGS_SUFFIX) / key, layout.grid, get_codec(cv.BESIDE_CODEC))
-    coloured = 0
+    image, flags = (
+        ShardWriter(arrays / name / key, layout.grid, get_codec(encoding.codec), encoding.fill)
+        for name, encoding in (
+            (IMAGE, layout.encoding),
+            (IMAGE + cv.FLAGS_SUFFIX, layout.encoding.of_flags),
+        )
+    )
+    coloured, values = 0, np.empty(0, layout.dtype)
     with image, flags:
         for row, sample in enumerate(samples):
             try:
@@ -192,31 +224,43 @@ def _pack_shard(
             except (UnsupportedRasterError, OSError) as error:
                 return _Receipt(shard=shard, problems=(f"{sample.source}: {error}",))
             coloured += pixels.is_coloured
-            _append(image, flags, row, pixels.values, layout)
-        receipt = _Receipt(shard=shard, image=image.close(), flags=flags.close(), coloured=coloured)
-    document = {"image": astuple(receipt.image), "flags": astuple(receipt.flags), "coloured": coloured}
-    write_json(Folder(staging), f"receipts/{shard}.json", document)
+            if values.dtype.kind == "u":
+                values = values_of(np.concatenate([values, values_of(pixels.values[pixels.is_measured])]))
+            _append(image, flags, row, pixels, layout)
+        taken = tuple(values.tolist())
+        receipt = _Receipt(
+            shard=shard, image=image.close(), flags=flags.close(), coloured=coloured, values=taken
+        )
+    document = {k: v for k, v in asdict(receipt).items() if k != "problems"}
+    write_json(Folder(staging), _receipt_key(layout, shard), document)
     return receipt
 
 
-def _append(image: ShardWriter, flags: ShardWriter, row: int, pixels: Array, layout: SampleLayout) -> None:
-    """Add one picture, padded to whole chunks; what is padding alone has no pixels, only flags."""
-    size = cv.CHUNK
+def _receipt_key(layout: SampleLayout, shard: int) -> str:
+    """Return the key of a shard's receipt: with another fill it is another shard."""
+    return f"receipts/{layout.stored}-{layout.fill}-{shard}.json"
+
+
+def _append(image: ShardWriter, flags: ShardWriter, row: int, pixels: Pixels, layout: SampleLayout) -> None:
+    """Add one picture, padded to whole chunks with the fill; what is padding alone has no pixels, only flags."""
+    size, fill = cv.CHUNK, layout.encoding.fill
+    values = np.where(pixels.is_measured, pixels.values, fill).astype(layout.stored, copy=False)
+    coded = np.where(pixels.is_measured, cv.Flag.VALID, cv.Flag.NODATA).astype(np.uint8)
     for at in range(math.prod(layout.chunks)):
         top, left = (n * size for n in divmod(at, layout.chunks[1]))
-        part = pixels[top : top + size, left : left + size]
-        edges = [(0, size - n) for n in part.shape]
-        image.append(row, at, np.ascontiguousarray(np.pad(part, edges)))
-        coded = np.full(part.shape, cv.Flag.VALID, np.uint8)
-        flags.append(row, at, np.pad(coded, edges, constant_values=cv.Flag.NODATA))
+        window = slice(top, top + size), slice(left, left + size)
+        edges = [(0, size - n) for n in values[window].shape]
+        image.append(row, at, np.ascontiguousarray(np.pad(values[window], edges, constant_values=fill)))
+        flags.append(row, at, np.pad(coded[window], edges, constant_values=cv.Flag.NODATA))
 
 
 def _intact(staging: Path, layout: SampleLayout, shard: int) -> _Receipt | None:
     """Return the receipt of a shard whose files are there as it says."""
     try:
-        document = read_json(Folder(staging), f"receipts/{shard}.json")
-        image, flags = (ShardRecord(*document[k]) for k in ("image", "flags"))
-        receipt = _Receipt(shard=shard, image=image, flags=flags, coloured=int(document["coloured"]))
+        document = read_json(Folder(staging), _receipt_key(layout, shard))
+        image, flags = (ShardRecord(**document[k]) for k in ("image", "flags"))
+        values, coloured = tuple(document["values"]), int(document["coloured"])
+        receipt = _Receipt(shard=shard, image=image, flags=flags, coloured=coloured, values=values)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     for array, record in ((IMAGE, image), (IMAGE + cv.FLAGS_SUFFIX, flags)):

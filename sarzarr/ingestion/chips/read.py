@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
 from sarzarr.arrays import Array
@@ -30,6 +30,8 @@ class Pixels:
 
     values: Array
     """(rows, columns) in the file's dtype, C-contiguous."""
+    is_measured: Array
+    """(rows, columns) bool: not where the file's nodata, mask or alpha says so, nor where a channel is not finite."""
     is_coloured: bool
     """Whether the file's channels differed anywhere."""
 
@@ -69,6 +71,9 @@ def read_sample(path: Path) -> Pixels:
         wanted = [i + 1 for i, kind in enumerate(kinds) if kind != ColorInterp.alpha][:3] or [1]
         try:
             channels = dataset.read(wanted)
+            is_measured = np.isfinite(channels).all(axis=0)
+            if any(MaskFlags.all_valid not in flags for flags in dataset.mask_flag_enums):
+                is_measured &= dataset.dataset_mask() != 0
         except RasterioError as error:
             raise UnsupportedRasterError(
                 f"intact pixels in {path.name!r} were expected, got {without_stop(error.__cause__ or error)}. "
@@ -78,7 +83,7 @@ def read_sample(path: Path) -> Pixels:
             channels = _painted(channels[0], dataset.colormap(1))
     is_coloured = len(channels) == 3 and bool((channels != channels[:1]).any())
     values = np.sort(channels, axis=0)[1] if is_coloured else channels[0]
-    return Pixels(values=np.ascontiguousarray(values), is_coloured=is_coloured)
+    return Pixels(values=np.ascontiguousarray(values), is_measured=is_measured, is_coloured=is_coloured)
 
 
 def _painted(index: Array, colours: dict[int, tuple[int, int, int, int]]) -> Array:

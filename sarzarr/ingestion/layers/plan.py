@@ -10,6 +10,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan
 from sarzarr.store.documents import Encoding, cf_fill
+from sarzarr.store.free_values import extreme
 from sarzarr.store.shard_job import ShardJob
 from sarzarr.text import nodata_text
 
@@ -35,6 +36,8 @@ class LayerPlan:
     """Bytes of one decoded TIFF block."""
     source_hash: str
     """The hash that the file is recognised by."""
+    free: tuple[str, int] | None = None
+    """The dtype and fill that its pixels leave free, where they have no nodata; None before they are known."""
 
     @property
     def path(self) -> Path:
@@ -43,7 +46,7 @@ class LayerPlan:
 
     @property
     def dtype(self) -> str:
-        """NumPy dtype, as stored and as delivered: ``uint8``, ``int16``, ``float32``, ..."""
+        """NumPy dtype of its pixels: ``uint8``, ``int16``, ``float32``, ..."""
         return self.onto.dtype
 
     @property
@@ -91,8 +94,12 @@ class LayerPlan:
         return attrs
 
     def encoding(self, scene: Encoding) -> Encoding:
-        """Return the layer's encoding beside arrays of ``scene``: chunks and shards (rows, columns) are theirs."""
-        return replace(scene, dtype=self.dtype, codec=scene.codec_beside, nodata=self.nodata)
+        """Return the layer's encoding beside arrays of ``scene``: chunks and shards (rows, columns) are theirs.
+
+        Its fill is the layer's nodata, else what is `free`, or, until that is known, the extreme of the dtype.
+        """
+        dtype, fill = self.free or (self.dtype, extreme(self.dtype) if self.nodata is None else self.nodata)
+        return replace(scene, dtype=dtype, codec=scene.codec_beside, nodata=fill)
 
     def __str__(self) -> str:
         part = "" if self.covered > 0.999 else f", on {max(self.covered, 0.001):.1%} of the scene"
