@@ -82,9 +82,8 @@ CELL: Final = 256
 FLAGS_SUFFIX: Final = "_flags"
 FLAGS_FILL: Final = 255
 """The ``fill_value`` of flags, which no pixel has: tools that take it for nodata mask nothing."""
-FLAGS_CODEC: Final = "blosc-lz4"
-LAYER_CODEC: Final = "blosc-lz4"
-"""The codec of layers, whatever that of the backscatter beside them: labels shrink to next to nothing."""
+BESIDE_CODEC: Final = "blosc-lz4"
+"""The codec of flags and layers, whatever that of the backscatter in its shards: labels shrink to next to nothing."""
 SCENES: Final = "scenes"
 CATALOG: Final = "catalog"
 PATCHES: Final = "patches"

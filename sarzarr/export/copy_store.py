@@ -29,7 +29,7 @@ from sarzarr.files import whole_folder
 from sarzarr.patches.index import spec_of, update_index
 from sarzarr.store.catalog import histogram_of, write_histogram
 from sarzarr.store.chunks import read_layout
-from sarzarr.store.codecs import DEFAULT_CODECS
+from sarzarr.store.codecs import default_codec
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import (
     Document,
@@ -67,7 +67,7 @@ def copy_store(
     """Write a store anew with another dtype, codec or shard size, and return the copy; one of schema 1 as schema 2.
 
     Values are those of `from_codes` and `to_codes`: to float32 and back is the identity, float16 rounds to 11 bits,
-    0.04 dB of the stored range at the most. Layers keep their dtype and codec. Patch tables are indexed again where a
+    0.04 dB of the stored range at the most. Layers keep their dtype. Patch tables are indexed again where a
     dtype changes, for means of other values. All else (flags, bounds, splits, boxes, samples) is copied as it is.
 
     Of a store of schema 1 floats become what an ingest writes today, and uint16 codes the nearest of today's; pixels
@@ -82,7 +82,8 @@ def copy_store(
     dtype
         ``uint16``, ``float32`` or ``float16``; each array's own if left out.
     codec
-        A name in `sarzarr.store.codecs.CODECS`; if left out, the array's own, or the default of a dtype that is new.
+        A name in `sarzarr.store.codecs.CODECS`; if left out, the array's own, or the default of a dtype that is new,
+        or of shards where there were none, or of none.
     shard
         Rows and columns of a shard, 0 for a file a chunk; each array's own if left out.
     progress
@@ -155,10 +156,11 @@ def _stored_encodings(source: Store) -> list[Encoding]:
 
 def _wanted(stored: Encoding, dtype: str | None, codec: str | None, shard: int | None) -> Encoding:
     """Return the encoding of an array in the copy."""
-    dtype = dtype or stored.dtype
+    dtype, shard = dtype or stored.dtype, stored.shard if shard is None else shard
     if codec is None:
-        codec = stored.codec if dtype == stored.dtype else DEFAULT_CODECS[dtype]
-    return replace(stored, dtype=dtype, codec=codec, shard=stored.shard if shard is None else shard)
+        stays = (dtype, bool(shard)) == (stored.dtype, bool(stored.shard))
+        codec = stored.codec if stays else default_codec(dtype, shard)
+    return replace(stored, dtype=dtype, codec=codec, shard=shard)
 
 
 def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator[CopyJob]:
@@ -198,10 +200,10 @@ def _layer_encodings(source: Store, scene: str, layer: str, wanted: Encoding) ->
     """Return a layer's encoding, and the one in the copy: the same, in shards like the arrays beside it."""
     layout = read_layout(source.place, f"{cv.SCENES}/{scene}/{layer}")
     shard = layout.shard[0] if layout.shard else 0
-    stored = Encoding(
-        dtype=layout.dtype, codec=cv.LAYER_CODEC, chunk=layout.chunk[0], shard=shard, nodata=layout.fill
-    )
-    return stored, replace(stored, shard=wanted.shard)
+    codec = layout.codec or cv.BESIDE_CODEC
+    stored = Encoding(dtype=layout.dtype, codec=codec, chunk=layout.chunk[0], shard=shard, nodata=layout.fill)
+    new = replace(stored, codec=wanted.codec_beside, shard=wanted.shard)
+    return stored, new
 
 
 def _with_fill(job: CopyJob, source: Store) -> CopyJob:

@@ -19,7 +19,7 @@ from sarzarr.pixels.bounds import count_half_codes
 from sarzarr.pixels.kernels import half_codes_kernel
 from sarzarr.pixels.radiometry import from_codes, to_codes
 from sarzarr.store.chunks import REMEDY
-from sarzarr.store.codecs import get_codec, payload_of
+from sarzarr.store.codecs import get_codec
 from sarzarr.store.documents import Encoding
 from sarzarr.store.free_values import values_of
 from sarzarr.store.place import Place
@@ -68,9 +68,9 @@ class CopyJob(ShardJob):
 
     @property
     def is_passed_on(self) -> bool:
-        """Whether the bytes of chunks stay as stored, and only the files they stand in may change."""
+        """Whether the bytes of chunks, up to their CRC-32C, stay as stored, and only their files may change."""
         is_same = (self.stored.dtype, self.stored.codec) == (self.encoding.dtype, self.encoding.codec)
-        return is_same and not self.is_older
+        return is_same and not self.is_older and not get_codec(self.stored.codec).checks_itself
 
     @property
     def stored_bytes(self) -> int:
@@ -146,9 +146,10 @@ class _ChunkReader:
             return None
         stored = self._stored(key, index[at])
         try:
+            codec = get_codec(self.array.stored.codec)
             if self.array.is_passed_on:
-                return np.frombuffer(payload_of(stored), np.uint8)
-            get_codec(self.array.stored.codec).decode_into(stored, self._chunk)
+                return np.frombuffer(codec.payload_of(stored), np.uint8)
+            codec.decode_into(stored, self._chunk)
         except CorruptStoreError as error:
             raise self._corrupt(str(error).rstrip("."), key, at) from None
         return self._chunk if self.array.is_older else converted(self._chunk, self.array.encoding.dtype)
@@ -172,9 +173,10 @@ class _ChunkReader:
             return self._corrupt(f"a file of {self._listed[key].size} bytes was expected, got none", key)
         except CorruptStoreError as error:  # a file without an index is a chunk
             return self._corrupt(str(error).rstrip("."), key, None if self.array.stored.shard else 0)
+        codec = get_codec(self.array.stored.codec)
         for at in np.flatnonzero(index[:, 0] != EMPTY).tolist():
             try:
-                payload_of(self._stored(key, index[at]))
+                codec.decode_into(self._stored(key, index[at]), self._chunk)
             except CorruptStoreError as error:
                 return self._corrupt(str(error).rstrip("."), key, at)
         return self._corrupt("a file as the manifest lists it was expected, got another that is intact", key)

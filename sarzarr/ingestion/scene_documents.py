@@ -50,7 +50,7 @@ def write_scene_documents(group: Place, plan: ScenePlan) -> None:
         attributes[cv.BORDER] = plan.border
     if plan.layers:  # last: one that is added later is written there, too
         attributes[cv.LAYERS] = sorted(layer.name for layer in plan.layers)
-    write_coordinates(group, plan.grid)
+    write_coordinates(group, plan.grid, plan.encoding.codec_of_tables)
     write_json(group, "zarr.json", group_document(attributes))
 
 

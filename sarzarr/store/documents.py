@@ -16,7 +16,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.grids.dataset import grid_coordinates
 from sarzarr.grids.grid import Grid
-from sarzarr.store.codecs import get_codec
+from sarzarr.store.codecs import UNSHARDED_CODEC, get_codec
 from sarzarr.store.place import Place
 
 Document = dict[str, Any]
@@ -70,7 +70,17 @@ class Encoding:
     @property
     def of_flags(self) -> "Encoding":
         """The encoding of the flags of an array: uint8, in chunks and shards like its own."""
-        return replace(self, dtype="uint8", codec=cv.FLAGS_CODEC, nodata=cv.FLAGS_FILL)
+        return replace(self, dtype="uint8", codec=self.codec_beside, nodata=cv.FLAGS_FILL)
+
+    @property
+    def codec_beside(self) -> str:
+        """The codec of the flags (uint8) and layers beside an array: whoever reads that one reads them, too."""
+        return self.codec if self.codec == UNSHARDED_CODEC else cv.BESIDE_CODEC
+
+    @property
+    def codec_of_tables(self) -> str:
+        """The codec of the coordinates (float64) beside an array, likewise."""
+        return self.codec if self.codec == UNSHARDED_CODEC else "zstd"
 
 
 def array_document(

@@ -205,7 +205,7 @@ class Store:
         for name, values in coded.items():
             values.attrs = {k: v for k, v in opened[name].attrs.items() if k not in cv.CODED}
         others = xr.decode_cf(opened.drop_vars(coded), decode_times=False, decode_coords=False)
-        return handed_out(others.assign(coded)[list(opened.data_vars)])
+        return handed_out(others.assign(coded)[sorted(map(str, opened.data_vars))])
 
     def _coded(self, scene: str) -> list[str]:
         """Return the names of a scene's arrays that are stored as uint16 codes."""

@@ -196,7 +196,7 @@ def test_chunks_shards_and_manifests_are_like_those_beside_it(store):
     for name in ("dem", "mask"):
         layout, beside = (read_layout(store.place, f"scenes/a/{n}") for n in (name, "vv"))
         assert (layout.chunk, layout.shard, layout.shape) == (beside.chunk, beside.shard, beside.shape)
-        assert layout.codec == cv.LAYER_CODEC
+        assert layout.codec == cv.BESIDE_CODEC
     assert sorted(p.name for p in (store.root / "scenes/a/mask").iterdir()) == [
         "c",
         "manifest.json",

@@ -54,13 +54,14 @@ def write(
     chunks = (1,) * (values.ndim - 2) + (chunk, chunk)
     shards = None if shard is None else (3,) * (values.ndim - 2) + (shard, shard)
     theirs = (get_codec_class(d["name"]).from_dict(d) for d in CODECS[codec].compressors(values.dtype))
+    closed = () if CODECS[codec].checks_itself else (Crc32cCodec(),)
     made = zarr.create_array(
         root / name,
         shape=values.shape,
         dtype=values.dtype,
         chunks=chunks,
         shards=shards,
-        compressors=(*theirs, Crc32cCodec()) if compressors is None else compressors,
+        compressors=(*theirs, *closed) if compressors is None else compressors,
         fill_value=fill,
         **options,
     )

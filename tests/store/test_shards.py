@@ -1,6 +1,7 @@
 """Shards and chunk files: zarr-python and tensorstore read what we write and write what we read; no damage passes."""
 
 import shutil
+from contextlib import suppress
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -170,11 +171,16 @@ def read_all(path, codec, *, sharded=True):
 def test_every_flipped_bit_is_seen(tmp_path, codec, sharded):
     path, record = small_shard(tmp_path, codec, sharded=sharded)
     whole = path.read_bytes()
-    assert len(read_all(path, codec, sharded=sharded)) == record.chunks
+    intact = read_all(path, codec, sharded=sharded)
+    assert len(intact) == record.chunks
     for bit in range(len(whole) * 8):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
+        if codec.checks_itself:  # or it moves no pixel: see test_codecs
+            with suppress(CorruptStoreError):
+                np.testing.assert_equal(read_all(path, codec, sharded=sharded), intact)
+            continue
         with pytest.raises(CorruptStoreError):
             read_all(path, codec, sharded=sharded)
 

@@ -193,9 +193,8 @@ class TileEncoder:
         else:
             stored = z.astype(dtype, copy=False)
         if flags is not None:
-            stored[~cv.Flag.is_valid(flags)] = (
-                self.job.encoding.fill
-            )  # undecided zeros too, until they are decided
+            # Undecided zeros, too, until they are decided.
+            stored[~cv.Flag.is_valid(flags)] = self.job.encoding.fill
         return stored
 
     def _count_others(self, db: Array, flags: Array | None) -> None:
