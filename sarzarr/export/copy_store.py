@@ -40,6 +40,7 @@ from sarzarr.store.documents import (
     has_node,
     read_node,
     read_small_array,
+    write_coordinates,
     write_json,
     write_node,
 )
@@ -105,9 +106,12 @@ def copy_store(
         with whole_folder(place, once=True) as staging, _token(staging) as token:
             arrays = list(_arrays(source, staging, encodings))
             _copy_the_rest(source, Folder(staging), _made_anew(source, arrays))
-            for scene in source.scenes if source.schema != cv.SCHEMA_VERSION else ():
+            codecs = {array.scene: array.encoding.codec_of_tables for array in arrays}
+            for scene, codec in codecs.items():
                 group = f"{cv.SCENES}/{scene}"
-                write_place(Folder(staging / group), read_node(source.place, group), source.grid(scene))
+                if source.schema != cv.SCHEMA_VERSION:
+                    write_place(Folder(staging / group), read_node(source.place, group), source.grid(scene))
+                write_coordinates(Folder(staging / group), source.grid(scene), codec)
             _copy_pixels(arrays, token, progress)
             _write_tables(source, staging, encodings)
             consolidate(Store(Folder(staging)))
@@ -221,8 +225,8 @@ def _made_anew(source: Store, arrays: list[CopyJob]) -> set[str]:
     anew = {cv.CATALOG, "zarr.json", *(array.key for array in arrays)}
     if source.schema != cv.SCHEMA_VERSION:
         anew |= {f"{cv.HISTOGRAMS}/{array.scene}/{array.name}" for array in arrays if array.old_flags}
-        names = ("zarr.json", "y", "x", cv.SPATIAL_REF)
-        anew |= {f"{cv.SCENES}/{scene}/{name}" for scene in source.scenes for name in names}
+        anew |= {f"{cv.SCENES}/{scene}/zarr.json" for scene in source.scenes}
+    anew |= {f"{cv.SCENES}/{scene}/{name}" for scene in source.scenes for name in ("y", "x", cv.SPATIAL_REF)}
     for group, kept in ((cv.PATCHES, ()), (cv.SCENES, source.scenes)):
         names = (name[:-1] for name in source.place.children(group) if name.endswith("/"))
         anew |= {f"{group}/{name}" for name in names if name not in kept}

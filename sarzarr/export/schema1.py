@@ -26,7 +26,6 @@ from sarzarr.store.documents import (
     cf_attributes,
     cf_fill,
     spatial_attributes,
-    write_coordinates,
     write_json,
 )
 from sarzarr.store.free_values import free_value
@@ -89,7 +88,7 @@ def layer_encoding(stored: Encoding, attributes: Mapping[str, Any], values: Call
 
 
 def write_place(group: Place, document: Document, grid: Grid) -> None:
-    """Write the document of a scene's group, and its coordinates: names sorted, GCPS flat, the place as of today."""
+    """Write the document of a scene's group: names sorted, GCPS flat, the place as of today."""
     about: Document = {}
     for key, value in document["attributes"].items():
         if key in (cv.SOURCE_FILES, cv.LAYERS):
@@ -100,7 +99,6 @@ def write_place(group: Place, document: Document, grid: Grid) -> None:
             about[key] = value
         about |= spatial_attributes(grid) if key == cv.GEOLOCATION else {}
     write_json(group, "zarr.json", document | {"attributes": about})
-    write_coordinates(group, grid)
 
 
 def write_clips(copy: Store) -> None:
