@@ -54,38 +54,38 @@ def test_a_copy_is_an_ingest_and_values_are_those_of_shards(stores):
     for one in (p for p in (plain.root / "scenes").rglob("*") if p.is_file()):
         assert (copy.root / one.relative_to(plain.root)).read_bytes() == one.read_bytes()
     np.testing.assert_array_equal(plain.db("a").vv_db.values, sharded.db("a").vv_db.values)
-    read = [np.concatenate([np.asarray(b) for b in sz.PatchReader(store, patch_size=64)]) for store in stores]
+    read = [patches_of(store) for store in stores]
     np.testing.assert_array_equal(read[0], read[1])
     np.testing.assert_array_equal(read[0], read[2])
+
+
+def patches_of(store):
+    return np.concatenate([np.asarray(batch) for batch in sz.PatchReader(store, patch_size=64)])
 
 
 def test_no_flipped_byte_moves_a_pixel_of_any_reader(stores):
     plain = stores[1]
     place = plain.root / "scenes" / "a" / "vv" / "c" / "1" / "1"  # 44 x 54 pixels are not fill
     whole = place.read_bytes()
-    truth = plain.db("a").vv_db.values
-    delivered = [np.asarray(b) for b in sz.PatchReader(plain, patch_size=64)]
+    readers = {
+        CorruptStoreError: (patches_of, patches_of(plain)),
+        RuntimeError: (lambda store: store.db("a").vv_db.values, plain.db("a").vv_db.values),
+    }
+    middle = range(12, len(whole) - 4, len(whole) // 20)
+    refused = dict.fromkeys(readers, 0)
     try:
-        for byte in [
-            *range(12),
-            *range(12, len(whole) - 4, len(whole) // 20),
-            *range(len(whole) - 4, len(whole)),
-        ]:
+        for byte in [*range(12), *middle, *range(len(whole) - 4, len(whole))]:
             damaged = bytearray(whole)
             damaged[byte] ^= 1 << byte % 8
             place.write_bytes(damaged)
-            try:
-                again = [np.asarray(b) for b in sz.PatchReader(plain, patch_size=64)]
-            except CorruptStoreError as error:
-                assert "vv/c/1/1" in str(error)
-            else:
-                np.testing.assert_array_equal(again, delivered)
-            try:
-                np.testing.assert_array_equal(plain.db("a").vv_db.values, truth)
-            except RuntimeError as error:
-                assert "decompression" in str(error)
+            for error, (read, truth) in readers.items():
+                try:
+                    np.testing.assert_array_equal(read(plain), truth)
+                except error:
+                    refused[error] += 1
     finally:
         place.write_bytes(whole)
+    assert min(refused.values()) > 30  # of 37; a bit that no decoder reads is among them
 
 
 def test_a_codec_that_is_asked_for_is_written_as_asked(files, tmp_path):
