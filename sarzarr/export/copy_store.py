@@ -17,8 +17,14 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, StoreExistsError
-from sarzarr.export.recode import Copied, CopyJob, Records, copy_shards
-from sarzarr.export.schema1 import attributes_of, document_of, layer_encoding, rebinned, write_clips
+from sarzarr.export.recode import Copied, CopyJob, Records, copy_shards, values_in
+from sarzarr.export.schema1 import (
+    attributes_of,
+    layer_encoding,
+    rebinned,
+    write_clips,
+    write_place,
+)
 from sarzarr.files import whole_folder
 from sarzarr.patches.index import spec_of, update_index
 from sarzarr.store.catalog import histogram_of, write_histogram
@@ -26,21 +32,23 @@ from sarzarr.store.chunks import read_layout
 from sarzarr.store.codecs import default_codec
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import (
+    Document,
     Encoding,
     array_document,
     cf_attributes,
     group_document,
-    read_json,
+    has_node,
     read_node,
     read_small_array,
+    write_coordinates,
     write_json,
     write_node,
 )
 from sarzarr.store.place import Folder, Place
 from sarzarr.store.shards import write_manifest
 from sarzarr.store.store import AnyStore, Store, open_older, open_store
-from sarzarr.store.tables import write_table
-from sarzarr.tasks import Progress, Task, compute, wave_size
+from sarzarr.store.tables import COLUMNS, read_table, write_table
+from sarzarr.tasks import Progress, Task, compute, gather, wave_size
 
 log = logging.getLogger(__name__)
 DTYPES: Final = ("uint16", "float32", "float16")
@@ -98,6 +106,12 @@ def copy_store(
         with whole_folder(place, once=True) as staging, _token(staging) as token:
             arrays = list(_arrays(source, staging, encodings))
             _copy_the_rest(source, Folder(staging), _made_anew(source, arrays))
+            codecs = {array.scene: array.encoding.codec_of_tables for array in arrays}
+            for scene, codec in codecs.items():
+                group = f"{cv.SCENES}/{scene}"
+                if source.schema != cv.SCHEMA_VERSION:
+                    write_place(Folder(staging / group), read_node(source.place, group), source.grid(scene))
+                write_coordinates(Folder(staging / group), source.grid(scene), codec)
             _copy_pixels(arrays, token, progress)
             _write_tables(source, staging, encodings)
             consolidate(Store(Folder(staging)))
@@ -158,7 +172,7 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
     columns = (source.catalog[k].values.tolist() for k in ("scene", "name", "flags", "height", "width"))
     rows = zip(*columns, _stored_encodings(source), encodings, strict=True)
     ranges = zip(*(source.catalog[k].values.tolist() for k in ("vmin", "vmax")), strict=True)
-    done: set[str] = set()
+    done, is_older = set[str](), source.schema != cv.SCHEMA_VERSION
     for (scene, name, flags, height, width, stored, wanted), stored_range in zip(rows, ranges, strict=True):
         layers = () if scene in done else source.layers(scene)
         done.add(scene)
@@ -167,8 +181,8 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
             (flags, stored.of_flags, wanted.of_flags),
             *((layer, *_layer_encodings(source, scene, layer, wanted)) for layer in layers),
         ):
-            is_older = source.schema != cv.SCHEMA_VERSION and array == name
-            yield CopyJob.of(
+            is_coded = array == name
+            job = CopyJob.of(
                 (height, width),
                 scene=scene,
                 folder=str(staging / cv.SCENES / scene),
@@ -177,10 +191,13 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
                 source=source.place,
                 token=str(staging / TOKEN),
                 stored=old,
-                schema=source.schema,
-                old_flags=flags if is_older else "",
-                is_counted=is_older and (old.dtype, stored_range) == ("float32", cv.STORED_RANGE),
+                is_older=is_older,
+                old_flags=flags if is_older and is_coded else "",
+                is_counted=is_older
+                and is_coded
+                and (old.dtype, *stored_range) == ("float32", *cv.STORED_RANGE),
             )
+            yield _with_fill(job, source) if is_older and array in layers else job
 
 
 def _layer_encodings(source: Store, scene: str, layer: str, wanted: Encoding) -> tuple[Encoding, Encoding]:
@@ -190,9 +207,17 @@ def _layer_encodings(source: Store, scene: str, layer: str, wanted: Encoding) ->
     codec = layout.codec or cv.BESIDE_CODEC
     stored = Encoding(dtype=layout.dtype, codec=codec, chunk=layout.chunk[0], shard=shard, nodata=layout.fill)
     new = replace(stored, codec=wanted.codec_beside, shard=wanted.shard)
-    if source.schema != cv.SCHEMA_VERSION:
-        new = layer_encoding(new, source.node_attrs(scene, layer))
     return stored, new
+
+
+def _with_fill(job: CopyJob, source: Store) -> CopyJob:
+    """Return the job of a layer of schema 1 with the fill value that it has in the copy."""
+
+    def values() -> Array:
+        return np.concatenate(gather([(values_in, (part,)) for part in job.parts]))
+
+    attributes = source.node_attrs(job.scene, job.name)
+    return replace(job, encoding=layer_encoding(job.encoding, attributes, values))
 
 
 def _made_anew(source: Store, arrays: list[CopyJob]) -> set[str]:
@@ -200,6 +225,8 @@ def _made_anew(source: Store, arrays: list[CopyJob]) -> set[str]:
     anew = {cv.CATALOG, "zarr.json", *(array.key for array in arrays)}
     if source.schema != cv.SCHEMA_VERSION:
         anew |= {f"{cv.HISTOGRAMS}/{array.scene}/{array.name}" for array in arrays if array.old_flags}
+        anew |= {f"{cv.SCENES}/{scene}/zarr.json" for scene in source.scenes}
+    anew |= {f"{cv.SCENES}/{scene}/{name}" for scene in source.scenes for name in ("y", "x", cv.SPATIAL_REF)}
     for group, kept in ((cv.PATCHES, ()), (cv.SCENES, source.scenes)):
         names = (name[:-1] for name in source.place.children(group) if name.endswith("/"))
         anew |= {f"{group}/{name}" for name in names if name not in kept}
@@ -213,12 +240,18 @@ def _copy_the_rest(source: Store, copy: Place, anew: set[str], group: str = "") 
         key = f"{group}/{name}".strip("/")
         if name.startswith(".") or key.endswith(".partial") or key in anew:
             continue
-        if name.endswith("/"):
+        if is_older and name.endswith("/") and COLUMNS in _attributes(source.place, key):
+            write_table(copy, key, read_table(source.place, key))
+        elif name.endswith("/"):
             _copy_the_rest(source, copy, anew, key)
-        elif is_older and name == "zarr.json":
-            write_json(copy, key, document_of(key, read_json(source.place, key)))
         else:
             copy.put(key, source.place.get(key))
+
+
+def _attributes(place: Place, key: str) -> Document:
+    """Return the attributes of a group, none of a folder that is no group."""
+    attributes: Document = read_node(place, key)["attributes"] if has_node(place, key) else {}
+    return attributes
 
 
 def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progress], None] | None) -> None:
@@ -266,23 +299,25 @@ def _write_documents(array: CopyJob, records: Records) -> None:
     """Write the manifest and the ``zarr.json`` of an array: its own attributes, but for how codes are scaled."""
     old = read_node(array.source, array.key)
     attributes, dims = old["attributes"], tuple(old["dimension_names"])
-    if array.schema != cv.SCHEMA_VERSION:
-        attributes = attributes_of(attributes, array.encoding, is_coded=bool(array.old_flags))
+    group, shape = Folder(Path(array.folder)), (array.height, array.width)
+    if array.is_older:
+        is_placed = has_node(group, cv.SPATIAL_REF)
+        attributes = attributes_of(
+            attributes, array.encoding, is_coded=bool(array.old_flags), is_placed=is_placed
+        )
     elif array.encoding.dtype != array.stored.dtype:
         attributes = {k: v for k, v in attributes.items() if k not in cv.CODED}
         attributes |= cf_attributes(array.encoding)
-    group, shape = Folder(Path(array.folder)), (array.height, array.width)
     write_manifest(group, array.name, records)
     write_node(group, array.name, array_document(shape, array.encoding, dims=dims, attributes=attributes))
 
 
 def _write_histogram(array: CopyJob, counts: Array | None) -> None:
     """Write the histogram of an array of schema 1: ``counts`` of its pixels, or its own in today's bins if None."""
-    old, document = read_small_array(array.source, f"{cv.HISTOGRAMS}/{array.scene}/{array.name}")
+    key = f"{cv.HISTOGRAMS}/{array.scene}/{array.name}"
+    old, document = read_small_array(array.source, key)
     histogram = histogram_of(rebinned(old) if counts is None else counts, document)
-    write_histogram(
-        Folder(Path(array.folder).parents[1]), f"{cv.HISTOGRAMS}/{array.scene}/{array.name}", histogram
-    )
+    write_histogram(Folder(Path(array.folder).parents[1]), key, histogram)
 
 
 def _write_tables(source: Store, staging: Path, encodings: list[Encoding]) -> None:

@@ -21,6 +21,7 @@ from sarzarr.pixels.radiometry import from_codes, to_codes
 from sarzarr.store.chunks import REMEDY
 from sarzarr.store.codecs import get_codec
 from sarzarr.store.documents import Encoding
+from sarzarr.store.free_values import values_of
 from sarzarr.store.place import Place
 from sarzarr.store.shard_job import ShardJob, job_side, rectangles
 from sarzarr.store.shards import EMPTY, ArrayFiles, ShardRecord, digest_of, read_index, read_manifest
@@ -42,8 +43,8 @@ class CopyJob(ShardJob):
     """A file that is there as long as the copy goes on."""
     stored: Encoding
     """The encoding that it is read in."""
-    schema: int = cv.SCHEMA_VERSION
-    """The schema that it is read in."""
+    is_older: bool = False
+    """Whether the store is of schema 1."""
     old_flags: str = ""
     """Of backscatter of schema 1, the name of its flags, which tell what was measured."""
     is_counted: bool = False
@@ -69,7 +70,7 @@ class CopyJob(ShardJob):
     def is_passed_on(self) -> bool:
         """Whether the bytes of chunks, up to their CRC-32C, stay as stored, and only their files may change."""
         is_same = (self.stored.dtype, self.stored.codec) == (self.encoding.dtype, self.encoding.codec)
-        return is_same and self.schema == cv.SCHEMA_VERSION and not get_codec(self.stored.codec).checks_itself
+        return is_same and not self.is_older and not get_codec(self.stored.codec).checks_itself
 
     @property
     def stored_bytes(self) -> int:
@@ -95,7 +96,7 @@ def copy_shards(job: CopyJob) -> Copied:
 
 
 def _copy_files(job: CopyJob) -> tuple[Records, Array | None]:
-    reader = _ChunkReader(job) if job.schema == cv.SCHEMA_VERSION else _OlderReader(job)
+    reader = _OlderReader(job) if job.is_older else _ChunkReader(job)
     size, chunk = job.encoding.file_size, job.encoding.chunk
     records: Records = {}
     for top, rows in job.bands:
@@ -151,8 +152,7 @@ class _ChunkReader:
             codec.decode_into(stored, self._chunk)
         except CorruptStoreError as error:
             raise self._corrupt(str(error).rstrip("."), key, at) from None
-        is_older = self.array.schema != cv.SCHEMA_VERSION
-        return self._chunk if is_older else converted(self._chunk, self.array.encoding.dtype)
+        return self._chunk if self.array.is_older else converted(self._chunk, self.array.encoding.dtype)
 
     def _index(self, key: str) -> Array | None:
         """Return the index of a file that is as the manifest lists it; None of one that is empty."""
@@ -227,6 +227,17 @@ class _OlderReader:
         out = out.astype(array.encoding.dtype, copy=False)
         out[blank] = array.encoding.fill
         return out
+
+
+def values_in(job: CopyJob) -> Array:
+    """Return the values (n,) that the pixels of a layer of schema 1 have: `sarzarr.store.free_values.values_of`."""
+    reader, size, values = _ChunkReader(job), job.stored.chunk, np.empty(0, job.stored.dtype)
+    for top in range(job.row, job.row + job.height, size):
+        for left in range(job.col, job.col + job.width, size):
+            chunk = _or_zeros(reader, top // size, left // size)
+            chunk = chunk[: job.row + job.height - top, : job.col + job.width - left]
+            values = values_of(np.concatenate([values, values_of(chunk)]))
+    return values
 
 
 def _or_zeros(reader: _ChunkReader, row: int, col: int) -> Array:

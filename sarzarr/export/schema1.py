@@ -6,7 +6,7 @@ chunks of flags whose every pixel was valid were left out, and histograms had tw
 
 import base64
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,17 +14,29 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
+from sarzarr.grids.grid import Grid
 from sarzarr.patches.clips import recommend_clips
 from sarzarr.pixels.bounds import BIN_WIDTH_DB
 from sarzarr.pixels.kernels import HALF_CODES
 from sarzarr.pixels.radiometry import to_codes
 from sarzarr.store.commit import write_bounds
-from sarzarr.store.documents import Document, Encoding, cf_attributes, cf_fill
+from sarzarr.store.documents import (
+    Document,
+    Encoding,
+    cf_attributes,
+    cf_fill,
+    spatial_attributes,
+    write_json,
+)
+from sarzarr.store.free_values import free_value
+from sarzarr.store.place import Place
 from sarzarr.store.store import Store
 
 STEPS: Final = 65535
 """Steps of its codes from 0.0 to 1.0, and the code of 1.0."""
 _CLIP: Final = (cv.CLIP_VMIN, cv.CLIP_VMAX, cv.CLIP_METHOD)
+_PLACE: Final = ("proj:", "spatial:", "zarr_conventions")
+"""Beginnings of attributes that told every array's place, and today tell the scene's."""
 
 
 def as_schema_2(values: Array, dtype: str) -> Array:
@@ -51,36 +63,42 @@ def rebinned(counts: Array) -> Array:
     return out
 
 
-def attributes_of(old: Mapping[str, Any], encoding: Encoding, *, is_coded: bool) -> Document:
-    """Return the attributes of an array, or a layer or flags, as an ingest writes them; the clip comes later."""
-    kept = {k: v for k, v in old.items() if k not in (*cv.CODED, *_CLIP)}
-    if is_coded:
-        return kept | cf_attributes(encoding)
-    if cv.FILL_VALUE not in old:
-        return kept
-    return {k: cf_fill(encoding.fill) if k == cv.FILL_VALUE else v for k, v in old.items()}
+def attributes_of(old: Mapping[str, Any], encoding: Encoding, *, is_coded: bool, is_placed: bool) -> Document:
+    """Return the attributes of backscatter (``is_coded``), flags or a layer as of an ingest; the clip follows."""
+    gone = (cv.GRID_MAPPING, cv.COORDINATES, *_CLIP, *(cv.CODED if is_coded else ()))
+    placed = {cv.GRID_MAPPING: cv.SPATIAL_REF, cv.COORDINATES: cv.SPATIAL_REF} if is_placed else {}
+    about: Document = {}
+    for key, value in old.items():
+        if key not in gone and not key.startswith(_PLACE):
+            about[key] = cf_fill(encoding.fill) if key == cv.FILL_VALUE else value
+        about |= placed if key == cv.ANCILLARY else {}
+    return about | placed | (cf_attributes(encoding) if is_coded else {})
 
 
-def layer_encoding(stored: Encoding, attributes: Mapping[str, Any]) -> Encoding:
-    """Return the encoding of a layer, whose fill value is its nodata: of floats as CF has it, NaN if need be."""
+def layer_encoding(stored: Encoding, attributes: Mapping[str, Any], values: Callable[[], Array]) -> Encoding:
+    """Return a layer's encoding: its fill is its nodata, or, of integers without, what none of ``values`` (n,) is."""
     told = attributes.get(cv.FILL_VALUE)
     if isinstance(told, str):
         (told,) = struct.unpack("<d", base64.standard_b64decode(told))
-    return replace(stored, nodata=attributes.get(cv.NODATA, told))
+    nodata = attributes.get(cv.NODATA, told)
+    if nodata is not None:
+        return replace(stored, nodata=nodata)
+    dtype, fill = free_value(stored.dtype, values())
+    return replace(stored, dtype=dtype, nodata=fill)
 
 
-def document_of(key: str, document: Document) -> Document:
-    """Return a document as it is written today: names in a scene's group sorted, fill values of float columns NaN."""
-    about, group = document["attributes"], key.split("/")[0]
-    if group == cv.SCENES and document["node_type"] == "group":
-        names = (cv.SOURCE_FILES, cv.LAYERS)
-        about = {k: sorted(v) if k in names else v for k, v in about.items()}
-    is_column = str(document.get("data_type")).startswith("float") and group in (
-        cv.SCENES,
-        cv.SPLITS,
-        cv.BOXES,
-    )
-    return document | {"attributes": about} | ({"fill_value": "NaN"} if is_column else {})
+def write_place(group: Place, document: Document, grid: Grid) -> None:
+    """Write the document of a scene's group: names sorted, GCPS flat, the place as of today."""
+    about: Document = {}
+    for key, value in document["attributes"].items():
+        if key in (cv.SOURCE_FILES, cv.LAYERS):
+            about[key] = sorted(value)
+        elif key == cv.GCPS:
+            about[key] = np.ravel(value).tolist()
+        elif not key.startswith(_PLACE):
+            about[key] = value
+        about |= spatial_attributes(grid) if key == cv.GEOLOCATION else {}
+    write_json(group, "zarr.json", document | {"attributes": about})
 
 
 def write_clips(copy: Store) -> None:

@@ -98,7 +98,7 @@ class BatchFiller:
         Where it is not, or not to the end, all of them are delivered group by group: that knows every case, and
         what to say of damage.
         """
-        fast, fetcher, size = self._loops_of_codes(kind), self.fetcher, self.source.size
+        fast, fetcher, size = self._loops_of_codes(kind, out), self.fetcher, self.source.size
         stored, entries = kind.nbytes + CRC_BYTES, self.source.table.entries[chunks]
         if fast is None or fast.C is None or kind.codec != "none":
             return False
@@ -111,9 +111,10 @@ class BatchFiller:
         fetcher.work.pixels += len(chunks) * size**2
         return bool(done == len(chunks))
 
-    def _loops_of_codes(self, kind: Kind) -> ModuleType | None:
-        """Return compiled loops where they deliver this kind."""
-        is_plain = kind.stretch is None or not (kind.stretch.is_identity or kind.stretch.lights_fill)
+    def _loops_of_codes(self, kind: Kind, out: Array) -> ModuleType | None:
+        """Return compiled loops where they deliver this kind into ``out``: codes as float32, or as they are."""
+        law = kind.stretch
+        is_plain = out.dtype == kind.dtype if law is None else not (law.is_identity or law.lights_fill)
         return loops_for(self.fetcher.work.pixels) if is_plain and kind.dtype == "uint16" else None
 
     def _strip(self, fast: ModuleType) -> Array:
@@ -133,7 +134,7 @@ class BatchFiller:
 
     def _deliver(self, kind: Kind, pixels: Array, slots: Array, out: Array, operations: Array | None) -> None:
         """Turn and stretch what ``pixels`` (k, size * size or more) begin with into the slots of ``out``."""
-        if (fast := self._loops_of_codes(kind)) is not None:
+        if (fast := self._loops_of_codes(kind, out)) is not None:
             size, places = self.source.size, (slots, _of_slots(operations, slots))
             fast.place_codes(pixels, places, self._strip(fast), out.reshape(-1, size, size), _law(kind))
             self.fetcher.work.pixels += len(slots) * size**2

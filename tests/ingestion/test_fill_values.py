@@ -20,6 +20,7 @@ from sarzarr.errors import IngestError, InvalidInputError
 from sarzarr.ingestion import run
 from sarzarr.ingestion.chips.find import ChipOptions
 from sarzarr.pixels.stretch import Stretch
+from sarzarr.pixels.turns import apply
 from sarzarr.store.codecs import get_codec
 from sarzarr.store.documents import read_node
 from sarzarr.store.place import Folder
@@ -189,6 +190,45 @@ def test_a_copy_keeps_fills(store, tmp_path):
         if name not in ("vv", "vv_flags"):
             before, after = (tree_hash(s.root / "scenes" / "s" / name) for s in (store, copied))
             assert before == after
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_scenes_of_which_one_needed_a_wider_dtype_are_delivered_together(folder, tmp_path, dtype):
+    every = np.resize(np.arange(np.iinfo(dtype).max + 1, dtype=dtype), SHAPE)
+    layers = {"a": every, "b": every // 2}
+    for i, (name, values) in enumerate(layers.items()):
+        place = {
+            "transform": rasterio.transform.from_origin(500_000 + 20_000 * i, 5_400_000, 10, 10),
+            "tiles": 128,
+        }
+        write_band(tmp_path / f"{name}_vv.tif", speckle(SHAPE, seed=i), **place)
+        write_band(tmp_path / f"{name}_pixels.tif", values, **place)
+    asked = {"pixels:continuous": tmp_path / "*_pixels.tif"}
+    store = sz.ingest(
+        sz.plan_ingest(sorted(tmp_path.glob("*_vv.tif")), tmp_path / "s.zarr", **KNOWN, layers=asked)
+    )
+    stored = {s: zarr.open_array(store.root / "scenes" / s / "pixels", mode="r") for s in layers}
+    wider = {"uint8": "uint16", "uint16": "uint32"}[dtype]
+    assert {s: (str(a.dtype), a.attrs.get("source_dtype")) for s, a in stored.items()} == {
+        "a": (wider, dtype),
+        "b": (dtype, None),
+    }
+    reader = sz.PatchReader(
+        store, polarizations=["vv"], layers=["pixels"], batch_size=8, augment="d4", with_meta=True
+    )
+    for batch in reader:
+        assert batch["layers"]["pixels"].dtype == wider
+        each = zip(
+            batch["layers"]["pixels"][:, 0],
+            batch["scene"],
+            batch["row"],
+            batch["col"],
+            batch["turn"],
+            strict=True,
+        )
+        for patch, scene, row, col, turn in each:
+            window = layers[scene][row : row + 256, col : col + 256]
+            np.testing.assert_array_equal(patch, apply(int(turn), window))
 
 
 # ------------------------------------------------------------------ runs

@@ -84,6 +84,8 @@ class LayerPlan:
             cv.SOURCE_HASH: self.source_hash,
             **self.onto.attrs,
         }
+        if self.free is not None and self.free[0] != self.dtype:
+            attrs[cv.SOURCE_DTYPE] = self.dtype
         nodata = self.nodata
         if nodata is None:
             return attrs
