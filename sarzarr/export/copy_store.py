@@ -225,8 +225,8 @@ def _made_anew(source: Store, arrays: list[CopyJob]) -> set[str]:
     if source.schema != cv.SCHEMA_VERSION:
         anew |= {f"{cv.HISTOGRAMS}/{array.scene}/{array.name}" for array in arrays if array.old_flags}
         anew |= {f"{cv.SCENES}/{scene}/zarr.json" for scene in source.scenes}
-    names = ("y", "x", cv.SPATIAL_REF)
-    anew |= {f"{cv.SCENES}/{scene}/{name}" for scene in source.scenes for name in names}
+    beside = ("y", "x", cv.SPATIAL_REF)
+    anew |= {f"{cv.SCENES}/{scene}/{name}" for scene in source.scenes for name in beside}
     for group, kept in ((cv.PATCHES, ()), (cv.SCENES, source.scenes)):
         names = (name[:-1] for name in source.place.children(group) if name.endswith("/"))
         anew |= {f"{group}/{name}" for name in names if name not in kept}
