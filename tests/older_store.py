@@ -10,6 +10,8 @@ import zarr
 
 import sarzarr as sz
 from sarzarr import conventions as cv
+from sarzarr.ingestion.chips.pack import append_picture, sample_writers, write_sample_documents
+from sarzarr.ingestion.chips.read import Pixels
 from sarzarr.store.catalog import catalog_rows, encoding_of
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import (
@@ -21,7 +23,9 @@ from sarzarr.store.documents import (
     write_small_array,
 )
 from sarzarr.store.place import Folder
+from sarzarr.store.samples import SampleLayout, sample_sets
 from sarzarr.store.shards import ArrayFiles, write_manifest
+from sarzarr.store.store import Store
 from sarzarr.store.tables import read_table, write_table
 
 STEPS = 65535
@@ -115,3 +119,37 @@ def percentile(counts, q):
     ends = np.searchsorted(summed, (below, min(below + 1, n - 1)), side="right")
     low, high = np.where(ends == counts.size - 1, 100.0, -60 + (ends + 0.5) * 160 / (2 * STEPS))
     return float(low + (high - low) * (rank - below))
+
+
+def samples_as_schema_1(source, root):
+    """Write a store of sample sets as schema 1 would hold it at ``root``: padded with zeros, which are left out."""
+    shutil.copytree(source.root, root)
+    place = Folder(root)
+    for name in sample_sets(source):
+        samples = sz.open_samples(source, name)
+        layout = replace(samples.layout, stored=samples.layout.dtype, fill=0)
+        first = SampleLayout.of(count=1, height=layout.height, width=layout.width, dtype=layout.dtype)
+        layout, records = replace(layout, per_shard=first.per_shard), []
+        shutil.rmtree(root / samples.key / "image" / "c")
+        shutil.rmtree(root / samples.key / "image_flags" / "c")
+        for shard in range(layout.shards):
+            writers = sample_writers(root / samples.key, layout, shard)
+            for writer in writers:
+                writer.fill = 0
+            with writers[0], writers[1]:
+                for row, sample in enumerate(
+                    range(len(samples))[shard * layout.per_shard :][: layout.per_shard]
+                ):
+                    values = samples.image(sample)
+                    pixels = Pixels(values=values, is_measured=np.ones(values.shape, bool), is_coloured=False)
+                    append_picture(*writers, row, pixels, layout)
+                records.append(tuple(writer.close() for writer in writers))
+        write_sample_documents(Folder(root / samples.key), layout, records)
+        for array in ("image", "image_flags"):
+            document = read_node(place, f"{samples.key}/{array}") | {"fill_value": 0}
+            document["attributes"].pop(cv.SOURCE_DTYPE, None)
+            write_node(place, f"{samples.key}/{array}", document)
+    for path in root.rglob("zarr.json"):
+        _rewrite(path, {})
+    consolidate(Store(place))
+    return root

@@ -22,9 +22,10 @@ from sarzarr.export.schema1 import (
     attributes_of,
     layer_encoding,
     rebinned,
+    scene_document,
     write_clips,
-    write_place,
 )
+from sarzarr.export.schema1_samples import copy_samples
 from sarzarr.files import whole_folder
 from sarzarr.patches.index import spec_of, update_index
 from sarzarr.store.catalog import histogram_of, write_histogram
@@ -45,6 +46,7 @@ from sarzarr.store.documents import (
     write_node,
 )
 from sarzarr.store.place import Folder, Place
+from sarzarr.store.samples import SampleSet, sample_sets
 from sarzarr.store.shards import write_manifest
 from sarzarr.store.store import AnyStore, Store, open_older, open_store
 from sarzarr.store.tables import COLUMNS, read_table, write_table
@@ -106,12 +108,9 @@ def copy_store(
         with whole_folder(place, once=True) as staging, _token(staging) as token:
             arrays = list(_arrays(source, staging, encodings))
             _copy_the_rest(source, Folder(staging), _made_anew(source, arrays))
-            codecs = {array.scene: array.encoding.codec_of_tables for array in arrays}
-            for scene, codec in codecs.items():
-                group = f"{cv.SCENES}/{scene}"
-                if source.schema != cv.SCHEMA_VERSION:
-                    write_place(Folder(staging / group), read_node(source.place, group), source.grid(scene))
-                write_coordinates(Folder(staging / group), source.grid(scene), codec)
+            _write_places(source, staging, encodings)
+            for name in sample_sets(source) if source.schema != cv.SCHEMA_VERSION else ():
+                copy_samples(SampleSet(source, name), staging)
             _copy_pixels(arrays, token, progress)
             _write_tables(source, staging, encodings)
             consolidate(Store(Folder(staging)))
@@ -226,7 +225,8 @@ def _made_anew(source: Store, arrays: list[CopyJob]) -> set[str]:
     if source.schema != cv.SCHEMA_VERSION:
         anew |= {f"{cv.HISTOGRAMS}/{array.scene}/{array.name}" for array in arrays if array.old_flags}
         anew |= {f"{cv.SCENES}/{scene}/zarr.json" for scene in source.scenes}
-    anew |= {f"{cv.SCENES}/{scene}/{name}" for scene in source.scenes for name in ("y", "x", cv.SPATIAL_REF)}
+    beside = ("y", "x", cv.SPATIAL_REF)
+    anew |= {f"{cv.SCENES}/{scene}/{name}" for scene in source.scenes for name in beside}
     for group, kept in ((cv.PATCHES, ()), (cv.SCENES, source.scenes)):
         names = (name[:-1] for name in source.place.children(group) if name.endswith("/"))
         anew |= {f"{group}/{name}" for name in names if name not in kept}
@@ -252,6 +252,17 @@ def _attributes(place: Place, key: str) -> Document:
     """Return the attributes of a group, none of a folder that is no group."""
     attributes: Document = read_node(place, key)["attributes"] if has_node(place, key) else {}
     return attributes
+
+
+def _write_places(source: Store, staging: Path, encodings: list[Encoding]) -> None:
+    """Write the coordinates of each scene beside its arrays, and, of schema 1, the document of its group."""
+    of_scene = dict(zip(source.catalog["scene"].values.tolist(), encodings, strict=True))
+    for scene, encoding in of_scene.items():
+        key, grid = f"{cv.SCENES}/{scene}", source.grid(scene)
+        group = Folder(staging / key)
+        write_coordinates(group, grid, encoding.codec_of_tables)
+        if source.schema != cv.SCHEMA_VERSION:
+            write_json(group, "zarr.json", scene_document(read_node(source.place, key), grid))
 
 
 def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progress], None] | None) -> None:
@@ -301,10 +312,10 @@ def _write_documents(array: CopyJob, records: Records) -> None:
     attributes, dims = old["attributes"], tuple(old["dimension_names"])
     group, shape = Folder(Path(array.folder)), (array.height, array.width)
     if array.is_older:
-        is_placed = has_node(group, cv.SPATIAL_REF)
-        attributes = attributes_of(
-            attributes, array.encoding, is_coded=bool(array.old_flags), is_placed=is_placed
-        )
+        is_coded, is_placed = bool(array.old_flags), has_node(group, cv.SPATIAL_REF)
+        if not is_coded and array.encoding.dtype != array.stored.dtype:
+            attributes[cv.SOURCE_DTYPE] = array.stored.dtype
+        attributes = attributes_of(attributes, array.encoding, is_coded=is_coded, is_placed=is_placed)
     elif array.encoding.dtype != array.stored.dtype:
         attributes = {k: v for k, v in attributes.items() if k not in cv.CODED}
         attributes |= cf_attributes(array.encoding)

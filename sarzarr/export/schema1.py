@@ -26,10 +26,8 @@ from sarzarr.store.documents import (
     cf_attributes,
     cf_fill,
     spatial_attributes,
-    write_json,
 )
 from sarzarr.store.free_values import free_value
-from sarzarr.store.place import Place
 from sarzarr.store.store import Store
 
 STEPS: Final = 65535
@@ -87,8 +85,8 @@ def layer_encoding(stored: Encoding, attributes: Mapping[str, Any], values: Call
     return replace(stored, dtype=dtype, nodata=fill)
 
 
-def write_place(group: Place, document: Document, grid: Grid) -> None:
-    """Write the document of a scene's group: names sorted, GCPS flat, the place as of today."""
+def scene_document(document: Document, grid: Grid) -> Document:
+    """Return the document of a scene's group as of today: names sorted, GCPs flat, the place as it is written now."""
     about: Document = {}
     for key, value in document["attributes"].items():
         if key in (cv.SOURCE_FILES, cv.LAYERS):
@@ -98,7 +96,7 @@ def write_place(group: Place, document: Document, grid: Grid) -> None:
         elif not key.startswith(_PLACE):
             about[key] = value
         about |= spatial_attributes(grid) if key == cv.GEOLOCATION else {}
-    write_json(group, "zarr.json", document | {"attributes": about})
+    return document | {"attributes": about}
 
 
 def write_clips(copy: Store) -> None:

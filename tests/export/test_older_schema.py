@@ -11,7 +11,7 @@ import zarr
 from conftest import speckle, write_band
 from hypothesis import given
 from hypothesis import strategies as st
-from older_store import PLACE, as_schema_1
+from older_store import PLACE, as_schema_1, samples_as_schema_1
 from rasterio.transform import from_origin
 from typer.testing import CliRunner
 
@@ -248,3 +248,18 @@ def test_a_schema_that_is_not_known_is_refused_by_all(ingested, tmp_path, versio
             StoreSchemaError, match=f"schema 2 was expected, got {version!r} in 'old.zarr'. {remedy}"
         ):
             use()
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("uint8", 9), ("uint8", 256), ("uint16", 9), ("float32", 1)])
+def test_sample_sets_are_those_of_an_import_to_the_byte(tmp_path, dtype, most):
+    folder, rng = tmp_path / "chips", np.random.default_rng(0)
+    folder.mkdir()
+    for i, shape in enumerate(((300, 40), (20, 30), (64, 64))):
+        values = rng.random(shape) if dtype == "float32" else rng.integers(0, most, shape)
+        write_band(folder / f"{i}.tif", values.astype(dtype))
+        (folder / f"{i}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    samples, _ = sz.import_chips(folder, tmp_path / "fresh.zarr")
+    old = samples_as_schema_1(samples.store, tmp_path / "old.zarr")
+    copy = copy_store(old, tmp_path / "new.zarr")
+    assert differing(copy, samples.store) == []
+    assert sz.open_samples(copy, "chips").layout.stored == ("uint16" if most == 256 else dtype)
