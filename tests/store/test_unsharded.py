@@ -60,7 +60,7 @@ def test_a_copy_is_an_ingest_and_values_are_those_of_shards(stores):
 
 
 def patches_of(store):
-    return np.concatenate([np.asarray(batch) for batch in sz.PatchReader(store, patch_size=64)])
+    return np.concatenate([np.asarray(batch) for batch in sz.PatchReader(store, patch_size=64, edge="pad")])
 
 
 def test_no_flipped_byte_moves_a_pixel_of_any_reader(stores):
