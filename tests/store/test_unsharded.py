@@ -71,7 +71,7 @@ def test_no_flipped_byte_moves_a_pixel_of_any_reader(stores):
         CorruptStoreError: (patches_of, patches_of(plain)),
         RuntimeError: (lambda store: store.db("a").vv_db.values, plain.db("a").vv_db.values),
     }
-    middle = range(12, len(whole) - 4, len(whole) // 20)
+    middle = range(12, len(whole) - 4, len(whole) // 6)
     refused = dict.fromkeys(readers, 0)
     try:
         for byte in [*range(12), *middle, *range(len(whole) - 4, len(whole))]:
@@ -85,7 +85,7 @@ def test_no_flipped_byte_moves_a_pixel_of_any_reader(stores):
                     refused[error] += 1
     finally:
         place.write_bytes(whole)
-    assert min(refused.values()) > 30  # of 37; a bit that no decoder reads is among them
+    assert min(refused.values()) > 16  # of 22; a bit that no decoder reads is among them
 
 
 def test_a_codec_that_is_asked_for_is_written_as_asked(files, tmp_path):
