@@ -60,7 +60,7 @@ def as_schema_1(source, root, *, dtype="float32", codec=None):
         for layer in store.layers(scene):
             layout = read_node(place, f"scenes/{scene}/{layer}")
             values = zarr.open_array(root / f"scenes/{scene}/{layer}", mode="r")[:]
-            layer_kind = Encoding(dtype=layout["data_type"], codec=cv.LAYER_CODEC, shard=kind.shard, nodata=0)
+            layer_kind = Encoding(dtype=layout["data_type"], codec=cv.BESIDE_CODEC, shard=kind.shard, nodata=0)
             _write(place, f"scenes/{scene}/{layer}", values, layer_kind)
     clips = {k: (percentile(c, 1), percentile(c, 99)) for k, c in clips.items()}
     table = store.catalog.assign(dtype=("array", np.full(len(rows), dtype, "T")))
