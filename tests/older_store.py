@@ -10,8 +10,6 @@ import zarr
 
 import sarzarr as sz
 from sarzarr import conventions as cv
-from sarzarr.ingestion.chips.pack import append_picture, sample_writers, write_sample_documents
-from sarzarr.ingestion.chips.read import Pixels
 from sarzarr.store.catalog import catalog_rows, encoding_of
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import (
@@ -23,6 +21,7 @@ from sarzarr.store.documents import (
     write_small_array,
 )
 from sarzarr.store.place import Folder
+from sarzarr.store.sample_files import append_picture, sample_writers, write_sample_documents
 from sarzarr.store.samples import SampleLayout, sample_sets
 from sarzarr.store.shards import ArrayFiles, write_manifest
 from sarzarr.store.store import Store
@@ -141,8 +140,7 @@ def samples_as_schema_1(source, root):
                     range(len(samples))[shard * layout.per_shard :][: layout.per_shard]
                 ):
                     values = samples.image(sample)
-                    pixels = Pixels(values=values, is_measured=np.ones(values.shape, bool), is_coloured=False)
-                    append_picture(*writers, row, pixels, layout)
+                    append_picture(writers, row, values, np.ones(values.shape, bool), layout)
                 records.append(tuple(writer.close() for writer in writers))
         write_sample_documents(Folder(root / samples.key), layout, records)
         for array in ("image", "image_flags"):
