@@ -90,7 +90,7 @@ def test_ids_are_the_same_everywhere_and_differ_by_place():
 
 
 def test_ids_stay_what_they_were():
-    """Lists of hard patches that a user keeps hold them."""
+    """Lists of hard patches that a user keeps hold them; the sign bit is left out."""
     nowhere = np.zeros(1, np.int32)
     ids = patch_ids("s1_20260101", "vv", 256, np.array([0, 512]), np.array([0, 256]))
     assert ids.tolist() == [3708402699995141379, 1130717226612477242]

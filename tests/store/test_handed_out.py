@@ -105,7 +105,7 @@ def masked(values, nodata):
 
 
 def assert_same(again, data, kind, window):
-    assert list(again.data_vars) == list(data.data_vars)
+    assert set(again.data_vars) == set(data.data_vars)
     for name, array in data.data_vars.items():
         nodata = array.rio.nodata
         np.testing.assert_array_equal(again[name].values, masked(array.values, nodata))
