@@ -59,8 +59,9 @@ def as_schema_1(source, root, *, dtype="float32", codec=None):
         for layer in store.layers(scene):
             layout = read_node(place, f"scenes/{scene}/{layer}")
             values = zarr.open_array(root / f"scenes/{scene}/{layer}", mode="r")[:]
-            layer_kind = Encoding(dtype=layout["data_type"], codec=cv.LAYER_CODEC, shard=kind.shard, nodata=0)
-            _write(place, f"scenes/{scene}/{layer}", values, layer_kind)
+            layer_dtype = layout["attributes"].get(cv.SOURCE_DTYPE, layout["data_type"])
+            layer_kind = Encoding(dtype=layer_dtype, codec=cv.BESIDE_CODEC, shard=kind.shard, nodata=0)
+            _write(place, f"scenes/{scene}/{layer}", values.astype(layer_dtype), layer_kind)
     clips = {k: (percentile(c, 1), percentile(c, 99)) for k, c in clips.items()}
     table = store.catalog.assign(dtype=("array", np.full(len(rows), dtype, "T")))
     if codec:
@@ -85,7 +86,11 @@ def _write(place, key, values, kind, *, is_coded=False):
             window = np.s_[row * size : (row + 1) * size, col * size : (col + 1) * size]
             files.write(row, col, np.ascontiguousarray(padded[window]))
         write_manifest(place, key, files.close())
-    about = {k: v for k, v in document["attributes"].items() if not (is_coded and k in cv.CODED)}
+    about = {
+        k: v
+        for k, v in document["attributes"].items()
+        if k != cv.SOURCE_DTYPE and not (is_coded and k in cv.CODED)
+    }
     about |= {cv.SCALE_FACTOR: 1 / STEPS} if kind.dtype == "uint16" and is_coded else {}
     dims = tuple(document["dimension_names"])
     write_node(place, key, array_document(values.shape, kind, dims=dims, attributes=PLACE | about))
