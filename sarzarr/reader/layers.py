@@ -46,11 +46,10 @@ def _layer_recipe(
         )
     documents = {s: read_node(store.place, f"{cv.SCENES}/{s}/{name}") for s in held}
     layouts = [described_layout(f"{cv.SCENES}/{s}/{name}", document) for s, document in documents.items()]
+    # One scene's may be stored in a wider dtype than another's: all are delivered in that.
     own = {s: d["attributes"].get(cv.SOURCE_DTYPE, d["data_type"]) for s, d in documents.items()}
     _only(name, "dtype", own)
-    dtype = str(
-        np.result_type(*{layout.dtype for layout in layouts})
-    )  # a scene's may be stored in a wider one
+    dtype = str(np.result_type(*{layout.dtype for layout in layouts}))
     none = math.nan if np.dtype(dtype).kind == "f" else None
     values = {s: document["attributes"].get(cv.NODATA) for s, document in documents.items()}
     nodata = _only(name, "nodata value", {s: none if value is None else value for s, value in values.items()})

@@ -148,7 +148,7 @@ def test_a_refused_file_refuses_its_scene_with_the_reason(tmp_path):
     write(tmp_path / "a_VH.tif", np.zeros((1, 120, 130), "float32"))
     scene = group_scenes(map(probe_file, sorted(tmp_path.glob("*.tif"))))[0]
     assert "no pixel in the sample" in scene.refusal
-    with pytest.raises(UnsupportedRasterError, match=r"a_VH\.tif, a_VV\.tif: expected backscatter"):
+    with pytest.raises(UnsupportedRasterError, match=r"a_VV\.tif, a_VH\.tif: expected backscatter"):
         open_scene(sorted(tmp_path.glob("*.tif")))
 
 
