@@ -164,8 +164,11 @@ def stretched(stored, clip):
     """Return the stored values as a batch holds them."""
     low, high = clip
     scale, offset = 160 / (high - low), (-60 - low) / (high - low)
+    if stored.dtype == np.uint16:  # code 1 is -60 dB; 0, which was not measured, is below any clip
+        scale /= 65534
+        offset -= scale
     out = stored.astype(np.float32)
-    out *= np.float32(scale / 65535 if stored.dtype == np.uint16 else scale)
+    out *= np.float32(scale)
     out += np.float32(offset)
     return np.clip(out, 0, 1, out=out)
 
@@ -286,7 +289,7 @@ def tensorstore(store, batch, *, cache, together, ahead=3):
 def contenders(material, batch):
     """Return what takes part, by name: (function, which of several settings of one contender it is)."""
     codes, floats = material.codes, material.floats
-    snapped = tuple(-60 + 160 * round((v + 60) / 160 * 65535) / 65535 for v in codes.bounds[KEY].clip)
+    snapped = tuple(-60 + 160 * round((v + 60) / 160 * 65534) / 65534 for v in codes.bounds[KEY].clip)
     out = {
         "sarzarr, default store": reader(codes, batch),
         "  clip that ends at codes": reader(codes, batch, clip=snapped),
@@ -544,7 +547,7 @@ def passes(folder, group=8):
     def each(function):
         return lambda: [function(i) for i in range(group)]
 
-    at_codes = Stretch.between("uint16", (-60, 100), [-60 + 160 * c / 65535 for c in (14_000, 27_000)])
+    at_codes = Stretch.between("uint16", (-60, 100), [-60 + 160 * (c - 1) / 65534 for c in (14_000, 27_000)])
     anywhere = Stretch.between("uint16", (-60, 100), (-25, 5))
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(cells.tobytes())

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 SCHEMA: Final = "sarzarr"
 SCHEMA_VERSION: Final = 2
+COPIED_SCHEMA: Final = 1
+"""The older schema that a copy brings over; nothing else reads it."""
 DB_FLOOR: Final = -60.0
 """dB that a stored 0.0, code 1, stands for: the faintest calibrated pixel."""
 DB_CEILING: Final = 100.0
@@ -80,9 +82,8 @@ CELL: Final = 256
 FLAGS_SUFFIX: Final = "_flags"
 FLAGS_FILL: Final = 255
 """The ``fill_value`` of flags, which no pixel has: tools that take it for nodata mask nothing."""
-FLAGS_CODEC: Final = "blosc-lz4"
-LAYER_CODEC: Final = "blosc-lz4"
-"""The codec of layers, whatever that of the backscatter beside them: labels shrink to next to nothing."""
+BESIDE_CODEC: Final = "blosc-lz4"
+"""The codec of flags and layers, whatever that of the backscatter in its shards: labels shrink to next to nothing."""
 SCENES: Final = "scenes"
 CATALOG: Final = "catalog"
 PATCHES: Final = "patches"
@@ -125,7 +126,6 @@ SPATIAL_TRANSFORM: Final = "spatial:transform"
 SPATIAL_DIMENSIONS: Final = "spatial:dimensions"
 SPATIAL_SHAPE: Final = "spatial:shape"
 SPATIAL_BBOX: Final = "spatial:bbox"
-ZARR_CONVENTIONS: Final = "zarr_conventions"
 SOURCE_FILES: Final = "source_files"
 """Names of the files that a scene was made of; never their paths."""
 LAYERS: Final = "layers"
@@ -141,7 +141,7 @@ FILL_VALUE: Final = "_FillValue"
 CODED: Final = {SCALE_FACTOR: 1 / STEPS, ADD_OFFSET: -FIRST_CODE / STEPS, FILL_VALUE: NOT_MEASURED}
 """CF's attributes of uint16 codes: decoded they are in [0, 1], NaN where nothing was measured."""
 GCPS: Final = "gcps"
-"""Ground control points: [row, column, x, y, z] each, in the CRS of ``gcps_crs``."""
+"""Ground control points: row, column, x, y, z of one after the other, in the CRS of ``gcps_crs``."""
 GCPS_CRS: Final = "gcps_crs"
 GEOLOCATION: Final = "geolocation"
 """The tie of pixels to the ground: ``affine``, ``rotated_affine``, ``gcps``, ``none``, ``gcp_tps_no_dem``."""
@@ -192,19 +192,3 @@ CATALOG_SCHEMA: Final = {
     "source_hash": "text",
 }
 """The catalog's columns and their kinds; ``name`` is the array's name in its scene group."""
-ZARR_CONVENTIONS_DOCUMENT: Final = (
-    {
-        "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
-        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/proj/refs/tags/v1/schema.json",
-        "spec_url": "https://github.com/zarr-conventions/proj/blob/v1/README.md",
-        "name": "proj:",
-        "description": "Coordinate reference system information for geospatial data",
-    },
-    {
-        "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
-        "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v1/schema.json",
-        "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
-        "name": "spatial:",
-        "description": "Spatial coordinate information",
-    },
-)

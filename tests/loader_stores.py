@@ -29,13 +29,13 @@ def codes(store, scene, array):
 
 
 def expected(store, scene, array, clip=None):
-    """Return a whole array as the loader must deliver it, in float64."""
+    """Return a whole array as the loader must deliver it, in float64: 0 where flags say that nothing was measured."""
     row = store.rows(scene)
     at = row["name"].values.tolist().index(array)
     vmin, vmax = (float(row[k].values[at]) for k in ("vmin", "vmax"))
     low, high = clip or tuple(store.bounds[row["bounds_key"].values[at]].clip)
     stored = codes(store, scene, array)
-    z = stored / 65535 if stored.dtype == np.uint16 else stored.astype(np.float64)
+    z = (stored - 1.0) / 65534 if stored.dtype == np.uint16 else stored.astype(np.float64)
     out = np.clip((z * (vmax - vmin) + vmin - low) / (high - low), 0, 1)
     out[codes(store, scene, array + "_flags") >= 2] = 0
     return out

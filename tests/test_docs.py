@@ -33,6 +33,9 @@ def test_the_readme_runs(newcomer):
         exec(compile(piece, "README.md", "exec"), space)
     assert space["store"].scenes == ("s1_20260101", "s1_20260113")
     assert 0 <= float(space["z"].min()) <= float(space["z"].max()) <= 1
+    ours = space["db"].vv_db
+    assert int(space["vv_db"].isnull().sum()) == int(ours.isnull().sum()) > 0
+    assert float(space["vv_db"].mean()) == pytest.approx(float(ours.mean()), abs=1e-3)
 
 
 def test_the_notebook_runs(newcomer):

@@ -68,7 +68,9 @@ FilesArgument = Annotated[
 OutputOption = Annotated[
     Path, Option("--output", "-o", help="The .zarr store to make or to add to.", show_default=False)
 ]
-NoShardsOption = Annotated[bool, Option("--no-shards", help="A file a chunk, for GDAL before 3.13.")]
+NoShardsOption = Annotated[
+    bool, Option("--no-shards", help="A file a chunk, zstd: for GDAL 3.11 and 3.12, which read no shards.")
+]
 Dtype = StrEnum("Dtype", ["uint16", "float32", "float16"])
 """Dtypes of stored pixels."""
 OWN: Final = {"percentile": ("low", "high"), "fixed": ("vmin", "vmax"), "sigma": ("k",)}

@@ -46,7 +46,7 @@ def copy(
     no_shards: shared.NoShardsOption = False,
     quiet: shared.QuietOption = False,
 ) -> None:
-    """Write a store anew with another dtype, codec or shard size; every byte is checked on the way."""
+    """Write a store, or one of schema 1, anew with another dtype, codec or shard size; every byte is checked."""
     kind, rows = None if dtype is None else str(dtype), 0 if no_shards else shard
     with progress_bar(quiet=quiet) as report:
         made = sz.copy_store(store, new, dtype=kind, codec=codec, shard=rows, progress=report)

@@ -15,27 +15,42 @@ from typing import Final
 import numpy as np
 
 from sarzarr import conventions as cv
+from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, StoreExistsError
-from sarzarr.export.recode import CopyJob, Records, copy_shards
+from sarzarr.export.recode import Copied, CopyJob, Records, copy_shards, values_in
+from sarzarr.export.schema1 import (
+    attributes_of,
+    layer_encoding,
+    rebinned,
+    scene_document,
+    write_clips,
+)
+from sarzarr.export.schema1_samples import copy_samples
 from sarzarr.files import whole_folder
 from sarzarr.patches.index import spec_of, update_index
+from sarzarr.store.catalog import histogram_of, write_histogram
 from sarzarr.store.chunks import read_layout
-from sarzarr.store.codecs import DEFAULT_CODECS
+from sarzarr.store.codecs import default_codec
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import (
+    Document,
     Encoding,
     array_document,
     cf_attributes,
     group_document,
+    has_node,
     read_node,
+    read_small_array,
+    write_coordinates,
     write_json,
     write_node,
 )
 from sarzarr.store.place import Folder, Place
+from sarzarr.store.samples import SampleSet, sample_sets
 from sarzarr.store.shards import write_manifest
-from sarzarr.store.store import AnyStore, Store, open_store
-from sarzarr.store.tables import write_table
-from sarzarr.tasks import Progress, Task, compute, wave_size
+from sarzarr.store.store import AnyStore, Store, open_older, open_store
+from sarzarr.store.tables import COLUMNS, read_table, write_table
+from sarzarr.tasks import Progress, Task, compute, gather, wave_size
 
 log = logging.getLogger(__name__)
 DTYPES: Final = ("uint16", "float32", "float16")
@@ -52,11 +67,14 @@ def copy_store(
     shard: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Store:
-    """Write a store anew with another dtype, codec or shard size, and return the copy.
+    """Write a store anew with another dtype, codec or shard size, and return the copy; one of schema 1 as schema 2.
 
     Values are those of `from_codes` and `to_codes`: to float32 and back is the identity, float16 rounds to 11 bits,
-    0.04 dB of the stored range at the most. Layers keep their dtype and codec. Patch tables are indexed again where a
+    0.04 dB of the stored range at the most. Layers keep their dtype. Patch tables are indexed again where a
     dtype changes, for means of other values. All else (flags, bounds, splits, boxes, samples) is copied as it is.
+
+    Of a store of schema 1 floats become what an ingest writes today, and uint16 codes the nearest of today's; pixels
+    that were not measured become fill. Histograms follow, and clips (dB) that they recommended, and patch tables.
 
     Parameters
     ----------
@@ -67,7 +85,8 @@ def copy_store(
     dtype
         ``uint16``, ``float32`` or ``float16``; each array's own if left out.
     codec
-        A name in `sarzarr.store.codecs.CODECS`; if left out, the array's own, or the default of a dtype that is new.
+        A name in `sarzarr.store.codecs.CODECS`; if left out, the array's own, or the default of a dtype that is new,
+        or of shards where there were none, or of none.
     shard
         Rows and columns of a shard, 0 for a file a chunk; each array's own if left out.
     progress
@@ -82,13 +101,16 @@ def copy_store(
     """
     if dtype not in (None, *DTYPES):
         raise InvalidInputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}.")
-    source = open_store(store).anew()
+    source = open_older(store).anew()
     place = _new_place(source, new)
     encodings = [_wanted(stored, dtype, codec, shard) for stored in _stored_encodings(source)]
     try:
         with whole_folder(place, once=True) as staging, _token(staging) as token:
             arrays = list(_arrays(source, staging, encodings))
-            _copy_the_rest(source.place, Folder(staging), _made_anew(source, arrays))
+            _copy_the_rest(source, Folder(staging), _made_anew(source, arrays))
+            _write_places(source, staging, encodings)
+            for name in sample_sets(source) if source.schema != cv.SCHEMA_VERSION else ():
+                copy_samples(SampleSet(source, name), staging)
             _copy_pixels(arrays, token, progress)
             _write_tables(source, staging, encodings)
             consolidate(Store(Folder(staging)))
@@ -137,18 +159,20 @@ def _stored_encodings(source: Store) -> list[Encoding]:
 
 def _wanted(stored: Encoding, dtype: str | None, codec: str | None, shard: int | None) -> Encoding:
     """Return the encoding of an array in the copy."""
-    dtype = dtype or stored.dtype
+    dtype, shard = dtype or stored.dtype, stored.shard if shard is None else shard
     if codec is None:
-        codec = stored.codec if dtype == stored.dtype else DEFAULT_CODECS[dtype]
-    return replace(stored, dtype=dtype, codec=codec, shard=stored.shard if shard is None else shard)
+        stays = (dtype, bool(shard)) == (stored.dtype, bool(stored.shard))
+        codec = stored.codec if stays else default_codec(dtype, shard)
+    return replace(stored, dtype=dtype, codec=codec, shard=shard)
 
 
 def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator[CopyJob]:
     """Yield the arrays to copy: of each row of the catalog the pixels and their flags, and each scene's layers."""
     columns = (source.catalog[k].values.tolist() for k in ("scene", "name", "flags", "height", "width"))
     rows = zip(*columns, _stored_encodings(source), encodings, strict=True)
-    done: set[str] = set()
-    for scene, name, flags, height, width, stored, wanted in rows:
+    ranges = zip(*(source.catalog[k].values.tolist() for k in ("vmin", "vmax")), strict=True)
+    done, is_older = set[str](), source.schema != cv.SCHEMA_VERSION
+    for (scene, name, flags, height, width, stored, wanted), stored_range in zip(rows, ranges, strict=True):
         layers = () if scene in done else source.layers(scene)
         done.add(scene)
         for array, old, new in (
@@ -156,7 +180,8 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
             (flags, stored.of_flags, wanted.of_flags),
             *((layer, *_layer_encodings(source, scene, layer, wanted)) for layer in layers),
         ):
-            yield CopyJob.of(
+            is_coded = array == name
+            job = CopyJob.of(
                 (height, width),
                 scene=scene,
                 folder=str(staging / cv.SCENES / scene),
@@ -165,38 +190,79 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
                 source=source.place,
                 token=str(staging / TOKEN),
                 stored=old,
+                is_older=is_older,
+                old_flags=flags if is_older and is_coded else "",
+                is_counted=is_older
+                and is_coded
+                and (old.dtype, *stored_range) == ("float32", *cv.STORED_RANGE),
             )
+            yield _with_fill(job, source) if is_older and array in layers else job
 
 
 def _layer_encodings(source: Store, scene: str, layer: str, wanted: Encoding) -> tuple[Encoding, Encoding]:
     """Return a layer's encoding, and the one in the copy: the same, in shards like the arrays beside it."""
     layout = read_layout(source.place, f"{cv.SCENES}/{scene}/{layer}")
     shard = layout.shard[0] if layout.shard else 0
-    stored = Encoding(
-        dtype=layout.dtype, codec=cv.LAYER_CODEC, chunk=layout.chunk[0], shard=shard, nodata=layout.fill
-    )
-    return stored, replace(stored, shard=wanted.shard)
+    codec = layout.codec or cv.BESIDE_CODEC
+    stored = Encoding(dtype=layout.dtype, codec=codec, chunk=layout.chunk[0], shard=shard, nodata=layout.fill)
+    new = replace(stored, codec=wanted.codec_beside, shard=wanted.shard)
+    return stored, new
+
+
+def _with_fill(job: CopyJob, source: Store) -> CopyJob:
+    """Return the job of a layer of schema 1 with the fill value that it has in the copy."""
+
+    def values() -> Array:
+        return np.concatenate(gather([(values_in, (part,)) for part in job.parts]))
+
+    attributes = source.node_attrs(job.scene, job.name)
+    return replace(job, encoding=layer_encoding(job.encoding, attributes, values))
 
 
 def _made_anew(source: Store, arrays: list[CopyJob]) -> set[str]:
     """Return the keys of what is made anew, or left out: patch tables, and scenes that the catalog does not know."""
     anew = {cv.CATALOG, "zarr.json", *(array.key for array in arrays)}
+    if source.schema != cv.SCHEMA_VERSION:
+        anew |= {f"{cv.HISTOGRAMS}/{array.scene}/{array.name}" for array in arrays if array.old_flags}
+        anew |= {f"{cv.SCENES}/{scene}/zarr.json" for scene in source.scenes}
+    beside = ("y", "x", cv.SPATIAL_REF)
+    anew |= {f"{cv.SCENES}/{scene}/{name}" for scene in source.scenes for name in beside}
     for group, kept in ((cv.PATCHES, ()), (cv.SCENES, source.scenes)):
         names = (name[:-1] for name in source.place.children(group) if name.endswith("/"))
         anew |= {f"{group}/{name}" for name in names if name not in kept}
     return anew
 
 
-def _copy_the_rest(source: Place, copy: Place, anew: set[str], group: str = "") -> None:
+def _copy_the_rest(source: Store, copy: Place, anew: set[str], group: str = "") -> None:
     """Copy what is below a group, but for what is made ``anew``, hidden or half made."""
-    for name in source.children(group):
+    is_older = source.schema != cv.SCHEMA_VERSION
+    for name in source.place.children(group):
         key = f"{group}/{name}".strip("/")
         if name.startswith(".") or key.endswith(".partial") or key in anew:
             continue
-        if name.endswith("/"):
+        if is_older and name.endswith("/") and COLUMNS in _attributes(source.place, key):
+            write_table(copy, key, read_table(source.place, key))
+        elif name.endswith("/"):
             _copy_the_rest(source, copy, anew, key)
         else:
-            copy.put(key, source.get(key))
+            copy.put(key, source.place.get(key))
+
+
+def _attributes(place: Place, key: str) -> Document:
+    """Return the attributes of a group, none of a folder that is no group."""
+    attributes: Document = read_node(place, key)["attributes"] if has_node(place, key) else {}
+    return attributes
+
+
+def _write_places(source: Store, staging: Path, encodings: list[Encoding]) -> None:
+    """Write the coordinates of each scene beside its arrays, and, of schema 1, the document of its group."""
+    of_scene = dict(zip(source.catalog["scene"].values.tolist(), encodings, strict=True))
+    for scene, encoding in of_scene.items():
+        key, grid = f"{cv.SCENES}/{scene}", source.grid(scene)
+        group = Folder(staging / key)
+        write_coordinates(group, grid, encoding.codec_of_tables)
+        if source.schema != cv.SCHEMA_VERSION:
+            write_json(group, "zarr.json", scene_document(read_node(source.place, key), grid))
 
 
 def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progress], None] | None) -> None:
@@ -207,17 +273,20 @@ def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progres
     by_target = {array.target: array for array in arrays}
     waiting = {array.target: len(array.parts) for array in arrays}
     files: dict[Path, Records] = {}
+    counts: dict[Path, Array] = {}
     errors: list[Exception] = []
     done, total = 0.0, sum(array.stored_bytes for array in arrays)
 
-    def take(result: tuple[Path, Records | Exception]) -> None:
+    def take(result: Copied) -> None:
         nonlocal done
-        target, records = result
+        target, records, counted = result
         if isinstance(records, Exception):
             errors.append(records)
             token.unlink(missing_ok=True)
             return
         files.setdefault(target, {}).update(records)
+        if counted is not None:
+            counts[target] = counts.get(target, 0) + counted
         waiting[target] -= 1
         array = by_target[target]
         done += array.stored_bytes / len(array.parts)
@@ -225,6 +294,8 @@ def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progres
             progress(Progress(round(done), total, array.scene))
         if not waiting[target] and not errors:
             _write_documents(array, files.pop(target))
+            if array.old_flags:
+                _write_histogram(array, counts.pop(target, None))
 
     for array in arrays:
         array.target.mkdir(parents=True)
@@ -239,19 +310,36 @@ def _write_documents(array: CopyJob, records: Records) -> None:
     """Write the manifest and the ``zarr.json`` of an array: its own attributes, but for how codes are scaled."""
     old = read_node(array.source, array.key)
     attributes, dims = old["attributes"], tuple(old["dimension_names"])
-    if array.encoding.dtype != array.stored.dtype:
+    group, shape = Folder(Path(array.folder)), (array.height, array.width)
+    if array.is_older:
+        is_coded, is_placed = bool(array.old_flags), has_node(group, cv.SPATIAL_REF)
+        if not is_coded and array.encoding.dtype != array.stored.dtype:
+            attributes[cv.SOURCE_DTYPE] = array.stored.dtype
+        attributes = attributes_of(attributes, array.encoding, is_coded=is_coded, is_placed=is_placed)
+    elif array.encoding.dtype != array.stored.dtype:
         attributes = {k: v for k, v in attributes.items() if k not in cv.CODED}
         attributes |= cf_attributes(array.encoding)
-    group, shape = Folder(Path(array.folder)), (array.height, array.width)
     write_manifest(group, array.name, records)
     write_node(group, array.name, array_document(shape, array.encoding, dims=dims, attributes=attributes))
 
 
+def _write_histogram(array: CopyJob, counts: Array | None) -> None:
+    """Write the histogram of an array of schema 1: ``counts`` of its pixels, or its own in today's bins if None."""
+    key = f"{cv.HISTOGRAMS}/{array.scene}/{array.name}"
+    old, document = read_small_array(array.source, key)
+    histogram = histogram_of(rebinned(old) if counts is None else counts, document)
+    write_histogram(Folder(Path(array.folder).parents[1]), key, histogram)
+
+
 def _write_tables(source: Store, staging: Path, encodings: list[Encoding]) -> None:
-    """Write the catalog, the root's document and the patch tables of the copy."""
+    """Write the catalog, the root's document, clips that are found anew, and the patch tables of the copy."""
     copy, columns = Folder(staging), {"dtype": "T", "codec": "T", "shard": "i8"}
     new = {k: ("array", np.array([getattr(e, k) for e in encodings], kind)) for k, kind in columns.items()}
     write_table(copy, cv.CATALOG, source.catalog.assign(new))
-    write_json(copy, "zarr.json", group_document(source.attrs))
+    about = dict(source.attrs)
+    about[cv.SARZARR] = about[cv.SARZARR] | {"version": cv.SCHEMA_VERSION}
+    write_json(copy, "zarr.json", group_document(about))
+    if source.schema != cv.SCHEMA_VERSION:
+        write_clips(Store(copy))
     for name in source.patch_indices:
         update_index(Store(copy), spec_of(source, name))

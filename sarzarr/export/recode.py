@@ -14,15 +14,21 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
+from sarzarr.export.schema1 import as_schema_2
+from sarzarr.pixels.bounds import count_half_codes
+from sarzarr.pixels.kernels import half_codes_kernel
 from sarzarr.pixels.radiometry import from_codes, to_codes
 from sarzarr.store.chunks import REMEDY
-from sarzarr.store.codecs import get_codec, payload_of
+from sarzarr.store.codecs import get_codec
 from sarzarr.store.documents import Encoding
+from sarzarr.store.free_values import values_of
 from sarzarr.store.place import Place
 from sarzarr.store.shard_job import ShardJob, job_side, rectangles
 from sarzarr.store.shards import EMPTY, ArrayFiles, ShardRecord, digest_of, read_index, read_manifest
 
 Records = dict[str, ShardRecord]
+Copied = tuple[Path, Records | Exception, Array | None]
+"""The folder of an array, records of its files or what went wrong, and (131069,) int64 counts of pixels or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,12 @@ class CopyJob(ShardJob):
     """A file that is there as long as the copy goes on."""
     stored: Encoding
     """The encoding that it is read in."""
+    is_older: bool = False
+    """Whether the store is of schema 1."""
+    old_flags: str = ""
+    """Of backscatter of schema 1, the name of its flags, which tell what was measured."""
+    is_counted: bool = False
+    """Whether its pixels are counted into a histogram anew."""
 
     @classmethod
     def of(cls, shape: tuple[int, int], *, encoding: Encoding, **fields: Any) -> "CopyJob":
@@ -56,8 +68,9 @@ class CopyJob(ShardJob):
 
     @property
     def is_passed_on(self) -> bool:
-        """Whether the bytes of chunks stay as stored, and only the files they stand in may change."""
-        return (self.stored.dtype, self.stored.codec) == (self.encoding.dtype, self.encoding.codec)
+        """Whether the bytes of chunks, up to their CRC-32C, stay as stored, and only their files may change."""
+        is_same = (self.stored.dtype, self.stored.codec) == (self.encoding.dtype, self.encoding.codec)
+        return is_same and not self.is_older and not get_codec(self.stored.codec).checks_itself
 
     @property
     def stored_bytes(self) -> int:
@@ -71,31 +84,32 @@ class CopyJob(ShardJob):
         return tuple(replace(self, **place) for place in rectangles((self.height, self.width), size))
 
 
-def copy_shards(job: CopyJob) -> tuple[Path, Records | Exception]:
-    """Write the files of a job; return the array's folder, and their records (bytes, digest) or what went wrong.
+def copy_shards(job: CopyJob) -> Copied:
+    """Write the files of a job; return the array's folder, the files' records or what went wrong, and counts.
 
     An error is a value, so that whoever gives the copy up can wait until no other task writes.
     """
     try:
-        return job.target, _copy_files(job)
+        return job.target, *_copy_files(job)
     except Exception as error:
-        return job.target, error
+        return job.target, error, None
 
 
-def _copy_files(job: CopyJob) -> Records:
-    reader, size, chunk = _ChunkReader(job), job.encoding.file_size, job.encoding.chunk
+def _copy_files(job: CopyJob) -> tuple[Records, Array | None]:
+    reader = _OlderReader(job) if job.is_older else _ChunkReader(job)
+    size, chunk = job.encoding.file_size, job.encoding.chunk
     records: Records = {}
     for top, rows in job.bands:
         for left in range(0, job.width, size):
             if not Path(job.token).exists():
-                return {}
+                return {}, None
             down, across = range(top, top + rows, chunk), range(left, min(left + size, job.width), chunk)
             with ArrayFiles(job.target, job.encoding, is_encoded=job.is_passed_on) as files:
                 for row, col in product(down, across):
                     if (pixels := reader.read(row // chunk, col // chunk)) is not None:
                         files.write(row // chunk, col // chunk, pixels)
                 records |= files.close()
-    return job.every_file(records)
+    return job.every_file(records), reader.counts if isinstance(reader, _OlderReader) else None
 
 
 @dataclass
@@ -132,12 +146,13 @@ class _ChunkReader:
             return None
         stored = self._stored(key, index[at])
         try:
+            codec = get_codec(self.array.stored.codec)
             if self.array.is_passed_on:
-                return np.frombuffer(payload_of(stored), np.uint8)
-            get_codec(self.array.stored.codec).decode_into(stored, self._chunk)
+                return np.frombuffer(codec.payload_of(stored), np.uint8)
+            codec.decode_into(stored, self._chunk)
         except CorruptStoreError as error:
             raise self._corrupt(str(error).rstrip("."), key, at) from None
-        return converted(self._chunk, self.array.encoding.dtype)
+        return self._chunk if self.array.is_older else converted(self._chunk, self.array.encoding.dtype)
 
     def _index(self, key: str) -> Array | None:
         """Return the index of a file that is as the manifest lists it; None of one that is empty."""
@@ -158,9 +173,10 @@ class _ChunkReader:
             return self._corrupt(f"a file of {self._listed[key].size} bytes was expected, got none", key)
         except CorruptStoreError as error:  # a file without an index is a chunk
             return self._corrupt(str(error).rstrip("."), key, None if self.array.stored.shard else 0)
+        codec = get_codec(self.array.stored.codec)
         for at in np.flatnonzero(index[:, 0] != EMPTY).tolist():
             try:
-                payload_of(self._stored(key, index[at]))
+                codec.decode_into(self._stored(key, index[at]), self._chunk)
             except CorruptStoreError as error:
                 return self._corrupt(str(error).rstrip("."), key, at)
         return self._corrupt("a file as the manifest lists it was expected, got another that is intact", key)
@@ -184,13 +200,59 @@ class _ChunkReader:
         )
 
 
+class _OlderReader:
+    """The chunks of an array of schema 1 as schema 2 stores them, and their histogram where it is asked for."""
+
+    def __init__(self, array: CopyJob) -> None:
+        self.array = array
+        self.counts = np.zeros(cv.HISTOGRAM_BINS, np.int64) if array.is_counted else None
+        self._values = _ChunkReader(array)
+        self._flags: _ChunkReader | None = None
+        if array.old_flags:
+            self._flags = _ChunkReader(replace(array, name=array.old_flags, stored=array.stored.of_flags))
+
+    def read(self, row: int, col: int) -> Array:
+        """Return a chunk, fill where nothing was measured and beyond the array's edges; good until the next one."""
+        array, size = self.array, self.array.stored.chunk
+        blank = np.ones((size, size), bool)
+        blank[: array.row + array.height - row * size, : array.col + array.width - col * size] = False
+        out = _or_zeros(self._values, row, col)
+        if self._flags is not None:
+            flags = _or_zeros(self._flags, row, col)
+            if self.counts is not None:
+                lit = out[(flags == cv.Flag.VALID) & ~blank]
+                count_half_codes(half_codes_kernel(lit), self.counts)
+            blank |= ~cv.Flag.is_valid(flags)
+            out = as_schema_2(out, array.encoding.dtype)
+        out = out.astype(array.encoding.dtype, copy=False)
+        out[blank] = array.encoding.fill
+        return out
+
+
+def values_in(job: CopyJob) -> Array:
+    """Return the values (n,) that the pixels of a layer of schema 1 have: `sarzarr.store.free_values.values_of`."""
+    reader, size, values = _ChunkReader(job), job.stored.chunk, np.empty(0, job.stored.dtype)
+    for top in range(job.row, job.row + job.height, size):
+        for left in range(job.col, job.col + job.width, size):
+            chunk = _or_zeros(reader, top // size, left // size)
+            chunk = chunk[: job.row + job.height - top, : job.col + job.width - left]
+            values = values_of(np.concatenate([values, values_of(chunk)]))
+    return values
+
+
+def _or_zeros(reader: _ChunkReader, row: int, col: int) -> Array:
+    """Return a chunk of schema 1, zeros where it is left out."""
+    chunk, stored = reader.read(row, col), reader.array.stored
+    return np.zeros((stored.chunk, stored.chunk), stored.dtype) if chunk is None else chunk
+
+
 def converted(values: Array, dtype: str) -> Array:
     """Return stored values, codes or [0, 1], as ``dtype``; ``values`` themselves where they are it already.
 
     >>> converted(np.array([0, 32768, 65535], np.uint16), "float32")
-    array([0.       , 0.5000076, 1.       ], dtype=float32)
+    array([nan, 0.5, 1. ], dtype=float32)
     >>> converted(np.array([0.0, 0.5, 1.0], np.float16), "uint16")
-    array([    0, 32768, 65535], dtype=uint16)
+    array([    1, 32768, 65535], dtype=uint16)
     """
     if values.dtype == dtype:
         return values

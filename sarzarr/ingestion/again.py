@@ -11,7 +11,7 @@ from sarzarr.ingestion.scene_plan import ScenePlan
 from sarzarr.rasters import source_hash
 from sarzarr.scenes.scene import SceneProbe, scene_hash
 from sarzarr.store.catalog import catalog_rows, encoding_of
-from sarzarr.store.codecs import DEFAULT_CODECS
+from sarzarr.store.codecs import default_codec
 from sarzarr.store.documents import Encoding
 from sarzarr.store.store import Store
 
@@ -78,8 +78,9 @@ def _as_stored(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
     """Return the plan of a scene that is written anew: what was not asked for stays as it is stored."""
     old = _encoding(store, planned.id)
     dtype = options.dtype or old.dtype
-    codec = options.codec or (old.codec if dtype == old.dtype else DEFAULT_CODECS[dtype])
     shard = old.shard if options.shard is None else options.shard
+    stays = (dtype, bool(shard)) == (old.dtype, bool(old.shard))
+    codec = options.codec or (old.codec if stays else default_codec(dtype, shard))
     border = store.node_attrs(planned.id).get(cv.BORDER, 0) if options.border is None else options.border
     return replace(planned, encoding=replace(old, dtype=dtype, codec=codec, shard=shard), border=border)
 

@@ -13,6 +13,7 @@ from sarzarr.errors import InvalidInputError
 from sarzarr.grids.georeference import Georeference
 from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
 from sarzarr.store.boxes import Boxes, Policy, box_tables, read_boxes, write_boxes
+from sarzarr.store.commit import consolidate
 from sarzarr.store.store import Store
 from sarzarr.text import counted
 
@@ -67,6 +68,7 @@ def import_boxes(
         )
     merged = _merged(read_boxes(store, name), fresh) if name in box_tables(store) else fresh
     write_boxes(store, merged, name)
+    consolidate(store)
     log.info("%s, boxes/%s: %s put on", store.place.name, name, counted(len(fresh), "box"))
     return replace(merged, counts=fresh.counts)
 

@@ -8,7 +8,7 @@ from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.ingestion.layers.layer import Layer, layers_of
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
-from sarzarr.store.codecs import DEFAULT_CODECS
+from sarzarr.store.codecs import default_codec
 from sarzarr.store.documents import Encoding
 
 MEGABYTE: Final = 1_000_000
@@ -122,7 +122,7 @@ class IngestOptions:
         """The dtype, codec and shard that pixels are written with."""
         dtype = self.dtype or "uint16"
         shard = cv.SHARD if self.shard is None else self.shard
-        return Encoding(dtype=dtype, codec=self.codec or DEFAULT_CODECS[dtype], shard=shard)
+        return Encoding(dtype=dtype, codec=self.codec or default_codec(dtype, shard), shard=shard)
 
     @property
     def method(self) -> dict[str, Any]:

@@ -342,7 +342,7 @@ def _finish(store: Store) -> None:
 
 
 def remove_scene(store: Store | str | Path, scene: str) -> Store:
-    """Take a scene, its patches and its histograms (131,071 int64 each) out of a store; no other scene is touched.
+    """Take a scene, its patches and its histograms (131,069 int64 each) out of a store; no other scene is touched.
 
     Raises `NotInStoreError` where there is no such scene.
     """

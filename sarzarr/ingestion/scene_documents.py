@@ -38,21 +38,19 @@ def write_scene_documents(group: Place, plan: ScenePlan) -> None:
         cv.GEOLOCATION: plan.geolocation,
         **spatial_attributes(plan.grid),
         cv.SOURCE_HASH: probe.source_hash,
-        cv.SOURCE_FILES: [f.path.name for f in probe.files],
+        cv.SOURCE_FILES: sorted(f.path.name for f in probe.files),
     }
     if polarizations := [a.polarization for a in probe.arrays if a.polarization]:
         attributes[cv.SAR_POLARIZATIONS] = polarizations
-    if plan.geolocation == "rotated_affine":
-        attributes[cv.SPATIAL_TRANSFORM] = list(plan.grid.transform)
     place = probe.georeference
     if place.gcps and not plan.is_warped:  # their rows and columns are those of the file
-        attributes[cv.GCPS] = [list(gcp) for gcp in place.gcps]
+        attributes[cv.GCPS] = [value for gcp in place.gcps for value in gcp]
         attributes[cv.GCPS_CRS] = place.gcps_crs
     if plan.border:
         attributes[cv.BORDER] = plan.border
     if plan.layers:  # last: one that is added later is written there, too
-        attributes[cv.LAYERS] = [layer.name for layer in plan.layers]
-    write_coordinates(group, plan.grid)
+        attributes[cv.LAYERS] = sorted(layer.name for layer in plan.layers)
+    write_coordinates(group, plan.grid, plan.encoding.codec_of_tables)
     write_json(group, "zarr.json", group_document(attributes))
 
 
@@ -100,11 +98,10 @@ def write_layer_documents(
 
 
 def _placement(plan: ScenePlan) -> dict[str, Any]:
-    """Return what an array says of its place; nothing where no plain affine ties it to the ground."""
-    grid = plan.grid
-    if not grid.is_georeferenced or grid.is_rotated:
+    """Return where an array says that its CRS and affine stand; nothing where no affine ties it to the ground."""
+    if not plan.grid.is_georeferenced:
         return {}
-    return {cv.GRID_MAPPING: cv.SPATIAL_REF, cv.COORDINATES: cv.SPATIAL_REF, **spatial_attributes(grid)}
+    return {cv.GRID_MAPPING: cv.SPATIAL_REF, cv.COORDINATES: cv.SPATIAL_REF}
 
 
 def _write_array(

@@ -56,16 +56,14 @@ def positions(length: int, spec: IndexSpec) -> np.ndarray[Any, np.dtype[np.int32
 
 def patch_ids(
     scene: str, array: str, size: int, row: Array, col: Array
-) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Return (n,) uint64, stable ids of patches: a hash of scene, array, size, row and column."""
-    return _mixed(
-        (row.astype(np.uint64) << np.uint64(32)) ^ col.astype(np.uint64) ^ _seed(scene, array, size)
-    )
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return (n,) int64, 0 or more: stable ids of patches, a hash of scene, array, size, row and column."""
+    return _ids((row.astype(np.uint64) << np.uint64(32)) ^ col.astype(np.uint64) ^ _seed(scene, array, size))
 
 
-def sample_ids(place: str, ids: Iterable[str], size: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Return (n,) uint64, ids of whole samples: `patch_ids` of each as if it were an array, at row and column 0."""
-    return _mixed(np.array([_seed(place, one, size) for one in ids], np.uint64))
+def sample_ids(place: str, ids: Iterable[str], size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return (n,) int64, ids of whole samples: `patch_ids` of each as if it were an array, at row and column 0."""
+    return _ids(np.array([_seed(place, one, size) for one in ids], np.uint64))
 
 
 def _seed(scene: str, array: str, size: int) -> np.uint64:
@@ -73,8 +71,9 @@ def _seed(scene: str, array: str, size: int) -> np.uint64:
     return np.uint64(int.from_bytes(digest, "little"))
 
 
-def _mixed(mixed: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def _ids(mixed: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
     # The finalizer of splitmix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195): a bijection.
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
+    mixed = mixed ^ (mixed >> np.uint64(31))
+    return (mixed & np.uint64(2**63 - 1)).astype(np.int64)  # without the bit that would be a sign

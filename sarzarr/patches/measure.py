@@ -21,7 +21,7 @@ SLAB_COLUMNS: Final = 2048
 COLUMNS: Final[Mapping[str, str]] = {
     "row": "i4",
     "col": "i4",
-    "id": "u8",
+    "id": "i8",
     "valid_fraction": "f4",
     "unsaturated_fraction": "f4",
     "mean_db": "f4",

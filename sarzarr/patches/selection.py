@@ -11,7 +11,8 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError
 from sarzarr.store.chunks import ArrayLayout, read_layout
-from sarzarr.store.codecs import CODECS, DEFAULT_CODECS
+from sarzarr.store.codecs import CODECS
+from sarzarr.store.documents import Encoding
 from sarzarr.store.store import Store
 
 _MAX_PIXEL: Final = 1 << 21
@@ -74,7 +75,7 @@ class Selection:
     table_row: Array
     """(n,) int64: the row in the patch table (of the first channel)."""
     id: Array
-    """(n,) uint64: the stable id of each patch (of its first channel)."""
+    """(n,) int64, 0 or more: the stable id of each patch (of its first channel)."""
     size: int
     """Rows and columns of a patch."""
     dates: int = 0
@@ -280,12 +281,14 @@ def layouts(store: Store, catalog_row: Array, *, flags: bool = False) -> tuple[A
     columns = ("scene", "flags" if flags else "name", "dtype", "codec", "height", "width", "chunk", "shard")
     rows = zip(*(store.catalog[c].values[catalog_row].tolist() for c in columns), strict=True)
     out = []
-    for scene, name, *kind, height, width, chunk, shard in rows:
-        dtype, codec = ("uint8", DEFAULT_CODECS["uint8"]) if flags else kind
+    for scene, name, dtype, codec, height, width, chunk, shard in rows:
         path = f"{cv.SCENES}/{scene}/{name}"
         if codec not in CODECS:
             out.append(read_layout(store.place, path))
             continue
+        kind = Encoding(dtype=dtype, codec=codec, chunk=chunk, shard=shard)
+        kind = kind.of_flags if flags else kind
         cut: dict[str, Any] = {"chunk": (chunk, chunk), "shard": (shard, shard) if shard else None}
-        out.append(ArrayLayout(path=path, shape=(height, width), dtype=dtype, codec=codec, **cut))
+        cut |= {"dtype": kind.dtype, "codec": kind.codec, "fill": kind.fill.item()}
+        out.append(ArrayLayout(path=path, shape=(height, width), **cut))
     return tuple(out)

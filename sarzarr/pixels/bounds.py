@@ -64,7 +64,7 @@ class Histogram:
     """
 
     counts: Array
-    """int64, shape (131071,), read-only: bin k holds the pixels of half-code k, the last one exactly 1.0."""
+    """int64, shape (131069,), read-only: bin k holds the pixels of half-code k, the last one exactly 1.0."""
     under: int = 0
     """Pixels among the counted ones that lay below the stored range, and are in the first bin."""
     over: int = 0
@@ -159,7 +159,7 @@ def count_half_codes(half: Array, counts: Array) -> None:
     """Add the int32 ``half`` codes (any shape) to the int64 ``counts`` in place.
 
     Every pixel is counted. Pixels that are not valid or not positive have half-code 0: take their number
-    off ``counts[0]``. Fastest on 2^18 pixels and more: an addition of up to 131,071 counts is in each call.
+    off ``counts[0]``. Fastest on 2^18 pixels and more: an addition of up to 131,069 counts is in each call.
     """
     added = np.bincount(half.reshape(-1).astype(np.intp))  # what bincount would do, only faster
     counts[: added.size] += added

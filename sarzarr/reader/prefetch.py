@@ -36,7 +36,7 @@ class PartRecipe:
     dtype: str
     """The dtype that is delivered: float32, or the stored one."""
     outside: float | int | None = None
-    """The value beyond an array's right and bottom edge; 0 if None."""
+    """The value beyond an array's right and bottom edge; its fill value if None."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,8 +9,6 @@ from sarzarr.arrays import Array
 from sarzarr.pixels.turns import apply_to_boxes
 from sarzarr.store.boxes import DEFAULT_LABEL, MIN_VISIBLE, Boxes, PatchBoxes, Windows, area, boxes_in_windows
 
-_FITS_INT64 = np.uint64(0x7FFF_FFFF_FFFF_FFFF)
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PatchTargets:
@@ -52,9 +50,9 @@ def patch_targets(
 ) -> PatchTargets:
     """Return what patches show of the boxes on their scenes, or samples of the boxes on them.
 
-    ``owners`` are the ids of scenes or samples, which ``windows``, the patches, name by number. ``ids`` (n,) uint64
-    are the patches' in the index: an image id is all but the first bit, since torch has no unsigned ones. A box is
-    shown with ``min_visible`` of its area or more, a share in [0, 1].
+    ``owners`` are the ids of scenes or samples, which ``windows``, the patches, name by number. ``ids`` (n,) int64
+    are the patches' in the index, and their image ids. A box is shown with ``min_visible`` of its area or more, a
+    share in [0, 1].
     """
     number = {owner: i for i, owner in enumerate(boxes.owners)}
     owner = np.array([number.get(name, -1) for name in owners], np.int64)[windows.owner]
@@ -62,7 +60,7 @@ def patch_targets(
     return PatchTargets(
         boxes=shown,
         label=boxes.label[shown.source].astype(np.int64),
-        image_id=(np.asarray(ids, np.uint64) & _FITS_INT64).astype(np.int64),
+        image_id=np.asarray(ids, np.int64),
         size=windows.size,
         classes=boxes.classes or (DEFAULT_LABEL,),
     )

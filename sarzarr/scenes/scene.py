@@ -9,14 +9,13 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import rioxarray  # noqa: F401 - registers .rio
 import xarray as xr
-from affine import Affine
 from dask.base import tokenize
 
 from sarzarr import conventions as cv
 from sarzarr.conventions import CHUNK, POLARIZATIONS, SHARD
 from sarzarr.errors import InvalidInputError, SceneIdError, UnsupportedRasterError
+from sarzarr.grids.dataset import grid_coordinates, handed_out
 from sarzarr.rasters import read_window
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
 from sarzarr.scenes.header import Placed
@@ -70,6 +69,7 @@ def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) 
 
 
 def _scene(name: str, files: Sequence[RasterProbe]) -> SceneProbe:
+    files = sorted(files, key=_file_order)
     first = files[0]
     owners: dict[str, ArrayProbe] = {}
     for array in (array for file in files for array in file.arrays):
@@ -107,6 +107,11 @@ def _in_order(array: ArrayProbe) -> tuple[int, str, int]:
     """Order arrays the same whatever the order of the files: VV, VH, HH, HV, then the others."""
     known = POLARIZATIONS.index(array.name) if array.name in POLARIZATIONS else len(POLARIZATIONS)
     return known, array.path.name, array.band
+
+
+def _file_order(file: RasterProbe) -> tuple[Any, ...]:
+    """Order files by their first arrays: the order in which they are named on a command line says nothing."""
+    return *min(map(_in_order, file.arrays), default=(len(POLARIZATIONS) + 1,)), str(file.path)
 
 
 def scene_hash(files: Iterable[str]) -> str:
@@ -186,23 +191,11 @@ def open_probed(scene: SceneProbe) -> xr.Dataset:
     if scene.refusal is not None:
         names = ", ".join(file.path.name for file in scene.files)
         raise UnsupportedRasterError(f"{names}: {scene.refusal}")
-    y, x = scene.grid.coordinates()
     variables = {array.name: (("y", "x"), _lazy(scene, array), _array_attrs(array)) for array in scene.arrays}
     attrs: dict[str, Any] = {**scene.acquisition.attrs(), cv.GEOLOCATION: scene.geolocation}
     if polarizations := [array.polarization for array in scene.arrays if array.polarization]:
         attrs[cv.SAR_POLARIZATIONS] = polarizations
-    if scene.georeference.gcps:
-        attrs[cv.GCPS] = [list(point) for point in scene.georeference.gcps]
-        attrs[cv.GCPS_CRS] = scene.georeference.gcps_crs
-    opened = xr.Dataset(variables, coords={"y": y, "x": x}, attrs=attrs)
-    if scene.geolocation == "affine":
-        opened = opened.rio.write_crs(scene.grid.crs_wkt)
-        opened = opened.rio.write_transform(Affine(*scene.grid.transform))
-        opened = opened.rio.write_coordinate_system()
-    elif scene.grid.is_georeferenced:
-        opened.attrs[cv.SPATIAL_TRANSFORM] = list(scene.grid.transform)
-        opened.attrs[cv.PROJ_WKT2] = scene.grid.crs_wkt
-    return opened
+    return handed_out(xr.Dataset(variables, coords=grid_coordinates(scene.grid), attrs=attrs))
 
 
 def _array_attrs(array: ArrayProbe) -> dict[str, Any]:
@@ -212,10 +205,19 @@ def _array_attrs(array: ArrayProbe) -> dict[str, Any]:
         cv.REPRESENTATION: array.representation,
         cv.REASON: array.reason,
         cv.SOURCE_NODATA: array.nodata,
+        cv.FILL_VALUE: _of_dtype(array.nodata, np.dtype(array.dtype)),
         cv.SAR_POLARIZATIONS: [array.polarization] if array.polarization else None,
         cv.UNITS: "dB" if array.representation == cv.Representation.DB else "1",
     }
     return {key: value for key, value in attrs.items() if value is not None}
+
+
+def _of_dtype(nodata: float | None, dtype: np.dtype[Any]) -> Any:
+    """Return a nodata value as a pixel of ``dtype`` has it; None where there is none, or no pixel can have it."""
+    if nodata is None or dtype.kind == "c":
+        return nodata
+    can_be = dtype.kind == "f" or nodata in range(np.iinfo(dtype).min, np.iinfo(dtype).max + 1)
+    return dtype.type(nodata) if can_be else None
 
 
 def _lazy(scene: SceneProbe, array: ArrayProbe) -> da.Array:

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from sarzarr import conventions as cv
+from sarzarr.arrays import Array
 from sarzarr.pixels.bounds import Histogram
 from sarzarr.store.documents import Encoding, read_small_array, write_small_array
 from sarzarr.store.place import Place
@@ -57,4 +58,9 @@ def write_histogram(place: Place, node: str, histogram: Histogram) -> None:
 def read_histogram(place: Place, node: str) -> Histogram:
     """Return the dB histogram that `write_histogram` wrote."""
     counts, document = read_small_array(place, node)
+    return histogram_of(counts, document)
+
+
+def histogram_of(counts: Array, document: Mapping[str, Any]) -> Histogram:
+    """Return the histogram of counts (bins,) int64, with the four counts that its document tells."""
     return Histogram(counts=counts, **{k: int(document["attributes"][k]) for k in _COUNTS})

@@ -166,6 +166,8 @@ def _codec_of(documents: Sequence[Mapping[str, Any]], dtype: str) -> str | None:
         return None
     ours = {codec.name: codec.documents(np.dtype(dtype)) for codec in CODECS.values()}
     fit = [name for name, chain in ours.items() if [d["name"] for d in chain] == names]
+    if documents[-1].get("configuration", {}).get("checksum") is not True:
+        fit = [name for name in fit if not CODECS[name].checks_itself]
     return min(fit, key=lambda name: ours[name] != documents, default=None)  # the very parameters first
 
 

@@ -1,7 +1,7 @@
-"""Chunk bytes: the codecs that a store is written with, each closed by a CRC-32C.
+"""Chunk bytes: the codecs that a store is written with, each closed by a checksum of four bytes.
 
-A codec here is the chain inside a shard. Its bytes are those of the Zarr v3 codecs that
-``documents`` names, so any Zarr v3 reader decodes them, and every flipped bit is seen.
+A codec here is the chain inside a shard, or of a file that is one chunk. Its bytes are those of the Zarr v3
+codecs that ``documents`` names, so any Zarr v3 reader decodes them, and flipped bits are seen.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +17,8 @@ from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, InvalidInputError
 
 CRC_BYTES: Final = 4
+UNSHARDED_CODEC: Final = "zstd-checksum"
+"""The codec of stores without shards, all of it: GDAL before 3.13 reads it, and knows no ``crc32c``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class Codec:
     name: str
     """As it stands in the catalog and behind ``--codec``."""
     compressors: Callable[[np.dtype[Any]], list[dict[str, Any]]]
-    """From a dtype, the Zarr v3 codecs between ``bytes`` and ``crc32c``."""
+    """From a dtype, the Zarr v3 codecs between ``bytes`` and ``crc32c``, or the end."""
     compress: Callable[[Array], Any]
     """From a C-contiguous little-endian chunk, the payload."""
     decompress: Callable[[memoryview, Array | None], Any]
@@ -35,11 +37,14 @@ class Codec:
     """From a payload, the bytes that it decodes to; where it is None, ``decompress`` is given no place for them."""
     is_plain: bool = False
     """Whether a payload is the chunk as it is in memory."""
+    checks_itself: bool = False
+    """Whether a payload ends in 4 bytes of its own that ``decompress`` holds it against: there is no CRC-32C then."""
 
     def documents(self, dtype: np.dtype[Any]) -> list[dict[str, Any]]:
         """Return the Zarr v3 codec list for chunks of ``dtype``."""
         endian = {} if dtype.itemsize == 1 else {"configuration": {"endian": "little"}}
-        return [{"name": "bytes", **endian}, *self.compressors(dtype), {"name": "crc32c"}]
+        chain = [{"name": "bytes", **endian}, *self.compressors(dtype)]
+        return chain if self.checks_itself else [*chain, {"name": "crc32c"}]
 
     def encode(self, chunk: Array) -> tuple[Any, bytes]:
         """Return (payload, checksum) of a C-contiguous little-endian chunk; their bytes follow each other.
@@ -47,6 +52,8 @@ class Codec:
         A plain payload is a view of ``chunk``: write it before the array changes.
         """
         payload = self.compress(chunk)
+        if self.checks_itself:
+            return payload[:-CRC_BYTES], bytes(payload[-CRC_BYTES:])
         return payload, crc32c(payload).to_bytes(CRC_BYTES, "little")
 
     def decode_into(self, stored: Any, out: Array) -> None:
@@ -54,7 +61,7 @@ class Codec:
 
         Raises `CorruptStoreError` where the checksum does not match, or the bytes do not decode to its size.
         """
-        payload = payload_of(stored)
+        payload = self.payload_of(stored)
         flat = out.reshape(-1).view(np.uint8)
         if self.decoded_size(payload) == flat.size:
             self._decompress(payload, flat)
@@ -66,14 +73,14 @@ class Codec:
 
     def view(self, stored: Any, like: Array) -> Array:
         """Check the bytes of one plain chunk as `decode_into`, and return them as the read-only chunk they are."""
-        payload = payload_of(stored)
+        payload = self.payload_of(stored)
         if len(payload) != like.nbytes:
             raise CorruptStoreError(f"expected a chunk of {like.nbytes} bytes, got {len(payload)}.")
         return np.frombuffer(payload, like.dtype).reshape(like.shape)
 
     def decode(self, stored: Any) -> bytes:
         """Check and decode the bytes of one chunk of unknown size; raises `CorruptStoreError` as `decode_into`."""
-        return bytes(self._decompress(payload_of(stored)))
+        return bytes(self._decompress(self.payload_of(stored)))
 
     def _decompress(self, payload: memoryview, out: Array | None = None) -> Any:
         try:
@@ -81,14 +88,18 @@ class Codec:
         except (RuntimeError, ValueError) as error:
             raise CorruptStoreError(f"expected a chunk of codec {self.name}, got {error}.") from None
 
+    def payload_of(self, stored: Any) -> memoryview:
+        """Return the payload, bytes, of a chunk whose trailing CRC-32C matches; else `CorruptStoreError`.
 
-def payload_of(stored: Any) -> memoryview:
-    """Return the payload of a chunk whose trailing CRC-32C matches; else `CorruptStoreError`."""
-    view = memoryview(stored).cast("B")
-    payload = view[:-CRC_BYTES]
-    if len(view) < CRC_BYTES or crc32c(payload) != int.from_bytes(view[-CRC_BYTES:], "little"):
-        raise CorruptStoreError("expected a chunk whose CRC-32C matches, got flipped or missing bytes.")
-    return payload
+        One that checks itself is all payload, and is checked when it is decoded.
+        """
+        view = memoryview(stored).cast("B")
+        if self.checks_itself:
+            return view
+        payload = view[:-CRC_BYTES]
+        if len(view) < CRC_BYTES or crc32c(payload) != int.from_bytes(view[-CRC_BYTES:], "little"):
+            raise CorruptStoreError("expected a chunk whose CRC-32C matches, got flipped or missing bytes.")
+        return payload
 
 
 def blosc_lz4(name: str, shuffle: int | None = None) -> Codec:
@@ -152,6 +163,14 @@ _CODECS: Final = (
         decompress=zstd.decompress,
         decoded_size=_zstd_size,
     ),
+    Codec(
+        name=UNSHARDED_CODEC,
+        compressors=lambda _: [{"name": "zstd", "configuration": {"level": 1, "checksum": True}}],
+        compress=lambda chunk: zstd.compress(chunk, 1, True),
+        decompress=zstd.decompress,
+        decoded_size=_zstd_size,
+        checks_itself=True,
+    ),
 )
 CODECS: Final[Mapping[str, Codec]] = MappingProxyType({codec.name: codec for codec in _CODECS})
 """The codecs that a store may be written with, by name."""
@@ -159,6 +178,11 @@ DEFAULT_CODECS: Final[Mapping[str, str]] = MappingProxyType(
     {"uint16": "none", "float32": "blosc-lz4", "float16": "blosc-lz4", "uint8": "blosc-lz4"}
 )
 """The codec of each stored dtype unless another is asked for."""
+
+
+def default_codec(dtype: str, shard: int) -> str:
+    """Return the codec of pixels of ``dtype`` in shards of so many rows and columns; 0: a file a chunk."""
+    return DEFAULT_CODECS[dtype] if shard else UNSHARDED_CODEC
 
 
 def get_codec(name: str) -> Codec:

@@ -42,10 +42,10 @@ def commit_layers(store: Store, scene: str, folder: Path, names: Iterable[str]) 
     """Make staged layers of a scene that is there visible: they are renamed into its group, then listed in it."""
     group = f"{cv.SCENES}/{scene}"
     document = read_node(store.place, group)
-    listed = document["attributes"].setdefault(cv.LAYERS, [])
-    for name in names:
+    new = list(names)
+    document["attributes"][cv.LAYERS] = sorted({*document["attributes"].get(cv.LAYERS, ()), *new})
+    for name in new:
         store.place.swap(folder / name, f"{group}/{name}")
-        listed += [] if name in listed else [name]
     write_node(store.place, group, document)
     log.info("%s: layers of %s committed", store.place.name, scene)
 
@@ -59,7 +59,7 @@ def withdraw_scene(store: Store, scene: str) -> None:
 
 
 def write_bounds(store: Store, bounds: Mapping[str, BoundsEntry]) -> Store:
-    """Write the bounds of groups into the root's attrs and onto every array of those groups; others stay."""
+    """Write the bounds of groups into the root's attrs, and the clip of every group onto its arrays; others stay."""
     with store.place.locked():
         _write_bounds(store.place, bounds)
     for key, b in bounds.items():
@@ -78,15 +78,11 @@ def _write_bounds(place: Place, bounds: Mapping[str, BoundsEntry]) -> None:
         attributes.pop(key, None)
     if len(ranges) == 1:
         attributes[cv.VMIN], attributes[cv.VMAX] = ranges.pop()
-    for row in catalog_rows(read_table(place, cv.CATALOG)):
-        if entry := bounds.get(row["bounds_key"]):
+    for row in catalog_rows(read_table(place, cv.CATALOG)):  # scenes of groups that stay may be new, too
+        if entry := merged.get(row["bounds_key"]):
             node = f"{cv.SCENES}/{row['scene']}/{row['name']}"
             array = read_node(place, node)
-            clip = {
-                cv.CLIP_VMIN: entry.clip_vmin,
-                cv.CLIP_VMAX: entry.clip_vmax,
-                cv.CLIP_METHOD: entry.clip_method,
-            }
+            clip = {k: entry[k] for k in (cv.CLIP_VMIN, cv.CLIP_VMAX, cv.CLIP_METHOD)}
             if any(array["attributes"].get(k) != v for k, v in clip.items()):
                 array["attributes"] |= clip
                 write_node(place, node, array)

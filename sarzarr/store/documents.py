@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numcodecs import VLenUTF8
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.grids.dataset import grid_coordinates
 from sarzarr.grids.grid import Grid
-from sarzarr.store.codecs import get_codec
+from sarzarr.store.codecs import UNSHARDED_CODEC, get_codec
 from sarzarr.store.place import Place
 
 Document = dict[str, Any]
@@ -70,7 +70,17 @@ class Encoding:
     @property
     def of_flags(self) -> "Encoding":
         """The encoding of the flags of an array: uint8, in chunks and shards like its own."""
-        return replace(self, dtype="uint8", codec=cv.FLAGS_CODEC, nodata=cv.FLAGS_FILL)
+        return replace(self, dtype="uint8", codec=self.codec_beside, nodata=cv.FLAGS_FILL)
+
+    @property
+    def codec_beside(self) -> str:
+        """The codec of the flags (uint8) and layers beside an array: whoever reads that one reads them, too."""
+        return self.codec if self.codec == UNSHARDED_CODEC else cv.BESIDE_CODEC
+
+    @property
+    def codec_of_tables(self) -> str:
+        """The codec of the coordinates (float64) beside an array, likewise."""
+        return self.codec if self.codec == UNSHARDED_CODEC else "zstd"
 
 
 def array_document(
@@ -187,11 +197,17 @@ def ensure_groups(place: Place, *groups: str) -> None:
 
 
 def write_small_array(
-    place: Place, node: str, values: Array, dims: Sequence[str], attributes: Mapping[str, Any] | None = None
+    place: Place,
+    node: str,
+    values: Array,
+    dims: Sequence[str],
+    attributes: Mapping[str, Any] | None = None,
+    *,
+    codec: str = "zstd",
 ) -> None:
     """Write an array as one checksummed chunk: zstd, text as Zarr's variable-length UTF-8."""
     is_text = values.dtype.kind in "OTU"
-    encoding = Encoding(dtype="uint8" if is_text else values.dtype.name, codec="zstd", chunk=1, shard=0)
+    encoding = Encoding(dtype="uint8" if is_text else values.dtype.name, codec=codec, chunk=1, shard=0)
     document = array_document(values.shape, encoding, dims=tuple(dims), attributes=attributes)
     document["chunk_grid"]["configuration"]["chunk_shape"] = [max(n, 1) for n in values.shape]
     raw: Any = np.ascontiguousarray(values)
@@ -201,7 +217,7 @@ def write_small_array(
         raw = np.frombuffer(VLenUTF8().encode(values.astype(object)), np.uint8)
     write_node(place, node, document)
     if values.size:
-        payload, crc = get_codec("zstd").encode(raw)
+        payload, crc = get_codec(codec).encode(raw)
         place.put(_only_chunk(node, values.ndim), bytes(payload) + crc)
 
 
@@ -228,7 +244,7 @@ def _only_chunk(node: str, dimensions: int) -> str:
 
 
 def spatial_attributes(grid: Grid) -> Document:
-    """Return the ``proj:`` and ``spatial:`` attributes of a grid; none where it has no CRS."""
+    """Return the ``proj:`` and ``spatial:`` attributes of a scene's group, in CRS units; none where it has no CRS."""
     if grid.crs_wkt is None:
         return {}
     from rasterio.crs import CRS
@@ -236,7 +252,6 @@ def spatial_attributes(grid: Grid) -> Document:
     authority = CRS.from_wkt(grid.crs_wkt).to_authority()
     crs = {cv.PROJ_CODE: ":".join(authority)} if authority else {cv.PROJ_WKT2: grid.crs_wkt}
     return {
-        cv.ZARR_CONVENTIONS: [dict(c) for c in cv.ZARR_CONVENTIONS_DOCUMENT],
         **crs,
         cv.SPATIAL_DIMENSIONS: ["y", "x"],
         cv.SPATIAL_TRANSFORM: list(grid.transform),
@@ -245,35 +260,11 @@ def spatial_attributes(grid: Grid) -> Document:
     }
 
 
-def spatial_ref_attributes(grid: Grid) -> Document:
-    """Return the CF grid mapping of a grid, as rioxarray writes it."""
-    import rioxarray  # noqa: F401  (registers .rio)
-    from affine import Affine
-
-    written = xr.Dataset().rio.write_crs(grid.crs_wkt).rio.write_transform(Affine(*grid.transform))
-    return {
-        k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in written[cv.SPATIAL_REF].attrs.items()
-    }
-
-
-def write_coordinates(scene: Place, grid: Grid) -> None:
-    """Write ``y`` (rows,), ``x`` (columns,) float64 and, of a plain affine, ``spatial_ref`` into a scene's group."""
-    geographic = False
-    if grid.is_georeferenced and not grid.is_rotated:
-        from rasterio.crs import CRS
-
-        geographic = bool(CRS.from_wkt(grid.crs_wkt).is_geographic)
-        scalar = array_document((), Encoding(dtype="uint8", chunk=1, shard=0), dims=())
-        write_node(scene, cv.SPATIAL_REF, {**scalar, "attributes": spatial_ref_attributes(grid)})
-        names = (
-            ("latitude", "longitude")
-            if geographic
-            else ("projection_y_coordinate", "projection_x_coordinate")
-        )
-        units = ("degrees_north", "degrees_east") if geographic else ("m", "m")
-        named = [{cv.STANDARD_NAME: n, cv.UNITS: u} for n, u in zip(names, units, strict=True)]
-    else:
-        named = [{cv.LONG_NAME: f"pixel centre, {axis}", cv.UNITS: "1"} for axis in ("row", "column")]
-    for dim, values, attributes in zip("yx", grid.coordinates(), named, strict=True):
-        about = {**attributes, "axis": dim.upper()}
-        write_small_array(scene, dim, np.asarray(values, np.float64), (dim,), about)
+def write_coordinates(scene: Place, grid: Grid, codec: str = "zstd") -> None:
+    """Write the `grid_coordinates` into a scene's group, float64 and, as attributes alone, ``spatial_ref``."""
+    for name, variable in grid_coordinates(grid).items():
+        if variable.ndim:
+            write_small_array(scene, name, variable.values, (name,), variable.attrs, codec=codec)
+        else:
+            scalar = Encoding(dtype="uint8", codec=codec, chunk=1, shard=0)
+            write_node(scene, name, array_document((), scalar, dims=(), attributes=variable.attrs))

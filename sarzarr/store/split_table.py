@@ -297,7 +297,7 @@ def _placement(place: Place, scene: str, row: Mapping[str, Any]) -> Georeference
     return Georeference(
         grid=grid,
         geolocation=row["geolocation"],
-        gcps=tuple(_gcp(g) for g in attributes.get(cv.GCPS, ())),
+        gcps=tuple(_gcp(g) for g in np.reshape(np.array(attributes.get(cv.GCPS, ()), object), (-1, 5))),
         gcps_crs=attributes.get(cv.GCPS_CRS) or None,
     )
 

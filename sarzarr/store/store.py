@@ -4,6 +4,7 @@ A scene's directory is made beside the store and renamed into ``scenes/``, so a 
 state or the new one. Nothing here reads or writes pixels.
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -21,6 +22,7 @@ from sarzarr.errors import (
     StoreNotFoundError,
     StoreSchemaError,
 )
+from sarzarr.grids.dataset import handed_out, value_attributes
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
 from sarzarr.pixels.bounds import ClipBounds, Histogram
@@ -101,6 +103,13 @@ class Store:
         """Attributes of the root group."""
         attributes: Document = read_json(self.place, "zarr.json").get("attributes", {})
         return attributes
+
+    @property
+    def schema(self) -> int | None:
+        """The number of the schema that it is written in; None where its attributes say none."""
+        told = self.attrs.get(cv.SARZARR)
+        version = told.get("version") if isinstance(told, dict) else None
+        return version if type(version) is int else None
 
     @cached_property
     def catalog(self) -> xr.Dataset:
@@ -187,13 +196,25 @@ class Store:
             check_files(self.place, f"{cv.SCENES}/{scene}/{array}")
 
     def open_scene(self, scene: str) -> xr.Dataset:
-        """Open a scene's group as stored: codes scaled to [0, 1], flags and layers, lazy, a Dask chunk a shard.
+        """Open a scene lazily: float32 in [0, 1], NaN where not measured, flags and layers; a Dask chunk a shard.
 
         Raises `CorruptStoreError` where a file of it is absent or short.
         """
-        return self._open(scene, mask_and_scale=True)
+        opened = self._open(scene)
+        coded = {name: from_codes(opened[name]) for name in self._coded(scene)}
+        for name, values in coded.items():
+            values.attrs = {k: v for k, v in opened[name].attrs.items() if k not in cv.CODED}
+        others = xr.decode_cf(opened.drop_vars(coded), decode_times=False, decode_coords=False)
+        return handed_out(others.assign(coded)[sorted(map(str, opened.data_vars))])
 
-    def _open(self, scene: str, *, mask_and_scale: bool) -> xr.Dataset:
+    def _coded(self, scene: str) -> list[str]:
+        """Return the names of a scene's arrays that are stored as uint16 codes."""
+        rows = self.rows(scene)
+        names: list[str] = rows["name"].values[rows["dtype"].values == "uint16"].tolist()
+        return names
+
+    def _open(self, scene: str) -> xr.Dataset:
+        """Return a scene's arrays in their stored dtypes, and its coordinates."""
         shard = int(self.rows(scene)["shard"].values[0]) or cv.SHARD
         self.check_files(scene)
         opened: xr.Dataset = xr.open_zarr(
@@ -202,7 +223,7 @@ class Store:
             chunks={"y": shard, "x": shard},
             consolidated=False,
             decode_coords="all",
-            mask_and_scale=mask_and_scale,
+            mask_and_scale=False,
         )
         return opened
 
@@ -227,31 +248,21 @@ class Store:
         names = rows["name"].values.tolist()
         if array is not None and array not in names:
             raise NotInStoreError(f"array of {scene!r} must be one of {', '.join(names)}, got {array!r}.")
-        opened = self._open(scene, mask_and_scale=False)
+        opened = self._open(scene)
+        representation = cv.Representation.POWER if power else cv.Representation.DB
         out = {}
         for i, name in enumerate(names):
             if array not in (None, name):
                 continue
             stored = opened[name]
             z = from_codes(stored) if stored.dtype == np.uint16 else stored.astype(np.float32)
-            db = denormalize(z, (float(rows["vmin"].values[i]), float(rows["vmax"].values[i])))
-            values = db
+            values = denormalize(z, (float(rows["vmin"].values[i]), float(rows["vmax"].values[i])))
             if power:
-                values = from_db(db).where(opened[name + cv.FLAGS_SUFFIX] != cv.Flag.NONPOSITIVE, 0)
-            values.attrs = {
-                k: v
-                for k, v in stored.attrs.items()
-                if k in (cv.QUANTITY, cv.GRID_MAPPING, cv.SAR_POLARIZATIONS)
-            }
-            values.attrs |= {
-                cv.REPRESENTATION: str(cv.Representation.POWER if power else cv.Representation.DB),
-                cv.UNITS: "1" if power else "dB",
-            }
-            out[name] = values.rename(name if power else f"{name}_db")
-        if array is not None:
-            return out[array]
-        named = {v.name: v for v in out.values()}
-        return xr.Dataset(named, attrs=opened.attrs)
+                values = from_db(values).where(opened[name + cv.FLAGS_SUFFIX] != cv.Flag.NONPOSITIVE, 0)
+            values.attrs, values.encoding = value_attributes(stored.attrs, representation), {}
+            out[name if power else f"{name}_db"] = values
+        made = handed_out(xr.Dataset(out, attrs=opened.attrs))
+        return made if array is None else made[next(iter(out))]
 
     def histogram(self, scene: str, array: str) -> Histogram:
         """Return the dB histogram of one array of a scene."""
@@ -346,8 +357,21 @@ def open_store(store: AnyStore) -> Store:
     """Open a store for reading: at a path, or in another place. An open one is given back as it is.
 
     Raises `StoreNotFoundError` where there is no Zarr store there, or it is not a sarzarr store; `StoreSchemaError`
-    where it was written by a newer schema.
+    where it was written by another schema, with the remedy: `sarzarr.export.copy_store` brings schema 1 over.
     """
+    if isinstance(store, Store):
+        return store
+    opened = open_older(store)
+    if opened.schema != cv.SCHEMA_VERSION:
+        raise StoreSchemaError(
+            f"schema {cv.SCHEMA_VERSION} was expected, got {opened.schema} in {opened.place.name!r}. "
+            f"Bring it over: `sarzarr copy {shlex.quote(str(opened.place))} NEW`."
+        )
+    return opened
+
+
+def open_older(store: AnyStore) -> Store:
+    """Open a store as `open_store`, or one of schema 1, which a copy alone can read."""
     if isinstance(store, Store):
         return store
     if isinstance(store, str | Path) and "://" in str(store):
@@ -367,9 +391,12 @@ def open_store(store: AnyStore) -> Store:
         raise StoreNotFoundError(
             f"a sarzarr store was expected at {str(place)!r}, got another Zarr hierarchy. Open that with xarray."
         )
-    if (version := schema.get("version")) != cv.SCHEMA_VERSION:
-        remedy = f"Bring it over: `sarzarr copy {place} NEW`" if version == 1 else "Upgrade sarzarr"
-        raise StoreSchemaError(f"schema version {cv.SCHEMA_VERSION} was expected, got {version!r}. {remedy}.")
+    if opened.schema not in (cv.COPIED_SCHEMA, cv.SCHEMA_VERSION):
+        is_newer = (opened.schema or 0) > cv.SCHEMA_VERSION
+        remedy = "Upgrade sarzarr" if is_newer else "Make the store again from its rasters"
+        raise StoreSchemaError(
+            f"schema {cv.SCHEMA_VERSION} was expected, got {schema.get('version')!r} in {place.name!r}. {remedy}."
+        )
     return opened
 
 

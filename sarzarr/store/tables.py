@@ -6,14 +6,18 @@ Any Zarr reader opens them; these functions open them fast, and see every flippe
 import time
 from typing import Final
 
+import numpy as np
 import xarray as xr
 
+from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
 from sarzarr.store.documents import group_document, read_node, read_small_array, write_json, write_small_array
 from sarzarr.store.place import Folder, Place
 
 COLUMNS: Final = "columns"
 """Attribute of a table: the names of its columns, in order."""
+EMPTY: Final = "empty_columns"
+"""Attribute of a table: its columns without a value, ``row int32 patch=0`` each: GDAL refuses arrays of length 0."""
 TABLE_READ_TRIES: Final = 20
 """How often a table that is being replaced is looked for again, 50 ms apart."""
 
@@ -23,12 +27,26 @@ def write_table(place: Place, key: str, table: xr.Dataset, *, once: bool = False
 
     With ``once`` it is flushed to the disk, and one that is there already is a `FileExistsError`.
     """
-    attributes = {**table.attrs, COLUMNS: [str(name) for name in table.data_vars]}
+    columns = {str(name): column for name, column in table.data_vars.items()}
+    attributes = {**table.attrs, COLUMNS: list(columns)}
+    if empty := [name for name, column in columns.items() if not column.size]:
+        attributes[EMPTY] = [_described(name, columns[name]) for name in empty]
     with place.whole(key, once=once) as folder:
         new = Folder(folder)
-        for name, column in table.data_vars.items():
-            write_small_array(new, str(name), column.values, tuple(map(str, column.dims)))
+        for name, column in columns.items():
+            if name not in empty:
+                write_small_array(new, name, column.values, tuple(map(str, column.dims)))
         write_json(new, "zarr.json", group_document(attributes))
+
+
+def _described(name: str, column: xr.DataArray) -> str:
+    dtype = "string" if column.dtype.kind in "OTU" else column.dtype.name
+    return " ".join((name, dtype, *(f"{dim}={length}" for dim, length in column.sizes.items())))
+
+
+def _empty_column(dtype: str, *sizes: str) -> tuple[list[str], Array]:
+    dims, lengths = zip(*(size.split("=") for size in sizes), strict=True)
+    return list(dims), np.empty(tuple(map(int, lengths)), object if dtype == "string" else dtype)
 
 
 def read_table(place: Place, key: str) -> xr.Dataset:
@@ -41,7 +59,11 @@ def read_table(place: Place, key: str) -> xr.Dataset:
         try:
             attributes = read_node(place, key)["attributes"]
             columns = {}
+            empty = {name: words for name, *words in map(str.split, attributes.pop(EMPTY, ()))}
             for name in attributes.pop(COLUMNS):
+                if name in empty:
+                    columns[name] = _empty_column(*empty[name])
+                    continue
                 values, document = read_small_array(place, f"{key}/{name}")
                 columns[name] = document["dimension_names"], values
             if place.head(f"{key}/zarr.json") == before:

@@ -139,7 +139,7 @@ def test_the_real_mask_comes_with_its_patches(real_data, tmp_path):
 
 # ------------------------------------------------------------------ what is stored
 def test_each_scene_takes_the_files_on_its_ground(store, folder):
-    assert store.layers("a") == store.layers("b") == ("mask", "dem")
+    assert store.layers("a") == store.layers("b") == ("dem", "mask")
     assert store.scenes_with("mask") == ("a", "b")
     np.testing.assert_array_equal(stored(store, "a", "mask"), read_band(folder / "labels" / "one.tif", 1))
     np.testing.assert_array_equal(stored(store, "b", "mask"), read_band(folder / "labels" / "two.tif", 1))
@@ -193,10 +193,10 @@ def test_a_layer_is_no_polarization_anywhere(store):
 
 
 def test_chunks_shards_and_manifests_are_like_those_beside_it(store):
-    for name in ("mask", "dem"):
+    for name in ("dem", "mask"):
         layout, beside = (read_layout(store.place, f"scenes/a/{n}") for n in (name, "vv"))
         assert (layout.chunk, layout.shard, layout.shape) == (beside.chunk, beside.shard, beside.shape)
-        assert layout.codec == cv.LAYER_CODEC
+        assert layout.codec == cv.BESIDE_CODEC
     assert sorted(p.name for p in (store.root / "scenes/a/mask").iterdir()) == [
         "c",
         "manifest.json",
@@ -422,7 +422,7 @@ def test_killed_and_run_again_gives_the_same_bytes(folder, reference, tmp_path):
     child = subprocess.run([sys.executable, "-c", RUN, str(folder), str(root)], check=False)
     assert child.returncode == -signal.SIGKILL
     staging = root.with_name("s.zarr.ingest")
-    staged = [p for name in ("mask", "dem") for p in staging.rglob(f"{name}/c/*/*")]
+    staged = [p for name in ("dem", "mask") for p in staging.rglob(f"{name}/c/*/*")]
     staged[0].write_bytes(staged[0].read_bytes()[:-10])  # what is torn is done again
     assert tree_hash(sz.ingest(plan(folder, root)).root) == reference
 
@@ -431,7 +431,7 @@ def test_borders_and_copies_leave_layers_as_they_are(folder, store, tmp_path):
     bordered = sz.ingest(plan(folder, tmp_path / "b.zarr", border=4))
     np.testing.assert_array_equal(stored(bordered, "a", "mask"), stored(store, "a", "mask"))
     copied = sz.copy_store(store, tmp_path / "c.zarr", dtype="float32", shard=256)
-    for name in ("mask", "dem"):
+    for name in ("dem", "mask"):
         np.testing.assert_array_equal(stored(copied, "b", name), stored(store, "b", name))
         assert read_layout(copied.place, f"scenes/b/{name}").shard == (256, 256)
     _, mask = next(iter(sz.PatchReader(copied, polarizations=["vv"], layers=["mask"], batch_size=2)))
@@ -463,7 +463,7 @@ def test_a_layer_that_is_there_is_written_anew_on_request_alone(folder, store, t
     changed = sz.ingest(again)
     np.testing.assert_array_equal(stored(changed, "a", "mask"), classes(seed=8))
     np.testing.assert_array_equal(stored(changed, "b", "mask"), stored(store, "b", "mask"))
-    assert changed.layers("a") == ("mask", "dem")
+    assert changed.layers("a") == ("dem", "mask")
     assert read_layout(changed.place, "scenes/a/mask").shard == (256, 256)  # as the arrays beside it
     files = [write_band(tmp_path / f"a_{p}.tif", speckle(SHAPE, seed=9), tiles=128) for p in ("vv", "vh")]
     other = sz.plan_ingest(files, root, **KNOWN, layers=mended, replace=True)

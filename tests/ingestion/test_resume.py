@@ -261,7 +261,7 @@ def test_borders_are_eroded_around_nodata_whatever_the_layout(tmp_path, tiles):
     np.testing.assert_array_equal(flags, expected)
     assert (flags == cv.Flag.BORDER).sum() > 10_000
     codes, old = (s.open_scene("a")["vv"].values for s in (store, plain))
-    np.testing.assert_array_equal(codes, np.where(flags < cv.Flag.NODATA, old, 0))
+    np.testing.assert_array_equal(codes, np.where(flags < cv.Flag.NODATA, old, np.nan))
     histogram = store.histogram("a", "vv")
     assert histogram.counts.sum() == (flags == cv.Flag.VALID).sum()
     assert histogram.nodata == (flags >= cv.Flag.NODATA).sum()

@@ -48,7 +48,7 @@ DISTRIBUTIONS = {
     "heavy tail": heavy_tail,
     "whole range": lambda rng, n: rng.uniform(-80, 120, n),
     "edges": lambda rng, n: rng.choice([-60.0, 100.0, -60 + 1e-4, 100 - 1e-4, -99.9, 150.0], n),
-    "bin edges": lambda rng, n: -60 + BIN_WIDTH_DB * rng.integers(0, 131071, n),
+    "bin edges": lambda rng, n: -60 + BIN_WIDTH_DB * rng.integers(0, c.HISTOGRAM_BINS, n),
 }
 distributions = st.sampled_from(sorted(DISTRIBUTIONS))
 sizes = st.one_of(st.integers(1, 5), st.integers(1, 3000))

@@ -33,7 +33,9 @@ def _not_started():
 # ------------------------------------------------------------------ one loop
 squares = st.sampled_from([1, 2, 4, 6, 7, 8, 12, 31, 32, 34, 45, 64, 100, 192, 256])
 turns = st.lists(st.integers(0, 7), min_size=1, max_size=6)
-laws = st.sampled_from([None, (-25, 5), (-90, 120), tuple(-60 + 160 * c / 65535 for c in (14_000, 27_000))])
+laws = st.sampled_from(
+    [None, (-25, 5), (-59.9, 120), (-60, 100), tuple(-60 + 160 * (c - 1) / 65534 for c in (14_000, 27_000))]
+)
 
 
 def delivered(images, operations, clip):

@@ -87,6 +87,8 @@ def test_every_code_survives_the_way_back():
     codes = np.arange(65536, dtype=np.uint16)
     assert np.array_equal(r.to_codes(r.from_codes(codes)), codes)
     assert np.array_equal(r.to_codes(r.from_codes(codes).astype(np.float64)), codes)
+    assert r.to_codes(np.array([0.0, 1.0, np.nan])).tolist() == [1, 65535, 0]
+    np.testing.assert_array_equal(r.from_codes(codes[[0, 1, -1]]), [np.nan, 0, 1])
 
 
 @searched
@@ -95,8 +97,8 @@ def test_codes_are_within_half_a_code(dtype, seed):
     z = np.random.default_rng(seed).random(2000).astype(dtype)
     coded = r.to_codes(z)
     assert coded.dtype == np.uint16
-    in_codes = 1e-9 if dtype == "float64" else 131070 * 2.0**-24  # the product is rounded to float32
-    assert np.abs(coded / 65535.0 - z.astype(np.float64)).max() <= (0.5 + in_codes) / 65535
+    in_codes = 1e-9 if dtype == "float64" else 131068 * 2.0**-24  # the product is rounded to float32
+    assert np.abs((coded - 1.0) / 65534 - z.astype(np.float64)).max() <= (0.5 + in_codes) / 65534
     assert np.abs(r.from_codes(coded).astype(np.float64) - z).max() <= 7.71e-6
 
 
@@ -112,11 +114,11 @@ def test_restretch_is_denormalize_then_normalize(dtype, seed, clip):
 
 
 def test_half_codes_are_bins_of_half_a_code():
-    z = np.array([0, 1 / 131070 - 1e-9, 1 / 131070 + 1e-9, 0.5, 1 - 1e-9, 1.0, np.nan])
+    z = np.array([0, 1 / 131068 - 1e-9, 1 / 131068 + 1e-9, 0.5, 1 - 1e-9, 1.0, np.nan])
     half = kernels.half_codes_kernel(z)
     assert half.dtype == np.int32
-    assert half.tolist() == [0, 0, 1, 65535, 131069, 131070, 0]
-    assert kernels.codes_from_half(half).tolist() == [0, 0, 1, 32768, 65535, 65535, 0]
+    assert half.tolist() == [0, 0, 1, 65534, 131067, 131068, 0]
+    assert kernels.codes_from_half(half).tolist() == [1, 1, 2, 32768, 65535, 65535, 1]
     assert np.isnan(z[-1])
 
 
@@ -136,7 +138,7 @@ def test_normalize_clips_and_keeps_nan(dtype):
 
 
 def test_codes_of_nan_are_zero_and_values_outside_are_clipped():
-    assert r.to_codes(np.array([np.nan, -1, -np.inf, 2, np.inf])).tolist() == [0, 0, 0, 65535, 65535]
+    assert r.to_codes(np.array([np.nan, -1, -np.inf, 2, np.inf])).tolist() == [0, 1, 1, 65535, 65535]
 
 
 @pytest.mark.parametrize(
@@ -352,7 +354,8 @@ def test_kernels_in_place_are_the_public_functions(dtype, seed):
     assert work.tobytes() == power.tobytes()
     assert kernels.normalize_kernel(out, STORED_RANGE) is out
     assert out.tobytes() == z.tobytes()
-    assert kernels.codes_from_half(kernels.half_codes_kernel(out)).tobytes() == codes.tobytes()
+    of_half = kernels.codes_from_half(kernels.half_codes_kernel(out))
+    assert np.where(np.isnan(out), np.uint16(0), of_half).tobytes() == codes.tobytes()
 
 
 def test_lazy_results_are_lazy_keyed_by_content_and_picklable():
@@ -427,10 +430,11 @@ def test_restretch_and_codes_of_xarray_say_the_bounds_that_hold():
     z = r.normalize(r.to_db(r.to_power(scene(vv=dn()).vv)), STORED_RANGE)
     codes = r.to_codes(z)
     assert codes.dtype == np.uint16
-    assert codes.attrs[c.SCALE_FACTOR] == 1 / 65535
+    said = {c.SCALE_FACTOR: 1 / 65534, c.ADD_OFFSET: -1 / 65534, c.FILL_VALUE: 0}
+    assert {k: codes.attrs[k] for k in said} == said
     assert (codes.attrs[c.VMIN], codes.attrs[c.VMAX]) == STORED_RANGE
     values = r.from_codes(codes)
-    assert c.SCALE_FACTOR not in values.attrs
+    assert not said.keys() & values.attrs.keys()
     assert (values.attrs[c.VMIN], values.attrs[c.VMAX]) == STORED_RANGE
     clipped = r.restretch(values, STORED_RANGE, (0, 30))
     assert (clipped.attrs[c.VMIN], clipped.attrs[c.VMAX]) == (0.0, 30.0)

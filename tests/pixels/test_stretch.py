@@ -16,6 +16,7 @@ def _not_started():
 
 
 CODES = np.arange(65536, dtype=np.uint16)
+Z = np.where(CODES == 0, np.nan, (CODES - 1.0) / 65534)
 ranges = st.tuples(st.floats(-120, 100), st.floats(0.5, 200)).map(lambda r: (r[0], r[0] + r[1]))
 
 
@@ -30,9 +31,9 @@ def delivered(stretch, stored):
 
 
 def expected(stored, z, clip):
-    """Return the law in float64."""
+    """Return the law in float64; what is NaN was not measured, and is 0."""
     (vmin, vmax), (low, high) = stored, clip
-    return np.clip((z.astype(np.float64) * (vmax - vmin) + vmin - low) / (high - low), 0, 1)
+    return np.nan_to_num(np.clip((z.astype(np.float64) * (vmax - vmin) + vmin - low) / (high - low), 0, 1))
 
 
 @settings(deadline=None)
@@ -40,24 +41,25 @@ def expected(stored, z, clip):
 def test_codes_become_the_clipped_range(stored, clip):
     found = delivered(Stretch.between("uint16", stored, clip), CODES)
     # Half an ulp of the code where the clip begins, seen through the clip.
-    tolerance = 2e-6 + 65535 * 6e-8 * (stored[1] - stored[0]) / 65535 / (clip[1] - clip[0])
-    np.testing.assert_allclose(found, expected(stored, CODES / 65535, clip), atol=tolerance)
+    tolerance = 2e-6 + 6e-8 * (stored[1] - stored[0]) / (clip[1] - clip[0])
+    np.testing.assert_allclose(found, expected(stored, Z, clip), atol=tolerance)
+    assert found[0] == 0
     assert found.min() >= 0
     assert found.max() <= 1
 
 
 @settings(deadline=None)
-@given(st.integers(0, 65534), st.data())
+@given(st.integers(1, 65534), st.data())
 def test_a_clip_that_ends_at_codes_is_exact_at_its_ends(low, data):
     high = data.draw(st.integers(low + 1, 65535))
-    clip = tuple(-60 + 160 * code / 65535 for code in (low, high))
+    clip = tuple(-60 + 160 * (code - 1) / 65534 for code in (low, high))
     stretch = Stretch.between("uint16", (-60.0, 100.0), clip)
     assert stretch.ends == (low, high)
     found = delivered(stretch, CODES)
     assert found[low] == 0
     assert found[high] >= np.nextafter(np.float32(1), np.float32(0))
     assert found.max() <= 1
-    np.testing.assert_allclose(found, expected((-60.0, 100.0), CODES / 65535, clip), atol=3e-7)
+    np.testing.assert_allclose(found, expected((-60.0, 100.0), Z, clip), atol=3e-7)
 
 
 @settings(deadline=None)
@@ -71,20 +73,22 @@ def test_floats_become_the_clipped_range(stored, clip, dtype):
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32", "float16"])
 def test_the_stored_range_itself_changes_nothing(dtype):
-    z = CODES if dtype == "uint16" else np.linspace(0, 1, 1000).astype(dtype)
+    z = CODES if dtype == "uint16" else np.append(np.linspace(0, 1, 1000), np.nan).astype(dtype)
     found = delivered(Stretch.between(dtype, (-60.0, 100.0), (-60.0, 100.0)), z)
-    np.testing.assert_allclose(found, z / 65535 if dtype == "uint16" else z, atol=6e-8)
+    np.testing.assert_allclose(found, np.nan_to_num(Z if dtype == "uint16" else z), atol=6e-8)
 
 
-def test_a_clip_below_the_stored_range_lifts_what_was_stored_as_zero():
-    assert Stretch.between("uint16", (-60.0, 100.0), (-25.0, 5.0)).dark == 0
-    assert Stretch.between("uint16", (-20.0, 0.0), (-25.0, 5.0)).dark == pytest.approx(1 / 6)
+def test_what_was_not_measured_is_0_where_the_clip_reaches_below_the_stored_range():
+    below = Stretch.between("uint16", (-20.0, 0.0), (-25.0, 5.0))
+    assert delivered(below, np.array([0, 1, 65535], np.uint16)) == pytest.approx([0, 1 / 6, 5 / 6])
 
 
-def test_what_is_not_a_number_is_delivered_as_that():
-    stretch = Stretch.between("float32", (-60.0, 100.0), (-25.0, 5.0))
-    found = delivered(stretch, np.array([np.nan, 0, 1, 0.25, np.nan], np.float32))
-    assert np.isnan(found).tolist() == [True, False, False, False, True]
+@pytest.mark.parametrize("clip", [(-25.0, 5.0), (-90.0, 120.0), (-60.0, 100.0)])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_nan_is_delivered_as_0(dtype, clip):
+    z = np.array([np.nan, 0, 1, 0.25, np.nan], dtype)
+    found = delivered(Stretch.between(dtype, (-60.0, 100.0), clip), z)
+    np.testing.assert_allclose(found, expected((-60.0, 100.0), z, clip), atol=1e-6)
 
 
 def test_what_follows_the_pixels_of_a_cell_is_left_alone():

@@ -614,7 +614,9 @@ def test_boxes_flags_and_metadata_come_together(boxed):
     images, flags, targets = next(iter(sz.PatchReader(boxed, boxes="default", flags=True, min_unsaturated=0)))
     assert len(images) == len(flags) == len(targets)
     batch = next(iter(sz.PatchReader(boxed, boxes=True, with_meta=True, min_unsaturated=0)))
-    assert [t["image_id"][0] for t in batch["target"]] == [int(i) & (2**63 - 1) for i in batch["id"]]
+    assert [t["image_id"][0] for t in batch["target"]] == batch["id"].tolist()
+    assert batch["id"].dtype == np.int64
+    assert batch["id"].min() >= 0
     with pytest.raises(NotInStoreError):
         sz.PatchReader(boxed, boxes="other", min_unsaturated=0)
 

@@ -47,19 +47,22 @@ def pixels(shape, dtype, seed=0):
     return values
 
 
-def write(root, name, values, *, codec="none", shard=4 * CHUNK, chunk=CHUNK, compressors=None, **options):
+def write(
+    root, name, values, *, codec="none", shard=4 * CHUNK, chunk=CHUNK, compressors=None, fill=0, **options
+):
     """Write an array with zarr-python: the independent half of these tests."""
     chunks = (1,) * (values.ndim - 2) + (chunk, chunk)
     shards = None if shard is None else (3,) * (values.ndim - 2) + (shard, shard)
     theirs = (get_codec_class(d["name"]).from_dict(d) for d in CODECS[codec].compressors(values.dtype))
+    closed = () if CODECS[codec].checks_itself else (Crc32cCodec(),)
     made = zarr.create_array(
         root / name,
         shape=values.shape,
         dtype=values.dtype,
         chunks=chunks,
         shards=shards,
-        compressors=(*theirs, Crc32cCodec()) if compressors is None else compressors,
-        fill_value=0,
+        compressors=(*theirs, *closed) if compressors is None else compressors,
+        fill_value=fill,
         **options,
     )
     made[...] = values
@@ -137,6 +140,29 @@ def test_any_windows_of_any_arrays_are_what_zarr_python_reads(tmp_path_factory, 
         np.testing.assert_array_equal(patch, apply(0 if operations is None else operations[i], expected))
 
 
+@pytest.mark.parametrize("shard", [None, 2 * CHUNK])
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [("uint8", 255), ("uint16", 3), ("float32", np.nan), ("float16", np.nan), ("float32", -1)],
+)
+def test_what_is_left_out_and_what_lies_beyond_the_edge_is_the_fill_value(
+    tmp_path, dtype, fill, codec, shard
+):
+    values = pixels((3 * CHUNK + 9, 4 * CHUNK + 1), dtype)
+    values[CHUNK : 3 * CHUNK, : 2 * CHUNK] = fill
+    layout = write(tmp_path, "a", values, codec=codec, shard=shard, fill=fill)
+    what = source(tmp_path, layout, size=CHUNK)
+    assert (what.table.entries["size"] == 0).sum() == 4
+    assert np.array_equal(layout.fill, fill, equal_nan=True)
+    rows, cols = np.array([0, 32, 64, 96, 20, 90]), np.array([0, 32, 0, 128, 40, 120])
+    for patch, row, col in zip(take(what, rows, cols), rows, cols, strict=True):
+        truth = np.full((CHUNK, CHUNK), fill, dtype)
+        inside = values[row : row + CHUNK, col : col + CHUNK]
+        truth[: inside.shape[0], : inside.shape[1]] = inside
+        np.testing.assert_array_equal(patch, truth)
+
+
 def test_arrays_of_different_dtypes_and_clips_share_a_batch(tmp_path):
     values = {d: pixels((2 * CHUNK, 2 * CHUNK), d) for d in ("uint16", "float32", "float16")}
     layouts = [write(tmp_path, d, v, codec="blosc-lz4") for d, v in values.items()]
@@ -147,9 +173,10 @@ def test_arrays_of_different_dtypes_and_clips_share_a_batch(tmp_path):
     found = take(what, [0] * 6, [0, 0, 0, 32, 32, 32], arrays=arrays, dtype="float32")
     for i, (array, col) in enumerate(zip(arrays, [0, 0, 0, 32, 32, 32], strict=True)):
         z = list(values.values())[array][:32, col : col + 32].astype(np.float64)
-        z = z / 65535 if array == 0 else z
+        z = np.where(z == 0, np.nan, (z - 1) / 65534) if array == 0 else z
         low, high = clips[array]
-        np.testing.assert_allclose(found[i], np.clip((z * 160 - 60 - low) / (high - low), 0, 1), atol=2e-6)
+        truth = np.nan_to_num(np.clip((z * 160 - 60 - low) / (high - low), 0, 1))
+        np.testing.assert_allclose(found[i], truth, atol=2e-6)
 
 
 @pytest.mark.parametrize("shard", [None, CHUNK])
@@ -222,7 +249,8 @@ def test_a_document_of_another_kind_is_not_guessed_at(tmp_path):
     assert described_layout("a", document).codec == "none"
     for change in (
         {"data_type": "complex64"},
-        {"fill_value": 3},
+        {"fill_value": None},
+        {"fill_value": [0, 0]},
         {"storage_transformers": [{"name": "x"}]},
         {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}}},
     ):

@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 PATCH = {
     "mean_db": np.where(RNG.random(N) < 0.1, np.nan, RNG.uniform(-30, 0, N)).astype(np.float32),
     "row": RNG.integers(0, 5000, N).astype(np.int32),
-    "id": RNG.integers(0, 2**63, N).astype(np.uint64) * 2,
+    "id": RNG.integers(0, 2**63 - 1, N),
 }
 ARRAY = {
     "incidence": np.array([30.0, 45.0, np.nan]),

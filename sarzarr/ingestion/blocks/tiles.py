@@ -39,7 +39,7 @@ class Counts:
     """The histogram of one array in one block, being filled."""
 
     counts: Array = field(default_factory=lambda: np.zeros(cv.HISTOGRAM_BINS, np.int64))
-    """(131071,) int64: pixels of each half-code."""
+    """(131069,) int64: pixels of each half-code."""
     under: int = 0
     """Pixels below the stored range."""
     over: int = 0
@@ -193,9 +193,8 @@ class TileEncoder:
         else:
             stored = z.astype(dtype, copy=False)
         if flags is not None:
-            stored[~cv.Flag.is_valid(flags)] = (
-                self.job.encoding.fill
-            )  # undecided zeros too, until they are decided
+            # Undecided zeros, too, until they are decided.
+            stored[~cv.Flag.is_valid(flags)] = self.job.encoding.fill
         return stored
 
     def _count_others(self, db: Array, flags: Array | None) -> None:

@@ -15,7 +15,7 @@ from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import ArrayReceipt, Receipt
 from sarzarr.ingestion.blocks.regions import RegionTracker
 from sarzarr.ingestion.blocks.write import array_files, read_staged, write_chunks
-from sarzarr.pixels.kernels import db_kernel, half_codes_kernel, normalize_kernel, power_kernel
+from sarzarr.pixels.kernels import db_kernel, half_codes_kernel, normalize_kernel
 from sarzarr.pixels.radiometry import to_codes
 from sarzarr.store.shards import ArrayFiles
 
@@ -40,9 +40,8 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
     for first, rows in job.bands:
         tracker.add(region_mask(_band(job, flag_files, first, rows), source))
     outside = reaches[tracker.names()]
-    rewrites = (
-        job.step is Step.WRITE and not outside[1:].all()
-    )  # zeros inside are measured, and were left out
+    # Zeros inside are measured, and were stored as if they were not.
+    rewrites = job.step is Step.WRITE and not outside[1:].all()
     zero = _stored_zero(job, source)
     nodata = 0
     with data, flag_files:
@@ -60,8 +59,8 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
     old = done.histogram
     counts = old.counts.copy()
     if is_db and job.step is Step.WRITE:
-        zero_db = np.zeros(1, power_kernel(np.zeros(1, np.float32), source.representation).dtype)
-        counts[half_codes_kernel(normalize_kernel(zero_db, cv.STORED_RANGE))[0]] -= nodata
+        zero_db = normalize_kernel(np.zeros(1, np.float32), cv.STORED_RANGE)
+        counts[half_codes_kernel(zero_db)[0]] -= nodata
     nonpositive = old.nonpositive - (0 if is_db else nodata)
     histogram = replace(old, counts=counts, nonpositive=nonpositive, nodata=old.nodata + nodata)
     return ArrayReceipt(shards=shards, flag_shards=flag_shards, histogram=histogram, regions=None)
@@ -69,8 +68,8 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
 
 def _stored_zero(job: BlockJob, source: ArraySource) -> Any:
     """Return the stored value of a zero that was measured: 0 dB of a dB raster, the floor of others."""
-    db = db_kernel(power_kernel(np.zeros(1, np.float32), source.representation))
-    z = normalize_kernel(db, (source.vmin, source.vmax))
+    power = np.full(1, source.representation == cv.Representation.DB, np.float32)
+    z = normalize_kernel(db_kernel(power), (source.vmin, source.vmax))
     return to_codes(z)[0] if job.encoding.dtype == "uint16" else z[0]
 
 

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from sarzarr.store.free_values import values_of
 from sarzarr.store.place import Folder
 from sarzarr.store.samples import IMAGE, SampleLayout, SampleSet, open_samples, sample_sets
 from sarzarr.store.shard_job import NO_FILE
-from sarzarr.store.shards import ShardRecord, ShardWriter, digest_of
+from sarzarr.store.shards import ShardRecord, ShardWriter, digest_of, write_manifest
 from sarzarr.store.store import Store, create_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import compute
@@ -207,16 +207,8 @@ def _pack_shard(
     base: Path, staging: Path, layout: SampleLayout, shard: int, samples: Sequence[SampleSource]
 ) -> _Receipt:
     """Read the samples of one shard and write it, whole; one that cannot be read comes back as a problem."""
-    arrays = staging / "arrays"
-    key = f"c/{shard}/0/0"
-    image, flags = (
-        ShardWriter(arrays / name / key, layout.grid, get_codec(encoding.codec), encoding.fill)
-        for name, encoding in (
-            (IMAGE, layout.encoding),
-            (IMAGE + cv.FLAGS_SUFFIX, layout.encoding.of_flags),
-        )
-    )
     coloured, values = 0, np.empty(0, layout.dtype)
+    image, flags = sample_writers(staging / "arrays", layout, shard)
     with image, flags:
         for row, sample in enumerate(samples):
             try:
@@ -226,7 +218,7 @@ def _pack_shard(
             coloured += pixels.is_coloured
             if values.dtype.kind == "u":
                 values = values_of(np.concatenate([values, values_of(pixels.values[pixels.is_measured])]))
-            _append(image, flags, row, pixels, layout)
+            append_picture(image, flags, row, pixels, layout)
         taken = tuple(values.tolist())
         receipt = _Receipt(
             shard=shard, image=image.close(), flags=flags.close(), coloured=coloured, values=taken
@@ -236,12 +228,23 @@ def _pack_shard(
     return receipt
 
 
+def sample_writers(folder: Path, layout: SampleLayout, shard: int) -> tuple[ShardWriter, ShardWriter]:
+    """Return the writers of a shard of pictures (samples, rows, columns) and of their flags, uint8, in a folder."""
+    image, flags = (
+        ShardWriter(folder / name / f"c/{shard}/0/0", layout.grid, get_codec(encoding.codec), encoding.fill)
+        for name, encoding in ((IMAGE, layout.encoding), (IMAGE + cv.FLAGS_SUFFIX, layout.encoding.of_flags))
+    )
+    return image, flags
+
+
 def _receipt_key(layout: SampleLayout, shard: int) -> str:
     """Return the key of a shard's receipt: with another fill it is another shard."""
     return f"receipts/{layout.stored}-{layout.fill}-{shard}.json"
 
 
-def _append(image: ShardWriter, flags: ShardWriter, row: int, pixels: Pixels, layout: SampleLayout) -> None:
+def append_picture(
+    image: ShardWriter, flags: ShardWriter, row: int, pixels: Pixels, layout: SampleLayout
+) -> None:
     """Add one picture, padded to whole chunks with the fill; what is padding alone has no pixels, only flags."""
     size, fill = cv.CHUNK, layout.encoding.fill
     values = np.where(pixels.is_measured, pixels.values, fill).astype(layout.stored, copy=False)
@@ -306,10 +309,8 @@ def _enter(
     store, name = target
     group, arrays, key = staging / "group", Folder(staging / "arrays"), f"{cv.SAMPLES}/{name}"
     write_table(Folder(staging), "group", table)
-    for array, flags in ((IMAGE, False), (IMAGE + cv.FLAGS_SUFFIX, True)):
-        shards = {f"c/{r.shard}/0/0": astuple(r.flags if flags else r.image) for r in receipts}
-        write_json(arrays, f"{array}/{cv.MANIFEST}", {"shards": shards})
-        write_node(arrays, array, layout.document(flags=flags))
+    write_sample_documents(arrays, layout, [(r.image, r.flags) for r in receipts])
+    for array in (IMAGE, IMAGE + cv.FLAGS_SUFFIX):
         swap_in(arrays.path / array, group / array)
     ensure_groups(store.place, cv.SAMPLES)
     if has_node(store.place, key):  # the old ones first, so that no picture is ever seen with another's boxes
@@ -320,3 +321,12 @@ def _enter(
         write_boxes(store, boxes, name)
         store.place.swap(group, key)
     consolidate(store)
+
+
+def write_sample_documents(
+    group: Folder, layout: SampleLayout, records: Sequence[tuple[ShardRecord, ShardRecord]]
+) -> None:
+    """Write the manifests and documents of a set's pictures, (samples, rows, columns), and of their flags."""
+    for i, array in enumerate((IMAGE, IMAGE + cv.FLAGS_SUFFIX)):
+        write_manifest(group, array, {f"c/{shard}/0/0": pair[i] for shard, pair in enumerate(records)})
+        write_node(group, array, layout.document(flags=i == 1))

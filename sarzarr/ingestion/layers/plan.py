@@ -101,7 +101,7 @@ class LayerPlan:
         Its fill is the layer's nodata, else what is `free`, or, until that is known, the extreme of the dtype.
         """
         dtype, fill = self.free or (self.dtype, extreme(self.dtype) if self.nodata is None else self.nodata)
-        return replace(scene, dtype=dtype, codec=cv.LAYER_CODEC, nodata=fill)
+        return replace(scene, dtype=dtype, codec=scene.codec_beside, nodata=fill)
 
     def __str__(self) -> str:
         part = "" if self.covered > 0.999 else f", on {max(self.covered, 0.001):.1%} of the scene"

@@ -13,6 +13,7 @@ from dask.base import tokenize
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.grids.dataset import handed_out, value_attributes
 from sarzarr.patches.stacks.find import named_stacks
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
@@ -88,14 +89,14 @@ def open_stack(
         (name if representation == "power" else f"{name}_db"): (
             ("time", "y", "x"),
             _cube(opened, one, name, of_scene, power=representation == "power"),
-            _attrs(first[name].attrs, representation),
+            value_attributes(first[name].attrs, representation),
         )
         for name in one.arrays
     }
     coords: dict[Hashable, Any] = {str(k): v.variable for k, v in first.coords.items()}
     facts, differing = _facts(one, of_scene)
     coords |= {"time": ("time", one.times), "scene": ("time", np.array(one.scenes, object)), **differing}
-    return xr.Dataset(variables, coords=coords, attrs=facts)
+    return handed_out(xr.Dataset(variables, coords=coords, attrs=facts))
 
 
 def _cube(store: Store, stack: Stack, name: str, rows: dict[str, xr.Dataset], *, power: bool) -> Any:
@@ -118,12 +119,6 @@ def _cube(store: Store, stack: Stack, name: str, rows: dict[str, xr.Dataset], *,
     }
     sizes = tuple(tuple(s.stop - s.start for s in spans) for spans in (downs, acrosses))
     return da.Array(graph, key, chunks=((1,) * len(planes), *sizes), dtype=np.float32)
-
-
-def _attrs(stored: dict[str, Any], representation: str) -> dict[str, Any]:
-    kept = {k: stored[k] for k in (cv.QUANTITY, cv.SAR_POLARIZATIONS) if k in stored}
-    units = "1" if representation == "power" else "dB"
-    return kept | {cv.REPRESENTATION: representation, cv.UNITS: units}
 
 
 def _facts(stack: Stack, rows: dict[str, xr.Dataset]) -> tuple[dict[str, Any], dict[Hashable, Any]]:

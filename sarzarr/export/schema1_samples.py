@@ -1,0 +1,46 @@
+"""Sample sets of schema 1, packed anew: they were padded with 0, which is also what black pixels are."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sarzarr.arrays import Array
+from sarzarr.ingestion.chips.pack import append_picture, sample_writers, write_sample_documents
+from sarzarr.ingestion.chips.read import Pixels
+from sarzarr.store.free_values import values_of
+from sarzarr.store.place import Folder
+from sarzarr.store.samples import SampleLayout, SampleSet
+from sarzarr.store.shards import ShardRecord
+from sarzarr.tasks import gather
+
+
+def copy_samples(old: SampleSet, staging: Path) -> None:
+    """Write the pictures (rows, columns) of a set of schema 1, and their flags, with a fill that no pixel has.
+
+    A task writes a shard and holds a picture at a time. Raises `CorruptStoreError` where a chunk is damaged.
+    """
+    told, folder = old.layout, staging / old.key
+    layout = SampleLayout.of(count=told.count, height=told.height, width=told.width, dtype=told.dtype)
+    taken = gather([(_values, (old, part)) for part in np.array_split(np.arange(told.count), told.shards)])
+    layout = layout.filled(np.concatenate(taken))
+    records = gather([(_pack, (old, folder, layout, shard)) for shard in range(layout.shards)])
+    write_sample_documents(Folder(folder), layout, records)
+
+
+def _values(old: SampleSet, samples: Array) -> Array:
+    """Return the values (n,) of the pixels of some samples: `values_of`; none of floats, which have NaN."""
+    values = np.empty(0, old.layout.dtype)
+    for sample in samples.tolist() if values.dtype.kind == "u" else ():
+        values = values_of(np.concatenate([values, values_of(old.image(sample))]))
+    return values
+
+
+def _pack(old: SampleSet, folder: Path, layout: SampleLayout, shard: int) -> tuple[ShardRecord, ShardRecord]:
+    image, flags = sample_writers(folder, layout, shard)
+    first = shard * layout.per_shard
+    with image, flags:
+        for row, sample in enumerate(range(first, min(first + layout.per_shard, layout.count))):
+            values = old.image(sample)
+            pixels = Pixels(values=values, is_measured=np.isfinite(values), is_coloured=False)
+            append_picture(image, flags, row, pixels, layout)
+        return image.close(), flags.close()

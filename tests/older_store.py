@@ -1,0 +1,155 @@
+"""A store of schema 1, made from one of today: codes to 65535 from 0, fill 0 everywhere, a place on every array."""
+
+import json
+import shutil
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import zarr
+
+import sarzarr as sz
+from sarzarr import conventions as cv
+from sarzarr.ingestion.chips.pack import append_picture, sample_writers, write_sample_documents
+from sarzarr.ingestion.chips.read import Pixels
+from sarzarr.store.catalog import catalog_rows, encoding_of
+from sarzarr.store.commit import consolidate
+from sarzarr.store.documents import (
+    Encoding,
+    array_document,
+    read_node,
+    write_json,
+    write_node,
+    write_small_array,
+)
+from sarzarr.store.place import Folder
+from sarzarr.store.samples import SampleLayout, sample_sets
+from sarzarr.store.shards import ArrayFiles, write_manifest
+from sarzarr.store.store import Store
+from sarzarr.store.tables import read_table, write_table
+
+STEPS = 65535
+PLACE = {
+    "zarr_conventions": [{"name": "proj:"}],
+    "proj:code": "EPSG:32633",
+    "spatial:bbox": [0.0, 0.0, 1.0, 1.0],
+}
+
+
+def as_schema_1(source, root, *, dtype="float32", codec=None):
+    """Write a store of float32 as schema 1 would hold it at ``root``, and return its path."""
+    shutil.copytree(source.root, root)
+    place, store = Folder(root), sz.open_store(root)
+    rows = catalog_rows(store.catalog)
+    clips = {}
+    for row in rows:
+        key, scene = f"scenes/{row['scene']}/{row['name']}", row["scene"]
+        z = zarr.open_array(root / key, mode="r")[:]
+        flags = zarr.open_array(root / f"{key}_flags", mode="r")[:]
+        kind = replace(encoding_of(row), dtype=dtype, codec=codec or str(row["codec"]), nodata=0)
+        stored = np.where(cv.Flag.is_valid(flags), z, np.float32(0))
+        if dtype == "uint16":
+            stored = ((stored * np.float32(2 * STEPS)).astype(np.int32) + 1 >> 1).astype(np.uint16)
+        _write(place, key, stored.astype(dtype), kind, is_coded=True)
+        _write(place, f"{key}_flags", flags, replace(kind.of_flags, nodata=0))
+        half = (z[flags == cv.Flag.VALID] * np.float32(2 * STEPS)).astype(np.int32)
+        counts = np.bincount(half, minlength=2 * STEPS + 1)
+        node = f"histograms/{scene}/{row['name']}"
+        write_small_array(place, node, counts, ("bin",), read_node(place, node)["attributes"])
+        clips[row["bounds_key"]] = clips.get(row["bounds_key"], 0) + counts
+        for layer in store.layers(scene):
+            layout = read_node(place, f"scenes/{scene}/{layer}")
+            values = zarr.open_array(root / f"scenes/{scene}/{layer}", mode="r")[:]
+            layer_kind = Encoding(dtype=layout["data_type"], codec=cv.LAYER_CODEC, shard=kind.shard, nodata=0)
+            _write(place, f"scenes/{scene}/{layer}", values, layer_kind)
+    clips = {k: (percentile(c, 1), percentile(c, 99)) for k, c in clips.items()}
+    table = store.catalog.assign(dtype=("array", np.full(len(rows), dtype, "T")))
+    if codec:
+        table["codec"] = ("array", np.full(len(rows), codec, "T"))
+    write_table(place, "catalog", table)
+    for name in store.patch_indices:
+        table = read_table(place, f"patches/{name}")
+        write_table(place, f"patches/{name}", table.assign(id=table["id"].astype(np.uint64)))
+    for path in root.rglob("zarr.json"):
+        _rewrite(path, clips)
+    consolidate(store)
+    return root
+
+
+def _write(place, key, values, kind, *, is_coded=False):
+    """Write an array with zeros beyond its edges, its zero chunks left out, and a place in its attributes."""
+    document, size = read_node(place, key), kind.chunk
+    shutil.rmtree(place.path / key / "c", ignore_errors=True)
+    padded = np.pad(values, [(0, -n % size) for n in values.shape])
+    with ArrayFiles(place.path / key, kind) as files:
+        for row, col in product(*(range(n // size) for n in padded.shape)):
+            window = np.s_[row * size : (row + 1) * size, col * size : (col + 1) * size]
+            files.write(row, col, np.ascontiguousarray(padded[window]))
+        write_manifest(place, key, files.close())
+    about = {k: v for k, v in document["attributes"].items() if not (is_coded and k in cv.CODED)}
+    about |= {cv.SCALE_FACTOR: 1 / STEPS} if kind.dtype == "uint16" and is_coded else {}
+    dims = tuple(document["dimension_names"])
+    write_node(place, key, array_document(values.shape, kind, dims=dims, attributes=PLACE | about))
+
+
+def _rewrite(path, clips):
+    """Make a document one of schema 1: fill 0.0 of floats, unsorted names, GCPS by fives, the clips of its bins."""
+    document = json.loads(path.read_text())
+    about = document["attributes"]
+    for name in ("source_files", "layers"):
+        if name in about and document["node_type"] == "group":
+            about[name] = about[name][::-1]
+    if "gcps" in about:
+        about["gcps"] = np.reshape(about["gcps"], (-1, 5)).tolist()
+    if str(document.get("data_type")).startswith("float"):
+        document["fill_value"] = 0.0
+    if "sarzarr" in about:
+        about["sarzarr"]["version"] = 1
+        for key, (low, high) in clips.items():
+            if about["bounds"][key]["clip_method"] == "percentile 1..99":
+                about["bounds"][key] |= {"clip_vmin": low, "clip_vmax": high}
+    write_json(Folder(path.parent), "zarr.json", document)
+
+
+def percentile(counts, q):
+    """Return the dB of a percentile of a histogram of schema 1."""
+    n, summed = counts.sum(), np.cumsum(counts)
+    rank = q / 100 * (n - 1)
+    below = min(int(rank), n - 1)
+    ends = np.searchsorted(summed, (below, min(below + 1, n - 1)), side="right")
+    low, high = np.where(ends == counts.size - 1, 100.0, -60 + (ends + 0.5) * 160 / (2 * STEPS))
+    return float(low + (high - low) * (rank - below))
+
+
+def samples_as_schema_1(source, root):
+    """Write a store of sample sets as schema 1 would hold it at ``root``: padded with zeros, which are left out."""
+    shutil.copytree(source.root, root)
+    place = Folder(root)
+    for name in sample_sets(source):
+        samples = sz.open_samples(source, name)
+        layout = replace(samples.layout, stored=samples.layout.dtype, fill=0)
+        first = SampleLayout.of(count=1, height=layout.height, width=layout.width, dtype=layout.dtype)
+        layout, records = replace(layout, per_shard=first.per_shard), []
+        shutil.rmtree(root / samples.key / "image" / "c")
+        shutil.rmtree(root / samples.key / "image_flags" / "c")
+        for shard in range(layout.shards):
+            writers = sample_writers(root / samples.key, layout, shard)
+            for writer in writers:
+                writer.fill = 0
+            with writers[0], writers[1]:
+                for row, sample in enumerate(
+                    range(len(samples))[shard * layout.per_shard :][: layout.per_shard]
+                ):
+                    values = samples.image(sample)
+                    pixels = Pixels(values=values, is_measured=np.ones(values.shape, bool), is_coloured=False)
+                    append_picture(*writers, row, pixels, layout)
+                records.append(tuple(writer.close() for writer in writers))
+        write_sample_documents(Folder(root / samples.key), layout, records)
+        for array in ("image", "image_flags"):
+            document = read_node(place, f"{samples.key}/{array}") | {"fill_value": 0}
+            document["attributes"].pop(cv.SOURCE_DTYPE, None)
+            write_node(place, f"{samples.key}/{array}", document)
+    for path in root.rglob("zarr.json"):
+        _rewrite(path, {})
+    consolidate(Store(place))
+    return root
