@@ -10,8 +10,6 @@ import zarr
 
 import sarzarr as sz
 from sarzarr import conventions as cv
-from sarzarr.ingestion.chips.pack import append_picture, sample_writers, write_sample_documents
-from sarzarr.ingestion.chips.read import Pixels
 from sarzarr.store.catalog import catalog_rows, encoding_of
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import (
@@ -23,6 +21,7 @@ from sarzarr.store.documents import (
     write_small_array,
 )
 from sarzarr.store.place import Folder
+from sarzarr.store.sample_files import append_picture, sample_writers, write_sample_documents
 from sarzarr.store.samples import SampleLayout, sample_sets
 from sarzarr.store.shards import ArrayFiles, write_manifest
 from sarzarr.store.store import Store
@@ -60,8 +59,9 @@ def as_schema_1(source, root, *, dtype="float32", codec=None):
         for layer in store.layers(scene):
             layout = read_node(place, f"scenes/{scene}/{layer}")
             values = zarr.open_array(root / f"scenes/{scene}/{layer}", mode="r")[:]
-            layer_kind = Encoding(dtype=layout["data_type"], codec=cv.LAYER_CODEC, shard=kind.shard, nodata=0)
-            _write(place, f"scenes/{scene}/{layer}", values, layer_kind)
+            layer_dtype = layout["attributes"].get(cv.SOURCE_DTYPE, layout["data_type"])
+            layer_kind = Encoding(dtype=layer_dtype, codec=cv.BESIDE_CODEC, shard=kind.shard, nodata=0)
+            _write(place, f"scenes/{scene}/{layer}", values.astype(layer_dtype), layer_kind)
     clips = {k: (percentile(c, 1), percentile(c, 99)) for k, c in clips.items()}
     table = store.catalog.assign(dtype=("array", np.full(len(rows), dtype, "T")))
     if codec:
@@ -86,7 +86,11 @@ def _write(place, key, values, kind, *, is_coded=False):
             window = np.s_[row * size : (row + 1) * size, col * size : (col + 1) * size]
             files.write(row, col, np.ascontiguousarray(padded[window]))
         write_manifest(place, key, files.close())
-    about = {k: v for k, v in document["attributes"].items() if not (is_coded and k in cv.CODED)}
+    about = {
+        k: v
+        for k, v in document["attributes"].items()
+        if k != cv.SOURCE_DTYPE and not (is_coded and k in cv.CODED)
+    }
     about |= {cv.SCALE_FACTOR: 1 / STEPS} if kind.dtype == "uint16" and is_coded else {}
     dims = tuple(document["dimension_names"])
     write_node(place, key, array_document(values.shape, kind, dims=dims, attributes=PLACE | about))
@@ -141,8 +145,7 @@ def samples_as_schema_1(source, root):
                     range(len(samples))[shard * layout.per_shard :][: layout.per_shard]
                 ):
                     values = samples.image(sample)
-                    pixels = Pixels(values=values, is_measured=np.ones(values.shape, bool), is_coloured=False)
-                    append_picture(*writers, row, pixels, layout)
+                    append_picture(writers, row, values, np.ones(values.shape, bool), layout)
                 records.append(tuple(writer.close() for writer in writers))
         write_sample_documents(Folder(root / samples.key), layout, records)
         for array in ("image", "image_flags"):

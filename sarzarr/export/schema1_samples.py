@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from sarzarr.arrays import Array
-from sarzarr.ingestion.chips.pack import append_picture, sample_writers, write_sample_documents
-from sarzarr.ingestion.chips.read import Pixels
 from sarzarr.store.free_values import values_of
 from sarzarr.store.place import Folder
+from sarzarr.store.sample_files import append_picture, sample_writers, write_sample_documents
 from sarzarr.store.samples import SampleLayout, SampleSet
 from sarzarr.store.shards import ShardRecord
 from sarzarr.tasks import gather
@@ -36,11 +35,10 @@ def _values(old: SampleSet, samples: Array) -> Array:
 
 
 def _pack(old: SampleSet, folder: Path, layout: SampleLayout, shard: int) -> tuple[ShardRecord, ShardRecord]:
-    image, flags = sample_writers(folder, layout, shard)
+    image, flags = writers = sample_writers(folder, layout, shard)
     first = shard * layout.per_shard
     with image, flags:
         for row, sample in enumerate(range(first, min(first + layout.per_shard, layout.count))):
             values = old.image(sample)
-            pixels = Pixels(values=values, is_measured=np.isfinite(values), is_coloured=False)
-            append_picture(image, flags, row, pixels, layout)
+            append_picture(writers, row, values, np.isfinite(values), layout)
         return image.close(), flags.close()

@@ -188,7 +188,7 @@ def test_a_layer_is_no_polarization_anywhere(store):
     assert not {cv.SCALE_FACTOR, cv.VMIN, cv.VMAX, cv.CLIP_VMIN, cv.QUANTITY, cv.ANCILLARY} & set(said)
     with pytest.raises(NotInStoreError):
         sz.PatchReader(store, polarizations=["mask"])
-    with pytest.raises(NotInStoreError, match="layer of 'a' must be one of mask, dem, got 'vv'"):
+    with pytest.raises(NotInStoreError, match="layer of 'a' must be one of dem, mask, got 'vv'"):
         store.layer_attrs("a", "vv")
 
 
@@ -624,7 +624,7 @@ def test_the_command_line_plans_writes_and_shows_layers(folder, tmp_path):
     done = run.invoke(app, said)
     assert done.exit_code == 0, done.output
     assert (
-        "layers: mask (classes, nodata 255), dem (continuous, average)"
+        "layers: dem (continuous, average), mask (classes, nodata 255)"
         in run.invoke(app, ["info", str(root)]).output
     )
 

@@ -148,7 +148,7 @@ def test_a_refused_file_refuses_its_scene_with_the_reason(tmp_path):
     write(tmp_path / "a_VH.tif", np.zeros((1, 120, 130), "float32"))
     scene = group_scenes(map(probe_file, sorted(tmp_path.glob("*.tif"))))[0]
     assert "no pixel in the sample" in scene.refusal
-    with pytest.raises(UnsupportedRasterError, match=r"a_VH\.tif, a_VV\.tif: expected backscatter"):
+    with pytest.raises(UnsupportedRasterError, match=r"a_VV\.tif, a_VH\.tif: expected backscatter"):
         open_scene(sorted(tmp_path.glob("*.tif")))
 
 
@@ -248,7 +248,7 @@ def test_the_polarizations_of_a_real_scene_open_together():
 def test_a_real_gcp_scene_keeps_its_gcps_and_its_facts():
     opened = open_scene(sorted(DATA.rglob("iw-*.tiff")))
     assert opened.attrs[cv.GEOLOCATION] == "gcps"
-    assert len(probe_file(sorted(DATA.rglob("iw-*.tiff"))[0]).georeference.gcps) == 210
+    assert len(probe_file(min(DATA.rglob("iw-*.tiff"))).georeference.gcps) == 210
     assert cv.GCPS not in opened.attrs  # their rows and columns are wrong of a part
     assert opened.attrs[cv.RELATIVE_ORBIT] == 165
     assert opened.rio.crs is None

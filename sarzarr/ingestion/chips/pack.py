@@ -29,16 +29,16 @@ from sarzarr.ingestion.chips.find import (
     sample_annotations,
     sample_layout,
 )
-from sarzarr.ingestion.chips.read import Pixels, read_sample
+from sarzarr.ingestion.chips.read import read_sample
 from sarzarr.store.boxes import Boxes, safe_name, write_boxes
-from sarzarr.store.codecs import get_codec
 from sarzarr.store.commit import consolidate
-from sarzarr.store.documents import ensure_groups, has_node, read_json, read_node, write_json, write_node
+from sarzarr.store.documents import ensure_groups, has_node, read_json, read_node, write_json
 from sarzarr.store.free_values import values_of
 from sarzarr.store.place import Folder
-from sarzarr.store.samples import IMAGE, SampleLayout, SampleSet, open_samples, sample_sets
+from sarzarr.store.sample_files import ARRAYS, append_picture, sample_writers, write_sample_documents
+from sarzarr.store.samples import SampleLayout, SampleSet, open_samples, sample_sets
 from sarzarr.store.shard_job import NO_FILE
-from sarzarr.store.shards import ShardRecord, ShardWriter, digest_of, write_manifest
+from sarzarr.store.shards import ShardRecord, digest_of
 from sarzarr.store.store import Store, create_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import compute
@@ -208,7 +208,7 @@ def _pack_shard(
 ) -> _Receipt:
     """Read the samples of one shard and write it, whole; one that cannot be read comes back as a problem."""
     coloured, values = 0, np.empty(0, layout.dtype)
-    image, flags = sample_writers(staging / "arrays", layout, shard)
+    image, flags = writers = sample_writers(staging / "arrays", layout, shard)
     with image, flags:
         for row, sample in enumerate(samples):
             try:
@@ -218,7 +218,7 @@ def _pack_shard(
             coloured += pixels.is_coloured
             if values.dtype.kind == "u":
                 values = values_of(np.concatenate([values, values_of(pixels.values[pixels.is_measured])]))
-            append_picture(image, flags, row, pixels, layout)
+            append_picture(writers, row, pixels.values, pixels.is_measured, layout)
         taken = tuple(values.tolist())
         receipt = _Receipt(
             shard=shard, image=image.close(), flags=flags.close(), coloured=coloured, values=taken
@@ -228,33 +228,9 @@ def _pack_shard(
     return receipt
 
 
-def sample_writers(folder: Path, layout: SampleLayout, shard: int) -> tuple[ShardWriter, ShardWriter]:
-    """Return the writers of a shard of pictures (samples, rows, columns) and of their flags, uint8, in a folder."""
-    image, flags = (
-        ShardWriter(folder / name / f"c/{shard}/0/0", layout.grid, get_codec(encoding.codec), encoding.fill)
-        for name, encoding in ((IMAGE, layout.encoding), (IMAGE + cv.FLAGS_SUFFIX, layout.encoding.of_flags))
-    )
-    return image, flags
-
-
 def _receipt_key(layout: SampleLayout, shard: int) -> str:
     """Return the key of a shard's receipt: with another fill it is another shard."""
     return f"receipts/{layout.stored}-{layout.fill}-{shard}.json"
-
-
-def append_picture(
-    image: ShardWriter, flags: ShardWriter, row: int, pixels: Pixels, layout: SampleLayout
-) -> None:
-    """Add one picture, padded to whole chunks with the fill; what is padding alone has no pixels, only flags."""
-    size, fill = cv.CHUNK, layout.encoding.fill
-    values = np.where(pixels.is_measured, pixels.values, fill).astype(layout.stored, copy=False)
-    coded = np.where(pixels.is_measured, cv.Flag.VALID, cv.Flag.NODATA).astype(np.uint8)
-    for at in range(math.prod(layout.chunks)):
-        top, left = (n * size for n in divmod(at, layout.chunks[1]))
-        window = slice(top, top + size), slice(left, left + size)
-        edges = [(0, size - n) for n in values[window].shape]
-        image.append(row, at, np.ascontiguousarray(np.pad(values[window], edges, constant_values=fill)))
-        flags.append(row, at, np.pad(coded[window], edges, constant_values=cv.Flag.NODATA))
 
 
 def _intact(staging: Path, layout: SampleLayout, shard: int) -> _Receipt | None:
@@ -266,7 +242,7 @@ def _intact(staging: Path, layout: SampleLayout, shard: int) -> _Receipt | None:
         receipt = _Receipt(shard=shard, image=image, flags=flags, coloured=coloured, values=values)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    for array, record in ((IMAGE, image), (IMAGE + cv.FLAGS_SUFFIX, flags)):
+    for array, record in zip(ARRAYS, (image, flags), strict=True):
         digest = digest_of(Folder(staging), f"arrays/{array}/c/{shard}/0/0", layout.grid)
         if digest != (record.size, record.digest):
             return None
@@ -310,7 +286,7 @@ def _enter(
     group, arrays, key = staging / "group", Folder(staging / "arrays"), f"{cv.SAMPLES}/{name}"
     write_table(Folder(staging), "group", table)
     write_sample_documents(arrays, layout, [(r.image, r.flags) for r in receipts])
-    for array in (IMAGE, IMAGE + cv.FLAGS_SUFFIX):
+    for array in ARRAYS:
         swap_in(arrays.path / array, group / array)
     ensure_groups(store.place, cv.SAMPLES)
     if has_node(store.place, key):  # the old ones first, so that no picture is ever seen with another's boxes
@@ -321,12 +297,3 @@ def _enter(
         write_boxes(store, boxes, name)
         store.place.swap(group, key)
     consolidate(store)
-
-
-def write_sample_documents(
-    group: Folder, layout: SampleLayout, records: Sequence[tuple[ShardRecord, ShardRecord]]
-) -> None:
-    """Write the manifests and documents of a set's pictures, (samples, rows, columns), and of their flags."""
-    for i, array in enumerate((IMAGE, IMAGE + cv.FLAGS_SUFFIX)):
-        write_manifest(group, array, {f"c/{shard}/0/0": pair[i] for shard, pair in enumerate(records)})
-        write_node(group, array, layout.document(flags=i == 1))
