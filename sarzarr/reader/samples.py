@@ -31,8 +31,8 @@ class SampleReader(EpochReader):
 
     Pictures are delivered whole, at the upper left of a square as large as the largest needs; the rest, and what was
     not measured, is 0. White (255, 65535, or 1 of floats) is 1. With ``flags`` a batch is ``(images, flags)``, which
-    say where; with ``boxes`` it is ``(images, targets)``; with ``with_meta`` a dict of these and of ``id``, ``source``,
-    ``height`` and ``width`` of each, and ``turn``. All else is as of `PatchReader`.
+    say where; with ``boxes`` it is ``(images, targets)``; with ``with_meta`` a dict of these and of ``id``,
+    ``source``, ``height`` and ``width`` of each, and ``turn``. All else is as of `PatchReader`.
 
     Parameters
     ----------
