@@ -1,7 +1,6 @@
 """Chunks out of a store's files: read, checked against their checksums and decoded, a group at a time.
 
-What decides is how often threads hand each other the GIL, so reads and checks take a group of chunks that still
-fits a core's cache.
+What decides is how often threads hand each other the GIL, so a group is as many chunks as a core's cache holds.
 """
 
 import os

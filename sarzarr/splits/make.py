@@ -60,8 +60,8 @@ def make_split(
         The fields of `Recipe`.
 
     Raises `InvalidInputError` where an argument is out of range, it cannot be known which scenes share ground, or a
-    side would be empty; `SplitLeakError` where ground would be on two sides; `SplitExistsError` where there is a split
-    of another recipe or of fewer scenes.
+    side would be empty; `SplitLeakError` where ground would be on two sides; `SplitExistsError` where there is
+    a split of another recipe or of fewer scenes.
     """
     here = open_store(store).anew()
     split = plan_split(here, sites=sites, notes=notes, fresh=fresh, **recipe)
