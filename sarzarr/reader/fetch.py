@@ -92,7 +92,7 @@ class ChunkFetcher:
             count = min(most, len(places) - first)
             some, done = slice(first, first + count), 0
             if fast is not None and handles is not None:
-                done = fast.read_chunks(handles[some], offsets[some], raw[:count])
+                done = fast.read_group(handles[some], offsets[some], raw[:count])
             if done < count:
                 self._read(places, first, count, view, begins)
                 if places.has_absent or crc32c(view[: count * size]) != self._constant(size, count):

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit, types
 
 from sarzarr.arrays import Array
-from sarzarr.pixels.compiled.when import LOADING
+from sarzarr.pixels.compiled import LOADING
 from sarzarr.pixels.turns import COLUMNS, ROWS, TRANSPOSE
 
 STRIP: Final = 32
@@ -68,7 +68,6 @@ _chunks = types.Tuple((_int32s, _int64s, _int64s, types.uint8[::1]))
 _memory = types.Tuple((_codes, types.uint32[::1], _codes, _words))
 
 
-# ---------------------------------------------------------------- functions of C
 class _Function(types.WrapperAddressProtocol):  # type: ignore[misc]
     """A function of a C library that loops are given by its address; it needs nothing of Python."""
 
@@ -101,7 +100,6 @@ C: Final = _functions()
 """``pread`` and ``crc32c_extend``; None where one is not at hand: `deliver` is no use then."""
 
 
-# ---------------------------------------------------------------- patches
 @_loop(types.void(_floats, _floats, types.float32, types.float32))
 def stretch_floats(cells: Array, out: Array, scale: float, offset: float) -> None:
     """Write ``clip(stored * scale + offset, 0, 1)``: float32 (k, n or more) to (k, n); NaN stays NaN."""
@@ -194,7 +192,6 @@ def _in_words(rows: Array) -> Array:
     return (rows if rows.shape[1] % 4 == 0 else rows[:, :0].copy()).view(_u64)
 
 
-# ---------------------------------------------------------------- a batch
 _c = types.FunctionType(_pread), types.FunctionType(_extend), types.uintp, _chunks, _memory
 
 
@@ -238,7 +235,7 @@ def _read(pread: Any, extend: Any, address: Any, handles: Any, offsets: Any, wor
     return len(handles)
 
 
-def read_chunks(handles: Array, offsets: Array, raw: Array) -> int:
+def read_group(handles: Array, offsets: Array, raw: Array) -> int:
     """Read chunks and their checksums into ``raw``, uint8 (k, whole words); return how many come before a bad one.
 
     Handles (k,) are int32, offsets (k,) int64.
@@ -246,7 +243,6 @@ def read_chunks(handles: Array, offsets: Array, raw: Array) -> int:
     return int(_read(*(C or ()), raw.ctypes.data, handles, offsets, raw.view(np.uint32)))
 
 
-# ---------------------------------------------------------------- ingest
 # A tile is worked on in three steps, `_floored_power`, NumPy's log, and one of the others. What is looked for in
 # passing is found in integers, whose minimum and maximum are vector instructions.
 def _floored_power(band: Any, row: int, col: int, sentinel: Any, squares: Any, floor: Any, out: Any) -> Any:
@@ -329,7 +325,6 @@ def encode_logs(logs: Any, laws: Any, codes: Any, half: Any, counts: Any, found:
                 source[i] = min(max((source[i] * law[0] - law[1]) * law[2], zero), one)
 
 
-# ---------------------------------------------------------------- the patch index
 @_loop(
     "void(uint16[:,::1], uint16, uint16, uint16[::1], uint32[::1], int64[::1], int64)",
     "void(float32[:,::1], float32, float32, float64[::1], float64[::1], float64[::1], float64)",

@@ -8,15 +8,14 @@ stored or delivered does not depend on it. In the environment, ``SARZARR_NUMBA=0
 import logging
 import os
 from functools import cache
-from threading import RLock
 from types import ModuleType
 from typing import Final
+
+from sarzarr.pixels.compiled import LOADING
 
 SWITCH: Final = "SARZARR_NUMBA"
 WORTH: Final = 128 * 2**20
 """Pixels from which loops are loaded, which takes a process 0.4 s: they save an ingest 4 ns of each."""
-LOADING: Final = RLock()
-"""Held while a loop is loaded or compiled."""
 log = logging.getLogger(__name__)
 
 
