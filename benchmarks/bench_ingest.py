@@ -128,6 +128,28 @@ FILES = {
 }
 
 
+def write_scene(path, size, *, tiled, compress):
+    """Write (size, size) float32 speckle on ground of two levels, which deflates as a scene does."""
+    import numpy as np
+    import rasterio
+    from rasterio.windows import Window
+
+    rng, columns = np.random.default_rng(0), np.arange(size)
+    pool = rng.gamma(4.4, 0.05 / 4.4, (1 << 22) + size).astype(np.float32)
+    layout = {"tiled": True, "blockxsize": 512, "blockysize": 512} if tiled else {"blockysize": 1}
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 400_000, 0, -10, 6_000_000)}
+    with rasterio.open(
+        path, "w", driver="GTiff", height=size, width=size, count=1, dtype="float32", compress=compress,
+        num_threads="ALL_CPUS", bigtiff="IF_SAFER", **layout, **place,
+    ) as file:  # fmt: skip
+        for top in range(0, size, 512):
+            rows = np.arange(top, min(top + 512, size))
+            starts = rng.integers(0, 1 << 22, rows.size)
+            power = np.stack([pool[start : start + size] for start in starts])
+            power[(rows[:, None] // 300 + columns // 500) % 3 == 0] *= 0.05  # water
+            file.write(power, 1, window=Window(0, top, size, rows.size))
+
+
 # ------------------------------------------------------------------ the run
 def child(name, source, out):
     """Run one contestant and print its seconds and its peak memory, children included."""
@@ -173,8 +195,6 @@ def main():
     if arguments.child:
         child(*arguments.child)
         return
-    from sarzarr.scenes.synthetic.scenes import large_scene
-
     megabytes = arguments.size**2 * 4 / 1e6
     print(
         f"{arguments.size} x {arguments.size} float32 ({megabytes:.0f} MB), "
@@ -182,7 +202,7 @@ def main():
     )
     for label in arguments.files:
         source = arguments.folder / "bench_vv.tif"
-        large_scene(source, shape=(arguments.size, arguments.size), **FILES[label])
+        write_scene(source, arguments.size, **FILES[label])
         found = {name: [] for name in arguments.only}
         for _ in range(arguments.rounds):
             for name in arguments.only:

@@ -47,10 +47,7 @@ class BatchFiller:
         ``chunks`` is `Source.chunks` of the address, where that is known: the address is then asked for where
         arrays differ or planes are no whole chunks.
 
-        Raises
-        ------
-        CorruptStoreError
-            As `ChunkFetcher.groups`.
+        Raises `CorruptStoreError` as `ChunkFetcher.groups`.
         """
         numbers, kinds = self.source.kinds
         chunks = self.source.chunks(address()) if chunks is None else chunks

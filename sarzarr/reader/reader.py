@@ -46,11 +46,8 @@ class PatchReader(EpochReader):
     **options
         The fields of `sarzarr.reader.options.ReadOptions`.
 
-    Raises
-    ------
-    CorruptStoreError
-        On opening: a shard is absent or short, or its index fails its checksum. While reading: a chunk
-        does; no batch holds such a patch.
+    Raises `CorruptStoreError` on opening where a shard is absent or short or its index fails its checksum, and on
+    reading where a chunk does: no batch holds such a patch.
     """
 
     def __init__(self, store: AnyStore, **options: Unpack[ReadKeywords]) -> None:

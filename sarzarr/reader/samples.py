@@ -48,10 +48,8 @@ class SampleReader(EpochReader):
     **options
         Fields of `sarzarr.reader.options.ReadOptions`, as far as samples have them.
 
-    Raises
-    ------
-    NotInStoreError, SplitNotFoundError
-        There is no such set, or no split of it, or none of that version.
+    Raises `NotInStoreError` where there is no such set; `SplitNotFoundError` where there is no split of it, or none
+    of that version.
     """
 
     def __init__(self, store: AnyStore, samples: str, **options: Unpack[SampleKeywords]) -> None:

@@ -59,12 +59,9 @@ def make_split(
     **recipe
         The fields of `Recipe`.
 
-    Raises
-    ------
-    InvalidInputError
-        An argument is out of range, it cannot be known which scenes share ground, or a side would be empty.
-    SplitLeakError, SplitExistsError
-        Ground would be on two sides; there is a split of another recipe or of fewer scenes.
+    Raises `InvalidInputError` where an argument is out of range, it cannot be known which scenes share ground, or a
+    side would be empty; `SplitLeakError` where ground would be on two sides; `SplitExistsError` where there is
+    a split of another recipe or of fewer scenes.
     """
     here = open_store(store).anew()
     split = plan_split(here, sites=sites, notes=notes, fresh=fresh, **recipe)

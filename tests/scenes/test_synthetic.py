@@ -11,7 +11,7 @@ from sarzarr.errors import InvalidInputError
 from sarzarr.pixels.statistics import equivalent_looks
 from sarzarr.scenes.acquisition import facts_from_fields
 from sarzarr.scenes.synthetic.ground import Ground, speckle
-from sarzarr.scenes.synthetic.scenes import CALIBRATION, large_scene, write_synthetic_scenes
+from sarzarr.scenes.synthetic.scenes import CALIBRATION, write_synthetic_scenes
 
 
 def pixels(path):
@@ -179,39 +179,10 @@ def test_any_shape(shape, tmp_path):
         assert (pixels(path) > 0).all()
 
 
-# ---------------------------------------------------------------- large scenes
-@pytest.mark.parametrize(
-    ("tiled", "compress", "block"), [(True, "deflate", (512, 512)), (False, "none", (1, 3000))]
-)
-def test_a_large_scene_is_speckle_in_the_layout_asked_for(tiled, compress, block, tmp_path):
-    path = large_scene(tmp_path / "deep" / "large.tif", shape=(2100, 3000), tiled=tiled, compress=compress)
-    with rasterio.open(path) as file:
-        assert file.block_shapes == [block]
-        assert (file.compression is None) == (compress == "none")
-    power = pixels(path)
-    assert power.shape == (2100, 3000)
-    assert (power > 0).all()
-    assert equivalent_looks(power) == pytest.approx(4.4, rel=0.12)
-    rows = db(power[:1000]) - db(power[2047:1047:-1])  # the ground is mirrored there, the speckle is not
-    assert rows.std() > 2
-
-
-def test_a_large_scene_repeats_and_comes_in_every_representation(tmp_path):
-    a, b, other = (
-        large_scene(tmp_path / f"{n}.tif", shape=(600, 600), seed=s)
-        for n, s in (("a", 0), ("b", 0), ("c", 1))
-    )
-    np.testing.assert_array_equal(pixels(a), pixels(b))
-    assert not np.array_equal(pixels(a), pixels(other))
-    dn = pixels(large_scene(tmp_path / "dn.tif", shape=(600, 600), representation="dn"))
-    assert dn.dtype == np.uint16
-    np.testing.assert_allclose(dn, CALIBRATION * np.sqrt(pixels(a)), atol=0.51)
-
-
 def test_memory_does_not_grow_with_a_scene(tmp_path):
     def peak(rows):
         tracemalloc.start()
-        large_scene(tmp_path / "large.tif", shape=(rows, 2048), compress="none")
+        write_synthetic_scenes(tmp_path, count=1, shape=(rows, 2048), polarizations=["VV"], border=0)
         try:
             return tracemalloc.get_traced_memory()[1]
         finally:
@@ -225,7 +196,7 @@ def test_what_is_unknown_is_refused(tmp_path):
     with pytest.raises(InvalidInputError, match="VV, VH, HH or HV, got 'XX'"):
         write_synthetic_scenes(tmp_path, polarizations=["XX"])
     with pytest.raises(InvalidInputError, match="one of power, amplitude, db, dn, got 'sigma'"):
-        large_scene(tmp_path / "a.tif", representation="sigma")
+        write_synthetic_scenes(tmp_path, representation="sigma")
     for wrong in ({"count": 0}, {"shape": (0, 5)}, {"border": 0.6}):
         with pytest.raises(InvalidInputError, match="expected a scene of pixels"):
             write_synthetic_scenes(tmp_path, **wrong)

@@ -1,8 +1,8 @@
 """The rules of flags: which pixels are nodata, nonpositive, border, or zeros that only a whole scene can judge.
 
 A new rule for pixels at or below zero, not finite, or of the file's nodata goes into `classify` alone, and what it
-calls invalid is stored as not measured. One for positive pixels also goes into
-`sarzarr.pixels.compiled.loops.floored_power`, which lets tiles pass whose every pixel is positive.
+calls invalid is stored as not measured. One for positive pixels also goes into `FLOORED_POWER` of
+`sarzarr.pixels.compiled.loops`, which lets tiles pass whose every pixel is positive.
 
 Nodata is the file's tag, NaN and Inf. Power at or below zero is measured: nonpositive, and valid. An exact zero
 without a tag is undecided until all blocks of a scene are known: nodata where its region reaches the scene's

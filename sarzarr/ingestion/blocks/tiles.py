@@ -93,7 +93,9 @@ class FastPath:
 
     def logs(self, band: Array, row: int, col: int, out: Array) -> Array | None:
         """Return natural logarithms of the power of a tile, in ``out``; None where a pixel has none that counts."""
-        is_clean = self.loops.floored_power(band, row, col, self.sentinel, self.squares, _FLOOR_BITS, out)
+        is_clean = self.loops.FLOORED_POWER[band.dtype](
+            band, row, col, self.sentinel, self.squares, _FLOOR_BITS, out
+        )
         return np.log(out, out=out) if is_clean else None
 
     def encoded(self, logs: Array, codes: Array, counts: Counts) -> Array:

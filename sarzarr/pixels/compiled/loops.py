@@ -1,39 +1,62 @@
 """Loops over pixels that Numba compiles: chunks read, checked, turned, stretched; tiles taken in; columns added up.
 
-Importing this module imports Numba, and loads the loops from its cache, or compiles them and keeps them there (see
-`when` beside this). Each gives the bits of NumPy's passes, which do the same without loops; none holds Python's lock.
+Importing this module imports Numba; a loop is loaded from its cache, or compiled and kept there, when it is first
+called. Each gives the bits of NumPy's passes, which do the same without loops; none holds Python's lock.
 
 Arrays are C-contiguous; Numba refuses others, and other dtypes (TypeError). Only an index that cannot be below zero,
 as one that is unsigned or counts from a slice's beginning, makes vector instructions.
 """
 
 import ctypes
+import logging
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
 from numba import njit, types
 
 from sarzarr.arrays import Array
+from sarzarr.pixels.compiled import LOADING
 from sarzarr.pixels.turns import COLUMNS, ROWS, TRANSPOSE
 
 STRIP: Final = 32
 """Rows that are transposed together: of uint16, a cache line across."""
+log = logging.getLogger(__name__)
 COMPILED: Final[list[str]] = []
 """The loops that this process had to compile, since no earlier one did."""
 _u16, _u64 = np.uint16, np.uint64
 _part: Final[Callable[[Callable[..., Any]], Callable[..., Any]]] = njit(error_model="numpy")
 
 
-def _loop(*signatures: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function for some signatures, or load it from Numba's cache."""
+class _Loop:
+    """A function that is loaded, or compiled, for its signatures alone, 10 ms each, when it is first called."""
 
-    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-        loop: Any = njit(list(signatures), cache=True, nogil=True, error_model="numpy")(function)
-        COMPILED.extend(function.__name__ for _ in loop.stats.cache_misses)
-        return loop  # type: ignore[no-any-return]
+    def __init__(self, function: Callable[..., Any], signatures: tuple[Any, ...]) -> None:
+        self._waiting = signatures
+        self._loop: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
 
-    return compiled
+    def __call__(self, *arguments: Any) -> Any:
+        if self._waiting:
+            self._load()
+        return self._loop(*arguments)
+
+    def _load(self) -> None:
+        with LOADING:
+            begin, signatures = perf_counter(), self._waiting
+            for signature in signatures:
+                self._loop.compile(signature)
+            if signatures and self._loop.stats.cache_misses:
+                COMPILED.append(self._loop.__name__)
+                log.info(
+                    "%s was compiled, once on this machine, in %.1f s", COMPILED[-1], perf_counter() - begin
+                )
+            self._loop.disable_compile()
+            self._waiting = ()
+
+
+def _loop(*signatures: Any) -> Callable[[Callable[..., Any]], _Loop]:
+    return lambda function: _Loop(function, signatures)
 
 
 _int32s, _int64s, _float32s = types.int32[::1], types.int64[::1], types.float32[::1]
@@ -45,7 +68,6 @@ _chunks = types.Tuple((_int32s, _int64s, _int64s, types.uint8[::1]))
 _memory = types.Tuple((_codes, types.uint32[::1], _codes, _words))
 
 
-# ---------------------------------------------------------------- functions of C
 class _Function(types.WrapperAddressProtocol):  # type: ignore[misc]
     """A function of a C library that loops are given by its address; it needs nothing of Python."""
 
@@ -78,7 +100,6 @@ C: Final = _functions()
 """``pread`` and ``crc32c_extend``; None where one is not at hand: `deliver` is no use then."""
 
 
-# ---------------------------------------------------------------- patches
 @_loop(types.void(_floats, _floats, types.float32, types.float32))
 def stretch_floats(cells: Array, out: Array, scale: float, offset: float) -> None:
     """Write ``clip(stored * scale + offset, 0, 1)``: float32 (k, n or more) to (k, n); NaN becomes 0."""
@@ -171,7 +192,6 @@ def _in_words(rows: Array) -> Array:
     return (rows if rows.shape[1] % 4 == 0 else rows[:, :0].copy()).view(_u64)
 
 
-# ---------------------------------------------------------------- a batch
 _c = types.FunctionType(_pread), types.FunctionType(_extend), types.uintp, _chunks, _memory
 
 
@@ -203,11 +223,29 @@ def deliver(chunks: tuple[Array, ...], raw: Array, strip: Array, out: Array, law
     return int(_deliver(*(C or ()), image.ctypes.data, chunks, memory, out, law))
 
 
-# ---------------------------------------------------------------- ingest
-# A tile is worked on in three steps, `floored_power`, NumPy's log, and one of the others. What is looked for in
+@_loop(types.int64(*_c[:3], _int32s, _int64s, types.uint32[:, ::1]))
+def _read(pread: Any, extend: Any, address: Any, handles: Any, offsets: Any, words: Any) -> int:
+    size = _u64(4 * words.shape[1])
+    for k in range(len(handles)):
+        place = address + _u64(k) * size
+        if pread(handles[k], place, size, offsets[k]) != size:
+            return k
+        if extend(np.uint32(0), place, size - _u64(4)) != words[k, -1]:
+            return k
+    return len(handles)
+
+
+def read_group(handles: Array, offsets: Array, raw: Array) -> int:
+    """Read chunks and their checksums into ``raw``, uint8 (k, whole words); return how many come before a bad one.
+
+    Handles (k,) are int32, offsets (k,) int64.
+    """
+    return int(_read(*(C or ()), raw.ctypes.data, handles, offsets, raw.view(np.uint32)))
+
+
+# A tile is worked on in three steps, `_floored_power`, NumPy's log, and one of the others. What is looked for in
 # passing is found in integers, whose minimum and maximum are vector instructions.
-@_loop(*(f"b1({pixel}[:,::1], i8, i8, {pixel}, b1, i4, f4[:,::1])" for pixel in ("f4", "u2", "i2", "u1")))
-def floored_power(band: Any, row: int, col: int, sentinel: Any, squares: Any, floor: Any, out: Any) -> Any:
+def _floored_power(band: Any, row: int, col: int, sentinel: Any, squares: Any, floor: Any, out: Any) -> Any:
     """Write ``max(power, floor)`` of the tile of ``band`` at (row, col) into ``out``, (rows, columns).
 
     Return whether each pixel is finite, above zero, of power above zero, and not ``sentinel``: else ``out`` is of no
@@ -227,6 +265,13 @@ def floored_power(band: Any, row: int, col: int, sentinel: Any, squares: Any, fl
             lowest, highest = min(lowest, bits[j]), max(highest, bits[j])
             bits[j] = max(bits[j], floor)
     return lowest > 0 and highest < infinite and hits == 0
+
+
+FLOORED_POWER: Final = {
+    np.dtype(pixel): _Loop(_floored_power, (f"b1({pixel}[:,::1], i8, i8, {pixel}, b1, i4, f4[:,::1])",))
+    for pixel in ("f4", "u2", "i2", "u1")
+}
+"""`_floored_power` by the dtype of a raster."""
 
 
 @_part
@@ -280,7 +325,6 @@ def encode_logs(logs: Any, laws: Any, codes: Any, half: Any, counts: Any, found:
                 source[i] = min(max((source[i] * law[0] - law[1]) * law[2], zero), one)
 
 
-# ---------------------------------------------------------------- the patch index
 @_loop(
     "void(uint16[:,::1], uint16, uint16, uint16[::1], uint32[::1], int64[::1], int64)",
     "void(float32[:,::1], float32, float32, float64[::1], float64[::1], float64[::1], float64)",

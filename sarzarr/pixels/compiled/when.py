@@ -8,15 +8,14 @@ stored or delivered does not depend on it. In the environment, ``SARZARR_NUMBA=0
 import logging
 import os
 from functools import cache
-from threading import RLock
-from time import perf_counter
 from types import ModuleType
 from typing import Final
+
+from sarzarr.pixels.compiled import LOADING
 
 SWITCH: Final = "SARZARR_NUMBA"
 WORTH: Final = 128 * 2**20
 """Pixels from which loops are loaded, which takes a process 0.4 s: they save an ingest 4 ns of each."""
-_LOADING: Final = RLock()
 log = logging.getLogger(__name__)
 
 
@@ -34,8 +33,7 @@ def loops() -> ModuleType | None:
     """Return the module of loops, loaded or, once on a machine, compiled; None where it is not wanted, or fails."""
     if os.environ.get(SWITCH) == "0":
         return None
-    with _LOADING:
-        begin = perf_counter()
+    with LOADING:
         try:
             from sarzarr.pixels.compiled import loops as found
         except Exception as error:  # an installation that does not fit, or nowhere to keep what is compiled
@@ -43,11 +41,9 @@ def loops() -> ModuleType | None:
                 "compiled loops were expected, got %r. NumPy does their work, at half the rate.", error
             )
             return None
-        if found.COMPILED:
-            log.info("loops were compiled, once on this machine, in %.1f s", perf_counter() - begin)
     return found
 
 
 if hasattr(os, "register_at_fork"):  # what is forked while a thread loads would wait for it for ever
-    _freed = _LOADING.release
-    os.register_at_fork(before=_LOADING.acquire, after_in_parent=_freed, after_in_child=_freed)
+    _freed = LOADING.release
+    os.register_at_fork(before=LOADING.acquire, after_in_parent=_freed, after_in_child=_freed)

@@ -1,4 +1,4 @@
-"""Speckled scenes of invented ground: for the demo, for tests and for benchmarks.
+"""Speckled scenes of invented ground: for the demo and for tests.
 
 A scene is a `sarzarr.scenes.synthetic.ground.Ground` times gamma speckle, with ships on it. It is made and
 written band by band, so memory does not grow with it.
@@ -29,8 +29,6 @@ _BAND: Final = 512
 _TILED: Final[Mapping[str, Any]] = MappingProxyType(
     {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
 )
-_POOL: Final = 1 << 22
-"""Speckle values that a large scene draws its rows from."""
 
 
 def write_synthetic_scenes(
@@ -72,43 +70,6 @@ def write_synthetic_scenes(
             bands = map(speckled, _rows(shape[0]))
             paths.append(_write(path, bands, shape=shape, form=representation, polarization=name, date=date))
     return paths
-
-
-def large_scene(
-    path: str | Path,
-    *,
-    shape: tuple[int, int] = (16384, 16384),
-    tiled: bool = True,
-    compress: str = "deflate",
-    representation: str = "power",
-    polarization: str = "VV",
-    seed: int = 0,
-) -> Path:
-    """Write one scene of any (rows, columns), fast, for benchmarks; return its path.
-
-    The ground is a 1024 x 1024 one, mirrored from tile to tile; each row's speckle is a random stretch of
-    four million gamma values. Compresses as speckle does. ``compress`` is GDAL's name, ``none`` for none;
-    without ``tiled`` the file is in strips of one row.
-
-    Raises `InvalidInputError` where the polarization or the representation is unknown.
-    """
-    (name,), path, size = _checked([polarization], representation), Path(path), 1024
-    rng = np.random.default_rng([seed, 1])
-    pool = speckle((_POOL + shape[1],), rng)
-    ground = Ground(height=size, width=size, seed=seed)
-    tile = _to_linear(ground.levels_db(np.arange(size), polarization=name))
-    columns = _mirrored(np.arange(shape[1]), size)
-
-    def bands() -> Iterator[Array]:
-        for rows in _rows(shape[0]):
-            power = tile[_mirrored(rows, size)][:, columns]
-            for row, start in zip(power, rng.integers(0, _POOL, rows.size), strict=True):
-                row *= pool[start : start + shape[1]]
-            yield power
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    layout = {**(_TILED if tiled else {"blockysize": 1}), "compress": compress}
-    return _write(path, bands(), shape=shape, form=representation, polarization=name, date=0, layout=layout)
 
 
 def _speckled(ground: Ground, rows: Array, *, date: int, polarization: str, border: float) -> Array:
@@ -161,11 +122,6 @@ def _rows(height: int) -> Iterator[Array]:
     return (np.arange(top, min(top + _BAND, height)) for top in range(0, height, _BAND))
 
 
-def _mirrored(at: Array, size: int) -> Array:
-    """Return indices that run to and fro in 0..size-1, so that copies meet without a seam."""
-    return (size - 1) - np.abs(at % (2 * size) - (size - 0.5)).astype(np.int64)
-
-
 def _write(
     path: Path,
     bands: Iterator[Array],
@@ -174,9 +130,8 @@ def _write(
     form: str,
     polarization: str,
     date: int,
-    layout: Mapping[str, Any] = _TILED,
 ) -> Path:
-    """Write bands of linear power beside ``path``, and rename; ``layout`` are GDAL's options."""
+    """Write bands of linear power beside ``path``, and rename."""
     import rasterio
     from rasterio.windows import Window
 
@@ -196,7 +151,7 @@ def _write(
             transform=rasterio.Affine(PIXEL_SIZE, 0, 400_000, 0, -PIXEL_SIZE, 6_000_000),
             num_threads="ALL_CPUS",
             bigtiff="IF_SAFER",
-            **layout,
+            **_TILED,
         ) as file,
     ):
         row = 0
