@@ -6,7 +6,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCH_ARGS ?=
 FIGURES_ARGS ?=
 
-.PHONY: demo test test-slow lint format check figures bench-loader bench-ingest bench-warp bench-codecs notebooks clean
+.PHONY: demo test test-slow test-oldest test-newest lint format check figures bench-loader bench-ingest bench-warp bench-codecs notebooks clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,19 @@ test: $(VENV)/.test  ## every test that is quick
 
 test-slow: $(VENV)/.test  ## the long ones
 	$(BIN)/python -m pytest -m slow
+
+test-oldest:  ## the tests marked compat, with the oldest versions that pyproject.toml allows
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-oldest.txt --editable ".[plot,test]"
+	$(VENV)-oldest/bin/python -m pytest -m compat
+
+test-newest:  ## the same with the newest versions, on the newest Python at hand
+	@newest=$$(command -v python3.14 || command -v python3.13) && $$newest -c "" 2>/dev/null || { \
+		echo "skipped: no Python 3.14 or 3.13 at hand"; exit 0; }; \
+	set -e; $$newest -m venv $(VENV)-newest; \
+	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable ".[plot,test]"; \
+	$(VENV)-newest/bin/python -m pytest -m compat
 
 lint: $(VENV)/.test  ## ruff, ruff format, mypy
 	$(BIN)/ruff check .
@@ -59,4 +72,4 @@ bench-codecs: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_codecs.py $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
