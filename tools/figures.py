@@ -19,7 +19,8 @@ FUNCTION_LINES: Final = 80
 MODULE_LINES: Final = 600
 PARAMETERS: Final = 7
 TOP_MODULES: Final = 12
-PACKAGE_LINES: Final = 21_850
+PACKAGE_LINES: Final = 22_650
+"""21,850 after the move into rooms, and what was added since: 800 for schema 2."""
 SHAPED: Final = 0.6
 TEST_SHARE: Final = 0.75
 
