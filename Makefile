@@ -6,7 +6,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCH_ARGS ?=
 FIGURES_ARGS ?=
 
-.PHONY: demo test test-slow test-oldest test-newest lint format check figures bench-loader bench-ingest bench-warp bench-codecs notebooks clean
+.PHONY: demo test test-slow test-oldest test-newest lint format check figures bench-loader bench-ingest bench-warp bench-codecs interop notebooks clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -70,6 +70,11 @@ bench-warp: $(VENV)/.bench
 
 bench-codecs: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_codecs.py $(BENCH_ARGS)
+
+interop: $(VENV)/.bench test-newest  ## docs/interop.md: who reads what, with the pinned and the newest versions
+	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check rio-tiler odc-geo
+	$(BIN)/python tools/interop.py > docs/interop.md
+	$(VENV)-newest/bin/python tools/interop.py --table >> docs/interop.md
 
 clean:
 	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
