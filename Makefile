@@ -73,8 +73,8 @@ bench-codecs: $(VENV)/.bench
 
 interop: $(VENV)/.bench test-newest  ## docs/interop.md: who reads what, with the pinned and the newest versions
 	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check rio-tiler odc-geo
-	$(BIN)/python tools/interop.py > docs/interop.md
-	$(VENV)-newest/bin/python tools/interop.py --table >> docs/interop.md
+	$(BIN)/python benchmarks/interop.py > docs/interop.md
+	$(VENV)-newest/bin/python benchmarks/interop.py --table >> docs/interop.md
 
 clean:
 	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """Who reads what: opens one store of every kind with other tools, compares with sarzarr, and prints a table.
 
-``python tools/interop.py`` prints Markdown, ``--table`` the table alone; `make interop` writes docs/interop.md. A tool that is not installed
+It prints Markdown, with ``--table`` the table alone; `make interop` writes docs/interop.md. A tool that is not installed
 stands there as such: the table is what ran.
 """
 
@@ -185,9 +185,9 @@ def main():
         if "--table" not in sys.argv:
             print("# Who reads what\n")
             print(
-                "Made by `make interop`: each tool opens one scene of each kind; values in dB, the mask of what was measured, and\n"
-                "CRS and transform (place) are compared with those of `Store.db` and `Store.grid`. A step of codes is 0.0024 dB.\n"
-                "GDAL has no `sharding_indexed` yet: for it a store is written with `--no-shards`.\n"
+                "Made by `make interop`: each tool opens one scene of each kind; values in dB, the mask of what was\n"
+                "measured, and CRS and transform (place) are compared with `Store.db` and `Store.grid`.\n"
+                "GDAL before 3.13 has no `sharding_indexed`: for it a store is written with `--no-shards`.\n"
             )
         print(f"## Python {sys.version_info.major}.{sys.version_info.minor}\n")
         print("| tool | version | " + " | ".join(label for label, *_ in stores) + " |")
