@@ -1,7 +1,7 @@
 """Who reads what: opens one store of every kind with other tools, compares with sarzarr, and prints a table.
 
-It prints Markdown, with ``--table`` the table alone; `make interop` writes docs/interop.md. A tool that is not installed
-stands there as such: the table is what ran.
+It prints Markdown, with ``--table`` the table alone; `make interop` writes docs/interop.md. A tool that is not
+installed stands there as such: the table is what ran.
 """
 
 import importlib
