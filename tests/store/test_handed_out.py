@@ -240,3 +240,14 @@ def test_the_place_stands_once_on_the_group_as_the_conventions_have_it(stores, k
     names = set(xr.open_zarr(store.root, group=f"scenes/{scene}", decode_coords="all").coords)
     both = {"x", "y"} if kind != "rotated" else set()
     assert names == both | ({cv.SPATIAL_REF} if kind in PLACED else set())
+
+
+def test_rioxarray_believes_the_grid_mapping_alone(stores):
+    """0.19 knows no convention; 0.22 and 0.23 want them registered, under names that v0.1 does not have."""
+    store = stores["plain"]
+    opened = xr.open_zarr(store.root, group=f"scenes/{store.scenes[0]}", decode_coords="all")
+    assert opened.attrs[cv.PROJ_CODE] == "EPSG:32633"
+    assert opened.rio.crs.to_epsg() == 32633
+    assert opened.drop_vars(cv.SPATIAL_REF).rio.crs is None
+    part = opened.isel(x=slice(30, None))
+    assert part.rio.transform().almost_equals(PLAIN * Affine.translation(30, 0))
