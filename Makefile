@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BENCH_ARGS ?=
 FIGURES_ARGS ?=
+COMPAT := tests/store tests/ingestion/test_fill_values.py
 
 .PHONY: demo test test-slow test-oldest test-newest lint format check figures bench-loader bench-ingest bench-warp bench-codecs interop notebooks clean
 
@@ -36,14 +37,15 @@ test-oldest:  ## the tests marked compat, with the oldest versions that pyprojec
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints-oldest.txt --editable ".[plot,test]"
-	$(VENV)-oldest/bin/python -m pytest -m compat
+	$(VENV)-oldest/bin/python -m pytest -m compat $(COMPAT) \
+		-W 'ignore:The codec `vlen-utf8` is currently not part:UserWarning'  # zarr 3.1.0, of text
 
 test-newest:  ## the same with the newest versions, on the newest Python at hand
 	@newest=$$(command -v python3.14 || command -v python3.13) && $$newest -c "" 2>/dev/null || { \
 		echo "skipped: no Python 3.14 or 3.13 at hand"; exit 0; }; \
 	set -e; $$newest -m venv $(VENV)-newest; \
 	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable ".[plot,test]"; \
-	$(VENV)-newest/bin/python -m pytest -m compat
+	$(VENV)-newest/bin/python -m pytest -m compat $(COMPAT)
 
 lint: $(VENV)/.test  ## ruff, ruff format, mypy
 	$(BIN)/ruff check .
