@@ -1,13 +1,13 @@
 # Two commands do everything on a machine that has only Python and make: `make demo` and `make test`.
 PYTHON ?= python3
+NEWEST ?= python3.13
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BENCH_ARGS ?=
 FIGURES_ARGS ?=
-COMPAT := tests/store tests/ingestion/test_fill_values.py
 
-.PHONY: demo test test-slow test-oldest test-newest lint format check figures bench-loader bench-ingest bench-warp bench-codecs interop notebooks clean
+.PHONY: demo test test-slow lint format check figures bench-loader bench-ingest bench-warp bench-codecs interop notebooks clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -32,20 +32,6 @@ test: $(VENV)/.test  ## every test that is quick
 
 test-slow: $(VENV)/.test  ## the long ones
 	$(BIN)/python -m pytest -m slow
-
-test-oldest:  ## the tests marked compat, with the oldest versions that pyproject.toml allows
-	$(PYTHON) -m venv $(VENV)-oldest
-	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints-oldest.txt --editable ".[plot,test]"
-	$(VENV)-oldest/bin/python -m pytest -m compat $(COMPAT) \
-		-W 'ignore:The codec `vlen-utf8` is currently not part:UserWarning'  # zarr 3.1.0, of text
-
-test-newest:  ## the same with the newest versions, on the newest Python at hand
-	@newest=$$(command -v python3.14 || command -v python3.13) && $$newest -c "" 2>/dev/null || { \
-		echo "skipped: no Python 3.14 or 3.13 at hand"; exit 0; }; \
-	set -e; $$newest -m venv $(VENV)-newest; \
-	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --editable ".[plot,test]"; \
-	$(VENV)-newest/bin/python -m pytest -m compat $(COMPAT)
 
 lint: $(VENV)/.test  ## ruff, ruff format, mypy
 	$(BIN)/ruff check .
@@ -73,10 +59,12 @@ bench-warp: $(VENV)/.bench
 bench-codecs: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_codecs.py $(BENCH_ARGS)
 
-interop: $(VENV)/.bench test-newest  ## docs/interop.md: who reads what, with the pinned and the newest versions
-	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check rio-tiler odc-geo
+interop: $(VENV)/.bench  ## docs/interop.md: who reads what, with the pinned versions and with the newest on NEWEST
+	$(NEWEST) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
+		--editable ".[test]" rio-tiler odc-geo
 	$(BIN)/python benchmarks/interop.py > docs/interop.md
 	$(VENV)-newest/bin/python benchmarks/interop.py --table >> docs/interop.md
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-newest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

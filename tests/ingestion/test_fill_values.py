@@ -26,8 +26,6 @@ from sarzarr.store.documents import read_node
 from sarzarr.store.place import Folder
 from sarzarr.store.shards import EMPTY, read_chunks, read_index
 
-pytestmark = pytest.mark.compat
-
 SHAPE = (600, 520)
 HOLE = slice(0, 256), slice(256, 512)
 KNOWN = {"quantity": "sigma0", "representation": "power", "shard": 512}

@@ -37,7 +37,6 @@ CALLS = ("db", "power", "scene", "file", "stack")
 PLACED = ("plain", "rotated", "geographic")
 HAS_NETCDF = find_spec("h5netcdf") is not None
 pytestmark = [
-    pytest.mark.compat,
     pytest.mark.filterwarnings("ignore:Transform that is non-rectilinear or with rotation found:UserWarning"),
     pytest.mark.filterwarnings("ignore:Dataset has no geotransform"),
     pytest.mark.filterwarnings("ignore:The given matrix is equal to Affine.identity"),

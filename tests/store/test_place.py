@@ -17,8 +17,6 @@ from sarzarr.splits.versions import get_split
 from sarzarr.store.place import Folder
 from sarzarr.store.tables import read_table, write_table
 
-pytestmark = pytest.mark.compat
-
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory):

@@ -25,8 +25,6 @@ from sarzarr.store.catalog import catalog_of, catalog_rows
 from sarzarr.store.place import Folder
 from sarzarr.store.tables import read_table, write_table
 
-pytestmark = pytest.mark.compat
-
 
 @pytest.fixture
 def store(tmp_path):

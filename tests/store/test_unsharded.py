@@ -11,8 +11,6 @@ import sarzarr as sz
 from sarzarr.errors import CorruptStoreError
 from sarzarr.store.codecs import UNSHARDED_CODEC
 
-pytestmark = pytest.mark.compat
-
 KNOWN = {"quantity": "sigma0", "representation": "power"}
 GDAL = tuple(int(n) for n in rasterio.__gdal_version__.split(".")[:2])
 
