@@ -1,10 +1,7 @@
 """Loops over pixels that Numba compiles: chunks read, checked, turned, stretched; tiles taken in; columns added up.
 
-Importing this module imports Numba; a loop is loaded from its cache, or compiled and kept there, when it is first
-called. Each gives the bits of NumPy's passes, which do the same without loops; none holds Python's lock.
-
-Arrays are C-contiguous; Numba refuses others, and other dtypes (TypeError). Only an index that cannot be below zero,
-as one that is unsigned or counts from a slice's beginning, makes vector instructions.
+Each gives the bits of NumPy's passes; none holds Python's lock. Arrays are C-contiguous. Only an index that cannot be
+below zero, as one that is unsigned or counts from a slice's beginning, makes vector instructions.
 """
 
 import ctypes
@@ -49,7 +46,7 @@ class _Loop:
             if signatures and self._loop.stats.cache_misses:
                 COMPILED.append(self._loop.__name__)
                 log.info(
-                    "%s was compiled, once on this machine, in %.1f s", COMPILED[-1], perf_counter() - begin
+                    "%s was compiled, once on this machine, %.1f s", COMPILED[-1], perf_counter() - begin
                 )
             self._loop.disable_compile()
             self._waiting = ()
@@ -236,10 +233,7 @@ def _read(pread: Any, extend: Any, address: Any, handles: Any, offsets: Any, wor
 
 
 def read_group(handles: Array, offsets: Array, raw: Array) -> int:
-    """Read chunks and their checksums into ``raw``, uint8 (k, whole words); return how many come before a bad one.
-
-    Handles (k,) are int32, offsets (k,) int64.
-    """
+    """Read chunks (handles int32, offsets int64, (k,)) into ``raw``, uint8 (k, words); return how many are good."""
     return int(_read(*(C or ()), raw.ctypes.data, handles, offsets, raw.view(np.uint32)))
 
 
