@@ -1,7 +1,7 @@
 """When compiled loops take part: they are imported where there is enough work for what that costs.
 
-Each does in one pass what NumPy does in several, to the same bits. In the environment, ``SARZARR_NUMBA=0`` leaves loops
-out, and ``SARZARR_NUMBA=1`` wants them at once.
+Each does in one pass what NumPy does in several, to the same bits. In the environment, ``SARZARR_NUMBA=0`` leaves
+loops out, and ``SARZARR_NUMBA=1`` wants them at once.
 """
 
 import logging
