@@ -103,7 +103,9 @@ def _measure_all(
     tasks: list[Task] = []
     owners = []
     for stamp, row in rows.items():
-        array, clip = StoredArray.of(store.place, row), store.bounds[row["bounds_key"]].clip
+        counted, clip = store.histogram(row["scene"], row["name"]), store.bounds[row["bounds_key"]].clip
+        is_clear = not counted.nodata and not counted.nonpositive
+        array = replace(StoredArray.of(store.place, row), is_clear=is_clear)
         tops, lefts = (positions(n, spec) for n in array.shape)
         if not len(tops) or not len(lefts):
             continue

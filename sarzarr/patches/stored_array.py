@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.store.catalog import encoding_of
@@ -31,6 +33,8 @@ class StoredArray:
     """The encoding of its codes."""
     stored: tuple[float, float]
     """dB that 0 and 1 stand for."""
+    is_clear: bool = False
+    """Whether every pixel is known to be valid and positive, so that flags need not be read."""
 
     @classmethod
     def of(cls, place: Place, row: Mapping[str, Any]) -> "StoredArray":
@@ -53,6 +57,11 @@ class StoredArray:
 
     def flags(self, window: Window, out: Array | None = None) -> Array:
         """Return a window of the flags, uint8, as `codes`."""
+        if self.is_clear:
+            rows, cols = (span.stop - span.start for span in window)
+            out = np.empty((rows, cols), np.uint8) if out is None else out
+            out[...] = cv.Flag.VALID
+            return out
         return self._read(self.name + cv.FLAGS_SUFFIX, self.encoding.of_flags, window, out)
 
     def _read(self, name: str, encoding: Encoding, window: Window, out: Array | None) -> Array:

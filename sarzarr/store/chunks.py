@@ -96,11 +96,6 @@ class ArrayLayout:
         """Pixels of one file, (planes, rows, columns)."""
         return _three(self.shard or self.chunk)
 
-    @property
-    def chunk_bytes(self) -> int:
-        """Bytes of a decoded chunk."""
-        return math.prod(self.chunk) * np.dtype(self.dtype).itemsize
-
     def keys(self) -> list[str]:
         """Return the keys of the files in C order: ``c/0/0``, ``c/0/1``, ..."""
         return ["/".join(("c", *key)) for key in product(*map(_numbered, self.files[3 - len(self.shape) :]))]

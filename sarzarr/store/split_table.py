@@ -7,7 +7,7 @@ whether they were split alike.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, Final
@@ -165,10 +165,6 @@ class Split:
             )
             digest.update(np.ascontiguousarray(s.codes).tobytes())
         return digest.hexdigest()
-
-    def as_version(self, version: int) -> "Split":
-        """Return the same split under another number."""
-        return replace(self, version=version)
 
     def patch_mask(self, table: xr.Dataset, wanted: int, grids: Mapping[str, str]) -> Array:
         """Return (n,) bool: the patches of a `Store.patch_columns` table that are of one membership.

@@ -193,6 +193,17 @@ def test_where_numba_does_not_work_numpy_does_and_says_so(tmp_path, fault):
     assert f"compiled loops were expected, got {kind}({message!r})" in done.stderr
 
 
+def test_where_a_loop_cannot_be_compiled_numpy_does_its_work_and_says_so():
+    broken = (
+        "from numba.core.dispatcher import Dispatcher\n"
+        "def fails(*_): raise RuntimeError('no target for this processor')\n"
+        "Dispatcher.compile = fails\n"
+    )
+    done = run(broken + USE, str(WORTH))
+    assert done.stdout.split()[:2] == ["False", "False"]
+    assert "compiled loops were expected, got RuntimeError('no target for this processor')" in done.stderr
+
+
 FORK = (
     "import os, sys, threading, time\n"
     "from sarzarr.pixels.compiled.when import loops\n"

@@ -45,9 +45,8 @@ class _Loop:
                 self._loop.compile(signature)
             if signatures and self._loop.stats.cache_misses:
                 COMPILED.append(self._loop.__name__)
-                log.info(
-                    "%s was compiled, once on this machine, %.1f s", COMPILED[-1], perf_counter() - begin
-                )
+                seconds = perf_counter() - begin
+                log.info("%s was compiled, once on this machine, %.1f s", COMPILED[-1], seconds)
             self._loop.disable_compile()
             self._waiting = ()
 
@@ -343,3 +342,6 @@ def column_sums(values: Array, columns: int, low: Any, high: Any) -> tuple[Array
     inside, total, squares = (np.zeros(columns, dtype) for dtype in dtypes)
     _add_up(values, low, high, inside, total, squares, 1)
     return inside, total, squares
+
+
+column_sums(np.ones((1, 1), np.float32), 1, 0, 1)  # where nothing can be compiled, importing this fails

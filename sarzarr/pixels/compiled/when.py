@@ -36,9 +36,7 @@ def loops() -> ModuleType | None:
         try:
             from sarzarr.pixels.compiled import loops as found
         except Exception as error:  # an installation that does not fit, or nowhere to keep what is compiled
-            log.warning(
-                "compiled loops were expected, got %r. NumPy does their work, at half the rate.", error
-            )
+            log.warning("compiled loops were expected, got %r. NumPy works, at half the rate.", error)
             return None
     return found
 
