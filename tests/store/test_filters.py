@@ -31,8 +31,8 @@ def by_python(text):
     return np.array([bool(eval(text, {}, {k: v[i] for k, v in ALL.items()})) for i in range(N)])
 
 
-conditions = st.deferred(
-    lambda: st.one_of(
+conditions = st.recursive(
+    st.one_of(
         st.builds("mean_db {} {}".format, st.sampled_from(["<", "<=", ">", ">="]), st.integers(-30, 0)),
         st.builds("{} < incidence <= {}".format, st.integers(20, 50), st.integers(20, 50)),
         st.sampled_from(
@@ -42,10 +42,13 @@ conditions = st.deferred(
                 "2500 >= row", "True", "incidence == incidence", "mean_db * 0 == 0",
             ]
         ),
-        st.builds("({} and {})".format, conditions, conditions),
-        st.builds("({} or {})".format, conditions, conditions),
-        st.builds("not {}".format, conditions.map("({})".format)),
-    )
+    ),
+    lambda inner: st.one_of(
+        st.builds("({} and {})".format, inner, inner),
+        st.builds("({} or {})".format, inner, inner),
+        st.builds("not ({})".format, inner),
+    ),
+    max_leaves=20,  # within the length and depth that an expression may have
 )  # fmt: skip
 
 
