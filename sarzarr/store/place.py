@@ -88,12 +88,12 @@ class Folder:
         return Folder, (self.path.absolute(),)  # whoever takes it up may stand in another folder
 
     def head(self, key: str) -> Head | None:
-        """See `Place.head`; the stamp is the file's number in its file system."""
+        """See `Place.head`; the stamp is the file's number, which the next file may get again, and when it changed."""
         try:
             found = os.stat(f"{self.path}/{key}")  # noqa: PTH116  (called once per shard)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return Head(found.st_size, found.st_ino)
+        return Head(found.st_size, (found.st_ino, found.st_ctime_ns))
 
     def get(self, key: str) -> bytes:
         """See `Place.get`."""

@@ -18,8 +18,8 @@ COLUMNS: Final = "columns"
 """Attribute of a table: the names of its columns, in order."""
 EMPTY: Final = "empty_columns"
 """Attribute of a table: its columns without a value, ``row int32 patch=0`` each: GDAL refuses arrays of length 0."""
-TABLE_READ_TRIES: Final = 20
-"""How often a table that is being replaced is looked for again, 50 ms apart."""
+TABLE_READ_TRIES: Final = 100
+"""How often a table that is being replaced is looked for again, 10 ms apart."""
 
 
 def write_table(place: Place, key: str, table: xr.Dataset, *, once: bool = False) -> None:
@@ -72,5 +72,5 @@ def read_table(place: Place, key: str) -> xr.Dataset:
             is_stale = before is None or place.head(f"{key}/zarr.json") != before
             if attempt == TABLE_READ_TRIES - 1 or not is_stale:
                 raise
-        time.sleep(0.05)
+        time.sleep(0.01)
     return xr.Dataset(columns, attrs=attributes)
