@@ -88,7 +88,7 @@ class Folder:
         return Folder, (self.path.absolute(),)  # whoever takes it up may stand in another folder
 
     def head(self, key: str) -> Head | None:
-        """See `Place.head`; the stamp is the file's number, which the next file may get again, and when it changed."""
+        """See `Place.head`; the stamp is the file's number, which the next may get again, and its time."""
         try:
             found = os.stat(f"{self.path}/{key}")  # noqa: PTH116  (called once per shard)
         except (FileNotFoundError, NotADirectoryError):
