@@ -15,8 +15,19 @@ from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, 
 from sarzarr.scenes.identify import Claim, Identity, Sample, check_said, identify, refused, sample_statistics
 from sarzarr.scenes.names import array_names
 from sarzarr.scenes.products.family import BandMetadata, Product
+from sarzarr.scenes.products.rasters import Content, Found, companion_of, content_of
 from sarzarr.scenes.products.table import facts_from_name, read_product
-from sarzarr.scenes.words import PARTS, is_diagonal, not_backscatter_in, polarizations_in, telling_name
+from sarzarr.scenes.products.tags import read_tags
+from sarzarr.scenes.words import (
+    PARTS,
+    file_polarization,
+    is_diagonal,
+    is_optical,
+    not_backscatter_in,
+    own_polarization,
+    polarizations_in,
+    telling_name,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +88,8 @@ class RasterProbe(Placed):
     """``sha256-sampled:<hex>`` of size, header and sampled bytes, or ``sha256:<hex>`` of all of them."""
     refusal: str | None
     """Why the file cannot be ingested as asked, with the remedy; None where it can."""
+    companion: Content | None = None
+    """The raster of a product that is delivered beside its backscatter: a mask, an angle; None where it is none."""
 
 
 _NUMBER_TAGS: Final = ("DATA_TYPE", "DATA_UNITS", "UNITS", "UNIT", "UNITTYPE")
@@ -92,6 +105,8 @@ _OTHER_TAGS: Final = (
     "STANDARD_NAME",
     "TIFFTAG_IMAGEDESCRIPTION",
 )
+_MAX_SAID: Final = 200
+"""Characters of a tag that a maker wrote to say one thing."""
 _POLARIZATION_TAGS: Final = ("POLARIZATION", "POLARISATION", "POL", cv.SAR_POLARIZATIONS.upper())
 
 
@@ -134,8 +149,14 @@ def probe_file(
     told = read_product(file)
     fits = len(told.bands) == header.bands
     product = told if fits else replace(told, bands=(BandMetadata(),) * header.bands)
-    bands = _bands(file, header, product, polarizations)
+    named = content_of(file)
+    bands = _bands(file, header, product, polarizations, named)
     kept, left_out, refusal = _sort_out(file, header, bands, is_told=representation is not None)
+    companion = None
+    if named is not None and named.content.companion:
+        companion = named.content
+        what = f"{companion.companion} ({named.product} calls it {named.token!r})"
+        refusal = refused(what, is_certain=True).refusal
     if told.bands and not fits:
         note = f"{told.family} metadata of {len(told.bands)} bands is left out, since the file has {header.bands}."
         left_out = (f"{file.name}: {note}", *left_out)
@@ -150,6 +171,9 @@ def probe_file(
             facts["sample"] = _sample(file, header, kept, nodata)
             identities = [identify(claims=band.claims, **facts) for band in kept]
             refusal = next((i.refusal for i in identities if i.refusal), None)
+            companion = next((companion_of(i.foreign, file.stem) for i in identities if i.foreign), None)
+        elif companion is None and not kept and bands[0].foreign:
+            companion = companion_of(bands[0].foreign, f"{bands[0].own} {file.stem}")
     except UnsupportedRasterError as error:
         refusal = str(error)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
@@ -185,11 +209,12 @@ def probe_file(
         acquisition=_acquisition(file, header, product),
         source_hash=source_hash(file, full=full_hash),
         refusal=refusal,
+        companion=companion,
     )
 
 
 def _bands(
-    file: Path, header: Header, product: Product, polarizations: Sequence[str] | None
+    file: Path, header: Header, product: Product, polarizations: Sequence[str] | None, named: Found | None
 ) -> tuple[_Band, ...]:
     count = min(header.bands, MAX_BANDS)
     if polarizations is not None and len(polarizations) != header.bands:
@@ -198,9 +223,10 @@ def _bands(
             f"got {len(polarizations)}: {', '.join(polarizations)}. Name every band, in order."
         )
     own: list[str | None] = [header.names[i] or product.bands[i].name or None for i in range(count)]
-    found = _polarizations(file, header, own)
+    tagged = read_tags(header.tags)
+    found = _polarizations(file, header, own, tagged, named)
     if polarizations is not None:
-        own, found = list(polarizations), [_only(polarizations_in(name)) for name in polarizations]
+        own, found = list(polarizations), [_upper(own_polarization(name)) for name in polarizations]
         for name, array in zip(polarizations, array_names(polarizations, found), strict=True):
             if re.fullmatch(r"band_\d+", array):  # it is empty, reserved or another band's
                 raise InvalidInputError(
@@ -218,7 +244,8 @@ def _bands(
             Claim(text="", source=source, quantity=said.quantity, representation=said.representation),
             Claim(text=name, source=f"band {i + 1} is named {name!r}"),
             Claim(text=units, source=f"band {i + 1} is in {units!r}", is_certain=True),
-            *_file_claims(file, header),
+            *_tag_claims(header.band_tags[i], f"tag {{}} of band {i + 1}"),
+            *_file_claims(file, header, tagged, named),
         )
         foreign = not_backscatter_in(units if said.representation else f"{name} {units}")
         source = next((c.source for c in claims if not_backscatter_in(c.text) == foreign), claims[1].source)
@@ -228,22 +255,26 @@ def _bands(
     return tuple(bands)
 
 
-def _polarizations(file: Path, header: Header, own: Sequence[str | None]) -> list[str | None]:
+def _polarizations(
+    file: Path, header: Header, own: Sequence[str | None], tagged: BandMetadata | None, named: Found | None
+) -> list[str | None]:
     """Return each band's polarization: by its name, else its tags, else the file's name."""
-    named = [polarizations_in(name or "") for name in own]
-    if not any(named):
-        tags = [_first_tag(tags, _POLARIZATION_TAGS) for tags in header.band_tags]
+    found = [own_polarization(name or "") for name in own]
+    if not any(found):
+        found = [own_polarization(_first_tag(tags, _POLARIZATION_TAGS) or "") for tags in header.band_tags]
         if len(own) == 1:
-            tags = [tags[0] or _first_tag(header.tags, _POLARIZATION_TAGS)]
-        named = [polarizations_in(tag or "") for tag in tags]
-    if not any(named):
+            said = tagged.polarization if tagged else None
+            found = [found[0] or own_polarization(said or _first_tag(header.tags, _POLARIZATION_TAGS) or "")]
+    if not any(found) and len(own) == 1:
+        found = [own_polarization(named.token if named else "") or file_polarization(file.stem)]
+    if not any(found):
         words = polarizations_in(file.stem)
-        named = [(word,) for word in words] if len(words) == len(own) else [()] * len(own)
-    return [_only(words) for words in named]
+        found = list(words) if len(words) == len(own) else [None] * len(own)
+    return [_upper(name) for name in found]
 
 
-def _only(words: Sequence[str]) -> str | None:
-    return words[0].upper() if len(words) == 1 else None
+def _upper(name: str | None) -> str | None:
+    return name.upper() if name else None
 
 
 def _first_tag(tags: Mapping[str, str], wanted: Sequence[str]) -> str | None:
@@ -251,14 +282,28 @@ def _first_tag(tags: Mapping[str, str], wanted: Sequence[str]) -> str | None:
     return next((upper[key] for key in wanted if key in upper), None)
 
 
-def _file_claims(file: Path, header: Header) -> list[Claim]:
-    """Return what tags and the names of the file or its folder declare."""
-    upper = {key.upper(): value for key, value in header.tags.items()}
-    claims = [
-        Claim(text=upper[key], source=f"tag {key} is {upper[key][:80]!r}", is_certain=key in _NUMBER_TAGS)
+def _tag_claims(tags: Mapping[str, str], source: str) -> list[Claim]:
+    """Return what tags declare. A text of many words, such as a product's JSON, is no evidence by one of them."""
+    upper = {key.upper(): value for key, value in tags.items()}
+    return [
+        Claim(text=upper[key], source=f"{source.format(key)} is {upper[key][:80]!r}", is_certain=key in _NUMBER_TAGS)
         for key in (*_NUMBER_TAGS, *_OTHER_TAGS)
-        if key in upper
+        if key in upper and len(upper[key]) <= _MAX_SAID and not upper[key].lstrip().startswith(("{", "<"))
     ]
+
+
+def _file_claims(
+    file: Path, header: Header, tagged: BandMetadata | None, named: Found | None
+) -> list[Claim]:
+    """Return what tags, the product by the file's name, and the names of the file or its folder declare."""
+    claims = []
+    if tagged is not None:
+        source = f"{tagged.product} tags of the file"
+        claims.append(Claim(text="", source=source, quantity=tagged.quantity, representation=tagged.representation))
+    claims += _tag_claims(header.tags, "tag {}")
+    if named is not None:
+        said, source = named.content, f"{named.product} calls the file {named.token!r}"
+        claims.append(Claim(text="", source=source, quantity=said.quantity, representation=said.representation))
     name = telling_name(file.stem, file.parent.name)
     kind = "file" if name == file.stem else "folder"
     return [*claims, Claim(text=name, source=f"the {kind} is named {name!r}")]
@@ -271,6 +316,8 @@ def _sort_out(
     parts = [b for b in bands if b.foreign in PARTS and not (is_told and is_diagonal(b.own or ""))]
     if parts and not is_told:
         return [], (), refused(f"{parts[0].foreign} ({parts[0].source})").refusal
+    if is_optical([b.own or "" for b in bands]) and not is_told:
+        return [], (), refused(f"an optical image ({bands[0].source})").refusal
     kept = [b for b in bands if b not in parts and (b.foreign is None or b.foreign in PARTS)]
     others = [b for b in bands if b not in kept]
     if not kept:

@@ -29,6 +29,12 @@ class BandMetadata:
     """Whether the pixels are stored as logarithms of the values."""
     nodata: float | None = None
     """Declared nodata value, where it is in use."""
+    polarization: str = ""
+    """Its polarization, two letters; empty where the product does not say."""
+    factor: float = 1.0
+    """Factor from the pixels' power to the quantity: a calibration constant."""
+    product: str = ""
+    """Name of the product that says so, for people; that of the family if empty."""
 
     def __post_init__(self) -> None:
         check_said(self.quantity, self.representation)
