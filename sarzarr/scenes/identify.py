@@ -19,6 +19,8 @@ SMOOTH: Final = 3e-3
 """Median step between neighbours, relative to the median, below which there is no speckle."""
 GENTLE: Final = 3e-2
 """The same, below which there is none either where the steps go on as they began, as a slope does."""
+FLAT: Final = 1e-2
+"""Step between neighbours, and its change, relative to the median, below which whole numbers are those of a field."""
 BENT: Final = 0.7
 """Change of a step from one pixel to the next, relative to the step: 1.7 for speckle, far less for a slope."""
 BOUNDED: Final = 2.0
@@ -81,7 +83,9 @@ def sample_statistics(windows: Iterable[np.ndarray[Any, Any]], *, nodata: float 
             bends[axis].append(np.abs(bend[np.isfinite(bend)]))
         steps += [part[-1][part[-1] > 0] for part in slopes]
     values, step = np.concatenate(kept), np.concatenate(steps)
-    along = [(_median(np.concatenate(s)), _median(np.concatenate(b))) for s, b in zip(slopes, bends, strict=True)]
+    along = [
+        (_median(np.concatenate(s)), _median(np.concatenate(b))) for s, b in zip(slopes, bends, strict=True)
+    ]
     slope, bend = max(along, key=lambda pair: -1 if np.isnan(pair[0]) else pair[0])
     return Sample(
         count=values.size,
@@ -232,8 +236,10 @@ def _is_smooth(sample: Sample) -> bool:
     size = abs(sample.median)
     if sample.step < SMOOTH * size or (sample.slope < GENTLE * size and sample.bend < BENT * sample.slope):
         return True
-    is_flat = sample.count > 256 and sample.slope < SMOOTH * size  # most neighbours are equal
-    return is_flat and (size > DARK or sample.step < GENTLE * size)
+    is_flat = (
+        max(sample.slope, sample.bend) < FLAT * size
+    )  # most neighbours are equal, and so is the next step
+    return sample.count > 256 and is_flat and (size > DARK or sample.step < GENTLE * size)
 
 
 def _by_value(sample: Sample, declared: tuple[str, str] | None) -> Identity:
@@ -248,8 +254,15 @@ def _by_value(sample: Sample, declared: tuple[str, str] | None) -> Identity:
         is_dn = sample.median > DN_MEDIAN
         if is_dn and declared and declared[0] != Quantity.DN:
             return refused(f"{said}, too bright for {declared[0]}, although {declared[1]}")
-        if sample.most <= 1 and sample.median > 0.2 and sample.high < BOUNDED * sample.median and not declared:
-            return refused(f"{said}, none above 1 and none far from it, like a coherence, an index or an amplitude")
+        if (
+            sample.most <= 1
+            and sample.median > 0.2
+            and sample.high < BOUNDED * sample.median
+            and not declared
+        ):
+            return refused(
+                f"{said}, none above 1 and none far from it, like a coherence, an index or an amplitude"
+            )
         kind = Representation.AMPLITUDE if is_dn else Representation.POWER
         why = "above 8 dB: DN amplitude" if is_dn else "all positive: power"
         return Identity(representation=kind, reason=f"by value: {said}, {why}")

@@ -286,24 +286,30 @@ def _tag_claims(tags: Mapping[str, str], source: str) -> list[Claim]:
     """Return what tags declare. A text of many words, such as a product's JSON, is no evidence by one of them."""
     upper = {key.upper(): value for key, value in tags.items()}
     return [
-        Claim(text=upper[key], source=f"{source.format(key)} is {upper[key][:80]!r}", is_certain=key in _NUMBER_TAGS)
+        Claim(
+            text=upper[key],
+            source=f"{source.format(key)} is {upper[key][:80]!r}",
+            is_certain=key in _NUMBER_TAGS,
+        )
         for key in (*_NUMBER_TAGS, *_OTHER_TAGS)
         if key in upper and len(upper[key]) <= _MAX_SAID and not upper[key].lstrip().startswith(("{", "<"))
     ]
 
 
-def _file_claims(
-    file: Path, header: Header, tagged: BandMetadata | None, named: Found | None
-) -> list[Claim]:
+def _file_claims(file: Path, header: Header, tagged: BandMetadata | None, named: Found | None) -> list[Claim]:
     """Return what tags, the product by the file's name, and the names of the file or its folder declare."""
     claims = []
     if tagged is not None:
         source = f"{tagged.product} tags of the file"
-        claims.append(Claim(text="", source=source, quantity=tagged.quantity, representation=tagged.representation))
+        claims.append(
+            Claim(text="", source=source, quantity=tagged.quantity, representation=tagged.representation)
+        )
     claims += _tag_claims(header.tags, "tag {}")
     if named is not None:
         said, source = named.content, f"{named.product} calls the file {named.token!r}"
-        claims.append(Claim(text="", source=source, quantity=said.quantity, representation=said.representation))
+        claims.append(
+            Claim(text="", source=source, quantity=said.quantity, representation=said.representation)
+        )
     name = telling_name(file.stem, file.parent.name)
     kind = "file" if name == file.stem else "folder"
     return [*claims, Claim(text=name, source=f"the {kind} is named {name!r}")]

@@ -111,7 +111,9 @@ def quantity_in(text: str) -> Quantity | None:
     if hyp3 := _HYP3.search(text):
         return Quantity.GAMMA0_RTC if hyp3[1] == "g" else Quantity.SIGMA0
     named = _first_named(_QUANTITIES, words)
-    is_flattened = "rtc" in words or {"cal", "tf"} <= set(words)  # SNAP's chain: calibration, terrain flattening
+    is_flattened = "rtc" in words or {"cal", "tf"} <= set(
+        words
+    )  # SNAP's chain: calibration, terrain flattening
     return Quantity.GAMMA0_RTC if named in (None, Quantity.GAMMA0) and is_flattened else named
 
 
@@ -133,7 +135,9 @@ def not_backscatter_in(text: str) -> str | None:
     ('a mask or a label', None)
     """
     words = tokens(_NEGATED.sub("", _NORMALISED.sub("", text)))
-    if len(words) > 1 and (words[0] in ("i", "q") or re.fullmatch("[hv]{4}", words[0]) and words[-1] in ("re", "im")):
+    if len(words) > 1 and (
+        words[0] in ("i", "q") or re.fullmatch("[hv]{4}", words[0]) and words[-1] in ("re", "im")
+    ):
         return PARTS[1]
     return _first_named(_NOT_BACKSCATTER, words)
 
@@ -153,7 +157,9 @@ def is_optical(bands: Sequence[str]) -> bool:
     >>> is_optical(["B2", "B3", "B4", "B8A"]), is_optical(["VV", "VH", "angle"])
     (True, False)
     """
-    named = [re.fullmatch(r"(?:sr_)?b\d{1,2}a?|red|green|blue|nir\d*|swir\d*", name.lower()) for name in bands]
+    named = [
+        re.fullmatch(r"(?:sr_)?b\d{1,2}a?|red|green|blue|nir\d*|swir\d*", name.lower()) for name in bands
+    ]
     return len(named) >= 3 and all(named)
 
 

@@ -196,12 +196,12 @@ ROWS: Final[tuple[ProductRow, ...]] = (
     ),
     ProductRow(
         name="ALOS-2 PALSAR-2 L1.5, L2.1",
-        stem=rf"IMG-(?P<layer>{POL})-ALOS2\d{{10}}-\d{{6}}-\w+(?:1\.5|2\.1|3\.1)\w+",
+        stem=rf"IMG-(?P<layer>{POL})-ALOS2\d{{9}}-\d{{6}}-\w+(?:1\.5|2\.1|3\.1)\w+",
         layers={POL: _backscatter(Representation.AMPLITUDE, Quantity.SIGMA0, _PALSAR)},
     ),
     ProductRow(
         name="ALOS-2 PALSAR-2 L2.2",
-        stem=r"ALOS2\d{10}-\d{6}_\w+2\.2\w+_(?P<layer>[A-Z]{2,3})",
+        stem=r"ALOS2\d{9}-\d{6}_\w+2\.2\w+_(?P<layer>[A-Z]{2,3})",
         layers={
             POL: _backscatter(Representation.AMPLITUDE, Quantity.GAMMA0_RTC, _PALSAR),
             "lin": ANGLE,
@@ -270,6 +270,8 @@ class Found:
     """The stem without the token of the raster: the same for all rasters of a product."""
     token: str
     """The token that says which raster it is, as written."""
+    needs_folder: bool
+    """Whether the folder tells the product, so that ``base`` does not."""
 
 
 def content_of(path: Path) -> Found | None:
@@ -282,14 +284,18 @@ def content_of(path: Path) -> Found | None:
         token = match["layer"]
         for pattern, content in row.layers.items():
             if re.fullmatch(pattern, token, re.IGNORECASE):
-                base = re.sub(r"([-_.])[-_.]+", r"\1", f"{stem[: match.start('layer')]}{stem[match.end('layer') :]}")
+                base = stem[: match.start("layer")].rstrip("-_.") + stem[match.end("layer") :]
                 coded = {
                     key: row.codes[code.lower()]
                     for key, code in match.groupdict().items()
                     if key != "layer" and not content.companion
                 }
                 return Found(
-                    product=row.name, content=replace(content, **coded), base=base.strip("-_. "), token=token
+                    product=row.name,
+                    content=replace(content, **coded),
+                    base=base.lstrip("-_."),
+                    token=token,
+                    needs_folder=bool(row.folder),
                 )
     return None
 

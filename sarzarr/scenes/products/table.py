@@ -7,6 +7,8 @@ from typing import Final
 from sarzarr.scenes.acquisition import Acquisition, merge_facts, only_stamp
 from sarzarr.scenes.products import sentinel1, snap
 from sarzarr.scenes.products.family import Family, Product
+from sarzarr.scenes.products.rasters import content_of
+from sarzarr.scenes.words import polarizations_in
 
 FAMILIES: Final[tuple[Family, ...]] = (
     snap.FAMILY,
@@ -34,4 +36,8 @@ def facts_from_name(text: str) -> Acquisition:
 
 def scene_of(path: Path) -> str | None:
     """Return the name that a family gives to the scene of a file; None where no family knows it."""
-    return next((name for family in FAMILIES if (name := family.scene_of(path))), None)
+    if named := next((name for family in FAMILIES if (name := family.scene_of(path))), None):
+        return named
+    found = content_of(path)
+    is_polarization = found is not None and not found.needs_folder and polarizations_in(found.token)
+    return found.base if found is not None and is_polarization else None

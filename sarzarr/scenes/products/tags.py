@@ -85,7 +85,9 @@ def _iceye(tags: Mapping[str, str]) -> BandMetadata | None:
     said = properties.get("iceye:calibration_factor", tags.get("CALIBRATION_FACTOR"))
     if said is None or not (properties or "ICEYE" in tags.get("SATELLITE_NAME", "").upper()):
         return None
-    level = str(properties.get("sar:product_type") or tags.get("PRODUCT_LEVEL") or tags.get("PRODUCT_TYPE", ""))
+    level = str(
+        properties.get("sar:product_type") or tags.get("PRODUCT_LEVEL") or tags.get("PRODUCT_TYPE", "")
+    )
     mode = str(properties.get("sar:instrument_mode") or tags.get("ACQUISITION_MODE", ""))
     polarizations = properties.get("sar:polarizations") or [tags.get("POLARIZATION", "")]
     is_scan = mode.upper().startswith("SC") or "SCAN" in mode.upper()
