@@ -136,7 +136,7 @@ def not_backscatter_in(text: str) -> str | None:
     """
     words = tokens(_NEGATED.sub("", _NORMALISED.sub("", text)))
     if len(words) > 1 and (
-        words[0] in ("i", "q") or re.fullmatch("[hv]{4}", words[0]) and words[-1] in ("re", "im")
+        words[0] in ("i", "q") or (re.fullmatch("[hv]{4}", words[0]) and words[-1] in ("re", "im"))
     ):
         return PARTS[1]
     return _first_named(_NOT_BACKSCATTER, words)
