@@ -9,8 +9,10 @@ from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
+from sarzarr.pixels.calibration import Calibration
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
+from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header, sample_windows
 from sarzarr.scenes.identify import Claim, Identity, Sample, check_said, identify, refused, sample_statistics
 from sarzarr.scenes.names import array_names
@@ -40,11 +42,13 @@ class ArrayProbe:
     block_bytes: int
     """Bytes of one decoded TIFF block, all bands of a pixel-interleaved file included."""
     quantity: str | None
-    """`conventions.Quantity`; None where the file is refused."""
+    """`conventions.Quantity` of its power, calibrated where it has a `calibration`; None where it is refused."""
     representation: str | None
-    """`conventions.Representation`; None where the file is refused."""
+    """`conventions.Representation` of the file's numbers; None where the file is refused."""
     reason: str
     """One sentence: how quantity and representation were found."""
+    calibration: Calibration | None = None
+    """The way of its digital numbers to ``quantity``; None where they are taken as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +119,7 @@ def probe_file(
     polarizations: Sequence[str] | None = None,
     nodata: float | None = None,
     full_hash: bool = False,
+    calibrate: CalibrationChoice | str | None = None,
 ) -> RasterProbe:
     """Return the bands of a GeoTIFF, from its header, its surroundings and a small fixed sample of its pixels.
 
@@ -126,9 +131,12 @@ def probe_file(
     ``quantity`` and ``representation`` say what the numbers are, and ``nodata`` the value of pixels that were not
     measured, where the caller knows better than the file. ``polarizations`` are a name for each band, in order: any
     word, of which ``VV VH HH HV`` are polarizations; they count whatever the file says, and no two are alike.
-    ``full_hash`` hashes every byte of the file instead of a sample of them.
+    ``full_hash`` hashes every byte of the file instead of a sample of them. ``calibrate`` says what digital numbers
+    become (``sigma0``, ``beta0``, ``gamma0``; ``none``: they stay); left out, it is what their product has, unless
+    ``quantity`` says what they are.
     """
     check_said(quantity, representation)
+    choice = CalibrationChoice.of_caller(calibrate, quantity)
     file, status = local_file(path)
     header = read_header(file)
     told = read_product(file)
@@ -143,6 +151,7 @@ def probe_file(
     declared = {band.nodata for band in product.bands} if header.nodata is None else {header.nodata}
     nodata = float(nodata) if nodata is not None else declared.pop() if len(declared) == 1 else None
     identities: list[Identity] = []
+    calibrations: list[Calibration | None] = []
     try:
         if refusal is None:
             facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer}
@@ -150,6 +159,8 @@ def probe_file(
             facts["sample"] = _sample(file, header, kept, nodata)
             identities = [identify(claims=band.claims, **facts) for band in kept]
             refusal = next((i.refusal for i in identities if i.refusal), None)
+        if refusal is None:
+            calibrations = [choice.of(told, i.quantity, header.grid.shape) for i in identities]
     except UnsupportedRasterError as error:
         refusal = str(error)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
@@ -163,11 +174,12 @@ def probe_file(
             nodata=nodata,
             block_shape=header.block_shape,
             block_bytes=header.block_bytes,
-            quantity=identity.quantity,
+            quantity=identity.quantity if calibration is None else calibration.quantity,
             representation=identity.representation,
-            reason=identity.reason,
+            reason=identity.reason if calibration is None else f"{identity.reason}; {calibration}",
+            calibration=calibration,
         )
-        for name, band, identity in zip(names, kept, identities, strict=False)
+        for name, band, identity, calibration in zip(names, kept, identities, calibrations, strict=False)
         if refusal is None
     )
     return RasterProbe(
