@@ -30,6 +30,12 @@ WORKERS_HELP: Final = "A Dask cluster of that many processes on this machine, on
 REPLACE_HELP: Final = "Write scenes anew that are there with other pixels, or otherwise stored."
 SKIP_HELP: Final = "Leave refused scenes out, say why, and take the others."
 HASH_HELP: Final = "What a known file is recognised by: samples of it, or every byte."
+CALIBRATE_HELP: Final = (
+    "What DN become by their product's calibration; sigma0 of Sentinel-1 SAFE; none keeps them."
+)
+DENOISE_HELP: Final = "Subtract thermal noise by the product's annotation."
+Calibrate = StrEnum("Calibrate", ["sigma0", "beta0", "gamma0", "none"])
+"""Quantities, linear power, that digital numbers become."""
 Range = StrEnum("Range", ["stored", "percentile", "fixed", "sigma"])
 """Ranges that pixels are stored in: all there is, or one that is found or given, in dB."""
 Hash = StrEnum("Hash", ["sampled", "full"])
@@ -41,6 +47,7 @@ def identify_files(
     files: shared.FilesArgument,
     quantity: Annotated[str | None, Option(help="Say what the numbers are.")] = None,
     representation: Annotated[str | None, Option(help="Say how they are written down.")] = None,
+    calibrate: Annotated[Calibrate | None, Option(help=CALIBRATE_HELP)] = None,
 ) -> None:
     """Say what each file is, its quantity and representation, and why. Nothing is written."""
     from sarzarr.rasters import raster_files
@@ -57,7 +64,13 @@ def identify_files(
             shared.say(str(error))
         for path in paths:
             try:
-                probes.append(sz.probe_file(path, quantity=quantity, representation=representation))
+                probe = sz.probe_file(
+                    path,
+                    quantity=quantity,
+                    representation=representation,
+                    calibrate=None if calibrate is None else str(calibrate),
+                )
+                probes.append(probe)
             except (SarzarrError, OSError) as error:
                 unread += 1
                 shared.say(shared.sentence(error))
@@ -94,6 +107,8 @@ def ingest_scenes(
     quantity: Annotated[str | None, Option(help="sigma0, beta0, gamma0, gamma0_rtc, dn or power.")] = None,
     representation: Annotated[str | None, Option(help="power, amplitude, db or complex.")] = None,
     polarizations: Annotated[str | None, Option(help=BANDS_HELP)] = None,
+    calibrate: Annotated[Calibrate | None, Option(help=CALIBRATE_HELP)] = None,
+    denoise: Annotated[bool, Option("--denoise", help=DENOISE_HELP)] = False,
     id_: Annotated[str | None, Option("--id", help="The id of the one scene the files make.")] = None,
     bounds: Annotated[Range, Option(help=BOUNDS_HELP)] = Range.stored,
     low: shared.LowOption = None,
@@ -130,6 +145,8 @@ def ingest_scenes(
         quantity=quantity,
         representation=representation,
         polarizations=tuple(p.strip() for p in polarizations.split(",")) if polarizations else None,
+        calibrate=None if calibrate is None else str(calibrate),
+        denoise=denoise,
         id=id_,
         bounds=str(bounds),
         **shared.method_options("--bounds", str(bounds), low=low, high=high, vmin=vmin, vmax=vmax, k=k),

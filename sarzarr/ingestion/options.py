@@ -8,6 +8,7 @@ from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.ingestion.layers.layer import Layer, layers_of
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
+from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.store.codecs import default_codec
 from sarzarr.store.documents import Encoding
 
@@ -26,6 +27,11 @@ class IngestOptions:
     """Their form (``power``, ``amplitude``, ``db``, ...), where the files do not say it."""
     polarizations: Sequence[str] | None = None
     """Names of the bands of each file, in order, whatever it says itself."""
+    calibrate: str | None = None
+    """The quantity that digital numbers become by their product's calibration: ``sigma0``, ``beta0``, ``gamma0``;
+    ``none`` keeps them. What the product has if left out: ``sigma0`` of Sentinel-1 with its annotation."""
+    denoise: bool = False
+    """Whether thermal noise is subtracted from them, by their product's annotation."""
     id: str | None = None
     """The id of the one scene that the files make."""
     dtype: str | None = None
@@ -79,6 +85,7 @@ class IngestOptions:
     def __post_init__(self) -> None:
         if self.dtype not in (None, "uint16", "float32", "float16"):
             raise InvalidInputError(f"dtype must be uint16, float32 or float16, got {self.dtype!r}.")
+        _ = self.calibration  # refuses an unknown choice here
         if self.bounds not in (STORED, *METHODS):
             raise InvalidInputError(
                 f"bounds must be one of {', '.join((STORED, *METHODS))}, got {self.bounds!r}."
@@ -118,6 +125,11 @@ class IngestOptions:
         return replace(self, **given | {"layers": layers_of(given.get("layers", self.layers))})
 
     @property
+    def calibration(self) -> CalibrationChoice:
+        """The wish for linear power of digital numbers."""
+        return CalibrationChoice(calibrate=self.calibrate, denoise=self.denoise)
+
+    @property
     def encoding(self) -> Encoding:
         """The dtype, codec and shard that pixels are written with."""
         dtype = self.dtype or "uint16"
@@ -143,6 +155,8 @@ class IngestKeywords(TypedDict, total=False):
     quantity: str | None
     representation: str | None
     polarizations: Sequence[str] | None
+    calibrate: str | None
+    denoise: bool
     id: str | None
     dtype: str | None
     codec: str | None

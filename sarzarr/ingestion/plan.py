@@ -214,6 +214,7 @@ def _scenes(
                 polarizations=options.polarizations,
                 nodata=options.nodata,
                 full_hash=options.full_hash,
+                calibrate=options.calibration,
             )
     taken, unfit = [], []
     for scene in group_scenes(probes.values(), scene_id=options.id):

@@ -204,6 +204,7 @@ def _with_bounds(plan: IngestPlan, staging: Path) -> IngestPlan:
     pairs = ((scene, array) for scene in plan.scenes for array in scene.probe.arrays)
     counted = [(scene, array) for scene, array in pairs if scene.group(array) not in known]
     sources = [(s.probe.source_hash, a.name, a.representation, a.nodata) for s, a in counted]
+    sources += [a.calibration.identity for _, a in counted if a.calibration]
     name = sha256(repr([plan.options.method, sources]).encode()).hexdigest()
     place, key = Folder(staging), f"bounds-{name[:16]}.json"
     if not place.head(key):

@@ -24,7 +24,7 @@ FLAT: Final = 1e-2
 BENT: Final = 0.7
 """Change of a step from one pixel to the next, relative to the step: 1.7 for speckle, far less for a slope."""
 BOUNDED: Final = 2.0
-"""99th percentile relative to the median; that of speckle of 10 looks is 1.8, of 4.4 looks 2.3, without any texture."""
+"""99th percentile relative to the median: 2.3 for speckle of 4.4 looks, 1.8 for 10, without any texture."""
 DARK: Final = 4
 """Digital numbers up to which neighbours are equal by chance, in 8-bit pictures of water."""
 FEW: Final = 16

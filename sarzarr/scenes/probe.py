@@ -9,15 +9,17 @@ from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
+from sarzarr.pixels.calibration import Calibration
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
+from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header, sample_windows
 from sarzarr.scenes.identify import Claim, Identity, Sample, check_said, identify, refused, sample_statistics
 from sarzarr.scenes.names import array_names
 from sarzarr.scenes.products.family import BandMetadata, Product
 from sarzarr.scenes.products.rasters import Content, Found, companion_of, content_of
 from sarzarr.scenes.products.table import facts_from_name, read_product
-from sarzarr.scenes.products.tags import read_tags
+from sarzarr.scenes.products.tags import Tagged, read_tags
 from sarzarr.scenes.words import (
     PARTS,
     file_polarization,
@@ -51,11 +53,13 @@ class ArrayProbe:
     block_bytes: int
     """Bytes of one decoded TIFF block, all bands of a pixel-interleaved file included."""
     quantity: str | None
-    """`conventions.Quantity`; None where the file is refused."""
+    """`conventions.Quantity` of its power, calibrated where it has a `calibration`; None where it is refused."""
     representation: str | None
-    """`conventions.Representation`; None where the file is refused."""
+    """`conventions.Representation` of the file's numbers; None where the file is refused."""
     reason: str
     """One sentence: how quantity and representation were found."""
+    calibration: Calibration | None = None
+    """The way of its digital numbers to ``quantity``; None where they are taken as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +115,14 @@ _POLARIZATION_TAGS: Final = ("POLARIZATION", "POLARISATION", "POL", cv.SAR_POLAR
 
 
 @dataclass(frozen=True)
+class _Known:
+    """The products that tags and the name of a file tell."""
+
+    tagged: Tagged | None
+    named: Found | None
+
+
+@dataclass(frozen=True)
 class _Band:
     """A band, what it is called, and what is said of it."""
 
@@ -130,6 +142,7 @@ def probe_file(
     polarizations: Sequence[str] | None = None,
     nodata: float | None = None,
     full_hash: bool = False,
+    calibrate: CalibrationChoice | str | None = None,
 ) -> RasterProbe:
     """Return the bands of a GeoTIFF, from its header, its surroundings and a small fixed sample of its pixels.
 
@@ -141,16 +154,21 @@ def probe_file(
     ``quantity`` and ``representation`` say what the numbers are, and ``nodata`` the value of pixels that were not
     measured, where the caller knows better than the file. ``polarizations`` are a name for each band, in order: any
     word, of which ``VV VH HH HV`` are polarizations; they count whatever the file says, and no two are alike.
-    ``full_hash`` hashes every byte of the file instead of a sample of them.
+    ``full_hash`` hashes every byte of the file instead of a sample of them. ``calibrate`` says what digital numbers
+    become (``sigma0``, ``beta0``, ``gamma0``; ``none``: they stay); left out, it is what their product has, unless
+    ``quantity`` says what they are.
     """
     check_said(quantity, representation)
+    choice = CalibrationChoice.of_caller(calibrate, quantity)
     file, status = local_file(path)
     header = read_header(file)
     told = read_product(file)
     fits = len(told.bands) == header.bands
     product = told if fits else replace(told, bands=(BandMetadata(),) * header.bands)
-    named = content_of(file)
-    bands = _bands(file, header, product, polarizations, named)
+    named, tagged = content_of(file), read_tags(header.tags)
+    constants = (tagged.calibrations if tagged else {}) or (named.calibrations if named else {})
+    product = replace(product, calibrations=product.calibrations or constants)
+    bands = _bands(file, header, product, polarizations, _Known(tagged, named))
     kept, left_out, refusal = _sort_out(file, header, bands, is_told=representation is not None)
     companion = None
     if named is not None and named.content.companion:
@@ -164,6 +182,7 @@ def probe_file(
     declared = {band.nodata for band in product.bands} if header.nodata is None else {header.nodata}
     nodata = float(nodata) if nodata is not None else declared.pop() if len(declared) == 1 else None
     identities: list[Identity] = []
+    calibrations: list[Calibration | None] = []
     try:
         if refusal is None:
             facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer}
@@ -174,6 +193,8 @@ def probe_file(
             companion = next((companion_of(i.foreign, file.stem) for i in identities if i.foreign), None)
         elif companion is None and not kept and bands[0].foreign:
             companion = companion_of(bands[0].foreign, f"{bands[0].own} {file.stem}")
+        if refusal is None:
+            calibrations = [choice.of(product, i.quantity, header.grid.shape) for i in identities]
     except UnsupportedRasterError as error:
         refusal = str(error)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
@@ -187,11 +208,12 @@ def probe_file(
             nodata=nodata,
             block_shape=header.block_shape,
             block_bytes=header.block_bytes,
-            quantity=identity.quantity,
+            quantity=identity.quantity if calibration is None else calibration.quantity,
             representation=identity.representation,
-            reason=identity.reason,
+            reason=identity.reason if calibration is None else f"{identity.reason}; {calibration}",
+            calibration=calibration,
         )
-        for name, band, identity in zip(names, kept, identities, strict=False)
+        for name, band, identity, calibration in zip(names, kept, identities, calibrations, strict=False)
         if refusal is None
     )
     return RasterProbe(
@@ -214,7 +236,7 @@ def probe_file(
 
 
 def _bands(
-    file: Path, header: Header, product: Product, polarizations: Sequence[str] | None, named: Found | None
+    file: Path, header: Header, product: Product, polarizations: Sequence[str] | None, known: _Known
 ) -> tuple[_Band, ...]:
     count = min(header.bands, MAX_BANDS)
     if polarizations is not None and len(polarizations) != header.bands:
@@ -223,8 +245,7 @@ def _bands(
             f"got {len(polarizations)}: {', '.join(polarizations)}. Name every band, in order."
         )
     own: list[str | None] = [header.names[i] or product.bands[i].name or None for i in range(count)]
-    tagged = read_tags(header.tags)
-    found = _polarizations(file, header, own, tagged, named)
+    found = _polarizations(file, header, own, known)
     if polarizations is not None:
         own, found = list(polarizations), [_upper(own_polarization(name)) for name in polarizations]
         for name, array in zip(polarizations, array_names(polarizations, found), strict=True):
@@ -245,7 +266,7 @@ def _bands(
             Claim(text=name, source=f"band {i + 1} is named {name!r}"),
             Claim(text=units, source=f"band {i + 1} is in {units!r}", is_certain=True),
             *_tag_claims(header.band_tags[i], f"tag {{}} of band {i + 1}"),
-            *_file_claims(file, header, tagged, named),
+            *_file_claims(file, header, known),
         )
         foreign = not_backscatter_in(units if said.representation else f"{name} {units}")
         source = next((c.source for c in claims if not_backscatter_in(c.text) == foreign), claims[1].source)
@@ -255,18 +276,16 @@ def _bands(
     return tuple(bands)
 
 
-def _polarizations(
-    file: Path, header: Header, own: Sequence[str | None], tagged: BandMetadata | None, named: Found | None
-) -> list[str | None]:
+def _polarizations(file: Path, header: Header, own: Sequence[str | None], known: _Known) -> list[str | None]:
     """Return each band's polarization: by its name, else its tags, else the file's name."""
     found = [own_polarization(name or "") for name in own]
     if not any(found):
         found = [own_polarization(_first_tag(tags, _POLARIZATION_TAGS) or "") for tags in header.band_tags]
         if len(own) == 1:
-            said = tagged.polarization if tagged else None
+            said = known.tagged.polarization if known.tagged else None
             found = [found[0] or own_polarization(said or _first_tag(header.tags, _POLARIZATION_TAGS) or "")]
     if not any(found) and len(own) == 1:
-        found = [own_polarization(named.token if named else "") or file_polarization(file.stem)]
+        found = [own_polarization(known.named.token if known.named else "") or file_polarization(file.stem)]
     if not any(found):
         words = polarizations_in(file.stem)
         found = list(words) if len(words) == len(own) else [None] * len(own)
@@ -296,19 +315,17 @@ def _tag_claims(tags: Mapping[str, str], source: str) -> list[Claim]:
     ]
 
 
-def _file_claims(file: Path, header: Header, tagged: BandMetadata | None, named: Found | None) -> list[Claim]:
+def _file_claims(file: Path, header: Header, known: _Known) -> list[Claim]:
     """Return what tags, the product by the file's name, and the names of the file or its folder declare."""
     claims = []
-    if tagged is not None:
-        source = f"{tagged.product} tags of the file"
-        claims.append(
-            Claim(text="", source=source, quantity=tagged.quantity, representation=tagged.representation)
-        )
+    if (said := known.tagged) is not None:
+        source = f"{said.product} tags of the file"
+        claims.append(Claim(text="", source=source, quantity=said.quantity, representation=said.representation))
     claims += _tag_claims(header.tags, "tag {}")
-    if named is not None:
-        said, source = named.content, f"{named.product} calls the file {named.token!r}"
+    if known.named is not None:
+        content, source = known.named.content, f"{known.named.product} calls the file {known.named.token!r}"
         claims.append(
-            Claim(text="", source=source, quantity=said.quantity, representation=said.representation)
+            Claim(text="", source=source, quantity=content.quantity, representation=content.representation)
         )
     name = telling_name(file.stem, file.parent.name)
     kind = "file" if name == file.stem else "folder"

@@ -38,9 +38,9 @@ BACKSCATTER = [  # product, path, quantity and representation that the product s
     ("Planetary Computer sentinel-1-rtc", "S1A_x_rtc/measurement/iw-vv.rtc", RTC, POWER, "iw.rtc"),
     ("Digital Earth Africa s1_rtc", f"{DEA}_VV", RTC, POWER, DEA),
     ("Sinergise RTC", f"{SINERGISE}/Gamma0_VH", RTC, POWER, ""),
-    ("PALSAR mosaic of JAXA", JAXA.format("HH"), RTC, AMPLITUDE, "N10E100_20_sl_F02DAR"),
-    ("ALOS-2 PALSAR-2 L1.5, L2.1", "IMG-HV-ALOS2014410740-140829-UBDR1.5RUD", "sigma0", AMPLITUDE, None),
-    ("ALOS-2 PALSAR-2 L2.2", f"{ALOS}_HH", RTC, AMPLITUDE, ALOS),
+    ("PALSAR mosaic of JAXA", JAXA.format("HH"), "dn", AMPLITUDE, "N10E100_20_sl_F02DAR"),
+    ("ALOS-2 PALSAR-2 L1.5, L2.1", "IMG-HV-ALOS2014410740-140829-UBDR1.5RUD", "dn", AMPLITUDE, None),
+    ("ALOS-2 PALSAR-2 L2.2", f"{ALOS}_HH", "dn", AMPLITUDE, ALOS),
     ("RADARSAT Constellation", f"{RCM}/imagery/{RCM}_HV", "dn", None, RCM),
     ("RADARSAT-2", f"{RS2}/imagery_HV", "dn", None, "imagery"),
     ("TerraSAR-X, TanDEM-X, PAZ", f"{TSX}/IMAGEDATA/IMAGE_HH_SRA_stripFar_008", "dn", None, None),
@@ -197,6 +197,28 @@ def test_tags_of_a_product_tell_what_the_pixels_are(tmp_path, tags, expected, po
     probe = probe_file(write(tmp_path / "a.tif", pixels, tags=tags))
     assert (probe.quantity, probe.representation) == expected
     assert [a.polarization for a in probe.arrays] == [polarization]
+
+
+@pytest.mark.parametrize(
+    ("path", "quantity"),
+    [(JAXA.format("HH"), RTC), ("IMG-HV-ALOS2014410740-140829-UBDR1.5RUD", "sigma0"), (f"{ALOS}_HH", RTC)],
+)
+def test_palsars_digital_numbers_become_backscatter_by_jaxas_constant(tmp_path, path, quantity):
+    pixels = np.clip(1e3 * np.sqrt(speckle()), 1, 65535).astype("uint16")
+    (array,) = probe_file(write(tmp_path / f"{path}.tif", pixels)).arrays
+    assert (array.quantity, array.calibration.factor) == (quantity, pytest.approx(10**-8.3))
+    (kept,) = probe_file(tmp_path / f"{path}.tif", calibrate="none").arrays
+    assert (kept.quantity, kept.calibration) == ("dn", None)
+
+
+@pytest.mark.parametrize("factor", [0, -1e-3, float("nan"), "many", None])
+def test_a_constant_that_is_no_positive_number_is_refused(tmp_path, factor):
+    collect = {"image": {**CAPELLA["collect"]["image"], "scale_factor": factor}}
+    pixels = np.clip(1e3 * np.sqrt(speckle()), 1, 65535).astype("uint16")
+    tags = {"TIFFTAG_IMAGEDESCRIPTION": json.dumps({"collect": collect})}
+    probe = probe_file(write(tmp_path / "a.tif", pixels, tags=tags))
+    assert "Capella's scale factor" in probe.refusal
+    assert probe_file(tmp_path / "a.tif", calibrate="none").refusal is None
 
 
 def test_a_word_in_a_long_text_is_no_evidence(tmp_path):

@@ -45,7 +45,7 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
             known = _flags_with_border(job, source.name, first, rows) if job.border else None
             judged = np.zeros(raw.shape, bool)
             for row, col, tile in tiles(raw, chunk, encoder.columns):
-                values, flags = encoder.encode(raw, row, col, known)
+                values, flags = encoder.encode(raw, row, col, known, top=first)
                 at = first + row, job.col + col
                 if values is not None and job.step is Step.WRITE:
                     write_chunks(data, at, values)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from sarzarr.conventions import Quantity, Representation
+from sarzarr.scenes.products.family import Calibrator, constant_calibration
 
 POL: Final = "vv|vh|hh|hv"
 _TO_DEGREES: Final = 57.29577951308232
@@ -29,17 +30,18 @@ class Content:
     kind: str | None = None
     """``classes`` or ``continuous`` of a layer; None where the dtype decides."""
     factor: float = 1.0
-    """Pixels times this are the layer's values: degrees of radians. For backscatter, linear power."""
+    """Pixels times this are the layer's values: degrees of radians. Of digital numbers, their power times this is
+    ``calibrated``."""
+    calibrated: Quantity | None = None
+    """The quantity that digital numbers become by ``factor``; None where the product has no constant."""
     quantity: Quantity | None = None
     """The quantity of backscatter; None where the product does not say."""
     representation: Representation | None = None
     """Its representation (power, amplitude, dB), likewise."""
 
 
-def _backscatter(
-    representation: Representation | None = None, quantity: Quantity | None = None, factor: float = 1.0
-) -> Content:
-    return Content(quantity=quantity, representation=representation, factor=factor)
+def _backscatter(representation: Representation | None = None, quantity: Quantity | None = None) -> Content:
+    return Content(quantity=quantity, representation=representation)
 
 
 _ANY: Final = _backscatter()
@@ -48,8 +50,9 @@ _DN: Final = _backscatter(Representation.AMPLITUDE, Quantity.DN)
 _POWER: Final = _backscatter(Representation.POWER)
 _DB: Final = _backscatter(Representation.DB)
 _RTC: Final = _backscatter(Representation.POWER, Quantity.GAMMA0_RTC)
-_PALSAR: Final = 10**-8.3
-"""JAXA: sigma0 (of mosaics gamma0) in dB is 10 log10(DN^2) - 83.0."""
+_PALSAR: Final = replace(_DN, factor=10**-8.3, calibrated=Quantity.SIGMA0)
+"""JAXA: sigma0 in dB is 10 log10(DN^2) - 83.0; of what is corrected for slopes, gamma0."""
+_PALSAR_RTC: Final = replace(_PALSAR, calibrated=Quantity.GAMMA0_RTC)
 
 INCIDENCE: Final = Content(companion="an angle", layer="incidence_angle", kind="continuous")
 LOCAL_INCIDENCE: Final = replace(INCIDENCE, layer="local_incidence_angle")
@@ -188,7 +191,7 @@ ROWS: Final[tuple[ProductRow, ...]] = (
         name="PALSAR mosaic of JAXA",
         stem=r"[NS]\d{2}[EW]\d{3}_\d{2}_(?:sl_)?(?P<layer>[a-z]+)(?:_F\w+)?",
         layers={
-            "hh|hv": _backscatter(Representation.AMPLITUDE, Quantity.GAMMA0_RTC, _PALSAR),
+            "hh|hv": _PALSAR_RTC,
             "mask": MASK,
             "linci": LOCAL_INCIDENCE,
             "date": DATE,
@@ -197,13 +200,13 @@ ROWS: Final[tuple[ProductRow, ...]] = (
     ProductRow(
         name="ALOS-2 PALSAR-2 L1.5, L2.1",
         stem=rf"IMG-(?P<layer>{POL})-ALOS2\d{{9}}-\d{{6}}-\w+(?:1\.5|2\.1|3\.1)\w+",
-        layers={POL: _backscatter(Representation.AMPLITUDE, Quantity.SIGMA0, _PALSAR)},
+        layers={POL: _PALSAR},
     ),
     ProductRow(
         name="ALOS-2 PALSAR-2 L2.2",
         stem=r"ALOS2\d{9}-\d{6}_\w+2\.2\w+_(?P<layer>[A-Z]{2,3})",
         layers={
-            POL: _backscatter(Representation.AMPLITUDE, Quantity.GAMMA0_RTC, _PALSAR),
+            POL: _PALSAR_RTC,
             "lin": ANGLE,
             "msk": MASK,
         },
@@ -272,6 +275,14 @@ class Found:
     """The token that says which raster it is, as written."""
     needs_folder: bool
     """Whether the folder tells the product, so that ``base`` does not."""
+
+    @property
+    def calibrations(self) -> Mapping[str, Calibrator]:
+        """The calibration by the product's constant; empty where it has none."""
+        content = self.content
+        if content.calibrated is None:
+            return {}
+        return constant_calibration(content.calibrated, content.factor, f"{self.product}: {content.factor:.4g}")
 
 
 def content_of(path: Path) -> Found | None:
