@@ -34,10 +34,7 @@ def good(folder, name, seed=0, **options):
 def unreadable_later(path):
     """A GeoTIFF whose sampled pixels can be read, and whose last block cannot."""
     write_band(path, speckle((2048, 512)), tiles=256, compress="deflate")
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        file.seek(size - 20_000)
-        file.write(bytes(20_000))
+    path.write_bytes(path.read_bytes()[:-50_000])
     return path
 
 
@@ -50,7 +47,7 @@ def many(tmp_path):
     (raw / "empty_vv.tif").write_bytes(b"")
     (raw / "junk_vv.tif").write_text("no TIFF")
     (raw / "cut_vv.tif").write_bytes((raw / "s0_vv.tif").read_bytes()[:3000])
-    write_band(raw / "m_label.tif", np.ones(SHAPE, np.uint8))
+    write(raw / "phase_vv.tif", speckle(SHAPE), tags={"UNITS": "radian"})
     good(raw, "c_vv.tif")
     good(raw, "two_vv.tif")
     shutil.copy(raw / "two_vv.tif", raw / "two_VV.tiff")
@@ -64,7 +61,7 @@ def many(tmp_path):
 REFUSED = {
     None: {"empty_vv.tif", "junk_vv.tif", "half_vh.tif", "c_vv.tif"},
     "cut": {"cut_vv.tif"},
-    "m_label": {"m_label.tif"},
+    "phase": {"phase_vv.tif"},
     "two": {"two_vv.tif", "two_VV.tiff"},
     "grids": {"grids_vv.tif", "grids_vh.tif"},
     "half": {"half_vv.tif"},
@@ -163,9 +160,11 @@ def test_a_scene_that_is_there_with_other_pixels_is_left_out(tmp_path):
 def test_damage_of_the_store_is_no_refusal(tmp_path):
     files = [good(tmp_path, f"{x}_vv.tif", seed=ord(x)) for x in "ab"]
     store = sz.ingest(sz.plan_ingest(files, tmp_path / "s.zarr", **KNOWN))
-    (store.root / "scenes" / "a" / "zarr.json").write_text("{")
-    with pytest.raises(CorruptStoreError):
-        sz.plan_ingest(files, store.root, dtype="float32", **KNOWN)
+    document = store.root / "scenes" / "a" / "zarr.json"
+    for damage in (lambda: document.write_text("{"), document.unlink):
+        damage()
+        with pytest.raises(CorruptStoreError, match="scenes/a"):
+            sz.plan_ingest(files, store.root, dtype="float32", **KNOWN)
 
 
 # ------------------------------------------------------------------ layers
@@ -204,24 +203,24 @@ def test_a_scene_whose_layer_cannot_be_told_is_left_out(tmp_path):
 # ------------------------------------------------------------------ on the way
 @pytest.mark.parametrize("bounds", ["stored", "percentile"])
 def test_a_scene_that_fails_on_the_way_does_not_take_the_others_down(tmp_path, bounds):
-    files = [good(tmp_path, f"{x}_vv.tif", seed=ord(x)) for x in "ac"]
+    files = [good(tmp_path, f"{x}_vv.tif", seed=ord(x)) for x in "ad"]
     bad = unreadable_later(tmp_path / "b_vv.tif")
     options = {"bounds": bounds, **KNOWN}
     plan = sz.plan_ingest([bad, *files], tmp_path / "s.zarr", **options)
     assert len(plan.scenes) == 3
     store = sz.ingest(plan)
-    assert store.scenes == ("a", "c")
+    assert store.scenes == ("a", "d")
     assert by_scene(plan.refused) == {"b": {"b_vv.tif"}}
     alone = sz.ingest(sz.plan_ingest(files, tmp_path / "alone.zarr", **options))
     assert tree_hash(store.root) == tree_hash(alone.root)
-    with pytest.raises(IngestError, match="b_vv.tif: b, block at row"):
+    with pytest.raises(IngestError, match=r"b_vv\.tif: b, block at row"):
         sz.ingest(sz.plan_ingest([bad], tmp_path / "t.zarr", **options))
     strict = sz.plan_ingest([bad, *files], tmp_path / "u.zarr", strict=True, **options)
     with pytest.raises(
-        PartialIngestError if bounds == "stored" else IngestError, match="b_vv.tif: b, block at row"
+        PartialIngestError if bounds == "stored" else IngestError, match=r"b_vv\.tif: b, block at row"
     ):
         sz.ingest(strict)
-    assert sz.open_store(tmp_path / "u.zarr").scenes == (("a", "c") if bounds == "stored" else ())
+    assert sz.open_store(tmp_path / "u.zarr").scenes == (("a", "d") if bounds == "stored" else ())
 
 
 def test_documents_that_cannot_be_written_fail_their_scene_alone(tmp_path):
@@ -250,7 +249,7 @@ def test_companions_without_anything_to_accompany_are_an_error(tmp_path, monkeyp
     dem = good(tmp_path, "dem.tif")
     plan = sz.plan_ingest([tmp_path / "a_vv.tif", dem], tmp_path / "s.zarr")
     assert (len(plan.scenes), plan.refused, plan.notes) == (1, [], companion.left_out)
-    with pytest.raises(UnsupportedRasterError, match="companions alone: dem.tif is a DEM"):
+    with pytest.raises(UnsupportedRasterError, match=r"companions alone: dem\.tif is a DEM"):
         sz.plan_ingest([dem], tmp_path / "s.zarr")
 
 
@@ -262,11 +261,12 @@ def test_identify_and_ingest_say_the_same_of_the_same_file(many, tmp_path, real_
     assert len(files) > 30
     for number, given in enumerate([[file] for file in files] + [files]):
         survey = survey_files(given)
-        try:
-            plan = sz.plan_ingest(given, tmp_path / f"{number}.zarr", memory=10**12)
-        except sz.errors.SarzarrError as error:
-            assert not survey.scenes
-            assert str(error) == "\n".join(survey.refused.lines())
-        else:
+        store = tmp_path / f"{number}.zarr"
+        if survey.scenes:
+            plan = sz.plan_ingest(given, store, memory=10**12)
             assert [s.id for s in plan.scenes] == [s.id for s in survey.scenes]
             assert plan.refused == survey.refused
+        else:
+            with pytest.raises(sz.errors.SarzarrError) as raised:
+                sz.plan_ingest(given, store)
+            assert str(raised.value) == "\n".join(survey.refused.lines())
