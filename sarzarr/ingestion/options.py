@@ -75,8 +75,8 @@ class IngestOptions:
     replace: bool = False
     """Whether a scene is written anew that is in the store with other pixels, or stored in another way than
     what is asked for here: dtype, codec, shard, border, quantity, names, resampling, as far as they are not None."""
-    skip_refused: bool = False
-    """Whether scenes that are refused are left out, and the others taken; else one refuses them all."""
+    strict: bool = False
+    """Whether one refused file or scene refuses them all, before anything is written; else the others go in."""
     memory: int = 1000 * MEGABYTE
     """Bytes that a worker process may use."""
     threads: int = 2
@@ -177,6 +177,6 @@ class IngestKeywords(TypedDict, total=False):
     border: int | None
     full_hash: bool
     replace: bool
-    skip_refused: bool
+    strict: bool
     memory: int
     threads: int

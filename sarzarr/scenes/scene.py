@@ -43,6 +43,11 @@ class SceneProbe(Placed):
     refusal: str | None
     """Why it cannot be ingested as asked, with the remedy; None where it can."""
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files, each once."""
+        return tuple(file.path for file in self.files)
+
 
 def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) -> tuple[SceneProbe, ...]:
     """Return the scenes that files make, in the order of their first files.

@@ -18,6 +18,7 @@ from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.header import Header, read_header
+from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.text import listed, nodata_text
 
@@ -98,15 +99,21 @@ def _box(file: LayerFile, crs: str) -> tuple[float, float, float, float]:
     return -np.inf, -np.inf, np.inf, np.inf
 
 
-def probe_layers(layers: Iterable[Layer]) -> LayerFiles:
+def probe_layers(layers: Iterable[Layer], refused: Refusals) -> LayerFiles:
     """Read the headers of the files of layers: shapes (rows, columns), dtypes and places.
 
-    Raises `RasterNotFoundError` or `UnsupportedRasterError` where there is no such file, or it cannot be kept as a
-    layer; says the remedy.
+    A file that cannot be kept as a layer is refused, and the others of it are taken. Raises the reason where there
+    are none.
     """
     files: dict[str, tuple[LayerFile, ...]] = {}
     for layer in layers:
-        files[layer.name] = files.get(layer.name, ()) + tuple(_probe(layer, path) for path in layer.files())
+        own, before = [], len(refused)
+        for path in layer.files():
+            with refused.leaving_out([path]):
+                own.append(_probe(layer, path))
+        if not own:
+            raise Refusals(refused[before:]).error()
+        files[layer.name] = files.get(layer.name, ()) + tuple(own)
     return LayerFiles(files)
 
 
@@ -164,43 +171,51 @@ def _band(layer: Layer, file: Path, header: Header) -> int:
 
 
 def match_layers(
-    files: LayerFiles, scenes: Sequence[tuple[SceneProbe, Grid]], *, exact: bool = False
-) -> tuple[list[tuple[LayerPlan, ...]], tuple[str, ...]]:
-    """Return the layers of each scene, and a sentence for whatever is left over.
+    files: LayerFiles, scenes: Sequence[tuple[SceneProbe, Grid]], refused: Refusals, *, exact: bool = False
+) -> tuple[dict[str, tuple[LayerPlan, ...]], tuple[str, ...]]:
+    """Return the layers of each scene by its id, and a sentence for whatever is left over.
 
     A scene takes the file that is on its own pixels, else the one that it lies in, else the one that it
     shares some ground with; where several are alike, the one that bears the scene's id in its name. A
     file that says no place is taken to lie as the scene whose shape it has.
 
     Each scene comes with the grid, (rows, columns), that is stored; ``exact`` is as of
-    `sarzarr.grids.warp.plan.plan_warp`.
+    `sarzarr.grids.warp.plan.plan_warp`. A scene is refused, and not among those returned, where it cannot be told
+    which file is its, a layer's name is that of one of its arrays, or its file cannot be brought onto its grid.
 
-    Raises `InvalidInputError` where it cannot be told which file is whose, a layer's name is that of an array, or no
-    scene takes a layer; `UnsupportedRasterError` where a file cannot be brought onto the scene's grid; says the
+    Raises `InvalidInputError` where no scene takes a layer, or several could take one that says no place; says the
     remedy.
     """
-    plans: list[tuple[LayerPlan, ...]] = [()] * len(scenes)
+    plans: dict[str, tuple[LayerPlan, ...]] = {scene.id: () for scene, _ in scenes}
     notes = []
-    ids = [scene.id for scene, _ in scenes]
     for name, own in files.files.items():
-        fits = [_choose(files, name, scene, grid) for scene, grid in scenes]
-        for scene, _ in scenes:
-            if name.lower() in (array.name.lower() for array in scene.arrays):
-                raise InvalidInputError(
-                    f"expected a layer's name that no array of scene {scene.id!r} has, got {name!r}. "
-                    "Give it another name."
-                )
-        _check_unplaced(name, fits, ids)
-        if not any(fits):
+        fits: dict[str, _Fit | None] = {}
+        for scene, grid in scenes:
+            with refused.leaving_out(scene.paths, scene.id):
+                fits[scene.id] = _fitting(files, name, scene, grid)
+        _check_unplaced(name, fits)
+        if fits and not any(fits.values()):
             raise _nobody(own, *scenes[0])
-        for i, (fit, (scene, grid)) in enumerate(zip(fits, scenes, strict=True)):
-            plans[i] += () if fit is None else (_plan(fit, scene, grid, exact=exact),)
-        if without := [scene for scene, fit in zip(ids, fits, strict=True) if fit is None]:
+        for scene, grid in scenes:
+            if fit := fits.get(scene.id):
+                with refused.leaving_out(scene.paths, scene.id):
+                    plans[scene.id] += (_plan(fit, scene, grid, exact=exact),)
+        if without := [scene for scene, fit in fits.items() if fit is None]:
             notes.append(f"no file of layer {name!r} lies on {listed(without)}: stored without it.")
-        taken = {fit.file.path for fit in fits if fit is not None}
+        taken = {fit.file.path for fit in fits.values() if fit is not None}
         if unused := [file.path.name for file in own if file.path not in taken]:
             notes.append(f"layer {name!r}: {listed(unused)} lie on no scene, or another file does better.")
-    return plans, tuple(notes)
+    out = {refusal.scene for refusal in refused}
+    return {scene: own for scene, own in plans.items() if scene not in out}, tuple(notes)
+
+
+def _fitting(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid) -> _Fit | None:
+    """Return the one file of a layer that is a scene's, as `_choose`; `InvalidInputError` where the name is taken."""
+    if name.lower() in (array.name.lower() for array in scene.arrays):
+        raise InvalidInputError(
+            f"expected a layer's name that no array of scene {scene.id!r} has, got {name!r}. Give it another name."
+        )
+    return _choose(files, name, scene, grid)
 
 
 def _choose(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid) -> _Fit | None:
@@ -274,10 +289,10 @@ def _plan(fit: _Fit, scene: SceneProbe, grid: Grid, *, exact: bool) -> LayerPlan
     )
 
 
-def _check_unplaced(name: str, fits: Sequence[_Fit | None], ids: Sequence[str]) -> None:
+def _check_unplaced(name: str, fits: Mapping[str, _Fit | None]) -> None:
     """Raise `InvalidInputError` where a file that says no place would be taken by several scenes."""
     owners: dict[Path, list[str]] = {}
-    for fit, scene in zip(fits, ids, strict=True):
+    for scene, fit in fits.items():
         if fit is not None and not fit.file.is_placed:
             owners.setdefault(fit.file.path, []).append(scene)
     for path, scenes in owners.items():
