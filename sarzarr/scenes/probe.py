@@ -13,9 +13,10 @@ from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
 from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header, sample_windows
 from sarzarr.scenes.identify import Claim, Identity, Sample, check_said, identify, refused, sample_statistics
-from sarzarr.scenes.names import array_names
+from sarzarr.scenes.grammars import polarization_named
+from sarzarr.scenes.names import array_names, naming_parts, scene_folder
 from sarzarr.scenes.products.family import BandMetadata, Product
-from sarzarr.scenes.products.table import facts_from_name, read_product
+from sarzarr.scenes.products.table import facts_from_name, product_facts, read_product
 from sarzarr.scenes.words import PARTS, is_diagonal, not_backscatter_in, polarizations_in, telling_name
 
 
@@ -237,9 +238,16 @@ def _polarizations(file: Path, header: Header, own: Sequence[str | None]) -> lis
             tags = [tags[0] or _first_tag(header.tags, _POLARIZATION_TAGS)]
         named = [polarizations_in(tag or "") for tag in tags]
     if not any(named):
-        words = polarizations_in(file.stem)
+        words = _polarizations_of(file)
         named = [(word,) for word in words] if len(words) == len(own) else [()] * len(own)
     return [_only(words) for words in named]
+
+
+def _polarizations_of(file: Path) -> tuple[str, ...]:
+    """Return the polarizations that a file's name tells; its folder's, where that is named by nothing else."""
+    glued = polarization_named(file.stem)
+    is_folders = scene_folder(file) != file.parent
+    return (glued,) if glued else polarizations_in(file.stem) or polarizations_in(file.parent.name if is_folders else "")
 
 
 def _only(words: Sequence[str]) -> str | None:
@@ -319,7 +327,9 @@ def _sample(file: Path, header: Header, kept: Sequence[_Band], nodata: float | N
 
 
 def _acquisition(file: Path, header: Header, product: Product) -> Acquisition:
-    """Return the facts: product metadata first, then tags, then names."""
-    names = [header.tags.get("TIFFTAG_IMAGEDESCRIPTION", ""), file.stem, product.folder or ""]
-    names.append(telling_name(file.stem, file.parent.name))  # the folder's, where the file's tells nothing
-    return merge_facts([product.facts, facts_from_fields(header.tags), *map(facts_from_name, names)])
+    """Return the facts: product metadata first, then tags, then names of products in tags, then the file's own."""
+    said = (header.tags.get(tag, "") for tag in ("TIFFTAG_IMAGEDESCRIPTION", "MPH_PRODUCT"))
+    products = (product_facts(text) for text in said)  # the dates of other texts may be of anything
+    names = (product.folder or "", *naming_parts(file))
+    own = (facts_from_name(name) for name in (file.stem, *names))
+    return merge_facts([product.facts, facts_from_fields(header.tags), *filter(None, products), *own])
