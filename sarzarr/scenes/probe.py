@@ -13,12 +13,13 @@ from sarzarr.pixels.calibration import Calibration
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
 from sarzarr.scenes.calibrate import CalibrationChoice
+from sarzarr.scenes.grammars import polarization_named
 from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header, sample_windows
 from sarzarr.scenes.identify import Claim, Identity, Sample, check_said, identify, refused, sample_statistics
-from sarzarr.scenes.names import array_names
+from sarzarr.scenes.names import array_names, naming_parts, scene_folder
 from sarzarr.scenes.products.family import BandMetadata, Product
 from sarzarr.scenes.products.rasters import Content, Found, companion_of, content_of
-from sarzarr.scenes.products.table import facts_from_name, read_product
+from sarzarr.scenes.products.table import facts_from_name, product_facts, read_product
 from sarzarr.scenes.products.tags import Tagged, read_tags
 from sarzarr.scenes.words import (
     PARTS,
@@ -287,13 +288,28 @@ def _polarizations(file: Path, header: Header, own: Sequence[str | None], known:
     if not any(found) and len(own) == 1:
         found = [own_polarization(known.named.token if known.named else "") or file_polarization(file.stem)]
     if not any(found):
-        words = polarizations_in(file.stem)
+        words = _polarizations_of(file)
         found = list(words) if len(words) == len(own) else [None] * len(own)
     return [_upper(name) for name in found]
 
 
 def _upper(name: str | None) -> str | None:
     return name.upper() if name else None
+
+
+def _polarizations_of(file: Path) -> tuple[str, ...]:
+    """Return the polarizations that a file's name tells; its folder's, where that is named by nothing else."""
+    glued = polarization_named(file.stem)
+    is_folders = scene_folder(file) != file.parent
+    return (
+        (glued,)
+        if glued
+        else polarizations_in(file.stem) or polarizations_in(file.parent.name if is_folders else "")
+    )
+
+
+def _only(words: Sequence[str]) -> str | None:
+    return words[0].upper() if len(words) == 1 else None
 
 
 def _first_tag(tags: Mapping[str, str], wanted: Sequence[str]) -> str | None:
@@ -320,7 +336,9 @@ def _file_claims(file: Path, header: Header, known: _Known) -> list[Claim]:
     claims = []
     if (said := known.tagged) is not None:
         source = f"{said.product} tags of the file"
-        claims.append(Claim(text="", source=source, quantity=said.quantity, representation=said.representation))
+        claims.append(
+            Claim(text="", source=source, quantity=said.quantity, representation=said.representation)
+        )
     claims += _tag_claims(header.tags, "tag {}")
     if known.named is not None:
         content, source = known.named.content, f"{known.named.product} calls the file {known.named.token!r}"
@@ -389,7 +407,9 @@ def _sample(file: Path, header: Header, kept: Sequence[_Band], nodata: float | N
 
 
 def _acquisition(file: Path, header: Header, product: Product) -> Acquisition:
-    """Return the facts: product metadata first, then tags, then names."""
-    names = [header.tags.get("TIFFTAG_IMAGEDESCRIPTION", ""), file.stem, product.folder or ""]
-    names.append(telling_name(file.stem, file.parent.name))  # the folder's, where the file's tells nothing
-    return merge_facts([product.facts, facts_from_fields(header.tags), *map(facts_from_name, names)])
+    """Return the facts: product metadata first, then tags, then names of products in tags, then the file's own."""
+    said = (header.tags.get(tag, "") for tag in ("TIFFTAG_IMAGEDESCRIPTION", "MPH_PRODUCT"))
+    products = (product_facts(text) for text in said)  # the dates of other texts may be of anything
+    names = (product.folder or "", *naming_parts(file))
+    own = (facts_from_name(name) for name in (file.stem, *names))
+    return merge_facts([product.facts, facts_from_fields(header.tags), *filter(None, products), *own])

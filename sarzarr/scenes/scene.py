@@ -22,7 +22,7 @@ from sarzarr.rasters import local_file, read_window
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
 from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.header import Placed
-from sarzarr.scenes.names import check_scene_id, scene_name
+from sarzarr.scenes.names import check_scene_id, scene_folder, scene_name
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 
 
@@ -52,9 +52,9 @@ class SceneProbe(Placed):
 def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) -> tuple[SceneProbe, ...]:
     """Return the scenes that files make, in the order of their first files.
 
-    Files are one scene where folder and name agree but for the polarization. A file in
-    ``measurement/`` takes its product folder's name, one that is named by nothing but
-    polarizations its folder's. With ``scene_id`` all files make that one scene, whatever their names.
+    Files are one scene where folder and name agree but for the polarization: `scene_name` has the law of ids, and
+    folders that are named by a polarization alone are one. With ``scene_id`` all files make that one scene, whatever
+    their names.
 
     Raises `SceneIdError` where an id is malformed, two scenes claim one, or two files of a scene claim one array;
     `UnsupportedRasterError` where the files of a scene are on different grids: (rows, columns), CRS or transform.
@@ -62,7 +62,7 @@ def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) 
     groups: dict[tuple[str, str], list[RasterProbe]] = {}
     for probe in probes:
         name = check_scene_id(scene_id) if scene_id is not None else scene_name(probe.path)
-        place = "" if scene_id is not None else str(probe.path.parent)
+        place = "" if scene_id is not None else str(scene_folder(probe.path))
         groups.setdefault((name, place), []).append(probe)
     owners: dict[str, RasterProbe] = {}
     for (name, _), files in groups.items():

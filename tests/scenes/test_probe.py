@@ -92,7 +92,6 @@ def test_a_real_snap_export_tells_its_acquisition():
         cv.INSTRUMENT_MODE: "IW",
         cv.PRODUCT_TYPE: "GRD",
         cv.OBSERVATION_DIRECTION: "right",
-        cv.LOOKS_EQUIVALENT_NUMBER: 5.0,
         cv.ORBIT_STATE: "ascending",
         cv.RELATIVE_ORBIT: 9,
         cv.ABSOLUTE_ORBIT: 14910,

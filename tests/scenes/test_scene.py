@@ -42,7 +42,7 @@ def ids(paths, **said) -> list[tuple[str, list[str]]]:
         ("VV", "s1_db_utm_nodata0", None, "s1_db_utm_nodata0"),
         ("vv_VH", "lake", None, "lake"),
         ("sentinel1_vv_panama", "x", None, "sentinel1_panama"),
-        ("VV_20190101", "x", None, "20190101"),
+        ("VV_20190101", "x", None, "x_20190101"),
         ("overview", "x", None, "overview"),
         ("iw-vh", "measurement", "S1A_IW_GRDH_1SDV.SAFE", "S1A_IW_GRDH_1SDV"),
         ("s1a-iw-grd-vh-x-002", "measurement", "S1A_IW_GRDH_1SDV", "S1A_IW_GRDH_1SDV"),
@@ -178,7 +178,10 @@ def test_real_scenes():
         "637U_59R_1_3": ["band_1", "band_2"],
         "s1_sigma0_linear_snap": ["vh"],
         "slc": ["band_1"],
-        **{date: ["band_1"] for date in ("20190428", "20190510", "20190522", "20190603", "20190615")},
+        **{
+            f"s1_timeseries_nogeo_{date}": ["band_1"]
+            for date in ("20190428", "20190510", "20190522", "20190603", "20190615")
+        },
         "sar_masked": ["band_1", "band_2", "band_3", "band_4"],
     }
 

@@ -282,7 +282,9 @@ class Found:
         content = self.content
         if content.calibrated is None:
             return {}
-        return constant_calibration(content.calibrated, content.factor, f"{self.product}: {content.factor:.4g}")
+        return constant_calibration(
+            content.calibrated, content.factor, f"{self.product}: {content.factor:.4g}"
+        )
 
 
 def content_of(path: Path) -> Found | None:

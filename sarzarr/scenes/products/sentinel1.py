@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from xml.etree.ElementTree import Element
 
 from sarzarr import conventions as cv
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts, only_stamp
@@ -74,20 +75,25 @@ def sentinel1_scene(path: Path) -> str | None:
     if folder is not None:
         swaths = [word for word in tokens(stem) if re.fullmatch(r"(iw|ew)[1-5]|s[1-6]|wv[12]", word)]
         burst = "_".join(word for word in swaths if word not in tokens(folder.name))
-        return f"{folder.name}_{burst}" if burst else folder.name
+        product = folder.name.removesuffix(".SAFE")
+        return f"{product}_{burst}" if burst else product
     measurement = _MEASUREMENT.fullmatch(stem)
     return f"{measurement[1]}-{measurement[2]}" if measurement else None
 
 
 def read_safe(path: Path) -> Product:
-    """Return the name and facts of the SAFE folder around a file: of its ``productInfo.json`` and annotation."""
+    """Return the name and facts of the SAFE folder around a file.
+
+    Those of its ``manifest.safe``, then of its ``productInfo.json``, then of the file's annotation.
+    """
     folder = _product_folder(path)
     if folder is None:
         return Product()
-    annotation = folder / f"annotation/{path.stem}.xml"
+    annotation = folder / f"annotation/{path.stem.removesuffix('-cog')}.xml"
+    declared = _facts_of(folder / "manifest.safe", MAX_XML, lambda data: _manifest(parse_xml(data)))
     annotated = _facts_of(annotation, MAX_XML, lambda data: texts_of(parse_xml(data)))
     named = _facts_of(folder / "productInfo.json", MAX_JSON, _product_info)
-    return Product(folder=folder.name, facts=merge_facts([named, annotated]))
+    return Product(folder=folder.name, facts=merge_facts([declared, named, annotated]))
 
 
 def _facts_of(path: Path, limit: int, fields: Callable[[bytes], dict[str, str]]) -> Acquisition:
@@ -99,6 +105,12 @@ def _facts_of(path: Path, limit: int, fields: Callable[[bytes], dict[str, str]])
             return facts_from_fields(fields(file.read(limit)))
     except (OSError, ValueError, RecursionError):
         return Acquisition()
+
+
+def _manifest(root: Element) -> dict[str, str]:
+    """Return the orbits, at the start, and the pass of a ``manifest.safe``."""
+    starts = {e.tag: e.text or "" for e in root.iter() if e.get("type") == "start"}
+    return {**starts, "s1:pass": texts_of(root).get("s1:pass", "")}
 
 
 def _product_info(data: bytes) -> dict[str, str]:

@@ -104,7 +104,9 @@ def _iceye(tags: Mapping[str, str]) -> Tagged | None:
     factor = properties.get("iceye:calibration_factor", tags.get("CALIBRATION_FACTOR"))
     if factor is None or not (properties or "ICEYE" in tags.get("SATELLITE_NAME", "").upper()):
         return None
-    level = str(properties.get("sar:product_type") or tags.get("PRODUCT_LEVEL") or tags.get("PRODUCT_TYPE", ""))
+    level = str(
+        properties.get("sar:product_type") or tags.get("PRODUCT_LEVEL") or tags.get("PRODUCT_TYPE", "")
+    )
     mode = str(properties.get("sar:instrument_mode") or tags.get("ACQUISITION_MODE", "")).upper()
     polarizations = properties.get("sar:polarizations") or [tags.get("POLARIZATION", "")]
     quantity = Quantity.BETA0 if level.upper().startswith("SLC") else Quantity.SIGMA0
