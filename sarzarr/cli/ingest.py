@@ -25,6 +25,7 @@ LAYER_HELP: Final = (
     "Keep a raster as it is beside the scenes: mask=FILE; mask:nodata-1=labels/*.tif; dem:cubic=FILE. "
     "May be repeated."
 )
+COMPANIONS_HELP: Final = "What rasters become that a product has beside its backscatter: layers, or nothing."
 NODATA_HELP: Final = "Value of pixels that were not measured, where no tag says it: 0."
 WORKERS_HELP: Final = "A Dask cluster of that many processes on this machine, on loopback only."
 REPLACE_HELP: Final = "Write scenes anew that are there with other pixels, or otherwise stored."
@@ -34,6 +35,8 @@ CALIBRATE_HELP: Final = (
     "What DN become by their product's calibration; sigma0 of Sentinel-1 SAFE; none keeps them."
 )
 DENOISE_HELP: Final = "Subtract thermal noise by the product's annotation."
+Companions = StrEnum("Companions", ["layer", "skip"])
+"""Choices for angles, masks and elevations (rows, columns) beside a product's backscatter."""
 Calibrate = StrEnum("Calibrate", ["sigma0", "beta0", "gamma0", "none"])
 """Quantities, linear power, that digital numbers become."""
 Range = StrEnum("Range", ["stored", "percentile", "fixed", "sigma"])
@@ -110,6 +113,7 @@ def ingest_scenes(
     resampling: Annotated[str | None, Option(help=RESAMPLING_HELP)] = None,
     exact: Annotated[bool, Option("--exact", help="Compute each position between two CRSs.")] = False,
     layer: Annotated[list[str] | None, Option(help=LAYER_HELP)] = None,
+    companions: Annotated[Companions, Option(help=COMPANIONS_HELP)] = Companions.layer,
     nodata: Annotated[float | None, Option(help=NODATA_HELP)] = None,
     border: Annotated[int | None, Option(help="Pixels around nodata to flag as border: 0.")] = None,
     dtype: Annotated[shared.Dtype | None, Option(help="What pixels are stored as: uint16.")] = None,
@@ -144,6 +148,7 @@ def ingest_scenes(
         resampling=resampling,
         exact=exact,
         layers=layers_of(layer or ()),
+        companions=str(companions),
         nodata=nodata,
         border=border,
         dtype=None if dtype is None else str(dtype),

@@ -14,6 +14,7 @@ from sarzarr.store.documents import Encoding
 
 MEGABYTE: Final = 1_000_000
 STORED: Final = "stored"
+COMPANIONS: Final = ("layer", "skip")
 METHODS: Final = ("percentile", "fixed", "sigma")
 
 
@@ -66,6 +67,9 @@ class IngestOptions:
     layers: tuple[Layer, ...] = ()
     """Rasters that are kept beside the backscatter as they are: ``{"mask": "labels/*.tif"}``, or what else
     `sarzarr.ingestion.layers.layer.layers_of` takes."""
+    companions: str = "layer"
+    """``layer``: rasters that a product delivers beside its backscatter (angles of incidence, layover and shadow,
+    masks, elevation, area) are layers of its scene, where they lie on its pixels. ``skip``: they are left out."""
     nodata: float | None = None
     """The value of pixels that were not measured, where it is not the file's tag that says it."""
     border: int | None = None
@@ -85,6 +89,10 @@ class IngestOptions:
     def __post_init__(self) -> None:
         if self.dtype not in (None, "uint16", "float32", "float16"):
             raise InvalidInputError(f"dtype must be uint16, float32 or float16, got {self.dtype!r}.")
+        if self.companions not in COMPANIONS:
+            raise InvalidInputError(
+                f"companions must be one of {', '.join(COMPANIONS)}, got {self.companions!r}."
+            )
         _ = self.calibration  # refuses an unknown choice here
         if self.bounds not in (STORED, *METHODS):
             raise InvalidInputError(
@@ -173,6 +181,7 @@ class IngestKeywords(TypedDict, total=False):
     resampling: str | None
     exact: bool
     layers: Mapping[str, Any] | Iterable[Layer | str]
+    companions: str
     nodata: float | None
     border: int | None
     full_hash: bool

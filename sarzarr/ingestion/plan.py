@@ -14,12 +14,14 @@ from typing import Unpack
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
 from sarzarr.ingestion.again import known_hash, left_to_do, stored_otherwise
+from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.onto_grid import onto_grid
 from sarzarr.ingestion.options import IngestKeywords, IngestOptions
 from sarzarr.ingestion.scene_plan import PROCESS_BASE, ScenePlan
 from sarzarr.keywords import shows_options
+from sarzarr.scenes.companions import Companion
 from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe
@@ -154,6 +156,7 @@ def plan_ingest(
             asked.append(planned)
     if options.layers and asked:
         asked = _with_layers(asked, options, notes, refused)
+    asked = [_with_companions(scene, survey.companions.get(scene.id, ()), options, notes) for scene in asked]
     present, left = _left_to_do(known, asked, options, notes, refused)
     plans = []
     for fitted in (scene.fitted(options) for scene in left):
@@ -186,6 +189,35 @@ def _with_layers(
     layers, more = match_layers(files, [(s.probe, s.grid) for s in asked], refused, exact=options.exact)
     notes += more
     return [replace(s, layers=layers[s.id]) for s in asked if s.id in layers]
+
+
+def _with_companions(
+    scene: ScenePlan, companions: Sequence[Companion], options: IngestOptions, notes: list[str]
+) -> ScenePlan:
+    """Return the plan of a scene with the rasters delivered beside it as its layers; notes what cannot be one."""
+    layers = list(scene.layers)
+    for companion in companions:
+        content, name = companion.content, companion.path.name
+        if options.companions == "skip":
+            notes.append(f"{name} is left out, since it is {content.companion}.")
+            continue
+        if any(layer.name == content.layer for layer in layers):
+            continue
+        layer = Layer(
+            name=str(content.layer),
+            path=str(companion.path),
+            kind=content.kind,
+            factor=content.factor,
+            units=content.units,
+        )
+        failed = Refusals()
+        with failed.leaving_out([companion.path]):
+            found, _ = match_layers(
+                probe_layers([layer], failed), [(scene.probe, scene.grid)], failed, exact=options.exact
+            )
+            layers += found.get(scene.id, ())
+        notes += [f"{name} is left out: {refusal.reason}" for refusal in failed]
+    return replace(scene, layers=tuple(layers))
 
 
 def _left_to_do(

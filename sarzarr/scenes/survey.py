@@ -1,6 +1,6 @@
 """A survey of files: the scenes that they make, and what is refused of them. `identify` and `ingest` share it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sarzarr.errors import SceneIdError, UnsupportedRasterError
 from sarzarr.rasters import raster_files
+from sarzarr.scenes.companions import Companion, companions_of
 from sarzarr.scenes.identify import check_said
 from sarzarr.scenes.names import check_scene_id, scene_name
 from sarzarr.scenes.probe import RasterProbe, probe_file
@@ -27,6 +28,8 @@ class Survey:
     """The scenes that can be taken, of (rows, columns) arrays."""
     refused: Refusals
     """The files and scenes that cannot."""
+    companions: Mapping[str, tuple[Companion, ...]]
+    """The companions of each scene, by its id, that can be layers of it."""
     notes: tuple[str, ...]
     """One sentence per band or file that is left out beside others that are taken, or was given twice."""
 
@@ -66,7 +69,10 @@ def survey_files(
                 unread[_scene_key(path.absolute(), scene_id)] = path
     opened = tuple(probes.values())
     taken = []
-    for scene in _grouped([p for p in opened if p.arrays or p.refusal], scene_id, refused):
+    others = [probe for probe in opened if probe.companion]
+    for scene in _grouped(
+        [p for p in opened if not p.companion and (p.arrays or p.refusal)], scene_id, refused
+    ):
         bad = [file for file in scene.files if file.refusal]
         missing = unread.get(_scene_key(scene.files[0].path, scene_id))
         for file in bad:
@@ -82,7 +88,8 @@ def survey_files(
             refused.add(good, reason, scene=scene.id)
     notes += [note for scene in taken for file in scene.files for note in file.left_out]
     notes += [note for probe in opened if not (probe.arrays or probe.refusal) for note in probe.left_out]
-    return Survey(probes=opened, scenes=tuple(taken), refused=refused, notes=tuple(notes))
+    layers = companions_of(others, taken, refused, notes)
+    return Survey(probes=opened, scenes=tuple(taken), refused=refused, companions=layers, notes=tuple(notes))
 
 
 def _scene_key(path: Path, scene_id: str | None) -> Any:

@@ -75,6 +75,7 @@ def write_layer(job: LayerJob) -> Receipt:
     with ArrayFiles(Path(job.folder) / name, job.encoding) as files:
         for first, rows in job.bands:
             band = read_warped(job.layer.onto, row=first, col=job.col, height=rows, width=job.width)
+            band = job.layer.scaled(band)
             if job.layer.nodata is None:
                 values = values_of(np.concatenate([values, values_of(band)]))
             write_chunks(files, (first, job.col), band.astype(job.encoding.dtype, copy=False))

@@ -286,6 +286,8 @@ def _plan(fit: _Fit, scene: SceneProbe, grid: Grid, *, exact: bool) -> LayerPlan
         block_shape=header.block_shape,
         block_bytes=header.block_bytes,
         source_hash=fit.file.hash,
+        factor=layer.factor,
+        units=layer.units,
     )
 
 

@@ -6,6 +6,7 @@ pattern of the folder must match, too. A product that is missing is one row here
 ``tests/scenes/test_products.py``.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,9 @@ from sarzarr.conventions import Quantity, Representation
 from sarzarr.scenes.products.family import Calibrator, constant_calibration
 
 POL: Final = "vv|vh|hh|hv"
-_TO_DEGREES: Final = 57.29577951308232
+TO_DEGREES: Final = 57.29577951308232
+UNTOLD: Final = math.nan
+"""The factor of an angle of which nothing tells whether it is in degrees or radians."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,8 @@ class Content:
     """The layer's name in a store; None for backscatter, and for a companion that is not kept by itself."""
     kind: str | None = None
     """``classes`` or ``continuous`` of a layer; None where the dtype decides."""
+    units: str | None = None
+    """CF name of a layer's unit; None where it has none, or nothing tells."""
     factor: float = 1.0
     """Pixels times this are the layer's values: degrees of radians. Of digital numbers, their power times this is
     ``calibrated``."""
@@ -54,7 +59,7 @@ _PALSAR: Final = replace(_DN, factor=10**-8.3, calibrated=Quantity.SIGMA0)
 """JAXA: sigma0 in dB is 10 log10(DN^2) - 83.0; of what is corrected for slopes, gamma0."""
 _PALSAR_RTC: Final = replace(_PALSAR, calibrated=Quantity.GAMMA0_RTC)
 
-INCIDENCE: Final = Content(companion="an angle", layer="incidence_angle", kind="continuous")
+INCIDENCE: Final = Content(companion="an angle", layer="incidence_angle", kind="continuous", units="degree")
 LOCAL_INCIDENCE: Final = replace(INCIDENCE, layer="local_incidence_angle")
 ANGLE: Final = Content(companion="an angle")
 LAYOVER_SHADOW: Final = Content(companion="a layover and shadow map", layer="layover_shadow", kind="classes")
@@ -86,6 +91,8 @@ class ProductRow:
     """Pattern of the whole stem of a file, case ignored; its group ``layer`` chooses among ``layers``."""
     folder: str = ""
     """Pattern that is found in a folder above the file, where the stem alone does not tell."""
+    is_static: bool = False
+    """Whether its rasters are of no date: they hold for all scenes of their ``place``."""
     layers: Mapping[str, Content] = field(default_factory=dict)
     """Content by pattern of the whole token ``layer``, case ignored."""
     codes: Mapping[str, Quantity | Representation] = field(default_factory=dict)
@@ -102,7 +109,7 @@ ROWS: Final[tuple[ProductRow, ...]] = (
         layers={
             POL: _ANY,
             "ls_map": LAYOVER_SHADOW,
-            "inc_map": replace(LOCAL_INCIDENCE, factor=_TO_DEGREES),
+            "inc_map": replace(LOCAL_INCIDENCE, factor=TO_DEGREES),
             "area": AREA,
             "dem": DEM,
             r"rgb|\w*browse|thumbnail": PICTURE,
@@ -124,20 +131,21 @@ ROWS: Final[tuple[ProductRow, ...]] = (
             r"(un)?w\w*_phase|\w*phase": PHASE,
             r"\w+_disp": DISPLACEMENT,
             r"lv_theta|lv_phi": ANGLE,
-            "inc_map": replace(LOCAL_INCIDENCE, factor=_TO_DEGREES),
-            "inc_map_ell": replace(INCIDENCE, factor=_TO_DEGREES),
+            "inc_map": replace(LOCAL_INCIDENCE, factor=TO_DEGREES),
+            "inc_map_ell": replace(INCIDENCE, factor=TO_DEGREES),
             "dem": DEM,
             "water_mask": replace(MASK, layer="water_mask"),
         },
     ),
     ProductRow(
         name="OPERA RTC-S1",  # OPERA RTC product specification
-        stem=r"OPERA_L2_RTC-S1_T\d{3}-\d{6}-IW\d_\w+Z_\w+Z_S1[A-D]_\d+_v[\d.]+_(?P<layer>\w+)",
+        stem=r"OPERA_L2_RTC-S1_(?P<place>T\d{3}-\d{6}-IW\d)_\w+Z_\w+Z_S1[A-D]_\d+_v[\d.]+_(?P<layer>\w+)",
         layers={POL: _RTC, "mask": LAYOVER_SHADOW, r"\w*browse\w*": PICTURE},
     ),
     ProductRow(
         name="OPERA RTC-S1-STATIC",
-        stem=r"OPERA_L2_RTC-S1-STATIC_T\d{3}-\d{6}-IW\d_\d{8}_S1[A-D]_\d+_v[\d.]+_(?P<layer>\w+)",
+        is_static=True,
+        stem=r"OPERA_L2_RTC-S1-STATIC_(?P<place>T\d{3}-\d{6}-IW\d)_\d{8}_S1[A-D]_\d+_v[\d.]+_(?P<layer>\w+)",
         layers={
             "local_incidence_angle": LOCAL_INCIDENCE,
             "incidence_angle": INCIDENCE,
@@ -271,6 +279,10 @@ class Found:
     """Which of its rasters it is."""
     base: str
     """The stem without the token of the raster: the same for all rasters of a product."""
+    place: str | None
+    """The place in the name, such as a burst; None where it has none."""
+    is_static: bool
+    """Whether it is of no date, and holds for all of its ``place``."""
     token: str
     """The token that says which raster it is, as written."""
     needs_folder: bool
@@ -301,12 +313,14 @@ def content_of(path: Path) -> Found | None:
                 coded = {
                     key: row.codes[code.lower()]
                     for key, code in match.groupdict().items()
-                    if key != "layer" and not content.companion
+                    if key in ("quantity", "representation") and not content.companion
                 }
                 return Found(
                     product=row.name,
                     content=replace(content, **coded),
                     base=base.lstrip("-_."),
+                    place=match.groupdict().get("place"),
+                    is_static=row.is_static,
                     token=token,
                     needs_folder=bool(row.folder),
                 )
@@ -332,7 +346,8 @@ def companion_of(what: str, name: str) -> Content:
     if content is LABEL and "mask" in words:
         return MASK
     if content is ANGLE and re.search(r"inc|lia", words):
-        return LOCAL_INCIDENCE if re.search(r"local|lia|linc", words) else INCIDENCE
+        which = LOCAL_INCIDENCE if re.search(r"local|lia|linc", words) else INCIDENCE
+        return replace(which, factor=UNTOLD)
     return content
 
 

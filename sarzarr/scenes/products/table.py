@@ -48,4 +48,4 @@ def scene_of(path: Path) -> str | None:
         return named
     found = content_of(path)
     is_polarization = found is not None and not found.needs_folder and polarizations_in(found.token)
-    return found.base if found is not None and is_polarization else None
+    return (found.base or None) if found is not None and is_polarization else None
