@@ -38,8 +38,9 @@ _NOT_BACKSCATTER: Final = {
     "a wind": r"owi\w*|wind\w*",
     "a date": r"epoch|doy|dates?",
     "a layover and shadow map": r"layover\w*|shadow\w*|lsm|lsmap",
+    "a scattering area": r"scatteringarea",
     "a mask or a label": (
-        r"\w*mask|\w*label\w*|class|classes|classification|landcover|worldcover|groundtruth|qa"
+        r"\w*mask|\w*label\w*|class|classes|classification|landcover|worldcover|groundtruth|qa|treecover\d*|lossyear"
     ),
     "a displacement": r"displacement|disp|velocity",
     "a noise power": r"noise|nesz|neq0",

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from identify_corpus import corpus, judged
 from tiffs import speckle, write
 
 from sarzarr.scenes.probe import probe_file
@@ -115,6 +116,10 @@ COMPANIONS = [  # product, path, what it is, layer
     ("xView3", "05bc615a9b0aaaaav/bathymetry", "a bathymetry", None),
     ("xView3", "05bc615a9b0aaaaav/owiWindSpeed", "a wind", None),
     ("xView3", "05bc615a9b0aaaaav/owiMask", "a mask or a label", None),
+    ("Sentinel-2", "T33UUP_20200105T101021_B8A", "an optical image", None),
+    ("Sentinel-2", "T33UUP_20200105T101021_SCL_20m", "a mask or a label", None),
+    ("Landsat", "LC08_L2SP_191027_20200105_20200823_02_T1_SR_B4", "an optical image", None),
+    ("Landsat", "LC08_L2SP_191027_20200105_20200823_02_T1_QA_PIXEL", "a mask or a label", None),
     ("Sen1Floods11", "Spain_7370579_LabelHand", "a mask or a label", None),
     ("Sen1Floods11", "Spain_7370579_S2Hand", "an optical image", None),
 ]
@@ -263,3 +268,14 @@ def test_channels_of_a_matrix_are_known(tmp_path):
     assert "complex number" in probe_file(path).refusal
     arrays = probe_file(path, representation="power").arrays
     assert [(a.name, a.polarization) for a in arrays] == [("hh", "HH"), ("hv", "HV"), ("vv", "VV")]
+
+
+@pytest.mark.parametrize("product", sorted({entry.product for entry in corpus()}))
+def test_no_file_of_the_corpus_is_taken_as_what_it_is_not(tmp_path, product):
+    entries = [entry for entry in corpus() if entry.product == product]
+    verdicts = {entry.path: judged(entry, tmp_path / str(i)) for i, entry in enumerate(entries)}
+    assert {path: verdict for path, verdict in verdicts.items() if verdict != "right"} == {}
+
+
+def test_the_corpus_is_of_150_files_or_more():
+    assert len(corpus()) >= 150

@@ -101,6 +101,16 @@ class ProductRow:
 
 ROWS: Final[tuple[ProductRow, ...]] = (
     ProductRow(
+        name="Sentinel-2",
+        stem=r"(?:L2A_)?T\d{2}[A-Z]{3}_\d{8}T\d{6}_(?P<layer>B\d[0-9A]|TCI|SCL|AOT|WVP|CLD|SNW)(?:_\d0m)?",
+        layers={"scl|cld|snw": LABEL, r"\w+": OPTICAL},
+    ),
+    ProductRow(
+        name="Landsat",
+        stem=r"L[COTEM]\d{2}_L\w{3}_\d{6}_\d{8}_\d{8}_\d{2}_\w{2}_(?P<layer>\w+)",
+        layers={r"qa_\w+|\w+_qa": LABEL, r"\w+": OPTICAL},
+    ),
+    ProductRow(
         name="ASF HyP3 RTC",  # RTC product guide of 2026-04
         stem=(
             r"S1[A-D]_\w\w_\d{8}T\d{6}_[DS][VH][PRO]_RTC\d+_[A-Z]_"
