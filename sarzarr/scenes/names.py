@@ -98,6 +98,6 @@ def check_scene_id(scene_id: str) -> str:
     if not _ID.fullmatch(scene_id) or scene_id in _RESERVED:
         raise SceneIdError(
             "expected a scene id of 1 to 128 letters, digits, '.', '_' or '-' that does not begin with '.' or "
-            f"'_' and is not 'c' or 'zarr.json', got {scene_id[:200]!r}. Give one with --id."
+            f"'_' and is not 'c' or 'zarr.json', got {scene_id[:200]!r}. Ingest it alone with --id NAME."
         )
     return scene_id
