@@ -80,13 +80,13 @@ def scene_name(path: Path) -> str:
 def safe_scene_id(name: str) -> str:
     """Return a name, cut to 128 bytes, with what a store cannot hold replaced by ``_``.
 
-    Raises `SceneIdError` where nothing is left of it, or it is reserved.
+    A name that Zarr keeps for itself gets ``scene_`` before it. Raises `SceneIdError` where nothing is left of it.
 
-    >>> safe_scene_id("Baltic sea (1).SAFE")
-    'Baltic_sea_1_'
+    >>> safe_scene_id("Baltic sea (1).SAFE"), safe_scene_id("c")
+    ('Baltic_sea_1_', 'scene_c')
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name.removesuffix(".SAFE")).lstrip("._")[:128]
-    return check_scene_id(safe)
+    return check_scene_id(f"scene_{safe}" if safe in _RESERVED else safe)
 
 
 def check_scene_id(scene_id: str) -> str:
