@@ -85,7 +85,7 @@ def _scene(name: str, files: Sequence[RasterProbe]) -> SceneProbe:
             raise SceneIdError(
                 f"expected one file for {array.name!r} of scene {name!r}, got "
                 f"{owners[array.name].path.name} and {array.path.name}. "
-                "Ingest one of them with --id, or name their bands with --polarizations."
+                "Ingest one of them with --id."
             )
         owners[array.name] = array
     for file in files:

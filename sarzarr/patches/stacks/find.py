@@ -299,9 +299,11 @@ def _check_members(members: Sequence[_Member], *, mixed: bool) -> None:
                 f"a time was expected, got none for {member.scene!r}. Give it: make_stack(store, scenes, times=...)."
             )
         if not first.shares_grid(member):
-            remedy = f"the second with --grid like:{first.scene}"
+            remedy = f"the second anew with --grid like:{first.scene} --replace"
             if first.points and not first.grid.is_georeferenced:
-                remedy = "one with --crs and --pixel-size, and others with --grid like: it"
+                remedy = (
+                    "one anew with --crs, --pixel-size and --replace, the others with --grid like: it, too"
+                )
             raise InvalidInputError(
                 f"scenes on one grid were expected, got {first.scene!r} and {member.scene!r} on two. "
                 f"Ingest {remedy}."
