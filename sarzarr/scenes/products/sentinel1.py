@@ -10,7 +10,9 @@ from sarzarr import conventions as cv
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts, only_stamp
 from sarzarr.scenes.products.family import Family, Product
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
+from sarzarr.scenes.products.safe import safe_calibrations
 from sarzarr.scenes.words import tokens
+from sarzarr.zips import read_bytes
 
 MAX_JSON: Final = 2**20
 """Bytes of JSON that are read."""
@@ -87,17 +89,17 @@ def read_safe(path: Path) -> Product:
     annotation = folder / f"annotation/{path.stem}.xml"
     annotated = _facts_of(annotation, MAX_XML, lambda data: texts_of(parse_xml(data)))
     named = _facts_of(folder / "productInfo.json", MAX_JSON, _product_info)
-    return Product(folder=folder.name, facts=merge_facts([named, annotated]))
+    return Product(
+        folder=folder.name, facts=merge_facts([named, annotated]), calibrations=safe_calibrations(path)
+    )
 
 
 def _facts_of(path: Path, limit: int, fields: Callable[[bytes], dict[str, str]]) -> Acquisition:
     """Return the facts in the fields of a regular file of at most so many bytes; none where it is malformed."""
     try:
-        if not path.is_file() or path.stat().st_size > limit:
-            return Acquisition()
-        with path.open("rb") as file:
-            return facts_from_fields(fields(file.read(limit)))
-    except (OSError, ValueError, RecursionError):
+        data = read_bytes(path, limit)
+        return Acquisition() if data is None else facts_from_fields(fields(data))
+    except (ValueError, RecursionError):
         return Acquisition()
 
 
