@@ -1,7 +1,7 @@
 """ZIP archives as folders: their files have paths, ``S1A.zip/S1A.SAFE/manifest.safe``, and are read where they lie.
 
-Nothing is unpacked. An archive is listed within limits and refused whole where a name climbs out of it, where two files
-have one name, or where one is encrypted; a file is read no further than the archive says that it is long.
+Nothing is unpacked. An archive is listed within limits and refused whole where a name climbs out of it, where two
+files have one name, or where one is encrypted; a file is read no further than the archive says that it is long.
 """
 
 import os

@@ -3,6 +3,7 @@
 import warnings
 import zipfile
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ MANIFEST = """<?xml version="1.0" encoding="UTF-8"?>
 <xfdu:XFDU xmlns:xfdu="urn:ccsds:schema:xfdu:1" xmlns:safe="http://www.esa.int/safe/sentinel-1.0"
  xmlns:s1="http://www.esa.int/safe/sentinel-1.0/sentinel-1"><metadataSection>
  <metadataObject ID="processing"><metadataWrap><xmlData><safe:processing><safe:facility>
-  <safe:software name="Sentinel-1 IPF" version="{ipf}"/></safe:facility></safe:processing></xmlData></metadataWrap></metadataObject>
+  <safe:software name="Sentinel-1 IPF" version="{ipf}"/></safe:facility>
+  </safe:processing></xmlData></metadataWrap></metadataObject>
  <metadataObject ID="measurementOrbitReference"><metadataWrap><xmlData><safe:orbitReference>
   <safe:orbitNumber type="start">30128</safe:orbitNumber>
   <safe:relativeOrbitNumber type="start">2</safe:relativeOrbitNumber>
@@ -48,7 +50,9 @@ class Safe:
     @property
     def name(self) -> str:
         kind = {"GRD": "GRDH", "SLC": "SLC_"}[self.type]
-        return f"{self.mission}_{self.mode}_{kind}_1SDV_20211223T051122_20211223T051147_030128_039951_5371.SAFE"
+        return (
+            f"{self.mission}_{self.mode}_{kind}_1SDV_20211223T051122_20211223T051147_030128_039951_5371.SAFE"
+        )
 
     def stem(self, number: int) -> str:
         polarization = self.polarizations[number - 1]
@@ -120,7 +124,7 @@ class Safe:
         height, width = self.shape
         edges = [0, width // 3, 2 * width // 3, width]
         blocks = []
-        for i, (left, right) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for i, (left, right) in enumerate(pairwise(edges)):
             lines = np.unique([*range(0, height - 1, 7 + i), height - 1])
             blocks.append(((0, height - 1, left, right - 1), lines, 1 + 0.1 * (1 + np.sin(lines / 11.0 + i))))
         return blocks
@@ -138,7 +142,8 @@ class Safe:
                     f"<noiseAzimuthVector><swath>IW1</swath><firstAzimuthLine>{top}</firstAzimuthLine>"
                     f"<firstRangeSample>{left}</firstRangeSample><lastAzimuthLine>{bottom}</lastAzimuthLine>"
                     f"<lastRangeSample>{right}</lastRangeSample><line count='{len(lines)}'>{_texts(lines)}</line>"
-                    f"<noiseAzimuthLut count='{len(factors)}'>{_texts(factors)}</noiseAzimuthLut></noiseAzimuthVector>"
+                    f"<noiseAzimuthLut count='{len(factors)}'>{_texts(factors)}</noiseAzimuthLut>"
+                    "</noiseAzimuthVector>"
                 )
             text += (
                 f'<noiseAzimuthVectorList count="{len(blocks)}">{"".join(blocks)}</noiseAzimuthVectorList>'
@@ -149,9 +154,9 @@ class Safe:
         points = "".join(
             f"<geolocationGridPoint><azimuthTime>2021-12-23T05:11:22.5</azimuthTime><slantRangeTime>5.3e-03</slantRangeTime>"
             f"<line>{line}</line><pixel>{pixel}</pixel><latitude>{45 - line * 1e-4}</latitude>"
-            f"<longitude>{11 + pixel * 1e-4}</longitude><height>10.0</height>"
-            f"<incidenceAngle>{30 + 16 * pixel / self.shape[1]:.9e}</incidenceAngle><elevationAngle>27.0</elevationAngle>"
-            "</geolocationGridPoint>"
+            f"<longitude>{11 + pixel * 1e-4}</longitude>"
+            f"<height>10.0</height><incidenceAngle>{30 + 16 * pixel / self.shape[1]:.9e}</incidenceAngle>"
+            "<elevationAngle>27.0</elevationAngle></geolocationGridPoint>"
             for line in _grid(self.shape[0], 10)
             for pixel in _grid(self.shape[1], 21)
         )
@@ -162,8 +167,8 @@ class Safe:
             f"<incidenceAngleMidSwath>3.858e+01</incidenceAngleMidSwath><numberOfSamples>{width}</numberOfSamples>"
             f"<numberOfLines>{height}</numberOfLines></imageInformation><processingInformation>"
             f"<thermalNoiseCorrectionPerformed>{self.is_denoised}</thermalNoiseCorrectionPerformed>"
-            f"</processingInformation></imageAnnotation><geolocationGrid><geolocationGridPointList count='210'>{points}"
-            "</geolocationGridPointList></geolocationGrid></product>"
+            f"</processingInformation></imageAnnotation><geolocationGrid>"
+            f"<geolocationGridPointList count='210'>{points}</geolocationGridPointList></geolocationGrid></product>"
         )
 
     def dn(self, number: int) -> np.ndarray:
@@ -199,7 +204,14 @@ def write_measurement(path: Path, dn: np.ndarray, *, ipf: str = "003.40", **opti
     places = [(r, c) for r in (0, height // 2, height - 1) for c in (0, width // 2, width - 1)]
     gcps = [GroundControlPoint(row=r, col=c, x=11 + c * 1e-4, y=45 - r * 1e-4, z=0.0) for r, c in places]
     dtype = "complex_int16" if dn.dtype.kind == "c" else dn.dtype
-    made = {"driver": "GTiff", "count": 1, "height": height, "width": width, "dtype": dtype, "crs": "EPSG:4326"}
+    made = {
+        "driver": "GTiff",
+        "count": 1,
+        "height": height,
+        "width": width,
+        "dtype": dtype,
+        "crs": "EPSG:4326",
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(path, "w", **(made | options), gcps=gcps) as dataset:
@@ -219,9 +231,7 @@ def zip_product(root: Path, archive: Path) -> Path:
 def _vector(name: str, line: int, pixels: np.ndarray, tables: dict[str, np.ndarray]) -> str:
     parts = "".join(f'<{k} count="{len(v)}">{_texts(v)}</{k}>' for k, v in tables.items())
     time = "<azimuthTime>2021-12-23T05:11:22.594441</azimuthTime>"
-    return (
-        f'<{name}>{time}<line>{line}</line><pixel count="{len(pixels)}">{_texts(pixels)}</pixel>{parts}</{name}>'
-    )
+    return f'<{name}>{time}<line>{line}</line><pixel count="{len(pixels)}">{_texts(pixels)}</pixel>{parts}</{name}>'
 
 
 def _texts(values: np.ndarray) -> str:

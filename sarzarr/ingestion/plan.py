@@ -14,17 +14,17 @@ from typing import Unpack
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
-from sarzarr.ingestion.again import known_hash, left_to_do, stored_otherwise
+from sarzarr.ingestion.again import calibrated_as_stored, known_hash, left_to_do, stored_otherwise
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.onto_grid import onto_grid
 from sarzarr.ingestion.options import IngestKeywords, IngestOptions
-from sarzarr.ingestion.scene_plan import PROCESS_BASE, ScenePlan
+from sarzarr.ingestion.scene_plan import PROCESS_BASE, ScenePlan, group_of
 from sarzarr.keywords import shows_options
 from sarzarr.rasters import raster_files
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 from sarzarr.scenes.scene import SceneProbe, group_scenes
-from sarzarr.store.store import Store, bounds_key, open_store
+from sarzarr.store.store import Store, open_store
 from sarzarr.text import counted, listed, logged, size_text
 
 log = logging.getLogger(__name__)
@@ -133,8 +133,9 @@ def plan_ingest(
     refused: list[str] = []
     scenes, notes = _scenes(paths, options, refused)
     asked = []
-    for scene in scenes:
+    for probed in scenes:
         with _leaving_out(refused, options):
+            scene = calibrated_as_stored(known, probed, options)
             planned = ScenePlan(
                 probe=scene,
                 encoding=options.encoding,
@@ -249,7 +250,7 @@ def _stored_ranges(
     """
     out = {}
     for array in scene.arrays:
-        key = bounds_key(array.name, str(array.quantity))
+        key = group_of(scene, array)
         entry = store.bounds.get(key) if store is not None else None
         asked = (options.vmin, options.vmax) if options.bounds == "fixed" else cv.STORED_RANGE
         if entry is not None and options.bounds == "fixed" and asked != (entry.vmin, entry.vmax):

@@ -1,4 +1,4 @@
-"""Calibration: the law from digital numbers to backscatter, ``(|DN|^2 - noise) * gain``, over any window of a raster."""
+"""Calibration: the law from digital numbers to backscatter, ``(|DN|^2 - noise) * gain``, over any window."""
 
 import math
 from collections.abc import Sequence
@@ -134,8 +134,8 @@ class Calibration:
             if not (np.isfinite(some).all() and (some > 0).all()):
                 wrong = float(some[~((some > 0) & np.isfinite(some))][0])
                 raise UnsupportedRasterError(
-                    f"expected positive calibration factors in {self.source}, got {wrong:g}. Fetch the product again, "
-                    "or keep its digital numbers with --calibrate none."
+                    f"expected positive calibration factors in {self.source}, got {wrong:g}. Fetch the product "
+                    "again, or keep its digital numbers with --calibrate none."
                 )
 
     @classmethod

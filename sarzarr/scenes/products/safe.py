@@ -5,7 +5,7 @@ Sources: Sentinel-1 product specification (S1-RS-MDA-52-7441); Radiometric calib
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,11 @@ LEAST_NOISE: Final = 0.1
 """DN^2 that the strongest noise of a table is at least: thermal noise of a real product is 100 and more."""
 _NONE: Final = "Fetch the product again, or keep its digital numbers with --calibrate none."
 _NO_DENOISE: Final = "Leave out --denoise."
+
+
+def _remedy(file: Path) -> str:
+    """Return what to do about an annotation file of calibration, or of noise, that is of no use."""
+    return _NO_DENOISE if file.name.startswith("noise-") else _NONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +99,7 @@ def read_annotation(path: Path) -> Element | None:
     try:
         return parse_xml(data)
     except ValueError as error:
-        raise UnsupportedRasterError(f"{path.name}: {error}. {_NONE}") from error
+        raise UnsupportedRasterError(f"{path.name}: {error}. {_remedy(path)}") from error
 
 
 def safe_calibrations(path: Path) -> dict[str, Calibrator]:
@@ -112,13 +117,13 @@ def _calibration(
 ) -> Calibration:
     """Return the calibration of a measurement file of ``shape`` (rows, columns).
 
-    Raises `UnsupportedRasterError` where a table is malformed, of another file, or shorter than the image; where noise
+    Raises `UnsupportedRasterError` where a table is malformed, of another file, or shorter than the image, or noise
     cannot be subtracted.
     """
     file = annotation.calibration
     root = read_annotation(file)
     if root is None:
-        raise UnsupportedRasterError(f"expected calibration in {file.name!r}, got none. {_NONE}")
+        raise UnsupportedRasterError(f"expected calibration in {file.name!r}, got none. {_remedy(file)}")
     product = read_annotation(annotation.product)
     _check_owner(annotation, file, root, product)
     _check_image(annotation, product, shape)
@@ -143,7 +148,7 @@ def _check_owner(annotation: Annotation, file: Path, root: Element, product: Ele
     if differ:
         raise UnsupportedRasterError(
             f"expected the annotation of {annotation.measurement.name!r}, got {file.name!r} of another one: "
-            f"{differ[0]} {header[differ[0]]}, not {owner[differ[0]]}. {_NONE}"
+            f"{differ[0]} {header[differ[0]]}, not {owner[differ[0]]}. {_remedy(file)}"
         )
     words = tokens(annotation.stem)
     for key in ("polarisation", "missionId"):
@@ -152,8 +157,8 @@ def _check_owner(annotation: Annotation, file: Path, root: Element, product: Ele
         named = [word for word in words if word in others]
         if told and named and told not in named:
             raise UnsupportedRasterError(
-                f"expected the annotation of {annotation.measurement.name!r}, got {file.name!r} of another one: {key} "
-                f"{told.upper()}. {_NONE}"
+                f"expected the annotation of {annotation.measurement.name!r}, got {file.name!r} of another one: "
+                f"{key} {told.upper()}. {_remedy(file)}"
             )
 
 
@@ -193,7 +198,7 @@ def _vectors(
         pixels.append(_numbers(vector, "pixel", file))
         tables.append(_numbers(vector, values, file))
     if not lines:
-        raise UnsupportedRasterError(f"expected vectors {name} in {file.name!r}, got none. {_NONE}")
+        raise UnsupportedRasterError(f"expected vectors {name} in {file.name!r}, got none. {_remedy(file)}")
     return lines, pixels, tables
 
 
@@ -206,7 +211,7 @@ def _numbers(element: Element, name: str, file: Path) -> Array:
         found = np.empty(0)
     if not found.size:
         raise UnsupportedRasterError(
-            f"expected numbers for {name} in {file.name!r}, got none or something else. {_NONE}"
+            f"expected numbers for {name} in {file.name!r}, got none or something else. {_remedy(file)}"
         )
     return found
 
@@ -224,8 +229,8 @@ def _check_covers(lines: list[float], pixels: list[Array], shape: tuple[int, int
     is_short |= max(lines) + reach < height - 1 or min(lines) - reach > 0
     if is_short or max(ends) > width - 1 + 2 * step:
         raise UnsupportedRasterError(
-            f"expected a table of {height} x {width} pixels, got one of lines {min(lines):g} to {max(lines):g} and pixels "
-            f"{min(p[0] for p in pixels):g} to {max(ends):g} in {file.name!r}. {_NONE}"
+            f"expected a table of {height} x {width} pixels, got one of lines {min(lines):g} to {max(lines):g} and "
+            f"pixels {min(p[0] for p in pixels):g} to {max(ends):g} in {file.name!r}. {_remedy(file)}"
         )
 
 
@@ -272,8 +277,8 @@ def _positive(
     for line, p, v in zip(lines, pixels, values, strict=True):
         if len(p) != len(v) or not np.isfinite(v).all() or (v < 0).any():
             raise UnsupportedRasterError(
-                f"expected noise of zero or more at each pixel, got something else at line {line:g} of {file.name!r}. "
-                f"{_NO_DENOISE}"
+                f"expected noise of zero or more at each pixel, got something else at line {line:g} of "
+                f"{file.name!r}. {_NO_DENOISE}"
             )
         if (v > 0).any():
             kept.append((line, p[v > 0], v[v > 0]))

@@ -9,8 +9,8 @@ from typing import Final
 from sarzarr import conventions as cv
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts, only_stamp
 from sarzarr.scenes.products.family import Family, Product
-from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 from sarzarr.scenes.products.safe import safe_calibrations
+from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 from sarzarr.scenes.words import tokens
 from sarzarr.zips import read_bytes
 
@@ -71,12 +71,18 @@ def _product_folder(path: Path) -> Path | None:
 
 
 def sentinel1_scene(path: Path) -> str | None:
-    """Return the name of its product and sub-swath, or of a measurement file that stands alone."""
+    """Return the name of its product and sub-swath, or of a measurement file that stands alone.
+
+    Of wave mode each file is a vignette of its own, and its number is part of the name.
+    """
     folder, stem = _product_folder(path), path.stem
     if folder is not None:
-        swaths = [word for word in tokens(stem) if re.fullmatch(r"(iw|ew)[1-5]|s[1-6]|wv[12]", word)]
+        words = tokens(stem)
+        swaths = [word for word in words if re.fullmatch(r"(iw|ew)[1-5]|s[1-6]|wv[12]", word)]
+        swaths += [word for word in words[-1:] if swaths and swaths[0] in ("wv1", "wv2") and word.isdigit()]
         burst = "_".join(word for word in swaths if word not in tokens(folder.name))
-        return f"{folder.name}_{burst}" if burst else folder.name
+        product = folder.name.removesuffix(".zip").removesuffix(".SAFE")
+        return f"{product}_{burst}" if burst else product
     measurement = _MEASUREMENT.fullmatch(stem)
     return f"{measurement[1]}-{measurement[2]}" if measurement else None
 
