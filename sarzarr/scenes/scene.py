@@ -168,8 +168,8 @@ def open_scene(
     ``vv_gain``, linear power per DN^2, float32 (), (x,) or (y, x), and, with ``denoise``, ``vv_noise``, DN^2, (y, x).
 
     ``paths`` are one TIFF, or one a polarization, or the folder or ZIP archive of a product; the options are those of
-    `probe_file`. Raises `UnsupportedRasterError` where a file is not known to be backscatter; `InvalidInputError` where
-    the files are not of one scene; says the remedy.
+    `probe_file`. Raises `UnsupportedRasterError` where a file is not known to be backscatter, `InvalidInputError`
+    where the files are not of one scene; says the remedy.
     """
     given = raster_files([paths] if isinstance(paths, str | os.PathLike) else list(paths))
     choice = CalibrationChoice(calibrate=calibrate, denoise=denoise)

@@ -49,7 +49,7 @@ def test_a_field_is_linear_between_its_knots_and_a_window_is_that_part_of_the_wh
     whole = np.broadcast_to(table.window(**WHOLE), (40, 50))
     rows, cols = np.mgrid[:40, :50]
     want = np.vectorize(lambda r, c: naive(*field, r, c))(rows, cols)
-    np.testing.assert_allclose(whole, want, rtol=1e-5)
+    np.testing.assert_allclose(whole, want, rtol=1e-6)
     row, col, height, width = window.values()
     part = np.broadcast_to(table.window(**window), (height, width))
     np.testing.assert_array_equal(part, whole[row : row + height, col : col + width])
