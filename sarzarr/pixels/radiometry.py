@@ -310,8 +310,8 @@ def _calibrated(power: Any) -> Any:
     names = {key: power.attrs[key] for key in (c.GAIN, c.NOISE) if key in power.attrs}
     if lost := [name for name in names.values() if name not in power.coords]:
         raise InvalidInputError(
-            f"expected the coordinate {lost[0]!r} that calibrates {power.name!r}, got an array without it. Keep it, or "
-            "open the scene with calibrate='none'."
+            f"expected the coordinate {lost[0]!r} that calibrates {power.name!r}, got an array without it. Keep it, "
+            "or open the scene with calibrate='none'."
         )
     gain = power.coords[names[c.GAIN]]
     told = {c.QUANTITY: gain.attrs[c.QUANTITY], c.CALIBRATED_BY: gain.attrs[c.CALIBRATED_BY]}

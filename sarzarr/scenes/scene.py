@@ -18,7 +18,7 @@ from sarzarr.conventions import CHUNK, POLARIZATIONS, SHARD
 from sarzarr.errors import InvalidInputError, SceneIdError, UnsupportedRasterError
 from sarzarr.grids.dataset import grid_coordinates, handed_out
 from sarzarr.pixels.calibration import Calibration
-from sarzarr.rasters import local_file, read_window
+from sarzarr.rasters import local_file, raster_files, read_window
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
 from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.header import Placed
@@ -161,28 +161,30 @@ def open_scene(
     quantity: str | None = None,
     representation: str | None = None,
     polarizations: Sequence[str] | None = None,
-    calibrate: CalibrationChoice | str | None = None,
+    calibrate: str | None = None,
+    denoise: bool = False,
 ) -> xr.Dataset:
     """Open the files of one scene lazily, values exactly as in the files.
 
     The Dataset has one variable a band, dims (y, x), in Dask chunks of whole TIFF blocks; complex stays complex and
     nodata is not masked. ``y`` and ``x`` are pixel centres in the CRS, or index + 0.5 where no plain affine places
     them. Variables say ``quantity``, ``representation``, ``identified_by``. Digital numbers whose product has a
-    calibration are dn, and have it as coordinates that `to_power` applies, unless ``calibrate`` is ``none``: ``vv_gain``,
-    linear power per DN^2, float32 (), (x,) or (y, x), and, where it is to be subtracted, ``vv_noise`` (y, x).
+    calibration are dn, and have it as coordinates that `to_power` applies, unless ``calibrate`` is ``none``:
+    ``vv_gain``, linear power per DN^2, float32 (), (x,) or (y, x), and, with ``denoise``, ``vv_noise``, DN^2, (y, x).
 
-    ``paths`` are one TIFF, or one a polarization; the options are those of `probe_file`. Raises
-    `UnsupportedRasterError` where a file is not known to be backscatter; `InvalidInputError` where the files are not
-    of one scene; says the remedy.
+    ``paths`` are one TIFF, or one a polarization, or the folder or ZIP archive of a product; the options are those of
+    `probe_file`. Raises `UnsupportedRasterError` where a file is not known to be backscatter, `InvalidInputError`
+    where the files are not of one scene; says the remedy.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    given = raster_files([paths] if isinstance(paths, str | os.PathLike) else list(paths))
+    choice = CalibrationChoice(calibrate=calibrate, denoise=denoise)
     scenes = group_scenes(
         probe_file(
             p,
             quantity=quantity,
             representation=representation,
             polarizations=polarizations,
-            calibrate=calibrate,
+            calibrate=choice,
         )
         for p in given
     )
