@@ -210,6 +210,7 @@ def _with_companions(
             kind=content.kind,
             factor=content.factor,
             units=content.units,
+            static=True,
         )
         failed = Refusals()
         with failed.leaving_out([companion.path]):

@@ -52,6 +52,9 @@ _STAMP: Final = re.compile(
 )
 _ONE_TAKE: Final = timedelta(minutes=30)
 """Two times in a name that lie no further apart are start and stop: no data take of an imaging radar is longer."""
+ONE_PASS: Final = timedelta(minutes=3)
+"""Times by which two acquisitions of one place may differ to be of one pass: adjacent tracks of Sentinel-1 lie some 8
+minutes of the day apart."""
 _MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _FIRST_ORBITS: Final = (
     ("sentinel-1a", 1, 73),
@@ -206,6 +209,20 @@ def _number(text: str) -> float | None:
 def _integer(text: str) -> int | None:
     """Return an orbit's number; None where it is none, 0 or unknown."""
     return int(text) if re.fullmatch(r"\+?\d{1,9}", text) and text != "99999" and int(text) > 0 else None
+
+
+def is_one_pass(one: str, other: str) -> bool:
+    """Return whether two times, ISO 8601 UTC, are within `ONE_PASS`; of one day, where one tells only a day.
+
+    >>> is_one_pass("2026-01-01T05:11:22Z", "2026-01-01T00:00:00Z")
+    True
+    >>> is_one_pass("2026-01-01T05:11:22Z", "2026-01-01T16:58:02Z")
+    False
+    """
+    first, second = datetime.fromisoformat(one), datetime.fromisoformat(other)
+    if any((t.hour, t.minute, t.second, t.microsecond) == (0, 0, 0, 0) for t in (first, second)):
+        return first.date() == second.date()
+    return abs(first - second) <= ONE_PASS
 
 
 def only_stamp(text: str) -> str | None:

@@ -138,11 +138,11 @@ def naming_parts(path: Path) -> tuple[str, ...]:
     (('lake_VV',), ('Amplitude_VV', 'imagery', 'baltic'))
     """
     parts = [path.stem]
-    is_told = _tells(path.stem) and path.parent.name.lower() not in _PRODUCT_FOLDERS
+    is_told = tells_scene(path.stem) and path.parent.name.lower() not in _PRODUCT_FOLDERS
     for folder in () if is_told else path.parents:
         if folder.name:
             parts.append(folder.name)
-        if _tells(folder.name):
+        if tells_scene(folder.name):
             break
     return tuple(parts)
 
@@ -157,8 +157,8 @@ def _is_kind(word: str) -> bool:
     return word.lower() in {*_KINDS, *POLARIZATIONS} or bool(quantity_in(word) or representation_in(word))
 
 
-def _tells(name: str) -> bool:
-    """Whether a name says more than polarization, quantity, kind of file, numbers and dates."""
+def tells_scene(name: str) -> bool:
+    """Return whether a name says more than polarization, quantity, kind of file, numbers and dates."""
     words = re.findall(r"[^\W_]+", name)
     return any(not (_is_kind(word) or _NUMBER.fullmatch(word.lower())) for word in words)
 

@@ -39,6 +39,18 @@ def ids(paths, **said) -> list[tuple[str, list[str]]]:
     ("stem", "folder", "product", "expected"),
     [
         ("S1_IW_GRD_panama_700_amp_VV_VH", "x", None, "S1_IW_GRD_panama_700_amp"),
+        ("VV_dB", "05bc615a9b0aaaaav", None, "05bc615a9b0aaaaav"),
+        ("Gamma0_VH", "S1A_20200103_17RMJ_ASC", None, "S1A_20200103_17RMJ_ASC"),
+        ("imagery_HV", "RS2_OK1_PK05_HH_HV_SLC", None, "RS2_OK1_PK05_HH_HV_SLC"),
+        ("Amplitude_VV", "Aarhus", None, "Aarhus"),
+        ("lake_Amplitude_VV", "Aarhus", None, "lake_Amplitude"),
+        ("Gamma0_2020-01-03_VV", "Aarhus", None, "Aarhus_2020-01-03"),
+        ("VV", "20200103", "Aarhus", "Aarhus_20200103"),
+        ("12", "VV", "Aarhus", "Aarhus_12"),
+        ("sigma0_vv", "data", "Aarhus", "Aarhus"),
+        ("c_VV", "Aarhus", None, "Aarhus"),
+        ("IMAGE_HH_SRA_strip_007", "IMAGEDATA", "TSX1_SAR__MGD", "TSX1_SAR__MGD_SRA_strip_007"),
+        ("D20160214_171512--_SIG0-----_S1AIWGRDH1VHA_015_A0", "x", None, "D20160214_171512--_SIG0-----_S1AIWGRDH1A_015_A0"),
         ("VV", "s1_db_utm_nodata0", None, "s1_db_utm_nodata0"),
         ("vv_VH", "lake", None, "lake"),
         ("sentinel1_vv_panama", "x", None, "sentinel1_panama"),
@@ -47,6 +59,7 @@ def ids(paths, **said) -> list[tuple[str, list[str]]]:
         ("iw-vh", "measurement", "S1A_IW_GRDH_1SDV.SAFE", "S1A_IW_GRDH_1SDV"),
         ("s1a-iw-grd-vh-x-002", "measurement", "S1A_IW_GRDH_1SDV", "S1A_IW_GRDH_1SDV"),
         ("s1a-iw2-slc-vh-x-005", "measurement", "S1A_IW_SLC__1SDV", "S1A_IW_SLC__1SDV_iw2"),
+        ("s1a-iw2-slc-vh-x-005", "measurement", "S1A_IW_SLC__1SDV.SAFE", "S1A_IW_SLC__1SDV_iw2"),
         (
             "s1b-iw-grd-vh-20211223t051122-20211223t051147-030148-039993-002",
             "x",
@@ -60,6 +73,41 @@ def ids(paths, **said) -> list[tuple[str, list[str]]]:
 )
 def test_scene_names(stem, folder, product, expected):
     assert scene_name(Path(product or "raw") / folder / f"{stem}.tif") == expected
+
+
+WORD = st.sampled_from(["Aarhus", "VV", "20200103", "Gamma0", "dB", "raw", "c", "imagery", "IMAGEDATA", "7", "lake_VH"])
+
+
+@settings(max_examples=200)
+@given(folders=st.lists(WORD, max_size=4), stem=WORD, above=st.lists(WORD, max_size=3))
+def test_an_id_is_of_the_path_and_of_no_more_of_it_than_it_takes(folders, stem, above):
+    """Names further up than the one that tells do not count, so that a store is the same wherever files stand."""
+    name = scene_name(Path("/site", *folders, f"{stem}.tif"))
+    assert name == scene_name(Path("/", *above, "site", *folders, f"{stem}.tif"))
+    assert check_scene_id(name) == name
+    assert scene_name(Path("/site", *folders, f"{stem}_HV.tif")) == name  # another polarization
+
+
+@pytest.mark.parametrize("layout", ["{site}/VV_dB.tif", "{site}/20200103/VV.tif", "{site}/20200103_vv.tif", "{site}/c.tif"])
+def test_two_sites_of_one_stem_are_two_scenes(tmp_path, layout):
+    paths = [tmp_path / layout.format(site=site) for site in ("Aarhus", "Bergen")]
+    for path in paths:
+        write(path, speckle())
+    both = [scene for scene, _ in ids(paths)]
+    assert len(set(both)) == 2
+    assert both == [scene for path in paths for scene, _ in ids([path])]  # each alone has the same
+
+
+def test_a_folder_a_polarization_is_one_scene(tmp_path):
+    paths = [write(tmp_path / "lake" / p / "tile_12.tif", speckle()) for p in ("VV", "VH")]
+    assert ids(paths) == [("tile_12", ["vv", "vh"])]
+
+
+def test_a_file_of_which_no_name_is_left_is_named(tmp_path):
+    paths = [write(tmp_path / "ä" / "ü.tif", speckle())]
+    with pytest.raises(SceneIdError, match=r"ü\.tif: expected a scene id .* Give one with --id"):
+        ids(paths)
+    assert ids(paths, scene_id="u") == [("u", ["band_1"])]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""The matching of layers' files to scenes: by the ground that they lie on, else by shape, and then by name."""
+"""The matching of layers' files to scenes: by the ground that they lie on, else by shape; by name, and by date."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -17,8 +17,11 @@ from sarzarr.grids.warp.plan import GDAL_TYPES, LAYER, WarpSource, plan_warp
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.rasters import local_file, source_hash
+from sarzarr.scenes.acquisition import facts_from_fields, is_one_pass
 from sarzarr.scenes.header import Header, read_header
 from sarzarr.scenes.refusals import Refusals
+from sarzarr.scenes.names import tells_scene
+from sarzarr.scenes.products.table import facts_from_name
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.text import listed, nodata_text
 
@@ -42,6 +45,8 @@ class LayerFile:
     """Its header."""
     hash: str
     """The hash that it is recognised by."""
+    datetime: str | None = None
+    """The time that its tags or its name tell, ISO 8601 UTC; None where they tell none, or several."""
 
     @property
     def path(self) -> Path:
@@ -52,6 +57,20 @@ class LayerFile:
     def is_placed(self) -> bool:
         """Whether it says where on the ground its pixels lie."""
         return self.source.georeference.crs_wkt is not None
+
+    def scenes_named(self, ids: Iterable[str]) -> set[str]:
+        """Return the ids that stand in its name as words, the longest alone: ``s1_20260101``, and not ``s1``."""
+        named = {i for i in ids if re.search(rf"(?<![^\W_]){re.escape(i)}(?![^\W_])", self.path.stem, re.IGNORECASE)}
+        return {i for i in named if len(i) == max(map(len, named))}
+
+    def is_of(self, scene: SceneProbe, ids: Collection[str]) -> bool:
+        """Return whether it may be put on a scene: it bears its id, or none of ``ids`` and no date but that scene's."""
+        if self.layer.static:
+            return True
+        named, when = self.scenes_named(ids), scene.acquisition.datetime
+        if named or self.datetime is None or when is None:
+            return not named or scene.id in named
+        return is_one_pass(self.datetime, when)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +171,15 @@ def _probe(layer: Layer, path: Path) -> LayerFile:
                 f"{nodata_text(layer.nodata)}. Give another, or convert the raster."
             )
         source = replace(source, nodata=None)
-    return LayerFile(layer=layer, source=source, header=header, hash=source_hash(file))
+    when = _datetime(file, header)
+    return LayerFile(layer=layer, source=source, header=header, hash=source_hash(file), datetime=when)
+
+
+def _datetime(file: Path, header: Header) -> str | None:
+    """Return the time that a file's tags tell, or its name, or its folder's if that says numbers and dates alone."""
+    names = (file.stem, "" if tells_scene(file.parent.name) else file.parent.name)
+    told = (facts_from_fields(header.tags), *map(facts_from_name, names))
+    return next((facts.datetime for facts in told if facts.datetime), None)
 
 
 def _band(layer: Layer, file: Path, header: Header) -> int:
@@ -177,7 +204,8 @@ def match_layers(
 
     A scene takes the file that is on its own pixels, else the one that it lies in, else the one that it
     shares some ground with; where several are alike, the one that bears the scene's id in its name. A
-    file that says no place is taken to lie as the scene whose shape it has.
+    file that says no place is taken to lie as the scene whose shape it has. A file that bears the id of a scene is
+    that scene's alone, and one that tells a date is put on scenes of that date alone, unless its layer is static.
 
     Each scene comes with the grid, (rows, columns), that is stored; ``exact`` is as of
     `sarzarr.grids.warp.plan.plan_warp`. A scene is refused, and not among those returned, where it cannot be told
@@ -187,21 +215,24 @@ def match_layers(
     remedy.
     """
     plans: dict[str, tuple[LayerPlan, ...]] = {scene.id: () for scene, _ in scenes}
-    notes = []
+    notes, ids = [], [scene.id for scene, _ in scenes]
     for name, own in files.files.items():
         fits: dict[str, _Fit | None] = {}
         for scene, grid in scenes:
             with refused.leaving_out(scene.paths, scene.id):
-                fits[scene.id] = _fitting(files, name, scene, grid)
+                fits[scene.id] = _fitting(files, name, scene, grid, ids)
         _check_unplaced(name, fits)
+        _check_undated(name, fits, scenes)
         if fits and not any(fits.values()):
-            raise _nobody(own, *scenes[0])
+            raise _of_other_dates(own, scenes) or _nobody(own, *scenes[0])
         for scene, grid in scenes:
             if fit := fits.get(scene.id):
                 with refused.leaving_out(scene.paths, scene.id):
                     plans[scene.id] += (_plan(fit, scene, grid, exact=exact),)
         if without := [scene for scene, fit in fits.items() if fit is None]:
-            notes.append(f"no file of layer {name!r} lies on {listed(without)}: stored without it.")
+            dated = any(file.datetime and not file.layer.static for file in own)
+            why = f" or is of its date ({name}:static is for every date)" if dated else ""
+            notes.append(f"no file of layer {name!r} lies on {listed(without)}{why}: stored without it.")
         taken = {fit.file.path for fit in fits.values() if fit is not None}
         if unused := [file.path.name for file in own if file.path not in taken]:
             notes.append(f"layer {name!r}: {listed(unused)} lie on no scene, or another file does better.")
@@ -209,26 +240,30 @@ def match_layers(
     return {scene: own for scene, own in plans.items() if scene not in out}, tuple(notes)
 
 
-def _fitting(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid) -> _Fit | None:
+def _fitting(
+    files: LayerFiles, name: str, scene: SceneProbe, grid: Grid, ids: Collection[str]
+) -> _Fit | None:
     """Return the one file of a layer that is a scene's, as `_choose`; `InvalidInputError` where the name is taken."""
     if name.lower() in (array.name.lower() for array in scene.arrays):
         raise InvalidInputError(
             f"expected a layer's name that no array of scene {scene.id!r} has, got {name!r}. Give it another name."
         )
-    return _choose(files, name, scene, grid)
+    return _choose(files, name, scene, grid, ids)
 
 
-def _choose(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid) -> _Fit | None:
-    """Return the one file of a layer that is a scene's; None where there is none."""
-    fits = [fit for file in files.near(name, grid) if (fit := _fit(file, scene, grid)) is not None]
+def _choose(
+    files: LayerFiles, name: str, scene: SceneProbe, grid: Grid, ids: Collection[str]
+) -> _Fit | None:
+    """Return the one file of a layer that is a scene's, of all ``ids``; None where there is none."""
+    own = (file for file in files.near(name, grid) if file.is_of(scene, ids))
+    fits = [fit for file in own if (fit := _fit(file, scene, grid)) is not None]
     best = [fit for fit in fits if fit.rank == min(f.rank for f in fits)]
     if len(best) > 1:
-        word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(scene.id)}(?![A-Za-z0-9])", re.IGNORECASE)
-        best = [fit for fit in best if word.search(fit.file.path.stem)] or best
+        best = [fit for fit in best if scene.id in fit.file.scenes_named(ids)] or best
     if len(best) > 1:
         raise InvalidInputError(
             f"expected one file of layer {name!r} for scene {scene.id!r}, got {len(best)} that lie on it alike: "
-            f"{listed(fit.file.path.name for fit in best)}. Name each after its scene "
+            f"{listed(fit.file.path.name for fit in best)}. Leave all but one out, name each after its scene "
             f"({scene.id}_{name}.tif), or merge them into one raster."
         )
     return best[0] if best else None
@@ -303,6 +338,43 @@ def _check_unplaced(name: str, fits: Mapping[str, _Fit | None]) -> None:
                 f"expected one scene with the shape of {path.name!r} (layer {name!r}), which says no place, got "
                 f"{len(scenes)}: {listed(scenes)}. Ingest its scene alone, or name a file after each scene."
             )
+
+
+def _check_undated(
+    name: str, fits: Mapping[str, _Fit | None], scenes: Sequence[tuple[SceneProbe, Grid]]
+) -> None:
+    """Raise `InvalidInputError` where several scenes take a file of one date, and some of them tell no date."""
+    ids = [scene.id for scene, _ in scenes]
+    owners: dict[Path, list[SceneProbe]] = {}
+    for scene, _ in scenes:
+        fit = fits.get(scene.id)
+        if fit and fit.file.datetime and not (fit.file.layer.static or fit.file.scenes_named(ids)):
+            owners.setdefault(fit.file.path, []).append(scene)
+    for path, takers in owners.items():
+        undated = [scene.id for scene in takers if scene.acquisition.datetime is None]
+        if undated and len(takers) > 1:
+            raise InvalidInputError(
+                f"expected one scene for {path.name!r} (layer {name!r}), which is of one date, got {len(takers)}, and "
+                f"{listed(undated)} without a date. Name the file after its scene ({undated[0]}_{name}.tif), or, if it "
+                f"holds for every date, say --layer {name}:static=FILE."
+            )
+
+
+def _of_other_dates(
+    files: Sequence[LayerFile], scenes: Sequence[tuple[SceneProbe, Grid]]
+) -> InvalidInputError | None:
+    """Return the error where files of a layer lie on scenes, but are of other dates; None elsewhere."""
+    for file in files:
+        for scene, grid in scenes:
+            when, other = file.datetime, scene.acquisition.datetime
+            is_other = when and other and not is_one_pass(when, other)
+            if is_other and not file.is_of(scene, ()) and _fit(file, scene, grid) is not None:
+                return InvalidInputError(
+                    f"expected a file of layer {file.layer.name!r} of a scene's date, got none: {file.path.name!r} is "
+                    f"of {when}, and {scene.id!r} of {other}. If it holds for every date, say "
+                    f"--layer {file.layer.name}:static=FILE."
+                )
+    return None
 
 
 def _nobody(files: Sequence[LayerFile], scene: SceneProbe, grid: Grid) -> InvalidInputError:
