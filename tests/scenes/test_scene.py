@@ -105,7 +105,7 @@ def test_a_folder_a_polarization_is_one_scene(tmp_path):
 
 def test_a_file_of_which_no_name_is_left_is_named(tmp_path):
     paths = [write(tmp_path / "ä" / "ü.tif", speckle())]
-    with pytest.raises(SceneIdError, match=r"ü\.tif: expected a scene id .* Give one with --id"):
+    with pytest.raises(SceneIdError, match=r"ü\.tif: expected a scene id .* Ingest it alone with --id"):
         ids(paths)
     assert ids(paths, scene_id="u") == [("u", ["band_1"])]
 
