@@ -10,6 +10,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.grids.crs import crs_wkt, transform_points, turned
 from sarzarr.grids.georeference import Georeference
 from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
 from sarzarr.store.boxes import Boxes, Policy, box_tables, read_boxes, write_boxes
@@ -112,18 +113,16 @@ def _pixel_boxes(regions: Sequence[Region], placement: Georeference, scene: str,
             f"a scene with a CRS and a transform was expected for map coordinates, got {scene!r}. "
             "Give its boxes in pixels, as CSV."
         )
-    from pyproj import Transformer
-    from pyproj.exceptions import ProjError
-
-    try:
-        to_scene = Transformer.from_crs(crs, placement.grid.crs_wkt, always_xy=True)
-    except ProjError as error:
-        raise InvalidInputError(
-            f"a CRS that is known was expected, got {crs!r} ({error}). Name it as EPSG:32633."
-        ) from None
+    wkt, own = crs_wkt(crs), placement.grid.crs_wkt
+    xs, ys = transform_points(wkt, own, *np.concatenate([r.points for r in regions]).T)
     out = np.empty((len(regions), 4))
-    for i, region in enumerate(regions):
-        rows, cols = placement.grid.to_pixels(*to_scene.transform(*region.points.T))
+    ends = np.cumsum([len(r.points) for r in regions])
+    for i, part in enumerate(np.split(np.arange(ends[-1]), ends[:-1])):
+        x = turned(own, xs[part], near=float(xs[part[0]]))  # a region across 180 degrees is in one piece
+        middle = (x.min() + x.max()) / 2
+        x = x + (turned(own, middle, near=placement.middle) - middle)
+        with np.errstate(invalid="ignore"):
+            rows, cols = placement.grid.to_pixels(x, ys[part])
         out[i] = cols.min(), rows.min(), cols.max(), rows.max()
     return out
 
