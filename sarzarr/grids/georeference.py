@@ -94,6 +94,33 @@ class Georeference:
         return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
+def on_earth(place: Georeference) -> Georeference:
+    """Return a place as it is; without its CRS, and with a sentence in ``unplaced``, where it lies beyond the earth.
+
+    Of degrees, latitudes are within 90, longitudes within one and a half turns of 0 and no more than a turn wide, a
+    pixel more or less. Of a projection, some point of the raster has a longitude and a latitude.
+    """
+    wkt = place.crs_wkt
+    if wkt is None:
+        return place
+    xs, ys = np.array([g[2:4] for g in place.gcps]).T if place.uses_gcps else np.array(place.grid.corners).T
+    across, down = (0.0, 0.0) if place.uses_gcps else place.grid.pixel_size
+    crs, turn = parse_crs(wkt), turn_of(wkt)
+    if crs.is_geographic and turn is not None:
+        is_beyond = np.abs(ys).max() > turn / 4 + down or np.abs(xs).max() > 1.5 * turn + across
+        is_beyond |= not place.uses_gcps and np.ptp(xs) > turn + across
+    else:
+        rows, cols = np.meshgrid(*(np.linspace(0, n, 3) for n in place.grid.shape))
+        some = (xs, ys) if place.uses_gcps else place.grid.to_xy(rows, cols)
+        is_beyond = crs.is_projected and not np.isfinite(transform_points(wkt, LONLAT, *some)).all(axis=0).any()
+    if not is_beyond:
+        return place
+    spans = [f"{v.min():g} to {v.max():g}" for v in (xs, ys)]
+    why = f"no place on earth: its {crs_name(wkt)} has x {spans[0]}, y {spans[1]}"
+    kept = {"gcps": (), "gcps_crs": None} if place.uses_gcps else {}
+    return replace(place, grid=replace(place.grid, crs_wkt=None), geolocation="", unplaced=why, **kept)
+
+
 def spline_points(place: Georeference, crs: str | None) -> tuple[tuple[Gcp, ...], str]:
     """Return the GCPs that a spline towards ``crs`` goes through, and the WKT of the CRS that they are in.
 

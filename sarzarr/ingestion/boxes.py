@@ -119,9 +119,9 @@ def _pixel_boxes(regions: Sequence[Region], placement: Georeference, scene: str,
     ends = np.cumsum([len(r.points) for r in regions])
     for i, part in enumerate(np.split(np.arange(ends[-1]), ends[:-1])):
         x = turned(own, xs[part], near=float(xs[part[0]]))  # a region across 180 degrees is in one piece
-        middle = (x.min() + x.max()) / 2
-        x = x + (turned(own, middle, near=placement.middle) - middle)
         with np.errstate(invalid="ignore"):
+            middle = (x.min() + x.max()) / 2
+            x = x + (turned(own, middle, near=placement.middle) - middle)
             rows, cols = placement.grid.to_pixels(x, ys[part])
         out[i] = cols.min(), rows.min(), cols.max(), rows.max()
     return out
