@@ -13,7 +13,7 @@ from sarzarr.errors import InvalidInputError
 from sarzarr.grids.crs import crs_wkt, transform_points, turned
 from sarzarr.grids.georeference import Georeference
 from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
-from sarzarr.store.boxes import Boxes, Policy, box_tables, read_boxes, write_boxes
+from sarzarr.store.boxes import Boxes, Policy, box_tables, known_classes, read_boxes, write_boxes
 from sarzarr.store.commit import consolidate
 from sarzarr.store.store import Store
 from sarzarr.text import counted
@@ -60,7 +60,8 @@ def import_boxes(
         owner: (_pixel_boxes(some, placed[owner], owner, crs), [r.label for r in some])
         for owner, some in by_scene.items()
     }
-    fresh = Boxes.gathered(parts, {s: p.grid.shape for s, p in placed.items()}, policy=policy)
+    shapes = {s: p.grid.shape for s, p in placed.items()}
+    fresh = Boxes.gathered(parts, shapes, policy=policy, classes=known_classes(store, first=name))
     fresh = replace(fresh, grids=tuple(placed[owner].fingerprint for owner in fresh.owners))
     if not len(fresh):
         raise InvalidInputError(
@@ -134,7 +135,7 @@ def _merged(old: Boxes, new: Boxes) -> Boxes:
             f"a table of boxes on {new.on} was expected, got one on {old.on}. Name another."
         )
     owners = tuple(sorted({*old.owners, *new.owners}))
-    classes = tuple(sorted({*old.classes, *new.classes}))
+    classes = new.classes  # those of the old one, and more
     parts = []
     for table, skip in ((old, set(new.owners)), (new, set[str]())):
         keep = np.array([table.owners[o] not in skip for o in table.owner.tolist()], bool)
