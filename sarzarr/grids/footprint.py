@@ -92,7 +92,7 @@ def _transformer(crs_wkt: str) -> Any:
 
 
 def _degrees(crs_wkt: str, x: Array, y: Array) -> tuple[Array, Array]:
-    """Return (lon, lat) of positions in a CRS, longitudes in -180..180, infinite where the CRS does not reach.
+    """Return (lon, lat) of positions in a CRS, longitudes from -180 to below 180, infinite where the CRS does not reach.
 
     Far beyond its zone a projection may give any position instead: what does not lead back is none. A few
     positions tell whether to look at all of them.
@@ -100,7 +100,7 @@ def _degrees(crs_wkt: str, x: Array, y: Array) -> tuple[Array, Array]:
     transformer = _transformer(crs_wkt)
     lon, lat = transformer.transform(x, y)
     with np.errstate(invalid="ignore"):
-        lon = np.where(np.isfinite(lon), _wrapped(lon), lon)
+        lon = np.where(np.isfinite(lon), lon - 360 * np.floor((lon + 180) / 360), lon)
     some = np.ix_(*(np.unique([0, n // 2, n - 1]) for n in x.shape))
     if not _leads_back(crs_wkt, x[some], y[some], lon[some], lat[some]).all():
         lost = ~_leads_back(crs_wkt, x, y, lon, lat)

@@ -318,7 +318,12 @@ class Store:
         if name in self.unwritten:
             return self.unwritten[name]
         if not has_node(self.place, f"{cv.PATCHES}/{name}"):
-            known = self.patch_indices
+            known, sets = self.patch_indices, nodes_below(self.place, cv.SAMPLES)
+            if sets and not self.scenes:
+                raise NotInStoreError(
+                    f"scenes were expected in {self.place.name}, got samples alone ({', '.join(sets)}). Read them with "
+                    f"sarzarr.SampleReader(store, samples={sets[0]!r})."
+                )
             raise NotInStoreError(f"patch index must be one of {', '.join(known) or 'none'}, got {name!r}.")
         return read_table(self.place, f"{cv.PATCHES}/{name}")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
-from sarzarr.grids.crs import LONLAT, crs_name, is_same_crs, parse_crs, transform_points, turn_of, turns_onto
+from sarzarr.grids.crs import LONLAT, crs_name, is_same_crs, parse_crs, transform_points, turn_of, turned, turns_onto
 from sarzarr.grids.georeference import (
     Georeference, bbox_in, check_placed, edge_points, is_affine_to, locate, moved_by, onto,
 )  # fmt: skip
@@ -353,7 +353,8 @@ def _in_turn(place: Georeference, grid: Grid) -> Georeference:
         moves = turns_onto(wkt, (left, right), (grid.bbox[0], grid.bbox[2]))
         return replace(place, grid=moved_by(place.grid, moves[0])) if len(moves) == 1 else place
     if parse_crs(wkt).is_geographic:
-        return place  # `locate` and GDAL count from its middle
+        middle = float(turned(wkt, np.array(place.middle), near=0.0))  # GDAL adds one turn, and no more
+        return replace(place, grid=moved_by(place.grid, middle - place.middle))
     ends = np.array([left, right]) + (right - left) * np.array([1e-9, -1e-9])
     again, _ = transform_points(LONLAT, wkt, *transform_points(wkt, LONLAT, ends, np.full(2, place.grid.bbox[1])))
     moves = turn * np.rint((again - ends) / turn)
