@@ -58,6 +58,7 @@ def transform_points(source: str, target: str, xs: Array, ys: Array) -> tuple[Ar
     """Return positions in another CRS, float64, shapes kept; Inf where a position has none there."""
     if is_same_crs(source, target):
         return np.array(xs, np.float64), np.array(ys, np.float64)
+    xs = turned(source, np.asarray(xs), near=0.0)  # PROJ refuses more than one and a half turns
     pairs = _transformed(parse_crs(source), parse_crs(target), np.ravel(xs), np.ravel(ys))
     return pairs[0].reshape(np.shape(xs)), pairs[1].reshape(np.shape(ys))
 

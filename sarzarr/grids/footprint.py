@@ -98,6 +98,7 @@ def _degrees(crs_wkt: str, x: Array, y: Array) -> tuple[Array, Array]:
     positions tell whether to look at all of them.
     """
     transformer = _transformer(crs_wkt)
+    x = turned(crs_wkt, x, near=0.0)
     lon, lat = transformer.transform(x, y)
     with np.errstate(invalid="ignore"):
         lon = np.where(np.isfinite(lon), lon - 360 * np.floor((lon + 180) / 360), lon)

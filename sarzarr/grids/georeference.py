@@ -98,7 +98,7 @@ class Georeference:
 def on_earth(place: Georeference) -> Georeference:
     """Return a place as it is; without its CRS, and with a sentence in ``unplaced``, where it lies beyond the earth.
 
-    Of degrees, latitudes are within 90, longitudes within one and a half turns of 0 and no more than a turn wide, a
+    Of degrees, latitudes are within 90, longitudes within two turns of 0 and no more than a turn wide, a
     pixel more or less. Of a projection, some point of the raster has a longitude and a latitude.
     """
     wkt = place.crs_wkt
@@ -108,7 +108,7 @@ def on_earth(place: Georeference) -> Georeference:
     across, down = (0.0, 0.0) if place.uses_gcps else place.grid.pixel_size
     crs, turn = parse_crs(wkt), turn_of(wkt)
     if crs.is_geographic and turn is not None:
-        is_beyond = np.abs(ys).max() > turn / 4 + down or np.abs(xs).max() > 1.5 * turn + across
+        is_beyond = np.abs(ys).max() > turn / 4 + down or np.abs(xs).max() > 2 * turn + across
         is_beyond |= not place.uses_gcps and np.ptp(xs) > turn + across
     else:
         rows, cols = np.meshgrid(*(np.linspace(0, n, 3) for n in place.grid.shape))

@@ -91,7 +91,7 @@ def test_cells_of_a_scene_are_the_same_in_any_turn(west):
         assert prints[0].pixel == other.pixel
 
 
-@given(st.integers(-1, 1), st.integers(-180, 179), st.floats(0, 90), st.floats(0, 120))
+@given(st.integers(-2, 1), st.integers(-180, 179), st.floats(0, 90), st.floats(0, 120))
 def test_positions_go_there_and_back_in_any_turn(turns, west, row, col):
     place = Georeference(grid=degrees(west + 360.0 * turns))
     zone = (west + 180) // 6 + 1
@@ -148,6 +148,7 @@ def test_a_place_beyond_the_earth_is_none(grid):
         degrees(179.9),
         degrees(250.6),
         degrees(-181.0),
+        degrees(539.9),
         utm(60),
         Grid(height=80, width=160, transform=(225_000, 0, -18e6, 0, -225_000, 9e6), crs_wkt=crs_wkt("ESRI:54009")),
     ],
