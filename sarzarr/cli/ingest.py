@@ -76,7 +76,8 @@ def _show(probe: "RasterProbe", refusal: str) -> None:
     grid = probe.grid
     gcps = f"{counted(len(probe.georeference.gcps), 'GCP')}, no affine"
     place = probe.geolocation
-    placed = {"affine": "georeferenced", "gcps": gcps}.get(place, place.replace("_", " "))
+    other = probe.georeference.unplaced or place.replace("_", " ")
+    placed = {"affine": "georeferenced", "gcps": gcps}.get(place, other)
     typer.secho(probe.path.name, bold=True)
     echo(f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {placed}")
     if refusal:

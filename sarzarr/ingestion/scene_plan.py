@@ -281,7 +281,7 @@ class ScenePlan:
             "gcp_tps_no_dem": f"by {gcps} without terrain",
             "gcps": f"{gcps}, image geometry (--crs and --pixel-size georeference it)",
             "rpcs": "RPC, image geometry (orthorectify it with a DEM to georeference it)",
-        }.get(self.geolocation, "no CRS")
+        }.get(self.geolocation, self.probe.georeference.unplaced or "no CRS")
         place = f"{self.grid.height} x {self.grid.width}, {tie}"
         way = "warped" if self.is_warped else "passthrough"
         lines = [f"  {self.id}: {place}, {way}, {tasks}, {counted(self.patches, 'patch')}"]

@@ -10,7 +10,7 @@ import numpy as np
 from rasterio.enums import ColorInterp
 
 from sarzarr.arrays import Array
-from sarzarr.grids.georeference import Georeference
+from sarzarr.grids.georeference import Georeference, on_earth
 from sarzarr.grids.grid import Grid
 from sarzarr.rasters import open_raster, read_dtype, read_window
 
@@ -127,13 +127,14 @@ def _georeference(dataset: Any, name: str) -> Georeference:
         transform=(a, b, c, d, e, f) if is_usable else Grid.transform,
     )
     has_only_rpcs = not grid.is_georeferenced and not points and dataset.rpcs is not None
-    return Georeference(
+    place = Georeference(
         grid=grid,
         gcps=tuple((float(p.row), float(p.col), float(p.x), float(p.y), float(p.z or 0)) for p in points),
         gcps_crs=points_crs.to_wkt(version="WKT2_2019") if points and points_crs else None,
         geolocation="rpcs" if has_only_rpcs else "",
         name=name,
     )
+    return on_earth(place)
 
 
 def sample_windows(path: Path, header: Header, *, bands: Sequence[int]) -> Iterator[Array]:

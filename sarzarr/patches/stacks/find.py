@@ -21,7 +21,8 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError
-from sarzarr.grids.crs import is_same_crs
+from sarzarr.grids.crs import is_same_crs, turned
+from sarzarr.grids.georeference import beside
 from sarzarr.grids.grid import WHOLE_PIXEL, Grid
 from sarzarr.patches.stacks.stack import Stack, View
 from sarzarr.scenes.acquisition import ONE_PASS
@@ -88,7 +89,7 @@ class _Member:
         if not (self.grid.is_georeferenced or other.grid.is_georeferenced):
             return True
         is_one_crs = is_same_crs(self.grid.crs_wkt, other.grid.crs_wkt)
-        return is_one_crs and self.grid.whole_pixel_offset(other.grid) == (0, 0)
+        return is_one_crs and self.grid.whole_pixel_offset(beside(other.grid, self.grid)) == (0, 0)
 
 
 def find_stacks(
@@ -341,7 +342,9 @@ def _groups(members: Sequence[_Member]) -> Iterable[list[_Member]]:
         origins = np.empty((len(some), 2))
         for member in some:
             origin = np.array([member.grid.transform[2], member.grid.transform[5]])
-            near = np.abs(origins[: len(groups)] - origin) <= 4 * WHOLE_PIXEL * max(member.grid.pixel_size)
+            off = origins[: len(groups)] - origin
+            off[:, 0] = turned(member.grid.crs_wkt, off[:, 0], near=0.0)
+            near = np.abs(off) <= 4 * WHOLE_PIXEL * max(member.grid.pixel_size)
             places = np.flatnonzero(near.all(1) | (not member.grid.is_georeferenced)).tolist()
             home = next((groups[i] for i in places if groups[i][0].shares_grid(member)), None)
             if home is None:
