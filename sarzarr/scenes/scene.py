@@ -1,7 +1,7 @@
 """Scenes: files grouped by acquisition, and opened lazily."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +18,7 @@ from sarzarr.errors import InvalidInputError, SceneIdError, UnsupportedRasterErr
 from sarzarr.grids.dataset import grid_coordinates, handed_out
 from sarzarr.rasters import read_window
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
-from sarzarr.scenes.header import Placed
+from sarzarr.scenes.header import Header, Placed, tag_attributes
 from sarzarr.scenes.names import check_scene_id, scene_name
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 
@@ -191,23 +191,36 @@ def open_probed(scene: SceneProbe) -> xr.Dataset:
     if scene.refusal is not None:
         names = ", ".join(file.path.name for file in scene.files)
         raise UnsupportedRasterError(f"{names}: {scene.refusal}")
-    variables = {array.name: (("y", "x"), _lazy(scene, array), _array_attrs(array)) for array in scene.arrays}
-    attrs: dict[str, Any] = {**scene.acquisition.attrs(), cv.GEOLOCATION: scene.geolocation}
+    headers = {file.path: file.header for file in scene.files}
+    first, *others = (header.tags for header in headers.values())
+    shared = {k: v for k, v in first.items() if all(tags.get(k) == v for tags in others)}
+    variables = {
+        array.name: (("y", "x"), _lazy(scene, array), _array_attrs(array, headers[array.path], shared))
+        for array in scene.arrays
+    }
+    attrs: dict[str, Any] = {**tag_attributes(shared), **scene.acquisition.attrs()}
+    attrs[cv.GEOLOCATION] = scene.geolocation
     if polarizations := [array.polarization for array in scene.arrays if array.polarization]:
         attrs[cv.SAR_POLARIZATIONS] = polarizations
     return handed_out(xr.Dataset(variables, coords=grid_coordinates(scene.grid), attrs=attrs))
 
 
-def _array_attrs(array: ArrayProbe) -> dict[str, Any]:
-    """Return the attributes of a variable; never a path."""
+def _array_attrs(array: ArrayProbe, header: Header, shared: Mapping[str, str]) -> dict[str, Any]:
+    """Return the attributes of a variable as rioxarray has them, and ours; never a path."""
+    band = array.band - 1
+    tags = {k: v for k, v in header.tags.items() if k not in shared} | header.band_tags[band]
     attrs = {
+        **tag_attributes(tags),
+        cv.SCALE_FACTOR: header.scales[band],
+        cv.ADD_OFFSET: header.offsets[band],
+        cv.LONG_NAME: header.names[band],
         cv.QUANTITY: array.quantity,
         cv.REPRESENTATION: array.representation,
         cv.REASON: array.reason,
         cv.SOURCE_NODATA: array.nodata,
         cv.FILL_VALUE: _of_dtype(array.nodata, np.dtype(array.dtype)),
         cv.SAR_POLARIZATIONS: [array.polarization] if array.polarization else None,
-        cv.UNITS: "dB" if array.representation == cv.Representation.DB else "1",
+        cv.UNITS: header.units[band] or ("dB" if array.representation == cv.Representation.DB else "1"),
     }
     return {key: value for key, value in attrs.items() if value is not None}
 
