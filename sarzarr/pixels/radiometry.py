@@ -130,13 +130,16 @@ def normalize(db: T, bounds: Iterable[float]) -> T:
 def denormalize(z: T, bounds: Iterable[float] | None = None) -> T:
     """Return dB: ``z * (vmax - vmin) + vmin``. NaN stays NaN. Inverse: `normalize`.
 
-    Without ``bounds``, an xarray object's attributes ``vmin`` and ``vmax`` are taken.
+    Without ``bounds``, the attributes ``vmin`` and ``vmax`` of an xarray array, or of each of a Dataset, are taken.
 
     Raises `InvalidInputError` where bounds are missing, not finite or vmin >= vmax, or an xarray one is not in 0..1.
 
     >>> denormalize(np.array([0.0, 0.5, 1.0]), (-20.0, 0.0))
     array([-20., -10.,   0.])
     """
+    if bounds is None and hasattr(z, "data_vars"):
+        chosen = {k: v for k, v in z.data_vars.items() if c.REPRESENTATION in v.attrs}
+        return cast("T", _replaced(z, {k: denormalize(v) for k, v in chosen.items()}))
     if bounds is None:
         attrs = getattr(z, "attrs", {})
         if c.VMIN not in attrs or c.VMAX not in attrs:

@@ -227,9 +227,9 @@ def _array_attrs(array: ArrayProbe, header: Header, shared: Mapping[str, str]) -
 
 def _of_dtype(nodata: float | None, dtype: np.dtype[Any]) -> Any:
     """Return a nodata value as a pixel of ``dtype`` has it; None where there is none, or no pixel can have it."""
-    if nodata is None or dtype.kind == "c":
-        return nodata
-    can_be = dtype.kind == "f" or nodata in range(np.iinfo(dtype).min, np.iinfo(dtype).max + 1)
+    if nodata is None:
+        return None
+    can_be = dtype.kind in "fc" or nodata in range(np.iinfo(dtype).min, np.iinfo(dtype).max + 1)
     return dtype.type(nodata) if can_be else None
 
 
