@@ -83,6 +83,28 @@ class Header(Placed):
     """Pictures in the file; only the first can be read."""
 
 
+def tag_attributes(tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return tags as attributes, as rioxarray has them: text, numbers, and arrays of the numbers of ``{1,2}``.
+
+    Tags that xarray or rioxarray would take for statements on how the pixels are stored are left out.
+    """
+    named = {key.split("NC_GLOBAL#")[-1]: value for key, value in tags.items()}
+    return {key: _number(value) for key, value in named.items() if key and key not in _STORAGE_TAGS}
+
+
+def _number(text: str) -> Any:
+    """Return the number, or the array of numbers, that a text is, within 64 bits; else the text."""
+    try:
+        if text.startswith("{") and text.endswith("}"):
+            return np.array([float(number) for number in text[1:-1].split(",")])
+        return int(text) if abs(int(text)) < 2**63 else text
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+
 def read_header(path: Path) -> Header:
     """Return a TIFF's header; no pixel is read.
 
@@ -111,28 +133,6 @@ def read_header(path: Path) -> Header:
             is_picture=ColorInterp.palette in colors or {ColorInterp.red, ColorInterp.green} <= set(colors),
             pages=max(1, len(dataset.subdatasets)),
         )
-
-
-def tag_attributes(tags: Mapping[str, str]) -> dict[str, Any]:
-    """Return tags as attributes, as rioxarray has them: text, numbers, and arrays of the numbers of ``{1,2}``.
-
-    Tags that xarray or rioxarray would take for statements on how the pixels are stored are left out.
-    """
-    named = {key.split("NC_GLOBAL#")[-1]: value for key, value in tags.items()}
-    return {key: _number(value) for key, value in named.items() if key and key not in _STORAGE_TAGS}
-
-
-def _number(text: str) -> Any:
-    """Return the number, or the array of numbers, that a text is, within 64 bits; else the text."""
-    try:
-        if text.startswith("{") and text.endswith("}"):
-            return np.array([float(number) for number in text[1:-1].split(",")])
-        return int(text) if abs(int(text)) < 2**63 else text
-    except ValueError:
-        try:
-            return float(text)
-        except ValueError:
-            return text
 
 
 def _georeference(dataset: Any, name: str) -> Georeference:
