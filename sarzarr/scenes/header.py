@@ -21,6 +21,13 @@ MAX_SAMPLED_BLOCK: Final = 512 * 2**20
 _COSTLY_BLOCK: Final = 64 * 2**20
 _ALL: Final = 2**18
 
+_STORAGE_TAGS: Final = frozenset(
+    {"_FillValue", "missing_value", "fill_value", "nodata", "nodatavals", "_Unsigned", "is_tiled", "res"}
+    | {"scale_factor", "add_offset", "scales", "offsets", "dtype", "grid_mapping", "coordinates"}
+    | {"crs", "transform"}
+)
+"""Tags that say of pixels what the TIFF itself says, or did before they were copied from another file."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
@@ -74,6 +81,28 @@ class Header(Placed):
     """Whether the file is a colour picture or has a colour table."""
     pages: int
     """Pictures in the file; only the first can be read."""
+
+
+def tag_attributes(tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return tags as attributes, as rioxarray has them: text, numbers, and arrays of the numbers of ``{1,2}``.
+
+    Tags that xarray or rioxarray would take for statements on how the pixels are stored are left out.
+    """
+    named = {key.split("NC_GLOBAL#")[-1]: value for key, value in tags.items()}
+    return {key: _number(value) for key, value in named.items() if key and key not in _STORAGE_TAGS}
+
+
+def _number(text: str) -> Any:
+    """Return the number, or the array of numbers, that a text is, within 64 bits; else the text."""
+    try:
+        if text.startswith("{") and text.endswith("}"):
+            return np.array([float(number) for number in text[1:-1].split(",")])
+        return int(text) if abs(int(text)) < 2**63 else text
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return text
 
 
 def read_header(path: Path) -> Header:

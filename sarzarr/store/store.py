@@ -39,6 +39,7 @@ from sarzarr.store.documents import (
     nodes_below,
     read_json,
     read_node,
+    stored_coordinates,
     write_json,
 )
 from sarzarr.store.membership import parse_choice
@@ -233,7 +234,7 @@ class Store:
             decode_coords="all",
             mask_and_scale=False,
         )
-        return opened
+        return opened.assign_coords(stored_coordinates(self.grid(scene)))  # whatever release wrote the scene
 
     def db(self, scene: str, array: str | None = None) -> Any:
         """Return a scene in dB, float32, NaN where not valid; nonpositive power is at the stored floor.

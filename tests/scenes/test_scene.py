@@ -288,6 +288,8 @@ def test_the_polarizations_of_a_real_scene_open_together():
         cv.REASON: "the folder is named 's1_db_utm_nodata0'",
         cv.SOURCE_NODATA: 0.0,
         cv.FILL_VALUE: 0.0,
+        cv.SCALE_FACTOR: 1.0,
+        cv.ADD_OFFSET: 0.0,
         cv.SAR_POLARIZATIONS: ["VV"],
         cv.UNITS: "dB",
     }
