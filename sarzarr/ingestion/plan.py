@@ -25,7 +25,7 @@ from sarzarr.scenes.companions import Companion
 from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe
-from sarzarr.scenes.survey import survey_files
+from sarzarr.scenes.survey import Survey, survey_files
 from sarzarr.store.store import Store, open_store
 from sarzarr.text import counted, listed, logged, size_text
 
@@ -142,19 +142,8 @@ def plan_ingest(
         full_hash=options.full_hash,
         calibrate=options.calibration,
     )
-    refused, notes, asked = survey.refused, [*survey.notes], []
-    for probed in survey.scenes:
-        with refused.leaving_out(probed.paths, probed.id):
-            scene = calibrated_as_stored(known, probed, options)
-            planned = ScenePlan(
-                probe=scene,
-                encoding=options.encoding,
-                bounds=_stored_ranges(scene, known, options),
-                replaces=known_hash(known, scene.id) is not None,
-                border=options.border or 0,
-                onto=onto_grid(scene, known, options),
-            )
-            asked.append(planned)
+    refused, notes = survey.refused, [*survey.notes]
+    asked = _asked(survey, known, options)
     if options.layers and asked:
         asked = _with_layers(asked, options, notes, refused)
     asked = [_with_companions(scene, survey.companions.get(scene.id, ()), options, notes) for scene in asked]
@@ -180,6 +169,24 @@ def plan_ingest(
         refused=refused,
     )
     return logged(log, plan)
+
+
+def _asked(survey: Survey, known: Store | None, options: IngestOptions) -> list[ScenePlan]:
+    """Return the plans of scenes as they are asked for, whatever the store holds of them."""
+    asked = []
+    for probed in survey.scenes:
+        with survey.refused.leaving_out(probed.paths, probed.id):
+            scene = calibrated_as_stored(known, probed, options)
+            planned = ScenePlan(
+                probe=scene,
+                encoding=options.encoding,
+                bounds=_stored_ranges(scene, known, options),
+                replaces=known_hash(known, scene.id) is not None,
+                border=options.border or 0,
+                onto=onto_grid(scene, known, options),
+            )
+            asked.append(planned)
+    return asked
 
 
 def _with_layers(
@@ -237,17 +244,14 @@ def _left_to_do(
         if store is None or not planned.replaces:
             left.append(planned)
             continue
-        rest, is_possible = None, False
         with refused.leaving_out(planned.probe.paths, planned.id):
-            rest, is_possible = left_to_do(store, planned, options), True
-        if not is_possible:
-            continue
-        otherwise = stored_otherwise(store, planned, options)
-        if otherwise and (rest is None or rest.only_layers):
-            kept.setdefault(", ".join(otherwise), []).append(planned.id)
-        if rest is None:
-            present.append(planned.id)
-        else:
+            rest = left_to_do(store, planned, options)
+            otherwise = stored_otherwise(store, planned, options)
+            if otherwise and (rest is None or rest.only_layers):
+                kept.setdefault(", ".join(otherwise), []).append(planned.id)
+            if rest is None:
+                present.append(planned.id)
+                continue
             left.append(rest)
             lost = sorted(set(store.layers(rest.id)) - {layer.name for layer in rest.layers})
             if lost and not rest.only_layers:
