@@ -70,6 +70,9 @@ class IngestOptions:
     """The value of pixels that were not measured, where it is not the file's tag that says it."""
     border: int | None = None
     """Pixels around nodata that are flagged as border, and are not valid; 0 if None."""
+    border_noise: bool = False
+    """Whether border noise is flagged as border: what is no stronger than thermal noise, by the product's annotation,
+    at the edges of Sentinel-1 images from before 13 March 2018 (IPF before 2.90)."""
     full_hash: bool = False
     """Whether known files are recognised by every byte, not by samples."""
     replace: bool = False
@@ -110,9 +113,14 @@ class IngestOptions:
                 "a grid to place pixels on was expected, got --exact alone. Pass --crs with --pixel-size, or "
                 "--grid like:SCENE, or leave --exact out."
             )
-        if self.border and self.bounds not in (STORED, "fixed"):
+        if self.border_noise and has_grid:
             raise InvalidInputError(
-                f"bounds that do not depend on pixels were expected with border {self.border}, got {self.bounds!r}, "
+                "expected the image's own edges to find border noise at, got another grid. Leave out the grid, or say "
+                "how many pixels are border with --border N."
+            )
+        if (self.border or self.border_noise) and self.bounds not in (STORED, "fixed"):
+            raise InvalidInputError(
+                f"bounds that do not depend on pixels were expected with a border, got {self.bounds!r}, "
                 "found with the border's pixels in it. Pass --bounds fixed, or leave --bounds out."
             )
         if self.bounds != STORED:
@@ -127,7 +135,9 @@ class IngestOptions:
     @property
     def calibration(self) -> CalibrationChoice:
         """The wish for linear power of digital numbers."""
-        return CalibrationChoice(calibrate=self.calibrate, denoise=self.denoise)
+        return CalibrationChoice(
+            calibrate=self.calibrate, denoise=self.denoise, border_noise=self.border_noise
+        )
 
     @property
     def encoding(self) -> Encoding:
@@ -175,6 +185,7 @@ class IngestKeywords(TypedDict, total=False):
     layers: Mapping[str, Any] | Iterable[Layer | str]
     nodata: float | None
     border: int | None
+    border_noise: bool
     full_hash: bool
     replace: bool
     skip_refused: bool

@@ -184,6 +184,63 @@ def test_compiled_loops_give_the_same_store(tmp_path):
     assert digests[0] == digests[1]
 
 
+# ------------------------------------------------------------------ border noise
+def noisy_edge(safe, root):
+    """Give a measurement 30 columns of border noise at its left, and a dark lake inside."""
+    dn = safe.dn(1)
+    dn[:, :40] = np.random.default_rng(0).integers(1, 9, (safe.shape[0], 40))
+    dn[:, :10] = 0
+    dn[100:140, 200:260] = 5
+    write_measurement(measurements(root)[0], dn, ipf=safe.ipf)
+    return dn
+
+
+@pytest.mark.parametrize("options", [{}, {"denoise": True}, {"calibrate": "none"}])
+@pytest.mark.parametrize("ipf", ["002.82", "002.90"])
+def test_border_noise_of_old_products_is_border_and_a_dark_lake_is_not(tmp_path, ipf, options):
+    safe = Safe(ipf=ipf, noise_ipf_290=False)
+    root = write_safe(tmp_path, safe)
+    dn = noisy_edge(safe, root)
+    store = put(root, tmp_path / "s.zarr", border_noise=True, **options)
+    flags, codes = codes_of(store, "vv_flags"), codes_of(store, "vv")
+    is_old = ipf == "002.82"
+    assert (flags[:, :10] == cv.Flag.NODATA).all()
+    edge = flags[:, 10:40]
+    assert (edge == cv.Flag.BORDER).all() if is_old else (edge < cv.Flag.NODATA).all()
+    assert ((codes == 0) == (flags >= cv.Flag.NODATA)).all()
+    lake = cv.Flag.NONPOSITIVE if "denoise" in options else cv.Flag.VALID
+    assert (flags[100:140, 200:260] == lake).all()
+    assert np.mean(flags[:, 45:] == cv.Flag.BORDER) < 0.01
+    assert (dn[flags == cv.Flag.BORDER] > 0).all()
+    attrs = store.node_attrs(store.scenes[0], "vv")
+    assert attrs.get(cv.BORDER_NOISE) == (f"noise-{safe.stem(1)}.xml" if is_old else None)
+    histogram = store.histogram(store.scenes[0], "vv")
+    assert histogram.nodata == np.count_nonzero(flags >= cv.Flag.NODATA)
+
+
+def test_border_noise_without_a_word_of_noise_is_refused(tmp_path):
+    safe = Safe(ipf="002.36", noise_ipf_290=False)
+    with pytest.raises(UnsupportedRasterError, match=r"--border N"):
+        sz.plan_ingest(write_safe(tmp_path, safe), tmp_path / "s.zarr", border_noise=True)
+    file = write_measurement(tmp_path / "P.SAFE" / "measurement" / "iw-vv.tiff", GRD.dn(1))
+    with pytest.raises(UnsupportedRasterError, match=r"--border N"):
+        sz.plan_ingest(file, tmp_path / "s.zarr", border_noise=True)
+    with pytest.raises(InvalidInputError, match=r"--border N"):
+        sz.IngestOptions(border_noise=True, crs="EPSG:4326", pixel_size=1e-4)
+
+
+def test_border_noise_stays_marked_and_is_marked_on_demand(tmp_path):
+    safe = Safe(ipf="002.82", noise_ipf_290=False)
+    root = write_safe(tmp_path, safe)
+    noisy_edge(safe, root)
+    put(root, tmp_path / "s.zarr")
+    plan = sz.plan_ingest(root, tmp_path / "s.zarr", border_noise=True)
+    assert "border noise kept, not marked" in plan.notes[0]
+    marked = put(root, tmp_path / "s.zarr", border_noise=True, replace=True)
+    put(root, tmp_path / "s.zarr", dtype="float32", replace=True)
+    assert cv.BORDER_NOISE in sz.open_store(marked.root).node_attrs(marked.scenes[0], "vv")
+
+
 # ------------------------------------------------------------------ refusals
 def change(path: Path, pattern: str, by: str, count: int = 0) -> None:
     text = path.read_text()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sarzarr.conventions import Quantity, Representation
 from sarzarr.errors import UnsupportedRasterError
-from sarzarr.pixels.calibration import Calibration
+from sarzarr.pixels.calibration import Calibration, Noise
 from sarzarr.scenes.acquisition import Acquisition
 from sarzarr.scenes.identify import check_said
 
@@ -53,6 +53,9 @@ class Product:
     """Its acquisition."""
     calibrations: Mapping[str, Calibrator] = field(default_factory=dict)
     """The calibrations of its digital numbers by `conventions.Quantity`, the one that is taken unasked first."""
+    border_noise: Callable[[tuple[int, int]], Noise | None] | None = None
+    """From a raster's (rows, columns), noise in DN^2, no weaker than what stands for nothing at its edges; None where
+    its processor cleared them. None instead of it where the product says nothing of noise."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ Sources: Sentinel-1 product specification (S1-RS-MDA-52-7441); Radiometric calib
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,8 @@ _HEADER: Final = (
 """What the headers of all annotation of one measurement file have alike."""
 _SCALED_NOISE: Final = (2, 50)
 """The IPF from which noise is in units of DN^2; earlier tables are zeros, or want factors that no file holds."""
+_CLEAN_EDGES: Final = (2, 90)
+"""The IPF from which fill at the edges of an image is zero."""
 LEAST_NOISE: Final = 0.1
 """DN^2 that the strongest noise of a table is at least: thermal noise of a real product is 100 and more."""
 _NONE: Final = "Fetch the product again, or keep its digital numbers with --calibrate none."
@@ -110,6 +112,30 @@ def safe_calibrations(path: Path) -> dict[str, Calibrator]:
     if read_bytes(annotation.calibration, MAX_XML) is None:
         return {}
     return {quantity.value: partial(_calibration, annotation, quantity) for quantity in _TABLES}
+
+
+def safe_border_noise(path: Path) -> Callable[[tuple[int, int]], Noise | None] | None:
+    """Return the border noise (DN^2) of a measurement file; None where its annotation is not there."""
+    if path.parent.name.lower() != "measurement":
+        return None
+    annotation = Annotation(measurement=path)
+    return partial(_border_noise, annotation) if read_bytes(annotation.noise, MAX_XML) is not None else None
+
+
+def _border_noise(annotation: Annotation, shape: tuple[int, int]) -> Noise | None:
+    """Return the thermal noise that pixels at the edges of an image, (rows, columns), are compared with.
+
+    None of IPF 2.90 and later, since 13 March 2018, which clear the edges themselves.
+    """
+    version = ipf_version(annotation)
+    if version is not None and version >= _CLEAN_EDGES:
+        return None
+    try:
+        return _scaled_noise(annotation, read_annotation(annotation.product), shape)
+    except UnsupportedRasterError as error:
+        raise UnsupportedRasterError(
+            str(error).replace(_NO_DENOISE, "Say how many pixels are border with --border N.")
+        ) from error
 
 
 def _calibration(
@@ -236,10 +262,25 @@ def _check_covers(lines: list[float], pixels: list[Array], shape: tuple[int, int
 
 # ------------------------------------------------------------------ thermal noise
 def _noise(annotation: Annotation, product: Element | None, shape: tuple[int, int]) -> Noise:
+    """Return the thermal noise to subtract from a measurement file of ``shape`` (rows, columns), in DN^2.
+
+    Raises `UnsupportedRasterError` where it was subtracted before, or the tables say nothing.
+    """
+    done = None if product is None else product.find(".//thermalNoiseCorrectionPerformed")
+    if done is None or (done.text or "").strip().lower() != "false":
+        what = "no word of it" if done is None else "one where it was"
+        raise UnsupportedRasterError(
+            f"expected annotation that says that no noise was subtracted yet, got {what} in "
+            f"{annotation.product.name!r}. {_NO_DENOISE}"
+        )
+    return _scaled_noise(annotation, product, shape)
+
+
+def _scaled_noise(annotation: Annotation, product: Element | None, shape: tuple[int, int]) -> Noise:
     """Return the thermal noise of a measurement file of ``shape`` (rows, columns), in DN^2.
 
     Entries of zero, at the far edge, say nothing: the last that is positive holds there. Raises
-    `UnsupportedRasterError` where it was subtracted before, or the tables say nothing.
+    `UnsupportedRasterError` where the tables say nothing.
     """
     file = annotation.noise
     root = read_annotation(file)
@@ -248,13 +289,6 @@ def _noise(annotation: Annotation, product: Element | None, shape: tuple[int, in
             f"expected thermal noise in {file.name!r}, got no such file. {_NO_DENOISE}"
         )
     _check_owner(annotation, file, root, product)
-    done = None if product is None else product.find(".//thermalNoiseCorrectionPerformed")
-    if done is None or (done.text or "").strip().lower() != "false":
-        what = "no word of it" if done is None else "one where it was"
-        raise UnsupportedRasterError(
-            f"expected annotation that says that no noise was subtracted yet, got {what} in "
-            f"{annotation.product.name!r}. {_NO_DENOISE}"
-        )
     version = ipf_version(annotation)
     if version is not None and version < _SCALED_NOISE:
         raise UnsupportedRasterError(

@@ -9,7 +9,7 @@ from typing import Final
 from sarzarr import conventions as cv
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts, only_stamp
 from sarzarr.scenes.products.family import Family, Product
-from sarzarr.scenes.products.safe import safe_calibrations
+from sarzarr.scenes.products.safe import safe_border_noise, safe_calibrations
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 from sarzarr.scenes.words import tokens
 from sarzarr.zips import read_bytes
@@ -96,7 +96,10 @@ def read_safe(path: Path) -> Product:
     annotated = _facts_of(annotation, MAX_XML, lambda data: texts_of(parse_xml(data)))
     named = _facts_of(folder / "productInfo.json", MAX_JSON, _product_info)
     return Product(
-        folder=folder.name, facts=merge_facts([named, annotated]), calibrations=safe_calibrations(path)
+        folder=folder.name,
+        facts=merge_facts([named, annotated]),
+        calibrations=safe_calibrations(path),
+        border_noise=safe_border_noise(path),
     )
 
 
