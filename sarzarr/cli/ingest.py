@@ -37,6 +37,7 @@ CALIBRATE_HELP: Final = (
 BORDER_HELP: Final = (
     "Pixels around nodata to flag as border: 0; or noise, at edges of Sentinel-1 before 2018."
 )
+ANNOTATION_HELP: Final = "Keep what a product's annotation says of pixels as layers: incidence_angle,nesz."
 DENOISE_HELP: Final = "Subtract thermal noise by the product's annotation."
 Calibrate = StrEnum("Calibrate", ["sigma0", "beta0", "gamma0", "none"])
 """Quantities, linear power, that digital numbers become."""
@@ -126,6 +127,7 @@ def ingest_scenes(
     resampling: Annotated[str | None, Option(help=RESAMPLING_HELP)] = None,
     exact: Annotated[bool, Option("--exact", help="Compute each position between two CRSs.")] = False,
     layer: Annotated[list[str] | None, Option(help=LAYER_HELP)] = None,
+    annotation: Annotated[str | None, Option(help=ANNOTATION_HELP)] = None,
     nodata: Annotated[float | None, Option(help=NODATA_HELP)] = None,
     border: Annotated[str | None, Option(help=BORDER_HELP)] = None,
     dtype: Annotated[shared.Dtype | None, Option(help="What pixels are stored as: uint16.")] = None,
@@ -160,6 +162,7 @@ def ingest_scenes(
         resampling=resampling,
         exact=exact,
         layers=layers_of(layer or ()),
+        annotation=tuple(name.strip() for name in annotation.split(",")) if annotation else (),
         nodata=nodata,
         border=_pixels_of(border),
         border_noise=border == "noise",

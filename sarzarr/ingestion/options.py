@@ -9,6 +9,7 @@ from sarzarr.errors import InvalidInputError
 from sarzarr.ingestion.layers.layer import Layer, layers_of
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.scenes.calibrate import CalibrationChoice
+from sarzarr.scenes.products.family import FIELDS
 from sarzarr.store.codecs import default_codec
 from sarzarr.store.documents import Encoding
 
@@ -66,6 +67,9 @@ class IngestOptions:
     layers: tuple[Layer, ...] = ()
     """Rasters that are kept beside the backscatter as they are: ``{"mask": "labels/*.tif"}``, or what else
     `sarzarr.ingestion.layers.layer.layers_of` takes."""
+    annotation: Sequence[str] = ()
+    """What the product's annotation says of every pixel, kept as layers: ``incidence_angle``, degrees, and ``nesz``,
+    the noise equivalent sigma0, dB, an array a polarization (``nesz_vv``)."""
     nodata: float | None = None
     """The value of pixels that were not measured, where it is not the file's tag that says it."""
     border: int | None = None
@@ -89,6 +93,15 @@ class IngestOptions:
         if self.dtype not in (None, "uint16", "float32", "float16"):
             raise InvalidInputError(f"dtype must be uint16, float32 or float16, got {self.dtype!r}.")
         _ = self.calibration  # refuses an unknown choice here
+        if unknown := sorted(set(self.annotation) - set(FIELDS)):
+            raise InvalidInputError(
+                f"expected annotation of {', '.join(FIELDS)}, got {unknown[0]!r}. Choose among them."
+            )
+        for layer in self.layers:
+            if layer.name.lower().startswith(tuple(self.annotation)):
+                raise InvalidInputError(
+                    f"expected one layer {layer.name!r}, got it by --layer and --annotation. Leave out one."
+                )
         if self.bounds not in (STORED, *METHODS):
             raise InvalidInputError(
                 f"bounds must be one of {', '.join((STORED, *METHODS))}, got {self.bounds!r}."
@@ -115,7 +128,7 @@ class IngestOptions:
             )
         if self.border_noise and has_grid:
             raise InvalidInputError(
-                "expected the image's own edges to find border noise at, got another grid. Leave out the grid, or say "
+                "expected the image's own edges to find border noise, got another grid. Leave out the grid, or say "
                 "how many pixels are border with --border N."
             )
         if (self.border or self.border_noise) and self.bounds not in (STORED, "fixed"):
@@ -183,6 +196,7 @@ class IngestKeywords(TypedDict, total=False):
     resampling: str | None
     exact: bool
     layers: Mapping[str, Any] | Iterable[Layer | str]
+    annotation: Sequence[str]
     nodata: float | None
     border: int | None
     border_noise: bool

@@ -15,6 +15,7 @@ from typing import Unpack
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
 from sarzarr.ingestion.again import calibrated_as_stored, known_hash, left_to_do, stored_otherwise
+from sarzarr.ingestion.layers.annotated import annotated_layers
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.onto_grid import onto_grid
@@ -144,11 +145,11 @@ def plan_ingest(
                 border=options.border or 0,
                 onto=onto_grid(scene, known, options),
             )
-            asked.append(planned)
+            asked.append(replace(planned, layers=annotated_layers(scene, planned.grid, options.annotation)))
     if options.layers:
         pairs = [(s.probe, s.grid) for s in asked]
         layers, more = match_layers(probe_layers(options.layers), pairs, exact=options.exact)
-        asked = [replace(s, layers=own) for s, own in zip(asked, layers, strict=True)]
+        asked = [replace(s, layers=(*s.layers, *own)) for s, own in zip(asked, layers, strict=True)]
         notes += more
     present, left = _left_to_do(known, asked, options, notes)
     plans = []

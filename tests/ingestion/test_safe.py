@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 import zarr
 from conftest import tree_hash
 from safes import Safe, write_measurement, write_safe, zip_product
@@ -241,6 +242,49 @@ def test_border_noise_stays_marked_and_is_marked_on_demand(tmp_path):
     assert cv.BORDER_NOISE in sz.open_store(marked.root).node_attrs(marked.scenes[0], "vv")
 
 
+# ------------------------------------------------------------------ layers that annotation tells
+def test_incidence_and_nesz_are_layers_on_request(tmp_path):
+    root = write_safe(tmp_path, GRD)
+    store = put(root, tmp_path / "s.zarr", annotation=("incidence_angle", "nesz"))
+    (scene,) = store.scenes
+    assert store.layers(scene) == ("incidence_angle", "nesz_vh", "nesz_vv")
+    cols = np.arange(420)
+    angle, nesz = codes_of(store, "incidence_angle"), codes_of(store, "nesz_vv")
+    known = np.unique(np.linspace(0, 419, 21).round().astype(int))
+    np.testing.assert_allclose(
+        angle, np.tile(np.interp(cols, known, 30 + 16 * known / 420), (300, 1)), atol=6e-4
+    )
+    for row, col in ((0, 0), (150, 210), (299, 419), (77, 400)):
+        want = 10 * np.log10(noise_at(GRD, row, col) / table_at(GRD, "sigma0", row, col) ** 2)
+        assert nesz[row, col] == pytest.approx(want, abs=6e-4)
+    attrs = store.layer_attrs(scene, "incidence_angle")
+    assert (attrs[cv.UNITS], attrs[cv.SOURCE_FILES]) == ("degree", [f"{GRD.stem(1)}.xml"])
+    assert store.layer_attrs(scene, "nesz_vv")[cv.UNITS] == "dB"
+    assert not sz.plan_ingest(root, store.root, annotation=("incidence_angle",)).scenes
+
+
+def test_incidence_is_warped_with_its_scene_and_read_from_an_archive(tmp_path):
+    archive = zip_product(write_safe(tmp_path / "in", Safe()), tmp_path / "p.zip")
+    store = put(
+        archive, tmp_path / "s.zarr", crs="EPSG:4326", pixel_size=2e-4, annotation=("incidence_angle",)
+    )
+    angle, flags = codes_of(store, "incidence_angle"), codes_of(store, "vv_flags")
+    inside = flags == cv.Flag.VALID
+    assert np.isfinite(angle[inside]).mean() > 0.98
+    assert 30 <= np.nanmin(angle) < 31
+    assert 45 < np.nanmax(angle) <= 46
+
+
+def test_annotation_that_is_not_there_cannot_be_a_layer(tmp_path):
+    file = write_measurement(tmp_path / "P.SAFE" / "measurement" / "iw-vv.tiff", GRD.dn(1))
+    with pytest.raises(UnsupportedRasterError, match="leave out --annotation"):
+        sz.plan_ingest(file, tmp_path / "s.zarr", annotation=("incidence_angle",))
+    with pytest.raises(InvalidInputError, match="expected annotation of incidence_angle, nesz"):
+        sz.IngestOptions(annotation=("angle",))
+    with pytest.raises(InvalidInputError, match="by --layer and --annotation"):
+        sz.IngestOptions(annotation=("nesz",)).changed(layers={"nesz_vv": "n.tif"})
+
+
 # ------------------------------------------------------------------ refusals
 def change(path: Path, pattern: str, by: str, count: int = 0) -> None:
     text = path.read_text()
@@ -424,3 +468,26 @@ def test_digital_numbers_of_modes_do_not_share_a_clip(tmp_path):
     assert set(store.bounds) == {*modes, "hh/dn"}
     put(tmp_path / "amp_HH.tif", store.root, representation="power", quantity="dn", id="as_power")
     assert set(sz.open_store(store.root).bounds) == {*modes, "hh/dn", "hh/dn-power"}
+
+
+# ------------------------------------------------------------------ beside another reader
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("safe", [GRD, SLC])
+@pytest.mark.parametrize(
+    ("quantity", "name"), [("sigma0", "sigmaNought"), ("beta0", "betaNought"), ("gamma0", "gamma")]
+)
+def test_xarray_sentinel_gives_the_same_within_a_hundredth_of_a_decibel(tmp_path, safe, quantity, name):
+    reader = pytest.importorskip(
+        "xarray_sentinel.sentinel1", reason="xarray-sentinel 0.9.6 is another reader"
+    )
+    root = write_safe(tmp_path, safe)
+    tables = reader.open_calibration_dataset(str(root / CALIBRATION.format(safe.stem(1))))
+    dims = {"line": np.arange(safe.shape[0]), "pixel": np.arange(safe.shape[1])}
+    dn = xr.DataArray(safe.dn(1), dims=("line", "pixel"), coords=dims)
+    other = reader.calibrate_intensity(dn, tables[name]).values
+    ours = sz.to_power(sz.open_scene(root, calibrate=quantity)).vv.values
+    measured = ours > 0
+    within = slice(0, safe.shape[0] - safe.line_step)  # beyond the last line of an SLC it has NaN
+    np.testing.assert_allclose(10 * np.log10(ours[within][measured[within]]),
+                               10 * np.log10(other[within][measured[within]]), atol=0.01)  # fmt: skip

@@ -36,6 +36,8 @@ class LayerPlan:
     """Bytes of one decoded TIFF block."""
     source_hash: str
     """The hash that the file is recognised by."""
+    units: str = ""
+    """The unit of its numbers, ``degree`` say; empty where nothing says it."""
     free: tuple[str, int] | None = None
     """The dtype and fill that its pixels leave free, where they have no nodata; None before they are known."""
 
@@ -84,6 +86,8 @@ class LayerPlan:
             cv.SOURCE_HASH: self.source_hash,
             **self.onto.attrs,
         }
+        if self.units:
+            attrs[cv.UNITS] = self.units
         if self.free is not None and self.free[0] != self.dtype:
             attrs[cv.SOURCE_DTYPE] = self.dtype
         nodata = self.nodata

@@ -6,7 +6,7 @@ Sources: Sentinel-1 product specification (S1-RS-MDA-52-7441); Radiometric calib
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.conventions import Quantity
 from sarzarr.errors import UnsupportedRasterError
-from sarzarr.pixels.calibration import AzimuthBlock, Calibration, Knots, Noise, knots
+from sarzarr.pixels.calibration import AzimuthBlock, Calibration, Field, Knots, Noise, knots
 from sarzarr.rasters import open_raster
 from sarzarr.scenes.acquisition import time_stamp
 from sarzarr.scenes.products.family import Calibrator
@@ -258,6 +258,46 @@ def _check_covers(lines: list[float], pixels: list[Array], shape: tuple[int, int
             f"expected a table of {height} x {width} pixels, got one of lines {min(lines):g} to {max(lines):g} and "
             f"pixels {min(p[0] for p in pixels):g} to {max(ends):g} in {file.name!r}. {_remedy(file)}"
         )
+
+
+# ------------------------------------------------------------------ of every pixel
+def safe_fields(path: Path) -> dict[str, Callable[[tuple[int, int]], Field]]:
+    """Return what the annotation of a measurement file says of every pixel: angles in degrees, noise in dB."""
+    if path.parent.name.lower() != "measurement":
+        return {}
+    annotation, fields = Annotation(measurement=path), {}
+    if read_bytes(annotation.product, MAX_XML) is not None:
+        fields["incidence_angle"] = partial(_incidence, annotation)
+        if read_bytes(annotation.noise, MAX_XML) is not None:
+            fields["nesz"] = partial(_nesz, annotation)
+    return fields
+
+
+def _incidence(annotation: Annotation, shape: tuple[int, int]) -> Field:
+    """Return the angle of incidence on the ellipsoid, degrees: linear between the points of the geolocation grid."""
+    file = annotation.product
+    root = read_annotation(file)
+    points: dict[float, list[tuple[float, float]]] = {}
+    _check_image(annotation, root, shape)
+    for point in () if root is None else root.iter("geolocationGridPoint"):
+        line, pixel, angle = (float(_numbers(point, k, file)[0]) for k in ("line", "pixel", "incidenceAngle"))
+        points.setdefault(line, []).append((pixel, angle))
+    rows = [np.array(sorted(row)) for row in points.values()]
+    if not rows or not all((row[:, 1] > 0).all() and (row[:, 1] < 90).all() for row in rows):
+        raise UnsupportedRasterError(
+            f"expected angles of incidence from 0 to 90 degrees in {file.name!r}, got none or others. Leave out "
+            "--annotation."
+        )
+    angles = knots(list(points), [row[:, 0] for row in rows], [row[:, 1] for row in rows])
+    return Field(path=str(file), units="degree", values=angles)
+
+
+def _nesz(annotation: Annotation, shape: tuple[int, int]) -> Field:
+    """Return the noise equivalent sigma0, dB: thermal noise, calibrated."""
+    product = read_annotation(annotation.product)
+    noise = _scaled_noise(annotation, product, shape)
+    law = replace(_calibration(annotation, Quantity.SIGMA0, shape, False), noise=noise)
+    return Field(path=str(annotation.noise), units="dB", values=law)
 
 
 # ------------------------------------------------------------------ thermal noise

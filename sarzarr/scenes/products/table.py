@@ -25,6 +25,7 @@ def read_product(path: Path) -> Product:
         folder=folder,
         facts=merge_facts(p.facts for p in products),
         calibrations=calibrated.calibrations,
+        fields=next((p.fields for p in products if p.fields), {}),
         border_noise=calibrated.border_noise,
     )
 
