@@ -1,5 +1,6 @@
 """Commands that begin with files: identify, ingest, demo."""
 
+import re
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -34,6 +35,10 @@ HASH_HELP: Final = "What a known file is recognised by: samples of it, or every 
 CALIBRATE_HELP: Final = (
     "What DN become by their product's calibration; sigma0 of Sentinel-1 SAFE; none keeps them."
 )
+BORDER_HELP: Final = (
+    "Pixels around nodata to flag as border: 0; or noise, at edges of Sentinel-1 before 2018."
+)
+ANNOTATION_HELP: Final = "Keep what a product's annotation says of pixels as layers: incidence_angle,nesz."
 DENOISE_HELP: Final = "Subtract thermal noise by the product's annotation."
 Companions = StrEnum("Companions", ["layer", "skip"])
 """Choices for angles, masks and elevations (rows, columns) beside a product's backscatter."""
@@ -120,8 +125,9 @@ def ingest_scenes(
     exact: Annotated[bool, Option("--exact", help="Compute each position between two CRSs.")] = False,
     layer: Annotated[list[str] | None, Option(help=LAYER_HELP)] = None,
     companions: Annotated[Companions, Option(help=COMPANIONS_HELP)] = Companions.layer,
+    annotation: Annotated[str | None, Option(help=ANNOTATION_HELP)] = None,
     nodata: Annotated[float | None, Option(help=NODATA_HELP)] = None,
-    border: Annotated[int | None, Option(help="Pixels around nodata to flag as border: 0.")] = None,
+    border: Annotated[str | None, Option(help=BORDER_HELP)] = None,
     dtype: Annotated[shared.Dtype | None, Option(help="What pixels are stored as: uint16.")] = None,
     codec: Annotated[str | None, Option(help="{codecs}; the best for the dtype if left out.")] = None,
     shard: Annotated[int | None, Option(help="Rows and columns of a shard: 2048.")] = None,
@@ -155,8 +161,10 @@ def ingest_scenes(
         exact=exact,
         layers=layers_of(layer or ()),
         companions=str(companions),
+        annotation=tuple(name.strip() for name in annotation.split(",")) if annotation else (),
         nodata=nodata,
-        border=border,
+        border=_pixels_of(border),
+        border_noise=border == "noise",
         dtype=None if dtype is None else str(dtype),
         codec=codec,
         shard=0 if no_shards else shard,
@@ -214,6 +222,17 @@ def demo(
     echo("   sarzarr ingest YOUR_FILES.tif -o stores/yours.zarr")
     tree = f"xr.open_datatree('{folder / 'demo.zarr'}', engine='zarr')"
     echo(f'   python -c "import xarray as xr; print({tree})"')
+
+
+def _pixels_of(border: str | None) -> int | None:
+    """Return the number of pixels that ``--border`` says; None where it says none, or ``noise``."""
+    if border is None or border == "noise":
+        return None
+    if not re.fullmatch(r"-?\d+", border):
+        raise InvalidInputError(
+            f"expected a number of pixels or noise, got --border {border!r}. Give one of them."
+        )
+    return int(border)
 
 
 def _like(grid: str | None) -> str | None:

@@ -9,6 +9,7 @@ from sarzarr.grids.warp.plan import WarpPlan
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.scene_plan import ScenePlan
 from sarzarr.rasters import source_hash
+from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.products.table import read_product
 from sarzarr.scenes.scene import SceneProbe, scene_hash
 from sarzarr.store.catalog import catalog_rows, encoding_of
@@ -44,6 +45,9 @@ def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: Ingest
         if quantity in ways:
             own = ways[quantity](scene.grid.shape, denoise)
             array = replace(array, calibration=own, quantity=own.quantity)
+        if cv.BORDER_NOISE in known and array.border_noise is None:
+            edges = CalibrationChoice(border_noise=True).border_of(read_product(array.path), scene.grid.shape)
+            array = replace(array, border_noise=edges)
         arrays.append(array)
     return replace(scene, arrays=tuple(arrays))
 
@@ -113,7 +117,7 @@ def stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -
     compared = (*_ENCODED, cv.BORDER, "nodata", "polarizations", "quantity", "representation", "resampling")
     calibrated = {a.calibration.quantity for a in planned.probe.arrays if a.calibration}
     is_asked = options.exact or any(getattr(options, name) is not None for name in compared)
-    if not (is_asked or calibrated or options.calibrate):
+    if not (is_asked or calibrated or options.calibrate or options.border_noise):
         return []
     scene, old = planned.id, _encoding(store, planned.id)
     attrs = store.node_attrs(scene, str(store.rows(scene)["name"].values[0]))
@@ -132,6 +136,8 @@ def stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -
         )
     else:
         pairs.append(("quantity", quantities, options.quantity))
+    if any(array.border_noise for array in planned.probe.arrays) and options.border_noise:
+        pairs.append(("border noise", "marked" if cv.BORDER_NOISE in attrs else "kept", "marked"))
     if options.denoise:
         pairs.append(("noise", "subtracted" if cv.DENOISED_BY in attrs else "kept", "subtracted"))
     pairs.append(("representation", representations, options.representation))

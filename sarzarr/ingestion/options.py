@@ -9,6 +9,7 @@ from sarzarr.errors import InvalidInputError
 from sarzarr.ingestion.layers.layer import Layer, layers_of
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.scenes.calibrate import CalibrationChoice
+from sarzarr.scenes.products.family import FIELDS
 from sarzarr.store.codecs import default_codec
 from sarzarr.store.documents import Encoding
 
@@ -70,10 +71,16 @@ class IngestOptions:
     companions: str = "layer"
     """``layer``: rasters that a product delivers beside its backscatter (angles of incidence, layover and shadow,
     masks, elevation, area) are layers of its scene, where they lie on its pixels. ``skip``: they are left out."""
+    annotation: Sequence[str] = ()
+    """What the product's annotation says of every pixel, kept as layers: ``incidence_angle``, degrees, and ``nesz``,
+    the noise equivalent sigma0, dB, an array a polarization (``nesz_vv``)."""
     nodata: float | None = None
     """The value of pixels that were not measured, where it is not the file's tag that says it."""
     border: int | None = None
     """Pixels around nodata that are flagged as border, and are not valid; 0 if None."""
+    border_noise: bool = False
+    """Whether border noise is flagged as border: what is no stronger than thermal noise, by the product's annotation,
+    at the edges of Sentinel-1 images from before 13 March 2018 (IPF before 2.90)."""
     full_hash: bool = False
     """Whether known files are recognised by every byte, not by samples."""
     replace: bool = False
@@ -94,6 +101,15 @@ class IngestOptions:
                 f"companions must be one of {', '.join(COMPANIONS)}, got {self.companions!r}."
             )
         _ = self.calibration  # refuses an unknown choice here
+        if unknown := sorted(set(self.annotation) - set(FIELDS)):
+            raise InvalidInputError(
+                f"expected annotation of {', '.join(FIELDS)}, got {unknown[0]!r}. Choose among them."
+            )
+        for layer in self.layers:
+            if layer.name.lower().startswith(tuple(self.annotation)):
+                raise InvalidInputError(
+                    f"expected one layer {layer.name!r}, got it by --layer and --annotation. Leave out one."
+                )
         if self.bounds not in (STORED, *METHODS):
             raise InvalidInputError(
                 f"bounds must be one of {', '.join((STORED, *METHODS))}, got {self.bounds!r}."
@@ -118,9 +134,14 @@ class IngestOptions:
                 "a grid to place pixels on was expected, got --exact alone. Pass --crs with --pixel-size, or "
                 "--grid like:SCENE, or leave --exact out."
             )
-        if self.border and self.bounds not in (STORED, "fixed"):
+        if self.border_noise and has_grid:
             raise InvalidInputError(
-                f"bounds that do not depend on pixels were expected with border {self.border}, got {self.bounds!r}, "
+                "expected the image's own edges to find border noise, got another grid. Leave out the grid, or say "
+                "how many pixels are border with --border N."
+            )
+        if (self.border or self.border_noise) and self.bounds not in (STORED, "fixed"):
+            raise InvalidInputError(
+                f"bounds that do not depend on pixels were expected with a border, got {self.bounds!r}, "
                 "found with the border's pixels in it. Pass --bounds fixed, or leave --bounds out."
             )
         if self.bounds != STORED:
@@ -135,7 +156,9 @@ class IngestOptions:
     @property
     def calibration(self) -> CalibrationChoice:
         """The wish for linear power of digital numbers."""
-        return CalibrationChoice(calibrate=self.calibrate, denoise=self.denoise)
+        return CalibrationChoice(
+            calibrate=self.calibrate, denoise=self.denoise, border_noise=self.border_noise
+        )
 
     @property
     def encoding(self) -> Encoding:
@@ -182,8 +205,10 @@ class IngestKeywords(TypedDict, total=False):
     exact: bool
     layers: Mapping[str, Any] | Iterable[Layer | str]
     companions: str
+    annotation: Sequence[str]
     nodata: float | None
     border: int | None
+    border_noise: bool
     full_hash: bool
     replace: bool
     strict: bool

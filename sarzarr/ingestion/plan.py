@@ -14,6 +14,7 @@ from typing import Unpack
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
 from sarzarr.ingestion.again import calibrated_as_stored, known_hash, left_to_do, stored_otherwise
+from sarzarr.ingestion.layers.annotated import annotated_layers
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
 from sarzarr.ingestion.layers.plan import LayerPlan
@@ -185,7 +186,7 @@ def _asked(survey: Survey, known: Store | None, options: IngestOptions) -> list[
                 border=options.border or 0,
                 onto=onto_grid(scene, known, options),
             )
-            asked.append(planned)
+            asked.append(replace(planned, layers=annotated_layers(scene, planned.grid, options.annotation)))
     return asked
 
 
@@ -196,7 +197,7 @@ def _with_layers(
     files = probe_layers(options.layers, refused)
     layers, more = match_layers(files, [(s.probe, s.grid) for s in asked], refused, exact=options.exact)
     notes += more
-    return [replace(s, layers=layers[s.id]) for s in asked if s.id in layers]
+    return [replace(s, layers=(*s.layers, *layers[s.id])) for s in asked if s.id in layers]
 
 
 def _with_companions(

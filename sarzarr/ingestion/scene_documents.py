@@ -74,6 +74,8 @@ def write_array_documents(
     if calibration := array.calibration:
         about[cv.CALIBRATED_BY] = calibration.source
         about |= {cv.DENOISED_BY: calibration.noise.source} if calibration.noise else {}
+    if array.border_noise:
+        about[cv.BORDER_NOISE] = array.border_noise.source
     if nodata is not None:
         about[cv.SOURCE_NODATA] = nodata if np.isfinite(nodata) else str(nodata)
     if plan.onto:

@@ -96,6 +96,11 @@ class ScenePlan:
         return self.onto[0].geolocation if self.onto else self.probe.geolocation
 
     @property
+    def has_border(self) -> bool:
+        """Whether some valid pixels become border, so that flags are found in a pass of their own."""
+        return bool(self.border) or any(array.border_noise for array in self.probe.arrays)
+
+    @property
     def is_warped(self) -> bool:
         """Whether pixels are resampled."""
         return any(isinstance(plan, WarpPlan) for plan in self.onto)
@@ -114,6 +119,7 @@ class ScenePlan:
         ]
         parts += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
         parts += [a.calibration.identity for a in self.probe.arrays if a.calibration]
+        parts += [a.border_noise.identity for a in self.probe.arrays if a.border_noise]
         parts += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
         parts += [layer.identity for layer in self.layers]
         parts += [self.only_layers] if self.only_layers else []
@@ -135,6 +141,7 @@ class ScenePlan:
             vmax=vmax,
             onto=None if isinstance(onto, Passthrough) and onto.is_identity else onto,
             calibration=None if is_warped else array.calibration,
+            border_noise=array.border_noise,
         )
 
     @property
@@ -186,7 +193,7 @@ class ScenePlan:
     @property
     def tasks(self) -> int:
         """Units of work, (rows, columns) of pixels each; each pass over the file counted."""
-        blocks = sum(1 for _ in self.jobs("")) * (2 if self.border else 1)
+        blocks = sum(1 for _ in self.jobs("")) * (2 if self.has_border else 1)
         return blocks + sum(1 for _ in self.layer_jobs(""))
 
     @property

@@ -77,7 +77,9 @@ class Staged:
     def jobs(self) -> Iterator[Job]:
         """Yield the blocks, (rows, columns) of pixels, of its step; layers are written with the last one."""
         place = self.mask if self.step is Step.MASK else self.group
-        yield from self.plan.jobs(str(place), step=self.step, mask=str(self.mask) if self.plan.border else "")
+        yield from self.plan.jobs(
+            str(place), step=self.step, mask=str(self.mask) if self.plan.has_border else ""
+        )
         if self.step is Step.WRITE:
             yield from self.plan.layer_jobs(str(self.group))
 
@@ -105,7 +107,7 @@ def stage(plan: ScenePlan, folder: Path) -> Staged:
     (folder / "receipts").mkdir(parents=True, exist_ok=True)
     fingerprint.write_text(plan.fingerprint)
     remove_partials(folder)
-    return Staged(plan, folder, Step.MASK if plan.border and not plan.only_layers else Step.WRITE)
+    return Staged(plan, folder, Step.MASK if plan.has_border and not plan.only_layers else Step.WRITE)
 
 
 def leave_receipt(job: Job, receipt: Receipt) -> None:

@@ -188,6 +188,29 @@ class Calibration:
         return np.multiply(power, self.gain(row=row, col=col, height=height, width=width), out=power)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """A smooth field over a raster that annotation tells: an angle, or the noise equivalent sigma0."""
+
+    path: str
+    """The file that it was read from."""
+    units: str
+    """``degree`` or ``dB``."""
+    values: Knots | Calibration
+    """What it is, or the calibration whose noise it is."""
+
+    def window(self, *, row: int, col: int, height: int, width: int) -> Array:
+        """Return the field over a window, (height, width) float32, to 1/1024 of its unit: so it shrinks well."""
+        place = {"row": row, "col": col, "height": height, "width": width}
+        if isinstance(self.values, Knots):
+            found = self.values.window(**place)
+        else:
+            found = 10 * np.log10(
+                self.values.apply(np.zeros((height, width), np.float32), row=row, col=col) * -1
+            )
+        return np.array(np.broadcast_to(np.rint(found * 1024) / np.float32(1024), (height, width)))
+
+
 def knots(lines: Sequence[float], pixels: Sequence[Array], values: Sequence[Array]) -> Knots:
     """Return a field known along lines: rows, in any order, with pixels (n,) and values (n,) of each.
 

@@ -1,10 +1,10 @@
 """The calibration of a raster's digital numbers: what was asked for, by what its product has."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sarzarr.conventions import Quantity
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
-from sarzarr.pixels.calibration import Calibration
+from sarzarr.pixels.calibration import Calibration, Noise
 from sarzarr.scenes.products.family import Product
 
 KEPT = "none"
@@ -21,6 +21,8 @@ class CalibrationChoice:
     """One of `CHOICES`; None: by the product's own default, where it has a calibration."""
     denoise: bool = False
     """Whether thermal noise is subtracted from DN^2."""
+    border_noise: bool = False
+    """Whether what is no stronger than noise, at a scene's edges, is marked as border."""
 
     def __post_init__(self) -> None:
         if self.calibrate not in (None, *CHOICES):
@@ -38,8 +40,8 @@ class CalibrationChoice:
     ) -> "CalibrationChoice":
         """Return the choice that a caller made; digital numbers stay whose quantity alone was said."""
         choice = calibrate if isinstance(calibrate, CalibrationChoice) else cls(calibrate=calibrate)
-        is_said = quantity is not None and choice == cls()
-        return cls(calibrate=KEPT) if is_said else choice
+        is_said = quantity is not None and choice.calibrate is None and not choice.denoise
+        return replace(choice, calibrate=KEPT) if is_said else choice
 
     def of(self, product: Product, quantity: str | None, shape: tuple[int, int]) -> Calibration | None:
         """Return the calibration of a raster, (rows, columns), whose numbers are of ``quantity``; None: as it is.
@@ -63,3 +65,17 @@ class CalibrationChoice:
                 "Give the product whole, as it was downloaded, or leave out --calibrate and --denoise."
             )
         return product.calibrations[wanted](shape, self.denoise)
+
+    def border_of(self, product: Product, shape: tuple[int, int]) -> Noise | None:
+        """Return the noise that pixels at the edges of a raster, (rows, columns), are compared with; None: none are.
+
+        Raises `UnsupportedRasterError` where it was asked for, and the product does not say it.
+        """
+        if not self.border_noise:
+            return None
+        if product.border_noise is None:
+            raise UnsupportedRasterError(
+                "expected a Sentinel-1 product with its annotation to find border noise, got none around the file. "
+                "Give the product whole, or say how many pixels with --border N."
+            )
+        return product.border_noise(shape)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
-from sarzarr.pixels.calibration import Calibration
+from sarzarr.pixels.calibration import Calibration, Noise
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
 from sarzarr.scenes.calibrate import CalibrationChoice
@@ -61,6 +61,8 @@ class ArrayProbe:
     """One sentence: how quantity and representation were found."""
     calibration: Calibration | None = None
     """The way of its digital numbers to ``quantity``; None where they are taken as they are."""
+    border_noise: Noise | None = None
+    """What pixels at the scene's edges are compared with, in DN^2, to be border; None: with nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +188,7 @@ def probe_file(
     nodata = float(nodata) if nodata is not None else declared.pop() if len(declared) == 1 else None
     identities: list[Identity] = []
     calibrations: list[Calibration | None] = []
+    border_noise = None
     try:
         if refusal is None:
             facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer}
@@ -198,6 +201,7 @@ def probe_file(
             companion = companion_of(bands[0].foreign, f"{bands[0].own} {file.stem}")
         if refusal is None:
             calibrations = [choice.of(product, i.quantity, header.grid.shape) for i in identities]
+            border_noise = choice.border_of(product, header.grid.shape)
     except UnsupportedRasterError as error:
         refusal = str(error)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
@@ -215,6 +219,7 @@ def probe_file(
             representation=identity.representation,
             reason=identity.reason if calibration is None else f"{identity.reason}; {calibration}",
             calibration=calibration,
+            border_noise=border_noise,
         )
         for name, band, identity, calibration in zip(names, kept, identities, calibrations, strict=False)
         if refusal is None

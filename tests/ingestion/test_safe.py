@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 import zarr
 from conftest import tree_hash
 from safes import Safe, write_measurement, write_safe, zip_product
@@ -182,6 +183,106 @@ def test_compiled_loops_give_the_same_store(tmp_path):
         subprocess.run(command, check=True, env={**os.environ, "SARZARR_NUMBA": switch})
         digests.append(tree_hash(tmp_path / f"{switch}.zarr" / "scenes"))
     assert digests[0] == digests[1]
+
+
+# ------------------------------------------------------------------ border noise
+def noisy_edge(safe, root):
+    """Give a measurement 30 columns of border noise at its left, and a dark lake inside."""
+    dn = safe.dn(1)
+    dn[:, :40] = np.random.default_rng(0).integers(1, 9, (safe.shape[0], 40))
+    dn[:, :10] = 0
+    dn[100:140, 200:260] = 5
+    write_measurement(measurements(root)[0], dn, ipf=safe.ipf)
+    return dn
+
+
+@pytest.mark.parametrize("options", [{}, {"denoise": True}, {"calibrate": "none"}])
+@pytest.mark.parametrize("ipf", ["002.82", "002.90"])
+def test_border_noise_of_old_products_is_border_and_a_dark_lake_is_not(tmp_path, ipf, options):
+    safe = Safe(ipf=ipf, noise_ipf_290=False)
+    root = write_safe(tmp_path, safe)
+    dn = noisy_edge(safe, root)
+    store = put(root, tmp_path / "s.zarr", border_noise=True, **options)
+    flags, codes = codes_of(store, "vv_flags"), codes_of(store, "vv")
+    is_old = ipf == "002.82"
+    assert (flags[:, :10] == cv.Flag.NODATA).all()
+    edge = flags[:, 10:40]
+    assert (edge == cv.Flag.BORDER).all() if is_old else (edge < cv.Flag.NODATA).all()
+    assert ((codes == 0) == (flags >= cv.Flag.NODATA)).all()
+    lake = cv.Flag.NONPOSITIVE if "denoise" in options else cv.Flag.VALID
+    assert (flags[100:140, 200:260] == lake).all()
+    assert np.mean(flags[:, 45:] == cv.Flag.BORDER) < 0.01
+    assert (dn[flags == cv.Flag.BORDER] > 0).all()
+    attrs = store.node_attrs(store.scenes[0], "vv")
+    assert attrs.get(cv.BORDER_NOISE) == (f"noise-{safe.stem(1)}.xml" if is_old else None)
+    histogram = store.histogram(store.scenes[0], "vv")
+    assert histogram.nodata == np.count_nonzero(flags >= cv.Flag.NODATA)
+
+
+def test_border_noise_without_a_word_of_noise_is_refused(tmp_path):
+    safe = Safe(ipf="002.36", noise_ipf_290=False)
+    with pytest.raises(UnsupportedRasterError, match=r"--border N"):
+        sz.plan_ingest(write_safe(tmp_path, safe), tmp_path / "s.zarr", border_noise=True)
+    file = write_measurement(tmp_path / "P.SAFE" / "measurement" / "iw-vv.tiff", GRD.dn(1))
+    with pytest.raises(UnsupportedRasterError, match=r"--border N"):
+        sz.plan_ingest(file, tmp_path / "s.zarr", border_noise=True)
+    with pytest.raises(InvalidInputError, match=r"--border N"):
+        sz.IngestOptions(border_noise=True, crs="EPSG:4326", pixel_size=1e-4)
+
+
+def test_border_noise_stays_marked_and_is_marked_on_demand(tmp_path):
+    safe = Safe(ipf="002.82", noise_ipf_290=False)
+    root = write_safe(tmp_path, safe)
+    noisy_edge(safe, root)
+    put(root, tmp_path / "s.zarr")
+    plan = sz.plan_ingest(root, tmp_path / "s.zarr", border_noise=True)
+    assert "border noise kept, not marked" in plan.notes[0]
+    marked = put(root, tmp_path / "s.zarr", border_noise=True, replace=True)
+    put(root, tmp_path / "s.zarr", dtype="float32", replace=True)
+    assert cv.BORDER_NOISE in sz.open_store(marked.root).node_attrs(marked.scenes[0], "vv")
+
+
+# ------------------------------------------------------------------ layers that annotation tells
+def test_incidence_and_nesz_are_layers_on_request(tmp_path):
+    root = write_safe(tmp_path, GRD)
+    store = put(root, tmp_path / "s.zarr", annotation=("incidence_angle", "nesz"))
+    (scene,) = store.scenes
+    assert store.layers(scene) == ("incidence_angle", "nesz_vh", "nesz_vv")
+    cols = np.arange(420)
+    angle, nesz = codes_of(store, "incidence_angle"), codes_of(store, "nesz_vv")
+    known = np.unique(np.linspace(0, 419, 21).round().astype(int))
+    np.testing.assert_allclose(
+        angle, np.tile(np.interp(cols, known, 30 + 16 * known / 420), (300, 1)), atol=6e-4
+    )
+    for row, col in ((0, 0), (150, 210), (299, 419), (77, 400)):
+        want = 10 * np.log10(noise_at(GRD, row, col) / table_at(GRD, "sigma0", row, col) ** 2)
+        assert nesz[row, col] == pytest.approx(want, abs=6e-4)
+    attrs = store.layer_attrs(scene, "incidence_angle")
+    assert (attrs[cv.UNITS], attrs[cv.SOURCE_FILES]) == ("degree", [f"{GRD.stem(1)}.xml"])
+    assert store.layer_attrs(scene, "nesz_vv")[cv.UNITS] == "dB"
+    assert not sz.plan_ingest(root, store.root, annotation=("incidence_angle",)).scenes
+
+
+def test_incidence_is_warped_with_its_scene_and_read_from_an_archive(tmp_path):
+    archive = zip_product(write_safe(tmp_path / "in", Safe()), tmp_path / "p.zip")
+    store = put(
+        archive, tmp_path / "s.zarr", crs="EPSG:4326", pixel_size=2e-4, annotation=("incidence_angle",)
+    )
+    angle, flags = codes_of(store, "incidence_angle"), codes_of(store, "vv_flags")
+    inside = flags == cv.Flag.VALID
+    assert np.isfinite(angle[inside]).mean() > 0.98
+    assert 30 <= np.nanmin(angle) < 31
+    assert 45 < np.nanmax(angle) <= 46
+
+
+def test_annotation_that_is_not_there_cannot_be_a_layer(tmp_path):
+    file = write_measurement(tmp_path / "P.SAFE" / "measurement" / "iw-vv.tiff", GRD.dn(1))
+    with pytest.raises(UnsupportedRasterError, match="leave out --annotation"):
+        sz.plan_ingest(file, tmp_path / "s.zarr", annotation=("incidence_angle",))
+    with pytest.raises(InvalidInputError, match="expected annotation of incidence_angle, nesz"):
+        sz.IngestOptions(annotation=("angle",))
+    with pytest.raises(InvalidInputError, match="by --layer and --annotation"):
+        sz.IngestOptions(annotation=("nesz",)).changed(layers={"nesz_vv": "n.tif"})
 
 
 # ------------------------------------------------------------------ refusals
@@ -367,3 +468,26 @@ def test_digital_numbers_of_modes_do_not_share_a_clip(tmp_path):
     assert set(store.bounds) == {*modes, "hh/dn"}
     put(tmp_path / "amp_HH.tif", store.root, representation="power", quantity="dn", id="as_power")
     assert set(sz.open_store(store.root).bounds) == {*modes, "hh/dn", "hh/dn-power"}
+
+
+# ------------------------------------------------------------------ beside another reader
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("safe", [GRD, SLC])
+@pytest.mark.parametrize(
+    ("quantity", "name"), [("sigma0", "sigmaNought"), ("beta0", "betaNought"), ("gamma0", "gamma")]
+)
+def test_xarray_sentinel_gives_the_same_within_a_hundredth_of_a_decibel(tmp_path, safe, quantity, name):
+    reader = pytest.importorskip(
+        "xarray_sentinel.sentinel1", reason="xarray-sentinel 0.9.6 is another reader"
+    )
+    root = write_safe(tmp_path, safe)
+    tables = reader.open_calibration_dataset(str(root / CALIBRATION.format(safe.stem(1))))
+    dims = {"line": np.arange(safe.shape[0]), "pixel": np.arange(safe.shape[1])}
+    dn = xr.DataArray(safe.dn(1), dims=("line", "pixel"), coords=dims)
+    other = reader.calibrate_intensity(dn, tables[name]).values
+    ours = sz.to_power(sz.open_scene(root, calibrate=quantity)).vv.values
+    measured = ours > 0
+    within = slice(0, safe.shape[0] - safe.line_step)  # beyond the last line of an SLC it has NaN
+    np.testing.assert_allclose(10 * np.log10(ours[within][measured[within]]),
+                               10 * np.log10(other[within][measured[within]]), atol=0.01)  # fmt: skip

@@ -18,7 +18,7 @@ from sarzarr.grids.georeference import (
 )  # fmt: skip
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.window import Window
-from sarzarr.pixels.calibration import Calibration
+from sarzarr.pixels.calibration import Calibration, Field
 
 Fill = float | int | None
 GDAL_TYPES: Final = {
@@ -77,6 +77,8 @@ class WarpSource:
     """The sentinel; None where there is none. NaN becomes None: NaN and Inf are invalid in any case."""
     calibration: Calibration | None = None
     """The way of its power to backscatter, which is what is warped; None where it is that."""
+    field: Field | None = None
+    """What its pixels are, where they are computed, and the path is that of its annotation; None: read there."""
 
     def __post_init__(self) -> None:
         if self.representation not in _REPRESENTATIONS:

@@ -112,6 +112,8 @@ def _copied(plan: Passthrough, window: Window) -> Array:
 
 
 def _read(source: WarpSource, window: Window) -> Array:
+    if source.field is not None:
+        return source.field.window(**asdict(window))
     return read_window(source.path, band=source.band, **asdict(window))
 
 

@@ -21,6 +21,9 @@ from sarzarr.ingestion.blocks.jobs import ArraySource, Step
 UNDECIDED: Final = 4
 """Staged flag of an exact zero that may be nodata or dark: decided once the whole scene is known."""
 
+FAINT: Final = 5
+"""Staged flag of a pixel no stronger than noise, which may be border: decided once the whole scene is known."""
+
 
 def classify(raw: Array, power: Array, source: ArraySource) -> Array | None:
     """Return the flags (rows, columns) uint8 of a tile; None where every pixel is valid and positive.
@@ -45,6 +48,13 @@ def classify(raw: Array, power: Array, source: ArraySource) -> Array | None:
     return flags
 
 
+def with_faint(flags: Array | None, faint: Array) -> Array:
+    """Return flags in which what was measured and is ``faint``, bool of their shape, is to be decided."""
+    out = np.zeros(faint.shape, np.uint8) if flags is None else flags
+    out[faint & cv.Flag.is_valid(out)] = FAINT
+    return out
+
+
 def is_invalid(flags: Array) -> Array:
     """Return bool of the shape of ``flags``: nodata or border; undecided zeros are neither yet."""
     invalid: Array = (flags == cv.Flag.NODATA) | (flags == cv.Flag.BORDER)
@@ -63,24 +73,27 @@ def is_counted(flags: Array, source: ArraySource, step: Step) -> Array:
 
 
 def region_mask(flags: Array, source: ArraySource) -> Array:
-    """Return the pixels whose regions are judged: undecided zeros.
+    """Return the pixels whose regions are judged: undecided zeros, and faint ones.
 
     Warped, the scene's own edge lies inside the grid: what is outside of it, and reaches the grid's edge, joins.
     """
-    mask: Array = flags == UNDECIDED
+    mask: Array = (flags == UNDECIDED) | (flags == FAINT)
     if source.is_warped:
         mask |= flags == cv.Flag.NODATA
     return mask
 
 
 def decide(flags: Array, reaches_edge: Array, source: ArraySource) -> int:
-    """Decide the undecided zeros of ``flags`` in place; return how many became nodata.
+    """Decide the undecided zeros and faint pixels of ``flags`` in place; return how many zeros became nodata.
 
     ``reaches_edge`` is bool of the shape of ``flags``: where a region of `region_mask` reaches the scene's edge.
     """
     undecided = flags == UNDECIDED
     fill = reaches_edge & undecided
     is_db = source.representation == cv.Representation.DB
+    faint, is_denoised = flags == FAINT, bool(source.calibration and source.calibration.noise)
+    flags[faint] = cv.Flag.NONPOSITIVE if is_denoised else cv.Flag.VALID
+    flags[faint & reaches_edge] = cv.Flag.BORDER
     flags[undecided] = cv.Flag.VALID if is_db else cv.Flag.NONPOSITIVE
     flags[fill] = cv.Flag.NODATA
     return int(np.count_nonzero(fill))

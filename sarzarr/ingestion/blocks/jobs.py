@@ -8,7 +8,7 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan
 from sarzarr.grids.warp.read import read_warped
-from sarzarr.pixels.calibration import Calibration
+from sarzarr.pixels.calibration import Calibration, Noise
 from sarzarr.rasters import read_window
 from sarzarr.store.shard_job import ShardJob
 
@@ -44,6 +44,8 @@ class ArraySource:
     """Its way onto another grid; None where it keeps its own."""
     calibration: Calibration | None = None
     """The way of the power that is read to backscatter; None where it is that."""
+    border_noise: Noise | None = None
+    """Noise, DN^2: pixels no stronger than it that reach the scene's edge are border; None: none are."""
     vmin: float
     """dB that 0 stands for in the stored array."""
     vmax: float

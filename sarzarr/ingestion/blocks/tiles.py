@@ -13,7 +13,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.ingestion.blocks.flags import classify, is_counted, is_invalid
+from sarzarr.ingestion.blocks.flags import classify, is_counted, is_invalid, with_faint
 from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob, Step
 from sarzarr.pixels.bounds import Histogram, count_half_codes
 from sarzarr.pixels.calibration import Calibration
@@ -170,12 +170,21 @@ class TileEncoder:
         window = slice(row, row + self.job.encoding.chunk), slice(col, col + self.columns)
         tile, known = band[window], None if known is None else known[window]
         if self.job.step is Step.MASK:
-            return None, classify(tile, self._power_of(tile, top + row, col), self.source)
+            return None, self._mask(tile, top + row, col)
         if self.fast is not None and band.flags.c_contiguous and (known is None or not known.any()):
             logs = self.fast.logs(band, row, col, _part(self._power, tile.shape))
             if logs is not None:
                 return self.fast.encoded(logs, _part(self._codes, tile.shape), self.counts), None
         return self._encode(tile, self._power_of(tile, top + row, col), known)
+
+    def _mask(self, raw: Array, row: int, col: int) -> Array | None:
+        """Return the flags of a tile, (rows, columns) uint8, in the pass that finds borders."""
+        source, height, width = self.source, *raw.shape
+        flags = classify(raw, self._power_of(raw, row, col), source)
+        if source.border_noise is None:
+            return flags
+        noise = source.border_noise.window(row=row, col=self.job.col + col, height=height, width=width)
+        return with_faint(flags, power_kernel(raw, source.representation, nodata=source.nodata) <= noise)
 
     def _power_of(self, raw: Array, row: int, col: int) -> Array:
         """Return the linear power of a tile whose first pixel is at a row of the scene and a column of the block."""

@@ -36,13 +36,14 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
     chunk, tracker = job.encoding.chunk, RegionTracker()
     data, flag_files = array_files(job, job.folder, source.name)
     raw: Array | None = None
+    is_known = job.step is Step.WRITE and bool(job.mask)
     with data, flag_files:
         for first, rows in job.bands:
             room = raw if raw is not None and raw.shape == (rows, job.width) else None
             raw = source.read(row=first, col=job.col, height=rows, width=job.width, out=room)
             if first == job.row:
                 encoder = TileEncoder(job, source, raw.dtype)
-            known = _flags_with_border(job, source.name, first, rows) if job.border else None
+            known = _flags_with_border(job, source.name, first, rows) if is_known else None
             judged = np.zeros(raw.shape, bool)
             for row, col, tile in tiles(raw, chunk, encoder.columns):
                 values, flags = encoder.encode(raw, row, col, known, top=first)
@@ -92,7 +93,8 @@ def _flags_with_border(job: BlockJob, name: str, first: int, rows: int) -> Array
     down = slice(top, min(first + rows + margin, height))
     across = slice(left, min(job.col + job.width + margin, width))
     flags = read_staged(array_files(job, job.mask, name)[1], (down, across))
-    add_border(flags, margin)
+    if margin:
+        add_border(flags, margin)
     top, left = first - top, job.col - left
     return np.ascontiguousarray(flags[top : top + rows, left : left + job.width])
 

@@ -323,7 +323,7 @@ def _plan(fit: _Fit, scene: SceneProbe, grid: Grid, *, exact: bool) -> LayerPlan
         block_bytes=header.block_bytes,
         source_hash=fit.file.hash,
         factor=layer.factor,
-        units=layer.units,
+        units=layer.units or "",
     )
 
 

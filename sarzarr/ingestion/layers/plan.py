@@ -39,8 +39,8 @@ class LayerPlan:
     """The hash that the file is recognised by."""
     factor: float = 1.0
     """Factor from the file's pixels to the layer's."""
-    units: str | None = None
-    """CF name of the layer's unit; None where nothing tells."""
+    units: str = ""
+    """The unit of its numbers, ``degree`` say; empty where nothing says it."""
     free: tuple[str, int] | None = None
     """The dtype and fill that its pixels leave free, where they have no nodata; None before they are known."""
 
@@ -89,7 +89,7 @@ class LayerPlan:
             cv.SOURCE_HASH: self.source_hash,
             **self.onto.attrs,
         }
-        if self.units is not None:
+        if self.units:
             attrs[cv.UNITS] = self.units
         if self.free is not None and self.free[0] != self.dtype:
             attrs[cv.SOURCE_DTYPE] = self.dtype

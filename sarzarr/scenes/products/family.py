@@ -3,13 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from sarzarr.conventions import Quantity, Representation
 from sarzarr.errors import UnsupportedRasterError
-from sarzarr.pixels.calibration import Calibration
+from sarzarr.pixels.calibration import Calibration, Field, Noise
 from sarzarr.scenes.acquisition import Acquisition
 from sarzarr.scenes.identify import check_said
 
+FIELDS: Final = ("incidence_angle", "nesz")
+"""Names of what products say of every pixel: degrees, dB."""
 Calibrator = Callable[[tuple[int, int], bool], Calibration]
 """From a raster's (rows, columns), and whether noise is subtracted, its calibration; a refusal where it has none."""
 
@@ -51,8 +54,13 @@ class Product:
     """Name of the family that tells of the bands; `read_product` sets it."""
     facts: Acquisition = field(default_factory=Acquisition)
     """Its acquisition."""
+    fields: Mapping[str, Callable[[tuple[int, int]], Field]] = field(default_factory=dict)
+    """What it says of every pixel of a raster of (rows, columns), by the names in `FIELDS`."""
     calibrations: Mapping[str, Calibrator] = field(default_factory=dict)
     """The calibrations of its digital numbers by `conventions.Quantity`, the one that is taken unasked first."""
+    border_noise: Callable[[tuple[int, int]], Noise | None] | None = None
+    """From a raster's (rows, columns), noise in DN^2, no weaker than what stands for nothing at its edges; None where
+    its processor cleared them. None instead of it where the product says nothing of noise."""
 
 
 @dataclass(frozen=True, kw_only=True)

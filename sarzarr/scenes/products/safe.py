@@ -5,8 +5,8 @@ Sources: Sentinel-1 product specification (S1-RS-MDA-52-7441); Radiometric calib
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.conventions import Quantity
 from sarzarr.errors import UnsupportedRasterError
-from sarzarr.pixels.calibration import AzimuthBlock, Calibration, Knots, Noise, knots
+from sarzarr.pixels.calibration import AzimuthBlock, Calibration, Field, Knots, Noise, knots
 from sarzarr.rasters import open_raster
 from sarzarr.scenes.acquisition import time_stamp
 from sarzarr.scenes.products.family import Calibrator
@@ -39,6 +39,8 @@ _HEADER: Final = (
 """What the headers of all annotation of one measurement file have alike."""
 _SCALED_NOISE: Final = (2, 50)
 """The IPF from which noise is in units of DN^2; earlier tables are zeros, or want factors that no file holds."""
+_CLEAN_EDGES: Final = (2, 90)
+"""The IPF from which fill at the edges of an image is zero."""
 LEAST_NOISE: Final = 0.1
 """DN^2 that the strongest noise of a table is at least: thermal noise of a real product is 100 and more."""
 _NONE: Final = "Fetch the product again, or keep its digital numbers with --calibrate none."
@@ -110,6 +112,30 @@ def safe_calibrations(path: Path) -> dict[str, Calibrator]:
     if read_bytes(annotation.calibration, MAX_XML) is None:
         return {}
     return {quantity.value: partial(_calibration, annotation, quantity) for quantity in _TABLES}
+
+
+def safe_border_noise(path: Path) -> Callable[[tuple[int, int]], Noise | None] | None:
+    """Return the border noise (DN^2) of a measurement file; None where its annotation is not there."""
+    if path.parent.name.lower() != "measurement":
+        return None
+    annotation = Annotation(measurement=path)
+    return partial(_border_noise, annotation) if read_bytes(annotation.noise, MAX_XML) is not None else None
+
+
+def _border_noise(annotation: Annotation, shape: tuple[int, int]) -> Noise | None:
+    """Return the thermal noise that pixels at the edges of an image, (rows, columns), are compared with.
+
+    None of IPF 2.90 and later, since 13 March 2018, which clear the edges themselves.
+    """
+    version = ipf_version(annotation)
+    if version is not None and version >= _CLEAN_EDGES:
+        return None
+    try:
+        return _scaled_noise(annotation, read_annotation(annotation.product), shape)
+    except UnsupportedRasterError as error:
+        raise UnsupportedRasterError(
+            str(error).replace(_NO_DENOISE, "Say how many pixels are border with --border N.")
+        ) from error
 
 
 def _calibration(
@@ -234,12 +260,67 @@ def _check_covers(lines: list[float], pixels: list[Array], shape: tuple[int, int
         )
 
 
+# ------------------------------------------------------------------ of every pixel
+def safe_fields(path: Path) -> dict[str, Callable[[tuple[int, int]], Field]]:
+    """Return what the annotation of a measurement file says of every pixel: angles in degrees, noise in dB."""
+    if path.parent.name.lower() != "measurement":
+        return {}
+    annotation, fields = Annotation(measurement=path), {}
+    if read_bytes(annotation.product, MAX_XML) is not None:
+        fields["incidence_angle"] = partial(_incidence, annotation)
+        if read_bytes(annotation.noise, MAX_XML) is not None:
+            fields["nesz"] = partial(_nesz, annotation)
+    return fields
+
+
+def _incidence(annotation: Annotation, shape: tuple[int, int]) -> Field:
+    """Return the angle of incidence on the ellipsoid, degrees: linear between the points of the geolocation grid."""
+    file = annotation.product
+    root = read_annotation(file)
+    points: dict[float, list[tuple[float, float]]] = {}
+    _check_image(annotation, root, shape)
+    for point in () if root is None else root.iter("geolocationGridPoint"):
+        line, pixel, angle = (float(_numbers(point, k, file)[0]) for k in ("line", "pixel", "incidenceAngle"))
+        points.setdefault(line, []).append((pixel, angle))
+    rows = [np.array(sorted(row)) for row in points.values()]
+    if not rows or not all((row[:, 1] > 0).all() and (row[:, 1] < 90).all() for row in rows):
+        raise UnsupportedRasterError(
+            f"expected angles of incidence from 0 to 90 degrees in {file.name!r}, got none or others. Leave out "
+            "--annotation."
+        )
+    angles = knots(list(points), [row[:, 0] for row in rows], [row[:, 1] for row in rows])
+    return Field(path=str(file), units="degree", values=angles)
+
+
+def _nesz(annotation: Annotation, shape: tuple[int, int]) -> Field:
+    """Return the noise equivalent sigma0, dB: thermal noise, calibrated."""
+    product = read_annotation(annotation.product)
+    noise = _scaled_noise(annotation, product, shape)
+    law = replace(_calibration(annotation, Quantity.SIGMA0, shape, False), noise=noise)
+    return Field(path=str(annotation.noise), units="dB", values=law)
+
+
 # ------------------------------------------------------------------ thermal noise
 def _noise(annotation: Annotation, product: Element | None, shape: tuple[int, int]) -> Noise:
+    """Return the thermal noise to subtract from a measurement file of ``shape`` (rows, columns), in DN^2.
+
+    Raises `UnsupportedRasterError` where it was subtracted before, or the tables say nothing.
+    """
+    done = None if product is None else product.find(".//thermalNoiseCorrectionPerformed")
+    if done is None or (done.text or "").strip().lower() != "false":
+        what = "no word of it" if done is None else "one where it was"
+        raise UnsupportedRasterError(
+            f"expected annotation that says that no noise was subtracted yet, got {what} in "
+            f"{annotation.product.name!r}. {_NO_DENOISE}"
+        )
+    return _scaled_noise(annotation, product, shape)
+
+
+def _scaled_noise(annotation: Annotation, product: Element | None, shape: tuple[int, int]) -> Noise:
     """Return the thermal noise of a measurement file of ``shape`` (rows, columns), in DN^2.
 
     Entries of zero, at the far edge, say nothing: the last that is positive holds there. Raises
-    `UnsupportedRasterError` where it was subtracted before, or the tables say nothing.
+    `UnsupportedRasterError` where the tables say nothing.
     """
     file = annotation.noise
     root = read_annotation(file)
@@ -248,13 +329,6 @@ def _noise(annotation: Annotation, product: Element | None, shape: tuple[int, in
             f"expected thermal noise in {file.name!r}, got no such file. {_NO_DENOISE}"
         )
     _check_owner(annotation, file, root, product)
-    done = None if product is None else product.find(".//thermalNoiseCorrectionPerformed")
-    if done is None or (done.text or "").strip().lower() != "false":
-        what = "no word of it" if done is None else "one where it was"
-        raise UnsupportedRasterError(
-            f"expected annotation that says that no noise was subtracted yet, got {what} in "
-            f"{annotation.product.name!r}. {_NO_DENOISE}"
-        )
     version = ipf_version(annotation)
     if version is not None and version < _SCALED_NOISE:
         raise UnsupportedRasterError(

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 from sarzarr import conventions as cv
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts, only_stamp
 from sarzarr.scenes.products.family import Family, Product
-from sarzarr.scenes.products.safe import safe_calibrations
+from sarzarr.scenes.products.safe import safe_border_noise, safe_calibrations, safe_fields
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 from sarzarr.scenes.words import tokens
 from sarzarr.zips import read_bytes
@@ -104,6 +104,8 @@ def read_safe(path: Path) -> Product:
         folder=folder.name,
         facts=merge_facts([declared, named, annotated]),
         calibrations=safe_calibrations(path),
+        fields=safe_fields(path),
+        border_noise=safe_border_noise(path),
     )
 
 

@@ -22,9 +22,15 @@ def read_product(path: Path) -> Product:
     products = [replace(family.read(path), family=family.name) for family in FAMILIES]
     telling = next((p for p in products if p.bands), Product())
     folder = next((p.folder for p in products if p.folder), None)
-    calibrations = next((p.calibrations for p in products if p.calibrations), {})
-    facts = merge_facts(p.facts for p in products)
-    return replace(telling, folder=folder, facts=facts, calibrations=calibrations)
+    calibrated = next((p for p in products if p.calibrations), Product())
+    return replace(
+        telling,
+        folder=folder,
+        facts=merge_facts(p.facts for p in products),
+        calibrations=calibrated.calibrations,
+        fields=next((p.fields for p in products if p.fields), {}),
+        border_noise=calibrated.border_noise,
+    )
 
 
 def facts_from_name(text: str) -> Acquisition:
