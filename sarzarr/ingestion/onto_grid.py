@@ -43,6 +43,7 @@ def onto_grid(
             dtype=array.dtype,
             georeference=scene.georeference,
             nodata=0.0 if is_fill else array.nodata,
+            calibration=array.calibration,
         )
         plans.append(plan_warp(source, grid, method=options.resampling, exact=options.exact))
     return tuple(plans)

@@ -72,6 +72,9 @@ def write_array_documents(
         cv.ANCILLARY: flags,
         **placed,
     }
+    if calibration := array.calibration:
+        about[cv.CALIBRATED_BY] = calibration.source
+        about |= {cv.DENOISED_BY: calibration.noise.source} if calibration.noise else {}
     if nodata is not None:
         about[cv.SOURCE_NODATA] = nodata if np.isfinite(nodata) else str(nodata)
     if plan.onto:

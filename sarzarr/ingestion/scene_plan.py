@@ -93,6 +93,7 @@ class ScenePlan:
             self.columns,
         ]
         parts += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
+        parts += [a.calibration.identity for a in self.probe.arrays if a.calibration]
         parts += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
         parts += [layer.identity for layer in self.layers]
         parts += [self.only_layers] if self.only_layers else []
@@ -113,6 +114,7 @@ class ScenePlan:
             vmin=vmin,
             vmax=vmax,
             onto=None if isinstance(onto, Passthrough) and onto.is_identity else onto,
+            calibration=None if is_warped else array.calibration,
         )
 
     @property

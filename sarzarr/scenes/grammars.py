@@ -237,4 +237,6 @@ def without_named_polarization(name: str) -> str:
     if found is None or not found[1].groupdict().get("polarization"):
         return name
     first, last = found[1].span("polarization")
-    return (name[:first].rstrip("_-") if name[last : last + 1] in ("", "_", "-") else name[:first]) + name[last:]
+    return (name[:first].rstrip("_-") if name[last : last + 1] in ("", "_", "-") else name[:first]) + name[
+        last:
+    ]

@@ -101,9 +101,16 @@ def read_header(path: Path) -> Header:
             tags=dataset.tags(),
             band_tags=tuple(dataset.tags(index) for index in dataset.indexes[:MAX_BANDS]),
             is_alpha=tuple(color == ColorInterp.alpha for color in colors),
-            is_picture=ColorInterp.palette in colors or {ColorInterp.red, ColorInterp.green} <= set(colors),
+            is_picture=_has_colour_table(dataset) or {ColorInterp.red, ColorInterp.green} <= set(colors),
             pages=max(1, len(dataset.subdatasets)),
         )
+
+
+def _has_colour_table(dataset: Any) -> bool:
+    """Whether a file has a colour table that colours: one of value v as grey v says nothing."""
+    if ColorInterp.palette not in dataset.colorinterp:
+        return False
+    return any((*color[:3],) != (value,) * 3 for value, color in dataset.colormap(1).items())
 
 
 def _georeference(dataset: Any, name: str) -> Georeference:

@@ -14,8 +14,30 @@ from sarzarr.scenes.words import polarizations_in, quantity_in, representation_i
 _ID: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]{0,127}")
 _RESERVED: Final = frozenset({"zarr.json", "c"})
 _KINDS: Final = frozenset(
-    """image images img imagery imagedata measurement band bands raster backscatter data output result
-    orb nr bnr cal tf tc ml spk c""".split()
+    [
+        "image",
+        "images",
+        "img",
+        "imagery",
+        "imagedata",
+        "measurement",
+        "band",
+        "bands",
+        "raster",
+        "backscatter",
+        "data",
+        "output",
+        "result",
+        "orb",
+        "nr",
+        "bnr",
+        "cal",
+        "tf",
+        "tc",
+        "ml",
+        "spk",
+        "c",
+    ]
 )
 """Words that files of any scene have: product folders' own, those of SNAP's chain, and what a store reserves."""
 _NUMBER: Final = re.compile(r"[dt]?\d+(t\d+z?)?")
@@ -104,7 +126,9 @@ def scene_name(path: Path) -> str:
 def scene_folder(path: Path) -> Path:
     """Return the folder that the files of a scene share: theirs, or that above one named by a polarization alone."""
     folder = path.parent
-    return folder.parent if polarizations_in(folder.name) and not without_polarizations(folder.name) else folder
+    return (
+        folder.parent if polarizations_in(folder.name) and not without_polarizations(folder.name) else folder
+    )
 
 
 def naming_parts(path: Path) -> tuple[str, ...]:
@@ -141,9 +165,9 @@ def tells_scene(name: str) -> bool:
 
 def _numbers(name: str) -> str:
     """Return what is left of a name without the words that are kinds: numbers and dates, as it has them."""
-    return re.sub(
-        r"(^|[\W_]+)([^\W_]+)", lambda match: "" if _is_kind(match[2]) else match[0], name
-    ).strip("._- ")
+    return re.sub(r"(^|[\W_]+)([^\W_]+)", lambda match: "" if _is_kind(match[2]) else match[0], name).strip(
+        "._- "
+    )
 
 
 def safe_scene_id(name: str) -> str:

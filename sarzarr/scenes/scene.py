@@ -1,8 +1,9 @@
 """Scenes: files grouped by acquisition, and opened lazily."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from sarzarr import conventions as cv
 from sarzarr.conventions import CHUNK, POLARIZATIONS, SHARD
 from sarzarr.errors import InvalidInputError, SceneIdError, UnsupportedRasterError
 from sarzarr.grids.dataset import grid_coordinates, handed_out
-from sarzarr.rasters import read_window
+from sarzarr.pixels.calibration import Calibration
+from sarzarr.rasters import local_file, read_window
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
+from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.header import Placed
 from sarzarr.scenes.names import check_scene_id, scene_folder, scene_name
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
@@ -39,6 +42,11 @@ class SceneProbe(Placed):
     """The probes that it was made of."""
     refusal: str | None
     """Why it cannot be ingested as asked, with the remedy; None where it can."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files, each once."""
+        return tuple(file.path for file in self.files)
 
 
 def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) -> tuple[SceneProbe, ...]:
@@ -123,17 +131,15 @@ def scene_hash(files: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LazyBand:
-    """One band of a file as an array that reads when it is indexed; carries an address, no handle."""
+class LazyWindows:
+    """A field over a raster as an array that is made, window by window, when it is indexed; carries no handle."""
 
-    path: Path
-    """The file."""
-    band: int
-    """Number of the band, from 1."""
+    make: Callable[..., np.ndarray[Any, Any]]
+    """From ``row``, ``col``, ``height`` and ``width``, that window: `read_window` of a band, for example."""
     shape: tuple[int, int]
     """(rows, columns)."""
     dtype: np.dtype[Any]
-    """The dtype that reading gives."""
+    """The dtype that it gives."""
 
     @property
     def ndim(self) -> int:
@@ -141,19 +147,12 @@ class LazyBand:
         return 2
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray[Any, Any]:
-        """Read a window with steps of 1 or more."""
+        """Make a window with steps of 1 or more."""
         rows, cols = (range(size)[part] for size, part in zip(self.shape, key, strict=True))
         if len(rows) == 0 or len(cols) == 0:
             return np.empty((len(rows), len(cols)), self.dtype)
-        window = read_window(
-            self.path,
-            band=self.band,
-            row=rows[0],
-            col=cols[0],
-            height=rows[-1] - rows[0] + 1,
-            width=cols[-1] - cols[0] + 1,
-        )
-        return window[:: rows.step, :: cols.step]
+        height, width = rows[-1] - rows[0] + 1, cols[-1] - cols[0] + 1
+        return self.make(row=rows[0], col=cols[0], height=height, width=width)[:: rows.step, :: cols.step]
 
 
 def open_scene(
@@ -162,12 +161,15 @@ def open_scene(
     quantity: str | None = None,
     representation: str | None = None,
     polarizations: Sequence[str] | None = None,
+    calibrate: CalibrationChoice | str | None = None,
 ) -> xr.Dataset:
     """Open the files of one scene lazily, values exactly as in the files.
 
     The Dataset has one variable a band, dims (y, x), in Dask chunks of whole TIFF blocks; complex stays complex and
     nodata is not masked. ``y`` and ``x`` are pixel centres in the CRS, or index + 0.5 where no plain affine places
-    them. Variables say ``quantity``, ``representation``, ``identified_by``.
+    them. Variables say ``quantity``, ``representation``, ``identified_by``. Digital numbers whose product has a
+    calibration are dn, and have it as coordinates that `to_power` applies, unless ``calibrate`` is ``none``: ``vv_gain``,
+    linear power per DN^2, float32 (), (x,) or (y, x), and, where it is to be subtracted, ``vv_noise`` (y, x).
 
     ``paths`` are one TIFF, or one a polarization; the options are those of `probe_file`. Raises
     `UnsupportedRasterError` where a file is not known to be backscatter; `InvalidInputError` where the files are not
@@ -175,7 +177,13 @@ def open_scene(
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     scenes = group_scenes(
-        probe_file(p, quantity=quantity, representation=representation, polarizations=polarizations)
+        probe_file(
+            p,
+            quantity=quantity,
+            representation=representation,
+            polarizations=polarizations,
+            calibrate=calibrate,
+        )
         for p in given
     )
     if len(scenes) != 1:
@@ -195,19 +203,62 @@ def open_probed(scene: SceneProbe) -> xr.Dataset:
     attrs: dict[str, Any] = {**scene.acquisition.attrs(), cv.GEOLOCATION: scene.geolocation}
     if polarizations := [array.polarization for array in scene.arrays if array.polarization]:
         attrs[cv.SAR_POLARIZATIONS] = polarizations
-    return handed_out(xr.Dataset(variables, coords=grid_coordinates(scene.grid), attrs=attrs))
+    dataset = handed_out(xr.Dataset(variables, coords=grid_coordinates(scene.grid), attrs=attrs))
+    return dataset.assign_coords({k: v for array in scene.arrays for k, v in _calibrations(scene, array)})
+
+
+def _calibrations(scene: SceneProbe, array: ArrayProbe) -> Iterator[tuple[str, xr.Variable]]:
+    """Yield the coordinates that calibrate an array of digital numbers: its gain, and its noise."""
+    calibration = array.calibration
+    if calibration is None:
+        return
+    shape, whole = scene.grid.shape, {"row": 0, "col": 0, "height": 1, "width": scene.grid.width}
+    about = {cv.QUANTITY: calibration.quantity, cv.CALIBRATED_BY: calibration.source}
+    about[cv.LONG_NAME] = f"{calibration.quantity} per DN^2"
+    if calibration.table is None:
+        gain = xr.Variable((), calibration.gain(**whole)[0, 0], about)
+    elif calibration.table.is_one_row:
+        gain = xr.Variable(("x",), calibration.gain(**whole)[0], about)
+    else:
+        gain = xr.Variable(("y", "x"), _lazy_field(calibration.gain, calibration, array, shape), about)
+    yield f"{array.name}_{cv.GAIN}", gain
+    if noise := calibration.noise:
+        about = {cv.LONG_NAME: "thermal noise, DN^2", cv.DENOISED_BY: noise.source}
+        field = _lazy_field(noise.window, calibration, array, shape)
+        yield f"{array.name}_{cv.NOISE}", xr.Variable(("y", "x"), field, about)
+
+
+def _lazy_field(
+    make: Callable[..., np.ndarray[Any, Any]],
+    calibration: Calibration,
+    array: ArrayProbe,
+    shape: tuple[int, int],
+) -> da.Array:
+    """Return a float32 field of a calibration as a Dask array, (rows, columns), in the chunks of its array."""
+    field = LazyWindows(make=make, shape=shape, dtype=np.dtype(np.float32))
+    token = tokenize(make.__name__, calibration.identity, shape)
+    return _from_windows(field, block_chunks(shape, array.block_shape), f"sarzarr-{make.__name__}-{token}")
+
+
+def _from_windows(field: LazyWindows, chunks: tuple[int, int], name: str) -> da.Array:
+    """Return a Dask array, (rows, columns), of windows that are made when it is computed."""
+    meta = np.empty((0, 0), field.dtype)
+    return da.from_array(field, chunks=chunks, name=name, asarray=False, fancy=False, meta=meta)
 
 
 def _array_attrs(array: ArrayProbe) -> dict[str, Any]:
     """Return the attributes of a variable; never a path."""
+    calibration = array.calibration
     attrs = {
-        cv.QUANTITY: array.quantity,
+        cv.QUANTITY: array.quantity if calibration is None else cv.Quantity.DN.value,
         cv.REPRESENTATION: array.representation,
         cv.REASON: array.reason,
         cv.SOURCE_NODATA: array.nodata,
         cv.FILL_VALUE: _of_dtype(array.nodata, np.dtype(array.dtype)),
         cv.SAR_POLARIZATIONS: [array.polarization] if array.polarization else None,
         cv.UNITS: "dB" if array.representation == cv.Representation.DB else "1",
+        cv.GAIN: f"{array.name}_{cv.GAIN}" if calibration else None,
+        cv.NOISE: f"{array.name}_{cv.NOISE}" if calibration and calibration.noise else None,
     }
     return {key: value for key, value in attrs.items() if value is not None}
 
@@ -222,18 +273,12 @@ def _of_dtype(nodata: float | None, dtype: np.dtype[Any]) -> Any:
 
 def _lazy(scene: SceneProbe, array: ArrayProbe) -> da.Array:
     """Return a Dask array of a band, in chunks of whole TIFF blocks of about `CHUNK_PIXELS`."""
-    band = LazyBand(path=array.path, band=array.band, shape=scene.grid.shape, dtype=np.dtype(array.dtype))
+    read = partial(read_window, array.path, band=array.band)
+    band = LazyWindows(make=read, shape=scene.grid.shape, dtype=np.dtype(array.dtype))
     chunks = block_chunks(scene.grid.shape, array.block_shape)
-    status = array.path.stat()
+    _, status = local_file(array.path)
     token = tokenize(str(array.path), status.st_mtime_ns, status.st_size, status.st_ino, array.band, chunks)
-    return da.from_array(
-        band,
-        chunks=chunks,
-        name=f"sarzarr-{array.name}-{token}",
-        asarray=False,
-        fancy=False,
-        meta=np.empty((0, 0), band.dtype),
-    )
+    return _from_windows(band, chunks, f"sarzarr-{array.name}-{token}")
 
 
 def block_chunks(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:

@@ -16,6 +16,7 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.errors import (
+    CorruptStoreError,
     InvalidInputError,
     MixedBoundsError,
     NotInStoreError,
@@ -174,7 +175,14 @@ class Store:
 
     def node_attrs(self, scene: str, array: str = "") -> Document:
         """Return the attributes of a scene's group, or of an array or layer of it, as they now are."""
-        attributes: Document = read_node(self.place, f"{cv.SCENES}/{scene}/{array}".rstrip("/"))["attributes"]
+        node = f"{cv.SCENES}/{scene}/{array}".rstrip("/")
+        try:
+            attributes: Document = read_node(self.place, node)["attributes"]
+        except FileNotFoundError:
+            raise CorruptStoreError(
+                f"the document of {node} was expected in {self.place}, got none. Take the scene out "
+                f"(`sarzarr remove {self.place.name} {scene}`), and ingest it again."
+            ) from None
         return attributes
 
     def layer_attrs(self, scene: str, layer: str) -> Document:

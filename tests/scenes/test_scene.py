@@ -226,7 +226,10 @@ def test_real_scenes():
         "637U_59R_1_3": ["band_1", "band_2"],
         "s1_sigma0_linear_snap": ["vh"],
         "slc": ["band_1"],
-        **{f"s1_timeseries_nogeo_{date}": ["band_1"] for date in ("20190428", "20190510", "20190522", "20190603", "20190615")},
+        **{
+            f"s1_timeseries_nogeo_{date}": ["band_1"]
+            for date in ("20190428", "20190510", "20190522", "20190603", "20190615")
+        },
         "sar_masked": ["band_1", "band_2", "band_3", "band_4"],
     }
 
@@ -342,7 +345,9 @@ def test_files_of_two_scenes_do_not_open_as_one(tmp_path):
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_selection_is_the_selection_of_the_whole(tmp_path_factory, data):
-    pixels = np.arange(90 * 70, dtype="uint16").reshape(1, 90, 70)
+    pixels = (
+        np.random.default_rng(0).permutation(np.arange(1, 1 + 90 * 70, dtype="uint16")).reshape(1, 90, 70)
+    )
     path = tmp_path_factory.getbasetemp() / "selection" / "a.tif"
     opened = open_scene(
         path if path.exists() else write(path, pixels, tiled=True, blockxsize=16, blockysize=32)

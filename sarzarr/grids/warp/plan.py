@@ -16,6 +16,7 @@ from sarzarr.grids.crs import crs_name, is_same_crs
 from sarzarr.grids.georeference import Georeference, bbox_in, check_placed, edge_points, locate, project
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.window import Window
+from sarzarr.pixels.calibration import Calibration
 
 Fill = float | int | None
 GDAL_TYPES: Final = {
@@ -72,6 +73,8 @@ class WarpSource:
     """The place of its pixels."""
     nodata: float | None = None
     """The sentinel; None where there is none. NaN becomes None: NaN and Inf are invalid in any case."""
+    calibration: Calibration | None = None
+    """The way of its power to backscatter, which is what is warped; None where it is that."""
 
     def __post_init__(self) -> None:
         if self.representation not in _REPRESENTATIONS:

@@ -156,7 +156,7 @@ def _warp_into(plan: WarpPlan, window: Window, out: Array) -> None:
         for half in window.halves():
             _warp_into(plan, half, out[half.within(window)])
         return
-    values, is_masked = _prepared(plan, _read(plan.source, needed))
+    values, is_masked = _prepared(plan, _read(plan.source, needed), needed)
     if plan.method == "sum":
         out[...] = _shared(plan, window, needed, values)
     elif plan.method == "nearest" and _is_by_axes(plan):
@@ -169,17 +169,20 @@ def _warp_into(plan: WarpPlan, window: Window, out: Array) -> None:
         _by_cubic(plan, points, values, out, is_masked=is_masked, tolerance=tolerance)
 
 
-def _prepared(plan: WarpPlan, raw: Array) -> tuple[Array, bool]:
-    """Return source pixels as they are warped, and whether some are invalid.
+def _prepared(plan: WarpPlan, raw: Array, window: Window) -> tuple[Array, bool]:
+    """Return a window of source pixels, (rows, columns), as they are warped, and whether some are invalid.
 
     They are power for backscatter; layers have one sentinel, ``plan.fill``, and NaN is among it.
     """
     source = plan.source
     is_plain = source.is_layer or source.representation == cv.Representation.POWER
+    is_plain &= source.calibration is None
     if is_plain and raw.dtype == plan.working_dtype and _is_all_valid(raw, source.nodata):
         return raw, False
     if not source.is_layer:
         power = power_kernel(raw, source.representation, nodata=source.nodata)
+        if source.calibration is not None:
+            source.calibration.apply(power, row=window.row, col=window.col)
         return np.ascontiguousarray(power, dtype=np.float32), bool(np.isnan(power.min()))
     values = np.array(raw, dtype=plan.working_dtype)
     if values.dtype.kind == "f":

@@ -21,6 +21,7 @@ from sarzarr.scenes.acquisition import facts_from_fields, is_one_pass
 from sarzarr.scenes.header import Header, read_header
 from sarzarr.scenes.names import tells_scene
 from sarzarr.scenes.products.table import facts_from_name
+from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.text import listed, nodata_text
 
@@ -57,16 +58,18 @@ class LayerFile:
         """Whether it says where on the ground its pixels lie."""
         return self.source.georeference.crs_wkt is not None
 
-    def scenes_named(self, ids: Iterable[str]) -> set[str]:
-        """Return the ids that stand in its name as words, the longest alone: ``s1_20260101``, and not ``s1``."""
-        named = {i for i in ids if re.search(rf"(?<![^\W_]){re.escape(i)}(?![^\W_])", self.path.stem, re.IGNORECASE)}
-        return {i for i in named if len(i) == max(map(len, named))}
+    def scenes_named(self, ids: Mapping[str, str]) -> frozenset[str]:
+        """Return the ids, given by their lower case, that stand in its name as words, the longest alone."""
+        stem = self.path.stem.lower()
+        words = [match.span() for match in re.finditer(r"[^\W_]+", stem)]
+        parts = {stem[start:end] for start, _ in words for _, end in words if start < end} & ids.keys()
+        return frozenset(ids[part] for part in parts if len(part) == max(map(len, parts)))
 
-    def is_of(self, scene: SceneProbe, ids: Collection[str]) -> bool:
-        """Return whether it may be put on a scene: it bears its id, or none of ``ids`` and no date but that scene's."""
+    def is_of(self, scene: SceneProbe, named: Collection[str]) -> bool:
+        """Return whether it may be put on a scene: its name is of that one, or of none and it tells no other date."""
         if self.layer.static:
             return True
-        named, when = self.scenes_named(ids), scene.acquisition.datetime
+        when = scene.acquisition.datetime
         if named or self.datetime is None or when is None:
             return not named or scene.id in named
         return is_one_pass(self.datetime, when)
@@ -83,6 +86,10 @@ class _Fit:
     """0: on the scene's own pixels. 1: all of the scene lies in it. 2: they share some ground."""
     covered: float
     """Share of the scene's grid that the file covers."""
+
+
+_Named = Mapping[Path, Collection[str]]
+"""The ids of the scenes that each file's name is of."""
 
 
 @dataclass(eq=False)
@@ -117,15 +124,21 @@ def _box(file: LayerFile, crs: str) -> tuple[float, float, float, float]:
     return -np.inf, -np.inf, np.inf, np.inf
 
 
-def probe_layers(layers: Iterable[Layer]) -> LayerFiles:
+def probe_layers(layers: Iterable[Layer], refused: Refusals) -> LayerFiles:
     """Read the headers of the files of layers: shapes (rows, columns), dtypes and places.
 
-    Raises `RasterNotFoundError` or `UnsupportedRasterError` where there is no such file, or it cannot be kept as a
-    layer; says the remedy.
+    A file that cannot be kept as a layer is refused, and the others of it are taken. Raises the reason where there
+    are none.
     """
     files: dict[str, tuple[LayerFile, ...]] = {}
     for layer in layers:
-        files[layer.name] = files.get(layer.name, ()) + tuple(_probe(layer, path) for path in layer.files())
+        own, before = [], len(refused)
+        for path in layer.files():
+            with refused.leaving_out([path]):
+                own.append(_probe(layer, path))
+        if not own:
+            raise Refusals(refused[before:]).error()
+        files[layer.name] = files.get(layer.name, ()) + tuple(own)
     return LayerFiles(files)
 
 
@@ -191,9 +204,9 @@ def _band(layer: Layer, file: Path, header: Header) -> int:
 
 
 def match_layers(
-    files: LayerFiles, scenes: Sequence[tuple[SceneProbe, Grid]], *, exact: bool = False
-) -> tuple[list[tuple[LayerPlan, ...]], tuple[str, ...]]:
-    """Return the layers of each scene, and a sentence for whatever is left over.
+    files: LayerFiles, scenes: Sequence[tuple[SceneProbe, Grid]], refused: Refusals, *, exact: bool = False
+) -> tuple[dict[str, tuple[LayerPlan, ...]], tuple[str, ...]]:
+    """Return the layers of each scene by its id, and a sentence for whatever is left over.
 
     A scene takes the file that is on its own pixels, else the one that it lies in, else the one that it
     shares some ground with; where several are alike, the one that bears the scene's id in its name. A
@@ -201,48 +214,56 @@ def match_layers(
     that scene's alone, and one that tells a date is put on scenes of that date alone, unless its layer is static.
 
     Each scene comes with the grid, (rows, columns), that is stored; ``exact`` is as of
-    `sarzarr.grids.warp.plan.plan_warp`.
+    `sarzarr.grids.warp.plan.plan_warp`. A scene is refused, and not among those returned, where it cannot be told
+    which file is its, a layer's name is that of one of its arrays, or its file cannot be brought onto its grid.
 
-    Raises `InvalidInputError` where it cannot be told which file is whose, a layer's name is that of an array, or no
-    scene takes a layer; `UnsupportedRasterError` where a file cannot be brought onto the scene's grid; says the
+    Raises `InvalidInputError` where no scene takes a layer, or several could take one that says no place; says the
     remedy.
     """
-    plans: list[tuple[LayerPlan, ...]] = [()] * len(scenes)
+    plans: dict[str, tuple[LayerPlan, ...]] = {scene.id: () for scene, _ in scenes}
     notes = []
-    ids = [scene.id for scene, _ in scenes]
+    ids = {scene.id.strip("._-").lower(): scene.id for scene, _ in scenes}
     for name, own in files.files.items():
-        fits = [_choose(files, name, scene, grid, ids) for scene, grid in scenes]
-        for scene, _ in scenes:
-            if name.lower() in (array.name.lower() for array in scene.arrays):
-                raise InvalidInputError(
-                    f"expected a layer's name that no array of scene {scene.id!r} has, got {name!r}. "
-                    "Give it another name."
-                )
-        _check_unplaced(name, fits, ids)
-        _check_undated(name, fits, scenes)
-        if not any(fits):
+        named = {file.path: file.scenes_named(ids) for file in own}
+        fits: dict[str, _Fit | None] = {}
+        for scene, grid in scenes:
+            with refused.leaving_out(scene.paths, scene.id):
+                fits[scene.id] = _fitting(files, name, scene, grid, named)
+        _check_unplaced(name, fits)
+        _check_undated(name, fits, scenes, named)
+        if fits and not any(fits.values()):
             raise _of_other_dates(own, scenes) or _nobody(own, *scenes[0])
-        for i, (fit, (scene, grid)) in enumerate(zip(fits, scenes, strict=True)):
-            plans[i] += () if fit is None else (_plan(fit, scene, grid, exact=exact),)
-        if without := [scene for scene, fit in zip(ids, fits, strict=True) if fit is None]:
-            dated = any(file.datetime and not file.layer.static for file in own)
-            why = f" or is of its date ({name}:static is for every date)" if dated else ""
+        for scene, grid in scenes:
+            if fit := fits.get(scene.id):
+                with refused.leaving_out(scene.paths, scene.id):
+                    plans[scene.id] += (_plan(fit, scene, grid, exact=exact),)
+        if without := [scene for scene, fit in fits.items() if fit is None]:
+            is_dated = any(file.datetime and not file.layer.static for file in own)
+            why = f" or is of its date ({name}:static is for every date)" if is_dated else ""
             notes.append(f"no file of layer {name!r} lies on {listed(without)}{why}: stored without it.")
-        taken = {fit.file.path for fit in fits if fit is not None}
+        taken = {fit.file.path for fit in fits.values() if fit is not None}
         if unused := [file.path.name for file in own if file.path not in taken]:
             notes.append(f"layer {name!r}: {listed(unused)} lie on no scene, or another file does better.")
-    return plans, tuple(notes)
+    out = {refusal.scene for refusal in refused}
+    return {scene: own for scene, own in plans.items() if scene not in out}, tuple(notes)
 
 
-def _choose(
-    files: LayerFiles, name: str, scene: SceneProbe, grid: Grid, ids: Collection[str]
-) -> _Fit | None:
-    """Return the one file of a layer that is a scene's, of all ``ids``; None where there is none."""
-    own = (file for file in files.near(name, grid) if file.is_of(scene, ids))
+def _fitting(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid, named: _Named) -> _Fit | None:
+    """Return the one file of a layer that is a scene's, as `_choose`; `InvalidInputError` where the name is taken."""
+    if name.lower() in (array.name.lower() for array in scene.arrays):
+        raise InvalidInputError(
+            f"expected a layer's name that no array of scene {scene.id!r} has, got {name!r}. Give it another name."
+        )
+    return _choose(files, name, scene, grid, named)
+
+
+def _choose(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid, named: _Named) -> _Fit | None:
+    """Return the one file of a layer that is a scene's; None where there is none."""
+    own = (file for file in files.near(name, grid) if file.is_of(scene, named[file.path]))
     fits = [fit for file in own if (fit := _fit(file, scene, grid)) is not None]
     best = [fit for fit in fits if fit.rank == min(f.rank for f in fits)]
     if len(best) > 1:
-        best = [fit for fit in best if scene.id in fit.file.scenes_named(ids)] or best
+        best = [fit for fit in best if scene.id in named[fit.file.path]] or best
     if len(best) > 1:
         raise InvalidInputError(
             f"expected one file of layer {name!r} for scene {scene.id!r}, got {len(best)} that lie on it alike: "
@@ -304,13 +325,15 @@ def _plan(fit: _Fit, scene: SceneProbe, grid: Grid, *, exact: bool) -> LayerPlan
         block_shape=header.block_shape,
         block_bytes=header.block_bytes,
         source_hash=fit.file.hash,
+        factor=layer.factor,
+        units=layer.units,
     )
 
 
-def _check_unplaced(name: str, fits: Sequence[_Fit | None], ids: Sequence[str]) -> None:
+def _check_unplaced(name: str, fits: Mapping[str, _Fit | None]) -> None:
     """Raise `InvalidInputError` where a file that says no place would be taken by several scenes."""
     owners: dict[Path, list[str]] = {}
-    for fit, scene in zip(fits, ids, strict=True):
+    for scene, fit in fits.items():
         if fit is not None and not fit.file.is_placed:
             owners.setdefault(fit.file.path, []).append(scene)
     for path, scenes in owners.items():
@@ -321,12 +344,14 @@ def _check_unplaced(name: str, fits: Sequence[_Fit | None], ids: Sequence[str]) 
             )
 
 
-def _check_undated(name: str, fits: Sequence[_Fit | None], scenes: Sequence[tuple[SceneProbe, Grid]]) -> None:
+def _check_undated(
+    name: str, fits: Mapping[str, _Fit | None], scenes: Sequence[tuple[SceneProbe, Grid]], named: _Named
+) -> None:
     """Raise `InvalidInputError` where several scenes take a file of one date, and some of them tell no date."""
-    ids = [scene.id for scene, _ in scenes]
     owners: dict[Path, list[SceneProbe]] = {}
-    for fit, (scene, _) in zip(fits, scenes, strict=True):
-        if fit and fit.file.datetime and not (fit.file.layer.static or fit.file.scenes_named(ids)):
+    for scene, _ in scenes:
+        fit = fits.get(scene.id)
+        if fit and fit.file.datetime and not (fit.file.layer.static or named[fit.file.path]):
             owners.setdefault(fit.file.path, []).append(scene)
     for path, takers in owners.items():
         undated = [scene.id for scene in takers if scene.acquisition.datetime is None]
