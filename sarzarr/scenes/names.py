@@ -36,10 +36,9 @@ _KINDS: Final = frozenset(
         "tc",
         "ml",
         "spk",
-        "c",
     ]
 )
-"""Words that files of any scene have: product folders' own, those of SNAP's chain, and what a store reserves."""
+"""Words that files of any scene have: product folders' own, and those of SNAP's chain."""
 _NUMBER: Final = re.compile(r"[dt]?\d+(t\d+z?)?")
 """A word that is a number, a date or a time."""
 _PRODUCT_FOLDERS: Final = ("imagedata",)
@@ -121,6 +120,35 @@ def scene_name(path: Path) -> str:
         return safe_scene_id(name)
     except SceneIdError as error:
         raise SceneIdError(f"{path.name}: {error}") from error
+
+
+def scene_claim(path: Path, given: str | None = None) -> tuple[str, str]:
+    """Return the scene id, at most 128 bytes, and the folder of a file: the files that share both are one scene.
+
+    The id is that of `scene_name`, or the one that is ``given``, whatever the folder; in that, ``{name}`` is the
+    former and ``{folder}`` the name of the folder, so that one text can name the scenes of many.
+
+    Raises `SceneIdError` where an id is malformed.
+
+    >>> scene_claim(Path("/raw/Aarhus/S1_VV.tif"), "{folder}_{name}")
+    ('Aarhus_S1', '/raw/Aarhus')
+    """
+    folder = scene_folder(path)
+    if given is None:
+        return scene_name(path), folder.as_posix()
+    if (filled := _filled(given, name=scene_name(path) if "{name}" in given else "", folder=folder.name)) != given:
+        return safe_scene_id(filled), folder.as_posix()
+    return check_scene_id(given), ""
+
+
+def check_given_id(given: str) -> str:
+    """Return an id for scenes, in which ``{name}`` and ``{folder}`` may stand; `SceneIdError` where it can be none."""
+    check_scene_id(_filled(given, name="name", folder="folder"))
+    return given
+
+
+def _filled(given: str, *, name: str, folder: str) -> str:
+    return given.replace("{name}", name).replace("{folder}", folder)
 
 
 def scene_folder(path: Path) -> Path:

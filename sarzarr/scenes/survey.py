@@ -10,7 +10,7 @@ from sarzarr.errors import SceneIdError, UnsupportedRasterError
 from sarzarr.rasters import raster_files
 from sarzarr.scenes.companions import Companion, companions_of
 from sarzarr.scenes.identify import check_said
-from sarzarr.scenes.names import check_scene_id, scene_name
+from sarzarr.scenes.names import check_given_id, scene_claim
 from sarzarr.scenes.probe import RasterProbe, probe_file
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe, group_scenes
@@ -47,7 +47,7 @@ def survey_files(
     """
     check_said(quantity, representation)
     if scene_id is not None:
-        check_scene_id(scene_id)
+        check_given_id(scene_id)
     refused, notes, files = Refusals(), [], list[Path]()
     for path in paths:
         with refused.leaving_out([path]):
@@ -66,7 +66,7 @@ def survey_files(
             )  # fmt: skip
         if place not in probes:
             with suppress(SceneIdError):
-                unread[_scene_key(path.absolute(), scene_id)] = path
+                unread[scene_claim(path.absolute(), scene_id)] = path
     opened = tuple(probes.values())
     taken = []
     others = [probe for probe in opened if probe.companion]
@@ -74,7 +74,7 @@ def survey_files(
         [p for p in opened if not p.companion and (p.arrays or p.refusal)], scene_id, refused
     ):
         bad = [file for file in scene.files if file.refusal]
-        missing = unread.get(_scene_key(scene.files[0].path, scene_id))
+        missing = unread.get(scene_claim(scene.files[0].path, scene_id))
         for file in bad:
             refused.add([file.path], str(file.refusal), scene=scene.id)
         good = [file.path for file in scene.files if not file.refusal]
@@ -90,11 +90,6 @@ def survey_files(
     notes += [note for probe in opened if not (probe.arrays or probe.refusal) for note in probe.left_out]
     layers = companions_of(others, taken, refused, notes)
     return Survey(probes=opened, scenes=tuple(taken), refused=refused, companions=layers, notes=tuple(notes))
-
-
-def _scene_key(path: Path, scene_id: str | None) -> Any:
-    """Return a value that the files of a scene share."""
-    return scene_id or (scene_name(path), path.parent)
 
 
 def _grouped(
