@@ -13,31 +13,10 @@ from sarzarr.scenes.words import polarizations_in, quantity_in, representation_i
 
 _ID: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]{0,127}")
 _RESERVED: Final = frozenset({"zarr.json", "c"})
-_KINDS: Final = frozenset(
-    [
-        "image",
-        "images",
-        "img",
-        "imagery",
-        "imagedata",
-        "measurement",
-        "band",
-        "bands",
-        "raster",
-        "backscatter",
-        "data",
-        "output",
-        "result",
-        "orb",
-        "nr",
-        "bnr",
-        "cal",
-        "tf",
-        "tc",
-        "ml",
-        "spk",
-    ]
-)
+_KINDS: Final = frozenset({
+    "image", "images", "img", "imagery", "imagedata", "measurement", "band", "bands", "raster", "backscatter", "data",
+    "output", "result", "orb", "nr", "bnr", "cal", "tf", "tc", "ml", "spk",
+})  # fmt: skip
 """Words that files of any scene have: product folders' own, and those of SNAP's chain."""
 _NUMBER: Final = re.compile(r"[dt]?\d+(t\d+z?)?")
 """A word that is a number, a date or a time."""
@@ -136,13 +115,15 @@ def scene_claim(path: Path, given: str | None = None) -> tuple[str, str]:
     folder = scene_folder(path)
     if given is None:
         return scene_name(path), folder.as_posix()
-    if (filled := _filled(given, name=scene_name(path) if "{name}" in given else "", folder=folder.name)) != given:
+    if (
+        filled := _filled(given, name=scene_name(path) if "{name}" in given else "", folder=folder.name)
+    ) != given:
         return safe_scene_id(filled), folder.as_posix()
     return check_scene_id(given), ""
 
 
 def check_given_id(given: str) -> str:
-    """Return an id for scenes, in which ``{name}`` and ``{folder}`` may stand; `SceneIdError` where it can be none."""
+    """Return an id, in which ``{name}`` and ``{folder}`` may stand; `SceneIdError` where it can be none."""
     check_scene_id(_filled(given, name="name", folder="folder"))
     return given
 
@@ -152,7 +133,7 @@ def _filled(given: str, *, name: str, folder: str) -> str:
 
 
 def scene_folder(path: Path) -> Path:
-    """Return the folder that the files of a scene share: theirs, or that above one named by a polarization alone."""
+    """Return the folder that a scene's files share: theirs, or that above one named by a polarization alone."""
     folder = path.parent
     return (
         folder.parent if polarizations_in(folder.name) and not without_polarizations(folder.name) else folder
@@ -181,7 +162,7 @@ def _bare(stem: str) -> str:
 
 
 def _is_kind(word: str) -> bool:
-    """Whether a word says polarization, quantity, representation or kind of file, and of no scene more than another."""
+    """Whether a word says polarization, quantity, representation or kind of file: it names no scene."""
     return word.lower() in {*_KINDS, *POLARIZATIONS} or bool(quantity_in(word) or representation_in(word))
 
 

@@ -357,9 +357,9 @@ def _check_undated(
         undated = [scene.id for scene in takers if scene.acquisition.datetime is None]
         if undated and len(takers) > 1:
             raise InvalidInputError(
-                f"expected one scene for {path.name!r} (layer {name!r}), which is of one date, got {len(takers)}, and "
-                f"{listed(undated)} without a date. Name the file after its scene ({undated[0]}_{name}.tif), or, if it "
-                f"holds for every date, say --layer {name}:static=FILE."
+                f"expected one scene for {path.name!r} (layer {name!r}), which is of one date, got {len(takers)}, "
+                f"and {listed(undated)} without a date. Name the file after its scene ({undated[0]}_{name}.tif), or, "
+                f"if it holds for every date, say --layer {name}:static=FILE."
             )
 
 
@@ -373,8 +373,8 @@ def _of_other_dates(
             is_other = when and other and not is_one_pass(when, other)
             if is_other and not file.is_of(scene, ()) and _fit(file, scene, grid) is not None:
                 return InvalidInputError(
-                    f"expected a file of layer {file.layer.name!r} of a scene's date, got none: {file.path.name!r} is "
-                    f"of {when}, and {scene.id!r} of {other}. If it holds for every date, say "
+                    f"expected a file of layer {file.layer.name!r} of a scene's date, got none: "
+                    f"{file.path.name!r} is of {when}, and {scene.id!r} of {other}. If it holds for every date, say "
                     f"--layer {file.layer.name}:static=FILE."
                 )
     return None
