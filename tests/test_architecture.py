@@ -150,6 +150,26 @@ def test_the_torch_room_is_there_without_an_import_of_it(tmp_path):
     assert "MissingExtraError" in done.stderr
 
 
+LIGHT = """
+import sys
+import sarzarr as sz
+for name in sz.__all__:
+    getattr(sz, name)
+assert not {"rioxarray", "torch", "distributed", "matplotlib"} & set(sys.modules), "by a name"
+store = sz.open_store(sys.argv[1])
+next(iter(sz.PatchReader(store, batch_size=2, min_valid=0, min_unsaturated=0)))
+assert not {"rioxarray", "torch", "distributed", "matplotlib"} & set(sys.modules), "by a batch"
+store.db(store.scenes[0]).rio
+"""
+
+
+def test_rioxarray_is_imported_where_an_object_with_rio_is_handed_out(tmp_path):
+    files = sarzarr.write_synthetic_scenes(tmp_path / "raw", count=1, shape=(512, 512))
+    sarzarr.ingest(sarzarr.plan_ingest(files, tmp_path / "s.zarr"))
+    done = run(LIGHT, tmp_path / "s.zarr")
+    assert done.returncode == 0, done.stderr
+
+
 def test_import_sarzarr_is_light():
     code = "import sys, sarzarr; assert not {'numpy', 'xarray', 'dask', 'torch', 'ast'} & set(sys.modules)"
     assert run(code, "").returncode == 0

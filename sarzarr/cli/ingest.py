@@ -13,7 +13,7 @@ from sarzarr.cli import app as shared
 from sarzarr.cli.app import app
 from sarzarr.cli.output import progress_bar, summary
 from sarzarr.errors import Exit, InvalidInputError
-from sarzarr.text import counted, parse_bytes
+from sarzarr.text import counted, listed, parse_bytes
 
 if TYPE_CHECKING:
     from sarzarr.scenes.probe import RasterProbe
@@ -63,7 +63,9 @@ def identify_files(
         calibrate=None if calibrate is None else str(calibrate),
     )
     for probe in survey.probes:
-        _show(probe, " ".join(one.reason for one in survey.refused if probe.path in one.files))
+        refusal = " ".join(one.reason for one in survey.refused if probe.path in one.files)
+        layers = [id_ for id_, own in survey.companions.items() if probe.path in (one.path for one in own)]
+        _show(probe, refusal, layers)
     opened = {probe.path for probe in survey.probes}
     for refusal in survey.refused:
         if opened.isdisjoint(refusal.files):
@@ -72,12 +74,13 @@ def identify_files(
         raise typer.Exit(Exit.PARTLY if survey.scenes else Exit.NOTHING)
 
 
-def _show(probe: "RasterProbe", refusal: str) -> None:
-    """Print what a probe found, and why an ingest would refuse it."""
+def _show(probe: "RasterProbe", refusal: str, scenes: list[str]) -> None:
+    """Print what a probe found, why an ingest would refuse it, and of which scenes it is a layer."""
     grid = probe.grid
     gcps = f"{counted(len(probe.georeference.gcps), 'GCP')}, no affine"
     place = probe.geolocation
-    placed = {"affine": "georeferenced", "gcps": gcps}.get(place, place.replace("_", " "))
+    other = probe.georeference.unplaced or place.replace("_", " ")
+    placed = {"affine": "georeferenced", "gcps": gcps}.get(place, other)
     typer.secho(probe.path.name, bold=True)
     echo(f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {placed}")
     if refusal:
@@ -86,6 +89,9 @@ def _show(probe: "RasterProbe", refusal: str) -> None:
         names = ", ".join(a.name for a in probe.arrays)
         typer.secho(f"  {names}: {probe.quantity} as {probe.representation}", fg=typer.colors.GREEN)
         echo(f"  because {probe.reason}")
+    elif probe.companion and not refusal:
+        layer = f"layer {probe.companion.layer} of {listed(scenes)}" if scenes else "left out"
+        typer.secho(f"  {probe.companion.companion} beside backscatter: {layer}", fg=typer.colors.GREEN)
     for note in probe.left_out:
         echo(f"  {note}")
     if facts := probe.acquisition.attrs():

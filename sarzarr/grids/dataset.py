@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from sarzarr import conventions as cv
+from sarzarr.grids.crs import parse_crs
 from sarzarr.grids.grid import Grid
 
 _ENCODING: Final = ("dtype", cv.FILL_VALUE, cv.SCALE_FACTOR, cv.ADD_OFFSET, cv.GRID_MAPPING, "fill_value")
@@ -29,26 +30,35 @@ def spatial_ref_attributes(grid: Grid) -> dict[str, Any]:
 def grid_coordinates(grid: Grid) -> dict[str, xr.Variable]:
     """Return ``y`` (rows,), ``x`` (columns,) float64 of pixel centres and, with a CRS, ``spatial_ref`` () uint8.
 
-    A rotated grid has no ``y`` and ``x``: no row has one y, and tools would take indices for places. Without a CRS
-    they are index + 0.5.
+    A rotated grid with a CRS has no ``y`` and ``x``: no row has one y, and tools would take indices for places.
+    Without a CRS they are where the affine puts them, and index + 0.5 where there is none or it is rotated.
     """
     placed = {}
-    named = [{cv.LONG_NAME: f"pixel centre, {axis}", cv.UNITS: "1"} for axis in ("row", "column")]
+    named: list[dict[str, str]] = [{}, {}]
     if grid.is_georeferenced:
-        from rasterio.crs import CRS
-
-        about = spatial_ref_attributes(grid)
-        placed[cv.SPATIAL_REF] = xr.Variable((), np.uint8(0), about)
+        placed[cv.SPATIAL_REF] = xr.Variable((), np.uint8(0), spatial_ref_attributes(grid))
         if grid.is_rotated:
             return placed
-        is_geographic = bool(CRS.from_wkt(grid.crs_wkt).is_geographic)
-        names = ("latitude", "longitude") if is_geographic else _PROJECTED
-        units = ("degrees_north", "degrees_east") if is_geographic else ("m", "m")
-        named = [{cv.STANDARD_NAME: n, cv.UNITS: u} for n, u in zip(names, units, strict=True)]
+        named = _axes(str(grid.crs_wkt))
+    elif grid.is_rotated or grid.transform == Grid.transform:
+        named = [{cv.LONG_NAME: f"pixel centre, {axis}", cv.UNITS: "1"} for axis in ("row", "column")]
     return {
         dim: xr.Variable(dim, np.asarray(values, np.float64), {**about, "axis": dim.upper()})
         for dim, values, about in zip("yx", grid.coordinates(), named, strict=True)
     } | placed
+
+
+def _axes(wkt: str) -> list[dict[str, str]]:
+    """Return the CF name and unit of ``y`` and ``x`` in a CRS: its own unit, and nothing of a local one."""
+    crs = parse_crs(wkt)
+    if crs.is_geographic:
+        names, units = ("latitude", "longitude"), ("degrees_north", "degrees_east")
+    elif crs.is_projected:
+        unit, metres = crs.linear_units_factor
+        names, units = _PROJECTED, (("m", "m") if metres == 1 else (str(unit), str(unit)))
+    else:
+        return [{}, {}]
+    return [{cv.STANDARD_NAME: n, cv.UNITS: u} for n, u in zip(names, units, strict=True)]
 
 
 def value_attributes(about: Mapping[str, Any], representation: str) -> dict[str, Any]:

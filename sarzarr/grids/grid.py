@@ -118,12 +118,12 @@ class Grid:
         return min(xs), min(ys), max(xs), max(ys)
 
     def coordinates(self) -> tuple[Array, Array]:
-        """Return (y, x) of pixel centres, float64; index + 0.5 where there is no plain affine."""
-        rows, cols = np.arange(self.height) + 0.5, np.arange(self.width) + 0.5
-        if not self.is_georeferenced or self.is_rotated:
-            return rows, cols
-        a, _, c, _, e, f = self.transform
-        return f + e * rows, c + a * cols
+        """Return (y, x) of pixel centres, float64, to the bit as rioxarray has them; index + 0.5 of a rotated grid.
+
+        Coordinates that differ in their last bit are not joined by xarray: rows would be lost in silence.
+        """
+        a, _, c, _, e, f = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0) if self.is_rotated else self.transform
+        return (0.5 * e + f) + e * np.arange(self.height), (0.5 * a + c) + a * np.arange(self.width)
 
     @property
     def inverse(self) -> Transform:

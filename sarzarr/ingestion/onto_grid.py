@@ -58,7 +58,10 @@ def _target_grid(scene: SceneProbe, store: Store | None, options: IngestOptions)
         return store.grid(options.like)
     crs = options.crs or scene.georeference.crs_wkt
     if crs is None:
-        raise InvalidInputError(f"a CRS was expected for {scene.id!r}, got none. Pass --crs.")
+        raise InvalidInputError(
+            f"a place on the ground was expected for {scene.id!r}, which pixels of {options.pixel_size:g} are asked "
+            "for, got none. Leave --pixel-size out, or georeference it."
+        )
     if options.pixel_size is None:
         if is_same_crs(scene.grid.crs_wkt, crs_wkt(crs)):
             return scene.grid

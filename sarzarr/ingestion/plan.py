@@ -13,20 +13,20 @@ from typing import Unpack
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
-from sarzarr.ingestion.again import known_hash, left_to_do, stored_otherwise
+from sarzarr.ingestion.again import calibrated_as_stored, known_hash, left_to_do, stored_otherwise
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.onto_grid import onto_grid
 from sarzarr.ingestion.options import IngestKeywords, IngestOptions
-from sarzarr.ingestion.scene_plan import PROCESS_BASE, ScenePlan
+from sarzarr.ingestion.scene_plan import PROCESS_BASE, ScenePlan, group_of
 from sarzarr.keywords import shows_options
 from sarzarr.scenes.companions import Companion
 from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.scenes.survey import survey_files
-from sarzarr.store.store import Store, bounds_key, open_store
+from sarzarr.store.store import Store, open_store
 from sarzarr.text import counted, listed, logged, size_text
 
 log = logging.getLogger(__name__)
@@ -143,8 +143,9 @@ def plan_ingest(
         calibrate=options.calibration,
     )
     refused, notes, asked = survey.refused, [*survey.notes], []
-    for scene in survey.scenes:
-        with refused.leaving_out(scene.paths, scene.id):
+    for probed in survey.scenes:
+        with refused.leaving_out(probed.paths, probed.id):
+            scene = calibrated_as_stored(known, probed, options)
             planned = ScenePlan(
                 probe=scene,
                 encoding=options.encoding,
@@ -209,6 +210,7 @@ def _with_companions(
             kind=content.kind,
             factor=content.factor,
             units=content.units,
+            static=True,
         )
         failed = Refusals()
         with failed.leaving_out([companion.path]):
@@ -265,7 +267,7 @@ def _stored_ranges(
     """
     out = {}
     for array in scene.arrays:
-        key = bounds_key(array.name, str(array.quantity))
+        key = group_of(scene, array)
         entry = store.bounds.get(key) if store is not None else None
         asked = (options.vmin, options.vmax) if options.bounds == "fixed" else cv.STORED_RANGE
         if entry is not None and options.bounds == "fixed" and asked != (entry.vmin, entry.vmax):

@@ -23,7 +23,6 @@ from sarzarr.store.documents import (
 )
 from sarzarr.store.place import Place
 from sarzarr.store.shards import ShardRecord, write_manifest
-from sarzarr.store.store import bounds_key
 
 
 def write_scene_documents(group: Place, plan: ScenePlan) -> None:
@@ -138,7 +137,7 @@ def catalog_row(plan: ScenePlan, array: ArrayProbe) -> dict[str, Any]:
         "width": plan.grid.width,
         "vmin": vmin,
         "vmax": vmax,
-        "bounds_key": bounds_key(array.name, str(array.quantity)),
+        "bounds_key": plan.group(array),
         "crs_wkt": plan.grid.crs_wkt,
         "transform": plan.grid.transform,
         "geolocation": plan.geolocation,

@@ -1,4 +1,4 @@
-"""Calibration: the law from digital numbers to backscatter, ``(|DN|^2 - noise) * gain``, over any window of a raster."""
+"""Calibration: the law from digital numbers to backscatter, ``(|DN|^2 - noise) * gain``, over any window."""
 
 import math
 from collections.abc import Sequence
@@ -44,14 +44,15 @@ class Knots:
         rows = np.arange(row, row + height, dtype=np.float64)
         above = np.clip(np.searchsorted(self.lines, rows, side="right") - 1, 0, len(self.lines) - 2)
         share = (rows - self.lines[above]) / (self.lines[above + 1] - self.lines[above])
-        share = np.clip(share, 0.0, 1.0).astype(np.float32)[:, None]
+        share = np.clip(share, 0.0, 1.0)[:, None]
         first = int(above[0])
         needed = range(first, int(above[-1]) + 2)
         known = np.stack([np.interp(columns, self.pixels[i], self.values[i]) for i in needed])
         known = known.astype(np.float32)
-        low, step = known[:-1][above - first], np.diff(known, axis=0)[above - first]
-        np.multiply(step, share, out=step)
-        return np.asarray(np.add(low, step, out=step))
+        low, high = known[above - first], known[above - first + 1]
+        np.multiply(low, (1 - share).astype(np.float32), out=low)  # both terms positive: nothing cancels
+        np.multiply(high, share.astype(np.float32), out=high)
+        return np.asarray(np.add(low, high, out=low))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +135,8 @@ class Calibration:
             if not (np.isfinite(some).all() and (some > 0).all()):
                 wrong = float(some[~((some > 0) & np.isfinite(some))][0])
                 raise UnsupportedRasterError(
-                    f"expected positive calibration factors in {self.source}, got {wrong:g}. Fetch the product again, "
-                    "or keep its digital numbers with --calibrate none."
+                    f"expected positive calibration factors in {self.source}, got {wrong:g}. Fetch the product "
+                    "again, or keep its digital numbers with --calibrate none."
                 )
 
     @classmethod

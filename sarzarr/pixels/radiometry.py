@@ -40,8 +40,11 @@ DB_SUFFIX: Final = "_db"
 STALE_ATTRS: Final = frozenset(
     {"_FillValue", "missing_value", "scale_factor", "add_offset", "scales", "offsets"}
     | {"valid_min", "valid_max", "valid_range", "actual_range", c.SOURCE_NODATA, c.VMIN, c.VMAX}
+    | {c.UNITS, "unit", "unittype", "data_units", "data_type"}
 )
 """Attributes that describe the values before a step, and would be false after it."""
+_NODATA_ATTRS: Final = (c.SOURCE_NODATA, c.FILL_VALUE, "missing_value", "fill_value", c.NODATA)
+"""Attributes that declare nodata, the first of them decides: ours, CF's, and rioxarray's."""
 
 
 def handle_invalid_values(image: T, noise_floor: float = c.NOISE_FLOOR) -> T:
@@ -63,10 +66,10 @@ def to_power(obj: T, representation: str | None = None) -> T:
     """Return linear power, NaN where a pixel is nodata or not finite.
 
     NumPy and Dask arrays need ``representation`` (``power``, ``amplitude``, ``db``, ``complex``) unless they
-    are complex. xarray objects say it in the attribute ``representation``, and their sentinel in
-    ``source_nodata``; a Dataset's variables that say nothing are left as they are. Nonpositive power
-    is kept: it was measured. DN are amplitudes; those of `open_scene` whose product has a calibration become what it
-    says, ``sigma0`` unless another was asked for there.
+    are complex. xarray objects say it in the attribute ``representation``, and their nodata, scale and offset as
+    rioxarray has them; a Dataset's variables that say nothing are left as they are. Nonpositive power is kept: it was
+    measured. DN are amplitudes; those of `open_scene` whose product has a calibration become what it says, ``sigma0``
+    unless another was asked for there.
 
     Raises `InvalidInputError` where the representation is unknown, missing, or does not fit the dtype.
 
@@ -128,13 +131,16 @@ def normalize(db: T, bounds: Iterable[float]) -> T:
 def denormalize(z: T, bounds: Iterable[float] | None = None) -> T:
     """Return dB: ``z * (vmax - vmin) + vmin``. NaN stays NaN. Inverse: `normalize`.
 
-    Without ``bounds``, an xarray object's attributes ``vmin`` and ``vmax`` are taken.
+    Without ``bounds``, the attributes ``vmin`` and ``vmax`` of an xarray array, or of each of a Dataset, are taken.
 
     Raises `InvalidInputError` where bounds are missing, not finite or vmin >= vmax, or an xarray one is not in 0..1.
 
     >>> denormalize(np.array([0.0, 0.5, 1.0]), (-20.0, 0.0))
     array([-20., -10.,   0.])
     """
+    if bounds is None and hasattr(z, "data_vars"):
+        chosen = {k: v for k, v in z.data_vars.items() if c.REPRESENTATION in v.attrs}
+        return cast("T", _replaced(z, {k: denormalize(v) for k, v in chosen.items()}))
     if bounds is None:
         attrs = getattr(z, "attrs", {})
         if c.VMIN not in attrs or c.VMAX not in attrs:
@@ -237,18 +243,29 @@ class _Step:
         )
 
     def relabel(self, array: Any, data: Any) -> Any:
-        """Return ``array`` with ``data``, its coordinates and its true attributes, named by unit."""
+        """Return ``array`` with ``data``, its coordinates and its true attributes, named by unit.
+
+        Nodata of floats is NaN, in the encoding as rioxarray has it of what is masked.
+        """
         out = array.copy(deep=False, data=data)
         is_db = self.gives == Representation.DB
-        stale = STALE_ATTRS - ({c.VMIN, c.VMAX} if self.keeps_bounds else set())
-        kept = {
-            k: v for k, v in array.attrs.items() if k not in stale and not str(k).startswith("STATISTICS_")
-        }
-        out.attrs = kept | {c.REPRESENTATION: self.gives.value, c.UNITS: "dB" if is_db else "1", **self.extra}
-        out.encoding = {}
+        bounds = {k: array.attrs[k] for k in (c.VMIN, c.VMAX) if self.keeps_bounds and k in array.attrs}
+        out.attrs = _true_of_any_step(array.attrs) | bounds
+        out.attrs |= {c.REPRESENTATION: self.gives.value, c.UNITS: "dB" if is_db else "1", **self.extra}
+        out.encoding = {k: v for k, v in array.encoding.items() if k == c.GRID_MAPPING}
+        if out.dtype.kind == "f":
+            out.encoding[c.FILL_VALUE] = np.nan
         if isinstance(array.name, str):
             out.name = array.name.removesuffix(DB_SUFFIX) + (DB_SUFFIX if is_db else "")
         return out
+
+
+def _true_of_any_step(attrs: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    """Return the attributes that do not describe values in one representation, whatever case tags are written in."""
+    told = {k: v for k, v in attrs.items() if not {k, str(k).lower()} & STALE_ATTRS}
+    if any(form in str(told.get(c.LONG_NAME)).lower() for form in (*Representation, "intensity")):
+        del told[c.LONG_NAME]  # Amplitude_VV
+    return {k: v for k, v in told.items() if not str(k).startswith("STATISTICS_")}
 
 
 def _lift(
@@ -279,6 +296,7 @@ def _replaced(dataset: Any, variables: Mapping[Hashable, Any]) -> Any:
             "Set their attribute 'representation', or pass it to to_power."
         )
     out = dataset.assign(variables).rename({k: v.name for k, v in variables.items() if v.name != k})
+    out.attrs = _true_of_any_step(out.attrs)
     if c.REPRESENTATION not in out.attrs:
         return out
     return out.assign_attrs({c.REPRESENTATION: next(iter(variables.values())).attrs.get(c.REPRESENTATION)})
@@ -292,11 +310,35 @@ def _known(representation: str | None) -> str:
     return str(representation)
 
 
+def _power_of_packed(
+    raw: Any, representation: str, nodata: float | None, packing: tuple[float, float]
+) -> Array:
+    """Return linear power of the values ``raw * scale + offset``, NaN where ``raw`` is ``nodata``."""
+    if representation != Representation.COMPLEX:
+        raw = power_kernel(raw, Representation.POWER, nodata=nodata)
+    scale, offset = packing
+    return power_kernel(raw * scale + offset, representation)
+
+
+def _packing(array: Any) -> dict[str, Any]:
+    """Return the ``nodata`` that an xarray array declares, and scale and offset where they were not applied."""
+    told = next((array.attrs[k] for k in _NODATA_ATTRS if k in array.attrs), None)
+    nodata = None if told is None else float(np.real(told))
+    if {"scales", "offsets"} & set(array.attrs):
+        raise InvalidInputError(
+            f"expected one scale and offset in {array.name!r}, got one for each band. "
+            "Open it with band_as_variable=True, or with mask_and_scale=True."
+        )
+    packing = float(array.attrs.get(c.SCALE_FACTOR, 1.0)), float(array.attrs.get(c.ADD_OFFSET, 0.0))
+    return {"nodata": nodata} | ({} if packing == (1.0, 0.0) else {"packing": packing})
+
+
 def _array_to_power(array: Any, representation: str | None) -> Any:
     form = _known(array.attrs.get(c.REPRESENTATION) if representation is None else representation)
     if form == Representation.NORMALIZED:
         return from_db(denormalize(array))
-    kernel = partial(power_kernel, representation=form, nodata=array.attrs.get(c.SOURCE_NODATA))
+    about = _packing(array)
+    kernel = partial(_power_of_packed if "packing" in about else power_kernel, representation=form, **about)
     source = {c.SOURCE_REPRESENTATION: array.attrs.get(c.SOURCE_REPRESENTATION, form)}
     power = _Step(None, Representation.POWER, source).relabel(array, _lift(array.data, kernel))
     return _calibrated(power) if c.GAIN in array.attrs else power
@@ -310,8 +352,8 @@ def _calibrated(power: Any) -> Any:
     names = {key: power.attrs[key] for key in (c.GAIN, c.NOISE) if key in power.attrs}
     if lost := [name for name in names.values() if name not in power.coords]:
         raise InvalidInputError(
-            f"expected the coordinate {lost[0]!r} that calibrates {power.name!r}, got an array without it. Keep it, or "
-            "open the scene with calibrate='none'."
+            f"expected the coordinate {lost[0]!r} that calibrates {power.name!r}, got an array without it. Keep it, "
+            "or open the scene with calibrate='none'."
         )
     gain = power.coords[names[c.GAIN]]
     told = {c.QUANTITY: gain.attrs[c.QUANTITY], c.CALIBRATED_BY: gain.attrs[c.CALIBRATED_BY]}

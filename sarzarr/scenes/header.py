@@ -10,7 +10,7 @@ import numpy as np
 from rasterio.enums import ColorInterp
 
 from sarzarr.arrays import Array
-from sarzarr.grids.georeference import Georeference
+from sarzarr.grids.georeference import Georeference, on_earth
 from sarzarr.grids.grid import Grid
 from sarzarr.rasters import open_raster, read_dtype, read_window
 
@@ -20,6 +20,13 @@ MAX_SAMPLED_BLOCK: Final = 512 * 2**20
 """Bytes of a TIFF block beyond which no pixel is sampled: one read would decode all of it."""
 _COSTLY_BLOCK: Final = 64 * 2**20
 _ALL: Final = 2**18
+
+_STORAGE_TAGS: Final = frozenset(
+    {"_FillValue", "missing_value", "fill_value", "nodata", "nodatavals", "_Unsigned", "is_tiled", "res"}
+    | {"scale_factor", "add_offset", "scales", "offsets", "dtype", "grid_mapping", "coordinates"}
+    | {"crs", "transform"}
+)
+"""Tags that say of pixels what the TIFF itself says, or did before they were copied from another file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +83,28 @@ class Header(Placed):
     """Pictures in the file; only the first can be read."""
 
 
+def tag_attributes(tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return tags as attributes, as rioxarray has them: text, numbers, and arrays of the numbers of ``{1,2}``.
+
+    Tags that xarray or rioxarray would take for statements on how the pixels are stored are left out.
+    """
+    named = {key.split("NC_GLOBAL#")[-1]: value for key, value in tags.items()}
+    return {key: _number(value) for key, value in named.items() if key and key not in _STORAGE_TAGS}
+
+
+def _number(text: str) -> Any:
+    """Return the number, or the array of numbers, that a text is, within 64 bits; else the text."""
+    try:
+        if text.startswith("{") and text.endswith("}"):
+            return np.array([float(number) for number in text[1:-1].split(",")])
+        return int(text) if abs(int(text)) < 2**63 else text
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return text
+
+
 def read_header(path: Path) -> Header:
     """Return a TIFF's header; no pixel is read.
 
@@ -127,13 +156,14 @@ def _georeference(dataset: Any, name: str) -> Georeference:
         transform=(a, b, c, d, e, f) if is_usable else Grid.transform,
     )
     has_only_rpcs = not grid.is_georeferenced and not points and dataset.rpcs is not None
-    return Georeference(
+    place = Georeference(
         grid=grid,
         gcps=tuple((float(p.row), float(p.col), float(p.x), float(p.y), float(p.z or 0)) for p in points),
         gcps_crs=points_crs.to_wkt(version="WKT2_2019") if points and points_crs else None,
         geolocation="rpcs" if has_only_rpcs else "",
         name=name,
     )
+    return on_earth(place)
 
 
 def sample_windows(path: Path, header: Header, *, bands: Sequence[int]) -> Iterator[Array]:

@@ -182,13 +182,13 @@ def _numbers(name: str) -> str:
 def safe_scene_id(name: str) -> str:
     """Return a name, cut to 128 bytes, with what a store cannot hold replaced by ``_``.
 
-    Raises `SceneIdError` where nothing is left of it, or it is reserved.
+    A name that Zarr keeps for itself gets ``scene_`` before it. Raises `SceneIdError` where nothing is left of it.
 
-    >>> safe_scene_id("Baltic sea (1).SAFE")
-    'Baltic_sea_1_'
+    >>> safe_scene_id("Baltic sea (1).SAFE"), safe_scene_id("c")
+    ('Baltic_sea_1_', 'scene_c')
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name.removesuffix(".SAFE")).lstrip("._")[:128]
-    return check_scene_id(safe)
+    return check_scene_id(f"scene_{safe}" if safe in _RESERVED else safe)
 
 
 def check_scene_id(scene_id: str) -> str:
@@ -200,6 +200,6 @@ def check_scene_id(scene_id: str) -> str:
     if not _ID.fullmatch(scene_id) or scene_id in _RESERVED:
         raise SceneIdError(
             "expected a scene id of 1 to 128 letters, digits, '.', '_' or '-' that does not begin with '.' or "
-            f"'_' and is not 'c' or 'zarr.json', got {scene_id[:200]!r}. Give one with --id."
+            f"'_' and is not 'c' or 'zarr.json', got {scene_id[:200]!r}. Ingest it alone with --id NAME."
         )
     return scene_id

@@ -69,6 +69,8 @@ class RasterProbe(Placed):
 
     path: Path
     """The file, absolute."""
+    header: Header
+    """Everything that the file says of itself."""
     file_size: int
     """Bytes on disk."""
     declared_bytes: int
@@ -219,6 +221,7 @@ def probe_file(
     )
     return RasterProbe(
         path=file,
+        header=header,
         file_size=status.st_size,
         declared_bytes=math.prod(header.grid.shape) * header.bands * header.dtype.itemsize,
         georeference=header.georeference,

@@ -18,9 +18,7 @@ from sarzarr.errors import (
 from sarzarr.text import counted, error_text
 
 log = logging.getLogger(__name__)
-_REASONS: Final = (
-    OSError, UnsupportedRasterError, InvalidInputError, SceneIdError, SceneExistsError
-)  # fmt: skip
+_REASONS: Final = (OSError, UnsupportedRasterError, InvalidInputError, SceneIdError, SceneExistsError)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Scenes: files grouped by acquisition, and opened lazily."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -18,10 +18,10 @@ from sarzarr.conventions import CHUNK, POLARIZATIONS, SHARD
 from sarzarr.errors import InvalidInputError, SceneIdError, UnsupportedRasterError
 from sarzarr.grids.dataset import grid_coordinates, handed_out
 from sarzarr.pixels.calibration import Calibration
-from sarzarr.rasters import local_file, read_window
+from sarzarr.rasters import local_file, raster_files, read_window
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
 from sarzarr.scenes.calibrate import CalibrationChoice
-from sarzarr.scenes.header import Placed
+from sarzarr.scenes.header import Header, Placed, tag_attributes
 from sarzarr.scenes.names import scene_claim
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 
@@ -83,7 +83,7 @@ def _scene(name: str, files: Sequence[RasterProbe]) -> SceneProbe:
             raise SceneIdError(
                 f"expected one file for {array.name!r} of scene {name!r}, got "
                 f"{owners[array.name].path.name} and {array.path.name}. "
-                "Ingest one of them with --id, or name their bands with --polarizations."
+                "Ingest one of them with --id."
             )
         owners[array.name] = array
     for file in files:
@@ -159,28 +159,30 @@ def open_scene(
     quantity: str | None = None,
     representation: str | None = None,
     polarizations: Sequence[str] | None = None,
-    calibrate: CalibrationChoice | str | None = None,
+    calibrate: str | None = None,
+    denoise: bool = False,
 ) -> xr.Dataset:
     """Open the files of one scene lazily, values exactly as in the files.
 
     The Dataset has one variable a band, dims (y, x), in Dask chunks of whole TIFF blocks; complex stays complex and
     nodata is not masked. ``y`` and ``x`` are pixel centres in the CRS, or index + 0.5 where no plain affine places
     them. Variables say ``quantity``, ``representation``, ``identified_by``. Digital numbers whose product has a
-    calibration are dn, and have it as coordinates that `to_power` applies, unless ``calibrate`` is ``none``: ``vv_gain``,
-    linear power per DN^2, float32 (), (x,) or (y, x), and, where it is to be subtracted, ``vv_noise`` (y, x).
+    calibration are dn, and have it as coordinates that `to_power` applies, unless ``calibrate`` is ``none``:
+    ``vv_gain``, linear power per DN^2, float32 (), (x,) or (y, x), and, with ``denoise``, ``vv_noise``, DN^2, (y, x).
 
-    ``paths`` are one TIFF, or one a polarization; the options are those of `probe_file`. Raises
-    `UnsupportedRasterError` where a file is not known to be backscatter; `InvalidInputError` where the files are not
-    of one scene; says the remedy.
+    ``paths`` are one TIFF, or one a polarization, or the folder or ZIP archive of a product; the options are those of
+    `probe_file`. Raises `UnsupportedRasterError` where a file is not known to be backscatter, `InvalidInputError`
+    where the files are not of one scene; says the remedy.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    given = raster_files([paths] if isinstance(paths, str | os.PathLike) else list(paths))
+    choice = CalibrationChoice(calibrate=calibrate, denoise=denoise)
     scenes = group_scenes(
         probe_file(
             p,
             quantity=quantity,
             representation=representation,
             polarizations=polarizations,
-            calibrate=calibrate,
+            calibrate=choice,
         )
         for p in given
     )
@@ -197,8 +199,15 @@ def open_probed(scene: SceneProbe) -> xr.Dataset:
     if scene.refusal is not None:
         names = ", ".join(file.path.name for file in scene.files)
         raise UnsupportedRasterError(f"{names}: {scene.refusal}")
-    variables = {array.name: (("y", "x"), _lazy(scene, array), _array_attrs(array)) for array in scene.arrays}
-    attrs: dict[str, Any] = {**scene.acquisition.attrs(), cv.GEOLOCATION: scene.geolocation}
+    headers = {file.path: file.header for file in scene.files}
+    first, *others = (header.tags for header in headers.values())
+    shared = {k: v for k, v in first.items() if all(tags.get(k) == v for tags in others)}
+    variables = {
+        array.name: (("y", "x"), _lazy(scene, array), _array_attrs(array, headers[array.path], shared))
+        for array in scene.arrays
+    }
+    attrs: dict[str, Any] = {**tag_attributes(shared), **scene.acquisition.attrs()}
+    attrs[cv.GEOLOCATION] = scene.geolocation
     if polarizations := [array.polarization for array in scene.arrays if array.polarization]:
         attrs[cv.SAR_POLARIZATIONS] = polarizations
     dataset = handed_out(xr.Dataset(variables, coords=grid_coordinates(scene.grid), attrs=attrs))
@@ -244,17 +253,23 @@ def _from_windows(field: LazyWindows, chunks: tuple[int, int], name: str) -> da.
     return da.from_array(field, chunks=chunks, name=name, asarray=False, fancy=False, meta=meta)
 
 
-def _array_attrs(array: ArrayProbe) -> dict[str, Any]:
-    """Return the attributes of a variable; never a path."""
+def _array_attrs(array: ArrayProbe, header: Header, shared: Mapping[str, str]) -> dict[str, Any]:
+    """Return the attributes of a variable as rioxarray has them, and ours; never a path."""
+    band = array.band - 1
+    tags = {k: v for k, v in header.tags.items() if k not in shared} | header.band_tags[band]
     calibration = array.calibration
     attrs = {
+        **tag_attributes(tags),
+        cv.SCALE_FACTOR: header.scales[band],
+        cv.ADD_OFFSET: header.offsets[band],
+        cv.LONG_NAME: header.names[band],
         cv.QUANTITY: array.quantity if calibration is None else cv.Quantity.DN.value,
         cv.REPRESENTATION: array.representation,
         cv.REASON: array.reason,
         cv.SOURCE_NODATA: array.nodata,
         cv.FILL_VALUE: _of_dtype(array.nodata, np.dtype(array.dtype)),
         cv.SAR_POLARIZATIONS: [array.polarization] if array.polarization else None,
-        cv.UNITS: "dB" if array.representation == cv.Representation.DB else "1",
+        cv.UNITS: header.units[band] or ("dB" if array.representation == cv.Representation.DB else "1"),
         cv.GAIN: f"{array.name}_{cv.GAIN}" if calibration else None,
         cv.NOISE: f"{array.name}_{cv.NOISE}" if calibration and calibration.noise else None,
     }
@@ -263,9 +278,9 @@ def _array_attrs(array: ArrayProbe) -> dict[str, Any]:
 
 def _of_dtype(nodata: float | None, dtype: np.dtype[Any]) -> Any:
     """Return a nodata value as a pixel of ``dtype`` has it; None where there is none, or no pixel can have it."""
-    if nodata is None or dtype.kind == "c":
-        return nodata
-    can_be = dtype.kind == "f" or nodata in range(np.iinfo(dtype).min, np.iinfo(dtype).max + 1)
+    if nodata is None:
+        return None
+    can_be = dtype.kind in "fc" or nodata in range(np.iinfo(dtype).min, np.iinfo(dtype).max + 1)
     return dtype.type(nodata) if can_be else None
 
 

@@ -35,9 +35,13 @@ class Survey:
 
 
 def survey_files(
-    paths: Iterable[str | Path], *, scene_id: str | None = None, quantity: str | None = None,
-    representation: str | None = None, **options: Any,
-) -> Survey:  # fmt: skip
+    paths: Iterable[str | Path],
+    *,
+    scene_id: str | None = None,
+    quantity: str | None = None,
+    representation: str | None = None,
+    **options: Any,
+) -> Survey:
     """Return the scenes that files, and the files of folders, make; what cannot be taken leaves the others alone.
 
     A scene is taken whole: where one of its files is refused, so are the others of it. ``scene_id`` is as of
@@ -53,7 +57,7 @@ def survey_files(
         with refused.leaving_out([path]):
             files += raster_files([path])
     probes: dict[Path, RasterProbe] = {}
-    unread: dict[Any, Path] = {}
+    unread: dict[Any, list[Path]] = {}
     known = set[Path]()
     for path in files:
         if (place := path.resolve()) in known:
@@ -61,31 +65,23 @@ def survey_files(
             continue
         known.add(place)
         with refused.leaving_out([path]):
-            probes[place] = probe_file(
-                path, quantity=quantity, representation=representation, **options
-            )  # fmt: skip
+            probes[place] = probe_file(path, quantity=quantity, representation=representation, **options)
         if place not in probes:
             with suppress(SceneIdError):
-                unread[scene_claim(path.absolute(), scene_id)] = path
-    opened = tuple(probes.values())
-    taken = []
+                unread.setdefault(scene_claim(path.absolute(), scene_id), []).append(path)
+    opened, taken = tuple(probes.values()), []
     others = [probe for probe in opened if probe.companion]
-    for scene in _grouped(
-        [p for p in opened if not p.companion and (p.arrays or p.refusal)], scene_id, refused
-    ):
-        bad = [file for file in scene.files if file.refusal]
-        missing = unread.get(scene_claim(scene.files[0].path, scene_id))
-        for file in bad:
-            refused.add([file.path], str(file.refusal), scene=scene.id)
-        good = [file.path for file in scene.files if not file.refusal]
-        if not (bad or missing):
+    kept = [probe for probe in opened if not probe.companion and (probe.arrays or probe.refusal)]
+    for scene in _grouped(kept, scene_id, refused):
+        reasons = {file.path: file.refusal for file in scene.files if file.refusal}
+        broken = [*reasons, *unread.get(scene_claim(scene.files[0].path, scene_id), ())]
+        for path, reason in reasons.items():
+            refused.add([path], reason, scene=scene.id)
+        if not broken:
             taken.append(scene)
-        elif good:
-            culprit = bad[0].path if bad else missing
-            reason = (
-                f"expected every file of scene {scene.id!r}, got one that is refused: {culprit.name}. {_MEND}"
-            )
-            refused.add(good, reason, scene=scene.id)
+        elif good := [path for path in scene.paths if path not in reasons]:
+            wanted = f"expected every file of scene {scene.id!r}, got one that is refused: {broken[0].name}. "
+            refused.add(good, wanted + _MEND, scene=scene.id)
     notes += [note for scene in taken for file in scene.files for note in file.left_out]
     notes += [note for probe in opened if not (probe.arrays or probe.refusal) for note in probe.left_out]
     layers = companions_of(others, taken, refused, notes)

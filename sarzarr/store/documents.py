@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numcodecs import VLenUTF8
 
 from sarzarr import conventions as cv
@@ -265,9 +266,15 @@ def spatial_attributes(grid: Grid) -> Document:
     }
 
 
+def stored_coordinates(grid: Grid) -> dict[str, xr.Variable]:
+    """Return the `grid_coordinates` of a stored scene: without a CRS they are index + 0.5, whatever its affine."""
+    placed = grid if grid.is_georeferenced else Grid(height=grid.height, width=grid.width)
+    return grid_coordinates(placed)
+
+
 def write_coordinates(scene: Place, grid: Grid, codec: str = "zstd") -> None:
-    """Write the `grid_coordinates` into a scene's group, float64 and, as attributes alone, ``spatial_ref``."""
-    for name, variable in grid_coordinates(grid).items():
+    """Write the `stored_coordinates` into a scene's group, float64 and, as attributes alone, ``spatial_ref``."""
+    for name, variable in stored_coordinates(grid).items():
         if variable.ndim:
             write_small_array(scene, name, variable.values, (name,), variable.attrs, codec=codec)
         else:

@@ -39,6 +39,7 @@ from sarzarr.store.documents import (
     nodes_below,
     read_json,
     read_node,
+    stored_coordinates,
     write_json,
 )
 from sarzarr.store.membership import parse_choice
@@ -233,7 +234,7 @@ class Store:
             decode_coords="all",
             mask_and_scale=False,
         )
-        return opened
+        return opened.assign_coords(stored_coordinates(self.grid(scene)))  # whatever release wrote the scene
 
     def db(self, scene: str, array: str | None = None) -> Any:
         """Return a scene in dB, float32, NaN where not valid; nonpositive power is at the stored floor.
@@ -311,15 +312,27 @@ class Store:
             {k: v for k, v in table.data_vars.items() if v.dims == ("patch",) and k != "owner"}
         )
 
+    @cached_property
+    def unwritten(self) -> dict[str, xr.Dataset]:
+        """Patch tables by name that were made for a store that cannot be written to: they live as long as this."""
+        return {}
+
     @property
     def patch_indices(self) -> tuple[str, ...]:
         """Names of the patch indices, sorted."""
-        return tuple(nodes_below(self.place, cv.PATCHES))
+        return tuple(sorted({*nodes_below(self.place, cv.PATCHES), *self.unwritten}))
 
     def patch_columns(self, name: str = cv.DEFAULT_INDEX) -> xr.Dataset:
         """Return a patch table as stored: ``owner`` indexes ``owner_scene`` and ``owner_array``."""
+        if name in self.unwritten:
+            return self.unwritten[name]
         if not has_node(self.place, f"{cv.PATCHES}/{name}"):
-            known = self.patch_indices
+            known, sets = self.patch_indices, nodes_below(self.place, cv.SAMPLES)
+            if sets and not self.scenes:
+                raise NotInStoreError(
+                    f"scenes were expected in {self.place.name}, got samples alone ({', '.join(sets)}). Read them with "
+                    f"sarzarr.SampleReader(store, samples={sets[0]!r})."
+                )
             raise NotInStoreError(f"patch index must be one of {', '.join(known) or 'none'}, got {name!r}.")
         return read_table(self.place, f"{cv.PATCHES}/{name}")
 

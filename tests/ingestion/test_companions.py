@@ -140,5 +140,9 @@ def test_the_command_line_says_what_became_of_each(tmp_path):
     shown = CliRunner().invoke(app, ["ingest", str(folder), "-o", str(tmp_path / "s.zarr"), "--dry-run"])
     assert shown.exit_code == 0
     assert "layer local_incidence_angle" in shown.output
+    identified = CliRunner().invoke(app, ["identify", str(folder)])
+    assert identified.exit_code == 0
+    assert f"an angle beside backscatter: layer local_incidence_angle of {HYP3}" in identified.output
+    assert "a picture beside backscatter: left out" in identified.output
     skipped = [*("ingest", str(folder), "-o", str(tmp_path / "s.zarr")), "--companions", "skip"]
     assert "is left out, since it is an angle" in CliRunner().invoke(app, skipped).output

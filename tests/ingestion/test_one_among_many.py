@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import xarray as xr
 from conftest import speckle, tree_hash, write_band
 from rasterio import Affine
 from tiffs import write
@@ -48,7 +49,7 @@ def many(tmp_path):
     (raw / "junk_vv.tif").write_text("no TIFF")
     (raw / "cut_vv.tif").write_bytes((raw / "s0_vv.tif").read_bytes()[:3000])
     write(raw / "phase_vv.tif", speckle(SHAPE), tags={"UNITS": "radian"})
-    good(raw, "c_vv.tif")
+    good(raw, "+_vv.tif")
     good(raw, "two_vv.tif")
     shutil.copy(raw / "two_vv.tif", raw / "two_VV.tiff")
     good(raw, "grids_vv.tif")
@@ -59,7 +60,7 @@ def many(tmp_path):
 
 
 REFUSED = {
-    None: {"empty_vv.tif", "junk_vv.tif", "half_vh.tif", "c_vv.tif"},
+    None: {"empty_vv.tif", "junk_vv.tif", "half_vh.tif", "+_vv.tif"},
     "cut": {"cut_vv.tif"},
     "phase": {"phase_vv.tif"},
     "two": {"two_vv.tif", "two_VV.tiff"},
@@ -107,11 +108,11 @@ def test_strict_names_all_of_them_and_writes_nothing(many, tmp_path):
     ("make", "kind"),
     [
         (lambda f: [f / "nowhere.tif", f / "elsewhere.tif"], RasterNotFoundError),
-        (lambda f: [good(f, "c_vv.tif")], SceneIdError),
+        (lambda f: [good(f, "+_vv.tif")], SceneIdError),
         (lambda f: [good(f / x, "a_vv.tif") for x in "12"], SceneIdError),
         (lambda f: [good(f, "a_vv.tif", transform=Affine(10, 0, 0, 0, -10, 0)), good(f, "a_vh.tif")],
          UnsupportedRasterError),
-        (lambda f: [f / "nowhere.tif", good(f, "c_vv.tif")], UnsupportedRasterError),
+        (lambda f: [f / "nowhere.tif", good(f, "+_vv.tif")], UnsupportedRasterError),
     ],
     ids=["absent", "bad id", "one id twice", "grids", "two kinds"],
 )  # fmt: skip
@@ -121,6 +122,15 @@ def test_where_nothing_goes_in_it_is_an_error_of_its_kind_that_names_all(tmp_pat
         sz.plan_ingest(files, tmp_path / "s.zarr", **KNOWN)
     assert type(raised.value) is kind
     assert all(f"{file.parent.name}/{file.name}" in str(raised.value) for file in files)
+
+
+def test_a_name_that_zarr_keeps_for_itself_gets_a_word_before_it(tmp_path):
+    store = sz.ingest(
+        sz.plan_ingest([good(tmp_path, "c_vv.tif"), good(tmp_path, "d_vv.tif")], tmp_path / "s.zarr")
+    )
+    assert store.scenes == ("d", "scene_c")
+    with xr.open_datatree(store.root, engine="zarr") as tree:  # it does not see a group that is called c
+        assert set(tree["scenes"].children) == {"d", "scene_c"}
 
 
 def test_one_bad_name_under_one_id_is_said_once(many, tmp_path):

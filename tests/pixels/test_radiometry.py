@@ -403,7 +403,7 @@ def test_the_chain_of_an_xarray_scene_keeps_its_labels_true():
         c.GRID_MAPPING: "spatial_ref",
         c.UNITS: "1",
     }
-    assert power.vv.encoding == {}
+    assert power.vv.encoding == {c.FILL_VALUE: np.nan}
     assert power.mask.identical(source.mask)
     np.testing.assert_array_equal(power.vv, np.array([[np.nan, 100], [400, 9]], np.float32))
     assert power.attrs == source.attrs

@@ -1,6 +1,7 @@
 """What products deliver is known by name and tags: a row a raster."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +152,12 @@ def test_a_companion_of_a_product_is_refused_whatever_its_pixels_look_like(
 
 def test_every_product_has_its_rows():
     assert {row.name for row in ROWS} == {product for product, *_ in BACKSCATTER + COMPANIONS}
+
+
+def test_every_product_stands_in_the_docs():
+    page = (Path(__file__).parents[2] / "docs" / "inputs.md").read_text()
+    told = {line.split("|")[1].strip() for line in page.split("## Products")[1].splitlines() if line.startswith("|")}
+    assert {row.name for row in ROWS} <= told
 
 
 def test_rasters_of_one_product_have_one_base(tmp_path):

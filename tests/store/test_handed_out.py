@@ -1,5 +1,6 @@
 """What calls return, as other tools take it: placed, masked and writable, sliced or not, whatever was imported."""
 
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
+import zarr
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -185,6 +187,48 @@ def test_a_transform_follows_every_step_and_coarsening(stores, kind, call):
     )
     rough = data.coarsen(y=4, x=5).mean().rio.transform()
     assert rough.almost_equals(place * Affine.scale(5, 4), 1e-4)
+
+
+PARTS = {
+    "steps": lambda data: data.isel(y=slice(None, None, 2), x=slice(1, None, 3)),
+    "coarsen": lambda data: data.coarsen(y=4, x=5).mean(),
+    "clip": lambda data: data.rio.clip_box(*data.isel(y=slice(5, 55), x=slice(5, 65)).rio.bounds()),
+    "pad": lambda data: data.rio.pad_box(
+        *(b + d for b, d in zip(data.rio.bounds(), (-1e-4, -1e-4, 1e-4, 1e-4)))
+    ),
+}
+
+
+@pytest.mark.parametrize(("part", "call"), list(product(PARTS, ("db", "power", "stack"))))
+def test_nodata_of_every_part_is_nan_and_gdal_is_told(stores, tmp_path, part, call):
+    array = PARTS[part](opened(stores, "geographic", call))[pixels_of(call)]
+    assert np.isnan(array.rio.nodata)
+    array.rio.to_raster(tmp_path / "a.tif")
+    with rasterio.open(tmp_path / "a.tif") as written:
+        truth = np.isfinite(array.values)
+        np.testing.assert_array_equal(written.read_masks().reshape(array.shape) > 0, truth)
+        assert 0 < truth.mean() < 1
+
+
+@pytest.mark.parametrize("kind", ["plain", "geographic", "gcps", "none"])
+def test_what_the_store_and_the_file_give_join_row_by_row(stores, kind):
+    """xarray leaves out, in silence, what coordinates that differ in their last bit do not share."""
+    store = stores[kind]
+    file = opened(stores, kind, "file")
+    for call in ("db", "power", "scene"):
+        xr.align(file, opened(stores, kind, call), join="exact")
+    xr.align(file, xr.open_zarr(store.root, group=f"scenes/{store.scenes[0]}"), join="exact")
+
+
+def test_a_scene_of_an_older_release_joins_those_of_this_one(stores, tmp_path):
+    """Its coordinates were computed in another order of operations, and differ in their last bit."""
+    root = shutil.copytree(stores["geographic"].root, tmp_path / "s.zarr")
+    scene = stores["geographic"].scenes[0]
+    older = 45.6 - 9e-5 * (np.arange(SHAPE[0]) + 0.5)
+    zarr.open_group(root / "scenes" / scene, mode="r+")["y"][:] = older
+    store = sz.open_store(root)
+    assert not np.array_equal(older, store.db(scene).y)
+    xr.align(store.db(scene), store.db(store.scenes[1]), join="exact")
 
 
 @pytest.mark.parametrize("call", CALLS)

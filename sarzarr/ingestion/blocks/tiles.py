@@ -125,7 +125,7 @@ def _law(bounds: tuple[float, float]) -> Array:
 def _gains(calibration: Calibration, col: int, width: int) -> Array:
     """Return linear power per DN^2 of columns, (width,) float32."""
     gains = calibration.gain(row=0, col=col, height=1, width=width)[0]
-    return np.ascontiguousarray(np.broadcast_to(gains, width))
+    return np.array(np.broadcast_to(gains, width))
 
 
 def _sentinel_like(nodata: float | None, dtype: np.dtype[Any]) -> Any:

@@ -41,12 +41,12 @@ class Layer:
     """The band, from 1; needed where a file has several."""
     nodata: float | None = None
     """The value that says "no data", where the file has no tag or a wrong one."""
-    static: bool = False
-    """Whether a file holds for scenes of every date, whatever date or scene its name tells."""
     factor: float = 1.0
     """Factor from the file's pixels, which are floats then, to the layer's: degrees of radians."""
     units: str | None = None
     """CF name of the layer's unit: ``degree``; None where nothing tells."""
+    static: bool = False
+    """Whether a file holds for scenes of every date, whatever date or scene its name tells."""
 
     def __post_init__(self) -> None:
         check_layer_name(self.name)

@@ -10,8 +10,8 @@ import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
-from sarzarr.grids.crs import is_same_crs
-from sarzarr.grids.georeference import bbox_in, locate, project
+from sarzarr.grids.crs import first_turn, is_same_crs
+from sarzarr.grids.georeference import bbox_in, beside, locate, onto
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.warp.plan import GDAL_TYPES, LAYER, WarpSource, plan_warp
 from sarzarr.ingestion.layers.layer import Layer
@@ -110,7 +110,8 @@ class LayerFiles:
             self._boxes[key] = np.array([_box(file, grid.crs_wkt) for file in files])
         left, bottom, right, top = grid.bbox
         x_min, y_min, x_max, y_max = self._boxes[key].T
-        touches = (x_max > left) & (x_min < right) & (y_max > bottom) & (y_min < top)
+        _, touches = first_turn(grid.crs_wkt, x_min, x_max, left=left, right=right)
+        touches &= (y_max > bottom) & (y_min < top)
         return [files[i] for i in np.flatnonzero(touches)]
 
 
@@ -286,13 +287,13 @@ def _fit(file: LayerFile, scene: SceneProbe, grid: Grid) -> _Fit | None:
     points = locate(own.georeference, grid, *_lattice(grid))
     covered = float(np.mean(_inside(own.grid, *points, margin=1e-3)))
     if covered == 0:  # it may be too small to be met by the grid's own points
-        points = grid.to_pixels(*project(own.georeference, grid.crs_wkt, *_lattice(own.grid)))
+        points = onto(own.georeference, grid, *_lattice(own.grid))
         if not _inside(grid, *points).any():
             return None
     on_pixels = not own.georeference.uses_gcps and any(
         own.grid.shape == other.shape
         and is_same_crs(own.grid.crs_wkt, other.crs_wkt)
-        and own.grid.whole_pixel_offset(other) == (0, 0)
+        and own.grid.whole_pixel_offset(beside(other, own.grid)) == (0, 0)
         for other in (grid, scene.grid)
     )
     return _Fit(file=file, source=own, rank=0 if on_pixels else 1 if covered > _WHOLE else 2, covered=covered)

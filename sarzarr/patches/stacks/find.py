@@ -21,7 +21,8 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError
-from sarzarr.grids.crs import is_same_crs
+from sarzarr.grids.crs import is_same_crs, turned
+from sarzarr.grids.georeference import beside
 from sarzarr.grids.grid import WHOLE_PIXEL, Grid
 from sarzarr.patches.stacks.stack import Stack, View
 from sarzarr.scenes.acquisition import ONE_PASS
@@ -92,7 +93,7 @@ class _Member:
         if not (self.grid.is_georeferenced or other.grid.is_georeferenced):
             return True
         is_one_crs = is_same_crs(self.grid.crs_wkt, other.grid.crs_wkt)
-        return is_one_crs and self.grid.whole_pixel_offset(other.grid) == (0, 0)
+        return is_one_crs and self.grid.whole_pixel_offset(beside(other.grid, self.grid)) == (0, 0)
 
 
 def find_stacks(
@@ -349,7 +350,9 @@ def _groups(members: Sequence[_Member]) -> Iterable[list[_Member]]:
         origins = np.empty((len(some), 2))
         for member in some:
             origin = np.array([member.grid.transform[2], member.grid.transform[5]])
-            near = np.abs(origins[: len(groups)] - origin) <= 4 * WHOLE_PIXEL * max(member.grid.pixel_size)
+            off = origins[: len(groups)] - origin
+            off[:, 0] = turned(member.grid.crs_wkt, off[:, 0], near=0.0)
+            near = np.abs(off) <= 4 * WHOLE_PIXEL * max(member.grid.pixel_size)
             places = np.flatnonzero(near.all(1) | (not member.grid.is_georeferenced)).tolist()
             home = next((groups[i] for i in places if groups[i][0].shares_grid(member)), None)
             if home is None:
@@ -383,9 +386,11 @@ def _check_members(members: Sequence[_Member], *, mixed: bool) -> None:
                 f"a time was expected, got none for {member.scene!r}. Give it: make_stack(store, scenes, times=...)."
             )
         if not first.shares_grid(member):
-            remedy = f"the second with --grid like:{first.scene}"
+            remedy = f"the second anew with --grid like:{first.scene} --replace"
             if first.points and not first.grid.is_georeferenced:
-                remedy = "one with --crs and --pixel-size, and others with --grid like: it"
+                remedy = (
+                    "one anew with --crs, --pixel-size and --replace, the others with --grid like: it, too"
+                )
             raise InvalidInputError(
                 f"scenes on one grid were expected, got {first.scene!r} and {member.scene!r} on two. "
                 f"Ingest {remedy}."
