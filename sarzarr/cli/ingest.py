@@ -32,6 +32,7 @@ WORKERS_HELP: Final = "A Dask cluster of that many processes on this machine, on
 REPLACE_HELP: Final = "Write scenes anew that are there with other pixels, or otherwise stored."
 STRICT_HELP: Final = "Write nothing where a file or a scene is refused; else the others go in."
 HASH_HELP: Final = "What a known file is recognised by: samples of it, or every byte."
+ID_HELP = "The id of the one scene the files make; of each scene, with {folder} or {name} in it."
 CALIBRATE_HELP: Final = (
     "What DN become by their product's calibration; sigma0 of Sentinel-1 SAFE; none keeps them."
 )
@@ -111,7 +112,7 @@ def ingest_scenes(
     polarizations: Annotated[str | None, Option(help=BANDS_HELP)] = None,
     calibrate: Annotated[Calibrate | None, Option(help=CALIBRATE_HELP)] = None,
     denoise: Annotated[bool, Option("--denoise", help=DENOISE_HELP)] = False,
-    id_: Annotated[str | None, Option("--id", help="The id of the one scene the files make.")] = None,
+    id_: Annotated[str | None, Option("--id", help=ID_HELP)] = None,
     bounds: Annotated[Range, Option(help=BOUNDS_HELP)] = Range.stored,
     low: shared.LowOption = None,
     high: shared.HighOption = None,

@@ -35,7 +35,7 @@ class IngestOptions:
     denoise: bool = False
     """Whether thermal noise is subtracted from them, by their product's annotation."""
     id: str | None = None
-    """The id of the one scene that the files make."""
+    """The id of the one scene that the files make; of each scene, where ``{folder}`` or ``{name}`` stands in it."""
     dtype: str | None = None
     """``uint16`` codes, ``float32`` or ``float16``; ``uint16`` if None."""
     codec: str | None = None

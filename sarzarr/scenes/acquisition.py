@@ -7,6 +7,7 @@ import json
 import re
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -19,7 +20,7 @@ class Acquisition:
     """The facts of one acquisition; a fact that nothing told is None."""
 
     datetime: str | None = None
-    """Start of the acquisition, ISO 8601 UTC: ``2018-07-16T00:40:42Z``; midnight, exactly, where only a day is told."""
+    """Start of the acquisition, ISO 8601 UTC: ``2018-07-16T00:40:42Z``; midnight where only a day is told."""
     platform: str | None = None
     """``sentinel-1a``, ..."""
     instrument_mode: str | None = None
@@ -63,9 +64,9 @@ _FIRST_ORBITS: Final = (
     ("sentinel-1c", 1681, 172),
     ("sentinel-1d", 1, 42),
 )
-"""Unit, absolute orbit from which a rule holds, and an absolute orbit of relative orbit 1. Earlier orbits of Sentinel-1C
-were flown on other tracks while it was brought into place. (P. Meadows, ESA Mission Performance Centre; isce2 and
-s1-reader for C and D.)"""
+"""Unit, absolute orbit from which a rule holds, and an absolute orbit of relative orbit 1. Earlier orbits of
+Sentinel-1C were flown on other tracks while it was brought into place. (P. Meadows, ESA Mission Performance Centre;
+isce2 and s1-reader for C and D.)"""
 _ORBITS_A_CYCLE: Final = 175
 _UNKNOWN: Final = 99999.0
 """The number that SNAP writes for one that it does not know."""
@@ -101,8 +102,8 @@ _SPELLINGS: Final = {
         "collect.image.center_pixel.incidence_angle",
     ),
 }  # fmt: skip
-"""The names of each fact, the first that says something wins: STAC's, SNAP's, SAFE's, OPERA's, ICEYE's, ASAR's (MPH and
-SPH), Capella's, Earth Engine's."""
+"""The names of each fact, the first that says something wins: STAC's, SNAP's, SAFE's, OPERA's, ICEYE's, ASAR's (MPH
+and SPH), Capella's, Earth Engine's."""
 
 
 def facts_from_fields(fields: Mapping[str, str]) -> Acquisition:
@@ -150,10 +151,8 @@ def _unfolded(fields: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for key, value in fields.items():
         text = value.strip()
         if key in _JSON_TAGS and text.startswith("{") and len(text) <= _MAX_JSON:
-            try:
+            with suppress(ValueError, RecursionError):
                 yield from _leaves("", json.loads(text))
-            except (ValueError, RecursionError):
-                pass
         else:
             yield key, text
 

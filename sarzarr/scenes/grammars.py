@@ -1,9 +1,9 @@
 """Grammars of products' names: a row a product, as its maker documents it. Data; `facts_named` reads them.
 
-The named groups of a row's pattern are facts: ``start`` (6, 8, 12 or 14 digits of YYYYMMDDHHMMSS with anything between),
+The named groups of a row's pattern are facts: ``start`` (6, 8 or 14 digits of YYYYMMDDHHMMSS with anything between),
 ``mode``, ``type``, ``side`` (L, R), ``state`` (A, ASC, D, DSC, ...), ``track`` (the relative orbit), ``orbit`` (the
-absolute one) and ``polarization``. ``platform`` is a text that may hold other groups. A row without ``start`` says that
-the dates in such a name are no times of acquisition. A product that is missing is one row here and one row of
+absolute one) and ``polarization``. ``platform`` is a text that may hold other groups. A row without ``start`` says
+that the dates in such a name are no times of acquisition. A product that is missing is one row here and one row of
 ``tests/scenes/test_grammars.py``.
 """
 

@@ -13,33 +13,11 @@ from sarzarr.scenes.words import polarizations_in, quantity_in, representation_i
 
 _ID: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]{0,127}")
 _RESERVED: Final = frozenset({"zarr.json", "c"})
-_KINDS: Final = frozenset(
-    [
-        "image",
-        "images",
-        "img",
-        "imagery",
-        "imagedata",
-        "measurement",
-        "band",
-        "bands",
-        "raster",
-        "backscatter",
-        "data",
-        "output",
-        "result",
-        "orb",
-        "nr",
-        "bnr",
-        "cal",
-        "tf",
-        "tc",
-        "ml",
-        "spk",
-        "c",
-    ]
-)
-"""Words that files of any scene have: product folders' own, those of SNAP's chain, and what a store reserves."""
+_KINDS: Final = frozenset({
+    "image", "images", "img", "imagery", "imagedata", "measurement", "band", "bands", "raster", "backscatter", "data",
+    "output", "result", "orb", "nr", "bnr", "cal", "tf", "tc", "ml", "spk",
+})  # fmt: skip
+"""Words that files of any scene have: product folders' own, and those of SNAP's chain."""
 _NUMBER: Final = re.compile(r"[dt]?\d+(t\d+z?)?")
 """A word that is a number, a date or a time."""
 _PRODUCT_FOLDERS: Final = ("imagedata",)
@@ -123,8 +101,39 @@ def scene_name(path: Path) -> str:
         raise SceneIdError(f"{path.name}: {error}") from error
 
 
+def scene_claim(path: Path, given: str | None = None) -> tuple[str, str]:
+    """Return the scene id, at most 128 bytes, and the folder of a file: the files that share both are one scene.
+
+    The id is that of `scene_name`, or the one that is ``given``, whatever the folder; in that, ``{name}`` is the
+    former and ``{folder}`` the name of the folder, so that one text can name the scenes of many.
+
+    Raises `SceneIdError` where an id is malformed.
+
+    >>> scene_claim(Path("/raw/Aarhus/S1_VV.tif"), "{folder}_{name}")
+    ('Aarhus_S1', '/raw/Aarhus')
+    """
+    folder = scene_folder(path)
+    if given is None:
+        return scene_name(path), folder.as_posix()
+    if (
+        filled := _filled(given, name=scene_name(path) if "{name}" in given else "", folder=folder.name)
+    ) != given:
+        return safe_scene_id(filled), folder.as_posix()
+    return check_scene_id(given), ""
+
+
+def check_given_id(given: str) -> str:
+    """Return an id, in which ``{name}`` and ``{folder}`` may stand; `SceneIdError` where it can be none."""
+    check_scene_id(_filled(given, name="name", folder="folder"))
+    return given
+
+
+def _filled(given: str, *, name: str, folder: str) -> str:
+    return given.replace("{name}", name).replace("{folder}", folder)
+
+
 def scene_folder(path: Path) -> Path:
-    """Return the folder that the files of a scene share: theirs, or that above one named by a polarization alone."""
+    """Return the folder that a scene's files share: theirs, or that above one named by a polarization alone."""
     folder = path.parent
     return (
         folder.parent if polarizations_in(folder.name) and not without_polarizations(folder.name) else folder
@@ -153,7 +162,7 @@ def _bare(stem: str) -> str:
 
 
 def _is_kind(word: str) -> bool:
-    """Whether a word says polarization, quantity, representation or kind of file, and of no scene more than another."""
+    """Whether a word says polarization, quantity, representation or kind of file: it names no scene."""
     return word.lower() in {*_KINDS, *POLARIZATIONS} or bool(quantity_in(word) or representation_in(word))
 
 

@@ -22,7 +22,7 @@ from sarzarr.rasters import local_file, raster_files, read_window
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
 from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.header import Header, Placed, tag_attributes
-from sarzarr.scenes.names import check_scene_id, scene_folder, scene_name
+from sarzarr.scenes.names import scene_claim
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 
 
@@ -54,23 +54,21 @@ def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) 
 
     Files are one scene where folder and name agree but for the polarization: `scene_name` has the law of ids, and
     folders that are named by a polarization alone are one. With ``scene_id`` all files make that one scene, whatever
-    their names.
+    their names, unless ``{name}`` or ``{folder}`` stand in it: see `scene_claim`.
 
     Raises `SceneIdError` where an id is malformed, two scenes claim one, or two files of a scene claim one array;
     `UnsupportedRasterError` where the files of a scene are on different grids: (rows, columns), CRS or transform.
     """
     groups: dict[tuple[str, str], list[RasterProbe]] = {}
     for probe in probes:
-        name = check_scene_id(scene_id) if scene_id is not None else scene_name(probe.path)
-        place = "" if scene_id is not None else str(scene_folder(probe.path))
-        groups.setdefault((name, place), []).append(probe)
+        groups.setdefault(scene_claim(probe.path, scene_id), []).append(probe)
     owners: dict[str, RasterProbe] = {}
     for (name, _), files in groups.items():
         if name in owners:  # folders tell two files of one name apart
             one, other = ("/".join(probe.path.parts[-2:]) for probe in (owners[name], files[0]))
             raise SceneIdError(
                 f"expected a scene id for each scene, got {name!r} for {one} and {other}. "
-                "Ingest one of them with --id."
+                "Ingest one of them with --id, or all with --id '{folder}_{name}'."
             )
         owners[name] = files[0]
     return tuple(_scene(name, files) for (name, _), files in groups.items())

@@ -10,7 +10,7 @@ from sarzarr.errors import SceneIdError, UnsupportedRasterError
 from sarzarr.rasters import raster_files
 from sarzarr.scenes.companions import Companion, companions_of
 from sarzarr.scenes.identify import check_said
-from sarzarr.scenes.names import check_scene_id, scene_name
+from sarzarr.scenes.names import check_given_id, scene_claim
 from sarzarr.scenes.probe import RasterProbe, probe_file
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe, group_scenes
@@ -51,7 +51,7 @@ def survey_files(
     """
     check_said(quantity, representation)
     if scene_id is not None:
-        check_scene_id(scene_id)
+        check_given_id(scene_id)
     refused, notes, files = Refusals(), [], list[Path]()
     for path in paths:
         with refused.leaving_out([path]):
@@ -68,13 +68,13 @@ def survey_files(
             probes[place] = probe_file(path, quantity=quantity, representation=representation, **options)
         if place not in probes:
             with suppress(SceneIdError):
-                unread.setdefault(_scene_key(path.absolute(), scene_id), []).append(path)
+                unread.setdefault(scene_claim(path.absolute(), scene_id), []).append(path)
     opened, taken = tuple(probes.values()), []
     others = [probe for probe in opened if probe.companion]
     kept = [probe for probe in opened if not probe.companion and (probe.arrays or probe.refusal)]
     for scene in _grouped(kept, scene_id, refused):
         reasons = {file.path: file.refusal for file in scene.files if file.refusal}
-        broken = [*reasons, *unread.get(_scene_key(scene.files[0].path, scene_id), ())]
+        broken = [*reasons, *unread.get(scene_claim(scene.files[0].path, scene_id), ())]
         for path, reason in reasons.items():
             refused.add([path], reason, scene=scene.id)
         if not broken:
@@ -86,11 +86,6 @@ def survey_files(
     notes += [note for probe in opened if not (probe.arrays or probe.refusal) for note in probe.left_out]
     layers = companions_of(others, taken, refused, notes)
     return Survey(probes=opened, scenes=tuple(taken), refused=refused, companions=layers, notes=tuple(notes))
-
-
-def _scene_key(path: Path, scene_id: str | None) -> Any:
-    """Return a value that the files of a scene share."""
-    return scene_id or (scene_name(path), path.parent)
 
 
 def _grouped(

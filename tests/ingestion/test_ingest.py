@@ -89,7 +89,8 @@ def test_real_scenes_are_understood_as_what_they_are(real_store):
         ("Spain_7370579_S1Hand", "vv"): ("power", "db"),
         ("Spain_7370579_S1Hand", "vh"): ("power", "db"),
         **{
-            (f"s1_timeseries_nogeo_{d}", "band_1"): ("power", "power") for d in (20190428, 20190510, 20190522, 20190603, 20190615)
+            (f"s1_timeseries_nogeo_{d}", "band_1"): ("power", "power")
+            for d in (20190428, 20190510, 20190522, 20190603, 20190615)
         },
     }
     assert len(real_store.scenes) == 9

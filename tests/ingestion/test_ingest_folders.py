@@ -6,7 +6,7 @@ import pytest
 from conftest import speckle, write_band
 
 import sarzarr as sz
-from sarzarr.errors import RasterNotFoundError
+from sarzarr.errors import RasterNotFoundError, SceneIdError
 from sarzarr.rasters import raster_files
 
 KNOWN = {"quantity": "sigma0", "representation": "power"}
@@ -70,3 +70,18 @@ def test_a_file_that_is_given_twice_is_taken_once(folder, tmp_path):
         "b_vv.tif is given twice, and taken once.",
         "link_vv.tif is given twice, and taken once.",
     )
+
+
+def test_ids_of_the_scenes_of_many_sites_take_their_folders_in(tmp_path):
+    """The remedy of two sites whose files are called alike."""
+    files = [tmp_path / f"{name}.tif" for name in ("Aarhus/S1_VV", "Aarhus/S1_VH", "Bergen/S1_VV")]
+    for seed, file in enumerate(files):
+        file.parent.mkdir(exist_ok=True)
+        write_band(file, speckle((64, 64), seed=seed))
+    with pytest.raises(SceneIdError, match=r"--id '\{folder\}_\{name\}'"):
+        sz.plan_ingest(files, tmp_path / "s.zarr")
+    store = sz.ingest(sz.plan_ingest(files, tmp_path / "s.zarr", id="{folder}_{name}"))
+    assert store.scenes == ("Aarhus_S1", "Bergen_S1")
+    assert sz.plan_ingest(files[::-1], store.root, id="{folder}_{name}").present == store.scenes[::-1]
+    with pytest.raises(SceneIdError, match="expected a scene id"):
+        sz.plan_ingest(files, tmp_path / "t.zarr", id="{site}")

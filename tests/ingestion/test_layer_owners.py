@@ -52,13 +52,17 @@ def test_whose_a_file_is_by_name_and_date(tmp_path, scenes, labels, owners):
 
 
 def test_a_file_of_no_scenes_date_is_an_error_and_its_remedy_works(tmp_path):
-    with pytest.raises(InvalidInputError, match=r"cover_20210601\.tif' is of 2021-06-01.* say --layer water:static=FILE"):
+    with pytest.raises(
+        InvalidInputError, match=r"cover_20210601\.tif' is of 2021-06-01.* say --layer water:static=FILE"
+    ):
         layered(tmp_path, [f"s1_{d}" for d in DATES], ["cover_20210601"])
     assert layered(tmp_path, [f"s1_{d}" for d in DATES], ["cover_20210601"], "water:static")[0] == [1, 1, 1]
 
 
 def test_a_dated_file_and_scenes_without_a_date_are_an_error_and_its_remedies_work(tmp_path):
-    with pytest.raises(InvalidInputError, match=r"got 2, and a, b without a date.*\(a_water\.tif\).*water:static=FILE"):
+    with pytest.raises(
+        InvalidInputError, match=r"got 2, and a, b without a date.*\(a_water\.tif\).*water:static=FILE"
+    ):
         layered(tmp_path, ["a", "b"], ["water_20260101"])
     assert layered(tmp_path, ["a", "b"], ["water_20260101"], "water:static")[0] == [1, 1]
     assert layered(tmp_path, ["a", "b"], ["a_water"])[0] == [1, None]
@@ -73,7 +77,8 @@ def test_a_files_own_tags_tell_its_date(tmp_path):
         tags={"ZERO_DOPPLER_START_TIME": "2026-01-13T05:11:20Z"},
     )  # fmt: skip
     files = [
-        write(tmp_path / f"{n}_vv.tif", speckle(seed=i), tags={"datetime": times[i]}) for i, n in enumerate("ab")
+        write(tmp_path / f"{n}_vv.tif", speckle(seed=i), tags={"datetime": times[i]})
+        for i, n in enumerate("ab")
     ]
     plan = sz.plan_ingest(files, tmp_path / "s.zarr", layers={"mask": str(label)})
     assert [len(s.layers) for s in plan.scenes] == [0, 1]

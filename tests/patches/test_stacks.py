@@ -420,7 +420,9 @@ def test_without_a_track_the_time_of_day_tells_views_apart(tmp_path):
         "late": "2020-01-02T23:59:30Z", "early": "2020-01-15T00:01:10Z",
         "day1": "2020-01-05T00:00:00Z", "day2": "2020-01-17T00:00:00Z",
     }  # fmt: skip
-    store = times_store(tmp_path, {name: {"datetime": time, "platform": "S1A"} for name, time in times.items()})
+    store = times_store(
+        tmp_path, {name: {"datetime": time, "platform": "S1A"} for name, time in times.items()}
+    )
     assert scenes_of(sz.find_stacks(store)) == [
         ("day1", "day2"), ("late", "early"), ("m1", "m2", "m3"), ("next1", "next2"),
     ]  # fmt: skip
@@ -431,17 +433,22 @@ def test_without_a_track_the_time_of_day_tells_views_apart(tmp_path):
         "late", "m1", "m2", "next1",
     ]  # fmt: skip
     assert sz.PatchReader(store, stack="day1", patch_size=64).stacks[0].scenes == ("day1", "day2")
-    with pytest.raises(InvalidInputError, match=r"'m1' \(sentinel-1 at 05:11 UTC\) and 'e1' \(sentinel-1 at 16:58 UTC\)"):
+    with pytest.raises(
+        InvalidInputError, match=r"'m1' \(sentinel-1 at 05:11 UTC\) and 'e1' \(sentinel-1 at 16:58 UTC\)"
+    ):
         sz.make_stack(store, ["m1", "e1"])
     assert sz.make_stack(store, ["m1", "e1"], mixed=True).scenes == ("m1", "e1")
     assert sz.make_stack(store, ["m1", "day1"]).is_one_view is False
 
 
 @given(
-    st.lists(st.integers(0, 86_399), min_size=2, max_size=12, unique=True), st.integers(0, 86_399), st.randoms()
+    st.lists(st.integers(0, 86_399), min_size=2, max_size=12, unique=True),
+    st.integers(0, 86_399),
+    st.randoms(),
 )
 def test_any_times_of_day_are_parted_by_the_widest_gap_on(seconds, turn, order):
     """Whatever the order, and wherever midnight is."""
+
     def parts(clocks):
         members = [Clock(f"{i:02}", 86_400.0 * i + clock) for i, clock in enumerate(clocks)]
         order.shuffle(members)

@@ -52,13 +52,23 @@ NAMES = [
     ("s1_rtc_0340AE_N13E025_2018_01_04_VV", {"datetime": "2018-01-04T00:00:00Z"}),
     (
         "IMG-HH-ALOS2015976960-140909-FBDR1.5GUA",
-        {"datetime": "2014-09-09T00:00:00Z", "platform": "alos-2", "absolute_orbit": 1597, "orbit_state": "ascending"},
+        {
+            "datetime": "2014-09-09T00:00:00Z",
+            "platform": "alos-2",
+            "absolute_orbit": 1597,
+            "orbit_state": "ascending",
+        },
     ),
     ("ALOS2015976960-160512", {"datetime": "2016-05-12T00:00:00Z", "observation_direction": None}),
     ("2024-02-10-14-05-12_UMBRA-05_GEC", {"datetime": "2024-02-10T14:05:12Z", "platform": "umbra-05"}),
     (
         "ICEYE_X7_GRD_SLH_2155625_20220427T215124",
-        {"datetime": "2022-04-27T21:51:24Z", "platform": "iceye-x7", "instrument_mode": "SLH", "product_type": "GRD"},
+        {
+            "datetime": "2022-04-27T21:51:24Z",
+            "platform": "iceye-x7",
+            "instrument_mode": "SLH",
+            "product_type": "GRD",
+        },
     ),
     (
         "ICEYE_u4pruy_20250427T215124Z_2155625_X11_SLF_GRD",
@@ -66,20 +76,33 @@ NAMES = [
     ),
     (
         "CAPELLA_C02_SM_GEO_HH_20210119154519_20210119154523",
-        {"datetime": "2021-01-19T15:45:19Z", "platform": "capella-2", "instrument_mode": "SM", "product_type": "GEO"},
+        {
+            "datetime": "2021-01-19T15:45:19Z",
+            "platform": "capella-2",
+            "instrument_mode": "SM",
+            "product_type": "GEO",
+        },
     ),
     (
         "TDX1_SAR__MGD_SE___SM_S_SRA_20140203T051122_20140203T051130",
         {"datetime": "2014-02-03T05:11:22Z", "platform": "tandem-x", "instrument_mode": "SM"},
     ),
-    ("TSX1_SAR__SSC______HS_D_SRA_20140203T051122_20140203T051130", {"platform": "terrasar-x", "instrument_mode": "HS"}),
+    (
+        "TSX1_SAR__SSC______HS_D_SRA_20140203T051122_20140203T051130",
+        {"platform": "terrasar-x", "instrument_mode": "HS"},
+    ),
     (
         "CSKS1_DGM_B_HI_05_HH_RA_SF_20110312052154_20110312052201",
         {"datetime": "2011-03-12T05:21:54Z", "observation_direction": "right", "orbit_state": "ascending"},
     ),
     (
         "RS2_OK1_PK05_DK1_FQ5_20120305_060113_HH_HV_SLC",
-        {"datetime": "2012-03-05T06:01:13Z", "platform": "radarsat-2", "instrument_mode": "FQ5", "product_type": "SLC"},
+        {
+            "datetime": "2012-03-05T06:01:13Z",
+            "platform": "radarsat-2",
+            "instrument_mode": "FQ5",
+            "product_type": "SLC",
+        },
     ),
     (
         "RCM1_OK1234567_PK1234568_1_SC50MA_20200506_013122_HH_HV_GRD_HH",
@@ -87,9 +110,17 @@ NAMES = [
     ),
     (
         "ASA_IMP_1PNDPA20080115_092142_000000162065_00151_30725_1234",
-        {"datetime": "2008-01-15T09:21:42Z", "platform": "envisat", "relative_orbit": 151, "absolute_orbit": 30725},
+        {
+            "datetime": "2008-01-15T09:21:42Z",
+            "platform": "envisat",
+            "relative_orbit": 151,
+            "absolute_orbit": 30725,
+        },
     ),
-    ("winnip_31604_12061_004_120717_L090HHHH_CX_01.grd", {"datetime": "2012-07-17T00:00:00Z", "platform": "uavsar"}),
+    (
+        "winnip_31604_12061_004_120717_L090HHHH_CX_01.grd",
+        {"datetime": "2012-07-17T00:00:00Z", "platform": "uavsar"},
+    ),
     (
         "NISAR_L2_PR_GCOV_001_005_A_219_4020_SHNA_A_20240609T045403_20240609T045413_P01101_F_J_001",
         {"datetime": "2024-06-09T04:54:03Z", "relative_orbit": 5, "orbit_state": "ascending"},
@@ -143,7 +174,14 @@ def test_a_name_of_nobodys_tells_one_time_or_none(name, time):
 @given(
     when=st.datetimes(datetime(1978, 1, 1), datetime(2099, 12, 31)).map(lambda t: t.replace(microsecond=0)),
     spelling=st.sampled_from(
-        ["%Y%m%dT%H%M%S", "%Y-%m-%d-%H-%M-%S", "%Y-%m-%dT%H:%M:%S", "%Y%m%d_%H%M%S", "%Y_%m_%d_%H_%M_%S", "%Y%m%d%H%M%S"]
+        [
+            "%Y%m%dT%H%M%S",
+            "%Y-%m-%d-%H-%M-%S",
+            "%Y-%m-%dT%H:%M:%S",
+            "%Y%m%d_%H%M%S",
+            "%Y_%m_%d_%H_%M_%S",
+            "%Y%m%d%H%M%S",
+        ]
     ),
     around=st.sampled_from([("", ""), ("S1_", "_VV"), ("lake-", "Z"), ("a ", " (1)")]),
 )
@@ -167,14 +205,18 @@ def test_polarizations_that_are_glued_to_other_words():
     name = "D20160214_171512--_SIG0-----_S1AIWGRDH1{}A_015_A0105_EU010M_E048N015T1"
     assert polarization_named(name.format("VH")) == "vh"
     assert len({without_named_polarization(name.format(p)) for p in ("VV", "VH")}) == 1
-    assert without_named_polarization("SIG0_20200102T050000__VV_D095_E048N018T3_EU010M_V1M1R2_S1BIWGRDH_TUWIEN") == (
-        "SIG0_20200102T050000_D095_E048N018T3_EU010M_V1M1R2_S1BIWGRDH_TUWIEN"
-    )
+    assert without_named_polarization(
+        "SIG0_20200102T050000__VV_D095_E048N018T3_EU010M_V1M1R2_S1BIWGRDH_TUWIEN"
+    ) == ("SIG0_20200102T050000_D095_E048N018T3_EU010M_V1M1R2_S1BIWGRDH_TUWIEN")
     assert (polarization_named("lake_VV"), without_named_polarization("lake_VV")) == (None, "lake_VV")
 
 
 @settings(max_examples=200)
-@given(st.one_of(st.text(), st.sampled_from([n for n, _ in NAMES]).flatmap(lambda n: st.permutations(n).map("".join))))
+@given(
+    st.one_of(
+        st.text(), st.sampled_from([n for n, _ in NAMES]).flatmap(lambda n: st.permutations(n).map("".join))
+    )
+)
 def test_any_name_is_read_or_left(name):
     facts = facts_named(name)
     assert facts is None or set(facts.attrs().values()).isdisjoint({None, ""})
@@ -234,7 +276,10 @@ ICEYE = (
             },
             ("2008-01-15T09:21:42.409059Z", None, "ascending", None, 151, None),
         ),
-        ({"TIFFTAG_IMAGEDESCRIPTION": '{"a": ' * 50_000, "azimuth_looks": "1", "range_looks": "5"}, (None,) * 6),
+        (
+            {"TIFFTAG_IMAGEDESCRIPTION": '{"a": ' * 50_000, "azimuth_looks": "1", "range_looks": "5"},
+            (None,) * 6,
+        ),
         ({"TIFFTAG_DATETIME": "2022:01:01 00:00:00", "PASS": "daily", "LOOK_SIDE": "up"}, (None,) * 6),
     ],
 )

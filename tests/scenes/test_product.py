@@ -378,7 +378,8 @@ def test_any_name_gives_facts_or_nothing(name):
 
 # ---------------------------------------------------------------- manifest.safe
 MANIFEST = """<?xml version="1.0"?><xfdu:XFDU xmlns:xfdu="urn" xmlns:safe="urn" xmlns:s1="urn"><metadataSection>
-<safe:orbitReference><safe:orbitNumber type="start">638</safe:orbitNumber><safe:orbitNumber type="stop">639</safe:orbitNumber>
+<safe:orbitReference><safe:orbitNumber type="start">638</safe:orbitNumber>
+<safe:orbitNumber type="stop">639</safe:orbitNumber>
 <safe:relativeOrbitNumber type="stop">16</safe:relativeOrbitNumber>
 <safe:relativeOrbitNumber type="start">15</safe:relativeOrbitNumber>
 <s1:pass>DESCENDING</s1:pass></safe:orbitReference></metadataSection></xfdu:XFDU>"""
@@ -400,11 +401,14 @@ def test_a_date_in_a_description_is_no_time_of_acquisition(tmp_path):
     text = {"TIFFTAG_IMAGEDESCRIPTION": "written on 2024-05-06 by a script"}
     assert probe_file(write(tmp_path / "lake_VV.tif", speckle(), tags=text)).acquisition == Acquisition()
     told = {"TIFFTAG_IMAGEDESCRIPTION": "Sentinel-1A IW SLC L1"}
-    assert probe_file(write(tmp_path / "sea_VV.tif", speckle(), tags=told)).acquisition.platform == "sentinel-1a"
+    assert (
+        probe_file(write(tmp_path / "sea_VV.tif", speckle(), tags=told)).acquisition.platform == "sentinel-1a"
+    )
 
 
 def test_a_folder_tells_where_the_file_says_nothing_of_its_own(tmp_path):
     path = write(tmp_path / "S1B_20161121_12SYJ_DSC" / "Gamma0_VV.tif", speckle())
     facts = probe_file(path).acquisition
-    assert (facts.datetime, facts.platform, facts.orbit_state) == ("2016-11-21T00:00:00Z", "sentinel-1b", "descending")
+    assert (facts.datetime, facts.platform) == ("2016-11-21T00:00:00Z", "sentinel-1b")
+    assert facts.orbit_state == "descending"
     assert probe_file(write(tmp_path / "20200101" / "lake_VV.tif", speckle())).acquisition == Acquisition()

@@ -19,7 +19,9 @@ from sarzarr.scenes.names import check_layer_name
 
 KINDS: Final = tuple(kind for kind in METHODS if kind != "backscatter")
 """Kinds of a layer's numbers, which decide how they are resampled."""
-_WORDS: Final = "a kind (classes, continuous, counts), a method (nearest, mode, ...), band2, nodata-1 or static"
+_WORDS: Final = (
+    "a kind (classes, continuous, counts), a method (nearest, mode, ...), band2, nodata-1 or static"
+)
 _SUFFIXES: Final = (".tif", ".tiff")
 
 

@@ -19,9 +19,9 @@ from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.acquisition import facts_from_fields, is_one_pass
 from sarzarr.scenes.header import Header, read_header
-from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.names import tells_scene
 from sarzarr.scenes.products.table import facts_from_name
+from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.text import listed, nodata_text
 
@@ -58,16 +58,18 @@ class LayerFile:
         """Whether it says where on the ground its pixels lie."""
         return self.source.georeference.crs_wkt is not None
 
-    def scenes_named(self, ids: Iterable[str]) -> set[str]:
-        """Return the ids that stand in its name as words, the longest alone: ``s1_20260101``, and not ``s1``."""
-        named = {i for i in ids if re.search(rf"(?<![^\W_]){re.escape(i)}(?![^\W_])", self.path.stem, re.IGNORECASE)}
-        return {i for i in named if len(i) == max(map(len, named))}
+    def scenes_named(self, ids: Mapping[str, str]) -> frozenset[str]:
+        """Return the ids, given by their lower case, that stand in its name as words, the longest alone."""
+        stem = self.path.stem.lower()
+        words = [match.span() for match in re.finditer(r"[^\W_]+", stem)]
+        parts = {stem[start:end] for start, _ in words for _, end in words if start < end} & ids.keys()
+        return frozenset(ids[part] for part in parts if len(part) == max(map(len, parts)))
 
-    def is_of(self, scene: SceneProbe, ids: Collection[str]) -> bool:
-        """Return whether it may be put on a scene: it bears its id, or none of ``ids`` and no date but that scene's."""
+    def is_of(self, scene: SceneProbe, named: Collection[str]) -> bool:
+        """Return whether it may be put on a scene: its name is of that one, or of none and it tells no other date."""
         if self.layer.static:
             return True
-        named, when = self.scenes_named(ids), scene.acquisition.datetime
+        when = scene.acquisition.datetime
         if named or self.datetime is None or when is None:
             return not named or scene.id in named
         return is_one_pass(self.datetime, when)
@@ -84,6 +86,10 @@ class _Fit:
     """0: on the scene's own pixels. 1: all of the scene lies in it. 2: they share some ground."""
     covered: float
     """Share of the scene's grid that the file covers."""
+
+
+_Named = Mapping[Path, Collection[str]]
+"""The ids of the scenes that each file's name is of."""
 
 
 @dataclass(eq=False)
@@ -216,14 +222,16 @@ def match_layers(
     remedy.
     """
     plans: dict[str, tuple[LayerPlan, ...]] = {scene.id: () for scene, _ in scenes}
-    notes, ids = [], [scene.id for scene, _ in scenes]
+    notes = []
+    ids = {scene.id.strip("._-").lower(): scene.id for scene, _ in scenes}
     for name, own in files.files.items():
+        named = {file.path: file.scenes_named(ids) for file in own}
         fits: dict[str, _Fit | None] = {}
         for scene, grid in scenes:
             with refused.leaving_out(scene.paths, scene.id):
-                fits[scene.id] = _fitting(files, name, scene, grid, ids)
+                fits[scene.id] = _fitting(files, name, scene, grid, named)
         _check_unplaced(name, fits)
-        _check_undated(name, fits, scenes)
+        _check_undated(name, fits, scenes, named)
         if fits and not any(fits.values()):
             raise _of_other_dates(own, scenes) or _nobody(own, *scenes[0])
         for scene, grid in scenes:
@@ -231,8 +239,8 @@ def match_layers(
                 with refused.leaving_out(scene.paths, scene.id):
                     plans[scene.id] += (_plan(fit, scene, grid, exact=exact),)
         if without := [scene for scene, fit in fits.items() if fit is None]:
-            dated = any(file.datetime and not file.layer.static for file in own)
-            why = f" or is of its date ({name}:static is for every date)" if dated else ""
+            is_dated = any(file.datetime and not file.layer.static for file in own)
+            why = f" or is of its date ({name}:static is for every date)" if is_dated else ""
             notes.append(f"no file of layer {name!r} lies on {listed(without)}{why}: stored without it.")
         taken = {fit.file.path for fit in fits.values() if fit is not None}
         if unused := [file.path.name for file in own if file.path not in taken]:
@@ -241,26 +249,22 @@ def match_layers(
     return {scene: own for scene, own in plans.items() if scene not in out}, tuple(notes)
 
 
-def _fitting(
-    files: LayerFiles, name: str, scene: SceneProbe, grid: Grid, ids: Collection[str]
-) -> _Fit | None:
+def _fitting(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid, named: _Named) -> _Fit | None:
     """Return the one file of a layer that is a scene's, as `_choose`; `InvalidInputError` where the name is taken."""
     if name.lower() in (array.name.lower() for array in scene.arrays):
         raise InvalidInputError(
             f"expected a layer's name that no array of scene {scene.id!r} has, got {name!r}. Give it another name."
         )
-    return _choose(files, name, scene, grid, ids)
+    return _choose(files, name, scene, grid, named)
 
 
-def _choose(
-    files: LayerFiles, name: str, scene: SceneProbe, grid: Grid, ids: Collection[str]
-) -> _Fit | None:
-    """Return the one file of a layer that is a scene's, of all ``ids``; None where there is none."""
-    own = (file for file in files.near(name, grid) if file.is_of(scene, ids))
+def _choose(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid, named: _Named) -> _Fit | None:
+    """Return the one file of a layer that is a scene's; None where there is none."""
+    own = (file for file in files.near(name, grid) if file.is_of(scene, named[file.path]))
     fits = [fit for file in own if (fit := _fit(file, scene, grid)) is not None]
     best = [fit for fit in fits if fit.rank == min(f.rank for f in fits)]
     if len(best) > 1:
-        best = [fit for fit in best if scene.id in fit.file.scenes_named(ids)] or best
+        best = [fit for fit in best if scene.id in named[fit.file.path]] or best
     if len(best) > 1:
         raise InvalidInputError(
             f"expected one file of layer {name!r} for scene {scene.id!r}, got {len(best)} that lie on it alike: "
@@ -342,22 +346,21 @@ def _check_unplaced(name: str, fits: Mapping[str, _Fit | None]) -> None:
 
 
 def _check_undated(
-    name: str, fits: Mapping[str, _Fit | None], scenes: Sequence[tuple[SceneProbe, Grid]]
+    name: str, fits: Mapping[str, _Fit | None], scenes: Sequence[tuple[SceneProbe, Grid]], named: _Named
 ) -> None:
     """Raise `InvalidInputError` where several scenes take a file of one date, and some of them tell no date."""
-    ids = [scene.id for scene, _ in scenes]
     owners: dict[Path, list[SceneProbe]] = {}
     for scene, _ in scenes:
         fit = fits.get(scene.id)
-        if fit and fit.file.datetime and not (fit.file.layer.static or fit.file.scenes_named(ids)):
+        if fit and fit.file.datetime and not (fit.file.layer.static or named[fit.file.path]):
             owners.setdefault(fit.file.path, []).append(scene)
     for path, takers in owners.items():
         undated = [scene.id for scene in takers if scene.acquisition.datetime is None]
         if undated and len(takers) > 1:
             raise InvalidInputError(
-                f"expected one scene for {path.name!r} (layer {name!r}), which is of one date, got {len(takers)}, and "
-                f"{listed(undated)} without a date. Name the file after its scene ({undated[0]}_{name}.tif), or, if it "
-                f"holds for every date, say --layer {name}:static=FILE."
+                f"expected one scene for {path.name!r} (layer {name!r}), which is of one date, got {len(takers)}, "
+                f"and {listed(undated)} without a date. Name the file after its scene ({undated[0]}_{name}.tif), or, "
+                f"if it holds for every date, say --layer {name}:static=FILE."
             )
 
 
@@ -371,8 +374,8 @@ def _of_other_dates(
             is_other = when and other and not is_one_pass(when, other)
             if is_other and not file.is_of(scene, ()) and _fit(file, scene, grid) is not None:
                 return InvalidInputError(
-                    f"expected a file of layer {file.layer.name!r} of a scene's date, got none: {file.path.name!r} is "
-                    f"of {when}, and {scene.id!r} of {other}. If it holds for every date, say "
+                    f"expected a file of layer {file.layer.name!r} of a scene's date, got none: "
+                    f"{file.path.name!r} is of {when}, and {scene.id!r} of {other}. If it holds for every date, say "
                     f"--layer {file.layer.name}:static=FILE."
                 )
     return None

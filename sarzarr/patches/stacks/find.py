@@ -1,10 +1,10 @@
 """The stacks of a store, and the choice of those that are delivered.
 
 Two passes see a slope from two sides, and two orbits at two angles: between them backscatter differs where
-nothing has changed. So scenes are grouped by grid, mission, mode, relative orbit, pass and look side; what is not known
-of a scene is apart from what is known of another, unless the scenes are named. Unknown is not equal to unknown: where
-no track is told, the time of day tells it, since an orbit that is fixed to the sun passes a place at one time of day on
-one track, and some 8 minutes later on the next one (Sentinel-1). What tells neither is a guess.
+nothing has changed. So scenes are grouped by grid, mission, mode, relative orbit, pass and look side; what is not
+known of a scene is apart from what is known of another, unless the scenes are named. Unknown is not equal to unknown:
+where no track is told, the time of day tells it, since an orbit that is fixed to the sun passes a place at one time
+of day on one track, and some 8 minutes later on the next one (Sentinel-1). What tells neither is a guess.
 """
 
 import math
@@ -73,7 +73,11 @@ class _Member:
         """Whether it is known to be of another view, where no track is told by its time of day."""
         if self.view.contradicts(other.view):
             return True
-        if self.clock is None or other.clock is None or (self.view.relative_orbit and other.view.relative_orbit):
+        if (
+            self.clock is None
+            or other.clock is None
+            or (self.view.relative_orbit and other.view.relative_orbit)
+        ):
             return False
         apart = abs(self.clock - other.clock)
         return min(apart, DAY - apart) > _ONE_PASS
@@ -169,7 +173,7 @@ def named_stacks(
     """Return the stacks, (dates,) each, that a user names, no two of their dates at one time.
 
     ``stack`` is a `Stack`; the id of any scene of one; or True: with ``scenes`` the stack of those, else every stack
-    whose scenes are known to be on one grid and of one view. ``scenes`` and ``polarizations`` are as of `find_stacks`.
+    whose scenes are known to be of one grid and view. ``scenes`` and ``polarizations`` are as of `find_stacks`.
 
     Raises `InvalidInputError` where there is none, or two dates of one are at one time; `NotInStoreError`
     where the named scene is in no stack.
@@ -191,7 +195,9 @@ def named_stacks(
     if not named:
         guessed = f"stacks by shape alone or by days alone. Name it: stack= one of {near}."
         remedy = guessed if near else "none. See `sarzarr stacks`."
-        raise InvalidInputError(f"scenes that are known to be on one grid and of one view were expected, got {remedy}")
+        raise InvalidInputError(
+            f"scenes that are known to be on one grid and of one view were expected, got {remedy}"
+        )
     for one in named:
         one.check_times()
     return named
@@ -319,7 +325,9 @@ def _series(members: Sequence[_Member]) -> tuple[list[_Member], list[list[_Membe
         first = passes[-1][0] if passes else None
         is_day = first is not None and (first.clock is None or member.clock is None)
         is_on = first is not None and (
-            member.seconds // DAY == first.seconds // DAY if is_day else member.seconds - first.seconds <= _ONE_PASS
+            member.seconds // DAY == first.seconds // DAY
+            if is_day
+            else member.seconds - first.seconds <= _ONE_PASS
         )
         if is_on:
             passes[-1].append(member)

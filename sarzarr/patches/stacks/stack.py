@@ -39,7 +39,10 @@ class View:
     def __str__(self) -> str:
         orbit = f"orbit {self.relative_orbit}" if self.relative_orbit else ""
         side = "looking left" if self.look_side == "left" else ""
-        return " ".join(filter(None, (self.mission, self.mode, orbit, self.orbit_state, side))) or "orbit unknown"
+        return (
+            " ".join(filter(None, (self.mission, self.mode, orbit, self.orbit_state, side)))
+            or "orbit unknown"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +62,14 @@ class Stack:
     is_placed: bool = True
     """False where nothing ties pixels to the ground, so that equal shapes are all that speaks for one grid."""
     is_one_view: bool = True
-    """False where scenes tell neither track nor time of day, so that nothing speaks against one view, and nothing for."""
+    """False where scenes tell neither track nor time of day, so that one view is a guess."""
 
     def __len__(self) -> int:
         return len(self.scenes)
 
     @property
     def is_certain(self) -> bool:
-        """Whether its scenes are known to be of one grid and one view; else it is delivered only where it is named."""
+        """Whether its scenes are known to be of one grid and one view; else it is delivered where it is named."""
         return self.is_placed and self.is_one_view
 
     @property
