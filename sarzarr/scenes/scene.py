@@ -163,11 +163,13 @@ def open_scene(
     representation: str | None = None,
     polarizations: Sequence[str] | None = None,
 ) -> xr.Dataset:
-    """Open the files of one scene lazily, values exactly as in the files.
+    """Open the files of one scene lazily, values exactly as in the files, and all else as rioxarray has it.
 
     The Dataset has one variable a band, dims (y, x), in Dask chunks of whole TIFF blocks; complex stays complex and
-    nodata is not masked. ``y`` and ``x`` are pixel centres in the CRS, or index + 0.5 where no plain affine places
-    them. Variables say ``quantity``, ``representation``, ``identified_by``.
+    nodata is not masked. ``y`` and ``x`` are pixel centres by the affine, and index + 0.5 of a file with GCPs alone; a
+    rotated one has none. Attributes are tags, ``scale_factor``, ``add_offset``, ``_FillValue``, ``long_name``, the facts
+    of the acquisition, and of variables ``quantity``, ``representation``, ``identified_by``. docs/lazy.md has where it
+    and rioxarray differ.
 
     ``paths`` are one TIFF, or one a polarization; the options are those of `probe_file`. Raises
     `UnsupportedRasterError` where a file is not known to be backscatter; `InvalidInputError` where the files are not
@@ -206,11 +208,11 @@ def open_probed(scene: SceneProbe) -> xr.Dataset:
 
 
 def _array_attrs(array: ArrayProbe, header: Header, shared: Mapping[str, str]) -> dict[str, Any]:
-    """Return the attributes of a variable as rioxarray has them, and ours; never a path."""
+    """Return the attributes of a variable: rioxarray's, without the path of the file, and ours."""
     band = array.band - 1
-    tags = {k: v for k, v in header.tags.items() if k not in shared} | header.band_tags[band]
+    own = {k: v for k, v in header.tags.items() if k not in shared}
     attrs = {
-        **tag_attributes(tags),
+        **tag_attributes({**own, **header.band_tags[band]}),
         cv.SCALE_FACTOR: header.scales[band],
         cv.ADD_OFFSET: header.offsets[band],
         cv.LONG_NAME: header.names[band],
