@@ -166,10 +166,10 @@ def open_scene(
     """Open the files of one scene lazily, values exactly as in the files, and all else as rioxarray has it.
 
     The Dataset has one variable a band, dims (y, x), in Dask chunks of whole TIFF blocks; complex stays complex and
-    nodata is not masked. ``y`` and ``x`` are pixel centres by the affine, and index + 0.5 of a file with GCPs alone; a
-    rotated one has none. Attributes are tags, ``scale_factor``, ``add_offset``, ``_FillValue``, ``long_name``, the facts
-    of the acquisition, and of variables ``quantity``, ``representation``, ``identified_by``. docs/lazy.md has where it
-    and rioxarray differ.
+    nodata is not masked. ``y`` and ``x`` are pixel centres by the affine, index + 0.5 of a file with GCPs alone, and
+    left out of a rotated one. Attributes are tags, ``scale_factor``, ``add_offset``, ``_FillValue``, ``long_name``,
+    facts of the acquisition, and of variables ``quantity``, ``representation``, ``identified_by``. docs/lazy.md lists
+    where it differs from rioxarray.
 
     ``paths`` are one TIFF, or one a polarization; the options are those of `probe_file`. Raises
     `UnsupportedRasterError` where a file is not known to be backscatter; `InvalidInputError` where the files are not
