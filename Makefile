@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCH_ARGS ?=
 FIGURES_ARGS ?=
 
-.PHONY: demo test test-slow lint format check figures bench-loader bench-ingest bench-warp bench-codecs interop notebooks clean
+.PHONY: demo test test-slow lint format check figures identify-corpus bench-loader bench-ingest bench-warp bench-codecs interop notebooks clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,9 @@ check: lint test
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+identify-corpus: $(VENV)/.test  ## names and tags of all products, and what each file is taken as
+	PYTHONPATH=tests $(BIN)/python tests/identify_corpus.py
 
 bench-loader: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_loader.py $(BENCH_ARGS)

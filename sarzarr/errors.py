@@ -3,6 +3,9 @@
 Messages read ``<expected>, got <value>. <remedy>.``: what was needed, what came, what to do.
 """
 
+from enum import IntEnum
+from typing import Final
+
 
 class SarzarrError(Exception):
     """The root of every error that sarzarr raises on purpose."""
@@ -68,8 +71,39 @@ class SplitExistsError(SarzarrError, FileExistsError):
 
 
 class IngestError(SarzarrError, RuntimeError):
-    """At least one scene of a run failed; the others are in the store."""
+    """A run could write nothing, or something of a strict one."""
+
+
+class PartialIngestError(IngestError):
+    """Some scenes of a strict run failed while they were written; the others are in the store."""
 
 
 class MissingExtraError(SarzarrError, ImportError):
     """An optional dependency that this call needs is not installed."""
+
+
+class Exit(IntEnum):
+    """The exit codes of every command."""
+
+    DONE = 0
+    """All that was asked for; companions of rasters that are taken may be left out."""
+    NOTHING = 1
+    """Nothing of it."""
+    USAGE = 2
+    """Nothing, since an option or an argument cannot be what it is."""
+    PARTLY = 3
+    """Some of it: the rest is listed with reasons."""
+    DAMAGE = 4
+    """Stored bytes are absent, short or fail their checksum."""
+
+
+_CODES: Final = (
+    (CorruptStoreError, Exit.DAMAGE),
+    (PartialIngestError, Exit.PARTLY),
+    (InvalidInputError, Exit.USAGE),
+)
+
+
+def exit_code(error: Exception) -> Exit:
+    """Return the exit code (0 to 4) of a command that ended with an error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.NOTHING)

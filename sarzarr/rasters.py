@@ -23,6 +23,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import DummySession
 
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
+from sarzarr.zips import CORRUPT, archive_of, gdal_name, is_archive, members, open_file, status_of
 
 CACHE_BYTES: Final = 128 * 2**20
 """The most that GDAL's block cache holds in a process; GDAL's own default is 5 % of the memory."""
@@ -81,7 +82,7 @@ def _process() -> _Process:
 
 
 def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
-    """Return the absolute path of a local regular file and its status, with its size in bytes.
+    """Return the absolute path of a local regular file, one in a ZIP archive too, and its status, with its bytes.
 
     Raises `RasterNotFoundError` where there is no such file; `InvalidInputError` where the path is a URL, a
     ``/vsi`` path, a subdataset's name or not a regular file.
@@ -89,7 +90,9 @@ def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
     text = os.fspath(path)
     absolute = Path(os.path.abspath(text))  # noqa: PTH100 - lexical: symlinks keep the name that was given
     try:
-        status = absolute.stat()
+        status = status_of(absolute)
+    except UnsupportedRasterError:
+        raise
     except (OSError, ValueError) as error:
         if _NOT_LOCAL.match(text):
             raise InvalidInputError(
@@ -107,16 +110,18 @@ def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
 
 
 def raster_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return paths, each folder replaced by the TIFF files in it, in the order of their names.
+    """Return paths, each folder and each ZIP archive replaced by the TIFF files in it, in the order of their names.
 
     Of a SAFE folder (``*.SAFE``, or one with a folder ``measurement`` in it) they are those below
-    ``measurement/``; of another one those in itself, and those of the SAFE folders in it.
+    ``measurement/``; of another one those in itself, and those of the SAFE folders and of the archives in it. Of an
+    archive they are those below a ``measurement/`` in it, if there is one, else all. One that cannot be listed stands
+    for itself, so that whoever opens it says why.
 
     Raises `RasterNotFoundError` where there is no TIFF file in a folder.
     """
     out: list[Path] = []
     for path in map(Path, paths):
-        files = _in_folder(path) if path.is_dir() else [path]
+        files = _in_folder(path) if path.is_dir() else _in_archive(path) if is_archive(path) else [path]
         if not files:
             raise RasterNotFoundError(
                 f"a folder of TIFF files was expected, got {str(path)!r}, which holds no .tif or .tiff. "
@@ -130,15 +135,27 @@ def _in_folder(folder: Path) -> list[Path]:
     if folder.suffix.lower() == ".safe" or (folder / "measurement").is_dir():
         return _tiffs((folder / "measurement").rglob("*"))
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.suffix.lower() == ".safe")
-    return [*_tiffs(folder.iterdir()), *(file for safe in inner for file in _in_folder(safe))]
+    unpacked = {p.stem for p in inner}
+    zipped = sorted(p for p in folder.iterdir() if is_archive(p) and p.stem.split(".")[0] not in unpacked)
+    files = [*_tiffs(folder.iterdir()), *(file for safe in inner for file in _in_folder(safe))]
+    return [*files, *(file for archive in zipped for file in _in_archive(archive))]
+
+
+def _in_archive(archive: Path) -> list[Path]:
+    try:
+        names = sorted(name for name in members(archive) if _is_tiff(Path(name)))
+    except UnsupportedRasterError:
+        return [archive]
+    measured = [name for name in names if Path(name).parent.name.lower() == "measurement"]
+    return [archive / name for name in measured or names]
 
 
 def _tiffs(paths: Iterable[Path]) -> list[Path]:
-    return sorted(
-        p
-        for p in paths
-        if p.suffix.lower() in (".tif", ".tiff") and not p.name.startswith(".") and p.is_file()
-    )
+    return sorted(p for p in paths if _is_tiff(p) and p.is_file())
+
+
+def _is_tiff(path: Path) -> bool:
+    return path.suffix.lower() in (".tif", ".tiff") and not path.name.startswith(".")
 
 
 def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
@@ -153,7 +170,7 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
                     "GDAL_CACHEMAX", CACHE_BYTES
                 )  # rasterio takes an int as bytes, and process-wide
         try:
-            return rasterio.open(path, **options)
+            return rasterio.open(gdal_name(path), **options)
         except RasterioError as error:
             kind = str(options["driver"]).removeprefix("G").upper()
             raise UnsupportedRasterError(
@@ -178,6 +195,8 @@ def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
     Raises as `local_file` does; `UnsupportedRasterError` where the file is not a TIFF, whatever its name says.
     """
     absolute, _ = local_file(path)
+    if is_archive(absolute):
+        members(absolute)  # says why it is refused; one that is not has no TIFF
     with _environment(), _open(absolute) as dataset:
         yield dataset
 
@@ -186,7 +205,7 @@ def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
 def open_picture(path: str | os.PathLike[str]) -> Iterator[Any]:
     """Open a local PNG, JPEG or TIFF, told apart by 4 bytes, as `open_raster` opens a TIFF; it raises the same."""
     absolute, _ = local_file(path)
-    with absolute.open("rb") as file:
+    with open_file(absolute) as file:
         begins = file.read(4)
     driver = next((d for magic, d in _PICTURES.items() if begins.startswith(magic)), None)
     options = _OPEN_OPTIONS if driver is None else {"driver": driver, "sharing": False}
@@ -205,7 +224,7 @@ def _handle(path: str | os.PathLike[str]) -> Any:
     text = os.fspath(path)
     opened = _process().handles.opened
     try:
-        key = fingerprint(text, os.stat(text))  # noqa: PTH116 - a Path costs more than the call
+        key = fingerprint(text, _status(text))
         handle = opened[key]
     except (KeyError, OSError, ValueError):
         absolute, status = local_file(path)
@@ -217,6 +236,13 @@ def _handle(path: str | os.PathLike[str]) -> Any:
     else:
         opened.move_to_end(key)
     return handle
+
+
+def _status(text: str) -> os.stat_result:
+    try:
+        return os.stat(text)  # noqa: PTH116 - a Path costs more than the call
+    except NotADirectoryError:
+        return local_file(text)[1]
 
 
 def fingerprint(text: str, status: os.stat_result) -> tuple[str, int, int, int]:
@@ -233,15 +259,22 @@ def source_hash(path: str | os.PathLike[str], *, full: bool = False) -> str:
     absolute, status = local_file(path)
     size = status.st_size
     digest = sha256()
-    with absolute.open("rb") as file:
-        if full or size <= 16 * _HASHED:
-            while piece := file.read(2**20):
-                digest.update(piece)
-        else:
-            digest.update(size.to_bytes(8, "little"))
-            for step in range(16):
-                file.seek(step * (size - _HASHED) // 15)
-                digest.update(file.read(_HASHED))
+    try:
+        with open_file(absolute) as file:
+            if full or size <= 16 * _HASHED:
+                while piece := file.read(2**20):
+                    digest.update(piece)
+            else:
+                digest.update(size.to_bytes(8, "little"))
+                for step in range(16):  # forwards: an archive's bytes are unpacked, and checked, once
+                    file.seek(step * (size - _HASHED) // 15)
+                    digest.update(file.read(_HASHED))
+    except (*CORRUPT, OSError) as error:
+        if archive_of(absolute) is None:
+            raise
+        raise UnsupportedRasterError(
+            f"expected intact bytes in {absolute.name!r}, got {without_stop(error)}. Download the archive again."
+        ) from error
     return f"{'sha256' if full else 'sha256-sampled'}:{digest.hexdigest()}"
 
 

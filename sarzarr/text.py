@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from sarzarr.errors import InvalidInputError
+from sarzarr.errors import InvalidInputError, SarzarrError
 
 T = TypeVar("T")
 
@@ -27,6 +27,17 @@ def listed(names: Iterable[str], most: int = 5) -> str:
     every = list(names)
     more = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(every[:most]) + more
+
+
+def error_text(error: Exception) -> str:
+    """Return an error for people; the operating system's, with the place and what may help."""
+    if isinstance(error, SarzarrError) or not isinstance(error, OSError):
+        return str(error)
+    places = [repr(str(place)) for place in (error.filename, error.filename2) if place is not None]
+    return (
+        f"a place that can be read and written was expected, got {' and '.join(places) or 'an error'}: "
+        f"{error.strerror or error}. Check the path, its rights and the room on the disk."
+    )
 
 
 def problems_text(wanted: str, problems: Sequence[str]) -> str:

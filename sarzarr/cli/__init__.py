@@ -4,18 +4,21 @@ import logging
 import sys
 
 from sarzarr.cli import ingest, store  # noqa: F401  (their commands enter the application)
-from sarzarr.cli.app import app, say, sentence
+from sarzarr.cli.app import EXIT_CODES, app, say
 from sarzarr.cli.imports import import_app
 from sarzarr.cli.splits import split_app
-from sarzarr.errors import SarzarrError
+from sarzarr.errors import SarzarrError, exit_code
+from sarzarr.text import error_text
 
 log = logging.getLogger(__name__)
 app.add_typer(split_app, name="split")
 app.add_typer(import_app, name="import")
+for registered in (*app.registered_commands, *split_app.registered_commands, *import_app.registered_commands):
+    registered.epilog = EXIT_CODES
 
 
 def main() -> None:
-    """Run the command line; a mistake, or a file that cannot be written, ends in one line and exit code 1.
+    """Run the command line; a mistake, or a file that cannot be written, ends in one line and its `exit_code`.
 
     With ``--verbose`` its traceback is logged before.
     """
@@ -23,5 +26,5 @@ def main() -> None:
         app()
     except (SarzarrError, OSError) as error:
         log.debug("where it happened:", exc_info=True)
-        say(sentence(error))
-        sys.exit(1)
+        say(error_text(error))
+        sys.exit(exit_code(error))

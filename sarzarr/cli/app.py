@@ -9,15 +9,22 @@ import typer
 from typer import Argument, Option, echo
 from typer.core import TyperCommand, TyperGroup
 
-from sarzarr.errors import InvalidInputError, SarzarrError
+from sarzarr.errors import InvalidInputError
 
 QUIETER: Final = {
     "asyncio": logging.CRITICAL,
     "distributed": logging.WARNING,
     "rasterio": logging.ERROR,
+    "sarzarr.scenes.refusals": logging.CRITICAL,  # commands list them at their end
     "tornado": logging.CRITICAL,
 }
 """From which level on a library's log lines are shown: what it says of its own affairs is noise here."""
+
+
+EXIT_CODES: Final = (
+    "Exit codes: 0 done; 1 nothing done; 2 usage, nothing done; 3 partly, the rest is listed with reasons; "
+    "4 damage of the store."
+)
 
 
 class _Commands(TyperGroup):
@@ -49,6 +56,7 @@ class CodecCommand(TyperCommand):
 app = typer.Typer(
     cls=_Commands,
     help="SAR GeoTIFFs to one chunked Zarr store, and that store to training batches.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -79,20 +87,13 @@ PERCENTS: Final = {"low": "low_pct", "high": "high_pct"}
 """Options that the library calls otherwise."""
 
 
-def sentence(error: Exception) -> str:
-    """Return an error for people; the operating system's, with the place and what may help."""
-    if isinstance(error, SarzarrError) or not isinstance(error, OSError):
-        return str(error)
-    places = [repr(str(place)) for place in (error.filename, error.filename2) if place is not None]
-    return (
-        f"a place that can be read and written was expected, got {' and '.join(places) or 'an error'}: "
-        f"{error.strerror or error}. Check the path, its rights and the room on the disk."
-    )
-
-
 def say(message: str) -> None:
     """Print an error in one line."""
     typer.secho(f"sarzarr: {message}", fg=typer.colors.RED, err=True)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    return record.levelno >= QUIETER.get(record.name, QUIETER.get(record.name.split(".")[0], 0))
 
 
 @app.callback(invoke_without_command=True)
@@ -105,7 +106,7 @@ def _options(
         logging.getLogger("sarzarr").setLevel(logging.DEBUG)  # of other libraries, every warning is shown
     else:
         for handler in logging.getLogger().handlers:  # levels are set again where distributed is imported
-            handler.addFilter(lambda record: record.levelno >= QUIETER.get(record.name.split(".")[0], 0))
+            handler.addFilter(_is_shown)
     if version:
         from sarzarr import __version__
 

@@ -12,7 +12,7 @@ import sarzarr as sz
 from sarzarr.cli import app as shared
 from sarzarr.cli.app import app
 from sarzarr.cli.output import progress_bar, summary
-from sarzarr.errors import InvalidInputError, SarzarrError
+from sarzarr.errors import Exit, InvalidInputError
 from sarzarr.text import counted, parse_bytes
 
 if TYPE_CHECKING:
@@ -25,11 +25,20 @@ LAYER_HELP: Final = (
     "Keep a raster as it is beside the scenes: mask=FILE; mask:nodata-1=labels/*.tif; dem:cubic=FILE. "
     "May be repeated."
 )
+COMPANIONS_HELP: Final = "What rasters become that a product has beside its backscatter: layers, or nothing."
 NODATA_HELP: Final = "Value of pixels that were not measured, where no tag says it: 0."
 WORKERS_HELP: Final = "A Dask cluster of that many processes on this machine, on loopback only."
 REPLACE_HELP: Final = "Write scenes anew that are there with other pixels, or otherwise stored."
-SKIP_HELP: Final = "Leave refused scenes out, say why, and take the others."
+STRICT_HELP: Final = "Write nothing where a file or a scene is refused; else the others go in."
 HASH_HELP: Final = "What a known file is recognised by: samples of it, or every byte."
+CALIBRATE_HELP: Final = (
+    "What DN become by their product's calibration; sigma0 of Sentinel-1 SAFE; none keeps them."
+)
+DENOISE_HELP: Final = "Subtract thermal noise by the product's annotation."
+Companions = StrEnum("Companions", ["layer", "skip"])
+"""Choices for angles, masks and elevations (rows, columns) beside a product's backscatter."""
+Calibrate = StrEnum("Calibrate", ["sigma0", "beta0", "gamma0", "none"])
+"""Quantities, linear power, that digital numbers become."""
 Range = StrEnum("Range", ["stored", "percentile", "fixed", "sigma"])
 """Ranges that pixels are stored in: all there is, or one that is found or given, in dB."""
 Hash = StrEnum("Hash", ["sampled", "full"])
@@ -41,43 +50,39 @@ def identify_files(
     files: shared.FilesArgument,
     quantity: Annotated[str | None, Option(help="Say what the numbers are.")] = None,
     representation: Annotated[str | None, Option(help="Say how they are written down.")] = None,
+    calibrate: Annotated[Calibrate | None, Option(help=CALIBRATE_HELP)] = None,
 ) -> None:
     """Say what each file is, its quantity and representation, and why. Nothing is written."""
-    from sarzarr.rasters import raster_files
-    from sarzarr.scenes.identify import check_said
+    from sarzarr.scenes.survey import survey_files
 
-    check_said(quantity, representation)
-    probes: list[sz.RasterProbe] = []
-    unread = 0
-    for given in files:
-        try:
-            paths = raster_files([given])
-        except SarzarrError as error:
-            paths, unread = [], unread + 1
-            shared.say(str(error))
-        for path in paths:
-            try:
-                probes.append(sz.probe_file(path, quantity=quantity, representation=representation))
-            except (SarzarrError, OSError) as error:
-                unread += 1
-                shared.say(shared.sentence(error))
-                continue
-            _show(probes[-1])
-    if unread or all(probe.refusal for probe in probes):
-        raise typer.Exit(1)
+    survey = survey_files(
+        files,
+        quantity=quantity,
+        representation=representation,
+        calibrate=None if calibrate is None else str(calibrate),
+    )
+    for probe in survey.probes:
+        _show(probe, " ".join(one.reason for one in survey.refused if probe.path in one.files))
+    opened = {probe.path for probe in survey.probes}
+    for refusal in survey.refused:
+        if opened.isdisjoint(refusal.files):
+            shared.say(str(refusal))
+    if survey.refused:
+        raise typer.Exit(Exit.PARTLY if survey.scenes else Exit.NOTHING)
 
 
-def _show(probe: "RasterProbe") -> None:
-    """Print what a probe found."""
+def _show(probe: "RasterProbe", refusal: str) -> None:
+    """Print what a probe found, and why an ingest would refuse it."""
     grid = probe.grid
     gcps = f"{counted(len(probe.georeference.gcps), 'GCP')}, no affine"
     place = probe.geolocation
-    placed = {"affine": "georeferenced", "gcps": gcps}.get(place, place.replace("_", " "))
+    other = probe.georeference.unplaced or place.replace("_", " ")
+    placed = {"affine": "georeferenced", "gcps": gcps}.get(place, other)
     typer.secho(probe.path.name, bold=True)
     echo(f"  {grid.height} x {grid.width}, blocks {probe.block_shape[0]} x {probe.block_shape[1]}, {placed}")
-    if probe.refusal:
-        typer.secho(f"  refused: {probe.refusal}", fg=typer.colors.YELLOW)
-    else:
+    if refusal:
+        typer.secho(f"  refused: {refusal}", fg=typer.colors.YELLOW)
+    if probe.arrays:
         names = ", ".join(a.name for a in probe.arrays)
         typer.secho(f"  {names}: {probe.quantity} as {probe.representation}", fg=typer.colors.GREEN)
         echo(f"  because {probe.reason}")
@@ -94,6 +99,8 @@ def ingest_scenes(
     quantity: Annotated[str | None, Option(help="sigma0, beta0, gamma0, gamma0_rtc, dn or power.")] = None,
     representation: Annotated[str | None, Option(help="power, amplitude, db or complex.")] = None,
     polarizations: Annotated[str | None, Option(help=BANDS_HELP)] = None,
+    calibrate: Annotated[Calibrate | None, Option(help=CALIBRATE_HELP)] = None,
+    denoise: Annotated[bool, Option("--denoise", help=DENOISE_HELP)] = False,
     id_: Annotated[str | None, Option("--id", help="The id of the one scene the files make.")] = None,
     bounds: Annotated[Range, Option(help=BOUNDS_HELP)] = Range.stored,
     low: shared.LowOption = None,
@@ -107,6 +114,7 @@ def ingest_scenes(
     resampling: Annotated[str | None, Option(help=RESAMPLING_HELP)] = None,
     exact: Annotated[bool, Option("--exact", help="Compute each position between two CRSs.")] = False,
     layer: Annotated[list[str] | None, Option(help=LAYER_HELP)] = None,
+    companions: Annotated[Companions, Option(help=COMPANIONS_HELP)] = Companions.layer,
     nodata: Annotated[float | None, Option(help=NODATA_HELP)] = None,
     border: Annotated[int | None, Option(help="Pixels around nodata to flag as border: 0.")] = None,
     dtype: Annotated[shared.Dtype | None, Option(help="What pixels are stored as: uint16.")] = None,
@@ -117,7 +125,7 @@ def ingest_scenes(
     workers: Annotated[int, Option(min=0, help=WORKERS_HELP)] = 0,
     memory: Annotated[str, Option(help="What a worker process may use.")] = "1GB",
     replace: Annotated[bool, Option("--replace", help=REPLACE_HELP)] = False,
-    skip_refused: Annotated[bool, Option("--skip-refused", help=SKIP_HELP)] = False,
+    strict: Annotated[bool, Option("--strict", help=STRICT_HELP)] = False,
     hash_: Annotated[Hash, Option("--hash", help=HASH_HELP)] = Hash.sampled,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and stop.")] = False,
     quiet: shared.QuietOption = False,
@@ -130,6 +138,8 @@ def ingest_scenes(
         quantity=quantity,
         representation=representation,
         polarizations=tuple(p.strip() for p in polarizations.split(",")) if polarizations else None,
+        calibrate=None if calibrate is None else str(calibrate),
+        denoise=denoise,
         id=id_,
         bounds=str(bounds),
         **shared.method_options("--bounds", str(bounds), low=low, high=high, vmin=vmin, vmax=vmax, k=k),
@@ -139,6 +149,7 @@ def ingest_scenes(
         resampling=resampling,
         exact=exact,
         layers=layers_of(layer or ()),
+        companions=str(companions),
         nodata=nodata,
         border=border,
         dtype=None if dtype is None else str(dtype),
@@ -146,22 +157,25 @@ def ingest_scenes(
         shard=0 if no_shards else shard,
         memory=parse_bytes(memory),
         replace=replace,
-        skip_refused=skip_refused,
+        strict=strict,
         full_hash=hash_ is Hash.full,
     )
     plan = sz.plan_ingest(scenes, store, options=options)
     if not quiet or dry_run:
         echo(str(plan))
-    else:
-        for why in plan.refused:
-            shared.say(f"refused, left out: {why}")
-    if dry_run:
-        return
-    workers_of = cluster(scheduler=scheduler, workers=workers, memory=options.memory)
-    with workers_of, progress_bar(quiet=quiet) as report:
-        made = sz.ingest(plan, progress=report)
-    if not quiet:
-        echo(summary(made))
+    if not dry_run:
+        workers_of = cluster(scheduler=scheduler, workers=workers, memory=options.memory)
+        with workers_of, progress_bar(quiet=quiet) as report:
+            made = sz.ingest(plan, progress=report)
+        if not quiet:
+            echo(summary(made))
+    if plan.refused:
+        if not dry_run:
+            count = counted(sum(len(one.files) for one in plan.refused), "file")
+            shared.say(f"{count} refused, the others are in {store.name}:")
+            for line in plan.refused.lines():
+                echo(f"  {line}", err=True)
+        raise typer.Exit(Exit.PARTLY)
 
 
 @app.command()

@@ -105,17 +105,11 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
 
 
 def _boxes_text(store: "sz.Store", name: str) -> str:
-    from sarzarr.store.documents import read_node
+    from sarzarr.store.boxes import read_boxes
 
-    table = f"{cv.BOXES}/{name}"
-
-    def rows(column: str) -> int:
-        return int(read_node(store.place, f"{table}/{column}")["shape"][0])
-
-    text = f"{counted(rows('owner'), 'box')} in {counted(rows('class_name'), 'class')}"
-    if read_node(store.place, table)["attributes"]["on"] != cv.SCENES:
-        return text
-    return f"{text} on {counted(rows('owner_scene'), 'scene')}"
+    boxes = read_boxes(store, name)
+    text = f"{counted(len(boxes), 'box')} in {counted(len(boxes.classes), 'class')}"
+    return text if boxes.on != cv.SCENES else f"{text} on {counted(len(boxes.owners), 'scene')}"
 
 
 def _versions_text(numbers: Sequence[int]) -> str:

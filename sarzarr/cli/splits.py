@@ -233,7 +233,7 @@ def _patches_text(store: "sz.Store", split: "Split", index: str, taken: "Array")
         fits = 1 << (int(shortest.max()).bit_length() - 1)
         return (
             f"0 patches, since every scene is smaller than {table.attrs['size']} pixels. The ground is split; to "
-            f"train,\n    read smaller patches (patch_size={fits}), or padded ones (edge='pad' and min_valid below 1)"
+            f"train,\n    read smaller patches (patch_size={fits}), or padded ones (edge='pad')"
         )
     masks = {side: patches_of(store, split, table, side) for side in ("train", "val", "test")}
     return ", ".join(f"{m.sum()} {side} ({(m & taken).sum()})" for side, m in masks.items())

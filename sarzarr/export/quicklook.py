@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingExtraError
 from sarzarr.pixels.radiometry import to_db
+from sarzarr.store.samples import WHITE, SampleSet, open_samples, sample_sets
 from sarzarr.store.store import AnyStore, Store, open_store
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,8 @@ def write_quicklook(store: AnyStore, path: str | Path, *, scenes: Sequence[str] 
     """Draw arrays of a store in dB, each over its group's clip, into one picture, and return its path.
 
     Pixels that are not valid are blue. It is a ``.png``, or whatever else matplotlib writes, of some ``scenes`` or of
-    all, `MAX_PANELS` arrays at the most. `InvalidInputError` where its suffix is of no format, its folder is not
+    all, `MAX_PANELS` arrays at the most. Sets of samples are drawn, from black to white with their boxes, where
+    ``scenes`` names them, or the store has no scenes. `InvalidInputError` where its suffix is of no format, its folder is not
     there, or there is nothing to draw; `CorruptStoreError` where stored bytes are damaged.
     """
     opened, place = open_store(store), Path(path)
@@ -43,10 +46,11 @@ def write_quicklook(store: AnyStore, path: str | Path, *, scenes: Sequence[str] 
         raise InvalidInputError(
             f"a folder for the picture was expected, got {str(place.parent)!r}, which is not there. Make it first."
         )
-    for axis, (scene, name, key) in zip(axes, panels, strict=True):
-        _draw(axis, opened, scene, name, key)
-    shown = "" if len(panels) == len(every) else f" ({len(panels)} of {len(every)} arrays)"
-    title = f"{Path(opened.place.name).stem}{shown}: dB over the clip of each group; blue is not valid"
+    for axis, draw in zip(axes, panels, strict=True):
+        draw(axis)
+    shown = "" if len(panels) == len(every) else f" ({len(panels)} of {len(every)})"
+    title = f"{Path(opened.place.name).stem}{shown}: dB over the clip of each group, samples as they are; "
+    title += "blue is not valid"
     figure.suptitle(title, fontsize=11)
     figure.savefig(place)
     log.info("wrote %s", place)
@@ -77,18 +81,27 @@ def empty_panels(
 
 
 def count_panels(store: Store, scenes: Sequence[str] | None = None) -> int:
-    """Return how many arrays there are to draw; one picture shows `MAX_PANELS` of them."""
+    """Return how many arrays and samples there are to draw; one picture shows `MAX_PANELS` of them."""
     return len(_panels(store, scenes))
 
 
-def _panels(store: Store, scenes: Sequence[str] | None) -> list[tuple[str, str, str]]:
-    """(scene, array, bounds key) of what is drawn."""
-    panels: list[tuple[str, str, str]] = []
-    for scene in store.scenes if scenes is None else scenes:
-        columns = (store.rows(scene)[k].values.tolist() for k in ("scene", "name", "bounds_key"))
-        panels += zip(*columns, strict=True)
+def _panels(store: Store, scenes: Sequence[str] | None) -> list[Callable[[Any], None]]:
+    """Return what draws each array or sample into an axis."""
+    panels: list[Callable[[Any], None]] = []
+    sets = sample_sets(store)
+    for name in store.scenes or sets if scenes is None else scenes:
+        if name in sets and name not in store.scenes:
+            samples = open_samples(store, name)
+            panels += [partial(_draw_sample, samples=samples, sample=i) for i in range(len(samples))]
+            continue
+        columns = (store.rows(name)[k].values.tolist() for k in ("name", "bounds_key"))
+        panels += [
+            partial(_draw, store=store, scene=name, array=a, key=k) for a, k in zip(*columns, strict=True)
+        ]
     if not panels:
-        raise InvalidInputError("at least one scene was expected, got an empty store. Ingest some first.")
+        raise InvalidInputError(
+            "at least one scene or sample was expected, got an empty store. Ingest some first."
+        )
     return panels
 
 
@@ -112,7 +125,7 @@ def overview(store: Store, scene: str, array: str, *, pixels: int = PANEL_PIXELS
     return averaged
 
 
-def _draw(axis: Any, store: Store, scene: str, array: str, key: str) -> None:
+def _draw(axis: Any, *, store: Store, scene: str, array: str, key: str) -> None:
     from matplotlib import colormaps
 
     bounds, row = store.bounds[key], store.rows(scene)
@@ -130,3 +143,23 @@ def _draw(axis: Any, store: Store, scene: str, array: str, key: str) -> None:
     bar = axis.figure.colorbar(drawn, ax=axis, fraction=0.046 * ratio, pad=0.02)
     bar.set_label("dB", fontsize=8)
     bar.ax.tick_params(labelsize=7)
+
+
+def _draw_sample(axis: Any, *, samples: SampleSet, sample: int) -> None:
+    """Draw a picture from black to white, and the outlines of its boxes."""
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    picture = np.ma.masked_invalid(samples.image(sample))
+    grey = colormaps["gray"].with_extremes(bad=NODATA_COLOUR)
+    white = WHITE[samples.layout.dtype]
+    axis.imshow(picture, cmap=grey, vmin=0, vmax=white, interpolation="nearest")
+    boxes, _ = samples.target(sample)
+    for left, top, right, bottom in (
+        boxes - 0.5
+    ).tolist():  # matplotlib counts from the middle of the first pixel
+        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="#ffb000"))
+    axis.set(xticks=[], yticks=[])
+    name = samples.ids[sample]
+    shown = name if len(name) <= 38 else f"{name[:18]}...{name[-17:]}"
+    axis.set_title(f"{shown}\n{samples.name}, {picture.shape[0]} x {picture.shape[1]}", fontsize=8)

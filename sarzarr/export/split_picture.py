@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.export.quicklook import empty_panels
+from sarzarr.grids.crs import LONLAT, crs_wkt, turned
 from sarzarr.grids.footprint import Footprint
 from sarzarr.splits.assign import WORLD, Grounds
 from sarzarr.splits.versions import grounds_of
@@ -87,7 +89,7 @@ def _colours() -> dict[str, Any]:
 def _draw_world(axis: Any, grounds: Grounds, split: Split, scenes: Sequence[SceneCells]) -> None:
     """Draw blocks, and on them the cells of every scene; acquisitions on one grid once."""
     kept = list({s.grid: s for s in scenes}.values())
-    footprints = [grounds.footprint(grounds.by_id[s.scene]) for s in kept]
+    footprints = _in_one_turn([grounds.footprint(grounds.by_id[s.scene]) for s in kept])
     corners = np.concatenate([np.stack([f.lon, f.lat], axis=-1).reshape(-1, 2) for f in footprints])
     corners = corners[np.isfinite(corners).all(axis=1)]
     (west, south), (east, north) = corners.min(axis=0), corners.max(axis=0)
@@ -102,6 +104,12 @@ def _draw_world(axis: Any, grounds: Grounds, split: Split, scenes: Sequence[Scen
     stretch = 1 / max(math.cos(math.radians((south + north) / 2)), 0.05)
     axis.set(aspect=stretch, xlabel="longitude", ylabel="latitude")
     axis.set_title(f"{counted(len(scenes), 'scene')} on {counted(len(kept), 'grid')}", fontsize=10)
+
+
+def _in_one_turn(footprints: Sequence[Footprint]) -> list[Footprint]:
+    """Return footprints whose longitudes lie about the first one's: across 180 degrees they go on."""
+    first = next((f.lon[0, 0] for f in footprints if np.isfinite(f.lon[0, 0])), 0.0)
+    return [replace(f, lon=turned(crs_wkt(LONLAT), f.lon, near=float(first))) for f in footprints]
 
 
 def _edge_of(footprints: Sequence[Footprint], span: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.grids.crs import turned
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.world import EARTH_RADIUS, METRES_PER_DEGREE, Extents
 
@@ -91,26 +92,27 @@ def _transformer(crs_wkt: str) -> Any:
 
 
 def _degrees(crs_wkt: str, x: Array, y: Array) -> tuple[Array, Array]:
-    """Return (lon, lat) of positions in a CRS, infinite where the CRS does not reach.
+    """Return (lon, lat) of positions in a CRS, longitudes from -180 to below 180, infinite where the CRS does not reach.
 
     Far beyond its zone a projection may give any position instead: what does not lead back is none. A few
     positions tell whether to look at all of them.
     """
     transformer = _transformer(crs_wkt)
+    x = turned(crs_wkt, x, near=0.0)
     lon, lat = transformer.transform(x, y)
+    with np.errstate(invalid="ignore"):
+        lon = np.where(np.isfinite(lon), lon - 360 * np.floor((lon + 180) / 360), lon)
     some = np.ix_(*(np.unique([0, n // 2, n - 1]) for n in x.shape))
-    if not _leads_back(transformer, x[some], y[some], lon[some], lat[some]).all():
-        lost = ~_leads_back(transformer, x, y, lon, lat)
+    if not _leads_back(crs_wkt, x[some], y[some], lon[some], lat[some]).all():
+        lost = ~_leads_back(crs_wkt, x, y, lon, lat)
         lon, lat = (np.where(lost, np.inf, v) for v in (lon, lat))
     return lon, lat
 
 
-def _leads_back(transformer: Any, x: Array, y: Array, lon: Array, lat: Array) -> Array:
-    again = transformer.transform(lon, lat, direction="INVERSE")
+def _leads_back(crs_wkt: str, x: Array, y: Array, lon: Array, lat: Array) -> Array:
+    again = _transformer(crs_wkt).transform(lon, lat, direction="INVERSE")
     with np.errstate(invalid="ignore", over="ignore"):
-        across = again[0] - x
-        if transformer.source_crs.is_geographic:  # a longitude may come back a turn away
-            across = _wrapped(across)
+        across = turned(crs_wkt, again[0] - x, near=0.0)  # it may come back a turn away
         off = np.hypot(across, again[1] - y)
         near: Array = (off <= 1e-5 * (1 + np.hypot(x, y))) & (np.abs(lat) <= 90)
     return near

@@ -7,7 +7,7 @@ still shift pixels by hundreds of metres.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Final
@@ -19,7 +19,9 @@ from rasterio.transform import GCPTransformer
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
-from sarzarr.grids.crs import crs_name, crs_wkt, parse_crs, transform_points
+from sarzarr.grids.crs import (
+    LONLAT, crs_name, crs_wkt, is_same_crs, parse_crs, transform_points, turn_of, turned, turns_onto,
+)  # fmt: skip
 from sarzarr.grids.grid import Grid
 
 Gcp = tuple[float, float, float, float, float]
@@ -46,6 +48,8 @@ class Georeference:
     """Its name, see `conventions.GEOLOCATION`, or ``rpcs``; what follows from the others if left out."""
     name: str = field(default="", compare=False)
     """The raster's path, for messages."""
+    unplaced: str = field(default="", compare=False)
+    """Why what the file says of its place was not taken, for people; empty where it says none, or was."""
 
     def __post_init__(self) -> None:
         affine = "rotated_affine" if self.grid.is_rotated else "affine"
@@ -61,6 +65,17 @@ class Georeference:
     def crs_wkt(self) -> str | None:
         """WKT2 of the CRS that its transform or its GCPs are in."""
         return self.gcps_crs if self.uses_gcps else self.grid.crs_wkt
+
+    @cached_property
+    def middle(self) -> float:
+        """x of the raster's middle in its own CRS; NaN where it has none."""
+        if self.uses_gcps:
+            xs = np.array([gcp[2] for gcp in self.gcps])
+            middle = turned(self.gcps_crs, xs, near=xs[0]).mean()
+            return float(turned(self.gcps_crs, middle, near=0.0))
+        if not self.grid.is_georeferenced:
+            return math.nan
+        return float(self.grid.to_xy(np.array(self.grid.height / 2), np.array(self.grid.width / 2))[0])
 
     @property
     def is_located(self) -> bool:
@@ -80,11 +95,40 @@ class Georeference:
         return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
+def on_earth(place: Georeference) -> Georeference:
+    """Return a place as it is; without its CRS, and with a sentence in ``unplaced``, where it lies beyond the earth.
+
+    Of degrees, latitudes are within 90, longitudes within two turns of 0 and no more than a turn wide, a
+    pixel more or less. Of a projection, some point of the raster has a longitude and a latitude.
+    """
+    wkt = place.crs_wkt
+    if wkt is None:
+        return place
+    xs, ys = np.array([g[2:4] for g in place.gcps]).T if place.uses_gcps else np.array(place.grid.corners).T
+    across, down = (0.0, 0.0) if place.uses_gcps else place.grid.pixel_size
+    crs, turn = parse_crs(wkt), turn_of(wkt)
+    if crs.is_geographic and turn is not None:
+        is_beyond = np.abs(ys).max() > turn / 4 + down or np.abs(xs).max() > 2 * turn + across
+        is_beyond |= not place.uses_gcps and np.ptp(xs) > turn + across
+    else:
+        rows, cols = np.meshgrid(*(np.linspace(0, n, 3) for n in place.grid.shape))
+        some = (xs, ys) if place.uses_gcps else place.grid.to_xy(rows, cols)
+        is_beyond = (
+            crs.is_projected and not np.isfinite(transform_points(wkt, LONLAT, *some)).all(axis=0).any()
+        )
+    if not is_beyond:
+        return place
+    spans = [f"{v.min():g} to {v.max():g}" for v in (xs, ys)]
+    why = f"no place on earth: its {crs_name(wkt)} has x {spans[0]}, y {spans[1]}"
+    kept = {"gcps": (), "gcps_crs": None} if place.uses_gcps else {}
+    return replace(place, grid=replace(place.grid, crs_wkt=None), geolocation="", unplaced=why, **kept)
+
+
 def spline_points(place: Georeference, crs: str | None) -> tuple[tuple[Gcp, ...], str]:
     """Return the GCPs that a spline towards ``crs`` goes through, and the WKT of the CRS that they are in.
 
-    They are the raster's own, except where longitudes jump by over 180 degrees at the antimeridian: no spline goes
-    through a jump, and they are taken to ``crs`` first.
+    They are the raster's own, their longitudes in one turn about its middle. About a pole they jump all the same: no
+    spline goes through a jump, and they are taken to ``crs`` first.
 
     Raises `UnsupportedRasterError` where fewer than 3 differ, some are not finite, or they jump in ``crs`` too.
     """
@@ -92,14 +136,16 @@ def spline_points(place: Georeference, crs: str | None) -> tuple[tuple[Gcp, ...]
     values = np.array(gcps, np.float64)
     if len(gcps) < 3 or not np.isfinite(values[:, :4]).all() or _on_one_line(values):
         raise _no_spline(place)
+    around = turned(wkt, values[:, 2], near=place.middle).tolist()
+    gcps = tuple((g[0], g[1], x, *g[3:]) for g, x in zip(gcps, around, strict=True))
     if not _jumps(gcps, wkt) or crs is None:
         return gcps, wkt
     xs, ys = transform_points(wkt, crs, *values[:, 2:4].T)
     moved = tuple((g[0], g[1], float(x), float(y), g[4]) for g, x, y in zip(gcps, xs, ys, strict=True))
     if _jumps(moved, crs) or not np.isfinite([xs, ys]).all():
         raise UnsupportedRasterError(
-            f"expected a CRS without a jump where {place.name!r} crosses the antimeridian, got "
-            f"{crs_name(crs)}. Choose a projected CRS, such as its UTM zone."
+            f"expected a CRS without a jump where {place.name!r} lies about a pole, got {crs_name(crs)}. "
+            "Choose a projected CRS, such as EPSG:3413 or EPSG:3031."
         )
     return moved, crs
 
@@ -144,7 +190,7 @@ def check_placed(place: Georeference, crs: str | None) -> None:
         if not off <= _GCP_RESIDUAL:  # NaN too
             raise _no_spline(place)
     elif not place.grid.is_georeferenced:
-        got, remedy = "neither", "Georeference it"
+        got, remedy = place.unplaced or "neither", "Georeference it"
         if place.geolocation == "rpcs":
             got = "rational polynomials (RPC)"
             remedy = "Orthorectify it with a DEM first (gdalwarp -rpc -to RPC_DEM=DEM.tif)"
@@ -157,12 +203,14 @@ def check_placed(place: Georeference, crs: str | None) -> None:
 def locate(place: Georeference, grid: Grid, rows: Array, cols: Array) -> tuple[Array, Array]:
     """Return (rows, cols) in a raster of pixel positions of a grid, float64, shapes kept.
 
-    Positions are fractional with (0, 0) at the outer corner. Not finite where there is none. Inverse: `project`.
+    Positions are fractional with (0, 0) at the outer corner. Not finite where there is none. Longitudes are counted
+    from the raster's middle: a seam is half a turn away from it. Inverse: `project`.
     """
     gcps, wkt = spline_points(place, grid.crs_wkt) if place.uses_gcps else ((), place.crs_wkt)
     xs, ys = grid.to_xy(np.asarray(rows, np.float64), np.asarray(cols, np.float64))
     if grid.crs_wkt is not None and wkt is not None:
         xs, ys = transform_points(grid.crs_wkt, wkt, xs, ys)
+        xs = turned(wkt, xs, near=place.middle)
     if not gcps:
         with np.errstate(invalid="ignore"):  # Inf in, NaN out: no position either way
             return place.grid.to_pixels(xs, ys)
@@ -175,19 +223,53 @@ def locate(place: Georeference, grid: Grid, rows: Array, cols: Array) -> tuple[A
 
 
 def project(place: Georeference, crs: str | None, rows: Array, cols: Array) -> tuple[Array, Array]:
-    """Return (x, y) in ``crs`` of pixel positions of a raster, float64, shapes kept. Inverse: `locate`."""
-    rows, cols = np.asarray(rows, np.float64), np.asarray(cols, np.float64)
+    """Return (x, y) in ``crs`` of pixel positions of a raster, float64, shapes kept. Inverse: `locate`.
+
+    Longitudes are in one turn about the raster's middle: they may lie beyond 180, and do not jump there.
+    """
+    shape = np.shape(rows)
+    # the middle comes along, so that all positions are in its turn
+    rows, cols = (np.append(v, n / 2) for v, n in zip((rows, cols), place.grid.shape, strict=True))
     wkt = place.crs_wkt
     if place.uses_gcps:
         gcps, wkt = spline_points(place, crs)
         with _spline(gcps) as spline:
-            ground = spline.rowcol(cols.ravel(), rows.ravel(), op=np.positive)
-        ys, xs = (v.reshape(rows.shape) for v in ground)
+            ys, xs = spline.rowcol(cols, rows, op=np.positive)
     else:
         xs, ys = place.grid.to_xy(rows, cols)
-    if crs is None or wkt is None:
-        return xs, ys
-    return transform_points(wkt, crs, xs, ys)
+    if crs is not None and wkt is not None and not is_same_crs(wkt, crs):
+        xs, ys = transform_points(wkt, crs, xs, ys)
+        xs = turned(crs, xs, near=float(xs[-1]))
+    return np.reshape(xs[:-1], shape), np.reshape(ys[:-1], shape)
+
+
+def onto(place: Georeference, grid: Grid, rows: Array, cols: Array) -> tuple[Array, Array]:
+    """Return (rows, cols) in a grid of pixel positions of a raster, float64, shapes kept; each in the grid's turn."""
+    xs, ys = project(place, grid.crs_wkt, rows, cols)
+    xs = turned(grid.crs_wkt, xs, near=Georeference(grid=grid).middle)
+    with np.errstate(invalid="ignore"):
+        return grid.to_pixels(xs, ys)
+
+
+def beside(grid: Grid, other: Grid) -> Grid:
+    """Return a grid moved by whole turns to where another of its CRS counts its longitudes; the same ground."""
+    x = Georeference(grid=grid).middle
+    moved = float(turned(grid.crs_wkt, np.array(x), near=Georeference(grid=other).middle)) - x
+    return moved_by(grid, moved)
+
+
+def moved_by(grid: Grid, across: float) -> Grid:
+    """Return a grid whose x is larger by ``across``."""
+    a, b, c, d, e, f = grid.transform
+    return replace(grid, transform=(a, b, c + across, d, e, f)) if across and math.isfinite(across) else grid
+
+
+def is_affine_to(place: Georeference, grid: Grid) -> bool:
+    """Whether an affine alone takes pixels of a grid to a raster's: one CRS, and no seam of longitudes between."""
+    if place.uses_gcps or not is_same_crs(place.crs_wkt, grid.crs_wkt):
+        return False
+    (low, _, high, _), (left, _, right, _) = place.grid.bbox, grid.bbox
+    return turns_onto(grid.crs_wkt, (low, high), (left, right)) in ((), (0.0,))
 
 
 def bbox_in(place: Georeference, crs: str | None) -> tuple[float, float, float, float]:
@@ -218,6 +300,7 @@ def covering(places: Iterable[Georeference], *, crs: str, pixel_size: float) -> 
     """Return the smallest north-up grid of ``crs`` that covers all rasters, its edges on whole pixel sizes.
 
     ``crs`` is a code such as ``EPSG:32633``, or WKT; ``pixel_size`` is width and height of a pixel in its units.
+    Of longitudes, its left edge is at -180 or east of it, and below 180: across 180 they go on, to 180.3 say.
 
     Raises `InvalidInputError` where there are no rasters, ``crs`` is unknown, or the pixel size is not positive;
     `UnsupportedRasterError` where a raster has no position in ``crs``.
@@ -229,8 +312,11 @@ def covering(places: Iterable[Georeference], *, crs: str, pixel_size: float) -> 
         boxes.append(bbox_in(place, wkt))
     if not boxes:
         raise InvalidInputError("expected at least one raster to cover, got none. Give the files.")
-    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
-    low, high = (min(lefts), min(bottoms)), (max(rights), max(tops))
+    lefts, bottoms, rights, tops = (np.array(v) for v in zip(*boxes, strict=True))
+    turn, near = turn_of(wkt), float(lefts[0])
+    near -= 0.0 if turn is None else turn * math.floor(near / turn + 0.5)
+    wide, lefts = rights - lefts, turned(wkt, lefts, near=near)
     return Grid.from_bounds(
-        x_min=low[0], y_min=low[1], x_max=high[0], y_max=high[1], pixel_size=pixel_size, crs_wkt=wkt
-    )
+        x_min=float(lefts.min()), y_min=float(bottoms.min()), x_max=float((lefts + wide).max()),
+        y_max=float(tops.max()), pixel_size=pixel_size, crs_wkt=wkt,
+    )  # fmt: skip

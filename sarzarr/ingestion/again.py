@@ -9,6 +9,7 @@ from sarzarr.grids.warp.plan import WarpPlan
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.scene_plan import ScenePlan
 from sarzarr.rasters import source_hash
+from sarzarr.scenes.products.table import read_product
 from sarzarr.scenes.scene import SceneProbe, scene_hash
 from sarzarr.store.catalog import catalog_rows, encoding_of
 from sarzarr.store.codecs import default_codec
@@ -23,6 +24,28 @@ def known_hash(store: Store | None, scene: str) -> str | None:
     if store is None or scene not in store.scenes:
         return None
     return str(store.rows(scene)["source_hash"].values[0])
+
+
+def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: IngestOptions) -> SceneProbe:
+    """Return a scene, calibrated to the power that the store holds, unless something else is asked for.
+
+    One that the store holds as digital numbers is calibrated as a new one is.
+    """
+    is_asked = options.calibrate is not None or options.denoise
+    if store is None or is_asked or scene.id not in store.scenes:
+        return scene
+    arrays, held = [], set(store.rows(scene.id)["name"].values.tolist())
+    for array in scene.arrays:
+        known = store.node_attrs(scene.id, array.name) if array.name in held else {}
+        quantity, denoise = known.get(cv.QUANTITY), cv.DENOISED_BY in known
+        ways = (
+            read_product(array.path).calibrations if array.calibration and cv.CALIBRATED_BY in known else {}
+        )
+        if quantity in ways:
+            own = ways[quantity](scene.grid.shape, denoise)
+            array = replace(array, calibration=own, quantity=own.quantity)
+        arrays.append(array)
+    return replace(scene, arrays=tuple(arrays))
 
 
 def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan | None:
@@ -88,7 +111,9 @@ def _as_stored(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
 def stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -> list[str]:
     """Return how a scene differs from what was asked for by name (``dtype uint16, not float32``); its grid apart."""
     compared = (*_ENCODED, cv.BORDER, "nodata", "polarizations", "quantity", "representation", "resampling")
-    if not options.exact and all(getattr(options, name) is None for name in compared):
+    calibrated = {a.calibration.quantity for a in planned.probe.arrays if a.calibration}
+    is_asked = options.exact or any(getattr(options, name) is not None for name in compared)
+    if not (is_asked or calibrated or options.calibrate):
         return []
     scene, old = planned.id, _encoding(store, planned.id)
     attrs = store.node_attrs(scene, str(store.rows(scene)["name"].values[0]))
@@ -101,7 +126,14 @@ def stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -
     pairs.append((cv.BORDER, store.node_attrs(scene).get(cv.BORDER, 0), options.border))
     if options.polarizations is not None:
         pairs.append(("arrays", names, "+".join(sorted(a.name for a in planned.probe.arrays))))
-    pairs.append(("quantity", quantities, options.quantity))
+    if calibrated or options.calibrate:
+        pairs.append(
+            ("quantity", quantities, "+".join(sorted({str(a.quantity) for a in planned.probe.arrays})))
+        )
+    else:
+        pairs.append(("quantity", quantities, options.quantity))
+    if options.denoise:
+        pairs.append(("noise", "subtracted" if cv.DENOISED_BY in attrs else "kept", "subtracted"))
     pairs.append(("representation", representations, options.representation))
     pairs.append(("nodata", attrs.get(cv.SOURCE_NODATA), options.nodata))
     if warped := next((plan for plan in planned.onto if isinstance(plan, WarpPlan)), None):

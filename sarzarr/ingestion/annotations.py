@@ -65,9 +65,14 @@ def parse_voc(text: bytes, name: str, *, one_based: bool = False) -> Annotation:
         root = parse_xml(text)
     except ValueError as error:
         raise _refused("VOC XML", name, error) from None
+    if root.tag != "annotation":
+        raise _refused("VOC XML", name, f"it is of {root.tag[:80]!r}")
     boxes, labels = [], []
-    for item in root.iter("object"):
-        corners = [_number(item.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")]
+    for number, item in enumerate(root.iter("object"), start=1):
+        corners = _voc_box(item)
+        if corners is None:
+            held = ", ".join(part.tag for part in item) or "nothing"
+            raise _refused("VOC XML whose objects have a box", name, f"object {number} has {held[:80]}")
         if one_based:
             corners[0], corners[1] = corners[0] - 1, corners[1] - 1
         boxes.append(corners)
@@ -75,12 +80,72 @@ def parse_voc(text: bytes, name: str, *, one_based: bool = False) -> Annotation:
     return Annotation.of(boxes, labels)
 
 
+def _voc_box(item: Any) -> list[float] | None:
+    """Return the upright box of a VOC object, (4,) pixels, of a rotated one that around it; None where none is told."""
+    if item.find(".//bndbox") is not None:
+        return [_number(item.findtext(f".//bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")]
+    texts = {part.tag: part.text for part in item.iter() if not len(part)}
+    if {"cx", "cy", "w", "h", "angle"} <= texts.keys():  # of roLabelImg: radians
+        x, y, w, h, angle = (_number(texts[k]) for k in ("cx", "cy", "w", "h", "angle"))
+        if abs(angle) > 2 * math.pi:
+            return None  # degrees, or no angle
+        cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+        across, down = (w * cos + h * sin) / 2, (w * sin + h * cos) / 2
+        return [x - across, y - down, x + across, y + down]
+    if {f"{axis}{i}" for axis in "xy" for i in range(1, 5)} <= texts.keys():
+        return _around([_number(texts[f"{axis}{i}"]) for i in range(1, 5) for axis in "xy"])
+    return None
+
+
+def _around(corners: Sequence[float]) -> list[float]:
+    """Return the upright box (4,) around a polygon x, y, x, y, ...: NaN where one of its numbers is."""
+    points = np.array(corners, np.float64).reshape(-1, 2)
+    box: list[float] = np.concatenate([points.min(axis=0), points.max(axis=0)]).tolist()
+    return box
+
+
+def coco_classes(text: bytes | str, name: str) -> tuple[str, ...]:
+    """Return the names of a COCO document's categories, by their ids: whole numbers in order, others as listed."""
+    try:
+        categories = [(c["id"], str(c["name"])) for c in json.loads(text).get("categories", ())]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _refused("COCO JSON whose categories have id and name", name, error) from None
+    if all(isinstance(number, int) for number, _ in categories):
+        categories.sort(key=lambda one: one[0])
+    return tuple(dict.fromkeys(kind for _, kind in categories))
+
+
+def parse_classes(text: str, name: str) -> tuple[str, ...]:
+    """Return the class names of a file of YOLO, in their order: a name per line, or YAML with ``names``; else none.
+
+    >>> parse_classes("nc: 2\\nnames: {1: buoy, 0: ship}", "data.yaml")
+    ('ship', 'buoy')
+    """
+    import yaml
+
+    if not name.lower().endswith((".yaml", ".yml")):
+        return tuple(filter(None, map(str.strip, text.splitlines())))
+    try:
+        document = yaml.safe_load(text)
+        names = document.get("names", ()) if isinstance(document, dict) else ()
+        if isinstance(names, dict):
+            if sorted(names) != list(range(len(names))):
+                raise ValueError(f"its names are numbered {', '.join(map(str, names))[:80]}")
+            names = [names[i] for i in range(len(names))]
+        return tuple(str(one) for one in names)
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise _refused("YAML with the names of classes", name, error) from None
+
+
 def parse_coco(text: bytes | str, name: str) -> dict[str, Annotation]:
-    """Return the annotations (pixels) of one COCO document, by the file name of each of its pictures."""
+    """Return the annotations (pixels) of one COCO document, by the file name of each of its pictures.
+
+    Names of files have forward slashes, whatever system wrote them.
+    """
     try:
         document = json.loads(text)
         names = {str(c["id"]): str(c["name"]) for c in document.get("categories", ())}
-        files = {str(i["id"]): str(i["file_name"]) for i in document["images"]}
+        files = {str(i["id"]): str(i["file_name"]).replace("\\", "/") for i in document["images"]}
         drawn: dict[str, tuple[list[list[float]], list[str]]] = {f: ([], []) for f in files.values()}
         single = [a for a in document["annotations"] if not a.get("iscrowd")]
         for a in single:
@@ -98,18 +163,24 @@ def parse_coco(text: bytes | str, name: str) -> dict[str, Annotation]:
 def parse_yolo(text: str, name: str, *, height: int, width: int, classes: Sequence[str] = ()) -> Annotation:
     """Return the annotation of one YOLO text: ``class x_centre y_centre width height`` per line, as shares in [0, 1].
 
-    Labels are taken from ``classes`` by number; without them they are ``class_0``, ``class_1``, ...
+    Of a line ``class x y x y x y ...``, a rotated box or an outline, it is the upright box around it. Labels are taken
+    from ``classes`` by number; without them they are ``class_0``, ``class_1``, ...
     """
     boxes, labels = [], []
     for number, line in enumerate(filter(str.strip, text.splitlines()), start=1):
         words = line.split()
-        if len(words) not in (5, 6) or not words[0].isascii() or not words[0].isdigit():
+        is_outline = len(words) > 6 and len(words) % 2 == 1
+        if not (len(words) in (5, 6) or is_outline) or not words[0].isascii() or not words[0].isdigit():
             raise _refused(
                 "YOLO lines of a class and four shares", name, f"line {number} reads {line[:80]!r}"
             )
-        x, y, w, h = (_number(v) for v in words[1:5])
-        boxes.append([(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height])
         kind = int(words[0])
+        if is_outline:
+            left, top, right, bottom = _around([_number(v) for v in words[1:]])
+        else:
+            x, y, w, h = (_number(v) for v in words[1:5])
+            left, top, right, bottom = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+        boxes.append([left * width, top * height, right * width, bottom * height])
         labels.append(classes[kind] if kind < len(classes) else f"class_{kind}")
     return Annotation.of(boxes, labels)
 

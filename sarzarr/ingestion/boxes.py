@@ -10,9 +10,10 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.grids.crs import crs_wkt, transform_points, turned
 from sarzarr.grids.georeference import Georeference
 from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
-from sarzarr.store.boxes import Boxes, Policy, box_tables, read_boxes, write_boxes
+from sarzarr.store.boxes import Boxes, Policy, box_tables, known_classes, read_boxes, write_boxes
 from sarzarr.store.commit import consolidate
 from sarzarr.store.store import Store
 from sarzarr.text import counted
@@ -59,7 +60,8 @@ def import_boxes(
         owner: (_pixel_boxes(some, placed[owner], owner, crs), [r.label for r in some])
         for owner, some in by_scene.items()
     }
-    fresh = Boxes.gathered(parts, {s: p.grid.shape for s, p in placed.items()}, policy=policy)
+    shapes = {s: p.grid.shape for s, p in placed.items()}
+    fresh = Boxes.gathered(parts, shapes, policy=policy, classes=known_classes(store, first=name))
     fresh = replace(fresh, grids=tuple(placed[owner].fingerprint for owner in fresh.owners))
     if not len(fresh):
         raise InvalidInputError(
@@ -112,18 +114,16 @@ def _pixel_boxes(regions: Sequence[Region], placement: Georeference, scene: str,
             f"a scene with a CRS and a transform was expected for map coordinates, got {scene!r}. "
             "Give its boxes in pixels, as CSV."
         )
-    from pyproj import Transformer
-    from pyproj.exceptions import ProjError
-
-    try:
-        to_scene = Transformer.from_crs(crs, placement.grid.crs_wkt, always_xy=True)
-    except ProjError as error:
-        raise InvalidInputError(
-            f"a CRS that is known was expected, got {crs!r} ({error}). Name it as EPSG:32633."
-        ) from None
+    wkt, own = crs_wkt(crs), placement.grid.crs_wkt
+    xs, ys = transform_points(wkt, own, *np.concatenate([r.points for r in regions]).T)
     out = np.empty((len(regions), 4))
-    for i, region in enumerate(regions):
-        rows, cols = placement.grid.to_pixels(*to_scene.transform(*region.points.T))
+    ends = np.cumsum([len(r.points) for r in regions])
+    for i, part in enumerate(np.split(np.arange(ends[-1]), ends[:-1])):
+        x = turned(own, xs[part], near=float(xs[part[0]]))  # a region across 180 degrees is in one piece
+        with np.errstate(invalid="ignore"):
+            middle = (x.min() + x.max()) / 2
+            x = x + (turned(own, middle, near=placement.middle) - middle)
+            rows, cols = placement.grid.to_pixels(x, ys[part])
         out[i] = cols.min(), rows.min(), cols.max(), rows.max()
     return out
 
@@ -135,7 +135,7 @@ def _merged(old: Boxes, new: Boxes) -> Boxes:
             f"a table of boxes on {new.on} was expected, got one on {old.on}. Name another."
         )
     owners = tuple(sorted({*old.owners, *new.owners}))
-    classes = tuple(sorted({*old.classes, *new.classes}))
+    classes = new.classes  # those of the old one, and more
     parts = []
     for table, skip in ((old, set(new.owners)), (new, set[str]())):
         keep = np.array([table.owners[o] not in skip for o in table.owner.tolist()], bool)

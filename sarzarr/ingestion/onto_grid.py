@@ -43,6 +43,7 @@ def onto_grid(
             dtype=array.dtype,
             georeference=scene.georeference,
             nodata=0.0 if is_fill else array.nodata,
+            calibration=array.calibration,
         )
         plans.append(plan_warp(source, grid, method=options.resampling, exact=options.exact))
     return tuple(plans)
@@ -57,7 +58,10 @@ def _target_grid(scene: SceneProbe, store: Store | None, options: IngestOptions)
         return store.grid(options.like)
     crs = options.crs or scene.georeference.crs_wkt
     if crs is None:
-        raise InvalidInputError(f"a CRS was expected for {scene.id!r}, got none. Pass --crs.")
+        raise InvalidInputError(
+            f"a place on the ground was expected for {scene.id!r}, which pixels of {options.pixel_size:g} are asked "
+            "for, got none. Leave --pixel-size out, or georeference it."
+        )
     if options.pixel_size is None:
         if is_same_crs(scene.grid.crs_wkt, crs_wkt(crs)):
             return scene.grid

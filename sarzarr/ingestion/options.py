@@ -8,11 +8,13 @@ from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.ingestion.layers.layer import Layer, layers_of
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
+from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.store.codecs import default_codec
 from sarzarr.store.documents import Encoding
 
 MEGABYTE: Final = 1_000_000
 STORED: Final = "stored"
+COMPANIONS: Final = ("layer", "skip")
 METHODS: Final = ("percentile", "fixed", "sigma")
 
 
@@ -26,6 +28,11 @@ class IngestOptions:
     """Their form (``power``, ``amplitude``, ``db``, ...), where the files do not say it."""
     polarizations: Sequence[str] | None = None
     """Names of the bands of each file, in order, whatever it says itself."""
+    calibrate: str | None = None
+    """The quantity that digital numbers become by their product's calibration: ``sigma0``, ``beta0``, ``gamma0``;
+    ``none`` keeps them. What the product has if left out: ``sigma0`` of Sentinel-1 with its annotation."""
+    denoise: bool = False
+    """Whether thermal noise is subtracted from them, by their product's annotation."""
     id: str | None = None
     """The id of the one scene that the files make."""
     dtype: str | None = None
@@ -60,6 +67,9 @@ class IngestOptions:
     layers: tuple[Layer, ...] = ()
     """Rasters that are kept beside the backscatter as they are: ``{"mask": "labels/*.tif"}``, or what else
     `sarzarr.ingestion.layers.layer.layers_of` takes."""
+    companions: str = "layer"
+    """``layer``: rasters that a product delivers beside its backscatter (angles of incidence, layover and shadow,
+    masks, elevation, area) are layers of its scene, where they lie on its pixels. ``skip``: they are left out."""
     nodata: float | None = None
     """The value of pixels that were not measured, where it is not the file's tag that says it."""
     border: int | None = None
@@ -69,8 +79,8 @@ class IngestOptions:
     replace: bool = False
     """Whether a scene is written anew that is in the store with other pixels, or stored in another way than
     what is asked for here: dtype, codec, shard, border, quantity, names, resampling, as far as they are not None."""
-    skip_refused: bool = False
-    """Whether scenes that are refused are left out, and the others taken; else one refuses them all."""
+    strict: bool = False
+    """Whether one refused file or scene refuses them all, before anything is written; else the others go in."""
     memory: int = 1000 * MEGABYTE
     """Bytes that a worker process may use."""
     threads: int = 2
@@ -79,6 +89,11 @@ class IngestOptions:
     def __post_init__(self) -> None:
         if self.dtype not in (None, "uint16", "float32", "float16"):
             raise InvalidInputError(f"dtype must be uint16, float32 or float16, got {self.dtype!r}.")
+        if self.companions not in COMPANIONS:
+            raise InvalidInputError(
+                f"companions must be one of {', '.join(COMPANIONS)}, got {self.companions!r}."
+            )
+        _ = self.calibration  # refuses an unknown choice here
         if self.bounds not in (STORED, *METHODS):
             raise InvalidInputError(
                 f"bounds must be one of {', '.join((STORED, *METHODS))}, got {self.bounds!r}."
@@ -118,6 +133,11 @@ class IngestOptions:
         return replace(self, **given | {"layers": layers_of(given.get("layers", self.layers))})
 
     @property
+    def calibration(self) -> CalibrationChoice:
+        """The wish for linear power of digital numbers."""
+        return CalibrationChoice(calibrate=self.calibrate, denoise=self.denoise)
+
+    @property
     def encoding(self) -> Encoding:
         """The dtype, codec and shard that pixels are written with."""
         dtype = self.dtype or "uint16"
@@ -143,6 +163,8 @@ class IngestKeywords(TypedDict, total=False):
     quantity: str | None
     representation: str | None
     polarizations: Sequence[str] | None
+    calibrate: str | None
+    denoise: bool
     id: str | None
     dtype: str | None
     codec: str | None
@@ -159,10 +181,11 @@ class IngestKeywords(TypedDict, total=False):
     resampling: str | None
     exact: bool
     layers: Mapping[str, Any] | Iterable[Layer | str]
+    companions: str
     nodata: float | None
     border: int | None
     full_hash: bool
     replace: bool
-    skip_refused: bool
+    strict: bool
     memory: int
     threads: int

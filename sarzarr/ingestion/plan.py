@@ -1,30 +1,32 @@
 """Ingest plans: all that an ingest will read, do and write, decided before any of it and printable.
 
-Probing looks at headers and a small sample; from there on a plan is pure arithmetic. It is refused
-as a whole where a file cannot be taken as asked or the work cannot fit the memory it may use.
+Probing looks at headers and a small sample; from there on a plan is pure arithmetic. A scene that cannot be taken
+as asked, or cannot fit the memory it may use, is left out with its reason.
 """
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Unpack
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
-from sarzarr.ingestion.again import known_hash, left_to_do, stored_otherwise
+from sarzarr.ingestion.again import calibrated_as_stored, known_hash, left_to_do, stored_otherwise
+from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.onto_grid import onto_grid
 from sarzarr.ingestion.options import IngestKeywords, IngestOptions
-from sarzarr.ingestion.scene_plan import PROCESS_BASE, ScenePlan
+from sarzarr.ingestion.scene_plan import PROCESS_BASE, ScenePlan, group_of
 from sarzarr.keywords import shows_options
-from sarzarr.rasters import raster_files
-from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
-from sarzarr.scenes.scene import SceneProbe, group_scenes
-from sarzarr.store.store import Store, bounds_key, open_store
+from sarzarr.scenes.companions import Companion
+from sarzarr.scenes.probe import ArrayProbe
+from sarzarr.scenes.refusals import Refusals
+from sarzarr.scenes.scene import SceneProbe
+from sarzarr.scenes.survey import survey_files
+from sarzarr.store.store import Store, open_store
 from sarzarr.text import counted, listed, logged, size_text
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,8 @@ class IngestPlan:
     """The options that they were asked for with."""
     notes: tuple[str, ...] = ()
     """One sentence per band or file that is left out, or that needs a word."""
-    refused: tuple[str, ...] = ()
-    """One sentence per scene or file that was refused, and is left out since that was asked for."""
+    refused: Refusals = field(default_factory=Refusals)
+    """Files and scenes that are left out, each with its reason; `ingest` adds those that fail on the way."""
 
     @property
     def tasks(self) -> int:
@@ -77,7 +79,7 @@ class IngestPlan:
     def __str__(self) -> str:
         lines = [f"{self.store.name}: {self._counts}", *map(str, self.scenes)]
         lines += [f"  note: {note}" for note in self.notes]
-        lines += [f"  refused, left out: {why}" for why in self.refused]
+        lines += [f"  refused: {line}" for line in self.refused.lines()]
         if self.options.bounds in ("percentile", "sigma"):
             lines.append("  classic store: one more pass first, to find the bounds that it is clipped to")
         for e in dict.fromkeys(s.encoding for s in self.scenes):
@@ -101,9 +103,9 @@ def plan_ingest(
 ) -> IngestPlan:
     """Probe files and plan their ingest into one store; nothing is written.
 
-    Raises `UnsupportedRasterError` where a file is not backscatter as far as can be seen, or cannot fit the memory;
-    says the remedy; with ``skip_refused``, where all of them are. `SceneIdError` or `SceneExistsError` where two
-    scenes claim one id, or the store has another scene of that id.
+    What cannot be taken is in ``refused`` of the plan, and the others go in. Where nothing is left, or with
+    ``strict`` anything is refused, all reasons are raised at once: `UnsupportedRasterError`, or where all are of one
+    kind `RasterNotFoundError`, `InvalidInputError`, `SceneIdError` or `SceneExistsError`; each says the remedy.
 
     Parameters
     ----------
@@ -130,11 +132,20 @@ def plan_ingest(
             "Name another place with -o."
         )
     known = open_store(root) if (root / "zarr.json").exists() else None
-    refused: list[str] = []
-    scenes, notes = _scenes(paths, options, refused)
-    asked = []
-    for scene in scenes:
-        with _leaving_out(refused, options):
+    survey = survey_files(
+        paths,
+        scene_id=options.id,
+        quantity=options.quantity,
+        representation=options.representation,
+        polarizations=options.polarizations,
+        nodata=options.nodata,
+        full_hash=options.full_hash,
+        calibrate=options.calibration,
+    )
+    refused, notes, asked = survey.refused, [*survey.notes], []
+    for probed in survey.scenes:
+        with refused.leaving_out(probed.paths, probed.id):
+            scene = calibrated_as_stored(known, probed, options)
             planned = ScenePlan(
                 probe=scene,
                 encoding=options.encoding,
@@ -144,32 +155,79 @@ def plan_ingest(
                 onto=onto_grid(scene, known, options),
             )
             asked.append(planned)
-    if options.layers:
-        pairs = [(s.probe, s.grid) for s in asked]
-        layers, more = match_layers(probe_layers(options.layers), pairs, exact=options.exact)
-        asked = [replace(s, layers=own) for s, own in zip(asked, layers, strict=True)]
-        notes += more
-    present, left = _left_to_do(known, asked, options, notes)
+    if options.layers and asked:
+        asked = _with_layers(asked, options, notes, refused)
+    asked = [_with_companions(scene, survey.companions.get(scene.id, ()), options, notes) for scene in asked]
+    present, left = _left_to_do(known, asked, options, notes, refused)
     plans = []
     for fitted in (scene.fitted(options) for scene in left):
-        with _leaving_out(refused, options):
+        with refused.leaving_out(fitted.probe.paths, fitted.id):
             _check_memory(fitted, options)
             plans.append(fitted)
-    if refused and not (plans or present):
-        raise UnsupportedRasterError("\n".join(refused))
+    if refused and (options.strict or not (plans or present)):
+        raise refused.error()
+    if not (plans or present):
+        raise UnsupportedRasterError(
+            f"expected a raster of backscatter, got companions alone: {' '.join(notes)} Give the rasters that they "
+            "belong to with them."
+        )
     plan = IngestPlan(
         store=root,
         scenes=tuple(plans),
         present=tuple(present),
         options=options,
         notes=tuple(notes),
-        refused=tuple(refused),
+        refused=refused,
     )
     return logged(log, plan)
 
 
+def _with_layers(
+    asked: Sequence[ScenePlan], options: IngestOptions, notes: list[str], refused: Refusals
+) -> list[ScenePlan]:
+    """Return the plans of scenes with their layers; notes what is left over, and refuses where it cannot be told."""
+    files = probe_layers(options.layers, refused)
+    layers, more = match_layers(files, [(s.probe, s.grid) for s in asked], refused, exact=options.exact)
+    notes += more
+    return [replace(s, layers=layers[s.id]) for s in asked if s.id in layers]
+
+
+def _with_companions(
+    scene: ScenePlan, companions: Sequence[Companion], options: IngestOptions, notes: list[str]
+) -> ScenePlan:
+    """Return the plan of a scene with the rasters delivered beside it as its layers; notes what cannot be one."""
+    layers = list(scene.layers)
+    for companion in companions:
+        content, name = companion.content, companion.path.name
+        if options.companions == "skip":
+            notes.append(f"{name} is left out, since it is {content.companion}.")
+            continue
+        if any(layer.name == content.layer for layer in layers):
+            continue
+        layer = Layer(
+            name=str(content.layer),
+            path=str(companion.path),
+            kind=content.kind,
+            factor=content.factor,
+            units=content.units,
+            static=True,
+        )
+        failed = Refusals()
+        with failed.leaving_out([companion.path]):
+            found, _ = match_layers(
+                probe_layers([layer], failed), [(scene.probe, scene.grid)], failed, exact=options.exact
+            )
+            layers += found.get(scene.id, ())
+        notes += [f"{name} is left out: {refusal.reason}" for refusal in failed]
+    return replace(scene, layers=tuple(layers))
+
+
 def _left_to_do(
-    store: Store | None, asked: Iterable[ScenePlan], options: IngestOptions, notes: list[str]
+    store: Store | None,
+    asked: Iterable[ScenePlan],
+    options: IngestOptions,
+    notes: list[str],
+    refused: Refusals,
 ) -> tuple[list[str], list[ScenePlan]]:
     """Return ids of scenes that are stored as asked, and plans of the others; notes what is kept or lost."""
     present: list[str] = []
@@ -179,7 +237,11 @@ def _left_to_do(
         if store is None or not planned.replaces:
             left.append(planned)
             continue
-        rest = left_to_do(store, planned, options)
+        rest, is_possible = None, False
+        with refused.leaving_out(planned.probe.paths, planned.id):
+            rest, is_possible = left_to_do(store, planned, options), True
+        if not is_possible:
+            continue
         otherwise = stored_otherwise(store, planned, options)
         if otherwise and (rest is None or rest.only_layers):
             kept.setdefault(", ".join(otherwise), []).append(planned.id)
@@ -196,49 +258,6 @@ def _left_to_do(
     return present, left
 
 
-def _scenes(
-    paths: Iterable[str | Path], options: IngestOptions, refused: list[str]
-) -> tuple[list[SceneProbe], list[str]]:
-    """Return the scenes that files make, and a sentence for what is left out of them; adds to ``refused``."""
-    probes: dict[Path, RasterProbe] = {}
-    notes = []
-    for path in raster_files(paths):
-        if (place := path.resolve()) in probes:
-            notes.append(f"{path.name} is given twice, and taken once.")
-            continue
-        with _leaving_out(refused, options):
-            probes[place] = probe_file(
-                path,
-                quantity=options.quantity,
-                representation=options.representation,
-                polarizations=options.polarizations,
-                nodata=options.nodata,
-                full_hash=options.full_hash,
-            )
-    taken, unfit = [], []
-    for scene in group_scenes(probes.values(), scene_id=options.id):
-        if scene.refusal:
-            unfit.append(f"{', '.join(dict.fromkeys(f.path.name for f in scene.files))}: {scene.refusal}")
-        else:
-            taken.append(scene)
-            notes += [note for file in scene.files for note in file.left_out]
-    if unfit and not options.skip_refused:
-        raise UnsupportedRasterError("\n".join(unfit))
-    refused += unfit
-    return taken, notes
-
-
-@contextmanager
-def _leaving_out(refused: list[str], options: IngestOptions) -> Iterator[None]:
-    """Note a refusal instead of raising it, where refused files are to be left out."""
-    try:
-        yield
-    except UnsupportedRasterError as error:
-        if not options.skip_refused:
-            raise
-        refused.append(str(error))
-
-
 def _stored_ranges(
     scene: SceneProbe, store: Store | None, options: IngestOptions
 ) -> dict[str, tuple[float, float]]:
@@ -248,7 +267,7 @@ def _stored_ranges(
     """
     out = {}
     for array in scene.arrays:
-        key = bounds_key(array.name, str(array.quantity))
+        key = group_of(scene, array)
         entry = store.bounds.get(key) if store is not None else None
         asked = (options.vmin, options.vmax) if options.bounds == "fixed" else cv.STORED_RANGE
         if entry is not None and options.bounds == "fixed" and asked != (entry.vmin, entry.vmax):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.errors import IngestError, InvalidInputError
+from sarzarr.errors import IngestError, InvalidInputError, PartialIngestError
 from sarzarr.files import remove_partials, remove_tree
 from sarzarr.ingestion.blocks.jobs import BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import Receipt
@@ -48,6 +48,7 @@ from sarzarr.patches.index import update_indices
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.pixels.compiled.when import loops_for
 from sarzarr.scenes.probe import ArrayProbe
+from sarzarr.scenes.refusals import Refusals
 from sarzarr.store.catalog import write_histogram
 from sarzarr.store.commit import commit_layers, commit_scenes, consolidate, withdraw_scene, write_bounds
 from sarzarr.store.documents import group_document, read_json, write_json
@@ -55,6 +56,7 @@ from sarzarr.store.free_values import free_value
 from sarzarr.store.place import Folder
 from sarzarr.store.store import Store, create_store, open_store
 from sarzarr.tasks import Progress, Task, compute, cpu_count, processes, wave_size
+from sarzarr.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -65,25 +67,34 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
     Inside ``with Client(...)`` the work is done by that cluster; else by forked processes where the work
     is worth them and this process has no other thread, and by threads elsewhere.
     Interrupted, it is simply run again: blocks that are done are not redone, and the bytes are the
-    same. A scene that fails does not keep the others out.
+    same. A scene that fails does not keep the others out: it joins ``plan.refused``, which is logged as a warning.
 
-    Raises `IngestError` where scenes failed; the message names each with its cause, the others are in the store.
+    Raises `IngestError` where nothing went in and nothing was there; `PartialIngestError` where the plan is strict
+    and a scene failed: the others are in the store. The messages name each scene with its cause.
     """
-    store, plan = create_store(plan.store), _with_workload(plan)
+    store, plan, failed = create_store(plan.store), _with_workload(plan), Refusals()
     with only_writer(plan.store) as staging, processes(plan.bytes_in):  # who works holds the lock, too
-        plan = _with_bounds(plan, staging)
-        run = _Run(store, [stage(s, staging / s.id) for s in plan.scenes], progress)
-        run.go()
+        planned = _with_bounds(plan, staging, failed)
+        staged = []
+        for scene in planned:
+            with failed.leaving_out(scene.probe.paths, scene.id):
+                staged.append(stage(scene, staging / scene.id))
+        _Run(store, staged, progress).go()
         _finish(store)
-        failed = [f"  {f}" for s in run.scenes.values() for f in s.failures[:1]]
+        for one in staged:
+            if one.failures:
+                failed.add(one.plan.probe.paths, one.failures[0], scene=one.plan.id)
         for ranges in () if failed else staging.glob("bounds-*.json"):
             ranges.unlink()
-    if failed:
-        listed = "\n".join(failed)
-        raise IngestError(
-            f"{len(plan.scenes)} scenes were expected, {len(failed)} of them failed:\n{listed}\n"
-            "Mend the files and run the same command again; the others are in the store."
+    plan.refused.extend(failed)
+    has_some = plan.present or len(failed) < len(plan.scenes)
+    if failed and (plan.options.strict or not has_some):
+        raise (PartialIngestError if has_some else IngestError)(
+            f"{counted(len(plan.scenes), 'scene')} to be written were expected, got {len(failed)} that failed:\n  "
+            + "\n  ".join(plan.refused.lines())
+            + "\nMend the files and run the same command again; what is done is not redone."
         )
+    plan.refused.tell()
     return open_store(plan.store)
 
 
@@ -119,14 +130,15 @@ class _Run:
 
     def _begin(self, scene: Staged) -> list[Job]:
         """Begin a scene, or its second pass: return the blocks that have no intact receipt; others are done."""
-        left = []
-        for job in scene.jobs():
-            receipt = intact_receipt(job)
-            if receipt is None:
-                left.append(job)
-            else:
-                scene.done[job_key(job)] = job, receipt
-                self._report(job)
+        left = list[Job]()
+        with scene.failing():
+            for job in scene.jobs():
+                receipt = intact_receipt(job)
+                if receipt is None:
+                    left.append(job)
+                else:
+                    scene.done[job_key(job)] = job, receipt
+                    self._report(job)
         scene.waiting = len(left)
         self.begun[scene.plan.id] = scene
         return left
@@ -135,7 +147,7 @@ class _Run:
         scene = self.scenes[result.job.scene]
         scene.waiting -= 1
         if result.receipt is None:
-            scene.failures.append(result)
+            scene.failures.append(str(result))
             return
         scene.done[job_key(result.job)] = result.job, result.receipt
         if result.first_time:
@@ -154,19 +166,20 @@ class _Run:
         tasks: list[Task] = []
         whole: list[Staged] = []
         for scene in list(self.begun.values()):
-            if scene.waiting or scene.failures:
-                continue
-            decisions = list(_decisions(scene))
-            scene.waiting = len(decisions)
-            tasks += decisions
-            if not decisions and scene.step is Step.MASK:
-                scene.step, scene.done = Step.WRITE, {}
-                tasks += [(_write, (job,)) for job in self._begin(scene)]
-            elif not decisions and (again := list(_with_free_fills(scene))):
-                scene.waiting = len(again)
-                tasks += again
-            elif not decisions and not scene.failures:
-                whole.append(scene)
+            with scene.failing():
+                if scene.waiting or scene.failures:
+                    continue
+                more = list(_decisions(scene))
+                if not more and scene.step is Step.MASK:
+                    scene.step, scene.done = Step.WRITE, {}
+                    more = [(_write, (job,)) for job in self._begin(scene)]
+                    tasks += more
+                    continue
+                more = more or list(_with_free_fills(scene))
+                scene.waiting = len(more)
+                tasks += more
+                if not more and not scene.failures:
+                    whole.append(scene)
         _commit(self.store, whole)
         for scene in whole:
             del self.begun[scene.plan.id]
@@ -193,57 +206,62 @@ def _attempt(
     return Outcome(job=job, receipt=receipt, first_time=first_time)
 
 
-def _with_bounds(plan: IngestPlan, staging: Path) -> IngestPlan:
-    """Return the plan with the stored ranges of a classic store found: one pass over new groups' pixels.
+def _with_bounds(plan: IngestPlan, staging: Path, failed: Refusals) -> Sequence[ScenePlan]:
+    """Return the scenes with the stored ranges of a classic store found: one pass over new groups' pixels.
 
-    The ranges are kept beside the store, so that an interrupted run does not look for them again.
+    The ranges are kept beside the store, so that an interrupted run does not look for them again. They are found
+    anew without the scenes that fail, unless the plan is strict.
     """
     if plan.options.bounds not in ("percentile", "sigma"):
-        return plan
+        return plan.scenes
     known = open_store(plan.store).bounds
     pairs = ((scene, array) for scene in plan.scenes for array in scene.probe.arrays)
-    counted = [(scene, array) for scene, array in pairs if scene.group(array) not in known]
-    sources = [(s.probe.source_hash, a.name, a.representation, a.nodata) for s, a in counted]
+    arrays = [(scene, array) for scene, array in pairs if scene.group(array) not in known]
+    sources = [(s.probe.source_hash, a.name, a.representation, a.nodata) for s, a in arrays]
+    sources += [a.calibration.identity for _, a in arrays if a.calibration]
     name = sha256(repr([plan.options.method, sources]).encode()).hexdigest()
     place, key = Folder(staging), f"bounds-{name[:16]}.json"
     if not place.head(key):
-        write_json(place, key, _find_ranges(counted, plan.options.method))
+        found, failures = _find_ranges(arrays, plan.options.method)
+        if failures:
+            for scene in (scene for scene in plan.scenes if scene.id in failures):
+                failed.add(scene.probe.paths, failures[scene.id], scene=scene.id)
+            others = () if plan.options.strict else (s for s in plan.scenes if s.id not in failures)
+            return _with_bounds(replace(plan, scenes=tuple(others)), staging, failed)
+        write_json(place, key, found)
     ranges = {group: (low, high) for group, (low, high) in read_json(place, key).items()}
     scenes = []
     for scene in plan.scenes:
         bounds = {a.name: ranges.get(scene.group(a), scene.bounds[a.name]) for a in scene.probe.arrays}
         scenes.append(replace(scene, bounds=bounds))
-    return replace(plan, scenes=tuple(scenes))
+    return scenes
 
 
 def _find_ranges(
-    counted: Sequence[tuple[ScenePlan, ArrayProbe]], method: Mapping[str, Any]
-) -> dict[str, tuple[float, float]]:
-    """Return (vmin, vmax) of each group from the histograms of its arrays' files."""
-    of_array = {(scene.id, array.name): scene.group(array) for scene, array in counted}
+    arrays: Sequence[tuple[ScenePlan, ArrayProbe]], method: Mapping[str, Any]
+) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
+    """Return (vmin, vmax) of each group from the histograms of its arrays' files, or why scenes fail, by id."""
+    of_array = {(scene.id, array.name): scene.group(array) for scene, array in arrays}
     histograms = dict.fromkeys(sorted(of_array.values()), Histogram.empty())
-    failures: list[Outcome] = []
+    failures: dict[str, str] = {}
 
     def take(result: Outcome) -> None:
         if result.receipt is None:
-            failures.append(result)
+            failures.setdefault(result.job.scene, str(result))
             return
         for name, receipt in result.receipt.items():
             if key := of_array.get((result.job.scene, name)):
                 histograms[key] = histograms[key] + receipt.histogram
 
-    scenes = {scene.id: scene for scene, _ in counted}.values()
+    scenes = {scene.id: scene for scene, _ in arrays}.values()
     jobs = (job for scene in scenes for job in scene.jobs("", step=Step.COUNT))
     count = partial(_attempt, write_block, leave=False)
     while wave := [(count, (job,)) for job in islice(jobs, wave_size())]:
         compute(wave, take)
     if failures:
-        raise IngestError(
-            f"every scene was expected to be readable, got {failures[0]}. "
-            "Mend the file, or leave it out: the bounds of a classic store are found from all of them."
-        )
+        return {}, failures
     clips = {key: clip_bounds_from_histogram(h, **method) for key, h in histograms.items()}
-    return {key: (clip.vmin, clip.vmax) for key, clip in clips.items()}
+    return {key: (clip.vmin, clip.vmax) for key, clip in clips.items()}, {}
 
 
 def _decisions(scene: Staged) -> Iterator[Task]:
@@ -284,8 +302,7 @@ def _with_free_fills(scene: Staged) -> Iterator[Task]:
         try:
             free = free_value(layer.dtype, np.concatenate([receipt.values for _, receipt in done.values()]))
         except InvalidInputError as error:
-            job, _ = next(iter(done.values()))
-            scene.failures.append(Outcome(job=job, error=f"layer {layer.name}: {error}"))
+            scene.failures.append(f"{scene.plan.id}, layer {layer.name}: {error}")
             return
         if free != (stored.dtype, stored.fill):
             chosen[layer.name] = replace(layer, free=free)
@@ -299,29 +316,40 @@ def _with_free_fills(scene: Staged) -> Iterator[Task]:
 
 def _commit(store: Store, scenes: Sequence[Staged]) -> None:
     """Write scenes' documents, each one's own ``zarr.json`` last, and let them into the store."""
-    rows = []
+    whole, rows = dict[str, Path](), []
     for scene in scenes:
-        plan, group, histograms = scene.plan, Folder(scene.group), Folder(scene.folder / "histograms")
-        remove_partials(scene.group)  # of a worker that was killed in this run
-        for layer in plan.layers:
-            receipts = [r[layer.name] for _, r in scene.done.values() if layer.name in r]
-            write_layer_documents(group, plan, layer, receipts)
-        if plan.only_layers:
-            commit_layers(store, plan.id, scene.group, [layer.name for layer in plan.layers])
-            continue
-        for array in plan.probe.arrays:
-            receipts = [r[array.name] for _, r in scene.done.values() if array.name in r]
-            write_array_documents(group, plan, array, receipts)
-            histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
-            write_histogram(histograms, array.name, histogram)
-            rows.append(catalog_row(plan, array))
-        write_json(histograms, "zarr.json", group_document())
-        write_scene_documents(group, plan)
-    whole = {s.plan.id: s.folder for s in scenes if not s.plan.only_layers}
+        with scene.failing():
+            own = _write_documents(scene)
+            if scene.plan.only_layers:
+                commit_layers(store, scene.plan.id, scene.group, [layer.name for layer in scene.plan.layers])
+            else:
+                whole[scene.plan.id] = scene.folder
+                rows += own
     if whole:
         commit_scenes(store, whole, rows)
     for scene in scenes:
-        remove_tree(scene.folder)
+        if not scene.failures:
+            remove_tree(scene.folder)
+
+
+def _write_documents(scene: Staged) -> list[dict[str, Any]]:
+    """Write the documents of a whole scene, and return the rows of its arrays in the catalog."""
+    plan, group, histograms, rows = scene.plan, Folder(scene.group), Folder(scene.folder / "histograms"), []
+    remove_partials(scene.group)  # of a worker that was killed in this run
+    for layer in plan.layers:
+        receipts = [r[layer.name] for _, r in scene.done.values() if layer.name in r]
+        write_layer_documents(group, plan, layer, receipts)
+    if plan.only_layers:
+        return []
+    for array in plan.probe.arrays:
+        receipts = [r[array.name] for _, r in scene.done.values() if array.name in r]
+        write_array_documents(group, plan, array, receipts)
+        histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
+        write_histogram(histograms, array.name, histogram)
+        rows.append(catalog_row(plan, array))
+    write_json(histograms, "zarr.json", group_document())
+    write_scene_documents(group, plan)
+    return rows
 
 
 def _finish(store: Store) -> None:

@@ -23,7 +23,6 @@ from sarzarr.store.documents import (
 )
 from sarzarr.store.place import Place
 from sarzarr.store.shards import ShardRecord, write_manifest
-from sarzarr.store.store import bounds_key
 
 
 def write_scene_documents(group: Place, plan: ScenePlan) -> None:
@@ -72,6 +71,9 @@ def write_array_documents(
         cv.ANCILLARY: flags,
         **placed,
     }
+    if calibration := array.calibration:
+        about[cv.CALIBRATED_BY] = calibration.source
+        about |= {cv.DENOISED_BY: calibration.noise.source} if calibration.noise else {}
     if nodata is not None:
         about[cv.SOURCE_NODATA] = nodata if np.isfinite(nodata) else str(nodata)
     if plan.onto:
@@ -135,7 +137,7 @@ def catalog_row(plan: ScenePlan, array: ArrayProbe) -> dict[str, Any]:
         "width": plan.grid.width,
         "vmin": vmin,
         "vmax": vmax,
-        "bounds_key": bounds_key(array.name, str(array.quantity)),
+        "bounds_key": plan.group(array),
         "crs_wkt": plan.grid.crs_wkt,
         "transform": plan.grid.transform,
         "geolocation": plan.geolocation,

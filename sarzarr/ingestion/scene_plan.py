@@ -1,6 +1,7 @@
 """The plan of one scene: its blocks, what they read and write, and the memory that a worker needs."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -32,6 +33,25 @@ WARP_BYTES: Final = 160 * MEGABYTE
 """Bytes that a warp takes besides: the source's pixels under a tile in all their copies, and GDAL's own."""
 BYTES_A_PIXEL: Final = 14
 """Beyond the raw pixels themselves, what a band costs: a mask, labels and their copies, at the worst."""
+_FAMILIES: Final = ("sentinel-1", "iceye", "capella", "umbra", "rcm", "cosmo-skymed")
+"""Platforms of several units whose digital numbers are of one unit."""
+
+
+def group_of(scene: SceneProbe, array: ArrayProbe) -> str:
+    """Return the group that an array shares bounds (dB) with: ``vv/sigma0``.
+
+    The unit of digital numbers is that of a sensor, a mode and a product: one sigma0 is 17 dB apart in those of
+    Sentinel-1 IW and stripmap. So their groups say it, as far as it is known: ``vv/dn-sentinel-1-iw-grd``; and
+    whether they were taken as anything but amplitude: ``vv/dn-power``.
+    """
+    if array.quantity != cv.Quantity.DN:
+        return bounds_key(array.name, str(array.quantity))
+    facts, platform = scene.acquisition, scene.acquisition.platform or ""
+    family = next((name for name in _FAMILIES if platform.startswith(name)), platform)
+    form = "" if array.representation == cv.Representation.AMPLITUDE else array.representation
+    words = (family, facts.instrument_mode, facts.product_type, form)
+    kind = "-".join(re.sub(r"[^a-z0-9]+", "-", word.lower()) for word in words if word)
+    return bounds_key(array.name, f"{cv.Quantity.DN}-{kind}" if kind else str(cv.Quantity.DN))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +113,7 @@ class ScenePlan:
             self.columns,
         ]
         parts += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
+        parts += [a.calibration.identity for a in self.probe.arrays if a.calibration]
         parts += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
         parts += [layer.identity for layer in self.layers]
         parts += [self.only_layers] if self.only_layers else []
@@ -113,6 +134,7 @@ class ScenePlan:
             vmin=vmin,
             vmax=vmax,
             onto=None if isinstance(onto, Passthrough) and onto.is_identity else onto,
+            calibration=None if is_warped else array.calibration,
         )
 
     @property
@@ -125,7 +147,7 @@ class ScenePlan:
 
     def group(self, array: ArrayProbe) -> str:
         """Return the group that an array shares bounds (dB) with: ``vv/sigma0``."""
-        return bounds_key(array.name, str(array.quantity))
+        return group_of(self.probe, array)
 
     def jobs(self, folder: str, *, step: Step = Step.WRITE, mask: str = "") -> Iterator[BlockJob]:
         """Yield the units of work, whole shards of pixels, file by file and row by row.
@@ -259,7 +281,7 @@ class ScenePlan:
             "gcp_tps_no_dem": f"by {gcps} without terrain",
             "gcps": f"{gcps}, image geometry (--crs and --pixel-size georeference it)",
             "rpcs": "RPC, image geometry (orthorectify it with a DEM to georeference it)",
-        }.get(self.geolocation, "no CRS")
+        }.get(self.geolocation, self.probe.georeference.unplaced or "no CRS")
         place = f"{self.grid.height} x {self.grid.width}, {tie}"
         way = "warped" if self.is_warped else "passthrough"
         lines = [f"  {self.id}: {place}, {way}, {tasks}, {counted(self.patches, 'patch')}"]

@@ -1,5 +1,6 @@
 """The folder beside a store in which scenes are made, with a receipt for each block that is done."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from sarzarr.ingestion.scene_plan import ScenePlan
 from sarzarr.store.place import Folder
 from sarzarr.store.shards import digest_of
 
+log = logging.getLogger(__name__)
 Job = BlockJob | LayerJob
 """A unit of work."""
 
@@ -50,8 +52,8 @@ class Staged:
     """Blocks that are not in yet."""
     done: dict[str, tuple[Job, Receipt]] = field(default_factory=dict)
     """Blocks that are in, by `job_key`."""
-    failures: list[Outcome] = field(default_factory=list)
-    """Blocks that could not be done."""
+    failures: list[str] = field(default_factory=list)
+    """Errors of blocks, and of itself, each with its type."""
 
     @property
     def group(self) -> Path:
@@ -62,6 +64,15 @@ class Staged:
     def mask(self) -> Path:
         """The folder of the uint8 flags that a first pass writes, if borders are eroded."""
         return self.folder / "mask"
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Keep an error with this scene, so that the others go on."""
+        try:
+            yield
+        except Exception as error:
+            log.debug("%s failed", self.plan.id, exc_info=True)
+            self.failures.append(f"{self.plan.id}: {type(error).__name__}: {error}")
 
     def jobs(self) -> Iterator[Job]:
         """Yield the blocks, (rows, columns) of pixels, of its step; layers are written with the last one."""

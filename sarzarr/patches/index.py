@@ -5,6 +5,7 @@ integer counts of codes: a table does not depend on the cut of the work.
 """
 
 import hashlib
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -24,6 +25,7 @@ from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import Task, gather
 
+log = logging.getLogger(__name__)
 TASK_PIXELS: Final = 2**25
 """Pixels that one task looks at, about."""
 Stamp = tuple[str, str, str]
@@ -52,17 +54,36 @@ def index_patches(
     return opened.anew().patches(name)
 
 
+def ensure_index(store: Store, spec: IndexSpec) -> None:
+    """Index a store's patches; where it cannot be written to, ``store`` alone has the table, for as long as it lives."""
+    table = _brought_up_to_date(store, spec)
+    try:
+        if table is not None:
+            write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
+            consolidate(store)
+    except OSError as error:
+        log.info("index %s of %s is not kept: %s", spec.name, store.place.name, error)
+        store.unwritten[spec.name] = table
+
+
 def update_index(store: Store, spec: IndexSpec) -> None:
     """Index the arrays that the table does not know, or knows with other pixels or another clip (dB)."""
+    table = _brought_up_to_date(store, spec)
+    if table is not None:
+        write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
+
+
+def _brought_up_to_date(store: Store, spec: IndexSpec) -> xr.Dataset | None:
+    """Return the table of a cut as it should be; None where the store has it so."""
     is_same = spec.name in store.patch_indices and spec_of(store, spec.name) == spec
     known = _by_owner(store.patch_columns(spec.name)) if is_same else {}
     wanted = {_stamp(store, row): row for row in catalog_rows(store.catalog)}
     if is_same and list(known) == list(wanted):
-        return
+        return None
     fresh = _measure_all(store, spec, {stamp: row for stamp, row in wanted.items() if stamp not in known})
     parts = {stamp: known.get(stamp) or fresh[stamp] for stamp in wanted}
     dropped = sum(_ragged((int(row["height"]), int(row["width"])), spec) for row in wanted.values())
-    write_table(store.place, f"{cv.PATCHES}/{spec.name}", _table(parts, spec, dropped))
+    return _table(parts, spec, dropped)
 
 
 def update_indices(store: Store) -> None:

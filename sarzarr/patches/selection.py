@@ -35,7 +35,8 @@ class Query:
     polarizations: Sequence[str] | None = None
     """Polarizations or names of arrays. Several become channels, of the scenes that have them all."""
     min_valid: float = 1.0
-    """Least share of valid pixels of a patch, in each channel. A patch without any is never delivered."""
+    """Least share of valid pixels among a patch's own, in each channel: padding is none of them. A patch without
+    any is never delivered."""
     min_unsaturated: float = 0.9
     """Least share of a patch's valid pixels that are strictly inside 1 % and 99 % of the recommended clip."""
     where: str | None = None
@@ -78,6 +79,8 @@ class Selection:
     """(n,) int64, 0 or more: the stable id of each patch (of its first channel)."""
     size: int
     """Rows and columns of a patch."""
+    is_padded: bool = False
+    """Whether patches may reach beyond their scene."""
     dates: int = 0
     """Dates of a patch of a stack, whose channels are those of one date after another; 0 of another patch."""
 
@@ -125,6 +128,7 @@ def select(store: Store, query: Query) -> Selection:
         table_row=rows[:, 0],
         id=table["id"].values[rows[:, 0]],
         size=int(table.attrs["size"]),
+        is_padded=table.attrs["edge"] == "pad",
         dates=query.dates,
     )
 
@@ -147,7 +151,8 @@ def _catalog_rows(store: Store, table: xr.Dataset) -> Array:
 def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> Iterator[tuple[str, Array]]:
     """Yield each condition on a patch, in words and as (patches,) bool."""
     valid = table["valid_fraction"].values
-    yield f"min_valid {query.min_valid}", (valid > 0) & (valid >= query.min_valid)
+    least = np.float32(query.min_valid) * _inside(store, table, catalog)
+    yield f"min_valid {query.min_valid}", (valid > 0) & (valid >= least)
     if (least := query.min_unsaturated) > 0:
         yield f"min_unsaturated {least}", table["unsaturated_fraction"].values >= np.float32(least) * valid
     if query.scenes is not None:
@@ -159,6 +164,18 @@ def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> I
         yield f"where {query.where!r}", store.where_mask(table, query.where)
     if query.rows is not None:
         yield "rows given", np.isin(np.arange(len(valid)), np.asarray(query.rows))
+
+
+def _inside(store: Store, table: xr.Dataset, catalog: Array) -> Array:
+    """Return (patches,) float32: the share of each patch's pixels that are its scene's, and not padding."""
+    size, owner = int(table.attrs["size"]), table["owner"].values
+    if table.attrs["edge"] != "pad":
+        return np.ones(len(owner), np.float32)
+    rows, cols = (
+        np.minimum(store.catalog[side].values[catalog[owner]] - table[first].values, size).astype(np.int64)
+        for side, first in (("height", "row"), ("width", "col"))
+    )
+    return np.asarray(rows * cols / size**2, np.float32)
 
 
 def _known_scenes(store: Store, scenes: Sequence[str]) -> list[str]:

@@ -68,7 +68,8 @@ def to_power(obj: T, representation: str | None = None) -> T:
     NumPy and Dask arrays need ``representation`` (``power``, ``amplitude``, ``db``, ``complex``) unless they
     are complex. xarray objects say it in the attribute ``representation``, and their nodata, scale and offset as
     rioxarray has them; a Dataset's variables that say nothing are left as they are. Nonpositive power is kept: it was
-    measured. DN are amplitudes.
+    measured. DN are amplitudes; those of `open_scene` whose product has a calibration become what it says, ``sigma0``
+    unless another was asked for there.
 
     Raises `InvalidInputError` where the representation is unknown, missing, or does not fit the dtype.
 
@@ -339,7 +340,30 @@ def _array_to_power(array: Any, representation: str | None) -> Any:
     about = _packing(array)
     kernel = partial(_power_of_packed if "packing" in about else power_kernel, representation=form, **about)
     source = {c.SOURCE_REPRESENTATION: array.attrs.get(c.SOURCE_REPRESENTATION, form)}
-    return _Step(None, Representation.POWER, source).relabel(array, _lift(array.data, kernel))
+    power = _Step(None, Representation.POWER, source).relabel(array, _lift(array.data, kernel))
+    return _calibrated(power) if c.GAIN in array.attrs else power
+
+
+def _calibrated(power: Any) -> Any:
+    """Return ``(DN^2 - noise) * gain``, by the coordinates that an array of DN^2 names, which end here.
+
+    Raises `InvalidInputError` where a coordinate was dropped.
+    """
+    names = {key: power.attrs[key] for key in (c.GAIN, c.NOISE) if key in power.attrs}
+    if lost := [name for name in names.values() if name not in power.coords]:
+        raise InvalidInputError(
+            f"expected the coordinate {lost[0]!r} that calibrates {power.name!r}, got an array without it. Keep it, "
+            "or open the scene with calibrate='none'."
+        )
+    gain = power.coords[names[c.GAIN]]
+    told = {c.QUANTITY: gain.attrs[c.QUANTITY], c.CALIBRATED_BY: gain.attrs[c.CALIBRATED_BY]}
+    values = power.variable
+    if c.NOISE in names:
+        noise = power.coords[names[c.NOISE]]
+        values, told[c.DENOISED_BY] = values - noise.variable, noise.attrs[c.DENOISED_BY]
+    out = power.copy(deep=False, data=(values * gain.variable).transpose(*power.dims).data)
+    out.attrs = {key: value for key, value in power.attrs.items() if key not in names} | told
+    return out.drop_vars(names.values())
 
 
 def _dataset_to_power(dataset: Any, representation: str | None) -> Any:
@@ -349,4 +373,8 @@ def _dataset_to_power(dataset: Any, representation: str | None) -> Any:
         chosen = {k: v for k, v in variables if c.REPRESENTATION in v.attrs}
     else:
         chosen = {k: v for k, v in variables if c.FLAG_VALUES not in v.attrs}
-    return _replaced(dataset, {k: _array_to_power(v, representation) for k, v in chosen.items()})
+    gone = {v.attrs[key] for v in chosen.values() for key in (c.GAIN, c.NOISE) if key in v.attrs}
+    powers = {
+        k: _array_to_power(v, representation).drop_vars(gone, errors="ignore") for k, v in chosen.items()
+    }
+    return _replaced(dataset.drop_vars(gone, errors="ignore"), powers)

@@ -10,7 +10,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.patches.cut import IndexSpec
-from sarzarr.patches.index import index_patches, spec_of
+from sarzarr.patches.index import ensure_index, spec_of
 from sarzarr.patches.selection import Query
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.bounds import ClipBounds
@@ -43,13 +43,14 @@ class ReadOptions:
     index: str | None = None
     """The patch index; ``default`` unless ``patch_size``, ``stride`` or ``edge`` is given."""
     patch_size: int | None = None
-    """Rows and columns of a patch, pixels. A cut that no index of the store has is indexed first, and kept there."""
+    """Rows and columns of a patch, pixels. A cut that no index of the store has is indexed first, and kept
+    there, or by the reader alone where the store cannot be written to."""
     stride: int | None = None
     """Pixels from one patch to the next; ``patch_size`` if left out."""
     edge: Edge | None = None
     """Treatment of the remainders at right and bottom; see `sarzarr.index_patches`."""
     min_valid: float | None = None
-    """Least share of valid pixels: 1, or with flags anything above 0, unless given."""
+    """Least share of valid pixels among those that are no padding: 1, or with flags anything above 0, unless given."""
     min_unsaturated: float = 0.9
     """Least share of the valid pixels strictly inside 1 % and 99 % of the store's recommended clip (with ``clip``,
     too: that is what the index knows). 0 takes every patch, however dark or bright."""
@@ -148,7 +149,7 @@ class ReadOptions:
             if self.index in (None, known) and spec_of(store, known) == replace(wanted, name=known):
                 return known
         log.info("indexing %s: patches of %d pixels every %d, edge %s", store.place, size, stride, edge)
-        index_patches(store, size=size, stride=stride, edge=edge, name=name)
+        ensure_index(store, wanted)
         return name
 
     def query(self, index: str) -> Query:

@@ -3,12 +3,13 @@
 Every fact is in STAC's spelling and absent where nothing says it; nothing here opens a file.
 """
 
+import json
 import re
 from collections import ChainMap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 from sarzarr import conventions as cv
 
@@ -18,7 +19,7 @@ class Acquisition:
     """The facts of one acquisition; a fact that nothing told is None."""
 
     datetime: str | None = None
-    """Start of the acquisition, ISO 8601 UTC: ``2018-07-16T00:40:42Z``; midnight where only a date is."""
+    """Start of the acquisition, ISO 8601 UTC: ``2018-07-16T00:40:42Z``; midnight, exactly, where only a day is told."""
     platform: str | None = None
     """``sentinel-1a``, ..."""
     instrument_mode: str | None = None
@@ -28,7 +29,7 @@ class Acquisition:
     observation_direction: str | None = None
     """``left`` or ``right``: the side of the track that the antenna looks to."""
     looks_equivalent_number: float | None = None
-    """Looks; where only a product of azimuth and range looks is told, that product."""
+    """Equivalent number of looks; azimuth looks times range looks are not it."""
     orbit_state: str | None = None
     """``ascending`` or ``descending``."""
     relative_orbit: int | None = None
@@ -45,59 +46,144 @@ class Acquisition:
 
 
 _STAMP: Final = re.compile(
-    r"(?<!\d)((?:19|20)\d{2})-?(\d{2})-?(\d{2})(?:[T_](\d{2})-?(\d{2})-?(\d{2}))?(?!\d)", re.IGNORECASE
+    r"(?<!\d)((?:19|20)\d{2})([-_.]?)(\d{2})\2(\d{2})"
+    r"(?:[T_ -]?([01]\d|2[0-3])([-_:]?)([0-5]\d)\6([0-5]\d)|T([01]\d|2[0-3])([0-5]\d))?(?!\d)",
+    re.IGNORECASE,
 )
+_ONE_TAKE: Final = timedelta(minutes=30)
+"""Two times in a name that lie no further apart are start and stop: no data take of an imaging radar is longer."""
+ONE_PASS: Final = timedelta(minutes=3)
+"""Times by which two acquisitions of one place may differ to be of one pass: adjacent tracks of Sentinel-1 lie some 8
+minutes of the day apart."""
 _MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
-_FIRST_ORBITS: Final = {"a": 73, "b": 27}
-"""Absolute orbit at which each unit flew relative orbit 1 (P. Meadows, ESA Mission Performance Centre)."""
+_FIRST_ORBITS: Final = (
+    ("sentinel-1a", 1, 73),
+    ("sentinel-1b", 1, 27),
+    ("sentinel-1c", 8019, 99),
+    ("sentinel-1c", 1681, 172),
+    ("sentinel-1d", 1, 42),
+)
+"""Unit, absolute orbit from which a rule holds, and an absolute orbit of relative orbit 1. Earlier orbits of Sentinel-1C
+were flown on other tracks while it was brought into place. (P. Meadows, ESA Mission Performance Centre; isce2 and
+s1-reader for C and D.)"""
 _ORBITS_A_CYCLE: Final = 175
 _UNKNOWN: Final = 99999.0
-"""What SNAP writes for a number that it does not know."""
+"""The number that SNAP writes for one that it does not know."""
+_JSON_TAGS: Final = ("TIFFTAG_IMAGEDESCRIPTION", "ICEYE_PROPERTIES")
+"""Tags in which makers (Capella, ICEYE) put their metadata as JSON."""
+_MAX_JSON: Final = 2**20
+_SPELLINGS: Final = {
+    cv.DATETIME: (
+        "start_datetime", cv.DATETIME, "first_line_time", "startTime", "safe:startTime", "ACQUISITION_DATETIME",
+        "ACQUISITION_START_UTC", "ZERO_DOPPLER_START_TIME", "MPH_SENSING_START", "collect.start_timestamp",
+    ),
+    cv.PLATFORM: (cv.PLATFORM, "MISSION", "missionId", "SATELLITE_NAME", "collect.platform"),
+    cv.INSTRUMENT_MODE: (cv.INSTRUMENT_MODE, "ACQUISITION_MODE", "mode", "collect.mode"),
+    cv.PRODUCT_TYPE: (cv.PRODUCT_TYPE, "PRODUCT_TYPE", "productType", "PRODUCT_LEVEL"),
+    cv.OBSERVATION_DIRECTION: (
+        cv.OBSERVATION_DIRECTION, "antenna_pointing", "LOOK_SIDE", "LOOK_DIRECTION", "collect.radar.pointing",
+    ),
+    cv.LOOKS_EQUIVALENT_NUMBER: (cv.LOOKS_EQUIVALENT_NUMBER,),
+    cv.ORBIT_STATE: (
+        cv.ORBIT_STATE, "PASS", "s1:pass", "ORBIT_DIRECTION", "ORBIT_PASS_DIRECTION", "SPH_PASS",
+        "collect.state.direction", "orbitProperties_pass",
+    ),
+    cv.RELATIVE_ORBIT: (
+        cv.RELATIVE_ORBIT, "REL_ORBIT", "relativeOrbitNumber", "safe:relativeOrbitNumber", "TRACK_NUMBER",
+        "MPH_REL_ORBIT", "relativeOrbitNumber_start",
+    ),
+    cv.ABSOLUTE_ORBIT: (
+        cv.ABSOLUTE_ORBIT, "ABS_ORBIT", "absoluteOrbitNumber", "safe:orbitNumber", "ABSOLUTE_ORBIT_NUMBER",
+        "MPH_ABS_ORBIT", "orbitNumber_start",
+    ),
+    cv.INCIDENCE_ANGLE: (
+        cv.INCIDENCE_ANGLE, "incidenceAngleMidSwath", "INCIDENCE_CENTER",
+        "collect.image.center_pixel.incidence_angle",
+    ),
+}  # fmt: skip
+"""The names of each fact, the first that says something wins: STAC's, SNAP's, SAFE's, OPERA's, ICEYE's, ASAR's (MPH and
+SPH), Capella's, Earth Engine's."""
 
 
 def facts_from_fields(fields: Mapping[str, str]) -> Acquisition:
     """Return the facts in named fields: TIFF tags, SNAP's metadata, a SAFE annotation, ``productInfo.json``.
 
-    Names as those write them, and STAC's, of which TIFF tags hold ``sat_orbit_state``: GDAL ends a
-    tag's name at a colon. What cannot be understood says nothing. Angles are in degrees, times UTC.
+    Names as those write them, in any case, and STAC's, of which TIFF tags hold ``sat_orbit_state``: GDAL ends a
+    tag's name at a colon. JSON in a tag is read, too. What cannot be understood says nothing, and times of processing
+    are not looked at. Angles are in degrees, times UTC.
     """
+    known: dict[str, str] = {}
+    for key, value in _unfolded(fields):
+        if value not in ("", "-"):
+            known.setdefault(key.lower(), value)
 
-    def first(*names: str) -> str:
-        spelled = (spelling for name in names for spelling in (name, name.replace(":", "_")))
-        texts = (fields.get(name, "").strip() for name in spelled)
-        return next((text for text in texts if text not in ("", "-")), "")
+    def first(fact: str) -> str:
+        spelled = (s.lower() for name in _SPELLINGS[fact] for s in (name, name.replace(":", "_")))
+        return next((known[name] for name in spelled if name in known), "")
 
-    platform = _platform(first(cv.PLATFORM, "MISSION", "missionId"))
-    unit = platform[-1] if platform and platform.startswith("sentinel-1") else ""
-    absolute = _integer(first(cv.ABSOLUTE_ORBIT, "ABS_ORBIT", "absoluteOrbitNumber"))
-    relative = _integer(first(cv.RELATIVE_ORBIT, "REL_ORBIT"))
-    if relative is None and absolute is not None and unit in _FIRST_ORBITS:
-        relative = (absolute - _FIRST_ORBITS[unit]) % _ORBITS_A_CYCLE + 1
-    mode = first(cv.INSTRUMENT_MODE, "ACQUISITION_MODE", "mode").upper()
-    side = first(cv.OBSERVATION_DIRECTION, "antenna_pointing").lower()
-    side = side or ("right" if unit else "")  # Sentinel-1 looks to the right only
-    state = first(cv.ORBIT_STATE, "PASS", "pass").lower()[:1]
-    looks = _number(first(cv.LOOKS_EQUIVALENT_NUMBER))
-    azimuth, across = _number(first("azimuth_looks")), _number(first("range_looks"))
-    if looks is None and azimuth is not None and across is not None:
-        looks = azimuth * across
-    angle = _number(first(cv.INCIDENCE_ANGLE, "incidenceAngleMidSwath"))
-    near, far = _number(first("incidence_near")), _number(first("incidence_far"))
+    platform = _platform(first(cv.PLATFORM))
+    absolute, relative = _integer(first(cv.ABSOLUTE_ORBIT)), _integer(first(cv.RELATIVE_ORBIT))
+    mode = first(cv.INSTRUMENT_MODE).upper()
+    side = {"l": "left", "r": "right"}.get(first(cv.OBSERVATION_DIRECTION).lower()[:1])
+    if side is None and (platform or "").startswith("sentinel-1"):
+        side = "right"  # it looks to no other
+    looks, angle = _number(first(cv.LOOKS_EQUIVALENT_NUMBER)), _number(first(cv.INCIDENCE_ANGLE))
+    near, far = _number(known.get("incidence_near", "")), _number(known.get("incidence_far", ""))
     if angle is None and near is not None and far is not None:
         angle = (near + far) / 2
-    start = first(cv.DATETIME, "first_line_time", "startTime", "DATETIME", "ACQUISITION_DATETIME")
     return Acquisition(
-        datetime=time_stamp(start),
+        datetime=time_stamp(first(cv.DATETIME)),
         platform=platform,
-        instrument_mode="SM" if re.fullmatch(r"S[1-6]", mode) else mode or None,
-        product_type=first(cv.PRODUCT_TYPE, "PRODUCT_TYPE", "productType").upper() or None,
-        observation_direction=side if side in ("left", "right") else None,
+        instrument_mode="SM" if re.fullmatch(r"S[1-6]|STRIPMAP", mode) else mode or None,
+        product_type=first(cv.PRODUCT_TYPE).upper() or None,
+        observation_direction=side,
         looks_equivalent_number=looks if looks and looks > 0 else None,
-        orbit_state={"a": "ascending", "d": "descending"}.get(state),
-        relative_orbit=relative,
+        orbit_state=orbit_state(first(cv.ORBIT_STATE)),
+        relative_orbit=_track(platform, absolute) if relative is None else relative,
         absolute_orbit=absolute,
         incidence_angle=angle,
     )
+
+
+def _unfolded(fields: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield fields, and those of JSON in tags: ``collect.state.direction``."""
+    for key, value in fields.items():
+        text = value.strip()
+        if key in _JSON_TAGS and text.startswith("{") and len(text) <= _MAX_JSON:
+            try:
+                yield from _leaves("", json.loads(text))
+            except (ValueError, RecursionError):
+                pass
+        else:
+            yield key, text
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the texts and numbers of a JSON object, by the names on the way to them."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from _leaves(f"{path}.{key}" if path else key, below)
+    elif isinstance(value, str | int | float):
+        yield path, str(value).strip()
+
+
+def orbit_state(text: str) -> str | None:
+    """Return ``ascending`` or ``descending``, of ``ASC``, ``D``, ``DSC`` and the like; None for another text.
+
+    >>> orbit_state("DSC"), orbit_state("Ascending"), orbit_state("daily")
+    ('descending', 'ascending', None)
+    """
+    match = re.fullmatch(r"(a|asc|ascending)|d|dsc|des|desc|descending", text.strip().lower())
+    return None if match is None else "ascending" if match[1] else "descending"
+
+
+def _track(platform: str | None, absolute: int | None) -> int | None:
+    """Return the relative orbit of a Sentinel-1 on an absolute one; None where that is not known for sure."""
+    if absolute is None:
+        return None
+    firsts = (first for unit, since, first in _FIRST_ORBITS if unit == platform and absolute >= since)
+    first = next(firsts, None)
+    return None if first is None else (absolute - first) % _ORBITS_A_CYCLE + 1
 
 
 def merge_facts(several: Iterable[Acquisition]) -> Acquisition:
@@ -122,13 +208,45 @@ def _number(text: str) -> float | None:
 
 def _integer(text: str) -> int | None:
     """Return an orbit's number; None where it is none, 0 or unknown."""
-    return int(text) if re.fullmatch(r"\d{1,9}", text) and text != "99999" and int(text) > 0 else None
+    return int(text) if re.fullmatch(r"\+?\d{1,9}", text) and text != "99999" and int(text) > 0 else None
+
+
+def is_one_pass(one: str, other: str) -> bool:
+    """Return whether two times, ISO 8601 UTC, are within `ONE_PASS`; of one day, where one tells only a day.
+
+    >>> is_one_pass("2026-01-01T05:11:22Z", "2026-01-01T00:00:00Z")
+    True
+    >>> is_one_pass("2026-01-01T05:11:22Z", "2026-01-01T16:58:02Z")
+    False
+    """
+    first, second = datetime.fromisoformat(one), datetime.fromisoformat(other)
+    if any((t.hour, t.minute, t.second, t.microsecond) == (0, 0, 0, 0) for t in (first, second)):
+        return first.date() == second.date()
+    return abs(first - second) <= ONE_PASS
 
 
 def only_stamp(text: str) -> str | None:
-    """Return the one date, UTC to seconds, that a name holds; None where it holds several, as a pair's does."""
-    stamps = {stamp for match in _STAMP.finditer(text) if (stamp := time_stamp(match[0]))}
-    return stamps.pop() if len(stamps) == 1 else None
+    """Return the one time, UTC to seconds, that a name holds: the start, of a start and a stop.
+
+    None where it holds several days, as the name of a pair or a composite does. A day and a time of it are one.
+
+    >>> only_stamp("lake_2024-02-10-14-05-12"), only_stamp("lake_2020_01_03"), only_stamp("2017-01-01_2018-12-31")
+    ('2024-02-10T14:05:12Z', '2020-01-03T00:00:00Z', None)
+    """
+    days, moments = set[datetime](), set[datetime]()
+    for match in _STAMP.finditer(text):
+        year, _, month, day, hour, _, minute, second, short_hour, short_minute = match.groups()
+        clock = (hour, minute, second) if hour else (short_hour, short_minute, "0")
+        try:
+            when = datetime(*map(int, (year, month, day, *(clock if clock[0] else ()))), tzinfo=UTC)
+        except ValueError:
+            continue
+        (moments if clock[0] else days).add(when)
+    if moments:
+        starts = {moment.replace(hour=0, minute=0, second=0) for moment in moments}
+        is_one = days <= starts and max(moments) - min(moments) <= _ONE_TAKE
+        return _iso(min(moments)) if is_one else None
+    return _iso(days.pop()) if len(days) == 1 else None
 
 
 def time_stamp(text: str) -> str | None:
@@ -141,7 +259,10 @@ def time_stamp(text: str) -> str | None:
     text = re.sub(r"(\.\d{6})\d+", r"\1", text.strip().upper().replace("_", "T"))
     try:
         when = datetime.fromisoformat(text)
-    except ValueError:
+        return _iso(when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC))
+    except (ValueError, OverflowError):  # the second where another zone's time is no date in UTC
         return None
-    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+
+
+def _iso(when: datetime) -> str:
     return when.isoformat().replace("+00:00", "Z")

@@ -10,7 +10,7 @@ import numpy as np
 from rasterio.enums import ColorInterp
 
 from sarzarr.arrays import Array
-from sarzarr.grids.georeference import Georeference
+from sarzarr.grids.georeference import Georeference, on_earth
 from sarzarr.grids.grid import Grid
 from sarzarr.rasters import open_raster, read_dtype, read_window
 
@@ -130,9 +130,16 @@ def read_header(path: Path) -> Header:
             tags=dataset.tags(),
             band_tags=tuple(dataset.tags(index) for index in dataset.indexes[:MAX_BANDS]),
             is_alpha=tuple(color == ColorInterp.alpha for color in colors),
-            is_picture=ColorInterp.palette in colors or {ColorInterp.red, ColorInterp.green} <= set(colors),
+            is_picture=_has_colour_table(dataset) or {ColorInterp.red, ColorInterp.green} <= set(colors),
             pages=max(1, len(dataset.subdatasets)),
         )
+
+
+def _has_colour_table(dataset: Any) -> bool:
+    """Whether a file has a colour table that colours: one of value v as grey v says nothing."""
+    if ColorInterp.palette not in dataset.colorinterp:
+        return False
+    return any((*color[:3],) != (value,) * 3 for value, color in dataset.colormap(1).items())
 
 
 def _georeference(dataset: Any, name: str) -> Georeference:
@@ -149,13 +156,14 @@ def _georeference(dataset: Any, name: str) -> Georeference:
         transform=(a, b, c, d, e, f) if is_usable else Grid.transform,
     )
     has_only_rpcs = not grid.is_georeferenced and not points and dataset.rpcs is not None
-    return Georeference(
+    place = Georeference(
         grid=grid,
         gcps=tuple((float(p.row), float(p.col), float(p.x), float(p.y), float(p.z or 0)) for p in points),
         gcps_crs=points_crs.to_wkt(version="WKT2_2019") if points and points_crs else None,
         geolocation="rpcs" if has_only_rpcs else "",
         name=name,
     )
+    return on_earth(place)
 
 
 def sample_windows(path: Path, header: Header, *, bands: Sequence[int]) -> Iterator[Array]:

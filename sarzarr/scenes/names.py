@@ -1,4 +1,4 @@
-"""Names that a store can hold: of scenes, arrays and layers."""
+"""Names that a store can hold: of scenes, arrays and layers; and the names on a path that tell of a file."""
 
 import re
 from collections.abc import Sequence
@@ -7,11 +7,43 @@ from typing import Final
 
 from sarzarr.conventions import POLARIZATIONS
 from sarzarr.errors import InvalidInputError, SceneIdError
+from sarzarr.scenes.grammars import without_named_polarization
 from sarzarr.scenes.products.table import scene_of
-from sarzarr.scenes.words import without_polarizations
+from sarzarr.scenes.words import polarizations_in, quantity_in, representation_in, without_polarizations
 
 _ID: Final = re.compile(r"[A-Za-z0-9-][A-Za-z0-9._-]{0,127}")
 _RESERVED: Final = frozenset({"zarr.json", "c"})
+_KINDS: Final = frozenset(
+    [
+        "image",
+        "images",
+        "img",
+        "imagery",
+        "imagedata",
+        "measurement",
+        "band",
+        "bands",
+        "raster",
+        "backscatter",
+        "data",
+        "output",
+        "result",
+        "orb",
+        "nr",
+        "bnr",
+        "cal",
+        "tf",
+        "tc",
+        "ml",
+        "spk",
+        "c",
+    ]
+)
+"""Words that files of any scene have: product folders' own, those of SNAP's chain, and what a store reserves."""
+_NUMBER: Final = re.compile(r"[dt]?\d+(t\d+z?)?")
+"""A word that is a number, a date or a time."""
+_PRODUCT_FOLDERS: Final = ("imagedata",)
+"""Folders in which files of all products have the same names: TerraSAR-X's."""
 
 
 def array_names(own: Sequence[str | None], polarizations: Sequence[str | None]) -> tuple[str, ...]:
@@ -67,26 +99,87 @@ def check_layer_name(name: str) -> str:
 
 
 def scene_name(path: Path) -> str:
-    """Return the scene id of a file: by its product, else its name, its folder's if that names polarizations alone.
+    """Return the scene id of a file, at most 128 bytes: by its product, else its name and those of its folders.
 
-    It has at most 128 bytes. Raises `SceneIdError` where nothing that a store can hold is left of the name.
+    It depends on the path alone, never on which other files there are. A name that says more than polarization,
+    quantity and kind of file is the id, less its polarizations. One that does not, or says numbers and dates alone,
+    is preceded by the name of the first folder above it that says more, and by those between that say numbers.
 
-    >>> scene_name(Path("raw/S1_panama_VV.tif")), scene_name(Path("baltic/VV.tif"))
+    Raises `SceneIdError`, which names the file, where nothing that a store can hold is left of the names.
+
+    >>> scene_name(Path("raw/S1_panama_VV.tif")), scene_name(Path("baltic/Gamma0_VV.tif"))
     ('S1_panama', 'baltic')
+    >>> scene_name(Path("baltic/20260101/VV.tif"))
+    'baltic_20260101'
     """
-    return safe_scene_id(scene_of(path) or without_polarizations(path.stem) or path.parent.name)
+    name = scene_of(path)
+    if name is None:
+        inner, *folders = naming_parts(path)
+        own = [_bare(inner) if not folders else _numbers(inner), *map(_numbers, folders[:-1]), *folders[-1:]]
+        name = "_".join(part for part in reversed(own) if part)
+    try:
+        return safe_scene_id(name)
+    except SceneIdError as error:
+        raise SceneIdError(f"{path.name}: {error}") from error
+
+
+def scene_folder(path: Path) -> Path:
+    """Return the folder that the files of a scene share: theirs, or that above one named by a polarization alone."""
+    folder = path.parent
+    return (
+        folder.parent if polarizations_in(folder.name) and not without_polarizations(folder.name) else folder
+    )
+
+
+def naming_parts(path: Path) -> tuple[str, ...]:
+    """Return the names that tell of a file, its own first: as many folders above as it takes until one tells.
+
+    >>> naming_parts(Path("raw/lake_VV.tif")), naming_parts(Path("raw/baltic/imagery/Amplitude_VV.tif"))
+    (('lake_VV',), ('Amplitude_VV', 'imagery', 'baltic'))
+    """
+    parts = [path.stem]
+    is_told = tells_scene(path.stem) and path.parent.name.lower() not in _PRODUCT_FOLDERS
+    for folder in () if is_told else path.parents:
+        if folder.name:
+            parts.append(folder.name)
+        if tells_scene(folder.name):
+            break
+    return tuple(parts)
+
+
+def _bare(stem: str) -> str:
+    """Return a stem without the polarizations in it."""
+    return without_polarizations(without_named_polarization(stem))
+
+
+def _is_kind(word: str) -> bool:
+    """Whether a word says polarization, quantity, representation or kind of file, and of no scene more than another."""
+    return word.lower() in {*_KINDS, *POLARIZATIONS} or bool(quantity_in(word) or representation_in(word))
+
+
+def tells_scene(name: str) -> bool:
+    """Return whether a name says more than polarization, quantity, kind of file, numbers and dates."""
+    words = re.findall(r"[^\W_]+", name)
+    return any(not (_is_kind(word) or _NUMBER.fullmatch(word.lower())) for word in words)
+
+
+def _numbers(name: str) -> str:
+    """Return what is left of a name without the words that are kinds: numbers and dates, as it has them."""
+    return re.sub(r"(^|[\W_]+)([^\W_]+)", lambda match: "" if _is_kind(match[2]) else match[0], name).strip(
+        "._- "
+    )
 
 
 def safe_scene_id(name: str) -> str:
     """Return a name, cut to 128 bytes, with what a store cannot hold replaced by ``_``.
 
-    Raises `SceneIdError` where nothing is left of it, or it is reserved.
+    A name that Zarr keeps for itself gets ``scene_`` before it. Raises `SceneIdError` where nothing is left of it.
 
-    >>> safe_scene_id("Baltic sea (1).SAFE")
-    'Baltic_sea_1_'
+    >>> safe_scene_id("Baltic sea (1).SAFE"), safe_scene_id("c")
+    ('Baltic_sea_1_', 'scene_c')
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name.removesuffix(".SAFE")).lstrip("._")[:128]
-    return check_scene_id(safe)
+    return check_scene_id(f"scene_{safe}" if safe in _RESERVED else safe)
 
 
 def check_scene_id(scene_id: str) -> str:
@@ -98,6 +191,6 @@ def check_scene_id(scene_id: str) -> str:
     if not _ID.fullmatch(scene_id) or scene_id in _RESERVED:
         raise SceneIdError(
             "expected a scene id of 1 to 128 letters, digits, '.', '_' or '-' that does not begin with '.' or "
-            f"'_' and is not 'c' or 'zarr.json', got {scene_id[:200]!r}. Give one with --id."
+            f"'_' and is not 'c' or 'zarr.json', got {scene_id[:200]!r}. Ingest it alone with --id NAME."
         )
     return scene_id

@@ -9,14 +9,28 @@ from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
+from sarzarr.pixels.calibration import Calibration
 from sarzarr.rasters import local_file, source_hash
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
+from sarzarr.scenes.calibrate import CalibrationChoice
+from sarzarr.scenes.grammars import polarization_named
 from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header, sample_windows
 from sarzarr.scenes.identify import Claim, Identity, Sample, check_said, identify, refused, sample_statistics
-from sarzarr.scenes.names import array_names
+from sarzarr.scenes.names import array_names, naming_parts, scene_folder
 from sarzarr.scenes.products.family import BandMetadata, Product
-from sarzarr.scenes.products.table import facts_from_name, read_product
-from sarzarr.scenes.words import PARTS, is_diagonal, not_backscatter_in, polarizations_in, telling_name
+from sarzarr.scenes.products.rasters import Content, Found, companion_of, content_of
+from sarzarr.scenes.products.table import facts_from_name, product_facts, read_product
+from sarzarr.scenes.products.tags import Tagged, read_tags
+from sarzarr.scenes.words import (
+    PARTS,
+    file_polarization,
+    is_diagonal,
+    is_optical,
+    not_backscatter_in,
+    own_polarization,
+    polarizations_in,
+    telling_name,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +54,13 @@ class ArrayProbe:
     block_bytes: int
     """Bytes of one decoded TIFF block, all bands of a pixel-interleaved file included."""
     quantity: str | None
-    """`conventions.Quantity`; None where the file is refused."""
+    """`conventions.Quantity` of its power, calibrated where it has a `calibration`; None where it is refused."""
     representation: str | None
-    """`conventions.Representation`; None where the file is refused."""
+    """`conventions.Representation` of the file's numbers; None where the file is refused."""
     reason: str
     """One sentence: how quantity and representation were found."""
+    calibration: Calibration | None = None
+    """The way of its digital numbers to ``quantity``; None where they are taken as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +95,8 @@ class RasterProbe(Placed):
     """``sha256-sampled:<hex>`` of size, header and sampled bytes, or ``sha256:<hex>`` of all of them."""
     refusal: str | None
     """Why the file cannot be ingested as asked, with the remedy; None where it can."""
+    companion: Content | None = None
+    """The raster of a product that is delivered beside its backscatter: a mask, an angle; None where it is none."""
 
 
 _NUMBER_TAGS: Final = ("DATA_TYPE", "DATA_UNITS", "UNITS", "UNIT", "UNITTYPE")
@@ -94,7 +112,17 @@ _OTHER_TAGS: Final = (
     "STANDARD_NAME",
     "TIFFTAG_IMAGEDESCRIPTION",
 )
+_MAX_SAID: Final = 200
+"""Characters of a tag that a maker wrote to say one thing."""
 _POLARIZATION_TAGS: Final = ("POLARIZATION", "POLARISATION", "POL", cv.SAR_POLARIZATIONS.upper())
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The products that tags and the name of a file tell."""
+
+    tagged: Tagged | None
+    named: Found | None
 
 
 @dataclass(frozen=True)
@@ -117,6 +145,7 @@ def probe_file(
     polarizations: Sequence[str] | None = None,
     nodata: float | None = None,
     full_hash: bool = False,
+    calibrate: CalibrationChoice | str | None = None,
 ) -> RasterProbe:
     """Return the bands of a GeoTIFF, from its header, its surroundings and a small fixed sample of its pixels.
 
@@ -128,16 +157,27 @@ def probe_file(
     ``quantity`` and ``representation`` say what the numbers are, and ``nodata`` the value of pixels that were not
     measured, where the caller knows better than the file. ``polarizations`` are a name for each band, in order: any
     word, of which ``VV VH HH HV`` are polarizations; they count whatever the file says, and no two are alike.
-    ``full_hash`` hashes every byte of the file instead of a sample of them.
+    ``full_hash`` hashes every byte of the file instead of a sample of them. ``calibrate`` says what digital numbers
+    become (``sigma0``, ``beta0``, ``gamma0``; ``none``: they stay); left out, it is what their product has, unless
+    ``quantity`` says what they are.
     """
     check_said(quantity, representation)
+    choice = CalibrationChoice.of_caller(calibrate, quantity)
     file, status = local_file(path)
     header = read_header(file)
     told = read_product(file)
     fits = len(told.bands) == header.bands
     product = told if fits else replace(told, bands=(BandMetadata(),) * header.bands)
-    bands = _bands(file, header, product, polarizations)
+    named, tagged = content_of(file), read_tags(header.tags)
+    constants = (tagged.calibrations if tagged else {}) or (named.calibrations if named else {})
+    product = replace(product, calibrations=product.calibrations or constants)
+    bands = _bands(file, header, product, polarizations, _Known(tagged, named))
     kept, left_out, refusal = _sort_out(file, header, bands, is_told=representation is not None)
+    companion = None
+    if named is not None and named.content.companion:
+        companion = named.content
+        what = f"{companion.companion} ({named.product} calls it {named.token!r})"
+        refusal = refused(what, is_certain=True).refusal
     if told.bands and not fits:
         note = f"{told.family} metadata of {len(told.bands)} bands is left out, since the file has {header.bands}."
         left_out = (f"{file.name}: {note}", *left_out)
@@ -145,6 +185,7 @@ def probe_file(
     declared = {band.nodata for band in product.bands} if header.nodata is None else {header.nodata}
     nodata = float(nodata) if nodata is not None else declared.pop() if len(declared) == 1 else None
     identities: list[Identity] = []
+    calibrations: list[Calibration | None] = []
     try:
         if refusal is None:
             facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer}
@@ -152,6 +193,11 @@ def probe_file(
             facts["sample"] = _sample(file, header, kept, nodata)
             identities = [identify(claims=band.claims, **facts) for band in kept]
             refusal = next((i.refusal for i in identities if i.refusal), None)
+            companion = next((companion_of(i.foreign, file.stem) for i in identities if i.foreign), None)
+        elif companion is None and not kept and bands[0].foreign:
+            companion = companion_of(bands[0].foreign, f"{bands[0].own} {file.stem}")
+        if refusal is None:
+            calibrations = [choice.of(product, i.quantity, header.grid.shape) for i in identities]
     except UnsupportedRasterError as error:
         refusal = str(error)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
@@ -165,11 +211,12 @@ def probe_file(
             nodata=nodata,
             block_shape=header.block_shape,
             block_bytes=header.block_bytes,
-            quantity=identity.quantity,
+            quantity=identity.quantity if calibration is None else calibration.quantity,
             representation=identity.representation,
-            reason=identity.reason,
+            reason=identity.reason if calibration is None else f"{identity.reason}; {calibration}",
+            calibration=calibration,
         )
-        for name, band, identity in zip(names, kept, identities, strict=False)
+        for name, band, identity, calibration in zip(names, kept, identities, calibrations, strict=False)
         if refusal is None
     )
     return RasterProbe(
@@ -188,11 +235,12 @@ def probe_file(
         acquisition=_acquisition(file, header, product),
         source_hash=source_hash(file, full=full_hash),
         refusal=refusal,
+        companion=companion,
     )
 
 
 def _bands(
-    file: Path, header: Header, product: Product, polarizations: Sequence[str] | None
+    file: Path, header: Header, product: Product, polarizations: Sequence[str] | None, known: _Known
 ) -> tuple[_Band, ...]:
     count = min(header.bands, MAX_BANDS)
     if polarizations is not None and len(polarizations) != header.bands:
@@ -201,9 +249,9 @@ def _bands(
             f"got {len(polarizations)}: {', '.join(polarizations)}. Name every band, in order."
         )
     own: list[str | None] = [header.names[i] or product.bands[i].name or None for i in range(count)]
-    found = _polarizations(file, header, own)
+    found = _polarizations(file, header, own, known)
     if polarizations is not None:
-        own, found = list(polarizations), [_only(polarizations_in(name)) for name in polarizations]
+        own, found = list(polarizations), [_upper(own_polarization(name)) for name in polarizations]
         for name, array in zip(polarizations, array_names(polarizations, found), strict=True):
             if re.fullmatch(r"band_\d+", array):  # it is empty, reserved or another band's
                 raise InvalidInputError(
@@ -221,7 +269,8 @@ def _bands(
             Claim(text="", source=source, quantity=said.quantity, representation=said.representation),
             Claim(text=name, source=f"band {i + 1} is named {name!r}"),
             Claim(text=units, source=f"band {i + 1} is in {units!r}", is_certain=True),
-            *_file_claims(file, header),
+            *_tag_claims(header.band_tags[i], f"tag {{}} of band {i + 1}"),
+            *_file_claims(file, header, known),
         )
         foreign = not_backscatter_in(units if said.representation else f"{name} {units}")
         source = next((c.source for c in claims if not_backscatter_in(c.text) == foreign), claims[1].source)
@@ -231,18 +280,35 @@ def _bands(
     return tuple(bands)
 
 
-def _polarizations(file: Path, header: Header, own: Sequence[str | None]) -> list[str | None]:
+def _polarizations(file: Path, header: Header, own: Sequence[str | None], known: _Known) -> list[str | None]:
     """Return each band's polarization: by its name, else its tags, else the file's name."""
-    named = [polarizations_in(name or "") for name in own]
-    if not any(named):
-        tags = [_first_tag(tags, _POLARIZATION_TAGS) for tags in header.band_tags]
+    found = [own_polarization(name or "") for name in own]
+    if not any(found):
+        found = [own_polarization(_first_tag(tags, _POLARIZATION_TAGS) or "") for tags in header.band_tags]
         if len(own) == 1:
-            tags = [tags[0] or _first_tag(header.tags, _POLARIZATION_TAGS)]
-        named = [polarizations_in(tag or "") for tag in tags]
-    if not any(named):
-        words = polarizations_in(file.stem)
-        named = [(word,) for word in words] if len(words) == len(own) else [()] * len(own)
-    return [_only(words) for words in named]
+            said = known.tagged.polarization if known.tagged else None
+            found = [found[0] or own_polarization(said or _first_tag(header.tags, _POLARIZATION_TAGS) or "")]
+    if not any(found) and len(own) == 1:
+        found = [own_polarization(known.named.token if known.named else "") or file_polarization(file.stem)]
+    if not any(found):
+        words = _polarizations_of(file)
+        found = list(words) if len(words) == len(own) else [None] * len(own)
+    return [_upper(name) for name in found]
+
+
+def _upper(name: str | None) -> str | None:
+    return name.upper() if name else None
+
+
+def _polarizations_of(file: Path) -> tuple[str, ...]:
+    """Return the polarizations that a file's name tells; its folder's, where that is named by nothing else."""
+    glued = polarization_named(file.stem)
+    is_folders = scene_folder(file) != file.parent
+    return (
+        (glued,)
+        if glued
+        else polarizations_in(file.stem) or polarizations_in(file.parent.name if is_folders else "")
+    )
 
 
 def _only(words: Sequence[str]) -> str | None:
@@ -254,14 +320,34 @@ def _first_tag(tags: Mapping[str, str], wanted: Sequence[str]) -> str | None:
     return next((upper[key] for key in wanted if key in upper), None)
 
 
-def _file_claims(file: Path, header: Header) -> list[Claim]:
-    """Return what tags and the names of the file or its folder declare."""
-    upper = {key.upper(): value for key, value in header.tags.items()}
-    claims = [
-        Claim(text=upper[key], source=f"tag {key} is {upper[key][:80]!r}", is_certain=key in _NUMBER_TAGS)
+def _tag_claims(tags: Mapping[str, str], source: str) -> list[Claim]:
+    """Return what tags declare. A text of many words, such as a product's JSON, is no evidence by one of them."""
+    upper = {key.upper(): value for key, value in tags.items()}
+    return [
+        Claim(
+            text=upper[key],
+            source=f"{source.format(key)} is {upper[key][:80]!r}",
+            is_certain=key in _NUMBER_TAGS,
+        )
         for key in (*_NUMBER_TAGS, *_OTHER_TAGS)
-        if key in upper
+        if key in upper and len(upper[key]) <= _MAX_SAID and not upper[key].lstrip().startswith(("{", "<"))
     ]
+
+
+def _file_claims(file: Path, header: Header, known: _Known) -> list[Claim]:
+    """Return what tags, the product by the file's name, and the names of the file or its folder declare."""
+    claims = []
+    if (said := known.tagged) is not None:
+        source = f"{said.product} tags of the file"
+        claims.append(
+            Claim(text="", source=source, quantity=said.quantity, representation=said.representation)
+        )
+    claims += _tag_claims(header.tags, "tag {}")
+    if known.named is not None:
+        content, source = known.named.content, f"{known.named.product} calls the file {known.named.token!r}"
+        claims.append(
+            Claim(text="", source=source, quantity=content.quantity, representation=content.representation)
+        )
     name = telling_name(file.stem, file.parent.name)
     kind = "file" if name == file.stem else "folder"
     return [*claims, Claim(text=name, source=f"the {kind} is named {name!r}")]
@@ -274,6 +360,8 @@ def _sort_out(
     parts = [b for b in bands if b.foreign in PARTS and not (is_told and is_diagonal(b.own or ""))]
     if parts and not is_told:
         return [], (), refused(f"{parts[0].foreign} ({parts[0].source})").refusal
+    if is_optical([b.own or "" for b in bands]) and not is_told:
+        return [], (), refused(f"an optical image ({bands[0].source})").refusal
     kept = [b for b in bands if b not in parts and (b.foreign is None or b.foreign in PARTS)]
     others = [b for b in bands if b not in kept]
     if not kept:
@@ -322,7 +410,9 @@ def _sample(file: Path, header: Header, kept: Sequence[_Band], nodata: float | N
 
 
 def _acquisition(file: Path, header: Header, product: Product) -> Acquisition:
-    """Return the facts: product metadata first, then tags, then names."""
-    names = [header.tags.get("TIFFTAG_IMAGEDESCRIPTION", ""), file.stem, product.folder or ""]
-    names.append(telling_name(file.stem, file.parent.name))  # the folder's, where the file's tells nothing
-    return merge_facts([product.facts, facts_from_fields(header.tags), *map(facts_from_name, names)])
+    """Return the facts: product metadata first, then tags, then names of products in tags, then the file's own."""
+    said = (header.tags.get(tag, "") for tag in ("TIFFTAG_IMAGEDESCRIPTION", "MPH_PRODUCT"))
+    products = (product_facts(text) for text in said)  # the dates of other texts may be of anything
+    names = (product.folder or "", *naming_parts(file))
+    own = (facts_from_name(name) for name in (file.stem, *names))
+    return merge_facts([product.facts, facts_from_fields(header.tags), *filter(None, products), *own])

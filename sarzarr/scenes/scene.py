@@ -1,8 +1,9 @@
 """Scenes: files grouped by acquisition, and opened lazily."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from sarzarr import conventions as cv
 from sarzarr.conventions import CHUNK, POLARIZATIONS, SHARD
 from sarzarr.errors import InvalidInputError, SceneIdError, UnsupportedRasterError
 from sarzarr.grids.dataset import grid_coordinates, handed_out
-from sarzarr.rasters import read_window
+from sarzarr.pixels.calibration import Calibration
+from sarzarr.rasters import local_file, raster_files, read_window
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
+from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.header import Header, Placed, tag_attributes
-from sarzarr.scenes.names import check_scene_id, scene_name
+from sarzarr.scenes.names import check_scene_id, scene_folder, scene_name
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
 
 
@@ -40,13 +43,18 @@ class SceneProbe(Placed):
     refusal: str | None
     """Why it cannot be ingested as asked, with the remedy; None where it can."""
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files, each once."""
+        return tuple(file.path for file in self.files)
+
 
 def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) -> tuple[SceneProbe, ...]:
     """Return the scenes that files make, in the order of their first files.
 
-    Files are one scene where folder and name agree but for the polarization. A file in
-    ``measurement/`` takes its product folder's name, one that is named by nothing but
-    polarizations its folder's. With ``scene_id`` all files make that one scene, whatever their names.
+    Files are one scene where folder and name agree but for the polarization: `scene_name` has the law of ids, and
+    folders that are named by a polarization alone are one. With ``scene_id`` all files make that one scene, whatever
+    their names.
 
     Raises `SceneIdError` where an id is malformed, two scenes claim one, or two files of a scene claim one array;
     `UnsupportedRasterError` where the files of a scene are on different grids: (rows, columns), CRS or transform.
@@ -54,7 +62,7 @@ def group_scenes(probes: Iterable[RasterProbe], *, scene_id: str | None = None) 
     groups: dict[tuple[str, str], list[RasterProbe]] = {}
     for probe in probes:
         name = check_scene_id(scene_id) if scene_id is not None else scene_name(probe.path)
-        place = "" if scene_id is not None else str(probe.path.parent)
+        place = "" if scene_id is not None else str(scene_folder(probe.path))
         groups.setdefault((name, place), []).append(probe)
     owners: dict[str, RasterProbe] = {}
     for (name, _), files in groups.items():
@@ -77,7 +85,7 @@ def _scene(name: str, files: Sequence[RasterProbe]) -> SceneProbe:
             raise SceneIdError(
                 f"expected one file for {array.name!r} of scene {name!r}, got "
                 f"{owners[array.name].path.name} and {array.path.name}. "
-                "Ingest one of them with --id, or name their bands with --polarizations."
+                "Ingest one of them with --id."
             )
         owners[array.name] = array
     for file in files:
@@ -123,17 +131,15 @@ def scene_hash(files: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LazyBand:
-    """One band of a file as an array that reads when it is indexed; carries an address, no handle."""
+class LazyWindows:
+    """A field over a raster as an array that is made, window by window, when it is indexed; carries no handle."""
 
-    path: Path
-    """The file."""
-    band: int
-    """Number of the band, from 1."""
+    make: Callable[..., np.ndarray[Any, Any]]
+    """From ``row``, ``col``, ``height`` and ``width``, that window: `read_window` of a band, for example."""
     shape: tuple[int, int]
     """(rows, columns)."""
     dtype: np.dtype[Any]
-    """The dtype that reading gives."""
+    """The dtype that it gives."""
 
     @property
     def ndim(self) -> int:
@@ -141,19 +147,12 @@ class LazyBand:
         return 2
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray[Any, Any]:
-        """Read a window with steps of 1 or more."""
+        """Make a window with steps of 1 or more."""
         rows, cols = (range(size)[part] for size, part in zip(self.shape, key, strict=True))
         if len(rows) == 0 or len(cols) == 0:
             return np.empty((len(rows), len(cols)), self.dtype)
-        window = read_window(
-            self.path,
-            band=self.band,
-            row=rows[0],
-            col=cols[0],
-            height=rows[-1] - rows[0] + 1,
-            width=cols[-1] - cols[0] + 1,
-        )
-        return window[:: rows.step, :: cols.step]
+        height, width = rows[-1] - rows[0] + 1, cols[-1] - cols[0] + 1
+        return self.make(row=rows[0], col=cols[0], height=height, width=width)[:: rows.step, :: cols.step]
 
 
 def open_scene(
@@ -162,6 +161,8 @@ def open_scene(
     quantity: str | None = None,
     representation: str | None = None,
     polarizations: Sequence[str] | None = None,
+    calibrate: str | None = None,
+    denoise: bool = False,
 ) -> xr.Dataset:
     """Open the files of one scene lazily, values exactly as in the files, and all else as rioxarray has it.
 
@@ -169,15 +170,24 @@ def open_scene(
     nodata is not masked. ``y`` and ``x`` are pixel centres by the affine, index + 0.5 of a file with GCPs alone, and
     left out of a rotated one. Attributes are tags, ``scale_factor``, ``add_offset``, ``_FillValue``, ``long_name``,
     facts of the acquisition, and of variables ``quantity``, ``representation``, ``identified_by``. docs/lazy.md lists
-    where it differs from rioxarray.
+    where it differs from rioxarray. Digital numbers whose product has a calibration are dn, and have it as coordinates
+    that `to_power` applies, unless ``calibrate`` is ``none``: ``vv_gain``, linear power per DN^2, float32 (), (x,) or
+    (y, x), and, with ``denoise``, ``vv_noise``, DN^2, (y, x).
 
-    ``paths`` are one TIFF, or one a polarization; the options are those of `probe_file`. Raises
-    `UnsupportedRasterError` where a file is not known to be backscatter; `InvalidInputError` where the files are not
-    of one scene; says the remedy.
+    ``paths`` are one TIFF, or one a polarization, or the folder or ZIP archive of a product; the options are those of
+    `probe_file`. Raises `UnsupportedRasterError` where a file is not known to be backscatter, `InvalidInputError`
+    where the files are not of one scene; says the remedy.
     """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    given = raster_files([paths] if isinstance(paths, str | os.PathLike) else list(paths))
+    choice = CalibrationChoice(calibrate=calibrate, denoise=denoise)
     scenes = group_scenes(
-        probe_file(p, quantity=quantity, representation=representation, polarizations=polarizations)
+        probe_file(
+            p,
+            quantity=quantity,
+            representation=representation,
+            polarizations=polarizations,
+            calibrate=choice,
+        )
         for p in given
     )
     if len(scenes) != 1:
@@ -204,25 +214,68 @@ def open_probed(scene: SceneProbe) -> xr.Dataset:
     attrs[cv.GEOLOCATION] = scene.geolocation
     if polarizations := [array.polarization for array in scene.arrays if array.polarization]:
         attrs[cv.SAR_POLARIZATIONS] = polarizations
-    return handed_out(xr.Dataset(variables, coords=grid_coordinates(scene.grid), attrs=attrs))
+    dataset = handed_out(xr.Dataset(variables, coords=grid_coordinates(scene.grid), attrs=attrs))
+    return dataset.assign_coords({k: v for array in scene.arrays for k, v in _calibrations(scene, array)})
+
+
+def _calibrations(scene: SceneProbe, array: ArrayProbe) -> Iterator[tuple[str, xr.Variable]]:
+    """Yield the coordinates that calibrate an array of digital numbers: its gain, and its noise."""
+    calibration = array.calibration
+    if calibration is None:
+        return
+    shape, whole = scene.grid.shape, {"row": 0, "col": 0, "height": 1, "width": scene.grid.width}
+    about = {cv.QUANTITY: calibration.quantity, cv.CALIBRATED_BY: calibration.source}
+    about[cv.LONG_NAME] = f"{calibration.quantity} per DN^2"
+    if calibration.table is None:
+        gain = xr.Variable((), calibration.gain(**whole)[0, 0], about)
+    elif calibration.table.is_one_row:
+        gain = xr.Variable(("x",), calibration.gain(**whole)[0], about)
+    else:
+        gain = xr.Variable(("y", "x"), _lazy_field(calibration.gain, calibration, array, shape), about)
+    yield f"{array.name}_{cv.GAIN}", gain
+    if noise := calibration.noise:
+        about = {cv.LONG_NAME: "thermal noise, DN^2", cv.DENOISED_BY: noise.source}
+        field = _lazy_field(noise.window, calibration, array, shape)
+        yield f"{array.name}_{cv.NOISE}", xr.Variable(("y", "x"), field, about)
+
+
+def _lazy_field(
+    make: Callable[..., np.ndarray[Any, Any]],
+    calibration: Calibration,
+    array: ArrayProbe,
+    shape: tuple[int, int],
+) -> da.Array:
+    """Return a float32 field of a calibration as a Dask array, (rows, columns), in the chunks of its array."""
+    field = LazyWindows(make=make, shape=shape, dtype=np.dtype(np.float32))
+    token = tokenize(make.__name__, calibration.identity, shape)
+    return _from_windows(field, block_chunks(shape, array.block_shape), f"sarzarr-{make.__name__}-{token}")
+
+
+def _from_windows(field: LazyWindows, chunks: tuple[int, int], name: str) -> da.Array:
+    """Return a Dask array, (rows, columns), of windows that are made when it is computed."""
+    meta = np.empty((0, 0), field.dtype)
+    return da.from_array(field, chunks=chunks, name=name, asarray=False, fancy=False, meta=meta)
 
 
 def _array_attrs(array: ArrayProbe, header: Header, shared: Mapping[str, str]) -> dict[str, Any]:
     """Return the attributes of a variable: rioxarray's, without the path of the file, and ours."""
     band = array.band - 1
     own = {k: v for k, v in header.tags.items() if k not in shared}
+    calibration = array.calibration
     attrs = {
         **tag_attributes({**own, **header.band_tags[band]}),
         cv.SCALE_FACTOR: header.scales[band],
         cv.ADD_OFFSET: header.offsets[band],
         cv.LONG_NAME: header.names[band],
-        cv.QUANTITY: array.quantity,
+        cv.QUANTITY: array.quantity if calibration is None else cv.Quantity.DN.value,
         cv.REPRESENTATION: array.representation,
         cv.REASON: array.reason,
         cv.SOURCE_NODATA: array.nodata,
         cv.FILL_VALUE: _of_dtype(array.nodata, np.dtype(array.dtype)),
         cv.SAR_POLARIZATIONS: [array.polarization] if array.polarization else None,
         cv.UNITS: header.units[band] or ("dB" if array.representation == cv.Representation.DB else "1"),
+        cv.GAIN: f"{array.name}_{cv.GAIN}" if calibration else None,
+        cv.NOISE: f"{array.name}_{cv.NOISE}" if calibration and calibration.noise else None,
     }
     return {key: value for key, value in attrs.items() if value is not None}
 
@@ -237,18 +290,12 @@ def _of_dtype(nodata: float | None, dtype: np.dtype[Any]) -> Any:
 
 def _lazy(scene: SceneProbe, array: ArrayProbe) -> da.Array:
     """Return a Dask array of a band, in chunks of whole TIFF blocks of about `CHUNK_PIXELS`."""
-    band = LazyBand(path=array.path, band=array.band, shape=scene.grid.shape, dtype=np.dtype(array.dtype))
+    read = partial(read_window, array.path, band=array.band)
+    band = LazyWindows(make=read, shape=scene.grid.shape, dtype=np.dtype(array.dtype))
     chunks = block_chunks(scene.grid.shape, array.block_shape)
-    status = array.path.stat()
+    _, status = local_file(array.path)
     token = tokenize(str(array.path), status.st_mtime_ns, status.st_size, status.st_ino, array.band, chunks)
-    return da.from_array(
-        band,
-        chunks=chunks,
-        name=f"sarzarr-{array.name}-{token}",
-        asarray=False,
-        fancy=False,
-        meta=np.empty((0, 0), band.dtype),
-    )
+    return _from_windows(band, chunks, f"sarzarr-{array.name}-{token}")
 
 
 def block_chunks(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:

@@ -8,8 +8,15 @@ from sarzarr.conventions import POLARIZATIONS, Quantity, Representation
 
 T = TypeVar("T")
 
-_HYP3: Final = re.compile(r"_RTC\d*_[A-Z]_([gs])([pda])[um][nf][ed][dm]?(?:_|$)")
+_HYP3: Final = re.compile(r"_RTC\d*_[A-Z]_([gs])([pda])[uwm][nf][ecd][dm]?(?:_|$)")
 """ASF HyP3: gamma0 or sigma0; power, decibel or amplitude."""
+_NORMALISED: Final = re.compile(r"_use_(?:projected_)?(?:local_)?inci_angle_from_\w+", re.IGNORECASE)
+"""What SNAP adds to the name of a backscatter that was normalised by an angle."""
+_NEGATED: Final = re.compile(
+    r"(?<![a-z0-9])(?:(?:no|non|not|without)[ _-]+[a-z0-9]+|(?:no|un)mask[a-z]*)", re.IGNORECASE
+)
+COMPACT: Final = ("rr", "rl", "lr", "ll", "rh", "rv", "ch", "cv")
+"""Polarizations of which one way or both are circular: words in free names that mean other things, too."""
 _QUANTITIES: Final = {
     Quantity.SIGMA0: r"sigma0?|sig0|sigma(nought|naught|zero)",
     Quantity.BETA0: r"beta0?|beta(nought|naught|zero)",
@@ -18,21 +25,31 @@ _QUANTITIES: Final = {
 }
 _REPRESENTATIONS: Final = {
     Representation.DB: r"db|decibels?",
-    Representation.AMPLITUDE: r"amp|amplitude|magnitude",
+    Representation.AMPLITUDE: r"amp|amplitude|magnitude|abs",
     Representation.POWER: r"power|intensity|linear|lin",
 }
 _NOT_BACKSCATTER: Final = {
     "an interferometric phase": r"phase|ifg|ifgs|interferograms?|igram|unw|unwrapped|wrapped|radians?",
-    "a coherence": r"coh|coherence",
-    "an angle": r"angle|theta|inc|lia|incidence|\w*incidenceangle\w*|deg|degrees?",
-    "an elevation": r"dem|dsm|dtm|elevation|height|hgt",
+    "a coherence": r"coh\d*|coherence|cc",
+    "an angle": r"angles?|theta|phi|inc|linci|lia|incidence|\w*incidenceangle\w*|deg|degrees?",
+    "a coordinate": r"lat|lon|latitudes?|longitudes?",
+    "an elevation": r"dem|dsm|dtm|elevation|height|hgt|slope|aspect",
+    "a bathymetry": r"bathymetry",
+    "a wind": r"owi\w*|wind\w*",
+    "a date": r"epoch|doy|dates?",
+    "a layover and shadow map": r"layover\w*|shadow\w*|lsm|lsmap",
+    "a scattering area": r"scatteringarea",
     "a mask or a label": (
-        r"\w*mask|label\w*|class|classes|classification|landcover|groundtruth|layover|shadow|qa"
+        r"\w*mask|\w*label\w*|class|classes|classification|landcover|worldcover|groundtruth|qa|treecover\d*|lossyear"
     ),
     "a displacement": r"displacement|disp|velocity",
+    "a noise power": r"noise|nesz|neq0",
+    "a factor between backscatter conventions": r"factor|anf",
     "a picture": r"rgb|quicklook|browse|preview|thumbnail",
-    "an index of bands": r"ratio|rvi|rfdi|ndpi|entropy|anisotropy|alpha",
-    "an element of a covariance or coherency matrix": r"[ct][1-4][1-4]|covariance|coherency",
+    "an index of bands": r"ratio|rvi|rfdi|ndpi|ndvi|ndwi|mndwi|ndmi|ndsi|nbr|evi|savi|entropy|anisotropy|alpha",
+    "an element of a covariance or coherency matrix": (
+        r"[ct][1-4][1-4]|covariance|coherency|(?!([hv]{2})\1)[hv]{4}"
+    ),
     "one part of a complex number": r"real|imag|imaginary",
 }
 PARTS: Final = ("an element of a covariance or coherency matrix", "one part of a complex number")
@@ -51,10 +68,38 @@ def tokens(text: str) -> tuple[str, ...]:
 def polarizations_in(text: str) -> tuple[str, ...]:
     """Return the polarizations that a name holds as words of their own, in its order.
 
-    >>> polarizations_in("S1_IW_GRD_amp_VV_VH"), polarizations_in("overview")
-    (('vv', 'vh'), ())
+    A matrix's diagonal by channel, ``HHHH``, is of its polarization.
+
+    >>> polarizations_in("S1_IW_GRD_amp_VV_VH"), polarizations_in("overview"), polarizations_in("HVHV")
+    (('vv', 'vh'), (), ('hv',))
     """
-    return tuple(dict.fromkeys(word for word in tokens(text) if word in POLARIZATIONS))
+    words = (word[:2] if word[:2] == word[2:] else word for word in tokens(text))
+    return tuple(dict.fromkeys(word for word in words if word in POLARIZATIONS))
+
+
+def own_polarization(text: str) -> str | None:
+    """Return the one polarization that a band's own name, tag or token tells, compact ones too; None otherwise.
+
+    >>> own_polarization("RH"), own_polarization("H/V"), own_polarization("VV_VH")
+    ('rh', 'hv', None)
+    """
+    bare = text.lower().replace("/", "").strip()
+    if bare in COMPACT:
+        return bare
+    words = polarizations_in(bare if len(bare) == 2 else text)
+    return words[0] if len(words) == 1 else None
+
+
+def file_polarization(stem: str) -> str | None:
+    """Return the polarization of a file of one band by its name; None where it lists several, or none.
+
+    Where a name lists all of a product's and then the file's own, the last one stands twice.
+
+    >>> file_polarization("RCM1_20200506_HH_HV_GRD_HV"), file_polarization("scene_VV_VH")
+    ('hv', None)
+    """
+    words = [word for word in tokens(stem) if word in POLARIZATIONS]
+    return words[-1] if words and (len(set(words)) == 1 or words[-1] in words[:-1]) else None
 
 
 def quantity_in(text: str) -> Quantity | None:
@@ -67,7 +112,10 @@ def quantity_in(text: str) -> Quantity | None:
     if hyp3 := _HYP3.search(text):
         return Quantity.GAMMA0_RTC if hyp3[1] == "g" else Quantity.SIGMA0
     named = _first_named(_QUANTITIES, words)
-    return Quantity.GAMMA0_RTC if named in (None, Quantity.GAMMA0) and "rtc" in words else named
+    is_flattened = "rtc" in words or {"cal", "tf"} <= set(
+        words
+    )  # SNAP's chain: calibration, terrain flattening
+    return Quantity.GAMMA0_RTC if named in (None, Quantity.GAMMA0) and is_flattened else named
 
 
 def representation_in(text: str) -> Representation | None:
@@ -87,8 +135,10 @@ def not_backscatter_in(text: str) -> str | None:
     >>> not_backscatter_in("Spain_LabelHand"), not_backscatter_in("sar_masked")
     ('a mask or a label', None)
     """
-    words = tokens(text)
-    if len(words) > 1 and words[0] in ("i", "q"):
+    words = tokens(_NEGATED.sub("", _NORMALISED.sub("", text)))
+    if len(words) > 1 and (
+        words[0] in ("i", "q") or (re.fullmatch("[hv]{4}", words[0]) and words[-1] in ("re", "im"))
+    ):
         return PARTS[1]
     return _first_named(_NOT_BACKSCATTER, words)
 
@@ -99,7 +149,19 @@ def is_diagonal(name: str) -> bool:
     >>> is_diagonal("C11"), is_diagonal("C12_real")
     (True, False)
     """
-    return re.fullmatch(r"[ct]([1-4])\1", name.lower()) is not None
+    return re.fullmatch(r"[ct]([1-4])\1|([hv]{2})\2", name.lower()) is not None
+
+
+def is_optical(bands: Sequence[str]) -> bool:
+    """Return whether bands are named as those of an optical sensor: B2, B03, B8A, SR_B4, red, nir, ...
+
+    >>> is_optical(["B2", "B3", "B4", "B8A"]), is_optical(["VV", "VH", "angle"])
+    (True, False)
+    """
+    named = [
+        re.fullmatch(r"(?:sr_)?b\d{1,2}a?|red|green|blue|nir\d*|swir\d*", name.lower()) for name in bands
+    ]
+    return len(named) >= 3 and all(named)
 
 
 def telling_name(stem: str, folder: str) -> str:

@@ -256,14 +256,17 @@ class Boxes:
     @classmethod
     def gathered(
         cls, parts: Mapping[str, tuple[Array, Sequence[str]]], sizes: Mapping[str, tuple[int, int]], *,
-        on: str = ON_SCENES, policy: Policy = "repair",
+        on: str = ON_SCENES, policy: Policy = "repair", classes: Sequence[str] = (),
     ) -> "Boxes":  # fmt: skip
         """Return the table of boxes by owner, checked against each owner's (rows, columns).
+
+        ``classes`` have their numbers already; others follow them, sorted.
 
         Raises `InvalidInputError` where a box is refused; the message names its owner.
         """
         owners = tuple(sizes) if on != ON_SCENES else tuple(sorted(parts))
-        classes = tuple(sorted({label for _, labels in parts.values() for label in labels}))
+        fresh = {label for _, labels in parts.values() for label in labels} - {*classes}
+        classes = (*classes, *sorted(fresh))
         number = {name: i + 1 for i, name in enumerate(classes)}
         given = [(i, parts[o]) for i, o in enumerate(owners) if o in parts]
         owner = np.repeat([i for i, _ in given], [len(p[0]) for _, p in given]).astype(np.int32)
@@ -353,6 +356,16 @@ def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX) -> Boxes:
         grids=tuple(map(str, table["owner_grid"].values.tolist())) if "owner_grid" in table else (),
         counts={k: int(table.attrs[k]) for k in CheckedBoxes.COUNTED if k in table.attrs},
     )
+
+
+def known_classes(store: Store, *, first: str, more: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the classes of a store in the order of their numbers, which never change, and then ``more``.
+
+    A class has one number in all tables; where older ones differ, the table ``first`` counts before the others.
+    """
+    tables = sorted(box_tables(store), key=lambda name: (name != first, name))
+    lists = [read_table(store.place, f"{cv.BOXES}/{name}")["class_name"].values.tolist() for name in tables]
+    return tuple(dict.fromkeys(str(kind) for names in (*lists, more) for kind in names))
 
 
 def check_grids(store: Store, boxes: Boxes, scenes: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from numcodecs import VLenUTF8
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError
+from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.grids.dataset import grid_coordinates
 from sarzarr.grids.grid import Grid
 from sarzarr.store.codecs import UNSHARDED_CODEC, get_codec
@@ -164,8 +164,13 @@ def write_json(place: Place, key: str, document: Mapping[str, Any]) -> None:
 
 
 def read_json(place: Place, key: str) -> Document:
-    """Read a JSON document; `FileNotFoundError` where there is none."""
-    document: Document = json.loads(place.get(key))
+    """Read a JSON document, UTF-8 bytes; `FileNotFoundError` without one, `CorruptStoreError` where it is none."""
+    try:
+        document: Document = json.loads(place.get(key))
+    except ValueError as error:
+        raise CorruptStoreError(
+            f"a JSON document was expected, got {place}/{key}, which is none ({error}). Restore it from a copy."
+        ) from None
     return document
 
 

@@ -16,6 +16,7 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.errors import (
+    CorruptStoreError,
     InvalidInputError,
     MixedBoundsError,
     NotInStoreError,
@@ -175,7 +176,14 @@ class Store:
 
     def node_attrs(self, scene: str, array: str = "") -> Document:
         """Return the attributes of a scene's group, or of an array or layer of it, as they now are."""
-        attributes: Document = read_node(self.place, f"{cv.SCENES}/{scene}/{array}".rstrip("/"))["attributes"]
+        node = f"{cv.SCENES}/{scene}/{array}".rstrip("/")
+        try:
+            attributes: Document = read_node(self.place, node)["attributes"]
+        except FileNotFoundError:
+            raise CorruptStoreError(
+                f"the document of {node} was expected in {self.place}, got none. Take the scene out "
+                f"(`sarzarr remove {self.place.name} {scene}`), and ingest it again."
+            ) from None
         return attributes
 
     def layer_attrs(self, scene: str, layer: str) -> Document:
@@ -304,15 +312,27 @@ class Store:
             {k: v for k, v in table.data_vars.items() if v.dims == ("patch",) and k != "owner"}
         )
 
+    @cached_property
+    def unwritten(self) -> dict[str, xr.Dataset]:
+        """Patch tables by name that were made for a store that cannot be written to: they live as long as this."""
+        return {}
+
     @property
     def patch_indices(self) -> tuple[str, ...]:
         """Names of the patch indices, sorted."""
-        return tuple(nodes_below(self.place, cv.PATCHES))
+        return tuple(sorted({*nodes_below(self.place, cv.PATCHES), *self.unwritten}))
 
     def patch_columns(self, name: str = cv.DEFAULT_INDEX) -> xr.Dataset:
         """Return a patch table as stored: ``owner`` indexes ``owner_scene`` and ``owner_array``."""
+        if name in self.unwritten:
+            return self.unwritten[name]
         if not has_node(self.place, f"{cv.PATCHES}/{name}"):
-            known = self.patch_indices
+            known, sets = self.patch_indices, nodes_below(self.place, cv.SAMPLES)
+            if sets and not self.scenes:
+                raise NotInStoreError(
+                    f"scenes were expected in {self.place.name}, got samples alone ({', '.join(sets)}). Read them with "
+                    f"sarzarr.SampleReader(store, samples={sets[0]!r})."
+                )
             raise NotInStoreError(f"patch index must be one of {', '.join(known) or 'none'}, got {name!r}.")
         return read_table(self.place, f"{cv.PATCHES}/{name}")
 

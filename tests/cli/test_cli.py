@@ -11,6 +11,7 @@ from conftest import speckle, write_band
 
 import sarzarr as sz
 from sarzarr.cli import main
+from sarzarr.errors import Exit
 from sarzarr.store.codecs import CODECS
 from sarzarr.text import parse_bytes
 
@@ -72,21 +73,25 @@ def test_identify_says_what_and_why(run, real_data):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "said", "right"),
     [
-        (("info", "nowhere.zarr"), "a sarzarr store was expected at 'nowhere.zarr'"),
-        (("identify", "nowhere.tif"), "which is not there"),
-        (("ingest", "nowhere.tif", "-o", "a.zarr"), "which is not there"),
-        (("ingest", __file__, "-o", "a.zarr"), "expected a TIFF file"),
-        (("ingest", "x.tif", "-o", "a.zarr", "--codec", "nonesuch"), "codec must be one of"),
-        (("ingest", "x.tif", "-o", "a.zarr", "--shard", "100"), "multiple of the 256-pixel chunk"),
-        (("ingest", "x.tif", "-o", "a.zarr", "--memory", "lots"), "a size such as 1GB"),
+        (("info", "nowhere.zarr"), "a sarzarr store was expected at 'nowhere.zarr'", Exit.NOTHING),
+        (("identify", "nowhere.tif"), "which is not there", Exit.NOTHING),
+        (("ingest", "nowhere.tif", "-o", "a.zarr"), "which is not there", Exit.NOTHING),
+        (("ingest", __file__, "-o", "a.zarr"), "expected a TIFF file", Exit.NOTHING),
+        (("ingest", "x.tif", "-o", "a.zarr", "--codec", "nonesuch"), "codec must be one of", Exit.USAGE),
+        (
+            ("ingest", "x.tif", "-o", "a.zarr", "--shard", "100"),
+            "multiple of the 256-pixel chunk",
+            Exit.USAGE,
+        ),
+        (("ingest", "x.tif", "-o", "a.zarr", "--memory", "lots"), "a size such as 1GB", Exit.USAGE),
     ],
 )
-def test_a_mistake_ends_in_one_line_without_traceback(run, tmp_path, monkeypatch, arguments, said):
+def test_a_mistake_ends_in_one_line_without_traceback(run, tmp_path, monkeypatch, arguments, said, right):
     monkeypatch.chdir(tmp_path)
     code, out, err = run(*arguments)
-    assert code == 1
+    assert code == right
     assert err.startswith("sarzarr: ")
     assert said in err
     assert "Traceback" not in out + err
@@ -122,7 +127,7 @@ def test_what_cannot_be_written_ends_in_one_line(run, scene, store, monkeypatch,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("a file")
     code, out, err = run(*(scene if a == "SCENE" else a for a in arguments))
-    assert code == 1
+    assert code in (Exit.NOTHING, Exit.USAGE)
     assert said in err
     assert err.startswith("sarzarr: ")
     assert err.count("\n") == 1
@@ -152,7 +157,7 @@ def test_a_picture_of_a_damaged_store_says_which_bytes(run, store):
     damaged[len(damaged) // 3] ^= 0xFF
     shard.write_bytes(damaged)
     code, _, err = run("quicklook", store)
-    assert code == 1
+    assert code == Exit.DAMAGE
     assert err.startswith("sarzarr: intact bytes of 'vv' of 's1_20260101' were expected")
     assert err.count("\n") == 1
 
@@ -282,7 +287,7 @@ def test_sizes_as_people_write_them():
 def test_options_of_bounds_that_would_do_nothing_are_refused(run, store, arguments, said):
     before = (store / "zarr.json").read_bytes()
     code, out, err = run("bounds", store, *arguments)
-    assert (code, out) == (1, "")
+    assert (code, out) == (Exit.NOTHING if "typo" in arguments else Exit.USAGE, "")
     assert said in err
     assert (store / "zarr.json").read_bytes() == before
 
@@ -301,7 +306,7 @@ def test_options_of_bounds_that_would_do_nothing_are_refused(run, store, argumen
 )
 def test_options_of_ingest_that_would_do_nothing_are_refused(run, scene, tmp_path, arguments, said):
     code, _, err = run("ingest", scene, "-o", tmp_path / "n.zarr", *KNOWN, *arguments, "--dry-run")
-    assert code == 1
+    assert code == Exit.USAGE
     assert said in err
     assert not (tmp_path / "n.zarr").exists()
 
@@ -328,39 +333,48 @@ def test_remove_takes_all_of_the_named_scenes_or_none(run, tmp_path):
 
 def test_a_bench_of_no_time_says_what_it_takes(run, store):
     code, _, err = run("bench", store, "--seconds", "0")
-    assert code == 1
+    assert code == Exit.USAGE
     assert "seconds above 0 and below 3600 were expected, got 0." in err
 
 
 def test_identify_gives_each_file_its_line(run, scene, tmp_path):
     (tmp_path / "text.tif").write_text("no TIFF")
     code, out, err = run("identify", tmp_path / "nowhere.tif", tmp_path / "text.tif", scene)
-    assert code == 1
+    assert code == Exit.PARTLY
     assert "s1_20260101_vv.tif\n" in out
     assert "vv: power as power" in out
     assert [line.split(":")[0] for line in err.splitlines()] == ["sarzarr", "sarzarr"]
     assert "nowhere.tif', which is not there" in err
     assert "expected a TIFF file, got 'text.tif'" in err
     code, out, err = run("identify", scene, scene.parent)
-    assert code == 1
-    assert out.count("vv: power as power") == 2
+    assert code == Exit.PARTLY
+    assert out.count("vv: power as power") == 1
+    code, _, err = run("identify", tmp_path / "text.tif")
+    assert code == Exit.NOTHING
     code, _, err = run("identify", scene, "--quantity", "sigma")
-    assert (code, err.count("\n")) == (1, 1)
+    assert (code, err.count("\n")) == (Exit.USAGE, 1)
 
 
 def test_ingest_goes_on_without_what_is_refused(run, scene, tmp_path):
     (tmp_path / "text.tif").write_text("no TIFF")
+    (tmp_path / "empty.tif").write_bytes(b"")
     arguments = ("ingest", tmp_path, "-o", tmp_path / "s.zarr", *KNOWN)
-    code, _, err = run(*arguments)
-    assert code == 1
+    code, _, err = run(*arguments, "--strict")
+    assert code == Exit.NOTHING
+    assert all(f"expected a TIFF file, got '{name}.tif'" in err for name in ("text", "empty"))
     assert not (tmp_path / "s.zarr").exists()
-    code, out, _ = run(*arguments, "--skip-refused")
-    assert code == 0
-    assert "refused, left out: expected a TIFF file, got 'text.tif'" in out
-    code, out, err = run(*arguments, "--skip-refused", "-q")
-    assert (code, out) == (0, "")
-    assert err.startswith("sarzarr: refused, left out: expected a TIFF file")
+    code, out, err = run(*arguments, "--dry-run")
+    assert code == Exit.PARTLY
+    assert "text.tif: expected a TIFF file, got 'text.tif'" in out
+    code, _, err = run(*arguments)
+    assert code == Exit.PARTLY
+    assert "sarzarr: 2 files refused, the others are in s.zarr:\n" in err
+    assert all(f"{name}.tif: expected a TIFF file" in err for name in ("text", "empty"))
+    assert sz.open_store(tmp_path / "s.zarr").scenes == ("s1_20260101",)
+    code, out, err = run(*arguments, "-q")
+    assert (code, out) == (Exit.PARTLY, "")
+    assert err.count("\n") == 3
     scene.unlink()
-    code, _, err = run(*arguments, "--skip-refused")
-    assert code == 1
-    assert "expected a TIFF file" in err
+    code, _, err = run(*arguments)
+    assert code == Exit.NOTHING
+    assert all(f"{name}.tif: expected a TIFF file" in err for name in ("text", "empty"))

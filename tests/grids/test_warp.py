@@ -685,8 +685,11 @@ def test_gcps_across_the_antimeridian_are_one_frame(tmp_path):
     values = read(plan_warp(crossing, target, method="nearest"))
     assert np.isfinite(values).mean() > 0.8
     assert np.isin(np.unique(values[np.isfinite(values)]), pixels).all()
-    with pytest.raises(UnsupportedRasterError, match=r"antimeridian.*Choose a projected CRS"):
-        covering([crossing.georeference], crs="EPSG:4326", pixel_size=1e-3)
+    degrees = covering([crossing.georeference], crs="EPSG:4326", pixel_size=1e-3)
+    assert degrees.width < 300 and degrees.bbox[0] < 180 < degrees.bbox[2]
+    for exact in (False, True):
+        values = read(plan_warp(crossing, degrees, method="nearest", exact=exact))
+        assert np.isfinite(values).mean() > 0.7
 
 
 def test_the_edge_of_a_gcp_frame_is_windowed_alike(tmp_path):

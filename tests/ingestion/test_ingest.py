@@ -89,7 +89,8 @@ def test_real_scenes_are_understood_as_what_they_are(real_store):
         ("Spain_7370579_S1Hand", "vv"): ("power", "db"),
         ("Spain_7370579_S1Hand", "vh"): ("power", "db"),
         **{
-            (str(d), "band_1"): ("power", "power") for d in (20190428, 20190510, 20190522, 20190603, 20190615)
+            (f"s1_timeseries_nogeo_{d}", "band_1"): ("power", "power")
+            for d in (20190428, 20190510, 20190522, 20190603, 20190615)
         },
     }
     assert len(real_store.scenes) == 9
@@ -142,7 +143,7 @@ def test_rioxarray_finds_crs_and_transform_unrepaired(real_store, real_data):
                 assert opened[name].rio.transform().almost_equals(file.transform, precision=1e-9)
                 assert xr.open_zarr(real_store.root, group=f"scenes/{scene}")[name].rio.crs == file.crs
             assert real_store.db(scene).rio.crs == file.crs
-    plain = xr.open_zarr(real_store.root, group="scenes/20190428", decode_coords="all")
+    plain = xr.open_zarr(real_store.root, group="scenes/s1_timeseries_nogeo_20190428", decode_coords="all")
     assert plain.rio.crs is None
     assert "spatial_ref" not in plain
     np.testing.assert_array_equal(plain.y[:2], [0.5, 1.5])

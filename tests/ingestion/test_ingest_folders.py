@@ -1,13 +1,12 @@
-"""Folders instead of files, a file that is given twice, and going on without what is refused."""
+"""Folders instead of files, and a file that is given twice."""
 
 import shutil
 
-import numpy as np
 import pytest
 from conftest import speckle, write_band
 
 import sarzarr as sz
-from sarzarr.errors import RasterNotFoundError, UnsupportedRasterError
+from sarzarr.errors import RasterNotFoundError
 from sarzarr.rasters import raster_files
 
 KNOWN = {"quantity": "sigma0", "representation": "power"}
@@ -71,51 +70,3 @@ def test_a_file_that_is_given_twice_is_taken_once(folder, tmp_path):
         "b_vv.tif is given twice, and taken once.",
         "link_vv.tif is given twice, and taken once.",
     )
-
-
-# ------------------------------------------------------------------ refused
-@pytest.fixture
-def mixed(folder, tmp_path):
-    """A good scene, one whose file is a label, one that is no TIFF, and one without a place."""
-    labels = write_band(tmp_path / "c1_label.tif", np.ones((256, 256), np.uint8))
-    broken = tmp_path / "d_vv.tif"
-    broken.write_bytes(b"no TIFF")
-    return [folder / "b_vv.tif", labels, broken]
-
-
-def test_one_refused_file_refuses_all_unless_it_may_be_left_out(mixed, tmp_path):
-    with pytest.raises(UnsupportedRasterError):
-        sz.plan_ingest(mixed, tmp_path / "s.zarr")
-    plan = sz.plan_ingest(mixed, tmp_path / "s.zarr", skip_refused=True)
-    assert [s.id for s in plan.scenes] == ["b"]
-    assert len(plan.refused) == 2
-    assert "a mask or a label" in "".join(plan.refused)
-    assert "expected a TIFF file, got 'd_vv.tif'" in "".join(plan.refused)
-    assert str(plan).count("refused, left out: ") == 2
-    store = sz.ingest(plan)
-    assert store.scenes == ("b",)
-    assert sz.plan_ingest(mixed, store.root, skip_refused=True).present == ("b",)
-
-
-def test_nothing_but_refused_files_is_still_an_error(mixed, tmp_path):
-    with pytest.raises(UnsupportedRasterError, match="a mask or a label"):
-        sz.plan_ingest(mixed[1:], tmp_path / "s.zarr", skip_refused=True)
-    assert not (tmp_path / "s.zarr").exists()
-
-
-def test_a_scene_that_nothing_places_is_left_out_of_a_grid(mixed, tmp_path):
-    nowhere = write_band(tmp_path / "e_vv.tif", speckle((256, 256)), crs=None)
-    options = {"crs": "EPSG:32632", "pixel_size": 20, **KNOWN}
-    plan = sz.plan_ingest([mixed[0], nowhere], tmp_path / "s.zarr", skip_refused=True, **options)
-    assert [s.id for s in plan.scenes] == ["b"]
-    assert len(plan.refused) == 1
-
-
-def test_a_scene_that_does_not_fit_the_memory_is_left_out(tmp_path, folder):
-    giant = tmp_path / "g_vv.tif"
-    write_band(giant, speckle((6000, 6000)), blockysize=6000, compress="deflate")
-    options = {"memory": 600_000_000, **KNOWN}
-    with pytest.raises(UnsupportedRasterError, match="g: a worker within 600 MB was expected"):
-        sz.plan_ingest([giant, folder / "b_vv.tif"], tmp_path / "s.zarr", **options)
-    plan = sz.plan_ingest([giant, folder / "b_vv.tif"], tmp_path / "s.zarr", skip_refused=True, **options)
-    assert [s.id for s in plan.scenes] == ["b"]

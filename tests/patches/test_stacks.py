@@ -16,6 +16,7 @@ from tiffs import speckle, write
 
 import sarzarr as sz
 from sarzarr.errors import InvalidInputError, NotInStoreError
+from sarzarr.patches.stacks.find import _of_one_clock, describe_stacks
 from sarzarr.pixels.turns import apply
 from sarzarr.reader.order import Position, Share
 
@@ -107,6 +108,7 @@ def test_scenes_are_grouped_by_grid_orbit_pass_and_arrays_and_sorted_by_time(sto
     )
     assert up.revisit_days == pytest.approx(12, abs=1e-4)
     assert str(stacks[4].view) == "orbit unknown"
+    assert [s.is_certain for s in stacks] == [True, True, True, True, False]
     assert pickle.loads(pickle.dumps(up)) == up
 
 
@@ -202,7 +204,7 @@ def test_a_cube_pickles_and_reads_only_what_is_asked(store):
 
 
 def test_one_cube_is_of_one_stack(store):
-    with pytest.raises(InvalidInputError, match=r"one stack was expected, got 5.*'down1', 'east1'"):
+    with pytest.raises(InvalidInputError, match=r"one stack was expected, got 4.*'down1', 'east1'"):
         sz.open_stack(store)
     with pytest.raises(InvalidInputError, match="representation"):
         sz.open_stack(store, "up1", representation="dB")
@@ -265,10 +267,10 @@ def test_runs_of_so_many_dates_come_from_stacks_of_any_length(store):
         store, stack=True, stack_length=2, polarizations="vv", batch_size=64, with_meta=True
     )
     (batch,) = reader
-    assert batch["image"].shape == (36, 2, 1, 256, 256)
-    ends = [("down1", "down2"), ("east1", "east2"), ("near1", "near2"), ("who1", "who2")]
+    assert batch["image"].shape == (30, 2, 1, 256, 256)  # not of who1 and who2, which are a guess
+    ends = [("down1", "down2"), ("east1", "east2"), ("near1", "near2")]
     assert {tuple(scenes) for scenes in batch["scene"]} == {*ends, ("up1", "up2"), ("up2", "up3")}
-    assert len(set(batch["id"].tolist())) == 36
+    assert len(set(batch["id"].tolist())) == 30
     for scenes, times in zip(batch["scene"], batch["time"], strict=True):
         assert [t.removesuffix("Z") for t in times] == [
             str(store.rows(s)["time"].values[0])[:-1] for s in scenes
@@ -355,17 +357,18 @@ def test_torch_gets_the_same_batches(store):
 # ------------------------------------------------------------------ scenes without a place in the world
 def test_the_real_series_opens_as_a_cube_and_as_batches(series):
     dates = ["20190428", "20190510", "20190522", "20190603", "20190615"]
+    ids = tuple(f"s1_timeseries_nogeo_{date}" for date in dates)
     (stack,) = sz.find_stacks(series)
-    assert (stack.scenes, stack.is_placed, stack.revisit_days) == (tuple(dates), False, 12.0)
-    cube = sz.open_stack(series, "20190603")
+    assert (stack.scenes, stack.is_placed, stack.is_one_view, stack.revisit_days) == (ids, False, False, 12.0)
+    cube = sz.open_stack(series, ids[3])
     assert (
         cube.time.values.tolist() == np.array([f"{d[:4]}-{d[4:6]}-{d[6:]}" for d in dates], "M8[ns]").tolist()
     )
     assert dict(cube.sizes) == {"time": 5, "y": 512, "x": 1030}
     whole = cube.band_1_db.values
-    for date, values in zip(dates, whole, strict=True):
-        np.testing.assert_array_equal(values, series.db(date, "band_1").values)
-    reader = sz.PatchReader(series, stack="20190428", clip=(-60, 100), with_meta=True, batch_size=8)
+    for scene, values in zip(ids, whole, strict=True):
+        np.testing.assert_array_equal(values, series.db(scene, "band_1").values)
+    reader = sz.PatchReader(series, stack=ids[0], clip=(-60, 100), with_meta=True, batch_size=8)
     (batch,) = reader
     assert batch["image"].shape == (8, 5, 1, 256, 256)
     assert batch["time"] == [[f"{d[:4]}-{d[4:6]}-{d[6:]}T00:00:00Z" for d in dates]] * 8
@@ -375,10 +378,11 @@ def test_the_real_series_opens_as_a_cube_and_as_batches(series):
 
 
 def test_shape_alone_is_a_guess_that_is_never_taken_unasked(series):
-    with pytest.raises(InvalidInputError, match=r"known to be on one grid.*by shape alone.*'20190428'"):
+    with pytest.raises(InvalidInputError, match=r"known to be on one grid.*by shape alone.*nogeo_20190428'"):
         sz.PatchReader(series, stack=True)
-    some = sz.PatchReader(series, stack=True, scenes=["20190615", "20190428"])
-    assert [s.scenes for s in some.stacks] == [("20190428", "20190615")]
+    two = tuple(f"s1_timeseries_nogeo_{date}" for date in (20190428, 20190615))
+    some = sz.PatchReader(series, stack=True, scenes=two[::-1])
+    assert [s.scenes for s in some.stacks] == [two]
 
 
 def test_the_command_lists_stacks_and_who_is_left_out(store):
@@ -396,3 +400,115 @@ def test_the_command_lists_stacks_and_who_is_left_out(store):
     )
     assert lines[6] == "  in no stack: when"
     assert lines[7] == "  without a time: when"
+
+
+# ------------------------------------------------------------------ what is not known is not equal
+def times_store(folder, scenes, **options):
+    """Return a store of small scenes by name: the tags of each, and where it lies."""
+    files = [
+        write(folder / f"{name}_vv.tif", speckle(seed=i), tags=tags, **options)
+        for i, (name, tags) in enumerate(scenes.items())
+    ]
+    return sz.ingest(sz.plan_ingest(files, folder / "s.zarr", quantity="sigma0", representation="power"))
+
+
+def test_without_a_track_the_time_of_day_tells_views_apart(tmp_path):
+    times = {
+        "m1": "2020-01-03T05:11:22Z", "m2": "2020-01-15T05:11:24Z", "m3": "2020-01-27T05:14:20Z",
+        "next1": "2020-01-08T05:19:22Z", "next2": "2020-01-20T05:19:20Z",
+        "e1": "2020-01-08T16:58:02Z",
+        "late": "2020-01-02T23:59:30Z", "early": "2020-01-15T00:01:10Z",
+        "day1": "2020-01-05T00:00:00Z", "day2": "2020-01-17T00:00:00Z",
+    }  # fmt: skip
+    store = times_store(
+        tmp_path, {name: {"datetime": time, "platform": "S1A"} for name, time in times.items()}
+    )
+    assert scenes_of(sz.find_stacks(store)) == [
+        ("day1", "day2"), ("late", "early"), ("m1", "m2", "m3"), ("next1", "next2"),
+    ]  # fmt: skip
+    said = describe_stacks(store)
+    assert "  day1: 2 scenes," in said
+    assert said.count("no track and no time of day: one view by guess") == 1
+    assert [s.id for s in sz.PatchReader(store, stack=True, stack_length=2, patch_size=64).stacks] == [
+        "late", "m1", "m2", "next1",
+    ]  # fmt: skip
+    assert sz.PatchReader(store, stack="day1", patch_size=64).stacks[0].scenes == ("day1", "day2")
+    with pytest.raises(
+        InvalidInputError, match=r"'m1' \(sentinel-1 at 05:11 UTC\) and 'e1' \(sentinel-1 at 16:58 UTC\)"
+    ):
+        sz.make_stack(store, ["m1", "e1"])
+    assert sz.make_stack(store, ["m1", "e1"], mixed=True).scenes == ("m1", "e1")
+    assert sz.make_stack(store, ["m1", "day1"]).is_one_view is False
+
+
+@given(
+    st.lists(st.integers(0, 86_399), min_size=2, max_size=12, unique=True),
+    st.integers(0, 86_399),
+    st.randoms(),
+)
+def test_any_times_of_day_are_parted_by_the_widest_gap_on(seconds, turn, order):
+    """Whatever the order, and wherever midnight is."""
+
+    def parts(clocks):
+        members = [Clock(f"{i:02}", 86_400.0 * i + clock) for i, clock in enumerate(clocks)]
+        order.shuffle(members)
+        return sorted(sorted(m.scene for m in part) for part in _of_one_clock(members))
+
+    found = parts(seconds)
+    assert sum(map(len, found)) == len(seconds)
+    for part in found:
+        clocks = [seconds[int(name)] for name in part]
+        assert min(max((b - a) % 86_400 for b in clocks) for a in clocks) <= 180
+    gaps = np.diff(np.sort([*seconds, min(seconds) + 86_400]))
+    if (gaps == gaps.max()).sum() == 1:
+        assert parts([(s + turn) % 86_400 for s in seconds]) == found
+
+
+class Clock:
+    """A scene with a time and nothing else."""
+
+    def __init__(self, scene, seconds):
+        self.scene, self.seconds = scene, seconds
+
+
+def test_one_pass_is_no_series(tmp_path):
+    track = {"platform": "S1A", "sat_relative_orbit": "117"}
+    store = times_store(
+        tmp_path,
+        {
+            "b": {**track, "datetime": "2020-01-03T05:11:22Z"},
+            "a_COG": {**track, "datetime": "2020-01-03T05:11:22Z"},  # another processing
+            "slice": {**track, "datetime": "2020-01-03T05:11:47Z"},
+            "twelve": {**track, "datetime": "2020-01-15T05:11:22Z"},
+            "twelve_day": {**track, "datetime": "2020-01-15"},
+        },
+    )
+    (stack,) = sz.find_stacks(store)
+    assert stack.scenes == ("a_COG", "twelve")
+    assert "of one pass, no series: a_COG, b, slice, of which a_COG is in its stack" in describe_stacks(store)
+    assert sz.make_stack(store, ["b", "twelve"]).scenes == ("b", "twelve")
+    only = times_store(tmp_path / "two", {n: {**track, "datetime": "2020-01-03T05:11:22Z"} for n in "xy"})
+    assert sz.find_stacks(only) == ()
+    assert "of one pass, no series: x, y" in describe_stacks(only)
+
+
+@pytest.mark.parametrize("options", [{"crs": None}, {}], ids=["no place", "days alone"])
+def test_scenes_of_one_day_that_may_be_two_places_or_passes_are_in_no_stack(tmp_path, options):
+    scenes = {f"{p}_{d}": {"datetime": d} for p in "ab" for d in ("2020-01-01", "2020-01-13")}
+    store = times_store(tmp_path, scenes, **options)
+    assert sz.find_stacks(store) == ()
+    assert sz.make_stack(store, ["a_2020-01-01", "a_2020-01-13"]).is_certain is False
+
+
+def test_the_side_that_an_antenna_looks_to_is_of_the_view(tmp_path):
+    sides = {"r1": "right", "r2": "right", "l1": "left", "l2": "left"}
+    store = times_store(
+        tmp_path,
+        {
+            name: {"datetime": f"2020-01-0{i}T05:00:00Z", "LOOK_SIDE": side, "SATELLITE_NAME": "ICEYE-X7"}
+            for i, (name, side) in enumerate(sides.items(), 1)
+        },
+    )
+    left, right = sz.find_stacks(store)
+    assert (left.scenes, right.scenes) == (("l1", "l2"), ("r1", "r2"))
+    assert str(left.view) == "iceye-x7 looking left"

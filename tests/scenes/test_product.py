@@ -374,3 +374,43 @@ def test_any_fields_give_facts_or_nothing(said):
 @given(st.text())
 def test_any_name_gives_facts_or_nothing(name):
     assert set(facts_from_name(name).attrs().values()).isdisjoint({None, ""})
+
+
+# ---------------------------------------------------------------- manifest.safe
+MANIFEST = """<?xml version="1.0"?><xfdu:XFDU xmlns:xfdu="urn" xmlns:safe="urn" xmlns:s1="urn"><metadataSection>
+<safe:orbitReference><safe:orbitNumber type="start">638</safe:orbitNumber><safe:orbitNumber type="stop">639</safe:orbitNumber>
+<safe:relativeOrbitNumber type="stop">16</safe:relativeOrbitNumber>
+<safe:relativeOrbitNumber type="start">15</safe:relativeOrbitNumber>
+<s1:pass>DESCENDING</s1:pass></safe:orbitReference></metadataSection></xfdu:XFDU>"""
+
+
+def test_the_manifest_tells_the_track_first(tmp_path):
+    product = "S1C_IW_GRDH_1SDV_20250105T051122_20250105T051147_000638_000A5B_ABCD.SAFE"
+    path = write(tmp_path / product / "measurement" / "iw-vv.tif", speckle())
+    assert probe_file(path).acquisition.relative_orbit is None  # of that orbit no formula is sure
+    (tmp_path / product / "manifest.safe").write_text(MANIFEST)
+    facts = probe_file(path).acquisition
+    assert (facts.relative_orbit, facts.absolute_orbit, facts.orbit_state) == (15, 638, "descending")
+    assert facts.datetime == "2025-01-05T05:11:22Z"
+    (tmp_path / product / "manifest.safe").write_bytes(LAUGHS)
+    assert probe_file(path).acquisition.relative_orbit is None
+
+
+def test_a_date_in_a_description_is_no_time_of_acquisition(tmp_path):
+    text = {"TIFFTAG_IMAGEDESCRIPTION": "written on 2024-05-06 by a script"}
+    assert probe_file(write(tmp_path / "lake_VV.tif", speckle(), tags=text)).acquisition == Acquisition()
+    told = {"TIFFTAG_IMAGEDESCRIPTION": "Sentinel-1A IW SLC L1"}
+    assert (
+        probe_file(write(tmp_path / "sea_VV.tif", speckle(), tags=told)).acquisition.platform == "sentinel-1a"
+    )
+
+
+def test_a_folder_tells_where_the_file_says_nothing_of_its_own(tmp_path):
+    path = write(tmp_path / "S1B_20161121_12SYJ_DSC" / "Gamma0_VV.tif", speckle())
+    facts = probe_file(path).acquisition
+    assert (facts.datetime, facts.platform, facts.orbit_state) == (
+        "2016-11-21T00:00:00Z",
+        "sentinel-1b",
+        "descending",
+    )
+    assert probe_file(write(tmp_path / "20200101" / "lake_VV.tif", speckle())).acquisition == Acquisition()

@@ -39,14 +39,32 @@ def ids(paths, **said) -> list[tuple[str, list[str]]]:
     ("stem", "folder", "product", "expected"),
     [
         ("S1_IW_GRD_panama_700_amp_VV_VH", "x", None, "S1_IW_GRD_panama_700_amp"),
+        ("VV_dB", "05bc615a9b0aaaaav", None, "05bc615a9b0aaaaav"),
+        ("Gamma0_VH", "S1A_20200103_17RMJ_ASC", None, "S1A_20200103_17RMJ_ASC"),
+        ("imagery_HV", "RS2_OK1_PK05_HH_HV_SLC", None, "RS2_OK1_PK05_HH_HV_SLC"),
+        ("Amplitude_VV", "Aarhus", None, "Aarhus"),
+        ("lake_Amplitude_VV", "Aarhus", None, "lake_Amplitude"),
+        ("Gamma0_2020-01-03_VV", "Aarhus", None, "Aarhus_2020-01-03"),
+        ("VV", "20200103", "Aarhus", "Aarhus_20200103"),
+        ("12", "VV", "Aarhus", "Aarhus_12"),
+        ("sigma0_vv", "data", "Aarhus", "Aarhus"),
+        ("c_VV", "Aarhus", None, "Aarhus"),
+        ("IMAGE_HH_SRA_strip_007", "IMAGEDATA", "TSX1_SAR__MGD", "TSX1_SAR__MGD_SRA_strip_007"),
+        (
+            "D20160214_171512--_SIG0-----_S1AIWGRDH1VHA_015_A0",
+            "x",
+            None,
+            "D20160214_171512--_SIG0-----_S1AIWGRDH1A_015_A0",
+        ),
         ("VV", "s1_db_utm_nodata0", None, "s1_db_utm_nodata0"),
         ("vv_VH", "lake", None, "lake"),
         ("sentinel1_vv_panama", "x", None, "sentinel1_panama"),
-        ("VV_20190101", "x", None, "20190101"),
+        ("VV_20190101", "x", None, "x_20190101"),
         ("overview", "x", None, "overview"),
         ("iw-vh", "measurement", "S1A_IW_GRDH_1SDV.SAFE", "S1A_IW_GRDH_1SDV"),
         ("s1a-iw-grd-vh-x-002", "measurement", "S1A_IW_GRDH_1SDV", "S1A_IW_GRDH_1SDV"),
         ("s1a-iw2-slc-vh-x-005", "measurement", "S1A_IW_SLC__1SDV", "S1A_IW_SLC__1SDV_iw2"),
+        ("s1a-iw2-slc-vh-x-005", "measurement", "S1A_IW_SLC__1SDV.SAFE", "S1A_IW_SLC__1SDV_iw2"),
         (
             "s1b-iw-grd-vh-20211223t051122-20211223t051147-030148-039993-002",
             "x",
@@ -62,6 +80,45 @@ def test_scene_names(stem, folder, product, expected):
     assert scene_name(Path(product or "raw") / folder / f"{stem}.tif") == expected
 
 
+WORD = st.sampled_from(
+    ["Aarhus", "VV", "20200103", "Gamma0", "dB", "raw", "c", "imagery", "IMAGEDATA", "7", "lake_VH"]
+)
+
+
+@settings(max_examples=200)
+@given(folders=st.lists(WORD, max_size=4), stem=WORD, above=st.lists(WORD, max_size=3))
+def test_an_id_is_of_the_path_and_of_no_more_of_it_than_it_takes(folders, stem, above):
+    """Names further up than the one that tells do not count, so that a store is the same wherever files stand."""
+    name = scene_name(Path("/site", *folders, f"{stem}.tif"))
+    assert name == scene_name(Path("/", *above, "site", *folders, f"{stem}.tif"))
+    assert check_scene_id(name) == name
+    assert scene_name(Path("/site", *folders, f"{stem}_HV.tif")) == name  # another polarization
+
+
+@pytest.mark.parametrize(
+    "layout", ["{site}/VV_dB.tif", "{site}/20200103/VV.tif", "{site}/20200103_vv.tif", "{site}/c.tif"]
+)
+def test_two_sites_of_one_stem_are_two_scenes(tmp_path, layout):
+    paths = [tmp_path / layout.format(site=site) for site in ("Aarhus", "Bergen")]
+    for path in paths:
+        write(path, speckle())
+    both = [scene for scene, _ in ids(paths)]
+    assert len(set(both)) == 2
+    assert both == [scene for path in paths for scene, _ in ids([path])]  # each alone has the same
+
+
+def test_a_folder_a_polarization_is_one_scene(tmp_path):
+    paths = [write(tmp_path / "lake" / p / "tile_12.tif", speckle()) for p in ("VV", "VH")]
+    assert ids(paths) == [("tile_12", ["vv", "vh"])]
+
+
+def test_a_file_of_which_no_name_is_left_is_named(tmp_path):
+    paths = [write(tmp_path / "ä" / "ü.tif", speckle())]
+    with pytest.raises(SceneIdError, match=r"ü\.tif: expected a scene id .* Ingest it alone with --id"):
+        ids(paths)
+    assert ids(paths, scene_id="u") == [("u", ["band_1"])]
+
+
 @pytest.mark.parametrize(
     "bad", ["", ".", "..", ".a", "_a", "a/b", "a b", "zarr.json", "c", "ä", "a\n", "a" * 129]
 )
@@ -72,7 +129,7 @@ def test_an_id_that_a_store_cannot_hold_is_refused(bad):
 
 @pytest.mark.parametrize("nothing_left", ["", "...", "___", "äöü", "c", "zarr.json"])
 def test_a_name_of_which_nothing_is_left_is_refused(nothing_left):
-    with pytest.raises(SceneIdError, match="Give one with --id"):
+    with pytest.raises(SceneIdError, match="Ingest it alone with --id"):
         safe_scene_id(nothing_left)
 
 
@@ -178,7 +235,10 @@ def test_real_scenes():
         "637U_59R_1_3": ["band_1", "band_2"],
         "s1_sigma0_linear_snap": ["vh"],
         "slc": ["band_1"],
-        **{date: ["band_1"] for date in ("20190428", "20190510", "20190522", "20190603", "20190615")},
+        **{
+            f"s1_timeseries_nogeo_{date}": ["band_1"]
+            for date in ("20190428", "20190510", "20190522", "20190603", "20190615")
+        },
         "sar_masked": ["band_1", "band_2", "band_3", "band_4"],
     }
 
@@ -296,7 +356,9 @@ def test_files_of_two_scenes_do_not_open_as_one(tmp_path):
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_selection_is_the_selection_of_the_whole(tmp_path_factory, data):
-    pixels = np.arange(90 * 70, dtype="uint16").reshape(1, 90, 70)
+    pixels = (
+        np.random.default_rng(0).permutation(np.arange(1, 1 + 90 * 70, dtype="uint16")).reshape(1, 90, 70)
+    )
     path = tmp_path_factory.getbasetemp() / "selection" / "a.tif"
     opened = open_scene(
         path if path.exists() else write(path, pixels, tiled=True, blockxsize=16, blockysize=32)

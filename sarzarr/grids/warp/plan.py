@@ -4,7 +4,7 @@ A plan is pure, printable and picklable; `sarzarr.grids.warp.read` reads what it
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,10 +12,22 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
-from sarzarr.grids.crs import crs_name, is_same_crs
-from sarzarr.grids.georeference import Georeference, bbox_in, check_placed, edge_points, locate, project
+from sarzarr.grids.crs import (
+    LONLAT,
+    crs_name,
+    is_same_crs,
+    parse_crs,
+    transform_points,
+    turn_of,
+    turned,
+    turns_onto,
+)
+from sarzarr.grids.georeference import (
+    Georeference, bbox_in, check_placed, edge_points, is_affine_to, locate, moved_by, onto,
+)  # fmt: skip
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.window import Window
+from sarzarr.pixels.calibration import Calibration
 
 Fill = float | int | None
 GDAL_TYPES: Final = {
@@ -72,6 +84,8 @@ class WarpSource:
     """The place of its pixels."""
     nodata: float | None = None
     """The sentinel; None where there is none. NaN becomes None: NaN and Inf are invalid in any case."""
+    calibration: Calibration | None = None
+    """The way of its power to backscatter, which is what is warped; None where it is that."""
 
     def __post_init__(self) -> None:
         if self.representation not in _REPRESENTATIONS:
@@ -247,7 +261,8 @@ def plan_warp(
     """Return the plan of a source's way onto a grid: untouched where its pixels are the grid's, else warped.
 
     Pixels are the grid's where both have one CRS and all four corners are within 1e-3 pixels of a
-    whole-pixel offset. No file is opened.
+    whole-pixel offset. No file is opened. Longitudes that differ by whole turns are the same ground: the source of the
+    plan has those that its grid has.
 
     ``kind`` is ``backscatter``; for a layer ``classes``, ``continuous`` or ``counts``. ``method`` is one of
     ``METHODS[kind]``. By default backscatter is averaged (in power) where the grid is coarser and taken from the
@@ -261,9 +276,11 @@ def plan_warp(
     fine for it, or its dtype cannot be warped.
     """
     _check_kind(source, kind, method)
+    source = replace(source, georeference=_in_turn(source.georeference, grid))
     place = source.georeference
     grids_agree = not place.uses_gcps or not grid.is_georeferenced
-    if grids_agree and is_same_crs(source.grid.crs_wkt, grid.crs_wkt):
+    is_one = place.uses_gcps or is_affine_to(place, grid)
+    if grids_agree and is_one and is_same_crs(source.grid.crs_wkt, grid.crs_wkt):
         offset = source.grid.whole_pixel_offset(grid)
         if offset is not None:
             return _passthrough(source, grid, *offset)
@@ -282,7 +299,7 @@ def plan_warp(
     dtype, fill = _result_type(source, grid, kind, method)
     tolerance = 0.0
     if not exact and method != "sum":  # to share out totals costs more than to find exact positions
-        within_one = is_same_crs(place.crs_wkt, grid.crs_wkt)
+        within_one = is_affine_to(place, grid)
         tolerance = GCP_TOLERANCE if place.uses_gcps else 0.0 if within_one else FAST_TOLERANCE
     plan = WarpPlan(
         source=source,
@@ -334,6 +351,35 @@ def _no_nodata(source: WarpSource) -> UnsupportedRasterError:
     )
 
 
+def _in_turn(place: Georeference, grid: Grid) -> Georeference:
+    """Return a place moved by the whole turns that bring its longitudes to a grid's, or to those of its CRS.
+
+    Raises `UnsupportedRasterError` where a raster of a cylindrical CRS lies on both sides of the end of its x, which
+    GDAL does not see beyond.
+    """
+    wkt, turn = place.grid.crs_wkt, turn_of(place.grid.crs_wkt)
+    if wkt is None or turn is None or not grid.is_georeferenced:
+        return place
+    left, _, right, _ = place.grid.bbox
+    if is_same_crs(wkt, grid.crs_wkt):
+        moves = turns_onto(wkt, (left, right), (grid.bbox[0], grid.bbox[2]))
+        return replace(place, grid=moved_by(place.grid, moves[0])) if len(moves) == 1 else place
+    if parse_crs(wkt).is_geographic:
+        middle = float(turned(wkt, np.array(place.middle), near=0.0))  # GDAL adds one turn, and no more
+        return replace(place, grid=moved_by(place.grid, middle - place.middle))
+    ends = np.array([left, right]) + (right - left) * np.array([1e-9, -1e-9])
+    again, _ = transform_points(
+        LONLAT, wkt, *transform_points(wkt, LONLAT, ends, np.full(2, place.grid.bbox[1]))
+    )
+    moves = turn * np.rint((again - ends) / turn)
+    if not np.isfinite(moves).all() or moves[0] == moves[1]:
+        return replace(place, grid=moved_by(place.grid, float(np.nan_to_num(moves[0]))))
+    raise UnsupportedRasterError(
+        f"expected a raster on one side of the end of {crs_name(wkt)}, got {place.name!r}, which goes on beyond it. "
+        "Leave out --crs to keep its own grid, or give it in EPSG:4326."
+    )
+
+
 def _check_touches(place: Georeference, grid: Grid) -> None:
     try:
         x_min, y_min, x_max, y_max = bbox_in(place, grid.crs_wkt)
@@ -342,7 +388,8 @@ def _check_touches(place: Georeference, grid: Grid) -> None:
             raise
         return  # its edges are out of the CRS's reach, as of a global raster: its middle need not be
     left, bottom, right, top = grid.bbox
-    if x_max <= left or x_min >= right or y_max <= bottom or y_min >= top:
+    is_beside = not turns_onto(grid.crs_wkt, (x_min, x_max), (left, right))
+    if is_beside or y_max <= bottom or y_min >= top:
         raise UnsupportedRasterError(
             f"expected a raster that touches the grid {grid.bbox}, got {place.name!r} at "
             f"{(x_min, y_min, x_max, y_max)}. Leave it out, or choose a grid that covers it."
@@ -354,7 +401,7 @@ def _kernel_scale(place: Georeference, grid: Grid) -> tuple[float, float]:
 
     GDAL would choose it anew for each window, and show every border of one.
     """
-    if not place.uses_gcps and is_same_crs(place.crs_wkt, grid.crs_wkt):
+    if is_affine_to(place, grid):
         a, b, _, d, e, _ = grid.transform
         ia, ib, _, id_, ie, _ = place.grid.inverse
         across = math.hypot(ia * a + ib * d, ia * b + ib * e)
@@ -362,7 +409,7 @@ def _kernel_scale(place: Georeference, grid: Grid) -> tuple[float, float]:
         return _rounded(1.0 / across), _rounded(1.0 / down)
     along = np.linspace(0.1, 0.9, 5)
     rows, cols = (v.ravel() for v in np.meshgrid(along * place.grid.height, along * place.grid.width))
-    rows, cols = grid.to_pixels(*project(place, grid.crs_wkt, rows, cols))
+    rows, cols = onto(place, grid, rows, cols)
     finite = np.isfinite(rows) & np.isfinite(cols)
     rows, cols = rows[finite], cols[finite]
     steps = [locate(place, grid, rows + dr, cols + dc) for dr, dc in ((-4, 0), (4, 0), (0, -4), (0, 4))]

@@ -23,8 +23,8 @@ from rasterio.session import DummySession
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
-from sarzarr.grids.crs import is_same_crs
-from sarzarr.grids.georeference import locate, project, spline_points
+from sarzarr.grids.crs import is_same_crs, turn_of, turns_onto
+from sarzarr.grids.georeference import is_affine_to, locate, project, spline_points
 from sarzarr.grids.warp import vrt
 from sarzarr.grids.warp.areas import LEAST_COVERED, share_by_area
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan, WarpSource
@@ -156,7 +156,7 @@ def _warp_into(plan: WarpPlan, window: Window, out: Array) -> None:
         for half in window.halves():
             _warp_into(plan, half, out[half.within(window)])
         return
-    values, is_masked = _prepared(plan, _read(plan.source, needed))
+    values, is_masked = _prepared(plan, _read(plan.source, needed), needed)
     if plan.method == "sum":
         out[...] = _shared(plan, window, needed, values)
     elif plan.method == "nearest" and _is_by_axes(plan):
@@ -169,17 +169,20 @@ def _warp_into(plan: WarpPlan, window: Window, out: Array) -> None:
         _by_cubic(plan, points, values, out, is_masked=is_masked, tolerance=tolerance)
 
 
-def _prepared(plan: WarpPlan, raw: Array) -> tuple[Array, bool]:
-    """Return source pixels as they are warped, and whether some are invalid.
+def _prepared(plan: WarpPlan, raw: Array, window: Window) -> tuple[Array, bool]:
+    """Return a window of source pixels, (rows, columns), as they are warped, and whether some are invalid.
 
     They are power for backscatter; layers have one sentinel, ``plan.fill``, and NaN is among it.
     """
     source = plan.source
     is_plain = source.is_layer or source.representation == cv.Representation.POWER
+    is_plain &= source.calibration is None
     if is_plain and raw.dtype == plan.working_dtype and _is_all_valid(raw, source.nodata):
         return raw, False
     if not source.is_layer:
         power = power_kernel(raw, source.representation, nodata=source.nodata)
+        if source.calibration is not None:
+            source.calibration.apply(power, row=window.row, col=window.col)
         return np.ascontiguousarray(power, dtype=np.float32), bool(np.isnan(power.min()))
     values = np.array(raw, dtype=plan.working_dtype)
     if values.dtype.kind == "f":
@@ -214,11 +217,14 @@ def _shared(plan: WarpPlan, window: Window, needed: Window, values: Array) -> Ar
             rows, cols = np.indices((part.shape[0] + 1, needed.width + 1), np.float64)
             rows += needed.row + first
             cols += needed.col
-            rows, cols = plan.grid.to_pixels(
-                *project(plan.source.georeference, plan.grid.crs_wkt, rows, cols)
-            )
-            yield part, rows - window.row, cols - window.col
+            xs, ys = project(plan.source.georeference, wkt, rows, cols)
+            known = xs[np.isfinite(xs)]
+            span = (float(known.min()), float(known.max())) if known.size else (math.inf, math.inf)
+            for turn in turns_onto(wkt, span, (left, right)):
+                rows, cols = plan.grid.to_pixels(xs + turn, ys)
+                yield part, rows - window.row, cols - window.col
 
+    wkt, (left, _, right, _) = plan.grid.crs_wkt, plan.grid.bbox
     sums, covered = share_by_area(parts(), height=window.height, width=window.width)
     sums[covered < LEAST_COVERED] = np.nan
     return sums
@@ -227,9 +233,7 @@ def _shared(plan: WarpPlan, window: Window, needed: Window, values: Array) -> Ar
 def _is_by_axes(plan: WarpPlan) -> bool:
     """Whether a pixel's row alone says its source's row, and its column the column."""
     place, grid = plan.source.georeference, plan.grid
-    if place.uses_gcps or place.grid.is_rotated or grid.is_rotated:
-        return False
-    return is_same_crs(place.crs_wkt, grid.crs_wkt)
+    return not (place.grid.is_rotated or grid.is_rotated) and is_affine_to(place, grid)
 
 
 def _copy_nearest(plan: WarpPlan, window: Window, needed: Window, values: Array, out: Array) -> None:
@@ -300,7 +304,8 @@ def _through_crs(plan: WarpPlan, window: Window, needed: Window, values: Array) 
     else:
         wkt = str(place.crs_wkt)
         placement = vrt.affine_placement(place.grid.transform, place.grid.inverse)
-    same = is_same_crs(wkt, grid.crs_wkt)
+    same = is_same_crs(wkt, grid.crs_wkt) if place.uses_gcps else is_affine_to(place, grid)
+    middle = place.middle if turn_of(wkt) == 360 else None  # GDAL counts in degrees
     document = vrt.warp_document(
         plan,
         source=vrt.raster_document(plan, vrt.memory_raster(values), needed),
@@ -308,7 +313,7 @@ def _through_crs(plan: WarpPlan, window: Window, needed: Window, values: Array) 
         transformer=vrt.transformer(
             (grid.transform, grid.inverse),
             placement=placement,
-            reproject="" if same else vrt.reprojection(wkt, str(grid.crs_wkt)),
+            reproject="" if same else vrt.reprojection(wkt, str(grid.crs_wkt), middle=middle),
             tolerance=_AFFINE_TOLERANCE if same and not place.uses_gcps else plan.tolerance / 2,
         ),
         height=grid.height,

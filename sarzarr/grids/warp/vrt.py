@@ -71,11 +71,15 @@ def spline_placement(gcps: Sequence[Gcp], crs_wkt: str) -> str:
     )
 
 
-def reprojection(source_wkt: str, target_wkt: str) -> str:
-    """Return the element that takes coordinates from one CRS to another."""
+def reprojection(source_wkt: str, target_wkt: str, *, middle: float | None) -> str:
+    """Return the element that takes coordinates from one CRS to another.
+
+    ``middle`` is the longitude that those of the source are within half a turn of; None where it has none.
+    """
+    turn = "" if middle is None else f'<Options><Option key="CENTER_LONG">{middle!r}</Option></Options>'
     return (
         "<ReprojectTransformer><ReprojectionTransformer>"
-        f"<SourceSRS>{escape(source_wkt)}</SourceSRS><TargetSRS>{escape(target_wkt)}</TargetSRS>"
+        f"<SourceSRS>{escape(source_wkt)}</SourceSRS><TargetSRS>{escape(target_wkt)}</TargetSRS>{turn}"
         "</ReprojectionTransformer></ReprojectTransformer>"
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan
 from sarzarr.grids.warp.read import read_warped
+from sarzarr.pixels.calibration import Calibration
 from sarzarr.rasters import read_window
 from sarzarr.store.shard_job import ShardJob
 
@@ -41,6 +42,8 @@ class ArraySource:
     """The file's sentinel, if it declares one."""
     onto: WarpPlan | Passthrough | None = None
     """Its way onto another grid; None where it keeps its own."""
+    calibration: Calibration | None = None
+    """The way of the power that is read to backscatter; None where it is that."""
     vmin: float
     """dB that 0 stands for in the stored array."""
     vmax: float
@@ -55,6 +58,11 @@ class ArraySource:
     def is_warped(self) -> bool:
         """Whether pixels are resampled, and not copied."""
         return isinstance(self.onto, WarpPlan)
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Row and column of the source's raster at the first pixel of what is stored; (0, 0) where it is warped."""
+        return (self.onto.row, self.onto.col) if isinstance(self.onto, Passthrough) else (0, 0)
 
     def read(self, *, row: int, col: int, height: int, width: int, out: Array | None = None) -> Array:
         """Return a window: values as in the file, or float32 power where warped; in ``out`` if it can."""

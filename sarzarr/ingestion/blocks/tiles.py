@@ -16,6 +16,7 @@ from sarzarr.arrays import Array
 from sarzarr.ingestion.blocks.flags import classify, is_counted, is_invalid
 from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob, Step
 from sarzarr.pixels.bounds import Histogram, count_half_codes
+from sarzarr.pixels.calibration import Calibration
 from sarzarr.pixels.compiled.when import loops_for
 from sarzarr.pixels.kernels import (
     DB_PER_NEPER,
@@ -31,6 +32,7 @@ from sarzarr.pixels.kernels import (
 GROUP: Final = 2
 """Chunks side by side that NumPy works on at once: few enough for the cache, enough to make calls few."""
 _LIMITS: Final = np.array((cv.DB_FLOOR, cv.DB_CEILING), np.float32)
+_NO_GAINS: Final = np.empty(0, np.float32)
 _FLOOR_BITS: Final = int(np.float32(cv.NOISE_FLOOR).view(np.int32))
 
 
@@ -70,6 +72,8 @@ class FastPath:
     """The same of what is counted."""
     dtype: str
     """The stored dtype."""
+    gains: Array | None
+    """(columns,) float32: what the power of each of the block's columns is multiplied by; None: nothing."""
     half: Array = field(default_factory=lambda: np.empty(2048, np.int32))
     """(2048,) int32: a part of the half-codes that stays in the first cache."""
 
@@ -79,6 +83,8 @@ class FastPath:
         is_plain = source.representation in (cv.Representation.POWER, cv.Representation.AMPLITUDE)
         is_plain &= float_dtype(dtype) == np.float32 and dtype in (np.float32, np.uint16, np.int16, np.uint8)
         is_plain &= job.encoding.dtype in ("float32", "uint16") and job.step is not Step.MASK
+        calibration = source.calibration
+        is_plain &= calibration is None or calibration.is_plain
         compiled = loops_for(job.workload) if is_plain else None
         if compiled is None:
             return None
@@ -89,12 +95,14 @@ class FastPath:
             law=_law((source.vmin, source.vmax)),
             whole=_law(cv.STORED_RANGE),
             dtype=job.encoding.dtype,
+            gains=None if calibration is None else _gains(calibration, source.offset[1] + job.col, job.width),
         )
 
     def logs(self, band: Array, row: int, col: int, out: Array) -> Array | None:
         """Return natural logarithms of the power of a tile, in ``out``; None where a pixel has none that counts."""
+        gains = _NO_GAINS if self.gains is None else self.gains[col : col + out.shape[1]]
         is_clean = self.loops.FLOORED_POWER[band.dtype](
-            band, row, col, self.sentinel, self.squares, _FLOOR_BITS, out
+            band, row, col, self.sentinel, self.squares, gains, _FLOOR_BITS, out
         )
         return np.log(out, out=out) if is_clean else None
 
@@ -112,6 +120,12 @@ class FastPath:
 def _law(bounds: tuple[float, float]) -> Array:
     vmin, vmax = bounds
     return np.array((DB_PER_NEPER, vmin, 1.0 / (vmax - vmin)), np.float32)
+
+
+def _gains(calibration: Calibration, col: int, width: int) -> Array:
+    """Return linear power per DN^2 of columns, (width,) float32."""
+    gains = calibration.gain(row=0, col=col, height=1, width=width)[0]
+    return np.array(np.broadcast_to(gains, width))
 
 
 def _sentinel_like(nodata: float | None, dtype: np.dtype[Any]) -> Any:
@@ -145,30 +159,38 @@ class TileEncoder:
         self._codes = np.empty(size, np.uint16)
 
     def encode(
-        self, band: Array, row: int, col: int, known: Array | None = None
+        self, band: Array, row: int, col: int, known: Array | None = None, *, top: int = 0
     ) -> tuple[Array | None, Array | None]:
         """Return (stored values, flags) of the tile of a band at (row, col), and count it.
 
         Values are codes or floats, good until the next tile; None in the pass for flags alone. Flags are uint8;
-        None where every pixel is valid and positive. ``known`` are the band's flags if a pass found them.
+        None where every pixel is valid and positive. ``known`` are the band's flags if a pass found them;
+        ``top`` is the band's first row in what is stored.
         """
         window = slice(row, row + self.job.encoding.chunk), slice(col, col + self.columns)
         tile, known = band[window], None if known is None else known[window]
         if self.job.step is Step.MASK:
-            power = power_kernel(tile, self.source.representation, nodata=self.source.nodata)
-            return None, classify(tile, power, self.source)
+            return None, classify(tile, self._power_of(tile, top + row, col), self.source)
         if self.fast is not None and band.flags.c_contiguous and (known is None or not known.any()):
             logs = self.fast.logs(band, row, col, _part(self._power, tile.shape))
             if logs is not None:
                 return self.fast.encoded(logs, _part(self._codes, tile.shape), self.counts), None
-        return self._encode(tile, known)
+        return self._encode(tile, self._power_of(tile, top + row, col), known)
 
-    def _encode(self, raw: Array, known: Array | None) -> tuple[Array, Array | None]:
-        """Return the result of `encode` by NumPy: of any dtype, with pixels of any kind."""
+    def _power_of(self, raw: Array, row: int, col: int) -> Array:
+        """Return the linear power of a tile whose first pixel is at a row of the scene and a column of the block."""
         source = self.source
         power = power_kernel(
             raw, source.representation, nodata=source.nodata, out=_part(self._power, raw.shape)
         )
+        if source.calibration is not None:
+            down, across = source.offset
+            source.calibration.apply(power, row=down + row, col=across + self.job.col + col)
+        return power
+
+    def _encode(self, raw: Array, power: Array, known: Array | None) -> tuple[Array, Array | None]:
+        """Return the result of `encode` by NumPy: of any dtype, with pixels of any kind."""
+        source = self.source
         flags = classify(raw, power, source) if known is None else known if known.any() else None
         db = db_kernel(power)
         counted = None if flags is None else is_counted(flags, source, self.job.step)

@@ -45,7 +45,7 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
             known = _flags_with_border(job, source.name, first, rows) if job.border else None
             judged = np.zeros(raw.shape, bool)
             for row, col, tile in tiles(raw, chunk, encoder.columns):
-                values, flags = encoder.encode(raw, row, col, known)
+                values, flags = encoder.encode(raw, row, col, known, top=first)
                 at = first + row, job.col + col
                 if values is not None and job.step is Step.WRITE:
                     write_chunks(data, at, values)
@@ -75,6 +75,7 @@ def write_layer(job: LayerJob) -> Receipt:
     with ArrayFiles(Path(job.folder) / name, job.encoding) as files:
         for first, rows in job.bands:
             band = read_warped(job.layer.onto, row=first, col=job.col, height=rows, width=job.width)
+            band = job.layer.scaled(band)
             if job.layer.nodata is None:
                 values = values_of(np.concatenate([values, values_of(band)]))
             write_chunks(files, (first, job.col), band.astype(job.encoding.dtype, copy=False))

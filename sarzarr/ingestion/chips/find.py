@@ -1,13 +1,15 @@
 """The samples in a folder: its pictures, their headers, and the annotations of them."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
-from sarzarr.ingestion.annotations import Annotation, parse_coco, parse_voc, parse_yolo
+from sarzarr.ingestion.annotations import (
+    Annotation, coco_classes, parse_classes, parse_coco, parse_voc, parse_yolo,
+)  # fmt: skip
 from sarzarr.ingestion.chips.read import SUFFIXES, probe_sample
 from sarzarr.store.boxes import Policy
 from sarzarr.store.samples import SampleLayout
@@ -20,8 +22,10 @@ PROBES_A_TASK: Final = 256
 IMAGES: Final = "images"
 LABELS: Final = "labels"
 """Folders beside each other, of the same below them, as YOLO has it."""
-CLASS_FILES: Final = ("classes.txt", "obj.names")
-"""Files of YOLO folders that name classes, a line each."""
+CLASS_FILES: Final = ("classes.txt", "obj.names", "*.yaml", "*.yml")
+"""Files of YOLO folders that name classes: a line each, or ``names`` in YAML."""
+_TEXTS: Final = (".xml", ".json", ".txt", ".csv")
+"""Suffixes that annotations of a picture may have, in formats that are not read, too."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -132,37 +136,61 @@ def sample_layout(samples: Sequence[SampleSource]) -> SampleLayout:
     return SampleLayout.of(count=len(samples), height=height, width=width, dtype=dtypes[0])
 
 
-def sample_annotations(
-    base: Path, samples: Sequence[SampleSource], options: ChipOptions
-) -> tuple[dict[str, Annotation], tuple[str, ...]]:
-    """Return the annotations (pixels) by id of their sample, and the names of those without one."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FoundAnnotations:
+    """The annotations (pixels) in a folder, and what they call their classes."""
+
+    by_id: Mapping[str, Annotation]
+    """By id of their sample."""
+    unmatched: tuple[str, ...] = ()
+    """The names of those without a picture, sorted."""
+    classes: tuple[str, ...] = ()
+    """Names of classes in the order of the list that the folder has; empty where it has none."""
+
+
+def sample_annotations(base: Path, samples: Sequence[SampleSource], options: ChipOptions) -> FoundAnnotations:
+    """Return the annotations of samples below a folder.
+
+    Raises `InvalidInputError` where they are of several formats, of none that is read, two are of one picture, none
+    of them is of a picture that is there, or lists of classes differ.
+    """
     stems = {Path(s.source).stem for s in samples}
     files: dict[str, list[Path]] = {"voc": [], "coco": [], "yolo": []}
+    others = []
     for path in sorted(p for p in base.rglob("*") if p.is_file()):
         if kind := _format_of(path, path.relative_to(base), stems):
             files[kind].append(path)
+        elif path.suffix.lower() in _TEXTS and path.stem in stems:
+            others.append(path)
     kind, kinds = options.annotations, [k for k, paths in files.items() if paths]
     if kind == "auto" and len(kinds) > 1:
         raise InvalidInputError(
             f"annotations of one format were expected, got {' and '.join(kinds)}. Choose with --annotations."
         )
+    if kind == "auto" and others and not kinds:
+        raise InvalidInputError(
+            f"annotations as VOC XML, COCO JSON or YOLO text were expected, got {others[0].name!r} and "
+            f"{len(others) - 1} more that are none of these. Convert them, or pass --annotations none."
+        )
     if kind == "auto":
         kind = kinds[0] if kinds else "none"
     if kind == "none":
-        return {}, ()
+        return FoundAnnotations(by_id={})
     if not files[kind]:
         raise InvalidInputError(
             f"annotations as {kind} were expected below {base.name!r}, got none. Choose with --annotations."
         )
-    owners: dict[str, list[SampleSource]] = {}
-    for sample in samples:
-        path = Path(sample.source)
-        for key in {sample.source, path.name, path.stem, str(path.with_suffix(""))}:
-            owners.setdefault(key, []).append(sample)
-    by_key = {key: some[0] for key, some in owners.items() if len(some) == 1}  # what names one sample alone
+    return _matched(samples, *_parsed(kind, base, files[kind], samples, options))
+
+
+def _matched(
+    samples: Sequence[SampleSource], parsed: Sequence[tuple[str, Annotation | None]], classes: tuple[str, ...]
+) -> FoundAnnotations:
+    """Return annotations by the picture that each calls its own."""
+    by_key = _by_key(samples)
     annotations: dict[str, Annotation] = {}
     unmatched = []
-    for key, annotation in _parsed(kind, base, files[kind], by_key, options):
+    for key, annotation in parsed:
         owner = _sample_of(key, by_key)
         if owner is None or annotation is None:
             unmatched.append(key)
@@ -172,16 +200,33 @@ def sample_annotations(
             )
         else:
             annotations[owner.id] = annotation
-    return annotations, tuple(sorted(unmatched))
+    if unmatched and not annotations:
+        raise InvalidInputError(
+            f"annotations of the pictures were expected, got {len(unmatched)} of others, such as {unmatched[0]!r}; "
+            f"a picture is {samples[0].source!r}. Give the folder of both, or pass --annotations none."
+        )
+    return FoundAnnotations(by_id=annotations, unmatched=tuple(sorted(unmatched)), classes=classes)
+
+
+def _by_key(samples: Sequence[SampleSource]) -> dict[str, SampleSource]:
+    """Return the samples by all that names one of them alone."""
+    owners: dict[str, list[SampleSource]] = {}
+    for sample in samples:
+        path = Path(sample.source)
+        for key in {sample.source, path.name, path.stem, path.with_suffix("").as_posix()}:
+            owners.setdefault(key, []).append(sample)
+    return {key: some[0] for key, some in owners.items() if len(some) == 1}
 
 
 def _format_of(path: Path, below: Path, stems: set[str]) -> str:
     """Return the format of a file of annotations, ``below`` the folder; empty where it is of another kind."""
-    suffix = path.suffix.lower()
-    if suffix == ".json" and b'"annotations"' in path.read_bytes():
+    name = path.name.lower()
+    if name.endswith(".json") and b'"annotations"' in path.read_bytes():
         return "coco"
+    if name.endswith(".xml"):
+        return "" if name.endswith(".aux.xml") else "voc"
     is_label = path.name not in CLASS_FILES and (path.stem in stems or LABELS in below.parts)
-    return "voc" if suffix == ".xml" else "yolo" if suffix == ".txt" and is_label else ""
+    return "yolo" if name.endswith(".txt") and is_label else ""
 
 
 def _sample_of(key: str, by_key: Mapping[str, SampleSource]) -> SampleSource | None:
@@ -194,20 +239,50 @@ def _sample_of(key: str, by_key: Mapping[str, SampleSource]) -> SampleSource | N
 
 
 def _parsed(
-    kind: str, base: Path, files: Sequence[Path], by_key: Mapping[str, SampleSource], options: ChipOptions
-) -> Iterator[tuple[str, Annotation | None]]:
-    """Yield (what the annotation calls its picture, annotation; None where only its picture could tell)."""
-    names = next((p for n in CLASS_FILES for p in sorted(base.rglob(n))), None)
-    classes = list(filter(None, map(str.strip, names.read_text().splitlines() if names else [])))
+    kind: str, base: Path, files: Sequence[Path], samples: Sequence[SampleSource], options: ChipOptions
+) -> tuple[list[tuple[str, Annotation | None]], tuple[str, ...]]:
+    """Return (what it calls its picture, annotation; None where only its picture could tell) of each, and classes."""
+    parsed: list[tuple[str, Annotation | None]] = []
+    classes = _yolo_classes(base) if kind == "yolo" else ()
+    by_key = _by_key(samples)
     for path in files:
         below = path.relative_to(base).as_posix()
         key = Path(below).with_suffix("").as_posix()
         if kind == "coco":
-            yield from parse_coco(path.read_bytes(), below).items()
+            data = path.read_bytes()
+            parsed += parse_coco(data, below).items()
+            classes = tuple(dict.fromkeys((*classes, *coco_classes(data, below))))
         elif kind == "voc":
-            yield key, parse_voc(path.read_bytes(), below, one_based=options.one_based)
+            parsed.append((key, parse_voc(path.read_bytes(), below, one_based=options.one_based)))
         elif (sample := _sample_of(key, by_key)) is None:
-            yield key, None
+            parsed.append((key, None))
         else:
-            text, size = path.read_text(), {"height": sample.height, "width": sample.width}
-            yield key, parse_yolo(text, below, **size, classes=classes)
+            size = {"height": sample.height, "width": sample.width}
+            parsed.append((key, parse_yolo(_text(path), below, **size, classes=classes)))
+    if kind == "yolo":  # a class without a name has the number that it is written with
+        drawn = [label for _, one in parsed if one is not None for label in one.labels]
+        last = max((int(c[6:]) for c in drawn if re.fullmatch(r"class_\d{1,4}", c)), default=-1)
+        classes += tuple(f"class_{i}" for i in range(len(classes), last + 1))
+    return parsed, classes
+
+
+def _yolo_classes(base: Path) -> tuple[str, ...]:
+    """Return the names of classes that a folder lists; `InvalidInputError` where two of its lists differ."""
+    lists: dict[tuple[str, ...], Path] = {}
+    for path in sorted(path for pattern in CLASS_FILES for path in base.rglob(pattern)):
+        if names := parse_classes(_text(path), path.name):
+            lists.setdefault(names, path)
+    if len(lists) > 1:
+        shown = " and ".join(f"{p.relative_to(base).as_posix()} ({', '.join(n)})" for n, p in lists.items())
+        raise InvalidInputError(
+            f"one list of classes was expected below {base.name!r}, got {shown}. Take one out, or import them apart."
+        )
+    return next(iter(lists), ())
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file, without the mark that other systems put before it."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidInputError(f"text in UTF-8 was expected, got {path.name!r}, which is not.") from None

@@ -30,7 +30,7 @@ from sarzarr.ingestion.chips.find import (
     sample_layout,
 )
 from sarzarr.ingestion.chips.read import read_sample
-from sarzarr.store.boxes import Boxes, safe_name, write_boxes
+from sarzarr.store.boxes import Boxes, known_classes, safe_name, write_boxes
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import ensure_groups, has_node, read_json, read_node, write_json
 from sarzarr.store.free_values import values_of
@@ -56,7 +56,7 @@ class SampleReport:
     coloured: int
     """Samples (rows, columns, channels) whose channels differed, and became their middle one."""
     annotated: int
-    """Samples with an annotation, if only of nothing."""
+    """Samples with an annotation, of a box that was kept or of nothing."""
     boxes: Mapping[str, int]
     """``given``, ``kept``, ``repaired``, ``left_out``."""
     unmatched: tuple[str, ...]
@@ -96,23 +96,31 @@ def import_chips(
     _check_boxes(target, name)
     sources = find_samples(base)
     layout = sample_layout(sources)
-    annotations, unmatched = sample_annotations(base, sources, options)
+    found = sample_annotations(base, sources, options)
+    annotations = found.by_id
     boxes = Boxes.gathered(
         {i: (a.boxes, a.labels) for i, a in annotations.items()},
         {s.id: (s.height, s.width) for s in sources},
         on=f"{cv.SAMPLES}/{name}",
         policy=options.policy,
+        classes=known_classes(target, first=name, more=found.classes),
     )
+    if boxes.counts["given"] and not len(boxes):
+        raise InvalidInputError(
+            f"boxes inside their pictures were expected in {base.name!r}, got none among {boxes.counts['given']}. "
+            "Check that they are in pixels of these pictures, or pass --annotations none."
+        )
     with _staging(target, name, sources) as staging:
         receipts, layout = _pack(base, staging, sources, layout, progress)
-        _enter((target, name), staging, layout, receipts, _table(sources, annotations), boxes)
+        table = _table(sources, annotations, boxes)
+        _enter((target, name), staging, layout, receipts, table, boxes)
     log.info("%s, samples/%s: %s committed", target.place.name, name, counted(len(sources), "sample"))
     return open_samples(target, name), SampleReport(
         samples=len(sources),
         coloured=sum(r.coloured for r in receipts),
-        annotated=len(annotations),
+        annotated=int(table["annotated"].sum()),
         boxes=boxes.counts,
-        unmatched=unmatched,
+        unmatched=found.unmatched,
     )
 
 
@@ -249,7 +257,12 @@ def _intact(staging: Path, layout: SampleLayout, shard: int) -> _Receipt | None:
     return receipt
 
 
-def _table(samples: Sequence[SampleSource], annotations: Mapping[str, Annotation]) -> xr.Dataset:
+def _table(
+    samples: Sequence[SampleSource], annotations: Mapping[str, Annotation], boxes: Boxes
+) -> xr.Dataset:
+    """Return the set's columns; a picture all of whose boxes were left out is not annotated as an empty one."""
+    shown = np.bincount(boxes.owner, minlength=len(samples)) > 0
+    empty = [s.id in annotations and not len(annotations[s.id].labels) for s in samples]
     folders = [Path(s.source).parent.as_posix() for s in samples]
     columns = {
         "id": np.array([s.id for s in samples], "T"),
@@ -257,7 +270,7 @@ def _table(samples: Sequence[SampleSource], annotations: Mapping[str, Annotation
         "folder": np.array(["" if f == "." else f for f in folders], "T"),
         "height": np.array([s.height for s in samples], np.int32),
         "width": np.array([s.width for s in samples], np.int32),
-        "annotated": np.array([s.id in annotations for s in samples], np.uint8),
+        "annotated": np.asarray(shown | empty, np.uint8),
     }
     attrs = {"sizes": len({(s.height, s.width) for s in samples})}
     return xr.Dataset({name: ("sample", values) for name, values in columns.items()}, attrs=attrs)

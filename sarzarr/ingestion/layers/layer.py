@@ -19,7 +19,9 @@ from sarzarr.scenes.names import check_layer_name
 
 KINDS: Final = tuple(kind for kind in METHODS if kind != "backscatter")
 """Kinds of a layer's numbers, which decide how they are resampled."""
-_WORDS: Final = "a kind (classes, continuous, counts), a method (nearest, mode, ...), band2 or nodata-1"
+_WORDS: Final = (
+    "a kind (classes, continuous, counts), a method (nearest, mode, ...), band2, nodata-1 or static"
+)
 _SUFFIXES: Final = (".tif", ".tiff")
 
 
@@ -39,6 +41,12 @@ class Layer:
     """The band, from 1; needed where a file has several."""
     nodata: float | None = None
     """The value that says "no data", where the file has no tag or a wrong one."""
+    factor: float = 1.0
+    """Factor from the file's pixels, which are floats then, to the layer's: degrees of radians."""
+    units: str | None = None
+    """CF name of the layer's unit: ``degree``; None where nothing tells."""
+    static: bool = False
+    """Whether a file holds for scenes of every date, whatever date or scene its name tells."""
 
     def __post_init__(self) -> None:
         check_layer_name(self.name)
@@ -108,6 +116,8 @@ def _fact(text: str, word: str) -> tuple[str, Any]:
     """Return the field that a word is for, and its value."""
     if word in KINDS:
         return "kind", word
+    if word == "static":
+        return "static", True
     if any(word in METHODS[kind] for kind in KINDS):
         return "method", word
     if match := re.fullmatch(r"band(\d+)", word):

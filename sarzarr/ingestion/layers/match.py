@@ -1,7 +1,7 @@
-"""The matching of layers' files to scenes: by the ground that they lie on, else by shape, and then by name."""
+"""The matching of layers' files to scenes: by the ground that they lie on, else by shape; by name, and by date."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -10,14 +10,18 @@ import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
-from sarzarr.grids.crs import is_same_crs
-from sarzarr.grids.georeference import bbox_in, locate, project
+from sarzarr.grids.crs import first_turn, is_same_crs
+from sarzarr.grids.georeference import bbox_in, beside, locate, onto
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.warp.plan import GDAL_TYPES, LAYER, WarpSource, plan_warp
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.rasters import local_file, source_hash
+from sarzarr.scenes.acquisition import facts_from_fields, is_one_pass
 from sarzarr.scenes.header import Header, read_header
+from sarzarr.scenes.refusals import Refusals
+from sarzarr.scenes.names import tells_scene
+from sarzarr.scenes.products.table import facts_from_name
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.text import listed, nodata_text
 
@@ -41,6 +45,8 @@ class LayerFile:
     """Its header."""
     hash: str
     """The hash that it is recognised by."""
+    datetime: str | None = None
+    """The time that its tags or its name tell, ISO 8601 UTC; None where they tell none, or several."""
 
     @property
     def path(self) -> Path:
@@ -51,6 +57,24 @@ class LayerFile:
     def is_placed(self) -> bool:
         """Whether it says where on the ground its pixels lie."""
         return self.source.georeference.crs_wkt is not None
+
+    def scenes_named(self, ids: Iterable[str]) -> set[str]:
+        """Return the ids that stand in its name as words, the longest alone: ``s1_20260101``, and not ``s1``."""
+        named = {
+            i
+            for i in ids
+            if re.search(rf"(?<![^\W_]){re.escape(i)}(?![^\W_])", self.path.stem, re.IGNORECASE)
+        }
+        return {i for i in named if len(i) == max(map(len, named))}
+
+    def is_of(self, scene: SceneProbe, ids: Collection[str]) -> bool:
+        """Return whether it may be put on a scene: it bears its id, or none of ``ids`` and no date but that scene's."""
+        if self.layer.static:
+            return True
+        named, when = self.scenes_named(ids), scene.acquisition.datetime
+        if named or self.datetime is None or when is None:
+            return not named or scene.id in named
+        return is_one_pass(self.datetime, when)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +108,8 @@ class LayerFiles:
             self._boxes[key] = np.array([_box(file, grid.crs_wkt) for file in files])
         left, bottom, right, top = grid.bbox
         x_min, y_min, x_max, y_max = self._boxes[key].T
-        touches = (x_max > left) & (x_min < right) & (y_max > bottom) & (y_min < top)
+        _, touches = first_turn(grid.crs_wkt, x_min, x_max, left=left, right=right)
+        touches &= (y_max > bottom) & (y_min < top)
         return [files[i] for i in np.flatnonzero(touches)]
 
 
@@ -98,15 +123,21 @@ def _box(file: LayerFile, crs: str) -> tuple[float, float, float, float]:
     return -np.inf, -np.inf, np.inf, np.inf
 
 
-def probe_layers(layers: Iterable[Layer]) -> LayerFiles:
+def probe_layers(layers: Iterable[Layer], refused: Refusals) -> LayerFiles:
     """Read the headers of the files of layers: shapes (rows, columns), dtypes and places.
 
-    Raises `RasterNotFoundError` or `UnsupportedRasterError` where there is no such file, or it cannot be kept as a
-    layer; says the remedy.
+    A file that cannot be kept as a layer is refused, and the others of it are taken. Raises the reason where there
+    are none.
     """
     files: dict[str, tuple[LayerFile, ...]] = {}
     for layer in layers:
-        files[layer.name] = files.get(layer.name, ()) + tuple(_probe(layer, path) for path in layer.files())
+        own, before = [], len(refused)
+        for path in layer.files():
+            with refused.leaving_out([path]):
+                own.append(_probe(layer, path))
+        if not own:
+            raise Refusals(refused[before:]).error()
+        files[layer.name] = files.get(layer.name, ()) + tuple(own)
     return LayerFiles(files)
 
 
@@ -145,7 +176,15 @@ def _probe(layer: Layer, path: Path) -> LayerFile:
                 f"{nodata_text(layer.nodata)}. Give another, or convert the raster."
             )
         source = replace(source, nodata=None)
-    return LayerFile(layer=layer, source=source, header=header, hash=source_hash(file))
+    when = _datetime(file, header)
+    return LayerFile(layer=layer, source=source, header=header, hash=source_hash(file), datetime=when)
+
+
+def _datetime(file: Path, header: Header) -> str | None:
+    """Return the time that a file's tags tell, or its name, or its folder's if that says numbers and dates alone."""
+    names = (file.stem, "" if tells_scene(file.parent.name) else file.parent.name)
+    told = (facts_from_fields(header.tags), *map(facts_from_name, names))
+    return next((facts.datetime for facts in told if facts.datetime), None)
 
 
 def _band(layer: Layer, file: Path, header: Header) -> int:
@@ -164,56 +203,70 @@ def _band(layer: Layer, file: Path, header: Header) -> int:
 
 
 def match_layers(
-    files: LayerFiles, scenes: Sequence[tuple[SceneProbe, Grid]], *, exact: bool = False
-) -> tuple[list[tuple[LayerPlan, ...]], tuple[str, ...]]:
-    """Return the layers of each scene, and a sentence for whatever is left over.
+    files: LayerFiles, scenes: Sequence[tuple[SceneProbe, Grid]], refused: Refusals, *, exact: bool = False
+) -> tuple[dict[str, tuple[LayerPlan, ...]], tuple[str, ...]]:
+    """Return the layers of each scene by its id, and a sentence for whatever is left over.
 
     A scene takes the file that is on its own pixels, else the one that it lies in, else the one that it
     shares some ground with; where several are alike, the one that bears the scene's id in its name. A
-    file that says no place is taken to lie as the scene whose shape it has.
+    file that says no place is taken to lie as the scene whose shape it has. A file that bears the id of a scene is
+    that scene's alone, and one that tells a date is put on scenes of that date alone, unless its layer is static.
 
     Each scene comes with the grid, (rows, columns), that is stored; ``exact`` is as of
-    `sarzarr.grids.warp.plan.plan_warp`.
+    `sarzarr.grids.warp.plan.plan_warp`. A scene is refused, and not among those returned, where it cannot be told
+    which file is its, a layer's name is that of one of its arrays, or its file cannot be brought onto its grid.
 
-    Raises `InvalidInputError` where it cannot be told which file is whose, a layer's name is that of an array, or no
-    scene takes a layer; `UnsupportedRasterError` where a file cannot be brought onto the scene's grid; says the
+    Raises `InvalidInputError` where no scene takes a layer, or several could take one that says no place; says the
     remedy.
     """
-    plans: list[tuple[LayerPlan, ...]] = [()] * len(scenes)
-    notes = []
-    ids = [scene.id for scene, _ in scenes]
+    plans: dict[str, tuple[LayerPlan, ...]] = {scene.id: () for scene, _ in scenes}
+    notes, ids = [], [scene.id for scene, _ in scenes]
     for name, own in files.files.items():
-        fits = [_choose(files, name, scene, grid) for scene, grid in scenes]
-        for scene, _ in scenes:
-            if name.lower() in (array.name.lower() for array in scene.arrays):
-                raise InvalidInputError(
-                    f"expected a layer's name that no array of scene {scene.id!r} has, got {name!r}. "
-                    "Give it another name."
-                )
-        _check_unplaced(name, fits, ids)
-        if not any(fits):
-            raise _nobody(own, *scenes[0])
-        for i, (fit, (scene, grid)) in enumerate(zip(fits, scenes, strict=True)):
-            plans[i] += () if fit is None else (_plan(fit, scene, grid, exact=exact),)
-        if without := [scene for scene, fit in zip(ids, fits, strict=True) if fit is None]:
-            notes.append(f"no file of layer {name!r} lies on {listed(without)}: stored without it.")
-        taken = {fit.file.path for fit in fits if fit is not None}
+        fits: dict[str, _Fit | None] = {}
+        for scene, grid in scenes:
+            with refused.leaving_out(scene.paths, scene.id):
+                fits[scene.id] = _fitting(files, name, scene, grid, ids)
+        _check_unplaced(name, fits)
+        _check_undated(name, fits, scenes)
+        if fits and not any(fits.values()):
+            raise _of_other_dates(own, scenes) or _nobody(own, *scenes[0])
+        for scene, grid in scenes:
+            if fit := fits.get(scene.id):
+                with refused.leaving_out(scene.paths, scene.id):
+                    plans[scene.id] += (_plan(fit, scene, grid, exact=exact),)
+        if without := [scene for scene, fit in fits.items() if fit is None]:
+            dated = any(file.datetime and not file.layer.static for file in own)
+            why = f" or is of its date ({name}:static is for every date)" if dated else ""
+            notes.append(f"no file of layer {name!r} lies on {listed(without)}{why}: stored without it.")
+        taken = {fit.file.path for fit in fits.values() if fit is not None}
         if unused := [file.path.name for file in own if file.path not in taken]:
             notes.append(f"layer {name!r}: {listed(unused)} lie on no scene, or another file does better.")
-    return plans, tuple(notes)
+    out = {refusal.scene for refusal in refused}
+    return {scene: own for scene, own in plans.items() if scene not in out}, tuple(notes)
 
 
-def _choose(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid) -> _Fit | None:
-    """Return the one file of a layer that is a scene's; None where there is none."""
-    fits = [fit for file in files.near(name, grid) if (fit := _fit(file, scene, grid)) is not None]
+def _fitting(
+    files: LayerFiles, name: str, scene: SceneProbe, grid: Grid, ids: Collection[str]
+) -> _Fit | None:
+    """Return the one file of a layer that is a scene's, as `_choose`; `InvalidInputError` where the name is taken."""
+    if name.lower() in (array.name.lower() for array in scene.arrays):
+        raise InvalidInputError(
+            f"expected a layer's name that no array of scene {scene.id!r} has, got {name!r}. Give it another name."
+        )
+    return _choose(files, name, scene, grid, ids)
+
+
+def _choose(files: LayerFiles, name: str, scene: SceneProbe, grid: Grid, ids: Collection[str]) -> _Fit | None:
+    """Return the one file of a layer that is a scene's, of all ``ids``; None where there is none."""
+    own = (file for file in files.near(name, grid) if file.is_of(scene, ids))
+    fits = [fit for file in own if (fit := _fit(file, scene, grid)) is not None]
     best = [fit for fit in fits if fit.rank == min(f.rank for f in fits)]
     if len(best) > 1:
-        word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(scene.id)}(?![A-Za-z0-9])", re.IGNORECASE)
-        best = [fit for fit in best if word.search(fit.file.path.stem)] or best
+        best = [fit for fit in best if scene.id in fit.file.scenes_named(ids)] or best
     if len(best) > 1:
         raise InvalidInputError(
             f"expected one file of layer {name!r} for scene {scene.id!r}, got {len(best)} that lie on it alike: "
-            f"{listed(fit.file.path.name for fit in best)}. Name each after its scene "
+            f"{listed(fit.file.path.name for fit in best)}. Leave all but one out, name each after its scene "
             f"({scene.id}_{name}.tif), or merge them into one raster."
         )
     return best[0] if best else None
@@ -232,13 +285,13 @@ def _fit(file: LayerFile, scene: SceneProbe, grid: Grid) -> _Fit | None:
     points = locate(own.georeference, grid, *_lattice(grid))
     covered = float(np.mean(_inside(own.grid, *points, margin=1e-3)))
     if covered == 0:  # it may be too small to be met by the grid's own points
-        points = grid.to_pixels(*project(own.georeference, grid.crs_wkt, *_lattice(own.grid)))
+        points = onto(own.georeference, grid, *_lattice(own.grid))
         if not _inside(grid, *points).any():
             return None
     on_pixels = not own.georeference.uses_gcps and any(
         own.grid.shape == other.shape
         and is_same_crs(own.grid.crs_wkt, other.crs_wkt)
-        and own.grid.whole_pixel_offset(other) == (0, 0)
+        and own.grid.whole_pixel_offset(beside(other, own.grid)) == (0, 0)
         for other in (grid, scene.grid)
     )
     return _Fit(file=file, source=own, rank=0 if on_pixels else 1 if covered > _WHOLE else 2, covered=covered)
@@ -271,13 +324,15 @@ def _plan(fit: _Fit, scene: SceneProbe, grid: Grid, *, exact: bool) -> LayerPlan
         block_shape=header.block_shape,
         block_bytes=header.block_bytes,
         source_hash=fit.file.hash,
+        factor=layer.factor,
+        units=layer.units,
     )
 
 
-def _check_unplaced(name: str, fits: Sequence[_Fit | None], ids: Sequence[str]) -> None:
+def _check_unplaced(name: str, fits: Mapping[str, _Fit | None]) -> None:
     """Raise `InvalidInputError` where a file that says no place would be taken by several scenes."""
     owners: dict[Path, list[str]] = {}
-    for fit, scene in zip(fits, ids, strict=True):
+    for scene, fit in fits.items():
         if fit is not None and not fit.file.is_placed:
             owners.setdefault(fit.file.path, []).append(scene)
     for path, scenes in owners.items():
@@ -286,6 +341,43 @@ def _check_unplaced(name: str, fits: Sequence[_Fit | None], ids: Sequence[str]) 
                 f"expected one scene with the shape of {path.name!r} (layer {name!r}), which says no place, got "
                 f"{len(scenes)}: {listed(scenes)}. Ingest its scene alone, or name a file after each scene."
             )
+
+
+def _check_undated(
+    name: str, fits: Mapping[str, _Fit | None], scenes: Sequence[tuple[SceneProbe, Grid]]
+) -> None:
+    """Raise `InvalidInputError` where several scenes take a file of one date, and some of them tell no date."""
+    ids = [scene.id for scene, _ in scenes]
+    owners: dict[Path, list[SceneProbe]] = {}
+    for scene, _ in scenes:
+        fit = fits.get(scene.id)
+        if fit and fit.file.datetime and not (fit.file.layer.static or fit.file.scenes_named(ids)):
+            owners.setdefault(fit.file.path, []).append(scene)
+    for path, takers in owners.items():
+        undated = [scene.id for scene in takers if scene.acquisition.datetime is None]
+        if undated and len(takers) > 1:
+            raise InvalidInputError(
+                f"expected one scene for {path.name!r} (layer {name!r}), which is of one date, got {len(takers)}, and "
+                f"{listed(undated)} without a date. Name the file after its scene ({undated[0]}_{name}.tif), or, if it "
+                f"holds for every date, say --layer {name}:static=FILE."
+            )
+
+
+def _of_other_dates(
+    files: Sequence[LayerFile], scenes: Sequence[tuple[SceneProbe, Grid]]
+) -> InvalidInputError | None:
+    """Return the error where files of a layer lie on scenes, but are of other dates; None elsewhere."""
+    for file in files:
+        for scene, grid in scenes:
+            when, other = file.datetime, scene.acquisition.datetime
+            is_other = when and other and not is_one_pass(when, other)
+            if is_other and not file.is_of(scene, ()) and _fit(file, scene, grid) is not None:
+                return InvalidInputError(
+                    f"expected a file of layer {file.layer.name!r} of a scene's date, got none: {file.path.name!r} is "
+                    f"of {when}, and {scene.id!r} of {other}. If it holds for every date, say "
+                    f"--layer {file.layer.name}:static=FILE."
+                )
+    return None
 
 
 def _nobody(files: Sequence[LayerFile], scene: SceneProbe, grid: Grid) -> InvalidInputError:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
+from sarzarr.arrays import Array
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan
 from sarzarr.store.documents import Encoding, cf_fill
 from sarzarr.store.free_values import extreme
@@ -36,6 +37,10 @@ class LayerPlan:
     """Bytes of one decoded TIFF block."""
     source_hash: str
     """The hash that the file is recognised by."""
+    factor: float = 1.0
+    """Factor from the file's pixels to the layer's."""
+    units: str | None = None
+    """CF name of the layer's unit; None where nothing tells."""
     free: tuple[str, int] | None = None
     """The dtype and fill that its pixels leave free, where they have no nodata; None before they are known."""
 
@@ -67,7 +72,7 @@ class LayerPlan:
         onto = self.onto
         return (
             *(self.name, self.kind, self.source_hash, onto.source.band, repr(self.nodata)),
-            *(type(onto).__name__, onto.grid, onto.source.grid, sorted(onto.attrs.items())),
+            *(type(onto).__name__, onto.grid, onto.source.grid, sorted(onto.attrs.items()), self.factor),
         )
 
     @property
@@ -84,6 +89,8 @@ class LayerPlan:
             cv.SOURCE_HASH: self.source_hash,
             **self.onto.attrs,
         }
+        if self.units is not None:
+            attrs[cv.UNITS] = self.units
         if self.free is not None and self.free[0] != self.dtype:
             attrs[cv.SOURCE_DTYPE] = self.dtype
         nodata = self.nodata
@@ -94,6 +101,13 @@ class LayerPlan:
         if np.dtype(self.dtype).kind == "f" or self.kind != "classes":
             attrs[cv.FILL_VALUE] = cf_fill(np.dtype(self.dtype).type(nodata))
         return attrs
+
+    def scaled(self, pixels: Array) -> Array:
+        """Return pixels (rows, columns) of the file times the factor; nodata stays as it is."""
+        if self.factor == 1.0:
+            return pixels
+        values = pixels * np.asarray(self.factor, pixels.dtype)
+        return values if self.nodata is None else np.where(pixels == self.nodata, pixels, values)
 
     def encoding(self, scene: Encoding) -> Encoding:
         """Return the layer's encoding beside arrays of ``scene``: chunks and shards (rows, columns) are theirs.

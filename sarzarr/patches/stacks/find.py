@@ -1,16 +1,18 @@
 """The stacks of a store, and the choice of those that are delivered.
 
 Two passes see a slope from two sides, and two orbits at two angles: between them backscatter differs where
-nothing has changed. So scenes are grouped by grid, mission, mode, relative orbit and pass; what is not known
-of a scene is apart from what is known of another, unless the scenes are named.
+nothing has changed. So scenes are grouped by grid, mission, mode, relative orbit, pass and look side; what is not known
+of a scene is apart from what is known of another, unless the scenes are named. Unknown is not equal to unknown: where
+no track is told, the time of day tells it, since an orbit that is fixed to the sun passes a place at one time of day on
+one track, and some 8 minutes later on the next one (Sentinel-1). What tells neither is a guess.
 """
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import groupby
 from typing import Any, Final
 
@@ -19,13 +21,20 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError
-from sarzarr.grids.crs import is_same_crs
+from sarzarr.grids.crs import is_same_crs, turned
+from sarzarr.grids.georeference import beside
 from sarzarr.grids.grid import WHOLE_PIXEL, Grid
 from sarzarr.patches.stacks.stack import Stack, View
+from sarzarr.scenes.acquisition import ONE_PASS
 from sarzarr.store.store import Store
 from sarzarr.text import counted, listed
 
-_FACTS: Final = (cv.DATETIME, cv.PLATFORM, cv.INSTRUMENT_MODE, cv.ORBIT_STATE, cv.RELATIVE_ORBIT)
+_FACTS: Final = (
+    cv.DATETIME, cv.PLATFORM, cv.INSTRUMENT_MODE, cv.ORBIT_STATE, cv.RELATIVE_ORBIT, cv.OBSERVATION_DIRECTION,
+)  # fmt: skip
+DAY: Final = 86_400.0
+"""Seconds of a day."""
+_ONE_PASS: Final = ONE_PASS.total_seconds()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,33 @@ class _Member:
         """Whether its pixels are tied to the ground."""
         return self.grid.is_georeferenced or bool(self.points)
 
+    @cached_property
+    def seconds(self) -> float:
+        """Its time, seconds since 1970."""
+        return float(np.datetime64(self.stamp, "ns").astype(np.int64)) / 1e9
+
+    @property
+    def clock(self) -> float | None:
+        """Its time of day, seconds since midnight UTC; None where only a day is told, which is midnight exactly."""
+        return self.seconds % DAY or None
+
+    def contradicts(self, other: "_Member") -> bool:
+        """Whether it is known to be of another view, where no track is told by its time of day."""
+        if self.view.contradicts(other.view):
+            return True
+        if (
+            self.clock is None
+            or other.clock is None
+            or (self.view.relative_orbit and other.view.relative_orbit)
+        ):
+            return False
+        apart = abs(self.clock - other.clock)
+        return min(apart, DAY - apart) > _ONE_PASS
+
+    def __str__(self) -> str:
+        has_clock = self.clock is not None and not self.view.relative_orbit
+        return f"{self.view} at {self.stamp[11:16]} UTC" if has_clock else str(self.view)
+
     def shares_grid(self, other: "_Member") -> bool:
         """Whether each pixel of one is the same pixel of the other: by shape alone where neither is placed."""
         if (self.grid.shape, self.points) != (other.grid.shape, other.points):
@@ -57,7 +93,7 @@ class _Member:
         if not (self.grid.is_georeferenced or other.grid.is_georeferenced):
             return True
         is_one_crs = is_same_crs(self.grid.crs_wkt, other.grid.crs_wkt)
-        return is_one_crs and self.grid.whole_pixel_offset(other.grid) == (0, 0)
+        return is_one_crs and self.grid.whole_pixel_offset(beside(other.grid, self.grid)) == (0, 0)
 
 
 def find_stacks(
@@ -66,16 +102,19 @@ def find_stacks(
     """Return the stacks of at least two scenes that a store holds, by the id of their first scene.
 
     Scenes of a stack have one grid (every corner within a thousandth of a pixel), one `View` and the same
-    arrays of the same quantities. Those without any place in the world are stacked by shape, and ``is_placed``
-    is False. Scenes whose time is not known are left out.
+    arrays of the same quantities. Those without a track have one time of day, within 3 minutes; of those that tell
+    only a day ``is_one_view`` is False, and of those without any place in the world, which are stacked by shape,
+    ``is_placed``. Scenes whose time is not known are left out.
+
+    Scenes of one pass, as two processings of one acquisition are, are no series: one is taken, the earliest, then
+    the first by id. Where it is not known that they are one (no place, or days alone), none of them is.
 
     They are chosen from the ids ``scenes``, all if left out. ``polarizations``, or names of arrays, are those that
     count, else all do; scenes that lack one are left out. Raises `NotInStoreError` where a scene is not in the store,
     or no scene has these polarizations.
     """
-    timed = [m for m in _members(store, scenes, polarizations) if m.stamp]
-    stacks = (_stack(group) for group in _groups(timed) if len(group) > 1)
-    return tuple(sorted(stacks, key=lambda s: s.id))
+    series = (_series(view) for view in _views(_members(store, scenes, polarizations)))
+    return tuple(sorted((_stack(taken) for taken, _ in series if len(taken) > 1), key=lambda s: s.id))
 
 
 def make_stack(
@@ -134,7 +173,7 @@ def named_stacks(
     """Return the stacks, (dates,) each, that a user names, no two of their dates at one time.
 
     ``stack`` is a `Stack`; the id of any scene of one; or True: with ``scenes`` the stack of those, else every stack
-    whose scenes have a place in the world. ``scenes`` and ``polarizations`` are as of `find_stacks`.
+    whose scenes are known to be on one grid and of one view. ``scenes`` and ``polarizations`` are as of `find_stacks`.
 
     Raises `InvalidInputError` where there is none, or two dates of one are at one time; `NotInStoreError`
     where the named scene is in no stack.
@@ -147,16 +186,18 @@ def named_stacks(
         return (make_stack(store, words, polarizations=polarizations),)
     stacks = find_stacks(store, scenes=words, polarizations=polarizations)
     near = ", ".join(repr(s.id) for s in stacks[:5])
-    named = tuple(s for s in stacks if (s.is_placed if stack is True else stack in s.scenes))
+    named = tuple(s for s in stacks if (s.is_certain if stack is True else stack in s.scenes))
     if not named and stack is not True:
         raise NotInStoreError(
             f"a scene of a stack was expected, got {stack!r}; stacks of {store.place.name} begin with "
             f"{near or 'none'}. See `sarzarr stacks`, or make one with make_stack."
         )
     if not named:
-        by_shape = f"stacks by shape alone. Name it: stack= one of {near}."
-        remedy = by_shape if near else "none. See `sarzarr stacks`."
-        raise InvalidInputError(f"scenes that are known to be on one grid were expected, got {remedy}")
+        guessed = f"stacks by shape alone or by days alone. Name it: stack= one of {near}."
+        remedy = guessed if near else "none. See `sarzarr stacks`."
+        raise InvalidInputError(
+            f"scenes that are known to be on one grid and of one view were expected, got {remedy}"
+        )
     for one in named:
         one.check_times()
     return named
@@ -220,12 +261,14 @@ def _members(
         arrays = list(group)
         keys = _keys(arrays, words)
         if keys and (scenes is None or scene in scenes):
-            place, (*_, time, platform, mode, state, orbit) = known[scene], arrays[0]
+            place, (*_, time, platform, mode, state, orbit, side) = known[scene], arrays[0]
             mission, track = re.sub(r"(?<=-\d)[a-d]$", "", platform), 0 if math.isnan(orbit) else int(orbit)
             member = _Member(
                 scene=scene,
                 stamp=str(time).removesuffix("Z"),
-                view=View(mission=mission, mode=mode, orbit_state=state, relative_orbit=track),
+                view=View(
+                    mission=mission, mode=mode, orbit_state=state, relative_orbit=track, look_side=side
+                ),
                 keys=keys,
                 grid=place.grid,
                 points=place.fingerprint if place.is_located and not place.grid.crs_wkt else "",
@@ -255,6 +298,47 @@ def _keys(
     return tuple(out)
 
 
+def _views(members: Iterable[_Member]) -> Iterator[list[_Member]]:
+    """Yield the members of one grid and one view, as far as is known: those that tell only a day are apart."""
+    for group in _groups([m for m in members if m.stamp]):
+        if group[0].view.relative_orbit:
+            yield group
+            continue
+        yield [m for m in group if m.clock is None]
+        yield from _of_one_clock([m for m in group if m.clock is not None])
+
+
+def _of_one_clock(members: Sequence[_Member]) -> Iterator[list[_Member]]:
+    """Yield members within `ONE_PASS` of the first of them, around the clock from its widest gap on."""
+    clocks = np.sort([m.seconds % DAY for m in members])
+    begin = clocks[np.argmax(np.diff(clocks, prepend=clocks[-1:] - DAY))] if members else 0.0
+    after = sorted((round((m.seconds - begin) % DAY, 6), m.scene, m) for m in members)
+    while after:
+        yield [m for since, _, m in after if since <= after[0][0] + _ONE_PASS]
+        after = [one for one in after if one[0] > after[0][0] + _ONE_PASS]
+
+
+def _series(members: Sequence[_Member]) -> tuple[list[_Member], list[list[_Member]]]:
+    """Return a member per pass, and the passes of which there are several. Those of one view are given."""
+    passes: list[list[_Member]] = []
+    for member in sorted(members, key=lambda m: (m.seconds, m.scene)):
+        first = passes[-1][0] if passes else None
+        is_day = first is not None and (first.clock is None or member.clock is None)
+        is_on = first is not None and (
+            member.seconds // DAY == first.seconds // DAY
+            if is_day
+            else member.seconds - first.seconds <= _ONE_PASS
+        )
+        if is_on:
+            passes[-1].append(member)
+        else:
+            passes.append([member])
+    taken = [min(some, key=lambda m: (m.clock is None, m.seconds, m.scene)) for some in passes]
+    is_known = [m.is_placed and bool(m.view.relative_orbit or m.clock) for m in taken]
+    kept = [m for m, some, known in zip(taken, passes, is_known, strict=True) if known or len(some) == 1]
+    return kept, [some for some in passes if len(some) > 1]
+
+
 def _groups(members: Sequence[_Member]) -> Iterable[list[_Member]]:
     """Yield the members of one view, one set of arrays and one grid: grids are compared where origins are near."""
     alike: dict[Any, list[_Member]] = {}
@@ -266,7 +350,9 @@ def _groups(members: Sequence[_Member]) -> Iterable[list[_Member]]:
         origins = np.empty((len(some), 2))
         for member in some:
             origin = np.array([member.grid.transform[2], member.grid.transform[5]])
-            near = np.abs(origins[: len(groups)] - origin) <= 4 * WHOLE_PIXEL * max(member.grid.pixel_size)
+            off = origins[: len(groups)] - origin
+            off[:, 0] = turned(member.grid.crs_wkt, off[:, 0], near=0.0)
+            near = np.abs(off) <= 4 * WHOLE_PIXEL * max(member.grid.pixel_size)
             places = np.flatnonzero(near.all(1) | (not member.grid.is_georeferenced)).tolist()
             home = next((groups[i] for i in places if groups[i][0].shares_grid(member)), None)
             if home is None:
@@ -279,14 +365,15 @@ def _groups(members: Sequence[_Member]) -> Iterable[list[_Member]]:
 
 def _stack(members: Iterable[_Member]) -> Stack:
     by_time = sorted(members, key=lambda m: (np.datetime64(m.stamp, "ns"), m.scene))
-    first = by_time[0]
+    first, view = by_time[0], reduce(View.common, (m.view for m in by_time))
     return Stack(
         scenes=tuple(m.scene for m in by_time),
         stamps=tuple(m.stamp for m in by_time),
         arrays=tuple(name for name, _ in first.keys),
         grid=first.grid,
-        view=reduce(View.common, (m.view for m in by_time)),
+        view=view,
         is_placed=first.is_placed,
+        is_one_view=bool(view.relative_orbit) or all(m.clock is not None for m in by_time),
     )
 
 
@@ -299,18 +386,20 @@ def _check_members(members: Sequence[_Member], *, mixed: bool) -> None:
                 f"a time was expected, got none for {member.scene!r}. Give it: make_stack(store, scenes, times=...)."
             )
         if not first.shares_grid(member):
-            remedy = f"the second with --grid like:{first.scene}"
+            remedy = f"the second anew with --grid like:{first.scene} --replace"
             if first.points and not first.grid.is_georeferenced:
-                remedy = "one with --crs and --pixel-size, and others with --grid like: it"
+                remedy = (
+                    "one anew with --crs, --pixel-size and --replace, the others with --grid like: it, too"
+                )
             raise InvalidInputError(
                 f"scenes on one grid were expected, got {first.scene!r} and {member.scene!r} on two. "
                 f"Ingest {remedy}."
             )
-        against = next((m for m in members if m.view.contradicts(member.view)), None)
+        against = next((m for m in members if m.contradicts(member)), None)
         if against is not None and not mixed:
             raise InvalidInputError(
-                f"scenes seen from one side were expected, got {member.scene!r} ({member.view}) and "
-                f"{against.scene!r} ({against.view}). Leave some out, or take make_stack(..., mixed=True)."
+                f"scenes seen from one side were expected, got {member.scene!r} ({member}) and "
+                f"{against.scene!r} ({against}). Leave some out, or take make_stack(..., mixed=True)."
             )
 
 
@@ -339,6 +428,10 @@ def describe_stacks(store: Store) -> str:
     stacked = {scene for stack in stacks for scene in stack.scenes}
     if alone := [scene for scene in store.scenes if scene not in stacked]:
         lines.append(f"  in no stack: {listed(alone, most=8)}")
-    if untimed := [m.scene for m in _members(store, None, None) if not m.stamp]:
+    members = _members(store, None, None)
+    for some in (some for view in _views(members) for some in _series(view)[1]):
+        taken = next((f", of which {m.scene} is in its stack" for m in some if m.scene in stacked), "")
+        lines.append(f"  of one pass, no series: {listed([m.scene for m in some], most=8)}{taken}")
+    if untimed := [m.scene for m in members if not m.stamp]:
         lines.append(f"  without a time: {', '.join(untimed[:8])}")
     return "\n".join(lines)

@@ -25,6 +25,8 @@ class View:
     """The pass: ``ascending`` or ``descending``."""
     relative_orbit: int = 0
     """The track."""
+    look_side: str = ""
+    """The side of the track that the antenna looks to: ``left`` or ``right``."""
 
     def contradicts(self, other: "View") -> bool:
         """Whether something is known of both and differs."""
@@ -36,7 +38,11 @@ class View:
 
     def __str__(self) -> str:
         orbit = f"orbit {self.relative_orbit}" if self.relative_orbit else ""
-        return " ".join(filter(None, (self.mission, self.mode, orbit, self.orbit_state))) or "orbit unknown"
+        side = "looking left" if self.look_side == "left" else ""
+        return (
+            " ".join(filter(None, (self.mission, self.mode, orbit, self.orbit_state, side)))
+            or "orbit unknown"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +61,16 @@ class Stack:
     """The viewing geometry."""
     is_placed: bool = True
     """False where nothing ties pixels to the ground, so that equal shapes are all that speaks for one grid."""
+    is_one_view: bool = True
+    """False where scenes tell neither track nor time of day, so that nothing speaks against one view, and nothing for."""
 
     def __len__(self) -> int:
         return len(self.scenes)
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether its scenes are known to be of one grid and one view; else it is delivered only where it is named."""
+        return self.is_placed and self.is_one_view
 
     @property
     def id(self) -> str:
@@ -103,5 +116,7 @@ class Stack:
         return (
             f"{self.id}: {len(self)} scenes, {self.stamps[0]} to {self.stamps[-1]}, every "
             f"{self.revisit_days:.3g} days, {self.view}, {self.grid.height} x {self.grid.width}, "
-            f"{'+'.join(self.arrays)}" + ("" if self.is_placed else ", no CRS: one grid by shape alone")
+            f"{'+'.join(self.arrays)}"
+            + ("" if self.is_placed else ", no CRS: one grid by shape alone")
+            + ("" if self.is_one_view else ", no track and no time of day: one view by guess")
         )

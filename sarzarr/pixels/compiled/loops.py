@@ -238,8 +238,12 @@ def read_group(handles: Array, offsets: Array, raw: Array) -> int:
 
 # A tile is worked on in three steps, `_floored_power`, NumPy's log, and one of the others. What is looked for in
 # passing is found in integers, whose minimum and maximum are vector instructions.
-def _floored_power(band: Any, row: int, col: int, sentinel: Any, squares: Any, floor: Any, out: Any) -> Any:
+def _floored_power(
+    band: Any, row: int, col: int, sentinel: Any, squares: Any, gains: Any, floor: Any, out: Any
+) -> Any:
     """Write ``max(power, floor)`` of the tile of ``band`` at (row, col) into ``out``, (rows, columns).
+
+    Power is multiplied by the gain of its column; ``gains`` are (columns,) float32, or (0,): by nothing.
 
     Return whether each pixel is finite, above zero, of power above zero, and not ``sentinel``: else ``out`` is of no
     use, and `ingestion.blocks.flags` judges. NaN is no sentinel. ``floor`` is the bits of a float, as int32: floats
@@ -254,6 +258,8 @@ def _floored_power(band: Any, row: int, col: int, sentinel: Any, squares: Any, f
             value = np.float32(source[j])
             hits |= np.int32(source[j] == sentinel) | np.int32(source[j] < 0)
             place[j] = value * value if squares else value
+        for j in range(gains.size):
+            place[j] *= gains[j]
         for j in range(columns):
             lowest, highest = min(lowest, bits[j]), max(highest, bits[j])
             bits[j] = max(bits[j], floor)
@@ -261,7 +267,9 @@ def _floored_power(band: Any, row: int, col: int, sentinel: Any, squares: Any, f
 
 
 FLOORED_POWER: Final = {
-    np.dtype(pixel): _Loop(_floored_power, (f"b1({pixel}[:,::1], i8, i8, {pixel}, b1, i4, f4[:,::1])",))
+    np.dtype(pixel): _Loop(
+        _floored_power, (f"b1({pixel}[:,::1], i8, i8, {pixel}, b1, f4[::1], i4, f4[:,::1])",)
+    )
     for pixel in ("f4", "u2", "i2", "u1")
 }
 """`_floored_power` by the dtype of a raster."""

@@ -1,12 +1,17 @@
 """A product family: all that is known of files of one maker, in one value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sarzarr.conventions import Quantity, Representation
+from sarzarr.errors import UnsupportedRasterError
+from sarzarr.pixels.calibration import Calibration
 from sarzarr.scenes.acquisition import Acquisition
 from sarzarr.scenes.identify import check_said
+
+Calibrator = Callable[[tuple[int, int], bool], Calibration]
+"""From a raster's (rows, columns), and whether noise is subtracted, its calibration; a refusal where it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,8 @@ class Product:
     """Name of the family that tells of the bands; `read_product` sets it."""
     facts: Acquisition = field(default_factory=Acquisition)
     """Its acquisition."""
+    calibrations: Mapping[str, Calibrator] = field(default_factory=dict)
+    """The calibrations of its digital numbers by `conventions.Quantity`, the one that is taken unasked first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,3 +67,19 @@ class Family:
     """From a file's, folder's or product's name, the facts in it; None for a name of others."""
     scene_of: Callable[[Path], str | None] = lambda _: None
     """From a TIFF's path, the name of its scene: the same for all its polarizations. None for a file of others."""
+
+
+def constant_calibration(quantity: str, factor: float | str, source: str) -> dict[str, Calibrator]:
+    """Return the calibrations of a product that has one constant: linear power of ``quantity`` per DN^2.
+
+    A factor that is no positive number is refused when it is asked for, and so is noise to be subtracted.
+    """
+
+    def calibrate(shape: tuple[int, int], denoise: bool) -> Calibration:
+        if denoise:
+            raise UnsupportedRasterError(
+                f"expected a table of noise to subtract, got {source} alone. Leave out --denoise."
+            )
+        return Calibration.constant(factor, quantity=quantity, source=source)
+
+    return {quantity: calibrate}

@@ -5,12 +5,15 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from xml.etree.ElementTree import Element
 
 from sarzarr import conventions as cv
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts, only_stamp
 from sarzarr.scenes.products.family import Family, Product
+from sarzarr.scenes.products.safe import safe_calibrations
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 from sarzarr.scenes.words import tokens
+from sarzarr.zips import read_bytes
 
 MAX_JSON: Final = 2**20
 """Bytes of JSON that are read."""
@@ -69,36 +72,54 @@ def _product_folder(path: Path) -> Path | None:
 
 
 def sentinel1_scene(path: Path) -> str | None:
-    """Return the name of its product and sub-swath, or of a measurement file that stands alone."""
+    """Return the name of its product and sub-swath, or of a measurement file that stands alone.
+
+    Of wave mode each file is a vignette of its own, and its number is part of the name.
+    """
     folder, stem = _product_folder(path), path.stem
     if folder is not None:
-        swaths = [word for word in tokens(stem) if re.fullmatch(r"(iw|ew)[1-5]|s[1-6]|wv[12]", word)]
+        words = tokens(stem)
+        swaths = [word for word in words if re.fullmatch(r"(iw|ew)[1-5]|s[1-6]|wv[12]", word)]
+        swaths += [word for word in words[-1:] if swaths and swaths[0] in ("wv1", "wv2") and word.isdigit()]
         burst = "_".join(word for word in swaths if word not in tokens(folder.name))
-        return f"{folder.name}_{burst}" if burst else folder.name
+        product = folder.name.removesuffix(".zip").removesuffix(".SAFE")
+        return f"{product}_{burst}" if burst else product
     measurement = _MEASUREMENT.fullmatch(stem)
     return f"{measurement[1]}-{measurement[2]}" if measurement else None
 
 
 def read_safe(path: Path) -> Product:
-    """Return the name and facts of the SAFE folder around a file: of its ``productInfo.json`` and annotation."""
+    """Return the name and facts of the SAFE folder around a file.
+
+    Those of its ``manifest.safe``, then of its ``productInfo.json``, then of the file's annotation.
+    """
     folder = _product_folder(path)
     if folder is None:
         return Product()
-    annotation = folder / f"annotation/{path.stem}.xml"
+    annotation = folder / f"annotation/{path.stem.removesuffix('-cog')}.xml"
+    declared = _facts_of(folder / "manifest.safe", MAX_XML, lambda data: _manifest(parse_xml(data)))
     annotated = _facts_of(annotation, MAX_XML, lambda data: texts_of(parse_xml(data)))
     named = _facts_of(folder / "productInfo.json", MAX_JSON, _product_info)
-    return Product(folder=folder.name, facts=merge_facts([named, annotated]))
+    return Product(
+        folder=folder.name,
+        facts=merge_facts([declared, named, annotated]),
+        calibrations=safe_calibrations(path),
+    )
 
 
 def _facts_of(path: Path, limit: int, fields: Callable[[bytes], dict[str, str]]) -> Acquisition:
     """Return the facts in the fields of a regular file of at most so many bytes; none where it is malformed."""
     try:
-        if not path.is_file() or path.stat().st_size > limit:
-            return Acquisition()
-        with path.open("rb") as file:
-            return facts_from_fields(fields(file.read(limit)))
-    except (OSError, ValueError, RecursionError):
+        data = read_bytes(path, limit)
+        return Acquisition() if data is None else facts_from_fields(fields(data))
+    except (ValueError, RecursionError):
         return Acquisition()
+
+
+def _manifest(root: Element) -> dict[str, str]:
+    """Return the orbits, at the start, and the pass of a ``manifest.safe``."""
+    starts = {e.tag: e.text or "" for e in root.iter() if e.get("type") == "start"}
+    return {**starts, "s1:pass": texts_of(root).get("s1:pass", "")}
 
 
 def _product_info(data: bytes) -> dict[str, str]:

@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element
 from sarzarr.scenes.acquisition import facts_from_fields
 from sarzarr.scenes.products.family import BandMetadata, Family, Product
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
+from sarzarr.zips import CORRUPT, open_file
 
 SNAP_TAG: Final = 65000
 """The TIFF tag that SNAP writes its whole product description to."""
@@ -21,10 +22,16 @@ def read_tag(path: Path, number: int) -> bytes | None:
     None where the file has no such tag, is no TIFF, or where the tag is longer than `MAX_XML`.
     Both byte orders, classic TIFF and BigTIFF. rasterio exposes only the tags that GDAL knows.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         try:
             return next((value for tag, value in _tags(file, number) if tag == number), None)
-        except (struct.error, OSError, ValueError, OverflowError):  # an offset may be any 64-bit number
+        except (
+            *CORRUPT,
+            struct.error,
+            OSError,
+            ValueError,
+            OverflowError,
+        ):  # an offset may be any 64-bit number
             return None
 
 

@@ -1,0 +1,107 @@
+"""Companions: the rasters that a product delivers beside its backscatter, and the scenes that they belong to."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from sarzarr.scenes.header import read_header, sample_windows
+from sarzarr.scenes.probe import RasterProbe
+from sarzarr.scenes.products.rasters import TO_DEGREES, Content, content_of
+from sarzarr.scenes.refusals import Refusals
+from sarzarr.scenes.scene import SceneProbe
+from sarzarr.scenes.words import not_backscatter_in, polarizations_in, quantity_in, representation_in
+
+_PARTS: Final = ("measurement", "annotation", "support", "imagery", "imagedata")
+"""Folders of a product; what lies in two of them lies together."""
+_STEEPEST: Final = 1.6
+"""An angle of incidence up to which a whole raster is in radians: 90 degrees are 1.57."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Companion:
+    """A raster that is to be a layer of a scene."""
+
+    path: Path
+    """Its file."""
+    content: Content
+    """The layer that it is, its unit known."""
+
+
+def companions_of(
+    probes: Iterable[RasterProbe], scenes: Sequence[SceneProbe], refused: Refusals, notes: list[str]
+) -> dict[str, tuple[Companion, ...]]:
+    """Return the companions that are layers of scenes, by scene id; a sentence for each other one.
+
+    A companion is of the scene that its name is of, else of the only one in its folder, and is its layer where it
+    lies on the very grid, (rows, columns), of its files. One without any scene in its folder is refused.
+    """
+    layers: dict[str, tuple[Companion, ...]] = {}
+    bases = {_base(file.path) for scene in scenes for file in scene.files}
+    for probe in sorted(probes, key=lambda one: _base(one.path) not in bases):  # those of one date come first
+        content = probe.companion
+        around = [s for s in scenes if any(_folder(f.path) == _folder(probe.path) for f in s.files)]
+        if content is None or not around:
+            refused.add([probe.path], str(probe.refusal))
+            continue
+        own = [s for s in around if any(_is_of(probe.path, f.path) for f in s.files)] or around[:2]
+        on_grid = [s for s in own if s.grid == probe.grid and s.georeference.gcps == probe.georeference.gcps]
+        is_shared = content_of(probe.path) is not None and len(on_grid) == len(own)
+        if content.layer is None or not on_grid or (len(own) > 1 and not is_shared) or len(probe.arrays) > 1:
+            why = "" if content.layer is None else _why(own, on_grid)
+            notes.append(f"{probe.path.name} is left out, since it is {content.companion}{why}.")
+            continue
+        companion = Companion(path=probe.path, content=_in_degrees(probe.path, content))
+        for scene in on_grid:
+            taken = {other.content.layer for other in layers.get(scene.id, ())}
+            if content.layer in taken:
+                notes.append(
+                    f"{probe.path.name} is left out, since {scene.id!r} has a layer {content.layer!r}."
+                )
+            else:
+                layers[scene.id] = (*layers.get(scene.id, ()), companion)
+    return layers
+
+
+def _why(own: Sequence[SceneProbe], on_grid: Sequence[SceneProbe]) -> str:
+    if not on_grid:
+        return f" on another grid than {own[0].id!r}; --layer brings it there"
+    return " that could be of several scenes; --layer says of which"
+
+
+def _folder(path: Path) -> Path:
+    return path.parent.parent if path.parent.name.lower() in _PARTS else path.parent
+
+
+def _base(path: Path) -> str | None:
+    found = content_of(path)
+    return None if found is None else found.base
+
+
+def _is_of(companion: Path, file: Path) -> bool:
+    """Whether a companion's name is of the product that a file's is."""
+    one, other = content_of(companion), content_of(file)
+    if one is not None and other is not None:
+        return one.place == other.place if one.is_static else one.base == other.base
+    return _subject(companion.stem) == _subject(file.stem)
+
+
+def _subject(stem: str) -> tuple[str, ...]:
+    """Return the words of a stem that say what it is of: no polarization, quantity or kind of raster."""
+    words = re.split(r"[^A-Za-z0-9]+", stem)
+    said = (polarizations_in, quantity_in, representation_in, not_backscatter_in)
+    return tuple(word.lower() for word in words if word and not any(says(word) for says in said))
+
+
+def _in_degrees(path: Path, content: Content) -> Content:
+    """Return the content of an angle with its factor known: a raster that nowhere exceeds 1.6 is in radians."""
+    if content.factor == content.factor:
+        return content
+    header = read_header(path)
+    pixels = np.concatenate([w[np.isfinite(w)].ravel() for w in sample_windows(path, header, bands=[1])])
+    pixels = pixels[pixels != header.nodata] if header.nodata is not None else pixels
+    is_radians = pixels.size > 0 and header.dtype.kind == "f" and pixels.max() <= _STEEPEST
+    return replace(content, factor=TO_DEGREES if is_radians else 1.0)

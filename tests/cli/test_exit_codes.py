@@ -1,0 +1,166 @@
+"""Every command ends with the code that its documentation says: 0 done, 1 nothing, 2 usage, 3 partly, 4 damage."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from chip_folders import chip_folder
+from conftest import speckle, write_band
+from rasterio import Affine
+from typer.main import get_command
+
+import sarzarr as sz
+from sarzarr.cli import app, main
+from sarzarr.errors import Exit
+
+COMMANDS = {
+    "identify": "identify a_vv.tif",
+    "ingest": "ingest a_vv.tif -o STORE --representation power",
+    "demo": "demo --folder . --size 512",
+    "remove": "remove STORE a",
+    "copy": "copy STORE copy.zarr",
+    "info": "info STORE",
+    "stacks": "stacks STORE",
+    "bounds": "bounds STORE",
+    "quicklook": "quicklook STORE -o q.png",
+    "bench": "bench STORE --seconds 0.1",
+    "split create": "split create STORE --by scene --val 0.4",
+    "split extend": "split extend STORE",
+    "split list": "split list STORE",
+    "split show": "split show STORE",
+    "split pending": "split pending STORE",
+    "split check": "split check STORE",
+    "split export": "split export STORE split.json",
+    "split import": "split import STORE v.json",
+    "import chips": "import chips chips -o STORE",
+    "import boxes": "import boxes boxes.csv -o STORE",
+}
+"""A line of each command that is carried out, in a folder as `place` makes it."""
+STORES = [name for name, line in COMMANDS.items() if "STORE" in line]
+PIXELS = ("copy", "quicklook", "bench")
+"""Commands that read pixels of a store."""
+
+
+def every_command(group, before=""):
+    for name, command in group.commands.items():
+        path = f"{before} {name}".strip()
+        yield from every_command(command, path) if hasattr(command, "commands") else [(path, command)]
+
+
+def test_every_command_is_here_and_its_help_says_the_codes():
+    commands = dict(every_command(get_command(app)))
+    assert set(commands) == set(COMMANDS)
+    texts = [get_command(app).epilog, *(command.epilog for command in commands.values())]
+    assert all(str(text).startswith("Exit codes: 0 done; 1 nothing done; 2 usage") for text in texts)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with a store of four scenes and a split, and all that the lines of `COMMANDS` name."""
+    folder = tmp_path_factory.mktemp("made")
+    files = [
+        write_band(
+            folder / f"{x}_vv.tif",
+            speckle((600, 600), seed=i),
+            transform=Affine(10, 0, 500_000 + 90_000 * i, 0, -10, 5_400_000),
+        )
+        for i, x in enumerate("abde")
+    ]
+    store = sz.ingest(sz.plan_ingest(files, folder / "s.zarr", representation="power"))
+    sz.make_split(store, by="scene", val_fraction=0.4)
+    sz.export_split(store, folder / "v.json")
+    chip_folder(folder / "chips", count=3)
+    (folder / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max\na,1,2,30,40\n")
+    return folder
+
+
+@pytest.fixture
+def run(made, tmp_path, monkeypatch, capsys):
+    """Return a function that runs a command in a copy of `made` and gives (its exit code, all that it printed)."""
+    place = tmp_path / "place"
+    shutil.copytree(made, place)
+    monkeypatch.chdir(place)
+
+    def call(line, *more, store="s.zarr"):
+        words = [store if word == "STORE" else word for word in line.split()]
+        monkeypatch.setattr(sys, "argv", ["sarzarr", *words, *more])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        assert "Traceback" not in said.out + said.err
+        return stop.value.code or 0, said.out + said.err
+
+    return call
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_done(run, command):
+    if command in ("quicklook", "demo"):
+        pytest.importorskip("matplotlib")
+    if command in ("split create", "split import"):
+        shutil.rmtree("s.zarr/splits")
+    assert run(COMMANDS[command])[0] == Exit.DONE
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_usage(run, command):
+    assert run(COMMANDS[command], "--nonesuch")[0] == Exit.USAGE
+
+
+@pytest.mark.parametrize("command", STORES)
+def test_nothing(run, command):
+    """There is no store where one is to be read; where one may be made, there is nothing to make it of."""
+    line = COMMANDS[command]
+    for given in ("a_vv.tif", "chips "):
+        line = line.replace(given, "nowhere ") if command in ("ingest", "import chips") else line
+    code, said = run(line, store="new.zarr")
+    assert code in (Exit.NOTHING, Exit.USAGE if command == "import chips" else Exit.NOTHING), said
+
+
+@pytest.mark.parametrize("command", STORES)
+def test_damage_of_documents(run, command):
+    Path("s.zarr/zarr.json").write_text("{")
+    code, said = run(COMMANDS[command])
+    assert (code, "zarr.json" in said) == (Exit.DAMAGE, True), said
+
+
+@pytest.mark.parametrize("command", PIXELS)
+def test_damage_of_pixels(run, command, made, tmp_path):
+    if command == "quicklook":
+        pytest.importorskip("matplotlib")
+    for shard in (tmp_path / "place" / "s.zarr" / "scenes").rglob("c/*/*"):
+        damaged = bytearray(shard.read_bytes())
+        damaged[len(damaged) // 3] ^= 0xFF
+        shard.write_bytes(damaged)
+    code, said = run(COMMANDS[command])
+    assert (code, "expected" in said) == (Exit.DAMAGE, True), said
+
+
+@pytest.mark.parametrize("command", ["identify", "ingest"])
+def test_partly(run, command):
+    Path("text.tif").touch()
+    line = COMMANDS[command].replace("a_vv.tif", "a_vv.tif text.tif")
+    assert run(line)[0] == Exit.PARTLY
+    assert run(line.replace("a_vv.tif ", ""))[0] == Exit.NOTHING
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("ingest a_vv.tif text.tif -o t.zarr --strict", Exit.NOTHING),
+        ("ingest a_vv.tif -o t.zarr --codec nonesuch", Exit.USAGE),
+        ("bounds s.zarr --vmin -30", Exit.USAGE),
+        ("split create s.zarr --val 5", Exit.USAGE),
+        ("split show s.zarr two", Exit.USAGE),
+        ("split show s.zarr v9", Exit.NOTHING),
+        ("remove s.zarr a nowhere", Exit.NOTHING),
+        ("quicklook s.zarr nowhere", Exit.NOTHING),
+        ("copy s.zarr s.zarr", Exit.NOTHING),
+        ("info a_vv.tif", Exit.NOTHING),
+    ],
+)
+def test_others(run, line, code):
+    Path("text.tif").touch()
+    got, said = run(line)
+    assert got == code, said

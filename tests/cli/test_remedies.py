@@ -1,0 +1,272 @@
+"""Remedies that messages name are followed, on small inputs, and what was asked for goes through."""
+
+import ast
+import json
+import re
+import shlex
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from chip_folders import chip_folder
+from conftest import speckle, write_band
+from rasterio import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.errors import NotGeoreferencedWarning
+from tiffs import write
+
+import sarzarr as sz
+from sarzarr.cli import main
+
+PACKAGE = Path(sz.__file__).parent
+SHAPE = (300, 300)
+
+
+def at(east, north=0, size=10):
+    return Affine(size, 0, 500_000 + east, 0, -size, 5_400_000 + north)
+
+
+def classes(shape=SHAPE, dtype="uint8", seed=0):
+    return np.random.default_rng(seed).integers(0, 5, shape).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """The rasters, chips and boxes that the rows are about."""
+    raw = tmp_path_factory.mktemp("raw")
+    for i, x in enumerate("abde"):
+        write_band(raw / f"{x}_vv.tif", speckle(SHAPE, seed=i), transform=at(90_000 * i))
+    write_band(raw / "+_vv.tif", speckle(SHAPE))
+    for name in ("p_vv", "p_vh", "m_20200101_vv", "g_vv"):
+        write_band(raw / f"{name}.tif", speckle(SHAPE, seed=len(name)), transform=at(0))
+    for name in ("m_20200113_vv", "g_vh"):
+        write_band(raw / f"{name}.tif", speckle(SHAPE, seed=7), transform=at(5, 5))
+    for folder in ("twin", "new"):
+        (raw / folder).mkdir()
+        write_band(raw / folder / "a_vv.tif", speckle(SHAPE, seed=9), transform=at(0))
+    write_band(raw / "g_VV.tiff", speckle(SHAPE, seed=3), transform=at(0))
+    write_band(
+        raw / "odd.tif", np.random.default_rng(0).normal(0, 1, SHAPE).astype("float32"), transform=at(0)
+    )
+    write(raw / "phase.tif", speckle(SHAPE), tags={"UNITS": "radian"}, transform=at(0))
+    write(raw / "two.tif", np.stack([classes(), classes(seed=1)]), transform=at(0))
+    for name, i, seed, dtype in (("mask", 0, 0, "uint8"), ("mask2", 0, 1, "uint8"), ("mask_b", 1, 0, "uint8"),
+                                 ("mask_b16", 1, 0, "int16")):  # fmt: skip
+        write_band(raw / f"{name}.tif", classes(dtype=dtype, seed=seed), transform=at(90_000 * i))
+    write_band(raw / "part.tif", classes((150, 300)), transform=at(0))
+    write_band(raw / "wide_vv.tif", speckle((600, 9000)), tiles=256)
+    write_band(raw / "block_vv.tif", speckle((2000, 2000)), blockysize=2000, compress="deflate")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        some = dict.fromkeys(("lake_vv", "gcps_vv", "gcps_20200101_vv", "gcps_20200113_vv"), speckle(SHAPE))
+        for name, pixels in {**some, "pond_vv": speckle((400, 300)), "unplaced": classes()}.items():
+            write_band(raw / f"{name}.tif", pixels, transform=None, crs=None)
+            if name.startswith("gcps"):
+                shift = 500 * ("13" in name)
+                points = [
+                    GroundControlPoint(row, col, 500_000 + shift + 10 * col, 5_400_000 - 10 * row)
+                    for row in (0, 150, 300) for col in (0, 150, 300)
+                ]  # fmt: skip
+                with rasterio.open(raw / f"{name}.tif", "r+") as dataset:
+                    dataset.gcps = points, "EPSG:32633"
+    chip_folder(raw / "chips", count=3)
+    chip_folder(raw / "both", count=3)
+    image = {"id": 1, "file_name": "chip_0.png", "width": 9, "height": 9}
+    coco = {
+        "images": [image],
+        "annotations": [{"id": 1, "image_id": 1, "bbox": [1, 1, 5, 5]}],
+        "categories": [],
+    }
+    (raw / "both" / "all.json").write_text(json.dumps(coco))
+    (raw / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max,label\na,1,2,30,40,ship\n")
+    (raw / "no_scene.csv").write_text("scene,x_min,y_min,x_max,y_max,label\n,1,2,30,40,ship\n")
+    return raw
+
+
+def reader(options):
+    return f"PY next(iter(sz.PatchReader('s.zarr', batch_size=1, min_valid=0, {options})))"
+
+
+MASK, PADDED = reader("layers=['mask']"), reader("layers=['mask'], edge='pad'")
+STACK = "PY sz.make_stack(sz.open_store('s.zarr'), ['{0}_20200101', '{0}_20200113'], mixed=True)"
+SPLIT = "split create s.zarr --by scene --val 0.4"
+GCPS = "ingest raw/gcps_20200101_vv.tif -o s.zarr --crs EPSG:32633 --pixel-size 10 --replace"
+GCPS += "; ingest raw/gcps_20200113_vv.tif -o s.zarr --grid like:gcps_20200101 --replace"
+FOUR = "ingest raw/a_vv.tif raw/b_vv.tif raw/d_vv.tif raw/e_vv.tif -o s.zarr"
+SITES = "--site a=1 --site b=2 --site d=3 --site e=4"
+A = "ingest raw/a_vv.tif -o s.zarr"
+ROWS = [
+    # a part of the message, what is there before, what is refused, and what each of its remedies comes to
+    ("Ingest it alone with --id NAME", [], "ingest raw/+_vv.tif -o s.zarr",
+     ["ingest raw/+_vv.tif -o s.zarr --id lake"]),
+    ("Ingest one of them with --id", [], "ingest raw/a_vv.tif raw/twin/a_vv.tif -o s.zarr",
+     [f"{A}; ingest raw/twin/a_vv.tif -o s.zarr --id b"]),
+    ("Ingest one of them with --id", [], "ingest raw/g_vv.tif raw/g_VV.tiff -o s.zarr",
+     ["ingest raw/g_vv.tif -o s.zarr; ingest raw/g_VV.tiff -o s.zarr --id h"]),
+    ("Ingest one of them with --id", [], "ingest raw/g_vv.tif raw/g_vh.tif -o s.zarr",
+     ["ingest raw/g_vv.tif -o s.zarr; ingest raw/g_vh.tif -o s.zarr --id h"]),
+    ("Say what they are with --quantity and --representation", [], "ingest raw/odd.tif -o s.zarr",
+     ["ingest raw/odd.tif -o s.zarr --quantity sigma0 --representation db", f"{A} --layer odd=raw/odd.tif"]),
+    ("Store the raster as it is with --layer NAME=FILE", [], "ingest raw/phase.tif -o s.zarr --representation power",
+     [f"{A} --layer phase=raw/phase.tif"]),
+    ("or ingest them again with --layer", [f"{A} raw/b_vv.tif --layer mask=raw/mask.tif"], MASK,
+     [reader("layers=['mask'], scenes=sz.open_store('s.zarr').scenes_with('mask')"),
+      f"ingest raw/b_vv.tif -o s.zarr --layer mask=raw/mask_b.tif --replace; {MASK}"]),
+    ("or ingest it with one: --layer", [f"{A} --layer mask=raw/mask.tif"], PADDED,
+     [reader("layers=['mask'], edge='shift'"), reader("layers=['mask'], edge='drop'"),
+      f"{A} --layer mask:nodata255=raw/mask.tif --replace; {PADDED}"]),
+    ("or convert the files and ingest them again with --replace",
+     [f"{A} --layer mask=raw/mask.tif", "ingest raw/b_vv.tif -o s.zarr --layer mask=raw/mask_b16.tif"],
+     MASK,
+     [reader("layers=['mask'], scenes=['a']"),
+      f"ingest raw/b_vv.tif -o s.zarr --layer mask=raw/mask_b.tif --replace; {MASK}"]),
+    ("Pass nodata= (--layer NAME:nodata255=FILE)", [], f"{A} --layer mask=raw/part.tif",
+     [f"{A} --layer mask:nodata255=raw/part.tif"]),
+    ("Say --site 'lake_2019*=lake'", [FOUR], f"{SPLIT} --site lake", [f"{SPLIT} --site 'a*=lake'"]),
+    ("Name another with --name, or pass --replace", ["import chips raw/chips -o s.zarr"],
+     "import chips raw/chips -o s.zarr",
+     ["import chips raw/chips -o s.zarr --name b", "import chips raw/chips -o s.zarr --replace"]),
+    ("Name another with --name.", [A, "import boxes raw/boxes.csv -o s.zarr --name chips"],
+     "import chips raw/chips -o s.zarr", ["import chips raw/chips -o s.zarr --name b"]),
+    ("Choose with --annotations", [], "import chips raw/both -o s.zarr",
+     ["import chips raw/both -o s.zarr --annotations voc"]),
+    ("Choose with --annotations", [], "import chips raw/chips -o s.zarr --annotations yolo",
+     ["import chips raw/chips -o s.zarr --annotations voc"]),
+    ("Leave --pixel-size out, or georeference it", [], "ingest raw/lake_vv.tif -o s.zarr --pixel-size 10",
+     ["ingest raw/lake_vv.tif -o s.zarr"]),
+    ("got none. Pass --pixel-size", [], f"{A} --crs EPSG:32632", [f"{A} --crs EPSG:32632 --pixel-size 20"]),
+    (". Pass --pixel-size 0.0001", [], f"{A} --crs EPSG:4326 --pixel-size 10",
+     [f"{A} --crs EPSG:4326 --pixel-size 0.0001", f"{A} --crs EPSG:32632 --pixel-size 10"]),
+    ("Say which: --layer", [], f"{A} --layer mask=raw/two.tif", [f"{A} --layer mask:band1=raw/two.tif"]),
+    ("Pass --crs and --pixel-size, or give it in the scene's own shape", [],
+     "ingest raw/gcps_vv.tif -o s.zarr --layer mask=raw/mask.tif",
+     ["ingest raw/gcps_vv.tif -o s.zarr --layer mask:nodata255=raw/mask.tif --crs EPSG:32633 --pixel-size 10",
+      "ingest raw/gcps_vv.tif -o s.zarr --layer mask=raw/unplaced.tif"]),
+    ("Name one of these with --label", [A], "import boxes raw/boxes.csv -o s.zarr --label nope",
+     ["import boxes raw/boxes.csv -o s.zarr --label label", "import boxes raw/boxes.csv -o s.zarr"]),
+    ("Pass --replace to write it anew, or --id to add it under another name", [A],
+     "ingest raw/new/a_vv.tif -o s.zarr",
+     ["ingest raw/new/a_vv.tif -o s.zarr --replace", "ingest raw/new/a_vv.tif -o s.zarr --id b"]),
+    ("Pass --replace to write the layer anew", [f"{A} --layer mask=raw/mask.tif"], f"{A} --layer mask=raw/mask2.tif",
+     [f"{A} --layer mask=raw/mask2.tif --replace", f"{A} --layer other=raw/mask2.tif"]),
+    ("or add it under another name with --id", ["ingest raw/p_vv.tif raw/p_vh.tif -o s.zarr"],
+     "ingest raw/p_vv.tif -o s.zarr --border 3 --replace",
+     ["ingest raw/p_vv.tif raw/p_vh.tif -o s.zarr --border 3 --replace",
+      "remove s.zarr p; ingest raw/p_vv.tif -o s.zarr --border 3",
+      "ingest raw/p_vv.tif -o s.zarr --border 3 --id q"]),
+    ("Pass --replace to change it", [A], f"{A} --border 3", [f"{A} --border 3 --replace"]),
+    ("Leave out --bounds, or make another store", [f"{A} --bounds fixed --vmin -20 --vmax 0"],
+     "ingest raw/b_vv.tif -o s.zarr --bounds fixed --vmin -30 --vmax 0",
+     ["ingest raw/b_vv.tif -o s.zarr", "ingest raw/b_vv.tif -o t.zarr --bounds fixed --vmin -30 --vmax 0"]),
+    ("decoded. Pass --memory 0.5GB", [], "ingest raw/block_vv.tif -o s.zarr --memory 360MB",
+     ["ingest raw/block_vv.tif -o s.zarr --memory 0.5GB"]),
+    (" or a smaller --shard,", [], "ingest raw/wide_vv.tif -o s.zarr --memory 390MB --shard 8192",
+     ["ingest raw/wide_vv.tif -o s.zarr --memory 390MB --shard 2048"]),
+    ("Name it with --scene", [A], "import boxes raw/no_scene.csv -o s.zarr",
+     ["import boxes raw/no_scene.csv -o s.zarr --scene a"]),
+    ("alone. Pass --crs with --pixel-size, or --grid like:SCENE, or leave --resampling out",
+     ["ingest raw/p_vv.tif -o s.zarr"], f"{A} --resampling cubic",
+     [f"{A} --resampling cubic --crs EPSG:32632 --pixel-size 20", f"{A} --resampling cubic --grid like:p", A]),
+    ("Pass --crs with --pixel-size, or --grid like:SCENE, or leave --exact out",
+     ["ingest raw/p_vv.tif -o s.zarr"], f"{A} --exact",
+     [f"{A} --exact --crs EPSG:32632 --pixel-size 20", f"{A} --exact --grid like:p", A]),
+    ("Pass --bounds fixed, or leave --bounds out", [], f"{A} --border 3 --bounds percentile",
+     [f"{A} --border 3 --bounds fixed", f"{A} --border 3"]),
+    ("the second anew with --grid like:", ["ingest raw/m_20200101_vv.tif raw/m_20200113_vv.tif -o s.zarr"],
+     STACK.format("m"),
+     [f"ingest raw/m_20200113_vv.tif -o s.zarr --grid like:m_20200101 --replace; {STACK.format('m')}"]),
+    ("one anew with --crs, --pixel-size and --replace",
+     ["ingest raw/gcps_20200101_vv.tif raw/gcps_20200113_vv.tif -o s.zarr"], STACK.format("gcps"),
+     [f"{GCPS}; {STACK.format('gcps')}"]),
+    ("or pass fresh=True (--fresh) to begin a new one", [FOUR, SPLIT], f"{SPLIT} --seed 7",
+     [f"{SPLIT} --seed 7 --fresh"]),
+    ("the same ground: --site '", ["ingest raw/lake_vv.tif raw/pond_vv.tif -o s.zarr"], SPLIT,
+     [f"{SPLIT} --seed 43 --site lake=1 --site pond=2"]),
+    ("Name it: --site '", [FOUR], "split create s.zarr --by site --val 0.4",
+     [f"split create s.zarr --by site --val 0.4 {SITES}", "split create s.zarr --by ground --val 0.4"]),
+    ("give scenes of one place the same --site", [FOUR, "ingest raw/p_vv.tif -o s.zarr"],
+     f"{SPLIT} --dry-run --seed SEED",
+     [f"split create s.zarr --by site --val 0.4 {SITES} --site p=1", "split create s.zarr --by ground --val 0.4"]),
+    ("Pass --method fixed, or leave --vmin out", [A], "bounds s.zarr --vmin -30",
+     ["bounds s.zarr --vmin -30 --method fixed", "bounds s.zarr"]),
+    ("Name another place with -o", [], "ingest raw/a_vv.tif -o raw/boxes.csv", [A]),
+    ("(--crs and --pixel-size georeference it)", [], "ingest raw/gcps_vv.tif -o s.zarr",
+     ["ingest raw/gcps_vv.tif -o t.zarr --crs EPSG:32633 --pixel-size 10"]),
+]  # fmt: skip
+
+
+@pytest.fixture
+def run(raw, tmp_path, monkeypatch, capsys):
+    """Return a function that carries out a command line, or Python after ``PY``: (is it done, its words)."""
+
+    def call(line):
+        if line.startswith("PY "):
+            try:
+                exec(line[3:], {"sz": sz})
+            except sz.errors.SarzarrError as error:
+                return False, str(error)
+            return True, ""
+        monkeypatch.setattr(sys, "argv", ["sarzarr", *shlex.split(line)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        said = capsys.readouterr()
+        return not stop.value.code, said.out + said.err
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw").symlink_to(raw)
+    return call
+
+
+CASES = [
+    pytest.param(*row[:3], remedy, id=f"{number}.{which}")
+    for number, row in enumerate(ROWS)
+    for which, remedy in enumerate(row[3])
+]
+
+
+@pytest.mark.parametrize(("part", "before", "refused", "remedy"), CASES)
+def test_a_remedy_works(run, part, before, refused, remedy):
+    for line in before:
+        done, said = run(line)
+        assert done, said
+    seeds = range(20) if "SEED" in refused else [0]
+    answers = [run(refused.replace("SEED", str(seed))) for seed in seeds]
+    said = next((said for _, said in answers if part in said), None)
+    assert said, answers
+    for line in remedy.split("; "):
+        done, said = run(line)
+        assert done, said
+        assert part not in said
+
+
+UNREACHED = {"or begin a new split with fresh=True (--fresh)"}
+"""Parts of messages that no command of a test has led to."""
+
+
+def messages():
+    """Yield every text of the package that names an option of the command line: no docstring, no help."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        nodes, seen = [*ast.walk(ast.parse(path.read_text()))], set()
+        for node in nodes:
+            is_help = isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Option", "Argument")
+            is_constant = isinstance(node, ast.AnnAssign) and str(getattr(node.target, "id", "")).endswith(
+                "_HELP"
+            )
+            is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            if is_help or is_constant or is_docstring:
+                seen |= {id(inner) for inner in ast.walk(node)}
+        for node in (node for node in nodes if isinstance(node, ast.JoinedStr | ast.Constant)):
+            inner = [node] if id(node) not in seen else []
+            inner = [one for one in ast.walk(node) if isinstance(one, ast.Constant)] if inner else []
+            seen |= {id(one) for one in inner}
+            text = "...".join(str(one.value) for one in inner)
+            if re.search(r"(?<![\w-])--[a-z]", text) and not re.fullmatch(r"--[a-z]+", text):
+                yield f"{path.relative_to(PACKAGE)}:{node.lineno}", text
+
+
+def test_every_message_that_names_an_option_has_a_row():
+    parts = {re.split(r"\d| NAME$", row[0])[0] for row in ROWS} | UNREACHED
+    assert not [f"{place}: {text}" for place, text in messages() if not any(part in text for part in parts)]

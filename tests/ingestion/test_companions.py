@@ -1,0 +1,144 @@
+"""What a product delivers beside its backscatter is a layer of its scene, or left out with a sentence."""
+
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+from tiffs import speckle, write
+from typer.testing import CliRunner
+
+import sarzarr as sz
+from sarzarr.cli import app
+from sarzarr.errors import UnsupportedRasterError
+
+HYP3 = "S1A_IW_20180128T161201_DVP_RTC30_G_gpuned_FD6A"
+OPERA = "OPERA_L2_RTC-S1_T115-245714-IW1_{}_20250419T010229Z_S1A_30_v1.0"
+STATIC = "OPERA_L2_RTC-S1-STATIC_T115-245714-IW1_20140403_S1A_30_v1.0"
+SHAPE = (1, 300, 280)
+ANGLES = np.linspace(0.5, 0.8, 280, dtype="float32") + np.zeros(SHAPE, "float32")
+
+
+def ingest(files, store, **options):
+    return sz.ingest(sz.plan_ingest(files, store, **options))
+
+
+STEEP = np.random.default_rng(0).choice(np.array([1, 5, 17], "uint8"), SHAPE)
+
+
+def hyp3(folder, name=HYP3):
+    for seed, pol in enumerate(("VV", "VH")):
+        write(folder / f"{name}_{pol}.tif", speckle(SHAPE, seed=seed), nodata=0)
+    write(folder / f"{name}_ls_map.tif", STEEP, nodata=0)
+    angles = ANGLES.copy()
+    angles[0, :5] = 0
+    write(folder / f"{name}_inc_map.tif", angles, nodata=0)
+    write(folder / f"{name}_rgb.tif", np.concatenate([STEEP] * 3), photometric="RGB")
+    return folder
+
+
+def test_a_products_companions_are_layers_of_its_scene(tmp_path):
+    plan = sz.plan_ingest(hyp3(tmp_path / "raw"), tmp_path / "s.zarr")
+    assert [(s.id, [a.name for a in s.probe.arrays]) for s in plan.scenes] == [(HYP3, ["vv", "vh"])]
+    assert not plan.refused
+    assert any("rgb" in note and "a picture" in note for note in plan.notes)
+    store = sz.ingest(plan)
+    assert sorted(store.layers(HYP3)) == ["layover_shadow", "local_incidence_angle"]
+    scene = xr.open_zarr(tmp_path / "s.zarr", group=f"scenes/{HYP3}", consolidated=False)
+    angle = scene["local_incidence_angle"]
+    assert angle.attrs["units"] == "degree"
+    np.testing.assert_allclose(angle.values[5:], np.degrees(ANGLES[0, 5:]), rtol=1e-6)
+    assert np.isnan(angle.values[:5]).all()
+    np.testing.assert_array_equal(scene["layover_shadow"].values, STEEP[0])
+
+
+def test_companions_are_left_out_where_that_is_asked(tmp_path):
+    store = ingest(hyp3(tmp_path / "raw"), tmp_path / "s.zarr", companions="skip")
+    assert store.layers(HYP3) == ()
+    plan = sz.plan_ingest(tmp_path / "raw", tmp_path / "t.zarr", companions="skip")
+    assert sum("is left out, since it is" in note for note in plan.notes) == 3
+
+
+def test_companions_that_come_later_are_added(tmp_path):
+    folder = hyp3(tmp_path / "raw")
+    ingest(folder, tmp_path / "s.zarr", companions="skip")
+    store = ingest(folder, tmp_path / "s.zarr")
+    assert sorted(store.layers(HYP3)) == ["layover_shadow", "local_incidence_angle"]
+
+
+def test_companions_alone_are_refused_with_the_remedy(tmp_path):
+    path = hyp3(tmp_path / "raw") / f"{HYP3}_ls_map.tif"
+    with pytest.raises(UnsupportedRasterError, match="a layover and shadow map.*--layer NAME=FILE"):
+        sz.plan_ingest(path, tmp_path / "s.zarr")
+
+
+def test_each_scene_of_a_folder_has_its_own_companions(tmp_path):
+    other = HYP3.replace("20180128T161201", "20180209T161201")
+    hyp3(tmp_path / "raw")
+    hyp3(tmp_path / "raw", other)
+    plan = sz.plan_ingest(tmp_path / "raw", tmp_path / "s.zarr")
+    assert {s.id: sorted(layer.path.name for layer in s.layers) for s in plan.scenes} == {
+        name: [f"{name}_inc_map.tif", f"{name}_ls_map.tif"] for name in (HYP3, other)
+    }
+
+
+def test_a_static_layer_is_every_dates(tmp_path):
+    dates = ("20250418T141628Z", "20250430T141628Z")
+    for date in dates:
+        write(tmp_path / f"{OPERA.format(date)}_VV.tif", speckle(SHAPE), nodata=math.nan)
+        write(tmp_path / f"{OPERA.format(date)}_mask.tif", STEEP, nodata=255)
+    write(tmp_path / f"{STATIC}_local_incidence_angle.tif", np.degrees(ANGLES), nodata=math.nan)
+    write(tmp_path / f"{STATIC}_mask.tif", STEEP, nodata=255)
+    plan = sz.plan_ingest(tmp_path, tmp_path / "s.zarr")
+    layers = {s.id: {layer.name: layer.path.name for layer in s.layers} for s in plan.scenes}
+    assert layers == {
+        OPERA.format(date): {
+            "layover_shadow": f"{OPERA.format(date)}_mask.tif",
+            "local_incidence_angle": f"{STATIC}_local_incidence_angle.tif",
+        }
+        for date in dates
+    }
+
+
+def test_a_companion_on_another_grid_is_left_out_and_said(tmp_path):
+    write(tmp_path / "raw" / "VV_dB.tif", 10 * np.log10(speckle(SHAPE)))
+    write(tmp_path / "raw" / "site_dem.tif", 300 + ANGLES[:, :30, :28])
+    plan = sz.plan_ingest(tmp_path / "raw", tmp_path / "s.zarr")
+    assert plan.scenes[0].layers == ()
+    assert any("site_dem.tif is left out, since it is an elevation on another grid" in n for n in plan.notes)
+
+
+def test_what_could_be_of_several_scenes_is_of_none(tmp_path):
+    for date in ("20260101", "20260113"):
+        write(tmp_path / "raw" / f"lake_{date}_VV.tif", speckle(SHAPE))
+    write(tmp_path / "raw" / "dem.tif", 300 + ANGLES)
+    plan = sz.plan_ingest(tmp_path / "raw", tmp_path / "s.zarr")
+    assert [s.layers for s in plan.scenes] == [(), ()]
+    assert any("dem.tif is left out" in note and "--layer" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize(("name", "angles"), [("lake_lia", ANGLES), ("lake_incidence", np.degrees(ANGLES))])
+def test_angles_of_incidence_are_in_degrees_whatever_the_file_says(tmp_path, name, angles):
+    write(tmp_path / "raw" / "lake_VV.tif", speckle(SHAPE))
+    write(tmp_path / "raw" / f"{name}.tif", angles)
+    ingest(tmp_path / "raw", tmp_path / "s.zarr")
+    layer = "local_incidence_angle" if "lia" in name else "incidence_angle"
+    scene = xr.open_zarr(tmp_path / "s.zarr", group="scenes/lake", consolidated=False)
+    np.testing.assert_allclose(scene[layer].values, np.degrees(ANGLES[0]), rtol=1e-6)
+
+
+def test_a_layer_that_is_given_outweighs_a_companion(tmp_path):
+    folder = hyp3(tmp_path / "raw")
+    mine = write(tmp_path / "mine.tif", STEEP + np.uint8(1))
+    plan = sz.plan_ingest(folder, tmp_path / "s.zarr", layers={"layover_shadow": mine})
+    (scene,) = plan.scenes
+    assert {layer.name: layer.path.name for layer in scene.layers}["layover_shadow"] == "mine.tif"
+
+
+def test_the_command_line_says_what_became_of_each(tmp_path):
+    folder = hyp3(tmp_path / "raw")
+    shown = CliRunner().invoke(app, ["ingest", str(folder), "-o", str(tmp_path / "s.zarr"), "--dry-run"])
+    assert shown.exit_code == 0
+    assert "layer local_incidence_angle" in shown.output
+    skipped = [*("ingest", str(folder), "-o", str(tmp_path / "s.zarr")), "--companions", "skip"]
+    assert "is left out, since it is an angle" in CliRunner().invoke(app, skipped).output
