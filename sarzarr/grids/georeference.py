@@ -113,7 +113,9 @@ def on_earth(place: Georeference) -> Georeference:
     else:
         rows, cols = np.meshgrid(*(np.linspace(0, n, 3) for n in place.grid.shape))
         some = (xs, ys) if place.uses_gcps else place.grid.to_xy(rows, cols)
-        is_beyond = crs.is_projected and not np.isfinite(transform_points(wkt, LONLAT, *some)).all(axis=0).any()
+        is_beyond = (
+            crs.is_projected and not np.isfinite(transform_points(wkt, LONLAT, *some)).all(axis=0).any()
+        )
     if not is_beyond:
         return place
     spans = [f"{v.min():g} to {v.max():g}" for v in (xs, ys)]

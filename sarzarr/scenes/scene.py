@@ -162,13 +162,15 @@ def open_scene(
     calibrate: str | None = None,
     denoise: bool = False,
 ) -> xr.Dataset:
-    """Open the files of one scene lazily, values exactly as in the files.
+    """Open the files of one scene lazily, values exactly as in the files, and all else as rioxarray has it.
 
     The Dataset has one variable a band, dims (y, x), in Dask chunks of whole TIFF blocks; complex stays complex and
-    nodata is not masked. ``y`` and ``x`` are pixel centres in the CRS, or index + 0.5 where no plain affine places
-    them. Variables say ``quantity``, ``representation``, ``identified_by``. Digital numbers whose product has a
-    calibration are dn, and have it as coordinates that `to_power` applies, unless ``calibrate`` is ``none``:
-    ``vv_gain``, linear power per DN^2, float32 (), (x,) or (y, x), and, with ``denoise``, ``vv_noise``, DN^2, (y, x).
+    nodata is not masked. ``y`` and ``x`` are pixel centres by the affine, index + 0.5 of a file with GCPs alone, and
+    left out of a rotated one. Attributes are tags, ``scale_factor``, ``add_offset``, ``_FillValue``, ``long_name``,
+    facts of the acquisition, and of variables ``quantity``, ``representation``, ``identified_by``. docs/lazy.md lists
+    where it differs from rioxarray. Digital numbers whose product has a calibration are dn, and have it as coordinates
+    that `to_power` applies, unless ``calibrate`` is ``none``: ``vv_gain``, linear power per DN^2, float32 (), (x,) or
+    (y, x), and, with ``denoise``, ``vv_noise``, DN^2, (y, x).
 
     ``paths`` are one TIFF, or one a polarization, or the folder or ZIP archive of a product; the options are those of
     `probe_file`. Raises `UnsupportedRasterError` where a file is not known to be backscatter, `InvalidInputError`
@@ -254,12 +256,12 @@ def _from_windows(field: LazyWindows, chunks: tuple[int, int], name: str) -> da.
 
 
 def _array_attrs(array: ArrayProbe, header: Header, shared: Mapping[str, str]) -> dict[str, Any]:
-    """Return the attributes of a variable as rioxarray has them, and ours; never a path."""
+    """Return the attributes of a variable: rioxarray's, without the path of the file, and ours."""
     band = array.band - 1
-    tags = {k: v for k, v in header.tags.items() if k not in shared} | header.band_tags[band]
+    own = {k: v for k, v in header.tags.items() if k not in shared}
     calibration = array.calibration
     attrs = {
-        **tag_attributes(tags),
+        **tag_attributes({**own, **header.band_tags[band]}),
         cv.SCALE_FACTOR: header.scales[band],
         cv.ADD_OFFSET: header.offsets[band],
         cv.LONG_NAME: header.names[band],

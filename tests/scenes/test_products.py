@@ -156,7 +156,11 @@ def test_every_product_has_its_rows():
 
 def test_every_product_stands_in_the_docs():
     page = (Path(__file__).parents[2] / "docs" / "inputs.md").read_text()
-    told = {line.split("|")[1].strip() for line in page.split("## Products")[1].splitlines() if line.startswith("|")}
+    told = {
+        line.split("|")[1].strip()
+        for line in page.split("## Products")[1].splitlines()
+        if line.startswith("|")
+    }
     assert {row.name for row in ROWS} <= told
 
 

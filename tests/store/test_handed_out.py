@@ -193,9 +193,6 @@ PARTS = {
     "steps": lambda data: data.isel(y=slice(None, None, 2), x=slice(1, None, 3)),
     "coarsen": lambda data: data.coarsen(y=4, x=5).mean(),
     "clip": lambda data: data.rio.clip_box(*data.isel(y=slice(5, 55), x=slice(5, 65)).rio.bounds()),
-    "pad": lambda data: data.rio.pad_box(
-        *(b + d for b, d in zip(data.rio.bounds(), (-1e-4, -1e-4, 1e-4, 1e-4)))
-    ),
 }
 
 

@@ -12,7 +12,16 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
-from sarzarr.grids.crs import LONLAT, crs_name, is_same_crs, parse_crs, transform_points, turn_of, turned, turns_onto
+from sarzarr.grids.crs import (
+    LONLAT,
+    crs_name,
+    is_same_crs,
+    parse_crs,
+    transform_points,
+    turn_of,
+    turned,
+    turns_onto,
+)
 from sarzarr.grids.georeference import (
     Georeference, bbox_in, check_placed, edge_points, is_affine_to, locate, moved_by, onto,
 )  # fmt: skip
@@ -361,7 +370,9 @@ def _in_turn(place: Georeference, grid: Grid) -> Georeference:
         middle = float(turned(wkt, np.array(place.middle), near=0.0))  # GDAL adds one turn, and no more
         return replace(place, grid=moved_by(place.grid, middle - place.middle))
     ends = np.array([left, right]) + (right - left) * np.array([1e-9, -1e-9])
-    again, _ = transform_points(LONLAT, wkt, *transform_points(wkt, LONLAT, ends, np.full(2, place.grid.bbox[1])))
+    again, _ = transform_points(
+        LONLAT, wkt, *transform_points(wkt, LONLAT, ends, np.full(2, place.grid.bbox[1]))
+    )
     moves = turn * np.rint((again - ends) / turn)
     if not np.isfinite(moves).all() or moves[0] == moves[1]:
         return replace(place, grid=moved_by(place.grid, float(np.nan_to_num(moves[0]))))

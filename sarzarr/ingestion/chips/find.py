@@ -148,9 +148,7 @@ class FoundAnnotations:
     """Names of classes in the order of the list that the folder has; empty where it has none."""
 
 
-def sample_annotations(
-    base: Path, samples: Sequence[SampleSource], options: ChipOptions
-) -> FoundAnnotations:
+def sample_annotations(base: Path, samples: Sequence[SampleSource], options: ChipOptions) -> FoundAnnotations:
     """Return the annotations of samples below a folder.
 
     Raises `InvalidInputError` where they are of several formats, of none that is read, two are of one picture, none
