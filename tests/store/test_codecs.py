@@ -169,6 +169,14 @@ def test_an_intact_chunk_of_another_size_is_corrupt_and_never_part_of_a_slot(nam
         codec.decode_into(data, np.empty((16, 16), np.float32))
 
 
+@pytest.mark.parametrize("name", ["zstd", UNSHARDED_CODEC])
+def test_a_header_that_tells_of_a_terabyte_is_corrupt_before_it_is_decoded(name):
+    payload = b"\x28\xb5\x2f\xfd\xe0" + (1 << 40).to_bytes(8, "little") + bytes(8)
+    with pytest.raises(CorruptStoreError, match=f"64 bytes, got {1 << 40} of codec {name}"):
+        data = payload if name == UNSHARDED_CODEC else with_crc(payload)
+        get_codec(name).decode_into(data, np.empty((8, 8), np.uint8))
+
+
 @pytest.mark.parametrize("name", [name for name in CLOSED if not CODECS[name].is_plain])
 @pytest.mark.parametrize("payload", [b"", b"abc", bytes(16), bytes(range(64))], ids=len)
 def test_intact_bytes_that_are_no_chunk_are_corrupt(name, payload):
