@@ -6,6 +6,7 @@ import legs
 import pytest
 
 
+@pytest.mark.compat
 def test_the_oldest_constraints_are_the_lower_bounds_line_for_line():
     lines = (legs.ROOT / legs.CONSTRAINTS).read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == legs.lower_bounds()

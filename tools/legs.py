@@ -66,7 +66,11 @@ def lower_bounds() -> list[str]:
 def find_python(version: str) -> str | None:
     """Return a command of Python ``version`` that makes environments: this one, on PATH, or of pyenv; or None."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    candidates = [sys.executable, shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"))]
+    candidates = [
+        sys.executable,
+        shutil.which(f"python{version}"),
+        *sorted(pyenv.glob(f"{version}.*/bin/python")),
+    ]
     test = f"import ensurepip, sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '{version}')"
     for candidate in filter(None, candidates):
         if not subprocess.run([candidate, "-c", test], capture_output=True, check=False).returncode:
@@ -79,7 +83,9 @@ def run(name: str) -> int:
     leg = LEGS[name]
     base = next(filter(None, map(find_python, leg.pythons)), None)
     if base is None:
-        print(f"skipped: the {name} leg, since no Python {', '.join(leg.pythons)} with venv is on PATH or of pyenv.")
+        print(
+            f"skipped: the {name} leg, since no Python {', '.join(leg.pythons)} with venv is on PATH or of pyenv."
+        )
         return 0
     venv = ROOT / f".venv-compat-{name}"
     python = venv / "bin" / "python"
@@ -90,7 +96,9 @@ def run(name: str) -> int:
     subprocess.run([*pip, *wheels], cwd=ROOT, check=True)
     subprocess.run([*pip, "list", "--format", "freeze"], cwd=ROOT, check=True)
     filters = [f"-W{text}" for _, text in leg.warnings]
-    return subprocess.run([python, "-m", "pytest", "-m", "compat", *filters], cwd=ROOT, check=False).returncode
+    return subprocess.run(
+        [python, "-m", "pytest", "-m", "compat", *filters], cwd=ROOT, check=False
+    ).returncode
 
 
 if __name__ == "__main__":

@@ -71,7 +71,9 @@ class Codec:
             content = self._decompress(payload)
             size = len(content)
         if size != flat.size:
-            raise CorruptStoreError(f"expected a chunk of {flat.size} bytes, got {size} of codec {self.name}.")
+            raise CorruptStoreError(
+                f"expected a chunk of {flat.size} bytes, got {size} of codec {self.name}."
+            )
         flat[:] = np.frombuffer(content, np.uint8)
 
     def view(self, stored: Any, like: Array) -> Array:

@@ -206,6 +206,7 @@ OPENED = [
 ]
 
 
+@pytest.mark.compat
 @needs_data
 @pytest.mark.parametrize("name", OPENED)
 def test_a_real_scene_opens_as_rioxarray_reads_it(name):
@@ -262,6 +263,7 @@ def test_the_attrs_and_keys_hold_no_absolute_path(tmp_path):
     assert str(tmp_path) not in opened.vv.data.name
 
 
+@pytest.mark.compat
 def test_a_rotated_affine_is_where_rioxarray_reads_it(tmp_path):
     rotated = composed(Affine.translation(5e5, 5e6), Affine.rotation(30), Affine.scale(10, -10))
     opened = open_scene(write(tmp_path / "a.tif", speckle(), transform=rotated))

@@ -146,6 +146,7 @@ def test_a_part_is_written_and_read_back_with_its_values_mask_and_place(
             )
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize(("kind", "call"), list(product(("plain", "geographic"), CALLS)))
 def test_what_is_reprojected_is_written_with_its_mask(stores, tmp_path, kind, call):
     data = opened(stores, kind, call).isel(y=slice(10, 50))
@@ -174,6 +175,7 @@ def test_no_attribute_says_a_place_and_each_is_text_numbers_or_lists_of_them(sto
         )
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("kind", ["plain", "geographic"])
 @pytest.mark.parametrize("call", CALLS)
 def test_a_transform_follows_every_step_and_coarsening(stores, kind, call):
@@ -202,6 +204,7 @@ def test_rio_is_there_in_a_fresh_interpreter(stores, call):
     assert said == ["EPSG:32633", str(NODATA) if call == "file" else "nan"]
 
 
+@pytest.mark.compat
 # ------------------------------------------------------------------ opened without us
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_plain_open_is_normalized_nan_where_not_measured_and_writable(stores, tmp_path, kind):
@@ -220,6 +223,7 @@ def test_a_plain_open_is_normalized_nan_where_not_measured_and_writable(stores, 
         assert int((written.read_masks(1) == 0).sum()) == 20 * SHAPE[1]
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_place_stands_once_on_the_group_as_the_conventions_have_it(stores, kind):
     store = stores[kind]
@@ -242,6 +246,7 @@ def test_the_place_stands_once_on_the_group_as_the_conventions_have_it(stores, k
     assert names == both | ({cv.SPATIAL_REF} if kind in PLACED else set())
 
 
+@pytest.mark.compat
 def test_rioxarray_believes_the_grid_mapping_alone(stores):
     """0.19 knows no convention; 0.22 and 0.23 want them registered, under names that v0.1 does not have."""
     store = stores["plain"]
