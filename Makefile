@@ -7,7 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCH_ARGS ?=
 FIGURES_ARGS ?=
 
-.PHONY: demo test test-slow lint format check figures identify-corpus bench-loader bench-ingest bench-warp bench-codecs interop notebooks clean
+.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus bench-loader bench-ingest bench-warp bench-codecs interop notebooks clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,9 @@ test: $(VENV)/.test  ## every test that is quick
 
 test-slow: $(VENV)/.test  ## the long ones
 	$(BIN)/python -m pytest -m slow
+
+test-oldest test-newest:  ## tests marked compat, with the oldest dependencies declared, or the newest on the newest Python
+	$(PYTHON) tools/legs.py $(@:test-%=%)
 
 lint: $(VENV)/.test  ## ruff, ruff format, mypy
 	$(BIN)/ruff check .
@@ -70,4 +73,4 @@ interop: $(VENV)/.bench  ## docs/interop.md: who reads what, with the pinned ver
 	$(VENV)-newest/bin/python benchmarks/interop.py --table >> docs/interop.md
 
 clean:
-	rm -rf $(VENV) $(VENV)-newest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

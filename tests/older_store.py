@@ -63,9 +63,9 @@ def as_schema_1(source, root, *, dtype="float32", codec=None):
             layer_kind = Encoding(dtype=layer_dtype, codec=cv.BESIDE_CODEC, shard=kind.shard, nodata=0)
             _write(place, f"scenes/{scene}/{layer}", values.astype(layer_dtype), layer_kind)
     clips = {k: (percentile(c, 1), percentile(c, 99)) for k, c in clips.items()}
-    table = store.catalog.assign(dtype=("array", np.full(len(rows), dtype, "T")))
+    table = store.catalog.assign(dtype=("array", np.full(len(rows), dtype, object)))
     if codec:
-        table["codec"] = ("array", np.full(len(rows), codec, "T"))
+        table["codec"] = ("array", np.full(len(rows), codec, object))
     write_table(place, "catalog", table)
     for name in store.patch_indices:
         table = read_table(place, f"patches/{name}")

@@ -7,11 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
 DATA = Path(os.environ.get("SARZARR_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no real rasters: set SARZARR_TEST_DATA")
+
+
+def composed(*transforms: Affine) -> Affine:
+    """Return the product of affines, the last one applied first: affine 2 has no ``@``, and 3 warns of ``*``."""
+    product = np.linalg.multi_dot([np.eye(3), *(np.reshape([*t], (3, 3)) for t in transforms)])
+    return Affine(*product[:2].ravel())
 
 
 def write(

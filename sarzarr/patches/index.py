@@ -157,6 +157,6 @@ def _table(parts: Mapping[Stamp, dict[str, Array]], spec: IndexSpec, dropped: in
     columns: dict[str, Any] = {"owner": ("patch", owner)}
     columns |= {k: ("patch", v) for k, v in _concatenated(parts.values()).items()}
     for i, name in enumerate(("scene", "array", "stamp")):
-        columns[f"owner_{name}"] = ("array", np.array([stamp[i] for stamp in parts], dtype="T"))
+        columns[f"owner_{name}"] = ("array", np.array([stamp[i] for stamp in parts], dtype=object))
     attrs = {"size": spec.size, "stride": spec.stride, "edge": spec.edge, "dropped": dropped}
     return xr.Dataset(columns, attrs=attrs)

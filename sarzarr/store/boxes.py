@@ -318,10 +318,10 @@ def write_boxes(store: Store, boxes: Boxes, name: str = cv.DEFAULT_INDEX) -> Non
     for i, column in enumerate(("x_min", "y_min", "x_max", "y_max")):
         columns[column] = ("box", np.ascontiguousarray(boxes.boxes[:, i], np.float32))
     columns["label"] = ("box", boxes.label.astype(np.int32))
-    columns["class_name"] = ("class", np.array(boxes.classes, dtype="T"))
+    columns["class_name"] = ("class", np.array(boxes.classes, dtype=object))
     if boxes.on == ON_SCENES:
-        columns["owner_scene"] = ("scene", np.array(boxes.owners, dtype="T"))
-        columns["owner_grid"] = ("scene", np.array(boxes.grids or [""] * len(boxes.owners), dtype="T"))
+        columns["owner_scene"] = ("scene", np.array(boxes.owners, dtype=object))
+        columns["owner_grid"] = ("scene", np.array(boxes.grids or [""] * len(boxes.owners), dtype=object))
     attrs = {"on": boxes.on, "coordinates_are": COORDINATES, **boxes.counts}
     ensure_groups(store.place, cv.BOXES)
     write_table(store.place, f"{cv.BOXES}/{safe_name(name)}", xr.Dataset(columns, attrs=attrs))

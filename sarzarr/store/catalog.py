@@ -23,7 +23,7 @@ def catalog_of(rows: Iterable[Mapping[str, Any]]) -> xr.Dataset:
     for name, kind in cv.CATALOG_SCHEMA.items():
         values = [row.get(name) for row in ordered]
         if kind == "text":
-            columns[name] = ("array", np.array(["" if v is None else str(v) for v in values], dtype="T"))
+            columns[name] = ("array", np.array(["" if v is None else str(v) for v in values], dtype=object))
         elif kind == "affine":
             columns[name] = (("array", "affine"), np.array(values, dtype="f8").reshape(len(ordered), 6))
         elif kind == "integer":

@@ -209,7 +209,7 @@ def to_table(split: Split) -> xr.Dataset:
         "fixed_unit": ("unit", split.fixed_units.astype(np.uint64)),
     }
     for name in ("scene", "grid", "place", "site"):
-        columns[f"owner_{name}"] = ("scene", np.array([getattr(s, name) for s in split.scenes], dtype="T"))
+        columns[f"owner_{name}"] = ("scene", np.array([getattr(s, name) for s in split.scenes], dtype=object))
     return xr.Dataset(columns, attrs=facts_of(split))
 
 

@@ -35,6 +35,7 @@ def scene(tmp_path):
     return write_band(tmp_path / "s1_20260101_vv.tif", speckle((600, 600)), tiles=256)
 
 
+@pytest.mark.compat
 def test_the_whole_way(run, scene, tmp_path):
     store = tmp_path / "a.zarr"
     known = ("--quantity", "sigma0", "--representation", "power")
@@ -248,6 +249,7 @@ def test_the_demo_does_the_whole_job_and_may_be_repeated(run, tmp_path):
     assert (tmp_path / "stores" / "demo-quicklook.png").exists()
 
 
+@pytest.mark.compat
 def test_help_loads_nothing_heavy():
     code = (
         "import sys\n"
@@ -262,6 +264,7 @@ def test_help_loads_nothing_heavy():
     assert "identify" in done.stdout
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("command", ["ingest", "copy"])
 def test_help_names_every_codec(run, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "200")

@@ -483,6 +483,7 @@ def test_order_and_threads_change_no_byte(store, tmp_path):
     assert len(hashes) == 1
 
 
+@pytest.mark.compat
 @pytest.mark.slow
 def test_a_cluster_writes_the_same_bytes_and_names_damage(store, tmp_path):
     from distributed import Client, LocalCluster

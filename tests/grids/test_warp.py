@@ -138,6 +138,7 @@ def test_a_plan_is_its_own_copy(planned):
         assert pickle.loads(pickle.dumps(plan)) == plan
 
 
+@pytest.mark.compat
 # ---------------------------------------------------------------- the whole is GDAL's
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("method", [m for m in KIND if m != "sum"])

@@ -109,6 +109,7 @@ def stored_chunks(store, array):
                 yield 2 * i + row, 2 * j + col, chunk
 
 
+@pytest.mark.compat
 def test_fill_value_is_what_no_pixel_has_or_the_nodata_and_padding_is_it(store):
     opened = zarr.open_group(store.root, mode="r")["scenes/s"]
     for name, dtype, fill in kinds(store):
@@ -133,6 +134,7 @@ def test_chunks_are_left_out_where_they_are_fill_and_nowhere_else(store):
             np.testing.assert_equal(np.unique(opened[name][HOLE]), fill)
 
 
+@pytest.mark.compat
 def test_pixels_are_those_of_the_files_in_every_tool(store, folder):
     opened = zarr.open_group(store.root, mode="r")["scenes/s"]
     raw = xr.open_zarr(store.root, group="scenes/s", consolidated=False, mask_and_scale=False)

@@ -112,6 +112,7 @@ def test_real_scenes_come_back_within_half_a_code(real_store, real_data):
         check_scene(real_store, scene, sources)
 
 
+@pytest.mark.compat
 def test_every_reader_opens_the_store_and_agrees(real_store):
     import tensorstore
 
@@ -129,6 +130,7 @@ def test_every_reader_opens_the_store_and_agrees(real_store):
             np.testing.assert_array_equal(opened.read().result(), codes)
 
 
+@pytest.mark.compat
 def test_rioxarray_finds_crs_and_transform_unrepaired(real_store, real_data):
     for scene, path in {
         "s1_db_utm_nodata0": "s1_db_utm_nodata0/VV.tif",
@@ -324,6 +326,7 @@ def test_db_amplitude_and_power_of_one_place_give_one_store(real_data, write_tif
     assert np.abs(codes["power"] - codes["db"]).max() <= 1
 
 
+@pytest.mark.compat
 # ------------------------------------------------------------------ appending, failing, plans
 def test_appending_touches_no_other_scene_and_a_known_file_is_skipped(write_tiff, tmp_path):
     first = write_tiff("a_vv.tif", speckle((600, 600)))

@@ -218,6 +218,7 @@ DTYPES = [
 ]
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize(("dtype", "nodata", "kind"), DTYPES)
 def test_dtype_nodata_and_every_bit_are_kept(tmp_path, dtype, nodata, kind):
     values = (np.arange(300 * 270).reshape(300, 270) % 251 - 100 * (np.dtype(dtype).kind != "u")).astype(

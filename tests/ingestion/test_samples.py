@@ -70,6 +70,7 @@ def test_every_picture_and_every_box_comes_back(tmp_path):
     assert not list(tmp_path.glob("*.samples-*"))
 
 
+@pytest.mark.compat
 def test_zarr_and_xarray_read_what_was_packed(tmp_path):
     pictures = chip_folder(tmp_path / "chips")
     made, _ = import_chips(tmp_path / "chips", tmp_path / "s.zarr", options=ChipOptions(name="many"))

@@ -215,6 +215,7 @@ def test_nodata_beyond_one_percent_does_not_drag_vmin_down(method):
     assert compute_clip_bounds(holed).vmin > -30
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("method", METHODS)
 def test_numpy_dask_xarray_lists_and_histograms_agree(method):
     db = speckle_db((120, 130))

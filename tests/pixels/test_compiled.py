@@ -68,6 +68,7 @@ def test_codes_are_placed_as_numpy_places_them(size, operations, clip, gap):
     np.testing.assert_array_equal(out[slots], delivered(images, operations, clip))
 
 
+@pytest.mark.compat
 @given(
     squares.filter(lambda n: n % 2 == 0),
     turns,
@@ -97,6 +98,7 @@ def test_chunks_are_delivered_as_they_are_up_to_one_that_is_not(size, operations
     )
 
 
+@pytest.mark.compat
 @given(
     st.sampled_from(["uint16", "float32"]),
     st.integers(1, 40),

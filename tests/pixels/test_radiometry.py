@@ -254,6 +254,7 @@ def test_handle_invalid_values_replaces_what_is_not_finite_and_positive(dtype):
     assert r.handle_invalid_values(image, noise_floor=0.5)[0, 1] == 0.5
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_extreme_values_raise_no_warning(dtype):
     info = np.finfo(dtype)
@@ -441,6 +442,7 @@ def test_restretch_and_codes_of_xarray_say_the_bounds_that_hold():
     np.testing.assert_allclose(r.to_power(values.fillna(0)), r.from_db(r.denormalize(values.fillna(0))))
 
 
+@pytest.mark.compat
 def test_xarray_over_dask_stays_lazy_and_equals_numpy():
     source = scene(vv=dn())
     eager = r.normalize(r.to_db(r.to_power(source)), (0, 30))

@@ -58,6 +58,7 @@ def test_any_window_is_the_slice_of_the_whole(stored, data):
     np.testing.assert_array_equal(got, pixels[band - 1, row : row + height, col : col + width], strict=True)
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64", "complex64"])
 def test_values_and_dtype_are_the_files(tmp_path, dtype):
     pixels = noise(1, dtype)

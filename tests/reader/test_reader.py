@@ -115,6 +115,7 @@ def test_codes_of_a_float_store_are_refused(tmp_path):
         sz.PatchReader(make_store(tmp_path, dtype="float32"), dtype="uint16")
 
 
+@pytest.mark.compat
 def test_several_polarizations_become_channels_of_the_scenes_that_have_them(store):
     reader = sz.PatchReader(store, polarizations=["vh", "VV"])
     assert {scene for scene, *_ in places(reader)} == {"a"}
@@ -440,6 +441,7 @@ def total(reader):
     return float(sum(batch.sum(dtype=np.float64) for batch in reader))
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_reader_works_in_another_process(store, method):
     if method not in multiprocessing.get_all_start_methods():

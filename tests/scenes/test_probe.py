@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.control import GroundControlPoint
 from rasterio.transform import Affine, from_origin
-from tiffs import DATA, needs_data, speckle, write
+from tiffs import DATA, composed, needs_data, speckle, write
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
@@ -485,7 +485,7 @@ def test_geolocation_of_an_affine_a_rotated_one_and_none(tmp_path):
     plain = probe_file(write(tmp_path / "a.tif", speckle()))
     assert (plain.geolocation, plain.grid.transform) == ("affine", (10, 0, 500000, 0, -10, 5000000))
     assert plain.grid.crs_wkt.startswith("PROJCRS[")  # WKT2
-    rotated = Affine.translation(5e5, 5e6) * Affine.rotation(30) * Affine.scale(10, -10)
+    rotated = composed(Affine.translation(5e5, 5e6), Affine.rotation(30), Affine.scale(10, -10))
     turned = probe_file(write(tmp_path / "b.tif", speckle(), transform=rotated))
     assert turned.geolocation == "rotated_affine"
     assert turned.grid.transform == pytest.approx(rotated[:6])

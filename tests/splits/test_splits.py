@@ -214,6 +214,7 @@ def test_two_scenes_of_one_place_agree_without_knowing_of_each_other(scenes, tmp
         assert (split.scenes[0].codes == both.by_scene[alone.scenes[0]].codes).all()
 
 
+@pytest.mark.compat
 def test_dates_on_one_grid_are_split_alike(store):
     split = plan_split(store, val_fraction=0.3, block="4km")
     one, other = (split.by_scene[f"z33_202601{day}"].codes for day in ("01", "13"))
@@ -664,6 +665,7 @@ def test_sides_cover_every_patch_that_is_not_between_them(store):
     assert counted == int(masks[1].sum()) == store.patches(split="val").sizes["patch"]
 
 
+@pytest.mark.compat
 def test_the_table_opens_with_xarray_and_says_what_it_is(store):
     split = make_split(store, val_fraction=0.25, block="4km", notes="for the paper")
     tree = xr.open_datatree(store.root, engine="zarr")

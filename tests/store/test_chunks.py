@@ -98,6 +98,7 @@ def window(values, row, col, size):
     return out
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize("shard", [None, 2 * CHUNK])
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32"])

@@ -60,6 +60,7 @@ def test_decoding_gives_the_chunk_back_to_the_bit(name, chunk):
     assert out.tobytes() == chunk.tobytes()
 
 
+@pytest.mark.compat
 @settings(max_examples=100, deadline=None)
 @given(name=st.sampled_from(CLOSED), chunk=chunks, data=st.data())
 def test_zarr_python_reads_every_codec_and_both_see_a_flipped_byte(name, chunk, data):
@@ -84,6 +85,7 @@ def test_zarr_python_reads_every_codec_and_both_see_a_flipped_byte(name, chunk, 
         get_codec(name).decode_into(bytes(damaged), np.empty_like(chunk))
 
 
+@pytest.mark.compat
 @every_codec
 @every_dtype
 def test_the_documents_are_the_codecs_for_any_zarr_reader(tmp_path, name, dtype):
@@ -103,6 +105,7 @@ def test_the_documents_are_the_codecs_for_any_zarr_reader(tmp_path, name, dtype)
         zarr.open_array(tmp_path, mode="r")[:]
 
 
+@pytest.mark.compat
 @every_codec
 @every_dtype
 def test_chunks_that_tensorstore_wrote_are_decoded(tmp_path, name, dtype):
@@ -167,6 +170,15 @@ def test_an_intact_chunk_of_another_size_is_corrupt_and_never_part_of_a_slot(nam
     data = stored(codec, chunk_of("float32", side=side))
     with pytest.raises(CorruptStoreError, match=f"1024 bytes, got {side * side * 4}"):
         codec.decode_into(data, np.empty((16, 16), np.float32))
+
+
+@pytest.mark.compat
+@pytest.mark.parametrize("name", ["zstd", UNSHARDED_CODEC])
+def test_a_header_that_tells_of_a_terabyte_is_corrupt_before_it_is_decoded(name):
+    payload = b"\x28\xb5\x2f\xfd\xe0" + (1 << 40).to_bytes(8, "little") + bytes(8)
+    data = payload if name == UNSHARDED_CODEC else with_crc(payload)
+    with pytest.raises(CorruptStoreError, match=f"64 bytes, got {1 << 40} of codec {name}"):
+        get_codec(name).decode_into(data, np.empty((8, 8), np.uint8))
 
 
 @pytest.mark.parametrize("name", [name for name in CLOSED if not CODECS[name].is_plain])

@@ -159,6 +159,7 @@ def test_a_whole_chunk_of_dark_ground_is_there(make, kind, db, dtype, shard):
     assert read_manifest(Folder(store.root), "scenes/a/vv")["c/0/0"].chunks == 0
 
 
+@pytest.mark.compat
 # ------------------------------------------------------------------ other readers
 @pytest.mark.parametrize("options", STORES, ids=str)
 def test_plain_xarray_gives_nan_there_and_the_mean_of_db(make, options):
@@ -185,6 +186,7 @@ def test_plain_xarray_gives_nan_there_and_the_mean_of_db(make, options):
         )
 
 
+@pytest.mark.compat
 def test_what_stands_in_the_documents(make):
     nan = "AAAAAAAA+H8="  # of a little-endian double
     for dtype, fill, attributes in (

@@ -58,6 +58,7 @@ def alike(ours, theirs):
     return batches
 
 
+@pytest.mark.compat
 @pytest.mark.parametrize(
     "options",
     [
@@ -85,6 +86,7 @@ def test_samples_are_read_of_memory_too(stores):
         np.testing.assert_array_equal(*(s.image(i) for s in sets))
 
 
+@pytest.mark.compat
 def test_every_table_and_every_scene_is_the_same(stores):
     folder, memory = stores
     assert memory.catalog.identical(folder.catalog)

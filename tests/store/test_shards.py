@@ -80,6 +80,7 @@ def read_array(folder, encoding, shape, window=None):
     return read_stored(Folder(folder.parent), folder.name, encoding, window)
 
 
+@pytest.mark.compat
 # ------------------------------------------------------------------ other readers and writers
 @settings(max_examples=60, deadline=None)
 @given(shape=SHAPES, encoding=ENCODINGS, seed=st.integers(0, 2**32 - 1))

@@ -104,6 +104,7 @@ def test_params_of_groups_that_differ_are_refused(store):
         _ = store.preprocessing_params
 
 
+@pytest.mark.compat
 def test_db_and_power_are_one_scene_in_two_forms(store):
     db, power = store.db("a"), store.power("a")
     assert list(db.data_vars) == ["vv_db"]
@@ -113,6 +114,7 @@ def test_db_and_power_are_one_scene_in_two_forms(store):
     assert db.vv_db.chunks == ((300,), (300,))
 
 
+@pytest.mark.compat
 def test_tables_round_trip_and_open_with_plain_xarray(tmp_path, store):
     rows = catalog_rows(store.catalog)
     xr.testing.assert_identical(catalog_of(rows), store.catalog.drop_attrs())

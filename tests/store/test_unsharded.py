@@ -94,6 +94,7 @@ def test_a_codec_that_is_asked_for_is_written_as_asked(files, tmp_path):
     assert [codec["name"] for codec in chain] == ["bytes", "crc32c"]
 
 
+@pytest.mark.compat
 @pytest.mark.skipif(GDAL < (3, 11), reason=f"GDAL {rasterio.__gdal_version__} knows a draft of Zarr v3 alone")
 def test_gdal_reads_pixels_mask_crs_and_transform(stores):
     sharded, plain, _ = stores

@@ -265,9 +265,9 @@ def _table(
     empty = [s.id in annotations and not len(annotations[s.id].labels) for s in samples]
     folders = [Path(s.source).parent.as_posix() for s in samples]
     columns = {
-        "id": np.array([s.id for s in samples], "T"),
-        "source": np.array([s.source for s in samples], "T"),
-        "folder": np.array(["" if f == "." else f for f in folders], "T"),
+        "id": np.array([s.id for s in samples], object),
+        "source": np.array([s.source for s in samples], object),
+        "folder": np.array(["" if f == "." else f for f in folders], object),
         "height": np.array([s.height for s in samples], np.int32),
         "width": np.array([s.width for s in samples], np.int32),
         "annotated": np.asarray(shown | empty, np.uint8),

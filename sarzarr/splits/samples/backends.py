@@ -232,7 +232,7 @@ class StoreBackend:
     def create(self, signal: str, split: SampleSplit) -> None:
         """Write a version as a table of ids and uint8 codes once; `SplitExistsError` where there is one."""
         lists = [getattr(split, name) for name in _SIDES]
-        ids = np.array([i for part in lists for i in part], dtype="T")
+        ids = np.array([i for part in lists for i in part], dtype=object)
         codes = np.repeat(np.array(list(_SIDES.values()), np.uint8), [len(part) for part in lists])
         facts = {k: v for k, v in split.document().items() if not isinstance(v, list)}
         table = xr.Dataset(
