@@ -92,7 +92,7 @@ class ScenePlan:
             self.border,
             self.columns,
         ]
-        parts += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
+        parts += [(a.name, a.band, a.representation, a.nodata, a.unmeasured) for a in self.probe.arrays]
         parts += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
         parts += [layer.identity for layer in self.layers]
         parts += [self.only_layers] if self.only_layers else []
@@ -110,6 +110,7 @@ class ScenePlan:
             representation=str(cv.Representation.POWER if is_warped else array.representation),
             itemsize=np.dtype(array.dtype).itemsize,
             nodata=None if is_warped else array.nodata,
+            unmeasured=None if is_warped else array.unmeasured,
             vmin=vmin,
             vmax=vmax,
             onto=None if isinstance(onto, Passthrough) and onto.is_identity else onto,

@@ -9,10 +9,11 @@ from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
-from sarzarr.rasters import local_file, source_hash
+from sarzarr.rasters import Unmeasured, local_file, source_hash
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
-from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header, sample_windows
+from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header
 from sarzarr.scenes.identify import Claim, Identity, Sample, check_said, identify, refused, sample_statistics
+from sarzarr.scenes.measured import BandSample, declared_scale, out_of_range, sample_band
 from sarzarr.scenes.names import array_names
 from sarzarr.scenes.products.family import BandMetadata, Product
 from sarzarr.scenes.products.table import facts_from_name, read_product
@@ -44,7 +45,9 @@ class ArrayProbe:
     representation: str | None
     """`conventions.Representation`; None where the file is refused."""
     reason: str
-    """One sentence: how quantity and representation were found."""
+    """One sentence: how quantity and representation were found, and what tells which pixels were measured."""
+    unmeasured: Unmeasured | None = None
+    """What tells, beside ``nodata``, which pixels nobody measured: a mask, or values that stand for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,8 @@ class RasterProbe(Placed):
     arrays: tuple[ArrayProbe, ...]
     """The bands that are backscatter."""
     left_out: tuple[str, ...]
-    """One sentence per band that is not backscatter beside others that are, and for metadata of other bands."""
+    """One sentence per band that is not backscatter beside others that are, for metadata of other bands, and for what
+    tells which pixels were measured, beside a tag."""
     quantity: str | None
     """`conventions.Quantity` of the file; None where it is refused."""
     representation: str | None
@@ -140,16 +144,17 @@ def probe_file(
         note = f"{told.family} metadata of {len(told.bands)} bands is left out, since the file has {header.bands}."
         left_out = (f"{file.name}: {note}", *left_out)
     refusal = refusal or _unusable(header, told, is_told=representation is not None)
-    declared = {band.nodata for band in product.bands} if header.nodata is None else {header.nodata}
-    nodata = float(nodata) if nodata is not None else declared.pop() if len(declared) == 1 else None
     identities: list[Identity] = []
+    samples: list[BandSample] = []
     try:
         if refusal is None:
             facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer}
             facts |= {"quantity": quantity, "representation": representation}
-            facts["sample"] = _sample(file, header, kept, nodata)
+            samples = [_band_sample(file, header, product, band.number, nodata) for band in kept]
+            facts["sample"] = _sample(header, samples)
             identities = [identify(claims=band.claims, **facts) for band in kept]
             refusal = next((i.refusal for i in identities if i.refusal), None)
+            refusal = refusal or out_of_range(samples, str(identities[0].representation))
     except UnsupportedRasterError as error:
         refusal = str(error)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
@@ -160,16 +165,19 @@ def probe_file(
             path=file,
             band=band.number,
             dtype=str(header.dtype),
-            nodata=nodata,
+            nodata=sample.nodata,
             block_shape=header.block_shape,
             block_bytes=header.block_bytes,
             quantity=identity.quantity,
             representation=identity.representation,
-            reason=identity.reason,
+            reason="; ".join((identity.reason, *sample.said(str(identity.representation)))),
+            unmeasured=sample.unmeasured(str(identity.representation)),
         )
-        for name, band, identity in zip(names, kept, identities, strict=False)
+        for name, band, identity, sample in zip(names, kept, identities, samples, strict=False)
         if refusal is None
     )
+    for array, sample in zip(arrays, samples, strict=False):
+        left_out += tuple(f"{file.name}: {array.name}: {s}." for s in sample.said(str(array.representation)))
     return RasterProbe(
         path=file,
         file_size=status.st_size,
@@ -299,6 +307,8 @@ def _unusable(header: Header, product: Product, *, is_told: bool) -> str | None:
             f"expected pixels that are the values, got scale {sorted(scales)} and offset {sorted(offsets)}. "
             "Write the values: gdal_translate -unscale -ot Float32."
         )
+    if refusal := declared_scale((header.tags, *header.band_tags)):
+        return refusal
     if any(band.is_log for band in product.bands):
         return "expected pixels that are the values, got LOG10_SCALED bands. Export them from SNAP unscaled."
     if _first_tag(header.tags, (cv.REPRESENTATION.upper(),)) == cv.Representation.NORMALIZED:
@@ -308,10 +318,18 @@ def _unusable(header: Header, product: Product, *, is_told: bool) -> str | None:
     return None
 
 
-def _sample(file: Path, header: Header, kept: Sequence[_Band], nodata: float | None) -> Sample:
-    """Return the statistics of the sampled pixels of bands; of complex ones nothing is looked at."""
-    bands = [] if header.dtype.kind == "c" else [band.number for band in kept]
-    sample = sample_statistics(sample_windows(file, header, bands=bands), nodata=nodata)
+def _band_sample(
+    file: Path, header: Header, product: Product, band: int, nodata: float | None
+) -> BandSample:
+    """Return the sampled pixels of a band; of complex ones nothing is looked at."""
+    own = product.bands[band - 1].nodata if header.nodata is None else header.nodata
+    said = own if nodata is None else float(nodata)
+    return sample_band(file, header, band, nodata=said, is_told=nodata is not None)
+
+
+def _sample(header: Header, samples: Sequence[BandSample]) -> Sample:
+    """Return the statistics of the sampled pixels of bands."""
+    sample = sample_statistics((w for band in samples for w in band.windows), nodata=None)
     if header.block_bytes <= MAX_SAMPLED_BLOCK:
         return sample
     height, width = header.block_shape

@@ -16,7 +16,7 @@ from sarzarr import conventions as cv
 from sarzarr.conventions import CHUNK, POLARIZATIONS, SHARD
 from sarzarr.errors import InvalidInputError, SceneIdError, UnsupportedRasterError
 from sarzarr.grids.dataset import grid_coordinates, handed_out
-from sarzarr.rasters import read_window
+from sarzarr.rasters import Unmeasured, measured, measured_dtype, read_window
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
 from sarzarr.scenes.header import Placed
 from sarzarr.scenes.names import check_scene_id, scene_name
@@ -134,6 +134,8 @@ class LazyBand:
     """(rows, columns)."""
     dtype: np.dtype[Any]
     """The dtype that reading gives."""
+    unmeasured: Unmeasured | None = None
+    """What tells, beside a nodata tag, which pixels are NaN."""
 
     @property
     def ndim(self) -> int:
@@ -153,6 +155,7 @@ class LazyBand:
             height=rows[-1] - rows[0] + 1,
             width=cols[-1] - cols[0] + 1,
         )
+        window = measured(window, self.unmeasured, row=rows[0], col=cols[0])
         return window[:: rows.step, :: cols.step]
 
 
@@ -163,10 +166,11 @@ def open_scene(
     representation: str | None = None,
     polarizations: Sequence[str] | None = None,
 ) -> xr.Dataset:
-    """Open the files of one scene lazily, values exactly as in the files.
+    """Open the files of one scene lazily, values as in the files.
 
     The Dataset has one variable a band, dims (y, x), in Dask chunks of whole TIFF blocks; complex stays complex and
-    nodata is not masked. ``y`` and ``x`` are pixel centres in the CRS, or index + 0.5 where no plain affine places
+    nodata is not masked. Only where a mask, or values that no tag declares, tell which pixels nobody measured, those
+    are NaN, and integers floats (``identified_by`` says so): no attribute could tell `to_power`. ``y`` and ``x`` are pixel centres in the CRS, or index + 0.5 where no plain affine places
     them. Variables say ``quantity``, ``representation``, ``identified_by``.
 
     ``paths`` are one TIFF, or one a polarization; the options are those of `probe_file`. Raises
@@ -205,11 +209,16 @@ def _array_attrs(array: ArrayProbe) -> dict[str, Any]:
         cv.REPRESENTATION: array.representation,
         cv.REASON: array.reason,
         cv.SOURCE_NODATA: array.nodata,
-        cv.FILL_VALUE: _of_dtype(array.nodata, np.dtype(array.dtype)),
+        cv.FILL_VALUE: _of_dtype(array.nodata, _dtype(array)),
         cv.SAR_POLARIZATIONS: [array.polarization] if array.polarization else None,
         cv.UNITS: "dB" if array.representation == cv.Representation.DB else "1",
     }
     return {key: value for key, value in attrs.items() if value is not None}
+
+
+def _dtype(array: ArrayProbe) -> np.dtype[Any]:
+    """Return the dtype that a band is opened in: floats, which can be NaN, where something tells what is."""
+    return measured_dtype(np.dtype(array.dtype), array.unmeasured)
 
 
 def _of_dtype(nodata: float | None, dtype: np.dtype[Any]) -> Any:
@@ -222,10 +231,18 @@ def _of_dtype(nodata: float | None, dtype: np.dtype[Any]) -> Any:
 
 def _lazy(scene: SceneProbe, array: ArrayProbe) -> da.Array:
     """Return a Dask array of a band, in chunks of whole TIFF blocks of about `CHUNK_PIXELS`."""
-    band = LazyBand(path=array.path, band=array.band, shape=scene.grid.shape, dtype=np.dtype(array.dtype))
+    band = LazyBand(
+        path=array.path,
+        band=array.band,
+        shape=scene.grid.shape,
+        dtype=_dtype(array),
+        unmeasured=array.unmeasured,
+    )
     chunks = block_chunks(scene.grid.shape, array.block_shape)
     status = array.path.stat()
-    token = tokenize(str(array.path), status.st_mtime_ns, status.st_size, status.st_ino, array.band, chunks)
+    token = tokenize(
+        str(array.path), status.st_mtime_ns, status.st_size, status.st_ino, array.band, chunks, array.unmeasured
+    )
     return da.from_array(
         band,
         chunks=chunks,
