@@ -158,18 +158,21 @@ def is_repeated(values: Array, counts: Array) -> Array:
 def out_of_range(samples: Sequence[BandSample], representation: str) -> str | None:
     """Return why pixels cannot be in the representation that is claimed; None where they can.
 
-    So it is where next to all measured ones lie at the ends of the stored range or beyond: dB times 100 called dB.
+    So it is where fewer than half lie within the stored range, as of dB times 100 called dB. Power at or below zero
+    is at the floor for a reason, and does not count where some is above.
     """
-    low, high = cv.STORED_RANGE
+    low, high = (10 ** (end / 10) for end in cv.STORED_RANGE)
     pixels = [w[np.isfinite(w) & (w != 0)] for sample in samples for w in sample.windows]
-    count, inside = sum(p.size for p in pixels), 0
-    for power in (power_kernel(p, representation) for p in pixels):
-        inside += int(np.count_nonzero((power > 10 ** (low / 10)) & (power < 10 ** (high / 10))))
-    if not count or inside > SHARE * count:
+    power = [power_kernel(p, representation) for p in pixels]
+    inside = sum(int(np.count_nonzero((p > low) & (p < high))) for p in power)
+    positive = sum(int(np.count_nonzero(p > 0)) for p in power)
+    count = positive if representation == cv.Representation.POWER and positive else sum(p.size for p in pixels)
+    if inside >= count / 2:
         return None
+    ends = "{:g} to {:g} dB".format(*cv.STORED_RANGE)
     return (
-        f"expected {representation} of {low:g} to {high:g} dB, got pixels with a median of "
-        f"{float(np.median(np.concatenate(pixels))):.6g}, which would all lie at an end of the stored range. "
+        f"expected {representation} of {ends}, got {inside:,} of {count:,} sampled pixels within, and a median of "
+        f"{float(np.median(np.concatenate(pixels))):.6g}: the others would lie at an end of the stored range. "
         "Say what they are with --representation, or write them as power or dB."
     )
 
