@@ -33,6 +33,8 @@ CACHE_BYTES: Final = 128 * 2**20
 HANDLES_A_THREAD: Final = 8
 """Open files that `read_window` keeps in each thread."""
 _HASHED: Final = 2**16
+_CACHED_PIXELS: Final = 2**16
+"""Pixels that are looked at at once for values that stand for nothing."""
 _NOT_LOCAL: Final = re.compile(r"/vsi|\w{2,}:|<")
 """How what GDAL would take for something else than a file begins: URLs, subdatasets, inline XML."""
 _OPEN_OPTIONS: Final = {
@@ -406,11 +408,14 @@ def measured(raw: Array, rule: Unmeasured | None, *, row: int, col: int) -> Arra
     """
     if not rule:
         return raw
-    missing = np.zeros(raw.shape, bool)
-    for value in rule.values:
-        missing |= raw == value
-    if rule.mask is not None:
-        missing |= ~read_mask(rule.mask, row=row, col=col, height=raw.shape[0], width=raw.shape[1])
     out = raw.astype(measured_dtype(raw.dtype, rule), copy=False)
-    np.copyto(out, np.nan, where=missing)
+    step = max(1, _CACHED_PIXELS // raw.shape[1])
+    for first in range(0, raw.shape[0] if rule.values else 0, step):  # while each part is in cache
+        part = raw[first : first + step]
+        for value in rule.values:
+            if (missing := part == value).any():
+                np.copyto(out[first : first + step], np.nan, where=missing)
+    if rule.mask is not None:
+        missing = ~read_mask(rule.mask, row=row, col=col, height=raw.shape[0], width=raw.shape[1])
+        np.copyto(out, np.nan, where=missing)
     return out

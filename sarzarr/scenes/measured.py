@@ -55,6 +55,8 @@ class BandSample:
     """The sentinel that the file or the caller declares."""
     rule: Unmeasured
     """The band's mask."""
+    is_told: bool
+    """Whether the caller says the sentinel: then nothing else stands for nothing, but what the mask says."""
     fills: tuple[Fill, ...]
     """Values that stand for nothing, though no tag says so; 0 among them is one of a dB raster alone."""
 
@@ -65,7 +67,7 @@ class BandSample:
         """
         values = {f.value for f in self.fills if f.value not in STANDS_FOR_NOTHING and f.value > LOWEST}
         is_db = representation == cv.Representation.DB
-        is_untagged = self.rule.mask is None and (self.nodata is None or np.isnan(self.nodata))
+        is_untagged = not self.is_told and self.rule.mask is None and (self.nodata is None or np.isnan(self.nodata))
         if is_db and is_untagged:
             values.add(0.0)
         elif not is_db:
@@ -90,7 +92,7 @@ def sample_band(path: Path, header: Header, band: int, *, nodata: float | None, 
     """
     rule = Unmeasured(mask=header.masks[band - 1])
     if header.dtype.kind == "c":
-        return BandSample(windows=(), nodata=nodata, rule=rule, fills=())
+        return BandSample(windows=(), nodata=nodata, rule=rule, is_told=is_told, fills=())
     windows = list(_read(path, sample_places(header, bands=[band]), rule, nodata))
     usable = sum(map(_usable, windows))
     if usable < min(ENOUGH, sum(w.size for w in windows)):
@@ -103,7 +105,7 @@ def sample_band(path: Path, header: Header, band: int, *, nodata: float | None, 
     if fills:
         values = Unmeasured(values=tuple(f.value for f in fills))
         windows = [measured(window, values, row=0, col=0) for window in windows]
-    return BandSample(windows=tuple(windows), nodata=nodata, rule=rule, fills=fills)
+    return BandSample(windows=tuple(windows), nodata=nodata, rule=rule, is_told=is_told, fills=fills)
 
 
 def _read(path: Path, places: Iterable[Place], rule: Unmeasured, nodata: float | None) -> Iterator[Array]:

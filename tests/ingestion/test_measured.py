@@ -69,6 +69,18 @@ def test_zeros_in_db_are_nodata_wherever_they_are(tmp_path):
     np.testing.assert_array_equal(flags_of(take(path, tmp_path / "s.zarr", representation="db")) == Flag.NODATA, hole())
 
 
+def test_who_says_nodata_has_said_what_fill_is(tmp_path):
+    """0 dB and a repeated value are measured; given again, the same command finds nothing to do."""
+    values = holed(in_form("db"), 0)
+    values[:60, :60], values[0, 0] = -17.25, np.nan
+    path = write_band(tmp_path / "a_vv.tif", values, tiles=128)
+    options = {"representation": "db", "nodata": float("nan")}
+    flags = flags_of(take(path, tmp_path / "s.zarr", **options))
+    assert np.count_nonzero(flags) == 1
+    plan = sz.plan_ingest(path, tmp_path / "s.zarr", **KNOWN, **options)
+    assert (plan.present, plan.notes) == (("a",), ())
+
+
 @pytest.mark.parametrize("representation", ["amplitude", "db"])
 def test_what_the_sample_does_not_see_is_flagged_and_said(tmp_path, caplog, representation):
     """A hole between the sample's windows, of a value that no radar measures."""

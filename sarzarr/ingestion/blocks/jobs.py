@@ -5,6 +5,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan
 from sarzarr.grids.warp.read import read_warped
@@ -50,9 +51,10 @@ class ArraySource:
 
     @property
     def has_untagged_zeros(self) -> bool:
-        """Whether pixels of exactly zero may be fill: no mask and no tag, or a NaN tag, which says nothing of zeros."""
+        """Whether pixels of zero power may be fill: no mask and no tag, or a NaN tag, which says nothing of zeros."""
         is_masked = self.unmeasured is not None and self.unmeasured.mask is not None
-        return not is_masked and (self.nodata is None or bool(np.isnan(self.nodata)))
+        is_power = self.representation != cv.Representation.DB
+        return is_power and not is_masked and (self.nodata is None or bool(np.isnan(self.nodata)))
 
     @property
     def is_warped(self) -> bool:
