@@ -201,7 +201,7 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Any]:
 
 
 def block_sizes(path: str | os.PathLike[str], *, limit: int) -> dict[tuple[int, int], int]:
-    """Return the bytes on disk of the TIFF blocks of a raster's first band, by (row, column) of blocks; no pixel is read.
+    """Return the bytes on disk of the TIFF blocks of a first band, by (row, column) of blocks; no pixel is read.
 
     Blocks that a sparse file leaves out have 0. Of more than ``limit`` blocks, ``limit`` spread over all are told.
     """

@@ -104,8 +104,8 @@ def write_array_documents(
 def measured_otherwise(array: ArrayProbe, receipts: Sequence[ArrayReceipt]) -> list[str]:
     """Return a sentence for each thing that the pixels of a (rows, columns) array show, and its sample did not.
 
-    Numbers that no radar measures were flagged. A value that is repeated as fill is, and pixels that are all at an end
-    of the stored range, are valid: that alone does not tell that they are not.
+    Numbers that no radar measures were flagged. A value that is repeated as fill is, and pixels beyond the stored
+    range, are valid: that alone does not tell that they are not.
     """
     histogram, out = sum((r.histogram for r in receipts), start=Histogram.empty()), []
     if wrong := sum(r.impossible for r in receipts):
@@ -114,7 +114,8 @@ def measured_otherwise(array: ArrayProbe, receipts: Sequence[ArrayReceipt]) -> l
     beyond = histogram.under + histogram.over
     if valid and beyond > valid / 2:
         out.append(
-            f"{beyond:,} of {valid:,} valid pixels lie beyond the stored range: check the representation, {array.representation}"
+            f"{beyond:,} of {valid:,} valid pixels lie beyond the stored range: check that they are "
+            f"{array.representation}"
         )
     bins = np.flatnonzero(histogram.counts)
     stands_out = bins[is_repeated(bins, histogram.counts[bins])]
@@ -123,8 +124,8 @@ def measured_otherwise(array: ArrayProbe, receipts: Sequence[ArrayReceipt]) -> l
         db = cv.DB_FLOOR + at / HALF_CODES * (cv.DB_CEILING - cv.DB_FLOOR)
         if is_kept or db > SATURATED_DB:
             out.append(
-                f"{histogram.counts[at]:,} pixels are all of {db:.3f} dB: if nobody measured them, give their value with "
-                "--nodata and --replace"
+                f"{histogram.counts[at]:,} pixels are all of {db:.3f} dB: if nobody measured them, give their "
+                "value with --nodata and --replace"
             )
     return out
 

@@ -111,7 +111,7 @@ def is_sentinel(data: Array, nodata: float | None) -> Array:
 
 
 def impossible(data: Array, representation: str) -> Array | None:
-    """Return bool of the shape of ``data``: numbers that no radar measured, whatever the file says; None where none is.
+    """Return bool of the shape of ``data``: numbers that no radar measures; None where there is none.
 
     They are amplitudes below 0, dB beyond `DB_LIMITS`, and `STANDS_FOR_NOTHING` and float32's lowest. Power below 0
     is measured: noise was subtracted.

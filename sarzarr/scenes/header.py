@@ -179,7 +179,10 @@ def further_places(path: Path, header: Header, *, bands: Sequence[int]) -> Itera
     heavy = sorted(sizes, key=lambda at: -sizes[at])[: LOOKS // 4] if len({*sizes.values()}) > 1 else []
     for down, across in heavy:
         row, col = down * height, across * width
-        row, col = row + max(0, min(height, rows - row) - 64) // 2, col + max(0, min(width, cols - col) - 256) // 2
+        row, col = (
+            row + max(0, min(height, rows - row) - 64) // 2,
+            col + max(0, min(width, cols - col) - 256) // 2,
+        )
         window = {"row": row, "col": col, "height": min(64, rows - row), "width": min(256, cols - col)}
         yield from (Place(band=band, **window) for band in bands)
     side = math.isqrt(LOOKS - len(heavy))

@@ -67,26 +67,30 @@ class BandSample:
         """
         values = {f.value for f in self.fills if f.value not in STANDS_FOR_NOTHING and f.value > LOWEST}
         is_db = representation == cv.Representation.DB
-        is_untagged = not self.is_told and self.rule.mask is None and (self.nodata is None or np.isnan(self.nodata))
+        is_untagged = (
+            not self.is_told and self.rule.mask is None and (self.nodata is None or np.isnan(self.nodata))
+        )
         if is_db and is_untagged:
             values.add(0.0)
         elif not is_db:
             values.discard(0.0)
         rule = Unmeasured(mask=self.rule.mask, values=tuple(sorted(values)))
-        return rule if rule else None
+        return rule or None
 
     def said(self, representation: str) -> tuple[str, ...]:
         """Return a clause for each way in which pixels are told as not measured, but for the tag."""
         is_db = representation == cv.Representation.DB
         out = ["its mask tells which pixels were measured"] if self.rule.mask is not None else []
-        out += [f"pixels of {f}, which no tag declares, were not measured" for f in self.fills if is_db or f.value]
+        out += [
+            f"pixels of {f}, which no tag declares, were not measured" for f in self.fills if is_db or f.value
+        ]
         return tuple(out)
 
 
 def sample_band(path: Path, header: Header, band: int, *, nodata: float | None, is_told: bool) -> BandSample:
-    """Return the sample of one band, of a complex one no windows; more windows are read where the first have next to no measured pixel.
+    """Return the sample of one band; more windows are read where the first have next to no measured pixel.
 
-    Where the caller says ``nodata`` (``is_told``), no other value is looked for.
+    Of a complex one there are no windows. Where the caller says ``nodata`` (``is_told``), no other value is looked for.
 
     Raises `UnsupportedRasterError` where the pixels cannot be decoded.
     """
@@ -127,8 +131,8 @@ def fills_of(windows: Sequence[Array], *, is_float: bool) -> tuple[Fill, ...]:
     """Return the values of sampled windows that stand for nothing, lowest first.
 
     They are `sarzarr.pixels.kernels.STANDS_FOR_NOTHING` and float32's lowest; `SATURATED`, and of floats any other
-    value, where it is repeated: in more than `SHARE` of the pixels, and `TIMES` as often as those next to it among the
-    distinct values. Zeros count as such a value, too: of power and amplitude they are judged elsewhere.
+    value, where it is repeated: in more than `SHARE` of the pixels, and `TIMES` as often as those next to it among
+    the distinct values. Zeros count as such a value, too: of power and amplitude they are judged elsewhere.
     """
     if not windows:
         return ()
@@ -168,7 +172,9 @@ def out_of_range(samples: Sequence[BandSample], representation: str) -> str | No
     power = [power_kernel(p, representation) for p in pixels]
     inside = sum(int(np.count_nonzero((p > low) & (p < high))) for p in power)
     positive = sum(int(np.count_nonzero(p > 0)) for p in power)
-    count = positive if representation == cv.Representation.POWER and positive else sum(p.size for p in pixels)
+    count = (
+        positive if representation == cv.Representation.POWER and positive else sum(p.size for p in pixels)
+    )
     if inside >= count / 2:
         return None
     ends = "{:g} to {:g} dB".format(*cv.STORED_RANGE)

@@ -318,9 +318,7 @@ def _unusable(header: Header, product: Product, *, is_told: bool) -> str | None:
     return None
 
 
-def _band_sample(
-    file: Path, header: Header, product: Product, band: int, nodata: float | None
-) -> BandSample:
+def _band_sample(file: Path, header: Header, product: Product, band: int, nodata: float | None) -> BandSample:
     """Return the sampled pixels of a band; of complex ones nothing is looked at."""
     own = product.bands[band - 1].nodata if header.nodata is None else header.nodata
     said = own if nodata is None else float(nodata)

@@ -231,7 +231,11 @@ def hostile(shape, seed, kind):
             raw = (10 * np.log10(np.abs(raw))).astype(np.float32)
             raw[dark] = 0
     if kind == "dn":
-        raw = np.nan_to_num(raw * 1000, nan=0, posinf=65535).clip(0, rng.uniform(6e4, 65535, shape)).astype(np.uint16)
+        raw = (
+            np.nan_to_num(raw * 1000, nan=0, posinf=65535)
+            .clip(0, rng.uniform(6e4, 65535, shape))
+            .astype(np.uint16)
+        )
     return raw
 
 

@@ -66,7 +66,9 @@ def test_fill_that_no_tag_declares_is_never_valid(tmp_path, monkeypatch, represe
 
 def test_zeros_in_db_are_nodata_wherever_they_are(tmp_path):
     path = write_band(tmp_path / "a_vv.tif", holed(in_form("db"), 0), tiles=128)
-    np.testing.assert_array_equal(flags_of(take(path, tmp_path / "s.zarr", representation="db")) == Flag.NODATA, hole())
+    np.testing.assert_array_equal(
+        flags_of(take(path, tmp_path / "s.zarr", representation="db")) == Flag.NODATA, hole()
+    )
 
 
 def test_who_says_nodata_has_said_what_fill_is(tmp_path):
@@ -169,10 +171,11 @@ def test_a_masked_pixel_weighs_nothing_on_another_grid(tmp_path, method, dtype):
     power = speckle(SHAPE)
     values = holed(np.sqrt(power) * 1000, 60000).astype(dtype)
     options = {"representation": "amplitude", "crs": "EPSG:32633", "pixel_size": 20.0, "resampling": method}
-    path = mask_onto(write_band(tmp_path / "a_vv.tif", values, tiles=128), hole())
+    mask_onto(write_band(tmp_path / "a_vv.tif", values, tiles=128), hole())
     write_band(tmp_path / "b_vv.tif", holed(values.astype(np.float32), np.nan), tiles=128)
     masked, truth = (
-        take(tmp_path / f"{name}_vv.tif", tmp_path / f"{name}.zarr", **options).db(name, "vv").values for name in "ab"
+        take(tmp_path / f"{name}_vv.tif", tmp_path / f"{name}.zarr", **options).db(name, "vv").values
+        for name in "ab"
     )
     np.testing.assert_array_equal(masked, truth)
     assert np.isnan(masked[105:195, 55:145]).all()
@@ -181,7 +184,11 @@ def test_a_masked_pixel_weighs_nothing_on_another_grid(tmp_path, method, dtype):
 def test_an_amplitude_below_zero_weighs_nothing_on_another_grid(tmp_path):
     values = holed(in_form("amplitude"), -9999)
     options = {"representation": "amplitude", "crs": "EPSG:32633", "pixel_size": 20.0}
-    db = take(write_band(tmp_path / "a_vv.tif", values, tiles=128), tmp_path / "s.zarr", **options).db("a", "vv").values
+    db = (
+        take(write_band(tmp_path / "a_vv.tif", values, tiles=128), tmp_path / "s.zarr", **options)
+        .db("a", "vv")
+        .values
+    )
     assert np.isnan(db[100:200, 50:150]).all()
     assert np.nanmax(db) < 20
 
@@ -223,7 +230,9 @@ def test_float_chips_outside_of_the_unit_are_refused_all_at_once(tmp_path):
     for i in range(3):
         write_band(tmp_path / "chips" / f"{i}.tif", speckle((64, 64)) * np.float32(0.01))
         write_band(tmp_path / "chips" / f"db{i}.tif", 10 * np.log10(speckle((64, 64))))
-    with pytest.raises(IngestError, match=r"pictures in 'chips'.*got 3 that cannot[^#]*db0\.tif[^#]*db2\.tif"):
+    with pytest.raises(
+        IngestError, match=r"pictures in 'chips'.*got 3 that cannot[^#]*db0\.tif[^#]*db2\.tif"
+    ):
         sz.import_chips(tmp_path / "chips", tmp_path / "c.zarr")
 
 

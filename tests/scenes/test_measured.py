@@ -59,7 +59,10 @@ def test_a_tag_may_have_fewer_digits_than_the_pixels(value, digits, dtype):
 @pytest.mark.parametrize("nodata", [LOWEST, -3.402823e38, 3.402823e38, -3.40282346638529e38, -9999.9, 0.1])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_pixel_is_nodata_where_gdal_says_so(tmp_path, nodata, dtype):
-    within, other = np.nextafter(np.float32(nodata), np.float32(0)), np.float32(nodata * 0.9999 if abs(nodata) < 1e38 else 2)
+    within, other = (
+        np.nextafter(np.float32(nodata), np.float32(0)),
+        np.float32(nodata * 0.9999 if abs(nodata) < 1e38 else 2),
+    )
     near = [np.float32(nodata), within, other, np.float32(1)]
     path = write(tmp_path / "a.tif", np.resize(np.array(near, dtype), N), nodata=nodata)
     with rasterio.open(path) as file:
@@ -76,7 +79,11 @@ def test_no_pixel_is_a_value_that_it_cannot_have(nodata):
 @pytest.mark.parametrize(
     ("representation", "values", "measured_ones"),
     [
-        ("db", [-9999, -999, -99, -32768, LOWEST, -100.1, 100.1, 3e38, np.inf, -np.inf], [-100, -99.5, 0, 100]),
+        (
+            "db",
+            [-9999, -999, -99, -32768, LOWEST, -100.1, 100.1, 3e38, np.inf, -np.inf],
+            [-100, -99.5, 0, 100],
+        ),
         ("amplitude", [-9999, -1e-6, -99, LOWEST], [0, 1e-6, 65535]),
         ("power", [-9999, -999, -99, -32768, LOWEST], [-98.9, -9998, -1e-3, 0, 1e10]),
     ],
@@ -98,7 +105,7 @@ def test_integers_below_zero_are_no_amplitude():
 @pytest.mark.parametrize("value", [-9999, -999, -99, -32768, 65535, LOWEST, 0.02, -17.25])
 def test_a_value_that_is_repeated_stands_for_nothing(value):
     pixels = holed(db(speckle()), value)
-    (fill,) = [f for f in fills_of([pixels], is_float=True)]
+    (fill,) = fills_of([pixels], is_float=True)
     assert (fill.value, fill.count, fill.of) == (np.float32(value), missing().sum(), pixels.size)
 
 
@@ -153,12 +160,18 @@ def test_masks_are_found_wherever_gdal_has_them(tmp_path):
     pixels, mask = speckle()[0], np.where(missing(), 0, 255).astype(np.uint8)
     inside = write_masked(tmp_path / "in.tif", pixels, mask)
     beside = write_masked(tmp_path / "beside.tif", pixels, mask, internal=False)
-    values = write(tmp_path / "values.tif", np.stack([holed(pixels, 7), holed(pixels, 9)]), tags={"NODATA_VALUES": "7 9"})
+    values = write(
+        tmp_path / "values.tif", np.stack([holed(pixels, 7), holed(pixels, 9)]), tags={"NODATA_VALUES": "7 9"}
+    )
     alpha = write(tmp_path / "alpha.tif", np.stack([pixels.astype("u2"), mask.astype("u2")]), alpha="YES")
     for path, first in ((inside, None), (beside, f"{beside}.msk"), (values, None), (alpha, None)):
         with open_raster(path) as dataset:
-            assert band_masks(dataset, path)[0] == Mask(path=first or str(path), band=1, is_beside=bool(first))
-        power = sz.to_power(sz.open_scene(path, representation="power", polarizations=["VV", "VH"][: _bands(path)]))
+            assert band_masks(dataset, path)[0] == Mask(
+                path=first or str(path), band=1, is_beside=bool(first)
+            )
+        power = sz.to_power(
+            sz.open_scene(path, representation="power", polarizations=["VV", "VH"][: _bands(path)])
+        )
         assert np.isnan(power["vv"].values)[missing()].all(), path
         assert not np.isnan(power["vv"].values)[~missing()].any(), path
 
@@ -175,7 +188,9 @@ def test_a_mask_beside_is_part_of_the_hash_and_has_the_same_shape(tmp_path):
     write(tmp_path / "a_vv.tif.msk", np.full(N, 255, np.uint8))
     assert source_hash(path) != known
     write(tmp_path / "a_vv.tif.msk", np.full((5, 5), 255, np.uint8))
-    with pytest.raises(UnsupportedRasterError, match=r"a mask of 120 x 130 pixels in 'a_vv\.tif\.msk', got 5 x 5"):
+    with pytest.raises(
+        UnsupportedRasterError, match=r"a mask of 120 x 130 pixels in 'a_vv\.tif\.msk', got 5 x 5"
+    ):
         sz.probe_file(path)
 
 
@@ -199,7 +214,9 @@ def test_lazy_chunks_are_masked_alike(tmp_path):
 
 
 # ------------------------------------------------------------------ where the sample finds nothing
-@pytest.mark.parametrize("options", [{"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}, {}])
+@pytest.mark.parametrize(
+    "options", [{"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate"}, {}]
+)
 def test_a_corner_of_data_is_found_with_bounded_reads(tmp_path, monkeypatch, options):
     pixels = np.full((2048, 2048), np.nan, np.float32)
     pixels[-200:, -200:] = speckle((200, 200))
@@ -231,7 +248,9 @@ def test_a_raster_without_any_pixel_is_refused_after_as_many_reads(tmp_path, mon
         (speckle() * np.float32(1e15), "power"),
     ],
 )
-def test_pixels_at_the_end_of_the_range_are_refused_whoever_says_what_they_are(tmp_path, pixels, representation):
+def test_pixels_at_the_end_of_the_range_are_refused_whoever_says_what_they_are(
+    tmp_path, pixels, representation
+):
     probe = sz.probe_file(write(tmp_path / "a_vv.tif", pixels), representation=representation)
     assert re.search("end of the stored range", probe.refusal)
 
@@ -242,7 +261,9 @@ def test_the_remedy_of_that_refusal_works(tmp_path):
     assert sz.probe_file(path, representation="db").refusal is None
 
 
-@pytest.mark.parametrize("tags", [{"scale_factor": "100"}, {"SCALE_FACTOR": "0.01"}, {"add_offset": "-30"}, {"scale_factor": "x"}])
+@pytest.mark.parametrize(
+    "tags", [{"scale_factor": "100"}, {"SCALE_FACTOR": "0.01"}, {"add_offset": "-30"}, {"scale_factor": "x"}]
+)
 @pytest.mark.parametrize("representation", [None, "db"])
 def test_a_scale_in_a_tag_is_refused(tmp_path, tags, representation):
     path = write(tmp_path / "a_vv.tif", db(speckle()), tags=tags)

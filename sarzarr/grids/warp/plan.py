@@ -106,7 +106,9 @@ class WarpSource:
     @property
     def read_dtype(self) -> np.dtype[Any]:
         """The dtype that its pixels are read in: of backscatter with a mask, floats, which can be NaN."""
-        return np.dtype(self.dtype) if self.is_layer else measured_dtype(np.dtype(self.dtype), self.unmeasured)
+        return (
+            np.dtype(self.dtype) if self.is_layer else measured_dtype(np.dtype(self.dtype), self.unmeasured)
+        )
 
     @property
     def sentinel(self) -> float | int:

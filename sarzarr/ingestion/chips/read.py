@@ -94,12 +94,12 @@ def read_sample(path: Path) -> Pixels:
 
 
 def _check_unit(values: Array, path: Path) -> None:
-    """Refuse floats that are no picture: batches are made of [0, 1], and dB or power would be delivered as they are."""
+    """Refuse floats that are no picture: they would be delivered as they are, dB with padding as its brightest."""
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     if low < -_ROUNDED or high > 1 + _ROUNDED:
         raise UnsupportedRasterError(
-            f"float pictures in [0, 1] were expected, got {low:.4g} to {high:.4g} in {path.name!r}. Scale them to [0, 1], "
-            "or ingest backscatter with `sarzarr ingest`."
+            f"float pictures in [0, 1] were expected, got {low:.4g} to {high:.4g} in {path.name!r}. Scale them to "
+            "[0, 1], or ingest backscatter with `sarzarr ingest`."
         )
 
 
