@@ -334,7 +334,7 @@ def _intact(path: str | os.PathLike[str]) -> Iterator[None]:
 
 # ------------------------------------------------------------------ which pixels were measured
 @dataclass(frozen=True, kw_only=True)
-class Mask:
+class BandMask:
     """The address of a mask, 0 where a pixel was not measured: the file's own, or that of an ``.msk`` beside it."""
 
     path: str
@@ -347,9 +347,9 @@ class Mask:
 
 @dataclass(frozen=True, kw_only=True)
 class Unmeasured:
-    """What tells, beside a nodata tag, which pixels of a band nobody measured."""
+    """The pixels of a band that nobody measured, as told beside a nodata tag: by a mask, or by values."""
 
-    mask: Mask | None = None
+    mask: BandMask | None = None
     """The mask of the band; None where it has none."""
     values: tuple[float, ...] = ()
     """Values that no tag declares, and that stand for nothing: as the pixels have them, exactly."""
@@ -365,7 +365,7 @@ def mask_beside(path: Path) -> Path | None:
     return beside if beside.is_file() else None
 
 
-def band_masks(dataset: Any, path: Path) -> tuple[Mask | None, ...]:
+def band_masks(dataset: Any, path: Path) -> tuple[BandMask | None, ...]:
     """Return the mask of each band: internal, alpha, GDAL's ``NODATA_VALUES``, or beside the file.
 
     Raises `UnsupportedRasterError` where the one beside it is of another shape.
@@ -379,14 +379,16 @@ def band_masks(dataset: Any, path: Path) -> tuple[Mask | None, ...]:
                     f"{held.height} x {held.width}. Take it away, or write it anew."
                 )
             shared = held.count < dataset.count
-        return tuple(Mask(path=str(beside), band=1 if shared else i, is_beside=True) for i in dataset.indexes)
+        return tuple(
+            BandMask(path=str(beside), band=1 if shared else i, is_beside=True) for i in dataset.indexes
+        )
     return tuple(
-        Mask(path=str(path), band=i, is_beside=False) if MaskFlags.per_dataset in flags else None
+        BandMask(path=str(path), band=i, is_beside=False) if MaskFlags.per_dataset in flags else None
         for i, flags in zip(dataset.indexes, dataset.mask_flag_enums, strict=True)
     )
 
 
-def read_mask(mask: Mask, *, row: int, col: int, height: int, width: int) -> Array:
+def read_mask(mask: BandMask, *, row: int, col: int, height: int, width: int) -> Array:
     """Return (height, width) bool of a window: where a pixel was measured; errors are those of `read_window`."""
     if mask.is_beside:
         return read_window(mask.path, band=mask.band, row=row, col=col, height=height, width=width) != 0

@@ -11,7 +11,7 @@ from rasterio.enums import ColorInterp
 
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
-from sarzarr.rasters import Mask, band_masks, block_sizes, open_raster, read_dtype
+from sarzarr.rasters import BandMask, band_masks, block_sizes, open_raster, read_dtype
 
 MAX_BANDS: Final = 64
 """Bands that a file may have; a picture of more is no radar scene."""
@@ -55,7 +55,7 @@ class Header(Placed):
     """Whether the file holds integers; complex ones are read as complex64."""
     nodata: float | None
     """The tag's sentinel; NaN where it says NaN."""
-    masks: tuple[Mask | None, ...]
+    masks: tuple[BandMask | None, ...]
     """The mask of each band; None where a band has none."""
     block_shape: tuple[int, int]
     """(rows, columns) of a TIFF block."""
@@ -136,7 +136,7 @@ def _georeference(dataset: Any, name: str) -> Georeference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class SampleWindow:
     """A window of one band that is sampled."""
 
     band: int
@@ -151,7 +151,7 @@ class Place:
     """Columns."""
 
 
-def sample_places(header: Header, *, bands: Sequence[int]) -> Iterator[Place]:
+def sample_places(header: Header, *, bands: Sequence[int]) -> Iterator[SampleWindow]:
     """Yield the windows of bands that are sampled: all of a small raster, else 4 x 4 windows spread over it.
 
     The same header gives the same windows. A TIFF block is decoded whole, so a window lies within one where it fits;
@@ -162,10 +162,10 @@ def sample_places(header: Header, *, bands: Sequence[int]) -> Iterator[Place]:
     is_costly = header.block_bytes > _COSTLY_BLOCK
     steps = [1 / 2] if is_costly else [1 / 8, 3 / 8, 5 / 8, 7 / 8]
     for window in _lattice(header, steps, is_costly=is_costly):
-        yield from (Place(band=band, **window) for band in bands)
+        yield from (SampleWindow(band=band, **window) for band in bands)
 
 
-def further_places(path: Path, header: Header, *, bands: Sequence[int]) -> Iterator[Place]:
+def further_places(path: Path, header: Header, *, bands: Sequence[int]) -> Iterator[SampleWindow]:
     """Yield `LOOKS` windows more, at the most, for a raster whose sample has next to no pixel that was measured.
 
     First those in the TIFF blocks of the most bytes, where pixels are: empty blocks compress to next to nothing, or
@@ -184,10 +184,10 @@ def further_places(path: Path, header: Header, *, bands: Sequence[int]) -> Itera
             col + max(0, min(width, cols - col) - 256) // 2,
         )
         window = {"row": row, "col": col, "height": min(64, rows - row), "width": min(256, cols - col)}
-        yield from (Place(band=band, **window) for band in bands)
+        yield from (SampleWindow(band=band, **window) for band in bands)
     side = math.isqrt(LOOKS - len(heavy))
     for window in _lattice(header, [(i + 0.5) / side for i in range(side)], is_costly=False):
-        yield from (Place(band=band, **window) for band in bands)
+        yield from (SampleWindow(band=band, **window) for band in bands)
 
 
 def _within_one(first: int, length: int, block: int) -> int:

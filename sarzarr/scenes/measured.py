@@ -11,7 +11,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.pixels.kernels import STANDS_FOR_NOTHING, float_dtype, is_sentinel, power_kernel
 from sarzarr.rasters import Unmeasured, measured, read_window
-from sarzarr.scenes.header import Header, Place, further_places, sample_places
+from sarzarr.scenes.header import Header, SampleWindow, further_places, sample_places
 from sarzarr.text import nodata_text
 
 SATURATED: Final = 65535.0
@@ -31,7 +31,7 @@ _MOST: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fill:
+class UndeclaredFill:
     """A value that no tag declares, and that stands for pixels that nobody measured."""
 
     value: float
@@ -57,7 +57,7 @@ class BandSample:
     """The band's mask."""
     is_told: bool
     """Whether the caller says the sentinel: then nothing else stands for nothing, but what the mask says."""
-    fills: tuple[Fill, ...]
+    fills: tuple[UndeclaredFill, ...]
     """Values that stand for nothing, though no tag says so; 0 among them is one of a dB raster alone."""
 
     def unmeasured(self, representation: str) -> Unmeasured | None:
@@ -90,7 +90,8 @@ class BandSample:
 def sample_band(path: Path, header: Header, band: int, *, nodata: float | None, is_told: bool) -> BandSample:
     """Return the sample of one band; more windows are read where the first have next to no measured pixel.
 
-    Of a complex one there are no windows. Where the caller says ``nodata`` (``is_told``), no other value is looked for.
+    Of a complex one there are no windows. Where the caller says ``nodata`` (``is_told``), no other value is looked
+    for.
 
     Raises `UnsupportedRasterError` where the pixels cannot be decoded.
     """
@@ -112,7 +113,9 @@ def sample_band(path: Path, header: Header, band: int, *, nodata: float | None, 
     return BandSample(windows=tuple(windows), nodata=nodata, rule=rule, is_told=is_told, fills=fills)
 
 
-def _read(path: Path, places: Iterable[Place], rule: Unmeasured, nodata: float | None) -> Iterator[Array]:
+def _read(
+    path: Path, places: Iterable[SampleWindow], rule: Unmeasured, nodata: float | None
+) -> Iterator[Array]:
     for place in places:
         raw = read_window(path, **asdict(place))
         missing = is_sentinel(raw, nodata)
@@ -127,7 +130,7 @@ def _usable(window: Array) -> int:
     return int(np.count_nonzero(np.isfinite(window) & (window != 0)))
 
 
-def fills_of(windows: Sequence[Array], *, is_float: bool) -> tuple[Fill, ...]:
+def fills_of(windows: Sequence[Array], *, is_float: bool) -> tuple[UndeclaredFill, ...]:
     """Return the values of sampled windows that stand for nothing, lowest first.
 
     They are `sarzarr.pixels.kernels.STANDS_FOR_NOTHING` and float32's lowest; `SATURATED`, and of floats any other
@@ -146,7 +149,7 @@ def fills_of(windows: Sequence[Array], *, is_float: bool) -> tuple[Fill, ...]:
         stands_out &= values == SATURATED
     found = is_listed | stands_out
     return tuple(
-        Fill(value=float(value), count=int(count), of=total)
+        UndeclaredFill(value=float(value), count=int(count), of=total)
         for value, count in zip(values[found], counts[found], strict=True)
     )
 

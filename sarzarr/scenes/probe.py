@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -176,8 +176,6 @@ def probe_file(
         for name, band, identity, sample in zip(names, kept, identities, samples, strict=False)
         if refusal is None
     )
-    for array, sample in zip(arrays, samples, strict=False):
-        left_out += tuple(f"{file.name}: {array.name}: {s}." for s in sample.said(str(array.representation)))
     return RasterProbe(
         path=file,
         file_size=status.st_size,
@@ -186,7 +184,7 @@ def probe_file(
         block_shape=header.block_shape,
         block_bytes=header.block_bytes,
         arrays=arrays,
-        left_out=left_out,
+        left_out=(*left_out, *_said_of_pixels(arrays, samples)),
         quantity=arrays[0].quantity if arrays else None,
         representation=arrays[0].representation if arrays else None,
         reason=identities[0].reason if identities else str(refusal),
@@ -323,6 +321,13 @@ def _band_sample(file: Path, header: Header, product: Product, band: int, nodata
     own = product.bands[band - 1].nodata if header.nodata is None else header.nodata
     said = own if nodata is None else float(nodata)
     return sample_band(file, header, band, nodata=said, is_told=nodata is not None)
+
+
+def _said_of_pixels(arrays: Sequence[ArrayProbe], samples: Sequence[BandSample]) -> Iterator[str]:
+    """Yield a sentence for each way in which pixels of an array are told as not measured, but for its tag."""
+    for array, sample in zip(arrays, samples, strict=False):
+        for clause in sample.said(str(array.representation)):
+            yield f"{array.path.name}: {array.name}: {clause}."
 
 
 def _sample(header: Header, samples: Sequence[BandSample]) -> Sample:

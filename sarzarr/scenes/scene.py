@@ -170,8 +170,9 @@ def open_scene(
 
     The Dataset has one variable a band, dims (y, x), in Dask chunks of whole TIFF blocks; complex stays complex and
     nodata is not masked. Only where a mask, or values that no tag declares, tell which pixels nobody measured, those
-    are NaN, and integers floats (``identified_by`` says so): no attribute could tell `to_power`. ``y`` and ``x`` are pixel centres in
-    the CRS, or index + 0.5 where no plain affine places them. Variables say ``quantity``, ``representation``, ``identified_by``.
+    are NaN, and integers floats (``identified_by`` says so): no attribute could tell `to_power`. ``y`` and ``x`` are
+    pixel centres in the CRS, or index + 0.5 where no plain affine places them. Variables say ``quantity``,
+    ``representation``, ``identified_by``.
 
     ``paths`` are one TIFF, or one a polarization; the options are those of `probe_file`. Raises
     `UnsupportedRasterError` where a file is not known to be backscatter; `InvalidInputError` where the files are not

@@ -13,7 +13,7 @@ from tiffs import speckle, write
 import sarzarr as sz
 from sarzarr.errors import UnsupportedRasterError
 from sarzarr.pixels.kernels import impossible, is_sentinel, power_kernel
-from sarzarr.rasters import Mask, Unmeasured, band_masks, open_raster, source_hash
+from sarzarr.rasters import BandMask, Unmeasured, band_masks, open_raster, source_hash
 from sarzarr.scenes import header, measured
 from sarzarr.scenes.measured import fills_of, is_repeated
 
@@ -166,7 +166,7 @@ def test_masks_are_found_wherever_gdal_has_them(tmp_path):
     alpha = write(tmp_path / "alpha.tif", np.stack([pixels.astype("u2"), mask.astype("u2")]), alpha="YES")
     for path, first in ((inside, None), (beside, f"{beside}.msk"), (values, None), (alpha, None)):
         with open_raster(path) as dataset:
-            assert band_masks(dataset, path)[0] == Mask(
+            assert band_masks(dataset, path)[0] == BandMask(
                 path=first or str(path), band=1, is_beside=bool(first)
             )
         power = sz.to_power(

@@ -242,8 +242,8 @@ def _floored_power(band: Any, at: Any, sentinels: Any, squares: Any, floor: Any,
     """Write ``max(power, floor)`` of the tile of ``band`` at (row, col) into ``out``, (rows, columns).
 
     Return whether each pixel is finite, above zero, of power above zero, and not from the first to the last of
-    ``sentinels``: else ``out`` is of no use, and `ingestion.blocks.flags` judges. ``floor`` is the bits of a float, as
-    int32: floats above zero are in the order of their bits, below infinity's, and negative ones are below zero.
+    ``sentinels``: else ``out`` is of no use, and `ingestion.blocks.flags` judges. ``floor`` is the bits of a float,
+    as int32: floats above zero are in the order of their bits, below infinity's, and negative ones are below zero.
     """
     infinite, lowest, highest, hits = np.int32(0x7F800000), np.int32(0x7FFFFFFF), np.int32(0), np.int32(0)
     (row, col), (first, last), (rows, columns) = at, sentinels, out.shape
