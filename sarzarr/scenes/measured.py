@@ -79,12 +79,14 @@ class BandSample:
 
     def said(self, representation: str) -> tuple[str, ...]:
         """Return a clause for each way in which pixels are told as not measured, but for the tag."""
+        masked = ("its mask tells which pixels were measured",) if self.rule.mask is not None else ()
+        return (*masked, *self.found(representation))
+
+    def found(self, representation: str) -> tuple[str, ...]:
+        """Return a clause for each value that stands for nothing though no tag declares it."""
         is_db = representation == cv.Representation.DB
-        out = ["its mask tells which pixels were measured"] if self.rule.mask is not None else []
-        out += [
-            f"pixels of {f}, which no tag declares, were not measured" for f in self.fills if is_db or f.value
-        ]
-        return tuple(out)
+        found = (fill for fill in self.fills if is_db or fill.value)
+        return tuple(f"pixels of {fill}, which no tag declares, were not measured" for fill in found)
 
 
 def sample_band(path: Path, header: Header, band: int, *, nodata: float | None, is_told: bool) -> BandSample:
@@ -164,26 +166,25 @@ def is_repeated(values: Array, counts: Array) -> Array:
     return np.asarray((counts > SHARE * counts.sum()) & (counts >= TIMES * beside))
 
 
-def out_of_range(samples: Sequence[BandSample], representation: str) -> str | None:
-    """Return why pixels cannot be in the representation that is claimed; None where they can.
+def out_of_range(sample: BandSample, representation: str) -> str | None:
+    """Return why a band's pixels cannot be in the representation that is claimed; None where they can.
 
     So it is where fewer than half lie within the stored range, as of dB times 100 called dB. Power at or below zero
     is at the floor for a reason, and does not count where some is above.
     """
+    if not sample.windows:
+        return None
     low, high = (10 ** (end / 10) for end in cv.STORED_RANGE)
-    pixels = [w[np.isfinite(w) & (w != 0)] for sample in samples for w in sample.windows]
-    power = [power_kernel(p, representation) for p in pixels]
-    inside = sum(int(np.count_nonzero((p > low) & (p < high))) for p in power)
-    positive = sum(int(np.count_nonzero(p > 0)) for p in power)
-    count = (
-        positive if representation == cv.Representation.POWER and positive else sum(p.size for p in pixels)
-    )
+    pixels = np.concatenate([w[np.isfinite(w) & (w != 0)] for w in sample.windows])
+    power = power_kernel(pixels, representation)
+    inside, positive = (int(np.count_nonzero(p)) for p in ((power > low) & (power < high), power > 0))
+    count = positive if representation == cv.Representation.POWER and positive else pixels.size
     if inside >= count / 2:
         return None
     ends = "{:g} to {:g} dB".format(*cv.STORED_RANGE)
     return (
         f"expected {representation} of {ends}, got {inside:,} of {count:,} sampled pixels within, and a median of "
-        f"{float(np.median(np.concatenate(pixels))):.6g}: the others would lie at an end of the stored range. "
+        f"{float(np.median(pixels)):.6g}: the others would lie at an end of the stored range. "
         "Say what they are with --representation, or write them as power or dB."
     )
 

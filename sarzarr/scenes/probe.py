@@ -67,8 +67,8 @@ class RasterProbe(Placed):
     arrays: tuple[ArrayProbe, ...]
     """The bands that are backscatter."""
     left_out: tuple[str, ...]
-    """One sentence per band that is not backscatter beside others that are, for metadata of other bands, and for what
-    tells which pixels were measured, beside a tag."""
+    """One sentence per band that is not backscatter beside others that are, for metadata of other bands, and for
+    values that stand for nothing though no tag declares them."""
     quantity: str | None
     """`conventions.Quantity` of the file; None where it is refused."""
     representation: str | None
@@ -148,13 +148,9 @@ def probe_file(
     samples: list[BandSample] = []
     try:
         if refusal is None:
-            facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer}
-            facts |= {"quantity": quantity, "representation": representation}
             samples = [_band_sample(file, header, product, band.number, nodata) for band in kept]
-            facts["sample"] = _sample(header, samples)
-            identities = [identify(claims=band.claims, **facts) for band in kept]
-            refusal = next((i.refusal for i in identities if i.refusal), None)
-            refusal = refusal or out_of_range(samples, str(identities[0].representation))
+            said = {"quantity": quantity, "representation": representation}
+            identities, refusal = _identities(header, kept, samples, said)
     except UnsupportedRasterError as error:
         refusal = str(error)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
@@ -323,10 +319,24 @@ def _band_sample(file: Path, header: Header, product: Product, band: int, nodata
     return sample_band(file, header, band, nodata=said, is_told=nodata is not None)
 
 
+def _identities(
+    header: Header, kept: Sequence[_Band], samples: Sequence[BandSample], said: Mapping[str, str | None]
+) -> tuple[list[Identity], str | None]:
+    """Return what the numbers of each band are, and why they are not taken; None where they are."""
+    facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer, **said}
+    facts["sample"] = _sample(header, samples)
+    identities = [identify(claims=band.claims, **facts) for band in kept]
+    refusal = next((i.refusal for i in identities if i.refusal), None)
+    if refusal is None:
+        ends = (out_of_range(s, str(i.representation)) for s, i in zip(samples, identities, strict=True))
+        refusal = next(filter(None, ends), None)
+    return identities, refusal
+
+
 def _said_of_pixels(arrays: Sequence[ArrayProbe], samples: Sequence[BandSample]) -> Iterator[str]:
-    """Yield a sentence for each way in which pixels of an array are told as not measured, but for its tag."""
+    """Yield a sentence for each value of an array that stands for nothing though no tag declares it."""
     for array, sample in zip(arrays, samples, strict=False):
-        for clause in sample.said(str(array.representation)):
+        for clause in sample.found(str(array.representation)):
             yield f"{array.path.name}: {array.name}: {clause}."
 
 

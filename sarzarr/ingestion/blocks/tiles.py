@@ -164,7 +164,7 @@ class TileEncoder:
         flags = classify(raw, power, source) if known is None else known if known.any() else None
         db = db_kernel(power)
         counted = None if flags is None else flags == cv.Flag.VALID
-        if flags is not None and known is None:
+        if flags is not None:
             self._count_impossible(raw)
         self._count_others(db if counted is None else db[counted], flags)
         return self._stored(db, flags, counted), flags
