@@ -1,7 +1,8 @@
 """Read GeoTIFFs safely: the only place that opens a raster, and the hot path of reading windows.
 
 What opens is a local TIFF file and nothing else: no other driver, no URL, no ``/vsi`` path, no
-sidecar file beside it. Handles are kept a thread and a process, and never cross a border.
+sidecar file beside it but a mask (``.msk``), which can take pixels away and change none. Handles are kept a thread
+and a process, and never cross a border.
 """
 
 import os
@@ -12,16 +13,19 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import rasterio
+from rasterio.enums import MaskFlags
 from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import DummySession
 
+from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
 from sarzarr.zips import CORRUPT, archive_of, gdal_name, is_archive, members, open_file, status_of
 
@@ -30,6 +34,8 @@ CACHE_BYTES: Final = 128 * 2**20
 HANDLES_A_THREAD: Final = 8
 """Open files that `read_window` keeps in each thread."""
 _HASHED: Final = 2**16
+_CACHED_PIXELS: Final = 2**16
+"""Pixels that are looked at at once for values that stand for nothing."""
 _NOT_LOCAL: Final = re.compile(r"/vsi|\w{2,}:|<")
 """How what GDAL would take for something else than a file begins: URLs, subdatasets, inline XML."""
 _OPEN_OPTIONS: Final = {
@@ -213,6 +219,20 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Any]:
         yield dataset
 
 
+def block_sizes(path: str | os.PathLike[str], *, limit: int) -> dict[tuple[int, int], int]:
+    """Return the bytes on disk of the TIFF blocks of a first band, by (row, column) of blocks; no pixel is read.
+
+    Blocks that a sparse file leaves out have 0. Of more than ``limit`` blocks, ``limit`` spread over all are told.
+    """
+    with open_raster(path) as dataset:
+        (height, width), (rows, cols) = dataset.block_shapes[0], dataset.shape
+        across = -(-cols // width)
+        count = -(-rows // height) * across
+        places = [divmod(i, across) for i in range(0, count, -(-count // limit))]
+        tags = (dataset.get_tag_item(f"BLOCK_SIZE_{j}_{i}", "TIFF", bidx=1) for i, j in places)
+        return {place: int(tag or 0) for place, tag in zip(places, tags, strict=True)}
+
+
 def read_dtype(dataset: Any) -> np.dtype[Any]:
     """Return the NumPy dtype that reading a dataset gives; complex integers are read as complex64."""
     name = dataset.dtypes[0]
@@ -250,25 +270,32 @@ def fingerprint(text: str, status: os.stat_result) -> tuple[str, int, int, int]:
     return text, status.st_mtime_ns, status.st_size, status.st_ino
 
 
+def _hash_into(digest: Any, file: Any, size: int, *, full: bool) -> None:
+    """Add the bytes of a file to a hash, all of them or samples."""
+    if full or size <= 16 * _HASHED:
+        while piece := file.read(2**20):
+            digest.update(piece)
+        return
+    digest.update(size.to_bytes(8, "little"))
+    for step in range(16):  # forwards: an archive's bytes are unpacked, and checked, once
+        file.seek(step * (size - _HASHED) // 15)
+        digest.update(file.read(_HASHED))
+
+
 def source_hash(path: str | os.PathLike[str], *, full: bool = False) -> str:
     """Return a hash of a file: ``sha256-sampled:<hex>``, or ``sha256:<hex>`` of every byte if ``full``.
 
     The sampled hash sees the size, the first and last 64 KiB and 14 more spread between: another acquisition or
-    processing differs in all of them. A change of a few pixels in between is seen by the full one only.
+    processing differs in all of them. A change of a few pixels in between is seen by the full one only. A mask beside
+    the file is hashed with it.
     """
-    absolute, status = local_file(path)
-    size = status.st_size
+    absolute, _ = local_file(path)
     digest = sha256()
     try:
-        with open_file(absolute) as file:
-            if full or size <= 16 * _HASHED:
-                while piece := file.read(2**20):
-                    digest.update(piece)
-            else:
-                digest.update(size.to_bytes(8, "little"))
-                for step in range(16):  # forwards: an archive's bytes are unpacked, and checked, once
-                    file.seek(step * (size - _HASHED) // 15)
-                    digest.update(file.read(_HASHED))
+        for hashed in (absolute, mask_beside(absolute)):
+            if hashed is not None:
+                with open_file(hashed) as file:
+                    _hash_into(digest, file, status_of(hashed).st_size, full=full)
     except (*CORRUPT, OSError) as error:
         if archive_of(absolute) is None:
             raise
@@ -320,15 +347,113 @@ def read_window(
             f"expected out of shape {(height, width)} and dtype {read_dtype(handle)}, "
             f"got {out.shape} and {out.dtype}. Leave it out to have one made."
         )
-    try:
+    with _intact(path):
         pixels = handle.read(band, window=((row, ends[0]), (col, ends[1])), out=out)
+    if out is None:
+        return np.asarray(pixels)
+    if pixels is not out:  # rasterio 1.5 reads a copy of what is not contiguous
+        np.copyto(out, pixels)
+    return out
+
+
+@contextmanager
+def _intact(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn an error of GDAL's into one that names the file whose bytes cannot be decoded."""
+    try:
+        yield
     except RasterioError as error:
         raise UnsupportedRasterError(
             f"expected intact pixels in {Path(path).name!r}, got {without_stop(error.__cause__ or error)}. "
             "Fetch or write the file again."
         ) from error
-    if out is None:
-        return np.asarray(pixels)
-    if pixels is not out:  # rasterio 1.5 reads a copy of what is not contiguous
-        np.copyto(out, pixels)
+
+
+# ------------------------------------------------------------------ which pixels were measured
+@dataclass(frozen=True, kw_only=True)
+class BandMask:
+    """The address of a mask, 0 where a pixel was not measured: the file's own, or that of an ``.msk`` beside it."""
+
+    path: str
+    """The file that holds it."""
+    band: int
+    """The band that it is the mask of; of an ``.msk``, the band that it is."""
+    is_beside: bool
+    """Whether it is a file of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unmeasured:
+    """The pixels of a band that nobody measured, as told beside a nodata tag: by a mask, or by values."""
+
+    mask: BandMask | None = None
+    """The mask of the band; None where it has none."""
+    values: tuple[float, ...] = ()
+    """Values that no tag declares, and that stand for nothing: as the pixels have them, exactly."""
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to look for."""
+        return self.mask is not None or bool(self.values)
+
+
+def mask_beside(path: Path) -> Path | None:
+    """Return the ``.msk`` of a TIFF, (rows, columns) as it; None where there is none."""
+    beside = path.with_name(f"{path.name}.msk")
+    return beside if beside.is_file() else None
+
+
+def band_masks(dataset: Any, path: Path) -> tuple[BandMask | None, ...]:
+    """Return the mask of each band: internal, alpha, GDAL's ``NODATA_VALUES``, or beside the file.
+
+    Raises `UnsupportedRasterError` where the one beside it is of another shape.
+    """
+    beside = mask_beside(path)
+    if beside is not None:
+        with open_raster(beside) as held:
+            if held.shape != dataset.shape:
+                raise UnsupportedRasterError(
+                    f"expected a mask of {dataset.height} x {dataset.width} pixels in {beside.name!r}, got "
+                    f"{held.height} x {held.width}. Take it away, or write it anew."
+                )
+            shared = held.count < dataset.count
+        return tuple(
+            BandMask(path=str(beside), band=1 if shared else i, is_beside=True) for i in dataset.indexes
+        )
+    return tuple(
+        BandMask(path=str(path), band=i, is_beside=False) if MaskFlags.per_dataset in flags else None
+        for i, flags in zip(dataset.indexes, dataset.mask_flag_enums, strict=True)
+    )
+
+
+def read_mask(mask: BandMask, *, row: int, col: int, height: int, width: int) -> Array:
+    """Return (height, width) bool of a window: where a pixel was measured; errors are those of `read_window`."""
+    if mask.is_beside:
+        return read_window(mask.path, band=mask.band, row=row, col=col, height=height, width=width) != 0
+    handle = _handle(mask.path)
+    with _intact(mask.path):
+        held = handle.read_masks(mask.band, window=((row, row + height), (col, col + width)))
+    return np.asarray(held != 0)
+
+
+def measured_dtype(dtype: np.dtype[Any], rule: Unmeasured | None) -> np.dtype[Any]:
+    """Return the dtype that `measured` gives: NaN needs floats; complex stays complex."""
+    return np.result_type(dtype, np.float32) if rule else dtype
+
+
+def measured(raw: Array, rule: Unmeasured | None, *, row: int, col: int) -> Array:
+    """Return a window as read at (row, col), NaN where a rule says that nobody measured; in place where it can be.
+
+    Without a rule it is ``raw`` itself. Integers become floats that hold them: `measured_dtype`.
+    """
+    if not rule:
+        return raw
+    out = raw.astype(measured_dtype(raw.dtype, rule), copy=False)
+    step = max(1, _CACHED_PIXELS // raw.shape[1])
+    for first in range(0, raw.shape[0] if rule.values else 0, step):  # while each part is in cache
+        part = raw[first : first + step]
+        for value in rule.values:
+            if (missing := part == value).any():
+                np.copyto(out[first : first + step], np.nan, where=missing)
+    if rule.mask is not None:
+        missing = ~read_mask(rule.mask, row=row, col=col, height=raw.shape[0], width=raw.shape[1])
+        np.copyto(out, np.nan, where=missing)
     return out

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
+
 from sarzarr import conventions as cv
 from sarzarr.errors import SceneExistsError
 from sarzarr.grids.warp.plan import WarpPlan
@@ -141,7 +143,9 @@ def stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -
     if options.denoise:
         pairs.append(("noise", "subtracted" if cv.DENOISED_BY in attrs else "kept", "subtracted"))
     pairs.append(("representation", representations, options.representation))
-    pairs.append(("nodata", attrs.get(cv.SOURCE_NODATA), options.nodata))
+    told = options.nodata  # attributes spell NaN
+    asked = told if told is None or np.isfinite(told) else str(told)
+    pairs.append(("nodata", attrs.get(cv.SOURCE_NODATA), asked))
     if warped := next((plan for plan in planned.onto if isinstance(plan, WarpPlan)), None):
         keys = {cv.RESAMPLING: options.resampling, cv.RESAMPLING_TOLERANCE: options.exact}
         pairs += [(k, attrs.get(k, "none"), warped.attrs[k]) for k, is_asked in keys.items() if is_asked]

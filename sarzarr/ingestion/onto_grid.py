@@ -5,7 +5,6 @@ from typing import Final
 
 from rasterio.crs import CRS
 
-from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.grids.crs import crs_name, crs_wkt, is_same_crs
 from sarzarr.grids.georeference import bbox_in, check_placed, covering
@@ -32,17 +31,14 @@ def onto_grid(
         return ()
     plans, grid = [], _target_grid(scene, store, options)
     for array in scene.arrays:
-        is_untagged = array.nodata is None or math.isnan(array.nodata)
-        is_fill = (
-            is_untagged and array.representation == cv.Representation.DB
-        )  # 0 dB: a power of 1 if it were kept
         source = WarpSource(
             path=str(array.path),
             band=array.band,
             representation=str(array.representation),
             dtype=array.dtype,
             georeference=scene.georeference,
-            nodata=0.0 if is_fill else array.nodata,
+            nodata=array.nodata,
+            unmeasured=array.unmeasured,
             calibration=array.calibration,
         )
         plans.append(plan_warp(source, grid, method=options.resampling, exact=options.exact))

@@ -1,7 +1,8 @@
 """The documents of one scene: the attributes of its group and its arrays, and its rows in the catalog."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from sarzarr.grids.warp.plan import WarpPlan
 from sarzarr.ingestion.blocks.receipts import ArrayReceipt
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.scene_plan import ScenePlan
+from sarzarr.pixels.bounds import Histogram
+from sarzarr.pixels.kernels import HALF_CODES
+from sarzarr.scenes.measured import is_repeated
 from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.store.documents import (
     Encoding,
@@ -23,6 +27,11 @@ from sarzarr.store.documents import (
 )
 from sarzarr.store.place import Place
 from sarzarr.store.shards import ShardRecord, write_manifest
+from sarzarr.text import counted
+
+SATURATED_DB: Final = 96.32
+"""Below the dB of the highest uint16 as an amplitude, and above that of the next one."""
+log = logging.getLogger(__name__)
 
 
 def write_scene_documents(group: Place, plan: ScenePlan) -> None:
@@ -58,6 +67,9 @@ def write_array_documents(
 ) -> None:
     """Write the ``zarr.json`` and the manifest of a (rows, columns) array and of its flags, uint8."""
     vmin, vmax = plan.bounds[array.name]
+    doubts = measured_otherwise(array, receipts)
+    for doubt in doubts:
+        log.warning("%s: %s: %s.", plan.id, array.name, doubt)
     flags, placed, nodata = array.name + cv.FLAGS_SUFFIX, _placement(plan), array.nodata
     about: dict[str, Any] = {
         cv.LONG_NAME: f"{array.quantity} {array.polarization or array.name}, normalized dB",
@@ -67,7 +79,7 @@ def write_array_documents(
         cv.QUANTITY: str(array.quantity),
         cv.REPRESENTATION: str(cv.Representation.NORMALIZED),
         cv.SOURCE_REPRESENTATION: str(array.representation),
-        cv.REASON: array.reason,
+        cv.REASON: "; ".join((array.reason, *doubts)),
         cv.ANCILLARY: flags,
         **placed,
     }
@@ -91,6 +103,35 @@ def write_array_documents(
         **placed,
     }
     _write_array(group, flags, plan, plan.encoding.of_flags, coded, [r.flag_shards for r in receipts])
+
+
+def measured_otherwise(array: ArrayProbe, receipts: Sequence[ArrayReceipt]) -> list[str]:
+    """Return a sentence for each thing that the pixels of a (rows, columns) array show, and its sample did not.
+
+    Numbers that no radar measures were flagged. A value that is repeated as fill is, and pixels beyond the stored
+    range, are valid: that alone does not tell that they are not.
+    """
+    histogram, out = sum((r.histogram for r in receipts), start=Histogram.empty()), []
+    if wrong := sum(r.impossible for r in receipts):
+        out.append(f"{counted(wrong, 'pixel')} of a value that no radar measures flagged as nodata")
+    valid = histogram.n_valid
+    beyond = histogram.under + histogram.over
+    if valid and beyond > valid / 2:
+        out.append(
+            f"{beyond:,} of {valid:,} valid pixels lie beyond the stored range: check that they are "
+            f"{array.representation}"
+        )
+    bins = np.flatnonzero(histogram.counts)
+    stands_out = bins[is_repeated(bins, histogram.counts[bins])]
+    is_kept = np.dtype(array.dtype).kind == "f"
+    for at in stands_out[(stands_out > 0) & (stands_out < HALF_CODES)].tolist():
+        db = cv.DB_FLOOR + at / HALF_CODES * (cv.DB_CEILING - cv.DB_FLOOR)
+        if is_kept or db > SATURATED_DB:
+            out.append(
+                f"{histogram.counts[at]:,} pixels are all of {db:.3f} dB: if nobody measured them, give their "
+                "value with --nodata and --replace"
+            )
+    return out
 
 
 def write_layer_documents(

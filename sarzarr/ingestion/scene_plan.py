@@ -117,7 +117,7 @@ class ScenePlan:
             self.border,
             self.columns,
         ]
-        parts += [(a.name, a.band, a.representation, a.nodata) for a in self.probe.arrays]
+        parts += [(a.name, a.band, a.representation, a.nodata, a.unmeasured) for a in self.probe.arrays]
         parts += [a.calibration.identity for a in self.probe.arrays if a.calibration]
         parts += [a.border_noise.identity for a in self.probe.arrays if a.border_noise]
         parts += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
@@ -137,6 +137,7 @@ class ScenePlan:
             representation=str(cv.Representation.POWER if is_warped else array.representation),
             itemsize=np.dtype(array.dtype).itemsize,
             nodata=None if is_warped else array.nodata,
+            unmeasured=None if is_warped else array.unmeasured,
             vmin=vmin,
             vmax=vmax,
             onto=None if isinstance(onto, Passthrough) and onto.is_identity else onto,

@@ -42,8 +42,9 @@ def index_patches(
 ) -> xr.Dataset:
     """Make, or bring up to date, a patch index in one pass over codes and flags; return `Store.patches` of it.
 
-    Its columns are scene, array, row, col, id, valid_fraction, unsaturated_fraction (of all pixels, strictly inside
-    1 % and 99 % of the clip), mean_db and std_db (of the valid, positive pixels; NaN where there is none).
+    Its columns are scene, array, row, col, id, valid_fraction, unsaturated_fraction (of positive pixels, strictly
+    inside 1 % and 99 % of the clip, times valid_fraction; 0 where none is positive), mean_db and std_db (of the
+    valid, positive pixels; NaN where there is none).
     ``size`` and ``stride`` are pixels of a patch, and from one to the next; a table of that name that was cut
     otherwise is replaced. ``edge`` can ``drop`` the remainders at right and bottom (they are counted in the attrs),
     ``shift`` the last patch inward, or ``pad`` it: its pixels beyond the edge are not valid.

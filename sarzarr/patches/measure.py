@@ -168,7 +168,8 @@ def measure_patches(
         "col": col,
         "id": patch_ids(array.scene, array.name, spec.size, row, col),
         "valid_fraction": valid / pixels,
-        "unsaturated_fraction": unsaturated / pixels,
+        # among lit pixels: what is nonpositive is dark, and no stretch made it so
+        "unsaturated_fraction": np.where(lit > 0, unsaturated / np.maximum(lit, 1), 0) * valid / pixels,
         "mean_db": denormalize((mean - first) / scale, array.stored),
         "std_db": std / scale * (vmax - vmin),
     }

@@ -19,6 +19,13 @@ from sarzarr.errors import InvalidInputError
 
 DB_PER_NEPER: Final = 10.0 / math.log(10.0)
 """``10 log10(p) = DB_PER_NEPER ln(p)``. NumPy has vector code for float32 log and exp, none for log10."""
+STANDS_FOR_NOTHING: Final = (-9999.0, -999.0, -99.0, -32768.0)
+"""Values that say "no data" in files whose tags do not, besides float32's lowest: no backscatter is one of them."""
+DB_LIMITS: Final = (-100.0, 100.0)
+"""dB beyond which nothing was measured: the floor that power is held at, and more than a squared uint16 (96.3)."""
+_LOWEST: Final = -3e38
+_SINGLE: Final = 4 * float(np.finfo(np.float32).eps)
+"""The relative difference up to which GDAL takes a pixel for its nodata value (``ARE_REAL_EQUAL`` of floats)."""
 HALF_CODES: Final = 2 * c.STEPS
 """The half-code of 1.0: half-codes are the bins of a `sarzarr.pixels.bounds.Histogram`, two to a step of codes."""
 
@@ -75,10 +82,62 @@ def _placed(values: Array, out: Array | None) -> Array:
     return out
 
 
+def sentinel_limits(nodata: float | None, dtype: np.dtype[Any]) -> tuple[Any, Any] | None:
+    """Return the first and the last value of ``dtype`` that a nodata value means; None where no pixel can be one.
+
+    Floats are equal within float32's precision, as GDAL has it: a tag may have fewer digits than the pixels. NaN and
+    infinity are no number that a pixel could have by chance, and need no look.
+    """
+    if nodata is None or not math.isfinite(nodata):
+        return None
+    if dtype.kind == "f":
+        reach = _SINGLE * abs(nodata)
+        with np.errstate(over="ignore"):
+            return dtype.type(nodata - reach), dtype.type(nodata + reach)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        is_held = nodata == int(nodata) and limits.min <= int(nodata) <= limits.max
+        return (dtype.type(int(nodata)),) * 2 if is_held else None
+    return dtype.type(nodata), dtype.type(nodata)
+
+
+def is_sentinel(data: Array, nodata: float | None) -> Array:
+    """Return bool of the shape of ``data``: where pixels are a nodata value, as `sentinel_limits` has it."""
+    limits = sentinel_limits(nodata, data.dtype)
+    if limits is None:
+        return np.zeros(data.shape, bool)
+    low, high = limits
+    return np.asarray(data == low if low == high else (data >= low) & (data <= high))
+
+
+def impossible(data: Array, representation: str) -> Array | None:
+    """Return bool of the shape of ``data``: numbers that no radar measures; None where there is none.
+
+    They are amplitudes below 0, dB beyond `DB_LIMITS`, and `STANDS_FOR_NOTHING` and float32's lowest. Power below 0
+    is measured: noise was subtracted.
+    """
+    if data.size == 0 or data.dtype.kind not in ("iuf" if representation == Representation.DB else "if"):
+        return None
+    low = data.min()  # NaN where one is: then all are compared
+    if representation == Representation.AMPLITUDE:
+        return None if low >= 0 else np.asarray(data < 0)
+    highest = max(STANDS_FOR_NOTHING)
+    if representation == Representation.DB:
+        if low > highest and data.max() <= DB_LIMITS[1]:
+            return None
+        return np.asarray((data < DB_LIMITS[0]) | (data > DB_LIMITS[1]) | (data == highest))
+    if low > highest:
+        return None
+    found = data <= _LOWEST
+    for value in STANDS_FOR_NOTHING:
+        found |= data == value
+    return np.asarray(found)
+
+
 def power_kernel(
     raw: Any, representation: str, *, nodata: float | None = None, out: Array | None = None
 ) -> Array:
-    """Return linear power, C-contiguous float32 or float64, NaN where ``raw`` is nodata or not finite.
+    """Return linear power, C-contiguous float32 or float64, NaN where ``raw`` is nodata, not finite or `impossible`.
 
     It is fresh, or ``out``: of the shape of ``raw`` and of `float_dtype` of its dtype.
 
@@ -108,10 +167,10 @@ def power_kernel(
                 )
         if not np.isfinite(power.sum()):  # one cheap look; where it fails, the pixels are looked at
             np.copyto(power, np.nan, where=~np.isfinite(power))
-        if representation == Representation.DB:
-            np.copyto(power, np.nan, where=data == -np.inf)  # its power is a finite 0
-        if nodata is not None:
-            np.copyto(power, np.nan, where=data == _sentinel(nodata, data.dtype))
+        if (wrong := impossible(data, representation)) is not None:
+            np.copyto(power, np.nan, where=wrong)
+        if sentinel_limits(nodata, data.dtype) is not None:
+            np.copyto(power, np.nan, where=is_sentinel(data, nodata))
     if isinstance(raw, np.ma.MaskedArray):
         np.copyto(power, np.nan, where=np.ma.getmaskarray(raw))
     return power
@@ -181,9 +240,3 @@ def codes_from_half(half: Array, *, out: Array | None = None, spoil: bool = Fals
     codes = np.empty(half.shape, np.uint16) if out is None else out
     np.copyto(codes, rounded, casting="unsafe")
     return codes
-
-
-def _sentinel(nodata: float, dtype: np.dtype[Any]) -> float | int:
-    """Return ``nodata`` as a Python number: NumPy then compares in the pixels' own dtype."""
-    value = float(nodata)
-    return int(nodata) if dtype.kind in "iu" and math.isfinite(value) and value == int(nodata) else value

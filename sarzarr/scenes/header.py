@@ -9,10 +9,9 @@ from typing import Any, Final
 import numpy as np
 from rasterio.enums import ColorInterp
 
-from sarzarr.arrays import Array
 from sarzarr.grids.georeference import Georeference, on_earth
 from sarzarr.grids.grid import Grid
-from sarzarr.rasters import open_raster, read_dtype, read_window
+from sarzarr.rasters import BandMask, band_masks, block_sizes, open_raster, read_dtype
 
 MAX_BANDS: Final = 64
 """Bands that a file may have; a picture of more is no radar scene."""
@@ -20,6 +19,10 @@ MAX_SAMPLED_BLOCK: Final = 512 * 2**20
 """Bytes of a TIFF block beyond which no pixel is sampled: one read would decode all of it."""
 _COSTLY_BLOCK: Final = 64 * 2**20
 _ALL: Final = 2**18
+LOOKS: Final = 256
+"""Windows of each band, at the most, that are looked at besides where the sample finds next to nothing."""
+_RANKED: Final = 2**16
+"""TIFF blocks whose bytes are compared to find those that have pixels; of more, every second one, or third."""
 
 _STORAGE_TAGS: Final = frozenset(
     {"_FillValue", "missing_value", "fill_value", "nodata", "nodatavals", "_Unsigned", "is_tiled", "res"}
@@ -59,6 +62,8 @@ class Header(Placed):
     """Whether the file holds integers; complex ones are read as complex64."""
     nodata: float | None
     """The tag's sentinel; NaN where it says NaN."""
+    masks: tuple[BandMask | None, ...]
+    """The mask of each band; None where a band has none."""
     block_shape: tuple[int, int]
     """(rows, columns) of a TIFF block."""
     block_bytes: int
@@ -121,6 +126,7 @@ def read_header(path: Path) -> Header:
             dtype=dtype,
             is_integer=dataset.dtypes[0].startswith("complex_int") or dtype.kind in "iu",
             nodata=None if dataset.nodata is None else float(dataset.nodata),
+            masks=band_masks(dataset, path),
             block_shape=(int(block[0]), int(block[1])),
             block_bytes=block[0] * block[1] * dtype.itemsize * (dataset.count if is_pixel else 1),
             names=tuple(dataset.descriptions),
@@ -166,23 +172,59 @@ def _georeference(dataset: Any, name: str) -> Georeference:
     return on_earth(place)
 
 
-def sample_windows(path: Path, header: Header, *, bands: Sequence[int]) -> Iterator[Array]:
-    """Yield sampled windows of bands: all of a small raster, else 4 x 4 windows spread over it.
+@dataclass(frozen=True, kw_only=True)
+class SampleWindow:
+    """A window of one band that is sampled."""
 
-    The same file gives the same windows. A TIFF block is decoded whole, so a window lies within one where it fits;
+    band: int
+    """The band, from 1."""
+    row: int
+    """First row."""
+    col: int
+    """First column."""
+    height: int
+    """Rows."""
+    width: int
+    """Columns."""
+
+
+def sample_places(header: Header, *, bands: Sequence[int]) -> Iterator[SampleWindow]:
+    """Yield the windows of bands that are sampled: all of a small raster, else 4 x 4 windows spread over it.
+
+    The same header gives the same windows. A TIFF block is decoded whole, so a window lies within one where it fits;
     of a file in large blocks only the middle is looked at, and of one in giant blocks nothing.
-
-    Raises `UnsupportedRasterError` where the pixels cannot be decoded.
     """
     if header.block_bytes > MAX_SAMPLED_BLOCK:
         return
-    rows, cols = header.block_shape
-    for top, left, height, width in _lattice(
-        *header.grid.shape, is_costly=header.block_bytes > _COSTLY_BLOCK
-    ):
-        row, col = _within_one(top, height, rows), _within_one(left, width, cols)
-        for band in bands:
-            yield read_window(path, band=band, row=row, col=col, height=height, width=width)
+    is_costly = header.block_bytes > _COSTLY_BLOCK
+    steps = [1 / 2] if is_costly else [1 / 8, 3 / 8, 5 / 8, 7 / 8]
+    for window in _lattice(header, steps, is_costly=is_costly):
+        yield from (SampleWindow(band=band, **window) for band in bands)
+
+
+def further_places(path: Path, header: Header, *, bands: Sequence[int]) -> Iterator[SampleWindow]:
+    """Yield `LOOKS` windows more, at the most, for a raster whose sample has next to no pixel that was measured.
+
+    First those in the TIFF blocks of the most bytes, where pixels are: empty blocks compress to next to nothing, or
+    are not there. Then a finer lattice. No pixel is read to choose them.
+    """
+    rows, cols = header.grid.shape
+    if header.block_bytes > _COSTLY_BLOCK or rows * cols <= _ALL:
+        return
+    height, width = header.block_shape
+    sizes = block_sizes(path, limit=_RANKED)
+    heavy = sorted(sizes, key=lambda at: -sizes[at])[: LOOKS // 4] if len({*sizes.values()}) > 1 else []
+    for down, across in heavy:
+        row, col = down * height, across * width
+        row, col = (
+            row + max(0, min(height, rows - row) - 64) // 2,
+            col + max(0, min(width, cols - col) - 256) // 2,
+        )
+        window = {"row": row, "col": col, "height": min(64, rows - row), "width": min(256, cols - col)}
+        yield from (SampleWindow(band=band, **window) for band in bands)
+    side = math.isqrt(LOOKS - len(heavy))
+    for window in _lattice(header, [(i + 0.5) / side for i in range(side)], is_costly=False):
+        yield from (SampleWindow(band=band, **window) for band in bands)
 
 
 def _within_one(first: int, length: int, block: int) -> int:
@@ -191,12 +233,15 @@ def _within_one(first: int, length: int, block: int) -> int:
     return first - beyond if length <= block and beyond > 0 else first
 
 
-def _lattice(rows: int, cols: int, *, is_costly: bool) -> list[tuple[int, int, int, int]]:
-    """Return (row, col, height, width) of each window that is sampled."""
+def _lattice(header: Header, steps: Sequence[float], *, is_costly: bool) -> Iterator[dict[str, int]]:
+    """Yield row, col, height and width of windows at ``steps``, shares of the raster's height and of its width."""
+    rows, cols = header.grid.shape
     if rows * cols <= _ALL:
-        return [(0, 0, rows, cols)]
+        yield {"row": 0, "col": 0, "height": rows, "width": cols}
+        return
     height, width = (min(rows, 512), min(cols, 512)) if is_costly else (min(rows, 64), min(cols, 256))
-    steps = [1 / 2] if is_costly else [1 / 8, 3 / 8, 5 / 8, 7 / 8]
-    tops = sorted({int(step * (rows - height)) for step in steps})
-    lefts = sorted({int(step * (cols - width)) for step in steps})
-    return [(row, col, height, width) for row in tops for col in lefts]
+    down, across = header.block_shape
+    for top in sorted({int(step * (rows - height)) for step in steps}):
+        for left in sorted({int(step * (cols - width)) for step in steps}):
+            row, col = _within_one(top, height, down), _within_one(left, width, across)
+            yield {"row": row, "col": col, "height": height, "width": width}

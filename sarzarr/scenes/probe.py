@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -10,12 +10,13 @@ from typing import Any, Final
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.pixels.calibration import Calibration, Noise
-from sarzarr.rasters import local_file, source_hash
+from sarzarr.rasters import Unmeasured, local_file, source_hash
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
 from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.grammars import polarization_named
-from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header, sample_windows
+from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header
 from sarzarr.scenes.identify import Claim, Identity, Sample, check_said, identify, refused, sample_statistics
+from sarzarr.scenes.measured import BandSample, declared_scale, out_of_range, sample_band
 from sarzarr.scenes.names import array_names, naming_parts, scene_folder
 from sarzarr.scenes.products.family import BandMetadata, Product
 from sarzarr.scenes.products.rasters import Content, Found, companion_of, content_of
@@ -58,7 +59,9 @@ class ArrayProbe:
     representation: str | None
     """`conventions.Representation` of the file's numbers; None where the file is refused."""
     reason: str
-    """One sentence: how quantity and representation were found."""
+    """One sentence: how quantity and representation were found, and what tells which pixels were measured."""
+    unmeasured: Unmeasured | None = None
+    """What tells, beside ``nodata``, which pixels nobody measured: a mask, or values that stand for nothing."""
     calibration: Calibration | None = None
     """The way of its digital numbers to ``quantity``; None where they are taken as they are."""
     border_noise: Noise | None = None
@@ -84,7 +87,8 @@ class RasterProbe(Placed):
     arrays: tuple[ArrayProbe, ...]
     """The bands that are backscatter."""
     left_out: tuple[str, ...]
-    """One sentence per band that is not backscatter beside others that are, and for metadata of other bands."""
+    """One sentence per band that is not backscatter beside others that are, for metadata of other bands, and for
+    values that stand for nothing though no tag declares them."""
     quantity: str | None
     """`conventions.Quantity` of the file; None where it is refused."""
     representation: str | None
@@ -184,18 +188,15 @@ def probe_file(
         note = f"{told.family} metadata of {len(told.bands)} bands is left out, since the file has {header.bands}."
         left_out = (f"{file.name}: {note}", *left_out)
     refusal = refusal or _unusable(header, told, is_told=representation is not None)
-    declared = {band.nodata for band in product.bands} if header.nodata is None else {header.nodata}
-    nodata = float(nodata) if nodata is not None else declared.pop() if len(declared) == 1 else None
     identities: list[Identity] = []
     calibrations: list[Calibration | None] = []
     border_noise = None
+    samples: list[BandSample] = []
     try:
         if refusal is None:
-            facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer}
-            facts |= {"quantity": quantity, "representation": representation}
-            facts["sample"] = _sample(file, header, kept, nodata)
-            identities = [identify(claims=band.claims, **facts) for band in kept]
-            refusal = next((i.refusal for i in identities if i.refusal), None)
+            samples = [_band_sample(file, header, product, band.number, nodata) for band in kept]
+            said = {"quantity": quantity, "representation": representation}
+            identities, refusal = _identities(header, kept, samples, said)
             companion = next((companion_of(i.foreign, file.stem) for i in identities if i.foreign), None)
         elif companion is None and not kept and bands[0].foreign:
             companion = companion_of(bands[0].foreign, f"{bands[0].own} {file.stem}")
@@ -212,16 +213,21 @@ def probe_file(
             path=file,
             band=band.number,
             dtype=str(header.dtype),
-            nodata=nodata,
+            nodata=sample.nodata,
             block_shape=header.block_shape,
             block_bytes=header.block_bytes,
             quantity=identity.quantity if calibration is None else calibration.quantity,
             representation=identity.representation,
-            reason=identity.reason if calibration is None else f"{identity.reason}; {calibration}",
+            reason="; ".join(
+                (identity.reason, *map(str, filter(None, [calibration])), *sample.said(str(identity.representation)))
+            ),
+            unmeasured=sample.unmeasured(str(identity.representation)),
             calibration=calibration,
             border_noise=border_noise,
         )
-        for name, band, identity, calibration in zip(names, kept, identities, calibrations, strict=False)
+        for name, band, identity, calibration, sample in zip(
+            names, kept, identities, calibrations, samples, strict=False
+        )
         if refusal is None
     )
     return RasterProbe(
@@ -233,7 +239,7 @@ def probe_file(
         block_shape=header.block_shape,
         block_bytes=header.block_bytes,
         arrays=arrays,
-        left_out=left_out,
+        left_out=(*left_out, *_said_of_pixels(arrays, samples)),
         quantity=arrays[0].quantity if arrays else None,
         representation=arrays[0].representation if arrays else None,
         reason=identities[0].reason if identities else str(refusal),
@@ -395,6 +401,8 @@ def _unusable(header: Header, product: Product, *, is_told: bool) -> str | None:
             f"expected pixels that are the values, got scale {sorted(scales)} and offset {sorted(offsets)}. "
             "Write the values: gdal_translate -unscale -ot Float32."
         )
+    if refusal := declared_scale((header.tags, *header.band_tags)):
+        return refusal
     if any(band.is_log for band in product.bands):
         return "expected pixels that are the values, got LOG10_SCALED bands. Export them from SNAP unscaled."
     if _first_tag(header.tags, (cv.REPRESENTATION.upper(),)) == cv.Representation.NORMALIZED:
@@ -404,10 +412,37 @@ def _unusable(header: Header, product: Product, *, is_told: bool) -> str | None:
     return None
 
 
-def _sample(file: Path, header: Header, kept: Sequence[_Band], nodata: float | None) -> Sample:
-    """Return the statistics of the sampled pixels of bands; of complex ones nothing is looked at."""
-    bands = [] if header.dtype.kind == "c" else [band.number for band in kept]
-    sample = sample_statistics(sample_windows(file, header, bands=bands), nodata=nodata)
+def _band_sample(file: Path, header: Header, product: Product, band: int, nodata: float | None) -> BandSample:
+    """Return the sampled pixels of a band; of complex ones nothing is looked at."""
+    own = product.bands[band - 1].nodata if header.nodata is None else header.nodata
+    said = own if nodata is None else float(nodata)
+    return sample_band(file, header, band, nodata=said, is_told=nodata is not None)
+
+
+def _identities(
+    header: Header, kept: Sequence[_Band], samples: Sequence[BandSample], said: Mapping[str, str | None]
+) -> tuple[list[Identity], str | None]:
+    """Return what the numbers of each band are, and why they are not taken; None where they are."""
+    facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer, **said}
+    facts["sample"] = _sample(header, samples)
+    identities = [identify(claims=band.claims, **facts) for band in kept]
+    refusal = next((i.refusal for i in identities if i.refusal), None)
+    if refusal is None:
+        ends = (out_of_range(s, str(i.representation)) for s, i in zip(samples, identities, strict=True))
+        refusal = next(filter(None, ends), None)
+    return identities, refusal
+
+
+def _said_of_pixels(arrays: Sequence[ArrayProbe], samples: Sequence[BandSample]) -> Iterator[str]:
+    """Yield a sentence for each value of an array that stands for nothing though no tag declares it."""
+    for array, sample in zip(arrays, samples, strict=False):
+        for clause in sample.found(str(array.representation)):
+            yield f"{array.path.name}: {array.name}: {clause}."
+
+
+def _sample(header: Header, samples: Sequence[BandSample]) -> Sample:
+    """Return the statistics of the sampled pixels of bands."""
+    sample = sample_statistics((w for band in samples for w in band.windows), nodata=None)
     if header.block_bytes <= MAX_SAMPLED_BLOCK:
         return sample
     height, width = header.block_shape

@@ -18,7 +18,9 @@ from sarzarr.conventions import CHUNK, POLARIZATIONS, SHARD
 from sarzarr.errors import InvalidInputError, SceneIdError, UnsupportedRasterError
 from sarzarr.grids.dataset import grid_coordinates, handed_out
 from sarzarr.pixels.calibration import Calibration
-from sarzarr.rasters import local_file, raster_files, read_window
+from sarzarr.rasters import (
+    Unmeasured, local_file, measured, measured_dtype, raster_files, read_window
+)  # fmt: skip
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
 from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.header import Header, Placed, tag_attributes
@@ -162,10 +164,11 @@ def open_scene(
     calibrate: str | None = None,
     denoise: bool = False,
 ) -> xr.Dataset:
-    """Open the files of one scene lazily, values exactly as in the files, and all else as rioxarray has it.
+    """Open the files of one scene lazily, values as in the files, and all else as rioxarray has it.
 
     The Dataset has one variable a band, dims (y, x), in Dask chunks of whole TIFF blocks; complex stays complex and
-    nodata is not masked. ``y`` and ``x`` are pixel centres by the affine, index + 0.5 of a file with GCPs alone, and
+    nodata is not masked; where a mask, or values that no tag declares, tell which pixels nobody measured, those are NaN,
+    and integers floats (``identified_by`` says so). ``y`` and ``x`` are pixel centres by the affine, index + 0.5 of a file with GCPs alone, and
     left out of a rotated one. Attributes are tags, ``scale_factor``, ``add_offset``, ``_FillValue``, ``long_name``,
     facts of the acquisition, and of variables ``quantity``, ``representation``, ``identified_by``. docs/lazy.md lists
     where it differs from rioxarray. Digital numbers whose product has a calibration are dn, and have it as coordinates
@@ -269,13 +272,18 @@ def _array_attrs(array: ArrayProbe, header: Header, shared: Mapping[str, str]) -
         cv.REPRESENTATION: array.representation,
         cv.REASON: array.reason,
         cv.SOURCE_NODATA: array.nodata,
-        cv.FILL_VALUE: _of_dtype(array.nodata, np.dtype(array.dtype)),
+        cv.FILL_VALUE: _of_dtype(array.nodata, _dtype(array)),
         cv.SAR_POLARIZATIONS: [array.polarization] if array.polarization else None,
         cv.UNITS: header.units[band] or ("dB" if array.representation == cv.Representation.DB else "1"),
         cv.GAIN: f"{array.name}_{cv.GAIN}" if calibration else None,
         cv.NOISE: f"{array.name}_{cv.NOISE}" if calibration and calibration.noise else None,
     }
     return {key: value for key, value in attrs.items() if value is not None}
+
+
+def _dtype(array: ArrayProbe) -> np.dtype[Any]:
+    """Return the dtype that a band is opened in: floats, which can be NaN, where something tells what is."""
+    return measured_dtype(np.dtype(array.dtype), array.unmeasured)
 
 
 def _of_dtype(nodata: float | None, dtype: np.dtype[Any]) -> Any:
@@ -288,12 +296,21 @@ def _of_dtype(nodata: float | None, dtype: np.dtype[Any]) -> Any:
 
 def _lazy(scene: SceneProbe, array: ArrayProbe) -> da.Array:
     """Return a Dask array of a band, in chunks of whole TIFF blocks of about `CHUNK_PIXELS`."""
-    read = partial(read_window, array.path, band=array.band)
-    band = LazyWindows(make=read, shape=scene.grid.shape, dtype=np.dtype(array.dtype))
+    read = partial(_read_measured, array.path, array.band, array.unmeasured)
+    band = LazyWindows(make=read, shape=scene.grid.shape, dtype=_dtype(array))
     chunks = block_chunks(scene.grid.shape, array.block_shape)
     _, status = local_file(array.path)
-    token = tokenize(str(array.path), status.st_mtime_ns, status.st_size, status.st_ino, array.band, chunks)
+    stamp = status.st_mtime_ns, status.st_size, status.st_ino
+    token = tokenize(str(array.path), *stamp, array.band, chunks, array.unmeasured)
     return _from_windows(band, chunks, f"sarzarr-{array.name}-{token}")
+
+
+def _read_measured(
+    path: Path, band: int, unmeasured: Unmeasured | None, *, row: int, col: int, height: int, width: int
+) -> Any:
+    """Return a window of a band, (height, width), NaN where ``unmeasured`` tells that nobody measured."""
+    window = read_window(path, band=band, row=row, col=col, height=height, width=width)
+    return measured(window, unmeasured, row=row, col=col)
 
 
 def block_chunks(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:

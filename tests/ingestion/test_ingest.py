@@ -34,6 +34,11 @@ def expected_flags(raw, nodata, representation):
         invalid |= raw == nodata
     power = np.abs(raw) if representation in ("amplitude", "complex") else raw
     dark = np.zeros(raw.shape, bool) if representation == "db" else power <= 0
+    if representation == "amplitude":
+        invalid |= raw < 0
+    elif representation == "db":
+        invalid |= (raw < -100) | (raw > 100) | (raw == -99)
+        invalid |= (raw == 0) & (nodata is None or np.isnan(nodata))
     if nodata is None or np.isnan(nodata):
         regions, _ = ndimage.label((raw == 0) & ~invalid)
         edge = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
@@ -217,8 +222,10 @@ def hostile(shape, seed, kind):
     raw[rng.random(shape) < 0.02] = 0
     raw[: rng.integers(0, shape[0] // 2 + 1), : rng.integers(0, shape[1] // 2 + 1)] = 0
     raw[:, shape[1] - int(rng.integers(0, shape[1] // 3 + 1)) :] = 0
-    raw[rng.random(shape) < 0.01] = 1e-9
-    raw[rng.random(shape) < 0.01] = 1e12
+    if raw.size > 1:  # a single pixel at the end of the stored range is refused; one value many times is fill
+        for extreme in (1e-9, 1e12):
+            few = rng.random(shape) < 0.01
+            raw[few] = extreme * rng.uniform(0.5, 1.5, np.count_nonzero(few))
     if kind == "power":
         raw[rng.random(shape) < 0.01] *= -1
     if kind == "db":
@@ -227,7 +234,11 @@ def hostile(shape, seed, kind):
             raw = (10 * np.log10(np.abs(raw))).astype(np.float32)
             raw[dark] = 0
     if kind == "dn":
-        raw = np.nan_to_num(raw * 1000, nan=0, posinf=65535).clip(0, 65535).astype(np.uint16)
+        raw = (
+            np.nan_to_num(raw * 1000, nan=0, posinf=65535)
+            .clip(0, rng.uniform(6e4, 65535, shape))
+            .astype(np.uint16)
+        )
     return raw
 
 

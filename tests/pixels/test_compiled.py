@@ -242,7 +242,7 @@ SOURCES = {
     "DN": (lambda p: np.sqrt(p * 1e8).astype(np.uint16), "amplitude", 7.0),
     "signed": (lambda p: (np.sqrt(p * 1e8) - 900).astype(np.int16), "amplitude", -5.0),
     "beyond": (
-        lambda p: p * np.float32(1e-5) + (p > 0.1) * np.float32(1e12),
+        lambda p: np.where(p < 0.1, p, p * np.float32(1e-5) + (p > 0.2) * np.float32(1e12)),
         "power",
         -3.4028234663852886e38,
     ),

@@ -6,7 +6,7 @@ A plan is pure, printable and picklable; `sarzarr.grids.warp.read` reads what it
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from sarzarr.grids.georeference import (
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.window import Window
 from sarzarr.pixels.calibration import Calibration, Field
+from sarzarr.rasters import Unmeasured, measured_dtype
 
 Fill = float | int | None
 GDAL_TYPES: Final = {
@@ -88,6 +89,10 @@ class WarpSource:
     """The way of its power to backscatter, which is what is warped; None where it is that."""
     field: Field | None = None
     """What its pixels are, where they are computed, and the path is that of its annotation; None: read there."""
+    unmeasured: Unmeasured | None = None
+    """What else tells which pixels nobody measured; a layer with a mask has a nodata value, which stands there."""
+    has_chosen_nodata: bool = False
+    """Whether ``nodata`` was chosen for a mask, and declared by nobody: no measured pixel may have it."""
 
     def __post_init__(self) -> None:
         if self.representation not in _REPRESENTATIONS:
@@ -113,6 +118,13 @@ class WarpSource:
     def is_layer(self) -> bool:
         """Whether its values are kept as they are, and are not backscatter."""
         return self.representation == LAYER
+
+    @property
+    def read_dtype(self) -> np.dtype[Any]:
+        """The dtype that its pixels are read in: of backscatter with a mask, floats, which can be NaN."""
+        return (
+            np.dtype(self.dtype) if self.is_layer else measured_dtype(np.dtype(self.dtype), self.unmeasured)
+        )
 
     @property
     def sentinel(self) -> float | int:
@@ -145,7 +157,7 @@ class Passthrough:
     @property
     def dtype(self) -> str:
         """NumPy dtype of what `read_warped` gives, ``uint16`` say: the source's own."""
-        return self.source.dtype
+        return str(self.source.read_dtype)
 
     @property
     def is_identity(self) -> bool:
@@ -337,8 +349,8 @@ def _check_kind(source: WarpSource, kind: str, method: str | None) -> None:
 
 
 def _passthrough(source: WarpSource, grid: Grid, row: int, col: int) -> Passthrough:
-    fill = source.sentinel
-    if math.isnan(fill) and np.dtype(source.dtype).kind != "f":
+    fill = math.nan if source.unmeasured and not source.is_layer else source.sentinel
+    if math.isnan(fill) and source.read_dtype.kind != "f" and not source.unmeasured:
         wanted = Window(row=row, col=col, height=grid.height, width=grid.width)
         if source.is_layer and wanted.intersection(Window.of(*source.grid.shape)) != wanted:
             raise _no_nodata(source)

@@ -30,8 +30,9 @@ from sarzarr.grids.warp.areas import LEAST_COVERED, share_by_area
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan, WarpSource
 from sarzarr.grids.warp.positions import Lattice
 from sarzarr.grids.window import Window, tiles_of
-from sarzarr.pixels.kernels import power_kernel
-from sarzarr.rasters import fingerprint, local_file, read_window
+from sarzarr.pixels.kernels import impossible, is_sentinel, power_kernel, sentinel_limits
+from sarzarr.rasters import fingerprint, local_file, measured, read_mask, read_window
+from sarzarr.text import nodata_text
 
 TILE: Final = 2048
 """Rows and columns of the tiles that a grid is warped in: a shard's, so that an ingest's blocks are tiles."""
@@ -105,16 +106,31 @@ def _copied(plan: Passthrough, window: Window) -> Array:
     held = wanted.intersection(Window.of(*source.grid.shape))
     if held == wanted:
         return _read(source, wanted)
-    out = np.full((window.height, window.width), plan.fill, source.dtype)
+    out = np.full((window.height, window.width), plan.fill, source.read_dtype)
     if not held.is_empty:
         out[held.within(wanted)] = _read(source, held)
     return out
 
 
 def _read(source: WarpSource, window: Window) -> Array:
+    """Return a window of the source; what nobody measured is NaN, or a layer's nodata to the last digit."""
     if source.field is not None:
         return source.field.window(**asdict(window))
-    return read_window(source.path, band=source.band, **asdict(window))
+    raw, rule = read_window(source.path, band=source.band, **asdict(window)), source.unmeasured
+    if not source.is_layer:
+        return measured(raw, rule, row=window.row, col=window.col)
+    mask = read_mask(rule.mask, **asdict(window)) if rule and rule.mask is not None else None
+    if source.nodata is not None:
+        is_nodata = is_sentinel(raw, source.nodata)
+        if source.has_chosen_nodata and mask is not None and bool((is_nodata & mask).any()):
+            raise UnsupportedRasterError(
+                f"expected a value that no pixel of {Path(source.path).name!r} has for those that its mask leaves "
+                f"out, got {nodata_text(source.nodata)}. Name another: --layer NAME:nodataVALUE=FILE."
+            )
+        raw[is_nodata] = source.sentinel
+    if mask is not None:
+        raw[~mask] = source.sentinel
+    return raw
 
 
 class _Kept(threading.local):
@@ -179,7 +195,7 @@ def _prepared(plan: WarpPlan, raw: Array, window: Window) -> tuple[Array, bool]:
     source = plan.source
     is_plain = source.is_layer or source.representation == cv.Representation.POWER
     is_plain &= source.calibration is None
-    if is_plain and raw.dtype == plan.working_dtype and _is_all_valid(raw, source.nodata):
+    if is_plain and raw.dtype == plan.working_dtype and _is_all_valid(raw, source):
         return raw, False
     if not source.is_layer:
         power = power_kernel(raw, source.representation, nodata=source.nodata)
@@ -190,18 +206,23 @@ def _prepared(plan: WarpPlan, raw: Array, window: Window) -> tuple[Array, bool]:
     if values.dtype.kind == "f":
         invalid = ~np.isfinite(values)
         if source.nodata is not None:
-            invalid |= raw == source.sentinel
+            invalid |= is_sentinel(raw, source.nodata)
         values[invalid] = plan.fill
     return values, True
 
 
-def _is_all_valid(raw: Array, nodata: float | None) -> bool:
-    """Whether no pixel is NaN, Inf or the sentinel: found without a copy, and while each part is in cache."""
+def _is_all_valid(raw: Array, source: WarpSource) -> bool:
+    """Whether no pixel is NaN, Inf or the sentinel, and no power impossible: found without a copy, part by part."""
+    limits = sentinel_limits(source.nodata, raw.dtype)
     step = max(1, _CACHED_PIXELS // raw.shape[1])
     for first in range(0, raw.shape[0], step):
         part = raw[first : first + step]
         low, high = float(part.min()), float(part.max())
-        if not (math.isfinite(low) and math.isfinite(high)) or (nodata is not None and low <= nodata <= high):
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return False
+        if limits is not None and low <= limits[1] and high >= limits[0]:
+            return False
+        if not source.is_layer and impossible(part, source.representation) is not None:
             return False
     return True
 

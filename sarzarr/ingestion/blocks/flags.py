@@ -4,9 +4,10 @@ A new rule for pixels at or below zero, not finite, or of the file's nodata goes
 calls invalid is stored as not measured. One for positive pixels also goes into `FLOORED_POWER` of
 `sarzarr.pixels.compiled.loops`, which lets tiles pass whose every pixel is positive.
 
-Nodata is the file's tag, NaN and Inf. Power at or below zero is measured: nonpositive, and valid. An exact zero
-without a tag is undecided until all blocks of a scene are known: nodata where its region reaches the scene's
-edge, else nonpositive, or 0 dB of a dB raster. Border is what lies near nodata, where that was asked for.
+Nodata is the file's tag, its mask, NaN and Inf, and what cannot have been measured. Power at or below zero is
+measured: nonpositive, and valid. An exact zero without a tag or a mask is undecided until all blocks of a scene are
+known: nodata where its region reaches the scene's edge, else nonpositive. Border is what lies near nodata, where that
+was asked for.
 """
 
 from typing import Final
@@ -16,7 +17,7 @@ from scipy import ndimage
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.ingestion.blocks.jobs import ArraySource, Step
+from sarzarr.ingestion.blocks.jobs import ArraySource
 
 UNDECIDED: Final = 4
 """Staged flag of an exact zero that may be nodata or dark: decided once the whole scene is known."""
@@ -28,22 +29,14 @@ FAINT: Final = 5
 def classify(raw: Array, power: Array, source: ArraySource) -> Array | None:
     """Return the flags (rows, columns) uint8 of a tile; None where every pixel is valid and positive.
 
-    ``power`` is float power of ``raw``, NaN where that is the tag, NaN or Inf. Exact zeros without a tag are
-    `UNDECIDED`; on dB too, where they are no power at all.
+    ``power`` is float power of ``raw``, NaN where that was not measured. Exact zeros without a tag are `UNDECIDED`.
     """
-    low = power.min()
-    is_db = source.representation == cv.Representation.DB
-    zeros: Array | None = None
-    if source.has_untagged_zeros and (is_db or not low > 0):
-        zeros = raw == 0
-        zeros = zeros if zeros.any() else None
-    if low > 0 and zeros is None:
+    if power.min() > 0:
         return None
     flags = np.zeros(raw.shape, np.uint8)
-    if not is_db:
-        flags[power <= 0] = cv.Flag.NONPOSITIVE
-    if zeros is not None:
-        flags[zeros] = UNDECIDED
+    flags[power <= 0] = cv.Flag.NONPOSITIVE
+    if source.has_untagged_zeros:
+        flags[raw == 0] = UNDECIDED
     flags[np.isnan(power)] = cv.Flag.NODATA
     return flags
 
@@ -59,17 +52,6 @@ def is_invalid(flags: Array) -> Array:
     """Return bool of the shape of ``flags``: nodata or border; undecided zeros are neither yet."""
     invalid: Array = (flags == cv.Flag.NODATA) | (flags == cv.Flag.BORDER)
     return invalid
-
-
-def is_counted(flags: Array, source: ArraySource, step: Step) -> Array:
-    """Return bool: the pixels with a dB that counts, valid ones, and on dB the zeros that may yet be.
-
-    The first pass of a classic store leaves such zeros out: 0 dB to the last bit is fill, nearly always.
-    """
-    counted: Array = flags == cv.Flag.VALID
-    if source.representation == cv.Representation.DB and step is Step.WRITE:
-        counted |= flags == UNDECIDED
-    return counted
 
 
 def region_mask(flags: Array, source: ArraySource) -> Array:
@@ -90,11 +72,10 @@ def decide(flags: Array, reaches_edge: Array, source: ArraySource) -> int:
     """
     undecided = flags == UNDECIDED
     fill = reaches_edge & undecided
-    is_db = source.representation == cv.Representation.DB
     faint, is_denoised = flags == FAINT, bool(source.calibration and source.calibration.noise)
     flags[faint] = cv.Flag.NONPOSITIVE if is_denoised else cv.Flag.VALID
     flags[faint & reaches_edge] = cv.Flag.BORDER
-    flags[undecided] = cv.Flag.VALID if is_db else cv.Flag.NONPOSITIVE
+    flags[undecided] = cv.Flag.NONPOSITIVE
     flags[fill] = cv.Flag.NODATA
     return int(np.count_nonzero(fill))
 

@@ -5,11 +5,12 @@ from enum import StrEnum
 
 import numpy as np
 
+from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan
 from sarzarr.grids.warp.read import read_warped
 from sarzarr.pixels.calibration import Calibration, Noise
-from sarzarr.rasters import read_window
+from sarzarr.rasters import Unmeasured, measured, read_window
 from sarzarr.store.shard_job import ShardJob
 
 
@@ -40,6 +41,8 @@ class ArraySource:
     """Bytes of a source pixel."""
     nodata: float | None
     """The file's sentinel, if it declares one."""
+    unmeasured: Unmeasured | None = None
+    """What else tells which pixels nobody measured; None where nothing does, or a warp has looked."""
     onto: WarpPlan | Passthrough | None = None
     """Its way onto another grid; None where it keeps its own."""
     calibration: Calibration | None = None
@@ -53,8 +56,10 @@ class ArraySource:
 
     @property
     def has_untagged_zeros(self) -> bool:
-        """Whether pixels of exactly zero may be fill: no tag, or a NaN tag, which says nothing of zeros."""
-        return self.nodata is None or bool(np.isnan(self.nodata))
+        """Whether pixels of zero power may be fill: no mask and no tag, or a NaN tag, which says nothing of zeros."""
+        is_masked = self.unmeasured is not None and self.unmeasured.mask is not None
+        is_power = self.representation != cv.Representation.DB
+        return is_power and not is_masked and (self.nodata is None or bool(np.isnan(self.nodata)))
 
     @property
     def is_warped(self) -> bool:
@@ -67,10 +72,15 @@ class ArraySource:
         return (self.onto.row, self.onto.col) if isinstance(self.onto, Passthrough) else (0, 0)
 
     def read(self, *, row: int, col: int, height: int, width: int, out: Array | None = None) -> Array:
-        """Return a window: values as in the file, or float32 power where warped; in ``out`` if it can."""
+        """Return a window: values as in the file, or float32 power where warped; in ``out`` if it can.
+
+        Where something tells which pixels nobody measured, they are NaN (`sarzarr.rasters.measured`).
+        """
         if self.onto is not None:
             return read_warped(self.onto, row=row, col=col, height=height, width=width)
-        return read_window(self.path, band=self.band, row=row, col=col, height=height, width=width, out=out)
+        room = out if out is not None and out.itemsize == self.itemsize else None
+        raw = read_window(self.path, band=self.band, row=row, col=col, height=height, width=width, out=room)
+        return measured(raw, self.unmeasured, row=row, col=col)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,8 @@ class ArrayReceipt:
     """dB counts of the pixels that are valid and positive, and the counts of the others."""
     regions: BlockRegions | None
     """Regions of undecided zeros, where there are any."""
+    impossible: int = 0
+    """Pixels that are not valid for their value alone: no radar measures it."""
     values: Array = field(default_factory=partial(np.empty, 0, "u1"))
     """What pixels of a layer without nodata have, of their dtype: `sarzarr.store.free_values.values_of`."""
 
@@ -53,6 +55,7 @@ def receipt_to_json(receipt: Receipt) -> str:
             "others": [getattr(array.histogram, k) for k in _OTHERS],
             "regions": regions
             and {"count": regions.count, **{k: _packed(getattr(regions, k), "<i4") for k in _SIDES}},
+            "impossible": array.impossible,
             "values": [_packed(array.values, array.values.dtype.str), array.values.dtype.str],
         }
     return json.dumps({"arrays": arrays})
@@ -70,6 +73,7 @@ def receipt_from_json(text: str) -> Receipt:
             flag_shards={k: ShardRecord(*r) for k, r in a["flag_shards"].items()},
             histogram=Histogram(counts=counts, **dict(zip(_OTHERS, a["others"], strict=True))),
             regions=BlockRegions(count=a["regions"]["count"], **sides) if sides else None,
+            impossible=a["impossible"],
             values=_unpacked(*a["values"]),
         )
     return receipt

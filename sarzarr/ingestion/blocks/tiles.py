@@ -13,7 +13,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.ingestion.blocks.flags import classify, is_counted, is_invalid, with_faint
+from sarzarr.ingestion.blocks.flags import classify, is_invalid, with_faint
 from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob, Step
 from sarzarr.pixels.bounds import Histogram, count_half_codes
 from sarzarr.pixels.calibration import Calibration
@@ -25,8 +25,11 @@ from sarzarr.pixels.kernels import (
     db_kernel,
     float_dtype,
     half_codes_kernel,
+    impossible,
+    is_sentinel,
     normalize_kernel,
     power_kernel,
+    sentinel_limits,
 )
 
 GROUP: Final = 2
@@ -64,8 +67,9 @@ class FastPath:
     """`sarzarr.pixels.compiled.loops`."""
     squares: bool
     """Whether values are amplitudes."""
-    sentinel: Any
-    """The file's nodata in its own dtype; 0, which is no power that counts, where there is none."""
+    sentinels: tuple[Any, Any]
+    """The first and last value of the file's dtype that its nodata means; 0, which is no power that counts, where
+    there is none."""
     law: Array
     """dB a neper, dB that 0 stands for, reciprocal of the range: of what is stored."""
     whole: Array
@@ -91,7 +95,7 @@ class FastPath:
         return cls(
             loops=compiled,
             squares=source.representation == cv.Representation.AMPLITUDE,
-            sentinel=_sentinel_like(source.nodata, dtype),
+            sentinels=sentinel_limits(source.nodata, dtype) or (dtype.type(0), dtype.type(0)),
             law=_law((source.vmin, source.vmax)),
             whole=_law(cv.STORED_RANGE),
             dtype=job.encoding.dtype,
@@ -102,7 +106,7 @@ class FastPath:
         """Return natural logarithms of the power of a tile, in ``out``; None where a pixel has none that counts."""
         gains = _NO_GAINS if self.gains is None else self.gains[col : col + out.shape[1]]
         is_clean = self.loops.FLOORED_POWER[band.dtype](
-            band, row, col, self.sentinel, self.squares, gains, _FLOOR_BITS, out
+            band, (row, col), self.sentinels, self.squares, gains, _FLOOR_BITS, out
         )
         return np.log(out, out=out) if is_clean else None
 
@@ -128,19 +132,6 @@ def _gains(calibration: Calibration, col: int, width: int) -> Array:
     return np.array(np.broadcast_to(gains, width))
 
 
-def _sentinel_like(nodata: float | None, dtype: np.dtype[Any]) -> Any:
-    """Return the sentinel in a dtype: ``nodata`` where the dtype has it, else 0, which no positive pixel is."""
-    nothing = dtype.type(0)
-    if nodata is None or math.isnan(nodata):
-        return nothing
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):  # a value beyond the dtype is infinite: no pixel that counts is
-            return dtype.type(nodata)
-    limits = np.iinfo(dtype)
-    has_it = limits.min <= nodata <= limits.max and nodata == int(nodata)
-    return dtype.type(int(nodata)) if has_it else nothing
-
-
 class TileEncoder:
     """Encode the tiles of one array in one block, one after another, and count their pixels.
 
@@ -150,6 +141,7 @@ class TileEncoder:
 
     def __init__(self, job: BlockJob, source: ArraySource, dtype: np.dtype[Any]) -> None:
         self.job, self.source, self.counts = job, source, Counts()
+        self.impossible = 0
         self.fast = FastPath.of(job, source, dtype)
         self.columns = job.encoding.chunk * (GROUP if self.fast is None else 1)
         size = job.encoding.chunk * self.columns
@@ -202,7 +194,9 @@ class TileEncoder:
         source = self.source
         flags = classify(raw, power, source) if known is None else known if known.any() else None
         db = db_kernel(power)
-        counted = None if flags is None else is_counted(flags, source, self.job.step)
+        counted = None if flags is None else flags == cv.Flag.VALID
+        if flags is not None:
+            self._count_impossible(raw)
         self._count_others(db if counted is None else db[counted], flags)
         return self._stored(db, flags, counted), flags
 
@@ -229,6 +223,13 @@ class TileEncoder:
             # Undecided zeros, too, until they are decided.
             stored[~cv.Flag.is_valid(flags)] = self.job.encoding.fill
         return stored
+
+    def _count_impossible(self, raw: Array) -> None:
+        """Count what is not valid for its value alone, whatever tags and masks say."""
+        wrong = impossible(raw, self.source.representation)
+        if wrong is not None:
+            wrong &= np.isfinite(raw) & ~is_sentinel(raw, self.source.nodata)
+            self.impossible += int(np.count_nonzero(wrong))
 
     def _count_others(self, db: Array, flags: Array | None) -> None:
         """Count what has no bin of its own: pixels beyond the range, nonpositive and nodata ones."""

@@ -15,7 +15,7 @@ from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import ArrayReceipt, Receipt
 from sarzarr.ingestion.blocks.regions import RegionTracker
 from sarzarr.ingestion.blocks.write import array_files, read_staged, write_chunks
-from sarzarr.pixels.kernels import db_kernel, half_codes_kernel, normalize_kernel
+from sarzarr.pixels.kernels import db_kernel, normalize_kernel
 from sarzarr.pixels.radiometry import to_codes
 from sarzarr.store.shards import ArrayFiles
 
@@ -34,7 +34,6 @@ def decide_zeros(job: BlockJob, receipt: Receipt, reaches: dict[str, Array]) -> 
 
 
 def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reaches: Array) -> ArrayReceipt:
-    is_db = source.representation == cv.Representation.DB
     data, flag_files = array_files(job, job.folder, source.name)
     tracker, again = RegionTracker(), RegionTracker()
     for first, rows in job.bands:
@@ -48,7 +47,7 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
         for first, rows in job.bands:
             flags = _band(job, flag_files, first, rows)
             labels, undecided = again.add(region_mask(flags, source)), flags == UNDECIDED
-            nodata += decide(flags, outside[labels], source)
+            nodata += decide(flags, outside[labels])
             write_chunks(flag_files, (first, job.col), flags)
             if rewrites:
                 values = _band(job, data, first, rows)
@@ -57,19 +56,13 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
         flag_shards = job.every_file(flag_files.close())
         shards = job.every_file(data.close()) if rewrites else done.shards
     old = done.histogram
-    counts = old.counts.copy()
-    if is_db and job.step is Step.WRITE:
-        zero_db = normalize_kernel(np.zeros(1, np.float32), cv.STORED_RANGE)
-        counts[half_codes_kernel(zero_db)[0]] -= nodata
-    nonpositive = old.nonpositive - (0 if is_db else nodata)
-    histogram = replace(old, counts=counts, nonpositive=nonpositive, nodata=old.nodata + nodata)
-    return ArrayReceipt(shards=shards, flag_shards=flag_shards, histogram=histogram, regions=None)
+    histogram = replace(old, nonpositive=old.nonpositive - nodata, nodata=old.nodata + nodata)
+    return replace(done, shards=shards, flag_shards=flag_shards, histogram=histogram, regions=None)
 
 
 def _stored_zero(job: BlockJob, source: ArraySource) -> Any:
-    """Return the stored value of a zero that was measured: 0 dB of a dB raster, the floor of others."""
-    power = np.full(1, source.representation == cv.Representation.DB, np.float32)
-    z = normalize_kernel(db_kernel(power), (source.vmin, source.vmax))
+    """Return the stored value of a zero that was measured: the floor."""
+    z = normalize_kernel(db_kernel(np.zeros(1, np.float32)), (source.vmin, source.vmax))
     return to_codes(z)[0] if job.encoding.dtype == "uint16" else z[0]
 
 

@@ -62,6 +62,7 @@ def _write_array(job: BlockJob, source: ArraySource) -> ArrayReceipt:
             flag_shards=job.every_file(flag_files.close()),
             histogram=encoder.counts.freeze(),
             regions=tracker.finish() if tracker.has_regions else None,
+            impossible=encoder.impossible,
         )
 
 

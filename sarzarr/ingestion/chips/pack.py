@@ -206,7 +206,8 @@ def _pack_shards(
     compute(tasks, take)
     if problems := [p for r in done.values() for p in r.problems]:
         raise IngestError(
-            problems_text("pictures that can be read", sorted(problems)) + "\nWhat was done is kept."
+            problems_text(f"pictures in {base.name!r} that can be taken", sorted(problems))
+            + "\nWhat was done is kept."
         )
     return [done[shard] for shard in shards]
 
@@ -214,19 +215,22 @@ def _pack_shards(
 def _pack_shard(
     base: Path, staging: Path, layout: SampleLayout, shard: int, samples: Sequence[SampleSource]
 ) -> _Receipt:
-    """Read the samples of one shard and write it, whole; one that cannot be read comes back as a problem."""
-    coloured, values = 0, np.empty(0, layout.dtype)
+    """Read the samples of one shard and write it, whole; those that cannot be taken come back as problems."""
+    coloured, values, problems = 0, np.empty(0, layout.dtype), list[str]()
     image, flags = writers = sample_writers(staging / "arrays", layout, shard)
     with image, flags:
         for row, sample in enumerate(samples):
             try:
                 pixels = read_sample(base / sample.source)
             except (UnsupportedRasterError, OSError) as error:
-                return _Receipt(shard=shard, problems=(f"{sample.source}: {error}",))
+                problems.append(f"{sample.source}: {error}")
+                continue
             coloured += pixels.is_coloured
             if values.dtype.kind == "u":
                 values = values_of(np.concatenate([values, values_of(pixels.values[pixels.is_measured])]))
             append_picture(writers, row, pixels.values, pixels.is_measured, layout)
+        if problems:
+            return _Receipt(shard=shard, problems=tuple(problems))
         taken = tuple(values.tolist())
         receipt = _Receipt(
             shard=shard, image=image.close(), flags=flags.close(), coloured=coloured, values=taken

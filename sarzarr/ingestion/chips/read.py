@@ -14,12 +14,14 @@ from rasterio.errors import RasterioError
 
 from sarzarr.arrays import Array
 from sarzarr.errors import UnsupportedRasterError
-from sarzarr.rasters import open_picture, without_stop
+from sarzarr.rasters import mask_beside, open_picture, without_stop
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 """Suffixes of pictures, in lower case."""
 DTYPES: Final = ("uint8", "uint16", "float32")
 """Dtypes of pictures that are taken."""
+_ROUNDED: Final = 1e-6
+"""What floats of a picture may lie beyond [0, 1], as rounding leaves them."""
 MAX_SIDE: Final = 8192
 """Rows or columns of a picture; what is larger is a scene."""
 
@@ -74,6 +76,9 @@ def read_sample(path: Path) -> Pixels:
             is_measured = np.isfinite(channels).all(axis=0)
             if any(MaskFlags.all_valid not in flags for flags in dataset.mask_flag_enums):
                 is_measured &= dataset.dataset_mask() != 0
+            if beside := mask_beside(path.absolute()):
+                with open_picture(beside) as mask:
+                    is_measured &= (mask.read() != 0).any(axis=0)
         except RasterioError as error:
             raise UnsupportedRasterError(
                 f"intact pixels in {path.name!r} were expected, got {without_stop(error.__cause__ or error)}. "
@@ -83,7 +88,19 @@ def read_sample(path: Path) -> Pixels:
             channels = _painted(channels[0], dataset.colormap(1))
     is_coloured = len(channels) == 3 and bool((channels != channels[:1]).any())
     values = np.sort(channels, axis=0)[1] if is_coloured else channels[0]
+    if values.dtype.kind == "f":
+        _check_unit(values[is_measured], path)
     return Pixels(values=np.ascontiguousarray(values), is_measured=is_measured, is_coloured=is_coloured)
+
+
+def _check_unit(values: Array, path: Path) -> None:
+    """Refuse floats that are no picture: they would be delivered as they are, dB with padding as its brightest."""
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    if low < -_ROUNDED or high > 1 + _ROUNDED:
+        raise UnsupportedRasterError(
+            f"float pictures in [0, 1] were expected, got {low:.4g} to {high:.4g} in {path.name!r}. Scale them to "
+            "[0, 1], or ingest backscatter with `sarzarr ingest`."
+        )
 
 
 def _painted(index: Array, colours: dict[int, tuple[int, int, int, int]]) -> Array:

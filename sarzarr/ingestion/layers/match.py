@@ -16,13 +16,14 @@ from sarzarr.grids.grid import Grid
 from sarzarr.grids.warp.plan import GDAL_TYPES, LAYER, WarpSource, plan_warp
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.plan import LayerPlan
-from sarzarr.rasters import local_file, source_hash
+from sarzarr.rasters import Unmeasured, local_file, source_hash
 from sarzarr.scenes.acquisition import facts_from_fields, is_one_pass
 from sarzarr.scenes.header import Header, read_header
 from sarzarr.scenes.names import tells_scene
 from sarzarr.scenes.products.table import facts_from_name
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe
+from sarzarr.store.free_values import extreme
 from sarzarr.text import listed, nodata_text
 
 DTYPES: Final = (*GDAL_TYPES, "int64", "uint64")
@@ -163,13 +164,15 @@ def _probe(layer: Layer, path: Path) -> LayerFile:
             f"expected pixels that are the values, got scale {header.scales[band - 1]} and offset "
             f"{header.offsets[band - 1]} in {file.name!r}. Write the values: gdal_translate -unscale."
         )
+    declared, mask = header.nodata if layer.nodata is None else layer.nodata, header.masks[band - 1]
     source = WarpSource(
         path=str(file),
         band=band,
         representation=LAYER,
         dtype=dtype,
         georeference=header.georeference,
-        nodata=header.nodata if layer.nodata is None else layer.nodata,
+        nodata=declared,
+        unmeasured=Unmeasured(mask=mask) if mask is not None else None,
     )
     if source.nodata is not None and np.isnan(source.sentinel):  # a value that none of its pixels can have
         if layer.nodata is not None:
@@ -178,6 +181,9 @@ def _probe(layer: Layer, path: Path) -> LayerFile:
                 f"{nodata_text(layer.nodata)}. Give another, or convert the raster."
             )
         source = replace(source, nodata=None)
+    if mask is not None and source.nodata is None and header.is_integer:
+        free = 2.0**63 if dtype == "uint64" else float(extreme(dtype))  # uint64's highest is no float
+        source = replace(source, nodata=free, has_chosen_nodata=True)
     when = _datetime(file, header)
     return LayerFile(layer=layer, source=source, header=header, hash=source_hash(file), datetime=when)
 

@@ -239,24 +239,24 @@ def read_group(handles: Array, offsets: Array, raw: Array) -> int:
 # A tile is worked on in three steps, `_floored_power`, NumPy's log, and one of the others. What is looked for in
 # passing is found in integers, whose minimum and maximum are vector instructions.
 def _floored_power(
-    band: Any, row: int, col: int, sentinel: Any, squares: Any, gains: Any, floor: Any, out: Any
+    band: Any, at: Any, sentinels: Any, squares: Any, gains: Any, floor: Any, out: Any
 ) -> Any:
     """Write ``max(power, floor)`` of the tile of ``band`` at (row, col) into ``out``, (rows, columns).
 
     Power is multiplied by the gain of its column; ``gains`` are (columns,) float32, or (0,): by nothing.
 
-    Return whether each pixel is finite, above zero, of power above zero, and not ``sentinel``: else ``out`` is of no
-    use, and `ingestion.blocks.flags` judges. NaN is no sentinel. ``floor`` is the bits of a float, as int32: floats
-    above zero are in the order of their bits, below infinity's, and negative ones are below zero.
+    Return whether each pixel is finite, above zero, of power above zero, and not from the first to the last of
+    ``sentinels``: else ``out`` is of no use, and `ingestion.blocks.flags` judges. ``floor`` is the bits of a float,
+    as int32: floats above zero are in the order of their bits, below infinity's, and negative ones are below zero.
     """
     infinite, lowest, highest, hits = np.int32(0x7F800000), np.int32(0x7FFFFFFF), np.int32(0), np.int32(0)
-    rows, columns = out.shape
+    (row, col), (first, last), (rows, columns) = at, sentinels, out.shape
     for i in range(rows):
         source, place = band[row + i, col : col + columns], out[i]
         bits = place.view(np.int32)
         for j in range(columns):
             value = np.float32(source[j])
-            hits |= np.int32(source[j] == sentinel) | np.int32(source[j] < 0)
+            hits |= np.int32(source[j] >= first) & np.int32(source[j] <= last) | np.int32(source[j] < 0)
             place[j] = value * value if squares else value
         for j in range(gains.size):
             place[j] *= gains[j]
@@ -268,7 +268,8 @@ def _floored_power(
 
 FLOORED_POWER: Final = {
     np.dtype(pixel): _Loop(
-        _floored_power, (f"b1({pixel}[:,::1], i8, i8, {pixel}, b1, f4[::1], i4, f4[:,::1])",)
+        _floored_power,
+        (f"b1({pixel}[:,::1], UniTuple(i8, 2), UniTuple({pixel}, 2), b1, f4[::1], i4, f4[:,::1])",),
     )
     for pixel in ("f4", "u2", "i2", "u1")
 }
