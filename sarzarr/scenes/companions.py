@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from sarzarr.scenes.header import read_header, sample_windows
+from sarzarr.rasters import read_window
+from sarzarr.scenes.header import read_header, sample_places
 from sarzarr.scenes.probe import RasterProbe
 from sarzarr.scenes.products.rasters import TO_DEGREES, Content, content_of
 from sarzarr.scenes.refusals import Refusals
@@ -101,7 +102,8 @@ def _in_degrees(path: Path, content: Content) -> Content:
     if content.factor == content.factor:
         return content
     header = read_header(path)
-    pixels = np.concatenate([w[np.isfinite(w)].ravel() for w in sample_windows(path, header, bands=[1])])
+    windows = [read_window(path, **asdict(place)) for place in sample_places(header, bands=[1])]
+    pixels = np.concatenate([window[np.isfinite(window)].ravel() for window in windows] or [np.empty(0)])
     pixels = pixels[pixels != header.nodata] if header.nodata is not None else pixels
     is_radians = pixels.size > 0 and header.dtype.kind == "f" and pixels.max() <= _STEEPEST
     return replace(content, factor=TO_DEGREES if is_radians else 1.0)

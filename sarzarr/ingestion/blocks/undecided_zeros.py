@@ -47,7 +47,7 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
         for first, rows in job.bands:
             flags = _band(job, flag_files, first, rows)
             labels, undecided = again.add(region_mask(flags, source)), flags == UNDECIDED
-            nodata += decide(flags, outside[labels])
+            nodata += decide(flags, outside[labels], source)
             write_chunks(flag_files, (first, job.col), flags)
             if rewrites:
                 values = _band(job, data, first, rows)
