@@ -38,7 +38,8 @@ def expected_flags(raw, nodata, representation):
         invalid |= raw < 0
     elif representation == "db":
         invalid |= (raw < -100) | (raw > 100) | (raw == -99)
-        invalid |= (raw == 0) & (nodata is None or np.isnan(nodata))
+        is_repeated = np.count_nonzero(raw == 0) > raw.size / 1000 > 0.1
+        invalid |= (raw == 0) & (nodata is None or np.isnan(nodata) or is_repeated)
     if nodata is None or np.isnan(nodata):
         regions, _ = ndimage.label((raw == 0) & ~invalid)
         edge = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
