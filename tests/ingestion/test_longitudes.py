@@ -34,9 +34,9 @@ def store_of(folder, west, turns=(0, 360), shape=SHAPE, **options):
     return sz.ingest(sz.plan_ingest(paths, folder / "s.zarr", **known, **options))
 
 
-@pytest.mark.parametrize(("west", "block"), [(-109.5, 40_000), (179.96875, 20_000)])
-def test_two_dates_of_one_ground_are_a_stack_on_one_side(tmp_path, west, block):
-    options = {"val_fraction": 0.4, "block": block, "seed": 3}
+@pytest.mark.parametrize("west", [-109.5, 179.96875])
+def test_two_dates_of_one_ground_are_a_stack_on_one_side(tmp_path, west):
+    options = {"val_fraction": 0.4, "block": 15_000, "seed": 0}
     store = store_of(tmp_path / "a", west, shape=(1500, 1500))
     assert sz.make_stack(store, store.scenes).scenes == store.scenes
     split = make_split(store, **options)
