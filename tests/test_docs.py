@@ -63,7 +63,7 @@ def test_links_lead_somewhere(page):
     "page", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))]
 )
 def test_names_of_the_package_are_there(page):
-    """``sz.X`` and ``sarzarr.X`` are there after ``import sarzarr``; modules are imported, and named in imports alone."""
+    """``sz.X`` and ``sarzarr.X`` are there after ``import sarzarr``; modules are named in imports alone."""
     text = (ROOT / page).read_text()
     used = re.findall(r"(?<![\w./])(?<!from )(?<!import )(?:sarzarr|sz)\.([A-Za-z_]\w*)\.\w", text)
     assert set(used) <= {*sz.__all__, "torch"}

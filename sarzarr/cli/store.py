@@ -112,7 +112,9 @@ def bounds(
 @app.command()
 def quicklook(
     store: shared.StoreArgument,
-    scenes: Annotated[list[str] | None, Argument(help="Scene ids, or sets of samples; all if left out, up to 24 panels.")] = None,
+    scenes: Annotated[
+        list[str] | None, Argument(help="Scene ids, or sets of samples; all if left out, up to 24 panels.")
+    ] = None,
     output: Annotated[Path | None, Option("--output", "-o", help="The picture.")] = None,
 ) -> None:
     """Draw the scenes of a store in dB, or its samples, into one picture."""
@@ -123,7 +125,8 @@ def quicklook(
     place = output or whole.with_name(f"{whole.stem}-quicklook.png")
     echo(f"wrote {sz.write_quicklook(opened, place, scenes=scenes or None)}")
     if (count := count_panels(opened, scenes or None)) > MAX_PANELS:
-        echo(f"It shows {MAX_PANELS} of {counted(count, 'array' if opened.scenes else 'sample')}. Name scenes to see the others.")
+        kind = "array" if opened.scenes else "sample"
+        echo(f"It shows {MAX_PANELS} of {counted(count, kind)}. Name scenes to see the others.")
 
 
 @app.command()

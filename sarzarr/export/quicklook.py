@@ -29,8 +29,8 @@ def write_quicklook(store: AnyStore, path: str | Path, *, scenes: Sequence[str] 
 
     Pixels that are not valid are blue. It is a ``.png``, or whatever else matplotlib writes, of some ``scenes`` or of
     all, `MAX_PANELS` arrays at the most. Sets of samples are drawn, from black to white with their boxes, where
-    ``scenes`` names them, or the store has no scenes. `InvalidInputError` where its suffix is of no format, its folder is not
-    there, or there is nothing to draw; `CorruptStoreError` where stored bytes are damaged.
+    ``scenes`` names them, or the store has no scenes. `InvalidInputError` where its suffix is of no format, its folder
+    is not there, or there is nothing to draw; `CorruptStoreError` where stored bytes are damaged.
     """
     opened, place = open_store(store), Path(path)
     every = _panels(opened, scenes)
@@ -95,7 +95,9 @@ def _panels(store: Store, scenes: Sequence[str] | None) -> list[Callable[[Any], 
             panels += [partial(_draw_sample, samples=samples, sample=i) for i in range(len(samples))]
             continue
         columns = (store.rows(name)[k].values.tolist() for k in ("name", "bounds_key"))
-        panels += [partial(_draw, store=store, scene=name, array=a, key=k) for a, k in zip(*columns, strict=True)]
+        panels += [
+            partial(_draw, store=store, scene=name, array=a, key=k) for a, k in zip(*columns, strict=True)
+        ]
     if not panels:
         raise InvalidInputError(
             "at least one scene or sample was expected, got an empty store. Ingest some first."
@@ -153,7 +155,9 @@ def _draw_sample(axis: Any, *, samples: SampleSet, sample: int) -> None:
     white = WHITE[samples.layout.dtype]
     axis.imshow(picture, cmap=grey, vmin=0, vmax=white, interpolation="nearest")
     boxes, _ = samples.target(sample)
-    for left, top, right, bottom in (boxes - 0.5).tolist():  # matplotlib counts from the middle of the first pixel
+    for left, top, right, bottom in (
+        boxes - 0.5
+    ).tolist():  # matplotlib counts from the middle of the first pixel
         axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="#ffb000"))
     axis.set(xticks=[], yticks=[])
     name = samples.ids[sample]

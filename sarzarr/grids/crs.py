@@ -18,6 +18,7 @@ from sarzarr.errors import InvalidInputError
 LONLAT: Final = "OGC:CRS84"
 """Longitude and latitude of WGS 84, in degrees."""
 
+
 @lru_cache(maxsize=64)
 def parse_crs(wkt: str) -> CRS:
     """Return the CRS that a text says: WKT, ``EPSG:32633``, PROJ; raises `InvalidInputError` where it says none."""
@@ -87,7 +88,7 @@ def turn_of(wkt: str | None) -> float | None:
         return None
     crs = parse_crs(wkt)
     if crs.is_geographic:
-        return round(2 * math.pi / crs.units_factor[1], 9)
+        return round(2 * math.pi / float(crs.units_factor[1]), 9)
     lons, lats = np.meshgrid([-135.0, -45.0, 45.0, 135.0], [-50.0, 0.0, 50.0])
     xs, _ = transform_points(LONLAT, wkt, lons, lats)
     if not np.isfinite(xs).all():
@@ -127,9 +128,7 @@ def first_turn(wkt: str | None, low: Array, high: Array, *, left: float, right: 
     return turns, turns < (right - low) / turn
 
 
-def turns_onto(
-    wkt: str | None, own: tuple[float, float], other: tuple[float, float]
-) -> tuple[float, ...]:
+def turns_onto(wkt: str | None, own: tuple[float, float], other: tuple[float, float]) -> tuple[float, ...]:
     """Return the moves of x, whole turns, that bring a span (low, high) onto another: none, one or, at a seam, more.
 
     >>> turns_onto(crs_wkt("EPSG:4326"), (250.0, 251.0), (-110.0, -109.5))

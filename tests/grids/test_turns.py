@@ -12,7 +12,15 @@ from warps import make_source, source_for
 from sarzarr.errors import UnsupportedRasterError
 from sarzarr.grids.crs import crs_wkt, first_turn, turn_of, turned, turns_onto
 from sarzarr.grids.footprint import footprint_of
-from sarzarr.grids.georeference import Georeference, bbox_in, beside, covering, locate, moved_by, on_earth, project
+from sarzarr.grids.georeference import (
+    Georeference,
+    bbox_in,
+    covering,
+    locate,
+    moved_by,
+    on_earth,
+    project,
+)
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.warp.plan import Passthrough, plan_warp
 from sarzarr.grids.warp.read import read_warped
@@ -117,8 +125,8 @@ def test_a_box_across_180_degrees_is_as_wide_as_its_scene():
 def test_a_grid_beside_another_is_the_same_ground(one, other):
     grid = degrees(179.984375 + 360.0 * one)
     target = degrees(179.984375 + 360.0 * other, shape=(40, 50))
-    assert beside(grid, target).transform[2] == target.transform[2]
-    assert beside(utm(60), utm(60)) == utm(60)
+    assert in_turn_of(grid, target).transform[2] == target.transform[2]
+    assert in_turn_of(utm(60), utm(60)) == utm(60)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +158,12 @@ def test_a_place_beyond_the_earth_is_none(grid):
         degrees(-181.0),
         degrees(539.9),
         utm(60),
-        Grid(height=80, width=160, transform=(225_000, 0, -18e6, 0, -225_000, 9e6), crs_wkt=crs_wkt("ESRI:54009")),
+        Grid(
+            height=80,
+            width=160,
+            transform=(225_000, 0, -18e6, 0, -225_000, 9e6),
+            crs_wkt=crs_wkt("ESRI:54009"),
+        ),
     ],
 )
 def test_a_place_on_earth_is_kept(grid):
@@ -160,7 +173,8 @@ def test_a_place_on_earth_is_kept(grid):
 def test_control_points_beyond_the_earth_are_none():
     gcps = tuple((float(r), float(c), 10.0 + c, 100.0 + r, 0.0) for r in (0, 9) for c in (0, 9))
     place = on_earth(Georeference(grid=Grid(height=10, width=10), gcps=gcps, gcps_crs=DEGREES))
-    assert place.gcps == () and place.geolocation == "none"
+    assert place.gcps == ()
+    assert place.geolocation == "none"
 
 
 # ------------------------------------------------------------------ warps
@@ -203,7 +217,10 @@ def test_within_degrees_a_turn_changes_no_pixel(tmp_path):
     np.testing.assert_array_equal(read(plan), pixels[:60, 20:90])
     half = degrees(-109.5 + 20.5 * FINE, shape=(60, 70))
     for method in ("nearest", "bilinear", "lanczos"):
-        same(read(plan_warp(source, half, method=method)), read(plan_warp(source, moved_by(half, 360.0), method=method)))
+        same(
+            read(plan_warp(source, half, method=method)),
+            read(plan_warp(source, moved_by(half, 360.0), method=method)),
+        )
     with pytest.raises(UnsupportedRasterError, match="touches the grid"):
         plan_warp(source, degrees(70.5 + FINE / 2))
 
@@ -219,7 +236,11 @@ def test_a_raster_of_the_whole_earth_has_no_seam(tmp_path, method, exact, first)
     kinds = {"nearest": "continuous", "bilinear": "continuous", **KINDS}
     place = degrees(first, 45.0, shape=pixels.shape, size=0.25)
     world = source_for(method, tmp_path / "a.tif", pixels, place=place)
-    kind = {"method": method, "exact": exact, "kind": kinds[method]} if world.is_layer else {"method": method, "exact": exact}
+    kind = (
+        {"method": method, "exact": exact, "kind": kinds[method]}
+        if world.is_layer
+        else {"method": method, "exact": exact}
+    )
     turned_by = degrees(first + 90.0, 45.0, shape=pixels.shape, size=0.25)
     rolled = source_for(method, tmp_path / "b.tif", np.roll(pixels, -360, axis=1), place=turned_by)
     target = degrees(first - 1.1, 43.1, shape=(30, 60), size=0.1)
@@ -242,6 +263,8 @@ def test_beyond_the_end_of_a_cylinder(tmp_path):
     right = read(plan_warp(source, target))
     moved = replace(source, georeference=Georeference(grid=moved_by(grid, -turn)))
     same(read(plan_warp(moved, target)), right)
-    across = replace(source, georeference=Georeference(grid=moved_by(grid, turn / 2 - 19_001_500), name="a.tif"))
+    across = replace(
+        source, georeference=Georeference(grid=moved_by(grid, turn / 2 - 19_001_500), name="a.tif")
+    )
     with pytest.raises(UnsupportedRasterError, match=r"one side of the end of EPSG:3857, got 'a.tif'"):
         plan_warp(across, utm(60))

@@ -29,7 +29,10 @@ def pictures(folder, names=("a", "b", "c"), side=64):
 def coco(folder, shown, kinds, *, slash="/", below=""):
     """Write a box (10, 20, 40, 30) for each of ``shown``, by the name of its picture."""
     images = [{"id": i, "file_name": f"{below}{slash if below else ''}{n}.png"} for i, n in enumerate(shown)]
-    boxes = [{"image_id": i, "category_id": kinds.index(k), "bbox": [10, 20, 30, 10]} for i, k in enumerate(shown.values())]
+    boxes = [
+        {"image_id": i, "category_id": kinds.index(k), "bbox": [10, 20, 30, 10]}
+        for i, k in enumerate(shown.values())
+    ]
     categories = [{"id": i, "name": k} for i, k in enumerate(kinds)]
     folder.mkdir(exist_ok=True)
     document = {"images": images, "annotations": boxes, "categories": categories}
@@ -46,7 +49,13 @@ def labels(samples):
 @pytest.mark.parametrize("below", ["", "images", "D:/data/images"])
 def test_file_names_of_any_system_find_their_picture(tmp_path, slash, below):
     pictures(tmp_path / "ships" / "images")
-    coco(tmp_path / "ships", dict.fromkeys("abc", "ship"), ["ship"], slash=slash, below=below.replace("/", slash))
+    coco(
+        tmp_path / "ships",
+        dict.fromkeys("abc", "ship"),
+        ["ship"],
+        slash=slash,
+        below=below.replace("/", slash),
+    )
     made, report = sz.import_chips(tmp_path / "ships", tmp_path / "s.zarr")
     assert [made.target(i)[0].tolist() for i in range(3)] == [[[10, 20, 40, 30]]] * 3
     assert report.annotated == 3
@@ -55,7 +64,9 @@ def test_file_names_of_any_system_find_their_picture(tmp_path, slash, below):
 def test_annotations_of_no_picture_are_refused(tmp_path):
     pictures(tmp_path / "ships")
     coco(tmp_path / "ships", dict.fromkeys("xyz", "ship"), ["ship"])
-    with pytest.raises(InvalidInputError, match=r"got 3 of others, such as 'x.png'; a picture is 'a.png'.*--annotations none"):
+    with pytest.raises(
+        InvalidInputError, match=r"got 3 of others, such as 'x.png'; a picture is 'a.png'.*--annotations none"
+    ):
         sz.import_chips(tmp_path / "ships", tmp_path / "s.zarr")
     options = ChipOptions(annotations="none")
     assert sz.import_chips(tmp_path / "ships", tmp_path / "s.zarr", options=options)[1].annotated == 0
@@ -75,12 +86,18 @@ def test_a_picture_that_lost_its_boxes_is_not_annotated_as_empty(tmp_path):
         (tmp_path / "ships" / f"{name}.xml").write_text(voc(box))
     made, report = sz.import_chips(tmp_path / "ships", tmp_path / "s.zarr")
     assert made.table["annotated"].values.tolist() == [1, 0, 1]
-    assert report.annotated == 2 and report.boxes["left_out"] == 1
+    assert report.annotated == 2
+    assert report.boxes["left_out"] == 1
 
 
 @pytest.mark.parametrize(
     ("suffix", "text"),
-    [(".json", '{"shapes": []}'), (".csv", "x,y"), (".xml", "<gml/>"), (".xml", "<annotation><object><name>ship</name><circle/></object></annotation>")],
+    [
+        (".json", '{"shapes": []}'),
+        (".csv", "x,y"),
+        (".xml", "<gml/>"),
+        (".xml", "<annotation><object><name>ship</name><circle/></object></annotation>"),
+    ],
 )
 def test_annotations_that_are_not_read_are_refused(tmp_path, suffix, text):
     pictures(tmp_path / "ships")
@@ -98,14 +115,20 @@ def test_what_gdal_leaves_beside_a_picture_is_no_annotation(tmp_path):
 
 # ------------------------------------------------------------------ rotated
 @given(
-    x=st.floats(0, 500), y=st.floats(0, 500), w=st.floats(1, 90), h=st.floats(1, 90), angle=st.floats(-6.2, 6.2)
+    x=st.floats(0, 500),
+    y=st.floats(0, 500),
+    w=st.floats(1, 90),
+    h=st.floats(1, 90),
+    angle=st.floats(-6.2, 6.2),
 )
 def test_a_rotated_box_has_the_upright_one_around_it(x, y, w, h, angle):
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     corners = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2 @ turn.T + (x, y)
     right = [*corners.min(0), *corners.max(0)]
     told = {"cx": x, "cy": y, "w": w, "h": h, "angle": angle}
-    named = {f"{axis}{i + 1}": v for i, point in enumerate(corners) for axis, v in zip("xy", point, strict=True)}
+    named = {
+        f"{axis}{i + 1}": v for i, point in enumerate(corners) for axis, v in zip("xy", point, strict=True)
+    }
     for tag, parts in (("robndbox", told), ("polygon", named), ("rotated_bndbox", named)):
         inside = "".join(f"<{k}>{float(v)!r}</{k}>" for k, v in parts.items())
         text = f"<annotation><object><name>ship</name><{tag}>{inside}</{tag}></object></annotation>"
@@ -171,7 +194,10 @@ KINDS = ["ship", "aircraft", "tank"]
 
 
 @settings(max_examples=12)
-@given(shown=st.lists(st.lists(st.sampled_from(KINDS), min_size=1, max_size=3), min_size=1, max_size=3), as_coco=st.booleans())
+@given(
+    shown=st.lists(st.lists(st.sampled_from(KINDS), min_size=1, max_size=3), min_size=1, max_size=3),
+    as_coco=st.booleans(),
+)
 def test_a_class_has_one_number_in_a_store(tmp_path_factory, shown, as_coco):
     """Whatever each set shows, and whether it has a list of all classes or not."""
     folder, numbers = tmp_path_factory.mktemp("sets"), {}
@@ -218,7 +244,9 @@ def test_a_picture_of_chips_shows_them_and_their_boxes(tmp_path):
     pytest.importorskip("matplotlib")
     chip_folder(tmp_path / "chips", count=5)
     made, _ = sz.import_chips(tmp_path / "chips", tmp_path / "s.zarr")
-    shown = np.asarray(Image.open(sz.write_quicklook(made.store, tmp_path / "q.png")).convert("RGB")).astype(int)
+    shown = np.asarray(Image.open(sz.write_quicklook(made.store, tmp_path / "q.png")).convert("RGB")).astype(
+        int
+    )
     assert shown.std() > 10
     assert (np.abs(shown - [255, 176, 0]).max(axis=-1) < 40).sum() > 20  # outlines
     named = sz.write_quicklook(made.store, tmp_path / "r.png", scenes=["chips"])

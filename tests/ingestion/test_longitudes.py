@@ -132,7 +132,10 @@ def test_a_grid_like_a_scenes_is_the_same_in_any_turn(tmp_path, turn):
 
 def test_a_place_beyond_the_earth_is_said_by_the_plan(tmp_path):
     path = write_band(
-        tmp_path / "a_hh.tif", speckle((300, 300)), crs="EPSG:4326", transform=Affine(0.87, 0, 0, 0, 0.9966, 0)
+        tmp_path / "a_hh.tif",
+        speckle((300, 300)),
+        crs="EPSG:4326",
+        transform=Affine(0.87, 0, 0, 0, 0.9966, 0),
     )
     known = {"quantity": "sigma0", "representation": "power"}
     plan = sz.plan_ingest(path, tmp_path / "s.zarr", **known)
@@ -141,5 +144,5 @@ def test_a_place_beyond_the_earth_is_said_by_the_plan(tmp_path):
     assert store.grid("a").crs_wkt is None
     assert "spatial_ref" not in store.open_scene("a").variables
     np.testing.assert_allclose(store.power("a", "hh").values, read_band(path, 1), rtol=2e-3)
-    with pytest.raises(UnsupportedRasterError, match="a_hh.tif' with no place on earth"):
+    with pytest.raises(UnsupportedRasterError, match=r"a_hh.tif' with no place on earth"):
         sz.plan_ingest(path, tmp_path / "t.zarr", crs="EPSG:32633", pixel_size=10, **known)

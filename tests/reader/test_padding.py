@@ -56,7 +56,9 @@ def test_small_scenes_come_padded_by_default(small):
 
 
 def test_padding_stays_0_whatever_is_drawn(small, monkeypatch):
-    monkeypatch.setitem(AUGMENTATIONS, "lift", Augmentation(apply=lambda images, seeds: images + np.float32(0.2)))
+    monkeypatch.setitem(
+        AUGMENTATIONS, "lift", Augmentation(apply=lambda images, seeds: images + np.float32(0.2))
+    )
     reader = sz.PatchReader(small, edge="pad", augment="lift", scenes=["s0"], flags=True)
     told = sz.PatchReader(small, edge="pad", augment="lift", scenes=["s0"])
     (images, flags), plain = next(iter(reader)), next(iter(told))
@@ -69,7 +71,9 @@ def read_only(tmp_path, monkeypatch):
     """A store where nothing can be made, whoever asks."""
     path = write_band(tmp_path / "a_vv.tif", speckle((300, 300)))
     store = sz.ingest(sz.plan_ingest(path, tmp_path / "s.zarr", **KNOWN))
-    right = np.concatenate(list(sz.PatchReader(sz.ingest(sz.plan_ingest(path, tmp_path / "t.zarr", **KNOWN)), patch_size=128)))
+    right = np.concatenate(
+        list(sz.PatchReader(sz.ingest(sz.plan_ingest(path, tmp_path / "t.zarr", **KNOWN)), patch_size=128))
+    )
     places = [store.root, *store.root.rglob("*")]
     modes = [place.stat().st_mode for place in places]
     for place, mode in zip(places, modes, strict=True):

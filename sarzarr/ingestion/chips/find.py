@@ -8,7 +8,12 @@ from typing import Final
 
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.ingestion.annotations import (
-    Annotation, coco_classes, parse_classes, parse_coco, parse_voc, parse_yolo,
+    Annotation,
+    coco_classes,
+    parse_classes,
+    parse_coco,
+    parse_voc,
+    parse_yolo,
 )  # fmt: skip
 from sarzarr.ingestion.chips.read import SUFFIXES, probe_sample
 from sarzarr.store.boxes import Policy
@@ -148,9 +153,7 @@ class FoundAnnotations:
     """Names of classes in the order of the list that the folder has; empty where it has none."""
 
 
-def sample_annotations(
-    base: Path, samples: Sequence[SampleSource], options: ChipOptions
-) -> FoundAnnotations:
+def sample_annotations(base: Path, samples: Sequence[SampleSource], options: ChipOptions) -> FoundAnnotations:
     """Return the annotations of samples below a folder.
 
     Raises `InvalidInputError` where they are of several formats, of none that is read, two are of one picture, none
