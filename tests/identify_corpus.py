@@ -86,7 +86,7 @@ def ard() -> Iterator[Entry]:
                 "S1-NRB", f"{nrb}/measurement/{nrb}-{pol}-{token}", pixels, ACCEPTED, quantity, pol.upper()
             )
         yield Entry("S1-NRB", f"{nrb}-{pol}-g-log", "db", ACCEPTED, "gamma0_rtc", pol.upper())
-    for token in "dm ei em gs sg id lc ld li np-vv np-vh".split():
+    for token in ["dm", "ei", "em", "gs", "sg", "id", "lc", "ld", "li", "np-vv", "np-vh"]:
         yield Entry("S1-NRB", f"{nrb}/annotation/{nrb}-{token}", "power", REFUSED)
     product = "S1A_IW_GRDH_1SDV_20200103T233556_20200103T233621_030643_0382F7_rtc"
     for pol in ("vv", "vh"):
@@ -118,8 +118,15 @@ def safe() -> Iterator[Entry]:
     normalised = ("Sigma0_VV_use_inci_angle_from_ellipsoid", "Sigma0_VV_use_local_inci_angle_from_dem")
     for name in (*normalised, "Sigma0_VV_use_projected_local_inci_angle_from_dem"):
         yield Entry("SNAP", "a", "power", ACCEPTED, "sigma0", "VV", names=(name,))
-    layers = "localIncidenceAngle projectedLocalIncidenceAngle incidenceAngleFromEllipsoid layoverShadowMask elevation"
-    for name in (*layers.split(), "coh_VV_12Feb2019_24Feb2019", "Phase_ifg_VV_12Feb2019", "i_VV", "q_VV"):
+    layers = "localIncidenceAngle projectedLocalIncidenceAngle incidenceAngleFromEllipsoid layoverShadowMask"
+    for name in (
+        *layers.split(),
+        "elevation",
+        "coh_VV_12Feb2019_24Feb2019",
+        "Phase_ifg_VV_12Feb2019",
+        "i_VV",
+        "q_VV",
+    ):
         yield Entry("SNAP", "a", "power", REFUSED, names=(name,))
     yield Entry("SNAP", "a", "power", ACCEPTED, "sigma0", "VV", names=("Sigma0_VV_mst_12Feb2019",))
     pyrosar = "S1A__IW___A_20150309T173017"

@@ -72,9 +72,9 @@ def identify_files(
         layers = [id_ for id_, own in survey.companions.items() if probe.path in (one.path for one in own)]
         _show(probe, refusal, layers)
     opened = {probe.path for probe in survey.probes}
-    for refusal in survey.refused:
-        if opened.isdisjoint(refusal.files):
-            shared.say(str(refusal))
+    for unread in survey.refused:
+        if opened.isdisjoint(unread.files):
+            shared.say(str(unread))
     if survey.refused:
         raise typer.Exit(Exit.PARTLY if survey.scenes else Exit.NOTHING)
 

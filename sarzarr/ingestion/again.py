@@ -44,8 +44,8 @@ def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: Ingest
         ways = (
             read_product(array.path).calibrations if array.calibration and cv.CALIBRATED_BY in known else {}
         )
-        if quantity in ways:
-            own = ways[quantity](scene.grid.shape, denoise)
+        if make := ways.get(str(quantity)):
+            own = make(scene.grid.shape, denoise)
             array = replace(array, calibration=own, quantity=own.quantity)
         if cv.BORDER_NOISE in known and array.border_noise is None:
             edges = CalibrationChoice(border_noise=True).border_of(read_product(array.path), scene.grid.shape)

@@ -68,7 +68,7 @@ def test_companions_that_come_later_are_added(tmp_path):
 
 def test_companions_alone_are_refused_with_the_remedy(tmp_path):
     path = hyp3(tmp_path / "raw") / f"{HYP3}_ls_map.tif"
-    with pytest.raises(UnsupportedRasterError, match="a layover and shadow map.*--layer NAME=FILE"):
+    with pytest.raises(UnsupportedRasterError, match=r"a layover and shadow map.*--layer NAME=FILE"):
         sz.plan_ingest(path, tmp_path / "s.zarr")
 
 
