@@ -178,10 +178,7 @@ def probe_file(
             nodata=nodata,
             block_shape=header.block_shape,
             block_bytes=header.block_bytes,
-            quantity=identity.quantity if calibration is None else calibration.quantity,
-            representation=identity.representation,
-            reason=identity.reason if calibration is None else f"{identity.reason}; {calibration}",
-            calibration=calibration,
+            **_meaning(identity, calibration),
             border_noise=border_noise,
         )
         for name, band, identity, calibration in zip(names, kept, identities, calibrations, strict=False)
@@ -203,6 +200,16 @@ def probe_file(
         source_hash=source_hash(file, full=full_hash),
         refusal=refusal,
     )
+
+
+def _meaning(identity: Identity, calibration: Calibration | None) -> dict[str, Any]:
+    """Return what the numbers of a band are, and become, as fields of an `ArrayProbe`."""
+    return {
+        "quantity": identity.quantity if calibration is None else calibration.quantity,
+        "representation": identity.representation,
+        "reason": identity.reason if calibration is None else f"{identity.reason}; {calibration}",
+        "calibration": calibration,
+    }
 
 
 def _bands(
