@@ -40,7 +40,7 @@ def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: Ingest
     arrays, held = [], set(store.rows(scene.id)["name"].values.tolist())
     for array in scene.arrays:
         known = store.node_attrs(scene.id, array.name) if array.name in held else {}
-        quantity, denoise = known.get(cv.QUANTITY), cv.DENOISED_BY in known
+        quantity, denoise = str(known.get(cv.QUANTITY)), cv.DENOISED_BY in known
         ways = (
             read_product(array.path).calibrations if array.calibration and cv.CALIBRATED_BY in known else {}
         )

@@ -216,17 +216,7 @@ def probe_file(
             nodata=sample.nodata,
             block_shape=header.block_shape,
             block_bytes=header.block_bytes,
-            quantity=identity.quantity if calibration is None else calibration.quantity,
-            representation=identity.representation,
-            reason="; ".join(
-                (
-                    identity.reason,
-                    *map(str, filter(None, [calibration])),
-                    *sample.said(str(identity.representation)),
-                )
-            ),
-            unmeasured=sample.unmeasured(str(identity.representation)),
-            calibration=calibration,
+            **_meaning(identity, calibration, sample),
             border_noise=border_noise,
         )
         for name, band, identity, calibration, sample in zip(
@@ -252,6 +242,19 @@ def probe_file(
         refusal=refusal,
         companion=companion,
     )
+
+
+def _meaning(identity: Identity, calibration: Calibration | None, sample: BandSample) -> dict[str, Any]:
+    """Return what the numbers of a band are, and become, as fields of an `ArrayProbe`."""
+    form = str(identity.representation)
+    calibrated = () if calibration is None else (str(calibration),)
+    return {
+        "quantity": identity.quantity if calibration is None else calibration.quantity,
+        "representation": identity.representation,
+        "reason": "; ".join((identity.reason, *calibrated, *sample.said(form))),
+        "unmeasured": sample.unmeasured(form),
+        "calibration": calibration,
+    }
 
 
 def _bands(

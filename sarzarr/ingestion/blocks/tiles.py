@@ -171,7 +171,7 @@ class TileEncoder:
 
     def _mask(self, raw: Array, row: int, col: int) -> Array | None:
         """Return the flags of a tile, (rows, columns) uint8, in the pass that finds borders."""
-        source, height, width = self.source, *raw.shape
+        source, (height, width) = self.source, raw.shape
         flags = classify(raw, self._power_of(raw, row, col), source)
         if source.border_noise is None:
             return flags

@@ -265,7 +265,8 @@ def safe_fields(path: Path) -> dict[str, Callable[[tuple[int, int]], Field]]:
     """Return what the annotation of a measurement file says of every pixel: angles in degrees, noise in dB."""
     if path.parent.name.lower() != "measurement":
         return {}
-    annotation, fields = Annotation(measurement=path), {}
+    annotation = Annotation(measurement=path)
+    fields: dict[str, Callable[[tuple[int, int]], Field]] = {}
     if read_bytes(annotation.product, MAX_XML) is not None:
         fields["incidence_angle"] = partial(_incidence, annotation)
         if read_bytes(annotation.noise, MAX_XML) is not None:
