@@ -219,7 +219,11 @@ def probe_file(
             quantity=identity.quantity if calibration is None else calibration.quantity,
             representation=identity.representation,
             reason="; ".join(
-                (identity.reason, *map(str, filter(None, [calibration])), *sample.said(str(identity.representation)))
+                (
+                    identity.reason,
+                    *map(str, filter(None, [calibration])),
+                    *sample.said(str(identity.representation)),
+                )
             ),
             unmeasured=sample.unmeasured(str(identity.representation)),
             calibration=calibration,

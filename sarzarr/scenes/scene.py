@@ -167,13 +167,13 @@ def open_scene(
     """Open the files of one scene lazily, values as in the files, and all else as rioxarray has it.
 
     The Dataset has one variable a band, dims (y, x), in Dask chunks of whole TIFF blocks; complex stays complex and
-    nodata is not masked; where a mask, or values that no tag declares, tell which pixels nobody measured, those are NaN,
-    and integers floats (``identified_by`` says so). ``y`` and ``x`` are pixel centres by the affine, index + 0.5 of a file with GCPs alone, and
-    left out of a rotated one. Attributes are tags, ``scale_factor``, ``add_offset``, ``_FillValue``, ``long_name``,
-    facts of the acquisition, and of variables ``quantity``, ``representation``, ``identified_by``. docs/lazy.md lists
-    where it differs from rioxarray. Digital numbers whose product has a calibration are dn, and have it as coordinates
-    that `to_power` applies, unless ``calibrate`` is ``none``: ``vv_gain``, linear power per DN^2, float32 (), (x,) or
-    (y, x), and, with ``denoise``, ``vv_noise``, DN^2, (y, x).
+    nodata is not masked; where a mask, or values that no tag declares, tell which pixels nobody measured, those are
+    NaN, and integers floats (``identified_by`` says so). ``y`` and ``x`` are pixel centres by the affine, index + 0.5
+    of a file with GCPs alone, and left out of a rotated one. Attributes are tags, ``scale_factor``, ``add_offset``,
+    ``_FillValue``, ``long_name``, facts of the acquisition, and of variables ``quantity``, ``representation``,
+    ``identified_by``. docs/lazy.md lists where it differs from rioxarray. Digital numbers whose product has a
+    calibration are dn, and have it as coordinates that `to_power` applies, unless ``calibrate`` is ``none``:
+    ``vv_gain``, linear power per DN^2, float32 (), (x,) or (y, x), and, with ``denoise``, ``vv_noise``, DN^2, (y, x).
 
     ``paths`` are one TIFF, or one a polarization, or the folder or ZIP archive of a product; the options are those of
     `probe_file`. Raises `UnsupportedRasterError` where a file is not known to be backscatter, `InvalidInputError`

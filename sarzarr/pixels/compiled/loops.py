@@ -238,9 +238,7 @@ def read_group(handles: Array, offsets: Array, raw: Array) -> int:
 
 # A tile is worked on in three steps, `_floored_power`, NumPy's log, and one of the others. What is looked for in
 # passing is found in integers, whose minimum and maximum are vector instructions.
-def _floored_power(
-    band: Any, at: Any, sentinels: Any, squares: Any, gains: Any, floor: Any, out: Any
-) -> Any:
+def _floored_power(band: Any, at: Any, sentinels: Any, squares: Any, gains: Any, floor: Any, out: Any) -> Any:
     """Write ``max(power, floor)`` of the tile of ``band`` at (row, col) into ``out``, (rows, columns).
 
     Power is multiplied by the gain of its column; ``gains`` are (columns,) float32, or (0,): by nothing.
