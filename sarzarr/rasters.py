@@ -427,10 +427,11 @@ def band_masks(dataset: Any, path: Path) -> tuple[BandMask | None, ...]:
 def read_mask(mask: BandMask, *, row: int, col: int, height: int, width: int) -> Array:
     """Return (height, width) bool of a window: where a pixel was measured; errors are those of `read_window`."""
     if mask.is_beside:
-        return read_window(mask.path, band=mask.band, row=row, col=col, height=height, width=width) != 0
-    handle = _handle(mask.path)
-    with _intact(mask.path):
-        held = handle.read_masks(mask.band, window=((row, row + height), (col, col + width)))
+        held = read_window(mask.path, band=mask.band, row=row, col=col, height=height, width=width)
+    else:
+        handle = _handle(mask.path)
+        with _intact(mask.path):
+            held = handle.read_masks(mask.band, window=((row, row + height), (col, col + width)))
     return np.asarray(held != 0)
 
 

@@ -79,8 +79,10 @@ def test_links_lead_somewhere(page):
     "page", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))]
 )
 def test_names_of_the_package_are_there(page):
-    """``sz.X`` and ``sarzarr.X`` are there after ``import sarzarr``; longer names are those of the rooms."""
+    """``sz.X`` and ``sarzarr.X`` are there after ``import sarzarr``; modules are named in imports alone."""
     text = (ROOT / page).read_text()
+    used = re.findall(r"(?<![\w./])(?<!from )(?<!import )(?:sarzarr|sz)\.([A-Za-z_]\w*)\.\w", text)
+    assert set(used) <= {*sz.__all__, "torch"}
     for name in set(re.findall(r"\b(?:sarzarr|sz)\.([A-Za-z_][\w.]*\w)", text)):
         if name.split(".")[0] == "torch":
             pytest.importorskip("torch", reason="torch is not installed (sarzarr[torch])")

@@ -125,9 +125,8 @@ def quicklook(
     place = output or whole.with_name(f"{whole.stem}-quicklook.png")
     echo(f"wrote {sz.write_quicklook(opened, place, scenes=scenes or None)}")
     if (count := count_panels(opened, scenes or None)) > MAX_PANELS:
-        echo(
-            f"It shows {MAX_PANELS} of {counted(count, 'array' if opened.scenes else 'sample')}. Name scenes to see the others."
-        )
+        kind = "array" if opened.scenes else "sample"
+        echo(f"It shows {MAX_PANELS} of {counted(count, kind)}. Name scenes to see the others.")
 
 
 @app.command()

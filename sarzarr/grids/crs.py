@@ -88,7 +88,7 @@ def turn_of(wkt: str | None) -> float | None:
         return None
     crs = parse_crs(wkt)
     if crs.is_geographic:
-        return round(2 * math.pi / crs.units_factor[1], 9)
+        return round(2 * math.pi / float(crs.units_factor[1]), 9)
     lons, lats = np.meshgrid([-135.0, -45.0, 45.0, 135.0], [-50.0, 0.0, 50.0])
     xs, _ = transform_points(LONLAT, wkt, lons, lats)
     if not np.isfinite(xs).all():

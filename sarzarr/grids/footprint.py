@@ -92,7 +92,7 @@ def _transformer(crs_wkt: str) -> Any:
 
 
 def _degrees(crs_wkt: str, x: Array, y: Array) -> tuple[Array, Array]:
-    """Return (lon, lat) of positions in a CRS, longitudes from -180 to below 180, infinite where the CRS does not reach.
+    """Return (lon, lat) of positions in a CRS, lon from -180 to below 180, infinite where the CRS does not reach.
 
     Far beyond its zone a projection may give any position instead: what does not lead back is none. A few
     positions tell whether to look at all of them.

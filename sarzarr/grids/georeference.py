@@ -20,7 +20,15 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.grids.crs import (
-    LONLAT, crs_name, crs_wkt, is_same_crs, parse_crs, transform_points, turn_of, turned, turns_onto,
+    LONLAT,
+    crs_name,
+    crs_wkt,
+    is_same_crs,
+    parse_crs,
+    transform_points,
+    turn_of,
+    turned,
+    turns_onto,
 )  # fmt: skip
 from sarzarr.grids.grid import Grid
 
@@ -68,7 +76,7 @@ class Georeference:
 
     @cached_property
     def middle(self) -> float:
-        """x of the raster's middle in its own CRS; NaN where it has none."""
+        """X of the raster's middle in its own CRS; NaN where it has none."""
         if self.uses_gcps:
             xs = np.array([gcp[2] for gcp in self.gcps])
             middle = turned(self.gcps_crs, xs, near=xs[0]).mean()
@@ -120,8 +128,9 @@ def on_earth(place: Georeference) -> Georeference:
         return place
     spans = [f"{v.min():g} to {v.max():g}" for v in (xs, ys)]
     why = f"no place on earth: its {crs_name(wkt)} has x {spans[0]}, y {spans[1]}"
-    kept = {"gcps": (), "gcps_crs": None} if place.uses_gcps else {}
-    return replace(place, grid=replace(place.grid, crs_wkt=None), geolocation="", unplaced=why, **kept)
+    if place.uses_gcps:
+        return replace(place, gcps=(), gcps_crs=None, geolocation="", unplaced=why)
+    return replace(place, grid=replace(place.grid, crs_wkt=None), geolocation="", unplaced=why)
 
 
 def spline_points(place: Georeference, crs: str | None) -> tuple[tuple[Gcp, ...], str]:
@@ -251,7 +260,7 @@ def onto(place: Georeference, grid: Grid, rows: Array, cols: Array) -> tuple[Arr
         return grid.to_pixels(xs, ys)
 
 
-def beside(grid: Grid, other: Grid) -> Grid:
+def in_turn_of(grid: Grid, other: Grid) -> Grid:
     """Return a grid moved by whole turns to where another of its CRS counts its longitudes; the same ground."""
     x = Georeference(grid=grid).middle
     moved = float(turned(grid.crs_wkt, np.array(x), near=Georeference(grid=other).middle)) - x

@@ -81,7 +81,7 @@ def parse_voc(text: bytes, name: str, *, one_based: bool = False) -> Annotation:
 
 
 def _voc_box(item: Any) -> list[float] | None:
-    """Return the upright box of a VOC object, (4,) pixels, of a rotated one that around it; None where none is told."""
+    """Return the upright box of a VOC object, (4,) pixels, of a rotated one that around it; None if it has none."""
     if item.find(".//bndbox") is not None:
         return [_number(item.findtext(f".//bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")]
     texts = {part.tag: part.text for part in item.iter() if not len(part)}
@@ -116,7 +116,7 @@ def coco_classes(text: bytes | str, name: str) -> tuple[str, ...]:
 
 
 def parse_classes(text: str, name: str) -> tuple[str, ...]:
-    """Return the class names of a file of YOLO, in their order: a name per line, or YAML with ``names``; else none.
+    r"""Return the class names of a file of YOLO, in their order: a name per line, or YAML with ``names``; else none.
 
     >>> parse_classes("nc: 2\\nnames: {1: buoy, 0: ship}", "data.yaml")
     ('ship', 'buoy')
@@ -163,8 +163,8 @@ def parse_coco(text: bytes | str, name: str) -> dict[str, Annotation]:
 def parse_yolo(text: str, name: str, *, height: int, width: int, classes: Sequence[str] = ()) -> Annotation:
     """Return the annotation of one YOLO text: ``class x_centre y_centre width height`` per line, as shares in [0, 1].
 
-    Of a line ``class x y x y x y ...``, a rotated box or an outline, it is the upright box around it. Labels are taken
-    from ``classes`` by number; without them they are ``class_0``, ``class_1``, ...
+    Of a line ``class x y x y x y ...``, a rotated box or an outline, it is the upright box around it. Labels are
+    taken from ``classes`` by number; without them they are ``class_0``, ``class_1``, ...
     """
     boxes, labels = [], []
     for number, line in enumerate(filter(str.strip, text.splitlines()), start=1):

@@ -56,12 +56,13 @@ def index_patches(
 
 
 def ensure_index(store: Store, spec: IndexSpec) -> None:
-    """Index a store's patches; where it cannot be written to, ``store`` alone has the table, for as long as it lives."""
+    """Index a store's patches; where it cannot be written to, ``store`` alone has the table, while it lives."""
     table = _brought_up_to_date(store, spec)
+    if table is None:
+        return
     try:
-        if table is not None:
-            write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
-            consolidate(store)
+        write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
+        consolidate(store)
     except OSError as error:
         log.info("index %s of %s is not kept: %s", spec.name, store.place.name, error)
         store.unwritten[spec.name] = table

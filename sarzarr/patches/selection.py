@@ -151,8 +151,8 @@ def _catalog_rows(store: Store, table: xr.Dataset) -> Array:
 def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> Iterator[tuple[str, Array]]:
     """Yield each condition on a patch, in words and as (patches,) bool."""
     valid = table["valid_fraction"].values
-    least = np.float32(query.min_valid) * _inside(store, table, catalog)
-    yield f"min_valid {query.min_valid}", (valid > 0) & (valid >= least)
+    enough = np.float32(query.min_valid) * _inside(store, table, catalog)
+    yield f"min_valid {query.min_valid}", (valid > 0) & (valid >= enough)
     if (least := query.min_unsaturated) > 0:
         yield f"min_unsaturated {least}", table["unsaturated_fraction"].values >= np.float32(least) * valid
     if query.scenes is not None:

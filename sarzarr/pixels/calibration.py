@@ -45,14 +45,18 @@ class Knots:
         above = np.clip(np.searchsorted(self.lines, rows, side="right") - 1, 0, len(self.lines) - 2)
         share = (rows - self.lines[above]) / (self.lines[above + 1] - self.lines[above])
         share = np.clip(share, 0.0, 1.0)[:, None]
-        first = int(above[0])
-        needed = range(first, int(above[-1]) + 2)
-        known = np.stack([np.interp(columns, self.pixels[i], self.values[i]) for i in needed])
-        known = known.astype(np.float32)
-        low, high = known[above - first], known[above - first + 1]
-        np.multiply(low, (1 - share).astype(np.float32), out=low)  # both terms positive: nothing cancels
-        np.multiply(high, share.astype(np.float32), out=high)
-        return np.asarray(np.add(low, high, out=low))
+        weights = (1 - share).astype(np.float32), share.astype(np.float32)
+        out, more = np.empty((2, height, width), np.float32)
+        for line in range(int(above[0]), int(above[-1]) + 1):
+            top, bottom = np.searchsorted(above, [line, line + 1])
+            part = slice(int(top), int(bottom))
+            low, high = (
+                np.interp(columns, self.pixels[i], self.values[i]).astype(np.float32)
+                for i in (line, line + 1)
+            )
+            np.multiply(weights[0][part], low, out=out[part])  # both terms positive: nothing cancels
+            np.multiply(weights[1][part], high, out=more[part])
+        return np.add(out, more, out=out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,7 @@ class AzimuthBlock:
     last_pixel: int
     """Its last column."""
     factors: Knots
-    """Factors along lines: one value (1,) a line."""
+    """Factors along azimuth, (lines,): one row, whose pixels are lines of the image."""
 
     def scale(self, values: Array, *, row: int, col: int) -> None:
         """Scale what of a window's ``values``, (rows, columns) float32, lies in it, in place."""
@@ -76,9 +80,8 @@ class AzimuthBlock:
         top, bottom = max(self.first_line - row, 0), min(self.last_line + 1 - row, height)
         left, right = max(self.first_pixel - col, 0), min(self.last_pixel + 1 - col, width)
         if top < bottom and left < right:
-            values[top:bottom, left:right] *= self.factors.window(
-                row=row + top, col=0, height=bottom - top, width=1
-            )
+            factors = self.factors.window(row=0, col=row + top, height=1, width=bottom - top)[0]
+            values[top:bottom, left:right] *= factors[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ class ReadOptions:
     edge: Edge | None = None
     """Treatment of the remainders at right and bottom; see `sarzarr.index_patches`."""
     min_valid: float | None = None
-    """Least share of valid pixels among those that are no padding: 1, or with flags anything above 0, unless given."""
+    """Least share of valid pixels among those that are no padding: 1 unless given, or with flags anything above 0."""
     min_unsaturated: float = 0.9
     """Least share of the valid pixels strictly inside 1 % and 99 % of the store's recommended clip (with ``clip``,
     too: that is what the index knows). 0 takes every patch, however dark or bright."""

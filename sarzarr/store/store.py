@@ -330,8 +330,8 @@ class Store:
             known, sets = self.patch_indices, nodes_below(self.place, cv.SAMPLES)
             if sets and not self.scenes:
                 raise NotInStoreError(
-                    f"scenes were expected in {self.place.name}, got samples alone ({', '.join(sets)}). Read them with "
-                    f"sarzarr.SampleReader(store, samples={sets[0]!r})."
+                    f"scenes were expected in {self.place.name}, got samples alone ({', '.join(sets)}). Read them "
+                    f"with sarzarr.SampleReader(store, samples={sets[0]!r})."
                 )
             raise NotInStoreError(f"patch index must be one of {', '.join(known) or 'none'}, got {name!r}.")
         return read_table(self.place, f"{cv.PATCHES}/{name}")

@@ -15,8 +15,8 @@ from sarzarr.grids.footprint import footprint_of
 from sarzarr.grids.georeference import (
     Georeference,
     bbox_in,
-    beside,
     covering,
+    in_turn_of,
     locate,
     moved_by,
     on_earth,
@@ -126,8 +126,8 @@ def test_a_box_across_180_degrees_is_as_wide_as_its_scene():
 def test_a_grid_beside_another_is_the_same_ground(one, other):
     grid = degrees(179.984375 + 360.0 * one)
     target = degrees(179.984375 + 360.0 * other, shape=(40, 50))
-    assert beside(grid, target).transform[2] == target.transform[2]
-    assert beside(utm(60), utm(60)) == utm(60)
+    assert in_turn_of(grid, target).transform[2] == target.transform[2]
+    assert in_turn_of(utm(60), utm(60)) == utm(60)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,8 @@ def test_a_place_on_earth_is_kept(grid):
 def test_control_points_beyond_the_earth_are_none():
     gcps = tuple((float(r), float(c), 10.0 + c, 100.0 + r, 0.0) for r in (0, 9) for c in (0, 9))
     place = on_earth(Georeference(grid=Grid(height=10, width=10), gcps=gcps, gcps_crs=DEGREES))
-    assert place.gcps == () and place.geolocation == "none"
+    assert place.gcps == ()
+    assert place.geolocation == "none"
 
 
 # ------------------------------------------------------------------ warps

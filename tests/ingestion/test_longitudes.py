@@ -34,9 +34,9 @@ def store_of(folder, west, turns=(0, 360), shape=SHAPE, **options):
     return sz.ingest(sz.plan_ingest(paths, folder / "s.zarr", **known, **options))
 
 
-@pytest.mark.parametrize(("west", "block"), [(-109.5, 40_000), (179.96875, 20_000)])
-def test_two_dates_of_one_ground_are_a_stack_on_one_side(tmp_path, west, block):
-    options = {"val_fraction": 0.4, "block": block, "seed": 3}
+@pytest.mark.parametrize("west", [-109.5, 179.96875])
+def test_two_dates_of_one_ground_are_a_stack_on_one_side(tmp_path, west):
+    options = {"val_fraction": 0.4, "block": 15_000, "seed": 0}
     store = store_of(tmp_path / "a", west, shape=(1500, 1500))
     assert sz.make_stack(store, store.scenes).scenes == store.scenes
     split = make_split(store, **options)
@@ -144,5 +144,5 @@ def test_a_place_beyond_the_earth_is_said_by_the_plan(tmp_path):
     assert store.grid("a").crs_wkt is None
     assert "spatial_ref" not in store.open_scene("a").variables
     np.testing.assert_allclose(store.power("a", "hh").values, read_band(path, 1), rtol=2e-3)
-    with pytest.raises(UnsupportedRasterError, match="a_hh.tif' with no place on earth"):
+    with pytest.raises(UnsupportedRasterError, match=r"a_hh.tif' with no place on earth"):
         sz.plan_ingest(path, tmp_path / "t.zarr", crs="EPSG:32633", pixel_size=10, **known)

@@ -57,7 +57,7 @@ def test_a_field_is_linear_between_its_knots_and_a_window_is_that_part_of_the_wh
 
 @given(fields(), fields(), windows())
 def test_a_calibrated_window_is_that_part_of_the_whole(table, noise, window):
-    factors = knots([0, 17, 39], [[0]] * 3, [[1.0], [1.2], [1.1]])
+    factors = knots([0], [[0, 17, 39]], [[1.0, 1.2, 1.1]])
     block = AzimuthBlock(first_line=5, last_line=30, first_pixel=10, last_pixel=33, factors=factors)
     eta = Noise(source="noise.xml", across=knots(*noise), along=(block,))
     law = Calibration(quantity="sigma0", source="x", table=knots(*table), noise=eta)

@@ -23,7 +23,14 @@ from sarzarr.grids.crs import (
     turns_onto,
 )
 from sarzarr.grids.georeference import (
-    Georeference, bbox_in, check_placed, edge_points, is_affine_to, locate, moved_by, onto,
+    Georeference,
+    bbox_in,
+    check_placed,
+    edge_points,
+    is_affine_to,
+    locate,
+    moved_by,
+    onto,
 )  # fmt: skip
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.window import Window
@@ -275,8 +282,8 @@ def plan_warp(
     """Return the plan of a source's way onto a grid: untouched where its pixels are the grid's, else warped.
 
     Pixels are the grid's where both have one CRS and all four corners are within 1e-3 pixels of a
-    whole-pixel offset. No file is opened. Longitudes that differ by whole turns are the same ground: the source of the
-    plan has those that its grid has.
+    whole-pixel offset. No file is opened. Longitudes that differ by whole turns are the same ground: the source of
+    the plan has those that its grid has.
 
     ``kind`` is ``backscatter``; for a layer ``classes``, ``continuous`` or ``counts``. ``method`` is one of
     ``METHODS[kind]``. By default backscatter is averaged (in power) where the grid is coarser and taken from the
@@ -385,9 +392,9 @@ def _in_turn(place: Georeference, grid: Grid) -> Georeference:
     again, _ = transform_points(
         LONLAT, wkt, *transform_points(wkt, LONLAT, ends, np.full(2, place.grid.bbox[1]))
     )
-    moves = turn * np.rint((again - ends) / turn)
-    if not np.isfinite(moves).all() or moves[0] == moves[1]:
-        return replace(place, grid=moved_by(place.grid, float(np.nan_to_num(moves[0]))))
+    off = turn * np.rint((again - ends) / turn)
+    if not np.isfinite(off).all() or off[0] == off[1]:
+        return replace(place, grid=moved_by(place.grid, float(np.nan_to_num(off[0]))))
     raise UnsupportedRasterError(
         f"expected a raster on one side of the end of {crs_name(wkt)}, got {place.name!r}, which goes on beyond it. "
         "Leave out --crs to keep its own grid, or give it in EPSG:4326."

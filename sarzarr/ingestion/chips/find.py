@@ -8,7 +8,12 @@ from typing import Final
 
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.ingestion.annotations import (
-    Annotation, coco_classes, parse_classes, parse_coco, parse_voc, parse_yolo,
+    Annotation,
+    coco_classes,
+    parse_classes,
+    parse_coco,
+    parse_voc,
+    parse_yolo,
 )  # fmt: skip
 from sarzarr.ingestion.chips.read import SUFFIXES, probe_sample
 from sarzarr.store.boxes import Policy

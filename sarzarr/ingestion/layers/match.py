@@ -11,7 +11,7 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.grids.crs import first_turn, is_same_crs
-from sarzarr.grids.georeference import bbox_in, beside, locate, onto
+from sarzarr.grids.georeference import bbox_in, in_turn_of, locate, onto
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.warp.plan import GDAL_TYPES, LAYER, WarpSource, plan_warp
 from sarzarr.ingestion.layers.layer import Layer
@@ -299,7 +299,7 @@ def _fit(file: LayerFile, scene: SceneProbe, grid: Grid) -> _Fit | None:
     on_pixels = not own.georeference.uses_gcps and any(
         own.grid.shape == other.shape
         and is_same_crs(own.grid.crs_wkt, other.crs_wkt)
-        and own.grid.whole_pixel_offset(beside(other, own.grid)) == (0, 0)
+        and own.grid.whole_pixel_offset(in_turn_of(other, own.grid)) == (0, 0)
         for other in (grid, scene.grid)
     )
     return _Fit(file=file, source=own, rank=0 if on_pixels else 1 if covered > _WHOLE else 2, covered=covered)

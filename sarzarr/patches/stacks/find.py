@@ -22,7 +22,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError
 from sarzarr.grids.crs import is_same_crs, turned
-from sarzarr.grids.georeference import beside
+from sarzarr.grids.georeference import in_turn_of
 from sarzarr.grids.grid import WHOLE_PIXEL, Grid
 from sarzarr.patches.stacks.stack import Stack, View
 from sarzarr.scenes.acquisition import ONE_PASS
@@ -93,7 +93,7 @@ class _Member:
         if not (self.grid.is_georeferenced or other.grid.is_georeferenced):
             return True
         is_one_crs = is_same_crs(self.grid.crs_wkt, other.grid.crs_wkt)
-        return is_one_crs and self.grid.whole_pixel_offset(beside(other.grid, self.grid)) == (0, 0)
+        return is_one_crs and self.grid.whole_pixel_offset(in_turn_of(other.grid, self.grid)) == (0, 0)
 
 
 def find_stacks(

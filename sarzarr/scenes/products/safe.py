@@ -370,19 +370,17 @@ def _blocks(root: Element, shape: tuple[int, int], file: Path) -> Iterator[Azimu
     height, width = shape
     for vector in root.iter("noiseAzimuthVector"):
         lines, factors = _numbers(vector, "line", file), _numbers(vector, "noiseAzimuthLut", file)
-        count = min(len(lines), len(factors))  # in real files counts differ between blocks, never within one
-        if count != max(len(lines), len(factors)) or not (np.isfinite(factors) & (factors > 0)).all():
+        if len(lines) != len(factors) or not (np.isfinite(factors) & (factors > 0)).all():
             raise UnsupportedRasterError(
                 f"expected a positive factor for each of {len(lines)} lines, got {len(factors)} in {file.name!r}. "
                 f"{_NO_DENOISE}"
             )
-        zero = np.zeros(1)
         yield AzimuthBlock(
             first_line=_integer(vector, "firstAzimuthLine", 0),
             last_line=_integer(vector, "lastAzimuthLine", height - 1),
             first_pixel=_integer(vector, "firstRangeSample", 0),
             last_pixel=_integer(vector, "lastRangeSample", width - 1),
-            factors=knots(lines.tolist(), [zero] * count, [factors[i : i + 1] for i in range(count)]),
+            factors=knots([0], [lines], [factors]),
         )
 
 
