@@ -19,7 +19,12 @@ from sarzarr.errors import InvalidInputError, SceneIdError, UnsupportedRasterErr
 from sarzarr.grids.dataset import grid_coordinates, handed_out
 from sarzarr.pixels.calibration import Calibration
 from sarzarr.rasters import (
-    Unmeasured, local_file, measured, measured_dtype, raster_files, read_window
+    Unmeasured,
+    local_file,
+    measured,
+    measured_dtype,
+    raster_files,
+    read_window,
 )  # fmt: skip
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
 from sarzarr.scenes.calibrate import CalibrationChoice
