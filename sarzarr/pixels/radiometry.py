@@ -27,6 +27,7 @@ from sarzarr.pixels.kernels import (
     float_dtype,
     fresh,
     half_codes_kernel,
+    is_sentinel,
     linear_kernel,
     normalize_kernel,
     power_kernel,
@@ -314,10 +315,11 @@ def _power_of_packed(
     raw: Any, representation: str, nodata: float | None, packing: tuple[float, float]
 ) -> Array:
     """Return linear power of the values ``raw * scale + offset``, NaN where ``raw`` is ``nodata``."""
-    if representation != Representation.COMPLEX:
-        raw = power_kernel(raw, Representation.POWER, nodata=nodata)
+    values = np.array(raw) if representation == Representation.COMPLEX else fresh(raw)
     scale, offset = packing
-    return power_kernel(raw * scale + offset, representation)
+    values = values * scale + offset
+    values[is_sentinel(np.asarray(raw), nodata)] = np.nan
+    return power_kernel(values, representation)
 
 
 def _packing(array: Any) -> dict[str, Any]:

@@ -279,7 +279,12 @@ def test_the_page_lists_these_differences_and_no_others():
     listed = re.findall(r"^\| \*\*(.+?)\*\* \|", PAGE.read_text(), re.MULTILINE)
     assert len(listed) == len(set(listed))
     tested = set().union(*(expected for *_, expected in KINDS.values()), *REAL.values())
-    assert set(listed) == tested | {"sidecars", "several files", "calibration"}  # tests below, and of SAFE
+    assert set(listed) == tested | {
+        "sidecars",
+        "several files",
+        "masks",
+        "calibration",
+    }  # tests below, and of SAFE
 
 
 @settings(max_examples=200)
@@ -309,6 +314,17 @@ def test_a_sidecar_places_the_pixels_for_rioxarray_alone(tmp_path):
     path = write(tmp_path / "a.tif", DN)
     (tmp_path / "a.tif.aux.xml").write_text("<PAMDataset><SRS>EPSG:4326</SRS></PAMDataset>")
     assert (open_scene(path).rio.crs.to_epsg(), known(path).rio.crs.to_epsg()) == (32633, 4326)
+
+
+def test_pixels_that_a_mask_leaves_out_are_nan_and_rioxarrays_are_as_they_were(tmp_path):
+    path = write(tmp_path / "a.tif", DN)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        file.write_mask(np.arange(20)[:, None].repeat(30, axis=1) >= 4)
+    ours, theirs = open_scene(path).band_1, known(path).band_1
+    assert ours.isnull().sum() == 4 * 30
+    assert theirs.dtype == np.uint16
+    np.testing.assert_array_equal(ours[4:], theirs[4:])
+    assert np.isnan(ours.rio.encoded_nodata)
 
 
 def test_tags_that_the_files_of_a_scene_share_are_the_scenes_others_their_variables(tmp_path):
@@ -395,6 +411,8 @@ def test_power_of_what_rioxarray_opened_is_unpacked_and_masked(tmp_path):
     path = write(tmp_path / "a.tif", np.array([[0, 100, 300]] * 2, "uint16"), nodata=0, scale=(0.1, -5.0))
     packed = known(path, band_as_variable=False)[0]
     np.testing.assert_allclose(to_power(packed, "power"), [[np.nan, 5, 25]] * 2)
+    centidecibel = write(tmp_path / "b.tif", np.full((2, 2), -999, "int16"), nodata=-9999, scale=(0.01, 0.0))
+    np.testing.assert_allclose(to_power(known(centidecibel), "db").band_1, 10**-0.999, rtol=1e-6)
     np.testing.assert_allclose(to_power(packed, "amplitude"), [[np.nan, 25, 625]] * 2)
     np.testing.assert_allclose(
         to_power(known(path), "db").band_1, [[np.nan, 10**0.5, 10**2.5]] * 2, rtol=1e-6
