@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -333,12 +333,7 @@ def _write_histogram(array: CopyJob, counts: Array | None) -> None:
 
 def _write_tables(source: Store, staging: Path, encodings: list[Encoding]) -> None:
     """Write the catalog, the root's document, clips that are found anew, and the patch tables of the copy."""
-<<<<<<< HEAD
-    copy = Folder(staging)
-    columns: dict[str, Any] = {"dtype": object, "codec": object, "shard": "i8"}
-=======
     copy, columns = Folder(staging), {"dtype": "O", "codec": "O", "shard": "i8"}
->>>>>>> legs
     new = {k: ("array", np.array([getattr(e, k) for e in encodings], kind)) for k, kind in columns.items()}
     write_table(copy, cv.CATALOG, source.catalog.assign(new))
     about = dict(source.attrs)

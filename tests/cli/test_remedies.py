@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from chip_folders import chip_folder
+from chip_folders import chip_folder, voc
 from conftest import speckle, write_band
 from rasterio import Affine
 from rasterio.control import GroundControlPoint
@@ -81,6 +81,18 @@ def raw(tmp_path_factory):
         "categories": [],
     }
     (raw / "both" / "all.json").write_text(json.dumps(coco))
+    write_band(raw / "dn_vv.tif", (1000 * speckle(SHAPE)).astype("uint16"))
+    write_band(raw / "mask_20200113.tif", classes(seed=3), transform=at(0))
+    for folder in ("texts", "others", "outside"):
+        chip_folder(raw / folder, count=2)
+        for file in (raw / folder / "xml").iterdir():
+            if folder == "others":
+                file.rename(file.with_name(f"other_{file.name}"))
+                continue
+            text = "no boxes" if folder == "texts" else voc([(5000, 5000, 5010, 5010)])
+            file.with_suffix(".csv" if folder == "texts" else ".xml").write_text(text)
+            if folder == "texts":
+                file.unlink()
     (raw / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max,label\na,1,2,30,40,ship\n")
     (raw / "no_scene.csv").write_text("scene,x_min,y_min,x_max,y_max,label\n,1,2,30,40,ship\n")
     return raw
@@ -195,6 +207,30 @@ ROWS = [
     ("Name another place with -o", [], "ingest raw/a_vv.tif -o raw/boxes.csv", [A]),
     ("(--crs and --pixel-size georeference it)", [], "ingest raw/gcps_vv.tif -o s.zarr",
      ["ingest raw/gcps_vv.tif -o t.zarr --crs EPSG:32633 --pixel-size 10"]),
+    ("expected a number of pixels or noise", [], f"{A} --border few", [f"{A} --border 3"]),
+    ("Leave out the grid, or say how many pixels are border with --border N", [],
+     f"{A} --border noise --crs EPSG:32632 --pixel-size 20", [f"{A} --border 3 --crs EPSG:32632 --pixel-size 20"]),
+    ("or say how many pixels with --border N", [], f"{A} --border noise", [f"{A} --border 3"]),
+    ("expected calibrated backscatter with --denoise", [], f"{A} --denoise --calibrate none",
+     [f"{A} --calibrate none"]),
+    ("expected digital numbers to calibrate", [], f"{A} --calibrate sigma0", [A]),
+    ("or leave out --calibrate and --denoise", [], "ingest raw/dn_vv.tif -o s.zarr --calibrate sigma0",
+     ["ingest raw/dn_vv.tif -o s.zarr"]),
+    ("or leave out --annotation", [], f"{A} --annotation incidence_angle", [A]),
+    ("got it by --layer and --annotation", [],
+     f"{A} --annotation incidence_angle --layer incidence_angle=raw/mask.tif",
+     [f"{A} --layer incidence_angle=raw/mask.tif"]),
+    ("Convert them, or pass --annotations none", [], "import chips raw/texts -o s.zarr",
+     ["import chips raw/texts -o s.zarr --annotations none"]),
+    ("Give the folder of both, or pass --annotations none", [], "import chips raw/others -o s.zarr",
+     ["import chips raw/others -o s.zarr --annotations none"]),
+    ("Check that they are in pixels of these pictures, or pass --annotations none", [],
+     "import chips raw/outside -o s.zarr", ["import chips raw/outside -o s.zarr --annotations none"]),
+    ("of a scene's date, got none", [], "ingest raw/m_20200101_vv.tif -o s.zarr --layer mask=raw/mask_20200113.tif",
+     ["ingest raw/m_20200101_vv.tif -o s.zarr --layer mask:static=raw/mask_20200113.tif"]),
+    ("which is of one date, got", [],
+     "ingest raw/m_20200113_vv.tif raw/a_vv.tif -o s.zarr --layer mask:nodata255=raw/mask_20200113.tif",
+     ["ingest raw/m_20200113_vv.tif raw/a_vv.tif -o s.zarr --layer mask:nodata255:static=raw/mask_20200113.tif"]),
 ]  # fmt: skip
 
 
@@ -242,7 +278,19 @@ def test_a_remedy_works(run, part, before, refused, remedy):
         assert part not in said
 
 
-UNREACHED = {"or begin a new split with fresh=True (--fresh)"}
+UNREACHED = {
+    "or begin a new split with fresh=True (--fresh)",
+    "keep its digital numbers with --calibrate none",
+    "Leave out --denoise",
+    "Leave out --annotation.",
+    "Say how many pixels are border with --border N",
+    "give their value with --nodata and --replace",
+    "--layer brings it there",
+    "--layer says of which",
+    "Name another: --layer NAME:nodataVALUE=FILE",
+    "Leave out --crs to keep its own grid",
+    "Say what they are with --representation, or write them as power or dB",
+}
 """Parts of messages that no command of a test has led to."""
 
 
