@@ -237,5 +237,5 @@ def knots(lines: Sequence[float], pixels: Sequence[Array], values: Sequence[Arra
     first = some[0]
     if all(np.array_equal(p, first[0]) and np.array_equal(v, first[1]) for p, v in some):
         order, some = order[:1], some[:1]
-    lines = np.array([line for line, _ in order])
-    return Knots(lines=lines, pixels=tuple(p for p, _ in some), values=tuple(v for _, v in some))
+    at = np.array([line for line, _ in order])
+    return Knots(lines=at, pixels=tuple(p for p, _ in some), values=tuple(v for _, v in some))
