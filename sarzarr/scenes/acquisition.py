@@ -235,9 +235,10 @@ def only_stamp(text: str) -> str | None:
     days, moments = set[datetime](), set[datetime]()
     for match in _STAMP.finditer(text):
         year, _, month, day, hour, _, minute, second, short_hour, short_minute = match.groups()
-        clock = (hour, minute, second) if hour else (short_hour, short_minute, "0")
+        clock = (hour, minute, second) if hour else (short_hour, short_minute, "00")
+        told = ":".join(clock) if clock[0] else "00:00:00"
         try:
-            when = datetime(*map(int, (year, month, day, *(clock if clock[0] else ()))), tzinfo=UTC)
+            when = datetime.fromisoformat(f"{year}-{month}-{day}T{told}+00:00")
         except ValueError:
             continue
         (moments if clock[0] else days).add(when)

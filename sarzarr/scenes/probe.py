@@ -458,7 +458,7 @@ def _sample(header: Header, samples: Sequence[BandSample]) -> Sample:
 
 def _acquisition(file: Path, header: Header, product: Product) -> Acquisition:
     """Return the facts: product metadata first, then tags, then names of products in tags, then the file's own."""
-    said = (header.tags.get(tag, "") for tag in ("TIFFTAG_IMAGEDESCRIPTION", "MPH_PRODUCT"))
+    said = (header.tags.get(tag, "")[:_MAX_SAID] for tag in ("TIFFTAG_IMAGEDESCRIPTION", "MPH_PRODUCT"))
     products = (product_facts(text) for text in said)  # the dates of other texts may be of anything
     names = (product.folder or "", *naming_parts(file))
     own = (facts_from_name(name) for name in (file.stem, *names))
