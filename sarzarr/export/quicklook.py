@@ -29,8 +29,8 @@ def write_quicklook(store: AnyStore, path: str | Path, *, scenes: Sequence[str] 
 
     Pixels that are not valid are blue. It is a ``.png``, or whatever else matplotlib writes, of some ``scenes`` or of
     all, `MAX_PANELS` arrays at the most. Sets of samples are drawn, from black to white with their boxes, where
-    ``scenes`` names them, or the store has no scenes. `InvalidInputError` where its suffix is of no format, its folder
-    is not there, or there is nothing to draw; `CorruptStoreError` where stored bytes are damaged.
+    ``scenes`` names them, or the store has no scenes. `InvalidInputError` where its suffix is of no format, its
+    folder is not there, or there is nothing to draw; `CorruptStoreError` where stored bytes are damaged.
     """
     opened, place = open_store(store), Path(path)
     every = _panels(opened, scenes)

@@ -16,6 +16,7 @@ from sarzarr.grids.georeference import (
     Georeference,
     bbox_in,
     covering,
+    in_turn_of,
     locate,
     moved_by,
     on_earth,
