@@ -53,7 +53,7 @@ def _remedy(file: Path) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Annotation:
+class SafeFiles:
     """The places of a measurement file's annotation, in a folder or an archive; some may not be there."""
 
     measurement: Path
@@ -108,7 +108,7 @@ def safe_calibrations(path: Path) -> dict[str, Calibrator]:
     """Return the calibrations (sigma0 first) of a measurement file; none where the annotation is not there."""
     if path.parent.name.lower() != "measurement":
         return {}
-    annotation = Annotation(measurement=path)
+    annotation = SafeFiles(measurement=path)
     if read_bytes(annotation.calibration, MAX_XML) is None:
         return {}
     return {quantity.value: partial(_calibration, annotation, quantity) for quantity in _TABLES}
@@ -118,11 +118,11 @@ def safe_border_noise(path: Path) -> Callable[[tuple[int, int]], Noise | None] |
     """Return the border noise (DN^2) of a measurement file; None where its annotation is not there."""
     if path.parent.name.lower() != "measurement":
         return None
-    annotation = Annotation(measurement=path)
+    annotation = SafeFiles(measurement=path)
     return partial(_border_noise, annotation) if read_bytes(annotation.noise, MAX_XML) is not None else None
 
 
-def _border_noise(annotation: Annotation, shape: tuple[int, int]) -> Noise | None:
+def _border_noise(annotation: SafeFiles, shape: tuple[int, int]) -> Noise | None:
     """Return the thermal noise that pixels at the edges of an image, (rows, columns), are compared with.
 
     None of IPF 2.90 and later, since 13 March 2018, which clear the edges themselves.
@@ -139,7 +139,7 @@ def _border_noise(annotation: Annotation, shape: tuple[int, int]) -> Noise | Non
 
 
 def _calibration(
-    annotation: Annotation, quantity: Quantity, shape: tuple[int, int], denoise: bool
+    annotation: SafeFiles, quantity: Quantity, shape: tuple[int, int], denoise: bool
 ) -> Calibration:
     """Return the calibration of a measurement file of ``shape`` (rows, columns).
 
@@ -163,7 +163,7 @@ def _calibration(
     )
 
 
-def _check_owner(annotation: Annotation, file: Path, root: Element, product: Element | None) -> None:
+def _check_owner(annotation: SafeFiles, file: Path, root: Element, product: Element | None) -> None:
     """Refuse annotation of another measurement file: by the headers, and by the file's name."""
     header = _header(root)
     owner = {} if product is None else _header(product)
@@ -198,7 +198,7 @@ def _header(root: Element) -> Mapping[str, str]:
     return {} if header is None else texts_of(header)
 
 
-def _check_image(annotation: Annotation, product: Element | None, shape: tuple[int, int]) -> None:
+def _check_image(annotation: SafeFiles, product: Element | None, shape: tuple[int, int]) -> None:
     """Refuse a raster that is not the annotated image, pixel by pixel: a part of it, or one of another size."""
     if product is None:
         return
@@ -265,7 +265,7 @@ def safe_fields(path: Path) -> dict[str, Callable[[tuple[int, int]], Field]]:
     """Return what the annotation of a measurement file says of every pixel: angles in degrees, noise in dB."""
     if path.parent.name.lower() != "measurement":
         return {}
-    annotation = Annotation(measurement=path)
+    annotation = SafeFiles(measurement=path)
     fields: dict[str, Callable[[tuple[int, int]], Field]] = {}
     if read_bytes(annotation.product, MAX_XML) is not None:
         fields["incidence_angle"] = partial(_incidence, annotation)
@@ -274,7 +274,7 @@ def safe_fields(path: Path) -> dict[str, Callable[[tuple[int, int]], Field]]:
     return fields
 
 
-def _incidence(annotation: Annotation, shape: tuple[int, int]) -> Field:
+def _incidence(annotation: SafeFiles, shape: tuple[int, int]) -> Field:
     """Return the angle of incidence on the ellipsoid, degrees: linear between the points of the geolocation grid."""
     file = annotation.product
     root = read_annotation(file)
@@ -293,7 +293,7 @@ def _incidence(annotation: Annotation, shape: tuple[int, int]) -> Field:
     return Field(path=str(file), units="degree", values=angles)
 
 
-def _nesz(annotation: Annotation, shape: tuple[int, int]) -> Field:
+def _nesz(annotation: SafeFiles, shape: tuple[int, int]) -> Field:
     """Return the noise equivalent sigma0, dB: thermal noise, calibrated."""
     product = read_annotation(annotation.product)
     noise = _scaled_noise(annotation, product, shape)
@@ -302,7 +302,7 @@ def _nesz(annotation: Annotation, shape: tuple[int, int]) -> Field:
 
 
 # ------------------------------------------------------------------ thermal noise
-def _noise(annotation: Annotation, product: Element | None, shape: tuple[int, int]) -> Noise:
+def _noise(annotation: SafeFiles, product: Element | None, shape: tuple[int, int]) -> Noise:
     """Return the thermal noise to subtract from a measurement file of ``shape`` (rows, columns), in DN^2.
 
     Raises `UnsupportedRasterError` where it was subtracted before, or the tables say nothing.
@@ -317,7 +317,7 @@ def _noise(annotation: Annotation, product: Element | None, shape: tuple[int, in
     return _scaled_noise(annotation, product, shape)
 
 
-def _scaled_noise(annotation: Annotation, product: Element | None, shape: tuple[int, int]) -> Noise:
+def _scaled_noise(annotation: SafeFiles, product: Element | None, shape: tuple[int, int]) -> Noise:
     """Return the thermal noise of a measurement file of ``shape`` (rows, columns), in DN^2.
 
     Entries of zero, at the far edge, say nothing: the last that is positive holds there. Raises
@@ -390,7 +390,7 @@ def _integer(element: Element, name: str, otherwise: int) -> int:
     return int(text) if re.fullmatch(r"-?\d+", text) else otherwise
 
 
-def ipf_version(annotation: Annotation) -> tuple[int, int] | None:
+def ipf_version(annotation: SafeFiles) -> tuple[int, int] | None:
     """Return (major, minor) of the processor: by the manifest, else by the file's tag; None where neither tells."""
     try:
         manifest = parse_xml(read_bytes(annotation.manifest, MAX_XML) or b"")
