@@ -26,8 +26,6 @@ def test_a_leg_without_its_python_is_skipped_with_the_reason(monkeypatch, capsys
 @pytest.mark.parametrize("leg", legs.LEGS)
 def test_a_warning_is_ignored_by_its_words_and_its_owner(leg):
     for whose, text in legs.LEGS[leg].warnings:
-        action, message, category, *_ = text.split(":")
-        assert whose
-        assert action == "ignore"
-        assert category
-        assert len(message) > 10
+        action, message, category, *module = text.split(":")
+        assert (whose != "", action, category != "") == (True, "ignore", True)
+        assert message or module

@@ -39,6 +39,11 @@ LEGS: Final = {
         constraint=CONSTRAINTS,
         warnings=(
             ("zarr 3.1.0, of its own text", "ignore:The codec `vlen-utf8` is currently not part:UserWarning"),
+            (
+                "matplotlib 3.9 calls functions of pyparsing 3.3 by their old names",
+                "ignore::pyparsing.warnings.PyparsingDeprecationWarning:matplotlib._fontconfig_pattern",
+            ),
+            ("the same", "ignore::pyparsing.warnings.PyparsingDeprecationWarning:matplotlib._mathtext"),
         ),
     ),
     "newest": Leg(
