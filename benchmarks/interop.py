@@ -30,7 +30,14 @@ NEWEST = (
     *("numpy==2.5.5", "xarray==2026.9.0", "zarr==3.4.2", "numcodecs==0.17.1", "dask[array]==2026.8.0"),
     *("rioxarray==0.23.0", "rasterio==1.5.2", "pyproj==3.8.0", "tensorstore==0.1.86", "odc-geo==0.5.3"),
     *("rio-tiler==9.4.12", "titiler.xarray==2.4.0", "obstore==0.12.1", "obspec-utils==0.9.0"),
-    *("icechunk==2.3.0", "virtualizarr==2.8.0", "zarrs==0.2.3", "rasterix==0.2.4", "xproj==0.2.1"),
+    *(
+        "icechunk==2.3.0",
+        "virtualizarr==2.8.0",
+        "zarrs==0.2.3",
+        "rasterix==0.2.4",
+        "xproj==0.2.1",
+        "arro3-core==0.9.1",
+    ),
 )
 """Installed with the newest Python that is found."""
 GDAL = ("gdal-wheel==3.13.3", "numpy==2.5.5")
@@ -39,7 +46,13 @@ OF_XARRAY = ("xarray", "xarray, Dask", "xarray, datatree", "rioxarray", "rioxarr
 ROWS = {
     "pinned": (*OF_XARRAY, "zarr-python", "tensorstore", "GDAL of rasterio"),
     "newest": (
-        *(*OF_XARRAY, "rasterix", "zarr-python", "zarr-python, fused pipeline", "zarrs pipeline of zarr-python"),
+        *(
+            *OF_XARRAY,
+            "rasterix",
+            "zarr-python",
+            "zarr-python, fused pipeline",
+            "zarrs pipeline of zarr-python",
+        ),
         *("obstore, ObjectStore", "tensorstore", "VirtualiZarr", "icechunk, copied", "icechunk, virtual"),
         *("rio-tiler", "titiler-xarray", "GDAL of rasterio", "zarrita (node)"),
     ),
@@ -69,7 +82,9 @@ def write_rasters(folder):
         GroundControlPoint(r, c, 500_000 + 10 * c, 5_400_000 - 10 * r) for r in (0, 599) for c in (0, 699)
     ]
     here = {"crs": "EPSG:32633", "transform": corner}
-    dates = [f"S1A_IW_GRDH_1SDV_{day}T053000_{day}T053025_{orbit}_0693B1_1A2B" for day, orbit in DATES.items()]
+    dates = [
+        f"S1A_IW_GRDH_1SDV_{day}T053000_{day}T053025_{orbit}_0693B1_1A2B" for day, orbit in DATES.items()
+    ]
     turned = {"crs": "EPSG:32633", "transform": corner * rasterio.Affine.rotation(20)}
     kinds = {"plain": here, "floor": here, "rotated": turned, "gcps": {"gcps": gcps, "crs": "EPSG:32633"}}
     for kind, place in {**kinds, "nowhere": {}, **dict.fromkeys(dates, here)}.items():
@@ -103,7 +118,9 @@ def make_cases(folder, **options):
     raw = sorted((folder / "raw").glob("*.tif"))
     store = sz.ingest(sz.plan_ingest(raw, folder / f"{label}.zarr", layers=layers, **settings))
     floats = sz.ingest(
-        sz.plan_ingest(folder / "raw/plain_vv.tif", folder / f"{label}-float32.zarr", dtype="float32", **settings)
+        sz.plan_ingest(
+            folder / "raw/plain_vv.tif", folder / f"{label}-float32.zarr", dtype="float32", **settings
+        )
     )
     samples, _ = sz.import_chips(folder / "chips", store)
     dates = [scene for scene in store.scenes if scene.startswith("S1A")]
@@ -165,7 +182,16 @@ def with_zarrita(folder):
         return "no node"
     (folder / "zarrita").mkdir()
     shutil.copy(HERE / "zarrita.mjs", folder / "zarrita" / "read.mjs")
-    install = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder / "zarrita", *ZARRITA]
+    install = [
+        "npm",
+        "install",
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        folder / "zarrita",
+        *ZARRITA,
+    ]
     run = subprocess.run(install, capture_output=True, text=True, check=False)
     return None if run.returncode == 0 else f"npm: {(run.stderr or run.stdout).strip()[-80:]}"
 
@@ -176,7 +202,9 @@ def row_of(python, folder, name, layout):
     command = [python, "-P", HERE / "interop_tools.py", folder, name, layout]
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=alone, timeout=600)
     if run.returncode:
-        raise RuntimeError(run.stderr.strip().splitlines()[-1] if run.stderr.strip() else f"exit {run.returncode}")
+        raise RuntimeError(
+            run.stderr.strip().splitlines()[-1] if run.stderr.strip() else f"exit {run.returncode}"
+        )
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -190,54 +218,107 @@ def cell(text, reasons):
 def rows_of(environment, python, folder, reasons, kinds, without_node):
     """Yield the table's lines of one environment."""
     for name in ROWS[environment]:
-        for layout in ("sharded", "no shards") if name.startswith("GDAL") else ("sharded",):
+        for layout in ("sharded", "no shards") if name == "GDAL of rasterio" else ("sharded",):
             shown = f"{name}, `--no-shards`" if layout != "sharded" else name
-            if name.startswith("zarrita") and without_node:
-                yield f"| {shown} | not tried: {without_node} |" + " |" * (1 + len(kinds))
+            try:
+                if name.startswith("zarrita") and without_node:
+                    raise RuntimeError(without_node)
+                row = row_of(python, folder, name, layout)
+            except (RuntimeError, subprocess.SubprocessError) as error:
+                yield not_tried(shown, error, kinds)
                 continue
-            row = row_of(python, folder, name, layout)
             cells = " | ".join(cell(row["cells"].get(kind, ""), reasons) for kind in kinds)
             yield f"| {shown} | {row['version']} | {row['tells']} | {cells} |"
 
 
+def not_tried(name, why, kinds):
+    return f"| {name} | not tried: {str(why).replace('|', '/')} |" + " |" * (1 + len(kinds))
+
+
+def table_of(environment, python, requirements, folder, cases, reasons, without_node):
+    """Return the heading and the table of one environment."""
+    kinds = [case["kind"] for case in cases["sharded"]]
+    try:
+        asked = subprocess.run([python, "--version"], capture_output=True, text=True, check=False)
+        if asked.returncode:
+            raise RuntimeError(f"no {python}")
+        made = make_environment(folder / environment, python, *requirements)
+        lines = list(rows_of(environment, made, folder, reasons, kinds, without_node))
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        lines = [not_tried(name, error, kinds) for name in ROWS[environment]]
+    return lines
+
+
 def main():
     warnings.simplefilter("ignore")
-    newest = shutil.which(sys.argv[1]) if len(sys.argv) > 1 else sys.executable
+    newest = sys.argv[1] if len(sys.argv) > 1 else sys.executable
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cases = {"sharded": make_cases(folder), "no shards": make_cases(folder, shard=0)}
-        kinds = [case["kind"] for case in cases["sharded"]]
-        plain = next(case for case in cases["no shards"] if case["kind"] == "plain")
-        cases["sharded"].append(plain | {"kind": "no shards"})
-        kinds.append("no shards")
+        cases["sharded"].append(cases["no shards"][0] | {"kind": "no shards"})
         (folder / "cases.json").write_text(json.dumps(cases))
-        without_node = with_zarrita(folder)
-        pins = HERE.parent / "constraints.txt"
+        kinds = [case["kind"] for case in cases["sharded"]]
+        without_node, reasons = with_zarrita(folder), {}
+        pins = ("--constraint", HERE.parent / "constraints.txt")
         plans = {
-            "pinned": (sys.executable, PINNED, "--constraint", pins),
-            "newest": (newest, NEWEST),
-            "gdal": (newest, GDAL),
+            "pinned": (sys.executable, (PINNED, *pins)),
+            "newest": (newest, (NEWEST,)),
+            "gdal": (newest, (GDAL,)),
         }
-        reasons, lines = {}, []
-        for environment, (python, *rest) in plans.items():
-            try:
-                if python is None:
-                    raise RuntimeError(f"no {sys.argv[1]}")
-                made = make_environment(folder / environment, python, *rest)
-                lines += rows_of(environment, made, folder, reasons, kinds, without_node)
-            except (RuntimeError, subprocess.SubprocessError) as error:
-                lines += [f"| {n} | not tried: {error} |" + " |" * (1 + len(kinds)) for n in ROWS[environment]]
-    print(PAGE.replace("KINDS", " | ".join(kinds)).replace("RULE", "|---" * (3 + len(kinds)) + "|"), end="")
-    print(*lines, sep="\n")
-    print()
-    print(*(f"{n}. {text}" for text, n in reasons.items()), sep="\n")
+        lines = {
+            environment: table_of(environment, python, requirements, folder, cases, reasons, without_node)
+            for environment, (python, requirements) in plans.items()
+        }
+    header = f"| tool | version | tells | {' | '.join(kinds)} |\n" + "|---" * (3 + len(kinds)) + "|"
+    pinned, latest = "\n".join(lines["pinned"]), "\n".join([*lines["newest"], *lines["gdal"]])
+    why = "\n".join(f"{n}. {text}" for text, n in reasons.items())
+    print(PAGE.format(header=header, pinned=pinned, newest=latest, reasons=why), end="")
     return 0
 
 
 PAGE = """# Who reads what
 
-| tool | version | tells | KINDS |
-RULE
+Made by `make interop`, from runs: each tool opens a store of every kind in an environment of its own, without sarzarr, and
+what it makes of it is held against `Store.db`, `Store.open_scene`, `open_stack` and `open_samples`: the shape, which
+pixels are valid, every value (so the mean, of backscatter in dB, to 0.001) and, of what has a place and of tools that
+tell one, CRS and transform. "same" is all of that; "no (n)" is reason n below; "-" is not asked.
+
+| kind | what it is |
+|---|---|
+| plain | a scene in dB with nodata at its edge and pixels at the floor |
+| floor | one with whole chunks at the floor, and all valid |
+| gcps, rotated, nowhere | ground control points alone; an affine that is turned; no CRS |
+| float32 | a store of floats |
+| classes, dem, flags | layers of integers and of floats with nodata, and `vv_flags` |
+| stack | the scenes of two dates, against the cube of `open_stack` |
+| samples | pictures of two sizes, padded |
+| no shards | plain, written with `--no-shards` |
+
+## Pinned versions
+
+{header}
+{pinned}
+
+## Newest versions
+
+{header}
+{newest}
+
+{reasons}
+
+## To know
+
+- **Integers have no `_FillValue`** (classes, flags, samples), so that xarray gives them as they are. The value to leave
+  out, where there is one, is `nodata` in the attributes; rioxarray knows it as `.rio.nodata`. xarray's
+  `use_zarr_fill_value_as_mask=True` would be the way, but `open_zarr` and `open_dataset` drop it
+  ([a finding](../findings/xarray-drops-the-zarr-fill-mask.sh)).
+- **GDAL before 3.13 knows no shards**: for it a store is written, or copied, with `--no-shards`. Samples are always in shards. Of
+  a rotated scene it has the CRS and takes pixel positions for its place, without a word.
+- **Rotated scenes**: `isel` leaves the affine in `spatial_ref` as it was, so that rioxarray places a part where the whole
+  begins; `rio.isel_window` moves it along. rio-tiler, and so titiler, refuse them: ingest with `--crs`.
+- **Without a CRS** titiler takes pixel positions for longitude and latitude. Where they are beyond the earth it refuses.
+- "rioxarray, a part" is every second pixel of a part, `isel(y=slice(100, None, 2), x=slice(50, None, 2))`.
+- napari and QGIS are not in the table: a viewer shows pixels and states no mask, and QGIS has no wheel; it reads through GDAL.
 """
 
 if __name__ == "__main__":

@@ -359,7 +359,7 @@ def misplaced(tells, crs, affine, case):
 
 
 def tiles_differ(tiles, truth, case):
-    """Return the sentence for tiles that are not the scene's nearest pixels, or None; borders of pixels are left out."""
+    """Return the sentence for tiles that are not the nearest pixels, or None; borders of pixels are left out."""
     from affine import Affine
     from pyproj import Transformer
 
@@ -370,7 +370,7 @@ def tiles_differ(tiles, truth, case):
         x, y = to_scene.transform(*(Affine(*affine) * (cols, rows)))
         col, row = inverse * (x, y)
         sure = (np.abs(col - np.round(col)) > 0.2) & (np.abs(row - np.round(row)) > 0.2)
-        inside = (0 <= col) & (col < truth.shape[1]) & (0 <= row) & (row < truth.shape[0])
+        inside = (col >= 0) & (col < truth.shape[1]) & (row >= 0) & (row < truth.shape[0])
         right = np.full(values.shape, np.nan)
         right[inside] = truth[row[inside].astype(int), col[inside].astype(int)]
         if wrong := differs(np.where(sure, values, 0), np.where(sure, right, 0)):
@@ -412,7 +412,9 @@ def number_of(name, package, folder):
         return json.loads(Path(folder, "zarrita/node_modules/zarrita/package.json").read_text())["version"]
     module = importlib.import_module(package)
     if package == "osgeo" and importlib.import_module("osgeo.gdal").GetDriverByName("Zarr") is None:
-        raise SystemExit(f"GDAL {module.__version__} of gdal-wheel, its one wheel for Linux, has no Zarr driver")
+        raise SystemExit(
+            f"GDAL {module.__version__} of gdal-wheel, its one wheel for Linux, has no Zarr driver"
+        )
     names = {"odc.geo": "odc-geo", "rio_tiler": "rio-tiler", "titiler.xarray": "titiler-xarray"}
     number = version(names.get(package, "gdal-wheel" if package == "osgeo" else package))
     if package == "rasterio":
