@@ -278,15 +278,15 @@ def main():
 
 PAGE = """# Who reads what
 
-Made by `make interop`, from runs: each tool opens a store of every kind in an environment of its own, without sarzarr, and
-what it makes of it is held against `Store.db`, `Store.open_scene`, `open_stack` and `open_samples`: the shape, which
-pixels are valid, every value (so the mean, of backscatter in dB, to 0.001) and, of what has a place and of tools that
-tell one, CRS and transform. "same" is all of that; "no (n)" is reason n below; "-" is not asked.
+Made by `make interop`, from runs: each tool opens a store of every kind in an environment of its own, without
+sarzarr, and what it makes of it is held against `Store.db`, `Store.open_scene`, `open_stack` and `open_samples`: the
+shape, which pixels are valid, every value (and so the mean; of backscatter in dB, to 0.001) and, of what has a place
+and of tools that tell one, CRS and transform. "same" is all of that; "no (n)" is reason n below; "-" is not asked.
 
 | kind | what it is |
 |---|---|
 | plain | a scene in dB with nodata at its edge and pixels at the floor |
-| floor | one with whole chunks at the floor, and all valid |
+| floor | one that is all valid, with a chunk at the floor |
 | gcps, rotated, nowhere | ground control points alone; an affine that is turned; no CRS |
 | float32 | a store of floats |
 | classes, dem, flags | layers of integers and of floats with nodata, and `vv_flags` |
@@ -308,17 +308,18 @@ tell one, CRS and transform. "same" is all of that; "no (n)" is reason n below; 
 
 ## To know
 
-- **Integers have no `_FillValue`** (classes, flags, samples), so that xarray gives them as they are. The value to leave
-  out, where there is one, is `nodata` in the attributes; rioxarray knows it as `.rio.nodata`. xarray's
-  `use_zarr_fill_value_as_mask=True` would be the way, but `open_zarr` and `open_dataset` drop it
+- **Integers have no `_FillValue`** (classes, flags, samples), so that xarray gives them as they are. The value to
+  leave out, where there is one, is `nodata` in the attributes; rioxarray knows it as `.rio.nodata`. xarray's
+  `use_zarr_fill_value_as_mask=True` would be another way, but it is dropped on the way to the Zarr backend
   ([a finding](../findings/xarray-drops-the-zarr-fill-mask.sh)).
-- **GDAL before 3.13 knows no shards**: for it a store is written, or copied, with `--no-shards`. Samples are always in shards. Of
-  a rotated scene it has the CRS and takes pixel positions for its place, without a word.
-- **Rotated scenes**: `isel` leaves the affine in `spatial_ref` as it was, so that rioxarray places a part where the whole
-  begins; `rio.isel_window` moves it along. rio-tiler, and so titiler, refuse them: ingest with `--crs`.
-- **Without a CRS** titiler takes pixel positions for longitude and latitude. Where they are beyond the earth it refuses.
-- "rioxarray, a part" is every second pixel of a part, `isel(y=slice(100, None, 2), x=slice(50, None, 2))`.
-- napari and QGIS are not in the table: a viewer shows pixels and states no mask, and QGIS has no wheel; it reads through GDAL.
+- **GDAL before 3.13 knows no shards**: for it a store is written, or copied, with `--no-shards`. Samples are always
+  in shards. Of a rotated scene it has the CRS and takes pixel positions for its place, without a word.
+- **Rotated scenes**: `isel` leaves the affine in `spatial_ref` as it was, so that rioxarray places a part where the
+  whole begins; `rio.isel_window` moves it along. rio-tiler, and so titiler, refuse them: ingest with `--crs`.
+- **Without a CRS** titiler takes pixel positions for longitude and latitude; where that is beyond the earth it refuses.
+- "rioxarray, a part" is every second pixel of a part: `isel(y=slice(100, None, 2), x=slice(50, None, 2))`.
+- napari and QGIS are not in the table: the one shows pixels and states no mask, the other has no wheel (it reads
+  through GDAL).
 """
 
 if __name__ == "__main__":
