@@ -316,7 +316,7 @@ and of tools that tell one, CRS and transform. "same" is all of that; "no (n)" i
   in shards. Of a rotated scene it has the CRS and takes pixel positions for its place, without a word.
 - **Rotated scenes**: `isel` leaves the affine in `spatial_ref` as it was, so that rioxarray places a part where the
   whole begins; `rio.isel_window` moves it along. rio-tiler, and so titiler, refuse them: ingest with `--crs`.
-- **Without a CRS** titiler takes pixel positions for longitude and latitude; where that is beyond the earth it refuses.
+- **Without a CRS** titiler takes pixel positions for longitude and latitude, and refuses those beyond the earth.
 - "rioxarray, a part" is every second pixel of a part: `isel(y=slice(100, None, 2), x=slice(50, None, 2))`.
 - napari and QGIS are not in the table: the one shows pixels and states no mask, the other has no wheel (it reads
   through GDAL).
