@@ -412,9 +412,7 @@ def number_of(name, package, folder):
         return json.loads(Path(folder, "zarrita/node_modules/zarrita/package.json").read_text())["version"]
     module = importlib.import_module(package)
     if package == "osgeo" and importlib.import_module("osgeo.gdal").GetDriverByName("Zarr") is None:
-        raise SystemExit(
-            f"GDAL {module.__version__} of gdal-wheel, its one wheel for Linux, has no Zarr driver"
-        )
+        raise SystemExit(f"GDAL {module.__version__} of the wheel gdal-wheel has no Zarr driver")
     names = {"odc.geo": "odc-geo", "rio_tiler": "rio-tiler", "titiler.xarray": "titiler-xarray"}
     number = version(names.get(package, "gdal-wheel" if package == "osgeo" else package))
     if package == "rasterio":
