@@ -17,7 +17,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable ".[torch,plot,test,dev]"
+	$(PIP_INSTALL) --editable ".[torch,plot,test,dev,interop]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test
@@ -65,12 +65,8 @@ bench-warp: $(VENV)/.bench
 bench-codecs: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_codecs.py $(BENCH_ARGS)
 
-interop: $(VENV)/.bench  ## docs/interop.md: who reads what, with the pinned versions and with the newest on NEWEST
-	$(NEWEST) -m venv $(VENV)-newest
-	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
-		--editable ".[test]" rio-tiler odc-geo
-	$(BIN)/python benchmarks/interop.py > docs/interop.md
-	$(VENV)-newest/bin/python benchmarks/interop.py --table >> docs/interop.md
+interop: $(VENV)/.test  ## docs/interop.md: who reads what, in the pinned versions and, on NEWEST, in the newest
+	$(BIN)/python benchmarks/interop.py $(NEWEST) > docs/interop.md
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -145,7 +145,7 @@ LAYER_KIND: Final = "layer_kind"
 SOURCE_BAND: Final = "source_band"
 """The band of the file that a layer was made of, from 1."""
 NODATA: Final = "nodata"
-"""The value of a layer that says "no data"; absent where there is none, or it is NaN."""
+"""The value of a layer, or of samples, that says "no data"; absent where there is none, or it is NaN."""
 FILL_VALUE: Final = "_FillValue"
 """CF's name of the same, which makes xarray put NaN there: so it is not given to classes of integers."""
 CODED: Final = {SCALE_FACTOR: 1 / STEPS, ADD_OFFSET: -FIRST_CODE / STEPS, FILL_VALUE: NOT_MEASURED}

@@ -17,11 +17,17 @@ _PROJECTED: Final = ("projection_y_coordinate", "projection_x_coordinate")
 
 
 def spatial_ref_attributes(grid: Grid) -> dict[str, Any]:
-    """Return the CF grid mapping of a grid as rioxarray writes it, its affine (rotated, too) in CRS units."""
+    """Return the CF grid mapping of a grid as rioxarray writes it.
+
+    Its affine, in CRS units, is among it where ``y`` and ``x`` do not tell it (it is rotated, or has one row or
+    column): rioxarray takes it before those, and so it is wrong of every second pixel and of means.
+    """
     import rioxarray  # noqa: F401  (registers .rio)
     from affine import Affine
 
-    written = xr.Dataset().rio.write_crs(grid.crs_wkt).rio.write_transform(Affine(*grid.transform))
+    written = xr.Dataset().rio.write_crs(grid.crs_wkt)
+    if grid.is_rotated or 1 in grid.shape:
+        written = written.rio.write_transform(Affine(*grid.transform))
     return {
         k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in written[cv.SPATIAL_REF].attrs.items()
     }

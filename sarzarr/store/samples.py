@@ -110,7 +110,7 @@ class SampleLayout:
             about = {cv.LONG_NAME: "pictures, padded", cv.UNITS: "1", cv.ANCILLARY: IMAGE + cv.FLAGS_SUFFIX}
             about[cv.SOURCE_DTYPE] = self.dtype
             if self.dtype != "float32":
-                about[cv.SCALE_FACTOR] = 1 / WHITE[self.dtype]
+                about[cv.NODATA] = self.fill
         shape = (self.count, self.height, self.width)
         document = array_document(shape, encoding, dims=("sample", "y", "x"), attributes=about)
         whole = [self.per_shard, self.height, self.width]
