@@ -77,10 +77,10 @@ def sample_statistics(windows: Iterable[np.ndarray[Any, Any]], *, nodata: float 
         has_others |= not usable.all()
         marked = np.where(usable, pixels, np.nan)
         for axis in (0, 1):
-            step = np.diff(marked, axis=axis)
-            bend = np.diff(step, axis=axis)
-            slopes[axis].append(np.abs(step[np.isfinite(step)]))
-            bends[axis].append(np.abs(bend[np.isfinite(bend)]))
+            change = np.diff(marked, axis=axis)
+            turn = np.diff(change, axis=axis)
+            slopes[axis].append(np.abs(change[np.isfinite(change)]))
+            bends[axis].append(np.abs(turn[np.isfinite(turn)]))
         steps += [part[-1][part[-1] > 0] for part in slopes]
     values, step = np.concatenate(kept), np.concatenate(steps)
     along = [
@@ -126,7 +126,7 @@ class Claim:
 
     @property
     def foreign(self) -> str | None:
-        """What it declares that is no backscatter; None where it does not."""
+        """The raster that it declares, which is no backscatter; None where it declares none."""
         return None if self.quantity or self.representation else not_backscatter_in(self.text)
 
 

@@ -18,7 +18,7 @@ from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, 
 from sarzarr.scenes.identify import Claim, Identity, Sample, check_said, identify, refused, sample_statistics
 from sarzarr.scenes.measured import BandSample, declared_scale, out_of_range, sample_band
 from sarzarr.scenes.names import array_names, naming_parts, scene_folder
-from sarzarr.scenes.products.family import BandMetadata, Product
+from sarzarr.scenes.products.family import BandMetadata, Calibrator, Product
 from sarzarr.scenes.products.rasters import Content, Found, companion_of, content_of
 from sarzarr.scenes.products.table import facts_from_name, product_facts, read_product
 from sarzarr.scenes.products.tags import Tagged, read_tags
@@ -130,6 +130,22 @@ class _Known:
     tagged: Tagged | None
     named: Found | None
 
+    @property
+    def companion(self) -> Content | None:
+        """What the name says that is no backscatter."""
+        return self.named.content if self.named and self.named.content.companion else None
+
+    @property
+    def calls_it(self) -> str:
+        return f"{self.named.product} calls it {self.named.token!r}" if self.named else ""
+
+    @property
+    def calibrations(self) -> Mapping[str, Calibrator]:
+        """The calibrations by a constant that tags tell, or the product has."""
+        return (self.tagged.calibrations if self.tagged else {}) or (
+            self.named.calibrations if self.named else {}
+        )
+
 
 @dataclass(frozen=True)
 class _Band:
@@ -171,23 +187,13 @@ def probe_file(
     choice = CalibrationChoice.of_caller(calibrate, quantity)
     file, status = local_file(path)
     header = read_header(file)
-    told = read_product(file)
-    fits = len(told.bands) == header.bands
-    product = told if fits else replace(told, bands=(BandMetadata(),) * header.bands)
-    named, tagged = content_of(file), read_tags(header.tags)
-    constants = (tagged.calibrations if tagged else {}) or (named.calibrations if named else {})
-    product = replace(product, calibrations=product.calibrations or constants)
-    bands = _bands(file, header, product, polarizations, _Known(tagged, named))
+    product, known, notes = _products(file, header)
+    bands = _bands(file, header, product, polarizations, known)
     kept, left_out, refusal = _sort_out(file, header, bands, is_told=representation is not None)
-    companion = None
-    if named is not None and named.content.companion:
-        companion = named.content
-        what = f"{companion.companion} ({named.product} calls it {named.token!r})"
-        refusal = refused(what, is_certain=True).refusal
-    if told.bands and not fits:
-        note = f"{told.family} metadata of {len(told.bands)} bands is left out, since the file has {header.bands}."
-        left_out = (f"{file.name}: {note}", *left_out)
-    refusal = refusal or _unusable(header, told, is_told=representation is not None)
+    companion = known.companion
+    if companion is not None:
+        refusal = refused(f"{companion.companion} ({known.calls_it})", is_certain=True).refusal
+    refusal = refusal or _unusable(header, product, is_told=representation is not None)
     identities: list[Identity] = []
     calibrations: list[Calibration | None] = []
     border_noise = None
@@ -233,7 +239,7 @@ def probe_file(
         block_shape=header.block_shape,
         block_bytes=header.block_bytes,
         arrays=arrays,
-        left_out=(*left_out, *_said_of_pixels(arrays, samples)),
+        left_out=(*notes, *left_out, *_said_of_pixels(arrays, samples)),
         quantity=arrays[0].quantity if arrays else None,
         representation=arrays[0].representation if arrays else None,
         reason=identities[0].reason if identities else str(refusal),
@@ -242,6 +248,19 @@ def probe_file(
         refusal=refusal,
         companion=companion,
     )
+
+
+def _products(file: Path, header: Header) -> tuple[Product, _Known, tuple[str, ...]]:
+    """Return the metadata of a file's product, what tags and name tell, and a sentence where bands are of others."""
+    told, known = read_product(file), _Known(read_tags(header.tags), content_of(file))
+    product = replace(told, calibrations=told.calibrations or known.calibrations)
+    if len(told.bands) == header.bands:
+        return product, known, ()
+    count = (
+        f"{told.family} metadata of {len(told.bands)} bands is left out, since the file has {header.bands}."
+    )
+    notes = (f"{file.name}: {count}",) if told.bands else ()
+    return replace(product, bands=(BandMetadata(),) * header.bands), known, notes
 
 
 def _meaning(identity: Identity, calibration: Calibration | None, sample: BandSample) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sarzarr.conventions import Quantity, Representation
 from sarzarr.scenes.products.family import Calibrator, constant_calibration
@@ -320,7 +320,7 @@ def content_of(path: Path) -> Found | None:
         for pattern, content in row.layers.items():
             if re.fullmatch(pattern, token, re.IGNORECASE):
                 base = stem[: match.start("layer")].rstrip("-_.") + stem[match.end("layer") :]
-                coded = {
+                coded: dict[str, Any] = {
                     key: row.codes[code.lower()]
                     for key, code in match.groupdict().items()
                     if key in ("quantity", "representation") and not content.companion
