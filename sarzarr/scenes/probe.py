@@ -78,21 +78,11 @@ class RasterProbe(Placed):
     """Everything that the file says of itself."""
     file_size: int
     """Bytes on disk."""
-    declared_bytes: int
-    """Bytes of all bands decoded; far beyond ``file_size``, it is a hollow file or a bomb."""
-    block_shape: tuple[int, int]
-    """(rows, columns) of a TIFF block."""
-    block_bytes: int
-    """Bytes of one decoded TIFF block, all bands of a pixel-interleaved file included."""
     arrays: tuple[ArrayProbe, ...]
     """The bands that are backscatter."""
     left_out: tuple[str, ...]
     """One sentence per band that is not backscatter beside others that are, for metadata of other bands, and for
     values that stand for nothing though no tag declares them."""
-    quantity: str | None
-    """`conventions.Quantity` of the file; None where it is refused."""
-    representation: str | None
-    """`conventions.Representation` of the file; None where it is refused."""
     reason: str
     """One sentence: how quantity and representation were found."""
     acquisition: Acquisition
@@ -103,6 +93,31 @@ class RasterProbe(Placed):
     """Why the file cannot be ingested as asked, with the remedy; None where it can."""
     companion: Content | None = None
     """The raster of a product that is delivered beside its backscatter: a mask, an angle; None where it is none."""
+
+    @property
+    def declared_bytes(self) -> int:
+        """Bytes of all bands decoded; far beyond ``file_size``, it is a hollow file or a bomb."""
+        return math.prod(self.grid.shape) * self.header.bands * self.header.dtype.itemsize
+
+    @property
+    def block_shape(self) -> tuple[int, int]:
+        """(rows, columns) of a TIFF block."""
+        return self.header.block_shape
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one decoded TIFF block, all bands of a pixel-interleaved file included."""
+        return self.header.block_bytes
+
+    @property
+    def quantity(self) -> str | None:
+        """`conventions.Quantity` of the file; None where it is refused."""
+        return self.arrays[0].quantity if self.arrays else None
+
+    @property
+    def representation(self) -> str | None:
+        """`conventions.Representation` of the file, such as dB or power; None where it is refused."""
+        return self.arrays[0].representation if self.arrays else None
 
 
 _NUMBER_TAGS: Final = ("DATA_TYPE", "DATA_UNITS", "UNITS", "UNIT", "UNITTYPE")
@@ -212,18 +227,16 @@ def probe_file(
     except UnsupportedRasterError as error:
         refusal = str(error)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
+    shared = {"path": file, "dtype": str(header.dtype), "border_noise": border_noise}
+    shared |= {"block_shape": header.block_shape, "block_bytes": header.block_bytes}
     arrays = tuple(
         ArrayProbe(
             name=name,
             polarization=band.polarization,
-            path=file,
             band=band.number,
-            dtype=str(header.dtype),
             nodata=sample.nodata,
-            block_shape=header.block_shape,
-            block_bytes=header.block_bytes,
             **_meaning(identity, calibration, sample),
-            border_noise=border_noise,
+            **shared,
         )
         for name, band, identity, calibration, sample in zip(
             names, kept, identities, calibrations, samples, strict=False
@@ -234,14 +247,9 @@ def probe_file(
         path=file,
         header=header,
         file_size=status.st_size,
-        declared_bytes=math.prod(header.grid.shape) * header.bands * header.dtype.itemsize,
         georeference=header.georeference,
-        block_shape=header.block_shape,
-        block_bytes=header.block_bytes,
         arrays=arrays,
         left_out=(*notes, *left_out, *_said_of_pixels(arrays, samples)),
-        quantity=arrays[0].quantity if arrays else None,
-        representation=arrays[0].representation if arrays else None,
         reason=identities[0].reason if identities else str(refusal),
         acquisition=_acquisition(file, header, product),
         source_hash=source_hash(file, full=full_hash),
