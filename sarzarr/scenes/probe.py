@@ -151,8 +151,12 @@ class _Known:
         return self.named.content if self.named and self.named.content.companion else None
 
     @property
-    def calls_it(self) -> str:
-        return f"{self.named.product} calls it {self.named.token!r}" if self.named else ""
+    def refusal(self) -> str | None:
+        """Why a companion is refused, where it comes alone."""
+        if self.named is None or self.companion is None:
+            return None
+        what = f"{self.companion.companion} ({self.named.product} calls it {self.named.token!r})"
+        return refused(what, is_certain=True).refusal
 
     @property
     def calibrations(self) -> Mapping[str, Calibrator]:
@@ -206,9 +210,7 @@ def probe_file(
     bands = _bands(file, header, product, polarizations, known)
     kept, left_out, refusal = _sort_out(file, header, bands, is_told=representation is not None)
     companion = known.companion
-    if companion is not None:
-        refusal = refused(f"{companion.companion} ({known.calls_it})", is_certain=True).refusal
-    refusal = refusal or _unusable(header, product, is_told=representation is not None)
+    refusal = known.refusal or refusal or _unusable(header, product, is_told=representation is not None)
     identities: list[Identity] = []
     calibrations: list[Calibration | None] = []
     border_noise = None
@@ -227,7 +229,7 @@ def probe_file(
     except UnsupportedRasterError as error:
         refusal = str(error)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
-    shared = {"path": file, "dtype": str(header.dtype), "border_noise": border_noise}
+    shared: dict[str, Any] = {"path": file, "dtype": str(header.dtype), "border_noise": border_noise}
     shared |= {"block_shape": header.block_shape, "block_bytes": header.block_bytes}
     arrays = tuple(
         ArrayProbe(
