@@ -44,6 +44,10 @@ LEGS: Final = {
                 "ignore::pyparsing.warnings.PyparsingDeprecationWarning:matplotlib._fontconfig_pattern",
             ),
             ("the same", "ignore::pyparsing.warnings.PyparsingDeprecationWarning:matplotlib._mathtext"),
+            (
+                "rioxarray 0.19 tries with NumPy 2.0 whether a tag is a list of numbers",
+                "ignore:string or file could not be read to its end:DeprecationWarning:rioxarray._io",
+            ),
         ),
     ),
     "newest": Leg(
