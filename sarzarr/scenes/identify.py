@@ -25,6 +25,10 @@ BENT: Final = 0.7
 """Change of a step from one pixel to the next, relative to the step: 1.7 for speckle, far less for a slope."""
 BOUNDED: Final = 2.0
 """99th percentile relative to the median: 2.3 for speckle of 4.4 looks, 1.8 for 10, without any texture."""
+BOUND: Final = 1.4
+"""Largest value relative to the 99th percentile: 1.6 and more for speckle that passes `BOUNDED`, 1.3 for coherences."""
+MANY: Final = 4096
+"""Sampled pixels from which that is told."""
 DARK: Final = 4
 """Digital numbers up to which neighbours are equal by chance, in 8-bit pictures of water."""
 FEW: Final = 16
@@ -190,7 +194,7 @@ def identify(
     elif dtype.kind == "c":
         found = Identity(representation=Representation.COMPLEX, reason=f"by type: {dtype} pixels")
     elif declared:
-        found = _checked(Identity(representation=str(declared[0]), reason=declared[1]), sample)
+        found = _checked(Identity(representation=str(declared[0]), reason=declared[1]), sample, is_integer)
     elif is_integer:
         found = _by_integers(sample)
     else:
@@ -207,11 +211,16 @@ def _first(claims: Sequence[Claim], which: int) -> tuple[str, str] | None:
     return next(((said, claim.source) for claim in claims if (said := claim.says[which])), None)
 
 
-def _checked(found: Identity, sample: Sample) -> Identity:
+def _checked(found: Identity, sample: Sample, is_integer: bool) -> Identity:
     """Return a declared representation, unless the pixels contradict it."""
     is_db = found.representation == Representation.DB
     if sample.count and (abs(sample.median) > 100 if is_db else sample.median < 0):
         return refused(f"pixels with a median of {sample.median:.4g}, although {found.reason}")
+    if sample.count and is_integer and is_db and sample.negative == 0:
+        return refused(f"integers of which none is negative, like a picture's, although {found.reason}")
+    is_power = found.representation == Representation.POWER
+    if sample.count > 256 and is_integer and is_power and 1 < sample.distinct <= FEW:
+        return _by_integers(sample)
     return found
 
 
@@ -257,7 +266,10 @@ def _by_value(sample: Sample, declared: tuple[str, str] | None) -> Identity:
         if (
             sample.most <= 1
             and sample.median > 0.2
-            and sample.high < BOUNDED * sample.median
+            and (
+                sample.high < BOUNDED * sample.median
+                or (sample.count > MANY and sample.most < BOUND * sample.high)
+            )
             and not declared
         ):
             return refused(
@@ -283,6 +295,9 @@ def _with_quantity(
         name, why = quantity, "quantity given by the caller"
     elif declared := _first(claims, 0):
         name, why = str(declared[0]), declared[1]
+        if name != Quantity.DN and sample.count and is_bright and (is_integer or power > (20 if is_db else 100)):
+            said = "dB" if is_db else str(found.representation)
+            return refused(f"{said} with a median of {median:.4g}, too bright for {name}, although {why}")
     else:
         name, why = Quantity.DN if is_integer or is_bright else Quantity.POWER, ""
     reason = found.reason if not why or why == found.reason else f"{found.reason}; {why}"

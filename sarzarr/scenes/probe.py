@@ -25,6 +25,7 @@ from sarzarr.scenes.products.tags import Tagged, read_tags
 from sarzarr.scenes.words import (
     PARTS,
     file_polarization,
+    is_combined,
     is_diagonal,
     is_optical,
     not_backscatter_in,
@@ -226,6 +227,7 @@ def probe_file(
         if refusal is None:
             calibrations = [choice.of(product, i.quantity, header.grid.shape) for i in identities]
             border_noise = choice.border_of(product, header.grid.shape)
+            refusal = next(filter(None, map(_twice_calibrated, samples, identities, calibrations)), None)
     except UnsupportedRasterError as error:
         refusal = str(error)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
@@ -321,6 +323,8 @@ def _bands(
         )
         foreign = not_backscatter_in(units if said.representation else f"{name} {units}")
         source = next((c.source for c in claims if not_backscatter_in(c.text) == foreign), claims[1].source)
+        if foreign is None and is_combined(name) and polarizations is None:
+            foreign, source = "a combination of polarizations", claims[1].source
         if header.is_alpha[i]:
             foreign, source = "an opacity", f"band {i + 1} is an alpha channel"
         bands.append(_Band(i + 1, own[i], polarization, claims, foreign, source))
@@ -467,6 +471,13 @@ def _identities(
         ends = (out_of_range(s, str(i.representation)) for s, i in zip(samples, identities, strict=True))
         refusal = next(filter(None, ends), None)
     return identities, refusal
+
+
+def _twice_calibrated(sample: BandSample, identity: Identity, calibration: Calibration | None) -> str | None:
+    """Return why a band cannot be calibrated by one constant: its pixels have been, as those of a file derived."""
+    if calibration is None or calibration.table is not None:
+        return None
+    return out_of_range(sample, str(identity.representation), factor=calibration.factor)
 
 
 def _said_of_pixels(arrays: Sequence[ArrayProbe], samples: Sequence[BandSample]) -> Iterator[str]:
