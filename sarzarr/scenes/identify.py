@@ -25,9 +25,9 @@ BENT: Final = 0.7
 """Change of a step from one pixel to the next, relative to the step: 1.7 for speckle, far less for a slope."""
 BOUNDED: Final = 2.0
 """99th percentile relative to the median: 2.3 for speckle of 4.4 looks, 1.8 for 10, without any texture."""
-BOUND: Final = 1.4
-"""Largest value relative to the 99th percentile: 1.6 and more for speckle that passes `BOUNDED`, 1.3 for coherences."""
-MANY: Final = 4096
+BOUND: Final = 1.5
+"""Largest value relative to the 99th percentile: 1.7 for speckle that passes `BOUNDED`, less for coherences."""
+MANY: Final = 16384
 """Sampled pixels from which that is told."""
 DARK: Final = 4
 """Digital numbers up to which neighbours are equal by chance, in 8-bit pictures of water."""
@@ -249,6 +249,31 @@ def _is_smooth(sample: Sample) -> bool:
         max(sample.slope, sample.bend) < FLAT * size
     )  # most neighbours are equal, and so is the next step
     return sample.count > 256 and is_flat and (size > DARK or sample.step < GENTLE * size)
+
+
+def unlike_speckle(sample: Sample, *, is_integer: bool) -> str | None:
+    """Return what shows that a band beside others is no backscatter, as the end of a sentence; None where nothing does."""
+    if sample.count > 256 and 1 < sample.distinct <= FEW:
+        return f"{counted(sample.distinct, 'distinct value')} alone, which look like labels"
+    if sample.count > 256 and _is_smooth(sample) and (sample.distinct > FEW or not is_integer):
+        return f"a median of {sample.median:.4g} and no speckle between neighbours, like an angle or an elevation"
+    return None
+
+
+def unlike(sample: Sample, together: Sample) -> str | None:
+    """Return what shows that a band's numbers are written otherwise than those of it and its neighbours together.
+
+    Bands of dB of which one has no negative, or of power of which one is far too bright, are no one raster.
+    """
+    if sample.count <= 256:
+        return None
+    is_db = together.negative > 0 and together.median < DB_MEDIAN
+    if is_db and sample.negative == 0:
+        return f"no negative pixel, beside {together.negative:.0%} of dB"
+    is_power = together.negative == 0 and together.median <= DN_MEDIAN
+    if is_power and sample.median > DN_MEDIAN:
+        return f"a median of {sample.median:.4g}, beside power of {together.median:.4g}"
+    return None
 
 
 def _by_value(sample: Sample, declared: tuple[str, str] | None) -> Identity:

@@ -15,7 +15,17 @@ from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_fac
 from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.grammars import polarization_named
 from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header
-from sarzarr.scenes.identify import Claim, Identity, Sample, check_said, identify, refused, sample_statistics
+from sarzarr.scenes.identify import (
+    Claim,
+    Identity,
+    Sample,
+    check_said,
+    identify,
+    refused,
+    sample_statistics,
+    unlike,
+    unlike_speckle,
+)
 from sarzarr.scenes.measured import BandSample, declared_scale, out_of_range, sample_band
 from sarzarr.scenes.names import array_names, naming_parts, scene_folder
 from sarzarr.scenes.products.family import BandMetadata, Calibrator, Product
@@ -31,7 +41,11 @@ from sarzarr.scenes.words import (
     not_backscatter_in,
     own_polarization,
     polarizations_in,
+    quantity_in,
+    representation_in,
     telling_name,
+    tokens,
+    without_polarizations,
 )
 
 
@@ -219,6 +233,9 @@ def probe_file(
     try:
         if refusal is None:
             samples = [_band_sample(file, header, product, band.number, nodata) for band in kept]
+            if not (quantity or representation or known.named or known.tagged):
+                kept, samples, odd = _apart(file, header, kept, samples)
+                left_out = (*left_out, *odd)
             said = {"quantity": quantity, "representation": representation}
             identities, refusal = _identities(header, kept, samples, said)
             companion = next((companion_of(i.foreign, file.stem) for i in identities if i.foreign), None)
@@ -457,6 +474,42 @@ def _band_sample(file: Path, header: Header, product: Product, band: int, nodata
     own = product.bands[band - 1].nodata if header.nodata is None else header.nodata
     said = own if nodata is None else float(nodata)
     return sample_band(file, header, band, nodata=said, is_told=nodata is not None)
+
+
+def _apart(
+    file: Path, header: Header, bands: Sequence[_Band], samples: Sequence[BandSample]
+) -> tuple[list[_Band], list[BandSample], tuple[str, ...]]:
+    """Return the bands that are like the others by their own pixels, and a sentence for each other one.
+
+    A file's bands are judged together, so that one that is an angle, a mask or a ratio would be what the others are.
+    Those whose own names say that they are backscatter are never left out, and of one band nothing is.
+    """
+    own = [_sample(header, [sample]) for sample in samples]
+    is_bare = [not _is_named(band) for band in bands]
+    odd = [
+        unlike_speckle(sample, is_integer=header.is_integer) if bare else None
+        for sample, bare in zip(own, is_bare, strict=True)
+    ]
+    together = _sample(header, [s for s, what in zip(samples, odd, strict=True) if what is None])
+    odd = [
+        what or (unlike(sample, together) if bare else None)
+        for what, sample, bare in zip(odd, own, is_bare, strict=True)
+    ]
+    if all(odd) or not any(odd):
+        return list(bands), list(samples), ()
+    notes = tuple(
+        f"{file.name}: band {band.number}{f' {band.own!r}' if band.own else ''} is left out, since it has {what}."
+        for band, what in zip(bands, odd, strict=True)
+        if what
+    )
+    like = [(band, sample) for band, sample, what in zip(bands, samples, odd, strict=True) if what is None]
+    return [band for band, _ in like], [sample for _, sample in like], notes
+
+
+def _is_named(band: _Band) -> bool:
+    """Whether a band's polarization, and nothing else but quantity and representation, is its name."""
+    words = tokens(without_polarizations(band.own or ""))
+    return band.polarization is not None and all(quantity_in(word) or representation_in(word) for word in words)
 
 
 def _identities(

@@ -52,13 +52,13 @@ _NOT_BACKSCATTER: Final = {
     "a factor between backscatter conventions": r"factor|anf",
     "a picture": r"rgb|quicklook|browse|preview|thumbnail|ql|qlk",
     "an optical image": r"optical|multispectral|rgbnir|rgbn",
-    "an index of bands": r"\w*ratio|rvi|rfdi|ndpi|ndvi|ndwi|mndwi|ndmi|ndsi|nbr|evi|savi|entropy|anisotropy|alpha",
+    "an index of bands": r"\w*ratio|(?:vv|vh|hh|hv)(?:minus|plus|div|over|by|sub)(?:vv|vh|hh|hv)|rvi|rfdi|ndpi|ndvi|ndwi|mndwi|ndmi|ndsi|nbr|evi|savi|entropy|anisotropy|alpha",
     "an element of a covariance or coherency matrix": (
         r"[ct][1-4][1-4]|covariance|coherency|(?!([hv]{2})\1)[hv]{4}"
     ),
     "one part of a complex number": r"real|imag|imaginary",
 }
-_LAST: Final = {"a spread or a count": r"std|var|counts?"}
+_LAST: Final = {"a spread or a count": r"std|var|counts?", "an index of bands": "cr"}
 """What the last word alone declares: elsewhere it means other things, too."""
 _AREA: Final = r"(?:.*(?<![a-z0-9])(?:s1[a-d]?|rtc\d*|gamma0|sigma0)(?![a-z0-9]).*[^a-z0-9])?area"
 """Names of a scattering area; the area of interest, or of a study, is another thing."""
@@ -156,13 +156,12 @@ def not_backscatter_in(text: str) -> str | None:
 
 
 def is_combined(name: str) -> bool:
-    """Return whether a band's name is made of two polarizations, as that of their ratio is.
+    """Return whether the name of one band lists several polarizations, as that of their ratio does.
 
-    >>> is_combined("VV/VH"), is_combined("VVminusVH"), is_combined("VV_VH_VV"), is_combined("Sigma0_VV")
-    (True, True, False, False)
+    >>> is_combined("VV/VH"), is_combined("scene_VV_VH_VV"), is_combined("Sigma0_VV")
+    (True, False, False)
     """
-    glued = re.fullmatch(r"(?:vv|vh|hh|hv)(?:minus|plus|div|over|by|sub)(?:vv|vh|hh|hv)", name.lower())
-    return bool(glued) or (len(polarizations_in(name)) > 1 and file_polarization(name) is None)
+    return len(polarizations_in(name)) > 1 and file_polarization(name) is None
 
 
 def is_diagonal(name: str) -> bool:
