@@ -226,7 +226,8 @@ def _checked(found: Identity, sample: Sample, is_integer: bool) -> Identity:
 
 def _by_integers(sample: Sample) -> Identity:
     if sample.negative > 0:
-        return refused(f"integers, {sample.negative:.1%} of them negative")
+        like = ", like dB times 100" if -6000 < sample.median < -100 else ""
+        return refused(f"integers, {sample.negative:.1%} of them negative{like}")
     if sample.count > 256 and 1 < sample.distinct <= FEW:
         return refused(f"integers of {counted(sample.distinct, 'distinct value')}, which look like labels")
     if _is_smooth(sample):

@@ -180,6 +180,10 @@ MOUNTAINS = 1000 + 150 * np.add.outer(np.sin(np.arange(64) / 9), np.cos(np.arang
         (np.random.default_rng(0).integers(0, 3, (64, 64)).astype("uint8"), "labels"),
         (np.full((64, 64), np.nan), "no pixel in the sample"),
         (np.zeros((64, 64), "float32"), "no pixel in the sample"),
+        (
+            np.round(100 * np.random.default_rng(0).normal(-11, 3, (64, 64))).astype("int16"),
+            "like dB times 100",
+        ),
         (LAKES.astype("uint8"), "labels"),
         (LAKES.astype("uint8") * 255, "labels"),
         (LAKES.astype("float32"), "labels"),
