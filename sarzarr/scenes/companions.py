@@ -103,7 +103,11 @@ def _of_another(probe: RasterProbe, content: Content, scenes: Sequence[SceneProb
     """Return the sentence for a companion that is of another product or date than all scenes around it."""
     what = f"{probe.path.name} is left out, since it is {content.companion}"
     dates = listed(dict.fromkeys(str(scene.acquisition.datetime) for scene in scenes), most=3)
-    return f"{what} of {probe.acquisition.datetime}, and no scene of {dates}." if scenes else f"{what} of another scene."
+    return (
+        f"{what} of {probe.acquisition.datetime}, and no scene of {dates}."
+        if scenes
+        else f"{what} of another scene."
+    )
 
 
 def _is_of(companion: Path, file: Path) -> bool:
@@ -117,7 +121,9 @@ def _is_of(companion: Path, file: Path) -> bool:
 def _is_other(companion: Path, file: Path) -> bool:
     """Whether names of one product tell that a companion is not of a file."""
     one, other = content_of(companion), content_of(file)
-    return one is not None and other is not None and one.product == other.product and not _is_of(companion, file)
+    return (
+        one is not None and other is not None and one.product == other.product and not _is_of(companion, file)
+    )
 
 
 def _subject(stem: str) -> tuple[str, ...]:

@@ -253,7 +253,7 @@ def _is_smooth(sample: Sample) -> bool:
 
 
 def unlike_speckle(sample: Sample, *, is_integer: bool) -> str | None:
-    """Return what shows that a band beside others is no backscatter, as the end of a sentence; None where nothing does."""
+    """Return what shows that a band beside others is no backscatter, to end a sentence; None where nothing does."""
     if sample.count > 256 and 1 < sample.distinct <= FEW:
         return f"{counted(sample.distinct, 'distinct value')} alone, which look like labels"
     if sample.count > 256 and _is_smooth(sample) and (sample.distinct > FEW or not is_integer):
@@ -321,7 +321,15 @@ def _with_quantity(
         name, why = quantity, "quantity given by the caller"
     elif declared := _first(claims, 0):
         name, why = str(declared[0]), declared[1]
-        if name != Quantity.DN and sample.count and is_bright and (is_integer or power > (20 if is_db else 100)):
+        flattened = (claim.source for claim in claims if claim.says[0] == Quantity.GAMMA0_RTC)
+        if name == Quantity.GAMMA0 and (more := next(flattened, None)):  # SNAP calls both so
+            name, why = str(Quantity.GAMMA0_RTC), f"{why}; {more}"
+        if (
+            name != Quantity.DN
+            and sample.count
+            and is_bright
+            and (is_integer or power > (20 if is_db else 100))
+        ):
             said = "dB" if is_db else str(found.representation)
             return refused(f"{said} with a median of {median:.4g}, too bright for {name}, although {why}")
     else:

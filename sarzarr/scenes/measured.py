@@ -170,8 +170,8 @@ def out_of_range(sample: BandSample, representation: str, *, factor: float = 1.0
     """Return why a band's pixels cannot be in the representation that is claimed; None where they can.
 
     So it is where fewer than half lie within the stored range, as of dB times 100 called dB. Power at or below zero
-    is at the floor for a reason, and does not count where some is above. ``factor`` is that of a calibration: what was
-    calibrated before would be so twice.
+    is at the floor for a reason, and does not count where some is above. ``factor`` is that of a calibration, which
+    would be done twice where the pixels were calibrated before.
     """
     if not sample.windows:
         return None

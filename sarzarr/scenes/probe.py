@@ -47,6 +47,7 @@ from sarzarr.scenes.words import (
     tokens,
     without_polarizations,
 )
+from sarzarr.text import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,20 +234,26 @@ def probe_file(
     try:
         if refusal is None:
             samples = [_band_sample(file, header, product, band.number, nodata) for band in kept]
+            if not (quantity or representation):
+                refusal = _contradiction(file, known)
             if not (quantity or representation or known.named or known.tagged):
                 kept, samples, odd = _apart(file, header, kept, samples)
                 left_out = (*left_out, *odd)
             said = {"quantity": quantity, "representation": representation}
-            identities, refusal = _identities(header, kept, samples, said)
+            identities, unlike_said = _identities(header, kept, samples, said)
+            refusal = refusal or unlike_said
             companion = next((companion_of(i.foreign, file.stem) for i in identities if i.foreign), None)
         elif companion is None and not kept and bands[0].foreign:
             companion = companion_of(bands[0].foreign, f"{bands[0].own} {file.stem}")
         if refusal is None:
             calibrations = [choice.of(product, i.quantity, header.grid.shape) for i in identities]
             border_noise = choice.border_of(product, header.grid.shape)
-            refusal = next(filter(None, map(_twice_calibrated, samples, identities, calibrations)), None)
+            refusal = refusal or next(
+                filter(None, map(_twice_calibrated, samples, identities, calibrations)), None
+            )
     except UnsupportedRasterError as error:
         refusal = str(error)
+    facts, said_days = _of_one_day(_acquisition(file, header, product), kept)
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
     shared: dict[str, Any] = {"path": file, "dtype": str(header.dtype), "border_noise": border_noise}
     shared |= {"block_shape": header.block_shape, "block_bytes": header.block_bytes}
@@ -270,9 +277,14 @@ def probe_file(
         file_size=status.st_size,
         georeference=header.georeference,
         arrays=arrays,
-        left_out=(*notes, *left_out, *_said_of_pixels(arrays, samples)),
+        left_out=(
+            *notes,
+            *left_out,
+            *(f"{file.name}: {note}" for note in said_days),
+            *_said_of_pixels(arrays, samples),
+        ),
         reason=identities[0].reason if identities else str(refusal),
-        acquisition=_acquisition(file, header, product),
+        acquisition=facts,
         source_hash=source_hash(file, full=full_hash),
         refusal=refusal,
         companion=companion,
@@ -405,7 +417,10 @@ def _tag_claims(tags: Mapping[str, str], source: str) -> list[Claim]:
 def _file_claims(file: Path, header: Header, known: _Known) -> list[Claim]:
     """Return what tags, the product by the file's name, and the names of the file or its folder declare."""
     claims = []
-    if (said := known.tagged) is not None:
+    name = telling_name(file.stem, file.parent.name)
+    if (said := known.tagged) is not None and not not_backscatter_in(
+        name
+    ):  # tags of a product are its layers', too
         source = f"{said.product} tags of the file"
         claims.append(
             Claim(text="", source=source, quantity=said.quantity, representation=said.representation)
@@ -416,7 +431,6 @@ def _file_claims(file: Path, header: Header, known: _Known) -> list[Claim]:
         claims.append(
             Claim(text="", source=source, quantity=content.quantity, representation=content.representation)
         )
-    name = telling_name(file.stem, file.parent.name)
     kind = "file" if name == file.stem else "folder"
     return [*claims, Claim(text=name, source=f"the {kind} is named {name!r}")]
 
@@ -509,7 +523,9 @@ def _apart(
 def _is_named(band: _Band) -> bool:
     """Whether a band's polarization, and nothing else but quantity and representation, is its name."""
     words = tokens(without_polarizations(band.own or ""))
-    return band.polarization is not None and all(quantity_in(word) or representation_in(word) for word in words)
+    return band.polarization is not None and all(
+        quantity_in(word) or representation_in(word) for word in words
+    )
 
 
 def _identities(
@@ -524,6 +540,16 @@ def _identities(
         ends = (out_of_range(s, str(i.representation)) for s, i in zip(samples, identities, strict=True))
         refusal = next(filter(None, ends), None)
     return identities, refusal
+
+
+def _contradiction(file: Path, known: _Known) -> str | None:
+    """Return why a product's tags do not hold: a file that is derived from it keeps them, and says so by its name."""
+    told = known.tagged.representation if known.tagged else None
+    named = representation_in(file.stem)
+    if told is None or named in (None, told):
+        return None
+    what = f"{named} by the file's name, and {told} by {known.tagged.product} tags" if known.tagged else ""
+    return refused(what).refusal
 
 
 def _twice_calibrated(sample: BandSample, identity: Identity, calibration: Calibration | None) -> str | None:
@@ -547,6 +573,19 @@ def _sample(header: Header, samples: Sequence[BandSample]) -> Sample:
         return sample
     height, width = header.block_shape
     return replace(sample, absence=f"blocks of {height} x {width} pixels, too large to look into")
+
+
+_DAY: Final = re.compile(r"(?<![0-9a-z])\d{2}(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)\d{4}(?!\d)")
+
+
+def _of_one_day(facts: Acquisition, bands: Sequence[_Band]) -> tuple[Acquisition, tuple[str, ...]]:
+    """Return the facts of bands, and a sentence where their names tell several days (SNAP's stacks): then no time."""
+    names = [re.sub("_", " ", (band.own or "").lower()) for band in bands]
+    days = dict.fromkeys(day for name in names for day in _DAY.findall(name))
+    if len(days) < 2:
+        return facts, ()
+    note = f"bands of several days ({listed(days, most=3)}) have no time in common: none is kept."
+    return replace(facts, datetime=None, absolute_orbit=None), (note,)
 
 
 def _acquisition(file: Path, header: Header, product: Product) -> Acquisition:

@@ -43,6 +43,7 @@ _NOT_BACKSCATTER: Final = {
     "a layover and shadow map": r"layover\w*|shadow\w*|lsm|lsmap",
     "a scattering area": r"scatteringarea|pix",
     "a simulated image": r"sim|simulated",
+    "a texture": r"contrast|dissimilarity|homogeneity|asm|glcm\w*",
     "a spread or a count": r"stdev|stddev|variance|nobs",
     "a mask or a label": (
         r"\w*mask|\w*label\w*|class|classes|classification|landcover|worldcover|groundtruth|qa|treecover\d*|lossyear"
@@ -52,7 +53,10 @@ _NOT_BACKSCATTER: Final = {
     "a factor between backscatter conventions": r"factor|anf",
     "a picture": r"rgb|quicklook|browse|preview|thumbnail|ql|qlk",
     "an optical image": r"optical|multispectral|rgbnir|rgbn",
-    "an index of bands": r"\w*ratio|(?:vv|vh|hh|hv)(?:minus|plus|div|over|by|sub)(?:vv|vh|hh|hv)|rvi|rfdi|ndpi|ndvi|ndwi|mndwi|ndmi|ndsi|nbr|evi|savi|entropy|anisotropy|alpha",
+    "an index of bands": (
+        r"\w*ratio|(?:vv|vh|hh|hv)(?:minus|plus|div|over|by|sub)(?:vv|vh|hh|hv)|rvi|rfdi|ndpi|ndvi|ndwi|mndwi|ndmi|ndsi|nbr"
+        r"|evi|savi|entropy|anisotropy|alpha"
+    ),
     "an element of a covariance or coherency matrix": (
         r"[ct][1-4][1-4]|covariance|coherency|(?!([hv]{2})\1)[hv]{4}"
     ),
@@ -135,7 +139,10 @@ def representation_in(text: str) -> Representation | None:
     ('db', 'amplitude')
     """
     if hyp3 := _HYP3.search(text):
-        return {"p": Representation.POWER, "d": Representation.DB, "a": Representation.AMPLITUDE}[hyp3[2]]
+        coded = {"p": Representation.POWER, "d": Representation.DB, "a": Representation.AMPLITUDE}[hyp3[2]]
+        return (
+            _first_named(_REPRESENTATIONS, tokens(text[hyp3.end() :])) or coded
+        )  # of a file derived from it
     return _first_named(_REPRESENTATIONS, tokens(text))
 
 

@@ -384,7 +384,9 @@ def companion_of(what: str, name: str) -> Content:
     words = tokens(name)
     if content is LABEL and any("mask" in word for word in words):
         return MASK
-    if content is DEM and any(re.fullmatch(r"canopy|trees?|vegetation|waves?|buildings?", word) for word in words):
+    if content is DEM and any(
+        re.fullmatch(r"canopy|trees?|vegetation|waves?|buildings?", word) for word in words
+    ):
         return Content(companion=what)
     if content is ANGLE and not any("projected" in word for word in words):
         if any(re.fullmatch(r"lia|linci|\w*localincidence\w*|local", word) for word in words):
