@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.errors import SceneExistsError
+from sarzarr.errors import InvalidInputError, SceneExistsError
 from sarzarr.grids.warp.plan import WarpPlan
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.scene_plan import ScenePlan
@@ -30,28 +30,46 @@ def known_hash(store: Store | None, scene: str) -> str | None:
 
 
 def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: IngestOptions) -> SceneProbe:
-    """Return a scene, calibrated to the power that the store holds, unless something else is asked for.
+    """Return a scene, calibrated to the power that the store holds: what of it is not asked for stays as it is.
 
+    So the quantity stays where noise alone is asked for, noise is subtracted where it was, and border noise marked.
     One that the store holds as digital numbers is calibrated as a new one is.
+
+    Raises `InvalidInputError` where border noise is marked, which needs the image's own edges, and another grid is
+    asked for.
     """
-    is_asked = options.calibrate is not None or options.denoise
-    if store is None or is_asked or scene.id not in store.scenes:
+    if store is None or scene.id not in store.scenes:
         return scene
     arrays, held = [], set(store.rows(scene.id)["name"].values.tolist())
     for array in scene.arrays:
         known = store.node_attrs(scene.id, array.name) if array.name in held else {}
-        quantity, denoise = str(known.get(cv.QUANTITY)), cv.DENOISED_BY in known
+        quantity = options.calibrate or str(known.get(cv.QUANTITY))
+        denoise = options.denoise or cv.DENOISED_BY in known
         ways = (
             read_product(array.path).calibrations if array.calibration and cv.CALIBRATED_BY in known else {}
         )
-        if make := ways.get(str(quantity)):
+        if make := ways.get(quantity):
             own = make(scene.grid.shape, denoise)
-            array = replace(array, calibration=own, quantity=own.quantity)
-        if cv.BORDER_NOISE in known and array.border_noise is None:
+            reason = array.reason.replace(str(array.calibration), str(own))
+            array = replace(array, calibration=own, quantity=own.quantity, reason=reason)
+        if cv.BORDER_NOISE in known and array.border_noise is None and _keeps_marks(store, scene, options):
             edges = CalibrationChoice(border_noise=True).border_of(read_product(array.path), scene.grid.shape)
             array = replace(array, border_noise=edges)
         arrays.append(array)
     return replace(scene, arrays=tuple(arrays))
+
+
+def _keeps_marks(store: Store, scene: SceneProbe, options: IngestOptions) -> bool:
+    """Return whether border noise stays marked: on the image's own grid it does."""
+    if not options.has_grid:
+        return True
+    if options.replace and options.border is None:
+        raise InvalidInputError(
+            f"expected the own grid of {scene.id!r}, whose border noise is marked by its edges, got another. Say how "
+            "many pixels are border instead with --border N, or take the scene out first "
+            f"(`sarzarr remove {store.place.name} {scene.id}`)."
+        )
+    return False
 
 
 def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan | None:

@@ -27,7 +27,7 @@ def onto_grid(
     than its CRS; `UnsupportedRasterError` where nothing places the scene on the ground, or it does not touch the
     grid.
     """
-    if not (options.crs or options.pixel_size or options.like):
+    if not options.has_grid:
         return ()
     plans, grid = [], _target_grid(scene, store, options)
     for array in scene.arrays:

@@ -123,18 +123,17 @@ class IngestOptions:
             raise InvalidInputError(f"pixel_size must be positive, got {self.pixel_size}.")
         if self.border is not None and self.border < 0:
             raise InvalidInputError(f"border must be 0 or more pixels, got {self.border}.")
-        has_grid = bool(self.crs or self.pixel_size or self.like)
-        if self.resampling is not None and not has_grid:
+        if self.resampling is not None and not self.has_grid:
             raise InvalidInputError(
                 f"a grid to resample onto was expected, got resampling {self.resampling!r} alone. Pass --crs with "
                 "--pixel-size, or --grid like:SCENE, or leave --resampling out."
             )
-        if self.exact and not (has_grid or self.layers):
+        if self.exact and not (self.has_grid or self.layers):
             raise InvalidInputError(
                 "a grid to place pixels on was expected, got --exact alone. Pass --crs with --pixel-size, or "
                 "--grid like:SCENE, or leave --exact out."
             )
-        if self.border_noise and has_grid:
+        if self.border_noise and self.has_grid:
             raise InvalidInputError(
                 "expected the image's own edges to find border noise, got another grid. Leave out the grid, or say "
                 "how many pixels are border with --border N."
@@ -152,6 +151,11 @@ class IngestOptions:
         """Return these options with others in their place, each of the type and unit (pixels, bytes, dB) it has."""
         given: dict[str, Any] = {**changes}
         return replace(self, **given | {"layers": layers_of(given.get("layers", self.layers))})
+
+    @property
+    def has_grid(self) -> bool:
+        """Whether scenes are brought onto another grid than their own."""
+        return bool(self.crs or self.pixel_size or self.like)
 
     @property
     def calibration(self) -> CalibrationChoice:

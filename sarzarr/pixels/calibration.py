@@ -211,7 +211,8 @@ class Field:
             found = 10 * np.log10(
                 self.values.apply(np.zeros((height, width), np.float32), row=row, col=col) * -1
             )
-        return np.array(np.broadcast_to(np.rint(found * 1024) / np.float32(1024), (height, width)))
+        rounded = np.rint(found * 1024) / np.float32(1024)
+        return np.array(np.broadcast_to(rounded, (height, width)), order="C")
 
 
 def knots(lines: Sequence[float], pixels: Sequence[Array], values: Sequence[Array]) -> Knots:

@@ -242,7 +242,62 @@ def test_border_noise_stays_marked_and_is_marked_on_demand(tmp_path):
     assert cv.BORDER_NOISE in sz.open_store(marked.root).node_attrs(marked.scenes[0], "vv")
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"border_noise": True}, {"denoise": True}),
+        ({"denoise": True, "border_noise": True}, {"calibrate": "gamma0"}),
+        ({"calibrate": "gamma0"}, {"denoise": True}),
+        ({"denoise": True, "border_noise": True}, {"calibrate": "none"}),
+    ],
+)
+def test_what_a_replacement_does_not_name_stays_as_it_is_stored(tmp_path, first, then):
+    safe = Safe(ipf="002.82", noise_ipf_290=False)
+    root = write_safe(tmp_path, safe)
+    noisy_edge(safe, root)
+    put(root, tmp_path / "s.zarr", **first)
+    store = put(root, tmp_path / "s.zarr", replace=True, **then)
+    whole = put(root, tmp_path / "whole.zarr", **(first | then | {"denoise": then != {"calibrate": "none"}}))
+    named = (cv.QUANTITY, cv.DENOISED_BY, cv.BORDER_NOISE, cv.REASON)
+    for array in ("vv", "vv_flags"):
+        np.testing.assert_array_equal(codes_of(store, array), codes_of(whole, array))
+    old, new = (one.node_attrs(one.scenes[0], "vv") for one in (store, whole))
+    assert {key: old.get(key) for key in named} == {key: new.get(key) for key in named}
+
+
+def test_marks_of_border_noise_are_not_taken_onto_another_grid(tmp_path):
+    safe = Safe(ipf="002.82", noise_ipf_290=False)
+    root = write_safe(tmp_path, safe)
+    noisy_edge(safe, root)
+    put(root, tmp_path / "s.zarr", border_noise=True)
+    grid = {"crs": "EPSG:4326", "pixel_size": 1e-4, "replace": True}
+    with pytest.raises(InvalidInputError, match=r"--border N, or take the scene out first \(`sarzarr remove"):
+        sz.plan_ingest(root, tmp_path / "s.zarr", **grid)
+    store = put(root, tmp_path / "s.zarr", border=1, **grid)
+    assert cv.BORDER_NOISE not in store.node_attrs(store.scenes[0], "vv")
+    assert np.mean(codes_of(store, "vv_flags") < cv.Flag.NODATA) > 0.9
+
+
+def test_fill_stays_fill_where_noise_is_subtracted_before_a_warp(tmp_path):
+    store = put(
+        write_safe(tmp_path, Safe()), tmp_path / "s.zarr", denoise=True, crs="EPSG:4326", pixel_size=1e-4
+    )
+    flags = codes_of(store, "vv_flags")
+    rows, cols, want = expected(Safe(), "sigma0", denoise=True)
+    assert (flags[:, :3] == cv.Flag.NODATA).all()
+    assert np.count_nonzero(flags == cv.Flag.NODATA) == 3 * 300
+    np.testing.assert_array_equal(flags[rows, cols] == cv.Flag.NONPOSITIVE, want <= 0)
+
+
 # ------------------------------------------------------------------ layers that annotation tells
+def test_incidence_of_one_row_is_the_same_after_a_warp(tmp_path):
+    root = write_safe(tmp_path, Safe())
+    own = put(root, tmp_path / "own.zarr", annotation=["incidence_angle"])
+    store = put(root, tmp_path / "s.zarr", annotation=["incidence_angle"], crs="EPSG:4326", pixel_size=1e-4)
+    want = codes_of(own, "incidence_angle")
+    np.testing.assert_allclose(codes_of(store, "incidence_angle"), want, atol=1e-3)
+
+
 def test_incidence_and_nesz_are_layers_on_request(tmp_path):
     root = write_safe(tmp_path, GRD)
     store = put(root, tmp_path / "s.zarr", annotation=("incidence_angle", "nesz"))

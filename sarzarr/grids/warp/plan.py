@@ -127,6 +127,12 @@ class WarpSource:
         return self.representation == LAYER
 
     @property
+    def has_untold_zeros(self) -> bool:
+        """Whether pixels of zero power may be fill: no tag and no mask tells."""
+        is_masked = self.unmeasured is not None and self.unmeasured.mask is not None
+        return self.nodata is None and not is_masked
+
+    @property
     def read_dtype(self) -> np.dtype[Any]:
         """The dtype that its pixels are read in: of backscatter with a mask, floats, which can be NaN."""
         return (

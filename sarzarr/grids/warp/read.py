@@ -196,13 +196,18 @@ def _prepared(plan: WarpPlan, raw: Array, window: Window) -> tuple[Array, bool]:
     is_plain = source.is_layer or source.representation == cv.Representation.POWER
     is_plain &= source.calibration is None
     if is_plain and raw.dtype == plan.working_dtype and _is_all_valid(raw, source):
-        return raw, False
+        return np.ascontiguousarray(raw), False
     if not source.is_layer:
         power = power_kernel(raw, source.representation, nodata=source.nodata)
         if source.calibration is not None:
+            untold = power == 0 if source.has_untold_zeros else None
             source.calibration.apply(power, row=window.row, col=window.col)
+            if untold is not None:
+                power[untold] = (
+                    0  # and not less than that by noise: zeros of a scene are judged when it is whole
+                )
         return np.ascontiguousarray(power, dtype=np.float32), bool(np.isnan(power.min()))
-    values = np.array(raw, dtype=plan.working_dtype)
+    values = np.array(raw, dtype=plan.working_dtype, order="C")
     if values.dtype.kind == "f":
         invalid = ~np.isfinite(values)
         if source.nodata is not None:
