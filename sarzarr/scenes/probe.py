@@ -465,8 +465,8 @@ def _unusable(header: Header, product: Product, *, is_told: bool) -> str | None:
         )
     if header.bands > MAX_BANDS:
         return f"expected at most {MAX_BANDS} bands, got {header.bands}. Write out the ones that you need."
-    scales = {*header.scales, *(band.scale for band in product.bands)}
-    offsets = {*header.offsets, *(band.offset for band in product.bands)}
+    scales = {*header.scales, *(band.scale for band in product.bands if band.scale != 1)}
+    offsets = {*header.offsets, *(band.offset for band in product.bands if band.offset != 0)}
     if scales != {1.0} or offsets != {0.0}:
         return (
             f"expected pixels that are the values, got scale {sorted(scales)} and offset {sorted(offsets)}. "
