@@ -218,6 +218,7 @@ def _with_companions(
             kind=content.kind,
             factor=content.factor,
             units=content.units,
+            nodata=companion.nodata,
             static=True,
         )
         failed = Refusals()

@@ -2,24 +2,26 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from sarzarr.rasters import read_window
 from sarzarr.scenes.acquisition import is_one_pass
-from sarzarr.scenes.header import read_header, sample_places
+from sarzarr.scenes.header import read_header
+from sarzarr.scenes.measured import LOWEST, sample_band
 from sarzarr.scenes.probe import RasterProbe
 from sarzarr.scenes.products.rasters import TO_DEGREES, Content, content_of
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.scenes.words import not_backscatter_in, polarizations_in, quantity_in, representation_in
-from sarzarr.text import listed
+from sarzarr.text import listed, nodata_text
 
 _PARTS: Final = ("measurement", "annotation", "support", "imagery", "imagedata")
 """Folders of a product; what lies in two of them lies together."""
+_FILLS: Final = (-9999.0, -999.0, -32768.0)
+"""Values that stand for nothing in fields; -99 is the height of some places."""
 _STEEPEST: Final = 1.6
 """An angle of incidence up to which a whole raster is in radians: 90 degrees are 1.57."""
 
@@ -32,6 +34,8 @@ class Companion:
     """Its file."""
     content: Content
     """The layer that it is, its unit known."""
+    nodata: float | None = None
+    """A value that stands for nothing though no tag declares it; None where there is none."""
 
 
 def companions_of(
@@ -65,7 +69,10 @@ def companions_of(
             why = "" if content.layer is None else _why(own, on_grid)
             notes.append(f"{probe.path.name} is left out, since it is {content.companion}{why}.")
             continue
-        companion = Companion(path=probe.path, content=_in_degrees(probe.path, content))
+        companion = _as_layer(probe.path, content)
+        if isinstance(companion, str):
+            notes.append(f"{probe.path.name} is left out, since it is {content.companion}{companion}.")
+            continue
         for scene in on_grid:
             taken = {other.content.layer for other in layers.get(scene.id, ())}
             if content.layer in taken:
@@ -133,13 +140,33 @@ def _subject(stem: str) -> tuple[str, ...]:
     return tuple(word.lower() for word in words if word and not any(says(word) for says in said))
 
 
-def _in_degrees(path: Path, content: Content) -> Content:
-    """Return the content of an angle with its factor known: a raster that nowhere exceeds 1.6 is in radians."""
-    if content.factor == content.factor:
-        return content
+def _as_layer(path: Path, content: Content) -> Companion | str:
+    """Return a companion with its unit and fill known, else why they are not, to end a sentence.
+
+    Values that stand for nothing though no tag declares them are looked for in a sample. An angle that nowhere exceeds
+    1.6 is in radians; one of which most is from 5 to 90 is in degrees; of another, such as degrees times 100, nothing is
+    sure.
+    """
     header = read_header(path)
-    windows = [read_window(path, **asdict(place)) for place in sample_places(header, bands=[1])]
-    pixels = np.concatenate([window[np.isfinite(window)].ravel() for window in windows] or [np.empty(0)])
-    pixels = pixels[pixels != header.nodata] if header.nodata is not None else pixels
-    is_radians = pixels.size > 0 and header.dtype.kind == "f" and pixels.max() <= _STEEPEST
-    return replace(content, factor=TO_DEGREES if is_radians else 1.0)
+    if content.kind != "continuous":
+        return Companion(path=path, content=content)
+    sample = sample_band(path, header, 1, nodata=header.nodata, is_told=False)
+    windows = [window[np.isfinite(window) & (window != 0)] for window in sample.windows]
+    pixels = np.concatenate([*windows, np.empty(0)])
+    is_untold, most = content.factor != content.factor, pixels.max(initial=0)
+    is_radians = header.dtype.kind == "f" and most <= _STEEPEST and pixels.min(initial=1) > 0
+    highest = _STEEPEST if is_untold and is_radians else 180.0 if content.units == "degree" else np.inf
+    found = [fill.value for fill in sample.fills]
+    fills = [value for value in found if value in _FILLS or value < LOWEST or value > highest]
+    if len(fills) > 1 or (fills and header.nodata is not None):
+        return f" with {' and '.join(map(nodata_text, fills))} in it, which no tag declares; --layer says its nodata"
+    nodata = fills[0] if fills else None
+    if (
+        is_untold
+        and not is_radians
+        and not (pixels.min() >= 0 and 5 <= np.median(pixels) <= 90 and most <= 180)
+    ):
+        return " neither in degrees nor in radians; --layer keeps it as it is"
+    if is_untold:
+        content = replace(content, factor=TO_DEGREES if is_radians and pixels.size else 1.0)
+    return Companion(path=path, content=content, nodata=nodata)

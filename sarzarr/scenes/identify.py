@@ -29,6 +29,8 @@ BOUND: Final = 1.5
 """Largest value relative to the 99th percentile: 1.7 for speckle that passes `BOUNDED`, less for coherences."""
 MANY: Final = 16384
 """Sampled pixels from which that is told."""
+APART: Final = 100
+"""Power relative to that of the bands beside it above which a band is none: polarizations differ by less."""
 DARK: Final = 4
 """Digital numbers up to which neighbours are equal by chance, in 8-bit pictures of water."""
 FEW: Final = 16
@@ -254,17 +256,18 @@ def _is_smooth(sample: Sample) -> bool:
 
 def unlike_speckle(sample: Sample, *, is_integer: bool) -> str | None:
     """Return what shows that a band beside others is no backscatter, to end a sentence; None where nothing does."""
-    if sample.count > 256 and 1 < sample.distinct <= FEW:
+    if sample.count > 256 and 1 < sample.distinct <= FEW and (sample.slope == 0 or not is_integer):
         return f"{counted(sample.distinct, 'distinct value')} alone, which look like labels"
     if sample.count > 256 and _is_smooth(sample) and (sample.distinct > FEW or not is_integer):
         return f"a median of {sample.median:.4g} and no speckle between neighbours, like an angle or an elevation"
     return None
 
 
-def unlike(sample: Sample, together: Sample) -> str | None:
+def unlike(sample: Sample, together: Sample, others: float) -> str | None:
     """Return what shows that a band's numbers are written otherwise than those of it and its neighbours together.
 
-    Bands of dB of which one has no negative, or of power of which one is far too bright, are no one raster.
+    Bands of dB of which one has no negative, or of power of which one is `APART` times as bright as the others, are no
+    one raster.
     """
     if sample.count <= 256:
         return None
@@ -272,8 +275,8 @@ def unlike(sample: Sample, together: Sample) -> str | None:
     if is_db and sample.negative == 0:
         return f"no negative pixel, beside {together.negative:.0%} of dB"
     is_power = together.negative == 0 and together.median <= DN_MEDIAN
-    if is_power and sample.median > DN_MEDIAN:
-        return f"a median of {sample.median:.4g}, beside power of {together.median:.4g}"
+    if is_power and sample.median > max(DN_MEDIAN, APART * others):
+        return f"a median of {sample.median:.4g}, beside power of {others:.4g}"
     return None
 
 

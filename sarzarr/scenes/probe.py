@@ -352,7 +352,11 @@ def _bands(
         )
         foreign = not_backscatter_in(units if said.representation else f"{name} {units}")
         source = next((c.source for c in claims if not_backscatter_in(c.text) == foreign), claims[1].source)
-        if foreign is None and is_combined(name) and polarizations is None:
+        if (
+            foreign is None
+            and polarizations is None
+            and is_combined(name or (file.stem if count == 1 else ""))
+        ):
             foreign, source = "a combination of polarizations", claims[1].source
         if header.is_alpha[i]:
             foreign, source = "an opacity", f"band {i + 1} is an alpha channel"
@@ -505,8 +509,10 @@ def _apart(
         for sample, bare in zip(own, is_bare, strict=True)
     ]
     together = _sample(header, [s for s, what in zip(samples, odd, strict=True) if what is None])
+    medians = [sample.median for sample, what in zip(own, odd, strict=True) if what is None]
+    others = sorted(medians)[(len(medians) - 1) // 2] if medians else math.nan
     odd = [
-        what or (unlike(sample, together) if bare else None)
+        what or (unlike(sample, together, others) if bare else None)
         for what, sample, bare in zip(odd, own, is_bare, strict=True)
     ]
     if all(odd) or not any(odd):
