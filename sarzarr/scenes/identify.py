@@ -266,8 +266,8 @@ def unlike_speckle(sample: Sample, *, is_integer: bool) -> str | None:
 def unlike(sample: Sample, together: Sample, others: float) -> str | None:
     """Return what shows that a band's numbers are written otherwise than those of it and its neighbours together.
 
-    Bands of dB of which one has no negative, or of power of which one is `APART` times as bright as the others, are no
-    one raster.
+    Bands of dB of which one has no negative, or of power of which one is `APART` times as bright as the
+    others, are not of one raster.
     """
     if sample.count <= 256:
         return None

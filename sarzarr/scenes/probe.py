@@ -352,11 +352,7 @@ def _bands(
         )
         foreign = not_backscatter_in(units if said.representation else f"{name} {units}")
         source = next((c.source for c in claims if not_backscatter_in(c.text) == foreign), claims[1].source)
-        if (
-            foreign is None
-            and polarizations is None
-            and is_combined(name or (file.stem if count == 1 else ""))
-        ):
+        if foreign is None and polarizations is None and is_combined(name):
             foreign, source = "a combination of polarizations", claims[1].source
         if header.is_alpha[i]:
             foreign, source = "an opacity", f"band {i + 1} is an alpha channel"

@@ -207,3 +207,33 @@ def test_folders_of_one_stem_do_not_collide_where_one_alone_is_backscatter(tmp_p
     plan = sz.plan_ingest([tmp_path / f for f in ("hydro", "mask", "s1_raw")], tmp_path / "s.zarr")
     assert [s.probe.paths[0].parent.name for s in plan.scenes] == ["s1_raw"]
     assert len(plan.refused) == 2
+
+
+def test_fill_of_a_companion_that_no_tag_declares_is_nodata(tmp_path):
+    raw = tmp_path / "raw"
+    write(raw / "lake_VV.tif", speckle(SHAPE))
+    tilted = ANGLES + np.linspace(0, 0.1, 300, dtype="float32")[:, None]  # of as many values as pixels
+    for name, field, fill in (("lia", ANGLES, -9999), ("inc", tilted, 90), ("dem", 300 + ANGLES, -9999)):
+        pixels = field.copy()
+        pixels[0, :10] = fill
+        write(raw / f"lake_{name}.tif", pixels)
+    ingest(raw, tmp_path / "s.zarr")
+    scene = xr.open_zarr(tmp_path / "s.zarr", group="scenes/lake", consolidated=False)
+    for layer, right in (
+        ("local_incidence_angle", np.degrees(ANGLES)),
+        ("incidence_angle", np.degrees(tilted)),
+        ("dem", 300 + ANGLES),
+    ):
+        assert np.isnan(scene[layer].values[:10]).all()
+        np.testing.assert_allclose(scene[layer].values[10:], right[0, 10:], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "pixels", [5000 * ANGLES, (1000 * ANGLES).astype("int16"), (2 * ANGLES).astype("uint8")]
+)
+def test_an_angle_in_no_known_unit_is_left_out(tmp_path, pixels):
+    write(tmp_path / "raw" / "lake_VV.tif", speckle(SHAPE))
+    write(tmp_path / "raw" / "lake_inc.tif", pixels)
+    layers, notes = layers_of(tmp_path / "raw", tmp_path / "s.zarr")
+    assert layers == {"lake": []}
+    assert any("neither in degrees nor in radians" in note for note in notes)

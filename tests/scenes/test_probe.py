@@ -685,3 +685,8 @@ def test_snap_calls_flattened_gamma0_gamma0(tmp_path):
     stem = "S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812_02792A_FD5B_Orb_Cal_TF_TC"
     assert found(write(tmp_path / f"{stem}.tif", speckle(), names=("Gamma0_VV",)))[0] == "gamma0_rtc"
     assert found(write(tmp_path / "a_Orb_Cal_TC.tif", speckle(), names=("Gamma0_VV",)))[0] == "gamma0"
+
+
+def test_bright_bands_are_kept_beside_dim_ones(tmp_path):
+    pixels = np.concatenate([speckle(power=9), speckle(power=0.5, seed=1)])
+    assert [array.band for array in probe_file(write(tmp_path / "city.tif", pixels)).arrays] == [1, 2]
