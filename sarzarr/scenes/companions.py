@@ -143,9 +143,9 @@ def _subject(stem: str) -> tuple[str, ...]:
 def _as_layer(path: Path, content: Content) -> Companion | str:
     """Return a companion with its unit and fill known, else why they are not, to end a sentence.
 
-    Values that stand for nothing though no tag declares them are looked for in a sample. An angle that nowhere exceeds
-    1.6 is in radians; one of which most is from 5 to 90 is in degrees; of another, as of degrees times 100, nothing is
-    sure.
+    Values that stand for nothing though no tag declares them are looked for in a sample. An angle that nowhere
+    exceeds 1.6 is in radians; one of which most is from 5 to 90 is in degrees; of another, as of degrees times 100,
+    nothing is sure.
     """
     header = read_header(path)
     if content.kind != "continuous":
