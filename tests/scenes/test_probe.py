@@ -203,6 +203,7 @@ MOUNTAINS = 1000 + 150 * np.add.outer(np.sin(np.arange(64) / 9), np.cos(np.arang
             "labels",
             "all NaN",
             "all zero",
+            "hundredths of dB",
             "mask",
             "mask of 255",
         ),
@@ -601,7 +602,7 @@ CLASSES = np.kron(np.random.default_rng(0).integers(0, 2, (12, 13)), np.ones((10
 
 
 @pytest.mark.parametrize(
-    ("other", "what"),
+    ("beside", "what"),
     [
         (FIELD, "no speckle"),
         (10 * FIELD, "no speckle"),
@@ -610,8 +611,8 @@ CLASSES = np.kron(np.random.default_rng(0).integers(0, 2, (12, 13)), np.ones((10
     ],
 )
 @pytest.mark.parametrize("names", [(), ("VV", "VH")])
-def test_a_band_without_a_name_is_judged_by_its_own_pixels(tmp_path, other, what, names):
-    pixels = np.concatenate([speckle(), speckle(seed=1), other])
+def test_a_band_without_a_name_is_judged_by_its_own_pixels(tmp_path, beside, what, names):
+    pixels = np.concatenate([speckle(), speckle(seed=1), beside])
     probe = probe_file(write(tmp_path / "chip_001.tif", pixels, names=names))
     assert [array.band for array in probe.arrays] == [1, 2]
     assert (probe.quantity, probe.representation) == ("power", "power")
