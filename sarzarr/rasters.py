@@ -126,7 +126,7 @@ def raster_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     Raises `RasterNotFoundError` where there is no TIFF file in a folder.
     """
     out: list[Path] = []
-    for path in map(Path, paths):
+    for path in without_packed(paths):
         files = _in_folder(path) if path.is_dir() else _in_archive(path) if is_archive(path) else [path]
         if not files:
             raise RasterNotFoundError(
@@ -141,10 +141,21 @@ def _in_folder(folder: Path) -> list[Path]:
     if folder.suffix.lower() == ".safe" or (folder / "measurement").is_dir():
         return _tiffs((folder / "measurement").rglob("*"))
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.suffix.lower() == ".safe")
-    unpacked = {p.stem for p in inner}
-    zipped = sorted(p for p in folder.iterdir() if is_archive(p) and p.stem.split(".")[0] not in unpacked)
+    archives = sorted(p for p in folder.iterdir() if is_archive(p))
+    zipped = without_packed([*inner, *archives])[len(inner) :]
     files = [*_tiffs(folder.iterdir()), *(file for safe in inner for file in _in_folder(safe))]
     return [*files, *(file for archive in zipped for file in _in_archive(archive))]
+
+
+def without_packed(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return paths without the archives of SAFE folders that are among them, too, unpacked beside their archives."""
+    given = [Path(path) for path in paths]
+    unpacked = {p.absolute().with_suffix("") for p in given if p.suffix.lower() == ".safe" and p.is_dir()}
+    return [p for p in given if not (is_archive(p) and _packed(p.absolute()) in unpacked)]
+
+
+def _packed(archive: Path) -> Path:
+    return archive.with_name(archive.name.split(".")[0])
 
 
 def _in_archive(archive: Path) -> list[Path]:

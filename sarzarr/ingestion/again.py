@@ -8,6 +8,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SceneExistsError
 from sarzarr.grids.warp.plan import WarpPlan
+from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.scene_plan import ScenePlan
 from sarzarr.rasters import source_hash
@@ -91,10 +92,9 @@ def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
                 "Pass --replace to write it anew, or --id to add it under another name."
             )
         return _as_stored(store, planned, options)
-    held = {name: store.layer_attrs(planned.id, name) for name in store.layers(planned.id)}
+    held = store.layers(planned.id)
     new = [layer for layer in planned.layers if layer.name not in held]
-    known = ((layer, held[layer.name]) for layer in planned.layers if layer.name in held)
-    other = [layer for layer, old in known if any(old.get(k) != v for k, v in layer.attrs.items())]
+    other = [layer for layer in planned.layers if has_another(store, planned.id, layer)]
     if other and not options.replace:
         raise SceneExistsError(
             f"a new layer was expected, got {other[0].name!r} of {planned.id!r}, which {store.place.name} holds from "
@@ -103,6 +103,14 @@ def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
     if not (layers := (*new, *other)):
         return None
     return replace(planned, layers=layers, only_layers=True, encoding=_encoding(store, planned.id))
+
+
+def has_another(store: Store | None, scene: str, layer: LayerPlan) -> bool:
+    """Return whether a store holds a layer of that name of a scene, from another file or in another way."""
+    if store is None or scene not in store.scenes or layer.name not in store.layers(scene):
+        return False
+    held = store.layer_attrs(scene, layer.name)
+    return any(held.get(key) != value for key, value in layer.attrs.items())
 
 
 def _check_arrays(store: Store, planned: ScenePlan) -> None:

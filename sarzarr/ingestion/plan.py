@@ -13,7 +13,13 @@ from typing import Unpack
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
-from sarzarr.ingestion.again import calibrated_as_stored, known_hash, left_to_do, stored_otherwise
+from sarzarr.ingestion.again import (
+    calibrated_as_stored,
+    has_another,
+    known_hash,
+    left_to_do,
+    stored_otherwise,
+)
 from sarzarr.ingestion.layers.annotated import annotated_layers
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
@@ -147,7 +153,9 @@ def plan_ingest(
     asked = _asked(survey, known, options)
     if options.layers and asked:
         asked = _with_layers(asked, options, notes, refused)
-    asked = [_with_companions(scene, survey.companions.get(scene.id, ()), options, notes) for scene in asked]
+    asked = [
+        _with_companions(scene, survey.companions.get(scene.id, ()), known, options, notes) for scene in asked
+    ]
     present, left = _left_to_do(known, asked, options, notes, refused)
     plans = []
     for fitted in (scene.fitted(options) for scene in left):
@@ -201,9 +209,16 @@ def _with_layers(
 
 
 def _with_companions(
-    scene: ScenePlan, companions: Sequence[Companion], options: IngestOptions, notes: list[str]
+    scene: ScenePlan,
+    companions: Sequence[Companion],
+    store: Store | None,
+    options: IngestOptions,
+    notes: list[str],
 ) -> ScenePlan:
-    """Return the plan of a scene with the rasters delivered beside it as its layers; notes what cannot be one."""
+    """Return the plan of a scene with the rasters delivered beside it as its layers; notes what cannot be one.
+
+    A layer of that name that the store has from another file stays, unless it is to be replaced.
+    """
     layers = list(scene.layers)
     for companion in companions:
         content, name = companion.content, companion.path.name
@@ -226,7 +241,14 @@ def _with_companions(
             found, _ = match_layers(
                 probe_layers([layer], failed), [(scene.probe, scene.grid)], failed, exact=options.exact
             )
-            layers += found.get(scene.id, ())
+            own = found.get(scene.id, ())
+            if not options.replace and any(has_another(store, scene.id, one) for one in own):
+                notes.append(
+                    f"{name} is left out, since {scene.id!r} has another layer {content.layer!r}. Pass --replace to "
+                    "write it anew."
+                )
+                continue
+            layers += own
         notes += [f"{name} is left out: {refusal.reason}" for refusal in failed]
     return replace(scene, layers=tuple(layers))
 

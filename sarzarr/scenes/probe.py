@@ -28,10 +28,10 @@ from sarzarr.scenes.identify import (
 )
 from sarzarr.scenes.measured import BandSample, declared_scale, out_of_range, sample_band
 from sarzarr.scenes.names import array_names, naming_parts, scene_folder
-from sarzarr.scenes.products.family import BandMetadata, Calibrator, Product
-from sarzarr.scenes.products.rasters import Content, Found, companion_of, content_of
-from sarzarr.scenes.products.table import facts_from_name, product_facts, read_product
-from sarzarr.scenes.products.tags import Tagged, read_tags
+from sarzarr.scenes.products.family import Product
+from sarzarr.scenes.products.known import Known, products_of
+from sarzarr.scenes.products.rasters import Content, companion_of
+from sarzarr.scenes.products.table import facts_from_name, product_facts
 from sarzarr.scenes.words import (
     PARTS,
     file_polarization,
@@ -155,34 +155,6 @@ _POLARIZATION_TAGS: Final = ("POLARIZATION", "POLARISATION", "POL", cv.SAR_POLAR
 
 
 @dataclass(frozen=True)
-class _Known:
-    """The products that tags and the name of a file tell."""
-
-    tagged: Tagged | None
-    named: Found | None
-
-    @property
-    def companion(self) -> Content | None:
-        """What the name says that is no backscatter."""
-        return self.named.content if self.named and self.named.content.companion else None
-
-    @property
-    def refusal(self) -> str | None:
-        """Why a companion is refused, where it comes alone."""
-        if self.named is None or self.companion is None:
-            return None
-        what = f"{self.companion.companion} ({self.named.product} calls it {self.named.token!r})"
-        return refused(what, is_certain=True).refusal
-
-    @property
-    def calibrations(self) -> Mapping[str, Calibrator]:
-        """The calibrations by a constant that tags tell, or the product has."""
-        return (self.tagged.calibrations if self.tagged else {}) or (
-            self.named.calibrations if self.named else {}
-        )
-
-
-@dataclass(frozen=True)
 class _Band:
     """A band, what it is called, and what is said of it."""
 
@@ -222,7 +194,7 @@ def probe_file(
     choice = CalibrationChoice.of_caller(calibrate, quantity)
     file, status = local_file(path)
     header = read_header(file)
-    product, known, notes = _products(file, header)
+    product, known, notes = products_of(file, header)
     bands = _bands(file, header, product, polarizations, known)
     kept, left_out, refusal = _sort_out(file, header, bands, is_told=representation is not None)
     companion = known.companion
@@ -254,23 +226,7 @@ def probe_file(
     except UnsupportedRasterError as error:
         refusal = str(error)
     facts, said_days = _of_one_day(_acquisition(file, header, product), kept)
-    names = array_names([b.own for b in kept], [b.polarization for b in kept])
-    shared: dict[str, Any] = {"path": file, "dtype": str(header.dtype), "border_noise": border_noise}
-    shared |= {"block_shape": header.block_shape, "block_bytes": header.block_bytes}
-    arrays = tuple(
-        ArrayProbe(
-            name=name,
-            polarization=band.polarization,
-            band=band.number,
-            nodata=sample.nodata,
-            **_meaning(identity, calibration, sample),
-            **shared,
-        )
-        for name, band, identity, calibration, sample in zip(
-            names, kept, identities, calibrations, samples, strict=False
-        )
-        if refusal is None
-    )
+    arrays = () if refusal else _arrays(file, header, kept, identities, calibrations, samples, border_noise)
     return RasterProbe(
         path=file,
         header=header,
@@ -291,17 +247,31 @@ def probe_file(
     )
 
 
-def _products(file: Path, header: Header) -> tuple[Product, _Known, tuple[str, ...]]:
-    """Return the metadata of a file's product, what tags and name tell, and a sentence where bands are of others."""
-    told, known = read_product(file), _Known(read_tags(header.tags), content_of(file))
-    product = replace(told, calibrations=told.calibrations or known.calibrations)
-    if len(told.bands) == header.bands:
-        return product, known, ()
-    count = (
-        f"{told.family} metadata of {len(told.bands)} bands is left out, since the file has {header.bands}."
+def _arrays(
+    file: Path,
+    header: Header,
+    kept: Sequence[_Band],
+    identities: Sequence[Identity],
+    calibrations: Sequence[Calibration | None],
+    samples: Sequence[BandSample],
+    border_noise: Noise | None,
+) -> tuple[ArrayProbe, ...]:
+    names = array_names([b.own for b in kept], [b.polarization for b in kept])
+    shared: dict[str, Any] = {"path": file, "dtype": str(header.dtype), "border_noise": border_noise}
+    shared |= {"block_shape": header.block_shape, "block_bytes": header.block_bytes}
+    return tuple(
+        ArrayProbe(
+            name=name,
+            polarization=band.polarization,
+            band=band.number,
+            nodata=sample.nodata,
+            **_meaning(identity, calibration, sample),
+            **shared,
+        )
+        for name, band, identity, calibration, sample in zip(
+            names, kept, identities, calibrations, samples, strict=True
+        )
     )
-    notes = (f"{file.name}: {count}",) if told.bands else ()
-    return replace(product, bands=(BandMetadata(),) * header.bands), known, notes
 
 
 def _meaning(identity: Identity, calibration: Calibration | None, sample: BandSample) -> dict[str, Any]:
@@ -318,7 +288,7 @@ def _meaning(identity: Identity, calibration: Calibration | None, sample: BandSa
 
 
 def _bands(
-    file: Path, header: Header, product: Product, polarizations: Sequence[str] | None, known: _Known
+    file: Path, header: Header, product: Product, polarizations: Sequence[str] | None, known: Known
 ) -> tuple[_Band, ...]:
     count = min(header.bands, MAX_BANDS)
     if polarizations is not None and len(polarizations) != header.bands:
@@ -360,7 +330,7 @@ def _bands(
     return tuple(bands)
 
 
-def _polarizations(file: Path, header: Header, own: Sequence[str | None], known: _Known) -> list[str | None]:
+def _polarizations(file: Path, header: Header, own: Sequence[str | None], known: Known) -> list[str | None]:
     """Return each band's polarization: by its name, else its tags, else the file's name."""
     found = [own_polarization(name or "") for name in own]
     if not any(found):
@@ -414,7 +384,7 @@ def _tag_claims(tags: Mapping[str, str], source: str) -> list[Claim]:
     ]
 
 
-def _file_claims(file: Path, header: Header, known: _Known) -> list[Claim]:
+def _file_claims(file: Path, header: Header, known: Known) -> list[Claim]:
     """Return what tags, the product by the file's name, and the names of the file or its folder declare."""
     claims = []
     name = telling_name(file.stem, file.parent.name)
@@ -544,7 +514,7 @@ def _identities(
     return identities, refusal
 
 
-def _contradiction(file: Path, known: _Known) -> str | None:
+def _contradiction(file: Path, known: Known) -> str | None:
     """Return why a product's tags do not hold: a file that is derived from it keeps them, and says so by its name."""
     told = known.tagged.representation if known.tagged else None
     named = representation_in(file.stem)

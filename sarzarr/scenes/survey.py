@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sarzarr.errors import SceneIdError, UnsupportedRasterError
-from sarzarr.rasters import raster_files
+from sarzarr.rasters import raster_files, without_packed
 from sarzarr.scenes.companions import Companion, companions_of
 from sarzarr.scenes.identify import check_said
 from sarzarr.scenes.names import check_given_id, scene_claim
@@ -53,7 +53,7 @@ def survey_files(
     if scene_id is not None:
         check_given_id(scene_id)
     refused, notes, files = Refusals(), [], list[Path]()
-    for path in paths:
+    for path in without_packed(paths):
         with refused.leaving_out([path]):
             files += raster_files([path])
     probes: dict[Path, RasterProbe] = {}

@@ -39,7 +39,7 @@ _NOT_BACKSCATTER: Final = {
     "a slope": r"slope|aspect|hillshade",
     "a bathymetry": r"bathymetry",
     "a wind": r"owi\w*|wind\w*",
-    "a date": r"epoch|doy|dates?",
+    "a date": r"epoch|doy",
     "a layover and shadow map": r"layover\w*|shadow\w*|lsm|lsmap",
     "a scattering area": r"scatteringarea|pix",
     "a simulated image": r"sim|simulated",

@@ -66,6 +66,18 @@ def test_companions_that_come_later_are_added(tmp_path):
     assert sorted(store.layers(HYP3)) == ["layover_shadow", "local_incidence_angle"]
 
 
+def test_a_layer_that_is_there_from_another_file_stays_and_stops_nothing(tmp_path):
+    folder, own = hyp3(tmp_path / "raw"), tmp_path / "own.tif"
+    write(own, np.degrees(ANGLES), nodata=0)
+    ingest(folder, tmp_path / "s.zarr", layers={"local_incidence_angle": own})
+    hyp3(folder, HYP3.replace("20180128", "20180209"))
+    plan = sz.plan_ingest(folder, tmp_path / "s.zarr")
+    assert (len(plan.scenes), plan.present, len(plan.refused)) == (1, (HYP3,), 0)
+    assert any("has another layer 'local_incidence_angle'. Pass --replace" in note for note in plan.notes)
+    store = ingest(folder, tmp_path / "s.zarr", replace=True)
+    assert store.layer_attrs(HYP3, "local_incidence_angle")["source_files"] == [f"{HYP3}_inc_map.tif"]
+
+
 def test_companions_alone_are_refused_with_the_remedy(tmp_path):
     path = hyp3(tmp_path / "raw") / f"{HYP3}_ls_map.tif"
     with pytest.raises(UnsupportedRasterError, match=r"a layover and shadow map.*--layer NAME=FILE"):

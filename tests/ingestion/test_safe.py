@@ -445,8 +445,10 @@ def test_an_archive_is_the_folder_that_it_holds(tmp_path):
 
 def test_a_product_that_is_there_unpacked_and_zipped_is_taken_once(tmp_path):
     root = write_safe(tmp_path / "in", GRD)
-    zip_product(root, tmp_path / "in" / f"{root.stem}.zip")
-    assert len(sz.plan_ingest(tmp_path / "in", tmp_path / "s.zarr").scenes) == 1
+    archive = zip_product(root, tmp_path / "in" / f"{root.stem}.zip")
+    for given in (tmp_path / "in", [root, archive], [archive, root]):
+        plan = sz.plan_ingest(given, tmp_path / "s.zarr")
+        assert [array.path.parent.parent for array in plan.scenes[0].probe.arrays] == [root, root]
 
 
 def hostile(archive, kind, root):
