@@ -51,7 +51,7 @@ _NOT_BACKSCATTER: Final = {
     "a displacement": r"displacement|disp|velocity",
     "a noise power": r"noise|nesz|neq0",
     "a factor between backscatter conventions": r"factor|anf",
-    "a picture": r"rgb|quicklook|browse|preview|thumbnail|ql|qlk",
+    "a picture": r"rgb|quicklook|browse|preview|thumbnail|qlk",
     "an optical image": r"optical|multispectral|rgbnir|rgbn",
     "an index of bands": (
         r"\w*ratio|(?:vv|vh|hh|hv)(?:minus|plus|div|over|by|sub)(?:vv|vh|hh|hv)|rvi|rfdi|ndpi|ndvi|ndwi|mndwi|ndmi|ndsi|nbr"
@@ -62,7 +62,7 @@ _NOT_BACKSCATTER: Final = {
     ),
     "one part of a complex number": r"real|imag|imaginary",
 }
-_LAST: Final = {"a spread or a count": r"std|var|counts?", "an index of bands": "cr"}
+_LAST: Final = {"a spread or a count": r"std|var|counts?", "an index of bands": "cr", "a picture": "ql"}
 """What the last word alone declares: elsewhere it means other things, too."""
 _AREA: Final = r"(?:.*(?<![a-z0-9])(?:s1[a-d]?|rtc\d*|gamma0|sigma0)(?![a-z0-9]).*[^a-z0-9])?area"
 """Names of a scattering area; the area of interest, or of a study, is another thing."""
