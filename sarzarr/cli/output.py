@@ -108,7 +108,7 @@ def _boxes_text(store: "sz.Store", name: str) -> str:
     from sarzarr.store.boxes import read_boxes
 
     boxes = read_boxes(store, name)
-    text = f"{counted(len(boxes), 'box')} in {counted(len(boxes.classes), 'class')}"
+    text = f"{counted(len(boxes), 'box')} in {counted(len(set(boxes.label.tolist())), 'class')}"
     return text if boxes.on != cv.SCENES else f"{text} on {counted(len(boxes.owners), 'scene')}"
 
 

@@ -118,7 +118,7 @@ def coco_classes(text: bytes | str, name: str) -> tuple[str, ...]:
 def parse_classes(text: str, name: str) -> tuple[str, ...]:
     r"""Return the class names of a file of YOLO, in their order: a name per line, or YAML with ``names``; else none.
 
-    >>> parse_classes("nc: 2\\nnames: {1: buoy, 0: ship}", "data.yaml")
+    >>> parse_classes("nc: 2\nnames: {1: buoy, 0: ship}", "data.yaml")
     ('ship', 'buoy')
     """
     import yaml

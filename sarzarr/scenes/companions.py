@@ -9,12 +9,14 @@ from typing import Final
 import numpy as np
 
 from sarzarr.rasters import read_window
+from sarzarr.scenes.acquisition import is_one_pass
 from sarzarr.scenes.header import read_header, sample_places
 from sarzarr.scenes.probe import RasterProbe
 from sarzarr.scenes.products.rasters import TO_DEGREES, Content, content_of
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.scenes.words import not_backscatter_in, polarizations_in, quantity_in, representation_in
+from sarzarr.text import listed
 
 _PARTS: Final = ("measurement", "annotation", "support", "imagery", "imagedata")
 """Folders of a product; what lies in two of them lies together."""
@@ -38,19 +40,27 @@ def companions_of(
     """Return the companions that are layers of scenes, by scene id; a sentence for each other one.
 
     A companion is of the scene that its name is of, else of the only one in its folder, and is its layer where it
-    lies on the very grid, (rows, columns), of its files. One without any scene in its folder is refused.
+    lies on the very grid, (rows, columns), of its files, and where neither tells another date than the other. One
+    without any scene in its folder is refused.
     """
     layers: dict[str, tuple[Companion, ...]] = {}
-    bases = {_base(file.path) for scene in scenes for file in scene.files}
-    for probe in sorted(probes, key=lambda one: _base(one.path) not in bases):  # those of one date come first
-        content = probe.companion
+    near: list[tuple[RasterProbe, list[SceneProbe], bool]] = []
+    for probe in probes:
         around = [s for s in scenes if any(_folder(f.path) == _folder(probe.path) for f in s.files)]
-        if content is None or not around:
+        if probe.companion is None or not around:
             refused.add([probe.path], str(probe.refusal))
             continue
-        own = [s for s in around if any(_is_of(probe.path, f.path) for f in s.files)] or around[:2]
+        named = [s for s in around if any(_is_of(probe.path, f.path) for f in s.files)]
+        others = [s for s in around if not any(_is_other(probe.path, f.path) for f in s.files)]
+        near.append((probe, named or others, bool(named)))
+    for probe, candidates, is_named in sorted(near, key=lambda one: (not one[2], _is_static(one[0].path))):
+        content = probe.companion or Content()
+        own = [scene for scene in candidates if _is_of_its_date(probe, scene)]
+        if not own:
+            notes.append(_of_another(probe, content, candidates))
+            continue
         on_grid = [s for s in own if s.grid == probe.grid and s.georeference.gcps == probe.georeference.gcps]
-        is_shared = content_of(probe.path) is not None and len(on_grid) == len(own)
+        is_shared = is_named and content_of(probe.path) is not None and len(on_grid) == len(own)
         if content.layer is None or not on_grid or (len(own) > 1 and not is_shared) or len(probe.arrays) > 1:
             why = "" if content.layer is None else _why(own, on_grid)
             notes.append(f"{probe.path.name} is left out, since it is {content.companion}{why}.")
@@ -77,17 +87,43 @@ def _folder(path: Path) -> Path:
     return path.parent.parent if path.parent.name.lower() in _PARTS else path.parent
 
 
-def _base(path: Path) -> str | None:
+def _is_static(path: Path) -> bool:
     found = content_of(path)
-    return None if found is None else found.base
+    return found is not None and found.is_static
+
+
+def _is_of_its_date(probe: RasterProbe, scene: SceneProbe) -> bool:
+    """Whether a companion may be of a scene by their times; an elevation and what is static are of every date."""
+    when, other = probe.acquisition.datetime, scene.acquisition.datetime
+    is_dated = not (_is_static(probe.path) or (probe.companion and probe.companion.layer == "dem"))
+    return when is None or other is None or not is_dated or is_one_pass(when, other)
+
+
+def _of_another(probe: RasterProbe, content: Content, scenes: Sequence[SceneProbe]) -> str:
+    """Return the sentence for a companion that is of another product or date than all scenes around it."""
+    what = f"{probe.path.name} is left out, since it is {content.companion}"
+    dates = listed(dict.fromkeys(str(scene.acquisition.datetime) for scene in scenes), most=3)
+    return (
+        f"{what} of {probe.acquisition.datetime}, and no scene of {dates}."
+        if scenes
+        else f"{what} of another scene."
+    )
 
 
 def _is_of(companion: Path, file: Path) -> bool:
     """Whether a companion's name is of the product that a file's is."""
     one, other = content_of(companion), content_of(file)
     if one is not None and other is not None:
-        return one.place == other.place if one.is_static else one.base == other.base
+        return one.place == other.place if one.is_static else one.subject == other.subject
     return _subject(companion.stem) == _subject(file.stem)
+
+
+def _is_other(companion: Path, file: Path) -> bool:
+    """Whether names of one product tell that a companion is not of a file."""
+    one, other = content_of(companion), content_of(file)
+    return (
+        one is not None and other is not None and one.product == other.product and not _is_of(companion, file)
+    )
 
 
 def _subject(stem: str) -> tuple[str, ...]:

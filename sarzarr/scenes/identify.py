@@ -25,6 +25,10 @@ BENT: Final = 0.7
 """Change of a step from one pixel to the next, relative to the step: 1.7 for speckle, far less for a slope."""
 BOUNDED: Final = 2.0
 """99th percentile relative to the median: 2.3 for speckle of 4.4 looks, 1.8 for 10, without any texture."""
+BOUND: Final = 1.5
+"""Largest value relative to the 99th percentile: 1.7 for speckle that passes `BOUNDED`, less for coherences."""
+MANY: Final = 16384
+"""Sampled pixels from which that is told."""
 DARK: Final = 4
 """Digital numbers up to which neighbours are equal by chance, in 8-bit pictures of water."""
 FEW: Final = 16
@@ -190,7 +194,7 @@ def identify(
     elif dtype.kind == "c":
         found = Identity(representation=Representation.COMPLEX, reason=f"by type: {dtype} pixels")
     elif declared:
-        found = _checked(Identity(representation=str(declared[0]), reason=declared[1]), sample)
+        found = _checked(Identity(representation=str(declared[0]), reason=declared[1]), sample, is_integer)
     elif is_integer:
         found = _by_integers(sample)
     else:
@@ -207,17 +211,23 @@ def _first(claims: Sequence[Claim], which: int) -> tuple[str, str] | None:
     return next(((said, claim.source) for claim in claims if (said := claim.says[which])), None)
 
 
-def _checked(found: Identity, sample: Sample) -> Identity:
+def _checked(found: Identity, sample: Sample, is_integer: bool) -> Identity:
     """Return a declared representation, unless the pixels contradict it."""
     is_db = found.representation == Representation.DB
     if sample.count and (abs(sample.median) > 100 if is_db else sample.median < 0):
         return refused(f"pixels with a median of {sample.median:.4g}, although {found.reason}")
+    if sample.count and is_integer and is_db and sample.negative == 0:
+        return refused(f"integers of which none is negative, like a picture's, although {found.reason}")
+    is_power = found.representation == Representation.POWER
+    if sample.count > 256 and is_integer and is_power and 1 < sample.distinct <= FEW:
+        return _by_integers(sample)
     return found
 
 
 def _by_integers(sample: Sample) -> Identity:
     if sample.negative > 0:
-        return refused(f"integers, {sample.negative:.1%} of them negative")
+        like = ", like dB times 100" if -6000 < sample.median < -100 else ""
+        return refused(f"integers, {sample.negative:.1%} of them negative{like}")
     if sample.count > 256 and 1 < sample.distinct <= FEW:
         return refused(f"integers of {counted(sample.distinct, 'distinct value')}, which look like labels")
     if _is_smooth(sample):
@@ -242,6 +252,31 @@ def _is_smooth(sample: Sample) -> bool:
     return sample.count > 256 and is_flat and (size > DARK or sample.step < GENTLE * size)
 
 
+def unlike_speckle(sample: Sample, *, is_integer: bool) -> str | None:
+    """Return what shows that a band beside others is no backscatter, to end a sentence; None where nothing does."""
+    if sample.count > 256 and 1 < sample.distinct <= FEW:
+        return f"{counted(sample.distinct, 'distinct value')} alone, which look like labels"
+    if sample.count > 256 and _is_smooth(sample) and (sample.distinct > FEW or not is_integer):
+        return f"a median of {sample.median:.4g} and no speckle between neighbours, like an angle or an elevation"
+    return None
+
+
+def unlike(sample: Sample, together: Sample) -> str | None:
+    """Return what shows that a band's numbers are written otherwise than those of it and its neighbours together.
+
+    Bands of dB of which one has no negative, or of power of which one is far too bright, are no one raster.
+    """
+    if sample.count <= 256:
+        return None
+    is_db = together.negative > 0 and together.median < DB_MEDIAN
+    if is_db and sample.negative == 0:
+        return f"no negative pixel, beside {together.negative:.0%} of dB"
+    is_power = together.negative == 0 and together.median <= DN_MEDIAN
+    if is_power and sample.median > DN_MEDIAN:
+        return f"a median of {sample.median:.4g}, beside power of {together.median:.4g}"
+    return None
+
+
 def _by_value(sample: Sample, declared: tuple[str, str] | None) -> Identity:
     said = _said(sample)
     if sample.count == 0:
@@ -257,7 +292,10 @@ def _by_value(sample: Sample, declared: tuple[str, str] | None) -> Identity:
         if (
             sample.most <= 1
             and sample.median > 0.2
-            and sample.high < BOUNDED * sample.median
+            and (
+                sample.high < BOUNDED * sample.median
+                or (sample.count > MANY and sample.most < BOUND * sample.high)
+            )
             and not declared
         ):
             return refused(
@@ -283,6 +321,17 @@ def _with_quantity(
         name, why = quantity, "quantity given by the caller"
     elif declared := _first(claims, 0):
         name, why = str(declared[0]), declared[1]
+        flattened = (claim.source for claim in claims if claim.says[0] == Quantity.GAMMA0_RTC)
+        if name == Quantity.GAMMA0 and (more := next(flattened, None)):  # SNAP calls both so
+            name, why = str(Quantity.GAMMA0_RTC), f"{why}; {more}"
+        if (
+            name != Quantity.DN
+            and sample.count
+            and is_bright
+            and (is_integer or power > (20 if is_db else 100))
+        ):
+            said = "dB" if is_db else str(found.representation)
+            return refused(f"{said} with a median of {median:.4g}, too bright for {name}, although {why}")
     else:
         name, why = Quantity.DN if is_integer or is_bright else Quantity.POWER, ""
     reason = found.reason if not why or why == found.reason else f"{found.reason}; {why}"

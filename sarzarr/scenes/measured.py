@@ -166,17 +166,18 @@ def is_repeated(values: Array, counts: Array) -> Array:
     return np.asarray((counts > SHARE * counts.sum()) & (counts >= TIMES * beside))
 
 
-def out_of_range(sample: BandSample, representation: str) -> str | None:
+def out_of_range(sample: BandSample, representation: str, *, factor: float = 1.0) -> str | None:
     """Return why a band's pixels cannot be in the representation that is claimed; None where they can.
 
     So it is where fewer than half lie within the stored range, as of dB times 100 called dB. Power at or below zero
-    is at the floor for a reason, and does not count where some is above.
+    is at the floor for a reason, and does not count where some is above. ``factor`` is that of a calibration, which
+    would be done twice where the pixels were calibrated before.
     """
     if not sample.windows:
         return None
     low, high = (10 ** (end / 10) for end in cv.STORED_RANGE)
     pixels = np.concatenate([w[np.isfinite(w) & (w != 0)] for w in sample.windows])
-    power = power_kernel(pixels, representation)
+    power = power_kernel(pixels, representation) * factor
     inside, positive = (int(np.count_nonzero(p)) for p in ((power > low) & (power < high), power > 0))
     count = positive if representation == cv.Representation.POWER and positive else pixels.size
     if inside >= count / 2:

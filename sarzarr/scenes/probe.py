@@ -15,23 +15,39 @@ from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_fac
 from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.grammars import polarization_named
 from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header
-from sarzarr.scenes.identify import Claim, Identity, Sample, check_said, identify, refused, sample_statistics
+from sarzarr.scenes.identify import (
+    Claim,
+    Identity,
+    Sample,
+    check_said,
+    identify,
+    refused,
+    sample_statistics,
+    unlike,
+    unlike_speckle,
+)
 from sarzarr.scenes.measured import BandSample, declared_scale, out_of_range, sample_band
 from sarzarr.scenes.names import array_names, naming_parts, scene_folder
-from sarzarr.scenes.products.family import BandMetadata, Calibrator, Product
-from sarzarr.scenes.products.rasters import Content, Found, companion_of, content_of
-from sarzarr.scenes.products.table import facts_from_name, product_facts, read_product
-from sarzarr.scenes.products.tags import Tagged, read_tags
+from sarzarr.scenes.products.family import Product
+from sarzarr.scenes.products.known import Known, products_of
+from sarzarr.scenes.products.rasters import Content, companion_of
+from sarzarr.scenes.products.table import facts_from_name, product_facts
 from sarzarr.scenes.words import (
     PARTS,
     file_polarization,
+    is_combined,
     is_diagonal,
     is_optical,
     not_backscatter_in,
     own_polarization,
     polarizations_in,
+    quantity_in,
+    representation_in,
     telling_name,
+    tokens,
+    without_polarizations,
 )
+from sarzarr.text import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,34 +155,6 @@ _POLARIZATION_TAGS: Final = ("POLARIZATION", "POLARISATION", "POL", cv.SAR_POLAR
 
 
 @dataclass(frozen=True)
-class _Known:
-    """The products that tags and the name of a file tell."""
-
-    tagged: Tagged | None
-    named: Found | None
-
-    @property
-    def companion(self) -> Content | None:
-        """What the name says that is no backscatter."""
-        return self.named.content if self.named and self.named.content.companion else None
-
-    @property
-    def refusal(self) -> str | None:
-        """Why a companion is refused, where it comes alone."""
-        if self.named is None or self.companion is None:
-            return None
-        what = f"{self.companion.companion} ({self.named.product} calls it {self.named.token!r})"
-        return refused(what, is_certain=True).refusal
-
-    @property
-    def calibrations(self) -> Mapping[str, Calibrator]:
-        """The calibrations by a constant that tags tell, or the product has."""
-        return (self.tagged.calibrations if self.tagged else {}) or (
-            self.named.calibrations if self.named else {}
-        )
-
-
-@dataclass(frozen=True)
 class _Band:
     """A band, what it is called, and what is said of it."""
 
@@ -206,7 +194,7 @@ def probe_file(
     choice = CalibrationChoice.of_caller(calibrate, quantity)
     file, status = local_file(path)
     header = read_header(file)
-    product, known, notes = _products(file, header)
+    product, known, notes = products_of(file, header)
     bands = _bands(file, header, product, polarizations, known)
     kept, left_out, refusal = _sort_out(file, header, bands, is_told=representation is not None)
     companion = known.companion
@@ -218,20 +206,60 @@ def probe_file(
     try:
         if refusal is None:
             samples = [_band_sample(file, header, product, band.number, nodata) for band in kept]
+            if not (quantity or representation):
+                refusal = _contradiction(file, known)
+            if not (quantity or representation or known.named or known.tagged):
+                kept, samples, odd = _apart(file, header, kept, samples)
+                left_out = (*left_out, *odd)
             said = {"quantity": quantity, "representation": representation}
-            identities, refusal = _identities(header, kept, samples, said)
+            identities, unlike_said = _identities(header, kept, samples, said)
+            refusal = refusal or unlike_said
             companion = next((companion_of(i.foreign, file.stem) for i in identities if i.foreign), None)
         elif companion is None and not kept and bands[0].foreign:
             companion = companion_of(bands[0].foreign, f"{bands[0].own} {file.stem}")
         if refusal is None:
             calibrations = [choice.of(product, i.quantity, header.grid.shape) for i in identities]
             border_noise = choice.border_of(product, header.grid.shape)
+            refusal = refusal or next(
+                filter(None, map(_twice_calibrated, samples, identities, calibrations)), None
+            )
     except UnsupportedRasterError as error:
         refusal = str(error)
+    facts, said_days = _of_one_day(_acquisition(file, header, product), kept)
+    arrays = () if refusal else _arrays(file, header, kept, identities, calibrations, samples, border_noise)
+    return RasterProbe(
+        path=file,
+        header=header,
+        file_size=status.st_size,
+        georeference=header.georeference,
+        arrays=arrays,
+        left_out=(
+            *notes,
+            *left_out,
+            *(f"{file.name}: {note}" for note in said_days),
+            *_said_of_pixels(arrays, samples),
+        ),
+        reason=identities[0].reason if identities else str(refusal),
+        acquisition=facts,
+        source_hash=source_hash(file, full=full_hash),
+        refusal=refusal,
+        companion=companion,
+    )
+
+
+def _arrays(
+    file: Path,
+    header: Header,
+    kept: Sequence[_Band],
+    identities: Sequence[Identity],
+    calibrations: Sequence[Calibration | None],
+    samples: Sequence[BandSample],
+    border_noise: Noise | None,
+) -> tuple[ArrayProbe, ...]:
     names = array_names([b.own for b in kept], [b.polarization for b in kept])
     shared: dict[str, Any] = {"path": file, "dtype": str(header.dtype), "border_noise": border_noise}
     shared |= {"block_shape": header.block_shape, "block_bytes": header.block_bytes}
-    arrays = tuple(
+    return tuple(
         ArrayProbe(
             name=name,
             polarization=band.polarization,
@@ -241,36 +269,9 @@ def probe_file(
             **shared,
         )
         for name, band, identity, calibration, sample in zip(
-            names, kept, identities, calibrations, samples, strict=False
+            names, kept, identities, calibrations, samples, strict=True
         )
-        if refusal is None
     )
-    return RasterProbe(
-        path=file,
-        header=header,
-        file_size=status.st_size,
-        georeference=header.georeference,
-        arrays=arrays,
-        left_out=(*notes, *left_out, *_said_of_pixels(arrays, samples)),
-        reason=identities[0].reason if identities else str(refusal),
-        acquisition=_acquisition(file, header, product),
-        source_hash=source_hash(file, full=full_hash),
-        refusal=refusal,
-        companion=companion,
-    )
-
-
-def _products(file: Path, header: Header) -> tuple[Product, _Known, tuple[str, ...]]:
-    """Return the metadata of a file's product, what tags and name tell, and a sentence where bands are of others."""
-    told, known = read_product(file), _Known(read_tags(header.tags), content_of(file))
-    product = replace(told, calibrations=told.calibrations or known.calibrations)
-    if len(told.bands) == header.bands:
-        return product, known, ()
-    count = (
-        f"{told.family} metadata of {len(told.bands)} bands is left out, since the file has {header.bands}."
-    )
-    notes = (f"{file.name}: {count}",) if told.bands else ()
-    return replace(product, bands=(BandMetadata(),) * header.bands), known, notes
 
 
 def _meaning(identity: Identity, calibration: Calibration | None, sample: BandSample) -> dict[str, Any]:
@@ -287,7 +288,7 @@ def _meaning(identity: Identity, calibration: Calibration | None, sample: BandSa
 
 
 def _bands(
-    file: Path, header: Header, product: Product, polarizations: Sequence[str] | None, known: _Known
+    file: Path, header: Header, product: Product, polarizations: Sequence[str] | None, known: Known
 ) -> tuple[_Band, ...]:
     count = min(header.bands, MAX_BANDS)
     if polarizations is not None and len(polarizations) != header.bands:
@@ -321,13 +322,15 @@ def _bands(
         )
         foreign = not_backscatter_in(units if said.representation else f"{name} {units}")
         source = next((c.source for c in claims if not_backscatter_in(c.text) == foreign), claims[1].source)
+        if foreign is None and is_combined(name) and polarizations is None:
+            foreign, source = "a combination of polarizations", claims[1].source
         if header.is_alpha[i]:
             foreign, source = "an opacity", f"band {i + 1} is an alpha channel"
         bands.append(_Band(i + 1, own[i], polarization, claims, foreign, source))
     return tuple(bands)
 
 
-def _polarizations(file: Path, header: Header, own: Sequence[str | None], known: _Known) -> list[str | None]:
+def _polarizations(file: Path, header: Header, own: Sequence[str | None], known: Known) -> list[str | None]:
     """Return each band's polarization: by its name, else its tags, else the file's name."""
     found = [own_polarization(name or "") for name in own]
     if not any(found):
@@ -381,10 +384,13 @@ def _tag_claims(tags: Mapping[str, str], source: str) -> list[Claim]:
     ]
 
 
-def _file_claims(file: Path, header: Header, known: _Known) -> list[Claim]:
+def _file_claims(file: Path, header: Header, known: Known) -> list[Claim]:
     """Return what tags, the product by the file's name, and the names of the file or its folder declare."""
     claims = []
-    if (said := known.tagged) is not None:
+    name = telling_name(file.stem, file.parent.name)
+    if (said := known.tagged) is not None and not not_backscatter_in(
+        name
+    ):  # tags of a product are its layers', too
         source = f"{said.product} tags of the file"
         claims.append(
             Claim(text="", source=source, quantity=said.quantity, representation=said.representation)
@@ -395,7 +401,6 @@ def _file_claims(file: Path, header: Header, known: _Known) -> list[Claim]:
         claims.append(
             Claim(text="", source=source, quantity=content.quantity, representation=content.representation)
         )
-    name = telling_name(file.stem, file.parent.name)
     kind = "file" if name == file.stem else "folder"
     return [*claims, Claim(text=name, source=f"the {kind} is named {name!r}")]
 
@@ -455,6 +460,44 @@ def _band_sample(file: Path, header: Header, product: Product, band: int, nodata
     return sample_band(file, header, band, nodata=said, is_told=nodata is not None)
 
 
+def _apart(
+    file: Path, header: Header, bands: Sequence[_Band], samples: Sequence[BandSample]
+) -> tuple[list[_Band], list[BandSample], tuple[str, ...]]:
+    """Return the bands that are like the others by their own pixels, and a sentence for each other one.
+
+    A file's bands are judged together, so that one that is an angle, a mask or a ratio would be what the others are.
+    Those whose own names say that they are backscatter are never left out, and of one band nothing is.
+    """
+    own = [_sample(header, [sample]) for sample in samples]
+    is_bare = [not _is_named(band) for band in bands]
+    odd = [
+        unlike_speckle(sample, is_integer=header.is_integer) if bare else None
+        for sample, bare in zip(own, is_bare, strict=True)
+    ]
+    together = _sample(header, [s for s, what in zip(samples, odd, strict=True) if what is None])
+    odd = [
+        what or (unlike(sample, together) if bare else None)
+        for what, sample, bare in zip(odd, own, is_bare, strict=True)
+    ]
+    if all(odd) or not any(odd):
+        return list(bands), list(samples), ()
+    notes = tuple(
+        f"{file.name}: band {band.number}{f' {band.own!r}' if band.own else ''} is left out, since it has {what}."
+        for band, what in zip(bands, odd, strict=True)
+        if what
+    )
+    like = [(band, sample) for band, sample, what in zip(bands, samples, odd, strict=True) if what is None]
+    return [band for band, _ in like], [sample for _, sample in like], notes
+
+
+def _is_named(band: _Band) -> bool:
+    """Whether a band's polarization, and nothing else but quantity and representation, is its name."""
+    words = tokens(without_polarizations(band.own or ""))
+    return band.polarization is not None and all(
+        quantity_in(word) or representation_in(word) for word in words
+    )
+
+
 def _identities(
     header: Header, kept: Sequence[_Band], samples: Sequence[BandSample], said: Mapping[str, str | None]
 ) -> tuple[list[Identity], str | None]:
@@ -467,6 +510,23 @@ def _identities(
         ends = (out_of_range(s, str(i.representation)) for s, i in zip(samples, identities, strict=True))
         refusal = next(filter(None, ends), None)
     return identities, refusal
+
+
+def _contradiction(file: Path, known: Known) -> str | None:
+    """Return why a product's tags do not hold: a file that is derived from it keeps them, and says so by its name."""
+    told = known.tagged.representation if known.tagged else None
+    named = representation_in(file.stem)
+    if told is None or named in (None, told):
+        return None
+    what = f"{named} by the file's name, and {told} by {known.tagged.product} tags" if known.tagged else ""
+    return refused(what).refusal
+
+
+def _twice_calibrated(sample: BandSample, identity: Identity, calibration: Calibration | None) -> str | None:
+    """Return why a band cannot be calibrated by one constant: its pixels have been, as those of a file derived."""
+    if calibration is None or calibration.table is not None:
+        return None
+    return out_of_range(sample, str(identity.representation), factor=calibration.factor)
 
 
 def _said_of_pixels(arrays: Sequence[ArrayProbe], samples: Sequence[BandSample]) -> Iterator[str]:
@@ -483,6 +543,19 @@ def _sample(header: Header, samples: Sequence[BandSample]) -> Sample:
         return sample
     height, width = header.block_shape
     return replace(sample, absence=f"blocks of {height} x {width} pixels, too large to look into")
+
+
+_DAY: Final = re.compile(r"(?<![0-9a-z])\d{2}(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)\d{4}(?!\d)")
+
+
+def _of_one_day(facts: Acquisition, bands: Sequence[_Band]) -> tuple[Acquisition, tuple[str, ...]]:
+    """Return the facts of bands, and a sentence where their names tell several days (SNAP's stacks): then no time."""
+    names = [re.sub("_", " ", (band.own or "").lower()) for band in bands]
+    days = dict.fromkeys(day for name in names for day in _DAY.findall(name))
+    if len(days) < 2:
+        return facts, ()
+    note = f"bands of several days ({listed(days, most=3)}) have no time in common: none is kept."
+    return replace(facts, datetime=None, absolute_orbit=None), (note,)
 
 
 def _acquisition(file: Path, header: Header, product: Product) -> Acquisition:

@@ -72,6 +72,7 @@ def survey_files(
     opened, taken = tuple(probes.values()), []
     others = [probe for probe in opened if probe.companion]
     kept = [probe for probe in opened if not probe.companion and (probe.arrays or probe.refusal)]
+    kept = _that_may_go_in(kept, scene_id, refused)
     for scene in _grouped(kept, scene_id, refused):
         reasons = {file.path: file.refusal for file in scene.files if file.refusal}
         broken = [*reasons, *unread.get(scene_claim(scene.files[0].path, scene_id), ())]
@@ -86,6 +87,21 @@ def survey_files(
     notes += [note for probe in opened if not (probe.arrays or probe.refusal) for note in probe.left_out]
     layers = companions_of(others, taken, refused, notes)
     return Survey(probes=opened, scenes=tuple(taken), refused=refused, companions=layers, notes=tuple(notes))
+
+
+def _that_may_go_in(
+    probes: Sequence[RasterProbe], scene_id: str | None, refused: Refusals
+) -> list[RasterProbe]:
+    """Return the files without those of which a whole scene is refused: such a scene claims no id of another."""
+    claims: dict[Any, list[RasterProbe]] = {}
+    for probe in probes:
+        with refused.leaving_out([probe.path]):
+            claims.setdefault(scene_claim(probe.path, scene_id), []).append(probe)
+    whole = [files for files in claims.values() if all(file.refusal for file in files)]
+    for probe in (file for files in whole for file in files):
+        refused.add([probe.path], str(probe.refusal), scene=scene_claim(probe.path, scene_id)[0])
+    out = {probe.path for files in whole for probe in files}
+    return [probe for files in claims.values() for probe in files if probe.path not in out]
 
 
 def _grouped(

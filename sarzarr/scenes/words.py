@@ -13,7 +13,9 @@ _HYP3: Final = re.compile(r"_RTC\d*_[A-Z]_([gs])([pda])[uwm][nf][ecd][dm]?(?:_|$
 _NORMALISED: Final = re.compile(r"_use_(?:projected_)?(?:local_)?inci_angle_from_\w+", re.IGNORECASE)
 """What SNAP adds to the name of a backscatter that was normalised by an angle."""
 _NEGATED: Final = re.compile(
-    r"(?<![a-z0-9])(?:(?:no|non|not|without)[ _-]+[a-z0-9]+|(?:no|un)mask[a-z]*)", re.IGNORECASE
+    r"(?<![a-z0-9])(?:(?:no|non|not|without)[ _-]+[a-z0-9]+|(?:no|un)mask[a-z]*"
+    r"|(?:terrain|topo|topographic|geo|geometric|rad|radiometric|orb|orbit|atm)[ _-]+corr?(?![a-z0-9]))",
+    re.IGNORECASE,
 )
 COMPACT: Final = ("rr", "rl", "lr", "ll", "rh", "rv", "ch", "cv")
 """Polarizations of which one way or both are circular: words in free names that mean other things, too."""
@@ -30,28 +32,40 @@ _REPRESENTATIONS: Final = {
 }
 _NOT_BACKSCATTER: Final = {
     "an interferometric phase": r"phase|ifg|ifgs|interferograms?|igram|unw|unwrapped|wrapped|radians?",
-    "a coherence": r"coh\d*|coherence|cc",
-    "an angle": r"angles?|theta|phi|inc|linci|lia|incidence|\w*incidenceangle\w*|deg|degrees?",
+    "a coherence": r"coh\d*|coherence|cc|corr?",
+    "an angle": r"angles?|theta|phi|psi|inc|linci|lia|gim|stdgim|incidence|\w*incidenceangle\w*|deg|degrees?",
     "a coordinate": r"lat|lon|latitudes?|longitudes?",
-    "an elevation": r"dem|dsm|dtm|elevation|height|hgt|slope|aspect",
+    "an elevation": r"dem|dsm|dtm|elevation|height|hgt",
+    "a slope": r"slope|aspect|hillshade",
     "a bathymetry": r"bathymetry",
     "a wind": r"owi\w*|wind\w*",
-    "a date": r"epoch|doy|dates?",
+    "a date": r"epoch|doy",
     "a layover and shadow map": r"layover\w*|shadow\w*|lsm|lsmap",
-    "a scattering area": r"scatteringarea",
+    "a scattering area": r"scatteringarea|pix",
+    "a simulated image": r"sim|simulated",
+    "a texture": r"contrast|dissimilarity|homogeneity|asm|glcm\w*",
+    "a spread or a count": r"stdev|stddev|variance|nobs",
     "a mask or a label": (
         r"\w*mask|\w*label\w*|class|classes|classification|landcover|worldcover|groundtruth|qa|treecover\d*|lossyear"
     ),
     "a displacement": r"displacement|disp|velocity",
     "a noise power": r"noise|nesz|neq0",
     "a factor between backscatter conventions": r"factor|anf",
-    "a picture": r"rgb|quicklook|browse|preview|thumbnail",
-    "an index of bands": r"ratio|rvi|rfdi|ndpi|ndvi|ndwi|mndwi|ndmi|ndsi|nbr|evi|savi|entropy|anisotropy|alpha",
+    "a picture": r"rgb|quicklook|browse|preview|thumbnail|ql|qlk",
+    "an optical image": r"optical|multispectral|rgbnir|rgbn",
+    "an index of bands": (
+        r"\w*ratio|(?:vv|vh|hh|hv)(?:minus|plus|div|over|by|sub)(?:vv|vh|hh|hv)|rvi|rfdi|ndpi|ndvi|ndwi|mndwi|ndmi|ndsi|nbr"
+        r"|evi|savi|entropy|anisotropy|alpha"
+    ),
     "an element of a covariance or coherency matrix": (
         r"[ct][1-4][1-4]|covariance|coherency|(?!([hv]{2})\1)[hv]{4}"
     ),
     "one part of a complex number": r"real|imag|imaginary",
 }
+_LAST: Final = {"a spread or a count": r"std|var|counts?", "an index of bands": "cr"}
+"""What the last word alone declares: elsewhere it means other things, too."""
+_AREA: Final = r"(?:.*(?<![a-z0-9])(?:s1[a-d]?|rtc\d*|gamma0|sigma0)(?![a-z0-9]).*[^a-z0-9])?area"
+"""Names of a scattering area; the area of interest, or of a study, is another thing."""
 PARTS: Final = ("an element of a covariance or coherency matrix", "one part of a complex number")
 """What means nothing without the bands beside it, so that none of them is taken as backscatter."""
 
@@ -125,7 +139,10 @@ def representation_in(text: str) -> Representation | None:
     ('db', 'amplitude')
     """
     if hyp3 := _HYP3.search(text):
-        return {"p": Representation.POWER, "d": Representation.DB, "a": Representation.AMPLITUDE}[hyp3[2]]
+        coded = {"p": Representation.POWER, "d": Representation.DB, "a": Representation.AMPLITUDE}[hyp3[2]]
+        return (
+            _first_named(_REPRESENTATIONS, tokens(text[hyp3.end() :])) or coded
+        )  # of a file derived from it
     return _first_named(_REPRESENTATIONS, tokens(text))
 
 
@@ -140,7 +157,18 @@ def not_backscatter_in(text: str) -> str | None:
         words[0] in ("i", "q") or (re.fullmatch("[hv]{4}", words[0]) and words[-1] in ("re", "im"))
     ):
         return PARTS[1]
-    return _first_named(_NOT_BACKSCATTER, words)
+    if re.fullmatch(_AREA, text, re.IGNORECASE):
+        return "a scattering area"
+    return _first_named(_NOT_BACKSCATTER, words) or _first_named(_LAST, words[-1:])
+
+
+def is_combined(name: str) -> bool:
+    """Return whether the name of one band lists several polarizations, as that of their ratio does.
+
+    >>> is_combined("VV/VH"), is_combined("scene_VV_VH_VV"), is_combined("Sigma0_VV")
+    (True, False, False)
+    """
+    return len(polarizations_in(name)) > 1 and file_polarization(name) is None
 
 
 def is_diagonal(name: str) -> bool:

@@ -317,8 +317,8 @@ def test_options_of_ingest_that_would_do_nothing_are_refused(run, scene, tmp_pat
 def test_bounds_shows_the_groups_that_are_named(run, tmp_path):
     files = [write_band(tmp_path / f"a_{p}.tif", speckle((256, 256))) for p in ("vv", "vh")]
     store = sz.ingest(sz.plan_ingest(files, tmp_path / "s.zarr", quantity="dn", representation="power")).root
-    _, out, _ = run("bounds", store, "--group", "vh/dn")
-    assert "vh/dn" in out
+    _, out, _ = run("bounds", store, "--group", "vh/dn-power")
+    assert "vh/dn-power" in out
     assert "vv/dn" not in out
 
 

@@ -12,7 +12,7 @@ from sarzarr.store.store import create_store
 def test_patches_are_counted_as_readers_take_them(tmp_path):
     power = speckle((1100, 1300), seed=1)
     power[:300, :300] = np.nan
-    power[500:800] = 1e4
+    power[520:620, 520:620] *= 1e4  # saturated
     store = sz.ingest(
         sz.plan_ingest([write_band(tmp_path / "a_vv.tif", power, nodata=np.nan)], tmp_path / "s.zarr")
     )

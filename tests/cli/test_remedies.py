@@ -39,7 +39,7 @@ def raw(tmp_path_factory):
     raw = tmp_path_factory.mktemp("raw")
     for i, x in enumerate("abde"):
         write_band(raw / f"{x}_vv.tif", speckle(SHAPE, seed=i), transform=at(90_000 * i))
-    write_band(raw / "+_vv.tif", speckle(SHAPE))
+    write_band(raw / "ü_vv.tif", speckle(SHAPE))
     for name in ("p_vv", "p_vh", "m_20200101_vv", "g_vv"):
         write_band(raw / f"{name}.tif", speckle(SHAPE, seed=len(name)), transform=at(0))
     for name in ("m_20200113_vv", "g_vh"):
@@ -112,8 +112,8 @@ SITES = "--site a=1 --site b=2 --site d=3 --site e=4"
 A = "ingest raw/a_vv.tif -o s.zarr"
 ROWS = [
     # a part of the message, what is there before, what is refused, and what each of its remedies comes to
-    ("Ingest it alone with --id NAME", [], "ingest raw/+_vv.tif -o s.zarr",
-     ["ingest raw/+_vv.tif -o s.zarr --id lake"]),
+    ("Ingest it alone with --id NAME", [], "ingest raw/ü_vv.tif -o s.zarr",
+     ["ingest raw/ü_vv.tif -o s.zarr --id lake"]),
     ("Ingest one of them with --id", [], "ingest raw/a_vv.tif raw/twin/a_vv.tif -o s.zarr",
      [f"{A}; ingest raw/twin/a_vv.tif -o s.zarr --id b"]),
     ("Ingest one of them with --id", [], "ingest raw/g_vv.tif raw/g_VV.tiff -o s.zarr",

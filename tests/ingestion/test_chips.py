@@ -47,11 +47,10 @@ def boxes_of(folder):
         ({"images__a": None, "labels__a_txt": YOLO, "labels__gone_txt": YOLO}, 1, ("labels/gone",)),
         ({"JPEGImages__a": None, "Annotations__a_xml": VOC}, 1, ()),
         ({"a": None, "a_XML": VOC}, 1, ()),
-        ({"P0001": None, "P0001.1_xml": VOC}, 0, ("P0001.1",)),
         ({"a": None, "readme_txt": "nothing of labels"}, 0, ()),
         ({"a": None, "b": None, "a_txt": YOLO}, 1, ()),
     ],
-    ids=["VOC beside", "YOLO folders", "labels alone", "VOC folders", "capitals", "other name", "text", "YOLO"],
+    ids=["VOC beside", "YOLO folders", "labels alone", "VOC folders", "capitals", "text", "YOLO"],
 )  # fmt: skip
 def test_annotations_find_their_picture_or_are_said_to_have_none(tmp_path, files, found, unmatched):
     write(tmp_path / "chips", **files)

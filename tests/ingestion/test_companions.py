@@ -158,3 +158,64 @@ def test_the_command_line_says_what_became_of_each(tmp_path):
     assert "a picture beside backscatter: left out" in identified.output
     skipped = [*("ingest", str(folder), "-o", str(tmp_path / "s.zarr")), "--companions", "skip"]
     assert "is left out, since it is an angle" in CliRunner().invoke(app, skipped).output
+
+
+def layers_of(folder, store):
+    plan = sz.plan_ingest(folder, store)
+    return {s.id: sorted(layer.path.name for layer in s.layers) for s in plan.scenes}, plan.notes
+
+
+def test_a_companion_of_one_date_is_never_put_on_another(tmp_path):
+    raw = tmp_path / "raw"
+    write(raw / "S1_20200101_VV.tif", speckle(SHAPE))
+    write(raw / "mask_20190505.tif", STEEP)
+    layers, notes = layers_of(raw, tmp_path / "s.zarr")
+    assert layers == {"S1_20200101": []}
+    assert any("mask_20190505.tif" in note and "of 2019-05-05" in note for note in notes)
+    write(raw / "water_mask_20200101.tif", STEEP)
+    write(raw / "dem_20110211.tif", 300 + ANGLES)  # of every date
+    layers, _ = layers_of(raw, tmp_path / "s.zarr")
+    assert layers == {"S1_20200101": ["dem_20110211.tif", "water_mask_20200101.tif"]}
+
+
+def test_a_date_tells_whose_a_companion_is(tmp_path):
+    raw = tmp_path / "raw"
+    for date in ("20200101", "20200113"):
+        write(raw / f"S1_{date}_VV.tif", speckle(SHAPE))
+    write(raw / "mask_20200113.tif", STEEP)
+    layers, _ = layers_of(raw, tmp_path / "s.zarr")
+    assert layers == {"S1_20200101": [], "S1_20200113": ["mask_20200113.tif"]}
+
+
+def test_a_products_companion_is_of_no_other_product(tmp_path):
+    raw = tmp_path / "raw"
+    for year in ("19", "20"):
+        dn = np.clip(3000 * np.sqrt(speckle(SHAPE)), 1, 65535).astype("uint16")
+        write(raw / f"N10E100_{year}_sl_HH_F02DAR.tif", dn)
+    write(raw / "N10E100_20_mask_F02DAR.tif", STEEP)
+    layers, _ = layers_of(raw, tmp_path / "s.zarr")
+    assert layers == {"N10E100_19_sl_F02DAR": [], "N10E100_20_sl_F02DAR": ["N10E100_20_mask_F02DAR.tif"]}
+    (raw / "N10E100_20_sl_HH_F02DAR.tif").unlink()
+    layers, notes = layers_of(raw, tmp_path / "s.zarr")
+    assert layers == {"N10E100_19_sl_F02DAR": []}
+    assert any("of another scene" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "name", ["slope", "aspect", "canopy_height", "italia_theta", "projectedLocalIncidenceAngle"]
+)
+def test_what_only_sounds_like_a_layer_is_none(tmp_path, name):
+    write(tmp_path / "raw" / "lake_VV.tif", speckle(SHAPE))
+    write(tmp_path / "raw" / f"{name}.tif", 10 + ANGLES)
+    layers, notes = layers_of(tmp_path / "raw", tmp_path / "s.zarr")
+    assert layers == {"lake": []}
+    assert any(f"{name}.tif is left out" in note for note in notes)
+
+
+def test_folders_of_one_stem_do_not_collide_where_one_alone_is_backscatter(tmp_path):
+    write(tmp_path / "s1_raw" / "EMSR107-0-0.tif", speckle(SHAPE))
+    for folder in ("mask", "hydro"):
+        write(tmp_path / folder / "EMSR107-0-0.tif", STEEP)
+    plan = sz.plan_ingest([tmp_path / f for f in ("hydro", "mask", "s1_raw")], tmp_path / "s.zarr")
+    assert [s.probe.paths[0].parent.name for s in plan.scenes] == ["s1_raw"]
+    assert len(plan.refused) == 2

@@ -48,8 +48,8 @@ def many(tmp_path):
     (raw / "empty_vv.tif").write_bytes(b"")
     (raw / "junk_vv.tif").write_text("no TIFF")
     (raw / "cut_vv.tif").write_bytes((raw / "s0_vv.tif").read_bytes()[:3000])
-    write(raw / "phase_vv.tif", speckle(SHAPE), tags={"UNITS": "radian"})
-    good(raw, "+_vv.tif")
+    write(raw / "unit_vv.tif", speckle(SHAPE), tags={"REPRESENTATION": "normalized"})
+    good(raw, "ü_vv.tif")
     good(raw, "two_vv.tif")
     shutil.copy(raw / "two_vv.tif", raw / "two_VV.tiff")
     good(raw, "grids_vv.tif")
@@ -60,9 +60,9 @@ def many(tmp_path):
 
 
 REFUSED = {
-    None: {"empty_vv.tif", "junk_vv.tif", "half_vh.tif", "+_vv.tif"},
+    None: {"empty_vv.tif", "junk_vv.tif", "half_vh.tif", "ü_vv.tif"},
     "cut": {"cut_vv.tif"},
-    "phase": {"phase_vv.tif"},
+    "unit": {"unit_vv.tif"},
     "two": {"two_vv.tif", "two_VV.tiff"},
     "grids": {"grids_vv.tif", "grids_vh.tif"},
     "half": {"half_vv.tif"},
@@ -118,11 +118,11 @@ def test_strict_names_all_of_them_and_writes_nothing(many, tmp_path):
     ("make", "kind"),
     [
         (lambda f: [f / "nowhere.tif", f / "elsewhere.tif"], RasterNotFoundError),
-        (lambda f: [good(f, "+_vv.tif")], SceneIdError),
+        (lambda f: [good(f, "ü_vv.tif")], SceneIdError),
         (lambda f: [good(f / x, "a_vv.tif") for x in "12"], SceneIdError),
         (lambda f: [good(f, "a_vv.tif", transform=Affine(10, 0, 0, 0, -10, 0)), good(f, "a_vh.tif")],
          UnsupportedRasterError),
-        (lambda f: [f / "nowhere.tif", good(f, "+_vv.tif")], UnsupportedRasterError),
+        (lambda f: [f / "nowhere.tif", good(f, "ü_vv.tif")], UnsupportedRasterError),
     ],
     ids=["absent", "bad id", "one id twice", "grids", "two kinds"],
 )  # fmt: skip

@@ -180,6 +180,10 @@ MOUNTAINS = 1000 + 150 * np.add.outer(np.sin(np.arange(64) / 9), np.cos(np.arang
         (np.random.default_rng(0).integers(0, 3, (64, 64)).astype("uint8"), "labels"),
         (np.full((64, 64), np.nan), "no pixel in the sample"),
         (np.zeros((64, 64), "float32"), "no pixel in the sample"),
+        (
+            np.round(100 * np.random.default_rng(0).normal(-11, 3, (64, 64))).astype("int16"),
+            "like dB times 100",
+        ),
         (LAKES.astype("uint8"), "labels"),
         (LAKES.astype("uint8") * 255, "labels"),
         (LAKES.astype("float32"), "labels"),
@@ -199,6 +203,7 @@ MOUNTAINS = 1000 + 150 * np.add.outer(np.sin(np.arange(64) / 9), np.cos(np.arang
             "labels",
             "all NaN",
             "all zero",
+            "hundredths of dB",
             "mask",
             "mask of 255",
         ),
@@ -585,3 +590,98 @@ def test_a_sampled_window_lies_within_one_block_where_it_fits(first, length, blo
         assert moved // block == (moved + length - 1) // block
     else:
         assert moved == first
+
+
+# ---------------------------------------------------------------- each band by itself
+
+
+FIELD = np.linspace(30, 45, 130, dtype="float32") + np.zeros((1, 120, 130), "float32")
+CLASSES = np.kron(np.random.default_rng(0).integers(0, 2, (12, 13)), np.ones((10, 10))).astype("float32")[
+    None
+]
+
+
+@pytest.mark.parametrize(
+    ("beside", "what"),
+    [
+        (FIELD, "no speckle"),
+        (10 * FIELD, "no speckle"),
+        (CLASSES, "labels"),
+        (speckle(power=30), "beside power"),
+    ],
+)
+@pytest.mark.parametrize("names", [(), ("VV", "VH")])
+def test_a_band_without_a_name_is_judged_by_its_own_pixels(tmp_path, beside, what, names):
+    pixels = np.concatenate([speckle(), speckle(seed=1), beside])
+    probe = probe_file(write(tmp_path / "chip_001.tif", pixels, names=names))
+    assert [array.band for array in probe.arrays] == [1, 2]
+    assert (probe.quantity, probe.representation) == ("power", "power")
+    assert what in probe.left_out[0]
+    told = probe_file(write(tmp_path / "chip_001.tif", pixels, names=names), representation="power")
+    assert [array.band for array in told.arrays] == [1, 2, 3]
+
+
+def test_the_angle_beside_bands_of_db_is_left_out(tmp_path):
+    db = 10 * np.log10(np.concatenate([speckle(), speckle(seed=1)]))
+    probe = probe_file(write(tmp_path / "chip_001.tif", np.concatenate([db, FIELD])))
+    assert [array.representation for array in probe.arrays] == ["db", "db"]
+    ratio = speckle(looks=100, power=5, seed=3)
+    probe = probe_file(write(tmp_path / "chip_002.tif", np.concatenate([db, ratio])))
+    assert [array.band for array in probe.arrays] == [1, 2]
+    assert "no negative pixel" in probe.left_out[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["VV_VH", "VV/VH", "VVminusVH", "VVVH_ratio", "VV_stdDev", "VV_count", "Sigma0_VV_GLCMMean"]
+)
+def test_bands_made_of_backscatter_are_left_out(tmp_path, name):
+    pixels = np.concatenate([speckle(seed=i) for i in range(3)])
+    probe = probe_file(write(tmp_path / "s1.tif", pixels, names=("VV", "VH", name)))
+    assert [array.name for array in probe.arrays] == ["vv", "vh"]
+
+
+@pytest.mark.parametrize(
+    "stem", ["filt_fine.cor", "20200101.pix", "20200101.sim_sar", "area", "S1_rtc_area", "x_VVdivVH", "x_CR"]
+)
+def test_more_of_what_is_no_backscatter_is_told_by_words(tmp_path, stem):
+    assert probe_file(write(tmp_path / f"{stem}.tif", speckle())).companion is not None
+
+
+@pytest.mark.parametrize("stem", ["study_area_VV", "study_area", "S1_terrain_corr_VV", "count_lake_VV"])
+def test_words_that_mean_other_things_refuse_nothing(tmp_path, stem):
+    assert probe_file(write(tmp_path / f"{stem}.tif", speckle())).refusal is None
+
+
+def test_integers_of_pictures_are_no_calibrated_backscatter(tmp_path):
+    byte = np.clip(255 * np.sqrt(speckle()), 1, 255).astype("uint8")
+    for stem, what in (
+        ("S1_VV_decibel_gamma0", "none is negative"),
+        ("S1_VV_linear_gamma0", "too bright for gamma0"),
+        ("S1_VV_sigma0", "too bright for sigma0"),
+    ):
+        assert what in probe_file(write(tmp_path / f"{stem}.tif", byte)).refusal
+    db = np.round(10 * np.log10(speckle())).astype("int8")
+    assert found(write(tmp_path / "S1_VV_dB.tif", db))[1] == "db"
+
+
+def test_a_coherence_that_is_often_low_is_refused(tmp_path):
+    coherence = np.random.default_rng(0).beta(2, 5, (1, 160, 150)).astype("float32")
+    assert "like a coherence" in probe_file(write(tmp_path / "20200101_20200113.tif", coherence)).refusal
+
+
+def test_bands_of_several_days_have_no_time(tmp_path):
+    stem = "S1A_IW_GRDH_1SDV_20190212T084229_20190212T084254_025900_02E2A5_A1B2_Stack"
+    names = ("Sigma0_VV_mst_12Feb2019", "Sigma0_VV_slv1_24Feb2019")
+    probe = probe_file(
+        write(tmp_path / f"{stem}.tif", np.concatenate([speckle(), speckle(seed=1)]), names=names)
+    )
+    assert (probe.acquisition.datetime, probe.acquisition.relative_orbit) == (None, 103)
+    assert "several days" in probe.left_out[0]
+    one = probe_file(write(tmp_path / f"{stem}.tif", speckle(), names=names[:1]))
+    assert one.acquisition.datetime == "2019-02-12T08:42:29Z"
+
+
+def test_snap_calls_flattened_gamma0_gamma0(tmp_path):
+    stem = "S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812_02792A_FD5B_Orb_Cal_TF_TC"
+    assert found(write(tmp_path / f"{stem}.tif", speckle(), names=("Gamma0_VV",)))[0] == "gamma0_rtc"
+    assert found(write(tmp_path / "a_Orb_Cal_TC.tif", speckle(), names=("Gamma0_VV",)))[0] == "gamma0"

@@ -40,6 +40,7 @@ BACKSCATTER = [  # product, path, quantity and representation that the product s
     ("Planetary Computer sentinel-1-rtc", "S1A_x_rtc/measurement/iw-vv.rtc", RTC, POWER, "iw.rtc"),
     ("Digital Earth Africa s1_rtc", f"{DEA}_VV", RTC, POWER, DEA),
     ("Sinergise RTC", f"{SINERGISE}/Gamma0_VH", RTC, POWER, ""),
+    ("SEN12MS", "ROIs1158_spring_s1_1_p30", None, DB, None),
     ("PALSAR mosaic of JAXA", JAXA.format("HH"), "dn", AMPLITUDE, "N10E100_20_sl_F02DAR"),
     ("ALOS-2 PALSAR-2 L1.5, L2.1", "IMG-HV-ALOS2014410740-140829-UBDR1.5RUD", "dn", AMPLITUDE, None),
     ("ALOS-2 PALSAR-2 L2.2", f"{ALOS}_HH", "dn", AMPLITUDE, ALOS),
@@ -54,6 +55,18 @@ BACKSCATTER = [  # product, path, quantity and representation that the product s
     ("BigEarthNet-S1", f"{BEN}_VH", None, DB, BEN),
 ]
 COMPANIONS = [  # product, path, what it is, layer
+    ("ASF HyP3 RTC", "S1_136231_IW2_20200604T021226_VV_RTC_G_gpuned_663F_area", "a scattering area", "area"),
+    ("OPERA RTC-S1", f"{OPERA}_number_of_looks", "a number of looks", None),
+    ("PALSAR mosaic of JAXA", "N10E100_20_C_F02DAR", "a mask or a label", None),
+    ("SEN12MS", "ROIs1158_spring_s2_1_p30", "an optical image", None),
+    ("SEN12MS", "ROIs1158_spring_lc_1_p30", "a mask or a label", None),
+    (
+        "SpaceNet 6",
+        "SN6_Train_AOI_11_Rotterdam_PS-RGB_20190823162315_20190823162606_tile_1",
+        "an optical image",
+        None,
+    ),
+    ("Sentinel-2 of data sets", "S2_2019-02-04_B4", "an optical image", None),
     *(
         ("ASF HyP3 RTC", f"{HYP3.format('gpuned')}_{token}", what, layer)
         for token, what, layer in (
@@ -290,3 +303,20 @@ def test_no_file_of_the_corpus_is_taken_as_what_it_is_not(tmp_path, product):
 
 def test_the_corpus_is_of_150_files_or_more():
     assert len(corpus()) >= 150
+
+
+def test_a_file_derived_from_a_product_is_not_calibrated_twice(tmp_path):
+    tags = {"CALIBRATION_FACTOR": "1e-6", "SATELLITE_NAME": "ICEYE-X7"}
+    for name, told in (("N10E100_21_sl_HH_F02DAR", {}), ("ICEYE_X7_GRD_SLH_2155625_20220427T215124", tags)):
+        assert "got 0 of" in probe_file(write(tmp_path / f"{name}.tif", speckle(), tags=told)).refusal
+    opera = {
+        "PRODUCT_TYPE": "RTC-S1",
+        "PROCESSING_INFORMATION_OUTPUT_BACKSCATTER_NORMALIZATION_CONVENTION": "gamma0",
+        "PROCESSING_INFORMATION_OUTPUT_BACKSCATTER_EXPRESSION_CONVENTION": "linear backscatter intensity",
+    }
+    amplitude = probe_file(write(tmp_path / "burst_VV_amp.tif", np.sqrt(speckle()), tags=opera))
+    assert "amplitude by the file's name, and power by OPERA RTC-S1 tags" in amplitude.refusal
+    angle = probe_file(write(tmp_path / "burst_inc.tif", speckle(), tags=opera))
+    assert "an angle" in angle.refusal
+    derived = probe_file(write(tmp_path / f"{HYP3.format('gpuned')}_VV_amp.tif", np.sqrt(speckle())))
+    assert derived.representation == "amplitude"

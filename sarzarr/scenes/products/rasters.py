@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from sarzarr.conventions import Quantity, Representation
 from sarzarr.scenes.products.family import Calibrator, constant_calibration
+from sarzarr.scenes.words import tokens
 
 POL: Final = "vv|vh|hh|hv"
 TO_DEGREES: Final = 57.29577951308232
@@ -106,6 +107,21 @@ ROWS: Final[tuple[ProductRow, ...]] = (
         layers={"scl|cld|snw": LABEL, r"\w+": OPTICAL},
     ),
     ProductRow(
+        name="Sentinel-2 of data sets",
+        stem=r"(?:S2[A-C]?|Sentinel-?2[A-C]?)[_-](?!(?:.*[^A-Z])?(?:VV|VH|HH|HV)(?:[^A-Z]|$))(?P<layer>.+)",
+        layers={".+": OPTICAL},
+    ),
+    ProductRow(
+        name="SEN12MS",
+        stem=r"ROIs\d+_[a-z]+_(?P<layer>s1|s2|lc)_\d+_p\d+",
+        layers={"s1": _DB, "s2": OPTICAL, "lc": LABEL},
+    ),
+    ProductRow(
+        name="SpaceNet 6",
+        stem=r"SN6_\w+_(?P<layer>PAN|PS-RGB|PS-RGBNIR|RGBNIR)_\d{14}_\d{14}_tile_\d+",
+        layers={r"[\w-]+": OPTICAL},
+    ),
+    ProductRow(
         name="Landsat",
         stem=r"L[COTEM]\d{2}_L\w{3}_\d{6}_\d{8}_\d{8}_\d{2}_\w{2}_(?P<layer>\w+)",
         layers={r"qa_\w+|\w+_qa": LABEL, r"\w+": OPTICAL},
@@ -113,7 +129,7 @@ ROWS: Final[tuple[ProductRow, ...]] = (
     ProductRow(
         name="ASF HyP3 RTC",  # RTC product guide of 2026-04
         stem=(
-            r"S1[A-D]_\w\w_\d{8}T\d{6}_[DS][VH][PRO]_RTC\d+_[A-Z]_"
+            r"(?:S1[A-D]_\w\w_\d{8}T\d{6}_[DS][VH][PRO]_RTC\d+|S1_\d+_[IE]W\d_\d{8}T\d{6}_(?:VV|VH|HH|HV)_RTC\d*)_[A-Z]_"
             r"(?P<quantity>[gs])(?P<representation>[pda])[uwm][nf][ecd][dm](?:_[0-9A-Z]{4})?_(?P<layer>\w+)"
         ),
         layers={
@@ -150,7 +166,15 @@ ROWS: Final[tuple[ProductRow, ...]] = (
     ProductRow(
         name="OPERA RTC-S1",  # OPERA RTC product specification
         stem=r"OPERA_L2_RTC-S1_(?P<place>T\d{3}-\d{6}-IW\d)_\w+Z_\w+Z_S1[A-D]_\d+_v[\d.]+_(?P<layer>\w+)",
-        layers={POL: _RTC, "mask": LAYOVER_SHADOW, r"\w*browse\w*": PICTURE},
+        layers={
+            POL: _RTC,
+            "mask": LAYOVER_SHADOW,
+            "local_incidence_angle": LOCAL_INCIDENCE,
+            "incidence_angle": INCIDENCE,
+            "number_of_looks": LOOKS,
+            r"rtc_anf_\w+": FACTOR,
+            r"\w*browse\w*": PICTURE,
+        },
     ),
     ProductRow(
         name="OPERA RTC-S1-STATIC",
@@ -207,12 +231,13 @@ ROWS: Final[tuple[ProductRow, ...]] = (
     ),
     ProductRow(
         name="PALSAR mosaic of JAXA",
-        stem=r"[NS]\d{2}[EW]\d{3}_\d{2}_(?:sl_)?(?P<layer>[a-z]+)(?:_F\w+)?",
+        stem=r"[NS]\d{2}[EW]\d{3}_\d{2}(?P<part>_sl)?_(?P<layer>[a-z]+)(?:_F\d{2}[A-Z]{3})?",
         layers={
             "hh|hv": _PALSAR_RTC,
             "mask": MASK,
             "linci": LOCAL_INCIDENCE,
             "date": DATE,
+            "c": LABEL,  # forest, non-forest, water
         },
     ),
     ProductRow(
@@ -289,6 +314,8 @@ class Found:
     """Which of its rasters it is."""
     base: str
     """The stem without the token of the raster: the same for all rasters of a product."""
+    subject: str
+    """``base`` less the group ``part``, which only some rasters of a product have in their names."""
     place: str | None
     """The place in the name, such as a burst; None where it has none."""
     is_static: bool
@@ -320,6 +347,7 @@ def content_of(path: Path) -> Found | None:
         for pattern, content in row.layers.items():
             if re.fullmatch(pattern, token, re.IGNORECASE):
                 base = stem[: match.start("layer")].rstrip("-_.") + stem[match.end("layer") :]
+                part = match.groupdict().get("part") or ""
                 coded: dict[str, Any] = {
                     key: row.codes[code.lower()]
                     for key, code in match.groupdict().items()
@@ -329,6 +357,7 @@ def content_of(path: Path) -> Found | None:
                     product=row.name,
                     content=replace(content, **coded),
                     base=base.lstrip("-_."),
+                    subject=base.lstrip("-_.").replace(part, "", 1),
                     place=match.groupdict().get("place"),
                     is_static=row.is_static,
                     token=token,
@@ -352,12 +381,18 @@ def companion_of(what: str, name: str) -> Content:
     ('mask', None)
     """
     content = _BY_WORDS.get(what, Content(companion=what))
-    words = name.lower()
-    if content is LABEL and "mask" in words:
+    words = tokens(name)
+    if content is LABEL and any("mask" in word for word in words):
         return MASK
-    if content is ANGLE and re.search(r"inc|lia", words):
-        which = LOCAL_INCIDENCE if re.search(r"local|lia|linc", words) else INCIDENCE
-        return replace(which, factor=UNTOLD)
+    if content is DEM and any(
+        re.fullmatch(r"canopy|trees?|vegetation|waves?|buildings?", word) for word in words
+    ):
+        return Content(companion=what)
+    if content is ANGLE and not any("projected" in word for word in words):
+        if any(re.fullmatch(r"lia|linci|\w*localincidence\w*|local", word) for word in words):
+            return replace(LOCAL_INCIDENCE, factor=UNTOLD)
+        if any(re.fullmatch(r"inc|inci|incidence\w*|incident", word) for word in words):
+            return replace(INCIDENCE, factor=UNTOLD)
     return content
 
 
