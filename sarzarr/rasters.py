@@ -151,11 +151,8 @@ def without_packed(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Return paths without the archives of SAFE folders that are among them, too, unpacked beside their archives."""
     given = [Path(path) for path in paths]
     unpacked = {p.absolute().with_suffix("") for p in given if p.suffix.lower() == ".safe" and p.is_dir()}
-    return [p for p in given if not (is_archive(p) and _packed(p.absolute()) in unpacked)]
-
-
-def _packed(archive: Path) -> Path:
-    return archive.with_name(archive.name.split(".")[0])
+    packed = (p.absolute().with_name(p.name.split(".")[0]) if is_archive(p) else None for p in given)
+    return [p for p, inside in zip(given, packed, strict=True) if inside not in unpacked]
 
 
 def _in_archive(archive: Path) -> list[Path]:

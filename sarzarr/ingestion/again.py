@@ -53,24 +53,18 @@ def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: Ingest
             own = make(scene.grid.shape, denoise)
             reason = array.reason.replace(str(array.calibration), str(own))
             array = replace(array, calibration=own, quantity=own.quantity, reason=reason)
-        if cv.BORDER_NOISE in known and array.border_noise is None and _keeps_marks(store, scene, options):
+        if cv.BORDER_NOISE in known and options.has_grid:
+            if options.replace and options.border is None:
+                raise InvalidInputError(
+                    f"expected the own grid of {scene.id!r}, whose border noise is marked by its edges, got another. "
+                    "Say how many pixels are border instead with --border N, or take the scene out first "
+                    f"(`sarzarr remove {store.place.name} {scene.id}`)."
+                )
+        elif cv.BORDER_NOISE in known and array.border_noise is None:
             edges = CalibrationChoice(border_noise=True).border_of(read_product(array.path), scene.grid.shape)
             array = replace(array, border_noise=edges)
         arrays.append(array)
     return replace(scene, arrays=tuple(arrays))
-
-
-def _keeps_marks(store: Store, scene: SceneProbe, options: IngestOptions) -> bool:
-    """Return whether border noise stays marked: on the image's own grid it does."""
-    if not options.has_grid:
-        return True
-    if options.replace and options.border is None:
-        raise InvalidInputError(
-            f"expected the own grid of {scene.id!r}, whose border noise is marked by its edges, got another. Say how "
-            "many pixels are border instead with --border N, or take the scene out first "
-            f"(`sarzarr remove {store.place.name} {scene.id}`)."
-        )
-    return False
 
 
 def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan | None:
@@ -176,6 +170,22 @@ def stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -
         keys = {cv.RESAMPLING: options.resampling, cv.RESAMPLING_TOLERANCE: options.exact}
         pairs += [(k, attrs.get(k, "none"), warped.attrs[k]) for k, is_asked in keys.items() if is_asked]
     return [f"{name} {old}, not {new}" for name, old, new in pairs if new is not None and old != new]
+
+
+def changed_unasked(store: Store, planned: ScenePlan, options: IngestOptions) -> list[str]:
+    """Return what was said of a scene's files when it was stored, ``quantity sigma0``, and nothing says any more."""
+    held, changed = set(store.rows(planned.id)["name"].values.tolist()), []
+    for array in (array for array in planned.probe.arrays if array.name in held):
+        known = store.node_attrs(planned.id, array.name)
+        facts = [
+            ("representation", known.get(cv.SOURCE_REPRESENTATION), array.representation),
+            ("nodata", known.get(cv.SOURCE_NODATA), array.nodata),
+        ]
+        if not (array.calibration or options.calibrate):
+            facts.append(("quantity", known.get(cv.QUANTITY), array.quantity))
+        unsaid = (fact for fact in facts if getattr(options, fact[0]) is None)
+        changed += [f"{name} {old}" for name, old, new in unsaid if old not in (None, "nan", new)]
+    return list(dict.fromkeys(changed))
 
 
 def _hash_like(known: str, scene: SceneProbe, options: IngestOptions) -> str:

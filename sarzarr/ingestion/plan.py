@@ -15,6 +15,7 @@ from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
 from sarzarr.ingestion.again import (
     calibrated_as_stored,
+    changed_unasked,
     has_another,
     known_hash,
     left_to_do,
@@ -277,6 +278,11 @@ def _left_to_do(
                 present.append(planned.id)
                 continue
             left.append(rest)
+            if not rest.only_layers and (changed := changed_unasked(store, rest, options)):
+                said = ", ".join(changed)
+                notes.append(
+                    f"{rest.id!r} was stored with {said}, which nothing says now: say it again to keep it."
+                )
             lost = sorted(set(store.layers(rest.id)) - {layer.name for layer in rest.layers})
             if lost and not rest.only_layers:
                 notes.append(f"{rest.id!r} loses its layers {', '.join(lost)}: give them again to keep them.")

@@ -217,8 +217,7 @@ def _with_bounds(plan: IngestPlan, staging: Path, failed: Refusals) -> Sequence[
     known = open_store(plan.store).bounds
     pairs = ((scene, array) for scene in plan.scenes for array in scene.probe.arrays)
     arrays = [(scene, array) for scene, array in pairs if scene.group(array) not in known]
-    sources = [(s.probe.source_hash, a.name, a.representation, a.nodata) for s, a in arrays]
-    sources += [a.calibration.identity for _, a in arrays if a.calibration]
+    sources = [(scene.probe.source_hash, scene.identity_of(array)) for scene, array in arrays]
     name = sha256(repr([plan.options.method, sources]).encode()).hexdigest()
     place, key = Folder(staging), f"bounds-{name[:16]}.json"
     if not place.head(key):

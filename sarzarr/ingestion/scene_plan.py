@@ -117,13 +117,17 @@ class ScenePlan:
             self.border,
             self.columns,
         ]
-        parts += [(a.name, a.band, a.representation, a.nodata, a.unmeasured) for a in self.probe.arrays]
-        parts += [a.calibration.identity for a in self.probe.arrays if a.calibration]
+        parts += [self.identity_of(a) for a in self.probe.arrays]
         parts += [a.border_noise.identity for a in self.probe.arrays if a.border_noise]
-        parts += [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
         parts += [layer.identity for layer in self.layers]
         parts += [self.only_layers] if self.only_layers else []
         return sha256(repr(parts).encode()).hexdigest()
+
+    def identity_of(self, array: ArrayProbe) -> tuple[Any, ...]:
+        """Return everything but the source's bytes that decides an array's power (rows, columns), pixel by pixel."""
+        read = (array.name, array.band, array.representation, array.nodata, array.unmeasured)
+        onto = [(type(p).__name__, p.grid, p.attrs) for p in self.onto]
+        return *read, array.calibration and array.calibration.identity, onto
 
     def source(self, array: ArrayProbe) -> ArraySource:
         """Return a (rows, columns) array as a worker reads it."""

@@ -114,3 +114,12 @@ def test_many_kept_scenes_are_one_line(tmp_path):
 def test_options_that_mean_nothing_are_refused_before_there_is_a_store(files, tmp_path, options, said):
     with pytest.raises(InvalidInputError, match=said):
         sz.plan_ingest(files, tmp_path / "s.zarr", **options, **KNOWN)
+
+
+def test_a_replacement_says_what_was_said_of_the_file_and_is_not_said_again(tmp_path):
+    path = write_band(tmp_path / "a_vv.tif", speckle((300, 300)))
+    said = {"quantity": "sigma0", "nodata": 5.0}
+    sz.ingest(sz.plan_ingest(path, tmp_path / "s.zarr", **said))
+    (note,) = sz.plan_ingest(path, tmp_path / "s.zarr", dtype="float32", replace=True).notes
+    assert note.startswith("'a' was stored with nodata 5.0, quantity sigma0, which nothing says now")
+    assert not sz.plan_ingest(path, tmp_path / "s.zarr", dtype="float32", replace=True, **said).notes

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import zarr
 from conftest import read_band, speckle, tree_hash, write_band
 from rasterio.transform import from_origin
 
@@ -136,3 +137,34 @@ def test_a_finer_or_coarser_pixel_of_the_same_unit_is_taken(tmp_path, crs, pixel
     path = write_band(tmp_path / "a_vv.tif", speckle((700, 700)))
     plan = sz.plan_ingest(path, tmp_path / "s.zarr", crs=crs, pixel_size=pixel_size, **KNOWN)
     assert plan.scenes[0].grid.pixel_size == (pixel_size, pixel_size)
+
+
+def test_percentiles_that_an_interrupted_run_found_are_of_its_grid_alone(tmp_path):
+    path = write_band(tmp_path / "a_vv.tif", speckle((600, 600)))
+    classic = KNOWN | {"bounds": "percentile", "crs": "EPSG:32633"}
+
+    def stop(progress):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        sz.ingest(sz.plan_ingest(path, tmp_path / "s.zarr", pixel_size=20, **classic), progress=stop)
+    store = sz.ingest(sz.plan_ingest(path, tmp_path / "s.zarr", pixel_size=80, **classic))
+    whole = sz.ingest(sz.plan_ingest(path, tmp_path / "whole.zarr", pixel_size=80, **classic))
+    assert store.bounds == whole.bounds
+
+
+@pytest.mark.parametrize("form", ["power", "amplitude", "complex"])
+@pytest.mark.parametrize("options", [{}, {"resampling": "bilinear"}, {"border": 1}])
+def test_zeros_that_a_tag_or_a_mask_lets_through_are_dark_after_a_warp(tmp_path, options, form):
+    raw = speckle((300, 300))
+    raw[:, :20], raw[:, 200:] = 0, 7
+    if form == "complex":
+        raw = raw.astype(np.complex64)
+    path = write_band(tmp_path / "a_vv.tif", raw, nodata=7)
+    known = KNOWN | {"representation": form, "crs": "EPSG:32633", "pixel_size": 20}
+    store = sz.ingest(sz.plan_ingest(path, tmp_path / "s.zarr", **known, **options))
+    flags, codes = (zarr.open_array(store.root / "scenes/a" / name)[:] for name in ("vv_flags", "vv"))
+    assert (flags[:, :9] == cv.Flag.NONPOSITIVE).all()
+    assert (codes[:, :9] == 1).all()
+    assert (flags[:, 101:] == cv.Flag.NODATA).all()
+    assert store.histogram("a", "vv").nonpositive == np.count_nonzero(flags == cv.Flag.NONPOSITIVE)

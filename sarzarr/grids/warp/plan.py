@@ -128,9 +128,9 @@ class WarpSource:
 
     @property
     def has_untold_zeros(self) -> bool:
-        """Whether pixels of zero power may be fill: no tag and no mask tells."""
+        """Whether pixels of zero power may be fill: no tag and no mask tells. No dB is zero power."""
         is_masked = self.unmeasured is not None and self.unmeasured.mask is not None
-        return self.nodata is None and not is_masked
+        return self.representation != cv.Representation.DB and self.nodata is None and not is_masked
 
     @property
     def read_dtype(self) -> np.dtype[Any]:

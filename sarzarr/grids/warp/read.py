@@ -200,12 +200,10 @@ def _prepared(plan: WarpPlan, raw: Array, window: Window) -> tuple[Array, bool]:
     if not source.is_layer:
         power = power_kernel(raw, source.representation, nodata=source.nodata)
         if source.calibration is not None:
-            untold = power == 0 if source.has_untold_zeros else None
+            untold = power == 0 if source.calibration.noise and source.has_untold_zeros else None
             source.calibration.apply(power, row=window.row, col=window.col)
             if untold is not None:
-                power[untold] = (
-                    0  # and not less than that by noise: zeros of a scene are judged when it is whole
-                )
+                power[untold] = 0  # not less by noise: whether they are fill, the whole scene tells
         return np.ascontiguousarray(power, dtype=np.float32), bool(np.isnan(power.min()))
     values = np.array(raw, dtype=plan.working_dtype, order="C")
     if values.dtype.kind == "f":

@@ -56,7 +56,12 @@ class ArraySource:
 
     @property
     def has_untagged_zeros(self) -> bool:
-        """Whether pixels of zero power may be fill: no mask and no tag, or a NaN tag, which says nothing of zeros."""
+        """Whether pixels of zero power may be fill: no mask and no tag, or a NaN tag, which says nothing of zeros.
+
+        Of what is warped, the file's own tag and mask tell.
+        """
+        if isinstance(self.onto, WarpPlan):
+            return self.onto.source.has_untold_zeros
         is_masked = self.unmeasured is not None and self.unmeasured.mask is not None
         is_power = self.representation != cv.Representation.DB
         return is_power and not is_masked and (self.nodata is None or bool(np.isnan(self.nodata)))
