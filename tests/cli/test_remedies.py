@@ -284,6 +284,8 @@ UNREACHED = {
     "Leave out --denoise",
     "Leave out --annotation.",
     "Say how many pixels are border with --border N",
+    "Say how many pixels are border instead with --border N",  # followed in test_safe.py
+    "Pass --replace to write it anew",  # followed in test_companions.py
     "give their value with --nodata and --replace",
     "--layer brings it there",
     "--layer says of which",
