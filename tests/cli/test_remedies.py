@@ -288,6 +288,8 @@ UNREACHED = {
     "Pass --replace to write it anew",  # followed in test_companions.py
     "give their value with --nodata and --replace",
     "--layer brings it there",
+    "--layer says its nodata",
+    "--layer keeps it as it is",
     "--layer says of which",
     "Name another: --layer NAME:nodataVALUE=FILE",
     "Leave out --crs to keep its own grid",
