@@ -57,7 +57,9 @@ def newcomer(tmp_path):
     [
         ("README.md", README_HOLDS, "torch"),
         ("docs/lazy.md", LAZY_HOLDS, "h5netcdf"),
-        ("notebooks/explore.ipynb", "assert len(batch) == 8", "matplotlib"),
+        pytest.param(
+            "notebooks/explore.ipynb", "assert len(batch) == 8", "matplotlib", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_code_of_a_page_runs_in_a_fresh_interpreter(newcomer, page, holds, needs):

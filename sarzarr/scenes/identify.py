@@ -35,6 +35,8 @@ DARK: Final = 4
 """Digital numbers up to which neighbours are equal by chance, in 8-bit pictures of water."""
 FEW: Final = 16
 """Distinct integers up to which a raster is a label, not a measurement."""
+_ENOUGH: Final = 2**14
+"""Values whose median is that of many more, to a hundredth of their spread."""
 INPUTS: Final = tuple(r for r in Representation if r is not Representation.NORMALIZED)
 _REMEDY: Final = (
     "Say what they are with --quantity and --representation, or store the raster as it is with "
@@ -90,7 +92,7 @@ def sample_statistics(windows: Iterable[np.ndarray[Any, Any]], *, nodata: float 
         steps += [part[-1][part[-1] > 0] for part in slopes]
     values, step = np.concatenate(kept), np.concatenate(steps)
     along = [
-        (_median(np.concatenate(s)), _median(np.concatenate(b))) for s, b in zip(slopes, bends, strict=True)
+        (_typical(np.concatenate(s)), _typical(np.concatenate(b))) for s, b in zip(slopes, bends, strict=True)
     ]
     slope, bend = max(along, key=lambda pair: -1 if np.isnan(pair[0]) else pair[0])
     return Sample(
@@ -98,12 +100,17 @@ def sample_statistics(windows: Iterable[np.ndarray[Any, Any]], *, nodata: float 
         median=_median(values),
         negative=float(np.mean(values < 0)) if values.size else 0.0,
         distinct=min(np.unique(values).size + has_others, FEW + 1),
-        step=_median(step),
+        step=_typical(step),
         slope=slope,
         bend=bend,
         high=float(np.percentile(values, 99)) if values.size else float("nan"),
         most=float(values.max()) if values.size else float("nan"),
     )
+
+
+def _typical(values: np.ndarray[Any, Any]) -> float:
+    """Return the median of every n-th value, of `_ENOUGH` or more."""
+    return _median(values[:: max(1, values.size // _ENOUGH)])
 
 
 def _median(values: np.ndarray[Any, Any]) -> float:

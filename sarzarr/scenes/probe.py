@@ -468,6 +468,8 @@ def _apart(
     A file's bands are judged together, so that one that is an angle, a mask or a ratio would be what the others are.
     Those whose own names say that they are backscatter are never left out, and of one band nothing is.
     """
+    if len(bands) == 1:
+        return list(bands), list(samples), ()
     own = [_sample(header, [sample]) for sample in samples]
     is_bare = [not _is_named(band) for band in bands]
     odd = [

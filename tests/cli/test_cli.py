@@ -171,6 +171,7 @@ def test_a_picture_is_named_after_the_store_that_one_stands_in(run, store, monke
     assert (store.parent / "s-quicklook.png").exists()
 
 
+@pytest.mark.slow
 def test_a_picture_that_does_not_show_everything_says_so(run, tmp_path):
     pytest.importorskip("matplotlib")
     files = [write_band(tmp_path / f"s{n}_vv.tif", speckle((256, 256), seed=n)) for n in range(25)]

@@ -273,6 +273,7 @@ def test_companions_without_anything_to_accompany_are_an_error(tmp_path, monkeyp
         sz.plan_ingest([dem], tmp_path / "s.zarr")
 
 
+@pytest.mark.slow
 def test_identify_and_ingest_say_the_same_of_the_same_file(many, tmp_path, real_data):
     """Each file alone, and all together: the same are taken, and the others refused with the same words."""
     write(many / "scaled_vv.tif", speckle(SHAPE), scale=(2, 1))

@@ -79,7 +79,7 @@ with dask.config.set(scheduler="synchronous"):
 """
 
 
-@pytest.mark.parametrize("blocks", [1, 4, 6])
+@pytest.mark.parametrize("blocks", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 6))])
 def test_killed_and_run_again_gives_the_same_bytes_and_redoes_nothing(files, reference, tmp_path, blocks):
     root = tmp_path / "s.zarr"
     child = subprocess.Popen(

@@ -153,6 +153,7 @@ USE = (
 )
 
 
+@pytest.mark.slow
 def test_numba_is_imported_for_large_work_alone():
     assert run(USE, str(WORTH - 1)).stdout.split() == ["False", "False", "False", "0"]
     assert run(USE, str(WORTH)).stdout.split()[:3] == ["True", "True", "True"]

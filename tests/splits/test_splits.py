@@ -433,7 +433,7 @@ def val_of(split):
     return {s.scene: (s.codes == VAL).tobytes() for s in split.scenes}
 
 
-@pytest.mark.parametrize("fixed_val", [False, True])
+@pytest.mark.parametrize("fixed_val", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_extending_leaves_validation_as_it_was_and_shares_no_ground(scenes, tmp_path, fixed_val):
     store = grow(tmp_path, scenes, 1)
     first = make_split(store, val_fraction=0.25, seed=3, block="4km", fixed_val=fixed_val)

@@ -136,7 +136,7 @@ def test_workers_deliver_the_batches_of_one_process_in_order(store, numbers, tru
         assert [numbers(batch) for batch in found] == truth[epoch]
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_every_start_method_delivers_the_same(store, numbers, truth, method):
     found = loader(ZarrPatchDataset(store, **VV), 2, multiprocessing_context=method)
     assert [numbers(batch) for batch in found] == truth[0]
