@@ -263,6 +263,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "before", "refused", "remedy"), CASES)
 def test_a_remedy_works(run, part, before, refused, remedy):
     for line in before:

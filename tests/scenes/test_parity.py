@@ -91,7 +91,7 @@ KINDS = {
         {"tags": {"nodata": "7", "grid_mapping": "crs", "scale_factor": "1"}},
         PLACED | {"tags on storage"},
     ),
-    "a tag of ours": (DN, {"tags": {"quantity": "sigma0"}}, PLACED),
+    "a tag of ours": (DN, {"tags": {"quantity": "dn"}}, PLACED),
     "a number of more than 64 bits": (DN, {"tags": {"ID": "9" * 30}}, PLACED | {"numbers"}),
     "degrees": (DN, DEGREES, PLACED),
     "longitudes from 0 to 360": (
