@@ -31,6 +31,8 @@ from sarzarr.store.documents import Encoding, cf_attributes
 from sarzarr.store.place import Folder
 from sarzarr.store.tables import write_table
 
+pytestmark = pytest.mark.slow
+
 KNOWN = {"quantity": "sigma0", "representation": "power"}
 ENCODINGS = [
     {"dtype": d, "codec": c, "shard": s}

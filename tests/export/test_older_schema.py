@@ -25,6 +25,8 @@ from sarzarr.export.schema1 import as_schema_2, rebinned
 from sarzarr.store.documents import Encoding
 from sarzarr.store.place import Folder
 
+pytestmark = pytest.mark.slow
+
 KNOWN = {"quantity": "sigma0", "representation": "power"}
 
 

@@ -16,6 +16,8 @@ from sarzarr.pixels.compiled.when import SWITCH, loops
 from sarzarr.pixels.kernels import is_sentinel
 from sarzarr.scenes.header import read_header, sample_places
 
+pytestmark = pytest.mark.slow
+
 KNOWN = {"quantity": "sigma0", "shard": 512}
 SHAPE = (600, 700)
 HOLE = np.s_[200:400, 100:300]

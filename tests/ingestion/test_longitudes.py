@@ -14,6 +14,8 @@ from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.splits.make import make_split
 from sarzarr.store.boxes import read_boxes
 
+pytestmark = pytest.mark.slow
+
 FINE = 2.0**-12
 SHAPE = (300, 320)
 

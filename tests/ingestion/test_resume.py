@@ -52,6 +52,7 @@ def reference(files, tmp_path_factory):
     return tree_hash(store.root)
 
 
+@pytest.mark.slow
 def test_block_order_and_threads_do_not_matter(files, reference, tmp_path, monkeypatch):
     order = np.random.default_rng(1)
     plain = ScenePlan.jobs
@@ -111,6 +112,7 @@ def test_killed_and_run_again_gives_the_same_bytes_and_redoes_nothing(files, ref
     assert not staged.exists()
 
 
+@pytest.mark.slow
 def test_a_block_whose_files_are_not_as_its_receipt_says_is_redone(files, reference, tmp_path):
     root = tmp_path / "s.zarr"
     child = subprocess.Popen(
@@ -267,6 +269,7 @@ def test_borders_are_eroded_around_nodata_whatever_the_layout(tmp_path, tiles):
     assert histogram.nodata == (flags >= cv.Flag.NODATA).sum()
 
 
+@pytest.mark.slow
 def test_removing_a_scene_touches_no_other(files, tmp_path):
     store = sz.ingest(sz.plan_ingest(files, tmp_path / "s.zarr", **KNOWN))
     kept = tree_hash(store.root / "scenes" / "b")
@@ -346,6 +349,7 @@ def test_forked_processes_end_with_their_parent(files, reference, tmp_path):
     assert tree_hash(root) == reference
 
 
+@pytest.mark.slow
 def test_a_classic_ingest_leaves_nothing_beside_the_store(files, tmp_path):
     root = tmp_path / "s.zarr"
     sz.ingest(sz.plan_ingest(files, root, bounds="percentile", **KNOWN))

@@ -20,6 +20,8 @@ import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 
+pytestmark = pytest.mark.slow
+
 GRD = Safe(polarizations=("vv", "vh"))
 SLC = Safe(type="SLC")
 STEP = 160 / 65534

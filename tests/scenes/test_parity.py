@@ -36,6 +36,8 @@ from sarzarr.scenes.header import tag_attributes
 from sarzarr.scenes.probe import probe_file
 from sarzarr.scenes.scene import open_scene
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parents[2] / "docs" / "lazy.md"
 OURS = {cv.QUANTITY, cv.REPRESENTATION, cv.REASON, cv.SOURCE_NODATA, cv.SAR_POLARIZATIONS, cv.GEOLOCATION}
 OURS |= {cv.UNITS, *cv.ACQUISITION_KEYS}

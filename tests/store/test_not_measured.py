@@ -16,6 +16,8 @@ from sarzarr.pixels.compiled.when import SWITCH, loops
 from sarzarr.store.place import Folder
 from sarzarr.store.shards import read_manifest
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (700, 900)
 OUTSIDE = np.s_[:300, :290]
 """At the edge; one chunk is all of it."""
