@@ -29,7 +29,7 @@ class Entry:
     pixels: str  # power, amplitude, db, dn, byte
     expected: str  # ACCEPTED or REFUSED
     quantity: str | None = None
-    """None where nothing tells it."""
+    """None where nothing tells it: it is called power."""
     polarization: str | None = None
     names: tuple[str, ...] = ()
     tags: dict[str, Any] = field(default_factory=dict)
@@ -69,12 +69,8 @@ def opera() -> Iterator[Entry]:
     yield Entry("OPERA RTC-S1", f"{name}_mask", "byte", REFUSED)
     static = "OPERA_L2_RTC-S1-STATIC_T115-245714-IW1_20140403_S1A_30_v1.0"
     tokens = "local_incidence_angle incidence_angle mask number_of_looks rtc_anf_gamma0_to_beta0"
-    for token in (
-        *tokens.split(),
-        "rtc_anf_gamma0_to_sigma0",
-        "rtc_anf_sigma0_to_beta0",
-        "rtc_anf_beta0_to_beta0",
-    ):
+    tokens += " rtc_anf_gamma0_to_sigma0 rtc_anf_sigma0_to_beta0 rtc_anf_beta0_to_beta0"
+    for token in tokens.split():
         yield Entry("OPERA RTC-S1-STATIC", f"{static}_{token}", "power", REFUSED)
 
 
@@ -119,26 +115,16 @@ def safe() -> Iterator[Entry]:
     for name in (*normalised, "Sigma0_VV_use_projected_local_inci_angle_from_dem"):
         yield Entry("SNAP", "a", "power", ACCEPTED, "sigma0", "VV", names=(name,))
     layers = "localIncidenceAngle projectedLocalIncidenceAngle incidenceAngleFromEllipsoid layoverShadowMask"
-    for name in (
-        *layers.split(),
-        "elevation",
-        "coh_VV_12Feb2019_24Feb2019",
-        "Phase_ifg_VV_12Feb2019",
-        "i_VV",
-        "q_VV",
-    ):
+    layers += " elevation coh_VV_12Feb2019_24Feb2019 Phase_ifg_VV_12Feb2019 i_VV q_VV"
+    for name in layers.split():
         yield Entry("SNAP", "a", "power", REFUSED, names=(name,))
     yield Entry("SNAP", "a", "power", ACCEPTED, "sigma0", "VV", names=("Sigma0_VV_mst_12Feb2019",))
     pyrosar = "S1A__IW___A_20150309T173017"
     yield Entry("pyroSAR", f"{pyrosar}_VV_gamma0-rtc", "power", ACCEPTED, "gamma0_rtc", "VV")
     yield Entry("pyroSAR", f"{pyrosar}_VV_gamma0-rtc_db", "db", ACCEPTED, "gamma0_rtc", "VV")
     yield Entry("pyroSAR", f"{pyrosar}_VH_NR_Orb_Cal_ML_TF_TC_dB", "db", ACCEPTED, "gamma0_rtc", "VH")
-    for token in (
-        "localIncidenceAngle",
-        "incidenceAngleFromEllipsoid",
-        "layoverShadowMask",
-        "scatteringArea",
-    ):
+    tokens = "localIncidenceAngle incidenceAngleFromEllipsoid layoverShadowMask scatteringArea"
+    for token in tokens.split():
         yield Entry("pyroSAR", f"{pyrosar}_{token}", "power", REFUSED)
     yield Entry("GAMMA", "20200101-20200113_VV_8rlks_eqa_cc", "amplitude", REFUSED)
     yield Entry("GAMMA", "20200101_lsmap", "byte", REFUSED)
@@ -210,6 +196,14 @@ def chips_and_exports() -> Iterator[Entry]:
     yield Entry("Sen1Floods11", "Spain_7370579_S1Hand", "db", ACCEPTED)
     for token in ("LabelHand", "JRCWaterHand", "S2Hand", "S1OtsuLabelHand"):
         yield Entry("Sen1Floods11", f"Spain_7370579_{token}", "dn", REFUSED)
+    yield Entry("SEN12MS", "ROIs1158_spring_s1_1_p30", "db", ACCEPTED)
+    for token in ("s2", "lc"):
+        yield Entry("SEN12MS", f"ROIs1158_spring_{token}_1_p30", "dn", REFUSED)
+    spacenet = "SN6_Train_AOI_11_Rotterdam_{}_20190823162315_20190823162606_tile_1"
+    yield Entry("SpaceNet 6", spacenet.format("SAR-Intensity"), "power", ACCEPTED)
+    for token in ("PAN", "PS-RGB", "PS-RGBNIR", "RGBNIR"):
+        yield Entry("SpaceNet 6", spacenet.format(token), "dn", REFUSED)
+    yield Entry("Sentinel-2 of data sets", "S2_2019-02-04_B4", "dn", REFUSED)
     yield Entry("Earth Engine", "S1_export", "db", ACCEPTED, None, "VV", names=("VV",))
     for name in ("angle", "epoch"):
         yield Entry("Earth Engine", "S1_export", "power", REFUSED, names=(name,))
@@ -219,20 +213,8 @@ def chips_and_exports() -> Iterator[Entry]:
         yield Entry("Sentinel-2", f"{S2}_{token}", "dn", REFUSED)
     for token in ("SR_B4", "ST_B10", "QA_PIXEL", "B8"):
         yield Entry("Landsat", f"LC08_L2SP_191027_20200105_20200823_02_T1_{token}", "dn", REFUSED)
-    for token in (
-        "NDVI",
-        "NDWI",
-        "NBR",
-        "ratio",
-        "RVI",
-        "coherence",
-        "lia",
-        "slope",
-        "dem",
-        "mask",
-        "label",
-        "noise",
-    ):
+    tokens = "NDVI NDWI NBR ratio RVI coherence lia slope dem mask label noise"
+    for token in tokens.split():
         yield Entry("by words", f"lake_20200105_{token}", "power", REFUSED)
     yield Entry("Copernicus DEM", "Copernicus_DSM_COG_10_N45_00_E010_00_DEM", "power", REFUSED)
     yield Entry("WorldCover", "ESA_WorldCover_10m_2021_v200_N45E009_Map", "byte", REFUSED)
@@ -270,7 +252,7 @@ def judged(entry: Entry, folder: Path) -> str:
     got = f"{array.polarization} {probe.quantity} as {probe.representation}"
     if entry.expected == REFUSED:
         return f"silent: taken as {got}"
-    is_right = entry.quantity in (None, probe.quantity) and entry.polarization == array.polarization
+    is_right = (probe.quantity, array.polarization) == (entry.quantity or "power", entry.polarization)
     shown = {"dn": "amplitude", "byte": "amplitude"}.get(entry.pixels, entry.pixels)
     return "right" if is_right and probe.representation == shown else f"silent: {got}, right is {entry}"
 
@@ -284,7 +266,7 @@ def main() -> int:
             counts[entry.product] = counts.get(entry.product, 0) + 1
             if verdict != "right":
                 wrong += 1
-                print(f"{entry.path}: {verdict}")
+                print(f"{entry.path} {' '.join(entry.names)}: {verdict}")
     print(*(f"{product:22}{count:4}" for product, count in counts.items()), sep="\n")
     print(f"{sum(counts.values())} files, {wrong} not seen right")
     return int(wrong > 0)

@@ -165,11 +165,6 @@ def plan_ingest(
             plans.append(fitted)
     if refused and (options.strict or not (plans or present)):
         raise refused.error()
-    if not (plans or present):
-        raise UnsupportedRasterError(
-            f"expected a raster of backscatter, got companions alone: {' '.join(notes)} Give the rasters that they "
-            "belong to with them."
-        )
     plan = IngestPlan(
         store=root,
         scenes=tuple(plans),

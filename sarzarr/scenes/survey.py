@@ -71,8 +71,7 @@ def survey_files(
                 unread.setdefault(scene_claim(path.absolute(), scene_id), []).append(path)
     opened, taken = tuple(probes.values()), []
     others = [probe for probe in opened if probe.companion]
-    kept = [probe for probe in opened if not probe.companion and (probe.arrays or probe.refusal)]
-    kept = _that_may_go_in(kept, scene_id, refused)
+    kept = _that_may_go_in([probe for probe in opened if not probe.companion], scene_id, refused)
     for scene in _grouped(kept, scene_id, refused):
         reasons = {file.path: file.refusal for file in scene.files if file.refusal}
         broken = [*reasons, *unread.get(scene_claim(scene.files[0].path, scene_id), ())]
@@ -84,7 +83,6 @@ def survey_files(
             wanted = f"expected every file of scene {scene.id!r}, got one that is refused: {broken[0].name}. "
             refused.add(good, wanted + _MEND, scene=scene.id)
     notes += [note for scene in taken for file in scene.files for note in file.left_out]
-    notes += [note for probe in opened if not (probe.arrays or probe.refusal) for note in probe.left_out]
     layers = companions_of(others, taken, refused, notes)
     return Survey(probes=opened, scenes=tuple(taken), refused=refused, companions=layers, notes=tuple(notes))
 

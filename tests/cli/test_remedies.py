@@ -279,24 +279,27 @@ def test_a_remedy_works(run, part, before, refused, remedy):
         assert part not in said
 
 
+ELSEWHERE = {
+    "keep its digital numbers with --calibrate none": "ingestion/test_safe.py",
+    "Leave out --denoise": "ingestion/test_safe.py",
+    "Say how many pixels are border instead with --border N": "ingestion/test_safe.py",
+    "Pass --replace to write it anew": "ingestion/test_companions.py",
+    "give their value with --nodata and --replace": "ingestion/test_ingest_measured.py",
+    "Name another: --layer NAME:nodataVALUE=FILE": "ingestion/test_ingest_measured.py",
+    "Say what they are with --representation, or write them as power or dB": "scenes/test_measured.py",
+}
+"""Parts of messages whose remedies are followed in another test."""
 UNREACHED = {
     "or begin a new split with fresh=True (--fresh)",
-    "keep its digital numbers with --calibrate none",
-    "Leave out --denoise",
     "Leave out --annotation.",
     "Say how many pixels are border with --border N",
-    "Say how many pixels are border instead with --border N",  # followed in test_safe.py
-    "Pass --replace to write it anew",  # followed in test_companions.py
-    "give their value with --nodata and --replace",
     "--layer brings it there",
     "--layer says its nodata",
     "--layer keeps it as it is",
     "--layer says of which",
-    "Name another: --layer NAME:nodataVALUE=FILE",
     "Leave out --crs to keep its own grid",
-    "Say what they are with --representation, or write them as power or dB",
 }
-"""Parts of messages that no command of a test has led to."""
+"""Parts of messages whose remedies no test follows."""
 
 
 def messages():
@@ -321,5 +324,8 @@ def messages():
 
 
 def test_every_message_that_names_an_option_has_a_row():
-    parts = {re.split(r"\d| NAME$", row[0])[0] for row in ROWS} | UNREACHED
-    assert not [f"{place}: {text}" for place, text in messages() if not any(part in text for part in parts)]
+    parts = {re.split(r"\d| NAME$", row[0])[0] for row in ROWS} | UNREACHED | ELSEWHERE.keys()
+    said = [*messages()]
+    assert not [f"{place}: {text}" for place, text in said if not any(part in text for part in parts)]
+    unsaid = [part for part in UNREACHED | ELSEWHERE.keys() if not any(part in text for _, text in said)]
+    assert not unsaid

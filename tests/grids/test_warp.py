@@ -138,8 +138,8 @@ def test_a_plan_is_its_own_copy(planned):
         assert pickle.loads(pickle.dumps(plan)) == plan
 
 
-@pytest.mark.compat
 # ---------------------------------------------------------------- the whole is GDAL's
+@pytest.mark.compat
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("method", [m for m in KIND if m != "sum"])
 def test_the_whole_is_gdals_own_warp(planned, whole, method, place):

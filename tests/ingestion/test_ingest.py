@@ -338,8 +338,8 @@ def test_db_amplitude_and_power_of_one_place_give_one_store(real_data, write_tif
     assert np.abs(codes["power"] - codes["db"]).max() <= 1
 
 
-@pytest.mark.compat
 # ------------------------------------------------------------------ appending, failing, plans
+@pytest.mark.compat
 def test_appending_touches_no_other_scene_and_a_known_file_is_skipped(write_tiff, tmp_path):
     first = write_tiff("a_vv.tif", speckle((600, 600)))
     second = write_tiff("b_vv.tif", speckle((600, 600), seed=1, mean=0.5))

@@ -188,13 +188,16 @@ def test_damage_of_the_store_is_no_refusal(tmp_path):
 
 
 # ------------------------------------------------------------------ layers
+def beside_one_another(folder):
+    """Return files of two scenes of which one lies east of the other, and a folder for labels."""
+    (folder / "labels").mkdir()
+    east = {"a": 0, "b": 9000}
+    files = [good(folder, f"{x}_vv.tif", transform=Affine(10, 0, at, 0, -10, 0)) for x, at in east.items()]
+    return files, folder / "labels"
+
+
 def test_a_layers_file_that_cannot_be_read_leaves_the_scenes_alone(tmp_path):
-    files = [
-        good(tmp_path, f"{x}_vv.tif", transform=Affine(10, 0, 9000 * i, 0, -10, 0))
-        for i, x in enumerate("ab")
-    ]
-    labels = tmp_path / "labels"
-    labels.mkdir()
+    files, labels = beside_one_another(tmp_path)
     write_band(labels / "a.tif", np.ones(SHAPE, np.uint8), transform=Affine(10, 0, 0, 0, -10, 0))
     (labels / "b.tif").write_text("no TIFF")
     plan = sz.plan_ingest(files, tmp_path / "s.zarr", layers={"label": labels}, **KNOWN)
@@ -207,12 +210,7 @@ def test_a_layers_file_that_cannot_be_read_leaves_the_scenes_alone(tmp_path):
 
 
 def test_a_scene_whose_layer_cannot_be_told_is_left_out(tmp_path):
-    files = [
-        good(tmp_path, f"{x}_vv.tif", transform=Affine(10, 0, 9000 * i, 0, -10, 0))
-        for i, x in enumerate("ab")
-    ]
-    labels = tmp_path / "labels"
-    labels.mkdir()
+    files, labels = beside_one_another(tmp_path)
     for name, x in (("1", 0), ("2", 0), ("3", 9000)):
         write_band(labels / f"{name}.tif", np.ones(SHAPE, np.uint8), transform=Affine(10, 0, x, 0, -10, 0))
     plan = sz.plan_ingest(files, tmp_path / "s.zarr", layers={"label": labels}, **KNOWN)
@@ -256,23 +254,7 @@ def test_documents_that_cannot_be_written_fail_their_scene_alone(tmp_path):
     assert sz.ingest(sz.plan_ingest(files, store.root, **KNOWN)).scenes == ("a", "b")
 
 
-# ------------------------------------------------------------------ companions, and the same of the same file
-def test_companions_without_anything_to_accompany_are_an_error(tmp_path, monkeypatch):
-    """A probe without arrays and without a refusal is left out; given alone it is refused."""
-    from dataclasses import replace
-
-    from sarzarr.scenes import survey
-
-    probe = sz.probe_file(good(tmp_path, "a_vv.tif"), **KNOWN)
-    companion = replace(probe, arrays=(), refusal=None, left_out=("dem.tif is a DEM, left out.",))
-    monkeypatch.setattr(survey, "probe_file", lambda path, **_: companion if path.stem == "dem" else probe)
-    dem = good(tmp_path, "dem.tif")
-    plan = sz.plan_ingest([tmp_path / "a_vv.tif", dem], tmp_path / "s.zarr")
-    assert (len(plan.scenes), plan.refused, plan.notes) == (1, [], companion.left_out)
-    with pytest.raises(UnsupportedRasterError, match=r"companions alone: dem\.tif is a DEM"):
-        sz.plan_ingest([dem], tmp_path / "s.zarr")
-
-
+# ------------------------------------------------------------------ the same of the same file
 @pytest.mark.slow
 def test_identify_and_ingest_say_the_same_of_the_same_file(many, tmp_path, real_data):
     """Each file alone, and all together: the same are taken, and the others refused with the same words."""

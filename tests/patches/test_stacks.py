@@ -169,8 +169,8 @@ def test_scenes_that_are_not_there_are_named(store):
         sz.find_stacks(store, polarizations=["hh"])
 
 
-@pytest.mark.compat
 # ------------------------------------------------------------------ the cube
+@pytest.mark.compat
 @pytest.mark.parametrize(("representation", "suffix"), [("db", "_db"), ("power", "")])
 def test_the_cube_is_each_date_and_a_task_is_a_date_and_block(store, representation, suffix):
     cube = sz.open_stack(store.root, "up2", representation=representation)

@@ -1,6 +1,7 @@
 """The grammars of products' names: a row a product, and what a name must not say."""
 
 from datetime import UTC, datetime
+from operator import attrgetter
 
 import pytest
 from hypothesis import given, settings
@@ -285,14 +286,15 @@ ICEYE = (
 )
 def test_tags_of_products_tell_their_facts(tags, told):
     facts = facts_from_fields(tags)
-    assert (
-        facts.datetime,
-        facts.platform,
-        facts.orbit_state,
-        facts.observation_direction,
-        facts.relative_orbit,
-        facts.incidence_angle,
-    ) == told
+    names = (
+        "datetime",
+        "platform",
+        "orbit_state",
+        "observation_direction",
+        "relative_orbit",
+        "incidence_angle",
+    )
+    assert attrgetter(*names)(facts) == told
     assert facts.looks_equivalent_number is None
 
 

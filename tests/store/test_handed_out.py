@@ -245,8 +245,8 @@ def test_rio_is_there_in_a_fresh_interpreter(stores, call):
     assert said == ["EPSG:32633", str(NODATA) if call == "file" else "nan"]
 
 
-@pytest.mark.compat
 # ------------------------------------------------------------------ opened without us
+@pytest.mark.compat
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_plain_open_is_normalized_nan_where_not_measured_and_writable(stores, tmp_path, kind):
     store = stores[kind]

@@ -161,8 +161,8 @@ def test_a_whole_chunk_of_dark_ground_is_there(make, kind, db, dtype, shard):
     assert read_manifest(Folder(store.root), "scenes/a/vv")["c/0/0"].chunks == 0
 
 
-@pytest.mark.compat
 # ------------------------------------------------------------------ other readers
+@pytest.mark.compat
 @pytest.mark.parametrize("options", STORES, ids=str)
 def test_plain_xarray_gives_nan_there_and_the_mean_of_db(make, options):
     store = make("zeros", **options)

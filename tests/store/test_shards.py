@@ -80,8 +80,8 @@ def read_array(folder, encoding, shape, window=None):
     return read_stored(Folder(folder.parent), folder.name, encoding, window)
 
 
-@pytest.mark.compat
 # ------------------------------------------------------------------ other readers and writers
+@pytest.mark.compat
 @settings(max_examples=60, deadline=None)
 @given(shape=SHAPES, encoding=ENCODINGS, seed=st.integers(0, 2**32 - 1))
 def test_zarr_python_and_tensorstore_read_what_is_written(tmp_path_factory, shape, encoding, seed):
