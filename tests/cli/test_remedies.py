@@ -16,6 +16,7 @@ from conftest import speckle, write_band
 from rasterio import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
+from safes import Safe, write_safe
 from tiffs import write
 
 import sarzarr as sz
@@ -31,6 +32,30 @@ def at(east, north=0, size=10):
 
 def classes(shape=SHAPE, dtype="uint8", seed=0):
     return np.random.default_rng(seed).integers(0, 5, shape).astype(dtype)
+
+
+def beside(raw):
+    """Write scenes with a companion that is no layer of theirs, products, and a raster beyond the end of its CRS."""
+    heights = np.add.outer(np.arange(300.0), 3.0 * np.arange(300)).astype("float32")
+    holed = heights.copy()
+    holed[0, :9], holed[1, :9] = -9999, -32768
+    others = {
+        "grid_dem": heights[:60, :60],
+        "fill_dem": holed,
+        "unit_inc": 5000 + heights,
+        "whose_dem": heights,
+    }
+    for name, pixels in others.items():
+        folder = raw / name.split("_")[0]
+        folder.mkdir()
+        write_band(folder / f"{name if name != 'whose_dem' else 'dem'}.tif", pixels, transform=at(0))
+        for scene in ("lake", "pond") if name == "whose_dem" else (name.split("_")[0],):
+            write_band(folder / f"{scene}_vv.tif", speckle(SHAPE), transform=at(0))
+    write_safe(raw / "old", Safe(ipf="002.36", noise_ipf_290=False))
+    steep = write_safe(raw / "steep", Safe()) / "annotation" / f"{Safe().stem(1)}.xml"
+    steep.write_text(re.sub(r"(<incidenceAngle>)[^<]*", r"\g<1>95", steep.read_text()))
+    corner = Affine(30, 0, 20_036_000, 0, -30, 4_870_000)
+    write_band(raw / "across_vv.tif", speckle(SHAPE), transform=corner, crs="EPSG:3857")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +118,7 @@ def raw(tmp_path_factory):
             file.with_suffix(".csv" if folder == "texts" else ".xml").write_text(text)
             if folder == "texts":
                 file.unlink()
+    beside(raw)
     (raw / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max,label\na,1,2,30,40,ship\n")
     (raw / "no_scene.csv").write_text("scene,x_min,y_min,x_max,y_max,label\n,1,2,30,40,ship\n")
     return raw
@@ -231,6 +257,21 @@ ROWS = [
     ("which is of one date, got", [],
      "ingest raw/m_20200113_vv.tif raw/a_vv.tif -o s.zarr --layer mask:nodata255=raw/mask_20200113.tif",
      ["ingest raw/m_20200113_vv.tif raw/a_vv.tif -o s.zarr --layer mask:nodata255:static=raw/mask_20200113.tif"]),
+    ("--layer brings it there", [], "ingest raw/grid -o s.zarr",
+     ["ingest raw/grid/grid_vv.tif -o s.zarr --layer dem=raw/grid/grid_dem.tif"]),
+    ("--layer says its nodata", [], "ingest raw/fill -o s.zarr",
+     ["ingest raw/fill/fill_vv.tif -o s.zarr --layer dem:nodata-9999=raw/fill/fill_dem.tif"]),
+    ("--layer keeps it as it is", [], "ingest raw/unit -o s.zarr",
+     ["ingest raw/unit/unit_vv.tif -o s.zarr --layer inc=raw/unit/unit_inc.tif"]),
+    ("--layer says of which", [], "ingest raw/whose -o s.zarr",
+     ["ingest raw/whose/lake_vv.tif -o s.zarr --layer dem=raw/whose/dem.tif"]),
+    ("Say how many pixels are border with --border N", [], "ingest raw/old -o s.zarr --border noise",
+     ["ingest raw/old -o s.zarr --border 3"]),
+    ("Leave out --annotation.", [], "ingest raw/steep -o s.zarr --annotation incidence_angle",
+     ["ingest raw/steep -o s.zarr"]),
+    ("Leave out --crs to keep its own grid", [],
+     "ingest raw/across_vv.tif -o s.zarr --crs EPSG:32660 --pixel-size 30",
+     ["ingest raw/across_vv.tif -o s.zarr"]),
 ]  # fmt: skip
 
 
@@ -289,16 +330,7 @@ ELSEWHERE = {
     "Say what they are with --representation, or write them as power or dB": "scenes/test_measured.py",
 }
 """Parts of messages whose remedies are followed in another test."""
-UNREACHED = {
-    "or begin a new split with fresh=True (--fresh)",
-    "Leave out --annotation.",
-    "Say how many pixels are border with --border N",
-    "--layer brings it there",
-    "--layer says its nodata",
-    "--layer keeps it as it is",
-    "--layer says of which",
-    "Leave out --crs to keep its own grid",
-}
+UNREACHED = {"or begin a new split with fresh=True (--fresh)"}
 """Parts of messages whose remedies no test follows."""
 
 

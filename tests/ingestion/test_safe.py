@@ -543,7 +543,7 @@ def test_digital_numbers_of_modes_do_not_share_a_clip(tmp_path):
 )
 def test_xarray_sentinel_gives_the_same_within_a_hundredth_of_a_decibel(tmp_path, safe, quantity, name):
     reader = pytest.importorskip(
-        "xarray_sentinel.sentinel1", reason="xarray-sentinel 0.9.6 is another reader"
+        "xarray_sentinel.sentinel1", reason="no other reader: pip install xarray-sentinel"
     )
     root = write_safe(tmp_path, safe)
     tables = reader.open_calibration_dataset(str(root / CALIBRATION.format(safe.stem(1))))

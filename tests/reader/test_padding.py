@@ -1,7 +1,9 @@
 """Padding is no invalid pixel, and a store that cannot be written to is read in any cut."""
 
+import os
 import pickle
-import stat
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from sarzarr.conventions import Flag
 from sarzarr.reader.augment import AUGMENTATIONS, Augmentation
 
 KNOWN = {"quantity": "sigma0", "representation": "power"}
+NOBODY = 65534
+"""A user who is not root."""
 
 
 @pytest.fixture(scope="module")
@@ -67,28 +71,29 @@ def test_padding_stays_0_whatever_is_drawn(small, monkeypatch):
 
 
 @pytest.fixture
-def read_only(tmp_path, monkeypatch):
-    """A store where nothing can be made, whoever asks."""
-    path = write_band(tmp_path / "a_vv.tif", speckle((300, 300)))
-    store = sz.ingest(sz.plan_ingest(path, tmp_path / "s.zarr", **KNOWN))
-    right = np.concatenate(
-        list(sz.PatchReader(sz.ingest(sz.plan_ingest(path, tmp_path / "t.zarr", **KNOWN)), patch_size=128))
-    )
-    places = [store.root, *store.root.rglob("*")]
-    modes = [place.stat().st_mode for place in places]
-    for place, mode in zip(places, modes, strict=True):
-        place.chmod(mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
-    folder = store.root / "patches"
-    try:
-        (folder / "probe").mkdir()
-    except PermissionError:
-        pass
-    else:  # root may write anywhere
-        (folder / "probe").rmdir()
-        pytest.skip("this user may write to read-only folders")
-    yield store.root, right
-    for place, mode in zip(places, modes, strict=True):
-        place.chmod(mode)
+def read_only():
+    """A store where nothing can be made, whoever asks: root is somebody else meanwhile."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # pytest's own folders are their owner's alone
+        path = write_band(folder / "a_vv.tif", speckle((300, 300)))
+        store, other = (sz.ingest(sz.plan_ingest(path, folder / f"{x}.zarr", **KNOWN)) for x in "st")
+        right = np.concatenate(list(sz.PatchReader(other, patch_size=128)))
+        places = [store.root, *store.root.rglob("*")]
+        for place in places:
+            place.chmod(0o555 if place.is_dir() else 0o444)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(NOBODY)
+        try:
+            with pytest.raises(PermissionError):
+                (store.root / "patches" / "probe").mkdir()
+            yield store.root, right
+        finally:
+            if is_root:
+                os.seteuid(0)
+            for place in places:
+                place.chmod(0o755)
 
 
 def test_a_store_that_cannot_be_written_to_is_read_in_any_cut(read_only):
