@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import sarzarr as sz
 from sarzarr.conventions import Flag
+from sarzarr.errors import InvalidInputError
 from sarzarr.reader.augment import AUGMENTATIONS, Augmentation
 
 KNOWN = {"quantity": "sigma0", "representation": "power"}
@@ -48,7 +49,10 @@ def test_a_patch_is_delivered_by_the_share_of_its_own_pixels(small, size, edge, 
                 is_kept = edge == "pad" or own.shape == (size, size)
                 wanted += is_kept and own.mean() >= (1 if least is None else least)
     options = {"patch_size": size, "edge": edge, "min_valid": least, "min_unsaturated": 0}
-    if wanted:
+    if not wanted:
+        with pytest.raises(InvalidInputError, match="at least one patch was expected, got none"):
+            sz.PatchReader(small, **options)
+    else:
         assert len(sz.PatchReader(small, **options).selection) == wanted
 
 
