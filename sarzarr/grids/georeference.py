@@ -79,8 +79,7 @@ class Georeference:
         """X of the raster's middle in its own CRS; NaN where it has none."""
         if self.uses_gcps:
             xs = np.array([gcp[2] for gcp in self.gcps])
-            middle = turned(self.gcps_crs, xs, near=xs[0]).mean()
-            return float(turned(self.gcps_crs, middle, near=0.0))
+            return float(turned(self.gcps_crs, xs, near=xs[0]).mean())
         if not self.grid.is_georeferenced:
             return math.nan
         return float(self.grid.to_xy(np.array(self.grid.height / 2), np.array(self.grid.width / 2))[0])

@@ -384,9 +384,13 @@ def _in_turn(place: Georeference, grid: Grid) -> Georeference:
     Raises `UnsupportedRasterError` where a raster of a cylindrical CRS lies on both sides of the end of its x, which
     GDAL does not see beyond.
     """
-    wkt, turn = place.grid.crs_wkt, turn_of(place.grid.crs_wkt)
+    wkt, turn = place.crs_wkt, turn_of(place.crs_wkt)
     if wkt is None or turn is None or not grid.is_georeferenced:
         return place
+    if place.uses_gcps:
+        near = Georeference(grid=grid).middle if is_same_crs(wkt, grid.crs_wkt) else 0.0
+        moved = float(turned(wkt, np.array(place.middle), near=near)) - place.middle
+        return replace(place, gcps=tuple((row, col, x + moved, y, z) for row, col, x, y, z in place.gcps))
     left, _, right, _ = place.grid.bbox
     if is_same_crs(wkt, grid.crs_wkt):
         moves = turns_onto(wkt, (left, right), (grid.bbox[0], grid.bbox[2]))

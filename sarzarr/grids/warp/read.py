@@ -23,8 +23,8 @@ from rasterio.session import DummySession
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
-from sarzarr.grids.crs import is_same_crs, turn_of, turned, turns_onto
-from sarzarr.grids.georeference import Georeference, is_affine_to, locate, project, spline_points
+from sarzarr.grids.crs import is_same_crs, turn_of, turns_onto
+from sarzarr.grids.georeference import is_affine_to, locate, project, spline_points
 from sarzarr.grids.warp import vrt
 from sarzarr.grids.warp.areas import LEAST_COVERED, share_by_area
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan, WarpSource
@@ -326,12 +326,6 @@ def _through_crs(plan: WarpPlan, window: Window, needed: Window, values: Array) 
     place, grid = plan.source.georeference, plan.grid
     if place.uses_gcps:
         gcps, wkt = spline_points(place, grid.crs_wkt)
-        if is_same_crs(
-            wkt, grid.crs_wkt
-        ):  # longitudes as the grid counts them: nothing else brings them there
-            first = gcps[0][2]
-            moved = float(turned(wkt, np.array(first), near=Georeference(grid=grid).middle)) - first
-            gcps = tuple((row, col, x + moved, y, z) for row, col, x, y, z in gcps)
         placement = vrt.spline_placement(gcps, wkt)
     else:
         wkt = str(place.crs_wkt)
