@@ -220,9 +220,7 @@ def probe_file(
         if refusal is None:
             calibrations = [choice.of(product, i.quantity, header.grid.shape) for i in identities]
             border_noise = choice.border_of(product, header.grid.shape)
-            refusal = refusal or next(
-                filter(None, map(_twice_calibrated, samples, identities, calibrations)), None
-            )
+            refusal = next(filter(None, map(_twice_calibrated, samples, identities, calibrations)), None)
     except UnsupportedRasterError as error:
         refusal = str(error)
     facts, said_days = _of_one_day(_acquisition(file, header, product), kept)
@@ -361,10 +359,6 @@ def _polarizations_of(file: Path) -> tuple[str, ...]:
     )
 
 
-def _only(words: Sequence[str]) -> str | None:
-    return words[0].upper() if len(words) == 1 else None
-
-
 def _first_tag(tags: Mapping[str, str], wanted: Sequence[str]) -> str | None:
     upper = {key.upper(): value for key, value in tags.items()}
     return next((upper[key] for key in wanted if key in upper), None)
@@ -468,10 +462,10 @@ def _apart(
     A file's bands are judged together, so that one that is an angle, a mask or a ratio would be what the others are.
     Those whose own names say that they are backscatter are never left out, and of one band nothing is.
     """
-    if len(bands) == 1:
+    is_bare = [not _is_named(band) for band in bands]
+    if len(bands) == 1 or not any(is_bare):
         return list(bands), list(samples), ()
     own = [_sample(header, [sample]) for sample in samples]
-    is_bare = [not _is_named(band) for band in bands]
     odd = [
         unlike_speckle(sample, is_integer=header.is_integer) if bare else None
         for sample, bare in zip(own, is_bare, strict=True)
@@ -542,7 +536,7 @@ def _said_of_pixels(arrays: Sequence[ArrayProbe], samples: Sequence[BandSample])
 
 def _sample(header: Header, samples: Sequence[BandSample]) -> Sample:
     """Return the statistics of the sampled pixels of bands."""
-    sample = sample_statistics((w for band in samples for w in band.windows), nodata=None)
+    sample = sample_statistics(w for band in samples for w in band.windows)
     if header.block_bytes <= MAX_SAMPLED_BLOCK:
         return sample
     height, width = header.block_shape
@@ -566,6 +560,6 @@ def _acquisition(file: Path, header: Header, product: Product) -> Acquisition:
     """Return the facts: product metadata first, then tags, then names of products in tags, then the file's own."""
     said = (header.tags.get(tag, "")[:_MAX_SAID] for tag in ("TIFFTAG_IMAGEDESCRIPTION", "MPH_PRODUCT"))
     products = (product_facts(text) for text in said)  # the dates of other texts may be of anything
-    names = (product.folder or "", *naming_parts(file))
-    own = (facts_from_name(name) for name in (file.stem, *names))
+    stem, *folders = naming_parts(file)
+    own = (facts_from_name(name) for name in (stem, product.folder or "", *folders))
     return merge_facts([product.facts, facts_from_fields(header.tags), *filter(None, products), *own])
