@@ -23,7 +23,7 @@ from sarzarr.scenes.acquisition import time_stamp
 from sarzarr.scenes.products.family import Calibrator
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 from sarzarr.scenes.words import tokens
-from sarzarr.zips import read_bytes
+from sarzarr.zips import has_file, read_bytes
 
 _TABLES: Final = {Quantity.SIGMA0: "sigmaNought", Quantity.BETA0: "betaNought", Quantity.GAMMA0: "gamma"}
 """The name of each quantity's table; sigma0 is the default. Their gamma0 is the ellipsoid's, without terrain."""
@@ -104,22 +104,16 @@ def read_annotation(path: Path) -> Element | None:
         raise UnsupportedRasterError(f"{path.name}: {error}. {_remedy(path)}") from error
 
 
-def safe_calibrations(path: Path) -> dict[str, Calibrator]:
+def safe_calibrations(annotation: SafeFiles) -> dict[str, Calibrator]:
     """Return the calibrations (sigma0 first) of a measurement file; none where the annotation is not there."""
-    if path.parent.name.lower() != "measurement":
-        return {}
-    annotation = SafeFiles(measurement=path)
-    if read_bytes(annotation.calibration, MAX_XML) is None:
+    if not has_file(annotation.calibration, MAX_XML):
         return {}
     return {quantity.value: partial(_calibration, annotation, quantity) for quantity in _TABLES}
 
 
-def safe_border_noise(path: Path) -> Callable[[tuple[int, int]], Noise | None] | None:
+def safe_border_noise(annotation: SafeFiles) -> Callable[[tuple[int, int]], Noise | None] | None:
     """Return the border noise (DN^2) of a measurement file; None where its annotation is not there."""
-    if path.parent.name.lower() != "measurement":
-        return None
-    annotation = SafeFiles(measurement=path)
-    return partial(_border_noise, annotation) if read_bytes(annotation.noise, MAX_XML) is not None else None
+    return partial(_border_noise, annotation) if has_file(annotation.noise, MAX_XML) else None
 
 
 def _border_noise(annotation: SafeFiles, shape: tuple[int, int]) -> Noise | None:
@@ -261,15 +255,12 @@ def _check_covers(lines: list[float], pixels: list[Array], shape: tuple[int, int
 
 
 # ------------------------------------------------------------------ of every pixel
-def safe_fields(path: Path) -> dict[str, Callable[[tuple[int, int]], Field]]:
+def safe_fields(annotation: SafeFiles) -> dict[str, Callable[[tuple[int, int]], Field]]:
     """Return what the annotation of a measurement file says of every pixel: angles in degrees, noise in dB."""
-    if path.parent.name.lower() != "measurement":
-        return {}
-    annotation = SafeFiles(measurement=path)
     fields: dict[str, Callable[[tuple[int, int]], Field]] = {}
-    if read_bytes(annotation.product, MAX_XML) is not None:
+    if has_file(annotation.product, MAX_XML):
         fields["incidence_angle"] = partial(_incidence, annotation)
-        if read_bytes(annotation.noise, MAX_XML) is not None:
+        if has_file(annotation.noise, MAX_XML):
             fields["nesz"] = partial(_nesz, annotation)
     return fields
 

@@ -1,6 +1,5 @@
 """Sentinel-1: SAFE folders, and names that ESA, pyroSAR and those who begin as ESA does give."""
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,15 +7,20 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from sarzarr import conventions as cv
-from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts, only_stamp
+from sarzarr.scenes.acquisition import (
+    MAX_JSON,
+    Acquisition,
+    facts_from_fields,
+    json_object,
+    merge_facts,
+    only_stamp,
+)
 from sarzarr.scenes.products.family import Family, Product
-from sarzarr.scenes.products.safe import safe_border_noise, safe_calibrations, safe_fields
+from sarzarr.scenes.products.safe import SafeFiles, safe_border_noise, safe_calibrations, safe_fields
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 from sarzarr.scenes.words import tokens
 from sarzarr.zips import read_bytes
 
-MAX_JSON: Final = 2**20
-"""Bytes of JSON that are read."""
 _MODES: Final = "(?P<mode>IW|EW|WV|S[1-6]|SM)"
 _NAMES: Final = (
     # ESA's products (Sentinel-1 product specification, S1-RS-MDA-52-7441)
@@ -96,16 +100,16 @@ def read_safe(path: Path) -> Product:
     folder = _product_folder(path)
     if folder is None:
         return Product()
-    annotation = folder / f"annotation/{path.stem.removesuffix('-cog')}.xml"
-    declared = _facts_of(folder / "manifest.safe", MAX_XML, lambda data: _manifest(parse_xml(data)))
-    annotated = _facts_of(annotation, MAX_XML, lambda data: texts_of(parse_xml(data)))
+    files = SafeFiles(measurement=path)
+    declared = _facts_of(files.manifest, MAX_XML, lambda data: _manifest(parse_xml(data)))
+    annotated = _facts_of(files.product, MAX_XML, lambda data: texts_of(parse_xml(data)))
     named = _facts_of(folder / "productInfo.json", MAX_JSON, _product_info)
     return Product(
         folder=folder.name,
         facts=merge_facts([declared, named, annotated]),
-        calibrations=safe_calibrations(path),
-        fields=safe_fields(path),
-        border_noise=safe_border_noise(path),
+        calibrations=safe_calibrations(files),
+        fields=safe_fields(files),
+        border_noise=safe_border_noise(files),
     )
 
 
@@ -126,9 +130,7 @@ def _manifest(root: Element) -> dict[str, str]:
 
 def _product_info(data: bytes) -> dict[str, str]:
     """Return the fields of the document that mirrors of Sentinel-1 put beside ``measurement/``."""
-    document = json.loads(data)
-    entries = document.items() if isinstance(document, dict) else ()
-    return {k: str(v) for k, v in entries if isinstance(v, str | int | float)}
+    return {k: str(v) for k, v in json_object(data).items() if isinstance(v, str | int | float)}
 
 
 FAMILY: Final = Family(name="SAFE", read=read_safe, facts_from_name=sentinel1_facts, scene_of=sentinel1_scene)
