@@ -13,7 +13,7 @@ from sarzarr.pixels.calibration import Calibration, Noise
 from sarzarr.rasters import Unmeasured, local_file, source_hash
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
 from sarzarr.scenes.calibrate import CalibrationChoice
-from sarzarr.scenes.grammars import polarization_named
+from sarzarr.scenes.grammars import facts_from_name, facts_named, polarization_named
 from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header
 from sarzarr.scenes.identify import (
     Claim,
@@ -31,7 +31,6 @@ from sarzarr.scenes.names import array_names, naming_parts, scene_folder
 from sarzarr.scenes.products.family import Product
 from sarzarr.scenes.products.known import Known, products_of
 from sarzarr.scenes.products.rasters import Content, companion_of
-from sarzarr.scenes.products.table import facts_from_name, product_facts
 from sarzarr.scenes.words import (
     PARTS,
     file_polarization,
@@ -559,7 +558,7 @@ def _of_one_day(facts: Acquisition, bands: Sequence[_Band]) -> tuple[Acquisition
 def _acquisition(file: Path, header: Header, product: Product) -> Acquisition:
     """Return the facts: product metadata first, then tags, then names of products in tags, then the file's own."""
     said = (header.tags.get(tag, "")[:_MAX_SAID] for tag in ("TIFFTAG_IMAGEDESCRIPTION", "MPH_PRODUCT"))
-    products = (product_facts(text) for text in said)  # the dates of other texts may be of anything
+    products = (facts_named(text) for text in said)  # the dates of other texts may be of anything
     stem, *folders = naming_parts(file)
     own = (facts_from_name(name) for name in (stem, product.folder or "", *folders))
     return merge_facts([product.facts, facts_from_fields(header.tags), *filter(None, products), *own])

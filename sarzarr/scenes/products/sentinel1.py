@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Final
 from xml.etree.ElementTree import Element
 
-from sarzarr import conventions as cv
 from sarzarr.scenes.acquisition import (
     MAX_JSON,
     Acquisition,
     facts_from_fields,
     json_object,
     merge_facts,
-    only_stamp,
 )
 from sarzarr.scenes.products.family import Family, Product
 from sarzarr.scenes.products.safe import SafeFiles, safe_border_noise, safe_calibrations, safe_fields
@@ -21,54 +19,10 @@ from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 from sarzarr.scenes.words import tokens
 from sarzarr.zips import read_bytes
 
-_MODES: Final = "(?P<mode>IW|EW|WV|S[1-6]|SM)"
-_NAMES: Final = (
-    # ESA's products (Sentinel-1 product specification, S1-RS-MDA-52-7441)
-    (
-        rf"(?<![A-Z0-9])S1(?P<unit>[A-D])_{_MODES}_(?P<type>SLC|GRD|RAW|OCN)[FHM_]_\dS[A-Z]{{2}}_"
-        r"(?P<start>\d{8}T\d{6})_\d{8}T\d{6}_(?P<orbit>\d{6})"
-    ),
-    # ESA's measurement files
-    (
-        r"(?<![a-z0-9])s1(?P<unit>[a-d])-(?P<mode>iw|ew|wv|s[1-6])[1-5]?-(?P<type>slc|grd|raw|ocn)-(?:vv|vh|hh|hv)-"
-        r"(?P<start>\d{8}t\d{6})-\d{8}t\d{6}-(?P<orbit>\d{6})"
-    ),
-    # pyroSAR's, which tell the orbit's direction
-    rf"(?<![A-Z0-9])S1(?P<unit>[A-D])_+{_MODES}_+(?P<state>[AD])_(?P<start>\d{{8}}T\d{{6}})(?!\d)",
-    # ASF's and others', which begin as ESA's do
-    rf"(?<![A-Z0-9])S1(?P<unit>[A-D])_{_MODES}(?![A-Z0-9])",
-    # the image description in ESA's measurement files
-    r"Sentinel-1(?P<unit>[A-D]) (?P<mode>IW|EW|WV|SM) (?P<type>SLC|GRD|RAW|OCN)\b",
-)
-_FIELDS: Final = {
-    "mode": cv.INSTRUMENT_MODE,
-    "type": cv.PRODUCT_TYPE,
-    "state": cv.ORBIT_STATE,
-    "orbit": cv.ABSOLUTE_ORBIT,
-    "start": cv.DATETIME,
-}
 _MEASUREMENT: Final = re.compile(
     r"(s1[a-d]-\w+-\w+)-(?:vv|vh|hh|hv)-(\d{8}t\d{6}-\d{8}t\d{6}-\d{6}-[0-9a-f]{6})-\d{3}", re.IGNORECASE
 )
 """ESA's measurement files: the last number counts polarizations, so it is no part of the scene's name."""
-
-
-def sentinel1_facts(text: str) -> Acquisition | None:
-    """Return the facts in a name; times are UTC, to seconds.
-
-    >>> sentinel1_facts("S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812_02792A_FD5B").relative_orbit
-    165
-    >>> sentinel1_facts("S1A__IW___A_20150309T173017_VV_grd_mli").orbit_state
-    'ascending'
-    """
-    match = next((match for pattern in _NAMES if (match := re.search(pattern, text))), None)
-    if match is None:
-        return None
-    groups = match.groupdict()
-    fields = {_FIELDS[key]: value for key, value in groups.items() if key in _FIELDS}
-    fields[cv.PLATFORM] = f"sentinel-1{groups['unit']}"
-    fields.setdefault(cv.DATETIME, only_stamp(text) or "")
-    return facts_from_fields(fields)
 
 
 def _product_folder(path: Path) -> Path | None:
@@ -133,4 +87,4 @@ def _product_info(data: bytes) -> dict[str, str]:
     return {k: str(v) for k, v in json_object(data).items() if isinstance(v, str | int | float)}
 
 
-FAMILY: Final = Family(name="SAFE", read=read_safe, facts_from_name=sentinel1_facts, scene_of=sentinel1_scene)
+FAMILY: Final = Family(name="SAFE", read=read_safe, scene_of=sentinel1_scene)
