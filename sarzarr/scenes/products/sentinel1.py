@@ -13,8 +13,9 @@ from sarzarr.scenes.acquisition import (
     json_object,
     merge_facts,
 )
+from sarzarr.scenes.products.annotation import SafeFiles
 from sarzarr.scenes.products.family import Family, Product
-from sarzarr.scenes.products.safe import SafeFiles, safe_border_noise, safe_calibrations, safe_fields
+from sarzarr.scenes.products.safe import safe_border_noise, safe_calibrations, safe_fields
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 from sarzarr.scenes.words import tokens
 from sarzarr.zips import read_bytes
