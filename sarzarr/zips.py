@@ -152,14 +152,23 @@ def open_file(path: Path) -> BinaryIO:
         raise _refused(archive.name, f"{info.filename[:100]!r}: {error}") from error
 
 
+def has_file(path: Path, limit: int) -> bool:
+    """Whether there is a regular file, one in an archive too, of at most ``limit`` bytes."""
+    try:
+        status = status_of(path)
+    except (OSError, ValueError):  # ValueError: an archive that is refused, too
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size <= limit
+
+
 def read_bytes(path: Path, limit: int) -> bytes | None:
     """Return the bytes of a file, one in an archive too; None where there is none, or it is longer than ``limit``."""
+    if not has_file(path, limit):
+        return None
     try:
-        if not stat.S_ISREG(status_of(path).st_mode):
-            return None
         with open_file(path) as file:
             data = file.read(limit + 1)
-    except (*CORRUPT, OSError, ValueError):  # ValueError: an archive that is refused, too
+    except (*CORRUPT, OSError, ValueError):
         return None
     return data if len(data) <= limit else None
 

@@ -72,7 +72,8 @@ _UNKNOWN: Final = 99999.0
 """The number that SNAP writes for one that it does not know."""
 _JSON_TAGS: Final = ("TIFFTAG_IMAGEDESCRIPTION", "ICEYE_PROPERTIES")
 """Tags in which makers (Capella, ICEYE) put their metadata as JSON."""
-_MAX_JSON: Final = 2**20
+MAX_JSON: Final = 2**20
+"""Bytes of JSON that are read."""
 _SPELLINGS: Final = {
     cv.DATETIME: (
         "start_datetime", cv.DATETIME, "first_line_time", "startTime", "safe:startTime", "ACQUISITION_DATETIME",
@@ -149,12 +150,20 @@ def facts_from_fields(fields: Mapping[str, str]) -> Acquisition:
 def _unfolded(fields: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield fields, and those of JSON in tags: ``collect.state.direction``."""
     for key, value in fields.items():
-        text = value.strip()
-        if key in _JSON_TAGS and text.startswith("{") and len(text) <= _MAX_JSON:
-            with suppress(ValueError, RecursionError):
-                yield from _leaves("", json.loads(text))
+        if key in _JSON_TAGS:
+            with suppress(RecursionError):
+                yield from _leaves("", json_object(value))
         else:
-            yield key, text
+            yield key, value.strip()
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """Return a JSON object; an empty one where the text is none, or longer than `MAX_JSON` bytes."""
+    try:
+        document = json.loads(text) if len(text) <= MAX_JSON else None
+    except (ValueError, RecursionError):
+        document = None
+    return document if isinstance(document, dict) else {}
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -1,10 +1,10 @@
 """Companions: the rasters that a product delivers beside its backscatter, and the scenes that they belong to."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from sarzarr.scenes.acquisition import is_one_pass
 from sarzarr.scenes.header import read_header
 from sarzarr.scenes.measured import LOWEST, sample_band
 from sarzarr.scenes.probe import RasterProbe
-from sarzarr.scenes.products.rasters import TO_DEGREES, Content, content_of
+from sarzarr.scenes.products.rasters import TO_DEGREES, Content, Found, content_of
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.scenes.words import not_backscatter_in, polarizations_in, quantity_in, representation_in
@@ -48,23 +48,30 @@ def companions_of(
     without any scene in its folder is refused.
     """
     layers: dict[str, tuple[Companion, ...]] = {}
-    near: list[tuple[RasterProbe, list[SceneProbe], bool]] = []
+    near: list[tuple[RasterProbe, list[SceneProbe], bool, Found | None]] = []
+    by_name = _by_name(scenes)
     for probe in probes:
-        around = [s for s in scenes if any(_folder(f.path) == _folder(probe.path) for f in s.files)]
+        found, folder = content_of(probe.path), _folder(probe.path)
+        around = by_name.get((folder,), {})
         if probe.companion is None or not around:
             refused.add([probe.path], str(probe.refusal))
             continue
-        named = [s for s in around if any(_is_of(probe.path, f.path) for f in s.files)]
-        others = [s for s in around if not any(_is_other(probe.path, f.path) for f in s.files)]
-        near.append((probe, named or others, bool(named)))
-    for probe, candidates, is_named in sorted(near, key=lambda one: (not one[2], _is_static(one[0].path))):
+        named: dict[str, SceneProbe] = {}
+        for name in _names_sought(probe.path, found):
+            named |= by_name.get((folder, *name), {})
+        others = by_name.get((folder, "product", found.product), {}) if found else {}
+        candidates = named or {key: scene for key, scene in around.items() if key not in others}
+        near.append((probe, list(candidates.values()), bool(named), found))
+    near.sort(key=lambda one: (not one[2], one[3] is not None and one[3].is_static))
+    for probe, candidates, is_named, found in near:
         content = probe.companion or Content()
-        own = [scene for scene in candidates if _is_of_its_date(probe, scene)]
+        is_dated = content.layer != "dem" and not (found and found.is_static)
+        own = [scene for scene in candidates if not is_dated or _is_of_its_date(probe, scene)]
         if not own:
             notes.append(_of_another(probe, content, candidates))
             continue
         on_grid = [s for s in own if s.grid == probe.grid and s.georeference.gcps == probe.georeference.gcps]
-        is_shared = is_named and content_of(probe.path) is not None and len(on_grid) == len(own)
+        is_shared = is_named and found is not None and len(on_grid) == len(own)
         if content.layer is None or not on_grid or (len(own) > 1 and not is_shared) or len(probe.arrays) > 1:
             why = "" if content.layer is None else _why(own, on_grid)
             notes.append(f"{probe.path.name} is left out, since it is {content.companion}{why}.")
@@ -94,16 +101,10 @@ def _folder(path: Path) -> Path:
     return path.parent.parent if path.parent.name.lower() in _PARTS else path.parent
 
 
-def _is_static(path: Path) -> bool:
-    found = content_of(path)
-    return found is not None and found.is_static
-
-
 def _is_of_its_date(probe: RasterProbe, scene: SceneProbe) -> bool:
-    """Whether a companion may be of a scene by their times; an elevation and what is static are of every date."""
+    """Whether a companion may be of a scene by their times."""
     when, other = probe.acquisition.datetime, scene.acquisition.datetime
-    is_dated = not (_is_static(probe.path) or (probe.companion and probe.companion.layer == "dem"))
-    return when is None or other is None or not is_dated or is_one_pass(when, other)
+    return when is None or other is None or is_one_pass(when, other)
 
 
 def _of_another(probe: RasterProbe, content: Content, scenes: Sequence[SceneProbe]) -> str:
@@ -117,20 +118,33 @@ def _of_another(probe: RasterProbe, content: Content, scenes: Sequence[SceneProb
     )
 
 
-def _is_of(companion: Path, file: Path) -> bool:
-    """Whether a companion's name is of the product that a file's is."""
-    one, other = content_of(companion), content_of(file)
-    if one is not None and other is not None:
-        return one.place == other.place if one.is_static else one.subject == other.subject
-    return _subject(companion.stem) == _subject(file.stem)
+def _by_name(scenes: Iterable[SceneProbe]) -> dict[tuple[Any, ...], dict[str, SceneProbe]]:
+    """Return the scenes, by id, that have files in a folder, and in it under each of their names."""
+    found: dict[tuple[Any, ...], dict[str, SceneProbe]] = {}
+    for scene in scenes:
+        names = {name for file in scene.files for name in _names(file.path)}
+        for folder in {_folder(file.path) for file in scene.files}:
+            for name in names:
+                found.setdefault((folder, *name), {})[scene.id] = scene
+    return found
 
 
-def _is_other(companion: Path, file: Path) -> bool:
-    """Whether names of one product tell that a companion is not of a file."""
-    one, other = content_of(companion), content_of(file)
-    return (
-        one is not None and other is not None and one.product == other.product and not _is_of(companion, file)
-    )
+def _names(path: Path) -> Iterator[tuple[Any, ...]]:
+    """Yield the names under which a scene's file is sought."""
+    found = content_of(path)
+    yield ()
+    yield "words", found is None, _subject(path.stem)
+    if found is not None:
+        yield from (("product", found.product), ("subject", found.subject), ("place", found.place))
+
+
+def _names_sought(path: Path, found: Found | None) -> Iterator[tuple[Any, ...]]:
+    """Yield the names of the files that a companion is of: by the product, or by words where one of both has none."""
+    yield "words", True, _subject(path.stem)
+    if found is None:
+        yield "words", False, _subject(path.stem)
+    else:
+        yield ("place", found.place) if found.is_static else ("subject", found.subject)
 
 
 def _subject(stem: str) -> tuple[str, ...]:

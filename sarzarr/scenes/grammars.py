@@ -30,6 +30,7 @@ class Grammar:
 
 
 _S1: Final = "sentinel-1{unit}"
+_MODES: Final = "(?P<mode>IW|EW|WV|S[1-6]|SM)"
 _POL: Final = "(?P<polarization>VV|VH|HH|HV)"
 
 GRAMMARS: Final[tuple[Grammar, ...]] = (
@@ -179,6 +180,39 @@ GRAMMARS: Final[tuple[Grammar, ...]] = (
         ),
         platform="biomass",
     ),
+    Grammar(
+        product="Sentinel-1 of ESA",  # product specification, S1-RS-MDA-52-7441
+        pattern=(
+            rf"S1(?P<unit>[A-D])_{_MODES}_(?P<type>SLC|GRD|RAW|OCN)[FHM_]_\dS[A-Z]{{2}}_(?P<start>\d{{8}}T\d{{6}})_"
+            r"\d{8}T\d{6}_(?P<orbit>\d{6})"
+        ),
+        platform=_S1,
+    ),
+    Grammar(
+        product="measurement file of ESA",
+        pattern=(
+            r"s1(?P<unit>[a-d])-(?P<mode>iw|ew|wv|s[1-6])[1-5]?-(?P<type>slc|grd|raw|ocn)-(?:vv|vh|hh|hv)-"
+            r"(?P<start>\d{8}t\d{6})-\d{8}t\d{6}-(?P<orbit>\d{6})"
+        ),
+        platform=_S1,
+    ),
+    Grammar(
+        product="Sentinel-1 of pyroSAR",
+        pattern=rf"S1(?P<unit>[A-D])_+{_MODES}_+(?P<state>[AD])_(?P<start>\d{{8}}T\d{{6}})(?!\d)",
+        platform=_S1,
+    ),
+    Grammar(
+        product="Sentinel-1 of ASF and others, whose names begin as ESA's",
+        pattern=rf"(?-i:(?<![A-Z0-9])S1(?P<unit>[A-D])_{_MODES}(?![A-Z0-9]))",  # case tells where it begins
+        platform=_S1,
+        is_dated=True,
+    ),
+    Grammar(
+        product="image description in a measurement file of ESA",
+        pattern=r"Sentinel-1(?P<unit>[A-D]) (?P<mode>IW|EW|WV|SM) (?P<type>SLC|GRD|RAW|OCN)\b",
+        platform=_S1,
+        is_dated=True,
+    ),
 )
 """The products whose names tell facts; the first row that is found in a name reads it."""
 _COMPILED: Final = tuple((row, re.compile(row.pattern, re.IGNORECASE)) for row in GRAMMARS)
@@ -201,6 +235,8 @@ def _found(name: str) -> tuple[Grammar, re.Match[str]] | None:
 def facts_named(name: str) -> Acquisition | None:
     """Return the facts that the name of a known product tells, UTC; None for a name of no known product.
 
+    >>> facts_named("S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812_02792A_FD5B").relative_orbit
+    165
     >>> facts_named("IMG-HH-ALOS2015976960-140909-FBDR1.5GUA").orbit_state, facts_named("lake_20200101")
     ('ascending', None)
     """
@@ -218,6 +254,15 @@ def facts_named(name: str) -> Acquisition | None:
     if row.is_dated:
         fields[cv.DATETIME] = only_stamp(name) or ""
     return facts_from_fields(fields)
+
+
+def facts_from_name(text: str) -> Acquisition:
+    """Return the facts, UTC, in a file's, folder's or product's name: of a known product, else the one time in it.
+
+    >>> facts_from_name("20190428").datetime, facts_from_name("20180106-20180130_ifg").datetime
+    ('2019-04-28T00:00:00Z', None)
+    """
+    return facts_named(text) or Acquisition(datetime=only_stamp(text))
 
 
 def polarization_named(name: str) -> str | None:

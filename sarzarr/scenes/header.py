@@ -174,10 +174,8 @@ def _georeference(dataset: Any, name: str) -> Georeference:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleWindow:
-    """A window of one band that is sampled."""
+    """A window that is sampled."""
 
-    band: int
-    """The band, from 1."""
     row: int
     """First row."""
     col: int
@@ -188,8 +186,8 @@ class SampleWindow:
     """Columns."""
 
 
-def sample_places(header: Header, *, bands: Sequence[int]) -> Iterator[SampleWindow]:
-    """Yield the windows of bands that are sampled: all of a small raster, else 4 x 4 windows spread over it.
+def sample_places(header: Header) -> Iterator[SampleWindow]:
+    """Yield the windows of a band that are sampled: all of a small raster, else 4 x 4 windows spread over it.
 
     The same header gives the same windows. A TIFF block is decoded whole, so a window lies within one where it fits;
     of a file in large blocks only the middle is looked at, and of one in giant blocks nothing.
@@ -198,11 +196,10 @@ def sample_places(header: Header, *, bands: Sequence[int]) -> Iterator[SampleWin
         return
     is_costly = header.block_bytes > _COSTLY_BLOCK
     steps = [1 / 2] if is_costly else [1 / 8, 3 / 8, 5 / 8, 7 / 8]
-    for window in _lattice(header, steps, is_costly=is_costly):
-        yield from (SampleWindow(band=band, **window) for band in bands)
+    yield from _lattice(header, steps, is_costly=is_costly)
 
 
-def further_places(path: Path, header: Header, *, bands: Sequence[int]) -> Iterator[SampleWindow]:
+def further_places(path: Path, header: Header) -> Iterator[SampleWindow]:
     """Yield `LOOKS` windows more, at the most, for a raster whose sample has next to no pixel that was measured.
 
     First those in the TIFF blocks of the most bytes, where pixels are: empty blocks compress to next to nothing, or
@@ -220,11 +217,9 @@ def further_places(path: Path, header: Header, *, bands: Sequence[int]) -> Itera
             row + max(0, min(height, rows - row) - 64) // 2,
             col + max(0, min(width, cols - col) - 256) // 2,
         )
-        window = {"row": row, "col": col, "height": min(64, rows - row), "width": min(256, cols - col)}
-        yield from (SampleWindow(band=band, **window) for band in bands)
+        yield SampleWindow(row=row, col=col, height=min(64, rows - row), width=min(256, cols - col))
     side = math.isqrt(LOOKS - len(heavy))
-    for window in _lattice(header, [(i + 0.5) / side for i in range(side)], is_costly=False):
-        yield from (SampleWindow(band=band, **window) for band in bands)
+    yield from _lattice(header, [(i + 0.5) / side for i in range(side)], is_costly=False)
 
 
 def _within_one(first: int, length: int, block: int) -> int:
@@ -233,15 +228,15 @@ def _within_one(first: int, length: int, block: int) -> int:
     return first - beyond if length <= block and beyond > 0 else first
 
 
-def _lattice(header: Header, steps: Sequence[float], *, is_costly: bool) -> Iterator[dict[str, int]]:
-    """Yield row, col, height and width of windows at ``steps``, shares of the raster's height and of its width."""
+def _lattice(header: Header, steps: Sequence[float], *, is_costly: bool) -> Iterator[SampleWindow]:
+    """Yield windows, in pixels, at ``steps``, shares of the raster's height and of its width."""
     rows, cols = header.grid.shape
     if rows * cols <= _ALL:
-        yield {"row": 0, "col": 0, "height": rows, "width": cols}
+        yield SampleWindow(row=0, col=0, height=rows, width=cols)
         return
     height, width = (min(rows, 512), min(cols, 512)) if is_costly else (min(rows, 64), min(cols, 256))
     down, across = header.block_shape
     for top in sorted({int(step * (rows - height)) for step in steps}):
         for left in sorted({int(step * (cols - width)) for step in steps}):
             row, col = _within_one(top, height, down), _within_one(left, width, across)
-            yield {"row": row, "col": col, "height": height, "width": width}
+            yield SampleWindow(row=row, col=col, height=height, width=width)

@@ -71,16 +71,14 @@ class Sample:
     """What to say where ``count`` is 0."""
 
 
-def sample_statistics(windows: Iterable[np.ndarray[Any, Any]], *, nodata: float | None) -> Sample:
-    """Return the statistics of sampled windows, (rows, columns) each, real."""
+def sample_statistics(windows: Iterable[np.ndarray[Any, Any]]) -> Sample:
+    """Return the statistics of sampled windows, (rows, columns) each, real, NaN where a pixel was not measured."""
     kept, steps, has_others = [np.empty(0)], [np.empty(0)], False
     slopes: tuple[list[Any], list[Any]] = ([np.empty(0)], [np.empty(0)])
     bends: tuple[list[Any], list[Any]] = ([np.empty(0)], [np.empty(0)])
     for window in windows:
         pixels = np.asarray(window, np.float64)
         usable = np.isfinite(pixels) & (pixels != 0)
-        if nodata is not None:
-            usable &= pixels != nodata
         kept.append(pixels[usable])
         has_others |= not usable.all()
         marked = np.where(usable, pixels, np.nan)

@@ -100,10 +100,10 @@ def sample_band(path: Path, header: Header, band: int, *, nodata: float | None, 
     rule = Unmeasured(mask=header.masks[band - 1])
     if header.dtype.kind == "c":
         return BandSample(windows=(), nodata=nodata, rule=rule, is_told=is_told, fills=())
-    windows = list(_read(path, sample_places(header, bands=[band]), rule, nodata))
+    windows = list(_read(path, band, sample_places(header), rule, nodata))
     usable = sum(map(_usable, windows))
     if usable < min(ENOUGH, sum(w.size for w in windows)):
-        for window in _read(path, further_places(path, header, bands=[band]), rule, nodata):
+        for window in _read(path, band, further_places(path, header), rule, nodata):
             windows.append(window)
             usable += _usable(window)
             if usable >= ENOUGH:
@@ -116,10 +116,10 @@ def sample_band(path: Path, header: Header, band: int, *, nodata: float | None, 
 
 
 def _read(
-    path: Path, places: Iterable[SampleWindow], rule: Unmeasured, nodata: float | None
+    path: Path, band: int, places: Iterable[SampleWindow], rule: Unmeasured, nodata: float | None
 ) -> Iterator[Array]:
     for place in places:
-        raw = read_window(path, **asdict(place))
+        raw = read_window(path, band=band, **asdict(place))
         missing = is_sentinel(raw, nodata)
         window = measured(raw, rule, row=place.row, col=place.col)
         if missing.any():

@@ -64,8 +64,8 @@ _NOT_BACKSCATTER: Final = {
 }
 _LAST: Final = {"a spread or a count": r"std|var|counts?", "an index of bands": "cr", "a picture": "ql"}
 """What the last word alone declares: elsewhere it means other things, too."""
-_AREA: Final = r"(?:.*(?<![a-z0-9])(?:s1[a-d]?|rtc\d*|gamma0|sigma0)(?![a-z0-9]).*[^a-z0-9])?area"
-"""Names of a scattering area; the area of interest, or of a study, is another thing."""
+_AREA: Final = re.compile(r"s1[a-d]?|rtc\d*|gamma0|sigma0")
+"""Words before ``area`` of which it is a scattering area; that of interest, or of a study, is another thing."""
 PARTS: Final = ("an element of a covariance or coherency matrix", "one part of a complex number")
 """What means nothing without the bands beside it, so that none of them is taken as backscatter."""
 
@@ -157,7 +157,8 @@ def not_backscatter_in(text: str) -> str | None:
         words[0] in ("i", "q") or (re.fullmatch("[hv]{4}", words[0]) and words[-1] in ("re", "im"))
     ):
         return PARTS[1]
-    if re.fullmatch(_AREA, text, re.IGNORECASE):
+    *before, last = tokens(text) or ("",)
+    if last == "area" and (any(map(_AREA.fullmatch, before)) or text.lower() == "area"):
         return "a scattering area"
     return _first_named(_NOT_BACKSCATTER, words) or _first_named(_LAST, words[-1:])
 

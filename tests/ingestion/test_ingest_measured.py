@@ -107,7 +107,7 @@ def test_a_value_that_is_repeated_where_no_sample_looks_is_said_with_its_remedy(
     values = np.tile(speckle((1024, 1024)), (2, 2))
     path = write_band(tmp_path / "a_vv.tif", values, tiles=128)
     seen = np.zeros(values.shape, bool)
-    for p in sample_places(read_header(path), bands=[1]):
+    for p in sample_places(read_header(path)):
         seen[p.row : p.row + p.height, p.col : p.col + p.width] = True
     values[~seen & (np.indices(values.shape)[0] % 40 < 2)] = np.float32(0.03125)
     write_band(path, values, tiles=128)
@@ -122,7 +122,7 @@ def test_a_value_that_is_repeated_where_no_sample_looks_is_said_with_its_remedy(
 def test_what_ends_beyond_the_range_says_so(tmp_path, caplog):
     values = np.tile(speckle((1024, 1024)), (2, 2)) * np.float32(1e12)
     path = write_band(tmp_path / "a_vv.tif", values, tiles=128)
-    for p in sample_places(read_header(path), bands=[1]):
+    for p in sample_places(read_header(path)):
         values[p.row : p.row + p.height, p.col : p.col + p.width] *= np.float32(1e-12)
     write_band(path, values, tiles=128)
     with caplog.at_level(logging.WARNING):

@@ -11,11 +11,11 @@ from sarzarr.scenes.acquisition import facts_from_fields, is_one_pass, only_stam
 from sarzarr.scenes.grammars import (
     GRAMMARS,
     _found,
+    facts_from_name,
     facts_named,
     polarization_named,
     without_named_polarization,
 )
-from sarzarr.scenes.products.table import facts_from_name
 
 NAMES = [
     (
@@ -130,6 +130,20 @@ NAMES = [
         "BIO_S1_DGM__1S_20170101T060309_20170101T060330_I_G03_M03_C03_T010_F001_01_ACZ976_i_abs",
         {"datetime": "2017-01-01T06:03:09Z", "platform": "biomass", "relative_orbit": 10},
     ),
+    (
+        "S1B_IW_GRDH_1SDV_20211223T051122_20211223T051147_030148_039993_5371",
+        {"datetime": "2021-12-23T05:11:22Z", "product_type": "GRD", "relative_orbit": 22},
+    ),
+    (
+        "s1a-iw2-slc-vh-20200101t000102-20200101t000104-030600-038100-002",
+        {"datetime": "2020-01-01T00:01:02Z", "product_type": "SLC", "instrument_mode": "IW"},
+    ),
+    ("S1A__IW___A_20150309T173017_VV_grd_mli", {"platform": "sentinel-1a", "orbit_state": "ascending"}),
+    (
+        "S1A_IW_20180128T161201_DVP_RTC30_G_gpuned_FD6A",
+        {"datetime": "2018-01-28T16:12:01Z", "platform": "sentinel-1a", "instrument_mode": "IW"},
+    ),
+    ("Sentinel-1A IW SLC L1", {"datetime": None, "platform": "sentinel-1a", "product_type": "SLC"}),
 ]
 
 

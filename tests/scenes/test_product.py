@@ -11,12 +11,13 @@ from tiffs import DATA, needs_data, speckle, write
 
 from sarzarr.conventions import Quantity, Representation
 from sarzarr.errors import InvalidInputError
-from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts, only_stamp
+from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
+from sarzarr.scenes.grammars import facts_from_name, facts_named
 from sarzarr.scenes.probe import probe_file
 from sarzarr.scenes.products import table
 from sarzarr.scenes.products.family import BandMetadata, Family, Product
 from sarzarr.scenes.products.snap import SNAP_TAG, read_tag
-from sarzarr.scenes.products.table import FAMILIES, facts_from_name, read_product, scene_of
+from sarzarr.scenes.products.table import FAMILIES, read_product, scene_of
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 
 DIMAP = """<?xml version="1.0" encoding="ISO-8859-1"?>
@@ -239,8 +240,8 @@ def test_no_family_says_anything_of_a_strangers_file(tmp_path):
     path = write(tmp_path / "lake" / "scene_vv.tif", speckle())
     for family in FAMILIES:
         assert family.read(path) == Product()
-        assert family.facts_from_name(path.stem) is None
         assert family.scene_of(path) is None
+    assert facts_named(path.stem) is None
     assert scene_of(path) is None
 
 
@@ -252,12 +253,10 @@ def acme(monkeypatch):
 
     def register(*bands):
         def read(path):
-            return Product(bands=bands or (gamma0,)) if path.name.startswith("ACME_") else Product()
+            own = Product(bands=bands or (gamma0,), facts=Acquisition(platform="acme-1"))
+            return own if path.name.startswith("ACME_") else Product()
 
-        def facts(name):
-            return Acquisition(datetime=only_stamp(name), platform="acme-1") if "ACME" in name else None
-
-        family = Family(name="ACME", read=read, facts_from_name=facts)
+        family = Family(name="ACME", read=read)
         monkeypatch.setattr(table, "FAMILIES", (*FAMILIES, family))
 
     return register

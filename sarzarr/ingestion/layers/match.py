@@ -18,9 +18,9 @@ from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.rasters import Unmeasured, local_file, source_hash
 from sarzarr.scenes.acquisition import facts_from_fields, is_one_pass
+from sarzarr.scenes.grammars import facts_from_name
 from sarzarr.scenes.header import Header, read_header
 from sarzarr.scenes.names import tells_scene
-from sarzarr.scenes.products.table import facts_from_name
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.store.free_values import extreme

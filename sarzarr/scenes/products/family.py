@@ -71,8 +71,6 @@ class Family:
     """Its name, for the reader: ``SNAP``."""
     read: Callable[[Path], Product] = lambda _: Product()
     """From a TIFF, its metadata: embedded, or in the files around it. What is malformed says nothing."""
-    facts_from_name: Callable[[str], Acquisition | None] = lambda _: None
-    """From a file's, folder's or product's name, the facts in it; None for a name of others."""
     scene_of: Callable[[Path], str | None] = lambda _: None
     """From a TIFF's path, the name of its scene: the same for all its polarizations. None for a file of others."""
 

@@ -1,70 +1,29 @@
 """Sentinel-1: SAFE folders, and names that ESA, pyroSAR and those who begin as ESA does give."""
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from xml.etree.ElementTree import Element
 
-from sarzarr import conventions as cv
-from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts, only_stamp
+from sarzarr.scenes.acquisition import (
+    MAX_JSON,
+    Acquisition,
+    facts_from_fields,
+    json_object,
+    merge_facts,
+)
+from sarzarr.scenes.products.annotation import SafeFiles
 from sarzarr.scenes.products.family import Family, Product
 from sarzarr.scenes.products.safe import safe_border_noise, safe_calibrations, safe_fields
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 from sarzarr.scenes.words import tokens
 from sarzarr.zips import read_bytes
 
-MAX_JSON: Final = 2**20
-"""Bytes of JSON that are read."""
-_MODES: Final = "(?P<mode>IW|EW|WV|S[1-6]|SM)"
-_NAMES: Final = (
-    # ESA's products (Sentinel-1 product specification, S1-RS-MDA-52-7441)
-    (
-        rf"(?<![A-Z0-9])S1(?P<unit>[A-D])_{_MODES}_(?P<type>SLC|GRD|RAW|OCN)[FHM_]_\dS[A-Z]{{2}}_"
-        r"(?P<start>\d{8}T\d{6})_\d{8}T\d{6}_(?P<orbit>\d{6})"
-    ),
-    # ESA's measurement files
-    (
-        r"(?<![a-z0-9])s1(?P<unit>[a-d])-(?P<mode>iw|ew|wv|s[1-6])[1-5]?-(?P<type>slc|grd|raw|ocn)-(?:vv|vh|hh|hv)-"
-        r"(?P<start>\d{8}t\d{6})-\d{8}t\d{6}-(?P<orbit>\d{6})"
-    ),
-    # pyroSAR's, which tell the orbit's direction
-    rf"(?<![A-Z0-9])S1(?P<unit>[A-D])_+{_MODES}_+(?P<state>[AD])_(?P<start>\d{{8}}T\d{{6}})(?!\d)",
-    # ASF's and others', which begin as ESA's do
-    rf"(?<![A-Z0-9])S1(?P<unit>[A-D])_{_MODES}(?![A-Z0-9])",
-    # the image description in ESA's measurement files
-    r"Sentinel-1(?P<unit>[A-D]) (?P<mode>IW|EW|WV|SM) (?P<type>SLC|GRD|RAW|OCN)\b",
-)
-_FIELDS: Final = {
-    "mode": cv.INSTRUMENT_MODE,
-    "type": cv.PRODUCT_TYPE,
-    "state": cv.ORBIT_STATE,
-    "orbit": cv.ABSOLUTE_ORBIT,
-    "start": cv.DATETIME,
-}
 _MEASUREMENT: Final = re.compile(
     r"(s1[a-d]-\w+-\w+)-(?:vv|vh|hh|hv)-(\d{8}t\d{6}-\d{8}t\d{6}-\d{6}-[0-9a-f]{6})-\d{3}", re.IGNORECASE
 )
 """ESA's measurement files: the last number counts polarizations, so it is no part of the scene's name."""
-
-
-def sentinel1_facts(text: str) -> Acquisition | None:
-    """Return the facts in a name; times are UTC, to seconds.
-
-    >>> sentinel1_facts("S1A_IW_GRDH_1SDV_20180716T004042_20180716T004107_022812_02792A_FD5B").relative_orbit
-    165
-    >>> sentinel1_facts("S1A__IW___A_20150309T173017_VV_grd_mli").orbit_state
-    'ascending'
-    """
-    match = next((match for pattern in _NAMES if (match := re.search(pattern, text))), None)
-    if match is None:
-        return None
-    groups = match.groupdict()
-    fields = {_FIELDS[key]: value for key, value in groups.items() if key in _FIELDS}
-    fields[cv.PLATFORM] = f"sentinel-1{groups['unit']}"
-    fields.setdefault(cv.DATETIME, only_stamp(text) or "")
-    return facts_from_fields(fields)
 
 
 def _product_folder(path: Path) -> Path | None:
@@ -96,16 +55,16 @@ def read_safe(path: Path) -> Product:
     folder = _product_folder(path)
     if folder is None:
         return Product()
-    annotation = folder / f"annotation/{path.stem.removesuffix('-cog')}.xml"
-    declared = _facts_of(folder / "manifest.safe", MAX_XML, lambda data: _manifest(parse_xml(data)))
-    annotated = _facts_of(annotation, MAX_XML, lambda data: texts_of(parse_xml(data)))
+    files = SafeFiles(measurement=path)
+    declared = _facts_of(files.manifest, MAX_XML, lambda data: _manifest(parse_xml(data)))
+    annotated = _facts_of(files.product, MAX_XML, lambda data: texts_of(parse_xml(data)))
     named = _facts_of(folder / "productInfo.json", MAX_JSON, _product_info)
     return Product(
         folder=folder.name,
         facts=merge_facts([declared, named, annotated]),
-        calibrations=safe_calibrations(path),
-        fields=safe_fields(path),
-        border_noise=safe_border_noise(path),
+        calibrations=safe_calibrations(files),
+        fields=safe_fields(files),
+        border_noise=safe_border_noise(files),
     )
 
 
@@ -126,9 +85,7 @@ def _manifest(root: Element) -> dict[str, str]:
 
 def _product_info(data: bytes) -> dict[str, str]:
     """Return the fields of the document that mirrors of Sentinel-1 put beside ``measurement/``."""
-    document = json.loads(data)
-    entries = document.items() if isinstance(document, dict) else ()
-    return {k: str(v) for k, v in entries if isinstance(v, str | int | float)}
+    return {k: str(v) for k, v in json_object(data).items() if isinstance(v, str | int | float)}
 
 
-FAMILY: Final = Family(name="SAFE", read=read_safe, facts_from_name=sentinel1_facts, scene_of=sentinel1_scene)
+FAMILY: Final = Family(name="SAFE", read=read_safe, scene_of=sentinel1_scene)

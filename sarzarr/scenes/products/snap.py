@@ -24,18 +24,13 @@ def read_tag(path: Path, number: int) -> bytes | None:
     """
     with open_file(path) as file:
         try:
-            return next((value for tag, value in _tags(file, number) if tag == number), None)
-        except (
-            *CORRUPT,
-            struct.error,
-            OSError,
-            ValueError,
-            OverflowError,
-        ):  # an offset may be any 64-bit number
+            return next(_values(file, number), None)
+        # an offset may be any 64-bit number
+        except (*CORRUPT, struct.error, OSError, ValueError, OverflowError):
             return None
 
 
-def _tags(file: BinaryIO, wanted: int) -> Iterator[tuple[int, bytes]]:
+def _values(file: BinaryIO, wanted: int) -> Iterator[bytes]:
     head = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None:
@@ -54,7 +49,7 @@ def _tags(file: BinaryIO, wanted: int) -> Iterator[tuple[int, bytes]]:
         if count > inline:
             file.seek(struct.unpack(f"{order}{word}", value)[0])
             value = file.read(count)
-        yield tag, value[:count].rstrip(b"\0")
+        yield value[:count].rstrip(b"\0")
 
 
 def read_snap(path: Path) -> Product:

@@ -4,8 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from sarzarr.scenes.acquisition import Acquisition, merge_facts, only_stamp
-from sarzarr.scenes.grammars import facts_named
+from sarzarr.scenes.acquisition import merge_facts
 from sarzarr.scenes.products import sentinel1, snap
 from sarzarr.scenes.products.family import Family, Product
 from sarzarr.scenes.products.rasters import content_of
@@ -31,21 +30,6 @@ def read_product(path: Path) -> Product:
         fields=next((p.fields for p in products if p.fields), {}),
         border_noise=calibrated.border_noise,
     )
-
-
-def facts_from_name(text: str) -> Acquisition:
-    """Return the facts in a file's, folder's or product's name: of a known product, else the one time in it.
-
-    >>> facts_from_name("20190428").datetime, facts_from_name("20180106-20180130_ifg").datetime
-    ('2019-04-28T00:00:00Z', None)
-    """
-    return product_facts(text) or Acquisition(datetime=only_stamp(text))
-
-
-def product_facts(text: str) -> Acquisition | None:
-    """Return the facts, UTC, in the name of a known product; None for another text."""
-    of_family = (facts for family in FAMILIES if (facts := family.facts_from_name(text)))
-    return facts_named(text) or next(of_family, None)
 
 
 def scene_of(path: Path) -> str | None:

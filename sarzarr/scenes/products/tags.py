@@ -1,16 +1,14 @@
 """Products whose TIFF tags tell what the pixels are: Capella, ICEYE, OPERA, ASAR."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sarzarr.conventions import Quantity, Representation
+from sarzarr.scenes.acquisition import json_object
 from sarzarr.scenes.products.family import Calibrator, constant_calibration
 
-MAX_JSON: Final = 2**20
-"""Bytes of JSON that are read."""
 _CONVENTION: Final = "PROCESSING_INFORMATION_OUTPUT_BACKSCATTER_NORMALIZATION_CONVENTION"
 _EXPRESSION: Final = "PROCESSING_INFORMATION_OUTPUT_BACKSCATTER_EXPRESSION_CONVENTION"
 _QUANTITIES: Final = {
@@ -50,17 +48,6 @@ def read_tags(tags: Mapping[str, str]) -> Tagged | None:
     return None
 
 
-def _json(text: str) -> dict[str, Any]:
-    """Return a JSON object; an empty one where the text is none, or longer than `MAX_JSON`."""
-    if not text.lstrip().startswith("{") or len(text) > MAX_JSON:
-        return {}
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
 def _below(document: Mapping[str, Any], *path: str) -> Any:
     for key in path:
         document = document.get(key, {}) if isinstance(document, dict) else {}
@@ -69,7 +56,7 @@ def _below(document: Mapping[str, Any], *path: str) -> Any:
 
 def _capella(tags: Mapping[str, str]) -> Tagged | None:
     """Return what Capella's JSON tells: (scale factor x DN)^2 is the power (Capella, SAR data format)."""
-    document = _json(tags.get("TIFFTAG_IMAGEDESCRIPTION", ""))
+    document = json_object(tags.get("TIFFTAG_IMAGEDESCRIPTION", ""))
     image = _below(document, "collect", "image")
     if not isinstance(image, dict) or "scale_factor" not in image:
         return None
@@ -100,7 +87,7 @@ def _iceye(tags: Mapping[str, str]) -> Tagged | None:
 
     Source: ICEYE product documentation, radiometric calibration (2026-01).
     """
-    properties = _json(tags.get("ICEYE_PROPERTIES", ""))
+    properties = json_object(tags.get("ICEYE_PROPERTIES", ""))
     factor = properties.get("iceye:calibration_factor", tags.get("CALIBRATION_FACTOR"))
     if factor is None or not (properties or "ICEYE" in tags.get("SATELLITE_NAME", "").upper()):
         return None
