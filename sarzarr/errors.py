@@ -20,7 +20,7 @@ class UnsupportedRasterError(SarzarrError, ValueError):
 
 
 class RasterNotFoundError(SarzarrError, FileNotFoundError):
-    """There is no raster file at that path."""
+    """There is no raster, or no folder or file of what goes with rasters, at that path."""
 
 
 class SceneIdError(SarzarrError, ValueError):

@@ -164,11 +164,6 @@ class Grid:
         xs, ys = self.to_xy(np.array([row]), np.array([col]))
         return replace(self, height=height, width=width, transform=(a, b, float(xs[0]), d, e, float(ys[0])))
 
-    def offset_to(self, other: "Grid") -> tuple[float, float]:
-        """Return (row, col), fractional, of the other's outer corner in pixels of this grid, of the same CRS."""
-        rows, cols = self.to_pixels(np.array([other.transform[2]]), np.array([other.transform[5]]))
-        return float(rows[0]), float(cols[0])
-
     def whole_pixel_offset(self, other: "Grid", *, tolerance: float = WHOLE_PIXEL) -> tuple[int, int] | None:
         """Return (row, col) in this grid of the other's pixel (0, 0), where both share one lattice.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError
+from sarzarr.errors import InvalidInputError, RasterNotFoundError
 from sarzarr.grids.crs import crs_wkt, transform_points, turned
 from sarzarr.grids.georeference import Georeference
 from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
@@ -80,7 +80,7 @@ def _text_of(place: Path) -> str:
     try:
         return place.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InvalidInputError(
+        raise RasterNotFoundError(
             f"a file of boxes was expected at {str(place)!r}, got none that can be read ({error.strerror}). "
             "Give the path of a GeoJSON or CSV file."
         ) from None

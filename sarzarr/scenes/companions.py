@@ -22,6 +22,8 @@ _PARTS: Final = ("measurement", "annotation", "support", "imagery", "imagedata")
 """Folders of a product; what lies in two of them lies together."""
 _FILLS: Final = (-9999.0, -999.0, -32768.0)
 """Values that stand for nothing in fields; -99 is the height of some places."""
+_ByName = dict[tuple[Any, ...], dict[str, SceneProbe]]
+"""Scenes by id, by their folder and by one of the names that they have in it."""
 _STEEPEST: Final = 1.6
 """An angle of incidence up to which a whole raster is in radians: 90 degrees are 1.57."""
 
@@ -38,6 +40,31 @@ class Companion:
     """A value that stands for nothing though no tag declares it; None where there is none."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Near:
+    """A companion, and the scenes of its folder that it may be of."""
+
+    probe: RasterProbe
+    """What was found in its file."""
+    content: Content
+    """What it is."""
+    found: Found | None
+    """What its name says; None for a name of no known product."""
+    scenes: tuple[SceneProbe, ...]
+    """Those of its name, or where there are none those of no other name."""
+    is_named: bool
+    """Whether the scenes are those of its name."""
+
+    @property
+    def is_static(self) -> bool:
+        """Whether its name says that it is of every date."""
+        return self.found is not None and self.found.is_static
+
+    def left_out(self, why: str = "") -> str:
+        """Return the sentence for a companion that is no layer, with an end that says why."""
+        return f"{self.probe.path.name} is left out, since it is {self.content.companion}{why}."
+
+
 def companions_of(
     probes: Iterable[RasterProbe], scenes: Sequence[SceneProbe], refused: Refusals, notes: list[str]
 ) -> dict[str, tuple[Companion, ...]]:
@@ -48,79 +75,81 @@ def companions_of(
     without any scene in its folder is refused.
     """
     layers: dict[str, tuple[Companion, ...]] = {}
-    near: list[tuple[RasterProbe, list[SceneProbe], bool, Found | None]] = []
+    near = []
     by_name = _by_name(scenes)
     for probe in probes:
-        found, folder = content_of(probe.path), _folder(probe.path)
-        around = by_name.get((folder,), {})
-        if probe.companion is None or not around:
+        if one := _near(probe, by_name):
+            near.append(one)
+        else:
             refused.add([probe.path], str(probe.refusal))
+    for one in sorted(near, key=lambda one: (not one.is_named, one.is_static)):
+        own = _own_scenes(one)
+        companion = own if isinstance(own, str) else _as_layer(one)
+        if isinstance(own, str) or isinstance(companion, str):
+            notes.append(str(companion))
             continue
-        named: dict[str, SceneProbe] = {}
-        for name in _names_sought(probe.path, found):
-            named |= by_name.get((folder, *name), {})
-        others = by_name.get((folder, "product", found.product), {}) if found else {}
-        candidates = named or {key: scene for key, scene in around.items() if key not in others}
-        near.append((probe, list(candidates.values()), bool(named), found))
-    near.sort(key=lambda one: (not one[2], one[3] is not None and one[3].is_static))
-    for probe, candidates, is_named, found in near:
-        content = probe.companion or Content()
-        is_dated = content.layer != "dem" and not (found and found.is_static)
-        own = [scene for scene in candidates if not is_dated or _is_of_its_date(probe, scene)]
-        if not own:
-            notes.append(_of_another(probe, content, candidates))
-            continue
-        on_grid = [s for s in own if s.grid == probe.grid and s.georeference.gcps == probe.georeference.gcps]
-        is_shared = is_named and found is not None and len(on_grid) == len(own)
-        if content.layer is None or not on_grid or (len(own) > 1 and not is_shared) or len(probe.arrays) > 1:
-            why = "" if content.layer is None else _why(own, on_grid)
-            notes.append(f"{probe.path.name} is left out, since it is {content.companion}{why}.")
-            continue
-        companion = _as_layer(probe.path, content)
-        if isinstance(companion, str):
-            notes.append(f"{probe.path.name} is left out, since it is {content.companion}{companion}.")
-            continue
-        for scene in on_grid:
-            taken = {other.content.layer for other in layers.get(scene.id, ())}
-            if content.layer in taken:
-                notes.append(
-                    f"{probe.path.name} is left out, since {scene.id!r} has a layer {content.layer!r}."
-                )
+        for scene in own:
+            taken = layers.get(scene.id, ())
+            if one.content.layer in {other.content.layer for other in taken}:
+                name = one.probe.path.name
+                notes.append(f"{name} is left out, since {scene.id!r} has a layer {one.content.layer!r}.")
             else:
-                layers[scene.id] = (*layers.get(scene.id, ()), companion)
+                layers[scene.id] = (*taken, companion)
     return layers
 
 
-def _why(own: Sequence[SceneProbe], on_grid: Sequence[SceneProbe]) -> str:
+def _near(probe: RasterProbe, by_name: _ByName) -> _Near | None:
+    """Return a companion with the scenes that it may be of; None where no scene is in its folder."""
+    found, folder = content_of(probe.path), _folder(probe.path)
+    around = by_name.get((folder,), {})
+    if probe.companion is None or not around:
+        return None
+    named: dict[str, SceneProbe] = {}
+    for name in _names_sought(probe.path, found):
+        named |= by_name.get((folder, *name), {})
+    others = by_name.get((folder, "product", found.product), {}) if found else {}
+    scenes = named or {key: scene for key, scene in around.items() if key not in others}
+    return _Near(
+        probe=probe,
+        content=probe.companion,
+        found=found,
+        scenes=tuple(scenes.values()),
+        is_named=bool(named),
+    )
+
+
+def _own_scenes(one: _Near) -> list[SceneProbe] | str:
+    """Return the scenes of which a companion is a layer, else the sentence that says why it is of none."""
+    when, of_all_dates = one.probe.acquisition.datetime, one.is_static or one.content.layer == "dem"
+    own = [s for s in one.scenes if of_all_dates or _is_of_date(when, s.acquisition.datetime)]
+    if not own and not one.scenes:
+        return one.left_out(" of another scene")
+    if not own:
+        dates = listed(dict.fromkeys(str(s.acquisition.datetime) for s in one.scenes), most=3)
+        return one.left_out(f" of {when}, and no scene of {dates}")
+    if one.content.layer is None or len(one.probe.arrays) > 1:
+        return one.left_out()
+    grid, gcps = one.probe.grid, one.probe.georeference.gcps
+    on_grid = [s for s in own if s.grid == grid and s.georeference.gcps == gcps]
     if not on_grid:
-        return f" on another grid than {own[0].id!r}; --layer brings it there"
-    return " that could be of several scenes; --layer says of which"
+        return one.left_out(f" on another grid than {own[0].id!r}; --layer brings it there")
+    if len(own) > 1 and not (one.is_named and one.found and len(on_grid) == len(own)):
+        return one.left_out(" that could be of several scenes; --layer says of which")
+    return on_grid
+
+
+def _is_of_date(when: str | None, other: str | None) -> bool:
+    """Whether two times, UTC, may be of one pass; so they may where one is not known."""
+    return when is None or other is None or is_one_pass(when, other)
 
 
 def _folder(path: Path) -> Path:
     return path.parent.parent if path.parent.name.lower() in _PARTS else path.parent
 
 
-def _is_of_its_date(probe: RasterProbe, scene: SceneProbe) -> bool:
-    """Whether a companion may be of a scene by their times."""
-    when, other = probe.acquisition.datetime, scene.acquisition.datetime
-    return when is None or other is None or is_one_pass(when, other)
-
-
-def _of_another(probe: RasterProbe, content: Content, scenes: Sequence[SceneProbe]) -> str:
-    """Return the sentence for a companion that is of another product or date than all scenes around it."""
-    what = f"{probe.path.name} is left out, since it is {content.companion}"
-    dates = listed(dict.fromkeys(str(scene.acquisition.datetime) for scene in scenes), most=3)
-    return (
-        f"{what} of {probe.acquisition.datetime}, and no scene of {dates}."
-        if scenes
-        else f"{what} of another scene."
-    )
-
-
-def _by_name(scenes: Iterable[SceneProbe]) -> dict[tuple[Any, ...], dict[str, SceneProbe]]:
+def _by_name(scenes: Iterable[SceneProbe]) -> _ByName:
     """Return the scenes, by id, that have files in a folder, and in it under each of their names."""
-    found: dict[tuple[Any, ...], dict[str, SceneProbe]] = {}
+    found: _ByName = {}
     for scene in scenes:
         names = {name for file in scene.files for name in _names(file.path)}
         for folder in {_folder(file.path) for file in scene.files}:
@@ -154,33 +183,34 @@ def _subject(stem: str) -> tuple[str, ...]:
     return tuple(word.lower() for word in words if word and not any(says(word) for says in said))
 
 
-def _as_layer(path: Path, content: Content) -> Companion | str:
-    """Return a companion with its unit and fill known, else why they are not, to end a sentence.
+def _as_layer(one: _Near) -> Companion | str:
+    """Return a companion with its unit and fill known, else the sentence that says why they are not.
 
     Values that stand for nothing though no tag declares them are looked for in a sample. An angle that nowhere
     exceeds 1.6 is in radians; one of which most is from 5 to 90 is in degrees; of another, as of degrees times 100,
-    nothing is sure.
+    nothing is sure, nor of whole numbers that a product's name says to be radians.
     """
+    path, content = one.probe.path, one.content
     header = read_header(path)
+    is_real = header.dtype.kind == "f"
     if content.kind != "continuous":
         return Companion(path=path, content=content)
     sample = sample_band(path, header, 1, nodata=header.nodata, is_told=False)
     windows = [window[np.isfinite(window) & (window != 0)] for window in sample.windows]
     pixels = np.concatenate([*windows, np.empty(0)])
     is_untold, most = content.factor != content.factor, pixels.max(initial=0)
-    is_radians = header.dtype.kind == "f" and most <= _STEEPEST and pixels.min(initial=1) > 0
+    is_radians = is_real and most <= _STEEPEST and pixels.min(initial=1) > 0
+    is_degrees = pixels.size and pixels.min() >= 0 and 5 <= np.median(pixels) <= 90 and most <= 180
+    if is_untold and not (is_radians or is_degrees):
+        return one.left_out(" neither in degrees nor in radians; --layer keeps it as it is")
+    if content.factor == TO_DEGREES and not is_real:
+        return one.left_out(" in whole numbers, which radians are not; --layer keeps it as it is")
     highest = _STEEPEST if is_untold and is_radians else 180.0 if content.units == "degree" else np.inf
     found = [fill.value for fill in sample.fills]
     fills = [value for value in found if value in _FILLS or value < LOWEST or value > highest]
     if len(fills) > 1 or (fills and header.nodata is not None):
-        return f" with {' and '.join(map(nodata_text, fills))} in it, which no tag declares; --layer says its nodata"
-    nodata = fills[0] if fills else None
-    if (
-        is_untold
-        and not is_radians
-        and not (pixels.min() >= 0 and 5 <= np.median(pixels) <= 90 and most <= 180)
-    ):
-        return " neither in degrees nor in radians; --layer keeps it as it is"
+        values = " and ".join(map(nodata_text, fills))
+        return one.left_out(f" with {values} in it, which no tag declares; --layer says its nodata")
     if is_untold:
         content = replace(content, factor=TO_DEGREES if is_radians and pixels.size else 1.0)
-    return Companion(path=path, content=content, nodata=nodata)
+    return Companion(path=path, content=content, nodata=fills[0] if fills else None)

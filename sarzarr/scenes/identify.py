@@ -341,6 +341,6 @@ def _with_quantity(
             said = "dB" if is_db else str(found.representation)
             return refused(f"{said} with a median of {median:.4g}, too bright for {name}, although {why}")
     else:
-        name, why = Quantity.DN if is_integer or is_bright else Quantity.POWER, ""
+        name, why = Quantity.DN if is_bright or (is_integer and not is_db) else Quantity.POWER, ""
     reason = found.reason if not why or why == found.reason else f"{found.reason}; {why}"
     return Identity(quantity=str(name), representation=str(found.representation), reason=reason)

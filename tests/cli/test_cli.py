@@ -79,6 +79,7 @@ def test_identify_says_what_and_why(run, real_data):
         (("info", "nowhere.zarr"), "a sarzarr store was expected at 'nowhere.zarr'", Exit.NOTHING),
         (("identify", "nowhere.tif"), "which is not there", Exit.NOTHING),
         (("ingest", "nowhere.tif", "-o", "a.zarr"), "which is not there", Exit.NOTHING),
+        (("import", "chips", "nowhere", "-o", "a.zarr"), "a folder of pictures was expected", Exit.NOTHING),
         (("ingest", __file__, "-o", "a.zarr"), "expected a TIFF file", Exit.NOTHING),
         (("ingest", "x.tif", "-o", "a.zarr", "--codec", "nonesuch"), "codec must be one of", Exit.USAGE),
         (

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 import sarzarr as sz
 from sarzarr.cli import app
 from sarzarr.errors import UnsupportedRasterError
+from sarzarr.scenes import companions
+from sarzarr.scenes.products import rasters
 
 HYP3 = "S1A_IW_20180128T161201_DVP_RTC30_G_gpuned_FD6A"
 OPERA = "OPERA_L2_RTC-S1_T115-245714-IW1_{}_20250419T010229Z_S1A_30_v1.0"
@@ -249,3 +251,28 @@ def test_an_angle_in_no_known_unit_is_left_out(tmp_path, pixels):
     layers, notes = layers_of(tmp_path / "raw", tmp_path / "s.zarr")
     assert layers == {"lake": []}
     assert any("neither in degrees nor in radians" in note for note in notes)
+
+
+def test_radians_in_whole_numbers_are_left_out(tmp_path):
+    folder = hyp3(tmp_path / "raw")
+    write(folder / f"{HYP3}_inc_map.tif", (100 * ANGLES).astype("uint8"), nodata=0)
+    layers, notes = layers_of(folder, tmp_path / "s.zarr")
+    assert layers == {HYP3: [f"{HYP3}_ls_map.tif"]}
+    assert any("in whole numbers, which radians are not" in note for note in notes)
+
+
+def test_names_are_read_once_a_file_however_many_scenes_there_are(tmp_path, monkeypatch):
+    asked = []
+
+    def content_of(path):
+        asked.append(path.name)
+        return rasters.content_of(path)
+
+    monkeypatch.setattr(companions, "content_of", content_of)
+    for i in range(30):
+        name = HYP3.replace("161201", f"1612{i:02}")
+        write(tmp_path / "raw" / f"{name}_VV.tif", speckle((1, 64, 64), seed=i), nodata=0)
+        write(tmp_path / "raw" / f"{name}_ls_map.tif", STEEP[:, :64, :64], nodata=0)
+    layers, _ = layers_of(tmp_path / "raw", tmp_path / "s.zarr")
+    assert layers == {scene: [f"{scene}_ls_map.tif"] for scene in layers}
+    assert len(asked) == len(set(asked)) == 60

@@ -28,6 +28,7 @@ from sarzarr.errors import (
     IngestError,
     InvalidInputError,
     NotInStoreError,
+    RasterNotFoundError,
     StoreNotFoundError,
     UnsupportedRasterError,
 )
@@ -214,7 +215,7 @@ def test_without_annotations_there_are_no_boxes(tmp_path):
 
 # ------------------------------------------------------------------ refusals
 def test_what_cannot_be_taken_is_refused_with_its_name(tmp_path):
-    with pytest.raises(InvalidInputError, match="folder of pictures"):
+    with pytest.raises(RasterNotFoundError, match="folder of pictures"):
         import_chips(tmp_path / "nowhere", tmp_path / "s.zarr")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInputError, match="got none"):

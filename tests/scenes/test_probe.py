@@ -84,6 +84,12 @@ def test_real_refusals_and_bands_give_way_to_what_the_user_says():
 
 
 @needs_data
+def test_whole_numbers_of_db_are_no_digital_numbers(tmp_path):
+    pixels = np.round(10 * np.log10(speckle()) - 5).astype("int16")
+    probe = probe_file(write(tmp_path / "a.tif", pixels), representation="db")
+    assert (probe.quantity, probe.representation) == ("power", "db")
+
+
 def test_a_real_snap_export_tells_its_acquisition():
     probe = probe_file(DATA / "s1_sigma0_linear_snap" / "VH.tif")
     assert probe.acquisition.attrs() == {

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from sarzarr.errors import InvalidInputError, UnsupportedRasterError
+from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
 from sarzarr.ingestion.annotations import (
     Annotation,
     coco_classes,
@@ -82,11 +82,12 @@ class SampleSource:
 def find_samples(base: Path) -> list[SampleSource]:
     """Return the pictures below a folder with their sizes in pixels and dtypes, sorted by id.
 
-    Raises `InvalidInputError` where there is no folder or no picture, or two claim one id;
+    Raises `RasterNotFoundError` where there is no folder; `InvalidInputError` where it has no picture, or two claim
+    one id;
     `UnsupportedRasterError`, which names the first ones, where some cannot be read, or are not taken.
     """
     if not base.is_dir():
-        raise InvalidInputError(
+        raise RasterNotFoundError(
             f"a folder of pictures was expected, got {str(base)!r}. Give the folder itself."
         )
     paths = sorted(p for p in base.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())

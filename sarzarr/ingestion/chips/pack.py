@@ -86,6 +86,9 @@ def import_chips(
     """
     options = options or ChipOptions()
     base = Path(folder)
+    sources = find_samples(base)
+    layout = sample_layout(sources)
+    found = sample_annotations(base, sources, options)
     target = store if isinstance(store, Store) else create_store(store)
     name = safe_name(options.name or safe_stem(base.resolve().name))
     if name in sample_sets(target) and not options.replace:
@@ -94,9 +97,6 @@ def import_chips(
             "Name another with --name, or pass --replace."
         )
     _check_boxes(target, name)
-    sources = find_samples(base)
-    layout = sample_layout(sources)
-    found = sample_annotations(base, sources, options)
     annotations = found.by_id
     boxes = Boxes.gathered(
         {i: (a.boxes, a.labels) for i, a in annotations.items()},
