@@ -20,7 +20,7 @@ def make_store(folder, *, name="s.zarr", **options):
     write_band(folder / "b_vv.tif", speckle((600, 800), seed=7, mean=0.1), tiles=128, crs="EPSG:32634")
     files = sorted(folder.glob("*.tif"))
     settings = {"quantity": "sigma0", "representation": "power", "shard": SHARD} | options
-    return sz.ingest(sz.plan_ingest(files, folder / name, **settings))
+    return sz.ingest(sz.plan_ingest(files, folder / name, strict=True, **settings))
 
 
 def codes(store, scene, array):
