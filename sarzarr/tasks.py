@@ -1,19 +1,25 @@
 """The only place that starts processes and Dask work."""
 
+import asyncio
 import logging
 import multiprocessing
+import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
 from types import TracebackType
 from typing import Any, Final
+from uuid import uuid4
 
 import dask
 import dask.multiprocessing
@@ -27,8 +33,12 @@ Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 log = logging.getLogger(__name__)
 WAVE_TASKS_PER_THREAD: Final = 64
 """Tasks that are handed to the scheduler at once, for each of its threads: bounds its graph and memory."""
+TOKEN: Final = ".working"
+"""The file of a `workplace`."""
 PROCESS_WORTH: Final = 100_000_000
 """Source bytes from which forked processes pay: threads hand each other Python's lock at every NumPy call."""
+SCHEDULER_PATIENCE_S: Final = 10.0
+"""Seconds that a scheduler has to answer, before it is said to be none."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +63,11 @@ def processes(bytes_in: int) -> Iterator[None]:
     """Let this machine's processors work on ``bytes_in`` source bytes as processes, where that is safe and pays.
 
     They are forked, which takes milliseconds and runs no script again; so only where this process has
-    no other Python thread, no cluster is active and Dask's configuration names no scheduler. Elsewhere
-    nothing changes, and threads do the work. Raises `IngestError` where every process was killed.
+    no other Python thread, is not daemonic (as workers of a `multiprocessing.Pool` or a DataLoader are, which may
+    have no children), no cluster is active and Dask's configuration names no scheduler. Elsewhere nothing changes,
+    and threads do the work. Raises `IngestError` where every process was killed.
     """
-    chosen = active_client() is not None or dask.config.get("scheduler", None)
+    chosen = active_client() is not None or dask.config.get("scheduler", None) or _is_daemonic()
     alone = sys.platform.startswith("linux") and threading.active_count() == 1
     if chosen or not alone or bytes_in < PROCESS_WORTH or cpu_count() < 2:
         yield
@@ -67,6 +78,79 @@ def processes(bytes_in: int) -> Iterator[None]:
         dask.config.set(scheduler=dask.multiprocessing.get, pool=workers, chunksize=1),
     ):
         yield
+
+
+def _is_daemonic() -> bool:
+    return bool(multiprocessing.current_process().daemon)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder that work is done in, and the file in it by which a worker knows that it sees the same one."""
+
+    token: Path
+    """The file's absolute path; it is there as long as the work goes on."""
+    content: str
+    """A word in it that no other file has."""
+    machine: str
+    """The name of the machine that it was left from."""
+
+    def check(self) -> None:
+        """Raise `IngestError` unless the file is seen from here, with its words."""
+        try:
+            if self.token.read_text() == self.content:
+                return
+            got = "another file"
+        except OSError as error:
+            got = f"none ({error.strerror})"
+        raise IngestError(
+            f"{self.token} was expected as {self.machine} sees it, got {got} on {worker_name() or 'this machine'}. "
+            "Workers must see the same file system under the same path: mount it there, or leave those workers out; "
+            "then run the same command again."
+        )
+
+
+_WORKPLACE: ContextVar[Workplace | None] = ContextVar("workplace", default=None)
+
+
+@contextmanager
+def workplace(folder: Path) -> Iterator[Workplace]:
+    """Leave a file in a folder; inside, every task begins by finding it, so that no worker writes elsewhere.
+
+    It goes at the end, and tasks that were left over then do nothing.
+    """
+    token = folder.absolute() / TOKEN
+    here = Workplace(token, uuid4().hex, socket.gethostname())
+    token.write_text(here.content)
+    before = _WORKPLACE.set(here)
+    try:
+        yield here
+    finally:
+        _WORKPLACE.reset(before)
+        token.unlink(missing_ok=True)
+
+
+def _there(tasks: Sequence[Task]) -> Sequence[Task]:
+    """Return tasks that each begin by finding the `workplace` they are for, if any."""
+    here = _WORKPLACE.get()
+    return tasks if here is None else [(_begin, (here, *task)) for task in tasks]
+
+
+def _begin(here: Workplace, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    here.check()
+    return function(*args)
+
+
+def worker_name() -> str:
+    """Return the name of the cluster's worker that this runs on, for people; empty where it runs on none."""
+    if "distributed" not in sys.modules:
+        return ""
+    from distributed import get_worker
+
+    try:
+        return f"worker {get_worker().address} ({socket.gethostname()}, process {os.getpid()})"
+    except ValueError:
+        return ""
 
 
 def active_client() -> Any:
@@ -96,14 +180,20 @@ def wave_size() -> int:
 
 
 def compute(tasks: Sequence[Task], take: Callable[[Any], None]) -> None:
-    """Run tasks on whatever Dask runs on, and hand each result to ``take`` in this thread, as it comes."""
-    client = active_client()
+    """Run tasks on whatever Dask runs on, and hand each result to ``take`` in this thread, as it comes.
+
+    A task may be run again where its worker was killed, and twice at once where it was only thought to be.
+
+    Raises `IngestError` where a cluster is lost, or every worker that a task was given to was killed.
+    """
+    tasks, client = _there(tasks), active_client()
     if client is not None:
         from distributed import as_completed
 
-        for future in as_completed(_submitted(client, tasks)):
-            take(future.result())
-            future.release()
+        with _told(client):
+            for future in as_completed(_submitted(client, tasks)):
+                take(future.result())
+                future.release()
         return
 
     class Taker(Callback):  # type: ignore[misc]
@@ -115,9 +205,44 @@ def compute(tasks: Sequence[Task], take: Callable[[Any], None]) -> None:
 
 
 def gather(tasks: Sequence[Task]) -> list[Any]:
-    """Run tasks on whatever Dask runs on, and return their results in their order."""
-    client = active_client()
-    return list(_here(tasks) if client is None else client.gather(_submitted(client, tasks)))
+    """Run tasks as `compute`, which says what it raises, and return their results in their order."""
+    tasks, client = _there(tasks), active_client()
+    if client is None:
+        return list(_here(tasks))
+    with _told(client):
+        return list(client.gather(_submitted(client, tasks)))
+
+
+@contextmanager
+def _told(client: Any) -> Iterator[None]:
+    """Say what happened to a cluster where it is lost."""
+    from distributed import CancelledError, KilledWorker
+    from distributed.comm import CommClosedError
+
+    try:
+        yield
+        return
+    except KilledWorker as error:
+        got = f"{error.allowed_failures + 1} killed, the last at {error.last_worker.address}, for memory perhaps"
+        said, remedy, cause = (
+            "a worker that does the task was expected",
+            "Give workers more memory, then run",
+            error,
+        )
+    except (CancelledError, CommClosedError) as error:
+        got = f"none ({str(error).rstrip('.') or type(error).__name__})"
+        said, remedy, cause = (
+            f"the Dask scheduler at {_address(client)} was expected",
+            "Start it, then run",
+            error,
+        )
+    raise IngestError(
+        f"{said}, got {got}. {remedy} the same command again: what is done is not redone."
+    ) from cause
+
+
+def _address(client: Any) -> str:
+    return str(getattr(client.scheduler, "address", "its address"))
 
 
 def _submitted(client: Any, tasks: Sequence[Task]) -> list[Any]:
@@ -142,7 +267,8 @@ def cluster(*, scheduler: str | None = None, workers: int = 0, memory: int | Non
     ``scheduler`` is the address of a running scheduler, ``tcp://...`` or ``tls://...``; ``workers`` are processes to
     start on this machine, one thread each, listening on loopback only, and ``memory`` the bytes that each may use.
 
-    Raises `InvalidInputError` where both are asked for, the number is below 0, or nothing answers at the address.
+    Raises `InvalidInputError` where both are asked for, the number is below 0, workers are asked for where no process
+    may be started, the address is empty, or no scheduler answers at it.
     """
     if workers < 0:
         raise InvalidInputError(
@@ -152,19 +278,23 @@ def cluster(*, scheduler: str | None = None, workers: int = 0, memory: int | Non
         raise InvalidInputError(
             f"a scheduler or a number of workers was expected, got {scheduler!r} and {workers}. Leave one out."
         )
-    if not scheduler and not workers:
+    if scheduler is not None and not scheduler.strip():
+        raise InvalidInputError(
+            f"the address of a scheduler was expected, got {scheduler!r}. Set the variable that it comes from, "
+            "or leave the option out to work on this machine."
+        )
+    if workers and _is_daemonic():
+        raise InvalidInputError(
+            f"a process that may have children was expected for {workers} workers, got a daemonic one (of a "
+            "multiprocessing.Pool, say). Leave the workers out: threads do the work there."
+        )
+    if scheduler is None and not workers:
         yield
         return
     from distributed import Client, LocalCluster
 
-    if scheduler:
-        try:
-            client = Client(scheduler, timeout="10s")
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(
-                f"a Dask scheduler was expected at {scheduler!r}, got {error}. Start one with `dask scheduler`."
-            ) from error
-        with client:
+    if scheduler is not None:
+        with _client(scheduler):
             yield
         return
     with _deaf_to_ctrl_c():
@@ -178,6 +308,34 @@ def cluster(*, scheduler: str | None = None, workers: int = 0, memory: int | Non
         )
     with own, Client(own):
         yield
+
+
+def _client(scheduler: str) -> Any:
+    """Return a client of the scheduler at an address, if one answers there."""
+    from distributed import Client
+
+    try:
+        with ThreadPoolExecutor(1) as apart:  # this thread may have an event loop of its own, as notebooks do
+            kind = apart.submit(asyncio.run, _kind_of(scheduler)).result()
+        if kind != "Scheduler":
+            raise ValueError(f"a {kind}")
+        return Client(scheduler, timeout=SCHEDULER_PATIENCE_S)
+    except Exception as error:  # whatever stands there, it may answer anything
+        silent = f"no answer within {SCHEDULER_PATIENCE_S:g} s"
+        got = silent if isinstance(error, TimeoutError) else str(error).rstrip(".") or type(error).__name__
+        raise InvalidInputError(
+            f"a Dask scheduler was expected at {scheduler!r}, got {got}. Start one with `dask scheduler`, and give "
+            "the address that it says: tcp://..., not that of its dashboard."
+        ) from error
+
+
+async def _kind_of(address: str) -> str:
+    """Return what answers at an address of Dask's; a client would wait for ever for what connects and is silent."""
+    from distributed import Security, rpc
+
+    async with asyncio.timeout(SCHEDULER_PATIENCE_S):
+        async with rpc(address, connection_args=Security().get_connection_args("client")) as other:
+            return str((await other.identity())["type"])
 
 
 @contextmanager

@@ -23,8 +23,9 @@ from sarzarr.store.codecs import get_codec
 from sarzarr.store.documents import Encoding
 from sarzarr.store.free_values import values_of
 from sarzarr.store.place import Place
-from sarzarr.store.shard_job import ShardJob, job_side, rectangles
+from sarzarr.store.shard_job import ShardJob, files_digest, job_side, rectangles
 from sarzarr.store.shards import EMPTY, ArrayFiles, ShardRecord, digest_of, read_index, read_manifest
+from sarzarr.tasks import worker_name
 
 Records = dict[str, ShardRecord]
 Copied = tuple[Path, Records | Exception, Array | None]
@@ -39,6 +40,8 @@ class CopyJob(ShardJob):
     """The array's name in its scene group."""
     source: Place
     """The store that is copied."""
+    listed: str
+    """`files_digest` of the array, as whoever copies sees it; whoever works for it must see the same."""
     token: str
     """A file that is there as long as the copy goes on."""
     stored: Encoding
@@ -126,8 +129,9 @@ class _ChunkReader:
             listed = read_manifest(self.array.source, self.array.key)
         except ValueError:
             raise self._corrupt("a manifest was expected, got no JSON", cv.MANIFEST) from None
-        if listed is None:
-            raise self._corrupt("a manifest was expected, got none", cv.MANIFEST)
+        if listed is None or files_digest(self.array.source, [self.array.key]) != self.array.listed:
+            got = "none" if listed is None else "another than when the copy began"
+            raise self._corrupt(f"a manifest was expected, got {got}", cv.MANIFEST)
         self._listed = listed
         self._chunk = np.empty((self.array.stored.chunk, self.array.stored.chunk), self.array.stored.dtype)
 
@@ -194,9 +198,11 @@ class _ChunkReader:
             row, col = divmod(at, max(array.stored.grid[1], 1))
             size = array.stored.chunk
             chunk = f", chunk at row {down + row * size}, col {right + col * size}"
+        by = worker_name()
+        on = f", on {by}, which must see the same file system under the same path" if by else ""
         return CorruptStoreError(
-            f"{what}: scene {array.scene!r}, array {array.name!r}{chunk} (file {array.source}/{array.key}/{key}). "
-            f"{REMEDY} Nothing was copied."
+            f"{what}: scene {array.scene!r}, array {array.name!r}{chunk} "
+            f"(file {array.source}/{array.key}/{key}{on}). {REMEDY} Nothing was copied."
         )
 
 

@@ -4,7 +4,6 @@ A patch is a window of one array. Its row holds its place and four measures of i
 integer counts of codes: a table does not depend on the cut of the work.
 """
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterable, Mapping
@@ -16,11 +15,13 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
+from sarzarr.errors import CorruptStoreError
 from sarzarr.patches.cut import IndexSpec, positions
 from sarzarr.patches.measure import COLUMNS, measure_patches
 from sarzarr.patches.stored_array import StoredArray
 from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.commit import consolidate
+from sarzarr.store.shard_job import files_digest
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import Task, gather
@@ -57,22 +58,28 @@ def index_patches(
 
 def ensure_index(store: Store, spec: IndexSpec) -> None:
     """Index a store's patches; where it cannot be written to, ``store`` alone has the table, while it lives."""
-    table = _brought_up_to_date(store, spec)
-    if table is None:
-        return
     try:
-        write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
+        update_index(store, spec)
         consolidate(store)
+    except CorruptStoreError:
+        raise
     except OSError as error:
         log.info("index %s of %s is not kept: %s", spec.name, store.place.name, error)
-        store.unwritten[spec.name] = table
+        table = _brought_up_to_date(store, spec)
+        if table is not None:
+            store.unwritten[spec.name] = table
 
 
 def update_index(store: Store, spec: IndexSpec) -> None:
-    """Index the arrays that the table does not know, or knows with other pixels or another clip (dB)."""
-    table = _brought_up_to_date(store, spec)
-    if table is not None:
-        write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
+    """Index the arrays that the table does not know, or knows with other pixels or another clip (dB).
+
+    One process does it at a time, and begins with what the store then holds: none takes away what another has
+    measured, and what several ask for is measured once.
+    """
+    with store.place.locked(cv.PATCHES):
+        table = _brought_up_to_date(store.anew(), spec)
+        if table is not None:
+            write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
 
 
 def _brought_up_to_date(store: Store, spec: IndexSpec) -> xr.Dataset | None:
@@ -104,10 +111,8 @@ def spec_of(store: Store, name: str) -> IndexSpec:
 def _stamp(store: Store, row: Mapping[str, Any]) -> Stamp:
     """Return the stamp of a catalog row: its measures depend on its own and its flags' files, and on the clip."""
     scene, name, clip = str(row["scene"]), str(row["name"]), store.bounds[row["bounds_key"]]
-    files = hashlib.blake2b(digest_size=8)
-    for array in (name, row["flags"]):
-        files.update(store.place.get(f"{cv.SCENES}/{scene}/{array}/{cv.MANIFEST}"))
-    return scene, name, f"{files.hexdigest()} {clip.clip_vmin!r} {clip.clip_vmax!r}"
+    files = files_digest(store.place, (f"{cv.SCENES}/{scene}/{array}" for array in (name, row["flags"])))
+    return scene, name, f"{files} {clip.clip_vmin!r} {clip.clip_vmax!r}"
 
 
 def _by_owner(table: xr.Dataset) -> dict[Stamp, dict[str, Array]]:

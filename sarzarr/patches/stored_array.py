@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
+from sarzarr.errors import CorruptStoreError
 from sarzarr.store.catalog import encoding_of
 from sarzarr.store.documents import Encoding
 from sarzarr.store.place import Place
-from sarzarr.store.shards import read_stored
+from sarzarr.store.shard_job import files_digest
+from sarzarr.store.shards import ShardRecord, read_manifest, read_stored
+from sarzarr.tasks import worker_name
 
 Window = tuple[slice, slice]
 """Rows and columns, pixels."""
@@ -33,6 +37,8 @@ class StoredArray:
     """The encoding of its codes."""
     stored: tuple[float, float]
     """dB that 0 and 1 stand for."""
+    files: str
+    """`files_digest` of it and its flags, as whoever asks sees them; whoever reads must see the same."""
     is_clear: bool = False
     """Whether every pixel is known to be valid and positive, so that flags need not be read."""
 
@@ -46,14 +52,43 @@ class StoredArray:
             shape=(int(row["height"]), int(row["width"])),
             encoding=encoding_of(row),
             stored=(float(row["vmin"]), float(row["vmax"])),
+            files=files_digest(place, cls._keys(row["scene"], row["name"])),
+        )
+
+    @staticmethod
+    def _keys(scene: str, name: str) -> tuple[str, str]:
+        return f"{cv.SCENES}/{scene}/{name}", f"{cv.SCENES}/{scene}/{name}{cv.FLAGS_SUFFIX}"
+
+    @cached_property
+    def _listed(self) -> dict[str, dict[str, ShardRecord]]:
+        """The records of the files of codes and of flags, as they are seen from here."""
+        keys = self._keys(self.scene, self.name)
+        try:
+            is_same, got = files_digest(self.place, keys) == self.files, "another"
+        except CorruptStoreError:
+            is_same, got = False, "none"
+        if not is_same:
+            raise self._unseen(f"{keys[0]}/{cv.MANIFEST}", got)
+        return {key: read_manifest(self.place, key) or {} for key in keys}
+
+    def _unseen(self, key: str, got: str) -> CorruptStoreError:
+        by = worker_name()
+        who = (
+            "Workers must see the same file system under the same path"
+            if by
+            else "Another process replaced it"
+        )
+        return CorruptStoreError(
+            f"{self.place}/{key} was expected as it was when the work began, got {got}{' on ' * bool(by)}{by}. "
+            f"{who}; run the same again."
         )
 
     def codes(self, window: Window, out: Array | None = None) -> Array:
         """Return a window (rows, columns) of uint16 codes, or of floats in [0, 1] or NaN; in ``out`` if it is given.
 
-        Raises `CorruptStoreError` where a chunk fails its checksum.
+        Raises `CorruptStoreError` where a chunk fails its checksum, or its files are not those that were listed.
         """
-        return self._read(self.name, self.encoding, window, out)
+        return self._read(self._keys(self.scene, self.name)[0], self.encoding, window, out)
 
     def flags(self, window: Window, out: Array | None = None) -> Array:
         """Return a window of the flags, uint8, as `codes`."""
@@ -62,7 +97,15 @@ class StoredArray:
             out = np.empty((rows, cols), np.uint8) if out is None else out
             out[...] = cv.Flag.VALID
             return out
-        return self._read(self.name + cv.FLAGS_SUFFIX, self.encoding.of_flags, window, out)
+        return self._read(self._keys(self.scene, self.name)[1], self.encoding.of_flags, window, out)
 
-    def _read(self, name: str, encoding: Encoding, window: Window, out: Array | None) -> Array:
-        return read_stored(self.place, f"{cv.SCENES}/{self.scene}/{name}", encoding, window, out)
+    def _read(self, array: str, encoding: Encoding, window: Window, out: Array | None) -> Array:
+        size, listed = encoding.file_size, self._listed[array]
+        rows, cols = (range(span.start // size, (span.stop - 1) // size + 1) for span in window)
+        for key in (f"c/{row}/{col}" for row in rows for col in cols):
+            if wanted := listed[key].size if key in listed else 0:
+                head = self.place.head(f"{array}/{key}")
+                if head is None or head.size != wanted:
+                    got = "none" if head is None else f"{head.size} bytes of {wanted}"
+                    raise self._unseen(f"{array}/{key}", got)
+        return read_stored(self.place, array, encoding, window, out)
