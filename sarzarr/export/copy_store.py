@@ -189,7 +189,7 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
                 encoding=new,
                 name=array,
                 source=source.place,
-                listed=files_digest(source.place, [f"{cv.SCENES}/{scene}/{array}"]),
+                listed="",
                 token=str(staging / TOKEN),
                 stored=old,
                 is_older=is_older,
@@ -198,6 +198,7 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
                 and is_coded
                 and (old.dtype, *stored_range) == ("float32", *cv.STORED_RANGE),
             )
+            job = replace(job, listed=files_digest(source.place, job.sources))
             yield _with_fill(job, source) if is_older and array in layers else job
 
 

@@ -41,7 +41,8 @@ class CopyJob(ShardJob):
     source: Place
     """The store that is copied."""
     listed: str
-    """`files_digest` of the array, as whoever copies sees it; whoever works for it must see the same."""
+    """`files_digest` of the array, and of flags that tell of it, as whoever copies sees them; workers must see the
+    same."""
     token: str
     """A file that is there as long as the copy goes on."""
     stored: Encoding
@@ -63,6 +64,25 @@ class CopyJob(ShardJob):
     def key(self) -> str:
         """The array's key, in the store and in the copy."""
         return f"{cv.SCENES}/{self.scene}/{self.name}"
+
+    @property
+    def sources(self) -> list[str]:
+        """The keys of what is read of the store: the array, and flags that tell what was measured of it."""
+        return [self.key, *([f"{cv.SCENES}/{self.scene}/{self.old_flags}"] if self.old_flags else ())]
+
+    def check_source(self) -> None:
+        """Raise `CorruptStoreError` unless the store that is read from here is the one that is copied."""
+        try:
+            if files_digest(self.source, self.sources) == self.listed:
+                return
+            got = "another"
+        except CorruptStoreError:
+            got = "none"
+        raise CorruptStoreError(
+            f"{self.source}/{self.key} was expected as it was when the copy began, got {got} on "
+            f"{worker_name() or 'this machine'}. Workers must see the same file system under the same path; run the "
+            "same command again. Nothing was copied."
+        )
 
     @property
     def target(self) -> Path:
@@ -99,6 +119,7 @@ def copy_shards(job: CopyJob) -> Copied:
 
 
 def _copy_files(job: CopyJob) -> tuple[Records, Array | None]:
+    job.check_source()
     reader = _OlderReader(job) if job.is_older else _ChunkReader(job)
     size, chunk = job.encoding.file_size, job.encoding.chunk
     records: Records = {}
@@ -129,9 +150,8 @@ class _ChunkReader:
             listed = read_manifest(self.array.source, self.array.key)
         except ValueError:
             raise self._corrupt("a manifest was expected, got no JSON", cv.MANIFEST) from None
-        if listed is None or files_digest(self.array.source, [self.array.key]) != self.array.listed:
-            got = "none" if listed is None else "another than when the copy began"
-            raise self._corrupt(f"a manifest was expected, got {got}", cv.MANIFEST)
+        if listed is None:
+            raise self._corrupt("a manifest was expected, got none", cv.MANIFEST)
         self._listed = listed
         self._chunk = np.empty((self.array.stored.chunk, self.array.stored.chunk), self.array.stored.dtype)
 
@@ -198,11 +218,9 @@ class _ChunkReader:
             row, col = divmod(at, max(array.stored.grid[1], 1))
             size = array.stored.chunk
             chunk = f", chunk at row {down + row * size}, col {right + col * size}"
-        by = worker_name()
-        on = f", on {by}, which must see the same file system under the same path" if by else ""
         return CorruptStoreError(
             f"{what}: scene {array.scene!r}, array {array.name!r}{chunk} "
-            f"(file {array.source}/{array.key}/{key}{on}). {REMEDY} Nothing was copied."
+            f"(file {array.source}/{array.key}/{key}). {REMEDY} Nothing was copied."
         )
 
 
@@ -237,6 +255,7 @@ class _OlderReader:
 
 def values_in(job: CopyJob) -> Array:
     """Return the values (n,) that the pixels of a layer of schema 1 have: `sarzarr.store.free_values.values_of`."""
+    job.check_source()
     reader, size, values = _ChunkReader(job), job.stored.chunk, np.empty(0, job.stored.dtype)
     for top in range(job.row, job.row + job.height, size):
         for left in range(job.col, job.col + job.width, size):

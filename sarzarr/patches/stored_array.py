@@ -14,7 +14,7 @@ from sarzarr.store.catalog import encoding_of
 from sarzarr.store.documents import Encoding
 from sarzarr.store.place import Place
 from sarzarr.store.shard_job import files_digest
-from sarzarr.store.shards import ShardRecord, read_manifest, read_stored
+from sarzarr.store.shards import read_stored
 from sarzarr.tasks import worker_name
 
 Window = tuple[slice, slice]
@@ -60,28 +60,12 @@ class StoredArray:
         return f"{cv.SCENES}/{scene}/{name}", f"{cv.SCENES}/{scene}/{name}{cv.FLAGS_SUFFIX}"
 
     @cached_property
-    def _listed(self) -> dict[str, dict[str, ShardRecord]]:
-        """The records of the files of codes and of flags, as they are seen from here."""
-        keys = self._keys(self.scene, self.name)
+    def _is_seen(self) -> bool:
+        """Whether the same files are seen from here."""
         try:
-            is_same, got = files_digest(self.place, keys) == self.files, "another"
+            return files_digest(self.place, self._keys(self.scene, self.name)) == self.files
         except CorruptStoreError:
-            is_same, got = False, "none"
-        if not is_same:
-            raise self._unseen(f"{keys[0]}/{cv.MANIFEST}", got)
-        return {key: read_manifest(self.place, key) or {} for key in keys}
-
-    def _unseen(self, key: str, got: str) -> CorruptStoreError:
-        by = worker_name()
-        who = (
-            "Workers must see the same file system under the same path"
-            if by
-            else "Another process replaced it"
-        )
-        return CorruptStoreError(
-            f"{self.place}/{key} was expected as it was when the work began, got {got}{' on ' * bool(by)}{by}. "
-            f"{who}; run the same again."
-        )
+            return False
 
     def codes(self, window: Window, out: Array | None = None) -> Array:
         """Return a window (rows, columns) of uint16 codes, or of floats in [0, 1] or NaN; in ``out`` if it is given.
@@ -100,12 +84,10 @@ class StoredArray:
         return self._read(self._keys(self.scene, self.name)[1], self.encoding.of_flags, window, out)
 
     def _read(self, array: str, encoding: Encoding, window: Window, out: Array | None) -> Array:
-        size, listed = encoding.file_size, self._listed[array]
-        rows, cols = (range(span.start // size, (span.stop - 1) // size + 1) for span in window)
-        for key in (f"c/{row}/{col}" for row in rows for col in cols):
-            if wanted := listed[key].size if key in listed else 0:
-                head = self.place.head(f"{array}/{key}")
-                if head is None or head.size != wanted:
-                    got = "none" if head is None else f"{head.size} bytes of {wanted}"
-                    raise self._unseen(f"{array}/{key}", got)
+        if not self._is_seen:
+            raise CorruptStoreError(
+                f"{self.place}/{array} was expected as it was when the work began, got none or another on "
+                f"{worker_name() or 'this machine'}. Workers must see the same file system under the same path; run "
+                "the same again."
+            )
         return read_stored(self.place, array, encoding, window, out)
