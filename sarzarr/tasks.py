@@ -8,11 +8,14 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
@@ -39,6 +42,12 @@ PROCESS_WORTH: Final = 100_000_000
 """Source bytes from which forked processes pay: threads hand each other Python's lock at every NumPy call."""
 SCHEDULER_PATIENCE_S: Final = 10.0
 """Seconds that a scheduler has to answer, before it is said to be none."""
+SILENCE_S: Final = 15.0
+"""Seconds without a result after which a cluster is asked for its workers."""
+LOST_S: Final = 300.0
+"""Seconds that a cluster which had workers may be without any: they may come back."""
+POLL_S: Final = 0.01
+"""Seconds between two looks for results of a cluster."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +103,17 @@ class Workplace:
     """A word in it that no other file has."""
     machine: str
     """The name of the machine that it was left from."""
+    release: str
+    """The release of sarzarr there."""
 
     def check(self) -> None:
-        """Raise `IngestError` unless the file is seen from here, with its words."""
+        """Raise `IngestError` unless the file is seen from here, with its words, by the same release."""
+        where = worker_name() or "this machine"
+        if self.release != (release := _release()):
+            raise IngestError(
+                f"sarzarr {self.release} was expected where work is done, got {release} on {where}. Install the same "
+                "on all machines, then run the same command again."
+            )
         try:
             if self.token.read_text() == self.content:
                 return
@@ -104,10 +121,15 @@ class Workplace:
         except OSError as error:
             got = f"none ({error.strerror})"
         raise IngestError(
-            f"{self.token} was expected as {self.machine} sees it, got {got} on {worker_name() or 'this machine'}. "
+            f"{self.token} was expected as {self.machine} sees it, got {got} on {where}. "
             "Workers must see the same file system under the same path: mount it there, or leave those workers out; "
             "then run the same command again."
         )
+
+
+@cache
+def _release() -> str:
+    return version("sarzarr")
 
 
 _WORKPLACE: ContextVar[Workplace | None] = ContextVar("workplace", default=None)
@@ -120,7 +142,7 @@ def workplace(folder: Path) -> Iterator[Workplace]:
     It goes at the end, and tasks that were left over then do nothing.
     """
     token = folder.absolute() / TOKEN
-    here = Workplace(token, uuid4().hex, socket.gethostname())
+    here = Workplace(token, uuid4().hex, socket.gethostname(), _release())
     token.write_text(here.content)
     before = _WORKPLACE.set(here)
     try:
@@ -188,10 +210,8 @@ def compute(tasks: Sequence[Task], take: Callable[[Any], None]) -> None:
     """
     tasks, client = _there(tasks), active_client()
     if client is not None:
-        from distributed import as_completed
-
         with _told(client):
-            for future in as_completed(_submitted(client, tasks)):
+            for future in _finished(client, _submitted(client, tasks)):
                 take(future.result())
                 future.release()
         return
@@ -210,7 +230,45 @@ def gather(tasks: Sequence[Task]) -> list[Any]:
     if client is None:
         return list(_here(tasks))
     with _told(client):
-        return list(client.gather(_submitted(client, tasks)))
+        futures = _submitted(client, tasks)
+        results = {future.key: future.result() for future in _finished(client, futures)}
+    return [results[future.key] for future in futures]
+
+
+def _finished(client: Any, futures: Sequence[Any]) -> Iterator[Any]:
+    """Yield futures as they finish; a cluster that is silent is asked for its workers, and may have lost them all."""
+    from distributed import as_completed
+
+    waiting = as_completed(futures)
+    heard, alone, had_some = time.monotonic(), 0.0, _workers(client) > 0
+    while not waiting.is_empty():
+        if done := waiting.next_batch(block=False):
+            yield from done
+            heard, alone, had_some = time.monotonic(), 0.0, True
+            continue
+        time.sleep(POLL_S)
+        if time.monotonic() - heard < SILENCE_S:
+            continue
+        heard, count = time.monotonic(), _workers(client)
+        if count:
+            alone, had_some = 0.0, True
+        elif not alone:
+            alone = heard
+            log.warning("no worker of the cluster at %s answers: waiting for one", _address(client))
+        elif had_some and heard - alone >= LOST_S:
+            raise IngestError(
+                f"workers of the cluster at {_address(client)} were expected, got none for {LOST_S:g} s. Their "
+                "logs say why (too little memory, another release of sarzarr); start some, then run the same "
+                "command again: what is done is not redone."
+            )
+
+
+def _workers(client: Any) -> int:
+    """Return how many workers a cluster has; 0 where it does not say."""
+    try:
+        return len(client.nthreads(callback_timeout=SILENCE_S))
+    except Exception:  # a client that has closed itself has no scheduler to ask
+        return 0
 
 
 @contextmanager
@@ -219,26 +277,19 @@ def _told(client: Any) -> Iterator[None]:
     from distributed import CancelledError, KilledWorker
     from distributed.comm import CommClosedError
 
+    address, again = _address(client), "run the same command again: what is done is not redone."
     try:
         yield
-        return
     except KilledWorker as error:
-        got = f"{error.allowed_failures + 1} killed, the last at {error.last_worker.address}, for memory perhaps"
-        said, remedy, cause = (
-            "a worker that does the task was expected",
-            "Give workers more memory, then run",
-            error,
-        )
+        raise IngestError(
+            f"a worker that does the task was expected, got {error.allowed_failures + 1} killed, the last at "
+            f"{error.last_worker.address}, for memory perhaps. Give workers more memory, then {again}"
+        ) from error
     except (CancelledError, CommClosedError) as error:
-        got = f"none ({str(error).rstrip('.') or type(error).__name__})"
-        said, remedy, cause = (
-            f"the Dask scheduler at {_address(client)} was expected",
-            "Start it, then run",
-            error,
-        )
-    raise IngestError(
-        f"{said}, got {got}. {remedy} the same command again: what is done is not redone."
-    ) from cause
+        raise IngestError(
+            f"the Dask scheduler at {address} was expected, got the connection to it lost, or its work cancelled. "
+            f"Start it again, then {again}"
+        ) from error
 
 
 def _address(client: Any) -> str:
@@ -303,6 +354,9 @@ def cluster(*, scheduler: str | None = None, workers: int = 0, memory: int | Non
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address=None,
+            scheduler_kwargs={
+                "dashboard_address": "127.0.0.1:0"
+            },  # else port 8787, and a warning where it is taken
             memory_limit=memory or "auto",
             silence_logs=logging.CRITICAL,  # in workers: what fails there comes back, and is said here
         )
