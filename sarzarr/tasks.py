@@ -23,6 +23,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Final
 from uuid import uuid4
+from weakref import WeakSet
 
 import dask
 import dask.multiprocessing
@@ -48,6 +49,8 @@ LOST_S: Final = 300.0
 """Seconds that a cluster which had workers may be without any: they may come back."""
 POLL_S: Final = 0.01
 """Seconds between two looks for results of a cluster."""
+_STAFFED: Final[WeakSet[Any]] = WeakSet()
+"""Clients whose clusters have had workers: that others have none yet is no loss, they may wait in a queue."""
 
 
 @dataclass(frozen=True)
@@ -239,23 +242,23 @@ def _finished(client: Any, futures: Sequence[Any]) -> Iterator[Any]:
     """Yield futures as they finish; a cluster that is silent is asked for its workers, and may have lost them all."""
     from distributed import as_completed
 
-    waiting = as_completed(futures)
-    heard, alone, had_some = time.monotonic(), 0.0, _workers(client) > 0
+    _workers(client)
+    waiting, heard, alone = as_completed(futures), time.monotonic(), 0.0
     while not waiting.is_empty():
         if done := waiting.next_batch(block=False):
             yield from done
-            heard, alone, had_some = time.monotonic(), 0.0, True
+            heard, alone = time.monotonic(), 0.0
             continue
         time.sleep(POLL_S)
         if time.monotonic() - heard < SILENCE_S:
             continue
-        heard, count = time.monotonic(), _workers(client)
-        if count:
-            alone, had_some = 0.0, True
+        heard = time.monotonic()
+        if _workers(client):
+            alone = 0.0
         elif not alone:
             alone = heard
             log.warning("no worker of the cluster at %s answers: waiting for one", _address(client))
-        elif had_some and heard - alone >= LOST_S:
+        elif client in _STAFFED and heard - alone >= LOST_S:
             raise IngestError(
                 f"workers of the cluster at {_address(client)} were expected, got none for {LOST_S:g} s. Their "
                 "logs say why (too little memory, another release of sarzarr); start some, then run the same "
@@ -266,9 +269,12 @@ def _finished(client: Any, futures: Sequence[Any]) -> Iterator[Any]:
 def _workers(client: Any) -> int:
     """Return how many workers a cluster has; 0 where it does not say."""
     try:
-        return len(client.nthreads(callback_timeout=SILENCE_S))
+        count = len(client.nthreads(callback_timeout=SILENCE_S))
     except Exception:  # a client that has closed itself has no scheduler to ask
         return 0
+    if count:
+        _STAFFED.add(client)
+    return count
 
 
 @contextmanager
