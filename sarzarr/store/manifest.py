@@ -149,6 +149,11 @@ def changed(place: Place, array: str, crc: int) -> StoreChangedError | None:
             return None
     except CorruptStoreError:
         pass
+    return was_changed(place, array)
+
+
+def was_changed(place: Place, array: str) -> StoreChangedError:
+    """Return the error of an array that is no longer the one that was there when it was opened."""
     return StoreChangedError(
         f"{array} as it was when {place} was opened was expected, got another or none: it was replaced or removed "
         "meanwhile. Open the store anew."

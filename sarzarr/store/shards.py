@@ -61,6 +61,8 @@ def read_index(
     if head is None:
         raise FileNotFoundError(f"{place}/{key}")
     chunks = grid[0] * grid[1]
+    if not chunks and head.size < CRC_BYTES:
+        raise CorruptStoreError(f"expected a chunk and its checksum, got {head.size} bytes.")
     if not chunks:
         return np.array([[0, head.size]], np.uint64), head.size
     want = index_bytes(chunks)
