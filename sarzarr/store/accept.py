@@ -22,7 +22,7 @@ from sarzarr.store.tables import COLUMNS, EMPTY
 
 
 def accept(place: Place) -> tuple[str, ...]:
-    """Seal the documents of a store as they are, with the columns of its tables; return the keys of those that differed.
+    """Seal a store's documents as they are, with the columns of its tables; return the keys of those that differed.
 
     Attributes that a seal does not name stay free. Where one that it names is gone, all are sealed. Pixels are not
     accepted: a shard that is not as its manifest lists it stays damage.

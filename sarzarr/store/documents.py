@@ -176,7 +176,7 @@ def read_json(place: Place, key: str) -> Document:
 
 @contextmanager
 def named(place: Place, key: str) -> Iterator[None]:
-    """Turn errors of what is made of a file into `CorruptStoreError`, with its name; `MissingFileError` without one."""
+    """Turn errors of what a file says into `CorruptStoreError`, with its name; `MissingFileError` without one."""
     try:
         yield
     except (MissingFileError, FileNotFoundError, NotADirectoryError) as error:

@@ -209,8 +209,8 @@ class Store:
     def pixels(self, scene: str, array: str) -> StoredPixels:
         """Return the stored pixels of an array, of its flags or of a layer of a scene, as Dask takes them.
 
-        Raises `CorruptStoreError` where its document or manifest is absent or not as it was sealed, or a file is absent
-        or of another length.
+        Raises `CorruptStoreError` where its document or manifest is absent or not as it was sealed, or a file is
+        absent or of another length.
         """
         return StoredPixels.of(self.place, read_layout(self.place, f"{cv.SCENES}/{scene}/{array}"))
 

@@ -45,7 +45,7 @@ class StoredPixels:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Its files and chunks; `StoreChangedError` where they are no longer those that were there when it was opened."""
+        """Its files and chunks; `StoreChangedError` where they are no longer those of when it was opened."""
         manifest = read_manifest(self.place, self.path)
         if manifest.crc != self.crc:
             raise was_changed(self.place, self.path)

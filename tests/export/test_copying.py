@@ -131,9 +131,7 @@ def check_floats(ingested, folder, source, target):
         flags = f"{name}_flags"
         np.testing.assert_array_equal(pixels(copy, scene, flags), pixels(store, scene, flags))
         assert {k: str(copy.catalog[k].values[row]) for k in target} == {k: str(v) for k, v in target.items()}
-        before, after = (
-            read_node(s.place, f"scenes/{scene}/{name}")["attributes"] for s in (store, copy)
-        )
+        before, after = (read_node(s.place, f"scenes/{scene}/{name}")["attributes"] for s in (store, copy))
         assert ("scale_factor" in before) == (old.dtype == np.uint16)
         assert after == {k: v for k, v in before.items() if k not in cv.CODED} | cf_attributes(
             Encoding(dtype=target["dtype"])
