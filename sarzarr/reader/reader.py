@@ -72,9 +72,8 @@ class PatchReader(EpochReader):
 
     def _check_index(self) -> None:
         """Raise `StoreChangedError` where the index was measured on other pixels than an array now has."""
-        columns = (
-            self.store.patch_columns(self.index)[f"owner_{k}"].values for k in ("scene", "array", "stamp")
-        )
+        table = self.store.patch_columns(self.index)
+        columns = (table[f"owner_{k}"].values for k in ("scene", "array", "stamp"))
         measured = {(str(s), str(a)): str(stamp) for s, a, stamp in zip(*columns, strict=True)}
         now = self.recipe.images.source.table.crcs
         for key, crc in zip(zip(self._column("scene"), self._column("name"), strict=True), now, strict=True):
