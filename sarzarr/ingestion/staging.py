@@ -130,7 +130,7 @@ def leave_receipt(job: Job, receipt: Receipt) -> None:
 
 
 def intact_receipt(job: Job) -> Receipt | None:
-    """Return the receipt of a block whose files all have the bytes and checksums that it says."""
+    """Return the receipt of a block whose files all have the chunks and checksums that it says."""
     place = _receipt_path(job)
     if not place.exists():
         return None

@@ -21,7 +21,8 @@ from sarzarr.patches.measure import COLUMNS, measure_patches
 from sarzarr.patches.stored_array import StoredArray
 from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.commit import consolidate
-from sarzarr.store.shard_job import files_digest
+from sarzarr.store.documents import named
+from sarzarr.store.manifest import read_manifest
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import Task, gather
@@ -64,7 +65,7 @@ def ensure_index(store: Store, spec: IndexSpec) -> None:
     except CorruptStoreError:
         raise
     except OSError as error:
-        log.info("index %s of %s is not kept: %s", spec.name, store.place.name, error)
+        log.warning("index %s of %s is kept in memory alone: %s", spec.name, store.place.name, error)
         table = _brought_up_to_date(store, spec)
         if table is not None:
             store.unwritten[spec.name] = table
@@ -105,14 +106,15 @@ def update_indices(store: Store) -> None:
 def spec_of(store: Store, name: str) -> IndexSpec:
     """Return the cut of a patch index of a store, in pixels."""
     cut = store.patch_columns(name).attrs
-    return IndexSpec(name=name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
+    with named(store.place, f"{cv.PATCHES}/{name}/zarr.json"):
+        return IndexSpec(name=name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
 
 
 def _stamp(store: Store, row: Mapping[str, Any]) -> Stamp:
     """Return the stamp of a catalog row: its measures depend on its own and its flags' files, and on the clip."""
     scene, name, clip = str(row["scene"]), str(row["name"]), store.bounds[row["bounds_key"]]
-    files = files_digest(store.place, (f"{cv.SCENES}/{scene}/{array}" for array in (name, row["flags"])))
-    return scene, name, f"{files} {clip.clip_vmin!r} {clip.clip_vmax!r}"
+    files = (read_manifest(store.place, f"{cv.SCENES}/{scene}/{array}").crc for array in (name, row["flags"]))
+    return scene, name, f"{''.join(f'{crc:08x}' for crc in files)} {clip.clip_vmin!r} {clip.clip_vmax!r}"
 
 
 def _by_owner(table: xr.Dataset) -> dict[Stamp, dict[str, Array]]:
@@ -126,8 +128,6 @@ def _by_owner(table: xr.Dataset) -> dict[Stamp, dict[str, Array]]:
 def _measure_all(
     store: Store, spec: IndexSpec, rows: Mapping[Stamp, Mapping[str, Any]]
 ) -> dict[Stamp, dict[str, Array]]:
-    for scene in sorted({scene for scene, *_ in rows}):
-        store.check_files(scene)
     tasks: list[Task] = []
     owners = []
     for stamp, row in rows.items():

@@ -3,20 +3,19 @@
 A job crosses process boundaries, so it holds addresses and nothing open.
 """
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError
-from sarzarr.store.chunks import REMEDY
 from sarzarr.store.documents import Encoding
-from sarzarr.store.place import Folder, Place
-from sarzarr.store.shards import ShardRecord, digest_of
+from sarzarr.store.manifest import ShardRecord
+from sarzarr.store.place import Folder
+from sarzarr.store.shards import is_as_listed
 
-NO_FILE: Final = ShardRecord(0, 0, 0)
+NO_FILE: Final = ShardRecord()
 """The record of a file of which every chunk is zero, and which is not there."""
 
 
@@ -63,34 +62,20 @@ class ShardJob:
         return {key: records.get(key, NO_FILE) for key in keys}
 
 
-def files_digest(place: Place, arrays: Iterable[str]) -> str:
-    """Return a digest of the manifests of arrays, by their keys: 16 hexadecimal digits.
-
-    Whoever works on them elsewhere knows by it that it sees the same files. Raises `CorruptStoreError` without one.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    for key in (f"{array}/{cv.MANIFEST}" for array in arrays):
-        try:
-            digest.update(place.get(key))
-        except (FileNotFoundError, NotADirectoryError):
-            raise CorruptStoreError(f"a manifest was expected, got none at {place}/{key}. {REMEDY}") from None
-    return digest.hexdigest()
-
-
 def check_written(
     folder: Path, records: Mapping[str, ShardRecord], grid: tuple[int, int], *, by: str = ""
 ) -> None:
     """Hold the files of an array's folder against the records of whoever wrote them, ``by`` name; sizes are bytes.
 
-    ``grid`` is (rows, columns) of chunks in a file. Chunks are not read: see `digest_of`.
+    ``grid`` is (rows, columns) of chunks in a file. Chunks are not read: see `is_as_listed`.
 
     Raises `CorruptStoreError` where one is absent or has other bytes: its worker saw another disk, or wrote it twice.
     """
     place = Folder(folder)
     for key, record in records.items():
-        size, digest = digest_of(place, key, grid)
-        if (size, digest) != (record.size, record.digest):
-            got = f"one of {size}" if size else "none"
+        if not is_as_listed(place, key, grid, record):
+            head = place.head(key)
+            got = "none" if head is None else f"one of {head.size} that is another"
             raise CorruptStoreError(
                 f"a file of {record.size} bytes was expected at {folder / key}, as {by or 'its writer'} said, "
                 f"got {got}. Workers must write into the same file system, under the same path; run the same "
