@@ -78,9 +78,13 @@ def update_index(store: Store, spec: IndexSpec) -> None:
     measured, and what several ask for is measured once.
     """
     with store.place.locked(cv.PATCHES):
-        table = _brought_up_to_date(store.anew(), spec)
-        if table is not None:
-            write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
+        _update(store.anew(), spec)
+
+
+def _update(store: Store, spec: IndexSpec) -> None:
+    table = _brought_up_to_date(store, spec)
+    if table is not None:
+        write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
 
 
 def _brought_up_to_date(store: Store, spec: IndexSpec) -> xr.Dataset | None:
@@ -98,9 +102,11 @@ def _brought_up_to_date(store: Store, spec: IndexSpec) -> xr.Dataset | None:
 
 def update_indices(store: Store) -> None:
     """Bring every index up to date, the default one, of 256 x 256 pixels, too where there is none."""
-    known = store.patch_indices
-    for name in sorted({cv.DEFAULT_INDEX, *known}):
-        update_index(store, spec_of(store, name) if name in known else IndexSpec(name=name))
+    with store.place.locked(cv.PATCHES):  # one that another process is making is known when it is made
+        now = store.anew()
+        known = now.patch_indices
+        for name in sorted({cv.DEFAULT_INDEX, *known}):
+            _update(now, spec_of(now, name) if name in known else IndexSpec(name=name))
 
 
 def spec_of(store: Store, name: str) -> IndexSpec:
