@@ -15,6 +15,7 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
+from sarzarr.errors import CorruptStoreError
 from sarzarr.patches.cut import IndexSpec, positions
 from sarzarr.patches.measure import COLUMNS, measure_patches
 from sarzarr.patches.stored_array import StoredArray
@@ -64,6 +65,8 @@ def ensure_index(store: Store, spec: IndexSpec) -> None:
     try:
         write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
         consolidate(store)
+    except CorruptStoreError:
+        raise
     except OSError as error:
         log.warning("index %s of %s is kept in memory alone: %s", spec.name, store.place.name, error)
         store.unwritten[spec.name] = table

@@ -272,6 +272,10 @@ def read_chunk_table(place: Place, layouts: Iterable[ArrayLayout]) -> ChunkTable
 def _array_entries(place: Place, layout: ArrayLayout, first_file: int) -> tuple[Array, int | None]:
     """Return the entries of an array's chunks in C order, and the checksum of its manifest."""
     entries = np.zeros(layout.chunks, ENTRY)
+    if layout.codec is None and place.is_sealed:
+        raise CorruptStoreError(
+            f"a codec among {', '.join(CODECS)} was expected in {place}/{layout.path}/zarr.json, got another. {REMEDY}"
+        )
     if layout.codec is None:
         entries["size"] = ELSEWHERE
         return entries.reshape(-1), None

@@ -11,10 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.base import tokenize
 
 from sarzarr import conventions as cv
 from sarzarr.errors import (
@@ -260,8 +258,7 @@ class Store:
             mask_and_scale=False,
         )
         for name, stored in pixels.items():
-            lazy = da.from_array(stored, chunks=(shard, shard), name=f"{name}-{tokenize(stored, shard)}")
-            opened[name] = opened[name].copy(data=lazy)
+            opened[name] = opened[name].copy(data=stored.lazy(shard))
         for about in (opened.attrs, *(variable.attrs for variable in opened.variables.values())):
             about.pop(cv.SEAL, None)
         return opened.assign_coords(coordinates)
