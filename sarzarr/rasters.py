@@ -321,6 +321,43 @@ def source_hash(path: str | os.PathLike[str], *, full: bool = False) -> str:
     return f"{'sha256' if full else 'sha256-sampled'}:{digest.hexdigest()}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileStamp:
+    """A file as it was planned: who reads it later, on another machine perhaps, knows by this that it is the same."""
+
+    path: str
+    """Its absolute path."""
+    size: int
+    """Bytes."""
+    modified: int
+    """Nanoseconds since 1970 of its last change."""
+    hash: str
+    """Its `source_hash`."""
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], *, full: bool = False) -> "FileStamp":
+        """Return the stamp of a file as it is; of every byte if ``full``. Raises as `source_hash`."""
+        file, status = local_file(path)
+        known = source_hash(file, full=full)
+        return cls(path=str(file), size=status.st_size, modified=status.st_mtime_ns, hash=known)
+
+    def check(self) -> None:
+        """Raise `UnsupportedRasterError` unless it is the same file still, by size and time, or else by its hash."""
+        try:
+            file, status = local_file(self.path)
+            if (status.st_size, status.st_mtime_ns) == (self.size, self.modified):
+                return
+            if source_hash(file, full=self.hash.startswith("sha256:")) == self.hash:
+                return  # each machine may have a copy of its own
+            got = f"another of {status.st_size}"
+        except RasterNotFoundError:
+            got = "none"
+        raise UnsupportedRasterError(
+            f"expected the file of {self.size} bytes that was planned at {self.path!r}, got {got}. Plan it again "
+            "where it changed; on a cluster, let every worker see the same files under the same paths."
+        )
+
+
 def close_rasters() -> None:
     """Close the files that `read_window` keeps open in the calling thread."""
     opened = _process().handles.opened

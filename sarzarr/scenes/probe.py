@@ -9,7 +9,7 @@ from typing import Any
 from sarzarr import conventions as cv
 from sarzarr.errors import UnsupportedRasterError
 from sarzarr.pixels.calibration import Calibration, Noise
-from sarzarr.rasters import Unmeasured, local_file, source_hash
+from sarzarr.rasters import FileStamp, Unmeasured, local_file
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
 from sarzarr.scenes.bands import MAX_SAID, Band, bands_of, first_tag, is_named, of_one_day, sort_out
 from sarzarr.scenes.calibrate import CalibrationChoice
@@ -86,12 +86,17 @@ class RasterProbe(Placed):
     """One sentence: how quantity and representation were found."""
     acquisition: Acquisition
     """The facts of the acquisition in tags, names and product metadata."""
-    source_hash: str
-    """``sha256-sampled:<hex>`` of size, header and sampled bytes, or ``sha256:<hex>`` of all of them."""
+    stamp: FileStamp
+    """Its bytes, and when they last changed."""
     refusal: str | None
     """Why the file cannot be ingested as asked, with the remedy; None where it can."""
     companion: Content | None = None
     """The raster of a product that is delivered beside its backscatter: a mask, an angle; None where it is none."""
+
+    @property
+    def source_hash(self) -> str:
+        """``sha256-sampled:<hex>`` of size, header and sampled bytes, or ``sha256:<hex>`` of all of them."""
+        return self.stamp.hash
 
     @property
     def declared_bytes(self) -> int:
@@ -192,7 +197,7 @@ def probe_file(
         ),
         reason=identities[0].reason if identities else str(refusal),
         acquisition=facts,
-        source_hash=source_hash(file, full=full_hash),
+        stamp=FileStamp.of(file, full=full_hash),
         refusal=refusal,
         companion=companion,
     )

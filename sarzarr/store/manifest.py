@@ -22,6 +22,7 @@ from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingFileErro
 from sarzarr.store.documents import key_in_store, named, read_json, write_json
 from sarzarr.store.place import Place
 from sarzarr.store.seals import crc_of
+from sarzarr.tasks import worker_name
 
 REMEDY: Final = "Make it again from its source: `sarzarr remove`, then `sarzarr ingest`."
 CHUNK: Final = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4")])
@@ -154,9 +155,14 @@ def changed(place: Place, array: str, crc: int) -> StoreChangedError | None:
 
 def was_changed(place: Place, array: str) -> StoreChangedError:
     """Return the error of an array that is no longer the one that was there when it was opened."""
+    if by := worker_name():
+        why = (
+            f"on {by}. Workers must see the same file system under the same path; run the same command again."
+        )
+    else:
+        why = "it was replaced or removed meanwhile. Open the store anew."
     return StoreChangedError(
-        f"{array} as it was when {place} was opened was expected, got another or none: it was replaced or removed "
-        "meanwhile. Open the store anew."
+        f"{array} as it was when {place} was opened was expected, got another or none: {why}"
     )
 
 

@@ -18,7 +18,7 @@ from sarzarr.ingestion.annotations import (
 from sarzarr.ingestion.chips.read import SUFFIXES, probe_sample
 from sarzarr.store.boxes import Policy
 from sarzarr.store.samples import SampleLayout
-from sarzarr.tasks import gather
+from sarzarr.tasks import gather, worker_name
 from sarzarr.text import problems_text
 
 FORMATS: Final = ("auto", "voc", "coco", "yolo", "none")
@@ -78,6 +78,22 @@ class SampleSource:
     dtype: str = ""
     """As in its file."""
 
+    def below(self, base: Path) -> Path:
+        """Return the path of its file below a folder; `UnsupportedRasterError` where that is not as it was found."""
+        path = base / self.source
+        try:
+            stat = path.stat()
+            got = f"another of {stat.st_size}"
+            if (stat.st_size, stat.st_mtime_ns) == self.stamp:
+                return path
+        except FileNotFoundError:
+            got = "none"
+        on = f" on {worker_name()}" if worker_name() else ""
+        raise UnsupportedRasterError(
+            f"a picture of {self.stamp[0]} bytes was expected at {str(path)!r}, got {got}{on}. Import it again "
+            "where it changed; on a cluster, let every worker see the same files under the same paths."
+        )
+
 
 def find_samples(base: Path) -> list[SampleSource]:
     """Return the pictures below a folder with their sizes in pixels and dtypes, sorted by id.
@@ -123,7 +139,7 @@ def _probe_some(base: Path, samples: Sequence[SampleSource]) -> list[SampleSourc
     out: list[SampleSource | str] = []
     for sample in samples:
         try:
-            height, width, dtype = probe_sample(base / sample.source)
+            height, width, dtype = probe_sample(sample.below(base))
             out.append(replace(sample, height=height, width=width, dtype=dtype))
         except UnsupportedRasterError as error:
             out.append(f"{sample.source}: {error}")
