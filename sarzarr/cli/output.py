@@ -30,6 +30,7 @@ def taken_by_default(store: "sz.Store", index: str) -> tuple["Array", str]:
     return passing(store, query), limits
 
 
+@as_written("a store")
 def summary(store: "sz.Store") -> str:
     """Return the contents of a store in one screen of text: pixels in Mpx, clips in dB, sizes in bytes."""
     catalog, bounds = store.catalog, store.bounds
@@ -77,7 +78,7 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
     from sarzarr.splits.samples.manager import SplitManager
     from sarzarr.store.boxes import box_tables
     from sarzarr.store.documents import read_node
-    from sarzarr.store.samples import sample_sets
+    from sarzarr.store.samples import open_samples, sample_sets
     from sarzarr.store.split_table import versions
 
     if layers := Counter(layer for scene in store.scenes for layer in store.layers(scene)):
@@ -85,11 +86,10 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
         yield f"  layers: {', '.join(held)}"
     sets, tables = sample_sets(store), box_tables(store)
     for name in sets:
-        image = read_node(store.place, f"{cv.SAMPLES}/{name}/image")
-        count, height, width = image["shape"]
+        cut = open_samples(store, name).layout
         drawn = f", {_boxes_text(store, name)}" if name in tables else ""
-        size = f"{height} x {width} at most, {image['data_type']}"
-        yield f"  samples/{name}: {counted(count, 'chip')} of {size}{drawn}"
+        size = f"{cut.height} x {cut.width} at most, {cut.stored}"
+        yield f"  samples/{name}: {counted(cut.count, 'chip')} of {size}{drawn}"
         if known := SplitManager(store).get_versions(name):
             yield f"    split: {_versions_text(known)}"
     for name in tables:

@@ -10,6 +10,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.pixels.bounds import Histogram
 from sarzarr.store.documents import Encoding, read_small_array, write_small_array
+from sarzarr.store.limits import as_written
 from sarzarr.store.place import Place
 
 
@@ -58,7 +59,8 @@ def write_histogram(place: Place, node: str, histogram: Histogram) -> None:
 def read_histogram(place: Place, node: str) -> Histogram:
     """Return the dB histogram that `write_histogram` wrote."""
     counts, document = read_small_array(place, node)
-    return histogram_of(counts, document)
+    with as_written(f"{place}/{node}"):
+        return histogram_of(counts, document)
 
 
 def histogram_of(counts: Array, document: Mapping[str, Any]) -> Histogram:

@@ -19,6 +19,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.store.codecs import CODECS
 from sarzarr.store.documents import fill_of, read_node
+from sarzarr.store.limits import DTYPES, as_written, check_array, check_cut
 from sarzarr.store.place import Place
 from sarzarr.store.shards import EMPTY, index_bytes, parse_index, read_manifest
 
@@ -26,22 +27,6 @@ REMEDY: Final = "Make it again from its source: `sarzarr remove`, then `sarzarr 
 log = logging.getLogger(__name__)
 ENTRY: Final = np.dtype([("file", "<u4"), ("size", "<u4"), ("offset", "<u8")])
 """One chunk: which file, how many bytes (0: the chunk is all fill value), and where they begin."""
-DTYPES: Final = frozenset(
-    (
-        "uint8",
-        "int8",
-        "uint16",
-        "int16",
-        "uint32",
-        "int32",
-        "uint64",
-        "int64",
-        "float16",
-        "float32",
-        "float64",
-    )
-)
-"""Dtypes whose chunks are read directly: codes, floats, flags, and whatever a layer is."""
 ELSEWHERE: Final = np.uint32(2**32 - 1)
 """Size of a chunk that only zarr-python knows how to read."""
 
@@ -70,6 +55,8 @@ class ArrayLayout:
             raise InvalidInputError(
                 f"an array of two or three dimensions was expected, got {self.path!r} of shape {self.shape}."
             )
+        itemsize = np.dtype(self.dtype).itemsize
+        check_cut(self.path, self.shape, self.chunk, self.shard or self.chunk, itemsize=itemsize)
 
     @property
     def pixels(self) -> tuple[int, int, int]:
@@ -121,7 +108,13 @@ def read_layout(place: Place, path: str) -> ArrayLayout:
 
 
 def described_layout(path: str, document: Mapping[str, Any]) -> ArrayLayout:
-    """Return the layout that a Zarr v3 array document describes."""
+    """Return the layout that a Zarr v3 array document describes; errors are those of `check_array`."""
+    check_array(path, document)
+    with as_written(path):
+        return _described(path, document)
+
+
+def _described(path: str, document: Mapping[str, Any]) -> ArrayLayout:
     shape = tuple(document["shape"])
     outer = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
     codecs = document["codecs"]

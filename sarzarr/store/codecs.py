@@ -83,9 +83,12 @@ class Codec:
             raise CorruptStoreError(f"expected a chunk of {like.nbytes} bytes, got {len(payload)}.")
         return np.frombuffer(payload, like.dtype).reshape(like.shape)
 
-    def decode(self, stored: Any) -> bytes:
-        """Check and decode the bytes of one chunk of unknown size; raises `CorruptStoreError` as `decode_into`."""
-        return bytes(self._decompress(self.payload_of(stored)))
+    def decode(self, stored: Any, limit: int) -> bytes:
+        """Check and decode a chunk of at most ``limit`` bytes; raises `CorruptStoreError` as `decode_into`."""
+        payload = self.payload_of(stored)
+        if (size := self.decoded_size(payload)) is None or size > limit:
+            raise CorruptStoreError(f"expected a chunk of at most {limit} bytes that says its size, got {size}.")
+        return bytes(self._decompress(payload))
 
     def _decompress(self, payload: memoryview, out: Array | None = None) -> Any:
         try:
@@ -131,9 +134,16 @@ def blosc_lz4(name: str, shuffle: int | None = None) -> Codec:
         name=name,
         compressors=compressors,
         compress=lambda chunk: blosc.compress(chunk, b"lz4", 5, chosen(chunk.dtype)),
-        decompress=blosc.decompress,
+        decompress=_blosc_decompress,
         decoded_size=lambda payload: int.from_bytes(payload[4:8], "little"),
     )
+
+
+def _blosc_decompress(payload: memoryview, out: Array | None = None) -> Any:
+    """Return the bytes of a Blosc frame of its own length: the library reads as far as a frame says that it goes."""
+    if len(payload) < 16 or int.from_bytes(payload[12:16], "little") != len(payload):
+        raise ValueError(f"a frame of another length than its {len(payload)} bytes")
+    return blosc.decompress(payload, out)
 
 
 def _zstd_size(payload: memoryview) -> int | None:

@@ -18,6 +18,15 @@ from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.grids.dataset import grid_coordinates
 from sarzarr.grids.grid import Grid
 from sarzarr.store.codecs import UNSHARDED_CODEC, get_codec
+from sarzarr.store.limits import (
+    ZSTD_RATIO,
+    as_written,
+    check_array,
+    check_decoded,
+    check_document,
+    check_texts,
+    parsed,
+)  # fmt: skip
 from sarzarr.store.place import Place
 
 Document = dict[str, Any]
@@ -164,14 +173,10 @@ def write_json(place: Place, key: str, document: Mapping[str, Any]) -> None:
 
 
 def read_json(place: Place, key: str) -> Document:
-    """Read a JSON document, UTF-8 bytes; `FileNotFoundError` without one, `CorruptStoreError` where it is none."""
-    try:
-        document: Document = json.loads(place.get(key))
-    except ValueError as error:
-        raise CorruptStoreError(
-            f"a JSON document was expected, got {place}/{key}, which is none ({error}). Restore it from a copy."
-        ) from None
-    return document
+    """Read a JSON object, UTF-8 bytes; `FileNotFoundError` without one, `CorruptStoreError` where it is none."""
+    head = place.head(key)
+    check_document(key, 0 if head is None else head.size, f"{place}/{key}")
+    return parsed(place.get(key), f"{place}/{key}")
 
 
 def write_node(place: Place, node: str, document: Mapping[str, Any]) -> None:
@@ -180,8 +185,11 @@ def write_node(place: Place, node: str, document: Mapping[str, Any]) -> None:
 
 
 def read_node(place: Place, node: str) -> Document:
-    """Read the ``zarr.json`` of a group or an array; `FileNotFoundError` where there is none."""
-    return read_json(place, f"{node}/zarr.json")
+    """Read the ``zarr.json`` of a group or an array, with its attributes; `FileNotFoundError` where there is none."""
+    document = read_json(place, f"{node}/zarr.json")
+    if not isinstance(document.setdefault("attributes", {}), dict):
+        raise CorruptStoreError(f"attributes were expected, got others at {place}/{node}. Restore it from a copy.")
+    return document
 
 
 def has_node(place: Place, node: str) -> bool:
@@ -230,18 +238,25 @@ def write_small_array(
 def read_small_array(place: Place, node: str) -> tuple[Array, Document]:
     """Return the values of an array of one chunk, of its shape and dtype, and its document.
 
-    Raises `CorruptStoreError` where the chunk fails its checksum; `FileNotFoundError` where it is not there.
+    Raises `CorruptStoreError` where the chunk fails its checksum, or is another than the document tells;
+    `FileNotFoundError` where it is not there.
     """
-    document = read_node(place, node)
-    shape = tuple(document["shape"])
+    document, where = read_node(place, node), f"{place}/{node}"
+    check_array(where, document, is_column=True)
+    shape, codec = tuple(document["shape"]), get_codec("zstd")
     is_text = document["data_type"] == "string"
-    values: Array = np.empty(shape, object if is_text else document["data_type"])
-    if math.prod(shape):
-        stored = place.get(_only_chunk(node, len(shape)))
-        if is_text:
-            values = VLenUTF8().decode(get_codec("zstd").decode(stored)).reshape(shape)
-        else:
-            get_codec("zstd").decode_into(stored, values)
+    count = math.prod(shape)
+    stored = place.get(_only_chunk(node, len(shape))) if count else b""
+    if is_text:
+        encoded = codec.decode(stored, ZSTD_RATIO * len(stored)) if count else bytes(4)
+        check_texts(where, encoded, count)
+        with as_written(where):
+            return VLenUTF8().decode(encoded).reshape(shape), document
+    dtype = np.dtype(document["data_type"])
+    check_decoded(where, count * dtype.itemsize, len(stored))
+    values: Array = np.empty(shape, dtype)
+    if count:
+        codec.decode_into(stored, values)
     return values, document
 
 

@@ -17,7 +17,8 @@ from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError
 from sarzarr.files import beside, take_name, whole_file
 from sarzarr.store.codecs import CRC_BYTES, Codec, get_codec
-from sarzarr.store.documents import Encoding
+from sarzarr.store.documents import Encoding, read_json
+from sarzarr.store.limits import as_written
 from sarzarr.store.place import Place
 
 EMPTY: Final = np.uint64(2**64 - 1)
@@ -114,10 +115,14 @@ def read_manifest(place: Place, array: str) -> dict[str, ShardRecord] | None:
     Raises `ValueError` where the manifest is no JSON.
     """
     try:
-        shards = json.loads(place.get(f"{array}/{cv.MANIFEST}"))["shards"]
+        told = read_json(place, f"{array}/{cv.MANIFEST}")
     except FileNotFoundError:
         return None
-    return {key: ShardRecord(*record) for key, record in shards.items()}
+    with as_written(f"{place}/{array}/{cv.MANIFEST}"):
+        records = {key: ShardRecord(*record) for key, record in told["shards"].items()}
+        if not all(type(n) is int and 0 <= n < 2**63 for r in records.values() for n in (r.size, r.digest, r.chunks)):
+            raise ValueError("a size is no count")
+        return records
 
 
 @dataclass

@@ -29,7 +29,7 @@ from sarzarr.grids.grid import Grid
 from sarzarr.pixels.bounds import ClipBounds, Histogram
 from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
 from sarzarr.store.catalog import catalog_of, read_histogram
-from sarzarr.store.chunks import check_files
+from sarzarr.store.chunks import REMEDY, check_files, read_layout
 from sarzarr.store.conditions import columns_of, where_mask
 from sarzarr.store.documents import (
     Document,
@@ -42,6 +42,7 @@ from sarzarr.store.documents import (
     stored_coordinates,
     write_json,
 )
+from sarzarr.store.limits import as_written, check_catalog, check_patches
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.place import Folder, Place
 from sarzarr.store.split_table import placements, read_split
@@ -103,8 +104,9 @@ class Store:
     @cached_property
     def attrs(self) -> Document:
         """Attributes of the root group."""
-        attributes: Document = read_json(self.place, "zarr.json").get("attributes", {})
-        return attributes
+        document = read_json(self.place, "zarr.json")
+        with as_written(f"{self.place}/zarr.json"):
+            return dict(document.get("attributes", {}))
 
     @property
     def schema(self) -> int | None:
@@ -116,7 +118,9 @@ class Store:
     @cached_property
     def catalog(self) -> xr.Dataset:
         """One row a (scene, array), over the dimension ``array``, sorted by scene and array."""
-        return read_table(self.place, cv.CATALOG)
+        catalog = read_table(self.place, cv.CATALOG)
+        check_catalog(catalog, f"{self.place}/{cv.CATALOG}")
+        return catalog
 
     @property
     def scenes(self) -> tuple[str, ...]:
@@ -137,10 +141,11 @@ class Store:
     def bounds(self) -> Mapping[str, BoundsEntry]:
         """Stored range and clip of each group in dB, by `bounds_key`."""
         known = {f.name for f in fields(BoundsEntry)}
-        return {
-            key: BoundsEntry(**{k: v for k, v in entry.items() if k in known})
-            for key, entry in self.attrs[cv.BOUNDS].items()
-        }
+        with as_written(f"{self.place}/zarr.json"):
+            return {
+                key: BoundsEntry(**{k: v for k, v in entry.items() if k in known})
+                for key, entry in self.attrs[cv.BOUNDS].items()
+            }
 
     @property
     def preprocessing_params(self) -> dict[str, float]:
@@ -224,8 +229,10 @@ class Store:
 
     def _open(self, scene: str) -> xr.Dataset:
         """Return a scene's arrays in their stored dtypes, and its coordinates."""
-        shard = int(self.rows(scene)["shard"].values[0]) or cv.SHARD
+        rows = self.rows(scene)
+        shard = int(rows["shard"].values[0]) or cv.SHARD
         self.check_files(scene)
+        self._check_shapes(scene, rows)
         opened: xr.Dataset = xr.open_zarr(
             self.place.zarr(),
             group=f"{cv.SCENES}/{scene}",
@@ -235,6 +242,17 @@ class Store:
             mask_and_scale=False,
         )
         return opened.assign_coords(stored_coordinates(self.grid(scene)))  # whatever release wrote the scene
+
+    def _check_shapes(self, scene: str, rows: xr.Dataset) -> None:
+        """Hold the documents of a scene's arrays, (rows, columns), against the catalog, before xarray believes them."""
+        told = tuple(int(rows[side].values[0]) for side in ("height", "width"))
+        for array in set(nodes_below(self.place, f"{cv.SCENES}/{scene}")) - {"y", "x", cv.SPATIAL_REF}:
+            layout = read_layout(self.place, f"{cv.SCENES}/{scene}/{array}")
+            if layout.shape != told:
+                raise CorruptStoreError(
+                    f"{told[0]} x {told[1]} pixels were expected in {self.place}/{layout.path}, got {layout.shape}. "
+                    f"{REMEDY}"
+                )
 
     def db(self, scene: str, array: str | None = None) -> Any:
         """Return a scene in dB, float32, NaN where not valid; nonpositive power is at the stored floor.
@@ -334,7 +352,9 @@ class Store:
                     f"with sarzarr.SampleReader(store, samples={sets[0]!r})."
                 )
             raise NotInStoreError(f"patch index must be one of {', '.join(known) or 'none'}, got {name!r}.")
-        return read_table(self.place, f"{cv.PATCHES}/{name}")
+        table, what = read_table(self.place, f"{cv.PATCHES}/{name}"), f"{self.place}/{cv.PATCHES}/{name}"
+        check_patches(table, self.catalog, what)
+        return table
 
     def split_mask(self, table: xr.Dataset, split: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return (patches,) bool: which of a `patch_columns` table touch only cells of one side of a split.

@@ -12,6 +12,7 @@ import xarray as xr
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
 from sarzarr.store.documents import group_document, read_node, read_small_array, write_json, write_small_array
+from sarzarr.store.limits import DTYPES, as_written
 from sarzarr.store.place import Folder, Place
 
 COLUMNS: Final = "columns"
@@ -46,7 +47,10 @@ def _described(name: str, column: xr.DataArray) -> str:
 
 def _empty_column(dtype: str, *sizes: str) -> tuple[list[str], Array]:
     dims, lengths = zip(*(size.split("=") for size in sizes), strict=True)
-    return list(dims), np.empty(tuple(map(int, lengths)), object if dtype == "string" else dtype)
+    shape = tuple(map(int, lengths))
+    if 0 not in shape or (dtype != "string" and dtype not in DTYPES):
+        raise ValueError(f"an empty column is {dtype[:100]} of {sizes!r:.100}")
+    return list(dims), np.empty(shape, object if dtype == "string" else dtype)
 
 
 def read_table(place: Place, key: str) -> xr.Dataset:
@@ -59,13 +63,14 @@ def read_table(place: Place, key: str) -> xr.Dataset:
         try:
             attributes = read_node(place, key)["attributes"]
             columns = {}
-            empty = {name: words for name, *words in map(str.split, attributes.pop(EMPTY, ()))}
-            for name in attributes.pop(COLUMNS):
-                if name in empty:
-                    columns[name] = _empty_column(*empty[name])
-                    continue
-                values, document = read_small_array(place, f"{key}/{name}")
-                columns[name] = document["dimension_names"], values
+            with as_written(f"{place}/{key}"):
+                empty = {name: words for name, *words in map(str.split, attributes.pop(EMPTY, ()))}
+                for name in attributes.pop(COLUMNS):
+                    if name in empty:
+                        columns[name] = _empty_column(*empty[name])
+                        continue
+                    values, document = read_small_array(place, f"{key}/{name}")
+                    columns[name] = document["dimension_names"], values
             if place.head(f"{key}/zarr.json") == before:
                 break
         except (FileNotFoundError, CorruptStoreError):  # of one that is replaced, parts of two do not match
@@ -73,4 +78,5 @@ def read_table(place: Place, key: str) -> xr.Dataset:
             if attempt == TABLE_READ_TRIES - 1 or not is_stale:
                 raise
         time.sleep(0.01)
-    return xr.Dataset(columns, attrs=attributes)
+    with as_written(f"{place}/{key}"):  # columns of different lengths
+        return xr.Dataset(columns, attrs=attributes)
