@@ -211,7 +211,7 @@ def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
     absolute, _ = local_file(path)
     if is_archive(absolute):
         members(absolute)  # says why it is refused; one that is not has no TIFF
-    with _environment(), _open(absolute) as dataset:
+    with _environment(), _open(absolute) as dataset, _intact(absolute, "structure"):
         yield dataset
 
 
@@ -223,7 +223,7 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Any]:
         begins = file.read(4)
     driver = next((d for magic, d in _PICTURES.items() if begins.startswith(magic)), None)
     options = _OPEN_OPTIONS if driver is None else {"driver": driver, "sharing": False}
-    with _environment(), _open(absolute, options) as dataset:
+    with _environment(), _open(absolute, options) as dataset, _intact(absolute, "structure"):
         yield dataset
 
 
@@ -365,13 +365,16 @@ def read_window(
 
 
 @contextmanager
-def _intact(path: str | os.PathLike[str]) -> Iterator[None]:
+def _intact(path: str | os.PathLike[str], what: str = "pixels") -> Iterator[None]:
     """Turn an error of GDAL's into one that names the file whose bytes cannot be decoded."""
     try:
         yield
-    except RasterioError as error:
+    except Exception as error:
+        # Rasterio lets some of GDAL's errors through as they are, in classes that it does not publish.
+        if not isinstance(error, RasterioError) and type(error).__module__ != "rasterio._err":
+            raise
         raise UnsupportedRasterError(
-            f"expected intact pixels in {Path(path).name!r}, got {without_stop(error.__cause__ or error)}. "
+            f"expected intact {what} in {Path(path).name!r}, got {without_stop(error.__cause__ or error)}. "
             "Fetch or write the file again."
         ) from error
 

@@ -30,9 +30,15 @@ def taken_by_default(store: "sz.Store", index: str) -> tuple["Array", str]:
     return passing(store, query), limits
 
 
-@as_written("a store")
 def summary(store: "sz.Store") -> str:
     """Return the contents of a store in one screen of text: pixels in Mpx, clips in dB, sizes in bytes."""
+    from sarzarr.store.limits import as_written
+
+    with as_written(store.place):
+        return "\n".join(_summed_up(store))
+
+
+def _summed_up(store: "sz.Store") -> list[str]:
     catalog, bounds = store.catalog, store.bounds
     on_disk = sum(p.stat().st_size for p in store.root.rglob("*") if p.is_file())
     held = f"{counted(len(store.scenes), 'scene')}, {counted(catalog.sizes['array'], 'array')}"
@@ -69,7 +75,7 @@ def summary(store: "sz.Store") -> str:
             lines.append(f"    layers: {', '.join(_layer_text(store, scene, name) for name in layers)}")
     if len(store.scenes) > SHOWN:
         lines.append(f"  ... and {counted(len(store.scenes) - SHOWN, 'more scene')}")
-    return "\n".join(lines)
+    return lines
 
 
 def _other_contents(store: "sz.Store") -> Iterator[str]:

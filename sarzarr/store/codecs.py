@@ -83,10 +83,10 @@ class Codec:
             raise CorruptStoreError(f"expected a chunk of {like.nbytes} bytes, got {len(payload)}.")
         return np.frombuffer(payload, like.dtype).reshape(like.shape)
 
-    def decode(self, stored: Any, limit: int) -> bytes:
+    def decode(self, stored: Any, limit: int | None = None) -> bytes:
         """Check and decode a chunk of at most ``limit`` bytes; raises `CorruptStoreError` as `decode_into`."""
         payload = self.payload_of(stored)
-        if (size := self.decoded_size(payload)) is None or size > limit:
+        if limit is not None and ((size := self.decoded_size(payload)) is None or size > limit):
             raise CorruptStoreError(f"expected a chunk of at most {limit} bytes that says its size, got {size}.")
         return bytes(self._decompress(payload))
 
