@@ -100,8 +100,9 @@ def structures(data):
         if size > inline:
             (value,) = struct.unpack_from(f"{order}{word}", data, value)
             places |= {value, value + size // 2, value + size}
-        if tag in (273, 279, 324, 325) and value + size <= len(data):
-            blocks.setdefault(tag, struct.unpack_from(f"{order}{count}{ {3: 'H', 4: 'I', 16: 'Q'}[kind] }", data, value))
+        form = {3: "H", 4: "I", 16: "Q"}.get(kind)
+        if tag in (273, 279, 324, 325) and form and value + size <= len(data):
+            blocks.setdefault(tag, struct.unpack_from(f"{order}{count}{form}", data, value))
     for offsets, sizes in ((273, 279), (324, 325)):
         for at, size in zip(blocks.get(offsets, ()), blocks.get(sizes, ()), strict=False):
             places |= {at, at + size // 2, at + size}

@@ -263,9 +263,21 @@ def check_files(place: Place, array: str) -> None:
 
     Raises `CorruptStoreError` where a file is absent, or of another length.
     """
-    for key, record in (read_manifest(place, array) or {}).items():
+    listed = read_manifest(place, array)
+    for key, record in (listed or {}).items():
         if record.size:
             check_size(place, f"{array}/{key}", record.size)
+    if listed is None:
+        _check_links(place, array)
+
+
+def _check_links(place: Place, group: str) -> None:
+    """Look at every file below a group: `Place.head` refuses one that leads out of the store."""
+    for name in place.children(group):
+        if name.endswith("/"):
+            _check_links(place, f"{group}/{name[:-1]}")
+        else:
+            place.head(f"{group}/{name}")
 
 
 def check_size(place: Place, key: str, size: int) -> None:

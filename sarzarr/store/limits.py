@@ -17,6 +17,7 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, InvalidInputError, NotInStoreError, StoreSchemaError
+from sarzarr.scenes.header import MAX_PIXELS, MAX_SIDE
 from sarzarr.scenes.names import check_scene_id
 from sarzarr.text import listed, size_text
 
@@ -29,10 +30,8 @@ MAX_CHUNK: Final = 2**28
 """Bytes of a decoded chunk of pixels; sarzarr writes chunks of 256 x 256 pixels."""
 MAX_CHUNKS: Final = 2**24
 """Chunks of an array: 2**40 pixels in chunks of 256 x 256."""
-MAX_PIXELS: Final = 2**40
-"""Pixels of an array of a scene."""
-MAX_SIDE: Final = 2**14
-"""Rows or columns of a patch, and of a shard."""
+MAX_CUT: Final = 2**14
+"""Rows or columns of a patch, of a shard, and of a picture."""
 ZSTD_RATIO: Final = 2**15
 """The most bytes that a byte of a Zstandard frame can stand for: a block of 128 KiB takes 4 (RFC 8878, 3.1.1.2)."""
 DTYPES: Final = frozenset(
@@ -186,7 +185,7 @@ def check_catalog(catalog: xr.Dataset, what: object) -> None:
                 raise ValueError(f"an array is called {name[:100]!r}")
         height, width, chunk, shard = (catalog[k].values for k in ("height", "width", "chunk", "shard"))
         is_cut = (height > 0) & (width > 0) & (chunk > 0) & (shard >= 0) & (shard % np.maximum(chunk, 1) == 0)
-        is_cut &= (chunk <= MAX_SIDE) & (shard <= MAX_SIDE)
+        is_cut &= (chunk <= MAX_CUT) & (shard <= MAX_CUT) & (np.maximum(height, width) <= MAX_SIDE)
         is_cut &= height.astype(np.float64) * width <= MAX_PIXELS
         if not is_cut.all():
             i = int(np.argmin(is_cut))
@@ -203,7 +202,7 @@ def check_patches(table: xr.Dataset, catalog: xr.Dataset, what: object) -> None:
         owners = table["owner_scene"].size
         if wrong or table["owner_array"].size != owners:
             raise ValueError(f"columns {wrong or 'of owners'} are of another kind")
-        if not 1 <= table.attrs["size"] <= MAX_SIDE or not 1 <= table.attrs["stride"]:
+        if not 1 <= table.attrs["size"] <= MAX_CUT or not 1 <= table.attrs["stride"]:
             raise ValueError(f"patches of {table.attrs['size']} pixels, every {table.attrs['stride']}")
         for name, end in (("owner", owners), ("row", _most(catalog["height"])), ("col", _most(catalog["width"]))):
             check_within(table[name].values, 0, end - 1, name)

@@ -149,22 +149,22 @@ class Folder:
 
     def put(self, key: str, data: bytes) -> None:
         """See `Place.put`."""
-        path = self.path / key
+        path = Path(self._inside(key))
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             partial.write_bytes(data)
 
     def whole(self, key: str, *, once: bool = False) -> AbstractContextManager[Path]:
         """See `Place.whole`, and `sarzarr.files.whole_folder`."""
-        return whole_folder(self.path / key, once=once)
+        return whole_folder(Path(self._inside(key)), once=once)
 
     def swap(self, staged: Path, key: str) -> None:
         """See `Place.swap`; what is staged is flushed to the disk first."""
-        swap_in(staged, self.path / key)
+        swap_in(staged, Path(self._inside(key)))
 
     def delete(self, key: str) -> None:
         """See `Place.delete`."""
-        swap_out(self.path / key)
+        swap_out(Path(self._inside(key)))
 
     def locked(self, key: str = "") -> AbstractContextManager[None]:
         """See `Place.locked`."""

@@ -23,7 +23,7 @@ from sarzarr.store.chunks import check_size
 from sarzarr.store.codecs import DEFAULT_CODECS, get_codec
 from sarzarr.store.documents import Encoding, array_document, fill_of, nodes_below, read_node
 from sarzarr.store.free_values import extreme, free_value
-from sarzarr.store.limits import MAX_SIDE, as_written, check_array, check_within
+from sarzarr.store.limits import MAX_CUT, as_written, check_array, check_within
 from sarzarr.store.shards import ShardRecord, digest_of, read_chunks, read_manifest
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import read_table
@@ -159,7 +159,7 @@ class SampleSet:
             count, height, width = document["shape"]
             check_within(self.table["height"].values, 1, height, "height")
             check_within(self.table["width"].values, 1, width, "width")
-            if max(height, width) > MAX_SIDE or len(self.ids) != count:
+            if max(height, width) > MAX_CUT or len(self.ids) != count:
                 raise ValueError(f"{len(self.ids)} ids of {count} pictures of {height} x {width} pixels")
             return SampleLayout(
                 count=count,

@@ -76,6 +76,16 @@ class BoundsEntry:
         return ClipBounds(self.clip_vmin, self.clip_vmax)
 
 
+class _Bounds(dict[str, BoundsEntry]):
+    """Bounds by group; one that a catalog names and that is not there is damage."""
+
+    def __missing__(self, key: str) -> BoundsEntry:
+        raise CorruptStoreError(
+            f"clip bounds (dB) among those of {', '.join(self) or 'no group'} were expected, got {str(key)[:100]!r}. "
+            "Restore the store's zarr.json from a copy."
+        )
+
+
 def bounds_key(array: str, quantity: str) -> str:
     """Return the name of the group that shares clip bounds: ``vv/sigma0``."""
     return f"{array}/{quantity}"
@@ -142,10 +152,10 @@ class Store:
         """Stored range and clip of each group in dB, by `bounds_key`."""
         known = {f.name for f in fields(BoundsEntry)}
         with as_written(f"{self.place}/zarr.json"):
-            return {
-                key: BoundsEntry(**{k: v for k, v in entry.items() if k in known})
+            return _Bounds(
+                (key, BoundsEntry(**{k: v for k, v in entry.items() if k in known}))
                 for key, entry in self.attrs[cv.BOUNDS].items()
-            }
+            )
 
     @property
     def preprocessing_params(self) -> dict[str, float]:
@@ -245,6 +255,7 @@ class Store:
 
     def _check_shapes(self, scene: str, rows: xr.Dataset) -> None:
         """Hold the documents of a scene's arrays, (rows, columns), against the catalog, before xarray believes them."""
+        self.node_attrs(scene)
         told = tuple(int(rows[side].values[0]) for side in ("height", "width"))
         for array in set(nodes_below(self.place, f"{cv.SCENES}/{scene}")) - {"y", "x", cv.SPATIAL_REF}:
             layout = read_layout(self.place, f"{cv.SCENES}/{scene}/{array}")
