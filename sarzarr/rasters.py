@@ -99,6 +99,12 @@ def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
     text = os.fspath(path)
     absolute = Path(os.path.abspath(text))  # noqa: PTH100 - lexical: symlinks keep the name that was given
     try:
+        str(absolute).encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(
+            f"expected a path in UTF-8, got {text[:200]!r}, which GDAL cannot open. Rename the file."
+        ) from None
+    try:
         status = status_of(absolute)
     except UnsupportedRasterError:
         raise

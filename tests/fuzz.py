@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from conftest import speckle, tree_hash
 from limited import forked, import_what_it_imports
-from mutations import make_seeds, mutated
+from mutations import made_by_hand, make_seeds, mutated, structures
 from tiffs import write
 
 import sarzarr as sz
@@ -107,39 +107,57 @@ def make_store(folder):
     return sz.ingest(sz.plan_ingest([path], folder / "good.zarr", id="good", **SAID)).root
 
 
+def cases(options, seeds):
+    """Yield (name, bytes) of each file that is tried."""
+    if options.by_hand:
+        yield from ((name, data) for name, data, _ in made_by_hand(seeds))
+        return
+    if options.cuts:
+        yield from ((f"{name}-cut-{at}", data[:at]) for name, data in seeds.items() for at in structures(data)[:-1])
+        return
+    count = options.count or (10**9 if options.seconds else 5000)
+    for number in range(options.first, options.first + count):
+        name, data = mutated(seeds, options.seed, number)
+        yield f"{name}-{options.seed}-{number}", data
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=0, help="mutations; 0: as many as the seconds allow")
+    parser.add_argument("--count", type=int, default=0, help="mutations; 0: 5,000, or as many as the seconds allow")
     parser.add_argument("--seconds", type=float, default=0, help="seconds; 0: until the count is reached")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
+    parser.add_argument("--cuts", action="store_true", help="in the place of mutations, each seed cut at each structure")
+    parser.add_argument("--by-hand", action="store_true", help="in the place of mutations, files that lie")
+    parser.add_argument("--ingest-every", type=int, default=1, help="of so many scenes one is ingested, too")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-found"), help="folder of what is found")
     options = parser.parse_args()
-    count, until = options.count or (10**9 if options.seconds else 5000), time.monotonic() + (options.seconds or 1e9)
-    kinds, found = Counter(), []
+    until = time.monotonic() + (options.seconds or 1e9)
+    kinds, found, by_name = Counter(), [], {}
     with tempfile.TemporaryDirectory(prefix="sarzarr-fuzz-") as text:
         folder = Path(text)
         seeds, store = make_seeds(folder / "seeds"), make_store(folder)
         close_rasters()
         for function, *more in ((opened,), (ingested, store)):
             import_what_it_imports(function, folder / "good_sigma0_vv.tif", *more)
-        for number in range(options.first, options.first + count):
+        for number, (name, data) in enumerate(cases(options, seeds)):
             if time.monotonic() > until:
                 break
-            name, data = mutated(seeds, options.seed, number)
             work = folder / "work"
             work.mkdir()
             path = work / "hostile_sigma0_vv.tif"
             path.write_bytes(data)
-            kind, wrong = tried(path, store)
+            kind, wrong = tried(path, store, ingest=number % options.ingest_every == 0)
             kinds[kind] += 1
+            by_name[name] = kind
             if wrong:
                 options.keep.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, options.keep / f"{name}-{options.seed}-{number}.tif")
-                found.append(f"{name} {options.seed}/{number}: {wrong}")
+                shutil.copy(path, options.keep / f"{name.replace(' ', '-')}.tif")
+                found.append(f"{name}: {wrong}")
                 print(found[-1], file=sys.stderr, flush=True)
             shutil.rmtree(work)
-    print(json.dumps({"tried": sum(kinds.values()), **kinds, "found": len(found)}))
+    said = {"tried": sum(kinds.values()), **kinds, "found": len(found)}
+    print(json.dumps(said | ({"by_name": by_name} if options.by_hand else {})))
     return bool(found)
 
 

@@ -109,12 +109,17 @@ def structures(data):
     return sorted(place for place in places if 0 <= place <= len(data))
 
 
-def with_tag(data, tag, value):
-    """Return a little-endian classic TIFF with one more byte tag, whose directory is moved to its end."""
+def with_tag(data, tag, text, *, keys=None, doubles=None):
+    """Return a little-endian classic TIFF with one more tag, of text, 16-bit keys or doubles, at its end."""
+    kind, size, value = 2, 1, text
+    if keys is not None:
+        kind, size, value = 3, 2, struct.pack(f"<{len(keys)}H", *keys)
+    if doubles is not None:
+        kind, size, value = 12, 8, struct.pack(f"<{len(doubles)}d", *doubles)
     (at,) = struct.unpack_from("<I", data, 4)
     (count,) = struct.unpack_from("<H", data, at)
     entries = [data[at + 2 + 12 * i : at + 14 + 12 * i] for i in range(count)]
-    entries.append(struct.pack("<HHII", tag, 2, len(value), len(data)))
+    entries.append(struct.pack("<HHII", tag, kind, len(value) // size, len(data)))
     entries.sort(key=lambda entry: struct.unpack_from("<H", entry)[0])
     directory = struct.pack("<H", len(entries)) + b"".join(entries) + data[at + 2 + 12 * count :][:4]
     return data[:4] + struct.pack("<I", len(data) + len(value)) + data[8:] + value + directory
@@ -207,3 +212,70 @@ def mutated(seeds, seed, number):
         if len(data) > 16:
             data = rng.choice(MUTATIONS)(data, rng)
     return name, data
+
+
+# ------------------------------------------------------------------ made by hand
+def made_by_hand(seeds):
+    """Yield (name, bytes, whether it is a scene) of TIFFs that lie about counts, sizes, places and themselves."""
+    plain, strips, lzw = seeds["plain"], seeds["strips"], seeds["lzw"]
+    for size in (0, 10**6, 2**31 - 1, 2**31, 2**32 - 1):
+        for tag, name in ((256, "columns"), (257, "rows")):
+            yield f"{size} {name}", set_tag(plain, tag, kind=4, count=1, value=size), False
+        both = (set_tag(set_tag(data, 256, kind=4, value=size), 257, kind=4, value=size) for data in (plain, lzw))
+        yield f"{size} columns and rows, in strips", next(both), False
+        yield f"{size} columns and rows, in tiles", next(both), False
+    yield "no band", set_tag(plain, 277, value=0), False
+    for bands in (2, 64, 65535):
+        yield f"{bands} bands", set_tag(plain, 277, value=bands), False
+    for bits in (0, 7, 64, 65535):
+        yield f"{bits} bits", set_tag(plain, 258, value=bits), False
+    yield "24 bits of a float", set_tag(plain, 258, value=24), True
+    for rows in (0, 1, 2**32 - 1):
+        yield f"{rows} rows of a strip", set_tag(strips, 278, kind=4, value=rows), False
+    for side in (0, 65520, 2**31 - 16, 2**32 - 16):
+        yield f"tiles of {side}", set_tag(set_tag(lzw, 322, kind=4, value=side), 323, kind=4, value=side), False
+    for compression in (0, 2, 3, 4, 6, 7, 32773, 34712, 34887, 34925, 50000, 50001, 50002, 65535):
+        yield f"compression {compression}", set_tag(strips, 259, value=compression), False
+    order, _, entries, links = layout(plain)
+    first = struct.unpack_from(f"{order}I", plain, 4)[0]
+    yield "a directory that is its own next", plain[: links[-1]] + struct.pack("<I", first) + plain[links[-1] + 4 :], None
+    yield "a directory behind the end", plain[:4] + struct.pack("<I", len(plain) + 10) + plain[8:], False
+    yield "a directory of 65535 entries", plain[:first] + b"\xff\xff" + plain[first + 2 :], False
+    yield "no directory", plain[:8], False
+    yield "nothing", b"", False
+    yield "text", b"II*\0" + b"GDAL" * 100, False
+    for name, text in {
+        "metadata of 200,000 levels": b"<GDALMetadata>" + b'<Item name="a">' * 200_000,
+        "metadata of 50,000 items": b"<GDALMetadata>" + b"".join(b'<Item name="a%d">x</Item>' % i for i in range(50_000)),
+        "metadata with entities": b'<!DOCTYPE x [<!ENTITY a "ha">]><GDALMetadata><Item name="a">&a;</Item></GDALMetadata>',
+    }.items():
+        yield name, with_tag(plain, 42112, text + b"\0"), True
+    yield "JSON of a million levels", with_tag(plain, 270, b"[" * 10**6 + b"\0"), True
+    yield "a description of megabytes", with_tag(plain, 270, b"20200101_VV " * 300_000 + b"\0"), True
+    yield "a product of a million levels", with_tag(plain, 65000, b"<a>" * 10**6 + b"\0"), True
+    yield "a product of 100,000 bands", with_tag(plain, 65000, b"<a>" + b"<Spectral_Band_Info/>" * 100_000 + b"</a>\0"), True
+    for text in (b"inf", b"1e999", b"nan(7)", b"9" * 100_000, b"\xff\xfe"):
+        yield f"nodata {text[:10]!r}", with_tag(plain, 42113, text + b"\0"), True
+    for name, value in {"NaN": float("nan"), "infinite": float("inf"), "1e308": 1e308, "0": 0.0}.items():
+        yield f"pixels of {name}", placed(plain, scale=(value, value, 0.0)), True
+        yield f"an origin of {name}", placed(plain, tie=(0.0, 0.0, 0.0, value, value, 0.0)), True
+    for code in (0, 1, 32767, 65535, 9999):
+        yield f"CRS {code}", with_tag(without_tag(plain, 34735), 34735, None, keys=(1, 1, 0, 1, 3072, 0, 1, code)), True
+
+
+def placed(data, *, scale=(10.0, 10.0, 0.0), tie=(0.0, 0.0, 0.0, 5e5, 5e6, 0.0)):
+    """Return a TIFF with another pixel scale and tie point."""
+    for tag, values in ((33550, scale), (33922, tie)):
+        data = with_tag(without_tag(data, tag), tag, None, doubles=values)
+    return data
+
+
+def without_tag(data, tag):
+    """Return a little-endian classic TIFF whose first directory does not have a tag."""
+    (at,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, at)
+    entries = [data[at + 2 + 12 * i : at + 14 + 12 * i] for i in range(count)]
+    kept = [entry for entry in entries if struct.unpack_from("<H", entry)[0] != tag]
+    following = data[at + 2 + 12 * count :][:4]
+    directory = struct.pack("<H", len(kept)) + b"".join(kept) + following
+    return data[:4] + struct.pack("<I", len(data)) + data[8:] + directory
