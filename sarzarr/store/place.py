@@ -6,6 +6,7 @@ holds nothing open. A reader takes any place; what writes makes things in local 
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -14,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from sarzarr.errors import CorruptStoreError
+from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.files import locked, swap_in, swap_out, whole_file, whole_folder
 
 OPEN_FLAGS: Final = os.O_RDONLY | sum(getattr(os, f"O_{name}", 0) for name in ("BINARY", "NOFOLLOW", "NONBLOCK"))
@@ -72,6 +73,16 @@ class Place(Protocol):
 
     def locked(self, key: str = "") -> AbstractContextManager[None]:
         """Wait for the lock of a group, whose document is read, changed and written as one."""
+
+
+def local_folder(path: str | Path, what: str) -> Path:
+    """Return the path of a folder of this machine; `InvalidInputError` where it is a URL, which a path makes a folder."""
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path))  # a letter and a colon is a drive of Windows
+    if scheme and not os.path.lexists(scheme[0]):
+        raise InvalidInputError(
+            f"{what} in a local directory was expected, got {str(path)!r}. Make it here, and copy it there afterwards."
+        )
+    return Path(path)
 
 
 @dataclass(frozen=True)

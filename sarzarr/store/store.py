@@ -44,7 +44,7 @@ from sarzarr.store.documents import (
 )
 from sarzarr.store.limits import as_written, check_catalog, check_patches
 from sarzarr.store.membership import parse_choice
-from sarzarr.store.place import Folder, Place
+from sarzarr.store.place import Folder, Place, local_folder
 from sarzarr.store.split_table import placements, read_split
 from sarzarr.store.tables import read_table, write_table
 from sarzarr.text import counted
@@ -460,7 +460,7 @@ def _what_is_in(place: Place) -> str:
 
 def create_store(path: str | Path) -> Store:
     """Create an empty store, or open the one that is there."""
-    place = Folder(Path(path))
+    place = Folder(local_folder(path, "a store"))
     if place.head("zarr.json"):
         return open_store(place)
     if place.children():
