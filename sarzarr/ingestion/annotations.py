@@ -24,6 +24,8 @@ from sarzarr.store.boxes import DEFAULT_LABEL
 log = logging.getLogger(__name__)
 MAX_CLASSES: Final = 2**18
 """Characters of a list of the names of classes."""
+MAX_YAML_LEVELS: Final = 20
+"""Lists and mappings within one another in such a list, if it is YAML: a parser takes minutes for thousands."""
 LABEL_KEY: Final = "label"
 """The property, or column, that is a label where none is named."""
 
@@ -131,8 +133,13 @@ def parse_classes(text: str, name: str) -> tuple[str, ...]:
     if not name.lower().endswith((".yaml", ".yml")):
         return tuple(filter(None, map(str.strip, text.splitlines())))
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ValueError("it repeats parts of itself, which can grow without end")
+        depth = 0
+        for event in yaml.parse(text):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("it repeats parts of itself, which can grow without end")
+            if depth > MAX_YAML_LEVELS:
+                raise ValueError(f"it has more than {MAX_YAML_LEVELS} levels")
         document = yaml.safe_load(text)
         names = document.get("names", ()) if isinstance(document, dict) else ()
         if isinstance(names, dict):
