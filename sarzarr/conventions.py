@@ -94,6 +94,10 @@ HISTOGRAMS: Final = "histograms"
 DEFAULT_INDEX: Final = "default"
 MANIFEST: Final = "manifest.json"
 SARZARR: Final = "sarzarr"
+SEAL: Final = "sarzarr_seal"
+"""The attribute of every document that holds its checksum, and the names of the attributes that it covers."""
+CHUNK_CRC: Final = "chunk_crc32c"
+"""The attribute of an array of one chunk that holds the CRC-32C of the chunk; also that of a table's columns."""
 VMIN: Final = "vmin"
 VMAX: Final = "vmax"
 CLIP_VMIN: Final = "clip_vmin"
@@ -173,6 +177,7 @@ ORBIT_STATE: Final = "sat:orbit_state"
 RELATIVE_ORBIT: Final = "sat:relative_orbit"
 ABSOLUTE_ORBIT: Final = "sat:absolute_orbit"
 INCIDENCE_ANGLE: Final = "view:incidence_angle"
+BURST: Final = "s1:burst"
 CATALOG_COLUMNS: Final = {
     DATETIME: "time",
     PLATFORM: "platform",
@@ -184,6 +189,7 @@ CATALOG_COLUMNS: Final = {
     RELATIVE_ORBIT: "relative_orbit",
     ABSOLUTE_ORBIT: "absolute_orbit",
     INCIDENCE_ANGLE: "incidence",
+    BURST: "burst",
 }
 """The catalog's column of each acquisition fact, in the order of ``info``; no colon: file names cannot have one."""
 ACQUISITION_KEYS: Final = tuple(CATALOG_COLUMNS)
@@ -199,6 +205,7 @@ CATALOG_SCHEMA: Final = {
     "looks": "number",
     "orbit_state": "text",
     **dict.fromkeys(("relative_orbit", "absolute_orbit", "incidence"), "number"),
+    "burst": "text",
     "source_hash": "text",
 }
 """The catalog's columns and their kinds; ``name`` is the array's name in its scene group."""

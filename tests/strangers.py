@@ -1,5 +1,6 @@
 """Stores that a stranger made: one edit each, with every reader of each in one forked child with little memory."""
 
+import base64
 import json
 import os
 import shutil
@@ -14,17 +15,20 @@ import xarray as xr
 from chip_folders import chip_folder
 from conftest import speckle
 from limited import forked, import_what_it_imports
+from crc32c import crc32c
 from numcodecs import zstd
 from tiffs import write
 
 import sarzarr as sz
+from sarzarr import conventions as cv
 from sarzarr.cli.output import summary
 from sarzarr.errors import SarzarrError, exit_code
 from sarzarr.store.boxes import read_boxes
 from sarzarr.store.codecs import get_codec
-from sarzarr.store.documents import read_json, write_json, write_small_array
+from sarzarr.store.documents import read_json, read_node, write_json, write_node, write_small_array
 from sarzarr.store.limits import MAX_DOCUMENT, MAX_ROOT
 from sarzarr.store.place import Folder
+from sarzarr.store.seals import crc_of
 from sarzarr.store.split_table import read_split
 from sarzarr.store.tables import read_table, write_table
 
@@ -60,10 +64,46 @@ def make_store(folder):
 
 # ------------------------------------------------------------------ how a stranger writes
 def document(root, key, change):
-    """Change a JSON document."""
-    told = read_json(Folder(root), key)
-    change(told)
-    write_json(Folder(root), key, told)
+    """Change a JSON document, and seal it: a stranger can compute every checksum."""
+    place = Folder(root)
+    if key.endswith("zarr.json"):
+        node = key.removesuffix("zarr.json").rstrip("/")
+        told = read_node(place, node)
+        change(told)
+        write_node(place, node, told)
+    else:
+        told = read_json(place, key)
+        del told["crc32c"]
+        change(told)
+        write_json(place, key, told | {"crc32c": crc_of(told, told["array"])})
+
+
+def chunk(root, key, name, data):
+    """Put other bytes in the place of a column of a table, and their checksum in all documents."""
+    (root / key / name / "c/0").write_bytes(data)
+    crc = int.from_bytes(data[-4:], "little")
+    document(root, f"{key}/{name}/zarr.json", lambda told: told["attributes"].update({cv.CHUNK_CRC: crc}))
+
+    def take(told):
+        told["attributes"][cv.CHUNK_CRC][told["attributes"]["columns"].index(name)] = crc
+
+    document(root, f"{key}/zarr.json", take)
+
+
+def column(root, key, name, values, dims):
+    """Put other values in the place of a column of a table."""
+    crc = write_small_array(Folder(root), f"{key}/{name}", values, dims)
+
+    def take(told):
+        told["attributes"][cv.CHUNK_CRC][told["attributes"]["columns"].index(name)] = crc
+
+    document(root, f"{key}/zarr.json", take)
+
+
+def framed(encoded):
+    """Return bytes as a chunk, zstd and its checksum."""
+    payload, crc = get_codec("zstd").encode(np.frombuffer(encoded, np.uint8))
+    return bytes(payload) + crc
 
 
 def table(root, key, **columns):
@@ -127,17 +167,16 @@ def a_root_that_is_a_list(root):
 
 @edit
 def attributes_that_are_a_list(root):
-    array(root, "scenes/a", attributes=[])
+    write_json(Folder(root), "scenes/a/zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": []})
 
 
 @edit
 def attributes_of_the_root_that_are_a_number(root):
-    document(root, "zarr.json", lambda told: told.update(attributes=7))
+    write_json(Folder(root), "zarr.json", {"zarr_format": 3, "node_type": "group", "attributes": 7})
 
 
 @edit
 def bounds_without_numbers(root):
-    document(root, "zarr.json", lambda told: told["attributes"].update({"sarzarr:bounds": {"vv/sigma0": []}}))
     document(root, "zarr.json", _bounds_gone)
 
 
@@ -158,27 +197,28 @@ def a_column_whose_frame_says_exabytes(root):
     payload = bytearray(zstd.compress(b"x" * 1000, 1))
     payload[4] |= 0xC0  # the size takes 8 bytes
     payload[5:13] = (2**50).to_bytes(8, "little")
-    _, crc = get_codec("zstd").encode(np.zeros(1))
-    from crc32c import crc32c
-
-    data = bytes(payload) + crc32c(bytes(payload)).to_bytes(len(crc), "little")
-    (root / "catalog/height/c/0").write_bytes(data)
+    data = bytes(payload) + crc32c(bytes(payload)).to_bytes(4, "little")
     array(root, "catalog/height", shape=[2**47], **grid(2**47))
-    (root / "catalog/scene/c/0").write_bytes(data)
+    chunk(root, "catalog", "height", data)
+
+
+@edit
+def a_column_of_texts_whose_frame_says_exabytes(root):
+    payload = bytearray(zstd.compress(b"x" * 1000, 1))
+    payload[4] |= 0xC0
+    payload[5:13] = (2**50).to_bytes(8, "little")
+    chunk(root, "catalog", "scene", bytes(payload) + crc32c(bytes(payload)).to_bytes(4, "little"))
 
 
 @edit
 def a_column_of_four_billion_texts(root):
     count = (2**32 - 1).to_bytes(4, "little")
-    payload, crc = get_codec("zstd").encode(np.frombuffer(count + bytes(40), np.uint8))
-    (root / "catalog/scene/c/0").write_bytes(bytes(payload) + crc)
+    chunk(root, "catalog", "scene", framed(count + bytes(40)))
 
 
 @edit
 def texts_that_are_no_utf8(root):
-    texts = (2).to_bytes(4, "little") + 2 * ((2).to_bytes(4, "little") + b"\xff\xfe")
-    payload, crc = get_codec("zstd").encode(np.frombuffer(texts, np.uint8))
-    (root / "catalog/scene/c/0").write_bytes(bytes(payload) + crc)
+    chunk(root, "catalog", "scene", framed((3).to_bytes(4, "little") + 3 * ((2).to_bytes(4, "little") + b"\xff\xfe")))
 
 
 @edit
@@ -189,12 +229,16 @@ def an_empty_column_of_exabytes(root):
 
 @edit
 def columns_that_disagree(root):
-    write_small_array(Folder(root), "catalog/height", np.arange(1, 8), ("array",))
+    column(root, "catalog", "height", np.arange(1, 8), ("array",))
 
 
 @edit
 def a_catalog_without_a_column(root):
-    document(root, "catalog/zarr.json", lambda told: told["attributes"]["columns"].remove("width"))
+    def take(told):
+        at = told["attributes"]["columns"].index("width")
+        del told["attributes"]["columns"][at], told["attributes"][cv.CHUNK_CRC][at]
+
+    document(root, "catalog/zarr.json", take)
 
 
 @edit
@@ -224,7 +268,11 @@ def flags_elsewhere(root):
 
 @edit
 def a_column_called_dots(root):
-    document(root, "catalog/zarr.json", lambda told: told["attributes"]["columns"].append("../../../x"))
+    def take(told):
+        told["attributes"]["columns"].append("../../../x")
+        told["attributes"][cv.CHUNK_CRC].append(0)
+
+    document(root, "catalog/zarr.json", take)
 
 
 @edit
@@ -390,12 +438,26 @@ def an_array_of_texts_as_shape(root):
 
 @edit
 def a_manifest_of_words(root):
-    document(root, f"{ARRAY}/manifest.json", lambda told: told.update(shards={"c/0/0": ["x", {}, None]}))
+    document(root, f"{ARRAY}/manifest.json", lambda told: told.update(files=["x", None], sizes={}))
 
 
 @edit
 def a_manifest_below_zero(root):
-    document(root, f"{ARRAY}/manifest.json", lambda told: told.update(shards=dict.fromkeys(told["shards"], [-1, 0, 0])))
+    document(root, f"{ARRAY}/manifest.json", lambda told: told.update(files=[-1, -1]))
+
+
+@edit
+def a_manifest_of_a_billion_files(root):
+    document(root, f"{ARRAY}/manifest.json", lambda told: told.update(files=[2**15, 2**15]))
+
+
+@edit
+def a_manifest_whose_frame_says_terabytes(root):
+    payload = bytearray(zstd.compress(b"x" * 1000, 1))
+    payload[4] |= 0xC0
+    payload[5:13] = (2**42).to_bytes(8, "little")
+    text = base64.b64encode(bytes(payload)).decode()
+    document(root, f"{ARRAY}/manifest.json", lambda told: told.update(chunks=text))
 
 
 @edit
@@ -410,7 +472,7 @@ def chips_that_are_not_there(root):
 
 @edit
 def a_chip_larger_than_its_set(root):
-    write_small_array(Folder(root), "samples/chips/height", np.full(3, 2**31 - 1), ("sample",))
+    column(root, "samples/chips", "height", np.full(3, 2**31 - 1), ("sample",))
 
 
 @edit

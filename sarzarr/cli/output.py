@@ -32,9 +32,9 @@ def taken_by_default(store: "sz.Store", index: str) -> tuple["Array", str]:
 
 def summary(store: "sz.Store") -> str:
     """Return the contents of a store in one screen of text: pixels in Mpx, clips in dB, sizes in bytes."""
-    from sarzarr.store.limits import as_written
+    from sarzarr.store.documents import named
 
-    with as_written(store.place):
+    with named(store.place, "zarr.json"):
         return "\n".join(_summed_up(store))
 
 

@@ -9,8 +9,7 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.pixels.bounds import Histogram
-from sarzarr.store.documents import Encoding, read_small_array, write_small_array
-from sarzarr.store.limits import as_written
+from sarzarr.store.documents import Encoding, named, read_small_array, write_small_array
 from sarzarr.store.place import Place
 
 
@@ -57,9 +56,9 @@ def write_histogram(place: Place, node: str, histogram: Histogram) -> None:
 
 
 def read_histogram(place: Place, node: str) -> Histogram:
-    """Return the dB histogram that `write_histogram` wrote."""
+    """Return the dB histogram that `write_histogram` wrote; `MissingFileError` where there is none."""
     counts, document = read_small_array(place, node)
-    with as_written(f"{place}/{node}"):
+    with named(place, f"{node}/zarr.json"):
         return histogram_of(counts, document)
 
 

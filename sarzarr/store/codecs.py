@@ -84,10 +84,13 @@ class Codec:
         return np.frombuffer(payload, like.dtype).reshape(like.shape)
 
     def decode(self, stored: Any, limit: int | None = None) -> bytes:
-        """Check and decode a chunk of at most ``limit`` bytes; raises `CorruptStoreError` as `decode_into`."""
-        payload = self.payload_of(stored)
+        """Check and decode a chunk; raises `CorruptStoreError` as `decode_into`, `InvalidInputError` as `decoded`."""
+        return self.decoded(self.payload_of(stored), limit)
+
+    def decoded(self, payload: Any, limit: int | None = None) -> bytes:
+        """Decode a payload whose checksum is known; `InvalidInputError` where it says more than ``limit`` bytes."""
         if limit is not None and ((size := self.decoded_size(payload)) is None or size > limit):
-            raise CorruptStoreError(f"expected a chunk of at most {limit} bytes that says its size, got {size}.")
+            raise InvalidInputError(f"at most {limit} bytes were expected, got a frame that says {size}")
         return bytes(self._decompress(payload))
 
     def _decompress(self, payload: memoryview, out: Array | None = None) -> Any:

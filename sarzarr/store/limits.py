@@ -1,13 +1,12 @@
 """Limits on what a store may say of itself: a stranger can write one, and compute every checksum in it.
 
-What documents and tables tell is held against these before memory is taken for it. Text that others wrote (boxes,
-classes, splits) is read within limits here, too.
+What documents and tables tell is held against these before memory is taken for it: `InvalidInputError` where it is
+beyond them, which `sarzarr.store.documents.named` gives the name of the file. Text that others wrote (boxes, classes,
+splits) is read within limits here, too.
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import CorruptStoreError, InvalidInputError, NotInStoreError, StoreSchemaError
+from sarzarr.errors import InvalidInputError
 from sarzarr.scenes.header import MAX_PIXELS, MAX_SIDE
 from sarzarr.scenes.names import check_scene_id
 from sarzarr.text import listed, size_text
@@ -49,60 +48,28 @@ _CODECS: Final = frozenset(
 _MEASURES: Final = ("valid_fraction", "unsaturated_fraction", "mean_db", "std_db")
 
 
-@contextmanager
-def as_written(what: object) -> Iterator[None]:
-    """Turn the errors of a document or a table, named ``what``, that is not laid out as sarzarr writes it into one."""
-    try:
-        yield
-    except (CorruptStoreError, StoreSchemaError, NotInStoreError):
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise CorruptStoreError(
-            f"{what} as sarzarr writes it was expected, got another ({type(error).__name__}: {str(error)[:200]}). "
-            "Restore it from a copy, or make it again from its source."
-        ) from None
-
-
-def parsed(data: bytes, what: object) -> dict[str, Any]:
-    """Return the object that a JSON document of a store is; `CorruptStoreError` where it is none."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:  # RecursionError: a million levels
-        raise CorruptStoreError(
-            f"a JSON document was expected, got {what}, which is none ({error}). Restore it from a copy."
-        ) from None
-    if not isinstance(document, dict):
-        raise CorruptStoreError(f"a JSON object was expected, got another at {what}. Restore it from a copy.")
-    return document
-
-
-def check_document(key: str, size: int, what: object) -> None:
-    """Refuse a JSON document of more bytes than a store's has; `CorruptStoreError` names it."""
+def check_document(key: str, size: int) -> None:
+    """Refuse a JSON document of more bytes than a store's has."""
     limit = MAX_ROOT if key == "zarr.json" else MAX_DOCUMENT
     if size > limit:
-        raise CorruptStoreError(
-            f"a JSON document of at most {size_text(limit)} was expected, got {size_text(size)} at {what}. "
-            "Restore it from a copy."
-        )
+        raise InvalidInputError(f"at most {size_text(limit)} were expected, got {size_text(size)}")
 
 
-def check_array(what: object, document: Mapping[str, Any], *, is_column: bool = False) -> None:
+def check_array(document: Mapping[str, Any], *, is_column: bool = False) -> None:
     """Refuse the document of an array that would take more memory than any of sarzarr's, or run what is not known.
 
     A column of a table is one chunk, of any size: `check_decoded` is for its bytes.
-
-    Raises `StoreSchemaError` where a codec or a dtype is none that is read; `CorruptStoreError` where shape, chunks
-    or codecs are none, or beyond `MAX_CHUNK` and `MAX_CHUNKS`.
     """
-    with as_written(what):
-        shape, codecs = document["shape"], list(_flat(document["codecs"]))
-        outer = document["chunk_grid"]["configuration"]["chunk_shape"]
-        inner = document["codecs"][0].get("configuration", {}).get("chunk_shape", outer)
-        if unknown := {str(codec["name"]) for codec in codecs} - _CODECS:
-            raise _foreign(what, f"codecs among {', '.join(sorted(_CODECS))}", listed(sorted(unknown)))
-        if document["data_type"] not in _DTYPES:
-            raise _foreign(what, "numbers or text", str(document["data_type"])[:100])
-        check_cut(what, shape, inner, outer, itemsize=_itemsize(str(document["data_type"])), is_column=is_column)
+    codecs = list(_flat(document["codecs"]))
+    outer = document["chunk_grid"]["configuration"]["chunk_shape"]
+    inner = document["codecs"][0].get("configuration", {}).get("chunk_shape", outer)
+    if unknown := {str(codec["name"]) for codec in codecs} - _CODECS:
+        raise InvalidInputError(f"codecs that run nothing were expected, got {listed(sorted(unknown))[:200]}")
+    dtype = document["data_type"]
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise InvalidInputError(f"numbers or text were expected, got {str(dtype)[:100]}")
+    itemsize = 8 if dtype == "string" else np.dtype(dtype).itemsize
+    check_cut(document["shape"], inner, outer, itemsize=itemsize, is_column=is_column)
 
 
 def _flat(codecs: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -115,113 +82,88 @@ def _flat(codecs: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
             waiting += codec.get("configuration", {}).get(key, ())
 
 
-def _foreign(what: object, wanted: str, got: str) -> StoreSchemaError:
-    return StoreSchemaError(
-        f"an array of {wanted} was expected, got {what} with {got}, which sarzarr does not run. Write it anew with "
-        "zarr-python if you trust it."
-    )
-
-
-def _itemsize(dtype: str) -> int:
-    return 8 if dtype == "string" else np.dtype(dtype).itemsize
-
-
-def check_cut(
-    what: object, shape: Any, inner: Any, outer: Any, *, itemsize: int, is_column: bool = False
-) -> None:
-    """Refuse an array whose (rows, columns), chunks or shards are no counts, or more than memory is taken for.
-
-    Raises `CorruptStoreError`.
-    """
+def check_cut(shape: Any, inner: Any, outer: Any, *, itemsize: int, is_column: bool = False) -> None:
+    """Refuse (rows, columns), chunks and shards that are no counts, or more than memory is taken for."""
     lists = (shape, inner, outer)
     is_counted = len({len(some) for some in lists}) == 1 and all(type(n) is int for some in lists for n in some)
     if not is_counted or min(shape, default=0) < 0 or min((*inner, *outer), default=1) < 1:
-        raise CorruptStoreError(
-            f"whole numbers as shape and chunks were expected, got {str(lists)[:200]} of {what}. Restore it from a copy."
-        )
+        raise InvalidInputError(f"whole numbers as shape and chunks were expected, got {str(lists)[:200]}")
     if is_column and tuple(inner) == tuple(outer) == tuple(max(n, 1) for n in shape):
         return
     chunk = math.prod(inner) * itemsize
     count, within = (math.prod(-(-n // c) for n, c in zip(some, inner, strict=True)) for some in (shape, outer))
     if chunk > MAX_CHUNK or max(count, within) > MAX_CHUNKS or is_column:
-        raise CorruptStoreError(
+        raise InvalidInputError(
             f"chunks of at most {size_text(MAX_CHUNK)}, and at most {MAX_CHUNKS:,} of them, were expected, got "
-            f"{count:,} of {size_text(chunk)} of {what}. Restore it from a copy."
+            f"{count:,} of {size_text(chunk)}"
         )
 
 
-def check_decoded(what: object, size: int, stored: int) -> None:
-    """Refuse the bytes of a column before memory is taken, where no frame of ``stored`` bytes decodes to them."""
+def check_decoded(size: int, stored: int) -> None:
+    """Refuse bytes before memory is taken for them, where no frame of ``stored`` bytes decodes to so many."""
     if size > ZSTD_RATIO * stored:
-        raise CorruptStoreError(
-            f"at most {size_text(ZSTD_RATIO * stored)} were expected of {stored} bytes, got {size_text(size)} told by "
-            f"{what}. Restore it from a copy."
-        )
+        raise InvalidInputError(f"at most {size_text(ZSTD_RATIO * stored)} were expected, got {size_text(size)}")
 
 
-def check_texts(what: object, encoded: bytes, count: int) -> None:
+def check_texts(encoded: bytes, count: int) -> None:
     """Refuse text of another number of values than is told, each of which takes 4 bytes or more."""
     told = int.from_bytes(encoded[:4], "little")
     if told != count or 4 * (count + 1) > len(encoded):
-        raise CorruptStoreError(f"{count} texts were expected, got {told} in {what}. Restore it from a copy.")
+        raise InvalidInputError(f"{count} texts were expected, got {told} in {len(encoded)} bytes")
 
 
 # ------------------------------------------------------------------ tables
-def check_catalog(catalog: xr.Dataset, what: object) -> None:
-    """Refuse a catalog whose columns are none of its own, or whose names and numbers no scene has.
-
-    Raises `CorruptStoreError`.
-    """
+def check_catalog(catalog: xr.Dataset) -> None:
+    """Refuse a catalog whose columns are none of its own, or whose names and numbers no scene has."""
     kinds = {"text": "OTU", "integer": "iu", "number": "f", "affine": "f"}
-    with as_written(what):
-        for name, kind in cv.CATALOG_SCHEMA.items():
-            column = catalog[name]
-            if column.dtype.kind not in kinds[kind] or column.dims[:1] != ("array",):
-                raise ValueError(f"column {name} is {column.dtype} over {column.dims}")
-        for scene in dict.fromkeys(catalog["scene"].values.tolist()):
-            check_scene_id(scene)
-        for name in {*catalog["name"].values.tolist(), *catalog["flags"].values.tolist()}:
-            if not isinstance(name, str) or not name.isidentifier() or not name.isascii():
-                raise ValueError(f"an array is called {name[:100]!r}")
-        height, width, chunk, shard = (catalog[k].values for k in ("height", "width", "chunk", "shard"))
-        is_cut = (height > 0) & (width > 0) & (chunk > 0) & (shard >= 0) & (shard % np.maximum(chunk, 1) == 0)
-        is_cut &= (chunk <= MAX_CUT) & (shard <= MAX_CUT) & (np.maximum(height, width) <= MAX_SIDE)
-        is_cut &= height.astype(np.float64) * width <= MAX_PIXELS
-        if not is_cut.all():
-            i = int(np.argmin(is_cut))
-            raise ValueError(f"{height[i]} x {width[i]} pixels, chunks of {chunk[i]}, shards of {shard[i]}")
-        if unknown := {*catalog["dtype"].values.tolist()} - DTYPES:
-            raise ValueError(f"dtypes {unknown}")
+    for name, kind in cv.CATALOG_SCHEMA.items():
+        column = catalog[name]
+        if column.dtype.kind not in kinds[kind] or column.dims[:1] != ("array",):
+            raise InvalidInputError(f"a column {name} of {kind} was expected, got {column.dtype} of {column.dims}")
+    for scene in dict.fromkeys(catalog["scene"].values.tolist()):
+        check_scene_id(scene)
+    for name in {*catalog["name"].values.tolist(), *catalog["flags"].values.tolist()}:
+        if not isinstance(name, str) or not name.isidentifier() or not name.isascii():
+            raise InvalidInputError(f"the name of an array was expected, got {str(name)[:100]!r}")
+    height, width, chunk, shard = (catalog[k].values for k in ("height", "width", "chunk", "shard"))
+    is_cut = (height > 0) & (width > 0) & (chunk > 0) & (shard >= 0) & (shard % np.maximum(chunk, 1) == 0)
+    is_cut &= (chunk <= MAX_CUT) & (shard <= MAX_CUT) & (np.maximum(height, width) <= MAX_SIDE)
+    is_cut &= height.astype(np.float64) * width <= MAX_PIXELS
+    if not is_cut.all():
+        i = int(np.argmin(is_cut))
+        got = f"{height[i]} x {width[i]} pixels, chunks of {chunk[i]} and shards of {shard[i]}"
+        raise InvalidInputError(f"an array that can be was expected, got {got}")
+    if unknown := {*catalog["dtype"].values.tolist()} - DTYPES:
+        raise InvalidInputError(f"dtypes of pixels were expected, got {str(unknown)[:100]}")
 
 
-def check_patches(table: xr.Dataset, catalog: xr.Dataset, what: object) -> None:
-    """Refuse a patch table that names places or owners (int) which cannot be; `CorruptStoreError` names it."""
-    with as_written(what):
-        kinds = {**dict.fromkeys(("owner", "row", "col", "id"), "i"), **dict.fromkeys(_MEASURES, "f")}
-        wrong = [name for name, kind in kinds.items() if (table[name].dtype.kind, table[name].dims) != (kind, ("patch",))]
-        owners = table["owner_scene"].size
-        if wrong or table["owner_array"].size != owners:
-            raise ValueError(f"columns {wrong or 'of owners'} are of another kind")
-        if not 1 <= table.attrs["size"] <= MAX_CUT or not 1 <= table.attrs["stride"]:
-            raise ValueError(f"patches of {table.attrs['size']} pixels, every {table.attrs['stride']}")
-        for name, end in (("owner", owners), ("row", _most(catalog["height"])), ("col", _most(catalog["width"]))):
-            check_within(table[name].values, 0, end - 1, name)
+def check_patches(table: xr.Dataset, catalog: xr.Dataset) -> None:
+    """Refuse a patch table whose places (pixels) or owners cannot be."""
+    kinds = {**dict.fromkeys(("owner", "row", "col", "id"), "i"), **dict.fromkeys(_MEASURES, "f")}
+    wrong = [name for name, kind in kinds.items() if (table[name].dtype.kind, table[name].dims) != (kind, ("patch",))]
+    owners = table["owner_scene"].size
+    if wrong or table["owner_array"].size != owners:
+        raise InvalidInputError(f"numbers of each patch were expected, got others as {wrong or 'owners'}")
+    cut = tuple(table.attrs[k] for k in ("size", "stride"))
+    if not all(type(n) is int and n > 0 for n in cut) or cut[0] > MAX_CUT:
+        raise InvalidInputError(f"patches of 1 to {MAX_CUT} pixels were expected, got {str(cut)[:100]}")
+    for name, end in (("owner", owners), ("row", _most(catalog["height"])), ("col", _most(catalog["width"]))):
+        check_within(table[name].values, 0, end - 1, name)
 
 
-def check_boxes_within(corners: Mapping[str, Array], sizes: xr.Dataset, what: object) -> None:
-    """Refuse boxes, pixels, that are none, or lie beyond the largest image of ``sizes``; `CorruptStoreError`."""
-    with as_written(what):
-        for axis, side in (("x", "width"), ("y", "height")):
-            low, high = corners[f"{axis}_min"], corners[f"{axis}_max"]
-            check_within(np.concatenate([low, high]), 0, _most(sizes[side]), f"{axis}_min, {axis}_max")
-            if not (low < high).all():
-                raise ValueError(f"{axis}_min is not below {axis}_max")
+def check_boxes_within(corners: Mapping[str, Array], sizes: xr.Dataset) -> None:
+    """Refuse boxes, pixels, that are none, or lie beyond the largest image of ``sizes``."""
+    for axis, side in (("x", "width"), ("y", "height")):
+        low, high = corners[f"{axis}_min"], corners[f"{axis}_max"]
+        check_within(np.concatenate([low, high]), 0, _most(sizes[side]), f"{axis}_min, {axis}_max")
+        if not (low < high).all():
+            raise InvalidInputError(f"{axis}_min below {axis}_max was expected")
 
 
 def check_within(values: Array, low: float, high: float, what: str) -> None:
-    """Raise `ValueError` where a number is none, or below ``low`` or above ``high``."""
+    """Refuse numbers (n,) of which one is none, or below ``low`` or above ``high``."""
     if values.size and not (values.min() >= low and values.max() <= high):  # NaN is neither
-        raise ValueError(f"{what} from {values.min()} to {values.max()}, of {low} to {high}")
+        raise InvalidInputError(f"{what} of {low} to {high} was expected, got {values.min()} to {values.max()}")
 
 
 def _most(column: xr.DataArray) -> int:

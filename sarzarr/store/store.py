@@ -11,8 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
 
 from sarzarr import conventions as cv
 from sarzarr.errors import (
@@ -29,23 +31,28 @@ from sarzarr.grids.grid import Grid
 from sarzarr.pixels.bounds import ClipBounds, Histogram
 from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
 from sarzarr.store.catalog import catalog_of, read_histogram
-from sarzarr.store.chunks import REMEDY, check_files, read_layout
+from sarzarr.store.chunks import check_links, read_layout
 from sarzarr.store.conditions import columns_of, where_mask
 from sarzarr.store.documents import (
     Document,
     ensure_groups,
     group_document,
     has_node,
+    named,
     nodes_below,
     read_json,
     read_node,
+    read_small_array,
     stored_coordinates,
-    write_json,
+    without_seal,
+    write_node,
 )
-from sarzarr.store.limits import as_written, check_catalog, check_patches
+from sarzarr.store.limits import check_array, check_catalog, check_patches
+from sarzarr.store.manifest import REMEDY
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.place import Folder, Place, local_folder
 from sarzarr.store.split_table import placements, read_split
+from sarzarr.store.stored_pixels import StoredPixels
 from sarzarr.store.tables import read_table, write_table
 from sarzarr.text import counted
 
@@ -114,9 +121,8 @@ class Store:
     @cached_property
     def attrs(self) -> Document:
         """Attributes of the root group."""
-        document = read_json(self.place, "zarr.json")
-        with as_written(f"{self.place}/zarr.json"):
-            return dict(document.get("attributes", {}))
+        attributes: Document = read_node(self.place, "")["attributes"]
+        return attributes
 
     @property
     def schema(self) -> int | None:
@@ -128,9 +134,16 @@ class Store:
     @cached_property
     def catalog(self) -> xr.Dataset:
         """One row a (scene, array), over the dimension ``array``, sorted by scene and array."""
+        vars(self)["_stamp"] = self.place.head(f"{cv.CATALOG}/zarr.json")
         catalog = read_table(self.place, cv.CATALOG)
-        check_catalog(catalog, f"{self.place}/{cv.CATALOG}")
+        with named(self.place, f"{cv.CATALOG}/zarr.json"):
+            check_catalog(catalog)
         return catalog
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether scenes came in or left since the catalog was read."""
+        return "_stamp" in vars(self) and vars(self)["_stamp"] != self.place.head(f"{cv.CATALOG}/zarr.json")
 
     @property
     def scenes(self) -> tuple[str, ...]:
@@ -151,7 +164,7 @@ class Store:
     def bounds(self) -> Mapping[str, BoundsEntry]:
         """Stored range and clip of each group in dB, by `bounds_key`."""
         known = {f.name for f in fields(BoundsEntry)}
-        with as_written(f"{self.place}/zarr.json"):
+        with named(self.place, "zarr.json"):
             return _Bounds(
                 (key, BoundsEntry(**{k: v for k, v in entry.items() if k in known}))
                 for key, entry in self.attrs[cv.BOUNDS].items()
@@ -214,15 +227,19 @@ class Store:
         """Return the ids of the scenes that have a layer of that name, sorted."""
         return tuple(scene for scene in self.scenes if layer in self.layers(scene))
 
-    def check_files(self, scene: str) -> None:
-        """Hold the files of a scene against its manifests; `CorruptStoreError` names one that is absent or short."""
-        for array in nodes_below(self.place, f"{cv.SCENES}/{scene}"):
-            check_files(self.place, f"{cv.SCENES}/{scene}/{array}")
+    def pixels(self, scene: str, array: str) -> StoredPixels:
+        """Return the stored pixels of an array, of its flags or of a layer of a scene, as Dask takes them.
+
+        Raises `CorruptStoreError` where its document or manifest is absent or not as it was sealed, or a file is
+        absent or of another length.
+        """
+        return StoredPixels.of(self.place, read_layout(self.place, f"{cv.SCENES}/{scene}/{array}"))
 
     def open_scene(self, scene: str) -> xr.Dataset:
         """Open a scene lazily: float32 in [0, 1], NaN where not measured, flags and layers; a Dask chunk a shard.
 
-        Raises `CorruptStoreError` where a file of it is absent or short.
+        Raises `CorruptStoreError` where a file of it is absent or short or a document is not as it was sealed, and
+        while pixels are read where a chunk fails its checksum or is not the one that belongs there.
         """
         opened = self._open(scene)
         coded = {name: from_codes(opened[name]) for name in self._coded(scene)}
@@ -238,32 +255,47 @@ class Store:
         return names
 
     def _open(self, scene: str) -> xr.Dataset:
-        """Return a scene's arrays in their stored dtypes, and its coordinates."""
-        rows = self.rows(scene)
+        """Return a scene's arrays in their stored dtypes, and its coordinates.
+
+        Arrays that others have put beside those of sarzarr are read by zarr-python.
+        """
+        rows, group, grid = self.rows(scene), f"{cv.SCENES}/{scene}", self.grid(scene)
         shard = int(rows["shard"].values[0]) or cv.SHARD
-        self.check_files(scene)
-        self._check_shapes(scene, rows)
+        names = {*rows["name"].values.tolist(), *rows["flags"].values.tolist(), *self.layers(scene)}
+        pixels = {name: self.pixels(scene, name) for name in sorted(names)}
+        coordinates = stored_coordinates(grid)
+        for name, variable in coordinates.items():
+            (read_small_array if variable.ndim else read_node)(self.place, f"{group}/{name}")
+        for name, stored in pixels.items():
+            if stored.shape != grid.shape:
+                raise CorruptStoreError(
+                    f"{grid.height} x {grid.width} pixels were expected of {self.place}/{group}/{name}, got "
+                    f"{stored.shape}. {REMEDY}"
+                )
+        for name in {*nodes_below(self.place, group)} - {*names, *coordinates}:
+            self._check_other(f"{group}/{name}")
         opened: xr.Dataset = xr.open_zarr(
             self.place.zarr(),
-            group=f"{cv.SCENES}/{scene}",
+            group=group,
             chunks={"y": shard, "x": shard},
             consolidated=False,
             decode_coords="all",
             mask_and_scale=False,
         )
-        return opened.assign_coords(stored_coordinates(self.grid(scene)))  # whatever release wrote the scene
+        for name, stored in pixels.items():
+            lazy = da.from_array(stored, chunks=(shard, shard), name=f"{name}-{tokenize(stored, shard)}")
+            opened[name] = opened[name].copy(data=lazy)
+        for about in (opened.attrs, *(variable.attrs for variable in opened.variables.values())):
+            about.pop(cv.SEAL, None)
+        return opened.assign_coords(coordinates)
 
-    def _check_shapes(self, scene: str, rows: xr.Dataset) -> None:
-        """Hold the documents of a scene's arrays, (rows, columns), against the catalog, before xarray believes them."""
-        self.node_attrs(scene)
-        told = tuple(int(rows[side].values[0]) for side in ("height", "width"))
-        for array in set(nodes_below(self.place, f"{cv.SCENES}/{scene}")) - {"y", "x", cv.SPATIAL_REF}:
-            layout = read_layout(self.place, f"{cv.SCENES}/{scene}/{array}")
-            if layout.shape != told:
-                raise CorruptStoreError(
-                    f"{told[0]} x {told[1]} pixels were expected in {self.place}/{layout.path}, got {layout.shape}. "
-                    f"{REMEDY}"
-                )
+    def _check_other(self, node: str) -> None:
+        """Refuse what others put beside the arrays of a scene where zarr-python would take gigabytes, or leave the store."""
+        with named(self.place, f"{node}/zarr.json"):
+            document = read_json(self.place, f"{node}/zarr.json")
+            if document["node_type"] == "array":
+                check_array(document)
+        check_links(self.place, node)
 
     def db(self, scene: str, array: str | None = None) -> Any:
         """Return a scene in dB, float32, NaN where not valid; nonpositive power is at the stored floor.
@@ -363,8 +395,9 @@ class Store:
                     f"with sarzarr.SampleReader(store, samples={sets[0]!r})."
                 )
             raise NotInStoreError(f"patch index must be one of {', '.join(known) or 'none'}, got {name!r}.")
-        table, what = read_table(self.place, f"{cv.PATCHES}/{name}"), f"{self.place}/{cv.PATCHES}/{name}"
-        check_patches(table, self.catalog, what)
+        table = read_table(self.place, f"{cv.PATCHES}/{name}")
+        with named(self.place, f"{cv.PATCHES}/{name}/zarr.json"):
+            check_patches(table, self.catalog)
         return table
 
     def split_mask(self, table: xr.Dataset, split: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -431,23 +464,34 @@ def open_older(store: AnyStore) -> Store:
             f"a store must be a local directory, got {store!r}. Copy it to this machine first."
         )
     place = Folder(Path(store)) if isinstance(store, str | Path) else store
-    opened = Store(place)
     try:
-        schema = opened.attrs.get(cv.SARZARR)
-    except (FileNotFoundError, NotADirectoryError):
+        document = read_json(place, "zarr.json")
+    except FileNotFoundError:
         raise StoreNotFoundError(
             f"a sarzarr store was expected at {str(place)!r}, got {_what_is_in(place)}. "
             "Make one with `sarzarr ingest SCENES... -o STORE`."
         ) from None
-    if not isinstance(schema, dict):
+    attributes = document.get("attributes")
+    attributes = attributes if isinstance(attributes, dict) else {}
+    if cv.SEAL not in attributes and not isinstance(attributes.get(cv.SARZARR), dict):
         raise StoreNotFoundError(
             f"a sarzarr store was expected at {str(place)!r}, got another Zarr hierarchy. Open that with xarray."
         )
+    if cv.SEAL not in attributes:
+        if attributes[cv.SARZARR].get("version") == cv.SCHEMA_VERSION:
+            raise StoreSchemaError(
+                f"a seal was expected in {place}/zarr.json, got none: this is a trial store of schema "
+                f"{cv.SCHEMA_VERSION} from before documents had seals. Make the store again from its rasters."
+            )
+        place = place.unsealed()
+    opened = Store(place)
+    vars(opened)["attrs"] = without_seal(place, "", document)[0]["attributes"]
     if opened.schema not in (cv.COPIED_SCHEMA, cv.SCHEMA_VERSION):
         is_newer = (opened.schema or 0) > cv.SCHEMA_VERSION
         remedy = "Upgrade sarzarr" if is_newer else "Make the store again from its rasters"
+        version = attributes[cv.SARZARR].get("version")
         raise StoreSchemaError(
-            f"schema {cv.SCHEMA_VERSION} was expected, got {schema.get('version')!r} in {place.name!r}. {remedy}."
+            f"schema {cv.SCHEMA_VERSION} was expected, got {version!r} in {place.name!r}. {remedy}."
         )
     return opened
 
@@ -471,5 +515,5 @@ def create_store(path: str | Path) -> Store:
     ensure_groups(place, cv.SCENES, cv.HISTOGRAMS, cv.PATCHES)
     write_table(place, cv.CATALOG, catalog_of(()))
     schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
-    write_json(place, "zarr.json", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
+    write_node(place, "", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
     return Store(place)
