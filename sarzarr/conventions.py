@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 SCHEMA: Final = "sarzarr"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 COPIED_SCHEMA: Final = 1
 """The older schema that a copy brings over; nothing else reads it."""
 DB_FLOOR: Final = -60.0
@@ -94,6 +94,10 @@ HISTOGRAMS: Final = "histograms"
 DEFAULT_INDEX: Final = "default"
 MANIFEST: Final = "manifest.json"
 SARZARR: Final = "sarzarr"
+SEAL: Final = "sarzarr_seal"
+"""The attribute of every document that holds its checksum, and the names of the attributes that it covers."""
+CHUNK_CRC: Final = "chunk_crc32c"
+"""The attribute of an array of one chunk that holds the CRC-32C of the chunk; also that of a table's columns."""
 VMIN: Final = "vmin"
 VMAX: Final = "vmax"
 CLIP_VMIN: Final = "clip_vmin"

@@ -40,14 +40,14 @@ from sarzarr.store.documents import (
     group_document,
     has_node,
     read_node,
+    read_sealed,
     read_small_array,
     write_coordinates,
-    write_json,
     write_node,
 )
+from sarzarr.store.manifest import write_manifest
 from sarzarr.store.place import Folder, Place
 from sarzarr.store.samples import SampleSet, sample_sets
-from sarzarr.store.shards import write_manifest
 from sarzarr.store.store import AnyStore, Store, open_older, open_store
 from sarzarr.store.tables import COLUMNS, read_table, write_table
 from sarzarr.tasks import Progress, Task, compute, gather, wave_size
@@ -67,7 +67,7 @@ def copy_store(
     shard: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Store:
-    """Write a store anew with another dtype, codec or shard size, and return the copy; one of schema 1 as schema 2.
+    """Write a store anew with another dtype, codec or shard size, and return the copy; one of schema 1 as of today.
 
     Values are those of `from_codes` and `to_codes`: to float32 and back is the identity, float16 rounds to 11 bits,
     0.04 dB of the stored range at the most. Layers keep their dtype. Patch tables are indexed again where a
@@ -202,11 +202,7 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
 def _layer_encodings(source: Store, scene: str, layer: str, wanted: Encoding) -> tuple[Encoding, Encoding]:
     """Return a layer's encoding, and the one in the copy: the same, in shards like the arrays beside it."""
     layout = read_layout(source.place, f"{cv.SCENES}/{scene}/{layer}")
-    shard = layout.shard[0] if layout.shard else 0
-    codec = layout.codec or cv.BESIDE_CODEC
-    stored = Encoding(dtype=layout.dtype, codec=codec, chunk=layout.chunk[0], shard=shard, nodata=layout.fill)
-    new = replace(stored, codec=wanted.codec_beside, shard=wanted.shard)
-    return stored, new
+    return layout.encoding, replace(layout.encoding, codec=wanted.codec_beside, shard=wanted.shard)
 
 
 def _with_fill(job: CopyJob, source: Store) -> CopyJob:
@@ -245,7 +241,10 @@ def _copy_the_rest(source: Store, copy: Place, anew: set[str], group: str = "") 
         elif name.endswith("/"):
             _copy_the_rest(source, copy, anew, key)
         else:
-            copy.put(key, source.place.get(key))
+            if is_older and name == "zarr.json":
+                write_node(copy, group, read_node(source.place, group))
+            else:
+                copy.put(key, source.place.get(key))
 
 
 def _attributes(place: Place, key: str) -> Document:
@@ -259,10 +258,10 @@ def _write_places(source: Store, staging: Path, encodings: list[Encoding]) -> No
     of_scene = dict(zip(source.catalog["scene"].values.tolist(), encodings, strict=True))
     for scene, encoding in of_scene.items():
         key, grid = f"{cv.SCENES}/{scene}", source.grid(scene)
-        group = Folder(staging / key)
+        group = Folder(staging / key, key)
         write_coordinates(group, grid, encoding.codec_of_tables)
         if source.schema != cv.SCHEMA_VERSION:
-            write_json(group, "zarr.json", scene_document(read_node(source.place, key), grid))
+            write_node(group, "", scene_document(read_node(source.place, key), grid))
 
 
 def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progress], None] | None) -> None:
@@ -308,9 +307,10 @@ def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progres
 
 def _write_documents(array: CopyJob, records: Records) -> None:
     """Write the manifest and the ``zarr.json`` of an array: its own attributes, but for how codes are scaled."""
-    old = read_node(array.source, array.key)
+    old, free = read_sealed(array.source, array.key)
     attributes, dims = old["attributes"], tuple(old["dimension_names"])
-    group, shape = Folder(Path(array.folder)), (array.height, array.width)
+    group = Folder(Path(array.folder), f"{cv.SCENES}/{array.scene}")
+    shape = array.height, array.width
     if array.is_older:
         is_coded, is_placed = bool(array.old_flags), has_node(group, cv.SPATIAL_REF)
         if not is_coded and array.encoding.dtype != array.stored.dtype:
@@ -320,7 +320,8 @@ def _write_documents(array: CopyJob, records: Records) -> None:
         attributes = {k: v for k, v in attributes.items() if k not in cv.CODED}
         attributes |= cf_attributes(array.encoding)
     write_manifest(group, array.name, records)
-    write_node(group, array.name, array_document(shape, array.encoding, dims=dims, attributes=attributes))
+    document = array_document(shape, array.encoding, dims=dims, attributes=attributes)
+    write_node(group, array.name, document, free)
 
 
 def _write_histogram(array: CopyJob, counts: Array | None) -> None:
@@ -336,9 +337,10 @@ def _write_tables(source: Store, staging: Path, encodings: list[Encoding]) -> No
     copy, columns = Folder(staging), {"dtype": "O", "codec": "O", "shard": "i8"}
     new = {k: ("array", np.array([getattr(e, k) for e in encodings], kind)) for k, kind in columns.items()}
     write_table(copy, cv.CATALOG, source.catalog.assign(new))
-    about = dict(source.attrs)
+    document, free = read_sealed(source.place, "")
+    about = document["attributes"]
     about[cv.SARZARR] = about[cv.SARZARR] | {"version": cv.SCHEMA_VERSION}
-    write_json(copy, "zarr.json", group_document(about))
+    write_node(copy, "", group_document(about), free)
     if source.schema != cv.SCHEMA_VERSION:
         write_clips(Store(copy))
     for name in source.patch_indices:

@@ -51,7 +51,7 @@ from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.store.catalog import write_histogram
 from sarzarr.store.commit import commit_layers, commit_scenes, consolidate, withdraw_scene, write_bounds
-from sarzarr.store.documents import group_document, read_json, write_json
+from sarzarr.store.documents import group_document, read_json, write_json, write_node
 from sarzarr.store.free_values import free_value
 from sarzarr.store.place import Folder
 from sarzarr.store.store import Store, create_store, open_store
@@ -333,7 +333,9 @@ def _commit(store: Store, scenes: Sequence[Staged]) -> None:
 
 def _write_documents(scene: Staged) -> list[dict[str, Any]]:
     """Write the documents of a whole scene, and return the rows of its arrays in the catalog."""
-    plan, group, histograms, rows = scene.plan, Folder(scene.group), Folder(scene.folder / "histograms"), []
+    plan, rows = scene.plan, []
+    group = Folder(scene.group, f"{cv.SCENES}/{plan.id}")
+    histograms = Folder(scene.folder / "histograms", f"{cv.HISTOGRAMS}/{plan.id}")
     remove_partials(scene.group)  # of a worker that was killed in this run
     for layer in plan.layers:
         receipts = [r[layer.name] for _, r in scene.done.values() if layer.name in r]
@@ -346,7 +348,7 @@ def _write_documents(scene: Staged) -> list[dict[str, Any]]:
         histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
         write_histogram(histograms, array.name, histogram)
         rows.append(catalog_row(plan, array))
-    write_json(histograms, "zarr.json", group_document())
+    write_node(histograms, "", group_document())
     write_scene_documents(group, plan)
     return rows
 

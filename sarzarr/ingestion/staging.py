@@ -14,7 +14,7 @@ from sarzarr.ingestion.blocks.receipts import Receipt, receipt_from_json, receip
 from sarzarr.ingestion.layers.plan import STEP, LayerJob
 from sarzarr.ingestion.scene_plan import ScenePlan
 from sarzarr.store.place import Folder
-from sarzarr.store.shards import digest_of
+from sarzarr.store.shards import is_as_listed
 
 log = logging.getLogger(__name__)
 Job = BlockJob | LayerJob
@@ -119,7 +119,7 @@ def leave_receipt(job: Job, receipt: Receipt) -> None:
 
 
 def intact_receipt(job: Job) -> Receipt | None:
-    """Return the receipt of a block whose files all have the bytes and checksums that it says."""
+    """Return the receipt of a block whose files all have the chunks and checksums that it says."""
     place = _receipt_path(job)
     if not place.exists():
         return None
@@ -127,8 +127,7 @@ def intact_receipt(job: Job) -> Receipt | None:
     for name, array in receipt.items():
         for folder, records in ((name, array.shards), (name + cv.FLAGS_SUFFIX, array.flag_shards)):
             for key, record in records.items():
-                digest = digest_of(group, f"{folder}/{key}", job.encoding.grid)
-                if digest != (record.size, record.digest):
+                if not is_as_listed(group, f"{folder}/{key}", job.encoding.grid, record):
                     return None
     return receipt
 

@@ -4,7 +4,6 @@ A patch is a window of one array. Its row holds its place and four measures of i
 integer counts of codes: a table does not depend on the cut of the work.
 """
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterable, Mapping
@@ -21,6 +20,8 @@ from sarzarr.patches.measure import COLUMNS, measure_patches
 from sarzarr.patches.stored_array import StoredArray
 from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.commit import consolidate
+from sarzarr.store.documents import named
+from sarzarr.store.manifest import read_manifest
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import Task, gather
@@ -98,16 +99,15 @@ def update_indices(store: Store) -> None:
 def spec_of(store: Store, name: str) -> IndexSpec:
     """Return the cut of a patch index of a store, in pixels."""
     cut = store.patch_columns(name).attrs
-    return IndexSpec(name=name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
+    with named(store.place, f"{cv.PATCHES}/{name}/zarr.json"):
+        return IndexSpec(name=name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
 
 
 def _stamp(store: Store, row: Mapping[str, Any]) -> Stamp:
     """Return the stamp of a catalog row: its measures depend on its own and its flags' files, and on the clip."""
     scene, name, clip = str(row["scene"]), str(row["name"]), store.bounds[row["bounds_key"]]
-    files = hashlib.blake2b(digest_size=8)
-    for array in (name, row["flags"]):
-        files.update(store.place.get(f"{cv.SCENES}/{scene}/{array}/{cv.MANIFEST}"))
-    return scene, name, f"{files.hexdigest()} {clip.clip_vmin!r} {clip.clip_vmax!r}"
+    files = (read_manifest(store.place, f"{cv.SCENES}/{scene}/{array}").crc for array in (name, row["flags"]))
+    return scene, name, f"{''.join(f'{crc:08x}' for crc in files)} {clip.clip_vmin!r} {clip.clip_vmax!r}"
 
 
 def _by_owner(table: xr.Dataset) -> dict[Stamp, dict[str, Array]]:
@@ -121,8 +121,6 @@ def _by_owner(table: xr.Dataset) -> dict[Stamp, dict[str, Array]]:
 def _measure_all(
     store: Store, spec: IndexSpec, rows: Mapping[Stamp, Mapping[str, Any]]
 ) -> dict[Stamp, dict[str, Array]]:
-    for scene in sorted({scene for scene, *_ in rows}):
-        store.check_files(scene)
     tasks: list[Task] = []
     owners = []
     for stamp, row in rows.items():

@@ -150,6 +150,7 @@ def _catalog_rows(store: Store, table: xr.Dataset) -> Array:
 
 def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> Iterator[tuple[str, Array]]:
     """Yield each condition on a patch, in words and as (patches,) bool."""
+    yield "their scene in the catalog", (catalog >= 0)[table["owner"].values]
     valid = table["valid_fraction"].values
     enough = np.float32(query.min_valid) * _inside(store, table, catalog)
     yield f"min_valid {query.min_valid}", (valid > 0) & (valid >= enough)
@@ -304,8 +305,5 @@ def layouts(store: Store, catalog_row: Array, *, flags: bool = False) -> tuple[A
             out.append(read_layout(store.place, path))
             continue
         kind = Encoding(dtype=dtype, codec=codec, chunk=chunk, shard=shard)
-        kind = kind.of_flags if flags else kind
-        cut: dict[str, Any] = {"chunk": (chunk, chunk), "shard": (shard, shard) if shard else None}
-        cut |= {"dtype": kind.dtype, "codec": kind.codec, "fill": kind.fill.item()}
-        out.append(ArrayLayout(path=path, shape=(height, width), **cut))
+        out.append(ArrayLayout.of(path, (height, width), kind.of_flags if flags else kind))
     return tuple(out)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.store.catalog import encoding_of
+from sarzarr.store.chunks import ArrayLayout
 from sarzarr.store.documents import Encoding
 from sarzarr.store.place import Place
-from sarzarr.store.shards import read_stored
+from sarzarr.store.stored_pixels import StoredPixels
 
 Window = tuple[slice, slice]
 """Rows and columns, pixels."""
@@ -51,7 +53,8 @@ class StoredArray:
     def codes(self, window: Window, out: Array | None = None) -> Array:
         """Return a window (rows, columns) of uint16 codes, or of floats in [0, 1] or NaN; in ``out`` if it is given.
 
-        Raises `CorruptStoreError` where a chunk fails its checksum.
+        Raises `CorruptStoreError` where a file is absent, or a chunk fails its checksum or is not the one that
+        belongs there.
         """
         return self._read(self.name, self.encoding, window, out)
 
@@ -64,5 +67,12 @@ class StoredArray:
             return out
         return self._read(self.name + cv.FLAGS_SUFFIX, self.encoding.of_flags, window, out)
 
+    @cached_property
+    def _pixels(self) -> dict[str, StoredPixels]:
+        return {}  # by array, once they are asked for
+
     def _read(self, name: str, encoding: Encoding, window: Window, out: Array | None) -> Array:
-        return read_stored(self.place, f"{cv.SCENES}/{self.scene}/{name}", encoding, window, out)
+        if name not in self._pixels:
+            path = f"{cv.SCENES}/{self.scene}/{name}"
+            self._pixels[name] = StoredPixels.of(self.place, ArrayLayout.of(path, self.shape, encoding))
+        return self._pixels[name].read(window, out)

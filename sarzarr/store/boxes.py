@@ -11,7 +11,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError, SceneIdError
 from sarzarr.scenes.names import check_scene_id
-from sarzarr.store.documents import ensure_groups, nodes_below
+from sarzarr.store.documents import ensure_groups, named, nodes_below
 from sarzarr.store.store import Store
 from sarzarr.store.tables import read_table, write_table
 
@@ -332,19 +332,24 @@ def box_tables(store: Store) -> list[str]:
     return nodes_below(store.place, cv.BOXES)
 
 
-def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX) -> Boxes:
+def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX, *, always: bool = False) -> Boxes:
     """Return a table of boxes.
 
-    Raises `NotInStoreError` where there is no table of that name; `CorruptStoreError` where a column fails its
-    checksum.
+    Raises `NotInStoreError` where there is no table of that name, or, of one that is ``always`` there, as that of
+    a set of samples, `MissingFileError`; `CorruptStoreError` as `read_table`.
     """
-    if name not in (known := box_tables(store)):
+    if name not in (known := box_tables(store)) and not always:
         raise NotInStoreError(
             f"a table of boxes among {', '.join(known) or 'none'} was expected, got {name!r}."
         )
     table = read_table(store.place, f"{cv.BOXES}/{name}")
     on = str(table.attrs["on"])
     owners = table["owner_scene"] if on == ON_SCENES else read_table(store.place, on)["id"]
+    with named(store.place, f"{cv.BOXES}/{name}/zarr.json"):
+        return _boxes_of(table, on, owners)
+
+
+def _boxes_of(table: xr.Dataset, on: str, owners: xr.DataArray) -> Boxes:
     corners = [table[k].values for k in ("x_min", "y_min", "x_max", "y_max")]
     return Boxes(
         on=on,

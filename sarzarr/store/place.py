@@ -32,6 +32,17 @@ class Place(Protocol):
     def name(self) -> str:
         """The store's name, for people."""
 
+    @property
+    def home(self) -> str:
+        """The key that its root has, or will have, in the store: what is sealed is bound to that; empty of a store."""
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether documents and manifests carry seals: those of schema 1 and of other programs have none."""
+
+    def unsealed(self) -> "Place":
+        """Return the same bytes, whose documents carry no seals."""
+
     def head(self, key: str) -> Head | None:
         """Return the bytes and the stamp of an object; None where there is none."""
 
@@ -75,6 +86,10 @@ class Folder:
 
     path: Path
     """The folder."""
+    home: str = ""
+    """See `Place.home`."""
+    is_sealed: bool = True
+    """See `Place.is_sealed`."""
 
     def __str__(self) -> str:
         return str(self.path)
@@ -84,8 +99,13 @@ class Folder:
         """The folder's name."""
         return self.path.absolute().name
 
-    def __reduce__(self) -> tuple[type["Folder"], tuple[Path]]:
-        return Folder, (self.path.absolute(),)  # whoever takes it up may stand in another folder
+    def __reduce__(self) -> tuple[type["Folder"], tuple[Path, str, bool]]:
+        # whoever takes it up may stand in another folder
+        return Folder, (self.path.absolute(), self.home, self.is_sealed)
+
+    def unsealed(self) -> "Folder":
+        """See `Place.unsealed`."""
+        return Folder(self.path, self.home, is_sealed=False)
 
     def head(self, key: str) -> Head | None:
         """See `Place.head`; the stamp is the file's number, which the next may get again, and its time."""

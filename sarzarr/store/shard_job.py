@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.store.documents import Encoding
-from sarzarr.store.shards import ShardRecord
+from sarzarr.store.manifest import ShardRecord
 
-NO_FILE: Final = ShardRecord(0, 0, 0)
+NO_FILE: Final = ShardRecord()
 """The record of a file of which every chunk is zero, and which is not there."""
 
 

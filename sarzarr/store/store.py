@@ -11,8 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
 
 from sarzarr import conventions as cv
 from sarzarr.errors import (
@@ -29,22 +31,25 @@ from sarzarr.grids.grid import Grid
 from sarzarr.pixels.bounds import ClipBounds, Histogram
 from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
 from sarzarr.store.catalog import catalog_of, read_histogram
-from sarzarr.store.chunks import check_files
+from sarzarr.store.chunks import read_layout
 from sarzarr.store.conditions import columns_of, where_mask
 from sarzarr.store.documents import (
     Document,
     ensure_groups,
     group_document,
     has_node,
+    named,
     nodes_below,
     read_json,
     read_node,
+    read_small_array,
     stored_coordinates,
-    write_json,
+    write_node,
 )
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.place import Folder, Place
 from sarzarr.store.split_table import placements, read_split
+from sarzarr.store.stored_pixels import StoredPixels
 from sarzarr.store.tables import read_table, write_table
 from sarzarr.text import counted
 
@@ -103,7 +108,7 @@ class Store:
     @cached_property
     def attrs(self) -> Document:
         """Attributes of the root group."""
-        attributes: Document = read_json(self.place, "zarr.json").get("attributes", {})
+        attributes: Document = read_node(self.place, "")["attributes"]
         return attributes
 
     @property
@@ -137,10 +142,11 @@ class Store:
     def bounds(self) -> Mapping[str, BoundsEntry]:
         """Stored range and clip of each group in dB, by `bounds_key`."""
         known = {f.name for f in fields(BoundsEntry)}
-        return {
-            key: BoundsEntry(**{k: v for k, v in entry.items() if k in known})
-            for key, entry in self.attrs[cv.BOUNDS].items()
-        }
+        with named(self.place, "zarr.json"):
+            return {
+                key: BoundsEntry(**{k: v for k, v in entry.items() if k in known})
+                for key, entry in self.attrs[cv.BOUNDS].items()
+            }
 
     @property
     def preprocessing_params(self) -> dict[str, float]:
@@ -199,15 +205,19 @@ class Store:
         """Return the ids of the scenes that have a layer of that name, sorted."""
         return tuple(scene for scene in self.scenes if layer in self.layers(scene))
 
-    def check_files(self, scene: str) -> None:
-        """Hold the files of a scene against its manifests; `CorruptStoreError` names one that is absent or short."""
-        for array in nodes_below(self.place, f"{cv.SCENES}/{scene}"):
-            check_files(self.place, f"{cv.SCENES}/{scene}/{array}")
+    def pixels(self, scene: str, array: str) -> StoredPixels:
+        """Return the stored pixels of an array, of its flags or of a layer of a scene, as Dask takes them.
+
+        Raises `CorruptStoreError` where its document or manifest is absent or not as it was sealed, or a file is absent
+        or of another length.
+        """
+        return StoredPixels.of(self.place, read_layout(self.place, f"{cv.SCENES}/{scene}/{array}"))
 
     def open_scene(self, scene: str) -> xr.Dataset:
         """Open a scene lazily: float32 in [0, 1], NaN where not measured, flags and layers; a Dask chunk a shard.
 
-        Raises `CorruptStoreError` where a file of it is absent or short.
+        Raises `CorruptStoreError` where a file of it is absent or short or a document is not as it was sealed, and
+        while pixels are read where a chunk fails its checksum or is not the one that belongs there.
         """
         opened = self._open(scene)
         coded = {name: from_codes(opened[name]) for name in self._coded(scene)}
@@ -223,18 +233,31 @@ class Store:
         return names
 
     def _open(self, scene: str) -> xr.Dataset:
-        """Return a scene's arrays in their stored dtypes, and its coordinates."""
-        shard = int(self.rows(scene)["shard"].values[0]) or cv.SHARD
-        self.check_files(scene)
+        """Return a scene's arrays in their stored dtypes, and its coordinates.
+
+        Arrays that others have put beside those of sarzarr are read by zarr-python.
+        """
+        rows, group, grid = self.rows(scene), f"{cv.SCENES}/{scene}", self.grid(scene)
+        shard = int(rows["shard"].values[0]) or cv.SHARD
+        names = {*rows["name"].values.tolist(), *rows["flags"].values.tolist(), *self.layers(scene)}
+        pixels = {name: self.pixels(scene, name) for name in sorted(names)}
+        coordinates = stored_coordinates(grid)
+        for name, variable in coordinates.items():
+            (read_small_array if variable.ndim else read_node)(self.place, f"{group}/{name}")
         opened: xr.Dataset = xr.open_zarr(
             self.place.zarr(),
-            group=f"{cv.SCENES}/{scene}",
+            group=group,
             chunks={"y": shard, "x": shard},
             consolidated=False,
             decode_coords="all",
             mask_and_scale=False,
         )
-        return opened.assign_coords(stored_coordinates(self.grid(scene)))  # whatever release wrote the scene
+        for name, stored in pixels.items():
+            lazy = da.from_array(stored, chunks=(shard, shard), name=f"{name}-{tokenize(stored, shard)}")
+            opened[name] = opened[name].copy(data=lazy)
+        for about in (opened.attrs, *(variable.attrs for variable in opened.variables.values())):
+            about.pop(cv.SEAL, None)
+        return opened.assign_coords(coordinates)
 
     def db(self, scene: str, array: str | None = None) -> Any:
         """Return a scene in dB, float32, NaN where not valid; nonpositive power is at the stored floor.
@@ -400,23 +423,28 @@ def open_older(store: AnyStore) -> Store:
             f"a store must be a local directory, got {store!r}. Copy it to this machine first."
         )
     place = Folder(Path(store)) if isinstance(store, str | Path) else store
-    opened = Store(place)
     try:
-        schema = opened.attrs.get(cv.SARZARR)
-    except (FileNotFoundError, NotADirectoryError):
+        document = read_json(place, "zarr.json")
+    except FileNotFoundError:
         raise StoreNotFoundError(
             f"a sarzarr store was expected at {str(place)!r}, got {_what_is_in(place)}. "
             "Make one with `sarzarr ingest SCENES... -o STORE`."
         ) from None
-    if not isinstance(schema, dict):
+    attributes = document.get("attributes")
+    attributes = attributes if isinstance(attributes, dict) else {}
+    if cv.SEAL not in attributes and not isinstance(attributes.get(cv.SARZARR), dict):
         raise StoreNotFoundError(
             f"a sarzarr store was expected at {str(place)!r}, got another Zarr hierarchy. Open that with xarray."
         )
+    if cv.SEAL not in attributes and attributes[cv.SARZARR].get("version") != cv.SCHEMA_VERSION:
+        place = place.unsealed()
+    opened = Store(place)
     if opened.schema not in (cv.COPIED_SCHEMA, cv.SCHEMA_VERSION):
         is_newer = (opened.schema or 0) > cv.SCHEMA_VERSION
         remedy = "Upgrade sarzarr" if is_newer else "Make the store again from its rasters"
+        version = opened.attrs[cv.SARZARR].get("version")
         raise StoreSchemaError(
-            f"schema {cv.SCHEMA_VERSION} was expected, got {schema.get('version')!r} in {place.name!r}. {remedy}."
+            f"schema {cv.SCHEMA_VERSION} was expected, got {version!r} in {place.name!r}. {remedy}."
         )
     return opened
 
@@ -440,5 +468,5 @@ def create_store(path: str | Path) -> Store:
     ensure_groups(place, cv.SCENES, cv.HISTOGRAMS, cv.PATCHES)
     write_table(place, cv.CATALOG, catalog_of(()))
     schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
-    write_json(place, "zarr.json", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
+    write_node(place, "", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
     return Store(place)

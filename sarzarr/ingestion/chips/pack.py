@@ -34,11 +34,12 @@ from sarzarr.store.boxes import Boxes, known_classes, safe_name, write_boxes
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import ensure_groups, has_node, read_json, read_node, write_json
 from sarzarr.store.free_values import values_of
+from sarzarr.store.manifest import ShardRecord
 from sarzarr.store.place import Folder
 from sarzarr.store.sample_files import ARRAYS, append_picture, sample_writers, write_sample_documents
 from sarzarr.store.samples import SampleLayout, SampleSet, open_samples, sample_sets
 from sarzarr.store.shard_job import NO_FILE
-from sarzarr.store.shards import ShardRecord, digest_of
+from sarzarr.store.shards import is_as_listed
 from sarzarr.store.store import Store, create_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import compute
@@ -152,7 +153,7 @@ def _staging(store: Store, name: str, chips: Sequence[SampleSource]) -> Iterator
         fingerprint = sha256(json.dumps(parts).encode()).hexdigest()
         known = folder / "fingerprint"
         if not known.exists() or known.read_text() != fingerprint:
-            for part in ("arrays", "receipts", "group"):
+            for part in ("arrays", "receipts", cv.SAMPLES):
                 remove_tree(folder / part)
             known.write_text(fingerprint)
         remove_partials(folder)
@@ -235,7 +236,8 @@ def _pack_shard(
         receipt = _Receipt(
             shard=shard, image=image.close(), flags=flags.close(), coloured=coloured, values=taken
         )
-    document = {k: v for k, v in asdict(receipt).items() if k != "problems"}
+    document = {"image": receipt.image.to_json(), "flags": receipt.flags.to_json()}
+    document |= {"coloured": coloured, "values": taken}
     write_json(Folder(staging), _receipt_key(layout, shard), document)
     return receipt
 
@@ -249,14 +251,13 @@ def _intact(staging: Path, layout: SampleLayout, shard: int) -> _Receipt | None:
     """Return the receipt of a shard whose files are there as it says."""
     try:
         document = read_json(Folder(staging), _receipt_key(layout, shard))
-        image, flags = (ShardRecord(**document[k]) for k in ("image", "flags"))
+        image, flags = (ShardRecord.from_json(document[k]) for k in ("image", "flags"))
         values, coloured = tuple(document["values"]), int(document["coloured"])
         receipt = _Receipt(shard=shard, image=image, flags=flags, coloured=coloured, values=values)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     for array, record in zip(ARRAYS, (image, flags), strict=True):
-        digest = digest_of(Folder(staging), f"arrays/{array}/c/{shard}/0/0", layout.grid)
-        if digest != (record.size, record.digest):
+        if not is_as_listed(Folder(staging), f"arrays/{array}/c/{shard}/0/0", layout.grid, record):
             return None
     return receipt
 
@@ -300,8 +301,9 @@ def _enter(
     boxes: Boxes,
 ) -> None:
     store, name = target
-    group, arrays, key = staging / "group", Folder(staging / "arrays"), f"{cv.SAMPLES}/{name}"
-    write_table(Folder(staging), "group", table)
+    key = f"{cv.SAMPLES}/{name}"
+    group, arrays = staging / key, Folder(staging / "arrays", key)
+    write_table(Folder(staging), key, table)
     write_sample_documents(arrays, layout, [(r.image, r.flags) for r in receipts])
     for array in ARRAYS:
         swap_in(arrays.path / array, group / array)

@@ -16,13 +16,12 @@ import numpy as np
 import xarray as xr
 
 from sarzarr import conventions as cv
-from sarzarr.errors import InvalidInputError, SplitExistsError
+from sarzarr.errors import InvalidInputError, MissingFileError, SplitExistsError
 from sarzarr.files import flush, locked, whole_file
-from sarzarr.splits.versions import LAST
 from sarzarr.store.commit import consolidate
-from sarzarr.store.documents import ensure_groups, group_document, has_node, read_node, write_node
+from sarzarr.store.documents import ensure_groups, has_node, read_node, update_node
 from sarzarr.store.samples import open_samples, sample_sets
-from sarzarr.store.split_table import versions
+from sarzarr.store.split_table import LAST, last_version, versions
 from sarzarr.store.store import Store
 from sarzarr.store.tables import read_table, write_table
 
@@ -246,13 +245,27 @@ class StoreBackend:
             raise _taken(signal, split.version) from None
 
     def pointer(self, signal: str) -> tuple[int, int]:
-        """Return the active version and the highest there ever was, of the group's attributes; 0 for none."""
+        """Return the active version and the highest there ever was, of the group's attributes; 0 for none.
+
+        Raises `MissingFileError` where the active one is not there.
+        """
         place, key = self.store.place, self._key(signal)
-        attributes = read_node(place, key)["attributes"] if has_node(place, key) else {}
-        return int(attributes.get(ACTIVE, 0)), int(attributes.get(LAST, 0))
+        if not (last := last_version(place, key)):
+            return 0, 0
+        active = int(read_node(place, key)["attributes"].get(ACTIVE, 0))
+        if active and not has_node(place, f"{key}/v{active}"):
+            raise MissingFileError(
+                f"version v{active} of the split of {signal!r}, the active one, was expected at {place}/{key}/v{active}, "
+                "got none. Restore it from a copy, or make another one active with SplitManager.set_active."
+            )
+        return active, last
 
     def activate(self, signal: str, version: int) -> None:
         """Name a version in the group's attributes."""
-        attributes = {ACTIVE: version, LAST: max(version, self.pointer(signal)[1], *self.versions(signal))}
-        write_node(self.store.place, self._key(signal), group_document(attributes))
+        place, key = self.store.place, self._key(signal)
+        update_node(
+            place,
+            key,
+            {ACTIVE: version, LAST: max(version, last_version(place, key), *self.versions(signal))},
+        )
         consolidate(self.store)
