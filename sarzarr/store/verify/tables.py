@@ -1,6 +1,7 @@
 """The tables of a store held against one another and against its documents."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -50,21 +51,14 @@ def check_tables(tree: Tree, found: Findings) -> bool:
     return True
 
 
-class _telling:  # noqa: N801 - reads as a verb
-    """A context in which an error of a file becomes a finding of it, unless the file, or one below, has one."""
-
-    def __init__(self, key: str, found: Findings) -> None:
-        self.key, self.found = key, found
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if error is None or not isinstance(error, SarzarrError | OSError):
-            return False
-        if not self.found.touches(self.key.removesuffix(f"/{ROOT}")):
-            self.found.add(self.key, str(error).partition(". ")[0])
-        return True
+@contextmanager
+def _telling(key: str, found: Findings) -> Iterator[None]:
+    """Turn an error of what is read into a finding of a file, unless it, or one beside it, has one."""
+    try:
+        yield
+    except (SarzarrError, OSError) as error:
+        if not found.touches(key.removesuffix(f"/{ROOT}")):
+            found.add(key, str(error).partition(". ")[0])
 
 
 def _check_scenes(tree: Tree, rows: list[dict[str, Any]], found: Findings) -> None:

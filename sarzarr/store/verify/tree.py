@@ -64,7 +64,7 @@ def read_tree(place: Place, found: Findings) -> Tree:
     tree = Tree(place, files)
     copies = _read_root(tree, found)
     for node, copy in copies.items():
-        if _sealed_content(copy, f"{node}/{ROOT}") is not None:
+        if sealed_content(copy, f"{node}/{ROOT}") is not None:
             tree.copies[node] = copy
     on_disk = {key.removesuffix("/zarr.json") for key in files if key.endswith("/zarr.json")}
     foreign = list[str]()
@@ -105,7 +105,7 @@ def _read_root(tree: Tree, found: Findings) -> dict[str, Any]:
     except (ValueError, AttributeError, RecursionError) as error:
         found.add(ROOT, f"it is no document ({error})")
         return {}
-    content = _sealed_content(document, ROOT)
+    content = sealed_content(document, ROOT)
     if content is None:
         found.add(ROOT, _CHANGED, f"{_ACCEPT.format(found.store)} Else: `sarzarr verify {found.store} --repair`.")
     else:
@@ -119,7 +119,7 @@ _CHANGED = "it is damaged, stands in the place of another, or was changed by han
 _ACCEPT = "Seal what was changed on purpose: `sarzarr verify {} --accept`."
 
 
-def _sealed_content(document: Any, key: str) -> Document | None:
+def sealed_content(document: Any, key: str) -> Document | None:
     """Return a document without its seal; None where that does not fit."""
     try:
         return unsealed(document, key, key)[0]
@@ -127,7 +127,7 @@ def _sealed_content(document: Any, key: str) -> Document | None:
         return None
 
 
-def _seal_of(document: Any) -> Any:
+def seal_of(document: Any) -> Any:
     attributes = document.get("attributes") if isinstance(document, dict) else None
     return attributes.get(cv.SEAL) if isinstance(attributes, dict) else None
 
@@ -147,23 +147,23 @@ def _read_node(tree: Tree, node: str, copy: Any, found: Findings) -> bool:
         try:
             raw = tree.place.get(key)
             document = json.loads(raw)
-            content = _sealed_content(document, key)
+            content = sealed_content(document, key)
         except (ValueError, RecursionError):
             pass
     intact = tree.copies.get(node)
     if content is None and intact is None and document is not None:
-        if _seal_of(document) is None and _seal_of(copy) is None and copy in (None, document):
+        if seal_of(document) is None and seal_of(copy) is None and copy in (None, document):
             return False  # another program's
     if content is not None:
         tree.documents[node] = content
         _check_spelling(raw, document or {}, key, found)
-        if copy is not None and (intact is None or _seal_of(intact) != _seal_of(document)):
+        if copy is not None and (intact is None or seal_of(intact) != seal_of(document)):
             found.add(ROOT, f"its copy of {key} is another document")
         elif copy is None and "" in tree.documents:
             found.add(ROOT, f"it holds no copy of {key}")
         return True
     if intact is not None:
-        tree.documents[node] = _sealed_content(intact, key) or {}
+        tree.documents[node] = sealed_content(intact, key) or {}
     if key in tree.files:
         found.add(key, _CHANGED if document is not None else "it is no document")
     else:
