@@ -111,7 +111,7 @@ def write_older_manifest(place, key, records, *, is_sharded=True):
 
 
 def _rewrite(path, clips):
-    """Make a document one of schema 1: no seal, fill 0.0 of floats, unsorted names, GCPS by fives, the clips of its bins."""
+    """Make a document one of schema 1: unsealed, fill 0.0 of floats, unsorted names, GCPS by fives, its clips."""
     document = json.loads(path.read_text())
     about = document["attributes"]
     for name in (cv.SEAL, cv.CHUNK_CRC):

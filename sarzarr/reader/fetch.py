@@ -65,8 +65,8 @@ class ChunkFetcher:
 
         Each row begins with its chunk's pixels, and is good until the next group.
 
-        Raises `CorruptStoreError`, with the place, where a chunk is absent, short, fails its checksum or is not the one
-        that belongs there; `StoreChangedError` where the store has changed since its table was read.
+        Raises `CorruptStoreError`, with the place, where a chunk is absent, short, fails its checksum or is not the
+        one that belongs there; `StoreChangedError` where the store has changed since its table was read.
         """
         if kind.codec is None or not chunks.size:
             for some in in_groups(chunks):

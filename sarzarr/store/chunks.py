@@ -308,8 +308,8 @@ def manifest_of(place: Place, layout: ArrayLayout) -> Manifest:
             return manifest
         return replace(manifest, chunks=np.zeros((len(chunks), most), chunks.dtype))  # it has no file at all
     raise CorruptStoreError(
-        f"files {files} of {most} chunks were expected in {place}/{layout.path}/{cv.MANIFEST}, got {manifest.files} of "
-        f"{chunks.shape[1]}. {REMEDY}"
+        f"files {files} of {most} chunks were expected in {place}/{layout.path}/{cv.MANIFEST}, got {manifest.files} "
+        f"of {chunks.shape[1]}. {REMEDY}"
     )
 
 

@@ -176,7 +176,7 @@ def read_json(place: Place, key: str) -> Document:
 
 @contextmanager
 def named(place: Place, key: str) -> Iterator[None]:
-    """Turn errors of what is made of a file into `CorruptStoreError`, with its name; `MissingFileError` without one."""
+    """Turn errors of what a file says into `CorruptStoreError`, with its name; `MissingFileError` without one."""
     try:
         yield
     except (MissingFileError, FileNotFoundError, NotADirectoryError) as error:
@@ -217,11 +217,14 @@ def read_node(place: Place, node: str) -> Document:
 
 def read_sealed(place: Place, node: str) -> tuple[Document, frozenset[str]]:
     """Return a document as `read_node`, and the names of its attributes that are free, for who writes it anew."""
+    return without_seal(place, node, read_json(place, _file_of(node)))
+
+
+def without_seal(place: Place, node: str, document: Document) -> tuple[Document, frozenset[str]]:
+    """Return a document that was read as `read_sealed` does."""
     key = _file_of(node)
-    document = read_json(place, key)
     if not place.is_sealed:
-        document.setdefault("attributes", {})
-        return document, frozenset()
+        return {**document, "attributes": document.get("attributes", {})}, frozenset()
     with named(place, key):
         return unsealed(document, key_in_store(place, key), f"{place}/{key}")
 

@@ -1,8 +1,8 @@
 """Manifests: the files of an array, and every chunk in them, as JSON beside it.
 
 A manifest says where each chunk lies and which four bytes it ends in, its checksum: a chunk is held against that
-wherever one is read, so that another one, however intact, is never taken for it. It is bound to its array by a checksum
-over itself and the array's key in the store.
+wherever one is read, so that another one, however intact, is never taken for it. It is bound to its array by a
+checksum over itself and the array's key in the store.
 """
 
 import base64
@@ -40,7 +40,7 @@ class ShardRecord:
 
     @classmethod
     def of(cls, size: int, index: Array, crcs: Mapping[int, bytes]) -> "ShardRecord":
-        """Return the record of a file from the (offset, size) of its chunks and the last bytes of those that it holds."""
+        """Return the record of a file from (offset, size) of its chunks and the last bytes of those that it holds."""
         entries = np.zeros(len(index), CHUNK)
         for at, crc in crcs.items():
             entries[at] = (*index[at].tolist(), int.from_bytes(crc, "little"))
@@ -149,6 +149,11 @@ def changed(place: Place, array: str, crc: int) -> StoreChangedError | None:
             return None
     except CorruptStoreError:
         pass
+    return was_changed(place, array)
+
+
+def was_changed(place: Place, array: str) -> StoreChangedError:
+    """Return the error of an array that is no longer the one that was there when it was opened."""
     return StoreChangedError(
         f"{array} as it was when {place} was opened was expected, got another or none: it was replaced or removed "
         "meanwhile. Open the store anew."
@@ -156,7 +161,7 @@ def changed(place: Place, array: str, crc: int) -> StoreChangedError | None:
 
 
 def _packed(entries: Array) -> str:
-    """Return (files, chunks) of `CHUNK` as text. In a file they follow one another: their sizes tell where they begin."""
+    """Return (files, chunks) of `CHUNK` as text. In a file they follow one another: sizes tell where they begin."""
     size, crc = entries["size"], entries["crc"]
     ahead = entries["offset"] - _expected(size)
     columns = (np.where(size > 0, ahead, 0).astype("<u8"), size, crc)

@@ -34,7 +34,7 @@ class Place(Protocol):
 
     @property
     def home(self) -> str:
-        """The key that its root has, or will have, in the store: what is sealed is bound to that; empty of a store."""
+        """The key that its root has, or will have, in the store, which seals are bound to; empty of a store."""
 
     @property
     def is_sealed(self) -> bool:

@@ -166,7 +166,7 @@ class SampleSet:
 
     @cached_property
     def boxes(self) -> Boxes:
-        """The boxes on its samples: a table without rows where none were given; `CorruptStoreError` without a table."""
+        """The boxes on its samples, a table without rows where none were given; `MissingFileError` without one."""
         return read_boxes(self.store, self.name, always=True)
 
     def __len__(self) -> int:

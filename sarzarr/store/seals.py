@@ -50,8 +50,8 @@ def unsealed(document: Mapping[str, Any], key: str, where: str) -> tuple[Documen
 def broken(where: str) -> CorruptStoreError:
     """Return the error of a document that is not as it was sealed."""
     return CorruptStoreError(
-        f"the document that sarzarr wrote was expected, got another at {where}: it is damaged, stands in the place of "
-        "another, or was changed by hand. Restore it from a copy, or seal what was changed on purpose with "
+        f"the document that sarzarr wrote was expected, got another at {where}: it is damaged, stands in another's "
+        "place, or was changed by hand. Restore it from a copy, or seal what was changed on purpose with "
         "`sarzarr verify --accept`."
     )
 

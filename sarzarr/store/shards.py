@@ -61,6 +61,8 @@ def read_index(
     if head is None:
         raise FileNotFoundError(f"{place}/{key}")
     chunks = grid[0] * grid[1]
+    if not chunks and head.size < CRC_BYTES:
+        raise CorruptStoreError(f"expected a chunk and its checksum, got {head.size} bytes.")
     if not chunks:
         return np.array([[0, head.size]], np.uint64), head.size
     want = index_bytes(chunks)
@@ -232,8 +234,8 @@ def read_chunks(
     array that is yielded is used again for the next one. ``wanted`` limits which are read. ``entries`` (chunks,) of
     `CHUNK` are what the manifest says of the file; without them its own index is taken at its word.
 
-    Raises `CorruptStoreError`, which names the file, where it is absent, or a chunk is short, fails its checksum or is
-    not the one that belongs there.
+    Raises `CorruptStoreError`, which names the file, where it is absent, or a chunk is short, fails its checksum or
+    is not the one that belongs there.
     """
     cols, out = max(grid[1], 1), np.empty_like(like)
     try:

@@ -315,13 +315,13 @@ def read_split(place: Place, version: int | None = None) -> Split:
     """Return a version of a store's split, the newest one if left out.
 
     Raises `NotInStoreError` where there is no such version, or none at all; `CorruptStoreError` where a column
-    fails its checksum, or the whole its fingerprint; `MissingFileError` where the newest is asked for and is not there.
+    fails its checksum, or the whole its fingerprint; `MissingFileError` where the newest is asked for and not there.
     """
     known = versions(place)
     if version is None and (last := last_version(place)) > max(known, default=0):
         raise MissingFileError(
-            f"split v{last}, the newest, was expected at {place}/{cv.SPLITS}/v{last}, got none. Restore it from a copy, "
-            "make or extend a split, or name a version that is there, as in split='v1:train'."
+            f"the newest split was expected at {place}/{cv.SPLITS}/v{last}, got none. Restore it from a copy, make "
+            "or extend a split, or name a version that is there, as in split='v1:train'."
         )
     if not known:
         raise NotInStoreError(

@@ -44,6 +44,7 @@ from sarzarr.store.documents import (
     read_node,
     read_small_array,
     stored_coordinates,
+    without_seal,
     write_node,
 )
 from sarzarr.store.membership import parse_choice
@@ -208,8 +209,8 @@ class Store:
     def pixels(self, scene: str, array: str) -> StoredPixels:
         """Return the stored pixels of an array, of its flags or of a layer of a scene, as Dask takes them.
 
-        Raises `CorruptStoreError` where its document or manifest is absent or not as it was sealed, or a file is absent
-        or of another length.
+        Raises `CorruptStoreError` where its document or manifest is absent or not as it was sealed, or a file is
+        absent or of another length.
         """
         return StoredPixels.of(self.place, read_layout(self.place, f"{cv.SCENES}/{scene}/{array}"))
 
@@ -439,10 +440,11 @@ def open_older(store: AnyStore) -> Store:
     if cv.SEAL not in attributes and attributes[cv.SARZARR].get("version") != cv.SCHEMA_VERSION:
         place = place.unsealed()
     opened = Store(place)
+    vars(opened)["attrs"] = without_seal(place, "", document)[0]["attributes"]
     if opened.schema not in (cv.COPIED_SCHEMA, cv.SCHEMA_VERSION):
         is_newer = (opened.schema or 0) > cv.SCHEMA_VERSION
         remedy = "Upgrade sarzarr" if is_newer else "Make the store again from its rasters"
-        version = opened.attrs[cv.SARZARR].get("version")
+        version = attributes[cv.SARZARR].get("version")
         raise StoreSchemaError(
             f"schema {cv.SCHEMA_VERSION} was expected, got {version!r} in {place.name!r}. {remedy}."
         )

@@ -1,6 +1,7 @@
 """The pixels of one array as they are stored: read by window, every chunk held against the array's manifest."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +10,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
 from sarzarr.store.chunks import ArrayLayout, check_files, manifest_of
 from sarzarr.store.documents import Encoding
-from sarzarr.store.manifest import Manifest, changed
+from sarzarr.store.manifest import Manifest, changed, read_manifest, was_changed
 from sarzarr.store.place import Place
 from sarzarr.store.shards import read_stored
 
@@ -26,8 +27,8 @@ class StoredPixels:
     """(rows, columns)."""
     encoding: Encoding
     """Its dtype, codec, chunks and shards."""
-    manifest: Manifest
-    """Its files and chunks as they were when it was opened."""
+    crc: int
+    """The checksum of its manifest when it was opened."""
     ndim: ClassVar[int] = 2
 
     @classmethod
@@ -39,9 +40,19 @@ class StoredPixels:
         manifest = manifest_of(place, layout)
         check_files(place, manifest)
         rows, columns = layout.shape
-        return cls(
-            place=place, path=layout.path, shape=(rows, columns), encoding=layout.encoding, manifest=manifest
-        )
+        encoding, crc = layout.encoding, manifest.crc
+        return cls(place=place, path=layout.path, shape=(rows, columns), encoding=encoding, crc=crc)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Its files and chunks; `StoreChangedError` where they are no longer those of when it was opened."""
+        manifest = read_manifest(self.place, self.path)
+        if manifest.crc != self.crc:
+            raise was_changed(self.place, self.path)
+        return manifest
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "manifest"}  # each worker reads it itself
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -57,7 +68,7 @@ class StoredPixels:
         try:
             return read_stored(self.place, self.path, self.encoding, window, out, self.manifest)
         except CorruptStoreError as error:
-            raise changed(self.place, self.path, self.manifest.crc) or error from None
+            raise changed(self.place, self.path, self.crc) or error from None
 
     def __getitem__(self, key: Any) -> Array:
         """Return what slices or numbers of (rows, columns) choose, as Dask asks for it."""
@@ -73,4 +84,4 @@ class StoredPixels:
         return self.read((window[0], window[1]))[tuple(rest)]
 
     def __dask_tokenize__(self) -> Any:
-        return str(self.place), self.path, self.manifest.crc
+        return str(self.place), self.path, self.crc

@@ -83,7 +83,7 @@ def read_table(place: Place, key: str) -> xr.Dataset:
 
 
 def _read_columns(place: Place, key: str, attributes: dict[str, Any]) -> dict[str, tuple[list[str], Array]]:
-    """Return the columns of a table by name, with their dimensions; what tells of them is taken from its attributes."""
+    """Return the columns of a table by name, with their dimensions; its attributes lose what tells of them."""
     columns = {}
     empty = {name: words for name, *words in map(str.split, attributes.pop(EMPTY, ()))}
     names = attributes.pop(COLUMNS)

@@ -231,7 +231,7 @@ def test_what_is_said_about_an_old_store_works_when_it_is_done(ingested, files, 
 @pytest.mark.parametrize(
     ("version", "remedy"),
     [
-        (3, "Upgrade"),
+        (4, "Upgrade"),
         (99, "Upgrade"),
         (0, "Make"),
         (None, "Make"),

@@ -473,11 +473,11 @@ def test_a_file_that_the_manifest_lists_must_be_there(tmp_path, shard):
 def test_an_array_without_a_manifest_or_with_another_is_damage(tmp_path):
     """Nothing tells fill value from what is lost."""
     _, layout = damaged(tmp_path, "none")
-    with pytest.raises(MissingFileError, match="manifest was expected at .*s1/vv/manifest.json"):
+    with pytest.raises(MissingFileError, match=r"manifest was expected at .*s1/vv/manifest.json"):
         read_chunk_table(Folder(tmp_path), [layout])
     listed(tmp_path)
     shutil.copytree(tmp_path / "scenes/s1", tmp_path / "scenes/s2")
-    with pytest.raises(CorruptStoreError, match="manifest of 'scenes/s2/vv' was expected .*another's"):
+    with pytest.raises(CorruptStoreError, match=r"manifest of 'scenes/s2/vv' was expected .*another's"):
         read_chunk_table(Folder(tmp_path), [replace(layout, path="scenes/s2/vv")])
     with pytest.raises(CorruptStoreError, match=r"files \(3, 3\) of 4 chunks .*s1/vv/manifest.json"):
         read_chunk_table(Folder(tmp_path), [replace(layout, shape=(129, 129))])

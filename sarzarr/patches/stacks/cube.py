@@ -102,10 +102,9 @@ def _cube(store: Store, stack: Stack, name: str, rows: dict[str, xr.Dataset], *,
         planes.append(_Plane(values=values, flags=flags, stored=stored, power=power))
     downs, acrosses = ([slice(a, min(a + block, n)) for a in range(0, n, block)] for n in stack.grid.shape)
     key = f"{'power' if power else 'db'}-{name}-{tokenize(planes, block, stack.grid.shape)}"
-    graph: dict[Any, Any] = {f"{key}-{t}": plane for t, plane in enumerate(planes)}
-    graph |= {
-        (key, t, i, j): (_Plane.read, f"{key}-{t}", down, across)
-        for t in range(len(planes))
+    graph = {
+        (key, t, i, j): (_Plane.read, plane, down, across)
+        for t, plane in enumerate(planes)
         for i, down in enumerate(downs)
         for j, across in enumerate(acrosses)
     }

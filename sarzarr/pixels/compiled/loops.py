@@ -212,8 +212,8 @@ def deliver(chunks: tuple[Array, ...], raw: Array, strip: Array, out: Array, law
     """Read chunks of codes, check, turn and stretch each, while it is in cache, into its slot of a batch.
 
     Return how many were as they should be: it stops at the first that is short, or of another checksum. Chunks are
-    handles (int32), offsets (int64), checksums (uint32), slots (int64) and operations (uint8). ``raw`` is scratch of uint8, a chunk and
-    its checksum; the others are as in `place_codes`.
+    handles (int32), offsets (int64), checksums (uint32), slots (int64) and operations (uint8). ``raw`` is scratch of
+    uint8, a chunk and its checksum; the others are as in `place_codes`.
     """
     image, stored = raw[:-4].view(_u16).reshape(out.shape[1:]), raw[-4:].view(np.uint32)
     memory = image, stored, strip, _in_words(strip)

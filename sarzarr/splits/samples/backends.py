@@ -255,17 +255,14 @@ class StoreBackend:
         active = int(read_node(place, key)["attributes"].get(ACTIVE, 0))
         if active and not has_node(place, f"{key}/v{active}"):
             raise MissingFileError(
-                f"version v{active} of the split of {signal!r}, the active one, was expected at {place}/{key}/v{active}, "
-                "got none. Restore it from a copy, or make another one active with SplitManager.set_active."
+                f"the active split of {signal!r} was expected at {place}/{key}/v{active}, got none. Restore it from "
+                "a copy, or make another one active with SplitManager.set_active."
             )
         return active, last
 
     def activate(self, signal: str, version: int) -> None:
         """Name a version in the group's attributes."""
         place, key = self.store.place, self._key(signal)
-        update_node(
-            place,
-            key,
-            {ACTIVE: version, LAST: max(version, last_version(place, key), *self.versions(signal))},
-        )
+        last = max(version, last_version(place, key), *self.versions(signal))
+        update_node(place, key, {ACTIVE: version, LAST: last})
         consolidate(self.store)
