@@ -19,12 +19,12 @@ from sarzarr.errors import InvalidInputError, SarzarrError
 from sarzarr.ingestion.staging import only_writer
 from sarzarr.ingestion.verification.again import Shard, histogram_of_all, records_of, write_again
 from sarzarr.ingestion.verification.sources import Files, files_by_name, scene_as_stored
-from sarzarr.ingestion.verification.verify import examine, folder_of, verify
+from sarzarr.ingestion.verification.verify import examine, folder_of, gather_documents, verify
 from sarzarr.patches.cut import IndexSpec
 from sarzarr.patches.index import measured_table
 from sarzarr.store.catalog import catalog_of, catalog_rows, write_histogram
 from sarzarr.store.chunks import ArrayLayout, described_layout
-from sarzarr.store.commit import consolidate
+from sarzarr.store.commit import write_bounds
 from sarzarr.store.documents import group_document, read_small_array, write_coordinates, write_node
 from sarzarr.store.manifest import Manifest, ShardRecord, read_manifest, write_manifest
 from sarzarr.store.place import Folder
@@ -74,8 +74,8 @@ def repair(
         with only_writer(place.path), _room(place) as room:
             _Repair(Folder(place.path.absolute()), Path(room), before.findings, left).go(files, scenes)
     after = verify(place, scenes=scenes)
-    wrong = {finding.file for finding in after.findings}
-    mended = tuple(finding.file for finding in before.findings if finding.file not in wrong)
+    wrong = Findings("", {finding.file: finding for finding in after.findings})
+    mended = tuple(finding.file for finding in before.findings if not wrong.touches(finding.file))
     return Verification(**{**vars(after), "mended": mended, "left": tuple(dict.fromkeys(left))})
 
 
@@ -100,6 +100,8 @@ class _Repair:
     """What is in it."""
     found: Findings = field(init=False)
     """What is still wrong with it."""
+    is_stale: bool = True
+    """Whether something was written since it was looked at."""
     rooms: int = 0
     """Folders that were made in the room."""
 
@@ -112,8 +114,10 @@ class _Repair:
             ("the catalog", self._catalog),
             ("coordinates", self._coordinates),
             ("manifests", self._manifests),
+            ("clips", self._clips),
         ):
-            self._look(())
+            if self.is_stale:
+                self._look(())
             with self._leaving(what):
                 step()
         self._look(damaged)
@@ -125,12 +129,13 @@ class _Repair:
         with self._leaving("patch tables"):
             self._indices()
         self._unlisted()
-        consolidate(Store(self.place))
+        gather_documents(self.place, self.tree.copies)
 
     def _look(self, scenes: Collection[str]) -> None:
         """Look at the store as it now is, and at the pixels of some scenes."""
         self.found = Findings(str(self.place))
         self.tree, _ = examine(self.place, self.found, scenes=scenes)
+        self.is_stale = False
 
     @contextmanager
     def _leaving(self, what: str) -> Iterator[None]:
@@ -155,8 +160,9 @@ class _Repair:
         """Write the documents that are damaged as their copies in the root are."""
         for node, copy in self.tree.copies.items():
             key = f"{node}/{ROOT}"
-            if self.found.touches(key) and not self._is_intact(key):
-                self.place.put(key, _written(copy))
+            is_damaged = not self._is_intact(key)
+            if is_damaged and (key in self.found.by_file or node.split("/")[0] in _DERIVED):
+                self._put(key, _written(copy))
 
     def _is_intact(self, key: str) -> bool:
         return key in self.tree.files and not any(
@@ -167,8 +173,9 @@ class _Repair:
         """Write the root's document as arrays tell it, where it is damaged; what else stood in it is lost."""
         if "" in self.tree.documents and ROOT not in self.found.by_file:
             return
+        self.is_stale = True
         if "" in self.tree.documents:
-            consolidate(self._store())
+            gather_documents(self.place, self.tree.copies)
             return
         bounds: dict[str, Any] = {}
         for row in catalog_rows(self._store().catalog):
@@ -182,7 +189,7 @@ class _Repair:
         if old and sealed(whole, ROOT, own)["attributes"][cv.SEAL].split(" ")[0] != seal:
             whole = _root_document(bounds, own)  # what it says of groups without a scene may be the damage
         write_node(self.place, "", whole, own)
-        consolidate(self._store())
+        gather_documents(self.place, {})
 
     def _old_root(self) -> dict[str, Any]:
         """Return the attributes of the root's document as far as it can be read."""
@@ -225,6 +232,7 @@ class _Repair:
     def _put(self, key: str, content: bytes) -> None:
         if self.place.head(key) is None or self.place.get(key) != content:
             self.place.put(key, content)
+            self.is_stale = True
 
     def _coordinates(self) -> None:
         """Write the chunks of coordinates that are damaged as the grid tells them."""
@@ -258,6 +266,14 @@ class _Repair:
             write_manifest(new, name, dict(self._told_by_files(layout)))
             if read_manifest(new, name).crc == known[array]:
                 self._put(key, new.get(f"{name}/{cv.MANIFEST}"))
+
+    def _clips(self) -> None:
+        """Write the clips of the root onto arrays that say others."""
+        store = self._store()
+        rows = {f"{cv.SCENES}/{row['scene']}/{row['name']}/{ROOT}": row for row in catalog_rows(store.catalog)}
+        if keys := {str(row["bounds_key"]) for file, row in rows.items() if file in self.found.by_file}:
+            write_bounds(store, {key: store.bounds[key] for key in keys})
+            self.is_stale = True
 
     def _known_checksums(self) -> dict[str, int]:
         """Return the checksums of manifests that patch tables know, by array."""
@@ -373,6 +389,8 @@ _COPY = "Restore it from a copy of the store."
 _AGAIN = "Write the scene anew: `sarzarr remove`, then `sarzarr ingest`."
 
 
+_DERIVED = (cv.CATALOG, cv.HISTOGRAMS, cv.PATCHES, cv.SCENES)
+"""Groups that can be made anew where a whole folder of them is lost."""
 _OF_ROOT = (cv.SARZARR, cv.BOUNDS, cv.VMIN, cv.VMAX, cv.SEAL)
 
 

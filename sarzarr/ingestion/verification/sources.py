@@ -29,6 +29,7 @@ from sarzarr.scenes.survey import Survey, survey_files
 from sarzarr.store.catalog import catalog_rows, encoding_of
 from sarzarr.store.chunks import read_layout
 from sarzarr.store.store import Store
+from sarzarr.text import listed
 
 MOST: Final = 64
 """Choices of files of the same names that are tried."""
@@ -87,12 +88,12 @@ def _warped(told: Mapping[str, Any]) -> dict[str, Any]:
 def _recognised(names: Sequence[str], known: str, files: Files) -> list[Path]:
     """Return the files of those names whose hash, sampled or of every byte, is the ``known`` one."""
     if missing := [name for name in names if name not in files]:
-        raise InvalidInputError(f"its sources {', '.join(names)} were expected, got none named {missing[0]}.")
+        raise InvalidInputError(f"{listed(names)} were expected among the files given with --from, got no {missing[0]}.")
     is_full = known.startswith("sha256:")
     for choice in islice(product(*(files[name] for name in names)), MOST):
         if scene_hash(source_hash(path, full=is_full) for path in choice) == known:
             return list(choice)
-    raise InvalidInputError(f"{', '.join(names)} as they were stored were expected, got others of these names.")
+    raise InvalidInputError(f"{listed(names)} as they were when they were stored were expected, got others of these names.")
 
 
 def _surveyed(

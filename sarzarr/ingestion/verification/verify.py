@@ -1,18 +1,21 @@
 """The verification of a whole store: documents, pixels and tables, and on demand what is counted from pixels."""
 
 import shlex
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError, InvalidInputError, NotInStoreError, StoreChangedError, StoreNotFoundError
 from sarzarr.ingestion.verification.recount import check_indices, recount_histograms
+from sarzarr.store.commit import consolidate
+from sarzarr.store.documents import read_json, write_json
 from sarzarr.store.place import Folder, Place
+from sarzarr.store.seals import Document
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.verify.findings import ROOT, Findings, Verification
 from sarzarr.store.verify.pixels import check_pixels, read_manifests
 from sarzarr.store.verify.tables import check_tables
-from sarzarr.store.verify.tree import Tree, check_small_arrays, read_tree
+from sarzarr.store.verify.tree import CONSOLIDATED, Tree, check_small_arrays, read_tree
 from sarzarr.tasks import Progress
 
 
@@ -109,3 +112,13 @@ def folder_of(store: AnyStore) -> Folder:
 
 def _stamps(place: Place) -> tuple[object, ...]:
     return place.head(ROOT), place.head(f"{cv.CATALOG}/{ROOT}")
+
+
+def gather_documents(place: Folder, copies: Mapping[str, Document]) -> None:
+    """Gather the documents of every node in the root's, and the copies of those that are lost: of others none tells."""
+    consolidate(Store(place))
+    root = read_json(place, ROOT)
+    known = root[CONSOLIDATED]["metadata"]
+    if lost := {node: copy for node, copy in copies.items() if node not in known}:
+        root[CONSOLIDATED]["metadata"] = dict(sorted({**lost, **known}.items()))
+        write_json(place, ROOT, root)

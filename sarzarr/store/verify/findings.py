@@ -81,21 +81,24 @@ class Findings:
     """The store's address, as commands take it."""
     by_file: dict[str, Finding] = field(default_factory=dict)
     """They, by the file's key."""
-    _above: set[str] = field(default_factory=set)
+    _above: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_above", {folder for file in self.by_file for folder in with_folders(file)})
 
     def add(self, file: str, wrong: object, remedy: str = "") -> None:
         """Add a finding; without a ``remedy`` it is the one of all files of that kind."""
         if file not in self.by_file:
             text = remedy or remedy_of(self.store, file)
             self.by_file[file] = Finding(file=file, wrong=str(wrong), remedy=text)
-            self._above.update(_with_folders(file))
+            self._above.update(with_folders(file))
 
     def touches(self, key: str) -> bool:
         """Return whether there is one of a file at, below or above a key."""
-        return key in self._above or any(folder in self.by_file for folder in _with_folders(key))
+        return key in self._above or any(folder in self.by_file for folder in with_folders(key))
 
 
-def _with_folders(key: str) -> list[str]:
+def with_folders(key: str) -> list[str]:
     """Return a key and those of the folders that it is in."""
     parts = key.split("/")
     return ["/".join(parts[: i + 1]) for i in range(len(parts))]

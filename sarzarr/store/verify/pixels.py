@@ -59,7 +59,7 @@ def read_manifests(tree: Tree, found: Findings) -> dict[str, tuple[ArrayLayout, 
             found.add(key, f"it is damaged, or another array's ({type(error).__name__})")
             continue
         listed = {f"{array}/{name}" for name, record in manifest.records.items() if record.size}
-        there = {file for file in tree.files if file.startswith(f"{array}/c/")}
+        there = tree.chunks.get(array, set())
         for file in sorted(there - listed):
             found.add(file, UNLISTED, TAKE_AWAY)
         for file in sorted(listed - there):
@@ -150,7 +150,7 @@ def _damage(place: Place, file: FileCheck, room: bytearray) -> str:
         held = held[np.argsort(entries["offset"][held])]
         wrong = _wrong_chunks(place, file, entries, held, room)
         if wrong:
-            return f"{len(wrong)} of {len(held)} chunks are damaged or not those that belong there (number {wrong[0]})"
+            return f"{len(wrong)} of {len(held)} chunks damaged or not those that belong there, first number {wrong[0]}"
         return _wrong_index(place, file, entries, held) if file.has_index else ""
     except OSError as error:
         return f"it cannot be read ({error.strerror or error})"

@@ -170,7 +170,7 @@ def _check_bounds(tree: Tree, rows: list[dict[str, Any]], found: Findings) -> No
         elif about and not found.touches(f"{array}/{ROOT}"):
             for key in (cv.VMIN, cv.VMAX, cv.CLIP_VMIN, cv.CLIP_VMAX, cv.CLIP_METHOD):
                 if about.get(key) != entry.get(key):
-                    found.add(f"{array}/{ROOT}", f"its {key} is not that of {row['bounds_key']} in the root", again)
+                    found.add(f"{array}/{ROOT}", f"its {key} is not that of {row['bounds_key']} in the root")
 
 
 def _check_histogram(store: Store, row: Mapping[str, Any], found: Findings) -> None:
