@@ -4,13 +4,71 @@ import json
 import shutil
 
 import numpy as np
+from chip_folders import chip_folder
+from conftest import speckle, write_band
+from crc32c import crc32c
+from rasterio import Affine
 
+import sarzarr as sz
 from sarzarr import conventions as cv
-from sarzarr.store.manifest import CHUNK
+from sarzarr.store.chunks import manifest_of, read_layout
 from sarzarr.store.shards import EMPTY
 from sarzarr.store.store import open_store
-from sarzarr.store.chunks import manifest_of, read_layout
-from crc32c import crc32c
+
+SOURCES = ("raw", "labels")
+"""The folders beside a store of `make_store` that its scenes were made of."""
+
+
+def east(metres):
+    return Affine(10, 0, 500_000 + metres, 0, -10, 5_400_000)
+
+
+def make_store(folder):
+    """Make a store of five scenes in as many encodings, with a layer, samples, boxes, a split and two patch tables."""
+    raw, store = folder / "raw", folder / "s.zarr"
+    for name in SOURCES:
+        (folder / name).mkdir(parents=True)
+    dark = speckle((600, 700), seed=1)
+    dark[:200, :150] = 0  # fill at the edge: nodata
+    dark[400:440, 500:540] = 0  # dark water: valid
+    scenes = {"a_vv": dark, "a_vh": speckle((600, 700), seed=2), "e_vv": dark[:520]}
+    scenes |= {f"{name}_vv": speckle((513, 600), seed=i) for i, name in enumerate(("b", "k", "d"))}
+    for i, (name, values) in enumerate(scenes.items()):
+        write_band(raw / f"{name}.tif", values, transform=east(90_000 * (i // 2 if i < 2 else i)), tiles=128)
+    mask = np.random.default_rng(0).integers(0, 5, (600, 700)).astype("uint8")
+    write_band(folder / "labels" / "mask.tif", mask, transform=east(0))
+    asked = {
+        "a": {"layers": {"mask": str(folder / "labels" / "mask.tif")}},
+        "b": {"dtype": "float32"},
+        "k": {"dtype": "float16", "codec": "zstd"},
+        "d": {"shard": 0},
+        "e": {"border": 3, "codec": "blosc-lz4"},
+    }
+    for name, options in asked.items():
+        options = {"representation": "power", "quantity": "sigma0", "shard": 512} | options
+        sz.ingest(sz.plan_ingest(sorted(raw.glob(f"{name}_*.tif")), store, **options))
+    sz.index_patches(store, size=128, stride=96, edge="pad", name="small")
+    sz.make_split(store, by="scene", val_fraction=0.4)
+    chip_folder(folder / "chips", count=3)
+    sz.import_chips(folder / "chips", store)
+    (folder / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max\na,1,2,30,40\n")
+    sz.import_boxes(sz.open_store(store), folder / "boxes.csv")
+    return store
+
+
+def contents(root):
+    """Return the bytes of every file of a store, by key."""
+    return {key: (root / key).read_bytes() for key in files_of(root)}
+
+
+def restore(root, wanted):
+    """Bring a store back to its contents."""
+    have = contents(root)
+    for key in have.keys() - wanted.keys():
+        (root / key).unlink()
+    for key in (key for key, data in wanted.items() if have.get(key) != data):
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).write_bytes(wanted[key])
 
 
 def files_of(root):
@@ -151,15 +209,14 @@ def change_attribute(root, rng):
 
 
 def change_column(root, rng):
-    """Change one number of a table and its checksums, but not those of the table: as a careful hand would."""
-    tables = [p for p in root.rglob("c") if cv.CHUNK_CRC in (p.parent / "zarr.json").read_text()]
-    one, other = (tables[i].parent for i in rng.choice(len(tables), 2, replace=False))
-    name = "c"
-    if [*one.rglob("c/*")] == [] or one.name == other.name:
-        return change_column(root, rng)
-    shutil.rmtree(one / name)
-    shutil.copytree(other / name, one / name)
-    return [one.relative_to(root).as_posix()]
+    """Put a chunk, with its own right checksum, in the place of another table's: as a careless copy would."""
+    marked = [key for key in files_of(root) if "/c/" in key]
+    small = [key for key in marked if cv.CHUNK_CRC in (root / key.partition("/c/")[0] / "zarr.json").read_text()]
+    while True:
+        one, other = (small[i] for i in rng.choice(len(small), 2, replace=False))
+        if (root / one).read_bytes() != (root / other).read_bytes():
+            shutil.copy(root / other, root / one)
+            return [one]
 
 
 DAMAGES = (

@@ -217,7 +217,9 @@ class _Repair:
                 table[column] = table[column].dims, read_small_array(self.place, key)[0]
         new = self._folder()
         write_table(new, cv.CATALOG, table)
-        self._take_table(new, cv.CATALOG)
+        columns = {f"{cv.CATALOG}/{column}" for column in cv.CATALOG_SCHEMA}
+        is_intact = columns.issuperset(file for file in self.found.by_file if file.startswith(cv.CATALOG))
+        self._take_table(new, cv.CATALOG, as_it_was=not is_intact)  # intact: documents were changed on purpose
 
     def _take_table(self, new: Folder, key: str, *, as_it_was: bool = True) -> None:
         """Put the files of a table in the place of those that are damaged, if it is the one that was there."""

@@ -106,8 +106,8 @@ def with_folders(key: str) -> list[str]:
 
 def scene_of(key: str) -> str:
     """Return the scene that a file is of; empty where it is of none."""
-    top, _, rest = key.partition("/")
-    return rest.split("/")[0] if top in (cv.SCENES, cv.HISTOGRAMS) else ""
+    top, *rest = key.split("/")
+    return rest[0] if top in (cv.SCENES, cv.HISTOGRAMS) and rest and rest[0] != ROOT else ""
 
 
 def remedy_of(store: str, key: str) -> str:

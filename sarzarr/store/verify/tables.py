@@ -209,6 +209,9 @@ def _check_boxes(store: Store, name: str, found: Findings) -> None:
     key = f"{cv.BOXES}/{name}/{ROOT}"
     with _telling(key, found):
         boxes = read_boxes(store, name)
+        if boxes.on not in (ON_SCENES, f"{cv.SAMPLES}/{name}"):
+            found.add(key, f"it is on {boxes.on}, whose boxes have another name")
+            return
         sizes = _owner_sizes(store, boxes.on, boxes.owners, boxes.grids)
         owner = boxes.owner
         if owner.size and not (owner.min() >= 0 and owner.max() < len(boxes.owners) and (np.diff(owner) >= 0).all()):

@@ -80,7 +80,7 @@ def read_tree(place: Place, found: Findings) -> Tree:
     tree = Tree(place, files)
     copies = _read_root(tree, found)
     for node, copy in copies.items():
-        if sealed_content(copy, f"{node}/{ROOT}") is not None:
+        if sealed_content(copy, f"{node}/{ROOT}") is not None and _KEYS.issuperset(copy):
             tree.copies[node] = copy
     on_disk = {key.removesuffix("/zarr.json") for key in files if key.endswith("/zarr.json")}
     foreign = list[str]()
