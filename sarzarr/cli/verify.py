@@ -32,17 +32,15 @@ def verify_store(
     quiet: shared.QuietOption = False,
 ) -> None:
     """Hold every file of a store against what was written: bytes, places, documents and tables."""
-    if (deep, repair, accept).count(True) > 1:
-        raise InvalidInputError(
-            "one of --deep, --repair and --accept was expected, got several. Run one after another."
-        )
+    if accept and (deep or repair):
+        raise InvalidInputError("--accept alone was expected, got it beside --deep or --repair. Verify or repair after.")
     if sources and not repair:
         raise InvalidInputError("a repair was expected beside --from, got none. Pass --repair, or leave --from out.")
     with progress_bar(quiet=quiet or as_json) as report:
         if accept:
             done = sz.accept_changes(store)
         elif repair:
-            done = sz.repair(store, sources or (), scenes=scenes or None, progress=report)
+            done = sz.repair(store, sources or (), scenes=scenes or None, deep=deep, progress=report)
         else:
             done = sz.verify(store, scenes=scenes or None, deep=deep, progress=report)
     if as_json:

@@ -148,7 +148,7 @@ def test_scenes_limit_whose_pixels_are_read(root):
     assert sz.verify(root, scenes=["a"]).size < sz.verify(root, scenes=["a", "e"]).size
 
 
-def test_deep_counts_again_what_agrees_with_itself(root):
+def test_deep_counts_again_what_agrees_with_itself(made, root, sources):
     store = sz.open_store(root)
     histogram = store.histogram("b", "vv")
     write_histogram(store.place, "histograms/b/vv", type(histogram)(counts=np.roll(histogram.counts, 2)))
@@ -161,10 +161,12 @@ def test_deep_counts_again_what_agrees_with_itself(root):
     consolidate(store)
     assert sz.verify(root).findings == ()
     assert names(sz.verify(root, deep=True)) == [
-        "histograms/b/vv/zarr.json",
-        "patches/default/zarr.json",
-        "patches/small/zarr.json",
+        "histograms/b/vv",
+        "patches/default",
+        "patches/small",
     ]
+    assert sz.repair(root, sources, deep=True).findings == ()
+    assert contents(root) == made[2]
 
 
 def sealed_otherwise(store, node, **attributes):
@@ -178,9 +180,9 @@ def sealed_otherwise(store, node, **attributes):
         (lambda s: sealed_otherwise(s, "scenes/a/vv", quantity="beta0"), "catalog/quantity"),
         (lambda s: sealed_otherwise(s, "scenes/b", source_hash="sha256:0"), "catalog/source_hash"),
         (lambda s: sealed_otherwise(s, "", vmin=-50.0), "zarr.json"),
-        (lambda s: sealed_otherwise(s, "boxes/default", on="samples/chips"), "boxes/default/zarr.json"),
+        (lambda s: sealed_otherwise(s, "boxes/default", on="samples/chips"), "boxes/default"),
         (lambda s: sealed_otherwise(s, "splits", last_version=4), "splits/v4"),
-        (lambda s: sealed_otherwise(s, "patches/small", stride=95), "patches/small/zarr.json"),
+        (lambda s: sealed_otherwise(s, "patches/small", stride=95), "patches/small"),
     ],
 )  # fmt: skip
 def test_documents_that_are_sealed_and_do_not_agree_are_found(root, change, file):

@@ -15,7 +15,7 @@ from sarzarr.pixels.kernels import codes_from_half, half_codes_kernel
 from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.shard_job import job_side, rectangles
 from sarzarr.store.store import Store
-from sarzarr.store.verify.findings import ROOT, Findings
+from sarzarr.store.verify.findings import Findings
 from sarzarr.tasks import Task, gather
 
 Counted = tuple[Array, int, int, int]
@@ -25,8 +25,8 @@ Counted = tuple[Array, int, int, int]
 def check_indices(store: Store, found: Findings, *, deep: bool) -> None:
     """Hold patch tables against the catalog, manifests and bounds; ``deep``, their columns against the pixels."""
     for name in store.patch_indices:
-        key = f"{cv.PATCHES}/{name}/{ROOT}"
-        if found.touches(f"{cv.PATCHES}/{name}"):
+        key = f"{cv.PATCHES}/{name}"
+        if found.touches(key):
             continue
         try:
             spec = spec_of(store, name)
@@ -126,7 +126,7 @@ def _compare(store: Store, row: dict[str, Any], total: Counted, found: Findings)
     is_exact = row["dtype"] != "float16" and (row["vmin"], row["vmax"]) == cv.STORED_RANGE
     same = np.array_equal(wanted, counts) if is_exact else wanted.sum() == counts.sum()
     if not same or (told.nonpositive, told.nodata) != (dark, invalid):
-        found.add(f"{cv.HISTOGRAMS}/{scene}/{name}/{ROOT}", "it is not what the pixels give")
+        found.add(f"{cv.HISTOGRAMS}/{scene}/{name}", "it is not what the pixels give")
     if misfits:
         what = f"{misfits} of its flags say otherwise than its values whether a pixel was measured"
-        found.add(f"{cv.SCENES}/{scene}/{row['flags']}/{cv.MANIFEST}", what)
+        found.add(f"{cv.SCENES}/{scene}/{row['flags']}", what)

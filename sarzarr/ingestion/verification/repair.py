@@ -32,7 +32,7 @@ from sarzarr.store.seals import sealed
 from sarzarr.store.shards import record_of
 from sarzarr.store.store import AnyStore, Store
 from sarzarr.store.tables import write_table
-from sarzarr.store.verify.findings import ROOT, Finding, Findings, Verification, scene_of
+from sarzarr.store.verify.findings import ROOT, Findings, Verification, scene_of
 from sarzarr.store.verify.pixels import read_manifests
 from sarzarr.store.verify.tables import told_row
 from sarzarr.store.verify.tree import TAKE_AWAY, Tree
@@ -46,6 +46,7 @@ def repair(
     sources: Iterable[str | Path] | str | Path = (),
     *,
     scenes: Collection[str] | None = None,
+    deep: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Verification:
     """Mend what is damaged in a store, and return what is still wrong with it, ``mended`` and ``left``.
@@ -61,6 +62,8 @@ def repair(
         name and hash. Without them what stands twice in the store is mended.
     scenes
         The scenes that are mended from their sources; all if left out.
+    deep
+        Whether histograms and patch tables that the pixels do not give are mended, too.
     progress
         Called with the bytes of files that are looked at.
 
@@ -68,12 +71,12 @@ def repair(
     """
     place = folder_of(store)
     files = files_by_name([sources] if isinstance(sources, str | Path) else sources)
-    before = verify(place, scenes=scenes, progress=progress)
+    before = verify(place, scenes=scenes, deep=deep, progress=progress)
     left = list[str]()
     if before.findings:
         with only_writer(place.path), _room(place) as room:
-            _Repair(Folder(place.path.absolute()), Path(room), before.findings, left).go(files, scenes)
-    after = verify(place, scenes=scenes)
+            _Repair(Folder(place.path.absolute()), Path(room), before, left).go(files, scenes)
+    after = verify(place, scenes=scenes, deep=deep)
     wrong = Findings("", {finding.file: finding for finding in after.findings})
     mended = tuple(finding.file for finding in before.findings if not wrong.touches(finding.file))
     return Verification(**{**vars(after), "mended": mended, "left": tuple(dict.fromkeys(left))})
@@ -92,7 +95,7 @@ class _Repair:
     """The store."""
     room: Path
     """A folder beside it."""
-    before: tuple[Finding, ...]
+    before: Verification
     """What is wrong with it."""
     left: list[str]
     """Sentences on what cannot be repaired."""
@@ -107,7 +110,7 @@ class _Repair:
 
     def go(self, files: Files, scenes: Collection[str] | None) -> None:
         """Mend all that can be mended, each thing after those that it is made of."""
-        damaged = {scene_of(finding.file) for finding in self.before} - {""}
+        damaged = {scene_of(finding.file) for finding in self.before.findings} - {""}
         for what, step in (
             ("documents", self._documents),
             ("the root's document", self._root),
@@ -117,24 +120,24 @@ class _Repair:
             ("clips", self._clips),
         ):
             if self.is_stale:
-                self._look(())
+                self._look()
             with self._leaving(what):
                 step()
-        self._look(damaged)
+        self._look(damaged, deep=self.before.is_deep)
         for scene in sorted({scene_of(file) for file in self.found.by_file} - {""}):
             if scenes is None or scene in scenes:
                 with self._leaving(scene):
                     self._scene(scene, files)
-        self._look(())
+        self._look(deep=self.before.is_deep)
         with self._leaving("patch tables"):
             self._indices()
         self._unlisted()
         gather_documents(self.place, self.tree.copies)
 
-    def _look(self, scenes: Collection[str]) -> None:
+    def _look(self, scenes: Collection[str] = (), *, deep: bool = False) -> None:
         """Look at the store as it now is, and at the pixels of some scenes."""
-        self.found = Findings(str(self.place))
-        self.tree, _ = examine(self.place, self.found, scenes=scenes)
+        self.found = Findings(self.place.name)
+        self.tree, _ = examine(self.place, self.found, scenes=scenes, deep=deep)
         self.is_stale = False
 
     @contextmanager
@@ -303,7 +306,7 @@ class _Repair:
         """Write what is damaged of a scene's pixels and histograms again from its sources."""
         group, store = f"{cv.SCENES}/{scene}", self._store()
         arrays = [array for array in self.tree.arrays if array.startswith(f"{group}/")]
-        manifests = read_manifests(self.tree, Findings(str(self.place)))
+        manifests = read_manifests(self.tree, Findings(self.place.name))
         wanted, unknown = self._damaged(arrays, manifests)
         counts = f"{cv.HISTOGRAMS}/{scene}"
         has_counts = not self.found.touches(counts)
@@ -360,7 +363,8 @@ class _Repair:
             new = self._folder()
             write_histogram(new, node, histogram_of_all(made, name))
             known = self.tree.documents.get(node)
-            if known is not None and sealed(known, f"{node}/{ROOT}") != json.loads(new.get(f"{node}/{ROOT}")):
+            is_damaged = node not in self.found.by_file  # else it is intact, and another than its pixels give
+            if is_damaged and known is not None and sealed(known, f"{node}/{ROOT}") != json.loads(new.get(f"{node}/{ROOT}")):
                 self.left.append(f"{node}: its sources give another histogram than the one that was stored. {_AGAIN}")
                 continue
             for file in (f"{node}/{ROOT}", f"{node}/c/0"):

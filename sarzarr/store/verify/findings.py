@@ -1,6 +1,5 @@
 """Findings: the files of a store that are not what they must be, and what to do about each."""
 
-import shlex
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -111,22 +110,28 @@ def scene_of(key: str) -> str:
 
 
 def remedy_of(store: str, key: str) -> str:
-    """Return what to do about a damaged file of a store."""
+    """Return what to do about a damaged file of a store, whose address is as commands take it."""
     top, *rest = key.split("/")
-    name, verify = "/".join(rest[:1]), f"`sarzarr verify {shlex.quote(store)} --repair"
-    if scene_of(key):
-        derived = key.endswith("zarr.json")
-        return f"Repair it: {verify} {name}{'' if derived else ' --from FILES'}`" + (
-            ", or seal what was changed on purpose: `sarzarr verify --accept`." if derived
-            else ", with the files that the scene was made of."
-        )  # fmt: skip
-    if top == cv.SAMPLES or (top == cv.BOXES and name):
-        kind = "chips FOLDER" if top == cv.SAMPLES else "boxes FILE"
-        again = " --replace" if top == cv.SAMPLES else ""
-        own = f"`sarzarr import {kind} -o {shlex.quote(store)} --name {name}{again}`"
-        return f"Restore it from a copy, or import it again: {own}."
-    if top == cv.SPLITS:
+    name = rest[0] if rest else ""
+    if key.endswith(ROOT):
         return (
-            f"Restore it from a copy, or import an exported one: `sarzarr split import {shlex.quote(store)} FILE`."
+            f"Repair it: `sarzarr verify {store} --repair`. Or seal what was changed on purpose: "
+            f"`sarzarr verify {store} --accept`."
         )
-    return f"Repair it: {verify}`."
+    if scene := scene_of(key):
+        own = f"`sarzarr verify {store} --repair {scene} --from FILES`"
+        return f"Repair it with the files that the scene was made of: {own}."
+    if top == cv.SAMPLES and name:
+        own = f"`sarzarr import chips FOLDER -o {store} --name {name} --replace`"
+        return f"Restore it from a copy, or import the pictures again: {own}."
+    if top == cv.BOXES and name:
+        own = f"`sarzarr import boxes FILE -o {store} --name {name}`"
+        return f"Restore it from a copy, or import the boxes again (those of pictures with them): {own}."
+    if top == cv.SPLITS:
+        return f"Restore it from a copy, or import an exported one: `sarzarr split import {store} FILE`."
+    return derived(store)
+
+
+def derived(store: str) -> str:
+    """Return what to do about what follows from other things in a store."""
+    return f"Repair it: `sarzarr verify {store} --repair`."

@@ -16,7 +16,7 @@ from sarzarr.store.samples import IMAGE, SampleSet, sample_sets
 from sarzarr.store.split_table import LAST, last_version, read_split, versions
 from sarzarr.store.store import Store, bounds_key
 from sarzarr.store.tables import read_table
-from sarzarr.store.verify.findings import ROOT, Findings
+from sarzarr.store.verify.findings import ROOT, Findings, derived
 from sarzarr.store.verify.tree import Tree, add_absent
 
 
@@ -27,7 +27,7 @@ def check_tables(tree: Tree, found: Findings) -> bool:
     """
     store = Store(tree.place)
     for table in tree.tables:
-        with _telling(f"{table}/{ROOT}", found):
+        with _telling(table, found):
             if not found.touches(table):
                 read_table(tree.place, table)
     if found.touches(cv.CATALOG):
@@ -39,12 +39,12 @@ def check_tables(tree: Tree, found: Findings) -> bool:
         _check_histogram(store, row, found)
     if "" in tree.documents:
         _check_bounds(tree, rows, found)
-    with _telling(f"{cv.SPLITS}/{ROOT}", found):
+    with _telling(cv.SPLITS, found):
         _check_splits(store, found)
-    with _telling(f"{cv.SAMPLES}/{ROOT}", found):
+    with _telling(cv.SAMPLES, found):
         for name in sample_sets(store):
             _check_samples(tree, SampleSet(store, name), found)
-    with _telling(f"{cv.BOXES}/{ROOT}", found):
+    with _telling(cv.BOXES, found):
         for name in box_tables(store):
             if not found.touches(f"{cv.BOXES}/{name}"):
                 _check_boxes(store, name, found)
@@ -57,7 +57,7 @@ def _telling(key: str, found: Findings) -> Iterator[None]:
     try:
         yield
     except (SarzarrError, OSError) as error:
-        if not found.touches(key.removesuffix(f"/{ROOT}")):
+        if not found.touches(key):
             found.add(key, str(error).partition(". ")[0])
 
 
@@ -170,7 +170,8 @@ def _check_bounds(tree: Tree, rows: list[dict[str, Any]], found: Findings) -> No
         elif about and not found.touches(f"{array}/{ROOT}"):
             for key in (cv.VMIN, cv.VMAX, cv.CLIP_VMIN, cv.CLIP_VMAX, cv.CLIP_METHOD):
                 if about.get(key) != entry.get(key):
-                    found.add(f"{array}/{ROOT}", f"its {key} is not that of {row['bounds_key']} in the root")
+                    what = f"its {key} is not that of {row['bounds_key']} in the root"
+                    found.add(f"{array}/{ROOT}", what, derived(found.store))
 
 
 def _check_histogram(store: Store, row: Mapping[str, Any], found: Findings) -> None:
@@ -178,11 +179,11 @@ def _check_histogram(store: Store, row: Mapping[str, Any], found: Findings) -> N
     node = f"{cv.HISTOGRAMS}/{row['scene']}/{row['name']}"
     if found.touches(node):
         return
-    with _telling(f"{node}/{ROOT}", found):
+    with _telling(node, found):
         histogram = store.histogram(str(row["scene"]), str(row["name"]))
         counted = int(histogram.counts.sum()) + histogram.nonpositive + histogram.nodata
         if counted != row["height"] * row["width"]:
-            found.add(f"{node}/{ROOT}", f"it counts {counted} pixels, not {row['height'] * row['width']}")
+            found.add(node, f"it counts {counted} pixels, not {row['height'] * row['width']}")
 
 
 def _check_splits(store: Store, found: Findings) -> None:
@@ -195,18 +196,18 @@ def _check_splits(store: Store, found: Findings) -> None:
         key = f"{cv.SPLITS}/v{version}"
         if found.touches(key):
             continue
-        with _telling(f"{key}/{ROOT}", found):
+        with _telling(key, found):
             for cells in read_split(place, version).scenes:
                 is_here = store.grids.get(cells.scene) == cells.grid
                 wanted = tuple(-(-n // cv.CELL) for n in shapes.get(cells.scene, ()))
                 if is_here and cells.codes.shape != wanted:
                     what = f"it has {cells.codes.shape} cells of {cells.scene}, which has {wanted}"
-                    found.add(f"{key}/{ROOT}", what)
+                    found.add(key, what)
 
 
 def _check_boxes(store: Store, name: str, found: Findings) -> None:
     """Hold a table of boxes against its owners: numbers, classes, and the pixels that they lie in."""
-    key = f"{cv.BOXES}/{name}/{ROOT}"
+    key = f"{cv.BOXES}/{name}"
     with _telling(key, found):
         boxes = read_boxes(store, name)
         if boxes.on not in (ON_SCENES, f"{cv.SAMPLES}/{name}"):
@@ -249,19 +250,19 @@ def _check_samples(tree: Tree, samples: SampleSet, found: Findings) -> None:
     """Hold a set of samples against its columns, its flags and its boxes."""
     if found.touches(samples.key):
         return
-    with _telling(f"{samples.key}/{ROOT}", found):
+    with _telling(samples.key, found):
         layout, table = samples.layout, samples.table
         if table.sizes["sample"] != layout.count:
-            found.add(f"{samples.key}/{ROOT}", f"it has {table.sizes['sample']} rows for {layout.count} samples")
+            found.add(samples.key, f"it has {table.sizes['sample']} rows for {layout.count} samples")
         sizes = np.stack([table["height"].values, table["width"].values])
         if sizes.size and ((sizes < 1).any() or (sizes > [[layout.height], [layout.width]]).any()):
-            found.add(f"{samples.key}/{ROOT}", "its pictures are larger than its pixels")
+            found.add(samples.key, "its pictures are larger than its pixels")
         shapes = [tree.documents[f"{samples.key}/{name}"]["shape"] for name in (IMAGE, IMAGE + cv.FLAGS_SUFFIX)]
         if shapes[0] != shapes[1]:
-            found.add(f"{samples.key}/{ROOT}", "its flags are not of the shape of its pictures")
+            found.add(samples.key, "its flags are not of the shape of its pictures")
     boxes = f"{cv.BOXES}/{samples.name}"
     if boxes not in tree.documents:
         add_absent(tree, f"{boxes}/{ROOT}", found)
     elif tree.attributes(boxes).get("on") != samples.key:
-        found.add(f"{boxes}/{ROOT}", f"it is not on {samples.key}")
+        found.add(boxes, f"it is not on {samples.key}")
 

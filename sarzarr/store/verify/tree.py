@@ -123,7 +123,7 @@ def _read_root(tree: Tree, found: Findings) -> dict[str, Any]:
         return {}
     content = sealed_content(document, ROOT)
     if content is None:
-        found.add(ROOT, _CHANGED, f"{_ACCEPT.format(found.store)} Else: `sarzarr verify {found.store} --repair`.")
+        found.add(ROOT, _CHANGED)
     else:
         tree.documents[""] = content
         content.pop(CONSOLIDATED, None)
@@ -132,7 +132,6 @@ def _read_root(tree: Tree, found: Findings) -> dict[str, Any]:
 
 
 _CHANGED = "it is damaged, stands in the place of another, or was changed by hand"
-_ACCEPT = "Seal what was changed on purpose: `sarzarr verify {} --accept`."
 
 
 def sealed_content(document: Any, key: str) -> Document | None:
