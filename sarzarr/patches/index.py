@@ -66,7 +66,7 @@ def ensure_index(store: Store, spec: IndexSpec) -> None:
         write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
         consolidate(store)
     except OSError as error:
-        log.info("index %s of %s is not kept: %s", spec.name, store.place.name, error)
+        log.warning("index %s of %s is kept in memory alone: %s", spec.name, store.place.name, error)
         store.unwritten[spec.name] = table
 
 

@@ -20,7 +20,8 @@ from sarzarr.grids.dataset import grid_coordinates
 from sarzarr.grids.grid import Grid
 from sarzarr.store.codecs import CRC_BYTES, UNSHARDED_CODEC, get_codec
 from sarzarr.store.place import Place
-from sarzarr.store.seals import Document, sealed, unsealed
+from sarzarr.store.seals import Document as Document
+from sarzarr.store.seals import sealed, unsealed
 
 RESTORE: Final = "Restore it from a copy, or see what else is damaged with `sarzarr verify`."
 

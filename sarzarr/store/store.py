@@ -122,7 +122,13 @@ class Store:
     @cached_property
     def catalog(self) -> xr.Dataset:
         """One row a (scene, array), over the dimension ``array``, sorted by scene and array."""
+        vars(self)["_stamp"] = self.place.head(f"{cv.CATALOG}/zarr.json")
         return read_table(self.place, cv.CATALOG)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether scenes came in or left since the catalog was read."""
+        return "_stamp" in vars(self) and vars(self)["_stamp"] != self.place.head(f"{cv.CATALOG}/zarr.json")
 
     @property
     def scenes(self) -> tuple[str, ...]:

@@ -236,7 +236,7 @@ def _pack_shard(
         receipt = _Receipt(
             shard=shard, image=image.close(), flags=flags.close(), coloured=coloured, values=taken
         )
-    document = {"image": receipt.image.to_json(), "flags": receipt.flags.to_json()}
+    document: dict[str, Any] = {"image": receipt.image.to_json(), "flags": receipt.flags.to_json()}
     document |= {"coloured": coloured, "values": taken}
     write_json(Folder(staging), _receipt_key(layout, shard), document)
     return receipt
