@@ -15,7 +15,7 @@ from sarzarr.store.chunks import manifest_of, read_layout
 from sarzarr.store.shards import EMPTY
 from sarzarr.store.store import open_store
 
-SOURCES = ("raw", "labels")
+SOURCES = ("raw", "labels", "chips")
 """The folders beside a store of `make_store` that its scenes were made of."""
 
 
@@ -26,7 +26,7 @@ def east(metres):
 def make_store(folder):
     """Make a store of five scenes in as many encodings, with a layer, samples, boxes, a split and two patch tables."""
     raw, store = folder / "raw", folder / "s.zarr"
-    for name in SOURCES:
+    for name in SOURCES[:2]:
         (folder / name).mkdir(parents=True)
     dark = speckle((600, 700), seed=1)
     dark[:200, :150] = 0  # fill at the edge: nodata

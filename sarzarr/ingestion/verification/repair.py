@@ -7,8 +7,8 @@ the sources of their scenes.
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,12 +16,15 @@ from typing import Any
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SarzarrError
+from sarzarr.ingestion.chips.pack import ChipOptions, import_chips
 from sarzarr.ingestion.staging import only_writer
 from sarzarr.ingestion.verification.again import Shard, histogram_of_all, records_of, write_again
 from sarzarr.ingestion.verification.sources import Files, files_by_name, scene_as_stored
 from sarzarr.ingestion.verification.verify import examine, folder_of, gather_documents, verify
 from sarzarr.patches.cut import IndexSpec
 from sarzarr.patches.index import measured_table
+from sarzarr.splits.assign import assign, fixed_units
+from sarzarr.splits.versions import grounds_of
 from sarzarr.store.catalog import catalog_of, catalog_rows, write_histogram
 from sarzarr.store.chunks import ArrayLayout, described_layout
 from sarzarr.store.commit import write_bounds
@@ -30,6 +33,7 @@ from sarzarr.store.manifest import Manifest, ShardRecord, read_manifest, write_m
 from sarzarr.store.place import Folder
 from sarzarr.store.seals import sealed
 from sarzarr.store.shards import record_of
+from sarzarr.store.split_table import Split, recipe_of, to_table
 from sarzarr.store.store import AnyStore, Store
 from sarzarr.store.tables import write_table
 from sarzarr.store.verify.findings import ROOT, Findings, Verification, scene_of
@@ -70,12 +74,13 @@ def repair(
     Raises `RasterNotFoundError` where a source is not there, and as `sarzarr.verify`.
     """
     place = folder_of(store)
-    files = files_by_name([sources] if isinstance(sources, str | Path) else sources)
+    paths = [Path(path) for path in ([sources] if isinstance(sources, str | Path) else sources)]
+    files, folders = files_by_name(paths), [path for path in paths if path.is_dir()]
     before = verify(place, scenes=scenes, deep=deep, progress=progress)
     left = list[str]()
     if before.findings:
         with only_writer(place.path), _room(place) as room:
-            _Repair(Folder(place.path.absolute()), Path(room), before, left).go(files, scenes)
+            _Repair(Folder(place.path.absolute()), Path(room), before, left).go(files, folders, scenes)
     after = verify(place, scenes=scenes, deep=deep)
     wrong = Findings("", {finding.file: finding for finding in after.findings})
     mended = tuple(finding.file for finding in before.findings if not wrong.touches(finding.file))
@@ -108,7 +113,7 @@ class _Repair:
     rooms: int = 0
     """Folders that were made in the room."""
 
-    def go(self, files: Files, scenes: Collection[str] | None) -> None:
+    def go(self, files: Files, folders: Sequence[Path], scenes: Collection[str] | None) -> None:
         """Mend all that can be mended, each thing after those that it is made of."""
         damaged = {scene_of(finding.file) for finding in self.before.findings} - {""}
         for what, step in (
@@ -118,6 +123,9 @@ class _Repair:
             ("coordinates", self._coordinates),
             ("manifests", self._manifests),
             ("clips", self._clips),
+            ("splits", self._splits),
+            ("samples", lambda: self._samples(folders)),
+            ("documents", self._documents),
         ):
             if self.is_stale:
                 self._look()
@@ -231,6 +239,10 @@ class _Repair:
         if as_it_was and known is not None and sealed(known, f"{key}/{ROOT}") != written:
             self.left.append(f"{key}: what can be made again is not what was there. {_COPY}")
             return
+        self._take(new, key)
+
+    def _take(self, new: Folder, key: str) -> None:
+        """Put the files below a key of another store in the place of those that are damaged."""
         for path in sorted(path for path in (new.path / key).rglob("*") if path.is_file()):
             self._put(path.relative_to(new.path).as_posix(), path.read_bytes())
 
@@ -279,6 +291,47 @@ class _Repair:
         if keys := {str(row["bounds_key"]) for file, row in rows.items() if file in self.found.by_file}:
             write_bounds(store, {key: store.bounds[key] for key in keys})
             self.is_stale = True
+
+    def _splits(self) -> None:
+        """Draw the versions of the split that are damaged again; one that extends another cannot be."""
+        store = self._store()
+        for key in sorted(node for node in self.tree.tables if node.startswith(f"{cv.SPLITS}/v")):
+            facts = self.tree.attributes(key)
+            if self._is_whole(key) or facts["parent"] is not None:
+                continue
+            recipe, grounds = recipe_of(facts), grounds_of(store)
+            scenes = assign(grounds, recipe, version=facts["version"])
+            told = {name: facts[name] for name in ("version", "parent", "created_at", "notes")}
+            units = fixed_units(grounds, scenes, recipe)
+            new = self._folder()
+            write_table(new, key, to_table(Split(recipe=recipe, scenes=scenes, fixed_units=units, **told)))
+            self._take_table(new, key)
+
+    def _samples(self, folders: Sequence[Path]) -> None:
+        """Pack the pictures of folders again, and take from the first that gives the same documents what is damaged."""
+        names = {node.split("/")[1] for node in self.tree.documents if node.startswith(f"{cv.SAMPLES}/")}
+        for name in sorted(names):
+            parts = (f"{cv.SAMPLES}/{name}", f"{cv.BOXES}/{name}")
+            for folder in () if all(map(self._is_whole, parts)) else folders:
+                new = self._folder()
+                with suppress(SarzarrError):
+                    import_chips(folder, new.path / "twin.zarr", options=ChipOptions(name=name))
+                    twin = Folder(new.path / "twin.zarr")
+                    if all(self._is_same(twin, node) for part in parts for node in self._nodes(part)):
+                        for part in parts:
+                            self._take(twin, part)
+                        break
+
+    def _nodes(self, part: str) -> list[str]:
+        return [node for node in self.tree.documents if node == part or node.startswith(f"{part}/")]
+
+    def _is_same(self, twin: Folder, node: str) -> bool:
+        """Return whether a node has the same document in another store."""
+        key = f"{node}/{ROOT}"
+        return twin.head(key) is not None and json.loads(twin.get(key)) == sealed(self.tree.documents[node], key)
+
+    def _is_whole(self, key: str) -> bool:
+        return not self.found.touches(key)
 
     def _known_checksums(self) -> dict[str, int]:
         """Return the checksums of manifests that patch tables know, by array."""

@@ -1,6 +1,7 @@
 """The sources of a scene that is in a store: recognised among files, and planned as they were when it was stored."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
@@ -46,8 +47,9 @@ def files_by_name(paths: Iterable[str | Path]) -> dict[str, list[Path]]:
     for path in map(Path, paths):
         if not path.exists():
             raise RasterNotFoundError(f"a file or a folder of sources was expected, got {str(path)!r}. Check the path.")
-        for file in raster_files([path]):
-            out.setdefault(file.name, []).append(file)
+        with suppress(RasterNotFoundError):  # a folder of pictures alone
+            for file in raster_files([path]):
+                out.setdefault(file.name, []).append(file)
     return out
 
 

@@ -122,13 +122,17 @@ def remedy_of(store: str, key: str) -> str:
         own = f"`sarzarr verify {store} --repair {scene} --from FILES`"
         return f"Repair it with the files that the scene was made of: {own}."
     if top == cv.SAMPLES and name:
-        own = f"`sarzarr import chips FOLDER -o {store} --name {name} --replace`"
-        return f"Restore it from a copy, or import the pictures again: {own}."
+        again = f"`sarzarr import chips FOLDER -o {store} --name {name} --replace`"
+        own = f"`sarzarr verify {store} --repair --from FOLDER`"
+        return f"Repair it with the folder of its pictures: {own}. Or import them again: {again}."
     if top == cv.BOXES and name:
         own = f"`sarzarr import boxes FILE -o {store} --name {name}`"
-        return f"Restore it from a copy, or import the boxes again (those of pictures with them): {own}."
+        return f"Import them again: {own}. Those of pictures are repaired with the folder of these."
     if top == cv.SPLITS:
-        return f"Restore it from a copy, or import an exported one: `sarzarr split import {store} FILE`."
+        return (
+            f"Repair it: `sarzarr verify {store} --repair`. Or import an exported one: "
+            f"`sarzarr split import {store} FILE`."
+        )
     return derived(store)
 
 

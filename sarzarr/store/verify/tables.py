@@ -46,7 +46,8 @@ def check_tables(tree: Tree, found: Findings) -> bool:
             _check_samples(tree, SampleSet(store, name), found)
     with _telling(cv.BOXES, found):
         for name in box_tables(store):
-            if not found.touches(f"{cv.BOXES}/{name}"):
+            key = f"{cv.BOXES}/{name}"
+            if not found.touches(key) and not found.touches(str(tree.attributes(key).get("on"))):
                 _check_boxes(store, name, found)
     return True
 
