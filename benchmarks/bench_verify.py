@@ -1,8 +1,8 @@
 """How fast `sarzarr.verify` reads a store, beside CRC-32C over the same files in two processes.
 
-The store has scenes of speckle in the default encoding, and is in the page cache. Both take turns; medians and the median
-of the pairs' ratios are shown. The other side reads each file whole, sums it up and keeps nothing; starting its
-processes is not counted, what `verify` does besides reading is.
+The store has scenes of speckle in the default encoding, and is in the page cache. Both take turns; medians and the
+median of the pairs' ratios are shown. The other side reads each file whole and sums it up; starting its processes is
+not counted, what `verify` does besides reading is.
 
 Usage: python benchmarks/bench_verify.py [--scenes 6] [--side 8192] [--pairs 7]
 """
@@ -25,7 +25,14 @@ import sarzarr as sz
 def make_store(folder: Path, scenes: int, side: int) -> Path:
     """Ingest scenes of gamma speckle, and return the store's path; their files are removed."""
     tile = (np.random.default_rng(0).gamma(4.4, 1 / 4.4, (1024, 1024)) * 0.05).astype(np.float32)
-    profile = {"driver": "GTiff", "height": side, "width": side, "count": 1, "dtype": "float32", "tiled": True}
+    profile = {
+        "driver": "GTiff",
+        "height": side,
+        "width": side,
+        "count": 1,
+        "dtype": "float32",
+        "tiled": True,
+    }
     for i in range(scenes):
         path = folder / f"s{i}_vv.tif"
         where = from_origin(500_000 + i * 2 * 10 * side, 5_400_000, 10, 10)

@@ -24,7 +24,7 @@ def east(metres):
 
 
 def make_store(folder):
-    """Make a store of five scenes in as many encodings, with a layer, samples, boxes, a split and two patch tables."""
+    """Make a store of five scenes in as many encodings, with a layer, samples, boxes, a split and two indices."""
     raw, store = folder / "raw", folder / "s.zarr"
     for name in SOURCES[:2]:
         (folder / name).mkdir(parents=True)
@@ -85,7 +85,11 @@ def class_of(key):
 
 def shards_of(root):
     """Return the keys of the files of chunks of pixels: their array has a manifest."""
-    return [key for key in files_of(root) if (root / key.partition("/c/")[0] / cv.MANIFEST).exists() and "/c/" in key]
+    return [
+        key
+        for key in files_of(root)
+        if (root / key.partition("/c/")[0] / cv.MANIFEST).exists() and "/c/" in key
+    ]
 
 
 def choose(root, rng):
@@ -161,7 +165,7 @@ def exchange(root, one, other):
 
 
 def exchange_chunks(root, rng):
-    """Exchange two chunks of a shard, and write an index that says so: the shard is valid for every reader of Zarr."""
+    """Exchange two chunks of a shard, and write an index that says so: every reader of Zarr takes it."""
     place = open_store(root).place
     some = [key for key in shards_of(root) if not key.startswith(cv.SAMPLES)]
     while True:
@@ -186,10 +190,16 @@ def exchange_chunks(root, rng):
 
 
 def exchange_documents(root, rng):
-    some = [key for key in files_of(root) if key.rsplit("/", 1)[-1] in ("zarr.json", cv.MANIFEST) and "/" in key]
+    some = [
+        key for key in files_of(root) if key.rsplit("/", 1)[-1] in ("zarr.json", cv.MANIFEST) and "/" in key
+    ]
     one = some[rng.integers(len(some))]
     name = one.rsplit("/", 1)[-1]
-    like = [key for key in some if key.rsplit("/", 1)[-1] == name and (root / key).read_bytes() != (root / one).read_bytes()]
+    like = [
+        key
+        for key in some
+        if key.rsplit("/", 1)[-1] == name and (root / key).read_bytes() != (root / one).read_bytes()
+    ]
     return exchange(root, one, like[rng.integers(len(like))])
 
 
@@ -211,7 +221,9 @@ def change_attribute(root, rng):
 def change_column(root, rng):
     """Put a chunk, with its own right checksum, in the place of another table's: as a careless copy would."""
     marked = [key for key in files_of(root) if "/c/" in key]
-    small = [key for key in marked if cv.CHUNK_CRC in (root / key.partition("/c/")[0] / "zarr.json").read_text()]
+    small = [
+        key for key in marked if cv.CHUNK_CRC in (root / key.partition("/c/")[0] / "zarr.json").read_text()
+    ]
     while True:
         one, other = (small[i] for i in rng.choice(len(small), 2, replace=False))
         if (root / one).read_bytes() != (root / other).read_bytes():

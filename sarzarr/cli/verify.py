@@ -33,9 +33,13 @@ def verify_store(
 ) -> None:
     """Hold every file of a store against what was written: bytes, places, documents and tables."""
     if accept and (deep or repair):
-        raise InvalidInputError("--accept alone was expected, got it beside --deep or --repair. Verify or repair after.")
+        raise InvalidInputError(
+            "--accept alone was expected, got it beside --deep or --repair. Verify or repair after."
+        )
     if sources and not repair:
-        raise InvalidInputError("a repair was expected beside --from, got none. Pass --repair, or leave --from out.")
+        raise InvalidInputError(
+            "a repair was expected beside --from, got none. Pass --repair, or leave --from out."
+        )
     with progress_bar(quiet=quiet or as_json) as report:
         if accept:
             done = sz.accept_changes(store)

@@ -115,7 +115,7 @@ def test_nor_after_all_that_changes_a_store(tmp_path):
 def test_of_what_is_no_store_the_reason_is_raised(tmp_path, root):
     with pytest.raises(StoreNotFoundError, match="a sarzarr store was expected"):
         sz.verify(tmp_path)
-    with pytest.raises(NotInStoreError, match="scenes of s.zarr were expected, got nowhere"):
+    with pytest.raises(NotInStoreError, match=r"scenes of s\.zarr were expected, got nowhere"):
         sz.verify(root, scenes=["nowhere"])
     with pytest.raises(RasterNotFoundError, match="a file or a folder of sources"):
         sz.repair(root, tmp_path / "nowhere")
@@ -195,7 +195,9 @@ def test_documents_that_are_sealed_and_do_not_agree_are_found(root, change, file
 
 def test_files_that_nothing_lists_are_found(root):
     (root / "scenes" / "a" / "notes.txt").write_text("mine")
-    shutil.copy(root / "scenes" / "a" / "vv" / "c" / "0" / "0", root / "scenes" / "a" / "vv" / "c" / "0" / "7")
+    shutil.copy(
+        root / "scenes" / "a" / "vv" / "c" / "0" / "0", root / "scenes" / "a" / "vv" / "c" / "0" / "7"
+    )
     (root / "scenes" / "a" / "vv" / "c" / "0" / ".0.abc.partial").write_bytes(b"half")
     result = sz.verify(root)
     assert names(result) == [
@@ -271,7 +273,10 @@ def test_intact_files_are_not_written(root, sources):
     before = {key: (root / key).stat().st_mtime_ns for key in files_of(root)}
     assert sz.repair(root, sources).mended == ("scenes/a/vv/c/0/0",)
     after = {key: (root / key).stat().st_mtime_ns for key in files_of(root)}
-    assert {key for key, when in after.items() if before.get(key) != when} <= {"scenes/a/vv/c/0/0", "zarr.json"}
+    assert {key for key, when in after.items() if before.get(key) != when} <= {
+        "scenes/a/vv/c/0/0",
+        "zarr.json",
+    }
 
 
 def test_what_is_lost_is_still_known_after_a_repair(root, sources):

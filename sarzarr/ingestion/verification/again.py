@@ -36,10 +36,14 @@ def write_again(plan: ScenePlan, folder: Path, wanted: Collection[Shard] | None)
         jobs = list(scene.jobs())
         some = jobs if wanted is None else [job for job in jobs if not _files(job).isdisjoint(wanted)]
         _carry_out(scene, some)
-        is_undecided = any(r.regions is not None for _, receipt in scene.done.values() for r in receipt.values())
+        is_undecided = any(
+            r.regions is not None for _, receipt in scene.done.values() for r in receipt.values()
+        )
         if is_undecided and len(some) < len(jobs):
             known = set(map(job_key, some))
-            _carry_out(scene, [job for job in jobs if isinstance(job, BlockJob) and job_key(job) not in known])
+            _carry_out(
+                scene, [job for job in jobs if isinstance(job, BlockJob) and job_key(job) not in known]
+            )
         _decide(scene)
     return scene
 

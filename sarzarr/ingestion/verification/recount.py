@@ -74,12 +74,16 @@ def _measured_otherwise(store: Store, spec: IndexSpec) -> str:
 
 
 def recount_histograms(store: Store, found: Findings, scenes: Collection[str] | None) -> None:
-    """Count the pixels of arrays again; add the histograms that say otherwise, and flags that their values do not fit."""
+    """Count the pixels of arrays again; add the histograms that say otherwise, and flags that do not fit values."""
     tasks, owners = list[Task](), list[int]()
     rows = catalog_rows(store.catalog)
     for i, row in enumerate(rows):
         scene, name = str(row["scene"]), str(row["name"])
-        parts = (f"{cv.SCENES}/{scene}/{name}", f"{cv.SCENES}/{scene}/{row['flags']}", f"{cv.HISTOGRAMS}/{scene}/{name}")
+        parts = (
+            f"{cv.SCENES}/{scene}/{name}",
+            f"{cv.SCENES}/{scene}/{row['flags']}",
+            f"{cv.HISTOGRAMS}/{scene}/{name}",
+        )
         if (scenes is not None and scene not in scenes) or any(map(found.touches, parts)):
             continue
         array = StoredArray.of(store.place, row)
@@ -90,7 +94,7 @@ def recount_histograms(store: Store, found: Findings, scenes: Collection[str] | 
     totals: dict[int, Counted] = {}
     for i, part in zip(owners, gather(tasks), strict=True):
         old = totals.get(i)
-        totals[i] = part if old is None else tuple(a + b for a, b in zip(old, part, strict=True))  # type: ignore[assignment]
+        totals[i] = part if old is None else tuple(a + b for a, b in zip(old, part, strict=True))
     for i, total in totals.items():
         _compare(store, rows[i], total, found)
 

@@ -1,8 +1,8 @@
 """The repair of a store: what is damaged is made again, and taken where it is what the store had, to the byte.
 
-Documents come from their copies in the root, and it from the documents; catalog, coordinates and patch tables from
-these and from pixels; manifests from their files, where a patch table knows their checksum; shards and histograms from
-the sources of their scenes.
+Documents come from their copies in the root, and that from the documents; catalog, coordinates and patch tables
+from these and from pixels; manifests from their files, where a patch table knows their checksum; splits from their
+recipe; shards, histograms and samples from their sources.
 """
 
 import json
@@ -16,7 +16,8 @@ from typing import Any
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SarzarrError
-from sarzarr.ingestion.chips.pack import ChipOptions, import_chips
+from sarzarr.ingestion.chips.find import ChipOptions
+from sarzarr.ingestion.chips.pack import import_chips
 from sarzarr.ingestion.staging import only_writer
 from sarzarr.ingestion.verification.again import Shard, histogram_of_all, records_of, write_again
 from sarzarr.ingestion.verification.sources import Files, files_by_name, scene_as_stored
@@ -36,7 +37,7 @@ from sarzarr.store.shards import record_of
 from sarzarr.store.split_table import Split, recipe_of, to_table
 from sarzarr.store.store import AnyStore, Store
 from sarzarr.store.tables import write_table
-from sarzarr.store.verify.findings import ROOT, Findings, Verification, scene_of
+from sarzarr.store.verify.findings import ROOT, Findings, Verification, scene_in
 from sarzarr.store.verify.pixels import read_manifests
 from sarzarr.store.verify.tables import told_row
 from sarzarr.store.verify.tree import TAKE_AWAY, Tree
@@ -55,7 +56,7 @@ def repair(
 ) -> Verification:
     """Mend what is damaged in a store, and return what is still wrong with it, ``mended`` and ``left``.
 
-    Nothing that is intact is written. A shard takes the place of a damaged one if it is the one that the manifest lists.
+    Nothing that is intact is written. A shard takes the place of a damaged one if it is what the manifest lists.
 
     Parameters
     ----------
@@ -110,12 +111,14 @@ class _Repair:
     """What is still wrong with it."""
     is_stale: bool = True
     """Whether something was written since it was looked at."""
+    has_written: bool = False
+    """Whether anything was written."""
     rooms: int = 0
     """Folders that were made in the room."""
 
     def go(self, files: Files, folders: Sequence[Path], scenes: Collection[str] | None) -> None:
         """Mend all that can be mended, each thing after those that it is made of."""
-        damaged = {scene_of(finding.file) for finding in self.before.findings} - {""}
+        damaged = {scene_in(finding.file) for finding in self.before.findings} - {""}
         for what, step in (
             ("documents", self._documents),
             ("the root's document", self._root),
@@ -132,7 +135,7 @@ class _Repair:
             with self._leaving(what):
                 step()
         self._look(damaged, deep=self.before.is_deep)
-        for scene in sorted({scene_of(file) for file in self.found.by_file} - {""}):
+        for scene in sorted({scene_in(file) for file in self.found.by_file} - {""}):
             if scenes is None or scene in scenes:
                 with self._leaving(scene):
                     self._scene(scene, files)
@@ -140,7 +143,8 @@ class _Repair:
         with self._leaving("patch tables"):
             self._indices()
         self._unlisted()
-        gather_documents(self.place, self.tree.copies)
+        if self.has_written or ROOT in self.found.by_file:
+            gather_documents(self.place, self.tree.copies)
 
     def _look(self, scenes: Collection[str] = (), *, deep: bool = False) -> None:
         """Look at the store as it now is, and at the pixels of some scenes."""
@@ -176,9 +180,7 @@ class _Repair:
                 self._put(key, _written(copy))
 
     def _is_intact(self, key: str) -> bool:
-        return key in self.tree.files and not any(
-            key == file or key.startswith(f"{file}/") for file in self.found.by_file
-        )
+        return key in self.tree.files and not self.found.covers(key)
 
     def _root(self) -> None:
         """Write the root's document as arrays tell it, where it is damaged; what else stood in it is lost."""
@@ -230,7 +232,7 @@ class _Repair:
         write_table(new, cv.CATALOG, table)
         columns = {f"{cv.CATALOG}/{column}" for column in cv.CATALOG_SCHEMA}
         is_intact = columns.issuperset(file for file in self.found.by_file if file.startswith(cv.CATALOG))
-        self._take_table(new, cv.CATALOG, as_it_was=not is_intact)  # intact: documents were changed on purpose
+        self._take_table(new, cv.CATALOG, as_it_was=not is_intact)  # else documents were changed on purpose
 
     def _take_table(self, new: Folder, key: str, *, as_it_was: bool = True) -> None:
         """Put the files of a table in the place of those that are damaged, if it is the one that was there."""
@@ -249,7 +251,7 @@ class _Repair:
     def _put(self, key: str, content: bytes) -> None:
         if self.place.head(key) is None or self.place.get(key) != content:
             self.place.put(key, content)
-            self.is_stale = True
+            self.is_stale = self.has_written = True
 
     def _coordinates(self) -> None:
         """Write the chunks of coordinates that are damaged as the grid tells them."""
@@ -287,10 +289,12 @@ class _Repair:
     def _clips(self) -> None:
         """Write the clips of the root onto arrays that say others."""
         store = self._store()
-        rows = {f"{cv.SCENES}/{row['scene']}/{row['name']}/{ROOT}": row for row in catalog_rows(store.catalog)}
+        rows = {
+            f"{cv.SCENES}/{row['scene']}/{row['name']}/{ROOT}": row for row in catalog_rows(store.catalog)
+        }
         if keys := {str(row["bounds_key"]) for file, row in rows.items() if file in self.found.by_file}:
             write_bounds(store, {key: store.bounds[key] for key in keys})
-            self.is_stale = True
+            self.is_stale = self.has_written = True
 
     def _splits(self) -> None:
         """Draw the versions of the split that are damaged again; one that extends another cannot be."""
@@ -308,19 +312,30 @@ class _Repair:
             self._take_table(new, key)
 
     def _samples(self, folders: Sequence[Path]) -> None:
-        """Pack the pictures of folders again, and take from the first that gives the same documents what is damaged."""
+        """Pack the pictures of folders again; what is damaged comes from one that gives the same documents."""
         names = {node.split("/")[1] for node in self.tree.documents if node.startswith(f"{cv.SAMPLES}/")}
         for name in sorted(names):
             parts = (f"{cv.SAMPLES}/{name}", f"{cv.BOXES}/{name}")
-            for folder in () if all(map(self._is_whole, parts)) else folders:
-                new = self._folder()
-                with suppress(SarzarrError):
-                    import_chips(folder, new.path / "twin.zarr", options=ChipOptions(name=name))
-                    twin = Folder(new.path / "twin.zarr")
-                    if all(self._is_same(twin, node) for part in parts for node in self._nodes(part)):
-                        for part in parts:
-                            self._take(twin, part)
-                        break
+            if all(map(self._is_whole, parts)):
+                continue
+            nodes = [node for part in parts for node in self._nodes(part)]
+            for twin in self._packed(folders, name):
+                if all(self._is_same(twin, node) for node in nodes):
+                    for part in parts:
+                        self._take(twin, part)
+                    break
+            else:
+                self.left.append(
+                    f"{parts[0]}: the folder of its pictures was expected with --from, got none."
+                )
+
+    def _packed(self, folders: Sequence[Path], name: str) -> Iterator[Folder]:
+        """Yield a store of the pictures of each folder that has some."""
+        for folder in folders:
+            path = self._folder().path / "twin.zarr"
+            with suppress(SarzarrError):
+                import_chips(folder, path, options=ChipOptions(name=name))
+                yield Folder(path)
 
     def _nodes(self, part: str) -> list[str]:
         return [node for node in self.tree.documents if node == part or node.startswith(f"{part}/")]
@@ -328,7 +343,8 @@ class _Repair:
     def _is_same(self, twin: Folder, node: str) -> bool:
         """Return whether a node has the same document in another store."""
         key = f"{node}/{ROOT}"
-        return twin.head(key) is not None and json.loads(twin.get(key)) == sealed(self.tree.documents[node], key)
+        is_there = twin.head(key) is not None
+        return is_there and json.loads(twin.get(key)) == sealed(self.tree.documents[node], key)
 
     def _is_whole(self, key: str) -> bool:
         return not self.found.touches(key)
@@ -348,8 +364,8 @@ class _Repair:
         return out
 
     def _told_by_files(self, layout: ArrayLayout) -> Iterator[tuple[str, ShardRecord]]:
-        grid = layout.encoding.grid
-        for key in layout.keys():
+        grid, keys = layout.encoding.grid, layout.keys()
+        for key in keys:
             try:
                 yield key, record_of(self.place, f"{layout.path}/{key}", grid)
             except (OSError, ValueError):
@@ -376,7 +392,9 @@ class _Repair:
         for name, key in sorted(wanted):
             manifest = manifests.get(f"{group}/{name}")
             told = manifest[1].records[key] if manifest else records_of(made, name)[key]
-            self._take_shard(made.group / name / key, f"{group}/{name}/{key}", told, records_of(made, name).get(key))
+            self._take_shard(
+                made.group / name / key, f"{group}/{name}/{key}", told, records_of(made, name).get(key)
+            )
         if not has_counts:
             self._take_histograms(scene, made)
 
@@ -389,8 +407,8 @@ class _Repair:
             name = array.rpartition("/")[2]
             if array not in manifests:
                 unknown.append(name)
-                layout = described_layout(array, self.tree.documents[array])
-                wanted |= {(name, key) for key in layout.keys()}
+                keys = described_layout(array, self.tree.documents[array]).keys()
+                wanted |= {(name, key) for key in keys}
                 continue
             listed = manifests[array][1].records
             wanted |= {(name, k) for k, r in listed.items() if r.size and not self._is_intact(f"{array}/{k}")}
@@ -407,7 +425,9 @@ class _Repair:
         write_manifest(new, name, records)
         known = self._known_checksums().get(key)
         if known is not None and read_manifest(new, name).crc != known:
-            raise InvalidInputError(f"the pixels of {key} as they were stored were expected, got others. {_AGAIN}")
+            raise InvalidInputError(
+                f"the pixels of {key} as they were stored were expected, got others. {_AGAIN}"
+            )
         self._put(f"{key}/{cv.MANIFEST}", new.get(f"{name}/{cv.MANIFEST}"))
 
     def _take_histograms(self, scene: str, made: Any) -> None:
@@ -415,10 +435,10 @@ class _Repair:
             node = f"{cv.HISTOGRAMS}/{scene}/{name}"
             new = self._folder()
             write_histogram(new, node, histogram_of_all(made, name))
-            known = self.tree.documents.get(node)
-            is_damaged = node not in self.found.by_file  # else it is intact, and another than its pixels give
-            if is_damaged and known is not None and sealed(known, f"{node}/{ROOT}") != json.loads(new.get(f"{node}/{ROOT}")):
-                self.left.append(f"{node}: its sources give another histogram than the one that was stored. {_AGAIN}")
+            known, written = self.tree.documents.get(node), json.loads(new.get(f"{node}/{ROOT}"))
+            is_intact = node in self.found.by_file  # and another than its pixels give
+            if not (is_intact or known is None or sealed(known, f"{node}/{ROOT}") == written):
+                self.left.append(f"{node}: its sources give another histogram than was stored. {_AGAIN}")
                 continue
             for file in (f"{node}/{ROOT}", f"{node}/c/0"):
                 self._put(file, new.get(file))

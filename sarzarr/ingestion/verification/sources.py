@@ -46,7 +46,9 @@ def files_by_name(paths: Iterable[str | Path]) -> dict[str, list[Path]]:
     out: dict[str, list[Path]] = {}
     for path in map(Path, paths):
         if not path.exists():
-            raise RasterNotFoundError(f"a file or a folder of sources was expected, got {str(path)!r}. Check the path.")
+            raise RasterNotFoundError(
+                f"a file or a folder of sources was expected, got {str(path)!r}. Check the path."
+            )
         with suppress(RasterNotFoundError):  # a folder of pictures alone
             for file in raster_files([path]):
                 out.setdefault(file.name, []).append(file)
@@ -90,12 +92,16 @@ def _warped(told: Mapping[str, Any]) -> dict[str, Any]:
 def _recognised(names: Sequence[str], known: str, files: Files) -> list[Path]:
     """Return the files of those names whose hash, sampled or of every byte, is the ``known`` one."""
     if missing := [name for name in names if name not in files]:
-        raise InvalidInputError(f"{listed(names)} were expected among the files given with --from, got no {missing[0]}.")
+        raise InvalidInputError(
+            f"{listed(names)} were expected among the files given with --from, got no {missing[0]}."
+        )
     is_full = known.startswith("sha256:")
     for choice in islice(product(*(files[name] for name in names)), MOST):
         if scene_hash(source_hash(path, full=is_full) for path in choice) == known:
             return list(choice)
-    raise InvalidInputError(f"{listed(names)} as they were when they were stored were expected, got others of these names.")
+    raise InvalidInputError(
+        f"{listed(names)} as they were when they were stored were expected, got others of these names."
+    )
 
 
 def _surveyed(
@@ -105,7 +111,9 @@ def _surveyed(
 
     What the files do not say themselves was said then, and stands in the store.
     """
-    held = {str(row["name"]): store.node_attrs(scene, str(row["name"])) for row in catalog_rows(store.rows(scene))}
+    held = {
+        str(row["name"]): store.node_attrs(scene, str(row["name"])) for row in catalog_rows(store.rows(scene))
+    }
     beside = (store.layer_attrs(scene, layer)[cv.SOURCE_FILES][0] for layer in layers)
     companions = [path for name in beside for path in files.get(name, ()) if path not in paths]
     first = next(iter(held.values()))
@@ -139,7 +147,9 @@ def _otherwise(probe: SceneProbe, held: Mapping[str, Mapping[str, Any]]) -> dict
     for array in (array for array in probe.arrays if array.name in held):
         about = held[array.name]
         nodata = about.get(cv.SOURCE_NODATA)
-        told = None if array.nodata is None else array.nodata if np.isfinite(array.nodata) else str(array.nodata)
+        told = (
+            None if array.nodata is None else array.nodata if np.isfinite(array.nodata) else str(array.nodata)
+        )
         if nodata is not None and told != nodata:
             out["nodata"] = float(nodata)
         if cv.CALIBRATED_BY in about:
@@ -154,7 +164,7 @@ def _otherwise(probe: SceneProbe, held: Mapping[str, Mapping[str, Any]]) -> dict
 def _layer(
     store: Store, plan: ScenePlan, name: str, files: Files, companions: Sequence[Companion]
 ) -> LayerPlan:
-    """Return the plan that a stored layer was written by: of the same file, on the scene's grid, with the same fill."""
+    """Return the plan that a stored layer was written by: of the same file, grid and fill."""
     about = store.layer_attrs(plan.id, name)
     (file,), known = about[cv.SOURCE_FILES], str(about[cv.SOURCE_HASH])
     field = next((field for field in FIELDS if name == field or name.startswith(f"{field}_")), None)
@@ -176,13 +186,19 @@ def _layer(
         )
         refused = Refusals()
         exact = about.get(cv.RESAMPLING_TOLERANCE) == 0
-        found, _ = match_layers(probe_layers([asked], refused), [(plan.probe, plan.grid)], refused, exact=exact)
+        found, _ = match_layers(
+            probe_layers([asked], refused), [(plan.probe, plan.grid)], refused, exact=exact
+        )
         if not found.get(plan.id):
-            raise InvalidInputError("; ".join(refused.lines()) or f"a layer in {file} was expected, got none.")
+            raise InvalidInputError(
+                "; ".join(refused.lines()) or f"a layer in {file} was expected, got none."
+            )
         (layer,) = found[plan.id]
     if layer.nodata is None:
         layout = read_layout(store.place, f"{cv.SCENES}/{plan.id}/{name}")
-        layer = replace(layer, free=(layout.dtype, layout.fill))
+        layer = replace(layer, free=(layout.dtype, int(layout.fill)))
     if any(about.get(key) != value for key, value in layer.attrs.items()):
-        raise UnsupportedRasterError(f"the layer {name} as it was stored was expected, got another from {file}.")
+        raise UnsupportedRasterError(
+            f"the layer {name} as it was stored was expected, got another from {file}."
+        )
     return layer

@@ -5,7 +5,13 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from sarzarr import conventions as cv
-from sarzarr.errors import CorruptStoreError, InvalidInputError, NotInStoreError, StoreChangedError, StoreNotFoundError
+from sarzarr.errors import (
+    CorruptStoreError,
+    InvalidInputError,
+    NotInStoreError,
+    StoreChangedError,
+    StoreNotFoundError,
+)
 from sarzarr.ingestion.verification.recount import check_indices, recount_histograms
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import read_json, write_json
@@ -26,7 +32,7 @@ def verify(
     deep: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Verification:
-    """Return what is wrong with a store: every file is looked at, and every byte of pixels is read; nothing is changed.
+    """Return the findings on a store: every file is looked at, every byte of pixels is read, nothing is changed.
 
     Each shard must be there, of the right size, each chunk match its checksum and be the one that belongs there, each
     index say what its manifest does, each document and table be as it was sealed and agree with the others, and
@@ -46,7 +52,7 @@ def verify(
     Raises `StoreNotFoundError` where there is no store; `StoreSchemaError` where it is of another schema;
     `NotInStoreError` where it has no such scene; `StoreChangedError` where it was written to meanwhile.
     """
-    place = place_of(store)
+    place, scenes = place_of(store), [scenes] if isinstance(scenes, str) else scenes
     before = _stamps(place)
     found = Findings(shlex.quote(str(place)))
     tree, size = examine(place, found, scenes=scenes, deep=deep, progress=progress)
@@ -115,7 +121,7 @@ def _stamps(place: Place) -> tuple[object, ...]:
 
 
 def gather_documents(place: Folder, copies: Mapping[str, Document]) -> None:
-    """Gather the documents of every node in the root's, and the copies of those that are lost: of others none tells."""
+    """Gather the documents of every node in the root's, and keep the copies of those that are lost."""
     consolidate(Store(place))
     root = read_json(place, ROOT)
     known = root[CONSOLIDATED]["metadata"]

@@ -50,7 +50,9 @@ class Verification:
         deep = ", counted again" if self.is_deep else ""
         if not self.findings:
             return f"{self.store}: nothing is wrong ({held}{deep})"
-        lines = [f"{self.store}: {counted(len(self.findings), 'file')} damaged or out of place ({held}{deep})"]
+        lines = [
+            f"{self.store}: {counted(len(self.findings), 'file')} damaged or out of place ({held}{deep})"
+        ]
         groups: dict[str, list[Finding]] = {}
         for finding in self.findings:
             groups.setdefault(finding.remedy, []).append(finding)
@@ -92,9 +94,13 @@ class Findings:
             self.by_file[file] = Finding(file=file, wrong=str(wrong), remedy=text)
             self._above.update(with_folders(file))
 
+    def covers(self, key: str) -> bool:
+        """Return whether there is one of a file, or of a folder that it is in."""
+        return any(folder in self.by_file for folder in with_folders(key))
+
     def touches(self, key: str) -> bool:
         """Return whether there is one of a file at, below or above a key."""
-        return key in self._above or any(folder in self.by_file for folder in with_folders(key))
+        return key in self._above or self.covers(key)
 
 
 def with_folders(key: str) -> list[str]:
@@ -103,7 +109,7 @@ def with_folders(key: str) -> list[str]:
     return ["/".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-def scene_of(key: str) -> str:
+def scene_in(key: str) -> str:
     """Return the scene that a file is of; empty where it is of none."""
     top, *rest = key.split("/")
     return rest[0] if top in (cv.SCENES, cv.HISTOGRAMS) and rest and rest[0] != ROOT else ""
@@ -118,7 +124,7 @@ def remedy_of(store: str, key: str) -> str:
             f"Repair it: `sarzarr verify {store} --repair`. Or seal what was changed on purpose: "
             f"`sarzarr verify {store} --accept`."
         )
-    if scene := scene_of(key):
+    if scene := scene_in(key):
         own = f"`sarzarr verify {store} --repair {scene} --from FILES`"
         return f"Repair it with the files that the scene was made of: {own}."
     if top == cv.SAMPLES and name:

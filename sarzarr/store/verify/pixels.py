@@ -17,7 +17,7 @@ from sarzarr.store.codecs import CRC_BYTES, get_codec
 from sarzarr.store.manifest import CHUNK, Manifest
 from sarzarr.store.place import Place, read_at
 from sarzarr.store.shards import EMPTY, parse_index
-from sarzarr.store.verify.findings import Findings, scene_of
+from sarzarr.store.verify.findings import Findings, scene_in
 from sarzarr.store.verify.tree import TAKE_AWAY, UNLISTED, Tree, add_absent
 from sarzarr.tasks import Progress, Task, compute, processes, wave_size
 
@@ -82,7 +82,7 @@ def check_pixels(
     files = [
         check
         for array, (layout, manifest) in arrays.items()
-        if scenes is None or scene_of(array) in scenes
+        if scenes is None or scene_in(array) in scenes
         for check in _checks(layout, manifest)
         if not found.touches(check.key)
     ]
@@ -95,9 +95,9 @@ def check_pixels(
             found.add(key, what)
         done += size
         if progress is not None:
-            progress(Progress(done, total, scene_of(last)))
+            progress(Progress(done, total, scene_in(last)))
 
-    tasks: Iterator[Task] = ((check_files, (place, batch)) for batch in _batches(files))
+    tasks: Iterator[Task] = ((check_batch, (place, batch)) for batch in _batches(files))
     with processes(total):
         while wave := list(islice(tasks, wave_size())):
             compute(wave, take)
@@ -130,7 +130,7 @@ def _batches(files: list[FileCheck]) -> Iterator[list[FileCheck]]:
         yield batch
 
 
-def check_files(place: Place, files: list[FileCheck]) -> tuple[list[tuple[str, str]], int, str]:
+def check_batch(place: Place, files: list[FileCheck]) -> tuple[list[tuple[str, str]], int, str]:
     """Return (key, what is wrong) of the files that are not as listed, the bytes of all, and the last one's key."""
     room = bytearray(READ)
     wrong = [(file.key, what) for file in files if (what := _damage(place, file, room))]
@@ -150,7 +150,8 @@ def _damage(place: Place, file: FileCheck, room: bytearray) -> str:
         held = held[np.argsort(entries["offset"][held])]
         wrong = _wrong_chunks(place, file, entries, held, room)
         if wrong:
-            return f"{len(wrong)} of {len(held)} chunks damaged or not those that belong there, first number {wrong[0]}"
+            what = f"{len(wrong)} of {len(held)} chunks damaged or not those that belong there"
+            return f"{what}, the first number {wrong[0]}"
         return _wrong_index(place, file, entries, held) if file.has_index else ""
     except OSError as error:
         return f"it cannot be read ({error.strerror or error})"
@@ -165,7 +166,7 @@ def _wrong_chunks(place: Place, file: FileCheck, entries: Array, held: Array, ro
         is_right = last == entries["crc"][number]
         if is_right and out is None:
             is_right = crc32c(stored[:-CRC_BYTES]) == last
-        elif is_right:
+        elif is_right and out is not None:
             try:
                 codec.decode_into(stored, out)
             except CorruptStoreError:
@@ -209,7 +210,7 @@ def _read(place: Place, key: str, handle: int | None, offset: int, size: int, ro
 
 
 def _wrong_index(place: Place, file: FileCheck, entries: Array, held: Array) -> str:
-    """Return what is wrong with the index of a shard, which other programs read: it must say what the manifest does."""
+    """Return what is wrong with the index of a shard, by which other programs read: it must say the manifest's."""
     index = np.full((len(entries), 2), EMPTY, "<u8")
     index[held, 0], index[held, 1] = entries["offset"][held], entries["size"][held]
     want = 16 * len(entries) + CRC_BYTES

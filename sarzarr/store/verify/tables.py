@@ -21,7 +21,7 @@ from sarzarr.store.verify.tree import Tree, add_absent
 
 
 def check_tables(tree: Tree, found: Findings) -> bool:
-    """Hold catalog, bounds, histograms, splits, boxes and samples against documents; return if the catalog can be read.
+    """Hold tables and bounds against documents and one another; return whether the catalog can be read.
 
     What is damaged itself is added first, so that the files that it disagrees with are not blamed.
     """
@@ -33,6 +33,9 @@ def check_tables(tree: Tree, found: Findings) -> bool:
     if found.touches(cv.CATALOG):
         return False
     rows = catalog_rows(store.catalog)
+    if wrong := _unsafe_names(rows):
+        found.add(f"{cv.CATALOG}/scene", f"it names {wrong!r}, which no scene or array can be")
+        return False
     _check_scenes(tree, rows, found)
     for row in rows:
         _check_row(tree, row, found)
@@ -62,6 +65,12 @@ def _telling(key: str, found: Findings) -> Iterator[None]:
             found.add(key, str(error).partition(". ")[0])
 
 
+def _unsafe_names(rows: list[dict[str, Any]]) -> str:
+    """Return a name in the catalog that would lead elsewhere as part of a key; empty where there is none."""
+    names = (str(row[k]) for row in rows for k in ("scene", "name", "flags"))
+    return next((name for name in names if not name or name.startswith(".") or {*"/\\"} & {*name}), "")
+
+
 def _check_scenes(tree: Tree, rows: list[dict[str, Any]], found: Findings) -> None:
     """Hold the folders of scenes and of histograms against the catalog, both ways."""
     listed = {str(row["scene"]) for row in rows}
@@ -81,7 +90,12 @@ def _check_scenes(tree: Tree, rows: list[dict[str, Any]], found: Findings) -> No
     for array in tree.arrays:
         scene, _, name = array.removeprefix(f"{cv.SCENES}/").partition("/")
         layers = tree.attributes(f"{cv.SCENES}/{scene}").get(cv.LAYERS, ())
-        if array.startswith(f"{cv.SCENES}/") and scene in listed and array not in known and name not in layers:
+        if (
+            array.startswith(f"{cv.SCENES}/")
+            and scene in listed
+            and array not in known
+            and name not in layers
+        ):
             found.add(array, "neither the catalog nor its scene lists it")
 
 
@@ -126,7 +140,7 @@ def told_row(tree: Tree, scene: str, name: str, groups: Mapping[str, Any]) -> di
 
 
 def _group_told(name: str, quantity: str, groups: Mapping[str, Any]) -> str | None:
-    """Return the group of an array, ``vv/sigma0``; None of digital numbers of which there are several in the store."""
+    """Return the group of an array, ``vv/sigma0``; None of digital numbers of which there are several."""
     if quantity != cv.Quantity.DN:
         return bounds_key(name, quantity)
     fitting = [key for key in groups if key.startswith(bounds_key(name, quantity))]
@@ -149,10 +163,12 @@ def _check_row(tree: Tree, row: Mapping[str, Any], found: Findings) -> None:
 
 
 def _same(stored: Any, told: Any) -> bool:
-    """Return whether a value of the catalog is what a document says: text that is not known is empty, a number NaN."""
+    """Return whether a value of the catalog is what a document says; unknown text is empty, an unknown number NaN."""
     if isinstance(stored, str):
         return stored == ("" if told is None else str(told))
-    return bool(np.array_equal(np.asarray(stored, "f8"), np.asarray(np.nan if told is None else told, "f8"), True))
+    return bool(
+        np.array_equal(np.asarray(stored, "f8"), np.asarray(np.nan if told is None else told, "f8"), True)
+    )
 
 
 def _check_bounds(tree: Tree, rows: list[dict[str, Any]], found: Findings) -> None:
@@ -190,7 +206,9 @@ def _check_histogram(store: Store, row: Mapping[str, Any], found: Findings) -> N
 def _check_splits(store: Store, found: Findings) -> None:
     """Read every version of the split; hold its cells against the scenes that are where it knows them."""
     place, known = store.place, versions(store.place)
-    if last_version(place) > max(known, default=0) and not found.touches(f"{cv.SPLITS}/v{last_version(place)}"):
+    if last_version(place) > max(known, default=0) and not found.touches(
+        f"{cv.SPLITS}/v{last_version(place)}"
+    ):
         found.add(f"{cv.SPLITS}/v{last_version(place)}", f"it is absent, and {LAST} of splits tells of it")
     shapes = {s: placed.grid.shape for s, placed in store.placements.items()}
     for version in known:
@@ -216,7 +234,9 @@ def _check_boxes(store: Store, name: str, found: Findings) -> None:
             return
         sizes = _owner_sizes(store, boxes.on, boxes.owners, boxes.grids)
         owner = boxes.owner
-        if owner.size and not (owner.min() >= 0 and owner.max() < len(boxes.owners) and (np.diff(owner) >= 0).all()):
+        if owner.size and not (
+            owner.min() >= 0 and owner.max() < len(boxes.owners) and (np.diff(owner) >= 0).all()
+        ):
             found.add(key, "its owners are not numbers of its owners, ascending")
             return
         if boxes.label.size and not (boxes.label.min() >= 1 and boxes.label.max() <= len(boxes.classes)):
@@ -258,7 +278,9 @@ def _check_samples(tree: Tree, samples: SampleSet, found: Findings) -> None:
         sizes = np.stack([table["height"].values, table["width"].values])
         if sizes.size and ((sizes < 1).any() or (sizes > [[layout.height], [layout.width]]).any()):
             found.add(samples.key, "its pictures are larger than its pixels")
-        shapes = [tree.documents[f"{samples.key}/{name}"]["shape"] for name in (IMAGE, IMAGE + cv.FLAGS_SUFFIX)]
+        shapes = [
+            tree.documents[f"{samples.key}/{name}"]["shape"] for name in (IMAGE, IMAGE + cv.FLAGS_SUFFIX)
+        ]
         if shapes[0] != shapes[1]:
             found.add(samples.key, "its flags are not of the shape of its pictures")
     boxes = f"{cv.BOXES}/{samples.name}"
@@ -266,4 +288,3 @@ def _check_samples(tree: Tree, samples: SampleSet, found: Findings) -> None:
         add_absent(tree, f"{boxes}/{ROOT}", found)
     elif tree.attributes(boxes).get("on") != samples.key:
         found.add(boxes, f"it is not on {samples.key}")
-

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError
@@ -15,7 +15,12 @@ from sarzarr.store.seals import Document, unsealed
 from sarzarr.store.tables import COLUMNS, EMPTY
 from sarzarr.store.verify.findings import ROOT, Findings, with_folders
 
-CONSOLIDATED = "consolidated_metadata"
+UNLISTED: Final = "nothing lists it"
+TAKE_AWAY: Final = "Look at it, and take it away: no reader reads it."
+_CHANGED: Final = "it is damaged, stands in the place of another, or was changed by hand"
+DEEPEST: Final = 12
+"""Folders within one another that are looked into; a store has at most six."""
+CONSOLIDATED: Final = "consolidated_metadata"
 """The key of the root's document that holds copies of all others."""
 
 
@@ -31,8 +36,8 @@ class Tree:
     """Documents by node, without their seals: those that are damaged from their copies; "" is the root."""
     copies: dict[str, Document] = field(default_factory=dict)
     """Intact copies of documents in the root, by node, with their seals."""
-    lost: dict[str, str] = field(default_factory=dict)
-    """Keys of files that must be there for a document that is, with a word on what they are."""
+    lost: set[str] = field(default_factory=set)
+    """Keys of files that must be there, and are not."""
 
     @cached_property
     def _folders(self) -> frozenset[str]:
@@ -80,7 +85,8 @@ def read_tree(place: Place, found: Findings) -> Tree:
     tree = Tree(place, files)
     copies = _read_root(tree, found)
     for node, copy in copies.items():
-        if sealed_content(copy, f"{node}/{ROOT}") is not None and _KEYS.issuperset(copy):
+        is_safe = all(part and not part.startswith(".") for part in node.split("/")) and "\\" not in node
+        if is_safe and _sealed_content(copy, f"{node}/{ROOT}") is not None and _KEYS.issuperset(copy):
             tree.copies[node] = copy
     on_disk = {key.removesuffix("/zarr.json") for key in files if key.endswith("/zarr.json")}
     foreign = list[str]()
@@ -103,7 +109,8 @@ def _files_below(place: Place, group: str, found: Findings) -> Iterator[str]:
                 what = "a run that was killed left it"
                 found.add(key, what, f"Remove it: `sarzarr clean {found.store}`.")
         elif name.endswith("/"):
-            yield from _files_below(place, key, found)
+            if key.count("/") < DEEPEST:  # a link may lead back
+                yield from _files_below(place, key, found)
         else:
             yield key
 
@@ -121,7 +128,7 @@ def _read_root(tree: Tree, found: Findings) -> dict[str, Any]:
     except (ValueError, AttributeError, RecursionError) as error:
         found.add(ROOT, f"it is no document ({error})")
         return {}
-    content = sealed_content(document, ROOT)
+    content = _sealed_content(document, ROOT)
     if content is None:
         found.add(ROOT, _CHANGED)
     else:
@@ -131,10 +138,7 @@ def _read_root(tree: Tree, found: Findings) -> dict[str, Any]:
     return copies
 
 
-_CHANGED = "it is damaged, stands in the place of another, or was changed by hand"
-
-
-def sealed_content(document: Any, key: str) -> Document | None:
+def _sealed_content(document: Any, key: str) -> Document | None:
     """Return a document without its seal; None where that does not fit."""
     try:
         return unsealed(document, key, key)[0]
@@ -142,14 +146,14 @@ def sealed_content(document: Any, key: str) -> Document | None:
         return None
 
 
-def seal_of(document: Any) -> Any:
+def _seal_of(document: Any) -> Any:
     attributes = document.get("attributes") if isinstance(document, dict) else None
     return attributes.get(cv.SEAL) if isinstance(attributes, dict) else None
 
 
 _KEYS = frozenset(
-    ("zarr_format", "node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value", "codecs")
-    + ("attributes", "dimension_names", "storage_transformers", CONSOLIDATED)
+    "zarr_format node_type shape data_type chunk_grid chunk_key_encoding fill_value codecs attributes "
+    f"dimension_names storage_transformers {CONSOLIDATED}".split()
 )
 """The keys of a document of Zarr v3; those that are empty no seal covers."""
 _SPELT = re.compile(rb"[0-9]E|\\u[0-9a-f]{0,3}[A-F]")
@@ -173,46 +177,47 @@ def _read_node(tree: Tree, node: str, copy: Any, found: Findings) -> bool:
         try:
             raw = tree.place.get(key)
             document = json.loads(raw)
-            content = sealed_content(document, key)
+            content = _sealed_content(document, key)
         except (ValueError, RecursionError):
             pass
     intact = tree.copies.get(node)
-    if content is None and intact is None and document is not None:
-        if seal_of(document) is None and seal_of(copy) is None and copy in (None, document):
-            return False  # another program's
+    is_anothers = document is not None and (_seal_of(document), _seal_of(copy)) == (None, None)
+    if is_anothers and intact is None and copy in (None, document):
+        return False
     if content is not None:
         tree.documents[node] = content
         _check_spelling(raw, document or {}, key, found)
-        if copy is not None and (intact is None or seal_of(intact) != seal_of(document)):
+        if copy is not None and (intact is None or _seal_of(intact) != _seal_of(document)):
             found.add(ROOT, f"its copy of {key} is another document")
         elif copy is None and "" in tree.documents:
             found.add(ROOT, f"it holds no copy of {key}")
         return True
     if intact is not None:
-        tree.documents[node] = sealed_content(intact, key) or {}
+        tree.documents[node] = _sealed_content(intact, key) or {}
     if key in tree.files:
         found.add(key, _CHANGED if document is not None else "it is no document")
     else:
-        tree.lost[key] = "document"
+        tree.lost.add(key)
     return True
 
 
 def _expect(tree: Tree, found: Findings) -> None:
     """Add the findings of files that documents tell of, and that are not there: of a whole folder one."""
-    needed = {group: "group" for group in (cv.SCENES, cv.HISTOGRAMS, cv.PATCHES, cv.CATALOG)}
+    needed = [cv.SCENES, cv.HISTOGRAMS, cv.PATCHES, cv.CATALOG]
     for table in tree.tables:
         attributes = tree.attributes(table)
         empty = {words.split()[0] for words in attributes.get(EMPTY, ())}
-        needed |= {f"{table}/{name}": "column" for name in attributes[COLUMNS] if name not in empty}
-    for scene in (node for node in tree.documents if node.startswith(f"{cv.SCENES}/") and node.count("/") == 1):
-        needed |= {f"{scene}/{layer}": "layer" for layer in tree.attributes(scene).get(cv.LAYERS, ())}
-    tree.lost.update({f"{node}/{ROOT}": what for node, what in needed.items() if node not in tree.documents})
+        needed += [f"{table}/{name}" for name in attributes[COLUMNS] if name not in empty]
+    for node in tree.documents:
+        if node.startswith(f"{cv.SCENES}/") and node.count("/") == 1:
+            needed += [f"{node}/{layer}" for layer in tree.attributes(node).get(cv.LAYERS, ())]
+    tree.lost.update(f"{node}/{ROOT}" for node in needed if node not in tree.documents)
     for node, document in tree.documents.items():
         if tree.is_array(node):
             if f"{node}/{cv.MANIFEST}" not in tree.files:
-                tree.lost[f"{node}/{cv.MANIFEST}"] = "manifest"
+                tree.lost.add(f"{node}/{cv.MANIFEST}")
         elif _has_chunk(document) and only_chunk(node, len(document["shape"])) not in tree.files:
-            tree.lost[only_chunk(node, len(document["shape"]))] = "chunk"
+            tree.lost.add(only_chunk(node, len(document["shape"])))
     for key in sorted(tree.lost):
         add_absent(tree, key, found)
 
@@ -260,11 +265,9 @@ def _find_unlisted(tree: Tree, foreign: list[str], found: Findings) -> None:
         is_document = name == ROOT and (folder == "" or folder in tree.documents or key in found.by_file)
         is_manifest = name == cv.MANIFEST and (tree.is_array(folder) or folder not in tree.documents)
         document = tree.documents.get(node)
-        is_chunk = document is not None and _has_chunk(document) and key == only_chunk(node, len(document["shape"]))
+        is_chunk = (
+            document is not None and _has_chunk(document) and key == only_chunk(node, len(document["shape"]))
+        )
         is_shard = tree.is_array(node) or (node not in tree.documents and node != key and "/c/" in key)
         if not (is_document or is_manifest or is_chunk or is_shard):
             found.add(key, UNLISTED, TAKE_AWAY)
-
-
-UNLISTED = "nothing lists it"
-TAKE_AWAY = "Look at it, and take it away: no reader reads it."
