@@ -46,7 +46,7 @@ from sarzarr.store.documents import (
     write_node,
 )
 from sarzarr.store.manifest import write_manifest
-from sarzarr.store.place import Folder, Place
+from sarzarr.store.place import Folder, Place, local_folder
 from sarzarr.store.samples import SampleSet, sample_sets
 from sarzarr.store.shard_job import check_written
 from sarzarr.store.store import AnyStore, Store, open_older, open_store
@@ -133,9 +133,7 @@ def _token(staging: Path) -> Iterator[Path]:
 
 
 def _new_place(source: Store, new: str | Path) -> Path:
-    if "://" in str(new):
-        raise InvalidInputError(f"a copy must be a local directory, got {new!r}. Copy it there afterwards.")
-    place = Path(new).absolute()
+    place = local_folder(new, "a copy").absolute()
     if isinstance(source.place, Folder) and source.root.resolve() in place.resolve().parents:
         raise InvalidInputError(
             f"a place outside of the store was expected, got {str(new)!r}. Put the copy beside it."

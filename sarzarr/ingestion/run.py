@@ -174,7 +174,7 @@ class _Run:
             with scene.failing():
                 if scene.waiting or scene.failures:
                     continue
-                more = list(_decisions(scene))
+                more = list(decisions(scene))
                 if not more and scene.step is Step.MASK:
                     scene.check_files()
                     scene.step, scene.done = Step.WRITE, {}
@@ -277,7 +277,7 @@ def _find_ranges(
     return {key: (clip.vmin, clip.vmax) for key, clip in clips.items()}, {}
 
 
-def _decisions(scene: Staged) -> Iterator[Task]:
+def decisions(scene: Staged) -> Iterator[Task]:
     """Yield the tasks that settle a scene's zeros, file by file, now that all its blocks are known."""
     files: dict[str, list[tuple[BlockJob, Receipt]]] = {}
     for job, receipt in sorted(scene.done.values(), key=lambda pair: pair[0].at):

@@ -14,7 +14,15 @@ from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_fac
 from sarzarr.scenes.bands import MAX_SAID, Band, bands_of, first_tag, is_named, of_one_day, sort_out
 from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.grammars import facts_from_name, facts_named
-from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header
+from sarzarr.scenes.header import (
+    MAX_BANDS,
+    MAX_PIXELS,
+    MAX_SAMPLED_BLOCK,
+    MAX_SIDE,
+    Header,
+    Placed,
+    read_header,
+)  # fmt: skip
 from sarzarr.scenes.identify import (
     Identity,
     Sample,
@@ -249,6 +257,12 @@ def _unusable(header: Header, product: Product, *, is_told: bool) -> str | None:
         return (
             f"expected one picture in the file, got {header.pages} pages. "
             "Write each to its own file: gdal_translate GTIFF_DIR:1:IN.tif OUT.tif."
+        )
+    rows, cols = header.grid.shape
+    if rows * cols > MAX_PIXELS or max(rows, cols) > MAX_SIDE:
+        return (
+            f"expected at most {MAX_SIDE:,} rows and columns and {MAX_PIXELS:,} pixels, got {rows:,} x {cols:,}. "
+            "Fetch or write the file again, or cut it."
         )
     if header.bands > MAX_BANDS:
         return f"expected at most {MAX_BANDS} bands, got {header.bands}. Write out the ones that you need."

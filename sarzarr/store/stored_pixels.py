@@ -86,5 +86,13 @@ class StoredPixels:
             return np.empty([s.stop - s.start for s in window], self.dtype)[tuple(rest)]
         return self.read((window[0], window[1]))[tuple(rest)]
 
+    def lazy(self, block: int) -> Any:
+        """Return a Dask array (rows, columns) of the stored dtype: a task per ``block`` x ``block`` pixels."""
+        import dask.array as da
+        from dask.base import tokenize
+
+        name = f"{self.path.rpartition('/')[2]}-{tokenize(str(self.place), self.path, self.crc, block)}"
+        return da.from_array(self, chunks=(block, block), name=name)
+
     def __dask_tokenize__(self) -> Any:
         return str(self.place), self.path, self.crc
