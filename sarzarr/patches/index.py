@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -59,33 +60,44 @@ def index_patches(
 
 def ensure_index(store: Store, spec: IndexSpec) -> None:
     """Index a store's patches; where it cannot be written to, ``store`` alone has the table, while it lives."""
-    table = _brought_up_to_date(store, spec)
-    if table is None:
-        return
     try:
-        write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
+        update_index(store, spec)
         consolidate(store)
     except CorruptStoreError:
         raise
     except OSError as error:
         log.warning("index %s of %s is kept in memory alone: %s", spec.name, store.place.name, error)
-        store.unwritten[spec.name] = table
+        table = _brought_up_to_date(store, spec)
+        if table is not None:
+            store.unwritten[spec.name] = table
 
 
 def update_index(store: Store, spec: IndexSpec) -> None:
-    """Index the arrays that the table does not know, or knows with other pixels or another clip (dB)."""
-    table = _brought_up_to_date(store, spec)
-    if table is not None:
-        write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
+    """Index the arrays that the table does not know, or knows with other pixels or another clip (dB).
+
+    One process does it at a time, and begins with what the store then holds: none takes away what another has
+    measured, and what several ask for is measured once.
+    """
+    with store.place.locked(cv.PATCHES):
+        table = _brought_up_to_date(store.anew(), spec)
+        if table is not None:
+            write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
 
 
 def _brought_up_to_date(store: Store, spec: IndexSpec) -> xr.Dataset | None:
     """Return the table of a cut as it should be; None where the store has it so."""
     is_same = spec.name in store.patch_indices and spec_of(store, spec.name) == spec
     known = _by_owner(store.patch_columns(spec.name)) if is_same else {}
-    wanted = {_stamp(store, row): row for row in catalog_rows(store.catalog)}
-    if is_same and list(known) == list(wanted):
+    if is_same and list(known) == [stamp_of(store, row) for row in catalog_rows(store.catalog)]:
         return None
+    return measured_table(store, spec, known)
+
+
+def measured_table(
+    store: Store, spec: IndexSpec, known: Mapping[Stamp, dict[str, Array]] = MappingProxyType({})
+) -> xr.Dataset:
+    """Return the patch table of a cut as it is measured now; what is ``known`` of an array is not measured again."""
+    wanted = {stamp_of(store, row): row for row in catalog_rows(store.catalog)}
     fresh = _measure_all(store, spec, {stamp: row for stamp, row in wanted.items() if stamp not in known})
     parts = {stamp: known.get(stamp) or fresh[stamp] for stamp in wanted}
     dropped = sum(_ragged((int(row["height"]), int(row["width"])), spec) for row in wanted.values())
@@ -106,7 +118,7 @@ def spec_of(store: Store, name: str) -> IndexSpec:
         return IndexSpec(name=name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
 
 
-def _stamp(store: Store, row: Mapping[str, Any]) -> Stamp:
+def stamp_of(store: Store, row: Mapping[str, Any]) -> Stamp:
     """Return the stamp of a catalog row: its measures depend on its own and its flags' files, and on the clip."""
     scene, name, clip = str(row["scene"]), str(row["name"]), store.bounds[row["bounds_key"]]
     files = (read_manifest(store.place, f"{cv.SCENES}/{scene}/{array}").crc for array in (name, row["flags"]))
