@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sarzarr.ingestion.plan import plan_ingest as plan_ingest
     from sarzarr.ingestion.run import ingest as ingest
     from sarzarr.ingestion.run import remove_scene as remove_scene
+    from sarzarr.ingestion.waiting import clean as clean
     from sarzarr.patches.clips import recommend_clips as recommend_clips
     from sarzarr.patches.clips import set_clip as set_clip
     from sarzarr.patches.index import index_patches as index_patches

@@ -14,7 +14,7 @@ from sarzarr.grids.crs import crs_wkt, transform_points, turned
 from sarzarr.grids.georeference import Georeference
 from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
 from sarzarr.store.boxes import Boxes, Policy, box_tables, known_classes, read_boxes, write_boxes
-from sarzarr.store.commit import consolidate
+from sarzarr.store.commit import changing
 from sarzarr.store.store import Store
 from sarzarr.text import counted
 
@@ -53,6 +53,14 @@ def import_boxes(
                 "or in each feature's property 'scene'."
             )
         by_scene.setdefault(owner, []).append(region)
+    with changing(store) as draft:
+        return _put_on(draft, place.name, by_scene, crs, name=name, policy=policy)
+
+
+def _put_on(
+    store: Store, file: str, by_scene: Mapping[str, list[Region]], crs: str, *, name: str, policy: Policy
+) -> Boxes:
+    """Put regions onto scenes of a draft, in the place of those that the scenes had; return all, (n, 4) pixels."""
     placed = store.placements
     for owner in by_scene:
         store.rows(owner)  # raises, and says which there are
@@ -65,12 +73,11 @@ def import_boxes(
     fresh = replace(fresh, grids=tuple(placed[owner].fingerprint for owner in fresh.owners))
     if not len(fresh):
         raise InvalidInputError(
-            f"boxes that can be put on scenes were expected in {place.name!r}, got none among {len(regions)}"
+            f"boxes that can be put on scenes were expected in {file!r}, got none among {fresh.counts['given']}"
             f"{why_left_out(fresh.counts)}. Nothing was changed."
         )
     merged = _merged(read_boxes(store, name), fresh) if name in box_tables(store) else fresh
     write_boxes(store, merged, name)
-    consolidate(store)
     log.info("%s, boxes/%s: %s put on", store.place.name, name, counted(len(fresh), "box"))
     return replace(merged, counts=fresh.counts)
 

@@ -16,11 +16,12 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
+from sarzarr.errors import IngestError, InvalidInputError
 from sarzarr.patches.cut import IndexSpec, positions
 from sarzarr.patches.measure import COLUMNS, measure_patches
 from sarzarr.patches.stored_array import StoredArray
 from sarzarr.store.catalog import catalog_rows
-from sarzarr.store.commit import consolidate
+from sarzarr.store.commit import changing
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import Task, gather
@@ -50,22 +51,20 @@ def index_patches(
     ``shift`` the last patch inward, or ``pad`` it: its pixels beyond the edge are not valid.
     """
     opened = open_store(store)
-    update_index(opened, IndexSpec(name=name, size=size, stride=stride, edge=edge))
-    consolidate(opened)
+    with changing(opened) as draft:
+        update_index(draft, IndexSpec(name=name, size=size, stride=stride, edge=edge))
     return opened.anew().patches(name)
 
 
 def ensure_index(store: Store, spec: IndexSpec) -> None:
-    """Index a store's patches; where it cannot be written to, ``store`` alone has the table, while it lives."""
-    table = _brought_up_to_date(store, spec)
-    if table is None:
-        return
+    """Index a store's patches; where it cannot be written to now, ``store`` alone has the table, while it lives."""
     try:
-        write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
-        consolidate(store)
-    except OSError as error:
-        log.info("index %s of %s is not kept: %s", spec.name, store.place.name, error)
-        store.unwritten[spec.name] = table
+        with changing(store, patience=0) as draft:
+            update_index(draft, spec)
+    except (OSError, IngestError, InvalidInputError) as error:
+        if (table := _brought_up_to_date(store, spec)) is not None:
+            log.info("index %s of %s is not kept: %s", spec.name, store.place.name, error)
+            store.unwritten[spec.name] = table
 
 
 def update_index(store: Store, spec: IndexSpec) -> None:
@@ -89,7 +88,7 @@ def _brought_up_to_date(store: Store, spec: IndexSpec) -> xr.Dataset | None:
 
 
 def update_indices(store: Store) -> None:
-    """Bring every index up to date, the default one, of 256 x 256 pixels, too where there is none."""
+    """Bring every index of a draft up to date, the default one, of 256 x 256 pixels, too where there is none."""
     known = store.patch_indices
     for name in sorted({cv.DEFAULT_INDEX, *known}):
         update_index(store, spec_of(store, name) if name in known else IndexSpec(name=name))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from sarzarr.files import locked, swap_in, swap_out, whole_file, whole_folder
+from sarzarr.files import swap_in, swap_out, whole_file, whole_folder
 
 OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
@@ -64,9 +64,6 @@ class Place(Protocol):
 
     def delete(self, key: str) -> None:
         """Take what is below a key away, in one step."""
-
-    def locked(self, key: str = "") -> AbstractContextManager[None]:
-        """Wait for the lock of a group, whose document is read, changed and written as one."""
 
 
 @dataclass(frozen=True)
@@ -141,10 +138,6 @@ class Folder:
     def delete(self, key: str) -> None:
         """See `Place.delete`."""
         swap_out(self.path / key)
-
-    def locked(self, key: str = "") -> AbstractContextManager[None]:
-        """See `Place.locked`."""
-        return locked(self.path / key)
 
 
 def _read_range(handle: int, offset: int, size: int) -> bytes:

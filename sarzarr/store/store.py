@@ -23,6 +23,7 @@ from sarzarr.errors import (
     StoreNotFoundError,
     StoreSchemaError,
 )
+from sarzarr.files import whole_folder
 from sarzarr.grids.dataset import handed_out, value_attributes
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
@@ -42,6 +43,7 @@ from sarzarr.store.documents import (
     stored_coordinates,
     write_json,
 )
+from sarzarr.store.journal import settle
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.place import Folder, Place
 from sarzarr.store.split_table import placements, read_split
@@ -400,6 +402,8 @@ def open_older(store: AnyStore) -> Store:
             f"a store must be a local directory, got {store!r}. Copy it to this machine first."
         )
     place = Folder(Path(store)) if isinstance(store, str | Path) else store
+    if isinstance(place, Folder):
+        settle(place.path)
     opened = Store(place)
     try:
         schema = opened.attrs.get(cv.SARZARR)
@@ -428,7 +432,7 @@ def _what_is_in(place: Place) -> str:
 
 
 def create_store(path: str | Path) -> Store:
-    """Create an empty store, or open the one that is there."""
+    """Create an empty store, whole or not at all, or open the one that is there; the caller is in `writing`."""
     place = Folder(Path(path))
     if place.head("zarr.json"):
         return open_store(place)
@@ -437,8 +441,10 @@ def create_store(path: str | Path) -> Store:
             f"a new or empty directory was expected at {str(path)!r}, got one with other files in it. "
             "Name another place for the store."
         )
-    ensure_groups(place, cv.SCENES, cv.HISTOGRAMS, cv.PATCHES)
-    write_table(place, cv.CATALOG, catalog_of(()))
-    schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
-    write_json(place, "zarr.json", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
+    with whole_folder(place.path.resolve(), once=True) as folder:
+        new = Folder(folder)
+        ensure_groups(new, cv.SCENES, cv.HISTOGRAMS, cv.PATCHES)
+        write_table(new, cv.CATALOG, catalog_of(()))
+        schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
+        write_json(new, "zarr.json", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
     return Store(place)
