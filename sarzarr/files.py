@@ -115,6 +115,8 @@ def swap_in(new: Path, place: Path, *, once: bool = False, flushed: bool = True)
     else:
         swap_out(place)
         new.rename(place)
+    if flushed:
+        flush_names(place.parent)
 
 
 def _rename_once(new: Path, place: Path) -> None:

@@ -76,7 +76,12 @@ def _put_on(
             f"boxes that can be put on scenes were expected in {file!r}, got none among {fresh.counts['given']}"
             f"{why_left_out(fresh.counts)}. Nothing was changed."
         )
-    merged = _merged(read_boxes(store, name), fresh) if name in box_tables(store) else fresh
+    merged = fresh
+    if name in box_tables(store):
+        old = read_boxes(store, name)
+        merged = _merged(old, fresh)
+        if _are_same(merged, old):  # the file was put on before, by a run that was interrupted perhaps
+            merged = replace(merged, counts=old.counts)
     write_boxes(store, merged, name)
     log.info("%s, boxes/%s: %s put on", store.place.name, name, counted(len(fresh), "box"))
     return replace(merged, counts=fresh.counts)
@@ -133,6 +138,15 @@ def _pixel_boxes(regions: Sequence[Region], placement: Georeference, scene: str,
             rows, cols = placement.grid.to_pixels(x, ys[part])
         out[i] = cols.min(), rows.min(), cols.max(), rows.max()
     return out
+
+
+def _are_same(one: Boxes, other: Boxes) -> bool:
+    """Whether two tables have the same boxes, (n, 4) pixels, with the same labels on the same scenes."""
+    names = ("owners", "classes", "grids")
+    arrays = ("owner", "boxes", "label")
+    return all(getattr(one, n) == getattr(other, n) for n in names) and all(
+        np.array_equal(getattr(one, n), getattr(other, n)) for n in arrays
+    )
 
 
 def _merged(old: Boxes, new: Boxes) -> Boxes:

@@ -15,7 +15,7 @@ from typing import Final
 from sarzarr.errors import IngestError, NoRoomError, StoreNotFoundError
 from sarzarr.files import LOCK, Holder, holder_of, locked, partials, remove
 from sarzarr.ingestion.plan import IngestPlan
-from sarzarr.store.journal import beside_store, partials_beside, settle, writing
+from sarzarr.store.journal import beside_store, imports_beside, partials_beside, settle, writing
 from sarzarr.store.store import Store
 from sarzarr.text import counted, size_text
 
@@ -88,7 +88,7 @@ def waiting(store: Store) -> Waiting | None:
         names = json.loads((beside / NOTE).read_text())
     except (OSError, ValueError):
         return None
-    staged = [beside / name for name in names if (beside / name).is_dir()]
+    staged = [beside / name for name in names if any((beside / name / "receipts").glob("*"))]
     holder = holder_of(beside)
     return Waiting(
         scenes=len(names),
@@ -124,14 +124,16 @@ def clean(store: Store | str | Path, *, dry_run: bool = False) -> Cleaned:
     Raises `StoreNotFoundError` where there is no store, nor anything left of one.
     """
     root = (store.root if isinstance(store, Store) else Path(store)).resolve()
-    if not (root / "zarr.json").exists() and not [*_beside(root), *partials_beside(root)]:
+    folders = [beside_store(root), *imports_beside(root)]
+    there = [root / "zarr.json", *folders, *partials_beside(root)]
+    if not any(path.exists() for path in there):
         raise StoreNotFoundError(
             f"a store, or what is left of one, was expected at {str(root)!r}, got neither. Name another place."
         )
     if not dry_run:
         settle(root)
     removed, kept = list[tuple[Path, int]](), list[str]()
-    for folder in dict.fromkeys((beside_store(root), *_beside(root))):
+    for folder in folders:
         if (holder := holder_of(folder)) and not holder.is_dead:
             kept.append(f"{folder.name}, which {holder} writes")
             continue
@@ -144,9 +146,3 @@ def clean(store: Store | str | Path, *, dry_run: bool = False) -> Cleaned:
                 for path in found:
                     remove(path)
     return Cleaned(removed=tuple(removed), kept=tuple(kept))
-
-
-def _beside(root: Path) -> list[Path]:
-    """Return the folders beside a store where ingests and imports into it are made."""
-    mine, names = beside_store(root).name, (p.name for p in root.parent.iterdir())
-    return [root.with_name(n) for n in sorted(names) if n == mine or n.startswith(f"{root.name}.samples-")]

@@ -20,6 +20,7 @@ from typing import Any, Final
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError, IngestError, NoRoomError
 from sarzarr.files import (
+    LOCK,
     Lock,
     flush,
     flush_names,
@@ -224,9 +225,9 @@ def _mend(root: Path, *, is_after_death: bool) -> None:
         remove(beside / name)
     for partial in partials_beside(root):
         remove(partial)
-    for folder in root.parent.glob("*.samples-*/.lock"):
-        if folder.parent.name.startswith(f"{root.name}.") and len([*folder.parent.iterdir()]) == 1:
-            with suppress(BlockingIOError), locked(folder.parent, busy=BlockingIOError):
+    for folder in imports_beside(root):
+        if {path.name for path in folder.iterdir()} <= {LOCK}:
+            with suppress(BlockingIOError), locked(folder, busy=BlockingIOError):
                 pass  # of a killed import that was done: it goes with its lock
     if is_after_death:
         remove_partials(root)
@@ -235,8 +236,17 @@ def _mend(root: Path, *, is_after_death: bool) -> None:
 
 def partials_beside(root: Path) -> list[Path]:
     """Return the folders beside a store, or beside its place, that were to become it."""
-    names = (p.name for p in root.parent.iterdir()) if root.parent.is_dir() else ()
-    return [root.with_name(n) for n in names if n.startswith(f".{root.name}.") and n.endswith(".partial")]
+    return [path for path in _beside(root, f".{root.name}.") if path.name.endswith(".partial")]
+
+
+def imports_beside(root: Path) -> list[Path]:
+    """Return the folders beside a store where sets of samples are gathered."""
+    return _beside(root, f"{root.name}.samples-")
+
+
+def _beside(root: Path, begins: str) -> list[Path]:
+    names = (path.name for path in root.parent.iterdir()) if root.parent.is_dir() else ()
+    return [root.with_name(name) for name in sorted(names) if name.startswith(begins)]
 
 
 # ------------------------------------------------------------------ how a change is made

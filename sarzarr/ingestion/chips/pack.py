@@ -40,7 +40,7 @@ from sarzarr.store.sample_files import ARRAYS, append_picture, sample_writers, w
 from sarzarr.store.samples import SampleLayout, SampleSet, open_samples, sample_sets
 from sarzarr.store.shard_job import NO_FILE
 from sarzarr.store.shards import ShardRecord, digest_of
-from sarzarr.store.store import Store, create_store, open_store
+from sarzarr.store.store import Store, create_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import compute
 from sarzarr.text import counted, problems_text
@@ -92,7 +92,9 @@ def import_chips(
     sources = find_samples(base)
     layout = sample_layout(sources)
     found = sample_annotations(base, sources, options)
-    target = store if isinstance(store, Store) else _made(Path(store))
+    root = store.root if isinstance(store, Store) else Path(store)
+    with writing(root, patience=PATIENCE):
+        target = create_store(root)
     name = safe_name(options.name or safe_stem(base.resolve().name))
     if name in sample_sets(target) and not options.replace:
         raise InvalidInputError(
@@ -145,14 +147,6 @@ class _Receipt:
     """What measured pixels of integers have: `values_of`."""
     problems: tuple[str, ...] = ()
     """Pictures that could not be read, and why; nothing is written then."""
-
-
-def _made(root: Path) -> Store:
-    """Return the store at a place, which is made where there is none."""
-    if (root / "zarr.json").exists():
-        return open_store(root)
-    with writing(root, patience=PATIENCE):
-        return create_store(root)
 
 
 @contextmanager
