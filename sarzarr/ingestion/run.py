@@ -410,9 +410,8 @@ def _without(opened: Store, scenes: Sequence[str], gone: Container[str]) -> Stor
     """Take scenes out of a store; those that are ``gone`` are none of it any more."""
     names = [name for name in scenes if name in opened.scenes or name not in gone]
     if unknown := [name for name in names if name not in opened.scenes]:
-        near = ", ".join(opened.scenes[:5]) + (", ..." if len(opened.scenes) > 5 else "")
         raise NotInStoreError(
-            f"scenes of {opened.place.name} ({near}) were expected, got {', '.join(unknown)}. "
+            f"scenes of {opened.place.name} were expected, got {', '.join(unknown)}, which it does not hold. "
             "Nothing was removed; `sarzarr info STORE` lists its scenes."
         )
     if names:

@@ -137,7 +137,7 @@ def clean(store: Store | str | Path, *, dry_run: bool = False) -> Cleaned:
         if (holder := holder_of(folder)) and not holder.is_dead:
             kept.append(f"{folder.name}, which {holder} writes")
             continue
-        found = [p for p in folder.iterdir() if p.name != LOCK] if folder.is_dir() else []
+        found = sorted(p for p in folder.glob("*") if p.name != LOCK)
         is_own = folder == beside_store(root)
         found += [*partials_beside(root), *partials(root)] if is_own else []
         removed += [(path, size_of(path)) for path in found]

@@ -19,6 +19,7 @@ COMMANDS = {
     "ingest": "ingest a_vv.tif -o STORE --representation power",
     "demo": "demo --folder . --size 512",
     "remove": "remove STORE a",
+    "clean": "clean STORE",
     "copy": "copy STORE copy.zarr",
     "info": "info STORE",
     "stacks": "stacks STORE",

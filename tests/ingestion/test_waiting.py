@@ -81,7 +81,7 @@ def test_an_interrupted_ingest_is_told_and_cleaned_or_resumed(files, tmp_path, o
     assert "run the same ingest again, or `sarzarr clean s.zarr`" in said
     before = tree_hash(tmp_path)
     said = run("clean", root, "--dry-run")
-    assert "s.zarr.ingest/a" in said
+    assert "s.zarr.ingest/b" in said
     assert "would be removed" in said
     assert tree_hash(tmp_path) == before
     kept = tree_hash(root)
@@ -282,3 +282,5 @@ def test_a_damaged_scene_does_not_lose_its_layers_in_silence(files, tmp_path):
     with pytest.raises(SceneExistsError, match=r"damage .*give its layers mask in the same command"):
         ingest(files[:1], root)
     assert tree_hash(ingest(files[:1], root, layers=layers).root) == kept
+    (root / "scenes" / "a" / "vv" / "c" / "0" / "0").unlink()
+    assert ingest(files[:1], root, replace=True).layers("a") == ()
