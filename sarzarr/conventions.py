@@ -173,6 +173,7 @@ ORBIT_STATE: Final = "sat:orbit_state"
 RELATIVE_ORBIT: Final = "sat:relative_orbit"
 ABSOLUTE_ORBIT: Final = "sat:absolute_orbit"
 INCIDENCE_ANGLE: Final = "view:incidence_angle"
+BURST: Final = "s1:burst"
 CATALOG_COLUMNS: Final = {
     DATETIME: "time",
     PLATFORM: "platform",
@@ -184,6 +185,7 @@ CATALOG_COLUMNS: Final = {
     RELATIVE_ORBIT: "relative_orbit",
     ABSOLUTE_ORBIT: "absolute_orbit",
     INCIDENCE_ANGLE: "incidence",
+    BURST: "burst",
 }
 """The catalog's column of each acquisition fact, in the order of ``info``; no colon: file names cannot have one."""
 ACQUISITION_KEYS: Final = tuple(CATALOG_COLUMNS)
@@ -199,6 +201,7 @@ CATALOG_SCHEMA: Final = {
     "looks": "number",
     "orbit_state": "text",
     **dict.fromkeys(("relative_orbit", "absolute_orbit", "incidence"), "number"),
+    "burst": "text",
     "source_hash": "text",
 }
 """The catalog's columns and their kinds; ``name`` is the array's name in its scene group."""

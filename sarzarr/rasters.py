@@ -27,6 +27,7 @@ from rasterio.session import DummySession
 
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
+from sarzarr.text import listed
 from sarzarr.zips import CORRUPT, archive_of, gdal_name, is_archive, members, open_file, status_of
 
 CACHE_BYTES: Final = 128 * 2**20
@@ -129,9 +130,10 @@ def raster_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     for path in without_packed(paths):
         files = _in_folder(path) if path.is_dir() else _in_archive(path) if is_archive(path) else [path]
         if not files:
+            inside = listed(_folders_with_tiffs(path))
+            remedy = f"Name those in it that do: {inside}." if inside else "Name the folder that they are in."
             raise RasterNotFoundError(
-                f"a folder of TIFF files was expected, got {str(path)!r}, which holds no .tif or .tiff. "
-                "Name the folder that they are in, or the files."
+                f"a folder of TIFF files was expected, got {str(path)!r}, which holds no .tif or .tiff. {remedy}"
             )
         out += files
     return out
@@ -145,6 +147,12 @@ def _in_folder(folder: Path) -> list[Path]:
     zipped = without_packed([*inner, *archives])[len(inner) :]
     files = [*_tiffs(folder.iterdir()), *(file for safe in inner for file in _in_folder(safe))]
     return [*files, *(file for archive in zipped for file in _in_archive(archive))]
+
+
+def _folders_with_tiffs(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder that hold TIFF files, sorted."""
+    inner = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [p.name for p in inner if p.is_dir() and os.access(p, os.R_OK | os.X_OK) and _in_folder(p)]
 
 
 def without_packed(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:

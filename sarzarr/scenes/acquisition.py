@@ -39,6 +39,8 @@ class Acquisition:
     """Absolute orbit."""
     incidence_angle: float | None = None
     """Incidence angle at the scene's middle, degrees."""
+    burst: str | None = None
+    """Burst of Sentinel-1: track, number and swath, ``t115_245714_iw1``; ``245714_iw1`` without the track."""
 
     def attrs(self) -> dict[str, str | int | float]:
         """Return the known facts (UTC, degrees) under their attribute keys, in the order of `ACQUISITION_KEYS`."""
@@ -102,6 +104,7 @@ _SPELLINGS: Final = {
         cv.INCIDENCE_ANGLE, "incidenceAngleMidSwath", "INCIDENCE_CENTER",
         "collect.image.center_pixel.incidence_angle",
     ),
+    cv.BURST: (cv.BURST, "BURST_ID"),
 }  # fmt: skip
 """The names of each fact, the first that says something wins: STAC's, SNAP's, SAFE's, OPERA's, ICEYE's, ASAR's (MPH
 and SPH), Capella's, Earth Engine's."""
@@ -144,7 +147,14 @@ def facts_from_fields(fields: Mapping[str, str]) -> Acquisition:
         relative_orbit=_track(platform, absolute) if relative is None else relative,
         absolute_orbit=absolute,
         incidence_angle=angle,
+        burst=_burst(first(cv.BURST)),
     )
+
+
+def _burst(text: str) -> str | None:
+    """Return a burst of Sentinel-1 as OPERA spells it in tags; its file names have ``T115-245714-IW1``."""
+    found = re.fullmatch(r"(t\d{3}_)?(\d{6})_([ie]w\d)", text.lower().replace("-", "_"))
+    return found and "".join((found[1] or "", found[2], "_", found[3]))
 
 
 def _unfolded(fields: Mapping[str, str]) -> Iterator[tuple[str, str]]:

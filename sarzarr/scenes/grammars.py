@@ -2,9 +2,9 @@
 
 The named groups of a row's pattern are facts: ``start`` (6, 8 or 14 digits of YYYYMMDDHHMMSS with anything between),
 ``mode``, ``type``, ``side`` (L, R), ``state`` (A, ASC, D, DSC, ...), ``track`` (the relative orbit), ``orbit`` (the
-absolute one) and ``polarization``. ``platform`` is a text that may hold other groups. A row without ``start`` says
-that the dates in such a name are no times of acquisition. A product that is missing is one row here and one row of
-``tests/scenes/test_grammars.py``.
+absolute one), ``burst`` and ``polarization``. ``platform`` is a text that may hold other groups. A row without
+``start`` says that the dates in such a name are no times of acquisition. A product that is missing is one row here
+and one row of ``tests/scenes/test_grammars.py``.
 """
 
 import re
@@ -36,13 +36,13 @@ _POL: Final = "(?P<polarization>VV|VH|HH|HV)"
 GRAMMARS: Final[tuple[Grammar, ...]] = (
     Grammar(
         product="OPERA RTC-S1-STATIC",  # its date is a placeholder
-        pattern=r"OPERA_L2_RTC-S1-STATIC_T(?P<track>\d{3})-\d{6}-(?P<mode>IW|EW)\d_\d{8}_",
+        pattern=r"OPERA_L2_RTC-S1-STATIC_(?P<burst>T(?P<track>\d{3})-\d{6}-(?P<mode>IW|EW)\d)_\d{8}_",
     ),
     Grammar(
         product="OPERA RTC-S1",  # start, then the time of processing
         pattern=(
-            r"OPERA_L2_RTC-S1_T(?P<track>\d{3})-\d{6}-(?P<mode>IW|EW)\d_(?P<start>\d{8}T\d{6})Z_\d{8}T\d{6}Z_"
-            r"S1(?P<unit>[A-D])_"
+            r"OPERA_L2_RTC-S1_(?P<burst>T(?P<track>\d{3})-\d{6}-(?P<mode>IW|EW)\d)_(?P<start>\d{8}T\d{6})Z_"
+            r"\d{8}T\d{6}Z_S1(?P<unit>[A-D])_"
         ),
         platform=_S1,
     ),
@@ -208,6 +208,13 @@ GRAMMARS: Final[tuple[Grammar, ...]] = (
         is_dated=True,
     ),
     Grammar(
+        product="Sentinel-1 burst of ASF",
+        pattern=(
+            r"(?<![a-z0-9])S1_(?P<burst>\d{6}_(?P<mode>IW|EW)\d)_(?P<start>\d{8}T\d{6})_(?:VV|VH|HH|HV)_"
+            r"[0-9A-F]{4}-BURST"
+        ),
+    ),
+    Grammar(
         product="image description in a measurement file of ESA",
         pattern=r"Sentinel-1(?P<unit>[A-D]) (?P<mode>IW|EW|WV|SM) (?P<type>SLC|GRD|RAW|OCN)\b",
         platform=_S1,
@@ -224,6 +231,7 @@ _FACTS: Final = {
     "state": cv.ORBIT_STATE,
     "track": cv.RELATIVE_ORBIT,
     "orbit": cv.ABSOLUTE_ORBIT,
+    "burst": cv.BURST,
 }
 
 

@@ -60,6 +60,12 @@ def test_a_folder_without_tiffs_is_an_error(tmp_path):
             sz.plan_ingest(place, tmp_path / "s.zarr")
 
 
+def test_a_folder_of_folders_names_those_that_hold_tiffs(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RasterNotFoundError, match=rf"Name those in it that do: {folder.name}\.$"):
+        raster_files([tmp_path])
+
+
 # ------------------------------------------------------------------ given twice
 def test_a_file_that_is_given_twice_is_taken_once(folder, tmp_path):
     (tmp_path / "link_vv.tif").symlink_to(folder / "b_vv.tif")

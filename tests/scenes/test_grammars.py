@@ -20,11 +20,11 @@ from sarzarr.scenes.grammars import (
 NAMES = [
     (
         "OPERA_L2_RTC-S1_T115-245714-IW1_20250418T141628Z_20250419T010229Z_S1A_30_v1.0_VV",
-        {"datetime": "2025-04-18T14:16:28Z", "platform": "sentinel-1a", "relative_orbit": 115},
+        {"datetime": "2025-04-18T14:16:28Z", "platform": "sentinel-1a", "burst": "t115_245714_iw1"},
     ),
     (
         "OPERA_L2_RTC-S1-STATIC_T115-245714-IW1_20140403_S1A_30_v1.0_incidence_angle",
-        {"datetime": None, "platform": None, "relative_orbit": 115, "instrument_mode": "IW"},
+        {"datetime": None, "platform": None, "relative_orbit": 115, "burst": "t115_245714_iw1"},
     ),
     (
         "s1a-iw-nrb-20200103t170705-030639-0382d5-32tns-vv-g-lin",
@@ -142,6 +142,10 @@ NAMES = [
     (
         "S1A_IW_20180128T161201_DVP_RTC30_G_gpuned_FD6A",
         {"datetime": "2018-01-28T16:12:01Z", "platform": "sentinel-1a", "instrument_mode": "IW"},
+    ),
+    (
+        "S1_136231_IW2_20200604T022312_VV_7C85-BURST",
+        {"datetime": "2020-06-04T02:23:12Z", "burst": "136231_iw2", "instrument_mode": "IW"},
     ),
     ("Sentinel-1A IW SLC L1", {"datetime": None, "platform": "sentinel-1a", "product_type": "SLC"}),
 ]
