@@ -192,10 +192,10 @@ def partials(folder: Path) -> list[Path]:
 def remove_partials(folder: Path) -> None:
     """Remove what is below a folder that a process which was killed had begun."""
     for partial in partials(folder):
-        remove(partial)
+        remove_path(partial)
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Remove a file, or a folder and all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         remove_tree(path)

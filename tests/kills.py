@@ -20,7 +20,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +34,8 @@ import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr import tasks
 from sarzarr.errors import NotInStoreError, SarzarrError, StoreNotFoundError
+from sarzarr.patches.stored_array import StoredArray
+from sarzarr.store.catalog import catalog_rows
 
 KNOWN = {"quantity": "sigma0", "representation": "power", "shard": 256}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -51,7 +53,9 @@ def raw(folder: Path) -> None:
         pixels[:, :30], pixels[900:940, 90:120] = 0, 0
         place = from_origin(500_000 + 50_000 * (i // 2), 5_400_000, 10, 10)
         write_band(folder / f"{date}_{pol}.tif", pixels, tiles=128, transform=place)
-    write_band(folder / "mask.tif", np.ones((2100, 280), np.uint8), transform=from_origin(500_000, 5_400_000, 10, 10))
+    write_band(
+        folder / "mask.tif", np.ones((2100, 280), np.uint8), transform=from_origin(500_000, 5_400_000, 10, 10)
+    )
     (folder / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max\na,40,10,60,20\n")
     (folder / "chips").mkdir()
     for i in range(5):
@@ -60,7 +64,9 @@ def raw(folder: Path) -> None:
 
 def ingest(raw: Path, root: Path, dates: str, **options) -> None:
     """Ingest all files of some dates."""
-    sz.ingest(sz.plan_ingest([p for d in dates for p in sorted(raw.glob(f"{d}_v?.tif"))], root, **KNOWN | options))
+    sz.ingest(
+        sz.plan_ingest([p for d in dates for p in sorted(raw.glob(f"{d}_v?.tif"))], root, **KNOWN | options)
+    )
 
 
 def split(raw: Path, root: Path) -> None:
@@ -87,6 +93,11 @@ def two(raw: Path, root: Path) -> None:
     ingest(raw, root, "ab")
 
 
+def third(raw: Path, root: Path) -> None:
+    """Add scene c."""
+    ingest(raw, root, "c")
+
+
 COMMANDS = {
     "ingest": Command(two),
     "border": Command(lambda raw, root: ingest(raw, root, "ab", border=3)),
@@ -95,9 +106,9 @@ COMMANDS = {
     "replace": Command(lambda raw, root: ingest(raw, root, "ab", border=2, replace=True), (two,), True),
     "layers": Command(lambda raw, root: ingest(raw, root, "a", layers={"m": raw / "mask.tif"}), (two,)),
     "remove": Command(lambda raw, root: sz.remove_scene(root, "a"), (two, split)),
-    "copy": Command(lambda raw, root: sz.copy_store(root, root.with_name("n.zarr"), dtype="float32"), (two,), makes="n.zarr"),
+    "copy": Command(lambda raw, root: sz.copy_store(root, root.with_name("n.zarr")), (two,), makes="n.zarr"),
     "split": Command(split, (two,)),
-    "extend": Command(lambda raw, root: sz.extend_split(root), (two, split, lambda raw, root: ingest(raw, root, "c"))),
+    "extend": Command(lambda raw, root: sz.extend_split(root), (two, split, third)),
     "bounds": Command(lambda raw, root: sz.set_clip(sz.open_store(root), method="sigma", k=2), (two,)),
     "index": Command(lambda raw, root: sz.index_patches(root, size=64, stride=32, name="small"), (two,)),
     "boxes": Command(lambda raw, root: sz.import_boxes(sz.open_store(root), raw / "boxes.csv"), (two,)),
@@ -134,7 +145,9 @@ def digest(*parts: object) -> str:
     """Return one value for arrays and what else there is."""
     out = sha256()
     for part in parts:
-        out.update(np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+        out.update(
+            np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
+        )
     return out.hexdigest()[:12]
 
 
@@ -148,21 +161,29 @@ def seen(root: Path) -> dict[str, object]:
     for scene in store.scenes:
         rows = store.rows(scene)
         clips = [store.bounds[key] for key in rows["bounds_key"].values.tolist()]
-        pixels = [store.db(scene, name).values for name in rows["name"].values.tolist()]
+        store.check_files(scene)
+        arrays = [StoredArray.of(store.place, row) for row in catalog_rows(rows)]
+        pixels = [array.codes((slice(0, array.shape[0]), slice(0, array.shape[1]))) for array in arrays]
         own = () if patches is None else patches.isel(patch=np.flatnonzero(patches["scene"].values == scene))
         columns = [own[k].values for k in own.data_vars if own[k].dtype != object] if len(own) else []
         out[scene] = digest(rows["dtype"].values.tolist(), clips, *pixels, *columns, store.layers(scene))
     if patches is not None:
-        assert set(patches["scene"].values.tolist()) <= set(store.scenes), "patches of a scene that is not there"
+        assert set(patches["scene"].values.tolist()) <= set(store.scenes), (
+            "patches of a scene that is not there"
+        )
     if store.scenes:
         batch = sz.PatchReader(store, polarizations=["vv"], batch_size=4, min_valid=0, min_unsaturated=0)
         out["*batches"] = digest(*batch)
-    names = [f"{g}/{n}" for g in (cv.BOXES, cv.SPLITS, cv.SAMPLES, cv.PATCHES) for n in store.place.children(g)]
+    names = [
+        f"{g}/{n}" for g in (cv.BOXES, cv.SPLITS, cv.SAMPLES, cv.PATCHES) for n in store.place.children(g)
+    ]
     out["*rest"] = digest(sorted(n for n in names if n.endswith("/") and "/." not in n))
     return out
 
 
-def agrees(now: dict[str, object], before: dict[str, object], after: dict[str, object], by_scene: bool) -> bool:
+def agrees(
+    now: dict[str, object], before: dict[str, object], after: dict[str, object], by_scene: bool
+) -> bool:
     """Whether what a reader sees is one of two states; of scenes that enter one by one, a mixture of whole scenes."""
     scenes = [k for k in now if not k.startswith("*")]
     if not scenes and not before:
@@ -186,14 +207,20 @@ def fork(function: Callable[[], object], *, log: Path) -> int:
     pid = os.fork()
     if pid:
         return pid
+    os.setsid()
+    tell(function, log)
+    os._exit(0)
+
+
+def tell(function: Callable[[], object], log: Path) -> None:
+    """Call a function, and write its result, or its error, into a file."""
     try:
-        os.setsid()
         result = {"result": function()}
     except BaseException as error:
-        result = {"error": type(error).__name__, "kinds": [k.__name__ for k in type(error).__mro__], "text": traceback.format_exc()}
+        kinds = [kind.__name__ for kind in type(error).__mro__]
+        result = {"kinds": kinds, "error": traceback.format_exc()}
     log.write_text(json.dumps(result))
     sys.stdout.flush()
-    os._exit(0)
 
 
 def result_of(pid: int, log: Path) -> dict:
@@ -253,7 +280,10 @@ class Trials:
             self.do(lambda step=step: step(self.raw, self.start / "s.zarr"))
         shutil.copytree(self.start, self.whole)
         self.operations = len(self.killed(self.whole, 0))
-        self.seen = [self.do(lambda place=place: seen(place / self.command.makes)) for place in (self.start, self.whole)]
+        self.seen = [
+            self.do(lambda place=place: seen(place / self.command.makes))
+            for place in (self.start, self.whole)
+        ]
         self.bytes = bytes_of(self.whole)
 
     def do(self, function: Callable[[], object]) -> object:
@@ -262,13 +292,15 @@ class Trials:
         log = self.folder / f"{self.number}.json"
         done = result_of(fork(function, log=log), log)
         if "result" not in done:
-            raise AssertionError(done.get("text", "killed"))
+            raise AssertionError(done.get("error", "killed"))
         return done["result"]
 
-    def command_on(self, place: Path) -> None:
-        """Run the command on the store in a folder."""
-        with BACKENDS[self.backend]():
-            self.command.run(self.raw, place / "s.zarr")
+    def command_on(self, place: Path, log: Path, counter: Path | None = None, kill_at: int = 0) -> None:
+        """Run the command on the store in a folder, in this process; with a cluster, in a new one in its place."""
+        words = [self.name, self.raw, place, log, counter or "", kill_at]
+        if self.backend == "cluster":
+            os.execv(sys.executable, [sys.executable, __file__, "--run", *map(str, words)])
+        run_here(self.name, self.backend, *words[1:3], counter, kill_at)
 
     def killed(self, place: Path, kill_at: int, after: float | None = None) -> bytes:
         """Run the command, kill it at an operation or after some seconds; return a byte per operation."""
@@ -276,19 +308,13 @@ class Trials:
         for path in (counter, log):
             path.unlink(missing_ok=True)
 
-        def run() -> None:
-            count_operations(place, counter, kill_at)
-            self.command_on(place)
-
-        pid = fork(run, log=log)
+        pid = fork(lambda: self.command_on(place, log, counter, kill_at), log=log)
         if after is not None:
             time.sleep(after)
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         done = result_of(pid, log)
-        assert "error" not in done, done["text"]
+        assert "error" not in done, done["error"]
         return counter.read_bytes()
 
     def look(self, place: Path, until: Path | None = None) -> list[str]:
@@ -302,7 +328,11 @@ class Trials:
                 if _stamp(root) == before and until is None:
                     return [f"{type(error).__name__}: {error}"]
                 now = None  # of a store that changes while it is read
-            if now is not None and _stamp(root) == before and not agrees(now, *self.seen, self.command.by_scene):
+            if (
+                now is not None
+                and _stamp(root) == before
+                and not agrees(now, *self.seen, self.command.by_scene)
+            ):
                 wrong.append(f"a reader saw {now}, not {self.seen}")
             if until is None or until.exists() or wrong:
                 return wrong
@@ -324,7 +354,7 @@ class Trials:
         if watcher is not None:
             stop.touch()
             watched = result_of(watcher, log)
-            wrong += watched.get("result", [watched.get("text", "the reader was killed")])
+            wrong += watched.get("result", [watched.get("error", "the reader was killed")])
         shutil.rmtree(place)
         return wrong
 
@@ -332,10 +362,10 @@ class Trials:
         """Run the command again, and return what is not as if it had never been killed."""
         self.number += 1
         log = self.folder / f"{self.number}.json"
-        done, wrong = result_of(fork(lambda: self.command_on(place), log=log), log), list[str]()
+        done, wrong = result_of(fork(lambda: self.command_on(place, log), log=log), log), list[str]()
         allowed = ALREADY.get(self.name)
         if "error" in done and not (allowed and allowed.__name__ in done["kinds"]):
-            wrong.append(f"run again: {done['text']}")
+            wrong.append(f"run again: {done['error']}")
         found = bytes_of(place)
         other = sorted(k for k in self.bytes.keys() | found.keys() if self.bytes.get(k) != found.get(k))
         if other:
@@ -343,6 +373,14 @@ class Trials:
         if empty := sorted(p.name for p in place.iterdir() if p.name not in ("s.zarr", self.command.makes)):
             wrong.append(f"left beside the store: {', '.join(empty)}")
         return wrong
+
+
+def run_here(name: str, backend: str, raw: Path, place: Path, counter: Path | None, kill_at: int) -> None:
+    """Run a command in this process, which counts its operations and kills itself, if that is asked for."""
+    if counter is not None:
+        count_operations(place, counter, kill_at)
+    with BACKENDS[backend]():
+        COMMANDS[name].run(raw, place / "s.zarr")
 
 
 def _stamp(root: Path) -> tuple[int, ...]:
@@ -357,11 +395,17 @@ def _stamp(root: Path) -> tuple[int, ...]:
     return tuple(out)
 
 
-def run_trials(folder: Path, name: str, backend: str, points: int, times: int, seed: int = 0) -> tuple[int, list[str]]:
+def run_trials(
+    folder: Path, name: str, backend: str, points: int, times: int, seed: int = 0
+) -> tuple[int, list[str]]:
     """Kill a command at so many operations, spread evenly, and at so many random times; return kills and faults."""
-    trials, draw, wrong = Trials(folder / f"{name}-{backend}", name, backend), random.Random(seed), list[str]()
+    trials, draw, wrong = (
+        Trials(folder / f"{name}-{backend}", name, backend),
+        random.Random(seed),
+        list[str](),
+    )
     began = time.monotonic()
-    trials.do(lambda: trials.command_on(shutil.copytree(trials.start, folder / "timed")))
+    trials.killed(shutil.copytree(trials.start, folder / "timed"), 0)
     seconds = time.monotonic() - began
     at = [1 + round(i * (trials.operations - 1) / max(points - 1, 1)) for i in range(points)]
     kills = [(k, None) for k in at] + [(0, draw.random() * seconds) for _ in range(times)]
@@ -386,19 +430,23 @@ def load() -> None:
     for module in pkgutil.walk_packages(sz.__path__, "sarzarr."):
         if not re.match(r"sarzarr\.(torch|__main__)", module.name):
             importlib.import_module(module.name)
-    import zarr.storage  # noqa: F401
+    for name in ("distributed", "rioxarray", "zarr.storage"):
+        importlib.import_module(name)
 
 
 def main() -> int:
     """Run the plan, or the commands that are named, and print what was not right."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("commands", nargs="*", help="ingest, remove, ...; all if left out")
-    parser.add_argument("--times", type=float, default=1.0, help="how many times as many kills as the plan has")
+    parser.add_argument("--backend", help="synchronous, threads, forked or cluster; all if left out")
+    parser.add_argument(
+        "--times", type=float, default=1.0, help="how many times as many kills as the plan has"
+    )
     given = parser.parse_args()
     load()
     total, faults, began = 0, list[str](), time.monotonic()
     for name, backend, points, times in PLAN:
-        if given.commands and name not in given.commands:
+        if (given.commands and name not in given.commands) or given.backend not in (None, backend):
             continue
         with tempfile.TemporaryDirectory(prefix="kills-") as folder:
             count, wrong = run_trials(
@@ -413,4 +461,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1:2] == ["--run"]:
+        name, raw_, place_, log_, counter_, kill_at_ = sys.argv[2:]
+        paths = Path(raw_), Path(place_), Path(counter_) if counter_ else None
+        tell(lambda: run_here(name, "cluster", *paths, int(kill_at_)), Path(log_))
+    else:
+        sys.exit(main())

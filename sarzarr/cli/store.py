@@ -29,8 +29,8 @@ def remove(
     echo(summary(sz.remove_scene(store, scenes)))
 
 
-@app.command()
-def clean(
+@app.command("clean")
+def clean_up(
     store: shared.StoreArgument,
     dry_run: Annotated[bool, Option("--dry-run", help="Say what would be removed, and stop.")] = False,
 ) -> None:

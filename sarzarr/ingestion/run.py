@@ -236,7 +236,9 @@ def _attempt(
     except Exception as error:
         log.debug("block %s of %s failed", job.at, job.scene, exc_info=True)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
-            return Outcome(job=job, no_room=OSError(error.errno, error.strerror, error.filename or job.folder))
+            return Outcome(
+                job=job, no_room=OSError(error.errno, error.strerror, error.filename or job.folder)
+            )
         return Outcome(job=job, error=f"{type(error).__name__}: {error}")
     return Outcome(job=job, receipt=receipt, first_time=first_time)
 

@@ -164,4 +164,3 @@ def intact_receipt(job: Job) -> Receipt | None:
                 if digest != (record.size, record.digest):
                     return None
     return receipt
-

@@ -1,6 +1,6 @@
-"""What waits beside a store: scenes of an interrupted ingest, sets of an interrupted import, and what runs left.
+"""Leftovers of interrupted runs: scenes and sets of samples that wait beside a store, and files without their name.
 
-`clean` removes it, and what runs that were killed left in the store; never what a living process writes.
+`clean` removes them, also those in the store; never what a living process writes.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from sarzarr.errors import IngestError, NoRoomError, StoreNotFoundError
-from sarzarr.files import LOCK, Holder, holder_of, locked, partials, remove
+from sarzarr.files import LOCK, Holder, holder_of, locked, partials, remove_path
 from sarzarr.ingestion.plan import IngestPlan
 from sarzarr.store.journal import beside_store, imports_beside, partials_beside, settle, writing
 from sarzarr.store.store import Store
@@ -101,7 +101,7 @@ def waiting(store: Store) -> Waiting | None:
 # ------------------------------------------------------------------ what is removed
 @dataclass(frozen=True, kw_only=True)
 class Cleaned:
-    """What `clean` removed, or would."""
+    """Leftovers that `clean` removed, or would remove."""
 
     removed: tuple[tuple[Path, int], ...]
     """Files and folders, and the bytes of each."""
@@ -144,5 +144,5 @@ def clean(store: Store | str | Path, *, dry_run: bool = False) -> Cleaned:
         if not dry_run:
             with writing(root) if is_own else locked(folder, busy=IngestError):
                 for path in found:
-                    remove(path)
+                    remove_path(path)
     return Cleaned(removed=tuple(removed), kept=tuple(kept))

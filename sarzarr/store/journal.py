@@ -29,8 +29,8 @@ from sarzarr.files import (
     mark_new,
     move_in,
     move_out,
-    remove,
     remove_partials,
+    remove_path,
     whole_file,
 )
 from sarzarr.store.place import Folder, Head
@@ -199,7 +199,7 @@ def writing(root: Path, *, patience: float | None = BRIEFLY) -> Iterator[Lock]:
             yield lock
         finally:
             for name in (DRAFT, GONE):
-                remove(beside / name)
+                remove_path(beside / name)
 
 
 @contextmanager
@@ -222,9 +222,9 @@ def _mend(root: Path, *, is_after_death: bool) -> None:
     finish(root)
     beside = beside_store(root)
     for name in (DRAFT, GONE):
-        remove(beside / name)
+        remove_path(beside / name)
     for partial in partials_beside(root):
-        remove(partial)
+        remove_path(partial)
     for folder in imports_beside(root):
         if {path.name for path in folder.iterdir()} <= {LOCK}:
             with suppress(BlockingIOError), locked(folder, busy=BlockingIOError):
@@ -263,7 +263,7 @@ def drafted(root: Path, leaves: Iterable[Path] = ()) -> Iterator[Draft]:
         _write_journal(root, draft, leaves)
         finish(root)
         for name in (DRAFT, GONE):
-            remove(draft.folder.with_name(name))
+            remove_path(draft.folder.with_name(name))
 
 
 def _write_journal(root: Path, draft: Draft, leaves: Iterable[Path]) -> None:

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import namedtuple
 
 import dask
 import numpy as np
@@ -170,8 +169,8 @@ def test_after_the_machine_was_switched_off_only_what_was_flushed_is_taken_up(fi
 
 # ------------------------------------------------------------------ full and failing disks
 def test_a_plan_is_held_against_the_free_space(files, tmp_path, monkeypatch):
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 50_000, 50_000))
+    usage = shutil.disk_usage(tmp_path)._replace(free=50_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     wanted = r"expected .*MB of free space for what s.zarr may take at the most, got 50.*kB.*--ignore-space"
     with pytest.raises(NoRoomError, match=wanted):
         ingest(files, tmp_path / "s.zarr")
@@ -192,7 +191,7 @@ def test_a_file_that_finds_no_room_is_named_and_what_is_done_stays(files, tmp_pa
     assert "What is done stays: make room (`sarzarr clean s.zarr`" in said
     assert "then run the same command again" in said
     assert tree_hash(root) == kept
-    assert not [p for p in tmp_path.rglob("*.partial")]
+    assert not list(tmp_path.rglob("*.partial"))
     again = ingest(files, root).root
     ingest(files[:1], tmp_path / "t" / "s.zarr")
     assert tree_hash(again) == tree_hash(ingest(files, tmp_path / "t" / "s.zarr").root)
@@ -221,7 +220,7 @@ def test_a_disk_that_fails_changes_nothing(files, tmp_path, name, at, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing)
-        with pytest.raises(NoRoomError, match="Input/output error.*run the same command again"):
+        with pytest.raises(NoRoomError, match=r"Input/output error.*run the same command again"):
             COMMANDS[name](root)
     assert len(calls) == at
     assert tree_hash(tmp_path) == kept
@@ -233,11 +232,23 @@ def test_a_disk_that_fails_changes_nothing(files, tmp_path, name, at, monkeypatc
 def test_a_small_disk_that_fills_up_and_is_made_larger(files, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
     try:
-        command = [sys.executable, "-m", "sarzarr", "ingest", *files, "-o", disk / "s.zarr", "--ignore-space", "-q"]
+        command = [
+            sys.executable,
+            "-m",
+            "sarzarr",
+            "ingest",
+            *files,
+            "-o",
+            disk / "s.zarr",
+            "--ignore-space",
+            "-q",
+        ]
         command += ["--shard", "256", "--quantity", "sigma0", "--representation", "power"]
         full = subprocess.run(command, capture_output=True, text=True, check=False)
         assert full.returncode == 1
@@ -267,7 +278,7 @@ def test_files_of_a_damaged_scene_that_are_given_again_make_it_whole(files, tmp_
         assert "'a' is damaged, and written anew" in str(plan)
         assert tree_hash(sz.ingest(plan).root) == kept
     shutil.rmtree(root / "scenes" / "a" / "vv")
-    with pytest.raises(CorruptStoreError, match="Take the scene out .*, and ingest it again"):
+    with pytest.raises(CorruptStoreError, match=r"Take the scene out .*, and ingest it again"):
         ingest(files[:2], root)
     sz.remove_scene(root, "a")
     assert tree_hash(ingest(files[:2], root).root) == kept

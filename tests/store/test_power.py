@@ -1,7 +1,7 @@
 """What a document says is there is on the disk before the document is: the order of flushes and renames.
 
-Every file that a change brings into a store was flushed, as it is, before the journal that lists it took its name; the
-folders that it entered before the journal went. Of what is made whole beside its place, before it took its place.
+Every file that a change brings into a store was flushed, as it is, before the journal that lists it took its name; and
+the folders that it entered before the journal went. Of what is made whole beside its place, before it took its place.
 """
 
 import os
@@ -111,7 +111,9 @@ def test_what_a_store_refers_to_is_on_the_disk_before(raw, recorded):
         if name == "copy":
             continue
         for folder in {path.parent for path in new.values()}:
-            assert folder.stat().st_ino in flushes or folder.stat().st_ino in _flushed_after(events, listed), folder
+            assert folder.stat().st_ino in flushes or folder.stat().st_ino in _flushed_after(
+                events, listed
+            ), folder
         gone = [i for i, e in enumerate(events) if e[0] == "os.remove" and e[1] == journal]
         assert gone[-1] > listed[-1]
         assert root.stat().st_ino in {e[1] for e in events[listed[-1] : gone[-1]] if e[0] == "flush"}, name
@@ -123,7 +125,9 @@ def _flushed_after(events, listed):
 
 def test_a_staged_scene_is_on_the_disk_before_it_says_so(raw, recorded):
     events = recorded(lambda: ingest(raw, "ab"))
-    said = {e[1]: i for i, e in reversed([*enumerate(events)]) if e[0] == "open" and Path(e[1]).name == "flushed"}
+    said = {
+        e[1]: i for i, e in reversed([*enumerate(events)]) if e[0] == "open" and Path(e[1]).name == "flushed"
+    }
     assert len(said) == 2
     shards = {p.stat().st_ino for p in (raw / "s.zarr" / "scenes").rglob("c/*/*")}
     assert len(shards) == 2 * 2 * 4
