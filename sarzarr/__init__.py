@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from sarzarr.ingestion.plan import plan_ingest as plan_ingest
     from sarzarr.ingestion.run import ingest as ingest
     from sarzarr.ingestion.run import remove_scene as remove_scene
+    from sarzarr.ingestion.verification.accept import accept_changes as accept_changes
+    from sarzarr.ingestion.verification.repair import repair as repair
+    from sarzarr.ingestion.verification.verify import verify as verify
     from sarzarr.ingestion.waiting import clean as clean
     from sarzarr.patches.clips import recommend_clips as recommend_clips
     from sarzarr.patches.clips import set_clip as set_clip
@@ -69,6 +72,8 @@ if TYPE_CHECKING:
     from sarzarr.store.samples import open_samples as open_samples
     from sarzarr.store.store import Store as Store
     from sarzarr.store.store import open_store as open_store
+    from sarzarr.store.verify.findings import Finding as Finding
+    from sarzarr.store.verify.findings import Verification as Verification
     from sarzarr.tasks import Progress as Progress
 
 

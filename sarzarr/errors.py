@@ -51,7 +51,15 @@ class NotInStoreError(SarzarrError, KeyError):
 
 
 class CorruptStoreError(SarzarrError, OSError):
-    """Stored bytes are absent, short, or fail their checksum."""
+    """Stored bytes are absent, short, fail their checksum, or are not those that belong there."""
+
+
+class MissingFileError(CorruptStoreError, FileNotFoundError):
+    """A file that a store must have is not there."""
+
+
+class StoreChangedError(SarzarrError, RuntimeError):
+    """A store was changed since it was opened: what was read then no longer says what there is."""
 
 
 class MixedBoundsError(SarzarrError, ValueError):

@@ -161,7 +161,6 @@ def seen(root: Path) -> dict[str, object]:
     for scene in store.scenes:
         rows = store.rows(scene)
         clips = [store.bounds[key] for key in rows["bounds_key"].values.tolist()]
-        store.check_files(scene)
         arrays = [StoredArray.of(store.place, row) for row in catalog_rows(rows)]
         pixels = [array.codes((slice(0, array.shape[0]), slice(0, array.shape[1]))) for array in arrays]
         own = () if patches is None else patches.isel(patch=np.flatnonzero(patches["scene"].values == scene))

@@ -1,7 +1,7 @@
 """A store's bytes in a dictionary: a `Place` without a folder, a file or a descriptor."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zarr.core.buffer import default_buffer_prototype
@@ -18,6 +18,10 @@ class MemoryPlace:
     """The bytes of each key."""
     name: str = "memory.zarr"
     """As people call it."""
+    home: str = ""
+    """A whole store's."""
+    is_sealed: bool = True
+    """Whether its documents carry seals."""
     asked: Counter = field(default_factory=Counter)
     """How often each key was read whole."""
 
@@ -26,6 +30,9 @@ class MemoryPlace:
         """Return the files of a folder."""
         files = (path for path in Path(folder).rglob("*") if path.is_file())
         return cls({path.relative_to(folder).as_posix(): path.read_bytes() for path in files})
+
+    def unsealed(self):
+        return replace(self, is_sealed=False)
 
     def __str__(self):
         return f"memory://{self.name}"

@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import zarr
+from crc32c import crc32c
 
 import sarzarr as sz
 from sarzarr import conventions as cv
@@ -23,7 +24,7 @@ from sarzarr.store.documents import (
 from sarzarr.store.place import Folder
 from sarzarr.store.sample_files import append_picture, sample_writers, write_sample_documents
 from sarzarr.store.samples import SampleLayout, sample_sets
-from sarzarr.store.shards import ArrayFiles, write_manifest
+from sarzarr.store.shards import ArrayFiles
 from sarzarr.store.store import Store
 from sarzarr.store.tables import read_table, write_table
 
@@ -85,7 +86,7 @@ def _write(place, key, values, kind, *, is_coded=False):
         for row, col in product(*(range(n // size) for n in padded.shape)):
             window = np.s_[row * size : (row + 1) * size, col * size : (col + 1) * size]
             files.write(row, col, np.ascontiguousarray(padded[window]))
-        write_manifest(place, key, files.close())
+        write_older_manifest(place, key, files.close(), is_sharded=bool(kind.shard))
     about = {
         k: v
         for k, v in document["attributes"].items()
@@ -96,10 +97,25 @@ def _write(place, key, values, kind, *, is_coded=False):
     write_node(place, key, array_document(values.shape, kind, dims=dims, attributes=PLACE | about))
 
 
+def write_older_manifest(place, key, records, *, is_sharded=True):
+    """Write a manifest as schema 1 had it: size, digest of index and checksums, and chunks of each file."""
+    listed = {}
+    for name, record in records.items():
+        entries, held = record.entries, record.entries["size"] > 0
+        index = np.full((len(entries), 2), 2**64 - 1, "<u8")
+        index[held] = np.stack([entries["offset"][held], entries["size"][held]], axis=1)
+        begin = crc32c(index.tobytes()) if is_sharded else 0
+        digest = crc32c(entries["crc"][held].tobytes(), begin) if record.size else 0
+        listed[name] = record.size, digest, record.chunks
+    place.put(f"{key}/manifest.json", json.dumps({"shards": listed}).encode())
+
+
 def _rewrite(path, clips):
-    """Make a document one of schema 1: fill 0.0 of floats, unsorted names, GCPS by fives, the clips of its bins."""
+    """Make a document one of schema 1: unsealed, fill 0.0 of floats, unsorted names, GCPS by fives, its clips."""
     document = json.loads(path.read_text())
     about = document["attributes"]
+    for name in (cv.SEAL, cv.CHUNK_CRC):
+        about.pop(name, None)
     for name in ("source_files", "layers"):
         if name in about and document["node_type"] == "group":
             about[name] = about[name][::-1]
@@ -147,8 +163,10 @@ def samples_as_schema_1(source, root):
                     values = samples.image(sample)
                     append_picture(writers, row, values, np.ones(values.shape, bool), layout)
                 records.append(tuple(writer.close() for writer in writers))
-        write_sample_documents(Folder(root / samples.key), layout, records)
-        for array in ("image", "image_flags"):
+        write_sample_documents(Folder(root / samples.key, samples.key), layout, records)
+        for i, array in enumerate(("image", "image_flags")):
+            files = {f"c/{shard}/0/0": pair[i] for shard, pair in enumerate(records)}
+            write_older_manifest(place, f"{samples.key}/{array}", files)
             document = read_node(place, f"{samples.key}/{array}") | {"fill_value": 0}
             document["attributes"].pop(cv.SOURCE_DTYPE, None)
             write_node(place, f"{samples.key}/{array}", document)

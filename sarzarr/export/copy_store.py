@@ -41,18 +41,19 @@ from sarzarr.store.documents import (
     group_document,
     has_node,
     read_node,
+    read_sealed,
     read_small_array,
     write_coordinates,
-    write_json,
     write_node,
 )
 from sarzarr.store.journal import writing
-from sarzarr.store.place import Folder, Place
+from sarzarr.store.manifest import write_manifest
+from sarzarr.store.place import Folder, Place, local_folder
 from sarzarr.store.samples import SampleSet, sample_sets
-from sarzarr.store.shards import write_manifest
+from sarzarr.store.shard_job import check_written
 from sarzarr.store.store import AnyStore, Store, open_older, open_store
 from sarzarr.store.tables import COLUMNS, read_table, write_table
-from sarzarr.tasks import Progress, Task, compute, gather, wave_size
+from sarzarr.tasks import Progress, Task, compute, gather, wave_size, workplace
 
 log = logging.getLogger(__name__)
 DTYPES: Final = ("uint16", "float32", "float16")
@@ -69,7 +70,7 @@ def copy_store(
     shard: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Store:
-    """Write a store anew with another dtype, codec or shard size, and return the copy; one of schema 1 as schema 2.
+    """Write a store anew with another dtype, codec or shard size, and return the copy; one of schema 1 as of today.
 
     Values are those of `from_codes` and `to_codes`: to float32 and back is the identity, float16 rounds to 11 bits,
     0.04 dB of the stored range at the most. Layers keep their dtype. Patch tables are indexed again where a
@@ -117,7 +118,7 @@ def _copied(
     if place.is_symlink() or place.exists():
         raise _exists(place)
     try:
-        with whole_folder(place, once=True) as staging, _token(staging) as token:
+        with whole_folder(place, once=True) as staging, workplace(staging), _token(staging) as token:
             arrays = list(_arrays(source, staging, encodings))
             _copy_the_rest(source, Folder(staging), _made_anew(source, arrays))
             _write_places(source, staging, encodings)
@@ -144,9 +145,7 @@ def _token(staging: Path) -> Iterator[Path]:
 
 
 def _new_place(source: Store, new: str | Path) -> Path:
-    if "://" in str(new):
-        raise InvalidInputError(f"a copy must be a local directory, got {new!r}. Copy it there afterwards.")
-    place = Path(new).absolute()
+    place = local_folder(new, "a copy").absolute()
     if isinstance(source.place, Folder) and source.root.resolve() in place.resolve().parents:
         raise InvalidInputError(
             f"a place outside of the store was expected, got {str(new)!r}. Put the copy beside it."
@@ -198,6 +197,7 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
                 encoding=new,
                 name=array,
                 source=source.place,
+                listed="",
                 token=str(staging / TOKEN),
                 stored=old,
                 is_older=is_older,
@@ -206,17 +206,14 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
                 and is_coded
                 and (old.dtype, *stored_range) == ("float32", *cv.STORED_RANGE),
             )
+            job = replace(job, listed=job.digest)
             yield _with_fill(job, source) if is_older and array in layers else job
 
 
 def _layer_encodings(source: Store, scene: str, layer: str, wanted: Encoding) -> tuple[Encoding, Encoding]:
     """Return a layer's encoding, and the one in the copy: the same, in shards like the arrays beside it."""
     layout = read_layout(source.place, f"{cv.SCENES}/{scene}/{layer}")
-    shard = layout.shard[0] if layout.shard else 0
-    codec = layout.codec or cv.BESIDE_CODEC
-    stored = Encoding(dtype=layout.dtype, codec=codec, chunk=layout.chunk[0], shard=shard, nodata=layout.fill)
-    new = replace(stored, codec=wanted.codec_beside, shard=wanted.shard)
-    return stored, new
+    return layout.encoding, replace(layout.encoding, codec=wanted.codec_beside, shard=wanted.shard)
 
 
 def _with_fill(job: CopyJob, source: Store) -> CopyJob:
@@ -255,7 +252,10 @@ def _copy_the_rest(source: Store, copy: Place, anew: set[str], group: str = "") 
         elif name.endswith("/"):
             _copy_the_rest(source, copy, anew, key)
         else:
-            copy.put(key, source.place.get(key))
+            if is_older and name == "zarr.json":
+                write_node(copy, group, read_node(source.place, group))
+            else:
+                copy.put(key, source.place.get(key))
 
 
 def _attributes(place: Place, key: str) -> Document:
@@ -269,10 +269,10 @@ def _write_places(source: Store, staging: Path, encodings: list[Encoding]) -> No
     of_scene = dict(zip(source.catalog["scene"].values.tolist(), encodings, strict=True))
     for scene, encoding in of_scene.items():
         key, grid = f"{cv.SCENES}/{scene}", source.grid(scene)
-        group = Folder(staging / key)
+        group = Folder(staging / key, key)
         write_coordinates(group, grid, encoding.codec_of_tables)
         if source.schema != cv.SCHEMA_VERSION:
-            write_json(group, "zarr.json", scene_document(read_node(source.place, key), grid))
+            write_node(group, "", scene_document(read_node(source.place, key), grid))
 
 
 def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progress], None] | None) -> None:
@@ -303,6 +303,7 @@ def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progres
         if progress is not None:
             progress(Progress(round(done), total, array.scene))
         if not waiting[target] and not errors:
+            check_written(target, files[target], array.encoding.grid)
             _write_documents(array, files.pop(target))
             if array.old_flags:
                 _write_histogram(array, counts.pop(target, None))
@@ -318,9 +319,10 @@ def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progres
 
 def _write_documents(array: CopyJob, records: Records) -> None:
     """Write the manifest and the ``zarr.json`` of an array: its own attributes, but for how codes are scaled."""
-    old = read_node(array.source, array.key)
+    old, free = read_sealed(array.source, array.key)
     attributes, dims = old["attributes"], tuple(old["dimension_names"])
-    group, shape = Folder(Path(array.folder)), (array.height, array.width)
+    group = Folder(Path(array.folder), f"{cv.SCENES}/{array.scene}")
+    shape = array.height, array.width
     if array.is_older:
         is_coded, is_placed = bool(array.old_flags), has_node(group, cv.SPATIAL_REF)
         if not is_coded and array.encoding.dtype != array.stored.dtype:
@@ -330,7 +332,8 @@ def _write_documents(array: CopyJob, records: Records) -> None:
         attributes = {k: v for k, v in attributes.items() if k not in cv.CODED}
         attributes |= cf_attributes(array.encoding)
     write_manifest(group, array.name, records)
-    write_node(group, array.name, array_document(shape, array.encoding, dims=dims, attributes=attributes))
+    document = array_document(shape, array.encoding, dims=dims, attributes=attributes)
+    write_node(group, array.name, document, free)
 
 
 def _write_histogram(array: CopyJob, counts: Array | None) -> None:
@@ -346,9 +349,10 @@ def _write_tables(source: Store, staging: Path, encodings: list[Encoding]) -> No
     copy, columns = Folder(staging), {"dtype": "O", "codec": "O", "shard": "i8"}
     new = {k: ("array", np.array([getattr(e, k) for e in encodings], kind)) for k, kind in columns.items()}
     write_table(copy, cv.CATALOG, source.catalog.assign(new))
-    about = dict(source.attrs)
+    document, free = read_sealed(source.place, "")
+    about = document["attributes"]
     about[cv.SARZARR] = about[cv.SARZARR] | {"version": cv.SCHEMA_VERSION}
-    write_json(copy, "zarr.json", group_document(about))
+    write_node(copy, "", group_document(about), free)
     if source.schema != cv.SCHEMA_VERSION:
         write_clips(Store(copy))
     for name in source.patch_indices:

@@ -4,6 +4,8 @@ A chunk whose dtype and codec stay is passed on as it is stored; any other is de
 encoded anew. Every file is held against its manifest, and every chunk against its checksum.
 """
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -14,17 +16,18 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
-from sarzarr.export.schema1 import as_schema_2
+from sarzarr.export.schema1 import OlderRecord, as_schema_3, older_records
 from sarzarr.pixels.bounds import count_half_codes
 from sarzarr.pixels.kernels import half_codes_kernel
 from sarzarr.pixels.radiometry import from_codes, to_codes
-from sarzarr.store.chunks import REMEDY
 from sarzarr.store.codecs import get_codec
 from sarzarr.store.documents import Encoding
 from sarzarr.store.free_values import values_of
+from sarzarr.store.manifest import REMEDY, ShardRecord, read_manifest
 from sarzarr.store.place import Place
 from sarzarr.store.shard_job import ShardJob, job_side, rectangles
-from sarzarr.store.shards import EMPTY, ArrayFiles, ShardRecord, digest_of, read_index, read_manifest
+from sarzarr.store.shards import EMPTY, ArrayFiles, read_index, record_of
+from sarzarr.tasks import worker_name
 
 Records = dict[str, ShardRecord]
 Copied = tuple[Path, Records | Exception, Array | None]
@@ -39,6 +42,8 @@ class CopyJob(ShardJob):
     """The array's name in its scene group."""
     source: Place
     """The store that is copied."""
+    listed: str
+    """`digest` as whoever copies sees it; workers must see the same."""
     token: str
     """A file that is there as long as the copy goes on."""
     stored: Encoding
@@ -60,6 +65,37 @@ class CopyJob(ShardJob):
     def key(self) -> str:
         """The array's key, in the store and in the copy."""
         return f"{cv.SCENES}/{self.scene}/{self.name}"
+
+    @property
+    def digest(self) -> str:
+        """A digest of the manifests of the array, and of flags that tell what was measured of it, as seen from here.
+
+        Raises `CorruptStoreError` where there is none.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        for array in (self.key, *([f"{cv.SCENES}/{self.scene}/{self.old_flags}"] if self.old_flags else ())):
+            try:
+                digest.update(self.source.get(f"{array}/{cv.MANIFEST}"))
+            except (FileNotFoundError, NotADirectoryError):
+                raise CorruptStoreError(
+                    f"a manifest was expected, got none at {self.source}/{array}/{cv.MANIFEST}. {REMEDY} Nothing was "
+                    "copied."
+                ) from None
+        return digest.hexdigest()
+
+    def check_source(self) -> None:
+        """Raise `CorruptStoreError` unless the store that is read from here is the one that is copied."""
+        try:
+            if self.digest == self.listed:
+                return
+            got = "another"
+        except CorruptStoreError:
+            got = "none"
+        raise CorruptStoreError(
+            f"{self.source}/{self.key} was expected as it was when the copy began, got {got} on "
+            f"{worker_name() or 'this machine'}. Workers must see the same file system under the same path; run the "
+            "same command again. Nothing was copied."
+        )
 
     @property
     def target(self) -> Path:
@@ -96,6 +132,7 @@ def copy_shards(job: CopyJob) -> Copied:
 
 
 def _copy_files(job: CopyJob) -> tuple[Records, Array | None]:
+    job.check_source()
     reader = _OlderReader(job) if job.is_older else _ChunkReader(job)
     size, chunk = job.encoding.file_size, job.encoding.chunk
     records: Records = {}
@@ -117,18 +154,17 @@ class _ChunkReader:
     """The stored chunks of one array by row and column, each file held against the manifest once."""
 
     array: CopyJob
-    _listed: Records = field(init=False, repr=False)
+    _listed: Mapping[str, ShardRecord | OlderRecord] = field(init=False, repr=False)
     _indices: dict[str, Array | None] = field(default_factory=dict, init=False, repr=False)
     _chunk: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        array = self.array
+        read = older_records if array.is_older else lambda place, key: read_manifest(place, key).records
         try:
-            listed = read_manifest(self.array.source, self.array.key)
-        except ValueError:
-            raise self._corrupt("a manifest was expected, got no JSON", cv.MANIFEST) from None
-        if listed is None:
-            raise self._corrupt("a manifest was expected, got none", cv.MANIFEST)
-        self._listed = listed
+            self._listed = read(array.source, array.key)
+        except CorruptStoreError as error:
+            raise self._corrupt(str(error).rstrip("."), cv.MANIFEST) from None
         self._chunk = np.empty((self.array.stored.chunk, self.array.stored.chunk), self.array.stored.dtype)
 
     def read(self, row: int, col: int) -> Array | None:
@@ -142,9 +178,9 @@ class _ChunkReader:
         if key not in self._indices:
             self._indices[key] = self._index(key)
         index = self._indices[key]
-        if index is None or index[at, 0] == EMPTY:
+        if index is None or not index["size"][at]:
             return None
-        stored = self._stored(key, index[at])
+        stored = self._stored(key, int(index["offset"][at]), int(index["size"][at]))
         try:
             codec = get_codec(self.array.stored.codec)
             if self.array.is_passed_on:
@@ -155,15 +191,23 @@ class _ChunkReader:
         return self._chunk if self.array.is_older else converted(self._chunk, self.array.encoding.dtype)
 
     def _index(self, key: str) -> Array | None:
-        """Return the index of a file that is as the manifest lists it; None of one that is empty."""
+        """Return (chunks,) of `CHUNK` of a file that is as the manifest lists it; None of one that is empty."""
         if key not in self._listed:
             raise self._corrupt(f"file {key} was expected in the {cv.MANIFEST}, got no word of it", key)
         record, place, grid = self._listed[key], self.array.source, self.array.stored.grid
         if not record.size:
             return None
-        if digest_of(place, f"{self.array.key}/{key}", grid) != (record.size, record.digest):
+        try:
+            found = record_of(place, f"{self.array.key}/{key}", grid)
+        except (FileNotFoundError, CorruptStoreError):
+            raise self._damage(key) from None
+        if isinstance(record, OlderRecord):
+            is_listed = record.lists(found, is_sharded=bool(self.array.stored.shard))
+        else:
+            is_listed = found == record
+        if not is_listed:
             raise self._damage(key)
-        return read_index(place, f"{self.array.key}/{key}", grid)[0]
+        return found.entries
 
     def _damage(self, key: str) -> CorruptStoreError:
         """Return what is wrong with a file: the first chunk that fails its checksum, or the whole of it."""
@@ -176,14 +220,13 @@ class _ChunkReader:
         codec = get_codec(self.array.stored.codec)
         for at in np.flatnonzero(index[:, 0] != EMPTY).tolist():
             try:
-                codec.decode_into(self._stored(key, index[at]), self._chunk)
+                codec.decode_into(self._stored(key, *index[at].tolist()), self._chunk)
             except CorruptStoreError as error:
                 return self._corrupt(str(error).rstrip("."), key, at)
         return self._corrupt("a file as the manifest lists it was expected, got another that is intact", key)
 
-    def _stored(self, key: str, entry: Array) -> bytes:
-        """Return the stored bytes of a chunk at ``entry`` (2,), its offset and size."""
-        offset, size = entry.tolist()
+    def _stored(self, key: str, offset: int, size: int) -> bytes:
+        """Return the stored bytes of a chunk."""
         return self.array.source.get_ranges(f"{self.array.key}/{key}", [(offset, size)])[0]
 
     def _corrupt(self, what: str, key: str, at: int | None = None) -> CorruptStoreError:
@@ -195,13 +238,13 @@ class _ChunkReader:
             size = array.stored.chunk
             chunk = f", chunk at row {down + row * size}, col {right + col * size}"
         return CorruptStoreError(
-            f"{what}: scene {array.scene!r}, array {array.name!r}{chunk} (file {array.source}/{array.key}/{key}). "
-            f"{REMEDY} Nothing was copied."
+            f"{what}: scene {array.scene!r}, array {array.name!r}{chunk} "
+            f"(file {array.source}/{array.key}/{key}). {REMEDY} Nothing was copied."
         )
 
 
 class _OlderReader:
-    """The chunks of an array of schema 1 as schema 2 stores them, and their histogram where it is asked for."""
+    """The chunks of an array of schema 1 as they are stored today, and their histogram where it is asked for."""
 
     def __init__(self, array: CopyJob) -> None:
         self.array = array
@@ -223,7 +266,7 @@ class _OlderReader:
                 lit = out[(flags == cv.Flag.VALID) & ~blank]
                 count_half_codes(half_codes_kernel(lit), self.counts)
             blank |= ~cv.Flag.is_valid(flags)
-            out = as_schema_2(out, array.encoding.dtype)
+            out = as_schema_3(out, array.encoding.dtype)
         out = out.astype(array.encoding.dtype, copy=False)
         out[blank] = array.encoding.fill
         return out
@@ -231,6 +274,7 @@ class _OlderReader:
 
 def values_in(job: CopyJob) -> Array:
     """Return the values (n,) that the pixels of a layer of schema 1 have: `sarzarr.store.free_values.values_of`."""
+    job.check_source()
     reader, size, values = _ChunkReader(job), job.stored.chunk, np.empty(0, job.stored.dtype)
     for top in range(job.row, job.row + job.height, size):
         for left in range(job.col, job.col + job.width, size):

@@ -7,10 +7,11 @@ chunks of flags whose every pixel was valid were left out, and histograms had tw
 import base64
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from crc32c import crc32c
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
@@ -25,9 +26,14 @@ from sarzarr.store.documents import (
     Encoding,
     cf_attributes,
     cf_fill,
+    named,
+    read_json,
     spatial_attributes,
 )
 from sarzarr.store.free_values import free_value
+from sarzarr.store.manifest import ShardRecord
+from sarzarr.store.place import Place
+from sarzarr.store.shards import EMPTY
 from sarzarr.store.store import Store
 
 STEPS: Final = 65535
@@ -37,10 +43,40 @@ _PLACE: Final = ("proj:", "spatial:", "zarr_conventions")
 """Beginnings of attributes that told every array's place, and today tell the scene's."""
 
 
-def as_schema_2(values: Array, dtype: str) -> Array:
-    """Return the values of pixels that were measured, uint16 codes or floats in [0, 1], as ``dtype`` of schema 2.
+@dataclass(frozen=True)
+class OlderRecord:
+    """The record of one file in a manifest of schema 1."""
 
-    >>> as_schema_2(np.array([0, 32767, 32768, 65535], np.uint16), "uint16")
+    size: int
+    """Bytes of the file; 0 where every chunk is all fill value and there is no file."""
+    digest: int
+    """CRC-32C of the file's index followed by its chunks' checksums in C order of the chunks."""
+    chunks: int
+    """Chunks that the file holds."""
+
+    def lists(self, record: ShardRecord, *, is_sharded: bool) -> bool:
+        """Return whether it is the record of a file that claims to hold what ``record`` says."""
+        entries, held = record.entries, record.entries["size"] > 0
+        index = np.full((len(entries), 2), EMPTY, "<u8")
+        index[held] = np.stack([entries["offset"][held], entries["size"][held]], axis=1)
+        begin = crc32c(index.tobytes()) if is_sharded else 0
+        return (self.size, self.digest) == (record.size, crc32c(entries["crc"][held].tobytes(), begin))
+
+
+def older_records(place: Place, array: str) -> dict[str, OlderRecord]:
+    """Return the records of an array's files by key.
+
+    Raises `CorruptStoreError` where the manifest is no JSON of that kind, `MissingFileError` without one.
+    """
+    name = f"{array}/{cv.MANIFEST}"
+    with named(place, name):
+        return {key: OlderRecord(*record) for key, record in read_json(place, name)["shards"].items()}
+
+
+def as_schema_3(values: Array, dtype: str) -> Array:
+    """Return the values of pixels that were measured, uint16 codes or floats in [0, 1], as ``dtype`` of today.
+
+    >>> as_schema_3(np.array([0, 32767, 32768, 65535], np.uint16), "uint16")
     array([    1, 32768, 32768, 65535], dtype=uint16)
     """
     if values.dtype == np.uint16 and dtype == "uint16":
@@ -54,7 +90,7 @@ def as_schema_2(values: Array, dtype: str) -> Array:
 
 
 def rebinned(counts: Array) -> Array:
-    """Return (131069,) int64: the counts (131071,) of its histograms in the bins of schema 2, each by its middle."""
+    """Return (131069,) int64: the counts (131071,) of its histograms in the bins of today, each by its middle."""
     middles = 2 * np.arange(counts.size, dtype=np.int64) + 1
     out = np.zeros(cv.HISTOGRAM_BINS, np.int64)
     np.add.at(out, middles * HALF_CODES // (4 * STEPS), counts)

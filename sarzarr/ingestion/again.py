@@ -76,10 +76,7 @@ def damage_of(store: Store, scene: str) -> str:
     wanted = [name for column in ("name", "flags") for name in rows[column].values.tolist()]
     try:
         for name in (*wanted, *store.layers(scene)):
-            store.node_attrs(scene, name)
-            if store.place.head(f"{cv.SCENES}/{scene}/{name}/{cv.MANIFEST}") is None:
-                return f"the manifest of {name} was expected, got none."
-        store.check_files(scene)
+            store.pixels(scene, name)
     except CorruptStoreError as error:
         return str(error)
     return ""

@@ -61,12 +61,12 @@ from sarzarr.store.commit import (
     withdraw_scenes,
     write_bounds,
 )
-from sarzarr.store.documents import group_document, read_json, write_json
+from sarzarr.store.documents import group_document, read_json, write_json, write_node
 from sarzarr.store.free_values import free_value
 from sarzarr.store.journal import NO_ROOM, beside_store, removed_by, settle, writing
 from sarzarr.store.place import Folder
 from sarzarr.store.store import Store, create_store, open_store
-from sarzarr.tasks import Progress, Task, compute, cpu_count, processes, wave_size
+from sarzarr.tasks import Progress, Task, compute, cpu_count, processes, wave_size, worker_name, workplace
 from sarzarr.text import counted
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,11 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
     and a scene failed: the others are in the store. The messages name each scene with its cause.
     """
     plan, failed, staging = _with_workload(plan), Refusals(), beside_store(plan.store)
-    with writing(plan.store) as lock, processes(plan.bytes_in):  # who works holds the lock, too
+    with (
+        writing(plan.store) as lock,
+        workplace(staging),
+        processes(plan.bytes_in),
+    ):  # workers lock it, too
         store = create_store(plan.store)
         check_room(plan)
         leave_note(plan.store, [*plan.present, *(scene.id for scene in plan.scenes)])
@@ -177,6 +181,7 @@ class _Run:
             scene.failures.append(str(result))
             return
         scene.done[job_key(result.job)] = result.job, result.receipt
+        scene.workers[job_key(result.job)] = result.worker
         if result.first_time:
             self._report(result.job)
 
@@ -195,10 +200,11 @@ class _Run:
             with scene.failing():
                 if scene.waiting or scene.failures:
                     continue
-                more = list(_decisions(scene))
+                more = list(decisions(scene))
                 if not more and scene.step is Step.MASK:
+                    scene.check_files()
                     scene.step, scene.done = Step.WRITE, {}
-                    more = [(_write, (job,)) for job in self._begin(scene)] or list(_decisions(scene))
+                    more = [(_write, (job,)) for job in self._begin(scene)] or list(decisions(scene))
                 more = more or list(_with_free_fills(scene))
                 scene.waiting = len(more)
                 tasks += more
@@ -236,11 +242,18 @@ def _attempt(
     except Exception as error:
         log.debug("block %s of %s failed", job.at, job.scene, exc_info=True)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
-            return Outcome(
-                job=job, no_room=OSError(error.errno, error.strerror, error.filename or job.folder)
-            )
-        return Outcome(job=job, error=f"{type(error).__name__}: {error}")
-    return Outcome(job=job, receipt=receipt, first_time=first_time)
+            room = OSError(error.errno, error.strerror, error.filename or job.folder)
+            return Outcome(job=job, no_room=room, worker=worker_name())
+        return Outcome(job=job, error=f"{type(error).__name__}: {error}", worker=worker_name())
+    return Outcome(job=job, receipt=receipt, first_time=first_time, worker=worker_name())
+
+
+def _decide(job: BlockJob, receipt: Receipt, reaches: dict[str, Any]) -> Receipt:
+    """Settle a block's zeros on a worker, though another try of the same task did already, or was killed at it."""
+    now = intact_receipt(job)
+    if now is not None and all(now[name].regions is None for name in reaches):
+        return now
+    return decide_zeros(job, receipt if now is not None else write_block(job), reaches)
 
 
 def _with_bounds(plan: IngestPlan, staging: Path, failed: Refusals) -> Sequence[ScenePlan]:
@@ -300,7 +313,7 @@ def _find_ranges(
     return {key: (clip.vmin, clip.vmax) for key, clip in clips.items()}, {}
 
 
-def _decisions(scene: Staged) -> Iterator[Task]:
+def decisions(scene: Staged) -> Iterator[Task]:
     """Yield the tasks that settle a scene's zeros, file by file, now that all its blocks are known."""
     files: dict[str, list[tuple[BlockJob, Receipt]]] = {}
     for job, receipt in sorted(scene.done.values(), key=lambda pair: pair[0].at):
@@ -320,7 +333,7 @@ def _decisions(scene: Staged) -> Iterator[Task]:
         for place, (job, receipt) in zip(places, blocks, strict=True):
             mine = {name: labels[place] for name, labels in reaches.items() if place in labels}
             if mine:
-                yield partial(_attempt, decide_zeros, first_time=False), (job, receipt, mine)
+                yield partial(_attempt, _decide, first_time=False), (job, receipt, mine)
 
 
 def _with_free_fills(scene: Staged) -> Iterator[Task]:
@@ -376,8 +389,10 @@ def _enter(store: Store, scenes: Sequence[Staged]) -> None:
 
 def _write_documents(scene: Staged) -> None:
     """Write the documents of a whole scene, and keep the rows of its arrays in the catalog with it."""
-    plan, group, histograms = scene.plan, Folder(scene.group), Folder(scene.folder / "histograms")
-    scene.rows = []
+    scene.check_files()
+    scene.rows, plan = [], scene.plan
+    group = Folder(scene.group, f"{cv.SCENES}/{plan.id}")
+    histograms = Folder(scene.folder / "histograms", f"{cv.HISTOGRAMS}/{plan.id}")
     remove_partials(scene.group)  # of a worker that was killed in this run
     for layer in plan.layers:
         receipts = [r[layer.name] for _, r in scene.done.values() if layer.name in r]
@@ -390,7 +405,7 @@ def _write_documents(scene: Staged) -> None:
         histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
         write_histogram(histograms, array.name, histogram)
         scene.rows.append(catalog_row(plan, array))
-    write_json(histograms, "zarr.json", group_document())
+    write_node(histograms, "", group_document())
     write_scene_documents(group, plan)
 
 

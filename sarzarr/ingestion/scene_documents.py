@@ -22,11 +22,10 @@ from sarzarr.store.documents import (
     group_document,
     spatial_attributes,
     write_coordinates,
-    write_json,
     write_node,
 )
+from sarzarr.store.manifest import ShardRecord, write_manifest
 from sarzarr.store.place import Place
-from sarzarr.store.shards import ShardRecord, write_manifest
 from sarzarr.text import counted
 
 SATURATED_DB: Final = 96.32
@@ -59,7 +58,7 @@ def write_scene_documents(group: Place, plan: ScenePlan) -> None:
     if plan.layers:  # last: one that is added later is written there, too
         attributes[cv.LAYERS] = sorted(layer.name for layer in plan.layers)
     write_coordinates(group, plan.grid, plan.encoding.codec_of_tables)
-    write_json(group, "zarr.json", group_document(attributes))
+    write_node(group, "", group_document(attributes))
 
 
 def write_array_documents(

@@ -107,8 +107,6 @@ def split_histograms(store: Store, split: str = "train") -> dict[str, Histogram]
         if cells is not None and cells.grid == store.grids[str(row["scene"])]:
             array = StoredArray.of(store.place, row)
             parts.setdefault(row["bounds_key"], []).extend(_parts(array, cells.codes == wanted))
-    for scene in store.scenes:
-        store.check_files(scene)
     tasks = [(key, some[i::BATCHES]) for key, some in parts.items() for i in range(min(BATCHES, len(some)))]
     out: dict[str, Histogram] = {}
     counted = gather([(_count_all, (batch,)) for _, batch in tasks])

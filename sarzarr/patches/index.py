@@ -4,11 +4,11 @@ A patch is a window of one array. Its row holds its place and four measures of i
 integer counts of codes: a table does not depend on the cut of the work.
 """
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -16,12 +16,14 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import IngestError, InvalidInputError
+from sarzarr.errors import CorruptStoreError, IngestError, InvalidInputError
 from sarzarr.patches.cut import IndexSpec, positions
 from sarzarr.patches.measure import COLUMNS, measure_patches
 from sarzarr.patches.stored_array import StoredArray
 from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.commit import changing
+from sarzarr.store.documents import named
+from sarzarr.store.manifest import read_manifest
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import Task, gather
@@ -59,16 +61,22 @@ def index_patches(
 def ensure_index(store: Store, spec: IndexSpec) -> None:
     """Index a store's patches; where it cannot be written to now, ``store`` alone has the table, while it lives."""
     try:
-        with changing(store, patience=0) as draft:
+        with changing(store) as draft:
             update_index(draft, spec)
+    except CorruptStoreError:
+        raise
     except (OSError, IngestError, InvalidInputError) as error:
         if (table := _brought_up_to_date(store, spec)) is not None:
-            log.info("index %s of %s is not kept: %s", spec.name, store.place.name, error)
+            log.warning("index %s of %s is kept in memory alone: %s", spec.name, store.place.name, error)
             store.unwritten[spec.name] = table
 
 
 def update_index(store: Store, spec: IndexSpec) -> None:
-    """Index the arrays that the table does not know, or knows with other pixels or another clip (dB)."""
+    """Index the arrays that the table does not know, or knows with other pixels or another clip (dB).
+
+    One process does it at a time, in a draft of what the store then holds: none takes away what another has measured,
+    and what several ask for is measured once.
+    """
     table = _brought_up_to_date(store, spec)
     if table is not None:
         write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
@@ -78,9 +86,16 @@ def _brought_up_to_date(store: Store, spec: IndexSpec) -> xr.Dataset | None:
     """Return the table of a cut as it should be; None where the store has it so."""
     is_same = spec.name in store.patch_indices and spec_of(store, spec.name) == spec
     known = _by_owner(store.patch_columns(spec.name)) if is_same else {}
-    wanted = {_stamp(store, row): row for row in catalog_rows(store.catalog)}
-    if is_same and list(known) == list(wanted):
+    if is_same and list(known) == [stamp_of(store, row) for row in catalog_rows(store.catalog)]:
         return None
+    return measured_table(store, spec, known)
+
+
+def measured_table(
+    store: Store, spec: IndexSpec, known: Mapping[Stamp, dict[str, Array]] = MappingProxyType({})
+) -> xr.Dataset:
+    """Return the patch table of a cut as it is measured now; what is ``known`` of an array is not measured again."""
+    wanted = {stamp_of(store, row): row for row in catalog_rows(store.catalog)}
     fresh = _measure_all(store, spec, {stamp: row for stamp, row in wanted.items() if stamp not in known})
     parts = {stamp: known.get(stamp) or fresh[stamp] for stamp in wanted}
     dropped = sum(_ragged((int(row["height"]), int(row["width"])), spec) for row in wanted.values())
@@ -97,16 +112,15 @@ def update_indices(store: Store) -> None:
 def spec_of(store: Store, name: str) -> IndexSpec:
     """Return the cut of a patch index of a store, in pixels."""
     cut = store.patch_columns(name).attrs
-    return IndexSpec(name=name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
+    with named(store.place, f"{cv.PATCHES}/{name}/zarr.json"):
+        return IndexSpec(name=name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
 
 
-def _stamp(store: Store, row: Mapping[str, Any]) -> Stamp:
+def stamp_of(store: Store, row: Mapping[str, Any]) -> Stamp:
     """Return the stamp of a catalog row: its measures depend on its own and its flags' files, and on the clip."""
     scene, name, clip = str(row["scene"]), str(row["name"]), store.bounds[row["bounds_key"]]
-    files = hashlib.blake2b(digest_size=8)
-    for array in (name, row["flags"]):
-        files.update(store.place.get(f"{cv.SCENES}/{scene}/{array}/{cv.MANIFEST}"))
-    return scene, name, f"{files.hexdigest()} {clip.clip_vmin!r} {clip.clip_vmax!r}"
+    files = (read_manifest(store.place, f"{cv.SCENES}/{scene}/{array}").crc for array in (name, row["flags"]))
+    return scene, name, f"{''.join(f'{crc:08x}' for crc in files)} {clip.clip_vmin!r} {clip.clip_vmax!r}"
 
 
 def _by_owner(table: xr.Dataset) -> dict[Stamp, dict[str, Array]]:
@@ -120,8 +134,6 @@ def _by_owner(table: xr.Dataset) -> dict[Stamp, dict[str, Array]]:
 def _measure_all(
     store: Store, spec: IndexSpec, rows: Mapping[Stamp, Mapping[str, Any]]
 ) -> dict[Stamp, dict[str, Array]]:
-    for scene in sorted({scene for scene, *_ in rows}):
-        store.check_files(scene)
     tasks: list[Task] = []
     owners = []
     for stamp, row in rows.items():

@@ -1,5 +1,6 @@
 """Selections of patches: queries over the patch table and the catalog, which never touch a pixel."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +15,9 @@ from sarzarr.store.chunks import ArrayLayout, read_layout
 from sarzarr.store.codecs import CODECS
 from sarzarr.store.documents import Encoding
 from sarzarr.store.store import Store
+from sarzarr.text import listed
 
+log = logging.getLogger(__name__)
 _MAX_PIXEL: Final = 1 << 21
 """Rows and columns below this are packed into one integer to match patches across arrays."""
 
@@ -150,6 +153,12 @@ def _catalog_rows(store: Store, table: xr.Dataset) -> Array:
 
 def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> Iterator[tuple[str, Array]]:
     """Yield each condition on a patch, in words and as (patches,) bool."""
+    if gone := sorted({str(table["owner_scene"].values[i]) for i in np.flatnonzero(catalog < 0)}):
+        named = listed(gone)
+        log.warning(
+            "index %r has patches of scenes that the catalog does not: %s, left out", query.index, named
+        )
+        yield "arrays in the catalog", (catalog >= 0)[table["owner"].values]
     valid = table["valid_fraction"].values
     enough = np.float32(query.min_valid) * _inside(store, table, catalog)
     yield f"min_valid {query.min_valid}", (valid > 0) & (valid >= enough)
@@ -304,8 +313,5 @@ def layouts(store: Store, catalog_row: Array, *, flags: bool = False) -> tuple[A
             out.append(read_layout(store.place, path))
             continue
         kind = Encoding(dtype=dtype, codec=codec, chunk=chunk, shard=shard)
-        kind = kind.of_flags if flags else kind
-        cut: dict[str, Any] = {"chunk": (chunk, chunk), "shard": (shard, shard) if shard else None}
-        cut |= {"dtype": kind.dtype, "codec": kind.codec, "fill": kind.fill.item()}
-        out.append(ArrayLayout(path=path, shape=(height, width), **cut))
+        out.append(ArrayLayout.of(path, (height, width), kind.of_flags if flags else kind))
     return tuple(out)

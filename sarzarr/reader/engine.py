@@ -102,7 +102,8 @@ class BatchFiller:
         handles = fetcher.handles_of(entries["file"].tolist(), chunks.tolist())
         if handles is None or (entries["size"] != stored).any():
             return False
-        places = handles, entries["offset"].astype(np.int64), slots, _of_slots(operations, slots)
+        crcs = np.ascontiguousarray(entries["crc"])
+        places = handles, entries["offset"].astype(np.int64), crcs, slots, _of_slots(operations, slots)
         raw = fetcher.scratch.take("raw", (stored,), "u1", within_page=READ_TO)
         done = fast.deliver(places, raw, self._strip(fast), out.reshape(-1, size, size), _law(kind))
         fetcher.work.pixels += len(chunks) * size**2

@@ -1,6 +1,7 @@
 """`EpochReader`: batches of a selection, epoch after epoch, dealt to ranks and taken up again anywhere."""
 
 import os
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError
+from sarzarr.errors import CorruptStoreError, InvalidInputError, StoreChangedError
 from sarzarr.patches.selection import Selection, weights_of
 from sarzarr.pixels.stretch import Stretch
 from sarzarr.reader.augment import Draws
@@ -23,9 +24,13 @@ from sarzarr.reader.prefetch import BatchRecipe, PartRecipe, PrefetchThreads
 from sarzarr.reader.sources import Source
 from sarzarr.reader.targets import PatchTargets
 from sarzarr.store.chunks import ArrayLayout, read_chunk_table
-from sarzarr.store.store import AnyStore, open_store
+from sarzarr.store.store import AnyStore, Store, open_store
 
 _ALL: Final = Share()
+OPENING_TRIES: Final = 3
+"""How often a store that is changed while it is opened is opened."""
+OPENING_PAUSE: Final = 0.2
+"""Seconds between."""
 Laws = tuple[Stretch | None, ...]
 
 
@@ -44,8 +49,7 @@ class EpochReader(ABC):
 
     def __init__(self, store: AnyStore, options: ReadOptions) -> None:
         self.options = options
-        self.store = open_store(store)
-        self._choose()
+        self._open(store)
         if options.drop_last and len(self.selection) < options.batch_size:
             raise InvalidInputError(
                 f"drop_last needs patches for a batch of {options.batch_size}, got {len(self.selection)}. "
@@ -57,6 +61,24 @@ class EpochReader(ABC):
         self._memory: BatchMemory | None = None
         self._work = Work()
         self._own: tuple[int, PrefetchThreads] | None = None
+
+    def _open(self, store: AnyStore) -> None:
+        """Choose from a store as it is; of one at a path that a writer changes meanwhile, from what it then is."""
+        for more in range(0 if isinstance(store, Store) else OPENING_TRIES - 1, -1, -1):
+            self.store = open_store(store)
+            try:
+                self._choose()
+            except (CorruptStoreError, StoreChangedError) as error:
+                if not (self.store.has_changed or isinstance(error, StoreChangedError)):
+                    raise
+                if not more:
+                    raise StoreChangedError(
+                        f"{self.store.place} as it was when it was opened was expected, got a changed one: {error} "
+                        "If a writer is at work, open the store anew when it is done."
+                    ) from None
+                time.sleep(OPENING_PAUSE)
+            else:
+                return
 
     @abstractmethod
     def _choose(self) -> None:

@@ -12,13 +12,13 @@ import numpy as np
 from crc32c import crc32c
 
 from sarzarr.arrays import Array
-from sarzarr.errors import CorruptStoreError
+from sarzarr.errors import CorruptStoreError, StoreChangedError
 from sarzarr.pixels.compiled.when import loops_for
 from sarzarr.reader.memory import MAX_HANDLES, ScratchMemory
 from sarzarr.reader.sources import PAGE, ByteRanges, Kind, Source
-from sarzarr.store.chunks import REMEDY
 from sarzarr.store.codecs import CRC_BYTES, Codec, get_codec
 from sarzarr.store.place import read_at
+from sarzarr.store.shards import check_end
 
 GROUP: Final = 8
 """Chunks that are read, checked and stretched together."""
@@ -65,7 +65,8 @@ class ChunkFetcher:
 
         Each row begins with its chunk's pixels, and is good until the next group.
 
-        Raises `CorruptStoreError`, with the place, where a chunk is absent, short or fails its checksum.
+        Raises `CorruptStoreError`, with the place, where a chunk is absent, short, fails its checksum or is not the
+        one that belongs there; `StoreChangedError` where the store has changed since its table was read.
         """
         if kind.codec is None or not chunks.size:
             for some in in_groups(chunks):
@@ -92,10 +93,12 @@ class ChunkFetcher:
             count = min(most, len(places) - first)
             some, done = slice(first, first + count), 0
             if fast is not None and handles is not None:
-                done = fast.read_group(handles[some], offsets[some], raw[:count])
+                done = fast.read_group(handles[some], offsets[some], places.crcs[some], raw[:count])
             if done < count:
                 self._read(places, first, count, view, begins)
-                if places.has_absent or crc32c(view[: count * size]) != self._constant(size, count):
+                ends = raw[:count, -CRC_BYTES:].copy().view("<u4")[:, 0]
+                are_ours = not places.has_absent and np.array_equal(ends, places.crcs[some])
+                if not are_ours or crc32c(view[: count * size]) != self._constant(size, count):
                     self._check_each(raw, kind, places, first, count)
             yield raw[:count, :-CRC_BYTES].copy().view(dtype) if pixels is None else pixels[:count]
 
@@ -111,16 +114,17 @@ class ChunkFetcher:
             self._read(places, first, count, view, begins)
             for i, begin in enumerate(begins):
                 if size := places.sizes[first + i]:
-                    self._decode(codec, view[begin : begin + size], out[i], places.chunks[first + i])
+                    self._decode(codec, view[begin : begin + size], out[i], places, first + i)
                 else:
                     out[i] = kind.fill
             yield out[:count].reshape(count, -1)
 
-    def _decode(self, codec: Codec, raw: memoryview, image: Array, chunk: int) -> None:
+    def _decode(self, codec: Codec, raw: memoryview, image: Array, places: ByteRanges, i: int) -> None:
         try:
+            check_end(raw, int(places.crcs[i]))
             codec.decode_into(raw, image)
         except (CorruptStoreError, RuntimeError, ValueError) as error:
-            raise self._damage(str(error).rstrip("."), chunk) from None
+            raise self._damage(str(error).rstrip("."), places.chunks[i]) from None
 
     def _constant(self, size: int, count: int) -> int:
         """Return the CRC of ``count`` intact chunks of ``size`` bytes, each of which ends in its own CRC.
@@ -139,13 +143,16 @@ class ChunkFetcher:
         for i, data in enumerate(raw[:count], first):
             if not places.sizes[i]:
                 data[:-CRC_BYTES] = np.full(kind.chunk, kind.fill, kind.dtype).reshape(-1).view(np.uint8)
-            elif crc32c(data) != self._constant(len(data), 1):
+                continue
+            if crc32c(data) != self._constant(len(data), 1):
                 raise self._damage(
                     "a chunk whose CRC-32C matches was expected, got flipped bytes", places.chunks[i]
                 )
+            if int.from_bytes(data[-CRC_BYTES:].tobytes(), "little") != places.crcs[i]:
+                raise self._damage("the chunk that belongs there was expected, got another", places.chunks[i])
 
-    def _damage(self, what: str, chunk: int) -> CorruptStoreError:
-        return CorruptStoreError(f"{what}: {self.source.table.describe(chunk)}. {REMEDY}")
+    def _damage(self, what: str, chunk: int) -> CorruptStoreError | StoreChangedError:
+        return self.source.table.damage(what, chunk)
 
     def _load_elsewhere(self, kind: Kind, chunks: Array) -> Array:
         """Read chunks through zarr-python, which knows every codec there is."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError, MixedBoundsError
+from sarzarr.errors import InvalidInputError, MixedBoundsError, StoreChangedError
 from sarzarr.keywords import shows_options
 from sarzarr.patches.selection import layouts, patch_facts, select
 from sarzarr.patches.stacks.find import catalog_groups, choose_stacks
@@ -66,8 +66,24 @@ class PatchReader(EpochReader):
             query = replace(query, scenes=None, polarizations=None, groups=groups, dates=len(self.stacks[0]))
         self.selection = select(self.store, query)
         self.recipe = self._recipe(is_all_valid=query.min_valid >= 1 and not self.selection.is_padded)
+        self._check_index()
         self._stack_of = {stack.id: stack for stack in self.stacks}
         self.targets = self._targets() if o.boxes else None
+
+    def _check_index(self) -> None:
+        """Raise `StoreChangedError` where the index was measured on other pixels than an array now has."""
+        table = self.store.patch_columns(self.index)
+        columns = (table[f"owner_{k}"].values for k in ("scene", "array", "stamp"))
+        measured = {(str(s), str(a)): str(stamp) for s, a, stamp in zip(*columns, strict=True)}
+        now = self.recipe.images.source.table.crcs
+        for key, crc in zip(zip(self._column("scene"), self._column("name"), strict=True), now, strict=True):
+            if crc is not None and not measured[key].startswith(f"{crc:08x}"):
+                cut = ", ".join(f"{k}={table.attrs[k]!r}" for k in ("size", "stride", "edge"))
+                raise StoreChangedError(
+                    f"patches of the pixels that {'/'.join(key)} now has were expected in index {self.index!r}, got "
+                    "those of others, which were replaced. Bring it up to date: "
+                    f"sarzarr.index_patches({str(self.store.place)!r}, name={self.index!r}, {cut})."
+                )
 
     def _recipe(self, *, is_all_valid: bool) -> BatchRecipe:
         chosen, options = self.selection, self.options
@@ -133,8 +149,8 @@ class PatchReader(EpochReader):
             return self._stored()
         if self.options.clip is not None:
             return [self.options.clip] * len(self.selection.catalog_row)
-        clips = {key: (entry.clip.vmin, entry.clip.vmax) for key, entry in self.store.bounds.items()}
-        return [clips[key] for key in self._column("bounds_key")]
+        bounds = self.store.bounds
+        return [(bounds[key].clip_vmin, bounds[key].clip_vmax) for key in self._column("bounds_key")]
 
     @cached_property
     def shards(self) -> Indices:

@@ -101,12 +101,16 @@ class ByteRanges:
     """Where in a file each begins, bytes."""
     sizes: Sequence[int]
     """Stored bytes of each; 0 where a chunk is absent because it is empty."""
+    crcs: Array
+    """(chunks,) uint32: the last four bytes of each."""
 
     @classmethod
     def of(cls, table: ChunkTable, chunks: Array) -> Self:
         """Return those of some chunks, in their order."""
-        files, sizes, offsets = zip(*table.entries[chunks].tolist(), strict=True)
-        return cls(files=files, offsets=offsets, sizes=sizes, chunks=chunks.tolist())
+        entries = table.entries[chunks]
+        files, sizes, offsets, _ = zip(*entries.tolist(), strict=True)
+        crcs = np.ascontiguousarray(entries["crc"])
+        return cls(files=files, offsets=offsets, sizes=sizes, chunks=chunks.tolist(), crcs=crcs)
 
     def __len__(self) -> int:
         return len(self.chunks)

@@ -8,25 +8,23 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, SplitExistsError
 from sarzarr.splits.assign import Grounds, SceneGround
 from sarzarr.store.commit import changing
-from sarzarr.store.documents import ensure_groups, group_document, has_node, read_node, write_node
+from sarzarr.store.documents import ensure_groups, update_node
 from sarzarr.store.membership import SPLITS
 from sarzarr.store.place import Place
-from sarzarr.store.split_table import Split, read_split, to_table, versions
+from sarzarr.store.split_table import LAST, Split, last_version, read_split, to_table, versions
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import write_table
 
 log = logging.getLogger(__name__)
 Sites = Mapping[str, str]
 """Names of sites by scene id or pattern (``2019*``)."""
-LAST: Final = "last_version"
-"""Attribute of ``splits``: the highest version there ever was."""
 
 
 def utc_now(timespec: str = "seconds") -> str:
@@ -74,8 +72,7 @@ def patches_of(store: Store, split: Split, table: Any, name: str) -> Array:
 
 def next_version(place: Place) -> int:
     """Return a number that no version had, not even one that was removed."""
-    last = read_node(place, cv.SPLITS)["attributes"].get(LAST, 0) if has_node(place, cv.SPLITS) else 0
-    return max((last, *versions(place))) + 1
+    return max((last_version(place), *versions(place))) + 1
 
 
 def write_split(store: Store, split: Split) -> Split:
@@ -89,6 +86,6 @@ def write_split(store: Store, split: Split) -> Split:
                 f"a new version was expected, got {split.name}, which another process wrote first. Run this again: "
                 "it takes that version up."
             ) from None
-        write_node(draft.place, cv.SPLITS, group_document({LAST: next_version(draft.place) - 1}))
+        update_node(draft.place, cv.SPLITS, {LAST: next_version(draft.place) - 1})
     log.info("%s: wrote %r", store.place.name, split)
     return split

@@ -9,7 +9,7 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.pixels.bounds import Histogram
-from sarzarr.store.documents import Encoding, read_small_array, write_small_array
+from sarzarr.store.documents import Encoding, named, read_small_array, write_small_array
 from sarzarr.store.place import Place
 
 
@@ -56,9 +56,10 @@ def write_histogram(place: Place, node: str, histogram: Histogram) -> None:
 
 
 def read_histogram(place: Place, node: str) -> Histogram:
-    """Return the dB histogram that `write_histogram` wrote."""
+    """Return the dB histogram that `write_histogram` wrote; `MissingFileError` where there is none."""
     counts, document = read_small_array(place, node)
-    return histogram_of(counts, document)
+    with named(place, f"{node}/zarr.json"):
+        return histogram_of(counts, document)
 
 
 def histogram_of(counts: Array, document: Mapping[str, Any]) -> Histogram:

@@ -1,14 +1,14 @@
 """Chunk addresses: where each chunk of each array lies, in one table that is read once.
 
-The table holds a file number, an offset and a size a chunk, 16 bytes, and nothing that is open: it
-pickles, is shared by fork, and opens a store of a million chunks without opening its groups. What it
-cannot address (another codec, another index) is marked, and read through zarr-python.
+The table holds a file number, an offset, a size and the last bytes of each chunk, 20 bytes, and nothing that is open:
+it pickles, is shared by fork, and opens a store of a million chunks without opening its groups. It is made of
+manifests alone. What it cannot address (another codec, another index) is marked, and read through zarr-python.
 """
 
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Final
 
@@ -16,32 +16,17 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import CorruptStoreError, InvalidInputError
+from sarzarr.errors import CorruptStoreError, InvalidInputError, StoreChangedError
 from sarzarr.store.codecs import CODECS
-from sarzarr.store.documents import fill_of, read_node
+from sarzarr.store.documents import Encoding, fill_of, named, read_node
+from sarzarr.store.limits import DTYPES, check_array, check_cut
+from sarzarr.store.manifest import CHUNK, REMEDY, Manifest, changed, read_manifest
 from sarzarr.store.place import Place
-from sarzarr.store.shards import EMPTY, index_bytes, parse_index, read_manifest
+from sarzarr.store.shards import record_of
 
-REMEDY: Final = "Make it again from its source: `sarzarr remove`, then `sarzarr ingest`."
 log = logging.getLogger(__name__)
-ENTRY: Final = np.dtype([("file", "<u4"), ("size", "<u4"), ("offset", "<u8")])
-"""One chunk: which file, how many bytes (0: the chunk is all fill value), and where they begin."""
-DTYPES: Final = frozenset(
-    (
-        "uint8",
-        "int8",
-        "uint16",
-        "int16",
-        "uint32",
-        "int32",
-        "uint64",
-        "int64",
-        "float16",
-        "float32",
-        "float64",
-    )
-)
-"""Dtypes whose chunks are read directly: codes, floats, flags, and whatever a layer is."""
+ENTRY: Final = np.dtype([("file", "<u4"), ("size", "<u4"), ("offset", "<u8"), ("crc", "<u4")])
+"""One chunk: which file, how many bytes (0: the chunk is all fill value), where they begin, and the last four."""
 ELSEWHERE: Final = np.uint32(2**32 - 1)
 """Size of a chunk that only zarr-python knows how to read."""
 
@@ -70,6 +55,23 @@ class ArrayLayout:
             raise InvalidInputError(
                 f"an array of two or three dimensions was expected, got {self.path!r} of shape {self.shape}."
             )
+        itemsize = np.dtype(self.dtype).itemsize
+        check_cut(self.shape, self.chunk, self.shard or self.chunk, itemsize=itemsize)
+
+    @classmethod
+    def of(cls, path: str, shape: tuple[int, int], encoding: Encoding) -> "ArrayLayout":
+        """Return the layout of an array (rows, columns) of an encoding."""
+        chunk, shard = encoding.chunk, encoding.shard
+        cut: dict[str, Any] = {"chunk": (chunk, chunk), "shard": (shard, shard) if shard else None}
+        cut |= {"dtype": encoding.dtype, "codec": encoding.codec, "fill": encoding.fill.item()}
+        return cls(path=path, shape=shape, **cut)
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding of an array (rows, columns) whose codec is known; chunks and shards are square."""
+        shard = self.shard[0] if self.shard else 0
+        codec = self.codec or cv.BESIDE_CODEC
+        return Encoding(dtype=self.dtype, codec=codec, chunk=self.chunk[0], shard=shard, nodata=self.fill)
 
     @property
     def pixels(self) -> tuple[int, int, int]:
@@ -117,11 +119,14 @@ def _ceil(whole: tuple[int, int, int], part: tuple[int, int, int]) -> tuple[int,
 
 def read_layout(place: Place, path: str) -> ArrayLayout:
     """Return the layout of an array from its ``zarr.json``; codec None means that zarr-python must read it."""
-    return described_layout(path, read_node(place, path))
+    document = read_node(place, path)
+    with named(place, f"{path}/zarr.json"):
+        return described_layout(path, document)
 
 
 def described_layout(path: str, document: Mapping[str, Any]) -> ArrayLayout:
-    """Return the layout that a Zarr v3 array document describes."""
+    """Return the layout that a Zarr v3 array document describes; `ValueError` where it is none within limits."""
+    check_array(document)
     shape = tuple(document["shape"])
     outer = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
     codecs = document["codecs"]
@@ -176,6 +181,8 @@ class ChunkTable:
     """The arrays, by number."""
     entries: Array
     """`ENTRY` a chunk, all arrays one behind another."""
+    crcs: tuple[int | None, ...] = ()
+    """The checksum of each array's manifest, from which its entries are; None of arrays of other programs."""
     first_chunk: Array = field(init=False)
     """(arrays + 1,) int64: where each array's entries begin."""
     first_file: Array = field(init=False)
@@ -218,61 +225,100 @@ class ChunkTable:
         file = self.key(int(self.entries["file"][chunk]))
         return f"{owner}, row {row}, col {col} (file {self.place}/{file})"
 
+    def damage(self, what: str, chunk: int) -> CorruptStoreError | StoreChangedError:
+        """Return the error of a chunk that is not as the table has it; another where the store has changed since."""
+        layout, _ = self.locate(chunk)
+        crc = self.crcs[self.layouts.index(layout)] if self.crcs else None
+        damage = CorruptStoreError(f"{what}: {self.describe(chunk)}. {REMEDY}")
+        return damage if crc is None else changed(self.place, layout.path, crc) or damage
+
 
 def read_chunk_table(place: Place, layouts: Iterable[ArrayLayout]) -> ChunkTable:
-    """Read the manifest and the shard indices of arrays: 16 bytes per chunk that say where it lies.
+    """Read the manifests of arrays: 20 bytes per chunk that say where it lies, and in which bytes it ends.
 
-    A file that the manifest lists with size 0 is empty on purpose. An array without a manifest was not
-    written by sarzarr: what is not there is fill value, as Zarr has it.
+    A file that the manifest lists with size 0 is empty on purpose. In a place without seals an array may lack a
+    manifest, as one of another program does: its own indices are read, and what is not there is fill value.
 
-    Raises `CorruptStoreError` where a listed file is absent or of another length, or a shard's index fails its
-    checksum.
+    Raises `CorruptStoreError` where a manifest is absent, damaged or another's, or a listed file is absent or of
+    another length.
     """
     layouts = tuple(layouts)
-    first_file, parts = 0, []
+    first_file, parts, crcs = 0, list[Array](), list[int | None]()
     for layout in layouts:
-        parts.append(_array_entries(place, layout, first_file))
+        entries, crc = _array_entries(place, layout, first_file)
+        parts.append(entries)
+        crcs.append(crc)
         first_file += math.prod(layout.files)
     entries = np.concatenate(parts) if parts else np.empty(0, ENTRY)
     slow = [layout.path for layout in layouts if layout.codec is None]
     if slow:
         others = f" and {len(slow) - 1} more" if slow[1:] else ""
         log.warning("%r%s: written in another way, so read through zarr-python, slowly", slow[0], others)
-    return ChunkTable(place, layouts, entries)
+    return ChunkTable(place, layouts, entries, tuple(crcs))
 
 
-def _array_entries(place: Place, layout: ArrayLayout, first_file: int) -> Array:
+def _array_entries(place: Place, layout: ArrayLayout, first_file: int) -> tuple[Array, int | None]:
+    """Return the entries of an array's chunks in C order, and the checksum of its manifest."""
     entries = np.zeros(layout.chunks, ENTRY)
+    if layout.codec is None and place.is_sealed:
+        raise CorruptStoreError(
+            f"a codec among {', '.join(CODECS)} was expected in {place}/{layout.path}/zarr.json, got another. {REMEDY}"
+        )
     if layout.codec is None:
         entries["size"] = ELSEWHERE
-        return entries.reshape(-1)
-    keys = layout.keys()
-    sizes = _file_sizes(place, layout.path, keys)
-    if layout.shard is None:
-        entries["file"] = (first_file + np.arange(sizes.size)).reshape(layout.chunks)
-        entries["size"] = sizes.reshape(layout.chunks)
-        return entries.reshape(-1)
+        return entries.reshape(-1), None
     files, within = layout.files, _ceil(layout.file_pixels, layout.chunk_pixels)
-    index = _read_indices(place, [f"{layout.path}/{key}" for key in keys], sizes, math.prod(within))
-    index["file"] = (first_file + np.arange(sizes.size))[:, None]
+    if place.is_sealed:
+        manifest = manifest_of(place, layout)
+        check_files(place, manifest)
+        chunks, crc = manifest.chunks, manifest.crc
+    else:
+        chunks, crc = _told_by_files(place, layout), None
+    table = np.zeros(chunks.shape, ENTRY)
+    for name in ("offset", "size", "crc"):
+        table[name] = chunks[name]
+    table["file"] = (first_file + np.arange(len(chunks)))[:, None]
     # (shard z, y, x, chunk z, y, x) -> (z, y, x), and off with the chunks beyond the array's edge
-    ordered = index.reshape(*files, *within).transpose(0, 3, 1, 4, 2, 5)
+    ordered = table.reshape(*files, *within).transpose(0, 3, 1, 4, 2, 5)
     ordered = ordered.reshape([s * c for s, c in zip(files, within, strict=True)])
     entries[...] = ordered[tuple(slice(n) for n in entries.shape)]
-    return entries.reshape(-1)
+    return entries.reshape(-1), crc
 
 
-def check_files(place: Place, array: str) -> None:
-    """Hold an array's files against its manifest: each is there, and as long as that says.
+def manifest_of(place: Place, layout: ArrayLayout) -> Manifest:
+    """Return the manifest of an array, which must list as many files and chunks as its layout has.
 
-    For whoever reads it through zarr-python, to whom a file that is not there is all fill value. An array without
-    a manifest was not written by sarzarr, and passes.
-
-    Raises `CorruptStoreError` where a file is absent, or of another length.
+    Raises `CorruptStoreError` as `read_manifest`, and where it lists others.
     """
-    for key, record in (read_manifest(place, array) or {}).items():
-        if record.size:
-            check_size(place, f"{array}/{key}", record.size)
+    manifest = read_manifest(place, layout.path)
+    files = layout.files[3 - len(layout.shape) :]
+    most = math.prod(_ceil(layout.file_pixels, layout.chunk_pixels))
+    chunks = manifest.chunks
+    is_within = chunks["offset"] + chunks["size"] <= manifest.sizes[:, None].astype(np.uint64)
+    if manifest.files == files and chunks.shape[1] in (0, most) and is_within.all():
+        if chunks.shape[1] == most:
+            return manifest
+        return replace(manifest, chunks=np.zeros((len(chunks), most), chunks.dtype))  # it has no file at all
+    raise CorruptStoreError(
+        f"files {files} of {most} chunks were expected in {place}/{layout.path}/{cv.MANIFEST}, got {manifest.files} "
+        f"of {chunks.shape[1]}. {REMEDY}"
+    )
+
+
+def check_files(place: Place, manifest: Manifest) -> None:
+    """Raise `CorruptStoreError` unless every file that a manifest lists is there, and as long as that says."""
+    for key, size in zip(manifest.keys, manifest.sizes.tolist(), strict=True):
+        if size:
+            check_size(place, f"{manifest.array}/{key}", size)
+
+
+def check_links(place: Place, group: str) -> None:
+    """Look at every file below a group: `Place.head` refuses one that leads out of the store."""
+    for name in place.children(group):
+        if name.endswith("/"):
+            check_links(place, f"{group}/{name[:-1]}")
+        else:
+            place.head(f"{group}/{name}")
 
 
 def check_size(place: Place, key: str, size: int) -> None:
@@ -283,39 +329,16 @@ def check_size(place: Place, key: str, size: int) -> None:
         raise CorruptStoreError(f"a shard of {size} bytes was expected, got {got}. {REMEDY}")
 
 
-def _file_sizes(place: Place, array: str, keys: Sequence[str]) -> Array:
-    """Return the bytes of each file, 0 where there is none on purpose."""
-    listed = read_manifest(place, array)
-    if listed is None:
-        heads = (place.head(f"{array}/{key}") for key in keys)
-        return np.array([0 if head is None else head.size for head in heads], np.int64)
-    try:
-        return np.array([listed[key].size for key in keys], np.int64)
-    except KeyError as error:
-        raise CorruptStoreError(
-            f"every file must be in {place}/{array}/{cv.MANIFEST}, got none called {error}. {REMEDY}"
-        ) from None
-
-
-def _read_indices(place: Place, keys: Sequence[str], sizes: Array, chunks: int) -> Array:
-    """Return (files, chunks of a shard) entries, all but the file number."""
-    tail, index = index_bytes(chunks), np.full((sizes.size, chunks, 2), EMPTY)
-    for key, size, row in zip(keys, sizes.tolist(), index, strict=True):
-        if not size:
-            continue
-        check_size(place, key, size)
-        (read,) = place.get_ranges(key, [(max(size - tail, 0), tail)])
+def _told_by_files(place: Place, layout: ArrayLayout) -> Array:
+    """Return (files, chunks) of `CHUNK` as the files' own indices have them; what is not there is fill value."""
+    grid = (0, 0) if layout.shard is None else (math.prod(_ceil(layout.file_pixels, layout.chunk_pixels)), 1)
+    chunks = np.zeros((math.prod(layout.files), max(grid[0], 1)), CHUNK)
+    for row, name in zip(chunks, layout.keys(), strict=True):
+        key = f"{layout.path}/{name}"
         try:
-            row[:] = parse_index(read, chunks)
+            row[:] = record_of(place, key, grid).entries
+        except FileNotFoundError:
+            continue
         except CorruptStoreError as error:
             raise CorruptStoreError(f"{error} It is that of {place}/{key}. {REMEDY}") from None
-    out = np.zeros((sizes.size, chunks), ENTRY)
-    is_there = index[..., 0] != EMPTY
-    out["offset"] = np.where(is_there, index[..., 0], 0)
-    out["size"] = np.where(is_there, index[..., 1], 0)
-    room = np.maximum(sizes - tail, 0).astype(np.uint64)
-    if (beyond := np.flatnonzero((out["offset"] + out["size"] > room[:, None]).any(1))).size:
-        raise CorruptStoreError(
-            f"chunks inside of their shard were expected, got others in {place}/{keys[beyond[0]]}. {REMEDY}"
-        )
-    return out
+    return chunks

@@ -13,7 +13,7 @@ from typing import Any
 
 from sarzarr import conventions as cv
 from sarzarr.store.catalog import catalog_of, catalog_rows
-from sarzarr.store.documents import Document, read_json, read_node, write_json, write_node
+from sarzarr.store.documents import Document, read_json, read_node, update_node, write_json
 from sarzarr.store.journal import PATIENCE, drafted, writing
 from sarzarr.store.place import Place
 from sarzarr.store.store import BoundsEntry, Store
@@ -68,12 +68,10 @@ def _write_catalog(place: Place, rows: Iterable[Mapping[str, Any]], without: Ite
 def commit_layers(store: Store, scene: str, folder: Path, names: Iterable[str]) -> None:
     """Have staged layers of a scene that is there enter a draft: they are in its group, and listed in it."""
     group = f"{cv.SCENES}/{scene}"
-    document = read_node(store.place, group)
-    new = list(names)
-    document["attributes"][cv.LAYERS] = sorted({*document["attributes"].get(cv.LAYERS, ()), *new})
+    new, known = list(names), read_node(store.place, group)["attributes"].get(cv.LAYERS, ())
     for name in new:
         store.place.swap(folder / name, f"{group}/{name}")
-    write_node(store.place, group, document)
+    update_node(store.place, group, {cv.LAYERS: sorted({*known, *new})})
     log.info("%s: layers of %s committed", store.place.name, scene)
 
 
@@ -96,24 +94,18 @@ def write_bounds(store: Store, bounds: Mapping[str, BoundsEntry]) -> Store:
 
 
 def _write_bounds(place: Place, bounds: Mapping[str, BoundsEntry]) -> None:
-    document = read_json(place, "zarr.json")
-    attributes = document["attributes"]
-    merged = {**attributes[cv.BOUNDS], **{k: asdict(b) for k, b in bounds.items()}}
-    attributes[cv.BOUNDS] = dict(sorted(merged.items()))
+    known = read_node(place, "")["attributes"][cv.BOUNDS]
+    merged = {**known, **{k: asdict(b) for k, b in bounds.items()}}
     ranges = {(b["vmin"], b["vmax"]) for b in merged.values()}
-    for key in (cv.VMIN, cv.VMAX):
-        attributes.pop(key, None)
-    if len(ranges) == 1:
-        attributes[cv.VMIN], attributes[cv.VMAX] = ranges.pop()
+    whole = dict(zip((cv.VMIN, cv.VMAX), ranges.pop(), strict=True)) if len(ranges) == 1 else {}
     for row in catalog_rows(read_table(place, cv.CATALOG)):  # scenes of groups that stay may be new, too
         if entry := merged.get(row["bounds_key"]):
             node = f"{cv.SCENES}/{row['scene']}/{row['name']}"
-            array = read_node(place, node)
+            array = read_node(place, node)["attributes"]
             clip = {k: entry[k] for k in (cv.CLIP_VMIN, cv.CLIP_VMAX, cv.CLIP_METHOD)}
-            if any(array["attributes"].get(k) != v for k, v in clip.items()):
-                array["attributes"] |= clip
-                write_node(place, node, array)
-    write_json(place, "zarr.json", document)
+            if any(array.get(k) != v for k, v in clip.items()):
+                update_node(place, node, clip)
+    update_node(place, "", {cv.BOUNDS: dict(sorted(merged.items())), **whole}, without=(cv.VMIN, cv.VMAX))
 
 
 def consolidate(store: Store) -> None:
@@ -137,5 +129,5 @@ def _documents_below(place: Place, group: str) -> Iterator[tuple[str, Document]]
         if name.endswith("/") and name != "c/" and not name.startswith("."):
             node = f"{group}/{name[:-1]}".lstrip("/")
             with suppress(FileNotFoundError):  # taken out or replaced meanwhile: whoever does it gathers anew
-                yield node, read_node(place, node)
+                yield node, read_json(place, f"{node}/zarr.json")
             yield from _documents_below(place, node)

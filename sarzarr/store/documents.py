@@ -1,12 +1,13 @@
-"""The documents and small arrays of a store: plain Zarr v3, written whole or not at all."""
+"""The documents and small arrays of a store: plain Zarr v3, sealed, written whole or not at all."""
 
 import base64
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -14,13 +15,16 @@ from numcodecs import VLenUTF8
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import CorruptStoreError, InvalidInputError
+from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingFileError
 from sarzarr.grids.dataset import grid_coordinates
 from sarzarr.grids.grid import Grid
-from sarzarr.store.codecs import UNSHARDED_CODEC, get_codec
+from sarzarr.store.codecs import CRC_BYTES, UNSHARDED_CODEC, get_codec
+from sarzarr.store.limits import ZSTD_RATIO, check_array, check_decoded, check_document, check_texts
 from sarzarr.store.place import Place
+from sarzarr.store.seals import Document as Document
+from sarzarr.store.seals import sealed, unsealed
 
-Document = dict[str, Any]
+RESTORE: Final = "Restore it from a copy, or see what else is damaged with `sarzarr verify`."
 
 
 def group_document(attributes: Mapping[str, Any] | None = None) -> Document:
@@ -164,29 +168,84 @@ def write_json(place: Place, key: str, document: Mapping[str, Any]) -> None:
 
 
 def read_json(place: Place, key: str) -> Document:
-    """Read a JSON document, UTF-8 bytes; `FileNotFoundError` without one, `CorruptStoreError` where it is none."""
-    try:
-        document: Document = json.loads(place.get(key))
-    except ValueError as error:
-        raise CorruptStoreError(
-            f"a JSON document was expected, got {place}/{key}, which is none ({error}). Restore it from a copy."
-        ) from None
+    """Read a JSON document, UTF-8 bytes; `MissingFileError` without one, `CorruptStoreError` where it is none."""
+    with named(place, key):
+        head = place.head(key)
+        check_document(key, 0 if head is None else head.size)
+        document = json.loads(place.get(key))
+        if not isinstance(document, dict):
+            raise TypeError(f"a {type(document).__name__}")
     return document
 
 
-def write_node(place: Place, node: str, document: Mapping[str, Any]) -> None:
-    """Write the ``zarr.json`` of a group or an array."""
-    write_json(place, f"{node}/zarr.json", document)
+@contextmanager
+def named(place: Place, key: str) -> Iterator[None]:
+    """Turn errors of what a file says into `CorruptStoreError`, with its name; `MissingFileError` without one."""
+    try:
+        yield
+    except (MissingFileError, FileNotFoundError, NotADirectoryError) as error:
+        if isinstance(error, MissingFileError):
+            raise
+        raise MissingFileError(f"a file was expected at {place}/{key}, got none. {RESTORE}") from None
+    except CorruptStoreError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise CorruptStoreError(
+            f"what sarzarr writes was expected, got {place}/{key}, which is no such document "
+            f"({type(error).__name__}: {error}). {RESTORE}"
+        ) from None
+
+
+def _file_of(node: str) -> str:
+    return f"{node}/zarr.json".lstrip("/")
+
+
+def key_in_store(place: Place, key: str) -> str:
+    """Return the key in its store of what is, or will be, at a key of a place."""
+    return f"{place.home}/{key}".strip("/")
+
+
+def write_node(place: Place, node: str, document: Mapping[str, Any], free: Collection[str] = ()) -> None:
+    """Write the ``zarr.json`` of a group or an array, sealed but for attributes that are ``free``; "" is the root."""
+    key = _file_of(node)
+    write_json(place, key, sealed(document, key_in_store(place, key), free))
 
 
 def read_node(place: Place, node: str) -> Document:
-    """Read the ``zarr.json`` of a group or an array; `FileNotFoundError` where there is none."""
-    return read_json(place, f"{node}/zarr.json")
+    """Read the ``zarr.json`` of a group or an array, without its seal, which must fit; "" is the root.
+
+    Raises `MissingFileError` where there is none, `CorruptStoreError` where it is not as it was sealed.
+    """
+    return read_sealed(place, node)[0]
+
+
+def read_sealed(place: Place, node: str) -> tuple[Document, frozenset[str]]:
+    """Return a document as `read_node`, and the names of its attributes that are free, for who writes it anew."""
+    return without_seal(place, node, read_json(place, _file_of(node)))
+
+
+def without_seal(place: Place, node: str, document: Document) -> tuple[Document, frozenset[str]]:
+    """Return a document that was read as `read_sealed` does."""
+    key = _file_of(node)
+    if not place.is_sealed:
+        with named(place, key):
+            return {**document, "attributes": {**document.get("attributes", {})}}, frozenset()
+    with named(place, key):
+        return unsealed(document, key_in_store(place, key), f"{place}/{key}")
+
+
+def update_node(
+    place: Place, node: str, attributes: Mapping[str, Any], without: Collection[str] = ()
+) -> None:
+    """Change some attributes of a document, and take some out; those that are the user's own stay free."""
+    document, free = read_sealed(place, node)
+    kept = {k: v for k, v in document["attributes"].items() if k not in without}
+    write_node(place, node, {**document, "attributes": {**kept, **attributes}}, free - attributes.keys())
 
 
 def has_node(place: Place, node: str) -> bool:
     """Return whether there is a group or an array of that name."""
-    return place.head(f"{node}/zarr.json") is not None
+    return place.head(_file_of(node)) is not None
 
 
 def nodes_below(place: Place, group: str) -> list[str]:
@@ -210,8 +269,11 @@ def write_small_array(
     attributes: Mapping[str, Any] | None = None,
     *,
     codec: str = "zstd",
-) -> None:
-    """Write an array as one checksummed chunk: zstd, text as Zarr's variable-length UTF-8."""
+) -> int:
+    """Write an array as one checksummed chunk: zstd, text as Zarr's variable-length UTF-8; return its checksum.
+
+    That stands in the array's document, too, which so holds this chunk and no other.
+    """
     is_text = values.dtype.kind in "OTU"
     encoding = Encoding(dtype="uint8" if is_text else values.dtype.name, codec=codec, chunk=1, shard=0)
     document = array_document(values.shape, encoding, dims=tuple(dims), attributes=attributes)
@@ -221,31 +283,52 @@ def write_small_array(
         document |= {"data_type": "string", "fill_value": ""}
         document["codecs"][0] = {"name": "vlen-utf8"}
         raw = np.frombuffer(VLenUTF8().encode(values.astype(object)), np.uint8)
+    payload, crc = get_codec(codec).encode(raw) if values.size else (b"", b"")
+    document["attributes"][cv.CHUNK_CRC] = int.from_bytes(crc, "little")
     write_node(place, node, document)
     if values.size:
-        payload, crc = get_codec(codec).encode(raw)
-        place.put(_only_chunk(node, values.ndim), bytes(payload) + crc)
+        place.put(only_chunk(node, values.ndim), bytes(payload) + crc)
+    return int(document["attributes"][cv.CHUNK_CRC])
 
 
-def read_small_array(place: Place, node: str) -> tuple[Array, Document]:
+def read_small_array(place: Place, node: str, crc: int | None = None) -> tuple[Array, Document]:
     """Return the values of an array of one chunk, of its shape and dtype, and its document.
 
-    Raises `CorruptStoreError` where the chunk fails its checksum; `FileNotFoundError` where it is not there.
+    Raises `CorruptStoreError` where the chunk fails its checksum, or is not the one that its document was written
+    with, or of another checksum than ``crc``; `MissingFileError` where it is not there.
     """
     document = read_node(place, node)
-    shape = tuple(document["shape"])
-    is_text = document["data_type"] == "string"
-    values: Array = np.empty(shape, object if is_text else document["data_type"])
+    with named(place, _file_of(node)):
+        check_array(document, is_column=True)
+        shape, is_text = tuple(document["shape"]), document["data_type"] == "string"
+        dtype = np.dtype(object if is_text else document["data_type"])
+        values: Array = np.empty(shape if not math.prod(shape) else 0, dtype)
+        told = document["attributes"].pop(cv.CHUNK_CRC) if place.is_sealed else None
+        if crc not in (None, told):
+            raise ValueError("not a column that was written with its table")
     if math.prod(shape):
-        stored = place.get(_only_chunk(node, len(shape)))
-        if is_text:
-            values = VLenUTF8().decode(get_codec("zstd").decode(stored)).reshape(shape)
-        else:
-            get_codec("zstd").decode_into(stored, values)
+        key = only_chunk(node, len(shape))
+        with named(place, key):
+            stored = place.get(key)
+            if told not in (None, int.from_bytes(stored[-CRC_BYTES:], "little")):
+                raise ValueError("not the chunk that was written with its document")
+            try:
+                codec = get_codec("zstd" if document["codecs"][-1]["name"] == "crc32c" else UNSHARDED_CODEC)
+                if is_text:
+                    encoded = codec.decode(stored, ZSTD_RATIO * len(stored))
+                    check_texts(encoded, math.prod(shape))
+                    values = VLenUTF8().decode(encoded).reshape(shape)
+                else:
+                    check_decoded(math.prod(shape) * dtype.itemsize, len(stored))
+                    values = np.empty(shape, dtype)
+                    codec.decode_into(stored, values)
+            except CorruptStoreError as error:
+                raise CorruptStoreError(f"{str(error).rstrip('.')} at {place}/{key}. {RESTORE}") from None
     return values, document
 
 
-def _only_chunk(node: str, dimensions: int) -> str:
+def only_chunk(node: str, dimensions: int) -> str:
+    """Return the key of the chunk of an array of one chunk."""
     return "/".join((node, "c", *["0"] * dimensions))
 
 

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,6 +78,20 @@ class Draft:
     def name(self) -> str:
         """See `Place.name`."""
         return self.base.name
+
+    @property
+    def home(self) -> str:
+        """See `Place.home`."""
+        return self.base.home
+
+    @property
+    def is_sealed(self) -> bool:
+        """See `Place.is_sealed`."""
+        return self.base.is_sealed
+
+    def unsealed(self) -> "Draft":
+        """See `Place.unsealed`."""
+        return replace(self, base=self.base.unsealed())
 
     def _find(self, key: str) -> Path | None:
         """Return where a key will be read; None where it is taken away."""

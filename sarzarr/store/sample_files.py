@@ -10,9 +10,10 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.store.codecs import get_codec
 from sarzarr.store.documents import write_node
+from sarzarr.store.manifest import ShardRecord, write_manifest
 from sarzarr.store.place import Place
 from sarzarr.store.samples import IMAGE, SampleLayout
-from sarzarr.store.shards import ShardRecord, ShardWriter, write_manifest
+from sarzarr.store.shards import ShardWriter
 
 ARRAYS = (IMAGE, IMAGE + cv.FLAGS_SUFFIX)
 """The arrays of a set: pictures, and their flags."""

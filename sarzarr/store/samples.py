@@ -6,7 +6,6 @@ was not measured, is the array's fill, which no other pixel has.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +17,13 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import NotInStoreError
-from sarzarr.store.boxes import Boxes, box_tables, read_boxes
-from sarzarr.store.chunks import check_size
+from sarzarr.store.boxes import Boxes, read_boxes
 from sarzarr.store.codecs import DEFAULT_CODECS, get_codec
-from sarzarr.store.documents import Encoding, array_document, fill_of, nodes_below, read_node
+from sarzarr.store.documents import Encoding, array_document, fill_of, named, nodes_below, read_node
 from sarzarr.store.free_values import extreme, free_value
-from sarzarr.store.shards import ShardRecord, digest_of, read_chunks, read_manifest
+from sarzarr.store.limits import MAX_CUT, check_array, check_within
+from sarzarr.store.manifest import Manifest, read_manifest
+from sarzarr.store.shards import is_as_listed, read_chunks
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.tables import read_table
 
@@ -151,24 +151,29 @@ class SampleSet:
     @cached_property
     def layout(self) -> SampleLayout:
         """The cut of its pixels into chunks and shards."""
-        document = read_node(self.store.place, f"{self.key}/{IMAGE}")
-        count, height, width = document["shape"]
-        return SampleLayout(
-            count=count,
-            height=height,
-            width=width,
-            dtype=document["attributes"].get(cv.SOURCE_DTYPE, document["data_type"]),
-            stored=document["data_type"],
-            fill=fill_of(document) or 0,
-            per_shard=document["chunk_grid"]["configuration"]["chunk_shape"][0],
-        )
+        place, node = self.store.place, f"{self.key}/{IMAGE}"
+        document = read_node(place, node)
+        with named(place, f"{node}/zarr.json"):
+            check_array(document)
+            count, height, width = document["shape"]
+            check_within(self.table["height"].values, 1, height, "height")
+            check_within(self.table["width"].values, 1, width, "width")
+            if max(height, width) > MAX_CUT or len(self.ids) != count:
+                raise ValueError(f"{len(self.ids)} ids of {count} pictures of {height} x {width} pixels")
+            return SampleLayout(
+                count=count,
+                height=height,
+                width=width,
+                dtype=document["attributes"].get(cv.SOURCE_DTYPE, document["data_type"]),
+                stored=document["data_type"],
+                fill=fill_of(document) or 0,
+                per_shard=document["chunk_grid"]["configuration"]["chunk_shape"][0],
+            )
 
     @cached_property
     def boxes(self) -> Boxes:
-        """The boxes on its samples; a table without rows where none were given."""
-        if self.name not in box_tables(self.store):
-            return Boxes.gathered({}, dict.fromkeys(self.ids, (1, 1)), on=self.key)
-        return read_boxes(self.store, self.name)
+        """The boxes on its samples, a table without rows where none were given; `MissingFileError` without one."""
+        return read_boxes(self.store, self.name, always=True)
 
     def __len__(self) -> int:
         return self.layout.count
@@ -186,13 +191,12 @@ class SampleSet:
         height, width = (int(self.table[k].values[sample]) for k in ("height", "width"))
         out = np.full((layout.height, layout.width), fill)
         shard, at = divmod(sample, layout.per_shard)
-        place, file = self.store.place, f"c/{shard}/0/0"
-        key, size = f"{self.key}/{IMAGE}/{file}", self._manifest[file].size
-        if size:
-            check_size(place, key, size)
-            wanted = {(at, c) for c in range(layout.grid[1])}
-            like, codec = np.zeros((cv.CHUNK, cv.CHUNK), layout.stored), get_codec(layout.encoding.codec)
-            for _, chunk, tile in read_chunks(place, key, layout.grid, codec, like, wanted):
+        key, wanted = f"{self.key}/{IMAGE}/c/{shard}/0/0", {(at, c) for c in range(layout.grid[1])}
+        like, codec = np.zeros((cv.CHUNK, cv.CHUNK), layout.stored), get_codec(layout.encoding.codec)
+        place = self.store.place
+        entries = self._manifest.chunks[shard] if place.is_sealed else None
+        if entries is not None or place.head(key) is not None:
+            for _, chunk, tile in read_chunks(place, key, layout.grid, codec, like, wanted, entries):
                 row, col = divmod(chunk, layout.chunks[1])
                 out[row * cv.CHUNK : (row + 1) * cv.CHUNK, col * cv.CHUNK : (col + 1) * cv.CHUNK] = tile
         out[out == fill] = 0
@@ -212,16 +216,15 @@ class SampleSet:
             )
 
     @cached_property
-    def _manifest(self) -> Mapping[str, ShardRecord]:
-        return read_manifest(self.store.place, f"{self.key}/{IMAGE}") or {}
+    def _manifest(self) -> Manifest:
+        return read_manifest(self.store.place, f"{self.key}/{IMAGE}")
 
     def verify(self) -> list[str]:
         """Return what is wrong with the set's files, a line each; none where every shard is as listed."""
         wrong = []
         for array in (IMAGE, IMAGE + cv.FLAGS_SUFFIX):
-            for file, record in (read_manifest(self.store.place, f"{self.key}/{array}") or {}).items():
-                digest = digest_of(self.store.place, f"{self.key}/{array}/{file}", self.layout.grid)
-                if record.size and digest != (record.size, record.digest):
+            for file, record in read_manifest(self.store.place, f"{self.key}/{array}").records.items():
+                if not is_as_listed(self.store.place, f"{self.key}/{array}/{file}", self.layout.grid, record):
                     wrong.append(f"{array}/{file}: absent, short or another")
         return wrong
 

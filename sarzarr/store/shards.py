@@ -4,20 +4,20 @@ A shard is written once, whole, by one task: chunks are appended to a file besid
 they are made, the index follows, and the file is renamed. Chunks that are all fill value are left out of it.
 """
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 from crc32c import crc32c
 
-from sarzarr import conventions as cv
+from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
 from sarzarr.files import beside, naming, take_name, whole_file
 from sarzarr.store.codecs import CRC_BYTES, Codec, get_codec
 from sarzarr.store.documents import Encoding
+from sarzarr.store.manifest import CHUNK, REMEDY, Manifest, ShardRecord
 from sarzarr.store.place import Place
 
 EMPTY: Final = np.uint64(2**64 - 1)
@@ -61,6 +61,8 @@ def read_index(
     if head is None:
         raise FileNotFoundError(f"{place}/{key}")
     chunks = grid[0] * grid[1]
+    if not chunks and head.size < CRC_BYTES:
+        raise CorruptStoreError(f"expected a chunk and its checksum, got {head.size} bytes.")
     if not chunks:
         return np.array([[0, head.size]], np.uint64), head.size
     want = index_bytes(chunks)
@@ -72,11 +74,6 @@ def read_index(
     return index, head.size
 
 
-def shard_digest(index: bytes, checksums: list[bytes]) -> int:
-    """Return the digest of a shard from the bytes of its index and of its chunks' checksums: `ShardRecord.digest`."""
-    return int(crc32c(b"".join(checksums), crc32c(index)))
-
-
 def is_empty(chunk: np.ndarray[Any, Any], fill: Any) -> bool:
     """Whether a chunk is all ``fill``, bit by bit: most are not, and their first pixel tells. None: it is not."""
     if fill is None:
@@ -84,40 +81,6 @@ def is_empty(chunk: np.ndarray[Any, Any], fill: Any) -> bool:
     unsigned = f"u{chunk.itemsize}"
     bits, blank = chunk.view(unsigned), np.asarray(fill, chunk.dtype).view(unsigned)
     return bool(bits.flat[0] == blank and (bits == blank).all())
-
-
-@dataclass(frozen=True)
-class ShardRecord:
-    """The record of one shard in a manifest."""
-
-    size: int
-    """Bytes of the file; 0 where every chunk is all fill value and there is no file."""
-    digest: int
-    """CRC-32C of the index followed by the chunks' checksums in C order of the chunks.
-
-    A CRC-32C of the file itself would be blind: every chunk is followed by its own checksum,
-    and the CRC of (bytes, CRC of bytes) is the same constant for all bytes.
-    """
-    chunks: int
-    """Chunks that the file holds; the others are all fill value."""
-
-
-def write_manifest(place: Place, array: str, records: Mapping[str, ShardRecord]) -> None:
-    """Write the manifest of an array: the records of all its files by key, those too that are empty on purpose."""
-    shards = {key: astuple(record) for key, record in sorted(records.items())}
-    place.put(f"{array}/{cv.MANIFEST}", json.dumps({"shards": shards}).encode())
-
-
-def read_manifest(place: Place, array: str) -> dict[str, ShardRecord] | None:
-    """Return the records of an array's files by key; None of an array without one.
-
-    Raises `ValueError` where the manifest is no JSON.
-    """
-    try:
-        shards = json.loads(place.get(f"{array}/{cv.MANIFEST}"))["shards"]
-    except FileNotFoundError:
-        return None
-    return {key: ShardRecord(*record) for key, record in shards.items()}
 
 
 @dataclass
@@ -171,13 +134,12 @@ class ShardWriter:
         """Write the index, put the file in its place, and return its record."""
         if self._file is None:
             self.path.unlink(missing_ok=True)
-            return ShardRecord(0, 0, 0)
+            return ShardRecord()
         index = self._index.tobytes()
         self._write(index + crc32c(index).to_bytes(CRC_BYTES, "little"))
         self._file.close()
         take_name(self._partial, self.path)
-        crcs = [self._crcs[at] for at in sorted(self._crcs)]
-        return ShardRecord(self._offset, shard_digest(index, crcs), len(crcs))
+        return ShardRecord.of(self._offset, self._index, self._crcs)
 
     def abort(self) -> None:
         """Leave no trace of this shard."""
@@ -248,13 +210,14 @@ def write_chunk_file(path: Path, codec: Codec, chunk: np.ndarray[Any, Any], fill
     """Write a chunk as a file of its own, whole; one that is all fill value has no file."""
     if is_empty(chunk, fill):
         path.unlink(missing_ok=True)
-        return ShardRecord(0, 0, 0)
+        return ShardRecord()
     payload, crc = codec.encode(chunk)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial, partial.open("wb") as file:
         file.write(payload)
         file.write(crc)
-    return ShardRecord(len(payload) + CRC_BYTES, shard_digest(b"", [crc]), 1)
+    size = len(payload) + CRC_BYTES
+    return ShardRecord.of(size, np.array([[0, size]]), {0: crc})
 
 
 def read_chunks(
@@ -264,39 +227,73 @@ def read_chunks(
     codec: Codec,
     like: np.ndarray[Any, Any],
     wanted: set[tuple[int, int]] | None = None,
+    entries: Array | None = None,
 ) -> Iterator[tuple[int, int, np.ndarray[Any, Any]]]:
     """Yield (row, column, chunk) of each chunk that a file holds, checked and decoded.
 
     ``grid`` (0, 0) reads a file that is one chunk. ``like`` gives a chunk's shape and dtype; the
-    array that is yielded is used again for the next one. ``wanted`` limits which are read.
+    array that is yielded is used again for the next one. ``wanted`` limits which are read. ``entries`` (chunks,) of
+    `CHUNK` are what the manifest says of the file; without them its own index is taken at its word.
+
+    Raises `CorruptStoreError`, which names the file, where it is absent, or a chunk is short, fails its checksum or
+    is not the one that belongs there.
     """
     cols, out = max(grid[1], 1), np.empty_like(like)
-    index, _ = read_index(place, key, grid)
-    numbers = np.flatnonzero(index[:, 0] != EMPTY)
-    if wanted is not None:
-        numbers = numbers[[divmod(number, cols) in wanted for number in numbers.tolist()]]
-    for first in range(0, len(numbers), TOGETHER):
-        some = numbers[first : first + TOGETHER]
-        for number, stored in zip(some.tolist(), place.get_ranges(key, index[some].tolist()), strict=True):
-            if codec.is_plain:  # what was read is the chunk: no copy
-                yield *divmod(number, cols), codec.view(stored, like)
-                continue
-            codec.decode_into(stored, out)
-            yield *divmod(number, cols), out
-
-
-def digest_of(place: Place, key: str, grid: tuple[int, int]) -> tuple[int, int]:
-    """Return (size, digest) of a file from its index and its chunks' checksums; (0, 0) if absent or torn.
-
-    The chunks themselves are not read: this tells which bytes a file claims to hold.
-    """
     try:
-        index, size = read_index(place, key, grid)
-        ends = index[index[:, 0] != EMPTY].sum(axis=1).tolist()
-        crcs = place.get_ranges(key, [(max(end - CRC_BYTES, 0), CRC_BYTES) for end in ends])
+        held = entries if entries is not None else _claimed(read_index(place, key, grid)[0])
+        numbers = np.flatnonzero(held["size"])
+        if wanted is not None:
+            numbers = numbers[[divmod(number, cols) in wanted for number in numbers.tolist()]]
+        for first in range(0, len(numbers), TOGETHER):
+            some = numbers[first : first + TOGETHER]
+            ranges = list(zip(held["offset"][some].tolist(), held["size"][some].tolist(), strict=True))
+            for number, stored in zip(some.tolist(), place.get_ranges(key, ranges), strict=True):
+                if entries is not None:
+                    check_end(stored, int(entries["crc"][number]))
+                if codec.is_plain:  # what was read is the chunk: no copy
+                    yield *divmod(number, cols), codec.view(stored, like)
+                    continue
+                codec.decode_into(stored, out)
+                yield *divmod(number, cols), out
+    except (CorruptStoreError, FileNotFoundError) as error:
+        what = "no such file" if isinstance(error, FileNotFoundError) else str(error).rstrip(".")
+        raise CorruptStoreError(f"{what} (file {place}/{key}). {REMEDY}") from None
+
+
+def check_end(stored: Any, crc: int) -> None:
+    """Raise `CorruptStoreError` unless the bytes of a chunk end in the four that its manifest says."""
+    if int.from_bytes(stored[-CRC_BYTES:], "little") != crc:
+        raise CorruptStoreError("expected the chunk that the manifest lists, got another or a damaged one.")
+
+
+def _claimed(index: Array) -> Array:
+    """Return (chunks,) of `CHUNK` as a file's own index has them, without checksums."""
+    entries = np.zeros(len(index), CHUNK)
+    held = index[:, 0] != EMPTY
+    entries["offset"][held], entries["size"][held] = index[held].T
+    return entries
+
+
+def record_of(place: Place, key: str, grid: tuple[int, int]) -> ShardRecord:
+    """Return the record of a file from its index and its chunks' last bytes: what it claims to hold.
+
+    The chunks themselves are not read. ``grid`` (0, 0) is that of a file that is one chunk.
+
+    Raises `CorruptStoreError` and `FileNotFoundError` as `read_index`.
+    """
+    index, size = read_index(place, key, grid)
+    held = np.flatnonzero(index[:, 0] != EMPTY)
+    ends = index[held].sum(axis=1).tolist()
+    crcs = place.get_ranges(key, [(max(end - CRC_BYTES, 0), CRC_BYTES) for end in ends])
+    return ShardRecord.of(size, index, dict(zip(held.tolist(), crcs, strict=True)))
+
+
+def is_as_listed(place: Place, key: str, grid: tuple[int, int], record: ShardRecord) -> bool:
+    """Return whether a file claims to hold what its record says; of an empty record, whether there is no file."""
+    try:
+        return record_of(place, key, grid) == record
     except (OSError, CorruptStoreError):
-        return 0, 0
-    return size, shard_digest(index.tobytes() if grid[0] else b"", crcs)
+        return not record.size and place.head(key) is None
 
 
 def read_stored(
@@ -305,10 +302,14 @@ def read_stored(
     encoding: Encoding,
     window: tuple[slice, slice],
     out: np.ndarray[Any, Any] | None = None,
+    manifest: Manifest | None = None,
 ) -> np.ndarray[Any, Any]:
     """Return a window (rows, columns) of an array from its files, checked; what has no file is its fill value.
 
-    ``array`` is its key in the place. ``window`` is within it, and goes into ``out``, if that is given.
+    ``array`` is its key in the place. ``window`` is within it, and goes into ``out``, if that is given. ``manifest``
+    is the array's: without one, as while it is made, each file is taken at its word, and one may be absent.
+
+    Raises `CorruptStoreError` as `read_chunks`.
     """
     rows, cols = window
     chunk, size, grid, codec = encoding.chunk, encoding.file_size, encoding.grid, get_codec(encoding.codec)
@@ -318,11 +319,13 @@ def read_stored(
     out[...] = encoding.fill
     for i in range(rows.start // size, (rows.stop - 1) // size + 1):
         for j in range(cols.start // size, (cols.stop - 1) // size + 1):
-            key = f"{array}/c/{i}/{j}"
-            if place.head(key) is None:
+            key, entries = f"{array}/c/{i}/{j}", None
+            if manifest is not None:
+                entries = manifest.chunks[i * manifest.files[1] + j]
+            elif place.head(key) is None:
                 continue
             wanted = _chunks_of(i * per, j * per, per, chunk, window)
-            for row, col, tile in read_chunks(place, key, grid, codec, like, wanted):
+            for row, col, tile in read_chunks(place, key, grid, codec, like, wanted, entries):
                 top, left = (i * per + row) * chunk - rows.start, (j * per + col) * chunk - cols.start
                 part = out[max(top, 0) : max(top + chunk, 0), max(left, 0) : max(left + chunk, 0)]
                 part[...] = tile[max(-top, 0) :, max(-left, 0) :][: part.shape[0], : part.shape[1]]

@@ -17,17 +17,20 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import CorruptStoreError, InvalidInputError, NotInStoreError
+from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingFileError, NotInStoreError
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.world import Draw, WorldLattice
-from sarzarr.store.documents import nodes_below, read_node
+from sarzarr.store.documents import has_node, named, nodes_below, read_node
+from sarzarr.store.limits import MAX_CHUNKS, check_within
 from sarzarr.store.membership import CellTable, count_memberships, patch_mask
 from sarzarr.store.place import Place
 from sarzarr.store.tables import read_table
 from sarzarr.text import counted
 
 BY: Final = ("ground", "scene", "site")
+LAST: Final = "last_version"
+"""Attribute of ``splits``: the highest version there ever was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +243,8 @@ def from_table(table: xr.Dataset) -> Split:
     Raises `CorruptStoreError` where it does not have the fingerprint that it says.
     """
     facts = table.attrs
+    check_within(table["code"].values, 0, max(cv.Membership), "code")
+    check_within(np.concatenate([table[k].values for k in ("owner_rows", "owner_cols")]), 0, MAX_CHUNKS, "cells")
     shapes = list(zip(table["owner_rows"].values.tolist(), table["owner_cols"].values.tolist(), strict=True))
     ends = np.cumsum([0, *(r * c for r, c in shapes)])
     codes = table["code"].values
@@ -313,9 +318,14 @@ def read_split(place: Place, version: int | None = None) -> Split:
     """Return a version of a store's split, the newest one if left out.
 
     Raises `NotInStoreError` where there is no such version, or none at all; `CorruptStoreError` where a column
-    fails its checksum, or the whole its fingerprint.
+    fails its checksum, or the whole its fingerprint; `MissingFileError` where the newest is asked for and not there.
     """
     known = versions(place)
+    if version is None and (last := last_version(place)) > max(known, default=0):
+        raise MissingFileError(
+            f"the newest split was expected at {place}/{cv.SPLITS}/v{last}, got none. Restore it from a copy, make "
+            "or extend a split, or name a version that is there, as in split='v1:train'."
+        )
     if not known:
         raise NotInStoreError(
             "a split must be made before one is read, got a store without one. "
@@ -324,4 +334,16 @@ def read_split(place: Place, version: int | None = None) -> Split:
     if version is not None and version not in known:
         names = ", ".join(f"v{v}" for v in known)
         raise NotInStoreError(f"a split version among {names} was expected, got v{version}.")
-    return from_table(read_table(place, f"{cv.SPLITS}/v{known[-1] if version is None else version}"))
+    key = f"{cv.SPLITS}/v{known[-1] if version is None else version}"
+    table = read_table(place, key)
+    with named(place, f"{key}/zarr.json"):
+        return from_table(table)
+
+
+def last_version(place: Place, splits: str = cv.SPLITS) -> int:
+    """Return the highest version of the splits below a key that there ever was; 0 where none is known."""
+    if not has_node(place, splits) and not versions(place, splits):
+        return 0
+    last = read_node(place, splits)["attributes"].get(LAST, 0)
+    with named(place, f"{splits}/zarr.json"):
+        return int(last)

@@ -30,23 +30,29 @@ from sarzarr.grids.grid import Grid
 from sarzarr.pixels.bounds import ClipBounds, Histogram
 from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
 from sarzarr.store.catalog import catalog_of, read_histogram
-from sarzarr.store.chunks import check_files
+from sarzarr.store.chunks import check_links, read_layout
 from sarzarr.store.conditions import columns_of, where_mask
 from sarzarr.store.documents import (
     Document,
     ensure_groups,
     group_document,
     has_node,
+    named,
     nodes_below,
     read_json,
     read_node,
+    read_small_array,
     stored_coordinates,
-    write_json,
+    without_seal,
+    write_node,
 )
 from sarzarr.store.journal import settle
+from sarzarr.store.limits import check_array, check_catalog, check_patches
+from sarzarr.store.manifest import REMEDY
 from sarzarr.store.membership import parse_choice
-from sarzarr.store.place import Folder, Place
+from sarzarr.store.place import Folder, Place, local_folder
 from sarzarr.store.split_table import placements, read_split
+from sarzarr.store.stored_pixels import StoredPixels
 from sarzarr.store.tables import read_table, write_table
 from sarzarr.text import counted
 
@@ -77,6 +83,16 @@ class BoundsEntry:
         return ClipBounds(self.clip_vmin, self.clip_vmax)
 
 
+class _Bounds(dict[str, BoundsEntry]):
+    """Bounds by group; one that a catalog names and that is not there is damage."""
+
+    def __missing__(self, key: str) -> BoundsEntry:
+        raise CorruptStoreError(
+            f"clip bounds (dB) among those of {', '.join(self) or 'no group'} were expected, got {str(key)[:100]!r}. "
+            "Restore the store's zarr.json from a copy."
+        )
+
+
 def bounds_key(array: str, quantity: str) -> str:
     """Return the name of the group that shares clip bounds: ``vv/sigma0``."""
     return f"{array}/{quantity}"
@@ -105,7 +121,7 @@ class Store:
     @cached_property
     def attrs(self) -> Document:
         """Attributes of the root group."""
-        attributes: Document = read_json(self.place, "zarr.json").get("attributes", {})
+        attributes: Document = read_node(self.place, "")["attributes"]
         return attributes
 
     @property
@@ -118,7 +134,16 @@ class Store:
     @cached_property
     def catalog(self) -> xr.Dataset:
         """One row a (scene, array), over the dimension ``array``, sorted by scene and array."""
-        return read_table(self.place, cv.CATALOG)
+        vars(self)["_stamp"] = self.place.head(f"{cv.CATALOG}/zarr.json")
+        catalog = read_table(self.place, cv.CATALOG)
+        with named(self.place, f"{cv.CATALOG}/zarr.json"):
+            check_catalog(catalog)
+        return catalog
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether scenes came in or left since the catalog was read."""
+        return "_stamp" in vars(self) and vars(self)["_stamp"] != self.place.head(f"{cv.CATALOG}/zarr.json")
 
     @property
     def scenes(self) -> tuple[str, ...]:
@@ -139,10 +164,11 @@ class Store:
     def bounds(self) -> Mapping[str, BoundsEntry]:
         """Stored range and clip of each group in dB, by `bounds_key`."""
         known = {f.name for f in fields(BoundsEntry)}
-        return {
-            key: BoundsEntry(**{k: v for k, v in entry.items() if k in known})
-            for key, entry in self.attrs[cv.BOUNDS].items()
-        }
+        with named(self.place, "zarr.json"):
+            return _Bounds(
+                (key, BoundsEntry(**{k: v for k, v in entry.items() if k in known}))
+                for key, entry in self.attrs[cv.BOUNDS].items()
+            )
 
     @property
     def preprocessing_params(self) -> dict[str, float]:
@@ -201,15 +227,19 @@ class Store:
         """Return the ids of the scenes that have a layer of that name, sorted."""
         return tuple(scene for scene in self.scenes if layer in self.layers(scene))
 
-    def check_files(self, scene: str) -> None:
-        """Hold the files of a scene against its manifests; `CorruptStoreError` names one that is absent or short."""
-        for array in nodes_below(self.place, f"{cv.SCENES}/{scene}"):
-            check_files(self.place, f"{cv.SCENES}/{scene}/{array}")
+    def pixels(self, scene: str, array: str) -> StoredPixels:
+        """Return the stored pixels of an array, of its flags or of a layer of a scene, as Dask takes them.
+
+        Raises `CorruptStoreError` where its document or manifest is absent or not as it was sealed, or a file is
+        absent or of another length.
+        """
+        return StoredPixels.of(self.place, read_layout(self.place, f"{cv.SCENES}/{scene}/{array}"))
 
     def open_scene(self, scene: str) -> xr.Dataset:
         """Open a scene lazily: float32 in [0, 1], NaN where not measured, flags and layers; a Dask chunk a shard.
 
-        Raises `CorruptStoreError` where a file of it is absent or short.
+        Raises `CorruptStoreError` where a file of it is absent or short or a document is not as it was sealed, and
+        while pixels are read where a chunk fails its checksum or is not the one that belongs there.
         """
         opened = self._open(scene)
         coded = {name: from_codes(opened[name]) for name in self._coded(scene)}
@@ -225,18 +255,46 @@ class Store:
         return names
 
     def _open(self, scene: str) -> xr.Dataset:
-        """Return a scene's arrays in their stored dtypes, and its coordinates."""
-        shard = int(self.rows(scene)["shard"].values[0]) or cv.SHARD
-        self.check_files(scene)
+        """Return a scene's arrays in their stored dtypes, and its coordinates.
+
+        Arrays that others have put beside those of sarzarr are read by zarr-python.
+        """
+        rows, group, grid = self.rows(scene), f"{cv.SCENES}/{scene}", self.grid(scene)
+        shard = int(rows["shard"].values[0]) or cv.SHARD
+        names = {*rows["name"].values.tolist(), *rows["flags"].values.tolist(), *self.layers(scene)}
+        pixels = {name: self.pixels(scene, name) for name in sorted(names)}
+        coordinates = stored_coordinates(grid)
+        for name, variable in coordinates.items():
+            (read_small_array if variable.ndim else read_node)(self.place, f"{group}/{name}")
+        for name, stored in pixels.items():
+            if stored.shape != grid.shape:
+                raise CorruptStoreError(
+                    f"{grid.height} x {grid.width} pixels were expected of {self.place}/{group}/{name}, got "
+                    f"{stored.shape}. {REMEDY}"
+                )
+        for name in {*nodes_below(self.place, group)} - {*names, *coordinates}:
+            self._check_other(f"{group}/{name}")
         opened: xr.Dataset = xr.open_zarr(
             self.place.zarr(),
-            group=f"{cv.SCENES}/{scene}",
+            group=group,
             chunks={"y": shard, "x": shard},
             consolidated=False,
             decode_coords="all",
             mask_and_scale=False,
         )
-        return opened.assign_coords(stored_coordinates(self.grid(scene)))  # whatever release wrote the scene
+        for name, stored in pixels.items():
+            opened[name] = opened[name].copy(data=stored.lazy(shard))
+        for about in (opened.attrs, *(variable.attrs for variable in opened.variables.values())):
+            about.pop(cv.SEAL, None)
+        return opened.assign_coords(coordinates)
+
+    def _check_other(self, node: str) -> None:
+        """Refuse what others put beside the arrays of a scene where zarr-python would take gigabytes, or leave the store."""
+        with named(self.place, f"{node}/zarr.json"):
+            document = read_json(self.place, f"{node}/zarr.json")
+            if document["node_type"] == "array":
+                check_array(document)
+        check_links(self.place, node)
 
     def db(self, scene: str, array: str | None = None) -> Any:
         """Return a scene in dB, float32, NaN where not valid; nonpositive power is at the stored floor.
@@ -336,7 +394,10 @@ class Store:
                     f"with sarzarr.SampleReader(store, samples={sets[0]!r})."
                 )
             raise NotInStoreError(f"patch index must be one of {', '.join(known) or 'none'}, got {name!r}.")
-        return read_table(self.place, f"{cv.PATCHES}/{name}")
+        table = read_table(self.place, f"{cv.PATCHES}/{name}")
+        with named(self.place, f"{cv.PATCHES}/{name}/zarr.json"):
+            check_patches(table, self.catalog)
+        return table
 
     def split_mask(self, table: xr.Dataset, split: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return (patches,) bool: which of a `patch_columns` table touch only cells of one side of a split.
@@ -404,23 +465,34 @@ def open_older(store: AnyStore) -> Store:
     place = Folder(Path(store)) if isinstance(store, str | Path) else store
     if isinstance(place, Folder):
         settle(place.path)
-    opened = Store(place)
     try:
-        schema = opened.attrs.get(cv.SARZARR)
-    except (FileNotFoundError, NotADirectoryError):
+        document = read_json(place, "zarr.json")
+    except FileNotFoundError:
         raise StoreNotFoundError(
             f"a sarzarr store was expected at {str(place)!r}, got {_what_is_in(place)}. "
             "Make one with `sarzarr ingest SCENES... -o STORE`."
         ) from None
-    if not isinstance(schema, dict):
+    attributes = document.get("attributes")
+    attributes = attributes if isinstance(attributes, dict) else {}
+    if cv.SEAL not in attributes and not isinstance(attributes.get(cv.SARZARR), dict):
         raise StoreNotFoundError(
             f"a sarzarr store was expected at {str(place)!r}, got another Zarr hierarchy. Open that with xarray."
         )
+    if cv.SEAL not in attributes:
+        if attributes[cv.SARZARR].get("version") == cv.SCHEMA_VERSION:
+            raise StoreSchemaError(
+                f"a seal was expected in {place}/zarr.json, got none: this is a trial store of schema "
+                f"{cv.SCHEMA_VERSION} from before documents had seals. Make the store again from its rasters."
+            )
+        place = place.unsealed()
+    opened = Store(place)
+    vars(opened)["attrs"] = without_seal(place, "", document)[0]["attributes"]
     if opened.schema not in (cv.COPIED_SCHEMA, cv.SCHEMA_VERSION):
         is_newer = (opened.schema or 0) > cv.SCHEMA_VERSION
         remedy = "Upgrade sarzarr" if is_newer else "Make the store again from its rasters"
+        version = attributes[cv.SARZARR].get("version")
         raise StoreSchemaError(
-            f"schema {cv.SCHEMA_VERSION} was expected, got {schema.get('version')!r} in {place.name!r}. {remedy}."
+            f"schema {cv.SCHEMA_VERSION} was expected, got {version!r} in {place.name!r}. {remedy}."
         )
     return opened
 
@@ -433,7 +505,7 @@ def _what_is_in(place: Place) -> str:
 
 def create_store(path: str | Path) -> Store:
     """Create an empty store, whole or not at all, or open the one that is there; the caller is in `writing`."""
-    place = Folder(Path(path))
+    place = Folder(local_folder(path, "a store"))
     if place.head("zarr.json"):
         return open_store(place)
     if place.children():
@@ -446,5 +518,5 @@ def create_store(path: str | Path) -> Store:
         ensure_groups(new, cv.SCENES, cv.HISTOGRAMS, cv.PATCHES)
         write_table(new, cv.CATALOG, catalog_of(()))
         schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
-        write_json(new, "zarr.json", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
+        write_node(new, "", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
     return Store(place)

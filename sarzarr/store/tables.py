@@ -4,14 +4,24 @@ Any Zarr reader opens them; these functions open them fast, and see every flippe
 """
 
 import time
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 
+from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import CorruptStoreError
-from sarzarr.store.documents import group_document, read_node, read_small_array, write_json, write_small_array
+from sarzarr.errors import CorruptStoreError, InvalidInputError
+from sarzarr.store.documents import (
+    group_document,
+    key_in_store,
+    named,
+    read_node,
+    read_small_array,
+    write_node,
+    write_small_array,
+)
+from sarzarr.store.limits import DTYPES
 from sarzarr.store.place import Folder, Place
 
 COLUMNS: Final = "columns"
@@ -32,11 +42,12 @@ def write_table(place: Place, key: str, table: xr.Dataset, *, once: bool = False
     if empty := [name for name, column in columns.items() if not column.size]:
         attributes[EMPTY] = [_described(name, columns[name]) for name in empty]
     with place.whole(key, once=once) as folder:
-        new = Folder(folder)
-        for name, column in columns.items():
-            if name not in empty:
-                write_small_array(new, name, column.values, tuple(map(str, column.dims)))
-        write_json(new, "zarr.json", group_document(attributes))
+        new = Folder(folder, key_in_store(place, key))
+        attributes[cv.CHUNK_CRC] = [
+            0 if name in empty else write_small_array(new, name, column.values, tuple(map(str, column.dims)))
+            for name, column in columns.items()
+        ]
+        write_node(new, "", group_document(attributes))
 
 
 def _described(name: str, column: xr.DataArray) -> str:
@@ -46,26 +57,25 @@ def _described(name: str, column: xr.DataArray) -> str:
 
 def _empty_column(dtype: str, *sizes: str) -> tuple[list[str], Array]:
     dims, lengths = zip(*(size.split("=") for size in sizes), strict=True)
-    return list(dims), np.empty(tuple(map(int, lengths)), object if dtype == "string" else dtype)
+    shape = tuple(map(int, lengths))
+    if 0 not in shape or (dtype != "string" and dtype not in DTYPES):
+        raise InvalidInputError(f"an empty column was expected, got {dtype[:100]} of {sizes!r:.100}")
+    return list(dims), np.empty(shape, object if dtype == "string" else dtype)
 
 
 def read_table(place: Place, key: str) -> xr.Dataset:
     """Read a table into memory; one that is being replaced is waited for.
 
-    Raises `CorruptStoreError` where a column fails its checksum.
+    Raises `CorruptStoreError`, with the file, where a document is not as it was sealed, or a column is absent, fails
+    its checksum, or was not written with this table.
     """
     for attempt in range(TABLE_READ_TRIES):
         before = place.head(f"{key}/zarr.json")
         try:
             attributes = read_node(place, key)["attributes"]
-            columns = {}
-            empty = {name: words for name, *words in map(str.split, attributes.pop(EMPTY, ()))}
-            for name in attributes.pop(COLUMNS):
-                if name in empty:
-                    columns[name] = _empty_column(*empty[name])
-                    continue
-                values, document = read_small_array(place, f"{key}/{name}")
-                columns[name] = document["dimension_names"], values
+            with named(place, f"{key}/zarr.json"):
+                columns = _read_columns(place, key, attributes)
+                table = xr.Dataset(columns, attrs=attributes)
             if place.head(f"{key}/zarr.json") == before:
                 break
         except (FileNotFoundError, CorruptStoreError):  # of one that is replaced, parts of two do not match
@@ -73,4 +83,19 @@ def read_table(place: Place, key: str) -> xr.Dataset:
             if attempt == TABLE_READ_TRIES - 1 or not is_stale:
                 raise
         time.sleep(0.01)
-    return xr.Dataset(columns, attrs=attributes)
+    return table
+
+
+def _read_columns(place: Place, key: str, attributes: dict[str, Any]) -> dict[str, tuple[list[str], Array]]:
+    """Return the columns of a table by name, with their dimensions; its attributes lose what tells of them."""
+    columns = {}
+    empty = {name: words for name, *words in map(str.split, attributes.pop(EMPTY, ()))}
+    names = attributes.pop(COLUMNS)
+    crcs = attributes.pop(cv.CHUNK_CRC) if place.is_sealed else [None] * len(names)
+    for name, crc in zip(names, crcs, strict=True):
+        if name in empty:
+            columns[name] = _empty_column(*empty[name])
+            continue
+        values, document = read_small_array(place, f"{key}/{name}", crc)
+        columns[name] = document["dimension_names"], values
+    return columns

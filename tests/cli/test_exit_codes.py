@@ -1,5 +1,6 @@
 """Every command ends with the code that its documentation says: 0 done, 1 nothing, 2 usage, 3 partly, 4 damage."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ COMMANDS = {
     "clean": "clean STORE",
     "copy": "copy STORE copy.zarr",
     "info": "info STORE",
+    "verify": "verify STORE",
     "stacks": "stacks STORE",
     "bounds": "bounds STORE",
     "quicklook": "quicklook STORE -o q.png",
@@ -39,7 +41,7 @@ COMMANDS = {
 }
 """A line of each command that is carried out, in a folder as `place` makes it."""
 STORES = [name for name, line in COMMANDS.items() if "STORE" in line]
-PIXELS = ("copy", "quicklook", "bench")
+PIXELS = ("copy", "quicklook", "bench", "verify")
 """Commands that read pixels of a store."""
 
 
@@ -133,7 +135,24 @@ def test_damage_of_pixels(run, command, made, tmp_path):
         damaged[len(damaged) // 3] ^= 0xFF
         shard.write_bytes(damaged)
     code, said = run(COMMANDS[command])
-    assert (code, "expected" in said) == (Exit.DAMAGE, True), said
+    word = "chunks damaged" if command == "verify" else "expected"
+    assert (code, word in said) == (Exit.DAMAGE, True), said
+
+
+def test_damage_is_repaired_where_it_can_be(run):
+    for scene in "ab":
+        next(Path(f"s.zarr/scenes/{scene}/vv").rglob("c/*/*")).write_bytes(b"")
+    code, said = run("verify STORE --json")
+    assert (code, [f["file"] for f in json.loads(said)["findings"]]) == (
+        Exit.DAMAGE, ["scenes/a/vv/c/0/0", "scenes/b/vv/c/0/0"],
+    )  # fmt: skip
+    code, said = run("verify STORE --repair a --from a_vv.tif --quiet")
+    assert code == Exit.DONE  # of a alone, whose pixels alone are read
+    code, said = run("verify STORE --repair --quiet")
+    assert (code, "left: b" in said) == (Exit.DAMAGE, True), said
+    code, said = run("verify STORE --repair --from .")
+    assert (code, "mended scenes/b/vv/c/0/0" in said) == (Exit.DONE, True), said
+    assert run("verify STORE")[0] == Exit.DONE
 
 
 @pytest.mark.parametrize("command", ["identify", "ingest"])
@@ -156,6 +175,12 @@ def test_partly(run, command):
         ("remove s.zarr a nowhere", Exit.NOTHING),
         ("quicklook s.zarr nowhere", Exit.NOTHING),
         ("copy s.zarr s.zarr", Exit.NOTHING),
+        ("verify s.zarr a --deep", Exit.DONE),
+        ("verify s.zarr --repair --from .", Exit.DONE),
+        ("verify s.zarr --accept --json", Exit.DONE),
+        ("verify s.zarr --accept --repair", Exit.USAGE),
+        ("verify s.zarr --from a_vv.tif", Exit.USAGE),
+        ("verify s.zarr nowhere", Exit.NOTHING),
         ("info a_vv.tif", Exit.NOTHING),
     ],
 )

@@ -136,6 +136,16 @@ GCPS += "; ingest raw/gcps_20200113_vv.tif -o s.zarr --grid like:gcps_20200101 -
 FOUR = "ingest raw/a_vv.tif raw/b_vv.tif raw/d_vv.tif raw/e_vv.tif -o s.zarr"
 SITES = "--site a=1 --site b=2 --site d=3 --site e=4"
 A = "ingest raw/a_vv.tif -o s.zarr"
+GONE = "PY import shutil; shutil.rmtree('s.zarr/{}')"
+SHORT = "PY open('s.zarr/scenes/a/vv/c/0/0', 'wb').close()"
+OTHER = (
+    "PY from pathlib import Path; p = Path('s.zarr/scenes/a/zarr.json'); "
+    'p.write_text(p.read_text().replace("a_vv.tif", "b_vv.tif"))'
+)
+ANOTHER_ROOT = (
+    "PY from sarzarr.store.documents import update_node; "
+    "update_node(sz.open_store('s.zarr').place, '', {'vmin': -50.0})"
+)
 ROWS = [
     # a part of the message, what is there before, what is refused, and what each of its remedies comes to
     ("Ingest it alone with --id NAME", [], "ingest raw/ü_vv.tif -o s.zarr",
@@ -269,6 +279,26 @@ ROWS = [
      ["ingest raw/old -o s.zarr --border 3"]),
     ("Leave out --annotation.", [], "ingest raw/steep -o s.zarr --annotation incidence_angle",
      ["ingest raw/steep -o s.zarr"]),
+    (" --from FILES`", [A, SHORT], "verify s.zarr", ["verify s.zarr --repair a --from raw/a_vv.tif"]),
+    ("among the files given with --from", [A, SHORT], "verify s.zarr --repair",
+     ["verify s.zarr --repair --from raw/a_vv.tif"]),
+    ("--repair`. Or seal what was changed on purpose", [A, OTHER], "verify s.zarr",
+     ["verify s.zarr --repair", "verify s.zarr --accept"]),
+    ("sarzarr verify --accept", [A, OTHER], "info s.zarr", ["verify s.zarr --accept; info s.zarr"]),
+    ("--repair`.", [A, GONE.format("patches")], "verify s.zarr", ["verify s.zarr --repair"]),
+    (" --replace`", ["import chips raw/chips -o s.zarr", GONE.format("samples/chips/image/c")], "verify s.zarr",
+     ["import chips raw/chips -o s.zarr --name chips --replace; verify s.zarr",
+      "verify s.zarr --repair --from raw/chips"]),
+    ("import boxes FILE -o ", [A, "import boxes raw/boxes.csv -o s.zarr", GONE.format("boxes/default")],
+     "verify s.zarr", ["import boxes raw/boxes.csv -o s.zarr --name default; verify s.zarr"]),
+    ("--method percentile`, or another method", [A, ANOTHER_ROOT], "verify s.zarr",
+     ["bounds s.zarr --method percentile; verify s.zarr"]),
+    ("--accept alone was expected", [A], "verify s.zarr --accept --deep",
+     ["verify s.zarr --accept", "verify s.zarr --deep"]),
+    ("Pass --repair, or leave --from out", [A], "verify s.zarr --from raw/a_vv.tif",
+     ["verify s.zarr --repair --from raw/a_vv.tif", "verify s.zarr"]),
+    ("that it was made of are given with --from", [A], "verify s.zarr raw/a_vv.tif",
+     ["verify s.zarr --repair --from raw/a_vv.tif"]),
     ("Leave out --crs to keep its own grid", [],
      "ingest raw/across_vv.tif -o s.zarr --crs EPSG:32660 --pixel-size 30",
      ["ingest raw/across_vv.tif -o s.zarr"]),
@@ -323,6 +353,7 @@ def test_a_remedy_works(run, part, before, refused, remedy):
 ELSEWHERE = {
     "keep its digital numbers with --calibrate none": "ingestion/test_safe.py",
     "Leave out --denoise": "ingestion/test_safe.py",
+    "seal what was changed on purpose with": "store/test_seals.py",
     "Say how many pixels are border instead with --border N": "ingestion/test_safe.py",
     "Pass --replace to write it anew": "ingestion/test_companions.py",
     "give their value with --nodata and --replace": "ingestion/test_ingest_measured.py",

@@ -27,7 +27,7 @@ from sarzarr.export.recode import CopyJob, copy_shards
 from sarzarr.splits.make import make_split
 from sarzarr.store.codecs import CODECS
 from sarzarr.store.commit import consolidate
-from sarzarr.store.documents import Encoding, cf_attributes
+from sarzarr.store.documents import Encoding, cf_attributes, read_node
 from sarzarr.store.place import Folder
 from sarzarr.store.tables import write_table
 
@@ -131,9 +131,7 @@ def check_floats(ingested, folder, source, target):
         flags = f"{name}_flags"
         np.testing.assert_array_equal(pixels(copy, scene, flags), pixels(store, scene, flags))
         assert {k: str(copy.catalog[k].values[row]) for k in target} == {k: str(v) for k, v in target.items()}
-        before, after = (
-            zarr.open_array(s.root / "scenes" / scene / name, mode="r").attrs.asdict() for s in (store, copy)
-        )
+        before, after = (read_node(s.place, f"scenes/{scene}/{name}")["attributes"] for s in (store, copy))
         assert ("scale_factor" in before) == (old.dtype == np.uint16)
         assert after == {k: v for k, v in before.items() if k not in cv.CODED} | cf_attributes(
             Encoding(dtype=target["dtype"])
@@ -315,15 +313,15 @@ DAMAGE = {
     ),
     "no manifest": (
         lambda root: (root / "scenes/a/vh/manifest.json").unlink(),
-        r"got none: .*array 'vh' \(file .*manifest.json",
+        r"manifest was expected .*got none.*array 'vh' \(file .*manifest.json",
     ),
     "a broken manifest": (
         lambda root: truncate(root / "scenes/a/vh/manifest.json", 40),
-        r"got no JSON: .*array 'vh' \(file .*manifest.json",
+        r"no such document .*array 'vh' \(file .*manifest.json",
     ),
-    "not listed": (
-        lambda root: (root / "scenes/a/vh/manifest.json").write_text('{"shards": {}}'),
-        r"file c/0/0 .*array 'vh'",
+    "another manifest": (
+        lambda root: shutil.copy(root / "scenes/a/vv/manifest.json", root / "scenes/a/vh/manifest.json"),
+        r"another's.*array 'vh' \(file .*manifest.json",
     ),
     "flags": (lambda root: flip(root / "scenes/a/vv_flags/c/0/0", 7), r"array 'vv_flags', chunk at row 0, col 0"),
 }  # fmt: skip

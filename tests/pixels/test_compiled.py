@@ -74,14 +74,18 @@ def test_codes_are_placed_as_numpy_places_them(size, operations, clip, gap):
     turns,
     laws,
     st.one_of(st.none(), st.integers(0, 5)),
+    st.booleans(),
     st.integers(0, 99),
 )
-def test_chunks_are_delivered_as_they_are_up_to_one_that_is_not(size, operations, clip, damaged, seed):
+def test_chunks_are_delivered_as_they_are_up_to_one_that_is_not(
+    size, operations, clip, damaged, exchanged, seed
+):
     """Read, checked whatever their length, turned and stretched, each into its slot."""
     count, rng = len(operations), np.random.default_rng(seed)
     images = rng.integers(0, 65536, (count, size, size), np.uint16)
     cells = [image.tobytes() + crc32c(image.tobytes()).to_bytes(4, "little") for image in images]
-    if (whole := count if damaged is None else min(damaged, count)) < count:
+    whole = count if damaged is None else min(damaged, count)
+    if whole < count and not exchanged:
         at = int(rng.integers(len(cells[whole])))
         bit = 1 << int(rng.integers(8))
         cells[whole] = cells[whole][:at] + bytes([cells[whole][at] ^ bit]) + cells[whole][at + 1 :]
@@ -89,7 +93,10 @@ def test_chunks_are_delivered_as_they_are_up_to_one_that_is_not(size, operations
     with tempfile.TemporaryFile() as file:
         file.write(b"".join(cells))
         file.flush()
-        places = np.full(count, file.fileno(), np.int32), np.arange(count) * cell, slots
+        crcs = np.array([crc32c(image.tobytes()) for image in images], np.uint32)
+        if whole < count and exchanged:  # an intact chunk, and another's
+            crcs[whole] ^= 1
+        places = np.full(count, file.fileno(), np.int32), np.arange(count) * cell, crcs, slots
         raw = np.empty(cell, np.uint8)
         done = loops().deliver((*places, np.array(operations, np.uint8)), raw, strip, out, law)
     assert done == whole

@@ -3,7 +3,9 @@
 import json
 import os
 import pickle
+import shutil
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 from zarr.registry import get_codec_class
 
-from sarzarr.errors import CorruptStoreError, InvalidInputError
+from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingFileError, StoreChangedError
 from sarzarr.pixels.compiled.when import SWITCH, loops
 from sarzarr.pixels.stretch import Stretch
 from sarzarr.pixels.turns import apply
@@ -23,8 +25,9 @@ from sarzarr.reader.fetch import ChunkFetcher
 from sarzarr.reader.sources import Address, Source
 from sarzarr.store.chunks import ArrayLayout, described_layout, read_chunk_table, read_layout
 from sarzarr.store.codecs import CODECS, get_codec
+from sarzarr.store.manifest import ShardRecord, write_manifest
 from sarzarr.store.place import Folder
-from sarzarr.store.shards import ShardWriter
+from sarzarr.store.shards import ShardWriter, record_of
 
 CHUNK = 32
 
@@ -36,6 +39,11 @@ def _numpy_alone(monkeypatch):
     loops.cache_clear()
     yield
     loops.cache_clear()
+
+
+def foreign(root):
+    """Return a folder whose arrays are of another program."""
+    return Folder(root, is_sealed=False)
 
 
 def pixels(shape, dtype, seed=0):
@@ -66,11 +74,11 @@ def write(
         **options,
     )
     made[...] = values
-    return read_layout(Folder(root), name)
+    return read_layout(foreign(root), name)
 
 
 def source(root, *layouts, size=CHUNK, stretch=None):
-    table = read_chunk_table(Folder(root), layouts)
+    table = read_chunk_table(foreign(root), layouts)
     return Source(table=table, stretches=(stretch,) * len(layouts), size=size)
 
 
@@ -169,7 +177,7 @@ def test_arrays_of_different_dtypes_and_clips_share_a_batch(tmp_path):
     layouts = [write(tmp_path, d, v, codec="blosc-lz4") for d, v in values.items()]
     clips = [(-25.0, 5.0), (-20.0, 0.0), (-60.0, 100.0)]
     laws = [Stretch.between(d, (-60.0, 100.0), clip) for d, clip in zip(values, clips, strict=True)]
-    what = Source(table=read_chunk_table(Folder(tmp_path), layouts), stretches=tuple(laws), size=CHUNK)
+    what = Source(table=read_chunk_table(foreign(tmp_path), layouts), stretches=tuple(laws), size=CHUNK)
     arrays = np.array([0, 1, 2, 2, 1, 0])
     found = take(what, [0] * 6, [0, 0, 0, 32, 32, 32], arrays=arrays, dtype="float32")
     for i, (array, col) in enumerate(zip(arrays, [0, 0, 0, 32, 32, 32], strict=True)):
@@ -204,7 +212,7 @@ def test_a_shard_of_ours_and_a_shard_of_zarrs_are_read_alike(tmp_path):
             at = slice(32 * i, 32 * i + 32), slice(32 * j, 32 * j + 32)
             writer.append(i, j, np.ascontiguousarray(values[at]))
         writer.close()
-    ours = read_layout(Folder(tmp_path), "ours")
+    ours = read_layout(foreign(tmp_path), "ours")
     rows, cols = (c.ravel() for c in np.mgrid[0:128:32, 0:128:32])
     np.testing.assert_array_equal(
         take(source(tmp_path, ours), rows, cols), take(source(tmp_path, layout), rows, cols)
@@ -238,7 +246,7 @@ def test_what_the_engine_does_not_know_goes_through_zarr_python(tmp_path, option
 def test_reading_through_zarr_python_is_said_once(tmp_path, caplog):
     layouts = [write(tmp_path, n, pixels((40, 40), "uint16"), compressors=(GzipCodec(),)) for n in "ab"]
     with caplog.at_level("WARNING", "sarzarr"):
-        read_chunk_table(Folder(tmp_path), layouts)
+        read_chunk_table(foreign(tmp_path), layouts)
     (record,) = caplog.records
     assert "zarr-python" in record.getMessage()
     assert "'a' and 1 more" in record.getMessage()
@@ -269,18 +277,18 @@ def test_a_document_of_another_kind_is_not_guessed_at(tmp_path):
 
 
 # ------------------------------------------------------------------ the table
-def test_a_table_is_sixteen_bytes_a_chunk_and_pickles(tmp_path):
+def test_a_table_is_twenty_bytes_a_chunk_and_pickles(tmp_path):
     layout = write(tmp_path, "scenes/s/vv", pixels((4 * 128, 4 * 128), "uint16"))
     what = source(tmp_path, layout)
-    assert what.table.entries.nbytes == 16 * 256
-    assert len(pickle.dumps(what)) < 16 * 256 + 4000
+    assert what.table.entries.nbytes == 20 * 256
+    assert len(pickle.dumps(what)) < 20 * 256 + 4000
     again = pickle.loads(pickle.dumps(what))
     np.testing.assert_array_equal(take(again, [64], [96]), take(what, [64], [96]))
 
 
 def test_chunks_that_are_all_fill_value_have_no_bytes(tmp_path):
     values = pixels((4 * CHUNK, 4 * CHUNK), "uint16")
-    table = read_chunk_table(Folder(tmp_path), [write(tmp_path, "a", values)])
+    table = read_chunk_table(foreign(tmp_path), [write(tmp_path, "a", values)])
     sizes = table.entries["size"].reshape(4, 4)
     np.testing.assert_array_equal(sizes[1:3, :2], 0)
     assert (sizes > 0).sum() == 12
@@ -433,52 +441,92 @@ def test_a_shard_cut_short_after_opening_is_named(tmp_path):
         take(what, [64], [0])
 
 
-def manifest(tmp_path, **changes):
-    folder = tmp_path / "scenes/s1/vv"
-    listed = {
-        f"c/{i}/{j}": [(folder / f"c/{i}/{j}").stat().st_size, 0, 4] for i in range(2) for j in range(2)
-    }
-    listed |= changes
-    (folder / "manifest.json").write_text(json.dumps({"shards": listed}))
+def listed(tmp_path, shard=2 * CHUNK, **changes):
+    """Write the manifest of the array, and return its layout as a store of sarzarr has it."""
+    grid, place, n = (0, 0) if shard is None else (2, 2), Folder(tmp_path), 128 // (shard or CHUNK)
+    keys = [f"c/{i}/{j}" for i in range(n) for j in range(n)]
+    records = {key: record_of(place, f"scenes/s1/vv/{key}", grid) for key in keys}
+    write_manifest(place, "scenes/s1/vv", records | changes)
+
+
+def ours(tmp_path, layout):
+    table = read_chunk_table(Folder(tmp_path), [layout])
+    return Source(table=table, stretches=(None,), size=CHUNK)
 
 
 def test_the_manifest_says_what_is_absent_on_purpose(tmp_path):
     _, layout = damaged(tmp_path, "none")
-    manifest(tmp_path, **{"c/1/0": [0, 0, 0]})
+    listed(tmp_path, **{"c/1/0": ShardRecord()})
     (tmp_path / "scenes/s1/vv/c/1/0").unlink()
-    assert (take(source(tmp_path, layout), [64], [0]) == 0).all()
+    assert (take(ours(tmp_path, layout), [64], [0]) == 0).all()
 
 
 @pytest.mark.parametrize("shard", [2 * CHUNK, None])
 def test_a_file_that_the_manifest_lists_must_be_there(tmp_path, shard):
     _, layout = damaged(tmp_path, "none", shard=shard)
-    manifest(tmp_path)
-    if shard is None:
-        listed = {f"c/{i}/{j}": [2052, 0, 1] for i in range(4) for j in range(4)}
-        (tmp_path / "scenes/s1/vv/manifest.json").write_text(json.dumps({"shards": listed}))
+    listed(tmp_path, shard)
     (tmp_path / "scenes/s1/vv/c/1/0").unlink()
     with pytest.raises(CorruptStoreError, match=r"no (such )?file"):
-        take(source(tmp_path, layout), [CHUNK], [0])
+        take(ours(tmp_path, layout), [CHUNK], [0])
 
 
-def test_a_file_that_no_manifest_lists_is_damage(tmp_path):
+def test_an_array_without_a_manifest_or_with_another_is_damage(tmp_path):
+    """Nothing tells fill value from what is lost."""
     _, layout = damaged(tmp_path, "none")
-    manifest(tmp_path)
-    listed = json.loads((tmp_path / "scenes/s1/vv/manifest.json").read_text())["shards"]
-    del listed["c/0/1"]
-    (tmp_path / "scenes/s1/vv/manifest.json").write_text(json.dumps({"shards": listed}))
-    with pytest.raises(CorruptStoreError, match="c/0/1"):
+    with pytest.raises(MissingFileError, match=r"manifest was expected at .*s1/vv/manifest.json"):
         read_chunk_table(Folder(tmp_path), [layout])
+    listed(tmp_path)
+    shutil.copytree(tmp_path / "scenes/s1", tmp_path / "scenes/s2")
+    with pytest.raises(CorruptStoreError, match=r"manifest of 'scenes/s2/vv' was expected .*another's"):
+        read_chunk_table(Folder(tmp_path), [replace(layout, path="scenes/s2/vv")])
+    with pytest.raises(CorruptStoreError, match=r"files \(3, 3\) of 4 chunks .*s1/vv/manifest.json"):
+        read_chunk_table(Folder(tmp_path), [replace(layout, shape=(129, 129))])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_chunks_that_changed_places_are_never_delivered(tmp_path, codec):
+    """Each is intact: only the manifest knows which belongs where. Shards, and chunks within one."""
+    values, layout = damaged(tmp_path, codec)
+    listed(tmp_path)
+    one, two = (tmp_path / "scenes/s1/vv/c" / name for name in ("0/1", "1/0"))
+    what, whole = ours(tmp_path, layout), (one.read_bytes(), two.read_bytes())
+    take(what, [0, 32], [64, 96])
+    one.write_bytes(whole[1])
+    two.write_bytes(whole[0])
+    for row, col in [(0, 64), (32, 96), (64, 0)]:
+        with pytest.raises(CorruptStoreError, match=f"row {row}, col {col}"):
+            take(what, [row], [col])
+    one.write_bytes(whole[0])
+    first, second = what.table.entries[[2, 3]]
+    if first["size"] == second["size"]:
+        content = bytearray(whole[0])
+        a, b = (slice(int(e["offset"]), int(e["offset"]) + int(e["size"])) for e in (first, second))
+        content[a], content[b] = content[b], content[a]
+        one.write_bytes(content)
+        with pytest.raises(CorruptStoreError, match="row 0, col 64"):
+            take(what, [0, 0], [64, 96])
+    assert values.shape == (128, 128)
 
 
 @pytest.mark.parametrize("change", [-1, +1, -1000])
 def test_a_shard_of_another_length_is_refused_on_opening(tmp_path, change):
     _, layout = damaged(tmp_path, "none")
-    manifest(tmp_path)
+    listed(tmp_path)
     file = tmp_path / "scenes/s1/vv/c/0/1"
     os.truncate(file, file.stat().st_size + change)
     with pytest.raises(CorruptStoreError, match=str(file)):
         read_chunk_table(Folder(tmp_path), [layout])
+
+
+def test_an_array_that_is_replaced_while_it_is_read_is_said_to_have_changed(tmp_path):
+    _, layout = damaged(tmp_path, "none")
+    listed(tmp_path)
+    what = ours(tmp_path, layout)
+    one, two = (tmp_path / "scenes/s1/vv/c" / name for name in ("0/1", "1/0"))
+    two.write_bytes(one.read_bytes())
+    listed(tmp_path)
+    with pytest.raises(StoreChangedError, match="Open the store anew"):
+        take(what, [64], [0])
 
 
 def test_an_index_that_points_beyond_its_file_is_refused(tmp_path):
@@ -488,14 +536,14 @@ def test_an_index_that_points_beyond_its_file_is_refused(tmp_path):
     tail = file.read_bytes()[-68:]
     file.write_bytes(tail)
     with pytest.raises(CorruptStoreError, match="c/0/1"):
-        read_chunk_table(Folder(tmp_path), [layout])
+        read_chunk_table(foreign(tmp_path), [layout])
 
 
 def test_a_damaged_index_is_refused_on_opening(tmp_path):
     _, layout = damaged(tmp_path, "none")
     flip(tmp_path / "scenes/s1/vv/c/0/1", -20)
     with pytest.raises(CorruptStoreError, match="c/0/1"):
-        read_chunk_table(Folder(tmp_path), [layout])
+        read_chunk_table(foreign(tmp_path), [layout])
 
 
 def test_without_a_manifest_what_is_not_there_is_fill_value_as_zarr_has_it(tmp_path):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-import zarr
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +19,8 @@ from tiffs import composed, speckle, write
 
 import sarzarr as sz
 from sarzarr import conventions as cv
+from sarzarr.store.documents import write_small_array
+from sarzarr.store.place import Folder
 
 SHAPE = (60, 70)
 NODATA = -9999.0
@@ -224,7 +225,7 @@ def test_a_scene_of_an_older_release_joins_those_of_this_one(stores, tmp_path):
     root = shutil.copytree(stores["geographic"].root, tmp_path / "s.zarr")
     scene = stores["geographic"].scenes[0]
     older = 45.6 - 9e-5 * (np.arange(SHAPE[0]) + 0.5)
-    zarr.open_group(root / "scenes" / scene, mode="r+")["y"][:] = older
+    write_small_array(Folder(root), f"scenes/{scene}/y", older, ("y",))
     store = sz.open_store(root)
     assert not np.array_equal(older, store.db(scene).y)
     xr.align(store.db(scene), store.db(store.scenes[1]), join="exact")

@@ -13,8 +13,8 @@ from loader_stores import expected, places
 import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr.pixels.compiled.when import SWITCH, loops
+from sarzarr.store.manifest import read_manifest
 from sarzarr.store.place import Folder
-from sarzarr.store.shards import read_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -143,7 +143,7 @@ def test_padding_and_chunks_that_are_left_out_are_fill(make, tmp_path, kind, opt
         beyond[: SHAPE[0], : SHAPE[1]] = False
         assert beyond.any()
         assert is_fill(padded[beyond]).all()
-    records = read_manifest(Folder(store.root), "scenes/a/vv")
+    records = read_manifest(Folder(store.root), "scenes/a/vv").records
     stored = with_padding(store, "vv", tmp_path / "again")
     chunks = missing(stored[:768, :1024]).reshape(3, 256, 4, 256).all((1, 3))
     assert chunks[0, 0]
@@ -157,8 +157,8 @@ def test_a_whole_chunk_of_dark_ground_is_there(make, kind, db, dtype, shard):
     """It was taken for fill until the scene was known."""
     store = make(kind, dtype=dtype, shard=shard)
     np.testing.assert_allclose(store.db("a", "vv").values[DARK], db, atol=0.05)
-    assert read_manifest(Folder(store.root), "scenes/a/vv")["c/1/2"].chunks == 1
-    assert read_manifest(Folder(store.root), "scenes/a/vv")["c/0/0"].chunks == 0
+    assert read_manifest(Folder(store.root), "scenes/a/vv").records["c/1/2"].chunks == 1
+    assert read_manifest(Folder(store.root), "scenes/a/vv").records["c/0/0"].chunks == 0
 
 
 # ------------------------------------------------------------------ other readers

@@ -1,6 +1,5 @@
 """A store says what is wrong with it, and its tables see every flipped bit."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from sarzarr.errors import (
     StoreSchemaError,
 )
 from sarzarr.store.catalog import catalog_of, catalog_rows
+from sarzarr.store.documents import update_node
 from sarzarr.store.place import Folder
 from sarzarr.store.tables import read_table, write_table
 
@@ -45,9 +45,7 @@ def test_what_is_no_store_says_so(tmp_path, store):
         sz.open_store(tmp_path / "other.zarr")
     with pytest.raises(StoreNotFoundError, match="local directory"):
         sz.open_store("s3://bucket/s.zarr")
-    document = json.loads((store.root / "zarr.json").read_text())
-    document["attributes"]["sarzarr"]["version"] = 99
-    (store.root / "zarr.json").write_text(json.dumps(document))
+    update_node(store.place, "", {"sarzarr": {"version": 99}})
     with pytest.raises(StoreSchemaError, match=r"got 99.*Upgrade"):
         sz.open_store(store.root)
     (tmp_path / "full").mkdir()

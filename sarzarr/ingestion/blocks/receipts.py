@@ -2,7 +2,8 @@
 
 import base64
 import json
-from dataclasses import astuple, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -13,7 +14,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.ingestion.blocks.regions import BlockRegions
 from sarzarr.pixels.bounds import Histogram
-from sarzarr.store.shards import ShardRecord
+from sarzarr.store.manifest import ShardRecord
 
 _OTHERS: Final = ("under", "over", "nonpositive", "nodata")
 _SIDES: Final = ("top", "bottom", "left", "right")
@@ -41,6 +42,13 @@ Receipt = dict[str, ArrayReceipt]
 """The results of one block, by the array's name."""
 
 
+def files_of(receipt: Receipt) -> Iterator[tuple[str, dict[str, ShardRecord]]]:
+    """Yield the name of each array of a block, codes (rows, columns) and flags, and the records of its files."""
+    for name, array in receipt.items():
+        yield name, array.shards
+        yield name + cv.FLAGS_SUFFIX, array.flag_shards
+
+
 def receipt_to_json(receipt: Receipt) -> str:
     """Return a receipt as JSON, arrays as compressed int32 and int64; `receipt_from_json` is the inverse."""
     arrays = {}
@@ -48,8 +56,8 @@ def receipt_to_json(receipt: Receipt) -> str:
         counts, regions = array.histogram.counts, array.regions
         used = np.flatnonzero(counts)
         arrays[name] = {
-            "shards": {k: astuple(r) for k, r in array.shards.items()},
-            "flag_shards": {k: astuple(r) for k, r in array.flag_shards.items()},
+            "shards": {k: r.to_json() for k, r in array.shards.items()},
+            "flag_shards": {k: r.to_json() for k, r in array.flag_shards.items()},
             "bins": _packed(used, "<i4"),
             "counts": _packed(counts[used], "<i8"),
             "others": [getattr(array.histogram, k) for k in _OTHERS],
@@ -69,8 +77,8 @@ def receipt_from_json(text: str) -> Receipt:
         counts[_unpacked(a["bins"], "<i4")] = _unpacked(a["counts"], "<i8")
         sides = {k: _unpacked(a["regions"][k], "<i4") for k in _SIDES} if a["regions"] else {}
         receipt[name] = ArrayReceipt(
-            shards={k: ShardRecord(*r) for k, r in a["shards"].items()},
-            flag_shards={k: ShardRecord(*r) for k, r in a["flag_shards"].items()},
+            shards={k: ShardRecord.from_json(r) for k, r in a["shards"].items()},
+            flag_shards={k: ShardRecord.from_json(r) for k, r in a["flag_shards"].items()},
             histogram=Histogram(counts=counts, **dict(zip(_OTHERS, a["others"], strict=True))),
             regions=BlockRegions(count=a["regions"]["count"], **sides) if sides else None,
             impossible=a["impossible"],

@@ -35,14 +35,14 @@ from sarzarr.store.commit import changed_once
 from sarzarr.store.documents import ensure_groups, has_node, read_json, read_node, write_json
 from sarzarr.store.free_values import values_of
 from sarzarr.store.journal import PATIENCE, telling_no_room, writing
+from sarzarr.store.manifest import ShardRecord
 from sarzarr.store.place import Folder
 from sarzarr.store.sample_files import ARRAYS, append_picture, sample_writers, write_sample_documents
 from sarzarr.store.samples import SampleLayout, SampleSet, open_samples, sample_sets
-from sarzarr.store.shard_job import NO_FILE
-from sarzarr.store.shards import ShardRecord, digest_of
+from sarzarr.store.shard_job import NO_FILE, check_written
 from sarzarr.store.store import Store, create_store
 from sarzarr.store.tables import write_table
-from sarzarr.tasks import compute
+from sarzarr.tasks import compute, workplace
 from sarzarr.text import counted, problems_text
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def import_chips(
     same set.
     """
     options = options or ChipOptions()
-    base = Path(folder)
+    base = Path(folder).absolute()  # workers may stand elsewhere
     sources = find_samples(base)
     layout = sample_layout(sources)
     found = sample_annotations(base, sources, options)
@@ -169,7 +169,8 @@ def _staging(store: Store, name: str, chips: Sequence[SampleSource]) -> Iterator
                 remove_tree(folder / part)
             known.write_text(fingerprint)
         remove_partials(folder)
-        yield folder
+        with workplace(folder):
+            yield folder
 
 
 def _pack(
@@ -221,6 +222,8 @@ def _pack_shards(
             problems_text(f"pictures in {base.name!r} that can be taken", sorted(problems))
             + "\nWhat was done is kept."
         )
+    for receipt in done.values():
+        _check_files(staging, layout, receipt)
     return [done[shard] for shard in shards]
 
 
@@ -233,7 +236,7 @@ def _pack_shard(
     with image, flags:
         for row, sample in enumerate(samples):
             try:
-                pixels = read_sample(base / sample.source)
+                pixels = read_sample(sample.below(base))
             except (UnsupportedRasterError, OSError) as error:
                 problems.append(f"{sample.source}: {error}")
                 continue
@@ -247,7 +250,8 @@ def _pack_shard(
         receipt = _Receipt(
             shard=shard, image=image.close(), flags=flags.close(), coloured=coloured, values=taken
         )
-    document = {k: v for k, v in asdict(receipt).items() if k != "problems"}
+    document: dict[str, Any] = {"image": receipt.image.to_json(), "flags": receipt.flags.to_json()}
+    document |= {"coloured": coloured, "values": taken}
     write_json(Folder(staging), _receipt_key(layout, shard), document)
     return receipt
 
@@ -261,16 +265,19 @@ def _intact(staging: Path, layout: SampleLayout, shard: int) -> _Receipt | None:
     """Return the receipt of a shard whose files are there as it says."""
     try:
         document = read_json(Folder(staging), _receipt_key(layout, shard))
-        image, flags = (ShardRecord(**document[k]) for k in ("image", "flags"))
+        image, flags = (ShardRecord.from_json(document[k]) for k in ("image", "flags"))
         values, coloured = tuple(document["values"]), int(document["coloured"])
         receipt = _Receipt(shard=shard, image=image, flags=flags, coloured=coloured, values=values)
-    except (OSError, ValueError, KeyError, TypeError):
+        _check_files(staging, layout, receipt)
+    except (OSError, ValueError, KeyError, TypeError):  # damage is an OSError, too
         return None
-    for array, record in zip(ARRAYS, (image, flags), strict=True):
-        digest = digest_of(Folder(staging), f"arrays/{array}/c/{shard}/0/0", layout.grid)
-        if digest != (record.size, record.digest):
-            return None
     return receipt
+
+
+def _check_files(staging: Path, layout: SampleLayout, receipt: _Receipt) -> None:
+    """Raise `CorruptStoreError` unless both files of a shard are here as their receipt says."""
+    for array, record in zip(ARRAYS, (receipt.image, receipt.flags), strict=True):
+        check_written(staging / "arrays" / array, {f"c/{receipt.shard}/0/0": record}, layout.grid)
 
 
 def _table(
@@ -312,8 +319,9 @@ def _enter(
     boxes: Boxes,
 ) -> None:
     store, name = target
-    group, arrays, key = staging / "group", Folder(staging / "arrays"), f"{cv.SAMPLES}/{name}"
-    write_table(Folder(staging), "group", table)
+    key = f"{cv.SAMPLES}/{name}"
+    group, arrays = staging / key, Folder(staging / "arrays", key)
+    write_table(Folder(staging), key, table)
     write_sample_documents(arrays, layout, [(r.image, r.flags) for r in receipts])
     ensure_groups(store.place, cv.SAMPLES)
     store.place.swap(group, key)

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import dask.array as da
 import numpy as np
 import xarray as xr
-import zarr
 from dask.base import tokenize
 
 from sarzarr import conventions as cv
@@ -17,21 +16,19 @@ from sarzarr.grids.dataset import handed_out, value_attributes
 from sarzarr.patches.stacks.find import named_stacks
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
-from sarzarr.store.place import Place
 from sarzarr.store.shard_job import job_side
 from sarzarr.store.store import AnyStore, Store, open_store
+from sarzarr.store.stored_pixels import StoredPixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plane:
-    """One array of one scene: a place and the dB of its values. Opens nothing until it is read."""
+    """One array of one scene, its flags, and the dB of its values. Opens nothing until it is read."""
 
-    place: Place
-    """The store."""
-    scene: str
-    """The key of its scene."""
-    name: str
-    """Its name there."""
+    values: StoredPixels
+    """Its codes, or floats in [0, 1]."""
+    flags: StoredPixels
+    """Its flags."""
     stored: tuple[float, float]
     """dB that 0 and 1 stand for."""
     power: bool
@@ -39,18 +36,13 @@ class _Plane:
 
     def read(self, rows: slice, cols: slice) -> Array:
         """Return (1, rows, columns) float32 as `Store.db` and `Store.power` have them."""
-        codes = self._stored(self.name, rows, cols)
+        codes = self.values.read((rows, cols))
         z = from_codes(codes) if codes.dtype == np.uint16 else codes.astype(np.float32)
         values: Array = denormalize(z, self.stored)
         if self.power:
             values = from_db(values)
-            values[self._stored(self.name + cv.FLAGS_SUFFIX, rows, cols) == cv.Flag.NONPOSITIVE] = 0
+            values[self.flags.read((rows, cols)) == cv.Flag.NONPOSITIVE] = 0
         return values[None]
-
-    def _stored(self, name: str, rows: slice, cols: slice) -> Array:
-        return np.asarray(
-            zarr.open_array(self.place.zarr(), path=f"{self.scene}/{name}", mode="r")[rows, cols]
-        )
 
 
 def open_stack(
@@ -106,9 +98,8 @@ def _cube(store: Store, stack: Stack, name: str, rows: dict[str, xr.Dataset], *,
     for scene in stack.scenes:
         row = rows[scene].isel(array=rows[scene]["name"].values.tolist().index(name))
         stored = float(row["vmin"]), float(row["vmax"])
-        planes.append(
-            _Plane(place=store.place, scene=f"{cv.SCENES}/{scene}", name=name, stored=stored, power=power)
-        )
+        values, flags = (store.pixels(scene, array) for array in (name, str(row["flags"].values)))
+        planes.append(_Plane(values=values, flags=flags, stored=stored, power=power))
     downs, acrosses = ([slice(a, min(a + block, n)) for a in range(0, n, block)] for n in stack.grid.shape)
     key = f"{'power' if power else 'db'}-{name}-{tokenize(planes, block, stack.grid.shape)}"
     graph = {

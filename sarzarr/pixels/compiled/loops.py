@@ -60,8 +60,9 @@ _codes, _words, _floats = types.uint16[:, ::1], types.uint64[:, ::1], types.floa
 _law = types.Tuple((types.uint16, types.uint16, types.float32, types.float32))
 _laws = types.Tuple((_float32s, _float32s, types.float32, _float32s))
 _places = types.Tuple((_int64s, types.uint8[::1]))
-_chunks = types.Tuple((_int32s, _int64s, _int64s, types.uint8[::1]))
-_memory = types.Tuple((_codes, types.uint32[::1], _codes, _words))
+_crcs = types.uint32[::1]
+_chunks = types.Tuple((_int32s, _int64s, _crcs, _int64s, types.uint8[::1]))
+_memory = types.Tuple((_codes, _crcs, _codes, _words))
 
 
 class _Function(types.WrapperAddressProtocol):  # type: ignore[misc]
@@ -195,13 +196,13 @@ _c = types.FunctionType(_pread), types.FunctionType(_extend), types.uintp, _chun
     types.int64(*_c, types.float32[:, :, ::1], _law), types.int64(*_c, types.uint16[:, :, ::1], types.none)
 )
 def _deliver(pread: Any, extend: Any, address: Any, chunks: Any, memory: Any, out: Array, law: Any) -> int:
-    handles, offsets, slots, operations = chunks
+    handles, offsets, crcs, slots, operations = chunks
     image, stored, strip, words = memory
     size = _u64(2 * image.size)
     for k in range(len(handles)):
         if pread(handles[k], address, size + _u64(4), offsets[k]) != size + 4:
             return k
-        if extend(np.uint32(0), address, size) != stored[0]:
+        if stored[0] != crcs[k] or extend(np.uint32(0), address, size) != crcs[k]:
             return k
         _place(image, operations[k], strip, words, out[slots[k]], law)
     return len(handles)
@@ -210,30 +211,34 @@ def _deliver(pread: Any, extend: Any, address: Any, chunks: Any, memory: Any, ou
 def deliver(chunks: tuple[Array, ...], raw: Array, strip: Array, out: Array, law: Any) -> int:
     """Read chunks of codes, check, turn and stretch each, while it is in cache, into its slot of a batch.
 
-    Return how many were as they should be: it stops at the first that is short, or whose checksum fails. Chunks are
-    handles (int32), offsets and slots (int64) and operations (uint8). ``raw`` is scratch of uint8, a chunk and
-    its checksum; the others are as in `place_codes`.
+    Return how many were as they should be: it stops at the first that is short, or of another checksum. Chunks are
+    handles (int32), offsets (int64), checksums (uint32), slots (int64) and operations (uint8). ``raw`` is scratch of
+    uint8, a chunk and its checksum; the others are as in `place_codes`.
     """
     image, stored = raw[:-4].view(_u16).reshape(out.shape[1:]), raw[-4:].view(np.uint32)
     memory = image, stored, strip, _in_words(strip)
     return int(_deliver(*(C or ()), image.ctypes.data, chunks, memory, out, law))
 
 
-@_loop(types.int64(*_c[:3], _int32s, _int64s, types.uint32[:, ::1]))
-def _read(pread: Any, extend: Any, address: Any, handles: Any, offsets: Any, words: Any) -> int:
+@_loop(types.int64(*_c[:3], types.Tuple((_int32s, _int64s, _crcs)), types.uint32[:, ::1]))
+def _read(pread: Any, extend: Any, address: Any, chunks: Any, words: Any) -> int:
+    handles, offsets, crcs = chunks
     size = _u64(4 * words.shape[1])
     for k in range(len(handles)):
         place = address + _u64(k) * size
         if pread(handles[k], place, size, offsets[k]) != size:
             return k
-        if extend(np.uint32(0), place, size - _u64(4)) != words[k, -1]:
+        if words[k, -1] != crcs[k] or extend(np.uint32(0), place, size - _u64(4)) != crcs[k]:
             return k
     return len(handles)
 
 
-def read_group(handles: Array, offsets: Array, raw: Array) -> int:
-    """Read chunks (handles int32, offsets int64, (k,)) into ``raw``, uint8 (k, words); return how many are good."""
-    return int(_read(*(C or ()), raw.ctypes.data, handles, offsets, raw.view(np.uint32)))
+def read_group(handles: Array, offsets: Array, crcs: Array, raw: Array) -> int:
+    """Read chunks into ``raw``, uint8 (k, words), and return how many are as they should be: of their checksum.
+
+    Chunks are handles (int32), offsets (int64) and checksums (uint32), (k,) each.
+    """
+    return int(_read(*(C or ()), raw.ctypes.data, (handles, offsets, crcs), raw.view(np.uint32)))
 
 
 # A tile is worked on in three steps, `_floored_power`, NumPy's log, and one of the others. What is looked for in

@@ -16,14 +16,14 @@ import numpy as np
 import xarray as xr
 
 from sarzarr import conventions as cv
-from sarzarr.errors import InvalidInputError, SplitExistsError
+from sarzarr.errors import InvalidInputError, MissingFileError, SplitExistsError
 from sarzarr.files import flush, locked, whole_file
-from sarzarr.splits.versions import LAST
 from sarzarr.store.commit import changed_once
-from sarzarr.store.documents import ensure_groups, group_document, has_node, read_node, write_node
+from sarzarr.store.documents import ensure_groups, has_node, read_node, update_node
 from sarzarr.store.journal import PATIENCE, writing
+from sarzarr.store.limits import read_text
 from sarzarr.store.samples import open_samples, sample_sets
-from sarzarr.store.split_table import versions
+from sarzarr.store.split_table import LAST, last_version, versions
 from sarzarr.store.store import Store
 from sarzarr.store.tables import read_table, write_table
 
@@ -147,8 +147,8 @@ class FolderBackend:
         """Return a version that is there."""
         place = self._document(signal, f"v{version}")
         try:
-            document = json.loads(place.read_text())
-        except ValueError as error:
+            document = json.loads(read_text(place, "a version of a split"))
+        except (ValueError, RecursionError) as error:
             raise InvalidInputError(
                 f"JSON was expected in {place.name!r}, got {error}. Mend it, or take it away."
             ) from None
@@ -172,8 +172,8 @@ class FolderBackend:
 
     def pointer(self, signal: str) -> tuple[int, int]:
         """Return the version that ``active.json`` names, be it a pointer, a link or a copy of a version, and 0."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # it is dangling, or no document
-            return int(json.loads(self._document(signal, ACTIVE).read_text())["version"]), 0
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # dangling, no document
+            return int(json.loads(read_text(self._document(signal, ACTIVE), "a pointer"))["version"]), 0
         return 0, 0
 
     def activate(self, signal: str, version: int) -> None:
@@ -250,10 +250,20 @@ class StoreBackend:
             StoreBackend(draft)._point_at(signal, split.version)
 
     def pointer(self, signal: str) -> tuple[int, int]:
-        """Return the active version and the highest there ever was, of the group's attributes; 0 for none."""
+        """Return the active version and the highest there ever was, of the group's attributes; 0 for none.
+
+        Raises `MissingFileError` where the active one is not there.
+        """
         place, key = self.store.place, self._key(signal)
-        attributes = read_node(place, key)["attributes"] if has_node(place, key) else {}
-        return int(attributes.get(ACTIVE, 0)), int(attributes.get(LAST, 0))
+        if not (last := last_version(place, key)):
+            return 0, 0
+        active = int(read_node(place, key)["attributes"].get(ACTIVE, 0))
+        if active and not has_node(place, f"{key}/v{active}"):
+            raise MissingFileError(
+                f"the active split of {signal!r} was expected at {place}/{key}/v{active}, got none. Restore it from "
+                "a copy, or make another one active with SplitManager.set_active."
+            )
+        return active, last
 
     def activate(self, signal: str, version: int) -> None:
         """Name a version in the group's attributes."""
@@ -261,5 +271,6 @@ class StoreBackend:
             StoreBackend(draft)._point_at(signal, version)
 
     def _point_at(self, signal: str, version: int) -> None:
-        attributes = {ACTIVE: version, LAST: max(version, self.pointer(signal)[1], *self.versions(signal))}
-        write_node(self.store.place, self._key(signal), group_document(attributes))
+        place, key = self.store.place, self._key(signal)
+        last = max(version, last_version(place, key), *self.versions(signal))
+        update_node(place, key, {ACTIVE: version, LAST: last})

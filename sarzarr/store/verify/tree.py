@@ -1,0 +1,273 @@
+"""The documents of a store, each held against its seal and its copy in the root, and the files that they tell of."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+from sarzarr import conventions as cv
+from sarzarr.errors import CorruptStoreError
+from sarzarr.store.documents import only_chunk, read_small_array
+from sarzarr.store.place import Place
+from sarzarr.store.seals import Document, unsealed
+from sarzarr.store.tables import COLUMNS, EMPTY
+from sarzarr.store.verify.findings import ROOT, Findings, with_folders
+
+UNLISTED: Final = "nothing lists it"
+TAKE_AWAY: Final = "Look at it, and take it away: no reader reads it."
+_CHANGED: Final = "it is damaged, stands in the place of another, or was changed by hand"
+DEEPEST: Final = 12
+"""Folders within one another that are looked into; a store has at most six."""
+CONSOLIDATED: Final = "consolidated_metadata"
+"""The key of the root's document that holds copies of all others."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """All that is in a store, by name."""
+
+    place: Place
+    """The store."""
+    files: frozenset[str]
+    """Keys of its files, but for hidden ones."""
+    documents: dict[str, Document] = field(default_factory=dict)
+    """Documents by node, without their seals: those that are damaged from their copies; "" is the root."""
+    copies: dict[str, Document] = field(default_factory=dict)
+    """Intact copies of documents in the root, by node, with their seals."""
+    lost: set[str] = field(default_factory=set)
+    """Keys of files that must be there, and are not."""
+
+    @cached_property
+    def _folders(self) -> frozenset[str]:
+        return frozenset(folder for file in self.files for folder in with_folders(file))
+
+    @cached_property
+    def chunks(self) -> dict[str, set[str]]:
+        """Keys of the files of chunks, by the node that they are of."""
+        out: dict[str, set[str]] = {}
+        for file in self.files:
+            node, is_chunk, _ = file.rpartition("/c/")
+            if is_chunk:
+                out.setdefault(node.partition("/c/")[0], set()).add(file)
+        return out
+
+    def has(self, key: str) -> bool:
+        """Return whether there is a file at or below a key."""
+        return key in self._folders
+
+    def is_array(self, node: str) -> bool:
+        """Return whether a node is an array of pixels, whose files a manifest lists."""
+        document = self.documents.get(node, {})
+        is_array = document.get("node_type") == "array" and bool(document.get("shape"))
+        return is_array and cv.CHUNK_CRC not in document["attributes"]
+
+    @property
+    def arrays(self) -> list[str]:
+        """The arrays of pixels, sorted."""
+        return sorted(filter(self.is_array, self.documents))
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables, sorted."""
+        return sorted(node for node, doc in self.documents.items() if COLUMNS in doc["attributes"])
+
+    def attributes(self, node: str) -> Mapping[str, Any]:
+        """Return the attributes of a node; none where its document is lost."""
+        found: Mapping[str, Any] = self.documents.get(node, {}).get("attributes", {})
+        return found
+
+
+def read_tree(place: Place, found: Findings) -> Tree:
+    """Read the documents of a store; add what is wrong with them, and with the copies of them in the root."""
+    files = frozenset(_files_below(place, "", found))
+    tree = Tree(place, files)
+    copies = _read_root(tree, found)
+    for node, copy in copies.items():
+        is_safe = all(part and not part.startswith(".") for part in node.split("/")) and "\\" not in node
+        if is_safe and _sealed_content(copy, f"{node}/{ROOT}") is not None and _KEYS.issuperset(copy):
+            tree.copies[node] = copy
+    on_disk = {key.removesuffix("/zarr.json") for key in files if key.endswith("/zarr.json")}
+    foreign = list[str]()
+    for node in sorted(on_disk | tree.copies.keys()):
+        if any(node.startswith(f"{other}/") for other in foreign):
+            continue
+        if not _read_node(tree, node, copies.get(node), found):
+            foreign.append(node)
+    _expect(tree, found)
+    _find_unlisted(tree, foreign, found)
+    return tree
+
+
+def _files_below(place: Place, group: str, found: Findings) -> Iterator[str]:
+    """Yield the keys of the files below a group. What is hidden no reader sees: what killed runs left is told."""
+    for name in place.children(group):
+        key = f"{group}/{name}".strip("/")
+        if name.startswith("."):
+            if key.endswith(".partial"):
+                what = "a run that was killed left it"
+                found.add(key, what, f"Remove it: `sarzarr clean {found.store}`.")
+        elif name.endswith("/"):
+            if key.count("/") < DEEPEST:  # a link may lead back
+                yield from _files_below(place, key, found)
+        else:
+            yield key
+
+
+def _read_root(tree: Tree, found: Findings) -> dict[str, Any]:
+    """Take up the root's document, and return the copies of others that it holds, as they are."""
+    try:
+        raw = tree.place.get(ROOT)
+        document = json.loads(raw)
+        metadata = document.get(CONSOLIDATED, {}).get("metadata", {})
+        copies = {node: copy for node, copy in metadata.items() if isinstance(copy, dict)}
+    except FileNotFoundError:
+        found.add(ROOT, "it is absent")
+        return {}
+    except (ValueError, AttributeError, RecursionError) as error:
+        found.add(ROOT, f"it is no document ({error})")
+        return {}
+    content = _sealed_content(document, ROOT)
+    if content is None:
+        found.add(ROOT, _CHANGED)
+    else:
+        tree.documents[""] = content
+        content.pop(CONSOLIDATED, None)
+        _check_spelling(raw, document, ROOT, found)
+    return copies
+
+
+def _sealed_content(document: Any, key: str) -> Document | None:
+    """Return a document without its seal; None where that does not fit."""
+    try:
+        return unsealed(document, key, key)[0]
+    except (CorruptStoreError, AttributeError, TypeError, KeyError, ValueError):
+        return None
+
+
+def _seal_of(document: Any) -> Any:
+    attributes = document.get("attributes") if isinstance(document, dict) else None
+    return attributes.get(cv.SEAL) if isinstance(attributes, dict) else None
+
+
+_KEYS = frozenset(
+    "zarr_format node_type shape data_type chunk_grid chunk_key_encoding fill_value codecs attributes "
+    f"dimension_names storage_transformers {CONSOLIDATED}".split()
+)
+"""The keys of a document of Zarr v3; those that are empty no seal covers."""
+_SPELT = re.compile(rb"[0-9]E|\\u[0-9a-f]{0,3}[A-F]")
+"""Numbers and letters as JSON may spell them, and Python does not."""
+
+
+def _check_spelling(raw: bytes, document: Document, key: str, found: Findings) -> None:
+    """Tell a byte that is another and means the same: other programs that write a document change its length."""
+    if _KEYS.issuperset(document) and not _SPELT.search(raw):
+        return
+    written = json.dumps(document, indent=1).encode()
+    if not _KEYS.issuperset(document) or (len(raw) == len(written) and raw != written):
+        found.add(key, "a byte of it is another one, which means the same")
+
+
+def _read_node(tree: Tree, node: str, copy: Any, found: Findings) -> bool:
+    """Take up a document, or its copy where it is damaged; return whether it is a node of sarzarr's."""
+    key = f"{node}/{ROOT}"
+    raw, document, content = b"", None, None
+    if key in tree.files:
+        try:
+            raw = tree.place.get(key)
+            document = json.loads(raw)
+            content = _sealed_content(document, key)
+        except (ValueError, RecursionError):
+            pass
+    intact = tree.copies.get(node)
+    is_anothers = document is not None and (_seal_of(document), _seal_of(copy)) == (None, None)
+    if is_anothers and intact is None and copy in (None, document):
+        return False
+    if content is not None:
+        tree.documents[node] = content
+        _check_spelling(raw, document or {}, key, found)
+        if copy is not None and (intact is None or _seal_of(intact) != _seal_of(document)):
+            found.add(ROOT, f"its copy of {key} is another document")
+        elif copy is None and "" in tree.documents:
+            found.add(ROOT, f"it holds no copy of {key}")
+        return True
+    if intact is not None:
+        tree.documents[node] = _sealed_content(intact, key) or {}
+    if key in tree.files:
+        found.add(key, _CHANGED if document is not None else "it is no document")
+    else:
+        tree.lost.add(key)
+    return True
+
+
+def _expect(tree: Tree, found: Findings) -> None:
+    """Add the findings of files that documents tell of, and that are not there: of a whole folder one."""
+    needed = [cv.SCENES, cv.HISTOGRAMS, cv.PATCHES, cv.CATALOG]
+    for table in tree.tables:
+        attributes = tree.attributes(table)
+        empty = {words.split()[0] for words in attributes.get(EMPTY, ())}
+        needed += [f"{table}/{name}" for name in attributes[COLUMNS] if name not in empty]
+    for node in tree.documents:
+        if node.startswith(f"{cv.SCENES}/") and node.count("/") == 1:
+            needed += [f"{node}/{layer}" for layer in tree.attributes(node).get(cv.LAYERS, ())]
+    tree.lost.update(f"{node}/{ROOT}" for node in needed if node not in tree.documents)
+    for node, document in tree.documents.items():
+        if tree.is_array(node):
+            if f"{node}/{cv.MANIFEST}" not in tree.files:
+                tree.lost.add(f"{node}/{cv.MANIFEST}")
+        elif _has_chunk(document) and only_chunk(node, len(document["shape"])) not in tree.files:
+            tree.lost.add(only_chunk(node, len(document["shape"])))
+    for key in sorted(tree.lost):
+        add_absent(tree, key, found)
+
+
+def add_absent(tree: Tree, key: str, found: Findings) -> None:
+    """Add the finding of a file that is not there, or of the uppermost folder that is not."""
+    parts = key.split("/")
+    for depth in range(1, len(parts)):
+        folder = "/".join(parts[:depth])
+        if not tree.has(folder):
+            found.add(folder, "the folder is absent")
+            return
+    found.add(key, "it is absent")
+
+
+def _has_chunk(document: Document) -> bool:
+    attributes = document["attributes"]
+    return document.get("node_type") == "array" and cv.CHUNK_CRC in attributes and 0 not in document["shape"]
+
+
+def check_small_arrays(tree: Tree, found: Findings) -> None:
+    """Read the arrays of one chunk, columns and coordinates and histograms; add those that are damaged."""
+    for node, document in sorted(tree.documents.items()):
+        if not _has_chunk(document) or found.touches(f"{node}/{ROOT}"):
+            continue
+        key = only_chunk(node, len(document["shape"]))
+        if key in tree.files:
+            try:
+                read_small_array(tree.place, node)
+            except CorruptStoreError as error:
+                found.add(key, _first_sentence(error))
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).partition(" at /")[0].partition(". ")[0].rstrip(".")
+
+
+def _find_unlisted(tree: Tree, foreign: list[str], found: Findings) -> None:
+    """Add the files that no document tells of, but for shards: manifests tell of those."""
+    for key in sorted(tree.files):
+        folder, _, name = key.rpartition("/")
+        node, _, _ = key.rpartition("/c/")
+        if any(key.startswith(f"{other}/") for other in foreign):
+            continue
+        is_document = name == ROOT and (folder == "" or folder in tree.documents or key in found.by_file)
+        is_manifest = name == cv.MANIFEST and (tree.is_array(folder) or folder not in tree.documents)
+        document = tree.documents.get(node)
+        is_chunk = (
+            document is not None and _has_chunk(document) and key == only_chunk(node, len(document["shape"]))
+        )
+        is_shard = tree.is_array(node) or (node not in tree.documents and node != key and "/c/" in key)
+        if not (is_document or is_manifest or is_chunk or is_shard):
+            found.add(key, UNLISTED, TAKE_AWAY)
