@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 SCHEMA: Final = "sarzarr"
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 2
 COPIED_SCHEMA: Final = 1
 """The older schema that a copy brings over; nothing else reads it."""
 DB_FLOOR: Final = -60.0

@@ -443,7 +443,12 @@ def open_older(store: AnyStore) -> Store:
         raise StoreNotFoundError(
             f"a sarzarr store was expected at {str(place)!r}, got another Zarr hierarchy. Open that with xarray."
         )
-    if cv.SEAL not in attributes and attributes[cv.SARZARR].get("version") != cv.SCHEMA_VERSION:
+    if cv.SEAL not in attributes:
+        if attributes[cv.SARZARR].get("version") == cv.SCHEMA_VERSION:
+            raise StoreSchemaError(
+                f"a seal was expected in {place}/zarr.json, got none: this is a trial store of schema "
+                f"{cv.SCHEMA_VERSION} from before documents had seals. Make the store again from its rasters."
+            )
         place = place.unsealed()
     opened = Store(place)
     vars(opened)["attrs"] = without_seal(place, "", document)[0]["attributes"]

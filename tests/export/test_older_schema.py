@@ -220,7 +220,7 @@ def test_what_is_said_about_an_old_store_works_when_it_is_done(ingested, files, 
     for use in (lambda: sz.plan_ingest(raster, old, **KNOWN), lambda: sz.PatchReader(old)):
         with pytest.raises(StoreSchemaError):
             use()
-    with pytest.raises(StoreSchemaError, match=r"schema 3 was expected, got 1 in 'old\.zarr'") as error:
+    with pytest.raises(StoreSchemaError, match=r"schema 2 was expected, got 1 in 'old\.zarr'") as error:
         sz.open_store(old)
     command = re.search(r"`(sarzarr copy .* NEW)`", str(error.value))[1]
     words = [str(tmp_path / "new.zarr") if word == "NEW" else word for word in shlex.split(command)]
@@ -231,7 +231,7 @@ def test_what_is_said_about_an_old_store_works_when_it_is_done(ingested, files, 
 @pytest.mark.parametrize(
     ("version", "remedy"),
     [
-        (4, "Upgrade"),
+        (3, "Upgrade"),
         (99, "Upgrade"),
         (0, "Make"),
         (None, "Make"),
@@ -247,7 +247,7 @@ def test_a_schema_that_is_not_known_is_refused_by_all(ingested, tmp_path, versio
     (old / "zarr.json").write_text(json.dumps(document))
     for use in (lambda: sz.open_store(old), lambda: copy_store(old, tmp_path / "new.zarr")):
         with pytest.raises(
-            StoreSchemaError, match=f"schema 3 was expected, got {version!r} in 'old.zarr'. {remedy}"
+            StoreSchemaError, match=f"schema 2 was expected, got {version!r} in 'old.zarr'. {remedy}"
         ):
             use()
 

@@ -24,6 +24,7 @@ from sarzarr.errors import (
     NotInStoreError,
     SplitNotFoundError,
     StoreNotFoundError,
+    StoreSchemaError,
 )
 from sarzarr.store.boxes import Boxes, read_boxes, write_boxes
 from sarzarr.store.commit import consolidate
@@ -117,8 +118,8 @@ READERS = {
     "samples": samples,
     "samples of a split": partial(samples, split="train"),
 }
-ABSENT = (MissingFileError, NotInStoreError, StoreNotFoundError, SplitNotFoundError)
-"""What is said of something that is not there."""
+ABSENT = (MissingFileError, NotInStoreError, StoreNotFoundError, StoreSchemaError, SplitNotFoundError)
+"""What is said of something that is not there; a root without a seal is a trial store."""
 
 
 def bytes_of(value):
