@@ -24,7 +24,7 @@ from sarzarr.store.documents import read_node, update_node
 from sarzarr.store.tables import read_table, write_table
 
 WHOLE = ("scenes", "histograms", "patches", "catalog", "samples", "boxes/chips", "splits")
-QUICK, SLOW = range(40), range(40, 560)
+QUICK, SLOW = range(40), [range(first, first + 20) for first in range(40, 560, 20)]
 FOUND_ONLY = "boxes/default"
 """The part of the store that nothing else in it, and no source that `repair` takes, tells."""
 
@@ -136,8 +136,9 @@ def test_every_damage_is_found_and_named(made, root, seed):
 
 
 @pytest.mark.slow
-def test_five_hundred_damages_are_found_and_named(made, root):
-    for seed in SLOW:
+@pytest.mark.parametrize("seeds", SLOW, ids=str)
+def test_five_hundred_damages_are_found_and_named(made, root, seeds):
+    for seed in seeds:
         check_found(root, made[2], seed)
 
 
@@ -232,8 +233,9 @@ def test_what_has_a_source_is_repaired_to_the_byte(made, root, sources, seed):
 
 
 @pytest.mark.slow
-def test_five_hundred_damages_are_repaired_to_the_byte(made, root, sources):
-    for seed in SLOW:
+@pytest.mark.parametrize("seeds", SLOW, ids=str)
+def test_five_hundred_damages_are_repaired_to_the_byte(made, root, sources, seeds):
+    for seed in seeds:
         check_repaired(root, made[2], sources, seed)
 
 
