@@ -10,6 +10,7 @@ from chip_folders import chip_folder
 from conftest import speckle, write_band
 from damages import SOURCES, contents, damage, east, files_of, make_store, restore
 from memory_place import MemoryPlace
+from safes import Safe, write_safe
 
 import sarzarr as sz
 from sarzarr.errors import (
@@ -102,6 +103,11 @@ def test_nor_after_all_that_changes_a_store(tmp_path):
     ingest(files[:1], border=2)
     sz.extend_split(store)
     check()
+    plan = sz.plan_ingest(cut := write_band(tmp_path / "cut_vv.tif", speckle((520, 530)), tiles=256), store)
+    cut.write_bytes(cut.read_bytes()[:300_000])
+    with pytest.raises(sz.errors.IngestError):
+        sz.ingest(plan)
+    check()  # what waits beside the store is none of its affairs
     zarr.open_group(store / "scenes" / "b", mode="r+").attrs["mine"] = {"of": 1}
     zarr.open_array(store / "scenes" / "b" / "vv", mode="r+").attrs["mine"] = 2
     zarr.create_group(store / "theirs")
@@ -329,6 +335,30 @@ def test_scenes_are_planned_as_they_were_asked_for(tmp_path, options):
     result = sz.repair(root, path)
     assert (result.findings, result.left) == ((), ())
     assert contents(root) == wanted
+
+
+def test_of_products_calibration_noise_and_annotation_are_as_they_were(tmp_path):
+    product = write_safe(tmp_path / "raw", Safe())
+    fields = ("incidence_angle", "nesz")
+    root = sz.ingest(sz.plan_ingest(product, tmp_path / "s.zarr", denoise=True, annotation=fields)).root
+    wanted = contents(root)
+    shutil.rmtree(root / "scenes")
+    assert sz.repair(root, product).findings == ()
+    assert contents(root) == wanted
+
+
+def test_a_copy_is_repaired_from_the_same_files(root, sources, tmp_path):
+    copy = sz.copy_store(root, tmp_path / "copy.zarr", codec="zstd", shard=256).root
+    wanted = contents(copy)
+    shutil.rmtree(copy / "scenes" / "a")
+    assert sz.repair(copy, sources).findings == ()
+    assert contents(copy) == wanted
+    shutil.rmtree(copy)
+    copy = sz.copy_store(root, copy, dtype="float32").root  # of codes: no file gives these floats
+    shutil.rmtree(copy / "scenes" / "a" / "vv" / "c")
+    result = sz.repair(copy, sources)
+    assert names(result) == ["scenes/a/vv/c"]
+    assert "its sources give other pixels" in result.left[0]
 
 
 # ------------------------------------------------------------------ what was changed on purpose
