@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BENCH_ARGS ?=
 FIGURES_ARGS ?=
+SECONDS ?= 0
+SEED ?= 1
 
-.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus bench-loader bench-ingest bench-warp bench-codecs interop notebooks clean
+.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs interop notebooks clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +54,9 @@ format: $(VENV)/.test
 
 identify-corpus: $(VENV)/.test  ## names and tags of all products, and what each file is taken as
 	PYTHONPATH=tests $(BIN)/python tests/identify_corpus.py
+
+fuzz: $(VENV)/.test  ## mutated GeoTIFFs, 5,000 or as many as SECONDS allow; SEED= chooses others. What is found is kept
+	$(BIN)/python tests/fuzz.py --seconds $(SECONDS) --seed $(SEED) --keep fuzz-found
 
 bench-loader: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_loader.py $(BENCH_ARGS)

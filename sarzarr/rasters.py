@@ -15,12 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import rasterio
-from rasterio.enums import MaskFlags
+from rasterio.enums import Compression, Interleaving, MaskFlags
 from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import DummySession
@@ -35,6 +36,8 @@ CACHE_BYTES: Final = 128 * 2**20
 HANDLES_A_THREAD: Final = 8
 """Open files that `read_window` keeps in each thread."""
 _HASHED: Final = 2**16
+_JPEG_PARTS: Final = 64
+"""Parts of a JPEG's header among which its size stands."""
 _CACHED_PIXELS: Final = 2**16
 """Pixels that are looked at at once for values that stand for nothing."""
 _NOT_LOCAL: Final = re.compile(r"/vsi|\w{2,}:|<")
@@ -96,6 +99,12 @@ def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
     """
     text = os.fspath(path)
     absolute = Path(os.path.abspath(text))  # noqa: PTH100 - lexical: symlinks keep the name that was given
+    try:
+        str(absolute).encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(
+            f"expected a path in UTF-8, got {text[:200]!r}, which GDAL cannot open. Rename the file."
+        ) from None
     try:
         status = status_of(absolute)
     except UnsupportedRasterError:
@@ -192,12 +201,53 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
                     "GDAL_CACHEMAX", CACHE_BYTES
                 )  # rasterio takes an int as bytes, and process-wide
         try:
-            return rasterio.open(gdal_name(path), **options)
+            dataset = rasterio.open(gdal_name(path), **options)
         except RasterioError as error:
             kind = str(options["driver"]).removeprefix("G").upper()
             raise UnsupportedRasterError(
                 f"expected a {kind} file, got {path.name!r}: {without_stop(error)}. Write it as GeoTIFF first."
             ) from error
+
+
+    if dataset.driver == "GTiff" and dataset.compression == Compression.jpeg:
+        with _intact(path):
+            _check_jpegs(dataset, path)
+    return dataset
+
+
+def _check_jpegs(dataset: Any, path: Path) -> None:
+    """Refuse a TIFF with a block whose JPEG is smaller than the block: GDAL leaves the rest as memory happens to be."""
+    (height, width), (rows, cols) = dataset.block_shapes[0], dataset.shape
+    with open_file(path) as file:
+        for band in dataset.indexes:
+            for down, across in product(range(-(-rows // height)), range(-(-cols // width))):
+                start = dataset.get_tag_item(f"BLOCK_OFFSET_{across}_{down}", "TIFF", bidx=band)
+                wanted = (min(height, rows - down * height), width)
+                got = _jpeg_size(file, int(start)) if start else wanted
+                if got[0] < wanted[0] or got[1] < wanted[1]:
+                    raise UnsupportedRasterError(
+                        f"expected intact pixels in {path.name!r}, got a JPEG of {got[0]} x {got[1]} pixels in a block "
+                        f"of {wanted[0]} x {wanted[1]}. Fetch or write the file again."
+                    )
+            if dataset.interleaving != Interleaving.band:
+                return
+
+
+def _jpeg_size(file: BinaryIO, start: int) -> tuple[int, int]:
+    """Return (rows, columns) of the JPEG at an offset of a file; (0, 0) where its header does not say them.
+
+    ITU-T T.81, B.1.1: markers of two bytes, most with the length of what follows; a frame's has its size.
+    """
+    at = start + 2
+    for _ in range(_JPEG_PARTS):
+        file.seek(at)
+        part = file.read(9)
+        if len(part) < 9 or part[0] != 0xFF:
+            break
+        if 0xC0 <= part[1] <= 0xCF and part[1] not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(part[5:7], "big"), int.from_bytes(part[7:9], "big")
+        at += 2 + int.from_bytes(part[2:4], "big")
+    return 0, 0
 
 
 def without_stop(error: BaseException) -> str:
@@ -219,7 +269,7 @@ def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
     absolute, _ = local_file(path)
     if is_archive(absolute):
         members(absolute)  # says why it is refused; one that is not has no TIFF
-    with _environment(), _open(absolute) as dataset:
+    with _environment(), _open(absolute) as dataset, _intact(absolute, "structure"):
         yield dataset
 
 
@@ -231,7 +281,7 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Any]:
         begins = file.read(4)
     driver = next((d for magic, d in _PICTURES.items() if begins.startswith(magic)), None)
     options = _OPEN_OPTIONS if driver is None else {"driver": driver, "sharing": False}
-    with _environment(), _open(absolute, options) as dataset:
+    with _environment(), _open(absolute, options) as dataset, _intact(absolute, "structure"):
         yield dataset
 
 
@@ -321,6 +371,43 @@ def source_hash(path: str | os.PathLike[str], *, full: bool = False) -> str:
     return f"{'sha256' if full else 'sha256-sampled'}:{digest.hexdigest()}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileStamp:
+    """A file as it was planned: who reads it later, on another machine perhaps, knows by this that it is the same."""
+
+    path: str
+    """Its absolute path."""
+    size: int
+    """Bytes."""
+    modified: int
+    """Nanoseconds since 1970 of its last change."""
+    hash: str
+    """Its `source_hash`."""
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], *, full: bool = False) -> "FileStamp":
+        """Return the stamp of a file as it is; of every byte if ``full``. Raises as `source_hash`."""
+        file, status = local_file(path)
+        known = source_hash(file, full=full)
+        return cls(path=str(file), size=status.st_size, modified=status.st_mtime_ns, hash=known)
+
+    def check(self) -> None:
+        """Raise `UnsupportedRasterError` unless it is the same file still, by size and time, or else by its hash."""
+        try:
+            file, status = local_file(self.path)
+            if (status.st_size, status.st_mtime_ns) == (self.size, self.modified):
+                return
+            if source_hash(file, full=self.hash.startswith("sha256:")) == self.hash:
+                return  # each machine may have a copy of its own
+            got = f"another of {status.st_size}"
+        except RasterNotFoundError:
+            got = "none"
+        raise UnsupportedRasterError(
+            f"expected the file of {self.size} bytes that was planned at {self.path!r}, got {got}. Plan it again "
+            "where it changed; on a cluster, let every worker see the same files under the same paths."
+        )
+
+
 def close_rasters() -> None:
     """Close the files that `read_window` keeps open in the calling thread."""
     opened = _process().handles.opened
@@ -373,13 +460,16 @@ def read_window(
 
 
 @contextmanager
-def _intact(path: str | os.PathLike[str]) -> Iterator[None]:
+def _intact(path: str | os.PathLike[str], what: str = "pixels") -> Iterator[None]:
     """Turn an error of GDAL's into one that names the file whose bytes cannot be decoded."""
     try:
         yield
-    except RasterioError as error:
+    except Exception as error:
+        # Rasterio lets some of GDAL's errors through as they are, in classes that it does not publish.
+        if not isinstance(error, RasterioError) and type(error).__module__ != "rasterio._err":
+            raise
         raise UnsupportedRasterError(
-            f"expected intact pixels in {Path(path).name!r}, got {without_stop(error.__cause__ or error)}. "
+            f"expected intact {what} in {Path(path).name!r}, got {without_stop(error.__cause__ or error)}. "
             "Fetch or write the file again."
         ) from error
 

@@ -1,19 +1,29 @@
 """The only place that starts processes and Dask work."""
 
+import asyncio
 import logging
 import multiprocessing
+import os
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
 from types import TracebackType
 from typing import Any, Final
+from uuid import uuid4
+from weakref import WeakSet
 
 import dask
 import dask.multiprocessing
@@ -27,8 +37,20 @@ Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 log = logging.getLogger(__name__)
 WAVE_TASKS_PER_THREAD: Final = 64
 """Tasks that are handed to the scheduler at once, for each of its threads: bounds its graph and memory."""
+TOKEN: Final = ".working"
+"""The file of a `workplace`."""
 PROCESS_WORTH: Final = 100_000_000
 """Source bytes from which forked processes pay: threads hand each other Python's lock at every NumPy call."""
+SCHEDULER_PATIENCE_S: Final = 10.0
+"""Seconds that a scheduler has to answer, before it is said to be none."""
+SILENCE_S: Final = 15.0
+"""Seconds without a result after which a cluster is asked for its workers."""
+LOST_S: Final = 300.0
+"""Seconds that a cluster which had workers may be without any: they may come back."""
+POLL_S: Final = 0.01
+"""Seconds between two looks for results of a cluster."""
+_STAFFED: Final[WeakSet[Any]] = WeakSet()
+"""Clients whose clusters have had workers: that others have none yet is no loss, they may wait in a queue."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +75,11 @@ def processes(bytes_in: int) -> Iterator[None]:
     """Let this machine's processors work on ``bytes_in`` source bytes as processes, where that is safe and pays.
 
     They are forked, which takes milliseconds and runs no script again; so only where this process has
-    no other Python thread, no cluster is active and Dask's configuration names no scheduler. Elsewhere
-    nothing changes, and threads do the work. Raises `IngestError` where every process was killed.
+    no other Python thread, is not daemonic (as workers of a `multiprocessing.Pool` or a DataLoader are, which may
+    have no children), no cluster is active and Dask's configuration names no scheduler. Elsewhere nothing changes,
+    and threads do the work. Raises `IngestError` where every process was killed.
     """
-    chosen = active_client() is not None or dask.config.get("scheduler", None)
+    chosen = active_client() is not None or dask.config.get("scheduler", None) or _is_daemonic()
     alone = sys.platform.startswith("linux") and threading.active_count() == 1
     if chosen or not alone or bytes_in < PROCESS_WORTH or cpu_count() < 2:
         yield
@@ -67,6 +90,92 @@ def processes(bytes_in: int) -> Iterator[None]:
         dask.config.set(scheduler=dask.multiprocessing.get, pool=workers, chunksize=1),
     ):
         yield
+
+
+def _is_daemonic() -> bool:
+    return bool(multiprocessing.current_process().daemon)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder that work is done in, and the file in it by which a worker knows that it sees the same one."""
+
+    token: Path
+    """The file's absolute path; it is there as long as the work goes on."""
+    content: str
+    """A word in it that no other file has."""
+    machine: str
+    """The name of the machine that it was left from."""
+    release: str
+    """The release of sarzarr there."""
+
+    def check(self) -> None:
+        """Raise `IngestError` unless the file is seen from here, with its words, by the same release."""
+        where = worker_name() or "this machine"
+        if self.release != (release := _release()):
+            raise IngestError(
+                f"sarzarr {self.release} was expected where work is done, got {release} on {where}. Install the same "
+                "on all machines, then run the same command again."
+            )
+        try:
+            if self.token.read_text() == self.content:
+                return
+            got = "another file"
+        except OSError as error:
+            got = f"none ({error.strerror})"
+        raise IngestError(
+            f"{self.token} was expected as {self.machine} sees it, got {got} on {where}. "
+            "Workers must see the same file system under the same path: mount it there, or leave those workers out; "
+            "then run the same command again."
+        )
+
+
+@cache
+def _release() -> str:
+    return version("sarzarr")
+
+
+_WORKPLACE: ContextVar[Workplace | None] = ContextVar("workplace", default=None)
+
+
+@contextmanager
+def workplace(folder: Path) -> Iterator[Workplace]:
+    """Leave a file in a folder; inside, every task begins by finding it, so that no worker writes elsewhere.
+
+    It goes at the end, and tasks that were left over then do nothing.
+    """
+    token = folder.absolute() / TOKEN
+    here = Workplace(token, uuid4().hex, socket.gethostname(), _release())
+    token.write_text(here.content)
+    before = _WORKPLACE.set(here)
+    try:
+        yield here
+    finally:
+        _WORKPLACE.reset(before)
+        token.unlink(missing_ok=True)
+
+
+def _there(tasks: Sequence[Task]) -> Sequence[Task]:
+    """Return tasks that each begin by finding the `workplace` they are for, if any."""
+    here = _WORKPLACE.get()
+    return tasks if here is None else [(_begin, (here, *task)) for task in tasks]
+
+
+def _begin(here: Workplace, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    here.check()
+    return function(*args)
+
+
+def worker_name() -> str:
+    """Return the name of the cluster's worker that this runs on, for people; empty where it runs on none."""
+    if "distributed" not in sys.modules:
+        return ""
+    from distributed import get_worker
+
+    try:
+        return f"worker {get_worker().address} ({socket.gethostname()}, process {os.getpid()})"
+    except ValueError:
+        return ""
 
 
 def active_client() -> Any:
@@ -96,14 +205,18 @@ def wave_size() -> int:
 
 
 def compute(tasks: Sequence[Task], take: Callable[[Any], None]) -> None:
-    """Run tasks on whatever Dask runs on, and hand each result to ``take`` in this thread, as it comes."""
-    client = active_client()
-    if client is not None:
-        from distributed import as_completed
+    """Run tasks on whatever Dask runs on, and hand each result to ``take`` in this thread, as it comes.
 
-        for future in as_completed(_submitted(client, tasks)):
-            take(future.result())
-            future.release()
+    A task may be run again where its worker was killed, and twice at once where it was only thought to be.
+
+    Raises `IngestError` where a cluster is lost, or every worker that a task was given to was killed.
+    """
+    tasks, client = _there(tasks), active_client()
+    if client is not None:
+        with _told(client):
+            for future in _finished(client, _submitted(client, tasks)):
+                take(future.result())
+                future.release()
         return
 
     class Taker(Callback):  # type: ignore[misc]
@@ -115,9 +228,78 @@ def compute(tasks: Sequence[Task], take: Callable[[Any], None]) -> None:
 
 
 def gather(tasks: Sequence[Task]) -> list[Any]:
-    """Run tasks on whatever Dask runs on, and return their results in their order."""
-    client = active_client()
-    return list(_here(tasks) if client is None else client.gather(_submitted(client, tasks)))
+    """Run tasks as `compute`, which says what it raises, and return their results in their order."""
+    tasks, client = _there(tasks), active_client()
+    if client is None:
+        return list(_here(tasks))
+    with _told(client):
+        futures = _submitted(client, tasks)
+        results = {future.key: future.result() for future in _finished(client, futures)}
+    return [results[future.key] for future in futures]
+
+
+def _finished(client: Any, futures: Sequence[Any]) -> Iterator[Any]:
+    """Yield futures as they finish; a cluster that is silent is asked for its workers, and may have lost them all."""
+    from distributed import as_completed
+
+    _workers(client)
+    waiting, heard, alone = as_completed(futures), time.monotonic(), 0.0
+    while not waiting.is_empty():
+        if done := waiting.next_batch(block=False):
+            yield from done
+            heard, alone = time.monotonic(), 0.0
+            continue
+        time.sleep(POLL_S)
+        if time.monotonic() - heard < SILENCE_S:
+            continue
+        heard = time.monotonic()
+        if _workers(client):
+            alone = 0.0
+        elif not alone:
+            alone = heard
+            log.warning("no worker of the cluster at %s answers: waiting for one", _address(client))
+        elif client in _STAFFED and heard - alone >= LOST_S:
+            raise IngestError(
+                f"workers of the cluster at {_address(client)} were expected, got none for {LOST_S:g} s. Their "
+                "logs say why (too little memory, another release of sarzarr); start some, then run the same "
+                "command again: what is done is not redone."
+            )
+
+
+def _workers(client: Any) -> int:
+    """Return how many workers a cluster has; 0 where it does not say."""
+    try:
+        count = len(client.nthreads(callback_timeout=SILENCE_S))
+    except Exception:  # a client that has closed itself has no scheduler to ask
+        return 0
+    if count:
+        _STAFFED.add(client)
+    return count
+
+
+@contextmanager
+def _told(client: Any) -> Iterator[None]:
+    """Say what happened to a cluster where it is lost."""
+    from distributed import CancelledError, KilledWorker
+    from distributed.comm import CommClosedError
+
+    address, again = _address(client), "run the same command again: what is done is not redone."
+    try:
+        yield
+    except KilledWorker as error:
+        raise IngestError(
+            f"a worker that does the task was expected, got {error.allowed_failures + 1} killed, the last at "
+            f"{error.last_worker.address}, for memory perhaps. Give workers more memory, then {again}"
+        ) from error
+    except (CancelledError, CommClosedError) as error:
+        raise IngestError(
+            f"the Dask scheduler at {address} was expected, got the connection to it lost, or its work cancelled. "
+            f"Start it again, then {again}"
+        ) from error
+
+
+def _address(client: Any) -> str:
+    return str(getattr(client.scheduler, "address", "its address"))
 
 
 def _submitted(client: Any, tasks: Sequence[Task]) -> list[Any]:
@@ -142,7 +324,8 @@ def cluster(*, scheduler: str | None = None, workers: int = 0, memory: int | Non
     ``scheduler`` is the address of a running scheduler, ``tcp://...`` or ``tls://...``; ``workers`` are processes to
     start on this machine, one thread each, listening on loopback only, and ``memory`` the bytes that each may use.
 
-    Raises `InvalidInputError` where both are asked for, the number is below 0, or nothing answers at the address.
+    Raises `InvalidInputError` where both are asked for, the number is below 0, workers are asked for where no process
+    may be started, the address is empty, or no scheduler answers at it.
     """
     if workers < 0:
         raise InvalidInputError(
@@ -152,19 +335,23 @@ def cluster(*, scheduler: str | None = None, workers: int = 0, memory: int | Non
         raise InvalidInputError(
             f"a scheduler or a number of workers was expected, got {scheduler!r} and {workers}. Leave one out."
         )
-    if not scheduler and not workers:
+    if scheduler is not None and not scheduler.strip():
+        raise InvalidInputError(
+            f"the address of a scheduler was expected, got {scheduler!r}. Set the variable that it comes from, "
+            "or leave the option out to work on this machine."
+        )
+    if workers and _is_daemonic():
+        raise InvalidInputError(
+            f"a process that may have children was expected for {workers} workers, got a daemonic one (of a "
+            "multiprocessing.Pool, say). Leave the workers out: threads do the work there."
+        )
+    if scheduler is None and not workers:
         yield
         return
     from distributed import Client, LocalCluster
 
-    if scheduler:
-        try:
-            client = Client(scheduler, timeout="10s")
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(
-                f"a Dask scheduler was expected at {scheduler!r}, got {error}. Start one with `dask scheduler`."
-            ) from error
-        with client:
+    if scheduler is not None:
+        with _client(scheduler):
             yield
         return
     with _deaf_to_ctrl_c():
@@ -173,11 +360,42 @@ def cluster(*, scheduler: str | None = None, workers: int = 0, memory: int | Non
             threads_per_worker=1,
             host="127.0.0.1",
             dashboard_address=None,
+            scheduler_kwargs={
+                "dashboard_address": "127.0.0.1:0"
+            },  # else port 8787, and a warning where it is taken
             memory_limit=memory or "auto",
             silence_logs=logging.CRITICAL,  # in workers: what fails there comes back, and is said here
         )
     with own, Client(own):
         yield
+
+
+def _client(scheduler: str) -> Any:
+    """Return a client of the scheduler at an address, if one answers there."""
+    from distributed import Client
+
+    try:
+        with ThreadPoolExecutor(1) as apart:  # this thread may have an event loop of its own, as notebooks do
+            kind = apart.submit(asyncio.run, _kind_of(scheduler)).result()
+        if kind != "Scheduler":
+            raise ValueError(f"a {kind}")
+        return Client(scheduler, timeout=SCHEDULER_PATIENCE_S)
+    except Exception as error:  # whatever stands there, it may answer anything
+        silent = f"no answer within {SCHEDULER_PATIENCE_S:g} s"
+        got = silent if isinstance(error, TimeoutError) else str(error).rstrip(".") or type(error).__name__
+        raise InvalidInputError(
+            f"a Dask scheduler was expected at {scheduler!r}, got {got}. Start one with `dask scheduler`, and give "
+            "the address that it says: tcp://..., not that of its dashboard."
+        ) from error
+
+
+async def _kind_of(address: str) -> str:
+    """Return what answers at an address of Dask's; a client would wait for ever for what connects and is silent."""
+    from distributed import Security, rpc
+
+    async with asyncio.timeout(SCHEDULER_PATIENCE_S):
+        async with rpc(address, connection_args=Security().get_connection_args("client")) as other:
+            return str((await other.identity())["type"])
 
 
 @contextmanager

@@ -1,7 +1,10 @@
 """What the tests share: the real rasters, small GeoTIFFs, and a store's bytes as one value."""
 
+import ipaddress
 import os
 import signal
+import socket
+import sys
 import warnings
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +30,51 @@ REAL = [
     *(f"s1_timeseries_nogeo/{date}.tif" for date in (20190428, 20190510, 20190522, 20190603, 20190615)),
 ]
 """The files that one command must put into one store."""
+
+
+_LOOPBACK = {None, "", b"", "localhost", socket.gethostname()}
+"""Names that no name server is asked for."""
+_used = []
+
+
+def _guard(event, args):
+    """Refuse, and count, connections and names that are not this machine's; told of all that Python opens."""
+    if event in ("socket.connect", "socket.bind", "socket.sendto") and args[0].family != socket.AF_UNIX:
+        # A datagram socket that is connected sends nothing: that is how Dask finds its own address.
+        is_silent = event == "socket.connect" and args[0].type & socket.SOCK_DGRAM
+        host = args[1][0]
+        is_here = bool(is_silent) or host == "localhost"
+        if not is_here:
+            try:
+                is_here = ipaddress.ip_address(host).is_loopback
+            except ValueError:
+                is_here = False
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = args[0]
+        is_here = host in _LOOPBACK or _is_number(host)
+    else:
+        return
+    if not is_here:
+        _used.append((event, host))
+        raise ConnectionRefusedError(f"no network connection was expected in tests, got {event} of {host!r}")
+
+
+def _is_number(host):
+    try:
+        return bool(ipaddress.ip_address(host.decode() if isinstance(host, bytes) else host))
+    except ValueError:
+        return False
+
+
+sys.addaudithook(_guard)
+
+
+@pytest.fixture(autouse=True)
+def network_used():
+    """Fail the test that opens a network connection, or asks for a name, that is not this machine's."""
+    _used.clear()
+    yield _used
+    assert not _used, _used
 
 
 def find_real_data():

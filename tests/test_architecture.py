@@ -59,7 +59,7 @@ DOORS = {
     "torch": r"torch\.",
     "multiprocessing": r"tasks|torch\.epoch_counter",
     "rasterio.open": r"rasters|grids\.warp\.read|scenes\.synthetic\.",
-    "dask": r"tasks|pixels\.bounds|patches\.stacks\.cube|scenes\.scene",
+    "dask": r"tasks|pixels\.bounds|patches\.stacks\.cube|scenes\.scene|store\.stored_pixels",
     **dict.fromkeys(("os.fsync", "os.link", "shutil.rmtree", "fcntl", ".replace(path)"), "files"),
     ".rename(path)": r"files|pixels\.radiometry|store\.store",
 }

@@ -32,6 +32,13 @@ def taken_by_default(store: "sz.Store", index: str) -> tuple["Array", str]:
 
 def summary(store: "sz.Store") -> str:
     """Return the contents of a store in one screen of text: pixels in Mpx, clips in dB, sizes in bytes."""
+    from sarzarr.store.documents import named
+
+    with named(store.place, "zarr.json"):
+        return "\n".join(_summed_up(store))
+
+
+def _summed_up(store: "sz.Store") -> list[str]:
     catalog, bounds = store.catalog, store.bounds
     on_disk = sum(p.stat().st_size for p in store.root.rglob("*") if p.is_file())
     held = f"{counted(len(store.scenes), 'scene')}, {counted(catalog.sizes['array'], 'array')}"
@@ -68,7 +75,7 @@ def summary(store: "sz.Store") -> str:
             lines.append(f"    layers: {', '.join(_layer_text(store, scene, name) for name in layers)}")
     if len(store.scenes) > SHOWN:
         lines.append(f"  ... and {counted(len(store.scenes) - SHOWN, 'more scene')}")
-    return "\n".join(lines)
+    return lines
 
 
 def _other_contents(store: "sz.Store") -> Iterator[str]:
@@ -77,7 +84,7 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
     from sarzarr.splits.samples.manager import SplitManager
     from sarzarr.store.boxes import box_tables
     from sarzarr.store.documents import read_node
-    from sarzarr.store.samples import sample_sets
+    from sarzarr.store.samples import open_samples, sample_sets
     from sarzarr.store.split_table import versions
 
     if layers := Counter(layer for scene in store.scenes for layer in store.layers(scene)):
@@ -85,11 +92,10 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
         yield f"  layers: {', '.join(held)}"
     sets, tables = sample_sets(store), box_tables(store)
     for name in sets:
-        image = read_node(store.place, f"{cv.SAMPLES}/{name}/image")
-        count, height, width = image["shape"]
+        cut = open_samples(store, name).layout
         drawn = f", {_boxes_text(store, name)}" if name in tables else ""
-        size = f"{height} x {width} at most, {image['data_type']}"
-        yield f"  samples/{name}: {counted(count, 'chip')} of {size}{drawn}"
+        size = f"{cut.height} x {cut.width} at most, {cut.stored}"
+        yield f"  samples/{name}: {counted(cut.count, 'chip')} of {size}{drawn}"
         if known := SplitManager(store).get_versions(name):
             yield f"    split: {_versions_text(known)}"
     for name in tables:

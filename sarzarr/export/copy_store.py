@@ -46,11 +46,12 @@ from sarzarr.store.documents import (
     write_node,
 )
 from sarzarr.store.manifest import write_manifest
-from sarzarr.store.place import Folder, Place
+from sarzarr.store.place import Folder, Place, local_folder
 from sarzarr.store.samples import SampleSet, sample_sets
+from sarzarr.store.shard_job import check_written
 from sarzarr.store.store import AnyStore, Store, open_older, open_store
 from sarzarr.store.tables import COLUMNS, read_table, write_table
-from sarzarr.tasks import Progress, Task, compute, gather, wave_size
+from sarzarr.tasks import Progress, Task, compute, gather, wave_size, workplace
 
 log = logging.getLogger(__name__)
 DTYPES: Final = ("uint16", "float32", "float16")
@@ -105,7 +106,7 @@ def copy_store(
     place = _new_place(source, new)
     encodings = [_wanted(stored, dtype, codec, shard) for stored in _stored_encodings(source)]
     try:
-        with whole_folder(place, once=True) as staging, _token(staging) as token:
+        with whole_folder(place, once=True) as staging, workplace(staging), _token(staging) as token:
             arrays = list(_arrays(source, staging, encodings))
             _copy_the_rest(source, Folder(staging), _made_anew(source, arrays))
             _write_places(source, staging, encodings)
@@ -132,9 +133,7 @@ def _token(staging: Path) -> Iterator[Path]:
 
 
 def _new_place(source: Store, new: str | Path) -> Path:
-    if "://" in str(new):
-        raise InvalidInputError(f"a copy must be a local directory, got {new!r}. Copy it there afterwards.")
-    place = Path(new).absolute()
+    place = local_folder(new, "a copy").absolute()
     if isinstance(source.place, Folder) and source.root.resolve() in place.resolve().parents:
         raise InvalidInputError(
             f"a place outside of the store was expected, got {str(new)!r}. Put the copy beside it."
@@ -188,6 +187,7 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
                 encoding=new,
                 name=array,
                 source=source.place,
+                listed="",
                 token=str(staging / TOKEN),
                 stored=old,
                 is_older=is_older,
@@ -196,6 +196,7 @@ def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator
                 and is_coded
                 and (old.dtype, *stored_range) == ("float32", *cv.STORED_RANGE),
             )
+            job = replace(job, listed=job.digest)
             yield _with_fill(job, source) if is_older and array in layers else job
 
 
@@ -292,6 +293,7 @@ def _copy_pixels(arrays: list[CopyJob], token: Path, progress: Callable[[Progres
         if progress is not None:
             progress(Progress(round(done), total, array.scene))
         if not waiting[target] and not errors:
+            check_written(target, files[target], array.encoding.grid)
             _write_documents(array, files.pop(target))
             if array.old_flags:
                 _write_histogram(array, counts.pop(target, None))

@@ -4,6 +4,7 @@ A chunk whose dtype and codec stay is passed on as it is stored; any other is de
 encoded anew. Every file is held against its manifest, and every chunk against its checksum.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -26,6 +27,7 @@ from sarzarr.store.manifest import REMEDY, ShardRecord, read_manifest
 from sarzarr.store.place import Place
 from sarzarr.store.shard_job import ShardJob, job_side, rectangles
 from sarzarr.store.shards import EMPTY, ArrayFiles, read_index, record_of
+from sarzarr.tasks import worker_name
 
 Records = dict[str, ShardRecord]
 Copied = tuple[Path, Records | Exception, Array | None]
@@ -40,6 +42,8 @@ class CopyJob(ShardJob):
     """The array's name in its scene group."""
     source: Place
     """The store that is copied."""
+    listed: str
+    """`digest` as whoever copies sees it; workers must see the same."""
     token: str
     """A file that is there as long as the copy goes on."""
     stored: Encoding
@@ -61,6 +65,37 @@ class CopyJob(ShardJob):
     def key(self) -> str:
         """The array's key, in the store and in the copy."""
         return f"{cv.SCENES}/{self.scene}/{self.name}"
+
+    @property
+    def digest(self) -> str:
+        """A digest of the manifests of the array, and of flags that tell what was measured of it, as seen from here.
+
+        Raises `CorruptStoreError` where there is none.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        for array in (self.key, *([f"{cv.SCENES}/{self.scene}/{self.old_flags}"] if self.old_flags else ())):
+            try:
+                digest.update(self.source.get(f"{array}/{cv.MANIFEST}"))
+            except (FileNotFoundError, NotADirectoryError):
+                raise CorruptStoreError(
+                    f"a manifest was expected, got none at {self.source}/{array}/{cv.MANIFEST}. {REMEDY} Nothing was "
+                    "copied."
+                ) from None
+        return digest.hexdigest()
+
+    def check_source(self) -> None:
+        """Raise `CorruptStoreError` unless the store that is read from here is the one that is copied."""
+        try:
+            if self.digest == self.listed:
+                return
+            got = "another"
+        except CorruptStoreError:
+            got = "none"
+        raise CorruptStoreError(
+            f"{self.source}/{self.key} was expected as it was when the copy began, got {got} on "
+            f"{worker_name() or 'this machine'}. Workers must see the same file system under the same path; run the "
+            "same command again. Nothing was copied."
+        )
 
     @property
     def target(self) -> Path:
@@ -97,6 +132,7 @@ def copy_shards(job: CopyJob) -> Copied:
 
 
 def _copy_files(job: CopyJob) -> tuple[Records, Array | None]:
+    job.check_source()
     reader = _OlderReader(job) if job.is_older else _ChunkReader(job)
     size, chunk = job.encoding.file_size, job.encoding.chunk
     records: Records = {}
@@ -202,8 +238,8 @@ class _ChunkReader:
             size = array.stored.chunk
             chunk = f", chunk at row {down + row * size}, col {right + col * size}"
         return CorruptStoreError(
-            f"{what}: scene {array.scene!r}, array {array.name!r}{chunk} (file {array.source}/{array.key}/{key}). "
-            f"{REMEDY} Nothing was copied."
+            f"{what}: scene {array.scene!r}, array {array.name!r}{chunk} "
+            f"(file {array.source}/{array.key}/{key}). {REMEDY} Nothing was copied."
         )
 
 
@@ -238,6 +274,7 @@ class _OlderReader:
 
 def values_in(job: CopyJob) -> Array:
     """Return the values (n,) that the pixels of a layer of schema 1 have: `sarzarr.store.free_values.values_of`."""
+    job.check_source()
     reader, size, values = _ChunkReader(job), job.stored.chunk, np.empty(0, job.stored.dtype)
     for top in range(job.row, job.row + job.height, size):
         for left in range(job.col, job.col + job.width, size):

@@ -10,8 +10,9 @@ from sarzarr.store.chunks import check_size
 from sarzarr.store.free_values import values_of
 from sarzarr.store.manifest import ShardRecord
 from sarzarr.store.place import Folder
-from sarzarr.store.sample_files import append_picture, sample_writers, write_sample_documents
+from sarzarr.store.sample_files import ARRAYS, append_picture, sample_writers, write_sample_documents
 from sarzarr.store.samples import IMAGE, SampleLayout, SampleSet
+from sarzarr.store.shard_job import check_written
 from sarzarr.tasks import gather
 
 
@@ -27,7 +28,11 @@ def copy_samples(old: SampleSet, staging: Path) -> None:
     layout = SampleLayout.of(count=told.count, height=told.height, width=told.width, dtype=told.dtype)
     taken = gather([(_values, (old, part)) for part in np.array_split(np.arange(told.count), told.shards)])
     layout = layout.filled(np.concatenate(taken))
-    records = gather([(_pack, (old, folder, layout, shard)) for shard in range(layout.shards)])
+    records: list[tuple[ShardRecord, ShardRecord]] = gather(
+        [(_pack, (old, folder, layout, shard)) for shard in range(layout.shards)]
+    )
+    for array, own in zip(ARRAYS, zip(*records, strict=True), strict=True):
+        check_written(folder / array, {f"c/{i}/0/0": r for i, r in enumerate(own)}, layout.grid)
     write_sample_documents(Folder(folder, old.key), layout, records)
 
 

@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +22,10 @@ from sarzarr.scenes.products.xml import parse_xml
 from sarzarr.store.boxes import DEFAULT_LABEL
 
 log = logging.getLogger(__name__)
+MAX_CLASSES: Final = 2**18
+"""Characters of a list of the names of classes."""
+MAX_YAML_LEVELS: Final = 20
+"""Lists and mappings within one another in such a list, if it is YAML: a parser takes minutes for thousands."""
 LABEL_KEY: Final = "label"
 """The property, or column, that is a label where none is named."""
 
@@ -108,7 +113,7 @@ def coco_classes(text: bytes | str, name: str) -> tuple[str, ...]:
     """Return the names of a COCO document's categories, by their ids: whole numbers in order, others as listed."""
     try:
         categories = [(c["id"], str(c["name"])) for c in json.loads(text).get("categories", ())]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise _refused("COCO JSON whose categories have id and name", name, error) from None
     if all(isinstance(number, int) for number, _ in categories):
         categories.sort(key=lambda one: one[0])
@@ -123,9 +128,18 @@ def parse_classes(text: str, name: str) -> tuple[str, ...]:
     """
     import yaml
 
+    if len(text) > MAX_CLASSES:
+        raise _refused(f"a list of classes of at most {MAX_CLASSES} characters", name, f"it has {len(text)}")
     if not name.lower().endswith((".yaml", ".yml")):
         return tuple(filter(None, map(str.strip, text.splitlines())))
     try:
+        depth = 0
+        for event in yaml.parse(text):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("it repeats parts of itself, which can grow without end")
+            if depth > MAX_YAML_LEVELS:
+                raise ValueError(f"it has more than {MAX_YAML_LEVELS} levels")
         document = yaml.safe_load(text)
         names = document.get("names", ()) if isinstance(document, dict) else ()
         if isinstance(names, dict):
@@ -133,7 +147,7 @@ def parse_classes(text: str, name: str) -> tuple[str, ...]:
                 raise ValueError(f"its names are numbered {', '.join(map(str, names))[:80]}")
             names = [names[i] for i in range(len(names))]
         return tuple(str(one) for one in names)
-    except (yaml.YAMLError, ValueError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise _refused("YAML with the names of classes", name, error) from None
 
 
@@ -153,7 +167,7 @@ def parse_coco(text: bytes | str, name: str) -> dict[str, Annotation]:
             boxes, labels = drawn[files[str(a["image_id"])]]
             boxes.append([x, y, x + w, y + h])
             labels.append(names.get(str(a.get("category_id")), DEFAULT_LABEL))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise _refused("COCO JSON with images, annotations and their bbox", name, error) from None
     if crowds := len(document["annotations"]) - len(single):
         log.warning("%s: %d crowds left out, since none of them is one object", name, crowds)
@@ -170,7 +184,7 @@ def parse_yolo(text: str, name: str, *, height: int, width: int, classes: Sequen
     for number, line in enumerate(filter(str.strip, text.splitlines()), start=1):
         words = line.split()
         is_outline = len(words) > 6 and len(words) % 2 == 1
-        if not (len(words) in (5, 6) or is_outline) or not words[0].isascii() or not words[0].isdigit():
+        if not (len(words) in (5, 6) or is_outline) or not re.fullmatch("[0-9]{1,9}", words[0]):
             raise _refused(
                 "YOLO lines of a class and four shares", name, f"line {number} reads {line[:80]!r}"
             )
@@ -219,15 +233,16 @@ def parse_geojson(
         features = document["features"] if document["type"] == "FeatureCollection" else [document]
         crs = document.get("crs") or {}
         about = [f.get("properties") or {} for f in features]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise _refused("GeoJSON features", name, error) from None
     _check_label(label_key, sorted({str(k) for a in about for k in a}), bool(about), name)
     regions = []
     for number, (feature, facts) in enumerate(zip(features, about, strict=True), start=1):
         try:
             points = np.array(list(_positions(feature["geometry"])), np.float64).reshape(-1, 2)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise _refused("GeoJSON features", name, f"the geometry of feature {number}: {error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:
+            said = f"the geometry of feature {number}: {str(error)[:200]}"
+            raise _refused("GeoJSON features", name, said) from None
         if not points.size or not np.isfinite(points).all():
             shown = json.dumps(feature["geometry"])[:80]
             raise InvalidInputError(
@@ -256,7 +271,7 @@ def _positions(geometry: Mapping[str, Any]) -> Iterable[tuple[float, float]]:
     while stack:
         part = stack.pop()
         if not isinstance(part, list):
-            raise ValueError(f"a position [x, y] has {part!r}")
+            raise ValueError(f"a position [x, y] has {part!r:.80}")
         if part and isinstance(part[0], int | float):
             yield float(part[0]), float(part[1])
         else:
@@ -269,8 +284,14 @@ def parse_csv(text: str, name: str, *, label_key: str | None = None) -> list[Reg
     The label is in the column ``label_key``: ``label`` where that is left out. Raises `InvalidInputError` where a
     column is missing, or a coordinate is no finite number; the message has its line and its text.
     """
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    wanted = ("scene", "x_min", "y_min", "x_max", "y_max")
+    rows, wanted = csv.DictReader(io.StringIO(text, newline="")), ("scene", "x_min", "y_min", "x_max", "y_max")
+    try:
+        return _regions(rows, wanted, name, label_key)
+    except csv.Error as error:  # such as a field of more than 131,072 characters
+        raise _refused("a table of boxes", name, f"line {rows.line_num}: {error}") from None
+
+
+def _regions(rows: Any, wanted: Sequence[str], name: str, label_key: str | None) -> list[Region]:
     columns = rows.fieldnames or ()
     if missing := [k for k in wanted if k not in columns]:
         raise _refused(f"a table with columns {', '.join(wanted)}", name, f"it lacks {missing[0]}")

@@ -15,6 +15,7 @@ from sarzarr.grids.georeference import Georeference
 from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
 from sarzarr.store.boxes import Boxes, Policy, box_tables, known_classes, read_boxes, write_boxes
 from sarzarr.store.commit import consolidate
+from sarzarr.store.limits import read_text
 from sarzarr.store.store import Store
 from sarzarr.text import counted
 
@@ -78,15 +79,11 @@ def import_boxes(
 def _text_of(place: Path) -> str:
     """Return the text of a file of boxes, without the mark that spreadsheets put before it."""
     try:
-        return place.read_text(encoding="utf-8-sig")
+        return read_text(place, "a GeoJSON or CSV file of text")
     except OSError as error:
         raise RasterNotFoundError(
             f"a file of boxes was expected at {str(place)!r}, got none that can be read ({error.strerror}). "
             "Give the path of a GeoJSON or CSV file."
-        ) from None
-    except UnicodeDecodeError:
-        raise InvalidInputError(
-            f"a GeoJSON or CSV file of text in UTF-8 was expected, got {place.name!r}, which is not."
         ) from None
 
 

@@ -34,6 +34,7 @@ from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.scenes.survey import Survey, survey_files
+from sarzarr.store.place import local_folder
 from sarzarr.store.store import Store, open_store
 from sarzarr.text import counted, listed, logged, size_text
 
@@ -133,7 +134,7 @@ def plan_ingest(
         raise InvalidInputError(
             "at least one GeoTIFF was expected, got none. Check the pattern of the file names."
         )
-    root = Path(store)
+    root = local_folder(store, "a store")
     if root.exists() and not root.is_dir():
         raise StoreExistsError(
             f"a .zarr store, or a place where there is nothing, was expected, got {str(root)!r}, which is a file. "

@@ -55,7 +55,7 @@ from sarzarr.store.documents import group_document, read_json, write_json, write
 from sarzarr.store.free_values import free_value
 from sarzarr.store.place import Folder
 from sarzarr.store.store import Store, create_store, open_store
-from sarzarr.tasks import Progress, Task, compute, cpu_count, processes, wave_size
+from sarzarr.tasks import Progress, Task, compute, cpu_count, processes, wave_size, worker_name, workplace
 from sarzarr.text import counted
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,11 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
     and a scene failed: the others are in the store. The messages name each scene with its cause.
     """
     store, plan, failed = create_store(plan.store), _with_workload(plan), Refusals()
-    with only_writer(plan.store) as staging, processes(plan.bytes_in):  # who works holds the lock, too
+    with (
+        only_writer(plan.store) as staging,
+        workplace(staging),
+        processes(plan.bytes_in),
+    ):  # workers lock it, too
         planned = _with_bounds(plan, staging, failed)
         staged = []
         for scene in planned:
@@ -150,6 +154,7 @@ class _Run:
             scene.failures.append(str(result))
             return
         scene.done[job_key(result.job)] = result.job, result.receipt
+        scene.workers[job_key(result.job)] = result.worker
         if result.first_time:
             self._report(result.job)
 
@@ -171,6 +176,7 @@ class _Run:
                     continue
                 more = list(decisions(scene))
                 if not more and scene.step is Step.MASK:
+                    scene.check_files()
                     scene.step, scene.done = Step.WRITE, {}
                     more = [(_write, (job,)) for job in self._begin(scene)]
                     tasks += more
@@ -202,8 +208,16 @@ def _attempt(
             leave_receipt(job, receipt)
     except Exception as error:
         log.debug("block %s of %s failed", job.at, job.scene, exc_info=True)
-        return Outcome(job=job, error=f"{type(error).__name__}: {error}")
-    return Outcome(job=job, receipt=receipt, first_time=first_time)
+        return Outcome(job=job, error=f"{type(error).__name__}: {error}", worker=worker_name())
+    return Outcome(job=job, receipt=receipt, first_time=first_time, worker=worker_name())
+
+
+def _decide(job: BlockJob, receipt: Receipt, reaches: dict[str, Any]) -> Receipt:
+    """Settle a block's zeros on a worker, though another try of the same task did already, or was killed at it."""
+    now = intact_receipt(job)
+    if now is not None and all(now[name].regions is None for name in reaches):
+        return now
+    return decide_zeros(job, receipt if now is not None else write_block(job), reaches)
 
 
 def _with_bounds(plan: IngestPlan, staging: Path, failed: Refusals) -> Sequence[ScenePlan]:
@@ -283,7 +297,7 @@ def decisions(scene: Staged) -> Iterator[Task]:
         for place, (job, receipt) in zip(places, blocks, strict=True):
             mine = {name: labels[place] for name, labels in reaches.items() if place in labels}
             if mine:
-                yield partial(_attempt, decide_zeros, first_time=False), (job, receipt, mine)
+                yield partial(_attempt, _decide, first_time=False), (job, receipt, mine)
 
 
 def _with_free_fills(scene: Staged) -> Iterator[Task]:
@@ -333,6 +347,7 @@ def _commit(store: Store, scenes: Sequence[Staged]) -> None:
 
 def _write_documents(scene: Staged) -> list[dict[str, Any]]:
     """Write the documents of a whole scene, and return the rows of its arrays in the catalog."""
+    scene.check_files()
     plan, rows = scene.plan, []
     group = Folder(scene.group, f"{cv.SCENES}/{plan.id}")
     histograms = Folder(scene.folder / "histograms", f"{cv.HISTOGRAMS}/{plan.id}")

@@ -136,7 +136,7 @@ class ScenePlan:
         is_warped = isinstance(onto, WarpPlan)
         return ArraySource(
             name=array.name,
-            path=str(array.path),
+            file=next(file.stamp for file in self.probe.files if file.path == array.path),
             band=array.band,
             representation=str(cv.Representation.POWER if is_warped else array.representation),
             itemsize=np.dtype(array.dtype).itemsize,

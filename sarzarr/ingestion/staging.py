@@ -6,15 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sarzarr import conventions as cv
-from sarzarr.errors import IngestError
+from sarzarr.errors import CorruptStoreError, IngestError
 from sarzarr.files import locked, remove_partials, remove_tree, whole_file
 from sarzarr.ingestion.blocks.jobs import BlockJob, Step
-from sarzarr.ingestion.blocks.receipts import Receipt, receipt_from_json, receipt_to_json
+from sarzarr.ingestion.blocks.receipts import Receipt, files_of, receipt_from_json, receipt_to_json
 from sarzarr.ingestion.layers.plan import STEP, LayerJob
 from sarzarr.ingestion.scene_plan import ScenePlan
-from sarzarr.store.place import Folder
-from sarzarr.store.shards import is_as_listed
+from sarzarr.store.shard_job import check_written
 
 log = logging.getLogger(__name__)
 Job = BlockJob | LayerJob
@@ -33,9 +31,12 @@ class Outcome:
     """The error, with its type, where it failed."""
     first_time: bool = True
     """Whether its pixels were read for it; a decision on zeros reads none."""
+    worker: str = ""
+    """The cluster's worker that ended it; empty where there is none."""
 
     def __str__(self) -> str:
-        return f"{self.job.scene}, block at row {self.job.row}, column {self.job.col}: {self.error}"
+        on = f", on {self.worker}" if self.worker else ""
+        return f"{self.job.scene}, block at row {self.job.row}, column {self.job.col}{on}: {self.error}"
 
 
 @dataclass
@@ -52,6 +53,8 @@ class Staged:
     """Blocks that are not in yet."""
     done: dict[str, tuple[Job, Receipt]] = field(default_factory=dict)
     """Blocks that are in, by `job_key`."""
+    workers: dict[str, str] = field(default_factory=dict)
+    """The worker that ended each block of this run, likewise; empty words where there is none."""
     failures: list[str] = field(default_factory=list)
     """Errors of blocks, and of itself, each with its type."""
 
@@ -64,6 +67,14 @@ class Staged:
     def mask(self) -> Path:
         """The folder of the uint8 flags that a first pass writes, if borders are eroded."""
         return self.folder / "mask"
+
+    def check_files(self) -> None:
+        """Raise `CorruptStoreError` unless every file is here, with the bytes and checksums that its worker said."""
+        for key, (job, receipt) in self.done.items():
+            for array, records in files_of(receipt):
+                check_written(
+                    Path(job.folder) / array, records, job.encoding.grid, by=self.workers.get(key, "")
+                )
 
     @contextmanager
     def failing(self) -> Iterator[None]:
@@ -123,19 +134,19 @@ def intact_receipt(job: Job) -> Receipt | None:
     place = _receipt_path(job)
     if not place.exists():
         return None
-    receipt, group = receipt_from_json(place.read_text()), Folder(Path(job.folder))
-    for name, array in receipt.items():
-        for folder, records in ((name, array.shards), (name + cv.FLAGS_SUFFIX, array.flag_shards)):
-            for key, record in records.items():
-                if not is_as_listed(group, f"{folder}/{key}", job.encoding.grid, record):
-                    return None
+    receipt = receipt_from_json(place.read_text())
+    try:
+        for array, records in files_of(receipt):
+            check_written(Path(job.folder) / array, records, job.encoding.grid)
+    except CorruptStoreError:
+        return None
     return receipt
 
 
 @contextmanager
 def only_writer(store: Path) -> Iterator[Path]:
     """Yield the folder beside a store where scenes are made; a second process in it is an error, never a mix."""
-    folder = store.with_name(store.name + ".ingest")
+    folder = store.absolute().with_name(store.absolute().name + ".ingest")  # workers may stand elsewhere
     busy = IngestError(
         f"one ingest at a time was expected, got another that writes beside {store.name!r}. "
         "Wait for it to end, then run this again."

@@ -16,6 +16,7 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
+from sarzarr.errors import CorruptStoreError
 from sarzarr.patches.cut import IndexSpec, positions
 from sarzarr.patches.measure import COLUMNS, measure_patches
 from sarzarr.patches.stored_array import StoredArray
@@ -59,22 +60,28 @@ def index_patches(
 
 def ensure_index(store: Store, spec: IndexSpec) -> None:
     """Index a store's patches; where it cannot be written to, ``store`` alone has the table, while it lives."""
-    table = _brought_up_to_date(store, spec)
-    if table is None:
-        return
     try:
-        write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
+        update_index(store, spec)
         consolidate(store)
+    except CorruptStoreError:
+        raise
     except OSError as error:
         log.warning("index %s of %s is kept in memory alone: %s", spec.name, store.place.name, error)
-        store.unwritten[spec.name] = table
+        table = _brought_up_to_date(store, spec)
+        if table is not None:
+            store.unwritten[spec.name] = table
 
 
 def update_index(store: Store, spec: IndexSpec) -> None:
-    """Index the arrays that the table does not know, or knows with other pixels or another clip (dB)."""
-    table = _brought_up_to_date(store, spec)
-    if table is not None:
-        write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
+    """Index the arrays that the table does not know, or knows with other pixels or another clip (dB).
+
+    One process does it at a time, and begins with what the store then holds: none takes away what another has
+    measured, and what several ask for is measured once.
+    """
+    with store.place.locked(cv.PATCHES):
+        table = _brought_up_to_date(store.anew(), spec)
+        if table is not None:
+            write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
 
 
 def _brought_up_to_date(store: Store, spec: IndexSpec) -> xr.Dataset | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,16 +22,14 @@ Window = tuple[slice, slice]
 class StoredArray:
     """One array of a scene and its flags: a place and numbers, nothing open."""
 
-    place: Place
-    """The store."""
     scene: str
     """The scene's id."""
     name: str
     """The array's name in its scene group."""
-    shape: tuple[int, int]
-    """(rows, columns)."""
-    encoding: Encoding
-    """The encoding of its codes."""
+    values: StoredPixels
+    """Its codes, as whoever asks sees them: a worker that sees others reads none."""
+    coverage: StoredPixels
+    """Its flags, likewise."""
     stored: tuple[float, float]
     """dB that 0 and 1 stand for."""
     is_clear: bool = False
@@ -41,22 +38,37 @@ class StoredArray:
     @classmethod
     def of(cls, place: Place, row: Mapping[str, Any]) -> "StoredArray":
         """Return the array of a row of the catalog: its (rows, columns), encoding and dB."""
+        shape, encoding = (int(row["height"]), int(row["width"])), encoding_of(row)
+        group = f"{cv.SCENES}/{row['scene']}"
+        kinds = ((row["name"], encoding), (row["flags"], encoding.of_flags))
+        values, coverage = (
+            StoredPixels.of(place, ArrayLayout.of(f"{group}/{name}", shape, kind)) for name, kind in kinds
+        )
         return cls(
-            place=place,
             scene=str(row["scene"]),
             name=str(row["name"]),
-            shape=(int(row["height"]), int(row["width"])),
-            encoding=encoding_of(row),
+            values=values,
+            coverage=coverage,
             stored=(float(row["vmin"]), float(row["vmax"])),
         )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return self.values.shape
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding of its codes."""
+        return self.values.encoding
 
     def codes(self, window: Window, out: Array | None = None) -> Array:
         """Return a window (rows, columns) of uint16 codes, or of floats in [0, 1] or NaN; in ``out`` if it is given.
 
         Raises `CorruptStoreError` where a file is absent, or a chunk fails its checksum or is not the one that
-        belongs there.
+        belongs there; `StoreChangedError` where another array is seen there than whoever asks sees.
         """
-        return self._read(self.name, self.encoding, window, out)
+        return self.values.read(window, out)
 
     def flags(self, window: Window, out: Array | None = None) -> Array:
         """Return a window of the flags, uint8, as `codes`."""
@@ -65,14 +77,4 @@ class StoredArray:
             out = np.empty((rows, cols), np.uint8) if out is None else out
             out[...] = cv.Flag.VALID
             return out
-        return self._read(self.name + cv.FLAGS_SUFFIX, self.encoding.of_flags, window, out)
-
-    @cached_property
-    def _pixels(self) -> dict[str, StoredPixels]:
-        return {}  # by array, once they are asked for
-
-    def _read(self, name: str, encoding: Encoding, window: Window, out: Array | None) -> Array:
-        if name not in self._pixels:
-            path = f"{cv.SCENES}/{self.scene}/{name}"
-            self._pixels[name] = StoredPixels.of(self.place, ArrayLayout.of(path, self.shape, encoding))
-        return self._pixels[name].read(window, out)
+        return self.coverage.read(window, out)

@@ -13,7 +13,7 @@ from sarzarr.patches.selection import Selection
 from sarzarr.reader.prefetch import PartRecipe
 from sarzarr.reader.sources import Source
 from sarzarr.store.chunks import described_layout, read_chunk_table
-from sarzarr.store.documents import read_node
+from sarzarr.store.documents import named, read_node
 from sarzarr.store.store import Store
 from sarzarr.text import listed
 
@@ -45,7 +45,10 @@ def _layer_recipe(
             f"scenes=store.scenes_with({name!r}), or ingest them again with --layer {name}=FILE --replace."
         )
     documents = {s: read_node(store.place, f"{cv.SCENES}/{s}/{name}") for s in held}
-    layouts = [described_layout(f"{cv.SCENES}/{s}/{name}", document) for s, document in documents.items()]
+    layouts = []
+    for s, document in documents.items():
+        with named(store.place, f"{cv.SCENES}/{s}/{name}/zarr.json"):
+            layouts.append(described_layout(f"{cv.SCENES}/{s}/{name}", document))
     # One scene's may be stored in a wider dtype than another's: all are delivered in that.
     own = {s: d["attributes"].get(cv.SOURCE_DTYPE, d["data_type"]) for s, d in documents.items()}
     _only(name, "dtype", own)

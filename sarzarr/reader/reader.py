@@ -149,8 +149,8 @@ class PatchReader(EpochReader):
             return self._stored()
         if self.options.clip is not None:
             return [self.options.clip] * len(self.selection.catalog_row)
-        clips = {key: (entry.clip.vmin, entry.clip.vmax) for key, entry in self.store.bounds.items()}
-        return [clips[key] for key in self._column("bounds_key")]
+        bounds = self.store.bounds
+        return [(bounds[key].clip_vmin, bounds[key].clip_vmax) for key in self._column("bounds_key")]
 
     @cached_property
     def shards(self) -> Indices:

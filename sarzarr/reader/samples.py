@@ -20,6 +20,7 @@ from sarzarr.reader.targets import patch_targets
 from sarzarr.splits.samples.manager import SplitManager
 from sarzarr.store.boxes import Windows
 from sarzarr.store.chunks import read_layout
+from sarzarr.store.manifest import was_changed
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.samples import IMAGE, WHITE, open_samples
 from sarzarr.store.store import AnyStore
@@ -58,6 +59,7 @@ class SampleReader(EpochReader):
 
     def _choose(self) -> None:
         self.samples = open_samples(self.store, self._name)
+        before = self.store.place.head(f"{self.samples.key}/zarr.json")
         layout, chosen = self.samples.layout, self._rows()
         size, place = max(layout.height, layout.width), f"{cv.SAMPLES}/{self._name}/{IMAGE}"
         nowhere = np.zeros(len(chosen), np.int32)
@@ -90,6 +92,8 @@ class SampleReader(EpochReader):
             windows, ids = Windows(owner=chosen, row=nowhere, col=nowhere, size=size), self.selection.id
             visible, owners = self.options.min_visible, self.samples.ids
             self.targets = patch_targets(self.samples.boxes, owners, windows, ids, min_visible=visible)
+        if self.store.place.head(f"{self.samples.key}/zarr.json") != before:
+            raise was_changed(self.store.place, self.samples.key)
 
     def _rows(self) -> Array:
         """Return the numbers of the samples that are asked for, ascending."""

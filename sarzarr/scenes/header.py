@@ -15,8 +15,14 @@ from sarzarr.rasters import BandMask, band_masks, block_sizes, open_raster, read
 
 MAX_BANDS: Final = 64
 """Bands that a file may have; a picture of more is no radar scene."""
+MAX_PIXELS: Final = 2**40
+"""Pixels that a scene may have: a square of 10,000 km at 10 m."""
+MAX_SIDE: Final = 2**24
+"""Rows or columns that a scene may have."""
 MAX_SAMPLED_BLOCK: Final = 512 * 2**20
 """Bytes of a TIFF block beyond which no pixel is sampled: one read would decode all of it."""
+_FARTHEST: Final = 1e12
+"""Units of a CRS beyond which a transform is none: 25,000 times around the Earth in metres."""
 _COSTLY_BLOCK: Final = 64 * 2**20
 _ALL: Final = 2**18
 LOOKS: Final = 256
@@ -152,7 +158,7 @@ def _georeference(dataset: Any, name: str) -> Georeference:
     """Return the place of a dataset's pixels. GCPs without an affine place no pixel by themselves."""
     points, points_crs = dataset.gcps
     a, b, c, d, e, f = (float(v) for v in dataset.transform[:6])
-    is_usable = all(math.isfinite(v) for v in (a, b, c, d, e, f)) and a * e - b * d != 0
+    is_usable = all(abs(v) < _FARTHEST for v in (a, b, c, d, e, f)) and a * e - b * d != 0  # NaN is not
     is_placed = is_usable and dataset.crs is not None and not dataset.transform.is_identity
     wkt = dataset.crs.to_wkt(version="WKT2_2019") if is_placed else None
     grid = Grid(

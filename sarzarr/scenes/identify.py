@@ -71,6 +71,7 @@ class Sample:
     """What to say where ``count`` is 0."""
 
 
+@np.errstate(invalid="ignore", over="ignore")  # of NaN that signals, and of numbers near the largest
 def sample_statistics(windows: Iterable[np.ndarray[Any, Any]]) -> Sample:
     """Return the statistics of sampled windows, (rows, columns) each, real, NaN where a pixel was not measured."""
     kept, steps, has_others = [np.empty(0)], [np.empty(0)], False

@@ -9,12 +9,20 @@ from typing import Any
 from sarzarr import conventions as cv
 from sarzarr.errors import UnsupportedRasterError
 from sarzarr.pixels.calibration import Calibration, Noise
-from sarzarr.rasters import Unmeasured, local_file, source_hash
+from sarzarr.rasters import FileStamp, Unmeasured, local_file
 from sarzarr.scenes.acquisition import Acquisition, facts_from_fields, merge_facts
 from sarzarr.scenes.bands import MAX_SAID, Band, bands_of, first_tag, is_named, of_one_day, sort_out
 from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.grammars import facts_from_name, facts_named
-from sarzarr.scenes.header import MAX_BANDS, MAX_SAMPLED_BLOCK, Header, Placed, read_header
+from sarzarr.scenes.header import (
+    MAX_BANDS,
+    MAX_PIXELS,
+    MAX_SAMPLED_BLOCK,
+    MAX_SIDE,
+    Header,
+    Placed,
+    read_header,
+)  # fmt: skip
 from sarzarr.scenes.identify import (
     Identity,
     Sample,
@@ -86,12 +94,17 @@ class RasterProbe(Placed):
     """One sentence: how quantity and representation were found."""
     acquisition: Acquisition
     """The facts of the acquisition in tags, names and product metadata."""
-    source_hash: str
-    """``sha256-sampled:<hex>`` of size, header and sampled bytes, or ``sha256:<hex>`` of all of them."""
+    stamp: FileStamp
+    """Its bytes, and when they last changed."""
     refusal: str | None
     """Why the file cannot be ingested as asked, with the remedy; None where it can."""
     companion: Content | None = None
     """The raster of a product that is delivered beside its backscatter: a mask, an angle; None where it is none."""
+
+    @property
+    def source_hash(self) -> str:
+        """``sha256-sampled:<hex>`` of size, header and sampled bytes, or ``sha256:<hex>`` of all of them."""
+        return self.stamp.hash
 
     @property
     def declared_bytes(self) -> int:
@@ -192,7 +205,7 @@ def probe_file(
         ),
         reason=identities[0].reason if identities else str(refusal),
         acquisition=facts,
-        source_hash=source_hash(file, full=full_hash),
+        stamp=FileStamp.of(file, full=full_hash),
         refusal=refusal,
         companion=companion,
     )
@@ -244,6 +257,12 @@ def _unusable(header: Header, product: Product, *, is_told: bool) -> str | None:
         return (
             f"expected one picture in the file, got {header.pages} pages. "
             "Write each to its own file: gdal_translate GTIFF_DIR:1:IN.tif OUT.tif."
+        )
+    rows, cols = header.grid.shape
+    if rows * cols > MAX_PIXELS or max(rows, cols) > MAX_SIDE:
+        return (
+            f"expected at most {MAX_SIDE:,} rows and columns and {MAX_PIXELS:,} pixels, got {rows:,} x {cols:,}. "
+            "Fetch or write the file again, or cut it."
         )
     if header.bands > MAX_BANDS:
         return f"expected at most {MAX_BANDS} bands, got {header.bands}. Write out the ones that you need."

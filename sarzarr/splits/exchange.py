@@ -15,6 +15,7 @@ from sarzarr.splits.assign import check
 from sarzarr.splits.make import pending_of
 from sarzarr.splits.versions import get_split, grounds_of, write_split
 from sarzarr.store import split_table
+from sarzarr.store.limits import read_text
 from sarzarr.store.split_table import SceneCells, Split, read_split, versions
 from sarzarr.store.store import AnyStore, open_store
 
@@ -60,11 +61,11 @@ def import_split(store: AnyStore, path: str | Path) -> Split:
     """
     here = open_store(store).anew()
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(Path(path), "a split that `sarzarr split export` wrote")
+    except OSError as error:
         raise InvalidInputError(
             f"a split that `sarzarr split export` wrote was expected at {str(path)!r}, got nothing that can be "
-            f"read as text ({getattr(error, 'strerror', None) or 'it is not UTF-8'}). Give the path of one."
+            f"read as text ({error.strerror}). Give the path of one."
         ) from None
     split = from_json(text)
     if split.version in versions(here.place):
@@ -126,7 +127,7 @@ def from_json(text: str) -> Split:
         fingerprint = str(facts["fingerprint"])
     except InvalidInputError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise InvalidInputError(
             f"a split that `sarzarr split export` wrote was expected, got another document ({error})."
         ) from None

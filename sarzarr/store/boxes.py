@@ -12,6 +12,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError, SceneIdError
 from sarzarr.scenes.names import check_scene_id
 from sarzarr.store.documents import ensure_groups, named, nodes_below
+from sarzarr.store.limits import check_boxes_within, check_within
 from sarzarr.store.store import Store
 from sarzarr.store.tables import read_table, write_table
 
@@ -343,19 +344,24 @@ def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX, *, always: bool = Fal
             f"a table of boxes among {', '.join(known) or 'none'} was expected, got {name!r}."
         )
     table = read_table(store.place, f"{cv.BOXES}/{name}")
-    on = str(table.attrs["on"])
-    owners = table["owner_scene"] if on == ON_SCENES else read_table(store.place, on)["id"]
     with named(store.place, f"{cv.BOXES}/{name}/zarr.json"):
-        return _boxes_of(table, on, owners)
+        on = str(table.attrs["on"])
+        sizes = store.catalog if on == ON_SCENES else read_table(store.place, on)
+        return _boxes_of(table, on, sizes)
 
 
-def _boxes_of(table: xr.Dataset, on: str, owners: xr.DataArray) -> Boxes:
-    corners = [table[k].values for k in ("x_min", "y_min", "x_max", "y_max")]
+def _boxes_of(table: xr.Dataset, on: str, sizes: xr.Dataset) -> Boxes:
+    """Return the boxes of a table; ``sizes`` has the height and width, pixels, of what they are on."""
+    owners = table["owner_scene"] if on == ON_SCENES else sizes["id"]
+    corners = {k: table[k].values for k in ("x_min", "y_min", "x_max", "y_max")}
+    check_boxes_within(corners, sizes)
+    check_within(table["owner"].values, 0, owners.size - 1, "owner")
+    check_within(table["label"].values, 1, table["class_name"].size, "label")
     return Boxes(
         on=on,
         owners=tuple(map(str, owners.values.tolist())),
         owner=table["owner"].values,
-        boxes=np.stack(corners, axis=1),
+        boxes=np.stack([*corners.values()], axis=1),
         label=table["label"].values,
         classes=tuple(map(str, table["class_name"].values.tolist())),
         grids=tuple(map(str, table["owner_grid"].values.tolist())) if "owner_grid" in table else (),

@@ -19,6 +19,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, InvalidInputError, StoreChangedError
 from sarzarr.store.codecs import CODECS
 from sarzarr.store.documents import Encoding, fill_of, named, read_node
+from sarzarr.store.limits import DTYPES, check_array, check_cut
 from sarzarr.store.manifest import CHUNK, REMEDY, Manifest, changed, read_manifest
 from sarzarr.store.place import Place
 from sarzarr.store.shards import record_of
@@ -26,22 +27,6 @@ from sarzarr.store.shards import record_of
 log = logging.getLogger(__name__)
 ENTRY: Final = np.dtype([("file", "<u4"), ("size", "<u4"), ("offset", "<u8"), ("crc", "<u4")])
 """One chunk: which file, how many bytes (0: the chunk is all fill value), where they begin, and the last four."""
-DTYPES: Final = frozenset(
-    (
-        "uint8",
-        "int8",
-        "uint16",
-        "int16",
-        "uint32",
-        "int32",
-        "uint64",
-        "int64",
-        "float16",
-        "float32",
-        "float64",
-    )
-)
-"""Dtypes whose chunks are read directly: codes, floats, flags, and whatever a layer is."""
 ELSEWHERE: Final = np.uint32(2**32 - 1)
 """Size of a chunk that only zarr-python knows how to read."""
 
@@ -70,6 +55,8 @@ class ArrayLayout:
             raise InvalidInputError(
                 f"an array of two or three dimensions was expected, got {self.path!r} of shape {self.shape}."
             )
+        itemsize = np.dtype(self.dtype).itemsize
+        check_cut(self.shape, self.chunk, self.shard or self.chunk, itemsize=itemsize)
 
     @classmethod
     def of(cls, path: str, shape: tuple[int, int], encoding: Encoding) -> "ArrayLayout":
@@ -138,7 +125,8 @@ def read_layout(place: Place, path: str) -> ArrayLayout:
 
 
 def described_layout(path: str, document: Mapping[str, Any]) -> ArrayLayout:
-    """Return the layout that a Zarr v3 array document describes."""
+    """Return the layout that a Zarr v3 array document describes; `ValueError` where it is none within limits."""
+    check_array(document)
     shape = tuple(document["shape"])
     outer = tuple(document["chunk_grid"]["configuration"]["chunk_shape"])
     codecs = document["codecs"]
@@ -272,6 +260,10 @@ def read_chunk_table(place: Place, layouts: Iterable[ArrayLayout]) -> ChunkTable
 def _array_entries(place: Place, layout: ArrayLayout, first_file: int) -> tuple[Array, int | None]:
     """Return the entries of an array's chunks in C order, and the checksum of its manifest."""
     entries = np.zeros(layout.chunks, ENTRY)
+    if layout.codec is None and place.is_sealed:
+        raise CorruptStoreError(
+            f"a codec among {', '.join(CODECS)} was expected in {place}/{layout.path}/zarr.json, got another. {REMEDY}"
+        )
     if layout.codec is None:
         entries["size"] = ELSEWHERE
         return entries.reshape(-1), None
@@ -318,6 +310,15 @@ def check_files(place: Place, manifest: Manifest) -> None:
     for key, size in zip(manifest.keys, manifest.sizes.tolist(), strict=True):
         if size:
             check_size(place, f"{manifest.array}/{key}", size)
+
+
+def check_links(place: Place, group: str) -> None:
+    """Look at every file below a group: `Place.head` refuses one that leads out of the store."""
+    for name in place.children(group):
+        if name.endswith("/"):
+            check_links(place, f"{group}/{name[:-1]}")
+        else:
+            place.head(f"{group}/{name}")
 
 
 def check_size(place: Place, key: str, size: int) -> None:

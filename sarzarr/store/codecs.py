@@ -83,9 +83,15 @@ class Codec:
             raise CorruptStoreError(f"expected a chunk of {like.nbytes} bytes, got {len(payload)}.")
         return np.frombuffer(payload, like.dtype).reshape(like.shape)
 
-    def decode(self, stored: Any) -> bytes:
-        """Check and decode the bytes of one chunk of unknown size; raises `CorruptStoreError` as `decode_into`."""
-        return bytes(self._decompress(self.payload_of(stored)))
+    def decode(self, stored: Any, limit: int | None = None) -> bytes:
+        """Check and decode a chunk; raises `CorruptStoreError` as `decode_into`, `InvalidInputError` as `decoded`."""
+        return self.decoded(self.payload_of(stored), limit)
+
+    def decoded(self, payload: Any, limit: int | None = None) -> bytes:
+        """Decode a payload whose checksum is known; `InvalidInputError` where it says more than ``limit`` bytes."""
+        if limit is not None and ((size := self.decoded_size(payload)) is None or size > limit):
+            raise InvalidInputError(f"at most {limit} bytes were expected, got a frame that says {size}")
+        return bytes(self._decompress(payload))
 
     def _decompress(self, payload: memoryview, out: Array | None = None) -> Any:
         try:
@@ -131,9 +137,16 @@ def blosc_lz4(name: str, shuffle: int | None = None) -> Codec:
         name=name,
         compressors=compressors,
         compress=lambda chunk: blosc.compress(chunk, b"lz4", 5, chosen(chunk.dtype)),
-        decompress=blosc.decompress,
+        decompress=_blosc_decompress,
         decoded_size=lambda payload: int.from_bytes(payload[4:8], "little"),
     )
+
+
+def _blosc_decompress(payload: memoryview, out: Array | None = None) -> Any:
+    """Return the bytes of a Blosc frame of its own length: the library reads as far as a frame says that it goes."""
+    if len(payload) < 16 or int.from_bytes(payload[12:16], "little") != len(payload):
+        raise ValueError(f"a frame of another length than its {len(payload)} bytes")
+    return blosc.decompress(payload, out)
 
 
 def _zstd_size(payload: memoryview) -> int | None:

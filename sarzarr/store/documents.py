@@ -19,6 +19,7 @@ from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingFileErro
 from sarzarr.grids.dataset import grid_coordinates
 from sarzarr.grids.grid import Grid
 from sarzarr.store.codecs import CRC_BYTES, UNSHARDED_CODEC, get_codec
+from sarzarr.store.limits import ZSTD_RATIO, check_array, check_decoded, check_document, check_texts
 from sarzarr.store.place import Place
 from sarzarr.store.seals import Document as Document
 from sarzarr.store.seals import sealed, unsealed
@@ -169,6 +170,8 @@ def write_json(place: Place, key: str, document: Mapping[str, Any]) -> None:
 def read_json(place: Place, key: str) -> Document:
     """Read a JSON document, UTF-8 bytes; `MissingFileError` without one, `CorruptStoreError` where it is none."""
     with named(place, key):
+        head = place.head(key)
+        check_document(key, 0 if head is None else head.size)
         document = json.loads(place.get(key))
         if not isinstance(document, dict):
             raise TypeError(f"a {type(document).__name__}")
@@ -225,7 +228,8 @@ def without_seal(place: Place, node: str, document: Document) -> tuple[Document,
     """Return a document that was read as `read_sealed` does."""
     key = _file_of(node)
     if not place.is_sealed:
-        return {**document, "attributes": document.get("attributes", {})}, frozenset()
+        with named(place, key):
+            return {**document, "attributes": {**document.get("attributes", {})}}, frozenset()
     with named(place, key):
         return unsealed(document, key_in_store(place, key), f"{place}/{key}")
 
@@ -295,9 +299,10 @@ def read_small_array(place: Place, node: str, crc: int | None = None) -> tuple[A
     """
     document = read_node(place, node)
     with named(place, _file_of(node)):
-        shape = tuple(document["shape"])
-        is_text = document["data_type"] == "string"
-        values: Array = np.empty(shape, object if is_text else document["data_type"])
+        check_array(document, is_column=True)
+        shape, is_text = tuple(document["shape"]), document["data_type"] == "string"
+        dtype = np.dtype(object if is_text else document["data_type"])
+        values: Array = np.empty(shape if not math.prod(shape) else 0, dtype)
         told = document["attributes"].pop(cv.CHUNK_CRC) if place.is_sealed else None
         if crc not in (None, told):
             raise ValueError("not a column that was written with its table")
@@ -310,8 +315,12 @@ def read_small_array(place: Place, node: str, crc: int | None = None) -> tuple[A
             try:
                 codec = get_codec("zstd" if document["codecs"][-1]["name"] == "crc32c" else UNSHARDED_CODEC)
                 if is_text:
-                    values = VLenUTF8().decode(codec.decode(stored)).reshape(shape)
+                    encoded = codec.decode(stored, ZSTD_RATIO * len(stored))
+                    check_texts(encoded, math.prod(shape))
+                    values = VLenUTF8().decode(encoded).reshape(shape)
                 else:
+                    check_decoded(math.prod(shape) * dtype.itemsize, len(stored))
+                    values = np.empty(shape, dtype)
                     codec.decode_into(stored, values)
             except CorruptStoreError as error:
                 raise CorruptStoreError(f"{str(error).rstrip('.')} at {place}/{key}. {RESTORE}") from None

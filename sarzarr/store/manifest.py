@@ -19,9 +19,12 @@ from numcodecs import zstd
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingFileError, StoreChangedError
+from sarzarr.store.codecs import get_codec
 from sarzarr.store.documents import key_in_store, named, read_json, write_json
+from sarzarr.store.limits import MAX_CHUNKS
 from sarzarr.store.place import Place
 from sarzarr.store.seals import crc_of
+from sarzarr.tasks import worker_name
 
 REMEDY: Final = "Make it again from its source: `sarzarr remove`, then `sarzarr ingest`."
 CHUNK: Final = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4")])
@@ -139,6 +142,8 @@ def read_manifest(place: Place, array: str) -> Manifest:
             )
         sizes = np.frombuffer(_bytes(document["sizes"]), "<u8").astype(np.int64)
         files = tuple(document["files"])
+        if not all(type(n) is int and n > 0 for n in files) or math.prod(files) != len(sizes):
+            raise ValueError(f"{str(files)[:100]} files of {len(sizes)} sizes")
         return Manifest(key, files, sizes, _unpacked(document["chunks"], len(sizes)), crc)
 
 
@@ -154,9 +159,14 @@ def changed(place: Place, array: str, crc: int) -> StoreChangedError | None:
 
 def was_changed(place: Place, array: str) -> StoreChangedError:
     """Return the error of an array that is no longer the one that was there when it was opened."""
+    if by := worker_name():
+        why = (
+            f"on {by}. Workers must see the same file system under the same path; run the same command again."
+        )
+    else:
+        why = "it was replaced or removed meanwhile. Open the store anew."
     return StoreChangedError(
-        f"{array} as it was when {place} was opened was expected, got another or none: it was replaced or removed "
-        "meanwhile. Open the store anew."
+        f"{array} as it was when {place} was opened was expected, got another or none: {why}"
     )
 
 
@@ -192,4 +202,4 @@ def _text(values: Array) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    return bytes(zstd.decompress(base64.b64decode(text))) if text else b""
+    return get_codec("zstd").decoded(base64.b64decode(text), CHUNK.itemsize * MAX_CHUNKS) if text else b""

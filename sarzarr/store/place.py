@@ -4,16 +4,22 @@ A key is a POSIX path relative to the store's root: ``scenes/s1/vv/c/0/0``. A pl
 holds nothing open. A reader takes any place; what writes makes things in local folders, and swaps them in.
 """
 
+import errno
 import os
+import re
+import stat
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
+from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.files import locked, swap_in, swap_out, whole_file, whole_folder
 
-OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+OPEN_FLAGS: Final = os.O_RDONLY | sum(getattr(os, f"O_{name}", 0) for name in ("BINARY", "NOFOLLOW", "NONBLOCK"))
+"""Bytes as they are, never through a link, never waiting for the other end of a pipe."""
 
 
 class Head(NamedTuple):
@@ -80,6 +86,16 @@ class Place(Protocol):
         """Wait for the lock of a group, whose document is read, changed and written as one."""
 
 
+def local_folder(path: str | Path, what: str) -> Path:
+    """Return the path of a folder of this machine; `InvalidInputError` where it is a URL, which a path makes a folder."""
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path))  # a letter and a colon is a drive of Windows
+    if scheme and not os.path.lexists(scheme[0]):
+        raise InvalidInputError(
+            f"{what} in a local directory was expected, got {str(path)!r}. Make it here, and copy it there afterwards."
+        )
+    return Path(path)
+
+
 @dataclass(frozen=True)
 class Folder:
     """A `Place` that is a folder of this machine."""
@@ -110,14 +126,20 @@ class Folder:
     def head(self, key: str) -> Head | None:
         """See `Place.head`; the stamp is the file's number, which the next may get again, and its time."""
         try:
-            found = os.stat(f"{self.path}/{key}")  # noqa: PTH116  (called once per shard)
+            found = os.lstat(self._inside(key))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise _leads_out(f"{self}/{key}")
         return Head(found.st_size, (found.st_ino, found.st_ctime_ns))
 
     def get(self, key: str) -> bytes:
         """See `Place.get`."""
-        return (self.path / key).read_bytes()
+        handle = self.descriptor(key)
+        try:
+            return _read_range(handle, 0, os.fstat(handle).st_size)
+        finally:
+            os.close(handle)
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """See `Place.get_ranges`."""
@@ -130,14 +152,27 @@ class Folder:
     def children(self, key: str = "") -> list[str]:
         """See `Place.children`."""
         try:
-            with os.scandir(self.path / key) as entries:
+            with os.scandir(self._inside(f"{key}/.")) as entries:
                 return sorted(entry.name + "/" * entry.is_dir() for entry in entries)
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def descriptor(self, key: str) -> int:
         """See `Place.descriptor`."""
-        return os.open(f"{self.path}/{key}", OPEN_FLAGS)
+        try:
+            return os.open(self._inside(key), OPEN_FLAGS)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EMLINK):  # as systems call a link that is not to be followed
+                raise _leads_out(f"{self}/{key}") from None
+            raise
+
+    def _inside(self, key: str) -> str:
+        """Return the path of what is at a key; `CorruptStoreError` where that leads out of the store."""
+        folder, _, name = key.rpartition("/")
+        _check_inside(str(self.path), folder)
+        if name == "..":
+            raise _leads_out(f"{self}/{key}")
+        return f"{self.path}/{key}"
 
     def zarr(self) -> Path:
         """See `Place.zarr`."""
@@ -145,26 +180,42 @@ class Folder:
 
     def put(self, key: str, data: bytes) -> None:
         """See `Place.put`."""
-        path = self.path / key
+        path = Path(self._inside(key))
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
             partial.write_bytes(data)
 
     def whole(self, key: str, *, once: bool = False) -> AbstractContextManager[Path]:
         """See `Place.whole`, and `sarzarr.files.whole_folder`."""
-        return whole_folder(self.path / key, once=once)
+        return whole_folder(Path(self._inside(key)), once=once)
 
     def swap(self, staged: Path, key: str) -> None:
         """See `Place.swap`; what is staged is flushed to the disk first."""
-        swap_in(staged, self.path / key)
+        swap_in(staged, Path(self._inside(key)))
 
     def delete(self, key: str) -> None:
         """See `Place.delete`."""
-        swap_out(self.path / key)
+        swap_out(Path(self._inside(key)))
 
     def locked(self, key: str = "") -> AbstractContextManager[None]:
         """See `Place.locked`."""
         return locked(self.path / key)
+
+
+@lru_cache(maxsize=4096)
+def _check_inside(root: str, folder: str) -> None:
+    """Refuse a folder of a store that is, by its name or by links, outside of it: once, since every shard asks."""
+    real = os.path.realpath(root)
+    inside = os.path.realpath(f"{root}/{folder}")
+    if ".." in folder.split("/") or inside != os.path.normpath(f"{real}/{folder}"):
+        raise _leads_out(f"{root}/{folder}")
+
+
+def _leads_out(path: str) -> CorruptStoreError:
+    return CorruptStoreError(
+        f"files and folders inside of the store were expected, got {path!r}, which is a link or leads out of it. Put "
+        "what it leads to in its place."
+    )
 
 
 def _read_range(handle: int, offset: int, size: int) -> bytes:

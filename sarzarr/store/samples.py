@@ -21,6 +21,7 @@ from sarzarr.store.boxes import Boxes, read_boxes
 from sarzarr.store.codecs import DEFAULT_CODECS, get_codec
 from sarzarr.store.documents import Encoding, array_document, fill_of, named, nodes_below, read_node
 from sarzarr.store.free_values import extreme, free_value
+from sarzarr.store.limits import MAX_CUT, check_array, check_within
 from sarzarr.store.manifest import Manifest, read_manifest
 from sarzarr.store.shards import is_as_listed, read_chunks
 from sarzarr.store.store import AnyStore, Store, open_store
@@ -153,7 +154,12 @@ class SampleSet:
         place, node = self.store.place, f"{self.key}/{IMAGE}"
         document = read_node(place, node)
         with named(place, f"{node}/zarr.json"):
+            check_array(document)
             count, height, width = document["shape"]
+            check_within(self.table["height"].values, 1, height, "height")
+            check_within(self.table["width"].values, 1, width, "width")
+            if max(height, width) > MAX_CUT or len(self.ids) != count:
+                raise ValueError(f"{len(self.ids)} ids of {count} pictures of {height} x {width} pixels")
             return SampleLayout(
                 count=count,
                 height=height,

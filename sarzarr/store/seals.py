@@ -52,7 +52,7 @@ def broken(where: str) -> CorruptStoreError:
     return CorruptStoreError(
         f"the document that sarzarr wrote was expected, got another at {where}: it is damaged, stands in another's "
         "place, or was changed by hand. Restore it from a copy, or seal what was changed on purpose with "
-        "`sarzarr verify --accept`."
+        "`sarzarr verify STORE --accept`."
     )
 
 

@@ -5,11 +5,15 @@ A job crosses process boundaries, so it holds addresses and nothing open.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from sarzarr import conventions as cv
+from sarzarr.errors import CorruptStoreError
 from sarzarr.store.documents import Encoding
 from sarzarr.store.manifest import ShardRecord
+from sarzarr.store.place import Folder
+from sarzarr.store.shards import is_as_listed
 
 NO_FILE: Final = ShardRecord()
 """The record of a file of which every chunk is zero, and which is not there."""
@@ -56,6 +60,27 @@ class ShardJob:
             for col in range(self.col, self.col + self.width, size)
         )
         return {key: records.get(key, NO_FILE) for key in keys}
+
+
+def check_written(
+    folder: Path, records: Mapping[str, ShardRecord], grid: tuple[int, int], *, by: str = ""
+) -> None:
+    """Hold the files of an array's folder against the records of whoever wrote them, ``by`` name; sizes are bytes.
+
+    ``grid`` is (rows, columns) of chunks in a file. Chunks are not read: see `is_as_listed`.
+
+    Raises `CorruptStoreError` where one is absent or has other bytes: its worker saw another disk, or wrote it twice.
+    """
+    place = Folder(folder)
+    for key, record in records.items():
+        if not is_as_listed(place, key, grid, record):
+            head = place.head(key)
+            got = "none" if head is None else f"one of {head.size} that is another"
+            raise CorruptStoreError(
+                f"a file of {record.size} bytes was expected at {folder / key}, as {by or 'its writer'} said, "
+                f"got {got}. Workers must write into the same file system, under the same path; run the same "
+                "command again."
+            )
 
 
 def job_side(file_size: int) -> int:

@@ -22,6 +22,7 @@ from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.world import Draw, WorldLattice
 from sarzarr.store.documents import has_node, named, nodes_below, read_node
+from sarzarr.store.limits import MAX_CHUNKS, check_within
 from sarzarr.store.membership import CellTable, count_memberships, patch_mask
 from sarzarr.store.place import Place
 from sarzarr.store.tables import read_table
@@ -242,6 +243,8 @@ def from_table(table: xr.Dataset) -> Split:
     Raises `CorruptStoreError` where it does not have the fingerprint that it says.
     """
     facts = table.attrs
+    check_within(table["code"].values, 0, max(cv.Membership), "code")
+    check_within(np.concatenate([table[k].values for k in ("owner_rows", "owner_cols")]), 0, MAX_CHUNKS, "cells")
     shapes = list(zip(table["owner_rows"].values.tolist(), table["owner_cols"].values.tolist(), strict=True))
     ends = np.cumsum([0, *(r * c for r, c in shapes)])
     codes = table["code"].values

@@ -11,10 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.base import tokenize
 
 from sarzarr import conventions as cv
 from sarzarr.errors import (
@@ -31,7 +29,7 @@ from sarzarr.grids.grid import Grid
 from sarzarr.pixels.bounds import ClipBounds, Histogram
 from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
 from sarzarr.store.catalog import catalog_of, read_histogram
-from sarzarr.store.chunks import read_layout
+from sarzarr.store.chunks import check_links, read_layout
 from sarzarr.store.conditions import columns_of, where_mask
 from sarzarr.store.documents import (
     Document,
@@ -47,8 +45,10 @@ from sarzarr.store.documents import (
     without_seal,
     write_node,
 )
+from sarzarr.store.limits import check_array, check_catalog, check_patches
+from sarzarr.store.manifest import REMEDY
 from sarzarr.store.membership import parse_choice
-from sarzarr.store.place import Folder, Place
+from sarzarr.store.place import Folder, Place, local_folder
 from sarzarr.store.split_table import placements, read_split
 from sarzarr.store.stored_pixels import StoredPixels
 from sarzarr.store.tables import read_table, write_table
@@ -79,6 +79,16 @@ class BoundsEntry:
     def clip(self) -> ClipBounds:
         """The recommended clip, dB."""
         return ClipBounds(self.clip_vmin, self.clip_vmax)
+
+
+class _Bounds(dict[str, BoundsEntry]):
+    """Bounds by group; one that a catalog names and that is not there is damage."""
+
+    def __missing__(self, key: str) -> BoundsEntry:
+        raise CorruptStoreError(
+            f"clip bounds (dB) among those of {', '.join(self) or 'no group'} were expected, got {str(key)[:100]!r}. "
+            "Restore the store's zarr.json from a copy."
+        )
 
 
 def bounds_key(array: str, quantity: str) -> str:
@@ -123,7 +133,10 @@ class Store:
     def catalog(self) -> xr.Dataset:
         """One row a (scene, array), over the dimension ``array``, sorted by scene and array."""
         vars(self)["_stamp"] = self.place.head(f"{cv.CATALOG}/zarr.json")
-        return read_table(self.place, cv.CATALOG)
+        catalog = read_table(self.place, cv.CATALOG)
+        with named(self.place, f"{cv.CATALOG}/zarr.json"):
+            check_catalog(catalog)
+        return catalog
 
     @property
     def has_changed(self) -> bool:
@@ -150,10 +163,10 @@ class Store:
         """Stored range and clip of each group in dB, by `bounds_key`."""
         known = {f.name for f in fields(BoundsEntry)}
         with named(self.place, "zarr.json"):
-            return {
-                key: BoundsEntry(**{k: v for k, v in entry.items() if k in known})
+            return _Bounds(
+                (key, BoundsEntry(**{k: v for k, v in entry.items() if k in known}))
                 for key, entry in self.attrs[cv.BOUNDS].items()
-            }
+            )
 
     @property
     def preprocessing_params(self) -> dict[str, float]:
@@ -251,6 +264,14 @@ class Store:
         coordinates = stored_coordinates(grid)
         for name, variable in coordinates.items():
             (read_small_array if variable.ndim else read_node)(self.place, f"{group}/{name}")
+        for name, stored in pixels.items():
+            if stored.shape != grid.shape:
+                raise CorruptStoreError(
+                    f"{grid.height} x {grid.width} pixels were expected of {self.place}/{group}/{name}, got "
+                    f"{stored.shape}. {REMEDY}"
+                )
+        for name in {*nodes_below(self.place, group)} - {*names, *coordinates}:
+            self._check_other(f"{group}/{name}")
         opened: xr.Dataset = xr.open_zarr(
             self.place.zarr(),
             group=group,
@@ -260,11 +281,18 @@ class Store:
             mask_and_scale=False,
         )
         for name, stored in pixels.items():
-            lazy = da.from_array(stored, chunks=(shard, shard), name=f"{name}-{tokenize(stored, shard)}")
-            opened[name] = opened[name].copy(data=lazy)
+            opened[name] = opened[name].copy(data=stored.lazy(shard))
         for about in (opened.attrs, *(variable.attrs for variable in opened.variables.values())):
             about.pop(cv.SEAL, None)
         return opened.assign_coords(coordinates)
+
+    def _check_other(self, node: str) -> None:
+        """Refuse what others put beside the arrays of a scene where zarr-python would take gigabytes, or leave the store."""
+        with named(self.place, f"{node}/zarr.json"):
+            document = read_json(self.place, f"{node}/zarr.json")
+            if document["node_type"] == "array":
+                check_array(document)
+        check_links(self.place, node)
 
     def db(self, scene: str, array: str | None = None) -> Any:
         """Return a scene in dB, float32, NaN where not valid; nonpositive power is at the stored floor.
@@ -364,7 +392,10 @@ class Store:
                     f"with sarzarr.SampleReader(store, samples={sets[0]!r})."
                 )
             raise NotInStoreError(f"patch index must be one of {', '.join(known) or 'none'}, got {name!r}.")
-        return read_table(self.place, f"{cv.PATCHES}/{name}")
+        table = read_table(self.place, f"{cv.PATCHES}/{name}")
+        with named(self.place, f"{cv.PATCHES}/{name}/zarr.json"):
+            check_patches(table, self.catalog)
+        return table
 
     def split_mask(self, table: xr.Dataset, split: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return (patches,) bool: which of a `patch_columns` table touch only cells of one side of a split.
@@ -470,7 +501,7 @@ def _what_is_in(place: Place) -> str:
 
 def create_store(path: str | Path) -> Store:
     """Create an empty store, or open the one that is there."""
-    place = Folder(Path(path))
+    place = Folder(local_folder(path, "a store"))
     if place.head("zarr.json"):
         return open_store(place)
     if place.children():

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sarzarr.arrays import Array
-from sarzarr.errors import CorruptStoreError
+from sarzarr.errors import CorruptStoreError, MissingFileError
 from sarzarr.store.chunks import ArrayLayout, check_files, manifest_of
 from sarzarr.store.documents import Encoding
 from sarzarr.store.manifest import Manifest, changed, read_manifest, was_changed
@@ -46,7 +46,10 @@ class StoredPixels:
     @cached_property
     def manifest(self) -> Manifest:
         """Its files and chunks; `StoreChangedError` where they are no longer those of when it was opened."""
-        manifest = read_manifest(self.place, self.path)
+        try:
+            manifest = read_manifest(self.place, self.path)
+        except MissingFileError:
+            raise was_changed(self.place, self.path) from None
         if manifest.crc != self.crc:
             raise was_changed(self.place, self.path)
         return manifest
@@ -82,6 +85,14 @@ class StoredPixels:
         if any(span.start == span.stop for span in window):
             return np.empty([s.stop - s.start for s in window], self.dtype)[tuple(rest)]
         return self.read((window[0], window[1]))[tuple(rest)]
+
+    def lazy(self, block: int) -> Any:
+        """Return a Dask array (rows, columns) of the stored dtype: a task per ``block`` x ``block`` pixels."""
+        import dask.array as da
+        from dask.base import tokenize
+
+        name = f"{self.path.rpartition('/')[2]}-{tokenize(str(self.place), self.path, self.crc, block)}"
+        return da.from_array(self, chunks=(block, block), name=name)
 
     def __dask_tokenize__(self) -> Any:
         return str(self.place), self.path, self.crc

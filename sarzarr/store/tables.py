@@ -11,7 +11,7 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import CorruptStoreError
+from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.store.documents import (
     group_document,
     key_in_store,
@@ -21,6 +21,7 @@ from sarzarr.store.documents import (
     write_node,
     write_small_array,
 )
+from sarzarr.store.limits import DTYPES
 from sarzarr.store.place import Folder, Place
 
 COLUMNS: Final = "columns"
@@ -56,7 +57,10 @@ def _described(name: str, column: xr.DataArray) -> str:
 
 def _empty_column(dtype: str, *sizes: str) -> tuple[list[str], Array]:
     dims, lengths = zip(*(size.split("=") for size in sizes), strict=True)
-    return list(dims), np.empty(tuple(map(int, lengths)), object if dtype == "string" else dtype)
+    shape = tuple(map(int, lengths))
+    if 0 not in shape or (dtype != "string" and dtype not in DTYPES):
+        raise InvalidInputError(f"an empty column was expected, got {dtype[:100]} of {sizes!r:.100}")
+    return list(dims), np.empty(shape, object if dtype == "string" else dtype)
 
 
 def read_table(place: Place, key: str) -> xr.Dataset:

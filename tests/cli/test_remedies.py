@@ -353,6 +353,7 @@ def test_a_remedy_works(run, part, before, refused, remedy):
 ELSEWHERE = {
     "keep its digital numbers with --calibrate none": "ingestion/test_safe.py",
     "Leave out --denoise": "ingestion/test_safe.py",
+    "seal what was changed on purpose with": "store/test_seals.py",
     "Say how many pixels are border instead with --border N": "ingestion/test_safe.py",
     "Pass --replace to write it anew": "ingestion/test_companions.py",
     "give their value with --nodata and --replace": "ingestion/test_ingest_measured.py",

@@ -214,7 +214,10 @@ def test_the_hash_of_a_scene_changes_with_any_of_its_files(tmp_path):
     before = group_scenes(probes)[0].source_hash
     assert before.startswith("sha256-sampled:")
     assert (
-        group_scenes([probes[0], replace(probes[1], source_hash="sha256-sampled:0")])[0].source_hash != before
+        group_scenes(
+            [probes[0], replace(probes[1], stamp=replace(probes[1].stamp, hash="sha256-sampled:0"))]
+        )[0].source_hash
+        != before
     )
 
 

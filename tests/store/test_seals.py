@@ -149,7 +149,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", list(CHANGES))
 def test_what_is_changed_by_hand_is_named_with_the_remedy(store, change):
     path = edited(store.root, *CHANGES[change])
-    with pytest.raises(CorruptStoreError, match=r"verify --accept") as error:
+    with pytest.raises(CorruptStoreError, match=r"verify STORE --accept") as error:
         batches(store)
     assert str(path) in str(error.value)
 

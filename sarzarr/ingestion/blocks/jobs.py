@@ -10,7 +10,7 @@ from sarzarr.arrays import Array
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan
 from sarzarr.grids.warp.read import read_warped
 from sarzarr.pixels.calibration import Calibration, Noise
-from sarzarr.rasters import Unmeasured, measured, read_window
+from sarzarr.rasters import FileStamp, Unmeasured, measured, read_window
 from sarzarr.store.shard_job import ShardJob
 
 
@@ -31,7 +31,7 @@ class ArraySource:
 
     name: str
     """The array's name in its scene group."""
-    path: str
+    file: FileStamp
     """The GeoTIFF."""
     band: int
     """Its band, from 1."""
@@ -75,6 +75,11 @@ class ArraySource:
     def offset(self) -> tuple[int, int]:
         """Row and column of the source's raster at the first pixel of what is stored; (0, 0) where it is warped."""
         return (self.onto.row, self.onto.col) if isinstance(self.onto, Passthrough) else (0, 0)
+
+    @property
+    def path(self) -> str:
+        """The GeoTIFF's absolute path."""
+        return self.file.path
 
     def read(self, *, row: int, col: int, height: int, width: int, out: Array | None = None) -> Array:
         """Return a window: values as in the file, or float32 power where warped; in ``out`` if it can.

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -39,6 +40,13 @@ class ArrayReceipt:
 
 Receipt = dict[str, ArrayReceipt]
 """The results of one block, by the array's name."""
+
+
+def files_of(receipt: Receipt) -> Iterator[tuple[str, dict[str, ShardRecord]]]:
+    """Yield the name of each array of a block, codes (rows, columns) and flags, and the records of its files."""
+    for name, array in receipt.items():
+        yield name, array.shards
+        yield name + cv.FLAGS_SUFFIX, array.flag_shards
 
 
 def receipt_to_json(receipt: Receipt) -> str:

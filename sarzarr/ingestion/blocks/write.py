@@ -28,7 +28,11 @@ def write_block(job: BlockJob) -> Receipt:
     """Read one block, write its shards of codes and flags, and return its receipt.
 
     Peak memory is a few bands of (band_rows, width) pixels; nothing is returned but counts.
+
+    Raises `UnsupportedRasterError` where the file is another than was planned.
     """
+    for file in {source.file for source in job.arrays}:
+        file.check()
     return {source.name: _write_array(job, source) for source in job.arrays}
 
 
@@ -73,6 +77,8 @@ def write_layer(job: LayerJob) -> Receipt:
     nodata the receipt has the values: whether its fill is free is known when all blocks are.
     """
     name, chunk = job.layer.name, job.encoding.chunk
+    if job.layer.onto.source.field is None:  # a field was read from its file when it was planned
+        job.layer.file.check()
     values = np.empty(0, job.layer.dtype)
     with ArrayFiles(Path(job.folder) / name, job.encoding) as files:
         for first, rows in job.bands:

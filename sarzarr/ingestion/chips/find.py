@@ -16,9 +16,11 @@ from sarzarr.ingestion.annotations import (
     parse_yolo,
 )  # fmt: skip
 from sarzarr.ingestion.chips.read import SUFFIXES, probe_sample
+from sarzarr.scenes.products.xml import MAX_XML
 from sarzarr.store.boxes import Policy
+from sarzarr.store.limits import read_text, read_within
 from sarzarr.store.samples import SampleLayout
-from sarzarr.tasks import gather
+from sarzarr.tasks import gather, worker_name
 from sarzarr.text import problems_text
 
 FORMATS: Final = ("auto", "voc", "coco", "yolo", "none")
@@ -78,6 +80,22 @@ class SampleSource:
     dtype: str = ""
     """As in its file."""
 
+    def below(self, base: Path) -> Path:
+        """Return the path of its file below a folder; `UnsupportedRasterError` where that is not as it was found."""
+        path = base / self.source
+        try:
+            stat = path.stat()
+            got = f"another of {stat.st_size}"
+            if (stat.st_size, stat.st_mtime_ns) == self.stamp:
+                return path
+        except FileNotFoundError:
+            got = "none"
+        on = f" on {worker_name()}" if worker_name() else ""
+        raise UnsupportedRasterError(
+            f"a picture of {self.stamp[0]} bytes was expected at {str(path)!r}, got {got}{on}. Import it again "
+            "where it changed; on a cluster, let every worker see the same files under the same paths."
+        )
+
 
 def find_samples(base: Path) -> list[SampleSource]:
     """Return the pictures below a folder with their sizes in pixels and dtypes, sorted by id.
@@ -123,7 +141,7 @@ def _probe_some(base: Path, samples: Sequence[SampleSource]) -> list[SampleSourc
     out: list[SampleSource | str] = []
     for sample in samples:
         try:
-            height, width, dtype = probe_sample(base / sample.source)
+            height, width, dtype = probe_sample(sample.below(base))
             out.append(replace(sample, height=height, width=width, dtype=dtype))
         except UnsupportedRasterError as error:
             out.append(f"{sample.source}: {error}")
@@ -227,7 +245,7 @@ def _by_key(samples: Sequence[SampleSource]) -> dict[str, SampleSource]:
 def _format_of(path: Path, below: Path, stems: set[str]) -> str:
     """Return the format of a file of annotations, ``below`` the folder; empty where it is of another kind."""
     name = path.name.lower()
-    if name.endswith(".json") and b'"annotations"' in path.read_bytes():
+    if name.endswith(".json") and b'"annotations"' in read_within(path, "a file of annotations"):
         return "coco"
     if name.endswith(".xml"):
         return "" if name.endswith(".aux.xml") else "voc"
@@ -255,16 +273,17 @@ def _parsed(
         below = path.relative_to(base).as_posix()
         key = Path(below).with_suffix("").as_posix()
         if kind == "coco":
-            data = path.read_bytes()
+            data = read_within(path, "a file of annotations")
             parsed += parse_coco(data, below).items()
             classes = tuple(dict.fromkeys((*classes, *coco_classes(data, below))))
         elif kind == "voc":
-            parsed.append((key, parse_voc(path.read_bytes(), below, one_based=options.one_based)))
+            data = read_within(path, "VOC XML", limit=MAX_XML)
+            parsed.append((key, parse_voc(data, below, one_based=options.one_based)))
         elif (sample := _sample_of(key, by_key)) is None:
             parsed.append((key, None))
         else:
             size = {"height": sample.height, "width": sample.width}
-            parsed.append((key, parse_yolo(_text(path), below, **size, classes=classes)))
+            parsed.append((key, parse_yolo(read_text(path, "text", limit=MAX_XML), below, **size, classes=classes)))
     if kind == "yolo":  # a class without a name has the number that it is written with
         drawn = [label for _, one in parsed if one is not None for label in one.labels]
         last = max((int(c[6:]) for c in drawn if re.fullmatch(r"class_\d{1,4}", c)), default=-1)
@@ -276,7 +295,7 @@ def _yolo_classes(base: Path) -> tuple[str, ...]:
     """Return the names of classes that a folder lists; `InvalidInputError` where two of its lists differ."""
     lists: dict[tuple[str, ...], Path] = {}
     for path in sorted(path for pattern in CLASS_FILES for path in base.rglob(pattern)):
-        if names := parse_classes(_text(path), path.name):
+        if names := parse_classes(read_text(path, "text", limit=MAX_XML), path.name):
             lists.setdefault(names, path)
     if len(lists) > 1:
         shown = " and ".join(f"{p.relative_to(base).as_posix()} ({', '.join(n)})" for n, p in lists.items())
@@ -284,11 +303,3 @@ def _yolo_classes(base: Path) -> tuple[str, ...]:
             f"one list of classes was expected below {base.name!r}, got {shown}. Take one out, or import them apart."
         )
     return next(iter(lists), ())
-
-
-def _text(path: Path) -> str:
-    """Return the text of a file, without the mark that other systems put before it."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InvalidInputError(f"text in UTF-8 was expected, got {path.name!r}, which is not.") from None

@@ -38,11 +38,10 @@ from sarzarr.store.manifest import ShardRecord
 from sarzarr.store.place import Folder
 from sarzarr.store.sample_files import ARRAYS, append_picture, sample_writers, write_sample_documents
 from sarzarr.store.samples import SampleLayout, SampleSet, open_samples, sample_sets
-from sarzarr.store.shard_job import NO_FILE
-from sarzarr.store.shards import is_as_listed
+from sarzarr.store.shard_job import NO_FILE, check_written
 from sarzarr.store.store import Store, create_store
 from sarzarr.store.tables import write_table
-from sarzarr.tasks import compute
+from sarzarr.tasks import compute, workplace
 from sarzarr.text import counted, problems_text
 
 log = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ def import_chips(
     same set.
     """
     options = options or ChipOptions()
-    base = Path(folder)
+    base = Path(folder).absolute()  # workers may stand elsewhere
     sources = find_samples(base)
     layout = sample_layout(sources)
     found = sample_annotations(base, sources, options)
@@ -146,7 +145,8 @@ class _Receipt:
 @contextmanager
 def _staging(store: Store, name: str, chips: Sequence[SampleSource]) -> Iterator[Path]:
     """Yield the folder beside the store where this set is gathered; what another selection left is thrown away."""
-    folder = store.root.with_name(f"{store.root.name}.samples-{name}")
+    root = store.root.absolute()
+    folder = root.with_name(f"{root.name}.samples-{name}")
     busy = IngestError(f"one import of {name!r} at a time was expected, got another. Wait for it to end.")
     with locked(folder, busy=busy):
         parts = [cv.SCHEMA_VERSION, *(asdict(c) for c in chips)]
@@ -157,7 +157,8 @@ def _staging(store: Store, name: str, chips: Sequence[SampleSource]) -> Iterator
                 remove_tree(folder / part)
             known.write_text(fingerprint)
         remove_partials(folder)
-        yield folder
+        with workplace(folder):
+            yield folder
         remove_tree(folder)
 
 
@@ -210,6 +211,8 @@ def _pack_shards(
             problems_text(f"pictures in {base.name!r} that can be taken", sorted(problems))
             + "\nWhat was done is kept."
         )
+    for receipt in done.values():
+        _check_files(staging, layout, receipt)
     return [done[shard] for shard in shards]
 
 
@@ -222,7 +225,7 @@ def _pack_shard(
     with image, flags:
         for row, sample in enumerate(samples):
             try:
-                pixels = read_sample(base / sample.source)
+                pixels = read_sample(sample.below(base))
             except (UnsupportedRasterError, OSError) as error:
                 problems.append(f"{sample.source}: {error}")
                 continue
@@ -254,12 +257,16 @@ def _intact(staging: Path, layout: SampleLayout, shard: int) -> _Receipt | None:
         image, flags = (ShardRecord.from_json(document[k]) for k in ("image", "flags"))
         values, coloured = tuple(document["values"]), int(document["coloured"])
         receipt = _Receipt(shard=shard, image=image, flags=flags, coloured=coloured, values=values)
-    except (OSError, ValueError, KeyError, TypeError):
+        _check_files(staging, layout, receipt)
+    except (OSError, ValueError, KeyError, TypeError):  # damage is an OSError, too
         return None
-    for array, record in zip(ARRAYS, (image, flags), strict=True):
-        if not is_as_listed(Folder(staging), f"arrays/{array}/c/{shard}/0/0", layout.grid, record):
-            return None
     return receipt
+
+
+def _check_files(staging: Path, layout: SampleLayout, receipt: _Receipt) -> None:
+    """Raise `CorruptStoreError` unless both files of a shard are here as their receipt says."""
+    for array, record in zip(ARRAYS, (receipt.image, receipt.flags), strict=True):
+        check_written(staging / "arrays" / array, {f"c/{receipt.shard}/0/0": record}, layout.grid)
 
 
 def _table(

@@ -54,10 +54,11 @@ def _probe(dataset: Any, path: Path) -> tuple[int, int, str]:
             f"a picture of {', '.join(DTYPES)} with at most 4 channels was expected, got {path.name!r} with "
             f"{dataset.count} of {dtype}. Ingest backscatter with `sarzarr ingest`."
         )
-    if max(dataset.shape) > MAX_SIDE:
+    if max(*dataset.shape, *dataset.block_shapes[0]) > MAX_SIDE:  # a block is decoded whole
         raise UnsupportedRasterError(
             f"a picture of at most {MAX_SIDE} pixels a side was expected, got {path.name!r} with "
-            f"{dataset.height} x {dataset.width}. Ingest it as a scene, or cut it."
+            f"{dataset.height} x {dataset.width} in blocks of {' x '.join(map(str, dataset.block_shapes[0]))}. Ingest it "
+            "as a scene, or cut it."
         )
     return dataset.height, dataset.width, dtype
 

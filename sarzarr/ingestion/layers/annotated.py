@@ -7,7 +7,7 @@ from sarzarr.grids.grid import Grid
 from sarzarr.grids.warp.plan import LAYER, WarpSource, plan_warp
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.pixels.calibration import Field
-from sarzarr.rasters import source_hash
+from sarzarr.rasters import FileStamp
 from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.scenes.products.table import read_product
 from sarzarr.scenes.scene import SceneProbe
@@ -57,6 +57,6 @@ def _plan(scene: SceneProbe, grid: Grid, array: ArrayProbe, name: str, field: Fi
         covered=1.0,
         block_shape=array.block_shape,
         block_bytes=0,
-        source_hash=source_hash(field.path),
+        file=FileStamp.of(field.path),
         units=field.units,
     )

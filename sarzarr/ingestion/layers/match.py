@@ -16,7 +16,7 @@ from sarzarr.grids.grid import Grid
 from sarzarr.grids.warp.plan import GDAL_TYPES, LAYER, WarpSource, plan_warp
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.plan import LayerPlan
-from sarzarr.rasters import Unmeasured, local_file, source_hash
+from sarzarr.rasters import FileStamp, Unmeasured, local_file
 from sarzarr.scenes.acquisition import facts_from_fields, is_one_pass
 from sarzarr.scenes.grammars import facts_from_name
 from sarzarr.scenes.header import Header, read_header
@@ -44,8 +44,8 @@ class LayerFile:
     """Its band, and where its pixels lie."""
     header: Header
     """Its header."""
-    hash: str
-    """The hash that it is recognised by."""
+    stamp: FileStamp
+    """Its bytes, by which it is recognised."""
     datetime: str | None = None
     """The time that its tags or its name tell, ISO 8601 UTC; None where they tell none, or several."""
 
@@ -185,7 +185,7 @@ def _probe(layer: Layer, path: Path) -> LayerFile:
         free = 2.0**63 if dtype == "uint64" else float(extreme(dtype))  # uint64's highest is no float
         source = replace(source, nodata=free, has_chosen_nodata=True)
     when = _datetime(file, header)
-    return LayerFile(layer=layer, source=source, header=header, hash=source_hash(file), datetime=when)
+    return LayerFile(layer=layer, source=source, header=header, stamp=FileStamp.of(file), datetime=when)
 
 
 def _datetime(file: Path, header: Header) -> str | None:
@@ -331,7 +331,7 @@ def _plan(fit: _Fit, scene: SceneProbe, grid: Grid, *, exact: bool) -> LayerPlan
         covered=fit.covered,
         block_shape=header.block_shape,
         block_bytes=header.block_bytes,
-        source_hash=fit.file.hash,
+        file=fit.file.stamp,
         factor=layer.factor,
         units=layer.units or "",
     )

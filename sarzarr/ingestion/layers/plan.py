@@ -10,6 +10,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.grids.warp.plan import Passthrough, WarpPlan
+from sarzarr.rasters import FileStamp
 from sarzarr.store.documents import Encoding, cf_fill
 from sarzarr.store.free_values import extreme
 from sarzarr.store.shard_job import ShardJob
@@ -35,8 +36,8 @@ class LayerPlan:
     """(rows, columns) of a TIFF block."""
     block_bytes: int
     """Bytes of one decoded TIFF block."""
-    source_hash: str
-    """The hash that the file is recognised by."""
+    file: FileStamp
+    """The file: its raster, or the annotation that tells it."""
     factor: float = 1.0
     """Factor from the file's pixels to the layer's."""
     units: str = ""
@@ -46,8 +47,13 @@ class LayerPlan:
 
     @property
     def path(self) -> Path:
-        """The file: a raster (rows, columns)."""
-        return Path(self.onto.source.path)
+        """The file's path."""
+        return Path(self.file.path)
+
+    @property
+    def source_hash(self) -> str:
+        """The hash that the file is recognised by."""
+        return self.file.hash
 
     @property
     def dtype(self) -> str:

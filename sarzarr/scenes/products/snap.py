@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 from xml.etree.ElementTree import Element
@@ -14,6 +15,8 @@ from sarzarr.zips import CORRUPT, open_file
 SNAP_TAG: Final = 65000
 """The TIFF tag that SNAP writes its whole product description to."""
 _MAX_ENTRIES: Final = 4096
+_MAX_BANDS: Final = 1000
+"""Bands that are looked at; a file of more than 64 is refused."""
 
 
 def read_tag(path: Path, number: int) -> bytes | None:
@@ -61,7 +64,7 @@ def read_snap(path: Path) -> Product:
     fields: dict[str, str] = {}
     for element in root.iter("MDATTR"):  # the first is the product's own; later ones are its sources'
         fields.setdefault(element.get("name", ""), (element.text or "").strip())
-    bands = tuple(_band(element) for element in root.iter("Spectral_Band_Info"))
+    bands = tuple(_band(element) for element in islice(root.iter("Spectral_Band_Info"), _MAX_BANDS))
     return Product(bands=bands, facts=facts_from_fields(fields))
 
 

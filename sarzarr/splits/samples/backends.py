@@ -20,6 +20,7 @@ from sarzarr.errors import InvalidInputError, MissingFileError, SplitExistsError
 from sarzarr.files import flush, locked, whole_file
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import ensure_groups, has_node, read_node, update_node
+from sarzarr.store.limits import read_text
 from sarzarr.store.samples import open_samples, sample_sets
 from sarzarr.store.split_table import LAST, last_version, versions
 from sarzarr.store.store import Store
@@ -145,8 +146,8 @@ class FolderBackend:
         """Return a version that is there."""
         place = self._document(signal, f"v{version}")
         try:
-            document = json.loads(place.read_text())
-        except ValueError as error:
+            document = json.loads(read_text(place, "a version of a split"))
+        except (ValueError, RecursionError) as error:
             raise InvalidInputError(
                 f"JSON was expected in {place.name!r}, got {error}. Mend it, or take it away."
             ) from None
@@ -169,8 +170,8 @@ class FolderBackend:
 
     def pointer(self, signal: str) -> tuple[int, int]:
         """Return the version that ``active.json`` names, be it a pointer, a link or a copy of a version, and 0."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # it is dangling, or no document
-            return int(json.loads(self._document(signal, ACTIVE).read_text())["version"]), 0
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # dangling, no document
+            return int(json.loads(read_text(self._document(signal, ACTIVE), "a pointer"))["version"]), 0
         return 0, 0
 
     def activate(self, signal: str, version: int) -> None:
