@@ -76,7 +76,10 @@ def _decode_lies(name, seed):
         frame[places] = rng.integers(0, 256, len(places))
         frame = frame[: rng.integers(len(frame) // 2, len(frame) + 1)] if rng.random() < 0.3 else frame
         stored = frame.tobytes() + crc32c(frame.tobytes()).to_bytes(4, "little")
-        for read in (lambda stored: codec.decode_into(stored, np.empty_like(chunk)), lambda stored: codec.decode(stored, 2**20)):
+        for read in (
+            lambda stored: codec.decode_into(stored, np.empty_like(chunk)),
+            lambda stored: codec.decode(stored, 2**20),
+        ):
             try:
                 read(stored)
                 decoded += 1
