@@ -572,11 +572,15 @@ def _split(store):
     return read_split(Folder(Path(store))).counts
 
 
+def _verify(store):
+    sz.verify(store)
+
+
 def _boxes(store):
     return len(read_boxes(sz.open_store(store)))
 
 
-READERS = {f.__name__[1:]: f for f in (_info, _scene, _patches, _chips, _copy, _split, _boxes)}
+READERS = {f.__name__[1:]: f for f in (_info, _scene, _patches, _chips, _copy, _split, _boxes, _verify)}
 
 
 def read_all(store):

@@ -170,12 +170,18 @@ def write_json(place: Place, key: str, document: Mapping[str, Any]) -> None:
 def read_json(place: Place, key: str) -> Document:
     """Read a JSON document, UTF-8 bytes; `MissingFileError` without one, `CorruptStoreError` where it is none."""
     with named(place, key):
-        head = place.head(key)
-        check_document(key, 0 if head is None else head.size)
-        document = json.loads(place.get(key))
+        document = json.loads(file_bytes(place, key))
         if not isinstance(document, dict):
             raise TypeError(f"a {type(document).__name__}")
     return document
+
+
+def file_bytes(place: Place, key: str) -> bytes:
+    """Return the bytes of a file that is read as a whole; `CorruptStoreError` where they are more than any has."""
+    with named(place, key):
+        head = place.head(key)
+        check_document(key, 0 if head is None else head.size)
+        return place.get(key)
 
 
 @contextmanager

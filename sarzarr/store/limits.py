@@ -23,6 +23,8 @@ from sarzarr.text import listed, size_text
 MAX_DOCUMENT: Final = 64 * 2**20
 """Bytes of a JSON document of a store, a manifest too; of the root's, which repeats all others, `MAX_ROOT`."""
 MAX_ROOT: Final = 2**30
+MAX_FILE: Final = 2**30
+"""Bytes of a file that is copied as it is: a chunk of a table, or a shard of pictures."""
 MAX_TEXT: Final = 256 * 2**20
 """Bytes of a file of boxes, annotations or splits that is imported."""
 MAX_CHUNK: Final = 2**28
@@ -49,8 +51,8 @@ _MEASURES: Final = ("valid_fraction", "unsaturated_fraction", "mean_db", "std_db
 
 
 def check_document(key: str, size: int) -> None:
-    """Refuse a JSON document of more bytes than a store's has."""
-    limit = MAX_ROOT if key == "zarr.json" else MAX_DOCUMENT
+    """Refuse a JSON document, or another file that is read as a whole, of more bytes than a store's has."""
+    limit = MAX_ROOT if key == "zarr.json" else MAX_DOCUMENT if key.endswith(".json") else MAX_FILE
     if size > limit:
         raise InvalidInputError(f"at most {size_text(limit)} were expected, got {size_text(size)}")
 
@@ -60,9 +62,12 @@ def check_array(document: Mapping[str, Any], *, is_column: bool = False) -> None
 
     A column of a table is one chunk, of any size: `check_decoded` is for its bytes.
     """
-    codecs = list(_flat(document["codecs"]))
-    outer = document["chunk_grid"]["configuration"]["chunk_shape"]
-    inner = document["codecs"][0].get("configuration", {}).get("chunk_shape", outer)
+    try:
+        codecs = list(_flat(document["codecs"]))
+        outer = document["chunk_grid"]["configuration"]["chunk_shape"]
+        inner = document["codecs"][0].get("configuration", {}).get("chunk_shape", outer)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise InvalidInputError(f"chunks and codecs of an array were expected, got {error!r:.100}") from None
     if unknown := {str(codec["name"]) for codec in codecs} - _CODECS:
         raise InvalidInputError(f"codecs that run nothing were expected, got {listed(sorted(unknown))[:200]}")
     dtype = document["data_type"]

@@ -137,7 +137,10 @@ class Folder:
         """See `Place.get`."""
         handle = self.descriptor(key)
         try:
-            return _read_range(handle, 0, os.fstat(handle).st_size)
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise IsADirectoryError(f"{self}/{key}") if stat.S_ISDIR(status.st_mode) else _leads_out(f"{self}/{key}")
+            return _read_range(handle, 0, status.st_size)
         finally:
             os.close(handle)
 
