@@ -90,13 +90,17 @@ def _flat(codecs: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
 def check_cut(shape: Any, inner: Any, outer: Any, *, itemsize: int, is_column: bool = False) -> None:
     """Refuse (rows, columns), chunks and shards that are no counts, or more than memory is taken for."""
     lists = (shape, inner, outer)
-    is_counted = len({len(some) for some in lists}) == 1 and all(type(n) is int for some in lists for n in some)
+    is_counted = len({len(some) for some in lists}) == 1 and all(
+        type(n) is int for some in lists for n in some
+    )
     if not is_counted or min(shape, default=0) < 0 or min((*inner, *outer), default=1) < 1:
         raise InvalidInputError(f"whole numbers as shape and chunks were expected, got {str(lists)[:200]}")
     if is_column and tuple(inner) == tuple(outer) == tuple(max(n, 1) for n in shape):
         return
     chunk = math.prod(inner) * itemsize
-    count, within = (math.prod(-(-n // c) for n, c in zip(some, inner, strict=True)) for some in (shape, outer))
+    count, within = (
+        math.prod(-(-n // c) for n, c in zip(some, inner, strict=True)) for some in (shape, outer)
+    )
     if chunk > MAX_CHUNK or max(count, within) > MAX_CHUNKS or is_column:
         raise InvalidInputError(
             f"chunks of at most {size_text(MAX_CHUNK)}, and at most {MAX_CHUNKS:,} of them, were expected, got "
@@ -107,7 +111,9 @@ def check_cut(shape: Any, inner: Any, outer: Any, *, itemsize: int, is_column: b
 def check_decoded(size: int, stored: int) -> None:
     """Refuse bytes before memory is taken for them, where no frame of ``stored`` bytes decodes to so many."""
     if size > ZSTD_RATIO * stored:
-        raise InvalidInputError(f"at most {size_text(ZSTD_RATIO * stored)} were expected, got {size_text(size)}")
+        raise InvalidInputError(
+            f"at most {size_text(ZSTD_RATIO * stored)} were expected, got {size_text(size)}"
+        )
 
 
 def check_texts(encoded: bytes, count: int) -> None:
@@ -124,7 +130,9 @@ def check_catalog(catalog: xr.Dataset) -> None:
     for name, kind in cv.CATALOG_SCHEMA.items():
         column = catalog[name]
         if column.dtype.kind not in kinds[kind] or column.dims[:1] != ("array",):
-            raise InvalidInputError(f"a column {name} of {kind} was expected, got {column.dtype} of {column.dims}")
+            raise InvalidInputError(
+                f"a column {name} of {kind} was expected, got {column.dtype} of {column.dims}"
+            )
     for scene in dict.fromkeys(catalog["scene"].values.tolist()):
         check_scene_id(scene)
     for name in {*catalog["name"].values.tolist(), *catalog["flags"].values.tolist()}:
@@ -145,7 +153,11 @@ def check_catalog(catalog: xr.Dataset) -> None:
 def check_patches(table: xr.Dataset, catalog: xr.Dataset) -> None:
     """Refuse a patch table whose places (pixels) or owners cannot be."""
     kinds = {**dict.fromkeys(("owner", "row", "col", "id"), "i"), **dict.fromkeys(_MEASURES, "f")}
-    wrong = [name for name, kind in kinds.items() if (table[name].dtype.kind, table[name].dims) != (kind, ("patch",))]
+    wrong = [
+        name
+        for name, kind in kinds.items()
+        if (table[name].dtype.kind, table[name].dims) != (kind, ("patch",))
+    ]
     owners = table["owner_scene"].size
     if wrong or table["owner_array"].size != owners:
         raise InvalidInputError(f"numbers of each patch were expected, got others as {wrong or 'owners'}")
@@ -168,7 +180,9 @@ def check_boxes_within(corners: Mapping[str, Array], sizes: xr.Dataset) -> None:
 def check_within(values: Array, low: float, high: float, what: str) -> None:
     """Refuse numbers (n,) of which one is none, or below ``low`` or above ``high``."""
     if values.size and not (values.min() >= low and values.max() <= high):  # NaN is neither
-        raise InvalidInputError(f"{what} of {low} to {high} was expected, got {values.min()} to {values.max()}")
+        raise InvalidInputError(
+            f"{what} of {low} to {high} was expected, got {values.min()} to {values.max()}"
+        )
 
 
 def _most(column: xr.DataArray) -> int:
