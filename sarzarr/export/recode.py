@@ -16,7 +16,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
-from sarzarr.export.schema1 import OlderRecord, as_schema_3, older_records
+from sarzarr.export.schema1 import OlderRecord, as_schema_2, older_records
 from sarzarr.pixels.bounds import count_half_codes
 from sarzarr.pixels.kernels import half_codes_kernel
 from sarzarr.pixels.radiometry import from_codes, to_codes
@@ -266,7 +266,7 @@ class _OlderReader:
                 lit = out[(flags == cv.Flag.VALID) & ~blank]
                 count_half_codes(half_codes_kernel(lit), self.counts)
             blank |= ~cv.Flag.is_valid(flags)
-            out = as_schema_3(out, array.encoding.dtype)
+            out = as_schema_2(out, array.encoding.dtype)
         out = out.astype(array.encoding.dtype, copy=False)
         out[blank] = array.encoding.fill
         return out

@@ -20,7 +20,7 @@ from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram, count_h
 from sarzarr.pixels.kernels import half_codes_kernel, normalize_kernel
 from sarzarr.pixels.radiometry import denormalize
 from sarzarr.store.catalog import catalog_rows
-from sarzarr.store.commit import consolidate, write_bounds
+from sarzarr.store.commit import changing, write_bounds
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.shard_job import job_side, rectangles
 from sarzarr.store.split_table import read_split
@@ -84,11 +84,10 @@ def set_clip(
     `clip_bounds_from_histogram`: ``method="percentile"`` with ``low_pct`` and ``high_pct``, ``"fixed"`` with ``vmin``
     and ``vmax``, or ``"sigma"`` with ``k``.
     """
-    keys = set(store.bounds) if groups is None else set(groups)
-    changed = write_bounds(store, recommend_clips(store, keys, split=split, **method))
-    update_indices(changed)
-    consolidate(changed)
-    return changed.anew()
+    with changing(store) as draft:
+        keys = set(draft.bounds) if groups is None else set(groups)
+        update_indices(write_bounds(draft, recommend_clips(draft, keys, split=split, **method)))
+    return store.anew()
 
 
 def split_histograms(store: Store, split: str = "train") -> dict[str, Histogram]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from sarzarr.errors import CorruptStoreError, InvalidInputError
-from sarzarr.files import locked, swap_in, swap_out, whole_file, whole_folder
+from sarzarr.files import swap_in, swap_out, whole_file, whole_folder
 
 OPEN_FLAGS: Final = os.O_RDONLY | sum(
     getattr(os, f"O_{name}", 0) for name in ("BINARY", "NOFOLLOW", "NONBLOCK")
@@ -83,9 +83,6 @@ class Place(Protocol):
 
     def delete(self, key: str) -> None:
         """Take what is below a key away, in one step."""
-
-    def locked(self, key: str = "") -> AbstractContextManager[None]:
-        """Wait for the lock of a group, whose document is read, changed and written as one."""
 
 
 def local_folder(path: str | Path, what: str) -> Path:
@@ -208,10 +205,6 @@ class Folder:
     def delete(self, key: str) -> None:
         """See `Place.delete`."""
         swap_out(Path(self._inside(key)))
-
-    def locked(self, key: str = "") -> AbstractContextManager[None]:
-        """See `Place.locked`."""
-        return locked(self.path / key)
 
 
 @lru_cache(maxsize=4096)
