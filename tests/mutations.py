@@ -59,8 +59,8 @@ def make_seeds(folder):
     uint8 = (float32 * 800).clip(0, 255).astype("uint8")
     both = np.concatenate([float32, speckle((1, 70, 60), seed=1)])
     points = [GroundControlPoint(row=r, col=c, x=10 + c, y=50 - r, z=7) for r in (0, 69) for c in (0, 59)]
-    polynomial = dict.fromkeys(("line_num_coeff", "samp_num_coeff"), [0.0, 1.0, *[0.0] * 18])
-    polynomial |= dict.fromkeys(("line_den_coeff", "samp_den_coeff"), [1.0, *[0.0] * 19])
+    polynomial = {name: [0.0, 1.0, *[0.0] * 18] for name in ("line_num_coeff", "samp_num_coeff")}
+    polynomial |= {name: [1.0, *[0.0] * 19] for name in ("line_den_coeff", "samp_den_coeff")}
     ranges = {
         f"{k}_{what}": 1.0 for k in ("height", "lat", "line", "long", "samp") for what in ("off", "scale")
     }
@@ -296,7 +296,7 @@ def made_by_hand(seeds):
         )
     for compression in (0, 2, 3, 4, 6, 7, 32773, 34712, 34887, 34925, 50000, 50001, 50002, 65535):
         yield f"compression {compression}", set_tag(strips, 259, value=compression), False
-    order, _, entries, links = layout(plain)
+    order, _, _, links = layout(plain)
     first = struct.unpack_from(f"{order}I", plain, 4)[0]
     yield (
         "a directory that is its own next",
@@ -312,7 +312,8 @@ def made_by_hand(seeds):
         "metadata of 200,000 levels": b"<GDALMetadata>" + b'<Item name="a">' * 200_000,
         "metadata of 50,000 items": b"<GDALMetadata>"
         + b"".join(b'<Item name="a%d">x</Item>' % i for i in range(50_000)),
-        "metadata with entities": b'<!DOCTYPE x [<!ENTITY a "ha">]><GDALMetadata><Item name="a">&a;</Item></GDALMetadata>',
+        "metadata with entities": b'<!DOCTYPE x [<!ENTITY a "ha">]><GDALMetadata><Item name="a">&a;</Item>'
+        b"</GDALMetadata>",
     }.items():
         yield name, with_tag(plain, 42112, text + b"\0"), True
     yield "JSON of a million levels", with_tag(plain, 270, b"[" * 10**6 + b"\0"), True

@@ -10,12 +10,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import rasterio
-import xarray as xr
 from chip_folders import chip_folder
 from conftest import speckle
-from limited import forked, import_what_it_imports
 from crc32c import crc32c
+from limited import forked, import_what_it_imports
 from numcodecs import zstd
 from tiffs import write
 
@@ -188,7 +186,7 @@ def bounds_without_numbers(root):
 
 
 def _bounds_gone(told):
-    for key, value in told["attributes"].items():
+    for value in told["attributes"].values():
         if isinstance(value, dict) and "vv/sigma0" in value:
             value["vv/sigma0"] = {"vmin": "x"}
 
@@ -566,8 +564,11 @@ def _scene(store):
 
 
 def _patches(store):
-    options = {"boxes": "default", "layers": ["mask"], "flags": True, "split": "train", "min_valid": 0}
-    for options in ({"min_valid": 0, "min_unsaturated": 0}, {**options, "min_unsaturated": 0}):
+    every = {"min_valid": 0, "min_unsaturated": 0}
+    for options in (
+        every,
+        {**every, "boxes": "default", "layers": ["mask"], "flags": True, "split": "train"},
+    ):
         for _ in sz.PatchReader(store, batch_size=2, threads=1, **options):
             pass
 
@@ -586,11 +587,15 @@ def _split(store):
     return read_split(Folder(Path(store))).counts
 
 
+def _verify(store):
+    sz.verify(store)
+
+
 def _boxes(store):
     return len(read_boxes(sz.open_store(store)))
 
 
-READERS = {f.__name__[1:]: f for f in (_info, _scene, _patches, _chips, _copy, _split, _boxes)}
+READERS = {f.__name__[1:]: f for f in (_info, _scene, _patches, _chips, _copy, _split, _boxes, _verify)}
 
 
 def read_all(store):

@@ -21,7 +21,7 @@ from sarzarr.pixels.bounds import count_half_codes
 from sarzarr.pixels.kernels import half_codes_kernel
 from sarzarr.pixels.radiometry import from_codes, to_codes
 from sarzarr.store.codecs import get_codec
-from sarzarr.store.documents import Encoding
+from sarzarr.store.documents import Encoding, file_bytes
 from sarzarr.store.free_values import values_of
 from sarzarr.store.manifest import REMEDY, ShardRecord, read_manifest
 from sarzarr.store.place import Place
@@ -75,7 +75,7 @@ class CopyJob(ShardJob):
         digest = hashlib.blake2b(digest_size=8)
         for array in (self.key, *([f"{cv.SCENES}/{self.scene}/{self.old_flags}"] if self.old_flags else ())):
             try:
-                digest.update(self.source.get(f"{array}/{cv.MANIFEST}"))
+                digest.update(file_bytes(self.source, f"{array}/{cv.MANIFEST}"))
             except (FileNotFoundError, NotADirectoryError):
                 raise CorruptStoreError(
                     f"a manifest was expected, got none at {self.source}/{array}/{cv.MANIFEST}. {REMEDY} Nothing was "

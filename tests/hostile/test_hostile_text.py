@@ -1,9 +1,7 @@
-"""Annotation, boxes, splits and pictures from strangers, and what older tools left: bounded, and nothing of it is run."""
+"""Text and pictures from strangers, and what older tools left: bounded, and nothing of it is run."""
 
 import ast
 import io
-import json
-import os
 import pickle
 import struct
 import sys
@@ -13,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chip_folders import voc, write_picture
+from chip_folders import write_picture
 from limited import forked
 from tiffs import speckle, write
 
 import sarzarr
 import sarzarr as sz
-from sarzarr.errors import InvalidInputError, RasterNotFoundError, SarzarrError, UnsupportedRasterError
+from sarzarr.errors import InvalidInputError
 from sarzarr.ingestion.annotations import (
     parse_classes,
     parse_coco,
@@ -31,8 +29,8 @@ from sarzarr.ingestion.annotations import (
 from sarzarr.ingestion.boxes import import_boxes
 from sarzarr.ingestion.chips.pack import import_chips
 from sarzarr.ingestion.chips.read import read_sample
-from sarzarr.scenes.products.xml import MAX_XML, parse_xml
 from sarzarr.scenes.probe import probe_file
+from sarzarr.scenes.products.xml import MAX_XML, parse_xml
 from sarzarr.splits.exchange import from_json, import_split
 from sarzarr.splits.samples.manager import SplitManager
 from sarzarr.store.limits import MAX_TEXT
@@ -395,7 +393,8 @@ def test_a_folder_of_older_samples_is_listed_and_its_arrays_are_not_opened(tmp_p
     assert not mark.exists()
 
 
-RUNS = {"eval", "exec", "compile", "__import__", "np.load", "pickle.load", "pickle.loads", "marshal.loads", "yaml.load",
+RUNS = {"eval", "exec", "compile", "__import__", "np.load", "pickle.load", "pickle.loads", "marshal.loads",
+        "yaml.load",
         "torch.load", "os.system", "shelve.open", "np.fromregex", "joblib.load", "dill.load"}  # fmt: skip
 """What runs what a file says, or may."""
 

