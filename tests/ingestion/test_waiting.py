@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 
 import dask
 import numpy as np
@@ -256,10 +257,8 @@ def test_what_is_raised_in_the_middle_of_a_change_leaves_the_old_or_the_new(
         with monkeypatch.context() as patch:
             for function in real:
                 patch.setattr(os, function.__name__, failing_at(number, function))
-            try:
+            with suppress(KeyboardInterrupt, NoRoomError):
                 COMMANDS["bounds"](root)
-            except (KeyboardInterrupt, NoRoomError):
-                pass
         if len(calls) < number:
             break
         sz.open_store(root)
