@@ -38,6 +38,7 @@ from sarzarr.store.documents import (
     Encoding,
     array_document,
     cf_attributes,
+    file_bytes,
     group_document,
     has_node,
     read_node,
@@ -255,7 +256,7 @@ def _copy_the_rest(source: Store, copy: Place, anew: set[str], group: str = "") 
             if is_older and name == "zarr.json":
                 write_node(copy, group, read_node(source.place, group))
             else:
-                copy.put(key, source.place.get(key))
+                copy.put(key, file_bytes(source.place, key))
 
 
 def _attributes(place: Place, key: str) -> Document:

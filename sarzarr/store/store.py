@@ -289,7 +289,7 @@ class Store:
         return opened.assign_coords(coordinates)
 
     def _check_other(self, node: str) -> None:
-        """Refuse what others put beside the arrays of a scene where zarr-python would take gigabytes, or leave the store."""
+        """Refuse what others put into a scene where zarr-python would take gigabytes, or leave the store."""
         with named(self.place, f"{node}/zarr.json"):
             document = read_json(self.place, f"{node}/zarr.json")
             if document["node_type"] == "array":

@@ -10,6 +10,7 @@ from chip_folders import chip_folder
 from conftest import speckle, write_band
 from damages import SOURCES, contents, damage, east, files_of, make_store, restore
 from memory_place import MemoryPlace
+from safes import Safe, write_safe
 
 import sarzarr as sz
 from sarzarr.errors import (
@@ -24,7 +25,7 @@ from sarzarr.store.documents import read_node, update_node
 from sarzarr.store.tables import read_table, write_table
 
 WHOLE = ("scenes", "histograms", "patches", "catalog", "samples", "boxes/chips", "splits")
-QUICK, SLOW = range(40), range(40, 560)
+QUICK, SLOW = range(40), [range(first, first + 20) for first in range(40, 560, 20)]
 FOUND_ONLY = "boxes/default"
 """The part of the store that nothing else in it, and no source that `repair` takes, tells."""
 
@@ -102,6 +103,11 @@ def test_nor_after_all_that_changes_a_store(tmp_path):
     ingest(files[:1], border=2)
     sz.extend_split(store)
     check()
+    plan = sz.plan_ingest(cut := write_band(tmp_path / "cut_vv.tif", speckle((520, 530)), tiles=256), store)
+    cut.write_bytes(cut.read_bytes()[:300_000])
+    with pytest.raises(sz.errors.IngestError):
+        sz.ingest(plan)
+    check()  # what waits beside the store is none of its affairs
     zarr.open_group(store / "scenes" / "b", mode="r+").attrs["mine"] = {"of": 1}
     zarr.open_array(store / "scenes" / "b" / "vv", mode="r+").attrs["mine"] = 2
     zarr.create_group(store / "theirs")
@@ -136,8 +142,9 @@ def test_every_damage_is_found_and_named(made, root, seed):
 
 
 @pytest.mark.slow
-def test_five_hundred_damages_are_found_and_named(made, root):
-    for seed in SLOW:
+@pytest.mark.parametrize("seeds", SLOW, ids=str)
+def test_five_hundred_damages_are_found_and_named(made, root, seeds):
+    for seed in seeds:
         check_found(root, made[2], seed)
 
 
@@ -232,8 +239,9 @@ def test_what_has_a_source_is_repaired_to_the_byte(made, root, sources, seed):
 
 
 @pytest.mark.slow
-def test_five_hundred_damages_are_repaired_to_the_byte(made, root, sources):
-    for seed in SLOW:
+@pytest.mark.parametrize("seeds", SLOW, ids=str)
+def test_five_hundred_damages_are_repaired_to_the_byte(made, root, sources, seeds):
+    for seed in seeds:
         check_repaired(root, made[2], sources, seed)
 
 
@@ -327,6 +335,30 @@ def test_scenes_are_planned_as_they_were_asked_for(tmp_path, options):
     result = sz.repair(root, path)
     assert (result.findings, result.left) == ((), ())
     assert contents(root) == wanted
+
+
+def test_of_products_calibration_noise_and_annotation_are_as_they_were(tmp_path):
+    product = write_safe(tmp_path / "raw", Safe())
+    fields = ("incidence_angle", "nesz")
+    root = sz.ingest(sz.plan_ingest(product, tmp_path / "s.zarr", denoise=True, annotation=fields)).root
+    wanted = contents(root)
+    shutil.rmtree(root / "scenes")
+    assert sz.repair(root, product).findings == ()
+    assert contents(root) == wanted
+
+
+def test_a_copy_is_repaired_from_the_same_files(root, sources, tmp_path):
+    copy = sz.copy_store(root, tmp_path / "copy.zarr", codec="zstd", shard=256).root
+    wanted = contents(copy)
+    shutil.rmtree(copy / "scenes" / "a")
+    assert sz.repair(copy, sources).findings == ()
+    assert contents(copy) == wanted
+    shutil.rmtree(copy)
+    copy = sz.copy_store(root, copy, dtype="float32").root  # of codes: no file gives these floats
+    shutil.rmtree(copy / "scenes" / "a" / "vv" / "c")
+    result = sz.repair(copy, sources)
+    assert names(result) == ["scenes/a/vv/c"]
+    assert "its sources give other pixels" in result.left[0]
 
 
 # ------------------------------------------------------------------ what was changed on purpose

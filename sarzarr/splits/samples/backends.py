@@ -172,7 +172,9 @@ class FolderBackend:
 
     def pointer(self, signal: str) -> tuple[int, int]:
         """Return the version that ``active.json`` names, be it a pointer, a link or a copy of a version, and 0."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # dangling, no document
+        with contextlib.suppress(
+            OSError, ValueError, KeyError, TypeError, RecursionError
+        ):  # dangling, no document
             return int(json.loads(read_text(self._document(signal, ACTIVE), "a pointer"))["version"]), 0
         return 0, 0
 
