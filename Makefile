@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BENCH_ARGS ?=
 FIGURES_ARGS ?=
+KILL_ARGS ?=
 SECONDS ?= 0
 SEED ?= 1
 
-.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs interop notebooks clean
+.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs interop notebooks kill clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +35,9 @@ test: $(VENV)/.test  ## every test that is quick
 
 test-slow: $(VENV)/.test  ## the long ones
 	$(BIN)/python -m pytest -m slow
+
+kill: $(VENV)/.test  ## SIGKILL every command at many moments, and run it again; KILL_ARGS=--times=5 for five times as many
+	PYTHONPATH=.:tests $(BIN)/python tests/kills.py $(KILL_ARGS)
 
 test-oldest test-newest:  ## tests marked compat, with the oldest dependencies declared, or the newest on the newest Python
 	$(PYTHON) tools/legs.py $(@:test-%=%)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sarzarr.ingestion.verification.accept import accept_changes as accept_changes
     from sarzarr.ingestion.verification.repair import repair as repair
     from sarzarr.ingestion.verification.verify import verify as verify
+    from sarzarr.ingestion.waiting import clean as clean
     from sarzarr.patches.clips import recommend_clips as recommend_clips
     from sarzarr.patches.clips import set_clip as set_clip
     from sarzarr.patches.index import index_patches as index_patches

@@ -86,6 +86,10 @@ class PartialIngestError(IngestError):
     """Some scenes of a strict run failed while they were written; the others are in the store."""
 
 
+class NoRoomError(SarzarrError, OSError):
+    """A disk is full, or fails; or has less free space than what is to be written."""
+
+
 class MissingExtraError(SarzarrError, ImportError):
     """An optional dependency that this call needs is not installed."""
 

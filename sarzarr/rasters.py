@@ -208,7 +208,6 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
                 f"expected a {kind} file, got {path.name!r}: {without_stop(error)}. Write it as GeoTIFF first."
             ) from error
 
-
     if dataset.driver == "GTiff" and dataset.compression == Compression.jpeg:
         with _intact(path):
             _check_jpegs(dataset, path)
@@ -216,7 +215,7 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
 
 
 def _check_jpegs(dataset: Any, path: Path) -> None:
-    """Refuse a TIFF with a block whose JPEG is smaller than the block: GDAL leaves the rest as memory happens to be."""
+    """Refuse a TIFF with a JPEG smaller than its block, (rows, columns): GDAL leaves the rest as memory is."""
     (height, width), (rows, cols) = dataset.block_shapes[0], dataset.shape
     with open_file(path) as file:
         for band in dataset.indexes:
@@ -226,8 +225,8 @@ def _check_jpegs(dataset: Any, path: Path) -> None:
                 got = _jpeg_size(file, int(start)) if start else wanted
                 if got[0] < wanted[0] or got[1] < wanted[1]:
                     raise UnsupportedRasterError(
-                        f"expected intact pixels in {path.name!r}, got a JPEG of {got[0]} x {got[1]} pixels in a block "
-                        f"of {wanted[0]} x {wanted[1]}. Fetch or write the file again."
+                        f"expected intact pixels in {path.name!r}, got a JPEG of {got[0]} x {got[1]} pixels in a "
+                        f"block of {wanted[0]} x {wanted[1]}. Fetch or write the file again."
                     )
             if dataset.interleaving != Interleaving.band:
                 return

@@ -39,7 +39,9 @@ def digest_of(scene):
     windows = [(slice(None), slice(None))]
     if rows * cols > WHOLE:
         windows = [
-            (slice(r, r + 16), slice(c, c + 16)) for r in (0, rows - min(rows, 16)) for c in (0, cols - min(cols, 16))
+            (slice(r, r + 16), slice(c, c + 16))
+            for r in (0, rows - min(rows, 16))
+            for c in (0, cols - min(cols, 16))
         ]
     for name in list(scene.data_vars)[:8]:
         for down, across in windows:
@@ -113,7 +115,9 @@ def cases(options, seeds):
         yield from ((name, data) for name, data, _ in made_by_hand(seeds))
         return
     if options.cuts:
-        yield from ((f"{name}-cut-{at}", data[:at]) for name, data in seeds.items() for at in structures(data)[:-1])
+        yield from (
+            (f"{name}-cut-{at}", data[:at]) for name, data in seeds.items() for at in structures(data)[:-1]
+        )
         return
     count = options.count or (10**9 if options.seconds else 5000)
     for number in range(options.first, options.first + count):
@@ -123,11 +127,15 @@ def cases(options, seeds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=0, help="mutations; 0: 5,000, or as many as the seconds allow")
+    parser.add_argument(
+        "--count", type=int, default=0, help="mutations; 0: 5,000, or as many as the seconds allow"
+    )
     parser.add_argument("--seconds", type=float, default=0, help="seconds; 0: until the count is reached")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
-    parser.add_argument("--cuts", action="store_true", help="in the place of mutations, each seed cut at each structure")
+    parser.add_argument(
+        "--cuts", action="store_true", help="in the place of mutations, each seed cut at each structure"
+    )
     parser.add_argument("--by-hand", action="store_true", help="in the place of mutations, files that lie")
     parser.add_argument("--ingest-every", type=int, default=1, help="of so many scenes one is ingested, too")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-found"), help="folder of what is found")

@@ -17,6 +17,7 @@ import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from sarzarr.errors import SarzarrError, exit_code
 
@@ -71,8 +72,7 @@ def forbid_internet():
 
 def limit(memory=MEMORY, cpu=CPU):
     """Limit this process to what it has and so many bytes more, and to seconds of CPU; no core is written."""
-    with open("/proc/self/statm") as told:
-        held = int(told.read().split()[0]) * resource.getpagesize()
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + memory, held + memory))
     used = int(time.process_time())
     resource.setrlimit(resource.RLIMIT_CPU, (used + cpu, used + cpu + 1))
@@ -135,7 +135,7 @@ def import_what_it_imports(function, *args):
 
 def _outcome(function, args, memory, cpu, byte):
     """Return the kind, what was said, and the exit code."""
-    with open(os.devnull, "w") as nowhere:  # GDAL and libtiff write to it from C
+    with Path(os.devnull).open("w") as nowhere:  # GDAL and libtiff write to it from C
         os.dup2(nowhere.fileno(), 2)
     limit(memory, cpu)
     forbid_internet()

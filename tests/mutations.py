@@ -9,9 +9,43 @@ from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 from tiffs import speckle, write
 
-SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+SIZES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+}
 """Bytes of a value of each of TIFF's types."""
-NUMBERS = (0, 1, 2, 3, 7, 255, 256, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1, 2**63, 2**64 - 1)
+NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    7,
+    255,
+    256,
+    65535,
+    65536,
+    2**24,
+    2**31 - 1,
+    2**31,
+    2**32 - 2,
+    2**32 - 1,
+    2**63,
+    2**64 - 1,
+)
 
 
 def _tiles(side=32):
@@ -25,9 +59,11 @@ def make_seeds(folder):
     uint8 = (float32 * 800).clip(0, 255).astype("uint8")
     both = np.concatenate([float32, speckle((1, 70, 60), seed=1)])
     points = [GroundControlPoint(row=r, col=c, x=10 + c, y=50 - r, z=7) for r in (0, 69) for c in (0, 59)]
-    polynomial = dict.fromkeys(("line_num_coeff", "samp_num_coeff"), [0.0, 1.0, *[0.0] * 18])
-    polynomial |= dict.fromkeys(("line_den_coeff", "samp_den_coeff"), [1.0, *[0.0] * 19])
-    ranges = {f"{k}_{what}": 1.0 for k in ("height", "lat", "line", "long", "samp") for what in ("off", "scale")}
+    polynomial = {name: [0.0, 1.0, *[0.0] * 18] for name in ("line_num_coeff", "samp_num_coeff")}
+    polynomial |= {name: [1.0, *[0.0] * 19] for name in ("line_den_coeff", "samp_den_coeff")}
+    ranges = {
+        f"{k}_{what}": 1.0 for k in ("height", "lat", "line", "long", "samp") for what in ("off", "scale")
+    }
     kinds = {
         "plain": (float32, one),
         "strips": (float32, {"compress": "deflate", "predictor": 3, "nodata": -9999.0, "blockysize": 8}),
@@ -42,7 +78,10 @@ def make_seeds(folder):
         "bits": (uint16 // 32, {"nbits": 11, "compress": "deflate"}),
         "big": (float32, {"bigtiff": "yes", "compress": "deflate", **_tiles(), **one}),
         "bigendian": (uint16, {"endianness": "big", **one}),
-        "planes": (both, {"interleave": "band", "names": ["VV", "VH"], "band_tags": [{"p": "VV"}, {"p": "VH"}]}),
+        "planes": (
+            both,
+            {"interleave": "band", "names": ["VV", "VH"], "band_tags": [{"p": "VV"}, {"p": "VH"}]},
+        ),
         "pixels": (both, {"interleave": "pixel", "compress": "deflate", "names": ["VV", "VH"]}),
         "complex": (both[:1] + 1j * both[1:], {"compress": "deflate"}),
         "gcps": (uint16, {"crs": "EPSG:4326", "transform": None, "gcps": points}),
@@ -59,7 +98,9 @@ def make_seeds(folder):
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
         file.write_mask(uint16[0] > 300)
     seeds["levels"] = path.read_bytes()
-    seeds["snap"] = with_tag(seeds["plain"], 65000, b"<Dimap_Document><Spectral_Band_Info/></Dimap_Document>\0")
+    seeds["snap"] = with_tag(
+        seeds["plain"], 65000, b"<Dimap_Document><Spectral_Band_Info/></Dimap_Document>\0"
+    )
     return seeds
 
 
@@ -150,9 +191,22 @@ def _field(data, rng):
     word, inline = ("Q", 8) if is_big else ("I", 4)
     out, at = bytearray(data), rng.choice(entries)
     place, form = rng.choice(
-        [(at, "H"), (at + 2, "H"), (at + 4, word), (at + 4 + inline, word), (at + 4 + inline, "H"), (rng.choice(links), word)]
+        [
+            (at, "H"),
+            (at + 2, "H"),
+            (at + 4, word),
+            (at + 4 + inline, word),
+            (at + 4 + inline, "H"),
+            (rng.choice(links), word),
+        ]
     )
-    near = (len(data), len(data) - 1, at, rng.randrange(len(data)), struct.unpack_from(f"{order}{form}", data, place)[0] + 1)
+    near = (
+        len(data),
+        len(data) - 1,
+        at,
+        rng.randrange(len(data)),
+        struct.unpack_from(f"{order}{form}", data, place)[0] + 1,
+    )
     number = rng.choice((*NUMBERS, *near)) % 2 ** (8 * struct.calcsize(form))
     struct.pack_into(f"{order}{form}", out, place, number)
     return bytes(out)
@@ -221,7 +275,9 @@ def made_by_hand(seeds):
     for size in (0, 10**6, 2**31 - 1, 2**31, 2**32 - 1):
         for tag, name in ((256, "columns"), (257, "rows")):
             yield f"{size} {name}", set_tag(plain, tag, kind=4, count=1, value=size), False
-        both = (set_tag(set_tag(data, 256, kind=4, value=size), 257, kind=4, value=size) for data in (plain, lzw))
+        both = (
+            set_tag(set_tag(data, 256, kind=4, value=size), 257, kind=4, value=size) for data in (plain, lzw)
+        )
         yield f"{size} columns and rows, in strips", next(both), False
         yield f"{size} columns and rows, in tiles", next(both), False
     yield "no band", set_tag(plain, 277, value=0), False
@@ -233,12 +289,20 @@ def made_by_hand(seeds):
     for rows in (0, 1, 2**32 - 1):
         yield f"{rows} rows of a strip", set_tag(strips, 278, kind=4, value=rows), False
     for side in (0, 65520, 2**31 - 16, 2**32 - 16):
-        yield f"tiles of {side}", set_tag(set_tag(lzw, 322, kind=4, value=side), 323, kind=4, value=side), False
+        yield (
+            f"tiles of {side}",
+            set_tag(set_tag(lzw, 322, kind=4, value=side), 323, kind=4, value=side),
+            False,
+        )
     for compression in (0, 2, 3, 4, 6, 7, 32773, 34712, 34887, 34925, 50000, 50001, 50002, 65535):
         yield f"compression {compression}", set_tag(strips, 259, value=compression), False
-    order, _, entries, links = layout(plain)
+    order, _, _, links = layout(plain)
     first = struct.unpack_from(f"{order}I", plain, 4)[0]
-    yield "a directory that is its own next", plain[: links[-1]] + struct.pack("<I", first) + plain[links[-1] + 4 :], None
+    yield (
+        "a directory that is its own next",
+        plain[: links[-1]] + struct.pack("<I", first) + plain[links[-1] + 4 :],
+        None,
+    )
     yield "a directory behind the end", plain[:4] + struct.pack("<I", len(plain) + 10) + plain[8:], False
     yield "a directory of 65535 entries", plain[:first] + b"\xff\xff" + plain[first + 2 :], False
     yield "no directory", plain[:8], False
@@ -246,21 +310,31 @@ def made_by_hand(seeds):
     yield "text", b"II*\0" + b"GDAL" * 100, False
     for name, text in {
         "metadata of 200,000 levels": b"<GDALMetadata>" + b'<Item name="a">' * 200_000,
-        "metadata of 50,000 items": b"<GDALMetadata>" + b"".join(b'<Item name="a%d">x</Item>' % i for i in range(50_000)),
-        "metadata with entities": b'<!DOCTYPE x [<!ENTITY a "ha">]><GDALMetadata><Item name="a">&a;</Item></GDALMetadata>',
+        "metadata of 50,000 items": b"<GDALMetadata>"
+        + b"".join(b'<Item name="a%d">x</Item>' % i for i in range(50_000)),
+        "metadata with entities": b'<!DOCTYPE x [<!ENTITY a "ha">]><GDALMetadata><Item name="a">&a;</Item>'
+        b"</GDALMetadata>",
     }.items():
         yield name, with_tag(plain, 42112, text + b"\0"), True
     yield "JSON of a million levels", with_tag(plain, 270, b"[" * 10**6 + b"\0"), True
     yield "a description of megabytes", with_tag(plain, 270, b"20200101_VV " * 300_000 + b"\0"), True
     yield "a product of a million levels", with_tag(plain, 65000, b"<a>" * 10**6 + b"\0"), True
-    yield "a product of 100,000 bands", with_tag(plain, 65000, b"<a>" + b"<Spectral_Band_Info/>" * 100_000 + b"</a>\0"), True
+    yield (
+        "a product of 100,000 bands",
+        with_tag(plain, 65000, b"<a>" + b"<Spectral_Band_Info/>" * 100_000 + b"</a>\0"),
+        True,
+    )
     for text in (b"inf", b"1e999", b"nan(7)", b"9" * 100_000, b"\xff\xfe"):
         yield f"nodata {text[:10]!r}", with_tag(plain, 42113, text + b"\0"), True
     for name, value in {"NaN": float("nan"), "infinite": float("inf"), "1e308": 1e308, "0": 0.0}.items():
         yield f"pixels of {name}", placed(plain, scale=(value, value, 0.0)), True
         yield f"an origin of {name}", placed(plain, tie=(0.0, 0.0, 0.0, value, value, 0.0)), True
     for code in (0, 1, 32767, 65535, 9999):
-        yield f"CRS {code}", with_tag(without_tag(plain, 34735), 34735, None, keys=(1, 1, 0, 1, 3072, 0, 1, code)), True
+        yield (
+            f"CRS {code}",
+            with_tag(without_tag(plain, 34735), 34735, None, keys=(1, 1, 0, 1, 3072, 0, 1, code)),
+            True,
+        )
 
 
 def placed(data, *, scale=(10.0, 10.0, 0.0), tie=(0.0, 0.0, 0.0, 5e5, 5e6, 0.0)):

@@ -10,12 +10,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import rasterio
-import xarray as xr
 from chip_folders import chip_folder
 from conftest import speckle
-from limited import forked, import_what_it_imports
 from crc32c import crc32c
+from limited import forked, import_what_it_imports
 from numcodecs import zstd
 from tiffs import write
 
@@ -46,12 +44,17 @@ def edit(function):
 
 def make_store(folder):
     """Return the folder of a store that has everything: two arrays, a layer, boxes, a split, an index and chips."""
-    files = [write(folder / f"a_sigma0_{p}.tif", speckle((1, 600, 560), seed=i)) for i, p in enumerate(("vv", "vh"))]
+    files = [
+        write(folder / f"a_sigma0_{p}.tif", speckle((1, 600, 560), seed=i))
+        for i, p in enumerate(("vv", "vh"))
+    ]
     mask = write(folder / "mask.tif", (speckle((1, 600, 560)) > 0.05).astype("uint8"))
     store = folder / "s.zarr"
     said = {"representation": "power", "quantity": "sigma0", "id": "a", "layers": {"mask": mask}}
     sz.ingest(sz.plan_ingest(files, store, **said))
-    boxes = "scene,x_min,y_min,x_max,y_max\n" + "".join(f"a,{i},{i},{i + 20},{i + 30}\n" for i in range(0, 400, 50))
+    boxes = "scene,x_min,y_min,x_max,y_max\n" + "".join(
+        f"a,{i},{i},{i + 20},{i + 30}\n" for i in range(0, 400, 50)
+    )
     (folder / "boxes.csv").write_text(boxes)
     sz.import_boxes(sz.open_store(store), folder / "boxes.csv")
     other = write(folder / "b_sigma0_vv.tif", speckle((1, 300, 300), seed=9), crs="EPSG:32635")
@@ -109,7 +112,9 @@ def framed(encoded):
 def table(root, key, **columns):
     """Change columns of a table: each is a function of its values."""
     told = read_table(Folder(root), key)
-    new = {name: (told[name].dims, np.asarray(make(told[name].values.copy()))) for name, make in columns.items()}
+    new = {
+        name: (told[name].dims, np.asarray(make(told[name].values.copy()))) for name, make in columns.items()
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         write_table(Folder(root), key, told.assign(new))
@@ -181,7 +186,7 @@ def bounds_without_numbers(root):
 
 
 def _bounds_gone(told):
-    for key, value in told["attributes"].items():
+    for value in told["attributes"].values():
         if isinstance(value, dict) and "vv/sigma0" in value:
             value["vv/sigma0"] = {"vmin": "x"}
 
@@ -218,7 +223,12 @@ def a_column_of_four_billion_texts(root):
 
 @edit
 def texts_that_are_no_utf8(root):
-    chunk(root, "catalog", "scene", framed((3).to_bytes(4, "little") + 3 * ((2).to_bytes(4, "little") + b"\xff\xfe")))
+    chunk(
+        root,
+        "catalog",
+        "scene",
+        framed((3).to_bytes(4, "little") + 3 * ((2).to_bytes(4, "little") + b"\xff\xfe")),
+    )
 
 
 @edit
@@ -398,7 +408,9 @@ def an_array_of_objects(root):
 @edit
 def a_chunk_of_terabytes(root):
     table(root, "catalog", codec=lambda v: np.array(["another"] * len(v), object))
-    array(root, ARRAY, codecs=[{"name": "bytes", "configuration": {"endian": "little"}}], **grid(2**20, 2**20))
+    array(
+        root, ARRAY, codecs=[{"name": "bytes", "configuration": {"endian": "little"}}], **grid(2**20, 2**20)
+    )
 
 
 @edit
@@ -552,8 +564,11 @@ def _scene(store):
 
 
 def _patches(store):
-    options = {"boxes": "default", "layers": ["mask"], "flags": True, "split": "train", "min_valid": 0}
-    for options in ({"min_valid": 0, "min_unsaturated": 0}, {**options, "min_unsaturated": 0}):
+    every = {"min_valid": 0, "min_unsaturated": 0}
+    for options in (
+        every,
+        {**every, "boxes": "default", "layers": ["mask"], "flags": True, "split": "train"},
+    ):
         for _ in sz.PatchReader(store, batch_size=2, threads=1, **options):
             pass
 
@@ -572,11 +587,15 @@ def _split(store):
     return read_split(Folder(Path(store))).counts
 
 
+def _verify(store):
+    sz.verify(store)
+
+
 def _boxes(store):
     return len(read_boxes(sz.open_store(store)))
 
 
-READERS = {f.__name__[1:]: f for f in (_info, _scene, _patches, _chips, _copy, _split, _boxes)}
+READERS = {f.__name__[1:]: f for f in (_info, _scene, _patches, _chips, _copy, _split, _boxes, _verify)}
 
 
 def read_all(store):
@@ -607,7 +626,9 @@ def main():
             if name != "nothing":
                 EDITS[name](store)
             outcome = forked(read_all, store, memory=MEMORY)
-            found[name] = outcome.said if outcome.kind == "done" else {"all": [99, f"{outcome.kind} {outcome.said}"]}
+            found[name] = (
+                outcome.said if outcome.kind == "done" else {"all": [99, f"{outcome.kind} {outcome.said}"]}
+            )
             for made in folder.glob(f"{name}.zarr*"):
                 shutil.rmtree(made)
     print(json.dumps(found))

@@ -31,6 +31,7 @@ NODATA_HELP: Final = "Value of pixels that were not measured, where no tag says 
 WORKERS_HELP: Final = "A Dask cluster of that many processes on this machine, on loopback only."
 REPLACE_HELP: Final = "Write scenes anew that are there with other pixels, or otherwise stored."
 STRICT_HELP: Final = "Write nothing where a file or a scene is refused; else the others go in."
+SPACE_HELP: Final = "Begin though less space is free than what would be written at the most."
 HASH_HELP: Final = "What a known file is recognised by: samples of it, or every byte."
 ID_HELP = "The id of the one scene the files make; of each scene, with {folder} or {name} in it."
 CALIBRATE_HELP: Final = (
@@ -138,6 +139,7 @@ def ingest_scenes(
     memory: Annotated[str, Option(help="What a worker process may use.")] = "1GB",
     replace: Annotated[bool, Option("--replace", help=REPLACE_HELP)] = False,
     strict: Annotated[bool, Option("--strict", help=STRICT_HELP)] = False,
+    ignore_space: Annotated[bool, Option("--ignore-space", help=SPACE_HELP)] = False,
     hash_: Annotated[Hash, Option("--hash", help=HASH_HELP)] = Hash.sampled,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and stop.")] = False,
     quiet: shared.QuietOption = False,
@@ -172,6 +174,7 @@ def ingest_scenes(
         memory=parse_bytes(memory),
         replace=replace,
         strict=strict,
+        ignore_space=ignore_space,
         full_hash=hash_ is Hash.full,
     )
     plan = sz.plan_ingest(scenes, store, options=options)

@@ -1,5 +1,6 @@
-"""Commands on a store: info, bounds, copy, remove, stacks, quicklook, bench."""
+"""Commands on a store: info, bounds, copy, remove, clean, stacks, quicklook, bench."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -11,7 +12,7 @@ from sarzarr.cli import app as shared
 from sarzarr.cli.app import app
 from sarzarr.cli.output import progress_bar, summary
 from sarzarr.errors import NotInStoreError
-from sarzarr.text import counted
+from sarzarr.text import counted, size_text
 
 GROUP_HELP: Final = "Only this group (vv/sigma0), to show or to set; may be repeated."
 SPLIT_HELP: Final = "From the ground of this split alone: train, or v2:train."
@@ -25,15 +26,22 @@ def remove(
     scenes: Annotated[list[str], Argument(help="Scene ids.", show_default=False)],
 ) -> None:
     """Take scenes out of a store; no other scene is touched."""
-    opened = sz.open_store(store)
-    if unknown := [scene for scene in scenes if scene not in opened.scenes]:
-        raise NotInStoreError(
-            f"scenes of {store.name} were expected, got {', '.join(unknown)}, which it does not hold. "
-            "Nothing was removed; `sarzarr info STORE` lists its scenes."
-        )
-    for scene in dict.fromkeys(scenes):
-        opened = sz.remove_scene(opened, scene)
-    echo(summary(opened))
+    echo(summary(sz.remove_scene(store, scenes)))
+
+
+@app.command("clean")
+def clean_up(
+    store: shared.StoreArgument,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what would be removed, and stop.")] = False,
+) -> None:
+    """Remove what interrupted runs left beside a store and in it; never what a living process writes."""
+    done = sz.clean(store, dry_run=dry_run)
+    for path, size in done.removed:
+        echo(f"  {os.path.relpath(path, store.resolve().parent)}: {size_text(size)}")
+    for line in done.kept:
+        echo(f"  kept: {line}")
+    verb = "would be removed" if dry_run else "removed"
+    echo(f"{store.name}: {counted(len(done.removed), 'leftover')}, {size_text(done.size)} {verb}")
 
 
 @app.command(cls=shared.CodecCommand)
@@ -57,7 +65,12 @@ def copy(
 @app.command()
 def info(store: shared.StoreArgument) -> None:
     """Show what is in a store, in one screen."""
-    echo(summary(sz.open_store(store)))
+    from sarzarr.ingestion.waiting import waiting
+
+    opened = sz.open_store(store)
+    echo(summary(opened))
+    if waits := waiting(opened):
+        echo(f"  {waits.text(opened.place.name)}")
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """Copy a store into another dtype, codec or shard size, every byte checked on the way.
 
 A task writes a row of an array's new shards and holds one chunk at a time. The copy is made beside its place, in
-``.NEW.<hex>.partial``, and renamed when it is whole; where its process was killed, that folder may be deleted.
+``.NEW.<hex>.partial``, and renamed when it is whole; where its process was killed, the next copy to that place, or
+`sarzarr.clean`, removes that folder.
 """
 
 import logging
@@ -37,6 +38,7 @@ from sarzarr.store.documents import (
     Encoding,
     array_document,
     cf_attributes,
+    file_bytes,
     group_document,
     has_node,
     read_node,
@@ -45,6 +47,7 @@ from sarzarr.store.documents import (
     write_coordinates,
     write_node,
 )
+from sarzarr.store.journal import writing
 from sarzarr.store.manifest import write_manifest
 from sarzarr.store.place import Folder, Place, local_folder
 from sarzarr.store.samples import SampleSet, sample_sets
@@ -105,6 +108,16 @@ def copy_store(
     source = open_older(store).anew()
     place = _new_place(source, new)
     encodings = [_wanted(stored, dtype, codec, shard) for stored in _stored_encodings(source)]
+    with writing(place):
+        return _copied(source, place, encodings, progress)
+
+
+def _copied(
+    source: Store, place: Path, encodings: list[Encoding], progress: Callable[[Progress], None] | None
+) -> Store:
+    """Write the copy at its place, where there is nothing, and return it."""
+    if place.is_symlink() or place.exists():
+        raise _exists(place)
     try:
         with whole_folder(place, once=True) as staging, workplace(staging), _token(staging) as token:
             arrays = list(_arrays(source, staging, encodings))
@@ -138,8 +151,6 @@ def _new_place(source: Store, new: str | Path) -> Path:
         raise InvalidInputError(
             f"a place outside of the store was expected, got {str(new)!r}. Put the copy beside it."
         )
-    if place.is_symlink() or place.exists():
-        raise _exists(place)
     return place
 
 
@@ -245,7 +256,7 @@ def _copy_the_rest(source: Store, copy: Place, anew: set[str], group: str = "") 
             if is_older and name == "zarr.json":
                 write_node(copy, group, read_node(source.place, group))
             else:
-                copy.put(key, source.place.get(key))
+                copy.put(key, file_bytes(source.place, key))
 
 
 def _attributes(place: Place, key: str) -> Document:

@@ -16,12 +16,12 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
-from sarzarr.export.schema1 import OlderRecord, as_schema_3, older_records
+from sarzarr.export.schema1 import OlderRecord, as_schema_2, older_records
 from sarzarr.pixels.bounds import count_half_codes
 from sarzarr.pixels.kernels import half_codes_kernel
 from sarzarr.pixels.radiometry import from_codes, to_codes
 from sarzarr.store.codecs import get_codec
-from sarzarr.store.documents import Encoding
+from sarzarr.store.documents import Encoding, file_bytes
 from sarzarr.store.free_values import values_of
 from sarzarr.store.manifest import REMEDY, ShardRecord, read_manifest
 from sarzarr.store.place import Place
@@ -75,7 +75,7 @@ class CopyJob(ShardJob):
         digest = hashlib.blake2b(digest_size=8)
         for array in (self.key, *([f"{cv.SCENES}/{self.scene}/{self.old_flags}"] if self.old_flags else ())):
             try:
-                digest.update(self.source.get(f"{array}/{cv.MANIFEST}"))
+                digest.update(file_bytes(self.source, f"{array}/{cv.MANIFEST}"))
             except (FileNotFoundError, NotADirectoryError):
                 raise CorruptStoreError(
                     f"a manifest was expected, got none at {self.source}/{array}/{cv.MANIFEST}. {REMEDY} Nothing was "
@@ -266,7 +266,7 @@ class _OlderReader:
                 lit = out[(flags == cv.Flag.VALID) & ~blank]
                 count_half_codes(half_codes_kernel(lit), self.counts)
             blank |= ~cv.Flag.is_valid(flags)
-            out = as_schema_3(out, array.encoding.dtype)
+            out = as_schema_2(out, array.encoding.dtype)
         out = out.astype(array.encoding.dtype, copy=False)
         out[blank] = array.encoding.fill
         return out

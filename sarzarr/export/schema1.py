@@ -73,10 +73,10 @@ def older_records(place: Place, array: str) -> dict[str, OlderRecord]:
         return {key: OlderRecord(*record) for key, record in read_json(place, name)["shards"].items()}
 
 
-def as_schema_3(values: Array, dtype: str) -> Array:
+def as_schema_2(values: Array, dtype: str) -> Array:
     """Return the values of pixels that were measured, uint16 codes or floats in [0, 1], as ``dtype`` of today.
 
-    >>> as_schema_3(np.array([0, 32767, 32768, 65535], np.uint16), "uint16")
+    >>> as_schema_2(np.array([0, 32767, 32768, 65535], np.uint16), "uint16")
     array([    1, 32768, 32768, 65535], dtype=uint16)
     """
     if values.dtype == np.uint16 and dtype == "uint16":

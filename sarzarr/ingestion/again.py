@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.errors import InvalidInputError, SceneExistsError
+from sarzarr.errors import CorruptStoreError, InvalidInputError, SceneExistsError
 from sarzarr.grids.warp.plan import WarpPlan
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.options import IngestOptions
@@ -67,8 +67,25 @@ def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: Ingest
     return replace(scene, arrays=tuple(arrays))
 
 
+def damage_of(store: Store, scene: str) -> str:
+    """Return what of a scene's files is not as its manifests say: absent, or short; nothing where all are there.
+
+    Pixels are not read: those that fail their checksum are found when they are.
+    """
+    rows = store.rows(scene)
+    wanted = [name for column in ("name", "flags") for name in rows[column].values.tolist()]
+    try:
+        for name in (*wanted, *store.layers(scene)):
+            store.pixels(scene, name)
+    except CorruptStoreError as error:
+        return str(error)
+    return ""
+
+
 def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan | None:
     """Return the plan of what is left of a scene that the store knows: all of it, some layers, or nothing (None).
+
+    All of it is left, too, where its files are damaged.
 
     Raises `SceneExistsError` where something of it would be written over, which was not asked for, or arrays
     (rows, columns) of it would be lost.
@@ -87,6 +104,15 @@ def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
             )
         return _as_stored(store, planned, options)
     held = store.layers(planned.id)
+    if damage := damage_of(store, planned.id):
+        _check_arrays(store, planned)
+        lost = sorted(set(held) - {layer.name for layer in planned.layers})
+        if lost and not options.replace:
+            raise SceneExistsError(
+                f"whole files of {planned.id!r} were expected, got damage ({damage}). To write it anew, give its "
+                f"layers {', '.join(lost)} in the same command, or pass --replace, which loses them."
+            )
+        return _as_stored(store, planned, options)
     new = [layer for layer in planned.layers if layer.name not in held]
     other = [layer for layer in planned.layers if has_another(store, planned.id, layer)]
     if other and not options.replace:

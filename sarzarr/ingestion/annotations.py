@@ -284,7 +284,10 @@ def parse_csv(text: str, name: str, *, label_key: str | None = None) -> list[Reg
     The label is in the column ``label_key``: ``label`` where that is left out. Raises `InvalidInputError` where a
     column is missing, or a coordinate is no finite number; the message has its line and its text.
     """
-    rows, wanted = csv.DictReader(io.StringIO(text, newline="")), ("scene", "x_min", "y_min", "x_max", "y_max")
+    rows, wanted = (
+        csv.DictReader(io.StringIO(text, newline="")),
+        ("scene", "x_min", "y_min", "x_max", "y_max"),
+    )
     try:
         return _regions(rows, wanted, name, label_key)
     except csv.Error as error:  # such as a field of more than 131,072 characters

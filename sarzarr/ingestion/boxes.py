@@ -14,7 +14,7 @@ from sarzarr.grids.crs import crs_wkt, transform_points, turned
 from sarzarr.grids.georeference import Georeference
 from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
 from sarzarr.store.boxes import Boxes, Policy, box_tables, known_classes, read_boxes, write_boxes
-from sarzarr.store.commit import consolidate
+from sarzarr.store.commit import changing
 from sarzarr.store.limits import read_text
 from sarzarr.store.store import Store
 from sarzarr.text import counted
@@ -54,6 +54,14 @@ def import_boxes(
                 "or in each feature's property 'scene'."
             )
         by_scene.setdefault(owner, []).append(region)
+    with changing(store) as draft:
+        return _put_on(draft, place.name, by_scene, crs, name=name, policy=policy)
+
+
+def _put_on(
+    store: Store, file: str, by_scene: Mapping[str, list[Region]], crs: str, *, name: str, policy: Policy
+) -> Boxes:
+    """Put regions onto scenes of a draft, in the place of those that the scenes had; return all, (n, 4) pixels."""
     placed = store.placements
     for owner in by_scene:
         store.rows(owner)  # raises, and says which there are
@@ -66,12 +74,16 @@ def import_boxes(
     fresh = replace(fresh, grids=tuple(placed[owner].fingerprint for owner in fresh.owners))
     if not len(fresh):
         raise InvalidInputError(
-            f"boxes that can be put on scenes were expected in {place.name!r}, got none among {len(regions)}"
+            f"boxes that can be put on scenes were expected in {file!r}, got none among {fresh.counts['given']}"
             f"{why_left_out(fresh.counts)}. Nothing was changed."
         )
-    merged = _merged(read_boxes(store, name), fresh) if name in box_tables(store) else fresh
+    merged = fresh
+    if name in box_tables(store):
+        old = read_boxes(store, name)
+        merged = _merged(old, fresh)
+        if _are_same(merged, old):  # the file was put on before, by a run that was interrupted perhaps
+            merged = replace(merged, counts=old.counts)
     write_boxes(store, merged, name)
-    consolidate(store)
     log.info("%s, boxes/%s: %s put on", store.place.name, name, counted(len(fresh), "box"))
     return replace(merged, counts=fresh.counts)
 
@@ -123,6 +135,15 @@ def _pixel_boxes(regions: Sequence[Region], placement: Georeference, scene: str,
             rows, cols = placement.grid.to_pixels(x, ys[part])
         out[i] = cols.min(), rows.min(), cols.max(), rows.max()
     return out
+
+
+def _are_same(one: Boxes, other: Boxes) -> bool:
+    """Whether two tables have the same boxes, (n, 4) pixels, with the same labels on the same scenes."""
+    names = ("owners", "classes", "grids")
+    arrays = ("owner", "boxes", "label")
+    return all(getattr(one, n) == getattr(other, n) for n in names) and all(
+        np.array_equal(getattr(one, n), getattr(other, n)) for n in arrays
+    )
 
 
 def _merged(old: Boxes, new: Boxes) -> Boxes:

@@ -86,6 +86,8 @@ class IngestOptions:
     replace: bool = False
     """Whether a scene is written anew that is in the store with other pixels, or stored in another way than
     what is asked for here: dtype, codec, shard, border, quantity, names, resampling, as far as they are not None."""
+    ignore_space: bool = False
+    """Whether to begin though less space is free than what would be written at the most."""
     strict: bool = False
     """Whether one refused file or scene refuses them all, before anything is written; else the others go in."""
     memory: int = 1000 * MEGABYTE
@@ -215,6 +217,7 @@ class IngestKeywords(TypedDict, total=False):
     border_noise: bool
     full_hash: bool
     replace: bool
+    ignore_space: bool
     strict: bool
     memory: int
     threads: int

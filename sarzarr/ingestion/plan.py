@@ -16,6 +16,7 @@ from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRaste
 from sarzarr.ingestion.again import (
     calibrated_as_stored,
     changed_unasked,
+    damage_of,
     has_another,
     known_hash,
     left_to_do,
@@ -274,6 +275,8 @@ def _left_to_do(
                 present.append(planned.id)
                 continue
             left.append(rest)
+            if not rest.only_layers and (damage := damage_of(store, rest.id)):
+                notes.append(f"{rest.id!r} is damaged, and written anew: {damage}")
             if not rest.only_layers and (changed := changed_unasked(store, rest, options)):
                 said = ", ".join(changed)
                 notes.append(

@@ -1,24 +1,26 @@
-"""Carry out a plan: blocks run as Dask tasks, and each scene enters the store when it is whole.
+"""Carry out a plan: blocks run as Dask tasks, and scenes enter the store when they are whole.
 
-Tasks go to the active ``dask.distributed`` client if there is one, else to Dask's local threads. They
-go in waves, so that neither a scheduler's graph nor this process grows with the plan. Each finished
-block leaves a receipt beside the store; run again, and what has an intact receipt is not redone.
+A scene enters with its patches, and those of a group that the store does not know together at the end, with the clip
+that they all give: so the bytes are the same however often a run is interrupted. Tasks go to the active
+``dask.distributed`` client if there is one, else to Dask's local threads. They go in waves, so that neither a
+scheduler's graph nor this process grows with the plan. Each finished block leaves a receipt beside the store; run
+again, and what has an intact receipt is not redone.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.errors import IngestError, InvalidInputError, PartialIngestError
-from sarzarr.files import remove_partials, remove_tree
+from sarzarr.errors import IngestError, InvalidInputError, NotInStoreError, PartialIngestError
+from sarzarr.files import Lock, remove_partials
 from sarzarr.ingestion.blocks.jobs import BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import Receipt
 from sarzarr.ingestion.blocks.regions import reaching_edge
@@ -37,12 +39,14 @@ from sarzarr.ingestion.staging import (
     Job,
     Outcome,
     Staged,
+    begin_documents,
+    flush_staged,
     intact_receipt,
     job_key,
     leave_receipt,
-    only_writer,
     stage,
 )
+from sarzarr.ingestion.waiting import check_room, leave_note, take_note_away
 from sarzarr.patches.clips import recommend_clips
 from sarzarr.patches.index import update_indices
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
@@ -50,15 +54,24 @@ from sarzarr.pixels.compiled.when import loops_for
 from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.store.catalog import write_histogram
-from sarzarr.store.commit import commit_layers, commit_scenes, consolidate, withdraw_scene, write_bounds
+from sarzarr.store.commit import (
+    changed_once,
+    commit_layers,
+    commit_scenes,
+    withdraw_scenes,
+    write_bounds,
+)
 from sarzarr.store.documents import group_document, read_json, write_json, write_node
 from sarzarr.store.free_values import free_value
+from sarzarr.store.journal import NO_ROOM, beside_store, removed_by, settle, writing
 from sarzarr.store.place import Folder
 from sarzarr.store.store import Store, create_store, open_store
 from sarzarr.tasks import Progress, Task, compute, cpu_count, processes, wave_size, worker_name, workplace
 from sarzarr.text import counted
 
 log = logging.getLogger(__name__)
+BATCH: Final = 8
+"""Scenes enter together when they are this share of those that are there: tables are written anew for each batch."""
 
 
 def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = None) -> Store:
@@ -72,24 +85,28 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
     Raises `IngestError` where nothing went in and nothing was there; `PartialIngestError` where the plan is strict
     and a scene failed: the others are in the store. The messages name each scene with its cause.
     """
-    store, plan, failed = create_store(plan.store), _with_workload(plan), Refusals()
+    plan, failed, staging = _with_workload(plan), Refusals(), beside_store(plan.store)
     with (
-        only_writer(plan.store) as staging,
+        writing(plan.store) as lock,
         workplace(staging),
         processes(plan.bytes_in),
     ):  # workers lock it, too
+        store = create_store(plan.store)
+        check_room(plan)
+        leave_note(plan.store, [*plan.present, *(scene.id for scene in plan.scenes)])
         planned = _with_bounds(plan, staging, failed)
         staged = []
         for scene in planned:
             with failed.leaving_out(scene.probe.paths, scene.id):
                 staged.append(stage(scene, staging / scene.id))
-        _Run(store, staged, progress).go()
-        _finish(store)
+        _Run(store, staged, lock, progress).go()
         for one in staged:
             if one.failures:
                 failed.add(one.plan.probe.paths, one.failures[0], scene=one.plan.id)
-        for ranges in () if failed else staging.glob("bounds-*.json"):
-            ranges.unlink()
+        if not failed:
+            take_note_away(plan.store)
+            for ranges in staging.glob("bounds-*.json"):
+                ranges.unlink()
     plan.refused.extend(failed)
     has_some = plan.present or len(failed) < len(plan.scenes)
     if failed and (plan.options.strict or not has_some):
@@ -114,12 +131,17 @@ class _Run:
     """Scenes on their way into a store: waves of tasks, and after each wave what has become whole."""
 
     def __init__(
-        self, store: Store, scenes: Sequence[Staged], progress: Callable[[Progress], None] | None
+        self,
+        store: Store,
+        scenes: Sequence[Staged],
+        lock: Lock,
+        progress: Callable[[Progress], None] | None,
     ) -> None:
-        self.store, self.progress = store, progress
+        self.store, self.lock, self.progress = store, lock, progress
         self.done, self.total = 0, sum(s.plan.bytes_worked for s in scenes)
         self.scenes = {s.plan.id: s for s in scenes}
         self.begun: dict[str, Staged] = {}
+        self.whole: list[Staged] = []
 
     def go(self) -> None:
         """Run everything; failures stay with their scenes."""
@@ -130,7 +152,9 @@ class _Run:
             compute(wave, self._take)
             decisions = self._settle()
             if not wave and not decisions:
-                return
+                break
+            self._enter()
+        _enter(self.store, self.whole)
 
     def _begin(self, scene: Staged) -> list[Job]:
         """Begin a scene, or its second pass: return the blocks that have no intact receipt; others are done."""
@@ -148,8 +172,11 @@ class _Run:
         return left
 
     def _take(self, result: Outcome) -> None:
+        self.lock.show_life()
         scene = self.scenes[result.job.scene]
         scene.waiting -= 1
+        if result.no_room is not None:
+            raise result.no_room
         if result.receipt is None:
             scene.failures.append(str(result))
             return
@@ -167,9 +194,8 @@ class _Run:
             self.progress(Progress(self.done, self.total, job.scene))
 
     def _settle(self) -> list[Task]:
-        """Commit the scenes that are whole; return the tasks that others need to become so."""
+        """Flush the scenes that are whole; return the tasks that others need to become so."""
         tasks: list[Task] = []
-        whole: list[Staged] = []
         for scene in list(self.begun.values()):
             with scene.failing():
                 if scene.waiting or scene.failures:
@@ -178,18 +204,25 @@ class _Run:
                 if not more and scene.step is Step.MASK:
                     scene.check_files()
                     scene.step, scene.done = Step.WRITE, {}
-                    more = [(_write, (job,)) for job in self._begin(scene)]
-                    tasks += more
-                    continue
+                    more = [(_write, (job,)) for job in self._begin(scene)] or list(decisions(scene))
                 more = more or list(_with_free_fills(scene))
                 scene.waiting = len(more)
                 tasks += more
                 if not more and not scene.failures:
-                    whole.append(scene)
-        _commit(self.store, whole)
-        for scene in whole:
-            del self.begun[scene.plan.id]
+                    begin_documents(scene)
+                    _write_documents(scene)
+                    flush_staged(scene)
+                    self.whole.append(scene)
+                    del self.begun[scene.plan.id]
         return tasks
+
+    def _enter(self) -> None:
+        """Let whole scenes of groups that have a clip into the store, if they are many enough."""
+        now = self.store.anew()
+        ready = [s for s in self.whole if s.plan.only_layers or s.plan.groups <= set(now.bounds)]
+        if ready and len(ready) * BATCH >= len(now.scenes):
+            _enter(self.store, ready)
+            self.whole = [scene for scene in self.whole if scene not in ready]
 
 
 def _write(job: Job, first_time: bool = True) -> Outcome:
@@ -208,6 +241,9 @@ def _attempt(
             leave_receipt(job, receipt)
     except Exception as error:
         log.debug("block %s of %s failed", job.at, job.scene, exc_info=True)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            room = OSError(error.errno, error.strerror, error.filename or job.folder)
+            return Outcome(job=job, no_room=room, worker=worker_name())
         return Outcome(job=job, error=f"{type(error).__name__}: {error}", worker=worker_name())
     return Outcome(job=job, receipt=receipt, first_time=first_time, worker=worker_name())
 
@@ -327,28 +363,34 @@ def _with_free_fills(scene: Staged) -> Iterator[Task]:
             yield _write, (job, False)
 
 
-def _commit(store: Store, scenes: Sequence[Staged]) -> None:
-    """Write scenes' documents, each one's own ``zarr.json`` last, and let them into the store."""
-    whole, rows = dict[str, Path](), []
-    for scene in scenes:
-        with scene.failing():
-            own = _write_documents(scene)
+def _enter(store: Store, scenes: Sequence[Staged]) -> None:
+    """Let whole scenes into the store, with the clips of new groups and their patches, in one step.
+
+    The clip of a group that is new is what the histograms recommend; of a classic store, whose range is a clip
+    already, all of it.
+    """
+    with changed_once(store, leaves=[scene.folder for scene in scenes]) as draft:
+        whole = {scene.plan.id: scene for scene in scenes if not scene.plan.only_layers}
+        rows = [row for scene in whole.values() for row in scene.rows]
+        for scene in scenes:
             if scene.plan.only_layers:
-                commit_layers(store, scene.plan.id, scene.group, [layer.name for layer in scene.plan.layers])
-            else:
-                whole[scene.plan.id] = scene.folder
-                rows += own
-    if whole:
-        commit_scenes(store, whole, rows)
-    for scene in scenes:
-        if not scene.failures:
-            remove_tree(scene.folder)
+                commit_layers(draft, scene.plan.id, scene.group, [layer.name for layer in scene.plan.layers])
+        if whole:
+            commit_scenes(draft, {name: scene.folder for name, scene in whole.items()}, rows)
+        fresh = draft.anew()
+        ranges = zip(*(fresh.catalog[k].values.tolist() for k in ("bounds_key", "vmin", "vmax")), strict=True)
+        new = {key: (vmin, vmax) for key, vmin, vmax in ranges if key not in fresh.bounds}
+        clips = recommend_clips(fresh, set(new))
+        for key, (vmin, vmax) in new.items():
+            if (vmin, vmax) != cv.STORED_RANGE:
+                clips[key] = replace(clips[key], clip_vmin=vmin, clip_vmax=vmax, clip_method="stored range")
+        update_indices(write_bounds(fresh, clips))
 
 
-def _write_documents(scene: Staged) -> list[dict[str, Any]]:
-    """Write the documents of a whole scene, and return the rows of its arrays in the catalog."""
+def _write_documents(scene: Staged) -> None:
+    """Write the documents of a whole scene, and keep the rows of its arrays in the catalog with it."""
     scene.check_files()
-    plan, rows = scene.plan, []
+    scene.rows, plan = [], scene.plan
     group = Folder(scene.group, f"{cv.SCENES}/{plan.id}")
     histograms = Folder(scene.folder / "histograms", f"{cv.HISTOGRAMS}/{plan.id}")
     remove_partials(scene.group)  # of a worker that was killed in this run
@@ -356,45 +398,41 @@ def _write_documents(scene: Staged) -> list[dict[str, Any]]:
         receipts = [r[layer.name] for _, r in scene.done.values() if layer.name in r]
         write_layer_documents(group, plan, layer, receipts)
     if plan.only_layers:
-        return []
+        return
     for array in plan.probe.arrays:
         receipts = [r[array.name] for _, r in scene.done.values() if array.name in r]
         write_array_documents(group, plan, array, receipts)
         histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
         write_histogram(histograms, array.name, histogram)
-        rows.append(catalog_row(plan, array))
+        scene.rows.append(catalog_row(plan, array))
     write_node(histograms, "", group_document())
     write_scene_documents(group, plan)
-    return rows
 
 
-def _finish(store: Store) -> None:
-    """Give new groups their clip, index the new patches, and consolidate, once a run.
+def remove_scene(store: Store | str | Path, scene: str | Sequence[str]) -> Store:
+    """Take a scene, or several, with patches and histograms (131,069 int64 each) out of a store, in one step.
 
-    The clip is what the histograms recommend; of a classic store, whose range is a clip already, all of it.
+    No other scene is touched. A removal that was interrupted is made first, and what it took out is no error.
+
+    Raises `NotInStoreError` where there is no such scene: nothing is removed then.
     """
-    fresh = store.anew()
-    ranges = zip(*(fresh.catalog[k].values.tolist() for k in ("bounds_key", "vmin", "vmax")), strict=True)
-    new = {key: (vmin, vmax) for key, vmin, vmax in ranges if key not in fresh.bounds}
-    clips = recommend_clips(fresh, set(new))
-    for key, (vmin, vmax) in new.items():
-        if (vmin, vmax) != cv.STORED_RANGE:
-            clips[key] = replace(clips[key], clip_vmin=vmin, clip_vmax=vmax, clip_method="stored range")
-    fresh = write_bounds(fresh, clips)
-    update_indices(fresh)
-    consolidate(fresh)
+    names = [scene] if isinstance(scene, str) else list(dict.fromkeys(scene))
+    root = store.root if isinstance(store, Store) else Path(store)
+    gone = removed_by(settle(root), cv.SCENES)
+    with writing(root):
+        return _without(open_store(root), names, gone)
 
 
-def remove_scene(store: Store | str | Path, scene: str) -> Store:
-    """Take a scene, its patches and its histograms (131,069 int64 each) out of a store; no other scene is touched.
-
-    Raises `NotInStoreError` where there is no such scene.
-    """
-    opened = open_store(store)
-    opened.rows(scene)  # says which scenes there are, if not this one
-    with only_writer(opened.root):
-        withdraw_scene(opened, scene)
-        fresh = opened.anew()
-        update_indices(fresh)
-        consolidate(fresh)
-    return fresh
+def _without(opened: Store, scenes: Sequence[str], gone: Container[str]) -> Store:
+    """Take scenes out of a store; those that are ``gone`` are none of it any more."""
+    names = [name for name in scenes if name in opened.scenes or name not in gone]
+    if unknown := [name for name in names if name not in opened.scenes]:
+        raise NotInStoreError(
+            f"scenes of {opened.place.name} were expected, got {', '.join(unknown)}, which it does not hold. "
+            "Nothing was removed; `sarzarr info STORE` lists its scenes."
+        )
+    if names:
+        with changed_once(opened) as draft:
+            withdraw_scenes(draft, names)
+            update_indices(draft.anew())
+    return opened.anew()

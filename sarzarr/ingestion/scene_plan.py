@@ -161,6 +161,11 @@ class ScenePlan:
         """Return the group that an array shares bounds (dB) with: ``vv/sigma0``."""
         return group_of(self.probe, array)
 
+    @property
+    def groups(self) -> set[str]:
+        """The groups of its arrays, that share bounds (dB) with others."""
+        return {self.group(array) for array in self.probe.arrays}
+
     def jobs(self, folder: str, *, step: Step = Step.WRITE, mask: str = "") -> Iterator[BlockJob]:
         """Yield the units of work, whole shards of pixels, file by file and row by row.
 

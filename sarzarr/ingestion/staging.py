@@ -1,22 +1,30 @@
-"""The folder beside a store in which scenes are made, with a receipt for each block that is done."""
+"""The folder beside a store in which scenes are made, with a receipt for each block that is done.
+
+A receipt is no promise that its files are on the disk: they are flushed once a scene, when that is whole, and a file
+`FLUSHED` says so. After a machine was switched off, a scene without it is begun anew.
+"""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
-from sarzarr.errors import CorruptStoreError, IngestError
-from sarzarr.files import locked, remove_partials, remove_tree, whole_file
+from sarzarr.errors import CorruptStoreError
+from sarzarr.files import boot, flush, flush_names, remove_partials, remove_tree, whole_file
 from sarzarr.ingestion.blocks.jobs import BlockJob, Step
 from sarzarr.ingestion.blocks.receipts import Receipt, files_of, receipt_from_json, receipt_to_json
 from sarzarr.ingestion.layers.plan import STEP, LayerJob
 from sarzarr.ingestion.scene_plan import ScenePlan
+from sarzarr.store.journal import NO_ROOM
 from sarzarr.store.shard_job import check_written
 
 log = logging.getLogger(__name__)
 Job = BlockJob | LayerJob
 """A unit of work."""
+FLUSHED: Final = "flushed"
+"""The file of a staged scene that is there when all of it is whole and on the disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +37,8 @@ class Outcome:
     """Its files and counts; None where it failed."""
     error: str = ""
     """The error, with its type, where it failed."""
+    no_room: OSError | None = None
+    """The error, where the disk is full or fails: all others would, too."""
     first_time: bool = True
     """Whether its pixels were read for it; a decision on zeros reads none."""
     worker: str = ""
@@ -57,6 +67,8 @@ class Staged:
     """The worker that ended each block of this run, likewise; empty words where there is none."""
     failures: list[str] = field(default_factory=list)
     """Errors of blocks, and of itself, each with its type."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """The rows of its arrays in the catalog, when it is whole."""
 
     @property
     def group(self) -> Path:
@@ -82,6 +94,8 @@ class Staged:
         try:
             yield
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise
             log.debug("%s failed", self.plan.id, exc_info=True)
             self.failures.append(f"{self.plan.id}: {type(error).__name__}: {error}")
 
@@ -112,13 +126,33 @@ def _receipt_path(job: Job) -> Path:
 
 def stage(plan: ScenePlan, folder: Path) -> Staged:
     """Take up the staged work of the same scene and sources, or begin anew."""
-    fingerprint = folder / "fingerprint"
-    if folder.exists() and (not fingerprint.exists() or fingerprint.read_text() != plan.fingerprint):
+    fingerprint, began = folder / "fingerprint", folder / "boot"
+    known = fingerprint.read_text() if fingerprint.exists() else ""
+    is_kept = began.exists() and (began.read_text() == boot() or (folder / FLUSHED).exists())
+    if folder.exists() and not (known == plan.fingerprint and is_kept):
         remove_tree(folder)
     (folder / "receipts").mkdir(parents=True, exist_ok=True)
+    began.write_text(boot())
     fingerprint.write_text(plan.fingerprint)
     remove_partials(folder)
     return Staged(plan, folder, Step.MASK if plan.has_border and not plan.only_layers else Step.WRITE)
+
+
+def begin_documents(scene: Staged) -> None:
+    """Take back that a scene is on the disk, before something of it is written again."""
+    done = scene.folder / FLUSHED
+    if done.exists():
+        done.unlink()
+        flush_names(scene.folder)
+
+
+def flush_staged(scene: Staged) -> None:
+    """Flush a whole scene to the disk, once, and say so beside it."""
+    done = scene.folder / FLUSHED
+    flush(scene.folder)
+    flush_names(scene.folder.parent)
+    done.touch()
+    flush_names(done, scene.folder)
 
 
 def leave_receipt(job: Job, receipt: Receipt) -> None:
@@ -141,15 +175,3 @@ def intact_receipt(job: Job) -> Receipt | None:
     except CorruptStoreError:
         return None
     return receipt
-
-
-@contextmanager
-def only_writer(store: Path) -> Iterator[Path]:
-    """Yield the folder beside a store where scenes are made; a second process in it is an error, never a mix."""
-    folder = store.absolute().with_name(store.absolute().name + ".ingest")  # workers may stand elsewhere
-    busy = IngestError(
-        f"one ingest at a time was expected, got another that writes beside {store.name!r}. "
-        "Wait for it to end, then run this again."
-    )
-    with locked(folder, busy=busy):
-        yield folder

@@ -16,12 +16,12 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import CorruptStoreError
+from sarzarr.errors import CorruptStoreError, IngestError, InvalidInputError
 from sarzarr.patches.cut import IndexSpec, positions
 from sarzarr.patches.measure import COLUMNS, measure_patches
 from sarzarr.patches.stored_array import StoredArray
 from sarzarr.store.catalog import catalog_rows
-from sarzarr.store.commit import consolidate
+from sarzarr.store.commit import changing
 from sarzarr.store.documents import named
 from sarzarr.store.manifest import read_manifest
 from sarzarr.store.store import AnyStore, Store, open_store
@@ -53,35 +53,33 @@ def index_patches(
     ``shift`` the last patch inward, or ``pad`` it: its pixels beyond the edge are not valid.
     """
     opened = open_store(store)
-    update_index(opened, IndexSpec(name=name, size=size, stride=stride, edge=edge))
-    consolidate(opened)
+    with changing(opened) as draft:
+        update_index(draft, IndexSpec(name=name, size=size, stride=stride, edge=edge))
     return opened.anew().patches(name)
 
 
 def ensure_index(store: Store, spec: IndexSpec) -> None:
-    """Index a store's patches; where it cannot be written to, ``store`` alone has the table, while it lives."""
+    """Index a store's patches; where it cannot be written to now, ``store`` alone has the table, while it lives."""
     try:
-        update_index(store, spec)
-        consolidate(store)
+        with changing(store) as draft:
+            update_index(draft, spec)
     except CorruptStoreError:
         raise
-    except OSError as error:
-        log.warning("index %s of %s is kept in memory alone: %s", spec.name, store.place.name, error)
-        table = _brought_up_to_date(store, spec)
-        if table is not None:
+    except (OSError, IngestError, InvalidInputError) as error:
+        if (table := _brought_up_to_date(store, spec)) is not None:
+            log.warning("index %s of %s is kept in memory alone: %s", spec.name, store.place.name, error)
             store.unwritten[spec.name] = table
 
 
 def update_index(store: Store, spec: IndexSpec) -> None:
     """Index the arrays that the table does not know, or knows with other pixels or another clip (dB).
 
-    One process does it at a time, and begins with what the store then holds: none takes away what another has
-    measured, and what several ask for is measured once.
+    One process does it at a time, in a draft of what the store then holds: none takes away what another has measured,
+    and what several ask for is measured once.
     """
-    with store.place.locked(cv.PATCHES):
-        table = _brought_up_to_date(store.anew(), spec)
-        if table is not None:
-            write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
+    table = _brought_up_to_date(store, spec)
+    if table is not None:
+        write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
 
 
 def _brought_up_to_date(store: Store, spec: IndexSpec) -> xr.Dataset | None:
@@ -105,7 +103,7 @@ def measured_table(
 
 
 def update_indices(store: Store) -> None:
-    """Bring every index up to date, the default one, of 256 x 256 pixels, too where there is none."""
+    """Bring every index of a draft up to date, the default one, of 256 x 256 pixels, too where there is none."""
     known = store.patch_indices
     for name in sorted({cv.DEFAULT_INDEX, *known}):
         update_index(store, spec_of(store, name) if name in known else IndexSpec(name=name))

@@ -14,7 +14,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, SplitExistsError
 from sarzarr.splits.assign import Grounds, SceneGround
-from sarzarr.store.commit import consolidate
+from sarzarr.store.commit import changing
 from sarzarr.store.documents import ensure_groups, update_node
 from sarzarr.store.membership import SPLITS
 from sarzarr.store.place import Place
@@ -77,15 +77,15 @@ def next_version(place: Place) -> int:
 
 def write_split(store: Store, split: Split) -> Split:
     """Write a version, codes uint8, as ``splits/vN`` and return it; `SplitExistsError` where it is there."""
-    ensure_groups(store.place, cv.SPLITS)
-    try:
-        write_table(store.place, f"{cv.SPLITS}/{split.name}", to_table(split), once=True)
-    except FileExistsError:
-        raise SplitExistsError(
-            f"a new version was expected, got {split.name}, which another process wrote first. Run this again: "
-            "it takes that version up."
-        ) from None
-    update_node(store.place, cv.SPLITS, {LAST: next_version(store.place) - 1})
-    consolidate(store)
+    with changing(store) as draft:
+        ensure_groups(draft.place, cv.SPLITS)
+        try:
+            write_table(draft.place, f"{cv.SPLITS}/{split.name}", to_table(split), once=True)
+        except FileExistsError:
+            raise SplitExistsError(
+                f"a new version was expected, got {split.name}, which another process wrote first. Run this again: "
+                "it takes that version up."
+            ) from None
+        update_node(draft.place, cv.SPLITS, {LAST: next_version(draft.place) - 1})
     log.info("%s: wrote %r", store.place.name, split)
     return split

@@ -262,7 +262,7 @@ def _array_entries(place: Place, layout: ArrayLayout, first_file: int) -> tuple[
     entries = np.zeros(layout.chunks, ENTRY)
     if layout.codec is None and place.is_sealed:
         raise CorruptStoreError(
-            f"a codec among {', '.join(CODECS)} was expected in {place}/{layout.path}/zarr.json, got another. {REMEDY}"
+            f"a codec of {', '.join(CODECS)} was expected in {place}/{layout.path}/zarr.json, got another. {REMEDY}"
         )
     if layout.codec is None:
         entries["size"] = ELSEWHERE

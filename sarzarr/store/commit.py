@@ -1,8 +1,12 @@
-"""Scenes and layers entering and leaving a store, all at once."""
+"""Scenes and layers entering and leaving a store, all at once.
+
+Whatever changes a store does so in `changing`, in a draft that becomes the store in one step: see
+`sarzarr.store.journal`.
+"""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ from typing import Any
 from sarzarr import conventions as cv
 from sarzarr.store.catalog import catalog_of, catalog_rows
 from sarzarr.store.documents import Document, read_json, read_node, update_node, write_json
+from sarzarr.store.journal import PATIENCE, drafted, writing
 from sarzarr.store.place import Place
 from sarzarr.store.store import BoundsEntry, Store
 from sarzarr.store.tables import read_table, write_table
@@ -18,8 +23,30 @@ from sarzarr.text import counted
 log = logging.getLogger(__name__)
 
 
+@contextmanager
+def changing(store: Store, *, patience: float = PATIENCE) -> Iterator[Store]:
+    """Yield a draft of a store, as it is and nobody else writes it, to change; at the end it is the store, at once.
+
+    What is raised inside changes nothing. Another writer is waited for, ``patience`` seconds: see `writing`.
+    """
+    with writing(store.root, patience=patience), changed_once(store) as draft:
+        yield draft
+
+
+@contextmanager
+def changed_once(store: Store, *, leaves: Iterable[Path] = ()) -> Iterator[Store]:
+    """Yield a draft as `changing`, for a caller that is in `writing` already.
+
+    ``leaves`` are files and folders beside the store that are removed when the change is made.
+    """
+    with drafted(store.root, leaves) as place:
+        draft = Store(place)
+        yield draft
+        consolidate(draft)
+
+
 def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Make staged scenes visible: directories are renamed into the store, then they enter the catalog.
+    """Have staged scenes enter a draft: their folders, and their rows in the catalog.
 
     Each folder of ``staged`` holds ``scene/`` (the group) and ``histograms/``; ``rows`` are their
     catalog rows. A scene of the same id is replaced.
@@ -39,7 +66,7 @@ def _write_catalog(place: Place, rows: Iterable[Mapping[str, Any]], without: Ite
 
 
 def commit_layers(store: Store, scene: str, folder: Path, names: Iterable[str]) -> None:
-    """Make staged layers of a scene that is there visible: they are renamed into its group, then listed in it."""
+    """Have staged layers of a scene that is there enter a draft: they are in its group, and listed in it."""
     group = f"{cv.SCENES}/{scene}"
     new, known = list(names), read_node(store.place, group)["attributes"].get(cv.LAYERS, ())
     for name in new:
@@ -48,18 +75,18 @@ def commit_layers(store: Store, scene: str, folder: Path, names: Iterable[str]) 
     log.info("%s: layers of %s committed", store.place.name, scene)
 
 
-def withdraw_scene(store: Store, scene: str) -> None:
-    """Take a scene out of the catalog, then out of the store."""
-    _write_catalog(store.place, (), without=[scene])
-    for group in (cv.SCENES, cv.HISTOGRAMS):
-        store.place.delete(f"{group}/{scene}")
-    log.info("%s: %s removed", store.place.name, scene)
+def withdraw_scenes(store: Store, scenes: Sequence[str]) -> None:
+    """Take scenes out of a draft, and out of its catalog."""
+    _write_catalog(store.place, (), without=scenes)
+    for scene in scenes:
+        for group in (cv.SCENES, cv.HISTOGRAMS):
+            store.place.delete(f"{group}/{scene}")
+    log.info("%s: %s removed", store.place.name, ", ".join(scenes))
 
 
 def write_bounds(store: Store, bounds: Mapping[str, BoundsEntry]) -> Store:
-    """Write the bounds of groups into the root's attrs, and the clip of every group onto its arrays; others stay."""
-    with store.place.locked():
-        _write_bounds(store.place, bounds)
+    """Write the bounds of groups into a draft, and the clip of every group onto its arrays; others stay."""
+    _write_bounds(store.place, bounds)
     for key, b in bounds.items():
         clip = f"{b.clip_vmin:.2f} to {b.clip_vmax:.2f} dB ({b.clip_method})"
         log.info("%s: clip of %s set to %s", store.place.name, key, clip)
@@ -87,14 +114,13 @@ def consolidate(store: Store) -> None:
     Written here and not by zarr-python, which warns that consolidated metadata is not part of
     the Zarr v3 specification; readers that do not know it ignore it (``must_understand: false``).
     """
-    with store.place.locked():
-        root = read_json(store.place, "zarr.json")
-        root["consolidated_metadata"] = {
-            "kind": "inline",
-            "must_understand": False,
-            "metadata": dict(sorted(_documents_below(store.place, ""))),
-        }
-        write_json(store.place, "zarr.json", root)
+    root = read_json(store.place, "zarr.json")
+    root["consolidated_metadata"] = {
+        "kind": "inline",
+        "must_understand": False,
+        "metadata": dict(sorted(_documents_below(store.place, ""))),
+    }
+    write_json(store.place, "zarr.json", root)
 
 
 def _documents_below(place: Place, group: str) -> Iterator[tuple[str, Document]]:

@@ -170,12 +170,18 @@ def write_json(place: Place, key: str, document: Mapping[str, Any]) -> None:
 def read_json(place: Place, key: str) -> Document:
     """Read a JSON document, UTF-8 bytes; `MissingFileError` without one, `CorruptStoreError` where it is none."""
     with named(place, key):
-        head = place.head(key)
-        check_document(key, 0 if head is None else head.size)
-        document = json.loads(place.get(key))
+        document = json.loads(file_bytes(place, key))
         if not isinstance(document, dict):
             raise TypeError(f"a {type(document).__name__}")
     return document
+
+
+def file_bytes(place: Place, key: str) -> bytes:
+    """Return the bytes of a file that is read as a whole; `CorruptStoreError` where they are more than any has."""
+    with named(place, key):
+        head = place.head(key)
+        check_document(key, 0 if head is None else head.size)
+        return place.get(key)
 
 
 @contextmanager
@@ -309,7 +315,7 @@ def read_small_array(place: Place, node: str, crc: int | None = None) -> tuple[A
     if math.prod(shape):
         key = only_chunk(node, len(shape))
         with named(place, key):
-            stored = place.get(key)
+            stored = file_bytes(place, key)
             if told not in (None, int.from_bytes(stored[-CRC_BYTES:], "little")):
                 raise ValueError("not the chunk that was written with its document")
             try:

@@ -23,6 +23,8 @@ from sarzarr.text import listed, size_text
 MAX_DOCUMENT: Final = 64 * 2**20
 """Bytes of a JSON document of a store, a manifest too; of the root's, which repeats all others, `MAX_ROOT`."""
 MAX_ROOT: Final = 2**30
+MAX_FILE: Final = 2**30
+"""Bytes of a file that is copied as it is: a chunk of a table, or a shard of pictures."""
 MAX_TEXT: Final = 256 * 2**20
 """Bytes of a file of boxes, annotations or splits that is imported."""
 MAX_CHUNK: Final = 2**28
@@ -49,8 +51,8 @@ _MEASURES: Final = ("valid_fraction", "unsaturated_fraction", "mean_db", "std_db
 
 
 def check_document(key: str, size: int) -> None:
-    """Refuse a JSON document of more bytes than a store's has."""
-    limit = MAX_ROOT if key == "zarr.json" else MAX_DOCUMENT
+    """Refuse a JSON document, or another file that is read as a whole, of more bytes than a store's has."""
+    limit = MAX_ROOT if key == "zarr.json" else MAX_DOCUMENT if key.endswith(".json") else MAX_FILE
     if size > limit:
         raise InvalidInputError(f"at most {size_text(limit)} were expected, got {size_text(size)}")
 
@@ -60,9 +62,12 @@ def check_array(document: Mapping[str, Any], *, is_column: bool = False) -> None
 
     A column of a table is one chunk, of any size: `check_decoded` is for its bytes.
     """
-    codecs = list(_flat(document["codecs"]))
-    outer = document["chunk_grid"]["configuration"]["chunk_shape"]
-    inner = document["codecs"][0].get("configuration", {}).get("chunk_shape", outer)
+    try:
+        codecs = list(_flat(document["codecs"]))
+        outer = document["chunk_grid"]["configuration"]["chunk_shape"]
+        inner = document["codecs"][0].get("configuration", {}).get("chunk_shape", outer)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise InvalidInputError(f"chunks and codecs of an array were expected, got {error!r:.100}") from None
     if unknown := {str(codec["name"]) for codec in codecs} - _CODECS:
         raise InvalidInputError(f"codecs that run nothing were expected, got {listed(sorted(unknown))[:200]}")
     dtype = document["data_type"]
@@ -85,13 +90,17 @@ def _flat(codecs: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
 def check_cut(shape: Any, inner: Any, outer: Any, *, itemsize: int, is_column: bool = False) -> None:
     """Refuse (rows, columns), chunks and shards that are no counts, or more than memory is taken for."""
     lists = (shape, inner, outer)
-    is_counted = len({len(some) for some in lists}) == 1 and all(type(n) is int for some in lists for n in some)
+    is_counted = len({len(some) for some in lists}) == 1 and all(
+        type(n) is int for some in lists for n in some
+    )
     if not is_counted or min(shape, default=0) < 0 or min((*inner, *outer), default=1) < 1:
         raise InvalidInputError(f"whole numbers as shape and chunks were expected, got {str(lists)[:200]}")
     if is_column and tuple(inner) == tuple(outer) == tuple(max(n, 1) for n in shape):
         return
     chunk = math.prod(inner) * itemsize
-    count, within = (math.prod(-(-n // c) for n, c in zip(some, inner, strict=True)) for some in (shape, outer))
+    count, within = (
+        math.prod(-(-n // c) for n, c in zip(some, inner, strict=True)) for some in (shape, outer)
+    )
     if chunk > MAX_CHUNK or max(count, within) > MAX_CHUNKS or is_column:
         raise InvalidInputError(
             f"chunks of at most {size_text(MAX_CHUNK)}, and at most {MAX_CHUNKS:,} of them, were expected, got "
@@ -102,7 +111,9 @@ def check_cut(shape: Any, inner: Any, outer: Any, *, itemsize: int, is_column: b
 def check_decoded(size: int, stored: int) -> None:
     """Refuse bytes before memory is taken for them, where no frame of ``stored`` bytes decodes to so many."""
     if size > ZSTD_RATIO * stored:
-        raise InvalidInputError(f"at most {size_text(ZSTD_RATIO * stored)} were expected, got {size_text(size)}")
+        raise InvalidInputError(
+            f"at most {size_text(ZSTD_RATIO * stored)} were expected, got {size_text(size)}"
+        )
 
 
 def check_texts(encoded: bytes, count: int) -> None:
@@ -119,7 +130,9 @@ def check_catalog(catalog: xr.Dataset) -> None:
     for name, kind in cv.CATALOG_SCHEMA.items():
         column = catalog[name]
         if column.dtype.kind not in kinds[kind] or column.dims[:1] != ("array",):
-            raise InvalidInputError(f"a column {name} of {kind} was expected, got {column.dtype} of {column.dims}")
+            raise InvalidInputError(
+                f"a column {name} of {kind} was expected, got {column.dtype} of {column.dims}"
+            )
     for scene in dict.fromkeys(catalog["scene"].values.tolist()):
         check_scene_id(scene)
     for name in {*catalog["name"].values.tolist(), *catalog["flags"].values.tolist()}:
@@ -140,7 +153,11 @@ def check_catalog(catalog: xr.Dataset) -> None:
 def check_patches(table: xr.Dataset, catalog: xr.Dataset) -> None:
     """Refuse a patch table whose places (pixels) or owners cannot be."""
     kinds = {**dict.fromkeys(("owner", "row", "col", "id"), "i"), **dict.fromkeys(_MEASURES, "f")}
-    wrong = [name for name, kind in kinds.items() if (table[name].dtype.kind, table[name].dims) != (kind, ("patch",))]
+    wrong = [
+        name
+        for name, kind in kinds.items()
+        if (table[name].dtype.kind, table[name].dims) != (kind, ("patch",))
+    ]
     owners = table["owner_scene"].size
     if wrong or table["owner_array"].size != owners:
         raise InvalidInputError(f"numbers of each patch were expected, got others as {wrong or 'owners'}")
@@ -163,7 +180,9 @@ def check_boxes_within(corners: Mapping[str, Array], sizes: xr.Dataset) -> None:
 def check_within(values: Array, low: float, high: float, what: str) -> None:
     """Refuse numbers (n,) of which one is none, or below ``low`` or above ``high``."""
     if values.size and not (values.min() >= low and values.max() <= high):  # NaN is neither
-        raise InvalidInputError(f"{what} of {low} to {high} was expected, got {values.min()} to {values.max()}")
+        raise InvalidInputError(
+            f"{what} of {low} to {high} was expected, got {values.min()} to {values.max()}"
+        )
 
 
 def _most(column: xr.DataArray) -> int:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from sarzarr.errors import CorruptStoreError, InvalidInputError
-from sarzarr.files import locked, swap_in, swap_out, whole_file, whole_folder
+from sarzarr.files import swap_in, swap_out, whole_file, whole_folder
 
-OPEN_FLAGS: Final = os.O_RDONLY | sum(getattr(os, f"O_{name}", 0) for name in ("BINARY", "NOFOLLOW", "NONBLOCK"))
+OPEN_FLAGS: Final = os.O_RDONLY | sum(
+    getattr(os, f"O_{name}", 0) for name in ("BINARY", "NOFOLLOW", "NONBLOCK")
+)
 """Bytes as they are, never through a link, never waiting for the other end of a pipe."""
 
 
@@ -82,16 +84,13 @@ class Place(Protocol):
     def delete(self, key: str) -> None:
         """Take what is below a key away, in one step."""
 
-    def locked(self, key: str = "") -> AbstractContextManager[None]:
-        """Wait for the lock of a group, whose document is read, changed and written as one."""
-
 
 def local_folder(path: str | Path, what: str) -> Path:
-    """Return the path of a folder of this machine; `InvalidInputError` where it is a URL, which a path makes a folder."""
+    """Return a path of this machine; `InvalidInputError` where it is a URL, of which a folder would be made."""
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path))  # a letter and a colon is a drive of Windows
     if scheme and not os.path.lexists(scheme[0]):
         raise InvalidInputError(
-            f"{what} in a local directory was expected, got {str(path)!r}. Make it here, and copy it there afterwards."
+            f"{what} in a local directory was expected, got {str(path)!r}. Make it here, and copy it there."
         )
     return Path(path)
 
@@ -137,7 +136,14 @@ class Folder:
         """See `Place.get`."""
         handle = self.descriptor(key)
         try:
-            return _read_range(handle, 0, os.fstat(handle).st_size)
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise (
+                    IsADirectoryError(f"{self}/{key}")
+                    if stat.S_ISDIR(status.st_mode)
+                    else _leads_out(f"{self}/{key}")
+                )
+            return _read_range(handle, 0, status.st_size)
         finally:
             os.close(handle)
 
@@ -162,7 +168,10 @@ class Folder:
         try:
             return os.open(self._inside(key), OPEN_FLAGS)
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EMLINK):  # as systems call a link that is not to be followed
+            if error.errno in (
+                errno.ELOOP,
+                errno.EMLINK,
+            ):  # as systems call a link that is not to be followed
                 raise _leads_out(f"{self}/{key}") from None
             raise
 
@@ -196,10 +205,6 @@ class Folder:
     def delete(self, key: str) -> None:
         """See `Place.delete`."""
         swap_out(Path(self._inside(key)))
-
-    def locked(self, key: str = "") -> AbstractContextManager[None]:
-        """See `Place.locked`."""
-        return locked(self.path / key)
 
 
 @lru_cache(maxsize=4096)

@@ -14,7 +14,7 @@ from crc32c import crc32c
 
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
-from sarzarr.files import beside, take_name, whole_file
+from sarzarr.files import beside, naming, take_name, whole_file
 from sarzarr.store.codecs import CRC_BYTES, Codec, get_codec
 from sarzarr.store.documents import Encoding
 from sarzarr.store.manifest import CHUNK, REMEDY, Manifest, ShardRecord
@@ -126,8 +126,9 @@ class ShardWriter:
     def _write(self, data: Any) -> None:
         self._offset += len(data)
         view = memoryview(data)
-        while view:  # a raw write may be short, on a full disk above all
-            view = view[self._file.write(view) :]
+        with naming(self.path):
+            while view:  # a raw write may be short, on a full disk above all
+                view = view[self._file.write(view) :]
 
     def close(self) -> ShardRecord:
         """Write the index, put the file in its place, and return its record."""

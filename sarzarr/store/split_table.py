@@ -244,7 +244,9 @@ def from_table(table: xr.Dataset) -> Split:
     """
     facts = table.attrs
     check_within(table["code"].values, 0, max(cv.Membership), "code")
-    check_within(np.concatenate([table[k].values for k in ("owner_rows", "owner_cols")]), 0, MAX_CHUNKS, "cells")
+    check_within(
+        np.concatenate([table[k].values for k in ("owner_rows", "owner_cols")]), 0, MAX_CHUNKS, "cells"
+    )
     shapes = list(zip(table["owner_rows"].values.tolist(), table["owner_cols"].values.tolist(), strict=True))
     ends = np.cumsum([0, *(r * c for r, c in shapes)])
     codes = table["code"].values

@@ -23,6 +23,7 @@ from sarzarr.errors import (
     StoreNotFoundError,
     StoreSchemaError,
 )
+from sarzarr.files import whole_folder
 from sarzarr.grids.dataset import handed_out, value_attributes
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
@@ -45,6 +46,7 @@ from sarzarr.store.documents import (
     without_seal,
     write_node,
 )
+from sarzarr.store.journal import settle
 from sarzarr.store.limits import check_array, check_catalog, check_patches
 from sarzarr.store.manifest import REMEDY
 from sarzarr.store.membership import parse_choice
@@ -287,7 +289,7 @@ class Store:
         return opened.assign_coords(coordinates)
 
     def _check_other(self, node: str) -> None:
-        """Refuse what others put beside the arrays of a scene where zarr-python would take gigabytes, or leave the store."""
+        """Refuse what others put into a scene where zarr-python would take gigabytes, or leave the store."""
         with named(self.place, f"{node}/zarr.json"):
             document = read_json(self.place, f"{node}/zarr.json")
             if document["node_type"] == "array":
@@ -461,6 +463,8 @@ def open_older(store: AnyStore) -> Store:
             f"a store must be a local directory, got {store!r}. Copy it to this machine first."
         )
     place = Folder(Path(store)) if isinstance(store, str | Path) else store
+    if isinstance(place, Folder):
+        settle(place.path)
     try:
         document = read_json(place, "zarr.json")
     except FileNotFoundError:
@@ -500,7 +504,7 @@ def _what_is_in(place: Place) -> str:
 
 
 def create_store(path: str | Path) -> Store:
-    """Create an empty store, or open the one that is there."""
+    """Create an empty store, whole or not at all, or open the one that is there; the caller is in `writing`."""
     place = Folder(local_folder(path, "a store"))
     if place.head("zarr.json"):
         return open_store(place)
@@ -509,8 +513,10 @@ def create_store(path: str | Path) -> Store:
             f"a new or empty directory was expected at {str(path)!r}, got one with other files in it. "
             "Name another place for the store."
         )
-    ensure_groups(place, cv.SCENES, cv.HISTOGRAMS, cv.PATCHES)
-    write_table(place, cv.CATALOG, catalog_of(()))
-    schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
-    write_node(place, "", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
+    with whole_folder(place.path.resolve(), once=True) as folder:
+        new = Folder(folder)
+        ensure_groups(new, cv.SCENES, cv.HISTOGRAMS, cv.PATCHES)
+        write_table(new, cv.CATALOG, catalog_of(()))
+        schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
+        write_node(new, "", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
     return Store(place)

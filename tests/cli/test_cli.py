@@ -115,9 +115,9 @@ def store(scene, tmp_path):
     [
         (("ingest", "SCENE", "-o", "a.txt", *KNOWN), "'a.txt', which is a file", Exit.NOTHING),
         (("ingest", "SCENE", "-o", "a.txt/s.zarr", *KNOWN), "Not a directory", Exit.NOTHING),
-        (("ingest", "SCENE", "-o", "/proc/s.zarr", *KNOWN), "got '/proc/s.zarr'", Exit.NOTHING),
+        (("ingest", "SCENE", "-o", "/proc/s.zarr", *KNOWN), "got '/proc/s.zarr.ingest'", Exit.NOTHING),
         (("demo", "--folder", "a.txt"), "got 'a.txt'", Exit.NOTHING),
-        (("copy", "s.zarr", "/proc/s.zarr"), "got '/proc/.s.zarr.", Exit.NOTHING),
+        (("copy", "s.zarr", "/proc/s.zarr"), "got '/proc/s.zarr.ingest'", Exit.NOTHING),
         (("quicklook", "s.zarr", "-o", "/proc/q.png"), "got '/proc/q.png'", Exit.NOTHING),
         (("quicklook", "s.zarr", "-o", "nowhere/q.png"), "got 'nowhere', which is not there", Exit.USAGE),
         (

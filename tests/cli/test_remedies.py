@@ -358,6 +358,8 @@ ELSEWHERE = {
     "Pass --replace to write it anew": "ingestion/test_companions.py",
     "give their value with --nodata and --replace": "ingestion/test_ingest_measured.py",
     "Name another: --layer NAME:nodataVALUE=FILE": "ingestion/test_ingest_measured.py",
+    "or pass --replace, which loses them": "ingestion/test_waiting.py",
+    "Make room, or pass --ignore-space": "ingestion/test_waiting.py",
     "Say what they are with --representation, or write them as power or dB": "scenes/test_measured.py",
 }
 """Parts of messages whose remedies are followed in another test."""

@@ -21,7 +21,7 @@ from sarzarr.cli import app
 from sarzarr.errors import CorruptStoreError, StoreSchemaError
 from sarzarr.export.copy_store import copy_store
 from sarzarr.export.recode import CopyJob, copy_shards
-from sarzarr.export.schema1 import as_schema_3, rebinned
+from sarzarr.export.schema1 import as_schema_2, rebinned
 from sarzarr.store.documents import Encoding
 from sarzarr.store.place import Folder
 
@@ -145,14 +145,14 @@ def test_codes_are_a_step_off_at_the_most_and_the_same_pixels_are_valid(ingested
 @given(st.floats(0, 1, width=32))
 def test_an_old_code_becomes_one_that_is_within_a_step_of_a_new_one(z):
     old = np.array([int(np.float32(z) * np.float32(131070)) + 1 >> 1], np.uint16)
-    codes = as_schema_3(old, "uint16").astype(int)
+    codes = as_schema_2(old, "uint16").astype(int)
     assert abs(codes - sz.to_codes(np.array([z], np.float32)).astype(int)) <= 1
 
 
 def test_every_old_code_becomes_the_nearest_and_floats_of_it_are_exact():
     old = np.arange(65536, dtype=np.uint16)
-    np.testing.assert_array_equal(as_schema_3(old, "uint16"), 1 + np.rint(old * (65534 / 65535)))
-    np.testing.assert_allclose(as_schema_3(old, "float32"), old / 65535, rtol=1e-6)
+    np.testing.assert_array_equal(as_schema_2(old, "uint16"), 1 + np.rint(old * (65534 / 65535)))
+    np.testing.assert_allclose(as_schema_2(old, "float32"), old / 65535, rtol=1e-6)
     counts = np.arange(131071)
     assert rebinned(counts).sum() == counts.sum()
     assert rebinned(np.eye(1, 131071, 131070, dtype=int)[0])[-1] == 1

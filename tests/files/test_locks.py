@@ -1,16 +1,32 @@
 """One lock, which one holds at a time, whatever the system locks with; and what locks and swaps leave behind."""
 
 import errno
+import json
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 import time
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 
-from sarzarr.files import beside, locked, remove_tree, swap_in, swap_out, whole_folder
+from sarzarr.files import (
+    LOCK,
+    SILENCE,
+    Holder,
+    beside,
+    holder_of,
+    locked,
+    mark_new,
+    move_in,
+    remove_tree,
+    swap_in,
+    swap_out,
+    whole_folder,
+)
 
 
 def hide_fcntl():
@@ -29,17 +45,35 @@ def hide_fcntl():
     sys.modules |= {"fcntl": None, "msvcrt": msvcrt}
 
 
-@pytest.fixture(params=["fcntl", "msvcrt"])
+def grant_all():
+    """Lock as on a network file system that grants every lock: two hold it."""
+    _lie(lambda handle, mode: None)
+
+
+def grant_none():
+    """Lock as on a network file system that has no locks."""
+
+    def flock(handle, mode):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    _lie(flock)
+
+
+def _lie(flock):
+    fcntl = ModuleType("fcntl")
+    fcntl.flock, fcntl.LOCK_EX, fcntl.LOCK_NB = flock, 2, 4
+    sys.modules["fcntl"] = fcntl
+
+
+@pytest.fixture(params=[int, hide_fcntl, grant_all, grant_none], ids=["fcntl", "msvcrt", "all", "none"])
 def prepare(request, monkeypatch):
     """Return what another process does first, to lock as this one does."""
-    if request.param == "fcntl":
-        return int
     for name in ("fcntl", "msvcrt"):
         monkeypatch.setitem(sys.modules, name, sys.modules.get(name))
     import fcntl  # noqa: F401
 
-    hide_fcntl()
-    return hide_fcntl
+    request.param()
+    return request.param
 
 
 def count_up(prepare, folder, counter, times):
@@ -81,14 +115,54 @@ def test_another_that_holds_it_is_told_and_a_killed_one_holds_nothing(tmp_path, 
     other = context.Process(target=hold, args=(prepare, folder, there))
     other.start()
     assert here.recv() == "held"
-    with pytest.raises(KeyError, match="busy"), locked(folder, busy=KeyError("busy")):
+    with pytest.raises(KeyError, match=f"process {other.pid} on .* since 20"), locked(folder, busy=KeyError):
         pass
     os.kill(other.pid, signal.SIGKILL)
     other.join()
     assert [p.name for p in folder.iterdir()] == [".lock"]
-    with locked(folder, busy=KeyError("busy")), pytest.raises(KeyError), locked(folder, busy=KeyError()):
+    with locked(folder, busy=KeyError), pytest.raises(KeyError), locked(folder, busy=KeyError):
         pass
     assert not folder.exists()
+
+
+def test_who_holds_it_elsewhere_lives_until_it_shows_no_life(tmp_path, prepare):
+    folder, own = tmp_path / "a", platform.node()
+    folder.mkdir()
+    told = {"process": 7, "machine": own + "-other", "since": "2026-11-29T12:00:00Z", "began": ""}
+    lock = folder / LOCK
+    lock.write_bytes(b"\0" + json.dumps(told).encode())
+    text = f"process 7 on {own}-other since 2026-11-29T12:00:00Z .if it is dead, delete .*{LOCK}"
+    with pytest.raises(KeyError, match=text), locked(folder, busy=KeyError):
+        pass
+    os.utime(lock, (0, time.time() - SILENCE - 1))
+    with locked(folder, busy=KeyError) as held:
+        assert held.left_by == Holder(**told)
+        assert holder_of(folder).process == os.getpid()
+        os.utime(lock, (0, 0))
+        held.show_life()
+        assert time.time() - lock.stat().st_mtime < SILENCE
+    assert not folder.exists()
+
+
+def test_a_lock_that_names_nobody_was_left_by_nobody_that_lives(tmp_path, prepare):
+    """An older release left such ones."""
+    lock = tmp_path / LOCK
+    lock.touch()
+    with pytest.raises(KeyError, match="another process"), locked(tmp_path, busy=KeyError):
+        pass
+    os.utime(lock, (0, 0))
+    with locked(tmp_path, busy=KeyError) as held:
+        assert held.left_by is not None
+
+
+def test_a_later_process_of_the_same_number_is_another(tmp_path):
+    with locked(tmp_path):
+        own = holder_of(tmp_path)
+    if not own.began:
+        pytest.skip("this system does not say when a process began")
+    assert not own.is_dead
+    assert replace(own, began="another boot 1").is_dead
+    assert not replace(own, began="another boot 1", machine="another").is_dead
 
 
 def test_a_lock_leaves_a_folder_as_it_was(tmp_path, prepare):
@@ -143,3 +217,22 @@ def test_names_beside_are_hidden_and_differ(tmp_path):
 
 def test_a_folder_that_is_not_there_is_removed_already(tmp_path):
     remove_tree(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_moves_in_again_after_a_kill_moves_in_once(tmp_path, exchanges, times, monkeypatch):
+    if not exchanges:
+        monkeypatch.setattr(sys, "platform", "another")
+    place = tmp_path / "place"
+    for text in ("one", "two"):
+        new = filled(tmp_path / f"new {text}", text)
+        mark_new(new)
+        for _ in range(times):
+            move_in(new, place)
+            assert [(p.name, p.read_text()) for p in place.iterdir()] == [("file", text)]
+    new = tmp_path / "document"
+    new.write_text("three")
+    for _ in range(times):
+        move_in(new, tmp_path / "deep" / "document")
+    assert (tmp_path / "deep" / "document").read_text() == "three"

@@ -1,9 +1,7 @@
-"""Annotation, boxes, splits and pictures from strangers, and what older tools left: bounded, and nothing of it is run."""
+"""Text and pictures from strangers, and what older tools left: bounded, and nothing of it is run."""
 
 import ast
 import io
-import json
-import os
 import pickle
 import struct
 import sys
@@ -13,19 +11,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chip_folders import voc, write_picture
+from chip_folders import write_picture
 from limited import forked
 from tiffs import speckle, write
 
 import sarzarr
 import sarzarr as sz
-from sarzarr.errors import InvalidInputError, RasterNotFoundError, SarzarrError, UnsupportedRasterError
-from sarzarr.ingestion.annotations import parse_classes, parse_coco, parse_csv, parse_geojson, parse_voc, parse_yolo
+from sarzarr.errors import InvalidInputError
+from sarzarr.ingestion.annotations import (
+    parse_classes,
+    parse_coco,
+    parse_csv,
+    parse_geojson,
+    parse_voc,
+    parse_yolo,
+)
 from sarzarr.ingestion.boxes import import_boxes
 from sarzarr.ingestion.chips.pack import import_chips
 from sarzarr.ingestion.chips.read import read_sample
-from sarzarr.scenes.products.xml import MAX_XML, parse_xml
 from sarzarr.scenes.probe import probe_file
+from sarzarr.scenes.products.xml import MAX_XML, parse_xml
 from sarzarr.splits.exchange import from_json, import_split
 from sarzarr.splits.samples.manager import SplitManager
 from sarzarr.store.limits import MAX_TEXT
@@ -42,11 +47,15 @@ def within(function, *args, memory=2**30):
 # ------------------------------------------------------------------ text
 DEEP = {
     "COCO": lambda: parse_coco("[" * LEVELS, "a.json"),
-    "COCO, whole": lambda: parse_coco('{"images": ' + "[" * 50_000 + "]" * 50_000 + ', "annotations": []}', "a.json"),
+    "COCO, whole": lambda: parse_coco(
+        '{"images": ' + "[" * 50_000 + "]" * 50_000 + ', "annotations": []}', "a.json"
+    ),
     "GeoJSON": lambda: parse_geojson('{"a":' * LEVELS, "a.json"),
     "GeoJSON, whole": lambda: parse_geojson(_collections(900), "a.json"),
     "a split": lambda: from_json("[" * LEVELS),
-    "VOC": lambda: parse_voc(b"<annotation>" + b"<object>" * 100_000 + b"</object>" * 100_000 + b"</annotation>", "a.xml"),
+    "VOC": lambda: parse_voc(
+        b"<annotation>" + b"<object>" * 100_000 + b"</object>" * 100_000 + b"</annotation>", "a.xml"
+    ),
     "XML": lambda: parse_voc(b"<a>" * LEVELS, "a.xml"),
     "YAML": lambda: parse_classes("names: " + "[" * 100_000, "data.yaml"),
     "YAML, whole": lambda: parse_classes("names: " + "[" * 3000 + "]" * 3000, "data.yaml"),
@@ -72,7 +81,9 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 @linux
-@pytest.mark.parametrize("text", [LAUGHS + "names: *d", LAUGHS + "names: [*d]", "a: &a {x: 1}\nnames: {<<: [*a, *a]}"])
+@pytest.mark.parametrize(
+    "text", [LAUGHS + "names: *d", LAUGHS + "names: [*d]", "a: &a {x: 1}\nnames: {<<: [*a, *a]}"]
+)
 def test_yaml_that_repeats_itself_is_refused(text):
     outcome = within(parse_classes, text, "data.yaml")
     assert outcome.kind == "refused"
@@ -86,10 +97,22 @@ def test_classes_of_an_ordinary_folder_are_read():
 @pytest.mark.parametrize(
     ("parse", "text", "said"),
     [
-        (parse_csv, "scene,x_min,y_min,x_max,y_max\na,1,1,2," + "9" * 200_000, "field larger than field limit"),
+        (
+            parse_csv,
+            "scene,x_min,y_min,x_max,y_max\na,1,1,2," + "9" * 200_000,
+            "field larger than field limit",
+        ),
         (parse_csv, 'scene,x_min,y_min,x_max,y_max\n"' + "a\n" * 100_000, "field larger than field limit"),
-        (parse_geojson, '{"type": "Feature", "geometry": {"type": "Point", "coordinates": "' + "x" * 10**6 + '"}}', "feature 1"),
-        (parse_geojson, '{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1e999, 1]}}', "finite"),
+        (
+            parse_geojson,
+            '{"type": "Feature", "geometry": {"type": "Point", "coordinates": "' + "x" * 10**6 + '"}}',
+            "feature 1",
+        ),
+        (
+            parse_geojson,
+            '{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1e999, 1]}}',
+            "finite",
+        ),
         (parse_coco, '{"images": [], "annotations": ' + "9" * 5000 + "}", "COCO"),
         (parse_classes, "x" * (2**18 + 1), "at most 262144 characters"),
     ],
@@ -171,10 +194,16 @@ def test_annotation_of_a_product_of_gigabytes_says_nothing(tmp_path):
 
 @linux
 def test_annotation_of_a_million_vectors_is_refused_or_read_in_bounds(tmp_path):
-    vectors = b"<calibrationVector><line>1</line><pixel>0</pixel><sigmaNought>1</sigmaNought></calibrationVector>"
+    vectors = (
+        b"<calibrationVector><line>1</line><pixel>0</pixel><sigmaNought>1</sigmaNought></calibrationVector>"
+    )
     data = b"<calibration>" + vectors * (MAX_XML // len(vectors) - 1) + b"</calibration>"
     outcome = within(lambda: len(list(parse_xml(data))))
-    assert (outcome.kind == "done" and outcome.said < 100_000) or outcome.said == 1 or "at most" in str(outcome.said)
+    assert (
+        (outcome.kind == "done" and outcome.said < 100_000)
+        or outcome.said == 1
+        or "at most" in str(outcome.said)
+    )
 
 
 # ------------------------------------------------------------------ pictures
@@ -212,7 +241,14 @@ def test_a_picture_that_holds_less_than_it_says_is_refused(tmp_path):
 def test_a_chip_in_a_giant_tile_is_refused_before_its_memory_is_taken(tmp_path, side):
     from mutations import set_tag
 
-    path = write(tmp_path / "a.tif", np.full((1, 64, 64), 7, np.uint8), compress="deflate", tiled=True, blockxsize=64, blockysize=64)
+    path = write(
+        tmp_path / "a.tif",
+        np.full((1, 64, 64), 7, np.uint8),
+        compress="deflate",
+        tiled=True,
+        blockxsize=64,
+        blockysize=64,
+    )
     data = set_tag(set_tag(path.read_bytes(), 322, kind=4, value=side), 323, kind=4, value=side)
     path.write_bytes(data)
     outcome = within(lambda: read_sample(path).values.shape)
@@ -270,7 +306,9 @@ def test_a_file_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path):
     files |= {"x.SAFE/annotation/a_sigma0_vv.xml": bomb}
     path = archive(tmp_path / "x.zip", files)
     assert path.stat().st_size < 2**20
-    outcome = within(lambda: probe_file(path / "x.SAFE/measurement/a_sigma0_vv.tif").grid.height, memory=2**28)
+    outcome = within(
+        lambda: probe_file(path / "x.SAFE/measurement/a_sigma0_vv.tif").grid.height, memory=2**28
+    )
     assert (outcome.kind, outcome.said) == ("done", 60)
 
 
@@ -294,7 +332,9 @@ OLD = {
     "metadata.npy": lambda mark: _saved(np.array([Harmless(mark)], object)),
     "state.npz": lambda mark: _zipped({"a.npy": _saved(np.array([Harmless(mark)], object))}),
     "model.pkl": lambda mark: pickle.dumps(Harmless(mark)),
-    "giant.npy": lambda _: _npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1152921504606846976,)}\n"),
+    "giant.npy": lambda _: _npy(
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (1152921504606846976,)}\n"
+    ),
     "bomb.npz": lambda _: _zipped({"a.npy": bytes(2**27)}),
 }
 
@@ -353,7 +393,8 @@ def test_a_folder_of_older_samples_is_listed_and_its_arrays_are_not_opened(tmp_p
     assert not mark.exists()
 
 
-RUNS = {"eval", "exec", "compile", "__import__", "np.load", "pickle.load", "pickle.loads", "marshal.loads", "yaml.load",
+RUNS = {"eval", "exec", "compile", "__import__", "np.load", "pickle.load", "pickle.loads", "marshal.loads",
+        "yaml.load",
         "torch.load", "os.system", "shelve.open", "np.fromregex", "joblib.load", "dill.load"}  # fmt: skip
 """What runs what a file says, or may."""
 
@@ -364,6 +405,10 @@ def test_nothing_of_the_package_runs_what_a_file_says():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and (called := ast.unparse(node.func)) in RUNS:
                 found.setdefault(path.name, set()).add(called)
-            if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "shell") and ast.unparse(node.value) != "False":
+            if (
+                isinstance(node, ast.keyword)
+                and node.arg in ("allow_pickle", "shell")
+                and ast.unparse(node.value) != "False"
+            ):
                 found.setdefault(path.name, set()).add(node.arg)
     assert not found

@@ -13,13 +13,13 @@ import pytest
 from chip_folders import chip_folder
 from limited import forbid_internet, forked
 from tiffs import speckle, write
+from typer.testing import CliRunner
 
 import sarzarr as sz
 from sarzarr.cli import app
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, StoreNotFoundError
 from sarzarr.rasters import open_raster
 from sarzarr.tasks import cluster
-from typer.testing import CliRunner
 
 TESTS = Path(__file__).parents[1]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's filter of calls is Linux's")
@@ -47,7 +47,7 @@ def filter_works():
 def test_the_filter_kills_whoever_opens_an_internet_socket():
     if not filter_works():
         pytest.skip("this kernel takes no filter of calls")
-    opened = "import socket, sys; from limited import forbid_internet; assert forbid_internet(); socket.socket(socket.{})"
+    opened = "import socket; from limited import forbid_internet; assert forbid_internet(); socket.socket(socket.{})"
     assert run_without_internet(code=opened.format("AF_INET")).returncode == -signal.SIGSYS
     assert run_without_internet(code=opened.format("AF_INET6")).returncode == -signal.SIGSYS
     assert run_without_internet(code=opened.format("AF_UNIX")).returncode == 0
@@ -62,8 +62,16 @@ def test_the_filter_kills_whoever_opens_an_internet_socket():
 def test_no_command_opens_a_network_connection(tmp_path):
     if not filter_works():
         pytest.skip("this kernel takes no filter of calls")
-    files = [write(tmp_path / f"lake_sigma0_{p}.tif", speckle((1, 700, 600), seed=i)) for i, p in enumerate(("vv", "vh"))]
-    other = write(tmp_path / "sea_sigma0_vv.tif", speckle((1, 300, 300)), crs="EPSG:32634", transform=(20, 0, 5e5, 0, -20, 5e6))
+    files = [
+        write(tmp_path / f"lake_sigma0_{p}.tif", speckle((1, 700, 600), seed=i))
+        for i, p in enumerate(("vv", "vh"))
+    ]
+    other = write(
+        tmp_path / "sea_sigma0_vv.tif",
+        speckle((1, 300, 300)),
+        crs="EPSG:32634",
+        transform=(20, 0, 5e5, 0, -20, 5e6),
+    )
     for file in (*files, other):  # what GDAL would follow, were it let
         file.with_name(f"{file.name}.aux.xml").write_text(
             '<PAMDataset><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">/vsicurl/http://127.0.0.1:9/o.tif</MDI>'
@@ -75,7 +83,19 @@ def test_no_command_opens_a_network_connection(tmp_path):
     for command in (
         ("identify", *files, other),
         ("ingest", *files, "-o", store, *said, "--workers", "0"),
-        ("ingest", other, "-o", store, *said, "--crs", "EPSG:32633", "--pixel-size", "20", "--resampling", "bilinear"),
+        (
+            "ingest",
+            other,
+            "-o",
+            store,
+            *said,
+            "--crs",
+            "EPSG:32633",
+            "--pixel-size",
+            "20",
+            "--resampling",
+            "bilinear",
+        ),
         ("import", "boxes", tmp_path / "boxes.csv", "-o", store),
         ("import", "chips", tmp_path / "chips", "-o", store),
         ("info", store),
@@ -89,7 +109,11 @@ def test_no_command_opens_a_network_connection(tmp_path):
     ):
         done = run_without_internet(*command)
         assert done.returncode in (0, 1, 2), (command, done.returncode, done.stderr[-2000:])
-        assert done.returncode == 0 or command[0] in ("bench", "split", "stacks"), (command, done.stdout, done.stderr)
+        assert done.returncode == 0 or command[0] in ("bench", "split", "stacks"), (
+            command,
+            done.stdout,
+            done.stderr,
+        )
 
 
 @linux
@@ -109,7 +133,8 @@ assert len(list(sz.PatchReader(store, batch_size=2, min_unsaturated=0))) == 2
 sz.open_store(store).db("lake_sigma0").compute()
 from sarzarr.torch import ZarrPatchDataset
 from torch.utils.data import DataLoader
-assert len(list(DataLoader(ZarrPatchDataset(store, batch_size=2, min_unsaturated=0), batch_size=None, num_workers=2))) == 2
+data = ZarrPatchDataset(store, batch_size=2, min_unsaturated=0)
+assert len(list(DataLoader(data, batch_size=None, num_workers=2))) == 2
 """
     pytest.importorskip("torch", reason="torch is not installed (sarzarr[torch])")
     done = run_without_internet(file, tmp_path / "s.zarr", code=code)
@@ -147,7 +172,12 @@ def test_a_store_elsewhere_is_refused_before_anything_is_opened(tmp_path, name, 
     with pytest.raises(StoreNotFoundError, match="local directory"):
         sz.PatchReader(name)
     runner = CliRunner()
-    for command in (["info", name], ["ingest", file, "-o", name], ["copy", name, "c.zarr"], ["quicklook", name, "-o", "q.png"]):
+    for command in (
+        ["info", name],
+        ["ingest", file, "-o", name],
+        ["copy", name, "c.zarr"],
+        ["quicklook", name, "-o", "q.png"],
+    ):
         done = runner.invoke(app, [str(word) for word in command])
         assert done.exit_code in (1, 2), (command, done.output)
     assert [p.name for p in tmp_path.iterdir()] == [file.name]
@@ -169,13 +199,17 @@ def test_the_guard_of_all_tests_sees_connections_and_names(network_used):
 
 
 @linux
-@pytest.mark.filterwarnings("ignore:Port 8787", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore:Port 8787", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_a_cluster_that_is_started_listens_on_loopback_alone():
     with cluster(workers=1):
         listening = {address for pid in descendants(os.getpid()) for address in listening_of(pid)}
     gc.collect()  # where another cluster has Dask's usual port, Dask leaves a socket behind
     assert listening, "the scheduler listens, and its worker"
-    assert listening <= {"0100007F", "00000000000000000000000001000000"}, "127.0.0.1 and ::1, as the kernel writes them"
+    assert listening <= {"0100007F", "00000000000000000000000001000000"}, (
+        "127.0.0.1 and ::1, as the kernel writes them"
+    )
 
 
 def descendants(pid):

@@ -141,7 +141,7 @@ CHANGES = {
     "a layer's nodata": ("scenes/a/mask", lambda d: d["attributes"].update(nodata=1)),
     "a shape": ("scenes/a/mask", lambda d: d.update(shape=[600, 500])),
     "no seal": ("patches/default", lambda d: d["attributes"].pop(cv.SEAL)),
-    "another version": ("", lambda d: d["attributes"]["sarzarr"].update(version=2)),
+    "another version": ("", lambda d: d["attributes"]["sarzarr"].update(version=1)),
     "no document": ("scenes/a", lambda d: d.clear()),
 }  # fmt: skip
 

@@ -147,12 +147,13 @@ def test_a_copied_store_is_the_store(store, tmp_path):
 RACE = """
 import sys
 import sarzarr as sz
-from sarzarr.store.commit import consolidate
+from sarzarr.store.commit import changing
 
 store = sz.open_store(sys.argv[1])
 print("begun", flush=True)
-for _ in range(60):
-    consolidate(store)
+for number in range(60):
+    with changing(store) as draft:
+        draft.place.put("other.json", str(number).encode())
 """
 
 

@@ -283,7 +283,9 @@ def _parsed(
             parsed.append((key, None))
         else:
             size = {"height": sample.height, "width": sample.width}
-            parsed.append((key, parse_yolo(read_text(path, "text", limit=MAX_XML), below, **size, classes=classes)))
+            parsed.append(
+                (key, parse_yolo(read_text(path, "text", limit=MAX_XML), below, **size, classes=classes))
+            )
     if kind == "yolo":  # a class without a name has the number that it is written with
         drawn = [label for _, one in parsed if one is not None for label in one.labels]
         last = max((int(c[6:]) for c in drawn if re.fullmatch(r"class_\d{1,4}", c)), default=-1)

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.errors import IngestError, InvalidInputError, UnsupportedRasterError
-from sarzarr.files import locked, remove_partials, remove_tree, swap_in
+from sarzarr.files import locked, remove_partials, remove_tree
 from sarzarr.ingestion.annotations import Annotation
 from sarzarr.ingestion.chips.find import (
     ChipOptions,
@@ -31,9 +31,10 @@ from sarzarr.ingestion.chips.find import (
 )
 from sarzarr.ingestion.chips.read import read_sample
 from sarzarr.store.boxes import Boxes, known_classes, safe_name, write_boxes
-from sarzarr.store.commit import consolidate
+from sarzarr.store.commit import changed_once
 from sarzarr.store.documents import ensure_groups, has_node, read_json, read_node, write_json
 from sarzarr.store.free_values import values_of
+from sarzarr.store.journal import PATIENCE, telling_no_room, writing
 from sarzarr.store.manifest import ShardRecord
 from sarzarr.store.place import Folder
 from sarzarr.store.sample_files import ARRAYS, append_picture, sample_writers, write_sample_documents
@@ -45,6 +46,8 @@ from sarzarr.tasks import compute, workplace
 from sarzarr.text import counted, problems_text
 
 log = logging.getLogger(__name__)
+PARTS: Final = ("arrays", "receipts", "group")
+"""The folders that a set is gathered in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,9 @@ def import_chips(
     sources = find_samples(base)
     layout = sample_layout(sources)
     found = sample_annotations(base, sources, options)
-    target = store if isinstance(store, Store) else create_store(store)
+    root = store.root if isinstance(store, Store) else Path(store)
+    with writing(root, patience=PATIENCE):
+        target = create_store(root)
     name = safe_name(options.name or safe_stem(base.resolve().name))
     if name in sample_sets(target) and not options.replace:
         raise InvalidInputError(
@@ -111,9 +116,11 @@ def import_chips(
             "Check that they are in pixels of these pictures, or pass --annotations none."
         )
     with _staging(target, name, sources) as staging:
+        staged = [staging / part for part in (*PARTS, "fingerprint")]
         receipts, layout = _pack(base, staging, sources, layout, progress)
         table = _table(sources, annotations, boxes)
-        _enter((target, name), staging, layout, receipts, table, boxes)
+        with writing(target.root, patience=PATIENCE), changed_once(target, leaves=staged) as draft:
+            _enter((draft, name), staging, layout, receipts, table, boxes)
     log.info("%s, samples/%s: %s committed", target.place.name, name, counted(len(sources), "sample"))
     return open_samples(target, name), SampleReport(
         samples=len(sources),
@@ -145,21 +152,25 @@ class _Receipt:
 @contextmanager
 def _staging(store: Store, name: str, chips: Sequence[SampleSource]) -> Iterator[Path]:
     """Yield the folder beside the store where this set is gathered; what another selection left is thrown away."""
-    root = store.root.absolute()
+    root = store.root.resolve()
     folder = root.with_name(f"{root.name}.samples-{name}")
-    busy = IngestError(f"one import of {name!r} at a time was expected, got another. Wait for it to end.")
-    with locked(folder, busy=busy):
+
+    def busy(holder: str) -> Exception:
+        return IngestError(
+            f"one import of {name!r} at a time was expected, got another: {holder}. Wait for it to end."
+        )
+
+    with telling_no_room(root), locked(folder, busy=busy):
         parts = [cv.SCHEMA_VERSION, *(asdict(c) for c in chips)]
         fingerprint = sha256(json.dumps(parts).encode()).hexdigest()
         known = folder / "fingerprint"
         if not known.exists() or known.read_text() != fingerprint:
-            for part in ("arrays", "receipts", cv.SAMPLES):
+            for part in PARTS:
                 remove_tree(folder / part)
             known.write_text(fingerprint)
         remove_partials(folder)
         with workplace(folder):
             yield folder
-        remove_tree(folder)
 
 
 def _pack(
@@ -312,14 +323,8 @@ def _enter(
     group, arrays = staging / key, Folder(staging / "arrays", key)
     write_table(Folder(staging), key, table)
     write_sample_documents(arrays, layout, [(r.image, r.flags) for r in receipts])
-    for array in ARRAYS:
-        swap_in(arrays.path / array, group / array)
     ensure_groups(store.place, cv.SAMPLES)
-    if has_node(store.place, key):  # the old ones first, so that no picture is ever seen with another's boxes
-        store.place.delete(f"{cv.BOXES}/{name}")
-        store.place.swap(group, key)
-        write_boxes(store, boxes, name)
-    else:
-        write_boxes(store, boxes, name)
-        store.place.swap(group, key)
-    consolidate(store)
+    store.place.swap(group, key)
+    for array in ARRAYS:
+        store.place.swap(arrays.path / array, f"{key}/{array}")
+    write_boxes(store, boxes, name)

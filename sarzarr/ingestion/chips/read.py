@@ -56,9 +56,9 @@ def _probe(dataset: Any, path: Path) -> tuple[int, int, str]:
         )
     if max(*dataset.shape, *dataset.block_shapes[0]) > MAX_SIDE:  # a block is decoded whole
         raise UnsupportedRasterError(
-            f"a picture of at most {MAX_SIDE} pixels a side was expected, got {path.name!r} with "
-            f"{dataset.height} x {dataset.width} in blocks of {' x '.join(map(str, dataset.block_shapes[0]))}. Ingest it "
-            "as a scene, or cut it."
+            f"a picture of at most {MAX_SIDE} pixels a side was expected, got {path.name!r} with {dataset.height} x "
+            f"{dataset.width} in blocks of {' x '.join(map(str, dataset.block_shapes[0]))}. Ingest it as a scene, or "
+            "cut it."
         )
     return dataset.height, dataset.width, dtype
 

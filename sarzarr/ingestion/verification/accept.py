@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from sarzarr.ingestion.staging import only_writer
 from sarzarr.ingestion.verification.verify import folder_of, gather_documents, verify
 from sarzarr.store.accept import accept
+from sarzarr.store.journal import writing
 from sarzarr.store.store import AnyStore
 from sarzarr.store.verify.findings import Findings, Verification
 from sarzarr.store.verify.tree import read_tree
@@ -19,7 +19,7 @@ def accept_changes(store: AnyStore) -> Verification:
     Raises `CorruptStoreError` where a document is no JSON, or a column fails its own checksum.
     """
     place = folder_of(store)
-    with only_writer(place.path):
+    with writing(place.path):
         copies = read_tree(place, Findings("")).copies
         sealed = accept(place)
         if sealed:

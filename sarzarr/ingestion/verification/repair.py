@@ -18,7 +18,6 @@ from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SarzarrError
 from sarzarr.ingestion.chips.find import ChipOptions
 from sarzarr.ingestion.chips.pack import import_chips
-from sarzarr.ingestion.staging import only_writer
 from sarzarr.ingestion.verification.again import Shard, histogram_of_all, records_of, write_again
 from sarzarr.ingestion.verification.sources import Files, files_by_name, scene_as_stored
 from sarzarr.ingestion.verification.verify import examine, folder_of, gather_documents, verify
@@ -30,6 +29,7 @@ from sarzarr.store.catalog import catalog_of, catalog_rows, write_histogram
 from sarzarr.store.chunks import ArrayLayout, described_layout
 from sarzarr.store.commit import write_bounds
 from sarzarr.store.documents import group_document, read_small_array, write_coordinates, write_node
+from sarzarr.store.journal import writing
 from sarzarr.store.manifest import Manifest, ShardRecord, read_manifest, write_manifest
 from sarzarr.store.place import Folder
 from sarzarr.store.seals import sealed
@@ -80,7 +80,7 @@ def repair(
     before = verify(place, scenes=scenes, deep=deep, progress=progress)
     left = list[str]()
     if before.findings:
-        with only_writer(place.path), _room(place) as room:
+        with writing(place.path), _room(place) as room:
             _Repair(Folder(place.path.absolute()), Path(room), before, left).go(files, folders, scenes)
     after = verify(place, scenes=scenes, deep=deep)
     wrong = Findings("", {finding.file: finding for finding in after.findings})

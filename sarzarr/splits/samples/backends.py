@@ -18,8 +18,9 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, MissingFileError, SplitExistsError
 from sarzarr.files import flush, locked, whole_file
-from sarzarr.store.commit import consolidate
+from sarzarr.store.commit import changed_once
 from sarzarr.store.documents import ensure_groups, has_node, read_node, update_node
+from sarzarr.store.journal import PATIENCE, writing
 from sarzarr.store.limits import read_text
 from sarzarr.store.samples import open_samples, sample_sets
 from sarzarr.store.split_table import LAST, last_version, versions
@@ -153,13 +154,13 @@ class FolderBackend:
             ) from None
         return SampleSplit.of(document, place.name)
 
-    def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
+    def alone(self, signal: str) -> contextlib.AbstractContextManager[Any]:
         """Wait until no other process decides on these splits: lock the signal's folder, if there is one."""
         folder = self._folder(signal)
         return locked(folder) if folder.is_dir() else contextlib.nullcontext()
 
     def create(self, signal: str, split: SampleSplit) -> None:
-        """Write ``v<n>.json`` once; `SplitExistsError` where there is one."""
+        """Write ``v<n>.json`` once, and use it; `SplitExistsError` where there is one."""
         place = self._document(signal, f"v{split.version}")
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -167,10 +168,13 @@ class FolderBackend:
                 partial.write_text(_json(split))
         except FileExistsError:
             raise _taken(signal, split.version) from None
+        self.activate(signal, split.version)
 
     def pointer(self, signal: str) -> tuple[int, int]:
         """Return the version that ``active.json`` names, be it a pointer, a link or a copy of a version, and 0."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # dangling, no document
+        with contextlib.suppress(
+            OSError, ValueError, KeyError, TypeError, RecursionError
+        ):  # dangling, no document
             return int(json.loads(read_text(self._document(signal, ACTIVE), "a pointer"))["version"]), 0
         return 0, 0
 
@@ -225,12 +229,12 @@ class StoreBackend:
         lists = {k: ids[codes == side].tolist() for k, side in _SIDES.items()}
         return SampleSplit.of({**table.attrs, **lists}, name)
 
-    def alone(self, signal: str) -> contextlib.AbstractContextManager[None]:
-        """Lock the folder of the sets; the root's own lock is taken inside, by what changes its document."""
-        return self.store.place.locked(cv.SAMPLES)
+    def alone(self, signal: str) -> contextlib.AbstractContextManager[Any]:
+        """Wait until no other process writes the store."""
+        return writing(self.store.root, patience=PATIENCE)
 
     def create(self, signal: str, split: SampleSplit) -> None:
-        """Write a version as a table of ids and uint8 codes once; `SplitExistsError` where there is one."""
+        """Write a version as a table of ids and uint8 codes once, and use it; `SplitExistsError` where it is."""
         lists = [getattr(split, name) for name in _SIDES]
         ids = np.array([i for part in lists for i in part], dtype=object)
         codes = np.repeat(np.array(list(_SIDES.values()), np.uint8), [len(part) for part in lists])
@@ -239,11 +243,13 @@ class StoreBackend:
             {"id": ("sample", ids), "code": ("sample", codes)},
             attrs={**facts, "code_meanings": " ".join(m.name.lower() for m in cv.Membership)},
         )
-        ensure_groups(self.store.place, cv.SPLITS, f"{cv.SPLITS}/{cv.SAMPLES}", self._key(signal))
-        try:
-            write_table(self.store.place, f"{self._key(signal)}/v{split.version}", table, once=True)
-        except FileExistsError:
-            raise _taken(signal, split.version) from None
+        with changed_once(self.store) as draft:
+            ensure_groups(draft.place, cv.SPLITS, f"{cv.SPLITS}/{cv.SAMPLES}", self._key(signal))
+            try:
+                write_table(draft.place, f"{self._key(signal)}/v{split.version}", table, once=True)
+            except FileExistsError:
+                raise _taken(signal, split.version) from None
+            StoreBackend(draft)._point_at(signal, split.version)
 
     def pointer(self, signal: str) -> tuple[int, int]:
         """Return the active version and the highest there ever was, of the group's attributes; 0 for none.
@@ -263,7 +269,10 @@ class StoreBackend:
 
     def activate(self, signal: str, version: int) -> None:
         """Name a version in the group's attributes."""
+        with changed_once(self.store) as draft:
+            StoreBackend(draft)._point_at(signal, version)
+
+    def _point_at(self, signal: str, version: int) -> None:
         place, key = self.store.place, self._key(signal)
         last = max(version, last_version(place, key), *self.versions(signal))
         update_node(place, key, {ACTIVE: version, LAST: last})
-        consolidate(self.store)

@@ -175,8 +175,9 @@ class SplitManager:
 
     def set_active(self, signal: str, version: int) -> None:
         """Use a version that is there; versions after it stay, and their numbers are not used again."""
-        self.read(signal, version)
-        self.backend.activate(signal, version)
+        with self.backend.alone(signal):
+            self.read(signal, version)
+            self.backend.activate(signal, version)
 
     def _last(self, signal: str) -> int:
         return max(self.backend.pointer(signal)[1], *self.backend.versions(signal), 0)
@@ -241,7 +242,6 @@ class SplitManager:
 
     def _write(self, signal: str, split: SampleSplit) -> int:
         self.backend.create(signal, split)
-        self.backend.activate(signal, split.version)
         log.info("%s: wrote %r", signal, split)
         return split.version
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError
-from sarzarr.store.documents import only_chunk, read_small_array
+from sarzarr.store.documents import file_bytes, only_chunk, read_small_array
 from sarzarr.store.place import Place
 from sarzarr.store.seals import Document, unsealed
 from sarzarr.store.tables import COLUMNS, EMPTY
@@ -118,14 +118,14 @@ def _files_below(place: Place, group: str, found: Findings) -> Iterator[str]:
 def _read_root(tree: Tree, found: Findings) -> dict[str, Any]:
     """Take up the root's document, and return the copies of others that it holds, as they are."""
     try:
-        raw = tree.place.get(ROOT)
+        raw = file_bytes(tree.place, ROOT)
         document = json.loads(raw)
         metadata = document.get(CONSOLIDATED, {}).get("metadata", {})
         copies = {node: copy for node, copy in metadata.items() if isinstance(copy, dict)}
     except FileNotFoundError:
         found.add(ROOT, "it is absent")
         return {}
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (CorruptStoreError, ValueError, AttributeError, RecursionError) as error:
         found.add(ROOT, f"it is no document ({error})")
         return {}
     content = _sealed_content(document, ROOT)
@@ -175,10 +175,10 @@ def _read_node(tree: Tree, node: str, copy: Any, found: Findings) -> bool:
     raw, document, content = b"", None, None
     if key in tree.files:
         try:
-            raw = tree.place.get(key)
+            raw = file_bytes(tree.place, key)
             document = json.loads(raw)
             content = _sealed_content(document, key)
-        except (ValueError, RecursionError):
+        except (CorruptStoreError, ValueError, RecursionError):
             pass
     intact = tree.copies.get(node)
     is_anothers = document is not None and (_seal_of(document), _seal_of(copy)) == (None, None)
