@@ -134,12 +134,14 @@ class _Repair:
                 self._look()
             with self._leaving(what):
                 step()
-        self._look(damaged, deep=self.before.is_deep)
+        if damaged or self.before.is_deep or self.is_stale:
+            self._look(damaged, deep=self.before.is_deep)
         for scene in sorted({scene_in(file) for file in self.found.by_file} - {""}):
             if scenes is None or scene in scenes:
                 with self._leaving(scene):
                     self._scene(scene, files)
-        self._look(deep=self.before.is_deep)
+        if self.is_stale:
+            self._look(deep=self.before.is_deep)
         with self._leaving("patch tables"):
             self._indices()
         self._unlisted()
