@@ -24,7 +24,7 @@ from sarzarr.store.commit import changing, write_bounds
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.shard_job import job_side, rectangles
 from sarzarr.store.split_table import read_split
-from sarzarr.store.store import BoundsEntry, Store
+from sarzarr.store.store import AnyStore, BoundsEntry, Store, open_store
 from sarzarr.tasks import gather
 
 BATCHES: Final = 32
@@ -75,7 +75,7 @@ def recommend_clips(
 
 
 def set_clip(
-    store: Store, groups: Iterable[str] | None = None, *, split: str | None = None, **method: Any
+    store: AnyStore, groups: Iterable[str] | None = None, *, split: str | None = None, **method: Any
 ) -> Store:
     """Set the clip (dB) of groups, bring attrs and patch indices up to date, and return the store, opened anew.
 
@@ -84,10 +84,11 @@ def set_clip(
     `clip_bounds_from_histogram`: ``method="percentile"`` with ``low_pct`` and ``high_pct``, ``"fixed"`` with ``vmin``
     and ``vmax``, or ``"sigma"`` with ``k``.
     """
-    with changing(store) as draft:
+    opened = open_store(store)
+    with changing(opened) as draft:
         keys = set(draft.bounds) if groups is None else set(groups)
         update_indices(write_bounds(draft, recommend_clips(draft, keys, split=split, **method)))
-    return store.anew()
+    return opened.anew()
 
 
 def split_histograms(store: Store, split: str = "train") -> dict[str, Histogram]:
