@@ -39,7 +39,9 @@ _used = []
 
 def _guard(event, args):
     """Refuse, and count, connections and names that are not this machine's; told of all that Python opens."""
-    if event in ("socket.connect", "socket.bind", "socket.sendto") and args[0].family != socket.AF_UNIX:
+    if event in ("socket.connect", "socket.bind", "socket.sendto") and args[0].family != getattr(
+        socket, "AF_UNIX", None
+    ):
         # A datagram socket that is connected sends nothing: that is how Dask finds its own address.
         is_silent = event == "socket.connect" and args[0].type & socket.SOCK_DGRAM
         host = args[1][0]

@@ -25,7 +25,7 @@ MEMORY = 2 * 2**30
 """Bytes of address space that a child may take beside what it inherits."""
 CPU = 20
 """Seconds of CPU that a child may take."""
-WALL = 60
+WALL = 120
 """Seconds after which a child hangs."""
 _SOCKET = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
 """The number of an architecture, and of its call ``socket``."""

@@ -85,8 +85,7 @@ def update_index(store: Store, spec: IndexSpec) -> None:
 def _brought_up_to_date(store: Store, spec: IndexSpec) -> xr.Dataset | None:
     """Return the table of a cut as it should be; None where the store has it so."""
     is_same = spec.name in store.patch_indices and spec_of(store, spec.name) == spec
-    with named(store.place, f"{cv.PATCHES}/{spec.name}/zarr.json"):
-        known = _by_owner(_as_stored(store, spec.name)) if is_same else {}
+    known = _by_owner(_as_it_was(store, spec.name)) if is_same else {}
     if is_same and list(known) == [stamp_of(store, row) for row in catalog_rows(store.catalog)]:
         return None
     return measured_table(store, spec, known)
@@ -112,16 +111,16 @@ def update_indices(store: Store) -> None:
 
 def spec_of(store: Store, name: str) -> IndexSpec:
     """Return the cut of a patch index of a store, in pixels."""
-    cut = _as_stored(store, name).attrs
+    cut = _as_it_was(store, name).attrs
     with named(store.place, f"{cv.PATCHES}/{name}/zarr.json"):
         return IndexSpec(name=name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
 
 
-def _as_stored(store: Store, name: str) -> xr.Dataset:
-    """Return a table as it is: of an older schema, or of scenes that were replaced since, perhaps."""
-    return (
-        store.unwritten[name] if name in store.unwritten else read_table(store.place, f"{cv.PATCHES}/{name}")
-    )
+def _as_it_was(store: Store, name: str) -> xr.Dataset:
+    """Return the table of an index, which may be of scenes that were larger before they were replaced."""
+    if name in store.unwritten:
+        return store.unwritten[name]
+    return read_table(store.place, f"{cv.PATCHES}/{name}")
 
 
 def stamp_of(store: Store, row: Mapping[str, Any]) -> Stamp:
