@@ -370,8 +370,10 @@ def _held(path: Path, patience: float | None) -> tuple[int, Holder | None]:
             return _new_lock(path), left_by
         except FileNotFoundError:  # whoever held it took the folder away
             continue
-        except (FileExistsError, PermissionError):  # Windows: it is being removed
-            if not path.parent.is_dir() or not (path.exists() or os.access(path.parent, os.W_OK)):
+        except FileExistsError:
+            pass
+        except PermissionError:
+            if os.name != "nt":  # there it is being removed
                 raise
         if (dead := _taken_from_the_dead(path)) is not None:
             left_by = dead

@@ -40,7 +40,8 @@ from sarzarr.store.catalog import catalog_rows
 KNOWN = {"quantity": "sigma0", "representation": "power", "shard": 256}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 EVENTS = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "ctypes.dlsym", "open"}
-TIMES = re.compile(rb'"created_at": "[^"]*"')
+TIMES = re.compile(rb'"(created_at|%s)": "[^"]*"' % re.escape(cv.SEAL).encode())
+"""What differs between two runs: when a split was made, and the seal on a document that says so."""
 ALREADY = {"remove": NotInStoreError, "copy": FileExistsError, "chips": ValueError, "extend": SarzarrError}
 """The error of a command that is run again though it was done: whoever was killed after the last step."""
 
@@ -197,7 +198,8 @@ def agrees(
 def bytes_of(folder: Path) -> dict[str, str]:
     """Return every file below a folder and a value of its bytes, times of creation apart."""
     files = (p for p in sorted(folder.rglob("*")) if p.is_file())
-    return {str(p.relative_to(folder)): digest(TIMES.sub(b"", p.read_bytes())) for p in files}
+    told = {str(p.relative_to(folder)): p.read_bytes() for p in files}
+    return {k: digest(TIMES.sub(b"", data) if b'"created_at"' in data else data) for k, data in told.items()}
 
 
 # ------------------------------------------------------------------ processes

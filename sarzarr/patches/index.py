@@ -25,7 +25,7 @@ from sarzarr.store.commit import changing
 from sarzarr.store.documents import named
 from sarzarr.store.manifest import read_manifest
 from sarzarr.store.store import AnyStore, Store, open_store
-from sarzarr.store.tables import write_table
+from sarzarr.store.tables import read_table, write_table
 from sarzarr.tasks import Task, gather
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def update_index(store: Store, spec: IndexSpec) -> None:
 def _brought_up_to_date(store: Store, spec: IndexSpec) -> xr.Dataset | None:
     """Return the table of a cut as it should be; None where the store has it so."""
     is_same = spec.name in store.patch_indices and spec_of(store, spec.name) == spec
-    known = _by_owner(store.patch_columns(spec.name)) if is_same else {}
+    known = _by_owner(_as_it_was(store, spec.name)) if is_same else {}
     if is_same and list(known) == [stamp_of(store, row) for row in catalog_rows(store.catalog)]:
         return None
     return measured_table(store, spec, known)
@@ -111,9 +111,16 @@ def update_indices(store: Store) -> None:
 
 def spec_of(store: Store, name: str) -> IndexSpec:
     """Return the cut of a patch index of a store, in pixels."""
-    cut = store.patch_columns(name).attrs
+    cut = _as_it_was(store, name).attrs
     with named(store.place, f"{cv.PATCHES}/{name}/zarr.json"):
         return IndexSpec(name=name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
+
+
+def _as_it_was(store: Store, name: str) -> xr.Dataset:
+    """Return the table of an index, which may be of scenes that were larger before they were replaced."""
+    if name in store.unwritten:
+        return store.unwritten[name]
+    return read_table(store.place, f"{cv.PATCHES}/{name}")
 
 
 def stamp_of(store: Store, row: Mapping[str, Any]) -> Stamp:

@@ -212,8 +212,7 @@ def writing(root: Path, *, patience: float | None = BRIEFLY) -> Iterator[Lock]:
         try:
             yield lock
         finally:
-            for name in (DRAFT, GONE):
-                remove_path(beside / name)
+            _tidy(beside)
 
 
 @contextmanager
@@ -235,8 +234,7 @@ def _mend(root: Path, *, is_after_death: bool) -> None:
     """Finish the change that a journal lists, and remove what was begun: nobody else writes."""
     finish(root)
     beside = beside_store(root)
-    for name in (DRAFT, GONE):
-        remove_path(beside / name)
+    _tidy(beside)
     for partial in partials_beside(root):
         remove_path(partial)
     for folder in imports_beside(root):
@@ -246,6 +244,12 @@ def _mend(root: Path, *, is_after_death: bool) -> None:
     if is_after_death:
         remove_partials(root)
         remove_partials(beside)
+
+
+def _tidy(beside: Path) -> None:
+    """Remove what changes were made of, and what they took away, unless one is still to be made of it."""
+    for name in (DRAFT, GONE) if not (beside / JOURNAL).exists() else ():
+        remove_path(beside / name)
 
 
 def partials_beside(root: Path) -> list[Path]:
@@ -276,8 +280,7 @@ def drafted(root: Path, leaves: Iterable[Path] = ()) -> Iterator[Draft]:
     if draft.units:
         _write_journal(root, draft, leaves)
         finish(root)
-        for name in (DRAFT, GONE):
-            remove_path(draft.folder.with_name(name))
+        _tidy(beside_store(root))
 
 
 def _write_journal(root: Path, draft: Draft, leaves: Iterable[Path]) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 
 import dask
 import numpy as np
@@ -226,6 +227,49 @@ def test_a_disk_that_fails_changes_nothing(files, tmp_path, name, at, monkeypatc
     assert tree_hash(tmp_path) == kept
     COMMANDS[name](root)
     assert sorted(p.name for p in tmp_path.iterdir() if p.name not in ("raw", "n.zarr")) == ["s.zarr"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")], ids=["Ctrl-C", "EIO"]
+)
+def test_what_is_raised_in_the_middle_of_a_change_leaves_the_old_or_the_new(
+    files, tmp_path, error, monkeypatch
+):
+    """At each flush and removal of it, however far it has come: whoever opens the store next sees no mixture."""
+    before, after = ingest(files[:2], tmp_path / "b" / "s.zarr").root, tmp_path / "a" / "s.zarr"
+    shutil.copytree(before, after)
+    COMMANDS["bounds"](after)
+    states, seen, real = {tree_hash(before): "old", tree_hash(after): "new"}, [], (os.fsync, os.unlink)
+
+    def failing_at(number, function):
+        def call(*args, **kwargs):
+            calls.append(function)
+            if len(calls) == number:
+                raise error
+            return function(*args, **kwargs)
+
+        return call
+
+    for number in range(1, 1000, 3):
+        calls, root = [], tmp_path / f"{number}" / "s.zarr"
+        shutil.copytree(before, root)
+        with monkeypatch.context() as patch:
+            for function in real:
+                patch.setattr(os, function.__name__, failing_at(number, function))
+            with suppress(KeyboardInterrupt, NoRoomError):
+                COMMANDS["bounds"](root)
+        if len(calls) < number:
+            break
+        sz.open_store(root)
+        seen.append(states.get(tree_hash(root), "a mixture"))
+        COMMANDS["bounds"](root)
+        assert tree_hash(root) == tree_hash(after)
+        assert sorted(p.name for p in root.parent.iterdir()) == ["s.zarr"]
+        shutil.rmtree(root.parent)
+    assert len(seen) > 8
+    assert sorted(seen, reverse=True) == seen
+    assert set(seen) == {"old", "new"}
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """What a document says is there is on the disk before the document is: the order of flushes and renames.
 
-Every file that a change brings into a store was flushed, as it is, before the journal that lists it took its name;
-and the folders that it entered before the journal went. Of what is made whole beside its place, before it took its place.
+Every file that a change brings into a store was flushed, as it is, before the journal that lists it took its name,
+and the folders that it entered before the journal went. What is made whole beside its place was, before it took that.
 """
 
 import os

@@ -134,12 +134,14 @@ class _Repair:
                 self._look()
             with self._leaving(what):
                 step()
-        self._look(damaged, deep=self.before.is_deep)
+        if damaged or self.before.is_deep or self.is_stale:
+            self._look(damaged, deep=self.before.is_deep)
         for scene in sorted({scene_in(file) for file in self.found.by_file} - {""}):
             if scenes is None or scene in scenes:
                 with self._leaving(scene):
                     self._scene(scene, files)
-        self._look(deep=self.before.is_deep)
+        if self.is_stale:
+            self._look(deep=self.before.is_deep)
         with self._leaving("patch tables"):
             self._indices()
         self._unlisted()
@@ -301,7 +303,7 @@ class _Repair:
         store = self._store()
         for key in sorted(node for node in self.tree.tables if node.startswith(f"{cv.SPLITS}/v")):
             facts = self.tree.attributes(key)
-            if self._is_whole(key) or facts["parent"] is not None:
+            if not self.found.touches(key) or facts["parent"] is not None:
                 continue
             recipe, grounds = recipe_of(facts), grounds_of(store)
             scenes = assign(grounds, recipe, version=facts["version"])
@@ -314,9 +316,10 @@ class _Repair:
     def _samples(self, folders: Sequence[Path]) -> None:
         """Pack the pictures of folders again; what is damaged comes from one that gives the same documents."""
         names = {node.split("/")[1] for node in self.tree.documents if node.startswith(f"{cv.SAMPLES}/")}
+        before = Findings("", {finding.file: finding for finding in self.before.findings})
         for name in sorted(names):
             parts = (f"{cv.SAMPLES}/{name}", f"{cv.BOXES}/{name}")
-            if all(map(self._is_whole, parts)):
+            if not any(map(before.touches, parts)):
                 continue
             nodes = [node for part in parts for node in self._nodes(part)]
             for twin in self._packed(folders, name):
@@ -345,9 +348,6 @@ class _Repair:
         key = f"{node}/{ROOT}"
         is_there = twin.head(key) is not None
         return is_there and json.loads(twin.get(key)) == sealed(self.tree.documents[node], key)
-
-    def _is_whole(self, key: str) -> bool:
-        return not self.found.touches(key)
 
     def _known_checksums(self) -> dict[str, int]:
         """Return the checksums of manifests that patch tables know, by array."""
