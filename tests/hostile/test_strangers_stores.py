@@ -11,7 +11,7 @@ from crc32c import crc32c
 from limited import forked
 from strangers import EDITS
 
-from sarzarr.errors import CorruptStoreError
+from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.store.codecs import CODECS, get_codec
 from sarzarr.store.place import Folder
 
@@ -107,7 +107,7 @@ def _decode_lies(name, seed):
             try:
                 read(stored)
                 decoded += 1
-            except CorruptStoreError:
+            except (CorruptStoreError, InvalidInputError):
                 pass
     return decoded
 
