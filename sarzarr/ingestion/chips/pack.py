@@ -46,7 +46,7 @@ from sarzarr.tasks import compute, workplace
 from sarzarr.text import counted, problems_text
 
 log = logging.getLogger(__name__)
-PARTS: Final = ("arrays", "receipts", "group")
+PARTS: Final = ("arrays", "receipts", cv.SAMPLES)
 """The folders that a set is gathered in."""
 
 
