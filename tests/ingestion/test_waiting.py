@@ -74,10 +74,11 @@ def test_an_interrupted_ingest_is_told_and_cleaned_or_resumed(files, tmp_path, o
         ingest(files, root, interrupt_after(2), border=2, replace=True)
     assert sz.open_store(root).scenes == ("a",)
     told = waiting(sz.open_store(root))
-    assert (told.scenes, told.staged, told.holder) == (4, 1, None)
+    assert (told.scenes, told.holder) == (4, None)
+    assert told.staged in (1, 2)  # the next one's first pass may have come before
     assert told.size > 10_000
     said = run("info", root)
-    assert "1 of 4 scenes wait beside this store" in said
+    assert f"{told.staged} of 4 scenes wait beside this store" in said
     assert "run the same ingest again, or `sarzarr clean s.zarr`" in said
     before = tree_hash(tmp_path)
     said = run("clean", root, "--dry-run")
