@@ -53,6 +53,17 @@ def sum_up(paths: list[Path]) -> int:
     return total
 
 
+def other_side(files: list[Path]) -> tuple[int, float]:
+    """Return the bytes of files, and the seconds in which two processes, which are there already, sum them up."""
+    with multiprocessing.get_context("spawn").Pool(
+        2
+    ) as pool:  # gone before verify, which forks where it is alone
+        pool.map(sum_up, [[], []])
+        began = time.perf_counter()
+        size = sum(pool.map(sum_up, [files[::2], files[1::2]]))
+        return size, time.perf_counter() - began
+
+
 def main() -> None:
     """Print the rates of both, and their ratio."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -63,16 +74,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder), given.scenes, given.side)
         files = sorted(path for path in store.rglob("*") if path.is_file())
-        with multiprocessing.get_context("spawn").Pool(2) as pool:
-            pool.map(sum_up, [files[::2], files[1::2]])
-            rates: dict[str, list[float]] = {"verify": [], "crc32c": []}
-            for _ in range(given.pairs):
-                began = time.perf_counter()
-                size = sum(pool.map(sum_up, [files[::2], files[1::2]]))
-                rates["crc32c"].append(size / (time.perf_counter() - began) / 1e9)
-                began = time.perf_counter()
-                assert sz.verify(store)
-                rates["verify"].append(size / (time.perf_counter() - began) / 1e9)
+        rates: dict[str, list[float]] = {"verify": [], "crc32c": []}
+        for _ in range(given.pairs):
+            size, seconds = other_side(files)
+            rates["crc32c"].append(size / seconds / 1e9)
+            began = time.perf_counter()
+            assert sz.verify(store)
+            rates["verify"].append(size / (time.perf_counter() - began) / 1e9)
     for name, some in rates.items():
         print(f"{name:<8} {statistics.median(some):6.2f} GB/s")
     ratios = [a / b for a, b in zip(rates["verify"], rates["crc32c"], strict=True)]
