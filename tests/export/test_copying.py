@@ -313,7 +313,7 @@ DAMAGE = {
     ),
     "no manifest": (
         lambda root: (root / "scenes/a/vh/manifest.json").unlink(),
-        r"manifest was expected .*got none.*array 'vh' \(file .*manifest.json",
+        r"manifest was expected, got none at .*scenes/a/vh/manifest.json",
     ),
     "a broken manifest": (
         lambda root: truncate(root / "scenes/a/vh/manifest.json", 40),
