@@ -37,6 +37,7 @@ def fuzz(folder, *options):
 
 
 # ------------------------------------------------------------------ whole files that lie
+@pytest.mark.slow
 @linux
 @pytest.mark.timeout(1200)
 def test_300_mutated_files_become_scenes_or_clear_errors(tmp_path):
@@ -55,6 +56,7 @@ def test_files_cut_at_every_structure_become_scenes_or_clear_errors(tmp_path):
     assert said["refused"] > 2000
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.timeout(1200)
 def test_sizes_counts_places_and_metadata_that_lie_are_refused_or_left_out(tmp_path):

@@ -58,6 +58,7 @@ def test_the_filter_kills_whoever_opens_an_internet_socket():
     assert run_without_internet(code=by_gdal).returncode == -signal.SIGSYS, "it is to hold for GDAL, too"
 
 
+@pytest.mark.slow
 @linux
 def test_no_command_opens_a_network_connection(tmp_path):
     if not filter_works():

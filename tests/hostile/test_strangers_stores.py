@@ -31,10 +31,12 @@ def said():
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_store_that_is_edited_is_read_by_all(said):
     assert {code for code, _ in said["nothing"].values()} == {0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", EDITS)
 def test_no_reader_takes_memory_for_it_and_one_says_what_is_wrong(said, edit):
     codes = {reader: code for reader, (code, _) in said[edit].items()}
@@ -76,6 +78,7 @@ REFUSED_BY = {
 """Edits by a reader that would read what they are about."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "reader"),
     [(edit, reader) for reader, edits in REFUSED_BY.items() for edit in edits.split()],

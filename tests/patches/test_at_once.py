@@ -9,7 +9,7 @@ from conftest import speckle, tree_hash, write_band
 
 import sarzarr as sz
 from sarzarr.patches.cut import IndexSpec
-from sarzarr.patches.index import ensure_index, update_index
+from sarzarr.patches.index import ensure_index
 
 KNOWN = {"quantity": "sigma0", "representation": "power"}
 
@@ -31,8 +31,8 @@ def test_an_index_is_made_of_what_the_store_holds_now_not_when_it_was_opened(fil
     sz.index_patches(late, size=128, name="small")
     sz.index_patches(late, size=100, name="other")
     before = tree_hash(early.root)
-    update_index(early, IndexSpec())
-    update_index(early, IndexSpec(name="small", size=128, stride=256))
+    ensure_index(early, IndexSpec())
+    ensure_index(early, IndexSpec(name="small", size=128, stride=256))
     ensure_index(early, IndexSpec(name="other", size=100, stride=256))
     assert tree_hash(early.root) == before
     assert {*map(frozenset, (scenes_of(late, name) for name in ("default", "small", "other")))} == {
