@@ -115,9 +115,9 @@ def cases(options, seeds):
         yield from ((name, data) for name, data, _ in made_by_hand(seeds))
         return
     if options.cuts:
-        yield from (
-            (f"{name}-cut-{at}", data[:at]) for name, data in seeds.items() for at in structures(data)[:-1]
-        )
+        cuts = [(name, data, at) for name, data in seeds.items() for at in structures(data)[:-1]]
+        every = max(len(cuts) // options.count, 1) if options.count else 1
+        yield from ((f"{name}-cut-{at}", data[:at]) for name, data, at in cuts[::every])
         return
     count = options.count or (10**9 if options.seconds else 5000)
     for number in range(options.first, options.first + count):
