@@ -77,7 +77,9 @@ class PatchReader(EpochReader):
         measured = {(str(s), str(a)): str(stamp) for s, a, stamp in zip(*columns, strict=True)}
         now = self.recipe.images.source.table.crcs
         for key, crc in zip(zip(self._column("scene"), self._column("name"), strict=True), now, strict=True):
-            if crc is not None and not measured.get(key, "").startswith(f"{crc:08x}"):  # none: replaced meanwhile
+            if crc is not None and not measured.get(key, "").startswith(
+                f"{crc:08x}"
+            ):  # none: replaced meanwhile
                 cut = ", ".join(f"{k}={table.attrs[k]!r}" for k in ("size", "stride", "edge"))
                 raise StoreChangedError(
                     f"patches of the pixels that {'/'.join(key)} now has were expected in index {self.index!r}, got "

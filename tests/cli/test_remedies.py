@@ -284,7 +284,7 @@ ROWS = [
      ["verify s.zarr --repair --from raw/a_vv.tif"]),
     ("--repair`. Or seal what was changed on purpose", [A, OTHER], "verify s.zarr",
      ["verify s.zarr --repair", "verify s.zarr --accept"]),
-    ("sarzarr verify --accept", [A, OTHER], "info s.zarr", ["verify s.zarr --accept; info s.zarr"]),
+    ("sarzarr verify STORE --accept", [A, OTHER], "info s.zarr", ["verify s.zarr --accept; info s.zarr"]),
     ("--repair`.", [A, GONE.format("patches")], "verify s.zarr", ["verify s.zarr --repair"]),
     (" --from FOLDER`", ["import chips raw/chips -o s.zarr", GONE.format("samples/chips/image/c")], "verify s.zarr",
      ["verify s.zarr --repair --from raw/chips"]),
