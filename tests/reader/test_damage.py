@@ -39,7 +39,7 @@ SCENES = {
     "zstd": {"codec": "zstd"},
     "files": {"shard": 0},
 }
-FILES, EVERY = 40, 400
+FILES, EVERY = 40, 100
 """Damages of a kind that are tried, and by the slow test."""
 
 
