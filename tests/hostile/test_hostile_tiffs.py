@@ -51,10 +51,10 @@ def test_300_mutated_files_become_scenes_or_clear_errors(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_files_that_are_cut_become_scenes_or_clear_errors(tmp_path):
-    """One in five of the structures; `tests/fuzz.py --cuts` cuts at every one."""
-    said = fuzz(tmp_path, "--cuts", "--count", "420", "--ingest-every", "20")
-    assert said["tried"] > 400
-    assert said["refused"] > 400
+    """One in ten of the structures; `tests/fuzz.py --cuts` cuts at every one."""
+    said = fuzz(tmp_path, "--cuts", "--count", "210", "--ingest-every", "20")
+    assert said["tried"] > 200
+    assert said["refused"] > 200
 
 
 @pytest.mark.slow

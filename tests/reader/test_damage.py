@@ -39,7 +39,7 @@ SCENES = {
     "zstd": {"codec": "zstd"},
     "files": {"shard": 0},
 }
-FILES, EVERY = 40, 100
+FILES, EVERY = 40, 80
 """Damages of a kind that are tried, and by the slow test."""
 
 
@@ -243,7 +243,7 @@ def test_what_is_absent_is_named_or_moves_nothing(root, truth):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3, 6))
+@pytest.mark.parametrize("seed", [3])
 def test_no_damage_passes_among_many(root, truth, seed):
     flips(root, truth, EVERY, seed)
     exchanges(root, truth, EVERY, seed)
