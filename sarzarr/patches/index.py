@@ -6,7 +6,7 @@ integer counts of codes: a table does not depend on the cut of the work.
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -111,16 +111,16 @@ def update_indices(store: Store) -> None:
 
 def spec_of(store: Store, name: str) -> IndexSpec:
     """Return the cut of a patch index of a store, in pixels."""
-    cut = _as_it_was(store, name).attrs
+    cut = _as_it_was(store, name, columns=()).attrs
     with named(store.place, f"{cv.PATCHES}/{name}/zarr.json"):
         return IndexSpec(name=name, size=cut["size"], stride=cut["stride"], edge=cut["edge"])
 
 
-def _as_it_was(store: Store, name: str) -> xr.Dataset:
+def _as_it_was(store: Store, name: str, columns: Collection[str] | None = None) -> xr.Dataset:
     """Return the table of an index, which may be of scenes that were larger before they were replaced."""
     if name in store.unwritten:
         return store.unwritten[name]
-    return read_table(store.place, f"{cv.PATCHES}/{name}")
+    return read_table(store.place, f"{cv.PATCHES}/{name}", columns=columns)
 
 
 def stamp_of(store: Store, row: Mapping[str, Any]) -> Stamp:

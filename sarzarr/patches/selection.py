@@ -86,6 +86,8 @@ class Selection:
     """Whether patches may reach beyond their scene."""
     dates: int = 0
     """Dates of a patch of a stack, whose channels are those of one date after another; 0 of another patch."""
+    stamps: tuple[str, ...] = ()
+    """What the table says of the pixels that patches of each array of ``catalog_row`` were measured on."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -121,8 +123,8 @@ def select(store: Store, query: Query) -> Selection:
                 else f"Scenes are smaller than {table.attrs['size']} pixels: pass patch_size=, or edge='pad'."
             )
         )
-    owners = catalog[table["owner"].values[rows]]
-    catalog_row, array = np.unique(owners, return_inverse=True)
+    owners = table["owner"].values[rows]
+    catalog_row, first, array = np.unique(catalog[owners], return_index=True, return_inverse=True)
     return Selection(
         catalog_row=catalog_row,
         array=array.reshape(rows.shape).astype(np.int32),
@@ -133,6 +135,7 @@ def select(store: Store, query: Query) -> Selection:
         size=int(table.attrs["size"]),
         is_padded=table.attrs["edge"] == "pad",
         dates=query.dates,
+        stamps=tuple(table["owner_stamp"].values[owners.reshape(-1)[first]].tolist()),
     )
 
 

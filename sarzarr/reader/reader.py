@@ -10,6 +10,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, MixedBoundsError, StoreChangedError
 from sarzarr.keywords import shows_options
+from sarzarr.patches.index import spec_of
 from sarzarr.patches.selection import layouts, patch_facts, select
 from sarzarr.patches.stacks.find import catalog_groups, choose_stacks
 from sarzarr.patches.stacks.stack import Stack
@@ -72,19 +73,17 @@ class PatchReader(EpochReader):
 
     def _check_index(self) -> None:
         """Raise `StoreChangedError` where the index was measured on other pixels than an array now has."""
-        table = self.store.patch_columns(self.index)
-        columns = (table[f"owner_{k}"].values for k in ("scene", "array", "stamp"))
-        measured = {(str(s), str(a)): str(stamp) for s, a, stamp in zip(*columns, strict=True)}
-        now = self.recipe.images.source.table.crcs
-        for key, crc in zip(zip(self._column("scene"), self._column("name"), strict=True), now, strict=True):
-            if crc is not None and not measured.get(key, "").startswith(
-                f"{crc:08x}"
-            ):  # none: replaced meanwhile
-                cut = ", ".join(f"{k}={table.attrs[k]!r}" for k in ("size", "stride", "edge"))
+        arrays = zip(self._column("scene"), self._column("name"), strict=True)
+        for array, stamp, crc in zip(
+            arrays, self.selection.stamps, self.recipe.images.source.table.crcs, strict=True
+        ):
+            if crc is not None and not stamp.startswith(f"{crc:08x}"):
+                spec = spec_of(self.store, self.index)
                 raise StoreChangedError(
-                    f"patches of the pixels that {'/'.join(key)} now has were expected in index {self.index!r}, got "
+                    f"patches of the pixels that {'/'.join(array)} now has were expected in index {spec.name!r}, got "
                     "those of others, which were replaced. Bring it up to date: "
-                    f"sarzarr.index_patches({str(self.store.place)!r}, name={self.index!r}, {cut})."
+                    f"sarzarr.index_patches({str(self.store.place)!r}, name={spec.name!r}, size={spec.size}, "
+                    f"stride={spec.stride}, edge={spec.edge!r})."
                 )
 
     def _recipe(self, *, is_all_valid: bool) -> BatchRecipe:

@@ -4,6 +4,7 @@ Any Zarr reader opens them; these functions open them fast, and see every flippe
 """
 
 import time
+from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
@@ -63,8 +64,8 @@ def _empty_column(dtype: str, *sizes: str) -> tuple[list[str], Array]:
     return list(dims), np.empty(shape, object if dtype == "string" else dtype)
 
 
-def read_table(place: Place, key: str) -> xr.Dataset:
-    """Read a table into memory; one that is being replaced is waited for.
+def read_table(place: Place, key: str, *, columns: Collection[str] | None = None) -> xr.Dataset:
+    """Read a table into memory, all of its columns or some; one that is being replaced is waited for.
 
     Raises `CorruptStoreError`, with the file, where a document is not as it was sealed, or a column is absent, fails
     its checksum, or was not written with this table.
@@ -74,8 +75,7 @@ def read_table(place: Place, key: str) -> xr.Dataset:
         try:
             attributes = read_node(place, key)["attributes"]
             with named(place, f"{key}/zarr.json"):
-                columns = _read_columns(place, key, attributes)
-                table = xr.Dataset(columns, attrs=attributes)
+                table = xr.Dataset(_read_columns(place, key, attributes, columns), attrs=attributes)
             if place.head(f"{key}/zarr.json") == before:
                 break
         except (FileNotFoundError, CorruptStoreError):  # of one that is replaced, parts of two do not match
@@ -86,13 +86,17 @@ def read_table(place: Place, key: str) -> xr.Dataset:
     return table
 
 
-def _read_columns(place: Place, key: str, attributes: dict[str, Any]) -> dict[str, tuple[list[str], Array]]:
-    """Return the columns of a table by name, with their dimensions; its attributes lose what tells of them."""
+def _read_columns(
+    place: Place, key: str, attributes: dict[str, Any], wanted: Collection[str] | None
+) -> dict[str, tuple[list[str], Array]]:
+    """Return columns of a table by name, with their dimensions; its attributes lose what tells of them."""
     columns = {}
     empty = {name: words for name, *words in map(str.split, attributes.pop(EMPTY, ()))}
     names = attributes.pop(COLUMNS)
     crcs = attributes.pop(cv.CHUNK_CRC) if place.is_sealed else [None] * len(names)
     for name, crc in zip(names, crcs, strict=True):
+        if wanted is not None and name not in wanted:
+            continue
         if name in empty:
             columns[name] = _empty_column(*empty[name])
             continue
