@@ -32,13 +32,6 @@ def taken_by_default(store: "sz.Store", index: str) -> tuple["Array", str]:
 
 def summary(store: "sz.Store") -> str:
     """Return the contents of a store in one screen of text: pixels in Mpx, clips in dB, sizes in bytes."""
-    from sarzarr.store.documents import named
-
-    with named(store.place, "zarr.json"):
-        return "\n".join(_summed_up(store))
-
-
-def _summed_up(store: "sz.Store") -> list[str]:
     catalog, bounds = store.catalog, store.bounds
     on_disk = sum(p.stat().st_size for p in store.root.rglob("*") if p.is_file())
     held = f"{counted(len(store.scenes), 'scene')}, {counted(catalog.sizes['array'], 'array')}"
@@ -75,7 +68,7 @@ def _summed_up(store: "sz.Store") -> list[str]:
             lines.append(f"    layers: {', '.join(_layer_text(store, scene, name) for name in layers)}")
     if len(store.scenes) > SHOWN:
         lines.append(f"  ... and {counted(len(store.scenes) - SHOWN, 'more scene')}")
-    return lines
+    return "\n".join(lines)
 
 
 def _other_contents(store: "sz.Store") -> Iterator[str]:

@@ -163,8 +163,13 @@ def fill_of(document: Mapping[str, Any]) -> float | int | None:
 
 
 def write_json(place: Place, key: str, document: Mapping[str, Any]) -> None:
-    """Write a JSON document, UTF-8 bytes, whole or not at all."""
-    place.put(key, json.dumps(document, indent=1, allow_nan=False).encode())
+    """Write a JSON document, UTF-8 bytes, whole or not at all; NaN that others put into it stays."""
+    place.put(key, json_bytes(document))
+
+
+def json_bytes(document: Mapping[str, Any]) -> bytes:
+    """Return a JSON document as it stands in a store, UTF-8."""
+    return json.dumps(document, indent=1).encode()
 
 
 def read_json(place: Place, key: str) -> Document:

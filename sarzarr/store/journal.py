@@ -284,7 +284,7 @@ def drafted(root: Path, leaves: Iterable[Path] = ()) -> Iterator[Draft]:
 
 
 def _write_journal(root: Path, draft: Draft, leaves: Iterable[Path]) -> None:
-    beside, units = beside_store(root), sorted(draft.units.items(), key=_Order(draft.units))
+    beside, units = beside_store(root), _ordered(draft.units)
     for _, path in units:
         if path is not None:
             if path.is_dir():
@@ -301,18 +301,17 @@ def _write_journal(root: Path, draft: Draft, leaves: Iterable[Path]) -> None:
     flush_names(beside)
 
 
-class _Order:
-    """The order in which things take their places: a table never names what is not there."""
+def _ordered(units: Mapping[str, Path | None]) -> list[Unit]:
+    """Return things in the order in which they take their places: a table never names what is not there."""
+    removes = any(path is None and key.startswith(f"{cv.SCENES}/") for key, path in units.items())
+    tables = [cv.PATCHES, cv.CATALOG] if removes else [cv.CATALOG, cv.PATCHES]
+    rank = {top: at for at, top in enumerate((cv.HISTOGRAMS, cv.SCENES, "zarr.json", *tables))}
 
-    def __init__(self, units: Mapping[str, Path | None]) -> None:
-        removes = any(path is None and key.startswith(f"{cv.SCENES}/") for key, path in units.items())
-        tables = [cv.PATCHES, cv.CATALOG] if removes else [cv.CATALOG, cv.PATCHES]
-        self.tops = [cv.HISTOGRAMS, cv.SCENES, "zarr.json", *tables]
-
-    def __call__(self, unit: Unit) -> tuple[bool, int, str]:
+    def place(unit: Unit) -> tuple[bool, int, str]:
         key, path = unit
-        top = key.split("/")[0]
-        return path is None, self.tops.index(top) if top in self.tops else len(self.tops), key
+        return path is None, rank.get(key.split("/")[0], len(rank)), key
+
+    return sorted(units.items(), key=place)
 
 
 def finish(root: Path) -> None:

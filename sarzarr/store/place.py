@@ -137,12 +137,10 @@ class Folder:
         handle = self.descriptor(key)
         try:
             status = os.fstat(handle)
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError(f"{self}/{key}")
             if not stat.S_ISREG(status.st_mode):
-                raise (
-                    IsADirectoryError(f"{self}/{key}")
-                    if stat.S_ISDIR(status.st_mode)
-                    else _leads_out(f"{self}/{key}")
-                )
+                raise _leads_out(f"{self}/{key}")
             return _read_range(handle, 0, status.st_size)
         finally:
             os.close(handle)
@@ -168,10 +166,7 @@ class Folder:
         try:
             return os.open(self._inside(key), OPEN_FLAGS)
         except OSError as error:
-            if error.errno in (
-                errno.ELOOP,
-                errno.EMLINK,
-            ):  # as systems call a link that is not to be followed
+            if error.errno in (errno.ELOOP, errno.EMLINK):  # a link that is not to be followed
                 raise _leads_out(f"{self}/{key}") from None
             raise
 

@@ -18,8 +18,11 @@ Document = dict[str, Any]
 
 
 def crc_of(content: Any, key: str) -> int:
-    """Return the CRC-32C of JSON content and of the key that it belongs to: spelling and order do not matter."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    """Return the CRC-32C of JSON content and of the key that it belongs to: spelling and order do not matter.
+
+    Raises `ValueError` where a number in it is NaN or infinite, which JSON does not have.
+    """
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return int(crc32c(f"{key}\0{text}".encode()))
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SarzarrError
@@ -28,7 +28,13 @@ from sarzarr.splits.versions import grounds_of
 from sarzarr.store.catalog import catalog_of, catalog_rows, write_histogram
 from sarzarr.store.chunks import ArrayLayout, described_layout
 from sarzarr.store.commit import write_bounds
-from sarzarr.store.documents import group_document, read_small_array, write_coordinates, write_node
+from sarzarr.store.documents import (
+    group_document,
+    json_bytes,
+    read_small_array,
+    write_coordinates,
+    write_node,
+)
 from sarzarr.store.journal import writing
 from sarzarr.store.manifest import Manifest, ShardRecord, read_manifest, write_manifest
 from sarzarr.store.place import Folder
@@ -179,7 +185,7 @@ class _Repair:
             key = f"{node}/{ROOT}"
             is_damaged = not self._is_intact(key)
             if is_damaged and (key in self.found.by_file or node.split("/")[0] in _DERIVED):
-                self._put(key, _written(copy))
+                self._put(key, json_bytes(copy))
 
     def _is_intact(self, key: str) -> bool:
         return key in self.tree.files and not self.found.covers(key)
@@ -464,13 +470,11 @@ class _Repair:
                 (self.place.path / file).unlink(missing_ok=True)
 
 
-_COPY = "Restore it from a copy of the store."
-_AGAIN = "Write the scene anew: `sarzarr remove`, then `sarzarr ingest`."
-
-
-_DERIVED = (cv.CATALOG, cv.HISTOGRAMS, cv.PATCHES, cv.SCENES)
+_COPY: Final = "Restore it from a copy of the store."
+_AGAIN: Final = "Write the scene anew: `sarzarr remove`, then `sarzarr ingest`."
+_DERIVED: Final = (cv.CATALOG, cv.HISTOGRAMS, cv.PATCHES, cv.SCENES)
 """Groups that can be made anew where a whole folder of them is lost."""
-_OF_ROOT = (cv.SARZARR, cv.BOUNDS, cv.VMIN, cv.VMAX, cv.SEAL)
+_OF_ROOT: Final = (cv.SARZARR, cv.BOUNDS, cv.VMIN, cv.VMAX, cv.SEAL)
 
 
 def _root_document(bounds: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -479,7 +483,3 @@ def _root_document(bounds: dict[str, Any], own: dict[str, Any]) -> dict[str, Any
     ranges = {(entry[cv.VMIN], entry[cv.VMAX]) for entry in bounds.values()}
     whole = dict(zip((cv.VMIN, cv.VMAX), ranges.pop(), strict=True)) if len(ranges) == 1 else {}
     return group_document({**own, cv.SARZARR: schema, cv.BOUNDS: dict(sorted(bounds.items())), **whole})
-
-
-def _written(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, indent=1, allow_nan=False).encode()
