@@ -76,7 +76,7 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
     from sarzarr.patches.stacks.find import find_stacks
     from sarzarr.splits.samples.manager import SplitManager
     from sarzarr.store.boxes import box_tables
-    from sarzarr.store.documents import read_node
+    from sarzarr.store.documents import named, read_node
     from sarzarr.store.samples import open_samples, sample_sets
     from sarzarr.store.split_table import versions
 
@@ -98,8 +98,10 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
         scenes = counted(sum(map(len, stacks)), "scene")
         yield f"  stacks: {len(stacks)}, of {scenes} (`sarzarr stacks` lists them)"
     if numbers := versions(store.place):
-        counts = read_node(store.place, f"{cv.SPLITS}/v{numbers[-1]}")["attributes"]["counts"]
-        cells = ", ".join(f"{n} {side.replace('_', ' ')}" for side, n in counts.items() if n)
+        key = f"{cv.SPLITS}/v{numbers[-1]}"
+        about = read_node(store.place, key)["attributes"]
+        with named(store.place, f"{key}/zarr.json"):
+            cells = ", ".join(f"{n} {side.replace('_', ' ')}" for side, n in about["counts"].items() if n)
         yield f"  splits: {_versions_text(numbers)}; cells of v{numbers[-1]}: {cells}"
 
 
