@@ -197,15 +197,14 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
         if not process.is_cache_bounded:
             process.is_cache_bounded = True
             if "GDAL_CACHEMAX" not in os.environ and get_gdal_config("GDAL_CACHEMAX") > CACHE_BYTES:
-                set_gdal_config(
-                    "GDAL_CACHEMAX", CACHE_BYTES
-                )  # rasterio takes an int as bytes, and process-wide
+                set_gdal_config("GDAL_CACHEMAX", CACHE_BYTES)  # an int is taken as bytes, process-wide
         try:
             dataset = rasterio.open(gdal_name(path), **options)
         except RasterioError as error:
             kind = str(options["driver"]).removeprefix("G").upper()
+            remedy = "Write it as GeoTIFF first." if kind == "TIFF" else "Fetch or write the file again."
             raise UnsupportedRasterError(
-                f"expected a {kind} file, got {path.name!r}: {without_stop(error)}. Write it as GeoTIFF first."
+                f"expected a {kind} file, got {path.name!r}: {without_stop(error)}. {remedy}"
             ) from error
 
     if dataset.driver == "GTiff" and dataset.compression == Compression.jpeg:
@@ -278,8 +277,13 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Any]:
     absolute, _ = local_file(path)
     with open_file(absolute) as file:
         begins = file.read(4)
-    driver = next((d for magic, d in _PICTURES.items() if begins.startswith(magic)), None)
-    options = _OPEN_OPTIONS if driver is None else {"driver": driver, "sharing": False}
+    driver = next((d for magic, d in _PICTURES.items() if begins.startswith(magic)), "")
+    if not driver and begins[:2] not in (b"II", b"MM"):
+        raise UnsupportedRasterError(
+            f"a PNG, JPEG or TIFF was expected, got {absolute.name!r}, which begins as none of them. "
+            "Fetch or write the file again."
+        )
+    options = {"driver": driver, "sharing": False} if driver else _OPEN_OPTIONS
     with _environment(), _open(absolute, options) as dataset, _intact(absolute, "structure"):
         yield dataset
 

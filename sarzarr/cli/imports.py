@@ -9,13 +9,15 @@ import typer
 from typer import Argument, Option, echo
 
 import sarzarr as sz
-from sarzarr.cli.app import OutputOption
+from sarzarr.cli.app import OutputOption, say
 from sarzarr.cli.output import progress_bar
+from sarzarr.errors import Exit
 from sarzarr.text import counted
 
 import_app = typer.Typer(help="Take older formats, chips and boxes into a store.", no_args_is_help=True)
 LABEL_HELP: Final = "The property of a feature, or the column, that is the label; 'label' if left out."
 ONE_BASED_HELP: Final = "VOC coordinates count from 1 and name the last pixel."
+STRICT_HELP: Final = "Write nothing where a picture cannot be read; else the others go in."
 REPLACE_HELP: Final = "Put the set in the place of one of that name."
 Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "none"])
 """Formats of boxes."""
@@ -37,12 +39,18 @@ def chips(
     policy: Annotated[Policy, Option(help="About boxes that are not inside their picture.")] = Policy.repair,
     one_based: Annotated[bool, Option("--one-based", help=ONE_BASED_HELP)] = False,
     replace: Annotated[bool, Option("--replace", help=REPLACE_HELP)] = False,
+    strict: Annotated[bool, Option("--strict", help=STRICT_HELP)] = False,
 ) -> None:
     """Pack pictures that came alone, with their boxes, into a store."""
     from sarzarr.ingestion.chips.find import ChipOptions
 
     options = ChipOptions(
-        name=name, annotations=str(annotations), policy=policy.value, one_based=one_based, replace=replace
+        name=name,
+        annotations=str(annotations),
+        policy=policy.value,
+        one_based=one_based,
+        replace=replace,
+        strict=strict,
     )
     with progress_bar(quiet=not sys.stderr.isatty(), unit="chips") as report:
         tell = None if report is None else lambda done, total: report(sz.Progress(done, total, folder.name))
@@ -59,6 +67,11 @@ def chips(
     if done.unmatched:
         count = counted(len(done.unmatched), "annotation")
         echo(f"  {count} of pictures that are not there: {', '.join(done.unmatched[:5])}")
+    if done.refused:
+        say(f"{counted(len(done.refused), 'picture')} refused, the others are in {store.name}:")
+        for line in done.refused.lines():
+            echo(f"  {line}", err=True)
+        raise typer.Exit(Exit.PARTLY)
 
 
 @import_app.command()

@@ -163,6 +163,17 @@ def test_partly(run, command):
     assert run(line.replace("a_vv.tif ", ""))[0] == Exit.NOTHING
 
 
+def test_partly_of_pictures(run):
+    Path("chips/text.png").touch()
+    assert run("import chips chips -o new.zarr --strict")[0] == Exit.NOTHING
+    assert not Path("new.zarr").exists()
+    code, said = run("import chips chips -o new.zarr")
+    assert code == Exit.PARTLY
+    assert "1 picture refused, the others are in new.zarr:\n  chips/text.png: a PNG, JPEG or TIFF was" in said
+    assert said.count("chips/text.png") == 1
+    assert sz.open_samples("new.zarr", "chips").ids == ("chip_0", "chip_1", "chip_2")
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [

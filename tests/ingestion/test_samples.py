@@ -25,7 +25,6 @@ import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr.errors import (
     CorruptStoreError,
-    IngestError,
     InvalidInputError,
     NotInStoreError,
     RasterNotFoundError,
@@ -225,9 +224,6 @@ def test_what_cannot_be_taken_is_refused_with_its_name(tmp_path):
     write_picture(mixed / "b.png", np.ones((5, 6), np.uint16))
     with pytest.raises(UnsupportedRasterError, match=r"uint16: b\.png"):
         import_chips(mixed, tmp_path / "s.zarr")
-    (mixed / "b.png").write_bytes(b"not a picture at all")
-    with pytest.raises(UnsupportedRasterError, match=r"b\.png"):
-        import_chips(mixed, tmp_path / "s.zarr")
     twice = tmp_path / "twice"
     write_picture(twice / "a b.png", np.ones((5, 6), np.uint8))
     write_picture(twice / "a_b.png", np.ones((5, 6), np.uint8))
@@ -268,21 +264,36 @@ def test_a_set_that_is_there_is_not_overwritten_unless_asked(tmp_path):
     assert len(again.boxes.owners) == 3
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_the_rest_is_kept(tmp_path):
+@pytest.mark.parametrize("kept", [3000, 20])  # the header is whole, or is not
+def test_a_picture_that_cannot_be_read_is_named_and_the_others_go_in(tmp_path, caplog, kept):
     rng = np.random.default_rng(0)
+    folder, pixels = tmp_path / "chips", rng.integers(0, 255, (3, 300, 300)).astype(np.uint8)
     for i in range(3):
-        write_picture(
-            tmp_path / "chips" / f"{i}.jpg", rng.integers(0, 255, (1, 300, 300)).astype(np.uint8), "JPEG"
-        )
-    path = tmp_path / "chips" / "1.jpg"
+        write_picture(folder / f"{i}.jpg", pixels[i : i + 1], "JPEG")
+    path = folder / "1.jpg"
     good = path.read_bytes()
-    path.write_bytes(good[:3000])
-    with pytest.raises(IngestError, match=r"1\.jpg"):
-        import_chips(tmp_path / "chips", tmp_path / "s.zarr")
-    path.write_bytes(good)
-    made, _ = import_chips(tmp_path / "chips", tmp_path / "s.zarr")
-    assert len(made) == 3
+    path.write_bytes(good[:kept])
+    with pytest.raises(UnsupportedRasterError, match=r"chips/1\.jpg: "):
+        import_chips(folder, tmp_path / "strict.zarr", options=ChipOptions(strict=True))
+    made, report = import_chips(folder, tmp_path / "s.zarr")
+    assert made.ids == ("0", "2")
+    assert [[file.name for file in one.files] for one in report.refused] == [["1.jpg"]]
+    assert "chips/1.jpg" in caplog.text
     assert made.verify() == []
+    assert not sz.verify(tmp_path / "s.zarr").findings
+    assert not list(tmp_path.glob("s.zarr.samples-*"))
+    path.write_bytes(good)
+    made, report = import_chips(folder, tmp_path / "s.zarr", options=ChipOptions(replace=True))
+    assert (len(made), report.refused) == (3, [])
+
+
+def test_where_no_picture_can_be_read_nothing_goes_in(tmp_path):
+    (tmp_path / "chips").mkdir()
+    for i in range(2):
+        (tmp_path / "chips" / f"{i}.png").write_bytes(b"not a picture at all")
+    with pytest.raises(UnsupportedRasterError, match=r"chips/0\.png: a PNG, JPEG or TIFF .*\nchips/1\.png: "):
+        import_chips(tmp_path / "chips", tmp_path / "s.zarr")
+    assert not (tmp_path / "s.zarr").exists()
 
 
 def test_a_flipped_bit_and_a_missing_shard_are_seen(tmp_path):

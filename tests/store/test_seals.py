@@ -95,7 +95,7 @@ def test_a_seal_covers_its_own_attributes_and_the_key_and_nothing_else(own, free
 
 
 # ------------------------------------------------------------------ the user's own
-MINE = {"project": [1, None], "gain": float("inf")}  # which is no JSON, and other programs write it
+MINE = {"project": [1, None], "gain": 2.5}
 
 
 @pytest.mark.compat
@@ -122,6 +122,22 @@ def test_attributes_of_the_users_own_are_free_and_stay(store, node, tmp_path):
         if node != "scenes/a":
             opened(copy.root / node, mode="r+").attrs["mine"] = 3
         batches(copy)
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_numbers_that_json_does_not_have_are_free_too(store, node):
+    """Other programs write NaN and Infinity into attributes; zarr-python 3.1 refuses to."""
+    before = batches(store)
+    path = store.root / node / "zarr.json"
+    document = json.loads(path.read_bytes())
+    document["attributes"]["mine"] = {"gain": [float("inf"), float("nan")]}
+    path.write_text(json.dumps(document))
+    assert "Infinity" in path.read_text()
+    after = batches(store.anew())
+    assert all(
+        np.array_equal(x, y) for a, b in zip(before, after, strict=True) for x, y in zip(a, b, strict=True)
+    )
+    batches(sz.set_clip(store.anew(), ["vv/sigma0"], method="fixed", vmin=-30, vmax=0))
 
 
 def test_no_seal_is_handed_out(store):

@@ -17,11 +17,11 @@ from sarzarr.ingestion.annotations import (
 )  # fmt: skip
 from sarzarr.ingestion.chips.read import SUFFIXES, probe_sample
 from sarzarr.scenes.products.xml import MAX_XML
+from sarzarr.scenes.refusals import Refusals
 from sarzarr.store.boxes import Policy
 from sarzarr.store.limits import read_text, read_within
 from sarzarr.store.samples import SampleLayout
 from sarzarr.tasks import gather, worker_name
-from sarzarr.text import problems_text
 
 FORMATS: Final = ("auto", "voc", "coco", "yolo", "none")
 PROBES_A_TASK: Final = 256
@@ -55,6 +55,8 @@ class ChipOptions:
     """VOC coordinates count pixels from 1 and name the last one."""
     replace: bool = False
     """Put the set in the place of one of that name."""
+    strict: bool = False
+    """Write nothing where a picture cannot be read; else the others go in."""
 
     def __post_init__(self) -> None:
         if self.annotations not in FORMATS:
@@ -97,12 +99,13 @@ class SampleSource:
         )
 
 
-def find_samples(base: Path) -> list[SampleSource]:
+def find_samples(base: Path) -> tuple[list[SampleSource], Refusals]:
     """Return the pictures below a folder with their sizes in pixels and dtypes, sorted by id.
 
+    With them those that cannot be read, or are not taken.
+
     Raises `RasterNotFoundError` where there is no folder; `InvalidInputError` where it has no picture, or two claim
-    one id;
-    `UnsupportedRasterError`, which names the first ones, where some cannot be read, or are not taken.
+    one id.
     """
     if not base.is_dir():
         raise RasterNotFoundError(
@@ -131,9 +134,11 @@ def find_samples(base: Path) -> list[SampleSource]:
     starts = range(0, len(samples), PROBES_A_TASK)
     parts = gather([(_probe_some, (base, samples[i : i + PROBES_A_TASK])) for i in starts])
     probed = [sample for part in parts for sample in part]
-    if problems := sorted(p for p in probed if isinstance(p, str)):
-        raise UnsupportedRasterError(problems_text("pictures that can be read", problems))
-    return [sample for sample in probed if isinstance(sample, SampleSource)]
+    refused = Refusals()
+    for sample, one in zip(samples, probed, strict=True):
+        if isinstance(one, str):
+            refused.add([base / sample.source], one)
+    return [sample for sample in probed if isinstance(sample, SampleSource)], refused
 
 
 def _probe_some(base: Path, samples: Sequence[SampleSource]) -> list[SampleSource | str]:
@@ -144,7 +149,7 @@ def _probe_some(base: Path, samples: Sequence[SampleSource]) -> list[SampleSourc
             height, width, dtype = probe_sample(sample.below(base))
             out.append(replace(sample, height=height, width=width, dtype=dtype))
         except UnsupportedRasterError as error:
-            out.append(f"{sample.source}: {error}")
+            out.append(str(error))
     return out
 
 

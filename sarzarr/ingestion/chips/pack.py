@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,7 @@ from sarzarr.ingestion.chips.find import (
     sample_layout,
 )
 from sarzarr.ingestion.chips.read import read_sample
+from sarzarr.scenes.refusals import Refusals
 from sarzarr.store.boxes import Boxes, known_classes, safe_name, write_boxes
 from sarzarr.store.commit import changed_once
 from sarzarr.store.documents import ensure_groups, has_node, read_json, read_node, write_json
@@ -43,7 +44,7 @@ from sarzarr.store.shard_job import NO_FILE, check_written
 from sarzarr.store.store import Store, create_store
 from sarzarr.store.tables import write_table
 from sarzarr.tasks import compute, workplace
-from sarzarr.text import counted, problems_text
+from sarzarr.text import counted
 
 log = logging.getLogger(__name__)
 PARTS: Final = ("arrays", "receipts", cv.SAMPLES)
@@ -64,6 +65,16 @@ class SampleReport:
     """``given``, ``kept``, ``repaired``, ``left_out``."""
     unmatched: tuple[str, ...]
     """Annotations of pictures that are not there."""
+    refused: Refusals = field(default_factory=Refusals)
+    """Pictures that are not in the set, and why."""
+
+
+class _UnreadableError(Exception):
+    """Pictures whose headers can be read, and whose pixels cannot."""
+
+    def __init__(self, refused: Refusals) -> None:
+        super().__init__(refused)
+        self.refused = refused
 
 
 def import_chips(
@@ -80,16 +91,39 @@ def import_chips(
 
     The folder has PNG, JPEG and TIFF files (uint8, uint16 or float32), at any depth, all of one dtype; with VOC XML
     of the same stems, one or several COCO JSON, or YOLO text of the same stems (classes in ``classes.txt``). A store
-    that is not there is made. ``progress`` is called with (samples done, samples) as shards are finished.
+    that is not there is made. ``progress`` is called with (samples done, samples) as shards are finished. Pictures
+    that cannot be read, or are not taken, do not keep the others out: they are in ``refused`` of the report.
 
     Raises `InvalidInputError` where there is no picture, two claim one id, annotations are of several formats, a
     box is refused, or the store has a set of that name; `UnsupportedRasterError` where pictures are of several
-    dtypes, or of one that is not taken; `IngestError` where one could not be read, or another process imports the
-    same set.
+    dtypes, or none can be read, or with ``strict`` one cannot; `IngestError` where another process imports the same
+    set.
     """
     options = options or ChipOptions()
     base = Path(folder).absolute()  # workers may stand elsewhere
-    sources = find_samples(base)
+    sources, refused = find_samples(base)
+    while True:
+        if not sources or (options.strict and refused):
+            raise refused.error()
+        try:
+            made, done = _import_readable(base, store, sources, options, progress)
+        except _UnreadableError as error:
+            refused.extend(error.refused)
+            gone = {file for one in refused for file in one.files}
+            sources = [sample for sample in sources if base / sample.source not in gone]
+        else:
+            refused.tell()
+            return made, replace(done, refused=refused)
+
+
+def _import_readable(
+    base: Path,
+    store: Store | str | Path,
+    sources: Sequence[SampleSource],
+    options: ChipOptions,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[SampleSet, SampleReport]:
+    """Pack pictures as `import_chips`; `_UnreadableError` where the pixels of some cannot be read."""
     layout = sample_layout(sources)
     found = sample_annotations(base, sources, options)
     root = store.root if isinstance(store, Store) else Path(store)
@@ -145,7 +179,7 @@ class _Receipt:
     """Samples in colour."""
     values: tuple[int, ...] = ()
     """What measured pixels of integers have: `values_of`."""
-    problems: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
     """Pictures that could not be read, and why; nothing is written then."""
 
 
@@ -217,11 +251,11 @@ def _pack_shards(
             progress(min(len(done) * per, layout.count), layout.count)
 
     compute(tasks, take)
-    if problems := [p for r in done.values() for p in r.problems]:
-        raise IngestError(
-            problems_text(f"pictures in {base.name!r} that can be taken", sorted(problems))
-            + "\nWhat was done is kept."
-        )
+    refused = Refusals()
+    for source, why in (pair for receipt in done.values() for pair in receipt.refused):
+        refused.add([base / source], why)
+    if refused:
+        raise _UnreadableError(refused)
     for receipt in done.values():
         _check_files(staging, layout, receipt)
     return [done[shard] for shard in shards]
@@ -230,22 +264,22 @@ def _pack_shards(
 def _pack_shard(
     base: Path, staging: Path, layout: SampleLayout, shard: int, samples: Sequence[SampleSource]
 ) -> _Receipt:
-    """Read the samples of one shard and write it, whole; those that cannot be taken come back as problems."""
-    coloured, values, problems = 0, np.empty(0, layout.dtype), list[str]()
+    """Read the samples of one shard and write it, whole; those that cannot be read come back as ``refused``."""
+    coloured, values, refused = 0, np.empty(0, layout.dtype), list[tuple[str, str]]()
     image, flags = writers = sample_writers(staging / "arrays", layout, shard)
     with image, flags:
         for row, sample in enumerate(samples):
             try:
                 pixels = read_sample(sample.below(base))
             except (UnsupportedRasterError, OSError) as error:
-                problems.append(f"{sample.source}: {error}")
+                refused.append((sample.source, str(error)))
                 continue
             coloured += pixels.is_coloured
             if values.dtype.kind == "u":
                 values = values_of(np.concatenate([values, values_of(pixels.values[pixels.is_measured])]))
             append_picture(writers, row, pixels.values, pixels.is_measured, layout)
-        if problems:
-            return _Receipt(shard=shard, problems=tuple(problems))
+        if refused:
+            return _Receipt(shard=shard, refused=tuple(refused))
         taken = tuple(values.tolist())
         receipt = _Receipt(
             shard=shard, image=image.close(), flags=flags.close(), coloured=coloured, values=taken
