@@ -21,7 +21,9 @@ def _formats() -> None:
 def npz(
     store: StoreArgument,
     samples: Annotated[str, Argument(help="Name of the set.", show_default=False)],
-    output: Annotated[Path, Option("--output", "-o", help="The folder to make: signals/NAME.", show_default=False)],
+    output: Annotated[
+        Path, Option("--output", "-o", help="The folder to make: signals/NAME.", show_default=False)
+    ],
 ) -> None:
     """Write spectrograms as .npz and .json, with the versions of their split."""
     echo(f"wrote {sz.export_npz(store, samples, output)}")

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import sarzarr as sz
 from sarzarr.cli import app
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
-from sarzarr.ingestion.chips.npz import read_spectrogram
+from sarzarr.ingestion.chips.npz import read_annotation, read_spectrogram
 
 
 @pytest.mark.parametrize("pointer", ["link", "copy", "text", "none"])
@@ -122,6 +122,21 @@ def test_what_lacks_a_file_or_cannot_be_read_is_named_and_the_others_go_in(tmp_p
         sz.import_npz(folder, tmp_path / "s.zarr")
     with pytest.raises(RasterNotFoundError, match="signals/NAME"):
         sz.import_npz(tmp_path, tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{", '{"boxes": 3}', '{"boxes": [1]}', '{"boxes": [{"x_min": 1}]}', "[" * 10**5,
+        '{"boxes": [{"x_min": true, "y_min": 1, "x_max": 2, "y_max": 3}]}',
+        '{"boxes": [{"x_min": 0, "y_min": 1, "x_max": 2, "y_max": 1' + "0" * 400 + "}]}",
+        '{"boxes": [{"x_min": 0, "y_min": 1, "x_max": 2, "y_max": 3, "label": "\\ud800"}]}',
+    ],
+)  # fmt: skip
+def test_json_that_says_no_boxes_is_refused(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InvalidInputError, match=r"a\.json"):
+        read_annotation(tmp_path / "a.json")
 
 
 def test_a_version_never_changes_when_a_set_is_replaced(tmp_path):
