@@ -180,8 +180,11 @@ def create_data_loaders(
     splits = SplitManager(dir)
     train, val = splits.get_split(signal, split_version)
     backend = splits.backend
-    at_store = isinstance(backend, StoreBackend)
-    place = open_samples(backend.store, signal) if at_store else backend.folder(signal) / "samples"
+    place: SampleSet | Path
+    if isinstance(backend, StoreBackend):
+        place = open_samples(backend.store, signal)
+    else:
+        place = backend.folder(signal) / "samples"
     sides = SpectrogramDataset(place, train, transform), SpectrogramDataset(place, val)
     if not len(sides[0]):
         raise InvalidInputError(

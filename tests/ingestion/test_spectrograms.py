@@ -232,6 +232,17 @@ def test_an_interrupted_import_ends_in_the_same_bytes(tmp_path, monkeypatch):
         assert tree_hash(made.store.root / part) == tree_hash(whole.store.root / part)
 
 
+def test_damage_is_mended_from_the_folder(tmp_path):
+    folder = signal_folder(tmp_path)
+    made, _ = sz.import_npz(folder, tmp_path / "s.zarr")
+    before = tree_hash(made.folder)
+    shard = made.folder / "image" / "c" / "0" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    assert sz.repair(tmp_path / "s.zarr", sources=[folder]).mended
+    assert tree_hash(made.folder) == before
+    assert not sz.verify(tmp_path / "s.zarr").findings
+
+
 def test_chips_of_that_size_go_out_with_their_boxes(tmp_path):
     from chip_folders import voc, write_picture
 
