@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import sarzarr as sz
 from sarzarr.cli import app
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
-from sarzarr.ingestion.chips.npz import read_annotation, read_spectrogram
+from sarzarr.ingestion.chips.npz import read_sample_json, read_spectrogram
 
 
 @pytest.mark.parametrize("pointer", ["link", "copy", "text", "none"])
@@ -136,7 +136,7 @@ def test_what_lacks_a_file_or_cannot_be_read_is_named_and_the_others_go_in(tmp_p
 def test_json_that_says_no_boxes_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InvalidInputError, match=r"a\.json"):
-        read_annotation(tmp_path / "a.json")
+        read_sample_json(tmp_path / "a.json")
 
 
 def test_a_version_never_changes_when_a_set_is_replaced(tmp_path):

@@ -86,7 +86,7 @@ def _refused(path: Path, what: str) -> UnsupportedRasterError:
     )
 
 
-def read_annotation(path: Path) -> tuple[dict[str, Any], Annotation]:
+def read_sample_json(path: Path) -> tuple[dict[str, Any], Annotation]:
     """Return a sample's JSON document, whatever else it says, and its boxes in pixels; none without the key.
 
     Raises `InvalidInputError` where it is no such document; `OSError` where there is no file.
