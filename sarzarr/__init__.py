@@ -4,6 +4,7 @@ Everything public is here, `sarzarr.torch` too where torch is installed. Names a
 first used, so that ``import sarzarr`` and the command line start at once.
 """
 
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
     from sarzarr.pixels.radiometry import to_power as to_power
     from sarzarr.pixels.statistics import SceneStatistics as SceneStatistics
     from sarzarr.pixels.statistics import scene_statistics as scene_statistics
+    from sarzarr.ptychography import MemmapDatasetBridge as MemmapDatasetBridge
+    from sarzarr.ptychography import PtychoConfig as PtychoConfig
+    from sarzarr.ptychography import PtychoDataContainerTorch as PtychoDataContainerTorch
+    from sarzarr.ptychography import RawDataTorch as RawDataTorch
     from sarzarr.reader.augment import Compose as Compose
     from sarzarr.reader.augment import RandomHorizontalFlip as RandomHorizontalFlip
     from sarzarr.reader.augment import RandomVerticalFlip as RandomVerticalFlip
@@ -76,6 +81,9 @@ if TYPE_CHECKING:
     from sarzarr.store.verify.findings import Verification as Verification
     from sarzarr.tasks import Progress as Progress
 
+_EITHER = "PtychoDataContainerTorch"
+"""The name that is of tensors where torch is installed, and of arrays where it is not; it alone imports torch."""
+
 
 @cache
 def _modules() -> dict[str, str]:
@@ -94,10 +102,13 @@ def __getattr__(name: str) -> Any:
 
         return version("sarzarr")
     if name == "__all__":
-        return sorted(_modules().keys() - {"torch"})
+        return sorted(_modules().keys() - {"torch", _EITHER})
     if name.startswith("__") or name not in _modules():
         raise AttributeError(f"module 'sarzarr' has no attribute {name!r}")
     module = _modules()[name]
+    if name == _EITHER:
+        with suppress(ImportError):
+            module = import_module(f"{__name__}.torch").__name__
     value = import_module(f"sarzarr.{name}") if module == __name__ else getattr(import_module(module), name)
     globals()[name] = value
     return value

@@ -13,3 +13,4 @@ from sarzarr.torch.datamodule import SARDataModule as SARDataModule
 from sarzarr.torch.dataset import ZarrPatchDataset as ZarrPatchDataset
 from sarzarr.torch.mapstyle import LazyPatchDataset as LazyPatchDataset
 from sarzarr.torch.mapstyle import SARPatchDataset as SARPatchDataset
+from sarzarr.torch.ptychography import PtychoDataContainerTorch as PtychoDataContainerTorch
