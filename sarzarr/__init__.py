@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sarzarr.ingestion.options import IngestOptions as IngestOptions
     from sarzarr.ingestion.plan import IngestPlan as IngestPlan
     from sarzarr.ingestion.plan import plan_ingest as plan_ingest
+    from sarzarr.ingestion.ptychography import import_ptychography as import_ptychography
     from sarzarr.ingestion.run import ingest as ingest
     from sarzarr.ingestion.run import remove_scene as remove_scene
     from sarzarr.ingestion.verification.accept import accept_changes as accept_changes
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from sarzarr.reader.augment import RandomHorizontalFlip as RandomHorizontalFlip
     from sarzarr.reader.augment import RandomVerticalFlip as RandomVerticalFlip
     from sarzarr.reader.augment import collate_fn as collate_fn
+    from sarzarr.reader.groups import GroupReader as GroupReader
     from sarzarr.reader.rate import measure_delivery as measure_delivery
     from sarzarr.reader.reader import PatchReader as PatchReader
     from sarzarr.reader.samples import SampleReader as SampleReader

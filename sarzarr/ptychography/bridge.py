@@ -50,7 +50,7 @@ class MemmapDatasetBridge:
         gridsize: int | None = None,
         seed: int | None = None,
         *,
-        enable_oversampling: bool = False,
+        enable_oversampling: bool | None = None,
         neighbor_pool_size: int | None = None,
         position: Position = "true",
         layout: Layout = "nhwc",

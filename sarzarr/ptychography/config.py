@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from sarzarr.errors import InvalidInputError
-from sarzarr.grouping import check_count
+from sarzarr.grouping import GroupRecipe, check_count
 
 PHOTONS: Final = 1e9
 """Photons of a frame on average, where nothing says it."""
@@ -29,13 +29,17 @@ class PtychoConfig:
     """Of that draw."""
     sequential_sampling: bool = False
     """Take the first positions as seeds of groups, in their order."""
+    enable_oversampling: bool = False
+    """Allow more groups than there are positions."""
+    neighbor_pool_size: int | None = None
+    """The K of oversampling; ``neighbor_count`` if left out."""
     nphotons: float | None = None
     """Photons of a frame on average, from which ``norm_Y_I`` follows; if left out what the file says, else 1e9."""
 
     def __post_init__(self) -> None:
         for name in ("N", "gridsize", "neighbor_count"):
             check_count(name, getattr(self, name))
-        for name in ("n_groups", "n_subsample"):
+        for name in ("n_groups", "n_subsample", "neighbor_pool_size"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         if self.nphotons is not None and not self.nphotons > 0:
@@ -63,6 +67,18 @@ class PtychoConfig:
             older = _attribute(config, "n_images")
             found["n_subsample"] = None if older is _NOTHING else older
         return cls(**found)
+
+    def recipe(self, n: int, *, seed: int | None, **changes: Any) -> GroupRecipe:
+        """Return the recipe of groups of n positions; ``changes`` are its fields, and those that are None are left."""
+        own: dict[str, Any] = {
+            "gridsize": self.gridsize,
+            "nsamples": self.n_groups or n,
+            "neighbors": self.neighbor_count,
+            "sequential_sampling": self.sequential_sampling,
+            "enable_oversampling": self.enable_oversampling,
+            "neighbor_pool_size": self.neighbor_pool_size,
+        }
+        return GroupRecipe(**own | {k: v for k, v in changes.items() if v is not None}, seed=seed)
 
 
 def _attribute(config: Any, name: str) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
-from sarzarr.grouping import GroupRecipe, group_positions, subsampled
+from sarzarr.grouping import group_positions, subsampled
 from sarzarr.ptychography.config import PtychoConfig
 from sarzarr.ptychography.frames import amplitudes
 from sarzarr.ptychography.grouped import Layout, Position, grouped_arrays
@@ -118,7 +118,7 @@ class RawDataTorch:
         gridsize: int | None = None,
         dataset_path: str | Path | None = None,
         *,
-        enable_oversampling: bool = False,
+        enable_oversampling: bool | None = None,
         neighbor_pool_size: int | None = None,
         position: Position = "true",
         layout: Layout = "nhwc",
@@ -129,15 +129,13 @@ class RawDataTorch:
         ----------
         N
             Pixels of a frame's side; another than the data's is refused.
-        K, nsamples, gridsize, sequential_sampling
-            As of `sarzarr.grouping.GroupRecipe`. Those that are left out are the config's; without one K is 4 and
+        K, nsamples, gridsize, sequential_sampling, enable_oversampling, neighbor_pool_size
+            As of `sarzarr.grouping.GroupRecipe`. Those that are left out are the config's; without one K is 4,
             nsamples 1, and ``gridsize`` must be given.
         seed
             Of the draw: the same gives the same groups; None is another one each time.
         dataset_path
             Taken and not used: groups are never kept in a file, since making them takes milliseconds.
-        enable_oversampling, neighbor_pool_size
-            As of `sarzarr.grouping.GroupRecipe`.
         position
             ``compat`` cuts the object out at 2 m - c, as an older pipeline does; for ``Y`` alone.
         layout
@@ -160,15 +158,13 @@ class RawDataTorch:
         x, y = (self.scan.x, self.scan.y) if chosen is None else (self.scan.x[chosen], self.scan.y[chosen])
         if config is None:
             config = PtychoConfig(N=self.scan.size, gridsize=gridsize or 1, n_groups=1)
-        wanted = config.n_groups or len(x)
-        recipe = GroupRecipe(
-            gridsize=config.gridsize if gridsize is None else gridsize,
-            nsamples=wanted if nsamples is None else nsamples,
-            neighbors=config.neighbor_count if K is None else K,
+        recipe = config.recipe(
+            len(x),
             seed=seed,
-            sequential_sampling=config.sequential_sampling
-            if sequential_sampling is None
-            else sequential_sampling,
+            gridsize=gridsize,
+            nsamples=nsamples,
+            neighbors=K,
+            sequential_sampling=sequential_sampling,
             enable_oversampling=enable_oversampling,
             neighbor_pool_size=neighbor_pool_size,
         )
