@@ -383,9 +383,7 @@ def groups_of_frames(place, frames, batch, rounds, size=64):
     x, y = random.uniform(size, size + 2 * frames**0.5, (2, frames))
     held = random.gamma(1, 0.1, (frames, size, size)).astype(np.float32)
     probe, image = np.ones((size, size), np.complex64), np.ones((4 * size, 4 * size), np.complex64)
-    np.savez(
-        place / "scan.npz", diffraction=held, xcoords=x, ycoords=y, probeGuess=probe, objectGuess=image
-    )
+    np.savez(place / "scan.npz", diffraction=held, xcoords=x, ycoords=y, probeGuess=probe, objectGuess=image)
     store = sz.import_ptychography(place / "scan.npz", place / "scans.zarr").store
     config = sz.PtychoConfig(size, 2, n_groups=None, neighbor_count=7)
     options = {"batch_size": batch, "shuffle": True, "seed": 0}
@@ -401,9 +399,10 @@ def groups_of_frames(place, frames, batch, rounds, size=64):
         loader = DataLoader(made, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
         return epochs_of(lambda: iter(loader))
 
-    made = sz.GroupReader(store, config=config, **options)
+    made, anew = (sz.GroupReader(store, config=config, **options, **more) for more in ({}, {"hold": 0}))
     runs = {
         "sarzarr, GroupReader": epochs_of(lambda: iter(made)),
+        "  hold=0: read anew for each batch": epochs_of(lambda: iter(anew)),
         "  ZarrPatchDataset, 0 workers": of_torch(0),
         "  ZarrPatchDataset, 2 workers": of_torch(2),
     }
@@ -418,7 +417,9 @@ def groups_of_frames(place, frames, batch, rounds, size=64):
             rates[name].append(run())
             beside.append((before + reference()) / 2)
             ratios[name].append(rates[name][-1] / beside[-1])
-    print(f"\n{len(numbers)} groups of 4 frames of {size}x{size}, batches of {batch}, {rounds} rounds, cache warm")
+    print(
+        f"\n{len(numbers)} groups of 4 frames of {size}x{size}, batches of {batch}, {rounds} rounds, cache warm"
+    )
     print(f"{'':46}{'groups/s':>10}{'x gather':>10}")
     print(f"{'gather frames[groups] of float32 in RAM':46}{statistics.median(beside):10,.0f}{1:10.2f}")
     for name in runs:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,10 +78,11 @@ def import_ptychography(
     beside = root.resolve().with_name(f"{root.resolve().name}.samples-{name}")
     scan = read_scan(path, beside / "converted")
     status = path.stat()
+    layout = SampleLayout.of(count=len(scan), height=scan.size, width=scan.size, dtype="float32")
     parts = [path.name, status.st_size, status.st_mtime_ns]
     pack = SamplePack(
         name=name,
-        layout=SampleLayout.of(count=len(scan), height=scan.size, width=scan.size, dtype="float32"),
+        layout=replace_fields(layout, codec="none"),
         source=FrameRows(scan.frames, {ENERGY: "float64"}),
         table=_table(scan, path.name),
         fingerprint=json.dumps(parts),

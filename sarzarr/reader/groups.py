@@ -1,7 +1,10 @@
 """`GroupReader`: groups of a scan's frames as NumPy batches."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Unpack
+from typing import Any, Final, Unpack
 
 import numpy as np
 
@@ -16,13 +19,18 @@ from sarzarr.ptychography.grouped import frame_scale
 from sarzarr.ptychography.stored import ENERGY, open_scan
 from sarzarr.reader.augment import Draws
 from sarzarr.reader.options import GroupKeywords, ReadOptions
-from sarzarr.reader.order import Indices
+from sarzarr.reader.order import Indices, Position, Share
 from sarzarr.reader.prefetch import BatchRecipe, PrefetchThreads
 from sarzarr.reader.samples import SampleReader
 from sarzarr.store.chunks import read_layout
 from sarzarr.store.manifest import was_changed
 from sarzarr.store.samples import IMAGE
 from sarzarr.store.store import AnyStore
+
+HOLD: Final = 2**30
+"""Bytes of frames that are held: 65,536 of 64 x 64."""
+AT_ONCE: Final = 64
+"""Frames that are read together into what is held."""
 
 
 @shows_options(ReadOptions, GroupKeywords)
@@ -41,6 +49,9 @@ class GroupReader(SampleReader):
         Name of the set that `sarzarr.import_ptychography` made; None where the store has one scan.
     config
         A `PtychoConfig`, or any object with its attributes: the groups.
+    hold
+        Bytes of frames that a process keeps in memory, where all that groups need are no more: each is then read and
+        checked once, and batches are gathered. Of more, each batch is read anew, which takes many times longer.
     split
         The side that groups are drawn of; see `SampleReader`.
     seed
@@ -57,9 +68,11 @@ class GroupReader(SampleReader):
         samples: str | None = None,
         *,
         config: Any,
+        hold: int = HOLD,
         **options: Unpack[GroupKeywords],
     ) -> None:
-        self.config = PtychoConfig.of(config)
+        self.config, self.hold = PtychoConfig.of(config), hold
+        self._frames: Array | None = None
         super().__init__(store, samples or "", **options)
 
     def _choose(self) -> None:
@@ -106,8 +119,46 @@ class GroupReader(SampleReader):
         """(n,) int64: the number of the file that the first frame of each group is in."""
         return self.groups[:, 0] // self.samples.layout.per_shard
 
+    def parts(self, begin: Position, share: Share) -> Iterator[dict[str, Any]]:
+        """See `EpochReader.parts`; ``image`` is (N, C, rows, columns) float32."""
+        self._hold_frames()
+        return super().parts(begin, share)
+
+    def read(self, patches: Sequence[int] | Array, turns: Sequence[int] | Array | None = None) -> Any:
+        """See `EpochReader.read`; groups are never turned."""
+        if turns is not None:
+            raise InvalidInputError("expected groups as they are, got turns=. Leave it out.")
+        self._hold_frames()
+        return super().read(patches)
+
+    def _hold_frames(self) -> None:
+        """Read every frame of the groups once, scaled, where they are within `hold`."""
+        rows, back = np.unique(self.groups, return_inverse=True)
+        if self._frames is not None or len(rows) * self.config.N**2 * 4 > self.hold:
+            return
+        nowhere = np.zeros(len(rows), np.int32)
+        each = replace(self.recipe.images, array=nowhere[:, None])
+        recipe = BatchRecipe(images=each, row=nowhere, col=nowhere, plane=rows.astype(np.int32))
+        frames = np.empty((len(rows), self.config.N, self.config.N), np.float32)
+        starts = range(0, len(rows), AT_ONCE)
+        with closing(PrefetchThreads(recipe, self.memory(4), threads=2, ahead=1)) as threads:
+
+            def make(start: int) -> Array:
+                some = np.arange(start, min(start + AT_ONCE, len(rows)))
+                return threads.batch(some, Draws(turns=np.zeros(len(some), np.uint8)))[0][:, 0]
+
+            for start, some in zip(starts, threads.run(make, starts), strict=True):
+                frames[start : start + AT_ONCE] = some
+        self._frames, self._places = frames, back.reshape(self.groups.shape)
+
     def _parts(self, patches: Array, draws: Draws, prefetch: PrefetchThreads) -> dict[str, Any]:
-        parts: dict[str, Any] = {"image": prefetch.batch(patches, draws)[0]}
+        if self._frames is None:
+            images = prefetch.batch(patches, draws)[0]
+        else:
+            places = self._places[patches]
+            images = self.memory().take((*places.shape, *self._frames.shape[1:]), "float32", 0)
+            np.take(self._frames, places, axis=0, out=images, mode="clip")
+        parts: dict[str, Any] = {"image": images}
         return parts | self._described(patches) if self.options.with_meta else parts
 
     def _described(self, patches: Array) -> dict[str, Any]:
@@ -116,6 +167,9 @@ class GroupReader(SampleReader):
         offsets = centers.mean(axis=1, keepdims=True)
         relative = (offsets - centers).astype(np.float32)
         return {"nn_indices": groups, "coords_relative": relative, "coords_offsets": offsets}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_frames": None}
 
     def __repr__(self) -> str:
         return f"<sarzarr.GroupReader {self._name!r}: {len(self.selection)} groups of {self.groups.shape[1]} frames>"

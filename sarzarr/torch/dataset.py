@@ -39,7 +39,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
     samples
         Name of a set of samples, delivered in the place of patches of scenes; see `sarzarr.SampleReader`.
     groups
-        A `sarzarr.PtychoConfig`, or any object with its attributes: deliver groups (N, C, rows, columns) of the frames
+        A `sarzarr.PtychoConfig`, or any object with its attributes: deliver groups (N, C, rows, columns) of frames
         of a scan; see `sarzarr.GroupReader`.
     transform
         Called with each batch, after augmentation.

@@ -1,6 +1,7 @@
 """Scans in a store: a set of samples that is verified, grouped and delivered like the file that it came from."""
 
 import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -89,7 +90,9 @@ def test_groups_of_a_store_are_those_of_the_arrays(store):
 
 
 def test_a_reader_delivers_all_groups_with_one_scale(store):
-    expected = RawDataTorch(**arguments(lattice()), config=CONFIG).generate_grouped_data(seed=5, layout="nchw")
+    expected = RawDataTorch(**arguments(lattice()), config=CONFIG).generate_grouped_data(
+        seed=5, layout="nchw"
+    )
     reader = sz.GroupReader(store, config=CONFIG, batch_size=5, seed=5, with_meta=True)
     batches = list(reader)
     assert [len(batch["image"]) for batch in batches] == [5, 5, 2]
@@ -103,6 +106,19 @@ def test_a_reader_delivers_all_groups_with_one_scale(store):
     assert not np.array_equal(shuffled, found["image"])
     np.testing.assert_array_equal(np.sort(shuffled.sum((1, 2, 3))), np.sort(found["image"].sum((1, 2, 3))))
     assert "12 groups of 4 frames" in repr(reader)
+
+
+def test_groups_are_the_same_whether_frames_are_held_or_not(store):
+    held, anew = (
+        sz.GroupReader(store, config=CONFIG, batch_size=5, seed=5, hold=hold) for hold in (2**30, 0)
+    )
+    for one, other in zip(held, anew, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(held.read([3, 1]), anew.read([3, 1]))
+    size = len(pickle.dumps(sz.GroupReader(store, config=CONFIG, batch_size=5, seed=5)))
+    assert abs(len(pickle.dumps(held)) - size) < 10_000  # what is held does not cross to a worker
+    with pytest.raises(InvalidInputError, match="turns"):
+        held.read([0], [1])
 
 
 def test_a_reader_draws_from_one_side_and_a_subsample(store):
@@ -164,7 +180,10 @@ def test_the_command_imports_a_scan(scan_file, tmp_path):
 
 
 def test_frames_that_are_no_amplitudes_leave_no_set(tmp_path, caplog):
-    for name, frames in {"nan": np.full((100, 64, 64), np.nan), "negative": np.full((100, 64, 64), -1.0)}.items():
+    for name, frames in {
+        "nan": np.full((100, 64, 64), np.nan),
+        "negative": np.full((100, 64, 64), -1.0),
+    }.items():
         np.savez(tmp_path / f"{name}.npz", **lattice() | {"diffraction": frames})
         with pytest.raises(InvalidInputError, match="amplitudes of 0 or more"):
             sz.import_ptychography(tmp_path / f"{name}.npz", tmp_path / "s.zarr")
