@@ -141,5 +141,5 @@ def _oversampled(points: Array, recipe: GroupRecipe, k: int) -> Array:
     near = cKDTree(points).query(points[seeds], k=each + 1)[1]
     is_other = near != seeds[:, None]
     is_other[is_other.all(1), -1] = False  # at one place lie more positions than were asked for
-    pool = near[is_other].reshape(len(seeds), each)[:, table].reshape(-1, size)[: 2 * wanted]
+    pool: Array = near[is_other].reshape(len(seeds), each)[:, table].reshape(-1, size)[: 2 * wanted]
     return pool[draw.choice(len(pool), wanted, replace=wanted > len(pool))].astype(np.int64)

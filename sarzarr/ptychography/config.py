@@ -69,7 +69,7 @@ class PtychoConfig:
         return cls(**found)
 
     def recipe(self, n: int, *, seed: int | None, **changes: Any) -> GroupRecipe:
-        """Return the recipe of groups of n positions; ``changes`` are its fields, and those that are None are left."""
+        """Return the recipe of groups of n positions; ``changes`` are its fields, of which None changes nothing."""
         own: dict[str, Any] = {
             "gridsize": self.gridsize,
             "nsamples": self.n_groups or n,

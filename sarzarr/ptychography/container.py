@@ -1,6 +1,7 @@
 """`PtychoDataContainer`: grouped data under the names that training code reads."""
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -57,7 +58,7 @@ class PtychoDataContainer:
             )
         if layout not in (None, *LAYOUTS):
             raise InvalidInputError(f"expected layout {' or '.join(LAYOUTS)}, got {layout!r}. Mend layout=.")
-        frames, patches, relative = (grouped.get(name) for name in ("X_full", "Y", "coords_relative"))
+        frames, relative, patches = grouped["X_full"], grouped["coords_relative"], grouped.get("Y")
         if frames.dtype != np.float32:
             raise WrongDtypeError(f"expected X_full as float32, got {frames.dtype}. Convert it with astype.")
         if patches is None:
@@ -71,7 +72,9 @@ class PtychoDataContainer:
         def laid(values: Array) -> Array:
             return _laid(values, layout, is_last=relative.shape[2] == 2)
 
-        squared = sum(float(np.square(one, dtype=np.float64).sum()) for one in frames) / (relative.size // 2)
+        squared = math.fsum(np.square(one, dtype=np.float64).sum() for one in frames) / (relative.size // 2)
+        if not squared > 0:
+            raise InvalidInputError("expected X_full with light in it, got 0 in all of it. Check the data.")
         photons = float(grouped.get("nphotons") or PHOTONS)
         self.X = laid(frames)
         self.Y = laid(patches)

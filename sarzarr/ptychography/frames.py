@@ -60,7 +60,7 @@ class RowsOnDisk:
             for run in np.split(np.arange(len(once)), np.flatnonzero(np.diff(once) != 1) + 1):
                 if len(run):
                     file.seek(self.offset + int(once[run[0]]) * size)
-                    _fill(file, memoryview(out[run[0] : run[-1] + 1]).cast("B"), self.path.name)
+                    _fill(file, out[run[0] : run[-1] + 1].data.cast("B"), self.path.name)
         return (out.swapaxes(1, 2) if self.is_turned else out)[back.reshape(np.shape(rows))]
 
 

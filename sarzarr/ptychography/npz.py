@@ -105,7 +105,8 @@ class NpzArray:
 
     @property
     def _nbytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
+        size: int = self.dtype.itemsize
+        return math.prod(self.shape) * size
 
     @cached_property
     def _begin(self) -> int:

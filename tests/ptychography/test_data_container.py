@@ -85,6 +85,11 @@ def test_amplitudes_that_are_not_float32_are_a_type_error(grouped, probe):
         PtychoDataContainer(grouped | {"X_full": grouped["X_full"].astype(float)}, probe)
 
 
+def test_frames_without_light_are_refused(grouped, probe):
+    with pytest.raises(ValueError, match="light"):
+        PtychoDataContainer(grouped | {"X_full": grouped["X_full"] * 0}, probe)
+
+
 @pytest.mark.parametrize("name", ["X_full", "coords_relative", "coords_offsets", "nn_indices"])
 def test_missing_arrays_are_named(grouped, probe, name):
     with pytest.raises(ValueError, match=f"got none of {name}"):

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import sarzarr as sz
 from sarzarr.cli import app
-from sarzarr.errors import InvalidInputError, NotInStoreError
+from sarzarr.errors import CorruptStoreError, InvalidInputError, NotInStoreError
 from sarzarr.ptychography import PtychoConfig, RawDataTorch
 
 CONFIG = PtychoConfig(64, 2, n_groups=12, neighbor_count=6)
@@ -119,6 +119,18 @@ def test_groups_are_the_same_whether_frames_are_held_or_not(store):
     assert abs(len(pickle.dumps(held)) - size) < 10_000  # what is held does not cross to a worker
     with pytest.raises(InvalidInputError, match="turns"):
         held.read([0], [1])
+
+
+def test_the_scale_of_groups_is_known_without_a_frame(scan_file, tmp_path):
+    made = sz.import_ptychography(scan_file, tmp_path / "s.zarr")
+    expected = sz.GroupReader(made.store, config=CONFIG, seed=5).scale
+    for shard in (made.folder / "image" / "c").glob("*/0/0"):
+        shard.write_bytes(bytes(shard.stat().st_size))
+    reader = sz.GroupReader(tmp_path / "s.zarr", config=CONFIG, seed=5)
+    assert reader.scale == expected
+    assert reader.scale.dtype == np.float32
+    with pytest.raises(CorruptStoreError):
+        next(iter(reader))
 
 
 def test_a_reader_draws_from_one_side_and_a_subsample(store):
