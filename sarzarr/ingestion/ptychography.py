@@ -13,17 +13,19 @@ import numpy as np
 import xarray as xr
 
 from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError
 from sarzarr.files import remove_tree
 from sarzarr.ingestion.chips.find import safe_stem
-from sarzarr.ingestion.chips.pack import SamplePack, TellSamples, pack_samples
+from sarzarr.ingestion.chips.pack import SamplePack, TellSamples, check_new, pack_samples
 from sarzarr.ingestion.chips.read import Pixels
 from sarzarr.ptychography.frames import Rows, amplitudes
 from sarzarr.ptychography.grouped import energies
+from sarzarr.ptychography.npz import Npz
 from sarzarr.ptychography.scan import Scan, read_scan
 from sarzarr.ptychography.stored import ENERGY, NPHOTONS, to_parts
 from sarzarr.store.boxes import safe_name
 from sarzarr.store.samples import SampleLayout, SampleSet
-from sarzarr.store.store import Store
+from sarzarr.store.store import Store, open_store
 
 log = logging.getLogger(__name__)
 AT_ONCE: Final = 64
@@ -76,7 +78,9 @@ def import_ptychography(
     root = store.root if isinstance(store, Store) else Path(store)
     name = safe_name(name or safe_stem(path.stem))
     beside = root.resolve().with_name(f"{root.resolve().name}.samples-{name}")
-    scan = read_scan(path, beside / "converted")
+    if (root / "zarr.json").exists():
+        check_new(open_store(root), name, replace=replace)
+    scan = read_scan(path, beside / "converted", with_patches=False)
     status = path.stat()
     layout = SampleLayout.of(count=len(scan), height=scan.size, width=scan.size, dtype="float32")
     parts = [path.name, status.st_size, status.st_mtime_ns]
@@ -89,11 +93,13 @@ def import_ptychography(
         about={cv.REPRESENTATION: "amplitude", NPHOTONS: scan.nphotons},
         replace=replace,
     )
-    made = pack_samples(store, pack, progress)
-    remove_tree(beside / "converted")
-    with suppress(OSError):
-        beside.rmdir()
-    if scan.patches is not None:
+    try:
+        made = pack_samples(store, pack, progress)
+    except InvalidInputError:  # of another error, or of none, what is converted is found again
+        _remove_converted(beside)
+        raise
+    _remove_converted(beside)
+    if "Y" in Npz(path).members:
         log.warning("%s: Y was left out: groups of a store cut the object out of objectGuess", path.name)
     highest = float(made.table[ENERGY].max()) / scan.size**2
     if scan.frames.dtype.kind == "f" and highest >= USUAL**2:
@@ -103,6 +109,12 @@ def import_ptychography(
             highest,
         )
     return made
+
+
+def _remove_converted(beside: Path) -> None:
+    remove_tree(beside / "converted")
+    with suppress(OSError):
+        beside.rmdir()
 
 
 def _table(scan: Scan, source: str) -> xr.Dataset:

@@ -17,6 +17,7 @@ from functools import cached_property
 from hashlib import file_digest
 from io import BytesIO
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, Final
 
 import numpy as np
@@ -37,6 +38,8 @@ MAX_RATIO: Final = 1032
 """The most bytes that a byte of deflate can stand for: 258 bytes take 2 bits (RFC 1951)."""
 BLOCK: Final = 2**22
 """Bytes that are converted at once, about."""
+_UNREAD: Final = (ValueError, SyntaxError, TokenError, TypeError, MemoryError, RuntimeError)
+"""Errors that numpy ends in where a header is no header; too deep a one is a `RecursionError`, a RuntimeError."""
 _LOCAL: Final = struct.Struct("<4s22x2H")
 
 
@@ -259,7 +262,7 @@ class Npz:
                 read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
                 shape, is_fortran, dtype = read(stream)
                 return shape, is_fortran, dtype, stream.tell()
-        except (*zips.CORRUPT, ValueError, NotImplementedError, RuntimeError, OSError) as error:
+        except (*zips.CORRUPT, *_UNREAD, OSError) as error:
             raise refused_npz(self.path, f"{key} without a header of numpy's ({error})") from error
 
     def metadata(self) -> dict[str, Any]:

@@ -120,11 +120,12 @@ def _cast(given: dict[str, Array], key: str, dtype: Any, kinds: str) -> Array:
     return given[key].astype(dtype, copy=False)
 
 
-def read_scan(path: Path, folder: Path) -> Scan:
+def read_scan(path: Path, folder: Path, *, with_patches: bool = True) -> Scan:
     """Return the scan of an NPZ file; frames stay there, or are converted once below ``folder``.
 
     The keys are ``diffraction`` or ``diff3d``, ``xcoords``, ``ycoords``, ``probeGuess`` and ``objectGuess``; there
     may be ``scan_index`` (0 to n - 1 if not), ``xcoords_start`` and ``ycoords_start``, ``Y`` and ``_metadata``.
+    Without ``with_patches`` ``Y`` is not looked at.
 
     Raises `MissingKeyError`, a KeyError, which names the keys that are there; `InvalidInputError` for arrays that
     are not as `Scan` says, for Python objects, and for files that are damaged or say what cannot be.
@@ -135,9 +136,8 @@ def read_scan(path: Path, folder: Path) -> Scan:
     arrays = {array.key: array.whole() for array in small}
     n = arrays["xcoords"].size
     check_frames(frame_shape(frames.shape, n)[0], frames.dtype, frames.key)
-    return scan_of_arrays(
-        arrays, frames.rows(n, folder), patches=_patches_of(npz, n, folder), nphotons=_photons(npz)
-    )
+    patches = _patches_of(npz, n, folder) if with_patches else None
+    return scan_of_arrays(arrays, frames.rows(n, folder), patches=patches, nphotons=_photons(npz))
 
 
 def _patches_of(npz: Npz, n: int, folder: Path) -> Rows | None:

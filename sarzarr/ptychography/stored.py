@@ -9,6 +9,8 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.ptychography.config import PHOTONS
 from sarzarr.ptychography.scan import Scan
+from sarzarr.store.documents import named
+from sarzarr.store.limits import check_within
 from sarzarr.store.samples import SampleSet, open_samples, sample_sets
 from sarzarr.store.store import AnyStore, open_store
 
@@ -43,7 +45,7 @@ def open_scan(store: AnyStore, name: str | None = None) -> SampleSet:
     """Return the set of samples that is a scan, of that name or the only one of a store.
 
     Raises `NotInStoreError` where there is no set of that name; `InvalidInputError` where it is no scan, or several
-    are and none is named.
+    are and none is named; `CorruptStoreError` where its columns are not those of a scan.
     """
     store = open_store(store)
     known = {one: samples for one in sample_sets(store) if _is_scan(samples := open_samples(store, one))}
@@ -57,11 +59,34 @@ def open_scan(store: AnyStore, name: str | None = None) -> SampleSet:
         raise InvalidInputError(
             f"expected a store with one scan, got {', '.join(known) or 'none'}. Name the set as samples=."
         )
-    return known[name] if name is not None else next(iter(known.values()))
+    samples = known[name] if name is not None else next(iter(known.values()))
+    _check(samples)
+    return samples
 
 
 def _is_scan(samples: SampleSet) -> bool:
     return {*COLUMNS} <= {*map(str, samples.table.data_vars)}
+
+
+def _check(samples: SampleSet) -> None:
+    """Raise `CorruptStoreError` unless columns and frames are those of a scan: a stranger may have written them."""
+    table, layout = samples.table, samples.layout
+    kinds = {"xcoords": "f", "ycoords": "f", "scan_index": "iu", ENERGY: "f"}
+    with named(samples.store.place, f"{samples.key}/zarr.json"):
+        if layout.dtype != "float32" or layout.height != layout.width:
+            raise ValueError(f"frames of {layout.height} x {layout.width} {layout.dtype}")
+        for name, kind in kinds.items():
+            values = table[name].values
+            if (
+                values.shape != (layout.count,)
+                or values.dtype.kind not in kind
+                or not np.isfinite(values).all()
+            ):
+                raise ValueError(f"a column {name} that is not a number for each of {layout.count} frames")
+        check_within(table[ENERGY].values, 0, np.inf, ENERGY)
+        for name in ("probe", "object"):
+            if table[name].ndim != 3 or table[name].shape[2] != 2 or table[name].dtype != np.float32:
+                raise ValueError(f"{name} of shape {table[name].shape} and {table[name].dtype}")
 
 
 def scan_of(samples: SampleSet) -> Scan:

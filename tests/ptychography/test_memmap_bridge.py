@@ -6,14 +6,18 @@ import logging
 import pickle
 import tracemalloc
 import zipfile
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scans import arguments, lattice
 
 import sarzarr as sz
-from sarzarr.errors import InvalidInputError, MissingKeyError, StoreChangedError
+from sarzarr.errors import InvalidInputError, MissingKeyError, SarzarrError, StoreChangedError
 from sarzarr.ptychography import MemmapDatasetBridge, PtychoConfig, RawDataTorch
 
 CALL = {"N": 64, "K": 4, "nsamples": 10, "gridsize": 2}
@@ -296,6 +300,33 @@ def test_memmap_pickles_run_nothing(bridge, tmp_path, monkeypatch):
     with pytest.raises(InvalidInputError, match="never unpickled"):
         bridge(scan_index=np.array([Bomb()] * 100, object))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture(scope="module")
+def small_files(tmp_path_factory):
+    """The bytes of a small scan, stored and compressed, and a folder to change them in."""
+    folder = tmp_path_factory.mktemp("flips")
+    arrays = lattice(n=20, size=8) | {"_metadata": np.array(json.dumps({"N": 8}), object)}
+    files = [write(folder / f"{c}.npz", arrays, compressed=c).read_bytes() for c in (False, True)]
+    return files, folder
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_memmap_any_changed_bytes_are_refused_by_an_error_of_ours(small_files, data):
+    files, folder = small_files
+    changed = bytearray(data.draw(st.sampled_from(files)))
+    parts = [(0, len(changed)), (len(changed) - 700, len(changed))]  # the listing is at the end
+    parts += [
+        (at, at + 160) for at in (changed.find(b"PK\3\4", i) for i in range(0, len(changed), 3000)) if at >= 0
+    ]
+    for _ in range(data.draw(st.integers(1, 4))):
+        low, high = data.draw(st.sampled_from(parts))
+        changed[data.draw(st.integers(low, min(high, len(changed)) - 1))] = data.draw(st.integers(0, 255))
+    path = folder / f"{sha256(changed).hexdigest()}.npz"  # the listing of a file is kept, by its times
+    path.write_bytes(changed)
+    with suppress(SarzarrError):
+        MemmapDatasetBridge(path, memmap_dir=folder / "memmap").get_grouped_data(8, 4, 5, 2)
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"no archive at all" * 100])

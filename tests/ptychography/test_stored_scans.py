@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import sarzarr as sz
 from sarzarr.cli import app
 from sarzarr.errors import CorruptStoreError, InvalidInputError, NotInStoreError
 from sarzarr.ptychography import PtychoConfig, RawDataTorch
+from sarzarr.store.place import Folder
+from sarzarr.store.tables import write_table
 
 CONFIG = PtychoConfig(64, 2, n_groups=12, neighbor_count=6)
 
@@ -168,6 +171,34 @@ def test_a_scan_is_found_by_name_or_as_the_only_one(store, scan_file, tmp_path):
     with pytest.raises(InvalidInputError, match="one, two"):
         sz.MemmapDatasetBridge(tmp_path / "s.zarr", CONFIG)
     assert sz.MemmapDatasetBridge(tmp_path / "s.zarr", CONFIG, samples="two").raw_data.scan.size == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("energy", np.full(100, np.nan)),
+        ("energy", np.full(100, -1.0)),
+        ("xcoords", np.zeros((100, 2))),
+        ("ycoords", np.array(["a"] * 100, object)),
+        ("scan_index", np.zeros(100)),
+        ("probe", np.zeros((64, 64), np.float32)),
+        ("object", np.zeros((64, 64, 3), np.float32)),
+    ],
+)
+def test_columns_that_are_none_of_a_scan_are_damage(scan_file, tmp_path, name, values):
+    made = sz.import_ptychography(scan_file, tmp_path / "s.zarr")
+    table = made.table.drop_vars(name)
+    dims = ("sample", "two") if name == "xcoords" and values.ndim == 2 else ("sample", "b", "c")
+    table[name] = (dims[: values.ndim] if len(values) == 100 else ("a", "b", "c")[: values.ndim], values)
+    write_table(Folder(tmp_path / "new", made.key), "", table)
+    for entry in (tmp_path / "new").iterdir():
+        target = made.folder / entry.name
+        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+        shutil.move(entry, target)
+    with pytest.raises(CorruptStoreError, match=name):
+        sz.GroupReader(tmp_path / "s.zarr", config=CONFIG)
+    with pytest.raises(CorruptStoreError, match=name):
+        sz.MemmapDatasetBridge(tmp_path / "s.zarr", CONFIG)
 
 
 def test_a_torch_dataset_delivers_groups(store):
