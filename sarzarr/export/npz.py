@@ -35,7 +35,7 @@ def export_npz(store: AnyStore, samples: str, folder: str | Path) -> Path:
             (new / "samples").mkdir()
             for i, one in enumerate(chosen.ids):
                 place = new / "samples" / f"{checked_name(one, 'an id')}.npz"
-                np.savez_compressed(place, **{cv.SPECTROGRAM: chosen.image(i)})
+                np.savez_compressed(place, spectrogram=chosen.image(i))
                 place.with_suffix(".json").write_text(_document(chosen, i))
             if versions := splits.get_versions(samples):
                 (new / "splits").mkdir()

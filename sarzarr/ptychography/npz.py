@@ -120,7 +120,7 @@ class NpzArray:
             size = self.file.stat().st_size
         if len(local) < _LOCAL.size or not local.startswith(b"PK\3\4"):
             raise self.refused("no entry where its listing says")
-        begin = self.info.header_offset + _LOCAL.size + sum(_LOCAL.unpack(local)[1:])
+        begin: int = self.info.header_offset + _LOCAL.size + sum(_LOCAL.unpack(local)[1:])
         if begin + self.info.file_size > size:
             raise self.refused("an end beyond the end of the file")
         return begin

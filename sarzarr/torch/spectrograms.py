@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
-from sarzarr.ingestion.chips.npz import read_annotation, read_spectrogram
+from sarzarr.ingestion.chips.npz import read_sample_json, read_spectrogram
 from sarzarr.patches.cut import sample_ids as numbers_of
 from sarzarr.reader.augment import collate_fn
 from sarzarr.splits.samples.backends import FolderBackend, StoreBackend, checked_name
@@ -59,7 +59,7 @@ class _InFolder:
 
     def read(self, sample: str) -> tuple[Array, Array]:
         place = self.folder / f"{sample}.npz"
-        _, annotation = read_annotation(place.with_suffix(".json"))
+        _, annotation = read_sample_json(place.with_suffix(".json"))
         return read_spectrogram(place), check_boxes(
             annotation.boxes, height=cv.SPECTROGRAM_SIDE, width=cv.SPECTROGRAM_SIDE
         ).boxes
@@ -180,8 +180,11 @@ def create_data_loaders(
     splits = SplitManager(dir)
     train, val = splits.get_split(signal, split_version)
     backend = splits.backend
-    at_store = isinstance(backend, StoreBackend)
-    place = open_samples(backend.store, signal) if at_store else backend.folder(signal) / "samples"
+    place: SampleSet | Path
+    if isinstance(backend, StoreBackend):
+        place = open_samples(backend.store, signal)
+    else:
+        place = backend.folder(signal) / "samples"
     sides = SpectrogramDataset(place, train, transform), SpectrogramDataset(place, val)
     if not len(sides[0]):
         raise InvalidInputError(

@@ -86,7 +86,7 @@ def _refused(path: Path, what: str) -> UnsupportedRasterError:
     )
 
 
-def read_annotation(path: Path) -> tuple[dict[str, Any], Annotation]:
+def read_sample_json(path: Path) -> tuple[dict[str, Any], Annotation]:
     """Return a sample's JSON document, whatever else it says, and its boxes in pixels; none without the key.
 
     Raises `InvalidInputError` where it is no such document; `OSError` where there is no file.
@@ -99,7 +99,7 @@ def read_annotation(path: Path) -> tuple[dict[str, Any], Annotation]:
             raise TypeError(f"a box without numbers {', '.join(CORNERS)}")
         labels = [DEFAULT_LABEL if box.get("label") is None else str(box["label"]) for box in boxes]
         "".join(labels).encode()  # halves of a character have no UTF-8
-        return document, Annotation.of(np.array(corners, np.float64).reshape(-1, 4), labels)
+        return document, Annotation(boxes=np.array(corners, np.float64).reshape(-1, 4), labels=tuple(labels))
     except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, InvalidInputError):
             raise
