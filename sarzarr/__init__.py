@@ -4,7 +4,6 @@ Everything public is here, `sarzarr.torch` too where torch is installed. Names a
 first used, so that ``import sarzarr`` and the command line start at once.
 """
 
-from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -111,8 +110,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'sarzarr' has no attribute {name!r}")
     module = _modules()[name]
     if name == _EITHER:
-        with suppress(ImportError):
+        try:
             module = import_module(f"{__name__}.torch").__name__
+        except ImportError:
+            from logging import getLogger
+
+            getLogger(__name__).warning("torch is not installed: %s is of NumPy arrays", name)
     value = import_module(f"sarzarr.{name}") if module == __name__ else getattr(import_module(module), name)
     globals()[name] = value
     return value

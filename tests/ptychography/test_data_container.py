@@ -138,3 +138,4 @@ def test_without_torch_the_container_is_of_arrays():
         [sys.executable, "-W", "error", "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert "torch is not installed: PtychoDataContainerTorch is of NumPy arrays" in done.stderr
