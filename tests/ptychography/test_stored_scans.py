@@ -64,6 +64,20 @@ def test_every_flipped_byte_of_probe_object_and_energy_is_damage(scan_file, tmp_
         chunk.write_bytes(whole)
 
 
+def test_a_damaged_frame_is_repaired_from_the_file(scan_file, tmp_path):
+    made = sz.import_ptychography(scan_file, tmp_path / "s.zarr")
+    before = tree_hash(tmp_path / "s.zarr")
+    shard = made.folder / "image" / "c" / "0" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[5000] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(CorruptStoreError):
+        made.image(0)
+    assert sz.verify(made.store).findings
+    sz.repair(tmp_path / "s.zarr", scan_file.parent)
+    assert tree_hash(tmp_path / "s.zarr") == before
+
+
 @pytest.mark.parametrize("form", ["as it is", "compressed", "older axes", "intensities"])
 def test_imports_of_any_form_are_the_same_bytes(scan_file, store, tmp_path, form):
     arrays = lattice()

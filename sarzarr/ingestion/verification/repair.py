@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -21,6 +21,7 @@ from sarzarr.errors import InvalidInputError, SarzarrError
 from sarzarr.ingestion.chips.find import ChipOptions
 from sarzarr.ingestion.chips.pictures import import_chips
 from sarzarr.ingestion.chips.spectrograms import import_npz
+from sarzarr.ingestion.ptychography import import_ptychography
 from sarzarr.ingestion.verification.again import Shard, histogram_of_all, records_of, write_again
 from sarzarr.ingestion.verification.sources import Files, files_by_name, scene_as_stored
 from sarzarr.ingestion.verification.verify import examine, folder_of, gather_documents, verify
@@ -342,12 +343,14 @@ class _Repair:
                 )
 
     def _packed(self, folders: Sequence[Path], name: str) -> Iterator[Folder]:
-        """Yield a store of the pictures, or spectrograms, of each folder that has some."""
+        """Yield a store of the pictures, spectrograms or scan of each folder that has some."""
         ways = partial(import_chips, options=ChipOptions(name=name)), partial(import_npz, name=name)
-        for folder, pack in product(folders, ways):
+        scans = [file for folder in folders for file in sorted(folder.glob("*.npz"))]
+        as_scan = partial(import_ptychography, name=name)
+        for source, pack in chain(product(folders, ways), product(scans, [as_scan])):
             path = self._folder().path / "twin.zarr"
             with suppress(SarzarrError):
-                pack(folder, path)
+                pack(source, path)
                 yield Folder(path)
 
     def _nodes(self, part: str) -> list[str]:
