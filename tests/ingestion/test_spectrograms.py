@@ -168,6 +168,13 @@ def npy(values, shape=None, descr=None):
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
 
 
+def crowd(path):
+    with zipfile.ZipFile(path, "w") as out:
+        for i in range(20_000):
+            out.writestr(f"{i}.npy", b"")
+        out.writestr("spectrogram.npy", npy(PICTURE))
+
+
 class Bomb:
     def __reduce__(self):
         return os.mkdir, ("ran",)
@@ -182,6 +189,7 @@ HOSTILE = {
     "another size": lambda path: archive(path, data=npy(PICTURE[:512])),
     "no such key": lambda path: archive(path, name="data.npy", data=npy(PICTURE)),
     "no header": lambda path: archive(path, data=b"\x93NUMPY\x09\x00"),
+    "many files": lambda path: crowd(path),
     "no archive": lambda path: path.write_bytes(b"PK" * 50),
     "nothing": lambda path: path.write_bytes(b""),
 }
