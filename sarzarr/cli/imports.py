@@ -131,7 +131,9 @@ def boxes(
 
 @import_app.command()
 def ptychography(
-    file: Annotated[Path, Argument(help="An NPZ file of frames, positions, probe and object.", show_default=False)],
+    file: Annotated[
+        Path, Argument(help="An NPZ file of frames, positions, probe and object.", show_default=False)
+    ],
     store: OutputOption,
     name: Annotated[str | None, Option(help="Of the set; the file's name if left out.")] = None,
     replace: Annotated[bool, Option("--replace", help=REPLACE_HELP)] = False,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -344,10 +344,11 @@ class _Repair:
 
     def _packed(self, folders: Sequence[Path], name: str) -> Iterator[Folder]:
         """Yield a store of the pictures, spectrograms or scan of each folder that has some."""
-        ways = partial(import_chips, options=ChipOptions(name=name)), partial(import_npz, name=name)
+        of_folder = partial(import_chips, options=ChipOptions(name=name)), partial(import_npz, name=name)
+        ways: list[tuple[Path, Callable[..., object]]] = [*product(folders, of_folder)]
         scans = [file for folder in folders for file in sorted(folder.glob("*.npz"))]
-        as_scan = partial(import_ptychography, name=name)
-        for source, pack in chain(product(folders, ways), product(scans, [as_scan])):
+        ways += [(file, partial(import_ptychography, name=name)) for file in scans]
+        for source, pack in ways:
             path = self._folder().path / "twin.zarr"
             with suppress(SarzarrError):
                 pack(source, path)
