@@ -127,3 +127,23 @@ def boxes(
         f"{store.name}, boxes/{name}: {counted(c['kept'], 'box')} of {c['given']} put on, {c['repaired']} repaired, "
         f"{c['left_out']} left out{why_left_out(c)}; {len(made)} in all on {counted(len(made.owners), 'scene')}"
     )
+
+
+@import_app.command()
+def ptychography(
+    file: Annotated[
+        Path, Argument(help="An NPZ file of frames, positions, probe and object.", show_default=False)
+    ],
+    store: OutputOption,
+    name: Annotated[str | None, Option(help="Of the set; the file's name if left out.")] = None,
+    replace: Annotated[bool, Option("--replace", help=REPLACE_HELP)] = False,
+) -> None:
+    """Pack the diffraction frames of a scan, with its positions, probe and object, into a store."""
+    with progress_bar(quiet=not sys.stderr.isatty(), unit="frames") as report:
+        tell = None if report is None else lambda done, total: report(sz.Progress(done, total, file.name))
+        made = sz.import_ptychography(file, store, name=name, replace=replace, progress=tell)
+    size, energy = made.layout.height, made.table["energy"]
+    echo(
+        f"{store.name}, samples/{made.name}: {counted(len(made), 'frame')} of {size} x {size}, mean energy "
+        f"{float(energy.mean()):.6g}"
+    )

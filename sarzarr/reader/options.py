@@ -213,6 +213,20 @@ class SampleKeywords(_SharedKeywords, _ChoiceKeywords, total=False):
     drop_last: bool
 
 
+class GroupKeywords(TypedDict, total=False):
+    """Fields that groups of frames have."""
+
+    split: str | None
+    seed: int
+    with_meta: bool
+    batch_size: int
+    shuffle: bool | Literal["window"]
+    window: int
+    drop_last: bool
+    threads: int | None
+    read_ahead: int
+
+
 class ItemKeywords(PatchKeywords, _ChoiceKeywords, total=False):
     """Fields that say which patches there are, and not in which batch: sizes in pixels, clips in dB."""
 
