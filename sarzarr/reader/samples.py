@@ -114,7 +114,7 @@ class SampleReader(EpochReader):
         return rows
 
     @property
-    def preprocessing_params(self) -> dict[str, float]:
+    def preprocessing_params(self) -> dict[str, Any]:
         """Pictures have no dB: `MixedBoundsError`."""
         raise MixedBoundsError(
             f"patches of scenes were expected, got the pictures of {self._name!r}: they have no dB."
