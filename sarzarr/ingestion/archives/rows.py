@@ -1,10 +1,12 @@
 """Patches of an archive by number, read in place: each file is opened once a process, and none is loaded."""
 
+import os
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -26,7 +28,8 @@ class ArchivePatches:
         self._begin()
 
     def _begin(self) -> None:
-        self._handles: dict[int, BinaryIO] = {}
+        self._handles: dict[int, int] = {}
+        weakref.finalize(self, _close, self._handles)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -64,10 +67,10 @@ class ArchivePatches:
         view = memoryview(place.reshape(-1).view(np.uint8))
         with self._lock:  # a handle belongs to one thread where reads have no offset of their own
             if number not in self._handles:
-                self._handles[number] = file.path.open("rb", buffering=0)
+                self._handles[number] = os.open(file.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             done, begin = 0, file.offset + row * file.patch_bytes
             while done < len(view):
-                got = read_at(self._handles[number].fileno(), [view[done:]], begin + done)
+                got = read_at(self._handles[number], [view[done:]], begin + done)
                 if not got:
                     raise InvalidInputError(
                         f"{file.count} patches were expected in {file.path.name!r}, got fewer: it was cut while it was "
@@ -112,6 +115,11 @@ class ArchivePatches:
 
     def __repr__(self) -> str:
         return f"<sarzarr.ArchivePatches: {len(self)} in {len(self.archive.files)} files>"
+
+
+def _close(handles: dict[int, int]) -> None:
+    for handle in handles.values():
+        os.close(handle)
 
 
 def patches_of_file(file: PatchFile, start: int = 0, stop: int | None = None) -> Iterator[Array]:
