@@ -32,7 +32,8 @@ class SARDataModule:
     """Training and validation loaders of one store, split by ground: no pixel is on both sides.
 
     One default differs from `sarzarr.PatchReader`: without ``clip`` both sides are stretched to what the pixels of the
-    training side alone recommend, in one pass over its codes, so that validation decides nothing.
+    training side alone recommend, in one pass over its codes, so that validation decides nothing. Groups that training
+    has nothing of keep the clip of the store.
 
     Parameters
     ----------
@@ -120,8 +121,13 @@ class SARDataModule:
         None of ``.npy`` files of which nothing says so; `MixedBoundsError` where groups within a channel differ.
         """
         with suppress(MixedBoundsError) if isinstance(self._readers[0], ArchivePatches) else nullcontext():
-            params: dict[str, Any] = self._readers[0].preprocessing_params
-            return params
+            params, others = (reader.preprocessing_params for reader in self._readers)
+            if params != others:
+                raise MixedBoundsError(
+                    f"one clip for both sides was expected, got {params} for training and {others} for validation. "
+                    "Select one group with polarizations= or scenes=, or pass clip=."
+                )
+            return cast("dict[str, Any]", params)
         return None
 
     @property
@@ -226,6 +232,6 @@ def _sides(
         train, val = {**common, "rows": rows[0]}, {**common, "rows": rows[1]}
     if options.clip is None and options.dtype == "float32":
         keys = PatchReader(store, **train).bounds_keys
-        found = recommend_clips(store, keys, split=(planned, Membership.TRAIN))
+        found = {**store.bounds, **recommend_clips(store, keys, split=(planned, Membership.TRAIN))}
         train["clip"] = val["clip"] = {key: (one.clip_vmin, one.clip_vmax) for key, one in found.items()}
     return train, val

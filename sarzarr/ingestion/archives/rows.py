@@ -88,6 +88,7 @@ class ArchivePatches:
             size=self.archive.shape,
             stride=self.archive.stride,
             hashes_of=self._hashes,
+            is_hashed=False,
         )
 
     def _hashes(self) -> Array:

@@ -31,16 +31,8 @@ class PatchOrigins:
     """Pixels from one patch to the next; None where nothing says so."""
     hashes_of: Callable[[], Array]
     """Gives (n, 4) uint64: a hash of each quarter; 0 where it tells nothing."""
-
-    def take(self, rows: Array) -> "PatchOrigins":
-        """Return those of some rows (k,)."""
-        return PatchOrigins(
-            product=self.product[rows],
-            file=self.file[rows],
-            size=self.size,
-            stride=self.stride,
-            hashes_of=lambda: self.hashes_of()[rows],
-        )
+    is_hashed: bool
+    """Whether hashes are at hand, without reading any pixels."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -73,12 +65,14 @@ def divide_products(origins: PatchOrigins, *, val_fraction: float, seed: int) ->
         )
     wanted = max(1, int(n * val_fraction))
     random = np.random.default_rng(seed)
-    names, product = np.unique(origins.product.astype(str), return_inverse=True)
+    names, product = _numbered(origins.product)
     if len(names) > 1:
         sizes = np.bincount(product)
         order = random.permutation(len(names))[:-1]  # one at least trains
         before = np.cumsum(sizes[order]) - sizes[order]
         is_val = np.isin(product, order[before < wanted])
+        if origins.is_hashed:  # one image may have come under two names
+            return without_shared(is_val.astype(np.uint8), origins.hashes_of())
         rows = np.arange(n)
         return ProductSides(train=rows[~is_val], val=rows[is_val], left_out=rows[:0])
     check_hashes_tell(origins)
@@ -91,6 +85,14 @@ def divide_products(origins: PatchOrigins, *, val_fraction: float, seed: int) ->
             f"{n}. Ask for a smaller val_fraction, or add files of other products."
         )
     return sides
+
+
+def _numbered(product: Array) -> tuple[list[str], Array]:
+    """Return the names, sorted, and (n,) int64: the place of each row's name among them."""
+    texts = [str(name) for name in product.tolist()]
+    names = sorted(set(texts))
+    place = {name: i for i, name in enumerate(names)}
+    return names, np.array([place[text] for text in texts], np.int64)
 
 
 def without_shared(codes: Array, hashes: Array) -> ProductSides:
@@ -111,18 +113,13 @@ def check_hashes_tell(origins: PatchOrigins) -> None:
             f"patches of two products, or of one file, were expected, got one product with {files} files: they show "
             "the same ground, and where each patch lies is not known. Give one of its files alone."
         )
-    stride, halves = origins.stride, [n // 2 for n in origins.size]
-    if stride is not None and any(n % 2 or (stride % half and stride < n) for n, half in zip(origins.size, halves, strict=True)):
+    stride = origins.stride
+    if stride is not None and any(stride < n and 2 * stride != n for n in origins.size):
         raise InvalidInputError(
             f"patches of one file that overlap by half of their side were expected, got {origins.size[0]} x "
             f"{origins.size[1]} pixels every {stride}: which of them share pixels cannot be told. Add files of other "
             "products."
         )
-
-
-def shared_hashes(codes: Array, hashes: Array) -> Array:
-    """Return the rows (k,) int64 of codes (n,) 0 (train) that share a hash of a quarter with one of 1 (val)."""
-    return without_shared(codes, hashes).left_out
 
 
 def origins_of_table(table: Any, size: tuple[int, int]) -> PatchOrigins | None:
@@ -136,4 +133,26 @@ def origins_of_table(table: Any, size: tuple[int, int]) -> PatchOrigins | None:
         size=size,
         stride=None if stride is None else int(stride),
         hashes_of=lambda: np.stack([table[name].values for name in HASHES], axis=1),
+        is_hashed=True,
     )
+
+
+def leaking(table: Any, train: Array, val: Array, size: tuple[int, int]) -> tuple[str, Array]:
+    """Return a word for what samples of both sides share, and the rows (k,) that train and share it; none is well.
+
+    ``train`` and ``val`` are rows of the columns of a set of (rows, columns) pixels. `InvalidInputError` where the set
+    has no hashes.
+    """
+    origins = origins_of_table(table, size)
+    if origins is None:
+        raise InvalidInputError(
+            "patches with hashes of their quarters were expected, got samples without. Split those by groups="
+        )
+    names, product = _numbered(origins.product)
+    both = train[np.isin(product[train], product[val])]
+    if len(names) > 1 and len(both):
+        return "a product", both
+    codes = np.full(len(product), 2, np.uint8)
+    codes[train], codes[val] = 0, 1
+    sides = without_shared(codes, origins.hashes_of())
+    return "pixels", np.intersect1d(sides.left_out, train)
