@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sarzarr.grids.grid import Grid as Grid
     from sarzarr.ingestion.archives.npy import verify_patch_files as verify_patch_files
     from sarzarr.ingestion.boxes import import_boxes as import_boxes
-    from sarzarr.ingestion.chips.pack import import_chips as import_chips
+    from sarzarr.ingestion.chips.pictures import import_chips as import_chips
     from sarzarr.ingestion.options import IngestOptions as IngestOptions
     from sarzarr.ingestion.plan import IngestPlan as IngestPlan
     from sarzarr.ingestion.plan import plan_ingest as plan_ingest

@@ -17,7 +17,7 @@ from typing import Any, Final
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SarzarrError
 from sarzarr.ingestion.chips.find import ChipOptions
-from sarzarr.ingestion.chips.pack import import_chips
+from sarzarr.ingestion.chips.pictures import import_chips
 from sarzarr.ingestion.verification.again import Shard, histogram_of_all, records_of, write_again
 from sarzarr.ingestion.verification.sources import Files, files_by_name, scene_as_stored
 from sarzarr.ingestion.verification.verify import examine, folder_of, gather_documents, verify
