@@ -14,7 +14,9 @@ STEM = "s1a-iw-grd-{}-20200101t050000-20200101t050025-030600-038190-00{}"
 
 @pytest.fixture
 def archive(tmp_path):
-    return write_archive(tmp_path / "patches", products("a_vv", "b_vv", "c_vv", count=4, size=32), size=32, stride=16)
+    return write_archive(
+        tmp_path / "patches", products("a_vv", "b_vv", "c_vv", count=4, size=32), size=32, stride=16
+    )
 
 
 def test_an_index_of_another_machine_names_files_beside_it(archive):
@@ -89,7 +91,10 @@ def test_a_path_that_names_no_file_is_an_error(archive, path):
 def test_two_files_of_one_name_are_an_error(archive):
     facts = np.load(archive, allow_pickle=True).item()
     np.save(archive, {**facts, "file_index": [("x/a_vv_patches.npy", 4), ("y\\a_vv_patches.npy", 4)]})
-    assert [listed for listed, _ in sz.verify_patch_files(archive)] == ["x/a_vv_patches.npy", "y\\a_vv_patches.npy"]
+    assert [listed for listed, _ in sz.verify_patch_files(archive)] == [
+        "x/a_vv_patches.npy",
+        "y\\a_vv_patches.npy",
+    ]
     with pytest.raises(InvalidInputError, match="got 2 of 'a_vv_patches.npy'"):
         read_archive(archive)
 

@@ -9,7 +9,13 @@ import pytest
 from archives import VMAX, VMIN, an_image, patches_of, products, write_archive
 
 import sarzarr as sz
-from sarzarr.errors import InvalidInputError, MixedBoundsError, RasterNotFoundError, SplitLeakError, StoreExistsError
+from sarzarr.errors import (
+    InvalidInputError,
+    MixedBoundsError,
+    RasterNotFoundError,
+    SplitLeakError,
+    StoreExistsError,
+)
 from sarzarr.ingestion.archives.npy import read_archive
 from sarzarr.ingestion.archives.patches import PatchOptions
 from sarzarr.ingestion.archives.rows import quadrant_hashes
@@ -39,7 +45,9 @@ def test_float32_is_as_it_was_and_columns_say_where_from(tmp_path, archive, file
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, every(files))
     table = made.table
-    assert table["file"].values.tolist() == [f"{name}_patches.npy" for name in sorted(files) for _ in range(5)]
+    assert table["file"].values.tolist() == [
+        f"{name}_patches.npy" for name in sorted(files) for _ in range(5)
+    ]
     assert table["row"].values.tolist() == list(range(5)) * 4
     assert table["product"].values.tolist() == [name[0] for name in sorted(files) for _ in range(5)]
     hashes = np.stack([table[name].values for name in HASHES], axis=1)
@@ -81,7 +89,9 @@ def test_the_set_is_replaced_only_when_asked_for(tmp_path, archive):
     sz.import_npy(archive, tmp_path / "s.zarr", options=PatchOptions(name="x"))
     with pytest.raises(InvalidInputError, match="--replace"):
         sz.import_npy(archive, tmp_path / "s.zarr", options=PatchOptions(name="x"))
-    again = sz.import_npy(archive, tmp_path / "s.zarr", options=PatchOptions(name="x", dtype="uint16", replace=True))
+    again = sz.import_npy(
+        archive, tmp_path / "s.zarr", options=PatchOptions(name="x", dtype="uint16", replace=True)
+    )
     assert again.layout.dtype == "uint16"
 
 
@@ -101,11 +111,18 @@ def test_the_old_layout_comes_back_byte_for_byte(tmp_path, archive, files):
         wanted = (archive.parent / f"{name}_patches.npy").read_bytes()
         assert (tmp_path / "back" / f"{name}_patches.npy").read_bytes() == wanted
     one, other = read_archive(archive), read_archive(metadata)
-    assert (one.vmin, one.vmax, one.stride, one.min_valid) == (other.vmin, other.vmax, other.stride, other.min_valid)
+    assert (one.vmin, one.vmax, one.stride, one.min_valid) == (
+        other.vmin,
+        other.vmax,
+        other.stride,
+        other.min_valid,
+    )
     facts, back = (np.load(path, allow_pickle=True).item() for path in (archive, metadata))
     assert facts.keys() == back.keys()
     assert [(p.rpartition("\\")[2], n) for p, n in facts["file_index"]] == back["file_index"]
-    assert {k: facts[k] for k in facts if k != "file_index"} == {k: back[k] for k in back if k != "file_index"}
+    assert {k: facts[k] for k in facts if k != "file_index"} == {
+        k: back[k] for k in back if k != "file_index"
+    }
     assert sz.verify_patch_files(metadata) == []
     with pytest.raises(StoreExistsError, match="a new folder"):
         sz.export_npy(made.store, "patches", tmp_path / "back")
@@ -135,7 +152,9 @@ def test_what_the_values_are_is_told_or_refused(tmp_path, files):
     assert len(made) == 20
     np.save(folder / "d.npy", np.full((2, 32, 32), -12, np.float32))
     with pytest.raises(InvalidInputError, match="'d.npy'.*--representation db"):
-        sz.import_npy(folder, tmp_path / "s.zarr", options=PatchOptions(representation="normalized", replace=True))
+        sz.import_npy(
+            folder, tmp_path / "s.zarr", options=PatchOptions(representation="normalized", replace=True)
+        )
     with pytest.raises(RasterNotFoundError):
         sz.import_npy(tmp_path / "none", tmp_path / "s.zarr")
 
@@ -195,7 +214,13 @@ def test_masks_beside_files_say_what_was_not_measured(tmp_path):
 
 
 def test_options_that_cannot_be_are_refused(tmp_path, archive):
-    for given in ({"dtype": "uint8"}, {"representation": "amplitude"}, {"masks": "true"}, {"vmin": 1.0}, {"vmin": 2.0, "vmax": 1.0}):
+    for given in (
+        {"dtype": "uint8"},
+        {"representation": "amplitude"},
+        {"masks": "true"},
+        {"vmin": 1.0},
+        {"vmin": 2.0, "vmax": 1.0},
+    ):
         with pytest.raises(InvalidInputError):
             PatchOptions(**given)
     for given in ({"stride": 4}, {"representation": "db"}, {"vmin": 1.0, "vmax": 2.0}):
@@ -266,7 +291,9 @@ def digest(root):
 
 
 def test_an_import_that_was_killed_ends_in_the_same_bytes(tmp_path):
-    archive = write_archive(tmp_path / "patches", products("a_vv", "b_vv", "c_vv", count=600, size=16), size=16, stride=8)
+    archive = write_archive(
+        tmp_path / "patches", products("a_vv", "b_vv", "c_vv", count=600, size=16), size=16, stride=8
+    )
 
     def run(store, *more):
         command = [sys.executable, "-c", KILLED, str(archive), str(tmp_path / store), *more]

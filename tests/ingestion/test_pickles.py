@@ -36,7 +36,9 @@ def assert_same(found, wanted):
             assert found[key] == value
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL))  # 5 has arrays as buffers, which numpy.save never
+@pytest.mark.parametrize(
+    "protocol", range(pickle.HIGHEST_PROTOCOL)
+)  # 5 has arrays as buffers, which numpy.save never
 def test_what_numpy_and_pickle_write_is_read(tmp_path, protocol):
     path = tmp_path / "metadata.npy"
     path.write_bytes(pickle.dumps(FACTS, protocol))
@@ -104,7 +106,9 @@ def test_more_than_64_mb_is_refused_unread(tmp_path):
     with path.open("wb") as stream:
         stream.truncate(pickles.MAX_PICKLE + 1)
     path.chmod(0)
-    with pytest.raises(InvalidInputError, match=r"at most 64(\.0)? MB was expected in 'metadata.npy', got 64"):
+    with pytest.raises(
+        InvalidInputError, match=r"at most 64(\.0)? MB was expected in 'metadata.npy', got 64"
+    ):
         read_pickled(path)
     with pytest.raises(InvalidInputError, match="no regular file"):
         read_pickled(tmp_path)
@@ -114,7 +118,12 @@ def test_memory_is_taken_for_what_a_file_holds(tmp_path):
     """An array, a place to remember or a text that says it is large, and is not."""
     array = pickle.dumps({"a": np.zeros(5, np.uint8)}, 2).replace(b"K\x05\x85", b"J\xff\xff\xff\x7f\x85")
     objects = pickle.dumps({"a": np.array([None], object)}, 2).replace(b"K\x01\x85", b"J\xff\xff\xff\x7f\x85")
-    for written in (array, objects, b"\x80\x02}r\xff\xff\xff\x7f.", b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x00."):
+    for written in (
+        array,
+        objects,
+        b"\x80\x02}r\xff\xff\xff\x7f.",
+        b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x00.",
+    ):
         (tmp_path / "metadata.npy").write_bytes(written)
         with pytest.raises(InvalidInputError, match=r"number of values|to remember|expected"):
             read_pickled(tmp_path / "metadata.npy")

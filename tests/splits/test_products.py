@@ -12,7 +12,11 @@ from sarzarr.splits.samples.products import PatchOrigins, divide_products, leaki
 
 def origins(product, *, file=None, hashes=None, stride=128, size=(256, 256), is_hashed=True):
     n = len(product)
-    found = np.arange(1, 4 * n + 1, dtype=np.uint64).reshape(n, 4) if hashes is None else np.asarray(hashes, np.uint64)
+    found = (
+        np.arange(1, 4 * n + 1, dtype=np.uint64).reshape(n, 4)
+        if hashes is None
+        else np.asarray(hashes, np.uint64)
+    )
     return PatchOrigins(
         product=np.array(product, object),
         file=np.array(product if file is None else file, object),
@@ -23,7 +27,11 @@ def origins(product, *, file=None, hashes=None, stride=128, size=(256, 256), is_
     )
 
 
-@given(sizes=st.lists(st.integers(1, 9), min_size=2, max_size=8), share=st.floats(0.01, 0.99), seed=st.integers(0, 99))
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=2, max_size=8),
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 99),
+)
 def test_every_row_is_on_one_side_and_every_product_whole(sizes, share, seed):
     product = [f"p{i}" for i, n in enumerate(sizes) for _ in range(n)]
     sides = divide_products(origins(product), val_fraction=share, seed=seed)

@@ -74,7 +74,9 @@ assert len(opened) == 5, opened
 
 
 def test_each_file_is_opened_once_a_process(archive):
-    done = subprocess.run([sys.executable, "-c", OPENS, str(archive)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", OPENS, str(archive)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -128,7 +130,9 @@ def rows_of(items, files):
 @pytest.mark.parametrize("lazy", [True, False])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_module_divides_by_product(archive, files, lazy, workers):
-    module = SARDataModule(archive, val_fraction=0.3, batch_size=2, num_workers=workers, lazy=lazy, augment_train=False)
+    module = SARDataModule(
+        archive, val_fraction=0.3, batch_size=2, num_workers=workers, lazy=lazy, augment_train=False
+    )
     train, val = (list(loader) for loader in (module.train_dataloader(), module.val_dataloader()))
     assert {batch.shape for batch in train} == {(2, 1, 16, 16)}
     assert {batch.dtype for batch in train} == {torch.float32}
@@ -195,7 +199,12 @@ def test_what_cannot_be_divided_is_refused(tmp_path):
     other = write_archive(tmp_path / "other", products("a_vv", size=16), size=16, stride=5)
     with pytest.raises(InvalidInputError, match="16 x 16 pixels every 5"):
         SARDataModule(other)
-    assert SARDataModule(write_archive(tmp_path / "apart", products("a_vv", size=16), size=16, stride=16)).left_out == 0
+    assert (
+        SARDataModule(
+            write_archive(tmp_path / "apart", products("a_vv", size=16), size=16, stride=16)
+        ).left_out
+        == 0
+    )
     with pytest.raises(InvalidInputError, match="at least two patches"):
         SARDataModule(write_archive(tmp_path / "one", products("a_vv", size=16, count=1), size=16))
 

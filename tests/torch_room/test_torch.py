@@ -460,7 +460,9 @@ def test_loaders_of_the_module(large, lazy, workers):
         assert batch.dtype == torch.float32
         assert batch.min() >= 0
         assert batch.max() <= 1
-    clip = recommend_clips(large, {"vv/sigma0"}, split=(plan_split(large, val_fraction=0.2, seed=42), 1))["vv/sigma0"]
+    clip = recommend_clips(large, {"vv/sigma0"}, split=(plan_split(large, val_fraction=0.2, seed=42), 1))[
+        "vv/sigma0"
+    ]
     assert module.preprocessing_params == {"vmin": clip.clip_vmin, "vmax": clip.clip_vmax}
     assert module.preprocessing_params != large.preprocessing_params
     with pytest.raises(InvalidInputError, match="'train' or 'val'"):
@@ -483,7 +485,9 @@ def test_the_clip_is_the_training_sides_unless_it_is_given(large):
     given = sarzarr_torch.SARDataModule(large, split=made.name, clip=(-20, 0))
     assert given.preprocessing_params == {"vmin": -20, "vmax": 0}
     each = sz.PatchReader(large, clip={"vv/sigma0": (-20, 0)}, batch_size=2)
-    np.testing.assert_array_equal(next(iter(each)), next(iter(sz.PatchReader(large, clip=(-20, 0), batch_size=2))))
+    np.testing.assert_array_equal(
+        next(iter(each)), next(iter(sz.PatchReader(large, clip=(-20, 0), batch_size=2)))
+    )
     with pytest.raises(InvalidInputError, match="clips for vv/sigma0 were expected"):
         sz.PatchReader(large, clip={"hh/sigma0": (-20, 0)})
 

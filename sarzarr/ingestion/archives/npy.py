@@ -207,7 +207,9 @@ def _checked(folder: Path, listed: str, count: int, size: int, names: Counter[st
     """Return a file as an index lists it, beside the index; `InvalidInputError` where it is not so."""
     name = _name_of(listed)
     if names[name] > 1:
-        raise InvalidInputError(f"Expected each name once, got {names[name]} of {name!r}. Rename one of them.")
+        raise InvalidInputError(
+            f"Expected each name once, got {names[name]} of {name!r}. Rename one of them."
+        )
     path = folder / name
     if not path.exists():
         raise InvalidInputError(

@@ -37,7 +37,13 @@ from sarzarr.store.store import Store
 
 REPRESENTATIONS: Final = (cv.Representation.NORMALIZED, cv.Representation.DB, cv.Representation.POWER)
 """The forms of the values of patches."""
-MASKS: Final = {"_valid_mask": "valid", "_valid": "valid", "_invalid_mask": "invalid", "_invalid": "invalid", "_mask": None}
+MASKS: Final = {
+    "_valid_mask": "valid",
+    "_valid": "valid",
+    "_invalid_mask": "invalid",
+    "_invalid": "invalid",
+    "_mask": None,
+}
 """The ends of the stems of masks, and the pixels that are not 0 in them; ``_mask`` does not say which."""
 _OTHERS: Final = (METADATA, BOUNDS, "shuffle_idx.npy")
 """Files of archives that hold no patches."""
@@ -74,7 +80,9 @@ class PatchOptions:
             if getattr(self, name) not in known:
                 shown = ", ".join(str(k) for k in known if k)
                 raise InvalidInputError(f"{name} must be one of {shown}, got {getattr(self, name)!r}.")
-        if (self.vmin is None) != (self.vmax is None) or (self.vmin is not None and self.vmin >= (self.vmax or 0)):
+        if (self.vmin is None) != (self.vmax is None) or (
+            self.vmin is not None and self.vmin >= (self.vmax or 0)
+        ):
             raise InvalidInputError(
                 f"vmin below vmax, both in dB, was expected, got {self.vmin} and {self.vmax}. Give both, or neither."
             )
@@ -217,7 +225,9 @@ def _table(archive: PatchArchive) -> xr.Dataset:
     stems = [stem if known[stem] == 1 else f"{stem}_{i}" for i, stem in enumerate(stems)]
     names = [file.path.name for file in files]
     columns: dict[str, Any] = {
-        "id": np.array([f"{stem}-{row:07d}" for stem, n in zip(stems, counts, strict=True) for row in range(n)], object),
+        "id": np.array(
+            [f"{stem}-{row:07d}" for stem, n in zip(stems, counts, strict=True) for row in range(n)], object
+        ),
         "source": np.repeat(np.array(names, object), counts),
         "height": np.repeat(np.array([file.height for file in files], np.int32), counts),
         "width": np.repeat(np.array([file.width for file in files], np.int32), counts),
@@ -284,7 +294,11 @@ def _with_masks(
                     f"{one.path.name!r}, got {' x '.join(map(str, got))} of {np.dtype(one.dtype)}. Mend it, or take it "
                     "away."
                 )
-    attributes = {cv.REPRESENTATION: str(cv.Representation.NORMALIZED), cv.VMIN: archive.vmin, cv.VMAX: archive.vmax}
+    attributes = {
+        cv.REPRESENTATION: str(cv.Representation.NORMALIZED),
+        cv.VMIN: archive.vmin,
+        cv.VMAX: archive.vmax,
+    }
     return _FoundPatches(
         archive=archive,
         masks=tuple(found),
@@ -323,8 +337,12 @@ def _is_valid(mask: Path, options: PatchOptions) -> bool:
 def _check_alike(files: Sequence[PatchFile], place: Path, representation: str) -> None:
     """Refuse files of several shapes, of no patches at all, or of dtypes that are not taken."""
     if not files:
-        raise InvalidInputError(f".npy files of patches were expected in {place.name!r}, got none. Check the path.")
-    wanted = ("<f4", ">f4") if representation == cv.Representation.NORMALIZED else ("<f4", ">f4", "<f8", ">f8")
+        raise InvalidInputError(
+            f".npy files of patches were expected in {place.name!r}, got none. Check the path."
+        )
+    wanted = (
+        ("<f4", ">f4") if representation == cv.Representation.NORMALIZED else ("<f4", ">f4", "<f8", ">f8")
+    )
     for file in files:
         if (file.height, file.width) != (files[0].height, files[0].width) or file.dtype not in wanted:
             floats = "float32" if len(wanted) == 2 else "float32 or float64"
@@ -346,4 +364,3 @@ def _bounds(folder: Path, options: PatchOptions) -> tuple[float, float]:
     raise InvalidInputError(
         f"the dB that 0 and 1 stand for were expected, got no {BOUNDS} in {folder.name!r}. Say --vmin and --vmax."
     )
-

@@ -217,7 +217,9 @@ class SplitManager:
 
     def _patches(self, signal: str) -> tuple[Sequence[str], PatchOrigins] | None:
         """Return the ids and origins of the patches of a store's set; None where they do not say their product."""
-        if not isinstance(self.backend, backends.StoreBackend) or signal not in sample_sets(self.backend.store):
+        if not isinstance(self.backend, backends.StoreBackend) or signal not in sample_sets(
+            self.backend.store
+        ):
             return None
         made = open_samples(self.backend.store, signal)
         origins = origins_of_table(made.table, (made.layout.height, made.layout.width))

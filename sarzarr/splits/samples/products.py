@@ -100,9 +100,7 @@ def without_shared(codes: Array, hashes: Array) -> ProductSides:
     rows = np.arange(len(codes))
     is_val = codes == 1
     shown = np.isin(hashes, np.setdiff1d(hashes[is_val], np.zeros(1, hashes.dtype))).any(axis=1)
-    return ProductSides(
-        train=rows[~is_val & ~shown], val=rows[is_val], left_out=rows[~is_val & shown]
-    )
+    return ProductSides(train=rows[~is_val & ~shown], val=rows[is_val], left_out=rows[~is_val & shown])
 
 
 def check_hashes_tell(origins: PatchOrigins) -> None:
