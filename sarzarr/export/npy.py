@@ -56,8 +56,8 @@ def _files(made: SampleSet) -> dict[str, Array]:
         is_whole = (numbers[rows] == np.arange(len(rows))).all()
         if not is_whole or Path(name).name != name or not name.endswith(".npy"):
             raise InvalidInputError(
-                f"the names of .npy files, each with all of its patches, were expected in {made.name!r}, got {name!r}. "
-                "Import the patches anew."
+                f"the names of .npy files, each with all of its patches, were expected in {made.name!r}, got "
+                f"{name!r}. Import the patches anew."
             )
     return files
 

@@ -35,9 +35,10 @@ class SampleReader(EpochReader):
     """Iterate over a set of samples: ``(N, 1, height, width)`` float32 in [0, 1], one array per batch.
 
     Pictures are delivered whole, at the upper left of a frame as large as the tallest and the widest need (square,
-    where quarter turns are drawn); the rest, and what was not measured, is 0. White (255, 65535, or 1 of floats) is 1; of
-    patches that `sarzarr.import_npy` took in, 0 and 1 are their vmin and vmax, or those of ``clip``, which must be within.
-    With ``flags`` a batch is ``(images, flags)``, which say where; with ``boxes`` it is ``(images, targets)``; with ``with_meta`` a dict of these and of ``id``,
+    where quarter turns are drawn); the rest, and what was not measured, is 0. White (255, 65535, or 1 of floats) is
+    1; of patches that `sarzarr.import_npy` took in, 0 and 1 are their vmin and vmax, or those of ``clip``, which must
+    be within. With ``flags`` a batch is ``(images, flags)``, which say where; with ``boxes`` it is
+    ``(images, targets)``; with ``with_meta`` a dict of these and of ``id``,
     ``source``, ``height`` and ``width`` of each, and ``turn``. All else is as of `PatchReader`.
 
     Parameters

@@ -31,9 +31,9 @@ from sarzarr.torch.mapstyle import PatchItems, TurnedPatches, open_archive, refu
 class SARDataModule:
     """Training and validation loaders of one store, split by ground: no pixel is on both sides.
 
-    One default differs from `sarzarr.PatchReader`: without ``clip`` both sides are stretched to what the pixels of the
-    training side alone recommend, in one pass over its codes, so that validation decides nothing. Groups that training
-    has nothing of keep the clip of the store.
+    One default differs from `sarzarr.PatchReader`: without ``clip`` both sides are stretched to what the pixels of
+    the training side alone recommend, in one pass over its codes, so that validation decides nothing. Groups that
+    training has nothing of keep the clip of the store.
 
     Parameters
     ----------

@@ -137,8 +137,8 @@ class LazyPatchDataset(PatchItems):
     Parameters
     ----------
     metadata_path
-        A store; or the ``metadata.npy`` of an archive, or one ``.npy`` file (n, rows, columns) in [0, 1], which are read
-        in place: nothing of them is loaded whole, and each file is opened once a process.
+        A store; or the ``metadata.npy`` of an archive, or one ``.npy`` file (n, rows, columns) in [0, 1], which are
+        read in place: nothing of them is loaded whole, and each file is opened once a process.
     augment, transform
         As of `SARPatchDataset`.
     shuffle_seed
@@ -186,8 +186,8 @@ def refuse_options(taker: str, options: Mapping[str, Any]) -> None:
     """Refuse options that ``.npy`` files, patches (n, rows, columns), do not have: `InvalidInputError`."""
     if options:
         raise InvalidInputError(
-            f"a store was expected for {', '.join(options)} of {taker}, got a .npy file, which has patches and nothing "
-            "else. Leave them out, or bring it into a store with `sarzarr import npy`."
+            f"a store was expected for {', '.join(options)} of {taker}, got a .npy file, which has patches and "
+            "nothing else. Leave them out, or bring it into a store with `sarzarr import npy`."
         )
 
 

@@ -98,7 +98,7 @@ def test_the_set_is_replaced_only_when_asked_for(tmp_path, archive):
 def test_an_archive_with_a_cut_file_is_refused_and_named(tmp_path, archive):
     path = archive.parent / "b_vv_patches.npy"
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(InvalidInputError, match="'b_vv_patches.npy'.*it was cut"):
+    with pytest.raises(InvalidInputError, match=r"'b_vv_patches\.npy'.*it was cut"):
         sz.import_npy(archive, tmp_path / "s.zarr")
     assert not (tmp_path / "s.zarr").exists()
 
@@ -151,7 +151,7 @@ def test_what_the_values_are_is_told_or_refused(tmp_path, files):
     assert "db_convention" not in made.table.attrs
     assert len(made) == 20
     np.save(folder / "d.npy", np.full((2, 32, 32), -12, np.float32))
-    with pytest.raises(InvalidInputError, match="'d.npy'.*--representation db"):
+    with pytest.raises(InvalidInputError, match=r"'d\.npy'.*--representation db"):
         sz.import_npy(
             folder, tmp_path / "s.zarr", options=PatchOptions(representation="normalized", replace=True)
         )
@@ -205,7 +205,7 @@ def test_masks_beside_files_say_what_was_not_measured(tmp_path):
     with pytest.raises(InvalidInputError, match="--masks valid or invalid"):
         sz.import_npy(folder, tmp_path / "s.zarr", options=PatchOptions(name="t", **told))
     np.save(folder / "a_valid.npy", is_valid)
-    with pytest.raises(InvalidInputError, match="one mask of 'a.npy'"):
+    with pytest.raises(InvalidInputError, match=r"one mask of 'a\.npy'"):
         sz.import_npy(folder, tmp_path / "s.zarr", options=PatchOptions(name="t", **told))
     (folder / "a_mask.npy").unlink()
     np.save(folder / "a_valid.npy", is_valid[:2])
@@ -345,3 +345,27 @@ def test_pictures_without_db_have_no_clip(tmp_path, archive):
         sz.SampleReader(store, "chips", clip=(0, 1))
     with pytest.raises(MixedBoundsError):
         _ = sz.SampleReader(store, "chips").preprocessing_params
+
+
+def test_the_commands_do_it_all(tmp_path, archive, files):
+    from typer.testing import CliRunner
+
+    from sarzarr.cli import app
+
+    def run(*arguments):
+        done = CliRunner().invoke(app, [str(a) for a in arguments])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    store = tmp_path / "s.zarr"
+    said = run("import", "npy", archive, "-o", store, "--name", "x", "--dtype", "uint16")
+    assert (
+        "samples/x: 20 patches of 32 x 32 in uint16 from 4 files of 3 products; 0 and 1 are 14.77 and 24.54 dB"
+        in said
+    )
+    run("import", "npy", archive, "-o", store, "--name", "x", "--replace")
+    assert sz.open_samples(store, "x").layout.dtype == "float32"
+    assert "samples/x, v1: " in run("split", "create", store, "--samples", "x", "--val", "0.3")
+    assert "v1: no product and no pixels are on two sides" in run("split", "check", store, "--samples", "x")
+    assert "metadata.npy" in run("export", "npy", store, "x", "-o", tmp_path / "back")
+    assert sz.verify_patch_files(tmp_path / "back" / "metadata.npy") == []

@@ -79,7 +79,7 @@ def test_what_is_refused_is_named_and_not_imported(tmp_path, value, name, protoc
 
 def test_a_module_that_a_pickle_names_is_not_imported(tmp_path):
     (tmp_path / "metadata.npy").write_bytes(b"cthis_is_no_module\nnor_a_name\n.")
-    with pytest.raises(InvalidInputError, match="this_is_no_module.nor_a_name"):
+    with pytest.raises(InvalidInputError, match=r"this_is_no_module\.nor_a_name"):
         read_pickled(tmp_path / "metadata.npy")
     assert "this_is_no_module" not in sys.modules
 
@@ -138,16 +138,22 @@ def test_any_damage_ends_as_a_dict_or_a_refusal(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "damaged.npy"
     path.write_bytes(bytes(written[: data.draw(st.integers(1, len(written)))]))
     try:
-        assert isinstance(read_pickled(path), dict)
+        found = read_pickled(path)
     except InvalidInputError as error:
-        assert "'damaged.npy'" in str(error)
+        found = {"refused": str(error)}
+    assert isinstance(found, dict)
+    assert "'damaged.npy'" in found.get("refused", "'damaged.npy'")
 
 
 def test_every_name_that_is_known_is_the_list_of_the_issue():
     numpy = ("numpy.core.multiarray", "numpy._core.multiarray")
     wanted = {(module, name) for module in numpy for name in ("_reconstruct", "scalar")}
     assert set(pickles._KNOWN) == wanted | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
-    assert {step.name for step in pickletools.opcodes} >= pickles._STEPS
+    refused = {step.name for step in pickletools.opcodes if not pickles._STEP.fullmatch(step.name)}
+    assert refused == {
+        "ADDITEMS", "BINPERSID", "BYTEARRAY8", "DUP", "EMPTY_SET", "EXT1", "EXT2", "EXT4", "FROZENSET", "INST",
+        "NEWOBJ", "NEWOBJ_EX", "NEXT_BUFFER", "OBJ", "PERSID", "READONLY_BUFFER",
+    }  # fmt: skip
 
 
 def test_bounds_are_read(tmp_path):
@@ -155,7 +161,7 @@ def test_bounds_are_read(tmp_path):
     np.save(tmp_path / "global_bounds.npy", facts)
     assert read_bounds(tmp_path / "global_bounds.npy") == (14.77, 24.54)
     np.save(tmp_path / "global_bounds.npy", {"vmin": 1.0})
-    with pytest.raises(InvalidInputError, match="vmax, a number, was expected in 'global_bounds.npy'"):
+    with pytest.raises(InvalidInputError, match=r"vmax, a number, was expected in 'global_bounds\.npy'"):
         read_bounds(tmp_path / "global_bounds.npy")
     np.save(tmp_path / "global_bounds.npy", np.zeros(3))
     with pytest.raises(InvalidInputError, match=r"an array \(3,\) of float64"):

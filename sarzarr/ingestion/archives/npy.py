@@ -1,7 +1,7 @@
 """Archives of patches in ``.npy`` files: what their indices and headers say, held against the files.
 
-An archive is a ``metadata.npy`` (a pickled dict with ``file_index``) beside its files, or one file alone. Nothing here
-reads a pixel.
+An archive is a ``metadata.npy`` (a pickled dict with ``file_index``) beside its files, or one file alone. Nothing
+here reads a pixel.
 """
 
 import re
@@ -131,8 +131,8 @@ def read_one(path: str | Path) -> PatchArchive:
     file = read_header(place, place.name)
     if file.dtype != "<f4" or not file.count:
         raise InvalidInputError(
-            f"patches (n, rows, columns) of little-endian float32 were expected in {place.name!r}, got {file.count} of "
-            f"{file.dtype}. Save them so with numpy.save."
+            f"patches (n, rows, columns) of little-endian float32 were expected in {place.name!r}, got "
+            f"{file.count} of {file.dtype}. Save them so with numpy.save."
         )
     return PatchArchive(files=(file,))
 
@@ -190,7 +190,8 @@ def _header(path: Path, listed: str) -> PatchFile:
         raise InvalidInputError("Expected values row by row, got Fortran's order. Save a C-contiguous copy.")
     if len(shape) not in (2, 3) or max(shape[-2:]) > MAX_CUT or min(shape[-2:]) < 1:
         raise InvalidInputError(
-            f"Expected patches (n, rows, columns) of at most {MAX_CUT} pixels a side, got shape {shape}. Make it anew."
+            f"Expected patches (n, rows, columns) of at most {MAX_CUT} pixels a side, got shape {shape}. Make it "
+            "anew."
         )
     count, height, width = (1, *shape)[-3:]
     file = PatchFile(

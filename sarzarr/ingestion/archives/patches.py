@@ -118,8 +118,8 @@ def import_npy(
     A mask beside a file has its stem and ``_valid``, ``_invalid`` or ``_mask``. What is not finite, or masked, is not
     measured. Interrupted, it is simply run again. ``progress`` is called with (patches done, patches).
 
-    The set's columns say of each patch its ``file``, its ``row`` in that, its ``product`` (the file's name without its
-    polarization), and ``hash_0`` to ``hash_3`` of its quarters, by which splits tell patches with pixels in common.
+    The set's columns say of each patch its ``file``, its ``row`` in that, its ``product`` (the file's name without
+    its polarization), and ``hash_0`` to ``hash_3`` of its quarters, by which splits tell patches that share pixels.
 
     Raises `InvalidInputError` where a file is not as it is listed, values are not told, or are not what is told, or
     the store has a set of that name; `RasterNotFoundError` where there is nothing at that path.
@@ -291,8 +291,8 @@ def _with_masks(
             if got != (file.count, file.height, file.width) or np.dtype(one.dtype).kind not in "bui":
                 raise InvalidInputError(
                     f"a mask of {file.count} x {file.height} x {file.width} bool or whole numbers was expected in "
-                    f"{one.path.name!r}, got {' x '.join(map(str, got))} of {np.dtype(one.dtype)}. Mend it, or take it "
-                    "away."
+                    f"{one.path.name!r}, got {' x '.join(map(str, got))} of {np.dtype(one.dtype)}. Mend it, or "
+                    "take it away."
                 )
     attributes = {
         cv.REPRESENTATION: str(cv.Representation.NORMALIZED),
@@ -316,7 +316,8 @@ def _masks(paths: Iterable[Path]) -> dict[Path, Path]:
         owner = next((every.get(stem.removesuffix(end)) for end in MASKS if stem.endswith(end)), None)
         if owner is not None and owner in found:
             raise InvalidInputError(
-                f"one mask of {owner.name!r} was expected, got {found[owner].name!r} and {path.name!r}. Take one away."
+                f"one mask of {owner.name!r} was expected, got {found[owner].name!r} and {path.name!r}. Take one "
+                "away."
             )
         if owner is not None:
             found[owner] = path
@@ -328,8 +329,8 @@ def _is_valid(mask: Path, options: PatchOptions) -> bool:
     meant = next(meant for end, meant in MASKS.items() if mask.stem.endswith(end)) or options.masks
     if meant is None:
         raise InvalidInputError(
-            f"a mask that says what its pixels are was expected, got {mask.name!r}. Say --masks valid or invalid: what "
-            "the pixels that are not 0 are."
+            f"a mask that says what its pixels are was expected, got {mask.name!r}. Say --masks valid or invalid: "
+            "what the pixels that are not 0 are."
         )
     return meant == "valid"
 
@@ -348,8 +349,8 @@ def _check_alike(files: Sequence[PatchFile], place: Path, representation: str) -
             floats = "float32" if len(wanted) == 2 else "float32 or float64"
             raise InvalidInputError(
                 f"patches of {files[0].height} x {files[0].width} pixels of {floats} were expected in "
-                f"{file.path.name!r}, got {file.height} x {file.width} of {np.dtype(file.dtype)}. Import it apart, or "
-                "save it so."
+                f"{file.path.name!r}, got {file.height} x {file.width} of {np.dtype(file.dtype)}. Import it "
+                "apart, or save it so."
             )
 
 

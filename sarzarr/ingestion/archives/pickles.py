@@ -22,8 +22,10 @@ from sarzarr.text import size_text
 MAX_PICKLE: Final = 64 * 10**6
 """Bytes of a file that is read at all; a million files are listed in less."""
 _DTYPE: Final = re.compile(r"[<>|=]?(?:[biufcSU]\d{1,9}|[?OV]8?)")
-_STEPS: Final = frozenset(
-    ["APPEND", "APPENDS", "BINBYTES", "BINBYTES8", "BINFLOAT", "BINGET", "BININT", "BININT1", "BININT2", "BINPUT", "BINSTRING", "BINUNICODE", "BINUNICODE8", "BUILD", "DICT", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "FLOAT", "FRAME", "GET", "GLOBAL", "INT", "LIST", "LONG", "LONG1", "LONG4", "LONG_BINGET", "LONG_BINPUT", "MARK", "MEMOIZE", "NEWFALSE", "NEWTRUE", "NONE", "POP", "POP_MARK", "PROTO", "PUT", "REDUCE", "SETITEM", "SETITEMS", "SHORT_BINBYTES", "SHORT_BINSTRING", "SHORT_BINUNICODE", "STACK_GLOBAL", "STOP", "STRING", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "UNICODE"]
+_STEP: Final = re.compile(
+    r"APPENDS?|(SHORT_)?BIN(BYTES|STRING|UNICODE)|BIN(BYTES8|UNICODE8|FLOAT|INT[12]?)|(BIN|LONG_BIN)?(GET|PUT)|BUILD|"
+    r"(EMPTY_)?(DICT|LIST|TUPLE)|FLOAT|FRAME|(STACK_)?GLOBAL|INT|LONG[14]?|MARK|MEMOIZE|NEW(FALSE|TRUE)|NONE|POP(_MARK)?|"
+    r"PROTO|REDUCE|SETITEMS?|STOP|STRING|TUPLE[123]|UNICODE"
 )
 """Steps of a pickle's program that numbers, texts and arrays need: none of persistent ids, registries or classes."""
 _PUTS: Final = ("PUT", "BINPUT", "LONG_BINPUT")
@@ -32,8 +34,8 @@ _PUTS: Final = ("PUT", "BINPUT", "LONG_BINPUT")
 def read_pickled(path: Path) -> dict[str, Any]:
     """Return the dict that ``numpy.save`` or ``pickle.dump`` wrote: numbers, texts, lists, tuples and arrays.
 
-    Raises `InvalidInputError`, which names the file and what was found, where it has more than 64 MB (nothing of it is
-    read then), is no regular file, is no pickle of a dict, or names anything that NumPy's numbers and arrays do not
+    Raises `InvalidInputError`, which names the file and what was found, where it has more than 64 MB (nothing of it
+    is read then), is no regular file, is no pickle of a dict, or names anything that NumPy's numbers and arrays do not
     need: nothing that it names is looked up, imported or called. `OSError` where the file cannot be read.
     """
     size = path.stat().st_size
@@ -50,8 +52,8 @@ def read_pickled(path: Path) -> dict[str, Any]:
 
 def _refused(path: Path, wanted: str, got: str) -> InvalidInputError:
     return InvalidInputError(
-        f"{wanted} was expected in {path.name!r}, got {got}. Nothing of it was run: write it anew with numpy.save, as "
-        "a dict of numbers, texts, lists and arrays."
+        f"{wanted} was expected in {path.name!r}, got {got}. Nothing of it was run: write it anew with "
+        "numpy.save, as a dict of numbers, texts, lists and arrays."
     )
 
 
@@ -84,7 +86,7 @@ class _RefusedError(Exception):
 def _check_steps(program: bytes) -> None:
     """Refuse a program with a step that is not known, or that takes more memory than it has bytes, unrun."""
     for step, argument, _ in pickletools.genops(program):
-        if step.name not in _STEPS:
+        if not _STEP.fullmatch(step.name):
             raise _RefusedError(f"the step {step.name}" + (f" ({argument!r:.100})" if argument else ""))
         if step.name in _PUTS and not 0 <= int(argument) <= len(program):
             raise _RefusedError(f"the number {argument} of a thing to remember")

@@ -43,8 +43,8 @@ class ArchivePatches:
     def read(self, numbers: Sequence[int] | Array) -> Array:
         """Return patches (n, 1, rows, columns) float32 in [0, 1], new memory.
 
-        Raises `IndexError` where there is no such patch; `InvalidInputError` where a value is not in [0, 1], or a file
-        was cut since its header was read.
+        Raises `IndexError` where there is no such patch; `InvalidInputError` where a value is not in [0, 1], or a
+        file was cut since its header was read.
         """
         chosen = np.asarray(numbers, np.int64)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
@@ -73,8 +73,8 @@ class ArchivePatches:
                 got = read_at(self._handles[number], [view[done:]], begin + done)
                 if not got:
                     raise InvalidInputError(
-                        f"{file.count} patches were expected in {file.path.name!r}, got fewer: it was cut while it was "
-                        "read. Make it anew."
+                        f"{file.count} patches were expected in {file.path.name!r}, got fewer: it was cut while "
+                        "it was read. Make it anew."
                     )
                 done += got
 
@@ -158,7 +158,6 @@ def quadrant_hashes(patch: Array) -> tuple[int, int, int, int]:
 def _hash(quarter: Array) -> int:
     values = np.ascontiguousarray(quarter)
     values = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    if not values.min() < values.max():  # of one value, or with NaN
-        if np.isnan(values).all() or values.min() == values.max():
-            return 0
+    if values.min() == values.max() or (values.dtype.kind == "f" and np.isnan(values).all()):
+        return 0
     return int.from_bytes(blake2b(values.tobytes(), digest_size=8).digest(), "little")

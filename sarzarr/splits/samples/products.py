@@ -48,7 +48,7 @@ class ProductSides:
 
 
 def divide_products(origins: PatchOrigins, *, val_fraction: float, seed: int) -> ProductSides:
-    """Return the rows (n,) of each side: whole products; of one file, a stretch of it and what shares nothing with it.
+    """Return the rows (n,) of each side: whole products; of one file a run of it, and what shares nothing with it.
 
     Products are shuffled by ``seed`` and taken for validation until it has ``val_fraction`` of the rows; one at least
     trains. Of a single file validation is one run of rows, and ``seed`` says where it begins.
@@ -138,8 +138,8 @@ def origins_of_table(table: Any, size: tuple[int, int]) -> PatchOrigins | None:
 def leaking(table: Any, train: Array, val: Array, size: tuple[int, int]) -> tuple[str, Array]:
     """Return a word for what samples of both sides share, and the rows (k,) that train and share it; none is well.
 
-    ``train`` and ``val`` are rows of the columns of a set of (rows, columns) pixels. `InvalidInputError` where the set
-    has no hashes.
+    ``train`` and ``val`` are rows of the columns of a set of (rows, columns) pixels. `InvalidInputError` where the
+    set has no hashes.
     """
     origins = origins_of_table(table, size)
     if origins is None:
