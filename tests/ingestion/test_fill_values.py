@@ -354,7 +354,7 @@ def test_a_sets_fill_is_no_pixels_and_batches_are_black_there(tmp_path, name):
     assert images.shape == (len(pictures), 1, *image.shape[1:])
     for i, picture in enumerate(pictures):
         height, width = picture.shape
-        is_padding = np.ones((side, side), bool)
+        is_padding = np.ones(image.shape[1:], bool)
         is_padding[:height, :width] = False
         np.testing.assert_array_equal(samples.image(i), picture)
         assert samples.image(i).dtype == own

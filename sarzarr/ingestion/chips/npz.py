@@ -1,0 +1,111 @@
+"""Spectrogram samples in their older files: ``<id>.npz`` with one picture, ``<id>.json`` with the boxes on it.
+
+Nothing is unpickled. What an archive or an array's header says of its size is held against what a sample is before
+memory is taken for it.
+"""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr.arrays import Array
+from sarzarr.errors import InvalidInputError, UnsupportedRasterError
+from sarzarr.ingestion.annotations import Annotation
+from sarzarr.store.boxes import DEFAULT_LABEL
+from sarzarr.store.limits import read_text
+from sarzarr.zips import CORRUPT
+
+KEY: Final = "spectrogram"
+"""The array of a sample's archive."""
+SIDE: Final = 1024
+"""Rows (frequencies, the highest first) and columns (times) of a spectrogram, uint8."""
+CORNERS: Final = ("x_min", "y_min", "x_max", "y_max")
+"""Keys of a box in a sample's JSON: pixel edges from the upper left corner, half-open."""
+BOXES: Final = "boxes"
+MAX_ARCHIVE: Final = 64 * 2**20
+"""Bytes of an archive: it may hold other arrays, which are not read."""
+MAX_ARRAY: Final = SIDE**2 + 2**16
+"""Bytes of the array as its file has it: pixels and a header."""
+MAX_JSON: Final = 16 * 2**20
+_HEADERS: Final = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def probe_spectrogram(path: Path) -> tuple[str, ...]:
+    """Return the names of the other arrays of an archive that has a spectrogram; errors as `read_spectrogram`."""
+    with _opened(path) as archive:
+        _member(archive, path)
+        return tuple(sorted(name for name in _names(archive) if name != KEY))
+
+
+def read_spectrogram(path: Path) -> Array:
+    """Return the spectrogram of an archive, (1024, 1024) uint8, C-contiguous.
+
+    Raises `UnsupportedRasterError` where it is none, of another dtype or shape, holds objects, or is damaged.
+    """
+    try:
+        with _opened(path) as archive, archive.open(_member(archive, path)) as file:
+            data = file.read(MAX_ARRAY + 1)
+        content = io.BytesIO(data)
+        shape, is_by_column, dtype = _HEADERS[np.lib.format.read_magic(content)](content)
+    except (*CORRUPT, OSError, NotImplementedError, RuntimeError, KeyError, ValueError) as error:
+        if isinstance(error, UnsupportedRasterError):
+            raise
+        raise _refused(path, f"a damaged one ({str(error)[:100] or type(error).__name__})") from error
+    if dtype != np.uint8 or shape != (SIDE, SIDE) or len(data) != content.tell() + SIDE**2:
+        raise _refused(path, f"{str(dtype)[:50]} {str(shape)[:50]} in {len(data)} bytes")
+    values = np.frombuffer(data, np.uint8, offset=content.tell())
+    return np.ascontiguousarray(values.reshape((SIDE, SIDE), order="F" if is_by_column else "C"))
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    if (size := path.stat().st_size) > MAX_ARCHIVE:
+        raise _refused(path, f"a file of {size:,} bytes")
+    try:
+        return zipfile.ZipFile(path)
+    except (*CORRUPT, NotImplementedError, ValueError) as error:
+        raise _refused(path, f"no archive ({str(error)[:100]})") from error
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return [info.filename.removesuffix(".npy") for info in archive.infolist()]
+
+
+def _member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
+    found = [info for info in archive.infolist() if info.filename == f"{KEY}.npy"]
+    if len(found) != 1:
+        names = ", ".join(_names(archive)[:5])[:200]
+        raise _refused(path, f"{len(found)} of that key, among {names or 'none'}")
+    if found[0].file_size > MAX_ARRAY or found[0].flag_bits & 1:
+        raise _refused(path, f"one of {found[0].file_size:,} bytes, or encrypted")
+    return found[0]
+
+
+def _refused(path: Path, what: str) -> UnsupportedRasterError:
+    return UnsupportedRasterError(
+        f"expected uint8 ({SIDE}, {SIDE}) as {KEY!r} in {path.name!r}, got {what}. Write it again with "
+        f"np.savez_compressed(path, {KEY}=...), or take it away."
+    )
+
+
+def read_annotation(path: Path) -> tuple[dict[str, Any], Annotation]:
+    """Return a sample's JSON document, whatever else it says, and its boxes in pixels; none without the key.
+
+    Raises `InvalidInputError` where it is no such document; `OSError` where there is no file.
+    """
+    try:
+        document = json.loads(read_text(path, "a sample's JSON", limit=MAX_JSON))
+        boxes = document.get(BOXES) or []
+        if not all(isinstance(box.get(corner), int | float) for box in boxes for corner in CORNERS):
+            raise TypeError(f"a box without numbers {', '.join(CORNERS)}")
+        labels = [DEFAULT_LABEL if box.get("label") is None else str(box["label"]) for box in boxes]
+        return document, Annotation.of([[float(box[corner]) for corner in CORNERS] for box in boxes], labels)
+    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(
+            f'expected JSON {{"{BOXES}": [{{"x_min": ...}}, ...]}} in {path.name!r}, got {str(error)[:200]}. Mend it.'
+        ) from error
