@@ -33,7 +33,7 @@ def export_npy(store: AnyStore, samples: str, folder: str | Path) -> Path:
         with whole_folder(place, once=True) as partial:
             for name, rows in files.items():
                 _write(partial / name, made, rows)
-            np.save(partial / "metadata.npy", _metadata(made, files), allow_pickle=True)
+            np.save(partial / "metadata.npy", np.array(_metadata(made, files), object), allow_pickle=True)
     except FileExistsError:
         raise StoreExistsError(
             f"a new folder was expected, got {str(place)!r}, which is there. Name another, or take it away."

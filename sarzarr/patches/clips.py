@@ -29,7 +29,7 @@ from sarzarr.tasks import gather
 
 BATCHES: Final = 32
 """Tasks per group: each brings back one histogram of a megabyte."""
-Side = str | tuple[Split, int]
+Side = str | tuple[Split, cv.Membership]
 """One side of a split: ``train``, ``v2:train``, or a split and a membership."""
 _Part = tuple[StoredArray, dict[str, Any], Array]
 """An array, a rectangle of it as `rectangles` yields them, and (rows, columns) bool: its cells that are counted."""
@@ -94,7 +94,7 @@ def set_clip(
 
 
 def _name(side: Side) -> str:
-    return side if isinstance(side, str) else cv.Membership(side[1]).name.lower()
+    return side if isinstance(side, str) else side[1].name.lower()
 
 
 def split_histograms(

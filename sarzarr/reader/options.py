@@ -117,8 +117,11 @@ class ReadOptions:
         if isinstance(self.layers, str):
             object.__setattr__(self, "layers", (self.layers,))
         if self.clip is not None:
-            is_each = isinstance(self.clip, Mapping)
-            clip = {key: _pair(one) for key, one in self.clip.items()} if is_each else _pair(self.clip)
+            clip: Clip
+            if isinstance(self.clip, Mapping):
+                clip = {key: _pair(one) for key, one in self.clip.items()}
+            else:
+                clip = _pair(self.clip)
             object.__setattr__(self, "clip", clip)
         if self.dtype == "uint16" and (self.clip is not None or self.augmentation.apply is not None):
             given = f"augment={self.augment!r}" if self.clip is None else f"clip={self.clip}"

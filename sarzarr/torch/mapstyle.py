@@ -20,7 +20,7 @@ from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.options import ItemKeywords, ReadOptions, SampleKeywords
 from sarzarr.reader.reader import PatchReader
 from sarzarr.reader.samples import SampleReader
-from sarzarr.store.store import AnyStore, Store
+from sarzarr.store.store import AnyStore
 
 
 class TurnedPatches(Dataset[torch.Tensor]):
@@ -177,7 +177,7 @@ class LazyPatchDataset(PatchItems):
 
 def open_archive(path: AnyStore) -> ArchivePatches | None:
     """Return the patches (n, rows, columns) of a ``metadata.npy`` or of one ``.npy`` file; None of another path."""
-    if isinstance(path, Store) or Path(path).suffix.lower() != ".npy":
+    if not isinstance(path, str | Path) or Path(path).suffix.lower() != ".npy":
         return None
     return ArchivePatches(read_archive(path) if Path(path).name == METADATA else read_one(path))
 

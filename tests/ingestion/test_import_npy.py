@@ -66,6 +66,7 @@ def test_codes_are_within_half_a_step(tmp_path, archive, files):
     made = sz.import_npy(archive, tmp_path / "s.zarr", options=PatchOptions(dtype="uint16", name="coded"))
     found = sz.from_codes(np.stack([made.image(i) for i in range(len(made))]))
     assert np.abs(found.astype(np.float64) - every(files)).max() <= 7.63e-6
+    assert sz.verify(tmp_path / "s.zarr").findings == ()
     batch = next(iter(sz.SampleReader(made.store, "coded", batch_size=20)))
     assert np.abs(batch[:, 0].astype(np.float64) - every(files)).max() <= 7.7e-6
 
@@ -101,6 +102,16 @@ def test_an_archive_with_a_cut_file_is_refused_and_named(tmp_path, archive):
     with pytest.raises(InvalidInputError, match=r"'b_vv_patches\.npy'.*it was cut"):
         sz.import_npy(archive, tmp_path / "s.zarr")
     assert not (tmp_path / "s.zarr").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_a_copy_of_the_store_says_the_same(tmp_path, archive, dtype):
+    made = sz.import_npy(archive, tmp_path / "s.zarr", options=PatchOptions(dtype=dtype))
+    copied = sz.copy_store(made.store, tmp_path / "t.zarr")
+    one, other = (sz.SampleReader(store, "patches", batch_size=20) for store in (made.store, copied))
+    np.testing.assert_array_equal(next(iter(one)), next(iter(other)))
+    assert one.preprocessing_params == other.preprocessing_params
+    assert other.samples.table.identical(one.samples.table)
 
 
 # ------------------------------------------------------------------ the way back

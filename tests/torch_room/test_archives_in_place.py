@@ -11,9 +11,10 @@ from archives import VMAX, VMIN, an_image, patches_of, products, write_archive
 torch = pytest.importorskip("torch", reason="torch is not installed (sarzarr[torch])")
 from torch.utils.data import DataLoader  # noqa: E402
 
+import sarzarr as sz  # noqa: E402
 from sarzarr.errors import InvalidInputError  # noqa: E402
 from sarzarr.ingestion.archives.rows import quadrant_hashes  # noqa: E402
-from sarzarr.torch import LazyPatchDataset, SARDataModule  # noqa: E402
+from sarzarr.torch import LazyPatchDataset, SARDataModule, ZarrPatchDataset  # noqa: E402
 
 NAMES = ("a_vh", "a_vv", "b_vv", "c_vv", "d_vv")
 
@@ -215,3 +216,65 @@ def test_hashes_are_those_of_the_patches(archive, files):
     np.testing.assert_array_equal(origins.hashes_of(), np.array(every, np.uint64))
     assert sorted(set(origins.product.tolist())) == ["a", "b", "c", "d"]
     assert an_image((2, 2)).dtype == np.float32
+
+
+# ------------------------------------------------------------------ the same patches in a store
+@pytest.fixture
+def store(archive, tmp_path):
+    return sz.import_npy(archive, tmp_path / "s.zarr").store
+
+
+def test_a_set_of_a_store_is_the_same_dataset(store, archive):
+    in_place, stored = (
+        LazyPatchDataset(archive, augment=False),
+        LazyPatchDataset(store.root, augment=False, samples="patches"),
+    )
+    assert len(stored) == len(in_place) == 25
+    for i in range(25):
+        torch.testing.assert_close(stored[i], in_place[i], rtol=0, atol=0)
+    assert stored.preprocessing_params == in_place.preprocessing_params == {"vmin": VMIN, "vmax": VMAX}
+    clipped = LazyPatchDataset(store, samples="patches", clip=(16, 20))
+    assert clipped.preprocessing_params == {"vmin": 16, "vmax": 20}
+    with pytest.raises(InvalidInputError, match="a keyword of SampleReader"):
+        LazyPatchDataset(store, samples="patches", scenes=["a"])
+
+
+def test_batches_of_a_set(store, files):
+    data = ZarrPatchDataset(store, samples="patches", batch_size=25)
+    every = np.concatenate([files[name] for name in sorted(files)])
+    np.testing.assert_array_equal(next(iter(data))[:, 0], every)
+    assert data.preprocessing_params == {"vmin": VMIN, "vmax": VMAX}
+    with pytest.raises(InvalidInputError, match="a clip within"):
+        ZarrPatchDataset(store, samples="patches", clip=(-60, 100))
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_module_of_a_set_has_the_sides_of_the_archive(store, archive, files, lazy, workers):
+    options = {"val_fraction": 0.3, "batch_size": 2, "augment_train": False}
+    module = SARDataModule(store, samples="patches", lazy=lazy, num_workers=workers, **options)
+    old = SARDataModule(archive, **options)
+    sides = [
+        [
+            sorted(rows_of(torch.cat(list(loader))[:, 0], files))
+            for loader in (one.train_dataloader(), one.val_dataloader())
+        ]
+        for one in (module, old)
+    ]
+    assert sides[0][1] == sides[1][1]
+    assert (module.train_size, module.val_size, module.left_out) == (old.train_size, old.val_size, 0)
+    assert not {name[0] for name, _ in sides[0][0]} & {name[0] for name, _ in sides[0][1]}
+    assert module.preprocessing_params == {"vmin": VMIN, "vmax": VMAX}
+    assert module.get_sample_batch().shape == (2, 1, 16, 16)
+    few = SARDataModule(store, samples="patches", max_samples=5, **options)
+    assert few.train_size + few.val_size == 5
+
+
+def test_a_written_split_of_a_set_is_used_when_asked_for(store, files):
+    splits = sz.SplitManager(store)
+    splits.create_initial_split("patches", val_ratio=0.3)
+    module = SARDataModule(store, samples="patches", split="v1", batch_size=1, augment_train=False)
+    train, val = splits.get_split("patches")
+    assert (module.train_size, module.val_size) == (len(train), len(val))
+    found = rows_of(torch.cat(list(module.val_dataloader()))[:, 0], files)
+    assert sorted(f"{name}-{row:07d}" for name, row in found) == sorted(val)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
 
 import sarzarr as sz  # noqa: E402
 import sarzarr.torch as sarzarr_torch  # noqa: E402
+from sarzarr.conventions import Membership  # noqa: E402
 from sarzarr.errors import InvalidInputError, MixedBoundsError  # noqa: E402
 from sarzarr.patches.clips import recommend_clips  # noqa: E402
 from sarzarr.splits.make import make_split, plan_split  # noqa: E402
@@ -460,7 +461,7 @@ def test_loaders_of_the_module(large, lazy, workers):
         assert batch.dtype == torch.float32
         assert batch.min() >= 0
         assert batch.max() <= 1
-    clip = recommend_clips(large, {"vv/sigma0"}, split=(plan_split(large, val_fraction=0.2, seed=42), 1))[
+    clip = recommend_clips(large, {"vv/sigma0"}, split=(plan_split(large, val_fraction=0.2, seed=42), Membership.TRAIN))[
         "vv/sigma0"
     ]
     assert module.preprocessing_params == {"vmin": clip.clip_vmin, "vmax": clip.clip_vmax}

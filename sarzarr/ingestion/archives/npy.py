@@ -274,7 +274,7 @@ def _is_entry(entry: Any) -> bool:
         and len(entry) == 2
         and isinstance(entry[0], str)
         and isinstance(entry[1], int | np.integer)
-        and entry[1] >= 0
+        and int(entry[1]) >= 0
     )
 
 

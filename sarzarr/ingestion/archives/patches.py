@@ -129,7 +129,7 @@ def import_npy(
     found = _found(place, options)
     files, counts = found.archive.files, found.archive.counts
     height, width = found.archive.shape
-    cut = {"count": sum(counts), "height": height, "width": width, "dtype": options.dtype}
+    cut: dict[str, Any] = {"count": sum(counts), "height": height, "width": width, "dtype": options.dtype}
     layout = _CodedLayout.of(**cut, free=("uint16", cv.NOT_MEASURED)) if options.dtype == "uint16" else None
     stamps = [(*_stamp(file), *_stamp(mask)) for file, mask in zip(files, found.masks, strict=True)]
     facts = [stamps, counts, found.is_valid, found.representation, options.dtype, dict(found.about)]

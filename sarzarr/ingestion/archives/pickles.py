@@ -11,7 +11,7 @@ import pickle
 import pickletools
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def _check_steps(program: bytes) -> None:
     for step, argument, _ in pickletools.genops(program):
         if not _STEP.fullmatch(step.name):
             raise _RefusedError(f"the step {step.name}" + (f" ({argument!r:.100})" if argument else ""))
-        if step.name in _PUTS and not 0 <= int(argument) <= len(program):
+        if step.name in _PUTS and not 0 <= int(argument or 0) <= len(program):
             raise _RefusedError(f"the number {argument} of a thing to remember")
         if step.name == "GLOBAL" and tuple(str(argument).split(" ")) not in _KNOWN:
             raise _RefusedError(repr(str(argument).replace(" ", ".")))
@@ -122,6 +122,10 @@ class _Maker:
         raise _RefusedError("a change of a function")
 
 
+_ORDERS: Final[dict[Any, Literal["<", ">", "|", "="]]] = {"<": "<", ">": ">", "|": "|", "=": "="}
+"""Orders of bytes."""
+
+
 class _Dtype:
     """A dtype as a pickle tells it: its letter and size, and the order of its bytes."""
 
@@ -130,13 +134,13 @@ class _Dtype:
     def __init__(self, text: str, *_: Any) -> None:
         if not isinstance(text, str) or not _DTYPE.fullmatch(text):
             raise _RefusedError(f"the dtype {text!r:.100}")
-        self.text, self.order = text.lstrip("<>|="), "="
+        self.text, self.order = text.lstrip("<>|="), _ORDERS["="]
 
     def __setstate__(self, state: Any) -> None:
         order = state[1]
-        if order not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
+        if order not in _ORDERS or any(part is not None for part in state[2:5]):
             raise _RefusedError(f"the dtype {self.text} with {state!r:.100}")
-        self.order = order
+        self.order = _ORDERS[order]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -160,7 +164,7 @@ class _Array(np.ndarray[Any, Any]):
             is_whole = isinstance(values, bytes) and len(values) == count * dtype.itemsize
         if not is_whole:
             raise _RefusedError(f"an array {shape!r:.100} of {dtype} from another number of values")
-        super().__setstate__((1, shape, dtype, bool(in_columns), values))
+        super().__setstate__((1, shape, dtype, np.bool_(in_columns), values))
 
 
 def _empty_array(*_: Any) -> Array:

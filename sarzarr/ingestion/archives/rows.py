@@ -64,7 +64,7 @@ class ArchivePatches:
 
     def _fill(self, place: Array, number: int, row: int) -> None:
         file = self.archive.files[number]
-        view = memoryview(place.reshape(-1).view(np.uint8))
+        view = place.reshape(-1).view(np.uint8).data
         with self._lock:  # a handle belongs to one thread where reads have no offset of their own
             if number not in self._handles:
                 self._handles[number] = os.open(file.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
