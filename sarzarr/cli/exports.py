@@ -21,14 +21,16 @@ def _formats() -> None:
 def npz(
     store: StoreArgument,
     samples: Annotated[str, Argument(help="Name of the set.", show_default=False)],
-    output: Annotated[Path, Option("--output", "-o", help="The folder to make: signals/NAME.", show_default=False)],
+    output: Annotated[
+        Path, Option("--output", "-o", help="The folder to make: signals/NAME.", show_default=False)
+    ],
 ) -> None:
     """Write spectrograms as .npz and .json, with the versions of their split."""
     echo(f"wrote {sz.export_npz(store, samples, output)}")
 
 
-@export_app.command()
-def npy(
+@export_app.command("npy")
+def npy_files(
     store: StoreArgument,
     samples: Annotated[str, Argument(help="Name of the set.", show_default=False)],
     output: Annotated[Path, Option("--output", "-o", help="The folder to make.", show_default=False)],

@@ -11,7 +11,7 @@ from typer import Argument, Option, echo
 import sarzarr as sz
 from sarzarr.cli.app import OutputOption, say
 from sarzarr.cli.output import progress_bar
-from sarzarr.errors import Exit
+from sarzarr.errors import Exit, InvalidInputError
 from sarzarr.text import counted
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ import_app = typer.Typer(help="Take older formats, chips and boxes into a store.
 LABEL_HELP: Final = "The property of a feature, or the column, that is the label; 'label' if left out."
 ONE_BASED_HELP: Final = "VOC coordinates count from 1 and name the last pixel."
 STRICT_HELP: Final = "Write nothing where a picture cannot be read; else the others go in."
+STORE_HELP: Final = "The .zarr store to make or to add to."
+CHECK_HELP: Final = (
+    "Hold the files of a metadata.npy against it, by headers and sizes alone, and write nothing."
+)
 FORM_HELP: Final = "What the values are; a metadata.npy says normalized."
 REPLACE_HELP: Final = "Put the set in the place of one of that name."
 Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "none"])
@@ -113,7 +117,7 @@ class MaskPixels(StrEnum):
 @import_app.command()
 def npy(
     path: Annotated[Path, Argument(help="metadata.npy, a folder of .npy files, or one.", show_default=False)],
-    store: OutputOption,
+    store: Annotated[Path | None, Option("--output", "-o", help=STORE_HELP, show_default=False)] = None,
     name: Annotated[str | None, Option(help="Of the set; the folder's name if left out.")] = None,
     dtype: Annotated[
         PatchDtype, Option(help="float32 is exact; uint16 is within 7.63e-6.")
@@ -124,10 +128,25 @@ def npy(
     vmax: Annotated[float | None, Option(help="dB that 1 stands for, without metadata.")] = None,
     stride: Annotated[int | None, Option(help="Pixels between patches, without metadata.")] = None,
     masks: Annotated[MaskPixels | None, Option(help="The pixels that are not 0 in *_mask.npy.")] = None,
+    check: Annotated[bool, Option("--check", help=CHECK_HELP)] = False,
 ) -> None:
     """Pack patches in .npy files into a store, as they are."""
     from sarzarr.ingestion.archives.patches import PatchOptions
 
+    if check:
+        wrong = sz.verify_patch_files(path)
+        for listed, why in wrong:
+            echo(f"{listed}: {why}")
+        echo(
+            f"{path}: {counted(len(wrong), 'file')} not as listed"
+            if wrong
+            else f"{path}: every file is as listed"
+        )
+        raise typer.Exit(Exit.DAMAGE if wrong else Exit.DONE)
+    if store is None:
+        raise InvalidInputError(
+            "a store was expected, got none. Pass -o STORE, or --check to check the files alone."
+        )
     options = PatchOptions(
         name=name,
         dtype=dtype.value,

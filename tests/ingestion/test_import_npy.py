@@ -369,6 +369,7 @@ def test_the_commands_do_it_all(tmp_path, archive, files):
         return done.output
 
     store = tmp_path / "s.zarr"
+    assert "every file is as listed" in run("import", "npy", archive, "--check")
     said = run("import", "npy", archive, "-o", store, "--name", "x", "--dtype", "uint16")
     assert (
         "samples/x: 20 patches of 32 x 32 in uint16 from 4 files of 3 products; 0 and 1 are 14.77 and 24.54 dB"
@@ -380,3 +381,11 @@ def test_the_commands_do_it_all(tmp_path, archive, files):
     assert "v1: no product and no pixels are on two sides" in run("split", "check", store, "--samples", "x")
     assert "metadata.npy" in run("export", "npy", store, "x", "-o", tmp_path / "back")
     assert sz.verify_patch_files(tmp_path / "back" / "metadata.npy") == []
+    (archive.parent / "a_vv_patches.npy").unlink()
+    done = CliRunner().invoke(app, ["import", "npy", str(archive), "--check"])
+    assert done.exit_code == 4
+    assert (
+        "a_vv_patches.npy: Expected 'a_vv_patches.npy' beside the metadata, got no such file" in done.output
+    )
+    assert "1 file not as listed" in done.output
+    assert isinstance(CliRunner().invoke(app, ["import", "npy", str(archive)]).exception, InvalidInputError)

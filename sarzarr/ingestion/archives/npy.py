@@ -128,7 +128,7 @@ def read_archive(metadata_path: str | Path) -> PatchArchive:
 def read_one(path: str | Path) -> PatchArchive:
     """Return the archive of one ``.npy`` file (n, rows, columns) float32; errors as of `read_archive`."""
     place = _absolute(path)
-    file = read_header(place, place.name)
+    file = read_npy_header(place, place.name)
     if file.dtype != "<f4" or not file.count:
         raise InvalidInputError(
             f"patches (n, rows, columns) of little-endian float32 were expected in {place.name!r}, got "
@@ -162,7 +162,7 @@ def read_bounds(path: Path) -> tuple[float, float]:
     return _number(facts, "vmin", path), _number(facts, "vmax", path)
 
 
-def read_header(path: Path, listed: str) -> PatchFile:
+def read_npy_header(path: Path, listed: str) -> PatchFile:
     """Return what the header of a ``.npy`` file (n, rows, columns), or of one patch (rows, columns), says.
 
     Raises `InvalidInputError` where it is no such file, holds objects, or has another size in bytes than its header
@@ -221,7 +221,7 @@ def _checked(folder: Path, listed: str, count: int, size: int, names: Counter[st
             f"Expected {name!r} in the folder of the metadata, got a link that leads out of it. Put the file itself "
             "there."
         )
-    file = read_header(path, listed)
+    file = read_npy_header(path, listed)
     if file.count != count:
         raise InvalidInputError(f"{name!r}: Expected {count} patches, got {file.count}. Make it anew.")
     if count and (file.height, file.width, file.dtype) != (size, size, "<f4"):

@@ -24,7 +24,7 @@ from sarzarr.ingestion.archives.npy import (
     PatchFile,
     read_archive,
     read_bounds,
-    read_header,
+    read_npy_header,
 )
 from sarzarr.ingestion.archives.rows import patches_of_file, quadrant_hashes
 from sarzarr.ingestion.chips.find import safe_stem
@@ -263,7 +263,7 @@ def _found(place: Path, options: PatchOptions) -> _FoundPatches:
     paths = sorted(place.glob("*.npy")) if place.is_dir() else [place, *sorted(place.parent.glob("*.npy"))]
     masks = _masks(path for path in paths if path.name not in _OTHERS)
     patches = [path for path in paths if path.name not in _OTHERS and path not in set(masks.values())]
-    files = tuple(read_header(path, path.name) for path in (patches if place.is_dir() else [place]))
+    files = tuple(read_npy_header(path, path.name) for path in (patches if place.is_dir() else [place]))
     files = tuple(file for file in files if file.count)
     _check_alike(files, place, options.representation)
     vmin, vmax = _bounds(place if place.is_dir() else place.parent, options)
@@ -284,7 +284,7 @@ def _with_masks(
     found, is_valid = list[PatchFile | None](), []
     for file in archive.files:
         mask = masks.get(file.path)
-        found.append(None if mask is None else read_header(mask, mask.name))
+        found.append(None if mask is None else read_npy_header(mask, mask.name))
         is_valid.append(mask is None or _is_valid(mask, options))
         if (one := found[-1]) is not None:
             got = (one.count, one.height, one.width)

@@ -35,8 +35,8 @@ def read_pickled(path: Path) -> dict[str, Any]:
     """Return the dict that ``numpy.save`` or ``pickle.dump`` wrote: numbers, texts, lists, tuples and arrays.
 
     Raises `InvalidInputError`, which names the file and what was found, where it has more than 64 MB (nothing of it
-    is read then), is no regular file, is no pickle of a dict, or names anything that NumPy's numbers and arrays do not
-    need: nothing that it names is looked up, imported or called. `OSError` where the file cannot be read.
+    is read then), is no regular file, is no pickle of a dict, or names anything that NumPy's numbers and arrays do
+    not need: nothing that it names is looked up, imported or called. `OSError` where the file cannot be read.
     """
     size = path.stat().st_size
     if size > MAX_PICKLE or not path.is_file():
@@ -164,7 +164,7 @@ class _Array(np.ndarray[Any, Any]):
             is_whole = isinstance(values, bytes) and len(values) == count * dtype.itemsize
         if not is_whole:
             raise _RefusedError(f"an array {shape!r:.100} of {dtype} from another number of values")
-        super().__setstate__((1, shape, dtype, np.bool_(in_columns), values))
+        super().__setstate__((1, shape, dtype, bool(in_columns), values))  # type: ignore[arg-type]
 
 
 def _empty_array(*_: Any) -> Array:

@@ -4,6 +4,7 @@ Where an image gives a patch every half of its side, a patch shares one of its q
 its neighbours. A hash of each quarter so tells which patches have pixels in common.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +14,7 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 
+log = logging.getLogger(__name__)
 HASHES: Final = ("hash_0", "hash_1", "hash_2", "hash_3")
 """Columns of a set of samples: hashes of the upper left, upper right, lower left and lower right quarter."""
 
@@ -112,6 +114,11 @@ def check_hashes_tell(origins: PatchOrigins) -> None:
             "the same ground, and where each patch lies is not known. Give one of its files alone."
         )
     stride = origins.stride
+    if stride is None:
+        log.warning(
+            "nothing says how far apart patches were cut: those that overlap by other than half of their side "
+            "are not told from others"
+        )
     if stride is not None and any(stride < n and 2 * stride != n for n in origins.size):
         raise InvalidInputError(
             f"patches of one file that overlap by half of their side were expected, got {origins.size[0]} x "
