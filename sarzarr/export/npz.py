@@ -6,26 +6,26 @@ from typing import Any
 
 import numpy as np
 
+from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
 from sarzarr.files import flush, whole_folder
-from sarzarr.ingestion.chips.npz import BOXES, CORNERS, KEY, SIDE
-from sarzarr.ingestion.chips.spectrograms import DOCUMENT
 from sarzarr.splits.samples.backends import ACTIVE, checked_name
 from sarzarr.splits.samples.manager import SplitManager
+from sarzarr.store.boxes import CORNERS
 from sarzarr.store.samples import SampleSet, open_samples
 from sarzarr.store.store import AnyStore
 
 
 def export_npz(store: AnyStore, samples: str, folder: str | Path) -> Path:
-    """Write a set of spectrograms as ``signals/NAME`` of the older layout, and return that folder: whole, or not at all.
+    """Write a set of spectrograms as ``signals/NAME`` of the older layout, whole or not at all; return that folder.
 
     Each sample is ``samples/<id>.npz`` with the key ``spectrogram``, uint8 (1024, 1024), and ``<id>.json``, which is
     what was imported; of a set of another origin it is the boxes, pixels, and labels. ``splits/`` has every version,
     and a copy of the active one as ``active.json``. `sarzarr.import_npz` is the inverse.
 
-    Raises `NotInStoreError` where there is no such set; `InvalidInputError` where its pictures are others, or something
-    is at ``folder`` already.
+    Raises `NotInStoreError` where there is no such set; `InvalidInputError` where its pictures are others, or
+    something is at ``folder``.
     """
     chosen, path = open_samples(store, samples), Path(folder)
     _check(chosen)
@@ -35,7 +35,7 @@ def export_npz(store: AnyStore, samples: str, folder: str | Path) -> Path:
             (new / "samples").mkdir()
             for i, one in enumerate(chosen.ids):
                 place = new / "samples" / f"{checked_name(one, 'an id')}.npz"
-                np.savez_compressed(place, **{KEY: chosen.image(i)})
+                np.savez_compressed(place, spectrogram=chosen.image(i))
                 place.with_suffix(".json").write_text(_document(chosen, i))
             if versions := splits.get_versions(samples):
                 (new / "splits").mkdir()
@@ -53,22 +53,26 @@ def export_npz(store: AnyStore, samples: str, folder: str | Path) -> Path:
 
 def _check(samples: SampleSet) -> None:
     """Refuse pictures that are no spectrograms: their readers know one size."""
-    sizes = {tuple(map(int, size)) for size in zip(*(samples.table[k].values for k in ("height", "width")), strict=True)}
-    if samples.layout.dtype != "uint8" or sizes != {(SIDE, SIDE)}:
+    side = cv.SPECTROGRAM_SIDE
+    sizes = {
+        tuple(map(int, size))
+        for size in zip(*(samples.table[k].values for k in ("height", "width")), strict=True)
+    }
+    if samples.layout.dtype != "uint8" or sizes != {(side, side)}:
         shown = ", ".join(f"{h} x {w}" for h, w in sorted(sizes)[:3])
         raise InvalidInputError(
-            f"pictures of uint8 and {SIDE} x {SIDE} pixels were expected, got {samples.layout.dtype} and {shown} in "
-            f"{samples.name!r}. Read those with sarzarr.open_samples."
+            f"pictures of uint8 and {side} x {side} pixels were expected, got {samples.layout.dtype} and {shown} "
+            f"in {samples.name!r}. Read those with sarzarr.open_samples."
         )
 
 
 def _document(samples: SampleSet, sample: int) -> str:
     """Return the JSON of a sample as it came, or else its boxes, pixels."""
-    if DOCUMENT in samples.table:
-        return str(samples.table[DOCUMENT].values[sample])
+    if cv.SAMPLE_JSON in samples.table:
+        return str(samples.table[cv.SAMPLE_JSON].values[sample])
     boxes, labels = samples.target(sample)
     names = [samples.boxes.classes[label - 1] for label in labels.tolist()]
-    return json.dumps({BOXES: [_box(box, name) for box, name in zip(boxes, names, strict=True)]})
+    return json.dumps({cv.BOXES: [_box(box, name) for box, name in zip(boxes, names, strict=True)]})
 
 
 def _box(box: Array, name: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def inverse(operation: int) -> int:
 
 
 def apply_to_boxes(operation: int, boxes: Array, *, shape: tuple[int, int]) -> Array:
-    """Return half-open pixel boxes (n, 4) ``x_min y_min x_max y_max`` in images (rows, columns) under an operation."""
+    """Return half-open pixel boxes (n, 4) ``x_min y_min x_max y_max`` under an operation on (rows, columns)."""
     rows, cols = shape
     x_min, y_min, x_max, y_max = np.asarray(boxes).reshape(-1, 4).T
     if operation & TRANSPOSE:

@@ -33,7 +33,7 @@ class _RandomFlip:
     """Flip image and boxes with probability ``p``.
 
     Without a seed a tensor is flipped by torch's own generator, which a ``DataLoader`` seeds anew for each worker and
-    epoch; an array, or anything with a seed, by a generator of the process's own, in a worker seeded with the worker's.
+    epoch; an array, or anything with a seed, by a generator of the process's own, in a worker by the worker's seed.
     """
 
     axis: int  # of an image (..., rows, columns)

@@ -110,10 +110,14 @@ class BatchFiller:
         return bool(done == len(chunks))
 
     def _loops_of_codes(self, kind: Kind, out: Array) -> ModuleType | None:
-        """Return compiled loops where they deliver this kind into ``out``: codes, square, as float32 or as they are."""
+        """Return compiled loops that deliver this kind into ``out``: square codes, as float32 or as they are."""
         law, (rows, cols) = kind.stretch, self.source.shape
         is_plain = out.dtype == kind.dtype if law is None else not (law.is_identity or law.lights_fill)
-        return loops_for(self.fetcher.work.pixels) if is_plain and rows == cols and kind.dtype == "uint16" else None
+        return (
+            loops_for(self.fetcher.work.pixels)
+            if is_plain and rows == cols and kind.dtype == "uint16"
+            else None
+        )
 
     def _strip(self, fast: ModuleType) -> Array:
         return self.fetcher.scratch.take("strip", (fast.STRIP, self.source.shape[1]), "uint16")
@@ -158,9 +162,7 @@ class BatchFiller:
         if kind.dtype not in self._turners:
             self._turners[kind.dtype] = Turner(shape, kind.dtype)
         turner = self._turners[kind.dtype]
-        for image, out, operation in zip(
-            images_of(pixels, shape), turned, operations.tolist(), strict=True
-        ):
+        for image, out, operation in zip(images_of(pixels, shape), turned, operations.tolist(), strict=True):
             turner.copy(image, operation, out)
         return turned.reshape(len(turned), -1)
 

@@ -66,7 +66,7 @@ class BatchRecipe:
         return (self.images, *([] if self.flags is None else [self.flags]), *self.layers)
 
     def shape(self, part: PartRecipe, patches: int) -> tuple[int, ...]:
-        """Return the shape of a part of so many patches: (patches, planes, rows, columns), by dates where there are."""
+        """Return the shape of a part of so many patches: (patches, planes, rows, columns), by dates if any."""
         planes = part.array.shape[1]
         axes = (self.dates, planes // self.dates) if self.dates else (planes,)
         return (patches, *axes, *self.images.source.shape)

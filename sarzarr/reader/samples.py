@@ -36,10 +36,10 @@ class SampleReader(EpochReader):
 
     Pictures are delivered whole, at the upper left of a frame as large as the tallest and the widest need (square,
     where quarter turns are drawn); the rest, and what was not measured, is 0. White (255, 65535, or 1 of floats) is
-    1; of patches that `sarzarr.import_npy` took in, 0 and 1 are their vmin and vmax, or those of ``clip``, which must
-    be within. With ``flags`` a batch is ``(images, flags)``, which say where; with ``boxes`` it is
-    ``(images, targets)``; with ``with_meta`` a dict of these and of ``id``,
-    ``source``, ``height`` and ``width`` of each, and ``turn``. All else is as of `PatchReader`.
+    1, other values of uint8 are divided by 255; of patches that `sarzarr.import_npy` took in, 0 and 1 are their vmin
+    and vmax, or those of ``clip``, which must be within. With ``flags`` a batch is ``(images, flags)``, which say
+    where; with ``boxes`` it is ``(images, targets)``; with ``with_meta`` a dict of these and of ``id``, ``source``,
+    ``height`` and ``width`` of each, and ``turn``. All else is as of `PatchReader`.
 
     Parameters
     ----------

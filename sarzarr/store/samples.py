@@ -1,8 +1,8 @@
 """Sample sets: pictures that came alone, packed into ``samples/<name>``, and how they are read back.
 
 A set is one array (sample, y, x), as large as the largest picture, in chunks of one sample and at most 256 x 256
-pixels of it, whole shards of many; what is only padding is not stored. Columns beside it say what each sample is. Padding, and what
-was not measured, is the array's fill, which no other pixel has.
+pixels of it, whole shards of many; what is only padding is not stored. Columns beside it say what each sample is.
+Padding, and what was not measured, is the array's fill, which no other pixel has.
 """
 
 import math

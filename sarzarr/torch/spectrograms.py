@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
-from sarzarr.ingestion.chips.npz import SIDE, read_annotation, read_spectrogram
+from sarzarr.ingestion.chips.npz import read_annotation, read_spectrogram
 from sarzarr.patches.cut import sample_ids as numbers_of
 from sarzarr.reader.augment import collate_fn
 from sarzarr.splits.samples.backends import FolderBackend, StoreBackend, checked_name
@@ -60,7 +60,9 @@ class _InFolder:
     def read(self, sample: str) -> tuple[Array, Array]:
         place = self.folder / f"{sample}.npz"
         _, annotation = read_annotation(place.with_suffix(".json"))
-        return read_spectrogram(place), check_boxes(annotation.boxes, height=SIDE, width=SIDE).boxes
+        return read_spectrogram(place), check_boxes(
+            annotation.boxes, height=cv.SPECTROGRAM_SIDE, width=cv.SPECTROGRAM_SIDE
+        ).boxes
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,13 @@ class SpectrogramDataset(Dataset[Any]):
     """Spectrograms with boxes by number: ``(image, target)``, as torchvision's detectors take them.
 
     ``image`` is float32 (3, 1024, 1024) in [0, 1]: the stored value / 255, thrice. ``target`` has ``boxes`` float32
-    (n, 4) ``x_min y_min x_max y_max``, half-open pixel edges with an area inside the picture; ``labels`` int64 (n,), all
-    1; and ``image_id`` int64 (1,), which stays with a sample whatever is chosen beside it. Without boxes n is 0.
+    (n, 4) ``x_min y_min x_max y_max``, half-open pixel edges with an area inside the picture; ``labels`` int64 (n,),
+    all 1; and ``image_id`` int64 (1,), which stays with a sample whatever is chosen beside it. Without boxes n is 0.
 
     Parameters
     ----------
     samples_dir
-        ``signals/NAME/samples`` of the older layout; or ``STORE/samples/NAME``, or what `sarzarr.open_samples` returned.
+        ``signals/NAME/samples`` of the older layout; or ``STORE/samples/NAME``, or what `sarzarr.open_samples` gave.
     sample_ids
         Ids, in the order of the dataset. Those that lack a file are warned of and left out: see `sample_ids`.
     transform
@@ -130,7 +132,7 @@ class SpectrogramDataset(Dataset[Any]):
         if lost := [one for one in asked if one not in there]:
             log.warning("%s: left out, without both files: %s", self._from.name, listed(lost))
         self.sample_ids = tuple(one for one in asked if one in there)
-        self._numbers = numbers_of(f"{cv.SAMPLES}/{self._from.name}", self.sample_ids, SIDE)
+        self._numbers = numbers_of(f"{cv.SAMPLES}/{self._from.name}", self.sample_ids, cv.SPECTROGRAM_SIDE)
 
     def __len__(self) -> int:
         return len(self.sample_ids)
@@ -178,8 +180,11 @@ def create_data_loaders(
     splits = SplitManager(dir)
     train, val = splits.get_split(signal, split_version)
     backend = splits.backend
-    at_store = isinstance(backend, StoreBackend)
-    place = open_samples(backend.store, signal) if at_store else backend.folder(signal) / "samples"
+    place: SampleSet | Path
+    if isinstance(backend, StoreBackend):
+        place = open_samples(backend.store, signal)
+    else:
+        place = backend.folder(signal) / "samples"
     sides = SpectrogramDataset(place, train, transform), SpectrogramDataset(place, val)
     if not len(sides[0]):
         raise InvalidInputError(

@@ -515,7 +515,9 @@ def test_what_the_reader_delivers_is_bright_where_its_targets_are(tmp_path, inde
     )  # fmt: skip
     selection = reader.selection
     table = store.patch_columns(index)
-    windows = Windows(owner=selection.array[:, 0], row=selection.row, col=selection.col, size=selection.shape[0])
+    windows = Windows(
+        owner=selection.array[:, 0], row=selection.row, col=selection.col, size=selection.shape[0]
+    )
     scenes = store.catalog["scene"].values[selection.catalog_row].tolist()
     ids = table["id"].values[selection.table_row]
     targets = patch_targets(read_boxes(store), scenes, windows, ids, min_visible=0)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import sarzarr as sz
 from sarzarr.cli import app
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
-from sarzarr.ingestion.chips.npz import read_spectrogram
+from sarzarr.ingestion.chips.npz import read_annotation, read_spectrogram
 
 
 @pytest.mark.parametrize("pointer", ["link", "copy", "text", "none"])
@@ -124,6 +124,21 @@ def test_what_lacks_a_file_or_cannot_be_read_is_named_and_the_others_go_in(tmp_p
         sz.import_npz(tmp_path, tmp_path / "s.zarr")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{", '{"boxes": 3}', '{"boxes": [1]}', '{"boxes": [{"x_min": 1}]}', "[" * 10**5,
+        '{"boxes": [{"x_min": true, "y_min": 1, "x_max": 2, "y_max": 3}]}',
+        '{"boxes": [{"x_min": 0, "y_min": 1, "x_max": 2, "y_max": 1' + "0" * 400 + "}]}",
+        '{"boxes": [{"x_min": 0, "y_min": 1, "x_max": 2, "y_max": 3, "label": "\\ud800"}]}',
+    ],
+)  # fmt: skip
+def test_json_that_says_no_boxes_is_refused(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InvalidInputError, match=r"a\.json"):
+        read_annotation(tmp_path / "a.json")
+
+
 def test_a_version_never_changes_when_a_set_is_replaced(tmp_path):
     folder = signal_folder(tmp_path)
     made, _ = sz.import_npz(folder, tmp_path / "s.zarr")
@@ -215,6 +230,17 @@ def test_an_interrupted_import_ends_in_the_same_bytes(tmp_path, monkeypatch):
     made, _ = sz.import_npz(folder, tmp_path / "s.zarr")
     for part in ("samples", "boxes", "splits"):
         assert tree_hash(made.store.root / part) == tree_hash(whole.store.root / part)
+
+
+def test_damage_is_mended_from_the_folder(tmp_path):
+    folder = signal_folder(tmp_path)
+    made, _ = sz.import_npz(folder, tmp_path / "s.zarr")
+    before = tree_hash(made.folder)
+    shard = made.folder / "image" / "c" / "0" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    assert sz.repair(tmp_path / "s.zarr", sources=[folder]).mended
+    assert tree_hash(made.folder) == before
+    assert not sz.verify(tmp_path / "s.zarr").findings
 
 
 def test_chips_of_that_size_go_out_with_their_boxes(tmp_path):

@@ -93,7 +93,9 @@ def test_pictures_of_any_size_are_delivered_as_they_are(tmp_path_factory, shapes
     with pytest.raises(InvalidInputError, match="quarter turn") if height != width else nullcontext():
         sz.SampleReader(samples.store, "any").read([0], [4])
     shape = (max(height, width),) * 2 if augment == "d4" else (height, width)
-    for batch in sz.SampleReader(samples.store, "any", augment=augment, flags=True, with_meta=True, seed=seed):
+    for batch in sz.SampleReader(
+        samples.store, "any", augment=augment, flags=True, with_meta=True, seed=seed
+    ):
         assert batch["image"].shape[1:] == batch["flags"].shape[1:] == (1, *shape)
         for image, flags, turn, name in zip(
             batch["image"][:, 0], batch["flags"][:, 0], batch["turn"].tolist(), batch["id"], strict=True
@@ -102,7 +104,9 @@ def test_pictures_of_any_size_are_delivered_as_they_are(tmp_path_factory, shapes
             rows, cols = values.shape
             image, flags = (apply(inverse(turn), part) for part in (image, flags))
             np.testing.assert_array_max_ulp(
-                image[:rows, :cols], values.astype(np.float32) / np.float32(WHITE[dtype]), int(dtype == "uint16")
+                image[:rows, :cols],
+                values.astype(np.float32) / np.float32(WHITE[dtype]),
+                int(dtype == "uint16"),
             )
             assert (flags[:rows, :cols] == Flag.VALID).all()
             assert not image[rows:].any()

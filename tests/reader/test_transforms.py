@@ -93,7 +93,12 @@ def test_each_worker_draws_its_own_flips_anew_each_epoch(kind, seed):
         """Return what each worker drew in each epoch, along either axis."""
         loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=2)
         epochs = [list(loader) for _ in range(3)]
-        return [tuple(f[axis] for f in drawn[worker::2]) for drawn in epochs for worker in (0, 1) for axis in (0, 1)]
+        return [
+            tuple(f[axis] for f in drawn[worker::2])
+            for drawn in epochs
+            for worker in (0, 1)
+            for axis in (0, 1)
+        ]
 
     data = Flipped(kind, seed)
     torch.manual_seed(0)

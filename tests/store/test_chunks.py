@@ -177,7 +177,9 @@ def test_arrays_of_different_dtypes_and_clips_share_a_batch(tmp_path):
     layouts = [write(tmp_path, d, v, codec="blosc-lz4") for d, v in values.items()]
     clips = [(-25.0, 5.0), (-20.0, 0.0), (-60.0, 100.0)]
     laws = [Stretch.between(d, (-60.0, 100.0), clip) for d, clip in zip(values, clips, strict=True)]
-    what = Source(table=read_chunk_table(foreign(tmp_path), layouts), stretches=tuple(laws), shape=(CHUNK, CHUNK))
+    what = Source(
+        table=read_chunk_table(foreign(tmp_path), layouts), stretches=tuple(laws), shape=(CHUNK, CHUNK)
+    )
     arrays = np.array([0, 1, 2, 2, 1, 0])
     found = take(what, [0] * 6, [0, 0, 0, 32, 32, 32], arrays=arrays, dtype="float32")
     for i, (array, col) in enumerate(zip(arrays, [0, 0, 0, 32, 32, 32], strict=True)):

@@ -1,6 +1,8 @@
 """Spectrograms as torch takes them: the same from their files and from a store."""
 
 import logging
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,6 +118,18 @@ def test_without_a_split_or_a_sample_it_says_so(tmp_path):
     (folder / "samples" / f"{train}.npz").unlink()
     with pytest.raises(InvalidInputError, match="samples for training"):
         create_data_loaders("beep", tmp_path)
+
+
+def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
+    signal_folder(tmp_path / "training_data")
+    monkeypatch.chdir(tmp_path)
+    space = {"__name__": "docs"}
+    page = (Path(__file__).parents[2] / "docs/spectrograms.md").read_text()
+    for piece in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(piece, "spectrograms.md", "exec"), space)
+    assert len(space["images"]) == 2
+    assert len(space["data"]) == 2
+    assert Path("exported/signals/beep/splits/active.json").exists()
 
 
 def test_damage_is_an_error(tmp_path):

@@ -461,9 +461,8 @@ def test_loaders_of_the_module(large, lazy, workers):
         assert batch.dtype == torch.float32
         assert batch.min() >= 0
         assert batch.max() <= 1
-    clip = recommend_clips(large, {"vv/sigma0"}, split=(plan_split(large, val_fraction=0.2, seed=42), Membership.TRAIN))[
-        "vv/sigma0"
-    ]
+    planned = plan_split(large, val_fraction=0.2, seed=42)
+    clip = recommend_clips(large, {"vv/sigma0"}, split=(planned, Membership.TRAIN))["vv/sigma0"]
     assert module.preprocessing_params == {"vmin": clip.clip_vmin, "vmax": clip.clip_vmax}
     assert module.preprocessing_params != large.preprocessing_params
     with pytest.raises(InvalidInputError, match="'train' or 'val'"):

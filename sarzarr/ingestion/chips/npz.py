@@ -12,23 +12,18 @@ from typing import Any, Final
 
 import numpy as np
 
+from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.ingestion.annotations import Annotation
-from sarzarr.store.boxes import DEFAULT_LABEL
+from sarzarr.store.boxes import CORNERS, DEFAULT_LABEL
 from sarzarr.store.limits import read_text
 from sarzarr.zips import CORRUPT
 
-KEY: Final = "spectrogram"
-"""The array of a sample's archive."""
-SIDE: Final = 1024
-"""Rows (frequencies, the highest first) and columns (times) of a spectrogram, uint8."""
-CORNERS: Final = ("x_min", "y_min", "x_max", "y_max")
-"""Keys of a box in a sample's JSON: pixel edges from the upper left corner, half-open."""
-BOXES: Final = "boxes"
+_SHAPE: Final = cv.SPECTROGRAM_SIDE, cv.SPECTROGRAM_SIDE
 MAX_ARCHIVE: Final = 64 * 2**20
 """Bytes of an archive: it may hold other arrays, which are not read."""
-MAX_ARRAY: Final = SIDE**2 + 2**16
+MAX_ARRAY: Final = cv.SPECTROGRAM_SIDE**2 + 2**16
 """Bytes of the array as its file has it: pixels and a header."""
 MAX_JSON: Final = 16 * 2**20
 _HEADERS: Final = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -38,7 +33,7 @@ def probe_spectrogram(path: Path) -> tuple[str, ...]:
     """Return the names of the other arrays of an archive that has a spectrogram; errors as `read_spectrogram`."""
     with _opened(path) as archive:
         _member(archive, path)
-        return tuple(sorted(name for name in _names(archive) if name != KEY))
+        return tuple(sorted(name for name in _names(archive) if name != cv.SPECTROGRAM))
 
 
 def read_spectrogram(path: Path) -> Array:
@@ -55,10 +50,10 @@ def read_spectrogram(path: Path) -> Array:
         if isinstance(error, UnsupportedRasterError):
             raise
         raise _refused(path, f"a damaged one ({str(error)[:100] or type(error).__name__})") from error
-    if dtype != np.uint8 or shape != (SIDE, SIDE) or len(data) != content.tell() + SIDE**2:
+    if dtype != np.uint8 or shape != _SHAPE or len(data) != content.tell() + cv.SPECTROGRAM_SIDE**2:
         raise _refused(path, f"{str(dtype)[:50]} {str(shape)[:50]} in {len(data)} bytes")
     values = np.frombuffer(data, np.uint8, offset=content.tell())
-    return np.ascontiguousarray(values.reshape((SIDE, SIDE), order="F" if is_by_column else "C"))
+    return np.ascontiguousarray(values.reshape(_SHAPE, order="F" if is_by_column else "C"))
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
@@ -75,7 +70,7 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def _member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
-    found = [info for info in archive.infolist() if info.filename == f"{KEY}.npy"]
+    found = [info for info in archive.infolist() if info.filename == f"{cv.SPECTROGRAM}.npy"]
     if len(found) != 1:
         names = ", ".join(_names(archive)[:5])[:200]
         raise _refused(path, f"{len(found)} of that key, among {names or 'none'}")
@@ -86,8 +81,8 @@ def _member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
 
 def _refused(path: Path, what: str) -> UnsupportedRasterError:
     return UnsupportedRasterError(
-        f"expected uint8 ({SIDE}, {SIDE}) as {KEY!r} in {path.name!r}, got {what}. Write it again with "
-        f"np.savez_compressed(path, {KEY}=...), or take it away."
+        f"expected uint8 {_SHAPE} as {cv.SPECTROGRAM!r} in {path.name!r}, got {what}. Write it again with "
+        f"np.savez_compressed(path, {cv.SPECTROGRAM}=...), or take it away."
     )
 
 
@@ -98,14 +93,17 @@ def read_annotation(path: Path) -> tuple[dict[str, Any], Annotation]:
     """
     try:
         document = json.loads(read_text(path, "a sample's JSON", limit=MAX_JSON))
-        boxes = document.get(BOXES) or []
-        if not all(isinstance(box.get(corner), int | float) for box in boxes for corner in CORNERS):
+        boxes = document.get(cv.BOXES) or []
+        corners = [box.get(corner) for box in boxes for corner in CORNERS]
+        if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in corners):
             raise TypeError(f"a box without numbers {', '.join(CORNERS)}")
         labels = [DEFAULT_LABEL if box.get("label") is None else str(box["label"]) for box in boxes]
-        return document, Annotation.of([[float(box[corner]) for corner in CORNERS] for box in boxes], labels)
+        "".join(labels).encode()  # halves of a character have no UTF-8
+        return document, Annotation(boxes=np.array(corners, np.float64).reshape(-1, 4), labels=tuple(labels))
     except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(
-            f'expected JSON {{"{BOXES}": [{{"x_min": ...}}, ...]}} in {path.name!r}, got {str(error)[:200]}. Mend it.'
+            f'expected JSON {{"{cv.BOXES}": [{{"x_min": ...}}, ...]}} in {path.name!r}, '
+            f"got {str(error)[:200]}. Mend it."
         ) from error

@@ -7,7 +7,6 @@ thousand samples become a few hundred files. `pack_samples` is the one way in, w
 import base64
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -57,7 +56,7 @@ class SampleRows(Protocol):
         """The dtype of each column that is measured on the pixels."""
 
     def pixels(self, start: int, stop: int) -> Iterator[Pixels | str]:
-        """Yield the pictures of rows start to stop - 1, one at a time; why, in the place of one that is unreadable."""
+        """Yield the pictures of rows start to stop - 1, one at a time; in the place of an unreadable one, why."""
 
     def measure(self, pixels: Pixels) -> Mapping[str, Any]:
         """Return a number for each of `measures`, of one picture."""
@@ -131,11 +130,15 @@ class UnreadableSamplesError(IngestError):
 
     def __init__(self, rows: Mapping[int, str]) -> None:
         row, why = next(iter(rows.items()))
-        super().__init__(f"readable samples were expected, got {len(rows)} others, the first row {row}: {why}")
+        super().__init__(
+            f"readable samples were expected, got {len(rows)} others, the first row {row}: {why}"
+        )
         self.rows = dict(rows)
 
 
-def pack_samples(store: Store | str | Path, pack: SamplePack, progress: TellSamples | None = None) -> SampleSet:
+def pack_samples(
+    store: Store | str | Path, pack: SamplePack, progress: TellSamples | None = None
+) -> SampleSet:
     """Pack samples into a store's set (samples, rows, columns), and return it; a store that is not there is made.
 
     Interrupted, it is simply run again: shards that are done are not redone, and the bytes are the same. Inside
@@ -150,7 +153,8 @@ def pack_samples(store: Store | str | Path, pack: SamplePack, progress: TellSamp
     check_new(target, name, replace=pack.replace)
     if (sizes := pack.table.sizes["sample"]) != layout.count or not {*COLUMNS} <= {*pack.table}:
         raise InvalidInputError(
-            f"{layout.count} rows of {', '.join(COLUMNS)} were expected, got {sizes} of {', '.join(map(str, pack.table))}."
+            f"{layout.count} rows of {', '.join(COLUMNS)} were expected, got {sizes} of "
+            f"{', '.join(map(str, pack.table))}."
         )
     with _staging(target, name, pack) as staging:
         staged = [staging / part for part in (*PARTS, "fingerprint")]

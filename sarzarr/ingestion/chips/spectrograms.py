@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -15,7 +15,7 @@ from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
 from sarzarr.ingestion.annotations import Annotation
 from sarzarr.ingestion.chips.find import SampleSource
-from sarzarr.ingestion.chips.npz import SIDE, probe_spectrogram, read_annotation, read_spectrogram
+from sarzarr.ingestion.chips.npz import probe_spectrogram, read_annotation, read_spectrogram
 from sarzarr.ingestion.chips.pack import (
     SampleFiles,
     SamplePack,
@@ -36,8 +36,6 @@ from sarzarr.store.store import Store
 from sarzarr.text import listed
 
 log = logging.getLogger(__name__)
-DOCUMENT: Final = "json"
-"""The column of a set that has each sample's JSON as it came, unknown keys too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +96,9 @@ def import_npz(
     strict
         Write nothing where a sample cannot be taken.
 
-    Raises `RasterNotFoundError` where there is no such folder; `UnsupportedRasterError` where none can be read, or with
-    ``strict`` one cannot; `InvalidInputError` where the store has a set of that name, or another split of its numbers.
+    Raises `RasterNotFoundError` where there is no such folder; `UnsupportedRasterError` or `InvalidInputError` where
+    none can be taken, or with ``strict`` one cannot; `InvalidInputError` where the store has a set of that name, or
+    another version of a number.
     """
     base = Path(folder).absolute()
     samples, refused = _find(base)
@@ -119,7 +118,7 @@ def import_npz(
 
         boxes = Boxes.gathered(
             {s.source.id: (s.annotation.boxes, s.annotation.labels) for s in some},
-            {s.source.id: (SIDE, SIDE) for s in some},
+            {s.source.id: (cv.SPECTROGRAM_SIDE, cv.SPECTROGRAM_SIDE) for s in some},
             on=f"{cv.SAMPLES}/{own}",
             classes=known_classes(target, first=own),
         )
@@ -128,7 +127,9 @@ def import_npz(
             target,
             SamplePack(
                 name=own,
-                layout=SampleLayout.of(count=len(some), height=SIDE, width=SIDE, dtype="uint8"),
+                layout=SampleLayout.of(
+                    count=len(some), height=cv.SPECTROGRAM_SIDE, width=cv.SPECTROGRAM_SIDE, dtype="uint8"
+                ),
                 source=_Spectrograms(files=files),
                 table=_table(some),
                 fingerprint=files.listing,
@@ -154,14 +155,19 @@ def _find(base: Path) -> tuple[list[_Sample], Refusals]:
     whole = FolderBackend(base.parent).samples_in(base / "samples")
     for path in sorted(p for p in (base / "samples").iterdir() if p.suffix in (".npz", ".json")):
         if path.stem not in whole:
-            refused.add([path], "expected <id>.npz and <id>.json, ids of letters, digits, '.', '_' or '-', got one alone.")
+            refused.add(
+                [path],
+                "expected <id>.npz and <id>.json, ids of letters, digits, '.', '_' or '-', got one alone.",
+            )
     for one in whole:
         path = base / "samples" / f"{one}.npz"
         with refused.leaving_out([path]):
             others.update(probe_spectrogram(path))
             document, annotation = read_annotation(path.with_suffix(".json"))
             stat = path.stat()
-            source = SampleSource(id=one, source=f"samples/{path.name}", stamp=(stat.st_size, stat.st_mtime_ns))
+            source = SampleSource(
+                id=one, source=f"samples/{path.name}", stamp=(stat.st_size, stat.st_mtime_ns)
+            )
             found.append(_Sample(source=source, document=document, annotation=annotation))
     if others:
         log.warning("%s: arrays that are not taken: %s", base.name, listed(sorted(others)))
@@ -194,13 +200,13 @@ def _new_splits(store: Store, name: str, splits: Sequence[SampleSplit]) -> list[
 
 
 def _table(samples: Sequence[_Sample]) -> xr.Dataset:
-    side = np.full(len(samples), SIDE, np.int32)
+    side = np.full(len(samples), cv.SPECTROGRAM_SIDE, np.int32)
     columns = {
         "id": np.array([s.source.id for s in samples], object),
         "source": np.array([s.source.source for s in samples], object),
         "height": side,
         "width": side,
         "annotated": np.ones(len(samples), np.uint8),
-        DOCUMENT: np.array([json.dumps(s.document) for s in samples], object),
+        cv.SAMPLE_JSON: np.array([json.dumps(s.document) for s in samples], object),
     }
     return xr.Dataset({column: ("sample", values) for column, values in columns.items()})

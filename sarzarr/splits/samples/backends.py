@@ -192,8 +192,8 @@ class FolderBackend:
                 return int(named[1]), 0
             return int(json.loads(text)["version"]), 0
         log.warning(
-            "%s: a link to a version, a copy of one or the text 'v1.json' was expected in %s, got neither: the highest "
-            "version is used. Call SplitManager.set_active.",
+            "%s: a link to a version, a copy of one or the text 'v1.json' was expected in %s, got neither: the "
+            "highest version is used. Call SplitManager.set_active.",
             signal, place.name,
         )  # fmt: skip
         return 0, 0
