@@ -17,8 +17,8 @@ def _formats() -> None:
     """Write samples and patches in older formats."""
 
 
-@export_app.command()
-def npz(
+@export_app.command("npz")
+def export_spectrograms(
     store: StoreArgument,
     samples: Annotated[str, Argument(help="Name of the set.", show_default=False)],
     output: Annotated[

@@ -169,8 +169,8 @@ def npy(
     )
 
 
-@import_app.command()
-def npz(
+@import_app.command("npz")
+def import_spectrograms(
     folder: Annotated[Path, Argument(help="signals/NAME, with samples/ and splits/.", show_default=False)],
     store: OutputOption,
     name: Annotated[str | None, Option(help="Of the set; the folder's name if left out.")] = None,

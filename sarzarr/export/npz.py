@@ -28,7 +28,7 @@ def export_npz(store: AnyStore, samples: str, folder: str | Path) -> Path:
     something is at ``folder``.
     """
     chosen, path = open_samples(store, samples), Path(folder)
-    _check(chosen)
+    check_spectrograms(chosen)
     splits = SplitManager(chosen.store)
     try:
         with whole_folder(path, once=True) as new:
@@ -51,8 +51,8 @@ def export_npz(store: AnyStore, samples: str, folder: str | Path) -> Path:
     return path
 
 
-def _check(samples: SampleSet) -> None:
-    """Refuse pictures that are no spectrograms: their readers know one size."""
+def check_spectrograms(samples: SampleSet) -> None:
+    """Refuse pictures that are not uint8 (1024, 1024): `InvalidInputError`; readers of spectrograms know one size."""
     side = cv.SPECTROGRAM_SIDE
     sizes = {
         tuple(map(int, size))
@@ -62,7 +62,7 @@ def _check(samples: SampleSet) -> None:
         shown = ", ".join(f"{h} x {w}" for h, w in sorted(sizes)[:3])
         raise InvalidInputError(
             f"pictures of uint8 and {side} x {side} pixels were expected, got {samples.layout.dtype} and {shown} "
-            f"in {samples.name!r}. Read those with sarzarr.open_samples."
+            f"in {samples.name!r}. Read those with sarzarr.SampleReader."
         )
 
 

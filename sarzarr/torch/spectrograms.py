@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
-from sarzarr.ingestion.chips.npz import read_annotation, read_spectrogram
+from sarzarr.export.npz import check_spectrograms
+from sarzarr.ingestion.chips.npz import read_sample_json, read_spectrogram
 from sarzarr.patches.cut import sample_ids as numbers_of
 from sarzarr.reader.augment import collate_fn
 from sarzarr.splits.samples.backends import FolderBackend, StoreBackend, checked_name
@@ -59,7 +60,7 @@ class _InFolder:
 
     def read(self, sample: str) -> tuple[Array, Array]:
         place = self.folder / f"{sample}.npz"
-        _, annotation = read_annotation(place.with_suffix(".json"))
+        _, annotation = read_sample_json(place.with_suffix(".json"))
         return read_spectrogram(place), check_boxes(
             annotation.boxes, height=cv.SPECTROGRAM_SIDE, width=cv.SPECTROGRAM_SIDE
         ).boxes
@@ -89,12 +90,13 @@ class _InStore:
 
 
 def _found(place: SampleSet | str | Path) -> _Spectrograms:
-    if isinstance(place, SampleSet):
-        return _InStore(place)
-    path = Path(place)
-    if path.parent.name == cv.SAMPLES and (path.parent.parent / "zarr.json").exists():
-        return _InStore(open_samples(path.parent.parent, path.name))
-    return _InFolder(path)
+    if not isinstance(place, SampleSet):
+        path = Path(place)
+        if path.parent.name != cv.SAMPLES or not (path.parent.parent / "zarr.json").exists():
+            return _InFolder(path)
+        place = open_samples(path.parent.parent, path.name)
+    check_spectrograms(place)
+    return _InStore(place)
 
 
 class SpectrogramDataset(Dataset[Any]):
@@ -113,8 +115,8 @@ class SpectrogramDataset(Dataset[Any]):
     transform
         Called last with image and target; returns both.
 
-    Raises `InvalidInputError` where an id leads out of the folder; on reading, `UnsupportedRasterError` or
-    `CorruptStoreError` where a sample is damaged.
+    Raises `InvalidInputError` where an id leads out of the folder, or the pictures of a set are others; on reading,
+    `UnsupportedRasterError` or `CorruptStoreError` where a sample is damaged.
     """
 
     sample_ids: tuple[str, ...]

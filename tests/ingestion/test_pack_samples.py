@@ -110,6 +110,13 @@ def test_rows_that_cannot_be_read_are_all_named(tmp_path, monkeypatch):
     assert not (tmp_path / "s.zarr" / "samples").exists()
 
 
+def test_a_picture_larger_than_its_set_is_refused(tmp_path):
+    small = SampleLayout.of(count=50, height=64, width=63, dtype="float32")
+    given = {k: getattr(pack(), k) for k in SamplePack.__dataclass_fields__} | {"layout": small}
+    with pytest.raises(UnreadableSamplesError, match="at most 64 x 63 pixels"):
+        pack_samples(tmp_path / "s.zarr", SamplePack(**given))
+
+
 def _pack_slowly(store):
     pack_samples(store, pack(600, source=Frames(pause=0.002)))
 

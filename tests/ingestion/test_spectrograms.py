@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import sarzarr as sz
 from sarzarr.cli import app
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
-from sarzarr.ingestion.chips.npz import read_annotation, read_spectrogram
+from sarzarr.ingestion.chips.npz import read_sample_json, read_spectrogram
 
 
 @pytest.mark.parametrize("pointer", ["link", "copy", "text", "none"])
@@ -136,7 +136,7 @@ def test_what_lacks_a_file_or_cannot_be_read_is_named_and_the_others_go_in(tmp_p
 def test_json_that_says_no_boxes_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InvalidInputError, match=r"a\.json"):
-        read_annotation(tmp_path / "a.json")
+        read_sample_json(tmp_path / "a.json")
 
 
 def test_a_version_never_changes_when_a_set_is_replaced(tmp_path):
@@ -168,6 +168,13 @@ def npy(values, shape=None, descr=None):
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
 
 
+def crowd(path):
+    with zipfile.ZipFile(path, "w") as out:
+        for i in range(20_000):
+            out.writestr(f"{i}.npy", b"")
+        out.writestr("spectrogram.npy", npy(PICTURE))
+
+
 class Bomb:
     def __reduce__(self):
         return os.mkdir, ("ran",)
@@ -182,6 +189,7 @@ HOSTILE = {
     "another size": lambda path: archive(path, data=npy(PICTURE[:512])),
     "no such key": lambda path: archive(path, name="data.npy", data=npy(PICTURE)),
     "no header": lambda path: archive(path, data=b"\x93NUMPY\x09\x00"),
+    "many files": lambda path: crowd(path),
     "no archive": lambda path: path.write_bytes(b"PK" * 50),
     "nothing": lambda path: path.write_bytes(b""),
 }

@@ -289,6 +289,16 @@ def test_a_pointer_that_is_the_text_of_a_link_is_read(tmp_path, text):
     assert manager.get_active_split_version("beep") == 1
 
 
+def test_a_version_that_says_another_number_is_its_files(tmp_path, caplog):
+    add_to_folder(tmp_path, "beep", IDS)
+    manager = SplitManager(tmp_path)
+    manager.create_initial_split("beep")
+    folder = tmp_path / "signals" / "beep" / "splits"
+    (folder / "v2.json").write_bytes((folder / "v1.json").read_bytes())
+    assert manager.read("beep", 2).version == 2
+    assert "v2.json says that it is v1; it is read as v2" in caplog.text
+
+
 @pytest.mark.parametrize("text", ["", "latest", "[]", "v9.json", '{"version": 7}'])
 def test_a_pointer_to_nothing_is_told(tmp_path, caplog, text):
     add_to_folder(tmp_path, "beep", IDS)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chip_folders import write_picture
 from spectrogram_folders import PICTURE, add_sample, signal_folder
 
 import sarzarr as sz
@@ -130,6 +131,13 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
     assert len(space["images"]) == 2
     assert len(space["data"]) == 2
     assert Path("exported/signals/beep/splits/active.json").exists()
+
+
+def test_pictures_of_another_kind_are_refused(tmp_path):
+    write_picture(tmp_path / "chips" / "a.png", PICTURE.astype(np.uint16))
+    sz.import_chips(tmp_path / "chips", tmp_path / "s.zarr")
+    with pytest.raises(InvalidInputError, match="got uint16"):
+        SpectrogramDataset(tmp_path / "s.zarr/samples/chips", ["a"])
 
 
 def test_damage_is_an_error(tmp_path):

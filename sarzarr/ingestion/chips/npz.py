@@ -6,6 +6,7 @@ memory is taken for it.
 
 import io
 import json
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any, Final
@@ -18,11 +19,13 @@ from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.ingestion.annotations import Annotation
 from sarzarr.store.boxes import CORNERS, DEFAULT_LABEL
 from sarzarr.store.limits import read_text
-from sarzarr.zips import CORRUPT
+from sarzarr.zips import CORRUPT, listing_size
 
 _SHAPE: Final = cv.SPECTROGRAM_SIDE, cv.SPECTROGRAM_SIDE
 MAX_ARCHIVE: Final = 64 * 2**20
 """Bytes of an archive: it may hold other arrays, which are not read."""
+MAX_LISTING: Final = 2**20
+"""Bytes of an archive's list of files."""
 MAX_ARRAY: Final = cv.SPECTROGRAM_SIDE**2 + 2**16
 """Bytes of the array as its file has it: pixels and a header."""
 MAX_JSON: Final = 16 * 2**20
@@ -60,8 +63,12 @@ def _opened(path: Path) -> zipfile.ZipFile:
     if (size := path.stat().st_size) > MAX_ARCHIVE:
         raise _refused(path, f"a file of {size:,} bytes")
     try:
-        return zipfile.ZipFile(path)
-    except (*CORRUPT, NotImplementedError, ValueError) as error:
+        with path.open("rb") as file:
+            listing = listing_size(file)
+        if listing <= MAX_LISTING:
+            return zipfile.ZipFile(path)
+        raise _refused(path, f"an archive whose list of files takes {listing:,} bytes")
+    except (*CORRUPT, NotImplementedError, struct.error) as error:
         raise _refused(path, f"no archive ({str(error)[:100]})") from error
 
 
@@ -86,7 +93,7 @@ def _refused(path: Path, what: str) -> UnsupportedRasterError:
     )
 
 
-def read_annotation(path: Path) -> tuple[dict[str, Any], Annotation]:
+def read_sample_json(path: Path) -> tuple[dict[str, Any], Annotation]:
     """Return a sample's JSON document, whatever else it says, and its boxes in pixels; none without the key.
 
     Raises `InvalidInputError` where it is no such document; `OSError` where there is no file.

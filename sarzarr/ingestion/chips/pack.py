@@ -325,6 +325,11 @@ def _pack_shard(source: SampleRows, staging: Path, layout: SampleLayout, shard: 
             if isinstance(pixels, str):
                 refused[row] = pixels
                 continue
+            if np.greater(pixels.values.shape, (layout.height, layout.width)).any():
+                refused[row] = (
+                    f"at most {layout.height} x {layout.width} pixels were expected, got {pixels.values.shape}."
+                )
+                continue
             if values.dtype.kind == "u":
                 values = values_of(np.concatenate([values, values_of(pixels.values[pixels.is_measured])]))
             measured = source.measure(pixels)

@@ -15,7 +15,7 @@ from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
 from sarzarr.ingestion.annotations import Annotation
 from sarzarr.ingestion.chips.find import SampleSource
-from sarzarr.ingestion.chips.npz import probe_spectrogram, read_annotation, read_spectrogram
+from sarzarr.ingestion.chips.npz import probe_spectrogram, read_sample_json, read_spectrogram
 from sarzarr.ingestion.chips.pack import (
     SampleFiles,
     SamplePack,
@@ -163,7 +163,7 @@ def _find(base: Path) -> tuple[list[_Sample], Refusals]:
         path = base / "samples" / f"{one}.npz"
         with refused.leaving_out([path]):
             others.update(probe_spectrogram(path))
-            document, annotation = read_annotation(path.with_suffix(".json"))
+            document, annotation = read_sample_json(path.with_suffix(".json"))
             stat = path.stat()
             source = SampleSource(
                 id=one, source=f"samples/{path.name}", stamp=(stat.st_size, stat.st_mtime_ns)

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -160,7 +160,12 @@ class FolderBackend:
             raise InvalidInputError(
                 f"JSON was expected in {place.name!r}, got {error}. Mend it, or take it away."
             ) from None
-        return SampleSplit.of(document, place.name)
+        split = SampleSplit.of(document, place.name)
+        if split.version != version:  # a fault of older writers, which wrote through links
+            log.warning(
+                "%s: %s says that it is v%d; it is read as v%d", signal, place.name, split.version, version
+            )
+        return replace(split, version=version)
 
     def alone(self, signal: str) -> contextlib.AbstractContextManager[Any]:
         """Wait until no other process decides on these splits: lock the signal's folder, if there is one."""
