@@ -174,6 +174,7 @@ class History(RuleBasedStateMachine):
         moment=st.none() | st.integers(0, 80),
     )
     def ingests(self, scenes, version, border, moment):
+        self.finish()
         files = [self.files[scene, version] for scene in sorted(scenes)]
         then = self.model | {scene: (scene, version, border) for scene in scenes}
         self.do("ingest", files, border, moment=moment, then=then)
