@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sarzarr import torch as torch
     from sarzarr.export.copy_store import copy_store as copy_store
+    from sarzarr.export.npy import export_npy as export_npy
     from sarzarr.export.npz import export_npz as export_npz
     from sarzarr.export.quicklook import write_quicklook as write_quicklook
     from sarzarr.grids.grid import Grid as Grid
+    from sarzarr.ingestion.archives.npy import verify_patch_files as verify_patch_files
+    from sarzarr.ingestion.archives.patches import import_npy as import_npy
     from sarzarr.ingestion.boxes import import_boxes as import_boxes
     from sarzarr.ingestion.chips.pictures import import_chips as import_chips
     from sarzarr.ingestion.chips.spectrograms import import_npz as import_npz

@@ -64,6 +64,7 @@ def newcomer(tmp_path):
         ("README.md", README_HOLDS, "torch"),
         ("docs/lazy.md", LAZY_HOLDS, "h5netcdf"),
         ("docs/ptychography.md", PTYCHOGRAPHY_HOLDS, "torch"),
+        ("docs/npy.md", "assert images.max() <= 1", "torch"),
         pytest.param(
             "notebooks/explore.ipynb", "assert len(batch) == 8", "matplotlib", marks=pytest.mark.slow
         ),

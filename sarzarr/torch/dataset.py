@@ -88,7 +88,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         self._resume: Mapping[str, Any] | None = None
 
     @property
-    def preprocessing_params(self) -> dict[str, float]:
+    def preprocessing_params(self) -> dict[str, Any]:
         """``{"vmin", "vmax"}`` in dB of the batches; `MixedBoundsError` where the selection has several."""
         return self.reader.preprocessing_params
 
