@@ -88,7 +88,7 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
         cut = open_samples(store, name).layout
         drawn = f", {_boxes_text(store, name)}" if name in tables else ""
         size = f"{cut.height} x {cut.width} at most, {cut.stored}"
-        yield f"  samples/{name}: {counted(cut.count, 'chip')} of {size}{drawn}"
+        yield f"  samples/{name}: {counted(cut.count, 'sample')} of {size}{drawn}"
         if known := SplitManager(store).get_versions(name):
             yield f"    split: {_versions_text(known)}"
     for name in tables:

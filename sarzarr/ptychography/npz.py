@@ -25,7 +25,13 @@ from numpy.lib import format as npy
 
 from sarzarr import zips
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError, MissingKeyError, NoRoomError, UnsupportedRasterError
+from sarzarr.errors import (
+    InvalidInputError,
+    MissingKeyError,
+    NoRoomError,
+    RasterNotFoundError,
+    UnsupportedRasterError,
+)
 from sarzarr.files import flush, whole_file
 from sarzarr.ptychography.frames import RowsOnDisk, frame_shape
 from sarzarr.text import size_text
@@ -202,9 +208,12 @@ class Npz:
         try:
             listed = zips.members(self.path)
         except FileNotFoundError:
-            raise
+            raise RasterNotFoundError(
+                f"expected an NPZ file at {str(self.path)!r}, got none. Check the path."
+            ) from None
         except (UnsupportedRasterError, OSError) as error:
-            raise refused_npz(self.path, str(error)) from error
+            got = str(error).partition(", got ")[2].partition(f" in {self.path.name!r}")[0]
+            raise refused_npz(self.path, got or str(error)) from error
         return {name.removesuffix(".npy"): info for name, info in listed.items() if name.endswith(".npy")}
 
     def find(self, *keys: str) -> str | None:

@@ -27,7 +27,7 @@ def test_everything_in_a_store_is_named(tmp_path):
     chip_folder(tmp_path / "chips", count=5)
     made, report = sz.import_chips(tmp_path / "chips", tmp_path / "s.zarr")
     said = summary(create_store(tmp_path / "s.zarr"))
-    assert f"samples/chips: 5 chips of {made.layout.height} x {made.layout.width} at most, uint8" in said
+    assert f"samples/chips: 5 samples of {made.layout.height} x {made.layout.width} at most, uint8" in said
     assert f"{report.boxes['kept']} boxes in 1 class" in said
     assert "split" not in said
     sz.SplitManager(tmp_path / "s.zarr").create_initial_split("chips")
