@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sarzarr import torch as torch
     from sarzarr.export.copy_store import copy_store as copy_store
     from sarzarr.export.quicklook import write_quicklook as write_quicklook
+    from sarzarr.export.table import export_table as export_table
     from sarzarr.grids.grid import Grid as Grid
     from sarzarr.ingestion.boxes import import_boxes as import_boxes
     from sarzarr.ingestion.chips.pack import import_chips as import_chips
