@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import read_band
 from scipy.ndimage import gaussian_filter
 from tiffs import write
 from typer.testing import CliRunner
@@ -95,12 +96,6 @@ def test_whoever_says_so_is_believed(tmp_path, told):
 
 
 def test_digital_numbers_of_a_real_product_look_like_speckle_whatever_they_are_called(real_data, tmp_path):
-    import rasterio
-    from conftest import read_band
-
-    for path in sorted((real_data / "s1_grd_dn_gcp_safe").rglob("iw-vv.tiff")):
-        with rasterio.open(path) as file:
-            assert file.dtypes[0] == "uint16"
-        bare = write(tmp_path / path.parts[-3][-4:] / "data" / "place.tif", read_band(path, 1))
-        probe = sz.probe_file(bare)
-        print(path.parts[-3], probe.refusal)
+    (path,) = (real_data / "s1_grd_dn_gcp_safe" / "2018").rglob("iw-vv.tiff")
+    bare = write(tmp_path / "data" / "place.tif", read_band(path, 1))
+    assert sz.probe_file(bare).quantity == "dn"
