@@ -33,13 +33,15 @@ APART: Final = 100
 """Power relative to that of the bands beside it above which a band is none: polarizations differ by less."""
 DARK: Final = 4
 """Digital numbers up to which neighbours are equal by chance, in 8-bit pictures of water."""
-LEVELS: Final = 256
-"""Distinct integers from which values are so fine that steps between neighbours are speckle's, and no counting's."""
+COUNTED: Final = 2.0
+"""Variance over mean up to which neighbours may differ by counting alone, of which it is 1 (Poisson); less of a share."""
 CONTRAST: Final = (0.04, 0.6)
 """Median of |a - b| / (a + b) of the powers a and b of neighbours, of speckle: 0.5 of one look, 0.25 of 4.4, 0.05 of 100."""
 EVEN: Final = 1.2
 """That of brighter neighbours relative to that of darker ones, or the other way round, at most: speckle is
 multiplicative, and |a - b| / (a + b) of two gamma variates does not depend on a + b (Lukacs 1955, doi:10.1214/aoms/1177728549)."""
+CHI2_MEDIAN: Final = 0.4549
+"""Median of the chi-squared distribution of one degree of freedom: that of (a - b)^2 / (a + b) of counts a and b."""
 FEW: Final = 16
 """Distinct integers up to which a raster is a label, not a measurement."""
 _ENOUGH: Final = 2**14
@@ -74,8 +76,8 @@ class Sample:
     """Their 99th percentile."""
     most: float
     """The largest one."""
-    levels: int
-    """Distinct values."""
+    dispersion: float
+    """Variance between neighbours relative to their mean, by the median of (a - b)^2 / (a + b); NaN without any."""
     contrast: float
     """Median of |a - b| / (a + b) of the squares a and b of neighbours; NaN without any."""
     evenness: float
@@ -90,7 +92,7 @@ def sample_statistics(windows: Iterable[np.ndarray[Any, Any]]) -> Sample:
     kept, steps, has_others = [np.empty(0)], [np.empty(0)], False
     slopes: tuple[list[Any], list[Any]] = ([np.empty(0)], [np.empty(0)])
     bends: tuple[list[Any], list[Any]] = ([np.empty(0)], [np.empty(0)])
-    sums, ratios = [np.empty(0)], [np.empty(0)]
+    sums, ratios, excess = [np.empty(0)], [np.empty(0)], [np.empty(0)]
     for window in windows:
         pixels = np.asarray(window, np.float64)
         usable = np.isfinite(pixels) & (pixels != 0)
@@ -102,29 +104,31 @@ def sample_statistics(windows: Iterable[np.ndarray[Any, Any]]) -> Sample:
             turn = np.diff(change, axis=axis)
             slopes[axis].append(np.abs(change[np.isfinite(change)]))
             bends[axis].append(np.abs(turn[np.isfinite(turn)]))
-            power = np.moveaxis(np.square(marked), axis, 0)
-            total = power[:-1] + power[1:]
-            sums.append(total[is_known := np.isfinite(total)])
-            ratios.append(np.abs(power[1:] - power[:-1])[is_known] / sums[-1])
+            turned = np.moveaxis(marked, axis, 0)
+            is_known = np.isfinite(turned[:-1] + turned[1:])
+            one, other = turned[:-1][is_known], turned[1:][is_known]
+            sums.append(one**2 + other**2)
+            ratios.append(np.abs(one**2 - other**2) / sums[-1])
+            excess.append((one - other) ** 2 / (one + other))
         steps += [part[-1][part[-1] > 0] for part in slopes]
     values, step = np.concatenate(kept), np.concatenate(steps)
     along = [
         (_typical(np.concatenate(s)), _typical(np.concatenate(b))) for s, b in zip(slopes, bends, strict=True)
     ]
     slope, bend = max(along, key=lambda pair: -1 if np.isnan(pair[0]) else pair[0])
-    total, ratio, distinct = np.concatenate(sums), np.concatenate(ratios), np.unique(values).size
+    total, ratio = np.concatenate(sums), np.concatenate(ratios)
     is_bright = total >= _typical(total)
     return Sample(
         count=values.size,
         median=_median(values),
         negative=float(np.mean(values < 0)) if values.size else 0.0,
-        distinct=min(distinct + has_others, FEW + 1),
+        distinct=min(np.unique(values).size + has_others, FEW + 1),
         step=_typical(step),
         slope=slope,
         bend=bend,
         high=float(np.percentile(values, 99)) if values.size else float("nan"),
         most=float(values.max()) if values.size else float("nan"),
-        levels=distinct,
+        dispersion=_typical(np.concatenate(excess)) / CHI2_MEDIAN,
         contrast=_typical(ratio),
         evenness=float(np.divide(_typical(ratio[is_bright]), _typical(ratio[~is_bright]))),
     )
@@ -291,7 +295,7 @@ def _is_smooth(sample: Sample) -> bool:
 def _is_speckle(sample: Sample) -> bool:
     """Whether neighbours differ as multiplicative noise has them: by as much of a dark mean as of a bright one."""
     is_noise = CONTRAST[0] < sample.contrast < CONTRAST[1] and sample.bend > BENT * sample.slope
-    return sample.levels >= LEVELS and is_noise and 1 / EVEN < sample.evenness < EVEN
+    return sample.dispersion > COUNTED and is_noise and 1 / EVEN < sample.evenness < EVEN
 
 
 def unlike_speckle(sample: Sample, *, is_integer: bool) -> str | None:

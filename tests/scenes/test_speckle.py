@@ -46,6 +46,7 @@ SPECKLED = {
     "land and water": amplitude(field(120, 900)),
     "a dark border": np.where(np.indices(SHAPE)[1] < 90, 0, amplitude(400)).astype(np.uint16),
     "int32": amplitude(9_000, dtype=np.int32),
+    "8 bits": amplitude(90, dtype=np.uint8),
 }
 
 
