@@ -1,4 +1,4 @@
-"""docs/migrate.md: its table of 105 lines names tests that exist, its code runs, and the old patch cut is reproduced."""
+"""docs/migrate.md: its table of 105 lines names tests that exist, its code runs, the old patch cut is reproduced."""
 
 import ast
 import re
@@ -25,7 +25,9 @@ def tests_in(file):
     tree = ast.parse((ROOT / file).read_text())
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.startswith("Test")]
     nodes = [*tree.body, *(node for owner in classes for node in owner.body)]
-    return {node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
+    return {
+        node.name for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
 
 
 def rows():
@@ -35,7 +37,9 @@ def rows():
 
 
 def test_each_of_the_105_lines_stands_once_in_order():
-    assert [row[0] for row in rows()] == [f"{k}{n:02}" for k, count in COUNTS.items() for n in range(1, count + 1)]
+    assert [row[0] for row in rows()] == [
+        f"{k}{n:02}" for k, count in COUNTS.items() for n in range(1, count + 1)
+    ]
     assert {len(row) for row in rows()} == {4}
 
 
@@ -66,7 +70,8 @@ def old_cut(image, size, stride, min_valid):
         (i, j)
         for i in range(0, image.shape[0] - size + 1, stride)
         for j in range(0, image.shape[1] - size + 1, stride)
-        if np.mean((image[i : i + size, j : j + size] > 0.01) & (image[i : i + size, j : j + size] < 0.99)) >= min_valid
+        if np.mean((image[i : i + size, j : j + size] > 0.01) & (image[i : i + size, j : j + size] < 0.99))
+        >= min_valid
     ]
 
 
@@ -80,7 +85,9 @@ def test_the_old_patch_cut_is_reproduced_exactly(tmp_path, dtype):
     power[:, :70] = np.nan
     power[500:560, 300:420] = np.nan
     path = write_band(tmp_path / "sigma0_vv.tif", power, nodata=np.nan)
-    store = sz.ingest(sz.plan_ingest(path, tmp_path / "s.zarr", representation="power", quantity="sigma0", dtype=dtype))
+    store = sz.ingest(
+        sz.plan_ingest(path, tmp_path / "s.zarr", representation="power", quantity="sigma0", dtype=dtype)
+    )
     reader = sz.PatchReader(
         store, patch_size=256, stride=128, min_valid=0.0001, min_unsaturated=0,
         where="unsaturated_fraction >= 0.9", with_meta=True,
@@ -91,7 +98,9 @@ def test_the_old_patch_cut_is_reproduced_exactly(tmp_path, dtype):
         images += [*batch["image"][:, 0]]
     bounds = tuple(store.preprocessing_params[k] for k in (cv.VMIN, cv.VMAX))
     image = sz.normalize(store.db(store.scenes[0], "vv").values, bounds)
-    image = np.where(np.isnan(image), 0, image).astype(np.float32)  # as the older pipeline had what it could not use
+    image = np.where(np.isnan(image), 0, image).astype(
+        np.float32
+    )  # as the older pipeline had what it could not use
     expected = old_cut(image, 256, 128, 0.9)
     assert 10 < len(expected) < len(old_cut(image, 256, 128, 0)) - 10
     assert kept == expected

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from sarzarr.store.stored_pixels import StoredPixels
 from sarzarr.tasks import Progress
 
 BLOCK_BYTES: Final = 200_000_000
-"""Bytes of a block of rows, with what Parquet makes of them, at the most; a row of pixels is held whatever it takes."""
+"""Bytes of a block of rows, with what Parquet makes of them, at the most; one row of pixels is held in any case."""
 _PIXEL_BYTES: Final = 48
 """Bytes of a pixel beside those of its columns: y and x, and copies of them."""
 _HEIGHTS: Final = tuple(cv.CHUNK >> i for i in range(9))
@@ -63,7 +63,9 @@ class _Column:
         high = np.minimum(np.add(first, shape), np.add(self.place, self.shape))
         if (low < high).all():
             ends = (low - self.place, high - self.place), (low - first, high - first)
-            own, here = (tuple(slice(*span) for span in zip(*map(np.ndarray.tolist, end), strict=True)) for end in ends)
+            own, here = (
+                tuple(slice(*span) for span in zip(*map(np.ndarray.tolist, end), strict=True)) for end in ends
+            )
             values[here], is_data[here] = self.read((own[0], own[1]))
         return values, is_data
 
@@ -78,12 +80,12 @@ def export_table(
 ) -> Path:
     """Write scenes with their layers as one Parquet table, whole or not at all, and return its path.
 
-    A row is a pixel that any column has data of: the outer join of all of them on pixel centres. Columns are ``y`` and
-    ``x``, float64 in units of the CRS (index + 0.5 without one), ascending in that order; then those of each scene:
-    backscatter as linear power, float32, or in dB (``vv_db``), and layers in their stored dtype. Null says no data;
-    zeros are kept. A column has the array's own name where no other scene has it, else ``SCENE_NAME``. The CRS is
-    ``crs_wkt`` of the schema's metadata, and each field tells its scene and array. A block of rows is a row group, and
-    all that is held.
+    A row is a pixel that any column has data of: the outer join of all of them on pixel centres. Columns are ``y``
+    and ``x``, float64 in units of the CRS (index + 0.5 without one), ascending in that order; then those of each
+    scene: backscatter as linear power, float32, or in dB (``vv_db``), and layers in their stored dtype. Null says no
+    data; zeros are kept. A column has the array's own name where no other scene has it, else ``SCENE_NAME``. The CRS
+    is ``crs_wkt`` of the schema's metadata, and each field tells its scene and array. A block of rows is a row group,
+    and all that is held.
 
     Parameters
     ----------
@@ -106,7 +108,7 @@ def export_table(
         A scene is not in the store, stored bytes are damaged, or pyarrow is not installed.
     """
     try:
-        import pyarrow
+        import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
         raise MissingExtraError(
@@ -117,11 +119,11 @@ def export_table(
     if not names:
         raise InvalidInputError("at least one scene was expected, got none. Ingest some first.")
     grid, columns = opened.grid(names[0]), _columns(opened, list(dict.fromkeys(names)), db=db)
-    fields = [pyarrow.field(axis, pyarrow.float64(), nullable=False) for axis in ("y", "x")]
+    fields = [pa.field(axis, pa.float64(), nullable=False) for axis in ("y", "x")]
     for column in columns:
         about = {"scene": column.scene, "array": column.array, "units": column.units}
-        fields.append(pyarrow.field(column.name, pyarrow.from_numpy_dtype(column.dtype), metadata=about))
-    schema = pyarrow.schema(fields, metadata={"crs_wkt": grid.crs_wkt or ""})
+        fields.append(pa.field(column.name, pa.from_numpy_dtype(column.dtype), metadata=about))
+    schema = pa.schema(fields, metadata={"crs_wkt": grid.crs_wkt or ""})
     by = [parquet.SortingColumn(0), parquet.SortingColumn(1)]
     place.parent.mkdir(parents=True, exist_ok=True)
     total = sum(math.prod(column.shape) * column.dtype.itemsize for column in columns)
@@ -131,8 +133,8 @@ def export_table(
     ):
         for done, block in _blocks(grid, columns):
             if len(block[0][0]):
-                arrays = [pyarrow.array(values, mask=~is_data) for values, is_data in block]
-                writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema), row_group_size=len(arrays[0]))
+                arrays = [pa.array(values, mask=~is_data) for values, is_data in block]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=len(arrays[0]))
             if progress is not None:
                 progress(Progress(round(done * total), total, place.name))
     return place
@@ -140,10 +142,11 @@ def export_table(
 
 def _columns(store: Store, scenes: Sequence[str], *, db: bool) -> list[_Column]:
     """Return the columns of scenes: of each its arrays of backscatter, then its layers."""
-    reference, out = store.grid(scenes[0]), list[_Column]()
+    out = list[_Column]()
     owners = Counter(name for scene in scenes for name in (*store.arrays(scene), *store.layers(scene)))
     for scene in scenes:
-        shared = {"scene": scene, "place": _place(store, scenes[0], scene), "shape": store.grid(scene).shape}
+        place, shape = _place(store, scenes[0], scene), store.grid(scene).shape
+        shared: dict[str, Any] = {"scene": scene, "place": place, "shape": shape}
         names = {name: name if owners[name] == 1 else f"{scene}_{name}" for name in owners}
         for row in catalog_rows(store.rows(scene)) if store.arrays(scene) else ():
             array = StoredArray.of(store.place, row)
@@ -160,7 +163,7 @@ def _columns(store: Store, scenes: Sequence[str], *, db: bool) -> list[_Column]:
     twice = [name for name, n in Counter(["y", "x", *(column.name for column in out)]).items() if n > 1]
     if twice:
         raise InvalidInputError(
-            f"columns of names of their own were expected, got {twice[0]!r} twice. Ingest one of its scenes with --id."
+            f"columns of names of their own were expected, got {twice[0]!r} twice. Ingest one of them with --id."
         )
     return out
 
@@ -171,7 +174,9 @@ def _place(store: Store, first: str, scene: str) -> tuple[int, int]:
     if first == scene and not grid.is_rotated:
         return 0, 0
     if grid.is_rotated or not grid.is_georeferenced:
-        got = "a rotated affine" if grid.is_rotated else "some that no affine ties to the ground, beside others"
+        got = (
+            "a rotated affine" if grid.is_rotated else "some that no affine ties to the ground, beside others"
+        )
         raise InvalidInputError(
             f"north-up pixels of {scene!r} were expected, got {got}. Ingest it with --crs and --pixel-size."
         )
@@ -179,15 +184,16 @@ def _place(store: Store, first: str, scene: str) -> tuple[int, int]:
     offset = reference.whole_pixel_offset(in_turn_of(grid, reference)) if is_same else None
     if offset is None:
         raise InvalidInputError(
-            f"{scene!r} on the pixels of {first!r} was expected, {_lattice(reference)}, got {_lattice(grid)}. Ingest it "
-            f"onto them: --grid like:{first} --id NAME."
+            f"{scene!r} on the pixels of {first!r} was expected, {_lattice(reference)}, got {_lattice(grid)}. "
+            f"Ingest it onto them: --grid like:{first} --id NAME."
         )
     return offset
 
 
 def _lattice(grid: Grid) -> str:
     across, down = grid.pixel_size
-    return f"{across:g} x {down:g} from ({grid.transform[2]:.10g}, {grid.transform[5]:.10g}) in {crs_name(grid.crs_wkt)}"
+    origin = f"({grid.transform[2]:.10g}, {grid.transform[5]:.10g})"
+    return f"{across:g} x {down:g} from {origin} in {crs_name(grid.crs_wkt)}"
 
 
 def _read_backscatter(array: StoredArray, db: bool, window: Window) -> tuple[Array, Array]:
@@ -207,9 +213,7 @@ def _read_layer(pixels: StoredPixels, nodata: float | None, window: Window) -> t
     return values, is_data if nodata is None else is_data & (values != values.dtype.type(nodata))
 
 
-def _blocks(
-    grid: Grid, columns: Sequence[_Column]
-) -> Iterator[tuple[float, list[tuple[Array, Array]]]]:
+def _blocks(grid: Grid, columns: Sequence[_Column]) -> Iterator[tuple[float, list[tuple[Array, Array]]]]:
     """Yield, block by block in the order of y and x, the share of rows that is done, and values and validity (n,).
 
     Blocks are whole rows of chunks, or parts of them where the pixels are too many.

@@ -90,10 +90,12 @@ def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
     (rows, columns) of it would be lost.
     """
     if bool(held := store.arrays(planned.id)) != bool(planned.probe.arrays):
-        got = f"backscatter ({', '.join(held)}); to add layers, give its files, too" if held else "layers alone"
+        got = (
+            f"backscatter ({', '.join(held)}); to add layers, give its files, too" if held else "layers alone"
+        )
         raise SceneExistsError(
-            f"a new scene was expected, got {planned.id!r}, which {store.place.name} holds as {got}. Name the new one "
-            f"with --id, or take the other out first (`sarzarr remove {store.place.name} {planned.id}`)."
+            f"a new scene was expected, got {planned.id!r}, which {store.place.name} holds as {got}. Name the new "
+            f"one with --id, or take the other out first (`sarzarr remove {store.place.name} {planned.id}`)."
         )
     source = known_hash(store, planned.id)
     same_pixels = source == _hash_like(str(source), planned.probe, options)

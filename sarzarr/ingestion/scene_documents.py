@@ -172,7 +172,11 @@ def catalog_row(plan: ScenePlan, array: ArrayProbe | None = None) -> dict[str, A
     about: dict[str, Any] = dict.fromkeys(("name", "flags", "bounds_key"), "")
     if array is not None:
         vmin, vmax = plan.bounds[array.name]
-        about = {"name": array.name, "flags": array.name + cv.FLAGS_SUFFIX, "polarization": array.polarization}
+        about = {
+            "name": array.name,
+            "flags": array.name + cv.FLAGS_SUFFIX,
+            "polarization": array.polarization,
+        }
         about |= {"quantity": str(array.quantity), "source_representation": str(array.representation)}
         about |= {"vmin": vmin, "vmax": vmax, "bounds_key": plan.group(array)}
     return {

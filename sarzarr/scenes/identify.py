@@ -34,12 +34,15 @@ APART: Final = 100
 DARK: Final = 4
 """Digital numbers up to which neighbours are equal by chance, in 8-bit pictures of water."""
 COUNTED: Final = 2.0
-"""Variance over mean up to which neighbours may differ by counting alone, of which it is 1 (Poisson); less of a share."""
+"""Variance over mean up to which neighbours may differ by counting alone, of which it is 1 (Poisson) or less."""
+LEVELS: Final = 256
+"""Distinct values from which it is none either: so many counts differ by less than `CONTRAST`, or unevenly."""
 CONTRAST: Final = (0.04, 0.6)
-"""Median of |a - b| / (a + b) of the powers a and b of neighbours, of speckle: 0.5 of one look, 0.25 of 4.4, 0.05 of 100."""
+"""Median of |a - b| / (a + b) of the powers a and b of neighbours in speckle: 0.5 of one look, 0.05 of 100."""
 EVEN: Final = 1.2
 """That of brighter neighbours relative to that of darker ones, or the other way round, at most: speckle is
-multiplicative, and |a - b| / (a + b) of two gamma variates does not depend on a + b (Lukacs 1955, doi:10.1214/aoms/1177728549)."""
+multiplicative, and |a - b| / (a + b) of two gamma variates does not depend on a + b (Lukacs 1955,
+doi:10.1214/aoms/1177728549)."""
 CHI2_MEDIAN: Final = 0.4549
 """Median of the chi-squared distribution of one degree of freedom: that of (a - b)^2 / (a + b) of counts a and b."""
 FEW: Final = 16
@@ -76,6 +79,8 @@ class Sample:
     """Their 99th percentile."""
     most: float
     """The largest one."""
+    levels: int
+    """Distinct values."""
     dispersion: float
     """Variance between neighbours relative to their mean, by the median of (a - b)^2 / (a + b); NaN without any."""
     contrast: float
@@ -86,7 +91,9 @@ class Sample:
     """What to say where ``count`` is 0."""
 
 
-@np.errstate(invalid="ignore", over="ignore", divide="ignore")  # of NaN that signals, of the largest numbers, of none
+@np.errstate(
+    invalid="ignore", over="ignore", divide="ignore"
+)  # of NaN that signals, of the largest numbers, of none
 def sample_statistics(windows: Iterable[np.ndarray[Any, Any]]) -> Sample:
     """Return the statistics of sampled windows, (rows, columns) each, real, NaN where a pixel was not measured."""
     kept, steps, has_others = [np.empty(0)], [np.empty(0)], False
@@ -116,18 +123,19 @@ def sample_statistics(windows: Iterable[np.ndarray[Any, Any]]) -> Sample:
         (_typical(np.concatenate(s)), _typical(np.concatenate(b))) for s, b in zip(slopes, bends, strict=True)
     ]
     slope, bend = max(along, key=lambda pair: -1 if np.isnan(pair[0]) else pair[0])
-    total, ratio = np.concatenate(sums), np.concatenate(ratios)
+    total, ratio, distinct = np.concatenate(sums), np.concatenate(ratios), np.unique(values).size
     is_bright = total >= _typical(total)
     return Sample(
         count=values.size,
         median=_median(values),
         negative=float(np.mean(values < 0)) if values.size else 0.0,
-        distinct=min(np.unique(values).size + has_others, FEW + 1),
+        distinct=min(distinct + has_others, FEW + 1),
         step=_typical(step),
         slope=slope,
         bend=bend,
         high=float(np.percentile(values, 99)) if values.size else float("nan"),
         most=float(values.max()) if values.size else float("nan"),
+        levels=distinct,
         dispersion=_typical(np.concatenate(excess)) / CHI2_MEDIAN,
         contrast=_typical(ratio),
         evenness=float(np.divide(_typical(ratio[is_bright]), _typical(ratio[~is_bright]))),
@@ -295,7 +303,8 @@ def _is_smooth(sample: Sample) -> bool:
 def _is_speckle(sample: Sample) -> bool:
     """Whether neighbours differ as multiplicative noise has them: by as much of a dark mean as of a bright one."""
     is_noise = CONTRAST[0] < sample.contrast < CONTRAST[1] and sample.bend > BENT * sample.slope
-    return sample.dispersion > COUNTED and is_noise and 1 / EVEN < sample.evenness < EVEN
+    is_counted = sample.dispersion <= COUNTED and sample.levels < LEVELS
+    return is_noise and not is_counted and 1 / EVEN < sample.evenness < EVEN
 
 
 def unlike_speckle(sample: Sample, *, is_integer: bool) -> str | None:

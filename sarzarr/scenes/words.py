@@ -66,7 +66,9 @@ _LAST: Final = {"a spread or a count": r"std|var|counts?", "an index of bands": 
 """What the last word alone declares: elsewhere it means other things, too."""
 _AREA: Final = re.compile(r"s1[a-d]?|rtc\d*|gamma0|sigma0")
 """Words before ``area`` of which it is a scattering area; that of interest, or of a study, is another thing."""
-_RADAR: Final = r"i?sar|radar|backscatter|slc|grd[hmf]?|asar|palsar\d?|rtc\d*|s1[a-d]?|sentinel1[a-d]?|ers\d?|envisat"
+_RADAR: Final = (
+    r"i?sar|radar|backscatter|slc|grd[hmf]?|asar|palsar\d?|rtc\d*|s1[a-d]?|sentinel1[a-d]?|ers\d?|envisat"
+)
 """Words of names that a radar alone has."""
 PARTS: Final = ("an element of a covariance or coherency matrix", "one part of a complex number")
 """What means nothing without the bands beside it, so that none of them is taken as backscatter."""

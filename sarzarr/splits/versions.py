@@ -50,7 +50,8 @@ def get_split(store: AnyStore, version: int | None = None) -> Split:
 def grounds_of(store: Store, sites: Sites | None = None, known: Split | None = None) -> Grounds:
     """Return the scenes of a store with their placements and sites: of patterns the first that fits counts.
 
-    Those of layers alone, of which nothing is trained on, are left out. Without a name in ``sites`` the ``known`` version's holds. `InvalidInputError` where a pattern fits no scene.
+    Those of layers alone, of which nothing is trained on, are left out. Without a name in ``sites`` the ``known``
+    version's holds. `InvalidInputError` where a pattern fits no scene.
     """
     trained = {*store.catalog["scene"].values.tolist()}
     placed = {scene: place for scene, place in store.placements.items() if scene in trained}

@@ -186,7 +186,7 @@ class Store:
         return single_clip(self.bounds)
 
     def entries(self, scene: str) -> xr.Dataset:
-        """Return the rows of a scene in the `listing`, one at least; `NotInStoreError` where it is not in the store."""
+        """Return the rows of a scene in the `listing`, one at least; `NotInStoreError` where it is not here."""
         found = self.listing.isel(array=np.flatnonzero(self.listing["scene"].values == scene))
         if not found.sizes["array"]:
             near = ", ".join(self.scenes[:5]) + (", ..." if len(self.scenes) > 5 else "")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -85,7 +86,7 @@ def test_rows_are_sorted_and_a_row_group_is_a_block(store, tmp_path):
     assert frame.equals(frame.sort_values(["y", "x"]))
     assert file.num_row_groups == 3  # rows of chunks, from the south
     parts = [file.read_row_group(i, ["y"])["y"].to_numpy() for i in range(3)]
-    assert all(a.max() < b.min() for a, b in zip(parts, parts[1:], strict=False))
+    assert all(a.max() < b.min() for a, b in pairwise(parts))
     metadata = file.schema_arrow
     assert "WGS 84 / UTM zone 33N" in metadata.metadata[b"crs_wkt"].decode()
     assert metadata.field("vv").metadata == {b"scene": b"sar", b"array": b"vv", b"units": b"1"}
@@ -125,14 +126,21 @@ def test_scenes_of_another_lattice_are_refused_with_the_remedy_that_works(store,
     add(store.root, path, like="birds", id="soil_on_birds")
     table = sz.export_table(store.root, tmp_path / "x.parquet", ["birds", "soil_on_birds"])
     assert parquet.read_schema(table).names == ["y", "x", "birds", "soil"]
-    other = write_band(tmp_path / "degrees.tif", counts((300, 280)), crs="EPSG:4326", transform=from_origin(15, 48, 1e-4, 1e-4))
+    other = write_band(
+        tmp_path / "degrees.tif",
+        counts((300, 280)),
+        crs="EPSG:4326",
+        transform=from_origin(15, 48, 1e-4, 1e-4),
+    )
     add(store.root, other)
-    with pytest.raises(InvalidInputError, match="in EPSG:4326. Ingest it onto them"):
+    with pytest.raises(InvalidInputError, match=r"in EPSG:4326\. Ingest it onto them"):
         sz.export_table(store.root, tmp_path / "y.parquet", ["birds", "degrees"])
 
 
 def test_a_scene_without_a_crs_is_exported_alone(store, tmp_path):
-    path = write_band(tmp_path / "nowhere.tif", counts((30, 70)), crs=None, transform=from_origin(0, 0, 2, 2), **COUNTS)
+    path = write_band(
+        tmp_path / "nowhere.tif", counts((30, 70)), crs=None, transform=from_origin(0, 0, 2, 2), **COUNTS
+    )
     add(store.root, path)
     made = parquet.read_table(sz.export_table(store.root, tmp_path / "x.parquet", "nowhere")).to_pandas()
     assert (made.y.iloc[0], made.x.iloc[0], made.y.max()) == (0.5, 0.5, 29.5)
@@ -156,7 +164,9 @@ def test_it_is_whole_or_not_at_all(store, tmp_path):
 
 
 def test_the_command_line_writes_it(store, tmp_path):
-    done = CliRunner().invoke(app, ["table", str(store.root), "birds", "height", "-o", str(tmp_path / "x.parquet")])
+    done = CliRunner().invoke(
+        app, ["table", str(store.root), "birds", "height", "-o", str(tmp_path / "x.parquet")]
+    )
     assert done.exit_code == 0, done.output
     assert parquet.read_schema(tmp_path / "x.parquet").names == ["y", "x", "birds", "height"]
 
@@ -171,7 +181,9 @@ def test_pandas_and_duckdb_open_it(store, tmp_path):
     assert found == [(total, rows)]
 
 
-@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.reset_index")  # Dask's own, of pandas 3.1
+@pytest.mark.filterwarnings(
+    "ignore:The inplace keyword in DataFrame.reset_index"
+)  # Dask's own, of pandas 3.1
 def test_dask_opens_it(store, tmp_path):
     path = sz.export_table(store, tmp_path / "x.parquet")
     dask_frames = pytest.importorskip("dask.dataframe", reason="dask.dataframe is not installed")

@@ -255,7 +255,8 @@ from pathlib import Path
 import sarzarr as sz
 from sarzarr.ingestion.chips.find import ChipOptions
 place = Path(sys.argv[1])
-store = sz.ingest(sz.plan_ingest(sz.write_synthetic_scenes(place / "raw", count=1, shape=(300, 300)), place / "s.zarr"))
+files = sz.write_synthetic_scenes(place / "raw", count=1, shape=(300, 300))
+store = sz.ingest(sz.plan_ingest(files, place / "s.zarr"))
 assert sz.verify(sz.remove_scene(store, store.scenes[0]).root)
 sz.import_chips(place / "chips", place / "s.zarr", options=ChipOptions(name="ships"))
 for signal, root in (("beep", place), ("ships", place / "s.zarr")):
@@ -273,5 +274,7 @@ def test_an_ingest_an_import_and_a_split_work_without_fcntl(tmp_path):
     for i in range(5):
         (samples / f"{i}.npz").write_bytes(b"")
         (samples / f"{i}.json").write_text('{"boxes": []}')
-    done = subprocess.run([sys.executable, "-c", WITHOUT_FCNTL, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_FCNTL, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

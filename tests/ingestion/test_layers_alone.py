@@ -11,7 +11,13 @@ from typer.testing import CliRunner
 
 import sarzarr as sz
 from sarzarr.cli.app import app
-from sarzarr.errors import InvalidInputError, NotInStoreError, SceneExistsError, SceneIdError, UnsupportedRasterError
+from sarzarr.errors import (
+    InvalidInputError,
+    NotInStoreError,
+    SceneExistsError,
+    SceneIdError,
+    UnsupportedRasterError,
+)
 from sarzarr.ingestion.waiting import waiting
 from sarzarr.splits.versions import grounds_of
 
@@ -32,7 +38,10 @@ def rasters(tmp_path):
     folder = tmp_path / "rasters"
     folder.mkdir()
     write_band(folder / "richness.tif", counts(), nodata=-1)
-    write_band(folder / "cover.tif", np.kron(counts((30, 40), high=4).clip(0), np.ones((10, 10), np.int16)).astype(np.uint8))
+    write_band(
+        folder / "cover.tif",
+        np.kron(counts((30, 40), high=4).clip(0), np.ones((10, 10), np.int16)).astype(np.uint8),
+    )
     return folder
 
 
@@ -83,21 +92,41 @@ def test_a_grid_resamples_as_gdal_does(rasters, tmp_path):
     import rasterio
 
     with rasterio.open(rasters / "cover.tif") as file:
-        target = dict(crs="EPSG:32633", transform=from_origin(500_000, 5_400_000, 20, 20), width=200, height=150)
+        target = {
+            "crs": "EPSG:32633",
+            "transform": from_origin(500_000, 5_400_000, 20, 20),
+            "width": 200,
+            "height": 150,
+        }
         with WarpedVRT(file, resampling=Resampling.mode, **target) as expected:
             np.testing.assert_array_equal(store.open_scene("cover").cover.values, expected.read(1))
 
 
 def test_each_file_of_the_first_layer_is_a_scene(tmp_path):
     for i, name in enumerate(("north", "south")):
-        write_band(tmp_path / f"{name}.tif", counts(seed=i), nodata=-1, transform=from_origin(0, 9_000 * (i + 1), 10, 10))
-    write_band(tmp_path / "dem.tif", np.random.default_rng(0).random((4000, 900)).astype("f4"), transform=from_origin(0, 20_000, 10, 10))
-    plan = sz.plan_ingest([], tmp_path / "s.zarr", layers={"n": [tmp_path / "north.tif", tmp_path / "south.tif"], "dem": tmp_path / "dem.tif"})
+        write_band(
+            tmp_path / f"{name}.tif",
+            counts(seed=i),
+            nodata=-1,
+            transform=from_origin(0, 9_000 * (i + 1), 10, 10),
+        )
+    write_band(
+        tmp_path / "dem.tif",
+        np.random.default_rng(0).random((4000, 900)).astype("f4"),
+        transform=from_origin(0, 20_000, 10, 10),
+    )
+    plan = sz.plan_ingest(
+        [],
+        tmp_path / "s.zarr",
+        layers={"n": [tmp_path / "north.tif", tmp_path / "south.tif"], "dem": tmp_path / "dem.tif"},
+    )
     store = sz.ingest(plan)
     assert store.scenes == ("north", "south")
     assert all(store.layers(scene) == ("dem", "n") for scene in store.scenes)
     with pytest.raises(SceneIdError, match="one file of layer 'n' for scene 'x', got 2"):
-        sz.plan_ingest([], tmp_path / "t.zarr", layers={"n": [tmp_path / "north.tif", tmp_path / "south.tif"]}, id="x")
+        sz.plan_ingest(
+            [], tmp_path / "t.zarr", layers={"n": [tmp_path / "north.tif", tmp_path / "south.tif"]}, id="x"
+        )
 
 
 # ------------------------------------------------------------------ again
@@ -120,7 +149,9 @@ def test_another_file_or_grid_is_refused_unless_it_replaces(rasters, store):
     with pytest.raises(SceneExistsError, match="from another file"):
         sz.plan_ingest([], store.root, layers=layers)
     sz.ingest(sz.plan_ingest([], store.root, layers=layers, replace=True))
-    np.testing.assert_array_equal(store.anew().open_scene("richness").richness.fillna(-1).values, counts(seed=5))
+    np.testing.assert_array_equal(
+        store.anew().open_scene("richness").richness.fillna(-1).values, counts(seed=5)
+    )
     with pytest.raises(SceneExistsError, match="on another grid"):
         sz.plan_ingest([], store.root, layers=layers, **GRID)
     made = sz.ingest(sz.plan_ingest([], store.root, layers=layers, replace=True, shard=512, **GRID))
@@ -141,7 +172,11 @@ def test_a_scene_of_layers_is_not_one_of_backscatter(rasters, store, tmp_path):
 def test_an_interrupted_run_ends_with_the_same_bytes(rasters, store, tmp_path, monkeypatch):
     from sarzarr.ingestion import run as running
 
-    plan = sz.plan_ingest([], tmp_path / "t.zarr", layers={"richness:counts": rasters / "richness.tif", "cover": rasters / "cover.tif"})
+    plan = sz.plan_ingest(
+        [],
+        tmp_path / "t.zarr",
+        layers={"richness:counts": rasters / "richness.tif", "cover": rasters / "cover.tif"},
+    )
     with monkeypatch.context() as patched:
         patched.setattr(running, "_enter", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -152,7 +187,9 @@ def test_an_interrupted_run_ends_with_the_same_bytes(rasters, store, tmp_path, m
 
 # ------------------------------------------------------------------ what there is none of
 def test_whatever_reads_backscatter_says_that_there_is_none(store):
-    with pytest.raises(NotInStoreError, match=r"backscatter of scene 'richness' .* got layers alone \(cover, richness\)"):
+    with pytest.raises(
+        NotInStoreError, match=r"backscatter of scene 'richness' .* got layers alone \(cover, richness\)"
+    ):
         store.db("richness")
     with pytest.raises(NotInStoreError, match="layers alone"):
         store.power("richness")
@@ -172,7 +209,9 @@ def test_whatever_reads_backscatter_says_that_there_is_none(store):
 
 
 def test_it_takes_no_part_in_what_backscatter_does(store, tmp_path):
-    write_band(tmp_path / "sigma0_vv.tif", speckle((600, 700)), transform=from_origin(500_000, 5_400_000, 100, 100))
+    write_band(
+        tmp_path / "sigma0_vv.tif", speckle((600, 700)), transform=from_origin(500_000, 5_400_000, 100, 100)
+    )
     mixed = sz.ingest(sz.plan_ingest(tmp_path / "sigma0_vv.tif", store.root, id="sar"))
     assert mixed.scenes == ("richness", "sar")
     batch = next(iter(sz.PatchReader(mixed, batch_size=2, min_unsaturated=0)))
@@ -184,9 +223,14 @@ def test_it_takes_no_part_in_what_backscatter_does(store, tmp_path):
     assert sz.verify(store.root, deep=True)
 
 
-@pytest.mark.parametrize("option", [{"quantity": "sigma0"}, {"border": 4}, {"dtype": "float32"}, {"bounds": "fixed"}, {"nodata": 0.0}])
+@pytest.mark.parametrize(
+    "option",
+    [{"quantity": "sigma0"}, {"border": 4}, {"dtype": "float32"}, {"bounds": "fixed"}, {"nodata": 0.0}],
+)
 def test_an_option_of_backscatter_is_refused(rasters, tmp_path, option):
-    with pytest.raises(InvalidInputError, match=f"expected scenes for --{next(iter(option))}, got layers alone"):
+    with pytest.raises(
+        InvalidInputError, match=f"expected scenes for --{next(iter(option))}, got layers alone"
+    ):
         sz.plan_ingest([], tmp_path / "s.zarr", layers={"n": rasters / "richness.tif"}, **option)
 
 
@@ -215,7 +259,16 @@ def test_it_is_copied_and_removed(store, tmp_path):
     assert sz.verify(copy.anew(), deep=True)
 
 
-@pytest.mark.parametrize("damaged", ["scenes/richness/richness/c/0/0", "catalog/name/c/0", "catalog/chunk/c/0", "scenes/richness/y/c/0", "scenes/richness/zarr.json"])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "scenes/richness/richness/c/0/0",
+        "catalog/name/c/0",
+        "catalog/chunk/c/0",
+        "scenes/richness/y/c/0",
+        "scenes/richness/zarr.json",
+    ],
+)
 def test_damage_is_found_and_repaired(rasters, store, damaged):
     before = tree_hash(store.root)
     place = store.root / damaged

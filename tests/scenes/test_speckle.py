@@ -1,4 +1,4 @@
-"""Integers that nothing says a radar made: digital numbers where they look like speckle, else refused with the remedy."""
+"""Integers that nothing says a radar made: digital numbers where they look like speckle, else refused."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,9 @@ COUNTS = {
     "ranks": np.random.default_rng(4).permutation(SHAPE[0] * SHAPE[1]).reshape(SHAPE).astype(np.int32),
     "any number": np.random.default_rng(5).integers(0, 1000, SHAPE).astype(np.uint16),
     "richness by the ground": np.rint(field(0, 180)).astype(np.uint8),
-    "cells of one number": np.kron(np.random.default_rng(6).integers(1, 900, (40, 50)), np.ones((10, 10), int)).astype(np.int16),
+    "cells of one number": np.kron(
+        np.random.default_rng(6).integers(1, 900, (40, 50)), np.ones((10, 10), int)
+    ).astype(np.int16),
 }
 SPECKLED = {
     "single look": amplitude(300, looks=1),
@@ -61,7 +63,9 @@ def test_counts_are_refused_and_a_layer_takes_them(tmp_path, kind):
     layer = ["--layer", f"richness:counts={path}", "-o", str(tmp_path / "s.zarr")]
     done = CliRunner().invoke(app, ["ingest", *layer])
     assert done.exit_code == 0, done.output
-    np.testing.assert_array_equal(sz.open_store(tmp_path / "s.zarr").open_scene("richness").richness, COUNTS[kind])
+    np.testing.assert_array_equal(
+        sz.open_store(tmp_path / "s.zarr").open_scene("richness").richness, COUNTS[kind]
+    )
 
 
 @pytest.mark.parametrize("kind", SPECKLED)
@@ -90,7 +94,9 @@ def test_a_name_or_a_tag_says_that_a_radar_made_them(tmp_path, said):
     assert sz.probe_file(write(tmp_path / "data" / name, pixels, **said)).refusal is None
 
 
-@pytest.mark.parametrize("told", [{"quantity": "dn"}, {"representation": "amplitude"}, {"polarizations": ["VV"]}])
+@pytest.mark.parametrize(
+    "told", [{"quantity": "dn"}, {"representation": "amplitude"}, {"polarizations": ["VV"]}]
+)
 def test_whoever_says_so_is_believed(tmp_path, told):
     path = write(tmp_path / "data" / "place.tif", COUNTS["many species"])
     assert sz.probe_file(path, **told).refusal is None

@@ -41,7 +41,9 @@ def scenes_of_layers(store: Store | None, options: IngestOptions, refused: Refus
     first = options.layers[0].name
     given = [layer for layer in options.layers if layer.name == first]
     claims: dict[str, list[LayerFile]] = {}
-    for file in probe_layers(given, Refusals()).files[first]:  # what is refused is told where layers are matched
+    for file in probe_layers(given, Refusals()).files[
+        first
+    ]:  # what is refused is told where layers are matched
         claims.setdefault(scene_claim(file.path, options.id)[0], []).append(file)
     plans = []
     for name, files in claims.items():
@@ -54,7 +56,7 @@ def _planned(name: str, files: Sequence[LayerFile], store: Store | None, options
     if len(files) > 1:
         raise SceneIdError(
             f"expected one file of layer {files[0].layer.name!r} for scene {name!r}, got {len(files)}: "
-            f"{listed(file.path.name for file in files)}. Pass --id with {{name}} or {{folder}} in it, or leave it out."
+            f"{listed(file.path.name for file in files)}. Pass --id with {{name}} in it, or leave it out."
         )
     probe = bare_scene(name, files[0].source.georeference)
     if options.has_grid:
@@ -81,7 +83,7 @@ def bare_scene(name: str, place: Georeference) -> SceneProbe:
 
 
 def encoding_of_layers(encoding: Encoding) -> Encoding:
-    """Return the encoding of a scene that has no backscatter: chunks and shards (rows, columns), and layers' codec."""
+    """Return the encoding of a scene that has no backscatter: chunks and shards (rows, columns), layers' codec."""
     return replace(encoding, dtype=cv.NO_DTYPE, codec=encoding.codec_beside)
 
 
@@ -92,6 +94,6 @@ def _check_options(options: IngestOptions) -> None:
     if given:
         name = given[0].replace("_", "-")
         raise InvalidInputError(
-            f"expected scenes for --{name}, got layers alone. Give the scenes, or leave --{name} out; what a layer is "
-            "stands in its own words: --layer NAME:counts:nodata-1:average=FILE."
+            f"expected scenes for --{name}, got layers alone. Give the scenes, or leave --{name} out; what a layer "
+            "is stands in its own words: --layer NAME:counts:nodata-1:average=FILE."
         )

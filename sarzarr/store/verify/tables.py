@@ -103,8 +103,9 @@ def _check_scenes(tree: Tree, rows: list[dict[str, Any]], listed: set[str], foun
 def told_row(tree: Tree, scene: str, name: str, groups: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the row of the catalog that documents tell of an array; None where one of them is lost.
 
-    That of a scene of layers alone, of no ``name``, is told by its group and the first of its layers. ``groups`` are the keys of the root's bounds. Of the affine (6 numbers, CRS units) and the CRS there is nothing
-    where no document has them.
+    That of a scene of layers alone, of no ``name``, is told by its group and the first of its layers. ``groups`` are
+    the keys of the root's bounds. Of the affine (6 numbers, CRS units) and the CRS there is nothing where no document
+    has them.
     """
     group = f"{cv.SCENES}/{scene}"
     facts = tree.attributes(group)
