@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chip_folders import chip_folder
 from conftest import speckle, write_band
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -22,6 +23,9 @@ from rasterio.transform import from_origin
 
 import sarzarr as sz
 from sarzarr.errors import SarzarrError
+from sarzarr.ingestion.chips.find import ChipOptions
+from sarzarr.store.split_table import read_split
+from sarzarr.store.split_table import versions as split_versions
 
 SCENES = ("alpha", "bravo", "delta")
 SIZES = {"alpha": (300, 520), "bravo": (512, 260), "delta": (257, 300)}
@@ -70,6 +74,10 @@ COMMANDS = {
     "bounds": lambda store, high: sz.set_clip(store, method="percentile", high_pct=high),
     "index": lambda store, size: sz.index_patches(store, size=size),
     "split": lambda store, seed: sz.make_split(store, val_fraction=0.4, by="scene", seed=seed, fresh=True),
+    "extend": lambda store: sz.extend_split(store),
+    "chips": lambda store, folder: sz.import_chips(
+        folder, store, options=ChipOptions(name="chips", replace=True)
+    ),
     "repair": lambda store, folders: sz.repair(store, folders),
 }
 
@@ -112,7 +120,8 @@ def sources(tmp_path_factory):
                 )
             )
             right[scene, version, border] = content(store.root, scene)
-    return files, right
+    chips = {(at := folder / "chips" / str(seed)): chip_folder(at, 3, seed=seed) for seed in VERSIONS}
+    return files, right, chips
 
 
 class History(RuleBasedStateMachine):
@@ -120,12 +129,14 @@ class History(RuleBasedStateMachine):
 
     files: dict
     right: dict
+    chips: dict
 
     @initialize()
     def begin(self):
         self.folder = Path(tempfile.mkdtemp())
         self.store = self.folder / "s.zarr"
         self.model = {}
+        self.folders = []  # of chips: what the set is of, and what an unfinished import is given
         self.unfinished = None
 
     def teardown(self):
@@ -137,7 +148,7 @@ class History(RuleBasedStateMachine):
         """Run a command; where it is killed, it is run again at once, or after others that are not of its kind."""
         self.finish()
         code = run(command, self.store, *arguments, moment=moment)
-        if command == "split" and code == 3:  # no ground on one side, with that seed
+        if command in ("split", "extend") and code == 3:  # no ground on one side, with that seed; no version
             code = 0
         assert code in (0, -signal.SIGKILL), (command, code)
         if code == 0:
@@ -153,7 +164,7 @@ class History(RuleBasedStateMachine):
         if command == "remove" and code == 3:  # it was done
             assert arguments[0] not in sz.open_store(self.store).scenes
             code = 0
-        assert code == 0 or (command == "split" and code == 3), (command, arguments, code)
+        assert code == 0 or (command in ("split", "extend") and code == 3), (command, arguments, code)
         self.model = self.model if then is None else then
 
     @rule(
@@ -163,6 +174,7 @@ class History(RuleBasedStateMachine):
         moment=st.none() | st.integers(0, 80),
     )
     def ingests(self, scenes, version, border, moment):
+        self.finish()
         files = [self.files[scene, version] for scene in sorted(scenes)]
         then = self.model | {scene: (scene, version, border) for scene in scenes}
         self.do("ingest", files, border, moment=moment, then=then)
@@ -189,6 +201,18 @@ class History(RuleBasedStateMachine):
     def splits(self, seed, moment):
         self.do("split", seed, moment=moment)
 
+    @precondition(lambda self: len(self.model) > 1)
+    @rule(moment=st.none() | st.integers(0, 12))
+    def extends(self, moment):
+        self.do("extend", moment=moment)
+
+    @precondition(lambda self: self.model)
+    @rule(number=st.sampled_from(VERSIONS), moment=st.none() | st.integers(0, 30))
+    def imports_chips(self, number, moment):
+        self.finish()
+        self.folders = [*self.folders[-1:], sorted(self.chips)[number]]
+        self.do("chips", self.folders[-1], moment=moment)
+
     @precondition(lambda self: self.model)
     @rule(
         data=st.data(), kind=st.sampled_from(("flip", "cut", "gone")), moment=st.none() | st.integers(0, 12)
@@ -196,11 +220,8 @@ class History(RuleBasedStateMachine):
     def is_damaged_and_repaired(self, data, kind, moment):
         self.finish()
         scene = data.draw(st.sampled_from(sorted(self.model)))
-        path = data.draw(
-            st.sampled_from(
-                sorted(p for p in (self.store / "scenes" / scene / "vv").rglob("*") if p.is_file())
-            )
-        )
+        part = data.draw(st.sampled_from([f"scenes/{scene}/vv", "samples/chips"][: 1 + bool(self.folders)]))
+        path = data.draw(st.sampled_from(sorted(p for p in (self.store / part).rglob("*") if p.is_file())))
         stored = bytearray(path.read_bytes())
         if kind == "flip":
             stored[data.draw(st.integers(0, len(stored) - 1))] ^= 4
@@ -208,7 +229,7 @@ class History(RuleBasedStateMachine):
         if kind == "gone":
             path.unlink()
         assert sz.verify(self.store).findings
-        folders = sorted({file.parent for file in self.files.values()})
+        folders = sorted({*(file.parent for file in self.files.values()), *self.folders})
         run("repair", self.store, folders, moment=moment)
         assert run("repair", self.store, folders) == 0
 
@@ -229,6 +250,29 @@ class History(RuleBasedStateMachine):
             assert not sz.verify(store).findings
         if store.scenes and store.patch_indices:
             self.check_patches(store)
+        self.check_chips(store)
+        self.check_splits(store)
+
+    def check_chips(self, store):
+        """The set of samples is whole, of one folder, the last one that a finished command was given."""
+        is_importing = self.unfinished is not None and self.unfinished[0] == "chips"
+        if not (self.store / "samples" / "chips" / "zarr.json").exists():
+            assert is_importing or not self.folders
+            return
+        samples = sz.open_samples(store, "chips")
+        images = [samples.image(i) for i in range(len(samples))]
+        told = [self.chips[folder] for folder in (self.folders if is_importing else self.folders[-1:])]
+        assert any(
+            all(map(np.array_equal, images, (pixels for pixels, _ in right.values()))) for right in told
+        )
+
+    def check_splits(self, store):
+        """A version that extends another keeps what that one says of each scene."""
+        for version in split_versions(store.place):
+            split = read_split(store.place, version)
+            parent = {s.scene: s for s in read_split(store.place, split.parent or version).scenes}
+            assert {*parent} <= {s.scene for s in split.scenes}
+            assert all(np.array_equal(s.codes, parent.get(s.scene, s).codes) for s in split.scenes)
 
     def check_patches(self, store):
         """Each patch is the very window that it names, of a scene that is there, and comes once."""
@@ -254,7 +298,7 @@ class History(RuleBasedStateMachine):
 
 def histories(sources, examples, steps):
     class Here(History):
-        files, right = sources
+        files, right, chips = sources
 
     Here.TestCase.settings = settings(
         max_examples=examples,

@@ -64,6 +64,10 @@ def ingest(**options):
     return lambda: sz.ingest(sz.plan_ingest(RASTERS, "s.zarr", **KNOWN, **options))
 
 
+def verified(store, **options):
+    assert not sz.verify(store, **options).findings
+
+
 VERBS = {
     "plain": ingest(shard=256),
     "ingest": ingest(shard=256, layers=LAYERS, border=3),
@@ -81,6 +85,8 @@ VERBS = {
     "older": lambda: copy_store("older.zarr", "s.zarr"),
     "older_samples": lambda: copy_store("older_samples.zarr", "s.zarr"),
     "chips": lambda: sz.import_chips("chips", "s.zarr"),
+    "verify": lambda: verified("whole.zarr"),
+    "deep": lambda: verified("whole.zarr", deep=True),
 }
 """All that sends work to workers, with paths as people type them."""
 WRITTEN_ELSEWHERE = {
@@ -89,7 +95,10 @@ WRITTEN_ELSEWHERE = {
         ("ingest", "warp", "classic", "layers"),
     ),
     "safe.zip": ("that was planned", ("product", "append")),
-    "whole.zarr": ("was opened was expected, got another or none", ("index", "reader", "bounds")),
+    "whole.zarr": (
+        "was opened was expected, got another or none",
+        ("index", "reader", "bounds", "verify", "deep"),
+    ),
     "./whole.zarr": ("must see the same file system under the same path", ("copy",)),
     "older.zarr": ("must see the same file system", ("older",)),
     "chips": ("let every worker see the same files|not there", ("chips",)),
@@ -183,6 +192,45 @@ def test_a_scene_is_not_published_before_all_that_workers_claim_is_there(here):
     shutil.rmtree(here / "s.zarr")
     VERBS["ingest"]()
     assert files == tree_hash_of_files(here / "s.zarr")
+
+
+def test_a_worker_that_sees_another_copy_of_a_store_hides_no_damage(here):
+    there = shutil.copytree(here / "whole.zarr", here.parent / "there")
+    shard = next(p for p in sorted((here / "whole.zarr" / "scenes").rglob("c/*/*")) if p.is_file())
+    shard.write_bytes(bytes([shard.read_bytes()[0] ^ 1]) + shard.read_bytes()[1:])
+    with (
+        working_elsewhere(here.parent / "elsewhere", here=here / "whole.zarr", there=there),
+        pytest.raises(StoreChangedError, match="was opened was expected, got another or none"),
+    ):
+        sz.verify("whole.zarr")
+    assert len(sz.verify("whole.zarr").findings) == 1
+
+
+@pytest.mark.parametrize(
+    "where",
+    [pytest.param("raw", marks=pytest.mark.slow), "whole.zarr", pytest.param("", marks=pytest.mark.slow)],
+)
+def test_a_repair_by_workers_that_see_another_disk_takes_nothing_of_theirs(where, here):
+    """``where`` is what they see elsewhere: sources, the store, or all, the folder beside the store, too."""
+    there, store = here.parent / "there", here / "whole.zarr"
+    there.mkdir()
+    before = tree_hash(store)
+    shard = next(p for p in sorted((store / "scenes").rglob("vv/c/*/*")) if p.is_file())
+    shard.unlink()
+    damaged = tree_hash(store)
+    with working_elsewhere(here.parent / "elsewhere", here=here / where, there=there):
+        try:
+            assert sz.repair("whole.zarr", ["raw"]).left
+        except StoreChangedError:
+            assert where != "raw"
+    assert tree_hash(store) == damaged
+    assert not list(there.iterdir())
+    with working_elsewhere(here.parent / "elsewhere2") as worker:
+        assert not sz.repair("whole.zarr", ["raw"]).findings
+    assert worker.tasks
+    assert not worker.relative
+    assert tree_hash(store) == before
+    assert not [p for p in here.iterdir() if "partial" in p.name]
 
 
 def tree_hash_of_files(root):

@@ -14,7 +14,7 @@ from sarzarr.ingestion.scene_plan import ScenePlan
 from sarzarr.ingestion.staging import Job, Outcome, Staged, job_key
 from sarzarr.pixels.bounds import Histogram
 from sarzarr.store.manifest import ShardRecord
-from sarzarr.tasks import compute, processes
+from sarzarr.tasks import compute, processes, workplace
 
 Shard = tuple[str, str]
 """An array's name in its scene, and the key of one of its files, ``c/0/0``."""
@@ -28,7 +28,7 @@ def write_again(plan: ScenePlan, folder: Path, wanted: Collection[Shard] | None)
     """
     is_masked = plan.has_border and not plan.only_layers
     scene = Staged(plan, folder, Step.MASK if is_masked else Step.WRITE)
-    with processes(plan.bytes_in):
+    with processes(plan.bytes_in), workplace(folder):
         if is_masked:
             _carry_out(scene, list(scene.jobs()))
             _decide(scene)

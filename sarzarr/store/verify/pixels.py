@@ -1,7 +1,7 @@
 """The pixels of a store held against its manifests: every file, and every chunk in it, in one parallel pass."""
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -14,8 +14,8 @@ from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError
 from sarzarr.store.chunks import ArrayLayout, described_layout, manifest_of
 from sarzarr.store.codecs import CRC_BYTES, get_codec
-from sarzarr.store.manifest import CHUNK, Manifest
-from sarzarr.store.place import Place, read_at
+from sarzarr.store.manifest import CHUNK, Manifest, was_changed
+from sarzarr.store.place import Head, Place, read_at
 from sarzarr.store.shards import EMPTY, parse_index
 from sarzarr.store.verify.findings import Findings, scene_in
 from sarzarr.store.verify.tree import TAKE_AWAY, UNLISTED, Tree, add_absent
@@ -33,6 +33,8 @@ class FileCheck:
 
     key: str
     """Its key in the store."""
+    array: str
+    """Its array's."""
     size: int
     """Bytes."""
     chunks: bytes
@@ -97,7 +99,11 @@ def check_pixels(
         if progress is not None:
             progress(Progress(done, total, scene_in(last)))
 
-    tasks: Iterator[Task] = ((check_batch, (place, batch)) for batch in _batches(files))
+    seen = {array: place.head(f"{array}/{cv.MANIFEST}") for array in arrays}
+    tasks: Iterator[Task] = (
+        (check_batch, (place, {array: seen[array] for array in {f.array for f in batch}}, batch))
+        for batch in _batches(files)
+    )
     with processes(total):
         while wave := list(islice(tasks, wave_size())):
             compute(wave, take)
@@ -110,6 +116,7 @@ def _checks(layout: ArrayLayout, manifest: Manifest) -> Iterator[FileCheck]:
         if size:
             yield FileCheck(
                 key=f"{layout.path}/{key}",
+                array=layout.path,
                 size=size,
                 chunks=row.tobytes(),
                 chunk_bytes=chunk_bytes,
@@ -130,8 +137,17 @@ def _batches(files: list[FileCheck]) -> Iterator[list[FileCheck]]:
         yield batch
 
 
-def check_batch(place: Place, files: list[FileCheck]) -> tuple[list[tuple[str, str]], int, str]:
-    """Return (key, what is wrong) of the files that are not as listed, the bytes of all, and the last one's key."""
+def check_batch(
+    place: Place, seen: Mapping[str, Head | None], files: list[FileCheck]
+) -> tuple[list[tuple[str, str]], int, str]:
+    """Return (key, what is wrong) of the files that are not as listed, the bytes of all, and the last one's key.
+
+    Raises `StoreChangedError` where the manifests of their arrays are not those that were ``seen``: a worker of a
+    cluster may see another disk.
+    """
+    for array, head in seen.items():
+        if place.head(f"{array}/{cv.MANIFEST}") != head:
+            raise was_changed(place, array)
     room = bytearray(READ)
     wrong = [(file.key, what) for file in files if (what := _damage(place, file, room))]
     return wrong, sum(file.size for file in files), files[-1].key if files else ""
