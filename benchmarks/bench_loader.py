@@ -542,7 +542,7 @@ def passes(folder, group=8):
     codes = random.integers(14_000, 28_000, (group, SIZE, SIZE), dtype=np.uint16)
     cells = random.integers(0, 255, (group, 2 * SIZE * SIZE + 4), dtype=np.uint8)
     work, out = codes.copy(), np.empty((group, SIZE, SIZE), np.float32)
-    scratch, turner = np.empty(out.size, np.float32), Turner(SIZE, "uint16")
+    scratch, turner = np.empty(out.size, np.float32), Turner((SIZE, SIZE), "uint16")
 
     def each(function):
         return lambda: [function(i) for i in range(group)]

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sarzarr import torch as torch
     from sarzarr.export.copy_store import copy_store as copy_store
+    from sarzarr.export.npz import export_npz as export_npz
     from sarzarr.export.quicklook import write_quicklook as write_quicklook
     from sarzarr.export.table import export_table as export_table
     from sarzarr.grids.grid import Grid as Grid
     from sarzarr.ingestion.boxes import import_boxes as import_boxes
-    from sarzarr.ingestion.chips.pack import import_chips as import_chips
+    from sarzarr.ingestion.chips.pictures import import_chips as import_chips
+    from sarzarr.ingestion.chips.spectrograms import import_npz as import_npz
     from sarzarr.ingestion.options import IngestOptions as IngestOptions
     from sarzarr.ingestion.plan import IngestPlan as IngestPlan
     from sarzarr.ingestion.plan import plan_ingest as plan_ingest

@@ -57,7 +57,7 @@ def _members(archive: str, *_: int) -> dict[str, zipfile.ZipInfo]:
     name = Path(archive).name
     try:
         with open(archive, "rb") as file:  # noqa: PTH123 - a cached function's key is a text
-            if _listing_size(file) > MAX_LISTING:
+            if listing_size(file) > MAX_LISTING:
                 raise _refused(name, f"a list of files of more than {MAX_LISTING // 2**20} MB")
             with zipfile.ZipFile(file) as opened:
                 found = [info for info in opened.infolist() if not info.is_dir()]
@@ -78,7 +78,7 @@ def _members(archive: str, *_: int) -> dict[str, zipfile.ZipInfo]:
     return by_name
 
 
-def _listing_size(file: BinaryIO) -> int:
+def listing_size(file: BinaryIO) -> int:
     """Return the bytes that an archive says its list of files takes: Python would read all of them at once."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 2**16 - _END.size))

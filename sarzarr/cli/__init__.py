@@ -5,6 +5,7 @@ import sys
 
 from sarzarr.cli import ingest, store, verify  # noqa: F401  (their commands enter the application)
 from sarzarr.cli.app import EXIT_CODES, app, say
+from sarzarr.cli.exports import export_app
 from sarzarr.cli.imports import import_app
 from sarzarr.cli.splits import split_app
 from sarzarr.errors import SarzarrError, exit_code
@@ -13,8 +14,10 @@ from sarzarr.text import error_text
 log = logging.getLogger(__name__)
 app.add_typer(split_app, name="split")
 app.add_typer(import_app, name="import")
-for registered in (*app.registered_commands, *split_app.registered_commands, *import_app.registered_commands):
-    registered.epilog = EXIT_CODES
+app.add_typer(export_app, name="export")
+for group in (app, split_app, import_app, export_app):
+    for registered in group.registered_commands:
+        registered.epilog = EXIT_CODES
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from typer import Argument, Option, echo
@@ -13,6 +13,10 @@ from sarzarr.cli.app import OutputOption, say
 from sarzarr.cli.output import progress_bar
 from sarzarr.errors import Exit
 from sarzarr.text import counted
+
+if TYPE_CHECKING:
+    from sarzarr.ingestion.chips.pack import SampleReport
+    from sarzarr.store.samples import SampleSet
 
 import_app = typer.Typer(help="Take older formats, chips and boxes into a store.", no_args_is_help=True)
 LABEL_HELP: Final = "The property of a feature, or the column, that is the label; 'label' if left out."
@@ -55,23 +59,52 @@ def chips(
     with progress_bar(quiet=not sys.stderr.isatty(), unit="chips") as report:
         tell = None if report is None else lambda done, total: report(sz.Progress(done, total, folder.name))
         made, done = sz.import_chips(folder, store, options=options, progress=tell)
-    b = done.boxes
     kept = f"{counted(done.samples, 'chip')} of {made.layout.height} x {made.layout.width} at most"
     echo(f"{store.name}, samples/{made.name}: {kept}, {done.annotated} annotated")
-    echo(
-        f"  {counted(b['kept'], 'box')} of {b['given']}, {b['repaired']} repaired, {b['left_out']} without area "
-        f"inside their picture left out; classes: {', '.join(made.boxes.classes) or 'none'}"
-    )
+    _tell_boxes(made, done)
     if done.coloured:
         echo(f"  {counted(done.coloured, 'chip')} in colour became the middle one of their channels")
     if done.unmatched:
         count = counted(len(done.unmatched), "annotation")
         echo(f"  {count} of pictures that are not there: {', '.join(done.unmatched[:5])}")
+    _end_partly(store, done)
+
+
+def _tell_boxes(made: "SampleSet", done: "SampleReport") -> None:
+    b = done.boxes
+    echo(
+        f"  {counted(b['kept'], 'box')} of {b['given']}, {b['repaired']} repaired, {b['left_out']} without area "
+        f"inside their picture left out; classes: {', '.join(made.boxes.classes) or 'none'}"
+    )
+
+
+def _end_partly(store: Path, done: "SampleReport") -> None:
+    """List what was refused, and end with its exit code, where something was."""
     if done.refused:
         say(f"{counted(len(done.refused), 'picture')} refused, the others are in {store.name}:")
         for line in done.refused.lines():
             echo(f"  {line}", err=True)
         raise typer.Exit(Exit.PARTLY)
+
+
+@import_app.command("npz")
+def import_spectrograms(
+    folder: Annotated[Path, Argument(help="signals/NAME, with samples/ and splits/.", show_default=False)],
+    store: OutputOption,
+    name: Annotated[str | None, Option(help="Of the set; the folder's name if left out.")] = None,
+    replace: Annotated[bool, Option("--replace", help=REPLACE_HELP)] = False,
+    strict: Annotated[bool, Option("--strict", help=STRICT_HELP)] = False,
+) -> None:
+    """Pack spectrograms in .npz, with their .json and the versions of their split, into a store."""
+    with progress_bar(quiet=not sys.stderr.isatty(), unit="samples") as report:
+        tell = None if report is None else lambda done, total: report(sz.Progress(done, total, folder.name))
+        made, done = sz.import_npz(folder, store, name=name, replace=replace, strict=strict, progress=tell)
+    splits = sz.SplitManager(store)
+    versions, active = splits.get_versions(made.name), splits.get_active_split_version(made.name)
+    told = f"versions {', '.join(map(str, versions))}, v{active} active" if versions else "no split"
+    echo(f"{store.name}, samples/{made.name}: {counted(done.samples, 'spectrogram')}; {told}")
+    _tell_boxes(made, done)
+    _end_partly(store, done)
 
 
 @import_app.command()

@@ -21,11 +21,11 @@ def copy_samples(old: SampleSet, staging: Path) -> None:
 
     A task writes a shard and holds a picture at a time. Raises `CorruptStoreError` where a chunk is damaged.
     """
-    told, folder = old.layout, staging / old.key
+    told, (height, width), folder = old.layout, old.largest, staging / old.key
     for key, record in older_records(old.store.place, f"{old.key}/{IMAGE}").items():
         if record.size:
             check_size(old.store.place, f"{old.key}/{IMAGE}/{key}", record.size)
-    layout = SampleLayout.of(count=told.count, height=told.height, width=told.width, dtype=told.dtype)
+    layout = SampleLayout.of(count=told.count, height=height, width=width, dtype=told.dtype)
     taken = gather([(_values, (old, part)) for part in np.array_split(np.arange(told.count), told.shards)])
     layout = layout.filled(np.concatenate(taken))
     records: list[tuple[ShardRecord, ShardRecord]] = gather(

@@ -80,7 +80,7 @@ class Selection:
     """(n,) int64: the row in the patch table (of the first channel)."""
     id: Array
     """(n,) int64, 0 or more: the stable id of each patch (of its first channel)."""
-    size: int
+    shape: tuple[int, int]
     """Rows and columns of a patch."""
     is_padded: bool = False
     """Whether patches may reach beyond their scene."""
@@ -125,7 +125,7 @@ def select(store: Store, query: Query) -> Selection:
                 else "The store has no backscatter: ingest scenes, or open its layers with Store.open_scene."
             )
         )
-    owners = table["owner"].values[rows]
+    owners, size = table["owner"].values[rows], int(table.attrs["size"])
     catalog_row, first, array = np.unique(catalog[owners], return_index=True, return_inverse=True)
     return Selection(
         catalog_row=catalog_row,
@@ -134,7 +134,7 @@ def select(store: Store, query: Query) -> Selection:
         col=table["col"].values[rows[:, 0]],
         table_row=rows[:, 0],
         id=table["id"].values[rows[:, 0]],
-        size=int(table.attrs["size"]),
+        shape=(size, size),
         is_padded=table.attrs["edge"] == "pad",
         dates=query.dates,
         stamps=tuple(table["owner_stamp"].values[owners.reshape(-1)[first]].tolist()),

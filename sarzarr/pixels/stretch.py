@@ -31,6 +31,9 @@ class Stretch:
     """The codes that 0 and 1 stand for, where both are codes: integer passes are cheaper than float ones."""
     fill: float | int = cv.NOT_MEASURED
     """The stored value of what was not measured, delivered as 0; floats have NaN, which is 0 anyway."""
+    white: int | None = None
+    """The integer that is delivered as 1: others are divided by it, so that each is the float32 nearest its share;
+    None: by the line."""
 
     @classmethod
     def between(cls, dtype: str, stored: Iterable[float], clip: Iterable[float]) -> Self:
@@ -50,9 +53,9 @@ class Stretch:
 
     @cached_property
     def lights_fill(self) -> bool:
-        """Whether the line alone would deliver the fill above 0: the clip reaches below it."""
+        """Whether passes must make the fill 0: the clip reaches below it, or nothing is clipped."""
         lowest, _ = self._line
-        return bool(self.fill > lowest)
+        return self.white is not None or bool(self.fill > lowest)
 
     def __call__(self, cells: Array, out: Array, scratch: Array, fast: ModuleType | None = None) -> None:
         """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``, 0 if not measured.
@@ -63,6 +66,10 @@ class Stretch:
         stored = cells[:, : out.shape[1]]
         if self.is_identity:
             np.fmax(stored, np.float32(0), out=out)
+        elif self.white is not None:
+            np.copyto(out, stored)
+            np.divide(out, np.float32(self.white), out=out)
+            np.copyto(out, 0, where=stored == self.fill)
         elif fast is not None and cells.dtype == np.float32:
             fast.stretch_floats(cells, out, self.scale, self.offset)
         else:

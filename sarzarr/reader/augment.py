@@ -3,6 +3,8 @@
 A new one is an entry of `AUGMENTATIONS` and its name, and nothing else. Boxes are half-open pixel ``xyxy``.
 """
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -28,7 +30,11 @@ def collate_fn(batch: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
 
 
 class _RandomFlip:
-    """Flip image and boxes with probability ``p``; the draws are a function of the seed and their number."""
+    """Flip image and boxes with probability ``p``.
+
+    Without a seed a tensor is flipped by torch's own generator, which a ``DataLoader`` seeds anew for each worker and
+    epoch; an array, or anything with a seed, by a generator of the process's own, in a worker by the worker's seed.
+    """
 
     axis: int  # of an image (..., rows, columns)
     low: int  # column of the boxes' minimum along it
@@ -36,17 +42,31 @@ class _RandomFlip:
     def __init__(self, p: float = 0.5, *, seed: int | None = None) -> None:
         if not 0 <= p <= 1:
             raise InvalidInputError(f"p must be a probability from 0 to 1, got {p}.")
-        self.p = p
-        self.random = np.random.default_rng(seed)
+        self.p, self.seed = p, seed
+        self._own: tuple[Any, np.random.Generator] | None = None
+
+    def _draw(self, *, is_tensor: bool) -> float:
+        """Return a number in [0, 1)."""
+        if is_tensor and self.seed is None:
+            return float(sys.modules["torch"].rand(()))
+        data = sys.modules.get("torch.utils.data")
+        worker = data.get_worker_info() if data is not None else None
+        key = os.getpid(), worker and worker.seed
+        if self._own is None or self._own[0] != key:  # a copy of another process's would draw the same
+            seeds = [] if self.seed is None else [self.seed]
+            seeds += [worker.seed, -self.axis] if worker else []  # the two flips of a worker are not the same
+            self._own = key, np.random.default_rng(seeds or None)
+        return self._own[1].random()
 
     def __call__(self, image: Any, target: Target) -> Pair:
         """Return the pair, flipped or as it is; twice flipped is as it was."""
-        if self.random.random() >= self.p:
+        is_tensor = not isinstance(image, np.ndarray)
+        if self._draw(is_tensor=is_tensor) >= self.p:
             return image, dict(target)
         low, high = self.low, self.low + 2
         boxes = target["boxes"] + 0  # a copy, of an array and of a tensor
         boxes[:, [low, high]] = image.shape[self.axis] - target["boxes"][:, [high, low]]
-        turned = np.flip(image, self.axis).copy() if isinstance(image, np.ndarray) else image.flip(self.axis)
+        turned = image.flip(self.axis) if is_tensor else np.flip(image, self.axis).copy()
         return turned, {**target, "boxes": boxes}
 
 

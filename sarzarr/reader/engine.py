@@ -41,7 +41,7 @@ class BatchFiller:
         operations: Array | None = None,
         chunks: Array | None = None,
     ) -> None:
-        """Write each plane of ``address`` into ``out`` (planes, size, size), turned by ``operations`` (planes,).
+        """Write each plane of ``address`` into ``out`` (planes, rows, columns), turned by ``operations`` (planes,).
 
         ``out`` is float32, or the stored dtype where nothing is stretched. Beyond an array's edge is its fill value.
         ``chunks`` is `Source.chunks` of the address, where that is known: the address is then asked for where
@@ -95,7 +95,7 @@ class BatchFiller:
         Where it is not, or not to the end, all of them are delivered group by group: that knows every case, and
         what to say of damage.
         """
-        fast, fetcher, size = self._loops_of_codes(kind, out), self.fetcher, self.source.size
+        fast, fetcher, shape = self._loops_of_codes(kind, out), self.fetcher, self.source.shape
         stored, entries = kind.nbytes + CRC_BYTES, self.source.table.entries[chunks]
         if fast is None or fast.C is None or kind.codec != "none":
             return False
@@ -105,18 +105,22 @@ class BatchFiller:
         crcs = np.ascontiguousarray(entries["crc"])
         places = handles, entries["offset"].astype(np.int64), crcs, slots, _of_slots(operations, slots)
         raw = fetcher.scratch.take("raw", (stored,), "u1", within_page=READ_TO)
-        done = fast.deliver(places, raw, self._strip(fast), out.reshape(-1, size, size), _law(kind))
-        fetcher.work.pixels += len(chunks) * size**2
+        done = fast.deliver(places, raw, self._strip(fast), out.reshape(-1, *shape), _law(kind))
+        fetcher.work.pixels += len(chunks) * math.prod(shape)
         return bool(done == len(chunks))
 
     def _loops_of_codes(self, kind: Kind, out: Array) -> ModuleType | None:
-        """Return compiled loops where they deliver this kind into ``out``: codes as float32, or as they are."""
-        law = kind.stretch
+        """Return compiled loops that deliver this kind into ``out``: square codes, as float32 or as they are."""
+        law, (rows, cols) = kind.stretch, self.source.shape
         is_plain = out.dtype == kind.dtype if law is None else not (law.is_identity or law.lights_fill)
-        return loops_for(self.fetcher.work.pixels) if is_plain and kind.dtype == "uint16" else None
+        return (
+            loops_for(self.fetcher.work.pixels)
+            if is_plain and rows == cols and kind.dtype == "uint16"
+            else None
+        )
 
     def _strip(self, fast: ModuleType) -> Array:
-        return self.fetcher.scratch.take("strip", (fast.STRIP, self.source.size), "uint16")
+        return self.fetcher.scratch.take("strip", (fast.STRIP, self.source.shape[1]), "uint16")
 
     def _reading_order(self, chunks: Array) -> Array | slice:
         """Return the order of the files where it makes neighbours of a quarter of the chunks, else as they are.
@@ -131,11 +135,11 @@ class BatchFiller:
         return np.argsort(place, kind="stable")
 
     def _deliver(self, kind: Kind, pixels: Array, slots: Array, out: Array, operations: Array | None) -> None:
-        """Turn and stretch what ``pixels`` (k, size * size or more) begin with into the slots of ``out``."""
+        """Turn and stretch what ``pixels`` (k, rows * columns or more) begin with into the slots of ``out``."""
         if (fast := self._loops_of_codes(kind, out)) is not None:
-            size, places = self.source.size, (slots, _of_slots(operations, slots))
-            fast.place_codes(pixels, places, self._strip(fast), out.reshape(-1, size, size), _law(kind))
-            self.fetcher.work.pixels += len(slots) * size**2
+            shape, places = self.source.shape, (slots, _of_slots(operations, slots))
+            fast.place_codes(pixels, places, self._strip(fast), out.reshape(-1, *shape), _law(kind))
+            self.fetcher.work.pixels += len(slots) * math.prod(shape)
             return
         begins = slots.tolist()
         follow = begins == list(range(begins[0], begins[0] + len(begins)))
@@ -153,14 +157,12 @@ class BatchFiller:
         return out[0, 0]
 
     def _turned(self, kind: Kind, pixels: Array, operations: Array) -> Array:
-        size = self.source.size
-        turned = self.fetcher.scratch.take("turned", (len(pixels), size, size), kind.dtype)
+        shape = self.source.shape
+        turned = self.fetcher.scratch.take("turned", (len(pixels), *shape), kind.dtype)
         if kind.dtype not in self._turners:
-            self._turners[kind.dtype] = Turner(size, kind.dtype)
+            self._turners[kind.dtype] = Turner(shape, kind.dtype)
         turner = self._turners[kind.dtype]
-        for image, out, operation in zip(
-            images_of(pixels, (size, size)), turned, operations.tolist(), strict=True
-        ):
+        for image, out, operation in zip(images_of(pixels, shape), turned, operations.tolist(), strict=True):
             turner.copy(image, operation, out)
         return turned.reshape(len(turned), -1)
 
@@ -173,9 +175,9 @@ class BatchFiller:
         self.fetcher.work.pixels += out.size
 
     def _windows(self, kind: Kind, address: Address, slots: Array) -> Array:
-        """Return (slots, size, size) stored values, each chunk decoded once; fill beyond the array."""
-        size = self.source.size
-        out = self.fetcher.scratch.take("windows", (slots.size, size, size), kind.dtype)
+        """Return (slots, rows, columns) stored values, each chunk decoded once; fill beyond the array."""
+        height, width = self.source.shape
+        out = self.fetcher.scratch.take("windows", (slots.size, height, width), kind.dtype)
         out[:] = kind.fill
         pieces = pieces_of(self.source, address, slots, kind)
         chunks, starts = np.unique(pieces["chunk"], return_index=True)
@@ -186,7 +188,7 @@ class BatchFiller:
             for image, (begin, end) in zip(images_of(pixels, kind.chunk), each, strict=False):
                 for _, slot, y, x, h, w in pieces[begin:end].tolist():
                     top, left = max(y, 0), max(x, 0)
-                    bottom, right = min(y + rows, y + h, size), min(x + cols, x + w, size)
+                    bottom, right = min(y + rows, y + h, height), min(x + cols, x + w, width)
                     out[slot, top:bottom, left:right] = image[top - y : bottom - y, left - x : right - x]
         return out
 

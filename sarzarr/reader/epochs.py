@@ -15,6 +15,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, InvalidInputError, StoreChangedError
 from sarzarr.patches.selection import Selection, weights_of
 from sarzarr.pixels.stretch import Stretch
+from sarzarr.pixels.turns import TRANSPOSE
 from sarzarr.reader.augment import Draws
 from sarzarr.reader.fetch import Work
 from sarzarr.reader.memory import MAX_THREADS, BatchMemory, aligned_buffer, available_cores
@@ -187,6 +188,12 @@ class EpochReader(ABC):
             raise InvalidInputError(
                 f"{len(chosen)} operations from 0 to 7 were expected, got {turned.tolist()}. Mend turns=."
             )
+        rows, cols = self.selection.shape
+        if rows != cols and (turned & TRANSPOSE).any():
+            raise InvalidInputError(
+                f"operations from 0 to 3 were expected for images of {rows} x {cols} pixels, got {turned.tolist()}: "
+                "a quarter turn needs a square. Pass augment='d4', which delivers one."
+            )
         # A process that was forked from the one that opened the files opens its own.
         if self._own is None or self._own[0] != os.getpid():
             threads = PrefetchThreads(self.recipe, self.memory(2), threads=1, ahead=0, work=self._work)
@@ -206,7 +213,7 @@ class EpochReader(ABC):
     ) -> PartRecipe:
         """Return the recipe of a part, read from some arrays by the law of each."""
         table = read_chunk_table(self.store.place, arrays)
-        source = Source(table=table, stretches=laws, size=self.selection.size)
+        source = Source(table=table, stretches=laws, shape=self.selection.shape)
         return PartRecipe(name=name, source=source, array=self.selection.array, dtype=dtype, outside=outside)
 
     def _parts(self, patches: Array, draws: Draws, prefetch: PrefetchThreads) -> dict[str, Any]:

@@ -56,14 +56,14 @@ def _layer_recipe(
     none = math.nan if np.dtype(dtype).kind == "f" else None
     values = {s: document["attributes"].get(cv.NODATA) for s, document in documents.items()}
     nodata = _only(name, "nodata value", {s: none if value is None else value for s, value in values.items()})
-    ends = np.stack([chosen.row, chosen.col], axis=1)[:, None] + chosen.size
+    ends = np.stack([chosen.row, chosen.col], axis=1)[:, None] + chosen.shape
     if nodata is None and (ends > np.array([layout.shape for layout in layouts])[scene]).any():
         raise InvalidInputError(
             f"expected a nodata value for the pixels of layer {name!r} beyond a scene's edge, got none. Pass "
             f"edge='shift' or 'drop', or ingest it with one: --layer {name}:nodata255=FILE --replace."
         )
     table = read_chunk_table(store.place, layouts)
-    source = Source(table=table, stretches=(None,) * len(layouts), size=chosen.size)
+    source = Source(table=table, stretches=(None,) * len(layouts), shape=chosen.shape)
     return PartRecipe(name=name, source=source, array=scene, dtype=dtype, outside=nodata)
 
 

@@ -66,10 +66,10 @@ class BatchRecipe:
         return (self.images, *([] if self.flags is None else [self.flags]), *self.layers)
 
     def shape(self, part: PartRecipe, patches: int) -> tuple[int, ...]:
-        """Return the shape of a part of so many patches: (patches, planes, size, size), by dates where there are."""
-        planes, size = part.array.shape[1], self.images.source.size
+        """Return the shape of a part of so many patches: (patches, planes, rows, columns), by dates if any."""
+        planes = part.array.shape[1]
         axes = (self.dates, planes // self.dates) if self.dates else (planes,)
-        return (patches, *axes, size, size)
+        return (patches, *axes, *self.images.source.shape)
 
     def address(self, part: PartRecipe, patches: Array | slice) -> Address:
         """Return the addresses of a part's planes, int64 (patches * planes,), of some patches."""
@@ -150,9 +150,9 @@ class PrefetchThreads:
         if (
             part.outside is not None
         ):  # the value beyond an array's right and bottom edge, where nothing is stored
-            shape, size = part.source.table.shape[address().array], part.source.size
+            shape, (rows, cols) = part.source.table.shape[address().array], part.source.shape
             below, right = shape[:, 1] - address().row, shape[:, 2] - address().col
-            for i in np.flatnonzero((below < size) | (right < size)).tolist():
+            for i in np.flatnonzero((below < rows) | (right < cols)).tolist():
                 view = planes[i] if operations is None else apply(inverse(int(operations[i])), planes[i])
                 view[max(int(below[i]), 0) :] = part.outside
                 view[:, max(int(right[i]), 0) :] = part.outside

@@ -120,7 +120,7 @@ class PatchReader(EpochReader):
             )
         scenes, chosen = self._column("scene"), self.selection
         check_grids(self.store, boxes, set(scenes))
-        windows = Windows(owner=chosen.array[:, 0], row=chosen.row, col=chosen.col, size=chosen.size)
+        windows = Windows(owner=chosen.array[:, 0], row=chosen.row, col=chosen.col, size=chosen.shape[0])
         return patch_targets(boxes, scenes, windows, chosen.id, min_visible=self.options.min_visible)
 
     @property

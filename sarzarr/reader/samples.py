@@ -1,5 +1,6 @@
 """`SampleReader`: a set of samples as NumPy batches."""
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Unpack
 
@@ -12,6 +13,7 @@ from sarzarr.keywords import shows_options
 from sarzarr.patches.cut import sample_ids
 from sarzarr.patches.selection import Selection
 from sarzarr.pixels.stretch import Stretch
+from sarzarr.pixels.turns import TRANSPOSE
 from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.options import ReadOptions, SampleKeywords
 from sarzarr.reader.order import Indices
@@ -28,12 +30,13 @@ from sarzarr.store.store import AnyStore
 
 @shows_options(ReadOptions, SampleKeywords)
 class SampleReader(EpochReader):
-    """Iterate over a set of samples: ``(N, 1, size, size)`` float32 in [0, 1], one array per batch.
+    """Iterate over a set of samples: ``(N, 1, height, width)`` float32 in [0, 1], one array per batch.
 
-    Pictures are delivered whole, at the upper left of a square as large as the largest needs; the rest, and what was
-    not measured, is 0. White (255, 65535, or 1 of floats) is 1. With ``flags`` a batch is ``(images, flags)``, which
-    say where; with ``boxes`` it is ``(images, targets)``; with ``with_meta`` a dict of these and of ``id``,
-    ``source``, ``height`` and ``width`` of each, and ``turn``. All else is as of `PatchReader`.
+    Pictures are delivered whole, at the upper left of a frame as large as the tallest and the widest need (square,
+    where quarter turns are drawn); the rest, and what was not measured, is 0. White (255, 65535, or 1 of floats) is
+    1, other values of uint8 are divided by 255. With ``flags`` a batch is ``(images, flags)``, which say where; with
+    ``boxes`` it is ``(images, targets)``; with ``with_meta`` a dict of these and of ``id``, ``source``, ``height``
+    and ``width`` of each, and ``turn``. All else is as of `PatchReader`.
 
     Parameters
     ----------
@@ -60,8 +63,10 @@ class SampleReader(EpochReader):
     def _choose(self) -> None:
         self.samples = open_samples(self.store, self._name)
         before = self.store.place.head(f"{self.samples.key}/zarr.json")
-        layout, chosen = self.samples.layout, self._rows()
-        size, place = max(layout.height, layout.width), f"{cv.SAMPLES}/{self._name}/{IMAGE}"
+        layout, chosen, shape = self.samples.layout, self._rows(), self.samples.largest
+        place, size = f"{cv.SAMPLES}/{self._name}/{IMAGE}", max(shape)
+        if any(turn & TRANSPOSE for turn in self.options.augmentation.turns):
+            shape = size, size
         nowhere = np.zeros(len(chosen), np.int32)
         self.selection = Selection(
             catalog_row=np.zeros(0, np.int64),
@@ -69,12 +74,13 @@ class SampleReader(EpochReader):
             row=nowhere,
             col=nowhere,
             table_row=chosen,
-            id=sample_ids(f"{cv.SAMPLES}/{self._name}", [self.samples.ids[i] for i in chosen.tolist()], size),
-            size=size,
+            id=sample_ids(self.samples.key, [self.samples.ids[i] for i in chosen.tolist()], size),
+            shape=shape,
         )
         white, flags = WHITE[layout.dtype], None
         ends = (0, int(white)) if layout.dtype == "uint16" else None
-        law = Stretch(scale=1 / white, offset=0.0, ends=ends, fill=layout.fill)
+        whole = int(white) if layout.dtype == "uint8" else None
+        law = Stretch(scale=1 / white, offset=0.0, ends=ends, fill=layout.fill, white=whole)
         changes_values = self.options.augmentation.apply is not None
         if self.options.delivers_flags or changes_values:
             of_flags = read_layout(self.store.place, place + cv.FLAGS_SUFFIX)
@@ -91,7 +97,8 @@ class SampleReader(EpochReader):
         if self.options.boxes:
             windows, ids = Windows(owner=chosen, row=nowhere, col=nowhere, size=size), self.selection.id
             visible, owners = self.options.min_visible, self.samples.ids
-            self.targets = patch_targets(self.samples.boxes, owners, windows, ids, min_visible=visible)
+            targets = patch_targets(self.samples.boxes, owners, windows, ids, min_visible=visible)
+            self.targets = replace(targets, shape=shape)
         if self.store.place.head(f"{self.samples.key}/zarr.json") != before:
             raise was_changed(self.store.place, self.samples.key)
 

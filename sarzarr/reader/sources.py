@@ -38,7 +38,7 @@ class Source:
     """The chunks."""
     stretches: tuple[Stretch | None, ...]
     """The law of each array; None delivers the stored values."""
-    size: int
+    shape: tuple[int, int]
     """Rows and columns of a patch."""
 
     @cached_property
@@ -55,9 +55,9 @@ class Source:
         """Return (planes,) int64: the number of the chunk that a plane is; -1 where it is not a whole chunk."""
         table, array = self.table, address.array
         shape, chunk, grid = table.shape[array], table.chunk[array], table.grid[array]
-        row, col = address.row, address.col
-        is_whole = (chunk[:, 1:] == self.size).all(1) & (row % self.size == 0) & (col % self.size == 0)
-        is_whole &= (row + self.size <= shape[:, 1]) & (col + self.size <= shape[:, 2])
+        row, col, (rows, cols) = address.row, address.col, self.shape
+        is_whole = (chunk[:, 1:] == self.shape).all(1) & (row % rows == 0) & (col % cols == 0)
+        is_whole &= (row + rows <= shape[:, 1]) & (col + cols <= shape[:, 2])
         plane = 0 if address.plane is None else address.plane // chunk[:, 0]
         numbers = (plane * grid[:, 1] + row // chunk[:, 1]) * grid[:, 2] + col // chunk[:, 2]
         return np.where(is_whole, table.first_chunk[array] + numbers, -1)
@@ -145,13 +145,13 @@ def pieces_of(source: Source, address: Address, slots: Array, kind: Kind) -> Arr
     shape, grid = table.shape[array], table.grid[array]
     row, col = address.row[slots], address.col[slots]
     plane = np.zeros_like(row) if address.plane is None else address.plane[slots]
-    rows, cols = kind.chunk
+    (height, width), (rows, cols) = source.shape, kind.chunk
     found = []
-    for down in range(-(-(source.size - 1) // rows) + 1):
-        for right in range(-(-(source.size - 1) // cols) + 1):
+    for down in range(-(-(height - 1) // rows) + 1):
+        for right in range(-(-(width - 1) // cols) + 1):
             i, j = row // rows + down, col // cols + right
             y, x = i * rows - row, j * cols - col
-            hit = np.flatnonzero((y < source.size) & (x < source.size) & (i < grid[:, 1]) & (j < grid[:, 2]))
+            hit = np.flatnonzero((y < height) & (x < width) & (i < grid[:, 1]) & (j < grid[:, 2]))
             piece = np.empty(hit.size, PIECE)
             numbers = table.first_chunk[array] + (plane * grid[:, 1] + i) * grid[:, 2] + j
             columns = {

@@ -20,7 +20,7 @@ class PatchTargets:
     """(m,) int64: class of each of them, from 1."""
     image_id: Array
     """(patches,) int64: a number that stays with a patch, whatever is selected beside it."""
-    size: int
+    shape: tuple[int, int]
     """Rows and columns of a patch."""
     classes: tuple[str, ...]
     """Name of class 1, 2, ..."""
@@ -35,7 +35,7 @@ class PatchTargets:
         zeros, and ``image_id`` (1,) int64. A patch without boxes has n = 0.
         """
         own = self.boxes.of(patch)
-        boxes = apply_to_boxes(operation, self.boxes.boxes[own], size=self.size)
+        boxes = apply_to_boxes(operation, self.boxes.boxes[own], shape=self.shape)
         return {
             "boxes": boxes,
             "labels": self.label[own].copy(),
@@ -61,6 +61,6 @@ def patch_targets(
         boxes=shown,
         label=boxes.label[shown.source].astype(np.int64),
         image_id=np.asarray(ids, np.int64),
-        size=windows.size,
+        shape=(windows.size, windows.size),
         classes=boxes.classes or (DEFAULT_LABEL,),
     )

@@ -229,7 +229,8 @@ DEFAULT_LABEL: Final = "object"
 """The label of a box that has none."""
 ON_SCENES: Final = cv.SCENES
 """What a table's boxes are on: scenes, or ``samples/<name>``."""
-COORDINATES: Final = "pixel edges from the upper left corner, half-open: x_min, y_min, x_max, y_max"
+CORNERS: Final = ("x_min", "y_min", "x_max", "y_max")
+COORDINATES: Final = f"pixel edges from the upper left corner, half-open: {', '.join(CORNERS)}"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -316,7 +317,7 @@ def safe_name(name: str) -> str:
 def write_boxes(store: Store, boxes: Boxes, name: str = cv.DEFAULT_INDEX) -> None:
     """Put a table in the place of the one of that name, whole."""
     columns: dict[str, Any] = {"owner": ("box", boxes.owner.astype(np.int32))}
-    for i, column in enumerate(("x_min", "y_min", "x_max", "y_max")):
+    for i, column in enumerate(CORNERS):
         columns[column] = ("box", np.ascontiguousarray(boxes.boxes[:, i], np.float32))
     columns["label"] = ("box", boxes.label.astype(np.int32))
     columns["class_name"] = ("class", np.array(boxes.classes, dtype=object))

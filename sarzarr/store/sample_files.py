@@ -1,8 +1,9 @@
 """The files of a sample set as they are written: shards of pictures and of their flags, manifests and documents."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,21 +41,27 @@ def append_picture(
     What is padding alone has no pixels, only flags. ``row`` is the sample's in the shard.
     """
     image, flags = writers
-    size, fill = cv.CHUNK, layout.encoding.fill
+    fill, size = layout.encoding.fill, layout.chunk
     stored = np.where(is_measured, values, fill).astype(layout.stored, copy=False)
     coded = np.where(is_measured, cv.Flag.VALID, cv.Flag.NODATA).astype(np.uint8)
     for at in range(math.prod(layout.chunks)):
-        top, left = (n * size for n in divmod(at, layout.chunks[1]))
-        window = slice(top, top + size), slice(left, left + size)
-        edges = [(0, size - n) for n in stored[window].shape]
+        top, left = (n * c for n, c in zip(divmod(at, layout.chunks[1]), size, strict=True))
+        window = slice(top, top + size[0]), slice(left, left + size[1])
+        edges = [(0, c - n) for n, c in zip(stored[window].shape, size, strict=True)]
         image.append(row, at, np.ascontiguousarray(np.pad(stored[window], edges, constant_values=fill)))
         flags.append(row, at, np.pad(coded[window], edges, constant_values=cv.Flag.NODATA))
 
 
 def write_sample_documents(
-    group: Place, layout: SampleLayout, records: Sequence[tuple[ShardRecord, ShardRecord]]
+    group: Place,
+    layout: SampleLayout,
+    records: Sequence[tuple[ShardRecord, ShardRecord]],
+    about: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the manifests and documents of a set's pictures, (samples, rows, columns), and of their flags."""
+    """Write the manifests and documents of a set's pictures, (samples, rows, columns), and of their flags.
+
+    ``about`` are more attributes of the pictures.
+    """
     for i, array in enumerate(ARRAYS):
         write_manifest(group, array, {f"c/{shard}/0/0": pair[i] for shard, pair in enumerate(records)})
-        write_node(group, array, layout.document(flags=i == 1))
+        write_node(group, array, layout.document(flags=i == 1, about=about))

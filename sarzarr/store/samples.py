@@ -1,11 +1,12 @@
 """Sample sets: pictures that came alone, packed into ``samples/<name>``, and how they are read back.
 
-A set is one array (sample, y, x) in chunks of one sample, whole shards of many, padded with flags to the
-largest picture; what is only padding is not stored. Columns beside it say what each sample is. Padding, and what
-was not measured, is the array's fill, which no other pixel has.
+A set is one array (sample, y, x), as large as the largest picture, in chunks of one sample and at most 256 x 256
+pixels of it, whole shards of many; what is only padding is not stored. Columns beside it say what each sample is.
+Padding, and what was not measured, is the array's fill, which no other pixel has.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import NotInStoreError
 from sarzarr.store.boxes import Boxes, read_boxes
+from sarzarr.store.chunks import described_layout
 from sarzarr.store.codecs import DEFAULT_CODECS, get_codec
 from sarzarr.store.documents import Encoding, array_document, fill_of, named, nodes_below, read_node
 from sarzarr.store.free_values import extreme, free_value
@@ -44,9 +46,11 @@ class SampleLayout:
     count: int
     """Samples."""
     height: int
-    """Rows, a multiple of a chunk's."""
+    """Rows of the array: the largest picture's, or more in sets that older releases packed."""
     width: int
     """Columns, likewise."""
+    chunk: tuple[int, int]
+    """Rows and columns of a chunk."""
     dtype: str
     """Of the pictures, as in their files."""
     stored: str
@@ -65,9 +69,11 @@ class SampleLayout:
         ``free`` is the stored dtype and fill; if left out, the pictures' own and its extreme.
         """
         stored, fill = free or (dtype, extreme(dtype))
-        rows, cols = (math.ceil(n / cv.CHUNK) * cv.CHUNK for n in (height, width))
-        per = min(max(SHARD_BYTES // (rows * cols * np.dtype(stored).itemsize), 1), MOST_IN_SHARD)
-        return cls(count=count, height=rows, width=cols, dtype=dtype, stored=stored, fill=fill, per_shard=per)
+        chunk = min(height, cv.CHUNK), min(width, cv.CHUNK)
+        pixels = math.prod(math.ceil(n / c) * c for n, c in zip((height, width), chunk, strict=True))
+        per = min(max(SHARD_BYTES // (pixels * np.dtype(stored).itemsize), 1), MOST_IN_SHARD)
+        size: dict[str, Any] = {"count": count, "height": height, "width": width, "chunk": chunk}
+        return cls(**size, dtype=dtype, stored=stored, fill=fill, per_shard=per)
 
     def filled(self, taken: Array) -> "SampleLayout":
         """Return the layout whose fill none of ``taken`` (n,) is, what `free_value` takes; floats have NaN anyway."""
@@ -84,7 +90,7 @@ class SampleLayout:
     @property
     def chunks(self) -> tuple[int, int]:
         """Chunks of one sample, (rows, columns)."""
-        return self.height // cv.CHUNK, self.width // cv.CHUNK
+        return math.ceil(self.height / self.chunk[0]), math.ceil(self.width / self.chunk[1])
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -93,29 +99,32 @@ class SampleLayout:
 
     @property
     def encoding(self) -> Encoding:
-        """The encoding of the pictures: dtype, codec, chunks of (rows, columns) and fill."""
+        """The encoding of the pictures: dtype, codec and fill; `chunk` has their chunks, which need not be square."""
         codec = DEFAULT_CODECS[self.dtype] if self.stored == self.dtype else DEFAULT_CODECS["uint8"]
         return Encoding(dtype=self.stored, codec=codec, shard=cv.CHUNK, nodata=self.fill)
 
-    def document(self, *, flags: bool = False) -> dict[str, Any]:
-        """Return the ``zarr.json`` of the pictures, (samples, rows, columns), or of their flags, uint8."""
+    def document(self, *, flags: bool = False, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the ``zarr.json`` of the pictures, (samples, rows, columns), or of their flags, uint8.
+
+        ``about`` are more attributes of the pictures.
+        """
         encoding = self.encoding.of_flags if flags else self.encoding
         if flags:
-            about: dict[str, Any] = {
+            attributes: dict[str, Any] = {
                 cv.LONG_NAME: "validity of image",
                 cv.FLAG_VALUES: [int(f) for f in cv.Flag],
                 cv.FLAG_MEANINGS: " ".join(f.name.lower() for f in cv.Flag),
             }
         else:
-            about = {cv.LONG_NAME: "pictures, padded", cv.UNITS: "1", cv.ANCILLARY: IMAGE + cv.FLAGS_SUFFIX}
-            about[cv.SOURCE_DTYPE] = self.dtype
+            attributes = {cv.LONG_NAME: "pictures, padded", cv.UNITS: "1", **(about or {})}
+            attributes |= {cv.ANCILLARY: IMAGE + cv.FLAGS_SUFFIX, cv.SOURCE_DTYPE: self.dtype}
             if self.dtype != "float32":
-                about[cv.NODATA] = self.fill
+                attributes[cv.NODATA] = self.fill
         shape = (self.count, self.height, self.width)
-        document = array_document(shape, encoding, dims=("sample", "y", "x"), attributes=about)
-        whole = [self.per_shard, self.height, self.width]
+        document = array_document(shape, encoding, dims=("sample", "y", "x"), attributes=attributes)
+        whole = [self.per_shard, *(n * c for n, c in zip(self.chunks, self.chunk, strict=True))]
         document["chunk_grid"]["configuration"]["chunk_shape"] = whole
-        document["codecs"][0]["configuration"]["chunk_shape"] = [1, cv.CHUNK, cv.CHUNK]
+        document["codecs"][0]["configuration"]["chunk_shape"] = [1, *self.chunk]
         return document
 
 
@@ -130,7 +139,7 @@ class SampleSet:
 
     @cached_property
     def table(self) -> xr.Dataset:
-        """One row per sample: id, source, folder, height and width in pixels, annotated."""
+        """One row per sample: id, source, height and width in pixels, and what else the set's format knows."""
         return read_table(self.store.place, self.key)
 
     @property
@@ -160,6 +169,9 @@ class SampleSet:
             check_within(self.table["width"].values, 1, width, "width")
             if max(height, width) > MAX_CUT or len(self.ids) != count:
                 raise ValueError(f"{len(self.ids)} ids of {count} pictures of {height} x {width} pixels")
+            cut = described_layout(node, document)
+            if cut.chunk[0] != 1:
+                raise ValueError(f"chunks of {cut.chunk[0]} pictures")
             return SampleLayout(
                 count=count,
                 height=height,
@@ -167,8 +179,15 @@ class SampleSet:
                 dtype=document["attributes"].get(cv.SOURCE_DTYPE, document["data_type"]),
                 stored=document["data_type"],
                 fill=fill_of(document) or 0,
-                per_shard=document["chunk_grid"]["configuration"]["chunk_shape"][0],
+                chunk=cut.chunk_pixels[1:],
+                per_shard=cut.file_pixels[0],
             )
+
+    @cached_property
+    def largest(self) -> tuple[int, int]:
+        """Rows and columns that every picture is within: those of the tallest, and of the widest."""
+        height, width = (int(self.table[k].values.max()) for k in ("height", "width"))
+        return height, width
 
     @cached_property
     def boxes(self) -> Boxes:
@@ -189,16 +208,17 @@ class SampleSet:
         self._check(sample)
         layout, fill = self.layout, self.layout.encoding.fill
         height, width = (int(self.table[k].values[sample]) for k in ("height", "width"))
-        out = np.full((layout.height, layout.width), fill)
+        (rows, cols), (down, across) = layout.chunk, layout.chunks
+        out = np.full((down * rows, across * cols), fill)
         shard, at = divmod(sample, layout.per_shard)
         key, wanted = f"{self.key}/{IMAGE}/c/{shard}/0/0", {(at, c) for c in range(layout.grid[1])}
-        like, codec = np.zeros((cv.CHUNK, cv.CHUNK), layout.stored), get_codec(layout.encoding.codec)
+        like, codec = np.zeros(layout.chunk, layout.stored), get_codec(layout.encoding.codec)
         place = self.store.place
         entries = self._manifest.chunks[shard] if place.is_sealed else None
         if entries is not None or place.head(key) is not None:
             for _, chunk, tile in read_chunks(place, key, layout.grid, codec, like, wanted, entries):
-                row, col = divmod(chunk, layout.chunks[1])
-                out[row * cv.CHUNK : (row + 1) * cv.CHUNK, col * cv.CHUNK : (col + 1) * cv.CHUNK] = tile
+                top, left = chunk // across * rows, chunk % across * cols
+                out[top : top + rows, left : left + cols] = tile
         out[out == fill] = 0
         return out[:height, :width].astype(layout.dtype, copy=False)
 

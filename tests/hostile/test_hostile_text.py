@@ -27,7 +27,7 @@ from sarzarr.ingestion.annotations import (
     parse_yolo,
 )
 from sarzarr.ingestion.boxes import import_boxes
-from sarzarr.ingestion.chips.pack import import_chips
+from sarzarr.ingestion.chips.pictures import import_chips
 from sarzarr.ingestion.chips.read import read_sample
 from sarzarr.scenes.probe import probe_file
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml

@@ -350,12 +350,11 @@ def test_a_sets_fill_is_no_pixels_and_batches_are_black_there(tmp_path, name):
     assert image.attrs.get("nodata") == (None if own == np.float32 else fill)
     opened = xr.open_zarr(tmp_path / "s.zarr", group=samples.key, consolidated=False)
     assert opened["image"].dtype == dtype  # a scale would have made floats of padding
-    side = max(image.shape[1:])
     images, said = next(iter(sz.SampleReader(tmp_path / "s.zarr", name, batch_size=8, flags=True)))
-    assert images.shape == (len(pictures), 1, side, side)
+    assert images.shape == (len(pictures), 1, *image.shape[1:])
     for i, picture in enumerate(pictures):
         height, width = picture.shape
-        is_padding = np.ones((side, side), bool)
+        is_padding = np.ones(image.shape[1:], bool)
         is_padding[:height, :width] = False
         np.testing.assert_array_equal(samples.image(i), picture)
         assert samples.image(i).dtype == own

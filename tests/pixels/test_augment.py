@@ -47,7 +47,7 @@ def test_copies_are_what_the_views_are(operation, dtype, size, is_spaced):
     bits = values.astype(f"u{np.dtype(dtype).itemsize}")
     image = (bits[:, :size] if is_spaced else bits[:, :size].copy()).view(dtype)
     out = np.empty((size, size), dtype)
-    turner = Turner(size, dtype)
+    turner = Turner((size, size), dtype)
     turner.copy(image[::-1], 5, out)  # whose memory the next one must not see
     turner.copy(image, operation, out)
     assert np.array_equal(out.view(bits.dtype), apply(operation, image).copy().view(bits.dtype))
@@ -61,14 +61,14 @@ def test_boxes_move_with_their_pixels(operation, data):
     y = sorted(data.draw(st.lists(st.integers(0, size), min_size=2, max_size=2, unique=True)))
     image = np.zeros((size, size))
     image[y[0] : y[1], x[0] : x[1]] = 1
-    ((x0, y0, x1, y1),) = apply_to_boxes(operation, [[x[0], y[0], x[1], y[1]]], size=size)
+    ((x0, y0, x1, y1),) = apply_to_boxes(operation, [[x[0], y[0], x[1], y[1]]], shape=(size, size))
     expected = np.zeros((size, size))
     expected[y0:y1, x0:x1] = 1
     np.testing.assert_array_equal(apply(operation, image), expected)
 
 
 def test_no_boxes_stay_no_boxes():
-    assert apply_to_boxes(7, np.empty((0, 4), np.float32), size=9).shape == (0, 4)
+    assert apply_to_boxes(7, np.empty((0, 4), np.float32), shape=(9, 9)).shape == (0, 4)
 
 
 @pytest.mark.parametrize("kind", AUGMENTATIONS)

@@ -54,14 +54,14 @@ def check(reader, *, clip=None, atol=2e-6):
     truth = {}
     delivered = np.concatenate([b[0] if isinstance(b, tuple) else b for b in reader])
     where = places(reader)
-    assert delivered.shape == (len(where), len(where[0][1]), reader.selection.size, reader.selection.size)
+    assert delivered.shape == (len(where), len(where[0][1]), *reader.selection.shape)
     assert delivered.dtype == np.float32
     for image, (scene, arrays, row, col) in zip(delivered, where, strict=True):
         for channel, array in zip(image, arrays, strict=True):
             if (scene, array) not in truth:
                 truth[scene, array] = expected(reader.store, scene, array, clip)
             np.testing.assert_allclose(
-                channel, patch(truth[scene, array], row, col, reader.selection.size), atol=atol
+                channel, patch(truth[scene, array], row, col, reader.selection.shape[0]), atol=atol
             )
 
 
@@ -215,7 +215,7 @@ def test_other_sizes_and_strides_are_windows_over_chunks(store, size, stride, ed
     reader = sz.PatchReader(
         store, scenes=["b"], patch_size=size, stride=stride, edge=edge, min_valid=0.2, min_unsaturated=0
     )
-    assert reader.selection.size == size
+    assert reader.selection.shape == (size, size)
     check(reader)
 
 

@@ -1,6 +1,7 @@
 """Samples through the readers: every picture once, whole, with its boxes, in an order that can be repeated."""
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 import sarzarr as sz
 from sarzarr.conventions import Flag
 from sarzarr.errors import InvalidInputError, MixedBoundsError, NotInStoreError, SplitNotFoundError
-from sarzarr.pixels.turns import apply
+from sarzarr.ingestion.chips.find import ChipOptions
+from sarzarr.pixels.turns import apply, inverse
 from sarzarr.reader.order import Position, Share
 
 SHAPES = [(40, 60), (256, 256), (300, 200), (256, 512), (7, 5), (260, 90), (31, 31), (256, 255), (400, 300)]
@@ -43,8 +45,8 @@ def made(request, tmp_path_factory):
     return sz.open_store(folder / "s.zarr"), samples, WHITE[request.param]
 
 
-def padded(samples, white, sample):
-    out = np.zeros((512, 512), np.float32)
+def padded(samples, white, sample, shape=(400, 512)):
+    out = np.zeros(shape, np.float32)
     image = samples.image(sample)
     out[: image.shape[0], : image.shape[1]] = image.astype(np.float32) / np.float32(white)
     return out
@@ -57,16 +59,72 @@ def test_every_picture_comes_once_whole_and_where_flags_say(made):
     for batch in reader:
         for i, name in enumerate(batch["id"]):
             sample = samples.ids.index(name)
+            assert batch["image"].shape[1:] == (1, 400, 512)
             np.testing.assert_allclose(batch["image"][i, 0], padded(samples, white, sample), rtol=1e-6)
             height, width = int(batch["height"][i]), int(batch["width"][i])
             assert samples.image(sample).shape == (height, width)
-            is_padding = np.ones((512, 512), bool)
+            is_padding = np.ones((400, 512), bool)
             is_padding[:height, :width] = False
             np.testing.assert_array_equal(batch["flags"][i, 0] == Flag.NODATA, is_padding)
             assert batch["source"][i].startswith("p")
             seen.append(name)
     assert sorted(seen) == sorted(samples.ids)
     assert len(reader) == 3
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=4),
+    st.sampled_from(["uint8", "uint16", "float32"]),
+    st.sampled_from([None, "d4", "flips"]),
+    st.integers(0, 99),
+)
+def test_pictures_of_any_size_are_delivered_as_they_are(tmp_path_factory, shapes, dtype, augment, seed):
+    folder, rng = tmp_path_factory.mktemp("any"), np.random.default_rng(seed)
+    drawn = []
+    for i, shape in enumerate(shapes):
+        values = rng.integers(0, WHITE[dtype] + 1 if dtype != "float32" else 2, shape).astype(dtype)
+        Image.fromarray(values).save(folder / f"p{i}.{'tif' if dtype == 'float32' else 'png'}")
+        drawn.append(values)
+    samples, _ = sz.import_chips(folder, folder / "s.zarr", options=ChipOptions(name="any"))
+    height, width = (max(sizes) for sizes in zip(*shapes, strict=True))
+    assert (samples.layout.height, samples.layout.width) == (height, width)
+    assert samples.layout.chunk == (min(height, 256), min(width, 256))
+    with pytest.raises(InvalidInputError, match="quarter turn") if height != width else nullcontext():
+        sz.SampleReader(samples.store, "any").read([0], [4])
+    shape = (max(height, width),) * 2 if augment == "d4" else (height, width)
+    for batch in sz.SampleReader(
+        samples.store, "any", augment=augment, flags=True, with_meta=True, seed=seed
+    ):
+        assert batch["image"].shape[1:] == batch["flags"].shape[1:] == (1, *shape)
+        for image, flags, turn, name in zip(
+            batch["image"][:, 0], batch["flags"][:, 0], batch["turn"].tolist(), batch["id"], strict=True
+        ):
+            values = drawn[int(name[1:])]
+            rows, cols = values.shape
+            image, flags = (apply(inverse(turn), part) for part in (image, flags))
+            np.testing.assert_array_max_ulp(
+                image[:rows, :cols],
+                values.astype(np.float32) / np.float32(WHITE[dtype]),
+                int(dtype == "uint16"),
+            )
+            assert (flags[:rows, :cols] == Flag.VALID).all()
+            assert not image[rows:].any()
+            assert not image[:, cols:].any()
+            assert (flags[rows:] == Flag.NODATA).all()
+            assert (flags[:, cols:] == Flag.NODATA).all()
+
+
+@pytest.mark.parametrize("widest", [False, True])
+def test_uint8_is_divided_by_255_to_the_last_bit(tmp_path, widest):
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    (tmp_path / "all").mkdir()
+    Image.fromarray(values if widest else np.minimum(values, 254)).save(tmp_path / "all" / "a.png")
+    samples, _ = sz.import_chips(tmp_path / "all", tmp_path / "s.zarr")
+    assert samples.layout.stored == ("uint16" if widest else "uint8")
+    (batch,) = sz.SampleReader(samples.store, "all")
+    wanted = samples.image(0).astype(np.float32) / np.float32(255)
+    assert batch[0, 0].tobytes() == wanted.tobytes()
 
 
 @settings(max_examples=10, deadline=None)
@@ -89,7 +147,8 @@ def test_boxes_stay_with_their_pixels(made, seed, augment, batch_size):
             batch["image"][:, 0], batch["target"], batch["turn"], batch["id"], strict=True
         ):
             sample = samples.ids.index(name)
-            np.testing.assert_allclose(image, apply(int(turn), padded(samples, white, sample)), rtol=1e-6)
+            whole = padded(samples, white, sample, (512, 512) if augment == "d4" else (400, 512))
+            np.testing.assert_allclose(image, apply(int(turn), whole), rtol=1e-6)
             assert target["boxes"].shape == (sample % 3 > 0, 4)
             painted = np.zeros(image.shape, bool)
             for x_min, y_min, x_max, y_max in target["boxes"].astype(int):

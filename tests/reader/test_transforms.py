@@ -67,6 +67,56 @@ def test_draws_are_seeded_and_leave_the_global_generator_alone():
         RandomHorizontalFlip(2)
 
 
+class Flipped:
+    """Whether each of 60 images was flipped: along columns, and along rows."""
+
+    def __init__(self, kind, seed=None):
+        self.kind, self.flips = kind, (RandomHorizontalFlip(seed=seed), RandomVerticalFlip(seed=seed))
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        image = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
+        if self.kind == "torch":
+            image = pytest.importorskip("torch").from_numpy(image)
+        target = {"boxes": image.reshape(-1)[:0].reshape(0, 4)}
+        return [float(flip(image, target)[0][0, 0, 0]) != 0 for flip in self.flips]
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_each_worker_draws_its_own_flips_anew_each_epoch(kind, seed):
+    torch = pytest.importorskip("torch", reason="torch is not installed (sarzarr[torch])")
+
+    def sequences(data):
+        """Return what each worker drew in each epoch, along either axis."""
+        loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=2)
+        epochs = [list(loader) for _ in range(3)]
+        return [
+            tuple(f[axis] for f in drawn[worker::2])
+            for drawn in epochs
+            for worker in (0, 1)
+            for axis in (0, 1)
+        ]
+
+    data = Flipped(kind, seed)
+    torch.manual_seed(0)
+    first, other = sequences(data), sequences(data)
+    torch.manual_seed(0)
+    assert sequences(data) == first
+    assert len({*first, *other}) == 24
+
+
+def test_a_tensor_is_flipped_by_the_generator_that_torch_seeds():
+    torch = pytest.importorskip("torch", reason="torch is not installed (sarzarr[torch])")
+    data, drawn = Flipped("torch"), []
+    for seed in (0, 1, 0):
+        torch.manual_seed(seed)
+        drawn.append([tuple(data[i]) for i in range(60)])
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
 def test_batches_are_lists():
     batch = [pair(i, "numpy", i) for i in range(3)]
     images, targets = collate_fn(batch)

@@ -73,7 +73,7 @@ def test_values_change_and_flags_and_boxes_do_not(store, kind):
                 truth = np.where(Flag.is_valid(flags), np.clip(truth, 0, 1), 0)
                 np.testing.assert_array_equal(after["image"][i], truth)
                 np.testing.assert_array_equal(after["flags"][i], flags)
-                boxes = apply_to_boxes(turn, before["target"][i]["boxes"], size=256)
+                boxes = apply_to_boxes(turn, before["target"][i]["boxes"], shape=(256, 256))
                 np.testing.assert_array_equal(after["target"][i]["boxes"], boxes)
                 position, seen = position + 1, seen + len(boxes)
         assert seen >= 2

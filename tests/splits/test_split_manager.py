@@ -21,7 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning
 import sarzarr as sz
 from sarzarr.errors import InvalidInputError, SplitExistsError, SplitNotFoundError
 from sarzarr.ingestion.chips.find import ChipOptions
-from sarzarr.ingestion.chips.pack import import_chips
+from sarzarr.ingestion.chips.pictures import import_chips
 from sarzarr.splits.samples.manager import SplitManager, sample_id
 
 
@@ -276,6 +276,37 @@ def test_a_pointer_that_is_a_link_is_read_and_never_written_through(tmp_path):
     assert (folder / "v1.json").read_bytes() == before
     assert not (folder / "active.json").is_symlink()
     assert manager.get_active_split_version("beep") == 2
+
+
+@pytest.mark.parametrize("text", ["v1.json", "v1.json\n", "splits/v1.json", "..\\splits\\v1.json", "v1"])
+def test_a_pointer_that_is_the_text_of_a_link_is_read(tmp_path, text):
+    add_to_folder(tmp_path, "beep", IDS)
+    manager = SplitManager(tmp_path)
+    manager.create_initial_split("beep")
+    add_to_folder(tmp_path, "beep", ["later"])
+    manager.extend_split("beep")
+    (tmp_path / "signals" / "beep" / "splits" / "active.json").write_text(text)
+    assert manager.get_active_split_version("beep") == 1
+
+
+def test_a_version_that_says_another_number_is_its_files(tmp_path, caplog):
+    add_to_folder(tmp_path, "beep", IDS)
+    manager = SplitManager(tmp_path)
+    manager.create_initial_split("beep")
+    folder = tmp_path / "signals" / "beep" / "splits"
+    (folder / "v2.json").write_bytes((folder / "v1.json").read_bytes())
+    assert manager.read("beep", 2).version == 2
+    assert "v2.json says that it is v1; it is read as v2" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "latest", "[]", "v9.json", '{"version": 7}'])
+def test_a_pointer_to_nothing_is_told(tmp_path, caplog, text):
+    add_to_folder(tmp_path, "beep", IDS)
+    manager = SplitManager(tmp_path)
+    manager.create_initial_split("beep")
+    (tmp_path / "signals" / "beep" / "splits" / "active.json").write_text(text)
+    assert manager.get_active_split_version("beep") == 1
+    assert "highest version is used" in caplog.text.replace("\n", " ")
 
 
 def test_files_that_are_no_versions_are_passed_over(tmp_path):

@@ -61,7 +61,7 @@ def test_a_painted_box_and_its_pixels_stay_together(seed, size, min_visible, ope
             if patch.any() and np.float32(patch.sum() / padded.sum()) >= np.float32(min_visible):
                 shown[b] = patch
         assert found.source[at].tolist() == sorted(shown)
-        turned = apply_to_boxes(operation, found.boxes[at], size=size)
+        turned = apply_to_boxes(operation, found.boxes[at], shape=(size, size))
         for box, b in zip(turned, found.source[at], strict=True):
             assert (paint(box, size, size) == apply(operation, shown[b])).all()
         assert turned.dtype == np.float32
@@ -97,7 +97,7 @@ def test_patches_without_boxes_are_empty_and_well_formed():
     nowhere = Windows(owner=np.empty(0, np.int64), row=np.empty(0, int), col=np.empty(0, int), size=8)
     assert len(boxes_in_windows(np.ones((1, 4)) * [0, 0, 3, 3], np.zeros(1, int), nowhere)) == 0
     for operation in AUGMENTATIONS["d4"].turns:
-        assert apply_to_boxes(operation, none, size=8).shape == (0, 4)
+        assert apply_to_boxes(operation, none, shape=(8, 8)).shape == (0, 4)
 
 
 def test_a_box_on_the_border_of_two_patches_is_in_neither_by_a_touch():
@@ -112,7 +112,7 @@ def test_a_box_on_the_border_of_two_patches_is_in_neither_by_a_touch():
 def test_turning_leaves_the_source_and_the_areas_alone(seed, operation):
     boxes = some_boxes(np.random.default_rng(seed), 6, 32, 32)
     before = boxes.copy()
-    turned = apply_to_boxes(operation, boxes, size=32)
+    turned = apply_to_boxes(operation, boxes, shape=(32, 32))
     assert np.array_equal(boxes, before)
     assert np.array_equal(np.sort(area(turned)), np.sort(area(boxes)))
 

@@ -79,7 +79,7 @@ def write(
 
 def source(root, *layouts, size=CHUNK, stretch=None):
     table = read_chunk_table(foreign(root), layouts)
-    return Source(table=table, stretches=(stretch,) * len(layouts), size=size)
+    return Source(table=table, stretches=(stretch,) * len(layouts), shape=(size, size))
 
 
 def take(what, rows, cols, *, arrays=0, operations=None, planes=None, dtype=None):
@@ -92,7 +92,7 @@ def take(what, rows, cols, *, arrays=0, operations=None, planes=None, dtype=None
         plane=None if planes is None else np.asarray(planes, np.int64),
     )
     stored = what.table.layouts[0].dtype if dtype is None else dtype
-    out = np.full((rows.size, what.size, what.size), 7, stored)
+    out = np.full((rows.size, *what.shape), 7, stored)
     with closing(ChunkFetcher(what)) as reader:
         BatchFiller(reader).fill(lambda: address, out, operations)
     return out
@@ -177,7 +177,9 @@ def test_arrays_of_different_dtypes_and_clips_share_a_batch(tmp_path):
     layouts = [write(tmp_path, d, v, codec="blosc-lz4") for d, v in values.items()]
     clips = [(-25.0, 5.0), (-20.0, 0.0), (-60.0, 100.0)]
     laws = [Stretch.between(d, (-60.0, 100.0), clip) for d, clip in zip(values, clips, strict=True)]
-    what = Source(table=read_chunk_table(foreign(tmp_path), layouts), stretches=tuple(laws), size=CHUNK)
+    what = Source(
+        table=read_chunk_table(foreign(tmp_path), layouts), stretches=tuple(laws), shape=(CHUNK, CHUNK)
+    )
     arrays = np.array([0, 1, 2, 2, 1, 0])
     found = take(what, [0] * 6, [0, 0, 0, 32, 32, 32], arrays=arrays, dtype="float32")
     for i, (array, col) in enumerate(zip(arrays, [0, 0, 0, 32, 32, 32], strict=True)):
@@ -451,7 +453,7 @@ def listed(tmp_path, shard=2 * CHUNK, **changes):
 
 def ours(tmp_path, layout):
     table = read_chunk_table(Folder(tmp_path), [layout])
-    return Source(table=table, stretches=(None,), size=CHUNK)
+    return Source(table=table, stretches=(None,), shape=(CHUNK, CHUNK))
 
 
 def test_the_manifest_says_what_is_absent_on_purpose(tmp_path):

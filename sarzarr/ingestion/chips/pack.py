@@ -1,35 +1,28 @@
 """Sample sets on their way into a store, with their boxes: resumable, in whole shards, all or nothing.
 
 Finished shards and their receipts wait beside the store; the set enters it by one rename. A hundred
-thousand samples become a few hundred files.
+thousand samples become a few hundred files. `pack_samples` is the one way in, whatever format they come from.
 """
 
+import base64
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import numpy as np
 import xarray as xr
 
 from sarzarr import conventions as cv
-from sarzarr.errors import IngestError, InvalidInputError, UnsupportedRasterError
+from sarzarr.arrays import Array
+from sarzarr.errors import IngestError, InvalidInputError
 from sarzarr.files import locked, remove_partials, remove_tree
-from sarzarr.ingestion.annotations import Annotation
-from sarzarr.ingestion.chips.find import (
-    ChipOptions,
-    SampleSource,
-    find_samples,
-    safe_stem,
-    sample_annotations,
-    sample_layout,
-)
-from sarzarr.ingestion.chips.read import read_sample
+from sarzarr.ingestion.chips.find import SampleSource
+from sarzarr.ingestion.chips.read import Pixels
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.store.boxes import Boxes, known_classes, safe_name, write_boxes
 from sarzarr.store.commit import changed_once
@@ -47,8 +40,50 @@ from sarzarr.tasks import compute, workplace
 from sarzarr.text import counted
 
 log = logging.getLogger(__name__)
+TellSamples = Callable[[int, int], None]
+S = TypeVar("S")
 PARTS: Final = ("arrays", "receipts", cv.SAMPLES)
 """The folders that a set is gathered in."""
+COLUMNS: Final = ("id", "source", "height", "width")
+"""The columns that every set has."""
+
+
+class SampleRows(Protocol):
+    """Pictures by the number of their row, wherever they come from. It pickles, and holds nothing open."""
+
+    @property
+    def measures(self) -> Mapping[str, str]:
+        """The dtype of each column that is measured on the pixels."""
+
+    def pixels(self, start: int, stop: int) -> Iterator[Pixels | str]:
+        """Yield the pictures of rows start to stop - 1, one at a time; in the place of an unreadable one, why."""
+
+    def measure(self, pixels: Pixels) -> Mapping[str, Any]:
+        """Return a number for each of `measures`, of one picture."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SamplePack:
+    """A set of samples to be packed."""
+
+    name: str
+    """The set's."""
+    layout: SampleLayout
+    """Its cut; the fill becomes one that no pixel has."""
+    source: SampleRows
+    """The pictures (rows, columns)."""
+    table: xr.Dataset
+    """What is known of each sample beforehand, a row each: `COLUMNS` and others; height and width in pixels."""
+    fingerprint: str
+    """What pictures and columns depend on: what was packed with another one before is thrown away."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """JSON attributes of the set and of its pictures: what their numbers mean."""
+    boxes: Boxes | None = None
+    """The boxes on the samples; none if left out."""
+    replace: bool = False
+    """Put the set in the place of one of that name."""
+    beside: Callable[[Store], None] | None = None
+    """Writes into the draft of a store what enters it with the set, such as its splits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,112 +92,139 @@ class SampleReport:
 
     samples: int
     """Samples in the set."""
-    coloured: int
+    coloured: int = 0
     """Samples (rows, columns, channels) whose channels differed, and became their middle one."""
     annotated: int
     """Samples with an annotation, of a box that was kept or of nothing."""
     boxes: Mapping[str, int]
     """``given``, ``kept``, ``repaired``, ``left_out``."""
-    unmatched: tuple[str, ...]
+    unmatched: tuple[str, ...] = ()
     """Annotations of pictures that are not there."""
     refused: Refusals = field(default_factory=Refusals)
     """Pictures that are not in the set, and why."""
 
 
-class _UnreadableError(Exception):
-    """Pictures whose headers can be read, and whose pixels cannot."""
+@dataclass(frozen=True, kw_only=True)
+class SampleFiles:
+    """The files of samples, as one text: it crosses to a process faster than a list."""
 
-    def __init__(self, refused: Refusals) -> None:
-        super().__init__(refused)
-        self.refused = refused
+    base: Path
+    """The folder that they are below."""
+    listing: str
+    """``bytes nanoseconds path`` of each, NUL between them."""
+
+    @classmethod
+    def of(cls, base: Path, sources: Sequence[SampleSource]) -> Self:
+        """Return the files of some samples, in their order."""
+        return cls(base=base, listing="\0".join(" ".join((*map(str, s.stamp), s.source)) for s in sources))
+
+    def sources(self, start: int, stop: int) -> Iterator[SampleSource]:
+        """Yield the files of rows start to stop - 1, without their ids."""
+        for file in self.listing.split("\0")[start:stop]:
+            size, changed, source = file.split(" ", 2)
+            yield SampleSource(id="", source=source, stamp=(int(size), int(changed)))
 
 
-def import_chips(
-    folder: str | Path,
-    store: Store | str | Path,
-    *,
-    options: ChipOptions | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[SampleSet, SampleReport]:
-    """Pack the pictures below a folder, with their boxes, into a store's sample set; return it and what was done.
+class UnreadableSamplesError(IngestError):
+    """Samples whose pixels could not be read: nothing was written."""
 
-    Interrupted, it is simply run again: shards that are done are not redone. Inside ``with Client(...)``
-    the work is done by that cluster.
+    def __init__(self, rows: Mapping[int, str]) -> None:
+        row, why = next(iter(rows.items()))
+        super().__init__(
+            f"readable samples were expected, got {len(rows)} others, the first row {row}: {why}"
+        )
+        self.rows = dict(rows)
 
-    The folder has PNG, JPEG and TIFF files (uint8, uint16 or float32), at any depth, all of one dtype; with VOC XML
-    of the same stems, one or several COCO JSON, or YOLO text of the same stems (classes in ``classes.txt``). A store
-    that is not there is made. ``progress`` is called with (samples done, samples) as shards are finished. Pictures
-    that cannot be read, or are not taken, do not keep the others out: they are in ``refused`` of the report.
 
-    Raises `InvalidInputError` where there is no picture, two claim one id, annotations are of several formats, a
-    box is refused, or the store has a set of that name; `UnsupportedRasterError` where pictures are of several
-    dtypes, or none can be read, or with ``strict`` one cannot; `IngestError` where another process imports the same
-    set.
+def pack_samples(
+    store: Store | str | Path, pack: SamplePack, progress: TellSamples | None = None
+) -> SampleSet:
+    """Pack samples into a store's set (samples, rows, columns), and return it; a store that is not there is made.
+
+    Interrupted, it is simply run again: shards that are done are not redone, and the bytes are the same. Inside
+    ``with Client(...)`` the work is done by that cluster. A task holds a picture at a time. ``progress`` is called
+    with (samples done, samples) as shards are finished.
+
+    Raises `InvalidInputError` where the store has a set or boxes of that name; `UnreadableSamplesError` where
+    pictures cannot be read; `IngestError` where another process packs the same set.
     """
-    options = options or ChipOptions()
-    base = Path(folder).absolute()  # workers may stand elsewhere
-    sources, refused = find_samples(base)
+    target = store_for(store)
+    name, layout = safe_name(pack.name), pack.layout
+    check_new(target, name, replace=pack.replace)
+    if (sizes := pack.table.sizes["sample"]) != layout.count or not {*COLUMNS} <= {*pack.table}:
+        raise InvalidInputError(
+            f"{layout.count} rows of {', '.join(COLUMNS)} were expected, got {sizes} of "
+            f"{', '.join(map(str, pack.table))}."
+        )
+    with _staging(target, name, pack) as staging:
+        staged = [staging / part for part in (*PARTS, "fingerprint")]
+        receipts, layout = _pack(pack.source, staging, layout, progress)
+        table = pack.table.assign(
+            {
+                column: ("sample", np.concatenate([r.measured[column] for r in receipts]))
+                for column in pack.source.measures
+            }
+        ).assign_attrs(pack.about)
+        boxes = pack.boxes if pack.boxes is not None else _no_boxes(target, name, pack.table)
+        with writing(target.root, patience=PATIENCE), changed_once(target, leaves=staged) as draft:
+            _enter(draft, staging, pack, layout, receipts, table, boxes)
+    log.info("%s, samples/%s: %s committed", target.place.name, name, counted(layout.count, "sample"))
+    return open_samples(target, name)
+
+
+def pack_readable(
+    sources: Sequence[S],
+    refused: Refusals,
+    pack: Callable[[Sequence[S]], SampleSet],
+    file_of: Callable[[S], Path],
+    *,
+    strict: bool,
+) -> SampleSet:
+    """Return what ``pack`` makes of the sources that can be read; the others are ``refused``, by their file.
+
+    Raises the error of what is refused where nothing is left, or with ``strict`` something is.
+    """
     while True:
-        if not sources or (options.strict and refused):
+        if not sources or (strict and refused):
             raise refused.error()
         try:
-            made, done = _import_readable(base, store, sources, options, progress)
-        except _UnreadableError as error:
-            refused.extend(error.refused)
-            gone = {file for one in refused for file in one.files}
-            sources = [sample for sample in sources if base / sample.source not in gone]
+            made = pack(sources)
+        except UnreadableSamplesError as error:
+            for row, why in error.rows.items():
+                refused.add([file_of(sources[row])], why)
+            sources = [source for row, source in enumerate(sources) if row not in error.rows]
         else:
             refused.tell()
-            return made, replace(done, refused=refused)
+            return made
 
 
-def _import_readable(
-    base: Path,
-    store: Store | str | Path,
-    sources: Sequence[SampleSource],
-    options: ChipOptions,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[SampleSet, SampleReport]:
-    """Pack pictures as `import_chips`; `_UnreadableError` where the pixels of some cannot be read."""
-    layout = sample_layout(sources)
-    found = sample_annotations(base, sources, options)
+def store_for(store: Store | str | Path) -> Store:
+    """Return the store of that path, made if it is not there."""
     root = store.root if isinstance(store, Store) else Path(store)
     with writing(root, patience=PATIENCE):
-        target = create_store(root)
-    name = safe_name(options.name or safe_stem(base.resolve().name))
-    if name in sample_sets(target) and not options.replace:
+        return create_store(root)
+
+
+def check_new(store: Store, name: str, *, replace: bool) -> None:
+    """Refuse the name of a set that is there, unless it is replaced, and of a table of boxes on scenes."""
+    if name in sample_sets(store) and not replace:
         raise InvalidInputError(
             f"a new set of samples was expected, got {name!r}, which is there. "
             "Name another with --name, or pass --replace."
         )
-    _check_boxes(target, name)
-    annotations = found.by_id
-    boxes = Boxes.gathered(
-        {i: (a.boxes, a.labels) for i, a in annotations.items()},
-        {s.id: (s.height, s.width) for s in sources},
-        on=f"{cv.SAMPLES}/{name}",
-        policy=options.policy,
-        classes=known_classes(target, first=name, more=found.classes),
-    )
-    if boxes.counts["given"] and not len(boxes):
+    table, own = f"{cv.BOXES}/{name}", f"{cv.SAMPLES}/{name}"
+    known = read_node(store.place, table)["attributes"]["on"] if has_node(store.place, table) else own
+    if known != own:
         raise InvalidInputError(
-            f"boxes inside their pictures were expected in {base.name!r}, got none among {boxes.counts['given']}. "
-            "Check that they are in pixels of these pictures, or pass --annotations none."
+            f"a name that no table of boxes has was expected, got {name!r}, whose boxes are on {known}. "
+            "Name another with --name."
         )
-    with _staging(target, name, sources) as staging:
-        staged = [staging / part for part in (*PARTS, "fingerprint")]
-        receipts, layout = _pack(base, staging, sources, layout, progress)
-        table = _table(sources, annotations, boxes)
-        with writing(target.root, patience=PATIENCE), changed_once(target, leaves=staged) as draft:
-            _enter((draft, name), staging, layout, receipts, table, boxes)
-    log.info("%s, samples/%s: %s committed", target.place.name, name, counted(len(sources), "sample"))
-    return open_samples(target, name), SampleReport(
-        samples=len(sources),
-        coloured=sum(r.coloured for r in receipts),
-        annotated=int(table["annotated"].sum()),
-        boxes=boxes.counts,
-        unmatched=found.unmatched,
-    )
+
+
+def _no_boxes(store: Store, name: str, table: xr.Dataset) -> Boxes:
+    sizes = zip(*(table[k].values.tolist() for k in ("height", "width")), strict=True)
+    owners = dict(zip(table["id"].values.tolist(), sizes, strict=True))
+    return Boxes.gathered({}, owners, on=f"{cv.SAMPLES}/{name}", classes=known_classes(store, first=name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,16 +237,16 @@ class _Receipt:
     """Its file of pixels."""
     flags: ShardRecord = NO_FILE
     """Its file of flags."""
-    coloured: int = 0
-    """Samples in colour."""
+    measured: Mapping[str, Array] = field(default_factory=dict)
+    """Its rows of the columns that are measured."""
     values: tuple[int, ...] = ()
     """What measured pixels of integers have: `values_of`."""
-    refused: tuple[tuple[str, str], ...] = ()
-    """Pictures that could not be read, and why; nothing is written then."""
+    refused: Mapping[int, str] = field(default_factory=dict)
+    """Rows that could not be read, and why; nothing is written then."""
 
 
 @contextmanager
-def _staging(store: Store, name: str, chips: Sequence[SampleSource]) -> Iterator[Path]:
+def _staging(store: Store, name: str, pack: SamplePack) -> Iterator[Path]:
     """Yield the folder beside the store where this set is gathered; what another selection left is thrown away."""
     root = store.root.resolve()
     folder = root.with_name(f"{root.name}.samples-{name}")
@@ -195,7 +257,7 @@ def _staging(store: Store, name: str, chips: Sequence[SampleSource]) -> Iterator
         )
 
     with telling_no_room(root), locked(folder, busy=busy):
-        parts = [cv.SCHEMA_VERSION, *(asdict(c) for c in chips)]
+        parts = [cv.SCHEMA_VERSION, repr(asdict(pack.layout)), dict(pack.source.measures), pack.fingerprint]
         fingerprint = sha256(json.dumps(parts).encode()).hexdigest()
         known = folder / "fingerprint"
         if not known.exists() or known.read_text() != fingerprint:
@@ -208,7 +270,7 @@ def _staging(store: Store, name: str, chips: Sequence[SampleSource]) -> Iterator
 
 
 def _pack(
-    base: Path, staging: Path, samples: Sequence[SampleSource], layout: SampleLayout, progress: Any
+    source: SampleRows, staging: Path, layout: SampleLayout, progress: TellSamples | None
 ) -> tuple[list[_Receipt], SampleLayout]:
     """Write every shard, with a fill that no pixel has; return all receipts, and the layout with that fill.
 
@@ -222,7 +284,7 @@ def _pack(
     }
     layout = layout.filled(np.array([*taken], layout.dtype))
     while True:
-        receipts = _pack_shards(base, staging, samples[: shards * layout.per_shard], layout, progress)
+        receipts = _pack_shards(source, staging, layout, shards, progress)
         taken.update(*(receipt.values for receipt in receipts))
         if (free := layout.filled(np.array([*taken], layout.dtype))) != layout:
             layout = free
@@ -232,61 +294,58 @@ def _pack(
 
 
 def _pack_shards(
-    base: Path, staging: Path, samples: Sequence[SampleSource], layout: SampleLayout, progress: Any
+    source: SampleRows, staging: Path, layout: SampleLayout, shards: int, progress: TellSamples | None
 ) -> list[_Receipt]:
-    """Write every shard of the first samples that has no intact receipt; return all of theirs."""
-    shards = range(math.ceil(len(samples) / layout.per_shard))
-    known = (_intact(staging, layout, shard) for shard in shards)
+    """Write each of the first shards that has no intact receipt; return all of theirs."""
+    known = (_intact(staging, layout, shard) for shard in range(shards))
     done = {receipt.shard: receipt for receipt in known if receipt is not None}
-    per = layout.per_shard
-    tasks = [
-        (_pack_shard, (base, staging, layout, shard, samples[shard * per : (shard + 1) * per]))
-        for shard in shards
-        if shard not in done
-    ]
+    tasks = [(_pack_shard, (source, staging, layout, shard)) for shard in range(shards) if shard not in done]
 
     def take(receipt: _Receipt) -> None:
         done[receipt.shard] = receipt
         if progress is not None:
-            progress(min(len(done) * per, layout.count), layout.count)
+            progress(min(len(done) * layout.per_shard, layout.count), layout.count)
 
     compute(tasks, take)
-    refused = Refusals()
-    for source, why in (pair for receipt in done.values() for pair in receipt.refused):
-        refused.add([base / source], why)
-    if refused:
-        raise _UnreadableError(refused)
+    if refused := {row: why for shard in sorted(done) for row, why in done[shard].refused.items()}:
+        raise UnreadableSamplesError(refused)
     for receipt in done.values():
         _check_files(staging, layout, receipt)
-    return [done[shard] for shard in shards]
+    return [done[shard] for shard in range(shards)]
 
 
-def _pack_shard(
-    base: Path, staging: Path, layout: SampleLayout, shard: int, samples: Sequence[SampleSource]
-) -> _Receipt:
+def _pack_shard(source: SampleRows, staging: Path, layout: SampleLayout, shard: int) -> _Receipt:
     """Read the samples of one shard and write it, whole; those that cannot be read come back as ``refused``."""
-    coloured, values, refused = 0, np.empty(0, layout.dtype), list[tuple[str, str]]()
+    start, stop = shard * layout.per_shard, min((shard + 1) * layout.per_shard, layout.count)
+    values, refused = np.empty(0, layout.dtype), dict[int, str]()
+    rows: dict[str, list[Any]] = {column: [] for column in source.measures}
     image, flags = writers = sample_writers(staging / "arrays", layout, shard)
     with image, flags:
-        for row, sample in enumerate(samples):
-            try:
-                pixels = read_sample(sample.below(base))
-            except (UnsupportedRasterError, OSError) as error:
-                refused.append((sample.source, str(error)))
+        for row, pixels in zip(range(start, stop), source.pixels(start, stop), strict=True):
+            if isinstance(pixels, str):
+                refused[row] = pixels
                 continue
-            coloured += pixels.is_coloured
+            if np.greater(pixels.values.shape, (layout.height, layout.width)).any():
+                refused[row] = (
+                    f"at most {layout.height} x {layout.width} pixels were expected, got {pixels.values.shape}."
+                )
+                continue
             if values.dtype.kind == "u":
                 values = values_of(np.concatenate([values, values_of(pixels.values[pixels.is_measured])]))
-            append_picture(writers, row, pixels.values, pixels.is_measured, layout)
+            measured = source.measure(pixels)
+            for column, numbers in rows.items():
+                numbers.append(measured[column])
+            append_picture(writers, row - start, pixels.values, pixels.is_measured, layout)
         if refused:
-            return _Receipt(shard=shard, refused=tuple(refused))
-        taken = tuple(values.tolist())
+            return _Receipt(shard=shard, refused=refused)
         receipt = _Receipt(
-            shard=shard, image=image.close(), flags=flags.close(), coloured=coloured, values=taken
+            shard=shard,
+            image=image.close(),
+            flags=flags.close(),
+            measured={column: np.array(rows[column], dtype) for column, dtype in source.measures.items()},
+            values=tuple(values.tolist()),
         )
-    document: dict[str, Any] = {"image": receipt.image.to_json(), "flags": receipt.flags.to_json()}
-    document |= {"coloured": coloured, "values": taken}
-    write_json(Folder(staging), _receipt_key(layout, shard), document)
+    write_json(Folder(staging), _receipt_key(layout, shard), _to_json(receipt))
     return receipt
 
 
@@ -295,13 +354,25 @@ def _receipt_key(layout: SampleLayout, shard: int) -> str:
     return f"receipts/{layout.stored}-{layout.fill}-{shard}.json"
 
 
+def _to_json(receipt: _Receipt) -> dict[str, Any]:
+    columns = receipt.measured.items()
+    return {
+        "image": receipt.image.to_json(),
+        "flags": receipt.flags.to_json(),
+        "measured": {k: [v.dtype.str, base64.b64encode(v.tobytes()).decode()] for k, v in columns},
+        "values": receipt.values,
+    }
+
+
 def _intact(staging: Path, layout: SampleLayout, shard: int) -> _Receipt | None:
     """Return the receipt of a shard whose files are there as it says."""
     try:
         document = read_json(Folder(staging), _receipt_key(layout, shard))
         image, flags = (ShardRecord.from_json(document[k]) for k in ("image", "flags"))
-        values, coloured = tuple(document["values"]), int(document["coloured"])
-        receipt = _Receipt(shard=shard, image=image, flags=flags, coloured=coloured, values=values)
+        columns = document["measured"].items()
+        measured = {k: np.frombuffer(base64.b64decode(text), dtype) for k, (dtype, text) in columns}
+        values = tuple(document["values"])
+        receipt = _Receipt(shard=shard, image=image, flags=flags, measured=measured, values=values)
         _check_files(staging, layout, receipt)
     except (OSError, ValueError, KeyError, TypeError):  # damage is an OSError, too
         return None
@@ -314,51 +385,23 @@ def _check_files(staging: Path, layout: SampleLayout, receipt: _Receipt) -> None
         check_written(staging / "arrays" / array, {f"c/{receipt.shard}/0/0": record}, layout.grid)
 
 
-def _table(
-    samples: Sequence[SampleSource], annotations: Mapping[str, Annotation], boxes: Boxes
-) -> xr.Dataset:
-    """Return the set's columns; a picture all of whose boxes were left out is not annotated as an empty one."""
-    shown = np.bincount(boxes.owner, minlength=len(samples)) > 0
-    empty = [s.id in annotations and not len(annotations[s.id].labels) for s in samples]
-    folders = [Path(s.source).parent.as_posix() for s in samples]
-    columns = {
-        "id": np.array([s.id for s in samples], object),
-        "source": np.array([s.source for s in samples], object),
-        "folder": np.array(["" if f == "." else f for f in folders], object),
-        "height": np.array([s.height for s in samples], np.int32),
-        "width": np.array([s.width for s in samples], np.int32),
-        "annotated": np.asarray(shown | empty, np.uint8),
-    }
-    attrs = {"sizes": len({(s.height, s.width) for s in samples})}
-    return xr.Dataset({name: ("sample", values) for name, values in columns.items()}, attrs=attrs)
-
-
-def _check_boxes(store: Store, name: str) -> None:
-    """Refuse the name of a table of boxes on scenes: a set's boxes have its own name."""
-    table, own = f"{cv.BOXES}/{name}", f"{cv.SAMPLES}/{name}"
-    known = read_node(store.place, table)["attributes"]["on"] if has_node(store.place, table) else own
-    if known != own:
-        raise InvalidInputError(
-            f"a name that no table of boxes has was expected, got {name!r}, whose boxes are on {known}. "
-            "Name another with --name."
-        )
-
-
 def _enter(
-    target: tuple[Store, str],
+    store: Store,
     staging: Path,
+    pack: SamplePack,
     layout: SampleLayout,
     receipts: Sequence[_Receipt],
     table: xr.Dataset,
     boxes: Boxes,
 ) -> None:
-    store, name = target
-    key = f"{cv.SAMPLES}/{name}"
+    key = f"{cv.SAMPLES}/{pack.name}"
     group, arrays = staging / key, Folder(staging / "arrays", key)
     write_table(Folder(staging), key, table)
-    write_sample_documents(arrays, layout, [(r.image, r.flags) for r in receipts])
+    write_sample_documents(arrays, layout, [(r.image, r.flags) for r in receipts], pack.about)
     ensure_groups(store.place, cv.SAMPLES)
     store.place.swap(group, key)
     for array in ARRAYS:
         store.place.swap(arrays.path / array, f"{key}/{array}")
-    write_boxes(store, boxes, name)
+    write_boxes(store, boxes, pack.name)
+    if pack.beside is not None:
+        pack.beside(store)

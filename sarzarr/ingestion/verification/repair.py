@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -17,7 +19,8 @@ from typing import Any, Final
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SarzarrError
 from sarzarr.ingestion.chips.find import ChipOptions
-from sarzarr.ingestion.chips.pack import import_chips
+from sarzarr.ingestion.chips.pictures import import_chips
+from sarzarr.ingestion.chips.spectrograms import import_npz
 from sarzarr.ingestion.verification.again import Shard, histogram_of_all, records_of, write_again
 from sarzarr.ingestion.verification.sources import Files, files_by_name, scene_as_stored
 from sarzarr.ingestion.verification.verify import examine, folder_of, gather_documents, verify
@@ -343,11 +346,12 @@ class _Repair:
                 )
 
     def _packed(self, folders: Sequence[Path], name: str) -> Iterator[Folder]:
-        """Yield a store of the pictures of each folder that has some."""
-        for folder in folders:
+        """Yield a store of the pictures, or spectrograms, of each folder that has some."""
+        ways = partial(import_chips, options=ChipOptions(name=name)), partial(import_npz, name=name)
+        for folder, pack in product(folders, ways):
             path = self._folder().path / "twin.zarr"
             with suppress(SarzarrError):
-                import_chips(folder, path, options=ChipOptions(name=name))
+                pack(folder, path)
                 yield Folder(path)
 
     def _nodes(self, part: str) -> list[str]:

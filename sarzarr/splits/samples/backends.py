@@ -6,9 +6,11 @@ one step, so that a killed process leaves what was there before. The two backend
 
 import contextlib
 import json
+import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +29,7 @@ from sarzarr.store.split_table import LAST, last_version, versions
 from sarzarr.store.store import Store
 from sarzarr.store.tables import read_table, write_table
 
+log = logging.getLogger(__name__)
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _VERSION: Final = re.compile(r"v([1-9][0-9]*)")
 ACTIVE: Final = "active"
@@ -125,22 +128,27 @@ class FolderBackend:
     root: Path
     """The folder that holds ``signals``, or that folder itself."""
 
-    def _folder(self, signal: str) -> Path:
+    def folder(self, signal: str) -> Path:
+        """Return the folder of a signal, with ``samples`` and ``splits``."""
         base = self.root / "signals"
         return (base if base.is_dir() else self.root) / checked_name(signal, "a signal's name")
 
     def _document(self, signal: str, name: str) -> Path:
-        return self._folder(signal) / "splits" / f"{name}.json"
+        return self.folder(signal) / "splits" / f"{name}.json"
 
     def samples(self, signal: str) -> list[str]:
         """Return the ids that have both files and a name that is safe, sorted; none of what is not there."""
-        folder = self._folder(signal) / "samples"
+        return self.samples_in(self.folder(signal) / "samples")
+
+    @staticmethod
+    def samples_in(folder: Path) -> list[str]:
+        """Return those of a folder."""
         arrays, documents = ({p.stem for p in folder.glob(f"*.{kind}")} for kind in ("npz", "json"))
         return sorted(i for i in arrays & documents if _NAME.fullmatch(i))
 
     def versions(self, signal: str) -> list[int]:
         """Return the versions of the files that are named as versions are, ascending."""
-        names = (_VERSION.fullmatch(p.stem) for p in (self._folder(signal) / "splits").glob("v*.json"))
+        names = (_VERSION.fullmatch(p.stem) for p in (self.folder(signal) / "splits").glob("v*.json"))
         return sorted(int(name[1]) for name in names if name)
 
     def read(self, signal: str, version: int) -> SampleSplit:
@@ -152,11 +160,16 @@ class FolderBackend:
             raise InvalidInputError(
                 f"JSON was expected in {place.name!r}, got {error}. Mend it, or take it away."
             ) from None
-        return SampleSplit.of(document, place.name)
+        split = SampleSplit.of(document, place.name)
+        if split.version != version:  # a fault of older writers, which wrote through links
+            log.warning(
+                "%s: %s says that it is v%d; it is read as v%d", signal, place.name, split.version, version
+            )
+        return replace(split, version=version)
 
     def alone(self, signal: str) -> contextlib.AbstractContextManager[Any]:
         """Wait until no other process decides on these splits: lock the signal's folder, if there is one."""
-        folder = self._folder(signal)
+        folder = self.folder(signal)
         return locked(folder) if folder.is_dir() else contextlib.nullcontext()
 
     def create(self, signal: str, split: SampleSplit) -> None:
@@ -171,11 +184,23 @@ class FolderBackend:
         self.activate(signal, split.version)
 
     def pointer(self, signal: str) -> tuple[int, int]:
-        """Return the version that ``active.json`` names, be it a pointer, a link or a copy of a version, and 0."""
-        with contextlib.suppress(
-            OSError, ValueError, KeyError, TypeError, RecursionError
-        ):  # dangling, no document
-            return int(json.loads(read_text(self._document(signal, ACTIVE), "a pointer"))["version"]), 0
+        """Return the version that ``active.json`` names, and 0; 0 for none.
+
+        It is a link to a version, a copy of one, or the text that a link becomes where there are none: ``v1.json``.
+        """
+        place = self._document(signal, ACTIVE)
+        if not os.path.lexists(place):
+            return 0, 0
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            text = read_text(place, "a pointer").strip()
+            if named := _VERSION.fullmatch(re.split(r"[/\\]", text)[-1].removesuffix(".json")):
+                return int(named[1]), 0
+            return int(json.loads(text)["version"]), 0
+        log.warning(
+            "%s: a link to a version, a copy of one or the text 'v1.json' was expected in %s, got neither: the "
+            "highest version is used. Call SplitManager.set_active.",
+            signal, place.name,
+        )  # fmt: skip
         return 0, 0
 
     def activate(self, signal: str, version: int) -> None:
@@ -234,7 +259,12 @@ class StoreBackend:
         return writing(self.store.root, patience=PATIENCE)
 
     def create(self, signal: str, split: SampleSplit) -> None:
-        """Write a version as a table of ids and uint8 codes once, and use it; `SplitExistsError` where it is."""
+        """Write a version once, and use it; `SplitExistsError` where it is there."""
+        with changed_once(self.store) as draft:
+            StoreBackend(draft).enter(signal, split)
+
+    def enter(self, signal: str, split: SampleSplit) -> None:
+        """Do as `create` in a draft, as a table of ids and uint8 codes (samples,)."""
         lists = [getattr(split, name) for name in _SIDES]
         ids = np.array([i for part in lists for i in part], dtype=object)
         codes = np.repeat(np.array(list(_SIDES.values()), np.uint8), [len(part) for part in lists])
@@ -243,13 +273,13 @@ class StoreBackend:
             {"id": ("sample", ids), "code": ("sample", codes)},
             attrs={**facts, "code_meanings": " ".join(m.name.lower() for m in cv.Membership)},
         )
-        with changed_once(self.store) as draft:
-            ensure_groups(draft.place, cv.SPLITS, f"{cv.SPLITS}/{cv.SAMPLES}", self._key(signal))
-            try:
-                write_table(draft.place, f"{self._key(signal)}/v{split.version}", table, once=True)
-            except FileExistsError:
-                raise _taken(signal, split.version) from None
-            StoreBackend(draft)._point_at(signal, split.version)
+        place = self.store.place
+        ensure_groups(place, cv.SPLITS, f"{cv.SPLITS}/{cv.SAMPLES}", self._key(signal))
+        try:
+            write_table(place, f"{self._key(signal)}/v{split.version}", table, once=True)
+        except FileExistsError:
+            raise _taken(signal, split.version) from None
+        self.point_at(signal, split.version)
 
     def pointer(self, signal: str) -> tuple[int, int]:
         """Return the active version and the highest there ever was, of the group's attributes; 0 for none.
@@ -270,9 +300,10 @@ class StoreBackend:
     def activate(self, signal: str, version: int) -> None:
         """Name a version in the group's attributes."""
         with changed_once(self.store) as draft:
-            StoreBackend(draft)._point_at(signal, version)
+            StoreBackend(draft).point_at(signal, version)
 
-    def _point_at(self, signal: str, version: int) -> None:
+    def point_at(self, signal: str, version: int) -> None:
+        """Do as `activate` in a draft."""
         place, key = self.store.place, self._key(signal)
         last = max(version, last_version(place, key), *self.versions(signal))
         update_node(place, key, {ACTIVE: version, LAST: last})

@@ -65,6 +65,8 @@ class SplitManager:
         """Return the version that is used: the one pointed at, else the highest; 0 where there is none."""
         versions = self.backend.versions(signal)
         active, _ = self.backend.pointer(signal)
+        if active and active not in versions:
+            log.warning("%s: v%d is active and not there: the highest version is used", signal, active)
         return active if active in versions else max(versions, default=0)
 
     def get_split(self, signal: str, version: int | None = None) -> tuple[list[str], list[str]]:
