@@ -9,6 +9,7 @@ import pytest
 from chip_folders import chip_folder
 from conftest import speckle, write_band
 from rasterio import Affine
+from spectrogram_folders import PICTURE, add_sample
 from typer.main import get_command
 
 import sarzarr as sz
@@ -38,7 +39,9 @@ COMMANDS = {
     "split export": "split export STORE split.json",
     "split import": "split import STORE v.json",
     "import chips": "import chips chips -o STORE",
+    "import npz": "import npz signals/beep -o STORE",
     "import boxes": "import boxes boxes.csv -o STORE",
+    "export npz": "export npz STORE kept -o out",
 }
 """A line of each command that is carried out, in a folder as `place` makes it."""
 STORES = [name for name, line in COMMANDS.items() if "STORE" in line]
@@ -75,6 +78,8 @@ def made(tmp_path_factory):
     sz.make_split(store, by="scene", val_fraction=0.4)
     sz.export_split(store, folder / "v.json")
     chip_folder(folder / "chips", count=3)
+    add_sample(folder / "signals" / "beep", "a", PICTURE, {})
+    sz.import_npz(folder / "signals" / "beep", store, name="kept")
     (folder / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max\na,1,2,30,40\n")
     return folder
 
@@ -117,7 +122,8 @@ def test_usage(run, command):
 @pytest.mark.parametrize("command", STORES)
 def test_nothing(run, command):
     """There is no store where one is to be read; where one may be made, there is nothing to make it of."""
-    line = {"ingest": "ingest nowhere -o STORE", "import chips": "import chips nowhere -o STORE"}
+    makers = "ingest", "import chips", "import npz"
+    line = {maker: f"{maker} nowhere -o STORE" for maker in makers}
     code, said = run(line.get(command, COMMANDS[command]), store="new.zarr")
     assert code == Exit.NOTHING, said
 
