@@ -20,7 +20,7 @@ COUNTS = {"A": 35, "B": 24, "C": 23, "D": 23}
 
 
 @cache
-def tests_in(file):
+def collected_from(file):
     """Return the names of the tests that pytest collects of a file: functions, and methods of ``Test`` classes."""
     tree = ast.parse((ROOT / file).read_text())
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.startswith("Test")]
@@ -51,7 +51,7 @@ def test_a_line_names_tests_that_are_collected_or_says_why_not(row):
     assert named or (shown == "-" and note)
     assert shown in ("-", ", ".join(f"`{file}::{name}`" for file, name in named))
     for file, name in named:
-        assert name in tests_in(file), f"{file}::{name}"
+        assert name in collected_from(file), f"{file}::{name}"
 
 
 def test_the_code_of_the_page_runs(tmp_path):

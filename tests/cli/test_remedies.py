@@ -309,8 +309,7 @@ ROWS = [
      ["ingest raw/across_vv.tif -o s.zarr"]),
     ("Ingest it with --crs and --pixel-size.", [A, "ingest raw/gcps_vv.tif -o s.zarr"],
      "table s.zarr a gcps -o x.parquet",
-     ["ingest raw/gcps_vv.tif -o s.zarr --id placed --crs EPSG:32633 --pixel-size 10; "
-      "table s.zarr a placed -o x.parquet"]),
+     ["ingest raw/gcps_vv.tif -o s.zarr --id p --crs EPSG:32633 --pixel-size 10; table s.zarr a p -o x.parquet"]),
     ("Ingest it onto them: --grid like:", [A, "ingest raw/m_20200113_vv.tif -o s.zarr"],
      "table s.zarr a m_20200113 -o x.parquet",
      ["ingest raw/m_20200113_vv.tif -o s.zarr --grid like:a --id m; table s.zarr a m -o x.parquet"]),
