@@ -10,7 +10,7 @@ KILL_ARGS ?=
 SECONDS ?= 0
 SEED ?= 1
 
-.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs interop notebooks kill clean
+.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs bench-grouping interop notebooks kill clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -67,6 +67,9 @@ bench-loader: $(VENV)/.bench
 
 bench-ingest: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_ingest.py $(BENCH_ARGS)
+
+bench-grouping: $(VENV)/.test
+	$(BIN)/python benchmarks/bench_grouping.py $(BENCH_ARGS)
 
 bench-warp: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_warp.py $(BENCH_ARGS)

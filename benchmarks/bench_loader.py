@@ -6,6 +6,7 @@
     make bench-loader BENCH_ARGS="--opening"                 # 700,000 patches to the first batch; ten epochs
     make bench-loader BENCH_ARGS="--mixing"                  # what each order mixes
     make bench-loader BENCH_ARGS="--passes"                  # what single steps cost
+    make bench-loader BENCH_ARGS="--groups"                  # groups of diffraction frames (N, C, 64, 64)
 
 Every contender delivers the same patches, shuffled, in batches of one size, with the page cache warm. sarzarr
 checks checksums and stretches to the clip. Each peer is tuned in good faith: arrays are opened once a worker,
@@ -375,6 +376,56 @@ def table(material, batch, rounds):
         print(f"{ours_name.strip():>32} / {titles.get(other, other):40}{ratio:7.2f}{wanted}")
 
 
+# ------------------------------------------------------------------ groups of frames
+def groups_of_frames(place, frames, batch, rounds, size=64):
+    """Print what delivers shuffled groups of 4 frames, beside a gather of the same frames in RAM."""
+    random = np.random.default_rng(0)
+    x, y = random.uniform(size, size + 2 * frames**0.5, (2, frames))
+    held = random.gamma(1, 0.1, (frames, size, size)).astype(np.float32)
+    probe, image = np.ones((size, size), np.complex64), np.ones((4 * size, 4 * size), np.complex64)
+    np.savez(place / "scan.npz", diffraction=held, xcoords=x, ycoords=y, probeGuess=probe, objectGuess=image)
+    store = sz.import_ptychography(place / "scan.npz", place / "scans.zarr").store
+    config = sz.PtychoConfig(size, 2, n_groups=None, neighbor_count=7)
+    options = {"batch_size": batch, "shuffle": True, "seed": 0}
+    numbers = sz.GroupReader(store, config=config, seed=0).groups
+
+    def gathered():
+        order = random.permutation(len(numbers))
+        for i in range(0, len(order), batch):
+            yield held[numbers[order[i : i + batch]]]
+
+    def of_torch(workers):
+        made = ZarrPatchDataset(store, groups=config, **options)
+        loader = DataLoader(made, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+        return epochs_of(lambda: iter(loader))
+
+    made, anew = (sz.GroupReader(store, config=config, **options, **more) for more in ({}, {"hold": 0}))
+    runs = {
+        "sarzarr, GroupReader": epochs_of(lambda: iter(made)),
+        "  hold=0: read anew for each batch": epochs_of(lambda: iter(anew)),
+        "  ZarrPatchDataset, 0 workers": of_torch(0),
+        "  ZarrPatchDataset, 2 workers": of_torch(2),
+    }
+    reference = epochs_of(gathered)
+    rates, ratios = ({name: [] for name in runs} for _ in range(2))
+    for run in (reference, *runs.values()):
+        run()  # the first epoch finds cold memory
+    beside = []
+    for _ in range(rounds):
+        for name, run in runs.items():
+            before = reference()
+            rates[name].append(run())
+            beside.append((before + reference()) / 2)
+            ratios[name].append(rates[name][-1] / beside[-1])
+    print(
+        f"\n{len(numbers)} groups of 4 frames of {size}x{size}, batches of {batch}, {rounds} rounds, cache warm"
+    )
+    print(f"{'':46}{'groups/s':>10}{'x gather':>10}")
+    print(f"{'gather frames[groups] of float32 in RAM':46}{statistics.median(beside):10,.0f}{1:10.2f}")
+    for name in runs:
+        print(f"{name:46}{statistics.median(rates[name]):10,.0f}{statistics.median(ratios[name]):10.2f}")
+
+
 # ------------------------------------------------------------------ training
 def small_network():
     """Return a small convolutional network: enough to keep a CPU busy, and nothing else."""
@@ -597,6 +648,7 @@ def main():
     options.add_argument("--opening", action="store_true", help="opening and memory instead of the table")
     options.add_argument("--mixing", action="store_true", help="what each order mixes instead of the table")
     options.add_argument("--passes", action="store_true", help="what single steps cost instead of the table")
+    options.add_argument("--groups", action="store_true", help="groups of frames instead of the table")
     chosen = options.parse_args()
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     torch.manual_seed(0)
@@ -605,6 +657,9 @@ def main():
         return
     place = Path(tempfile.mkdtemp(prefix="bench-loader-", dir=chosen.folder))
     try:
+        if chosen.groups:
+            groups_of_frames(place, 2 * chosen.patches, chosen.batch, chosen.rounds)
+            return
         if chosen.opening:
             opening(place, 700_000, chosen.batch)
         material = make_material(place, chosen.patches)

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sarzarr import torch as torch
     from sarzarr.export.copy_store import copy_store as copy_store
+    from sarzarr.export.npy import export_npy as export_npy
     from sarzarr.export.npz import export_npz as export_npz
     from sarzarr.export.quicklook import write_quicklook as write_quicklook
     from sarzarr.export.table import export_table as export_table
     from sarzarr.grids.grid import Grid as Grid
+    from sarzarr.ingestion.archives.npy import verify_patch_files as verify_patch_files
+    from sarzarr.ingestion.archives.patches import import_npy as import_npy
     from sarzarr.ingestion.boxes import import_boxes as import_boxes
     from sarzarr.ingestion.chips.pictures import import_chips as import_chips
     from sarzarr.ingestion.chips.spectrograms import import_npz as import_npz
     from sarzarr.ingestion.options import IngestOptions as IngestOptions
     from sarzarr.ingestion.plan import IngestPlan as IngestPlan
     from sarzarr.ingestion.plan import plan_ingest as plan_ingest
+    from sarzarr.ingestion.ptychography import import_ptychography as import_ptychography
     from sarzarr.ingestion.run import ingest as ingest
     from sarzarr.ingestion.run import remove_scene as remove_scene
     from sarzarr.ingestion.verification.accept import accept_changes as accept_changes
@@ -53,10 +57,15 @@ if TYPE_CHECKING:
     from sarzarr.pixels.radiometry import to_power as to_power
     from sarzarr.pixels.statistics import SceneStatistics as SceneStatistics
     from sarzarr.pixels.statistics import scene_statistics as scene_statistics
+    from sarzarr.ptychography import MemmapDatasetBridge as MemmapDatasetBridge
+    from sarzarr.ptychography import PtychoConfig as PtychoConfig
+    from sarzarr.ptychography import PtychoDataContainerTorch as PtychoDataContainerTorch
+    from sarzarr.ptychography import RawDataTorch as RawDataTorch
     from sarzarr.reader.augment import Compose as Compose
     from sarzarr.reader.augment import RandomHorizontalFlip as RandomHorizontalFlip
     from sarzarr.reader.augment import RandomVerticalFlip as RandomVerticalFlip
     from sarzarr.reader.augment import collate_fn as collate_fn
+    from sarzarr.reader.groups import GroupReader as GroupReader
     from sarzarr.reader.rate import measure_delivery as measure_delivery
     from sarzarr.reader.reader import PatchReader as PatchReader
     from sarzarr.reader.samples import SampleReader as SampleReader
@@ -79,6 +88,9 @@ if TYPE_CHECKING:
     from sarzarr.store.verify.findings import Verification as Verification
     from sarzarr.tasks import Progress as Progress
 
+_EITHER = "PtychoDataContainerTorch"
+"""The name that is of tensors where torch is installed, and of arrays where it is not; it alone imports torch."""
+
 
 @cache
 def _modules() -> dict[str, str]:
@@ -97,10 +109,17 @@ def __getattr__(name: str) -> Any:
 
         return version("sarzarr")
     if name == "__all__":
-        return sorted(_modules().keys() - {"torch"})
+        return sorted(_modules().keys() - {"torch", _EITHER})
     if name.startswith("__") or name not in _modules():
         raise AttributeError(f"module 'sarzarr' has no attribute {name!r}")
     module = _modules()[name]
+    if name == _EITHER:
+        try:
+            module = import_module(f"{__name__}.torch").__name__
+        except ImportError:
+            from logging import getLogger
+
+            getLogger(__name__).warning("torch is not installed: %s is of NumPy arrays", name)
     value = import_module(f"sarzarr.{name}") if module == __name__ else getattr(import_module(module), name)
     globals()[name] = value
     return value

@@ -50,6 +50,17 @@ class NotInStoreError(SarzarrError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class MissingKeyError(SarzarrError, KeyError):
+    """A file of arrays has none of that name."""
+
+    def __str__(self) -> str:  # KeyError would print the repr
+        return str(self.args[0]) if self.args else ""
+
+
+class WrongDtypeError(SarzarrError, TypeError):
+    """An array has another dtype than what takes it can hold without loss."""
+
+
 class CorruptStoreError(SarzarrError, OSError):
     """Stored bytes are absent, short, fail their checksum, or are not those that belong there."""
 

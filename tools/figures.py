@@ -33,6 +33,9 @@ MANY_PARAMETERS: Final = {
     "reader.samples.SampleReader": "each option of a reader stands in its signature",
     "torch.dataset.ZarrPatchDataset": "the options of PatchReader, for torch",
     "torch.datamodule.SARDataModule": "kept for compatibility: the signature of older training scripts",
+    "ptychography.raw_data.RawDataTorch": "kept for compatibility: the signature of older training scripts",
+    "ptychography.raw_data.RawDataTorch.generate_grouped_data": "likewise",
+    "ptychography.bridge.MemmapDatasetBridge.get_grouped_data": "likewise",
     "ingestion.plan.plan_ingest": "each option of an ingest stands in its signature",
     "splits.make.make_split": "each option of a split stands in its signature",
 }

@@ -27,3 +27,13 @@ def export_spectrograms(
 ) -> None:
     """Write spectrograms as .npz and .json, with the versions of their split."""
     echo(f"wrote {sz.export_npz(store, samples, output)}")
+
+
+@export_app.command("npy")
+def npy_files(
+    store: StoreArgument,
+    samples: Annotated[str, Argument(help="Name of the set.", show_default=False)],
+    output: Annotated[Path, Option("--output", "-o", help="The folder to make.", show_default=False)],
+) -> None:
+    """Write patches as .npy files and their metadata.npy, as `import npy` takes them in."""
+    echo(f"wrote {sz.export_npy(store, samples, output)}")

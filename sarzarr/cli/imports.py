@@ -11,7 +11,7 @@ from typer import Argument, Option, echo
 import sarzarr as sz
 from sarzarr.cli.app import OutputOption, say
 from sarzarr.cli.output import progress_bar
-from sarzarr.errors import Exit
+from sarzarr.errors import Exit, InvalidInputError
 from sarzarr.text import counted
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ import_app = typer.Typer(help="Take older formats, chips and boxes into a store.
 LABEL_HELP: Final = "The property of a feature, or the column, that is the label; 'label' if left out."
 ONE_BASED_HELP: Final = "VOC coordinates count from 1 and name the last pixel."
 STRICT_HELP: Final = "Write nothing where a picture cannot be read; else the others go in."
+STORE_HELP: Final = "The .zarr store to make or to add to."
+CHECK_HELP: Final = (
+    "Hold the files of a metadata.npy against it, by headers and sizes alone, and write nothing."
+)
+FORM_HELP: Final = "What the values are; a metadata.npy says normalized."
 REPLACE_HELP: Final = "Put the set in the place of one of that name."
 Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "none"])
 """Formats of boxes."""
@@ -87,6 +92,83 @@ def _end_partly(store: Path, done: "SampleReport") -> None:
         raise typer.Exit(Exit.PARTLY)
 
 
+class PatchDtype(StrEnum):
+    """Dtypes of patches."""
+
+    float32 = "float32"
+    uint16 = "uint16"
+
+
+class Form(StrEnum):
+    """Forms of the values of patches."""
+
+    normalized = "normalized"
+    db = "db"
+    power = "power"
+
+
+class MaskPixels(StrEnum):
+    """Pixels that are not 0 in a mask."""
+
+    valid = "valid"
+    invalid = "invalid"
+
+
+@import_app.command()
+def npy(
+    path: Annotated[Path, Argument(help="metadata.npy, a folder of .npy files, or one.", show_default=False)],
+    store: Annotated[Path | None, Option("--output", "-o", help=STORE_HELP, show_default=False)] = None,
+    name: Annotated[str | None, Option(help="Of the set; the folder's name if left out.")] = None,
+    dtype: Annotated[
+        PatchDtype, Option(help="float32 is exact; uint16 is within 7.63e-6.")
+    ] = PatchDtype.float32,
+    replace: Annotated[bool, Option("--replace", help=REPLACE_HELP)] = False,
+    representation: Annotated[Form | None, Option(help=FORM_HELP, show_default=False)] = None,
+    vmin: Annotated[float | None, Option(help="dB that 0 stands for, without metadata.")] = None,
+    vmax: Annotated[float | None, Option(help="dB that 1 stands for, without metadata.")] = None,
+    stride: Annotated[int | None, Option(help="Pixels between patches, without metadata.")] = None,
+    masks: Annotated[MaskPixels | None, Option(help="The pixels that are not 0 in *_mask.npy.")] = None,
+    check: Annotated[bool, Option("--check", help=CHECK_HELP)] = False,
+) -> None:
+    """Pack patches in .npy files into a store, as they are."""
+    from sarzarr.ingestion.archives.patches import PatchOptions
+
+    if check:
+        wrong = sz.verify_patch_files(path)
+        for listed, why in wrong:
+            echo(f"{listed}: {why}")
+        echo(
+            f"{path}: {counted(len(wrong), 'file')} not as listed"
+            if wrong
+            else f"{path}: every file is as listed"
+        )
+        raise typer.Exit(Exit.DAMAGE if wrong else Exit.DONE)
+    if store is None:
+        raise InvalidInputError(
+            "a store was expected, got none. Pass -o STORE, or --check to check the files alone."
+        )
+    options = PatchOptions(
+        name=name,
+        dtype=dtype.value,
+        replace=replace,
+        representation=representation and representation.value,
+        vmin=vmin,
+        vmax=vmax,
+        stride=stride,
+        masks=masks and masks.value,
+    )
+    with progress_bar(quiet=not sys.stderr.isatty(), unit="patches") as report:
+        tell = None if report is None else lambda done, total: report(sz.Progress(done, total, path.name))
+        made = sz.import_npy(path, store, options=options, progress=tell)
+    table, layout = made.table, made.layout
+    files, products = (len(set(table[column].values.tolist())) for column in ("file", "product"))
+    echo(
+        f"{store.name}, samples/{made.name}: {counted(len(made), 'patch')} of {layout.height} x {layout.width} in "
+        f"{layout.dtype} from {counted(files, 'file')} of {counted(products, 'product')}; 0 and 1 are "
+        f"{table.attrs['vmin']:.2f} and {table.attrs['vmax']:.2f} dB"
+    )
+
+
 @import_app.command("npz")
 def import_spectrograms(
     folder: Annotated[Path, Argument(help="signals/NAME, with samples/ and splits/.", show_default=False)],
@@ -126,4 +208,24 @@ def boxes(
     echo(
         f"{store.name}, boxes/{name}: {counted(c['kept'], 'box')} of {c['given']} put on, {c['repaired']} repaired, "
         f"{c['left_out']} left out{why_left_out(c)}; {len(made)} in all on {counted(len(made.owners), 'scene')}"
+    )
+
+
+@import_app.command()
+def ptychography(
+    file: Annotated[
+        Path, Argument(help="An NPZ file of frames, positions, probe and object.", show_default=False)
+    ],
+    store: OutputOption,
+    name: Annotated[str | None, Option(help="Of the set; the file's name if left out.")] = None,
+    replace: Annotated[bool, Option("--replace", help=REPLACE_HELP)] = False,
+) -> None:
+    """Pack the diffraction frames of a scan, with its positions, probe and object, into a store."""
+    with progress_bar(quiet=not sys.stderr.isatty(), unit="frames") as report:
+        tell = None if report is None else lambda done, total: report(sz.Progress(done, total, file.name))
+        made = sz.import_ptychography(file, store, name=name, replace=replace, progress=tell)
+    size, energy = made.layout.height, made.table["energy"]
+    echo(
+        f"{store.name}, samples/{made.name}: {counted(len(made), 'frame')} of {size} x {size}, mean energy "
+        f"{float(energy.mean()):.6g}"
     )

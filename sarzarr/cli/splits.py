@@ -46,6 +46,7 @@ SITE_HELP: Final = (
     "SCENE=NAME, for scenes without a place in the world; the scene may be a pattern such as '2019*'. Scenes that "
     "show the same ground have the same name. May be repeated."
 )
+SAMPLES_HELP: Final = "A set of samples that `import npy` made, in the place of scenes."
 SiteOption = Annotated[list[str] | None, Option("--site", help=SITE_HELP)]
 NotesOption = Annotated[str, Option(help="Kept with the version.")]
 VersionArgument = Annotated[str | None, Argument(help="v1, v2, ...; the newest if left out.")]
@@ -82,11 +83,26 @@ def create(
     fixed_val: Annotated[bool, Option("--fixed-val", help=FIXED_HELP)] = False,
     fresh: Annotated[bool, Option("--fresh", help="Begin anew beside the versions there are.")] = False,
     notes: NotesOption = "",
+    samples: Annotated[str | None, Option(help=SAMPLES_HELP, show_default=False)] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the split and write nothing.")] = False,
 ) -> None:
     """Make a split by ground, check that it leaks nothing, and write it as a new version."""
     from sarzarr.splits.make import plan_split
 
+    if samples is not None:
+        if dry_run or site or test or fixed_val or str(by) != "ground" or guard is not None:
+            raise InvalidInputError(
+                "--val, --seed, --fresh and --notes were expected beside --samples, got others. Leave them out."
+            )
+        manager = sz.SplitManager(store)
+        number = manager.create_initial_split(samples, val, seed, force=fresh, notes=notes)
+        made = manager.read(samples, number)
+        counts = made.document() | {"held": len(made.held_back_samples)}
+        echo(
+            f"{store.name}, samples/{samples}, v{number}: {counts['train_count']} train, {counts['val_count']} val, "
+            f"{counts['held']} held back, since they share pixels with validation"
+        )
+        return
     recipe: dict[str, Any] = {
         "val_fraction": val, "test_fraction": test, "seed": seed, "block": block, "by": str(by), "guard": guard,
         "pixel_block": pixel_block, "fixed_val": fixed_val, "sites": parse_sites(site), "notes": notes,
@@ -159,10 +175,19 @@ def pending_scenes(store: StoreArgument) -> None:
 
 
 @split_app.command("check")
-def check_version(store: StoreArgument, version: VersionArgument = None) -> None:
+def check_version(
+    store: StoreArgument,
+    version: VersionArgument = None,
+    samples: Annotated[str | None, Option(help=SAMPLES_HELP, show_default=False)] = None,
+) -> None:
     """Check once more that a version shares no ground between its sides."""
     from sarzarr.splits.versions import get_split
 
+    if samples is not None:
+        of_samples = sz.SplitManager(store).read(samples, _number(version))
+        sz.check_split(store, of_samples, samples=samples)
+        echo(f"samples/{samples}, v{of_samples.version}: no product and no pixels are on two sides")
+        return
     split = get_split(store, _number(version))
     sz.check_split(store, split)
     echo(f"{split.name}: no ground is on two sides")

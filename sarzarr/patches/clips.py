@@ -23,24 +23,26 @@ from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.commit import changing, write_bounds
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.shard_job import job_side, rectangles
-from sarzarr.store.split_table import read_split
+from sarzarr.store.split_table import Split, read_split
 from sarzarr.store.store import AnyStore, BoundsEntry, Store, open_store
 from sarzarr.tasks import gather
 
 BATCHES: Final = 32
 """Tasks per group: each brings back one histogram of a megabyte."""
+Side = str | tuple[Split, cv.Membership]
+"""One side of a split: ``train``, ``v2:train``, or a split and a membership."""
 _Part = tuple[StoredArray, dict[str, Any], Array]
 """An array, a rectangle of it as `rectangles` yields them, and (rows, columns) bool: its cells that are counted."""
 
 
 def recommend_clips(
-    store: Store, keys: set[str], *, split: str | None = None, **method: Any
+    store: Store, keys: set[str], *, split: Side | None = None, **method: Any
 ) -> dict[str, BoundsEntry]:
     """Return groups with the clip (dB) that their histograms recommend; nothing is written.
 
-    Every scene of a group, by `bounds_key`, counts, pixel by pixel; with ``split`` (``train``, or ``v2:train``) the
-    ground of one side alone, in one pass over its codes. ``method`` are arguments of `clip_bounds_from_histogram`: by
-    default percentiles 1 and 99 of the pixels that are valid and positive.
+    Every scene of a group, by `bounds_key`, counts, pixel by pixel; with ``split`` (``train``, ``v2:train``, or a
+    split and a membership) the ground of one side alone, in one pass over its codes. ``method`` are arguments of
+    `clip_bounds_from_histogram`: by default percentiles 1 and 99 of the pixels that are valid and positive.
 
     Raises `InvalidInputError` where a group is not in the store, or has no valid pixel on that side.
     """
@@ -50,7 +52,7 @@ def recommend_clips(
     if unknown := keys - set(rows):
         known, got = ", ".join(sorted(rows)), ", ".join(sorted(unknown))
         raise InvalidInputError(f"groups must be among {known}, got {got}. Name some of these.")
-    of_split = None if split is None else split_histograms(store, split)
+    of_split = None if split is None else split_histograms(store, split, keys)
     entries = {}
     for key in sorted(keys):
         if of_split is None:
@@ -58,9 +60,9 @@ def recommend_clips(
             histogram = sum(parts, start=Histogram.empty())
         else:
             histogram = of_split.get(key, Histogram.empty())
-        if split and not histogram.n_valid:
+        if split is not None and not histogram.n_valid:
             raise InvalidInputError(
-                f"valid pixels of {key} in {split!r} were expected, got none. "
+                f"valid pixels of {key} in {_name(split)!r} were expected, got none. "
                 "Name the other groups, or extend the split."
             )
         clip = clip_bounds_from_histogram(histogram, **method)
@@ -69,7 +71,7 @@ def recommend_clips(
             vmax=float(rows[key][0]["vmax"]),
             clip_vmin=clip.vmin,
             clip_vmax=clip.vmax,
-            clip_method=(clip.description or clip.method) + (f" of {split}" if split else ""),
+            clip_method=(clip.description or clip.method) + ("" if split is None else f" of {_name(split)}"),
         )
     return entries
 
@@ -91,8 +93,14 @@ def set_clip(
     return opened.anew()
 
 
-def split_histograms(store: Store, split: str = "train") -> dict[str, Histogram]:
-    """Return the dB histogram of each group over the cells of one side of a split, by `bounds_key`.
+def _name(side: Side) -> str:
+    return side if isinstance(side, str) else side[1].name.lower()
+
+
+def split_histograms(
+    store: Store, split: Side = "train", keys: set[str] | None = None
+) -> dict[str, Histogram]:
+    """Return the dB histogram of each group, or of those of ``keys``, over the cells of one side of a split.
 
     Pixels are counted that are valid and positive; the dB of a code is taken to be its middle. A group
     without a cell on that side is not there.
@@ -100,12 +108,16 @@ def split_histograms(store: Store, split: str = "train") -> dict[str, Histogram]
     Raises `NotInStoreError` where there is no such version; `CorruptStoreError` where a file is absent or short, or a
     chunk fails its checksum.
     """
-    version, wanted = parse_choice(split)
-    record = read_split(store.place, version)
+    if isinstance(split, str):
+        version, wanted = parse_choice(split)
+        record = read_split(store.place, version)
+    else:
+        record, wanted = split
     parts: dict[str, list[_Part]] = {}
     for row in catalog_rows(store.catalog):
         cells = record.by_scene.get(str(row["scene"]))
-        if cells is not None and cells.grid == store.grids[str(row["scene"])]:
+        is_wanted = keys is None or row["bounds_key"] in keys
+        if is_wanted and cells is not None and cells.grid == store.grids[str(row["scene"])]:
             array = StoredArray.of(store.place, row)
             parts.setdefault(row["bounds_key"], []).extend(_parts(array, cells.codes == wanted))
     tasks = [(key, some[i::BATCHES]) for key, some in parts.items() for i in range(min(BATCHES, len(some)))]

@@ -29,6 +29,8 @@ class Stretch:
     """What is added then."""
     ends: tuple[int, int] | None = None
     """The codes that 0 and 1 stand for, where both are codes: integer passes are cheaper than float ones."""
+    is_open: bool = False
+    """Whether nothing is clipped, and NaN stays: ``stored * scale`` of floats."""
     fill: float | int = cv.NOT_MEASURED
     """The stored value of what was not measured, delivered as 0; floats have NaN, which is 0 anyway."""
     white: int | None = None
@@ -64,7 +66,9 @@ class Stretch:
         `sarzarr.pixels.compiled.loops`, which does the same to float32; codes are for its `place_codes`.
         """
         stored = cells[:, : out.shape[1]]
-        if self.is_identity:
+        if self.is_open:
+            np.multiply(stored, np.float32(self.scale), out=out)
+        elif self.is_identity:
             np.fmax(stored, np.float32(0), out=out)
         elif self.white is not None:
             np.copyto(out, stored)

@@ -102,7 +102,7 @@ class EpochReader(ABC):
 
     @property
     @abstractmethod
-    def preprocessing_params(self) -> dict[str, float]:
+    def preprocessing_params(self) -> dict[str, Any]:
         """``{"vmin", "vmax"}`` in dB: what 0 and 1 of the batches stand for."""
 
     @property

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import index
-from typing import Final, Literal, SupportsIndex, TypedDict
+from typing import Any, Final, Literal, SupportsIndex, TypedDict
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
@@ -23,6 +23,8 @@ _FROM_0: Final = ("seed", "read_ahead")
 _FROM_1: Final = ("patch_size", "stride", "max_patches", "stack_length", "batch_size", "window", "threads")
 log = logging.getLogger(__name__)
 Edge = Literal["drop", "shift", "pad"]
+Clip = tuple[float, float] | Mapping[str, tuple[float, float]]
+"""(vmin, vmax) in dB, or such a pair by group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +62,9 @@ class ReadOptions:
     """Rows (k,) of the index to choose from, where a query of one's own has chosen; all if left out."""
     max_patches: int | None = None
     """Most patches of the selection that are taken, drawn by ``seed``."""
-    clip: tuple[float, float] | None = None
-    """(vmin, vmax) in dB that batches are stretched to; the recommended one of each array if left out."""
+    clip: Clip | None = None
+    """(vmin, vmax) in dB that batches are stretched to, or such a pair for each group, by its name (``vv/sigma0``);
+    the recommended one of each array if left out."""
     dtype: Literal["float32", "uint16"] = "float32"
     """``float32`` in [0, 1], or the ``uint16`` codes as stored."""
     flags: bool = False
@@ -114,13 +117,12 @@ class ReadOptions:
         if isinstance(self.layers, str):
             object.__setattr__(self, "layers", (self.layers,))
         if self.clip is not None:
-            try:
-                low, high = map(float, self.clip)
-            except (TypeError, ValueError):
-                raise InvalidInputError(
-                    f"clip must be two numbers (vmin, vmax) in dB, got {self.clip!r}."
-                ) from None
-            object.__setattr__(self, "clip", tuple(ClipBounds(low, high)))
+            clip: Clip
+            if isinstance(self.clip, Mapping):
+                clip = {key: _pair(one) for key, one in self.clip.items()}
+            else:
+                clip = _pair(self.clip)
+            object.__setattr__(self, "clip", clip)
         if self.dtype == "uint16" and (self.clip is not None or self.augmentation.apply is not None):
             given = f"augment={self.augment!r}" if self.clip is None else f"clip={self.clip}"
             raise InvalidInputError(
@@ -163,9 +165,21 @@ class ReadOptions:
         )
 
 
+def _pair(clip: Any) -> tuple[float, float]:
+    """Return (vmin, vmax) in dB; `InvalidInputError` where it is not two numbers that differ."""
+    try:
+        low, high = map(float, clip)
+    except (TypeError, ValueError):
+        raise InvalidInputError(f"clip must be two numbers (vmin, vmax) in dB, got {clip!r}.") from None
+    bounds = ClipBounds(low, high)
+    return bounds.vmin, bounds.vmax
+
+
 class _SharedKeywords(TypedDict, total=False):
     """Fields of `ReadOptions` that every reader takes."""
 
+    rows: Array | Sequence[int] | None
+    clip: Clip | None
     flags: bool
     with_meta: bool
     boxes: bool | str
@@ -197,8 +211,6 @@ class PatchKeywords(_SharedKeywords, total=False):
     min_valid: float | None
     min_unsaturated: float
     where: str | None
-    rows: Array | Sequence[int] | None
-    clip: tuple[float, float] | None
     dtype: Literal["float32", "uint16"]
     layers: Sequence[str]
     weights: Mapping[str, float] | str | None
@@ -211,6 +223,20 @@ class SampleKeywords(_SharedKeywords, _ChoiceKeywords, total=False):
     shuffle: bool | Literal["window"]
     augment: AugmentationName | None
     drop_last: bool
+
+
+class GroupKeywords(TypedDict, total=False):
+    """Fields that groups of frames have."""
+
+    split: str | None
+    seed: int
+    with_meta: bool
+    batch_size: int
+    shuffle: bool | Literal["window"]
+    window: int
+    drop_last: bool
+    threads: int | None
+    read_ahead: int
 
 
 class ItemKeywords(PatchKeywords, _ChoiceKeywords, total=False):

@@ -50,7 +50,7 @@ class BatchRecipe:
     col: Array
     """(n,) int32: first column, pixels."""
     plane: Array | None = None
-    """(n,) int32: picture within a packed array; 0 if left out."""
+    """(n,) int32, or (n, planes) where they differ: picture within a packed array; 0 if left out."""
     flags: PartRecipe | None = None
     """The flags, each array's under the array's number; None where they are not needed."""
     layers: tuple[PartRecipe, ...] = ()
@@ -82,8 +82,14 @@ class BatchRecipe:
             array=array.reshape(-1).astype(np.int64),
             row=each(self.row),
             col=each(self.col),
-            plane=None if self.plane is None else each(self.plane),
+            plane=None if self.plane is None else self._planes(part, patches),
         )
+
+    def _planes(self, part: PartRecipe, patches: Array | slice) -> Array:
+        """Return the picture (patches * planes,) of each plane, one for all of a patch or one for each."""
+        plane = np.asarray(self.plane)[patches].astype(np.int64)
+        shape = len(plane), part.array.shape[1]
+        return np.broadcast_to(plane.reshape(len(plane), -1), shape).reshape(-1)
 
     @cached_property
     def chunks(self) -> tuple[Array, ...]:

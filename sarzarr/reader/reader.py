@@ -1,5 +1,6 @@
 """`PatchReader`: patches of a store's scenes as NumPy batches."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any, Unpack
@@ -124,17 +125,28 @@ class PatchReader(EpochReader):
         return patch_targets(boxes, scenes, windows, chosen.id, min_visible=self.options.min_visible)
 
     @property
-    def preprocessing_params(self) -> dict[str, float]:
-        """``{"vmin", "vmax"}`` in dB of 0 and 1 of the batches; `MixedBoundsError` where groups' clips differ."""
-        pairs = set(self._clips())
-        if len(pairs) != 1:
+    def bounds_keys(self) -> set[str]:
+        """The groups of the arrays that are read, ``vv/sigma0``, each with a clip (dB) of its own."""
+        return set(self._column("bounds_key"))
+
+    @property
+    def preprocessing_params(self) -> dict[str, Any]:
+        """``{"vmin", "vmax"}`` in dB of 0 and 1 of the batches: two numbers, or two lists where channels differ.
+
+        `MixedBoundsError` where the clips of groups within a channel differ.
+        """
+        clips, used = self._clips(), self.selection.array
+        pairs = [{clips[i] for i in np.unique(used[:, channel]).tolist()} for channel in range(used.shape[1])]
+        if max(map(len, pairs)) > 1:
             raise MixedBoundsError(
-                f"one clip for the selection was expected, got {len(pairs)} in "
-                f"{', '.join(sorted(set(self._column('bounds_key'))))}. Select one group with polarizations= or "
-                "scenes=, or pass clip=."
+                f"one clip for each channel was expected, got {max(map(len, pairs))} in "
+                f"{', '.join(sorted(self.bounds_keys))}. Select one group with polarizations= or scenes=, or pass "
+                "clip=."
             )
-        vmin, vmax = pairs.pop()
-        return {"vmin": vmin, "vmax": vmax}
+        vmin, vmax = zip(*(pair for one in pairs for pair in one), strict=True)
+        if len({*vmin}) == len({*vmax}) == 1:
+            return {"vmin": vmin[0], "vmax": vmax[0]}
+        return {"vmin": list(vmin), "vmax": list(vmax)}
 
     def _column(self, name: str) -> list[Any]:
         """Return a column of the catalog for each array that is read."""
@@ -148,10 +160,18 @@ class PatchReader(EpochReader):
         """Return the pair that each array is delivered with, dB."""
         if self.options.dtype == "uint16":
             return self._stored()
-        if self.options.clip is not None:
-            return [self.options.clip] * len(self.selection.catalog_row)
+        clip, keys = self.options.clip, self._column("bounds_key")
+        if isinstance(clip, Mapping):
+            if missing := set(keys) - set(clip):
+                raise InvalidInputError(
+                    f"clips for {', '.join(sorted(set(keys)))} were expected, got none for "
+                    f"{', '.join(sorted(missing))}. Name them in clip=."
+                )
+            return [clip[key] for key in keys]
+        if clip is not None:
+            return [clip] * len(keys)
         bounds = self.store.bounds
-        return [(bounds[key].clip_vmin, bounds[key].clip_vmax) for key in self._column("bounds_key")]
+        return [(bounds[key].clip_vmin, bounds[key].clip_vmax) for key in keys]
 
     @cached_property
     def shards(self) -> Indices:

@@ -1,5 +1,6 @@
 """`SampleReader`: a set of samples as NumPy batches."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Unpack
@@ -12,6 +13,7 @@ from sarzarr.errors import InvalidInputError, MixedBoundsError
 from sarzarr.keywords import shows_options
 from sarzarr.patches.cut import sample_ids
 from sarzarr.patches.selection import Selection
+from sarzarr.pixels.kernels import check_bounds
 from sarzarr.pixels.stretch import Stretch
 from sarzarr.pixels.turns import TRANSPOSE
 from sarzarr.reader.epochs import EpochReader
@@ -24,7 +26,7 @@ from sarzarr.store.boxes import Windows
 from sarzarr.store.chunks import read_layout
 from sarzarr.store.manifest import was_changed
 from sarzarr.store.membership import parse_choice
-from sarzarr.store.samples import IMAGE, WHITE, open_samples
+from sarzarr.store.samples import IMAGE, WHITE, SampleLayout, open_samples
 from sarzarr.store.store import AnyStore
 
 
@@ -34,9 +36,10 @@ class SampleReader(EpochReader):
 
     Pictures are delivered whole, at the upper left of a frame as large as the tallest and the widest need (square,
     where quarter turns are drawn); the rest, and what was not measured, is 0. White (255, 65535, or 1 of floats) is
-    1, other values of uint8 are divided by 255. With ``flags`` a batch is ``(images, flags)``, which say where; with
-    ``boxes`` it is ``(images, targets)``; with ``with_meta`` a dict of these and of ``id``, ``source``, ``height``
-    and ``width`` of each, and ``turn``. All else is as of `PatchReader`.
+    1, other values of uint8 are divided by 255; of patches that `sarzarr.import_npy` took in, 0 and 1 are their vmin
+    and vmax, or those of ``clip``, which must be within. With ``flags`` a batch is ``(images, flags)``, which say
+    where; with ``boxes`` it is ``(images, targets)``; with ``with_meta`` a dict of these and of ``id``, ``source``,
+    ``height`` and ``width`` of each, and ``turn``. All else is as of `PatchReader`.
 
     Parameters
     ----------
@@ -77,10 +80,7 @@ class SampleReader(EpochReader):
             id=sample_ids(self.samples.key, [self.samples.ids[i] for i in chosen.tolist()], size),
             shape=shape,
         )
-        white, flags = WHITE[layout.dtype], None
-        ends = (0, int(white)) if layout.dtype == "uint16" else None
-        whole = int(white) if layout.dtype == "uint8" else None
-        law = Stretch(scale=1 / white, offset=0.0, ends=ends, fill=layout.fill, white=whole)
+        law, flags = self._law(layout), None
         changes_values = self.options.augmentation.apply is not None
         if self.options.delivers_flags or changes_values:
             of_flags = read_layout(self.store.place, place + cv.FLAGS_SUFFIX)
@@ -102,14 +102,53 @@ class SampleReader(EpochReader):
         if self.store.place.head(f"{self.samples.key}/zarr.json") != before:
             raise was_changed(self.store.place, self.samples.key)
 
+    def _law(self, layout: SampleLayout) -> Stretch:
+        """Return the law from stored values to [0, 1]: of pictures by their white, of normalized patches by dB."""
+        stored, clip = self._stored, self.options.clip
+        if stored is None:
+            if clip is not None:
+                raise InvalidInputError(
+                    f"samples with dB were expected for clip=, got the pictures of {self._name!r}. Leave it out."
+                )
+            white = WHITE[layout.dtype]
+            ends = (0, int(white)) if layout.dtype == "uint16" else None
+            whole = int(white) if layout.dtype == "uint8" else None
+            return Stretch(scale=1 / white, offset=0.0, ends=ends, fill=layout.fill, white=whole)
+        low, high = self._clip or stored
+        if low < stored[0] or high > stored[1]:
+            raise InvalidInputError(
+                f"a clip within {stored[0]:g} to {stored[1]:g} dB, which {self._name!r} was normalized to, was "
+                f"expected, got {low:g} to {high:g}: what lay beyond is gone. Pass a narrower one, or leave it out."
+            )
+        return Stretch.between(layout.dtype, stored, (low, high))
+
+    @cached_property
+    def _stored(self) -> tuple[float, float] | None:
+        """(vmin, vmax): the dB that 0 and 1 of normalized patches stand for; None of pictures."""
+        facts = self.samples.table.attrs
+        if facts.get(cv.REPRESENTATION) != cv.Representation.NORMALIZED:
+            return None
+        return check_bounds((facts[cv.VMIN], facts[cv.VMAX]))
+
+    @property
+    def _clip(self) -> tuple[float, float] | None:
+        if isinstance(clip := self.options.clip, Mapping):
+            raise InvalidInputError(
+                f"one clip (vmin, vmax) was expected for {self._name!r}, got {clip!r}. Samples have no groups."
+            )
+        return clip
+
     def _rows(self) -> Array:
         """Return the numbers of the samples that are asked for, ascending."""
         rows = np.arange(len(self.samples))
+        if self.options.rows is not None:
+            rows = np.intersect1d(rows, self.options.rows)
         if self.options.split is not None:
             version, side = parse_choice(self.options.split)
             split = SplitManager(self.store).read(self._name, version)
             sides = {cv.Membership.TRAIN: split.train_samples, cv.Membership.VAL: split.val_samples}
-            rows = np.flatnonzero(np.isin(self.samples.ids, sides.get(cv.Membership(side), ())))
+            on_side = np.flatnonzero(np.isin(self.samples.ids, sides.get(cv.Membership(side), ())))
+            rows = np.intersect1d(rows, on_side)
         if not len(rows):
             raise InvalidInputError(
                 f"at least one sample was expected, got none of {len(self.samples)} with split "
@@ -121,11 +160,14 @@ class SampleReader(EpochReader):
         return rows
 
     @property
-    def preprocessing_params(self) -> dict[str, float]:
-        """Pictures have no dB: `MixedBoundsError`."""
-        raise MixedBoundsError(
-            f"patches of scenes were expected, got the pictures of {self._name!r}: they have no dB."
-        )
+    def preprocessing_params(self) -> dict[str, Any]:
+        """``{"vmin", "vmax"}`` in dB of 0 and 1 of normalized patches; pictures have none: `MixedBoundsError`."""
+        if self._stored is None:
+            raise MixedBoundsError(
+                f"patches of scenes were expected, got the pictures of {self._name!r}: they have no dB."
+            )
+        vmin, vmax = self._clip or self._stored
+        return {"vmin": vmin, "vmax": vmax}
 
     @cached_property
     def shards(self) -> Indices:

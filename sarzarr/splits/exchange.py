@@ -9,15 +9,19 @@ from typing import Any, Final
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.errors import InvalidInputError, SplitExistsError
+from sarzarr.errors import InvalidInputError, SplitExistsError, SplitLeakError
 from sarzarr.files import whole_file
 from sarzarr.splits.assign import check
 from sarzarr.splits.make import pending_of
+from sarzarr.splits.samples.backends import SampleSplit
+from sarzarr.splits.samples.products import leaking
 from sarzarr.splits.versions import get_split, grounds_of, write_split
 from sarzarr.store import split_table
 from sarzarr.store.limits import read_text
+from sarzarr.store.samples import SampleSet, open_samples
 from sarzarr.store.split_table import SceneCells, Split, read_split, versions
 from sarzarr.store.store import AnyStore, open_store
+from sarzarr.text import listed
 
 log = logging.getLogger(__name__)
 DOCUMENT: Final = "sarzarr_split"
@@ -27,11 +31,33 @@ SCENE: Final = ("scene", "grid", "place", "site", "since")
 """The facts of a scene, beside its codes."""
 
 
-def check_split(store: AnyStore, split: Split) -> None:
-    """Raise `SplitLeakError` unless no ground, in cells of 256 x 256 pixels, is on two sides, as the store now is."""
+def check_split(store: AnyStore, split: Split | SampleSplit, *, samples: str | None = None) -> None:
+    """Raise `SplitLeakError` unless no ground, in cells of 256 x 256 pixels, is on two sides, as the store now is.
+
+    Of a set of ``samples`` that `sarzarr.import_npy` took in, where positions are gone: unless no product is on two
+    sides, and no patch that trains shares a quarter, by its hash, with one of validation. `InvalidInputError` where
+    the set has no hashes.
+    """
+    if isinstance(split, SampleSplit):
+        if samples is None:
+            raise InvalidInputError("the name of a set was expected with its split, got none. Pass samples=.")
+        _check_samples(open_samples(store, samples), split)
+        return
     grounds = grounds_of(open_store(store).anew(), known=split)
     stale = set(pending_of(grounds, split).changed)
     check(grounds, [s for s in split.scenes if s.scene not in stale])
+
+
+def _check_samples(made: SampleSet, split: SampleSplit) -> None:
+    ids = np.array(made.ids)
+    train, val = (np.flatnonzero(np.isin(ids, some)) for some in (split.train_samples, split.val_samples))
+    shared, rows = leaking(made.table, train, val, (made.layout.height, made.layout.width))
+    if len(rows):
+        raise SplitLeakError(
+            f"patches that share nothing with validation were expected in v{split.version} of {made.name!r}, got "
+            f"{len(rows)} that share {shared}: {listed(ids[rows].tolist())}. Make another with "
+            "SplitManager.create_initial_split(..., force=True)."
+        )
 
 
 def export_split(store: AnyStore, path: str | Path, version: int | None = None) -> Path:

@@ -59,6 +59,8 @@ class SampleLayout:
     """The stored value of padding and of pixels that were not measured."""
     per_shard: int
     """Samples of a shard."""
+    codec: str | None = None
+    """Codec of the pictures; the stored dtype's own if None."""
 
     @classmethod
     def of(
@@ -100,7 +102,8 @@ class SampleLayout:
     @property
     def encoding(self) -> Encoding:
         """The encoding of the pictures: dtype, codec and fill; `chunk` has their chunks, which need not be square."""
-        codec = DEFAULT_CODECS[self.dtype] if self.stored == self.dtype else DEFAULT_CODECS["uint8"]
+        usual = DEFAULT_CODECS[self.dtype] if self.stored == self.dtype else DEFAULT_CODECS["uint8"]
+        codec = self.codec or usual
         return Encoding(dtype=self.stored, codec=codec, shard=cv.CHUNK, nodata=self.fill)
 
     def document(self, *, flags: bool = False, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -181,6 +184,7 @@ class SampleSet:
                 fill=fill_of(document) or 0,
                 chunk=cut.chunk_pixels[1:],
                 per_shard=cut.file_pixels[0],
+                codec=cut.codec,
             )
 
     @cached_property

@@ -1,31 +1,45 @@
-"""Training and validation loaders of one store."""
+"""Training and validation loaders of one store, or of one archive of ``.npy`` files."""
 
 import copy
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from sarzarr.arrays import Array
 from sarzarr.conventions import Membership
 from sarzarr.errors import InvalidInputError, MixedBoundsError
+from sarzarr.ingestion.archives.rows import ArchivePatches
 from sarzarr.keywords import shows_options
+from sarzarr.patches.clips import recommend_clips
 from sarzarr.reader.options import PatchKeywords, ReadKeywords, ReadOptions
+from sarzarr.reader.reader import PatchReader
 from sarzarr.splits.make import plan_split
+from sarzarr.splits.samples.products import divide_products, origins_of_table
+from sarzarr.splits.versions import get_split
+from sarzarr.store.membership import parse_choice
+from sarzarr.store.samples import open_samples
+from sarzarr.store.split_table import Split
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.torch.dataset import ZarrPatchDataset
-from sarzarr.torch.mapstyle import TurnedPatches
+from sarzarr.torch.mapstyle import PatchItems, TurnedPatches, open_archive, refuse_options
 
 
 @shows_options(ReadOptions, PatchKeywords)
 class SARDataModule:
     """Training and validation loaders of one store, split by ground: no pixel is on both sides.
 
+    One default differs from `sarzarr.PatchReader`: without ``clip`` both sides are stretched to what the pixels of
+    the training side alone recommend, in one pass over its codes, so that validation decides nothing. Groups that
+    training has nothing of keep the clip of the store.
+
     Parameters
     ----------
     patches_path
-        A store.
+        A store; or the ``metadata.npy`` of an archive, or one ``.npy`` file of patches, which are read in place and
+        divided by product as `sarzarr.splits.samples.products.divide_products` says, since positions are gone.
     val_fraction, seed
         Share of the ground that is for validation, and what its choice depends on. The split is planned as
         `sarzarr.make_split` plans it, and written nowhere; a stored one is read with ``split``.
@@ -36,9 +50,11 @@ class SARDataModule:
     lazy
         Read patches when they are needed; False reads all of them into memory first.
     max_samples
-        Most patches that are taken, both sides together.
+        Most patches that are taken, both sides together; at least 2.
     split
         A version of the store's splits, ``"v2"``, in the place of a planned one.
+    samples
+        Name of a set of samples of the store, in the place of patches of scenes; divided by product likewise.
     **options
         Further fields of `sarzarr.reader.options.ReadOptions`, for both sides.
     """
@@ -55,67 +71,99 @@ class SARDataModule:
         max_samples: int | None = None,
         *,
         split: str | None = None,
+        samples: str | None = None,
         **options: Unpack[PatchKeywords],
     ) -> None:
         if options.get("layers") and not lazy:
             raise InvalidInputError("layers= needs batches as they are read, got lazy=False. Leave that out.")
-        self.store = open_store(patches_path)
         self.num_workers = num_workers
         self.batch_size = batch_size
+        most = _most_of_sides(max_samples, val_fraction)
+        self._items: list[TurnedPatches] | None = None
+        if (archive := open_archive(patches_path)) is not None:
+            named = {name: given for name, given in (("split", split), ("samples", samples)) if given}
+            refuse_options("SARDataModule", {**options, **named})
+            rows = divide_products(archive.origins, val_fraction=val_fraction, seed=seed)
+            pairs = zip((rows.train, rows.val), (augment_train, False), most, strict=True)
+            sides = [PatchItems(archive, turned, rows=_drawn(some, n, seed)) for some, turned, n in pairs]
+            self._items = list(sides)
+            self._readers: Any = [archive] * 2
+            self.left_out = len(rows.left_out)
+            if not lazy:
+                self._items = [TurnedPatches(side.reader.read(side.numbers), side.augment) for side in sides]
+            return
+        self.store = open_store(patches_path)
         common = cast("ReadKeywords", {**options, "batch_size": batch_size, "seed": seed})
-        train, val = _sides(self.store, split, common, val_fraction)
-        if max_samples is not None:
-            for_val = int(max_samples * val_fraction)
-            train["max_patches"], val["max_patches"] = max(max_samples - for_val, 1), max(for_val, 1)
+        if samples is None:
+            train, val = _sides(self.store, split, common, val_fraction)
+            self.left_out = 0
+        else:
+            train, val, self.left_out = _sample_sides(self.store, samples, split, common, val_fraction)
+        for side, n in zip((train, val), most, strict=True):
+            if n is not None:
+                side["max_patches"] = n
         train["shuffle"] = train["drop_last"] = True
         train["augment"] = "d4" if augment_train and lazy else None
-        self._train = ZarrPatchDataset(self.store, **train)
-        self._val = ZarrPatchDataset(self.store, **val)
-        turned = ((self._train, augment_train), (self._val, False))
-        self._in_memory = (
-            None
-            if lazy
-            else [
+        self._train = ZarrPatchDataset(self.store, samples=samples, **train)
+        self._val = ZarrPatchDataset(self.store, samples=samples, **val)
+        self._readers = [self._train.reader, self._val.reader]
+        if not lazy:
+            turned = ((self._train, augment_train), (self._val, False))
+            self._items = [
                 TurnedPatches(data.reader.read(np.arange(len(data.reader.selection))), augment)
                 for data, augment in turned
             ]
-        )
 
     @property
-    def preprocessing_params(self) -> dict[str, float] | None:
-        """``{"vmin", "vmax"}`` in dB that both sides' batches are made with; None where there are several."""
-        with suppress(MixedBoundsError):
-            params = self._train.preprocessing_params
-            return params if params == self._val.preprocessing_params else None
+    def preprocessing_params(self) -> dict[str, Any] | None:
+        """``{"vmin", "vmax"}`` in dB that both sides' batches are made with: numbers, or a list per channel.
+
+        None of ``.npy`` files of which nothing says so; `MixedBoundsError` where groups within a channel differ.
+        """
+        with suppress(MixedBoundsError) if isinstance(self._readers[0], ArchivePatches) else nullcontext():
+            params, others = (reader.preprocessing_params for reader in self._readers)
+            if params != others:
+                raise MixedBoundsError(
+                    f"one clip for both sides was expected, got {params} for training and {others} for validation. "
+                    "Select one group with polarizations= or scenes=, or pass clip=."
+                )
+            return cast("dict[str, Any]", params)
         return None
 
     @property
     def train_size(self) -> int:
         """Patches for training."""
-        return len(self._train.reader.selection)
+        return self._size(0)
 
     @property
     def val_size(self) -> int:
         """Patches for validation."""
-        return len(self._val.reader.selection)
+        return self._size(1)
+
+    def _size(self, side: int) -> int:
+        return len(self._items[side]) if self._items is not None else len(self._readers[side].selection)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled batches (N, C, size, size) float32 of one size N, anew each epoch."""
-        if self._in_memory is not None:
-            return self._loader(self._in_memory[0], batch_size=self.batch_size, shuffle=True, drop_last=True)
+        if self._items is not None:
+            return self._loader(self._items[0], batch_size=self.batch_size, shuffle=True, drop_last=True)
         return self._loader(self._train, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return every validation patch in order, in batches (N, C, size, size) float32."""
-        if self._in_memory is not None:
-            return self._loader(self._in_memory[1], batch_size=self.batch_size)
+        if self._items is not None:
+            return self._loader(self._items[1], batch_size=self.batch_size)
         return self._loader(self._val, batch_size=None)
 
     def get_sample_batch(self, split: str = "train") -> Any:
         """Return one float32 batch (N, C, size, size) of ``train`` or ``val``; training goes on as if it had not."""
         if split not in ("train", "val"):
             raise InvalidInputError(f"split must be 'train' or 'val', got {split!r}.")
-        return next(iter(copy.deepcopy(self._train if split == "train" else self._val)))
+        if self._items is None:
+            return next(iter(copy.deepcopy(self._train if split == "train" else self._val)))
+        items = self._items[split == "val"]
+        with torch.random.fork_rng(devices=[]):
+            return torch.stack([items[i] for i in range(min(self.batch_size, len(items)))])
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
         return DataLoader(
@@ -127,17 +175,63 @@ class SARDataModule:
         )
 
 
+def _most_of_sides(max_samples: int | None, val_fraction: float) -> tuple[int | None, int | None]:
+    """Return the most patches for training, and for validation: one at least each, ``max_samples`` together."""
+    if max_samples is None:
+        return None, None
+    if max_samples < 2:
+        raise InvalidInputError(
+            f"max_samples of at least 2, one for each side, was expected, got {max_samples}. Pass more."
+        )
+    for_val = min(max(int(max_samples * val_fraction), 1), max_samples - 1)
+    return max_samples - for_val, for_val
+
+
+def _drawn(rows: Array, most: int | None, seed: int) -> Array:
+    """Return at most so many of ``rows`` (k,), drawn by a seed, in their order."""
+    if most is None or most >= len(rows):
+        return rows
+    drawn: Array = rows[np.sort(np.random.default_rng((seed, len(rows))).permutation(len(rows))[:most])]
+    return drawn
+
+
+def _sample_sides(
+    store: Store, samples: str, split: str | None, common: ReadKeywords, val_fraction: float
+) -> tuple[ReadKeywords, ReadKeywords, int]:
+    """Return the options of training, and of validation, of a set of samples; and how many are on no side."""
+    if split is not None:
+        return {**common, "split": f"{split}:train"}, {**common, "split": f"{split}:val"}, 0
+    made = open_samples(store, samples)
+    origins = origins_of_table(made.table, (made.layout.height, made.layout.width))
+    if origins is None:
+        raise InvalidInputError(
+            f"patches that say their product were expected in {samples!r}, got samples without. Make a split of them "
+            "with SplitManager, and name it with split=."
+        )
+    sides = divide_products(origins, val_fraction=val_fraction, seed=int(common["seed"]))
+    return {**common, "rows": sides.train}, {**common, "rows": sides.val}, len(sides.left_out)
+
+
 def _sides(
     store: Store, split: str | None, common: ReadKeywords, val_fraction: float
 ) -> tuple[ReadKeywords, ReadKeywords]:
-    """Return the options of training, and of validation."""
-    if split is not None:
-        return {**common, "split": f"{split}:train"}, {**common, "split": f"{split}:val"}
+    """Return the options of training, and of validation, with the clip of the training side."""
     options = ReadOptions(**common)
-    planned = plan_split(store, val_fraction=val_fraction, seed=options.seed)
-    table = store.patch_columns(options.index_in(store))
-    sides = (planned.patch_mask(table, side, store.grids) for side in (Membership.TRAIN, Membership.VAL))
-    train, val = (np.flatnonzero(mask) for mask in sides)
-    if options.rows is not None:
-        train, val = (np.intersect1d(rows, options.rows) for rows in (train, val))
-    return {**common, "rows": train}, {**common, "rows": val}
+    planned: Split
+    if split is not None:
+        train: ReadKeywords = {**common, "split": f"{split}:train"}
+        val: ReadKeywords = {**common, "split": f"{split}:val"}
+        planned = get_split(store, parse_choice(f"{split}:train")[0])
+    else:
+        planned = plan_split(store, val_fraction=val_fraction, seed=options.seed)
+        table = store.patch_columns(options.index_in(store))
+        masks = (planned.patch_mask(table, side, store.grids) for side in (Membership.TRAIN, Membership.VAL))
+        rows = [np.flatnonzero(mask) for mask in masks]
+        if options.rows is not None:
+            rows = [np.intersect1d(some, options.rows) for some in rows]
+        train, val = {**common, "rows": rows[0]}, {**common, "rows": rows[1]}
+    if options.clip is None and options.dtype == "float32":
+        keys = PatchReader(store, **train).bounds_keys
+        found = {**store.bounds, **recommend_clips(store, keys, split=(planned, Membership.TRAIN))}
+        train["clip"] = val["clip"] = {key: (one.clip_vmin, one.clip_vmax) for key, one in found.items()}
+    return train, val

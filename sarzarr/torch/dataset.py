@@ -11,7 +11,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from sarzarr.errors import InvalidInputError
 from sarzarr.keywords import shows_options
 from sarzarr.reader.epochs import EpochReader
-from sarzarr.reader.options import ReadKeywords, ReadOptions, SampleKeywords
+from sarzarr.reader.groups import GroupReader
+from sarzarr.reader.options import GroupKeywords, ReadKeywords, ReadOptions, SampleKeywords
 from sarzarr.reader.order import Position, Share
 from sarzarr.reader.reader import PatchReader
 from sarzarr.reader.samples import SampleReader
@@ -37,6 +38,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
         A `Store`, or its path.
     samples
         Name of a set of samples, delivered in the place of patches of scenes; see `sarzarr.SampleReader`.
+    groups
+        A `sarzarr.PtychoConfig`, or any object with its attributes: deliver groups (N, C, rows, columns) of frames
+        of a scan; see `sarzarr.GroupReader`.
     transform
         Called with each batch, after augmentation.
     channels
@@ -53,6 +57,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         store: AnyStore,
         *,
         samples: str | None = None,
+        groups: Any = None,
         transform: Callable[[Any], Any] | None = None,
         channels: int | None = None,
         pin_memory: bool = False,
@@ -64,7 +69,10 @@ class ZarrPatchDataset(IterableDataset[Any]):
         if pin_memory and not torch.cuda.is_available():
             raise InvalidInputError("pin_memory=True needs CUDA, got a machine without. Leave it out.")
         self.reader: EpochReader
-        if samples is None:
+        if groups is not None:
+            of_groups = cast("GroupKeywords", options)
+            self.reader = GroupReader(store, samples, config=groups, **of_groups)
+        elif samples is None:
             self.reader = PatchReader(store, **options)
         else:
             self.reader = SampleReader(store, samples, **cast("SampleKeywords", options))
@@ -80,7 +88,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         self._resume: Mapping[str, Any] | None = None
 
     @property
-    def preprocessing_params(self) -> dict[str, float]:
+    def preprocessing_params(self) -> dict[str, Any]:
         """``{"vmin", "vmax"}`` in dB of the batches; `MixedBoundsError` where the selection has several."""
         return self.reader.preprocessing_params
 

@@ -87,5 +87,5 @@ def test_an_unknown_keyword_names_the_nearest(name):
 
 
 def test_a_keyword_of_another_reader_is_refused_with_those_there_are():
-    with pytest.raises(InvalidInputError, match=r"a keyword of SampleReader was expected, got 'clip'\."):
-        sz.SampleReader("nowhere.zarr", "ships", clip=(-25, 5))
+    with pytest.raises(InvalidInputError, match=r"a keyword of SampleReader was expected, got 'stride'\."):
+        sz.SampleReader("nowhere.zarr", "ships", stride=128)

@@ -23,6 +23,7 @@ from sarzarr.errors import (
     NotInStoreError,
     StoreNotFoundError,
 )
+from sarzarr.pixels.compiled.when import loops
 from sarzarr.pixels.turns import apply
 from sarzarr.reader.memory import BatchMemory, available_cores, available_handles
 from sarzarr.reader.order import Position, Share
@@ -631,6 +632,7 @@ def test_memory_is_flat_over_epochs(store):
     def resident():
         return int(status.read_text().split("RssAnon:")[1].split()[0])
 
+    loops()  # which are loaded once so much has been read, and take 30 MB
     reader = sz.PatchReader(store, batch_size=8, shuffle=True, augment="d4", flags=True)
     seen = []
     for _ in range(50):

@@ -196,9 +196,13 @@ def test_shares_and_resuming_lose_and_repeat_nothing(made):
 
 def test_what_says_nothing_of_samples_is_refused(made):
     store, *_ = made
-    for option in ({"polarizations": "vv"}, {"stride": 128}, {"clip": (-25, 5)}, {"weights": "scene"}):
+    for option in ({"polarizations": "vv"}, {"stride": 128}, {"weights": "scene"}):
         with pytest.raises(InvalidInputError, match=f"keyword of SampleReader.*got {next(iter(option))!r}"):
             sz.SampleReader(store, "ships", **option)
+    with pytest.raises(InvalidInputError, match="samples with dB were expected for clip="):
+        sz.SampleReader(store, "ships", clip=(-25, 5))
+    some = sz.SampleReader(store, "ships", rows=[2, 0, 10**6])
+    assert some.selection.table_row.tolist() == [0, 2]
     with pytest.raises(NotInStoreError, match="ships"):
         sz.SampleReader(store, "boats")
     with pytest.raises(MixedBoundsError, match="no dB"):

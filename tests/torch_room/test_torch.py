@@ -19,8 +19,10 @@ from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
 
 import sarzarr as sz  # noqa: E402
 import sarzarr.torch as sarzarr_torch  # noqa: E402
+from sarzarr.conventions import Membership  # noqa: E402
 from sarzarr.errors import InvalidInputError, MixedBoundsError  # noqa: E402
-from sarzarr.splits.make import make_split  # noqa: E402
+from sarzarr.patches.clips import recommend_clips  # noqa: E402
+from sarzarr.splits.make import make_split, plan_split  # noqa: E402
 from sarzarr.store.boxes import Boxes, write_boxes  # noqa: E402
 from sarzarr.torch import ZarrPatchDataset  # noqa: E402
 
@@ -459,7 +461,10 @@ def test_loaders_of_the_module(large, lazy, workers):
         assert batch.dtype == torch.float32
         assert batch.min() >= 0
         assert batch.max() <= 1
-    assert module.preprocessing_params == large.preprocessing_params
+    planned = plan_split(large, val_fraction=0.2, seed=42)
+    clip = recommend_clips(large, {"vv/sigma0"}, split=(planned, Membership.TRAIN))["vv/sigma0"]
+    assert module.preprocessing_params == {"vmin": clip.clip_vmin, "vmax": clip.clip_vmax}
+    assert module.preprocessing_params != large.preprocessing_params
     with pytest.raises(InvalidInputError, match="'train' or 'val'"):
         module.get_sample_batch("test")
 
@@ -469,6 +474,43 @@ def test_a_sample_batch_takes_nothing_from_training(large):
     modules[0].get_sample_batch()
     first, second = (next(iter(m.train_dataloader())) for m in modules)
     torch.testing.assert_close(first, second)
+
+
+def test_the_clip_is_the_training_sides_unless_it_is_given(large):
+    """The one default that differs from PatchReader: what validation holds decides nothing."""
+    made = make_split(large, val_fraction=0.2)
+    module = sarzarr_torch.SARDataModule(large, split=made.name)
+    clip = recommend_clips(large.anew(), {"vv/sigma0"}, split=f"{made.name}:train")["vv/sigma0"]
+    assert module.preprocessing_params == {"vmin": clip.clip_vmin, "vmax": clip.clip_vmax}
+    given = sarzarr_torch.SARDataModule(large, split=made.name, clip=(-20, 0))
+    assert given.preprocessing_params == {"vmin": -20, "vmax": 0}
+    each = sz.PatchReader(large, clip={"vv/sigma0": (-20, 0)}, batch_size=2)
+    np.testing.assert_array_equal(
+        next(iter(each)), next(iter(sz.PatchReader(large, clip=(-20, 0), batch_size=2)))
+    )
+    with pytest.raises(InvalidInputError, match="clips for vv/sigma0 were expected"):
+        sz.PatchReader(large, clip={"hh/sigma0": (-20, 0)})
+
+
+def test_parameters_are_a_pair_or_a_list_of_each_channel(tmp_path):
+    made = make_store(tmp_path)
+    reader = sz.PatchReader(made, polarizations=("vv", "vh"))
+    bounds = [made.bounds[key] for key in ("vv/sigma0", "vh/sigma0")]
+    assert reader.preprocessing_params == {
+        "vmin": [one.clip_vmin for one in bounds], "vmax": [one.clip_vmax for one in bounds]
+    }  # fmt: skip
+    alike = sz.PatchReader(made, polarizations=("vv", "vh"), clip=(-25, 5))
+    assert alike.preprocessing_params == {"vmin": -25, "vmax": 5}
+    with pytest.raises(MixedBoundsError, match="one clip for each channel was expected, got 2"):
+        _ = sz.PatchReader(made).preprocessing_params
+
+
+@pytest.mark.parametrize("most", [2, 3, 5])
+def test_max_samples_is_never_exceeded(large, most):
+    module = sarzarr_torch.SARDataModule(large, val_fraction=0.2, max_samples=most, batch_size=1)
+    assert module.train_size + module.val_size == most
+    with pytest.raises(InvalidInputError, match="at least 2"):
+        sarzarr_torch.SARDataModule(large, max_samples=1)
 
 
 def test_max_samples_narrows_both_sides(large):
@@ -482,7 +524,8 @@ def test_a_stored_split_is_used_when_asked_for(tmp_path):
     module = sarzarr_torch.SARDataModule(made, split="v1", batch_size=2)
     scenes = [{p[0] for p in places(d.reader)} for d in (module._train, module._val)]
     assert sorted(map(sorted, scenes)) == [["a"], ["b"]]
-    assert module.preprocessing_params is None  # VV and VH have clips of their own
+    with pytest.raises(MixedBoundsError):  # VV and VH have clips of their own
+        _ = module.preprocessing_params
 
 
 def test_the_page_on_training_runs(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from sarzarr.errors import InvalidInputError, SarzarrError
 from sarzarr.ingestion.chips.find import ChipOptions
 from sarzarr.ingestion.chips.pictures import import_chips
 from sarzarr.ingestion.chips.spectrograms import import_npz
+from sarzarr.ingestion.ptychography import import_ptychography
 from sarzarr.ingestion.verification.again import Shard, histogram_of_all, records_of, write_again
 from sarzarr.ingestion.verification.sources import Files, files_by_name, scene_as_stored
 from sarzarr.ingestion.verification.verify import examine, folder_of, gather_documents, verify
@@ -346,12 +347,15 @@ class _Repair:
                 )
 
     def _packed(self, folders: Sequence[Path], name: str) -> Iterator[Folder]:
-        """Yield a store of the pictures, or spectrograms, of each folder that has some."""
-        ways = partial(import_chips, options=ChipOptions(name=name)), partial(import_npz, name=name)
-        for folder, pack in product(folders, ways):
+        """Yield a store of the pictures, spectrograms or scan of each folder that has some."""
+        of_folder = partial(import_chips, options=ChipOptions(name=name)), partial(import_npz, name=name)
+        ways: list[tuple[Path, Callable[..., object]]] = [*product(folders, of_folder)]
+        scans = [file for folder in folders for file in sorted(folder.glob("*.npz"))]
+        ways += [(file, partial(import_ptychography, name=name)) for file in scans]
+        for source, pack in ways:
             path = self._folder().path / "twin.zarr"
             with suppress(SarzarrError):
-                pack(folder, path)
+                pack(source, path)
                 yield Folder(path)
 
     def _nodes(self, part: str) -> list[str]:

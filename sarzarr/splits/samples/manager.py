@@ -17,7 +17,9 @@ from typing import Any, Final
 from sarzarr.errors import InvalidInputError, SplitExistsError, SplitNotFoundError
 from sarzarr.splits.samples import backends
 from sarzarr.splits.samples.backends import SampleSplit
+from sarzarr.splits.samples.products import PatchOrigins, divide_products, origins_of_table
 from sarzarr.splits.versions import utc_now
+from sarzarr.store.samples import open_samples, sample_sets
 from sarzarr.store.store import Store, open_store
 
 Groups = Mapping[str, str] | Callable[[str], str]
@@ -129,7 +131,9 @@ class SplitManager:
         """Split all samples, make that version the active one, and return its number.
 
         Sorted ids are shuffled by ``random.Random(random_seed)``; the first ``max(1, int(n * val_ratio))``
-        are validation. `SplitExistsError` where there is a split, whose validation is fixed; `InvalidInputError`, a
+        are validation. Patches that `sarzarr.import_npy` took in go by product, never by number, as
+        `sarzarr.splits.samples.products.divide_products` says; what shares pixels with validation is held back.
+        `SplitExistsError` where there is a split, whose validation is fixed; `InvalidInputError`, a
         `ValueError`, where there are fewer than two samples or groups, or the ratio is out of range.
 
         Parameters
@@ -188,17 +192,38 @@ class SplitManager:
         self, signal: str, val_ratio: float, random_seed: int, groups: Groups | None, notes: str
     ) -> SampleSplit:
         samples = self.backend.samples(signal)
-        val = _drawn(samples, val_ratio, random_seed, groups)
-        chosen = set(val)
+        divided = None if groups is not None else self._by_product(signal, val_ratio, random_seed)
+        val, held = divided or (_drawn(samples, val_ratio, random_seed, groups), ())
+        chosen = {*val, *held}
         return SampleSplit(
             version=self._last(signal) + 1,
             created_at=utc_now("microseconds"),
             train_samples=[i for i in _shuffled(samples, random_seed) if i not in chosen],
             val_samples=val,
+            held_back_samples=held,
             val_ratio=val_ratio,
             random_seed=random_seed,
             notes=notes,
         )
+
+    def _by_product(self, signal: str, val_ratio: float, seed: int) -> tuple[list[str], list[str]] | None:
+        """Return the ids of validation and those held back, of patches that say their product; None of others."""
+        found = self._patches(signal)
+        if found is None:
+            return None
+        sides = divide_products(found[1], val_fraction=val_ratio, seed=seed)
+        val, held = ([found[0][i] for i in rows.tolist()] for rows in (sides.val, sides.left_out))
+        return val, held
+
+    def _patches(self, signal: str) -> tuple[Sequence[str], PatchOrigins] | None:
+        """Return the ids and origins of the patches of a store's set; None where they do not say their product."""
+        if not isinstance(self.backend, backends.StoreBackend) or signal not in sample_sets(
+            self.backend.store
+        ):
+            return None
+        made = open_samples(self.backend.store, signal)
+        origins = origins_of_table(made.table, (made.layout.height, made.layout.width))
+        return None if origins is None else (made.ids, origins)
 
     def _extended(
         self, signal: str, parent: SampleSplit, new: Sequence[str], groups: Groups | None
@@ -206,6 +231,9 @@ class SplitManager:
         """Return a version with new samples in training; its parent where there are none."""
         if not new:
             return parent
+        if groups is None and (found := self._patches(signal)) is not None:
+            groups = dict(zip(found[0], found[1].product.tolist(), strict=True))
+            groups = {i: groups.get(i, "") for i in {*groups, *parent.val_samples}}
         closed = set() if groups is None else {_group(groups, i) for i in parent.val_samples}
         held = {i: None for i in new if groups is not None and _group(groups, i) in closed}
         added = [i for i in new if i not in held]

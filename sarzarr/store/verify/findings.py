@@ -128,9 +128,9 @@ def remedy_of(store: str, key: str) -> str:
         own = f"`sarzarr verify {store} --repair {scene} --from FILES`"
         return f"Repair it with the files that the scene was made of: {own}."
     if top == cv.SAMPLES and name:
-        again = f"`sarzarr import chips FOLDER -o {store} --name {name} --replace`"
         own = f"`sarzarr verify {store} --repair --from FOLDER`"
-        return f"Repair it with the folder of its pictures: {own}. Or import them again: {again}."
+        again = f"`sarzarr import FORMAT FILES -o {store} --name {name} --replace`"
+        return f"Repair it with the folder of its files: {own}. Or import them again: {again}."
     if top == cv.BOXES and name:
         own = f"`sarzarr import boxes FILE -o {store} --name {name}`"
         return f"Import them again: {own}. Those of pictures are repaired with the folder of these."
