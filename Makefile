@@ -20,7 +20,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable ".[torch,plot,test,dev,interop]"
+	$(PIP_INSTALL) --editable ".[torch,plot,table,test,dev,interop]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test

@@ -214,4 +214,9 @@ CATALOG_SCHEMA: Final = {
     "burst": "text",
     "source_hash": "text",
 }
-"""The catalog's columns and their kinds; ``name`` is the array's name in its scene group."""
+"""The catalog's columns and their kinds; ``name`` is the array's name in its scene group.
+
+A scene of layers alone has one row of no ``name``, that tells its place, chunks and shards; its ``codec`` is that of
+layers."""
+NO_DTYPE: Final = "uint8"
+"""The catalog's dtype of a scene of layers alone: each layer has its own."""

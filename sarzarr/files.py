@@ -480,8 +480,11 @@ def _granted(handle: int) -> bool:
     """Whether the system gives the lock of a file to this handle, or has no locks to give."""
     try:
         import fcntl
-    except ImportError:  # Windows
-        msvcrt = import_module("msvcrt")
+    except ImportError:  # Windows, or a Python without locks: the name of the holder decides then
+        try:
+            msvcrt = import_module("msvcrt")
+        except ImportError:
+            return True
         os.lseek(handle, 0, os.SEEK_SET)
         try:
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)

@@ -19,6 +19,7 @@ from sarzarr.text import counted, listed, parse_bytes
 if TYPE_CHECKING:
     from sarzarr.scenes.probe import RasterProbe
 
+SCENES_HELP: Final = "GeoTIFFs, or folders of them, .SAFE too; none, for a scene of layers alone (--layer)."
 BANDS_HELP: Final = "Names of the bands of a file, in order, whatever it says: VV,VH."
 BOUNDS_HELP: Final = "stored: keep everything. The others make a classic store, clipped at ingest."
 RESAMPLING_HELP: Final = "nearest, average, bilinear, cubic, lanczos or rms; what suits if left out."
@@ -106,8 +107,8 @@ def _show(probe: "RasterProbe", refusal: str, scenes: list[str]) -> None:
 
 @app.command("ingest", cls=shared.CodecCommand)
 def ingest_scenes(
-    scenes: shared.FilesArgument,
     store: shared.OutputOption,
+    scenes: Annotated[list[Path] | None, typer.Argument(help=SCENES_HELP, show_default=False)] = None,
     quantity: Annotated[str | None, Option(help="sigma0, beta0, gamma0, gamma0_rtc, dn or power.")] = None,
     representation: Annotated[str | None, Option(help="power, amplitude, db or complex.")] = None,
     polarizations: Annotated[str | None, Option(help=BANDS_HELP)] = None,
@@ -177,7 +178,7 @@ def ingest_scenes(
         ignore_space=ignore_space,
         full_hash=hash_ is Hash.full,
     )
-    plan = sz.plan_ingest(scenes, store, options=options)
+    plan = sz.plan_ingest(scenes or [], store, options=options)
     if not quiet or dry_run:
         echo(str(plan))
     if not dry_run:

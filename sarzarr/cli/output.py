@@ -58,9 +58,9 @@ def summary(store: "sz.Store") -> str:
         ]
     lines += _other_contents(store)
     for scene in store.scenes[:SHOWN]:
-        arrays = store.rows(scene)
+        arrays = store.entries(scene)
         row = {name: column.values[0] for name, column in arrays.items()}
-        names = "+".join(arrays["name"].values.tolist())
+        names = "+".join(store.arrays(scene)) or "layers alone"
         facts = " ".join(filter(None, (str(row[c]) for c in ("time", "platform", "mode", "orbit_state"))))
         place = f"{row['height']} x {row['width']}, {row['geolocation'].replace('_', ' ')}"
         lines.append(f"  {scene}: {names}, {place} {facts}".rstrip())
@@ -94,7 +94,7 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
     for name in tables:
         if name not in sets:
             yield f"  boxes/{name}: {_boxes_text(store, name)}"
-    if store.scenes and (stacks := find_stacks(store)):
+    if store.catalog.sizes["array"] and (stacks := find_stacks(store)):
         scenes = counted(sum(map(len, stacks)), "scene")
         yield f"  stacks: {len(stacks)}, of {scenes} (`sarzarr stacks` lists them)"
     if numbers := versions(store.place):

@@ -142,6 +142,19 @@ def quicklook(
         echo(f"It shows {MAX_PANELS} of {counted(count, kind)}. Name scenes to see the others.")
 
 
+@app.command("table")
+def write_parquet(
+    store: shared.StoreArgument,
+    output: Annotated[Path, Option("--output", "-o", help="The table: x.parquet.", show_default=False)],
+    scenes: Annotated[list[str] | None, Argument(help="Scene ids; all if left out.")] = None,
+    db: Annotated[bool, Option("--db", help="Backscatter in dB, not linear power.")] = False,
+    quiet: shared.QuietOption = False,
+) -> None:
+    """Write scenes of one grid, with their layers, as a Parquet table: a row a pixel, a column an array or layer."""
+    with progress_bar(quiet=quiet) as report:
+        echo(f"wrote {sz.export_table(store, output, scenes or None, db=db, progress=report)}")
+
+
 @app.command()
 def bench(
     store: shared.StoreArgument,

@@ -162,13 +162,18 @@ def _exists(place: Path) -> StoreExistsError:
 
 
 def _stored_encodings(source: Store) -> list[Encoding]:
-    """Return the encoding of each array of the catalog, row by row."""
-    columns = {k: source.catalog[k].values.tolist() for k in ("dtype", "codec", "chunk", "shard")}
+    """Return the encoding of each row of the catalog, those of scenes of layers alone among them."""
+    columns = {k: source.listing[k].values.tolist() for k in ("dtype", "codec", "chunk", "shard")}
     return [Encoding(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
 def _wanted(stored: Encoding, dtype: str | None, codec: str | None, shard: int | None) -> Encoding:
     """Return the encoding of an array in the copy."""
+    if stored.dtype == cv.NO_DTYPE:  # layers alone, which keep their dtypes
+        kept = replace(stored, shard=stored.shard if shard is None else shard)
+        stays = codec is None and bool(kept.shard) == bool(stored.shard)
+        own = stored.codec if stays else codec or default_codec("uint16", kept.shard)
+        return replace(kept, codec=replace(kept, codec=own).codec_beside)
     dtype, shard = dtype or stored.dtype, stored.shard if shard is None else shard
     if codec is None:
         stays = (dtype, bool(shard)) == (stored.dtype, bool(stored.shard))
@@ -178,16 +183,16 @@ def _wanted(stored: Encoding, dtype: str | None, codec: str | None, shard: int |
 
 def _arrays(source: Store, staging: Path, encodings: list[Encoding]) -> Iterator[CopyJob]:
     """Yield the arrays to copy: of each row of the catalog the pixels and their flags, and each scene's layers."""
-    columns = (source.catalog[k].values.tolist() for k in ("scene", "name", "flags", "height", "width"))
+    columns = (source.listing[k].values.tolist() for k in ("scene", "name", "flags", "height", "width"))
     rows = zip(*columns, _stored_encodings(source), encodings, strict=True)
-    ranges = zip(*(source.catalog[k].values.tolist() for k in ("vmin", "vmax")), strict=True)
+    ranges = zip(*(source.listing[k].values.tolist() for k in ("vmin", "vmax")), strict=True)
     done, is_older = set[str](), source.schema != cv.SCHEMA_VERSION
     for (scene, name, flags, height, width, stored, wanted), stored_range in zip(rows, ranges, strict=True):
         layers = () if scene in done else source.layers(scene)
         done.add(scene)
+        of_array = ((name, stored, wanted), (flags, stored.of_flags, wanted.of_flags)) if name else ()
         for array, old, new in (
-            (name, stored, wanted),
-            (flags, stored.of_flags, wanted.of_flags),
+            *of_array,
             *((layer, *_layer_encodings(source, scene, layer, wanted)) for layer in layers),
         ):
             is_coded = array == name
@@ -267,7 +272,7 @@ def _attributes(place: Place, key: str) -> Document:
 
 def _write_places(source: Store, staging: Path, encodings: list[Encoding]) -> None:
     """Write the coordinates of each scene beside its arrays, and, of schema 1, the document of its group."""
-    of_scene = dict(zip(source.catalog["scene"].values.tolist(), encodings, strict=True))
+    of_scene = dict(zip(source.listing["scene"].values.tolist(), encodings, strict=True))
     for scene, encoding in of_scene.items():
         key, grid = f"{cv.SCENES}/{scene}", source.grid(scene)
         group = Folder(staging / key, key)
@@ -349,7 +354,7 @@ def _write_tables(source: Store, staging: Path, encodings: list[Encoding]) -> No
     """Write the catalog, the root's document, clips that are found anew, and the patch tables of the copy."""
     copy, columns = Folder(staging), {"dtype": "O", "codec": "O", "shard": "i8"}
     new = {k: ("array", np.array([getattr(e, k) for e in encodings], kind)) for k, kind in columns.items()}
-    write_table(copy, cv.CATALOG, source.catalog.assign(new))
+    write_table(copy, cv.CATALOG, source.listing.assign(new))
     document, free = read_sealed(source.place, "")
     about = document["attributes"]
     about[cv.SARZARR] = about[cv.SARZARR] | {"version": cv.SCHEMA_VERSION}

@@ -91,7 +91,8 @@ def _panels(store: Store, scenes: Sequence[str] | None) -> list[Callable[[Any], 
     """Return what draws each array or sample into an axis."""
     panels: list[Callable[[Any], None]] = []
     sets = sample_sets(store)
-    for name in store.scenes or sets if scenes is None else scenes:
+    drawn = dict.fromkeys(store.catalog["scene"].values.tolist())  # layers alone are no backscatter
+    for name in drawn or sets if scenes is None else scenes:
         if name in sets and name not in store.scenes:
             samples = open_samples(store, name)
             panels += [partial(_draw_sample, samples=samples, sample=i) for i in range(len(samples))]
@@ -102,7 +103,7 @@ def _panels(store: Store, scenes: Sequence[str] | None) -> list[Callable[[Any], 
         ]
     if not panels:
         raise InvalidInputError(
-            "at least one scene or sample was expected, got an empty store. Ingest some first."
+            "at least one scene or sample was expected, got a store without backscatter. Ingest some first."
         )
     return panels
 

@@ -27,7 +27,7 @@ def known_hash(store: Store | None, scene: str) -> str | None:
     """Return the source hash, of all or of sampled bytes, of a scene that the store has; None where it has none."""
     if store is None or scene not in store.scenes:
         return None
-    return str(store.rows(scene)["source_hash"].values[0])
+    return str(store.entries(scene)["source_hash"].values[0])
 
 
 def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: IngestOptions) -> SceneProbe:
@@ -41,7 +41,7 @@ def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: Ingest
     """
     if store is None or scene.id not in store.scenes:
         return scene
-    arrays, held = [], set(store.rows(scene.id)["name"].values.tolist())
+    arrays, held = [], set(store.arrays(scene.id))
     for array in scene.arrays:
         known = store.node_attrs(scene.id, array.name) if array.name in held else {}
         quantity = options.calibrate or str(known.get(cv.QUANTITY))
@@ -72,8 +72,7 @@ def damage_of(store: Store, scene: str) -> str:
 
     Pixels are not read: those that fail their checksum are found when they are.
     """
-    rows = store.rows(scene)
-    wanted = [name for column in ("name", "flags") for name in rows[column].values.tolist()]
+    wanted = [name for array in store.arrays(scene) for name in (array, array + cv.FLAGS_SUFFIX)]
     try:
         for name in (*wanted, *store.layers(scene)):
             store.pixels(scene, name)
@@ -90,6 +89,14 @@ def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
     Raises `SceneExistsError` where something of it would be written over, which was not asked for, or arrays
     (rows, columns) of it would be lost.
     """
+    if bool(held := store.arrays(planned.id)) != bool(planned.probe.arrays):
+        got = (
+            f"backscatter ({', '.join(held)}); to add layers, give its files, too" if held else "layers alone"
+        )
+        raise SceneExistsError(
+            f"a new scene was expected, got {planned.id!r}, which {store.place.name} holds as {got}. Name the new "
+            f"one with --id, or take the other out first (`sarzarr remove {store.place.name} {planned.id}`)."
+        )
     source = known_hash(store, planned.id)
     same_pixels = source == _hash_like(str(source), planned.probe, options)
     is_same = same_pixels and store.grid(planned.id) == planned.grid
@@ -103,17 +110,17 @@ def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
                 "Pass --replace to write it anew, or --id to add it under another name."
             )
         return _as_stored(store, planned, options)
-    held = store.layers(planned.id)
+    layers_held = store.layers(planned.id)
     if damage := damage_of(store, planned.id):
         _check_arrays(store, planned)
-        lost = sorted(set(held) - {layer.name for layer in planned.layers})
+        lost = sorted(set(layers_held) - {layer.name for layer in planned.layers})
         if lost and not options.replace:
             raise SceneExistsError(
                 f"whole files of {planned.id!r} were expected, got damage ({damage}). To write it anew, give its "
                 f"layers {', '.join(lost)} in the same command, or pass --replace, which loses them."
             )
         return _as_stored(store, planned, options)
-    new = [layer for layer in planned.layers if layer.name not in held]
+    new = [layer for layer in planned.layers if layer.name not in layers_held]
     other = [layer for layer in planned.layers if has_another(store, planned.id, layer)]
     if other and not options.replace:
         raise SceneExistsError(
@@ -135,7 +142,7 @@ def has_another(store: Store | None, scene: str, layer: LayerPlan) -> bool:
 
 def _check_arrays(store: Store, planned: ScenePlan) -> None:
     given = [array.name for array in planned.probe.arrays]
-    lost = [name for name in store.rows(planned.id)["name"].values.tolist() if name not in given]
+    lost = [name for name in store.arrays(planned.id) if name not in given]
     if lost:
         raise SceneExistsError(
             f"files for all arrays of {planned.id!r} were expected, got {', '.join(given)} alone: {store.place.name} "
@@ -146,12 +153,14 @@ def _check_arrays(store: Store, planned: ScenePlan) -> None:
 
 
 def _encoding(store: Store, scene: str) -> Encoding:
-    return encoding_of(catalog_rows(store.rows(scene))[0])
+    return encoding_of(catalog_rows(store.entries(scene))[0])
 
 
 def _as_stored(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan:
     """Return the plan of a scene that is written anew: what was not asked for stays as it is stored."""
     old = _encoding(store, planned.id)
+    if not planned.probe.arrays:
+        return planned if options.shard is not None else replace(planned, encoding=old)
     dtype = options.dtype or old.dtype
     shard = old.shard if options.shard is None else options.shard
     stays = (dtype, bool(shard)) == (old.dtype, bool(old.shard))
@@ -165,7 +174,8 @@ def stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -
     compared = (*_ENCODED, cv.BORDER, "nodata", "polarizations", "quantity", "representation", "resampling")
     calibrated = {a.calibration.quantity for a in planned.probe.arrays if a.calibration}
     is_asked = options.exact or any(getattr(options, name) is not None for name in compared)
-    if not (is_asked or calibrated or options.calibrate or options.border_noise):
+    is_asked = is_asked or bool(calibrated or options.calibrate or options.border_noise)
+    if not (is_asked and planned.probe.arrays):
         return []
     scene, old = planned.id, _encoding(store, planned.id)
     attrs = store.node_attrs(scene, str(store.rows(scene)["name"].values[0]))
@@ -200,7 +210,7 @@ def stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -
 
 def changed_unasked(store: Store, planned: ScenePlan, options: IngestOptions) -> list[str]:
     """Return what was said of a scene's files when it was stored, ``quantity sigma0``, and nothing says any more."""
-    held, changed = set(store.rows(planned.id)["name"].values.tolist()), []
+    held, changed = set(store.arrays(planned.id)), []
     for array in (array for array in planned.probe.arrays if array.name in held):
         known = store.node_attrs(planned.id, array.name)
         facts = [

@@ -29,7 +29,7 @@ def onto_grid(
     """
     if not options.has_grid:
         return ()
-    plans, grid = [], _target_grid(scene, store, options)
+    plans, grid = [], target_grid(scene, store, options)
     for array in scene.arrays:
         source = WarpSource(
             path=str(array.path),
@@ -45,7 +45,11 @@ def onto_grid(
     return tuple(plans)
 
 
-def _target_grid(scene: SceneProbe, store: Store | None, options: IngestOptions) -> Grid:
+def target_grid(scene: SceneProbe, store: Store | None, options: IngestOptions) -> Grid:
+    """Return the grid (rows, columns) that is asked for: a scene's, or the one of a CRS that covers this scene.
+
+    Errors are those of `onto_grid`.
+    """
     if options.like:
         if store is None:
             raise InvalidInputError(

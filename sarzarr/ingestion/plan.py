@@ -22,6 +22,7 @@ from sarzarr.ingestion.again import (
     left_to_do,
     stored_otherwise,
 )
+from sarzarr.ingestion.layers.alone import scenes_of_layers
 from sarzarr.ingestion.layers.annotated import annotated_layers
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
@@ -92,7 +93,7 @@ class IngestPlan:
         lines += [f"  refused: {line}" for line in self.refused.lines()]
         if self.options.bounds in ("percentile", "sigma"):
             lines.append("  classic store: one more pass first, to find the bounds that it is clipped to")
-        for e in dict.fromkeys(s.encoding for s in self.scenes):
+        for e in dict.fromkeys(s.encoding for s in self.scenes if s.probe.arrays):
             shards = f"shards of {e.shard}" if e.shard else "no shards"
             lines.append(f"  stored as {e.dtype}, codec {e.codec}, chunks of {e.chunk}, {shards}")
         lines.append(
@@ -121,7 +122,8 @@ def plan_ingest(
     ----------
     files
         GeoTIFFs, or folders of them (`sarzarr.rasters.raster_files`). Files that are one scene's
-        polarizations become one scene; a file that is given twice is taken once.
+        polarizations become one scene; a file that is given twice is taken once. Without any (``[]``), and with
+        ``layers=``, scenes of layers alone are made: one for each file of the first layer.
     store
         Path of the ``.zarr`` directory, new or existing.
     options
@@ -131,9 +133,10 @@ def plan_ingest(
     """
     options = (options or IngestOptions()).changed(**changes)
     paths = [files] if isinstance(files, str | Path) else list(files)
-    if not paths:
+    if not (paths or options.layers):
         raise InvalidInputError(
-            "at least one GeoTIFF was expected, got none. Check the pattern of the file names."
+            "at least one GeoTIFF was expected, got none. Check the pattern of the file names; a raster that is no "
+            "backscatter goes in with --layer NAME=FILE."
         )
     root = local_folder(store, "a store")
     if root.exists() and not root.is_dir():
@@ -153,7 +156,7 @@ def plan_ingest(
         calibrate=options.calibration,
     )
     refused, notes = survey.refused, [*survey.notes]
-    asked = _asked(survey, known, options)
+    asked = _asked(survey, known, options) if paths else scenes_of_layers(known, options, refused)
     if options.layers and asked:
         asked = _with_layers(asked, options, notes, refused)
     asked = [

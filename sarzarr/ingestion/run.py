@@ -405,6 +405,8 @@ def _write_documents(scene: Staged) -> None:
         histogram = sum((r.histogram for r in receipts), start=Histogram.empty())
         write_histogram(histograms, array.name, histogram)
         scene.rows.append(catalog_row(plan, array))
+    if not plan.probe.arrays:
+        scene.rows.append(catalog_row(plan))
     write_node(histograms, "", group_document())
     write_scene_documents(group, plan)
 

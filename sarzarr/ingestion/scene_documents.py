@@ -161,25 +161,30 @@ def _write_array(
     write_node(group, name, document)
 
 
-def catalog_row(plan: ScenePlan, array: ArrayProbe) -> dict[str, Any]:
-    """Return the row that an array has in the catalog: its (height, width), encoding, dB, place and facts."""
-    vmin, vmax = plan.bounds[array.name]
+def catalog_row(plan: ScenePlan, array: ArrayProbe | None = None) -> dict[str, Any]:
+    """Return the row that an array has in the catalog: its (height, width), encoding, dB, place and facts.
+
+    Without an array it is that of a scene of layers alone.
+    """
     facts = {cv.CATALOG_COLUMNS[key]: value for key, value in plan.probe.acquisition.attrs().items()}
     if any(not warp.keeps_looks for warp in plan.onto if isinstance(warp, WarpPlan)):
         facts.pop(cv.CATALOG_COLUMNS[cv.LOOKS_EQUIVALENT_NUMBER], None)
+    about: dict[str, Any] = dict.fromkeys(("name", "flags", "bounds_key"), "")
+    if array is not None:
+        vmin, vmax = plan.bounds[array.name]
+        about = {
+            "name": array.name,
+            "flags": array.name + cv.FLAGS_SUFFIX,
+            "polarization": array.polarization,
+        }
+        about |= {"quantity": str(array.quantity), "source_representation": str(array.representation)}
+        about |= {"vmin": vmin, "vmax": vmax, "bounds_key": plan.group(array)}
     return {
         "scene": plan.id,
-        "name": array.name,
-        "flags": array.name + cv.FLAGS_SUFFIX,
-        "polarization": array.polarization,
-        "quantity": str(array.quantity),
-        "source_representation": str(array.representation),
+        **about,
         **{k: getattr(plan.encoding, k) for k in ("dtype", "codec", "chunk", "shard")},
         "height": plan.grid.height,
         "width": plan.grid.width,
-        "vmin": vmin,
-        "vmax": vmax,
-        "bounds_key": plan.group(array),
         "crs_wkt": plan.grid.crs_wkt,
         "transform": plan.grid.transform,
         "geolocation": plan.geolocation,

@@ -301,7 +301,8 @@ class ScenePlan:
         }.get(self.geolocation, self.probe.georeference.unplaced or "no CRS")
         place = f"{self.grid.height} x {self.grid.width}, {tie}"
         way = "warped" if self.is_warped else "passthrough"
-        lines = [f"  {self.id}: {place}, {way}, {tasks}, {counted(self.patches, 'patch')}"]
+        held = counted(self.patches, "patch") if self.probe.arrays else "layers alone"
+        lines = [f"  {self.id}: {place}, {way}, {tasks}, {held}"]
         lines[0] += ", replaces the one there" if self.replaces else ""
         lines += [f"    {plan}" for plan in self.onto]
         lines += [f"    {a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in self.probe.arrays]

@@ -121,6 +121,8 @@ def select(store: Store, query: Query) -> Selection:
                 "Ask for less where the last ones go."
                 if table.sizes["patch"]
                 else f"Scenes are smaller than {table.attrs['size']} pixels: pass patch_size=, or edge='pad'."
+                if store.catalog.sizes["array"]
+                else "The store has no backscatter: ingest scenes, or open its layers with Store.open_scene."
             )
         )
     owners, size = table["owner"].values[rows], int(table.attrs["size"])

@@ -6,8 +6,8 @@ bounds are the same for any cut into blocks, any scheduler and any retry; histog
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Self, cast
+from dataclasses import dataclass, field
+from typing import Any, Final, Self, cast, overload
 
 import numpy as np
 
@@ -33,15 +33,20 @@ _BLOCK: Final = 1 << 18
 
 @dataclass(frozen=True)
 class ClipBounds:
-    """The dB values that 0 and 1 stand for; unpacks as ``vmin, vmax``."""
+    """The dB values that 0 and 1 stand for; unpacks, indexes and compares as the tuple ``(vmin, vmax)``.
+
+    >>> bounds = ClipBounds(-25, 5)
+    >>> bounds[0], bounds[-1], len(bounds), bounds == (-25, 5)
+    (-25.0, 5.0, 2, True)
+    """
 
     vmin: float
     """dB that 0 stands for, a Python float (a NumPy float64 would make float32 pixels float64)."""
     vmax: float
     """dB that 1 stands for, a Python float above ``vmin``."""
-    method: str = "fixed"
+    method: str = field(default="fixed", compare=False)
     """``percentile``, ``fixed`` or ``sigma``."""
-    description: str = ""
+    description: str = field(default="", compare=False)
     """The method with its parameters, for people: ``percentile 1..99``."""
 
     def __post_init__(self) -> None:
@@ -51,6 +56,19 @@ class ClipBounds:
 
     def __iter__(self) -> Iterator[float]:
         return iter((self.vmin, self.vmax))
+
+    def __len__(self) -> int:
+        return 2
+
+    @overload
+    def __getitem__(self, key: int) -> float: ...
+    @overload
+    def __getitem__(self, key: slice) -> tuple[float, ...]: ...
+    def __getitem__(self, key: int | slice) -> float | tuple[float, ...]:
+        return (self.vmin, self.vmax)[key]
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, ClipBounds | tuple) else NotImplemented
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

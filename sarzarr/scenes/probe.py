@@ -38,7 +38,7 @@ from sarzarr.scenes.names import array_names, naming_parts
 from sarzarr.scenes.products.family import Product
 from sarzarr.scenes.products.known import Known, products_of
 from sarzarr.scenes.products.rasters import Content, companion_of
-from sarzarr.scenes.words import representation_in
+from sarzarr.scenes.words import is_of_radar, representation_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,8 @@ def probe_file(
             if not (quantity or representation or known.named or known.tagged):
                 kept, samples, odd = _apart(file, header, kept, samples)
                 left_out = (*left_out, *odd)
-            said = {"quantity": quantity, "representation": representation}
+            said: dict[str, Any] = {"quantity": quantity, "representation": representation}
+            said["is_radar"] = polarizations is not None or _is_radar(file, header, product, known, kept)
             identities, unlike_said = _identities(header, kept, samples, said)
             refusal = refusal or unlike_said
             companion = next((companion_of(i.foreign, file.stem) for i in identities if i.foreign), None)
@@ -326,7 +327,7 @@ def _apart(
 
 
 def _identities(
-    header: Header, kept: Sequence[Band], samples: Sequence[BandSample], said: Mapping[str, str | None]
+    header: Header, kept: Sequence[Band], samples: Sequence[BandSample], said: Mapping[str, Any]
 ) -> tuple[list[Identity], str | None]:
     """Return what the numbers of each band are, and why they are not taken; None where they are."""
     facts: dict[str, Any] = {"dtype": header.dtype, "is_integer": header.is_integer, **said}
@@ -337,6 +338,15 @@ def _identities(
         ends = (out_of_range(s, str(i.representation)) for s, i in zip(samples, identities, strict=True))
         refusal = next(filter(None, ends), None)
     return identities, refusal
+
+
+def _is_radar(file: Path, header: Header, product: Product, known: Known, bands: Sequence[Band]) -> bool:
+    """Return whether a name, a tag or a product of a file says that a radar made its pixels."""
+    if product.family or product.folder or known.tagged or known.named:
+        return True
+    is_named = any(band.polarization or any(any(claim.says) for claim in band.claims) for band in bands)
+    facts = replace(_acquisition(file, header, product), datetime=None)  # a date is of anything
+    return is_named or bool(facts.attrs()) or any(map(is_of_radar, naming_parts(file)))
 
 
 def _contradiction(file: Path, known: Known) -> str | None:

@@ -61,7 +61,8 @@ class Refusals(list[Refusal]):
         kind: type[SarzarrError] = UnsupportedRasterError,
     ) -> None:
         """Note that files are left out."""
-        self.append(Refusal(files=tuple(map(Path, files)), scene=scene, reason=reason, kind=kind))
+        paths = tuple(map(Path, files)) or (Path(scene or ""),)  # a scene of layers alone has none of its own
+        self.append(Refusal(files=paths, scene=scene, reason=reason, kind=kind))
 
     def lines(self) -> list[str]:
         """Return a line per reason, with the names of all files that it holds for."""

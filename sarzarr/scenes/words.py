@@ -66,6 +66,10 @@ _LAST: Final = {"a spread or a count": r"std|var|counts?", "an index of bands": 
 """What the last word alone declares: elsewhere it means other things, too."""
 _AREA: Final = re.compile(r"s1[a-d]?|rtc\d*|gamma0|sigma0")
 """Words before ``area`` of which it is a scattering area; that of interest, or of a study, is another thing."""
+_RADAR: Final = (
+    r"i?sar|radar|backscatter|slc|grd[hmf]?|asar|palsar\d?|rtc\d*|s1[a-d]?|sentinel1[a-d]?|ers\d?|envisat"
+)
+"""Words of names that a radar alone has."""
 PARTS: Final = ("an element of a covariance or coherency matrix", "one part of a complex number")
 """What means nothing without the bands beside it, so that none of them is taken as backscatter."""
 
@@ -191,6 +195,15 @@ def is_optical(bands: Sequence[str]) -> bool:
         re.fullmatch(r"(?:sr_)?b\d{1,2}a?|red|green|blue|nir\d*|swir\d*", name.lower()) for name in bands
     ]
     return len(named) >= 3 and all(named)
+
+
+def is_of_radar(name: str) -> bool:
+    """Return whether a name says that a radar made what it names, whatever else it says.
+
+    >>> is_of_radar("ship_SAR_1"), is_of_radar("Samsara"), is_of_radar("species_richness")
+    (True, False, False)
+    """
+    return any(re.fullmatch(_RADAR, word) for word in tokens(name))
 
 
 def telling_name(stem: str, folder: str) -> str:

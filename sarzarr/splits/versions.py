@@ -50,9 +50,11 @@ def get_split(store: AnyStore, version: int | None = None) -> Split:
 def grounds_of(store: Store, sites: Sites | None = None, known: Split | None = None) -> Grounds:
     """Return the scenes of a store with their placements and sites: of patterns the first that fits counts.
 
-    Without a name in ``sites`` the ``known`` version's holds. `InvalidInputError` where a pattern fits no scene.
+    Those of layers alone, of which nothing is trained on, are left out. Without a name in ``sites`` the ``known``
+    version's holds. `InvalidInputError` where a pattern fits no scene.
     """
-    placed = store.placements
+    trained = {*store.catalog["scene"].values.tolist()}
+    placed = {scene: place for scene, place in store.placements.items() if scene in trained}
     named = {s.scene: s.site for s in known.scenes} if known else {}
     for pattern, name in reversed(list((sites or {}).items())):
         fitting = [scene for scene in placed if fnmatchcase(scene, pattern)]

@@ -135,7 +135,7 @@ def check_catalog(catalog: xr.Dataset) -> None:
             )
     for scene in dict.fromkeys(catalog["scene"].values.tolist()):
         check_scene_id(scene)
-    for name in {*catalog["name"].values.tolist(), *catalog["flags"].values.tolist()}:
+    for name in {*catalog["name"].values.tolist(), *catalog["flags"].values.tolist()} - {""}:
         if not isinstance(name, str) or not name.isidentifier() or not name.isascii():
             raise InvalidInputError(f"the name of an array was expected, got {str(name)[:100]!r}")
     height, width, chunk, shard = (catalog[k].values for k in ("height", "width", "chunk", "shard"))

@@ -132,13 +132,19 @@ class Store:
         return version if type(version) is int else None
 
     @cached_property
+    def listing(self) -> xr.Dataset:
+        """The `catalog` as it is stored: with a row, of no ``name``, for each scene of layers alone."""
+        vars(self)["_stamp"] = self.place.head(f"{cv.CATALOG}/zarr.json")
+        listing = read_table(self.place, cv.CATALOG)
+        with named(self.place, f"{cv.CATALOG}/zarr.json"):
+            check_catalog(listing)
+        return listing
+
+    @cached_property
     def catalog(self) -> xr.Dataset:
         """One row a (scene, array), over the dimension ``array``, sorted by scene and array."""
-        vars(self)["_stamp"] = self.place.head(f"{cv.CATALOG}/zarr.json")
-        catalog = read_table(self.place, cv.CATALOG)
-        with named(self.place, f"{cv.CATALOG}/zarr.json"):
-            check_catalog(catalog)
-        return catalog
+        is_array = self.listing["name"].values != ""
+        return self.listing if is_array.all() else self.listing.isel(array=np.flatnonzero(is_array))
 
     @property
     def has_changed(self) -> bool:
@@ -147,13 +153,13 @@ class Store:
 
     @property
     def scenes(self) -> tuple[str, ...]:
-        """Ids of the scenes, sorted."""
-        return tuple(dict.fromkeys(self.catalog["scene"].values.tolist()))
+        """Ids of the scenes, sorted; those of layers alone among them."""
+        return tuple(dict.fromkeys(self.listing["scene"].values.tolist()))
 
     @cached_property
     def placements(self) -> Mapping[str, Georeference]:
         """The tie of each scene's pixels to the ground, by scene id."""
-        return placements(self.place, self.catalog)
+        return placements(self.place, self.listing)
 
     @cached_property
     def grids(self) -> Mapping[str, str]:
@@ -179,17 +185,31 @@ class Store:
         """
         return single_clip(self.bounds)
 
-    def rows(self, scene: str) -> xr.Dataset:
-        """Return the catalog rows of a scene; `NotInStoreError` where there is none."""
-        found = self.catalog.isel(array=np.flatnonzero(self.catalog["scene"].values == scene))
+    def entries(self, scene: str) -> xr.Dataset:
+        """Return the rows of a scene in the `listing`, one at least; `NotInStoreError` where it is not here."""
+        found = self.listing.isel(array=np.flatnonzero(self.listing["scene"].values == scene))
         if not found.sizes["array"]:
             near = ", ".join(self.scenes[:5]) + (", ..." if len(self.scenes) > 5 else "")
             raise NotInStoreError(f"scene must be one of {len(self.scenes)} ({near}), got {scene!r}.")
         return found
 
+    def arrays(self, scene: str) -> tuple[str, ...]:
+        """Return the names of a scene's arrays of backscatter, sorted; none of a scene of layers alone."""
+        return tuple(filter(None, self.entries(scene)["name"].values.tolist()))
+
+    def rows(self, scene: str) -> xr.Dataset:
+        """Return the catalog rows of a scene; `NotInStoreError` where there is none, or it has no backscatter."""
+        found = self.entries(scene)
+        if not found["name"].values[0]:
+            raise NotInStoreError(
+                f"backscatter of scene {scene!r} was expected, got layers alone ({', '.join(self.layers(scene))}). "
+                f"Open them with sarzarr.open_store(STORE).open_scene({scene!r}), or name another scene."
+            )
+        return found
+
     def grid(self, scene: str) -> Grid:
         """Return the grid of a scene."""
-        row = self.rows(scene)
+        row = self.entries(scene)
         a, b, c, d, e, f = (float(v) for v in row["transform"].values[0])
         return Grid(
             height=int(row["height"].values[0]),
@@ -216,7 +236,7 @@ class Store:
 
     def layer_attrs(self, scene: str, layer: str) -> Document:
         """Return the attributes of a layer; `NotInStoreError` where the scene has none of that name."""
-        self.rows(scene)
+        self.entries(scene)
         if layer not in (known := self.layers(scene)):
             raise NotInStoreError(
                 f"layer of {scene!r} must be one of {', '.join(known) or 'none'}, got {layer!r}."
@@ -250,7 +270,7 @@ class Store:
 
     def _coded(self, scene: str) -> list[str]:
         """Return the names of a scene's arrays that are stored as uint16 codes."""
-        rows = self.rows(scene)
+        rows = self.entries(scene)
         names: list[str] = rows["name"].values[rows["dtype"].values == "uint16"].tolist()
         return names
 
@@ -259,9 +279,9 @@ class Store:
 
         Arrays that others have put beside those of sarzarr are read by zarr-python.
         """
-        rows, group, grid = self.rows(scene), f"{cv.SCENES}/{scene}", self.grid(scene)
+        rows, group, grid = self.entries(scene), f"{cv.SCENES}/{scene}", self.grid(scene)
         shard = int(rows["shard"].values[0]) or cv.SHARD
-        names = {*rows["name"].values.tolist(), *rows["flags"].values.tolist(), *self.layers(scene)}
+        names = {*rows["name"].values.tolist(), *rows["flags"].values.tolist(), *self.layers(scene)} - {""}
         pixels = {name: self.pixels(scene, name) for name in sorted(names)}
         coordinates = stored_coordinates(grid)
         for name, variable in coordinates.items():

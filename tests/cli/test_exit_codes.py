@@ -28,6 +28,7 @@ COMMANDS = {
     "stacks": "stacks STORE",
     "bounds": "bounds STORE",
     "quicklook": "quicklook STORE -o q.png",
+    "table": "table STORE a -o x.parquet",
     "bench": "bench STORE --seconds 0.1",
     "split create": "split create STORE --by scene --val 0.4",
     "split extend": "split extend STORE",
@@ -44,7 +45,7 @@ COMMANDS = {
 }
 """A line of each command that is carried out, in a folder as `place` makes it."""
 STORES = [name for name, line in COMMANDS.items() if "STORE" in line]
-PIXELS = ("copy", "quicklook", "bench", "verify")
+PIXELS = ("copy", "quicklook", "table", "bench", "verify")
 """Commands that read pixels of a store."""
 
 
@@ -91,6 +92,8 @@ def run(made, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(place)
 
     def call(line, *more, store="s.zarr"):
+        if line.startswith("table"):
+            pytest.importorskip("pyarrow", reason="pyarrow is not installed (sarzarr[table])")
         words = [store if word == "STORE" else word for word in line.split()]
         monkeypatch.setattr(sys, "argv", ["sarzarr", *words, *more])
         with pytest.raises(SystemExit) as stop:

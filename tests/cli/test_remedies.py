@@ -307,6 +307,24 @@ ROWS = [
     ("Leave out --crs to keep its own grid", [],
      "ingest raw/across_vv.tif -o s.zarr --crs EPSG:32660 --pixel-size 30",
      ["ingest raw/across_vv.tif -o s.zarr"]),
+    ("Ingest it with --crs and --pixel-size.", [A, "ingest raw/gcps_vv.tif -o s.zarr"],
+     "table s.zarr a gcps -o x.parquet",
+     ["ingest raw/gcps_vv.tif -o s.zarr --id p --crs EPSG:32633 --pixel-size 10; table s.zarr a p -o x.parquet"]),
+    ("Ingest it onto them: --grid like:", [A, "ingest raw/m_20200113_vv.tif -o s.zarr"],
+     "table s.zarr a m_20200113 -o x.parquet",
+     ["ingest raw/m_20200113_vv.tif -o s.zarr --grid like:a --id m; table s.zarr a m -o x.parquet"]),
+    ("Ingest one of them with --id", [A, "ingest raw/p_vv.tif -o s.zarr --layer a_vv=raw/mask.tif"],
+     "table s.zarr a p -o x.parquet",
+     ["ingest raw/a_vv.tif -o s.zarr --id other; table s.zarr other p -o x.parquet"]),
+    ("Name the new one with --id", ["ingest -o s.zarr --layer n=raw/mask.tif --id a"], A,
+     ["ingest raw/a_vv.tif -o s.zarr --id second", f"remove s.zarr a; {A}"]),
+    ("Pass --id with", [], "ingest -o s.zarr --layer n=raw/mask.tif --layer n=raw/mask_b.tif --id x",
+     ["ingest -o s.zarr --layer n=raw/mask.tif --layer n=raw/mask_b.tif --id x_{name}",
+      "ingest -o s.zarr --layer n=raw/mask.tif --layer n=raw/mask_b.tif"]),
+    ("expected scenes for --", [], "ingest -o s.zarr --layer n=raw/mask.tif --quantity sigma0",
+     ["ingest -o s.zarr --layer n=raw/mask.tif",
+      "ingest raw/a_vv.tif -o s.zarr --layer n=raw/mask.tif --quantity sigma0"]),
+    ("goes in with --layer NAME=FILE", [], "ingest -o s.zarr", ["ingest -o s.zarr --layer n=raw/mask.tif"]),
 ]  # fmt: skip
 
 
@@ -315,6 +333,8 @@ def run(raw, tmp_path, monkeypatch, capsys):
     """Return a function that carries out a command line, or Python after ``PY``: (is it done, its words)."""
 
     def call(line):
+        if line.startswith("table"):
+            pytest.importorskip("pyarrow", reason="pyarrow is not installed (sarzarr[table])")
         if line.startswith("PY "):
             try:
                 exec(line[3:], {"sz": sz})

@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import platform
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
 from types import ModuleType
 
 import pytest
+from chip_folders import chip_folder
 
 from sarzarr.files import (
     LOCK,
@@ -45,6 +47,11 @@ def hide_fcntl():
     sys.modules |= {"fcntl": None, "msvcrt": msvcrt}
 
 
+def hide_both():
+    """Lock without any lock of the system's."""
+    sys.modules |= {"fcntl": None, "msvcrt": None}
+
+
 def grant_all():
     """Lock as on a network file system that grants every lock: two hold it."""
     _lie(lambda handle, mode: None)
@@ -65,7 +72,10 @@ def _lie(flock):
     sys.modules["fcntl"] = fcntl
 
 
-@pytest.fixture(params=[int, hide_fcntl, grant_all, grant_none], ids=["fcntl", "msvcrt", "all", "none"])
+LOCKS = {"fcntl": int, "msvcrt": hide_fcntl, "neither": hide_both, "all": grant_all, "none": grant_none}
+
+
+@pytest.fixture(params=LOCKS.values(), ids=LOCKS)
 def prepare(request, monkeypatch):
     """Return what another process does first, to lock as this one does."""
     for name in ("fcntl", "msvcrt"):
@@ -236,3 +246,35 @@ def test_what_moves_in_again_after_a_kill_moves_in_once(tmp_path, exchanges, tim
     for _ in range(times):
         move_in(new, tmp_path / "deep" / "document")
     assert (tmp_path / "deep" / "document").read_text() == "three"
+
+
+WITHOUT_FCNTL = """
+import sys
+sys.modules["fcntl"] = None
+from pathlib import Path
+import sarzarr as sz
+from sarzarr.ingestion.chips.find import ChipOptions
+place = Path(sys.argv[1])
+files = sz.write_synthetic_scenes(place / "raw", count=1, shape=(300, 300))
+store = sz.ingest(sz.plan_ingest(files, place / "s.zarr"))
+assert sz.verify(sz.remove_scene(store, store.scenes[0]).root)
+sz.import_chips(place / "chips", place / "s.zarr", options=ChipOptions(name="ships"))
+for signal, root in (("beep", place), ("ships", place / "s.zarr")):
+    manager = sz.SplitManager(root)
+    assert manager.create_initial_split(signal) == 1
+    assert len(manager.get_split(signal)[0]) > len(manager.get_split(signal)[1]) > 0
+assert not list(place.rglob(".lock"))
+"""
+
+
+def test_an_ingest_an_import_and_a_split_work_without_fcntl(tmp_path):
+    chip_folder(tmp_path / "chips", 5)
+    samples = tmp_path / "signals" / "beep" / "samples"
+    samples.mkdir(parents=True)
+    for i in range(5):
+        (samples / f"{i}.npz").write_bytes(b"")
+        (samples / f"{i}.json").write_text('{"boxes": []}')
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_FCNTL, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

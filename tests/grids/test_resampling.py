@@ -3,7 +3,6 @@
 import pickle
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -267,13 +266,3 @@ def test_a_crs_has_a_short_name():
     local = crs_wkt("+proj=laea +lat_0=45.3 +lon_0=9.7 +datum=WGS84 +type=crs")
     assert crs_name(local) == "unknown"
     assert np.isfinite(bbox_in(source().georeference, local)).all()
-
-
-# ---------------------------------------------------------------- the documentation
-def test_every_line_of_the_older_list_has_a_test_that_exists():
-    root = Path(__file__).parents[2]
-    page = (root / "docs" / "resampling.md").read_text()
-    lines = re.findall(r"^\| (C\d\d) \|", page, re.MULTILINE)
-    assert lines == [f"C{n:02}" for n in range(1, 24)]
-    for file, name in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page):
-        assert f"def {name}(" in next((root / "tests").rglob(file)).read_text(), f"{file}::{name}"

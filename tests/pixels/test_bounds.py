@@ -320,3 +320,16 @@ def test_what_cannot_be_is_refused():
         ClipBounds(1, math.nan)
     with pytest.raises(InvalidInputError, match="Call to_db first"):
         compute_clip_bounds(xr.DataArray(np.ones(3), attrs={c.REPRESENTATION: "power"}))
+
+
+def test_bounds_are_what_the_tuple_of_older_code_was():
+    bounds = compute_clip_bounds(np.linspace(-30.0, 0.0, 101), method="fixed")
+    vmin, vmax = bounds
+    assert (bounds[0], bounds[1], bounds[-1], len(bounds)) == (vmin, vmax, vmax, 2)
+    assert bounds[:] == (vmin, vmax) == bounds == tuple(bounds)
+    assert bounds != (vmin, vmax + 1)
+    assert bounds != [vmin, vmax]  # nor was the tuple a list
+    assert hash(bounds) == hash((vmin, vmax))
+    assert np.array(bounds).tolist() == [-25.0, 5.0]
+    with pytest.raises(IndexError):
+        bounds[2]

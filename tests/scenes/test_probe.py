@@ -164,7 +164,7 @@ def test_speckle_is_told_by_its_values(tmp_path_factory, mean, looks, kind, seed
         "float dn": (300 * np.sqrt(power) + 20, ("dn", "amplitude")),
         "complex": (np.sqrt(power).astype("complex64"), ("power", "complex")),
     }[kind]
-    path = write(tmp_path_factory.mktemp("x") / "a.tif", pixels)
+    path = write(tmp_path_factory.mktemp("x") / ("a_sar.tif" if kind == "dn" else "a.tif"), pixels)
     if kind == "db" and np.median(pixels) >= -1.5:
         return  # too bright to be told: another test
     if kind == "power" and (np.median(pixels) > 6 or (np.median(pixels) > 0.2 and pixels.max() <= 1)):
@@ -224,8 +224,9 @@ def test_what_does_not_look_like_backscatter_is_refused(tmp_path, pixels, what):
 
 
 def test_an_empty_or_constant_digital_number_is_still_one(tmp_path):
-    assert found(write(tmp_path / "a.tif", np.zeros((64, 64), "uint16"))) == ("dn", "amplitude")
-    assert found(write(tmp_path / "b.tif", np.full((64, 64), 9, "uint16"))) == ("dn", "amplitude")
+    assert found(write(tmp_path / "a_sar.tif", np.zeros((64, 64), "uint16"))) == ("dn", "amplitude")
+    assert found(write(tmp_path / "b_sar.tif", np.full((64, 64), 9, "uint16"))) == ("dn", "amplitude")
+    assert "no speckle shows" in probe_file(write(tmp_path / "b.tif", np.full((64, 64), 9, "uint16"))).refusal
 
 
 def test_nodata_and_zeros_do_not_vote(tmp_path):
@@ -433,7 +434,7 @@ def test_a_colour_table_that_colours_nothing_is_none(tmp_path):
 
 def test_an_opacity_is_left_out(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (2, 64, 64)).astype("uint8")
-    probe = probe_file(write(tmp_path / "a.tif", pixels, ALPHA="YES"))
+    probe = probe_file(write(tmp_path / "a_sar.tif", pixels, ALPHA="YES"))
     assert [a.name for a in probe.arrays] == ["band_1"]
     assert "an opacity" in probe.left_out[0]
 

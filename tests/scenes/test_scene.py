@@ -363,7 +363,7 @@ def test_any_selection_is_the_selection_of_the_whole(tmp_path_factory, data):
     pixels = (
         np.random.default_rng(0).permutation(np.arange(1, 1 + 90 * 70, dtype="uint16")).reshape(1, 90, 70)
     )
-    path = tmp_path_factory.getbasetemp() / "selection" / "a.tif"
+    path = tmp_path_factory.getbasetemp() / "selection" / "a_sar.tif"
     opened = open_scene(
         path if path.exists() else write(path, pixels, tiled=True, blockxsize=16, blockysize=32)
     )
@@ -417,7 +417,7 @@ def test_a_rewritten_file_has_other_keys(tmp_path):
 def test_one_task_a_chunk(tmp_path):
     pixels = np.ones((1, 4096, 4096), "uint8")
     opened = open_scene(
-        write(tmp_path / "a.tif", pixels, tiled=True, blockxsize=512, blockysize=512, compress="deflate")
+        write(tmp_path / "a_sar.tif", pixels, tiled=True, blockxsize=512, blockysize=512, compress="deflate")
     )
     (optimized,) = dask.optimize(opened.band_1.data)
     assert len([key for key in optimized.dask if isinstance(key, tuple)]) == 4

@@ -235,6 +235,10 @@ class _Repair:
             if top == cv.SCENES and cv.QUANTITY in self.tree.attributes(array):
                 row = told_row(self.tree, scene, name, groups)
                 rows.append({"transform": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), **(row or {})})
+        scenes = {node.split("/")[1] for node in self.tree.documents if node.startswith(f"{cv.SCENES}/")}
+        for scene in sorted(scenes - {row.get("scene") for row in rows}):  # of layers alone
+            row = told_row(self.tree, scene, "", groups)
+            rows.append({"transform": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), **(row or {})})
         table = catalog_of(rows)
         for column in cv.CATALOG_SCHEMA:
             key = f"{cv.CATALOG}/{column}"
@@ -274,7 +278,7 @@ class _Repair:
             if all(self._is_intact(chunk) for chunk in chunks):
                 continue
             new = self._folder(key)
-            array = f"{key}/{store.rows(scene)['name'].values[0]}"
+            array = f"{key}/{(*store.arrays(scene), *store.layers(scene))[0]}"
             encoding = described_layout(array, self.tree.documents[array]).encoding
             write_coordinates(new, store.grid(scene), encoding.codec_of_tables)
             for chunk in chunks:
@@ -445,7 +449,7 @@ class _Repair:
         self._put(f"{key}/{cv.MANIFEST}", new.get(f"{name}/{cv.MANIFEST}"))
 
     def _take_histograms(self, scene: str, made: Any) -> None:
-        for name in map(str, self._store().rows(scene)["name"].values.tolist()):
+        for name in self._store().arrays(scene):
             node = f"{cv.HISTOGRAMS}/{scene}/{name}"
             new = self._folder()
             write_histogram(new, node, histogram_of_all(made, name))

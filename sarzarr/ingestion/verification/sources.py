@@ -13,6 +13,7 @@ from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
 from sarzarr.grids.warp.plan import WarpPlan
 from sarzarr.ingestion.again import calibrated_as_stored
+from sarzarr.ingestion.layers.alone import bare_scene
 from sarzarr.ingestion.layers.annotated import annotated_layers
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
@@ -60,7 +61,12 @@ def scene_as_stored(store: Store, scene: str, files: Files, layers: Sequence[str
 
     Raises `InvalidInputError` where its sources are not among the files, or do not plan as they did.
     """
-    rows, about = catalog_rows(store.rows(scene)), store.node_attrs(scene)
+    rows, about = catalog_rows(store.entries(scene)), store.node_attrs(scene)
+    if not store.arrays(scene):
+        probe, encoding = bare_scene(scene, store.placements[scene]), encoding_of(rows[0])
+        plan = ScenePlan(probe=probe, encoding=encoding, bounds={}, replaces=True)
+        made = tuple(_layer(store, plan, name, files, ()) for name in layers)
+        return replace(plan, layers=made).fitted(IngestOptions())
     paths = _recognised(about[cv.SOURCE_FILES], str(rows[0]["source_hash"]), files)
     survey, probe = _surveyed(store, scene, paths, layers, files)
     grid, options = store.grid(scene), IngestOptions()

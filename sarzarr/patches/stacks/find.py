@@ -426,7 +426,7 @@ def describe_stacks(store: Store) -> str:
     lines = [f"{store.place.name}: {counted(len(store.scenes), 'scene')}, {counted(len(stacks), 'stack')}"]
     lines += [f"  {stack}" for stack in stacks]
     stacked = {scene for stack in stacks for scene in stack.scenes}
-    if alone := [scene for scene in store.scenes if scene not in stacked]:
+    if alone := sorted({*store.catalog["scene"].values.tolist()} - stacked):
         lines.append(f"  in no stack: {listed(alone, most=8)}")
     members = _members(store, None, None)
     for some in (some for view in _views(members) for some in _series(view)[1]):

@@ -36,9 +36,10 @@ def check_tables(tree: Tree, found: Findings) -> bool:
     if wrong := _unsafe_names(rows):
         found.add(f"{cv.CATALOG}/scene", f"it names {wrong!r}, which no scene or array can be")
         return False
-    _check_scenes(tree, rows, found)
-    for row in rows:
+    _check_scenes(tree, rows, {*store.scenes}, found)
+    for row in catalog_rows(store.listing):
         _check_row(tree, row, found)
+    for row in rows:
         _check_histogram(store, row, found)
     if "" in tree.documents:
         _check_bounds(tree, rows, found)
@@ -71,21 +72,21 @@ def _unsafe_names(rows: list[dict[str, Any]]) -> str:
     return next((name for name in names if not name or name.startswith(".") or {*"/\\"} & {*name}), "")
 
 
-def _check_scenes(tree: Tree, rows: list[dict[str, Any]], found: Findings) -> None:
+def _check_scenes(tree: Tree, rows: list[dict[str, Any]], listed: set[str], found: Findings) -> None:
     """Hold the folders of scenes and of histograms against the catalog, both ways."""
-    listed = {str(row["scene"]) for row in rows}
     for group in (cv.SCENES, cv.HISTOGRAMS):
         there = {node.split("/")[1] for node in tree.documents if node.startswith(f"{group}/")}
         for scene in sorted(there - listed):
             again = f"Remove it: `sarzarr clean {found.store}`, or ingest its files again."
             found.add(f"{group}/{scene}", "the catalog does not list it", again)
+    wanted = [f"{group}/{scene}" for scene in sorted(listed) for group in (cv.SCENES, cv.HISTOGRAMS)]
     for row in rows:
         scene, names = row["scene"], (str(row["name"]), str(row["flags"]))
-        wanted = [f"{cv.SCENES}/{scene}", *(f"{cv.SCENES}/{scene}/{name}" for name in names)]
-        wanted += [f"{cv.HISTOGRAMS}/{scene}", f"{cv.HISTOGRAMS}/{scene}/{names[0]}"]
-        for node in wanted:
-            if node not in tree.documents:
-                add_absent(tree, f"{node}/{ROOT}", found)
+        wanted += [f"{cv.SCENES}/{scene}/{name}" for name in names]
+        wanted += [f"{cv.HISTOGRAMS}/{scene}/{names[0]}"]
+    for node in wanted:
+        if node not in tree.documents:
+            add_absent(tree, f"{node}/{ROOT}", found)
     known = {f"{cv.SCENES}/{row['scene']}/{row[k]}" for row in rows for k in ("name", "flags")}
     for array in tree.arrays:
         scene, _, name = array.removeprefix(f"{cv.SCENES}/").partition("/")
@@ -102,22 +103,25 @@ def _check_scenes(tree: Tree, rows: list[dict[str, Any]], found: Findings) -> No
 def told_row(tree: Tree, scene: str, name: str, groups: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the row of the catalog that documents tell of an array; None where one of them is lost.
 
-    ``groups`` are the keys of the root's bounds. Of the affine (6 numbers, CRS units) and the CRS there is nothing
-    where no document has them.
+    That of a scene of layers alone, of no ``name``, is told by its group and the first of its layers. ``groups`` are
+    the keys of the root's bounds. Of the affine (6 numbers, CRS units) and the CRS there is nothing where no document
+    has them.
     """
-    group, array = f"{cv.SCENES}/{scene}", f"{cv.SCENES}/{scene}/{name}"
+    group = f"{cv.SCENES}/{scene}"
+    facts = tree.attributes(group)
+    array = f"{group}/{name or min(facts.get(cv.LAYERS, ()), default='')}"
     if group not in tree.documents or not tree.is_array(array):
         return None
-    facts, about = tree.attributes(group), tree.attributes(array)
+    about = tree.attributes(array) if name else {}
     layout = described_layout(array, tree.documents[array])
     row = {
         "scene": scene,
         "name": name,
-        "flags": name + cv.FLAGS_SUFFIX,
+        "flags": name and name + cv.FLAGS_SUFFIX,
         "polarization": "".join(about.get(cv.SAR_POLARIZATIONS, ())),
         "quantity": about.get(cv.QUANTITY),
         "source_representation": about.get(cv.SOURCE_REPRESENTATION),
-        "dtype": layout.dtype,
+        "dtype": layout.dtype if name else cv.NO_DTYPE,
         "codec": layout.codec,
         "chunk": layout.chunk[0],
         "shard": layout.shard[0] if layout.shard else 0,
@@ -125,7 +129,7 @@ def told_row(tree: Tree, scene: str, name: str, groups: Mapping[str, Any]) -> di
         "width": layout.shape[1],
         "vmin": about.get(cv.VMIN),
         "vmax": about.get(cv.VMAX),
-        "bounds_key": _group_told(name, str(about.get(cv.QUANTITY)), groups),
+        "bounds_key": _group_told(name, str(about.get(cv.QUANTITY)), groups) if name else "",
         "geolocation": facts.get(cv.GEOLOCATION),
         "source_hash": facts.get(cv.SOURCE_HASH),
         **{column: facts.get(key) for key, column in cv.CATALOG_COLUMNS.items()},
