@@ -62,11 +62,7 @@ def patch_ids(
 
 
 def sample_ids(place: str, ids: Iterable[str], size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return (n,) int64, ids of whole samples: `patch_ids` of each as if it were an array, at row and column 0.
-
-    ``size``, the longest side of their set in pixels, counts in whole chunks.
-    """
-    size = -(-size // cv.CHUNK) * cv.CHUNK
+    """Return (n,) int64, ids of whole samples: `patch_ids` of each as if it were an array, at row and column 0."""
     return _ids(np.array([_seed(place, one, size) for one in ids], np.uint64))
 
 

@@ -68,6 +68,9 @@ class SampleReader(EpochReader):
         before = self.store.place.head(f"{self.samples.key}/zarr.json")
         layout, chosen, shape = self.samples.layout, self._rows(), self.samples.largest
         place, size = f"{cv.SAMPLES}/{self._name}/{IMAGE}", max(shape)
+        in_chunks = (
+            -(-size // cv.CHUNK) * cv.CHUNK
+        )  # which ids were made of when sets were padded to whole chunks
         if any(turn & TRANSPOSE for turn in self.options.augmentation.turns):
             shape = size, size
         nowhere = np.zeros(len(chosen), np.int32)
@@ -77,7 +80,7 @@ class SampleReader(EpochReader):
             row=nowhere,
             col=nowhere,
             table_row=chosen,
-            id=sample_ids(self.samples.key, [self.samples.ids[i] for i in chosen.tolist()], size),
+            id=sample_ids(self.samples.key, [self.samples.ids[i] for i in chosen.tolist()], in_chunks),
             shape=shape,
         )
         law, flags = self._law(layout), None
