@@ -5,16 +5,20 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from archives import products, write_archive
 from chip_folders import chip_folder
 from conftest import speckle, write_band
 from rasterio import Affine
+from scans import lattice
 from spectrogram_folders import PICTURE, add_sample
 from typer.main import get_command
 
 import sarzarr as sz
 from sarzarr.cli import app, main
 from sarzarr.errors import Exit
+from sarzarr.ingestion.archives.patches import PatchOptions
 
 COMMANDS = {
     "identify": "identify a_vv.tif",
@@ -40,8 +44,11 @@ COMMANDS = {
     "split import": "split import STORE v.json",
     "import chips": "import chips chips -o STORE",
     "import npz": "import npz signals/beep -o STORE",
+    "import npy": "import npy patches/metadata.npy -o STORE",
+    "import ptychography": "import ptychography scan.npz -o STORE",
     "import boxes": "import boxes boxes.csv -o STORE",
     "export npz": "export npz STORE kept -o out",
+    "export npy": "export npy STORE old -o out",
 }
 """A line of each command that is carried out, in a folder as `place` makes it."""
 STORES = [name for name, line in COMMANDS.items() if "STORE" in line]
@@ -80,6 +87,11 @@ def made(tmp_path_factory):
     chip_folder(folder / "chips", count=3)
     add_sample(folder / "signals" / "beep", "a", PICTURE, {})
     sz.import_npz(folder / "signals" / "beep", store, name="kept")
+    archive = write_archive(
+        folder / "patches", products("x_vv", "y_vv", count=2, size=64), size=64, stride=32
+    )
+    sz.import_npy(archive, store, options=PatchOptions(name="old"))
+    np.savez(folder / "scan.npz", **lattice(20, size=32))
     (folder / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max\na,1,2,30,40\n")
     return folder
 
@@ -122,7 +134,7 @@ def test_usage(run, command):
 @pytest.mark.parametrize("command", STORES)
 def test_nothing(run, command):
     """There is no store where one is to be read; where one may be made, there is nothing to make it of."""
-    makers = "ingest", "import chips", "import npz"
+    makers = "ingest", "import chips", "import npz", "import npy", "import ptychography"
     line = {maker: f"{maker} nowhere -o STORE" for maker in makers}
     code, said = run(line.get(command, COMMANDS[command]), store="new.zarr")
     assert code == Exit.NOTHING, said

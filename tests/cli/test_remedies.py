@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shlex
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -11,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from archives import an_image, products, write_archive
 from chip_folders import chip_folder, voc
 from conftest import speckle, write_band
 from rasterio import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
 from safes import Safe, write_safe
+from spectrogram_folders import PICTURE, add_sample, write_version
 from tiffs import write
 
 import sarzarr as sz
@@ -56,6 +59,20 @@ def beside(raw):
     steep.write_text(re.sub(r"(<incidenceAngle>)[^<]*", r"\g<1>95", steep.read_text()))
     corner = Affine(30, 0, 20_036_000, 0, -30, 4_870_000)
     write_band(raw / "across_vv.tif", speckle(SHAPE), transform=corner, crs="EPSG:3857")
+
+
+def older(raw):
+    """Write patches and spectrograms of older pipelines."""
+    write_archive(raw / "arch", products("x_vv", "y_vv", count=2, size=64), size=64, stride=32)
+    for folder, patches in (("plain", an_image((2, 64, 64))), ("dbs", -20 * an_image((2, 64, 64)))):
+        (raw / folder).mkdir()
+        np.save(raw / folder / "a.npy", patches)
+    shutil.copytree(raw / "plain", raw / "masked")
+    np.save(raw / "masked" / "a_mask.npy", np.ones((2, 64, 64), bool))
+    for folder, train, val in (("one", ["a"], ["b"]), ("other", ["b"], ["a"])):
+        for name in "ab":
+            add_sample(raw / folder / "signals" / "beep", name, PICTURE, {"boxes": []})
+        write_version(raw / folder / "signals" / "beep", 1, train, val)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +115,7 @@ def raw(tmp_path_factory):
                 with rasterio.open(raw / f"{name}.tif", "r+") as dataset:
                     dataset.gcps = points, "EPSG:32633"
     chip_folder(raw / "chips", count=3)
+    older(raw)
     chip_folder(raw / "both", count=3)
     image = {"id": 1, "file_name": "chip_0.png", "width": 9, "height": 9}
     coco = {
@@ -174,6 +192,28 @@ ROWS = [
     ("Pass nodata= (--layer NAME:nodata255=FILE)", [], f"{A} --layer mask=raw/part.tif",
      [f"{A} --layer mask:nodata255=raw/part.tif"]),
     ("Say --site 'lake_2019*=lake'", [FOUR], f"{SPLIT} --site lake", [f"{SPLIT} --site 'a*=lake'"]),
+    ("Pass -o STORE, or --check to check the files", [], "import npy raw/arch/metadata.npy",
+     ["import npy raw/arch/metadata.npy -o s.zarr", "import npy raw/arch/metadata.npy --check"]),
+    ("Say --representation normalized, db or power", [], "import npy raw/plain -o s.zarr",
+     ["import npy raw/plain -o s.zarr --representation normalized --vmin -25 --vmax 5",
+      "import npy raw/plain -o s.zarr --representation db", "import npy raw/plain -o s.zarr --representation power"]),
+    ("Say --vmin and --vmax", [], "import npy raw/plain -o s.zarr --representation normalized",
+     ["import npy raw/plain -o s.zarr --representation normalized --vmin -25 --vmax 5"]),
+    ("Say what they are with --representation db or power", [],
+     "import npy raw/dbs -o s.zarr --representation normalized --vmin -25 --vmax 5",
+     ["import npy raw/dbs -o s.zarr --representation db"]),
+    ("Bring them into a store with `sarzarr import npy --representation db`", [],
+     "PY from sarzarr.ingestion.archives import npy, rows as r; "
+     "r.ArchivePatches(npy.read_one('raw/dbs/a.npy')).read([0])",
+     ["import npy raw/dbs -o s.zarr --representation db"]),
+    ("Say --masks valid or invalid", [], "import npy raw/masked -o s.zarr --representation power",
+     ["import npy raw/masked -o s.zarr --representation power --masks valid"]),
+    ("--val, --seed, --fresh and --notes were expected", ["import npy raw/arch/metadata.npy -o s.zarr"],
+     "split create s.zarr --samples arch --by scene",
+     ["split create s.zarr --samples arch --val 0.5 --seed 3 --notes first"]),
+    ("import the set under another --name", ["import npz raw/one/signals/beep -o s.zarr"],
+     "import npz raw/other/signals/beep -o s.zarr --replace",
+     ["import npz raw/other/signals/beep -o s.zarr --name other"]),
     ("Name another with --name, or pass --replace", ["import chips raw/chips -o s.zarr"],
      "import chips raw/chips -o s.zarr",
      ["import chips raw/chips -o s.zarr --name b", "import chips raw/chips -o s.zarr --replace"]),
