@@ -203,8 +203,8 @@ ROWS = [
      "import npy raw/dbs -o s.zarr --representation normalized --vmin -25 --vmax 5",
      ["import npy raw/dbs -o s.zarr --representation db"]),
     ("Bring them into a store with `sarzarr import npy --representation db`", [],
-     "PY from sarzarr.ingestion.archives import npy, rows as r; "
-     "r.ArchivePatches(npy.read_one('raw/dbs/a.npy')).read([0])",
+     ("PY from sarzarr.ingestion.archives import npy, rows as r; "
+     "r.ArchivePatches(npy.read_one('raw/dbs/a.npy')).read([0])"),
      ["import npy raw/dbs -o s.zarr --representation db"]),
     ("Say --masks valid or invalid", [], "import npy raw/masked -o s.zarr --representation power",
      ["import npy raw/masked -o s.zarr --representation power --masks valid"]),
