@@ -101,10 +101,11 @@ def _options(
     verbose: Annotated[bool, Option("--verbose", "-v", help="Say more while working.")] = False,
     version: Annotated[bool, Option("--version", help="Show the version and stop.")] = False,
 ) -> None:
+    others = [*logging.getLogger().handlers]
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     if verbose:
         logging.getLogger("sarzarr").setLevel(logging.DEBUG)  # of other libraries, every warning is shown
-    else:
+    elif not others:
         for handler in logging.getLogger().handlers:  # levels are set again where distributed is imported
             handler.addFilter(_is_shown)
     if version:

@@ -411,4 +411,6 @@ def test_nothing_of_the_package_runs_what_a_file_says():
                 and ast.unparse(node.value) != "False"
             ):
                 found.setdefault(path.name, set()).add(node.arg)
-    assert not found
+    assert found == {
+        "npy.py": {"allow_pickle"}
+    }  # of `numpy.save`, which writes an index as older programs read it
