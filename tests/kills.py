@@ -27,8 +27,11 @@ from pathlib import Path
 
 import dask
 import numpy as np
+from archives import products, write_archive
 from conftest import speckle, write_band
 from rasterio.transform import from_origin
+from scans import lattice
+from spectrogram_folders import signal_folder
 
 import sarzarr as sz
 from sarzarr import conventions as cv
@@ -42,13 +45,19 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 EVENTS = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "ctypes.dlsym", "open"}
 TIMES = re.compile(rb'"(created_at|%s)": "[^"]*"' % re.escape(cv.SEAL).encode())
 """What differs between two runs: when a split was made, and the seal on a document that says so."""
-ALREADY = {"remove": NotInStoreError, "copy": FileExistsError, "chips": ValueError, "extend": SarzarrError}
+ALREADY = {
+    "remove": NotInStoreError, "copy": FileExistsError, "extend": SarzarrError,
+    **dict.fromkeys(("chips", "npy", "npz", "scan"), ValueError),
+}  # fmt: skip
 """The error of a command that is run again though it was done: whoever was killed after the last step."""
 
 
 # ------------------------------------------------------------------ commands
 def raw(folder: Path) -> None:
-    """Write scenes a, b, c of two polarizations (2100 x 280 pixels, zeros outside), a layer, boxes and chips."""
+    """Write scenes a, b, c of two polarizations (2100 x 280 pixels, zeros outside), a layer, boxes and chips.
+
+    And an archive, a signal and a scan of older formats.
+    """
     for i, (date, pol) in enumerate((d, p) for d in "abc" for p in ("vv", "vh")):
         pixels = speckle((2100, 280), seed=i, mean=0.1 / (i + 1))
         pixels[:, :30], pixels[900:940, 90:120] = 0, 0
@@ -61,6 +70,9 @@ def raw(folder: Path) -> None:
     (folder / "chips").mkdir()
     for i in range(5):
         write_band(folder / "chips" / f"{i}.tif", np.full((40, 50), 2**i, np.uint8))
+    write_archive(folder / "patches", products("x_vv", "y_vv", count=3, size=64), size=64, stride=32)
+    signal_folder(folder)
+    np.savez_compressed(folder / "scan.npz", **lattice(20, size=32))
 
 
 def ingest(raw: Path, root: Path, dates: str, **options) -> None:
@@ -114,6 +126,10 @@ COMMANDS = {
     "index": Command(lambda raw, root: sz.index_patches(root, size=64, stride=32, name="small"), (two,)),
     "boxes": Command(lambda raw, root: sz.import_boxes(sz.open_store(root), raw / "boxes.csv"), (two,)),
     "chips": Command(lambda raw, root: sz.import_chips(raw / "chips", root), (two,)),
+    "npy": Command(lambda raw, root: sz.import_npy(raw / "patches" / "metadata.npy", root), (two,)),
+    "npz": Command(lambda raw, root: sz.import_npz(raw / "signals" / "beep", root), (two,)),
+    "scan": Command(lambda raw, root: sz.import_ptychography(raw / "scan.npz", root), (two,)),
+    "alone": Command(lambda raw, root: sz.ingest(sz.plan_ingest([], root, layers={"m": raw / "mask.tif"})), (two,)),
 }  # fmt: skip
 
 
@@ -160,13 +176,19 @@ def seen(root: Path) -> dict[str, object]:
         return {}
     patches, out = store.patches() if store.patch_indices else None, {}
     for scene in store.scenes:
+        layers = [store.open_scene(scene)[name].values for name in store.layers(scene)]
+        if not store.arrays(scene):
+            out[scene] = digest(store.layers(scene), *layers)
+            continue
         rows = store.rows(scene)
         clips = [store.bounds[key] for key in rows["bounds_key"].values.tolist()]
         arrays = [StoredArray.of(store.place, row) for row in catalog_rows(rows)]
         pixels = [array.codes((slice(0, array.shape[0]), slice(0, array.shape[1]))) for array in arrays]
         own = () if patches is None else patches.isel(patch=np.flatnonzero(patches["scene"].values == scene))
         columns = [own[k].values for k in own.data_vars if own[k].dtype != object] if len(own) else []
-        out[scene] = digest(rows["dtype"].values.tolist(), clips, *pixels, *columns, store.layers(scene))
+        out[scene] = digest(
+            rows["dtype"].values.tolist(), clips, *pixels, *columns, store.layers(scene), *layers
+        )
     if patches is not None:
         assert set(patches["scene"].values.tolist()) <= set(store.scenes), (
             "patches of a scene that is not there"
