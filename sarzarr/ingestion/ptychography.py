@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from pathlib import Path
@@ -14,7 +14,7 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
-from sarzarr.files import remove_tree
+from sarzarr.files import locked, remove_tree
 from sarzarr.ingestion.chips.find import safe_stem
 from sarzarr.ingestion.chips.pack import SamplePack, TellSamples, check_new, pack_samples
 from sarzarr.ingestion.chips.read import Pixels
@@ -79,7 +79,8 @@ def import_ptychography(
     name = safe_name(name or safe_stem(path.stem))
     beside = root.resolve().with_name(f"{root.resolve().name}.samples-{name}")
     if (root / "zarr.json").exists():
-        check_new(open_store(root), name, replace=replace)
+        with _removing_on_refusal(beside):
+            check_new(open_store(root), name, replace=replace)
     scan = read_scan(path, beside / "converted", with_patches=False)
     status = path.stat()
     layout = SampleLayout.of(count=len(scan), height=scan.size, width=scan.size, dtype="float32")
@@ -93,11 +94,8 @@ def import_ptychography(
         about={cv.REPRESENTATION: "amplitude", NPHOTONS: scan.nphotons},
         replace=replace,
     )
-    try:
+    with _removing_on_refusal(beside):
         made = pack_samples(store, pack, progress)
-    except InvalidInputError:  # of another error, or of none, what is converted is found again
-        _remove_converted(beside)
-        raise
     _remove_converted(beside)
     if "Y" in Npz(path).members:
         log.warning("%s: Y was left out: groups of a store cut the object out of objectGuess", path.name)
@@ -111,10 +109,21 @@ def import_ptychography(
     return made
 
 
+@contextmanager
+def _removing_on_refusal(beside: Path) -> Iterator[None]:
+    """Remove what was converted where an import is refused: of another error it is found again."""
+    try:
+        yield
+    except InvalidInputError:
+        _remove_converted(beside)
+        raise
+
+
 def _remove_converted(beside: Path) -> None:
-    remove_tree(beside / "converted")
-    with suppress(OSError):
-        beside.rmdir()
+    """Remove what was converted, unless another process is at work on it."""
+    if beside.exists():
+        with suppress(BlockingIOError), locked(beside, busy=BlockingIOError):
+            remove_tree(beside / "converted")
 
 
 def _table(scan: Scan, source: str) -> xr.Dataset:

@@ -8,7 +8,7 @@ import base64
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -36,7 +36,7 @@ from sarzarr.store.samples import SampleLayout, SampleSet, open_samples, sample_
 from sarzarr.store.shard_job import NO_FILE, check_written
 from sarzarr.store.store import Store, create_store
 from sarzarr.store.tables import write_table
-from sarzarr.tasks import compute, workplace
+from sarzarr.tasks import TOKEN, compute, workplace
 from sarzarr.text import counted
 
 log = logging.getLogger(__name__)
@@ -208,6 +208,7 @@ def store_for(store: Store | str | Path) -> Store:
 def check_new(store: Store, name: str, *, replace: bool) -> None:
     """Refuse the name of a set that is there, unless it is replaced, and of a table of boxes on scenes."""
     if name in sample_sets(store) and not replace:
+        _sweep(_beside(store, name))
         raise InvalidInputError(
             f"a new set of samples was expected, got {name!r}, which is there. "
             "Name another with --name, or pass --replace."
@@ -219,6 +220,20 @@ def check_new(store: Store, name: str, *, replace: bool) -> None:
             f"a name that no table of boxes has was expected, got {name!r}, whose boxes are on {known}. "
             "Name another with --name."
         )
+
+
+def _beside(store: Store, name: str) -> Path:
+    root = store.root.resolve()
+    return root.with_name(f"{root.name}.samples-{name}")
+
+
+def _sweep(staging: Path) -> None:
+    """Take away what an import left that was killed when its set had entered the store; what waits stays."""
+    if staging.exists() and not any((staging / part).exists() for part in PARTS):
+        with suppress(BlockingIOError), locked(staging, busy=BlockingIOError):
+            remove_partials(staging)
+            for left in (TOKEN, "fingerprint"):
+                (staging / left).unlink(missing_ok=True)
 
 
 def _no_boxes(store: Store, name: str, table: xr.Dataset) -> Boxes:
@@ -248,15 +263,14 @@ class _Receipt:
 @contextmanager
 def _staging(store: Store, name: str, pack: SamplePack) -> Iterator[Path]:
     """Yield the folder beside the store where this set is gathered; what another selection left is thrown away."""
-    root = store.root.resolve()
-    folder = root.with_name(f"{root.name}.samples-{name}")
+    folder = _beside(store, name)
 
     def busy(holder: str) -> Exception:
         return IngestError(
             f"one import of {name!r} at a time was expected, got another: {holder}. Wait for it to end."
         )
 
-    with telling_no_room(root), locked(folder, busy=busy):
+    with telling_no_room(store.root.resolve()), locked(folder, busy=busy):
         parts = [cv.SCHEMA_VERSION, repr(asdict(pack.layout)), dict(pack.source.measures), pack.fingerprint]
         fingerprint = sha256(json.dumps(parts).encode()).hexdigest()
         known = folder / "fingerprint"
