@@ -265,7 +265,7 @@ def differences(path) -> set[str]:
 @pytest.mark.filterwarnings("ignore:The given matrix is equal to Affine.identity")
 def test_a_scene_is_as_rioxarray_has_it_but_for_what_is_listed(tmp_path, kind):
     pixels, options, expected = KINDS[kind]
-    assert differences(write(tmp_path / "a.tif", pixels, **options)) == expected
+    assert differences(write(tmp_path / "a_sar.tif", pixels, **options)) == expected
 
 
 @needs_data
@@ -308,20 +308,20 @@ def test_coordinates_are_those_of_rioxarray_to_the_bit(size, step, x, y, n):
 
 
 def test_rows_of_ours_and_rioxarrays_join(tmp_path):
-    path = write(tmp_path / "a.tif", DN, **DEGREES)
+    path = write(tmp_path / "a_sar.tif", DN, **DEGREES)
     ours, theirs = open_scene(path).band_1, known(path).band_1
     xr.align(ours, theirs, join="exact")
     assert float(abs(ours.astype(float) - theirs).max()) == 0
 
 
 def test_a_sidecar_places_the_pixels_for_rioxarray_alone(tmp_path):
-    path = write(tmp_path / "a.tif", DN)
-    (tmp_path / "a.tif.aux.xml").write_text("<PAMDataset><SRS>EPSG:4326</SRS></PAMDataset>")
+    path = write(tmp_path / "a_sar.tif", DN)
+    (tmp_path / "a_sar.tif.aux.xml").write_text("<PAMDataset><SRS>EPSG:4326</SRS></PAMDataset>")
     assert (open_scene(path).rio.crs.to_epsg(), known(path).rio.crs.to_epsg()) == (32633, 4326)
 
 
 def test_pixels_that_a_mask_leaves_out_are_nan_and_rioxarrays_are_as_they_were(tmp_path):
-    path = write(tmp_path / "a.tif", DN)
+    path = write(tmp_path / "a_sar.tif", DN)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
         file.write_mask(np.arange(20)[:, None].repeat(30, axis=1) >= 4)
     ours, theirs = open_scene(path).band_1, known(path).band_1
@@ -333,7 +333,7 @@ def test_pixels_that_a_mask_leaves_out_are_nan_and_rioxarrays_are_as_they_were(t
 
 def test_tags_that_the_files_of_a_scene_share_are_the_scenes_others_their_variables(tmp_path):
     for name in ("VV", "VH"):
-        write(tmp_path / f"a_{name}.tif", DN, tags={"ORBIT": "165", "POL": name})
+        write(tmp_path / f"a_sar_{name}.tif", DN, tags={"ORBIT": "165", "POL": name})
     opened = open_scene(sorted(tmp_path.glob("*.tif")))
     assert opened.attrs["ORBIT"] == 165
     assert "POL" not in opened.attrs
@@ -342,7 +342,7 @@ def test_tags_that_the_files_of_a_scene_share_are_the_scenes_others_their_variab
 
 def test_tags_do_not_hinder_writing(tmp_path):
     pixels, options, _ = KINDS["bands, named and tagged"]
-    opened = open_scene(write(tmp_path / "a.tif", pixels, **options))
+    opened = open_scene(write(tmp_path / "a_sar.tif", pixels, **options))
     written = [opened, to_db(to_power(opened))]
     for i, data in enumerate(written):
         data.to_netcdf(tmp_path / f"{i}.nc", engine="h5netcdf")
@@ -378,7 +378,7 @@ def test_each_step_keeps_place_and_nodata_through_every_part(tmp_path, step, par
     pixels = FEW.copy()
     pixels[:, :8] = -9999
     opened = open_scene(
-        write(tmp_path / "a.tif", pixels, nodata=-9999), representation="power", quantity="sigma0"
+        write(tmp_path / "a_sar.tif", pixels, nodata=-9999), representation="power", quantity="sigma0"
     )
     whole, data = STEPS[step](opened), PARTS[part](STEPS[step](opened))
     array = data[next(iter(data))]
@@ -386,9 +386,9 @@ def test_each_step_keeps_place_and_nodata_through_every_part(tmp_path, step, par
     assert array.rio.crs.to_epsg() == (3857 if part == "reproject" else 32633)
     assert np.isnan(array.rio.nodata)
     assert np.isnan(array.rio.encoded_nodata)
-    array.rio.to_raster(tmp_path / "b.tif")
+    array.rio.to_raster(tmp_path / "b_sar.tif")
     data.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
-    with rasterio.open(tmp_path / "b.tif") as written:
+    with rasterio.open(tmp_path / "b_sar.tif") as written:
         assert np.isnan(written.nodata)
         np.testing.assert_array_equal(written.read_masks(1) > 0, np.isfinite(array.values))
         assert 0.3 < (written.read_masks(1) > 0).mean() < 0.8
@@ -396,12 +396,12 @@ def test_each_step_keeps_place_and_nodata_through_every_part(tmp_path, step, par
 
 
 def test_codes_have_zero_as_their_nodata(tmp_path):
-    opened = open_scene(write(tmp_path / "a.tif", FEW))
+    opened = open_scene(write(tmp_path / "a_sar.tif", FEW))
     assert to_codes(normalize(to_db(to_power(opened)), (-30, 0))).band_1.rio.nodata == 0
 
 
 def test_arithmetic_of_one_array_loses_nodata_and_the_page_says_how_it_comes_back(tmp_path):
-    array = to_db(to_power(open_scene(write(tmp_path / "a.tif", FEW)))).band_1_db
+    array = to_db(to_power(open_scene(write(tmp_path / "a_sar.tif", FEW)))).band_1_db
     doubled = array + 3
     assert doubled.rio.nodata is None
     assert np.isnan(doubled.rio.write_nodata(np.nan, encoded=True).rio.encoded_nodata)
@@ -412,10 +412,10 @@ def test_arithmetic_of_one_array_loses_nodata_and_the_page_says_how_it_comes_bac
 
 
 def test_power_of_what_rioxarray_opened_is_unpacked_and_masked(tmp_path):
-    path = write(tmp_path / "a.tif", np.array([[0, 100, 300]] * 2, "uint16"), nodata=0, scale=(0.1, -5.0))
+    path = write(tmp_path / "a_sar.tif", np.array([[0, 100, 300]] * 2, "uint16"), nodata=0, scale=(0.1, -5.0))
     packed = known(path, band_as_variable=False)[0]
     np.testing.assert_allclose(to_power(packed, "power"), [[np.nan, 5, 25]] * 2)
-    centidecibel = write(tmp_path / "b.tif", np.full((2, 2), -999, "int16"), nodata=-9999, scale=(0.01, 0.0))
+    centidecibel = write(tmp_path / "b_sar.tif", np.full((2, 2), -999, "int16"), nodata=-9999, scale=(0.01, 0.0))
     np.testing.assert_allclose(to_power(known(centidecibel), "db").band_1, 10**-0.999, rtol=1e-6)
     np.testing.assert_allclose(to_power(packed, "amplitude"), [[np.nan, 25, 625]] * 2)
     np.testing.assert_allclose(
@@ -426,7 +426,7 @@ def test_power_of_what_rioxarray_opened_is_unpacked_and_masked(tmp_path):
 
 
 def test_bands_of_unlike_scales_in_one_array_are_refused_with_the_remedy(tmp_path):
-    path = write(tmp_path / "a.tif", MANY)
+    path = write(tmp_path / "a_sar.tif", MANY)
     with rasterio.open(path, "r+") as file:
         file.scales = (1.0, 2.0, 3.0)
     with pytest.raises(InvalidInputError, match="band_as_variable=True"):
