@@ -12,6 +12,7 @@ import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr.conventions import Flag
 from sarzarr.errors import IngestError, SarzarrError, UnsupportedRasterError
+from sarzarr.ingestion.chips.find import ChipOptions
 from sarzarr.pixels.compiled.when import SWITCH, loops
 from sarzarr.pixels.kernels import is_sentinel
 from sarzarr.scenes.header import read_header, sample_places
@@ -233,10 +234,11 @@ def test_float_chips_outside_of_the_unit_are_refused_all_at_once(tmp_path):
     for i in range(3):
         write_band(tmp_path / "chips" / f"{i}.tif", speckle((64, 64)) * np.float32(0.01))
         write_band(tmp_path / "chips" / f"db{i}.tif", 10 * np.log10(speckle((64, 64))))
-    with pytest.raises(
-        IngestError, match=r"pictures in 'chips'.*got 3 that cannot[^#]*db0\.tif[^#]*db2\.tif"
-    ):
-        sz.import_chips(tmp_path / "chips", tmp_path / "c.zarr")
+    with pytest.raises(UnsupportedRasterError, match=r"db0\.tif[^#]*db2\.tif"):
+        sz.import_chips(tmp_path / "chips", tmp_path / "c.zarr", options=ChipOptions(strict=True))
+    made, report = sz.import_chips(tmp_path / "chips", tmp_path / "c.zarr")
+    assert made.ids == ("0", "1", "2")
+    assert [one.files[0].name for one in report.refused] == [f"db{i}.tif" for i in range(3)]
 
 
 def test_a_mask_beside_a_chip_counts(tmp_path):

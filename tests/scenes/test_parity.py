@@ -415,7 +415,9 @@ def test_power_of_what_rioxarray_opened_is_unpacked_and_masked(tmp_path):
     path = write(tmp_path / "a_sar.tif", np.array([[0, 100, 300]] * 2, "uint16"), nodata=0, scale=(0.1, -5.0))
     packed = known(path, band_as_variable=False)[0]
     np.testing.assert_allclose(to_power(packed, "power"), [[np.nan, 5, 25]] * 2)
-    centidecibel = write(tmp_path / "b_sar.tif", np.full((2, 2), -999, "int16"), nodata=-9999, scale=(0.01, 0.0))
+    centidecibel = write(
+        tmp_path / "b_sar.tif", np.full((2, 2), -999, "int16"), nodata=-9999, scale=(0.01, 0.0)
+    )
     np.testing.assert_allclose(to_power(known(centidecibel), "db").band_1, 10**-0.999, rtol=1e-6)
     np.testing.assert_allclose(to_power(packed, "amplitude"), [[np.nan, 25, 625]] * 2)
     np.testing.assert_allclose(
