@@ -25,8 +25,8 @@ from sarzarr.store.store import bounds_key
 from sarzarr.text import counted
 
 PROCESS_BASE: Final = 390 * MEGABYTE
-"""Resident memory of a worker before it reads: Python, the imports (40 MB of it pyarrow, which pandas takes in where it
-is), compiled loops (30 MB of it), and GDAL's bounded cache in use."""
+"""Resident memory of a worker before it reads: Python, the imports (40 MB of it pyarrow, which pandas takes in where
+it is), compiled loops (30 MB of it), and GDAL's bounded cache in use."""
 BLOCK_PIXELS: Final = 8192 * 2048
 """Pixels that a block of a tiled file aims at: enough to make tasks few, few enough to keep workers busy."""
 WARP_BYTES: Final = 160 * MEGABYTE
