@@ -31,10 +31,10 @@ demo: $(VENV)/.demo  ## synthesise scenes, ingest them, load a batch, write a pi
 	$(BIN)/sarzarr demo --folder stores
 
 test: $(VENV)/.test  ## every test that is quick
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --durations=50
 
 test-slow: $(VENV)/.test  ## the long ones
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations=25
 
 kill: $(VENV)/.test  ## SIGKILL every command at many moments, and run it again; KILL_ARGS=--times=5 for five times as many
 	PYTHONPATH=.:tests $(BIN)/python tests/kills.py $(KILL_ARGS)
