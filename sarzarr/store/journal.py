@@ -42,8 +42,8 @@ DRAFT: Final = ".draft"
 """The folder beside a store where new documents and tables wait for their change."""
 GONE: Final = ".gone"
 """The folder beside a store for what a change took away, until it is removed."""
-BRIEFLY: Final = 5.0
-"""Seconds that a long change waits for another one: a reader that mends the store needs no more."""
+BRIEFLY: Final = 15.0
+"""Seconds that a long change waits for another one: a reader that mends the store needs no more, on a busy disk too."""
 PATIENCE: Final = 60.0
 """Seconds that a short change waits for another one."""
 LAST_BLOCKS: Final = 30.0
