@@ -43,7 +43,7 @@ DRAFT: Final = ".draft"
 GONE: Final = ".gone"
 """The folder beside a store for what a change took away, until it is removed."""
 BRIEFLY: Final = 15.0
-"""Seconds that a long change waits for another one: a reader that mends the store needs no more, on a busy disk too."""
+"""Seconds that a long change waits for another one: a reader that mends the store needs no more, on a busy disk."""
 PATIENCE: Final = 60.0
 """Seconds that a short change waits for another one."""
 LAST_BLOCKS: Final = 30.0
