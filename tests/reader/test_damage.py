@@ -227,6 +227,7 @@ def test_files_that_changed_places_are_named_or_move_nothing(root, truth):
     exchanges(root, truth, FILES, seed=1)
 
 
+@pytest.mark.slow
 def test_what_is_absent_is_named_or_moves_nothing(root, truth):
     """Every folder, and files of every kind; cut short and cut to nothing, too."""
     chosen, rng = drawn(root, FILES, seed=2)
