@@ -133,8 +133,10 @@ class GroupReader(SampleReader):
 
     def _hold_frames(self) -> None:
         """Read every frame of the groups once, scaled, where they are within `hold`."""
+        if self._frames is not None:
+            return
         rows, back = np.unique(self.groups, return_inverse=True)
-        if self._frames is not None or len(rows) * self.config.N**2 * 4 > self.hold:
+        if len(rows) * self.config.N**2 * 4 > self.hold:
             return
         nowhere = np.zeros(len(rows), np.int32)
         each = replace(self.recipe.images, array=nowhere[:, None])

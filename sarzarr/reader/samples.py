@@ -68,9 +68,8 @@ class SampleReader(EpochReader):
         before = self.store.place.head(f"{self.samples.key}/zarr.json")
         layout, chosen, shape = self.samples.layout, self._rows(), self.samples.largest
         place, size = f"{cv.SAMPLES}/{self._name}/{IMAGE}", max(shape)
-        in_chunks = (
-            -(-size // cv.CHUNK) * cv.CHUNK
-        )  # which ids were made of when sets were padded to whole chunks
+        # Ids are made of whole chunks, which sets were padded to once: they stay what they were.
+        in_chunks = -(-size // cv.CHUNK) * cv.CHUNK
         if any(turn & TRANSPOSE for turn in self.options.augmentation.turns):
             shape = size, size
         nowhere = np.zeros(len(chosen), np.int32)

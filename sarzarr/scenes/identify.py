@@ -1,6 +1,6 @@
 """Identification of a raster's numbers: found from what is declared first, else from a sample of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -79,27 +79,37 @@ class Sample:
     """Their 99th percentile."""
     most: float
     """The largest one."""
-    levels: int
-    """Distinct values."""
-    dispersion: float
-    """Variance between neighbours relative to their mean, by the median of (a - b)^2 / (a + b); NaN without any."""
-    contrast: float
-    """Median of |a - b| / (a + b) of the squares a and b of neighbours; NaN without any."""
-    evenness: float
-    """That of the brighter neighbours relative to that of the darker ones; NaN without any."""
     absence: str = "no pixel in the sample that is finite, nonzero and not nodata"
     """What to say where ``count`` is 0."""
 
 
-@np.errstate(
-    invalid="ignore", over="ignore", divide="ignore"
-)  # of NaN that signals, of the largest numbers, of none
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Statistics of neighbouring pixels a and b that were sampled, finite and not zero; NaN without any."""
+
+    levels: int
+    """Distinct values of the pixels."""
+    dispersion: float
+    """Variance between neighbours relative to their mean, by the median of (a - b)^2 / (a + b)."""
+    contrast: float
+    """Median of |a - b| / (a + b) of the squares of neighbours."""
+    evenness: float
+    """That of the brighter neighbours relative to that of the darker ones."""
+
+    @property
+    def is_speckle(self) -> bool:
+        """Whether neighbours differ as multiplicative noise does: by as much of a dark mean as of a bright one."""
+        is_counted = self.dispersion <= COUNTED and self.levels < LEVELS
+        is_even = 1 / EVEN < self.evenness < EVEN
+        return CONTRAST[0] < self.contrast < CONTRAST[1] and is_even and not is_counted
+
+
+@np.errstate(invalid="ignore", over="ignore")  # of NaN that signals, and of numbers near the largest
 def sample_statistics(windows: Iterable[np.ndarray[Any, Any]]) -> Sample:
     """Return the statistics of sampled windows, (rows, columns) each, real, NaN where a pixel was not measured."""
     kept, steps, has_others = [np.empty(0)], [np.empty(0)], False
     slopes: tuple[list[Any], list[Any]] = ([np.empty(0)], [np.empty(0)])
     bends: tuple[list[Any], list[Any]] = ([np.empty(0)], [np.empty(0)])
-    sums, ratios, excess = [np.empty(0)], [np.empty(0)], [np.empty(0)]
     for window in windows:
         pixels = np.asarray(window, np.float64)
         usable = np.isfinite(pixels) & (pixels != 0)
@@ -111,32 +121,45 @@ def sample_statistics(windows: Iterable[np.ndarray[Any, Any]]) -> Sample:
             turn = np.diff(change, axis=axis)
             slopes[axis].append(np.abs(change[np.isfinite(change)]))
             bends[axis].append(np.abs(turn[np.isfinite(turn)]))
-            turned = np.moveaxis(marked, axis, 0)
-            is_known = np.isfinite(turned[:-1] + turned[1:])
-            one, other = turned[:-1][is_known], turned[1:][is_known]
-            sums.append(one**2 + other**2)
-            ratios.append(np.abs(one**2 - other**2) / sums[-1])
-            excess.append((one - other) ** 2 / (one + other))
         steps += [part[-1][part[-1] > 0] for part in slopes]
     values, step = np.concatenate(kept), np.concatenate(steps)
     along = [
         (_typical(np.concatenate(s)), _typical(np.concatenate(b))) for s, b in zip(slopes, bends, strict=True)
     ]
     slope, bend = max(along, key=lambda pair: -1 if np.isnan(pair[0]) else pair[0])
-    total, ratio, distinct = np.concatenate(sums), np.concatenate(ratios), np.unique(values).size
-    is_bright = total >= _typical(total)
     return Sample(
         count=values.size,
         median=_median(values),
         negative=float(np.mean(values < 0)) if values.size else 0.0,
-        distinct=min(distinct + has_others, FEW + 1),
+        distinct=min(np.unique(values).size + has_others, FEW + 1),
         step=_typical(step),
         slope=slope,
         bend=bend,
         high=float(np.percentile(values, 99)) if values.size else float("nan"),
         most=float(values.max()) if values.size else float("nan"),
-        levels=distinct,
-        dispersion=_typical(np.concatenate(excess)) / CHI2_MEDIAN,
+    )
+
+
+@np.errstate(
+    invalid="ignore", over="ignore", divide="ignore"
+)  # of NaN that signals, of the largest numbers, of none
+def neighbour_noise(windows: Iterable[np.ndarray[Any, Any]]) -> Noise:
+    """Return the statistics of neighbours in sampled windows, as of `sample_statistics`."""
+    seen, ones, others = [np.empty(0)], [np.empty(0)], [np.empty(0)]
+    for window in windows:
+        pixels = np.asarray(window, np.float64)
+        marked = np.where(np.isfinite(pixels) & (pixels != 0), pixels, np.nan)
+        seen.append(np.unique(marked[np.isfinite(marked)]))
+        for turned in (marked, marked.T):
+            is_known = np.isfinite(turned[:-1] + turned[1:])
+            ones.append(turned[:-1][is_known])
+            others.append(turned[1:][is_known])
+    one, other = np.concatenate(ones), np.concatenate(others)
+    total, excess = one**2 + other**2, (one - other) ** 2 / (one + other)
+    ratio, is_bright = np.abs(one**2 - other**2) / total, total >= _typical(total)
+    return Noise(
+        levels=np.unique(np.concatenate(seen)).size,
+        dispersion=_typical(excess) / CHI2_MEDIAN,
         contrast=_typical(ratio),
         evenness=float(np.divide(_typical(ratio[is_bright]), _typical(ratio[~is_bright]))),
     )
@@ -216,15 +239,15 @@ def identify(
     sample: Sample,
     quantity: str | None = None,
     representation: str | None = None,
-    is_radar: bool = True,
+    noise: Callable[[], Noise] | None = None,
 ) -> Identity:
     """Return what numbers are: what the caller says, else what is declared, else what they look like.
 
     ``dtype`` is what reading gives: integers in the file, ``is_integer``, that are complex are read as complex64.
     ``claims`` are declarations, the most specific first, ``sample`` is of all bands together. ``quantity`` and
     ``representation`` are the caller's, and outweigh everything but a certain claim; `InvalidInputError` where one
-    does not exist. ``is_radar`` is whether a name, a tag or a product says that a radar made them: integers of which
-    nothing says it must look like speckle.
+    does not exist. ``noise`` gives the statistics of neighbours where no name, tag or product says that a radar made
+    them: integers must then look like speckle.
     """
     check_said(quantity, representation)
     for claim in claims:
@@ -241,7 +264,7 @@ def identify(
     elif declared:
         found = _checked(Identity(representation=str(declared[0]), reason=declared[1]), sample, is_integer)
     elif is_integer:
-        found = _by_integers(sample, is_radar=is_radar or quantity is not None)
+        found = _by_integers(sample, noise if quantity is None else None)
     else:
         found = _by_value(sample, _first(claims, 0))
     if found.refusal or found.representation is None:
@@ -265,11 +288,11 @@ def _checked(found: Identity, sample: Sample, is_integer: bool) -> Identity:
         return refused(f"integers of which none is negative, like a picture's, although {found.reason}")
     is_power = found.representation == Representation.POWER
     if sample.count > 256 and is_integer and is_power and 1 < sample.distinct <= FEW:
-        return _by_integers(sample, is_radar=True)
+        return _by_integers(sample, None)
     return found
 
 
-def _by_integers(sample: Sample, *, is_radar: bool) -> Identity:
+def _by_integers(sample: Sample, noise: Callable[[], Noise] | None) -> Identity:
     if sample.negative > 0:
         like = ", like dB times 100" if -6000 < sample.median < -100 else ""
         return refused(f"integers, {sample.negative:.1%} of them negative{like}")
@@ -277,7 +300,7 @@ def _by_integers(sample: Sample, *, is_radar: bool) -> Identity:
         return refused(f"integers of {counted(sample.distinct, 'distinct value')}, which look like labels")
     if _is_smooth(sample):
         return refused(f"{_said(sample)} and no speckle between neighbours, like an angle or an elevation")
-    if not (is_radar or _is_speckle(sample)):
+    if noise is not None and not (sample.bend > BENT * sample.slope and noise().is_speckle):
         what = f"integers, {_said(sample)}, that no name or tag says a radar made and no speckle shows"
         return refused(f"{what}, like counts or classes")
     return Identity(representation=Representation.AMPLITUDE, reason="by type: integers are DN amplitude")
@@ -298,13 +321,6 @@ def _is_smooth(sample: Sample) -> bool:
         max(sample.slope, sample.bend) < FLAT * size
     )  # most neighbours are equal, and so is the next step
     return sample.count > 256 and is_flat and (size > DARK or sample.step < GENTLE * size)
-
-
-def _is_speckle(sample: Sample) -> bool:
-    """Whether neighbours differ as multiplicative noise has them: by as much of a dark mean as of a bright one."""
-    is_noise = CONTRAST[0] < sample.contrast < CONTRAST[1] and sample.bend > BENT * sample.slope
-    is_counted = sample.dispersion <= COUNTED and sample.levels < LEVELS
-    return is_noise and not is_counted and 1 / EVEN < sample.evenness < EVEN
 
 
 def unlike_speckle(sample: Sample, *, is_integer: bool) -> str | None:

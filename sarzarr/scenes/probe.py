@@ -28,6 +28,7 @@ from sarzarr.scenes.identify import (
     Sample,
     check_said,
     identify,
+    neighbour_noise,
     refused,
     sample_statistics,
     unlike,
@@ -178,7 +179,9 @@ def probe_file(
                 kept, samples, odd = _apart(file, header, kept, samples)
                 left_out = (*left_out, *odd)
             said: dict[str, Any] = {"quantity": quantity, "representation": representation}
-            said["is_radar"] = polarizations is not None or _is_radar(file, header, product, known, kept)
+            is_said = polarizations is not None or not header.is_integer
+            if not (is_said or _is_radar(file, header, product, known, kept)):
+                said["noise"] = lambda: neighbour_noise(w for band in samples for w in band.windows)
             identities, unlike_said = _identities(header, kept, samples, said)
             refusal = refusal or unlike_said
             companion = next((companion_of(i.foreign, file.stem) for i in identities if i.foreign), None)
