@@ -84,7 +84,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
+class NeighbourNoise:
     """Statistics of neighbouring pixels a and b that were sampled, finite and not zero; NaN without any."""
 
     levels: int
@@ -143,7 +143,7 @@ def sample_statistics(windows: Iterable[np.ndarray[Any, Any]]) -> Sample:
 @np.errstate(
     invalid="ignore", over="ignore", divide="ignore"
 )  # of NaN that signals, of the largest numbers, of none
-def neighbour_noise(windows: Iterable[np.ndarray[Any, Any]]) -> Noise:
+def neighbour_noise(windows: Iterable[np.ndarray[Any, Any]]) -> NeighbourNoise:
     """Return the statistics of neighbours in sampled windows, as of `sample_statistics`."""
     seen, ones, others = [np.empty(0)], [np.empty(0)], [np.empty(0)]
     for window in windows:
@@ -157,7 +157,7 @@ def neighbour_noise(windows: Iterable[np.ndarray[Any, Any]]) -> Noise:
     one, other = np.concatenate(ones), np.concatenate(others)
     total, excess = one**2 + other**2, (one - other) ** 2 / (one + other)
     ratio, is_bright = np.abs(one**2 - other**2) / total, total >= _typical(total)
-    return Noise(
+    return NeighbourNoise(
         levels=np.unique(np.concatenate(seen)).size,
         dispersion=_typical(excess) / CHI2_MEDIAN,
         contrast=_typical(ratio),
@@ -239,7 +239,7 @@ def identify(
     sample: Sample,
     quantity: str | None = None,
     representation: str | None = None,
-    noise: Callable[[], Noise] | None = None,
+    noise: Callable[[], NeighbourNoise] | None = None,
 ) -> Identity:
     """Return what numbers are: what the caller says, else what is declared, else what they look like.
 
@@ -292,7 +292,7 @@ def _checked(found: Identity, sample: Sample, is_integer: bool) -> Identity:
     return found
 
 
-def _by_integers(sample: Sample, noise: Callable[[], Noise] | None) -> Identity:
+def _by_integers(sample: Sample, noise: Callable[[], NeighbourNoise] | None) -> Identity:
     if sample.negative > 0:
         like = ", like dB times 100" if -6000 < sample.median < -100 else ""
         return refused(f"integers, {sample.negative:.1%} of them negative{like}")
