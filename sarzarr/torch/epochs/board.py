@@ -72,7 +72,7 @@ class Board:
                 if words[LEFT] < number:
                     self._leave(store, words)
                 self._wait(store, f"{self._key(words, number - 1)}/left", f"left the one before {claim}")
-            key, mine = self._key(words, number), json.dumps([self.group.rank, vars(claim)])
+            key, mine = self._key(words, number), json.dumps([self.group.rank, vars(claim)], default=float)
             rank, theirs = json.loads(store.compare_set(key, "", mine))
             if theirs != json.loads(mine)[1]:
                 said = (
