@@ -131,7 +131,8 @@ def runs(draw):
     """Ranks, a program of all, and what single ranks do otherwise."""
     ranks = draw(st.integers(1, 4))
     program = [
-        Step(step.what, step.number, label) for label, step in enumerate(draw(st.lists(STEPS, min_size=1, max_size=7)))
+        Step(step.what, step.number, label)
+        for label, step in enumerate(draw(st.lists(STEPS, min_size=1, max_size=7)))
     ]
     programs = [list(program) for _ in range(ranks)]
     is_uniform = draw(st.integers(0, 2)) > 0

@@ -6,18 +6,14 @@ import pickle
 import random
 import threading
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 from epoch_programs import Script, check_law, expected_of, runs  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from loader_stores import SMALL, small_store  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
 
-import sarzarr as sz  # noqa: E402
 from sarzarr.errors import InvalidInputError  # noqa: E402
-from sarzarr.reader.order import Position  # noqa: E402
 from sarzarr.torch import ZarrPatchDataset  # noqa: E402
 from sarzarr.torch.epochs import board  # noqa: E402
 from sarzarr.torch.epochs.counter import EpochCounter  # noqa: E402
@@ -32,12 +28,16 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def templates(store):
     """Datasets of 12 patches, of which each rank of each program gets copies."""
-    kinds = {(size, last): {"batch_size": size, "drop_last": last} for size in (1, 2, 3, 5) for last in (False, True)}
+    kinds = {
+        (size, last): {"batch_size": size, "drop_last": last}
+        for size in (1, 2, 3, 5)
+        for last in (False, True)
+    }
     options = {**SMALL, "threads": 1, "read_ahead": 0}
     return {kind: ZarrPatchDataset(store, **options, **more) for kind, more in kinds.items()}
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """A rank waits in the training for others that do not come."""
 
 
@@ -70,7 +70,7 @@ class Conductor:
         self.steps[self.local.rank] += 1
         while min(self.steps) < self.steps[self.local.rank]:
             if self.is_stuck or len(self.live) < len(self.turns):
-                raise Stopped
+                raise StoppedError
             self.wait()
 
     def run(self, works):
@@ -134,7 +134,11 @@ def play(templates, run):
 
         script.between = between
         # A training step holds ranks together; without, they are in the same iteration where they say so.
-        script.now = (lambda: conductor.steps[rank]) if is_lockstep else (lambda: tuple(script.dataset._counter.page[1:3]))
+        script.now = (
+            (lambda: conductor.steps[rank])
+            if is_lockstep
+            else (lambda: tuple(script.dataset._counter.page[1:3]))
+        )
         for step in programs[rank]:
             if step.what == "copy":
                 group, script.dataset._group = script.dataset._group, None
@@ -148,7 +152,7 @@ def play(templates, run):
     finally:
         board.PATIENCE_S = patience
     for error in errors:
-        if not (error is None or isinstance(error, InvalidInputError | Stopped)):
+        if not (error is None or isinstance(error, InvalidInputError | StoppedError)):
             raise error
     if is_uniform:
         assert errors == [None] * ranks

@@ -4,7 +4,7 @@ import copy
 import logging
 import os
 import pickle
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -133,7 +133,7 @@ def test_ranks_that_are_given_share_an_epoch(store, truth):
         came = [ids(data) for data in ranks]
         assert came == [ids(reader) for reader in readers]
         assert [len(data) for data in (*ranks, *readers)] == [3] * 4
-        assert sorted(sum(sum(came, []), [])) == sorted(sum(truth[epoch], []))
+        assert sorted(chain(*chain(*came))) == sorted(chain(*truth[epoch]))
     assert ids(made(store, ranks=1)) == truth[0]
     for wrong in ({"rank": 0}, {"ranks": 2}, {"rank": 2, "ranks": 2}, {"rank": -1, "ranks": 2}):
         with pytest.raises(InvalidInputError, match="rank and ranks"):
@@ -161,7 +161,9 @@ def test_ranks_that_disagree_are_both_named(store, other):
     shared = torch.distributed.HashStore()
     first = grouped(store, shared, 0)
     list(islice(first, 2))
-    second = ZarrPatchDataset(store, **{**SMALL, "batch_size": 2, **(other if isinstance(other, dict) else {})})
+    second = ZarrPatchDataset(
+        store, **{**SMALL, "batch_size": 2, **(other if isinstance(other, dict) else {})}
+    )
     second._group = copy.copy(first._group)
     vars(second._group).update(rank=1, store=shared)
     if other == "epoch":
@@ -170,7 +172,9 @@ def test_ranks_that_disagree_are_both_named(store, other):
         second.load_state_dict(first.state_dict())
     batches = iter(second)
     next(batches)
-    with pytest.raises(InvalidInputError, match="got rank 1 at epoch .* and rank 0 at epoch 0 from patch 0 on"):
+    with pytest.raises(
+        InvalidInputError, match=r"got rank 1 at epoch .* and rank 0 at epoch 0 from patch 0 on"
+    ):
         next(batches)
     with pytest.raises(InvalidInputError, match="got rank 1 at epoch"):  # the other one is told, too
         list(first)

@@ -91,11 +91,17 @@ def run_ranks(dataset, programs, method, workers, is_persistent, is_lockstep):
 
 
 @settings(
-    max_examples=40, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    max_examples=40,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
 )
 @given(
     run=runs(),
-    before=st.lists(st.sampled_from([Step("all"), Step("some", 2), Step("some", 1), Step("peek")]), max_size=2),
+    before=st.lists(
+        st.sampled_from([Step("all"), Step("some", 2), Step("some", 1), Step("peek")]), max_size=2
+    ),
     method=st.sampled_from(["fork", "fork", "fork", "spawn"]),
     workers=st.integers(0, 3),
     is_persistent=st.booleans(),
@@ -103,6 +109,7 @@ def run_ranks(dataset, programs, method, workers, is_persistent, is_lockstep):
 def test_40_programs_of_real_ranks_and_workers(store, run, before, method, workers, is_persistent):
     programs, (batch_size, drop_last), is_uniform, is_lockstep, _ = run
     programs = [[step for step in program if step.what != "copy"] for program in programs]
+    method = "fork" if len(programs) > 2 or workers > 1 else method  # each that is spawned imports torch
     dataset = ZarrPatchDataset(store, **SMALL, batch_size=batch_size, drop_last=drop_last, threads=1)
     mine = Script(dataset)
     for step in before:

@@ -4,11 +4,13 @@ import os
 import time
 import uuid
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 import torch
+from torch.utils.data import get_worker_info
 
 _ID: Final = "sarzarr/group"
 _CONNECT: Final = timedelta(seconds=30)
@@ -56,16 +58,18 @@ def current_group() -> Group | None:
     if not (distributed.is_available() and distributed.is_initialized()):
         return None
     store = _default_store()
-    if not (_met and _met[0][0]() is store):
-        rank, ranks, name = distributed.get_rank(), distributed.get_world_size(), ""
-        if store is not None:
-            try:
-                name = store.compare_set(_ID, "", uuid.uuid4().hex).decode()
-            except RuntimeError:  # a store that cannot compare
-                return Group(rank=rank, ranks=ranks, id="", pid=os.getpid())
-        group = Group(rank=rank, ranks=ranks, id=name, pid=os.getpid(), address=_address(_unwrapped(store)))
-        _met[:] = [((lambda: None) if store is None else weakref.ref(store), group)]
-    return _met[0][1]
+    if _met and _met[0][0]() is store:
+        return _met[0][1]
+    name = ""
+    if store is not None and get_worker_info() is None:  # a worker must not use what it was forked with
+        with suppress(RuntimeError):  # of a store that cannot compare
+            name = store.compare_set(_ID, "", uuid.uuid4().hex).decode()
+    group = Group(
+        rank=distributed.get_rank(), ranks=distributed.get_world_size(), id=name, pid=os.getpid(),
+        address=_address(_unwrapped(store)),
+    )  # fmt: skip
+    _met[:] = [((lambda: None) if store is None else weakref.ref(store), group)]
+    return group
 
 
 def _default_store() -> Any:
