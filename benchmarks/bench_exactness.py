@@ -171,7 +171,7 @@ def from_one_process(store: Path, method: str, workers: int = 0) -> Epochs:
 
 
 def stateful(store: Path, workers: int, *, is_persistent: bool = False, stop: int | None = None) -> Epochs:
-    """Return three epochs; with ``stop``, of a loader that is saved after so many batches, and of one that goes on."""
+    """Return three epochs; with ``stop``, of a loader saved after so many batches, and of one that goes on."""
     from torchdata.stateful_dataloader import StatefulDataLoader
 
     def make() -> Any:

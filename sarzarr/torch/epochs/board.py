@@ -20,7 +20,10 @@ PATIENCE_S: Final = 1800.0
 """Seconds that a rank waits for others, which is also how long gloo waits."""
 GROUP, ORDINAL, BEGUN, LEFT = range(4)
 """Words of a page: the group, the dataset among its like, iterations begun in that group, and left."""
-_REMEDY: Final = "Iterate alike on all ranks, look at a batch with peek(), and pass ranks=1 where one rank is to read everything."
+_REMEDY: Final = (
+    "Iterate alike on all ranks, look at a batch with peek(), and pass ranks=1 where one rank is to read "
+    "everything."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
