@@ -17,6 +17,7 @@ from sarzarr.reader.order import Position, Share
 from sarzarr.reader.reader import PatchReader
 from sarzarr.reader.samples import SampleReader
 from sarzarr.store.store import AnyStore
+from sarzarr.torch.callers import refuse_sharing, refuse_stacking
 from sarzarr.torch.epoch_counter import EpochCounter
 
 _WIDER = {"uint16": "int32", "uint32": "int64"}
@@ -106,6 +107,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         return self.reader.deal(ranks=self._rank()[1]).steps
 
     def __iter__(self) -> Iterator[Any]:
+        refuse_stacking()
         info, (rank, ranks) = get_worker_info(), self._rank()
         share = Share(rank=rank, ranks=ranks)
         if info is None:
@@ -139,6 +141,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration deliver ``epoch`` from its beginning, in workers that live on, too."""
+        refuse_sharing(self._rank()[1])
         self._counter.set(Position(epoch=epoch))
 
     def _begin_worker(self, info: Any) -> tuple[Position, int]:
