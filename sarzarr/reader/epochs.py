@@ -1,5 +1,6 @@
 """`EpochReader`: batches of a selection, epoch after epoch, dealt to ranks and taken up again anywhere."""
 
+import copy
 import os
 import time
 import weakref
@@ -7,7 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
-from typing import Any, Final
+from operator import index
+from typing import Any, Final, Self, SupportsIndex
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from sarzarr.patches.selection import Selection, weights_of
 from sarzarr.pixels.stretch import Stretch
 from sarzarr.pixels.turns import TRANSPOSE
 from sarzarr.reader.augment import Draws
+from sarzarr.reader.cursor import Cursor
 from sarzarr.reader.fetch import Work
 from sarzarr.reader.memory import MAX_THREADS, BatchMemory, aligned_buffer, available_cores
 from sarzarr.reader.options import ReadOptions
@@ -38,7 +41,8 @@ Laws = tuple[Stretch | None, ...]
 class EpochReader(ABC):
     """Batches of whatever a subclass selects, float32 or as stored, in an order made of ``(seed, epoch)`` alone.
 
-    Each iteration is the next epoch. Nothing is open between iterations: a reader pickles, and may be forked.
+    Each iteration is the next epoch; one that is left after its first batch was a look, and moves nothing. Nothing is
+    open between iterations: a reader pickles, and may be forked.
     """
 
     selection: Selection
@@ -56,9 +60,9 @@ class EpochReader(ABC):
                 f"drop_last needs patches for a batch of {options.batch_size}, got {len(self.selection)}. "
                 "Ask for smaller batches, or leave it out."
             )
-        self._next = Position()
-        self._taken = 0
-        self._now: Position | None = None
+        self._cursor = Cursor()
+        self._share = _ALL
+        self._orders: tuple[int, Indices, Draws] | None = None
         self._memory: BatchMemory | None = None
         self._work = Work()
         self._own: tuple[int, PrefetchThreads] | None = None
@@ -113,11 +117,21 @@ class EpochReader(ABC):
     @property
     def epoch(self) -> int:
         """The epoch that the next iteration delivers."""
-        return self._next.epoch
+        return self._cursor.upcoming.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration deliver ``epoch``, from its beginning."""
-        self._next, self._now = Position(epoch=epoch), None
+        """Make the next iteration deliver ``epoch``: what a loaded state left of it, else from its beginning."""
+        self._cursor.set_epoch(epoch)
+
+    def for_rank(self, rank: int, ranks: int) -> Self:
+        """Return a reader of the batches that are ``rank``'s, of ``ranks`` processes that train together.
+
+        All ranks get equally many, and together each patch once an epoch. It begins where this one does.
+        """
+        other = copy.copy(self)
+        other._share = Share(rank=rank, ranks=ranks)
+        other._cursor = copy.deepcopy(self._cursor)
+        return other
 
     def deal(self, start: int = 0, ranks: int = 1) -> Deal:
         """Return the batches of an epoch as positions in its order (n,), from ``start`` on, for so many ranks."""
@@ -125,7 +139,25 @@ class EpochReader(ABC):
         return Deal(n=n, batch_size=o.batch_size, ranks=ranks, drop_last=o.drop_last, start=start)
 
     def __len__(self) -> int:
-        return self.deal().steps
+        return self.deal(ranks=self._share.ranks).steps
+
+    def __getitem__(self, number: SupportsIndex) -> Any:
+        """Return a batch of the epoch that comes next, by its number among those that the iteration will give.
+
+        It is read now and in this thread, moves nobody, and is what ``list(reader)[number]`` would be.
+        """
+        begin, share = self._cursor.upcoming, self._share
+        deal, step = self.deal(begin.start, share.ranks), index(number)
+        if not -deal.steps <= step < deal.steps:
+            raise IndexError(
+                f"a batch in {-deal.steps}..{deal.steps - 1} of what epoch {begin.epoch} has left was expected, "
+                f"got {step}. Ask for one of them, or call set_epoch()."
+            )
+        if self._orders is None or self._orders[0] != begin.epoch:
+            self._orders = begin.epoch, self.order(begin.epoch), self.draws(begin.epoch)
+        _, order, draws = self._orders
+        a, b = deal.share(step % deal.steps, share.rank)
+        return self.packed(self._parts(order[a:b], draws[a:b], self._own_threads()))
 
     def order(self, epoch: int) -> Indices:
         """Return the patches of the selection, (n,) int64, in the order of an epoch."""
@@ -141,11 +173,7 @@ class EpochReader(ABC):
         return self.options.augmentation.drawn(len(self.selection), seed=self.options.seed, epoch=epoch)
 
     def __iter__(self) -> Iterator[Any]:
-        begin, self._next = self._next, Position(epoch=self._next.epoch + 1)
-        self._now, self._taken = begin, 0
-        for batch in self.batches(begin):
-            self._taken += 1
-            yield batch
+        return self._cursor.iterate(lambda begin: self.batches(begin, self._share))
 
     def batches(self, begin: Position, share: Share = _ALL) -> Iterator[Any]:
         """Yield a share of what is left of an epoch: images (N, C, size, size) float32, or what `packed` returns."""
@@ -194,12 +222,15 @@ class EpochReader(ABC):
                 f"operations from 0 to 3 were expected for images of {rows} x {cols} pixels, got {turned.tolist()}: "
                 "a quarter turn needs a square. Pass augment='d4', which delivers one."
             )
-        # A process that was forked from the one that opened the files opens its own.
+        return self.packed(self._parts(chosen, Draws(turns=turned.astype(np.uint8)), self._own_threads()))
+
+    def _own_threads(self) -> PrefetchThreads:
+        """Return what reads in this thread. Who was forked from the process that opened the files opens its own."""
         if self._own is None or self._own[0] != os.getpid():
             threads = PrefetchThreads(self.recipe, self.memory(2), threads=1, ahead=0, work=self._work)
             weakref.finalize(self, threads.close)
             self._own = os.getpid(), threads
-        return self.packed(self._parts(chosen, Draws(turns=turned.astype(np.uint8)), self._own[1]))
+        return self._own[1]
 
     def memory(self, keep: int = 0, make: Callable[[int], memoryview] | None = None) -> BatchMemory:
         """Return this process's memory of batches; ``make`` gives a buffer of so many bytes."""
@@ -231,23 +262,24 @@ class EpochReader(ABC):
         return parts
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position of this reader: batches that were taken are behind it."""
-        return self.state_at(self._now or self._next, taken=self._taken if self._now else 0)
+        """Return the position of this reader: batches that were taken of the last iteration are behind it."""
+        begin, taken = self._cursor.standing
+        return self.state_at(begin, taken=taken, ranks=self._share.ranks)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration go on where ``state`` was taken."""
-        self._next, self._now = self.position_of(state), None
+        self._cursor.set(self.position_of(state))
 
     def state_at(self, begin: Position, *, taken: int = 0, ranks: int = 1) -> dict[str, Any]:
         """Return the state in which ``taken`` batches per rank were taken of an iteration."""
         deal = self.deal(begin.start, ranks)
         is_over = taken >= max(deal.steps, 1)
         start = 0 if is_over else deal.edge(taken)
-        return {"epoch": begin.epoch + int(is_over), "start": start, **self._fingerprint}
+        return {"epoch": begin.epoch + int(is_over), "start": start, **self.fingerprint}
 
     def position_of(self, state: Mapping[str, Any]) -> Position:
         """Return the place that a state says; `InvalidInputError` where its order was another."""
-        for key, mine in self._fingerprint.items():
+        for key, mine in self.fingerprint.items():
             if state.get(key) != mine:
                 raise InvalidInputError(
                     f"a state with {key} {mine!r} was expected, got {state.get(key)!r}. "
@@ -256,7 +288,7 @@ class EpochReader(ABC):
         return Position(epoch=state["epoch"], start=state["start"])
 
     @property
-    def _fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """All that the order of an epoch depends on, besides the epoch."""
         o = self.options
         shuffle = f"window {o.window}" if o.shuffle == "window" else bool(o.shuffle)
@@ -264,4 +296,4 @@ class EpochReader(ABC):
         return {"patches": len(self.selection), "seed": o.seed, "shuffle": shuffle, "weights": weights}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_memory": None, "_own": None}
+        return self.__dict__ | {"_memory": None, "_own": None, "_orders": None}

@@ -1,6 +1,8 @@
 """The iterable dataset over a store's patches."""
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Unpack, cast
 
@@ -10,6 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from sarzarr.errors import InvalidInputError
 from sarzarr.keywords import shows_options
+from sarzarr.reader.cursor import NOBODY
 from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.groups import GroupReader
 from sarzarr.reader.options import GroupKeywords, ReadKeywords, ReadOptions, SampleKeywords
@@ -17,9 +20,17 @@ from sarzarr.reader.order import Position, Share
 from sarzarr.reader.reader import PatchReader
 from sarzarr.reader.samples import SampleReader
 from sarzarr.store.store import AnyStore
+<<<<<<< HEAD
 from sarzarr.torch.callers import refuse_sharing, refuse_stacking
 from sarzarr.torch.epoch_counter import EpochCounter
+=======
+from sarzarr.torch.epochs.board import Board, Claim
+from sarzarr.torch.epochs.counter import EpochCounter
+from sarzarr.torch.epochs.group import Group, current_group
+>>>>>>> epochs
 
+_COMPARED = ("seed", "shuffle", "window", "batch_size", "drop_last", "threads", "read_ahead")
+"""Options that ranks compare, or that each may choose."""
 _WIDER = {"uint16": "int32", "uint32": "int64"}
 """The dtype of layers whose own torch can hold, but hardly compute with."""
 
@@ -30,8 +41,10 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     Yields (N, C, size, size) float32 tensors in [0, 1]; with ``flags``, ``boxes``, ``layers`` or ``with_meta``
     what `sarzarr.PatchReader` then yields, in tensors; layers of uint16 come as int32, of uint32 as int64. Each
-    iteration is the next epoch, whose order is a function of ``(seed, epoch)``. Ranks of ``torch.distributed`` get
-    disjoint batches, equally many; those of DataLoader workers come in the order in which one process makes them.
+    iteration is the next epoch, whose order is a function of ``(seed, epoch)``; one that is left after its first
+    batch was a look, and moves nothing, except where DataLoader workers make batches ahead: see `peek`. Ranks of
+    ``torch.distributed`` get disjoint batches, equally many, and an error where they are not at one position; those
+    of DataLoader workers come in the order in which one process makes them.
 
     Parameters
     ----------
@@ -49,6 +62,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
     pin_memory
         Make batches in page-locked memory, from which ``.to("cuda", non_blocking=True)`` does not wait, where there
         are no workers; with them it is the DataLoader that pins.
+    rank, ranks
+        This process's number and theirs, where it is not ``torch.distributed`` that knows (JAX, launchers of one's
+        own); these are compared with nobody. ``ranks=1`` delivers everything.
     **options
         The fields of `sarzarr.reader.options.ReadOptions`; of samples, those that `sarzarr.SampleReader` takes.
     """
@@ -62,6 +78,8 @@ class ZarrPatchDataset(IterableDataset[Any]):
         transform: Callable[[Any], Any] | None = None,
         channels: int | None = None,
         pin_memory: bool = False,
+        rank: int | None = None,
+        ranks: int | None = None,
         **options: Unpack[ReadKeywords],
     ) -> None:
         super().__init__()
@@ -82,11 +100,12 @@ class ZarrPatchDataset(IterableDataset[Any]):
         self.pin_memory = pin_memory
         if channels is not None and self.reader.recipe.images.array.shape[1] != 1:
             raise InvalidInputError("channels= needs patches of one channel, got several. Leave it out.")
+        self._given = _given_rank(rank, ranks)
+        self._group: Group | None = None
         self._counter = EpochCounter()
-        self._ranks = (0, 1)
         self._rounds = 0
         self._worker_state: dict[str, Any] | None = None
-        self._resume: Mapping[str, Any] | None = None
+        self._resume: dict[str, Any] | None = None
 
     @property
     def preprocessing_params(self) -> dict[str, Any]:
@@ -108,21 +127,34 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         refuse_stacking()
-        info, (rank, ranks) = get_worker_info(), self._rank()
-        share = Share(rank=rank, ranks=ranks)
+        info = get_worker_info()
         if info is None:
             if self.pin_memory:
                 self.reader.memory(make=_pinned_buffer)
-            for batch in self._batches(self._counter.take(), share):
-                self._counter.count()
-                yield batch
-            return
-        begin, skip = self._begin_worker(info)
-        whose = {"worker": info.id, "workers": info.num_workers, "skip": skip}
-        self._worker_state = self.reader.state_at(begin) | whose
-        for batch in self._batches(begin, replace(share, **whose)):
-            self._worker_state["skip"] += 1
+            return self._counter.iterate(lambda begin: self._batches(begin, self._share), self._compare, self._end)
+        self._worker_state, self._resume = self._resume, None
+        self._rounds += 1
+        return self._worker_batches(info, self._rounds, self._worker_state)
+
+    def peek(self) -> Any:
+        """Return the first batch that the next iteration will give this rank; nothing moves, workers or not."""
+        begin = self._counter.upcoming
+        with closing(self._batches(begin, self._share)) as batches:
+            for batch in batches:
+                return batch
+        raise InvalidInputError(f"a batch was expected, got none that is left of {begin}. Call set_epoch().")
+
+    def _worker_batches(self, info: Any, rounds: int, resume: dict[str, Any] | None) -> Iterator[Any]:
+        """Yield a worker's batches: from where all workers begin, or go on."""
+        skip = 0 if resume is None else int(resume["skip"])
+        begin = self._counter.agree(info.id, rounds) if resume is None else self.reader.position_of(resume)
+        number = self._compare(begin, skip) if info.id == 0 else NOBODY
+        state = self._worker_state = self._state_of_worker(info, begin, skip)
+        for batch in self._batches(begin, replace(self._share, worker=info.id, workers=info.num_workers, skip=skip)):
+            state["skip"] += 1
+            self._worker_state = state
             yield batch
+        self._end(number)
 
     def _batches(self, begin: Position, share: Share) -> Iterator[Any]:
         for parts in self.reader.parts(begin, share):
@@ -140,53 +172,82 @@ class ZarrPatchDataset(IterableDataset[Any]):
         return self._counter.upcoming.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration deliver ``epoch`` from its beginning, in workers that live on, too."""
-        refuse_sharing(self._rank()[1])
-        self._counter.set(Position(epoch=epoch))
+        """Make the next iteration deliver ``epoch``, in workers that live on, too.
 
-    def _begin_worker(self, info: Any) -> tuple[Position, int]:
-        """Return where the iteration that begins now starts, and how many of this worker's batches to skip."""
-        self._rounds += 1
-        skip = 0
-        if self._resume is not None:
-            skip = int(self._resume["skip"])
-            self._counter.set(self.reader.position_of(self._resume))
-            self._resume = None
-        return self._counter.agree(info.seed - info.id, self._rounds, is_first=info.id == 0), skip
+        It delivers what a loaded state left of that epoch, else all of it.
+        """
+        refuse_sharing(self._rank()[1])
+        self._counter.set_epoch(epoch)
 
     def _rank(self) -> tuple[int, int]:
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized():
-            self._ranks = distributed.get_rank(), distributed.get_world_size()
-        return self._ranks
+        if self._given is not None:
+            return self._given
+        self._group = current_group() or self._group
+        return (0, 1) if self._group is None else (self._group.rank, self._group.ranks)
+
+    @property
+    def _share(self) -> Share:
+        rank, ranks = self._rank()
+        return Share(rank=rank, ranks=ranks)
+
+    def _compare(self, begin: Position, skip: int = 0) -> int:
+        """Return the number of an iteration among those of all ranks, once they agree where it begins."""
+        _, ranks = self._rank()
+        if self._given is not None or ranks == 1 or self._group is None:
+            return NOBODY
+        o, ids = self.reader.options, np.ascontiguousarray(self.reader.selection.id)
+        order = {**self.reader.fingerprint, "batch_size": o.batch_size, "drop_last": o.drop_last, "ranks": ranks}
+        order["ids"] = zlib.crc32(ids.view(np.uint8))
+        claim = Claim(epoch=begin.epoch, start=begin.start, skip=skip, order=order)
+        return Board(group=self._group, dataset=self._kind).compare(self._counter.page, claim)
+
+    def _end(self, number: int) -> None:
+        if number != NOBODY and self._group is not None:
+            Board(group=self._group, dataset=self._kind).end(self._counter.page, number)
+
+    @property
+    def _kind(self) -> str:
+        """The class of datasets that this is of, whatever their seed and batches."""
+        options = {k: v for k, v in vars(self.reader.options).items() if k not in _COMPARED and _is_plain(v)}
+        return f"{type(self.reader).__name__}-{zlib.crc32(repr(sorted(options.items())).encode()):08x}"
 
     def state_dict(self, taken: int | None = None) -> dict[str, Any]:
         """Return the position of training: batches that were taken are behind it, on every rank.
 
         The state may be loaded by any number of ranks and workers. Within a worker (of a loader that keeps a state
-        per worker) it is that worker's, and goes to the same worker among as many. ``taken`` counts the batches of
-        this iteration that the training loop has had: `InvalidInputError` without it where DataLoader workers make
-        them, since they are ahead of the loop.
+        per worker) it is that worker's, and goes to the same worker among as many, of as many ranks. ``taken`` counts
+        the batches of this iteration that the training loop has had: `InvalidInputError` without it where DataLoader
+        workers make them, since they are ahead of the loop.
         """
-        if get_worker_info() is not None and self._worker_state is not None:
-            return dict(self._worker_state)
-        begin, counted = self._counter.current
-        if begin is None:
-            return self.reader.state_at(self._counter.upcoming)
-        if counted is None and taken is None:
+        if (info := get_worker_info()) is not None:
+            state = self._worker_state or self._resume
+            return self._state_of_worker(info, self._counter.upcoming, 0) if state is None else dict(state)
+        if (begin := self._counter.of_workers) is None:
+            begin, counted = self._counter.standing
+            taken = counted if taken is None else taken
+        if taken is None:
             raise InvalidInputError(
                 "the number of batches taken was expected, got none: DataLoader workers are ahead of the loop. "
                 "Pass state_dict(taken=...), counted from the beginning of this iteration."
             )
-        done = counted if taken is None else taken
-        return self.reader.state_at(begin, taken=done or 0, ranks=self._rank()[1])
+        return self.reader.state_at(begin, taken=taken, ranks=self._rank()[1])
+
+    def _state_of_worker(self, info: Any, begin: Position, skip: int) -> dict[str, Any]:
+        whose = {"worker": info.id, "workers": info.num_workers, "skip": skip}
+        return self.reader.state_at(begin) | whose | self._dealt
+
+    @property
+    def _dealt(self) -> dict[str, Any]:
+        """What a number of batches depends on."""
+        return {"ranks": self._rank()[1], "batch_size": self.reader.options.batch_size}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration go on where ``state`` was taken."""
         position = self.reader.position_of(state)
         info = get_worker_info()
         if "worker" not in state:
-            self._counter.set(position)
+            if info is None or info.id == 0:  # of a position that all workers are told, the first one makes use
+                self._counter.set(position)
             return
         mine = None if info is None else (info.id, info.num_workers)
         if mine != (state["worker"], state["workers"]):
@@ -194,7 +255,14 @@ class ZarrPatchDataset(IterableDataset[Any]):
                 f"the state of worker {state['worker']} of {state['workers']} was expected to go to the same, "
                 f"got {mine}. Take it in the training process to resume with other workers."
             )
-        self._resume = dict(state)
+        if state["skip"] and (dealt := {name: state.get(name) for name in self._dealt}) != self._dealt:
+            raise InvalidInputError(
+                f"a worker's state of {self._dealt} was expected, got one of {dealt}. Take it in the training process "
+                "to resume with others."
+            )
+        if mine == (0, state["workers"]):
+            self._counter.go_on_after(position)
+        self._resume, self._worker_state = dict(state), None
 
     def __repr__(self) -> str:
         return f"ZarrPatchDataset({self.reader!r})"
@@ -202,6 +270,23 @@ class ZarrPatchDataset(IterableDataset[Any]):
     def __getstate__(self) -> dict[str, Any]:
         self._rank()  # a spawned worker knows no process group
         return self.__dict__
+
+
+def _given_rank(rank: int | None, ranks: int | None) -> tuple[int, int] | None:
+    """Return the rank that was given among how many, None where none was."""
+    if rank is None and ranks is None:
+        return None
+    if rank is None and ranks == 1:
+        rank = 0
+    if rank is None or ranks is None or not 0 <= rank < ranks:
+        raise InvalidInputError(
+            f"rank and ranks, with 0 <= rank < ranks, were expected, got {rank} and {ranks}. Give both, or neither."
+        )
+    return rank, ranks
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool) or (isinstance(value, tuple | list) and all(map(_is_plain, value)))
 
 
 def _as_tensors(part: Any) -> Any:

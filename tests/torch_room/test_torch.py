@@ -167,9 +167,8 @@ def test_two_iterations_at_once_are_two_epochs(store, numbers, truth):
 def test_an_iteration_that_is_given_up_counts_as_its_epoch(store, numbers, truth):
     for workers in (0, 2):
         found = loader(ZarrPatchDataset(store, **VV), workers)
-        for batch in found:
-            assert numbers(batch) == truth[0][0]
-            break
+        taken = [numbers(batch) for batch, _ in zip(found, range(2), strict=False)]
+        assert taken == truth[0][:2]
         assert [numbers(b) for b in found] == truth[1]
 
 
@@ -183,7 +182,8 @@ def test_augmentation_does_not_depend_on_workers(store):
 
 def test_a_dataset_copies_and_pickles(store, numbers, truth):
     dataset = ZarrPatchDataset(store, **VV)
-    next(iter(dataset))
+    taken = iter(dataset)
+    next(taken), next(taken)
     for other in (copy.deepcopy(dataset), pickle.loads(pickle.dumps(dataset))):
         assert [numbers(b) for b in loader(other)] == truth[1]
         assert [numbers(b) for b in loader(other, 2)] == truth[2]
@@ -191,18 +191,10 @@ def test_a_dataset_copies_and_pickles(store, numbers, truth):
 
 
 # ------------------------------------------------------------------ ranks
-class Ranked(ZarrPatchDataset):
-    """A dataset of one rank of several, without a process group."""
-
-    def __init__(self, rank, ranks, *args, **options):
-        super().__init__(*args, **options)
-        self._ranks = rank, ranks
-
-
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize(("ranks", "workers"), [(2, 0), (3, 2), (4, 1)])
 def test_ranks_are_disjoint_and_equal(store, numbers, ranks, workers, drop_last):
-    datasets = [Ranked(r, ranks, store, **VV, drop_last=drop_last) for r in range(ranks)]
+    datasets = [ZarrPatchDataset(store, rank=r, ranks=ranks, **VV, drop_last=drop_last) for r in range(ranks)]
     found = [[numbers(b) for b in loader(d, workers)] for d in datasets]
     assert {len(batches) for batches in found} == {len(datasets[0])}
     seen = sorted(i for batches in found for batch in batches for i in batch)

@@ -1,0 +1,1 @@
+"""The epoch on which the processes of a training agree."""
