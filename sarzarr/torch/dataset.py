@@ -20,14 +20,10 @@ from sarzarr.reader.order import Position, Share
 from sarzarr.reader.reader import PatchReader
 from sarzarr.reader.samples import SampleReader
 from sarzarr.store.store import AnyStore
-<<<<<<< HEAD
 from sarzarr.torch.callers import refuse_sharing, refuse_stacking
-from sarzarr.torch.epoch_counter import EpochCounter
-=======
 from sarzarr.torch.epochs.board import Board, Claim
 from sarzarr.torch.epochs.counter import EpochCounter
 from sarzarr.torch.epochs.group import Group, current_group
->>>>>>> epochs
 
 _COMPARED = ("seed", "shuffle", "window", "batch_size", "drop_last", "threads", "read_ahead")
 """Options that ranks compare, or that each may choose."""

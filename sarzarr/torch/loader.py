@@ -84,9 +84,8 @@ class PatchLoader:
         self._is_over = epoch < self._loaded_epoch
         if self._is_over:
             return
-        self._loaded_epoch = -1
-        if self.source.epoch != epoch:
-            self.source.set_epoch(epoch)
+        self._loaded_epoch, self._taken = -1, 0
+        self.source.set_epoch(epoch)
 
     @property
     def batch_sampler(self) -> SimpleNamespace:
