@@ -63,3 +63,17 @@ def numbered(reader):
     known = {image.tobytes(): i for i, image in enumerate(images)}
     assert len(known) == len(images)
     return lambda batch: [known[np.asarray(image).tobytes()] for image in batch]
+
+
+SMALL = {"patch_size": 32, "shuffle": True, "seed": 7, "min_unsaturated": 0, "with_meta": True}
+"""Options of a reader of `small_store`."""
+
+
+def small_store(folder, patches=(3, 4)):
+    """Ingest one scene of so many rows and columns of patches of 32 pixels, and index them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_band(folder / "a_vv.tif", speckle(tuple(32 * n for n in patches), seed=5))
+    settings = {"quantity": "sigma0", "representation": "power"}
+    store = sz.ingest(sz.plan_ingest([folder / "a_vv.tif"], folder / "small.zarr", strict=True, **settings))
+    sz.PatchReader(store, **SMALL)
+    return store
