@@ -20,6 +20,7 @@ from sarzarr.errors import InvalidInputError  # noqa: E402
 from sarzarr.torch import PatchLoader, ZarrPatchDataset  # noqa: E402
 
 VV = {"polarizations": "vv", "batch_size": 3, "shuffle": True, "seed": 4, "with_meta": True}
+pytestmark = pytest.mark.filterwarnings("ignore:.set_vital. is deprecated")  # torchdata calls it
 OPTIONS = {**VV, "min_unsaturated": 0.0}
 
 
