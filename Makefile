@@ -10,7 +10,7 @@ KILL_ARGS ?=
 SECONDS ?= 0
 SEED ?= 1
 
-.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs bench-grouping interop notebooks kill clean
+.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs bench-exactness bench-grouping interop notebooks kill clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -76,6 +76,9 @@ bench-warp: $(VENV)/.bench
 
 bench-codecs: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_codecs.py $(BENCH_ARGS)
+
+bench-exactness: $(VENV)/.test  ## patches lost and repeated in each situation of a training, with real processes
+	$(BIN)/python benchmarks/bench_exactness.py $(BENCH_ARGS)
 
 interop: $(VENV)/.test  ## docs/interop.md: who reads what, in the pinned versions and, on NEWEST, in the newest
 	$(BIN)/python benchmarks/interop.py $(NEWEST) > docs/interop.md

@@ -73,7 +73,7 @@ class Cursor:
         self._last = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration deliver ``epoch``: what a loaded state left of that one, else from its beginning."""
+        """Make the next iteration deliver ``epoch``: what a loaded state left of it, else from its beginning."""
         upcoming, wanted = self.upcoming, Position(epoch=epoch)
         if upcoming.epoch == epoch:
             wanted = upcoming

@@ -1,7 +1,7 @@
 """The iterable dataset over a store's patches."""
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, Unpack, cast
@@ -25,7 +25,7 @@ from sarzarr.torch.epochs.board import Board, Claim
 from sarzarr.torch.epochs.counter import EpochCounter
 from sarzarr.torch.epochs.group import Group, current_group
 
-_COMPARED = ("seed", "shuffle", "window", "batch_size", "drop_last", "threads", "read_ahead")
+_COMPARED = ("rows", "seed", "shuffle", "window", "batch_size", "drop_last", "threads", "read_ahead")
 """Options that ranks compare, or that each may choose."""
 _WIDER = {"uint16": "int32", "uint32": "int64"}
 """The dtype of layers whose own torch can hold, but hardly compute with."""
@@ -127,7 +127,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
         if info is None:
             if self.pin_memory:
                 self.reader.memory(make=_pinned_buffer)
-            return self._counter.iterate(lambda begin: self._batches(begin, self._share), self._compare, self._end)
+            return self._counter.iterate(
+                lambda begin: self._batches(begin, self._share), self._compare, self._end
+            )
         self._worker_state, self._resume = self._resume, None
         self._rounds += 1
         return self._worker_batches(info, self._rounds, self._worker_state)
@@ -146,13 +148,15 @@ class ZarrPatchDataset(IterableDataset[Any]):
         begin = self._counter.agree(info.id, rounds) if resume is None else self.reader.position_of(resume)
         number = self._compare(begin, skip) if info.id == 0 else NOBODY
         state = self._worker_state = self._state_of_worker(info, begin, skip)
-        for batch in self._batches(begin, replace(self._share, worker=info.id, workers=info.num_workers, skip=skip)):
+        for batch in self._batches(
+            begin, replace(self._share, worker=info.id, workers=info.num_workers, skip=skip)
+        ):
             state["skip"] += 1
             self._worker_state = state
             yield batch
         self._end(number)
 
-    def _batches(self, begin: Position, share: Share) -> Iterator[Any]:
+    def _batches(self, begin: Position, share: Share) -> Generator[Any, None, None]:
         for parts in self.reader.parts(begin, share):
             for name, values in parts.get("layers", {}).items():
                 parts["layers"][name] = values.astype(_WIDER.get(str(values.dtype), values.dtype), copy=False)
@@ -192,7 +196,12 @@ class ZarrPatchDataset(IterableDataset[Any]):
         if self._given is not None or ranks == 1 or self._group is None:
             return NOBODY
         o, ids = self.reader.options, np.ascontiguousarray(self.reader.selection.id)
-        order = {**self.reader.fingerprint, "batch_size": o.batch_size, "drop_last": o.drop_last, "ranks": ranks}
+        order = {
+            **self.reader.fingerprint,
+            "batch_size": o.batch_size,
+            "drop_last": o.drop_last,
+            "ranks": ranks,
+        }
         order["ids"] = zlib.crc32(ids.view(np.uint8))
         claim = Claim(epoch=begin.epoch, start=begin.start, skip=skip, order=order)
         return Board(group=self._group, dataset=self._kind).compare(self._counter.page, claim)
@@ -220,7 +229,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
             return self._state_of_worker(info, self._counter.upcoming, 0) if state is None else dict(state)
         if (begin := self._counter.of_workers) is None:
             begin, counted = self._counter.standing
-            taken = counted if taken is None else taken
+            taken = taken if taken is not None and counted else counted
         if taken is None:
             raise InvalidInputError(
                 "the number of batches taken was expected, got none: DataLoader workers are ahead of the loop. "
@@ -242,21 +251,26 @@ class ZarrPatchDataset(IterableDataset[Any]):
         position = self.reader.position_of(state)
         info = get_worker_info()
         if "worker" not in state:
-            if info is None or info.id == 0:  # of a position that all workers are told, the first one makes use
+            if (
+                info is None or info.id == 0
+            ):  # of a position that all workers are told, the first one makes use
                 self._counter.set(position)
             return
-        mine = None if info is None else (info.id, info.num_workers)
-        if mine != (state["worker"], state["workers"]):
+        me = None if info is None else (info.id, info.num_workers)
+        if me != (state["worker"], state["workers"]):
             raise InvalidInputError(
                 f"the state of worker {state['worker']} of {state['workers']} was expected to go to the same, "
-                f"got {mine}. Take it in the training process to resume with other workers."
+                f"got {me}. Take it in the training process to resume with other workers."
             )
-        if state["skip"] and (dealt := {name: state.get(name) for name in self._dealt}) != self._dealt:
+        if (
+            state["skip"]
+            and (dealt := {name: state.get(name, mine) for name, mine in self._dealt.items()}) != self._dealt
+        ):
             raise InvalidInputError(
-                f"a worker's state of {self._dealt} was expected, got one of {dealt}. Take it in the training process "
-                "to resume with others."
+                f"a worker's state of {self._dealt} was expected, got one of {dealt}. Take it in the training "
+                "process to resume with others."
             )
-        if mine == (0, state["workers"]):
+        if me == (0, state["workers"]):
             self._counter.go_on_after(position)
         self._resume, self._worker_state = dict(state), None
 
@@ -282,7 +296,9 @@ def _given_rank(rank: int | None, ranks: int | None) -> tuple[int, int] | None:
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool) or (isinstance(value, tuple | list) and all(map(_is_plain, value)))
+    return isinstance(value, str | int | float | bool) or (
+        isinstance(value, tuple | list) and all(map(_is_plain, value))
+    )
 
 
 def _as_tensors(part: Any) -> Any:

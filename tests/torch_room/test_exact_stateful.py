@@ -1,14 +1,15 @@
 """torchdata's StatefulDataLoader: whenever a state is saved, what is resumed is what would have come."""
 
 import copy
-from itertools import islice
+from itertools import chain, islice
 
 import pytest
 
 pytest.importorskip("torch")
 stateful = pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is not installed")
-import sarzarr as sz  # noqa: E402
 from loader_stores import SMALL, small_store  # noqa: E402
+
+import sarzarr as sz  # noqa: E402
 from sarzarr.errors import InvalidInputError  # noqa: E402
 from sarzarr.torch import ZarrPatchDataset  # noqa: E402
 
@@ -59,8 +60,8 @@ def check(store, truth, workers, persistent, epoch, moment):
     resumed.load_state_dict(state)
     came = [taken(resumed) for _ in range(3)]
     done = {"before": 0, "begun": 0, "end": BATCHES}.get(moment, moment)
-    batches = sum(came, [])
-    assert batches == sum(truth[epoch:], [])[done:][: len(batches)]
+    batches = list(chain(*came))
+    assert batches == list(chain(*truth[epoch:]))[done:][: len(batches)]
     assert len(batches) >= 2 * BATCHES  # of the iteration that was resumed nothing may be left
 
 
@@ -103,5 +104,5 @@ def test_a_state_of_workers_goes_to_no_others(store):
     resumed = loader_of(store, 2)
     resumed.load_state_dict(state)
     next(iter(resumed))
-    with pytest.raises(InvalidInputError, match="state_dict.. of the loader"):
+    with pytest.raises(InvalidInputError, match=r"state_dict\(\) of the loader"):
         resumed.dataset.state_dict(taken=1)

@@ -1,4 +1,4 @@
-"""`Board`: where the ranks of a process group say which iteration of a dataset they begin, and see that they agree."""
+"""`Board`: where ranks say which iteration of a dataset they begin, and see that they agree."""
 
 import json
 import logging
@@ -20,9 +20,7 @@ PATIENCE_S: Final = 1800.0
 """Seconds that a rank waits for others, which is also how long gloo waits."""
 GROUP, ORDINAL, BEGUN, LEFT = range(4)
 """Words of a page: the group, the dataset among its like, iterations begun in that group, and left."""
-_REMEDY: Final = (
-    "Iterate alike on all ranks, look at a batch with peek(), and pass ranks=1 where one rank is to read everything."
-)
+_REMEDY: Final = "Iterate alike on all ranks, look at a batch with peek(), and pass ranks=1 where one rank is to read everything."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +70,13 @@ class Board:
                 if words[LEFT] < number:
                     self._leave(store, words)
                 self._wait(store, f"{self._key(words, number - 1)}/left", f"left the one before {claim}")
-            key, mine = self._key(words, number), json.dumps([self.group.rank, vars(claim)])
+            key, mine = self._key(words, number), json.dumps([self.group.rank, vars(claim)], default=float)
             rank, theirs = json.loads(store.compare_set(key, "", mine))
             if theirs != json.loads(mine)[1]:
                 said = (
                     f"all ranks at one position were expected, got rank {self.group.rank} at {claim} and rank {rank} "
-                    f"at {Claim(**theirs)}. Call set_epoch() or load the same state on all ranks, iterate alike on all, "
-                    "and look at a batch with peek()."
+                    f"at {Claim(**theirs)}. Call set_epoch() or load the same state on all ranks, iterate "
+                    "alike on all, and look at a batch with peek()."
                 )
                 store.set(f"{self._base(words)}/refused", said)
                 raise InvalidInputError(said)
@@ -96,7 +94,9 @@ class Board:
         try:
             if (store := self.group.connect()) is not None:
                 self._leave(store, words)
-                self._wait(store, f"{self._key(words, number)}/begun", "begun what this rank is at the end of")
+                self._wait(
+                    store, f"{self._key(words, number)}/begun", "begun what this rank is at the end of"
+                )
         except RuntimeError as error:
             log.info("the store of ranks does not answer at the end of an iteration (%s).", error)
 

@@ -7,7 +7,7 @@ from collections.abc import MutableSequence
 from functools import cache
 from multiprocessing import RawArray
 from multiprocessing.context import get_spawning_popen
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakSet
 
 from torch.utils.data import get_worker_info
@@ -29,8 +29,8 @@ class EpochCounter(Cursor):
 
     Workers are made anew for each iteration, or live on, and each must know where it begins: the first worker takes
     the position and moves on at once, for nobody knows how many batches the loop has taken of those that workers make
-    ahead. Any other process that gets it, be it forked or spawned, and a copy, have a cursor of their own, which begins
-    where this one stood.
+    ahead. Any other process that gets it, be it forked or spawned, and a copy, have a cursor of their own, which
+    begins where this one stood.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,8 @@ class EpochCounter(Cursor):
     @property
     def page(self) -> MutableSequence[int]:
         """The words (4,) of `sarzarr.torch.epochs.board.Board`."""
-        return memoryview(self.words).cast("B").cast("q")[_PAGE:_SLOTS_AT]  # type: ignore
+        page: Any = memoryview(cast("Any", self.words)).cast("B").cast("q")[_PAGE:_SLOTS_AT]
+        return cast("MutableSequence[int]", page)
 
     @property
     def of_workers(self) -> Position | None:

@@ -3,11 +3,14 @@
 import os
 import time
 import uuid
+import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 import torch
+from torch.utils.data import get_worker_info
 
 _ID: Final = "sarzarr/group"
 _CONNECT: Final = timedelta(seconds=30)
@@ -22,18 +25,16 @@ class Group:
     ranks: int
     """Their number."""
     id: str
-    """A name that no other group has."""
-    store: Any = None
-    """The store, for the process ``pid`` alone: a connection survives neither fork nor pickle."""
-    pid: int = 0
-    """The process that may use ``store``."""
+    """A name that no other group has; empty where the group has no store to compare by."""
+    pid: int
+    """The process that is the rank: a connection survives neither fork nor pickle."""
     address: tuple[str, int] | str | None = None
     """Host and port, or a path, with which another process opens a connection of its own; None where it cannot."""
 
     def connect(self) -> Any:
         """Return the store for this process, None where there is no way to it."""
-        if self.store is not None and self.pid == os.getpid():
-            return self.store
+        if not self.id or self.pid == os.getpid():
+            return _unwrapped(_default_store()) if self.id else None
         if isinstance(self.address, str):
             return torch.distributed.FileStore(self.address)
         if self.address is not None:
@@ -46,12 +47,9 @@ class Group:
         """Wait for other ranks."""
         time.sleep(seconds)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"store": None}
-
 
 _met: list[tuple[Any, Group]] = []
-"""The group that was met last, beside the store by which it is known again."""
+"""The group that was met last, beside a weak reference to the store by which it is known again."""
 
 
 def current_group() -> Group | None:
@@ -59,23 +57,34 @@ def current_group() -> Group | None:
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
         return None
-    store = distributed.distributed_c10d._get_default_store()
-    if not (_met and _met[0][0] is store):
-        _met[:] = [(store, _group_of(store))]
-    return _met[0][1]
+    store = _default_store()
+    if _met and _met[0][0]() is store:
+        return _met[0][1]
+    name = ""
+    if store is not None and get_worker_info() is None:  # a worker must not use what it was forked with
+        with suppress(RuntimeError):  # of a store that cannot compare
+            name = store.compare_set(_ID, "", uuid.uuid4().hex).decode()
+    group = Group(
+        rank=distributed.get_rank(), ranks=distributed.get_world_size(), id=name, pid=os.getpid(),
+        address=_address(_unwrapped(store)),
+    )  # fmt: skip
+    _met[:] = [((lambda: None) if store is None else weakref.ref(store), group)]
+    return group
 
 
-def _group_of(store: Any) -> Group:
+def _default_store() -> Any:
+    """Return the store of the default group; None of a group without, as MPI's, and where none is initialised."""
     distributed = torch.distributed
-    rank, ranks = distributed.get_rank(), distributed.get_world_size()
-    if store is None:  # a group of MPI has none
-        return Group(rank=rank, ranks=ranks, id="")
-    name = store.compare_set(_ID, "", uuid.uuid4().hex).decode()
-    while isinstance(store, distributed.PrefixStore):
+    return distributed.distributed_c10d._get_default_store() if distributed.is_initialized() else None
+
+
+def _unwrapped(store: Any) -> Any:
+    while isinstance(store, torch.distributed.PrefixStore):
         store = store.underlying_store
-    address: Any = None
-    if isinstance(store, distributed.TCPStore):
-        address = (store.host, store.port)
-    elif isinstance(store, distributed.FileStore):
-        address = store.path
-    return Group(rank=rank, ranks=ranks, id=name, store=store, pid=os.getpid(), address=address)
+    return store
+
+
+def _address(store: Any) -> Any:
+    if isinstance(store, torch.distributed.TCPStore):
+        return store.host, store.port
+    return store.path if isinstance(store, torch.distributed.FileStore) else None
