@@ -1,8 +1,15 @@
-"""Training and validation loaders of one store, or of one archive of ``.npy`` files."""
+"""Loaders of one store, or of one archive of ``.npy`` files: a LightningDataModule where Lightning is installed.
+
+Importing this module imports Lightning. `sarzarr.torch` imports it when `SARDataModule` is asked for.
+"""
 
 import copy
+import sys
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from typing import Any, Unpack, cast
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Final, Unpack, cast
 
 import numpy as np
 import torch
@@ -24,12 +31,27 @@ from sarzarr.store.samples import open_samples
 from sarzarr.store.split_table import Split
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.torch.dataset import ZarrPatchDataset
+from sarzarr.torch.loader import PatchLoader
 from sarzarr.torch.mapstyle import PatchItems, TurnedPatches, open_archive, refuse_options
+
+LIGHTNING: Final = ("lightning.pytorch", "pytorch_lightning")
+"""Packages that have a Trainer; each takes data modules of its own class alone."""
+
+
+def lightning_bases() -> tuple[type, ...]:
+    """Return the class LightningDataModule of every package that is imported, else of the first that is installed."""
+    imported = [name for name in LIGHTNING if sys.modules.get(name) is not None]
+    installed = [name for name in LIGHTNING if find_spec(name.split(".")[0]) is not None]
+    return tuple(import_module(name).LightningDataModule for name in imported or installed[:1])
 
 
 @shows_options(ReadOptions, PatchKeywords)
-class SARDataModule:
-    """Training and validation loaders of one store, split by ground: no pixel is on both sides.
+class SARDataModule(*lightning_bases()):  # type: ignore[misc]
+    """Loaders for training, validation, test and prediction of one store, split by ground: no pixel is on two sides.
+
+    Where lightning or pytorch_lightning is installed it is a LightningDataModule: ``Trainer.fit(model, module)``
+    delivers the epoch that the trainer counts, each patch once over all ranks, and a checkpoint in the middle of an
+    epoch goes on with the next batch.
 
     One default differs from `sarzarr.PatchReader`: without ``clip`` both sides are stretched to what the pixels of
     the training side alone recommend, in one pass over its codes, so that validation decides nothing. Groups that
@@ -74,11 +96,15 @@ class SARDataModule:
         samples: str | None = None,
         **options: Unpack[PatchKeywords],
     ) -> None:
+        super().__init__()
         if options.get("layers") and not lazy:
             raise InvalidInputError("layers= needs batches as they are read, got lazy=False. Leave that out.")
         self.num_workers = num_workers
         self.batch_size = batch_size
         most = _most_of_sides(max_samples, val_fraction)
+        self._samples, self._split = samples, split
+        self._training: PatchLoader | None = None
+        self._resumed: Mapping[str, Any] | None = None
         self._items: list[TurnedPatches] | None = None
         if (archive := open_archive(patches_path)) is not None:
             named = {name: given for name, given in (("split", split), ("samples", samples)) if given}
@@ -106,6 +132,7 @@ class SARDataModule:
         train["augment"] = "d4" if augment_train and lazy else None
         self._train = ZarrPatchDataset(self.store, samples=samples, **train)
         self._val = ZarrPatchDataset(self.store, samples=samples, **val)
+        self._common = {**common, **({"clip": val["clip"]} if "clip" in val else {})}
         self._readers = [self._train.reader, self._val.reader]
         if not lazy:
             turned = ((self._train, augment_train), (self._val, False))
@@ -143,17 +170,39 @@ class SARDataModule:
     def _size(self, side: int) -> int:
         return len(self._items[side]) if self._items is not None else len(self._readers[side].selection)
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Return shuffled batches (N, C, size, size) float32 of one size N, anew each epoch."""
+    def train_dataloader(self) -> Any:
+        """Return shuffled batches (N, C, size, size) float32 of one size N, anew each epoch.
+
+        A DataLoader; within a Trainer a `PatchLoader`, which no trainer wraps.
+        """
         if self._items is not None:
             return self._loader(self._items[0], batch_size=self.batch_size, shuffle=True, drop_last=True)
-        return self._loader(self._train, batch_size=None)
+        loader = self._whole(self._train, self._begin_training)
+        if self.trainer is not None and self._resumed is not None and not self.trainer.overfit_batches:
+            loader.load_state_dict(self._resumed)
+        return loader
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> Any:
         """Return every validation patch in order, in batches (N, C, size, size) float32."""
         if self._items is not None:
             return self._loader(self._items[1], batch_size=self.batch_size)
-        return self._loader(self._val, batch_size=None)
+        return self._whole(self._val)
+
+    def test_dataloader(self) -> Any:
+        """Return every test patch of a stored split in order, in batches (N, C, size, size) float32."""
+        if self._items is not None or self._split is None:
+            raise InvalidInputError(
+                "a stored split was expected for test patches, got one of training and validation alone. "
+                "Make one with sarzarr.make_split(store, test_fraction=0.1), and pass its name as split=."
+            )
+        options = {**self._common, "split": f"{self._split}:test"}
+        return self._whole(ZarrPatchDataset(self.store, samples=self._samples, **options))
+
+    def predict_dataloader(self) -> Any:
+        """Return the patches of all sides in order, in batches (N, C, size, size) float32, never turned."""
+        if isinstance(self._readers[0], ArchivePatches):
+            return self._loader(PatchItems(self._readers[0], False), batch_size=self.batch_size)
+        return self._whole(ZarrPatchDataset(self.store, samples=self._samples, **self._common))
 
     def get_sample_batch(self, split: str = "train") -> Any:
         """Return one float32 batch (N, C, size, size) of ``train`` or ``val``; training goes on as if it had not."""
@@ -165,6 +214,67 @@ class SARDataModule:
         with torch.random.fork_rng(devices=[]):
             return torch.stack([items[i] for i in range(min(self.batch_size, len(items)))])
 
+    @property
+    def trainer(self) -> Any:
+        """The Trainer that this module is attached to; None outside of one."""
+        return vars(self).get("_trainer")
+
+    @trainer.setter
+    def trainer(self, trainer: Any) -> None:
+        package = type(trainer).__module__.split(".")[0]
+        mine = [base.__module__.split(".")[0] for base in type(self).__mro__]
+        if trainer is not None and package in [name.split(".")[0] for name in LIGHTNING] and package not in mine:
+            raise InvalidInputError(
+                f"a Trainer of {next(name for name in mine if name != 'sarzarr')} was expected, got one of {package}. "
+                f"Import {package} before SARDataModule is first imported from sarzarr.torch."
+            )
+        self._trainer = trainer
+
+    def state_dict(self, taken: int | None = None) -> dict[str, Any]:
+        """Return the position of training, on every rank the same: what Lightning puts into a checkpoint.
+
+        In a loop of one's own with DataLoader workers, ``taken`` counts the batches that the loop has had of this
+        epoch. Empty where patches are in memory or in ``.npy`` files: their order is torch's own.
+        """
+        if self._items is not None:
+            return {}
+        loader = self._training
+        state = self._train.state_dict(taken) if loader is None or taken is not None else loader.state_dict()
+        return {"train": state, "ranks": self._ranks, "batch_size": self.batch_size}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Make training go on where the state was taken; in a Trainer with as many ranks, unless an epoch begins.
+
+        `InvalidInputError` otherwise: a Trainer ends an epoch by counting its steps.
+        """
+        if self._items is not None or not state_dict:
+            return
+        state = state_dict["train"]
+        mine = {"ranks": self._ranks, "batch_size": self.batch_size}
+        for name, here in mine.items():
+            if self.trainer is not None and state["start"] and state_dict[name] != here:
+                raise InvalidInputError(
+                    f"{name} {state_dict[name]} was expected, as of the state in the middle of an epoch, got {here}: "
+                    "the Trainer counts steps, and would leave patches out. Go on with as many, or from a state "
+                    "between two epochs."
+                )
+        self._train.load_state_dict(state)
+        self._training, self._resumed = None, state
+
+    @property
+    def _ranks(self) -> int:
+        return 1 if self.trainer is None else int(self.trainer.world_size)
+
+    def _begin_training(self, loader: PatchLoader) -> None:
+        self._training, self._resumed = loader, None
+        loader.set_epoch(0 if self.trainer.overfit_batches else int(self.trainer.current_epoch))
+
+    def _whole(self, dataset: ZarrPatchDataset, begins: Any = None) -> Any:
+        """Return a loader of whole batches: always of epoch 0 within a Trainer, unless ``begins`` says otherwise."""
+        if self.trainer is None:
+            return self._loader(dataset, batch_size=None)
+        return PatchLoader(dataset, self.num_workers, begins=begins or _first_epoch)
+
     def _loader(self, dataset: Any, **options: Any) -> DataLoader[Any]:
         return DataLoader(
             dataset,
@@ -173,6 +283,11 @@ class SARDataModule:
             persistent_workers=self.num_workers > 0,
             **options,
         )
+
+
+def _first_epoch(loader: PatchLoader) -> None:
+    """Make validation the same each time, whatever was looked at before."""
+    loader.set_epoch(0)
 
 
 def _most_of_sides(max_samples: int | None, val_fraction: float) -> tuple[int | None, int | None]:

@@ -20,6 +20,7 @@ from sarzarr.reader.order import Position, Share
 from sarzarr.reader.reader import PatchReader
 from sarzarr.reader.samples import SampleReader
 from sarzarr.store.store import AnyStore
+from sarzarr.torch.callers import refuse_sharing, refuse_stacking
 from sarzarr.torch.epochs.board import Board, Claim
 from sarzarr.torch.epochs.counter import EpochCounter
 from sarzarr.torch.epochs.group import Group, current_group
@@ -121,6 +122,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         return self.reader.deal(ranks=self._rank()[1]).steps
 
     def __iter__(self) -> Iterator[Any]:
+        refuse_stacking()
         info = get_worker_info()
         if info is None:
             if self.pin_memory:
@@ -174,6 +176,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
         It delivers what a loaded state left of that epoch, else all of it.
         """
+        refuse_sharing(self._rank()[1])
         self._counter.set_epoch(epoch)
 
     def _rank(self) -> tuple[int, int]:

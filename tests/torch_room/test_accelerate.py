@@ -1,0 +1,168 @@
+"""Accelerate: each patch once over all processes, or an error with the setting that does it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed (sarzarr[test])")
+from loader_stores import make_store  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
+
+import sarzarr as sz  # noqa: E402
+from sarzarr.errors import InvalidInputError  # noqa: E402
+from sarzarr.torch import PatchLoader, ZarrPatchDataset  # noqa: E402
+
+VV = {"polarizations": "vv", "batch_size": 3, "shuffle": True, "seed": 4, "with_meta": True}
+pytestmark = pytest.mark.filterwarnings("ignore:.set_vital. is deprecated")  # torchdata calls it
+OPTIONS = {**VV, "min_unsaturated": 0.0}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("accelerate"))
+
+
+@pytest.fixture(scope="module")
+def truth(store):
+    """Return the ids of the batches of epochs 0 to 2."""
+    reader = sz.PatchReader(store, **OPTIONS)
+    return [[batch["id"].tolist() for batch in reader] for _ in range(3)]
+
+
+def ids(batches):
+    return [batch["id"].tolist() for batch in batches]
+
+
+def accelerator(**options):
+    return accelerate.Accelerator(
+        cpu=True, dataloader_config=accelerate.DataLoaderConfiguration(**options)
+    )
+
+
+# ------------------------------------------------------------------ one process
+@pytest.mark.parametrize("stateful", [False, True])
+@pytest.mark.parametrize("make", [PatchLoader, lambda dataset: DataLoader(dataset, batch_size=None)])
+def test_one_process_gets_the_batches_of_each_epoch(store, truth, make, stateful):
+    if stateful:
+        pytest.importorskip("torchdata", reason="torchdata is not installed (sarzarr[test])")
+    loader = accelerator(use_stateful_dataloader=stateful).prepare(make(ZarrPatchDataset(store, **OPTIONS)))
+    assert [ids(loader) for _ in range(3)] == truth
+
+
+@pytest.mark.parametrize("make", [PatchLoader, lambda dataset: DataLoader(dataset, batch_size=None)])
+def test_skipped_batches_are_those_that_were_had(store, truth, make):
+    dataset = ZarrPatchDataset(store, **OPTIONS)
+    one = accelerator()
+    loader = one.prepare(make(dataset))
+    found = ids(loader)
+    assert found == truth[0]
+    if isinstance(loader, PatchLoader):
+        loader.load_state_dict({**loader.state_dict(), "epoch": 1, "start": 6})
+        assert ids(loader) == truth[1][2:]
+    else:
+        assert ids(one.skip_first_batches(loader, 2)) == truth[1][2:]
+
+
+def test_the_state_of_a_loader_goes_into_a_checkpoint(store, truth, tmp_path):
+    one = accelerator()
+    loader = one.prepare(PatchLoader(ZarrPatchDataset(store, **OPTIONS), num_workers=1))
+    one.register_for_checkpointing(loader)
+    batches = iter(loader)
+    before = ids([next(batches), next(batches)])
+    one.save_state(tmp_path)
+    other = accelerator()
+    again = other.prepare(PatchLoader(ZarrPatchDataset(store, **OPTIONS)))
+    other.register_for_checkpointing(again)
+    other.load_state(tmp_path)
+    assert before + ids(again) == truth[0]
+    assert ids(again) == truth[1]
+
+
+def test_batches_that_would_be_stacked_are_refused(store):
+    dataset = ZarrPatchDataset(store, **OPTIONS)
+    for workers in (0, 1):
+        with pytest.raises(InvalidInputError, match="batch_size=None"):
+            next(iter(DataLoader(dataset, num_workers=workers)))
+    joined = DataLoader(dataset, batch_size=2, collate_fn=lambda parts: np.concatenate([p["id"] for p in parts]))
+    assert len(next(iter(joined))) == 6
+
+
+# ------------------------------------------------------------------ two processes
+TWO = """
+    import json, sys, warnings
+    warnings.simplefilter("ignore")
+    import accelerate, torch
+    from torch.utils.data import DataLoader
+    from sarzarr.errors import InvalidInputError
+    from sarzarr.torch import PatchLoader, ZarrPatchDataset
+
+    root, options, folder = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+    one = accelerate.Accelerator(cpu=True)
+    assert one.num_processes == 2
+    said = {}
+    for name, settings in {"dispatch": None, "shard": False}.items():
+        one.dataloader_config.dispatch_batches = settings
+        loader = one.prepare(DataLoader(ZarrPatchDataset(root, **options), batch_size=None))
+        try:
+            said[name] = sum(len(batch["id"]) for batch in loader)
+        except InvalidInputError as error:
+            said[name] = str(error)
+    model = torch.nn.Linear(1, 1)
+    loader = PatchLoader(ZarrPatchDataset(root, **options), num_workers=1)
+    model, optimizer, loader = one.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1), loader)
+    one.register_for_checkpointing(loader)
+    epochs, saved = [], 2
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        epochs.append([])
+        for step, batch in enumerate(loader):
+            epochs[-1].append(batch["id"].tolist())
+            one.backward(model(batch["image"].mean().reshape(1, 1)).sum())
+            if (epoch, step) == (1, saved - 1):
+                one.save_state(folder)
+                one.wait_for_everyone()
+    one.load_state(folder)
+    rest = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        rest.extend(batch["id"].tolist() for batch in loader)
+    print(json.dumps({"said": said, "epochs": epochs, "rest": rest, "saved": saved}))
+    one.end_training()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_each_epoch_and_a_prepared_dataloader_is_refused(store, truth, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(textwrap.dedent(TWO))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(store.root), json.dumps(OPTIONS), str(tmp_path / "state")],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ
+            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+            | {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        )
+        for rank in range(2)
+    ]
+    out = [process.communicate(timeout=240)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0]
+    both = [json.loads(text.splitlines()[-1]) for text in out]
+    for said in both:
+        for message in said["said"].values():
+            assert "Pass sarzarr.torch.PatchLoader(dataset) to prepare()" in message
+        assert said["rest"] == said["epochs"][1][said["saved"] :]
+    for epoch in range(2):
+        found = [i for said in both for batch in said["epochs"][epoch] for i in batch]
+        assert sorted(found) == sorted(i for batch in truth[epoch] for i in batch)
