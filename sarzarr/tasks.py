@@ -53,9 +53,7 @@ PAUSED_S: Final = 60.0
 POLL_S: Final = 0.01
 """Seconds between two looks for results of a cluster."""
 _AGAIN: Final = "run the same command again: what is done is not redone."
-_MORE_MEMORY: Final = (
-    "Give each worker more memory (fewer --workers; `dask worker --memory-limit`), or plan for less with --memory"
-)
+_MORE_MEMORY: Final = "Give each worker more memory (fewer --workers, or `dask worker --memory-limit`), or blocks less of it (--memory)"
 _STAFFED: Final[WeakSet[Any]] = WeakSet()
 """Clients whose clusters have had workers: that others have none yet is no loss, they may wait in a queue."""
 
@@ -300,13 +298,14 @@ def _workers(client: Any) -> int:
 
 
 def _paused(client: Any) -> str:
-    """Return, for people, which workers are paused and what memory they hold, while no worker runs a task; else ""."""
+    """Return which workers are paused, and with what memory, for people; nothing while any worker runs a task."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
     if any(one["metrics"].get("task_counts", {}).get("executing") for one in workers.values()):
         return ""
     paused = {name: one for name, one in workers.items() if one["status"] == "paused"}
     return listed(
-        f"{name} is paused with {size_text(one['metrics'].get('memory', 0))} of {size_text(one['memory_limit'])} in use"
+        f"{name} is paused with {size_text(one['metrics'].get('memory', 0))} of "
+        f"{size_text(one['memory_limit'])} in use"
         for name, one in paused.items()
     )
 

@@ -240,7 +240,9 @@ def test_a_cluster_that_has_lost_its_workers_is_said(monkeypatch, caplog):
     assert "waiting for one" in caplog.text
 
 
-def test_workers_that_stay_paused_are_said_and_what_is_done_is_not_redone(files, tmp_path, monkeypatch, caplog):
+def test_workers_that_stay_paused_are_said_and_what_is_done_is_not_redone(
+    files, tmp_path, monkeypatch, caplog
+):
     import dask
     from distributed import Client, LocalCluster
 
@@ -256,7 +258,9 @@ def test_workers_that_stay_paused_are_said_and_what_is_done_is_not_redone(files,
     ):
         sz.ingest(sz.plan_ingest(files[:1], root, shard=256, **KNOWN))
     said = str(error.value)
-    assert f"workers of the cluster at {own.scheduler_address} that take tasks were expected, got none" in said
+    assert (
+        f"workers of the cluster at {own.scheduler_address} that take tasks were expected, got none" in said
+    )
     assert said.count("is paused with") == 2
     assert "in use. Give each worker more memory (fewer --workers" in said
     assert "no worker works: tcp://" in caplog.text
@@ -285,10 +289,12 @@ def test_a_scene_for_which_workers_die_of_memory_is_named():
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         LocalCluster(n_workers=1, **LOCAL, memory_limit="700MB") as own,
         Client(own),
-        pytest.raises(IngestError, match=r"does the task of scene 'huge' was expected, got 1 killed") as error,
+        pytest.raises(
+            IngestError, match=r"does the task of scene 'huge' was expected, got 1 killed"
+        ) as error,
     ):
         tasks.compute([(take_memory, (OfScene(),))], print)
-    assert "or plan for less with --memory, then run the same command again" in str(error.value)
+    assert "or blocks less of it (--memory), then run the same command again" in str(error.value)
 
 
 def test_a_cluster_that_restarts_in_the_middle_is_said():
@@ -297,7 +303,9 @@ def test_a_cluster_that_restarts_in_the_middle_is_said():
     with (
         LocalCluster(n_workers=1, **LOCAL, processes=False, protocol="tcp://") as own,
         Client(own) as client,
-        pytest.raises(IngestError, match=r"connection to it lost, or its work cancelled. Start it again, then run"),
+        pytest.raises(
+            IngestError, match=r"connection to it lost, or its work cancelled. Start it again, then run"
+        ),
     ):
         tasks.compute([(time.sleep, (0.2,))] * 9, lambda _: client.restart(wait_for_workers=False))
 
@@ -314,7 +322,9 @@ def test_an_asynchronous_client_is_refused_with_a_way_that_works(files, tmp_path
     async def main():
         options = {**LOCAL, "n_workers": 1, "processes": False, "protocol": "tcp://", "asynchronous": True}
         async with LocalCluster(**options) as own, Client(own, asynchronous=True):
-            with pytest.raises(InvalidInputError, match=r"got an asynchronous one of tcp://.*asyncio\.to_thread"):
+            with pytest.raises(
+                InvalidInputError, match=r"got an asynchronous one of tcp://.*asyncio\.to_thread"
+            ):
                 sz.ingest(plan)
             return await asyncio.to_thread(work, own.scheduler_address)
 
