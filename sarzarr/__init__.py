@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sarzarr.ingestion.options import IngestOptions as IngestOptions
     from sarzarr.ingestion.plan import IngestPlan as IngestPlan
     from sarzarr.ingestion.plan import plan_ingest as plan_ingest
+    from sarzarr.ingestion.polygons import import_polygons as import_polygons
     from sarzarr.ingestion.ptychography import import_ptychography as import_ptychography
     from sarzarr.ingestion.run import ingest as ingest
     from sarzarr.ingestion.run import remove_scene as remove_scene

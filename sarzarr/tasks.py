@@ -53,7 +53,10 @@ PAUSED_S: Final = 60.0
 POLL_S: Final = 0.01
 """Seconds between two looks for results of a cluster."""
 _AGAIN: Final = "run the same command again: what is done is not redone."
-_MORE_MEMORY: Final = "Give each worker more memory (fewer --workers, or `dask worker --memory-limit`), or blocks less of it (--memory)"
+_MORE_MEMORY: Final = (
+    "Give each worker more memory (fewer --workers, or `dask worker --memory-limit`), or blocks less of it "
+    "(--memory)"
+)
 _STAFFED: Final[WeakSet[Any]] = WeakSet()
 """Clients whose clusters have had workers: that others have none yet is no loss, they may wait in a queue."""
 

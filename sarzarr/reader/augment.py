@@ -111,7 +111,7 @@ Change = Callable[[Array, Sequence[np.random.Generator]], Array]
 class PowerChange(ABC):
     """A change of linear power: called with power (n, ..., rows, columns) float32 and a generator per patch.
 
-    Pixels come from the stored range, so that what a clip hides has its own power, and are stretched to the clip after.
+    Pixels come from the stored range, so that what a clip hides has its own power; they are stretched to it after.
     """
 
     @abstractmethod
@@ -314,7 +314,7 @@ AUGMENTATIONS: Final[dict[AugmentationName, Augmentation]] = {
 """The augmentation of each name. ``azimuth`` reverses the lines alone, so that the radar still looks from the same
 side; the others also turn shadow and layover round."""
 Augment = AugmentationName | Augmentation | Change | Sequence[AugmentationName | Augmentation | Change]
-"""An augmentation, however it is given: a name, an `Augmentation`, a `PowerChange` or another `Change`, or several."""
+"""An augmentation, however it is given: a name, an `Augmentation`, a `PowerChange` or other `Change`, or several."""
 
 
 def augmentation_of(given: Augment | None) -> Augmentation:
@@ -329,7 +329,9 @@ def augmentation_of(given: Augment | None) -> Augmentation:
     parts = [_augmentation(one) for one in several if one is not None]
     turning = [part.turns for part in parts if part.turns != (0,)]
     if len(turning) > 1:
-        raise InvalidInputError(f"expected one of {', '.join(AUGMENTATIONS)} in augment, got {given!r}. Keep one.")
+        raise InvalidInputError(
+            f"expected one of {', '.join(AUGMENTATIONS)} in augment, got {given!r}. Keep one."
+        )
     changes = tuple(change for part in parts for change in part.changes)
     return Augmentation(turns=turning[0] if turning else (0,), changes=changes)
 

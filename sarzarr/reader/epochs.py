@@ -179,7 +179,8 @@ class EpochReader(ABC):
     def read(self, patches: Sequence[int] | Array, turns: Sequence[int] | Array | None = None) -> Any:
         """Return one batch of patches (n,) of the selection by number, read now and in this thread.
 
-        ``turns`` (n,) are operations of `sarzarr.pixels.turns`; values are not augmented. Files stay open until the reader is gone.
+        ``turns`` (n,) are operations of `sarzarr.pixels.turns`; values are not augmented. Files stay open
+        until the reader is gone.
         """
         chosen = np.asarray(patches, np.int64)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self.selection)):

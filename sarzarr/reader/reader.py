@@ -109,7 +109,9 @@ class PatchReader(EpochReader):
             dates=chosen.dates,
             layers=layer_recipes(self.store, options.layers, chosen) if options.layers else (),
             masks=masks,
-            ranges=np.array([(*stored, *clip) for stored, clip in zip(self._stored(), self._clips(), strict=True)])
+            ranges=np.array(
+                [(*stored, *clip) for stored, clip in zip(self._stored(), self._clips(), strict=True)]
+            )
             if options.augmentation.is_in_power
             else None,
         )
