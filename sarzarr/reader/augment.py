@@ -253,8 +253,9 @@ class Draws:
             return
         rngs = [np.random.default_rng((*self.key, _NUMBERS, *patch)) for patch in self.patches.tolist()]
         in_power = [change for change in self.changes if isinstance(change, PowerChange)]
-        if in_power:
-            _change_power(images, in_power, rngs, np.asarray(ranges))
+        for i in range(len(images) if in_power else 0):  # one at a time stays in cache
+            one = slice(i, i + 1)
+            _change_power(images[one], in_power, rngs[one], np.asarray(ranges)[one])
         for change in self.changes[len(in_power) :]:
             _cut(_changed(change, images, rngs), out=images)
 
