@@ -19,7 +19,7 @@ from sarzarr.ingestion.layers.burnt import PolygonLayer
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
 from sarzarr.ingestion.layers.plan import LayerPlan
-from sarzarr.ingestion.layers.polygon_files import read_polygons
+from sarzarr.ingestion.layers.polygon_files import SUFFIXES, read_polygons
 from sarzarr.ingestion.onto_grid import onto_grid
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.scene_plan import ScenePlan
@@ -52,9 +52,11 @@ def files_by_name(paths: Iterable[str | Path]) -> dict[str, list[Path]]:
             raise RasterNotFoundError(
                 f"a file or a folder of sources was expected, got {str(path)!r}. Check the path."
             )
+        drawn = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES] if path.is_dir() else []
         with suppress(RasterNotFoundError):  # a folder of pictures alone
-            for file in raster_files([path]):
-                out.setdefault(file.name, []).append(file)
+            drawn += raster_files([path])
+        for file in drawn:
+            out.setdefault(file.name, []).append(file)
     return out
 
 
