@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sarzarr.ingestion.options import IngestOptions as IngestOptions
     from sarzarr.ingestion.plan import IngestPlan as IngestPlan
     from sarzarr.ingestion.plan import plan_ingest as plan_ingest
+    from sarzarr.ingestion.polygons import import_polygons as import_polygons
     from sarzarr.ingestion.ptychography import import_ptychography as import_ptychography
     from sarzarr.ingestion.run import ingest as ingest
     from sarzarr.ingestion.run import remove_scene as remove_scene
@@ -61,9 +62,14 @@ if TYPE_CHECKING:
     from sarzarr.ptychography import PtychoConfig as PtychoConfig
     from sarzarr.ptychography import PtychoDataContainerTorch as PtychoDataContainerTorch
     from sarzarr.ptychography import RawDataTorch as RawDataTorch
+    from sarzarr.reader.augment import AdditiveNoise as AdditiveNoise
+    from sarzarr.reader.augment import Augmentation as Augmentation
     from sarzarr.reader.augment import Compose as Compose
+    from sarzarr.reader.augment import Gain as Gain
+    from sarzarr.reader.augment import PowerChange as PowerChange
     from sarzarr.reader.augment import RandomHorizontalFlip as RandomHorizontalFlip
     from sarzarr.reader.augment import RandomVerticalFlip as RandomVerticalFlip
+    from sarzarr.reader.augment import Speckle as Speckle
     from sarzarr.reader.augment import collate_fn as collate_fn
     from sarzarr.reader.groups import GroupReader as GroupReader
     from sarzarr.reader.rate import measure_delivery as measure_delivery

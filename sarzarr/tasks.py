@@ -31,6 +31,7 @@ import dask.threaded
 from dask.callbacks import Callback
 
 from sarzarr.errors import IngestError, InvalidInputError
+from sarzarr.text import listed, size_text
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -47,8 +48,15 @@ SILENCE_S: Final = 15.0
 """Seconds without a result after which a cluster is asked for its workers."""
 LOST_S: Final = 300.0
 """Seconds that a cluster which had workers may be without any: they may come back."""
+PAUSED_S: Final = 60.0
+"""Seconds that workers may be paused while none of the cluster works: memory may become free."""
 POLL_S: Final = 0.01
 """Seconds between two looks for results of a cluster."""
+_AGAIN: Final = "run the same command again: what is done is not redone."
+_MORE_MEMORY: Final = (
+    "Give each worker more memory (fewer --workers, or `dask worker --memory-limit`), or blocks less of it "
+    "(--memory)"
+)
 _STAFFED: Final[WeakSet[Any]] = WeakSet()
 """Clients whose clusters have had workers: that others have none yet is no loss, they may wait in a queue."""
 
@@ -179,15 +187,22 @@ def worker_name() -> str:
 
 
 def active_client() -> Any:
-    """Return the active ``dask.distributed`` client, or None."""
+    """Return the active ``dask.distributed`` client, or None; `InvalidInputError` where it is asynchronous."""
     if "distributed" not in sys.modules:
         return None
     from distributed import default_client
 
     try:
-        return default_client()
+        client = default_client()
     except ValueError:
         return None
+    if client.asynchronous:
+        raise InvalidInputError(
+            f"a Dask client that waits for results was expected, got an asynchronous one of {_address(client)}. Make "
+            "one inside `with Client(address):`, without asynchronous=True; within an event loop, in a function that "
+            "asyncio.to_thread calls."
+        )
+    return client
 
 
 def cpu_count() -> int:
@@ -209,12 +224,13 @@ def compute(tasks: Sequence[Task], take: Callable[[Any], None]) -> None:
 
     A task may be run again where its worker was killed, and twice at once where it was only thought to be.
 
-    Raises `IngestError` where a cluster is lost, or every worker that a task was given to was killed.
+    Raises `IngestError` where a cluster is lost or its workers stay paused, or every worker that a task was given to
+    was killed; `InvalidInputError` where the client is asynchronous.
     """
     tasks, client = _there(tasks), active_client()
     if client is not None:
-        with _told(client):
-            for future in _finished(client, _submitted(client, tasks)):
+        with _told(client) as scenes:
+            for future in _finished(client, _submitted(client, tasks, scenes)):
                 take(future.result())
                 future.release()
         return
@@ -232,37 +248,44 @@ def gather(tasks: Sequence[Task]) -> list[Any]:
     tasks, client = _there(tasks), active_client()
     if client is None:
         return list(_here(tasks))
-    with _told(client):
-        futures = _submitted(client, tasks)
+    with _told(client) as scenes:
+        futures = _submitted(client, tasks, scenes)
         results = {future.key: future.result() for future in _finished(client, futures)}
     return [results[future.key] for future in futures]
 
 
 def _finished(client: Any, futures: Sequence[Any]) -> Iterator[Any]:
-    """Yield futures as they finish; a cluster that is silent is asked for its workers, and may have lost them all."""
+    """Yield futures as they finish; a cluster that is silent is asked whether its workers work."""
     from distributed import as_completed
 
     _workers(client)
-    waiting, heard, alone = as_completed(futures), time.monotonic(), 0.0
+    waiting, heard, since = as_completed(futures), time.monotonic(), 0.0
     while not waiting.is_empty():
         if done := waiting.next_batch(block=False):
             yield from done
-            heard, alone = time.monotonic(), 0.0
+            heard, since = time.monotonic(), 0.0
             continue
         time.sleep(POLL_S)
         if time.monotonic() - heard < SILENCE_S:
             continue
         heard = time.monotonic()
-        if _workers(client):
-            alone = 0.0
-        elif not alone:
-            alone = heard
-            log.warning("no worker of the cluster at %s answers: waiting for one", _address(client))
-        elif client in _STAFFED and heard - alone >= LOST_S:
+        count = _workers(client)
+        paused = _paused(client) if count else ""
+        if count and not paused:
+            since = 0.0
+        elif not since:
+            since = heard
+            none_answers = f"no worker of the cluster at {_address(client)} answers"
+            log.warning("%s: waiting for one", f"no worker works: {paused}" if paused else none_answers)
+        elif paused and heard - since >= PAUSED_S:
+            raise IngestError(
+                f"workers of the cluster at {_address(client)} that take tasks were expected, got none for "
+                f"{PAUSED_S:g} s: {paused}. {_MORE_MEMORY}, then {_AGAIN}"
+            )
+        elif not paused and client in _STAFFED and heard - since >= LOST_S:
             raise IngestError(
                 f"workers of the cluster at {_address(client)} were expected, got none for {LOST_S:g} s. Their "
-                "logs say why (too little memory, another release of sarzarr); start some, then run the same "
-                "command again: what is done is not redone."
+                f"logs say why (too little memory, another release of sarzarr); start some, then {_AGAIN}"
             )
 
 
@@ -277,24 +300,47 @@ def _workers(client: Any) -> int:
     return count
 
 
+def _paused(client: Any) -> str:
+    """Return which workers are paused, and with what memory, for people; nothing while any worker runs a task."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    if any(one["metrics"].get("task_counts", {}).get("executing") for one in workers.values()):
+        return ""
+    paused = {name: one for name, one in workers.items() if one["status"] == "paused"}
+    return listed(
+        f"{name} is paused with {size_text(one['metrics'].get('memory', 0))} of "
+        f"{size_text(one['memory_limit'])} in use"
+        for name, one in paused.items()
+    )
+
+
+def _scene_of(task: Task) -> str:
+    """Return the id of the scene that a task is for; empty where it is for none, or several."""
+    _, args = task
+    nested = [one for arg in args for one in (arg if isinstance(arg, tuple) else (arg,))]
+    scenes = {one.scene for one in nested if isinstance(getattr(one, "scene", None), str)}
+    return scenes.pop() if len(scenes) == 1 else ""
+
+
 @contextmanager
-def _told(client: Any) -> Iterator[None]:
-    """Say what happened to a cluster where it is lost."""
+def _told(client: Any) -> Iterator[dict[str, str]]:
+    """Say what happened to a cluster where it is lost; yield the scenes of its tasks by key, to be filled."""
     from distributed import CancelledError, KilledWorker
     from distributed.comm import CommClosedError
 
-    address, again = _address(client), "run the same command again: what is done is not redone."
+    address, scenes = _address(client), dict[str, str]()
     try:
-        yield
+        yield scenes
     except KilledWorker as error:
+        scene = scenes.get(error.task)
         raise IngestError(
-            f"a worker that does the task was expected, got {error.allowed_failures + 1} killed, the last at "
-            f"{error.last_worker.address}, for memory perhaps. Give workers more memory, then {again}"
+            f"a worker that does the task{f' of scene {scene!r}' if scene else ''} was expected, got "
+            f"{error.allowed_failures + 1} killed, the last at {error.last_worker.address}, for memory perhaps. "
+            f"{_MORE_MEMORY}, then {_AGAIN}"
         ) from error
     except (CancelledError, CommClosedError) as error:
         raise IngestError(
             f"the Dask scheduler at {address} was expected, got the connection to it lost, or its work cancelled. "
-            f"Start it again, then {again}"
+            f"Start it again, then {_AGAIN}"
         ) from error
 
 
@@ -302,8 +348,11 @@ def _address(client: Any) -> str:
     return str(getattr(client.scheduler, "address", "its address"))
 
 
-def _submitted(client: Any, tasks: Sequence[Task]) -> list[Any]:
-    return [client.submit(function, *args, pure=False) for function, args in tasks]
+def _submitted(client: Any, tasks: Sequence[Task], scenes: dict[str, str]) -> list[Any]:
+    """Return the future of each task, and put down its scene by the future's key."""
+    futures = [client.submit(function, *args, pure=False) for function, args in tasks]
+    scenes |= {future.key: _scene_of(task) for future, task in zip(futures, tasks, strict=True)}
+    return futures
 
 
 def _here(tasks: Sequence[Task]) -> tuple[Any, ...]:

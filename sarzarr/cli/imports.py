@@ -1,4 +1,4 @@
-"""Commands that take chips and boxes into a store."""
+"""Commands that take chips, boxes and polygons into a store."""
 
 import sys
 from enum import StrEnum
@@ -12,17 +12,21 @@ import sarzarr as sz
 from sarzarr.cli.app import OutputOption, say
 from sarzarr.cli.output import progress_bar
 from sarzarr.errors import Exit, InvalidInputError
-from sarzarr.text import counted
+from sarzarr.text import counted, listed
 
 if TYPE_CHECKING:
     from sarzarr.ingestion.chips.pack import SampleReport
     from sarzarr.store.samples import SampleSet
 
-import_app = typer.Typer(help="Take older formats, chips and boxes into a store.", no_args_is_help=True)
+import_app = typer.Typer(
+    help="Take older formats, chips, boxes and polygons into a store.", no_args_is_help=True
+)
 LABEL_HELP: Final = "The property of a feature, or the column, that is the label; 'label' if left out."
 ONE_BASED_HELP: Final = "VOC coordinates count from 1 and name the last pixel."
 STRICT_HELP: Final = "Write nothing where a picture cannot be read; else the others go in."
 STORE_HELP: Final = "The .zarr store to make or to add to."
+COLUMN_HELP: Final = "The property, or column, that has the class of a feature; all is 1 if left out."
+TOUCHED_HELP: Final = "Take pixels that a polygon touches; else those whose centres it covers."
 CHECK_HELP: Final = (
     "Hold the files of a metadata.npy against it, by headers and sizes alone, and write nothing."
 )
@@ -209,6 +213,45 @@ def boxes(
         f"{store.name}, boxes/{name}: {counted(c['kept'], 'box')} of {c['given']} put on, {c['repaired']} repaired, "
         f"{c['left_out']} left out{why_left_out(c)}; {len(made)} in all on {counted(len(made.owners), 'scene')}"
     )
+
+
+@import_app.command()
+def polygons(
+    file: Annotated[Path, Argument(help="GeoJSON, or a GeoPackage.", show_default=False)],
+    store: Annotated[Path, Option("--output", "-o", help="The .zarr store that holds the scenes.")],
+    layer: Annotated[str, Option(help="Name of the layer that they are burnt into.", show_default=False)],
+    column: Annotated[str | None, Option(help=COLUMN_HELP, show_default=False)] = None,
+    table: Annotated[str | None, Option(help="Of a GeoPackage that has several.", show_default=False)] = None,
+    scenes: Annotated[list[str] | None, Option("--scene", help="The scenes; all if left out.")] = None,
+    all_touched: Annotated[bool, Option("--all-touched", help=TOUCHED_HELP)] = False,
+    replace: Annotated[bool, Option("--replace", help="Write another layer of that name anew.")] = False,
+) -> None:
+    """Burn polygons into a layer of the scenes of a store."""
+    with progress_bar(quiet=not sys.stderr.isatty()) as report:
+        made = sz.import_polygons(
+            store,
+            file,
+            layer=layer,
+            column=column,
+            table=table,
+            scenes=scenes,
+            all_touched=all_touched,
+            replace=replace,
+            progress=report,
+        )
+    there = f", {len(made.present)} had it already" if made.present else ""
+    names = ", ".join(f"{value} {name}" for value, name in made.classes.items())
+    echo(
+        f"{store.name}, layer {layer}: {counted(made.polygons, 'polygon')} burnt into "
+        f"{counted(len(made.written), 'scene')}{there}; 0 is background, {names}"
+    )
+    if made.empty:
+        echo(f"  no polygon lies on {listed(made.empty)}: 0 throughout")
+    if made.refused:
+        say(f"{counted(len(made.refused), 'scene')} refused, the others have the layer:")
+        for line in made.refused.lines():
+            echo(f"  {line}", err=True)
+        raise typer.Exit(Exit.PARTLY)
 
 
 @import_app.command()

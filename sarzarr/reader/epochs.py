@@ -170,7 +170,9 @@ class EpochReader(ABC):
 
     def draws(self, epoch: int) -> Draws:
         """Return the draws (n,) of the augmentation for each place in the order of an epoch."""
-        return self.options.augmentation.drawn(len(self.selection), seed=self.options.seed, epoch=epoch)
+        augmentation, ids = self.options.augmentation, self.selection.id
+        of_order = ids[self.order(epoch)] if augmentation.changes else ids
+        return augmentation.drawn(of_order, seed=self.options.seed, epoch=epoch)
 
     def __iter__(self) -> Iterator[Any]:
         return self._cursor.iterate(lambda begin: self.batches(begin, self._share))
@@ -186,7 +188,7 @@ class EpochReader(ABC):
         threads = self.options.threads or max(min(MAX_THREADS, available_cores() // share.workers), 1)
         ahead = self.options.read_ahead
         memory = self.memory(threads + ahead + 2)
-        with closing(PrefetchThreads(self.recipe, memory, threads, ahead, self._work)) as prefetch:
+        with closing(PrefetchThreads(self.recipe.unclipped, memory, threads, ahead, self._work)) as prefetch:
 
             def make(step: int) -> dict[str, Any]:
                 a, b = deal.share(step, share.rank)
@@ -205,7 +207,8 @@ class EpochReader(ABC):
     def read(self, patches: Sequence[int] | Array, turns: Sequence[int] | Array | None = None) -> Any:
         """Return one batch of patches (n,) of the selection by number, read now and in this thread.
 
-        ``turns`` (n,) are operations of `sarzarr.pixels.turns`. Files stay open until the reader is gone.
+        ``turns`` (n,) are operations of `sarzarr.pixels.turns`; values are not augmented. Files stay open
+        until the reader is gone.
         """
         chosen = np.asarray(patches, np.int64)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self.selection)):

@@ -21,8 +21,8 @@ from sarzarr.text import listed
 def layer_recipes(store: Store, names: Sequence[str], chosen: Selection) -> tuple[PartRecipe, ...]:
     """Return the recipes of layers (n, dates, size, size) beside patches, in the order of ``names``.
 
-    `InvalidInputError`, with the scenes, where one has no such layer, they differ in its dtype or nodata, or patches
-    reach beyond a scene whose layer has no value for that. `CorruptStoreError` as of `read_chunk_table`.
+    `InvalidInputError`, with the scenes, where one has no such layer, they differ in its dtype, nodata or classes, or
+    patches reach beyond a scene whose layer has no value for that. `CorruptStoreError` as of `read_chunk_table`.
     """
     owners = store.catalog["scene"].values[chosen.catalog_row].astype(str)
     scenes, number = np.unique(owners, return_inverse=True)
@@ -56,6 +56,9 @@ def _layer_recipe(
     none = math.nan if np.dtype(dtype).kind == "f" else None
     values = {s: document["attributes"].get(cv.NODATA) for s, document in documents.items()}
     nodata = _only(name, "nodata value", {s: none if value is None else value for s, value in values.items()})
+    tables = {s: document["attributes"].get(cv.CLASSES, {}) for s, document in documents.items()}
+    for value in sorted({value for table in tables.values() for value in table}):
+        _only(name, f"name of class {value}", {s: table.get(value) for s, table in tables.items()})
     ends = np.stack([chosen.row, chosen.col], axis=1)[:, None] + chosen.shape
     if nodata is None and (ends > np.array([layout.shape for layout in layouts])[scene]).any():
         raise InvalidInputError(

@@ -14,7 +14,7 @@ from sarzarr.patches.index import ensure_index, spec_of
 from sarzarr.patches.selection import Query
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.bounds import ClipBounds
-from sarzarr.reader.augment import AUGMENTATIONS, Augmentation, AugmentationName
+from sarzarr.reader.augment import Augment, Augmentation, augmentation_of
 from sarzarr.reader.order import WINDOW_SHARDS
 from sarzarr.store.boxes import MIN_VISIBLE
 from sarzarr.store.store import Store
@@ -87,8 +87,10 @@ class ReadOptions:
     weights: Mapping[str, float] | str | None = None
     """Weights by which patches are drawn, one per scene (1 where not named), or a column of the catalog. A
     column of numbers is the weight; of a column of words, each word counts alike. Draws repeat patches."""
-    augment: AugmentationName | None = None
-    """A name in `sarzarr.reader.augment.AUGMENTATIONS`, drawn for each patch anew each epoch; none if left out."""
+    augment: Augment | None = None
+    """Drawn for each patch anew each epoch: ``d4``, ``flips`` or ``azimuth``; a `Speckle`, `Gain` or other
+    `sarzarr.reader.augment.PowerChange`; a function ``(images, rngs)`` of float32 in [0, 1] and a generator per
+    patch; or several of these. None if left out."""
     drop_last: bool = False
     """Leave out what does not fill a batch for every rank."""
     seed: int = 0
@@ -99,9 +101,7 @@ class ReadOptions:
     """Batches that are made before they are asked for, besides one per thread."""
 
     def __post_init__(self) -> None:
-        if self.augment is not None and self.augment not in AUGMENTATIONS:
-            known = ", ".join(AUGMENTATIONS)
-            raise InvalidInputError(f"augment must be one of {known} or None, got {self.augment!r}.")
+        changes_values = bool(self.augmentation.changes)
         for name in (*_FROM_1, *_FROM_0):
             value, least = getattr(self, name), int(name in _FROM_1)
             if value is not None and not (isinstance(value, SupportsIndex) and index(value) >= least):
@@ -123,7 +123,7 @@ class ReadOptions:
             else:
                 clip = _pair(self.clip)
             object.__setattr__(self, "clip", clip)
-        if self.dtype == "uint16" and (self.clip is not None or self.augmentation.apply is not None):
+        if self.dtype == "uint16" and (self.clip is not None or changes_values):
             given = f"augment={self.augment!r}" if self.clip is None else f"clip={self.clip}"
             raise InvalidInputError(
                 f"{given} needs dtype='float32', got 'uint16': codes come as they are stored. Leave one out."
@@ -131,8 +131,8 @@ class ReadOptions:
 
     @property
     def augmentation(self) -> Augmentation:
-        """The augmentation of that name; one that does nothing where it is left out."""
-        return Augmentation() if self.augment is None else AUGMENTATIONS[self.augment]
+        """The augmentation that is given; one that does nothing where it is left out."""
+        return augmentation_of(self.augment)
 
     @property
     def delivers_flags(self) -> bool:
@@ -221,7 +221,7 @@ class SampleKeywords(_SharedKeywords, _ChoiceKeywords, total=False):
 
     batch_size: int
     shuffle: bool | Literal["window"]
-    augment: AugmentationName | None
+    augment: Augment | None
     drop_last: bool
 
 

@@ -6,7 +6,7 @@ One task makes one batch, which belongs to its user: memory is used again only w
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from threading import get_ident
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.conventions import Flag
+from sarzarr.pixels.stretch import Stretch
 from sarzarr.pixels.turns import apply, inverse
 from sarzarr.reader.augment import Draws
 from sarzarr.reader.engine import BatchFiller
@@ -59,6 +60,19 @@ class BatchRecipe:
     """Dates of a stack: a batch has an axis more. 0: none."""
     masks: bool = False
     """Whether what is not valid must be made 0: an augmentation lifts it above 0."""
+    ranges: Array | None = None
+    """(arrays, 4) float64, where an augmentation changes power: the stored (vmin, vmax) of each array of the images,
+    and those that it is delivered with, dB."""
+
+    @property
+    def unclipped(self) -> "BatchRecipe":
+        """The recipe whose images come in [0, 1] of the stored range, where ``ranges`` are there."""
+        if self.ranges is None:
+            return self
+        source = self.images.source
+        pairs = zip(source.table.layouts, self.ranges[:, :2].tolist(), strict=True)
+        laws = tuple(Stretch.between(layout.dtype, stored, stored) for layout, stored in pairs)
+        return replace(self, images=replace(self.images, source=replace(source, stretches=laws)))
 
     @property
     def parts(self) -> tuple[PartRecipe, ...]:
@@ -141,7 +155,10 @@ class PrefetchThreads:
     def batch(self, patches: Array, draws: Draws) -> list[Array]:
         """Return the parts of some patches (n,), augmented by theirs; pixels of images that are not valid are 0."""
         parts = [self._filled(i, part, patches, draws.turns) for i, part in enumerate(self.recipe.parts)]
-        draws.change(parts[0])
+        ranges = self.recipe.ranges
+        if ranges is not None:
+            ranges = ranges[self.recipe.images.array[patches]].reshape(*parts[0].shape[:-2], 4)
+        draws.change(parts[0], ranges)
         if self.recipe.masks:
             np.copyto(parts[0], 0, where=~Flag.is_valid(parts[1]))
         return parts

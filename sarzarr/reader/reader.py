@@ -95,9 +95,8 @@ class PatchReader(EpochReader):
         laws: tuple[Stretch | None, ...] = (None,) * len(arrays)
         if options.dtype == "float32":
             laws = tuple(map(cache(Stretch.between), self._column("dtype"), self._stored(), self._clips()))
-        masks = (
-            options.augmentation.apply is not None and not is_all_valid
-        )  # only flags tell what it may not change
+        # Only flags tell what an augmentation of values may not change.
+        masks = bool(options.augmentation.changes) and not is_all_valid
         flags = None
         if options.delivers_flags or masks:
             of_flags = layouts(self.store, chosen.catalog_row, flags=True)
@@ -110,6 +109,11 @@ class PatchReader(EpochReader):
             dates=chosen.dates,
             layers=layer_recipes(self.store, options.layers, chosen) if options.layers else (),
             masks=masks,
+            ranges=np.array(
+                [(*stored, *clip) for stored, clip in zip(self._stored(), self._clips(), strict=True)]
+            )
+            if options.augmentation.is_in_power
+            else None,
         )
 
     def _targets(self) -> PatchTargets:

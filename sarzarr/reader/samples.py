@@ -83,7 +83,7 @@ class SampleReader(EpochReader):
             shape=shape,
         )
         law, flags = self._law(layout), None
-        changes_values = self.options.augmentation.apply is not None
+        changes_values = bool(self.options.augmentation.changes)
         if self.options.delivers_flags or changes_values:
             of_flags = read_layout(self.store.place, place + cv.FLAGS_SUFFIX)
             flags = self._part("flags", [of_flags], (None,), "uint8", cv.Flag.NODATA)
@@ -94,6 +94,7 @@ class SampleReader(EpochReader):
             plane=chosen.astype(np.int32),
             flags=flags,
             masks=changes_values,
+            ranges=self._ranges if self.options.augmentation.is_in_power else None,
         )
         self.targets = None
         if self.options.boxes:
@@ -131,6 +132,16 @@ class SampleReader(EpochReader):
         if facts.get(cv.REPRESENTATION) != cv.Representation.NORMALIZED:
             return None
         return check_bounds((facts[cv.VMIN], facts[cv.VMAX]))
+
+    @property
+    def _ranges(self) -> Array:
+        """(1, 4) float64 dB: what 0 and 1 stand for of stored values, and of delivered ones."""
+        if self._stored is None:
+            raise InvalidInputError(
+                f"samples with dB were expected for augment={self.options.augment!r}, got the pictures of "
+                f"{self._name!r}: they have no power. Give a function (images, rngs) of values in [0, 1]."
+            )
+        return np.array([(*self._stored, *(self._clip or self._stored))])
 
     @property
     def _clip(self) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ import pytest
 from archives import products, write_archive
 from chip_folders import chip_folder
 from conftest import speckle, write_band
+from polygons import feature, write_geojson
 from rasterio import Affine
 from scans import lattice
 from spectrogram_folders import PICTURE, add_sample
@@ -47,10 +48,12 @@ COMMANDS = {
     "import npy": "import npy patches/metadata.npy -o STORE",
     "import ptychography": "import ptychography scan.npz -o STORE",
     "import boxes": "import boxes boxes.csv -o STORE",
+    "import polygons": "import polygons areas.json -o STORE --layer water",
     "export npz": "export npz STORE kept -o out",
     "export npy": "export npy STORE old -o out",
 }
 """A line of each command that is carried out, in a folder as `place` makes it."""
+AROUND = [[14.9, 48.6], [15.2, 48.6], [15.2, 48.8], [14.9, 48.8]]
 STORES = [name for name, line in COMMANDS.items() if "STORE" in line]
 PIXELS = ("copy", "quicklook", "table", "bench", "verify")
 """Commands that read pixels of a store."""
@@ -92,6 +95,7 @@ def made(tmp_path_factory):
     )
     sz.import_npy(archive, store, options=PatchOptions(name="old"))
     np.savez(folder / "scan.npz", **lattice(20, size=32))
+    write_geojson(folder / "areas.json", [feature(AROUND)])
     (folder / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max\na,1,2,30,40\n")
     return folder
 

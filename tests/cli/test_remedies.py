@@ -15,6 +15,7 @@ import rasterio
 from archives import an_image, products, write_archive
 from chip_folders import chip_folder, voc
 from conftest import speckle, write_band
+from polygons import feature, wkb, write_geojson, write_geopackage
 from rasterio import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
@@ -137,6 +138,9 @@ def raw(tmp_path_factory):
             if folder == "texts":
                 file.unlink()
     beside(raw)
+    ring = [[14.9, 48.6], [15.2, 48.6], [15.2, 48.8], [14.9, 48.8]]
+    write_geojson(raw / "areas.json", [feature(ring, kind="a", half="x"), feature(ring, kind="b", half=None)])
+    write_geopackage(raw / "areas.gpkg", [(wkb(ring), "a")], tables=("one", "two"))
     (raw / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max,label\na,1,2,30,40,ship\n")
     (raw / "no_scene.csv").write_text("scene,x_min,y_min,x_max,y_max,label\n,1,2,30,40,ship\n")
     return raw
@@ -147,6 +151,7 @@ def reader(options):
 
 
 MASK, PADDED = reader("layers=['mask']"), reader("layers=['mask'], edge='pad'")
+ONTO_GROUND = "ingest raw/gcps_vv.tif -o s.zarr --crs EPSG:32633 --pixel-size 10 --replace"
 STACK = "PY sz.make_stack(sz.open_store('s.zarr'), ['{0}_20200101', '{0}_20200113'], mixed=True)"
 SPLIT = "split create s.zarr --by scene --val 0.4"
 GCPS = "ingest raw/gcps_20200101_vv.tif -o s.zarr --crs EPSG:32633 --pixel-size 10 --replace"
@@ -281,6 +286,14 @@ ROWS = [
     ("Pass --method fixed, or leave --vmin out", [A], "bounds s.zarr --vmin -30",
      ["bounds s.zarr --vmin -30 --method fixed", "bounds s.zarr"]),
     ("Name another place with -o", [], "ingest raw/a_vv.tif -o raw/boxes.csv", [A]),
+    ("or leave out --column.", [A], "import polygons raw/areas.json -o s.zarr --layer w --column half",
+     ["import polygons raw/areas.json -o s.zarr --layer w",
+      "import polygons raw/areas.json -o s.zarr --layer w --column kind"]),
+    ("Name one with --table", [A], "import polygons raw/areas.gpkg -o s.zarr --layer w",
+     ["import polygons raw/areas.gpkg -o s.zarr --layer w --table two"]),
+    ("Ingest it onto the ground first: --crs EPSG:CODE", ["ingest raw/gcps_vv.tif -o s.zarr"],
+     "import polygons raw/areas.json -o s.zarr --layer w",
+     [f"{ONTO_GROUND}; import polygons raw/areas.json -o s.zarr --layer w"]),
     ("(--crs and --pixel-size georeference it)", [], "ingest raw/gcps_vv.tif -o s.zarr",
      ["ingest raw/gcps_vv.tif -o t.zarr --crs EPSG:32633 --pixel-size 10"]),
     ("expected a number of pixels or noise", [], f"{A} --border few", [f"{A} --border 3"]),
@@ -418,6 +431,7 @@ def test_a_remedy_works(run, part, before, refused, remedy):
 ELSEWHERE = {
     "keep its digital numbers with --calibrate none": "ingestion/test_safe.py",
     "Leave out --denoise": "ingestion/test_safe.py",
+    "fewer --workers, or `dask worker --memory-limit`": "tasks/test_schedulers.py",
     "seal what was changed on purpose with": "store/test_seals.py",
     "Say how many pixels are border instead with --border N": "ingestion/test_safe.py",
     "Pass --replace to write it anew": "ingestion/test_companions.py",

@@ -14,7 +14,7 @@ from sarzarr.reader.options import ReadOptions
 
 
 def drawn_turns(kind, n, **options):
-    return AUGMENTATIONS[kind].drawn(n, **options).turns
+    return AUGMENTATIONS[kind].drawn(np.arange(n), **options).turns
 
 
 def test_d4_is_the_eight_symmetries_of_a_square():

@@ -65,7 +65,7 @@ def test_small_scenes_come_padded_by_default(small):
 
 def test_padding_stays_0_whatever_is_drawn(small, monkeypatch):
     monkeypatch.setitem(
-        AUGMENTATIONS, "lift", Augmentation(apply=lambda images, seeds: images + np.float32(0.2))
+        AUGMENTATIONS, "lift", Augmentation(changes=(lambda images, rngs: images + np.float32(0.2),))
     )
     reader = sz.PatchReader(small, edge="pad", augment="lift", scenes=["s0"], flags=True)
     told = sz.PatchReader(small, edge="pad", augment="lift", scenes=["s0"])

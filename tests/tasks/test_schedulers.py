@@ -1,5 +1,6 @@
 """Clusters that are named, started, lost and killed: an error that says what happened, or the same bytes."""
 
+import asyncio
 import contextlib
 import logging
 import multiprocessing
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import psutil
 import pytest
@@ -236,6 +238,97 @@ def test_a_cluster_that_has_lost_its_workers_is_said(monkeypatch, caplog):
         ):
             tasks.gather([(divmod, (7, 2))] * 3)
     assert "waiting for one" in caplog.text
+
+
+def test_workers_that_stay_paused_are_said_and_what_is_done_is_not_redone(
+    files, tmp_path, monkeypatch, caplog
+):
+    import dask
+    from distributed import Client, LocalCluster
+
+    monkeypatch.setattr(tasks, "SILENCE_S", 0.3)
+    monkeypatch.setattr(tasks, "PAUSED_S", 0.6)
+    root = tmp_path / "s.zarr"
+    shares = {f"distributed.worker.memory.{k}": v for k, v in (("pause", 1e-6), ("target", 0), ("spill", 0))}
+    with (
+        dask.config.set(shares),
+        LocalCluster(n_workers=2, **LOCAL, processes=False, protocol="tcp://", memory_limit="4GB") as own,
+        Client(own),
+        pytest.raises(IngestError) as error,
+    ):
+        sz.ingest(sz.plan_ingest(files[:1], root, shard=256, **KNOWN))
+    said = str(error.value)
+    assert (
+        f"workers of the cluster at {own.scheduler_address} that take tasks were expected, got none" in said
+    )
+    assert said.count("is paused with") == 2
+    assert "in use. Give each worker more memory (fewer --workers" in said
+    assert "no worker works: tcp://" in caplog.text
+    assert sz.ingest(sz.plan_ingest(files[:1], root, shard=256, **KNOWN)).scenes == ("a",)
+
+
+class OfScene:
+    """Work for a scene that takes more memory than a worker has."""
+
+    scene = "huge"
+
+
+def take_memory(_):
+    taken = []
+    while True:
+        taken.append(bytearray(os.urandom(1 << 20) * 32))
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_scene_for_which_workers_die_of_memory_is_named():
+    import dask
+    from distributed import Client, LocalCluster
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(n_workers=1, **LOCAL, memory_limit="700MB") as own,
+        Client(own),
+        pytest.raises(
+            IngestError, match=r"does the task of scene 'huge' was expected, got 1 killed"
+        ) as error,
+    ):
+        tasks.compute([(take_memory, (OfScene(),))], print)
+    assert "or blocks less of it (--memory), then run the same command again" in str(error.value)
+
+
+def test_a_cluster_that_restarts_in_the_middle_is_said():
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=1, **LOCAL, processes=False, protocol="tcp://") as own,
+        Client(own) as client,
+        pytest.raises(
+            IngestError, match=r"connection to it lost, or its work cancelled. Start it again, then run"
+        ),
+    ):
+        tasks.compute([(time.sleep, (0.2,))] * 9, lambda _: client.restart(wait_for_workers=False))
+
+
+def test_an_asynchronous_client_is_refused_with_a_way_that_works(files, tmp_path):
+    from distributed import Client, LocalCluster
+
+    plan = sz.plan_ingest(files[:1], tmp_path / "s.zarr", shard=256, **KNOWN)
+
+    def work(address):
+        with Client(address):
+            return sz.ingest(plan)
+
+    async def main():
+        options = {**LOCAL, "n_workers": 1, "processes": False, "protocol": "tcp://", "asynchronous": True}
+        async with LocalCluster(**options) as own, Client(own, asynchronous=True):
+            with pytest.raises(
+                InvalidInputError, match=r"got an asynchronous one of tcp://.*asyncio\.to_thread"
+            ):
+                sz.ingest(plan)
+            return await asyncio.to_thread(work, own.scheduler_address)
+
+    assert asyncio.run(main()).scenes == ("a",)
 
 
 @pytest.mark.slow

@@ -172,8 +172,11 @@ def test_an_iteration_that_is_given_up_counts_as_its_epoch(store, numbers, truth
         assert [numbers(b) for b in found] == truth[1]
 
 
-def test_augmentation_does_not_depend_on_workers(store):
-    options = VV | {"augment": "d4"}
+@pytest.mark.parametrize(
+    "augment", ["d4", ("d4", sz.Speckle(looks=2), sz.Gain(std_db=1))], ids=["turns", "values"]
+)
+def test_augmentation_does_not_depend_on_workers(store, augment):
+    options = VV | {"augment": augment, "shuffle": True}
     alone = list(loader(ZarrPatchDataset(store, **options)))
     shared = list(loader(ZarrPatchDataset(store, **options), 3))
     for a, b in zip(alone, shared, strict=True):

@@ -12,6 +12,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
+from sarzarr.grids.burn import BurntPolygons
 from sarzarr.grids.crs import (
     LONLAT,
     crs_name,
@@ -94,7 +95,7 @@ class WarpSource:
     """The sentinel; None where there is none. NaN becomes None: NaN and Inf are invalid in any case."""
     calibration: Calibration | None = None
     """The way of its power to backscatter, which is what is warped; None where it is that."""
-    field: Field | None = None
+    field: Field | BurntPolygons | None = None
     """What its pixels are, where they are computed, and the path is that of its annotation; None: read there."""
     unmeasured: Unmeasured | None = None
     """What else tells which pixels nobody measured; a layer with a mask has a nodata value, which stands there."""

@@ -1,7 +1,8 @@
 """Layer plans and layer jobs: one layer of one scene on its grid, and one rectangle of its shards."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,8 @@ class LayerPlan:
     """The unit of its numbers, ``degree`` say; empty where nothing says it."""
     free: tuple[str, int] | None = None
     """The dtype and fill that its pixels leave free, where they have no nodata; None before they are known."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Attributes more, which decide its bytes: of polygons, their classes and how they were burnt."""
 
     @property
     def path(self) -> Path:
@@ -79,6 +82,7 @@ class LayerPlan:
         return (
             *(self.name, self.kind, self.source_hash, onto.source.band, repr(self.nodata)),
             *(type(onto).__name__, onto.grid, onto.source.grid, sorted(onto.attrs.items()), self.factor),
+            *sorted(self.more.items()),
         )
 
     @property
@@ -94,6 +98,7 @@ class LayerPlan:
             cv.SOURCE_BAND: self.onto.source.band,
             cv.SOURCE_HASH: self.source_hash,
             **self.onto.attrs,
+            **self.more,
         }
         if self.units:
             attrs[cv.UNITS] = self.units

@@ -15,13 +15,15 @@ from sarzarr.grids.warp.plan import WarpPlan
 from sarzarr.ingestion.again import calibrated_as_stored
 from sarzarr.ingestion.layers.alone import bare_scene
 from sarzarr.ingestion.layers.annotated import annotated_layers
+from sarzarr.ingestion.layers.burnt import PolygonLayer
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
 from sarzarr.ingestion.layers.plan import LayerPlan
+from sarzarr.ingestion.layers.polygon_files import SUFFIXES, read_polygons
 from sarzarr.ingestion.onto_grid import onto_grid
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.scene_plan import ScenePlan
-from sarzarr.rasters import raster_files, source_hash
+from sarzarr.rasters import FileStamp, raster_files, source_hash
 from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.companions import Companion
 from sarzarr.scenes.products.family import FIELDS
@@ -50,9 +52,11 @@ def files_by_name(paths: Iterable[str | Path]) -> dict[str, list[Path]]:
             raise RasterNotFoundError(
                 f"a file or a folder of sources was expected, got {str(path)!r}. Check the path."
             )
+        drawn = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES] if path.is_dir() else []
         with suppress(RasterNotFoundError):  # a folder of pictures alone
-            for file in raster_files([path]):
-                out.setdefault(file.name, []).append(file)
+            drawn += raster_files([path])
+        for file in drawn:
+            out.setdefault(file.name, []).append(file)
     return out
 
 
@@ -176,6 +180,8 @@ def _layer(
     field = next((field for field in FIELDS if name == field or name.startswith(f"{field}_")), None)
     if field and not file.lower().endswith((".tif", ".tiff")):
         layer = next(one for one in annotated_layers(plan.probe, plan.grid, [field]) if one.name == name)
+    elif cv.CLASSES in about:
+        layer = _of_polygons(store, plan.id, name, about, _recognised([file], known, files)[0])
     else:
         (path,) = _recognised([file], known, files)
         content = next((one for one in companions if one.path == path), None)
@@ -208,3 +214,18 @@ def _layer(
             f"the layer {name} as it was stored was expected, got another from {file}."
         )
     return layer
+
+
+def _of_polygons(store: Store, scene: str, name: str, about: Mapping[str, Any], path: Path) -> LayerPlan:
+    """Return the plan of a layer of polygons with the attributes ``about``, from its file."""
+    column, table = about.get(cv.SOURCE_COLUMN), about.get(cv.SOURCE_TABLE)
+    classes = {int(value): str(word) for value, word in about[cv.CLASSES].items() if value != "0"}
+    return PolygonLayer(
+        name=name,
+        file=FileStamp.of(path, full=True),
+        polygons=read_polygons(path, column=column, table=table),
+        classes=classes,
+        column=column,
+        table=table,
+        all_touched=bool(about[cv.ALL_TOUCHED]),
+    ).on(scene, store.placements[scene])
