@@ -11,6 +11,8 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError
+from sarzarr.grids.region import Region
+from sarzarr.patches.period import moments_of
 from sarzarr.store.chunks import ArrayLayout, read_layout
 from sarzarr.store.codecs import CODECS
 from sarzarr.store.documents import Encoding
@@ -37,15 +39,22 @@ class Query:
     is what all of them have at one place. In the place of ``polarizations``."""
     polarizations: Sequence[str] | None = None
     """Polarizations or names of arrays. Several become channels, of the scenes that have them all."""
-    min_valid: float = 1.0
-    """Least share of valid pixels among a patch's own, in each channel: padding is none of them. A patch without
-    any is never delivered."""
+    min_valid: float | None = 1.0
+    """Least share of valid pixels among a patch's own, in each channel: padding is none of them. None asks for any
+    above 0; 0 takes patches without a valid pixel, too."""
     min_unsaturated: float = 0.9
-    """Least share of a patch's valid pixels that are strictly inside 1 % and 99 % of the recommended clip."""
+    """Least share of a patch's valid pixels that are strictly inside 1 % and 99 % of the recommended clip. Above 0
+    it leaves out patches without a valid pixel."""
     where: str | None = None
     """A condition on columns of the index and of the catalog, in each channel; see `sarzarr.store.conditions`."""
     rows: Array | Sequence[int] | None = None
     """Rows of the index to choose from; all if left out."""
+    regions: tuple[Region, ...] = ()
+    """Regions of the world that a patch's ground, its padding apart, must meet, each of them."""
+    within: bool = False
+    """Whether it must lie wholly in one part of each of them."""
+    period: tuple[np.datetime64, np.datetime64] | None = None
+    """First and last moment (UTC) at which a patch was acquired."""
     dates: int = 0
     """`Selection.dates` of ``groups``."""
     at_most: int | None = None
@@ -60,8 +69,8 @@ class Query:
             elif given is not None and not len(given):
                 raise InvalidInputError(f"{name} must name at least one, got none. Leave it out for all.")
         for name in ("min_valid", "min_unsaturated"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidInputError(f"{name} must be in 0..1, got {getattr(self, name)}.")
+            if (least := getattr(self, name)) is not None and not 0 <= least <= 1:
+                raise InvalidInputError(f"{name} must be in 0..1, got {least}.")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,10 +110,7 @@ def select(store: Store, query: Query) -> Selection:
     """
     table = store.patch_columns(query.index)
     catalog = _catalog_rows(store, table)
-    keep, left = np.ones(table.sizes["patch"], np.bool_), [f"{table.sizes['patch']} in index {query.index!r}"]
-    for condition, passes in _filters(store, table, catalog, query):
-        keep &= passes
-        left.append(f"{np.count_nonzero(keep)} with {condition}")
+    keep, left = _kept(store, table, catalog, query)
     if query.groups is None:
         rows = _channels(store, table, catalog, np.flatnonzero(keep), query)
     else:
@@ -144,8 +150,7 @@ def select(store: Store, query: Query) -> Selection:
 def passing(store: Store, query: Query) -> Array:
     """Return (patches,) bool: the rows of the table that a query asks for, where it names no channels."""
     table = store.patch_columns(query.index)
-    filters = _filters(store, table, _catalog_rows(store, table), query)
-    return np.asarray(np.all([passes for _, passes in filters], axis=0))
+    return _kept(store, table, _catalog_rows(store, table), query)[0]
 
 
 def _catalog_rows(store: Store, table: xr.Dataset) -> Array:
@@ -154,6 +159,68 @@ def _catalog_rows(store: Store, table: xr.Dataset) -> Array:
     rows = {key: i for i, key in enumerate(named)}
     owners = zip(table["owner_scene"].values.tolist(), table["owner_array"].values.tolist(), strict=True)
     return np.array([rows.get((str(s), str(a)), -1) for s, a in owners], np.int64)
+
+
+def _kept(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> tuple[Array, list[str]]:
+    """Return (patches,) bool, which patches meet every condition; and in words, how many each condition leaves."""
+    keep, left = np.ones(table.sizes["patch"], np.bool_), [f"{table.sizes['patch']} in index {query.index!r}"]
+    for condition, passes in _filters(store, table, catalog, query):
+        keep &= passes
+        left.append(f"{np.count_nonzero(keep)} with {condition}")
+    # Of what is left alone it is asked when and where: what the others leave out need not be known of.
+    if query.period is not None:
+        keep &= _acquired(store, table, catalog, keep, query.period)
+        left.append(f"{np.count_nonzero(keep)} in time {query.period[0]} to {query.period[1]}")
+    for region in query.regions:
+        keep[keep] = _on_ground(store, table, np.flatnonzero(keep), region, within=query.within)
+        left.append(
+            f"{np.count_nonzero(keep)} {'within' if query.within else 'on ground of'} bounds or polygon"
+        )
+    return keep, left
+
+
+def _acquired(
+    store: Store, table: xr.Dataset, catalog: Array, keep: Array, period: tuple[np.datetime64, np.datetime64]
+) -> Array:
+    """Return (patches,) bool: those that were acquired within a period; none of those kept may lack a time."""
+    moments = moments_of(store.catalog["time"].values[catalog])
+    if (owners := np.unique(table["owner"].values[keep & np.isnat(moments)[table["owner"].values]])).size:
+        named = sorted(set(table["owner_scene"].values[owners].tolist()))
+        raise InvalidInputError(
+            f"expected scenes whose time is known for time=, got {len(named)} without ({listed(named)}). Leave them "
+            "out with scenes=, or where=\"time != ''\"."
+        )
+    return np.asarray((moments >= period[0]) & (moments <= period[1]))[table["owner"].values]
+
+
+def _on_ground(store: Store, table: xr.Dataset, rows: Array, region: Region, *, within: bool) -> Array:
+    """Return (k,) bool: which ``rows`` of a table meet a region; what lies on one grid is looked at once."""
+    owner, size = table["owner"].values[rows], int(table.attrs["size"])
+    names = table["owner_scene"].values
+    scenes = {str(names[i]) for i in np.unique(owner).tolist()}
+    if unplaced := sorted(scene for scene in scenes if not store.placements[scene].is_located):
+        raise InvalidInputError(
+            f"expected scenes with a place on the ground for bounds= and polygon=, got {len(unplaced)} without "
+            f"({listed(unplaced)}). Leave them out with scenes=, or where=\"geolocation != 'none'\"."
+        )
+    grids: dict[str, list[str]] = {}
+    for scene in scenes:
+        grids.setdefault(store.grids[scene], []).append(scene)
+    number = {scene: i for i, some in enumerate(grids.values()) for scene in some}
+    grid = np.array([number.get(str(name), -1) for name in names])[owner]
+    order = np.argsort(grid, kind="stable")
+    out = np.zeros(len(rows), bool)
+    for i, some in enumerate(grids.values()):
+        mine = order[slice(*np.searchsorted(grid, (i, i + 1), sorter=order))]
+        place = store.placements[some[0]]
+        spans = [
+            np.stack([first, np.minimum(first + size, end)])
+            for first, end in zip(
+                (table[k].values[rows[mine]] for k in ("row", "col")), place.grid.shape, strict=True
+            )
+        ]
+        out[mine] = region.chosen(place, *spans, within=within)
+    return out
 
 
 def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> Iterator[tuple[str, Array]]:
@@ -165,10 +232,14 @@ def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> I
         )
         yield "arrays in the catalog", (catalog >= 0)[table["owner"].values]
     valid = table["valid_fraction"].values
-    enough = np.float32(query.min_valid) * _inside(store, table, catalog)
-    yield f"min_valid {query.min_valid}", (valid > 0) & (valid >= enough)
+    if query.min_valid is None:
+        yield "a valid pixel", valid > 0
+    else:
+        enough = np.float32(query.min_valid) * _inside(store, table, catalog)
+        yield f"min_valid {query.min_valid}", valid >= enough
     if (least := query.min_unsaturated) > 0:
-        yield f"min_unsaturated {least}", table["unsaturated_fraction"].values >= np.float32(least) * valid
+        unsaturated = table["unsaturated_fraction"].values
+        yield f"min_unsaturated {least}", (valid > 0) & (unsaturated >= np.float32(least) * valid)
     if query.scenes is not None:
         is_wanted = np.isin(store.catalog["scene"].values[catalog], _known_scenes(store, query.scenes))
         yield f"scenes {list(query.scenes)}", is_wanted[table["owner"].values]

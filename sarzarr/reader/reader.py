@@ -67,7 +67,7 @@ class PatchReader(EpochReader):
             groups = catalog_groups(self.store, self.stacks)
             query = replace(query, scenes=None, polarizations=None, groups=groups, dates=len(self.stacks[0]))
         self.selection = select(self.store, query)
-        self.recipe = self._recipe(is_all_valid=query.min_valid >= 1 and not self.selection.is_padded)
+        self.recipe = self._recipe(is_all_valid=query.min_valid == 1 and not self.selection.is_padded)
         self._check_index()
         self._stack_of = {stack.id: stack for stack in self.stacks}
         self.targets = self._targets() if o.boxes else None
