@@ -342,7 +342,7 @@ def _judged(edges: Array, rows: Array, cols: Array, *, within: bool) -> Array:
     (y, x), (dy, dx) = edges[:, 0].T, (edges[:, 1] - edges[:, 0]).T
     least, most = np.minimum(y, y + dy), np.maximum(y, y + dy)
     with np.errstate(divide="ignore", invalid="ignore"):
-        for mine in bands if len(order) else ():
+        for mine in bands if len(order) and len(edges) else ():
             first, last = left[mine], right[mine]
             top, bottom = rows[0, mine[0]] + WHOLE_PIXEL, rows[1, mine[0]] - WHOLE_PIXEL
             near = (most > top) & (least < bottom)
