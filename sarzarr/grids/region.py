@@ -1,7 +1,8 @@
 """Regions of the world, and the windows of rasters that share ground with them.
 
-A region is brought onto a raster's pixels, where windows are boxes. Its edges are straight in its own CRS, as those of
-GeoJSON are in longitude and latitude (RFC 7946, 3.1.1): they are followed in steps of a 256th of the raster.
+A region is brought onto a raster's pixels, where windows are boxes. Its edges are straight in its own CRS, as
+those of GeoJSON are in longitude and latitude (RFC 7946, 3.1.1): they are followed in steps of a 256th of the
+raster.
 """
 
 import json
@@ -53,8 +54,8 @@ class Region:
     def of_bounds(cls, bounds: Any) -> Self:
         """Return the region of ``(left, bottom, right, top)`` in degrees, or of such a tuple and a CRS.
 
-        ``left`` above ``right`` goes across the antimeridian, as in GeoJSON. Raises `InvalidInputError` where they are
-        no four numbers, ``bottom`` is not below ``top``, or a latitude is beyond a pole.
+        ``left`` above ``right`` goes across the antimeridian, as in GeoJSON. Raises `InvalidInputError` where
+        they are no four numbers, ``bottom`` is not below ``top``, or a latitude is beyond a pole.
         """
         given, crs = _with_crs(bounds, LONLAT)
         try:
@@ -102,7 +103,7 @@ class Region:
         return cls(parts=tuple(tuple(_on_earth(ring, wkt) for ring in part) for part in parts), crs_wkt=wkt)
 
     def chosen(self, place: Georeference, rows: Array, cols: Array, *, within: bool = False) -> Array:
-        """Return (n,) bool: the windows of a located raster that share ground with the region, edges alone do not count.
+        """Return (n,) bool: the windows of a located raster that share ground with the region, not its edge alone.
 
         ``rows`` and ``cols`` (2, n) are each window's first pixel, and the one after its last. With ``within``: those
         that lie wholly in one part. A thousandth of a pixel is not told apart. Where control points place the raster,
@@ -131,8 +132,8 @@ def _on_earth(ring: Array, wkt: str) -> Array:
         raise InvalidInputError(f"expected rings of 3 finite corners or more, got {ring.tolist()!r:.120}.")
     if turn is not None and (np.abs(ring[:, 1]).max() > turn / 4 or np.abs(ring[:, 0]).max() > 2 * turn):
         raise InvalidInputError(
-            f"expected longitudes and latitudes of {crs_name(wkt)}, got x, y of {ring[0].tolist()}. Say the CRS beside "
-            "them: bounds=((left, bottom, right, top), 'EPSG:32633'), polygon=(geometry, 'EPSG:32633')."
+            f"expected longitudes and latitudes of {crs_name(wkt)}, got x, y of {ring[0].tolist()}. Say the CRS "
+            "beside them: bounds=((left, bottom, right, top), 'EPSG:32633'), polygon=(geometry, 'EPSG:32633')."
         )
     return ring
 
@@ -240,7 +241,8 @@ class _View:
     def edges(self, part: Rings) -> Array:
         """Return (m, 2, 2): the ends (x, y) of the edges of a part near the raster, in its turn.
 
-        Edges that two rings share are none: those of a seam that GeoJSON cuts at 180 degrees, and poles, which are points.
+        Edges that two rings share are none: those of a seam that GeoJSON cuts at 180 degrees, and poles, which
+        are points.
         """
         turn = turn_of(self.crs_wkt)
         edges = [np.empty((0, 2, 2))]
@@ -250,7 +252,7 @@ class _View:
                 span = float(ring[:, 0].min()), float(ring[:, 0].max())
                 moves = turns_onto(self.crs_wkt, span, (float(self.low[0]), float(self.high[0])))
             for move in moves:
-                near = _clipped(ring + (move, 0.0), self.low, self.high)
+                near = _clipped(ring + np.array([move, 0.0]), self.low, self.high)
                 edges.append(np.stack([near, np.roll(near, -1, axis=0)], axis=1))
         every = np.concatenate(edges)
         ends = every.copy()
@@ -298,7 +300,7 @@ class _View:
 
 
 def _own_crs(place: Georeference) -> str:
-    """Return the WKT of a CRS in which a raster has no seam: its own, or an equal-area one about its control points."""
+    """Return the WKT of a CRS in which a raster has no seam: its own, or one about its control points."""
     if not place.uses_gcps:
         return str(place.grid.crs_wkt)
     xs, ys = np.array(place.gcps, np.float64)[:, 2:4].T

@@ -17,8 +17,8 @@ _UNIT: Final = "us"
 def parse_period(time: Any) -> tuple[np.datetime64, np.datetime64]:
     """Return the first and the last moment (datetime64[us], UTC) of a period.
 
-    It is a pair or slice of ends, None where it is open, or one text for the year, month or day that it says. Ends are
-    ISO 8601 text, `datetime`, `date` or ``datetime64``, UTC unless they say another zone.
+    It is a pair or slice of ends, None where it is open, or one text for the year, month or day that it says.
+    Ends are ISO 8601 text, `datetime`, `date` or ``datetime64``, UTC unless they say another zone.
 
     >>> [str(end) for end in parse_period(("2026-01-31T05:00", "2026-02"))]
     ['2026-01-31T05:00:00.000000', '2026-02-28T23:59:59.999999']

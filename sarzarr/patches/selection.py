@@ -1,20 +1,23 @@
 """Selections of patches: queries over the patch table and the catalog, which never touch a pixel."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError, NotInStoreError
+from sarzarr.errors import InvalidInputError, NothingChosenError, NotInStoreError
 from sarzarr.grids.region import Region
 from sarzarr.patches.period import moments_of
 from sarzarr.store.chunks import ArrayLayout, read_layout
 from sarzarr.store.codecs import CODECS
+from sarzarr.store.conditions import columns_of
 from sarzarr.store.documents import Encoding
 from sarzarr.store.store import Store
 from sarzarr.text import listed
@@ -106,7 +109,7 @@ def select(store: Store, query: Query) -> Selection:
     """Return the patches that a query asks for, (n, channels), in the order of the table.
 
     Raises `NotInStoreError` where the index, split, a scene or a polarization is not in the store;
-    `InvalidInputError` where nothing is left.
+    `NothingChosenError` where nothing is left.
     """
     table = store.patch_columns(query.index)
     catalog = _catalog_rows(store, table)
@@ -116,12 +119,11 @@ def select(store: Store, query: Query) -> Selection:
     else:
         rows = _shared(table, catalog, np.flatnonzero(keep), query.groups)
     if query.at_most is not None and query.at_most < len(rows):
-        drawn = np.random.default_rng((query.seed, len(rows))).permutation(len(rows))[: query.at_most]
-        rows = rows[np.sort(drawn)]
+        rows = rows[drawn_of(len(rows), query.at_most, query.seed)]
     if not len(rows):
         if query.polarizations is not None or query.groups is not None:
             left.append("0 in every channel asked for")
-        raise InvalidInputError(
+        raise NothingChosenError(
             f"at least one patch was expected, got none: {', then '.join(left)}. "
             + (
                 "Ask for less where the last ones go."
@@ -145,6 +147,11 @@ def select(store: Store, query: Query) -> Selection:
         dates=query.dates,
         stamps=tuple(table["owner_stamp"].values[owners.reshape(-1)[first]].tolist()),
     )
+
+
+def drawn_of(n: int, most: int, seed: int) -> Array:
+    """Return ``most`` of the numbers ``0..n-1``, (most,) int64, ascending, drawn by a seed."""
+    return np.sort(np.random.default_rng((seed, n)).permutation(n)[:most])
 
 
 def passing(store: Store, query: Query) -> Array:
@@ -323,28 +330,37 @@ def _place(table: xr.Dataset, rows: Array | slice) -> Array:
     return np.asarray(row * _MAX_PIXEL + col)
 
 
-def weights_of(store: Store, chosen: Selection, weights: Mapping[str, float] | str) -> Array:
-    """Return (n,) float64: the weight of each patch in a draw.
+def patch_columns(store: Store, index: str, chosen: Selection) -> dict[str, Callable[[], Array]]:
+    """Return what makes each column (n,) of a selection: of the index, and of the catalog by first channel."""
+    columns, rows = columns_of(store.patch_columns(index), store.catalog), chosen.table_row
 
-    A mapping weighs the patches of scenes, 1 where a scene is not named. A column of numbers of the catalog
-    is the weight; of a column of words, each word weighs as much as any other.
+    def of_patches(values: Array) -> Array:
+        return values[rows]
 
-    Raises `NotInStoreError` where a scene or column is not in the store.
+    def of_arrays(values: Array) -> Array:
+        return values[columns.owner[rows]]
+
+    made = {name: partial(of_arrays, values) for name, values in columns.array.items()}
+    return made | {name: partial(of_patches, values) for name, values in columns.patch.items()}
+
+
+def weights_of(columns: Mapping[str, Callable[[], Array]], weights: Mapping[str, float] | str) -> Array:
+    """Return (n,) float64: the weight of each patch in a draw, of a selection with these columns.
+
+    A mapping weighs the patches of scenes, 1 where a scene is not named. A column of numbers is the weight; of
+    a column of words, each word weighs as much as any other. `NotInStoreError` where there is no such column.
     """
-    of_array = store.catalog.isel(array=chosen.catalog_row)
-    array = chosen.array[:, 0]
     if not isinstance(weights, str):
-        _known_scenes(store, list(weights))
-        return np.array([float(weights.get(s, 1.0)) for s in of_array["scene"].values.tolist()])[array]
-    if weights not in of_array or of_array[weights].dims != ("array",):
-        columns = sorted(str(k) for k, v in of_array.data_vars.items() if v.dims == ("array",))
-        raise NotInStoreError(f"weights must be a column among {', '.join(columns)}, got {weights!r}.")
-    values = of_array[weights].values
-    if values.dtype.kind in "if":
-        return np.asarray(values, np.float64)[array]
-    _, word = np.unique(values.astype(str), return_inverse=True)
-    counts = np.bincount(word[array])
-    return np.asarray(1.0 / counts[word[array]])
+        return np.array([float(weights.get(scene, 1.0)) for scene in columns["scene"]().tolist()])
+    if weights not in columns:
+        raise NotInStoreError(
+            f"weights must be a column among {', '.join(sorted(columns))}, got {weights!r}."
+        )
+    values = columns[weights]()
+    if values.dtype.kind in "iuf":
+        return values.astype(np.float64)
+    word, words = pd.factorize(values)
+    return np.asarray(1.0 / np.bincount(word, minlength=len(words))[word])
 
 
 def patch_facts(store: Store, chosen: Selection, patches: Array) -> dict[str, Any]:

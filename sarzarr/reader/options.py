@@ -1,7 +1,7 @@
 """`ReadOptions`: the keywords of a reader, checked, and the patches of an index that they ask for."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import index
 from typing import Any, Final, Literal, SupportsIndex, TypedDict
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 Edge = Literal["drop", "shift", "pad"]
 Clip = tuple[float, float] | Mapping[str, tuple[float, float]]
 """(vmin, vmax) in dB, or such a pair by group."""
+Weights = Mapping[str, float] | str | Callable[[Any], Any] | Array
+"""Weights of patches: by scene, a column, a function of the table of the selection, or (n,)."""
 Box = tuple[float, float, float, float]
 """(left, bottom, right, top)."""
 Bounds = Box | tuple[Box, str]
@@ -102,9 +104,10 @@ class ReadOptions:
     """True: any patch anywhere in the epoch. ``window``: a few shards at a time. False: the table's order."""
     window: int = WINDOW_SHARDS
     """Shards that ``shuffle="window"`` mixes."""
-    weights: Mapping[str, float] | str | None = None
-    """Weights by which patches are drawn, one per scene (1 where not named), or a column of the catalog. A
-    column of numbers is the weight; of a column of words, each word counts alike. Draws repeat patches."""
+    weights: Weights | None = None
+    """Weights by which patches are drawn, one per scene (1 where not named), or a column of the index or the catalog.
+    A column of numbers is the weight; of a column of words, each word counts alike. Or a function, called once, from
+    `PatchReader.table` to (n,) weights; or these. Draws repeat patches."""
     augment: AugmentationName | None = None
     """A name in `sarzarr.reader.augment.AUGMENTATIONS`, drawn for each patch anew each epoch; none if left out."""
     drop_last: bool = False
@@ -245,7 +248,7 @@ class PatchKeywords(_SharedKeywords, total=False):
     time: Any
     dtype: Literal["float32", "uint16"]
     layers: Sequence[str]
-    weights: Mapping[str, float] | str | None
+    weights: Weights | None
 
 
 class SampleKeywords(_SharedKeywords, _ChoiceKeywords, total=False):

@@ -1,18 +1,27 @@
 """`PatchReader`: patches of a store's scenes as NumPy batches."""
 
-from collections.abc import Mapping
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
-from typing import Any, Unpack
+from functools import cache, cached_property, partial
+from typing import Any, Final, Unpack, cast
 
 import numpy as np
+import pandas as pd
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError, MixedBoundsError, StoreChangedError
+from sarzarr.errors import (
+    InvalidInputError,
+    MixedBoundsError,
+    NothingChosenError,
+    NotInStoreError,
+    StoreChangedError,
+)
 from sarzarr.keywords import shows_options
 from sarzarr.patches.index import spec_of
-from sarzarr.patches.selection import layouts, patch_facts, select
+from sarzarr.patches.selection import drawn_of, layouts, patch_columns, patch_facts, select, weights_of
 from sarzarr.patches.stacks.find import catalog_groups, choose_stacks
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.stretch import Stretch
@@ -21,9 +30,35 @@ from sarzarr.reader.layers import layer_recipes
 from sarzarr.reader.options import ReadKeywords, ReadOptions
 from sarzarr.reader.order import Indices
 from sarzarr.reader.prefetch import BatchRecipe
+from sarzarr.reader.several import (
+    check_alike,
+    joined_recipe,
+    joined_selection,
+    joined_targets,
+    taken_recipe,
+    taken_selection,
+    taken_targets,
+)
 from sarzarr.reader.targets import PatchTargets, patch_targets
 from sarzarr.store.boxes import ON_SCENES, Windows, check_grids, read_boxes
 from sarzarr.store.store import AnyStore
+from sarzarr.text import listed
+
+log = logging.getLogger(__name__)
+_ORDER: Final = (
+    "batch_size",
+    "shuffle",
+    "window",
+    "weights",
+    "max_patches",
+    "drop_last",
+    "seed",
+    "threads",
+    "read_ahead",
+)
+"""Options of what joins readers; all others are of each."""
+_OF_ALL: Final = ("weights", "max_patches", "drop_last")
+"""Options that are of the patches of all stores together."""
 
 
 @shows_options(ReadOptions, ReadKeywords)
@@ -44,7 +79,10 @@ class PatchReader(EpochReader):
     Parameters
     ----------
     store
-        A `Store`, or its path.
+        A `Store`, or its path; or a list of them, whose patches are delivered as those of one: each once an
+        epoch, with ids that are the first store's own and distinct from them in others, and in dicts ``store``,
+        its path. A list of readers joins what each has chosen; ``one | other`` and ``one & other`` are the
+        patches of either, and of both.
     **options
         The fields of `sarzarr.reader.options.ReadOptions`.
 
@@ -52,10 +90,32 @@ class PatchReader(EpochReader):
     reading where a chunk does: no batch holds such a patch.
     """
 
-    def __init__(self, store: AnyStore, **options: Unpack[ReadKeywords]) -> None:
-        super().__init__(store, ReadOptions(**options))
+    members: "tuple[PatchReader, ...]" = ()
+    """The readers of several stores or selections, whose patches are joined; none of a reader of one store."""
+
+    def __init__(
+        self,
+        store: "AnyStore | PatchReader | Sequence[AnyStore | PatchReader]",
+        **options: Unpack[ReadKeywords],
+    ) -> None:
+        if isinstance(store, PatchReader | list | tuple):
+            self._join(store if isinstance(store, list | tuple) else (store,), options)
+        else:
+            super().__init__(store, ReadOptions(**options))
+        if self.options.weights is not None:
+            self.weights  # noqa: B018  # what cannot be drawn by is refused at once, and a function is called once
+
+    def _join(self, given: Sequence[Any], options: ReadKeywords) -> None:
+        """Open a reader per store, or take those given, and join their patches."""
+        self.members, made = _members(given, options)
+        self._places = list(dict.fromkeys(str(member.store.place) for member in self.members))
+        super().__init__(self.members[0].store, made)
+        del self.store  # there are several: see `members`
 
     def _choose(self) -> None:
+        if self.members:
+            self._choose_from_members()
+            return
         o = self.options
         self.index = o.index_in(self.store)
         self.stacks: tuple[Stack, ...] = ()
@@ -71,6 +131,75 @@ class PatchReader(EpochReader):
         self._check_index()
         self._stack_of = {stack.id: stack for stack in self.stacks}
         self.targets = self._targets() if o.boxes else None
+
+    def _choose_from_members(self) -> None:
+        members, places = self.members, self._places
+        check_alike([str(m.store.place) for m in members], [m._facts for m in members])
+        stores = [places.index(str(member.store.place)) for member in members]
+        self.selection = joined_selection([m.selection for m in members], stores)
+        self.recipe = joined_recipe([m.recipe for m in members])
+        sizes = [len(m.selection) for m in members]
+        self._member = np.repeat(np.arange(len(members)), sizes)
+        self._number = np.concatenate([np.arange(size) for size in sizes])
+        targets = [m.targets for m in members if m.targets is not None]
+        self.targets = joined_targets(targets, self.selection.id) if targets else None
+        most = self.options.max_patches
+        if most is not None and most < len(self.selection):
+            self._keep(drawn_of(len(self.selection), most, self.options.seed))
+
+    def _keep(self, rows: Array) -> None:
+        """Keep the patches ``rows`` (k,) of the selection alone."""
+        self.selection = taken_selection(self.selection, rows)
+        self.recipe = taken_recipe(self.recipe, rows)
+        self.targets = None if self.targets is None else taken_targets(self.targets, rows)
+        if self.members:
+            self._member, self._number = self._member[rows], self._number[rows]
+
+    def _among(self, other: "PatchReader") -> Array:
+        """Return (n,) bool: which patches of this reader, of one store, another delivers, too."""
+        ids = [m.selection.id for m in other.members or (other,) if m.store.place == self.store.place]
+        return np.isin(self.selection.id, np.concatenate([np.zeros(0, np.int64), *ids]))
+
+    def __or__(self, other: "PatchReader") -> "PatchReader":
+        """Return a reader of the patches of both, each once; order and batches are this one's, without weights."""
+        more = []
+        for member in other.members or (other,):
+            rows = np.flatnonzero(~member._among(self))
+            if rows.size:
+                more.append(_part_of(member, rows))
+        return PatchReader([*(self.members or (self,)), *more])
+
+    def __and__(self, other: "PatchReader") -> "PatchReader":
+        """Return a reader of the patches that both deliver, as this one does; `NothingChosenError` of none."""
+        parts = []
+        for member in self.members or (self,):
+            rows = np.flatnonzero(member._among(other))
+            if rows.size:
+                parts.append(_part_of(member, rows))
+        if not parts:
+            raise NothingChosenError(
+                f"at least one patch in both selections was expected, got none of {len(self.selection)} and "
+                f"{len(other.selection)}. Choose selections of one store and one cut that overlap."
+            )
+        return PatchReader(parts)
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        """What readers must agree in to be joined, by what it is called."""
+        o, recipe = self.options, self.recipe
+        return {
+            "size of patches": self.selection.shape,
+            "number of channels": recipe.images.array.shape[1] // max(recipe.dates, 1),
+            "number of dates": recipe.dates,
+            "list of polarizations": o.polarizations and [p.lower() for p in o.polarizations],
+            "dtype": o.dtype,
+            "delivery of flags": (o.flags, o.with_meta, recipe.flags is not None),
+            "augmentation": o.augment,
+            "layers, with their dtypes and nodata values": [
+                (p.name, p.dtype, p.outside) for p in recipe.layers
+            ],
+            "list of classes of boxes": None if self.targets is None else self.targets.classes,
+        }
 
     def _check_index(self) -> None:
         """Raise `StoreChangedError` where the index was measured on other pixels than an array now has."""
@@ -150,6 +279,8 @@ class PatchReader(EpochReader):
 
     def _column(self, name: str) -> list[Any]:
         """Return a column of the catalog for each array that is read."""
+        if self.members:
+            return [value for member in self.members for value in member._column(name)]
         values: list[Any] = self.store.catalog[name].values[self.selection.catalog_row].tolist()
         return values
 
@@ -158,6 +289,8 @@ class PatchReader(EpochReader):
 
     def _clips(self) -> list[tuple[float, float]]:
         """Return the pair that each array is delivered with, dB."""
+        if self.members:
+            return [clip for member in self.members for clip in member._clips()]
         if self.options.dtype == "uint16":
             return self._stored()
         clip, keys = self.options.clip, self._column("bounds_key")
@@ -183,7 +316,56 @@ class PatchReader(EpochReader):
         file: Indices = table.entries["file"][chunk].astype(np.int64)
         return file
 
+    def _columns(self) -> dict[str, Callable[[], Array]]:
+        """Return what makes each column (n,) of the selection."""
+        if not self.members:
+            return patch_columns(self.store, self.index, self.selection)
+        parts = [member._columns() for member in self.members]
+        starts = np.cumsum([0, *(len(m.selection) for m in self.members)])
+        rows = starts[self._member] + self._number
+
+        def joined(name: str) -> Array:
+            return np.concatenate([part[name]() for part in parts])[rows]
+
+        shared = [name for name in parts[0] if all(name in part for part in parts)]
+        places = np.array([str(m.store.place) for m in self.members], object)
+        return {name: partial(joined, name) for name in shared} | {"store": lambda: places[self._member]}
+
+    def table(self) -> pd.DataFrame:
+        """Return the selection as a `pandas.DataFrame`, a row a patch, in the order of the patches' numbers.
+
+        Columns are those of the index (``row``, ``col``, ``mean_db``, ...) and of the catalog (``scene``, ``time``,
+        ``incidence``, ...), of the first channel; ``id`` is the reader's, and of several stores ``store`` its path.
+        """
+        columns = {name: make() for name, make in self._columns().items()}
+        return pd.DataFrame(columns | {"id": self.selection.id})
+
+    @cached_property
+    def weights(self) -> Array | None:
+        """(n,) float64: how often each patch is drawn, against the others; None where all are once."""
+        given = self.options.weights
+        if given is None:
+            return None
+        if isinstance(given, Mapping):
+            known = {scene for m in self.members or (self,) for scene in m.store.scenes}
+            if unknown := sorted(set(given) - known):
+                raise NotInStoreError(
+                    f"weights of {len(known)} scenes were expected, got {listed(unknown)}. Leave them out."
+                )
+        if isinstance(given, Mapping | str):
+            return weights_of(self._columns(), given)
+        values = np.asarray(given(self.table()) if callable(given) else given, np.float64)
+        if values.shape != (len(self.selection),):
+            raise InvalidInputError(
+                f"one weight for each of {len(self.selection)} patches was expected, got shape {values.shape}. "
+                "Return one per row of PatchReader.table()."
+            )
+        self.options = replace(self.options, weights=values)  # which pickles, and of which a state can tell
+        return values
+
     def _described(self, patches: Array) -> dict[str, Any]:
+        if self.members:
+            return self._described_by_members(patches)
         facts = patch_facts(self.store, self.selection, patches)
         if self.stacks:
             scenes = self._column("scene")
@@ -192,5 +374,70 @@ class PatchReader(EpochReader):
             facts["seconds"] = np.array([stack.seconds for stack in stacks])
         return facts
 
+    def _described_by_members(self, patches: Array) -> dict[str, Any]:
+        """Return the facts of some patches as their members tell them, with the path of each one's ``store``."""
+        owners, number = self._member[patches], self._number[patches]
+        parts = {i: self.members[i]._described(number[owners == i]) for i in np.unique(owners).tolist()}
+        order = np.argsort(np.argsort(owners, kind="stable"))
+        facts: dict[str, Any] = {"store": [str(self.members[i].store.place) for i in owners.tolist()]}
+        for name, first in next(iter(parts.values()), {}).items():
+            values = [part[name] for part in parts.values()]
+            if isinstance(first, np.ndarray):
+                facts[name] = np.concatenate(values)[order]
+            else:
+                flat = [one for value in values for one in value]
+                facts[name] = [flat[i] for i in order.tolist()]
+        return facts | {"id": self.selection.id[patches]}
+
+    @property
+    def _fingerprint(self) -> dict[str, Any]:
+        own = super()._fingerprint
+        sizes = np.bincount(self._member, minlength=len(self.members)).tolist() if self.members else []
+        return own | {"stores": sizes} if sizes else own
+
     def __repr__(self) -> str:
-        return f"<sarzarr.PatchReader {self.store.place.name!r}: {len(self.selection)} patches>"
+        names = [m.store.place.name for m in self.members or (self,)]
+        return f"<sarzarr.PatchReader {', '.join(map(repr, names))}: {len(self.selection)} patches>"
+
+
+def _part_of(reader: PatchReader, rows: Array) -> PatchReader:
+    """Return a reader of the patches ``rows`` (k,) of one store's reader, to be joined with others."""
+    part = copy.copy(reader)
+    vars(part).pop("weights", None)
+    vars(part).pop("shards", None)
+    part._keep(rows)
+    return part
+
+
+def _members(given: Sequence[Any], options: ReadKeywords) -> tuple[tuple[PatchReader, ...], ReadOptions]:
+    """Return the readers whose patches are joined, and the options of what joins them."""
+    readers = [one for one in given if isinstance(one, PatchReader)]
+    if not given or len(readers) not in (0, len(given)):
+        raise InvalidInputError(
+            f"stores, or readers of them, one at least, were expected, got {len(given) - len(readers)} stores and "
+            f"{len(readers)} readers. Make a PatchReader of each."
+        )
+    if readers:
+        if own := sorted(set(options) - {*_ORDER}):
+            raise InvalidInputError(
+                f"{', '.join(_ORDER)} were expected for readers, got {', '.join(own)}. Pass it to each reader."
+            )
+        members = tuple(member for reader in readers for member in reader.members or (reader,))
+        anew: ReadKeywords = {"weights": None, "max_patches": None, **options}
+        return members, replace(members[0].options, **anew)
+    if options.get("rows") is not None:
+        raise InvalidInputError(
+            "rows= of one store were expected, got several stores. Join readers: PatchReader([PatchReader(store, "
+            "rows=...), ...])."
+        )
+    each = cast("ReadKeywords", {k: v for k, v in options.items() if k not in _OF_ALL})
+    made, empty = [], ""
+    for store in given:
+        try:
+            made.append(PatchReader(store, **each))
+        except NothingChosenError as error:
+            empty = f"{getattr(store, 'place', store)}: {error}"
+            log.warning("%s: no patch of it is chosen", getattr(store, "place", store))
+    if not made:
+        raise NothingChosenError(f"patches of {len(given)} stores were expected, got none. {empty}")
+    return tuple(made), ReadOptions(**options)

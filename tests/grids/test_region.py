@@ -1,4 +1,4 @@
-"""Which windows of a raster share ground with a region: in any CRS, by control points, across 180 degrees, at poles."""
+"""Windows of a raster that share ground with a region: in any CRS, by control points, over 180 degrees and poles."""
 
 import json
 
@@ -45,7 +45,7 @@ def degrees(place, rows, cols):
 
 
 def sampled(place, inside, rows, cols, n=17):
-    """Return (windows, n * n) bool: whether ``inside(lon, lat)`` holds at points of each window, its edges among them."""
+    """Return (windows, n * n) bool: whether ``inside(lon, lat)`` holds at points of each window and its edges."""
     t = np.linspace(0, 1, n)
     down = rows[0][:, None, None] + (rows[1] - rows[0])[:, None, None] * t[None, :, None]
     across = cols[0][:, None, None] + (cols[1] - cols[0])[:, None, None] * t[None, None, :]
@@ -243,7 +243,7 @@ def test_the_same_polygon_said_in_many_ways(tmp_path):
     rows, cols = windows(place)
     expected = Region.of_polygon(SQUARE).chosen(place, rows, cols)
     assert 0 < expected.sum() < len(expected)
-    for given in (
+    for said in (
         feature,
         {"type": "FeatureCollection", "features": [feature]},
         {"type": "GeometryCollection", "geometries": [SQUARE]},
@@ -253,7 +253,7 @@ def test_the_same_polygon_said_in_many_ways(tmp_path):
         str(tmp_path / "a.geojson"),
         (SQUARE, "EPSG:4326"),
     ):
-        assert np.array_equal(Region.of_polygon(given).chosen(place, rows, cols), expected)
+        assert np.array_equal(Region.of_polygon(said).chosen(place, rows, cols), expected)
     told = {**UTM_SQUARE, "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}}
     regions = [
         Region.of_polygon(g) for g in ((UTM_SQUARE, "EPSG:32633"), Shape(UTM_SQUARE, "EPSG:32633"), told)

@@ -22,7 +22,7 @@ LONLAT = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """One ground three times (UTM 33, UTM 34 turned by 4 degrees, by control points), and a scene of no place or time."""
+    """One ground three times (UTM 33, UTM 34, by control points), and a scene of no place or time."""
     folder = tmp_path_factory.mktemp("ground")
     x34, y34 = Transformer.from_crs("EPSG:32633", "EPSG:32634", always_xy=True).transform(X, Y)
     rows, cols = (v.ravel().tolist() for v in np.meshgrid((0, 320, 640), (0, 350, 700), indexing="ij"))
@@ -156,7 +156,7 @@ def test_what_is_no_period_is_refused(time):
 
 
 def test_the_place_of_a_real_product_by_control_points(real_data, tmp_path):
-    """A Sentinel-1 SLC: the box about the middle of its control points holds its middle patch, and not its corners."""
+    """A Sentinel-1 SLC: a box about the middle of its control points holds its middle patches alone."""
     plan = sz.plan_ingest([real_data / "s1_slc_gcp" / "slc.tif"], tmp_path / "s.zarr")
     store = sz.ingest(plan)
     place = store.placements[store.scenes[0]]

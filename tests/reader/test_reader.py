@@ -496,7 +496,7 @@ def test_damage_is_raised_where_its_batch_would_have_been(tmp_path):
     grid_row = table.first_chunk[reader.selection.array[victim, 0]]
     chunk = grid_row + row // 256 * table.grid[reader.selection.array[victim, 0], 2] + col // 256
     entry = table.entries[chunk]
-    file = made.root / table.key(int(entry["file"]))
+    file = made.root / table.at(int(entry["file"]))[1]
     raw = bytearray(file.read_bytes())
     raw[int(entry["offset"]) + 1000] ^= 1
     file.write_bytes(raw)
