@@ -27,8 +27,10 @@ from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.stretch import Stretch
 from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.layers import layer_recipes
+from sarzarr.reader.moments import ChannelMoments, CountedArray, channel_moments
 from sarzarr.reader.options import ReadKeywords, ReadOptions
-from sarzarr.reader.order import Indices
+from sarzarr.reader.order import Indices, drawn
+from sarzarr.reader.picture import plot_parts
 from sarzarr.reader.prefetch import BatchRecipe
 from sarzarr.reader.several import (
     check_alike,
@@ -41,7 +43,8 @@ from sarzarr.reader.several import (
 )
 from sarzarr.reader.targets import PatchTargets, patch_targets
 from sarzarr.store.boxes import ON_SCENES, Windows, check_grids, read_boxes
-from sarzarr.store.store import AnyStore
+from sarzarr.store.place import Folder
+from sarzarr.store.store import AnyStore, Store
 from sarzarr.text import listed
 
 log = logging.getLogger(__name__)
@@ -102,13 +105,12 @@ class PatchReader(EpochReader):
             self._join(store if isinstance(store, list | tuple) else (store,), options)
         else:
             super().__init__(store, ReadOptions(**options))
-        if self.options.weights is not None:
-            self.weights  # noqa: B018  # what cannot be drawn by is refused at once, and a function is called once
+        if self.weights is not None:  # made once, and refused at once where they cannot be drawn by
+            drawn(self.weights, seed=0, epoch=0)
 
     def _join(self, given: Sequence[Any], options: ReadKeywords) -> None:
         """Open a reader per store, or take those given, and join their patches."""
         self.members, made = _members(given, options)
-        self._places = list(dict.fromkeys(str(member.store.place) for member in self.members))
         super().__init__(self.members[0].store, made)
         del self.store  # there are several: see `members`
 
@@ -133,10 +135,16 @@ class PatchReader(EpochReader):
         self.targets = self._targets() if o.boxes else None
 
     def _choose_from_members(self) -> None:
-        members, places = self.members, self._places
+        members = self.members
         check_alike([str(m.store.place) for m in members], [m._facts for m in members])
-        stores = [places.index(str(member.store.place)) for member in members]
+        places = [_address(m.store) for m in members]
+        stores = [list(dict.fromkeys(places)).index(place) for place in places]
         self.selection = joined_selection([m.selection for m in members], stores)
+        if twice := len(self.selection) - len(np.unique(self.selection.id)):
+            raise InvalidInputError(
+                f"each patch once was expected, got {twice} of one store twice. Name a store once, and join readers "
+                "of one as one | other."
+            )
         self.recipe = joined_recipe([m.recipe for m in members])
         sizes = [len(m.selection) for m in members]
         self._member = np.repeat(np.arange(len(members)), sizes)
@@ -157,7 +165,7 @@ class PatchReader(EpochReader):
 
     def _among(self, other: "PatchReader") -> Array:
         """Return (n,) bool: which patches of this reader, of one store, another delivers, too."""
-        ids = [m.selection.id for m in other.members or (other,) if m.store.place == self.store.place]
+        ids = [m.selection.id for m in other.members or (other,) if _address(m.store) == _address(self.store)]
         return np.isin(self.selection.id, np.concatenate([np.zeros(0, np.int64), *ids]))
 
     def __or__(self, other: "PatchReader") -> "PatchReader":
@@ -276,6 +284,66 @@ class PatchReader(EpochReader):
         if len({*vmin}) == len({*vmax}) == 1:
             return {"vmin": vmin[0], "vmax": vmax[0]}
         return {"vmin": list(vmin), "vmax": list(vmax)}
+
+    def statistics(self) -> ChannelMoments:
+        """Return mean and standard deviation of each channel as delivered, from the histograms; no pixel is read.
+
+        They are of every valid pixel of the arrays that patches are chosen from: of whole scenes, also where a split
+        or a condition takes a part of their ground. Augmentation and weights do not count.
+        """
+        chosen, channels = self.selection, self.selection.array.shape[1] // max(self.selection.dates, 1)
+        arrays, scenes = self._counted(), self._column("scene")
+        used = [np.unique(chosen.array[:, channel::channels]).tolist() for channel in range(channels)]
+        seen = {(arrays[i][0], scenes[i]) for one in used for i in one}
+        return channel_moments([[arrays[i][1] for i in one] for one in used], len(seen))
+
+    def plot(self, batch: Any, *, patches: int = 8) -> Any:
+        """Return a `matplotlib.figure.Figure` of a batch as this reader delivers it, or as tensors of it.
+
+        A column is a patch, ``patches`` at most; rows are channels (of stacks date after date) from 0, black, to 1,
+        white, with boxes outlined, then flags and layers. Raises `InvalidInputError` where it is no such batch,
+        `MissingExtraError` where matplotlib is not installed.
+        """
+        o = self.options
+        if isinstance(batch, Mapping):
+            parts = dict(batch)
+        else:
+            every = batch if isinstance(batch, list | tuple) else (batch,)
+            names = ["image", *["flags"] * o.flags, *["target"] * bool(o.boxes)]
+            parts = dict(zip(names, every, strict=False))
+            parts |= {"layers": dict(zip(o.layers, every[len(names) :], strict=False))} if o.layers else {}
+            parts = parts if len(every) == len(names) + len(o.layers) else {}
+        if getattr(parts.get("image"), "ndim", 0) not in (4, 5) or not len(parts["image"]):
+            raise InvalidInputError(
+                f"a batch as this reader delivers it was expected, got {type(batch).__name__}. Pass what it gave."
+            )
+        return plot_parts(parts, nodata=self.layer_nodata, patches=patches)
+
+    def _counted(self) -> list[tuple[str, CountedArray]]:
+        """Return each array that is read with its histogram, and the path of its store."""
+        if self.members:
+            return [one for member in self.members for one in member._counted()]
+        columns = zip(
+            self._column("scene"),
+            self._column("name"),
+            self._column("dtype"),
+            self._stored(),
+            self._clips(),
+            strict=True,
+        )
+        is_coded = self.options.dtype == "uint16"
+        return [
+            (
+                str(self.store.place),
+                CountedArray(
+                    histogram=self.store.histogram(scene, name),
+                    dtype=dtype,
+                    stored=stored,
+                    clip=None if is_coded else clip,
+                ),
+            )
+            for scene, name, dtype, stored, clip in columns
+        ]
 
     def _column(self, name: str) -> list[Any]:
         """Return a column of the catalog for each array that is read."""
@@ -398,6 +466,11 @@ class PatchReader(EpochReader):
     def __repr__(self) -> str:
         names = [m.store.place.name for m in self.members or (self,)]
         return f"<sarzarr.PatchReader {', '.join(map(repr, names))}: {len(self.selection)} patches>"
+
+
+def _address(store: Store) -> str:
+    """Return what tells a store from any other, however its path is written."""
+    return str(store.place.path.resolve()) if isinstance(store.place, Folder) else str(store.place)
 
 
 def _part_of(reader: PatchReader, rows: Array) -> PatchReader:

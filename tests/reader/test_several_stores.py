@@ -187,7 +187,8 @@ def test_boxes_flags_and_layers_come_along(stores, tmp_path):
         store = make_store(tmp_path / str(i))
         corners = rng.integers(0, 500, (40, 2)).astype(float)
         boxes = Boxes(
-            boxes=np.concatenate([corners, corners + 20], axis=1), owner=np.repeat([0, 1], 20), label=np.ones(40, np.int64),
+            boxes=np.concatenate([corners, corners + 20], axis=1), owner=np.repeat([0, 1], 20),
+            label=np.ones(40, np.int64),
             owners=("a", "b"), grids=(store.grids["a"], store.grids["b"]), on="scenes", classes=("ship",),
         )  # fmt: skip
         write_boxes(store, boxes)
@@ -236,6 +237,11 @@ def test_other_misuses_are_refused_with_a_remedy(stores):
         sz.PatchReader([one, sz.PatchReader(other)])
     with pytest.raises(InvalidInputError, match=r"PatchReader\(store, rows=\.\.\.\)"):
         sz.PatchReader([one, other], rows=[1, 2])
+    for twice in ([one, one.root], [sz.PatchReader(one), sz.PatchReader(one, max_patches=3)]):
+        with pytest.raises(
+            InvalidInputError, match=r"each patch once was expected, got \d+ of one store twice"
+        ):
+            sz.PatchReader(twice)
     with pytest.raises(NotInStoreError, match="weights of 2 scenes were expected, got nope"):
         sz.PatchReader([one, other], weights={"nope": 2.0})
     with pytest.raises(NothingChosenError, match="patches of 2 stores were expected, got none"):
