@@ -46,15 +46,18 @@ def plot_parts(
         figsize=(INCHES * len(images) + 1, INCHES * len(rows) + 0.4), layout="constrained", dpi=100
     )
     axes = figure.subplots(len(rows), len(images), squeeze=False)
-    for panels, (name, values, style) in zip(axes, rows, strict=True):
+    for panels, (name, values, classes, limits) in zip(axes, rows, strict=True):
+        style = limits if classes is None else _of_classes(classes)
         for axis, picture in zip(panels, values, strict=True):
             drawn = axis.imshow(picture, interpolation="nearest", **style)
             axis.set(xticks=[], yticks=[])
         panels[0].set_ylabel(name, fontsize=9)
         bar = figure.colorbar(drawn, ax=panels.tolist(), fraction=0.03, pad=0.01)
         bar.ax.tick_params(labelsize=7)
-        if name == "flags":
-            bar.set_ticks([flag.value for flag in Flag], labels=[flag.name.lower() for flag in Flag])
+        if classes is not None:
+            words = [flag.name.lower() for flag in Flag] if name == "flags" else list(map(str, classes))
+            bar.set_ticks(classes, labels=words, minor=False)
+            bar.ax.minorticks_off()
     _title(axes[0], parts)
     for panels in axes[: images.shape[1]]:
         for axis, target in zip(panels, parts.get("target", ()), strict=False):
@@ -71,13 +74,13 @@ def _planes(values: Any, patches: int) -> Array:
 
 def _rows(
     parts: Mapping[str, Any], images: Array, nodata: Mapping[str, float | int | None], patches: int
-) -> list[tuple[str, Array, dict[str, Any]]]:
-    """Return each row of panels: its name, (N, rows, columns), and how `imshow` draws it."""
+) -> list[tuple[str, Array, list[int] | None, dict[str, Any]]]:
+    """Return each row of panels: its name, (N, rows, columns), its classes if any, and how `imshow` draws others."""
     white = (
         {"vmin": 0, "vmax": 1} if images.dtype.kind == "f" else {"vmin": images.min(), "vmax": images.max()}
     )
     rows = [
-        (f"plane {i}" if images.shape[1] > 1 else "image", images[:, i], {"cmap": "gray", **white})
+        (f"plane {i}" if images.shape[1] > 1 else "image", images[:, i], None, {"cmap": "gray", **white})
         for i in range(images.shape[1])
     ]
     names = parts.get("array")
@@ -85,18 +88,33 @@ def _rows(
         rows = [(name, *row[1:]) for name, row in zip(names[0], rows, strict=True)]
     if "flags" in parts:
         flags = _planes(parts["flags"], patches).max(axis=1)
-        rows.append(("flags", flags, {"cmap": "viridis", "vmin": 0, "vmax": max(Flag)}))
+        rows.append(("flags", flags, [flag.value for flag in Flag], {}))
     for name, values in parts.get("layers", {}).items():
         planes = _planes(values, patches)
         outside = nodata.get(name)
         is_none = np.isnan(planes) if planes.dtype.kind == "f" else np.zeros(planes.shape, bool)
         shown = np.ma.masked_array(planes, is_none if outside is None else is_none | (planes == outside))
-        few = planes.dtype.kind in "iub" and len(np.unique(shown.compressed())) <= MOST_CLASSES
-        ends = {"vmin": shown.min(), "vmax": shown.max()} if shown.count() else {"vmin": 0, "vmax": 1}
-        style = {"cmap": "tab20" if few else "viridis", **ends}
+        found = np.unique(shown.compressed())
+        few = planes.dtype.kind in "iub" and 0 < len(found) <= MOST_CLASSES
+        classes = found.tolist() if few else None
+        ends = {"vmin": shown.min(), "vmax": shown.max()} if len(found) else {}
         several = planes.shape[1] > 1
-        rows += [(f"{name} {i}" if several else name, shown[:, i], style) for i in range(planes.shape[1])]
+        rows += [
+            (f"{name} {i}" if several else name, shown[:, i], classes, {"cmap": "viridis", **ends})
+            for i in range(planes.shape[1])
+        ]
     return rows
+
+
+def _of_classes(classes: Sequence[int]) -> dict[str, Any]:
+    """Return how `imshow` draws classes, ascending: a colour each."""
+    from matplotlib import colormaps
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    values = np.array(classes, np.float64)
+    edges = np.concatenate([[values[0] - 0.5], (values[1:] + values[:-1]) / 2, [values[-1] + 0.5]])
+    colours = [colormaps["tab20"](i * 2 % MOST_CLASSES + i * 2 // MOST_CLASSES) for i in range(len(classes))]
+    return {"cmap": ListedColormap(colours), "norm": BoundaryNorm(edges, len(classes))}
 
 
 def _title(axes: Sequence[Any], parts: Mapping[str, Any]) -> None:
