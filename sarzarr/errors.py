@@ -15,6 +15,10 @@ class InvalidInputError(SarzarrError, ValueError):
     """An argument is outside of what the function accepts."""
 
 
+class NothingChosenError(InvalidInputError):
+    """No patch of a store meets the conditions that were given."""
+
+
 class UnsupportedRasterError(SarzarrError, ValueError):
     """A raster was understood, and is not something that can be ingested as asked."""
 

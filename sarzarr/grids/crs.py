@@ -24,7 +24,7 @@ def parse_crs(wkt: str) -> CRS:
     """Return the CRS that a text says: WKT, ``EPSG:32633``, PROJ; raises `InvalidInputError` where it says none."""
     try:
         return CRS.from_user_input(wkt)
-    except CRSError as error:
+    except (CRSError, ValueError) as error:  # ValueError: a code that is no number
         raise InvalidInputError(
             f"expected a CRS, got {wkt[:80]!r}. Give a code such as EPSG:32633, or WKT."
         ) from error

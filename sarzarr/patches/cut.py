@@ -66,6 +66,18 @@ def sample_ids(place: str, ids: Iterable[str], size: int) -> np.ndarray[Any, np.
     return _ids(np.array([_seed(place, one, size) for one in ids], np.uint64))
 
 
+def ids_of_store(
+    ids: np.ndarray[Any, np.dtype[np.int64]], number: int
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the ids (n,) int64 of the store of that number among several: the first one's stay as they are.
+
+    Exclusive or with 63 bits of a hash of the number: its own inverse, so that ids which differ in a store
+    differ here, and those of two stores with the same scenes coincide by chance alone, one pair in 2**63.
+    """
+    key = np.int64(int(_seed("stores", str(number), 0)) & (2**63 - 1)) if number else np.int64(0)
+    return ids ^ key
+
+
 def _seed(scene: str, array: str, size: int) -> np.uint64:
     digest = blake2b(f"{scene}/{array}/{size}".encode(), digest_size=8).digest()
     return np.uint64(int.from_bytes(digest, "little"))

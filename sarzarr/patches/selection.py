@@ -1,18 +1,23 @@
 """Selections of patches: queries over the patch table and the catalog, which never touch a pixel."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError, NotInStoreError
+from sarzarr.errors import InvalidInputError, NothingChosenError, NotInStoreError
+from sarzarr.grids.region import Region
+from sarzarr.patches.period import moments_of
 from sarzarr.store.chunks import ArrayLayout, read_layout
 from sarzarr.store.codecs import CODECS
+from sarzarr.store.conditions import columns_of
 from sarzarr.store.documents import Encoding
 from sarzarr.store.store import Store
 from sarzarr.text import listed
@@ -37,15 +42,22 @@ class Query:
     is what all of them have at one place. In the place of ``polarizations``."""
     polarizations: Sequence[str] | None = None
     """Polarizations or names of arrays. Several become channels, of the scenes that have them all."""
-    min_valid: float = 1.0
-    """Least share of valid pixels among a patch's own, in each channel: padding is none of them. A patch without
-    any is never delivered."""
+    min_valid: float | None = 1.0
+    """Least share of valid pixels among a patch's own, in each channel: padding is none of them. None asks for any
+    above 0; 0 takes patches without a valid pixel, too."""
     min_unsaturated: float = 0.9
-    """Least share of a patch's valid pixels that are strictly inside 1 % and 99 % of the recommended clip."""
+    """Least share of a patch's valid pixels that are strictly inside 1 % and 99 % of the recommended clip. Above 0
+    it leaves out patches without a valid pixel."""
     where: str | None = None
     """A condition on columns of the index and of the catalog, in each channel; see `sarzarr.store.conditions`."""
     rows: Array | Sequence[int] | None = None
     """Rows of the index to choose from; all if left out."""
+    regions: tuple[Region, ...] = ()
+    """Regions of the world that a patch's ground, its padding apart, must meet, each of them."""
+    within: bool = False
+    """Whether it must lie wholly in one part of each of them."""
+    period: tuple[np.datetime64, np.datetime64] | None = None
+    """First and last moment (UTC) at which a patch was acquired."""
     dates: int = 0
     """`Selection.dates` of ``groups``."""
     at_most: int | None = None
@@ -60,8 +72,8 @@ class Query:
             elif given is not None and not len(given):
                 raise InvalidInputError(f"{name} must name at least one, got none. Leave it out for all.")
         for name in ("min_valid", "min_unsaturated"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidInputError(f"{name} must be in 0..1, got {getattr(self, name)}.")
+            if (least := getattr(self, name)) is not None and not 0 <= least <= 1:
+                raise InvalidInputError(f"{name} must be in 0..1, got {least}.")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,25 +109,21 @@ def select(store: Store, query: Query) -> Selection:
     """Return the patches that a query asks for, (n, channels), in the order of the table.
 
     Raises `NotInStoreError` where the index, split, a scene or a polarization is not in the store;
-    `InvalidInputError` where nothing is left.
+    `NothingChosenError` where nothing is left.
     """
     table = store.patch_columns(query.index)
     catalog = _catalog_rows(store, table)
-    keep, left = np.ones(table.sizes["patch"], np.bool_), [f"{table.sizes['patch']} in index {query.index!r}"]
-    for condition, passes in _filters(store, table, catalog, query):
-        keep &= passes
-        left.append(f"{np.count_nonzero(keep)} with {condition}")
+    keep, left = _kept(store, table, catalog, query)
     if query.groups is None:
         rows = _channels(store, table, catalog, np.flatnonzero(keep), query)
     else:
         rows = _shared(table, catalog, np.flatnonzero(keep), query.groups)
     if query.at_most is not None and query.at_most < len(rows):
-        drawn = np.random.default_rng((query.seed, len(rows))).permutation(len(rows))[: query.at_most]
-        rows = rows[np.sort(drawn)]
+        rows = rows[drawn_of(len(rows), query.at_most, query.seed)]
     if not len(rows):
         if query.polarizations is not None or query.groups is not None:
             left.append("0 in every channel asked for")
-        raise InvalidInputError(
+        raise NothingChosenError(
             f"at least one patch was expected, got none: {', then '.join(left)}. "
             + (
                 "Ask for less where the last ones go."
@@ -141,11 +149,15 @@ def select(store: Store, query: Query) -> Selection:
     )
 
 
+def drawn_of(n: int, most: int, seed: int) -> Array:
+    """Return ``most`` of the numbers ``0..n-1``, (most,) int64, ascending, drawn by a seed."""
+    return np.sort(np.random.default_rng((seed, n)).permutation(n)[:most])
+
+
 def passing(store: Store, query: Query) -> Array:
     """Return (patches,) bool: the rows of the table that a query asks for, where it names no channels."""
     table = store.patch_columns(query.index)
-    filters = _filters(store, table, _catalog_rows(store, table), query)
-    return np.asarray(np.all([passes for _, passes in filters], axis=0))
+    return _kept(store, table, _catalog_rows(store, table), query)[0]
 
 
 def _catalog_rows(store: Store, table: xr.Dataset) -> Array:
@@ -154,6 +166,68 @@ def _catalog_rows(store: Store, table: xr.Dataset) -> Array:
     rows = {key: i for i, key in enumerate(named)}
     owners = zip(table["owner_scene"].values.tolist(), table["owner_array"].values.tolist(), strict=True)
     return np.array([rows.get((str(s), str(a)), -1) for s, a in owners], np.int64)
+
+
+def _kept(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> tuple[Array, list[str]]:
+    """Return (patches,) bool, which patches meet every condition; and in words, how many each condition leaves."""
+    keep, left = np.ones(table.sizes["patch"], np.bool_), [f"{table.sizes['patch']} in index {query.index!r}"]
+    for condition, passes in _filters(store, table, catalog, query):
+        keep &= passes
+        left.append(f"{np.count_nonzero(keep)} with {condition}")
+    # Of what is left alone it is asked when and where: what the others leave out need not be known of.
+    if query.period is not None:
+        keep &= _acquired(store, table, catalog, keep, query.period)
+        left.append(f"{np.count_nonzero(keep)} in time {query.period[0]} to {query.period[1]}")
+    for region in query.regions:
+        keep[keep] = _on_ground(store, table, np.flatnonzero(keep), region, within=query.within)
+        left.append(
+            f"{np.count_nonzero(keep)} {'within' if query.within else 'on ground of'} bounds or polygon"
+        )
+    return keep, left
+
+
+def _acquired(
+    store: Store, table: xr.Dataset, catalog: Array, keep: Array, period: tuple[np.datetime64, np.datetime64]
+) -> Array:
+    """Return (patches,) bool: those that were acquired within a period; none of those kept may lack a time."""
+    moments = moments_of(store.catalog["time"].values[catalog])
+    if (owners := np.unique(table["owner"].values[keep & np.isnat(moments)[table["owner"].values]])).size:
+        named = sorted(set(table["owner_scene"].values[owners].tolist()))
+        raise InvalidInputError(
+            f"expected scenes whose time is known for time=, got {len(named)} without ({listed(named)}). Leave them "
+            "out with scenes=, or where=\"time != ''\"."
+        )
+    return np.asarray((moments >= period[0]) & (moments <= period[1]))[table["owner"].values]
+
+
+def _on_ground(store: Store, table: xr.Dataset, rows: Array, region: Region, *, within: bool) -> Array:
+    """Return (k,) bool: which ``rows`` of a table meet a region; what lies on one grid is looked at once."""
+    owner, size = table["owner"].values[rows], int(table.attrs["size"])
+    names = table["owner_scene"].values
+    scenes = {str(names[i]) for i in np.unique(owner).tolist()}
+    if unplaced := sorted(scene for scene in scenes if not store.placements[scene].is_located):
+        raise InvalidInputError(
+            f"expected scenes with a place on the ground for bounds= and polygon=, got {len(unplaced)} without "
+            f"({listed(unplaced)}). Leave them out with scenes=, or where=\"geolocation != 'none'\"."
+        )
+    grids: dict[str, list[str]] = {}
+    for scene in scenes:
+        grids.setdefault(store.grids[scene], []).append(scene)
+    number = {scene: i for i, some in enumerate(grids.values()) for scene in some}
+    grid = np.array([number.get(str(name), -1) for name in names])[owner]
+    order = np.argsort(grid, kind="stable")
+    out = np.zeros(len(rows), bool)
+    for i, some in enumerate(grids.values()):
+        mine = order[slice(*np.searchsorted(grid, (i, i + 1), sorter=order))]
+        place = store.placements[some[0]]
+        spans = [
+            np.stack([first, np.minimum(first + size, end)])
+            for first, end in zip(
+                (table[k].values[rows[mine]] for k in ("row", "col")), place.grid.shape, strict=True
+            )
+        ]
+        out[mine] = region.chosen(place, *spans, within=within)
+    return out
 
 
 def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> Iterator[tuple[str, Array]]:
@@ -165,10 +239,14 @@ def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> I
         )
         yield "arrays in the catalog", (catalog >= 0)[table["owner"].values]
     valid = table["valid_fraction"].values
-    enough = np.float32(query.min_valid) * _inside(store, table, catalog)
-    yield f"min_valid {query.min_valid}", (valid > 0) & (valid >= enough)
+    if query.min_valid is None:
+        yield "a valid pixel", valid > 0
+    else:
+        enough = np.float32(query.min_valid) * _inside(store, table, catalog)
+        yield f"min_valid {query.min_valid}", valid >= enough
     if (least := query.min_unsaturated) > 0:
-        yield f"min_unsaturated {least}", table["unsaturated_fraction"].values >= np.float32(least) * valid
+        unsaturated = table["unsaturated_fraction"].values
+        yield f"min_unsaturated {least}", (valid > 0) & (unsaturated >= np.float32(least) * valid)
     if query.scenes is not None:
         is_wanted = np.isin(store.catalog["scene"].values[catalog], _known_scenes(store, query.scenes))
         yield f"scenes {list(query.scenes)}", is_wanted[table["owner"].values]
@@ -252,28 +330,37 @@ def _place(table: xr.Dataset, rows: Array | slice) -> Array:
     return np.asarray(row * _MAX_PIXEL + col)
 
 
-def weights_of(store: Store, chosen: Selection, weights: Mapping[str, float] | str) -> Array:
-    """Return (n,) float64: the weight of each patch in a draw.
+def patch_columns(store: Store, index: str, chosen: Selection) -> dict[str, Callable[[], Array]]:
+    """Return what makes each column (n,) of a selection: of the index, and of the catalog by first channel."""
+    columns, rows = columns_of(store.patch_columns(index), store.catalog), chosen.table_row
 
-    A mapping weighs the patches of scenes, 1 where a scene is not named. A column of numbers of the catalog
-    is the weight; of a column of words, each word weighs as much as any other.
+    def of_patches(values: Array) -> Array:
+        return values[rows]
 
-    Raises `NotInStoreError` where a scene or column is not in the store.
+    def of_arrays(values: Array) -> Array:
+        return values[columns.owner[rows]]
+
+    made = {name: partial(of_arrays, values) for name, values in columns.array.items()}
+    return made | {name: partial(of_patches, values) for name, values in columns.patch.items()}
+
+
+def weights_of(columns: Mapping[str, Callable[[], Array]], weights: Mapping[str, float] | str) -> Array:
+    """Return (n,) float64: the weight of each patch in a draw, of a selection with these columns.
+
+    A mapping weighs the patches of scenes, 1 where a scene is not named. A column of numbers is the weight; of
+    a column of words, each word weighs as much as any other. `NotInStoreError` where there is no such column.
     """
-    of_array = store.catalog.isel(array=chosen.catalog_row)
-    array = chosen.array[:, 0]
     if not isinstance(weights, str):
-        _known_scenes(store, list(weights))
-        return np.array([float(weights.get(s, 1.0)) for s in of_array["scene"].values.tolist()])[array]
-    if weights not in of_array or of_array[weights].dims != ("array",):
-        columns = sorted(str(k) for k, v in of_array.data_vars.items() if v.dims == ("array",))
-        raise NotInStoreError(f"weights must be a column among {', '.join(columns)}, got {weights!r}.")
-    values = of_array[weights].values
-    if values.dtype.kind in "if":
-        return np.asarray(values, np.float64)[array]
-    _, word = np.unique(values.astype(str), return_inverse=True)
-    counts = np.bincount(word[array])
-    return np.asarray(1.0 / counts[word[array]])
+        return np.array([float(weights.get(scene, 1.0)) for scene in columns["scene"]().tolist()])
+    if weights not in columns:
+        raise NotInStoreError(
+            f"weights must be a column among {', '.join(sorted(columns))}, got {weights!r}."
+        )
+    values = columns[weights]()
+    if values.dtype.kind in "iuf":
+        return values.astype(np.float64)
+    word, words = pd.factorize(values)
+    return np.asarray(1.0 / np.bincount(word, minlength=len(words))[word])
 
 
 def patch_facts(store: Store, chosen: Selection, patches: Array) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
+from hashlib import blake2b
 from operator import index
 from typing import Any, Final, Self, SupportsIndex
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, InvalidInputError, StoreChangedError
-from sarzarr.patches.selection import Selection, weights_of
+from sarzarr.patches.selection import Selection
 from sarzarr.pixels.stretch import Stretch
 from sarzarr.pixels.turns import TRANSPOSE
 from sarzarr.reader.augment import Draws
@@ -101,8 +102,7 @@ class EpochReader(ABC):
     @cached_property
     def weights(self) -> Array | None:
         """(n,) float64: how often each patch is drawn, against the others; None where all are once."""
-        given = self.options.weights
-        return None if given is None else weights_of(self.store, self.selection, given)
+        return None
 
     @property
     @abstractmethod
@@ -295,7 +295,9 @@ class EpochReader(ABC):
         """All that the order of an epoch depends on, besides the epoch."""
         o = self.options
         shuffle = f"window {o.window}" if o.shuffle == "window" else bool(o.shuffle)
-        weights = dict(o.weights) if isinstance(o.weights, Mapping) else o.weights
+        weights: Any = dict(o.weights) if isinstance(o.weights, Mapping) else o.weights
+        if isinstance(weights, np.ndarray):
+            weights = blake2b(weights.tobytes(), digest_size=8).hexdigest()
         return {"patches": len(self.selection), "seed": o.seed, "shuffle": shuffle, "weights": weights}
 
     def __getstate__(self) -> dict[str, Any]:

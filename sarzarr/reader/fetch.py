@@ -51,7 +51,7 @@ class ChunkFetcher:
     scratch: ScratchMemory = field(default_factory=ScratchMemory, init=False, repr=False)
     """Memory of this thread."""
     _open: dict[int, int] = field(default_factory=dict, init=False, repr=False)
-    _arrays: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _arrays: dict[int, Any] = field(default_factory=dict, init=False, repr=False)
     _constants: dict[tuple[int, int], int] = field(default_factory=dict, init=False, repr=False)
 
     def close(self) -> None:
@@ -161,12 +161,13 @@ class ChunkFetcher:
         out = self.scratch.take("decoded", (len(chunks), *kind.chunk), kind.dtype)
         out[:] = kind.fill
         for image, chunk in zip(out, chunks.tolist(), strict=True):
-            layout, (plane, row, col) = self.source.table.locate(chunk)
-            if layout.path not in self._arrays:
-                place = self.source.table.place
-                self._arrays[layout.path] = zarr.open_array(place.zarr(), path=layout.path, mode="r")
+            table = self.source.table
+            array, (plane, row, col) = table.locate(chunk)
+            layout = table.layouts[array]
+            if array not in self._arrays:
+                self._arrays[array] = zarr.open_array(table.places[array].zarr(), path=layout.path, mode="r")
             window = (slice(row, row + kind.chunk[0]), slice(col, col + kind.chunk[1]))
-            stored = self._arrays[layout.path][window if len(layout.shape) == 2 else (plane, *window)]
+            stored = self._arrays[array][window if len(layout.shape) == 2 else (plane, *window)]
             image[: stored.shape[0], : stored.shape[1]] = stored
         return out
 
@@ -193,8 +194,8 @@ class ChunkFetcher:
         handle = self._handle(file, chunk)
         if handle is not None:
             return read_at(handle, run, offset)
-        table = self.source.table
-        (stored,) = table.place.get_ranges(table.key(file), [(offset, sum(map(len, run)))])
+        place, key = self.source.table.at(file)
+        (stored,) = place.get_ranges(key, [(offset, sum(map(len, run)))])
         begin = 0
         for part in run:
             some = stored[begin : begin + len(part)]
@@ -229,7 +230,8 @@ class ChunkFetcher:
             if len(self._open) >= self.handles:
                 os.close(self._open.pop(next(iter(self._open))))
             try:
-                handle = self.source.table.place.descriptor(self.source.table.key(file))
+                place, key = self.source.table.at(file)
+                handle = place.descriptor(key)
             except FileNotFoundError:
                 raise self._damage("a file was expected, got no such file", chunk) from None
             if handle is None:

@@ -1,7 +1,7 @@
 """`ReadOptions`: the keywords of a reader, checked, and the patches of an index that they ask for."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import index
 from typing import Any, Final, Literal, SupportsIndex, TypedDict
@@ -9,8 +9,10 @@ from typing import Any, Final, Literal, SupportsIndex, TypedDict
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.grids.region import Region
 from sarzarr.patches.cut import IndexSpec
 from sarzarr.patches.index import ensure_index, spec_of
+from sarzarr.patches.period import parse_period
 from sarzarr.patches.selection import Query
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.bounds import ClipBounds
@@ -25,6 +27,12 @@ log = logging.getLogger(__name__)
 Edge = Literal["drop", "shift", "pad"]
 Clip = tuple[float, float] | Mapping[str, tuple[float, float]]
 """(vmin, vmax) in dB, or such a pair by group."""
+Weights = Mapping[str, float] | str | Callable[[Any], Any] | Array
+"""Weights of patches: by scene, a column, a function of the table of the selection, or (n,)."""
+Box = tuple[float, float, float, float]
+"""(left, bottom, right, top)."""
+Bounds = Box | tuple[Box, str]
+"""A box in longitude and latitude, or one and its CRS."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +60,24 @@ class ReadOptions:
     edge: Edge | None = None
     """Treatment of the remainders at right and bottom; see `sarzarr.index_patches`."""
     min_valid: float | None = None
-    """Least share of valid pixels among those that are no padding: 1 unless given, or with flags anything above 0."""
+    """Least share of valid pixels among those that are no padding: 1 unless given, or with flags anything above 0.
+    0, with ``min_unsaturated=0``, takes every window, those without a valid pixel too."""
     min_unsaturated: float = 0.9
     """Least share of the valid pixels strictly inside 1 % and 99 % of the store's recommended clip (with ``clip``,
     too: that is what the index knows). 0 takes every patch, however dark or bright."""
     where: str | None = None
     """A condition on columns of the index and of the catalog: ``incidence < 40 and mean_db > -20``."""
+    bounds: Bounds | None = None
+    """``(left, bottom, right, top)`` in longitude and latitude, ``left`` above ``right`` across the antimeridian; or
+    such a tuple and the CRS that it is in. Patches whose ground it meets, whatever their scenes' CRS."""
+    polygon: Any = None
+    """Ground in polygons, in longitude and latitude, or ``(polygon, crs)``: a GeoJSON mapping, an object with
+    ``__geo_interface__`` (shapely, geopandas), or the path of a file (GeoJSON; by pyogrio GeoPackage, shapefile)."""
+    predicate: Literal["intersects", "within"] = "intersects"
+    """Patches that share ground with ``bounds`` and ``polygon``, or that lie wholly within (one of its polygons)."""
+    time: Any = None
+    """When patches were acquired: a pair or slice of ISO text or datetimes, both ends included, None for an open one;
+    ``"2026-03"`` is all of that month. UTC."""
     rows: Array | Sequence[int] | None = None
     """Rows (k,) of the index to choose from, where a query of one's own has chosen; all if left out."""
     max_patches: int | None = None
@@ -84,9 +104,10 @@ class ReadOptions:
     """True: any patch anywhere in the epoch. ``window``: a few shards at a time. False: the table's order."""
     window: int = WINDOW_SHARDS
     """Shards that ``shuffle="window"`` mixes."""
-    weights: Mapping[str, float] | str | None = None
-    """Weights by which patches are drawn, one per scene (1 where not named), or a column of the catalog. A
-    column of numbers is the weight; of a column of words, each word counts alike. Draws repeat patches."""
+    weights: Weights | None = None
+    """Weights by which patches are drawn, one per scene (1 where not named), or a column of the index or the catalog.
+    A column of numbers is the weight; of a column of words, each word counts alike. Or a function, called once, from
+    `PatchReader.table` to (n,) weights; or these. Draws repeat patches."""
     augment: Augment | None = None
     """Drawn for each patch anew each epoch: ``d4``, ``flips`` or ``azimuth``; a `Speckle`, `Gain` or other
     `sarzarr.reader.augment.PowerChange`; a function ``(images, rngs)`` of float32 in [0, 1] and a generator per
@@ -108,6 +129,8 @@ class ReadOptions:
                 raise InvalidInputError(f"{name} must be a whole number, at least {least}, got {value!r}.")
         if self.shuffle not in (True, False, "window"):
             raise InvalidInputError(f"shuffle must be True, False or 'window', got {self.shuffle!r}.")
+        if self.predicate not in ("intersects", "within"):
+            raise InvalidInputError(f"predicate must be intersects or within, got {self.predicate!r}.")
         if self.dtype not in ("float32", "uint16"):
             raise InvalidInputError(f"dtype must be float32 or uint16, got {self.dtype!r}.")
         if self.stack is False and self.stack_length is not None:
@@ -157,10 +180,18 @@ class ReadOptions:
     def query(self, index: str) -> Query:
         """Return the conditions on patches of an index that these options make; shares are in [0, 1]."""
         same = ("split", "scenes", "polarizations", "min_unsaturated", "where", "rows", "seed")
+        least = None if self.delivers_flags else 1.0
         return Query(
             index=index,
-            min_valid=float(not self.delivers_flags) if self.min_valid is None else self.min_valid,
+            min_valid=least if self.min_valid is None else self.min_valid,
             at_most=self.max_patches,
+            regions=tuple(
+                make(given)
+                for make, given in ((Region.of_bounds, self.bounds), (Region.of_polygon, self.polygon))
+                if given is not None
+            ),
+            within=self.predicate == "within",
+            period=None if self.time is None else parse_period(self.time),
             **{name: getattr(self, name) for name in same},
         )
 
@@ -211,9 +242,13 @@ class PatchKeywords(_SharedKeywords, total=False):
     min_valid: float | None
     min_unsaturated: float
     where: str | None
+    bounds: Bounds | None
+    polygon: Any
+    predicate: Literal["intersects", "within"]
+    time: Any
     dtype: Literal["float32", "uint16"]
     layers: Sequence[str]
-    weights: Mapping[str, float] | str | None
+    weights: Weights | None
 
 
 class SampleKeywords(_SharedKeywords, _ChoiceKeywords, total=False):

@@ -1,29 +1,67 @@
 """`PatchReader`: patches of a store's scenes as NumPy batches."""
 
-from collections.abc import Mapping
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, cached_property
-from typing import Any, Unpack
+from functools import cache, cached_property, partial
+from typing import Any, Final, Unpack, cast
 
 import numpy as np
+import pandas as pd
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError, MixedBoundsError, StoreChangedError
+from sarzarr.errors import (
+    InvalidInputError,
+    MixedBoundsError,
+    NothingChosenError,
+    NotInStoreError,
+    StoreChangedError,
+)
 from sarzarr.keywords import shows_options
 from sarzarr.patches.index import spec_of
-from sarzarr.patches.selection import layouts, patch_facts, select
+from sarzarr.patches.selection import drawn_of, layouts, patch_columns, patch_facts, select, weights_of
 from sarzarr.patches.stacks.find import catalog_groups, choose_stacks
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.stretch import Stretch
 from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.layers import layer_recipes
+from sarzarr.reader.moments import ChannelMoments, CountedArray, channel_moments
 from sarzarr.reader.options import ReadKeywords, ReadOptions
-from sarzarr.reader.order import Indices
+from sarzarr.reader.order import Indices, drawn
+from sarzarr.reader.picture import plot_parts
 from sarzarr.reader.prefetch import BatchRecipe
+from sarzarr.reader.several import (
+    check_alike,
+    joined_recipe,
+    joined_selection,
+    joined_targets,
+    taken_recipe,
+    taken_selection,
+    taken_targets,
+)
 from sarzarr.reader.targets import PatchTargets, patch_targets
 from sarzarr.store.boxes import ON_SCENES, Windows, check_grids, read_boxes
-from sarzarr.store.store import AnyStore
+from sarzarr.store.place import Folder
+from sarzarr.store.store import AnyStore, Store
+from sarzarr.text import listed
+
+log = logging.getLogger(__name__)
+_ORDER: Final = (
+    "batch_size",
+    "shuffle",
+    "window",
+    "weights",
+    "max_patches",
+    "drop_last",
+    "seed",
+    "threads",
+    "read_ahead",
+)
+"""Options of what joins readers; all others are of each."""
+_OF_ALL: Final = ("weights", "max_patches", "drop_last")
+"""Options that are of the patches of all stores together."""
 
 
 @shows_options(ReadOptions, ReadKeywords)
@@ -44,7 +82,10 @@ class PatchReader(EpochReader):
     Parameters
     ----------
     store
-        A `Store`, or its path.
+        A `Store`, or its path; or a list of them, whose patches are delivered as those of one: each once an
+        epoch, with ids that are the first store's own and distinct from them in others, and in dicts ``store``,
+        its path. A list of readers joins what each has chosen; ``one | other`` and ``one & other`` are the
+        patches of either, and of both.
     **options
         The fields of `sarzarr.reader.options.ReadOptions`.
 
@@ -52,10 +93,31 @@ class PatchReader(EpochReader):
     reading where a chunk does: no batch holds such a patch.
     """
 
-    def __init__(self, store: AnyStore, **options: Unpack[ReadKeywords]) -> None:
-        super().__init__(store, ReadOptions(**options))
+    members: "tuple[PatchReader, ...]" = ()
+    """The readers of several stores or selections, whose patches are joined; none of a reader of one store."""
+
+    def __init__(
+        self,
+        store: "AnyStore | PatchReader | Sequence[AnyStore | PatchReader]",
+        **options: Unpack[ReadKeywords],
+    ) -> None:
+        if isinstance(store, PatchReader | list | tuple):
+            self._join(store if isinstance(store, list | tuple) else (store,), options)
+        else:
+            super().__init__(store, ReadOptions(**options))
+        if self.weights is not None:  # made once, and refused at once where they cannot be drawn by
+            drawn(self.weights, seed=0, epoch=0)
+
+    def _join(self, given: Sequence[Any], options: ReadKeywords) -> None:
+        """Open a reader per store, or take those given, and join their patches."""
+        self.members, made = _members(given, options)
+        super().__init__(self.members[0].store, made)
+        del self.store  # there are several: see `members`
 
     def _choose(self) -> None:
+        if self.members:
+            self._choose_from_members()
+            return
         o = self.options
         self.index = o.index_in(self.store)
         self.stacks: tuple[Stack, ...] = ()
@@ -67,10 +129,85 @@ class PatchReader(EpochReader):
             groups = catalog_groups(self.store, self.stacks)
             query = replace(query, scenes=None, polarizations=None, groups=groups, dates=len(self.stacks[0]))
         self.selection = select(self.store, query)
-        self.recipe = self._recipe(is_all_valid=query.min_valid >= 1 and not self.selection.is_padded)
+        self.recipe = self._recipe(is_all_valid=query.min_valid == 1 and not self.selection.is_padded)
         self._check_index()
         self._stack_of = {stack.id: stack for stack in self.stacks}
         self.targets = self._targets() if o.boxes else None
+
+    def _choose_from_members(self) -> None:
+        members = self.members
+        check_alike([str(m.store.place) for m in members], [m._facts for m in members])
+        places = [_address(m.store) for m in members]
+        stores = [list(dict.fromkeys(places)).index(place) for place in places]
+        self.selection = joined_selection([m.selection for m in members], stores)
+        if twice := len(self.selection) - len(np.unique(self.selection.id)):
+            raise InvalidInputError(
+                f"each patch once was expected, got {twice} of one store twice. Name a store once, and join readers "
+                "of one as one | other."
+            )
+        self.recipe = joined_recipe([m.recipe for m in members])
+        sizes = [len(m.selection) for m in members]
+        self._member = np.repeat(np.arange(len(members)), sizes)
+        self._number = np.concatenate([np.arange(size) for size in sizes])
+        targets = [m.targets for m in members if m.targets is not None]
+        self.targets = joined_targets(targets, self.selection.id) if targets else None
+        most = self.options.max_patches
+        if most is not None and most < len(self.selection):
+            self._keep(drawn_of(len(self.selection), most, self.options.seed))
+
+    def _keep(self, rows: Array) -> None:
+        """Keep the patches ``rows`` (k,) of the selection alone."""
+        self.selection = taken_selection(self.selection, rows)
+        self.recipe = taken_recipe(self.recipe, rows)
+        self.targets = None if self.targets is None else taken_targets(self.targets, rows)
+        if self.members:
+            self._member, self._number = self._member[rows], self._number[rows]
+
+    def _among(self, other: "PatchReader") -> Array:
+        """Return (n,) bool: which patches of this reader, of one store, another delivers, too."""
+        ids = [m.selection.id for m in other.members or (other,) if _address(m.store) == _address(self.store)]
+        return np.isin(self.selection.id, np.concatenate([np.zeros(0, np.int64), *ids]))
+
+    def __or__(self, other: "PatchReader") -> "PatchReader":
+        """Return a reader of the patches of both, each once; order and batches are this one's, without weights."""
+        more = []
+        for member in other.members or (other,):
+            rows = np.flatnonzero(~member._among(self))
+            if rows.size:
+                more.append(_part_of(member, rows))
+        return PatchReader([*(self.members or (self,)), *more])
+
+    def __and__(self, other: "PatchReader") -> "PatchReader":
+        """Return a reader of the patches that both deliver, as this one does; `NothingChosenError` of none."""
+        parts = []
+        for member in self.members or (self,):
+            rows = np.flatnonzero(member._among(other))
+            if rows.size:
+                parts.append(_part_of(member, rows))
+        if not parts:
+            raise NothingChosenError(
+                f"at least one patch in both selections was expected, got none of {len(self.selection)} and "
+                f"{len(other.selection)}. Choose selections of one store and one cut that overlap."
+            )
+        return PatchReader(parts)
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        """What readers must agree in to be joined, by what it is called."""
+        o, recipe = self.options, self.recipe
+        return {
+            "size of patches": self.selection.shape,
+            "number of channels": recipe.images.array.shape[1] // max(recipe.dates, 1),
+            "number of dates": recipe.dates,
+            "list of polarizations": o.polarizations and [p.lower() for p in o.polarizations],
+            "dtype": o.dtype,
+            "delivery of flags": (o.flags, o.with_meta, recipe.flags is not None),
+            "augmentation": o.augment,
+            "layers, with their dtypes and nodata values": [
+                (p.name, p.dtype, p.outside) for p in recipe.layers
+            ],
+            "list of classes of boxes": None if self.targets is None else self.targets.classes,
+        }
 
     def _check_index(self) -> None:
         """Raise `StoreChangedError` where the index was measured on other pixels than an array now has."""
@@ -152,8 +289,70 @@ class PatchReader(EpochReader):
             return {"vmin": vmin[0], "vmax": vmax[0]}
         return {"vmin": list(vmin), "vmax": list(vmax)}
 
+    def statistics(self) -> ChannelMoments:
+        """Return mean and standard deviation of each channel as delivered, from the histograms; no pixel is read.
+
+        They are of every valid pixel of the arrays that patches are chosen from: of whole scenes, also where a split
+        or a condition takes a part of their ground. Augmentation and weights do not count.
+        """
+        chosen, channels = self.selection, self.selection.array.shape[1] // max(self.selection.dates, 1)
+        arrays, scenes = self._counted(), self._column("scene")
+        used = [np.unique(chosen.array[:, channel::channels]).tolist() for channel in range(channels)]
+        seen = {(arrays[i][0], scenes[i]) for one in used for i in one}
+        return channel_moments([[arrays[i][1] for i in one] for one in used], len(seen))
+
+    def plot(self, batch: Any, *, patches: int = 8) -> Any:
+        """Return a `matplotlib.figure.Figure` of a batch as this reader delivers it, or as tensors of it.
+
+        A column is a patch, ``patches`` at most; rows are channels (of stacks date after date) from 0, black, to 1,
+        white, with boxes outlined, then flags and layers. Raises `InvalidInputError` where it is no such batch,
+        `MissingExtraError` where matplotlib is not installed.
+        """
+        o = self.options
+        if isinstance(batch, Mapping):
+            parts = dict(batch)
+        else:
+            every = batch if isinstance(batch, list | tuple) else (batch,)
+            names = ["image", *["flags"] * o.flags, *["target"] * bool(o.boxes)]
+            parts = dict(zip(names, every, strict=False))
+            parts |= {"layers": dict(zip(o.layers, every[len(names) :], strict=False))} if o.layers else {}
+            parts = parts if len(every) == len(names) + len(o.layers) else {}
+        if getattr(parts.get("image"), "ndim", 0) not in (4, 5) or not len(parts["image"]):
+            raise InvalidInputError(
+                f"a batch as this reader delivers it was expected, got {type(batch).__name__}. Pass what it gave."
+            )
+        return plot_parts(parts, nodata=self.layer_nodata, patches=patches)
+
+    def _counted(self) -> list[tuple[str, CountedArray]]:
+        """Return each array that is read with its histogram, and the path of its store."""
+        if self.members:
+            return [one for member in self.members for one in member._counted()]
+        columns = zip(
+            self._column("scene"),
+            self._column("name"),
+            self._column("dtype"),
+            self._stored(),
+            self._clips(),
+            strict=True,
+        )
+        is_coded = self.options.dtype == "uint16"
+        return [
+            (
+                str(self.store.place),
+                CountedArray(
+                    histogram=self.store.histogram(scene, name),
+                    dtype=dtype,
+                    stored=stored,
+                    clip=None if is_coded else clip,
+                ),
+            )
+            for scene, name, dtype, stored, clip in columns
+        ]
+
     def _column(self, name: str) -> list[Any]:
         """Return a column of the catalog for each array that is read."""
+        if self.members:
+            return [value for member in self.members for value in member._column(name)]
         values: list[Any] = self.store.catalog[name].values[self.selection.catalog_row].tolist()
         return values
 
@@ -162,6 +361,8 @@ class PatchReader(EpochReader):
 
     def _clips(self) -> list[tuple[float, float]]:
         """Return the pair that each array is delivered with, dB."""
+        if self.members:
+            return [clip for member in self.members for clip in member._clips()]
         if self.options.dtype == "uint16":
             return self._stored()
         clip, keys = self.options.clip, self._column("bounds_key")
@@ -187,7 +388,56 @@ class PatchReader(EpochReader):
         file: Indices = table.entries["file"][chunk].astype(np.int64)
         return file
 
+    def _columns(self) -> dict[str, Callable[[], Array]]:
+        """Return what makes each column (n,) of the selection."""
+        if not self.members:
+            return patch_columns(self.store, self.index, self.selection)
+        parts = [member._columns() for member in self.members]
+        starts = np.cumsum([0, *(len(m.selection) for m in self.members)])
+        rows = starts[self._member] + self._number
+
+        def joined(name: str) -> Array:
+            return np.concatenate([part[name]() for part in parts])[rows]
+
+        shared = [name for name in parts[0] if all(name in part for part in parts)]
+        places = np.array([str(m.store.place) for m in self.members], object)
+        return {name: partial(joined, name) for name in shared} | {"store": lambda: places[self._member]}
+
+    def table(self) -> pd.DataFrame:
+        """Return the selection as a `pandas.DataFrame`, a row a patch, in the order of the patches' numbers.
+
+        Columns are those of the index (``row``, ``col``, ``mean_db``, ...) and of the catalog (``scene``, ``time``,
+        ``incidence``, ...), of the first channel; ``id`` is the reader's, and of several stores ``store`` its path.
+        """
+        columns = {name: make() for name, make in self._columns().items()}
+        return pd.DataFrame(columns | {"id": self.selection.id})
+
+    @cached_property
+    def weights(self) -> Array | None:
+        """(n,) float64: how often each patch is drawn, against the others; None where all are once."""
+        given = self.options.weights
+        if given is None:
+            return None
+        if isinstance(given, Mapping):
+            known = {scene for m in self.members or (self,) for scene in m.store.scenes}
+            if unknown := sorted(set(given) - known):
+                raise NotInStoreError(
+                    f"weights of {len(known)} scenes were expected, got {listed(unknown)}. Leave them out."
+                )
+        if isinstance(given, Mapping | str):
+            return weights_of(self._columns(), given)
+        values = np.asarray(given(self.table()) if callable(given) else given, np.float64)
+        if values.shape != (len(self.selection),):
+            raise InvalidInputError(
+                f"one weight for each of {len(self.selection)} patches was expected, got shape {values.shape}. "
+                "Return one per row of PatchReader.table()."
+            )
+        self.options = replace(self.options, weights=values)  # which pickles, and of which a state can tell
+        return values
+
     def _described(self, patches: Array) -> dict[str, Any]:
+        if self.members:
+            return self._described_by_members(patches)
         facts = patch_facts(self.store, self.selection, patches)
         if self.stacks:
             scenes = self._column("scene")
@@ -196,5 +446,75 @@ class PatchReader(EpochReader):
             facts["seconds"] = np.array([stack.seconds for stack in stacks])
         return facts
 
+    def _described_by_members(self, patches: Array) -> dict[str, Any]:
+        """Return the facts of some patches as their members tell them, with the path of each one's ``store``."""
+        owners, number = self._member[patches], self._number[patches]
+        parts = {i: self.members[i]._described(number[owners == i]) for i in np.unique(owners).tolist()}
+        order = np.argsort(np.argsort(owners, kind="stable"))
+        facts: dict[str, Any] = {"store": [str(self.members[i].store.place) for i in owners.tolist()]}
+        for name, first in next(iter(parts.values()), {}).items():
+            values = [part[name] for part in parts.values()]
+            if isinstance(first, np.ndarray):
+                facts[name] = np.concatenate(values)[order]
+            else:
+                flat = [one for value in values for one in value]
+                facts[name] = [flat[i] for i in order.tolist()]
+        return facts | {"id": self.selection.id[patches]}
+
+    @property
+    def _fingerprint(self) -> dict[str, Any]:
+        own = super()._fingerprint
+        sizes = np.bincount(self._member, minlength=len(self.members)).tolist() if self.members else []
+        return own | {"stores": sizes} if sizes else own
+
     def __repr__(self) -> str:
-        return f"<sarzarr.PatchReader {self.store.place.name!r}: {len(self.selection)} patches>"
+        names = [m.store.place.name for m in self.members or (self,)]
+        return f"<sarzarr.PatchReader {', '.join(map(repr, names))}: {len(self.selection)} patches>"
+
+
+def _address(store: Store) -> str:
+    """Return what tells a store from any other, however its path is written."""
+    return str(store.place.path.resolve()) if isinstance(store.place, Folder) else str(store.place)
+
+
+def _part_of(reader: PatchReader, rows: Array) -> PatchReader:
+    """Return a reader of the patches ``rows`` (k,) of one store's reader, to be joined with others."""
+    part = copy.copy(reader)
+    vars(part).pop("weights", None)
+    vars(part).pop("shards", None)
+    part._keep(rows)
+    return part
+
+
+def _members(given: Sequence[Any], options: ReadKeywords) -> tuple[tuple[PatchReader, ...], ReadOptions]:
+    """Return the readers whose patches are joined, and the options of what joins them."""
+    readers = [one for one in given if isinstance(one, PatchReader)]
+    if not given or len(readers) not in (0, len(given)):
+        raise InvalidInputError(
+            f"stores, or readers of them, one at least, were expected, got {len(given) - len(readers)} stores and "
+            f"{len(readers)} readers. Make a PatchReader of each."
+        )
+    if readers:
+        if own := sorted(set(options) - {*_ORDER}):
+            raise InvalidInputError(
+                f"{', '.join(_ORDER)} were expected for readers, got {', '.join(own)}. Pass it to each reader."
+            )
+        members = tuple(member for reader in readers for member in reader.members or (reader,))
+        anew: ReadKeywords = {"weights": None, "max_patches": None, **options}
+        return members, replace(members[0].options, **anew)
+    if options.get("rows") is not None:
+        raise InvalidInputError(
+            "rows= of one store were expected, got several stores. Join readers: PatchReader([PatchReader(store, "
+            "rows=...), ...])."
+        )
+    each = cast("ReadKeywords", {k: v for k, v in options.items() if k not in _OF_ALL})
+    made, empty = [], ""
+    for store in given:
+        try:
+            made.append(PatchReader(store, **each))
+        except NothingChosenError as error:
+            empty = f"{getattr(store, 'place', store)}: {error}"
+            log.warning("%s: no patch of it is chosen", getattr(store, "place", store))
+    if not made:
+        raise NothingChosenError(f"patches of {len(given)} stores were expected, got none. {empty}")
+    return tuple(made), ReadOptions(**options)

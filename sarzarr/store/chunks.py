@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -175,8 +175,8 @@ def _codec_of(documents: Sequence[Mapping[str, Any]], dtype: str) -> str | None:
 class ChunkTable:
     """Every chunk of every array that may be read, in C order of each array's chunks."""
 
-    place: Place
-    """The store."""
+    places: tuple[Place, ...]
+    """The store of each array."""
     layouts: tuple[ArrayLayout, ...]
     """The arrays, by number."""
     entries: Array
@@ -202,35 +202,52 @@ class ChunkTable:
             rows = [getattr(layout, attribute) for layout in self.layouts]
             object.__setattr__(self, name, np.array(rows, np.int64).reshape(-1, 3))
 
-    def key(self, file: int) -> str:
-        """Return the key of a file by its number."""
+    @classmethod
+    def joined(cls, tables: Sequence[Self]) -> Self:
+        """Return the table of all arrays, of one or of several stores, one table's behind another's."""
+        if len(tables) == 1:
+            return tables[0]
+        files, entries = 0, []
+        for table in tables:
+            entries.append(table.entries.copy())
+            entries[-1]["file"] += files
+            files += int(table.first_file[-1])
+        places, layouts, crcs = (
+            tuple(one for table in tables for one in getattr(table, name))
+            for name in ("places", "layouts", "crcs")
+        )
+        return cls(places, layouts, np.concatenate(entries), crcs)
+
+    def at(self, file: int) -> tuple[Place, str]:
+        """Return the store and the key of a file by its number."""
         array = int(np.searchsorted(self.first_file, file, "right")) - 1
         layout = self.layouts[array]
         at = np.unravel_index(file - int(self.first_file[array]), layout.files)[3 - len(layout.shape) :]
-        return "/".join((layout.path, "c", *map(str, map(int, at))))
+        return self.places[array], "/".join((layout.path, "c", *map(str, map(int, at))))
 
-    def locate(self, chunk: int) -> tuple[ArrayLayout, tuple[int, int, int]]:
-        """Return the array of a chunk, and (plane, row, col) of its first pixel."""
+    def locate(self, chunk: int) -> tuple[int, tuple[int, int, int]]:
+        """Return the number of the array of a chunk, and (plane, row, col) of its first pixel."""
         array = int(np.searchsorted(self.first_chunk, chunk, "right")) - 1
         at = np.unravel_index(chunk - int(self.first_chunk[array]), tuple(self.grid[array]))
         plane, row, col = (int(i) * int(size) for i, size in zip(at, self.chunk[array], strict=True))
-        return self.layouts[array], (plane, row, col)
+        return array, (plane, row, col)
 
     def describe(self, chunk: int) -> str:
         """Return where a chunk belongs, for an error: scene, array, row, col and file."""
-        layout, (plane, row, col) = self.locate(chunk)
+        number, (plane, row, col) = self.locate(chunk)
+        layout = self.layouts[number]
         *_, scene, array = ("", *layout.path.split("/"))
         packed = layout.path.startswith(f"{cv.SAMPLES}/")
         owner = f"sample {plane} of {array!r}" if packed else f"scene {scene!r}, array {array!r}"
-        file = self.key(int(self.entries["file"][chunk]))
-        return f"{owner}, row {row}, col {col} (file {self.place}/{file})"
+        place, file = self.at(int(self.entries["file"][chunk]))
+        return f"{owner}, row {row}, col {col} (file {place}/{file})"
 
     def damage(self, what: str, chunk: int) -> CorruptStoreError | StoreChangedError:
         """Return the error of a chunk that is not as the table has it; another where the store has changed since."""
-        layout, _ = self.locate(chunk)
-        crc = self.crcs[self.layouts.index(layout)] if self.crcs else None
+        array, _ = self.locate(chunk)
+        crc = self.crcs[array] if self.crcs else None
         damage = CorruptStoreError(f"{what}: {self.describe(chunk)}. {REMEDY}")
-        return damage if crc is None else changed(self.place, layout.path, crc) or damage
+        return damage if crc is None else changed(self.places[array], self.layouts[array].path, crc) or damage
 
 
 def read_chunk_table(place: Place, layouts: Iterable[ArrayLayout]) -> ChunkTable:
@@ -254,7 +271,7 @@ def read_chunk_table(place: Place, layouts: Iterable[ArrayLayout]) -> ChunkTable
     if slow:
         others = f" and {len(slow) - 1} more" if slow[1:] else ""
         log.warning("%r%s: written in another way, so read through zarr-python, slowly", slow[0], others)
-    return ChunkTable(place, layouts, entries, tuple(crcs))
+    return ChunkTable((place,) * len(layouts), layouts, entries, tuple(crcs))
 
 
 def _array_entries(place: Place, layout: ArrayLayout, first_file: int) -> tuple[Array, int | None]:

@@ -223,7 +223,11 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
     def trainer(self, trainer: Any) -> None:
         package = type(trainer).__module__.split(".")[0]
         mine = [base.__module__.split(".")[0] for base in type(self).__mro__]
-        if trainer is not None and package in [name.split(".")[0] for name in LIGHTNING] and package not in mine:
+        if (
+            trainer is not None
+            and package in [name.split(".")[0] for name in LIGHTNING]
+            and package not in mine
+        ):
             raise InvalidInputError(
                 f"a Trainer of {next(name for name in mine if name != 'sarzarr')} was expected, got one of {package}. "
                 f"Import {package} before SARDataModule is first imported from sarzarr.torch."

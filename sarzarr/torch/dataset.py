@@ -1,7 +1,7 @@
 """The iterable dataset over a store's patches."""
 
 import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, Unpack, cast
@@ -15,6 +15,7 @@ from sarzarr.keywords import shows_options
 from sarzarr.reader.cursor import NOBODY
 from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.groups import GroupReader
+from sarzarr.reader.moments import ChannelMoments
 from sarzarr.reader.options import GroupKeywords, ReadKeywords, ReadOptions, SampleKeywords
 from sarzarr.reader.order import Position, Share
 from sarzarr.reader.reader import PatchReader
@@ -45,7 +46,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
     Parameters
     ----------
     store
-        A `Store`, or its path.
+        A `Store`, or its path; a list of them, read as one; or a reader: `sarzarr.PatchReader` says more.
     samples
         Name of a set of samples, delivered in the place of patches of scenes; see `sarzarr.SampleReader`.
     groups
@@ -67,7 +68,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     def __init__(
         self,
-        store: AnyStore,
+        store: AnyStore | EpochReader | Sequence[Any],
         *,
         samples: str | None = None,
         groups: Any = None,
@@ -83,14 +84,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
             raise InvalidInputError(f"channels must be at least 1, got {channels}.")
         if pin_memory and not torch.cuda.is_available():
             raise InvalidInputError("pin_memory=True needs CUDA, got a machine without. Leave it out.")
-        self.reader: EpochReader
-        if groups is not None:
-            of_groups = cast("GroupKeywords", options)
-            self.reader = GroupReader(store, samples, config=groups, **of_groups)
-        elif samples is None:
-            self.reader = PatchReader(store, **options)
-        else:
-            self.reader = SampleReader(store, samples, **cast("SampleKeywords", options))
+        self.reader = _reader_of(store, samples, groups, options)
         self.transform = transform
         self.channels = channels
         self.pin_memory = pin_memory
@@ -107,6 +101,34 @@ class ZarrPatchDataset(IterableDataset[Any]):
     def preprocessing_params(self) -> dict[str, Any]:
         """``{"vmin", "vmax"}`` in dB of the batches; `MixedBoundsError` where the selection has several."""
         return self.reader.preprocessing_params
+
+    def statistics(self) -> ChannelMoments:
+        """Return mean and std of each channel, as `PatchReader.statistics`, before any ``transform``."""
+        return self._patches("statistics").statistics()
+
+    def plot(self, batch: Any, *, patches: int = 8) -> Any:
+        """Return a matplotlib figure of a batch as this dataset delivers it, as `PatchReader.plot`."""
+        return self._patches("plot").plot(batch, patches=patches)
+
+    def __or__(self, other: "ZarrPatchDataset") -> "ZarrPatchDataset":
+        """Return a dataset of the patches of both, each once, delivered as those of this one."""
+        return self._of(self._patches("|") | other._patches("|"))
+
+    def __and__(self, other: "ZarrPatchDataset") -> "ZarrPatchDataset":
+        """Return a dataset of the patches that both deliver, delivered as those of this one."""
+        return self._of(self._patches("&") & other._patches("&"))
+
+    def _of(self, reader: PatchReader) -> "ZarrPatchDataset":
+        return ZarrPatchDataset(
+            reader, transform=self.transform, channels=self.channels, pin_memory=self.pin_memory
+        )
+
+    def _patches(self, what: str) -> PatchReader:
+        if isinstance(self.reader, PatchReader):
+            return self.reader
+        raise InvalidInputError(
+            f"patches of scenes were expected for {what}, got {self.reader!r}. Leave out samples=."
+        )
 
     @property
     def layer_nodata(self) -> dict[str, float | int | None]:
@@ -299,6 +321,25 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bool) or (
         isinstance(value, tuple | list) and all(map(_is_plain, value))
     )
+
+
+def _reader_of(store: Any, samples: str | None, groups: Any, options: ReadKeywords) -> EpochReader:
+    """Return the reader of what is asked for: patches of scenes, of stores or readers, samples, or groups."""
+    if isinstance(store, EpochReader):
+        if given := [*options, *["samples"] * (samples is not None), *["groups"] * (groups is not None)]:
+            raise InvalidInputError(
+                f"a reader alone was expected, got {', '.join(given)} too. Pass it to the reader."
+            )
+        return store
+    if isinstance(store, list | tuple) and not samples is groups is None:
+        raise InvalidInputError(
+            f"one store was expected for samples= and groups=, got {len(store)}. Make a dataset of each."
+        )
+    if groups is not None:
+        return GroupReader(store, samples, config=groups, **cast("GroupKeywords", options))
+    if samples is None:
+        return PatchReader(store, **options)
+    return SampleReader(store, samples, **cast("SampleKeywords", options))
 
 
 def _as_tensors(part: Any) -> Any:

@@ -133,10 +133,31 @@ def test_min_valid_and_min_unsaturated_choose_patches(store):
     for valid, lit in [(1.0, 0.9), (0.5, 0.9), (0.0, 0.0), (1.0, 0.985)]:
         reader = sz.PatchReader(store, min_valid=valid, min_unsaturated=lit)
         v, u = table["valid_fraction"].values, table["unsaturated_fraction"].values
-        wanted = (v > 0) & (v >= valid) & (u >= np.float32(lit) * v)
+        wanted = (v >= valid) & ((lit == 0) | (v > 0)) & (u >= np.float32(lit) * v)
         np.testing.assert_array_equal(reader.selection.table_row, np.flatnonzero(wanted))
     assert len(sz.PatchReader(store).selection) == len(sz.PatchReader(store, min_valid=1.0).selection)
     assert len(sz.PatchReader(store, flags=True).selection) > len(sz.PatchReader(store).selection)
+
+
+@pytest.mark.parametrize("options", [{"flags": True}, {"with_meta": True}, {"edge": "pad", "flags": True}])
+def test_every_window_comes_where_nothing_is_asked_of_its_pixels(store, options):
+    """For a map of predictions: wholly empty windows too, which no other selection has."""
+    dense = sz.PatchReader(store, min_valid=0, min_unsaturated=0, **options)
+    step = 256 if "edge" in options else 1
+    shapes = {(s, a): codes(store, s, a).shape for s in ("a", "b") for a in store.arrays(s)}
+    assert len(dense.selection) == sum(
+        -(-h // 256) * -(-w // 256) if step == 256 else (h // 256) * (w // 256) for h, w in shapes.values()
+    )
+    table = store.patch_columns(dense.index)
+    assert (table["valid_fraction"].values[dense.selection.table_row] == 0).sum() == 1
+    for sparse in ({"min_unsaturated": 0}, {"min_valid": 0}):  # either limit leaves out what has no pixel
+        reader = sz.PatchReader(store, **options, **sparse)
+        assert (table["valid_fraction"].values[reader.selection.table_row] > 0).all()
+    empty = np.flatnonzero(table["valid_fraction"].values[dense.selection.table_row] == 0)
+    batch = dense.read(empty)
+    image, flags = (batch["image"], batch["flags"]) if isinstance(batch, dict) else batch
+    assert not image.any()
+    assert (flags >= 2).all()
 
 
 @pytest.mark.parametrize(
@@ -475,7 +496,7 @@ def test_damage_is_raised_where_its_batch_would_have_been(tmp_path):
     grid_row = table.first_chunk[reader.selection.array[victim, 0]]
     chunk = grid_row + row // 256 * table.grid[reader.selection.array[victim, 0], 2] + col // 256
     entry = table.entries[chunk]
-    file = made.root / table.key(int(entry["file"]))
+    file = made.root / table.at(int(entry["file"]))[1]
     raw = bytearray(file.read_bytes())
     raw[int(entry["offset"]) + 1000] ^= 1
     file.write_bytes(raw)

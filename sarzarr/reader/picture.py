@@ -1,0 +1,134 @@
+"""Pictures of batches: patches as they are delivered, with their flags, layers and boxes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr.arrays import Array
+from sarzarr.conventions import Flag
+from sarzarr.errors import MissingExtraError
+
+INCHES: Final = 2.2
+"""Side of a panel."""
+MOST_CLASSES: Final = 20
+"""Whole numbers of a layer up to this many are drawn as classes."""
+
+
+def plot_parts(
+    parts: Mapping[str, Any], *, nodata: Mapping[str, float | int | None], patches: int = 8
+) -> Any:
+    """Return a `matplotlib.figure.Figure` of a batch by parts: columns are patches, rows channels, flags and layers.
+
+    Parameters
+    ----------
+    parts
+        ``image`` (N, C, rows, columns) or (N, T, C, rows, columns), as delivered; if any, ``flags`` of its shape,
+        ``target``, a list of dicts with ``boxes``, ``layers`` by name, and what ``with_meta`` says.
+    nodata
+        The value of pixels that are no data, by layer.
+    patches
+        Most patches that are drawn.
+
+    Images are drawn from 0, black, to 1, white (codes from the least to the greatest); flags by name; layers of few
+    classes in colours, others from the least to the greatest; what is no data is left white. Raises
+    `MissingExtraError` where matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError(
+            "matplotlib was expected, got none. Install it: pip install 'sarzarr[plot]'."
+        ) from None
+    images = _planes(parts["image"], patches)
+    rows = _rows(parts, images, nodata, patches)
+    figure = Figure(
+        figsize=(INCHES * len(images) + 1, INCHES * len(rows) + 0.4), layout="constrained", dpi=100
+    )
+    axes = figure.subplots(len(rows), len(images), squeeze=False)
+    for panels, (name, values, classes, limits) in zip(axes, rows, strict=True):
+        style = limits if classes is None else _of_classes(classes)
+        for axis, picture in zip(panels, values, strict=True):
+            drawn = axis.imshow(picture, interpolation="nearest", **style)
+            axis.set(xticks=[], yticks=[])
+        panels[0].set_ylabel(name, fontsize=9)
+        bar = figure.colorbar(drawn, ax=panels.tolist(), fraction=0.03, pad=0.01)
+        bar.ax.tick_params(labelsize=7)
+        if classes is not None:
+            words = [flag.name.lower() for flag in Flag] if name == "flags" else list(map(str, classes))
+            bar.set_ticks(classes, labels=words, minor=False)
+            bar.ax.minorticks_off()
+    _title(axes[0], parts)
+    for panels in axes[: images.shape[1]]:
+        for axis, target in zip(panels, parts.get("target", ()), strict=False):
+            _outline(axis, np.asarray(target["boxes"]))
+    return figure
+
+
+def _planes(values: Any, patches: int) -> Array:
+    """Return (N, planes, rows, columns) of a part of a batch, an array or a tensor; dates come before channels."""
+    shown = values[:patches]
+    array = np.asarray(shown.detach().cpu() if hasattr(shown, "detach") else shown)
+    return array.reshape(len(array), -1, *array.shape[-2:])
+
+
+def _rows(
+    parts: Mapping[str, Any], images: Array, nodata: Mapping[str, float | int | None], patches: int
+) -> list[tuple[str, Array, list[int] | None, dict[str, Any]]]:
+    """Return each row of panels: its name, (N, rows, columns), its classes if any, and how `imshow` draws others."""
+    white = (
+        {"vmin": 0, "vmax": 1} if images.dtype.kind == "f" else {"vmin": images.min(), "vmax": images.max()}
+    )
+    rows = [
+        (f"plane {i}" if images.shape[1] > 1 else "image", images[:, i], None, {"cmap": "gray", **white})
+        for i in range(images.shape[1])
+    ]
+    names = parts.get("array")
+    if names and len(set(map(tuple, names))) == 1 and len(names[0]) == images.shape[1]:
+        rows = [(name, *row[1:]) for name, row in zip(names[0], rows, strict=True)]
+    if "flags" in parts:
+        flags = _planes(parts["flags"], patches).max(axis=1)
+        rows.append(("flags", flags, [flag.value for flag in Flag], {}))
+    for name, values in parts.get("layers", {}).items():
+        planes = _planes(values, patches)
+        outside = nodata.get(name)
+        is_none = np.isnan(planes) if planes.dtype.kind == "f" else np.zeros(planes.shape, bool)
+        shown = np.ma.masked_array(planes, is_none if outside is None else is_none | (planes == outside))
+        found = np.unique(shown.compressed())
+        few = planes.dtype.kind in "iub" and 0 < len(found) <= MOST_CLASSES
+        classes = found.tolist() if few else None
+        ends = {"vmin": shown.min(), "vmax": shown.max()} if len(found) else {}
+        several = planes.shape[1] > 1
+        rows += [
+            (f"{name} {i}" if several else name, shown[:, i], classes, {"cmap": "viridis", **ends})
+            for i in range(planes.shape[1])
+        ]
+    return rows
+
+
+def _of_classes(classes: Sequence[int]) -> dict[str, Any]:
+    """Return how `imshow` draws classes, ascending: a colour each."""
+    from matplotlib import colormaps
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    values = np.array(classes, np.float64)
+    edges = np.concatenate([[values[0] - 0.5], (values[1:] + values[:-1]) / 2, [values[-1] + 0.5]])
+    colours = [colormaps["tab20"](i * 2 % MOST_CLASSES + i * 2 // MOST_CLASSES) for i in range(len(classes))]
+    return {"cmap": ListedColormap(colours), "norm": BoundaryNorm(edges, len(classes))}
+
+
+def _title(axes: Sequence[Any], parts: Mapping[str, Any]) -> None:
+    """Say of each patch what its dict says: scene, row and column."""
+    if "scene" not in parts:
+        return
+    for axis, scene, row, col in zip(axes, parts["scene"], parts["row"], parts["col"], strict=False):
+        name = scene if isinstance(scene, str) else f"{scene[0]} ... {scene[-1]}"
+        name = name if len(name) <= 24 else f"{name[:11]}...{name[-10:]}"
+        axis.set_title(f"{name}\n{int(row)}, {int(col)}", fontsize=7)
+
+
+def _outline(axis: Any, boxes: Array) -> None:
+    from matplotlib.patches import Rectangle
+
+    for left, top, right, bottom in (boxes - 0.5).tolist():  # pixels are counted from the middle of the first
+        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="#ffb000"))
