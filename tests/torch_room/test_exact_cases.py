@@ -4,6 +4,7 @@ import copy
 import logging
 import os
 import pickle
+import time
 from itertools import chain, islice
 
 import numpy as np
@@ -89,7 +90,14 @@ def test_seeding_torch_before_each_epoch_repeats_none(store, truth):
     data = made(store)
     for epoch in range(3):
         torch.manual_seed(0)
-        assert ids(DataLoader(data, batch_size=None, num_workers=2)) == truth[epoch]
+        assert (
+            ids(DataLoader(data, batch_size=None, num_workers=2, worker_init_fn=first_is_late))
+            == truth[epoch]
+        )
+
+
+def first_is_late(worker):
+    time.sleep(0.3 if worker == 0 else 0)
 
 
 def test_a_dataset_that_workers_copy_counts_in_each(store, truth):
