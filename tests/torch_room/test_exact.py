@@ -81,6 +81,8 @@ class Conductor:
             self.turns[rank].acquire()
             try:
                 works[rank]()
+            except (InvalidInputError, StoppedError) as error:
+                errors[rank] = error.with_traceback(None)  # frames hold iterations that have not ended
             except Exception as error:
                 errors[rank] = error
             self.waits = 0
