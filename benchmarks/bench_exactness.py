@@ -13,6 +13,7 @@ import os
 import pickle
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -204,8 +205,12 @@ def seeded(store: Path) -> Epochs:
     dataset, epochs = ZarrPatchDataset(store, **OPTIONS), []
     for _ in range(3):
         torch.manual_seed(0)
-        epochs.append(ids_of(loader_of(dataset, 2)))
+        epochs.append(ids_of(loader_of(dataset, 2, worker_init_fn=_first_is_late)))
     return epochs
+
+
+def _first_is_late(worker: int) -> None:
+    time.sleep(0.5 if worker == 0 else 0)
 
 
 def by_hand(store: Path) -> Epochs:
@@ -237,7 +242,7 @@ SITUATIONS: list[Situation] = [
     ),
     ("one rank alone loads a state", lambda s: run_ranks(resuming_one, s)),
     ("ids gathered over gloo, `isin`", lambda s: run_ranks(gathering, s)),
-    ("`torch.manual_seed(0)` before each epoch, two workers", seeded),
+    ("`torch.manual_seed(0)` before each epoch, two workers of which the first is late", seeded),
     ("`StatefulDataLoader`, two workers", lambda s: stateful(s, 2)),
     *(
         (
@@ -259,8 +264,8 @@ def outcome(situation: Callable[[Path], Epochs], store: Path) -> tuple[str, str,
     try:
         epochs = situation(store)
     except Exception as error:
-        line = str(error).splitlines()[-1].split(" (patches")[0]
-        return "-", "-", f"error: {line[:110]}".replace("|", "/")
+        line = str(error).splitlines()[-1].removeprefix("sarzarr.errors.").replace("|", "/")
+        return "-", "-", f"error: {line if len(line) < 160 else line[:160] + '...'}"
     distinct = [len(set(epoch)) for epoch in epochs]
     lost = [PATCHES - n for n in distinct]
     repeated = [len(epoch) - n for epoch, n in zip(epochs, distinct, strict=True)]
