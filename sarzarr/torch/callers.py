@@ -6,7 +6,7 @@ from sarzarr.errors import InvalidInputError
 
 _SHARES = ("DataLoaderDispatcher", "IterableDatasetShard")
 """Classes of Accelerate that give each process a part of what they read themselves."""
-_STACKS = ("torch", "transformers")
+_STACKS = ("torch", "transformers", "monai")
 """Packages whose ``collate_fn`` stack what they are given."""
 
 

@@ -77,6 +77,8 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
         A version of the store's splits, ``"v2"``, in the place of a planned one.
     samples
         Name of a set of samples of the store, in the place of patches of scenes; divided by product likewise.
+    keys
+        As of `ZarrPatchDataset`: batches are dicts of ``image`` and of layers, ``{"mask": "water"}``.
     **options
         Further fields of `sarzarr.reader.options.ReadOptions`, for both sides.
     """
@@ -94,20 +96,23 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
         *,
         split: str | None = None,
         samples: str | None = None,
+        keys: Mapping[str, str] | None = None,
         **options: Unpack[PatchKeywords],
     ) -> None:
         super().__init__()
-        if options.get("layers") and not lazy:
+        if (options.get("layers") or keys) and not lazy:
             raise InvalidInputError("layers= needs batches as they are read, got lazy=False. Leave that out.")
         self.num_workers = num_workers
         self.batch_size = batch_size
         most = _most_of_sides(max_samples, val_fraction)
-        self._samples, self._split = samples, split
+        self._split = split
+        self._delivered: dict[str, Any] = {"samples": samples, "keys": keys}
         self._training: PatchLoader | None = None
         self._resumed: Mapping[str, Any] | None = None
         self._items: list[TurnedPatches] | None = None
         if (archive := open_archive(patches_path)) is not None:
-            named = {name: given for name, given in (("split", split), ("samples", samples)) if given}
+            asked = {"split": split, "samples": samples, "keys": keys}
+            named = {name: given for name, given in asked.items() if given}
             refuse_options("SARDataModule", {**options, **named})
             rows = divide_products(archive.origins, val_fraction=val_fraction, seed=seed)
             pairs = zip((rows.train, rows.val), (augment_train, False), most, strict=True)
@@ -130,8 +135,8 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
                 side["max_patches"] = n
         train["shuffle"] = train["drop_last"] = True
         train["augment"] = "d4" if augment_train and lazy else None
-        self._train = ZarrPatchDataset(self.store, samples=samples, **train)
-        self._val = ZarrPatchDataset(self.store, samples=samples, **val)
+        self._train = ZarrPatchDataset(self.store, **self._delivered, **train)
+        self._val = ZarrPatchDataset(self.store, **self._delivered, **val)
         self._common = {**common, **({"clip": val["clip"]} if "clip" in val else {})}
         self._readers = [self._train.reader, self._val.reader]
         if not lazy:
@@ -196,13 +201,13 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
                 "Make one with sarzarr.make_split(store, test_fraction=0.1), and pass its name as split=."
             )
         options = {**self._common, "split": f"{self._split}:test"}
-        return self._whole(ZarrPatchDataset(self.store, samples=self._samples, **options))
+        return self._whole(ZarrPatchDataset(self.store, **self._delivered, **options))
 
     def predict_dataloader(self) -> Any:
         """Return the patches of all sides in order, in batches (N, C, size, size) float32, never turned."""
         if isinstance(self._readers[0], ArchivePatches):
             return self._loader(PatchItems(self._readers[0], False), batch_size=self.batch_size)
-        return self._whole(ZarrPatchDataset(self.store, samples=self._samples, **self._common))
+        return self._whole(ZarrPatchDataset(self.store, **self._delivered, **self._common))
 
     def get_sample_batch(self, split: str = "train") -> Any:
         """Return one float32 batch (N, C, size, size) of ``train`` or ``val``; training goes on as if it had not."""

@@ -1,7 +1,7 @@
 """The iterable dataset over a store's patches."""
 
 import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, Unpack, cast
@@ -53,6 +53,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
         of a scan; see `sarzarr.GroupReader`.
     transform
         Called with each batch, after augmentation.
+    keys
+        Deliver a dict of ``image`` and of layers under the names that others look for, ``{"mask": "water"}``: layers of
+        integers as (N, rows, columns) int64, as losses take them, others (N, 1, rows, columns).
     channels
         Deliver one channel as so many equal ones, which cost no memory: detectors ask for 3.
     pin_memory
@@ -72,6 +75,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         samples: str | None = None,
         groups: Any = None,
         transform: Callable[[Any], Any] | None = None,
+        keys: Mapping[str, str] | None = None,
         channels: int | None = None,
         pin_memory: bool = False,
         rank: int | None = None,
@@ -83,6 +87,8 @@ class ZarrPatchDataset(IterableDataset[Any]):
             raise InvalidInputError(f"channels must be at least 1, got {channels}.")
         if pin_memory and not torch.cuda.is_available():
             raise InvalidInputError("pin_memory=True needs CUDA, got a machine without. Leave it out.")
+        if keys is not None:
+            options["layers"] = _layers_of(keys, options.get("layers") or ())
         self.reader: EpochReader
         if groups is not None:
             of_groups = cast("GroupKeywords", options)
@@ -92,6 +98,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         else:
             self.reader = SampleReader(store, samples, **cast("SampleKeywords", options))
         self.transform = transform
+        self.keys = None if keys is None else dict(keys)
         self.channels = channels
         self.pin_memory = pin_memory
         if channels is not None and self.reader.recipe.images.array.shape[1] != 1:
@@ -163,7 +170,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
             tensors = _as_tensors(parts)
             if self.channels is not None:
                 tensors["image"] = tensors["image"].expand(-1, self.channels, -1, -1)
-            batch = self.reader.packed(tensors)
+            batch = self.reader.packed(tensors) if self.keys is None else _under_keys(tensors, self.keys)
             yield batch if self.transform is None else self.transform(batch)
 
     @property
@@ -299,6 +306,26 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bool) or (
         isinstance(value, tuple | list) and all(map(_is_plain, value))
     )
+
+
+def _layers_of(keys: Mapping[str, str], layers: Sequence[str]) -> list[str]:
+    """Return the layers to read for ``keys``; `InvalidInputError` where they leave one without a key."""
+    names = list(dict.fromkeys(keys.values()))
+    if "image" in keys or len(names) < len(keys) or not set(layers) <= set(names):
+        raise InvalidInputError(
+            f"a key of its own, and not 'image', for each of the layers {sorted({*layers, *names})} was expected, "
+            f"got keys={dict(keys)}. Pass {{'mask': NAME}} for a layer NAME."
+        )
+    return names
+
+
+def _under_keys(tensors: dict[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+    """Return the parts of a batch in one dict, each layer under its key."""
+    layers = tensors.pop("layers", {})
+    named = {key: layers[name] for key, name in keys.items()}
+    return tensors | {
+        key: layer if layer.is_floating_point() else layer.squeeze(-3).long() for key, layer in named.items()
+    }
 
 
 def _as_tensors(part: Any) -> Any:
