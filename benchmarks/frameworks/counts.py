@@ -67,7 +67,7 @@ def example(framework, package, rows):
 
 
 def name_operators():
-    """Let torchvision be imported beside a torch without CUDA: its wheel's operators then have no name to stand for."""
+    """Let torchvision be imported beside a torch without CUDA, where its wheel's operators have no names."""
     import torch
 
     try:

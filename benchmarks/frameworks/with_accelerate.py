@@ -89,7 +89,9 @@ def rows(root):
 
     for name, message in both[0]["said"].items():
         same = message == both[1]["said"][name]
-        yield row(f"prepare(DataLoader(dataset, batch_size=None)), {name}", [], [], refused=message if same else "")
+        yield row(
+            f"prepare(DataLoader(dataset, batch_size=None)), {name}", [], [], refused=message if same else ""
+        )
     epochs = [joined([said["epochs"][epoch] for said in both]) for epoch in (0, 1)]
     line = "prepare(PatchLoader(dataset, num_workers=1))"
     yield row("prepare, 1 worker", epochs, every, line=line)

@@ -34,7 +34,12 @@ def rows(root):
     for rank in range(2):
         for batch in sz.PatchReader(root, **OPTIONS).for_rank(rank, 2):
             found += batch["id"].tolist()
-    yield row("for_rank(jax.process_index(), jax.process_count())", [found], every, line="reader.for_rank(rank, ranks)")
+    yield row(
+        "for_rank(jax.process_index(), jax.process_count())",
+        [found],
+        every,
+        line="reader.for_rank(rank, ranks)",
+    )
 
 
 if __name__ == "__main__":

@@ -19,10 +19,16 @@ def rows(root):
     for workers in (0, 2):
         loader = PatchLoader(data, workers)
         epochs = [[i for batch in loader for i in batch["id"].tolist()] for _ in range(2)]
-        yield row(f"dictionary transforms, {workers} workers", epochs, every, line="PatchLoader(dataset, num_workers)")
+        yield row(
+            f"dictionary transforms, {workers} workers",
+            epochs,
+            every,
+            line="PatchLoader(dataset, num_workers)",
+        )
     yield refused("monai.data.DataLoader(dataset)", lambda: next(iter(DataLoader(data))))
     yield refused(
-        "monai.data.DataLoader(dataset, batch_size=None)", lambda: next(iter(DataLoader(data, batch_size=None)))
+        "monai.data.DataLoader(dataset, batch_size=None)",
+        lambda: next(iter(DataLoader(data, batch_size=None))),
     )
 
 

@@ -7,11 +7,11 @@ import warnings
 from pathlib import Path
 
 os.environ |= {"RAY_TRAIN_V2_ENABLED": "1", "RAY_AUTH_MODE": "disabled"}
-import ray  # noqa: E402
-import ray.train.torch  # noqa: E402
-from counts import OPTIONS, example, row  # noqa: E402
-from ray.train import RunConfig, ScalingConfig  # noqa: E402
-from ray.train.torch import TorchTrainer  # noqa: E402
+import ray
+import ray.train.torch
+from counts import OPTIONS, example, row
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
 
 
 def train(config):
@@ -36,7 +36,12 @@ def rows(root):
 
     every = ZarrPatchDataset(root, **OPTIONS).reader.selection.id.tolist()
     paths = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(Path(__file__).parent)])
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": paths}})
+    ray.init(
+        num_cpus=3,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+    )
     for kind in ("PatchLoader", "prepare_data_loader(DataLoader)"):
         with tempfile.TemporaryDirectory() as folder:
             config = {"root": root, "options": OPTIONS, "kind": kind, "folder": folder}

@@ -4,10 +4,10 @@ import os
 import warnings
 
 os.environ |= {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
-import tensorflow as tf  # noqa: E402
-from counts import OPTIONS, example, row  # noqa: E402
+import tensorflow as tf
+from counts import OPTIONS, example, row
 
-import sarzarr as sz  # noqa: E402
+import sarzarr as sz
 
 
 def rows(root):

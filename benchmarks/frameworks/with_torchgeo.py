@@ -32,7 +32,14 @@ def rows(root):
     named = {"keys": {"mask": "water"}, **OPTIONS}
 
     def fit(*data):
-        task = Task(model="unet", backbone="resnet18", in_channels=1, task="multiclass", num_classes=2, ignore_index=255)
+        task = Task(
+            model="unet",
+            backbone="resnet18",
+            in_channels=1,
+            task="multiclass",
+            num_classes=2,
+            ignore_index=255,
+        )
         task.seen = []
         L.Trainer(max_epochs=2, accelerator="cpu", devices=1, **dict.fromkeys(quiet, False)).fit(task, *data)
         return [[i for e, ids in task.seen if e == epoch for i in ids] for epoch in (0, 1)]
@@ -46,7 +53,9 @@ def rows(root):
     reader = module.train_dataloader().dataset.reader
     epochs = fit(module)
     ids, left_out = reader.selection.id.tolist(), reader.deal().left_out
-    yield row("the same, fit(task, datamodule=SARDataModule(store))", epochs, ids, left_out=left_out, line=line)
+    yield row(
+        "the same, fit(task, datamodule=SARDataModule(store))", epochs, ids, left_out=left_out, line=line
+    )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,13 @@ def rows(root):
         kept = {"transform": images_and_ids, **OPTIONS}
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
-                folder, num_train_epochs=2, report_to=[], disable_tqdm=True, use_cpu=True, save_strategy="no", **options
+                folder,
+                num_train_epochs=2,
+                report_to=[],
+                disable_tqdm=True,
+                use_cpu=True,
+                save_strategy="no",
+                **options,
             )
             model = Model()
             trainer_class(model=model, args=arguments, train_dataset=ZarrPatchDataset(root, **kept)).train()
@@ -45,7 +51,12 @@ def rows(root):
     yield refused("Trainer(train_dataset=dataset)", lambda: train(Trainer))
     seen = train(PatchTrainer)
     halves = [seen[: len(every)], seen[len(every) :]]
-    yield row("Trainer, two epochs", halves, every, line="get_train_dataloader returns PatchLoader(self.train_dataset)")
+    yield row(
+        "Trainer, two epochs",
+        halves,
+        every,
+        line="get_train_dataloader returns PatchLoader(self.train_dataset)",
+    )
 
 
 def images_and_ids(batch):

@@ -227,10 +227,10 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
     @trainer.setter
     def trainer(self, trainer: Any) -> None:
         package = type(trainer).__module__.split(".")[0]
-        mine = [base.__module__.split(".")[0] for base in type(self).__mro__]
-        if trainer is not None and package in [name.split(".")[0] for name in LIGHTNING] and package not in mine:
+        mine = {base.__module__.split(".")[0] for base in type(self).__mro__}
+        if package in {name.split(".")[0] for name in LIGHTNING} - mine:
             raise InvalidInputError(
-                f"a Trainer of {next(name for name in mine if name != 'sarzarr')} was expected, got one of {package}. "
+                f"a data module of {package} was expected, got one that is none, since {package} was imported later. "
                 f"Import {package} before SARDataModule is first imported from sarzarr.torch."
             )
         self._trainer = trainer

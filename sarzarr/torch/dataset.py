@@ -54,8 +54,8 @@ class ZarrPatchDataset(IterableDataset[Any]):
     transform
         Called with each batch, after augmentation.
     keys
-        Deliver a dict of ``image`` and of layers under the names that others look for, ``{"mask": "water"}``: layers of
-        integers as (N, rows, columns) int64, as losses take them, others (N, 1, rows, columns).
+        Deliver a dict of ``image`` and of layers under the names that others look for, ``{"mask": "water"}``: those
+        of integers as (N, rows, columns) int64, as losses take them, others (N, 1, rows, columns).
     channels
         Deliver one channel as so many equal ones, which cost no memory: detectors ask for 3.
     pin_memory

@@ -59,7 +59,7 @@ class PatchLoader:
         return len(self.source)
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator: it begins with the first batch that is asked for. Who makes an iterator and leaves it moves nobody.
+        # A generator: it begins with the first batch that is asked for. An iterator that is left moves nobody.
         if self._begins is not None:
             self._begins(self)
         if self._is_over:

@@ -41,9 +41,7 @@ def ids(batches):
 
 
 def accelerator(**options):
-    return accelerate.Accelerator(
-        cpu=True, dataloader_config=accelerate.DataLoaderConfiguration(**options)
-    )
+    return accelerate.Accelerator(cpu=True, dataloader_config=accelerate.DataLoaderConfiguration(**options))
 
 
 # ------------------------------------------------------------------ one process
@@ -90,7 +88,9 @@ def test_batches_that_would_be_stacked_are_refused(store):
     for workers in (0, 1):
         with pytest.raises(InvalidInputError, match="batch_size=None"):
             next(iter(DataLoader(dataset, num_workers=workers)))
-    joined = DataLoader(dataset, batch_size=2, collate_fn=lambda parts: np.concatenate([p["id"] for p in parts]))
+    joined = DataLoader(
+        dataset, batch_size=2, collate_fn=lambda parts: np.concatenate([p["id"] for p in parts])
+    )
     assert len(next(iter(joined))) == 6
 
 

@@ -17,7 +17,9 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keys")
     rng = np.random.default_rng(0)
     write_band(folder / "s_vv.tif", speckle((512, 768)), tiles=256)
-    write_band(folder / "water.tif", rng.integers(0, 2, (512, 768)).astype(np.uint16), tiles=256, nodata=65535)
+    write_band(
+        folder / "water.tif", rng.integers(0, 2, (512, 768)).astype(np.uint16), tiles=256, nodata=65535
+    )
     write_band(folder / "dem.tif", rng.normal(0, 9, (512, 768)).astype(np.float32), tiles=256)
     layers = {"water": folder / "water.tif", "dem": folder / "dem.tif"}
     return sz.ingest(

@@ -1,12 +1,9 @@
 """Lightning: each patch once an epoch over all ranks, by every strategy, and on from any checkpoint."""
 
 import copy
-import json
-import os
 import pickle
 import subprocess
 import sys
-import textwrap
 
 import pytest
 
@@ -148,7 +145,9 @@ def test_lightning_is_imported_where_it_is_needed(store, code):
 
 
 # ------------------------------------------------------------------ one process
-@pytest.mark.parametrize("options", [{}, {"reload_dataloaders_every_n_epochs": 1}, {"num_sanity_val_steps": 0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"reload_dataloaders_every_n_epochs": 1}, {"num_sanity_val_steps": 0}]
+)
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_each_epoch_has_every_patch_once(store, workers, options):
     module = SARDataModule(store, num_workers=workers, **FEW)
