@@ -13,6 +13,7 @@ import os
 import pickle
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections import Counter
@@ -171,7 +172,7 @@ def from_one_process(store: Path, method: str, workers: int = 0) -> Epochs:
 
 
 def stateful(store: Path, workers: int, *, is_persistent: bool = False, stop: int | None = None) -> Epochs:
-    """Return three epochs; with ``stop``, of a loader that is saved after so many batches, and of one that goes on."""
+    """Return three epochs; with ``stop``, of a loader saved after so many batches, and of one that goes on."""
     from torchdata.stateful_dataloader import StatefulDataLoader
 
     def make() -> Any:
@@ -204,8 +205,12 @@ def seeded(store: Path) -> Epochs:
     dataset, epochs = ZarrPatchDataset(store, **OPTIONS), []
     for _ in range(3):
         torch.manual_seed(0)
-        epochs.append(ids_of(loader_of(dataset, 2)))
+        epochs.append(ids_of(loader_of(dataset, 2, worker_init_fn=_first_is_late)))
     return epochs
+
+
+def _first_is_late(worker: int) -> None:
+    time.sleep(0.5 if worker == 0 else 0)
 
 
 def by_hand(store: Path) -> Epochs:
@@ -237,7 +242,7 @@ SITUATIONS: list[Situation] = [
     ),
     ("one rank alone loads a state", lambda s: run_ranks(resuming_one, s)),
     ("ids gathered over gloo, `isin`", lambda s: run_ranks(gathering, s)),
-    ("`torch.manual_seed(0)` before each epoch, two workers", seeded),
+    ("`torch.manual_seed(0)` before each epoch, two workers of which the first is late", seeded),
     ("`StatefulDataLoader`, two workers", lambda s: stateful(s, 2)),
     *(
         (

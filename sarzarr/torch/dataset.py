@@ -21,7 +21,7 @@ from sarzarr.reader.reader import PatchReader
 from sarzarr.reader.samples import SampleReader
 from sarzarr.store.store import AnyStore
 from sarzarr.torch.callers import refuse_sharing, refuse_stacking
-from sarzarr.torch.epochs.board import Board, Claim
+from sarzarr.torch.epochs.board import Board, RankPosition
 from sarzarr.torch.epochs.counter import EpochCounter
 from sarzarr.torch.epochs.group import Group, current_group
 
@@ -209,9 +209,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
             "drop_last": o.drop_last,
             "ranks": ranks,
         }
-        order["ids"] = zlib.crc32(ids.view(np.uint8))
-        claim = Claim(epoch=begin.epoch, start=begin.start, skip=skip, order=order)
-        return Board(group=self._group, dataset=self._kind).compare(self._counter.page, claim)
+        order["ids"] = zlib.crc32(ids.view(np.uint8).data)
+        position = RankPosition(epoch=begin.epoch, start=begin.start, skip=skip, order=order)
+        return Board(group=self._group, dataset=self._kind).compare(self._counter.page, position)
 
     def _end(self, number: int) -> None:
         if number != NOBODY and self._group is not None:
@@ -258,9 +258,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         position = self.reader.position_of(state)
         info = get_worker_info()
         if "worker" not in state:
-            if (
-                info is None or info.id == 0
-            ):  # of a position that all workers are told, the first one makes use
+            if info is None or info.id == 0:  # one worker moves them all
                 self._counter.set(position)
             return
         me = None if info is None else (info.id, info.num_workers)

@@ -4,6 +4,7 @@ import copy
 import logging
 import os
 import pickle
+import time
 from itertools import chain, islice
 
 import numpy as np
@@ -13,10 +14,12 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from loader_stores import SMALL, small_store  # noqa: E402
+from scans import lattice  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 import sarzarr as sz  # noqa: E402
 from sarzarr.errors import InvalidInputError  # noqa: E402
+from sarzarr.ptychography import PtychoConfig  # noqa: E402
 from sarzarr.torch import ZarrPatchDataset  # noqa: E402
 from sarzarr.torch.epochs import board  # noqa: E402
 from sarzarr.torch.epochs.group import Group  # noqa: E402
@@ -87,7 +90,14 @@ def test_seeding_torch_before_each_epoch_repeats_none(store, truth):
     data = made(store)
     for epoch in range(3):
         torch.manual_seed(0)
-        assert ids(DataLoader(data, batch_size=None, num_workers=2)) == truth[epoch]
+        assert (
+            ids(DataLoader(data, batch_size=None, num_workers=2, worker_init_fn=first_is_late))
+            == truth[epoch]
+        )
+
+
+def first_is_late(worker):
+    time.sleep(0.3 if worker == 0 else 0)
 
 
 def test_a_dataset_that_workers_copy_counts_in_each(store, truth):
@@ -187,6 +197,42 @@ def test_a_rank_that_reads_alone_is_told_who_is_missing(store, monkeypatch, capl
     with pytest.raises(InvalidInputError, match=r"got nothing of rank 1, 2 for .*ranks=1"):
         list(alone)
     assert "nothing of rank 1, 2" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans")
+    np.savez(folder / "lattice.npz", **lattice())
+    return sz.import_ptychography(folder / "lattice.npz", folder / "scans.zarr").store
+
+
+@pytest.mark.parametrize("kind", ["weights", "samples", "groups"])
+def test_every_dataset_follows_the_law(store, scans, kind):
+    options = {"seed": 5, "batch_size": 4, "shuffle": True}
+    if kind == "weights":
+        options = {**SMALL, **options, "weights": {"a": 2.0}, "with_meta": False}
+    else:
+        config = PtychoConfig(64, 2, n_groups=12, neighbor_count=6)
+        store, options = (
+            scans,
+            {**options, **({"samples": "lattice"} if kind == "samples" else {"groups": config})},
+        )
+    alone = ZarrPatchDataset(store, **options)
+    truth = [sorted(image.numpy().tobytes() for batch in alone for image in batch) for _ in range(2)]
+    shared, ranks = torch.distributed.HashStore(), []
+    for rank in range(2):
+        ranks.append(ZarrPatchDataset(store, **options))
+        ranks[-1]._group = GroupOfTests(rank=rank, ranks=2, id="g", pid=os.getpid())
+        vars(ranks[-1]._group)["store"] = shared
+    next(iter(ranks[0]))
+    for epoch in truth:
+        came = [
+            image.numpy().tobytes() for pair in zip(*ranks, strict=True) for batch in pair for image in batch
+        ]
+        assert sorted(came) == epoch
+    ranks[0].set_epoch(0)
+    with pytest.raises(InvalidInputError, match=r"got rank 1 at epoch 2 .* and rank 0 at epoch 0"):
+        list(zip(*ranks, strict=True))
 
 
 # ------------------------------------------------------------------ batches by number

@@ -20,12 +20,15 @@ PATIENCE_S: Final = 1800.0
 """Seconds that a rank waits for others, which is also how long gloo waits."""
 GROUP, ORDINAL, BEGUN, LEFT = range(4)
 """Words of a page: the group, the dataset among its like, iterations begun in that group, and left."""
-_REMEDY: Final = "Iterate alike on all ranks, look at a batch with peek(), and pass ranks=1 where one rank is to read everything."
+_REMEDY: Final = (
+    "Iterate alike on all ranks, look at a batch with peek(), and pass ranks=1 where one rank is to read "
+    "everything."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
-    """What a rank says of an iteration; it must be the same on all ranks."""
+class RankPosition:
+    """The position at which a rank begins an iteration, and what makes its order: the same on all ranks."""
 
     epoch: int
     """The epoch."""
@@ -56,8 +59,8 @@ class Board:
     dataset: str
     """What the dataset is, the same on all ranks, whatever its order."""
 
-    def compare(self, words: MutableSequence[int], claim: Claim) -> int:
-        """Return the number of an iteration in this group, once no rank that has begun it claims another one.
+    def compare(self, words: MutableSequence[int], mine: RankPosition) -> int:
+        """Return the number of an iteration in this group, once no rank that has begun it is at another position.
 
         `InvalidInputError` that names both where one does. ``words`` (4,) are the page.
         """
@@ -69,13 +72,13 @@ class Board:
             if number:
                 if words[LEFT] < number:
                     self._leave(store, words)
-                self._wait(store, f"{self._key(words, number - 1)}/left", f"left the one before {claim}")
-            key, mine = self._key(words, number), json.dumps([self.group.rank, vars(claim)], default=float)
-            rank, theirs = json.loads(store.compare_set(key, "", mine))
-            if theirs != json.loads(mine)[1]:
+                self._wait(store, f"{self._key(words, number - 1)}/left", f"left the one before {mine}")
+            key, written = self._key(words, number), json.dumps([self.group.rank, vars(mine)], default=float)
+            rank, theirs = json.loads(store.compare_set(key, "", written))
+            if theirs != json.loads(written)[1]:
                 said = (
-                    f"all ranks at one position were expected, got rank {self.group.rank} at {claim} and rank {rank} "
-                    f"at {Claim(**theirs)}. Call set_epoch() or load the same state on all ranks, iterate "
+                    f"all ranks at one position were expected, got rank {self.group.rank} at {mine} and rank {rank} "
+                    f"at {RankPosition(**theirs)}. Call set_epoch() or load the same state on all ranks, iterate "
                     "alike on all, and look at a batch with peek()."
                 )
                 store.set(f"{self._base(words)}/refused", said)
@@ -83,7 +86,7 @@ class Board:
             words[BEGUN] = number + 1
             self._tick(store, f"{key}/begun")
         except RuntimeError as error:
-            log.warning("ranks were not compared at %s: their store does not answer (%s).", claim, error)
+            log.warning("ranks were not compared at %s: their store does not answer (%s).", mine, error)
             return NOBODY
         return number
 

@@ -143,7 +143,12 @@ class EpochCounter(Cursor):
         return [*words[:_PAGE], *[0] * (_SLOTS_AT - _PAGE)]  # the page is of one dataset on one rank
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {"head": self._copied(self.words), "last": self._last, "parents": None, "birth": (0, 0)}
+        state: dict[str, Any] = {
+            "head": self._copied(self.words),
+            "last": self._last,
+            "parents": None,
+            "birth": (0, 0),
+        }
         if get_spawning_popen() is not None:
             state |= {"birth": self.before_birth(), "parents": self.words}
         return state

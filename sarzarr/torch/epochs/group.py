@@ -12,6 +12,8 @@ from typing import Any, Final
 import torch
 from torch.utils.data import get_worker_info
 
+_distributed: Any = torch.distributed
+"""As it is: not all of its names are declared."""
 _ID: Final = "sarzarr/group"
 _CONNECT: Final = timedelta(seconds=30)
 
@@ -36,9 +38,9 @@ class Group:
         if not self.id or self.pid == os.getpid():
             return _unwrapped(_default_store()) if self.id else None
         if isinstance(self.address, str):
-            return torch.distributed.FileStore(self.address)
+            return _distributed.FileStore(self.address)
         if self.address is not None:
-            return torch.distributed.TCPStore(
+            return _distributed.TCPStore(
                 *self.address, is_master=False, wait_for_workers=False, timeout=_CONNECT
             )
         return None
@@ -54,8 +56,7 @@ _met: list[tuple[Any, Group]] = []
 
 def current_group() -> Group | None:
     """Return the default process group, None where none is initialised."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not (_distributed.is_available() and _distributed.is_initialized()):
         return None
     store = _default_store()
     if _met and _met[0][0]() is store:
@@ -65,7 +66,7 @@ def current_group() -> Group | None:
         with suppress(RuntimeError):  # of a store that cannot compare
             name = store.compare_set(_ID, "", uuid.uuid4().hex).decode()
     group = Group(
-        rank=distributed.get_rank(), ranks=distributed.get_world_size(), id=name, pid=os.getpid(),
+        rank=_distributed.get_rank(), ranks=_distributed.get_world_size(), id=name, pid=os.getpid(),
         address=_address(_unwrapped(store)),
     )  # fmt: skip
     _met[:] = [((lambda: None) if store is None else weakref.ref(store), group)]
@@ -74,17 +75,16 @@ def current_group() -> Group | None:
 
 def _default_store() -> Any:
     """Return the store of the default group; None of a group without, as MPI's, and where none is initialised."""
-    distributed = torch.distributed
-    return distributed.distributed_c10d._get_default_store() if distributed.is_initialized() else None
+    return _distributed.distributed_c10d._get_default_store() if _distributed.is_initialized() else None
 
 
 def _unwrapped(store: Any) -> Any:
-    while isinstance(store, torch.distributed.PrefixStore):
+    while isinstance(store, _distributed.PrefixStore):
         store = store.underlying_store
     return store
 
 
 def _address(store: Any) -> Any:
-    if isinstance(store, torch.distributed.TCPStore):
+    if isinstance(store, _distributed.TCPStore):
         return store.host, store.port
-    return store.path if isinstance(store, torch.distributed.FileStore) else None
+    return store.path if isinstance(store, _distributed.FileStore) else None
