@@ -137,7 +137,8 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
         train["augment"] = "d4" if augment_train and lazy else None
         self._train = ZarrPatchDataset(self.store, **self._delivered, **train)
         self._val = ZarrPatchDataset(self.store, **self._delivered, **val)
-        self._common = {**common, **({"clip": val["clip"]} if "clip" in val else {})}
+        clip: ReadKeywords = {"clip": val["clip"]} if "clip" in val else {}
+        self._common: ReadKeywords = {**common, **clip}
         self._readers = [self._train.reader, self._val.reader]
         if not lazy:
             turned = ((self._train, augment_train), (self._val, False))
@@ -200,7 +201,7 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
                 "a stored split was expected for test patches, got one of training and validation alone. "
                 "Make one with sarzarr.make_split(store, test_fraction=0.1), and pass its name as split=."
             )
-        options = {**self._common, "split": f"{self._split}:test"}
+        options: ReadKeywords = {**self._common, "split": f"{self._split}:test"}
         return self._whole(ZarrPatchDataset(self.store, **self._delivered, **options))
 
     def predict_dataloader(self) -> Any:
