@@ -72,6 +72,14 @@ class PatchLoader:
             yield batch
 
     @property
+    def dataset(self) -> Any:
+        """Nothing: who takes a loader's dataset reads it anew, and would skip by reading."""
+        raise AttributeError(
+            "a loader that is read as it is was expected, got a request for its dataset. Call load_state_dict() of "
+            "PatchLoader in the place of skipping batches; HF Trainer then takes ignore_data_skip=True."
+        )
+
+    @property
     def epoch(self) -> int:
         """The epoch that the next iteration delivers."""
         return self.source.epoch

@@ -62,6 +62,9 @@ def test_an_iterator_that_is_left_moves_nobody(store, numbers, truth, workers):
 
 
 def test_what_has_no_whole_batches_is_refused(store):
-    for wrong in (lambda: PatchLoader(LazyPatchDataset(store)), lambda: PatchLoader(ZarrPatchDataset(store), batch_size=2)):
+    for wrong in (
+        lambda: PatchLoader(LazyPatchDataset(store)),
+        lambda: PatchLoader(ZarrPatchDataset(store), batch_size=2),
+    ):
         with pytest.raises(InvalidInputError, match="a dataset of whole batches was expected"):
             wrong()
