@@ -267,6 +267,12 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
         self._train.load_state_dict(state)
         self._training, self._resumed = None, state
 
+    def __repr__(self) -> str:
+        return f"SARDataModule({self._readers[0]!r}, {self.train_size} for training, {self.val_size} for validation)"
+
+    def __str__(self) -> str:
+        return repr(self)  # Lightning's own reads every loader
+
     @property
     def _ranks(self) -> int:
         return 1 if self.trainer is None else int(self.trainer.world_size)
