@@ -264,8 +264,8 @@ def outcome(situation: Callable[[Path], Epochs], store: Path) -> tuple[str, str,
     try:
         epochs = situation(store)
     except Exception as error:
-        line = str(error).splitlines()[-1].split(" (patches")[0]
-        return "-", "-", f"error: {line[:110]}".replace("|", "/")
+        line = str(error).splitlines()[-1].removeprefix("sarzarr.errors.").replace("|", "/")
+        return "-", "-", f"error: {line if len(line) < 160 else line[:160] + '...'}"
     distinct = [len(set(epoch)) for epoch in epochs]
     lost = [PATCHES - n for n in distinct]
     repeated = [len(epoch) - n for epoch, n in zip(epochs, distinct, strict=True)]

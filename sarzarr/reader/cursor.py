@@ -1,7 +1,8 @@
 """`Cursor`: the position at which the next iteration begins, and the law by which it moves on."""
 
 import logging
-from collections.abc import Callable, Iterator, MutableSequence
+from collections.abc import Callable, Generator, Iterator, MutableSequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -92,7 +93,7 @@ class Cursor:
 
     def iterate(
         self,
-        batches: Callable[[Position], Iterator[T]],
+        batches: Callable[[Position], Generator[T, None, None]],
         compare: Callable[[Position], int] = compare_nothing,
         end: Callable[[int], None] = end_nothing,
     ) -> Iterator[T]:
@@ -105,12 +106,13 @@ class Cursor:
 
     def _iterate(self, batches: Any, compare: Any, end: Any) -> Iterator[Any]:
         now, number = self._begin(), NOBODY
-        for batch in batches(now.begin):
-            now.taken += 1
-            self._last = now
-            yield batch
-            if now.taken == 1:
-                number = self._settle(now, compare)
+        with closing(batches(now.begin)) as source:  # an error ends its threads, whoever keeps the error
+            for batch in source:
+                now.taken += 1
+                self._last = now
+                yield batch
+                if now.taken == 1:
+                    number = self._settle(now, compare)
         if not now.taken:
             number = self._settle(now, compare)
         end(number)

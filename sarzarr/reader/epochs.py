@@ -5,7 +5,7 @@ import os
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from operator import index
@@ -175,9 +175,9 @@ class EpochReader(ABC):
     def __iter__(self) -> Iterator[Any]:
         return self._cursor.iterate(lambda begin: self.batches(begin, self._share))
 
-    def batches(self, begin: Position, share: Share = _ALL) -> Iterator[Any]:
+    def batches(self, begin: Position, share: Share = _ALL) -> Generator[Any, None, None]:
         """Yield a share of what is left of an epoch: images (N, C, size, size) float32, or what `packed` returns."""
-        return map(self.packed, self.parts(begin, share))
+        return (self.packed(parts) for parts in self.parts(begin, share))
 
     def parts(self, begin: Position, share: Share) -> Iterator[dict[str, Any]]:
         """Yield the same as parts by name: ``image`` (N, C, size, size) float32, ``flags`` uint8, and so on."""

@@ -4,6 +4,8 @@ import copy
 import logging
 import os
 import pickle
+import subprocess
+import sys
 import time
 from itertools import chain, islice
 
@@ -133,6 +135,27 @@ def test_a_set_epoch_amid_a_look_is_where_the_next_begins(store, truth):
     data.set_epoch(3)
     assert ids(batches) == truth[0][1:]
     assert ids(data) == truth[3]
+
+
+SPAWNS_FIRST = """
+import sys
+from torch.utils.data import DataLoader
+from sarzarr.torch import ZarrPatchDataset
+
+if __name__ == "__main__":
+    made = ZarrPatchDataset(sys.argv[1], patch_size=32, min_unsaturated=0)
+    loader = DataLoader(made, batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    assert [sum(map(len, loader)) for _ in range(2)] == [12, 12]
+    assert made.epoch == 2
+"""
+
+
+@pytest.mark.slow
+def test_workers_may_be_spawned_before_anything_else(tmp_path, store):
+    """Shared memory that is first made while a process is pickled is refused by Python."""
+    (tmp_path / "train.py").write_text(SPAWNS_FIRST)
+    command = [sys.executable, str(tmp_path / "train.py"), str(store.root)]
+    assert subprocess.run(command, check=False, timeout=200).returncode == 0
 
 
 # ------------------------------------------------------------------ ranks

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 from sarzarr.torch import ZarrPatchDataset  # noqa: E402
 from sarzarr.torch.epochs import board  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PATIENCE_S = 4.0
 """Seconds in these ranks in the place of half an hour."""
 

@@ -24,6 +24,14 @@ _PATIENCE_S: Final = 600.0
 _NOBODY, _WORKERS, _LOADED = range(3)
 
 
+def _shared(head: list[int]) -> Any:
+    """Return shared words (n,) int64 that begin so.
+
+    The first array of a length may not be made while a process is pickled, which does not know its kind yet.
+    """
+    return RawArray("q", [*head, *[0] * (_SLOTS_AT + 3 * _SLOTS - len(head))])
+
+
 class EpochCounter(Cursor):
     """A cursor in memory that a process shares with its DataLoader workers.
 
@@ -35,8 +43,7 @@ class EpochCounter(Cursor):
 
     def __init__(self) -> None:
         self._last = None
-        self._head: list[int] = [0] * _SLOTS_AT
-        self._own: MutableSequence[int] | None = None
+        self._own: MutableSequence[int] | list[int] = _shared([])
         self._parents: MutableSequence[int] | None = None
         self._births: dict[int, int] = {}
         self._birth = (0, 0)
@@ -51,8 +58,8 @@ class EpochCounter(Cursor):
         """The words (n,) int64: in a worker those of its training process, else this process's own."""
         if self._parents is not None and get_worker_info() is not None:
             return self._parents
-        if self._own is None:
-            self._own = RawArray("q", [*self._head, *[0] * (3 * _SLOTS)])
+        if isinstance(self._own, list):  # of a process that was forked, and is no worker
+            self._own = _shared(self._own)
         return self._own
 
     @property
@@ -133,14 +140,14 @@ class EpochCounter(Cursor):
 
     def after_fork(self) -> None:
         """Stand apart from the process that this one was forked from, unless this is to be a worker of it."""
-        if get_worker_info() is None and self._own is not None:
+        if get_worker_info() is None:
             thread = threading.get_ident()
             self._birth = thread, self._births.get(thread, 0)
-            self._head, self._parents, self._own = self._copied(self._own), self._own, None
+            self._own, self._parents = self._copied(self._own), self._own
 
     @staticmethod
     def _copied(words: MutableSequence[int]) -> list[int]:
-        return [*words[:_PAGE], *[0] * (_SLOTS_AT - _PAGE)]  # the page is of one dataset on one rank
+        return list(words[:_PAGE])  # the page is of one dataset on one rank
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = {
@@ -154,7 +161,7 @@ class EpochCounter(Cursor):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._head, self._last, self._own, self._births = state["head"], state["last"], None, {}
+        self._own, self._last, self._births = _shared(state["head"]), state["last"], {}
         self._parents, self._birth = state["parents"], state["birth"]
         self._enrol()
 
