@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 SECONDS ?= 0
 SEED ?= 1
 
-.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs bench-exactness bench-grouping interop notebooks kill clean
+.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs bench-exactness bench-grouping interop frameworks notebooks kill clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -22,7 +22,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable ".[torch,plot,table,test,dev,interop]"
+	$(PIP_INSTALL) --editable ".[torch,plot,table,test,dev,interop,frameworks]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test
@@ -85,6 +85,9 @@ bench-exactness: $(VENV)/.test  ## patches lost and repeated in each situation o
 
 interop: $(VENV)/.test  ## docs/interop.md: who reads what, in the pinned versions and, on NEWEST, in the newest
 	$(BIN)/python benchmarks/interop.py $(NEWEST) > docs/interop.md
+
+frameworks: $(VENV)/.test  ## docs/frameworks.md: what each training framework is given of an epoch, in an environment of its own
+	$(BIN)/python benchmarks/run_frameworks.py $(BENCH_ARGS) > docs/frameworks.md
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -64,3 +64,20 @@ def example(framework, package, rows):
         root = sys.argv[1] if len(sys.argv) > 1 else make_store(folder).root
         found = list(rows(str(root)))
     print(json.dumps({"framework": framework, "version": version(package), "rows": found}))
+
+
+def name_operators():
+    """Let torchvision be imported beside a torch without CUDA, where its wheel's operators have no names."""
+    import torch
+
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        names = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            names.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        kept.append(names)
+
+
+kept = []
+"""Libraries of operators: a name goes with its library."""

@@ -20,7 +20,8 @@ SITUATIONS = {
     "module-ddp_spawn-0": "the same, ddp_spawn",
     "module-ddp_notebook-0": "the same, ddp_notebook",
     "PatchLoader-ddp_notebook-0": "fit(model, PatchLoader(dataset)), ddp_notebook",
-    "StatefulDataLoader-ddp_notebook-2": "fit(model, StatefulDataLoader(dataset, batch_size=None)), ddp_notebook, 2 workers",
+    "StatefulDataLoader-ddp_notebook-2": "fit(model, StatefulDataLoader(dataset, batch_size=None)), "
+    "ddp_notebook, 2 workers",
     "DataLoader-ddp_spawn-0": "fit(model, DataLoader(dataset, batch_size=None)), ddp_spawn",
     "DataLoader-ddp_notebook-0": "the same, ddp_notebook",
 }

@@ -6,17 +6,17 @@ from sarzarr.errors import InvalidInputError
 
 _SHARES = ("DataLoaderDispatcher", "IterableDatasetShard")
 """Classes of Accelerate that give each process a part of what they read themselves."""
-_STACKS = ("torch", "transformers")
+_STACKS = ("torch", "transformers", "monai")
 """Packages whose ``collate_fn`` stack what they are given."""
 
 
 def refuse_sharing(ranks: int) -> None:
-    """Refuse to be read by Accelerate's loaders, called from a method that they call, where ``ranks`` share an epoch."""
+    """Refuse Accelerate's loaders where ``ranks`` share an epoch; called from a method that they call."""
     name = type(sys._getframe(2).f_locals.get("self")).__name__
     if ranks > 1 and name in _SHARES:
         raise InvalidInputError(
-            f"a loader that leaves batches as they are was expected, got Accelerate's {name} over the share of one of "
-            f"{ranks} processes. Pass sarzarr.torch.PatchLoader(dataset) to prepare() in the place of a DataLoader."
+            f"a loader that leaves batches as they are was expected, got Accelerate's {name} over the share of one "
+            f"of {ranks} processes. Pass sarzarr.torch.PatchLoader(dataset) to prepare(), and no DataLoader."
         )
 
 
@@ -27,7 +27,6 @@ def refuse_stacking() -> None:
     module = getattr(collate, "__module__", None) or type(collate).__module__
     if getattr(fetcher, "auto_collation", False) and module.split(".")[0] in _STACKS:
         raise InvalidInputError(
-            "a DataLoader of batch_size=None was expected, got one that stacks whole batches into one with an axis too "
-            "many. Pass batch_size=None to it and the batch size to the dataset, or take "
-            "sarzarr.torch.PatchLoader(dataset)."
+            "a DataLoader of batch_size=None was expected, got one that stacks whole batches, an axis too many. Pass "
+            "batch_size=None to it and the batch size to the dataset, or take sarzarr.torch.PatchLoader(dataset)."
         )

@@ -77,6 +77,8 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
         A version of the store's splits, ``"v2"``, in the place of a planned one.
     samples
         Name of a set of samples of the store, in the place of patches of scenes; divided by product likewise.
+    keys
+        As of `ZarrPatchDataset`: batches are dicts of ``image`` and of layers, ``{"mask": "water"}``.
     **options
         Further fields of `sarzarr.reader.options.ReadOptions`, for both sides.
     """
@@ -94,20 +96,23 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
         *,
         split: str | None = None,
         samples: str | None = None,
+        keys: Mapping[str, str] | None = None,
         **options: Unpack[PatchKeywords],
     ) -> None:
         super().__init__()
-        if options.get("layers") and not lazy:
+        if (options.get("layers") or keys) and not lazy:
             raise InvalidInputError("layers= needs batches as they are read, got lazy=False. Leave that out.")
         self.num_workers = num_workers
         self.batch_size = batch_size
         most = _most_of_sides(max_samples, val_fraction)
-        self._samples, self._split = samples, split
+        self._split = split
+        self._delivered: dict[str, Any] = {"samples": samples, "keys": keys}
         self._training: PatchLoader | None = None
         self._resumed: Mapping[str, Any] | None = None
         self._items: list[TurnedPatches] | None = None
         if (archive := open_archive(patches_path)) is not None:
-            named = {name: given for name, given in (("split", split), ("samples", samples)) if given}
+            asked = {"split": split, "samples": samples, "keys": keys}
+            named = {name: given for name, given in asked.items() if given}
             refuse_options("SARDataModule", {**options, **named})
             rows = divide_products(archive.origins, val_fraction=val_fraction, seed=seed)
             pairs = zip((rows.train, rows.val), (augment_train, False), most, strict=True)
@@ -130,9 +135,10 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
                 side["max_patches"] = n
         train["shuffle"] = train["drop_last"] = True
         train["augment"] = "d4" if augment_train and lazy else None
-        self._train = ZarrPatchDataset(self.store, samples=samples, **train)
-        self._val = ZarrPatchDataset(self.store, samples=samples, **val)
-        self._common = {**common, **({"clip": val["clip"]} if "clip" in val else {})}
+        self._train = ZarrPatchDataset(self.store, **self._delivered, **train)
+        self._val = ZarrPatchDataset(self.store, **self._delivered, **val)
+        clip: ReadKeywords = {"clip": val["clip"]} if "clip" in val else {}
+        self._common: ReadKeywords = {**common, **clip}
         self._readers = [self._train.reader, self._val.reader]
         if not lazy:
             turned = ((self._train, augment_train), (self._val, False))
@@ -195,14 +201,14 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
                 "a stored split was expected for test patches, got one of training and validation alone. "
                 "Make one with sarzarr.make_split(store, test_fraction=0.1), and pass its name as split=."
             )
-        options = {**self._common, "split": f"{self._split}:test"}
-        return self._whole(ZarrPatchDataset(self.store, samples=self._samples, **options))
+        options: ReadKeywords = {**self._common, "split": f"{self._split}:test"}
+        return self._whole(ZarrPatchDataset(self.store, **self._delivered, **options))
 
     def predict_dataloader(self) -> Any:
         """Return the patches of all sides in order, in batches (N, C, size, size) float32, never turned."""
         if isinstance(self._readers[0], ArchivePatches):
             return self._loader(PatchItems(self._readers[0], False), batch_size=self.batch_size)
-        return self._whole(ZarrPatchDataset(self.store, samples=self._samples, **self._common))
+        return self._whole(ZarrPatchDataset(self.store, **self._delivered, **self._common))
 
     def get_sample_batch(self, split: str = "train") -> Any:
         """Return one float32 batch (N, C, size, size) of ``train`` or ``val``; training goes on as if it had not."""
@@ -222,14 +228,10 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
     @trainer.setter
     def trainer(self, trainer: Any) -> None:
         package = type(trainer).__module__.split(".")[0]
-        mine = [base.__module__.split(".")[0] for base in type(self).__mro__]
-        if (
-            trainer is not None
-            and package in [name.split(".")[0] for name in LIGHTNING]
-            and package not in mine
-        ):
+        mine = {base.__module__.split(".")[0] for base in type(self).__mro__}
+        if package in {name.split(".")[0] for name in LIGHTNING} - mine:
             raise InvalidInputError(
-                f"a Trainer of {next(name for name in mine if name != 'sarzarr')} was expected, got one of {package}. "
+                f"a data module of {package} was expected, got one that is none, since {package} was imported later. "
                 f"Import {package} before SARDataModule is first imported from sarzarr.torch."
             )
         self._trainer = trainer
@@ -264,6 +266,12 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
                 )
         self._train.load_state_dict(state)
         self._training, self._resumed = None, state
+
+    def __repr__(self) -> str:
+        return f"SARDataModule({self._readers[0]!r}, {self.train_size} for training, {self.val_size} for validation)"
+
+    def __str__(self) -> str:
+        return repr(self)  # Lightning's own reads every loader
 
     @property
     def _ranks(self) -> int:

@@ -54,6 +54,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
         of a scan; see `sarzarr.GroupReader`.
     transform
         Called with each batch, after augmentation.
+    keys
+        Deliver a dict of ``image`` and of layers under the names that others look for, ``{"mask": "water"}``: those
+        of integers as (N, rows, columns) int64, as losses take them, others (N, 1, rows, columns).
     channels
         Deliver one channel as so many equal ones, which cost no memory: detectors ask for 3.
     pin_memory
@@ -73,6 +76,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         samples: str | None = None,
         groups: Any = None,
         transform: Callable[[Any], Any] | None = None,
+        keys: Mapping[str, str] | None = None,
         channels: int | None = None,
         pin_memory: bool = False,
         rank: int | None = None,
@@ -84,8 +88,21 @@ class ZarrPatchDataset(IterableDataset[Any]):
             raise InvalidInputError(f"channels must be at least 1, got {channels}.")
         if pin_memory and not torch.cuda.is_available():
             raise InvalidInputError("pin_memory=True needs CUDA, got a machine without. Leave it out.")
+        if keys is not None:
+            of_reader = (
+                [layer.name for layer in store.recipe.layers] if isinstance(store, EpochReader) else None
+            )
+            wanted = _layers_of(keys, of_reader or options.get("layers") or ())
+            if of_reader is None:
+                options["layers"] = wanted
+            elif set(wanted) != set(of_reader):
+                raise InvalidInputError(
+                    f"a reader of the layers {sorted(wanted)} was expected for keys=, got one of {sorted(of_reader)}. "
+                    "Pass layers= to the reader."
+                )
         self.reader = _reader_of(store, samples, groups, options)
         self.transform = transform
+        self.keys = None if keys is None else dict(keys)
         self.channels = channels
         self.pin_memory = pin_memory
         if channels is not None and self.reader.recipe.images.array.shape[1] != 1:
@@ -185,7 +202,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
             tensors = _as_tensors(parts)
             if self.channels is not None:
                 tensors["image"] = tensors["image"].expand(-1, self.channels, -1, -1)
-            batch = self.reader.packed(tensors)
+            batch = self.reader.packed(tensors) if self.keys is None else _under_keys(tensors, self.keys)
             yield batch if self.transform is None else self.transform(batch)
 
     @property
@@ -338,6 +355,26 @@ def _reader_of(store: Any, samples: str | None, groups: Any, options: ReadKeywor
     if samples is None:
         return PatchReader(store, **options)
     return SampleReader(store, samples, **cast("SampleKeywords", options))
+
+
+def _layers_of(keys: Mapping[str, str], layers: Sequence[str]) -> list[str]:
+    """Return the layers to read for ``keys``; `InvalidInputError` where they leave one without a key."""
+    names = list(dict.fromkeys(keys.values()))
+    if "image" in keys or len(names) < len(keys) or not set(layers) <= set(names):
+        raise InvalidInputError(
+            f"a key of its own, and not 'image', for each of the layers {sorted({*layers, *names})} was expected, "
+            f"got keys={dict(keys)}. Pass {{'mask': NAME}} for a layer NAME."
+        )
+    return names
+
+
+def _under_keys(tensors: dict[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+    """Return the parts of a batch in one dict, each layer under its key."""
+    layers = tensors.pop("layers", {})
+    named = {key: layers[name] for key, name in keys.items()}
+    return tensors | {
+        key: layer if layer.is_floating_point() else layer.squeeze(-3).long() for key, layer in named.items()
+    }
 
 
 def _as_tensors(part: Any) -> Any:

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from sarzarr.errors import InvalidInputError
+from sarzarr.torch.dataset import ZarrPatchDataset
 
 
 class PatchLoader:
@@ -30,13 +31,13 @@ class PatchLoader:
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: ZarrPatchDataset,
         num_workers: int = 0,
         *,
         begins: Callable[["PatchLoader"], None] | None = None,
         **options: Any,
     ) -> None:
-        if not isinstance(dataset, IterableDataset) or options.get("batch_size") is not None:
+        if not isinstance(dataset, ZarrPatchDataset) or options.get("batch_size") is not None:
             raise InvalidInputError(
                 f"a dataset of whole batches was expected, got {type(dataset).__name__} and batch_size="
                 f"{options.get('batch_size')}. Pass a ZarrPatchDataset, and the batch size to it."
@@ -59,7 +60,7 @@ class PatchLoader:
         return len(self.source)
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator: it begins with the first batch that is asked for. Who makes an iterator and leaves it moves nobody.
+        # A generator: it begins with the first batch that is asked for. An iterator that is left moves nobody.
         if self._begins is not None:
             self._begins(self)
         if self._is_over:
@@ -71,10 +72,17 @@ class PatchLoader:
             yield batch
 
     @property
+    def dataset(self) -> Any:
+        """Nothing: who takes a loader's dataset reads it anew, and would skip by reading."""
+        raise AttributeError(
+            "a loader that is read as it is was expected, got a request for its dataset. Call load_state_dict() of "
+            "PatchLoader in the place of skipping batches; HF Trainer then takes ignore_data_skip=True."
+        )
+
+    @property
     def epoch(self) -> int:
         """The epoch that the next iteration delivers."""
-        epoch: int = self.source.epoch
-        return epoch
+        return self.source.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next iteration deliver ``epoch``, of one that a loaded state is in what is left.
@@ -94,8 +102,7 @@ class PatchLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of training: the batches that the loop has taken are behind it, on every rank."""
-        state: dict[str, Any] = self.source.state_dict(taken=self._taken)
-        return state
+        return self.source.state_dict(taken=self._taken)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration go on where ``state`` was taken, by any number of ranks and workers."""

@@ -1,12 +1,5 @@
 """Accelerate: each patch once over all processes, or an error with the setting that does it."""
 
-import json
-import os
-import socket
-import subprocess
-import sys
-import textwrap
-
 import numpy as np
 import pytest
 
@@ -64,6 +57,8 @@ def test_skipped_batches_are_those_that_were_had(store, truth, make):
     if isinstance(loader, PatchLoader):
         loader.load_state_dict({**loader.state_dict(), "epoch": 1, "start": 6})
         assert ids(loader) == truth[1][2:]
+        with pytest.raises(AttributeError, match="in the place of skipping batches"):
+            one.skip_first_batches(loader, 2)
     else:
         assert ids(one.skip_first_batches(loader, 2)) == truth[1][2:]
 
@@ -92,77 +87,3 @@ def test_batches_that_would_be_stacked_are_refused(store):
         dataset, batch_size=2, collate_fn=lambda parts: np.concatenate([p["id"] for p in parts])
     )
     assert len(next(iter(joined))) == 6
-
-
-# ------------------------------------------------------------------ two processes
-TWO = """
-    import json, sys, warnings
-    warnings.simplefilter("ignore")
-    import accelerate, torch
-    from torch.utils.data import DataLoader
-    from sarzarr.errors import InvalidInputError
-    from sarzarr.torch import PatchLoader, ZarrPatchDataset
-
-    root, options, folder = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
-    one = accelerate.Accelerator(cpu=True)
-    assert one.num_processes == 2
-    said = {}
-    for name, settings in {"dispatch": None, "shard": False}.items():
-        one.dataloader_config.dispatch_batches = settings
-        loader = one.prepare(DataLoader(ZarrPatchDataset(root, **options), batch_size=None))
-        try:
-            said[name] = sum(len(batch["id"]) for batch in loader)
-        except InvalidInputError as error:
-            said[name] = str(error)
-    model = torch.nn.Linear(1, 1)
-    loader = PatchLoader(ZarrPatchDataset(root, **options), num_workers=1)
-    model, optimizer, loader = one.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1), loader)
-    one.register_for_checkpointing(loader)
-    epochs, saved = [], 2
-    for epoch in range(2):
-        loader.set_epoch(epoch)
-        epochs.append([])
-        for step, batch in enumerate(loader):
-            epochs[-1].append(batch["id"].tolist())
-            one.backward(model(batch["image"].mean().reshape(1, 1)).sum())
-            if (epoch, step) == (1, saved - 1):
-                one.save_state(folder)
-                one.wait_for_everyone()
-    one.load_state(folder)
-    rest = []
-    for epoch in range(2):
-        loader.set_epoch(epoch)
-        rest.extend(batch["id"].tolist() for batch in loader)
-    print(json.dumps({"said": said, "epochs": epochs, "rest": rest, "saved": saved}))
-    one.end_training()
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_share_each_epoch_and_a_prepared_dataloader_is_refused(store, truth, tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(textwrap.dedent(TWO))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(store.root), json.dumps(OPTIONS), str(tmp_path / "state")],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ
-            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-            | {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        )
-        for rank in range(2)
-    ]
-    out = [process.communicate(timeout=240)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0]
-    both = [json.loads(text.splitlines()[-1]) for text in out]
-    for said in both:
-        for message in said["said"].values():
-            assert "Pass sarzarr.torch.PatchLoader(dataset) to prepare()" in message
-        assert said["rest"] == said["epochs"][1][said["saved"] :]
-    for epoch in range(2):
-        found = [i for said in both for batch in said["epochs"][epoch] for i in batch]
-        assert sorted(found) == sorted(i for batch in truth[epoch] for i in batch)

@@ -164,6 +164,21 @@ def test_each_epoch_has_every_patch_once(store, workers, options):
         assert [note for note in looked.seen if note[0] != "sanity"] == model.seen
 
 
+def test_a_module_in_memory_trains_and_prints(store):
+    class Plain(Counting):
+        def note(self, stage, batch):
+            self.seen.append((stage, self.trainer.current_epoch, [len(batch)]))
+            return self.layer(batch.mean().reshape(1, 1)).sum()
+
+    options = {k: v for k, v in FEW.items() if k != "with_meta"}
+    module = SARDataModule(store, lazy=False, **options)
+    model = fit(module, model=Plain())
+    assert sum(n for stage, _, (n,) in model.seen if stage == "train") == 2 * 16
+    assert str(module) == repr(module)
+    assert str(module).endswith("16 for training, 4 for validation)")
+    assert module.state_dict() == {}
+
+
 def test_a_second_fit_begins_with_the_epoch_that_its_trainer_counts(store):
     module = SARDataModule(store, **FEW)
     first, second = fit(module, max_epochs=1), fit(module, max_epochs=2)

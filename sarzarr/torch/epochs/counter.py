@@ -183,8 +183,6 @@ def _after_fork() -> None:
 
 @cache
 def _watch_forks() -> None:
-    RawArray(
-        "q", _SLOTS_AT + 3 * _SLOTS
-    )  # a pickler that is at work takes no array of a length that is new to it
+    RawArray("q", _SLOTS_AT + 3 * _SLOTS)  # picklers take none of a length that is new while they are at work
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
