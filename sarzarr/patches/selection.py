@@ -11,6 +11,7 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError
+from sarzarr.patches.shares import with_shares
 from sarzarr.store.chunks import ArrayLayout, read_layout
 from sarzarr.store.codecs import CODECS
 from sarzarr.store.documents import Encoding
@@ -175,7 +176,10 @@ def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> I
     if query.split is not None:
         yield f"split {query.split!r}", store.split_mask(table, query.split)
     if query.where is not None:
-        yield f"where {query.where!r}", store.where_mask(table, query.where)
+        yield (
+            f"where {query.where!r}",
+            store.where_mask(with_shares(store, table, query.index, query.where), query.where),
+        )
     if query.rows is not None:
         yield "rows given", np.isin(np.arange(len(valid)), np.asarray(query.rows))
 
