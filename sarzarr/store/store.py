@@ -51,9 +51,8 @@ from sarzarr.store.journal import settle
 from sarzarr.store.layer_shares import layer_stamp, share_columns, shares_key
 from sarzarr.store.limits import check_array, check_catalog, check_patches
 from sarzarr.store.manifest import REMEDY
-from sarzarr.store.membership import parse_choice
 from sarzarr.store.place import Folder, Place, local_folder
-from sarzarr.store.split_table import placements, read_split
+from sarzarr.store.split_table import placements, read_side
 from sarzarr.store.stored_pixels import StoredPixels
 from sarzarr.store.tables import read_table, write_table
 from sarzarr.text import counted
@@ -369,7 +368,8 @@ class Store:
         name
             Which index.
         split
-            ``train``, ``val`` or ``test`` of the newest split version, or ``v2:val``; all if left out.
+            ``train``, ``val`` or ``test`` of the newest split version, ``v2:val``, or ``fold0:val``; all if left
+            out.
         where
             A condition on columns of the index and of the catalog, ``incidence < 40 and mean_db > -20``;
             see `sarzarr.store.conditions`.
@@ -474,8 +474,8 @@ class Store:
 
         Raises `NotInStoreError` where there is no such version.
         """
-        version, wanted = parse_choice(split)
-        return read_split(self.place, version).patch_mask(table, wanted, self.grids)
+        record, wanted = read_side(self.place, split)
+        return record.patch_mask(table, wanted, self.grids)
 
     def where_mask(self, table: xr.Dataset, where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return (patches,) bool: for which of a `patch_columns` table a condition holds (`store.conditions`)."""
