@@ -100,8 +100,8 @@ def create(
             )
         manager = sz.SplitManager(store)
         number = manager.create_initial_split(samples, val, seed, force=fresh, notes=notes)
-        made = manager.read(samples, number)
-        counts = made.document() | {"held": len(made.held_back_samples)}
+        of_samples = manager.read(samples, number)
+        counts = of_samples.document() | {"held": len(of_samples.held_back_samples)}
         echo(
             f"{store.name}, samples/{samples}, v{number}: {counts['train_count']} train, {counts['val_count']} val, "
             f"{counts['held']} held back, since they share pixels with validation"

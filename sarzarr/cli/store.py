@@ -3,7 +3,7 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from typer import Argument, Option, echo
 
@@ -21,6 +21,11 @@ LAYER_HELP: Final = (
 )
 Edge = StrEnum("Edge", ["drop", "shift", "pad"])
 """Treatments of the remainders of a scene that is cut into patches."""
+_EDGES: Final[dict[Edge, Literal["drop", "shift", "pad"]]] = {
+    Edge.drop: "drop",
+    Edge.shift: "shift",
+    Edge.pad: "pad",
+}
 Method = StrEnum("Method", ["percentile", "fixed", "sigma"])
 """Methods of finding clip bounds, in dB."""
 
@@ -140,7 +145,7 @@ def index(
     from sarzarr.reader.options import ReadOptions
 
     opened = sz.open_store(store)
-    cut = ReadOptions(patch_size=size, stride=stride, edge=edge and edge.value, index=name)
+    cut = ReadOptions(patch_size=size, stride=stride, edge=_EDGES[edge] if edge else None, index=name)
     known = cut.index_in(opened)
     made = sz.index_layers(opened, layer, index=known) if layer else opened.patches(known)
     columns = ", ".join(str(column) for column in made.data_vars)

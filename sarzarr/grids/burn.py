@@ -136,10 +136,10 @@ def _box_of(place: Georeference, crs: str) -> tuple[float, float, float, float]:
 def _near(polygon: Rings, crs: str, box: tuple[float, float, float, float]) -> Iterator[Rings]:
     """Yield the parts of a polygon near a box, whole turns of longitude taken out."""
     outer = polygon[0]
-    x_min, y_min, x_max, y_max = *outer.min(axis=0).tolist(), *outer.max(axis=0).tolist()
+    (x_min, y_min), (x_max, y_max) = outer.min(axis=0), outer.max(axis=0)
     if y_min > box[3] or y_max < box[1]:
         return
-    for move in turns_onto(crs, (x_min, x_max), (box[0], box[2])):
+    for move in turns_onto(crs, (float(x_min), float(x_max)), (box[0], box[2])):
         _check_seam(polygon, crs)
         rings = [_cut(ring + np.array([move, 0.0]), box) for ring in polygon]
         if len(rings[0]) > 2:
@@ -148,10 +148,10 @@ def _near(polygon: Rings, crs: str, box: tuple[float, float, float, float]) -> I
 
 def _check_seam(polygon: Rings, crs: str) -> None:
     """Raise `InvalidInputError` where an edge is longer than half the way around, and is no edge of the map."""
-    turn = turn_of(crs)
-    for ring in polygon if turn else ():
+    turn = turn_of(crs) or np.inf
+    for ring in polygon:
         steps = np.abs(np.roll(ring[:, 0], -1) - ring[:, 0])
-        if ((steps > turn / 2) & ~np.isclose(steps, turn)).any():  # type: ignore[operator]
+        if ((steps > turn / 2) & ~np.isclose(steps, turn)).any():
             raise InvalidInputError(
                 f"expected polygons that are cut at 180 degrees (RFC 7946, section 3.1.9), got an edge over "
                 f"{steps.max():g} of longitude. Cut them: ogr2ogr -wrapdateline OUT IN."
