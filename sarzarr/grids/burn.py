@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Final
 
 import numpy as np
+from affine import Affine
 from rasterio.features import rasterize
 
 from sarzarr.arrays import Array
@@ -20,6 +21,8 @@ from sarzarr.grids.window import Window
 BEND: Final = 0.05
 """Pixels by which an edge that is straight in the polygons' CRS may be off on the grid."""
 _HALVINGS: Final = 20
+_BESIDE: Final = Affine(1, 0, 1, 0, 1, 1)
+"""Pixels are counted from 1: rasterio warns of transforms that are none."""
 _TILE: Final = (256, 2048)
 """Rows and columns that are burnt at once, on a lattice of the grid: so no window's pixels depend on its cut."""
 _AROUND: Final = 0.05
@@ -70,11 +73,13 @@ class BurntPolygons:
         for i in np.flatnonzero(near).tolist():
             rings = [ring for ring in (_cut(ring, box) for ring in self.rings[i]) if len(ring) > 2]
             if rings:
-                closed = [(np.concatenate([r, r[:1]]) - (left, top)).tolist() for r in rings]
+                closed = [(np.concatenate([r, r[:1]]) - (left - 1, top - 1)).tolist() for r in rings]
                 shapes.append(({"type": "Polygon", "coordinates": closed}, self.values[i]))
         if not shapes:
             return None
-        burnt: Array = rasterize(shapes, out_shape=_TILE, dtype=self.dtype, all_touched=self.all_touched)
+        burnt: Array = rasterize(
+            shapes, out_shape=_TILE, dtype=self.dtype, all_touched=self.all_touched, transform=_BESIDE
+        )
         return burnt
 
 
