@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sarzarr.patches.clips import recommend_clips as recommend_clips
     from sarzarr.patches.clips import set_clip as set_clip
     from sarzarr.patches.index import index_patches as index_patches
+    from sarzarr.patches.shares import index_layers as index_layers
     from sarzarr.patches.stacks.cube import open_stack as open_stack
     from sarzarr.patches.stacks.find import find_stacks as find_stacks
     from sarzarr.patches.stacks.find import make_stack as make_stack

@@ -284,7 +284,7 @@ def twice(modules: Mapping[str, Source]) -> list[str]:
     homes: dict[str, list[str]] = {}
     for module in modules.values():
         for node in module.tree.body:
-            if isinstance(node, Definition) and not node.name.startswith("_"):
+            if isinstance(node, Definition) and not node.name.startswith("_") and not _is_echo(node):
                 homes.setdefault(node.name, []).append(module.name)
     return [f"{name}: {', '.join(places)}" for name, places in sorted(homes.items()) if len(places) > 1]
 

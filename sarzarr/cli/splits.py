@@ -42,6 +42,9 @@ FAR_BELOW: Final = 0.5
 BLOCK_HELP: Final = "Side of a block: 10km, 500m; auto: 10km, or what few scenes or large cells need."
 PIXEL_BLOCK_HELP: Final = "Side of a block in pixels, where scenes have no place in the world; 1024 or less."
 FIXED_HELP: Final = "Ground that arrives later is training, or held back."
+FOLDS_HELP: Final = (
+    "Make so many versions, each fold of the ground being the validation of one; in the place of --val."
+)
 SITE_HELP: Final = (
     "SCENE=NAME, for scenes without a place in the world; the scene may be a pattern such as '2019*'. Scenes that "
     "show the same ground have the same name. May be repeated."
@@ -73,6 +76,7 @@ def parse_sites(given: list[str] | None) -> dict[str, str]:
 def create(
     store: StoreArgument,
     val: Annotated[float, Option(help="Share of the blocks that is validation.")] = 0.1,
+    folds: Annotated[int | None, Option(min=2, help=FOLDS_HELP, show_default=False)] = None,
     test: Annotated[float, Option(help="Share of them that is test.")] = 0.0,
     seed: Annotated[int, Option(help="Another seed is another split.")] = 42,
     block: Annotated[str, Option(help=BLOCK_HELP)] = "auto",
@@ -87,17 +91,17 @@ def create(
     dry_run: Annotated[bool, Option("--dry-run", help="Show the split and write nothing.")] = False,
 ) -> None:
     """Make a split by ground, check that it leaks nothing, and write it as a new version."""
-    from sarzarr.splits.make import plan_split
+    from sarzarr.splits.make import plan_folds, plan_split
 
     if samples is not None:
-        if dry_run or site or test or fixed_val or str(by) != "ground" or guard is not None:
+        if dry_run or site or test or fixed_val or folds or str(by) != "ground" or guard is not None:
             raise InvalidInputError(
                 "--val, --seed, --fresh and --notes were expected beside --samples, got others. Leave them out."
             )
         manager = sz.SplitManager(store)
         number = manager.create_initial_split(samples, val, seed, force=fresh, notes=notes)
-        made = manager.read(samples, number)
-        counts = made.document() | {"held": len(made.held_back_samples)}
+        of_samples = manager.read(samples, number)
+        counts = of_samples.document() | {"held": len(of_samples.held_back_samples)}
         echo(
             f"{store.name}, samples/{samples}, v{number}: {counts['train_count']} train, {counts['val_count']} val, "
             f"{counts['held']} held back, since they share pixels with validation"
@@ -107,8 +111,16 @@ def create(
         "val_fraction": val, "test_fraction": test, "seed": seed, "block": block, "by": str(by), "guard": guard,
         "pixel_block": pixel_block, "fixed_val": fixed_val, "sites": parse_sites(site), "notes": notes,
     }  # fmt: skip
-    split = plan_split(store, **recipe) if dry_run else sz.make_split(store, fresh=fresh, **recipe)
-    echo(split_text(sz.open_store(store), split) + ("\nnothing was written" if dry_run else ""))
+    if folds is None:
+        made = [plan_split(store, **recipe) if dry_run else sz.make_split(store, fresh=fresh, **recipe)]
+    elif dry_run:
+        made = [*plan_folds(store, folds, **recipe)]
+    else:
+        made = [*sz.make_split(store, folds=folds, fresh=fresh, **recipe)]
+    opened = sz.open_store(store)
+    echo(
+        "\n".join(split_text(opened, split) for split in made) + ("\nnothing was written" if dry_run else "")
+    )
 
 
 @split_app.command()
@@ -134,10 +146,11 @@ def list_(store: StoreArgument) -> None:
     echo(f"{'':<5}{'parent':<8}{'made':<22}{names}")
     for s in splits:
         parent = f"v{s.parent}" if s.parent else "-"
+        fold = "" if s.recipe.fold is None else f"fold {s.recipe.fold} of {s.recipe.folds} "
         block = ", ".join(s.blocks) or "-"
         echo(
             f"{s.name:<5}{parent:<8}{s.created_at:<22}{s.recipe.by:<8}{block:<16}{s.recipe.seed:>6}{len(s.scenes):>8}"
-            f"{s.val_ratio:>7.1%}{s.held_back_share:>7.1%}  {s.notes}"
+            f"{s.val_ratio:>7.1%}{s.held_back_share:>7.1%}  {fold}{s.notes}"
         )
 
 
@@ -227,6 +240,7 @@ def split_text(store: "sz.Store", split: "Split") -> str:
     blocks = f", blocks of {' and '.join(split.blocks)}" if split.blocks else ""
     drawn = f" ({r.drawn:.0%} of the blocks drawn)" if r.drawn else ""
     parent = f", extends v{split.parent}" if split.parent else ""
+    parent += "" if r.fold is None else f": fold {r.fold} of {r.folds}"
     sides = f"{counts['train']} train, {counts['val']} val, {counts['test']} test, {counts['held_back']} held back"
     cells = counted(sum(counts.values()), "cell")
     lines = [

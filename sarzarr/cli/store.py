@@ -1,9 +1,9 @@
-"""Commands on a store: info, bounds, copy, remove, clean, stacks, quicklook, bench."""
+"""Commands on a store: info, bounds, copy, remove, clean, stacks, index, quicklook, bench."""
 
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from typer import Argument, Option, echo
 
@@ -16,6 +16,16 @@ from sarzarr.text import counted, size_text
 
 GROUP_HELP: Final = "Only this group (vv/sigma0), to show or to set; may be repeated."
 SPLIT_HELP: Final = "From the ground of this split alone: train, or v2:train."
+LAYER_HELP: Final = (
+    "Find the share of each patch that this layer, and each of its classes, has; may be repeated."
+)
+Edge = StrEnum("Edge", ["drop", "shift", "pad"])
+"""Treatments of the remainders of a scene that is cut into patches."""
+_EDGES: Final[dict[Edge, Literal["drop", "shift", "pad"]]] = {
+    Edge.drop: "drop",
+    Edge.shift: "shift",
+    Edge.pad: "pad",
+}
 Method = StrEnum("Method", ["percentile", "fixed", "sigma"])
 """Methods of finding clip bounds, in dB."""
 
@@ -120,6 +130,26 @@ def bounds(
         clips = (f"{e.clip_vmin:.2f} to {e.clip_vmax:.2f}" for e in (entry, advised[key]))
         stored = f"{entry.vmin:g} to {entry.vmax:g}"
         echo(f"{key:<18}{stored:>18}" + "".join(f"{clip:>20}" for clip in clips) + f"  {entry.clip_method}")
+
+
+@app.command()
+def index(
+    store: shared.StoreArgument,
+    size: Annotated[int | None, Option(min=1, help="Rows and columns of a patch, pixels: 256.")] = None,
+    stride: Annotated[int | None, Option(min=1, help="Pixels from one patch to the next: the size.")] = None,
+    edge: Annotated[Edge | None, Option(help="Remainders at right and bottom: drop.")] = None,
+    name: Annotated[str | None, Option(help="Of the index; made of the cut if left out.")] = None,
+    layer: Annotated[list[str] | None, Option(help=LAYER_HELP)] = None,
+) -> None:
+    """Index the patches of a store, and find the shares of layers in them."""
+    from sarzarr.reader.options import ReadOptions
+
+    opened = sz.open_store(store)
+    cut = ReadOptions(patch_size=size, stride=stride, edge=_EDGES[edge] if edge else None, index=name)
+    known = cut.index_in(opened)
+    made = sz.index_layers(opened, layer, index=known) if layer else opened.patches(known)
+    columns = ", ".join(str(column) for column in made.data_vars)
+    echo(f"{store.name}, patches/{known}: {counted(made.sizes['patch'], 'patch')}; columns {columns}")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Final
 
 import numpy as np
+from affine import Affine
 from rasterio.features import rasterize
 
 from sarzarr.arrays import Array
@@ -20,6 +21,8 @@ from sarzarr.grids.window import Window
 BEND: Final = 0.05
 """Pixels by which an edge that is straight in the polygons' CRS may be off on the grid."""
 _HALVINGS: Final = 20
+_BESIDE: Final = Affine(1, 0, 1, 0, 1, 1)
+"""Pixels are counted from 1: rasterio warns of transforms that are none."""
 _TILE: Final = (256, 2048)
 """Rows and columns that are burnt at once, on a lattice of the grid: so no window's pixels depend on its cut."""
 _AROUND: Final = 0.05
@@ -70,11 +73,13 @@ class BurntPolygons:
         for i in np.flatnonzero(near).tolist():
             rings = [ring for ring in (_cut(ring, box) for ring in self.rings[i]) if len(ring) > 2]
             if rings:
-                closed = [(np.concatenate([r, r[:1]]) - (left, top)).tolist() for r in rings]
+                closed = [(np.concatenate([r, r[:1]]) - (left - 1, top - 1)).tolist() for r in rings]
                 shapes.append(({"type": "Polygon", "coordinates": closed}, self.values[i]))
         if not shapes:
             return None
-        burnt: Array = rasterize(shapes, out_shape=_TILE, dtype=self.dtype, all_touched=self.all_touched)
+        burnt: Array = rasterize(
+            shapes, out_shape=_TILE, dtype=self.dtype, all_touched=self.all_touched, transform=_BESIDE
+        )
         return burnt
 
 
@@ -136,10 +141,10 @@ def _box_of(place: Georeference, crs: str) -> tuple[float, float, float, float]:
 def _near(polygon: Rings, crs: str, box: tuple[float, float, float, float]) -> Iterator[Rings]:
     """Yield the parts of a polygon near a box, whole turns of longitude taken out."""
     outer = polygon[0]
-    x_min, y_min, x_max, y_max = *outer.min(axis=0).tolist(), *outer.max(axis=0).tolist()
+    (x_min, y_min), (x_max, y_max) = outer.min(axis=0), outer.max(axis=0)
     if y_min > box[3] or y_max < box[1]:
         return
-    for move in turns_onto(crs, (x_min, x_max), (box[0], box[2])):
+    for move in turns_onto(crs, (float(x_min), float(x_max)), (box[0], box[2])):
         _check_seam(polygon, crs)
         rings = [_cut(ring + np.array([move, 0.0]), box) for ring in polygon]
         if len(rings[0]) > 2:
@@ -148,10 +153,10 @@ def _near(polygon: Rings, crs: str, box: tuple[float, float, float, float]) -> I
 
 def _check_seam(polygon: Rings, crs: str) -> None:
     """Raise `InvalidInputError` where an edge is longer than half the way around, and is no edge of the map."""
-    turn = turn_of(crs)
-    for ring in polygon if turn else ():
+    turn = turn_of(crs) or np.inf
+    for ring in polygon:
         steps = np.abs(np.roll(ring[:, 0], -1) - ring[:, 0])
-        if ((steps > turn / 2) & ~np.isclose(steps, turn)).any():  # type: ignore[operator]
+        if ((steps > turn / 2) & ~np.isclose(steps, turn)).any():
             raise InvalidInputError(
                 f"expected polygons that are cut at 180 degrees (RFC 7946, section 3.1.9), got an edge over "
                 f"{steps.max():g} of longitude. Cut them: ogr2ogr -wrapdateline OUT IN."

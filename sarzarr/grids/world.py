@@ -73,7 +73,9 @@ class Draw:
     val_fraction: float
     """Share of the units that are validation."""
     test_fraction: float = 0.0
-    """Share of the units that are test; changing it changes no unit of validation."""
+    """Share of the units that are test; changing it changes no unit of validation. Of folds they come first."""
+    fold: tuple[int, int] | None = None
+    """The fold that is validation, from 0, and how many the units that are not test are cut into; None: no folds."""
 
     def __post_init__(self) -> None:
         if not 0 < self.val_fraction < 1 or not 0 <= self.test_fraction < 1 - self.val_fraction:
@@ -87,6 +89,12 @@ class Draw:
         bits = mix(ids ^ key_of(f"seed/{self.seed}"))
         uniform = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
         codes = np.full(ids.shape, cv.Membership.TRAIN, np.uint8)
+        if self.fold is not None:
+            mine, folds = self.fold
+            rest = (uniform - self.test_fraction) / (1 - self.test_fraction)
+            codes[np.minimum(np.floor(rest * folds), folds - 1) == mine] = cv.Membership.VAL
+            codes[uniform < self.test_fraction] = cv.Membership.TEST
+            return codes
         codes[uniform < self.val_fraction + self.test_fraction] = cv.Membership.TEST
         codes[uniform < self.val_fraction] = cv.Membership.VAL
         return codes

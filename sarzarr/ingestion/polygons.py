@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SceneExistsError
@@ -16,6 +17,7 @@ from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.plan import IngestPlan
 from sarzarr.ingestion.run import ingest
 from sarzarr.ingestion.scene_plan import ScenePlan
+from sarzarr.keywords import shows_options
 from sarzarr.rasters import FileStamp
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.store.catalog import catalog_rows, encoding_of
@@ -24,8 +26,36 @@ from sarzarr.tasks import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolygonOptions:
+    """The keywords of `import_polygons`."""
+
+    column: str | None = None
+    """The property, or the column, that has the class of each feature: whole numbers are values themselves, texts are
+    numbered from 1 in the order of the alphabet, after those that the store knows of this layer. All is 1 if left
+    out."""
+    table: str | None = None
+    """The table of a GeoPackage that has several."""
+    scenes: Sequence[str] | str | None = None
+    """Ids of scenes; all if left out."""
+    all_touched: bool = False
+    """Whether a pixel counts that a polygon touches; else one whose centre it covers."""
+    replace: bool = False
+    """Whether another layer of that name is written anew."""
+
+
+class PolygonKeywords(TypedDict, total=False):
+    """Fields of `PolygonOptions`."""
+
+    column: str | None
+    table: str | None
+    scenes: Sequence[str] | str | None
+    all_touched: bool
+    replace: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolygonReport:
-    """What became of a file of polygons."""
+    """The outcome of an import of polygons."""
 
     layer: str
     """The layer's name."""
@@ -43,17 +73,14 @@ class PolygonReport:
     """Scenes that are left out, each with its reason."""
 
 
+@shows_options(PolygonOptions, PolygonKeywords)
 def import_polygons(
     store: AnyStore,
     path: str | Path,
     *,
     layer: str,
-    column: str | None = None,
-    table: str | None = None,
-    scenes: Sequence[str] | str | None = None,
-    all_touched: bool = False,
-    replace: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[PolygonKeywords],
 ) -> PolygonReport:
     """Burn the polygons of a file into a layer of scenes: 0 outside of all, else the class of the last one there.
 
@@ -66,70 +93,68 @@ def import_polygons(
         GeoJSON, in longitude and latitude or the CRS that it names, or a GeoPackage.
     layer
         The layer's name.
-    column
-        The property, or the column, that has the class of each feature: whole numbers are values themselves, texts
-        are numbered from 1 in the order of the alphabet, after those that the store knows of this layer. All is 1 if
-        left out.
-    table
-        The table of a GeoPackage that has several.
-    scenes
-        Ids of scenes; all if left out.
-    all_touched
-        Whether a pixel counts that a polygon touches; else one whose centre it covers.
-    replace
-        Whether another layer of that name is written anew.
+    progress
+        Told the bytes that are done.
+    **options
+        The fields of `PolygonOptions`.
 
     Raises as `sarzarr.ingestion.layers.polygon_files.read_polygons`; `SceneExistsError` where a scene has another
     layer of that name, `InvalidInputError` where no polygon lies on a scene; what a scene is refused for, in image
     geometry say, where none is left.
     """
-    opened, file = open_store(store), Path(path)
-    wanted = opened.scenes if scenes is None else [scenes] if isinstance(scenes, str) else list(scenes)
-    Layer(name=layer, path=str(file))  # raises where the name is none
-    read = read_polygons(file, column=column, table=table)
-    made = PolygonLayer(
-        name=layer,
-        file=FileStamp.of(file, full=True),
-        polygons=read,
-        classes=read.classes(_known_classes(opened, layer)),
-        column=column,
-        table=table,
-        all_touched=all_touched,
-    )
+    opened, file, asked = open_store(store), Path(path), PolygonOptions(**options)
+    made = _layer(opened, file, layer, asked)
     refused, plans, present, empty = Refusals(), list[ScenePlan](), list[str](), list[str]()
-    for scene in dict.fromkeys(wanted):
+    given = opened.scenes if asked.scenes is None else asked.scenes
+    for scene in dict.fromkeys([given] if isinstance(given, str) else given):
         opened.entries(scene)  # raises, and says which there are
         with refused.leaving_out([file], scene):
-            plan = _planned(opened, scene, made, replace=replace)
+            plan = _planned(opened, scene, made, replace=asked.replace)
             burnt = plan.layers[0].onto.source.field
             if isinstance(burnt, BurntPolygons) and not burnt.rings:
                 empty.append(scene)
-            is_held = layer in opened.layers(scene) and not has_another(opened, scene, plan.layers[0])
-            if is_held:
+            if layer in opened.layers(scene) and not has_another(opened, scene, plan.layers[0]):
                 present.append(scene)
             else:
                 plans.append(plan)
     if refused and not (plans or present):
         raise refused.error()
+    count = len(made.polygons.polygons)
     if len(empty) == len(plans) + len(present):
         raise InvalidInputError(
-            f"expected polygons on the ground of a scene, got none of {len(read.polygons)} in {file.name!r}. Check "
-            "its CRS, or name other scenes."
+            f"expected polygons on the ground of a scene, got none of {count} in {file.name!r}. Check its CRS, or "
+            "name other scenes."
         )
-    options = IngestOptions()
-    whole = IngestPlan(store=opened.root, scenes=tuple(plans), present=tuple(present), options=options)
+    whole = IngestPlan(
+        store=opened.root, scenes=tuple(plans), present=tuple(present), options=IngestOptions()
+    )
     if plans:
         ingest(whole, progress=progress)
     refused.extend(whole.refused)
     failed = {refusal.scene for refusal in refused}
     return PolygonReport(
         layer=layer,
-        polygons=len(read.polygons),
+        polygons=count,
         classes=dict(made.classes),
         written=tuple(plan.id for plan in plans if plan.id not in failed),
         present=tuple(present),
         empty=tuple(empty),
         refused=refused,
+    )
+
+
+def _layer(store: Store, file: Path, name: str, asked: PolygonOptions) -> PolygonLayer:
+    """Return the layer that a file makes of its polygons, with the classes that the store knows of it."""
+    Layer(name=name, path=str(file))  # raises where the name is none
+    read = read_polygons(file, column=asked.column, table=asked.table)
+    return PolygonLayer(
+        name=name,
+        file=FileStamp.of(file, full=True),
+        polygons=read,
+        classes=read.classes(_known_classes(store, name)),
+        column=asked.column,
+        table=asked.table,
+        all_touched=asked.all_touched,
     )
 
 

@@ -21,9 +21,8 @@ from sarzarr.pixels.kernels import half_codes_kernel, normalize_kernel
 from sarzarr.pixels.radiometry import denormalize
 from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.commit import changing, write_bounds
-from sarzarr.store.membership import parse_choice
 from sarzarr.store.shard_job import job_side, rectangles
-from sarzarr.store.split_table import Split, read_split
+from sarzarr.store.split_table import Split, read_side
 from sarzarr.store.store import AnyStore, BoundsEntry, Store, open_store
 from sarzarr.tasks import gather
 
@@ -109,8 +108,7 @@ def split_histograms(
     chunk fails its checksum.
     """
     if isinstance(split, str):
-        version, wanted = parse_choice(split)
-        record = read_split(store.place, version)
+        record, wanted = read_side(store.place, split)
     else:
         record, wanted = split
     parts: dict[str, list[_Part]] = {}

@@ -15,6 +15,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NothingChosenError, NotInStoreError
 from sarzarr.grids.region import Region
 from sarzarr.patches.period import moments_of
+from sarzarr.patches.shares import with_shares
 from sarzarr.store.chunks import ArrayLayout, read_layout
 from sarzarr.store.codecs import CODECS
 from sarzarr.store.conditions import columns_of
@@ -253,7 +254,10 @@ def _filters(store: Store, table: xr.Dataset, catalog: Array, query: Query) -> I
     if query.split is not None:
         yield f"split {query.split!r}", store.split_mask(table, query.split)
     if query.where is not None:
-        yield f"where {query.where!r}", store.where_mask(table, query.where)
+        yield (
+            f"where {query.where!r}",
+            store.where_mask(with_shares(store, table, query.index, query.where), query.where),
+        )
     if query.rows is not None:
         yield "rows given", np.isin(np.arange(len(valid)), np.asarray(query.rows))
 

@@ -1,8 +1,9 @@
 """Splits of a store's ground: made, extended, checked before they are written, and never changed after."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -11,7 +12,14 @@ from sarzarr.keywords import shows_options
 from sarzarr.splits.assign import Grounds, assign, assign_to_train, check, fixed_units
 from sarzarr.splits.search import NEAR, distance_from_shares, empty_message, empty_side, split_choices
 from sarzarr.splits.versions import Sites, grounds_of, next_version, utc_now, write_split
-from sarzarr.store.split_table import Recipe, SceneCells, Split, read_split, versions
+from sarzarr.store.split_table import (
+    Recipe,
+    SceneCells,
+    Split,
+    fold_versions,
+    read_split,
+    versions,
+)
 from sarzarr.store.store import AnyStore, Store, open_store
 
 log = logging.getLogger(__name__)
@@ -30,6 +38,30 @@ class SplitKeywords(TypedDict, total=False):
     fixed_val: bool
 
 
+@overload
+def make_split(
+    store: AnyStore,
+    *,
+    sites: Sites | None = None,
+    notes: str = "",
+    fresh: bool = False,
+    folds: None = None,
+    **recipe: Unpack[SplitKeywords],
+) -> Split: ...
+
+
+@overload
+def make_split(
+    store: AnyStore,
+    *,
+    sites: Sites | None = None,
+    notes: str = "",
+    fresh: bool = False,
+    folds: int,
+    **recipe: Unpack[SplitKeywords],
+) -> tuple[Split, ...]: ...
+
+
 @shows_options(Recipe, SplitKeywords, block="auto", pixel_block="auto")
 def make_split(
     store: AnyStore,
@@ -37,8 +69,9 @@ def make_split(
     sites: Sites | None = None,
     notes: str = "",
     fresh: bool = False,
+    folds: int | None = None,
     **recipe: Unpack[SplitKeywords],
-) -> Split:
+) -> Split | tuple[Split, ...]:
     """Split a store's ground into train, validation and test, check it, and write it as a new version.
 
     The same call on the same store returns the version that is there.
@@ -53,6 +86,10 @@ def make_split(
         Kept with the version.
     fresh
         Begin anew, with a validation of its own, where there are versions already. They stay.
+    folds
+        Write so many versions, and return them in order: in each another fold of the units is validation, the others
+        train, and none is in two folds. ``split="fold0:train"`` names a side of the newest folds. In the place of
+        ``val_fraction``; test ground is no fold's.
     block, pixel_block
         Sides of a block in metres (or ``"10km"``), and in pixels where scenes have no place in the world;
         ``"auto"`` begins at 10 km and 1024 pixels, and becomes smaller until little ground, too, has every side.
@@ -64,10 +101,25 @@ def make_split(
     a split of another recipe or of fewer scenes.
     """
     here = open_store(store).anew()
-    split = plan_split(here, sites=sites, notes=notes, fresh=fresh, **recipe)
-    if versions(here.place) and not fresh:
-        return _same_or_refused(read_split(here.place), split)
-    return write_split(here, split)
+    if folds is None:
+        split = plan_split(here, sites=sites, notes=notes, fresh=fresh, **recipe)
+        if versions(here.place) and not fresh:
+            return _same_or_refused(read_split(here.place), split)
+        return write_split(here, split)
+    planned = plan_folds(here, folds, sites=sites, notes=notes, fresh=fresh, **recipe)
+    known = {} if fresh else fold_versions(here.place)
+    if versions(here.place) and not fresh and not known:
+        return (_same_or_refused(read_split(here.place), planned[0]),)  # always refused: no fold is there
+    out = []
+    for fold, split in enumerate(planned):  # some, where a run was interrupted
+        held = _same_or_refused(read_split(here.place, known[fold]), split) if fold in known else None
+        out.append(held or write_split(here, _numbered(split, next_version(here.place))))
+    return tuple(out)
+
+
+def _numbered(split: Split, version: int) -> Split:
+    """Return a planned split as another version."""
+    return replace(split, version=version, scenes=tuple(replace(s, since=version) for s in split.scenes))
 
 
 @shows_options(Recipe, SplitKeywords)
@@ -81,35 +133,72 @@ def plan_split(
 ) -> Split:
     """Return the split that `make_split` would write, codes (rows, columns) uint8 per scene, checked."""
     here = open_store(store).anew()
+    return _planned(here, recipe, sites=sites, notes=notes, fresh=fresh)[0]
+
+
+@shows_options(Recipe, SplitKeywords)
+def plan_folds(
+    store: AnyStore,
+    folds: int,
+    *,
+    sites: Sites | None = None,
+    notes: str = "",
+    fresh: bool = False,
+    **recipe: Unpack[SplitKeywords],
+) -> tuple[Split, ...]:
+    """Return the splits that `make_split` would write with ``folds``, in order, checked."""
+    here = open_store(store).anew()
+    if recipe.pop("val_fraction", Recipe().val_fraction) != Recipe().val_fraction:
+        raise InvalidInputError(
+            f"folds or a val_fraction was expected, got both. Leave val_fraction out: each of {folds} folds is "
+            "validation once."
+        )
+    share = (1 - recipe.get("test_fraction", 0.0)) / max(folds, 1)
+    options = {**recipe, "val_fraction": min(share, 0.5), "folds": folds, "fold": 0}
+    return _planned(here, options, sites=sites, notes=notes, fresh=fresh)
+
+
+def _planned(
+    here: Store, options: Mapping[str, Any], *, sites: Sites | None, notes: str, fresh: bool
+) -> tuple[Split, ...]:
+    """Return the split of the first recipe that divides ground as asked for; of folds one each, of one block."""
     if not here.scenes:
         raise InvalidInputError(_no_scenes(here))
     grounds = grounds_of(here, sites)
-    known = [] if fresh or not versions(here.place) else [read_split(here.place).recipe]
-    is_open = recipe.get("block", "auto") in (None, "auto")
+    newest = None if fresh or not versions(here.place) else read_split(here.place).recipe
+    known = [] if newest is None else [newest if newest.folds is None else replace(newest, fold=0)]
+    is_open = options.get("block", "auto") in (None, "auto")
     version = next_version(here.place)
-    passing: list[Split] = []
+    passing: list[tuple[Split, ...]] = []
     refused: list[tuple[str, Split]] = []
-    for choice in split_choices(grounds, recipe, known):
-        scenes = assign(grounds, choice, version=version)
-        split = Split(
-            version=version,
-            recipe=choice,
-            scenes=scenes,
-            fixed_units=fixed_units(grounds, scenes, choice),
-            created_at=utc_now(),
-            notes=notes,
-        )
-        if missing := empty_side(here, split):
-            refused.append((missing, split))
+    for choice in split_choices(grounds, options, known):
+        recipes = [choice] if choice.folds is None else [replace(choice, fold=i) for i in range(choice.folds)]
+        splits = tuple(_drawn(grounds, one, version, notes) for one in recipes)
+        if missing := [(side, split) for split in splits if (side := empty_side(here, split))]:
+            refused.append(missing[0])
             continue
-        passing.append(split)
-        if distance_from_shares(split) <= NEAR or choice in known or not is_open:
+        passing.append(splits)
+        if _farthest(splits) <= NEAR or choice in known or not is_open:
             break
     if not passing:
         raise InvalidInputError(empty_message(here, *refused[0], grounds))
-    best = min(passing, key=distance_from_shares)
-    check(grounds, best.scenes)
+    best = min(passing, key=_farthest)
+    for split in best:
+        check(grounds, split.scenes)
     return best
+
+
+def _drawn(grounds: Grounds, recipe: Recipe, version: int, notes: str) -> Split:
+    scenes = assign(grounds, recipe, version=version)
+    units = fixed_units(grounds, scenes, recipe)
+    return Split(
+        version=version, recipe=recipe, scenes=scenes, fixed_units=units, created_at=utc_now(), notes=notes
+    )
+
+
+def _farthest(splits: Sequence[Split]) -> float:
+    """Return the largest of the `distance_from_shares` of some splits."""
+    return max(map(distance_from_shares, splits))
 
 
 def _same_or_refused(newest: Split, wanted: Split) -> Split:
@@ -175,13 +264,22 @@ def extend_split(store: AnyStore, *, sites: Sites | None = None, notes: str = ""
     """Write a version that knows every scene, and return it; the newest one where nothing is pending.
 
     Codes (rows, columns) that are known stay as they are. New ground goes where the lattice says, or, where the
-    version was made with ``fixed_val``, to training alone. A scene that was replaced on another grid is new. Where
+    version was made with ``fixed_val``, to training alone. A scene that was replaced on another grid is new. Of
+    folds, each gets a version more, and that of the last one is returned. Where
     whole scenes or sites were drawn, ground of scenes that left the store is not known: a warning says so.
     `NotInStoreError` without a version to extend, `InvalidInputError` where the ground of a new scene is unknown,
     `SplitLeakError` where ground would be on two sides, `SplitExistsError` where another process was first.
     """
     here = open_store(store).anew()
-    parent = read_split(here.place)
+    newest = read_split(here.place)
+    folds = () if newest.recipe.folds is None else fold_versions(here.place).values()
+    for version in folds:
+        newest = _extended(here, read_split(here.place, version), sites, notes)
+    return newest if folds else _extended(here, newest, sites, notes)
+
+
+def _extended(here: Store, parent: Split, sites: Sites | None, notes: str) -> Split:
+    """Write the version that extends another one, and return it; that one where nothing is pending."""
     version = next_version(here.place)
     grounds = grounds_of(here, sites, known=parent)
     waiting = pending_of(grounds, parent)

@@ -57,7 +57,7 @@ def split_choices(grounds: Grounds, options: Mapping[str, Any], newest: Sequence
     block = recipe.block
     while "block" in left_open and block < CELLS_IN_BLOCK * cell:
         block *= 2
-    for more in MORE_DRAWN if "block" in left_open else (1,):
+    for more in MORE_DRAWN if "block" in left_open and recipe.folds is None else (1,):
         drawn = min(more * recipe.val_fraction, (1 - recipe.test_fraction) / 2)
         for i, share in enumerate(SHARES if recipe.by == "ground" else (1,)):
             if i < 3 or (cell and block * share >= LEAST_CELLS * cell):

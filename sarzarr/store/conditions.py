@@ -92,6 +92,11 @@ def _taken(values: Array, rows: Array) -> Array:
     return np.where(rows < 0, np.nan, values[rows]) if (rows < 0).any() else values[rows]
 
 
+def names_in(text: str) -> set[str]:
+    """Return the names of columns (n,) in an expression; raises as `where_mask`."""
+    return {node.id for node in ast.walk(_parsed(text)) if isinstance(node, ast.Name)}
+
+
 def where_mask(text: str, columns: Columns) -> Array:
     """Return (n,) bool: the patches for which an expression holds. Comparisons with NaN do not hold.
 
@@ -186,6 +191,10 @@ def _column(name: str, columns: Columns) -> _Value:
         return _Value(columns.array[name], 1)
     near = difflib.get_close_matches(name, columns.names, n=1)
     meant = f" Did you mean {near[0]!r}?" if near else ""
+    if name.endswith("_fraction"):
+        meant += (
+            " Shares of a layer are columns when they have been found: `sarzarr index STORE --layer NAME`."
+        )
     raise InvalidInputError(f"a column among {', '.join(columns.names)} was expected, got {name!r}.{meant}")
 
 

@@ -23,12 +23,14 @@ from sarzarr.grids.grid import Grid
 from sarzarr.grids.world import Draw, WorldLattice
 from sarzarr.store.documents import has_node, named, nodes_below, read_node
 from sarzarr.store.limits import MAX_CHUNKS, check_within
-from sarzarr.store.membership import CellTable, count_memberships, patch_mask
+from sarzarr.store.membership import CellTable, count_memberships, parse_choice, patch_mask
 from sarzarr.store.place import Place
 from sarzarr.store.tables import read_table
 from sarzarr.text import counted
 
 BY: Final = ("ground", "scene", "site")
+_FOLDS: Final = ("folds", "fold")
+"""Fields of a recipe that versions without folds do not have."""
 LAST: Final = "last_version"
 """Attribute of ``splits``: the highest version there ever was."""
 
@@ -55,6 +57,10 @@ class Recipe:
     """Whether ground that arrives later may not become validation or test."""
     drawn: float | None = None
     """Share of the units that is drawn for validation where it is not ``val_fraction``: little ground loses more."""
+    folds: int | None = None
+    """Number of folds that the units which are not test are cut into; None where there are none."""
+    fold: int | None = None
+    """The fold, from 0, that is validation here."""
 
     def __post_init__(self) -> None:
         if self.by not in BY:
@@ -65,13 +71,26 @@ class Recipe:
             )
         if self.guard is not None and not 0 <= self.guard < 1e6:
             raise InvalidInputError(f"a guard of 0 m to 1000 km was expected, got {self.guard}.")
+        is_fold = self.folds is not None and self.fold is not None and 0 <= self.fold < self.folds >= 2
+        if not is_fold and (self.folds, self.fold) != (None, None):
+            raise InvalidInputError(
+                f"at least 2 folds, one of which is meant, were expected, got {self.folds}."
+            )
         _ = self.draw, self.lattice  # they check the rest
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its fields by name; those of folds where there are some."""
+        return {
+            name: value for name, value in asdict(self).items() if name not in _FOLDS or value is not None
+        }
 
     @property
     def draw(self) -> Draw:
         """The rule that gives each unit its membership."""
         drawn = self.val_fraction if self.drawn is None else self.drawn
-        return Draw(seed=self.seed, val_fraction=drawn, test_fraction=self.test_fraction)
+        fold = None if self.fold is None or self.folds is None else (self.fold, self.folds)
+        return Draw(seed=self.seed, val_fraction=drawn, test_fraction=self.test_fraction, fold=fold)
 
     @property
     def lattice(self) -> WorldLattice:
@@ -160,7 +179,7 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the recipe, the units and every cell."""
-        digest = sha256(json.dumps(asdict(self.recipe), sort_keys=True).encode())
+        digest = sha256(json.dumps(self.recipe.settings, sort_keys=True).encode())
         digest.update(np.ascontiguousarray(self.fixed_units, "<u8").tobytes())
         for s in self.scenes:
             digest.update(
@@ -225,7 +244,7 @@ def facts_of(split: Split) -> dict[str, Any]:
         "notes": split.notes,
         "cell": cv.CELL,
         "code_meanings": " ".join(m.name.lower() for m in cv.Membership),
-        **asdict(split.recipe),
+        **split.recipe.settings,
         "counts": split.counts,
         "val_ratio": split.val_ratio if split.val_ratio == split.val_ratio else None,
         "fingerprint": split.fingerprint,
@@ -234,7 +253,8 @@ def facts_of(split: Split) -> dict[str, Any]:
 
 def recipe_of(facts: Mapping[str, Any]) -> Recipe:
     """Return the recipe among the facts of a version."""
-    return Recipe(**{name: facts[name] for name in Recipe.__dataclass_fields__})
+    names = [name for name in Recipe.__dataclass_fields__ if name in facts or name not in _FOLDS]
+    return Recipe(**{name: facts[name] for name in names})
 
 
 def from_table(table: xr.Dataset) -> Split:
@@ -340,6 +360,42 @@ def read_split(place: Place, version: int | None = None) -> Split:
     table = read_table(place, key)
     with named(place, f"{key}/zarr.json"):
         return from_table(table)
+
+
+def fold_versions(place: Place) -> dict[int, int]:
+    """Return the newest version of each fold of the newest recipe with folds, by fold; none where there is none."""
+    out: dict[int, int] = {}
+    wanted: dict[str, Any] | None = None
+    for version in reversed(versions(place)):
+        key = f"{cv.SPLITS}/v{version}"
+        facts = read_node(place, key)["attributes"]
+        if facts.get("fold") is None:
+            continue
+        with named(place, f"{key}/zarr.json"):
+            settings = recipe_of(facts).settings
+        fold = settings.pop("fold")
+        wanted = settings if wanted is None else wanted
+        if settings == wanted:
+            out.setdefault(fold, version)
+    return dict(sorted(out.items()))
+
+
+def read_side(place: Place, text: str) -> tuple[Split, cv.Membership]:
+    """Return the version and the side that a user asks for: ``train``, ``v2:val``, ``fold0:train``.
+
+    Raises `InvalidInputError` where it is none of these; `NotInStoreError` where there is no such version or fold.
+    """
+    fold, _, side = text.partition(":")
+    if not re.fullmatch(r"fold[0-9]{1,9}", fold):
+        version, wanted = parse_choice(text)
+        return read_split(place, version), wanted
+    known, (_, wanted) = fold_versions(place), parse_choice(side)
+    if (number := int(fold.removeprefix("fold"))) not in known:
+        names = ", ".join(f"fold{n}" for n in known) or "none"
+        raise NotInStoreError(
+            f"a fold among {names} was expected, got {fold!r}. Make some with `sarzarr split create STORE --folds 5`."
+        )
+    return read_split(place, known[number]), wanted
 
 
 def last_version(place: Place, splits: str = cv.SPLITS) -> int:

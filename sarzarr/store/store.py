@@ -5,7 +5,7 @@ state or the new one. Nothing here reads or writes pixels.
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from sarzarr import conventions as cv
+from sarzarr.arrays import Array
 from sarzarr.errors import (
     CorruptStoreError,
     InvalidInputError,
@@ -47,11 +48,11 @@ from sarzarr.store.documents import (
     write_node,
 )
 from sarzarr.store.journal import settle
+from sarzarr.store.layer_shares import layer_stamp, share_columns, shares_key
 from sarzarr.store.limits import check_array, check_catalog, check_patches
 from sarzarr.store.manifest import REMEDY
-from sarzarr.store.membership import parse_choice
 from sarzarr.store.place import Folder, Place, local_folder
-from sarzarr.store.split_table import placements, read_split
+from sarzarr.store.split_table import placements, read_side
 from sarzarr.store.stored_pixels import StoredPixels
 from sarzarr.store.tables import read_table, write_table
 from sarzarr.text import counted
@@ -367,7 +368,8 @@ class Store:
         name
             Which index.
         split
-            ``train``, ``val`` or ``test`` of the newest split version, or ``v2:val``; all if left out.
+            ``train``, ``val`` or ``test`` of the newest split version, ``v2:val``, or ``fold0:val``; all if left
+            out.
         where
             A condition on columns of the index and of the catalog, ``incidence < 40 and mean_db > -20``;
             see `sarzarr.store.conditions`.
@@ -376,9 +378,13 @@ class Store:
         -------
         xarray.Dataset
             Columns over ``patch``: scene, array, row, col (top-left pixel), id, valid_fraction,
-            unsaturated_fraction, mean_db, std_db.
+            unsaturated_fraction, mean_db, std_db; and the shares of layers that are known
+            (`sarzarr.index_layers`).
         """
         table = self.patch_columns(name)
+        unwritten = (layer for index, layer in self.unwritten_shares if index == name)
+        layers = sorted({*nodes_below(self.place, f"{cv.SHARES}/{name}"), *unwritten})
+        table = self.with_shares(table, name, [layer for layer in layers if self.has_shares(name, layer)])
         if split is not None:
             table = table.isel(patch=np.flatnonzero(self.split_mask(table, split)))
         if where is not None:
@@ -396,6 +402,48 @@ class Store:
     def unwritten(self) -> dict[str, xr.Dataset]:
         """Patch tables by name that were made for a store that cannot be written to: they live as long as this."""
         return {}
+
+    @cached_property
+    def unwritten_shares(self) -> dict[tuple[str, str], xr.Dataset]:
+        """Tables of shares by (index, layer), likewise."""
+        return {}
+
+    def kept_shares(self, index: str, layer: str) -> xr.Dataset | None:
+        """Return the table of a layer's shares in the patches of an index; None where none is intact."""
+        if (index, layer) in self.unwritten_shares:
+            return self.unwritten_shares[index, layer]
+        try:
+            return (
+                read_table(self.place, key) if has_node(self.place, key := shares_key(index, layer)) else None
+            )
+        except CorruptStoreError:
+            return None  # it is found again
+
+    def layer_stamps(self, index: str, layer: str) -> dict[str, str]:
+        """Return what the shares of a layer depend on, of each scene with backscatter that has it."""
+        known = self.unwritten.get(index)
+        about = read_node(self.place, f"{cv.PATCHES}/{index}")["attributes"] if known is None else known.attrs
+        cut = " ".join(str(about[k]) for k in ("size", "stride", "edge"))
+        scenes = dict.fromkeys(self.catalog["scene"].values.tolist())
+        held = {scene: self.node_attrs(scene, layer) for scene in scenes if layer in self.layers(scene)}
+        return {s: f"{layer_stamp(self.place, s, layer, attrs)} {cut}" for s, attrs in held.items()}
+
+    def has_shares(self, index: str, layer: str) -> bool:
+        """Whether the shares of a layer in the patches of an index are known, of the pixels that it now has."""
+        shares = self.kept_shares(index, layer)
+        if shares is None:
+            return False
+        known = zip(shares["owner_scene"].values.tolist(), shares["owner_stamp"].values.tolist(), strict=True)
+        return self.layer_stamps(index, layer).items() <= dict(known).items()
+
+    def with_shares(self, table: xr.Dataset, index: str, layers: Sequence[str]) -> xr.Dataset:
+        """Return a `patch_columns` table with the shares of layers that are known; NaN in scenes without one."""
+        columns = dict[str, Array]()
+        for layer in layers:
+            if (shares := self.kept_shares(index, layer)) is not None:
+                columns = share_columns(table, shares) | columns
+        own = set(columns_of(table, self.catalog).names) if columns else set()
+        return table.assign({name: ("patch", column) for name, column in columns.items() if name not in own})
 
     @property
     def patch_indices(self) -> tuple[str, ...]:
@@ -426,8 +474,8 @@ class Store:
 
         Raises `NotInStoreError` where there is no such version.
         """
-        version, wanted = parse_choice(split)
-        return read_split(self.place, version).patch_mask(table, wanted, self.grids)
+        record, wanted = read_side(self.place, split)
+        return record.patch_mask(table, wanted, self.grids)
 
     def where_mask(self, table: xr.Dataset, where: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return (patches,) bool: for which of a `patch_columns` table a condition holds (`store.conditions`)."""

@@ -43,6 +43,7 @@ COMMANDS = {
     "split check": "split check STORE",
     "split export": "split export STORE split.json",
     "split import": "split import STORE v.json",
+    "index": "index STORE --size 512 --edge pad",
     "import chips": "import chips chips -o STORE",
     "import npz": "import npz signals/beep -o STORE",
     "import npy": "import npy patches/metadata.npy -o STORE",

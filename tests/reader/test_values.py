@@ -19,6 +19,7 @@ from sarzarr.reader.augment import (
     PowerChange,
     Speckle,
 )
+from sarzarr.reader.order import Position, Share
 from sarzarr.store.boxes import Boxes, write_boxes
 
 OPTIONS = {
@@ -268,6 +269,11 @@ def test_the_same_patch_in_the_same_epoch_gets_the_same_draw(speckled):
             np.testing.assert_array_equal(image, one[patch])
     for other in (by_id(reader_of(speckled, **same), 1), by_id(reader_of(speckled, **same | {"seed": 3}))):
         assert all((other[patch] != image).any() for patch, image in one.items())
+    shared = reader_of(speckled, **same | {"shuffle": True})
+    for rank in range(2):
+        for batch in shared.batches(Position(), Share(rank=rank, ranks=2)):
+            for k, patch in enumerate(batch["id"].tolist()):
+                np.testing.assert_array_equal(apply_to(batch, k), one[patch])
     reader = pickle.loads(pickle.dumps(reader_of(speckled, **options, shuffle=True)))
     truth = [batch["image"].copy() for batch in reader]
     reader.set_epoch(0)

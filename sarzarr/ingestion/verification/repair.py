@@ -7,6 +7,7 @@ recipe; shards, histograms and samples from their sources.
 
 import json
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -154,6 +155,7 @@ class _Repair:
             self._look(deep=self.before.is_deep)
         with self._leaving("patch tables"):
             self._indices()
+            self._shares()
         self._unlisted()
         if self.has_written or ROOT in self.found.by_file:
             gather_documents(self.place, self.tree.copies)
@@ -474,6 +476,17 @@ class _Repair:
             new = self._folder()
             write_table(new, key, measured_table(store, spec))
             self._take_table(new, key, as_it_was=False)
+
+    def _shares(self) -> None:
+        """Take away tables of layers' shares that are damaged: they are found again when they are asked for."""
+        nodes = {*self.tree.documents, *self.tree.copies}
+        for table in [node for node in nodes if re.fullmatch(f"{cv.SHARES}/[^/]+/[^/]+", node)]:
+            if self.found.touches(table):
+                for node in [node for node in nodes if node == table or node.startswith(f"{table}/")]:
+                    self.tree.copies.pop(node, None)
+                if (self.place.path / table).exists():
+                    self.place.delete(table)
+                self.has_written = True
 
     def _unlisted(self) -> None:
         """Take away files among shards that no manifest lists: nothing but sarzarr writes there."""
