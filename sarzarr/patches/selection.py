@@ -197,7 +197,8 @@ def _acquired(
             f"expected scenes whose time is known for time=, got {len(named)} without ({listed(named)}). Leave them "
             "out with scenes=, or where=\"time != ''\"."
         )
-    return np.asarray((moments >= period[0]) & (moments <= period[1]))[table["owner"].values]
+    is_within = np.asarray((moments >= period[0]) & (moments <= period[1]))
+    return np.asarray(is_within[table["owner"].values])
 
 
 def _on_ground(store: Store, table: xr.Dataset, rows: Array, region: Region, *, within: bool) -> Array:
@@ -340,7 +341,9 @@ def patch_columns(store: Store, index: str, chosen: Selection) -> dict[str, Call
     def of_arrays(values: Array) -> Array:
         return values[columns.owner[rows]]
 
-    made = {name: partial(of_arrays, values) for name, values in columns.array.items()}
+    made: dict[str, Callable[[], Array]] = {
+        name: partial(of_arrays, values) for name, values in columns.array.items()
+    }
     return made | {name: partial(of_patches, values) for name, values in columns.patch.items()}
 
 

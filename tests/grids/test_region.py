@@ -292,6 +292,9 @@ def test_without_pyogrio_the_remedy_is_named(tmp_path, monkeypatch):
     ("make", "given", "says"),
     [
         (Region.of_bounds, (1, 2, 3), "left, bottom, right, top"),
+        (Region.of_bounds, (1, 2), "left, bottom, right, top"),
+        (Region.of_bounds, ("1", "2"), "left, bottom, right, top"),
+        (Region.of_bounds, 5, "left, bottom, right, top"),
         (Region.of_bounds, (1, 5, 3, 2), "bottom below top"),
         (Region.of_bounds, (1, 2, 1, 3), "left, bottom, right, top"),
         (Region.of_bounds, (float("nan"), 2, 1, 3), "left, bottom, right, top"),
