@@ -42,7 +42,7 @@ Rings = tuple[Array, ...]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Region:
+class GroundRegion:
     """Polygons in one CRS. Inside a part is what an odd number of its rings goes around."""
 
     parts: tuple[Rings, ...]

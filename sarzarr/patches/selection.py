@@ -13,7 +13,7 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NothingChosenError, NotInStoreError
-from sarzarr.grids.region import Region
+from sarzarr.grids.region import GroundRegion
 from sarzarr.patches.period import moments_of
 from sarzarr.store.chunks import ArrayLayout, read_layout
 from sarzarr.store.codecs import CODECS
@@ -52,7 +52,7 @@ class Query:
     """A condition on columns of the index and of the catalog, in each channel; see `sarzarr.store.conditions`."""
     rows: Array | Sequence[int] | None = None
     """Rows of the index to choose from; all if left out."""
-    regions: tuple[Region, ...] = ()
+    regions: tuple[GroundRegion, ...] = ()
     """Regions of the world that a patch's ground, its padding apart, must meet, each of them."""
     within: bool = False
     """Whether it must lie wholly in one part of each of them."""
@@ -201,7 +201,7 @@ def _acquired(
     return np.asarray(is_within[table["owner"].values])
 
 
-def _on_ground(store: Store, table: xr.Dataset, rows: Array, region: Region, *, within: bool) -> Array:
+def _on_ground(store: Store, table: xr.Dataset, rows: Array, region: GroundRegion, *, within: bool) -> Array:
     """Return (k,) bool: which ``rows`` of a table meet a region; what lies on one grid is looked at once."""
     owner, size = table["owner"].values[rows], int(table.attrs["size"])
     names = table["owner_scene"].values

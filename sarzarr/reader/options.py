@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, SupportsIndex, TypedDict
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
-from sarzarr.grids.region import Region
+from sarzarr.grids.region import GroundRegion
 from sarzarr.patches.cut import IndexSpec
 from sarzarr.patches.index import ensure_index, spec_of
 from sarzarr.patches.period import parse_period
@@ -187,7 +187,10 @@ class ReadOptions:
             at_most=self.max_patches,
             regions=tuple(
                 make(given)
-                for make, given in ((Region.of_bounds, self.bounds), (Region.of_polygon, self.polygon))
+                for make, given in (
+                    (GroundRegion.of_bounds, self.bounds),
+                    (GroundRegion.of_polygon, self.polygon),
+                )
                 if given is not None
             ),
             within=self.predicate == "within",
