@@ -60,6 +60,7 @@ _ORDER: Final = (
     "read_ahead",
 )
 """Options of what joins readers; all others are of each."""
+_PIXELS: Final = ("image", "flags")
 _OF_ALL: Final = ("weights", "max_patches", "drop_last")
 """Options that are of the patches of all stores together."""
 
@@ -311,6 +312,11 @@ class PatchReader(EpochReader):
         o = self.options
         if isinstance(batch, Mapping):
             parts = dict(batch)
+            size = getattr(parts.get("image"), "shape", ())[-2:]
+            others = {
+                k: v for k, v in parts.items() if getattr(v, "shape", ())[-2:] == size and k not in _PIXELS
+            }
+            parts.setdefault("layers", others)  # under names of their own
         else:
             every = batch if isinstance(batch, list | tuple) else (batch,)
             names = ["image", *["flags"] * o.flags, *["target"] * bool(o.boxes)]
