@@ -137,6 +137,10 @@ class ReadOptions:
             raise InvalidInputError("stack_length= needs stack=, got none. Pass stack=True, or leave it out.")
         if self.stack is not False and self.boxes:
             raise InvalidInputError("boxes= needs patches of one date, got stack=. Leave one out.")
+        if self.stack is not False and self.time is not None:
+            raise InvalidInputError(
+                "time= needs patches of one date, got stack=. Pass dates of it: stack=STACK.window(first, length)."
+            )
         if isinstance(self.layers, str):
             object.__setattr__(self, "layers", (self.layers,))
         if self.clip is not None:

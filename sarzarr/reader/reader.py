@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property, partial
+from hashlib import blake2b
 from typing import Any, Final, Unpack, cast
 
 import numpy as np
@@ -455,9 +456,12 @@ class PatchReader(EpochReader):
 
     @property
     def _fingerprint(self) -> dict[str, Any]:
-        own = super()._fingerprint
-        sizes = np.bincount(self._member, minlength=len(self.members)).tolist() if self.members else []
-        return own | {"stores": sizes} if sizes else own
+        return super()._fingerprint | ({"ids": self._digest} if self.members else {})
+
+    @cached_property
+    def _digest(self) -> str:
+        """What tells the patches of these stores, in this order, from others."""
+        return blake2b(self.selection.id.tobytes(), digest_size=8).hexdigest()
 
     def __repr__(self) -> str:
         names = [m.store.place.name for m in self.members or (self,)]

@@ -480,7 +480,7 @@ def open_older(store: AnyStore) -> Store:
         return store
     if isinstance(store, list | tuple):
         raise InvalidInputError(
-            f"one store was expected, got a list of {len(store)}. PatchReader and ZarrPatchDataset read several as one."
+            f"one store was expected, got a list of {len(store)}. PatchReader and ZarrPatchDataset read several."
         )
     if isinstance(store, str | Path) and "://" in str(store):
         raise StoreNotFoundError(
