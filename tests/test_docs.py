@@ -43,6 +43,11 @@ with rasterio.open("part.tif") as file:
     assert file.crs.to_epsg() == 3857
     assert 0 < (file.read_masks(1) == 0).sum() == np.isnan(file.read(1)).sum()
 """
+CHOOSING_HOLDS = """
+assert 0 < len(reader.selection) and both.table()["store"].nunique() == 2
+assert len(either.selection) + len(common.selection) == len(one.selection) + len(two.selection)
+assert len(dense.selection) == store.patch_columns(dense.index).sizes["patch"]
+"""
 PTYCHOGRAPHY_HOLDS = """
 assert grouped["X_full"].shape == (128, 64, 64, 4)
 assert tuple(data.X.shape) == (128, 4, 64, 64) and tuple(data.coords.shape) == (128, 4, 1, 2)
@@ -64,6 +69,7 @@ def newcomer(tmp_path):
         ("README.md", README_HOLDS, "torch"),
         ("docs/lazy.md", LAZY_HOLDS, "h5netcdf"),
         ("docs/ptychography.md", PTYCHOGRAPHY_HOLDS, "torch"),
+        ("docs/choosing.md", CHOOSING_HOLDS, "numpy"),
         ("docs/npy.md", "assert images.max() <= 1", "torch"),
         pytest.param(
             "notebooks/explore.ipynb", "assert len(batch) == 8", "matplotlib", marks=pytest.mark.slow

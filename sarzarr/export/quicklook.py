@@ -38,6 +38,20 @@ def write_quicklook(store: AnyStore, path: str | Path, *, scenes: Sequence[str] 
     every = _panels(opened, scenes)
     panels = every[:MAX_PANELS]
     figure, axes = empty_panels(len(panels), across=4, inches=(4.2, 4.0), dpi=110)
+    check_picture(figure, place)
+    for axis, draw in zip(axes, panels, strict=True):
+        draw(axis)
+    shown = "" if len(panels) == len(every) else f" ({len(panels)} of {len(every)})"
+    title = f"{Path(opened.place.name).stem}{shown}: dB over the clip of each group, samples as they are; "
+    title += "blue is not valid"
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(place)
+    log.info("wrote %s", place)
+    return place
+
+
+def check_picture(figure: Any, place: Path) -> None:
+    """Raise `InvalidInputError` where matplotlib writes no such picture, or its folder is not there."""
     formats = figure.canvas.get_supported_filetypes()
     if place.suffix.removeprefix(".").lower() not in formats:
         raise InvalidInputError(
@@ -48,15 +62,6 @@ def write_quicklook(store: AnyStore, path: str | Path, *, scenes: Sequence[str] 
         raise InvalidInputError(
             f"a folder for the picture was expected, got {str(place.parent)!r}, which is not there. Make it first."
         )
-    for axis, draw in zip(axes, panels, strict=True):
-        draw(axis)
-    shown = "" if len(panels) == len(every) else f" ({len(panels)} of {len(every)})"
-    title = f"{Path(opened.place.name).stem}{shown}: dB over the clip of each group, samples as they are; "
-    title += "blue is not valid"
-    figure.suptitle(title, fontsize=11)
-    figure.savefig(place)
-    log.info("wrote %s", place)
-    return place
 
 
 def empty_panels(

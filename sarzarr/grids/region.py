@@ -42,7 +42,7 @@ Rings = tuple[Array, ...]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Region:
+class GroundRegion:
     """Polygons in one CRS. Inside a part is what an odd number of its rings goes around."""
 
     parts: tuple[Rings, ...]
@@ -59,6 +59,8 @@ class Region:
         """
         given, crs = _with_crs(bounds, LONLAT)
         try:
+            if np.ndim(given) != 1:  # two numbers are no box and its CRS
+                given, crs = bounds, LONLAT
             left, bottom, right, top = map(float, given)
         except (TypeError, ValueError):
             left = math.nan
@@ -85,7 +87,7 @@ class Region:
         if isinstance(given, str | Path):
             given, told = _read_file(Path(given))
         else:
-            own = getattr(given, "crs", None)
+            own: Any = getattr(given, "crs", None)
             told = own.to_wkt() if hasattr(own, "to_wkt") else own
             given = getattr(given, "__geo_interface__", given)
         if told is None and isinstance(given, Mapping) and isinstance(given.get("crs"), Mapping):
@@ -264,7 +266,8 @@ class _View:
         is_edge = counts[key.reshape(-1)] % 2 == 1
         if turn is not None and parse_crs(self.crs_wkt).is_geographic:
             is_edge &= np.abs(every[..., 1]).min(axis=1) < turn / 4
-        return every[is_edge]
+        kept: Array = every[is_edge]
+        return kept
 
     def onto_pixels(self, edges: Array) -> Array:
         """Return (k, 2, 2): ends (row, col) of the steps of edges on the raster's pixels, where they have a place."""
@@ -284,7 +287,8 @@ class _View:
         points[is_last] = last[is_last]
         pixels = np.stack(self._pixels(*points.T), axis=1)
         ends = np.stack([pixels[:-1][~is_last[:-1]], pixels[1:][~is_last[:-1]]], axis=1)
-        return ends[np.isfinite(ends).all(axis=(1, 2))]
+        placed: Array = ends[np.isfinite(ends).all(axis=(1, 2))]
+        return placed
 
     def _pixels(self, xs: Array, ys: Array) -> tuple[Array, Array]:
         """Return (rows, cols) of positions in the region's CRS; those of longitudes go on across a seam."""

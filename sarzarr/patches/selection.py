@@ -13,7 +13,7 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NothingChosenError, NotInStoreError
-from sarzarr.grids.region import Region
+from sarzarr.grids.region import GroundRegion
 from sarzarr.patches.period import moments_of
 from sarzarr.patches.shares import with_shares
 from sarzarr.store.chunks import ArrayLayout, read_layout
@@ -53,7 +53,7 @@ class Query:
     """A condition on columns of the index and of the catalog, in each channel; see `sarzarr.store.conditions`."""
     rows: Array | Sequence[int] | None = None
     """Rows of the index to choose from; all if left out."""
-    regions: tuple[Region, ...] = ()
+    regions: tuple[GroundRegion, ...] = ()
     """Regions of the world that a patch's ground, its padding apart, must meet, each of them."""
     within: bool = False
     """Whether it must lie wholly in one part of each of them."""
@@ -198,10 +198,11 @@ def _acquired(
             f"expected scenes whose time is known for time=, got {len(named)} without ({listed(named)}). Leave them "
             "out with scenes=, or where=\"time != ''\"."
         )
-    return np.asarray((moments >= period[0]) & (moments <= period[1]))[table["owner"].values]
+    is_within = np.asarray((moments >= period[0]) & (moments <= period[1]))
+    return np.asarray(is_within[table["owner"].values])
 
 
-def _on_ground(store: Store, table: xr.Dataset, rows: Array, region: Region, *, within: bool) -> Array:
+def _on_ground(store: Store, table: xr.Dataset, rows: Array, region: GroundRegion, *, within: bool) -> Array:
     """Return (k,) bool: which ``rows`` of a table meet a region; what lies on one grid is looked at once."""
     owner, size = table["owner"].values[rows], int(table.attrs["size"])
     names = table["owner_scene"].values
@@ -344,7 +345,9 @@ def patch_columns(store: Store, index: str, chosen: Selection) -> dict[str, Call
     def of_arrays(values: Array) -> Array:
         return values[columns.owner[rows]]
 
-    made = {name: partial(of_arrays, values) for name, values in columns.array.items()}
+    made: dict[str, Callable[[], Array]] = {
+        name: partial(of_arrays, values) for name, values in columns.array.items()
+    }
     return made | {name: partial(of_patches, values) for name, values in columns.patch.items()}
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, SupportsIndex, TypedDict
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
-from sarzarr.grids.region import Region
+from sarzarr.grids.region import GroundRegion
 from sarzarr.patches.cut import IndexSpec
 from sarzarr.patches.index import ensure_index, spec_of
 from sarzarr.patches.period import parse_period
@@ -137,6 +137,10 @@ class ReadOptions:
             raise InvalidInputError("stack_length= needs stack=, got none. Pass stack=True, or leave it out.")
         if self.stack is not False and self.boxes:
             raise InvalidInputError("boxes= needs patches of one date, got stack=. Leave one out.")
+        if self.stack is not False and self.time is not None:
+            raise InvalidInputError(
+                "time= needs patches of one date, got stack=. Pass dates of it: stack=STACK.window(first, length)."
+            )
         if isinstance(self.layers, str):
             object.__setattr__(self, "layers", (self.layers,))
         if self.clip is not None:
@@ -187,7 +191,10 @@ class ReadOptions:
             at_most=self.max_patches,
             regions=tuple(
                 make(given)
-                for make, given in ((Region.of_bounds, self.bounds), (Region.of_polygon, self.polygon))
+                for make, given in (
+                    (GroundRegion.of_bounds, self.bounds),
+                    (GroundRegion.of_polygon, self.polygon),
+                )
                 if given is not None
             ),
             within=self.predicate == "within",

@@ -79,7 +79,7 @@ def _rows(
     white = (
         {"vmin": 0, "vmax": 1} if images.dtype.kind == "f" else {"vmin": images.min(), "vmax": images.max()}
     )
-    rows = [
+    rows: list[tuple[str, Array, list[int] | None, dict[str, Any]]] = [
         (f"plane {i}" if images.shape[1] > 1 else "image", images[:, i], None, {"cmap": "gray", **white})
         for i in range(images.shape[1])
     ]

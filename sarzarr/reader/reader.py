@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property, partial
+from hashlib import blake2b
 from typing import Any, Final, Unpack, cast
 
 import numpy as np
@@ -60,6 +61,7 @@ _ORDER: Final = (
     "read_ahead",
 )
 """Options of what joins readers; all others are of each."""
+_PIXELS: Final = ("image", "flags")
 _OF_ALL: Final = ("weights", "max_patches", "drop_last")
 """Options that are of the patches of all stores together."""
 
@@ -104,7 +106,7 @@ class PatchReader(EpochReader):
         if isinstance(store, PatchReader | list | tuple):
             self._join(store if isinstance(store, list | tuple) else (store,), options)
         else:
-            super().__init__(store, ReadOptions(**options))
+            super().__init__(cast("AnyStore", store), ReadOptions(**options))
         if self.weights is not None:  # made once, and refused at once where they cannot be drawn by
             drawn(self.weights, seed=0, epoch=0)
 
@@ -296,10 +298,14 @@ class PatchReader(EpochReader):
         or a condition takes a part of their ground. Augmentation and weights do not count.
         """
         chosen, channels = self.selection, self.selection.array.shape[1] // max(self.selection.dates, 1)
-        arrays, scenes = self._counted(), self._column("scene")
-        used = [np.unique(chosen.array[:, channel::channels]).tolist() for channel in range(channels)]
-        seen = {(arrays[i][0], scenes[i]) for one in used for i in one}
-        return channel_moments([[arrays[i][1] for i in one] for one in used], len(seen))
+        arrays = self._counted()
+        # Members of one store have the same arrays: each counts once.
+        used = [
+            dict(arrays[i] for i in np.unique(chosen.array[:, channel::channels]).tolist())
+            for channel in range(channels)
+        ]
+        scenes = {key[:2] for one in used for key in one}
+        return channel_moments([list(one.values()) for one in used], len(scenes))
 
     def plot(self, batch: Any, *, patches: int = 8) -> Any:
         """Return a `matplotlib.figure.Figure` of a batch as this reader delivers it, or as tensors of it.
@@ -311,6 +317,11 @@ class PatchReader(EpochReader):
         o = self.options
         if isinstance(batch, Mapping):
             parts = dict(batch)
+            size = getattr(parts.get("image"), "shape", ())[-2:]
+            others = {
+                k: v for k, v in parts.items() if getattr(v, "shape", ())[-2:] == size and k not in _PIXELS
+            }
+            parts.setdefault("layers", others)  # under names of their own
         else:
             every = batch if isinstance(batch, list | tuple) else (batch,)
             names = ["image", *["flags"] * o.flags, *["target"] * bool(o.boxes)]
@@ -323,31 +334,17 @@ class PatchReader(EpochReader):
             )
         return plot_parts(parts, nodata=self.layer_nodata, patches=patches)
 
-    def _counted(self) -> list[tuple[str, CountedArray]]:
-        """Return each array that is read with its histogram, and the path of its store."""
+    def _counted(self) -> list[tuple[tuple[Any, ...], CountedArray]]:
+        """Return each array that is read: store, scene, name and clip, that tell it from others, and its pixels."""
         if self.members:
             return [one for member in self.members for one in member._counted()]
-        columns = zip(
-            self._column("scene"),
-            self._column("name"),
-            self._column("dtype"),
-            self._stored(),
-            self._clips(),
-            strict=True,
-        )
-        is_coded = self.options.dtype == "uint16"
-        return [
-            (
-                str(self.store.place),
-                CountedArray(
-                    histogram=self.store.histogram(scene, name),
-                    dtype=dtype,
-                    stored=stored,
-                    clip=None if is_coded else clip,
-                ),
-            )
-            for scene, name, dtype, stored, clip in columns
-        ]
+        columns = (self._column(name) for name in ("scene", "name", "dtype"))
+        is_coded, found = self.options.dtype == "uint16", []
+        for scene, name, dtype, stored, clip in zip(*columns, self._stored(), self._clips(), strict=True):
+            counts, given = self.store.histogram(scene, name), None if is_coded else clip
+            array = CountedArray(histogram=counts, dtype=dtype, stored=stored, clip=given)
+            found.append(((_address(self.store), scene, name, given), array))
+        return found
 
     def _column(self, name: str) -> list[Any]:
         """Return a column of the catalog for each array that is read."""
@@ -397,7 +394,7 @@ class PatchReader(EpochReader):
         rows = starts[self._member] + self._number
 
         def joined(name: str) -> Array:
-            return np.concatenate([part[name]() for part in parts])[rows]
+            return np.asarray(np.concatenate([part[name]() for part in parts])[rows])
 
         shared = [name for name in parts[0] if all(name in part for part in parts)]
         places = np.array([str(m.store.place) for m in self.members], object)
@@ -463,9 +460,12 @@ class PatchReader(EpochReader):
 
     @property
     def _fingerprint(self) -> dict[str, Any]:
-        own = super()._fingerprint
-        sizes = np.bincount(self._member, minlength=len(self.members)).tolist() if self.members else []
-        return own | {"stores": sizes} if sizes else own
+        return super()._fingerprint | ({"ids": self._digest} if self.members else {})
+
+    @cached_property
+    def _digest(self) -> str:
+        """What tells the patches of these stores, in this order, from others."""
+        return blake2b(self.selection.id.tobytes(), digest_size=8).hexdigest()
 
     def __repr__(self) -> str:
         names = [m.store.place.name for m in self.members or (self,)]

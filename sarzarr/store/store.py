@@ -526,6 +526,10 @@ def open_older(store: AnyStore) -> Store:
     """Open a store as `open_store`, or one of schema 1, which a copy alone can read."""
     if isinstance(store, Store):
         return store
+    if isinstance(store, list | tuple):
+        raise InvalidInputError(
+            f"one store was expected, got a list of {len(store)}. PatchReader and ZarrPatchDataset read several."
+        )
     if isinstance(store, str | Path) and "://" in str(store):
         raise StoreNotFoundError(
             f"a store must be a local directory, got {store!r}. Copy it to this machine first."

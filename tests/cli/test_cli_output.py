@@ -1,10 +1,16 @@
 """What `info` says of a store: everything in it, and how much of it is read."""
 
+import json
+import sys
+from pathlib import Path
+
 import numpy as np
+import pytest
 from chip_folders import chip_folder
 from conftest import speckle, write_band
 
 import sarzarr as sz
+from sarzarr.cli import main
 from sarzarr.cli.output import summary
 from sarzarr.store.store import create_store
 
@@ -53,3 +59,56 @@ def test_layers_are_counted_by_name(tmp_path):
         labels = write_band(tmp_path / f"labels_{i}.tif", np.ones((300, 300), np.uint8))
         store = sz.ingest(sz.plan_ingest([scene], tmp_path / "s.zarr", layers={"labels": labels}))
     assert "  layers: labels of 2 scenes" in summary(store)
+
+
+def test_patches_says_what_a_choice_delivers(tmp_path, monkeypatch, capsys):
+    """Every option narrows the choice as its keyword does, of one store and of two; ``-o`` draws a batch."""
+    for name in "ab":
+        write_band(tmp_path / f"{name}_vv.tif", speckle((600, 600), seed=ord(name)))
+    files = sorted(tmp_path.glob("*.tif"))
+    store = sz.ingest(sz.plan_ingest(files, tmp_path / "s.zarr", quantity="sigma0", representation="power"))
+    sz.copy_store(store, tmp_path / "t.zarr")
+    monkeypatch.chdir(tmp_path)
+    square = [[15.0, 48.72], [15.02, 48.72], [15.02, 48.76], [15.0, 48.76]]
+    Path("p.json").write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["sarzarr", "patches", *words])
+        try:
+            main()
+        except SystemExit as stop:
+            return stop.code or 0, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    def count(**options):
+        return len(sz.PatchReader(store, **options).selection)
+
+    metres = (500_000.0, 5_397_500.0, 502_500.0, 5_400_000.0)
+    for line, options in {
+        "": {},
+        "--where row>0": {"where": "row>0"},
+        "--bounds 15,48.7,15.02,48.76": {"bounds": (15, 48.7, 15.02, 48.76)},
+        "--bounds 500000,5397500,502500,5400000 --bounds-crs EPSG:32633": {"bounds": (metres, "EPSG:32633")},
+        "--polygon p.json": {"polygon": "p.json"},
+        "--polygon p.json --within --patch-size 64": {
+            "polygon": "p.json",
+            "predicate": "within",
+            "patch_size": 64,
+        },
+        "--min-valid 0 --min-unsaturated 0 --polarizations VV": {"min_valid": 0, "min_unsaturated": 0},
+    }.items():
+        code, said, _ = run("s.zarr", *line.split())
+        assert code == 0
+        assert f"s.zarr: {count(**options)} patches of" in said
+        assert "mean and std of 720,000 pixels, valid ones of 2 whole arrays of 2 scenes" in said
+    assert f"s.zarr, t.zarr: {2 * count()} patches of 256 x 256 pixels" in run("s.zarr", "t.zarr")[1]
+    for line, says in {
+        "--time 2026-01,": "scenes whose time is known for time=",
+        "--bounds 1,2": "left, bottom, right, top",
+        "--bounds-crs EPSG:32633": "--bounds-crs needs --bounds",
+    }.items():
+        code, _, said = run("s.zarr", *line.split())
+        assert (code, says in said) == (2, True), said
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (sarzarr[plot])")
+    assert "wrote q.png" in run("s.zarr", "-o", "q.png")[1]
+    assert run("s.zarr", "-o", "q.nope")[0] == 2

@@ -35,6 +35,7 @@ COMMANDS = {
     "quicklook": "quicklook STORE -o q.png",
     "table": "table STORE a -o x.parquet",
     "bench": "bench STORE --seconds 0.1",
+    "patches": "patches STORE --where mean_db>-90",
     "split create": "split create STORE --by scene --val 0.4",
     "split extend": "split extend STORE",
     "split list": "split list STORE",

@@ -380,6 +380,14 @@ ROWS = [
     ("expected scenes for --", [], "ingest -o s.zarr --layer n=raw/mask.tif --quantity sigma0",
      ["ingest -o s.zarr --layer n=raw/mask.tif",
       "ingest raw/a_vv.tif -o s.zarr --layer n=raw/mask.tif --quantity sigma0"]),
+    ("--bounds-crs needs --bounds", [A], "patches s.zarr --bounds-crs EPSG:32633",
+     ["patches s.zarr --bounds-crs EPSG:32633 --bounds 500000,5390000,510000,5400000", "patches s.zarr"]),
+    ("Say the CRS beside them", [A], "patches s.zarr --bounds 500000,5390000,510000,5400000",
+     ["patches s.zarr --bounds 500000,5390000,510000,5400000 --bounds-crs EPSG:32633"]),
+    ("or where=\"geolocation != 'none'\"", [f"{A} raw/lake_vv.tif"], "patches s.zarr --bounds=14,48,16,49",
+     ["patches s.zarr --bounds=14,48,16,49 --where \"geolocation != 'none'\""]),
+    ("or where=\"time != ''\"", [f"{A} raw/m_20200113_vv.tif"], "patches s.zarr --time 2020",
+     ["patches s.zarr --time 2020 --where \"time != ''\""]),
     ("goes in with --layer NAME=FILE", [], "ingest -o s.zarr", ["ingest -o s.zarr --layer n=raw/mask.tif"]),
 ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from warps import UTM33, georeference
 from sarzarr.errors import InvalidInputError, MissingExtraError
 from sarzarr.grids.crs import crs_wkt
 from sarzarr.grids.georeference import Georeference
-from sarzarr.grids.region import Region
+from sarzarr.grids.region import GroundRegion
 
 
 def windows(place, size=64):
@@ -107,7 +107,7 @@ def test_a_window_is_chosen_by_the_area_that_it_shares(radii, middle, hole, size
     inner = [tuple(middle[i] + hole * (p[i] - middle[i]) for i in (0, 1)) for p in star]
     rings = [star, inner] if hole > 0.05 else [star]
     corners = [[place.grid.to_xy(row, col) for row, col in ring] for ring in rings]
-    region = Region.of_polygon(({"type": "Polygon", "coordinates": corners}, "EPSG:32633"))
+    region = GroundRegion.of_polygon(({"type": "Polygon", "coordinates": corners}, "EPSG:32633"))
     rows, cols = windows(place, size)
     meets, within = (region.chosen(place, rows, cols, within=w) for w in (False, True))
     for i, (top, bottom, left, right) in enumerate(zip(*rows, *cols, strict=True)):
@@ -131,7 +131,7 @@ def test_what_only_touches_does_not_meet():
         500_000 + 1280,
         5_400_000 - 640,
     )  # the window of row 64, col 64
-    region = Region.of_bounds((corner, "EPSG:32633"))
+    region = GroundRegion.of_bounds((corner, "EPSG:32633"))
     for within in (False, True):
         chosen = region.chosen(place, rows, cols, within=within)
         assert list(zip(rows[0][chosen], cols[0][chosen], strict=True)) == [(64, 64)]
@@ -143,7 +143,7 @@ def test_a_box_of_degrees_on_a_utm_scene(points):
     place = utm()
     bounds = (15.02, 48.70, 15.05, 48.73)
     seen = by_control_points(place) if points else place
-    meets, within = check(seen, Region.of_bounds(bounds), box(*bounds), seen=place)
+    meets, within = check(seen, GroundRegion.of_bounds(bounds), box(*bounds), seen=place)
     assert 0 < within.sum() < meets.sum() < len(meets)
 
 
@@ -154,17 +154,17 @@ def test_a_scene_across_180_degrees(epsg, points):
     place = utm(x=x, y=y, epsg=epsg)
     seen = by_control_points(place) if points else place
     over = (179.99, -16.04, -179.99, -16.01)
-    wanted, _ = check(seen, Region.of_bounds(over), box(*over), seen=place)
-    again = Region.of_bounds((179.99, -16.04, 180.01, -16.01))
+    wanted, _ = check(seen, GroundRegion.of_bounds(over), box(*over), seen=place)
+    again = GroundRegion.of_bounds((179.99, -16.04, 180.01, -16.01))
     parts = [
         [[(a, -16.04), (b, -16.04), (b, -16.01), (a, -16.01), (a, -16.04)]]
         for a, b in ((179.99, 180), (-180, -179.99))
     ]
-    cut = Region.of_polygon({"type": "MultiPolygon", "coordinates": parts})  # as RFC 7946 cuts it
+    cut = GroundRegion.of_polygon({"type": "MultiPolygon", "coordinates": parts})  # as RFC 7946 cuts it
     rows, cols = windows(place)
     for other in (again, cut):
         for within in (False, True):
-            expected = Region.of_bounds(over).chosen(seen, rows, cols, within=within)
+            expected = GroundRegion.of_bounds(over).chosen(seen, rows, cols, within=within)
             assert np.array_equal(other.chosen(seen, rows, cols, within=within), expected)
     assert 0 < wanted.sum() < len(wanted)
 
@@ -178,14 +178,14 @@ def test_scenes_in_degrees_meet_whatever_turn_they_count():
     ]
     rows, cols = windows(grids[0])
     bounds = (179.5, -0.5, -179.5, 0.5)
-    chosen = [Region.of_bounds(bounds).chosen(place, rows, cols) for place in grids]
+    chosen = [GroundRegion.of_bounds(bounds).chosen(place, rows, cols) for place in grids]
     assert np.array_equal(*chosen)
-    meets, _ = check(grids[0], Region.of_bounds(bounds), box(*bounds))
+    meets, _ = check(grids[0], GroundRegion.of_bounds(bounds), box(*bounds))
     assert 0 < meets.sum() < len(meets)
     world = georeference(
         height=256, width=512, transform=(360 / 512, 0, -180, 0, -180 / 256, 90), crs_wkt=crs_wkt("EPSG:4326")
     )
-    check(world, Region.of_bounds((170, -10, -170, 10)), box(170, -10, 190, 10))
+    check(world, GroundRegion.of_bounds((170, -10, -170, 10)), box(170, -10, 190, 10))
 
 
 @pytest.mark.parametrize("points", [False, True])
@@ -195,17 +195,17 @@ def test_a_scene_about_a_pole(epsg, sign, points):
     place = utm(x=-320_000.0, y=320_000.0, size=1000.0, epsg=epsg)
     seen = by_control_points(place, points=17) if points else place
     south, north = sorted((sign * 88.0, sign * 90.0))
-    cap = Region.of_bounds((-180, south, 180, north))
+    cap = GroundRegion.of_bounds((-180, south, 180, north))
     meets, within = check(seen, cap, lambda lon, lat: sign * lat >= 88, seen=place)
     assert 4 < within.sum() < meets.sum() < len(meets)
     south, north = sorted((sign * 85.0, sign * 89.5))
-    check(seen, Region.of_bounds((20, south, 60, north)), box(20, south, 60, north), seen=place)
+    check(seen, GroundRegion.of_bounds((20, south, 60, north)), box(20, south, 60, north), seen=place)
 
 
 def test_a_region_in_a_projection_that_reaches_over_the_pole():
     place = utm(x=500_000.0, y=8_800_000.0, size=100.0, epsg=32633)
     disk = [(1.2e6 * np.cos(a), 1.2e6 * np.sin(a)) for a in np.linspace(0, 2 * np.pi, 200)]
-    region = Region.of_polygon(({"type": "Polygon", "coordinates": [disk]}, "EPSG:3413"))
+    region = GroundRegion.of_polygon(({"type": "Polygon", "coordinates": [disk]}, "EPSG:3413"))
     to_polar = Transformer.from_crs("EPSG:4326", "EPSG:3413", always_xy=True)
     check(place, region, lambda lon, lat: np.hypot(*to_polar.transform(lon, lat)) <= 1.2e6)
 
@@ -213,8 +213,8 @@ def test_a_region_in_a_projection_that_reaches_over_the_pole():
 def test_far_away_is_not_met():
     rows, cols = windows(utm())
     for bounds in ((-100, 20, -90, 30), (15, -49, 16, -48), (-165.0, 48.6, -164.9, 48.8)):
-        assert not Region.of_bounds(bounds).chosen(utm(), rows, cols).any()
-    assert Region.of_bounds((-180, -90, 180, 90)).chosen(utm(), rows, cols, within=True).all()
+        assert not GroundRegion.of_bounds(bounds).chosen(utm(), rows, cols).any()
+    assert GroundRegion.of_bounds((-180, -90, 180, 90)).chosen(utm(), rows, cols, within=True).all()
 
 
 # ------------------------------------------------------------------ ways to say it
@@ -241,7 +241,7 @@ def test_the_same_polygon_said_in_many_ways(tmp_path):
     feature = {"type": "Feature", "geometry": SQUARE, "properties": {}}
     place = utm(2048, 2048)
     rows, cols = windows(place)
-    expected = Region.of_polygon(SQUARE).chosen(place, rows, cols)
+    expected = GroundRegion.of_polygon(SQUARE).chosen(place, rows, cols)
     assert 0 < expected.sum() < len(expected)
     for said in (
         feature,
@@ -253,10 +253,11 @@ def test_the_same_polygon_said_in_many_ways(tmp_path):
         str(tmp_path / "a.geojson"),
         (SQUARE, "EPSG:4326"),
     ):
-        assert np.array_equal(Region.of_polygon(said).chosen(place, rows, cols), expected)
+        assert np.array_equal(GroundRegion.of_polygon(said).chosen(place, rows, cols), expected)
     told = {**UTM_SQUARE, "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}}
     regions = [
-        Region.of_polygon(g) for g in ((UTM_SQUARE, "EPSG:32633"), Shape(UTM_SQUARE, "EPSG:32633"), told)
+        GroundRegion.of_polygon(g)
+        for g in ((UTM_SQUARE, "EPSG:32633"), Shape(UTM_SQUARE, "EPSG:32633"), told)
     ]
     assert len({region.chosen(place, rows, cols).tobytes() for region in regions}) == 1
     assert regions[0].chosen(place, rows, cols).any()
@@ -271,40 +272,43 @@ def test_a_geopackage_is_read_in_its_own_crs(tmp_path):
     pyogrio.raw.write(tmp_path / "a.gpkg", layer="one", **write)
     place = utm()
     rows, cols = windows(place)
-    wanted = Region.of_polygon((UTM_SQUARE, "EPSG:32633")).chosen(place, rows, cols)
-    assert np.array_equal(Region.of_polygon(tmp_path / "a.gpkg").chosen(place, rows, cols), wanted)
+    wanted = GroundRegion.of_polygon((UTM_SQUARE, "EPSG:32633")).chosen(place, rows, cols)
+    assert np.array_equal(GroundRegion.of_polygon(tmp_path / "a.gpkg").chosen(place, rows, cols), wanted)
     pyogrio.raw.write(tmp_path / "a.gpkg", layer="two", append=True, **write)
     with pytest.raises(InvalidInputError, match=r"one layer in 'a.gpkg', got one, two"):
-        Region.of_polygon(tmp_path / "a.gpkg")
+        GroundRegion.of_polygon(tmp_path / "a.gpkg")
     (tmp_path / "b.gpkg").write_bytes(b"no database")
     with pytest.raises(InvalidInputError, match="polygons that GDAL reads"):
-        Region.of_polygon(tmp_path / "b.gpkg")
+        GroundRegion.of_polygon(tmp_path / "b.gpkg")
 
 
 def test_without_pyogrio_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyogrio", None)
     (tmp_path / "a.gpkg").write_bytes(b"")
     with pytest.raises(MissingExtraError, match=r"pip install 'sarzarr\[vector\]'"):
-        Region.of_polygon(tmp_path / "a.gpkg")
+        GroundRegion.of_polygon(tmp_path / "a.gpkg")
 
 
 @pytest.mark.parametrize(
     ("make", "given", "says"),
     [
-        (Region.of_bounds, (1, 2, 3), "left, bottom, right, top"),
-        (Region.of_bounds, (1, 5, 3, 2), "bottom below top"),
-        (Region.of_bounds, (1, 2, 1, 3), "left, bottom, right, top"),
-        (Region.of_bounds, (float("nan"), 2, 1, 3), "left, bottom, right, top"),
-        (Region.of_bounds, "15,48,16,49", "left, bottom, right, top"),
-        (Region.of_bounds, (500_000, 5_000_000, 510_000, 5_010_000), "Say the CRS beside"),
-        (Region.of_bounds, ((5, 0, 1, 1), "EPSG:32633"), "left, bottom, right, top"),
-        (Region.of_bounds, ((1, 2, 3, 4), "EPSG:nope"), "expected a CRS"),
-        (Region.of_polygon, UTM_SQUARE, "Say the CRS beside"),
-        (Region.of_polygon, {"type": "Point", "coordinates": [1, 2]}, "Buffer points"),
-        (Region.of_polygon, {"type": "FeatureCollection", "features": []}, "a Polygon, a MultiPolygon"),
-        (Region.of_polygon, 5, "with __geo_interface__"),
-        (Region.of_polygon, {"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}, "3 finite corners"),
-        (Region.of_polygon, "nothing.geojson", "got nothing at"),
+        (GroundRegion.of_bounds, (1, 2, 3), "left, bottom, right, top"),
+        (GroundRegion.of_bounds, (1, 2), "left, bottom, right, top"),
+        (GroundRegion.of_bounds, ("1", "2"), "left, bottom, right, top"),
+        (GroundRegion.of_bounds, 5, "left, bottom, right, top"),
+        (GroundRegion.of_bounds, (1, 5, 3, 2), "bottom below top"),
+        (GroundRegion.of_bounds, (1, 2, 1, 3), "left, bottom, right, top"),
+        (GroundRegion.of_bounds, (float("nan"), 2, 1, 3), "left, bottom, right, top"),
+        (GroundRegion.of_bounds, "15,48,16,49", "left, bottom, right, top"),
+        (GroundRegion.of_bounds, (500_000, 5_000_000, 510_000, 5_010_000), "Say the CRS beside"),
+        (GroundRegion.of_bounds, ((5, 0, 1, 1), "EPSG:32633"), "left, bottom, right, top"),
+        (GroundRegion.of_bounds, ((1, 2, 3, 4), "EPSG:nope"), "expected a CRS"),
+        (GroundRegion.of_polygon, UTM_SQUARE, "Say the CRS beside"),
+        (GroundRegion.of_polygon, {"type": "Point", "coordinates": [1, 2]}, "Buffer points"),
+        (GroundRegion.of_polygon, {"type": "FeatureCollection", "features": []}, "a Polygon, a MultiPolygon"),
+        (GroundRegion.of_polygon, 5, "with __geo_interface__"),
+        (GroundRegion.of_polygon, {"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}, "3 finite corners"),
+        (GroundRegion.of_polygon, "nothing.geojson", "got nothing at"),
     ],
 )
 def test_what_is_no_region_is_refused_with_a_remedy(make, given, says):
@@ -315,7 +319,7 @@ def test_what_is_no_region_is_refused_with_a_remedy(make, given, says):
 def test_a_file_that_is_no_geojson_is_named(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(InvalidInputError, match=r"GeoJSON in .*a\.json"):
-        Region.of_polygon(tmp_path / "a.json")
+        GroundRegion.of_polygon(tmp_path / "a.json")
 
 
 def test_a_rotated_scene_is_met_where_it_lies():
@@ -325,5 +329,5 @@ def test_a_rotated_scene_is_met_where_it_lies():
         )
     )
     bounds = (15.05, 48.73, 15.09, 48.76)
-    meets, _ = check(turned, Region.of_bounds(bounds), box(*bounds))
+    meets, _ = check(turned, GroundRegion.of_bounds(bounds), box(*bounds))
     assert 0 < meets.sum() < len(meets)

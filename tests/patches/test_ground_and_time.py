@@ -155,6 +155,15 @@ def test_what_is_no_period_is_refused(time):
         parse_period(time)
 
 
+def test_the_dates_of_a_stack_are_not_chosen_by_time(store):
+    with pytest.raises(
+        InvalidInputError, match=r"time= needs patches of one date, got stack=.*window\(first, length\)"
+    ):
+        sz.PatchReader(store, stack=True, time="2026")
+    with pytest.raises(InvalidInputError, match="predicate must be intersects or within, got 'touches'"):
+        sz.PatchReader(store, predicate="touches")
+
+
 def test_the_place_of_a_real_product_by_control_points(real_data, tmp_path):
     """A Sentinel-1 SLC: a box about the middle of its control points holds its middle patches alone."""
     plan = sz.plan_ingest([real_data / "s1_slc_gcp" / "slc.tif"], tmp_path / "s.zarr")

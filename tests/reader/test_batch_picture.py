@@ -76,6 +76,8 @@ def test_every_part_of_a_batch_is_drawn_as_it_is_delivered(store):
     assert titled.axes[0].get_title() == "north\n0, 0"
     assert titled.axes[0].get_ylabel() == "vv"
     assert len(panels(titled)) == 4 * 4
+    named = with_meta.plot({"image": images, "water": mask[:, 0]})  # as torchgeo and Kornia have it
+    assert np.array_equal(panels(named)[8].filled(255), mask[0, 0])
 
 
 @pytest.mark.parametrize("options", [{}, {"dtype": "uint16"}, {"flags": True}, {"layers": ["mask"]}])

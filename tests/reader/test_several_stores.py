@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from conftest import speckle, write_band
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loader_stores import make_store
@@ -212,6 +213,37 @@ def test_boxes_flags_and_layers_come_along(stores, tmp_path):
     assert seen == set(alone)
 
 
+def test_layers_and_stacks_come_along(tmp_path):
+    made = []
+    for i in range(2):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        for day in "12":
+            write_band(folder / f"lake_2020010{day}_vv.tif", speckle((300, 300), seed=int(day) + 5 * i))
+        write_band(folder / "mask.tif", np.full((300, 300), 7 + i, np.uint8), nodata=255)
+        files, known = sorted(folder.glob("lake*.tif")), {"quantity": "sigma0", "representation": "power"}
+        plan = sz.plan_ingest(files, folder / "s.zarr", layers={"mask": str(folder / "mask.tif")}, **known)
+        made.append(sz.ingest(plan))
+    layered = sz.PatchReader(made, layers=["mask"], min_unsaturated=0, batch_size=9, with_meta=True)
+    (batch,) = layered
+    for i, store in enumerate(made):
+        mine = [place == str(store.place) for place in batch["store"]]
+        assert (batch["layers"]["mask"][mine] == 7 + i).all()
+    stacks = [sz.make_stack(store, store.scenes, mixed=True) for store in made]
+    readers = [
+        sz.PatchReader(s, stack=k, min_unsaturated=0, with_meta=True)
+        for s, k in zip(made, stacks, strict=True)
+    ]
+    (both,) = sz.PatchReader(readers)
+    (one,), (other,) = readers
+    assert both["image"].shape == (2, 2, 1, 256, 256)
+    assert np.array_equal(both["image"], np.concatenate([one["image"], other["image"]]))
+    assert both["scene"] == one["scene"] + other["scene"]
+    assert np.array_equal(both["seconds"], np.concatenate([one["seconds"], other["seconds"]]))
+    found = sz.PatchReader(readers).statistics()
+    assert found.pixels.tolist() == [4 * 300 * 300]
+
+
 @pytest.mark.parametrize(
     ("each", "says"),
     [
@@ -233,6 +265,8 @@ def test_other_misuses_are_refused_with_a_remedy(stores):
     one, other = stores
     with pytest.raises(InvalidInputError, match="one at least, were expected"):
         sz.PatchReader([])
+    with pytest.raises(InvalidInputError, match="one store was expected, got a list of 2"):
+        sz.SampleReader([one, other], "chips")
     with pytest.raises(InvalidInputError, match="Make a PatchReader of each"):
         sz.PatchReader([one, sz.PatchReader(other)])
     with pytest.raises(InvalidInputError, match=r"PatchReader\(store, rows=\.\.\.\)"):
