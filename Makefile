@@ -22,7 +22,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable ".[torch,plot,table,test,dev,interop,frameworks]"
+	$(PIP_INSTALL) --editable ".[torch,plot,table,vector,test,dev,interop,frameworks]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test

@@ -97,8 +97,8 @@ class ZarrPatchDataset(IterableDataset[Any]):
                 options["layers"] = wanted
             elif set(wanted) != set(of_reader):
                 raise InvalidInputError(
-                    f"a reader of the layers {sorted(wanted)} was expected for keys=, got one of {sorted(of_reader)}. "
-                    "Pass layers= to the reader."
+                    f"a reader of the layers {sorted(wanted)} was expected for keys=, got one of "
+                    f"{sorted(of_reader)}. Pass layers= to the reader."
                 )
         self.reader = _reader_of(store, samples, groups, options)
         self.transform = transform
