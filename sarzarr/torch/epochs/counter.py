@@ -183,6 +183,5 @@ def _after_fork() -> None:
 
 @cache
 def _watch_forks() -> None:
-    RawArray("q", _SLOTS_AT + 3 * _SLOTS)  # picklers take none of a length that is new while they are at work
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
