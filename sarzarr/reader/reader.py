@@ -460,12 +460,13 @@ class PatchReader(EpochReader):
 
     @property
     def _fingerprint(self) -> dict[str, Any]:
-        return super()._fingerprint | ({"ids": self._digest} if self.members else {})
+        return super()._fingerprint | ({"stores": self._digest} if self.members else {})
 
     @cached_property
     def _digest(self) -> str:
-        """What tells the patches of these stores, in this order, from others."""
-        return blake2b(self.selection.id.tobytes(), digest_size=8).hexdigest()
+        """What tells the patches and pixels of these stores, in this order, from others, wherever they lie."""
+        manifests = repr(self.recipe.images.source.table.crcs).encode()
+        return blake2b(self.selection.id.tobytes() + manifests, digest_size=8).hexdigest()
 
     def __repr__(self) -> str:
         names = [m.store.place.name for m in self.members or (self,)]

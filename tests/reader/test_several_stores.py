@@ -141,6 +141,7 @@ def test_a_state_of_other_stores_is_refused(stores):
     for wrong in (
         sz.PatchReader(one),
         sz.PatchReader([other]),
+        sz.PatchReader([other, one]),
         sz.PatchReader([some, sz.PatchReader(other)]),
     ):
         with pytest.raises(InvalidInputError, match=r"a state with .* was expected"):
