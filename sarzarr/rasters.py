@@ -356,12 +356,12 @@ def source_hash(path: str | os.PathLike[str], *, full: bool = False) -> str:
 
     The sampled hash sees the size, the first and last 64 KiB and 14 more spread between: another acquisition or
     processing differs in all of them. A change of a few pixels in between is seen by the full one only. A mask beside
-    the file is hashed with it.
+    the file, or the other files of a shapefile, are hashed with it.
     """
     absolute, _ = local_file(path)
     digest = sha256()
     try:
-        for hashed in (absolute, mask_beside(absolute)):
+        for hashed in (absolute, mask_beside(absolute), *_of_shapefile(absolute)):
             if hashed is not None:
                 with open_file(hashed) as file:
                     _hash_into(digest, file, status_of(hashed).st_size, full=full)
@@ -508,6 +508,12 @@ def mask_beside(path: Path) -> Path | None:
     """Return the ``.msk`` of a TIFF, (rows, columns) as it; None where there is none."""
     beside = path.with_name(f"{path.name}.msk")
     return beside if beside.is_file() else None
+
+
+def _of_shapefile(path: Path) -> list[Path]:
+    """Return the files with the attributes, the CRS and the encoding of a shapefile; none of another file."""
+    beside = (path.with_suffix(suffix) for suffix in (".dbf", ".prj", ".cpg"))
+    return [one for one in beside if path.suffix.lower() == ".shp" and one.is_file()]
 
 
 def band_masks(dataset: Any, path: Path) -> tuple[BandMask | None, ...]:

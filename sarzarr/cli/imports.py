@@ -217,11 +217,11 @@ def boxes(
 
 @import_app.command()
 def polygons(
-    file: Annotated[Path, Argument(help="GeoJSON, or a GeoPackage.", show_default=False)],
+    file: Annotated[Path, Argument(help="GeoJSON, GeoPackage, shapefile or FlatGeobuf.", show_default=False)],
     store: Annotated[Path, Option("--output", "-o", help="The .zarr store that holds the scenes.")],
     layer: Annotated[str, Option(help="Name of the layer that they are burnt into.", show_default=False)],
     column: Annotated[str | None, Option(help=COLUMN_HELP, show_default=False)] = None,
-    table: Annotated[str | None, Option(help="Of a GeoPackage that has several.", show_default=False)] = None,
+    table: Annotated[str | None, Option(help="Of a file that has several.", show_default=False)] = None,
     scenes: Annotated[list[str] | None, Option("--scene", help="The scenes; all if left out.")] = None,
     all_touched: Annotated[bool, Option("--all-touched", help=TOUCHED_HELP)] = False,
     replace: Annotated[bool, Option("--replace", help="Write another layer of that name anew.")] = False,

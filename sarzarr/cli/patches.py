@@ -14,7 +14,7 @@ SPLIT_HELP: Final = "Only this side: train, val, test, or v2:train."
 WHERE_HELP: Final = "A condition on columns of index and catalog: 'incidence < 40 and mean_db > -20'."
 BOUNDS_HELP: Final = "Only ground that meets LEFT,BOTTOM,RIGHT,TOP, in longitude and latitude."
 POLYGON_HELP: Final = (
-    "Only ground that meets the polygons of this file: GeoJSON; by pyogrio GeoPackage, shapefile."
+    "Only ground that meets the polygons of a file: GeoJSON, GeoPackage, shapefile, FlatGeobuf."
 )
 TIME_HELP: Final = "Only what was acquired then, UTC: 2026-03, or FIRST,LAST; one may be left out."
 PICTURE_HELP: Final = "A picture to draw the first batch into."

@@ -16,6 +16,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.grids.crs import crs_name, transform_points, turn_of, turned, turns_onto
 from sarzarr.grids.georeference import Georeference, edge_points, project
+from sarzarr.grids.polygon_files import Rings
 from sarzarr.grids.window import Window
 
 BEND: Final = 0.05
@@ -28,8 +29,6 @@ _TILE: Final = (256, 2048)
 _AROUND: Final = 0.05
 """Share of a scene's extent by which polygons reach beyond it before they are cut off; of a small one, pixels."""
 _PIXELS_AROUND: Final = 8
-Rings = tuple[Array, ...]
-"""A polygon: its outer ring and its holes, each (n, 2) float64 x, y, without its first point again."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -5,9 +5,8 @@ those of GeoJSON are in longitude and latitude (RFC 7946, 3.1.1): they are follo
 raster.
 """
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -15,7 +14,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError, MissingExtraError
+from sarzarr.errors import InvalidInputError
 from sarzarr.grids.crs import (
     LONLAT,
     crs_name,
@@ -28,6 +27,7 @@ from sarzarr.grids.crs import (
 )
 from sarzarr.grids.georeference import Georeference, locate, project
 from sarzarr.grids.grid import WHOLE_PIXEL, Grid
+from sarzarr.grids.polygon_files import Rings, geojson_polygons, read_polygon_features
 
 NODES: Final = 17
 """Points along each axis of a raster that tell its extent in the CRS of a region."""
@@ -35,15 +35,12 @@ STEPS: Final = 256
 """Steps in which an edge across a whole raster is followed."""
 _STEEP: Final = 1 / 12
 """Part of a turn from one node to the next at which a raster lies about a pole."""
-_KINDS: Final = "a Polygon, a MultiPolygon, or a feature or collection of them"
-_JSON: Final = (".geojson", ".json")
-Rings = tuple[Array, ...]
-"""(k, 2) float64 each: x and y of corners, the first not repeated."""
+_ONE_TABLE: Final = "Write one to a file of its own: ogr2ogr OUT.geojson IN TABLE."
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class GroundRegion:
-    """Polygons in one CRS. Inside a part is what an odd number of its rings goes around."""
+    """Polygons in one CRS. Inside a part is what its rings go around, holes the other way, not to naught."""
 
     parts: tuple[Rings, ...]
     """The rings of each polygon or multipolygon, holes among them."""
@@ -73,36 +70,33 @@ class GroundRegion:
                 f"{bounds!r:.120}. Of another CRS say which: bounds=((left, bottom, right, top), 'EPSG:32633')."
             )
         ring = np.array([(left, bottom), (right, bottom), (right, top), (left, top)])
-        return cls(parts=((_on_earth(ring, wkt),),), crs_wkt=wkt)
+        _check_on_earth(ring, wkt)
+        return cls(parts=((ring,),), crs_wkt=wkt)
 
     @classmethod
     def of_polygon(cls, polygon: Any) -> Self:
         """Return the region of a geometry, or of a geometry and its CRS; longitude and latitude if left out.
 
         A geometry is a GeoJSON mapping, anything with ``__geo_interface__`` (its ``crs``, if it has one, counts), or
-        the path of a file: GeoJSON, or what pyogrio reads (GeoPackage, shapefiles), in the file's CRS. Raises
-        `InvalidInputError` where it has no polygons, `MissingExtraError` where pyogrio is needed and not installed.
+        the path of a file. Raises as `sarzarr.grids.polygon_files.read_polygon_features`; `InvalidInputError` where
+        degrees are beyond the earth.
         """
         given, crs = _with_crs(polygon, None)
         if isinstance(given, str | Path):
-            given, told = _read_file(Path(given))
+            found = read_polygon_features(Path(given), crs=crs, many=_ONE_TABLE)
         else:
             own: Any = getattr(given, "crs", None)
-            told = own.to_wkt() if hasattr(own, "to_wkt") else own
+            crs = crs or (own.to_wkt() if hasattr(own, "to_wkt") else own)
             given = getattr(given, "__geo_interface__", given)
-        if told is None and isinstance(given, Mapping) and isinstance(given.get("crs"), Mapping):
-            told = given["crs"].get("properties", {}).get("name")  # GeoJSON of 2008, which GDAL still writes
-        wkt = crs_wkt(crs or told or LONLAT)
-        try:
-            parts = tuple(_parts(given))
-        except (AttributeError, KeyError, TypeError, ValueError):
-            parts = ()
-        if not parts:
-            raise InvalidInputError(
-                f"expected {_KINDS}, as GeoJSON or with __geo_interface__, got {given!r:.120}. Buffer points and "
-                "lines first."
-            )
-        return cls(parts=tuple(tuple(_on_earth(ring, wkt) for ring in part) for part in parts), crs_wkt=wkt)
+            found = geojson_polygons(given, crs=crs, where="GeoJSON or __geo_interface__")
+        parts = tuple(
+            tuple(_turning(ring, hole=i > 0) for rings in shape for i, ring in enumerate(rings))
+            for shapes in found.shapes
+            for shape in shapes
+        )
+        for ring in (ring for part in parts for ring in part):
+            _check_on_earth(ring, found.crs_wkt)
+        return cls(parts=parts, crs_wkt=found.crs_wkt)
 
     def chosen(self, place: Georeference, rows: Array, cols: Array, *, within: bool = False) -> Array:
         """Return (n,) bool: the windows of a located raster that share ground with the region, not its edge alone.
@@ -127,76 +121,19 @@ def _with_crs(given: Any, otherwise: str | None) -> tuple[Any, Any]:
     return given, otherwise
 
 
-def _on_earth(ring: Array, wkt: str) -> Array:
-    """Return a ring; `InvalidInputError` where it has no area, is not finite, or degrees are beyond the earth."""
+def _turning(ring: Array, *, hole: bool) -> Array:
+    """Return a ring that turns left, or right around a hole."""
+    (x, y), (next_x, next_y) = (ring - ring[0]).T, (np.roll(ring, -1, axis=0) - ring[0]).T
+    return ring[::-1] if (np.sum(x * next_y - next_x * y) < 0) != hole else ring
+
+
+def _check_on_earth(ring: Array, wkt: str) -> None:
     turn = turn_of(wkt) if parse_crs(wkt).is_geographic else None
-    if len(ring) < 3 or not np.isfinite(ring).all():
-        raise InvalidInputError(f"expected rings of 3 finite corners or more, got {ring.tolist()!r:.120}.")
     if turn is not None and (np.abs(ring[:, 1]).max() > turn / 4 or np.abs(ring[:, 0]).max() > 2 * turn):
         raise InvalidInputError(
             f"expected longitudes and latitudes of {crs_name(wkt)}, got x, y of {ring[0].tolist()}. Say the CRS "
             "beside them: bounds=((left, bottom, right, top), 'EPSG:32633'), polygon=(geometry, 'EPSG:32633')."
         )
-    return ring
-
-
-def _parts(geometry: Any) -> Iterator[Rings]:
-    """Yield the rings of each polygon and multipolygon of a GeoJSON mapping; others raise `ValueError`."""
-    match geometry["type"]:
-        case "Polygon":
-            yield tuple(map(_ring, geometry["coordinates"]))
-        case "MultiPolygon":
-            yield tuple(_ring(ring) for polygon in geometry["coordinates"] for ring in polygon)
-        case "Feature":
-            yield from _parts(geometry["geometry"])
-        case "FeatureCollection":
-            for feature in geometry["features"]:
-                yield from _parts(feature)
-        case "GeometryCollection":
-            for one in geometry["geometries"]:
-                yield from _parts(one)
-        case _:
-            raise ValueError
-
-
-def _ring(corners: Any) -> Array:
-    ring = np.array([corner[:2] for corner in corners], np.float64).reshape(-1, 2)
-    return ring[:-1] if len(ring) and (ring[0] == ring[-1]).all() else ring
-
-
-def _read_file(path: Path) -> tuple[Any, str | None]:
-    """Return the GeoJSON mapping that a file holds, and its CRS; None of GeoJSON, which says it itself."""
-    if not path.exists():
-        raise InvalidInputError(f"expected a file of polygons, got nothing at {str(path)!r}. Mend the path.")
-    if path.suffix.lower() in _JSON:
-        try:
-            return json.loads(path.read_text(encoding="utf-8-sig")), None
-        except ValueError as error:
-            raise InvalidInputError(
-                f"expected GeoJSON in {str(path)!r}, got text that is none ({error})."
-            ) from None
-    try:
-        import pyogrio
-        import shapely
-    except ImportError:
-        raise MissingExtraError(
-            f"pyogrio and shapely were expected to read {path.name!r}, got none. Install them: "
-            "pip install 'sarzarr[vector]', or convert it: ogr2ogr polygons.geojson FILE."
-        ) from None
-    try:
-        layers = pyogrio.list_layers(path)[:, 0].tolist()
-        about, _, shapes, _ = (
-            pyogrio.raw.read(path, columns=[]) if len(layers) == 1 else (None, None, (), None)
-        )
-    except pyogrio.errors.DataSourceError as error:
-        raise InvalidInputError(f"expected polygons that GDAL reads in {str(path)!r}, got {error}.") from None
-    if about is None:
-        raise InvalidInputError(
-            f"expected one layer in {path.name!r}, got {', '.join(layers)}. Write one to a file of its own: "
-            f"ogr2ogr polygons.geojson {path.name} LAYER."
-        )
-    features = [shapely.from_wkb(shape).__geo_interface__ for shape in shapes]
-    return {"type": "GeometryCollection", "geometries": features}, about["crs"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -243,8 +180,8 @@ class _View:
     def edges(self, part: Rings) -> Array:
         """Return (m, 2, 2): the ends (x, y) of the edges of a part near the raster, in its turn.
 
-        Edges that two rings share are none: those of a seam that GeoJSON cuts at 180 degrees, and poles, which
-        are points.
+        Edges that two rings go along in opposite ways are none: those of a seam that GeoJSON cuts at 180 degrees; nor
+        are poles, which are points.
         """
         turn = turn_of(self.crs_wkt)
         edges = [np.empty((0, 2, 2))]
@@ -257,13 +194,14 @@ class _View:
                 near = _clipped(ring + np.array([move, 0.0]), self.low, self.high)
                 edges.append(np.stack([near, np.roll(near, -1, axis=0)], axis=1))
         every = np.concatenate(edges)
-        ends = every.copy()
+        ends = np.round(every, 9)
         if turn is not None and not math.isfinite(self.low[0]):
             ends[..., 0] %= turn  # about a pole all turns are one
-        order = np.lexsort((ends[..., 1], ends[..., 0]), axis=1)
-        keys = np.round(np.take_along_axis(ends, order[..., None], axis=1), 9).reshape(-1, 4)
-        _, key, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
-        is_edge = counts[key.reshape(-1)] % 2 == 1
+        order = np.lexsort((every[..., 0], ends[..., 1], ends[..., 0]), axis=1)
+        keys = np.take_along_axis(ends, order[..., None], axis=1).reshape(-1, 4)
+        _, key = np.unique(keys, axis=0, return_inverse=True)
+        key = key.reshape(-1)
+        is_edge = np.bincount(key, weights=1.0 - 2.0 * order[:, 0])[key] != 0
         if turn is not None and parse_crs(self.crs_wkt).is_geographic:
             is_edge &= np.abs(every[..., 1]).min(axis=1) < turn / 4
         kept: Array = every[is_edge]
@@ -339,7 +277,7 @@ def _judged(edges: Array, rows: Array, cols: Array, *, within: bool) -> Array:
     """Return (n,) bool: the windows that share pixels with the inside of closed edges (m, 2, 2) of (row, col).
 
     A band of windows of the same rows is judged at once: an edge crosses those that its part within the band reaches.
-    A window that none crosses is as its middle: inside where an odd number of edges is to its right.
+    A window that none crosses is as its middle: inside where the edges to its right, up and down, do not cancel.
     """
     out = np.zeros(rows.shape[1], bool)
     left, right = cols[0] + WHOLE_PIXEL, cols[1] - WHOLE_PIXEL
@@ -361,8 +299,10 @@ def _judged(edges: Array, rows: Array, cols: Array, *, within: bool) -> Array:
             is_crossed = np.searchsorted(begins, last) > np.searchsorted(ends, first, "right")
             middle = (top + bottom) / 2
             spans = (least <= middle) & (most > middle)
-            crossings = np.sort(x[spans] + (middle - y[spans]) / dy[spans] * dx[spans])
-            to_the_right = len(crossings) - np.searchsorted(crossings, (first + last) / 2)
-            is_inside = to_the_right % 2 == 1
+            crossings = x[spans] + (middle - y[spans]) / dy[spans] * dx[spans]
+            by_place = np.argsort(crossings)
+            winding = np.concatenate([[0], np.cumsum(np.sign(dy[spans][by_place]))])
+            to_the_left = np.searchsorted(crossings[by_place], (first + last) / 2)
+            is_inside = winding[to_the_left] != winding[-1]
             out[mine] = is_inside & ~is_crossed if within else is_inside | is_crossed
     return out

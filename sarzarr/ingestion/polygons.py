@@ -12,7 +12,7 @@ from sarzarr.ingestion.again import has_another
 from sarzarr.ingestion.layers.alone import bare_scene
 from sarzarr.ingestion.layers.burnt import PolygonLayer
 from sarzarr.ingestion.layers.layer import Layer
-from sarzarr.ingestion.layers.polygon_files import read_polygons
+from sarzarr.ingestion.layers.polygon_classes import read_polygons
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.plan import IngestPlan
 from sarzarr.ingestion.run import ingest
@@ -34,7 +34,7 @@ class PolygonOptions:
     numbered from 1 in the order of the alphabet, after those that the store knows of this layer. All is 1 if left
     out."""
     table: str | None = None
-    """The table of a GeoPackage that has several."""
+    """The table of a file that has several."""
     scenes: Sequence[str] | str | None = None
     """Ids of scenes; all if left out."""
     all_touched: bool = False
@@ -90,7 +90,7 @@ def import_polygons(
     Parameters
     ----------
     path
-        GeoJSON, in longitude and latitude or the CRS that it names, or a GeoPackage.
+        GeoJSON, in longitude and latitude or the CRS that it names; GeoPackage, shapefile or FlatGeobuf.
     layer
         The layer's name.
     progress
@@ -98,7 +98,7 @@ def import_polygons(
     **options
         The fields of `PolygonOptions`.
 
-    Raises as `sarzarr.ingestion.layers.polygon_files.read_polygons`; `SceneExistsError` where a scene has another
+    Raises as `sarzarr.ingestion.layers.polygon_classes.read_polygons`; `SceneExistsError` where a scene has another
     layer of that name, `InvalidInputError` where no polygon lies on a scene; what a scene is refused for, in image
     geometry say, where none is left.
     """

@@ -72,7 +72,7 @@ class ReadOptions:
     such a tuple and the CRS that it is in. Patches whose ground it meets, whatever their scenes' CRS."""
     polygon: Any = None
     """Ground in polygons, in longitude and latitude, or ``(polygon, crs)``: a GeoJSON mapping, an object with
-    ``__geo_interface__`` (shapely, geopandas), or the path of a file (GeoJSON; by pyogrio GeoPackage, shapefile)."""
+    ``__geo_interface__`` (shapely, geopandas), or the path of a file (GeoJSON, GeoPackage, shapefile, FlatGeobuf)."""
     predicate: Literal["intersects", "within"] = "intersects"
     """Patches that share ground with ``bounds`` and ``polygon``, or that lie wholly within (one of its polygons)."""
     time: Any = None

@@ -15,7 +15,7 @@ import rasterio
 from archives import an_image, products, write_archive
 from chip_folders import chip_folder, voc
 from conftest import speckle, write_band
-from polygons import feature, wkb, write_geojson, write_geopackage
+from polygons import feature, write_by_gdal, write_geojson
 from rasterio import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
@@ -140,7 +140,7 @@ def raw(tmp_path_factory):
     beside(raw)
     ring = [[14.9, 48.6], [15.2, 48.6], [15.2, 48.8], [14.9, 48.8]]
     write_geojson(raw / "areas.json", [feature(ring, kind="a", half="x"), feature(ring, kind="b", half=None)])
-    write_geopackage(raw / "areas.gpkg", [(wkb(ring), "a")], tables=("one", "two"))
+    write_by_gdal(raw / "areas.gpkg", [feature(ring, kind="a")], tables=("one", "two"))
     (raw / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max,label\na,1,2,30,40,ship\n")
     (raw / "no_scene.csv").write_text("scene,x_min,y_min,x_max,y_max,label\n,1,2,30,40,ship\n")
     return raw

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polygons import write_by_gdal
 from pyproj import Transformer
 from warps import UTM33, georeference
 
-from sarzarr.errors import InvalidInputError, MissingExtraError
+from sarzarr.errors import InvalidInputError, MissingExtraError, RasterNotFoundError
+from sarzarr.grids.burn import burn
 from sarzarr.grids.crs import crs_wkt
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.region import GroundRegion
@@ -264,29 +266,47 @@ def test_the_same_polygon_said_in_many_ways(tmp_path):
 
 
 def test_a_geopackage_is_read_in_its_own_crs(tmp_path):
-    pyogrio = pytest.importorskip("pyogrio", reason="pyogrio is not installed (sarzarr[vector])")
-    shapely = pytest.importorskip("shapely")
-    square = shapely.geometry.shape(UTM_SQUARE)
-    write = {"geometry": np.array([shapely.to_wkb(square)]), "field_data": [], "fields": []}
-    write |= {"geometry_type": "Polygon", "crs": "EPSG:32633"}
-    pyogrio.raw.write(tmp_path / "a.gpkg", layer="one", **write)
+    drawn = {"type": "Feature", "properties": {}, "geometry": UTM_SQUARE}
+    write_by_gdal(tmp_path / "a.gpkg", [drawn], crs="EPSG:32633", tables=("one",))
     place = utm()
     rows, cols = windows(place)
     wanted = GroundRegion.of_polygon((UTM_SQUARE, "EPSG:32633")).chosen(place, rows, cols)
     assert np.array_equal(GroundRegion.of_polygon(tmp_path / "a.gpkg").chosen(place, rows, cols), wanted)
-    pyogrio.raw.write(tmp_path / "a.gpkg", layer="two", append=True, **write)
-    with pytest.raises(InvalidInputError, match=r"one layer in 'a.gpkg', got one, two"):
+    write_by_gdal(tmp_path / "a.gpkg", [drawn], crs="EPSG:32633", tables=("two",))
+    with pytest.raises(InvalidInputError, match=r"among one, two, got none. Write one to a file of its own"):
         GroundRegion.of_polygon(tmp_path / "a.gpkg")
-    (tmp_path / "b.gpkg").write_bytes(b"no database")
-    with pytest.raises(InvalidInputError, match="polygons that GDAL reads"):
-        GroundRegion.of_polygon(tmp_path / "b.gpkg")
 
 
 def test_without_pyogrio_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyogrio", None)
-    (tmp_path / "a.gpkg").write_bytes(b"")
+    (tmp_path / "a.gpkg").write_bytes(b"SQLite format 3\0")
     with pytest.raises(MissingExtraError, match=r"pip install 'sarzarr\[vector\]'"):
         GroundRegion.of_polygon(tmp_path / "a.gpkg")
+
+
+def test_parts_of_a_multipolygon_may_overlap():
+    """As they do where they are burnt: what several are around is inside."""
+    place = utm(640, 640)
+    rows, cols = windows(place)
+    parts = [[(0, 0), (0, 320), (320, 320), (320, 0)], [(192, 192), (512, 192), (512, 512), (192, 512)]]
+    hole = [(400, 400), (400, 500), (500, 500), (500, 400)]
+    for turned in (parts, [ring[::-1] for ring in parts], [parts[0], parts[1][::-1]], [parts[0], *parts]):
+        rings = [
+            [tuple(map(float, place.grid.to_xy(*corner))) for corner in ring] for ring in [*turned, hole]
+        ]
+        drawn = {"type": "MultiPolygon", "coordinates": [*([ring] for ring in rings[:-2]), rings[-2:]]}
+        region = GroundRegion.of_polygon((drawn, "EPSG:32633"))
+        polygons = [tuple(np.array(ring) for ring in polygon) for polygon in drawn["coordinates"]]
+        made = burn(polygons, [1] * len(polygons), UTM33, place, dtype="uint8", all_touched=False)
+        burnt = made.window(row=0, col=0, height=640, width=640)
+        shares = [
+            burnt[top:bottom, left:right].mean()
+            for top, bottom, left, right in zip(*rows, *cols, strict=True)
+        ]
+        assert np.array_equal(region.chosen(place, rows, cols), np.array(shares) > 0)
+        within = region.chosen(place, rows, cols, within=True)
+        assert within.sum() >= 20
+        assert not (within & (np.array(shares) < 1)).any()
 
 
 @pytest.mark.parametrize(
@@ -305,10 +325,13 @@ def test_without_pyogrio_the_remedy_is_named(tmp_path, monkeypatch):
         (GroundRegion.of_bounds, ((1, 2, 3, 4), "EPSG:nope"), "expected a CRS"),
         (GroundRegion.of_polygon, UTM_SQUARE, "Say the CRS beside"),
         (GroundRegion.of_polygon, {"type": "Point", "coordinates": [1, 2]}, "Buffer points"),
-        (GroundRegion.of_polygon, {"type": "FeatureCollection", "features": []}, "a Polygon, a MultiPolygon"),
-        (GroundRegion.of_polygon, 5, "with __geo_interface__"),
+        (
+            GroundRegion.of_polygon,
+            {"type": "FeatureCollection", "features": []},
+            "a Polygon, a MultiPolygon.* got none",
+        ),
+        (GroundRegion.of_polygon, 5, "GeoJSON or __geo_interface__, got 5"),
         (GroundRegion.of_polygon, {"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}, "3 finite corners"),
-        (GroundRegion.of_polygon, "nothing.geojson", "got nothing at"),
     ],
 )
 def test_what_is_no_region_is_refused_with_a_remedy(make, given, says):
@@ -320,6 +343,8 @@ def test_a_file_that_is_no_geojson_is_named(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(InvalidInputError, match=r"GeoJSON in .*a\.json"):
         GroundRegion.of_polygon(tmp_path / "a.json")
+    with pytest.raises(RasterNotFoundError, match="got nothing at"):
+        GroundRegion.of_polygon("nothing.geojson")
 
 
 def test_a_rotated_scene_is_met_where_it_lies():

@@ -1,8 +1,6 @@
 """Polygons burnt into a layer: which pixels they cover, whatever CRS, cut of the work and file they come in."""
 
 import shutil
-import sqlite3
-import struct
 import sys
 from itertools import product
 
@@ -14,7 +12,7 @@ from affine import Affine
 from conftest import speckle, tree_hash, write_band
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from polygons import feature, multi, wkb, write_geojson, write_geopackage
+from polygons import feature, write_by_gdal, write_geojson
 
 import sarzarr as sz
 from sarzarr.cli import main
@@ -285,42 +283,20 @@ def test_another_layer_of_that_name_is_written_over_on_demand_alone(store, tmp_p
     np.testing.assert_array_equal(pixels(store, "a"), right("a", 0, 1))
 
 
-@pytest.mark.parametrize(
-    ("rows", "options"),
-    [
-        ([(wkb(corners(100, 350, 100)), "water"), (wkb(corners(150, 400, 200), ">"), "ice")], {}),
-        (
-            [(wkb(corners(100, 350, 100), kind=1003), "water"), (wkb(corners(150, 400, 200)), "ice")],
-            {"envelope": 1},
-        ),
-        (
-            [
-                (multi(wkb(corners(100, 350, 100))), "water"),
-                (None, "none"),
-                (multi(wkb(corners(150, 400, 200))), "ice"),
-            ],
-            {"envelope": 4, "crs": ("NONE", 0, "x")},
-        ),
-    ],
-)
-def test_a_geopackage_is_what_the_same_geojson_is(store, tmp_path, rows, options):
-    if "crs" in options:
-        options = options | {"crs": ("mine", 1, rasterio.crs.CRS.from_epsg(4326).to_wkt())}
-    file = write_geopackage(tmp_path / "areas.gpkg", rows, **options)
-    sz.import_polygons(store, file, layer="water", column="kind", scenes=["a", "b"])
-    for scene in "ab":
-        np.testing.assert_array_equal(pixels(store, scene), right(scene, 2, 1))
-
-
-def test_the_crs_of_a_file_is_honoured(store, tmp_path):
-    own = crs_wkt("EPSG:32634")
+@pytest.mark.parametrize("suffix", ["gpkg", "shp", "fgb"])
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32634"])
+def test_a_file_that_gdal_reads_is_what_the_same_geojson_is(store, tmp_path, suffix, crs):
+    own = crs_wkt(crs)
     rings = corners(100, 350, 100, own), corners(150, 400, 200, own)
-    features = [feature(ring, kind=kind) for ring, kind in zip(rings, ("water", "ice"), strict=True)]
-    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32634"}}
-    file = write_geojson(tmp_path / "areas.json", features, crs=crs)
-    rows = [(wkb(ring), kind) for ring, kind in zip(rings, ("water", "ice"), strict=True)]
-    other = write_geopackage(tmp_path / "areas.gpkg", rows, crs=("EPSG", 32634, ""))
-    for layer, path in (("one", file), ("two", other)):
+    water, ice = (feature(ring, kind=kind) for ring, kind in zip(rings, ("water", "ice"), strict=True))
+    told = {"type": "name", "properties": {"name": crs.replace("EPSG:", "urn:ogc:def:crs:EPSG::")}}
+    if suffix == "gpkg":  # nothing, several at once, and heights
+        high = [[*corner, 9.0] for corner in ice["geometry"]["coordinates"][0]]
+        ice["geometry"] = {"type": "MultiPolygon", "coordinates": [[high]]}
+    features = [water, {"type": "Feature", "properties": {"kind": "none"}, "geometry": None}, ice]
+    one = write_geojson(tmp_path / "areas.json", features, crs=told)
+    two = write_by_gdal(tmp_path / f"areas.{suffix}", features, crs=crs)
+    for layer, path in (("one", one), ("two", two)):
         sz.import_polygons(store, path, layer=layer, column="kind", scenes=["a", "b"])
         for scene in "ab":
             np.testing.assert_array_equal(pixels(store, scene, layer), right(scene, 2, 1))
@@ -369,12 +345,12 @@ def geometry(kind, coordinates):
         (
             [geometry("Point", [15, 54])],
             {},
-            "expected polygons in 'x.json', got ValueError: a Point, which has no area",
+            "in 'x.json', got a Point, which has no area. Buffer points and lines",
         ),
-        ([geometry("Polygon", [TRIANGLE[:2]])], {}, "a ring of shape"),
-        ([geometry("Polygon", [[[15, "x"], *TRIANGLE]])], {}, "expected polygons in"),
-        ([geometry("Polygon", [[[15, 1e999], *TRIANGLE]])], {}, "positions of finite numbers in feature 1"),
-        ([], {}, "expected polygons in 'x.json', got none"),
+        ([geometry("Polygon", [TRIANGLE[:2]])], {}, "got a ring of 2 corners, not 3"),
+        ([geometry("Polygon", [[[15, "x"], *TRIANGLE]])], {}, "in 'x.json', got could not convert"),
+        ([geometry("Polygon", [[[15, 1e999], *TRIANGLE]])], {}, "not 3 finite corners or more"),
+        ([], {}, "collections of them in 'x.json', got none"),
         (
             [geometry("Polygon", [TRIANGLE])],
             {"column": "kind"},
@@ -411,41 +387,51 @@ def test_what_is_no_geojson_is_refused(store, tmp_path, content):
         sz.import_polygons(store, tmp_path / "x.json", layer="water")
 
 
-def test_what_is_no_geopackage_is_refused(store, tmp_path):
-    ring = wkb(corners(0, 0, 9))
-    file = tmp_path / "x.gpkg"
-
-    def refused(message, **options):
+def test_what_is_no_file_of_polygons_is_refused(store, tmp_path):
+    def refused(file, message, **options):
         with pytest.raises(InvalidInputError, match=message):
-            sz.import_polygons(store, file, layer="water", **options)
-        file.unlink()
+            sz.import_polygons(store, tmp_path / file, layer="water", **options)
 
-    file.write_bytes(b"SQLite format 3\0" + bytes(99))
-    refused("expected polygons in 'x.gpkg', got DatabaseError")
-    file.write_bytes(b"")
-    refused("no such table")
-    for blob in (ring[:-1], ring[:9], b"", struct.pack("<BII", 1, 1, 1), struct.pack("<BII", 1, 3, 2**31)):
-        write_geopackage(file, [(blob or b"x", "x")])
-        refused("expected polygons in")
-    write_geopackage(file, [(ring, "x")], tables=("one", "two"))
-    refused("among one, two, got none. Name one with --table")
-    write_geopackage(file, [(ring, "x")], crs=("NONE", -1, "undefined"))
-    refused("expected the CRS of table 'areas'")
-    write_geopackage(file, [(ring, "x")])
-    with sqlite3.connect(file) as opened:  # a view, which may take for ever
-        opened.execute("ALTER TABLE areas RENAME TO hidden")
-        opened.execute("UPDATE gpkg_geometry_columns SET table_name = 'areas'")
-        opened.execute("CREATE VIEW areas AS SELECT * FROM hidden")
-    refused("among none")
     with pytest.raises(RasterNotFoundError, match="Check the path"):
         sz.import_polygons(store, tmp_path / "none.gpkg", layer="water")
-    (tmp_path / "x.shp").touch()
-    with pytest.raises(InvalidInputError, match=r"ogr2ogr OUT\.gpkg IN"):
-        sz.import_polygons(store, tmp_path / "x.shp", layer="water")
+    (tmp_path / "x.kml").write_text("<kml/>")
+    refused(
+        "x.kml",
+        r"\.json, \.gpkg, \.shp, \.fgb\), got 'x.kml', which is none. Convert it: ogr2ogr OUT\.gpkg IN",
+    )
+    (tmp_path / "x.shp").write_text("<OGRVRTDataSource/>")  # what GDAL would go by, and may name another host
+    refused("x.shp", "got 'x.shp', which is none")
+    whole = write_by_gdal(tmp_path / "x.gpkg", [WATER], tables=("one", "two"))
+    refused("x.gpkg", "among one, two, got none. Name one with --table")
+    refused("x.gpkg", "among one, two, got 'three'", table="three")
+    refused("x.gpkg", "a column of 'x.gpkg' among kind, code, got 'name'", table="one", column="name")
+    (tmp_path / "cut.gpkg").write_bytes(whole.read_bytes()[:30_000])
+    refused("cut.gpkg", "in 'cut.gpkg', got DataSourceError")
+    flat = write_by_gdal(tmp_path / "x.fgb", [WATER])
+    (tmp_path / "cut.fgb").write_bytes(flat.read_bytes()[:-40])
+    refused("cut.fgb", "in 'cut.fgb', got FeatureError")
+    write_by_gdal(
+        tmp_path / "point.gpkg", [WATER, geometry("Point", [15, 54]) | {"properties": WATER["properties"]}]
+    )
+    refused("point.gpkg", "got a Point, which has no area")
+    local = 'ENGCRS["x",EDATUM["x"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]'
+    write_by_gdal(tmp_path / "local.gpkg", [WATER], crs=local)
+    refused("local.gpkg", "expected the CRS of 'local.gpkg', got none. Assign it: ogr2ogr -a_srs")
+
+
+def test_another_class_in_a_shapefile_is_another_layer(store, tmp_path):
+    for kind, message in (("water", ""), ("ice", "Pass --replace to write the layer anew")):
+        file = write_by_gdal(tmp_path / "x.shp", [feature(corners(100, 350, 100), kind=kind)])
+        options = {"layer": "water", "column": "kind", "scenes": ["a"]}
+        if message:
+            with pytest.raises(SceneExistsError, match=message):
+                sz.import_polygons(store.root, file, **options)
+        else:
+            sz.import_polygons(store.root, file, **options)
 
 
 def test_the_command_says_what_became_of_them(store, tmp_path, monkeypatch, capsys):
-    write_geopackage(tmp_path / "areas.gpkg", [(wkb(corners(100, 350, 100)), "water")], tables=("one", "two"))
+    write_by_gdal(tmp_path / "areas.gpkg", [WATER], tables=("one", "two"))
     line = f"import polygons {tmp_path}/areas.gpkg -o {store.root} --layer water --column kind --table two"
     monkeypatch.setattr(sys, "argv", ["sarzarr", *line.split(), "--all-touched"])
     with pytest.raises(SystemExit) as stop:

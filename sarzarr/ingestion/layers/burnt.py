@@ -9,7 +9,7 @@ from sarzarr.grids.burn import burn
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.warp.plan import LAYER, WarpSource, plan_warp
 from sarzarr.ingestion.layers.plan import LayerPlan
-from sarzarr.ingestion.layers.polygon_files import PolygonFile
+from sarzarr.ingestion.layers.polygon_classes import PolygonFile
 from sarzarr.rasters import FileStamp
 
 BACKGROUND = "background"
@@ -31,7 +31,7 @@ class PolygonLayer:
     column: str | None = None
     """The property, or the column, that has the class of a feature."""
     table: str | None = None
-    """The table of a GeoPackage that has several."""
+    """The table of a file that has several."""
     all_touched: bool = False
     """Whether a pixel counts that a polygon touches; else one whose centre it covers."""
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
+from sarzarr.grids.polygon_files import SUFFIXES
 from sarzarr.grids.warp.plan import WarpPlan
 from sarzarr.ingestion.again import calibrated_as_stored
 from sarzarr.ingestion.layers.alone import bare_scene
@@ -19,7 +20,7 @@ from sarzarr.ingestion.layers.burnt import PolygonLayer
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.layers.match import match_layers, probe_layers
 from sarzarr.ingestion.layers.plan import LayerPlan
-from sarzarr.ingestion.layers.polygon_files import SUFFIXES, read_polygons
+from sarzarr.ingestion.layers.polygon_classes import read_polygons
 from sarzarr.ingestion.onto_grid import onto_grid
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.scene_plan import ScenePlan
