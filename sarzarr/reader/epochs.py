@@ -52,6 +52,8 @@ class EpochReader(ABC):
     """The arrays that batches are made of."""
     targets: PatchTargets | None
     """The targets of the selection, where they are delivered."""
+    share: Share
+    """The part of an epoch that is this reader's: all of it, unless `for_rank` made it."""
 
     def __init__(self, store: AnyStore, options: ReadOptions) -> None:
         self.options = options
@@ -62,7 +64,7 @@ class EpochReader(ABC):
                 "Ask for smaller batches, or leave it out."
             )
         self._cursor = Cursor()
-        self._share = _ALL
+        self.share = _ALL
         self._orders: tuple[int, Indices, Draws] | None = None
         self._memory: BatchMemory | None = None
         self._work = Work()
@@ -129,7 +131,7 @@ class EpochReader(ABC):
         All ranks get equally many, and together each patch once an epoch. It begins where this one does.
         """
         other = copy.copy(self)
-        other._share = Share(rank=rank, ranks=ranks)
+        other.share = Share(rank=rank, ranks=ranks)
         other._cursor = copy.deepcopy(self._cursor)
         return other
 
@@ -139,14 +141,14 @@ class EpochReader(ABC):
         return Deal(n=n, batch_size=o.batch_size, ranks=ranks, drop_last=o.drop_last, start=start)
 
     def __len__(self) -> int:
-        return self.deal(ranks=self._share.ranks).steps
+        return self.deal(ranks=self.share.ranks).steps
 
     def __getitem__(self, number: SupportsIndex) -> Any:
         """Return a batch of the epoch that comes next, by its number among those that the iteration will give.
 
         It is read now and in this thread, moves nobody, and is what ``list(reader)[number]`` would be.
         """
-        begin, share = self._cursor.upcoming, self._share
+        begin, share = self._cursor.upcoming, self.share
         deal, step = self.deal(begin.start, share.ranks), index(number)
         if not -deal.steps <= step < deal.steps:
             raise IndexError(
@@ -175,7 +177,7 @@ class EpochReader(ABC):
         return augmentation.drawn(of_order, seed=self.options.seed, epoch=epoch)
 
     def __iter__(self) -> Iterator[Any]:
-        return self._cursor.iterate(lambda begin: self.batches(begin, self._share))
+        return self._cursor.iterate(lambda begin: self.batches(begin, self.share))
 
     def batches(self, begin: Position, share: Share = _ALL) -> Generator[Any, None, None]:
         """Yield a share of what is left of an epoch: images (N, C, size, size) float32, or what `packed` returns."""
@@ -267,7 +269,7 @@ class EpochReader(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return the position of this reader: batches that were taken of the last iteration are behind it."""
         begin, taken = self._cursor.standing
-        return self.state_at(begin, taken=taken, ranks=self._share.ranks)
+        return self.state_at(begin, taken=taken, ranks=self.share.ranks)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration go on where ``state`` was taken."""

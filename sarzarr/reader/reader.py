@@ -459,8 +459,9 @@ class PatchReader(EpochReader):
         return facts | {"id": self.selection.id[patches]}
 
     @property
-    def _fingerprint(self) -> dict[str, Any]:
-        return super()._fingerprint | ({"stores": self._digest} if self.members else {})
+    def fingerprint(self) -> dict[str, Any]:
+        """All that the order of an epoch depends on, besides the epoch; of several stores, what they hold."""
+        return super().fingerprint | ({"stores": self._digest} if self.members else {})
 
     @cached_property
     def _digest(self) -> str:
@@ -499,6 +500,10 @@ def _members(given: Sequence[Any], options: ReadKeywords) -> tuple[tuple[PatchRe
         if own := sorted(set(options) - {*_ORDER}):
             raise InvalidInputError(
                 f"{', '.join(_ORDER)} were expected for readers, got {', '.join(own)}. Pass it to each reader."
+            )
+        if shared := [reader.share for reader in readers if reader.share.ranks > 1]:
+            raise InvalidInputError(
+                f"readers of all ranks were expected, got one of {shared[0].ranks}. Call for_rank() of what joins them."
             )
         members = tuple(member for reader in readers for member in reader.members or (reader,))
         anew: ReadKeywords = {"weights": None, "max_patches": None, **options}

@@ -107,6 +107,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
         self.pin_memory = pin_memory
         if channels is not None and self.reader.recipe.images.array.shape[1] != 1:
             raise InvalidInputError("channels= needs patches of one channel, got several. Leave it out.")
+        shared = self.reader.share
+        if rank is None and ranks is None and shared.ranks > 1:
+            rank, ranks = shared.rank, shared.ranks
         self._given = _given_rank(rank, ranks)
         self._group: Group | None = None
         self._counter = EpochCounter()
@@ -136,9 +139,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
         return self._of(self._patches("&") & other._patches("&"))
 
     def _of(self, reader: PatchReader) -> "ZarrPatchDataset":
-        return ZarrPatchDataset(
-            reader, transform=self.transform, channels=self.channels, pin_memory=self.pin_memory
-        )
+        rank, ranks = self._given or (None, None)
+        same = {name: getattr(self, name) for name in ("transform", "keys", "channels", "pin_memory")}
+        return ZarrPatchDataset(reader, rank=rank, ranks=ranks, **same)
 
     def _patches(self, what: str) -> PatchReader:
         if isinstance(self.reader, PatchReader):

@@ -56,8 +56,29 @@ def test_datasets_are_joined_and_intersected(stores):
     )
 
 
+def test_a_rank_of_several_stores_is_a_rank_of_the_dataset(stores):
+    reader = sz.PatchReader(list(stores), with_meta=True, batch_size=5, shuffle=True)
+    ids = [
+        sorted(i for data in every for batch in data for i in batch["id"].tolist())
+        for every in (
+            [reader],
+            [ZarrPatchDataset(reader.for_rank(rank, 2)) for rank in (0, 1)],
+            [
+                ZarrPatchDataset(one, rank=rank, ranks=2) | ZarrPatchDataset(other)
+                for rank in (0, 1)
+                for one, other in [[sz.PatchReader(store, with_meta=True, batch_size=5) for store in stores]]
+            ],
+        )
+    ]
+    assert ids[0] == ids[1] == ids[2]
+
+
 def test_misuses_are_refused(stores):
     reader = sz.PatchReader(stores[0])
+    with pytest.raises(InvalidInputError, match="readers of all ranks were expected, got one of 2"):
+        sz.PatchReader([reader.for_rank(1, 2)])
+    with pytest.raises(InvalidInputError, match=r"a reader of the layers \['x'\] was expected for keys="):
+        ZarrPatchDataset(reader, keys={"mask": "x"})
     for wrong in ({"batch_size": 2}, {"samples": "x"}):
         with pytest.raises(InvalidInputError, match=r"a reader alone was expected, got \w+ too"):
             ZarrPatchDataset(reader, **wrong)
