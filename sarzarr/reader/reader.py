@@ -503,7 +503,8 @@ def _members(given: Sequence[Any], options: ReadKeywords) -> tuple[tuple[PatchRe
             )
         if shared := [reader.share for reader in readers if reader.share.ranks > 1]:
             raise InvalidInputError(
-                f"readers of all ranks were expected, got one of {shared[0].ranks}. Call for_rank() of what joins them."
+                f"readers of all ranks were expected, got one of {shared[0].ranks}. Call for_rank() of what joins "
+                "them."
             )
         members = tuple(member for reader in readers for member in reader.members or (reader,))
         anew: ReadKeywords = {"weights": None, "max_patches": None, **options}
