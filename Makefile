@@ -7,6 +7,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCH_ARGS ?=
 FIGURES_ARGS ?=
 KILL_ARGS ?=
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 SECONDS ?= 0
 SEED ?= 1
 
@@ -30,11 +32,12 @@ $(VENV)/.bench: $(VENV)/.test
 demo: $(VENV)/.demo  ## synthesise scenes, ingest them, load a batch, write a picture into stores/
 	$(BIN)/sarzarr demo --folder stores
 
-test: $(VENV)/.test  ## every test that is quick
-	$(BIN)/python -m pytest -m "not slow" --durations=50
+test: $(VENV)/.test  ## every test that is quick, in JOBS processes
+	$(PYTEST) -m "not slow" --durations=50
 
 test-slow: $(VENV)/.test  ## the long ones
-	$(BIN)/python -m pytest -m slow --durations=25
+	$(PYTEST) -m slow --durations=25 --ignore tests/test_kills.py
+	$(BIN)/python -m pytest -m slow tests/test_kills.py
 
 kill: $(VENV)/.test  ## SIGKILL every command at many moments, and run it again; KILL_ARGS=--times=5 for five times as many
 	PYTHONPATH=.:tests $(BIN)/python tests/kills.py $(KILL_ARGS)
