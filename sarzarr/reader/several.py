@@ -50,6 +50,7 @@ def taken_selection(selection: Selection, rows: Array) -> Selection:
 def joined_recipe(recipes: Sequence[BatchRecipe]) -> BatchRecipe:
     """Return the recipe of the patches of all recipes, one behind another."""
     flags = [one.flags for one in recipes if one.flags is not None]
+    ranges = [one.ranges for one in recipes if one.ranges is not None]
     return replace(
         recipes[0],
         images=_joined_part([one.images for one in recipes]),
@@ -58,6 +59,7 @@ def joined_recipe(recipes: Sequence[BatchRecipe]) -> BatchRecipe:
         flags=_joined_part(flags) if flags else None,
         layers=tuple(map(_joined_part, zip(*(one.layers for one in recipes), strict=True))),
         masks=any(one.masks for one in recipes),
+        ranges=np.concatenate(ranges) if ranges else None,
     )
 
 

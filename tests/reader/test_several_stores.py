@@ -51,8 +51,21 @@ def everything(readers, **options):
     return out
 
 
+class Doubled(sz.PowerChange):
+    """Twice the power."""
+
+    def __call__(self, power, rngs):
+        return 2 * power
+
+
 @pytest.mark.parametrize(
-    "options", [CLIP, {"polarizations": ["vv", "vh"], **CLIP}, {"patch_size": 100, "edge": "pad", **CLIP}]
+    "options",
+    [
+        CLIP,
+        {"polarizations": ["vv", "vh"], **CLIP},
+        {"patch_size": 100, "edge": "pad", **CLIP},
+        {"augment": Doubled(), **CLIP},
+    ],
 )
 def test_an_epoch_over_two_stores_is_what_each_delivers(stores, options):
     apart = everything(stores, **options)
