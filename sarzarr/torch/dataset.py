@@ -209,7 +209,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
             "drop_last": o.drop_last,
             "ranks": ranks,
         }
-        order["ids"] = zlib.crc32(ids.view(np.uint8).data)
+        order["checksum of ids"] = zlib.crc32(ids.view(np.uint8).data)
         position = RankPosition(epoch=begin.epoch, start=begin.start, skip=skip, order=order)
         return Board(group=self._group, dataset=self._kind).compare(self._counter.page, position)
 

@@ -39,10 +39,11 @@ class RankPosition:
     order: dict[str, Any]
     """What the order and its deal depend on, by name."""
 
-    def __str__(self) -> str:
+    def text(self, other: "RankPosition") -> str:
+        """Return the position, and what of its order is not the other's, for people."""
         skipped = f" and {self.skip} batches" if self.skip else ""
-        order = ", ".join(f"{name} {value}" for name, value in self.order.items())
-        return f"epoch {self.epoch} from patch {self.start}{skipped} on ({order})"
+        order = ", ".join(f"{k} {v}" for k, v in self.order.items() if other.order.get(k) != v)
+        return f"epoch {self.epoch} from patch {self.start}{skipped} on{f' ({order})' if order else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +73,28 @@ class Board:
             if number:
                 if words[LEFT] < number:
                     self._leave(store, words)
-                self._wait(store, f"{self._key(words, number - 1)}/left", f"left the one before {mine}")
+                self._wait(
+                    store,
+                    f"{self._key(words, number - 1)}/left",
+                    f"left the iteration before epoch {mine.epoch}",
+                )
             key, written = self._key(words, number), json.dumps([self.group.rank, vars(mine)], default=float)
             rank, theirs = json.loads(store.compare_set(key, "", written))
             if theirs != json.loads(written)[1]:
+                one, other = mine.text(RankPosition(**theirs)), RankPosition(**theirs).text(mine)
                 said = (
-                    f"all ranks at one position were expected, got rank {self.group.rank} at {mine} and rank {rank} "
-                    f"at {RankPosition(**theirs)}. Call set_epoch() or load the same state on all ranks, iterate "
-                    "alike on all, and look at a batch with peek()."
+                    f"all ranks at one position were expected, got rank {self.group.rank} at {one} and rank {rank} "
+                    f"at {other}. Call set_epoch() or load the same state on all ranks, iterate alike on all, and "
+                    "look at a batch with peek()."
                 )
                 store.set(f"{self._base(words)}/refused", said)
                 raise InvalidInputError(said)
             words[BEGUN] = number + 1
             self._tick(store, f"{key}/begun")
         except RuntimeError as error:
-            log.warning("ranks were not compared at %s: their store does not answer (%s).", mine, error)
+            log.warning(
+                "ranks were not compared at epoch %d: their store does not answer (%s).", mine.epoch, error
+            )
             return NOBODY
         return number
 
@@ -98,7 +106,7 @@ class Board:
             if (store := self.group.connect()) is not None:
                 self._leave(store, words)
                 self._wait(
-                    store, f"{self._key(words, number)}/begun", "begun what this rank is at the end of"
+                    store, f"{self._key(words, number)}/begun", "begun the iteration that is at its end here"
                 )
         except RuntimeError as error:
             log.info("the store of ranks does not answer at the end of an iteration (%s).", error)
