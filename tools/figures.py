@@ -26,9 +26,9 @@ and companions 1,300, names and stacks 700, Sentinel-1's calibration and archive
 nothing lost: chunks bound to their places and sealed documents 800, verify and repair 1,500, journals, locks, full
 disks and clean 1,000, clusters 600, limits for what strangers give 900; 5,600 for the formats people come from:
 ptychography 1,850, patches in .npy 1,500, spectrograms and samples of any cut 1,200, layers alone and
-tables 1,050; 3,500 for training frameworks: an epoch that ranks agree on 650, Lightning and a loader that is left alone
-350, patches by ground and time, of several stores, with their moments and pictures 1,400, values, polygons, shares of
-layers, folds and clusters in words 1,100."""
+tables 1,050; 3,500 for training frameworks: an epoch that ranks agree on 650, Lightning and a loader that is left
+alone 350, patches by ground and time, of several stores, with their moments and pictures 1,400, values, polygons,
+shares of layers, folds and clusters in words 1,100."""
 SHAPED: Final = 0.6
 TEST_SHARE: Final = 0.75
 
