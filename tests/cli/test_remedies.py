@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,8 @@ def raw(tmp_path_factory):
     beside(raw)
     ring = [[14.9, 48.6], [15.2, 48.6], [15.2, 48.8], [14.9, 48.8]]
     write_geojson(raw / "areas.json", [feature(ring, kind="a", half="x"), feature(ring, kind="b", half=None)])
-    write_by_gdal(raw / "areas.gpkg", [feature(ring, kind="a")], tables=("one", "two"))
+    if find_spec("pyogrio"):
+        write_by_gdal(raw / "areas.gpkg", [feature(ring, kind="a")], tables=("one", "two"))
     (raw / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max,label\na,1,2,30,40,ship\n")
     (raw / "no_scene.csv").write_text("scene,x_min,y_min,x_max,y_max,label\n,1,2,30,40,ship\n")
     return raw
@@ -399,6 +401,8 @@ def run(raw, tmp_path, monkeypatch, capsys):
     def call(line):
         if line.startswith("table"):
             pytest.importorskip("pyarrow", reason="pyarrow is not installed (sarzarr[table])")
+        if ".gpkg" in line:
+            pytest.importorskip("pyogrio", reason="pyogrio is not installed (sarzarr[vector])")
         if line.startswith("PY "):
             try:
                 exec(line[3:], {"sz": sz})

@@ -204,6 +204,13 @@ def test_a_scene_about_a_pole(epsg, sign, points):
     check(seen, GroundRegion.of_bounds((20, south, 60, north)), box(20, south, 60, north), seen=place)
 
 
+def test_a_circle_of_latitude_between_two_caps_is_no_edge():
+    place = utm(x=-320_000.0, y=320_000.0, size=1000.0, epsg=3413)
+    caps = [[[(-180, a), (180, a), (180, b), (-180, b)]] for a, b in ((60, 88), (88, 90))]
+    region = GroundRegion.of_polygon({"type": "MultiPolygon", "coordinates": caps})
+    assert region.chosen(place, *windows(place), within=True).all()
+
+
 def test_a_region_in_a_projection_that_reaches_over_the_pole():
     place = utm(x=500_000.0, y=8_800_000.0, size=100.0, epsg=32633)
     disk = [(1.2e6 * np.cos(a), 1.2e6 * np.sin(a)) for a in np.linspace(0, 2 * np.pi, 200)]
