@@ -36,7 +36,7 @@ test: $(VENV)/.test  ## every test that is quick, in JOBS processes
 	$(PYTEST) -m "not slow" --durations=50
 
 test-slow: $(VENV)/.test  ## the long ones
-	$(PYTEST) -m slow --durations=25 --ignore tests/test_kills.py
+	$(PYTEST) -m slow --timeout 900 --durations=25 --ignore tests/test_kills.py
 	$(BIN)/python -m pytest -m slow tests/test_kills.py
 
 kill: $(VENV)/.test  ## SIGKILL every command at many moments, and run it again; KILL_ARGS=--times=5 for five times as many
