@@ -189,11 +189,18 @@ def _is_tiff(path: Path) -> bool:
     return path.suffix.lower() in (".tif", ".tiff") and not path.name.startswith(".")
 
 
+@contextmanager
+def without_place_warnings() -> Iterator[None]:
+    """Silence rasterio about datasets without a place: one thread at a time, since the filters are the process's."""
+    with _process().lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
 def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
     """Open a file under the options that must hold; the caller is inside `_ENVIRONMENT`."""
     process = _process()
-    with process.lock, warnings.catch_warnings():  # the filters are the process's: one thread at a time
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with without_place_warnings():
         if not process.is_cache_bounded:
             process.is_cache_bounded = True
             if "GDAL_CACHEMAX" not in os.environ and get_gdal_config("GDAL_CACHEMAX") > CACHE_BYTES:

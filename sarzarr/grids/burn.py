@@ -18,6 +18,7 @@ from sarzarr.grids.crs import crs_name, transform_points, turn_of, turned, turns
 from sarzarr.grids.georeference import Georeference, edge_points, project
 from sarzarr.grids.polygon_files import Rings
 from sarzarr.grids.window import Window
+from sarzarr.rasters import without_place_warnings
 
 BEND: Final = 0.05
 """Pixels by which an edge that is straight in the polygons' CRS may be off on the grid."""
@@ -76,9 +77,10 @@ class BurntPolygons:
                 shapes.append(({"type": "Polygon", "coordinates": closed}, self.values[i]))
         if not shapes:
             return None
-        burnt: Array = rasterize(
-            shapes, out_shape=_TILE, dtype=self.dtype, all_touched=self.all_touched, transform=_BESIDE
-        )
+        with without_place_warnings():  # rasterio changes the filters, too
+            burnt: Array = rasterize(
+                shapes, out_shape=_TILE, dtype=self.dtype, all_touched=self.all_touched, transform=_BESIDE
+            )
         return burnt
 
 
