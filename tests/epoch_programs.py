@@ -53,10 +53,11 @@ class Oracle:
         begin = self.epoch, self.start
         steps = self.at(self.start).steps
         taken = steps if asked is None else min(asked, steps)
-        if ahead or asked is None or asked > min(steps, 1):
+        moves = ahead or asked is None or asked > min(steps, 1)
+        if moves:
             self.epoch, self.start = self.epoch + 1, 0
-        self.last = (*begin, taken)
-        return self.last
+        self.last = (*begin, taken) if moves else None  # what is left after one batch was a look
+        return *begin, taken
 
     def at(self, start: int) -> Deal:
         d = self.deal

@@ -110,7 +110,12 @@ class Cursor:
             for batch in source:
                 now.taken += 1
                 self._last = now
-                yield batch
+                try:
+                    yield batch
+                except GeneratorExit:
+                    if now.taken == 1 and self._last is now:  # it was a look
+                        self._last = None
+                    raise
                 if now.taken == 1:
                     number = self._settle(now, compare)
         if not now.taken:

@@ -69,7 +69,12 @@ class PatchLoader:
         self._taken = 0
         for batch in self._batches:
             self._taken += 1
-            yield batch
+            try:
+                yield batch
+            except GeneratorExit:
+                if self._taken == 1 and not self._batches.num_workers:  # it was a look
+                    self._taken = None
+                raise
 
     @property
     def dataset(self) -> Any:

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 import sarzarr as sz  # noqa: E402
 from sarzarr.errors import InvalidInputError  # noqa: E402
 from sarzarr.ptychography import PtychoConfig  # noqa: E402
-from sarzarr.torch import ZarrPatchDataset  # noqa: E402
+from sarzarr.torch import PatchLoader, ZarrPatchDataset  # noqa: E402
 from sarzarr.torch.epochs import board  # noqa: E402
 from sarzarr.torch.epochs.group import Group  # noqa: E402
 
@@ -57,6 +57,26 @@ def test_a_look_moves_nobody(store, truth, kind):
     assert ids(data) == truth[0]
     assert ids(islice(data, 2)) == truth[1][:2]
     assert ids(data) == truth[2]
+
+
+@pytest.mark.parametrize("kind", [sz.PatchReader, ZarrPatchDataset, PatchLoader])
+def test_a_state_saved_after_a_look_has_lost_nothing(store, truth, kind):
+    def fresh():
+        return PatchLoader(made(store)) if kind is PatchLoader else made(store, kind)
+
+    data, again = fresh(), fresh()
+    next(iter(data))
+    again.load_state_dict(data.state_dict())
+    assert ids(again) == truth[0]
+    batches = iter(data)
+    next(batches)  # and of a loop in its course it is a batch
+    again.load_state_dict(data.state_dict())
+    again.set_epoch(0)
+    assert ids(again) == truth[0][1:]
+    del batches
+    again.load_state_dict(data.state_dict())
+    again.set_epoch(0)
+    assert ids(again) == truth[0]
 
 
 def test_an_epoch_of_one_batch_moves_on_when_it_is_asked_again(store):
