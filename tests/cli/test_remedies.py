@@ -161,6 +161,7 @@ GCPS += "; ingest raw/gcps_20200113_vv.tif -o s.zarr --grid like:gcps_20200101 -
 FOUR = "ingest raw/a_vv.tif raw/b_vv.tif raw/d_vv.tif raw/e_vv.tif -o s.zarr"
 SITES = "--site a=1 --site b=2 --site d=3 --site e=4"
 A = "ingest raw/a_vv.tif -o s.zarr"
+FOLD = "split='fold0:train'"
 GONE = "PY import shutil; shutil.rmtree('s.zarr/{}')"
 SHORT = "PY open('s.zarr/scenes/a/vv/c/0/0', 'wb').close()"
 OTHER = (
@@ -280,6 +281,8 @@ ROWS = [
      [f"{SPLIT} --seed 7 --fresh"]),
     ("the same ground: --site '", ["ingest raw/lake_vv.tif raw/pond_vv.tif -o s.zarr"], SPLIT,
      [f"{SPLIT} --seed 43 --site lake=1 --site pond=2"]),
+    ("Make some with `sarzarr split create STORE --folds 5`", [FOUR], reader(FOLD),
+     [f"split create s.zarr --folds 2; {reader(FOLD)}"]),
     ("Name it: --site '", [FOUR], "split create s.zarr --by site --val 0.4",
      [f"split create s.zarr --by site --val 0.4 {SITES}", "split create s.zarr --by ground --val 0.4"]),
     ("give scenes of one place the same --site", [FOUR, "ingest raw/p_vv.tif -o s.zarr"],

@@ -221,5 +221,5 @@ def test_the_command_indexes_and_finds_them(store):
     assert done.exit_code == 0, done.output
     assert "patches/128-128-pad: " in done.output
     assert "std_db, mask_fraction, mask_0, mask_1, mask_2, mask_3" in done.output
-    reader = sz.PatchReader(store.root, patch_size=128, edge="pad", where="mask_1 > 0.5", min_unsaturated=0)
+    reader = sz.PatchReader(store.root, patch_size=128, edge="pad", where="mask_1 > 0.2", min_unsaturated=0)
     assert reader.index == "128-128-pad"
