@@ -56,7 +56,9 @@ def _moments(end: Any) -> tuple[np.datetime64, np.datetime64]:
             raise ValueError
         is_calendar = np.datetime_data(end)[0] in ("Y", "M", "D")
         first = end.astype(f"datetime64[{_UNIT}]")
-        return first, (end + 1).astype(f"datetime64[{_UNIT}]") - 1 if is_calendar else first
+        after = end + np.timedelta64(1, np.datetime_data(end.dtype))
+        last = after.astype(first.dtype) - np.timedelta64(1, _UNIT)
+        return first, last if is_calendar else first
     when = end if isinstance(end, datetime) else datetime.fromisoformat(end)
     moment = np.datetime64(when if when.tzinfo is None else when.astimezone(UTC).replace(tzinfo=None), _UNIT)
     return moment, moment
