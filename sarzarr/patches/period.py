@@ -56,7 +56,8 @@ def _moments(end: Any) -> tuple[np.datetime64, np.datetime64]:
             raise ValueError
         is_calendar = np.datetime_data(end)[0] in ("Y", "M", "D")
         first = end.astype(f"datetime64[{_UNIT}]")
-        after = end + np.timedelta64(1, np.datetime_data(end.dtype))
+        unit: Any = np.datetime_data(end.dtype)
+        after = end + np.timedelta64(1, unit)
         last = after.astype(first.dtype) - np.timedelta64(1, _UNIT)
         return first, last if is_calendar else first
     when = end if isinstance(end, datetime) else datetime.fromisoformat(end)
