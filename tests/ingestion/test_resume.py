@@ -147,6 +147,7 @@ def test_blocks_without_a_valid_pixel_are_not_redone(tmp_path):
         assert again["vv"].shards == receipt["vv"].shards
 
 
+@pytest.mark.slow
 def test_another_process_that_writes_the_store_is_an_error(files, tmp_path):
     root = tmp_path / "s.zarr"
     child = subprocess.Popen(

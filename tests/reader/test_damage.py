@@ -219,10 +219,12 @@ def test_every_reader_reads_the_store_again(root, truth):
     assert judge(root, truth, "nothing") == 0
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_named_or_moves_nothing(root, truth):
     flips(root, truth, FILES, seed=0)
 
 
+@pytest.mark.slow
 def test_files_that_changed_places_are_named_or_move_nothing(root, truth):
     exchanges(root, truth, FILES, seed=1)
 
