@@ -27,7 +27,7 @@ def said_of(call):
     try:
         try:
             call()
-        except ConnectionError:  # a batch was on its way
+        except (ConnectionError, EOFError):  # a batch was on its way
             pass
         time.sleep(60)
     except RuntimeError as error:
