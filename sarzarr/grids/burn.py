@@ -17,6 +17,7 @@ from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 from sarzarr.grids.crs import crs_name, transform_points, turn_of, turned, turns_onto
 from sarzarr.grids.georeference import Georeference, edge_points, project
 from sarzarr.grids.polygon_files import Rings
+from sarzarr.grids.region import clipped_ring
 from sarzarr.grids.window import Window
 from sarzarr.rasters import without_place_warnings
 
@@ -71,7 +72,11 @@ class BurntPolygons:
         box = left - 2.0, top - 2.0, left + cols + 2.0, top + rows + 2.0
         shapes = []
         for i in np.flatnonzero(near).tolist():
-            rings = [ring for ring in (_cut(ring, box) for ring in self.rings[i]) if len(ring) > 2]
+            rings = [
+                ring
+                for ring in (clipped_ring(ring, box[:2], box[2:]) for ring in self.rings[i])
+                if len(ring) > 2
+            ]
             if rings:
                 closed = [(np.concatenate([r, r[:1]]) - (left - 1, top - 1)).tolist() for r in rings]
                 shapes.append(({"type": "Polygon", "coordinates": closed}, self.values[i]))
@@ -147,7 +152,7 @@ def _near(polygon: Rings, crs: str, box: tuple[float, float, float, float]) -> I
         return
     for move in turns_onto(crs, (float(x_min), float(x_max)), (box[0], box[2])):
         _check_seam(polygon, crs)
-        rings = [_cut(ring + np.array([move, 0.0]), box) for ring in polygon]
+        rings = [clipped_ring(ring + np.array([move, 0.0]), box[:2], box[2:]) for ring in polygon]
         if len(rings[0]) > 2:
             yield tuple(ring for ring in rings if len(ring) > 2)
 
@@ -162,25 +167,6 @@ def _check_seam(polygon: Rings, crs: str) -> None:
                 f"expected polygons that are cut at 180 degrees (RFC 7946, section 3.1.9), got an edge over "
                 f"{steps.max():g} of longitude. Cut them: ogr2ogr -wrapdateline OUT IN."
             )
-
-
-def _cut(ring: Array, box: tuple[float, float, float, float]) -> Array:
-    """Return the part (n, 2) of a ring in a box; edges along its border join what is apart (Sutherland, Hodgman)."""
-    for axis, limit, sign in ((0, box[0], 1), (1, box[1], 1), (0, box[2], -1), (1, box[3], -1)):
-        beyond = sign * (ring[:, axis] - limit)
-        inside = beyond >= 0
-        if inside.all():
-            continue
-        if not inside.any():
-            return ring[:0]
-        after, is_crossing = np.roll(ring, -1, axis=0), inside != np.roll(inside, -1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = beyond / (beyond - np.roll(beyond, -1))
-            met = ring + share[:, None] * (after - ring)
-        met[:, axis] = limit
-        both, kept = np.stack([ring, met], axis=1), np.stack([inside, is_crossing], axis=1)
-        ring = both.reshape(-1, 2)[kept.reshape(-1)]
-    return ring
 
 
 def _to_pixels(crs: str, place: Georeference) -> Callable[[Array], Array]:

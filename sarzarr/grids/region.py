@@ -6,7 +6,7 @@ raster.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -191,7 +191,7 @@ class _View:
                 span = float(ring[:, 0].min()), float(ring[:, 0].max())
                 moves = turns_onto(self.crs_wkt, span, (float(self.low[0]), float(self.high[0])))
             for move in moves:
-                near = _clipped(ring + np.array([move, 0.0]), self.low, self.high)
+                near = clipped_ring(ring + np.array([move, 0.0]), self.low, self.high)
                 edges.append(np.stack([near, np.roll(near, -1, axis=0)], axis=1))
         every = np.concatenate(edges)
         ends = np.round(every, 9)
@@ -252,10 +252,10 @@ def _own_crs(place: Georeference) -> str:
     return crs_wkt(f"+proj=laea +lat_0={middle[0]:.6f} +lon_0={middle[1]:.6f} +datum=WGS84")
 
 
-def _clipped(ring: Array, low: Array, high: Array) -> Array:
-    """Return the part of a ring (k, 2) within a box: corner by corner, side by side (Sutherland and Hodgman 1974).
+def clipped_ring(ring: Array, low: Sequence[float] | Array, high: Sequence[float] | Array) -> Array:
+    """Return the part (m, 2) of a ring (k, 2) within a box, by Sutherland and Hodgman (doi:10.1145/360767.360802).
 
-    Its further edges lie on the box's sides (doi:10.1145/360767.360802).
+    It is cut corner by corner and side by side; further edges lie on the box's sides.
     """
     for axis in (0, 1):
         for sign, bound in ((1.0, low[axis]), (-1.0, high[axis])):

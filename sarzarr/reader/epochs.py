@@ -68,7 +68,7 @@ class EpochReader(ABC):
         self._orders: tuple[int, Indices, Draws] | None = None
         self._memory: BatchMemory | None = None
         self._work = Work()
-        self._own: tuple[int, PrefetchThreads] | None = None
+        self._own: dict[tuple[int, bool], PrefetchThreads] = {}
 
     def _open(self, store: AnyStore) -> None:
         """Choose from a store as it is; of one at a path that a writer changes meanwhile, from what it then is."""
@@ -156,10 +156,11 @@ class EpochReader(ABC):
                 f"got {step}. Ask for one of them, or call set_epoch()."
             )
         if self._orders is None or self._orders[0] != begin.epoch:
-            self._orders = begin.epoch, self.order(begin.epoch), self.draws(begin.epoch)
+            order = self.order(begin.epoch)
+            self._orders = begin.epoch, order, self.draws(begin.epoch, order)
         _, order, draws = self._orders
         a, b = deal.share(step % deal.steps, share.rank)
-        return self.packed(self._parts(order[a:b], draws[a:b], self._own_threads()))
+        return self.packed(self._parts(order[a:b], draws[a:b], self._own_threads(changes=True)))
 
     def order(self, epoch: int) -> Indices:
         """Return the patches of the selection, (n,) int64, in the order of an epoch."""
@@ -170,11 +171,9 @@ class EpochReader(ABC):
             return patches[shuffled_in_window(shards, seed=o.seed, epoch=epoch, window=o.window)]
         return patches[shuffled(n, seed=o.seed, epoch=epoch)] if o.shuffle else patches
 
-    def draws(self, epoch: int) -> Draws:
-        """Return the draws (n,) of the augmentation for each place in the order of an epoch."""
-        augmentation, ids = self.options.augmentation, self.selection.id
-        of_order = ids[self.order(epoch)] if augmentation.changes else ids
-        return augmentation.drawn(of_order, seed=self.options.seed, epoch=epoch)
+    def draws(self, epoch: int, order: Indices) -> Draws:
+        """Return the draws (n,) of the augmentation for each place in the order (n,) of an epoch."""
+        return self.options.augmentation.drawn(self.selection.id[order], seed=self.options.seed, epoch=epoch)
 
     def __iter__(self) -> Iterator[Any]:
         return self._cursor.iterate(lambda begin: self.batches(begin, self.share))
@@ -186,7 +185,8 @@ class EpochReader(ABC):
     def parts(self, begin: Position, share: Share) -> Iterator[dict[str, Any]]:
         """Yield the same as parts by name: ``image`` (N, C, size, size) float32, ``flags`` uint8, and so on."""
         deal = self.deal(begin.start, share.ranks)
-        order, draws = self.order(begin.epoch), self.draws(begin.epoch)
+        order = self.order(begin.epoch)
+        draws = self.draws(begin.epoch, order)
         threads = self.options.threads or max(min(MAX_THREADS, available_cores() // share.workers), 1)
         ahead = self.options.read_ahead
         memory = self.memory(threads + ahead + 2)
@@ -229,13 +229,17 @@ class EpochReader(ABC):
             )
         return self.packed(self._parts(chosen, Draws(turns=turned.astype(np.uint8)), self._own_threads()))
 
-    def _own_threads(self) -> PrefetchThreads:
-        """Return what reads in this thread. Who was forked from the process that opened the files opens its own."""
-        if self._own is None or self._own[0] != os.getpid():
-            threads = PrefetchThreads(self.recipe, self.memory(2), threads=1, ahead=0, work=self._work)
-            weakref.finalize(self, threads.close)
-            self._own = os.getpid(), threads
-        return self._own[1]
+    def _own_threads(self, *, changes: bool = False) -> PrefetchThreads:
+        """Return what reads in this thread, ``changes`` of values to be made or none.
+
+        Who was forked from the process that opened the files opens its own.
+        """
+        key = os.getpid(), changes and self.recipe.ranges is not None
+        if key not in self._own:
+            recipe = self.recipe.unclipped if changes else self.recipe
+            self._own[key] = PrefetchThreads(recipe, self.memory(2), threads=1, ahead=0, work=self._work)
+            weakref.finalize(self, self._own[key].close)
+        return self._own[key]
 
     def memory(self, keep: int = 0, make: Callable[[int], memoryview] | None = None) -> BatchMemory:
         """Return this process's memory of batches; ``make`` gives a buffer of so many bytes."""
@@ -303,4 +307,4 @@ class EpochReader(ABC):
         return {"patches": len(self.selection), "seed": o.seed, "shuffle": shuffle, "weights": weights}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_memory": None, "_own": None, "_orders": None}
+        return self.__dict__ | {"_memory": None, "_own": {}, "_orders": None}

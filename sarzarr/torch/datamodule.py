@@ -21,6 +21,7 @@ from sarzarr.errors import InvalidInputError, MixedBoundsError
 from sarzarr.ingestion.archives.rows import ArchivePatches
 from sarzarr.keywords import shows_options
 from sarzarr.patches.clips import recommend_clips
+from sarzarr.patches.selection import drawn_of
 from sarzarr.reader.options import PatchKeywords, ReadKeywords, ReadOptions
 from sarzarr.reader.reader import PatchReader
 from sarzarr.splits.make import plan_split
@@ -318,7 +319,7 @@ def _drawn(rows: Array, most: int | None, seed: int) -> Array:
     """Return at most so many of ``rows`` (k,), drawn by a seed, in their order."""
     if most is None or most >= len(rows):
         return rows
-    drawn: Array = rows[np.sort(np.random.default_rng((seed, len(rows))).permutation(len(rows))[:most])]
+    drawn: Array = rows[drawn_of(len(rows), most, seed)]
     return drawn
 
 

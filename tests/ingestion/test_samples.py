@@ -523,7 +523,7 @@ def test_what_the_reader_delivers_is_bright_where_its_targets_are(tmp_path, inde
     scenes = store.catalog["scene"].values[selection.catalog_row].tolist()
     ids = table["id"].values[selection.table_row]
     targets = patch_targets(read_boxes(store), scenes, windows, ids, min_visible=0)
-    order, turns = reader.order(0), reader.draws(0).turns
+    order, turns = reader.order(0), reader.draws(0, reader.order(0)).turns
     images = np.concatenate([batch.copy() for batch in reader])
     assert len(images) == len(order)
     boxes = 0

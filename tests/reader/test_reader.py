@@ -209,7 +209,7 @@ def test_flags_come_along_and_what_is_not_valid_is_zero(store, augment, clip):
     reader = sz.PatchReader(
         store, polarizations="vv", flags=True, min_unsaturated=0, edge="pad", clip=clip, augment=augment
     )
-    turns = reader.draws(0).turns
+    turns = reader.draws(0, reader.order(0)).turns
     where = places(reader)
     images, flags = (np.concatenate(part) for part in zip(*reader, strict=True))
     assert flags.dtype == np.uint8
@@ -357,7 +357,7 @@ def test_augmentation_turns_the_pixels_and_nothing_else(store, augment, turns):
     reader = sz.PatchReader(store, augment=augment)
     epochs = [np.concatenate(list(reader)) for _ in range(2)]
     for epoch, images in enumerate(epochs):
-        drawn = reader.draws(epoch).turns
+        drawn = reader.draws(epoch, reader.order(epoch)).turns
         assert len(set(drawn.tolist())) == turns
         for image, original, turn in zip(images, plain, drawn, strict=True):
             np.testing.assert_array_equal(image, apply(turn, original))
@@ -397,7 +397,9 @@ def test_a_split_is_what_the_store_says(tmp_path):
 def test_metadata_says_where_each_patch_is_from(store):
     reader = sz.PatchReader(store, with_meta=True, shuffle=True, batch_size=5, augment="flips")
     table = store.patches()
-    for batch, turns in zip(reader, np.array_split(reader.draws(0).turns, range(5, 200, 5)), strict=False):
+    for batch, turns in zip(
+        reader, np.array_split(reader.draws(0, reader.order(0)).turns, range(5, 200, 5)), strict=False
+    ):
         np.testing.assert_array_equal(batch["turn"], turns)
         n = len(batch["image"])
         assert batch["flags"].shape == batch["image"].shape

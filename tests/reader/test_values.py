@@ -70,7 +70,7 @@ def test_values_change_and_flags_and_boxes_do_not(store, kind):
     reader = sz.PatchReader(store, **OPTIONS, **both, augment=KINDS[kind])
     changes = reader.options.augmentation.changes
     for epoch in range(2):
-        draws, position, seen = reader.draws(epoch), 0, 0
+        draws, position, seen = reader.draws(epoch, reader.order(epoch)), 0, 0
         for before, after in zip(plain, reader, strict=True):
             for i, image in enumerate(before["image"]):
                 turn = int(draws.turns[position])
@@ -140,7 +140,7 @@ def test_an_augmentation_that_only_turns_costs_neither_flags_nor_a_copy(store, k
     reader = sz.PatchReader(store, **OPTIONS, augment=kind)
     assert reader.recipe.flags is None
     assert not reader.recipe.masks
-    draws = reader.draws(0)
+    draws = reader.draws(0, reader.order(0))
     assert draws.patches is None
     assert draws.turns.any() == (kind is not None)
     images = np.full((1, 1, 4, 4), 7, np.float32)  # no value of a batch: neither cut nor written

@@ -282,7 +282,9 @@ def test_every_dataset_follows_the_law(store, scans, kind):
 @settings(max_examples=20, deadline=None)
 @given(
     batch_size=st.integers(1, 13), ranks=st.integers(1, 3), taken=st.integers(0, 6), epoch=st.integers(0, 2),
-    more=st.sampled_from([{}, {"weights": "polarization"}, {"shuffle": "window"}, {"augment": "d4"}]),
+    more=st.sampled_from([
+        {}, {"weights": "polarization"}, {"shuffle": "window"}, {"augment": ("d4", sz.Speckle(looks=4))},
+    ]),
 )  # fmt: skip
 def test_a_batch_by_number_is_that_of_the_list(store, batch_size, ranks, taken, epoch, more):
     reader = sz.PatchReader(store, **{**SMALL, "batch_size": batch_size, **more}).for_rank(ranks - 1, ranks)
