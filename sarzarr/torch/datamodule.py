@@ -26,10 +26,8 @@ from sarzarr.reader.options import PatchKeywords, ReadKeywords, ReadOptions
 from sarzarr.reader.reader import PatchReader
 from sarzarr.splits.make import plan_split
 from sarzarr.splits.samples.products import divide_products, origins_of_table
-from sarzarr.splits.versions import get_split
-from sarzarr.store.membership import parse_choice
 from sarzarr.store.samples import open_samples
-from sarzarr.store.split_table import Split
+from sarzarr.store.split_table import Split, read_side
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.torch.dataset import ZarrPatchDataset
 from sarzarr.torch.loader import PatchLoader
@@ -75,7 +73,7 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
     max_samples
         Most patches that are taken, both sides together; at least 2.
     split
-        A version of the store's splits, ``"v2"``, in the place of a planned one.
+        A version of the store's splits, ``"v2"``, or a fold, ``"fold0"``, in the place of a planned one.
     samples
         Name of a set of samples of the store, in the place of patches of scenes; divided by product likewise.
     keys
@@ -349,7 +347,7 @@ def _sides(
     if split is not None:
         train: ReadKeywords = {**common, "split": f"{split}:train"}
         val: ReadKeywords = {**common, "split": f"{split}:val"}
-        planned = get_split(store, parse_choice(f"{split}:train")[0])
+        planned, _ = read_side(store.place, f"{split}:train")
     else:
         planned = plan_split(store, val_fraction=val_fraction, seed=options.seed)
         table = store.patch_columns(options.index_in(store))

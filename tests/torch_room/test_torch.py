@@ -532,3 +532,12 @@ def test_the_page_on_training_runs(tmp_path, monkeypatch):
     for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(compile(block, "training.md", "exec"), space)
     assert space["train"].epoch == 2
+
+
+def test_each_fold_of_scenes_is_validation_once(tmp_path):
+    made = make_store(tmp_path)
+    make_split(made, folds=2, by="scene", seed=2)
+    modules = [sarzarr_torch.SARDataModule(made, split=f"fold{i}", batch_size=2) for i in (0, 1)]
+    scenes = [[{p[0] for p in places(d.reader)} for d in (m._train, m._val)] for m in modules]
+    assert scenes[0] == scenes[1][::-1]
+    assert sorted(map(sorted, scenes[0])) == [["a"], ["b"]]
