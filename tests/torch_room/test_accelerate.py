@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed (sarzarr[test])")
+accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed (sarzarr[frameworks])")
 from loader_stores import make_store  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
@@ -42,7 +42,7 @@ def accelerator(**options):
 @pytest.mark.parametrize("make", [PatchLoader, lambda dataset: DataLoader(dataset, batch_size=None)])
 def test_one_process_gets_the_batches_of_each_epoch(store, truth, make, stateful):
     if stateful:
-        pytest.importorskip("torchdata", reason="torchdata is not installed (sarzarr[test])")
+        pytest.importorskip("torchdata", reason="torchdata is not installed (sarzarr[frameworks])")
     loader = accelerator(use_stateful_dataloader=stateful).prepare(make(ZarrPatchDataset(store, **OPTIONS)))
     assert [ids(loader) for _ in range(3)] == truth
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 torch = pytest.importorskip("torch")
-L = pytest.importorskip("lightning.pytorch", reason="lightning is not installed (sarzarr[test])")
+L = pytest.importorskip("lightning.pytorch", reason="lightning is not installed (sarzarr[frameworks])")
 from conftest import speckle, write_band  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
