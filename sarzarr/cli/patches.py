@@ -61,7 +61,7 @@ def show_patches(
     echo(f"{names}: {len(reader.selection)} patches of {rows} x {cols} pixels of {held}")
     echo(str(found))
     if output is not None:
-        from sarzarr.export.quicklook import check_picture
+        from sarzarr.export.pictures.panels import check_picture
 
         figure = reader.plot(next(iter(reader)))
         check_picture(figure, output)

@@ -171,7 +171,7 @@ def show(
         counts = "".join(f"{name:>7} {int((s.codes == code).sum()):>5}" for name, code in sides)
         echo(f"  {s.scene:<{wide}}  {s.place:<{far}}{counts}")
     if png is not None:
-        from sarzarr.export.split_picture import write_split_picture
+        from sarzarr.export.pictures.split_picture import write_split_picture
 
         echo(f"wrote {write_split_picture(sz.open_store(store), split, png)}")
 

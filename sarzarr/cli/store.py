@@ -1,4 +1,4 @@
-"""Commands on a store: info, bounds, copy, remove, clean, stacks, index, quicklook, bench."""
+"""Commands on a store: info, bounds, copy, remove, clean, stacks, index, bench."""
 
 import os
 from enum import StrEnum
@@ -150,26 +150,6 @@ def index(
     made = sz.index_layers(opened, layer, index=known) if layer else opened.patches(known)
     columns = ", ".join(str(column) for column in made.data_vars)
     echo(f"{store.name}, patches/{known}: {counted(made.sizes['patch'], 'patch')}; columns {columns}")
-
-
-@app.command()
-def quicklook(
-    store: shared.StoreArgument,
-    scenes: Annotated[
-        list[str] | None, Argument(help="Scene ids, or sets of samples; all if left out, up to 24 panels.")
-    ] = None,
-    output: Annotated[Path | None, Option("--output", "-o", help="The picture.")] = None,
-) -> None:
-    """Draw the scenes of a store in dB, or its samples, into one picture."""
-    from sarzarr.export.quicklook import MAX_PANELS, count_panels
-
-    opened = sz.open_store(store)
-    whole = store if store.stem else store.resolve()
-    place = output or whole.with_name(f"{whole.stem}-quicklook.png")
-    echo(f"wrote {sz.write_quicklook(opened, place, scenes=scenes or None)}")
-    if (count := count_panels(opened, scenes or None)) > MAX_PANELS:
-        kind = "array" if opened.scenes else "sample"
-        echo(f"It shows {MAX_PANELS} of {counted(count, kind)}. Name scenes to see the others.")
 
 
 @app.command("table")

@@ -6,7 +6,7 @@ import rasterio
 from conftest import speckle, write_band
 
 import sarzarr as sz
-from sarzarr.export.split_picture import COLOURS, write_split_picture
+from sarzarr.export.pictures.split_picture import COLOURS, write_split_picture
 from sarzarr.splits.make import make_split
 
 

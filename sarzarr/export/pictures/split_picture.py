@@ -11,7 +11,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
-from sarzarr.export.quicklook import empty_panels
+from sarzarr.export.pictures.panels import empty_panels
 from sarzarr.grids.crs import LONLAT, crs_wkt, turned
 from sarzarr.grids.footprint import Footprint
 from sarzarr.splits.assign import WORLD, Grounds

@@ -1,18 +1,17 @@
 """Pictures: what a store holds, at a glance."""
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import xarray as xr
 
 from sarzarr import conventions as cv
-from sarzarr.errors import InvalidInputError, MissingExtraError
-from sarzarr.pixels.radiometry import to_db
+from sarzarr.errors import InvalidInputError
+from sarzarr.export.pictures.panels import check_picture, empty_panels
+from sarzarr.export.pictures.small import small_db
 from sarzarr.store.samples import WHITE, SampleSet, open_samples, sample_sets
 from sarzarr.store.store import AnyStore, Store, open_store
 
@@ -50,43 +49,6 @@ def write_quicklook(store: AnyStore, path: str | Path, *, scenes: Sequence[str] 
     return place
 
 
-def check_picture(figure: Any, place: Path) -> None:
-    """Raise `InvalidInputError` where matplotlib writes no such picture, or its folder is not there."""
-    formats = figure.canvas.get_supported_filetypes()
-    if place.suffix.removeprefix(".").lower() not in formats:
-        raise InvalidInputError(
-            f"a picture such as NAME.png was expected, got {str(place)!r}. End its name in one of: "
-            f"{', '.join(sorted(formats))}."
-        )
-    if not place.parent.is_dir():
-        raise InvalidInputError(
-            f"a folder for the picture was expected, got {str(place.parent)!r}, which is not there. Make it first."
-        )
-
-
-def empty_panels(
-    count: int, *, across: int, inches: tuple[float, float], legend: float = 0, dpi: int
-) -> tuple[Any, Any]:
-    """Return a matplotlib figure and the axes (panels,) of its panels, ``inches`` wide and high, in rows.
-
-    Below them ``legend`` inches are left free. `MissingExtraError` where matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError(
-            "matplotlib was expected, got none. Install it: pip install 'sarzarr[plot]'."
-        ) from None
-    columns = min(max(count, 1), across)
-    rows = math.ceil(max(count, 1) / columns)
-    size = inches[0] * columns, inches[1] * rows + legend
-    figure = Figure(figsize=size, layout="constrained", dpi=dpi)
-    axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
-    for axis in axes[count:]:
-        axis.set_visible(False)
-    return figure, axes[:count]
-
-
 def count_panels(store: Store, scenes: Sequence[str] | None = None) -> int:
     """Return how many arrays and samples there are to draw; one picture shows `MAX_PANELS` of them."""
     return len(_panels(store, scenes))
@@ -113,25 +75,11 @@ def _panels(store: Store, scenes: Sequence[str] | None) -> list[Callable[[Any], 
     return panels
 
 
-def overview(store: Store, scene: str, array: str, *, pixels: int = PANEL_PIXELS) -> xr.DataArray:
-    """Return an array in dB, averaged in power until its longer side is ``pixels`` at most; float32.
-
-    NaN where none of the pixels that were averaged is valid. `CorruptStoreError` where stored bytes are damaged.
-    """
-    power = store.power(scene, array)
-    step = math.ceil(max(power.shape) / pixels)
-    if step > 1:
-        size = {dim: min(step, power.sizes[dim]) for dim in ("y", "x")}
-        power = power.coarsen(size, boundary="trim").mean()
-    averaged: xr.DataArray = to_db(power.compute())
-    return averaged
-
-
 def _draw(axis: Any, *, store: Store, scene: str, array: str, key: str) -> None:
     from matplotlib import colormaps
 
     bounds, row = store.bounds[key], store.rows(scene)
-    picture = np.ma.masked_invalid(overview(store, scene, array).values)
+    picture = np.ma.masked_invalid(small_db(store, scene, array, pixels=PANEL_PIXELS).values)
     grey = colormaps["gray"].with_extremes(bad=NODATA_COLOUR)
     drawn = axis.imshow(
         picture, cmap=grey, vmin=bounds.clip_vmin, vmax=bounds.clip_vmax, interpolation="nearest"
