@@ -81,6 +81,8 @@ class BatchFiller:
             order = self._reading_order(chunks)
             slots, groups = slots[order], self.fetcher.groups(kind, chunks[order])
         else:
+            if self._deliver_windows(kind, address(), slots, flat, operations):
+                return
             windows = self._windows(kind, address(), slots)
             groups = in_groups(windows.reshape(len(windows), -1))
         for pixels in groups:
@@ -103,11 +105,53 @@ class BatchFiller:
         if handles is None or (entries["size"] != stored).any():
             return False
         crcs = np.ascontiguousarray(entries["crc"])
-        places = handles, entries["offset"].astype(np.int64), crcs, slots, _of_slots(operations, slots)
+        ranges = handles, entries["offset"].astype(np.int64), crcs, chunks
+        places = slots, _of_slots(operations, slots)
         raw = fetcher.scratch.take("raw", (stored,), "u1", within_page=READ_TO)
-        done = fast.deliver(places, raw, self._strip(fast), out.reshape(-1, *shape), _law(kind))
+        scratch = raw, self._strip(fast)
+        done = fast.deliver(
+            ranges, fetcher.trust.of_loops, places, scratch, out.reshape(-1, *shape), _law(kind)
+        )
         fetcher.work.pixels += len(chunks) * math.prod(shape)
         return bool(done == len(chunks))
+
+    def _deliver_windows(
+        self, kind: Kind, address: Address, slots: Array, out: Array, operations: Array | None
+    ) -> bool:
+        """Deliver windows of codes by one compiled loop, as `_deliver_at_once`; it reads the rows that they need."""
+        fast, fetcher, shape = self._loops_of_codes(kind, out), self.fetcher, self.source.shape
+        if fast is None or fast.C is None or kind.codec != "none":
+            return False
+        pieces = pieces_of(self.source, address, slots, kind)
+        pieces = pieces[self.source.table.entries["size"][pieces["chunk"]] > 0]  # the others are fill value
+        pieces = pieces[np.argsort(pieces["slot"], kind="stable")]
+        chunks, entries = pieces["chunk"], self.source.table.entries[pieces["chunk"]]
+        stored = kind.nbytes + CRC_BYTES
+        handles = fetcher.handles_of(entries["file"].tolist(), chunks.tolist())
+        if handles is None or (entries["size"] != stored).any():
+            return False
+        ranges = tuple(
+            np.ascontiguousarray(column)
+            for column in (handles, entries["offset"].astype(np.int64), entries["crc"], chunks)
+        )
+        parts = np.stack([pieces[name] for name in ("y", "x", "h", "w")], axis=1)
+        parts[:, 2:] = np.minimum(parts[:, 2:], kind.chunk)
+        ends = np.searchsorted(pieces["slot"], np.arange(len(slots)), "right")
+        raw = fetcher.scratch.take("raw", (stored,), "u1", within_page=READ_TO)
+        window = fetcher.scratch.take("windows", shape, kind.dtype)
+        scratch = raw, self._strip(fast), kind.chunk, window
+        places = slots, _of_slots(operations, slots)
+        done = fast.deliver_windows(
+            ranges,
+            fetcher.trust.of_loops,
+            (parts, ends, kind.fill),
+            places,
+            scratch,
+            out.reshape(-1, *shape),
+            _law(kind),
+        )
+        fetcher.work.pixels += len(slots) * math.prod(shape)
+        return bool(done == len(slots))
 
     def _loops_of_codes(self, kind: Kind, out: Array) -> ModuleType | None:
         """Return compiled loops that deliver this kind into ``out``: square codes, as float32 or as they are."""

@@ -67,7 +67,7 @@ class EpochReader(ABC):
         self.share = _ALL
         self._orders: tuple[int, Indices, Draws] | None = None
         self._memory: BatchMemory | None = None
-        self._work = Work()
+        self._work = Work(checks_once=options.check == "once")
         self._own: dict[tuple[int, bool], PrefetchThreads] = {}
 
     def _open(self, store: AnyStore) -> None:

@@ -6,6 +6,7 @@ What decides is how often threads hand each other the GIL, so a group is as many
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -31,11 +32,44 @@ shard without a codec begin 0, 4, ... 252 bytes into a page, and their places 0,
 
 
 @dataclass(eq=False)
-class Work:
-    """The pixels that were delivered, roughly: threads may forget a group of each other's."""
+class Trust:
+    """The chunks of a table that this process has checked, in files that are still the same."""
 
+    chunks: Array
+    """(chunks,) uint8: 1 of those whose checksum was right, in a file that stays open or is found unchanged."""
+    keeps: bool = True
+    """Whether a chunk that was checked is trusted; no longer, once a file was found to be another."""
+    _files: dict[int, tuple[int, ...]] = field(default_factory=dict, init=False, repr=False)
+
+    def opened(self, file: int, handle: int) -> None:
+        """Take note of a file that was opened: where it is not the one of before, nothing is trusted any more."""
+        now = os.fstat(handle)
+        identity = now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns
+        if self._files.setdefault(file, identity) != identity:
+            self.keeps, self.chunks = False, np.zeros_like(self.chunks)
+
+    @property
+    def of_loops(self) -> tuple[Array, int]:
+        """The chunks that are trusted, and what becomes of those that are checked: 1, or 0 where none is kept."""
+        return self.chunks, int(self.keeps)
+
+
+@dataclass(eq=False)
+class Work:
+    """What this process has done for a reader of batches."""
+
+    checks_once: bool = True
+    """Whether a chunk is checked once, or each time."""
     pixels: int = 0
-    """Their number."""
+    """The pixels that were delivered, roughly: threads may forget a group of each other's."""
+    _trust: dict[int, Trust] = field(default_factory=dict, init=False, repr=False)
+
+    def trust(self, part: int, chunks: int) -> Trust:
+        """Return what is known of so many chunks of a part of batches; all threads share it."""
+        return self._trust.setdefault(part, Trust(np.zeros(chunks, np.uint8), self.checks_once))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_trust": {}}  # another process checks for itself
 
 
 @dataclass(eq=False)
@@ -47,12 +81,19 @@ class ChunkFetcher:
     handles: int = MAX_HANDLES
     """Files held open at most."""
     work: Work = field(default_factory=Work)
-    """Pixels that this process has delivered, by all readers of chunks of one reader of batches."""
+    """What this process has done, by all readers of chunks of one reader of batches."""
+    part: int = 0
+    """The number of the part of a batch that is read."""
     scratch: ScratchMemory = field(default_factory=ScratchMemory, init=False, repr=False)
     """Memory of this thread."""
     _open: dict[int, int] = field(default_factory=dict, init=False, repr=False)
     _arrays: dict[int, Any] = field(default_factory=dict, init=False, repr=False)
     _constants: dict[tuple[int, int], int] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def trust(self) -> Trust:
+        """The chunks that need not be checked again."""
+        return self.work.trust(self.part, len(self.source.table.entries))
 
     def close(self) -> None:
         """Close every handle."""
@@ -236,6 +277,7 @@ class ChunkFetcher:
                 raise self._damage("a file was expected, got no such file", chunk) from None
             if handle is None:
                 return None
+            self.trust.opened(file, handle)
         self._open[file] = handle  # last: the one used least recently is first
         return handle
 

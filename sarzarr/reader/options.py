@@ -120,6 +120,10 @@ class ReadOptions:
     """Threads that fill batches: the cores that this process may use, 4 at most, unless given."""
     read_ahead: int = 2
     """Batches that are made before they are asked for, besides one per thread."""
+    check: Literal["once", "always"] = "once"
+    """``once``: a chunk of codes is checked when a process first reads it, before a pixel of it is delivered; from then
+    on only the rows that are needed are read, as long as its file is the same. ``always``: it is checked each time,
+    as compressed chunks and floats are in any case."""
 
     def __post_init__(self) -> None:
         changes_values = bool(self.augmentation.changes)
@@ -129,6 +133,8 @@ class ReadOptions:
                 raise InvalidInputError(f"{name} must be a whole number, at least {least}, got {value!r}.")
         if self.shuffle not in (True, False, "window"):
             raise InvalidInputError(f"shuffle must be True, False or 'window', got {self.shuffle!r}.")
+        if self.check not in ("once", "always"):
+            raise InvalidInputError(f"check must be once or always, got {self.check!r}.")
         if self.predicate not in ("intersects", "within"):
             raise InvalidInputError(f"predicate must be intersects or within, got {self.predicate!r}.")
         if self.dtype not in ("float32", "uint16"):
@@ -225,6 +231,7 @@ class _SharedKeywords(TypedDict, total=False):
     window: int
     threads: int | None
     read_ahead: int
+    check: Literal["once", "always"]
 
 
 class _ChoiceKeywords(TypedDict, total=False):
@@ -279,6 +286,7 @@ class GroupKeywords(TypedDict, total=False):
     drop_last: bool
     threads: int | None
     read_ahead: int
+    check: Literal["once", "always"]
 
 
 class ItemKeywords(PatchKeywords, _ChoiceKeywords, total=False):

@@ -187,5 +187,5 @@ class PrefetchThreads:
         if key not in self._fillers:
             sources = 2 + len(self.recipe.layers)
             handles = max(min(available_handles() // (sources * self.threads), MAX_HANDLES), 1)
-            self._fillers[key] = BatchFiller(ChunkFetcher(source, handles, self.work))
+            self._fillers[key] = BatchFiller(ChunkFetcher(source, handles, self.work, number))
         return self._fillers[key]

@@ -59,6 +59,7 @@ _ORDER: Final = (
     "seed",
     "threads",
     "read_ahead",
+    "check",
 )
 """Options of what joins readers; all others are of each."""
 _PIXELS: Final = ("image", "flags")

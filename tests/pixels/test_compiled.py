@@ -96,13 +96,68 @@ def test_chunks_are_delivered_as_they_are_up_to_one_that_is_not(
         crcs = np.array([crc32c(image.tobytes()) for image in images], np.uint32)
         if whole < count and exchanged:  # an intact chunk, and another's
             crcs[whole] ^= 1
-        places = np.full(count, file.fileno(), np.int32), np.arange(count) * cell, crcs, slots
-        raw = np.empty(cell, np.uint8)
-        done = loops().deliver((*places, np.array(operations, np.uint8)), raw, strip, out, law)
+        chunks = np.full(count, file.fileno(), np.int32), np.arange(count) * cell, crcs, np.arange(count)
+        places, scratch = (slots, np.array(operations, np.uint8)), (np.empty(cell, np.uint8), strip)
+        trusted = np.zeros(count, np.uint8)
+        done = loops().deliver(chunks, (trusted, 1), places, scratch, out, law)
     assert done == whole
+    assert trusted.tolist() == [1] * whole + [0] * (count - whole)
     np.testing.assert_array_equal(
         out[slots[:whole]], delivered(images[:whole], operations[:whole], clip) if whole else out[:0]
     )
+
+
+@given(
+    st.sampled_from([4, 6, 8, 32, 34]),
+    st.sampled_from([4, 8, 12, 32, 64, 100]),
+    st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90), st.integers(0, 7)), min_size=1, max_size=6),
+    laws,
+    st.tuples(st.integers(1, 100), st.integers(1, 100)),
+    st.integers(0, 2**20),
+)
+def test_windows_are_slices_of_the_array(cell, size, windows, clip, shape, seed):
+    """Whatever chunks they need, trusted or not, absent or cut by the edge; a damaged one is never delivered."""
+    rng = np.random.default_rng(seed)
+    grid = [-(-n // cell) for n in shape]
+    whole = np.zeros([n * cell for n in grid], np.uint16)
+    whole[: shape[0], : shape[1]] = rng.integers(1, 65536, shape, np.uint16)
+    cells = whole.reshape(grid[0], cell, grid[1], cell).swapaxes(1, 2).reshape(-1, cell, cell)
+    cells[rng.random(len(cells)) < 0.2] = 0
+    whole = cells.reshape(*grid, cell, cell).swapaxes(1, 2).reshape(whole.shape)
+    is_there, nbytes = cells.any(axis=(1, 2)), 2 * cell * cell + 4
+    crcs = np.array([crc32c(c.tobytes()) for c in cells], np.uint32)
+    wrong = int(rng.integers(len(cells)))
+    trusted = (rng.random(len(cells)) < 0.5).astype(np.uint8)
+    trusted[wrong] = 0
+    inside = [(min(r, shape[0] - 1), min(c, shape[1] - 1), o) for r, c, o in windows]
+    padded = np.pad(whole[: shape[0], : shape[1]], ((0, size), (0, size)))
+    images = np.stack([padded[r : r + size, c : c + size] for r, c, _ in inside])
+    parts, chunks, ends, first = [], [], [], len(inside)
+    for k, (r, c, _) in enumerate(inside):
+        for i, j in np.ndindex(*grid):
+            y, x = i * cell - r, j * cell - c
+            if -cell < y < size and -cell < x < size and is_there[number := i * grid[1] + j]:
+                parts.append((y, x, min(cell, shape[0] - i * cell), min(cell, shape[1] - j * cell)))
+                chunks.append(number)
+                first = min(first, k) if number == wrong else first
+        ends.append(len(parts))
+    numbers, operations = np.array(chunks, np.int64), [o for *_, o in inside]
+    slots, (law, strip, out) = rng.permutation(len(inside)), room(len(inside), size, clip)
+    with tempfile.TemporaryFile() as file:
+        for number, image in enumerate(cells):
+            flipped = image.copy()
+            flipped[-1, -1] ^= number == wrong
+            file.write(flipped.tobytes() + crcs[number].tobytes())
+        file.flush()
+        ranges = np.full(len(chunks), file.fileno(), np.int32), numbers * nbytes, crcs[numbers], numbers
+        scratch = np.empty(nbytes, np.uint8), strip, (cell, cell), np.empty((size, size), np.uint16)
+        pieces = np.array(parts, np.int32).reshape(-1, 4), np.array(ends, np.int64), 0
+        places = slots, np.array(operations, np.uint8)
+        done = loops().deliver_windows(ranges, (trusted, 1), pieces, places, scratch, out, law)
+    assert done == first
+    assert not trusted[wrong]
+    if done:
+        np.testing.assert_array_equal(out[slots[:done]], delivered(images[:done], operations[:done], clip))
 
 
 @pytest.mark.compat

@@ -26,6 +26,7 @@ from sarzarr.errors import (
     StoreNotFoundError,
     StoreSchemaError,
 )
+from sarzarr.pixels.compiled.when import SWITCH, loops
 from sarzarr.store.boxes import Boxes, read_boxes, write_boxes
 from sarzarr.store.commit import consolidate
 from sarzarr.store.split_table import read_split
@@ -264,3 +265,75 @@ def test_a_scene_without_its_folder_is_named(root, truth):
 def test_an_array_without_its_folder_is_named(root, truth, array):
     shutil.rmtree(root / "scenes" / "codes" / array)
     assert judge(root, truth, "no array", named=(f"scenes/codes/{array}",)) > 0
+
+
+# ------------------------------------------------------------------ checked once
+@pytest.fixture
+def one_scene(tmp_path, monkeypatch):
+    """A store of one scene of 1024 x 1024 codes in one file, and compiled loops from the first pixel on."""
+    monkeypatch.setenv(SWITCH, "1")
+    loops.cache_clear()
+    if loops() is None or loops().C is None:
+        pytest.skip("no compiled loops that read files on this machine")
+    write_band(tmp_path / "a_vv.tif", speckle((1024, 1024), seed=1), tiles=256)
+    yield sz.ingest(sz.plan_ingest(tmp_path / "a_vv.tif", tmp_path / "s.zarr", **KNOWN | {"shard": 1024}))
+    loops.cache_clear()
+
+
+WINDOWS = {"patch_size": 256, "stride": 128, "min_valid": 0, "min_unsaturated": 0, "batch_size": 7}
+
+
+def flip(root):
+    """Flip a bit in the middle of a store's only file of codes, in place."""
+    (file,) = (root / "scenes").glob("*/vv/c/0/0")
+    with file.open("r+b") as opened:
+        opened.seek(file.stat().st_size // 2)
+        byte = opened.read(1)
+        opened.seek(-1, 1)
+        opened.write(bytes([byte[0] ^ 16]))
+    return file
+
+
+@pytest.mark.parametrize("options", [WINDOWS, WINDOWS | {"stride": 256}], ids=["windows", "whole chunks"])
+def test_damage_is_found_before_its_first_pixel_and_each_time_where_that_is_asked(one_scene, options):
+    patient, strict = (sz.PatchReader(one_scene, check=check, **options) for check in ("once", "always"))
+    before = np.concatenate(list(patient))
+    np.testing.assert_array_equal(before, np.concatenate(list(strict)))
+    flip(one_scene.root)
+    with pytest.raises(CorruptStoreError, match="row 512, col 0"):
+        list(strict)
+    with pytest.raises(CorruptStoreError, match="row 512, col 0"):
+        list(sz.PatchReader(one_scene, **options))
+    # The file is another by its time: what was checked before is checked again.
+    with pytest.raises(CorruptStoreError, match="row 512, col 0"):
+        list(patient)
+
+
+def test_a_file_that_shrinks_is_an_error_that_names_it(one_scene):
+    reader = sz.PatchReader(one_scene, threads=1, **WINDOWS)
+    list(reader)
+    batches = iter(reader)
+    next(batches)
+    (file,) = (one_scene.root / "scenes").glob("*/vv/c/0/0")
+    os.truncate(file, 300_000)
+    with pytest.raises(CorruptStoreError, match=f"end of the file.*{file.parent.name}/{file.name}"):
+        list(batches)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/io").exists(), reason="this system does not count what a process reads"
+)
+def test_rows_alone_are_read_of_what_was_checked(one_scene):
+    """A window of 256 x 256 needs the rows of two chunks; the first time, four chunks of 128 KiB."""
+
+    def bytes_read(reader):
+        before = int(Path("/proc/self/io").read_text().split()[1])
+        count = sum(map(len, reader))
+        return (int(Path("/proc/self/io").read_text().split()[1]) - before) / count
+
+    reader, always = (sz.PatchReader(one_scene, check=c, threads=1, **WINDOWS) for c in ("once", "always"))
+    bytes_read(reader), bytes_read(always)
+    rows, whole = bytes_read(reader), bytes_read(always)
+    columns = np.array([1, 2, 1, 2, 1, 2, 1])  # chunks that windows from 0, 128, ... 768 reach over
+    assert rows == pytest.approx(256 * 512 * columns.mean(), rel=0.05)
+    assert whole == pytest.approx((256 * 512 + 4) * columns.mean() ** 2, rel=0.05)

@@ -61,8 +61,10 @@ _law = types.Tuple((types.uint16, types.uint16, types.float32, types.float32))
 _laws = types.Tuple((_float32s, _float32s, types.float32, _float32s))
 _places = types.Tuple((_int64s, types.uint8[::1]))
 _crcs = types.uint32[::1]
-_chunks = types.Tuple((_int32s, _int64s, _crcs, _int64s, types.uint8[::1]))
-_memory = types.Tuple((_codes, _crcs, _codes, _words))
+_chunks = types.Tuple((_int32s, _int64s, _crcs, _int64s))
+_trust = types.Tuple((types.uint8[::1], types.uint8))
+_pieces = types.Tuple((types.int32[:, ::1], _int64s, types.uint16))
+_memory = types.Tuple((_codes, _crcs, _codes, _words, _codes))
 
 
 class _Function(types.WrapperAddressProtocol):  # type: ignore[misc]
@@ -189,38 +191,139 @@ def _in_words(rows: Array) -> Array:
     return (rows if rows.shape[1] % 4 == 0 else rows[:, :0].copy()).view(_u64)
 
 
-_c = types.FunctionType(_pread), types.FunctionType(_extend), types.uintp, _chunks, _memory
+_c = types.FunctionType(_pread), types.FunctionType(_extend), types.uintp
+_whole, _parted = (*_c, _chunks, _trust, _places, _memory), (*_c, _chunks, _trust, _pieces, _places, _memory)
+
+
+@_part
+def _fetched(pread: Any, extend: Any, chunks: Any, trust: Any, at: Any, memory: Any) -> bool:
+    """Read rows of a chunk, or all of it, checked, where it is not trusted; say if it is as it should be.
+
+    ``at`` is the memory's address, the chunk, and the first row and the one behind the last.
+    """
+    (address, k, first, last), (handles, offsets, crcs, numbers), (trusted, keep) = at, chunks, trust
+    image, stored = memory[0], memory[1]
+    if trusted[numbers[k]]:
+        row = 2 * image.shape[1]
+        begin, some = first * row, (last - first) * row
+        return bool(pread(handles[k], address + _u64(begin), _u64(some), offsets[k] + begin) == some)
+    size = _u64(2 * image.size)
+    if pread(handles[k], address, size + _u64(4), offsets[k]) != size + 4:
+        return False
+    if stored[0] != crcs[k] or extend(np.uint32(0), address, size) != crcs[k]:
+        return False
+    trusted[numbers[k]] = keep
+    return True
 
 
 @_loop(
-    types.int64(*_c, types.float32[:, :, ::1], _law), types.int64(*_c, types.uint16[:, :, ::1], types.none)
+    types.int64(*_whole, types.float32[:, :, ::1], _law),
+    types.int64(*_whole, types.uint16[:, :, ::1], types.none),
 )
-def _deliver(pread: Any, extend: Any, address: Any, chunks: Any, memory: Any, out: Array, law: Any) -> int:
-    handles, offsets, crcs, slots, operations = chunks
-    image, stored, strip, words = memory
-    size = _u64(2 * image.size)
-    for k in range(len(handles)):
-        if pread(handles[k], address, size + _u64(4), offsets[k]) != size + 4:
-            return k
-        if stored[0] != crcs[k] or extend(np.uint32(0), address, size) != crcs[k]:
+def _deliver(
+    pread: Any,
+    extend: Any,
+    address: Any,
+    chunks: Any,
+    trust: Any,
+    places: Any,
+    memory: Any,
+    out: Array,
+    law: Any,
+) -> int:
+    (slots, operations), (image, _, strip, words, _) = places, memory
+    for k in range(len(slots)):
+        if not _fetched(pread, extend, chunks, trust, (address, k, 0, image.shape[0]), memory):
             return k
         _place(image, operations[k], strip, words, out[slots[k]], law)
-    return len(handles)
+    return len(slots)
 
 
-def deliver(chunks: tuple[Array, ...], raw: Array, strip: Array, out: Array, law: Any) -> int:
+def deliver(
+    chunks: tuple[Array, ...],
+    trust: tuple[Array, int],
+    places: tuple[Array, Array],
+    scratch: tuple[Array, ...],
+    out: Array,
+    law: Any,
+) -> int:
     """Read chunks of codes, check, turn and stretch each, while it is in cache, into its slot of a batch.
 
     Return how many were as they should be: it stops at the first that is short, or of another checksum. Chunks are
-    handles (int32), offsets (int64), checksums (uint32), slots (int64) and operations (uint8). ``raw`` is scratch of
-    uint8, a chunk and its checksum; the others are as in `place_codes`.
+    handles (int32), offsets (int64), checksums (uint32), and their numbers (int64) in ``trust``: (chunks,) uint8, 1
+    for what has been checked before and is not again, and what becomes of others once they are. Places and the two of
+    ``scratch``, a chunk and its checksum (uint8) and a strip, are as in `place_codes`.
     """
+    raw, strip = scratch
     image, stored = raw[:-4].view(_u16).reshape(out.shape[1:]), raw[-4:].view(np.uint32)
-    memory = image, stored, strip, _in_words(strip)
-    return int(_deliver(*(C or ()), image.ctypes.data, chunks, memory, out, law))
+    memory = image, stored, strip, _in_words(strip), image
+    kept = trust[0], np.uint8(trust[1])
+    return int(_deliver(*(C or ()), image.ctypes.data, chunks, kept, places, memory, out, law))
 
 
-@_loop(types.int64(*_c[:3], types.Tuple((_int32s, _int64s, _crcs)), types.uint32[:, ::1]))
+@_loop(
+    types.int64(*_parted, types.float32[:, :, ::1], _law),
+    types.int64(*_parted, types.uint16[:, :, ::1], types.none),
+)
+def _deliver_windows(
+    pread: Any,
+    extend: Any,
+    address: Any,
+    chunks: Any,
+    trust: Any,
+    pieces: Any,
+    places: Any,
+    memory: Any,
+    out: Array,
+    law: Any,
+) -> int:
+    (parts, ends, fill), (slots, operations), (chunk, _, strip, words, window) = pieces, places, memory
+    (height, width), (rows, cols), k = window.shape, chunk.shape, 0
+    for n in range(len(slots)):
+        covered = 0
+        for i in range(k, ends[n]):
+            y, x, h, w = parts[i]
+            covered += (min(y + h, height) - max(y, 0)) * (min(x + w, width) - max(x, 0))
+        if covered < height * width:
+            window[:] = fill
+        while k < ends[n]:
+            y, x, h, w = parts[k]
+            top, bottom, left, right = max(y, 0), min(y + h, height), max(x, 0), min(x + w, width)
+            if not _fetched(pread, extend, chunks, trust, (address, k, top - y, bottom - y), memory):
+                return n
+            for i in range(top, bottom):
+                source, place = chunk[i - y, left - x : right - x], window[i, left:right]
+                for j in range(place.size):
+                    place[j] = source[j]
+            k += 1
+        _place(window, operations[n], strip, words, out[slots[n]], law)
+    return len(slots)
+
+
+def deliver_windows(
+    chunks: tuple[Array, ...],
+    trust: tuple[Array, int],
+    pieces: tuple[Array, Array, int],
+    places: tuple[Array, Array],
+    scratch: tuple[Array, ...],
+    out: Array,
+    law: Any,
+) -> int:
+    """Put windows together from the rows that they need of chunks, turn and stretch each into its slot of a batch.
+
+    Return how many are as they should be, as `deliver`; a chunk that is not trusted is read whole, and checked. Pieces
+    are (y, x, h, w) int32 (pieces, 4): where a chunk's first pixel falls in its window, and its rows and columns that
+    the array has; the end (windows,) int64 of each window's pieces; and the value of pixels that no piece has.
+    ``scratch`` is a chunk and its checksum (uint8), a strip, a chunk's and a window's shape (uint16 arrays).
+    """
+    raw, strip, whole, window = scratch
+    image, stored = raw[:-4].view(_u16).reshape(whole), raw[-4:].view(np.uint32)
+    memory = image, stored, strip, _in_words(strip), window
+    kept, parts = (trust[0], np.uint8(trust[1])), (pieces[0], pieces[1], _u16(pieces[2]))
+    return int(_deliver_windows(*(C or ()), image.ctypes.data, chunks, kept, parts, places, memory, out, law))
+
+
+@_loop(types.int64(*_c, types.Tuple((_int32s, _int64s, _crcs)), types.uint32[:, ::1]))
 def _read(pread: Any, extend: Any, address: Any, chunks: Any, words: Any) -> int:
     handles, offsets, crcs = chunks
     size = _u64(4 * words.shape[1])
