@@ -135,6 +135,10 @@ class EpochReader(ABC):
         other._cursor = copy.deepcopy(self._cursor)
         return other
 
+    def in_epoch(self, epoch: int) -> Self:
+        """Return the reader whose selection is that of an epoch: this one, unless crops are drawn anew in each."""
+        return self
+
     def deal(self, start: int = 0, ranks: int = 1) -> Deal:
         """Return the batches of an epoch as positions in its order (n,), from ``start`` on, for so many ranks."""
         o, n = self.options, len(self.selection)
@@ -155,12 +159,13 @@ class EpochReader(ABC):
                 f"a batch in {-deal.steps}..{deal.steps - 1} of what epoch {begin.epoch} has left was expected, "
                 f"got {step}. Ask for one of them, or call set_epoch()."
             )
+        chosen = self.in_epoch(begin.epoch)
         if self._orders is None or self._orders[0] != begin.epoch:
-            order = self.order(begin.epoch)
-            self._orders = begin.epoch, order, self.draws(begin.epoch, order)
+            order = chosen.order(begin.epoch)
+            self._orders = begin.epoch, order, chosen.draws(begin.epoch, order)
         _, order, draws = self._orders
         a, b = deal.share(step % deal.steps, share.rank)
-        return self.packed(self._parts(order[a:b], draws[a:b], self._own_threads(changes=True)))
+        return self.packed(chosen._parts(order[a:b], draws[a:b], chosen._own_threads(changes=True)))
 
     def order(self, epoch: int) -> Indices:
         """Return the patches of the selection, (n,) int64, in the order of an epoch."""
@@ -184,17 +189,19 @@ class EpochReader(ABC):
 
     def parts(self, begin: Position, share: Share) -> Iterator[dict[str, Any]]:
         """Yield the same as parts by name: ``image`` (N, C, size, size) float32, ``flags`` uint8, and so on."""
-        deal = self.deal(begin.start, share.ranks)
-        order = self.order(begin.epoch)
-        draws = self.draws(begin.epoch, order)
+        deal, chosen = self.deal(begin.start, share.ranks), self.in_epoch(begin.epoch)
+        order = chosen.order(begin.epoch)
+        draws = chosen.draws(begin.epoch, order)
         threads = self.options.threads or max(min(MAX_THREADS, available_cores() // share.workers), 1)
         ahead = self.options.read_ahead
         memory = self.memory(threads + ahead + 2)
-        with closing(PrefetchThreads(self.recipe.unclipped, memory, threads, ahead, self._work)) as prefetch:
+        with closing(
+            PrefetchThreads(chosen.recipe.unclipped, memory, threads, ahead, self._work)
+        ) as prefetch:
 
             def make(step: int) -> dict[str, Any]:
                 a, b = deal.share(step, share.rank)
-                return self._parts(order[a:b], draws[a:b], prefetch)
+                return chosen._parts(order[a:b], draws[a:b], prefetch)
 
             yield from prefetch.run(make, deal.worker_steps(share.worker, share.workers)[share.skip :])
 

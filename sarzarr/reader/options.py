@@ -22,7 +22,18 @@ from sarzarr.store.boxes import MIN_VISIBLE
 from sarzarr.store.store import Store
 
 _FROM_0: Final = ("seed", "read_ahead")
-_FROM_1: Final = ("patch_size", "stride", "max_patches", "stack_length", "batch_size", "window", "threads")
+_FROM_1: Final = (
+    "patch_size",
+    "stride",
+    "max_patches",
+    "stack_length",
+    "batch_size",
+    "window",
+    "threads",
+    "per_epoch",
+)
+_OF_THE_CUT: Final = ("stride", "edge", "index", "rows", "max_patches", "weights")
+"""Options that random crops know nothing of."""
 log = logging.getLogger(__name__)
 Edge = Literal["drop", "shift", "pad"]
 Clip = tuple[float, float] | Mapping[str, tuple[float, float]]
@@ -78,6 +89,12 @@ class ReadOptions:
     time: Any = None
     """When patches were acquired: a pair or slice of ISO text or datetimes, both ends included, None for an open one;
     ``"2026-03"`` is all of that month. UTC."""
+    crops: Literal["random", "jitter"] | None = None
+    """``random``: windows anywhere on the cells of 256 x 256 pixels that the conditions choose, drawn anew each epoch
+    by (seed, epoch), each place with equal chance, and none that touches another cell. ``jitter``: the patches of
+    the cut, each moved by up to half a stride. ``min_valid`` is of a window's own pixels. None: the cut's patches."""
+    per_epoch: int | None = None
+    """Random crops of an epoch; as many as the chosen cells have pixels for if left out."""
     rows: Array | Sequence[int] | None = None
     """Rows (k,) of the index to choose from, where a query of one's own has chosen; all if left out."""
     max_patches: int | None = None
@@ -121,9 +138,9 @@ class ReadOptions:
     read_ahead: int = 2
     """Batches that are made before they are asked for, besides one per thread."""
     check: Literal["once", "always"] = "once"
-    """``once``: a chunk of codes is checked when a process first reads it, before a pixel of it is delivered; from then
-    on only the rows that are needed are read, as long as its file is the same. ``always``: it is checked each time,
-    as compressed chunks and floats are in any case."""
+    """``once``: a chunk of codes is checked when a process first reads it, before a pixel of it is delivered; later
+    the rows that are needed are read alone, as long as its file is the same. ``always``: it is checked each time, as
+    compressed chunks and floats are in any case."""
 
     def __post_init__(self) -> None:
         changes_values = bool(self.augmentation.changes)
@@ -133,6 +150,7 @@ class ReadOptions:
                 raise InvalidInputError(f"{name} must be a whole number, at least {least}, got {value!r}.")
         if self.shuffle not in (True, False, "window"):
             raise InvalidInputError(f"shuffle must be True, False or 'window', got {self.shuffle!r}.")
+        self._check_crops()
         if self.check not in ("once", "always"):
             raise InvalidInputError(f"check must be once or always, got {self.check!r}.")
         if self.predicate not in ("intersects", "within"):
@@ -160,6 +178,25 @@ class ReadOptions:
             given = f"augment={self.augment!r}" if self.clip is None else f"clip={self.clip}"
             raise InvalidInputError(
                 f"{given} needs dtype='float32', got 'uint16': codes come as they are stored. Leave one out."
+            )
+
+    def _check_crops(self) -> None:
+        if self.crops not in (None, "random", "jitter"):
+            raise InvalidInputError(f"crops must be random, jitter or None, got {self.crops!r}.")
+        if self.per_epoch is not None and self.crops != "random":
+            raise InvalidInputError(
+                f"per_epoch= needs crops='random', got crops={self.crops!r}. Leave it out."
+            )
+        cut = [name for name in _OF_THE_CUT if getattr(self, name) is not None]
+        if self.crops == "random" and cut:
+            raise InvalidInputError(
+                f"crops='random' lie anywhere, got {cut[0]}=, which is of a cut. Leave it out; patch_size= and "
+                "per_epoch= say how large they are, and how many."
+            )
+        if self.crops == "jitter" and (self.edge == "pad" or self.weights is not None):
+            name = "edge='pad'" if self.edge == "pad" else "weights="
+            raise InvalidInputError(
+                f"crops='jitter' moves patches within their scenes, got {name}. Leave it out."
             )
 
     @property
@@ -295,3 +332,6 @@ class ItemKeywords(PatchKeywords, _ChoiceKeywords, total=False):
 
 class ReadKeywords(ItemKeywords, SampleKeywords, total=False):
     """All fields: sizes in pixels, clips in dB."""
+
+    crops: Literal["random", "jitter"] | None
+    per_epoch: int | None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property, partial
 from hashlib import blake2b
-from typing import Any, Final, Unpack, cast
+from typing import Any, Final, Self, Unpack, cast
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from sarzarr.patches.selection import drawn_of, layouts, patch_columns, patch_fa
 from sarzarr.patches.stacks.find import catalog_groups, choose_stacks
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.stretch import Stretch
+from sarzarr.reader.crops import Crops, moved_recipe
 from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.layers import layer_recipes
 from sarzarr.reader.moments import ChannelMoments, CountedArray, channel_moments
@@ -96,6 +97,9 @@ class PatchReader(EpochReader):
     reading where a chunk does: no batch holds such a patch.
     """
 
+    crops: Crops | None = None
+    """The ground that windows are drawn from; None of a reader of patches of a cut."""
+    _latest: "PatchReader | None" = None
     members: "tuple[PatchReader, ...]" = ()
     """The readers of several stores or selections, whose patches are joined; none of a reader of one store."""
 
@@ -122,7 +126,10 @@ class PatchReader(EpochReader):
             self._choose_from_members()
             return
         o = self.options
-        self.index = o.index_in(self.store)
+        cells = replace(
+            o, crops=None, per_epoch=None, patch_size=cv.CELL, stride=cv.CELL, edge="pad", index=None
+        )
+        self.index = (cells if o.crops == "random" else o).index_in(self.store)
         self.stacks: tuple[Stack, ...] = ()
         query = o.query(self.index)
         if o.stack is not False:
@@ -131,14 +138,44 @@ class PatchReader(EpochReader):
             )
             groups = catalog_groups(self.store, self.stacks)
             query = replace(query, scenes=None, polarizations=None, groups=groups, dates=len(self.stacks[0]))
-        self.selection = select(self.store, query)
+        if o.crops == "random":
+            self.crops = Crops.random(self.store, query, o.patch_size or cv.CHUNK, o.per_epoch)
+        elif o.crops == "jitter":
+            on_cells = replace(query, index=cells.index_in(self.store), rows=None, at_most=None)
+            reach = spec_of(self.store, self.index).stride // 2
+            self.crops = Crops.jitter(self.store, query, on_cells, reach)
+        self._drawn_for = 0
+        chosen = None if self.crops is None else self.crops.selection(self.store, o.seed, 0)
+        self.selection = select(self.store, query) if chosen is None else chosen
         self.recipe = self._recipe(is_all_valid=query.min_valid == 1 and not self.selection.is_padded)
         self._check_index()
         self._stack_of = {stack.id: stack for stack in self.stacks}
         self.targets = self._targets() if o.boxes else None
 
+    def in_epoch(self, epoch: int) -> Self:
+        """Return the reader whose `selection` is that of an epoch: another one of crops, which are drawn anew."""
+        if self.crops is None or epoch == self._drawn_for:
+            return self
+        if self._latest is None or self._latest._drawn_for != epoch:
+            self.memory()
+            other = copy.copy(self)
+            for name in ("shards", "weights", "_digest"):
+                vars(other).pop(name, None)
+            other.selection = self.crops.selection(self.store, self.options.seed, epoch)
+            owners = self.store.catalog["scene"].values[other.selection.catalog_row].astype(str)
+            scenes = np.unique(owners, return_inverse=True)[1]
+            other.recipe = moved_recipe(self.recipe, other.selection, scenes)
+            other._drawn_for, other._own, other._orders, other._latest = epoch, {}, None, None
+            other.targets = other._targets() if self.options.boxes else None
+            self._latest = other
+        return cast("Self", self._latest)
+
     def _choose_from_members(self) -> None:
         members = self.members
+        if any(member.crops is not None for member in members):
+            raise InvalidInputError(
+                "patches of a cut were expected of readers that are joined, got crops. Read their batches in turns."
+            )
         check_alike([str(m.store.place) for m in members], [m._facts for m in members])
         places = [_address(m.store) for m in members]
         stores = [list(dict.fromkeys(places)).index(place) for place in places]
@@ -279,7 +316,7 @@ class PatchReader(EpochReader):
 
         `MixedBoundsError` where the clips of groups within a channel differ.
         """
-        clips, used = self._clips(), self.selection.array
+        clips, used = self._clips(), self._used
         pairs = [{clips[i] for i in np.unique(used[:, channel]).tolist()} for channel in range(used.shape[1])]
         if max(map(len, pairs)) > 1:
             raise MixedBoundsError(
@@ -298,11 +335,11 @@ class PatchReader(EpochReader):
         They are of every valid pixel of the arrays that patches are chosen from: of whole scenes, also where a split
         or a condition takes a part of their ground. Augmentation and weights do not count.
         """
-        chosen, channels = self.selection, self.selection.array.shape[1] // max(self.selection.dates, 1)
+        channels = self.selection.array.shape[1] // max(self.selection.dates, 1)
         arrays = self._counted()
         # Members of one store have the same arrays: each counts once.
         used = [
-            dict(arrays[i] for i in np.unique(chosen.array[:, channel::channels]).tolist())
+            dict(arrays[i] for i in np.unique(self._used[:, channel::channels]).tolist())
             for channel in range(channels)
         ]
         scenes = {key[:2] for one in used for key in one}
@@ -334,6 +371,11 @@ class PatchReader(EpochReader):
                 f"a batch as this reader delivers it was expected, got {type(batch).__name__}. Pass what it gave."
             )
         return plot_parts(parts, nodata=self.layer_nodata, patches=patches)
+
+    @property
+    def _used(self) -> Array:
+        """(n, channels) the arrays that patches are of: in any epoch, of crops."""
+        return self.selection.array if self.crops is None else self.crops.base.array
 
     def _counted(self) -> list[tuple[tuple[Any, ...], CountedArray]]:
         """Return each array that is read: store, scene, name and clip, that tell it from others, and its pixels."""
@@ -462,7 +504,12 @@ class PatchReader(EpochReader):
     @property
     def fingerprint(self) -> dict[str, Any]:
         """All that the order of an epoch depends on, besides the epoch; of several stores, what they hold."""
-        return super().fingerprint | ({"stores": self._digest} if self.members else {})
+        rows = self.selection.shape[0]
+        crops = {"crops": f"{self.options.crops} of {rows} pixels"} if self.crops is not None else {}
+        return super().fingerprint | ({"stores": self._digest} if self.members else {}) | crops
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_latest": None}
 
     @cached_property
     def _digest(self) -> str:

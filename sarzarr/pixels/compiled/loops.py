@@ -278,7 +278,7 @@ def _deliver_windows(
     law: Any,
 ) -> int:
     (parts, ends, fill), (slots, operations), (chunk, _, strip, words, window) = pieces, places, memory
-    (height, width), (rows, cols), k = window.shape, chunk.shape, 0
+    (height, width), k = window.shape, 0
     for n in range(len(slots)):
         covered = 0
         for i in range(k, ends[n]):
@@ -311,9 +311,9 @@ def deliver_windows(
 ) -> int:
     """Put windows together from the rows that they need of chunks, turn and stretch each into its slot of a batch.
 
-    Return how many are as they should be, as `deliver`; a chunk that is not trusted is read whole, and checked. Pieces
-    are (y, x, h, w) int32 (pieces, 4): where a chunk's first pixel falls in its window, and its rows and columns that
-    the array has; the end (windows,) int64 of each window's pieces; and the value of pixels that no piece has.
+    Return how many are as they should be, as `deliver`; a chunk that is not trusted is read whole, and checked.
+    Pieces are (y, x, h, w) int32 (pieces, 4): where a chunk's first pixel falls in its window, and its rows and
+    columns that the array has; the end (windows,) int64 of each window's pieces; and the value where there is none.
     ``scratch`` is a chunk and its checksum (uint8), a strip, a chunk's and a window's shape (uint16 arrays).
     """
     raw, strip, whole, window = scratch
