@@ -125,6 +125,20 @@ def gather(material, batch):
     return epochs_of(batches)
 
 
+def copy_into(material, batch):
+    """A copy and nothing else, one thread: `torch.index_select` into a buffer that is used again."""
+    patches = torch.from_numpy(material.memory)
+    buffer, random = torch.empty(batch, SIZE, SIZE), torch.Generator().manual_seed(0)
+
+    def batches():
+        order = torch.randperm(len(patches), generator=random)
+        for i in range(0, len(order) - batch + 1, batch):
+            torch.index_select(patches, 0, order[i : i + batch], out=buffer)
+            yield buffer
+
+    return epochs_of(batches)
+
+
 def reader(store, batch, **options):
     """sarzarr as NumPy, threads of this process."""
     made = sz.PatchReader(store, **OPTIONS | {"batch_size": batch} | options)
@@ -298,6 +312,8 @@ def contenders(material, batch):
         "  with flags": reader(codes, batch, flags=True),
         '  augment="d4"': reader(codes, batch, augment="d4"),
         "  stride 128": reader(codes, batch, patch_size=SIZE, stride=128, max_patches=len(material.memory)),
+        "  random crops": reader(codes, batch, crops="random", per_epoch=len(material.memory)),
+        '  check="always"': reader(codes, batch, check="always"),
         "  ZarrPatchDataset, 0 workers": dataset(codes, batch, 0),
         "  ZarrPatchDataset, 2 workers": dataset(codes, batch, 2),
         "sarzarr, float32 store": reader(floats, batch),
@@ -347,29 +363,39 @@ def table(material, batch, rounds):
     runs, titles = dict(ours), {name: name for name in ours}
     for name, settings in peers.items():
         runs[name], titles[name] = best_setting(name, settings)
-    reference = gather(material, batch)
+    torch.set_num_threads(1)
+    references = gather(material, batch), copy_into(material, batch)
     rates = {name: [] for name in runs}
     beside = {name: [] for name in runs}
     for name in ours:
         runs[name]()  # the first epoch finds cold memory
     for _ in range(rounds):
         for name, run in runs.items():
-            before = reference()
+            before = [reference() for reference in references]
             rates[name].append(run())
-            beside[name].append((before + reference()) / 2)
-    every = [rate for some in beside.values() for rate in some]
-    ratios = {n: statistics.median(r / g for r, g in zip(rates[n], beside[n], strict=True)) for n in runs}
+            after = [reference() for reference in references]
+            beside[name].append([(a + b) / 2 for a, b in zip(before, after, strict=True)])
+    every = np.array([pair for some in beside.values() for pair in some])
+    ratios, copies = (
+        {n: statistics.median(r / pair[i] for r, pair in zip(rates[n], beside[n], strict=True)) for n in runs}
+        for i in range(2)
+    )
     ratios["gather"] = 1.0
     with_numba = "with Numba" if loops() else "NumPy alone"
     print(
         f"\n{len(material.memory)} patches of {SIZE}x{SIZE}, batches of {batch}, {rounds} rounds, "
         f"page cache warm, {with_numba}"
     )
-    print(f"{'':46}{'patches/s':>10}{'best':>9}{'x gather':>10}")
+    print(f"{'':46}{'patches/s':>10}{'best':>9}{'x gather':>10}{'x copy':>9}")
+    gathered, copied = np.median(every, axis=0)
     title = "gather X[idx] of float32 in RAM, one thread"
-    print(f"{title:46}{statistics.median(every):10,.0f}{max(every):9,.0f}{1:10.2f}")
+    print(f"{title:46}{gathered:10,.0f}{every[:, 0].max():9,.0f}{1:10.2f}{gathered / copied:9.2f}")
+    title = "copy into a reused buffer, one thread"
+    print(f"{title:46}{copied:10,.0f}{every[:, 1].max():9,.0f}{copied / gathered:10.2f}{1:9.2f}")
     for name, some in rates.items():
-        print(f"{titles[name]:46}{statistics.median(some):10,.0f}{max(some):9,.0f}{ratios[name]:10.2f}")
+        print(
+            f"{titles[name]:46}{statistics.median(some):10,.0f}{max(some):9,.0f}{ratios[name]:10.2f}{copies[name]:9.2f}"
+        )
     print(f"\n{'':75}{'ratio':>7}{'asked':>7}")
     for ours_name, other, asked in TARGETS:
         ratio, wanted = ratios[ours_name] / ratios[other], f"{asked:7.1f}" if asked else ""

@@ -56,7 +56,7 @@ class Trust:
 
 @dataclass(eq=False)
 class Work:
-    """What this process has done for a reader of batches."""
+    """The work of this process for a reader of batches."""
 
     checks_once: bool = True
     """Whether a chunk is checked once, or each time."""
