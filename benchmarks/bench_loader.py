@@ -312,6 +312,8 @@ def contenders(material, batch):
         "  with flags": reader(codes, batch, flags=True),
         '  augment="d4"': reader(codes, batch, augment="d4"),
         "  stride 128": reader(codes, batch, patch_size=SIZE, stride=128, max_patches=len(material.memory)),
+        '  dtype="bfloat16"': reader(codes, batch, dtype="bfloat16"),
+        '  dtype="float16"': reader(codes, batch, dtype="float16"),
         "  random crops": reader(codes, batch, crops="random", per_epoch=len(material.memory)),
         '  check="always"': reader(codes, batch, check="always"),
         "  ZarrPatchDataset, 0 workers": dataset(codes, batch, 0),

@@ -5,16 +5,19 @@ where a pass over a patch costs as much as reading it.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import ModuleType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 
+Half = Literal["float16", "bfloat16"]
+SHIFTS: Final[dict[Half, int]] = {"float16": 13, "bfloat16": 16}
+"""Bits of a float32 that values of 16 bits leave out."""
 INTEGER_TOLERANCE: Final = 1e-7
 """Delivered difference below which the end of a clip is taken to be a code."""
 
@@ -33,25 +36,31 @@ class Stretch:
     """Whether nothing is clipped, and NaN stays: ``stored * scale`` of floats."""
     fill: float | int = cv.NOT_MEASURED
     """The stored value of what was not measured, delivered as 0; floats have NaN, which is 0 anyway."""
+    half: Half | None = None
+    """Deliver the bits, uint16, of float16 or bfloat16, each the nearest to its float32, halfway to even; None:
+    float32."""
     white: int | None = None
     """The integer that is delivered as 1: others are divided by it, so that each is the float32 nearest its share;
     None: by the line."""
 
     @classmethod
-    def between(cls, dtype: str, stored: Iterable[float], clip: Iterable[float]) -> Self:
+    def between(
+        cls, dtype: str, stored: Iterable[float], clip: Iterable[float], half: Half | None = None
+    ) -> Self:
         """Return the law from a stored range to a clip, both (vmin, vmax) in dB, for one stored dtype."""
         (vmin, vmax), (low, high) = stored, clip
         span = high - low
         scale, offset = (vmax - vmin) / span, (vmin - low) / span
         if dtype != "uint16":
-            return cls(scale=scale, offset=offset)
+            return cls(scale=scale, offset=offset, half=half)
         codes = [cv.FIRST_CODE + (end - vmin) / (vmax - vmin) * cv.STEPS for end in (low, high)]
         first, last = map(round, codes)
         scale /= cv.STEPS
         offset -= cv.FIRST_CODE * scale
         is_exact = max(abs(codes[0] - first), abs(codes[1] - last)) * scale < INTEGER_TOLERANCE
         is_inside = cv.FIRST_CODE <= first < last <= cv.MAX_CODE
-        return cls(scale=scale, offset=offset, ends=(first, last) if is_exact and is_inside else None)
+        ends = (first, last) if is_exact and is_inside else None
+        return cls(scale=scale, offset=offset, ends=ends, half=half)
 
     @cached_property
     def lights_fill(self) -> bool:
@@ -62,9 +71,15 @@ class Stretch:
     def __call__(self, cells: Array, out: Array, scratch: Array, fast: ModuleType | None = None) -> None:
         """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``, 0 if not measured.
 
-        Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more. ``fast`` is
-        `sarzarr.pixels.compiled.loops`, which does the same to float32; codes are for its `place_codes`.
+        Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more, and twice
+        that for a ``half``, whose ``out`` is uint16. ``fast`` is `sarzarr.pixels.compiled.loops`, which does the same
+        to float32; codes are for its `place_codes`.
         """
+        if self.half is not None:
+            values, rest = scratch[: out.size].reshape(out.shape), scratch[out.size :]
+            replace(self, half=None)(cells, values, rest, fast)
+            np.copyto(out, bits_of(values, self.half))
+            return
         stored = cells[:, : out.shape[1]]
         if self.is_open:
             np.multiply(stored, np.float32(self.scale), out=out)
@@ -90,10 +105,14 @@ class Stretch:
         return np.float32(-self.offset / self.scale), np.float32(self.scale)
 
     @cached_property
-    def law_of_codes(self) -> tuple[int, int, float, float]:
-        """The numbers that compiled loops take: the lowest and highest uint16 code that count, and `_line`."""
+    def law_of_codes(self) -> tuple[float, ...]:
+        """The numbers that compiled loops take: the lowest and highest uint16 code that count, and `_line`.
+
+        For values of 16 bits one more, of `SHIFTS`.
+        """
         lowest, scale = self._line
-        return *(self.ends or (0, cv.MAX_CODE)), float(lowest), float(scale)
+        law = *(self.ends or (0, cv.MAX_CODE)), float(lowest), float(scale)
+        return law if self.half is None else (*law, SHIFTS[self.half])
 
     @property
     def is_identity(self) -> bool:
@@ -129,6 +148,16 @@ class Stretch:
             np.copyto(work, 0, where=stored == self.fill)
         np.fmax(work, np.float32(0), out=work)  # NaN becomes 0
         np.minimum(work, np.float32(1), out=out)
+
+
+def bits_of(values: Array, half: Half) -> Array:
+    """Return the bits, uint16, of float32 values of any shape, each the nearest of 16 bits, halfway to even."""
+    if half == "float16":
+        return values.astype(np.float16).view(np.uint16)
+    bits = values.view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(
+        np.uint16
+    )
 
 
 def _reciprocal(codes: int) -> np.float32:

@@ -43,13 +43,15 @@ class BatchFiller:
     ) -> None:
         """Write each plane of ``address`` into ``out`` (planes, rows, columns), turned by ``operations`` (planes,).
 
-        ``out`` is float32, or the stored dtype where nothing is stretched. Beyond an array's edge is its fill value.
+        ``out`` is float32, float16, the bits (uint16) of bfloat16, or the stored dtype where nothing is stretched.
+        Beyond an array's edge is its fill value.
         ``chunks`` is `Source.chunks` of the address, where that is known: the address is then asked for where
         arrays differ or planes are no whole chunks.
 
         Raises `CorruptStoreError` as `ChunkFetcher.groups`.
         """
         numbers, kinds = self.source.kinds
+        out = out.view(np.uint16) if out.dtype == np.float16 else out
         chunks = self.source.chunks(address()) if chunks is None else chunks
         slots = np.arange(len(chunks))
         if len(kinds) == 1:
@@ -196,7 +198,8 @@ class BatchFiller:
 
     def _filled(self, kind: Kind) -> Any:
         """Return what the fill value is delivered as: an absent chunk is nothing else."""
-        out = np.zeros((1, 1), kind.dtype if kind.stretch is None else np.float32)
+        is_half = kind.stretch is not None and kind.stretch.half is not None
+        out = np.zeros((1, 1), kind.dtype if kind.stretch is None else "uint16" if is_half else np.float32)
         self._stretch(kind, np.full((1, 1), kind.fill, kind.dtype), out)
         return out[0, 0]
 
@@ -214,7 +217,7 @@ class BatchFiller:
         if kind.stretch is None:
             np.copyto(out, pixels[:, : out.shape[1]])
             return
-        scratch = self.fetcher.scratch.take("stretch", (out.size,), "float32")
+        scratch = self.fetcher.scratch.take("stretch", (2 * out.size,), "float32")
         kind.stretch(pixels, out, scratch, loops_for(self.fetcher.work.pixels))
         self.fetcher.work.pixels += out.size
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import index
-from typing import Any, Final, Literal, SupportsIndex, TypedDict
+from typing import Any, Final, Literal, SupportsIndex, TypedDict, get_args
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
@@ -36,6 +36,8 @@ _OF_THE_CUT: Final = ("stride", "edge", "index", "rows", "max_patches", "weights
 """Options that random crops know nothing of."""
 log = logging.getLogger(__name__)
 Edge = Literal["drop", "shift", "pad"]
+DeliveredDtype = Literal["float32", "float16", "bfloat16", "uint16"]
+"""Dtypes of delivered images (n, channels, rows, columns)."""
 Clip = tuple[float, float] | Mapping[str, tuple[float, float]]
 """(vmin, vmax) in dB, or such a pair by group."""
 Weights = Mapping[str, float] | str | Callable[[Any], Any] | Array
@@ -102,8 +104,10 @@ class ReadOptions:
     clip: Clip | None = None
     """(vmin, vmax) in dB that batches are stretched to, or such a pair for each group, by its name (``vv/sigma0``);
     the recommended one of each array if left out."""
-    dtype: Literal["float32", "uint16"] = "float32"
-    """``float32`` in [0, 1], or the ``uint16`` codes as stored."""
+    dtype: DeliveredDtype = "float32"
+    """``float32`` in [0, 1]; ``float16`` or ``bfloat16``, each the nearest of 16 bits to the float32, halfway to even
+    (NumPy has no bfloat16: its bits are uint16 there, and a tensor's in `sarzarr.torch`); or the ``uint16`` codes as
+    stored."""
     flags: bool = False
     """Deliver the flags, uint8 of the images' shape, too: a batch is (images, flags)."""
     layers: Sequence[str] = ()
@@ -155,8 +159,10 @@ class ReadOptions:
             raise InvalidInputError(f"check must be once or always, got {self.check!r}.")
         if self.predicate not in ("intersects", "within"):
             raise InvalidInputError(f"predicate must be intersects or within, got {self.predicate!r}.")
-        if self.dtype not in ("float32", "uint16"):
-            raise InvalidInputError(f"dtype must be float32 or uint16, got {self.dtype!r}.")
+        if self.dtype not in get_args(DeliveredDtype):
+            raise InvalidInputError(
+                f"dtype must be {', '.join(get_args(DeliveredDtype))}, got {self.dtype!r}."
+            )
         if self.stack is False and self.stack_length is not None:
             raise InvalidInputError("stack_length= needs stack=, got none. Pass stack=True, or leave it out.")
         if self.stack is not False and self.boxes:
@@ -178,6 +184,11 @@ class ReadOptions:
             given = f"augment={self.augment!r}" if self.clip is None else f"clip={self.clip}"
             raise InvalidInputError(
                 f"{given} needs dtype='float32', got 'uint16': codes come as they are stored. Leave one out."
+            )
+        if self.dtype in ("float16", "bfloat16") and changes_values:
+            raise InvalidInputError(
+                f"augment={self.augment!r} needs dtype='float32', got {self.dtype!r}: values are changed as float32. "
+                "Leave dtype= out, and cast the batch."
             )
 
     def _check_crops(self) -> None:
@@ -297,7 +308,7 @@ class PatchKeywords(_SharedKeywords, total=False):
     polygon: Any
     predicate: Literal["intersects", "within"]
     time: Any
-    dtype: Literal["float32", "uint16"]
+    dtype: DeliveredDtype
     layers: Sequence[str]
     weights: Weights | None
 

@@ -68,6 +68,8 @@ def plot_parts(
 def _planes(values: Any, patches: int) -> Array:
     """Return (N, planes, rows, columns) of a part of a batch, an array or a tensor; dates come before channels."""
     shown = values[:patches]
+    if str(getattr(shown, "dtype", "")) == "torch.bfloat16":  # which NumPy does not have
+        shown = shown.float()
     array = np.asarray(shown.detach().cpu() if hasattr(shown, "detach") else shown)
     return array.reshape(len(array), -1, *array.shape[-2:])
 

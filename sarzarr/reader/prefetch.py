@@ -35,7 +35,7 @@ class PartRecipe:
     array: Array
     """(n, planes) int32: number in ``source`` of the array of each plane, a channel or a date of a patch."""
     dtype: str
-    """The dtype that is delivered: float32, or the stored one."""
+    """The dtype that is delivered: float32, float16, bfloat16 (its bits, uint16), or the stored one."""
     outside: float | int | None = None
     """The value beyond an array's right and bottom edge; its fill value if None."""
 
@@ -164,7 +164,8 @@ class PrefetchThreads:
         return parts
 
     def _filled(self, number: int, part: PartRecipe, patches: Array, turns: Array) -> Array:
-        out = self.memory.take(self.recipe.shape(part, len(patches)), part.dtype, number)
+        kept = "uint16" if part.dtype == "bfloat16" else part.dtype  # NumPy has no such dtype: its bits
+        out = self.memory.take(self.recipe.shape(part, len(patches)), kept, number)
         planes = out.reshape(-1, *out.shape[-2:])
         operations = np.repeat(turns, part.array.shape[1]) if turns.any() else None
         address = cache(lambda: self.recipe.address(part, patches))

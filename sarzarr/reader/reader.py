@@ -270,8 +270,10 @@ class PatchReader(EpochReader):
         if options.dtype == "uint16" and any(x.dtype != "uint16" for x in arrays):
             raise InvalidInputError("dtype 'uint16' needs arrays of codes, got others. Leave out dtype=.")
         laws: tuple[Stretch | None, ...] = (None,) * len(arrays)
-        if options.dtype == "float32":
-            laws = tuple(map(cache(Stretch.between), self._column("dtype"), self._stored(), self._clips()))
+        if options.dtype != "uint16":
+            half = None if options.dtype == "float32" else options.dtype
+            law = cache(partial(Stretch.between, half=half))
+            laws = tuple(map(law, self._column("dtype"), self._stored(), self._clips()))
         # Only flags tell what an augmentation of values may not change.
         masks = bool(options.augmentation.changes) and not is_all_valid
         flags = None

@@ -356,7 +356,7 @@ def _sides(
         if options.rows is not None:
             rows = [np.intersect1d(some, options.rows) for some in rows]
         train, val = {**common, "rows": rows[0]}, {**common, "rows": rows[1]}
-    if options.clip is None and options.dtype == "float32":
+    if options.clip is None and options.dtype != "uint16":
         keys = PatchReader(store, **train).bounds_keys
         found = {**store.bounds, **recommend_clips(store, keys, split=(planned, Membership.TRAIN))}
         train["clip"] = val["clip"] = {key: (one.clip_vmin, one.clip_vmax) for key, one in found.items()}

@@ -203,6 +203,8 @@ class ZarrPatchDataset(IterableDataset[Any]):
             for name, values in parts.get("layers", {}).items():
                 parts["layers"][name] = values.astype(_WIDER.get(str(values.dtype), values.dtype), copy=False)
             tensors = _as_tensors(parts)
+            if self.reader.options.dtype == "bfloat16":
+                tensors["image"] = tensors["image"].view(torch.bfloat16)  # NumPy has the bits
             if self.channels is not None:
                 tensors["image"] = tensors["image"].expand(-1, self.channels, -1, -1)
             batch = self.reader.packed(tensors) if self.keys is None else _under_keys(tensors, self.keys)

@@ -58,6 +58,29 @@ def room(count, size, clip):
     return law, np.empty((loops().STRIP, size), np.uint16), out
 
 
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+@pytest.mark.parametrize("clip", [(-60, 100), (-25, 5), (-59.9, 120), (-60, -59.99)])
+def test_halves_are_the_nearest_to_their_float32(half, clip):
+    """Every code there is, by loops and by NumPy: float16 as NumPy rounds it, bfloat16 as torch does."""
+    codes = np.arange(65536, dtype=np.uint16).reshape(1, 256, 256)
+    law, places = (
+        Stretch.between("uint16", (-60, 100), clip, half),
+        (np.zeros(1, np.int64), np.zeros(1, np.uint8)),
+    )
+    strip = np.empty((loops().STRIP, 256), np.uint16)
+    out, passes = np.zeros((2, 1, 256, 256), np.uint16)
+    loops().place_codes(codes.reshape(1, -1), places, strip, out, law.law_of_codes)
+    law(codes.reshape(1, -1), passes.reshape(1, -1), np.empty(2 * codes.size, np.float32))
+    floats = delivered(codes, [0], clip)
+    if half == "float16":
+        expected = floats.astype(np.float16).view(np.uint16)
+    else:
+        torch = pytest.importorskip("torch", reason="torch is not installed (sarzarr[torch])")
+        expected = torch.from_numpy(floats).bfloat16().view(torch.uint16).numpy()
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(passes, expected)
+
+
 @given(squares, turns, laws, st.integers(0, 9))
 def test_codes_are_placed_as_numpy_places_them(size, operations, clip, gap):
     rng, count = np.random.default_rng(gap), len(operations)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 from numba import njit, types
+from numba.extending import overload
 
 from sarzarr.arrays import Array
 from sarzarr.pixels.compiled import LOADING
@@ -58,6 +59,7 @@ def _loop(*signatures: Any) -> Callable[[Callable[..., Any]], _Loop]:
 _int32s, _int64s, _float32s = types.int32[::1], types.int64[::1], types.float32[::1]
 _codes, _words, _floats = types.uint16[:, ::1], types.uint64[:, ::1], types.float32[:, ::1]
 _law = types.Tuple((types.uint16, types.uint16, types.float32, types.float32))
+_half_law = types.Tuple((*_law, types.int32))
 _laws = types.Tuple((_float32s, _float32s, types.float32, _float32s))
 _places = types.Tuple((_int64s, types.uint8[::1]))
 _crcs = types.uint32[::1]
@@ -111,13 +113,41 @@ def stretch_floats(cells: Array, out: Array, scale: float, offset: float) -> Non
             place[i] = one if value > one else value  # noqa: FURB136
 
 
-@_part
 def _delivered(code: Any, law: Any) -> Any:
     """Return a code as it is delivered: by `Stretch.law_of_codes`, or, where that is None, as it is."""
-    if law is None:
-        return code
+    raise NotImplementedError  # compiled code has one of `_delivered_by`
+
+
+@overload(_delivered)  # type: ignore[untyped-decorator]
+def _delivered_by(code: Any, law: Any) -> Any:
+    """Return the function for the type of a law: None, four numbers, or one more for values of 16 bits."""
+    if isinstance(law, types.NoneType):
+        return _as_it_is
+    return _stretched if len(law) == len(_law) else _stretched_to_half
+
+
+def _as_it_is(code: Any, law: Any) -> Any:
+    return code
+
+
+def _stretched(code: Any, law: Any) -> Any:
     value = (np.float32(min(max(code, law[0]), law[1])) - law[2]) * law[3]
     return min(max(value, np.float32(0)), np.float32(1))
+
+
+def _stretched_to_half(code: Any, law: Any) -> Any:
+    """Return the 16 bits nearest the float32, to even: of bfloat16 those above 16, of float16 those above 13.
+
+    A float16 has its exponent 112 lower; below its smallest normal number, 2**-14, steps are those of float32 at 0.5.
+    """
+    value = (np.float32(min(max(code, law[0]), law[1])) - law[2]) * law[3]
+    value = min(max(value, np.float32(0)), np.float32(1))
+    bits, one = np.float32(value).view(np.int32), np.int32(1)
+    if law[4] == 16:
+        return _u16((bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & one)) >> np.int32(16))
+    small = np.float32(value + np.float32(0.5)).view(np.int32) - np.int32(0x3F000000)
+    whole = (bits - np.int32(112 << 23) + np.int32(0xFFF) + ((bits >> np.int32(13)) & one)) >> np.int32(13)
+    return _u16(small if bits < np.int32(0x38800000) else whole)
 
 
 @_part
@@ -168,6 +198,7 @@ def _place(image: Any, operation: Any, strip: Any, words: Any, out: Any, law: An
 
 @_loop(
     types.void(_codes, _places, _codes, _words, types.float32[:, :, ::1], _law),
+    types.void(_codes, _places, _codes, _words, types.uint16[:, :, ::1], _half_law),
     types.void(_codes, _places, _codes, _words, types.uint16[:, :, ::1], types.none),
 )
 def _place_codes(cells: Array, places: Any, strip: Array, words: Array, out: Array, law: Any) -> None:
@@ -180,7 +211,8 @@ def place_codes(cells: Array, places: tuple[Array, Array], strip: Array, out: Ar
     """Turn, and stretch, the image that each of ``cells``, uint16 (k, n * n or more), begins with into its place.
 
     Places are slots (int64) of ``out``, (slots, n, n), and operations (uint8). ``out`` is float32, by the four
-    numbers of a law, ``clip((clip(code, low, high) - lowest) * scale, 0, 1)``, or uint16, where that is None.
+    numbers of a law, ``clip((clip(code, low, high) - lowest) * scale, 0, 1)``; the bits (uint16) of a float16 or a
+    bfloat16, where a fifth is 13 or 16; or uint16, where the law is None.
     ``strip`` is scratch, (`STRIP`, n) uint16.
     """
     _place_codes(cells, places, strip, _in_words(strip), out, law)
@@ -218,6 +250,7 @@ def _fetched(pread: Any, extend: Any, chunks: Any, trust: Any, at: Any, memory: 
 
 @_loop(
     types.int64(*_whole, types.float32[:, :, ::1], _law),
+    types.int64(*_whole, types.uint16[:, :, ::1], _half_law),
     types.int64(*_whole, types.uint16[:, :, ::1], types.none),
 )
 def _deliver(
@@ -263,6 +296,7 @@ def deliver(
 
 @_loop(
     types.int64(*_parted, types.float32[:, :, ::1], _law),
+    types.int64(*_parted, types.uint16[:, :, ::1], _half_law),
     types.int64(*_parted, types.uint16[:, :, ::1], types.none),
 )
 def _deliver_windows(
