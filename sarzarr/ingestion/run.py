@@ -64,6 +64,7 @@ from sarzarr.store.commit import (
 from sarzarr.store.documents import group_document, read_json, write_json, write_node
 from sarzarr.store.free_values import free_value
 from sarzarr.store.journal import NO_ROOM, beside_store, removed_by, settle, writing
+from sarzarr.store.overviews.make import write_overviews
 from sarzarr.store.place import Folder
 from sarzarr.store.store import Store, create_store, open_store
 from sarzarr.tasks import Progress, Task, compute, cpu_count, processes, wave_size, worker_name, workplace
@@ -103,6 +104,10 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
         for one in staged:
             if one.failures:
                 failed.add(one.plan.probe.paths, one.failures[0], scene=one.plan.id)
+        if plan.options.overviews:
+            store = open_store(plan.store).anew()
+            wanted = {*plan.present, *(scene.id for scene in plan.scenes)}
+            write_overviews(store, sorted(wanted & {*store.scenes}), lock=lock)
         if not failed:
             take_note_away(plan.store)
             for ranges in staging.glob("bounds-*.json"):

@@ -13,7 +13,7 @@ from typing import Any
 
 from sarzarr import conventions as cv
 from sarzarr.store.catalog import catalog_of, catalog_rows
-from sarzarr.store.documents import Document, read_json, read_node, update_node, write_json
+from sarzarr.store.documents import Document, has_node, read_json, read_node, update_node, write_json
 from sarzarr.store.journal import PATIENCE, drafted, writing
 from sarzarr.store.place import Place
 from sarzarr.store.store import BoundsEntry, Store
@@ -54,6 +54,10 @@ def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mappi
     for scene, folder in staged.items():
         store.place.swap(folder / "histograms", f"{cv.HISTOGRAMS}/{scene}")
         store.place.swap(folder / "scene", f"{cv.SCENES}/{scene}")
+        if has_node(store.place, f"{cv.OVERVIEWS}/{scene}"):
+            store.place.delete(f"{cv.OVERVIEWS}/{scene}")
+            again = "`sarzarr overview` makes them again"
+            log.warning("%s: the overviews of %s were of its old pixels: %s", store.place.name, scene, again)
     _write_catalog(store.place, rows, without=staged)
     log.info("%s: %s committed: %s", store.place.name, counted(len(staged), "scene"), ", ".join(staged))
 
@@ -79,7 +83,7 @@ def withdraw_scenes(store: Store, scenes: Sequence[str]) -> None:
     """Take scenes out of a draft, and out of its catalog."""
     _write_catalog(store.place, (), without=scenes)
     for scene in scenes:
-        for group in (cv.SCENES, cv.HISTOGRAMS):
+        for group in (cv.SCENES, cv.HISTOGRAMS, cv.OVERVIEWS):
             store.place.delete(f"{group}/{scene}")
     log.info("%s: %s removed", store.place.name, ", ".join(scenes))
 
