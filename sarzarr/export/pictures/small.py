@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -88,17 +89,14 @@ def _block_sums(
     for row in range(place["row"], bottom, band):
         end = min(row + band, bottom)
         sums = power_and_validity(pixels.read((slice(row, end), slice(place["col"], right))), stored)
-        top = row // step
-        rows = _added(sums, row, end, step, axis=1)
-        both = _added(rows, place["col"], right, step, axis=2)
-        out[:, top - first : top - first + both.shape[1]] += both
+        cuts = _cuts(row, end, step)
+        rows = np.stack([sums[:, a:b].sum(axis=1) for a, b in pairwise((*cuts, end - row))], axis=1)
+        both = np.add.reduceat(rows, _cuts(place["col"], right, step), axis=2, dtype=np.float64)
+        top = row // step - first
+        out[:, top : top + both.shape[1]] += both
     return first, left, out
 
 
-def _added(sums: Array, first: int, end: int, step: int, *, axis: int) -> Array:
-    """Return sums over the parts of ``first`` to ``end`` that lie in blocks of ``step``, float64."""
-    if step == 1:
-        return sums.astype(np.float64)
-    begins = np.arange(first // step * step, end, step) - first
-    out: Array = np.add.reduceat(sums, np.maximum(begins, 0), axis=axis, dtype=np.float64)
-    return out
+def _cuts(first: int, end: int, step: int) -> list[int]:
+    """Return where blocks of ``step`` begin in pixels ``first`` to ``end``, counted from there, 0 at the least."""
+    return [max(begin - first, 0) for begin in range(first // step * step, end, step)]

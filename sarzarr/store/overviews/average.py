@@ -114,7 +114,7 @@ def power_and_validity(values: Array, stored: tuple[float, float]) -> Array:
     """Return (2, rows, columns) float32 of stored values: linear power, 0 where not valid, and 1 where it is."""
     sums = np.empty((2, *values.shape), np.float32)
     if values.dtype == np.uint16:
-        np.take(_powers(stored), values, out=sums[0])
+        np.take(_powers(stored), values, out=sums[0], mode="wrap")  # no code is out of it: no check, no copy
         np.not_equal(values, cv.NOT_MEASURED, out=sums[1])
     else:
         sums[0] = from_db(denormalize(values.astype(np.float32), stored))

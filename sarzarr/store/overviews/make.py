@@ -108,11 +108,16 @@ def write_overviews(
         beside.mkdir(parents=True, exist_ok=True)
         note.write_text(boot())
         there = sum(bool(store.levels(scene)[1:]) for scene in names)
-        for scene, folder in built(store, wanted, beside, progress=progress, lock=lock):
-            ready[scene] = folder
-            if len(ready) * BATCH >= there:
-                there += len(ready)
-                _enter(store, ready)
+        try:
+            for scene, folder in built(store, wanted, beside, progress=progress, lock=lock):
+                ready[scene] = folder
+                if len(ready) * BATCH >= there:
+                    there += len(ready)
+                    _enter(store, ready)
+        except CorruptStoreError:  # of some scenes: the others are whole
+            _enter(store, ready)
+            remove_path(beside)
+            raise
         _enter(store, ready)
     remove_path(beside)
     return store.anew()
@@ -325,7 +330,7 @@ def built(
     if failed:
         first, error = next(iter(failed.items()))
         others = f" (and {counted(len(failed) - 1, 'more scene')})" if failed.keys() - {first} else ""
-        kind = type(error) if isinstance(error, CorruptStoreError) else IngestError
+        kind = CorruptStoreError if isinstance(error, CorruptStoreError) else IngestError
         raise kind(f"overviews of {first}{others} were not made: {error}") from error
 
 
