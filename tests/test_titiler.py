@@ -1,4 +1,4 @@
-"""A tile server for xarray serves pictures from the levels of a store: group ``overviews/SCENE/LEVEL``, variable ``vv``."""
+"""A tile server for xarray serves pictures of levels: group ``overviews/SCENE/LEVEL``, variable ``vv``."""
 
 import io
 
@@ -29,7 +29,7 @@ def test_a_tile_is_served_from_a_level(tmp_path):
     )
     bounds = rasterio.warp.transform_bounds("EPSG:32633", "EPSG:4326", *store.grid("a", level=1).bbox)
     lon, lat = (bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2
-    tile = morecantile.tms.get("WebMercatorQuad").tile(lon, lat, 11)
+    tile = morecantile.tms.get("WebMercatorQuad").tile(lon, lat, 10)
     app = FastAPI()
     app.include_router(main.TilerFactory().router)
     client = TestClient(app)
@@ -41,7 +41,5 @@ def test_a_tile_is_served_from_a_level(tmp_path):
         with rasterio.io.MemoryFile(io.BytesIO(answer.content)) as memory, memory.open() as picture:
             grey, mask = picture.read(1).astype(float), picture.read(picture.count) > 0
         rows = np.flatnonzero(mask.any(axis=1))
-        north, south = (grey[row][mask[row]].mean() for row in (rows[1], rows[-2]))
-        assert mask.any()
-        assert not mask.all() or len(rows) == 256
-        assert north - south == pytest.approx(255 * 20 / 160, abs=6) or north == pytest.approx(south, abs=6)
+        north, south = (grey[row][mask[row]].mean() for row in (rows[2], rows[-3]))
+        assert north - south == pytest.approx(255 * 20 / 160, abs=4)  # of 160 dB

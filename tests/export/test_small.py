@@ -51,21 +51,23 @@ def test_each_pixel_is_the_mean_power_of_what_is_valid_in_it(shape, pixels, seed
     assert got.dtype == np.float32
     assert got.shape == (len(tops), len(lefts))
     assert max(got.shape) <= pixels
-    blocks = [[base[i : i + step, j : j + step].astype(float) for j in lefts] for i in tops]
-    valid = np.array([[np.isfinite(block).any() for block in row] for row in blocks])
-    np.testing.assert_array_equal(np.isfinite(got.values), valid)
-    want = [10 * np.log10(np.nanmean(block)) for row in blocks for block in row if np.isfinite(block).any()]
-    np.testing.assert_allclose(got.values[valid], want, atol=1e-3, rtol=0)
+    rows, cols = got.shape
+    padded = np.full((rows * step, cols * step), np.nan)
+    padded[: shape[0], : shape[1]] = base
+    blocks = padded.reshape(rows, step, cols, step)
+    with np.errstate(invalid="ignore"):
+        mean = np.nansum(blocks, axis=(1, 3)) / np.isfinite(blocks).sum(axis=(1, 3))
+    np.testing.assert_allclose(got.values, 10 * np.log10(mean), atol=1e-3, rtol=0)
     np.testing.assert_allclose(got["x"], 500_000 + 10 * step * (np.arange(len(lefts)) + 0.5))
     np.testing.assert_allclose(got["y"], 5_400_000 - 10 * step * (np.arange(len(tops)) + 0.5))
 
 
 def test_levels_give_the_same_picture_of_a_hundredth_of_the_bytes(tmp_path):
-    store = ingest(tmp_path, speckle((4096, 4096)))
+    store = ingest(tmp_path, speckle((2048, 4096)))
     place = CountingPlace.of(store.root)
     whole = small_db(sz.open_store(place), "a", "vv", pixels=256)
     once = place.asked["bytes"]
-    size = 4096**2 * 2
+    size = 2048 * 4096 * 2
     assert size <= once < 1.01 * size  # every chunk, once
     sz.make_overviews(store)
     place = CountingPlace.of(store.root)
@@ -86,6 +88,7 @@ def test_memory_holds_bands_of_a_scene_never_all_of_it(tmp_path):
     tracemalloc.stop()
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 def test_without_a_place_pixels_are_counted_in_those_of_the_scene(tmp_path):
     store = ingest(tmp_path, speckle((1100, 900)), crs=None, transform=None)
     for made in (store, sz.make_overviews(store)):
