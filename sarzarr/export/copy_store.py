@@ -50,7 +50,7 @@ from sarzarr.store.documents import (
 )
 from sarzarr.store.journal import writing
 from sarzarr.store.manifest import write_manifest
-from sarzarr.store.overviews.levels import group_of
+from sarzarr.store.overviews.levels import levels_key
 from sarzarr.store.overviews.make import STAGING as OVERVIEWS_STAGING
 from sarzarr.store.overviews.make import built
 from sarzarr.store.place import Folder, Place, local_folder
@@ -354,7 +354,7 @@ def _make_overviews(source: Store, staging: Path) -> None:
         copy, folder = Store(Folder(staging)), staging / OVERVIEWS_STAGING
         ensure_groups(copy.place, cv.OVERVIEWS)
         for scene, made in built(copy, scenes, folder):
-            copy.place.swap(made, group_of(scene))
+            copy.place.swap(made, levels_key(scene))
         remove_path(folder)
 
 

@@ -51,7 +51,7 @@ from sarzarr.store.journal import settle
 from sarzarr.store.layer_shares import layer_stamp, share_columns, shares_key
 from sarzarr.store.limits import check_array, check_catalog, check_patches
 from sarzarr.store.manifest import REMEDY
-from sarzarr.store.overviews.levels import fresh_levels, is_known, open_level, scaled, values_of
+from sarzarr.store.overviews.levels import fresh_levels, is_known, open_level, scaled, scene_values
 from sarzarr.store.place import Folder, Place, local_folder
 from sarzarr.store.split_table import placements, read_side
 from sarzarr.store.stored_pixels import StoredPixels
@@ -355,7 +355,7 @@ class Store:
             raise NotInStoreError(f"array of {scene!r} must be one of {', '.join(names)}, got {array!r}.")
         grid, some = self.grid(scene, level), names if array is None else [array]
         opened = open_level(self.place, scene, level, grid, some) if level else self._open(scene)
-        return values_of(opened, rows, array, power=power)
+        return scene_values(opened, rows, array, power=power)
 
     def histogram(self, scene: str, array: str) -> Histogram:
         """Return the dB histogram of one array of a scene."""

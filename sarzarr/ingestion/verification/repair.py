@@ -42,7 +42,7 @@ from sarzarr.store.documents import (
 )
 from sarzarr.store.journal import writing
 from sarzarr.store.manifest import Manifest, ShardRecord, read_manifest, write_manifest
-from sarzarr.store.overviews.levels import group_of
+from sarzarr.store.overviews.levels import levels_key
 from sarzarr.store.overviews.make import write_overviews
 from sarzarr.store.place import Folder
 from sarzarr.store.seals import sealed
@@ -498,15 +498,15 @@ class _Repair:
     def _overviews(self) -> None:
         """Make damaged overviews again of scenes that are intact; take away those of scenes that are not there."""
         store = self._store()
-        damaged = [scene for scene in overviews_told(self.tree) if self.found.touches(group_of(scene))]
+        damaged = [scene for scene in overviews_told(self.tree) if self.found.touches(levels_key(scene))]
         broken = [scene for scene in damaged if self.found.touches(f"{cv.SCENES}/{scene}")]
-        self.left += [f"{group_of(scene)}: its scene is damaged, and comes first." for scene in broken]
+        self.left += [f"{levels_key(scene)}: its scene is damaged, and comes first." for scene in broken]
         for node in [*self.tree.copies]:
-            if any(f"{node}/".startswith(f"{group_of(scene)}/") for scene in damaged):
+            if any(f"{node}/".startswith(f"{levels_key(scene)}/") for scene in damaged):
                 del self.tree.copies[node]
         for scene in damaged:
-            if scene not in store.scenes and (self.place.path / group_of(scene)).exists():
-                self.place.delete(group_of(scene))
+            if scene not in store.scenes and (self.place.path / levels_key(scene)).exists():
+                self.place.delete(levels_key(scene))
                 self.has_written = True
         again = [scene for scene in damaged if scene in store.scenes and scene not in broken]
         if again:

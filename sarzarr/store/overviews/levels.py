@@ -44,7 +44,7 @@ _OF_ARRAYS: Final = (
 )
 
 
-def group_of(scene: str) -> str:
+def levels_key(scene: str) -> str:
     """Return the key of the group that the levels of a scene are in."""
     return f"{cv.OVERVIEWS}/{scene}"
 
@@ -97,10 +97,10 @@ def fresh_levels(
     place: Place, scene: str, rows: Sequence[Mapping[str, Any]], fingerprint: str
 ) -> tuple[int, ...]:
     """Return the levels of a scene, ascending, that were made of the pixels (rows, columns) that it now has."""
-    if not has_node(place, group_of(scene)):
+    if not has_node(place, levels_key(scene)):
         return ()
-    about = read_node(place, group_of(scene))["attributes"]
-    with named(place, f"{group_of(scene)}/zarr.json"):
+    about = read_node(place, levels_key(scene))["attributes"]
+    with named(place, f"{levels_key(scene)}/zarr.json"):
         levels = told_levels(about)
         return levels if about[cv.MADE_OF] == made_of(place, rows, fingerprint) else ()
 
@@ -158,14 +158,14 @@ def array_attributes(about: Mapping[str, Any]) -> Document:
 # ------------------------------------------------------------------ opened
 def level_pixels(place: Place, scene: str, level: int, array: str) -> StoredPixels:
     """Return the stored pixels (rows, columns) of an array of a level, as `StoredPixels.of`."""
-    return StoredPixels.of(place, read_layout(place, f"{group_of(scene)}/{level}/{array}"))
+    return StoredPixels.of(place, read_layout(place, f"{levels_key(scene)}/{level}/{array}"))
 
 
 def overview_bytes(place: Place, scene: str) -> int:
     """Return the bytes of the pixels of a scene's levels, as they are stored."""
-    about = read_node(place, group_of(scene))["attributes"]
+    about = read_node(place, levels_key(scene))["attributes"]
     arrays = product(told_levels(about), about[cv.MADE_OF]["arrays"])
-    return sum(int(read_manifest(place, f"{group_of(scene)}/{n}/{name}").sizes.sum()) for n, name in arrays)
+    return sum(int(read_manifest(place, f"{levels_key(scene)}/{n}/{name}").sizes.sum()) for n, name in arrays)
 
 
 def open_level(place: Place, scene: str, level: int, grid: Grid, arrays: Sequence[str]) -> xr.Dataset:
@@ -173,7 +173,7 @@ def open_level(place: Place, scene: str, level: int, grid: Grid, arrays: Sequenc
 
     ``grid`` is the level's. Raises `CorruptStoreError` as `Store.open_scene`.
     """
-    group, out = f"{group_of(scene)}/{level}", {}
+    group, out = f"{levels_key(scene)}/{level}", {}
     for name in arrays:
         stored = level_pixels(place, scene, level, name)
         if stored.shape != grid.shape:
@@ -187,7 +187,7 @@ def open_level(place: Place, scene: str, level: int, grid: Grid, arrays: Sequenc
     return xr.Dataset(out, coords=stored_coordinates(grid, 2**level), attrs=about)
 
 
-def values_of(
+def scene_values(
     opened: xr.Dataset, rows: Sequence[Mapping[str, Any]], array: str | None, *, power: bool
 ) -> Any:
     """Return opened arrays (y, x) as float32 dB or linear power, of one array if one is named; see `Store.db`.

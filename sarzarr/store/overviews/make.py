@@ -27,8 +27,8 @@ from sarzarr.store.overviews.average import LevelJob, Written, write_level
 from sarzarr.store.overviews.levels import (
     array_attributes,
     count_levels,
-    group_of,
     level_document,
+    levels_key,
     made_of,
     overview_document,
     scaled,
@@ -129,7 +129,7 @@ def _enter(store: Store, ready: dict[str, Path]) -> None:
         with changed_once(store) as draft:
             ensure_groups(draft.place, cv.OVERVIEWS)
             for scene, folder in ready.items():
-                draft.place.swap(folder, group_of(scene))
+                draft.place.swap(folder, levels_key(scene))
         log.info("%s: overviews of %s", store.place.name, listed(ready))
     ready.clear()
 
@@ -222,7 +222,7 @@ class _Staged:
 
     @property
     def _place(self) -> Folder:
-        return Folder(self.folder, group_of(self.scene))
+        return Folder(self.folder, levels_key(self.scene))
 
     def _is_whole(self) -> bool:
         """Whether an interrupted run has made all of it, of these pixels."""
@@ -266,7 +266,7 @@ class _Staged:
             document = array_document(shape, encoding, dims=("y", "x"), attributes=attributes)
             write_node(self._place, f"{level}/{name}", document)
         for level in range(1, levels + 1):
-            place = Folder(self.folder / str(level), f"{group_of(scene)}/{level}")
+            place = Folder(self.folder / str(level), f"{levels_key(scene)}/{level}")
             write_coordinates(place, scaled(grid, 2**level), encoding.codec_of_tables, 2**level)
             write_node(place, "", level_document(facts, grid, level))
         remove_path(self.folder / ".parts")

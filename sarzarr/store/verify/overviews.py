@@ -6,7 +6,7 @@ from pathlib import Path
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError
 from sarzarr.store.overviews.average import count_differing
-from sarzarr.store.overviews.levels import group_of, level_pixels, told_levels
+from sarzarr.store.overviews.levels import level_pixels, levels_key, told_levels
 from sarzarr.store.overviews.make import arrays_of, first_jobs
 from sarzarr.store.store import Store
 from sarzarr.store.verify.findings import Findings, derived
@@ -29,7 +29,7 @@ def check_overviews(
     """
     store, again = Store(tree.place), derived(found.store)
     for scene in overviews_told(tree):
-        key = group_of(scene)
+        key = levels_key(scene)
         if scene not in store.scenes:
             found.add(key, "the catalog does not list its scene", again)
         if found.touches(key) or found.touches(f"{cv.SCENES}/{scene}"):
@@ -58,4 +58,4 @@ def _count_again(store: Store, scene: str, levels: tuple[int, ...], found: Findi
         tasks: list[Task] = [(count_differing, (job, stored)) for job in first_jobs(store, row, Path())]
         if wrong := sum(gather(tasks)):
             what = f"{wrong} pixels of {name} are not what the pixels of its scene give"
-            found.add(group_of(scene), what, derived(found.store))
+            found.add(levels_key(scene), what, derived(found.store))
