@@ -13,7 +13,7 @@ from typing import Any
 
 from sarzarr import conventions as cv
 from sarzarr.store.catalog import catalog_of, catalog_rows
-from sarzarr.store.documents import Document, has_node, read_json, read_node, update_node, write_json
+from sarzarr.store.documents import Document, read_json, read_node, update_node, write_json
 from sarzarr.store.journal import PATIENCE, drafted, writing
 from sarzarr.store.place import Place
 from sarzarr.store.store import BoundsEntry, Store
@@ -54,10 +54,7 @@ def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mappi
     for scene, folder in staged.items():
         store.place.swap(folder / "histograms", f"{cv.HISTOGRAMS}/{scene}")
         store.place.swap(folder / "scene", f"{cv.SCENES}/{scene}")
-        if has_node(store.place, f"{cv.OVERVIEWS}/{scene}"):
-            store.place.delete(f"{cv.OVERVIEWS}/{scene}")
-            again = "`sarzarr overview` makes them again"
-            log.warning("%s: the overviews of %s were of its old pixels: %s", store.place.name, scene, again)
+        store.place.delete(f"{cv.OVERVIEWS}/{scene}")  # of its old pixels
     _write_catalog(store.place, rows, without=staged)
     log.info("%s: %s committed: %s", store.place.name, counted(len(staged), "scene"), ", ".join(staged))
 
