@@ -308,6 +308,8 @@ and of tools that tell one, CRS and transform. "same" is all of that; "no (n)" i
 
 ## To know
 
+- **Overviews** ([overviews.md](overviews.md)): titiler-xarray serves tiles of a level
+  (`group=overviews/SCENE/LEVEL`, `variable=vv`).
 - **Integers have no `_FillValue`** (classes, flags, samples), so that xarray gives them as they are. The value to
   leave out, where there is one, is `nodata` in the attributes; rioxarray knows it as `.rio.nodata`. xarray's
   `use_zarr_fill_value_as_mask=True` would be another way, but it is dropped on the way to the Zarr backend

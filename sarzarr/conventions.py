@@ -89,6 +89,8 @@ CATALOG: Final = "catalog"
 PATCHES: Final = "patches"
 SHARES: Final = "shares"
 """The group of tables of layers' shares in the patches of each index."""
+OVERVIEWS: Final = "overviews"
+"""The group of scenes at fewer pixels: ``overviews/<scene>/<level>/<array>``."""
 SAMPLES: Final = "samples"
 BOXES: Final = "boxes"
 SPLITS: Final = "splits"
@@ -148,6 +150,26 @@ SPATIAL_TRANSFORM: Final = "spatial:transform"
 SPATIAL_DIMENSIONS: Final = "spatial:dimensions"
 SPATIAL_SHAPE: Final = "spatial:shape"
 SPATIAL_BBOX: Final = "spatial:bbox"
+MULTISCALES: Final = "multiscales"
+"""The levels of a scene, as https://github.com/zarr-conventions/multiscales has it."""
+FULL_RESOLUTION: Final = "full_resolution"
+"""The key of the scene that levels were made of."""
+MADE_OF: Final = "made_of"
+"""The place of that scene, and the checksums of its arrays and flags and their dB: of others, levels are stale."""
+CONVENTIONS: Final = tuple(
+    {
+        "schema_url": f"https://raw.githubusercontent.com/zarr-conventions/{name}/refs/tags/v1/schema.json",
+        "spec_url": f"https://github.com/zarr-conventions/{name}/blob/v1/README.md",
+        "uuid": uuid,
+        "name": name if name == MULTISCALES else f"{name}:",
+    }
+    for name, uuid in (
+        (MULTISCALES, "d35379db-88df-4056-af3a-620245f8e347"),
+        ("proj", "f17cb550-5864-4468-aeb7-f3180cfb622f"),
+        ("spatial", "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4"),
+    )
+)
+"""The conventions that the group of a scene's levels says it keeps."""
 SOURCE_FILES: Final = "source_files"
 """Names of the files that a scene was made of; never their paths."""
 LAYERS: Final = "layers"

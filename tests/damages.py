@@ -24,7 +24,7 @@ def east(metres):
 
 
 def make_store(folder):
-    """Make a store of five scenes in as many encodings, with a layer, samples, boxes, a split and two indices."""
+    """Make a store of five scenes in as many encodings, with all else that a store can have."""
     raw, store = folder / "raw", folder / "s.zarr"
     for name in SOURCES[:2]:
         (folder / name).mkdir(parents=True)
@@ -53,6 +53,7 @@ def make_store(folder):
     sz.import_chips(folder / "chips", store)
     (folder / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max\na,1,2,30,40\n")
     sz.import_boxes(sz.open_store(store), folder / "boxes.csv")
+    sz.make_overviews(store)
     return store
 
 

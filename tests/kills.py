@@ -101,6 +101,16 @@ class Command:
     """The store that it writes."""
 
 
+def overviews(raw: Path, root: Path) -> None:
+    """Make overviews of all scenes."""
+    sz.make_overviews(root)
+
+
+def copy(raw: Path, root: Path) -> None:
+    """Copy the store."""
+    sz.copy_store(root, root.with_name("n.zarr"))
+
+
 def two(raw: Path, root: Path) -> None:
     """Make a store of scenes a and b."""
     ingest(raw, root, "ab")
@@ -118,8 +128,9 @@ COMMANDS = {
     "append": Command(lambda raw, root: ingest(raw, root, "abc"), (lambda raw, root: ingest(raw, root, "a"),), True),
     "replace": Command(lambda raw, root: ingest(raw, root, "ab", border=2, replace=True), (two,), True),
     "layers": Command(lambda raw, root: ingest(raw, root, "a", layers={"m": raw / "mask.tif"}), (two,)),
-    "remove": Command(lambda raw, root: sz.remove_scene(root, "a"), (two, split)),
-    "copy": Command(lambda raw, root: sz.copy_store(root, root.with_name("n.zarr")), (two,), makes="n.zarr"),
+    "remove": Command(lambda raw, root: sz.remove_scene(root, "a"), (two, overviews, split)),
+    "copy": Command(copy, (two, overviews), makes="n.zarr"),
+    "overview": Command(overviews, (two,), True),
     "split": Command(split, (two,)),
     "extend": Command(lambda raw, root: sz.extend_split(root), (two, split, third)),
     "bounds": Command(lambda raw, root: sz.set_clip(sz.open_store(root), method="sigma", k=2), (two,)),
@@ -186,8 +197,10 @@ def seen(root: Path) -> dict[str, object]:
         pixels = [array.codes((slice(0, array.shape[0]), slice(0, array.shape[1]))) for array in arrays]
         own = () if patches is None else patches.isel(patch=np.flatnonzero(patches["scene"].values == scene))
         columns = [own[k].values for k in own.data_vars if own[k].dtype != object] if len(own) else []
+        levels = [store.power(scene, level=n) for n in store.levels(scene)[1:]]
+        levels = [level[name].values for level in levels for name in sorted(level)]
         out[scene] = digest(
-            rows["dtype"].values.tolist(), clips, *pixels, *columns, store.layers(scene), *layers
+            rows["dtype"].values.tolist(), clips, *pixels, *columns, store.layers(scene), *layers, *levels
         )
     if patches is not None:
         assert set(patches["scene"].values.tolist()) <= set(store.scenes), (

@@ -48,6 +48,11 @@ assert 0 < len(reader.selection) and both.table()["store"].nunique() == 2
 assert len(either.selection) + len(common.selection) == len(one.selection) + len(two.selection)
 assert len(dense.selection) == store.patch_columns(dense.index).sizes["patch"]
 """
+OVERVIEWS_HOLDS = """
+assert store.levels("s1_20260101") == (0, 1, 2)
+assert grid.shape == small.shape == level["vv"].shape == tree["2/vv"].shape == (512, 512)
+assert grid.transform[0] == 40 and small.rio.transform()[0] == level["vv"].rio.transform()[0] == 40
+"""
 PTYCHOGRAPHY_HOLDS = """
 assert grouped["X_full"].shape == (128, 64, 64, 4)
 assert tuple(data.X.shape) == (128, 4, 64, 64) and tuple(data.coords.shape) == (128, 4, 1, 2)
@@ -70,6 +75,7 @@ def newcomer(tmp_path):
         ("docs/lazy.md", LAZY_HOLDS, "h5netcdf"),
         ("docs/ptychography.md", PTYCHOGRAPHY_HOLDS, "torch"),
         ("docs/choosing.md", CHOOSING_HOLDS, "numpy"),
+        ("docs/overviews.md", OVERVIEWS_HOLDS, "numpy"),
         ("docs/npy.md", "assert images.max() <= 1", "torch"),
         pytest.param(
             "notebooks/explore.ipynb", "assert len(batch) == 8", "matplotlib", marks=pytest.mark.slow

@@ -31,6 +31,7 @@ COMPANIONS_HELP: Final = "What rasters become that a product has beside its back
 NODATA_HELP: Final = "Value of pixels that were not measured, where no tag says it: 0."
 WORKERS_HELP: Final = "A Dask cluster of that many processes on this machine, on loopback only."
 REPLACE_HELP: Final = "Write scenes anew that are there with other pixels, or otherwise stored."
+OVERVIEWS_HELP: Final = "Make overviews of the scenes, too, as `sarzarr overview` does."
 STRICT_HELP: Final = "Write nothing where a file or a scene is refused; else the others go in."
 SPACE_HELP: Final = "Begin though less space is free than what would be written at the most."
 HASH_HELP: Final = "What a known file is recognised by: samples of it, or every byte."
@@ -138,6 +139,7 @@ def ingest_scenes(
     scheduler: Annotated[str | None, Option(help="A running Dask scheduler: tcp://host:8786.")] = None,
     workers: Annotated[int, Option(min=0, help=WORKERS_HELP)] = 0,
     memory: Annotated[str, Option(help="What a worker process may use.")] = "1GB",
+    overviews: Annotated[bool, Option("--overviews", help=OVERVIEWS_HELP)] = False,
     replace: Annotated[bool, Option("--replace", help=REPLACE_HELP)] = False,
     strict: Annotated[bool, Option("--strict", help=STRICT_HELP)] = False,
     ignore_space: Annotated[bool, Option("--ignore-space", help=SPACE_HELP)] = False,
@@ -173,6 +175,7 @@ def ingest_scenes(
         codec=codec,
         shard=0 if no_shards else shard,
         memory=parse_bytes(memory),
+        overviews=overviews,
         replace=replace,
         strict=strict,
         ignore_space=ignore_space,

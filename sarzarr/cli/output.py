@@ -77,12 +77,17 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
     from sarzarr.splits.samples.manager import SplitManager
     from sarzarr.store.boxes import box_tables
     from sarzarr.store.documents import named, read_node
+    from sarzarr.store.overviews.levels import overview_bytes
     from sarzarr.store.samples import open_samples, sample_sets
     from sarzarr.store.split_table import versions
 
     if layers := Counter(layer for scene in store.scenes for layer in store.layers(scene)):
         held = (f"{name} of {counted(n, 'scene')}" for name, n in sorted(layers.items()))
         yield f"  layers: {', '.join(held)}"
+    if levels := {scene: n for scene in store.scenes if (n := store.levels(scene)[-1])}:
+        taken = size_text(sum(overview_bytes(store.place, scene) for scene in levels))
+        of = "all scenes" if len(levels) == len(store.scenes) else counted(len(levels), "scene")
+        yield f"  overviews: of {of}, down to level {max(levels.values())}, {taken}"
     sets, tables = sample_sets(store), box_tables(store)
     for name in sets:
         cut = open_samples(store, name).layout

@@ -27,7 +27,7 @@ from sarzarr.export.schema1 import (
     write_clips,
 )
 from sarzarr.export.schema1_samples import copy_samples
-from sarzarr.files import whole_folder
+from sarzarr.files import remove_path, whole_folder
 from sarzarr.patches.index import spec_of, update_index
 from sarzarr.store.catalog import histogram_of, write_histogram
 from sarzarr.store.chunks import read_layout
@@ -38,6 +38,7 @@ from sarzarr.store.documents import (
     Encoding,
     array_document,
     cf_attributes,
+    ensure_groups,
     file_bytes,
     group_document,
     has_node,
@@ -49,6 +50,9 @@ from sarzarr.store.documents import (
 )
 from sarzarr.store.journal import writing
 from sarzarr.store.manifest import write_manifest
+from sarzarr.store.overviews.levels import levels_key
+from sarzarr.store.overviews.make import STAGING as OVERVIEWS_STAGING
+from sarzarr.store.overviews.make import built
 from sarzarr.store.place import Folder, Place, local_folder
 from sarzarr.store.samples import SampleSet, sample_sets
 from sarzarr.store.shard_job import check_written
@@ -75,7 +79,8 @@ def copy_store(
 
     Values are those of `from_codes` and `to_codes`: to float32 and back is the identity, float16 rounds to 11 bits,
     0.04 dB of the stored range at the most. Layers keep their dtype. Patch tables are indexed again where a
-    dtype changes, for means of other values. All else (flags, bounds, splits, boxes, samples) is copied as it is.
+    dtype changes, for means of other values; overviews are made again. All else (flags, bounds, splits, boxes,
+    samples) is copied as it is.
 
     Of a store of schema 1 floats become what an ingest writes today, and uint16 codes the nearest of today's; pixels
     that were not measured become fill. Histograms follow, and clips (dB) that they recommended, and patch tables.
@@ -127,6 +132,7 @@ def _copied(
                 copy_samples(SampleSet(source, name), staging)
             _copy_pixels(arrays, token, progress)
             _write_tables(source, staging, encodings)
+            _make_overviews(source, staging)
             consolidate(Store(Folder(staging)))
     except FileExistsError:
         raise _exists(place) from None
@@ -234,7 +240,7 @@ def _with_fill(job: CopyJob, source: Store) -> CopyJob:
 
 def _made_anew(source: Store, arrays: list[CopyJob]) -> set[str]:
     """Return the keys of what is made anew, or left out: patch tables, and scenes that the catalog does not know."""
-    anew = {cv.CATALOG, "zarr.json", *(array.key for array in arrays)}
+    anew = {cv.CATALOG, "zarr.json", cv.OVERVIEWS, *(array.key for array in arrays)}
     if source.schema != cv.SCHEMA_VERSION:
         anew |= {f"{cv.HISTOGRAMS}/{array.scene}/{array.name}" for array in arrays if array.old_flags}
         anew |= {f"{cv.SCENES}/{scene}/zarr.json" for scene in source.scenes}
@@ -340,6 +346,16 @@ def _write_documents(array: CopyJob, records: Records) -> None:
     write_manifest(group, array.name, records)
     document = array_document(shape, array.encoding, dims=dims, attributes=attributes)
     write_node(group, array.name, document, free)
+
+
+def _make_overviews(source: Store, staging: Path) -> None:
+    """Make the overviews that scenes had of the copy's pixels, which may be of another dtype, in other shards."""
+    if scenes := [scene for scene in source.scenes if source.levels(scene)[1:]]:
+        copy, folder = Store(Folder(staging)), staging / OVERVIEWS_STAGING
+        ensure_groups(copy.place, cv.OVERVIEWS)
+        for scene, made in built(copy, scenes, folder):
+            copy.place.swap(made, levels_key(scene))
+        remove_path(folder)
 
 
 def _write_histogram(array: CopyJob, counts: Array | None) -> None:

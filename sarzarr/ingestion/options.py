@@ -83,6 +83,8 @@ class IngestOptions:
     at the edges of Sentinel-1 images from before 13 March 2018 (IPF before 2.90)."""
     full_hash: bool = False
     """Whether known files are recognised by every byte, not by samples."""
+    overviews: bool = False
+    """Whether overviews of the scenes are made, too: `sarzarr.make_overviews`."""
     replace: bool = False
     """Whether a scene is written anew that is in the store with other pixels, or stored in another way than
     what is asked for here: dtype, codec, shard, border, quantity, names, resampling, as far as they are not None."""
@@ -216,6 +218,7 @@ class IngestKeywords(TypedDict, total=False):
     border: int | None
     border_noise: bool
     full_hash: bool
+    overviews: bool
     replace: bool
     ignore_space: bool
     strict: bool

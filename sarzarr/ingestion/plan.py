@@ -73,7 +73,10 @@ class IngestPlan:
     @property
     def bytes_out(self) -> int:
         """Bytes of the stored pixels at the most."""
-        return sum(s.bytes_out for s in self.scenes)
+        scenes = sum(s.bytes_out for s in self.scenes)
+        return scenes + (
+            scenes // 2 if self.options.overviews else 0
+        )  # a third, and the parts they are made of
 
     @property
     def peak_memory(self) -> int:
@@ -96,6 +99,8 @@ class IngestPlan:
         for e in dict.fromkeys(s.encoding for s in self.scenes if s.probe.arrays):
             shards = f"shards of {e.shard}" if e.shard else "no shards"
             lines.append(f"  stored as {e.dtype}, codec {e.codec}, chunks of {e.chunk}, {shards}")
+        if self.options.overviews:
+            lines.append("  then overviews: half the rows and columns, and half of that, averaged in power")
         lines.append(
             f"  {size_text(self.bytes_in)} in, at most {size_text(self.bytes_out)} out, "
             f"{counted(self.tasks, 'task')}; "

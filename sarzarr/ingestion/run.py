@@ -61,13 +61,14 @@ from sarzarr.store.commit import (
     withdraw_scenes,
     write_bounds,
 )
-from sarzarr.store.documents import group_document, read_json, write_json, write_node
+from sarzarr.store.documents import group_document, nodes_below, read_json, write_json, write_node
 from sarzarr.store.free_values import free_value
 from sarzarr.store.journal import NO_ROOM, beside_store, removed_by, settle, writing
+from sarzarr.store.overviews.make import write_overviews
 from sarzarr.store.place import Folder
 from sarzarr.store.store import Store, create_store, open_store
 from sarzarr.tasks import Progress, Task, compute, cpu_count, processes, wave_size, worker_name, workplace
-from sarzarr.text import counted
+from sarzarr.text import counted, listed
 
 log = logging.getLogger(__name__)
 BATCH: Final = 8
@@ -99,10 +100,18 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
         for scene in planned:
             with failed.leaving_out(scene.probe.paths, scene.id):
                 staged.append(stage(scene, staging / scene.id))
+        had = set(nodes_below(store.place, cv.OVERVIEWS))
         _Run(store, staged, lock, progress).go()
         for one in staged:
             if one.failures:
                 failed.add(one.plan.probe.paths, one.failures[0], scene=one.plan.id)
+        if plan.options.overviews:
+            store = open_store(plan.store).anew()
+            wanted = {*plan.present, *(scene.id for scene in plan.scenes)}
+            write_overviews(store, sorted(wanted & {*store.scenes}), lock=lock)
+        elif gone := sorted(had - set(nodes_below(store.place, cv.OVERVIEWS))):
+            why = "were of other pixels, and are gone: `sarzarr overview` makes them again"
+            log.warning("%s: overviews of %s %s", store.place.name, listed(gone), why)
         if not failed:
             take_note_away(plan.store)
             for ranges in staging.glob("bounds-*.json"):

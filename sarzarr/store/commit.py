@@ -54,6 +54,7 @@ def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mappi
     for scene, folder in staged.items():
         store.place.swap(folder / "histograms", f"{cv.HISTOGRAMS}/{scene}")
         store.place.swap(folder / "scene", f"{cv.SCENES}/{scene}")
+        store.place.delete(f"{cv.OVERVIEWS}/{scene}")  # of its old pixels
     _write_catalog(store.place, rows, without=staged)
     log.info("%s: %s committed: %s", store.place.name, counted(len(staged), "scene"), ", ".join(staged))
 
@@ -79,7 +80,7 @@ def withdraw_scenes(store: Store, scenes: Sequence[str]) -> None:
     """Take scenes out of a draft, and out of its catalog."""
     _write_catalog(store.place, (), without=scenes)
     for scene in scenes:
-        for group in (cv.SCENES, cv.HISTOGRAMS):
+        for group in (cv.SCENES, cv.HISTOGRAMS, cv.OVERVIEWS):
             store.place.delete(f"{group}/{scene}")
     log.info("%s: %s removed", store.place.name, ", ".join(scenes))
 

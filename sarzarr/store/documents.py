@@ -360,15 +360,20 @@ def spatial_attributes(grid: Grid) -> Document:
     }
 
 
-def stored_coordinates(grid: Grid) -> dict[str, xr.Variable]:
-    """Return the `grid_coordinates` of a stored scene: without a CRS they are index + 0.5, whatever its affine."""
-    placed = grid if grid.is_georeferenced else Grid(height=grid.height, width=grid.width)
-    return grid_coordinates(placed)
+def stored_coordinates(grid: Grid, factor: int = 1) -> dict[str, xr.Variable]:
+    """Return the `grid_coordinates` of a stored scene: without a CRS they are index + 0.5, whatever its affine.
+
+    Of a level, whose pixels are ``factor`` of the scene's wide and high, they are then in pixels of the scene.
+    """
+    if grid.is_georeferenced:
+        return grid_coordinates(grid)
+    indices = grid_coordinates(Grid(height=grid.height, width=grid.width))
+    return {name: variable.copy(data=factor * variable.values) for name, variable in indices.items()}
 
 
-def write_coordinates(scene: Place, grid: Grid, codec: str = "zstd") -> None:
+def write_coordinates(scene: Place, grid: Grid, codec: str = "zstd", factor: int = 1) -> None:
     """Write the `stored_coordinates` into a scene's group, float64 and, as attributes alone, ``spatial_ref``."""
-    for name, variable in stored_coordinates(grid).items():
+    for name, variable in stored_coordinates(grid, factor).items():
         if variable.ndim:
             write_small_array(scene, name, variable.values, (name,), variable.attrs, codec=codec)
         else:

@@ -25,12 +25,12 @@ from sarzarr.errors import (
     StoreSchemaError,
 )
 from sarzarr.files import whole_folder
-from sarzarr.grids.dataset import handed_out, value_attributes
+from sarzarr.grids.dataset import handed_out
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
 from sarzarr.pixels.bounds import ClipBounds, Histogram
-from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
-from sarzarr.store.catalog import catalog_of, read_histogram
+from sarzarr.pixels.radiometry import from_codes
+from sarzarr.store.catalog import catalog_of, catalog_rows, read_histogram
 from sarzarr.store.chunks import check_links, read_layout
 from sarzarr.store.conditions import columns_of, where_mask
 from sarzarr.store.documents import (
@@ -51,6 +51,7 @@ from sarzarr.store.journal import settle
 from sarzarr.store.layer_shares import layer_stamp, share_columns, shares_key
 from sarzarr.store.limits import check_array, check_catalog, check_patches
 from sarzarr.store.manifest import REMEDY
+from sarzarr.store.overviews.levels import fresh_levels, is_known, open_level, scaled, scene_values
 from sarzarr.store.place import Folder, Place, local_folder
 from sarzarr.store.split_table import placements, read_side
 from sarzarr.store.stored_pixels import StoredPixels
@@ -208,16 +209,28 @@ class Store:
             )
         return found
 
-    def grid(self, scene: str) -> Grid:
-        """Return the grid of a scene."""
+    def grid(self, scene: str, level: int = 0) -> Grid:
+        """Return the grid of a scene, or of a level of it (see `levels`)."""
         row = self.entries(scene)
         a, b, c, d, e, f = (float(v) for v in row["transform"].values[0])
-        return Grid(
+        whole = Grid(
             height=int(row["height"].values[0]),
             width=int(row["width"].values[0]),
             transform=(a, b, c, d, e, f),
             crs_wkt=str(row["crs_wkt"].values[0]) or None,
         )
+        return scaled(whole, 2**level) if level and self._has_level(scene, level) else whole
+
+    def levels(self, scene: str) -> tuple[int, ...]:
+        """Return the levels of a scene: 0 is itself, n has a pixel for 2^n x 2^n of its pixels (`make_overviews`).
+
+        Levels of pixels that it no longer has are left out.
+        """
+        rows = catalog_rows(self.entries(scene))
+        return (0, *fresh_levels(self.place, scene, rows, self.grids[scene]))
+
+    def _has_level(self, scene: str, level: int) -> bool:
+        return is_known(level, self.levels(scene), f"{self.place.name} {scene}")
 
     def layers(self, scene: str) -> tuple[str, ...]:
         """Return the names of a scene's layers: rasters on its grid that are kept as they are."""
@@ -317,7 +330,7 @@ class Store:
                 check_array(document)
         check_links(self.place, node)
 
-    def db(self, scene: str, array: str | None = None) -> Any:
+    def db(self, scene: str, array: str | None = None, *, level: int = 0) -> Any:
         """Return a scene in dB, float32, NaN where not valid; nonpositive power is at the stored floor.
 
         Parameters
@@ -326,33 +339,23 @@ class Store:
             Its id.
         array
             One array (a DataArray); all of them (a Dataset) if left out.
+        level
+            One of its `levels`: means of power over 2^level x 2^level pixels, those that are valid.
         """
-        return self._values(scene, array, power=False)
+        return self._values(scene, array, level, power=False)
 
-    def power(self, scene: str, array: str | None = None) -> Any:
-        """Return a scene as linear power, float32, NaN where not valid; nonpositive power is 0."""
-        return self._values(scene, array, power=True)
+    def power(self, scene: str, array: str | None = None, *, level: int = 0) -> Any:
+        """Return a scene as linear power, as `db`; nonpositive is 0, on levels where all is, the stored floor."""
+        return self._values(scene, array, level, power=True)
 
-    def _values(self, scene: str, array: str | None, *, power: bool) -> Any:
-        rows = self.rows(scene)
-        names = rows["name"].values.tolist()
+    def _values(self, scene: str, array: str | None, level: int, *, power: bool) -> Any:
+        rows = catalog_rows(self.rows(scene))
+        names = [str(row["name"]) for row in rows]
         if array is not None and array not in names:
             raise NotInStoreError(f"array of {scene!r} must be one of {', '.join(names)}, got {array!r}.")
-        opened = self._open(scene)
-        representation = cv.Representation.POWER if power else cv.Representation.DB
-        out = {}
-        for i, name in enumerate(names):
-            if array not in (None, name):
-                continue
-            stored = opened[name]
-            z = from_codes(stored) if stored.dtype == np.uint16 else stored.astype(np.float32)
-            values = denormalize(z, (float(rows["vmin"].values[i]), float(rows["vmax"].values[i])))
-            if power:
-                values = from_db(values).where(opened[name + cv.FLAGS_SUFFIX] != cv.Flag.NONPOSITIVE, 0)
-            values.attrs, values.encoding = value_attributes(stored.attrs, representation), {}
-            out[name if power else f"{name}_db"] = values
-        made = handed_out(xr.Dataset(out, attrs=opened.attrs))
-        return made if array is None else made[next(iter(out))]
+        grid, some = self.grid(scene, level), names if array is None else [array]
+        opened = open_level(self.place, scene, level, grid, some) if level else self._open(scene)
+        return scene_values(opened, rows, array, power=power)
 
     def histogram(self, scene: str, array: str) -> Histogram:
         """Return the dB histogram of one array of a scene."""

@@ -30,6 +30,7 @@ COMMANDS = {
     "copy": "copy STORE copy.zarr",
     "info": "info STORE",
     "verify": "verify STORE",
+    "overview": "overview STORE",
     "stacks": "stacks STORE",
     "bounds": "bounds STORE",
     "quicklook": "quicklook STORE -o q.png",
@@ -57,7 +58,7 @@ COMMANDS = {
 """A line of each command that is carried out, in a folder as `place` makes it."""
 AROUND = [[14.9, 48.6], [15.2, 48.6], [15.2, 48.8], [14.9, 48.8]]
 STORES = [name for name, line in COMMANDS.items() if "STORE" in line]
-PIXELS = ("copy", "quicklook", "table", "bench", "verify")
+PIXELS = ("copy", "overview", "quicklook", "table", "bench", "verify")
 """Commands that read pixels of a store."""
 
 

@@ -25,7 +25,7 @@ from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import read_node, update_node
 from sarzarr.store.tables import read_table, write_table
 
-WHOLE = ("scenes", "histograms", "patches", "catalog", "samples", "boxes/chips", "splits")
+WHOLE = ("scenes", "histograms", "patches", "catalog", "samples", "boxes/chips", "splits", "overviews")
 QUICK, SLOW = range(40), [range(first, first + 10) for first in range(40, 560, 10)]
 MANY = SLOW if os.environ.get("SARZARR_ALL_DAMAGES") else SLOW[::13]
 """Some of 520 damages; all of them where ``SARZARR_ALL_DAMAGES`` is set."""

@@ -1,8 +1,8 @@
 """The repair of a store: what is damaged is made again, and taken where it is what the store had, to the byte.
 
-Documents come from their copies in the root, and that from the documents; catalog, coordinates and patch tables
-from these and from pixels; manifests from their files, where a patch table knows their checksum; splits from their
-recipe; shards, histograms and samples from their sources.
+Documents come from their copies in the root, and that from the documents; catalog, coordinates, patch tables and
+overviews from these and from pixels; manifests from their files, where a patch table knows their checksum; splits
+from their recipe; shards, histograms and samples from their sources.
 """
 
 import json
@@ -42,6 +42,8 @@ from sarzarr.store.documents import (
 )
 from sarzarr.store.journal import writing
 from sarzarr.store.manifest import Manifest, ShardRecord, read_manifest, write_manifest
+from sarzarr.store.overviews.levels import levels_key
+from sarzarr.store.overviews.make import write_overviews
 from sarzarr.store.place import Folder
 from sarzarr.store.seals import sealed
 from sarzarr.store.shards import record_of
@@ -49,6 +51,7 @@ from sarzarr.store.split_table import Split, recipe_of, to_table
 from sarzarr.store.store import AnyStore, Store
 from sarzarr.store.tables import write_table
 from sarzarr.store.verify.findings import ROOT, Findings, Verification, scene_in
+from sarzarr.store.verify.overviews import overviews_told
 from sarzarr.store.verify.pixels import read_manifests
 from sarzarr.store.verify.tables import told_row
 from sarzarr.store.verify.tree import TAKE_AWAY, Tree
@@ -157,6 +160,10 @@ class _Repair:
             self._indices()
             self._shares()
         self._unlisted()
+        if self.is_stale:
+            self._look(deep=self.before.is_deep)
+        with self._leaving("overviews"):
+            self._overviews()
         if self.has_written or ROOT in self.found.by_file:
             gather_documents(self.place, self.tree.copies)
 
@@ -233,7 +240,7 @@ class _Repair:
         groups = self.tree.attributes("").get(cv.BOUNDS, {})
         rows = []
         for array in self.tree.arrays:
-            top, scene, name = array.split("/")
+            top, scene, name = array.split("/", 2)
             if top == cv.SCENES and cv.QUANTITY in self.tree.attributes(array):
                 row = told_row(self.tree, scene, name, groups)
                 rows.append({"transform": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), **(row or {})})
@@ -487,6 +494,24 @@ class _Repair:
                 if (self.place.path / table).exists():
                     self.place.delete(table)
                 self.has_written = True
+
+    def _overviews(self) -> None:
+        """Make damaged overviews again of scenes that are intact; take away those of scenes that are not there."""
+        store = self._store()
+        damaged = [scene for scene in overviews_told(self.tree) if self.found.touches(levels_key(scene))]
+        broken = [scene for scene in damaged if self.found.touches(f"{cv.SCENES}/{scene}")]
+        self.left += [f"{levels_key(scene)}: its scene is damaged, and comes first." for scene in broken]
+        for node in [*self.tree.copies]:
+            if any(f"{node}/".startswith(f"{levels_key(scene)}/") for scene in damaged):
+                del self.tree.copies[node]
+        for scene in damaged:
+            if scene not in store.scenes and (self.place.path / levels_key(scene)).exists():
+                self.place.delete(levels_key(scene))
+                self.has_written = True
+        again = [scene for scene in damaged if scene in store.scenes and scene not in broken]
+        if again:
+            write_overviews(store, again, again=True)
+            self.has_written = True
 
     def _unlisted(self) -> None:
         """Take away files among shards that no manifest lists: nothing but sarzarr writes there."""

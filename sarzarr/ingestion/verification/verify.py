@@ -19,6 +19,7 @@ from sarzarr.store.place import Folder, Place
 from sarzarr.store.seals import Document
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.store.verify.findings import ROOT, Findings, Verification
+from sarzarr.store.verify.overviews import check_overviews
 from sarzarr.store.verify.pixels import check_pixels, read_manifests
 from sarzarr.store.verify.tables import check_tables
 from sarzarr.store.verify.tree import CONSOLIDATED, Tree, check_small_arrays, read_tree
@@ -45,7 +46,7 @@ def verify(
     scenes
         The scenes whose pixels are read; all, and samples, if left out. All else of the store is looked at anyway.
     deep
-        Whether histograms, and the columns of patch tables, are counted again from the pixels.
+        Whether histograms, the columns of patch tables, and overviews are made again from the pixels.
     progress
         Called with the bytes of files that are done.
 
@@ -88,6 +89,7 @@ def examine(
         check_indices(Store(place), found, deep=deep)
         if deep:
             recount_histograms(Store(place), found, scenes)
+        check_overviews(tree, found, deep=deep, scenes=scenes)
     return tree, size
 
 

@@ -112,7 +112,7 @@ def with_folders(key: str) -> list[str]:
 def scene_in(key: str) -> str:
     """Return the scene that a file is of; empty where it is of none."""
     top, *rest = key.split("/")
-    return rest[0] if top in (cv.SCENES, cv.HISTOGRAMS) and rest and rest[0] != ROOT else ""
+    return rest[0] if top in (cv.SCENES, cv.HISTOGRAMS, cv.OVERVIEWS) and rest and rest[0] != ROOT else ""
 
 
 def remedy_of(store: str, key: str) -> str:
@@ -124,7 +124,7 @@ def remedy_of(store: str, key: str) -> str:
             f"Repair it: `sarzarr verify {store} --repair`. Or seal what was changed on purpose: "
             f"`sarzarr verify {store} --accept`."
         )
-    if scene := scene_in(key):
+    if (scene := scene_in(key)) and top != cv.OVERVIEWS:
         own = f"`sarzarr verify {store} --repair {scene} --from FILES`"
         return f"Repair it with the files that the scene was made of: {own}."
     if top == cv.SAMPLES and name:

@@ -211,6 +211,11 @@ def _expect(tree: Tree, found: Findings) -> None:
     for node in tree.documents:
         if node.startswith(f"{cv.SCENES}/") and node.count("/") == 1:
             needed += [f"{node}/{layer}" for layer in tree.attributes(node).get(cv.LAYERS, ())]
+        if node.startswith(f"{cv.OVERVIEWS}/") and node.count("/") == 1:
+            about = tree.attributes(node)
+            for level in about[cv.MULTISCALES]["layout"]:
+                group = f"{node}/{level['asset']}"
+                needed += [group, *(f"{group}/{name}" for name in about[cv.MADE_OF]["arrays"])]
     tree.lost.update(f"{node}/{ROOT}" for node in needed if node not in tree.documents)
     for node, document in tree.documents.items():
         if tree.is_array(node):
