@@ -1,6 +1,6 @@
 """Results of patches, put back in place: patches as they are delivered, each with its scene, row and column."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,18 +38,9 @@ def placed(results: Any, table: Any) -> Iterator[tuple[Any, Placing]]:
     Raises `InvalidInputError` where a table lacks a column, has no row for each result, or is of several arrays,
     dates or stores, whose results would lie one upon another.
     """
+    owners = dict[tuple[str, str], str]()
     if table is not None:
-        places = _rows(table)
-        for result in _each(results):
-            if (place := next(places, None)) is None:
-                raise InvalidInputError(
-                    "a row of the table for each patch was expected, got more patches than rows."
-                )
-            yield result, place
-        if next(places, None) is not None:
-            raise InvalidInputError(
-                "a patch for each row of the table was expected, got fewer patches than rows."
-            )
+        yield from _joined(results, table, owners)
         return
     for pair in results:
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], Mapping)):
@@ -58,7 +49,22 @@ def placed(results: Any, table: Any) -> Iterator[tuple[Any, Placing]]:
                 f"{type(pair).__name__}. Pass the table, or ((model(b['image']), b) for b in reader), the reader "
                 "made with with_meta=True."
             )
-        yield from placed(pair[0], pair[1])
+        yield from _joined(*pair, owners)
+
+
+def _joined(results: Any, table: Any, owners: dict[tuple[str, str], str]) -> Iterator[tuple[Any, Placing]]:
+    """Yield results with the places of a table's rows."""
+    places = _rows(table, owners)
+    for result in _each(results):
+        if (place := next(places, None)) is None:
+            raise InvalidInputError(
+                "a row of the table for each patch was expected, got more patches than rows."
+            )
+        yield result, place
+    if next(places, None) is not None:
+        raise InvalidInputError(
+            "a patch for each row of the table was expected, got fewer patches than rows."
+        )
 
 
 def _each(results: Any) -> Iterator[Any]:
@@ -77,8 +83,8 @@ def _each(results: Any) -> Iterator[Any]:
             )
 
 
-def _rows(table: Any) -> Iterator[Placing]:
-    """Yield the places that a table tells, in its order."""
+def _rows(table: Any, owners: dict[tuple[str, str], str]) -> Iterator[Placing]:
+    """Yield the places that a table tells, in its order; ``owners`` has the array and store of each scene so far."""
     if lacking := [name for name in COLUMNS if name not in table]:
         raise InvalidInputError(
             f"a table with the columns scene, row and col was expected, got none named {lacking[0]!r}. Take "
@@ -90,13 +96,14 @@ def _rows(table: Any) -> Iterator[Placing]:
             "patches of one date each were expected, got a stack's. Put back each date by itself."
         )
     for name in ("array", "name", "store"):
-        owners = [str(one) for one in np.asarray(table[name], object).tolist()] if name in table else []
-        if (several := _with_several(scenes.tolist(), owners)) is not None:
-            raise InvalidInputError(
-                f"patches of one {'store' if name == 'store' else 'array'} were expected of a scene, got those of "
-                f"{', '.join(sorted(several))}, which would lie one upon another. Read with polarizations=, or "
-                "put back the rows of each by themselves."
-            )
+        told = np.asarray(table[name], object).tolist() if name in table else []
+        for scene, owner in zip(scenes.tolist(), map(str, told), strict=False):
+            if (known := owners.setdefault((scene, name), owner)) != owner:
+                raise InvalidInputError(
+                    f"patches of one {'store' if name == 'store' else 'array'} were expected of {scene!r}, got "
+                    f"those of {known} and {owner}, which would lie one upon another. Read with polarizations=, or "
+                    "put back the rows of each by themselves."
+                )
     numbers = zip(
         *(np.asarray(table[name]).astype(np.int64).tolist() for name in ("row", "col")), strict=True
     )
@@ -113,11 +120,3 @@ def _flags(codes: Any) -> Array | None:
     own = np.asarray(codes)
     worst: Array = own.reshape(-1, *own.shape[-2:]).max(axis=0)
     return worst
-
-
-def _with_several(scenes: list[str], owners: Iterable[str]) -> set[str] | None:
-    """Return the owners of a scene that has several; None where each has one."""
-    found = dict[str, set[str]]()
-    for scene, owner in zip(scenes, owners, strict=False):
-        found.setdefault(scene, set()).add(owner)
-    return next((one for one in found.values() if len(one) > 1), None)

@@ -87,7 +87,8 @@ def test_any_cut_of_an_array_is_stitched_to_it(store, size, stride, edge, channe
     covered = np.zeros(shape, bool)
     for r, c in at:
         covered[r : r + size, c : c + size] = True
-    np.testing.assert_array_equal(array.values[..., covered], values[..., covered])
+    ours, theirs = array.values[..., covered], values[..., covered]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-14 if kind == "float64" else 0)
     rest = array.values[..., ~covered]
     assert np.isnan(rest).all() if kind != "int16" else (rest == -32768).all()
 
@@ -133,5 +134,10 @@ def test_what_does_not_fit_is_refused(store):
     ):  # fmt: skip
         with pytest.raises(InvalidInputError, match=words):
             sz.stitch(patches, rows, store=store, **options)
+    reader = sz.PatchReader(
+        store, index="i64_64", batch_size=1, min_valid=0, min_unsaturated=0, with_meta=True
+    )
+    with pytest.raises(InvalidInputError, match=r"\['v.'\] and \['v.'\]"):  # in batches of their own
+        sz.stitch(((b["image"], b) for b in reader), store=store)
     with pytest.raises(NotInStoreError):
         sz.stitch(one, {**table, "scene": ["z"]}, store=store)
