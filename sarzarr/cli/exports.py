@@ -31,14 +31,11 @@ class _Formats(TyperGroup):
         return ["STORE SCENE OUT.tif [OPTIONS]", "|", "COMMAND [ARGS]..."]
 
 
-export_app = typer.Typer(
-    cls=_Formats,
-    help=(
-        "Write a scene as a GeoTIFF: [bold]sarzarr export STORE SCENE OUT.tif[/bold] (its options: sarzarr export "
-        "geotiff --help). Or one of the other formats below."
-    ),
-    no_args_is_help=True,
+FORMATS_HELP: Final = (
+    "Write a scene as a GeoTIFF: [bold]sarzarr export STORE SCENE OUT.tif[/bold] (its options: sarzarr export "
+    "geotiff --help). Or one of the other formats below."
 )
+export_app = typer.Typer(cls=_Formats, help=FORMATS_HELP, no_args_is_help=True)
 SamplesArgument = Annotated[str, Argument(help="Name of the set.", show_default=False)]
 REPRESENTATION_HELP: Final = "What numbers are written: db, power, amplitude or normalized."
 ARRAYS_HELP: Final = "Arrays and layers, the bands: vv,vh or mask. All backscatter if left out."
@@ -77,9 +74,9 @@ def geotiff(
             output,
             representation=representation,
             arrays=arrays.split(",") if arrays is not None else None,
-            window=None if window is None else _numbers("--window ROW,COL,HEIGHT,WIDTH", window, 4),
+            window=None if window is None else _numbers("window", "ROW,COL,HEIGHT,WIDTH", window),
             bounds=bounds_of(bounds, bounds_crs),
-            clip=None if clip is None else _numbers("--clip VMIN,VMAX", clip, 2),
+            clip=None if clip is None else _numbers("clip", "VMIN,VMAX", clip),
             looks=looks,
             compress=compress,
             progress=report,
@@ -87,15 +84,15 @@ def geotiff(
     echo(f"wrote {path}")
 
 
-def _numbers(option: str, text: str, count: int) -> Any:
-    """Return the numbers of an option's text."""
+def _numbers(name: str, words: str, text: str) -> Any:
+    """Return the numbers of an option's text, one for each of the words."""
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         numbers = ()
-    if len(numbers) != count:
+    if len(numbers) != words.count(",") + 1:
         raise InvalidInputError(
-            f"{option} was expected, got {text!r}. Give {count} numbers with commas between."
+            f"{words} was expected of {name}, got {text!r}. Give numbers with commas between."
         )
     return numbers
 

@@ -145,7 +145,7 @@ def write_scene(path, *, shape, place, form, missing, zeros, seed):
     return path
 
 
-@settings(max_examples=15, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
 @given(scene=_scenes())
 def test_any_raster_comes_back(scene, tmp_path_factory):
     folder = tmp_path_factory.mktemp("any")
@@ -223,7 +223,7 @@ def test_an_exported_file_is_taken_in_again_with_the_same_codes(held, tmp_path):
             np.testing.assert_array_equal(ours, theirs)
 
 
-@settings(max_examples=8, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 999),
     mean=st.sampled_from((3e-6, 1e-3, 0.3, 40.0)),
@@ -467,11 +467,10 @@ import sys
 import sarzarr as sz
 store = sz.open_store(sys.argv[1])
 sz.export_geotiff(store, store.scenes[0], sys.argv[2], arrays=["vv"], compress="none", window=(0, 0, 512, 512))
-first = peak = None
 def own():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
 small = own()
-sz.export_geotiff(store, store.scenes[0], sys.argv[2])
+sz.export_geotiff(store, store.scenes[0], sys.argv[2], compress="none")
 print(own() - small)
 """
 
@@ -503,5 +502,5 @@ def test_memory_does_not_grow_with_the_scene(tmp_path):
     assert done.returncode == 0, done.stderr
     grown = int(done.stdout)
     print(f"{grown / 1e6:.0f} MB more than a small window takes")
-    assert grown < 400e6
+    assert grown < 300e6
     assert Path(tmp_path / "x.tif").stat().st_size > 100e6
