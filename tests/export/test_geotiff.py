@@ -223,6 +223,7 @@ def test_an_exported_file_is_taken_in_again_with_the_same_codes(held, tmp_path):
             np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 @settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 999),
@@ -428,7 +429,7 @@ def test_a_failure_leaves_what_was_there(held, tmp_path, monkeypatch):
     assert path.read_text() == "mine"
 
 
-@pytest.mark.parametrize("share", [0.001, 0.3, 0.9, 0.99, 0.9999])
+@pytest.mark.parametrize("share", [0.3, 0.99, 0.9999])
 def test_a_full_disk_leaves_nothing(held, tmp_path, share):
     """GDAL writes a short file without an error at some of these."""
     store, _ = held
