@@ -5,7 +5,6 @@ a word. So every block is read back from the file that was made, and held agains
 written.
 """
 
-import errno
 import math
 import shutil
 import zlib
@@ -25,6 +24,7 @@ from sarzarr.files import scratch_folder, whole_file
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.window import Window
 from sarzarr.rasters import bound_cache, without_place_warnings
+from sarzarr.store.journal import NO_ROOM
 from sarzarr.tasks import cpu_count
 from sarzarr.text import size_text
 
@@ -149,12 +149,16 @@ def _gdal(path: Path) -> Iterator[None]:
     try:
         with rasterio.Env(**_ENVIRONMENT):
             yield
-    except (RasterioError, SystemError) as error:
-        raise NoRoomError(_no_room(path, repr(str(error)))) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
+        if not isinstance(error, RasterioError) and error.errno not in NO_ROOM:
             raise
-        raise NoRoomError(_no_room(path, repr(error.strerror))) from error
+        raise NoRoomError(_no_room(path, repr(error.strerror or str(error)))) from error
+    except (
+        Exception
+    ) as error:  # rasterio raises GDAL's errors as classes that it does not export, and SystemError
+        if not (isinstance(error, SystemError) or type(error).__module__.startswith("rasterio.")):
+            raise
+        raise NoRoomError(_no_room(path, repr(str(error)))) from error
 
 
 def _no_room(path: Path, got: str) -> str:
