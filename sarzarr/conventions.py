@@ -170,6 +170,8 @@ CONVENTIONS: Final = tuple(
     )
 )
 """The conventions that the group of a scene's levels says it keeps."""
+EXPORTED_SCENE: Final = "sarzarr_scene"
+"""The tag of a GeoTIFF that a scene of a store was written to: no value but its nodata stands for nothing in it."""
 SOURCE_FILES: Final = "source_files"
 """Names of the files that a scene was made of; never their paths."""
 LAYERS: Final = "layers"
