@@ -22,6 +22,7 @@ from sarzarr.prediction.models import Model, Run, model_of
 from sarzarr.prediction.options import PredictKeywords, PredictOptions
 from sarzarr.prediction.over_scene import WindowCounts, predict_rows
 from sarzarr.prediction.windows import WindowGrid
+from sarzarr.scenes.names import check_layer_name
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.store.catalog import catalog_rows, encoding_of
 from sarzarr.store.commit import changed_once, commit_layers
@@ -347,6 +348,7 @@ def _made(job: _Job, run: Run, tell: Callable[[int], None]) -> tuple[StagedLayer
 def _check_name(job: _Job, name: str) -> None:
     """Raise unless a name is free in the scene, or a prediction that may be replaced has it."""
     target, scene = job.target, job.scene
+    check_layer_name(name)
     taken = {array.lower() for array in target.arrays(scene)}
     if name.lower() in taken or name in job.options.layers:
         raise InvalidInputError(
