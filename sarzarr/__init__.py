@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from sarzarr.pixels.radiometry import to_power as to_power
     from sarzarr.pixels.statistics import SceneStatistics as SceneStatistics
     from sarzarr.pixels.statistics import scene_statistics as scene_statistics
+    from sarzarr.prediction.predict import predict_scene as predict_scene
+    from sarzarr.prediction.predict import predict_scenes as predict_scenes
     from sarzarr.ptychography import MemmapDatasetBridge as MemmapDatasetBridge
     from sarzarr.ptychography import PtychoConfig as PtychoConfig
     from sarzarr.ptychography import PtychoDataContainerTorch as PtychoDataContainerTorch

@@ -66,6 +66,11 @@ assert np.array_equal(np.isnan(maps[scene].values[0]), np.isnan(own))
 features = json.loads(Path("out/ships.geojson").read_text())["features"]
 assert features[0]["properties"]["y_min"] == 276 and features[0]["properties"]["class"] == "ship"
 """
+PREDICT_HOLDS = """
+assert layer.attrs["model"] == "smooth 5x5"
+assert float(db.min()) >= layer.attrs["vmin"] and float(db.max()) <= layer.attrs["vmax"]
+assert sz.open_store("s.zarr").layers(scene) == ("smooth_vh", "smooth_vv")
+"""
 PTYCHOGRAPHY_HOLDS = """
 assert grouped["X_full"].shape == (128, 64, 64, 4)
 assert tuple(data.X.shape) == (128, 4, 64, 64) and tuple(data.coords.shape) == (128, 4, 1, 2)
@@ -90,6 +95,7 @@ def newcomer(tmp_path):
         ("docs/choosing.md", CHOOSING_HOLDS, "numpy"),
         ("docs/overviews.md", OVERVIEWS_HOLDS, "numpy"),
         ("docs/way_back.md", WAY_BACK_HOLDS, "numpy"),
+        ("docs/predict.md", PREDICT_HOLDS, "scipy"),
         ("docs/npy.md", "assert images.max() <= 1", "torch"),
         pytest.param(
             "notebooks/explore.ipynb", "assert len(batch) == 8", "matplotlib", marks=pytest.mark.slow
