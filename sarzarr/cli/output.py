@@ -132,7 +132,7 @@ def progress_bar(*, quiet: bool, unit: str = "bytes") -> Iterator[Callable[["sz.
         yield None
         return
     if not sys.stderr.isatty():
-        yield _Tenths()
+        yield _Tenths(unit)
         return
     from rich import progress as rich
     from rich.console import Console
@@ -152,14 +152,15 @@ def progress_bar(*, quiet: bool, unit: str = "bytes") -> Iterator[Callable[["sz.
 
 
 class _Tenths:
-    """A line for every tenth of the work, with its rate since the beginning."""
+    """A line for every tenth of the work, with its rate since the beginning, in bytes or another unit."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "bytes") -> None:
         self.tenth, self.began = 0, time.perf_counter()
+        self.text = size_text if unit == "bytes" else lambda count: f"{count:.3g} {unit}"
 
     def __call__(self, progress: "sz.Progress") -> None:
         tenth = 10 * progress.done // max(progress.total, 1)
         if tenth > self.tenth:
             self.tenth = tenth
             rate = progress.done / max(time.perf_counter() - self.began, 1e-9)
-            echo(f"{10 * tenth} % of {size_text(progress.total)}, {size_text(rate)}/s", err=True)
+            echo(f"{10 * tenth} % of {self.text(progress.total)}, {self.text(rate)}/s", err=True)

@@ -28,7 +28,10 @@ COLOURS: Final[Mapping[int, str]] = {
     UNSPLIT: "#56b4e9",
 }
 """Of cells, in the colours of Okabe and Ito (2008), which colour-blind people tell apart; blocks are paler."""
-NAMES: Final = {**{m: m.name.lower().replace("_", " ") for m in cv.Membership}, UNSPLIT: "in no split"}
+NAMES: Final[dict[int, str]] = {
+    **{int(m): m.name.lower().replace("_", " ") for m in cv.Membership},
+    UNSPLIT: "in no split",
+}
 MAX_REGIONS: Final = 9
 """Regions of one picture, at most."""
 PANEL: Final = 4.0
@@ -191,7 +194,7 @@ def project(lon: Array, lat: Array, region: Region) -> tuple[Array, Array]:
 def _fill(axis: Any, quads: Array, **style: Any) -> None:
     from matplotlib.collections import PolyCollection
 
-    axis.add_collection(PolyCollection(quads, rasterized=True, **style), autolim=False)
+    axis.add_collection(PolyCollection([*quads], rasterized=True, **style), autolim=False)
 
 
 def _draw_blocks(axis: Any, region: Region, recipe: Recipe) -> None:
@@ -307,7 +310,7 @@ def draw_world(axis: Any, regions: Sequence[Region], shown: int) -> None:
     for lat, name in LATITUDES.items():
         if south < lat < north:
             axis.axhline(lat, color=GRID_COLOUR, linewidth=0.7, linestyle=(0, (5, 4)), zorder=1)
-            axis.text(west, lat, f" {name}", fontsize=6, va="bottom", color=GRID_COLOUR, zorder=1)
+            axis.text(west, lat, f" {name}", fontsize=6, va="bottom", alpha=0.8, zorder=1)
     for ticks, low, high, signs in (("x", west, east, "EW"), ("y", south, north, "NS")):
         values = list(_multiples(low, high, step))
         turned = [(v + 180) % 360 - 180 for v in values] if ticks == "x" else values
@@ -341,7 +344,7 @@ def draw_world(axis: Any, regions: Sequence[Region], shown: int) -> None:
 
 
 def _window(regions: Sequence[Region]) -> tuple[float, float, float, float]:
-    """Return (west, east, south, north): the world, or the part of it that holds all regions, twice as wide as high."""
+    """Return (west, east, south, north) in degrees: the world, or the part that holds all regions; 2 wide, 1 high."""
     lons = np.sort(np.array([r.lon for r in regions]) % 360)
     gaps = np.diff(lons, append=lons[0] + 360)
     widest = int(gaps.argmax())

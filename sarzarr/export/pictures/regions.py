@@ -55,7 +55,7 @@ def find_regions(scenes: Sequence[MapScene], *, most: int) -> tuple[tuple[Region
     if not placed.size:
         return (), lost
     circles = circles[placed]
-    cells = np.array([np.hypot(*scenes[i].placement.grid.shape) / cv.CELL for i in placed])
+    cells = np.array([np.hypot(*scenes[i].placement.grid.shape) / cv.CELL for i in placed.tolist()])
     cell_km = float(np.median(2 * circles[:, 3] / np.maximum(cells, 1)))
     groups = _touching(circles)
     for span in SPANS:
@@ -121,11 +121,11 @@ def _touching(circles: Array) -> list[Array]:
     links = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(len(first),) * 2)
     group = connected_components(links, directed=False)[1][place]
     order = np.argsort(group, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    return [*np.split(order, np.flatnonzero(np.diff(group[order])) + 1)]
 
 
 def _gathered(circles: Array, groups: Sequence[Array], reach: float) -> list[Array]:
-    """Return groups, those of most scenes first, each with the free ones that lie within ``reach`` km of its middle."""
+    """Return groups, those of most scenes first, each with the free ones within ``reach`` km of its middle."""
     around = np.array([_around(circles[g]) for g in groups])
     free = np.ones(len(groups), bool)
     out = []
@@ -135,7 +135,7 @@ def _gathered(circles: Array, groups: Sequence[Array], reach: float) -> list[Arr
             mine = free & (far <= max(reach, around[i, 3]))
             mine[i] = True
             free &= ~mine
-            out.append(np.sort(np.concatenate([groups[j] for j in np.flatnonzero(mine)])))
+            out.append(np.sort(np.concatenate([groups[j] for j in np.flatnonzero(mine).tolist()])))
     return out
 
 
