@@ -48,6 +48,7 @@ EDGED: Final = 8.0
 SEEN_BLOCK: Final = 14.0
 """Dots of a block's side from which on blocks are drawn: finer ones are noise."""
 GRID_COLOUR: Final = "#8b929c"
+BAR_COLOUR: Final = "#1b2430"
 LATITUDES: Final = {
     66.56: "Arctic Circle",
     23.44: "Tropic of Cancer",
@@ -283,18 +284,12 @@ def _draw_scale(axis: Any, half: float) -> None:
         [left - 0.02 * half, left + length + 0.02 * half], low - 0.04 * half, low + 0.12 * half,
         color="white", alpha=0.85, linewidth=0, zorder=5,
     )  # fmt: skip
-    axis.plot([left, left + length], [low, low], color="black", linewidth=2, zorder=6, solid_capstyle="butt")
-    text = f"{length:g} km" if length >= 1 else f"{1000 * length:g} m"
-    axis.text(
-        left + length / 2,
-        low + 0.02 * half,
-        text,
-        ha="center",
-        va="bottom",
-        fontsize=8,
-        color="black",
-        zorder=6,
+    axis.plot(
+        [left, left + length], [low, low], color=BAR_COLOUR, linewidth=2, zorder=6, solid_capstyle="butt"
     )
+    text = f"{length:g} km" if length >= 1 else f"{1000 * length:g} m"
+    style = {"ha": "center", "va": "bottom", "fontsize": 8, "color": BAR_COLOUR, "zorder": 6}
+    axis.text(left + length / 2, low + 0.02 * half, text, **style)
 
 
 # ------------------------------------------------------------------ the world
@@ -306,11 +301,11 @@ def draw_world(axis: Any, regions: Sequence[Region], shown: int) -> None:
     from matplotlib.patches import Rectangle
 
     west, east, south, north = _window(regions)
-    step = next(s for s in (5, 10, 30) if (east - west) / s <= 14)
+    step = next(s for s in (10, 20, 30, 60) if (east - west) / s <= 6)
     for lat, name in LATITUDES.items():
         if south < lat < north:
             axis.axhline(lat, color=GRID_COLOUR, linewidth=0.7, linestyle=(0, (5, 4)), zorder=1)
-            axis.text(west, lat, f" {name}", fontsize=6, va="bottom", alpha=0.8, zorder=1)
+            axis.text(west, lat, f" {name}", fontsize=7, va="bottom", alpha=0.8, zorder=1)
     for ticks, low, high, signs in (("x", west, east, "EW"), ("y", south, north, "NS")):
         values = list(_multiples(low, high, step))
         turned = [(v + 180) % 360 - 180 for v in values] if ticks == "x" else values

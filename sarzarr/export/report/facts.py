@@ -100,9 +100,23 @@ class SceneFacts:
     """What could not be read of it."""
 
     @property
+    def _shares(self) -> list[Share]:
+        return [a.share for a in self.arrays if a.share is not None]
+
+    @property
     def valid(self) -> float:
         """The least share of measured pixels among its arrays, in [0, 1]; NaN where none is known."""
-        return min((a.share.valid for a in self.arrays if a.share is not None), default=float("nan"))
+        return min((s.valid for s in self._shares), default=float("nan"))
+
+    @property
+    def below(self) -> float:
+        """The largest share of valid pixels below the clip among its arrays, in [0, 1]; NaN where none is known."""
+        return max((s.below for s in self._shares if s.below == s.below), default=float("nan"))
+
+    @property
+    def above(self) -> float:
+        """The largest share above the clip, likewise."""
+        return max((s.above for s in self._shares if s.above == s.above), default=float("nan"))
 
 
 def scene_facts(store: Store, split: Split | None) -> Iterator[SceneFacts]:

@@ -118,7 +118,7 @@ def svg_of(figure: Any, title: str, number: int) -> str:
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None}, dpi=DPI)
     text = out.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r' id="[A-Za-z0-9]+_\d+"', "", text)
+    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
     text = re.sub(r'(?<=<svg) [^>]*?(viewBox="[^"]*")[^>]*', r" \1", text, count=1)
     named = f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(title)}"'
     text = text.replace("<svg", named, 1).replace("xlink:href", "href")
@@ -172,7 +172,7 @@ def map_svgs(scenes: Sequence[MapScene], recipe: Recipe | None, number: int) -> 
     shown, out = regions[:MAX_REGIONS], []
     with _inked():
         if shown:
-            figure = new_figure((5.4, 3.0), dpi=DPI)
+            figure = new_figure((4.4, 2.5), dpi=DPI)
             draw_world(figure.subplots(), regions, len(shown))
             out.append(svg_of(figure, f"World map of {counted(len(regions), 'region')}, in degrees", number))
         for n, region in enumerate(shown, 1):
