@@ -99,12 +99,12 @@ def test_cells_are_seen_in_the_colour_of_their_side(places):
 
 def test_a_region_is_true_to_scale():
     pytest.importorskip("matplotlib")
-    from sarzarr.export.pictures.maps import project
-    from sarzarr.export.pictures.regions import Region
+    from sarzarr.export.pictures.maps import to_map
+    from sarzarr.export.pictures.regions import MapRegion
 
     for lon, lat in ((15.0, 48.7), (180.0, -17.0), (0.0, 89.9)):
-        region = Region(members=(), lon=lon, lat=lat, radius=50)
-        x, y = project(np.array([lon, lon]), np.array([lat, lat - 0.5]), region)
+        region = MapRegion(members=(), lon=lon, lat=lat, radius=50)
+        x, y = to_map(np.array([lon, lon]), np.array([lat, lat - 0.5]), region)
         assert np.allclose([x[0], y[0], x[1]], 0, atol=1e-6)
         assert abs(y[1] + np.radians(0.5) * EARTH_KM) < 0.01
 

@@ -13,7 +13,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.export.pictures.panels import new_figure
-from sarzarr.export.pictures.regions import EARTH_KM, MapScene, Region, find_regions
+from sarzarr.export.pictures.regions import EARTH_KM, MapRegion, MapScene, find_regions
 from sarzarr.grids.footprint import positions_of
 from sarzarr.store.split_table import Recipe
 from sarzarr.text import counted
@@ -91,7 +91,7 @@ def draw_map(
     return figure, axes[len(shown) :], _left_out(regions, len(lost))
 
 
-def _left_out(regions: Sequence[Region], lost: int) -> str:
+def _left_out(regions: Sequence[MapRegion], lost: int) -> str:
     rest = regions[MAX_REGIONS:]
     scenes = sum(len(r.members) for r in rest)
     said = f"{counted(len(rest), 'more region')} with {counted(scenes, 'scene')} not shown" if rest else ""
@@ -117,14 +117,14 @@ def map_legend(counts: Mapping[int, int]) -> list[Any]:
     ]
 
 
-def place_text(region: Region) -> str:
+def place_text(region: MapRegion) -> str:
     """Return the middle of a region in degrees, for people: ``48.7° N 15.0° E``."""
     lat, lon = round(region.lat, 1), round(region.lon, 1)
     return f"{abs(lat):.1f}° {'NS'[lat < 0]} {abs(lon):.1f}° {'EW'[lon < 0]}"
 
 
 # ------------------------------------------------------------------ a region
-def draw_region(axis: Any, scenes: Sequence[MapScene], region: Region, recipe: Recipe | None) -> None:
+def draw_region(axis: Any, scenes: Sequence[MapScene], region: MapRegion, recipe: Recipe | None) -> None:
     """Draw the cells of scenes in kilometres about a region's middle: equal-area, north up there."""
     half = max(region.radius * 1.06, 0.05)
     axis.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
@@ -139,7 +139,7 @@ def draw_region(axis: Any, scenes: Sequence[MapScene], region: Region, recipe: R
     _draw_scale(axis, half)
 
 
-def _quads(scenes: Sequence[MapScene], region: Region, dots: float) -> dict[int, tuple[Array, float]]:
+def _quads(scenes: Sequence[MapScene], region: MapRegion, dots: float) -> dict[int, tuple[Array, float]]:
     """Return the corners (n, 4, 2) in km of the cells of each code, and the median km of their sides."""
     total = sum(s.codes.size for s in scenes)
     least = math.ceil(math.sqrt(total / MAX_CELLS))
@@ -153,7 +153,7 @@ def _quads(scenes: Sequence[MapScene], region: Region, dots: float) -> dict[int,
         for _ in range(2):  # as they are, and where they are finer than dots once more, thinned out
             kept = [np.append(line[:-1:step], line[-1]).astype(float) for line in lines]
             lon, lat, _ = positions_of(s.placement, *np.meshgrid(*kept, indexing="ij"))
-            x, y = project(lon, lat, region)
+            x, y = to_map(lon, lat, region)
             corners = np.stack([x, y], axis=-1)
             around = np.stack(
                 [corners[:-1, :-1], corners[:-1, 1:], corners[1:, 1:], corners[1:, :-1]], axis=2
@@ -176,7 +176,7 @@ def _quads(scenes: Sequence[MapScene], region: Region, dots: float) -> dict[int,
     }
 
 
-def project(lon: Array, lat: Array, region: Region) -> tuple[Array, Array]:
+def to_map(lon: Array, lat: Array, region: MapRegion) -> tuple[Array, Array]:
     """Return (x, y) in km of degrees about a region's middle: Lambert's azimuthal equal-area projection.
 
     Of Snyder (1987), equations 24-2 to 24-4, doi:10.3133/pp1395, on the sphere; NaN where a degree is not finite, and
@@ -198,7 +198,7 @@ def _fill(axis: Any, quads: Array, **style: Any) -> None:
     axis.add_collection(PolyCollection([*quads], rasterized=True, **style), autolim=False)
 
 
-def _draw_blocks(axis: Any, region: Region, recipe: Recipe) -> None:
+def _draw_blocks(axis: Any, region: MapRegion, recipe: Recipe) -> None:
     """Draw the blocks of ground that a split drew, paler than cells; none where they are finer than dots."""
     lattice, (lat, wide) = recipe.lattice, _reach(region)
     lowest, highest = lattice.band_of(
@@ -215,13 +215,13 @@ def _draw_blocks(axis: Any, region: Region, recipe: Recipe) -> None:
     codes = recipe.draw(lattice.ids(band, column % lattice.columns(band)))
     e = lattice.bounds_of(band, column)
     ring = ((e.west, e.south), (e.east, e.south), (e.east, e.north), (e.west, e.north))
-    quads = np.stack([np.stack(project(*corner, region), axis=-1) for corner in ring], axis=1)
+    quads = np.stack([np.stack(to_map(*corner, region), axis=-1) for corner in ring], axis=1)
     known = np.isfinite(quads).all(axis=(1, 2))
     colours = [COLOURS[int(c)] for c in codes[known]]
     _fill(axis, quads[known], facecolors=colours, edgecolors="white", linewidths=0.8, alpha=0.22, zorder=1)
 
 
-def _reach(region: Region) -> tuple[float, float]:
+def _reach(region: MapRegion) -> tuple[float, float]:
     """Return the degrees of latitude, and of longitude, that a panel reaches from a region's middle."""
     high = math.degrees(min(region.radius * 1.5 / EARTH_KM, math.pi))
     if abs(region.lat) + high >= 89.5:
@@ -230,7 +230,7 @@ def _reach(region: Region) -> tuple[float, float]:
     return high, math.degrees(math.asin(min(wide, 1.0))) if high < 60 else 180.0
 
 
-def _draw_graticule(axis: Any, region: Region, half: float) -> None:
+def _draw_graticule(axis: Any, region: MapRegion, half: float) -> None:
     """Draw meridians and parallels, and name those that come to the left and lower edges."""
     lat, wide = _reach(region)
     down = _step(lat)
@@ -238,12 +238,12 @@ def _draw_graticule(axis: Any, region: Region, half: float) -> None:
     marks: tuple[list[tuple[float, str]], list[tuple[float, str]]] = [], []
     about = np.linspace(-wide, wide, 361) + region.lon
     for value in _multiples(max(region.lat - lat, -89.99), min(region.lat + lat, 89.99), down):
-        x, y = project(about, np.full(361, value), region)
+        x, y = to_map(about, np.full(361, value), region)
         axis.plot(x, y, color=GRID_COLOUR, linewidth=0.5, alpha=0.6, zorder=3)
         marks[1].extend((at, _degrees(value, "NS", down)) for at in _crossings(x, y, -half, half))
     along = np.linspace(max(region.lat - lat, -90), min(region.lat + lat, 90), 361)
     for value in _multiples(region.lon - wide, region.lon + wide - 1e-6, across):
-        x, y = project(np.full(361, value), along, region)
+        x, y = to_map(np.full(361, value), along, region)
         axis.plot(x, y, color=GRID_COLOUR, linewidth=0.5, alpha=0.6, zorder=3)
         turned = (value + 180) % 360 - 180
         marks[0].extend((at, _degrees(turned, "EW", across)) for at in _crossings(y, x, -half, half))
@@ -293,7 +293,7 @@ def _draw_scale(axis: Any, half: float) -> None:
 
 
 # ------------------------------------------------------------------ the world
-def draw_world(axis: Any, regions: Sequence[Region], shown: int) -> None:
+def draw_world(axis: Any, regions: Sequence[MapRegion], shown: int) -> None:
     """Draw the graticule of the world, in degrees, with a numbered box about each region that has a panel.
 
     Others are dots. Where all lie within a quarter of the world, that part alone is drawn, larger.
@@ -338,7 +338,7 @@ def draw_world(axis: Any, regions: Sequence[Region], shown: int) -> None:
         _number(axis, number, (w, e, s, n), taken)
 
 
-def _window(regions: Sequence[Region]) -> tuple[float, float, float, float]:
+def _window(regions: Sequence[MapRegion]) -> tuple[float, float, float, float]:
     """Return (west, east, south, north) in degrees: the world, or the part that holds all regions; 2 wide, 1 high."""
     lons = np.sort(np.array([r.lon for r in regions]) % 360)
     gaps = np.diff(lons, append=lons[0] + 360)
@@ -356,7 +356,7 @@ def _window(regions: Sequence[Region]) -> tuple[float, float, float, float]:
     return middle - width / 2, middle + width / 2, level - width / 4, level + width / 4
 
 
-def _box(region: Region, least: float, west: float) -> tuple[float, float, float, float]:
+def _box(region: MapRegion, least: float, west: float) -> tuple[float, float, float, float]:
     """Return (west, east, south, north) of a region, no smaller than can be seen, its middle east of ``west``."""
     high = max(math.degrees(region.radius / EARTH_KM), least)
     wide = 180.0 if abs(region.lat) + high >= 90 else min(high / math.cos(math.radians(region.lat)), 180.0)

@@ -30,7 +30,7 @@ class MapScene:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Region:
+class MapRegion:
     """Scenes that one panel shows: those within a circle on the ground."""
 
     members: tuple[int, ...]
@@ -43,7 +43,7 @@ class Region:
     """Kilometres from there to the farthest corner."""
 
 
-def find_regions(scenes: Sequence[MapScene], *, most: int) -> tuple[tuple[Region, ...], tuple[int, ...]]:
+def find_regions(scenes: Sequence[MapScene], *, most: int) -> tuple[tuple[MapRegion, ...], tuple[int, ...]]:
     """Return the regions of scenes, those of most scenes first, and the numbers of scenes without a place.
 
     Scenes that touch are in one region; those apart, where it spans no more cells than `SPANS` allows for ``most``
@@ -145,9 +145,9 @@ def _around(circles: Array) -> Array:
     return np.append(middle, (_km(circles[:, :3], middle) + circles[:, 3]).max())
 
 
-def _region(circles: Array, placed: Array, members: Array) -> Region:
+def _region(circles: Array, placed: Array, members: Array) -> MapRegion:
     x, y, z, radius = _around(circles[members]).tolist()
     lon, lat = float(np.degrees(np.arctan2(y, x))), float(np.degrees(np.arctan2(z, np.hypot(x, y))))
-    return Region(
+    return MapRegion(
         members=tuple(placed[members].tolist()), lon=lon, lat=lat, radius=min(radius, EARTH_KM * np.pi)
     )

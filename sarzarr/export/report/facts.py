@@ -32,22 +32,22 @@ FACTS: Final = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class PixelShare:
     """The pixels of an array, or of a group of arrays."""
 
     pixels: int
     """All of them."""
     valid: float
-    """Share of them that was measured, in [0, 1]."""
+    """PixelShare of them that was measured, in [0, 1]."""
     below: float
-    """Share of the valid ones below the clip, nonpositive ones among them; NaN where none is valid."""
+    """PixelShare of the valid ones below the clip, nonpositive ones among them; NaN where none is valid."""
     above: float
-    """Share of the valid ones above the clip."""
+    """PixelShare of the valid ones above the clip."""
     median: float
     """dB; NaN where none has a dB."""
 
 
-def share_of(histogram: Histogram, bounds: BoundsEntry) -> Share:
+def share_of(histogram: Histogram, bounds: BoundsEntry) -> PixelShare:
     """Return what a histogram says of its pixels, as shares in [0, 1]; a bin counts where its centre, dB, lies."""
     centres = cv.DB_FLOOR + BIN_WIDTH_DB * np.arange(cv.HISTOGRAM_BINS)
     counted_ones, lit = histogram.n_valid, histogram.n_valid + histogram.nonpositive
@@ -55,7 +55,7 @@ def share_of(histogram: Histogram, bounds: BoundsEntry) -> Share:
         centres, (bounds.clip_vmin - BIN_WIDTH_DB / 2, bounds.clip_vmax + BIN_WIDTH_DB / 2)
     )
     below = int(histogram.counts[:low].sum()) + histogram.nonpositive
-    return Share(
+    return PixelShare(
         pixels=lit + histogram.nodata,
         valid=lit / max(lit + histogram.nodata, 1),
         below=below / lit if lit else float("nan"),
@@ -74,7 +74,7 @@ class ArrayFacts:
     """Its group, by `bounds_key`."""
     stored: str
     """Its dtype and codec."""
-    share: Share | None
+    share: PixelShare | None
     """Its pixels; None where its histogram is damaged."""
 
 
@@ -100,7 +100,7 @@ class SceneFacts:
     """What could not be read of it."""
 
     @property
-    def _shares(self) -> list[Share]:
+    def _shares(self) -> list[PixelShare]:
         return [a.share for a in self.arrays if a.share is not None]
 
     @property
@@ -150,7 +150,7 @@ def scene_facts(store: Store, split: Split | None) -> Iterator[SceneFacts]:
         )
 
 
-def _share(store: Store, scene: str, array: str, key: str, damage: list[str]) -> Share | None:
+def _share(store: Store, scene: str, array: str, key: str, damage: list[str]) -> PixelShare | None:
     try:
         return share_of(store.histogram(scene, array), store.bounds[key])
     except CorruptStoreError as error:

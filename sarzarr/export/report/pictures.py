@@ -57,6 +57,11 @@ def bytes_each(count: int) -> int:
     return min(max(PICTURES * 3 // 4 // max(count, 1), FEWEST), MOST)
 
 
+def side_of(limit: int) -> int:
+    """Return the pixels of the longer side of a picture of ``limit`` bytes, at most."""
+    return int(np.clip(np.sqrt(4 * limit), *SIDES))
+
+
 def scene_picture(store: Store, scene: str, array: str, *, limit: int) -> Picture:
     """Return an array in dB over its group's clip, in ``limit`` bytes at most; pixels that are not valid are blue.
 
@@ -64,8 +69,7 @@ def scene_picture(store: Store, scene: str, array: str, *, limit: int) -> Pictur
     """
     (key,) = store.rows(scene)["bounds_key"].values[store.rows(scene)["name"].values == array].tolist()
     bounds = store.bounds[key]
-    side = int(np.clip(np.sqrt(4 * limit), *SIDES))
-    db = small_db(store, scene, array, pixels=side).values
+    db = small_db(store, scene, array, pixels=side_of(limit)).values
     with np.errstate(invalid="ignore"):
         grey = np.clip((db - bounds.clip_vmin) / (bounds.clip_vmax - bounds.clip_vmin), 0, 1)
     rgb = np.where(np.isfinite(grey)[..., None], np.nan_to_num(255 * grey)[..., None], NOT_VALID)

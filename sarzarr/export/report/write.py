@@ -22,7 +22,7 @@ from sarzarr.export.report.facts import (
     share_of,
     sizes,
 )
-from sarzarr.export.report.pictures import bytes_each, histogram_svg, map_svgs, scene_picture
+from sarzarr.export.report.pictures import bytes_each, histogram_svg, map_svgs, scene_picture, side_of
 from sarzarr.files import whole_file
 from sarzarr.splits.versions import utc_now
 from sarzarr.store.split_table import Split, read_split, versions
@@ -94,13 +94,15 @@ def write_report(
     opened = open_store(store)
     split = read_split(opened.place) if versions(opened.place) else None
     scenes = list(scene_facts(opened, split))
+    limit = bytes_each(sum(len(s.arrays) for s in scenes))
     page = (
         _environment()
         .get_template("report.html")
         .generate(
             **_about(opened, split, verification),
             scenes=scenes,
-            cards=_cards(opened, scenes, progress),
+            cards=_cards(opened, scenes, progress, limit),
+            card_width=min(max(side_of(limit) / 14, 9.5), 18),
         )
     )
     with whole_file(place) as partial, partial.open("w", encoding="utf-8") as out:
@@ -192,10 +194,9 @@ def _groups(store: Store, number: int) -> Iterator[dict[str, Any]]:
 
 
 def _cards(
-    store: Store, scenes: list[SceneFacts], progress: Callable[[Progress], None] | None
+    store: Store, scenes: list[SceneFacts], progress: Callable[[Progress], None] | None, limit: int
 ) -> Iterator[tuple[SceneFacts, list[Any]]]:
-    """Yield each scene with the pictures of its arrays; what is damaged is told by the scene."""
-    limit = bytes_each(sum(len(s.arrays) for s in scenes))
+    """Yield each scene with pictures of its arrays, ``limit`` bytes each; what is damaged is told by the scene."""
     for done, scene in enumerate(scenes, 1):
         pictures = []
         for array in scene.arrays:
