@@ -163,11 +163,11 @@ def progress_bar(*, quiet: bool, unit: str = "bytes") -> Iterator[Callable[["sz.
 
 
 class _Tenths:
-    """A line for every tenth of the work, with its rate since the beginning."""
+    """A line for every tenth of the work, with its rate since the beginning, in bytes or another unit."""
 
     def __init__(self, unit: str = "bytes") -> None:
         self.tenth, self.began = 0, time.perf_counter()
-        self.text = size_text if unit == "bytes" else lambda count: f"{count:,.0f} {unit}"
+        self.text = size_text if unit == "bytes" else lambda n: f"{n:,.0f} {unit}" if n >= 10 else f"{n:.2g} {unit}"
 
     def __call__(self, progress: "sz.Progress") -> None:
         tenth = 10 * progress.done // max(progress.total, 1)

@@ -55,18 +55,25 @@ def footprint_of(place: Georeference) -> Footprint:
     """
     lines = [_lines(n) for n in place.grid.shape]
     rows, cols = np.meshgrid(*lines, indexing="ij")
-    if place.grid.crs_wkt is not None:
-        lon, lat = _degrees(place.grid.crs_wkt, *place.grid.to_xy(rows, cols))
-        doubt = GCP_GUARD if place.geolocation.startswith("gcp") else 0.0
-    else:
-        lon, lat, miss = _from_gcps(place, rows, cols)
-        doubt = miss + GCP_GUARD
+    lon, lat, doubt = positions_of(place, rows, cols)
     keep = tuple(slice(None, None, 2 if n == 1 else 1) for n in place.cells)
     edges = [line[kept] for line, kept in zip(lines, keep, strict=True)]
     with np.errstate(invalid="ignore", over="ignore"):
         extents = _extents(lon, lat, place.cells)
         pixel = _pixel_metres(lon[keep], lat[keep], *edges)
     return Footprint(lon=lon[keep], lat=lat[keep], extents=extents, pixel=pixel, doubt=doubt)
+
+
+def positions_of(place: Georeference, rows: Array, cols: Array) -> tuple[Array, Array, float]:
+    """Return (lon, lat) in degrees of pixel positions (rows, cols) of a located scene, and its doubt in metres.
+
+    Not finite where a position has none. Raises as `footprint_of` does.
+    """
+    if place.grid.crs_wkt is not None:
+        lon, lat = _degrees(place.grid.crs_wkt, *place.grid.to_xy(rows, cols))
+        return lon, lat, GCP_GUARD if place.geolocation.startswith("gcp") else 0.0
+    lon, lat, miss = _from_gcps(place, rows, cols)
+    return lon, lat, miss + GCP_GUARD
 
 
 def _lines(length: int) -> Array:

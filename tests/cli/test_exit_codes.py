@@ -34,6 +34,7 @@ COMMANDS = {
     "stacks": "stacks STORE",
     "bounds": "bounds STORE",
     "quicklook": "quicklook STORE -o q.png",
+    "report": "report STORE -o r.html",
     "table": "table STORE a -o x.parquet",
     "bench": "bench STORE --seconds 0.1",
     "predict": "predict STORE a --model own_code:same",
@@ -61,7 +62,7 @@ COMMANDS = {
 """A line of each command that is carried out, in a folder as `place` makes it."""
 AROUND = [[14.9, 48.6], [15.2, 48.6], [15.2, 48.8], [14.9, 48.8]]
 STORES = [name for name, line in COMMANDS.items() if "STORE" in line]
-PIXELS = ("copy", "overview", "quicklook", "table", "bench", "verify", "export geotiff", "predict")
+PIXELS = ("copy", "overview", "quicklook", "table", "bench", "verify", "export geotiff", "predict", "report")
 """Commands that read pixels of a store."""
 
 
@@ -134,7 +135,7 @@ def run(made, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_done(run, command):
-    if command in ("quicklook", "demo"):
+    if command in ("quicklook", "report", "demo"):
         pytest.importorskip("matplotlib")
     if command in ("split create", "split import"):
         shutil.rmtree("s.zarr/splits")
@@ -164,7 +165,7 @@ def test_damage_of_documents(run, command):
 
 @pytest.mark.parametrize("command", PIXELS)
 def test_damage_of_pixels(run, command, made, tmp_path):
-    if command == "quicklook":
+    if command in ("quicklook", "report"):
         pytest.importorskip("matplotlib")
     for shard in (tmp_path / "place" / "s.zarr" / "scenes").rglob("c/*/*"):
         damaged = bytearray(shard.read_bytes())
@@ -239,6 +240,8 @@ def test_partly_of_pictures(run):
         ("verify s.zarr --from a_vv.tif", Exit.USAGE),
         ("verify s.zarr nowhere", Exit.NOTHING),
         ("info a_vv.tif", Exit.NOTHING),
+        ("report s.zarr -o r.pdf", Exit.USAGE),
+        ("report s.zarr -o r.html --verify --quiet", Exit.DONE),
     ],
 )
 def test_others(run, line, code):

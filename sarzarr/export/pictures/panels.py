@@ -21,6 +21,17 @@ def check_picture(figure: Any, place: Path) -> None:
         )
 
 
+def new_figure(inches: tuple[float, float], *, dpi: int) -> Any:
+    """Return an empty matplotlib figure, ``inches`` wide and high; `MissingExtraError` without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError(
+            "matplotlib was expected, got none. Install it: pip install 'sarzarr[plot]'."
+        ) from None
+    return Figure(figsize=inches, layout="constrained", dpi=dpi)
+
+
 def empty_panels(
     count: int, *, across: int, inches: tuple[float, float], legend: float = 0, dpi: int
 ) -> tuple[Any, Any]:
@@ -28,16 +39,10 @@ def empty_panels(
 
     Below them ``legend`` inches are left free. `MissingExtraError` where matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError(
-            "matplotlib was expected, got none. Install it: pip install 'sarzarr[plot]'."
-        ) from None
     columns = min(max(count, 1), across)
     rows = math.ceil(max(count, 1) / columns)
     size = inches[0] * columns, inches[1] * rows + legend
-    figure = Figure(figsize=size, layout="constrained", dpi=dpi)
+    figure = new_figure(size, dpi=dpi)
     axes = figure.subplots(rows, columns, squeeze=False).reshape(-1)
     for axis in axes[count:]:
         axis.set_visible(False)
