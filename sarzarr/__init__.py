@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sarzarr import torch as torch
     from sarzarr.export.copy_store import copy_store as copy_store
+    from sarzarr.export.geotiff import export_geotiff as export_geotiff
     from sarzarr.export.npy import export_npy as export_npy
     from sarzarr.export.npz import export_npz as export_npz
     from sarzarr.export.pictures.quicklook import write_quicklook as write_quicklook
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from sarzarr.pixels.radiometry import to_power as to_power
     from sarzarr.pixels.statistics import SceneStatistics as SceneStatistics
     from sarzarr.pixels.statistics import scene_statistics as scene_statistics
+    from sarzarr.prediction.predict import predict_scene as predict_scene
+    from sarzarr.prediction.predict import predict_scenes as predict_scenes
     from sarzarr.ptychography import MemmapDatasetBridge as MemmapDatasetBridge
     from sarzarr.ptychography import PtychoConfig as PtychoConfig
     from sarzarr.ptychography import PtychoDataContainerTorch as PtychoDataContainerTorch

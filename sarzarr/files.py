@@ -67,6 +67,17 @@ def whole_file(path: Path, *, once: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Give a new hidden folder beside ``path`` for what is needed to make that, and remove it at the end."""
+    folder = beside(path)
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    finally:
+        remove_tree(folder)
+
+
+@contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Let an error of the system that names no file, as those of writes do, name ``path``."""
     try:

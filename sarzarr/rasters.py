@@ -197,14 +197,19 @@ def without_place_warnings() -> Iterator[None]:
         yield
 
 
+def bound_cache() -> None:
+    """Bound GDAL's block cache in this process, once, to `CACHE_BYTES`; what the user has set stays."""
+    process = _process()
+    if not process.is_cache_bounded:
+        process.is_cache_bounded = True
+        if "GDAL_CACHEMAX" not in os.environ and get_gdal_config("GDAL_CACHEMAX") > CACHE_BYTES:
+            set_gdal_config("GDAL_CACHEMAX", CACHE_BYTES)  # an int is taken as bytes, process-wide
+
+
 def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
     """Open a file under the options that must hold; the caller is inside `_ENVIRONMENT`."""
-    process = _process()
     with without_place_warnings():
-        if not process.is_cache_bounded:
-            process.is_cache_bounded = True
-            if "GDAL_CACHEMAX" not in os.environ and get_gdal_config("GDAL_CACHEMAX") > CACHE_BYTES:
-                set_gdal_config("GDAL_CACHEMAX", CACHE_BYTES)  # an int is taken as bytes, process-wide
+        bound_cache()
         try:
             dataset = rasterio.open(gdal_name(path), **options)
         except RasterioError as error:

@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from sarzarr.cli import ingest, patches, pictures, store, verify  # noqa: F401  (their commands enter the application)
+from sarzarr.cli import ingest, patches, pictures, predict, store, verify  # noqa: F401  (their commands enter the application)
 from sarzarr.cli.app import EXIT_CODES, app, say
 from sarzarr.cli.exports import export_app
 from sarzarr.cli.imports import import_app

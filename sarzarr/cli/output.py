@@ -132,13 +132,19 @@ def progress_bar(*, quiet: bool, unit: str = "bytes") -> Iterator[Callable[["sz.
         yield None
         return
     if not sys.stderr.isatty():
-        yield _Tenths()
+        yield _Tenths(unit)
         return
     from rich import progress as rich
     from rich.console import Console
+    from rich.text import Text
 
     sizes = [rich.DownloadColumn(), rich.TransferSpeedColumn()]
-    counts = sizes if unit == "bytes" else [rich.MofNCompleteColumn()]
+
+    class Rate(rich.ProgressColumn):
+        def render(self, task: rich.Task) -> Text:
+            return Text(f"{task.speed or 0:,.1f}/s")
+
+    counts = sizes if unit == "bytes" else [rich.MofNCompleteColumn(), Rate()]
     columns = rich.TextColumn("{task.description}"), rich.BarColumn(), *counts, rich.TimeRemainingColumn()
     # No refreshing thread: a process with a second thread does not fork workers.
     with rich.Progress(*columns, console=Console(stderr=True), auto_refresh=False) as bar:
@@ -154,12 +160,13 @@ def progress_bar(*, quiet: bool, unit: str = "bytes") -> Iterator[Callable[["sz.
 class _Tenths:
     """A line for every tenth of the work, with its rate since the beginning."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "bytes") -> None:
         self.tenth, self.began = 0, time.perf_counter()
+        self.text = size_text if unit == "bytes" else lambda count: f"{count:,.0f} {unit}"
 
     def __call__(self, progress: "sz.Progress") -> None:
         tenth = 10 * progress.done // max(progress.total, 1)
         if tenth > self.tenth:
             self.tenth = tenth
             rate = progress.done / max(time.perf_counter() - self.began, 1e-9)
-            echo(f"{10 * tenth} % of {size_text(progress.total)}, {size_text(rate)}/s", err=True)
+            echo(f"{10 * tenth} % of {self.text(progress.total)}, {self.text(rate)}/s", err=True)

@@ -285,7 +285,7 @@ def _channels(store: Store, table: xr.Dataset, catalog: Array, rows: Array, quer
     """Return (n, channels) rows of the table: those that pass, and where several are asked for, in all."""
     if query.polarizations is None:
         return rows[:, None]
-    wanted = [_of_polarization(store, p)[catalog] for p in query.polarizations]
+    wanted = [of_polarization(store, p)[catalog] for p in query.polarizations]
     owner = table["owner"].values[rows]
     parts = [rows[has[owner]] for has in wanted]
     if len(parts) == 1:
@@ -318,8 +318,11 @@ def _shared(table: xr.Dataset, catalog: Array, rows: Array, groups: Sequence[Arr
     return np.concatenate(shared)
 
 
-def _of_polarization(store: Store, wanted: str) -> Array:
-    """Return (catalog rows,) bool: the arrays of a name, or where there is none, of a polarization."""
+def of_polarization(store: Store, wanted: str) -> Array:
+    """Return (catalog rows,) bool: the arrays of a name, or where there is none, of a polarization.
+
+    Raises `NotInStoreError` where there is neither.
+    """
     names = np.array([str(n).lower() for n in store.catalog["name"].values])
     polarizations = np.array([str(p).lower() for p in store.catalog["polarization"].values])
     for column in (names, polarizations):

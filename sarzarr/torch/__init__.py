@@ -17,6 +17,7 @@ from sarzarr.torch.dataset import ZarrPatchDataset as ZarrPatchDataset
 from sarzarr.torch.loader import PatchLoader as PatchLoader
 from sarzarr.torch.mapstyle import LazyPatchDataset as LazyPatchDataset
 from sarzarr.torch.mapstyle import SARPatchDataset as SARPatchDataset
+from sarzarr.torch.models import on_tensors as on_tensors
 from sarzarr.torch.ptychography import PtychoDataContainerTorch as PtychoDataContainerTorch
 from sarzarr.torch.spectrograms import SpectrogramDataset as SpectrogramDataset
 from sarzarr.torch.spectrograms import create_data_loaders as create_data_loaders
