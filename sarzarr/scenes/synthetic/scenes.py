@@ -45,10 +45,10 @@ def write_synthetic_scenes(
     """Write ``count`` acquisitions of one place, 12 days apart, a GeoTIFF a polarization; return the paths.
 
     Files are ``s1_20260101_vv.tif`` and so on: sigma0 in UTM 33N at 10 m, tiled and deflated. Acquisitions
-    share the ground; speckle, waves, ships and crops differ; without ``changes`` the speckle alone does, independent
-    from date to date, as methods that learn from pairs of dates assume. The same arguments give the same pixels, and the
-    same seed the same ground and speckle in every ``representation``: ``power``, ``amplitude`` and ``db`` are
-    float32 with NaN as nodata, ``dn`` is uint16 ``474 sqrt(sigma0)`` with 0 as nodata.
+    share the ground; speckle, waves, ships and crops differ. Without ``changes`` the speckle alone does,
+    independent from date to date, as methods that learn from pairs of dates assume. The same arguments give the
+    same pixels, and the same seed the same ground and speckle in every ``representation``: ``power``,
+    ``amplitude`` and ``db`` are float32 with NaN as nodata, ``dn`` is uint16 ``474 sqrt(sigma0)`` with 0 as nodata.
 
     ``folder`` is made if need be; ``shape`` is (rows, columns) of each, and ``polarizations`` are of VV, VH, HH, HV.
     ``border`` is the share of the width that a slanted nodata border takes off at most on each side; 0 for none.
