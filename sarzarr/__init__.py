@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sarzarr.export.copy_store import copy_store as copy_store
     from sarzarr.export.npy import export_npy as export_npy
     from sarzarr.export.npz import export_npz as export_npz
+    from sarzarr.export.pictures.quicklook import quicklook as quicklook
     from sarzarr.export.pictures.quicklook import write_quicklook as write_quicklook
     from sarzarr.export.table import export_table as export_table
     from sarzarr.grids.grid import Grid as Grid
