@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sarzarr.export.geotiff import export_geotiff as export_geotiff
     from sarzarr.export.npy import export_npy as export_npy
     from sarzarr.export.npz import export_npz as export_npz
+    from sarzarr.export.pictures.quicklook import quicklook as quicklook
     from sarzarr.export.pictures.quicklook import write_quicklook as write_quicklook
     from sarzarr.export.table import export_table as export_table
     from sarzarr.grids.grid import Grid as Grid
