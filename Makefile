@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 SECONDS ?= 0
 SEED ?= 1
 
-.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs bench-exactness bench-grouping interop frameworks notebooks kill clean
+.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs bench-exactness bench-grouping bench-predict interop frameworks notebooks kill clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -22,7 +22,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable ".[torch,plot,table,vector,test,dev,interop,frameworks]"
+	$(PIP_INSTALL) --editable ".[torch,plot,table,vector,onnx,test,dev,interop,frameworks]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test
@@ -73,6 +73,9 @@ bench-ingest: $(VENV)/.bench
 
 bench-grouping: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_grouping.py $(BENCH_ARGS)
+
+bench-predict: $(VENV)/.test  ## a prediction against the bare model on batches in memory
+	$(BIN)/python benchmarks/bench_predict.py $(BENCH_ARGS)
 
 bench-warp: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_warp.py $(BENCH_ARGS)

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
 from typer import Argument, Option, echo
@@ -92,8 +92,8 @@ def predict_command(
             patch_size=patch_size,
             overlap=overlap,
             batch_size=batch_size,
-            blend=blend.value,
-            kind=None if kind is None else kind.value,
+            blend=cast("Any", blend.value),
+            kind=cast("Any", None if kind is None else kind.value),
             classes=_listed(classes) or None,
             units=units,
             names=named[0] if len(named) == 1 else named,

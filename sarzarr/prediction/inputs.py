@@ -183,5 +183,5 @@ class ValidRows:
 
     def forget_above(self, row: int) -> None:
         """Forget what lies wholly above a row."""
-        for at in [at for at in self._parts if at + self._step <= row]:
+        for at in [at for at in list(self._parts) if at + self._step <= row]:  # another thread adds to them
             del self._parts[at]

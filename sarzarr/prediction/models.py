@@ -183,6 +183,8 @@ class OnnxModel:
                 f"an ONNX file was expected at {str(self.path)!r}, got none. Check the path."
             )
         options = onnxruntime.SessionOptions()
+        # Its threads would spin between two batches, and take the cores from those that read and write meanwhile.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdigit():  # as Dask's workers have it
             options.intra_op_num_threads = int(threads)
         try:

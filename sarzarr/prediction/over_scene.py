@@ -4,13 +4,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
-from sarzarr.prediction.inputs import SceneInput, ValidRows
+from sarzarr.prediction.inputs import AHEAD, SceneInput, ValidRows
 from sarzarr.prediction.layers import ModelOutput, RowSink
 from sarzarr.prediction.models import Run
 from sarzarr.prediction.options import NO_CLASS, PredictOptions
@@ -52,7 +53,7 @@ def predict_rows(
     first = grid.first_from(min(sink.first, grid.shape[0] - 1))
     size = options.batch_size or getattr(run, "batch_size", None) or BATCH
     chosen = deque[Array]()
-    band, predicted = None, 0
+    made, predicted = list[tuple[ModelOutput, WindowBand]](), 0
 
     def numbers() -> Iterator[Array]:
         waiting: list[int] = []
@@ -78,25 +79,33 @@ def predict_rows(
         sink.write(top, output.made(rows, valid.rows(top, top + rows.shape[1])))
         valid.forget_above(top + rows.shape[1])
 
-    for batch in scene.batches(numbers()):
-        windows, values = chosen.popleft(), _checked(run(batch), batch.shape)
-        if band is None:
-            output, band = begin(values)
-        if values.shape[1] != output.channels or (values.dtype.kind != "f") != output.is_labels:
-            raise InvalidInputError(
-                f"{output.channels} channels were expected as of the first batch, got {values.shape[1]} of "
-                f"{values.dtype}. A model returns the same of every batch."
-            )
+    def take(windows: Array, values: Array) -> None:
+        """Add up what windows became, and hand on what is done, while the model is at the next ones."""
+        output, band = made[0]
         for window, value in zip(windows.tolist(), values, strict=True):
             while band.row < window // len(grid.cols):
                 hand_on(output, band)
             band.add(window, value)
-        predicted += len(windows)
-        tell(int(windows[-1]) + 1)
-    if band is None:  # nothing was measured: what the model returns is asked of an empty window
+
+    with ThreadPoolExecutor(1, thread_name_prefix="sarzarr-blend") as apart:
+        waiting = deque[Future[None]]()
+        for batch in scene.batches(numbers()):
+            windows, values = chosen.popleft(), _checked(run(batch), batch.shape)
+            if not made:
+                made.append(begin(values))
+            _check_alike(values, made[0][0])
+            waiting.append(apart.submit(take, windows, values))
+            if len(waiting) > AHEAD:
+                waiting.popleft().result()
+            predicted += len(windows)
+            tell(int(windows[-1]) + 1)
+        for future in waiting:
+            future.result()
+    if not made:  # nothing was measured: what the model returns is asked of an empty window
         channels = len(scene.arrays) + len(scene.layers)
         empty = np.zeros((1, channels, grid.size, grid.size), np.float32)
-        output, band = begin(_checked(run(empty), empty.shape))
+        made.append(begin(_checked(run(empty), empty.shape)))
+    output, band = made[0]
     for _ in range(band.row, len(grid.rows)):
         hand_on(output, band)
     tell(len(grid))
@@ -112,6 +121,15 @@ def _with_a_valid_pixel(scene: SceneInput, valid: ValidRows, first: int) -> Iter
         for j, col in enumerate(grid.cols):
             if columns[col : col + grid.size].any():
                 yield i * len(grid.cols) + j
+
+
+def _check_alike(values: Array, output: ModelOutput) -> None:
+    """Raise `InvalidInputError` where a batch (n, K, rows, columns) is of another kind than the first."""
+    if values.shape[1] != output.channels or (values.dtype.kind != "f") != output.is_labels:
+        raise InvalidInputError(
+            f"{output.channels} channels were expected as of the first batch, got {values.shape[1]} of "
+            f"{values.dtype}. A model returns the same of every batch."
+        )
 
 
 def _checked(values: Array, given: tuple[int, ...]) -> Array:

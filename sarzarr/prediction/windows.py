@@ -121,8 +121,9 @@ class WindowBand:
     def __init__(self, grid: WindowGrid, channels: int, dtype: str, first: int = 0) -> None:
         """Begin at window ``first``, the first of its row; values are (channels, rows, columns) of ``dtype``."""
         self.grid, self.row = grid, first // len(grid.cols)
-        self._down = axis_weights(grid.rows, grid.size, grid.blend)
-        self._across = axis_weights(grid.cols, grid.size, grid.blend)
+        self._down, self._kind_down = _kinds(axis_weights(grid.rows, grid.size, grid.blend))
+        self._across, self._kind_across = _kinds(axis_weights(grid.cols, grid.size, grid.blend))
+        self._weights: dict[tuple[int, int], Array] = {}
         width = grid.cols[-1] + grid.size
         self.values = np.zeros((channels, grid.size, width), dtype)
         self._scratch = np.empty((channels, grid.size, grid.size), dtype)
@@ -135,13 +136,17 @@ class WindowBand:
     def add(self, window: int, values: Array) -> None:
         """Add what a window of this row became, (channels, size, size)."""
         i, j = divmod(window, len(self.grid.cols))
-        down, across = self._down[i], self._across[j]
+        kind = self._kind_down[i], self._kind_across[j]
         mine = self.values[:, :, self.grid.cols[j] : self.grid.cols[j] + self.grid.size]
         if self.grid.blend == "nearest":
-            rows, cols = (slice(*np.flatnonzero(w)[[0, -1]] + [0, 1]) for w in (down, across) if w.any())
-            mine[:, rows, cols] = values[:, rows, cols]
+            rows, cols = (np.flatnonzero(w) for w in (self._down[kind[0]], self._across[kind[1]]))
+            if rows.size and cols.size:
+                own = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+                mine[:, *own] = values[:, *own]
             return
-        np.multiply(values, np.multiply.outer(down, across), out=self._scratch)
+        if kind not in self._weights:
+            self._weights[kind] = np.multiply.outer(self._down[kind[0]], self._across[kind[1]])
+        np.multiply(values, self._weights[kind], out=self._scratch)
         mine += self._scratch
 
     def finished(self) -> Array:
@@ -156,3 +161,9 @@ class WindowBand:
             self.values[:, kept:] = 0
             self.row += 1
         return done
+
+
+def _kinds(weights: Array) -> tuple[Array, list[int]]:
+    """Return the weights (kinds, size) that differ, and the kind of each window: most are alike."""
+    kinds, number = np.unique(weights, axis=0, return_inverse=True)
+    return kinds, number.reshape(-1).tolist()
