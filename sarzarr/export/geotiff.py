@@ -430,7 +430,7 @@ def _tags(store: Store, scene: str, part: Window) -> dict[str, str]:
     is_part = part != Window.of(*grid.shape)
     return {
         "TIFFTAG_SOFTWARE": f"sarzarr {version('sarzarr')}",
-        "sarzarr_scene": scene,
+        cv.EXPORTED_SCENE: scene,
         **facts,
         "sarzarr_source_files": ", ".join(map(str, about.get(cv.SOURCE_FILES, ()))),
         "sarzarr_source_hash": str(about.get(cv.SOURCE_HASH, "")),

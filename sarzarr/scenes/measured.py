@@ -56,7 +56,7 @@ class BandSample:
     rule: Unmeasured
     """The band's mask."""
     is_told: bool
-    """Whether the caller says the sentinel: then nothing else stands for nothing, but what the mask says."""
+    """Whether the caller says the sentinel, or a store wrote it: nothing else but the mask tells of others then."""
     fills: tuple[UndeclaredFill, ...]
     """Values that stand for nothing, though no tag says so; 0 among them is one of a dB raster alone."""
 

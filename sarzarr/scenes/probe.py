@@ -292,7 +292,8 @@ def _band_sample(file: Path, header: Header, product: Product, band: int, nodata
     """Return the sampled pixels of a band; of complex ones nothing is looked at."""
     own = product.bands[band - 1].nodata if header.nodata is None else header.nodata
     said = own if nodata is None else float(nodata)
-    return sample_band(file, header, band, nodata=said, is_told=nodata is not None)
+    is_ours = cv.EXPORTED_SCENE in header.tags and header.nodata is not None and math.isnan(header.nodata)
+    return sample_band(file, header, band, nodata=said, is_told=nodata is not None or is_ours)
 
 
 def _apart(
