@@ -35,7 +35,10 @@ def execute(path: Path, folder: Path, *, limit: float = LIMIT) -> tuple[Any, lis
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(FIRST))
     client = NotebookClient(
-        notebook, kernel_name="python3", timeout=int(limit), resources={"metadata": {"path": str(folder)}}
+        notebook,
+        kernel_name="python3",
+        timeout=int(limit),
+        resources={"metadata": {"path": str(folder)}},
     )
     begun, wrong = time.monotonic(), list[str]()
     try:
