@@ -87,6 +87,17 @@ def split(raw: Path, root: Path) -> None:
     sz.make_split(root, val_fraction=0.5, by="scene", seed=43)
 
 
+def halved(batch: np.ndarray) -> np.ndarray:
+    """Return half of what is given."""
+    return batch / 2
+
+
+def predict(raw: Path, root: Path) -> None:
+    """Put a model over every scene; of two rows of shards each."""
+    options = {"patch_size": 128, "overlap": 16, "model_name": "half", "polarizations": ["vv"]}
+    sz.predict_scenes(halved, root, **options)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command, and what the store is before it."""
@@ -129,6 +140,7 @@ COMMANDS = {
     "npy": Command(lambda raw, root: sz.import_npy(raw / "patches" / "metadata.npy", root), (two,)),
     "npz": Command(lambda raw, root: sz.import_npz(raw / "signals" / "beep", root), (two,)),
     "scan": Command(lambda raw, root: sz.import_ptychography(raw / "scan.npz", root), (two,)),
+    "predict": Command(predict, (two,), True),
     "alone": Command(lambda raw, root: sz.ingest(sz.plan_ingest([], root, layers={"m": raw / "mask.tif"})), (two,)),
 }  # fmt: skip
 

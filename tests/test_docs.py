@@ -43,6 +43,11 @@ assert 0 < len(reader.selection) and both.table()["store"].nunique() == 2
 assert len(either.selection) + len(common.selection) == len(one.selection) + len(two.selection)
 assert len(dense.selection) == store.patch_columns(dense.index).sizes["patch"]
 """
+PREDICT_HOLDS = """
+assert layer.attrs["model"] == "smooth 5x5"
+assert float(db.min()) >= layer.attrs["vmin"] and float(db.max()) <= layer.attrs["vmax"]
+assert sz.open_store("s.zarr").layers(scene) == ("smooth_vh", "smooth_vv")
+"""
 PTYCHOGRAPHY_HOLDS = """
 assert grouped["X_full"].shape == (128, 64, 64, 4)
 assert tuple(data.X.shape) == (128, 4, 64, 64) and tuple(data.coords.shape) == (128, 4, 1, 2)
@@ -65,6 +70,7 @@ def newcomer(tmp_path):
         ("docs/lazy.md", LAZY_HOLDS, "h5netcdf"),
         ("docs/ptychography.md", PTYCHOGRAPHY_HOLDS, "torch"),
         ("docs/choosing.md", CHOOSING_HOLDS, "numpy"),
+        ("docs/predict.md", PREDICT_HOLDS, "scipy"),
         ("docs/npy.md", "assert images.max() <= 1", "torch"),
     ],
 )

@@ -17,7 +17,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CONSTRAINTS: Final = "constraints-oldest.txt"
-EXTRAS: Final = ("torch", "plot", "table", "vector", "test")
+EXTRAS: Final = ("torch", "plot", "table", "vector", "onnx", "test")
 """Extras whose lower bounds are held; the others are tools of the house."""
 
 

@@ -44,7 +44,7 @@ def _clip_of(text: str | None) -> tuple[float, float] | None:
         low, high = map(float, text.split(","))
     except ValueError:
         raise InvalidInputError(
-            f"two numbers of dB such as -25,5 were expected, got --clip {text!r}."
+            f"two numbers of dB were expected, got {text!r:.80}. Write --clip=-25,5."
         ) from None
     return low, high
 

@@ -28,7 +28,7 @@ from sarzarr.store.shards import ArrayFiles
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOutput:
-    """What a model returns for a window, and the layers that this becomes."""
+    """The output of a model for a window, and the layers that it becomes."""
 
     channels: int
     """K, channels that it returns."""
@@ -96,7 +96,7 @@ class ModelOutput:
 
 
 class RowSink(Protocol):
-    """Where rows of layers go, from top to bottom."""
+    """A taker of rows of layers, from top to bottom."""
 
     @property
     def first(self) -> int:

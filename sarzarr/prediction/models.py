@@ -28,15 +28,15 @@ PICKLES: Final = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".bin", 
 
 
 class Model(Protocol):
-    """What can be run over batches; holds nothing open, so that it pickles where what it is made of does."""
+    """A thing that can be run over batches; holds nothing open, so that it pickles where what it is made of does."""
 
     @property
     def name(self) -> str:
-        """What it is called, for people."""
+        """Its name, for people."""
 
     @property
     def identity(self) -> str | None:
-        """What tells it from any other model; None where nothing does."""
+        """A text that tells it from any other model; None where nothing does."""
 
     def running(self) -> AbstractContextManager[Run]:
         """Open it; what is yielded takes (n, C, rows, columns) float32 batches until the end."""
@@ -74,7 +74,7 @@ class ImportedModel:
 
     @cached_property
     def model(self) -> Model:
-        """What the name stands for; a function without parameters is called, once, and returns the model."""
+        """The thing that the name stands for; a function without parameters is called, once, and returns it."""
         found, _ = self._found
         if isinstance(found, type):
             raise InvalidInputError(

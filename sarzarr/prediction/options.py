@@ -57,7 +57,7 @@ class PredictOptions:
     """Another store that has the scene on the same grid, which the layers are written into; or a writable array,
     (rows, columns) or (K, rows, columns). The store itself if left out."""
     overwrite: bool = False
-    """Whether a prediction of that name that is there, of another model or made otherwise, is replaced."""
+    """Whether a prediction of that name that is there, of another model, made otherwise or damaged, is replaced."""
 
     def __post_init__(self) -> None:
         for name in ("polarizations", "layers"):

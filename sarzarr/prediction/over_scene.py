@@ -24,7 +24,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class WindowCounts:
-    """What became of the windows of a scene."""
+    """The windows of a scene, by their fate."""
 
     predicted: int = 0
     """Windows that the model was given."""

@@ -13,7 +13,7 @@ from typing import Any, Final, Unpack, cast
 from uuid import uuid4
 
 from sarzarr import conventions as cv
-from sarzarr.errors import InvalidInputError, SarzarrError, SceneExistsError
+from sarzarr.errors import CorruptStoreError, InvalidInputError, SarzarrError, SceneExistsError
 from sarzarr.files import Lock
 from sarzarr.keywords import shows_options
 from sarzarr.prediction.inputs import SceneInput, scene_input
@@ -36,7 +36,7 @@ STAGED: Final = ".predictions"
 
 @dataclass(frozen=True, kw_only=True)
 class ScenePrediction:
-    """What a prediction made of one scene."""
+    """The outcome of a prediction of one scene."""
 
     scene: str
     """The scene's id."""
@@ -62,7 +62,7 @@ class ScenePrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionReport:
-    """What a prediction made of several scenes."""
+    """The outcome of a prediction of several scenes."""
 
     scenes: tuple[ScenePrediction, ...]
     """Those that have it now, in the order in which they were done."""
@@ -238,10 +238,9 @@ def _predict(
                     jobs.append(job)
         run = _Run(jobs, target, lock, progress, refused, raises)
         run.go()
-        for job in jobs:
-            for folder in (job.folder.parent, job.folder.parent.parent):
-                with suppress(OSError):  # not empty: what is begun waits there
-                    folder.rmdir()
+        for folder in (*(staging / STAGED).glob("*"), staging / STAGED):
+            with suppress(OSError):  # not empty: what is begun waits there
+                folder.rmdir()
     if refused and not (done or run.done):
         raise refused.error()
     return PredictionReport(scenes=(*done, *run.done), refused=refused)
@@ -387,13 +386,27 @@ def _present(job: _Job) -> ScenePrediction | None:
         mine = [name for name in names if name in held]
     wanted = _fingerprint(given, job.options, job.identity)
     same = [name for name in mine if job.target.layer_attrs(job.scene, name).get(cv.PREDICTED_AS) == wanted]
-    if wanted is not None and same:
+    if wanted is not None and same and not (job.options.overwrite and _is_damaged(job, same)):
         return ScenePrediction(
             scene=job.scene, layers=tuple(same), patches=0, skipped=0, seconds=0, is_present=True
         )
     for name in mine:
         _check_name(job, name)
     return None
+
+
+def _is_damaged(job: _Job, names: Sequence[str]) -> bool:
+    """Whether a chunk of these layers fails its checksum; they are read, a row of files at a time."""
+    try:
+        for name in names:
+            pixels = job.target.pixels(job.scene, name)
+            height, width = pixels.shape
+            step = pixels.encoding.file_size
+            for row in range(0, height, step):
+                pixels.read((slice(row, min(row + step, height)), slice(0, width)))
+    except CorruptStoreError:
+        return True
+    return False
 
 
 def _fingerprint(given: SceneInput, options: PredictOptions, identity: str | None) -> str | None:

@@ -35,6 +35,7 @@ COMMANDS = {
     "quicklook": "quicklook STORE -o q.png",
     "table": "table STORE a -o x.parquet",
     "bench": "bench STORE --seconds 0.1",
+    "predict": "predict STORE a --model own_code:same",
     "patches": "patches STORE --where mean_db>-90",
     "split create": "split create STORE --by scene --val 0.4",
     "split extend": "split extend STORE",
@@ -57,7 +58,7 @@ COMMANDS = {
 """A line of each command that is carried out, in a folder as `place` makes it."""
 AROUND = [[14.9, 48.6], [15.2, 48.6], [15.2, 48.8], [14.9, 48.8]]
 STORES = [name for name, line in COMMANDS.items() if "STORE" in line]
-PIXELS = ("copy", "quicklook", "table", "bench", "verify")
+PIXELS = ("copy", "quicklook", "table", "bench", "verify", "predict")
 """Commands that read pixels of a store."""
 
 
@@ -98,6 +99,7 @@ def made(tmp_path_factory):
     sz.import_npy(archive, store, options=PatchOptions(name="old"))
     np.savez(folder / "scan.npz", **lattice(20, size=32))
     write_geojson(folder / "areas.json", [feature(AROUND)])
+    (folder / "own_code.py").write_text("def same(batch):\n    return batch\n")
     (folder / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max\na,1,2,30,40\n")
     return folder
 
@@ -108,6 +110,8 @@ def run(made, tmp_path, monkeypatch, capsys):
     place = tmp_path / "place"
     shutil.copytree(made, place)
     monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "own_code", raising=False)
 
     def call(line, *more, store="s.zarr"):
         if line.startswith("table"):
@@ -188,6 +192,16 @@ def test_partly(run, command):
     line = COMMANDS[command].replace("a_vv.tif", "a_vv.tif text.tif")
     assert run(line)[0] == Exit.PARTLY
     assert run(line.replace("a_vv.tif ", ""))[0] == Exit.NOTHING
+
+
+def test_partly_of_predictions(run):
+    assert run("predict STORE a --model own_code:same")[0] == Exit.DONE
+    code, said = run("predict STORE a b --model own_code:same --overlap 8")
+    assert (code, "1 scene left out:" in said, "--overwrite" in said) == (Exit.PARTLY, True, True), said
+    assert "b: prediction, 9 patches in" in said
+    assert run("predict STORE a --model own_code:same --overlap 16")[0] == Exit.NOTHING
+    assert run("predict STORE a --model own_code:same --clip -25")[0] == Exit.USAGE
+    assert run("predict STORE a --model own_code:same --overlap 16 --overwrite --clip -25,5")[0] == Exit.DONE
 
 
 def test_partly_of_pictures(run):

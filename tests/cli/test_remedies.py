@@ -458,6 +458,10 @@ ELSEWHERE = {
     "or pass --replace, which loses them": "ingestion/test_waiting.py",
     "Make room, or pass --ignore-space": "ingestion/test_waiting.py",
     "Say what they are with --representation, or write them as power or dB": "scenes/test_measured.py",
+    "Write --clip=-25,5": "cli/test_exit_codes.py",
+    "Predict it again (--overwrite)": "prediction/test_predicting.py",
+    "Pass overwrite=True (--overwrite) to replace it": "prediction/test_predicting.py",
+    "and name it: --model module:function": "prediction/test_models.py",
 }
 """Parts of messages whose remedies are followed in another test."""
 UNREACHED = {"or begin a new split with fresh=True (--fresh)"}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from predictions import Counting, as_delivered, brighter, predicted_store, same
 
 import sarzarr as sz
-from sarzarr.errors import InvalidInputError, NotInStoreError, SceneExistsError
+from sarzarr.errors import CorruptStoreError, InvalidInputError, NotInStoreError, SceneExistsError
 from sarzarr.prediction.inputs import ValidRows, scene_input
 from sarzarr.prediction.layers import ArrayRows
 from sarzarr.prediction.options import PredictOptions
@@ -236,6 +236,27 @@ def test_the_same_prediction_is_made_once_and_another_replaces_it_where_that_is_
         made(store, "b")["prediction"].values, 2 * as_delivered(store, "b", "vv"), atol=2e-6
     )
     assert not sz.verify(store.root).findings
+
+
+def test_a_damaged_prediction_is_made_again_and_nothing_else_can_mend_it(store):
+    sz.predict_scene(same, store, "b", model_name="v1")
+    whole = tree_hash(store.root)
+    for array in ("prediction", "vv"):
+        shard = next((store.root / "scenes" / "b" / array / "c").rglob("*/*"))
+        damaged = bytearray(shard.read_bytes())
+        damaged[len(damaged) // 3] ^= 0xFF
+        shard.write_bytes(damaged)
+    assert {f.file for f in sz.verify(store.root).findings} == {
+        f"scenes/b/{n}/c/0/0" for n in ("prediction", "vv")
+    }
+    mended = sz.repair(store.root, sources=[store.root.parent])
+    assert [text.split(":")[0] for text in mended.left] == ["scenes/b/prediction"]
+    assert "--overwrite" in mended.left[0]
+    with pytest.raises(CorruptStoreError):
+        made(store, "b")["prediction"].values  # noqa: B018 - it is read
+    assert not sz.predict_scene(same, store, "b", model_name="v1", overwrite=True).is_present
+    assert tree_hash(store.root) == whole
+    assert sz.predict_scene(same, store, "b", model_name="v1", overwrite=True).is_present
 
 
 def test_other_pixels_make_another_prediction(store):

@@ -395,6 +395,12 @@ class _Repair:
         """Write what is damaged of a scene's pixels and histograms again from its sources."""
         group, store = f"{cv.SCENES}/{scene}", self._store()
         arrays = [array for array in self.tree.arrays if array.startswith(f"{group}/")]
+        for array in [array for array in arrays if cv.MODEL in self.tree.attributes(array)]:
+            arrays.remove(array)
+            if self.found.touches(array):
+                self.left.append(
+                    f"{array}: a model predicted it. Predict it again (--overwrite), with the same options"
+                )
         manifests = read_manifests(self.tree, Findings(self.place.name))
         wanted, unknown = self._damaged(arrays, manifests)
         counts = f"{cv.HISTOGRAMS}/{scene}"
