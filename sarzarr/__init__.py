@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sarzarr import torch as torch
     from sarzarr.export.copy_store import copy_store as copy_store
+    from sarzarr.export.detections import export_detections as export_detections
     from sarzarr.export.geotiff import export_geotiff as export_geotiff
     from sarzarr.export.npy import export_npy as export_npy
     from sarzarr.export.npz import export_npz as export_npz

@@ -48,6 +48,19 @@ assert layer.attrs["model"] == "smooth 5x5"
 assert float(db.min()) >= layer.attrs["vmin"] and float(db.max()) <= layer.attrs["vmax"]
 assert sz.open_store("s.zarr").layers(scene) == ("smooth_vh", "smooth_vv")
 """
+WAY_BACK_HOLDS = """
+import json
+from pathlib import Path
+import rasterio
+with rasterio.open("out/part.tif") as file:
+    assert np.array_equal(file.read(1), store.power(scene, "vv").values[:512, :512], equal_nan=True)
+assert abs(float((power_db - mean_db)[0, 0]) - 0.512) < 1e-3
+own = sz.normalize(store.db(scene, "vv"), reader.preprocessing_params.values()).values
+assert np.nanmax(np.abs(maps[scene].values[0] - own / 2)) < 1e-5
+assert np.array_equal(np.isnan(maps[scene].values[0]), np.isnan(own))
+features = json.loads(Path("out/ships.geojson").read_text())["features"]
+assert features[0]["properties"]["y_min"] == 276 and features[0]["properties"]["class"] == "ship"
+"""
 PTYCHOGRAPHY_HOLDS = """
 assert grouped["X_full"].shape == (128, 64, 64, 4)
 assert tuple(data.X.shape) == (128, 4, 64, 64) and tuple(data.coords.shape) == (128, 4, 1, 2)
@@ -71,6 +84,7 @@ def newcomer(tmp_path):
         ("docs/ptychography.md", PTYCHOGRAPHY_HOLDS, "torch"),
         ("docs/choosing.md", CHOOSING_HOLDS, "numpy"),
         ("docs/predict.md", PREDICT_HOLDS, "scipy"),
+        ("docs/way_back.md", WAY_BACK_HOLDS, "numpy"),
         ("docs/npy.md", "assert images.max() <= 1", "torch"),
     ],
 )

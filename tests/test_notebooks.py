@@ -129,5 +129,8 @@ def test_the_tool_keeps_pictures_and_holds_the_limit(tool, tmp_path, monkeypatch
     kept = tmp_path / "kept"
     assert run(tool, tmp_path, monkeypatch, f"{PASSES}\n{picture}", "--keep", str(kept)) == 0
     assert sorted(p.name for p in kept.iterdir()) == ["one-00.png", "one.ipynb"]
-    assert run(tool, tmp_path, monkeypatch, "import time; time.sleep(5)", "--limit", "1") == 1
-    assert "1 s were expected at most" in capfd.readouterr().err
+    busy = "import time\nwhile time.process_time() < 3:\n    pass"
+    assert run(tool, tmp_path, monkeypatch, busy, "--limit", "2") == 1
+    assert "2 s were expected at most" in capfd.readouterr().err
+    assert run(tool, tmp_path, monkeypatch, "import time\ntime.sleep(60)", "--limit", "1") == 1
+    assert "timed out" in capfd.readouterr().err

@@ -1,12 +1,14 @@
 """Execute the notebooks from start to end, each in a folder and a kernel of its own.
 
 ``python tools/notebooks.py`` runs those of ``notebooks/``, or those that are named, one after the other, and prints
-the seconds of each. It ends with 1 where a cell raises, anything is written to stderr, sarzarr or a cell warns, or
-``--limit`` seconds are exceeded. ``--keep FOLDER`` keeps the executed copies and their pictures, to be looked at.
+the seconds of each, on the clock and of processors. It ends with 1 where a cell raises, anything is written to stderr,
+sarzarr or a cell warns, or ``--limit`` seconds are exceeded by both: others who use the machine stretch the clock, a
+second core the other. ``--keep FOLDER`` keeps the executed copies and their pictures, to be looked at.
 """
 
 import argparse
 import base64
+import math
 import os
 import sys
 import tempfile
@@ -23,6 +25,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "notebooks"
 LIMIT: Final = 120.0
 """Seconds that a notebook may take, on two cores that nothing else uses."""
+PATIENCE: Final = 5
+"""Times the limit, after which a cell is given up, on a machine that others use."""
 FIRST: Final = r"""
 import warnings
 warnings.filterwarnings("error", module=r"(sarzarr(\..*)?|__main__)$")
@@ -30,27 +34,35 @@ warnings.filterwarnings("error", module=r"(sarzarr(\..*)?|__main__)$")
 """Runs before a notebook: warnings that sarzarr or a cell is told are errors."""
 
 
-def execute(path: Path, folder: Path, *, limit: float = LIMIT) -> tuple[Any, list[str], float]:
-    """Return the executed notebook, one sentence per thing that is wrong, and the seconds that it took."""
+def execute(path: Path, folder: Path, *, limit: float = LIMIT) -> tuple[Any, list[str], tuple[float, float]]:
+    """Return the executed notebook, one sentence per thing that is wrong, and its (clock, processors) seconds."""
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(FIRST))
     client = NotebookClient(
         notebook,
         kernel_name="python3",
-        timeout=int(limit),
+        timeout=math.ceil(PATIENCE * limit),
         resources={"metadata": {"path": str(folder)}},
     )
-    begun, wrong = time.monotonic(), list[str]()
+    begun, worked, wrong = time.monotonic(), _processor_seconds(), list[str]()
     try:
         client.execute(env=_environment(folder))
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         wrong.append(str(error))
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - begun, _processor_seconds() - worked
     del notebook.cells[0]
     wrong += [f"a cell wrote to stderr:\n{text}" for text in _stderr(notebook)]
-    if seconds > limit:
-        wrong.append(f"{limit:.0f} s were expected at most, got {seconds:.0f} s.")
+    if min(seconds) > limit:
+        wrong.append(
+            "{:.0f} s were expected at most, got {:.0f} s, {:.0f} s of processors.".format(limit, *seconds)
+        )
     return notebook, wrong, seconds
+
+
+def _processor_seconds() -> float:
+    """Return the seconds of processors of all processes that this one, and they, have waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -89,7 +101,8 @@ def main() -> int:
     for path in asked.notebooks or sorted(FOLDER.glob("*.ipynb")):
         with tempfile.TemporaryDirectory() as folder:
             notebook, wrong, seconds = execute(path, Path(folder), limit=asked.limit)
-        print(f"{path.name}: {seconds:.0f} s{', failed' if wrong else ''}", flush=True)
+        took = "{:.0f} s, {:.0f} s of processors".format(*seconds)
+        print(f"{path.name}: {took}{', failed' if wrong else ''}", flush=True)
         for sentence in wrong:
             print(sentence, file=sys.stderr, flush=True)
         if asked.keep:

@@ -45,7 +45,7 @@ def show_patches(
         list(stores) if stores[1:] else stores[0],
         split=split,
         where=where,
-        bounds=_bounds(bounds, bounds_crs),
+        bounds=bounds_of(bounds, bounds_crs),
         polygon=polygon,
         predicate="within" if within else "intersects",
         time=_period(time),
@@ -69,7 +69,7 @@ def show_patches(
         echo(f"wrote {output}")
 
 
-def _bounds(text: str | None, crs: str | None) -> Any:
+def bounds_of(text: str | None, crs: str | None) -> Any:
     """Return the bounds that a text says, in degrees or with their CRS."""
     if text is None:
         if crs is not None:

@@ -44,7 +44,7 @@ _TILED: Final[Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Band:
+class OutputBand:
     """One band of a file that is to be written: its name, its numbers, and how they are averaged."""
 
     name: str
@@ -68,7 +68,7 @@ class Band:
 class Raster:
     """A file that is to be written: its bands, the part of a scene that it has, and its tags."""
 
-    bands: Sequence[Band]
+    bands: Sequence[OutputBand]
     """Its bands, all of one dtype and one nodata value."""
     place: Georeference
     """The place of the window's pixels on the ground, and its shape."""
@@ -222,7 +222,7 @@ def _window(block: Window, level: int) -> Any:
     return Rectangle(block.col // step, block.row // step, width, height)
 
 
-def _levels_of(band: Band, pixels: Array, to_mean: Array | None, count: int) -> Iterator[Array]:
+def _levels_of(band: OutputBand, pixels: Array, to_mean: Array | None, count: int) -> Iterator[Array]:
     """Yield the pixels (rows, columns) of a block and of its overviews: means of what is valid, or the middle one."""
     yield np.ascontiguousarray(pixels, band.dtype)
     if to_mean is None:

@@ -14,7 +14,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.conventions import Representation
 from sarzarr.errors import InvalidInputError, NotInStoreError
-from sarzarr.export.cog import Band, Raster, write_cog
+from sarzarr.export.cog import OutputBand, Raster, write_cog
 from sarzarr.grids.crs import LONLAT, crs_name
 from sarzarr.grids.georeference import Georeference, bbox_in, check_placed, edge_points, locate
 from sarzarr.grids.grid import Grid
@@ -151,6 +151,22 @@ def export_geotiff(
         A scene, array or layer is not in the store, stored bytes are damaged, or the disk has no room or fails.
     """
     opened, place = open_store(store), local_folder(path, "a GeoTIFF")
+    written = _written(representation, clip, looks)
+    bands, located = _bands(opened, scene, arrays, written), opened.placements[scene]
+    part = _part(located, scene, window, bounds)
+    raster = Raster(
+        bands=bands,
+        place=_moved(located, part),
+        window=part,
+        tags=_tags(opened, scene, part, bands),
+        compress=compress,
+    )
+    report = None if progress is None else lambda done, total: progress(Progress(done, total, scene))
+    return write_cog(place, raster, report)
+
+
+def _written(representation: str, clip: tuple[float, float] | None, looks: float | None) -> Written:
+    """Return the form that is asked for."""
     if representation not in REPRESENTATIONS:
         raise InvalidInputError(
             f"representation must be one of {', '.join(REPRESENTATIONS)}, got {representation!r}."
@@ -161,30 +177,27 @@ def export_geotiff(
             f"clip= belongs to representation='normalized', got {form.value!r}. Leave it out."
         )
     pair = None if clip is None else ClipBounds(*check_bounds(clip))
-    names = _chosen(opened, scene, arrays)
-    measured = {row["name"]: row for row in catalog_rows(opened.rows(scene))} if opened.arrays(scene) else {}
-    if looks is not None and (given := [name for name in names if name in measured]):
+    return Written(representation=form, clip=pair, looks=looks)
+
+
+def _bands(
+    store: Store, scene: str, arrays: Sequence[str] | str | None, written: Written
+) -> list[OutputBand]:
+    """Return the bands of a file, of one dtype and one nodata value."""
+    names = _chosen(store, scene, arrays)
+    measured = {row["name"]: row for row in catalog_rows(store.rows(scene))} if store.arrays(scene) else {}
+    if written.looks is not None and (given := [name for name in names if name in measured]):
         raise InvalidInputError(
             "layers that hold a model's mean in dB were expected for looks=, got measured pixels "
             f"({', '.join(given)}), of which no mean was taken in dB. Leave looks= out, or name the layers with "
             "arrays=."
         )
-    written = Written(representation=form, clip=pair, looks=looks)
     bands = [
-        _measured(opened, measured[name], written)
-        if name in measured
-        else _layer(opened, scene, name, written)
+        _measured(store, measured[name], written) if name in measured else _layer(store, scene, name, written)
         for name in names
     ]
     _check_alike(bands)
-    located = opened.placements[scene]
-    part = _part(located, scene, window, bounds)
-    forms = {band.tags.get(cv.REPRESENTATION.upper(), "") for band in bands}
-    tags = _tags(opened, scene, part) | ({cv.REPRESENTATION.upper(): forms.pop()} if len(forms) == 1 else {})
-    raster = Raster(bands=bands, place=_moved(located, part), window=part, tags={k: v for k, v in tags.items() if v},
-                    compress=compress)  # fmt: skip
-    report = None if progress is None else lambda done, total: progress(Progress(done, total, scene))
-    return write_cog(place, raster, report)
+    return bands
 
 
 def _chosen(store: Store, scene: str, arrays: Sequence[str] | str | None) -> list[str]:
@@ -200,7 +213,7 @@ def _chosen(store: Store, scene: str, arrays: Sequence[str] | str | None) -> lis
     return names
 
 
-def _measured(store: Store, row: Mapping[str, Any], written: Written) -> Band:
+def _measured(store: Store, row: Mapping[str, Any], written: Written) -> OutputBand:
     """Return the band of an array of backscatter."""
     array, about = StoredArray.of(store.place, row), store.node_attrs(row["scene"], row["name"])
     if written.representation == Representation.NORMALIZED and written.clip is None:
@@ -216,7 +229,7 @@ def _measured(store: Store, row: Mapping[str, Any], written: Written) -> Band:
     )
     # SOURCE_REPRESENTATION in upper case would be taken for what the pixels are
     tags |= {f"sarzarr_{key}": str(about[key]) for key in kept if key in about}
-    return Band(
+    return OutputBand(
         name=row["name"],
         dtype="float32",
         nodata=math.nan,
@@ -238,7 +251,7 @@ def _read_measured(array: StoredArray, written: Written, window: Window) -> tupl
     return (written.of_power(power) if linear else written.of_db(db)), power
 
 
-def _layer(store: Store, scene: str, name: str, written: Written) -> Band:
+def _layer(store: Store, scene: str, name: str, written: Written) -> OutputBand:
     """Return the band of a layer: as it is stored, or, where it says what its numbers are, as backscatter."""
     about, pixels = store.layer_attrs(scene, name), store.pixels(scene, name)
     dtype, nodata = str(pixels.dtype), about.get(cv.NODATA)
@@ -264,7 +277,7 @@ def _layer(store: Store, scene: str, name: str, written: Written) -> Band:
                     f"a clip for normalized values of {name!r} was expected, got none. Pass clip=(vmin, vmax) in dB."
                 )
             written = replace(written, clip=stored.range)
-        return Band(
+        return OutputBand(
             name=name, dtype="float32", nodata=math.nan, units=written.units, tags=tags | written.tags,
             read=partial(_read_formed, pixels, stored, nodata, written), from_mean=written.of_power,
         )  # fmt: skip
@@ -274,7 +287,7 @@ def _layer(store: Store, scene: str, name: str, written: Written) -> Band:
             f"attributes say {form or 'no representation'}. Leave looks= out."
         )
     is_mean = is_float and about.get(cv.LAYER_KIND) == "continuous"
-    return Band(
+    return OutputBand(
         name=name,
         dtype=_DTYPES.get(dtype, dtype),
         nodata=math.nan if is_float else nodata,
@@ -348,7 +361,7 @@ def _read_layer(
     return values, values if is_mean else None
 
 
-def _check_alike(bands: Sequence[Band]) -> None:
+def _check_alike(bands: Sequence[OutputBand]) -> None:
     """Refuse bands of several dtypes, or nodata values: a GeoTIFF has one of each."""
     kinds = {(band.dtype, str(band.nodata)): band.name for band in bands}
     if len(kinds) > 1:
@@ -420,7 +433,7 @@ def _moved(place: Georeference, part: Window) -> Georeference:
     return replace(place, grid=grid, gcps=gcps)  # type: ignore[arg-type]
 
 
-def _tags(store: Store, scene: str, part: Window) -> dict[str, str]:
+def _tags(store: Store, scene: str, part: Window, bands: Sequence[OutputBand]) -> dict[str, str]:
     """Return what is said of a whole file: its scene, its sources and the facts of the acquisition.
 
     GDAL ends a tag's name at a colon: STAC's have an underscore in its place, as `facts_from_fields` reads them.
@@ -428,7 +441,8 @@ def _tags(store: Store, scene: str, part: Window) -> dict[str, str]:
     about, grid = store.node_attrs(scene), store.grid(scene)
     facts = {key.replace(":", "_"): str(about[key]) for key in cv.ACQUISITION_KEYS if key in about}
     is_part = part != Window.of(*grid.shape)
-    return {
+    forms = {band.tags.get(cv.REPRESENTATION.upper(), "") for band in bands}
+    tags = {
         "TIFFTAG_SOFTWARE": f"sarzarr {version('sarzarr')}",
         cv.EXPORTED_SCENE: scene,
         **facts,
@@ -437,3 +451,5 @@ def _tags(store: Store, scene: str, part: Window) -> dict[str, str]:
         "sarzarr_geolocation": str(about.get(cv.GEOLOCATION, "")),
         "sarzarr_window": f"{part.row},{part.col},{part.height},{part.width}" if is_part else "",
     }
+    tags[cv.REPRESENTATION.upper()] = forms.pop() if len(forms) == 1 else ""
+    return {key: value for key, value in tags.items() if value}

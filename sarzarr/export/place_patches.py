@@ -24,6 +24,8 @@ class Placing:
     """First column, pixels."""
     turn: int
     """The operation of `sarzarr.pixels.turns` that it was delivered under; 0 for none."""
+    shape: tuple[int, int] | None
+    """(rows, columns) of the patch as it was delivered; None where nothing tells."""
     flags: Array | None
     """(rows, columns) uint8 under the same operation; None where they were not delivered."""
 
@@ -110,7 +112,18 @@ def _rows(table: Any, owners: dict[tuple[str, str], str]) -> Iterator[Placing]:
     turns = np.asarray(table["turn"]).tolist() if "turn" in table else [0] * len(scenes)
     flags = table["flags"] if "flags" in table else [None] * len(scenes)
     for scene, (row, col), turn, codes in zip(scenes.tolist(), numbers, turns, flags, strict=True):
-        yield Placing(scene=str(scene), row=row, col=col, turn=int(turn), flags=_flags(codes))
+        yield Placing(
+            scene=str(scene), row=row, col=col, turn=int(turn), shape=_shape(table), flags=_flags(codes)
+        )
+
+
+def _shape(table: Any) -> tuple[int, int] | None:
+    """Return (rows, columns) of the patches of a table: those of its images, or as its attributes say."""
+    if "image" in table:
+        rows, cols = table["image"].shape[-2:]
+        return int(rows), int(cols)
+    size = getattr(table, "attrs", {}).get("size")
+    return None if size is None else (int(size), int(size))
 
 
 def _flags(codes: Any) -> Array | None:

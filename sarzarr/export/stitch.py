@@ -59,17 +59,16 @@ def stitch(
     opened, made = open_store(store), dict[str, _Canvas]()
     if blend is not None and blend not in BLENDS:
         raise InvalidInputError(f"blend must be one of {', '.join(BLENDS)}, got {blend!r}.")
-    size = getattr(table, "attrs", {}).get("size")
     for result, place in placed(patches, table):
         patch = np.asarray(result)
         if patch.ndim not in (2, 3) or patch.dtype.kind not in "iufb":
             raise InvalidInputError(
                 f"patches (K, h, w) or (h, w) of real numbers were expected, got {patch.shape} of {patch.dtype}."
             )
-        if size is not None and patch.shape[-2:] != (size, size):
+        if place.shape is not None and patch.shape[-2:] != place.shape:
             raise InvalidInputError(
-                f"patches of {size} x {size} pixels were expected, as the table has them, got {patch.shape}. Bring "
-                "them to the pixels of their scene first."
+                f"patches of {place.shape[0]} x {place.shape[1]} pixels were expected, as the table has them, got "
+                f"{patch.shape}. Bring them to the pixels of their scene first."
             )
         if place.scene not in made:
             made[place.scene] = _Canvas.of(opened.grid(place.scene), patch, blend, nodata)

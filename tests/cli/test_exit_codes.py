@@ -52,13 +52,15 @@ COMMANDS = {
     "import ptychography": "import ptychography scan.npz -o STORE",
     "import boxes": "import boxes boxes.csv -o STORE",
     "import polygons": "import polygons areas.json -o STORE --layer water",
+    "export geotiff": "export STORE a out.tif",
+    "export detections": "export detections STORE boxes.json -o boxes.geojson",
     "export npz": "export npz STORE kept -o out",
     "export npy": "export npy STORE old -o out",
 }
 """A line of each command that is carried out, in a folder as `place` makes it."""
 AROUND = [[14.9, 48.6], [15.2, 48.6], [15.2, 48.8], [14.9, 48.8]]
 STORES = [name for name, line in COMMANDS.items() if "STORE" in line]
-PIXELS = ("copy", "quicklook", "table", "bench", "verify", "predict")
+PIXELS = ("copy", "quicklook", "table", "bench", "verify", "predict", "export geotiff")
 """Commands that read pixels of a store."""
 
 
@@ -100,6 +102,8 @@ def made(tmp_path_factory):
     np.savez(folder / "scan.npz", **lattice(20, size=32))
     write_geojson(folder / "areas.json", [feature(AROUND)])
     (folder / "own_code.py").write_text("def same(batch):\n    return batch\n")
+    found = {"scene": "a", "row": 5, "col": 9, "boxes": [[1, 2, 30, 40]], "scores": [0.9], "labels": [1]}
+    (folder / "boxes.json").write_text(json.dumps([found]))
     (folder / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max\na,1,2,30,40\n")
     return folder
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import zarr
 from conftest import find_real_data, speckle, write_band
 from disks import no_file_beyond
 from hypothesis import HealthCheck, given, settings
@@ -317,6 +318,41 @@ def test_what_does_not_fit_one_file_is_refused_with_the_remedy(held, tmp_path):
             sz.export_geotiff(store, "a", path, **options)
     with pytest.raises(NotInStoreError, match="nope"):
         sz.export_geotiff(store, "nope", path)
+
+
+def test_predictions_say_their_representation_and_are_written_like_backscatter(tmp_path):
+    """Of a mean in dB the dB of the mean power is `log_bias` higher, in every representation."""
+    rng = np.random.default_rng(0)
+    z = rng.random((60, 70)).astype(np.float32)
+    z[:3] = np.nan
+    source, layer = (
+        write_band(tmp_path / f"{n}.tif", v, nodata=math.nan)
+        for n, v in (("a_vv", speckle(z.shape)), ("p", z))
+    )
+    store = ingested([source], tmp_path, representation="power", layers={"prediction": layer})
+    said = zarr.open_array(store.root / "scenes/a/prediction", mode="r+")
+    said.attrs.update({"representation": "normalized", "vmin": -30.0, "vmax": 5.0})
+    store = sz.open_store(store.root)
+    path = tmp_path / "x.tif"
+    for looks in (None, 4.4):
+        db = sz.denormalize(z, (-30, 5), looks=looks)
+        power = sz.from_db(db)
+        wanted = {
+            "db": db,
+            "power": power,
+            "amplitude": np.sqrt(power),
+            "normalized": sz.normalize(db, (-30, 5)),
+        }
+        for form, values in wanted.items():
+            options = {"arrays": "prediction", "representation": form, "looks": looks}
+            about, (pixels,), _ = opened(sz.export_geotiff(store, "a", path, **options))
+            np.testing.assert_allclose(pixels, values, atol=2e-5, rtol=2e-5)
+            assert about["band_tags"][0]["REPRESENTATION"] == form
+            assert about["band_tags"][0].get("MEAN_OF_POWER_FOR_LOOKS") == (None if looks is None else "4.4")
+    sz.export_geotiff(store, "a", path, arrays=["vv", "prediction"])
+    said.attrs.update({"representation": "power"})
+    with pytest.raises(InvalidInputError, match="a mean in dB was expected"):
+        sz.export_geotiff(store.anew(), "a", path, arrays="prediction", looks=2)
 
 
 def test_a_window_is_that_part_of_the_whole(held, tmp_path):
