@@ -1,9 +1,9 @@
 """Execute the notebooks from start to end, each in a folder and a kernel of its own.
 
 ``python tools/notebooks.py`` runs those of ``notebooks/``, or those that are named, one after the other, and prints
-the seconds of each, on the clock and of processors. It ends with 1 where a cell raises, anything is written to stderr,
-sarzarr or a cell warns, or ``--limit`` seconds are exceeded by both: others who use the machine stretch the clock, a
-second core the other. ``--keep FOLDER`` keeps the executed copies and their pictures, to be looked at.
+the seconds of each, on the clock and of processors. It ends with 1 where a cell raises, anything is written to
+stderr, sarzarr or a cell warns, or ``--limit`` seconds are exceeded by both: others who use the machine stretch the
+clock, a second core the other. ``--keep FOLDER`` keeps the executed copies and their pictures, to be looked at.
 """
 
 import argparse
