@@ -7,6 +7,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 BENCH_ARGS ?=
 FIGURES_ARGS ?=
 KILL_ARGS ?=
+NOTEBOOK_ARGS ?=
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 SECONDS ?= 0
@@ -22,7 +23,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable ".[torch,plot,table,vector,onnx,test,dev,interop,frameworks]"
+	$(PIP_INSTALL) --editable ".[torch,plot,table,vector,onnx,test,dev,interop,frameworks,notebooks]"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.test
@@ -91,6 +92,9 @@ interop: $(VENV)/.test  ## docs/interop.md: who reads what, in the pinned versio
 
 frameworks: $(VENV)/.test  ## docs/frameworks.md: what each training framework is given of an epoch, in an environment of its own
 	$(BIN)/python benchmarks/run_frameworks.py $(BENCH_ARGS) > docs/frameworks.md
+
+notebooks: $(VENV)/.test  ## every notebook from start to end; NOTEBOOK_ARGS="--keep build/notebooks" keeps copies and pictures
+	$(BIN)/python tools/notebooks.py $(NOTEBOOK_ARGS)
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sarzarr.export.geotiff import export_geotiff as export_geotiff
     from sarzarr.export.npy import export_npy as export_npy
     from sarzarr.export.npz import export_npz as export_npz
+    from sarzarr.export.pictures.quicklook import quicklook as quicklook
     from sarzarr.export.pictures.quicklook import write_quicklook as write_quicklook
     from sarzarr.export.stitch import stitch as stitch
     from sarzarr.export.report.write import Report as Report

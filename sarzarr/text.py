@@ -29,6 +29,16 @@ def listed(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(every[:most]) + more
 
 
+def shortened(name: str, most: int = 38) -> str:
+    """Return a name in ``most`` characters: of a longer one the beginning and the end.
+
+    >>> shortened("s1a_iw_grdh_20260101", most=11)
+    's1a_...0101'
+    """
+    kept = most - 3
+    return name if len(name) <= most else f"{name[: kept - kept // 2]}...{name[-(kept // 2) :]}"
+
+
 def error_text(error: Exception) -> str:
     """Return an error for people; the operating system's, with the place and what may help."""
     if isinstance(error, SarzarrError) or not isinstance(error, OSError):

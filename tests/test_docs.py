@@ -14,15 +14,10 @@ ROOT = Path(__file__).parents[1]
 
 
 RUN = """
-import json, re, sys
+import re, sys
 from pathlib import Path
 page, text = sys.argv[1], Path(sys.argv[1]).read_text()
-if page.endswith(".ipynb"):
-    import matplotlib
-    matplotlib.use("agg")
-    pieces = ["".join(c["source"]) for c in json.loads(text)["cells"] if c["cell_type"] == "code"]
-else:
-    pieces = re.findall(r"```python\\n(.*?)```", text, re.DOTALL)
+pieces = re.findall(r"```python\\n(.*?)```", text, re.DOTALL)
 space = {"__name__": "newcomer"}
 for piece in pieces:
     exec(compile(piece, page, "exec"), space)
@@ -97,9 +92,6 @@ def newcomer(tmp_path):
         ("docs/way_back.md", WAY_BACK_HOLDS, "numpy"),
         ("docs/predict.md", PREDICT_HOLDS, "scipy"),
         ("docs/npy.md", "assert images.max() <= 1", "torch"),
-        pytest.param(
-            "notebooks/explore.ipynb", "assert len(batch) == 8", "matplotlib", marks=pytest.mark.slow
-        ),
     ],
 )
 def test_the_code_of_a_page_runs_in_a_fresh_interpreter(newcomer, page, holds, needs):

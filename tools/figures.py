@@ -41,6 +41,7 @@ MANY_PARAMETERS: Final = {
     "ptychography.raw_data.RawDataTorch.generate_grouped_data": "kept for compatibility, as its class",
     "ptychography.bridge.MemmapDatasetBridge.get_grouped_data": "kept for compatibility, as its class",
     "ingestion.plan.plan_ingest": "each option of an ingest stands in its signature",
+    "scenes.synthetic.scenes.write_synthetic_scenes": "each property of the scenes stands in its signature",
     "export.geotiff.export_geotiff": "each option of an export stands in its signature",
     "splits.make.make_split": "each option of a split stands in its signature",
 }

@@ -1,7 +1,7 @@
 """Commands that draw what is in a store."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from typer import Argument, Option, echo
 
@@ -9,22 +9,49 @@ import sarzarr as sz
 from sarzarr.cli.app import StoreArgument, app
 from sarzarr.text import counted
 
+SCENES_HELP: Final = "Scene ids, or sets of samples; all if left out, 24 panels a page."
+RGB_HELP: Final = "VV, VH (or HH, HV) and their ratio as red, green and blue."
+PATCHES_HELP: Final = "So many patches, 1 to 64, as readers deliver them, in the place of scenes."
+STACK_HELP: Final = "Dates of the stack that this scene is of, their mean and their coefficient of variation."
+LAYER_HELP: Final = "Draw this layer over scenes or patches, half transparent."
+BOXES_HELP: Final = "Draw this table of boxes over scenes or patches."
+
 
 @app.command()
 def quicklook(
     store: StoreArgument,
-    scenes: Annotated[
-        list[str] | None, Argument(help="Scene ids, or sets of samples; all if left out, up to 24 panels.")
-    ] = None,
+    scenes: Annotated[list[str] | None, Argument(help=SCENES_HELP)] = None,
     output: Annotated[Path | None, Option("--output", "-o", help="The picture.")] = None,
+    rgb: Annotated[bool, Option("--rgb", help=RGB_HELP)] = False,
+    patches: Annotated[int | None, Option(help=PATCHES_HELP)] = None,
+    split: Annotated[str | None, Option(help="The side that patches are of: train, val, v2:test.")] = None,
+    seed: Annotated[int, Option(help="The seed by which patches are drawn.")] = 0,
+    stack: Annotated[str | None, Option(help=STACK_HELP)] = None,
+    layer: Annotated[str | None, Option(help=LAYER_HELP)] = None,
+    boxes: Annotated[str | None, Option(help=BOXES_HELP)] = None,
+    page: Annotated[int, Option(help="The page, where scenes make more than 24 panels.")] = 1,
 ) -> None:
-    """Draw the scenes of a store in dB, or its samples, into one picture."""
+    """Draw scenes of a store in dB, or its samples, patches of it, or a stack over time, into one picture."""
     from sarzarr.export.pictures.quicklook import MAX_PANELS, count_panels
 
     opened = sz.open_store(store)
     whole = store if store.stem else store.resolve()
-    place = output or whole.with_name(f"{whole.stem}-quicklook.png")
-    echo(f"wrote {sz.write_quicklook(opened, place, scenes=scenes or None)}")
-    if (count := count_panels(opened, scenes or None)) > MAX_PANELS:
-        kind = "array" if opened.scenes else "sample"
-        echo(f"It shows {MAX_PANELS} of {counted(count, kind)}. Name scenes to see the others.")
+    written = sz.write_quicklook(
+        opened,
+        output or whole.with_name(f"{whole.stem}-quicklook.png"),
+        scenes=scenes or None,
+        rgb=rgb,
+        patches=patches,
+        split=split,
+        seed=seed,
+        stack=stack or False,
+        layer=layer,
+        boxes=boxes or False,
+        page=page,
+    )
+    echo(f"wrote {written}")
+    if patches is None and stack is None:
+        if (count := count_panels(opened, scenes or None, rgb=rgb)) > MAX_PANELS:
+            kind = ("scene" if rgb else "array") if opened.scenes else "sample"
+            shown = min(MAX_PANELS, count - (page - 1) * MAX_PANELS)
+            echo(f"It shows {shown} of {counted(count, kind)}. Name scenes, or another --page, to see the others.")

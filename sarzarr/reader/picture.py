@@ -47,7 +47,7 @@ def plot_parts(
     )
     axes = figure.subplots(len(rows), len(images), squeeze=False)
     for panels, (name, values, classes, limits) in zip(axes, rows, strict=True):
-        style = limits if classes is None else _of_classes(classes)
+        style = limits if classes is None else class_colours(classes)
         for axis, picture in zip(panels, values, strict=True):
             drawn = axis.imshow(picture, interpolation="nearest", **style)
             axis.set(xticks=[], yticks=[])
@@ -108,15 +108,15 @@ def _rows(
     return rows
 
 
-def _of_classes(classes: Sequence[int]) -> dict[str, Any]:
-    """Return how `imshow` draws classes, ascending: a colour each."""
+def class_colours(classes: Sequence[float], colours: Sequence[Any] | None = None) -> dict[str, Any]:
+    """Return the keywords with which `imshow` draws classes, ascending: a colour each, ``colours`` or of tab20."""
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
     values = np.array(classes, np.float64)
     edges = np.concatenate([[values[0] - 0.5], (values[1:] + values[:-1]) / 2, [values[-1] + 0.5]])
-    colours = [colormaps["tab20"](i * 2 % MOST_CLASSES + i * 2 // MOST_CLASSES) for i in range(len(classes))]
-    return {"cmap": ListedColormap(colours), "norm": BoundaryNorm(edges, len(classes))}
+    some = colours or [colormaps["tab20"](i * 2 % MOST_CLASSES + i * 2 // MOST_CLASSES) for i in range(len(classes))]
+    return {"cmap": ListedColormap(some), "norm": BoundaryNorm(edges, len(classes))}
 
 
 def _title(axes: Sequence[Any], parts: Mapping[str, Any]) -> None:

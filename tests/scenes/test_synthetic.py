@@ -72,6 +72,20 @@ def test_the_same_arguments_give_the_same_pixels_and_another_seed_others(scenes,
     assert not np.allclose(pixels(other[0]), pixels(again[0]), equal_nan=True)
 
 
+def test_without_changes_dates_differ_by_independent_speckle_alone(tmp_path):
+    paths = write_synthetic_scenes(tmp_path, count=2, shape=(500, 600), seed=3, border=0, changes=False)
+    ground = Ground(height=500, width=600, seed=3)
+    for first, second, name in ((paths[0], paths[2], "VV"), (paths[1], paths[3], "VH")):
+        level = 10 ** (ground.levels_db(np.arange(500), date=0, polarization=name) / 10)
+        ground.add_ships(level, np.arange(500), date=0, polarization=name)
+        without_ships = level == 10 ** (ground.levels_db(np.arange(500), date=0, polarization=name) / 10)
+        ratios = [(pixels(path) / level)[without_ships] for path in (first, second)]
+        for ratio in ratios:
+            assert ratio.mean() == pytest.approx(1, abs=0.01)
+            assert ratio.var() == pytest.approx(1 / 4.4, rel=0.02)
+        assert abs(np.corrcoef(*ratios)[0, 1]) < 0.01
+
+
 def test_acquisitions_share_the_ground_and_not_the_speckle(scenes):
     first, second = (db(pixels(scenes[f"s1_2026{day}_vv.tif"])) for day in ("0101", "0113"))
 

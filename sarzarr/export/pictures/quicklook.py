@@ -1,62 +1,203 @@
-"""Pictures: what a store holds, at a glance."""
+"""Quicklooks: what a store holds, at a glance."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 import numpy as np
 
-from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
-from sarzarr.export.pictures.panels import check_picture, empty_panels
-from sarzarr.export.pictures.small import small_db
+from sarzarr.export.pictures.overlays import Outlines, check_layer
+from sarzarr.export.pictures.panels import Sheet, check_picture, draw_sheet, figure_class
+from sarzarr.export.pictures.patch_sheet import patch_sheet
+from sarzarr.export.pictures.scene_panels import (
+    SceneFrame,
+    ScenePanel,
+    grey,
+    layer_over,
+    not_valid,
+    pair_of,
+    rgb_legend,
+)
+from sarzarr.export.pictures.stack_sheet import one_stack, stack_sheet
+from sarzarr.keywords import shows_options
+from sarzarr.patches.stacks.stack import Stack
 from sarzarr.store.samples import WHITE, SampleSet, open_samples, sample_sets
 from sarzarr.store.store import AnyStore, Store, open_store
+from sarzarr.text import counted, listed, shortened
 
 log = logging.getLogger(__name__)
-PANEL_PIXELS: Final = 700
-"""The longer side of a panel, at most; scenes are averaged in power down to it."""
 MAX_PANELS: Final = 24
-"""Panels of one picture, at most."""
-NODATA_COLOUR: Final = "#31435c"
+"""Panels of one page, at most."""
 
 
-def write_quicklook(store: AnyStore, path: str | Path, *, scenes: Sequence[str] | None = None) -> Path:
-    """Draw arrays of a store in dB, each over its group's clip, into one picture, and return its path.
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """The kinds of pictures, and what lies over them."""
 
-    Pixels that are not valid are blue. It is a ``.png``, or whatever else matplotlib writes, of some ``scenes`` or of
-    all, `MAX_PANELS` arrays at the most. Sets of samples are drawn, from black to white with their boxes, where
-    ``scenes`` names them, or the store has no scenes.
+    rgb: bool = False
+    """Draw VV (or HH), VH (or HV) and their ratio as red, green and blue; scenes without both are left out."""
+    patches: int | None = None
+    """Draw so many patches, 1 to 64, as `sarzarr.PatchReader` delivers them, shuffled, in the place of scenes."""
+    split: str | None = None
+    """The side that patches are of: ``train``, ``v2:val``; all if left out."""
+    seed: int = 0
+    """The seed of the order in which patches are drawn."""
+    stack: Stack | str | bool = False
+    """Draw dates of a stack, their mean and their coefficient of variation: a `Stack`, the id of any scene of one, or
+    True for the only one."""
+    layer: str | None = None
+    """Draw this layer, half transparent, over scenes or patches that have it; class 0 and no data are left clear."""
+    boxes: bool | str = False
+    """Draw the table of boxes ``default``, or of that name, over scenes or patches."""
+    page: int = 1
+    """The page, from 1, where scenes make more than 24 panels."""
 
-    Raises `InvalidInputError` where its suffix is of no format, its folder is not there, or there is nothing to draw;
-    `CorruptStoreError` where stored bytes are damaged.
+    def __post_init__(self) -> None:
+        kinds = [n for n in ("rgb", "patches", "stack") if getattr(self, n) not in (None, False)]
+        if len(kinds) > 1:
+            raise InvalidInputError(f"one of rgb, patches and stack was expected, got {' and '.join(kinds)}.")
+        if self.split is not None and self.patches is None:
+            raise InvalidInputError("patches were expected with split, got none. Say how many: patches=16.")
+        if self.stack is not False and (self.layer or self.boxes):
+            raise InvalidInputError("layers and boxes over scenes or patches were expected, got stack. Leave one out.")
+        if self.page < 1:
+            raise InvalidInputError(f"a page from 1 on was expected, got {self.page}.")
+
+
+class PictureKeywords(TypedDict, total=False):
+    """Fields of `PictureOptions`; ``patches`` is a count, ``page`` is from 1."""
+
+    rgb: bool
+    patches: int | None
+    split: str | None
+    seed: int
+    stack: Stack | str | bool
+    layer: str | None
+    boxes: bool | str
+    page: int
+
+
+@shows_options(PictureOptions, PictureKeywords)
+def quicklook(
+    store: AnyStore, scenes: Sequence[str] | str | None = None, **options: Unpack[PictureKeywords]
+) -> Any:
+    """Return a `matplotlib.figure.Figure` of scenes, patches or a stack of a store; notebooks show it inline.
+
+    Arrays are drawn in dB over their group's clip, averaged in power to a few hundred pixels, and never read whole.
+    They are drawn upright, however their files lie, and each panel says so; a bar has a length on the ground in the
+    scene's middle, where its georeference allows one, else there are ticks in pixels. Pixels that are not valid are
+    blue, in colour hatched.
+
+    Parameters
+    ----------
+    store
+        A `Store`, or its path.
+    scenes
+        Ids of scenes, or of sets of samples, which are drawn from black to white with their boxes; all scenes if left
+        out, or all samples of a store without scenes.
+    **options
+        The fields of `PictureOptions`.
+
+    Raises `InvalidInputError` where there is nothing to draw, or options exclude each other; `NotInStoreError` where
+    a scene, layer or table is not in the store; `CorruptStoreError` where stored bytes are damaged;
+    `MissingExtraError` where matplotlib is not installed.
     """
-    opened, place = open_store(store), Path(path)
-    every = _panels(opened, scenes)
-    panels = every[:MAX_PANELS]
-    figure, axes = empty_panels(len(panels), across=4, inches=(4.2, 4.0), dpi=110)
-    check_picture(figure, place)
-    for axis, draw in zip(axes, panels, strict=True):
-        draw(axis)
-    shown = "" if len(panels) == len(every) else f" ({len(panels)} of {len(every)})"
-    title = f"{Path(opened.place.name).stem}{shown}: dB over the clip of each group, samples as they are; "
-    title += "blue is not valid"
-    figure.suptitle(title, fontsize=11)
+    return draw_sheet(_sheet(open_store(store), scenes, PictureOptions(**options)))
+
+
+@shows_options(PictureOptions, PictureKeywords)
+def write_quicklook(
+    store: AnyStore,
+    path: str | Path,
+    *,
+    scenes: Sequence[str] | str | None = None,
+    **options: Unpack[PictureKeywords],
+) -> Path:
+    """Write the picture that `quicklook` returns, a ``.png`` or what else matplotlib writes, and return its path.
+
+    Parameters
+    ----------
+    store, scenes
+        As of `quicklook`.
+    path
+        The picture; its folder must be there.
+    **options
+        The fields of `PictureOptions`.
+
+    Raises as `quicklook`; `InvalidInputError` where its suffix is of no format, or its folder is not there.
+    """
+    place = Path(path)
+    check_picture(figure_class()(), place)  # before anything is read
+    figure = quicklook(store, scenes, **options)
     figure.savefig(place)
     log.info("wrote %s", place)
     return place
 
 
-def count_panels(store: Store, scenes: Sequence[str] | None = None) -> int:
-    """Return how many arrays and samples there are to draw; one picture shows `MAX_PANELS` of them."""
-    return len(_panels(store, scenes))
+def count_panels(store: Store, scenes: Sequence[str] | None = None, *, rgb: bool = False) -> int:
+    """Return how many panels scenes and samples make; one page shows `MAX_PANELS` of them."""
+    return len(_panels(store, scenes, PictureOptions(rgb=rgb))[0])
 
 
-def _panels(store: Store, scenes: Sequence[str] | None) -> list[Callable[[Any], None]]:
-    """Return what draws each array or sample into an axis."""
-    panels: list[Callable[[Any], None]] = []
+def _sheet(store: Store, scenes: Sequence[str] | str | None, options: PictureOptions) -> Sheet:
+    names = [scenes] if isinstance(scenes, str) else None if scenes is None else list(scenes)
+    if options.patches is not None:
+        return patch_sheet(
+            store, names, options.patches,
+            split=options.split, seed=options.seed, layer=options.layer, boxes=options.boxes,
+        )  # fmt: skip
+    if options.stack is not False:
+        return stack_sheet(store, one_stack(store, options.stack, names))
+    return _scene_sheet(store, names, options)
+
+
+Panel = ScenePanel | Callable[[Any], None]
+
+
+def _scene_sheet(store: Store, names: Sequence[str] | None, options: PictureOptions) -> Sheet:
+    """Return a page of scenes and samples, with what lies over them."""
+    every, without = _panels(store, names, options)
+    pages = math.ceil(len(every) / MAX_PANELS)
+    if options.page > pages:
+        raise InvalidInputError(f"a page from 1 to {pages} was expected, got {options.page}.")
+    panels = every[(options.page - 1) * MAX_PANELS : options.page * MAX_PANELS]
+    of_scenes = [panel for panel in panels if isinstance(panel, ScenePanel)]
+    scenes = list(dict.fromkeys(panel.frame.scene for panel in of_scenes))
+    legend = rgb_legend(store, of_scenes) if options.rgb else [not_valid()]
+    over: dict[str, Any] = {}
+    if options.layer is not None:
+        check_layer(store, options.layer, scenes)
+        over["layer"] = layer_over(store, options.layer, [panel.frame for panel in of_scenes])
+    if options.boxes is not False and scenes:
+        over["outlines"] = Outlines.of_scenes(store, options.boxes, scenes)
+    panels = [replace(p, **over) if isinstance(p, ScenePanel) else p for p in panels]
+    legend += [handle for one in over.values() for handle in one.legend()]
+    notes = ["dB, each array over its group's clip" if of_scenes and not options.rgb else ""]
+    notes += [f"without both polarizations, and left out: {listed(without)}" if without else ""]
+    page = f"page {options.page} of {pages}" if pages > 1 else ""
+    held = "" if pages == 1 else f"{len(panels)} of {counted(len(every), 'panel')}"
+    kind = counted(len(scenes), "scene") if of_scenes else "samples"
+    return Sheet(
+        panels=panels,
+        title=", ".join(filter(None, (f"{store.place.name}: {kind}", held, page))),
+        notes="; ".join(filter(None, notes)),
+        legend=legend,
+        tall=float(np.median([panel.frame.tall for panel in of_scenes] or [0.8])),
+        drawn=0.86 if of_scenes and not options.rgb else 1.0,
+    )
+
+
+def _panels(
+    store: Store, scenes: Sequence[str] | None, options: PictureOptions
+) -> tuple[list[Panel], list[str]]:
+    """Return a panel for each array or sample, or in colour for each scene, and the scenes that cannot be in colour."""
+    panels: list[Panel] = []
+    without: list[str] = []
     sets = sample_sets(store)
     drawn = dict.fromkeys(store.catalog["scene"].values.tolist())  # layers alone are no backscatter
     for name in drawn or sets if scenes is None else scenes:
@@ -64,52 +205,35 @@ def _panels(store: Store, scenes: Sequence[str] | None) -> list[Callable[[Any], 
             samples = open_samples(store, name)
             panels += [partial(_draw_sample, samples=samples, sample=i) for i in range(len(samples))]
             continue
-        columns = (store.rows(name)[k].values.tolist() for k in ("name", "bounds_key"))
-        panels += [
-            partial(_draw, store=store, scene=name, array=a, key=k) for a, k in zip(*columns, strict=True)
-        ]
+        arrays = store.rows(name)["name"].values.tolist()
+        pair = pair_of(store, name) if options.rgb else None
+        if options.rgb and pair is None:
+            without.append(name)
+            continue
+        frame = SceneFrame.of(store, name)
+        for chosen in [pair] if pair else [(array,) for array in arrays]:
+            panels.append(ScenePanel(store=store, frame=frame, arrays=chosen))
+    if not panels and without:
+        raise InvalidInputError(
+            f"scenes with VV and VH, or HH and HV, of one quantity were expected, got {listed(without)} without. "
+            "Leave out rgb, or ingest them with the names of their polarizations."
+        )
     if not panels:
         raise InvalidInputError(
             "at least one scene or sample was expected, got a store without backscatter. Ingest some first."
         )
-    return panels
-
-
-def _draw(axis: Any, *, store: Store, scene: str, array: str, key: str) -> None:
-    from matplotlib import colormaps
-
-    bounds, row = store.bounds[key], store.rows(scene)
-    picture = np.ma.masked_invalid(small_db(store, scene, array, pixels=PANEL_PIXELS).values)
-    grey = colormaps["gray"].with_extremes(bad=NODATA_COLOUR)
-    drawn = axis.imshow(
-        picture, cmap=grey, vmin=bounds.clip_vmin, vmax=bounds.clip_vmax, interpolation="nearest"
-    )
-    axis.set(xticks=[], yticks=[])
-    size = f"{int(row['height'].values[0])} x {int(row['width'].values[0])}"
-    name = scene if len(scene) <= 38 else f"{scene[:18]}...{scene[-17:]}"
-    band = array.upper() if array in cv.POLARIZATIONS else array
-    axis.set_title(f"{name}\n{band} {key.split('/')[-1]}, {size}", fontsize=8)
-    ratio = picture.shape[0] / picture.shape[1]
-    bar = axis.figure.colorbar(drawn, ax=axis, fraction=0.046 * ratio, pad=0.02)
-    bar.set_label("dB", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    return panels, without
 
 
 def _draw_sample(axis: Any, *, samples: SampleSet, sample: int) -> None:
     """Draw a picture from black to white, and the outlines of its boxes."""
-    from matplotlib import colormaps
-    from matplotlib.patches import Rectangle
-
     picture = np.ma.masked_invalid(samples.image(sample))
-    grey = colormaps["gray"].with_extremes(bad=NODATA_COLOUR)
-    white = WHITE[samples.layout.dtype]
-    axis.imshow(picture, cmap=grey, vmin=0, vmax=white, interpolation="nearest")
-    boxes, _ = samples.target(sample)
-    for left, top, right, bottom in (
-        boxes - 0.5
-    ).tolist():  # matplotlib counts from the middle of the first pixel
-        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="#ffb000"))
+    rows, cols = picture.shape
+    axis.imshow(
+        picture, cmap=grey(), vmin=0, vmax=WHITE[samples.layout.dtype], interpolation="nearest",
+        extent=(0, cols, rows, 0),
+    )  # fmt: skip
+    boxes, labels = samples.target(sample)
     axis.set(xticks=[], yticks=[])
-    name = samples.ids[sample]
-    shown = name if len(name) <= 38 else f"{name[:18]}...{name[-17:]}"
-    axis.set_title(f"{shown}\n{samples.name}, {picture.shape[0]} x {picture.shape[1]}", fontsize=8)
+    axis.set_title(f"{shortened(samples.ids[sample])}\n{samples.name}, {rows} x {cols}", fontsize=8)
+    Outlines(classes=samples.boxes.classes).draw(axis, boxes, labels)

@@ -40,13 +40,15 @@ def write_synthetic_scenes(
     seed: int = 0,
     representation: str = "power",
     border: float = 0.08,
+    changes: bool = True,
 ) -> list[Path]:
     """Write ``count`` acquisitions of one place, 12 days apart, a GeoTIFF a polarization; return the paths.
 
     Files are ``s1_20260101_vv.tif`` and so on: sigma0 in UTM 33N at 10 m, tiled and deflated. Acquisitions
-    share the ground; speckle, waves, ships and crops differ. The same arguments give the same pixels, and the
-    same seed the same ground and speckle in every ``representation``: ``power``, ``amplitude`` and ``db`` are
-    float32 with NaN as nodata, ``dn`` is uint16 ``474 sqrt(sigma0)`` with 0 as nodata.
+    share the ground; speckle, waves, ships and crops differ. Without ``changes`` the speckle alone does,
+    independent from date to date, as methods that learn from pairs of dates assume. The same arguments give the
+    same pixels, and the same seed the same ground and speckle in every ``representation``: ``power``,
+    ``amplitude`` and ``db`` are float32 with NaN as nodata, ``dn`` is uint16 ``474 sqrt(sigma0)`` with 0 as nodata.
 
     ``folder`` is made if need be; ``shape`` is (rows, columns) of each, and ``polarizations`` are of VV, VH, HH, HV.
     ``border`` is the share of the width that a slanted nodata border takes off at most on each side; 0 for none.
@@ -66,18 +68,21 @@ def write_synthetic_scenes(
     for date in range(count):
         for name in names:
             path = folder / f"s1_{_when(date):%Y%m%d}_{name.lower()}.tif"
-            speckled = partial(_speckled, ground, date=date, polarization=name, border=border)
+            seen = date if changes else 0
+            speckled = partial(_speckled, ground, date=date, seen=seen, polarization=name, border=border)
             bands = map(speckled, _rows(shape[0]))
             paths.append(_write(path, bands, shape=shape, form=representation, polarization=name, date=date))
     return paths
 
 
-def _speckled(ground: Ground, rows: Array, *, date: int, polarization: str, border: float) -> Array:
-    """Return rows of one acquisition as linear power, NaN where there is no data."""
-    power = _to_linear(ground.levels_db(rows, date=date, polarization=polarization))
+def _speckled(
+    ground: Ground, rows: Array, *, date: int, seen: int, polarization: str, border: float
+) -> Array:
+    """Return rows of one acquisition, of the ground of the date ``seen``, as linear power; NaN where no data are."""
+    power = _to_linear(ground.levels_db(rows, date=seen, polarization=polarization))
     key = [ground.seed, 2, date, *polarization.encode(), int(rows[0])]
     power *= speckle(power.shape, np.random.default_rng(key))
-    ground.add_ships(power, rows, date=date, polarization=polarization)
+    ground.add_ships(power, rows, date=seen, polarization=polarization)
     down = (rows / ground.height)[:, None]
     across = (np.arange(ground.width) / ground.width)[None]
     power[(across < border * (1 - 1.2 * down)) | (across > 1 - border * (1.2 * down - 0.2))] = np.nan
