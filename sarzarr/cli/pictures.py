@@ -54,4 +54,6 @@ def quicklook(
         if (count := count_panels(opened, scenes or None, rgb=rgb)) > MAX_PANELS:
             kind = ("scene" if rgb else "array") if opened.scenes else "sample"
             shown = min(MAX_PANELS, count - (page - 1) * MAX_PANELS)
-            echo(f"It shows {shown} of {counted(count, kind)}. Name scenes, or another --page, to see the others.")
+            echo(
+                f"It shows {shown} of {counted(count, kind)}. Name scenes, or another --page, to see the others."
+            )

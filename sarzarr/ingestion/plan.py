@@ -13,6 +13,7 @@ from typing import Unpack
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
+from sarzarr.html import MOST_ROWS, Section, page_part
 from sarzarr.ingestion.again import (
     calibrated_as_stored,
     changed_unasked,
@@ -89,6 +90,39 @@ class IngestPlan:
 
     def __repr__(self) -> str:
         return f"<sarzarr.IngestPlan {self.store.name!r}: {self._counts}, {counted(self.tasks, 'task')}>"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for s in self.scenes[:MOST_ROWS]:
+            arrays = "\n".join(
+                f"{a.name}: {a.quantity} as {a.representation} ({a.reason})" for a in s.probe.arrays
+            )
+            way = "replaces the one there" if s.replaces else "warped" if s.is_warped else "as it is"
+            size = f"{s.grid.height} x {s.grid.width}"
+            layers = "\n".join(layer.name for layer in s.layers)
+            rows.append((s.id, arrays, layers, size, way, s.tasks, size_text(s.bytes_in)))
+        columns = ("scene", "arrays", "layers", "rows x columns", "way", "tasks", "read")
+        scenes = Section(
+            title="Scenes to write", rows=rows, columns=columns, total=len(self.scenes), is_open=True
+        )
+        refused = [(listed(path.name for path in r.files), r.reason) for r in self.refused]
+        work = (
+            ("read", size_text(self.bytes_in)),
+            ("written, at most", size_text(self.bytes_out)),
+            ("tasks", self.tasks),
+            (
+                "peak of a worker process",
+                f"{size_text(self.peak_memory)} of {size_text(self.options.memory)}",
+            ),
+        )
+        sections = [
+            scenes,
+            Section.of("Refused", refused, columns=("files", "reason"), is_open=True),
+            Section.of("Notes", [[note] for note in self.notes]),
+            Section.of("Already there", [[scene] for scene in self.present]),
+            Section.of("Work", work),
+        ]
+        return page_part("sarzarr.IngestPlan", self.store.name, self._counts, sections)
 
     def __str__(self) -> str:
         lines = [f"{self.store.name}: {self._counts}", *map(str, self.scenes)]

@@ -115,7 +115,9 @@ def class_colours(classes: Sequence[float], colours: Sequence[Any] | None = None
 
     values = np.array(classes, np.float64)
     edges = np.concatenate([[values[0] - 0.5], (values[1:] + values[:-1]) / 2, [values[-1] + 0.5]])
-    some = colours or [colormaps["tab20"](i * 2 % MOST_CLASSES + i * 2 // MOST_CLASSES) for i in range(len(classes))]
+    some = colours or [
+        colormaps["tab20"](i * 2 % MOST_CLASSES + i * 2 // MOST_CLASSES) for i in range(len(classes))
+    ]
     return {"cmap": ListedColormap(some), "norm": BoundaryNorm(edges, len(classes))}
 
 

@@ -21,6 +21,7 @@ from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingFileErro
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.world import Draw, WorldLattice
+from sarzarr.html import MOST_ROWS, Section, page_part
 from sarzarr.store.documents import has_node, named, nodes_below, read_node
 from sarzarr.store.limits import MAX_CHUNKS, check_within
 from sarzarr.store.membership import CellTable, count_memberships, parse_choice, patch_mask
@@ -208,6 +209,26 @@ class Split:
     def __repr__(self) -> str:
         said = ", ".join(f"{n} {k.replace('_', ' ')}" for k, n in self.counts.items())
         return f"<sarzarr.Split {self.name}: {counted(len(self.scenes), 'scene')}, cells: {said}>"
+
+    def _repr_html_(self) -> str:
+        sides = [(side.replace("_", " "), count) for side, count in self.counts.items()]
+        rows = [
+            (s.scene, s.place, s.site, *count_memberships([s.codes]).values())
+            for s in self.scenes[:MOST_ROWS]
+        ]
+        columns = ("scene", "place", "site", *(side for side, _ in sides))
+        about = [*self.recipe.settings.items(), ("blocks", " and ".join(self.blocks))]
+        about += [("extends", f"v{self.parent}" if self.parent else ""), ("made", self.created_at)]
+        about += [("notes", self.notes), ("fingerprint", self.fingerprint)]
+        sections = [
+            Section.of("Cells", sides, is_open=True),
+            Section(title="Cells by scene", rows=rows, columns=columns, total=len(self.scenes)),
+            Section.of("Recipe", [(name, value) for name, value in about if value not in ("", None)]),
+        ]
+        shares = f"{self.val_ratio:.1%} validation, {self.held_back_share:.1%} held back"
+        return page_part(
+            "sarzarr.Split", self.name, f"{counted(len(self.scenes), 'scene')}, {shares}", sections
+        )
 
 
 def to_table(split: Split) -> xr.Dataset:

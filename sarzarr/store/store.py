@@ -53,6 +53,7 @@ from sarzarr.store.limits import check_array, check_catalog, check_patches
 from sarzarr.store.manifest import REMEDY
 from sarzarr.store.overviews.levels import fresh_levels, is_known, open_level, scaled, scene_values
 from sarzarr.store.place import Folder, Place, local_folder
+from sarzarr.store.shown import store_html
 from sarzarr.store.split_table import placements, read_side
 from sarzarr.store.stored_pixels import StoredPixels
 from sarzarr.store.tables import read_table, write_table
@@ -487,6 +488,9 @@ class Store:
     def __repr__(self) -> str:
         held = f"{counted(len(self.scenes), 'scene')}, {counted(self.catalog.sizes['array'], 'array')}"
         return f"<sarzarr.Store {self.place.name!r}: {held}>"
+
+    def _repr_html_(self) -> str:
+        return store_html(self)
 
 
 AnyStore = Store | Place | str | Path

@@ -178,7 +178,9 @@ class Outlines:
         if len(boxes) > MOST_NAMES:
             return
         inches = axis.get_position().width * axis.figure.get_figwidth()
-        letter = abs(np.subtract(*axis.get_xlim())) / max(inches * 72, 1) * 4.2  # pixels of a letter of 7 points
+        letter = (
+            abs(np.subtract(*axis.get_xlim())) / max(inches * 72, 1) * 4.2
+        )  # pixels of a letter of 7 points
         line = letter * 2.2
         taken: list[tuple[float, float, float, float]] = []
         for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
@@ -207,4 +209,3 @@ class Outlines:
 
 def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-

@@ -32,7 +32,9 @@ def patch_sheet(
     not from 1 to 64.
     """
     if not 1 <= count <= MOST:
-        raise InvalidInputError(f"1 to {MOST} patches of a picture were expected, got {count}. Ask for fewer.")
+        raise InvalidInputError(
+            f"1 to {MOST} patches of a picture were expected, got {count}. Ask for fewer."
+        )
     reader = PatchReader(
         store,
         scenes=scenes,
@@ -49,7 +51,10 @@ def patch_sheet(
     images = batch["image"]
     over = None
     if layer:
-        attrs = next((store.layer_attrs(s, layer) for s in dict.fromkeys(batch["scene"]) if layer in store.layers(s)), {})
+        attrs = next(
+            (store.layer_attrs(s, layer) for s in dict.fromkeys(batch["scene"]) if layer in store.layers(s)),
+            {},
+        )
         over = Overlay.of(layer, {str(i): plane[0] for i, plane in enumerate(batch["layers"][layer])}, attrs)
     outlines = Outlines(classes=reader.targets.classes) if reader.targets is not None else None
     panels = [
@@ -68,14 +73,20 @@ def patch_sheet(
         f"seed {seed}. Below each: row and column in its scene.",
         legend=legend,
         across=4 if len(panels) <= 16 else 8,
-        inches=_INCHES,
+        inches=_INCHES if len(panels) > 2 else 2 * _INCHES,
         drawn=1.0,
         text=0.42,
     )
 
 
 def _draw(
-    axis: Any, *, batch: dict[str, Any], patch: int, channel: int, over: Overlay | None, outlines: Outlines | None
+    axis: Any,
+    *,
+    batch: dict[str, Any],
+    patch: int,
+    channel: int,
+    over: Overlay | None,
+    outlines: Outlines | None,
 ) -> None:
     """Draw a channel of a patch, and what lies over it."""
     image: Array = batch["image"][patch, channel]

@@ -64,7 +64,9 @@ class PictureOptions:
         if self.split is not None and self.patches is None:
             raise InvalidInputError("patches were expected with split, got none. Say how many: patches=16.")
         if self.stack is not False and (self.layer or self.boxes):
-            raise InvalidInputError("layers and boxes over scenes or patches were expected, got stack. Leave one out.")
+            raise InvalidInputError(
+                "layers and boxes over scenes or patches were expected, got stack. Leave one out."
+            )
         if self.page < 1:
             raise InvalidInputError(f"a page from 1 on was expected, got {self.page}.")
 

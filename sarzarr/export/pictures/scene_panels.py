@@ -44,7 +44,10 @@ class SceneFrame:
         """Return the frame of a scene, (rows, columns) as its catalog says."""
         time = str(store.entries(scene)["time"].values[0])
         return cls(
-            scene=scene, shape=store.grid(scene).shape, lies=upright(store.placements[scene]), when=minute(time)
+            scene=scene,
+            shape=store.grid(scene).shape,
+            lies=upright(store.placements[scene]),
+            when=minute(time),
         )
 
     @property
@@ -227,5 +230,5 @@ def colour_bar(axis: Any, drawn: Any, label: str) -> None:
     box = axis.get_window_extent()
     bar = axis.inset_axes((1.02, 0.0, 0.035 * min(box.height / max(box.width, 1), 1), 1.0))
     axis.figure.colorbar(drawn, cax=bar, ticks=MaxNLocator(5))
-    bar.set_xlabel(label, fontsize=7, loc="left", labelpad=3)
+    bar.set_ylabel(label, fontsize=7, labelpad=2)
     bar.tick_params(labelsize=7)

@@ -114,22 +114,28 @@ def stack_sheet(store: Store, stack: Stack) -> Sheet:
         over_time = StackOverTime(store=store, stack=stack, array=name)
         dates = evenly(len(over_time.dates), room)
         shown = len(dates)
-        panels += [partial(_draw_date, over_time=over_time, frame=frame, date=over_time.dates[i]) for i in dates]
+        panels += [
+            partial(_draw_date, over_time=over_time, frame=frame, date=over_time.dates[i]) for i in dates
+        ]
         panels += [partial(draw, over_time=over_time, frame=frame) for draw in (_draw_mean, _draw_variation)]
     read = len(evenly(len(stack), MOST_DATES))
     size = " x ".join(map(str, stack.grid.shape))
     step = -(-max(stack.grid.shape) // PANEL_PIXELS)
     averaged = f"pixels of {step} x {step} averaged in power before; " if step > 1 else ""
-    drawn = "all dates are shown" if shown == len(stack) else f"{shown} of {len(stack)} dates are shown, evenly apart"
+    drawn = (
+        "all dates are shown"
+        if shown == len(stack)
+        else f"{shown} of {len(stack)} dates are shown, evenly apart"
+    )
     counted = "all dates" if read == len(stack) else f"{read} dates, evenly apart"
-    lies = f" {frame.lies.words}." if frame.lies.words else ""
+    lies = f"; {frame.lies.words}" if frame.lies.words else ""
     return Sheet(
         panels=panels,
         title=f"{store.place.name}: stack {stack.id}, {len(stack)} dates, {minute(stack.stamps[0])} to "
         f"{minute(stack.stamps[-1])}, {stack.view}, {size}",
         notes=f"{drawn}; mean (in power, shown in dB) and coefficient of variation (standard deviation / mean of "
         f"power; 1/sqrt(L) of steady speckle of L looks) are of {counted}; {averaged}dates and mean over the clip of "
-        f"their group.{lies}",
+        f"their group{lies}",
         legend=[not_valid(), Patch(**HATCH, label="valid on fewer than 2 dates")],
         tall=frame.tall,
         across=shown + 2 if len(stack.arrays) > 1 and shown <= 4 else 4,
@@ -158,7 +164,13 @@ def _draw_variation(axis: Any, *, over_time: StackOverTime, frame: SceneFrame) -
     most = float(np.nanpercentile(values, 99)) if np.isfinite(values).any() else 1.0
     axis.patch.set(**HATCH)
     name = f"{band_name(over_time.array)} coefficient of variation"
-    _draw(axis, frame, values, name, {"cmap": colormaps["cividis"], "vmin": 0, "vmax": most or 1.0, "label": "std / mean"})
+    _draw(
+        axis,
+        frame,
+        values,
+        name,
+        {"cmap": colormaps["cividis"], "vmin": 0, "vmax": most or 1.0, "label": "std / mean"},
+    )
 
 
 def _draw(axis: Any, frame: SceneFrame, values: Array, name: str, style: dict[str, Any]) -> None:

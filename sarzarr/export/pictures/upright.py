@@ -119,7 +119,15 @@ def draw_scale(axis: Any, lies: Upright, width: int, height: int) -> None:
     metres = round_length(width * lies.metres * 0.3)
     across = metres / lies.metres
     below = offset_copy(axis.get_xaxis_transform(), fig=axis.figure, y=-6, units="points")
-    axis.plot([0, across], [0, 0], color="black", linewidth=2.5, solid_capstyle="butt", transform=below, clip_on=False)
+    axis.plot(
+        [0, across],
+        [0, 0],
+        color="black",
+        linewidth=2.5,
+        solid_capstyle="butt",
+        transform=below,
+        clip_on=False,
+    )
     text = offset_copy(below, fig=axis.figure, x=4, units="points")
     axis.text(across, 0, length_text(metres), fontsize=8, va="center", transform=text)
     axis.set(xticks=[], yticks=[])
@@ -147,7 +155,9 @@ def round_length(metres: float) -> float:
     (1000.0, 0.5, 50.0)
     """
     power = 10.0 ** math.floor(math.log10(metres))
-    return float(max((step * power for step in (1, 2, 5) if step * power <= metres * (1 + 1e-9)), default=power))
+    return float(
+        max((step * power for step in (1, 2, 5) if step * power <= metres * (1 + 1e-9)), default=power)
+    )
 
 
 def length_text(metres: float) -> str:
