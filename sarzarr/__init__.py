@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from sarzarr.export.npz import export_npz as export_npz
     from sarzarr.export.pictures.quicklook import quicklook as quicklook
     from sarzarr.export.pictures.quicklook import write_quicklook as write_quicklook
-    from sarzarr.export.stitch import stitch as stitch
     from sarzarr.export.report.write import Report as Report
     from sarzarr.export.report.write import write_report as write_report
+    from sarzarr.export.stitch import stitch as stitch
     from sarzarr.export.table import export_table as export_table
     from sarzarr.grids.grid import Grid as Grid
     from sarzarr.ingestion.archives.npy import verify_patch_files as verify_patch_files

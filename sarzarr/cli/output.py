@@ -167,7 +167,9 @@ class _Tenths:
 
     def __init__(self, unit: str = "bytes") -> None:
         self.tenth, self.began = 0, time.perf_counter()
-        self.text = size_text if unit == "bytes" else lambda n: f"{n:,.0f} {unit}" if n >= 10 else f"{n:.2g} {unit}"
+        self.text = (
+            size_text if unit == "bytes" else lambda n: f"{n:,.0f} {unit}" if n >= 10 else f"{n:.2g} {unit}"
+        )
 
     def __call__(self, progress: "sz.Progress") -> None:
         tenth = 10 * progress.done // max(progress.total, 1)

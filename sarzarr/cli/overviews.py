@@ -13,8 +13,8 @@ SCENES_HELP = "Scene ids; all if left out."
 WORKERS_HELP = "A Dask cluster of that many processes on this machine, on loopback only."
 
 
-@app.command()
-def overview(
+@app.command("overview")
+def make_levels(
     store: StoreArgument,
     scenes: Annotated[list[str] | None, Argument(help=SCENES_HELP, show_default=False)] = None,
     scheduler: Annotated[str | None, Option(help="A running Dask scheduler: tcp://host:8786.")] = None,

@@ -17,8 +17,8 @@ LAYER_HELP: Final = "Draw this layer over scenes or patches, half transparent."
 BOXES_HELP: Final = "Draw this table of boxes over scenes or patches."
 
 
-@app.command()
-def quicklook(
+@app.command("quicklook")
+def draw(
     store: StoreArgument,
     scenes: Annotated[list[str] | None, Argument(help=SCENES_HELP)] = None,
     output: Annotated[Path | None, Option("--output", "-o", help="The picture.")] = None,
@@ -50,10 +50,10 @@ def quicklook(
         page=page,
     )
     echo(f"wrote {written}")
-    if patches is None and stack is None:
-        if (count := count_panels(opened, scenes or None, rgb=rgb)) > MAX_PANELS:
-            kind = ("scene" if rgb else "array") if opened.scenes else "sample"
-            shown = min(MAX_PANELS, count - (page - 1) * MAX_PANELS)
-            echo(
-                f"It shows {shown} of {counted(count, kind)}. Name scenes, or another --page, to see the others."
-            )
+    count = 0 if patches or stack else count_panels(opened, scenes or None, rgb=rgb)
+    if count > MAX_PANELS:
+        kind = ("scene" if rgb else "array") if opened.scenes else "sample"
+        shown = min(MAX_PANELS, count - (page - 1) * MAX_PANELS)
+        echo(
+            f"It shows {shown} of {counted(count, kind)}. Name scenes, or another --page, to see the others."
+        )

@@ -13,7 +13,6 @@ from typing import Unpack
 
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
-from sarzarr.html import MOST_ROWS, Section, page_part
 from sarzarr.ingestion.again import (
     calibrated_as_stored,
     changed_unasked,
@@ -37,6 +36,7 @@ from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.scenes.survey import Survey, survey_files
+from sarzarr.store.html import MOST_ROWS, Section, page_part
 from sarzarr.store.place import local_folder
 from sarzarr.store.store import Store, open_store
 from sarzarr.text import counted, listed, logged, size_text

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.html import MOST_ROWS, Section, page_part
 from sarzarr.store.documents import named, nodes_below, read_node
+from sarzarr.store.html import MOST_ROWS, Section, page_part
 from sarzarr.store.split_table import versions
 from sarzarr.text import counted
 

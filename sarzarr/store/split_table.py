@@ -21,8 +21,8 @@ from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingFileErro
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
 from sarzarr.grids.world import Draw, WorldLattice
-from sarzarr.html import MOST_ROWS, Section, page_part
 from sarzarr.store.documents import has_node, named, nodes_below, read_node
+from sarzarr.store.html import MOST_ROWS, Section, page_part
 from sarzarr.store.limits import MAX_CHUNKS, check_within
 from sarzarr.store.membership import CellTable, count_memberships, parse_choice, patch_mask
 from sarzarr.store.place import Place

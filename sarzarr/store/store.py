@@ -489,8 +489,7 @@ class Store:
         held = f"{counted(len(self.scenes), 'scene')}, {counted(self.catalog.sizes['array'], 'array')}"
         return f"<sarzarr.Store {self.place.name!r}: {held}>"
 
-    def _repr_html_(self) -> str:
-        return store_html(self)
+    _repr_html_ = store_html
 
 
 AnyStore = Store | Place | str | Path

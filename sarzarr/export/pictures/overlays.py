@@ -118,7 +118,7 @@ def _class_names(attrs: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 
 def scene_layer(store: Store, scene: str, layer: str, *, step: int) -> Array:
-    """Return every nth row and column of a layer (rows, columns), from the middle of the first ``step`` on; as stored.
+    """Return every nth row and column of a layer (rows, columns) as stored, from the middle of the first ``step`` on.
 
     Its chunks are read a few at a time.
     """

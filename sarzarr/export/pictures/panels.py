@@ -13,7 +13,7 @@ from sarzarr.errors import InvalidInputError, MissingExtraError
 
 NODATA_COLOUR: Final = "#3b6fb6"
 """Of pixels that are not valid, in pictures from black to white."""
-HATCH: Final = {"facecolor": "white", "edgecolor": "#9a9a9a", "hatch": "////", "linewidth": 0}
+HATCH: Final[dict[str, Any]] = {"facecolor": "white", "edgecolor": "#9a9a9a", "hatch": "////", "linewidth": 0}
 """Of pixels that are not valid, in pictures in colour: no colour is left to tell them."""
 INCHES: Final = {1: 7.0, 4: 5.0, 6: 4.4}
 """Width of a panel by the greatest number of panels that have it."""
@@ -72,7 +72,7 @@ def figure_class() -> type[Any]:
             "matplotlib was expected, got none. Install it: pip install 'sarzarr[plot]'."
         ) from None
 
-    class Picture(Figure):  # type: ignore[misc]  # matplotlib has no types here
+    class Picture(Figure):
         """A figure that a notebook shows as a PNG."""
 
         def _repr_png_(self) -> bytes:

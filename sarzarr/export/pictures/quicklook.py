@@ -60,7 +60,9 @@ class PictureOptions:
     def __post_init__(self) -> None:
         kinds = [n for n in ("rgb", "patches", "stack") if getattr(self, n) not in (None, False)]
         if len(kinds) > 1:
-            raise InvalidInputError(f"one of rgb, patches and stack was expected, got {' and '.join(kinds)}.")
+            raise InvalidInputError(
+                f"one of rgb, patches and stack was expected, got {' and '.join(kinds)}. Leave the others out."
+            )
         if self.split is not None and self.patches is None:
             raise InvalidInputError("patches were expected with split, got none. Say how many: patches=16.")
         if self.stack is not False and (self.layer or self.boxes):
@@ -197,7 +199,7 @@ def _scene_sheet(store: Store, names: Sequence[str] | None, options: PictureOpti
 def _panels(
     store: Store, scenes: Sequence[str] | None, options: PictureOptions
 ) -> tuple[list[Panel], list[str]]:
-    """Return a panel for each array or sample, or in colour for each scene, and the scenes that cannot be in colour."""
+    """Return a panel for each array or sample, or in colour for each scene, and the scenes that have no colour."""
     panels: list[Panel] = []
     without: list[str] = []
     sets = sample_sets(store)

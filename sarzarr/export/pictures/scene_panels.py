@@ -68,7 +68,7 @@ class SceneFrame:
         """Return pixels (..., rows, columns) as they are drawn."""
         return apply(self.lies.turn, values)
 
-    def extent(self, shape: tuple[int, int], step: int) -> tuple[float, float, float, float]:
+    def extent(self, shape: tuple[int, ...], step: int) -> tuple[float, float, float, float]:
         """Return left, right, bottom and top, in pixel edges as drawn, of (rows, columns) of ``step`` pixels each."""
         down, across = (min(step, n) * m for n, m in zip(self.shape, shape, strict=True))
         left, top, right, bottom = self.boxes(np.array([[0, 0, across, down]]))[0].tolist()
@@ -84,13 +84,13 @@ class SceneFrame:
         draw_scale(axis, self.lies, self.drawn_shape[1], self.drawn_shape[0])
 
 
-def step_of(small: xr.DataArray, shape: tuple[int, int]) -> int:
-    """Return how many rows and columns of a scene, (rows, columns), are one of its decimated picture.
+def step_of(small: tuple[int, ...], shape: tuple[int, int]) -> int:
+    """Return the number of rows and columns of a scene, (rows, columns), that are one of its decimated picture.
 
     A picture may end with whole pixels or with the rest as one more, so that the longer side alone tells it.
     """
-    longer = int(np.argmax(small.shape))
-    return max(round(shape[longer] / small.shape[longer]), 1)
+    longer = int(np.argmax(small))
+    return max(round(shape[longer] / small[longer]), 1)
 
 
 def minute(time: str) -> str:
@@ -127,13 +127,15 @@ class ScenePanel:
         """Draw it into an axis of matplotlib."""
         scene, drawn = self.frame.scene, [self._small(array) for array in self.arrays]
         keys = bounds_keys(self.store, scene)
-        extent = self.frame.extent(drawn[0].shape, step_of(drawn[0], self.frame.shape))
+        extent = self.frame.extent(drawn[0].shape, step_of(drawn[0].shape, self.frame.shape))
         clips = [self.store.bounds[keys[array]].clip for array in self.arrays]
         quantity = keys[self.arrays[0]].split("/")[-1]
         values = [self.frame.turned(one.values) for one in drawn]
         if len(values) > 1:
             axis.patch.set(**HATCH)
-            axis.imshow(rgb_of(values, [tuple(c) for c in clips]), extent=extent, interpolation="nearest")
+            axis.imshow(
+                rgb_of(values, [(c.vmin, c.vmax) for c in clips]), extent=extent, interpolation="nearest"
+            )
             self.frame.finish(axis, [quantity])
         else:
             style = {"vmin": clips[0].vmin, "vmax": clips[0].vmax, "interpolation": "nearest"}

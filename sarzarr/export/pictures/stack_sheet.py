@@ -53,7 +53,8 @@ def evenly(count: int, most: int) -> list[int]:
     >>> evenly(4, 9), evenly(100, 5)
     ([0, 1, 2, 3], [0, 25, 50, 74, 99])
     """
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+    numbers: list[int] = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+    return numbers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,15 +82,15 @@ class StackOverTime:
         """Mean in dB and coefficient of variation over time (rows, columns) float64, both of linear power.
 
         Standard deviation by mean, of the dates where a pixel is valid, with n in the denominator. NaN in the mean of
-        pixels without a valid date, and in the other of those with fewer than two, or of no power. One date is held at
-        a time (Welford's method).
+        pixels without a valid date, and in the other of those with fewer than two, or of no power. One date is held
+        at a time (Welford's method).
         """
-        count = mean = squares = None
+        count = mean = squares = np.zeros((1, 1))
         for date in self.dates:
             power = from_db(self.small(date).values.astype(np.float64))
             is_valid = np.isfinite(power)
-            if count is None or mean is None or squares is None:
-                count, mean, squares = (np.zeros(power.shape) for _ in range(3))
+            if count.shape != power.shape:
+                count, mean, squares = np.zeros((3, *power.shape))
             count += is_valid
             off = np.where(is_valid, power - mean, 0)
             mean += off / np.maximum(count, 1)
@@ -175,7 +176,7 @@ def _draw_variation(axis: Any, *, over_time: StackOverTime, frame: SceneFrame) -
 
 def _draw(axis: Any, frame: SceneFrame, values: Array, name: str, style: dict[str, Any]) -> None:
     label = style.pop("label")
-    extent = frame.extent(values.shape, step_of(values, frame.shape))
+    extent = frame.extent(values.shape, step_of(values.shape, frame.shape))
     seen = np.ma.masked_invalid(frame.turned(values))
     drawn = axis.imshow(seen, extent=extent, interpolation="nearest", aspect=frame.lies.aspect, **style)
     axis.set_title(name, fontsize=8)

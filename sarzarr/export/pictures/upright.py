@@ -23,7 +23,7 @@ NORTH: Final = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class Upright:
-    """How a scene is drawn."""
+    """The way a scene is drawn: upright, to scale, or as its pixels lie."""
 
     turn: int = 0
     """The operation of `sarzarr.pixels.turns` that brings its pixels upright."""
@@ -104,7 +104,7 @@ def _score(ground: Array) -> float:
 
 
 def draw_scale(axis: Any, lies: Upright, width: int, height: int) -> None:
-    """Draw a bar of a round length below a picture (rows, columns) in pixel edges; ticks in pixels where none is known.
+    """Draw a bar of a round length below a picture (rows, columns); ticks in pixels where no length is known.
 
     An arrow tells north where it is not up.
     """

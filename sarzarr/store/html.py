@@ -1,7 +1,7 @@
 """HTML of what a notebook shows: a heading, and sections of facts and tables that open and close.
 
-Text of others, as names of files are, is escaped by the template engine. Without a stylesheet it is headings and tables;
-colours are those of the page, so that it is read in light and in dark.
+Text of others, as names of files are, is escaped by the template engine. Without a stylesheet it is headings and
+tables; colours are those of the page, so that it is read in light and in dark.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,10 @@ _TEMPLATE: Final = """
 .sarzarr header span, .sarzarr .more { opacity: 0.7; }
 .sarzarr summary { cursor: pointer; font-weight: 600; padding: 2px 0; }
 .sarzarr summary span { font-weight: 400; opacity: 0.7; }
-.sarzarr table { border-collapse: collapse; margin: 2px 0 6px 18px; background: none; color: inherit; font-size: 12px; }
-.sarzarr th, .sarzarr td { text-align: left; vertical-align: top; padding: 1px 14px 1px 0; border: 0; background: none;
-  color: inherit; white-space: pre-wrap; overflow-wrap: anywhere; max-width: 44em; }
+.sarzarr table { border-collapse: collapse; margin: 2px 0 6px 18px; font-size: 12px; }
+.sarzarr table, .sarzarr th, .sarzarr td { background: none; color: inherit; }
+.sarzarr th, .sarzarr td { text-align: left; vertical-align: top; padding: 1px 14px 1px 0; border: 0;
+  white-space: pre-wrap; overflow-wrap: anywhere; max-width: 44em; }
 .sarzarr th { opacity: 0.7; font-weight: 400; }
 .sarzarr p.more { margin: 0 0 6px 18px; }
 </style>
@@ -88,7 +89,7 @@ def _template() -> Any:
 
 
 def page_part(kind: str, name: str, summary: str, sections: Sequence[Section]) -> str:
-    """Return the HTML of a thing: its kind, name and a line, then the sections that have rows; all text is escaped."""
+    """Return the HTML of a thing: kind, name and a line, then the sections that have rows; all text is escaped."""
     shown = [section for section in sections if section.rows]
     html: str = _template().render(kind=kind, name=name, summary=summary, sections=shown)
     return html
