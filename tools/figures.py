@@ -28,9 +28,9 @@ disks and clean 1,000, clusters 600, limits for what strangers give 900; 5,600 f
 ptychography 1,850, patches in .npy 1,500, spectrograms and samples of any cut 1,200, layers alone and
 tables 1,050; 3,500 for training frameworks: an epoch that ranks agree on 650, Lightning and a loader that is left
 alone 350, patches by ground and time, of several stores, with their moments and pictures 1,400, values, polygons,
-shares of layers, folds and clusters in words 1,100; 8,000 for seeing it and the way back: overviews 1,100, quicklooks and
-what notebooks show 1,500, maps and the report 1,200, GeoTIFFs, detections and stitching 1,600, predictions 1,900, crops,
-chunks checked once and values of 16 bits 700."""
+shares of layers, folds and clusters in words 1,100; 8,000 for seeing it and the way back: overviews 1,100, quicklooks
+and what notebooks show 1,500, maps and the report 1,200, GeoTIFFs, detections and stitching 1,600, predictions 1,900,
+crops, chunks checked once and values of 16 bits 700."""
 SHAPED: Final = 0.6
 TEST_SHARE: Final = 0.75
 
