@@ -89,6 +89,11 @@ def newcomer(tmp_path):
         ("docs/ptychography.md", PTYCHOGRAPHY_HOLDS, "torch"),
         ("docs/choosing.md", CHOOSING_HOLDS, "numpy"),
         ("docs/overviews.md", OVERVIEWS_HOLDS, "numpy"),
+        (
+            "docs/pictures.md",
+            "assert len(patches.axes) == 4 and over_time.axes and figure.axes",
+            "matplotlib",
+        ),
         ("docs/way_back.md", WAY_BACK_HOLDS, "numpy"),
         ("docs/predict.md", PREDICT_HOLDS, "scipy"),
         ("docs/npy.md", "assert images.max() <= 1", "torch"),
