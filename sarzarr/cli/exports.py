@@ -101,7 +101,7 @@ def _numbers(name: str, words: str, text: str) -> Any:
 def detections_file(
     store: StoreArgument,
     detections: Annotated[
-        Path, Argument(help="JSON or NPZ: scene, row, col, boxes, scores, labels.", show_default=False)
+        Path, Argument(help="JSON: scene, row, col, boxes, scores, labels.", show_default=False)
     ],
     output: Annotated[Path, Option("--output", "-o", help="A .geojson or .gpkg.", show_default=False)],
     classes: Annotated[str | None, Option(help="Names of labels 0, 1, ...: water,ship.")] = None,

@@ -54,6 +54,4 @@ def draw(
     if count > MAX_PANELS:
         kind = ("scene" if rgb else "array") if opened.scenes else "sample"
         shown = min(MAX_PANELS, count - (page - 1) * MAX_PANELS)
-        echo(
-            f"It shows {shown} of {counted(count, kind)}. Name scenes, or another --page, to see the others."
-        )
+        echo(f"It shows {shown} of {counted(count, kind)}. Name scenes, or the next page, to see the others.")

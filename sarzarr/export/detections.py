@@ -3,8 +3,7 @@
 import json
 import math
 import struct
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -299,13 +298,12 @@ def _wkb(ring: Array) -> bytes:
 
 
 def read_detections(path: str | Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return detections and their table as `export_detections` takes them, from a file, JSON or NPZ.
+    """Return detections and their table as `export_detections` takes them, from a file of JSON.
 
-    JSON is a list of objects, one a patch: ``scene``, ``row``, ``col`` (0 if left out: pixels of the scene), ``size``
-    (rows and columns of the patch, if known), ``boxes``, ``scores`` and ``labels``. NPZ has a row for each box:
-    ``scene`` (n,) text, ``row`` and ``col`` (n,) or none, ``boxes`` (n, 4), ``scores`` and ``labels`` (n,).
+    It is a list of objects, one a patch: ``scene``, ``row``, ``col`` (0 if left out: pixels of the scene), ``size``
+    (rows and columns of the patch, if known), ``boxes`` (n, 4), ``scores`` and ``labels`` (n,).
 
-    Raises `RasterNotFoundError` where there is no such file, `InvalidInputError` where it is none of the two.
+    Raises `RasterNotFoundError` where there is no such file, `InvalidInputError` where it is something else.
     """
     file = Path(path)
     if not file.is_file():
@@ -313,14 +311,14 @@ def read_detections(path: str | Path) -> tuple[list[dict[str, Any]], dict[str, A
             f"a file of detections was expected, got {str(path)!r}, which is not there."
         )
     try:
-        patches = list(_of_npz(file)) if zipfile.is_zipfile(file) else json.loads(file.read_text("utf-8"))
+        patches = json.loads(file.read_text("utf-8"))
         table: dict[str, Any] = {name: [patch.get(name, 0) for patch in patches] for name in ("row", "col")}
         table["scene"] = [patch["scene"] for patch in patches]
         sizes = {int(patch["size"]) for patch in patches if "size" in patch}
         found = [{name: patch[name] for name in _PARTS} for patch in patches]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInputError(
-            f"JSON or NPZ of scene, row, col, boxes, scores and labels was expected, got {file.name!r} "
+            f"JSON of scene, row, col, boxes, scores and labels was expected, got {file.name!r} "
             f"({error!r:.80}). See docs/way_back.md."
         ) from None
     if len(sizes) > 1:
@@ -330,13 +328,3 @@ def read_detections(path: str | Path) -> tuple[list[dict[str, Any]], dict[str, A
     if sizes:
         table["image"] = np.empty((0, *(sizes.pop(),) * 2))
     return found, table
-
-
-def _of_npz(file: Path) -> Iterable[dict[str, Any]]:
-    with np.load(file, allow_pickle=False) as arrays:
-        columns = {name: arrays[name] for name in arrays.files}
-    for i in range(len(columns["boxes"])):
-        yield {
-            name: v[i] if name in ("scene", "row", "col", "size") else v[i : i + 1]
-            for name, v in columns.items()
-        }

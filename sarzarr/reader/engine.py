@@ -51,7 +51,6 @@ class BatchFiller:
         Raises `CorruptStoreError` as `ChunkFetcher.groups`.
         """
         numbers, kinds = self.source.kinds
-        out = out.view(np.uint16) if out.dtype == np.float16 else out
         chunks = self.source.chunks(address()) if chunks is None else chunks
         slots = np.arange(len(chunks))
         if len(kinds) == 1:
@@ -72,6 +71,8 @@ class BatchFiller:
         out: Array,
         operations: Array | None,
     ) -> None:
+        if kind.stretch is not None and out.dtype == np.float16:
+            out = out.view(np.uint16)  # loops write bits
         first, flat = 0, out.reshape(len(out), -1)
         if chunks.min(initial=0) >= 0:
             is_absent = self.source.table.entries["size"][chunks] == 0

@@ -14,7 +14,7 @@ MOST_ROWS: Final = 20
 _TEMPLATE: Final = """
 <div class="sarzarr">
 <style>
-.sarzarr { font-family: var(--jp-ui-font-family, sans-serif); font-size: 13px; line-height: 1.5; color: inherit;
+.sarzarr { font-family: sans-serif; font-size: 13px; line-height: 1.5; color: inherit;
   max-width: 100%; overflow-x: auto; }
 .sarzarr header { border-bottom: 1px solid currentColor; padding-bottom: 4px; margin-bottom: 4px; }
 .sarzarr header span, .sarzarr .more { opacity: 0.7; }
@@ -23,8 +23,8 @@ _TEMPLATE: Final = """
 .sarzarr table { border-collapse: collapse; margin: 2px 0 6px 18px; font-size: 12px; }
 .sarzarr table, .sarzarr th, .sarzarr td { background: none; color: inherit; }
 .sarzarr th, .sarzarr td { text-align: left; vertical-align: top; padding: 1px 14px 1px 0; border: 0;
-  white-space: pre-wrap; overflow-wrap: anywhere; max-width: 44em; }
-.sarzarr th { opacity: 0.7; font-weight: 400; }
+  white-space: pre-wrap; overflow-wrap: break-word; max-width: 44em; }
+.sarzarr th { opacity: 0.7; font-weight: 400; white-space: nowrap; }
 .sarzarr p.more { margin: 0 0 6px 18px; }
 </style>
 <header><strong>{{ kind }}</strong> {{ name }} <span>{{ summary }}</span></header>

@@ -1,7 +1,7 @@
 """Crops lie anywhere on chosen ground, with equal chance, and nowhere else."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sarzarr.patches.crops import CropGround, Fit, drawn_crops
@@ -45,6 +45,7 @@ def windows(mask, size):
     return sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size] == size**2
 
 
+@settings(max_examples=25)
 @given(grounds(), st.integers(0, 99))
 def test_windows_fit_where_every_pixel_is_chosen(made, seed):
     ground, chosen, clear = made
@@ -60,6 +61,7 @@ def test_windows_fit_where_every_pixel_is_chosen(made, seed):
         assert fit == expected, (g, r, c)
 
 
+@settings(max_examples=40)
 @given(grounds())
 def test_each_window_has_one_number_and_no_other_has_any(made):
     ground, chosen, _ = made

@@ -45,7 +45,7 @@ def every(reader):
     return np.concatenate([b if isinstance(b, np.ndarray) else b[0] for b in batches])
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(
     st.sampled_from([17, 100, 256, 300]),
     kinds,

@@ -59,7 +59,7 @@ def _level_for(shape: tuple[int, int], levels: tuple[int, ...], pixels: int) -> 
     """Return the coarsest level whose longer side is ``pixels``, or twice as many at least; 0 where none is.
 
     >>> [_level_for((n, 10), (0, 1, 2, 3), 700) for n in (1399, 1400, 2799, 2800, 4000, 12_000)]
-    [0, 1, 1, 2, 1, 3]
+    [1, 1, 2, 2, 1, 3]
     """
     sides = {level: -(-max(shape) // 2**level) for level in levels}
     return max((n for n, side in sides.items() if side == pixels or side >= 2 * pixels), default=0)
