@@ -161,7 +161,8 @@ def _joined(job: LevelJob) -> Array:
     out = np.full((job.height, job.width), job.encoding.fill)
     for row in range(job.row, job.row + job.height, job.part):
         for col in range(job.col, job.col + job.width, job.part):
-            part = np.load(job.part_path(job.level, row, col))
+            with job.part_path(job.level, row, col).open("rb") as file:
+                part = np.lib.format.read_array(file, allow_pickle=False)
             top, left = row - job.row, col - job.col
             out[top : top + part.shape[0], left : left + part.shape[1]] = part
     return out
