@@ -186,7 +186,7 @@ def test_a_picture_that_does_not_show_everything_says_so(run, tmp_path):
     store = sz.ingest(sz.plan_ingest(files, tmp_path / "s.zarr", representation="power")).root
     code, out, _ = run("quicklook", store)
     assert code == 0
-    assert "It shows 24 of 25 arrays. Name scenes to see the others." in out
+    assert "It shows 24 of 25 arrays. Name scenes, or the next page, to see the others." in out
     code, out, _ = run("quicklook", store, "s1", "s24")
     assert "It shows" not in out
 

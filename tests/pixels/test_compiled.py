@@ -252,7 +252,10 @@ def test_loops_are_compiled_once_a_machine(tmp_path):
     assert "_add_up was compiled, once on this machine" in first.stderr
     assert int(first.stdout.split()[3]) == 1
     second = run(USE, str(WORTH), NUMBA_CACHE_DIR=str(tmp_path))
-    assert (second.stdout.split()[3], second.stderr) == ("0", "")
+    said = [
+        line for line in second.stderr.splitlines() if "NumExpr" not in line
+    ]  # which pandas loads if it is there
+    assert (second.stdout.split()[3], said) == ("0", [])
 
 
 @pytest.mark.slow

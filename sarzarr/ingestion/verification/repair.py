@@ -504,8 +504,18 @@ class _Repair:
     def _overviews(self) -> None:
         """Make damaged overviews again of scenes that are intact; take away those of scenes that are not there."""
         store = self._store()
-        damaged = [scene for scene in overviews_told(self.tree) if self.found.touches(levels_key(scene))]
+        # Looks since the first one saw no pixels: it knows of shards that are whole and another's.
+        first = {"/".join(finding.file.split("/")[:2]) for finding in self.before.findings}
+        damaged = [
+            scene
+            for scene in overviews_told(self.tree)
+            if self.found.touches(levels_key(scene)) or levels_key(scene) in first
+        ]
         broken = [scene for scene in damaged if self.found.touches(f"{cv.SCENES}/{scene}")]
+        if broken:  # they may have been mended meanwhile
+            found = Findings(self.place.name)
+            examine(self.place, found, scenes=broken)
+            broken = [scene for scene in broken if found.touches(f"{cv.SCENES}/{scene}")]
         self.left += [f"{levels_key(scene)}: its scene is damaged, and comes first." for scene in broken]
         for node in [*self.tree.copies]:
             if any(f"{node}/".startswith(f"{levels_key(scene)}/") for scene in damaged):
