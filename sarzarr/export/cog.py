@@ -25,6 +25,7 @@ from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.window import Window
 from sarzarr.rasters import bound_cache, without_place_warnings
 from sarzarr.store.journal import NO_ROOM
+from sarzarr.store.overviews.average import halved, mean_power
 from sarzarr.tasks import cpu_count
 from sarzarr.text import size_text
 
@@ -238,20 +239,10 @@ def _levels_of(band: OutputBand, pixels: Array, to_mean: Array | None, count: in
             )
             yield np.ascontiguousarray(pixels[np.ix_(rows, cols)], band.dtype)
         return
-    is_valid = ~np.isnan(to_mean)
-    total, valid = np.where(is_valid, to_mean, 0).astype(np.float64), is_valid.astype(np.int64)
+    sums = np.stack([np.nan_to_num(to_mean), ~np.isnan(to_mean)]).astype(np.float64)
     for _ in range(1, count):
-        total, valid = _halved(total), _halved(valid)
-        with np.errstate(invalid="ignore"):
-            yield np.ascontiguousarray(band.from_mean(total / valid), band.dtype)
-
-
-def _halved(values: Array) -> Array:
-    """Return the sums of 2 x 2 of (rows, columns); at odd ends, of what is there."""
-    rows, cols = values.shape
-    even = np.pad(values, ((0, rows % 2), (0, cols % 2)))
-    halved: Array = even.reshape(len(even) // 2, 2, -1, 2).sum(axis=(1, 3))
-    return halved
+        sums = halved(sums)
+        yield np.ascontiguousarray(band.from_mean(mean_power(sums)), band.dtype)
 
 
 def _describe(dataset: Any, raster: Raster) -> None:

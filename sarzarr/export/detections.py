@@ -2,7 +2,6 @@
 
 import json
 import math
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from sarzarr.export.place_patches import Placing, placed
 from sarzarr.files import scratch_folder, take_name, whole_file
 from sarzarr.grids.crs import LONLAT, is_same_crs
 from sarzarr.grids.georeference import Georeference, check_placed, project
+from sarzarr.grids.region import clipped_ring
 from sarzarr.pixels.turns import apply_to_boxes, inverse
 from sarzarr.store.place import local_folder
 from sarzarr.store.store import AnyStore, Store, open_store
@@ -238,19 +238,8 @@ def _geometry(ring: Array) -> dict[str, Any]:
     ring = ring - [360 * math.floor((ring[:, 0].min() + 180) / 360), 0]
     if ring[:, 0].max() <= 180:
         return {"type": "Polygon", "coordinates": [_closed(ring)]}
-    east, west = _side(ring, 1.0), _side(ring, -1.0) - [360, 0]
-    return {"type": "MultiPolygon", "coordinates": [[_closed(east)], [_closed(west)]]}
-
-
-def _side(ring: Array, sign: float) -> Array:
-    """Return the part of a convex ring (n, 2) west (1) or east (-1) of 180 degrees (Sutherland and Hodgman)."""
-    out = list[Array]()
-    for one, other in zip(ring, np.roll(ring, -1, axis=0), strict=True):
-        if sign * (180 - one[0]) >= 0:
-            out.append(one)
-        if (180 - one[0]) * (180 - other[0]) < 0:
-            out.append(one + (other - one) * (180 - one[0]) / (other[0] - one[0]))
-    return np.array(out)
+    east, west = (clipped_ring(ring, (low, -90), (low + 360, 90)) for low in (-180, 180))
+    return {"type": "MultiPolygon", "coordinates": [[_closed(east)], [_closed(west - [360, 0])]]}
 
 
 def _closed(ring: Array) -> list[list[float]]:
@@ -262,14 +251,17 @@ def _write_geopackage(path: Path, features: Sequence[_Feature]) -> None:
     """Write features in the CRS that their scenes have in common, else in longitude and latitude."""
     try:
         from pyogrio.raw import write
+        from shapely import polygons, to_wkb
     except ImportError:
         raise MissingExtraError(
-            "pyogrio was expected, got none. Install it: pip install 'sarzarr[vector]', or write a .geojson."
+            "pyogrio and shapely were expected, got none. Install them: pip install 'sarzarr[vector]', or "
+            "write a .geojson."
         ) from None
     own = [feature.place.crs_wkt for feature in features]
     is_one = bool(own) and all(is_same_crs(own[0], wkt) for wkt in own)
     crs = str(own[0]) if is_one else "EPSG:4326"
-    shapes = np.array([_wkb(feature.ring(crs if is_one else LONLAT)) for feature in features], object)
+    rings = [feature.ring(crs if is_one else LONLAT) for feature in features]
+    shapes = to_wkb(polygons(np.array(rings).reshape(-1, 4, 2)), byte_order=1)
     columns = {
         **dict.fromkeys(("scene", "time", "class"), object),
         **dict.fromkeys(("score", "x_min", "y_min", "x_max", "y_max"), np.float64),
@@ -289,12 +281,6 @@ def _write_geopackage(path: Path, features: Sequence[_Feature]) -> None:
             crs=crs,
         )
         take_name(made, path)
-
-
-def _wkb(ring: Array) -> bytes:
-    """Return a ring (n, 2) as a polygon in well-known binary."""
-    closed = np.concatenate([ring, ring[:1]]).astype("<f8")
-    return struct.pack("<BIII", 1, 3, 1, len(closed)) + closed.tobytes()
 
 
 def read_detections(path: str | Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

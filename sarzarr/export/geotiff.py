@@ -34,16 +34,8 @@ REPRESENTATIONS: Final = tuple(r.value for r in Representation if r is not Repre
 _EDGE: Final = 1e-6
 """Pixels by which bounds may overshoot an edge between pixels through rounding, without a further pixel."""
 _OF_THE_STORE: Final = (
-    *(
-        cv.NODATA,
-        cv.FILL_VALUE,
-        cv.REPRESENTATION,
-        cv.UNITS,
-        cv.GRID_MAPPING,
-        cv.COORDINATES,
-        cv.VMIN,
-        cv.VMAX,
-    ),
+    *(cv.NODATA, cv.FILL_VALUE, cv.REPRESENTATION, cv.UNITS),
+    *(cv.GRID_MAPPING, cv.COORDINATES, cv.VMIN, cv.VMAX),
 )
 """Attributes of a layer that the file says in its own way, or that are of the store."""
 _DTYPES: Final = {"float16": "float32", "bool": "uint8"}
@@ -256,18 +248,10 @@ def _layer(store: Store, scene: str, name: str, written: Written) -> OutputBand:
     about, pixels = store.layer_attrs(scene, name), store.pixels(scene, name)
     dtype, nodata = str(pixels.dtype), about.get(cv.NODATA)
     form, is_float = str(about.get(cv.REPRESENTATION, "")), pixels.dtype.kind == "f"
-    skipped = (
-        cv.NODATA,
-        cv.FILL_VALUE,
-        cv.REPRESENTATION,
-        cv.UNITS,
-        cv.GRID_MAPPING,
-        cv.COORDINATES,
-        cv.VMIN,
-        cv.VMAX,
-    )
     tags = {
-        f"sarzarr_{k}": str(v) for k, v in about.items() if k not in skipped and not k.startswith(cv.SARZARR)
+        f"sarzarr_{k}": str(v)
+        for k, v in about.items()
+        if k not in _OF_THE_STORE and not k.startswith(cv.SARZARR)
     }
     if is_float and form in REPRESENTATIONS:
         stored = _Form.of(about, form, name, written.looks)

@@ -4,10 +4,11 @@ Chosen ground is whole cells of 256 x 256 pixels, as an index and a split have t
 that it touches is chosen, and it ends within its scene.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from sarzarr.conventions import CELL
 
 _CLASSES: Final = 4
 """Rectangles of offsets in a cell that touch the same cells: few or one more below, few or one more to the right."""
+
+
+Look = Callable[[Array, Array, Array], Array]
+"""From cell, row and column of windows, (k,) each, to (k,) bool: which may be taken."""
 
 
 class Fit(IntEnum):
@@ -150,7 +155,7 @@ class CropGround:
 
 
 def drawn_crops(
-    ground: CropGround, n: int, rng: np.random.Generator, look: Any
+    ground: CropGround, n: int, rng: np.random.Generator, look: Look
 ) -> tuple[Array, Array, Array]:
     """Return cell, row and column, (n,) int64 each, of windows that may be taken, each with equal chance.
 

@@ -77,7 +77,7 @@ class Stretch:
         """
         if self.half is not None:
             values, rest = scratch[: out.size].reshape(out.shape), scratch[out.size :]
-            replace(self, half=None)(cells, values, rest, fast)
+            self._whole(cells, values, rest, fast)
             np.copyto(out, bits_of(values, self.half))
             return
         stored = cells[:, : out.shape[1]]
@@ -93,6 +93,11 @@ class Stretch:
             fast.stretch_floats(cells, out, self.scale, self.offset)
         else:
             self._in_passes(stored, out, scratch)
+
+    @cached_property
+    def _whole(self) -> "Stretch":
+        """The law to float32, which values of 16 bits are rounded from."""
+        return replace(self, half=None)
 
     @cached_property
     def _line(self) -> tuple[np.float32, np.float32]:

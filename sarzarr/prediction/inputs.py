@@ -1,6 +1,6 @@
 """The input of a model: windows of one scene as training batches have them, and which pixels were measured."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +18,7 @@ from sarzarr.prediction.windows import WindowGrid
 from sarzarr.reader.augment import Draws
 from sarzarr.reader.layers import layer_recipes
 from sarzarr.reader.memory import BatchMemory
-from sarzarr.reader.options import Clip
+from sarzarr.reader.options import clips_of
 from sarzarr.reader.prefetch import BatchRecipe, PartRecipe, PrefetchThreads
 from sarzarr.reader.sources import Source
 from sarzarr.store.chunks import read_chunk_table
@@ -83,7 +83,7 @@ def scene_input(store: Store, scene: str, options: PredictOptions) -> SceneInput
         name: store.catalog[name].values[rows].tolist() for name in ("name", "flags", "dtype", "bounds_key")
     }
     stored = list(zip(*(store.catalog[name].values[rows].tolist() for name in ("vmin", "vmax")), strict=True))
-    clips = tuple(_clip(store, key, options.clip) for key in columns["bounds_key"])
+    clips = tuple(clips_of(store, columns["bounds_key"], options.clip))
     arrays = layouts(store, rows)
     grid = WindowGrid(
         shape=store.grid(scene).shape, size=options.patch_size, overlap=options.overlap, blend=options.blend
@@ -136,19 +136,6 @@ def _rows(store: Store, scene: str, options: PredictOptions) -> Array:
             )
         rows.append(int(found[0]))
     return np.array(rows, np.int64)
-
-
-def _clip(store: Store, key: str, clip: Clip | None) -> tuple[float, float]:
-    """Return the pair that an array of a group is delivered with, dB."""
-    if clip is None:
-        return store.bounds[key].clip_vmin, store.bounds[key].clip_vmax
-    if not isinstance(clip, Mapping):
-        return clip
-    if key not in clip:
-        raise InvalidInputError(
-            f"a clip for {key} was expected, got those of {', '.join(clip)}. Name it in clip=."
-        )
-    return clip[key]
 
 
 @dataclass(eq=False)

@@ -235,6 +235,13 @@ class ReadOptions:
         ensure_index(store, wanted)
         return name
 
+    @property
+    def of_cells(self) -> "ReadOptions":
+        """The same of the cells of 256 x 256 pixels that crops lie on, those at the edges of scenes too."""
+        return replace(
+            self, crops=None, per_epoch=None, patch_size=cv.CELL, stride=cv.CELL, edge="pad", index=None
+        )
+
     def query(self, index: str) -> Query:
         """Return the conditions on patches of an index that these options make; shares are in [0, 1]."""
         same = ("split", "scenes", "polarizations", "min_unsaturated", "where", "rows", "seed")
@@ -255,6 +262,23 @@ class ReadOptions:
             period=None if self.time is None else parse_period(self.time),
             **{name: getattr(self, name) for name in same},
         )
+
+
+def clips_of(store: Store, keys: Sequence[str], clip: Clip | None) -> list[tuple[float, float]]:
+    """Return the pair (vmin, vmax) in dB that arrays of groups are delivered with, by their keys: ``vv/sigma0``.
+
+    `InvalidInputError` where pairs by group are given, and one of these has none.
+    """
+    if clip is None:
+        return [(store.bounds[key].clip_vmin, store.bounds[key].clip_vmax) for key in keys]
+    if not isinstance(clip, Mapping):
+        return [clip] * len(keys)
+    if missing := set(keys) - set(clip):
+        raise InvalidInputError(
+            f"clips for {', '.join(sorted(set(keys)))} were expected, got none for {', '.join(sorted(missing))}. "
+            "Name them in clip=."
+        )
+    return [clip[key] for key in keys]
 
 
 def _pair(clip: Any) -> tuple[float, float]:

@@ -30,7 +30,7 @@ from sarzarr.reader.crops import Crops, moved_recipe
 from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.layers import layer_recipes
 from sarzarr.reader.moments import ChannelMoments, CountedArray, channel_moments
-from sarzarr.reader.options import ReadKeywords, ReadOptions
+from sarzarr.reader.options import ReadKeywords, ReadOptions, clips_of
 from sarzarr.reader.order import Indices, drawn
 from sarzarr.reader.picture import plot_parts
 from sarzarr.reader.prefetch import BatchRecipe
@@ -126,10 +126,7 @@ class PatchReader(EpochReader):
             self._choose_from_members()
             return
         o = self.options
-        cells = replace(
-            o, crops=None, per_epoch=None, patch_size=cv.CELL, stride=cv.CELL, edge="pad", index=None
-        )
-        self.index = (cells if o.crops == "random" else o).index_in(self.store)
+        self.index = (o.of_cells if o.crops == "random" else o).index_in(self.store)
         self.stacks: tuple[Stack, ...] = ()
         query = o.query(self.index)
         if o.stack is not False:
@@ -141,7 +138,7 @@ class PatchReader(EpochReader):
         if o.crops == "random":
             self.crops = Crops.random(self.store, query, o.patch_size or cv.CHUNK, o.per_epoch)
         elif o.crops == "jitter":
-            on_cells = replace(query, index=cells.index_in(self.store), rows=None, at_most=None)
+            on_cells = replace(query, index=o.of_cells.index_in(self.store), rows=None, at_most=None)
             reach = spec_of(self.store, self.index).stride // 2
             self.crops = Crops.jitter(self.store, query, on_cells, reach)
         self._drawn_for = 0
@@ -407,18 +404,7 @@ class PatchReader(EpochReader):
             return [clip for member in self.members for clip in member._clips()]
         if self.options.dtype == "uint16":
             return self._stored()
-        clip, keys = self.options.clip, self._column("bounds_key")
-        if isinstance(clip, Mapping):
-            if missing := set(keys) - set(clip):
-                raise InvalidInputError(
-                    f"clips for {', '.join(sorted(set(keys)))} were expected, got none for "
-                    f"{', '.join(sorted(missing))}. Name them in clip=."
-                )
-            return [clip[key] for key in keys]
-        if clip is not None:
-            return [clip] * len(keys)
-        bounds = self.store.bounds
-        return [(bounds[key].clip_vmin, bounds[key].clip_vmax) for key in keys]
+        return clips_of(self.store, self._column("bounds_key"), self.options.clip)
 
     @cached_property
     def shards(self) -> Indices:

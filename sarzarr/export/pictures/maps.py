@@ -1,7 +1,7 @@
 """Maps of footprints: a panel for each region, north up and true to scale, and where in the world each of them is.
 
-There are no coastlines: no package that is alive ships them, and nothing is loaded from a network. The world is told
-by its graticule and its named latitudes.
+There are no coastlines: nothing is loaded from a network, and none are carried along. The world is told by its
+graticule and its named latitudes.
 """
 
 import math
@@ -14,6 +14,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.export.pictures.panels import new_figure
 from sarzarr.export.pictures.regions import EARTH_KM, MapRegion, MapScene, find_regions
+from sarzarr.export.pictures.upright import length_text, round_length
 from sarzarr.grids.footprint import positions_of
 from sarzarr.store.split_table import Recipe
 from sarzarr.text import counted
@@ -276,9 +277,8 @@ def _crossings(across: Array, along: Array, edge: float, half: float) -> list[fl
 
 def _draw_scale(axis: Any, half: float) -> None:
     """Draw a bar of a round number of kilometres, about a quarter of a panel, in its lower left."""
-    wanted = half / 2
-    power = 10.0 ** math.floor(math.log10(wanted))
-    length = max(n for n in (1, 2, 5) if n * power <= wanted * 1.0001) * power
+    metres = round_length(half * 500)
+    length = metres / 1000
     left, low = -0.94 * half, -0.93 * half
     axis.fill_between(
         [left - 0.02 * half, left + length + 0.02 * half], low - 0.04 * half, low + 0.12 * half,
@@ -287,9 +287,8 @@ def _draw_scale(axis: Any, half: float) -> None:
     axis.plot(
         [left, left + length], [low, low], color=BAR_COLOUR, linewidth=2, zorder=6, solid_capstyle="butt"
     )
-    text = f"{length:g} km" if length >= 1 else f"{1000 * length:g} m"
     style = {"ha": "center", "va": "bottom", "fontsize": 8, "color": BAR_COLOUR, "zorder": 6}
-    axis.text(left + length / 2, low + 0.02 * half, text, **style)
+    axis.text(left + length / 2, low + 0.02 * half, length_text(metres), **style)
 
 
 # ------------------------------------------------------------------ the world

@@ -33,16 +33,16 @@ FACTS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class PixelShare:
-    """The pixels of an array, or of a group of arrays."""
+    """The pixels of an array, or of a group of arrays, and shares of them."""
 
     pixels: int
     """All of them."""
     valid: float
-    """PixelShare of them that was measured, in [0, 1]."""
+    """The share of them that was measured, in [0, 1]."""
     below: float
-    """PixelShare of the valid ones below the clip, nonpositive ones among them; NaN where none is valid."""
+    """The share of the valid ones below the clip, nonpositive ones among them; NaN where none is valid."""
     above: float
-    """PixelShare of the valid ones above the clip."""
+    """The share of the valid ones above the clip."""
     median: float
     """dB; NaN where none has a dB."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.export.pictures.maps import DPI, MAX_REGIONS, draw_region, draw_world, place_text
-from sarzarr.export.pictures.panels import new_figure
+from sarzarr.export.pictures.panels import NODATA_COLOUR, new_figure
 from sarzarr.export.pictures.regions import MapScene, find_regions
 from sarzarr.export.pictures.small import small_db
 from sarzarr.pixels.bounds import BIN_WIDTH_DB, Histogram
@@ -30,8 +30,6 @@ FEWEST: Final = 1_500
 SIDES: Final = (64, 448)
 """Pixels of a picture's longer side, at least and at most."""
 QUALITIES: Final = (72, 55, 40, 25)
-NOT_VALID: Final = (49, 67, 92)
-"""Red, green and blue of pixels that are not valid, as quicklooks have them."""
 INK: Final = "#010203"
 """Stands for the colour of the page's text while a plot is drawn; nothing else has it."""
 HISTOGRAM: Final = "#0072b2"
@@ -72,7 +70,8 @@ def scene_picture(store: Store, scene: str, array: str, *, limit: int) -> Pictur
     db = small_db(store, scene, array, pixels=side_of(limit)).values
     with np.errstate(invalid="ignore"):
         grey = np.clip((db - bounds.clip_vmin) / (bounds.clip_vmax - bounds.clip_vmin), 0, 1)
-    rgb = np.where(np.isfinite(grey)[..., None], np.nan_to_num(255 * grey)[..., None], NOT_VALID)
+    nodata = [int(NODATA_COLOUR[i : i + 2], 16) for i in (1, 3, 5)]
+    rgb = np.where(np.isfinite(grey)[..., None], np.nan_to_num(255 * grey)[..., None], nodata)
     encoded = _webp(rgb.astype(np.uint8), limit)
     return Picture(f"data:image/webp;base64,{b64encode(encoded).decode()}", rgb.shape[1], rgb.shape[0])
 

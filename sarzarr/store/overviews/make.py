@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError, IngestError, NotInStoreError
 from sarzarr.files import Lock, boot, remove_path
@@ -335,5 +337,4 @@ def built(
 
 
 def _bytes_of(row: Mapping[str, Any]) -> int:
-    dtype = {"uint16": 2, "float16": 2, "float32": 4}[str(row["dtype"])]
-    return int(row["height"]) * int(row["width"]) * dtype
+    return int(row["height"]) * int(row["width"]) * np.dtype(str(row["dtype"])).itemsize
