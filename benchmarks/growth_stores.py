@@ -1,9 +1,9 @@
-"""Stores of many tiny scenes, made fast: ten real ones are ingested, and cloned under new names on ground of their own.
+"""Stores of many tiny scenes, made fast: ten real ones are ingested, and cloned on ground of their own.
 
     python benchmarks/growth_stores.py STORE SCENES
 
-Documents, manifests, catalog and index are written by the package's own functions, since seals and manifests are bound
-to their keys: a checkout that is imported makes the store as it would. Chunks are hard links to those of the ten.
+Documents, manifests, catalog and index are written by the package's own functions, since seals and manifests are
+bound to their keys: a checkout that is imported makes the store as it would. Chunks are hard links to the first ones.
 """
 
 import os
@@ -81,7 +81,7 @@ class Template:
             os.link(self.store.root / chunk, key)
         for node, (document, free) in self.documents.items():
             if node == f"{cv.SCENES}/{self.name}":
-                attributes = document["attributes"] | spatial_attributes(grid)
+                attributes = document["attributes"] | spatial_attributes(grid) | {"id": name}
                 document = document | {"attributes": attributes}
             write_node(place, self.renamed(node, name), document, free)
         for node, records in self.manifests.items():

@@ -15,7 +15,7 @@ from sarzarr.rasters import source_hash
 from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.products.table import read_product
 from sarzarr.scenes.scene import SceneProbe, scene_hash
-from sarzarr.store.catalog import catalog_rows, encoding_of
+from sarzarr.store.catalog import encoding_of
 from sarzarr.store.codecs import default_codec
 from sarzarr.store.documents import Encoding
 from sarzarr.store.store import Store
@@ -25,9 +25,9 @@ _ENCODED: Final = ("dtype", "codec", "shard")
 
 def known_hash(store: Store | None, scene: str) -> str | None:
     """Return the source hash, of all or of sampled bytes, of a scene that the store has; None where it has none."""
-    if store is None or scene not in store.scenes:
+    if store is None or scene not in store.by_scene:
         return None
-    return str(store.entries(scene)["source_hash"].values[0])
+    return str(store.facts(scene)[0]["source_hash"])
 
 
 def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: IngestOptions) -> SceneProbe:
@@ -39,7 +39,7 @@ def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: Ingest
     Raises `InvalidInputError` where border noise is marked, which needs the image's own edges, and another grid is
     asked for.
     """
-    if store is None or scene.id not in store.scenes:
+    if store is None or scene.id not in store.by_scene:
         return scene
     arrays, held = [], set(store.arrays(scene.id))
     for array in scene.arrays:
@@ -134,7 +134,7 @@ def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
 
 def has_another(store: Store | None, scene: str, layer: LayerPlan) -> bool:
     """Return whether a store holds a layer of that name of a scene, from another file or in another way."""
-    if store is None or scene not in store.scenes or layer.name not in store.layers(scene):
+    if store is None or scene not in store.by_scene or layer.name not in store.layers(scene):
         return False
     held = store.layer_attrs(scene, layer.name)
     return any(held.get(key) != value for key, value in layer.attrs.items())
@@ -153,7 +153,7 @@ def _check_arrays(store: Store, planned: ScenePlan) -> None:
 
 
 def _encoding(store: Store, scene: str) -> Encoding:
-    return encoding_of(catalog_rows(store.entries(scene))[0])
+    return encoding_of(store.facts(scene)[0])
 
 
 def _as_stored(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan:
@@ -178,10 +178,10 @@ def stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -
     if not (is_asked and planned.probe.arrays):
         return []
     scene, old = planned.id, _encoding(store, planned.id)
-    attrs = store.node_attrs(scene, str(store.rows(scene)["name"].values[0]))
+    attrs = store.node_attrs(scene, str(store.facts(scene)[0]["name"]))
     named = ("name", "quantity", "source_representation")
     names, quantities, representations = (
-        "+".join(sorted(set(store.rows(scene)[k].values.tolist()))) for k in named
+        "+".join(sorted({str(row[k]) for row in store.facts(scene)})) for k in named
     )
     # name, as stored, as asked; None where it was not asked for
     pairs: list[tuple[str, Any, Any]] = [(k, getattr(old, k), getattr(options, k)) for k in _ENCODED]
