@@ -8,9 +8,10 @@ from sarzarr.store.codecs import CRC_BYTES
 from sarzarr.store.commit import consolidate
 from sarzarr.store.documents import (
     Document,
+    chunk_keys,
+    crc_of_crcs,
     has_node,
     named,
-    only_chunk,
     read_json,
     read_sealed,
     read_small_array,
@@ -51,32 +52,35 @@ def _accepted(place: Place, node: str) -> bool:
         attributes = document["attributes"]
         if cv.SEAL not in attributes:
             return False  # of another program
-        crcs = _crcs(place, node, document)
+        told = attributes | _crcs(place, node, document)
         try:
             read_sealed(place, node)
-            if crcs is None or attributes[cv.CHUNK_CRC] == crcs:
+            if attributes == told:
                 return False
         except CorruptStoreError:
             pass
         covered = set(str(attributes[cv.SEAL]).split(" ")[1:])
         free = attributes.keys() - covered if covered <= attributes.keys() else set()
-        if crcs is not None:
-            attributes = {**attributes, cv.CHUNK_CRC: crcs}
-        write_node(place, node, {**document, "attributes": attributes}, free)
+        write_node(place, node, {**document, "attributes": told}, free)
     return True
 
 
-def _crcs(place: Place, node: str, document: Document) -> int | list[int] | None:
-    """Return the checksum of an array's only chunk, or those of a table's columns; None of any other node."""
+def _crcs(place: Place, node: str, document: Document) -> Document:
+    """Return the attributes with the checksums of a small array's chunks, or of a table's columns, as they are."""
     attributes = document["attributes"]
     if COLUMNS in attributes:
         empty = {text.split()[0] for text in attributes.get(EMPTY, ())}
-        return [0 if name in empty else _crc_of(place, f"{node}/{name}") for name in attributes[COLUMNS]]
-    return _crc_of(place, node) if cv.CHUNK_CRC in attributes else None
+        crcs = [0 if name in empty else _crc_of(place, f"{node}/{name}") for name in attributes[COLUMNS]]
+        return {cv.CHUNK_CRC: crcs}
+    if cv.CHUNK_CRC not in attributes:
+        return {}
+    read_small_array(place.unsealed(), node)  # its chunks are intact
+    ends = [place.get(key)[-CRC_BYTES:] for key in chunk_keys(node, document)]
+    if cv.CRC_BEFORE_LAST in attributes:
+        return {cv.CHUNK_CRC: crc_of_crcs(ends), cv.CRC_BEFORE_LAST: crc_of_crcs(ends[:-1])}
+    return {cv.CHUNK_CRC: int.from_bytes(b"".join(ends), "little")}
 
 
 def _crc_of(place: Place, node: str) -> int:
-    """Return the checksum of the chunk of an array of one chunk, which must be intact; 0 where it has none."""
-    values, _ = read_small_array(place.unsealed(), node)
-    stored = place.get(only_chunk(node, values.ndim)) if values.size else b""
-    return int.from_bytes(stored[-CRC_BYTES:], "little")
+    """Return the checksum of a column, whose document is sealed as it is."""
+    return int(read_json(place, f"{node}/zarr.json")["attributes"][cv.CHUNK_CRC])

@@ -4,13 +4,14 @@ import base64
 import json
 import math
 import struct
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import xarray as xr
+from crc32c import crc32c
 from numcodecs import VLenUTF8
 
 from sarzarr import conventions as cv
@@ -285,25 +286,46 @@ def write_small_array(
 
     That stands in the array's document, too, which so holds this chunk and no other.
     """
-    is_text = values.dtype.kind in "OTU"
-    encoding = Encoding(dtype="uint8" if is_text else values.dtype.name, codec=codec, chunk=1, shard=0)
-    document = array_document(values.shape, encoding, dims=tuple(dims), attributes=attributes)
-    document["chunk_grid"]["configuration"]["chunk_shape"] = [max(n, 1) for n in values.shape]
-    raw: Any = np.ascontiguousarray(values)
-    if is_text:
-        document |= {"data_type": "string", "fill_value": ""}
-        document["codecs"][0] = {"name": "vlen-utf8"}
-        raw = np.frombuffer(VLenUTF8().encode(values.astype(object)), np.uint8)
-    payload, crc = get_codec(codec).encode(raw) if values.size else (b"", b"")
+    chunk = tuple(max(n, 1) for n in values.shape)
+    document = column_document(values, chunk, dims, attributes, codec=codec)
+    payload, crc = encode_chunk(values, codec) if values.size else (b"", b"")
     document["attributes"][cv.CHUNK_CRC] = int.from_bytes(crc, "little")
     write_node(place, node, document)
     if values.size:
-        place.put(only_chunk(node, values.ndim), bytes(payload) + crc)
+        place.put(chunk_key(node, values.ndim), payload + crc)
     return int(document["attributes"][cv.CHUNK_CRC])
 
 
+def column_document(
+    values: Array,
+    chunk: tuple[int, ...],
+    dims: Sequence[str],
+    attributes: Mapping[str, Any] | None = None,
+    *,
+    codec: str = "zstd",
+) -> Document:
+    """Return the document of an array of numbers or text, of values' shape, a file for each chunk (rows, ...)."""
+    is_text = values.dtype.kind in "OTU"
+    encoding = Encoding(dtype="uint8" if is_text else values.dtype.name, codec=codec, chunk=1, shard=0)
+    document = array_document(values.shape, encoding, dims=tuple(dims), attributes=attributes)
+    document["chunk_grid"]["configuration"]["chunk_shape"] = list(chunk)
+    if is_text:
+        document |= {"data_type": "string", "fill_value": ""}
+        document["codecs"][0] = {"name": "vlen-utf8"}
+    return document
+
+
+def encode_chunk(values: Array, codec: str = "zstd") -> tuple[bytes, bytes]:
+    """Return (payload, checksum) of a chunk of numbers or text."""
+    raw: Any = np.ascontiguousarray(values)
+    if values.dtype.kind in "OTU":
+        raw = np.frombuffer(VLenUTF8().encode(values.astype(object)), np.uint8)
+    payload, crc = get_codec(codec).encode(raw)
+    return bytes(payload), crc
+
+
 def read_small_array(place: Place, node: str, crc: int | None = None) -> tuple[Array, Document]:
-    """Return the values of an array of one chunk, of its shape and dtype, and its document.
+    """Return the values of an array of one chunk, or of chunks of rows, of its shape and dtype, and its document.
 
     Raises `CorruptStoreError` where the chunk fails its checksum, or is not the one that its document was written
     with, or of another checksum than ``crc``; `MissingFileError` where it is not there.
@@ -311,36 +333,87 @@ def read_small_array(place: Place, node: str, crc: int | None = None) -> tuple[A
     document = read_node(place, node)
     with named(place, _file_of(node)):
         check_array(document, is_column=True)
-        shape, is_text = tuple(document["shape"]), document["data_type"] == "string"
-        dtype = np.dtype(object if is_text else document["data_type"])
-        values: Array = np.empty(shape if not math.prod(shape) else 0, dtype)
+        shape = tuple(document["shape"])
+        values: Array = np.empty(shape if not math.prod(shape) else 0, _dtype_of(document))
         told = document["attributes"].pop(cv.CHUNK_CRC) if place.is_sealed else None
         if crc not in (None, told):
             raise ValueError("not a column that was written with its table")
+    if cv.CRC_BEFORE_LAST in document["attributes"]:
+        return _read_chunks(place, node, document, told), document
     if math.prod(shape):
-        key = only_chunk(node, len(shape))
+        key = chunk_key(node, len(shape))
         with named(place, key):
             stored = file_bytes(place, key)
             if told not in (None, int.from_bytes(stored[-CRC_BYTES:], "little")):
                 raise ValueError("not the chunk that was written with its document")
-            try:
-                codec = get_codec("zstd" if document["codecs"][-1]["name"] == "crc32c" else UNSHARDED_CODEC)
-                if is_text:
-                    encoded = codec.decode(stored, ZSTD_RATIO * len(stored))
-                    check_texts(encoded, math.prod(shape))
-                    values = VLenUTF8().decode(encoded).reshape(shape)
-                else:
-                    check_decoded(math.prod(shape) * dtype.itemsize, len(stored))
-                    values = np.empty(shape, dtype)
-                    codec.decode_into(stored, values)
-            except CorruptStoreError as error:
-                raise CorruptStoreError(f"{str(error).rstrip('.')} at {place}/{key}. {RESTORE}") from None
+            values = decode_chunk(place, key, stored, document, shape)
     return values, document
 
 
-def only_chunk(node: str, dimensions: int) -> str:
-    """Return the key of the chunk of an array of one chunk."""
-    return "/".join((node, "c", *["0"] * dimensions))
+def _read_chunks(place: Place, node: str, document: Mapping[str, Any], told: int | None) -> Array:
+    """Return the values of a column in chunks of rows, whose checksums are those that it was written with."""
+    shape, keys = tuple(document["shape"]), chunk_keys(node, document)
+    rows = document["chunk_grid"]["configuration"]["chunk_shape"][0]
+    stored = [file_bytes(place, key) for key in keys]
+    with named(place, _file_of(node)):
+        values: Array = np.empty((0, *shape[1:]), _dtype_of(document))
+        check_decoded(math.prod(shape) * values.itemsize, sum(map(len, stored)))
+        values = np.empty(shape, values.dtype)
+    for at, (key, content) in enumerate(zip(keys, stored, strict=True)):
+        part = values[at * rows : (at + 1) * rows]
+        part[:] = decode_chunk(place, key, content, document, (rows, *shape[1:]))[: len(part)]
+    with named(place, keys[0] if len(keys) == 1 else f"{node}/c"):
+        if told not in (None, crc_of_crcs(content[-CRC_BYTES:] for content in stored)):
+            raise ValueError("not the chunks that were written with its document")
+    return values
+
+
+def crc_of_crcs(crcs: Iterable[bytes], before: int = 0) -> int:
+    """Return the CRC-32C over checksums of chunks, 4 bytes each, after those whose own is ``before``."""
+    return int(crc32c(b"".join(crcs), before))
+
+
+def decode_chunk(
+    place: Place, key: str, stored: bytes, document: Mapping[str, Any], shape: tuple[int, ...]
+) -> Array:
+    """Return the values of a chunk of a column, of a shape, from its bytes, which were read at ``key``.
+
+    Raises `CorruptStoreError` where it fails its checksum, or is of another size.
+    """
+    with named(place, key):
+        try:
+            codec = get_codec("zstd" if document["codecs"][-1]["name"] == "crc32c" else UNSHARDED_CODEC)
+            if document["data_type"] == "string":
+                encoded = codec.decode(stored, ZSTD_RATIO * len(stored))
+                check_texts(encoded, math.prod(shape))
+                texts: Array = VLenUTF8().decode(encoded).reshape(shape)
+                return texts
+            dtype = _dtype_of(document)
+            check_decoded(math.prod(shape) * dtype.itemsize, len(stored))
+            values: Array = np.empty(shape, dtype)
+            codec.decode_into(stored, values)
+        except CorruptStoreError as error:
+            raise CorruptStoreError(f"{str(error).rstrip('.')} at {place}/{key}. {RESTORE}") from None
+    return values
+
+
+def _dtype_of(document: Mapping[str, Any]) -> np.dtype[Any]:
+    is_text = document["data_type"] == "string"
+    return np.dtype(object if is_text else document["data_type"])
+
+
+def chunk_key(node: str, dimensions: int, at: int = 0) -> str:
+    """Return the key of a chunk of an array that is in chunks of rows: of the first, where there is no other."""
+    return "/".join((node, "c", str(at), *["0"] * (dimensions - 1)))
+
+
+def chunk_keys(node: str, document: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the chunks of an array of one chunk, or of chunks of rows; none of an empty one."""
+    shape = document["shape"]
+    if not math.prod(shape):
+        return []
+    rows = document["chunk_grid"]["configuration"]["chunk_shape"][0]
+    return [chunk_key(node, len(shape), at) for at in range(-(-shape[0] // rows))]
 
 
 def spatial_attributes(grid: Grid) -> Document:

@@ -33,7 +33,7 @@ from sarzarr.files import (
     remove_path,
     whole_file,
 )
-from sarzarr.store.place import Folder, Head
+from sarzarr.store.place import Folder, Head, Place
 
 log = logging.getLogger(__name__)
 JOURNAL: Final = ".journal.json"
@@ -46,6 +46,8 @@ BRIEFLY: Final = 15.0
 """Seconds that a long change waits for another one: a reader that mends the store needs no more, on a busy disk."""
 PATIENCE: Final = 60.0
 """Seconds that a short change waits for another one."""
+DEEPEST: Final = 1000
+"""More folders within one another than a key has."""
 LAST_BLOCKS: Final = 30.0
 """Seconds that the workers of a writer that was killed are waited for: they end with the block that they are at."""
 Unit = tuple[str, Path | None]
@@ -302,14 +304,18 @@ def _write_journal(root: Path, draft: Draft, leaves: Iterable[Path]) -> None:
 
 
 def _ordered(units: Mapping[str, Path | None]) -> list[Unit]:
-    """Return things in the order in which they take their places: a table never names what is not there."""
+    """Return things in the order in which they take their places: a table never names what is not there.
+
+    Documents of nodes come after what is below them, so that a table's tells that all of it is new.
+    """
     removes = any(path is None and key.startswith(f"{cv.SCENES}/") for key, path in units.items())
     tables = [cv.PATCHES, cv.CATALOG] if removes else [cv.CATALOG, cv.PATCHES]
     rank = {top: at for at, top in enumerate((cv.HISTOGRAMS, cv.SCENES, "zarr.json", *tables))}
 
-    def place(unit: Unit) -> tuple[bool, int, str]:
+    def place(unit: Unit) -> tuple[bool, int, int, str]:
         key, path = unit
-        return path is None, rank.get(key.split("/")[0], len(rank)), key
+        depth = key.count("/") if key.endswith("/zarr.json") else DEEPEST
+        return path is None, rank.get(key.split("/")[0], len(rank)), -depth, key
 
     return sorted(units.items(), key=place)
 
@@ -348,6 +354,13 @@ def _read_journal(path: Path) -> dict[str, Any] | None:
             "copy, or delete it and run the command that was interrupted again."
         ) from None
     return found
+
+
+def under_change(place: Place) -> Path | None:
+    """Return the folder of a store of which a change is half made: its files may be the old ones and the new."""
+    if isinstance(place, Folder) and not place.home and (beside_store(place.path) / JOURNAL).exists():
+        return place.path
+    return None
 
 
 def settle(root: Path) -> tuple[str, ...]:

@@ -31,6 +31,8 @@ MAX_CHUNK: Final = 2**28
 """Bytes of a decoded chunk of pixels; sarzarr writes chunks of 256 x 256 pixels."""
 MAX_CHUNKS: Final = 2**24
 """Chunks of an array: 2**40 pixels in chunks of 256 x 256."""
+MAX_COLUMN: Final = 2**20
+"""Chunks of a column: 2**34 rows in chunks of 16,384."""
 MAX_CUT: Final = 2**14
 """Rows or columns of a patch, of a shard, and of a picture."""
 ZSTD_RATIO: Final = 2**15
@@ -60,7 +62,7 @@ def check_document(key: str, size: int) -> None:
 def check_array(document: Mapping[str, Any], *, is_column: bool = False) -> None:
     """Refuse the document of an array that would take more memory than any of sarzarr's, or run what is not known.
 
-    A column of a table is one chunk, of any size: `check_decoded` is for its bytes.
+    A column of a table is one chunk, of any size: `check_decoded` is for its bytes. Or it is in chunks of rows.
     """
     try:
         codecs = list(_flat(document["codecs"]))
@@ -101,9 +103,11 @@ def check_cut(shape: Any, inner: Any, outer: Any, *, itemsize: int, is_column: b
     count, within = (
         math.prod(-(-n // c) for n, c in zip(some, inner, strict=True)) for some in (shape, outer)
     )
-    if chunk > MAX_CHUNK or max(count, within) > MAX_CHUNKS or is_column:
+    is_other = is_column and (not shape or [*inner[1:], *outer] != [*(max(n, 1) for n in shape[1:]), *inner])
+    most = MAX_COLUMN if is_column else MAX_CHUNKS
+    if chunk > MAX_CHUNK or max(count, within) > most or is_other:
         raise InvalidInputError(
-            f"chunks of at most {size_text(MAX_CHUNK)}, and at most {MAX_CHUNKS:,} of them, were expected, got "
+            f"chunks of at most {size_text(MAX_CHUNK)}, and at most {most:,} of them, were expected, got "
             f"{count:,} of {size_text(chunk)}"
         )
 

@@ -3,13 +3,15 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
 from sarzarr import conventions as cv
-from sarzarr.errors import CorruptStoreError
-from sarzarr.store.documents import file_bytes, only_chunk, read_small_array
+from sarzarr.errors import CorruptStoreError, InvalidInputError
+from sarzarr.store.documents import chunk_keys, file_bytes, read_small_array
+from sarzarr.store.limits import check_array
 from sarzarr.store.place import Place
 from sarzarr.store.seals import Document, unsealed
 from sarzarr.store.tables import COLUMNS, EMPTY
@@ -51,6 +53,19 @@ class Tree:
             node, is_chunk, _ = file.rpartition("/c/")
             if is_chunk:
                 out.setdefault(node.partition("/c/")[0], set()).add(file)
+        return out
+
+    @cached_property
+    def small(self) -> dict[str, tuple[str, ...]]:
+        """Keys of the chunks of each array that no manifest lists and that has values, by node."""
+        out = dict[str, tuple[str, ...]]()
+        for node, document in self.documents.items():
+            is_small = document.get("node_type") == "array" and cv.CHUNK_CRC in document["attributes"]
+            if is_small and 0 not in document["shape"]:
+                out[node] = ()  # of one that says what cannot be, reading tells
+                with suppress(InvalidInputError):
+                    check_array(document, is_column=True)
+                    out[node] = tuple(chunk_keys(node, document))
         return out
 
     def has(self, key: str) -> bool:
@@ -217,12 +232,9 @@ def _expect(tree: Tree, found: Findings) -> None:
                 group = f"{node}/{level['asset']}"
                 needed += [group, *(f"{group}/{name}" for name in about[cv.MADE_OF]["arrays"])]
     tree.lost.update(f"{node}/{ROOT}" for node in needed if node not in tree.documents)
-    for node, document in tree.documents.items():
-        if tree.is_array(node):
-            if f"{node}/{cv.MANIFEST}" not in tree.files:
-                tree.lost.add(f"{node}/{cv.MANIFEST}")
-        elif _has_chunk(document) and only_chunk(node, len(document["shape"])) not in tree.files:
-            tree.lost.add(only_chunk(node, len(document["shape"])))
+    manifests = {f"{array}/{cv.MANIFEST}" for array in tree.arrays}
+    tree.lost.update(manifests - tree.files)
+    tree.lost.update(key for keys in tree.small.values() for key in keys if key not in tree.files)
     for key in sorted(tree.lost):
         add_absent(tree, key, found)
 
@@ -238,22 +250,16 @@ def add_absent(tree: Tree, key: str, found: Findings) -> None:
     found.add(key, "it is absent")
 
 
-def _has_chunk(document: Document) -> bool:
-    attributes = document["attributes"]
-    return document.get("node_type") == "array" and cv.CHUNK_CRC in attributes and 0 not in document["shape"]
-
-
 def check_small_arrays(tree: Tree, found: Findings) -> None:
-    """Read the arrays of one chunk, columns and coordinates and histograms; add those that are damaged."""
-    for node, document in sorted(tree.documents.items()):
-        if not _has_chunk(document) or found.touches(f"{node}/{ROOT}"):
+    """Read columns and coordinates and histograms; add those that are damaged."""
+    for node, keys in sorted(tree.small.items()):
+        if found.touches(f"{node}/{ROOT}") or not tree.files.issuperset(keys):
             continue
-        key = only_chunk(node, len(document["shape"]))
-        if key in tree.files:
-            try:
-                read_small_array(tree.place, node)
-            except CorruptStoreError as error:
-                found.add(key, _first_sentence(error))
+        try:
+            read_small_array(tree.place, node)
+        except CorruptStoreError as error:
+            damaged = [key for key in keys if len(keys) == 1 or f"/{key}." in str(error)]
+            found.add(damaged[0] if damaged else f"{node}/c", _first_sentence(error))
 
 
 def _first_sentence(error: Exception) -> str:
@@ -269,10 +275,7 @@ def _find_unlisted(tree: Tree, foreign: list[str], found: Findings) -> None:
             continue
         is_document = name == ROOT and (folder == "" or folder in tree.documents or key in found.by_file)
         is_manifest = name == cv.MANIFEST and (tree.is_array(folder) or folder not in tree.documents)
-        document = tree.documents.get(node)
-        is_chunk = (
-            document is not None and _has_chunk(document) and key == only_chunk(node, len(document["shape"]))
-        )
+        is_chunk = key in tree.small.get(node, ())
         is_shard = tree.is_array(node) or (node not in tree.documents and node != key and "/c/" in key)
         if not (is_document or is_manifest or is_chunk or is_shard):
             found.add(key, UNLISTED, TAKE_AWAY)
