@@ -51,14 +51,7 @@ from sarzarr.store.journal import settle
 from sarzarr.store.layer_shares import layer_stamp, share_columns, shares_key
 from sarzarr.store.limits import check_array, check_catalog, check_patches
 from sarzarr.store.manifest import REMEDY
-from sarzarr.store.overviews.levels import (
-    fresh_levels,
-    is_known,
-    levels_key,
-    open_level,
-    scaled,
-    scene_values,
-)
+from sarzarr.store.overviews.levels import fresh_levels, is_known, open_level, scaled, scene_values
 from sarzarr.store.place import Folder, Place, local_folder
 from sarzarr.store.rows import RowsOfScenes
 from sarzarr.store.shown import store_html
@@ -233,7 +226,7 @@ class Store:
         Levels of pixels that it no longer has are left out.
         """
         rows = self.facts(scene)
-        if not has_node(self.place, levels_key(scene)):
+        if not has_node(self.place, f"{cv.OVERVIEWS}/{scene}"):
             return (0,)
         return (0, *fresh_levels(self.place, scene, rows, self.grids[scene]))
 
