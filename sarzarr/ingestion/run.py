@@ -163,7 +163,8 @@ class _Run:
             if not wave and not decisions:
                 break
             self._enter()
-        _enter(self.store, self.whole)
+        if self.whole or cv.DEFAULT_INDEX not in self.store.patch_indices:
+            _enter(self.store, self.whole)
 
     def _begin(self, scene: Staged) -> list[Job]:
         """Begin a scene, or its second pass: return the blocks that have no intact receipt; others are done."""
