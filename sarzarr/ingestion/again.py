@@ -1,6 +1,7 @@
 """Scenes that are in the store already: the same, to be added to, or stored otherwise."""
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -17,10 +18,24 @@ from sarzarr.scenes.products.table import read_product
 from sarzarr.scenes.scene import SceneProbe, scene_hash
 from sarzarr.store.catalog import encoding_of
 from sarzarr.store.codecs import default_codec
-from sarzarr.store.documents import Encoding
+from sarzarr.store.documents import Document, Encoding
 from sarzarr.store.store import Store
 
 _ENCODED: Final = ("dtype", "codec", "shard")
+
+
+class PlannedStore(Store):
+    """A store of which a plan is made: attributes of its documents are read once, as they were then."""
+
+    @cached_property
+    def _attributes(self) -> dict[tuple[str, str], Document]:
+        return {}
+
+    def node_attrs(self, scene: str, array: str = "") -> Document:
+        """Return the attributes of a scene's group, or of an array of it, as `Store.node_attrs` read them first."""
+        if (scene, array) not in self._attributes:
+            self._attributes[scene, array] = super().node_attrs(scene, array)
+        return self._attributes[scene, array]
 
 
 def known_hash(store: Store | None, scene: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from sarzarr import conventions as cv
@@ -23,6 +22,7 @@ class RowsOfScenes:
         for row, name in enumerate(names):
             self._rows.setdefault(name, []).append(row)
         self.scenes = tuple(self._rows)
+        self._last: tuple[str, list[dict[str, Any]]] = ("", [])
 
     def __getitem__(self, scene: str) -> slice | list[int]:
         """Return the numbers of a scene's rows, one at least; `NotInStoreError` where there is none."""
@@ -38,8 +38,12 @@ class RowsOfScenes:
 
     def dicts(self, scene: str) -> list[dict[str, Any]]:
         """Return a scene's rows as `sarzarr.store.catalog.catalog_rows` does; errors are those of ``[]``."""
-        rows = np.arange(len(self._columns["scene"]))[self[scene]].tolist()
-        return [{name: column[row] for name, column in self._columns.items()} for row in rows]
+        last, found = self._last
+        if last != scene or not found:
+            _, rows = self[scene], self._rows[scene]
+            found = [{name: column[row] for name, column in self._columns.items()} for row in rows]
+            self._last = scene, found  # one at a time is asked for, again and again
+        return [{**row} for row in found]
 
     def grid(self, scene: str) -> Grid:
         """Return the grid of a scene: (rows, columns), transform, CRS; errors are those of ``[]``."""
