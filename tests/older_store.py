@@ -12,7 +12,7 @@ from crc32c import crc32c
 import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr.store.catalog import catalog_rows, encoding_of
-from sarzarr.store.commit import consolidate
+from sarzarr.store.copies import consolidate
 from sarzarr.store.documents import (
     Encoding,
     array_document,

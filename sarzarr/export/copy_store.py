@@ -32,7 +32,7 @@ from sarzarr.patches.index import spec_of, update_index
 from sarzarr.store.catalog import histogram_of, write_histogram
 from sarzarr.store.chunks import read_layout
 from sarzarr.store.codecs import default_codec
-from sarzarr.store.commit import consolidate
+from sarzarr.store.copies import consolidate
 from sarzarr.store.documents import (
     Document,
     Encoding,

@@ -40,7 +40,7 @@ class PlannedStore(Store):
 
 def known_hash(store: Store | None, scene: str) -> str | None:
     """Return the source hash, of all or of sampled bytes, of a scene that the store has; None where it has none."""
-    if store is None or scene not in store.by_scene:
+    if store is None or not store.has_scene(scene):
         return None
     return str(store.facts(scene)[0]["source_hash"])
 
@@ -54,7 +54,7 @@ def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: Ingest
     Raises `InvalidInputError` where border noise is marked, which needs the image's own edges, and another grid is
     asked for.
     """
-    if store is None or scene.id not in store.by_scene:
+    if store is None or not store.has_scene(scene.id):
         return scene
     arrays, held = [], set(store.arrays(scene.id))
     for array in scene.arrays:
@@ -149,7 +149,7 @@ def left_to_do(store: Store, planned: ScenePlan, options: IngestOptions) -> Scen
 
 def has_another(store: Store | None, scene: str, layer: LayerPlan) -> bool:
     """Return whether a store holds a layer of that name of a scene, from another file or in another way."""
-    if store is None or scene not in store.by_scene or layer.name not in store.layers(scene):
+    if store is None or not store.has_scene(scene) or layer.name not in store.layers(scene):
         return False
     held = store.layer_attrs(scene, layer.name)
     return any(held.get(key) != value for key, value in layer.attrs.items())

@@ -53,7 +53,7 @@ from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.pixels.compiled.when import loops_for
 from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.scenes.refusals import Refusals
-from sarzarr.store.catalog import write_histogram
+from sarzarr.store.catalog import catalog_of, catalog_rows, write_histogram
 from sarzarr.store.commit import (
     changed_once,
     commit_layers,
@@ -61,9 +61,10 @@ from sarzarr.store.commit import (
     withdraw_scenes,
     write_bounds,
 )
-from sarzarr.store.documents import group_document, nodes_below, read_json, write_json, write_node
+from sarzarr.store.documents import group_document, has_node, read_json, write_json, write_node
 from sarzarr.store.free_values import free_value
 from sarzarr.store.journal import NO_ROOM, beside_store, removed_by, settle, writing
+from sarzarr.store.overviews.levels import levels_key
 from sarzarr.store.overviews.make import write_overviews
 from sarzarr.store.place import Folder
 from sarzarr.store.store import Store, create_store, open_store
@@ -72,7 +73,7 @@ from sarzarr.text import counted, listed
 
 log = logging.getLogger(__name__)
 BATCH: Final = 8
-"""Scenes enter together when they are this share of those that are there: tables are written anew for each batch."""
+"""Scenes take the place of others when they are this share of those that are there: tables are written anew."""
 
 
 def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = None) -> Store:
@@ -100,7 +101,7 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
         for scene in planned:
             with failed.leaving_out(scene.probe.paths, scene.id):
                 staged.append(stage(scene, staging / scene.id))
-        had = set(nodes_below(store.place, cv.OVERVIEWS))
+        levels = [key for scene in plan.scenes if has_node(store.place, key := levels_key(scene.id))]
         _Run(store, staged, lock, progress).go()
         for one in staged:
             if one.failures:
@@ -108,8 +109,8 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
         if plan.options.overviews:
             store = open_store(plan.store).anew()
             wanted = {*plan.present, *(scene.id for scene in plan.scenes)}
-            write_overviews(store, sorted(wanted & {*store.scenes}), lock=lock)
-        elif gone := sorted(had - set(nodes_below(store.place, cv.OVERVIEWS))):
+            write_overviews(store, sorted(filter(store.has_scene, wanted)), lock=lock)
+        elif gone := sorted(key.partition("/")[2] for key in levels if not has_node(store.place, key)):
             why = "were of other pixels, and are gone: `sarzarr overview` makes them again"
             log.warning("%s: overviews of %s %s", store.place.name, listed(gone), why)
         if not failed:
@@ -148,9 +149,10 @@ class _Run:
     ) -> None:
         self.store, self.lock, self.progress = store, lock, progress
         self.done, self.total = 0, sum(s.plan.bytes_worked for s in scenes)
-        self.scenes = {s.plan.id: s for s in scenes}
+        self.scenes = {s.plan.id: s for s in sorted(scenes, key=lambda s: s.plan.id)}
         self.begun: dict[str, Staged] = {}
-        self.whole: list[Staged] = []
+        self.whole: dict[str, Staged] = {}
+        self.entered = set[str]()
 
     def go(self) -> None:
         """Run everything; failures stay with their scenes."""
@@ -163,8 +165,8 @@ class _Run:
             if not wave and not decisions:
                 break
             self._enter()
-        if self.whole or cv.DEFAULT_INDEX not in self.store.patch_indices:
-            _enter(self.store, self.whole)
+        self._let_in(self._in_turn(is_end=True))
+        self._let_in([scene for name, scene in self.scenes.items() if name in self.whole])
 
     def _begin(self, scene: Staged) -> list[Job]:
         """Begin a scene, or its second pass: return the blocks that have no intact receipt; others are done."""
@@ -222,17 +224,36 @@ class _Run:
                     begin_documents(scene)
                     _write_documents(scene)
                     flush_staged(scene)
-                    self.whole.append(scene)
+                    self.whole[scene.plan.id] = scene
                     del self.begun[scene.plan.id]
         return tasks
 
     def _enter(self) -> None:
-        """Let whole scenes of groups that have a clip into the store, if they are many enough."""
-        now = self.store.anew()
-        ready = [s for s in self.whole if s.plan.only_layers or s.plan.groups <= set(now.bounds)]
-        if ready and len(ready) * BATCH >= len(now.scenes):
-            _enter(self.store, ready)
-            self.whole = [scene for scene in self.whole if scene not in ready]
+        """Let whole scenes of groups that have a clip into the store; those that replace others if they are many."""
+        ready = self._in_turn()
+        if any(s.plan.replaces for s in ready) and len(ready) * BATCH < len(self.store.anew().scenes):
+            return
+        self._let_in(ready)
+
+    def _let_in(self, scenes: Sequence[Staged]) -> None:
+        _enter(self.store, scenes)
+        for scene in scenes:
+            self.entered.add(scene.plan.id)
+            del self.whole[scene.plan.id]
+
+    def _in_turn(self, *, is_end: bool = False) -> list[Staged]:
+        """Return the whole scenes of groups that have a clip, before which all such scenes are whole, or failed.
+
+        So scenes come in in one order, whatever is done first and whatever is interrupted.
+        """
+        known, ready = set(self.store.anew().bounds), list[Staged]()
+        for name, scene in self.scenes.items():
+            has_clip = scene.plan.only_layers or scene.plan.groups <= known
+            if name in self.whole and has_clip:
+                ready.append(scene)
+            elif not (is_end or scene.failures or name in self.entered) and has_clip:
+                break
+        return ready
 
 
 def _write(job: Job, first_time: bool = True) -> Outcome:
@@ -377,24 +398,36 @@ def _enter(store: Store, scenes: Sequence[Staged]) -> None:
     """Let whole scenes into the store, with the clips of new groups and their patches, in one step.
 
     The clip of a group that is new is what the histograms recommend; of a classic store, whose range is a clip
-    already, all of it.
+    already, all of it. The catalog is written anew up to the last scene that replaces another, and the others are
+    added to it: so it is the same as if scenes had come in one after the other.
     """
+    if not scenes:
+        return
     with changed_once(store, leaves=[scene.folder for scene in scenes]) as draft:
-        whole = {scene.plan.id: scene for scene in scenes if not scene.plan.only_layers}
-        rows = [row for scene in whole.values() for row in scene.rows]
         for scene in scenes:
             if scene.plan.only_layers:
                 commit_layers(draft, scene.plan.id, scene.group, [layer.name for layer in scene.plan.layers])
-        if whole:
-            commit_scenes(draft, {name: scene.folder for name, scene in whole.items()}, rows)
+        whole = [scene for scene in scenes if not scene.plan.only_layers]
+        replaced = max((at for at, s in enumerate(whole, 1) if draft.has_scene(s.plan.id)), default=0)
+        rows = [*_commit(draft, whole[:replaced]), *_commit(draft, whole[replaced:])]
         fresh = draft.anew()
-        ranges = zip(*(fresh.catalog[k].values.tolist() for k in ("bounds_key", "vmin", "vmax")), strict=True)
-        new = {key: (vmin, vmax) for key, vmin, vmax in ranges if key not in fresh.bounds}
-        clips = recommend_clips(fresh, set(new))
+        arrays = [row for row in rows if row["name"]]
+        ranges = {row["bounds_key"]: (row["vmin"], row["vmax"]) for row in arrays}
+        new = {key: stored for key, stored in ranges.items() if key not in fresh.bounds}
+        clips = recommend_clips(fresh, set(new), among=arrays) if new else {}
         for key, (vmin, vmax) in new.items():
             if (vmin, vmax) != cv.STORED_RANGE:
                 clips[key] = replace(clips[key], clip_vmin=vmin, clip_vmax=vmax, clip_method="stored range")
-        update_indices(write_bounds(fresh, clips))
+        if whole:
+            update_indices(write_bounds(fresh, clips, arrays), None if replaced else arrays)
+
+
+def _commit(draft: Store, scenes: Sequence[Staged]) -> list[dict[str, Any]]:
+    """Have whole scenes enter a draft, and return their rows in the catalog."""
+    rows = [row for scene in scenes for row in scene.rows]
+    if scenes:
+        commit_scenes(draft, {scene.plan.id: scene.folder for scene in scenes}, rows)
+    return catalog_rows(catalog_of(rows))
 
 
 def _write_documents(scene: Staged) -> None:

@@ -6,7 +6,7 @@ alone, in one pass over its codes. The pass is integer counts, which add up in a
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram, count_h
 from sarzarr.pixels.kernels import half_codes_kernel, normalize_kernel
 from sarzarr.pixels.radiometry import denormalize
 from sarzarr.store.catalog import catalog_rows
-from sarzarr.store.commit import changing, write_bounds
+from sarzarr.store.commit import changing, put_in_order, write_bounds
 from sarzarr.store.shard_job import job_side, rectangles
 from sarzarr.store.split_table import Split, read_side
 from sarzarr.store.store import AnyStore, BoundsEntry, Store, open_store
@@ -35,19 +35,25 @@ _Part = tuple[StoredArray, dict[str, Any], Array]
 
 
 def recommend_clips(
-    store: Store, keys: set[str], *, split: Side | None = None, **method: Any
+    store: Store,
+    keys: set[str],
+    *,
+    split: Side | None = None,
+    among: Iterable[Mapping[str, Any]] | None = None,
+    **method: Any,
 ) -> dict[str, BoundsEntry]:
     """Return groups with the clip (dB) that their histograms recommend; nothing is written.
 
     Every scene of a group, by `bounds_key`, counts, pixel by pixel; with ``split`` (``train``, ``v2:train``, or a
-    split and a membership) the ground of one side alone, in one pass over its codes. ``method`` are arguments of
+    split and a membership) the ground of one side alone, in one pass over its codes. ``among`` are the rows of the
+    catalog that the groups have, where not all are to be looked at. ``method`` are arguments of
     `clip_bounds_from_histogram`: by default percentiles 1 and 99 of the pixels that are valid and positive.
 
     Raises `InvalidInputError` where a group is not in the store, or has no valid pixel on that side.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
-    for row in catalog_rows(store.catalog):
-        rows.setdefault(row["bounds_key"], []).append(row)
+    for row in catalog_rows(store.catalog) if among is None else among:
+        rows.setdefault(row["bounds_key"], []).append(dict(row))
     if unknown := keys - set(rows):
         known, got = ", ".join(sorted(rows)), ", ".join(sorted(unknown))
         raise InvalidInputError(f"groups must be among {known}, got {got}. Name some of these.")
@@ -88,7 +94,9 @@ def set_clip(
     opened = open_store(store)
     with changing(opened) as draft:
         keys = set(draft.bounds) if groups is None else set(groups)
-        update_indices(write_bounds(draft, recommend_clips(draft, keys, split=split, **method)))
+        clips = recommend_clips(draft, keys, split=split, **method)
+        put_in_order(draft)
+        update_indices(write_bounds(draft, clips))
     return opened.anew()
 
 

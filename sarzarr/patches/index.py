@@ -25,12 +25,14 @@ from sarzarr.store.commit import changing
 from sarzarr.store.documents import named
 from sarzarr.store.manifest import read_manifest
 from sarzarr.store.store import AnyStore, Store, open_store
-from sarzarr.store.tables import read_table, write_table
+from sarzarr.store.tables import append_rows, read_table, row_count, write_table
 from sarzarr.tasks import Task, gather
 
 log = logging.getLogger(__name__)
 TASK_PIXELS: Final = 2**25
 """Pixels that one task looks at, about."""
+INDEX_ROWS: Final = {"patch": 16_384, "array": 256}
+"""Rows of a chunk of an index: of patches, and of arrays."""
 Stamp = tuple[str, str, str]
 """(scene, array, digest of all that the array's measures depend on)."""
 
@@ -79,14 +81,14 @@ def update_index(store: Store, spec: IndexSpec) -> None:
     """
     table = _brought_up_to_date(store, spec)
     if table is not None:
-        write_table(store.place, f"{cv.PATCHES}/{spec.name}", table)
+        write_table(store.place, f"{cv.PATCHES}/{spec.name}", table, rows_per_chunk=INDEX_ROWS)
 
 
 def _brought_up_to_date(store: Store, spec: IndexSpec) -> xr.Dataset | None:
     """Return the table of a cut as it should be; None where the store has it so."""
     is_same = spec.name in store.patch_indices and spec_of(store, spec.name) == spec
     known = _by_owner(_as_it_was(store, spec.name)) if is_same else {}
-    if is_same and list(known) == [stamp_of(store, row) for row in catalog_rows(store.catalog)]:
+    if is_same and list(known) == [stamp_of(store, row) for row in _arrays_of(store)]:
         return None
     return measured_table(store, spec, known)
 
@@ -95,18 +97,44 @@ def measured_table(
     store: Store, spec: IndexSpec, known: Mapping[Stamp, dict[str, Array]] = MappingProxyType({})
 ) -> xr.Dataset:
     """Return the patch table of a cut as it is measured now; what is ``known`` of an array is not measured again."""
-    wanted = {stamp_of(store, row): row for row in catalog_rows(store.catalog)}
+    wanted = {stamp_of(store, row): row for row in _arrays_of(store)}
     fresh = _measure_all(store, spec, {stamp: row for stamp, row in wanted.items() if stamp not in known})
     parts = {stamp: known.get(stamp) or fresh[stamp] for stamp in wanted}
-    dropped = sum(_ragged((int(row["height"]), int(row["width"])), spec) for row in wanted.values())
-    return _table(parts, spec, dropped)
+    return _table(parts, spec, _dropped(wanted.values(), spec))
 
 
-def update_indices(store: Store) -> None:
-    """Bring every index of a draft up to date, the default one, of 256 x 256 pixels, too where there is none."""
+def _arrays_of(store: Store) -> list[dict[str, Any]]:
+    """Return the rows of the catalog of arrays of backscatter, in the order in which they came in, as in an index."""
+    return [row for row in catalog_rows(store.arrived) if row["name"]]
+
+
+def update_indices(store: Store, added: Iterable[Mapping[str, Any]] | None = None) -> None:
+    """Bring every index of a draft up to date, the default one, of 256 x 256 pixels, too where there is none.
+
+    Where nothing but arrays, rows of the catalog, was ``added``, their patches are added to those that are there.
+    """
     known = store.patch_indices
     for name in sorted({cv.DEFAULT_INDEX, *known}):
-        update_index(store, spec_of(store, name) if name in known else IndexSpec(name=name))
+        if name not in known:
+            update_index(store, IndexSpec(name=name))
+        elif added is None:
+            update_index(store, spec_of(store, name))
+        else:
+            _extend_index(store, name, [row for row in added if row["name"]])
+
+
+def _extend_index(store: Store, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Measure arrays, rows of the catalog that came in last, and add their patches to an index."""
+    about, spec, key = _as_it_was(store, name, columns=()).attrs, spec_of(store, name), f"{cv.PATCHES}/{name}"
+    wanted = {stamp_of(store, row): row for row in rows}
+    owners = row_count(store.place, key, "owner_scene")
+    dropped = about["dropped"] + _dropped(wanted.values(), spec)
+    table = _table(_measure_all(store, spec, wanted), spec, dropped, owners)
+    append_rows(store.place, key, table, rows_per_chunk=INDEX_ROWS)
+
+
+def _dropped(rows: Iterable[Mapping[str, Any]], spec: IndexSpec) -> int:
+    return sum(_ragged((int(row["height"]), int(row["width"])), spec) for row in rows)
 
 
 def spec_of(store: Store, name: str) -> IndexSpec:
@@ -172,8 +200,12 @@ def _ragged(shape: tuple[int, int], spec: IndexSpec) -> int:
     return whole - kept
 
 
-def _table(parts: Mapping[Stamp, dict[str, Array]], spec: IndexSpec, dropped: int) -> xr.Dataset:
-    owner = np.repeat(np.arange(len(parts), dtype=np.int32), [len(p["row"]) for p in parts.values()])
+def _table(
+    parts: Mapping[Stamp, dict[str, Array]], spec: IndexSpec, dropped: int, owners: int = 0
+) -> xr.Dataset:
+    """Return the table of the patches of arrays, which come after so many ``owners``."""
+    numbers = np.arange(owners, owners + len(parts), dtype=np.int32)
+    owner = np.repeat(numbers, [len(p["row"]) for p in parts.values()])
     columns: dict[str, Any] = {"owner": ("patch", owner)}
     columns |= {k: ("patch", v) for k, v in _concatenated(parts.values()).items()}
     for i, name in enumerate(("scene", "array", "stamp")):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError
 from sarzarr.store.codecs import CRC_BYTES
-from sarzarr.store.commit import consolidate
+from sarzarr.store.copies import consolidate
 from sarzarr.store.documents import (
     Document,
     chunk_keys,

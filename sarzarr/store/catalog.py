@@ -33,6 +33,39 @@ def catalog_of(rows: Iterable[Mapping[str, Any]]) -> xr.Dataset:
     return xr.Dataset(columns)
 
 
+CATALOG_ROWS: Final = 256
+"""Rows of a chunk of the catalog."""
+
+
+def order_of(catalog: xr.Dataset) -> Array:
+    """Return (arrays,) int: the order of a catalog's rows by scene and array name; of rows of one name the last."""
+    names = zip(catalog["scene"].values.tolist(), catalog["name"].values.tolist(), strict=True)
+    last = {name: at for at, name in enumerate(names)}
+    return np.array([last[name] for name in sorted(last)], np.intp)
+
+
+def patches_in_order(table: xr.Dataset) -> xr.Dataset:
+    """Return a patch table with its arrays, and so their patches, in the order of the catalog that readers see."""
+    owners = table.rename(owner_scene="scene", owner_array="name")[["scene", "name"]]
+    order = order_of(owners)
+    if np.array_equal(order, np.arange(owners.sizes["array"])):
+        return table
+    rank = np.full(owners.sizes["array"], -1, np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    owner = rank[table["owner"].values]
+    patches = np.argsort(owner, kind="stable")
+    patches = patches[
+        np.searchsorted(owner[patches], 0) :
+    ]  # those of an array that came in again are left out
+    ordered = table.isel(array=order, patch=patches)
+    return ordered.assign(owner=("patch", owner[patches]))
+
+
+def is_in_order(catalog: xr.Dataset) -> bool:
+    """Return whether a catalog's rows are sorted by scene and array name."""
+    return np.array_equal(order_of(catalog), np.arange(catalog.sizes["array"]))
+
+
 def catalog_rows(catalog: xr.Dataset) -> list[dict[str, Any]]:
     """Return a catalog's rows; the inverse of `catalog_of`."""
     values = {name: catalog[name].values for name in cv.CATALOG_SCHEMA}

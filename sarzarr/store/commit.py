@@ -6,18 +6,19 @@ Whatever changes a store does so in `changing`, in a draft that becomes the stor
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sarzarr import conventions as cv
-from sarzarr.store.catalog import catalog_of, catalog_rows
-from sarzarr.store.documents import Document, read_json, read_node, update_node, write_json
+from sarzarr.store.catalog import CATALOG_ROWS, catalog_of, catalog_rows, is_in_order
+from sarzarr.store.copies import gather
+from sarzarr.store.documents import read_node, update_node
 from sarzarr.store.journal import PATIENCE, drafted, writing
 from sarzarr.store.place import Place
 from sarzarr.store.store import BoundsEntry, Store
-from sarzarr.store.tables import read_table, write_table
+from sarzarr.store.tables import append_rows, read_table, write_table
 from sarzarr.text import counted
 
 log = logging.getLogger(__name__)
@@ -42,28 +43,39 @@ def changed_once(store: Store, *, leaves: Iterable[Path] = ()) -> Iterator[Store
     with drafted(store.root, leaves) as place:
         draft = Store(place)
         yield draft
-        consolidate(draft)
+        if place.units:
+            gather(place, place.units)
 
 
 def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mapping[str, Any]]) -> None:
     """Have staged scenes enter a draft: their folders, and their rows in the catalog.
 
     Each folder of ``staged`` holds ``scene/`` (the group) and ``histograms/``; ``rows`` are their
-    catalog rows. A scene of the same id is replaced.
+    catalog rows, which are added to it. Where a scene of the same id is replaced, it is written anew, in order.
     """
+    replaced = [scene for scene in staged if store.has_scene(scene)]
     for scene, folder in staged.items():
         store.place.swap(folder / "histograms", f"{cv.HISTOGRAMS}/{scene}")
         store.place.swap(folder / "scene", f"{cv.SCENES}/{scene}")
         store.place.delete(f"{cv.OVERVIEWS}/{scene}")  # of its old pixels
-    _write_catalog(store.place, rows, without=staged)
+    if replaced:
+        _write_catalog(store.place, rows, without=staged)
+    else:
+        append_rows(store.place, cv.CATALOG, catalog_of(rows), rows_per_chunk=CATALOG_ROWS)
     log.info("%s: %s committed: %s", store.place.name, counted(len(staged), "scene"), ", ".join(staged))
 
 
-def _write_catalog(place: Place, rows: Iterable[Mapping[str, Any]], without: Iterable[str]) -> None:
-    """Write the catalog as it now is, with more rows, and without those of some scenes."""
+def _write_catalog(place: Place, rows: Iterable[Mapping[str, Any]], without: Iterable[str] = ()) -> None:
+    """Write the catalog anew, in order, with more rows, and without those of some scenes."""
     gone = set(without)
     kept = [row for row in catalog_rows(read_table(place, cv.CATALOG)) if row["scene"] not in gone]
-    write_table(place, cv.CATALOG, catalog_of([*kept, *rows]))
+    write_table(place, cv.CATALOG, catalog_of([*kept, *rows]), rows_per_chunk=CATALOG_ROWS)
+
+
+def put_in_order(store: Store) -> None:
+    """Have the catalog of a draft in the order of its scenes, not of their arrival."""
+    if not is_in_order(store.arrived):
+        _write_catalog(store.place, ())
 
 
 def commit_layers(store: Store, scene: str, folder: Path, names: Iterable[str]) -> None:
@@ -85,21 +97,26 @@ def withdraw_scenes(store: Store, scenes: Sequence[str]) -> None:
     log.info("%s: %s removed", store.place.name, ", ".join(scenes))
 
 
-def write_bounds(store: Store, bounds: Mapping[str, BoundsEntry]) -> Store:
-    """Write the bounds of groups into a draft, and the clip of every group onto its arrays; others stay."""
-    _write_bounds(store.place, bounds)
+def write_bounds(
+    store: Store, bounds: Mapping[str, BoundsEntry], rows: Iterable[Mapping[str, Any]] | None = None
+) -> Store:
+    """Write the bounds of groups into a draft, and the clip of every group onto its arrays; others stay.
+
+    ``rows`` are those of the catalog whose arrays may have another clip: all, if left out.
+    """
+    _write_bounds(store.place, bounds, catalog_rows(store.catalog) if rows is None else rows)
     for key, b in bounds.items():
         clip = f"{b.clip_vmin:.2f} to {b.clip_vmax:.2f} dB ({b.clip_method})"
         log.info("%s: clip of %s set to %s", store.place.name, key, clip)
     return store.anew()
 
 
-def _write_bounds(place: Place, bounds: Mapping[str, BoundsEntry]) -> None:
+def _write_bounds(place: Place, bounds: Mapping[str, BoundsEntry], rows: Iterable[Mapping[str, Any]]) -> None:
     known = read_node(place, "")["attributes"][cv.BOUNDS]
     merged = {**known, **{k: asdict(b) for k, b in bounds.items()}}
     ranges = {(b["vmin"], b["vmax"]) for b in merged.values()}
     whole = dict(zip((cv.VMIN, cv.VMAX), ranges.pop(), strict=True)) if len(ranges) == 1 else {}
-    for row in catalog_rows(read_table(place, cv.CATALOG)):  # scenes of groups that stay may be new, too
+    for row in rows:  # scenes of groups that stay may be new, too
         if entry := merged.get(row["bounds_key"]):
             node = f"{cv.SCENES}/{row['scene']}/{row['name']}"
             array = read_node(place, node)["attributes"]
@@ -107,28 +124,3 @@ def _write_bounds(place: Place, bounds: Mapping[str, BoundsEntry]) -> None:
             if any(array.get(k) != v for k, v in clip.items()):
                 update_node(place, node, clip)
     update_node(place, "", {cv.BOUNDS: dict(sorted(merged.items())), **whole}, without=(cv.VMIN, cv.VMAX))
-
-
-def consolidate(store: Store) -> None:
-    """Gather the documents of every node into the root's, where xarray looks for them.
-
-    Written here and not by zarr-python, which warns that consolidated metadata is not part of
-    the Zarr v3 specification; readers that do not know it ignore it (``must_understand: false``).
-    """
-    root = read_json(store.place, "zarr.json")
-    root["consolidated_metadata"] = {
-        "kind": "inline",
-        "must_understand": False,
-        "metadata": dict(sorted(_documents_below(store.place, ""))),
-    }
-    write_json(store.place, "zarr.json", root)
-
-
-def _documents_below(place: Place, group: str) -> Iterator[tuple[str, Document]]:
-    """Yield the nodes below a group and their documents; what is half made is hidden, and chunks are in ``c``."""
-    for name in place.children(group):
-        if name.endswith("/") and name != "c/" and not name.startswith("."):
-            node = f"{group}/{name[:-1]}".lstrip("/")
-            with suppress(FileNotFoundError):  # taken out or replaced meanwhile: whoever does it gathers anew
-                yield node, read_json(place, f"{node}/zarr.json")
-            yield from _documents_below(place, node)

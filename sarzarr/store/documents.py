@@ -33,6 +33,11 @@ def group_document(attributes: Mapping[str, Any] | None = None) -> Document:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
 
 
+def root_document(attributes: Mapping[str, Any]) -> Document:
+    """Return the ``zarr.json`` of a store, whose consolidated metadata is empty: see `sarzarr.store.copies`."""
+    return {**group_document(attributes), cv.CONSOLIDATED: {}}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
     """The dtype, codec, chunks and shards of an array."""

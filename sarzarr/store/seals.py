@@ -61,7 +61,7 @@ def broken(where: str) -> CorruptStoreError:
 
 def _content(document: Mapping[str, Any], covered: Collection[str]) -> Document:
     """Return what a seal covers. Other programs leave out what is empty when they write a document anew."""
-    kept = {k: v for k, v in document.items() if k not in ("attributes", "consolidated_metadata")}
+    kept = {k: v for k, v in document.items() if k not in ("attributes", cv.CONSOLIDATED)}
     kept = {k: v for k, v in kept.items() if v not in (None, [])}
     attributes = document.get("attributes", {})
     return kept | {"attributes": {k: attributes[k] for k in covered}}

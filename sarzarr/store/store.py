@@ -30,7 +30,14 @@ from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
 from sarzarr.pixels.bounds import ClipBounds, Histogram
 from sarzarr.pixels.radiometry import from_codes
-from sarzarr.store.catalog import catalog_of, read_histogram
+from sarzarr.store.catalog import (
+    CATALOG_ROWS,
+    catalog_of,
+    is_in_order,
+    order_of,
+    patches_in_order,
+    read_histogram,
+)
 from sarzarr.store.chunks import check_links, read_layout
 from sarzarr.store.conditions import columns_of, where_mask
 from sarzarr.store.documents import (
@@ -43,6 +50,7 @@ from sarzarr.store.documents import (
     read_json,
     read_node,
     read_small_array,
+    root_document,
     stored_coordinates,
     without_seal,
     write_node,
@@ -136,13 +144,18 @@ class Store:
         return version if type(version) is int else None
 
     @cached_property
-    def listing(self) -> xr.Dataset:
-        """The `catalog` as it is stored: with a row, of no ``name``, for each scene of layers alone."""
+    def arrived(self) -> xr.Dataset:
+        """The `listing` as it is stored: scenes in the order in which they came in."""
         vars(self)["_stamp"] = self.place.head(f"{cv.CATALOG}/zarr.json")
-        listing = read_table(self.place, cv.CATALOG)
+        arrived = read_table(self.place, cv.CATALOG)
         with named(self.place, f"{cv.CATALOG}/zarr.json"):
-            check_catalog(listing)
-        return listing
+            check_catalog(arrived)
+        return arrived
+
+    @cached_property
+    def listing(self) -> xr.Dataset:
+        """The `catalog` with a row, of no ``name``, for each scene of layers alone."""
+        return self.arrived if is_in_order(self.arrived) else self.arrived.isel(array=order_of(self.arrived))
 
     @cached_property
     def catalog(self) -> xr.Dataset:
@@ -164,6 +177,11 @@ class Store:
     def scenes(self) -> tuple[str, ...]:
         """Ids of the scenes, sorted; those of layers alone among them."""
         return self.by_scene.scenes
+
+    def has_scene(self, scene: str) -> bool:
+        """Whether a scene of that id is here; of one of which there is nothing, the catalog is not read."""
+        folders = (f"{group}/{scene}" for group in (cv.SCENES, cv.HISTOGRAMS))
+        return any(self.place.head(folder) for folder in folders) and scene in self.by_scene
 
     @cached_property
     def placements(self) -> Mapping[str, Georeference]:
@@ -454,7 +472,7 @@ class Store:
         return tuple(sorted({*nodes_below(self.place, cv.PATCHES), *self.unwritten}))
 
     def patch_columns(self, name: str = cv.DEFAULT_INDEX) -> xr.Dataset:
-        """Return a patch table as stored: ``owner`` indexes ``owner_scene`` and ``owner_array``."""
+        """Return a patch table: ``owner`` indexes ``owner_scene`` and ``owner_array``, which are sorted."""
         if name in self.unwritten:
             return self.unwritten[name]
         if not has_node(self.place, f"{cv.PATCHES}/{name}"):
@@ -468,7 +486,7 @@ class Store:
         table = read_table(self.place, f"{cv.PATCHES}/{name}")
         with named(self.place, f"{cv.PATCHES}/{name}/zarr.json"):
             check_patches(table, self.catalog)
-        return table
+        return patches_in_order(table)
 
     def split_mask(self, table: xr.Dataset, split: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return (patches,) bool: which of a `patch_columns` table touch only cells of one side of a split.
@@ -593,7 +611,10 @@ def create_store(path: str | Path) -> Store:
     with whole_folder(place.path.resolve(), once=True) as folder:
         new = Folder(folder)
         ensure_groups(new, cv.SCENES, cv.HISTOGRAMS, cv.PATCHES)
-        write_table(new, cv.CATALOG, catalog_of(()))
+        write_table(new, cv.CATALOG, catalog_of(()), rows_per_chunk=CATALOG_ROWS)
+        groups = (cv.HISTOGRAMS, cv.PATCHES, cv.SCENES)
+        copies = {group: read_json(new, f"{group}/zarr.json") for group in groups}
+        write_node(new, cv.DOCUMENTS, group_document({cv.COPIES: copies}))
         schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
-        write_node(new, "", group_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
+        write_node(new, "", root_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
     return Store(place)

@@ -246,6 +246,16 @@ def read_table(place: Place, key: str, *, columns: Collection[str] | None = None
     return table
 
 
+def row_count(place: Place, key: str, column: str) -> int:
+    """Return the number of values of a column of a table, (rows, ...), along its first dimension."""
+    attributes = read_node(place, key)["attributes"]
+    with named(place, f"{key}/zarr.json"):
+        empty = {name: words for name, *words in map(str.split, attributes.get(EMPTY, ()))}
+        if column in empty:
+            return len(_empty_column(*empty[column])[1])
+        return int(read_node(place, f"{key}/{column}")["shape"][0])
+
+
 def _read_columns(
     place: Place, key: str, attributes: dict[str, Any], wanted: Collection[str] | None
 ) -> dict[str, tuple[list[str], Array]]:

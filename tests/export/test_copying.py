@@ -26,7 +26,7 @@ from sarzarr.export.copy_store import copy_store
 from sarzarr.export.recode import CopyJob, copy_shards
 from sarzarr.splits.make import make_split
 from sarzarr.store.codecs import CODECS
-from sarzarr.store.commit import consolidate
+from sarzarr.store.copies import consolidate
 from sarzarr.store.documents import Encoding, cf_attributes, read_node
 from sarzarr.store.place import Folder
 from sarzarr.store.tables import write_table

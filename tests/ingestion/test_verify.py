@@ -21,7 +21,7 @@ from sarzarr.errors import (
     StoreNotFoundError,
 )
 from sarzarr.store.catalog import write_histogram
-from sarzarr.store.commit import consolidate
+from sarzarr.store.copies import consolidate
 from sarzarr.store.documents import read_node, update_node
 from sarzarr.store.tables import read_table, write_table
 

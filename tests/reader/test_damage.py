@@ -28,7 +28,7 @@ from sarzarr.errors import (
 )
 from sarzarr.pixels.compiled.when import SWITCH, loops
 from sarzarr.store.boxes import Boxes, read_boxes, write_boxes
-from sarzarr.store.commit import consolidate
+from sarzarr.store.copies import consolidate
 from sarzarr.store.split_table import read_split
 
 KNOWN = {"quantity": "sigma0", "representation": "power", "shard": 512}

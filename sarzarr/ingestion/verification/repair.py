@@ -1,6 +1,6 @@
 """The repair of a store: what is damaged is made again, and taken where it is what the store had, to the byte.
 
-Documents come from their copies in the root, and that from the documents; catalog, coordinates, patch tables and
+Documents come from their copies, and the root's from the documents; catalog, coordinates, patch tables and
 overviews from these and from pixels; manifests from their files, where a patch table knows their checksum; splits
 from their recipe; shards, histograms and samples from their sources.
 """
@@ -17,6 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import numpy as np
+import xarray as xr
+
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, SarzarrError
 from sarzarr.ingestion.chips.find import ChipOptions
@@ -27,16 +30,17 @@ from sarzarr.ingestion.verification.again import Shard, histogram_of_all, record
 from sarzarr.ingestion.verification.sources import Files, files_by_name, scene_as_stored
 from sarzarr.ingestion.verification.verify import examine, folder_of, gather_documents, verify
 from sarzarr.patches.cut import IndexSpec
-from sarzarr.patches.index import measured_table
+from sarzarr.patches.index import INDEX_ROWS, measured_table
 from sarzarr.splits.assign import assign, fixed_units
 from sarzarr.splits.versions import grounds_of
-from sarzarr.store.catalog import catalog_of, catalog_rows, write_histogram
+from sarzarr.store.catalog import CATALOG_ROWS, catalog_of, catalog_rows, write_histogram
 from sarzarr.store.chunks import ArrayLayout, described_layout
 from sarzarr.store.commit import write_bounds
 from sarzarr.store.documents import (
     group_document,
     json_bytes,
     read_small_array,
+    root_document,
     write_coordinates,
     write_node,
 )
@@ -164,7 +168,7 @@ class _Repair:
             self._look(deep=self.before.is_deep)
         with self._leaving("overviews"):
             self._overviews()
-        if self.has_written or ROOT in self.found.by_file:
+        if self.has_written or any(file.endswith(ROOT) for file in self.found.by_file):
             gather_documents(self.place, self.tree.copies)
 
     def _look(self, scenes: Collection[str] = (), *, deep: bool = False) -> None:
@@ -193,12 +197,19 @@ class _Repair:
         return Store(self.place)
 
     def _documents(self) -> None:
-        """Write the documents that are damaged as their copies in the root are."""
+        """Write the documents that are damaged as their copies are, and those of groups that hold copies again."""
         for node, copy in self.tree.copies.items():
             key = f"{node}/{ROOT}"
             is_damaged = not self._is_intact(key)
             if is_damaged and (key in self.found.by_file or node.split("/")[0] in _DERIVED):
                 self._put(key, json_bytes(copy))
+        scenes = {node.split("/")[1] for node in self.tree.documents if node.startswith(f"{cv.SCENES}/")}
+        for node in (cv.DOCUMENTS, *(f"{cv.HISTOGRAMS}/{scene}" for scene in sorted(scenes))):
+            if not self._is_intact(f"{node}/{ROOT}"):
+                write_node(self.place, node, group_document())
+                self.is_stale = self.has_written = True
+        if self.is_stale and "" in self.tree.documents:
+            gather_documents(self.place, self.tree.copies)
 
     def _is_intact(self, key: str) -> bool:
         return key in self.tree.files and not self.found.covers(key)
@@ -209,7 +220,6 @@ class _Repair:
             return
         self.is_stale = True
         if "" in self.tree.documents:
-            gather_documents(self.place, self.tree.copies)
             return
         bounds: dict[str, Any] = {}
         for row in catalog_rows(self._store().catalog):
@@ -223,7 +233,7 @@ class _Repair:
         if old and sealed(whole, ROOT, own)["attributes"][cv.SEAL].split(" ")[0] != seal:
             whole = _root_document(bounds, own)  # what it says of groups without a scene may be the damage
         write_node(self.place, "", whole, own)
-        gather_documents(self.place, {})
+        gather_documents(self.place, self.tree.copies)
 
     def _old_root(self) -> dict[str, Any]:
         """Return the attributes of the root's document as far as it can be read."""
@@ -248,16 +258,33 @@ class _Repair:
         for scene in sorted(scenes - {row.get("scene") for row in rows}):  # of layers alone
             row = told_row(self.tree, scene, "", groups)
             rows.append({"transform": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), **(row or {})})
-        table = catalog_of(rows)
+        table = self._as_they_came(catalog_of(rows))
         for column in cv.CATALOG_SCHEMA:
             key = f"{cv.CATALOG}/{column}"
             if not self.found.touches(key) and key in self.tree.documents:
                 table[column] = table[column].dims, read_small_array(self.place, key)[0]
         new = self._folder()
-        write_table(new, cv.CATALOG, table)
+        write_table(new, cv.CATALOG, table, rows_per_chunk=CATALOG_ROWS)
         columns = {f"{cv.CATALOG}/{column}" for column in cv.CATALOG_SCHEMA}
         is_intact = columns.issuperset(file for file in self.found.by_file if file.startswith(cv.CATALOG))
         self._take_table(new, cv.CATALOG, as_it_was=not is_intact)  # else documents were changed on purpose
+
+    def _as_they_came(self, catalog: xr.Dataset) -> xr.Dataset:
+        """Return a catalog with its rows in the order in which the store has its arrays, as far as it is known."""
+        columns = [f"{cv.CATALOG}/scene", f"{cv.CATALOG}/name"]
+        if not any(map(self.found.touches, columns)):
+            came = [read_small_array(self.place, key)[0].tolist() for key in columns]
+        else:
+            indices = sorted(self.tree.attributes(cv.PATCHES).get(cv.CUTS, {}))
+            owners = [f"{cv.PATCHES}/{index}/owner_" for index in indices]
+            known = [owner for owner in owners if not self.found.touches(f"{owner}scene")]
+            if not known or self.found.touches(f"{known[0]}array"):
+                return catalog
+            came = [read_small_array(self.place, known[0] + part)[0].tolist() for part in ("scene", "array")]
+        rank = {names: at for at, names in enumerate(zip(*came, strict=True))}
+        names = zip(catalog["scene"].values.tolist(), catalog["name"].values.tolist(), strict=True)
+        order = np.argsort([rank.get(name, len(rank)) for name in names], kind="stable")
+        return catalog.isel(array=order)
 
     def _take_table(self, new: Folder, key: str, *, as_it_was: bool = True) -> None:
         """Put the files of a table in the place of those that are damaged, if it is the one that was there."""
@@ -480,14 +507,15 @@ class _Repair:
         """Measure the patches of tables that are damaged, or are not of these pixels and clips, again."""
         store = self._store()
         names = {node.split("/")[1] for node in self.tree.documents if node.startswith(f"{cv.PATCHES}/")}
+        names.update(self.tree.attributes(cv.PATCHES).get(cv.CUTS, {}))
         for name in sorted({*names, cv.DEFAULT_INDEX}):
             key = f"{cv.PATCHES}/{name}"
             if not self.found.touches(key):
                 continue
-            cut = self.tree.attributes(key)
+            cut = self.tree.attributes(cv.PATCHES).get(cv.CUTS, {}).get(name) or self.tree.attributes(key)
             spec = IndexSpec(name=name, **{k: cut[k] for k in ("size", "stride", "edge") if k in cut})
             new = self._folder()
-            write_table(new, key, measured_table(store, spec))
+            write_table(new, key, measured_table(store, spec), rows_per_chunk=INDEX_ROWS)
             self._take_table(new, key, as_it_was=False)
 
     def _shares(self) -> None:
@@ -548,4 +576,4 @@ def _root_document(bounds: dict[str, Any], own: dict[str, Any]) -> dict[str, Any
     schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
     ranges = {(entry[cv.VMIN], entry[cv.VMAX]) for entry in bounds.values()}
     whole = dict(zip((cv.VMIN, cv.VMAX), ranges.pop(), strict=True)) if len(ranges) == 1 else {}
-    return group_document({**own, cv.SARZARR: schema, cv.BOUNDS: dict(sorted(bounds.items())), **whole})
+    return root_document({**own, cv.SARZARR: schema, cv.BOUNDS: dict(sorted(bounds.items())), **whole})

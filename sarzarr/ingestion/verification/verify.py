@@ -13,8 +13,7 @@ from sarzarr.errors import (
     StoreNotFoundError,
 )
 from sarzarr.ingestion.verification.recount import check_indices, recount_histograms
-from sarzarr.store.commit import consolidate
-from sarzarr.store.documents import read_json, write_json
+from sarzarr.store.copies import consolidate
 from sarzarr.store.place import Folder, Place
 from sarzarr.store.seals import Document
 from sarzarr.store.store import AnyStore, Store, open_store
@@ -22,7 +21,7 @@ from sarzarr.store.verify.findings import ROOT, Findings, Verification
 from sarzarr.store.verify.overviews import check_overviews
 from sarzarr.store.verify.pixels import check_pixels, read_manifests
 from sarzarr.store.verify.tables import check_tables
-from sarzarr.store.verify.tree import CONSOLIDATED, Tree, check_small_arrays, read_tree
+from sarzarr.store.verify.tree import Tree, check_small_arrays, read_tree
 from sarzarr.tasks import Progress
 
 
@@ -123,10 +122,6 @@ def _stamps(place: Place) -> tuple[object, ...]:
 
 
 def gather_documents(place: Folder, copies: Mapping[str, Document]) -> None:
-    """Gather the documents of every node in the root's, and keep the copies of those that are lost."""
-    consolidate(Store(place))
-    root = read_json(place, ROOT)
-    known = root[CONSOLIDATED]["metadata"]
-    if lost := {node: copy for node, copy in copies.items() if node not in known}:
-        root[CONSOLIDATED]["metadata"] = dict(sorted({**lost, **known}.items()))
-        write_json(place, ROOT, root)
+    """Gather the documents of every node, and keep the copies of those that are lost."""
+    lost = {node: copy for node, copy in copies.items() if place.head(f"{node}/{ROOT}") is None}
+    consolidate(Store(place), lost)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError, InvalidInputError
+from sarzarr.store.copies import OF_SCENES, holders
 from sarzarr.store.documents import chunk_keys, file_bytes, read_small_array
 from sarzarr.store.limits import check_array
 from sarzarr.store.place import Place
@@ -22,8 +23,6 @@ TAKE_AWAY: Final = "Look at it, and take it away: no reader reads it."
 _CHANGED: Final = "it is damaged, stands in the place of another, or was changed by hand"
 DEEPEST: Final = 12
 """Folders within one another that are looked into; a store has at most six."""
-CONSOLIDATED: Final = "consolidated_metadata"
-"""The key of the root's document that holds copies of all others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +36,11 @@ class Tree:
     documents: dict[str, Document] = field(default_factory=dict)
     """Documents by node, without their seals: those that are damaged from their copies; "" is the root."""
     copies: dict[str, Document] = field(default_factory=dict)
-    """Intact copies of documents in the root, by node, with their seals."""
+    """Intact copies of documents, by node, with their seals."""
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Copies of documents as they are, by the node that holds them and their own."""
+    seals: dict[str, Any] = field(default_factory=dict)
+    """Seals of documents that are there and intact, by node."""
     lost: set[str] = field(default_factory=set)
     """Keys of files that must be there, and are not."""
 
@@ -98,19 +101,22 @@ def read_tree(place: Place, found: Findings) -> Tree:
     """Read the documents of a store; add what is wrong with them, and with the copies of them in the root."""
     files = frozenset(_files_below(place, "", found))
     tree = Tree(place, files)
-    copies = _read_root(tree, found)
-    for node, copy in copies.items():
-        is_safe = all(part and not part.startswith(".") for part in node.split("/")) and "\\" not in node
-        if is_safe and _sealed_content(copy, f"{node}/{ROOT}") is not None and _KEYS.issuperset(copy):
-            tree.copies[node] = copy
+    _read_root(tree, found)
+    _read_copies(tree)
+    for copies in tree.told.values():
+        for node, copy in copies.items():
+            is_safe = all(part and not part.startswith(".") for part in node.split("/")) and "\\" not in node
+            if is_safe and _sealed_content(copy, f"{node}/{ROOT}") is not None and _KEYS.issuperset(copy):
+                tree.copies.setdefault(node, copy)
     on_disk = {key.removesuffix("/zarr.json") for key in files if key.endswith("/zarr.json")}
     foreign = list[str]()
     for node in sorted(on_disk | tree.copies.keys()):
         if any(node.startswith(f"{other}/") for other in foreign):
             continue
-        if not _read_node(tree, node, copies.get(node), found):
+        if not _read_node(tree, node, found):
             foreign.append(node)
     _expect(tree, found)
+    _check_copies(tree, found)
     _find_unlisted(tree, foreign, found)
     return tree
 
@@ -130,27 +136,50 @@ def _files_below(place: Place, group: str, found: Findings) -> Iterator[str]:
             yield key
 
 
-def _read_root(tree: Tree, found: Findings) -> dict[str, Any]:
-    """Take up the root's document, and return the copies of others that it holds, as they are."""
+def _read_root(tree: Tree, found: Findings) -> None:
+    """Take up the root's document, and the copies of others that one of an older sarzarr holds."""
     try:
         raw = file_bytes(tree.place, ROOT)
         document = json.loads(raw)
-        metadata = document.get(CONSOLIDATED, {}).get("metadata", {})
-        copies = {node: copy for node, copy in metadata.items() if isinstance(copy, dict)}
+        if inline := document.get(cv.CONSOLIDATED):
+            tree.told[""] = _copies_in(inline.get("metadata"))
     except FileNotFoundError:
         found.add(ROOT, "it is absent")
-        return {}
+        return
     except (CorruptStoreError, ValueError, AttributeError, RecursionError) as error:
         found.add(ROOT, f"it is no document ({error})")
-        return {}
+        return
     content = _sealed_content(document, ROOT)
     if content is None:
         found.add(ROOT, _CHANGED)
     else:
         tree.documents[""] = content
-        content.pop(CONSOLIDATED, None)
+        content.pop(cv.CONSOLIDATED, None)
         _check_spelling(raw, document, ROOT, found)
-    return copies
+
+
+def _copies_in(metadata: Any) -> dict[str, Any]:
+    held = metadata.items() if isinstance(metadata, dict) else ()
+    return {str(node): copy for node, copy in held if isinstance(copy, dict)}
+
+
+def _read_copies(tree: Tree) -> None:
+    """Take up the copies that groups hold; those that an older sarzarr wrote hold none."""
+    holders = {cv.DOCUMENTS, *(key.removesuffix(f"/{ROOT}") for key in tree.files if _may_hold(key))}
+    for node in sorted(holders):
+        with suppress(CorruptStoreError, ValueError, AttributeError, RecursionError):
+            document = json.loads(file_bytes(tree.place, f"{node}/{ROOT}"))
+            told = _copies_in(document["attributes"].get(cv.COPIES)) if "attributes" in document else {}
+            if inline := document.get(cv.CONSOLIDATED):
+                below = _copies_in(inline.get("metadata"))
+                told |= {f"{node}/{name}": copy for name, copy in below.items()}
+            if told:
+                tree.told[node] = told
+
+
+def _may_hold(key: str) -> bool:
+    top, *rest = key.split("/")
+    return top in OF_SCENES and len(rest) == 2 and rest[1] == ROOT
 
 
 def _sealed_content(document: Any, key: str) -> Document | None:
@@ -168,7 +197,7 @@ def _seal_of(document: Any) -> Any:
 
 _KEYS = frozenset(
     "zarr_format node_type shape data_type chunk_grid chunk_key_encoding fill_value codecs attributes "
-    f"dimension_names storage_transformers {CONSOLIDATED}".split()
+    f"dimension_names storage_transformers {cv.CONSOLIDATED}".split()
 )
 """The keys of a document of Zarr v3; those that are empty no seal covers."""
 _SPELT = re.compile(rb"[0-9]E|\\u[0-9a-f]{0,3}[A-F]")
@@ -184,7 +213,7 @@ def _check_spelling(raw: bytes, document: Document, key: str, found: Findings) -
         found.add(key, "a byte of it is another one, which means the same")
 
 
-def _read_node(tree: Tree, node: str, copy: Any, found: Findings) -> bool:
+def _read_node(tree: Tree, node: str, found: Findings) -> bool:
     """Take up a document, or its copy where it is damaged; return whether it is a node of sarzarr's."""
     key = f"{node}/{ROOT}"
     raw, document, content = b"", None, None
@@ -195,17 +224,14 @@ def _read_node(tree: Tree, node: str, copy: Any, found: Findings) -> bool:
             content = _sealed_content(document, key)
         except (CorruptStoreError, ValueError, RecursionError):
             pass
-    intact = tree.copies.get(node)
-    is_anothers = document is not None and (_seal_of(document), _seal_of(copy)) == (None, None)
-    if is_anothers and intact is None and copy in (None, document):
+    intact, copies = tree.copies.get(node), [held[node] for held in tree.told.values() if node in held]
+    is_anothers = document is not None and {_seal_of(document), *map(_seal_of, copies)} == {None}
+    if is_anothers and intact is None and all(copy == document for copy in copies):
         return False
     if content is not None:
-        tree.documents[node] = content
+        content.pop(cv.CONSOLIDATED, None)
+        tree.documents[node], tree.seals[node] = content, _seal_of(document)
         _check_spelling(raw, document or {}, key, found)
-        if copy is not None and (intact is None or _seal_of(intact) != _seal_of(document)):
-            found.add(ROOT, f"its copy of {key} is another document")
-        elif copy is None and "" in tree.documents:
-            found.add(ROOT, f"it holds no copy of {key}")
         return True
     if intact is not None:
         tree.documents[node] = _sealed_content(intact, key) or {}
@@ -216,9 +242,28 @@ def _read_node(tree: Tree, node: str, copy: Any, found: Findings) -> bool:
     return True
 
 
+def _check_copies(tree: Tree, found: Findings) -> None:
+    """Hold the copies of documents against these."""
+    is_old = "" in tree.told
+    for node in tree.documents:
+        if node == "" or found.touches(f"{node}/{ROOT}") or f"{node}/{ROOT}" in tree.lost:
+            continue
+        for holder in ("",) if is_old else holders(node):
+            if holder not in tree.documents or found.touches(f"{holder}/{ROOT}".lstrip("/")):
+                continue
+            copy = tree.told.get(holder, {}).get(node)
+            if copy is None:
+                found.add(f"{holder}/{ROOT}".lstrip("/"), f"it holds no copy of {node}/{ROOT}")
+            elif _sealed_content(copy, f"{node}/{ROOT}") is None or _seal_of(copy) != tree.seals.get(node):
+                found.add(f"{holder}/{ROOT}".lstrip("/"), f"its copy of {node}/{ROOT} is another document")
+
+
 def _expect(tree: Tree, found: Findings) -> None:
     """Add the findings of files that documents tell of, and that are not there: of a whole folder one."""
     needed = [cv.SCENES, cv.HISTOGRAMS, cv.PATCHES, cv.CATALOG]
+    if "" not in tree.told:
+        cuts = tree.attributes(cv.PATCHES).get(cv.CUTS, {})
+        needed += [cv.DOCUMENTS, *(f"{cv.PATCHES}/{name}" for name in cuts)]
     for table in tree.tables:
         attributes = tree.attributes(table)
         empty = {words.split()[0] for words in attributes.get(EMPTY, ())}
