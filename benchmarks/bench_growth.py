@@ -3,10 +3,9 @@
     make bench-growth
     make bench-growth BENCH_ARGS="--scenes 10 1000 --before ../other-checkout"
 
-Stores of tiny scenes are made by `growth_stores.py` in a folder, in memory where there is one. Each measurement is the
+Stores of tiny scenes are made by `growth_stores.py` in a folder, in memory where there is one. A measurement is the
 shortest of three in a process of its own; with ``--before`` the same is done with the package of another checkout, on
-stores that it makes itself, of at most ``--before-most`` scenes. Ratios are to the store of the fewest scenes, and to
-the other checkout.
+stores that it makes itself, of at most ``--before-most`` scenes. Ratios are of most scenes to fewest.
 """
 
 import argparse

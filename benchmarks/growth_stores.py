@@ -18,14 +18,20 @@ from rasterio.transform import from_origin
 
 import sarzarr as sz
 from sarzarr import conventions as cv
+from sarzarr.patches import index
 from sarzarr.patches.cut import patch_ids
 from sarzarr.patches.index import _by_owner, measured_table, spec_of, stamp_of
-from sarzarr.store import commit
+from sarzarr.store import catalog
 from sarzarr.store.catalog import catalog_of, catalog_rows
 from sarzarr.store.documents import read_sealed, spatial_attributes, write_coordinates, write_node
 from sarzarr.store.manifest import read_manifest, write_manifest
 from sarzarr.store.place import Folder
 from sarzarr.store.tables import read_table, write_table
+
+try:
+    from sarzarr.store.copies import consolidate
+except ImportError:  # an older checkout
+    from sarzarr.store.commit import consolidate
 
 TEMPLATES, SIDE, STEP = 10, 256, 2560.0
 KNOWN = {"quantity": "sigma0", "representation": "power", "shard": 256}
@@ -96,6 +102,11 @@ class Template:
         return "/".join((group, name, *rest))
 
 
+def in_chunks(module, name):
+    """Return how a table is cut into chunks of rows; an older checkout has no such tables."""
+    return {"rows_per_chunk": getattr(module, name)} if hasattr(module, name) else {}
+
+
 def grown(root, scenes):
     """Make a store of so many scenes at ``root``, or bring one to so many, and return it."""
     root = Path(root)
@@ -114,7 +125,7 @@ def grown(root, scenes):
     rows = catalog_rows(store.catalog)
     for number in numbers:
         rows += templates[number % len(templates)].clone(number)
-    write_table(store.place, cv.CATALOG, catalog_of(rows))
+    write_table(store.place, cv.CATALOG, catalog_of(rows), **in_chunks(catalog, "CATALOG_ROWS"))
     known = _by_owner(read_table(store.place, f"{cv.PATCHES}/{cv.DEFAULT_INDEX}"))
     measures = {scene: columns for (scene, _, _), columns in known.items()}
     store, spec = store.anew(), spec_of(store, cv.DEFAULT_INDEX)
@@ -124,9 +135,9 @@ def grown(root, scenes):
             columns = measures[templates[int(scene[1:]) % len(templates)].name]
             ids = patch_ids(scene, str(row["name"]), spec.size, columns["row"], columns["col"])
             known[stamp] = columns | {"id": ids.astype("i8")}
-    write_table(store.place, f"{cv.PATCHES}/{cv.DEFAULT_INDEX}", measured_table(store, spec, known))
-    if hasattr(commit, "consolidate"):
-        commit.consolidate(store)
+    table, key = measured_table(store, spec, known), f"{cv.PATCHES}/{cv.DEFAULT_INDEX}"
+    write_table(store.place, key, table, **in_chunks(index, "INDEX_ROWS"))
+    consolidate(store)
     return store.anew()
 
 
