@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 SECONDS ?= 0
 SEED ?= 1
 
-.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs bench-exactness bench-grouping bench-predict interop frameworks notebooks kill clean
+.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs bench-exactness bench-grouping bench-growth bench-predict interop frameworks notebooks kill clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -74,6 +74,9 @@ bench-ingest: $(VENV)/.bench
 
 bench-grouping: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_grouping.py $(BENCH_ARGS)
+
+bench-growth: $(VENV)/.test  ## adding a scene, opening, info, the tree and a second run, by the number of scenes; BENCH_ARGS="--before CHECKOUT"
+	$(BIN)/python benchmarks/bench_growth.py $(BENCH_ARGS)
 
 bench-predict: $(VENV)/.test  ## a prediction against the bare model on batches in memory
 	$(BIN)/python benchmarks/bench_predict.py $(BENCH_ARGS)

@@ -100,6 +100,8 @@ if TYPE_CHECKING:
     from sarzarr.store.samples import open_samples as open_samples
     from sarzarr.store.store import Store as Store
     from sarzarr.store.store import open_store as open_store
+    from sarzarr.store.tree import StoreTree as StoreTree
+    from sarzarr.store.tree import open_tree as open_tree
     from sarzarr.store.verify.findings import Finding as Finding
     from sarzarr.store.verify.findings import Verification as Verification
     from sarzarr.tasks import Progress as Progress

@@ -33,6 +33,9 @@ REAL = [
 """The files that one command must put into one store."""
 
 
+# Each test reads its files: what an earlier run saw of a path is nothing to it.
+os.environ["SARZARR_CACHE"] = ""
+
 _LOOPBACK = {None, "", b"", "localhost", socket.gethostname()}
 """Names that no name server is asked for."""
 _used = []

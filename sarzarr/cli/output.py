@@ -1,10 +1,12 @@
 """Text that commands print: the contents of a store, and the progress of work."""
 
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from typer import echo
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 12
 """Scenes, sets or versions that are listed, at most."""
+LOOKED_INTO: Final = 200
+"""Scenes whose files are looked at, at most; of a store of more, some of them, spread over all."""
+MANY: Final = 1000
+"""Scenes among which stacks are looked for, at most."""
 
 
 def taken_by_default(store: "sz.Store", index: str) -> tuple["Array", str]:
@@ -31,20 +37,24 @@ def taken_by_default(store: "sz.Store", index: str) -> tuple["Array", str]:
 
 
 def summary(store: "sz.Store") -> str:
-    """Return the contents of a store in one screen of text: pixels in Mpx, clips in dB, sizes in bytes."""
+    """Return the contents of a store in one screen of text: pixels in Mpx, clips in dB, sizes in bytes.
+
+    What tables tell is of all scenes; sizes, layers and overviews, which stand in the scenes, are of `LOOKED_INTO`
+    scenes where there are more, and said to be.
+    """
     catalog, bounds = store.catalog, store.bounds
-    on_disk = sum(p.stat().st_size for p in store.root.rglob("*") if p.is_file())
+    some = _looked_into(store.scenes)
     held = f"{counted(len(store.scenes), 'scene')}, {counted(catalog.sizes['array'], 'array')}"
-    lines = [f"{store.place.name}: {held}, {size_text(on_disk)}"]
-    keys = catalog["bounds_key"].values
+    lines = [f"{store.place.name}: {held}, {_size_on_disk(store, some)}"]
+    keys, pixels = catalog["bounds_key"].values, catalog["height"].values * catalog["width"].values
     for key in sorted(set(keys.tolist())):
-        rows = [i for i, k in enumerate(keys) if k == key]
-        pixels = sum(int(catalog["height"].values[i]) * int(catalog["width"].values[i]) for i in rows)
-        written = {f"{catalog['dtype'].values[i]}, codec {catalog['codec'].values[i]}" for i in rows}
-        entry, kinds = bounds[key], " and ".join(sorted(written))
+        mine = keys == key
+        written = set(zip(*(catalog[k].values[mine].tolist() for k in ("dtype", "codec")), strict=True))
+        entry = bounds[key]
+        kinds = " and ".join(sorted(f"{dtype}, codec {codec}" for dtype, codec in written))
         lines.append(
-            f"  {key:<16} {counted(len(rows), 'array'):>12}, {pixels / 1e6:9.2f} Mpx, {kinds}, "
-            f"clip {entry.clip_vmin:.2f} to {entry.clip_vmax:.2f} dB ({entry.clip_method})"
+            f"  {key:<16} {counted(int(mine.sum()), 'array'):>12}, {int(pixels[mine].sum()) / 1e6:9.2f} Mpx, "
+            f"{kinds}, clip {entry.clip_vmin:.2f} to {entry.clip_vmax:.2f} dB ({entry.clip_method})"
         )
     for index in store.patch_indices:
         table = store.patch_columns(index)
@@ -56,10 +66,9 @@ def summary(store: "sz.Store") -> str:
             f"  patches/{index}: {table.sizes['patch']} ({cut}); {ragged}",
             f"    {whole} valid in every pixel; readers take {taken.sum()} by default ({limits})",
         ]
-    lines += _other_contents(store)
+    lines += _other_contents(store, some)
     for scene in store.scenes[:SHOWN]:
-        arrays = store.entries(scene)
-        row = {name: column.values[0] for name, column in arrays.items()}
+        row = store.facts(scene)[0]
         names = "+".join(store.arrays(scene)) or "layers alone"
         facts = " ".join(filter(None, (str(row[c]) for c in ("time", "platform", "mode", "orbit_state"))))
         place = f"{row['height']} x {row['width']}, {row['geolocation'].replace('_', ' ')}"
@@ -71,7 +80,33 @@ def summary(store: "sz.Store") -> str:
     return "\n".join(lines)
 
 
-def _other_contents(store: "sz.Store") -> Iterator[str]:
+def _looked_into(scenes: Sequence[str]) -> Sequence[str]:
+    """Return the scenes that are looked into: all, or `LOOKED_INTO` of them, spread over all."""
+    if len(scenes) <= LOOKED_INTO:
+        return scenes
+    return [scenes[i * len(scenes) // LOOKED_INTO] for i in range(LOOKED_INTO)]
+
+
+def _size_on_disk(store: "sz.Store", some: Sequence[str]) -> str:
+    """Return the bytes of a store's files; where ``some`` scenes are not all, as if the others were like them."""
+    in_scenes = (cv.SCENES, cv.HISTOGRAMS)
+    if len(some) == len(store.scenes):
+        return size_text(_bytes_below(store.root))
+    of_some = sum(_bytes_below(store.root / group / scene) for group in in_scenes for scene in some)
+    beside = (path for path in store.root.iterdir() if path.name not in (*in_scenes, cv.OVERVIEWS))
+    whole = of_some * len(store.scenes) / len(some) + sum(map(_bytes_below, beside))
+    return f"about {size_text(int(whole))} (by {len(some)} of its scenes)"
+
+
+def _bytes_below(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder; 0 where there is none."""
+    if not path.is_dir():
+        return path.stat().st_size if path.is_file() else 0
+    with os.scandir(path) as entries:
+        return sum(_bytes_below(Path(e.path)) if e.is_dir() else e.stat().st_size for e in entries)
+
+
+def _other_contents(store: "sz.Store", some: Sequence[str]) -> Iterator[str]:
     """Yield a line for each thing in a store that is neither a scene nor a patch index."""
     from sarzarr.patches.stacks.find import find_stacks
     from sarzarr.splits.samples.manager import SplitManager
@@ -81,13 +116,15 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
     from sarzarr.store.samples import open_samples, sample_sets
     from sarzarr.store.split_table import versions
 
-    if layers := Counter(layer for scene in store.scenes for layer in store.layers(scene)):
+    of_some = "" if len(some) == len(store.scenes) else f" (of {len(some)} that were looked into)"
+    if layers := Counter(layer for scene in some for layer in store.layers(scene)):
         held = (f"{name} of {counted(n, 'scene')}" for name, n in sorted(layers.items()))
-        yield f"  layers: {', '.join(held)}"
-    if levels := {scene: n for scene in store.scenes if (n := store.levels(scene)[-1])}:
+        yield f"  layers: {', '.join(held)}{of_some}"
+    shown = {name.rstrip("/") for name in store.place.children(cv.OVERVIEWS)}
+    if levels := {scene: n for scene in some if scene in shown and (n := store.levels(scene)[-1])}:
         taken = size_text(sum(overview_bytes(store.place, scene) for scene in levels))
         of = "all scenes" if len(levels) == len(store.scenes) else counted(len(levels), "scene")
-        yield f"  overviews: of {of}, down to level {max(levels.values())}, {taken}"
+        yield f"  overviews: of {of}{of_some}, down to level {max(levels.values())}, {taken}"
     sets, tables = sample_sets(store), box_tables(store)
     for name in sets:
         cut = open_samples(store, name).layout
@@ -99,7 +136,9 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
     for name in tables:
         if name not in sets:
             yield f"  boxes/{name}: {_boxes_text(store, name)}"
-    if store.catalog.sizes["array"] and (stacks := find_stacks(store)):
+    if len(store.scenes) > MANY:
+        yield "  stacks: `sarzarr stacks` looks for them"
+    elif store.catalog.sizes["array"] and (stacks := find_stacks(store)):
         scenes = counted(sum(map(len, stacks)), "scene")
         yield f"  stacks: {len(stacks)}, of {scenes} (`sarzarr stacks` lists them)"
     if numbers := versions(store.place):

@@ -205,7 +205,7 @@ def _features(
     """Yield the boxes of a scene with what is said of them."""
     place = replace(store.placements[scene], name=scene)
     check_placed(place, LONLAT)
-    time = str(store.entries(scene)["time"].values[0])
+    time = str(store.facts(scene)[0]["time"])
     for box, score, label in zip(
         found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
     ):

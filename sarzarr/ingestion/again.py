@@ -1,6 +1,7 @@
 """Scenes that are in the store already: the same, to be added to, or stored otherwise."""
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -15,19 +16,33 @@ from sarzarr.rasters import source_hash
 from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.products.table import read_product
 from sarzarr.scenes.scene import SceneProbe, scene_hash
-from sarzarr.store.catalog import catalog_rows, encoding_of
+from sarzarr.store.catalog import encoding_of
 from sarzarr.store.codecs import default_codec
-from sarzarr.store.documents import Encoding
+from sarzarr.store.documents import Document, Encoding
 from sarzarr.store.store import Store
 
 _ENCODED: Final = ("dtype", "codec", "shard")
+
+
+class PlannedStore(Store):
+    """A store of which a plan is made: attributes of its documents are read once, as they were then."""
+
+    @cached_property
+    def _attributes(self) -> dict[tuple[str, str], Document]:
+        return {}
+
+    def node_attrs(self, scene: str, array: str = "") -> Document:
+        """Return the attributes of a scene's group, or of an array of it, as `Store.node_attrs` read them first."""
+        if (scene, array) not in self._attributes:
+            self._attributes[scene, array] = super().node_attrs(scene, array)
+        return self._attributes[scene, array]
 
 
 def known_hash(store: Store | None, scene: str) -> str | None:
     """Return the source hash, of all or of sampled bytes, of a scene that the store has; None where it has none."""
     if store is None or not store.has_scene(scene):
         return None
-    return str(store.entries(scene)["source_hash"].values[0])
+    return str(store.facts(scene)[0]["source_hash"])
 
 
 def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: IngestOptions) -> SceneProbe:
@@ -153,7 +168,7 @@ def _check_arrays(store: Store, planned: ScenePlan) -> None:
 
 
 def _encoding(store: Store, scene: str) -> Encoding:
-    return encoding_of(catalog_rows(store.entries(scene))[0])
+    return encoding_of(store.facts(scene)[0])
 
 
 def _as_stored(store: Store, planned: ScenePlan, options: IngestOptions) -> ScenePlan:
@@ -178,10 +193,10 @@ def stored_otherwise(store: Store, planned: ScenePlan, options: IngestOptions) -
     if not (is_asked and planned.probe.arrays):
         return []
     scene, old = planned.id, _encoding(store, planned.id)
-    attrs = store.node_attrs(scene, str(store.rows(scene)["name"].values[0]))
+    attrs = store.node_attrs(scene, str(store.facts(scene)[0]["name"]))
     named = ("name", "quantity", "source_representation")
     names, quantities, representations = (
-        "+".join(sorted(set(store.rows(scene)[k].values.tolist()))) for k in named
+        "+".join(sorted({str(row[k]) for row in store.facts(scene)})) for k in named
     )
     # name, as stored, as asked; None where it was not asked for
     pairs: list[tuple[str, Any, Any]] = [(k, getattr(old, k), getattr(options, k)) for k in _ENCODED]

@@ -14,6 +14,7 @@ from typing import Unpack
 from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError, StoreExistsError, UnsupportedRasterError
 from sarzarr.ingestion.again import (
+    PlannedStore,
     calibrated_as_stored,
     changed_unasked,
     damage_of,
@@ -183,7 +184,7 @@ def plan_ingest(
             f"a .zarr store, or a place where there is nothing, was expected, got {str(root)!r}, which is a file. "
             "Name another place with -o."
         )
-    known = open_store(root) if (root / "zarr.json").exists() else None
+    known = PlannedStore(open_store(root).place) if (root / "zarr.json").exists() else None
     survey = survey_files(
         paths,
         scene_id=options.id,

@@ -20,7 +20,7 @@ from sarzarr.ingestion.scene_plan import ScenePlan
 from sarzarr.keywords import shows_options
 from sarzarr.rasters import FileStamp
 from sarzarr.scenes.refusals import Refusals
-from sarzarr.store.catalog import catalog_rows, encoding_of
+from sarzarr.store.catalog import encoding_of
 from sarzarr.store.store import AnyStore, Store, open_store
 from sarzarr.tasks import Progress
 
@@ -107,7 +107,7 @@ def import_polygons(
     refused, plans, present, empty = Refusals(), list[ScenePlan](), list[str](), list[str]()
     given = opened.scenes if asked.scenes is None else asked.scenes
     for scene in dict.fromkeys([given] if isinstance(given, str) else given):
-        opened.entries(scene)  # raises, and says which there are
+        opened.facts(scene)  # raises, and says which there are
         with refused.leaving_out([file], scene):
             plan = _planned(opened, scene, made, replace=asked.replace)
             burnt = plan.layers[0].onto.source.field
@@ -173,7 +173,7 @@ def _planned(store: Store, scene: str, made: PolygonLayer, *, replace: bool) -> 
         )
     return ScenePlan(
         probe=bare_scene(scene, place),
-        encoding=encoding_of(catalog_rows(store.entries(scene))[0]),
+        encoding=encoding_of(store.facts(scene)[0]),
         bounds={},
         replaces=True,
         layers=(layer,),

@@ -14,12 +14,19 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NothingChosenError, NotInStoreError
 from sarzarr.grids.region import GroundRegion
+from sarzarr.patches.index import spec_of
 from sarzarr.patches.period import moments_of
 from sarzarr.patches.shares import with_shares
-from sarzarr.store.chunks import ArrayLayout, read_layout
+from sarzarr.store.chunks import (
+    ArrayLayout,
+    ChunkTable,
+    expected_chunk_table,
+    read_chunk_table,
+    read_layout,
+)
 from sarzarr.store.codecs import CODECS
 from sarzarr.store.conditions import columns_of
-from sarzarr.store.documents import Encoding
+from sarzarr.store.documents import Encoding, named
 from sarzarr.store.store import Store
 from sarzarr.text import listed
 
@@ -100,7 +107,8 @@ class Selection:
     dates: int = 0
     """Dates of a patch of a stack, whose channels are those of one date after another; 0 of another patch."""
     stamps: tuple[str, ...] = ()
-    """What the table says of the pixels that patches of each array of ``catalog_row`` were measured on."""
+    """What the table says of the pixels that patches of each array of ``catalog_row`` were measured on: 8 digits of
+    its manifest's checksum, 8 of its flags', and the clip (dB)."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -408,12 +416,35 @@ def layouts(store: Store, catalog_row: Array, *, flags: bool = False) -> tuple[A
     """Return the layouts of catalog rows, or of their flags, without opening an array."""
     columns = ("scene", "flags" if flags else "name", "dtype", "codec", "height", "width", "chunk", "shard")
     rows = zip(*(store.catalog[c].values[catalog_row].tolist() for c in columns), strict=True)
-    out = []
-    for scene, name, dtype, codec, height, width, chunk, shard in rows:
-        path = f"{cv.SCENES}/{scene}/{name}"
+    out, known = [], dict[tuple[Any, ...], ArrayLayout]()
+    for scene, name, *cut in rows:
+        path, (dtype, codec, height, width, chunk, shard) = f"{cv.SCENES}/{scene}/{name}", cut
         if codec not in CODECS:
             out.append(read_layout(store.place, path))
             continue
-        kind = Encoding(dtype=dtype, codec=codec, chunk=chunk, shard=shard)
-        out.append(ArrayLayout.of(path, (height, width), kind.of_flags if flags else kind))
+        if (alike := known.get(tuple(cut))) is None:
+            kind = Encoding(dtype=dtype, codec=codec, chunk=chunk, shard=shard)
+            alike = ArrayLayout.of(path, (height, width), kind.of_flags if flags else kind)
+            known[tuple(cut)] = alike
+        out.append(alike.at(path))
     return tuple(out)
+
+
+def chunk_table(store: Store, index: str, chosen: Selection, *, flags: bool = False) -> ChunkTable:
+    """Return the chunks of a selection's arrays, or of their flags, as they were when the patches were measured.
+
+    Raises `StoreChangedError`, here or when a chunk is asked for, where an array is another one by now.
+    """
+    arrays = layouts(store, chosen.catalog_row, flags=flags)
+    if not store.place.is_sealed:
+        return read_chunk_table(store.place, arrays)
+    digits = slice(8, 16) if flags else slice(8)
+    with named(store.place, f"{cv.PATCHES}/{index}/zarr.json"):
+        crcs = [int(stamp[digits], 16) for stamp in chosen.stamps]
+        cut = spec_of(store, index)
+    remedy = (
+        f"If it says so again, the patches in its index {index!r} are of other pixels. Bring it up to date: "
+        f"sarzarr.index_patches({str(store.place)!r}, name={index!r}, size={cut.size}, stride={cut.stride}, "
+        f"edge={cut.edge!r})."
+    )
+    return expected_chunk_table(store.place, arrays, crcs, remedy=remedy)

@@ -24,7 +24,7 @@ from sarzarr.prediction.over_scene import WindowCounts, predict_rows
 from sarzarr.prediction.windows import WindowGrid
 from sarzarr.scenes.names import check_layer_name
 from sarzarr.scenes.refusals import Refusals
-from sarzarr.store.catalog import catalog_rows, encoding_of
+from sarzarr.store.catalog import encoding_of
 from sarzarr.store.commit import changed_once, commit_layers
 from sarzarr.store.journal import NO_ROOM, beside_store, writing
 from sarzarr.store.store import AnyStore, Store, open_store
@@ -83,7 +83,7 @@ class _Job:
     target: Store
 
     def staged(self, given: SceneInput) -> StagedLayers:
-        row = catalog_rows(self.target.rows(self.scene))[0]
+        row = self.target.facts(self.scene)[0]
         return StagedLayers(
             folder=self.folder,
             fingerprint=_fingerprint(given, self.options, self.identity) or uuid4().hex,
@@ -178,7 +178,7 @@ def predict_scenes(
     else:
         chosen = list(dict.fromkeys([scenes] if isinstance(scenes, str) else scenes))
     for scene in chosen:
-        opened.entries(scene)  # raises, and says which there are
+        opened.facts(scene)  # raises, and says which there are
     if not chosen:
         raise InvalidInputError(f"a scene of {opened.place.name} was expected, got none. Ingest one.")
     return _predict(model, store, chosen, asked, progress)

@@ -11,12 +11,11 @@ from sarzarr.arrays import Array
 from sarzarr.errors import NothingChosenError
 from sarzarr.patches.crops import CropGround, Fit, drawn_crops
 from sarzarr.patches.cut import patch_ids
-from sarzarr.patches.selection import Query, Selection, layouts, select
+from sarzarr.patches.selection import Query, Selection, chunk_table, select
 from sarzarr.reader.engine import BatchFiller
 from sarzarr.reader.fetch import ChunkFetcher
 from sarzarr.reader.prefetch import BatchRecipe, PartRecipe
 from sarzarr.reader.sources import Address, Source
-from sarzarr.store.chunks import read_chunk_table
 from sarzarr.store.store import Store
 
 _STREAM: Final = 4
@@ -206,7 +205,7 @@ def _with_flags(
 ) -> Crops:
     flags = None
     if not ground.is_clear.all():
-        table = read_chunk_table(store.place, layouts(store, base.catalog_row, flags=True))
+        table = chunk_table(store, query.index, base, flags=True)
         flags = Source(table=table, stretches=(None,) * len(table.layouts), shape=(ground.size,) * 2)
     return Crops(
         ground=ground, base=base, number=number, reach=reach, count=count, least=query.min_valid, flags=flags

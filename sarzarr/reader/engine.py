@@ -75,7 +75,7 @@ class BatchFiller:
             out = out.view(np.uint16)  # loops write bits
         first, flat = 0, out.reshape(len(out), -1)
         if chunks.min(initial=0) >= 0:
-            is_absent = self.source.table.entries["size"][chunks] == 0
+            is_absent = self.source.table.of(chunks)["size"] == 0
             if is_absent.any():
                 flat[slots[is_absent]] = self._filled(kind)
                 slots, chunks = slots[~is_absent], chunks[~is_absent]
@@ -101,7 +101,7 @@ class BatchFiller:
         what to say of damage.
         """
         fast, fetcher, shape = self._loops_of_codes(kind, out), self.fetcher, self.source.shape
-        stored, entries = kind.nbytes + CRC_BYTES, self.source.table.entries[chunks]
+        stored, entries = kind.nbytes + CRC_BYTES, self.source.table.of(chunks)
         if fast is None or fast.C is None or kind.codec != "none":
             return False
         handles = fetcher.handles_of(entries["file"].tolist(), chunks.tolist())
@@ -126,9 +126,9 @@ class BatchFiller:
         if fast is None or fast.C is None or kind.codec != "none":
             return False
         pieces = pieces_of(self.source, address, slots, kind)
-        pieces = pieces[self.source.table.entries["size"][pieces["chunk"]] > 0]  # the others are fill value
+        pieces = pieces[self.source.table.of(pieces["chunk"])["size"] > 0]  # the others are fill value
         pieces = pieces[np.argsort(pieces["slot"], kind="stable")]
-        chunks, entries = pieces["chunk"], self.source.table.entries[pieces["chunk"]]
+        chunks, entries = pieces["chunk"], self.source.table.of(pieces["chunk"])
         stored = kind.nbytes + CRC_BYTES
         handles = fetcher.handles_of(entries["file"].tolist(), chunks.tolist())
         if handles is None or (entries["size"] != stored).any():
@@ -177,7 +177,7 @@ class BatchFiller:
         numbers = np.sort(chunks)
         if 4 * np.count_nonzero(numbers[1:] - numbers[:-1] == 1) < len(chunks):
             return slice(None)  # chunks that are not neighbours in their array are not in a file
-        entries = self.source.table.entries[chunks]
+        entries = self.source.table.of(chunks)
         place = (entries["file"].astype(np.uint64) << _FILE_SHIFT) | entries["offset"]
         return np.argsort(place, kind="stable")
 

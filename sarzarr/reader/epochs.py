@@ -28,7 +28,7 @@ from sarzarr.reader.order import Deal, Indices, Position, Share, drawn, shuffled
 from sarzarr.reader.prefetch import BatchRecipe, PartRecipe, PrefetchThreads
 from sarzarr.reader.sources import Source
 from sarzarr.reader.targets import PatchTargets
-from sarzarr.store.chunks import ArrayLayout, read_chunk_table
+from sarzarr.store.chunks import ChunkTable, read_chunk_table, read_layout
 from sarzarr.store.store import AnyStore, Store, open_store
 
 _ALL: Final = Share()
@@ -255,11 +255,14 @@ class EpochReader(ABC):
         self._memory.keep = max(self._memory.keep, keep)
         return self._memory
 
+    def _table(self, array: str) -> ChunkTable:
+        """Return the table of one array by its key; its manifest is read now."""
+        return read_chunk_table(self.store.place, [read_layout(self.store.place, array)])
+
     def _part(
-        self, name: str, arrays: Sequence[ArrayLayout], laws: Laws, dtype: str, outside: int | None = None
+        self, name: str, table: ChunkTable, laws: Laws, dtype: str, outside: int | None = None
     ) -> PartRecipe:
-        """Return the recipe of a part, read from some arrays by the law of each."""
-        table = read_chunk_table(self.store.place, arrays)
+        """Return the recipe of a part, read from the arrays of a table by the law of each."""
         source = Source(table=table, stretches=laws, shape=self.selection.shape)
         return PartRecipe(name=name, source=source, array=self.selection.array, dtype=dtype, outside=outside)
 

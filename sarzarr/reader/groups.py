@@ -22,7 +22,6 @@ from sarzarr.reader.options import GroupKeywords, ReadOptions
 from sarzarr.reader.order import Indices, Position, Share
 from sarzarr.reader.prefetch import BatchRecipe, PrefetchThreads
 from sarzarr.reader.samples import SampleReader
-from sarzarr.store.chunks import read_layout
 from sarzarr.store.manifest import was_changed
 from sarzarr.store.samples import IMAGE
 from sarzarr.store.store import AnyStore
@@ -103,9 +102,9 @@ class GroupReader(SampleReader):
             shape=(config.N, config.N),
         )
         law = Stretch(scale=float(self.scale), offset=0.0, fill=layout.fill, is_open=True)
-        of_frames = read_layout(self.store.place, f"{key}/{IMAGE}")
+        of_frames = self._table(f"{key}/{IMAGE}")
         self.recipe = BatchRecipe(
-            images=self._part("image", [of_frames], (law,), "float32"),
+            images=self._part("image", of_frames, (law,), "float32"),
             row=nowhere,
             col=nowhere,
             plane=self.groups.astype(np.int32),

@@ -18,11 +18,17 @@ from sarzarr.errors import (
     MixedBoundsError,
     NothingChosenError,
     NotInStoreError,
-    StoreChangedError,
 )
 from sarzarr.keywords import shows_options
 from sarzarr.patches.index import spec_of
-from sarzarr.patches.selection import drawn_of, layouts, patch_columns, patch_facts, select, weights_of
+from sarzarr.patches.selection import (
+    chunk_table,
+    drawn_of,
+    patch_columns,
+    patch_facts,
+    select,
+    weights_of,
+)
 from sarzarr.patches.stacks.find import catalog_groups, choose_stacks
 from sarzarr.patches.stacks.stack import Stack
 from sarzarr.pixels.stretch import Stretch
@@ -145,7 +151,6 @@ class PatchReader(EpochReader):
         chosen = None if self.crops is None else self.crops.selection(self.store, o.seed, 0)
         self.selection = select(self.store, query) if chosen is None else chosen
         self.recipe = self._recipe(is_all_valid=query.min_valid == 1 and not self.selection.is_padded)
-        self._check_index()
         self._stack_of = {stack.id: stack for stack in self.stacks}
         self.targets = self._targets() if o.boxes else None
 
@@ -246,27 +251,12 @@ class PatchReader(EpochReader):
             "list of classes of boxes": None if self.targets is None else self.targets.classes,
         }
 
-    def _check_index(self) -> None:
-        """Raise `StoreChangedError` where the index was measured on other pixels than an array now has."""
-        arrays = zip(self._column("scene"), self._column("name"), strict=True)
-        for array, stamp, crc in zip(
-            arrays, self.selection.stamps, self.recipe.images.source.table.crcs, strict=True
-        ):
-            if crc is not None and not stamp.startswith(f"{crc:08x}"):
-                spec = spec_of(self.store, self.index)
-                raise StoreChangedError(
-                    f"patches of the pixels that {'/'.join(array)} now has were expected in index {spec.name!r}, got "
-                    "those of others, which were replaced. Bring it up to date: "
-                    f"sarzarr.index_patches({str(self.store.place)!r}, name={spec.name!r}, size={spec.size}, "
-                    f"stride={spec.stride}, edge={spec.edge!r})."
-                )
-
     def _recipe(self, *, is_all_valid: bool) -> BatchRecipe:
         chosen, options = self.selection, self.options
-        arrays = layouts(self.store, chosen.catalog_row)
-        if options.dtype == "uint16" and any(x.dtype != "uint16" for x in arrays):
+        arrays = chunk_table(self.store, self.index, chosen)
+        if options.dtype == "uint16" and any(x.dtype != "uint16" for x in arrays.layouts):
             raise InvalidInputError("dtype 'uint16' needs arrays of codes, got others. Leave out dtype=.")
-        laws: tuple[Stretch | None, ...] = (None,) * len(arrays)
+        laws: tuple[Stretch | None, ...] = (None,) * len(arrays.layouts)
         if options.dtype != "uint16":
             half = None if options.dtype == "float32" else options.dtype
             law = cache(partial(Stretch.between, half=half))
@@ -275,7 +265,7 @@ class PatchReader(EpochReader):
         masks = bool(options.augmentation.changes) and not is_all_valid
         flags = None
         if options.delivers_flags or masks:
-            of_flags = layouts(self.store, chosen.catalog_row, flags=True)
+            of_flags = chunk_table(self.store, self.index, chosen, flags=True)
             flags = self._part("flags", of_flags, (None,) * len(laws), "uint8", cv.Flag.NODATA)
         return BatchRecipe(
             images=self._part("image", arrays, laws, options.dtype),
@@ -411,10 +401,7 @@ class PatchReader(EpochReader):
         """(n,) int64: the number of the file that each patch of the selection begins in."""
         chosen, table = self.selection, self.recipe.images.source.table
         array = chosen.array[:, 0].astype(np.int64)
-        row, col = chosen.row // table.chunk[array, 1], chosen.col // table.chunk[array, 2]
-        chunk = table.first_chunk[array] + row * table.grid[array, 2] + col
-        file: Indices = table.entries["file"][chunk].astype(np.int64)
-        return file
+        return table.files_at(array, chosen.row.astype(np.int64), chosen.col.astype(np.int64))
 
     def _columns(self) -> dict[str, Callable[[], Array]]:
         """Return what makes each column (n,) of the selection."""

@@ -23,7 +23,6 @@ from sarzarr.reader.prefetch import BatchRecipe
 from sarzarr.reader.targets import patch_targets
 from sarzarr.splits.samples.manager import SplitManager
 from sarzarr.store.boxes import Windows
-from sarzarr.store.chunks import read_layout
 from sarzarr.store.manifest import was_changed
 from sarzarr.store.membership import parse_choice
 from sarzarr.store.samples import IMAGE, WHITE, SampleLayout, open_samples
@@ -85,10 +84,10 @@ class SampleReader(EpochReader):
         law, flags = self._law(layout), None
         changes_values = bool(self.options.augmentation.changes)
         if self.options.delivers_flags or changes_values:
-            of_flags = read_layout(self.store.place, place + cv.FLAGS_SUFFIX)
-            flags = self._part("flags", [of_flags], (None,), "uint8", cv.Flag.NODATA)
+            of_flags = self._table(place + cv.FLAGS_SUFFIX)
+            flags = self._part("flags", of_flags, (None,), "uint8", cv.Flag.NODATA)
         self.recipe = BatchRecipe(
-            images=self._part("image", [read_layout(self.store.place, place)], (law,), "float32"),
+            images=self._part("image", self._table(place), (law,), "float32"),
             row=nowhere,
             col=nowhere,
             plane=chosen.astype(np.int32),

@@ -107,7 +107,7 @@ class ByteRanges:
     @classmethod
     def of(cls, table: ChunkTable, chunks: Array) -> Self:
         """Return those of some chunks, in their order."""
-        entries = table.entries[chunks]
+        entries = table.of(chunks)
         files, sizes, offsets, _ = zip(*entries.tolist(), strict=True)
         crcs = np.ascontiguousarray(entries["crc"])
         return cls(files=files, offsets=offsets, sizes=sizes, chunks=chunks.tolist(), crcs=crcs)

@@ -10,8 +10,9 @@ from sarzarr.errors import SceneIdError, UnsupportedRasterError
 from sarzarr.rasters import raster_files, without_packed
 from sarzarr.scenes.companions import Companion, companions_of
 from sarzarr.scenes.identify import check_said
+from sarzarr.scenes.memory import ProbeMemory
 from sarzarr.scenes.names import check_given_id, scene_claim
-from sarzarr.scenes.probe import RasterProbe, probe_file
+from sarzarr.scenes.probe import RasterProbe
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe, group_scenes
 
@@ -44,8 +45,9 @@ def survey_files(
 ) -> Survey:
     """Return the scenes that files, and the files of folders, make; what cannot be taken leaves the others alone.
 
-    A scene is taken whole: where one of its files is refused, so are the others of it. ``scene_id`` is as of
-    `group_scenes`, and the other options are those of `probe_file`.
+    A scene is taken whole: where one of its files is refused, so are the others of it. Files that are as they were
+    in a run before are not read again (`sarzarr.scenes.memory`). ``scene_id`` is as of `group_scenes`, and the other
+    options are those of `probe_file`.
 
     Raises `InvalidInputError` or `SceneIdError` where an option, or ``scene_id``, can hold of no file.
     """
@@ -59,16 +61,18 @@ def survey_files(
     probes: dict[Path, RasterProbe] = {}
     unread: dict[Any, list[Path]] = {}
     known = set[Path]()
+    memory = ProbeMemory({"quantity": quantity, "representation": representation, **options})
     for path in files:
         if (place := path.resolve()) in known:
             notes.append(f"{path.name} is given twice, and taken once.")
             continue
         known.add(place)
         with refused.leaving_out([path]):
-            probes[place] = probe_file(path, quantity=quantity, representation=representation, **options)
+            probes[place] = memory.probe(path.absolute())
         if place not in probes:
             with suppress(SceneIdError):
                 unread.setdefault(scene_claim(path.absolute(), scene_id), []).append(path)
+    memory.save()
     opened, taken = tuple(probes.values()), []
     others = [probe for probe in opened if probe.companion]
     kept = _that_may_go_in([probe for probe in opened if not probe.companion], scene_id, refused)

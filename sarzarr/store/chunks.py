@@ -2,7 +2,8 @@
 
 The table holds a file number, an offset, a size and the last bytes of each chunk, 20 bytes, and nothing that is open:
 it pickles, is shared by fork, and opens a store of a million chunks without opening its groups. It is made of
-manifests alone. What it cannot address (another codec, another index) is marked, and read through zarr-python.
+manifests alone, each read when a chunk of its array is first asked for. What it cannot address (another codec,
+another index) is marked, and read through zarr-python.
 """
 
 import logging
@@ -16,19 +17,22 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import CorruptStoreError, InvalidInputError, StoreChangedError
+from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingFileError, StoreChangedError
 from sarzarr.store.codecs import CODECS
 from sarzarr.store.documents import Encoding, fill_of, named, read_node
 from sarzarr.store.limits import DTYPES, check_array, check_cut
-from sarzarr.store.manifest import CHUNK, REMEDY, Manifest, changed, read_manifest
+from sarzarr.store.manifest import CHUNK, REMEDY, Manifest, changed, read_manifest, was_changed
 from sarzarr.store.place import Place
 from sarzarr.store.shards import record_of
+from sarzarr.store.tables import read_table
 
 log = logging.getLogger(__name__)
 ENTRY: Final = np.dtype([("file", "<u4"), ("size", "<u4"), ("offset", "<u8"), ("crc", "<u4")])
 """One chunk: which file, how many bytes (0: the chunk is all fill value), where they begin, and the last four."""
 ELSEWHERE: Final = np.uint32(2**32 - 1)
 """Size of a chunk that only zarr-python knows how to read."""
+AT_ONCE: Final = 64
+"""Arrays of an `expected_chunk_table` whose manifests are read, and files looked for, when it is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,12 @@ class ArrayLayout:
         cut: dict[str, Any] = {"chunk": (chunk, chunk), "shard": (shard, shard) if shard else None}
         cut |= {"dtype": encoding.dtype, "codec": encoding.codec, "fill": encoding.fill.item()}
         return cls(path=path, shape=shape, **cut)
+
+    def at(self, path: str) -> "ArrayLayout":
+        """Return the layout of another array of the same cut, which needs no check of its own."""
+        other = object.__new__(ArrayLayout)
+        vars(other).update(vars(self), path=path)
+        return other
 
     @property
     def encoding(self) -> Encoding:
@@ -180,9 +190,13 @@ class ChunkTable:
     layouts: tuple[ArrayLayout, ...]
     """The arrays, by number."""
     entries: Array
-    """`ENTRY` a chunk, all arrays one behind another."""
+    """`ENTRY` a chunk, all arrays one behind another; zeros of an array that is not read yet: see `of`."""
     crcs: tuple[int | None, ...] = ()
     """The checksum of each array's manifest, from which its entries are; None of arrays of other programs."""
+    unread: Array = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """(arrays,) bool: those whose manifest is not read yet; (0,) where all are."""
+    remedy: str = ""
+    """What to do where an array that is read later is not of its checksum."""
     first_chunk: Array = field(init=False)
     """(arrays + 1,) int64: where each array's entries begin."""
     first_file: Array = field(init=False)
@@ -193,30 +207,84 @@ class ChunkTable:
     """(arrays, 3) int64: pixels of a chunk."""
     shape: Array = field(init=False)
     """(arrays, 3) int64: pixels of an array."""
+    file: Array = field(init=False)
+    """(arrays, 3) int64: pixels of a file."""
 
     def __post_init__(self) -> None:
-        for name, counts in (("first_chunk", "chunks"), ("first_file", "files")):
-            sizes = [math.prod(getattr(layout, counts)) for layout in self.layouts]
-            object.__setattr__(self, name, np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))))
-        for name, attribute in (("grid", "chunks"), ("chunk", "chunk_pixels"), ("shape", "pixels")):
-            rows = [getattr(layout, attribute) for layout in self.layouts]
-            object.__setattr__(self, name, np.array(rows, np.int64).reshape(-1, 3))
+        numbers: dict[Any, int] = {}
+        cuts = ((x.shape, x.chunk, x.shard) for x in self.layouts)
+        cut = np.array([numbers.setdefault(some, len(numbers)) for some in cuts], np.int64)
+        unlike = [self.layouts[i] for i in np.unique(cut, return_index=True)[1].tolist()]
+
+        def each(attribute: str) -> Array:
+            rows = np.array([getattr(layout, attribute) for layout in unlike], np.int64)
+            return rows.reshape(-1, 3)[cut]
+
+        for name, attribute in (("first_chunk", "chunks"), ("first_file", "files")):
+            counts = each(attribute).prod(axis=1)
+            object.__setattr__(self, name, np.concatenate(([0], np.cumsum(counts, dtype=np.int64))))
+        for name, attribute in (
+            ("grid", "chunks"),
+            ("chunk", "chunk_pixels"),
+            ("shape", "pixels"),
+            ("file", "file_pixels"),
+        ):
+            object.__setattr__(self, name, each(attribute))
 
     @classmethod
     def joined(cls, tables: Sequence[Self]) -> Self:
         """Return the table of all arrays, of one or of several stores, one table's behind another's."""
         if len(tables) == 1:
             return tables[0]
-        files, entries = 0, []
+        files, entries, unread = 0, [], []
         for table in tables:
             entries.append(table.entries.copy())
             entries[-1]["file"] += files
             files += int(table.first_file[-1])
+            unread.append(table.unread if table.unread.size else np.zeros(len(table.layouts), np.bool_))
         places, layouts, crcs = (
             tuple(one for table in tables for one in getattr(table, name))
             for name in ("places", "layouts", "crcs")
         )
-        return cls(places, layouts, np.concatenate(entries), crcs)
+        remedy = next((table.remedy for table in tables if table.remedy), "")
+        return cls(places, layouts, np.concatenate(entries), crcs, np.concatenate(unread), remedy)
+
+    def of(self, chunks: Array) -> Array:
+        """Return the entries (k,) of some chunks; manifests of arrays that no chunk was asked of before are read.
+
+        Threads may ask at once: what both read is the same.
+
+        Raises `CorruptStoreError` as `read_chunk_table`, and `StoreChangedError` where a manifest is not of the
+        checksum that was expected.
+        """
+        if self.unread.any():
+            arrays = np.unique(np.searchsorted(self.first_chunk, chunks, "right") - 1)
+            self.read(arrays[self.unread[arrays]])
+        return self.entries[chunks]
+
+    def read(self, arrays: Array) -> None:
+        """Read the manifests of arrays (k,) by number, and look for their files; errors are those of `of`."""
+        for array in arrays.tolist():
+            place, layout, expected = self.places[array], self.layouts[array], self.crcs[array]
+            try:
+                entries, crc = _array_entries(place, layout, int(self.first_file[array]))
+            except MissingFileError:
+                if (
+                    layout.path.split("/")[1]
+                    in read_table(place, cv.CATALOG, columns=("scene",))["scene"].values
+                ):
+                    raise
+                raise was_changed(place, layout.path) from None
+            if crc != expected:
+                raise StoreChangedError(f"{was_changed(place, layout.path)} {self.remedy}".rstrip())
+            self.entries[slice(*self.first_chunk[array : array + 2])] = entries
+            self.unread[array] = False  # last: another thread takes the entries for whole
+
+    def files_at(self, array: Array, row: Array, col: Array) -> Array:
+        """Return (n,) int64: the number of the file that holds a pixel (row, col) of the first plane of an array."""
+        across = -(-self.shape[array, 2] // self.file[array, 2])
+        down, right = row // self.file[array, 1], col // self.file[array, 2]
+        return np.asarray(self.first_file[array] + down * across + right)
 
     def at(self, file: int) -> tuple[Place, str]:
         """Return the store and the key of a file by its number."""
@@ -272,6 +340,25 @@ def read_chunk_table(place: Place, layouts: Iterable[ArrayLayout]) -> ChunkTable
         others = f" and {len(slow) - 1} more" if slow[1:] else ""
         log.warning("%r%s: written in another way, so read through zarr-python, slowly", slow[0], others)
     return ChunkTable((place,) * len(layouts), layouts, entries, tuple(crcs))
+
+
+def expected_chunk_table(
+    place: Place, layouts: Iterable[ArrayLayout], crcs: Sequence[int], *, remedy: str = ""
+) -> ChunkTable:
+    """Return the table of arrays whose manifests are to be of some checksums; most are read when they are asked for.
+
+    Of `AT_ONCE` arrays, spread over all, they are read now: so damage of a copy that was cut short is found before
+    training begins, of a store of few scenes wherever it is, and opening takes no longer for more scenes.
+
+    Raises `CorruptStoreError` as `read_chunk_table`; `StoreChangedError`, which ends in ``remedy``, where a manifest
+    is of another checksum.
+    """
+    layouts = tuple(layouts)
+    counts = ChunkTable((place,) * len(layouts), layouts, np.empty(0, ENTRY))
+    entries, unread = np.zeros(int(counts.first_chunk[-1]), ENTRY), np.ones(len(layouts), np.bool_)
+    table = replace(counts, entries=entries, crcs=tuple(crcs), unread=unread, remedy=remedy)
+    table.read(np.unique(np.linspace(0, len(layouts) - 1, min(AT_ONCE, len(layouts))).astype(np.int64)))
+    return table
 
 
 def _array_entries(place: Place, layout: ArrayLayout, first_file: int) -> tuple[Array, int | None]:

@@ -33,7 +33,6 @@ from sarzarr.pixels.radiometry import from_codes
 from sarzarr.store.catalog import (
     CATALOG_ROWS,
     catalog_of,
-    catalog_rows,
     is_in_order,
     order_of,
     patches_in_order,
@@ -62,6 +61,7 @@ from sarzarr.store.limits import check_array, check_catalog, check_patches
 from sarzarr.store.manifest import REMEDY
 from sarzarr.store.overviews.levels import fresh_levels, is_known, open_level, scaled, scene_values
 from sarzarr.store.place import Folder, Place, local_folder
+from sarzarr.store.rows import RowsOfScenes
 from sarzarr.store.shown import store_html
 from sarzarr.store.split_table import placements, read_side
 from sarzarr.store.stored_pixels import StoredPixels
@@ -168,15 +168,20 @@ class Store:
         """Whether scenes came in or left since the catalog was read."""
         return "_stamp" in vars(self) and vars(self)["_stamp"] != self.place.head(f"{cv.CATALOG}/zarr.json")
 
+    @cached_property
+    def by_scene(self) -> RowsOfScenes:
+        """The rows of the `listing`, found by scene: ``scene in store.by_scene`` whatever their number."""
+        return RowsOfScenes(self.listing)
+
     @property
     def scenes(self) -> tuple[str, ...]:
         """Ids of the scenes, sorted; those of layers alone among them."""
-        return tuple(dict.fromkeys(self.listing["scene"].values.tolist()))
+        return self.by_scene.scenes
 
     def has_scene(self, scene: str) -> bool:
         """Whether a scene of that id is here; of one of which there is nothing, the catalog is not read."""
         folders = (f"{group}/{scene}" for group in (cv.SCENES, cv.HISTOGRAMS))
-        return any(self.place.head(folder) for folder in folders) and scene in self.scenes
+        return any(self.place.head(folder) for folder in folders) and scene in self.by_scene
 
     @cached_property
     def placements(self) -> Mapping[str, Georeference]:
@@ -209,36 +214,28 @@ class Store:
 
     def entries(self, scene: str) -> xr.Dataset:
         """Return the rows of a scene in the `listing`, one at least; `NotInStoreError` where it is not here."""
-        found = self.listing.isel(array=np.flatnonzero(self.listing["scene"].values == scene))
-        if not found.sizes["array"]:
-            near = ", ".join(self.scenes[:5]) + (", ..." if len(self.scenes) > 5 else "")
-            raise NotInStoreError(f"scene must be one of {len(self.scenes)} ({near}), got {scene!r}.")
-        return found
+        return self.listing.isel(array=self.by_scene[scene])
+
+    def facts(self, scene: str) -> list[dict[str, Any]]:
+        """Return the `entries` of a scene as a dict each, in no time however many scenes there are."""
+        return self.by_scene.dicts(scene)
 
     def arrays(self, scene: str) -> tuple[str, ...]:
         """Return the names of a scene's arrays of backscatter, sorted; none of a scene of layers alone."""
-        return tuple(filter(None, self.entries(scene)["name"].values.tolist()))
+        return tuple(filter(None, (str(row["name"]) for row in self.facts(scene))))
 
     def rows(self, scene: str) -> xr.Dataset:
         """Return the catalog rows of a scene; `NotInStoreError` where there is none, or it has no backscatter."""
-        found = self.entries(scene)
-        if not found["name"].values[0]:
+        if not self.arrays(scene):
             raise NotInStoreError(
                 f"backscatter of scene {scene!r} was expected, got layers alone ({', '.join(self.layers(scene))}). "
                 f"Open them with sarzarr.open_store(STORE).open_scene({scene!r}), or name another scene."
             )
-        return found
+        return self.entries(scene)
 
     def grid(self, scene: str, level: int = 0) -> Grid:
         """Return the grid of a scene, or of a level of it (see `levels`)."""
-        row = self.entries(scene)
-        a, b, c, d, e, f = (float(v) for v in row["transform"].values[0])
-        whole = Grid(
-            height=int(row["height"].values[0]),
-            width=int(row["width"].values[0]),
-            transform=(a, b, c, d, e, f),
-            crs_wkt=str(row["crs_wkt"].values[0]) or None,
-        )
+        whole = self.by_scene.grid(scene)
         return scaled(whole, 2**level) if level and self._has_level(scene, level) else whole
 
     def levels(self, scene: str) -> tuple[int, ...]:
@@ -246,7 +243,9 @@ class Store:
 
         Levels of pixels that it no longer has are left out.
         """
-        rows = catalog_rows(self.entries(scene))
+        rows = self.facts(scene)
+        if not has_node(self.place, f"{cv.OVERVIEWS}/{scene}"):
+            return (0,)
         return (0, *fresh_levels(self.place, scene, rows, self.grids[scene]))
 
     def _has_level(self, scene: str, level: int) -> bool:
@@ -270,7 +269,7 @@ class Store:
 
     def layer_attrs(self, scene: str, layer: str) -> Document:
         """Return the attributes of a layer; `NotInStoreError` where the scene has none of that name."""
-        self.entries(scene)
+        self.facts(scene)
         if layer not in (known := self.layers(scene)):
             raise NotInStoreError(
                 f"layer of {scene!r} must be one of {', '.join(known) or 'none'}, got {layer!r}."
@@ -304,18 +303,16 @@ class Store:
 
     def _coded(self, scene: str) -> list[str]:
         """Return the names of a scene's arrays that are stored as uint16 codes."""
-        rows = self.entries(scene)
-        names: list[str] = rows["name"].values[rows["dtype"].values == "uint16"].tolist()
-        return names
+        return [str(row["name"]) for row in self.facts(scene) if row["dtype"] == "uint16"]
 
     def _open(self, scene: str) -> xr.Dataset:
         """Return a scene's arrays in their stored dtypes, and its coordinates.
 
         Arrays that others have put beside those of sarzarr are read by zarr-python.
         """
-        rows, group, grid = self.entries(scene), f"{cv.SCENES}/{scene}", self.grid(scene)
-        shard = int(rows["shard"].values[0]) or cv.SHARD
-        names = {*rows["name"].values.tolist(), *rows["flags"].values.tolist(), *self.layers(scene)} - {""}
+        rows, group, grid = self.facts(scene), f"{cv.SCENES}/{scene}", self.grid(scene)
+        shard = int(rows[0]["shard"]) or cv.SHARD
+        names = {*(row[k] for row in rows for k in ("name", "flags")), *self.layers(scene)} - {""}
         pixels = {name: self.pixels(scene, name) for name in sorted(names)}
         coordinates = stored_coordinates(grid)
         for name, variable in coordinates.items():
@@ -369,7 +366,8 @@ class Store:
         return self._values(scene, array, level, power=True)
 
     def _values(self, scene: str, array: str | None, level: int, *, power: bool) -> Any:
-        rows = catalog_rows(self.rows(scene))
+        self.rows(scene)  # raises where it has no backscatter
+        rows = self.facts(scene)
         names = [str(row["name"]) for row in rows]
         if array is not None and array not in names:
             raise NotInStoreError(f"array of {scene!r} must be one of {', '.join(names)}, got {array!r}.")

@@ -122,7 +122,7 @@ def scene_layer(store: Store, scene: str, layer: str, *, step: int) -> Array:
 
     Its chunks are read a few at a time.
     """
-    shard = int(store.entries(scene)["shard"].values[0]) or cv.SHARD
+    shard = int(store.facts(scene)[0]["shard"]) or cv.SHARD
     lazy = store.pixels(scene, layer).lazy(shard)
     height, width = lazy.shape
     thinned: Array = lazy[min(step, height) // 2 :: step, min(step, width) // 2 :: step].compute()

@@ -42,7 +42,7 @@ class SceneFrame:
     @classmethod
     def of(cls, store: Store, scene: str) -> "SceneFrame":
         """Return the frame of a scene, (rows, columns) as its catalog says."""
-        time = str(store.entries(scene)["time"].values[0])
+        time = str(store.facts(scene)[0]["time"])
         return cls(
             scene=scene,
             shape=store.grid(scene).shape,

@@ -66,7 +66,7 @@ def scene_as_stored(store: Store, scene: str, files: Files, layers: Sequence[str
 
     Raises `InvalidInputError` where its sources are not among the files, or do not plan as they did.
     """
-    rows, about = catalog_rows(store.entries(scene)), store.node_attrs(scene)
+    rows, about = store.facts(scene), store.node_attrs(scene)
     if not store.arrays(scene):
         probe, encoding = bare_scene(scene, store.placements[scene]), encoding_of(rows[0])
         plan = ScenePlan(probe=probe, encoding=encoding, bounds={}, replaces=True)

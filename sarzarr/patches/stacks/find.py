@@ -348,15 +348,20 @@ def _groups(members: Sequence[_Member]) -> Iterable[list[_Member]]:
     for some in alike.values():
         groups: list[list[_Member]] = []
         origins = np.empty((len(some), 2))
+        at_row: dict[int, list[int]] = {}  # groups by the row of pixels that their origin lies in
         for member in some:
             origin = np.array([member.grid.transform[2], member.grid.transform[5]])
-            off = origins[: len(groups)] - origin
+            is_placed, side = member.grid.is_georeferenced, max(member.grid.pixel_size)
+            row = math.floor(origin[1] / side) if is_placed else 0
+            maybe = np.array(sorted(i for r in (row - 1, row, row + 1) for i in at_row.get(r, ())), np.int64)
+            off = origins[maybe] - origin
             off[:, 0] = turned(member.grid.crs_wkt, off[:, 0], near=0.0)
-            near = np.abs(off) <= 4 * WHOLE_PIXEL * max(member.grid.pixel_size)
-            places = np.flatnonzero(near.all(1) | (not member.grid.is_georeferenced)).tolist()
+            near = np.abs(off) <= 4 * WHOLE_PIXEL * side
+            places = maybe[near.all(1) | (not is_placed)].tolist()
             home = next((groups[i] for i in places if groups[i][0].shares_grid(member)), None)
             if home is None:
                 origins[len(groups)] = origin
+                at_row.setdefault(row, []).append(len(groups))
                 groups.append([member])
             else:
                 home.append(member)

@@ -12,7 +12,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError, IngestError, NotInStoreError
 from sarzarr.files import Lock, boot, remove_path
-from sarzarr.store.catalog import catalog_rows, encoding_of
+from sarzarr.store.catalog import encoding_of
 from sarzarr.store.commit import changed_once
 from sarzarr.store.documents import (
     Document,
@@ -144,7 +144,7 @@ def levels_wanted(store: Store, scene: str) -> int:
 
 def arrays_of(store: Store, scene: str) -> list[dict[str, Any]]:
     """Return the rows of the catalog of a scene's arrays of backscatter, (rows, columns) each."""
-    return [row for row in catalog_rows(store.entries(scene)) if row["name"]]
+    return [row for row in store.facts(scene) if row["name"]]
 
 
 def first_jobs(store: Store, row: Mapping[str, Any], folder: Path) -> Iterator[LevelJob]:
