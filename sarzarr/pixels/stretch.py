@@ -69,7 +69,7 @@ class Stretch:
         """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``, 0 if not measured.
 
         Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more, and twice
-        that for a ``half``, whose ``out`` is uint16. Compiled loops do the same, by `law_of_codes` or `law_of_floats`.
+        that for a ``half``, whose ``out`` is uint16. Compiled loops do the same by `law_of_codes` or `law_of_floats`.
         """
         if self.half is not None:
             values, rest = scratch[: out.size].reshape(out.shape), scratch[out.size :]

@@ -107,7 +107,7 @@ class BatchFiller:
         return self._by_loop(fast, images, pieces, row, reads)
 
     def _reads(self, kind: Kind, chunks: Array) -> tuple[Any, ...] | None:
-        """Return what a loop reads chunks by; None where one has another length, or their files cannot all be open."""
+        """Return what a loop reads chunks by; None where one has another length, or not all files can be open."""
         entries = self.source.table.entries[chunks]
         handles = self.fetcher.handles_of(entries["file"].tolist(), chunks.tolist())
         if handles is None or (entries["size"] != kind.nbytes + CRC_BYTES).any():

@@ -66,8 +66,6 @@ class Work:
     """Bytes of decoded chunks that are kept; as `cache_rows` has it if None."""
     pixels: int = 0
     """The pixels that were delivered, roughly: threads may forget a group of each other's."""
-    decoded: int = 0
-    """The chunks that were decoded, as roughly."""
     _trust: dict[int, Trust] = field(default_factory=dict, init=False, repr=False)
     _caches: dict[tuple[int, int], ChunkCache] = field(default_factory=dict, init=False, repr=False)
 
@@ -233,7 +231,6 @@ class ChunkFetcher:
         for i, begin in enumerate(begins):
             if size := places.sizes[first + i]:
                 self._decode(codec, view[begin : begin + size], images[i], places, first + i)
-                self.work.decoded += 1
             else:
                 images[i][:] = kind.fill
 

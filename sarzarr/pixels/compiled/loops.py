@@ -295,8 +295,8 @@ def deliver(
     pixel falls in the image, and its rows and columns that count; int64 (images,), where those of each image end; a
     chunk's shape; and the value where there is no piece. Reads are, of each piece, the handle (int32), offset
     (int64), checksum (uint32) and number (int64) of its chunk; then uint8 (chunks,), 1 for those that were checked
-    before, and are not again; and what becomes of others once they are. Places are slots (int64) of ``out``, (slots, n, n), and
-    operations (uint8). Scratch is (`STRIP`, n) and (n, n) of the chunks' dtype.
+    before, and are not again; and what becomes of others once they are. Places are slots (int64) of ``out``,
+    (slots, n, n), and operations (uint8). Scratch is (`STRIP`, n) and (n, n) of the chunks' dtype.
 
     The law is None for values as they are; of codes the four numbers of
     ``clip((clip(code, low, high) - lowest) * scale, 0, 1)`` in float32, or a table, uint16 (65536,), of what each
