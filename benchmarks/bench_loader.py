@@ -48,11 +48,15 @@ class Material:
     codes: sz.Store
     """The default store: uint16 codes, no codec, checksums."""
     floats: sz.Store
-    """The float32 store: blosc-lz4, checksums."""
+    """The float32 store: no codec, checksums."""
+    packed: sz.Store
+    """uint16 codes, blosc-lz4, checksums."""
     memory: np.ndarray
     """(n, 256, 256) float32 in RAM."""
     npy: Path
     """The same as a .npy file."""
+    stored: Path
+    """What the float32 store holds, as a .npy file: [0, 1] of the stored range."""
 
 
 def make_material(folder, patches):
@@ -86,18 +90,20 @@ def make_material(folder, patches):
                     window=window,
                 )
     stores = {}
-    for name, dtype in (("codes", "uint16"), ("floats", "float32")):
+    kinds = {"codes": {}, "floats": {"dtype": "float32"}, "packed": {"codec": "blosc-lz4"}}
+    for name, kind in kinds.items():
         plan = sz.plan_ingest(
-            files, folder / f"{name}.zarr", quantity="sigma0", representation="power", dtype=dtype
+            files, folder / f"{name}.zarr", quantity="sigma0", representation="power", **kind
         )
         stores[name] = sz.ingest(plan)
     for file in files:
         file.unlink()
-    memory = np.concatenate(
-        list(sz.PatchReader(stores["codes"], **OPTIONS | {"shuffle": False}, batch_size=256))
-    )[:, 0]
+    in_order = OPTIONS | {"shuffle": False, "batch_size": 256}
+    memory = np.concatenate(list(sz.PatchReader(stores["codes"], **in_order)))[:, 0]
     np.save(folder / "patches.npy", memory)
-    return Material(**stores, memory=memory, npy=folder / "patches.npy")
+    whole = np.concatenate(list(sz.PatchReader(stores["floats"], clip=(-60, 100), **in_order)))[:, 0]
+    np.save(folder / "stored.npy", whole)
+    return Material(**stores, memory=memory, npy=folder / "patches.npy", stored=folder / "stored.npy")
 
 
 # ------------------------------------------------------------------ the contenders
@@ -134,6 +140,28 @@ def copy_into(material, batch):
         order = torch.randperm(len(patches), generator=random)
         for i in range(0, len(order) - batch + 1, batch):
             torch.index_select(patches, 0, order[i : i + batch], out=buffer)
+            yield buffer
+
+    return epochs_of(batches)
+
+
+def npy_into(path, batch, clip=None):
+    """Patches gathered from a .npy memory map into a reused buffer, one thread; stretched there to a clip, if any."""
+    patches, buffer = np.load(path, mmap_mode="r"), np.empty((batch, SIZE, SIZE), np.float32)
+    random = np.random.default_rng(0)
+    scale, offset = (
+        (1, 0) if clip is None else (160 / (clip[1] - clip[0]), (-60 - clip[0]) / (clip[1] - clip[0]))
+    )
+
+    def batches():
+        order = random.permutation(len(patches))
+        for i in range(0, len(order) - batch + 1, batch):
+            np.take(patches, order[i : i + batch], axis=0, out=buffer, mode="clip")
+            if clip is not None:
+                np.multiply(buffer, np.float32(scale), out=buffer)
+                np.add(buffer, np.float32(offset), out=buffer)
+                np.fmax(buffer, np.float32(0), out=buffer)
+                np.minimum(buffer, np.float32(1), out=buffer)
             yield buffer
 
     return epochs_of(batches)
@@ -303,7 +331,11 @@ def tensorstore(store, batch, *, cache, together, ahead=3):
 # ------------------------------------------------------------------ the table
 def contenders(material, batch):
     """Return what takes part, by name: (function, which of several settings of one contender it is)."""
-    codes, floats = material.codes, material.floats
+    codes, floats, packed, n = material.codes, material.floats, material.packed, len(material.memory)
+    windows, anywhere = (
+        {"patch_size": SIZE, "stride": 128, "max_patches": n},
+        {"crops": "random", "per_epoch": n},
+    )
     snapped = tuple(-60 + 160 * round((v + 60) / 160 * 65534) / 65534 for v in codes.bounds[KEY].clip)
     out = {
         "sarzarr, default store": reader(codes, batch),
@@ -311,14 +343,22 @@ def contenders(material, batch):
         "  codes, not stretched": reader(codes, batch, dtype="uint16"),
         "  with flags": reader(codes, batch, flags=True),
         '  augment="d4"': reader(codes, batch, augment="d4"),
-        "  stride 128": reader(codes, batch, patch_size=SIZE, stride=128, max_patches=len(material.memory)),
+        "  stride 128": reader(codes, batch, **windows),
+        "  stride 128, with flags": reader(codes, batch, flags=True, **windows),
         '  dtype="bfloat16"': reader(codes, batch, dtype="bfloat16"),
         '  dtype="float16"': reader(codes, batch, dtype="float16"),
-        "  random crops": reader(codes, batch, crops="random", per_epoch=len(material.memory)),
+        "  random crops": reader(codes, batch, **anywhere),
         '  check="always"': reader(codes, batch, check="always"),
         "  ZarrPatchDataset, 0 workers": dataset(codes, batch, 0),
         "  ZarrPatchDataset, 2 workers": dataset(codes, batch, 2),
         "sarzarr, float32 store": reader(floats, batch),
+        "  random crops of floats": reader(floats, batch, **anywhere),
+        "sarzarr, blosc-lz4 codes": reader(packed, batch),
+        "  random crops, chunks kept decoded": reader(packed, batch, **anywhere, cache=n * SIZE * SIZE * 3),
+        "  random crops, 256 MB kept": reader(packed, batch, **anywhere),
+        "  random crops, cache=0": reader(packed, batch, **anywhere, cache=0),
+        ".npy memory map into a reused buffer": npy_into(material.npy, batch),
+        ".npy of stored floats, stretched": npy_into(material.stored, batch, codes.bounds[KEY].clip),
     }
     peers = {
         "tensorstore, default store": [lambda s=s: tensorstore(codes, batch, **s) for s in TENSORSTORE],
@@ -355,6 +395,8 @@ TARGETS = [
     ("sarzarr, float32 store", "zarr-python, float32 store", 12),
     ("sarzarr, float32 store", ".npy memory map, opened an item", 2),
     ("sarzarr, float32 store", ".npy memory map, opened once", None),
+    ("sarzarr, float32 store", ".npy memory map into a reused buffer", None),
+    ("sarzarr, float32 store", ".npy of stored floats, stretched", 1.0),
     ('  augment="d4"', "sarzarr, default store", 0.7),
 ]
 

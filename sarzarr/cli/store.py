@@ -172,9 +172,14 @@ def bench(
     polarizations: Annotated[str | None, Option(help="Only these: VV, or VV,VH as channels.")] = None,
     batch_size: Annotated[int, Option(help="Patches of a batch.")] = 64,
     crops: Annotated[bool, Option("--crops", help="Random crops, in the place of patches of a cut.")] = False,
+    cache: Annotated[
+        str | None, Option(help="Compressed chunks to keep decoded, as 512MB; 0MB: none.")
+    ] = None,
 ) -> None:
     """Measure the MB/s that this machine delivers from a store, beside a memory copy of the same batches."""
     names = [p.strip().lower() for p in polarizations.split(",")] if polarizations else None
     kind: Literal["random"] | None = "random" if crops else None
-    rate = sz.measure_delivery(store, seconds=seconds, batch_size=batch_size, polarizations=names, crops=kind)
+    rate = sz.measure_delivery(
+        store, seconds=seconds, batch_size=batch_size, polarizations=names, crops=kind, cache=cache
+    )
     echo(str(rate))

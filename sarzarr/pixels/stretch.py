@@ -7,8 +7,7 @@ where a pass over a patch costs as much as reading it.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import ModuleType
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 
@@ -16,8 +15,6 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 
 Half = Literal["float16", "bfloat16"]
-SHIFTS: Final[dict[Half, int]] = {"float16": 13, "bfloat16": 16}
-"""Bits of a float32 that values of 16 bits leave out."""
 INTEGER_TOLERANCE: Final = 1e-7
 """Delivered difference below which the end of a clip is taken to be a code."""
 
@@ -68,16 +65,15 @@ class Stretch:
         lowest, _ = self._line
         return self.white is not None or bool(self.fill > lowest)
 
-    def __call__(self, cells: Array, out: Array, scratch: Array, fast: ModuleType | None = None) -> None:
+    def __call__(self, cells: Array, out: Array, scratch: Array) -> None:
         """Write [0, 1] of the values that each row of ``cells`` begins with into float32 ``out``, 0 if not measured.
 
         Shapes are (k, n or more) and (k, n), both C-contiguous; ``scratch`` is float32, k * n or more, and twice
-        that for a ``half``, whose ``out`` is uint16. ``fast`` is `sarzarr.pixels.compiled.loops`, which does the same
-        to float32; codes are for its `place_codes`.
+        that for a ``half``, whose ``out`` is uint16. Compiled loops do the same by `law_of_codes` or `law_of_floats`.
         """
         if self.half is not None:
             values, rest = scratch[: out.size].reshape(out.shape), scratch[out.size :]
-            self._whole(cells, values, rest, fast)
+            self._whole(cells, values, rest)
             np.copyto(out, bits_of(values, self.half))
             return
         stored = cells[:, : out.shape[1]]
@@ -89,8 +85,6 @@ class Stretch:
             np.copyto(out, stored)
             np.divide(out, np.float32(self.white), out=out)
             np.copyto(out, 0, where=stored == self.fill)
-        elif fast is not None and cells.dtype == np.float32:
-            fast.stretch_floats(cells, out, self.scale, self.offset)
         else:
             self._in_passes(stored, out, scratch)
 
@@ -110,14 +104,28 @@ class Stretch:
         return np.float32(-self.offset / self.scale), np.float32(self.scale)
 
     @cached_property
-    def law_of_codes(self) -> tuple[float, ...]:
-        """The numbers that compiled loops take: the lowest and highest uint16 code that count, and `_line`.
+    def law_of_codes(self) -> Any:
+        """What compiled loops take for uint16: four numbers, the lowest and highest code that count and `_line`.
 
-        For values of 16 bits one more, of `SHIFTS`.
+        For values of 16 bits it is the table (65536,) of them.
         """
+        if self.half is not None:
+            codes = np.arange(cv.MAX_CODE + 1, dtype=np.uint16)[None]
+            table = np.empty(codes.shape, np.uint16)
+            self(codes, table, np.empty(2 * codes.size, np.float32))
+            return table[0]
         lowest, scale = self._line
-        law = *(self.ends or (0, cv.MAX_CODE)), float(lowest), float(scale)
-        return law if self.half is None else (*law, SHIFTS[self.half])
+        return *(self.ends or (0, cv.MAX_CODE)), float(lowest), float(scale)
+
+    @property
+    def law_of_floats(self) -> tuple[float, float]:
+        """What they take for float32 whose law `is_line`: scale and offset."""
+        return self.scale, self.offset
+
+    @property
+    def is_line(self) -> bool:
+        """Whether float32 is delivered as ``clip(stored * scale + offset, 0, 1)``, and nothing else."""
+        return not (self.is_open or self.is_identity or self.white is not None or self.half is not None)
 
     @property
     def is_identity(self) -> bool:

@@ -5,7 +5,7 @@ A `BatchFiller` belongs to one thread.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from sarzarr.arrays import Array
 from sarzarr.pixels.compiled.when import loops_for
 from sarzarr.pixels.turns import Turner
 from sarzarr.reader.fetch import READ_TO, ChunkFetcher, in_groups
-from sarzarr.reader.sources import Address, Kind, Source, pieces_of
+from sarzarr.reader.sources import PIECE, Address, Kind, Source, pieces_of
 from sarzarr.store.codecs import CRC_BYTES
 
 _FILE_SHIFT: Final = np.uint64(40)  # no shard is as long as a terabyte
@@ -52,122 +52,104 @@ class BatchFiller:
         """
         numbers, kinds = self.source.kinds
         chunks = self.source.chunks(address()) if chunks is None else chunks
-        slots = np.arange(len(chunks))
-        if len(kinds) == 1:
-            self._fill_kind(kinds[0], address, slots, chunks, out, operations)
-            return
-        kind_of = numbers[address().array]
+        slots, flat = np.arange(len(chunks)), out.reshape(len(out), -1)
+        kind_of = np.zeros(1, np.int64) if len(kinds) == 1 else numbers[address().array]
         for number, kind in enumerate(kinds):
-            some = slots[kind_of == number]
+            some = slots if len(kinds) == 1 else slots[kind_of == number]
+            is_bits = kind.stretch is not None and out.dtype == np.float16  # loops write bits
+            place = flat.view(np.uint16) if is_bits else flat
             if some.size:
-                self._fill_kind(kind, address, some, chunks[some], out, operations)
+                images = _Images(kind=kind, slots=some, out=place, operations=operations)
+                self._fill_kind(images, address, chunks[some])
 
-    def _fill_kind(
-        self,
-        kind: Kind,
-        address: Callable[[], Address],
-        slots: Array,
-        chunks: Array,
-        out: Array,
-        operations: Array | None,
-    ) -> None:
-        if kind.stretch is not None and out.dtype == np.float16:
-            out = out.view(np.uint16)  # loops write bits
-        first, flat = 0, out.reshape(len(out), -1)
-        if chunks.min(initial=0) >= 0:
+    def _fill_kind(self, images: "_Images", address: Callable[[], Address], chunks: Array) -> None:
+        kind, slots = images.kind, images.slots
+        is_whole = chunks.min(initial=0) >= 0
+        pieces = _whole(chunks, kind.chunk) if is_whole else pieces_of(self.source, address(), slots, kind)
+        if self._deliver_at_once(images, pieces):
+            return
+        if is_whole:
             is_absent = self.source.table.of(chunks)["size"] == 0
             if is_absent.any():
-                flat[slots[is_absent]] = self._filled(kind)
+                images.out[slots[is_absent]] = self._filled(kind)
                 slots, chunks = slots[~is_absent], chunks[~is_absent]
-            if self._deliver_at_once(kind, chunks, slots, flat, operations):
-                return
             order = self._reading_order(chunks)
             slots, groups = slots[order], self.fetcher.groups(kind, chunks[order])
         else:
-            if self._deliver_windows(kind, address(), slots, flat, operations):
-                return
-            windows = self._windows(kind, address(), slots)
+            windows = self._windows(kind, pieces, len(slots))
             groups = in_groups(windows.reshape(len(windows), -1))
+        first = 0
         for pixels in groups:
-            self._deliver(kind, pixels, slots[first : first + len(pixels)], flat, operations)
+            self._deliver(images.at(slots[first : first + len(pixels)]), pixels)
             first += len(pixels)
 
-    def _deliver_at_once(
-        self, kind: Kind, chunks: Array, slots: Array, out: Array, operations: Array | None
-    ) -> bool:
-        """Deliver chunks of codes by one compiled loop, without Python's lock; return whether that was done.
+    def _deliver_at_once(self, images: "_Images", pieces: Array) -> bool:
+        """Deliver images, put together from pieces, by one compiled loop, without Python's lock; say if it was done.
 
-        Where it is not, or not to the end, all of them are delivered group by group: that knows every case, and
-        what to say of damage.
+        Chunks without a codec are read on the way, by the rows that are needed; others are where they are kept. Where
+        it is not done, or not to the end, all is delivered group by group: that knows every case, and what to say of
+        damage.
         """
-        fast, fetcher, shape = self._loops_of_codes(kind, out), self.fetcher, self.source.shape
-        stored, entries = kind.nbytes + CRC_BYTES, self.source.table.of(chunks)
-        if fast is None or fast.C is None or kind.codec != "none":
+        kind, fetcher = images.kind, self.fetcher
+        fast, is_plain = self._loops(images), kind.codec == "none"
+        if fast is None or (is_plain and not (fast.READS and kind.nbytes % CRC_BYTES == 0)):
             return False
-        handles = fetcher.handles_of(entries["file"].tolist(), chunks.tolist())
-        if handles is None or (entries["size"] != stored).any():
-            return False
-        crcs = np.ascontiguousarray(entries["crc"])
-        ranges = handles, entries["offset"].astype(np.int64), crcs, chunks
-        places = slots, _of_slots(operations, slots)
-        raw = fetcher.scratch.take("raw", (stored,), "u1", within_page=READ_TO)
-        scratch = raw, self._strip(fast)
-        done = fast.deliver(
-            ranges, fetcher.trust.of_loops, places, scratch, out.reshape(-1, *shape), _law(kind)
-        )
-        fetcher.work.pixels += len(chunks) * math.prod(shape)
-        return bool(done == len(chunks))
-
-    def _deliver_windows(
-        self, kind: Kind, address: Address, slots: Array, out: Array, operations: Array | None
-    ) -> bool:
-        """Deliver windows of codes by one compiled loop, as `_deliver_at_once`; it reads the rows that they need."""
-        fast, fetcher, shape = self._loops_of_codes(kind, out), self.fetcher, self.source.shape
-        if fast is None or fast.C is None or kind.codec != "none":
-            return False
-        pieces = pieces_of(self.source, address, slots, kind)
         pieces = pieces[self.source.table.of(pieces["chunk"])["size"] > 0]  # the others are fill value
-        pieces = pieces[np.argsort(pieces["slot"], kind="stable")]
-        chunks, entries = pieces["chunk"], self.source.table.of(pieces["chunk"])
-        stored = kind.nbytes + CRC_BYTES
-        handles = fetcher.handles_of(entries["file"].tolist(), chunks.tolist())
-        if handles is None or (entries["size"] != stored).any():
+        if (np.diff(pieces["slot"]) < 0).any():
+            pieces = pieces[np.argsort(pieces["slot"], kind="stable")]
+        if not is_plain:
+            with fetcher.held(kind, pieces["chunk"]) as held:
+                return held is not None and self._by_loop(fast, images, pieces, held)
+        if (reads := self._reads(kind, pieces["chunk"])) is None:
             return False
-        ranges = tuple(
-            np.ascontiguousarray(column)
-            for column in (handles, entries["offset"].astype(np.int64), entries["crc"], chunks)
-        )
+        raw = fetcher.scratch.take("raw", (1, kind.nbytes + CRC_BYTES), "u1", within_page=READ_TO)
+        row = raw.view(kind.dtype), np.zeros(len(pieces), np.int64)
+        return self._by_loop(fast, images, pieces, row, reads)
+
+    def _reads(self, kind: Kind, chunks: Array) -> tuple[Any, ...] | None:
+        """Return what a loop reads chunks by; None where one has another length, or not all files can be open."""
+        entries = self.source.table.of(chunks)
+        handles = self.fetcher.handles_of(entries["file"].tolist(), chunks.tolist())
+        if handles is None or (entries["size"] != kind.nbytes + CRC_BYTES).any():
+            return None
+        crcs, numbers = np.ascontiguousarray(entries["crc"]), np.ascontiguousarray(chunks)
+        return handles, entries["offset"].astype(np.int64), crcs, numbers, *self.fetcher.trust.of_loops
+
+    def _by_loop(
+        self,
+        fast: ModuleType,
+        images: "_Images",
+        pieces: Array,
+        held: tuple[Array, Array],
+        reads: tuple[Any, ...] | None = None,
+    ) -> bool:
+        """Deliver images from chunks in memory, ``held`` (rows, which row each piece is of), or read there first."""
+        kind, shape, take = images.kind, self.source.shape, self.fetcher.scratch.take
         parts = np.stack([pieces[name] for name in ("y", "x", "h", "w")], axis=1)
         parts[:, 2:] = np.minimum(parts[:, 2:], kind.chunk)
-        ends = np.searchsorted(pieces["slot"], np.arange(len(slots)), "right")
-        raw = fetcher.scratch.take("raw", (stored,), "u1", within_page=READ_TO)
-        window = fetcher.scratch.take("windows", shape, kind.dtype)
-        scratch = raw, self._strip(fast), kind.chunk, window
-        places = slots, _of_slots(operations, slots)
-        done = fast.deliver_windows(
-            ranges,
-            fetcher.trust.of_loops,
-            (parts, ends, kind.fill),
-            places,
-            scratch,
-            out.reshape(-1, *shape),
-            _law(kind),
+        ends = np.searchsorted(pieces["slot"], np.arange(len(images.slots)), "right")
+        done = fast.deliver(
+            held[0],
+            reads,
+            (held[1], parts, ends, kind.chunk, kind.fill),
+            (images.slots, images.turns),
+            (take("strip", (fast.STRIP, shape[1]), kind.dtype), take("window", shape, kind.dtype)),
+            images.out.reshape(-1, *shape),
+            images.law,
         )
-        fetcher.work.pixels += len(slots) * math.prod(shape)
-        return bool(done == len(slots))
+        self.fetcher.work.pixels += len(images.slots) * math.prod(shape)
+        return bool(done == len(images.slots))
 
-    def _loops_of_codes(self, kind: Kind, out: Array) -> ModuleType | None:
-        """Return compiled loops that deliver this kind into ``out``: square codes, as float32 or as they are."""
-        law, (rows, cols) = kind.stretch, self.source.shape
-        is_plain = out.dtype == kind.dtype if law is None else not (law.is_identity or law.lights_fill)
-        return (
-            loops_for(self.fetcher.work.pixels)
-            if is_plain and rows == cols and kind.dtype == "uint16"
-            else None
-        )
-
-    def _strip(self, fast: ModuleType) -> Array:
-        return self.fetcher.scratch.take("strip", (fast.STRIP, self.source.shape[1]), "uint16")
+    def _loops(self, images: "_Images") -> ModuleType | None:
+        """Return compiled loops that deliver these images: squares, of a dtype and by a law that they know."""
+        kind, law, (rows, cols) = images.kind, images.kind.stretch, self.source.shape
+        if law is None:
+            is_known = images.out.dtype == kind.dtype and kind.dtype in ("uint16", "float32", "uint8")
+        elif kind.dtype == "uint16":
+            is_known = law.white is None and (law.half is not None or not law.lights_fill)
+        else:
+            is_known = kind.dtype == "float32" and law.is_line
+        return loops_for(self.fetcher.work.pixels) if is_known and rows == cols else None
 
     def _reading_order(self, chunks: Array) -> Array | slice:
         """Return the order of the files where it makes neighbours of a quarter of the chunks, else as they are.
@@ -181,20 +163,22 @@ class BatchFiller:
         place = (entries["file"].astype(np.uint64) << _FILE_SHIFT) | entries["offset"]
         return np.argsort(place, kind="stable")
 
-    def _deliver(self, kind: Kind, pixels: Array, slots: Array, out: Array, operations: Array | None) -> None:
-        """Turn and stretch what ``pixels`` (k, rows * columns or more) begin with into the slots of ``out``."""
-        if (fast := self._loops_of_codes(kind, out)) is not None:
-            shape, places = self.source.shape, (slots, _of_slots(operations, slots))
-            fast.place_codes(pixels, places, self._strip(fast), out.reshape(-1, *shape), _law(kind))
-            self.fetcher.work.pixels += len(slots) * math.prod(shape)
+    def _deliver(self, images: "_Images", pixels: Array) -> None:
+        """Turn and stretch what ``pixels`` (k, rows * columns or more) begin with into the places of images."""
+        kind, out, slots = images.kind, images.out, images.slots
+        if (fast := self._loops(images)) is not None:
+            numbers = np.arange(len(slots))
+            self._by_loop(
+                fast, images.of(self.source.shape), _whole(numbers, self.source.shape), (pixels, numbers)
+            )
             return
         begins = slots.tolist()
         follow = begins == list(range(begins[0], begins[0] + len(begins)))
         step = len(begins) if follow else 1
         for i in range(0, len(begins), step):
             some = pixels[i : i + step]
-            if operations is not None:
-                some = self._turned(kind, some, operations[slots[i : i + step]])
+            if images.operations is not None:
+                some = self._turned(kind, some, images.operations[slots[i : i + step]])
             self._stretch(kind, some, out[begins[i] : begins[i] + step])
 
     def _filled(self, kind: Kind) -> Any:
@@ -219,15 +203,14 @@ class BatchFiller:
             np.copyto(out, pixels[:, : out.shape[1]])
             return
         scratch = self.fetcher.scratch.take("stretch", (2 * out.size,), "float32")
-        kind.stretch(pixels, out, scratch, loops_for(self.fetcher.work.pixels))
+        kind.stretch(pixels, out, scratch)
         self.fetcher.work.pixels += out.size
 
-    def _windows(self, kind: Kind, address: Address, slots: Array) -> Array:
-        """Return (slots, rows, columns) stored values, each chunk decoded once; fill beyond the array."""
+    def _windows(self, kind: Kind, pieces: Array, count: int) -> Array:
+        """Return (count, rows, columns) stored values, each chunk decoded once; fill beyond the array."""
         height, width = self.source.shape
-        out = self.fetcher.scratch.take("windows", (slots.size, height, width), kind.dtype)
+        out = self.fetcher.scratch.take("windows", (count, height, width), kind.dtype)
         out[:] = kind.fill
-        pieces = pieces_of(self.source, address, slots, kind)
         chunks, starts = np.unique(pieces["chunk"], return_index=True)
         ends = np.append(starts[1:], len(pieces))
         rows, cols = kind.chunk
@@ -241,13 +224,45 @@ class BatchFiller:
         return out
 
 
-def _of_slots(operations: Array | None, slots: Array) -> Array:
-    """Return the operations (k,) of some slots; 0, which does nothing, where there are none."""
-    return np.zeros(len(slots), np.uint8) if operations is None else operations[slots]
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Images:
+    """Images of one kind, and where they go."""
+
+    kind: Kind
+    """What they are made of, and what their values become."""
+    slots: Array
+    """(k,) int64: their places in ``out``."""
+    out: Array
+    """(slots, rows * columns)."""
+    operations: Array | None
+    """(slots,) uint8: how each is turned; None where none is."""
+
+    def at(self, slots: Array) -> "_Images":
+        """Return those that go to some slots (k,)."""
+        return replace(self, slots=slots)
+
+    def of(self, chunk: tuple[int, int]) -> "_Images":
+        """Return the same, made of chunks of another shape."""
+        return replace(self, kind=replace(self.kind, chunk=chunk))
+
+    @property
+    def turns(self) -> Array:
+        """(k,) uint8: how each is turned; 0 does nothing."""
+        return np.zeros(len(self.slots), np.uint8) if self.operations is None else self.operations[self.slots]
+
+    @property
+    def law(self) -> Any:
+        """What a loop takes for the law of their values."""
+        law = self.kind.stretch
+        return None if law is None else law.law_of_codes if self.kind.dtype == "uint16" else law.law_of_floats
 
 
-def _law(kind: Kind) -> Any:
-    return None if kind.stretch is None else kind.stretch.law_of_codes
+def _whole(chunks: Array, shape: tuple[int, int]) -> Array:
+    """Return the pieces of images that are each a whole chunk (rows, columns)."""
+    pieces = np.zeros(len(chunks), PIECE)
+    pieces["chunk"], pieces["slot"] = chunks, np.arange(len(chunks))
+    pieces["h"], pieces["w"] = shape
+    return pieces
 
 
 def images_of(pixels: Array, shape: tuple[int, int]) -> Array:

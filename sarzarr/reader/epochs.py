@@ -10,7 +10,7 @@ from contextlib import closing
 from functools import cached_property
 from hashlib import blake2b
 from operator import index
-from typing import Any, Final, Self, SupportsIndex
+from typing import Any, Final, Self, SupportsIndex, cast
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class EpochReader(ABC):
         self.share = _ALL
         self._orders: tuple[int, Indices, Draws] | None = None
         self._memory: BatchMemory | None = None
-        self._work = Work(checks_once=options.check == "once")
+        self._work = Work(checks_once=options.check == "once", cache=cast("int | None", options.cache))
         self._own: dict[tuple[int, bool], PrefetchThreads] = {}
 
     def _open(self, store: AnyStore) -> None:

@@ -5,6 +5,7 @@ What decides is how often threads hand each other the GIL, so a group is as many
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -15,6 +16,7 @@ from crc32c import crc32c
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, StoreChangedError
 from sarzarr.pixels.compiled.when import loops_for
+from sarzarr.reader.cache import ChunkCache
 from sarzarr.reader.memory import MAX_HANDLES, ScratchMemory
 from sarzarr.reader.sources import PAGE, ByteRanges, Kind, Source
 from sarzarr.store.codecs import CRC_BYTES, Codec, get_codec
@@ -60,16 +62,26 @@ class Work:
 
     checks_once: bool = True
     """Whether a chunk is checked once, or each time."""
+    cache: int | None = None
+    """Bytes of decoded chunks that are kept; as `cache_rows` has it if None."""
     pixels: int = 0
     """The pixels that were delivered, roughly: threads may forget a group of each other's."""
     _trust: dict[int, Trust] = field(default_factory=dict, init=False, repr=False)
+    _caches: dict[tuple[int, int], ChunkCache] = field(default_factory=dict, init=False, repr=False)
 
     def trust(self, part: int, chunks: int) -> Trust:
         """Return what is known of so many chunks of a part of batches; all threads share it."""
         return self._trust.setdefault(part, Trust(np.zeros(chunks, np.uint8), self.checks_once))
 
+    def kept(self, part: int, chunks: int, nbytes: int, rows: int) -> ChunkCache:
+        """Return what is kept of so many chunks of a part; all threads share it, and who was forked has its own."""
+        key = os.getpid(), part
+        if key not in self._caches:
+            self._caches.setdefault(key, ChunkCache(chunks, nbytes, rows))
+        return self._caches[key]
+
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_trust": {}}  # another process checks for itself
+        return self.__dict__ | {"_trust": {}, "_caches": {}}  # another process checks for itself
 
 
 @dataclass(eq=False)
@@ -84,6 +96,8 @@ class ChunkFetcher:
     """What this process has done, by all readers of chunks of one reader of batches."""
     part: int = 0
     """The number of the part of a batch that is read."""
+    keeps: tuple[int, int] = (0, 0)
+    """Bytes of a decoded chunk, and how many are kept."""
     scratch: ScratchMemory = field(default_factory=ScratchMemory, init=False, repr=False)
     """Memory of this thread."""
     _open: dict[int, int] = field(default_factory=dict, init=False, repr=False)
@@ -94,6 +108,51 @@ class ChunkFetcher:
     def trust(self) -> Trust:
         """The chunks that need not be checked again."""
         return self.work.trust(self.part, len(self.source.table.entries))
+
+    @contextmanager
+    def held(self, kind: Kind, chunks: Array) -> Iterator[tuple[Array, Array] | None]:
+        """Give (memory, (k,) int64) while it lasts: compressed chunks (k,), decoded, in rows of the stored dtype.
+
+        Each is decoded unless it is kept from before. None where nothing is: by choice, where files are not what they
+        were, or where there is no room for all of these.
+
+        Raises as `groups`.
+        """
+        nbytes, rows = self.keeps
+        if not rows:
+            yield None
+            return
+        every, back = np.unique(chunks, return_inverse=True)
+        if rows < len(every) or not self._is_trusted(every):
+            yield None
+            return
+        cache = self.work.kept(self.part, len(self.source.table.entries), nbytes, rows)
+        if (taken := cache.take(every)) is None:
+            yield None
+            return
+        at, missing = taken[0].copy(), taken[1]
+        try:
+            if missing.size:
+                new, codec = every[missing], get_codec(str(kind.codec))
+                places, where = ByteRanges.of(self.source.table, new), at[missing].tolist()
+                images = [cache.cells[i, : kind.nbytes].view(kind.dtype).reshape(kind.chunk) for i in where]
+                for first in range(0, len(places), GROUP):
+                    self._decode_some(kind, codec, places, first, images[first : first + GROUP])
+                at[missing] = cache.put(new.tolist(), where, kind.dtype)
+            yield cache.cells.view(kind.dtype), at[back]
+        finally:
+            cache.give_back(taken[0])
+
+    def _is_trusted(self, chunks: Array) -> bool:
+        """Return whether what was checked need not be again, once the files of chunks were looked at."""
+        if not self.trust.keeps:
+            return False
+        entries = self.source.table.of(chunks)
+        chunks, entries = chunks[entries["size"] > 0], entries[entries["size"] > 0]
+        files, first = np.unique(entries["file"], return_index=True)
+        numbers = zip(files.tolist(), chunks[first].tolist(), strict=True)
+        has_handles = all(self._handle(file, chunk) is not None for file, chunk in numbers)
+        return has_handles and self.trust.keeps
 
     def close(self) -> None:
         """Close every handle."""
@@ -113,7 +172,13 @@ class ChunkFetcher:
             for some in in_groups(chunks):
                 yield self._load_elsewhere(kind, some).reshape(len(some), -1)
             return
-        codec, places = get_codec(kind.codec), ByteRanges.of(self.source.table, chunks)
+        codec = get_codec(kind.codec)
+        if not codec.is_plain:
+            with self.held(kind, chunks) as held:
+                if held is not None:
+                    yield from (held[0][rows] for rows in in_groups(held[1]))
+                    return
+        places = ByteRanges.of(self.source.table, chunks)
         yield from self._plain(kind, places) if codec.is_plain else self._decoded(kind, codec, places)
 
     def _plain(self, kind: Kind, places: ByteRanges) -> Iterator[Array]:
@@ -122,7 +187,7 @@ class ChunkFetcher:
         if (wrong := places.first_of_another_size(size)) is not None:
             raise self._damage(f"a chunk of {size} bytes was expected, got another size", wrong)
         fast = loops_for(self.work.pixels)
-        is_fast = fast is not None and fast.C is not None and size % 4 == 0 and not places.has_absent
+        is_fast = fast is not None and fast.READS and size % 4 == 0 and not places.has_absent
         handles = self.handles_of(places.files, places.chunks) if is_fast else None
         offsets = np.array(places.offsets, np.int64)
         most = GROUP if handles is None else FAST_GROUP
@@ -144,21 +209,30 @@ class ChunkFetcher:
             yield raw[:count, :-CRC_BYTES].copy().view(dtype) if pixels is None else pixels[:count]
 
     def _decoded(self, kind: Kind, codec: Codec, places: ByteRanges) -> Iterator[Array]:
-        """Read chunks and decode them. Each is put as far into a page as it is in its file, and `READ_TO` further."""
-        span = places.pages * PAGE
-        view = self.scratch.take("raw", (GROUP * span,), "u1", within_page=READ_TO).data
+        """Read chunks and decode them."""
         out = self.scratch.take("decoded", (GROUP, *kind.chunk), kind.dtype)
         for first in range(0, len(places), GROUP):
             count = min(GROUP, len(places) - first)
-            within = places.offsets[first : first + count]
-            begins = [i * span + offset % PAGE for i, offset in enumerate(within)]
-            self._read(places, first, count, view, begins)
-            for i, begin in enumerate(begins):
-                if size := places.sizes[first + i]:
-                    self._decode(codec, view[begin : begin + size], out[i], places, first + i)
-                else:
-                    out[i] = kind.fill
+            self._decode_some(kind, codec, places, first, out[:count])
             yield out[:count].reshape(count, -1)
+
+    def _decode_some(
+        self, kind: Kind, codec: Codec, places: ByteRanges, first: int, images: Sequence[Array] | Array
+    ) -> None:
+        """Decode up to `GROUP` chunks into images (rows, columns).
+
+        Each is read to as far into a page as it is in its file, and `READ_TO` further.
+        """
+        span, count = places.pages * PAGE, len(images)
+        view = self.scratch.take("raw", (GROUP * span,), "u1", within_page=READ_TO).data
+        within = places.offsets[first : first + count]
+        begins = [i * span + offset % PAGE for i, offset in enumerate(within)]
+        self._read(places, first, count, view, begins)
+        for i, begin in enumerate(begins):
+            if size := places.sizes[first + i]:
+                self._decode(codec, view[begin : begin + size], images[i], places, first + i)
+            else:
+                images[i][:] = kind.fill
 
     def _decode(self, codec: Codec, raw: memoryview, image: Array, places: ByteRanges, i: int) -> None:
         try:

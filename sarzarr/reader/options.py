@@ -20,6 +20,7 @@ from sarzarr.reader.augment import Augment, Augmentation, augmentation_of
 from sarzarr.reader.order import WINDOW_SHARDS
 from sarzarr.store.boxes import MIN_VISIBLE
 from sarzarr.store.store import Store
+from sarzarr.text import parse_bytes
 
 _FROM_0: Final = ("seed", "read_ahead")
 _FROM_1: Final = (
@@ -142,9 +143,13 @@ class ReadOptions:
     read_ahead: int = 2
     """Batches that are made before they are asked for, besides one per thread."""
     check: Literal["once", "always"] = "once"
-    """``once``: a chunk of codes is checked when a process first reads it, before a pixel of it is delivered; later
-    the rows that are needed are read alone, as long as its file is the same. ``always``: it is checked each time, as
-    compressed chunks and floats are in any case."""
+    """``once``: a chunk is checked when a process first reads it, before a pixel of it is delivered; later, where it
+    is not compressed, the rows that are needed are read alone, as long as its file is the same. ``always``: it is
+    checked each time, as compressed chunks that are not kept are in any case."""
+    cache: int | str | None = None
+    """Most bytes of compressed chunks that a process keeps decoded, for all of its threads: a number, or ``"512MB"``.
+    If left out 256 MB for windows that are no whole chunks, of which several need each chunk, and 32 MB for flags and
+    layers beside images that are; 0 keeps none, as ``check="always"`` does."""
 
     def __post_init__(self) -> None:
         changes_values = bool(self.augmentation.changes)
@@ -157,6 +162,8 @@ class ReadOptions:
         self._check_crops()
         if self.check not in ("once", "always"):
             raise InvalidInputError(f"check must be once or always, got {self.check!r}.")
+        if self.cache is not None:
+            self._check_cache()
         if self.predicate not in ("intersects", "within"):
             raise InvalidInputError(f"predicate must be intersects or within, got {self.predicate!r}.")
         if self.dtype not in get_args(DeliveredDtype):
@@ -190,6 +197,18 @@ class ReadOptions:
                 f"augment={self.augment!r} needs dtype='float32', got {self.dtype!r}: values are changed as float32. "
                 "Leave dtype= out, and cast the batch."
             )
+
+    def _check_cache(self) -> None:
+        cache = parse_bytes(self.cache) if isinstance(self.cache, str) else self.cache
+        if not (isinstance(cache, SupportsIndex) and index(cache) >= 0):
+            raise InvalidInputError(
+                f"cache must be bytes, at least 0, or a size such as '512MB', got {cache!r}."
+            )
+        if index(cache) and self.check == "always":
+            raise InvalidInputError(
+                f"cache={self.cache!r} keeps chunks that were checked, got check='always'. Leave one out."
+            )
+        object.__setattr__(self, "cache", index(cache))
 
     def _check_crops(self) -> None:
         if self.crops not in (None, "random", "jitter"):
@@ -304,6 +323,7 @@ class _SharedKeywords(TypedDict, total=False):
     threads: int | None
     read_ahead: int
     check: Literal["once", "always"]
+    cache: int | str | None
 
 
 class _ChoiceKeywords(TypedDict, total=False):

@@ -18,6 +18,7 @@ from sarzarr.conventions import Flag
 from sarzarr.pixels.stretch import Stretch
 from sarzarr.pixels.turns import apply, inverse
 from sarzarr.reader.augment import Draws
+from sarzarr.reader.cache import cache_rows
 from sarzarr.reader.engine import BatchFiller
 from sarzarr.reader.fetch import ChunkFetcher, Work
 from sarzarr.reader.memory import MAX_HANDLES, BatchMemory, available_handles
@@ -182,11 +183,17 @@ class PrefetchThreads:
                 view[:, max(int(right[i]), 0) :] = part.outside
         return out
 
+    @cached_property
+    def _keeps(self) -> list[tuple[int, int]]:
+        sources = [part.source for part in self.recipe.parts]
+        return cache_rows(sources, self.work.cache, is_whole=bool((self.recipe.chunks[0] >= 0).all()))
+
     def _filler(self, number: int, source: Source) -> BatchFiller:
         """Return this thread's own filler of a part."""
         key = get_ident(), number
         if key not in self._fillers:
             sources = 2 + len(self.recipe.layers)
             handles = max(min(available_handles() // (sources * self.threads), MAX_HANDLES), 1)
-            self._fillers[key] = BatchFiller(ChunkFetcher(source, handles, self.work, number))
+            fetcher = ChunkFetcher(source, handles, self.work, number, self._keeps[number])
+            self._fillers[key] = BatchFiller(fetcher)
         return self._fillers[key]

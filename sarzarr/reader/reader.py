@@ -67,6 +67,7 @@ _ORDER: Final = (
     "threads",
     "read_ahead",
     "check",
+    "cache",
 )
 """Options of what joins readers; all others are of each."""
 _PIXELS: Final = ("image", "flags")

@@ -193,7 +193,7 @@ _CODECS: Final = (
 CODECS: Final[Mapping[str, Codec]] = MappingProxyType({codec.name: codec for codec in _CODECS})
 """The codecs that a store may be written with, by name."""
 DEFAULT_CODECS: Final[Mapping[str, str]] = MappingProxyType(
-    {"uint16": "none", "float32": "blosc-lz4", "float16": "blosc-lz4", "uint8": "blosc-lz4"}
+    {"uint16": "none", "float32": "none", "float16": "blosc-lz4", "uint8": "blosc-lz4"}
 )
 """The codec of each stored dtype unless another is asked for."""
 

@@ -26,7 +26,9 @@ from sarzarr.torch.epochs.board import Board, RankPosition
 from sarzarr.torch.epochs.counter import EpochCounter
 from sarzarr.torch.epochs.group import Group, current_group
 
-_COMPARED = ("rows", "seed", "shuffle", "window", "batch_size", "drop_last", "threads", "read_ahead", "check")
+_COMPARED = (
+    "rows", "seed", "shuffle", "window", "batch_size", "drop_last", "threads", "read_ahead", "check", "cache",
+)  # fmt: skip
 """Options that ranks compare, or that each may choose."""
 _WIDER = {"uint16": "int32", "uint32": "int64"}
 """The dtype of layers whose own torch can hold, but hardly compute with."""

@@ -45,17 +45,32 @@ def delivered(images, operations, clip):
         return turned
     out = np.empty(turned.shape, np.float32)
     cells = turned.reshape(len(turned), -1)
-    Stretch.between("uint16", (-60, 100), clip)(
-        cells, out.reshape(cells.shape), np.empty(out.size, np.float32)
-    )
+    law = Stretch.between(str(images.dtype), (-60, 100), clip)
+    law(cells, out.reshape(cells.shape), np.empty(out.size, np.float32))
     return out
 
 
-def room(count, size, clip):
-    """Return (law, strip, out): what `place_codes` and `deliver` take besides."""
-    law = None if clip is None else Stretch.between("uint16", (-60, 100), clip).law_of_codes
-    out = np.zeros((count, size, size), np.uint16 if clip is None else np.float32)
-    return law, np.empty((loops().STRIP, size), np.uint16), out
+def room(count, size, clip, dtype="uint16"):
+    """Return (law, scratch, out): what `deliver` takes besides."""
+    law = None if clip is None else Stretch.between(dtype, (-60, 100), clip)
+    if law is not None:
+        law = law.law_of_codes if dtype == "uint16" else law.law_of_floats
+    out = np.zeros((count, size, size), dtype if clip is None else np.float32)
+    return law, (np.empty((loops().STRIP, size), dtype), np.empty((size, size), dtype)), out
+
+
+def whole(count, size):
+    """Return pieces of images that are each a chunk, one behind the other in memory."""
+    parts = np.tile(np.array([0, 0, size, size], np.int32), (count, 1))
+    return np.arange(count), parts, np.arange(1, count + 1), (size, size), 0
+
+
+def pixels(rng, shape, dtype):
+    """Return stored values of any kind: codes, flags, or floats in [0, 1] with what was not measured."""
+    if dtype != "float32":
+        return rng.integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+    values = rng.random(shape, np.float32)
+    return np.where(rng.random(shape) < 0.1, np.float32(np.nan), values)
 
 
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
@@ -67,9 +82,9 @@ def test_halves_are_the_nearest_to_their_float32(half, clip):
         Stretch.between("uint16", (-60, 100), clip, half),
         (np.zeros(1, np.int64), np.zeros(1, np.uint8)),
     )
-    strip = np.empty((loops().STRIP, 256), np.uint16)
+    _, scratch, _ = room(1, 256, clip)
     out, passes = np.zeros((2, 1, 256, 256), np.uint16)
-    loops().place_codes(codes.reshape(1, -1), places, strip, out, law.law_of_codes)
+    loops().deliver(codes.reshape(1, -1), None, whole(1, 256), places, scratch, out, law.law_of_codes)
     law(codes.reshape(1, -1), passes.reshape(1, -1), np.empty(2 * codes.size, np.float32))
     floats = delivered(codes, [0], clip)
     if half == "float16":
@@ -81,79 +96,55 @@ def test_halves_are_the_nearest_to_their_float32(half, clip):
     np.testing.assert_array_equal(passes, expected)
 
 
-@given(squares, turns, laws, st.integers(0, 9))
-def test_codes_are_placed_as_numpy_places_them(size, operations, clip, gap):
+dtypes = st.sampled_from(["uint16", "float32", "uint8"])
+
+
+@given(squares, turns, laws, st.integers(0, 9), dtypes)
+def test_chunks_in_memory_are_placed_as_numpy_places_them(size, operations, clip, gap, dtype):
     rng, count = np.random.default_rng(gap), len(operations)
-    cells = rng.integers(0, 65536, (count, size * size + 2 * gap), np.uint16)
-    slots, (law, strip, out) = rng.permutation(count), room(count, size, clip)
-    loops().place_codes(cells, (slots, np.array(operations, np.uint8)), strip, out, law)
+    clip = None if dtype == "uint8" else clip
+    cells = pixels(rng, (count, size * size + 2 * gap), dtype)
+    slots, (law, scratch, out) = rng.permutation(count), room(count, size, clip, dtype)
+    places = slots, np.array(operations, np.uint8)
+    assert loops().deliver(cells, None, whole(count, size), places, scratch, out, law) == count
     images = cells[:, : size * size].reshape(count, size, size)
     np.testing.assert_array_equal(out[slots], delivered(images, operations, clip))
 
 
-@pytest.mark.compat
-@given(
-    squares.filter(lambda n: n % 2 == 0),
-    turns,
-    laws,
-    st.one_of(st.none(), st.integers(0, 5)),
-    st.booleans(),
-    st.integers(0, 99),
-)
-def test_chunks_are_delivered_as_they_are_up_to_one_that_is_not(
-    size, operations, clip, damaged, exchanged, seed
-):
-    """Read, checked whatever their length, turned and stretched, each into its slot."""
-    count, rng = len(operations), np.random.default_rng(seed)
-    images = rng.integers(0, 65536, (count, size, size), np.uint16)
-    cells = [image.tobytes() + crc32c(image.tobytes()).to_bytes(4, "little") for image in images]
-    whole = count if damaged is None else min(damaged, count)
-    if whole < count and not exchanged:
-        at = int(rng.integers(len(cells[whole])))
-        bit = 1 << int(rng.integers(8))
-        cells[whole] = cells[whole][:at] + bytes([cells[whole][at] ^ bit]) + cells[whole][at + 1 :]
-    slots, cell, (law, strip, out) = rng.permutation(count), len(cells[0]), room(count, size, clip)
-    with tempfile.TemporaryFile() as file:
-        file.write(b"".join(cells))
-        file.flush()
-        crcs = np.array([crc32c(image.tobytes()) for image in images], np.uint32)
-        if whole < count and exchanged:  # an intact chunk, and another's
-            crcs[whole] ^= 1
-        chunks = np.full(count, file.fileno(), np.int32), np.arange(count) * cell, crcs, np.arange(count)
-        places, scratch = (slots, np.array(operations, np.uint8)), (np.empty(cell, np.uint8), strip)
-        trusted = np.zeros(count, np.uint8)
-        done = loops().deliver(chunks, (trusted, 1), places, scratch, out, law)
-    assert done == whole
-    assert trusted.tolist() == [1] * whole + [0] * (count - whole)
-    np.testing.assert_array_equal(
-        out[slots[:whole]], delivered(images[:whole], operations[:whole], clip) if whole else out[:0]
-    )
-
-
 @given(
     st.sampled_from([4, 6, 8, 32, 34]),
-    st.sampled_from([4, 8, 12, 32, 64, 100]),
+    st.sampled_from([4, 8, 12, 32, 34, 64, 100]),
     st.lists(st.tuples(st.integers(0, 90), st.integers(0, 90), st.integers(0, 7)), min_size=1, max_size=6),
     laws,
     st.tuples(st.integers(1, 100), st.integers(1, 100)),
+    dtypes,
+    st.booleans(),
+    st.booleans(),
     st.integers(0, 2**20),
 )
-def test_windows_are_slices_of_the_array(cell, size, windows, clip, shape, seed):
-    """Whatever chunks they need, trusted or not, absent or cut by the edge; a damaged one is never delivered."""
-    rng = np.random.default_rng(seed)
+def test_windows_are_slices_of_the_array(cell, size, windows, clip, shape, dtype, in_memory, exchanged, seed):
+    """Whatever chunks they need: in memory, or read, trusted or not; absent, cut by the edge, or the whole window.
+
+    A damaged one, or another in its place, is never delivered, and never trusted.
+    """
+    rng, clip = np.random.default_rng(seed), None if dtype == "uint8" else clip
     grid = [-(-n // cell) for n in shape]
-    whole = np.zeros([n * cell for n in grid], np.uint16)
-    whole[: shape[0], : shape[1]] = rng.integers(1, 65536, shape, np.uint16)
-    cells = whole.reshape(grid[0], cell, grid[1], cell).swapaxes(1, 2).reshape(-1, cell, cell)
-    cells[rng.random(len(cells)) < 0.2] = 0
-    whole = cells.reshape(*grid, cell, cell).swapaxes(1, 2).reshape(whole.shape)
-    is_there, nbytes = cells.any(axis=(1, 2)), 2 * cell * cell + 4
+    fill = np.array(np.nan if dtype == "float32" else 0, dtype)
+    array = np.full([n * cell for n in grid], fill)
+    array[: shape[0], : shape[1]] = pixels(rng, shape, dtype)
+    cells = array.reshape(grid[0], cell, grid[1], cell).swapaxes(1, 2).reshape(-1, cell, cell)
+    is_there = rng.random(len(cells)) < 0.8
+    cells[~is_there] = fill
+    array = cells.reshape(*grid, cell, cell).swapaxes(1, 2).reshape(array.shape)
+    nbytes = cells[0].nbytes + 4
     crcs = np.array([crc32c(c.tobytes()) for c in cells], np.uint32)
     wrong = int(rng.integers(len(cells)))
     trusted = (rng.random(len(cells)) < 0.5).astype(np.uint8)
     trusted[wrong] = 0
     inside = [(min(r, shape[0] - 1), min(c, shape[1] - 1), o) for r, c, o in windows]
-    padded = np.pad(whole[: shape[0], : shape[1]], ((0, size), (0, size)))
+    if size == cell:  # some are whole chunks
+        inside = [(r // cell * cell, c // cell * cell, o) if o % 2 else (r, c, o) for r, c, o in inside]
+    padded = np.pad(array[: shape[0], : shape[1]], ((0, size), (0, size)), constant_values=fill)
     images = np.stack([padded[r : r + size, c : c + size] for r, c, _ in inside])
     parts, chunks, ends, first = [], [], [], len(inside)
     for k, (r, c, _) in enumerate(inside):
@@ -162,25 +153,46 @@ def test_windows_are_slices_of_the_array(cell, size, windows, clip, shape, seed)
             if -cell < y < size and -cell < x < size and is_there[number := i * grid[1] + j]:
                 parts.append((y, x, min(cell, shape[0] - i * cell), min(cell, shape[1] - j * cell)))
                 chunks.append(number)
-                first = min(first, k) if number == wrong else first
+                first = min(first, k) if number == wrong and not in_memory else first
         ends.append(len(parts))
-    numbers, operations = np.array(chunks, np.int64), [o for *_, o in inside]
-    slots, (law, strip, out) = rng.permutation(len(inside)), room(len(inside), size, clip)
+    numbers, operations = np.array(chunks, np.int64), np.array([o for *_, o in inside], np.uint8)
+    slots, (law, scratch, out) = rng.permutation(len(inside)), room(len(inside), size, clip, dtype)
+    pieces = np.array(parts, np.int32).reshape(-1, 4), np.array(ends, np.int64), (cell, cell), fill
     with tempfile.TemporaryFile() as file:
         for number, image in enumerate(cells):
-            flipped = image.copy()
-            flipped[-1, -1] ^= number == wrong
-            file.write(flipped.tobytes() + crcs[number].tobytes())
+            written = bytearray(image.tobytes() + crcs[number].tobytes())
+            if number == wrong and not exchanged:
+                written[int(rng.integers(nbytes))] ^= 1 << int(rng.integers(8))
+            file.write(written)
         file.flush()
-        ranges = np.full(len(chunks), file.fileno(), np.int32), numbers * nbytes, crcs[numbers], numbers
-        scratch = np.empty(nbytes, np.uint8), strip, (cell, cell), np.empty((size, size), np.uint16)
-        pieces = np.array(parts, np.int32).reshape(-1, 4), np.array(ends, np.int64), 0
-        places = slots, np.array(operations, np.uint8)
-        done = loops().deliver_windows(ranges, (trusted, 1), pieces, places, scratch, out, law)
+        listed = crcs.copy()
+        listed[wrong] ^= exchanged
+        handles = np.full(len(chunks), file.fileno(), np.int32)
+        reads = handles, numbers * nbytes, listed[numbers], numbers, trusted, 1
+        raw, held = np.empty((1, nbytes), np.uint8).view(dtype), np.zeros(len(chunks), np.int64)
+        if in_memory:
+            raw, held, reads = cells.reshape(len(cells), -1), numbers, None
+        before = trusted.copy()
+        done = loops().deliver(raw, reads, (held, *pieces), (slots, operations), scratch, out, law)
     assert done == first
     assert not trusted[wrong]
+    delivered_from = numbers[: ends[done - 1]] if done and not in_memory else numbers[:0]
+    assert trusted[delivered_from].all()
+    assert (trusted >= before).all()
     if done:
         np.testing.assert_array_equal(out[slots[:done]], delivered(images[:done], operations[:done], clip))
+
+
+def test_without_functions_of_c_what_is_in_memory_is_delivered(monkeypatch):
+    """As on Windows: they have no address, and nothing is read."""
+    made = loops()
+    nothing = [type(made.C[0])(1, function.signature()) for function in made.C]
+    monkeypatch.setattr(made, "C", tuple(nothing))
+    codes = np.arange(32, dtype=np.uint16).reshape(2, 16)
+    law, scratch, out = room(2, 4, None)
+    places = np.arange(2), np.zeros(2, np.uint8)
+    assert made.deliver(codes, None, whole(2, 4), places, scratch, out, law) == 2
+    np.testing.assert_array_equal(out, codes.reshape(2, 4, 4))
 
 
 @pytest.mark.compat
@@ -208,9 +220,10 @@ def test_columns_add_up_as_numpy_adds_them(dtype, rows, columns, gap, seed):
 
 @pytest.mark.parametrize("bad", [np.zeros((2, 16), np.int16), np.zeros((2, 32), np.uint16)[:, ::2]])
 def test_arrays_that_a_loop_would_read_wrongly_are_refused(bad):
-    law, strip, out = room(2, 4, (-25, 5))
-    with pytest.raises(TypeError, match="No matching definition"):
-        loops().place_codes(bad, (np.arange(2), np.zeros(2, np.uint8)), strip, out, law)
+    law, scratch, out = room(2, 4, (-25, 5))
+    places = np.arange(2), np.zeros(2, np.uint8)
+    with pytest.raises((TypeError, KeyError), match=r"No matching definition|int16"):
+        loops().deliver(bad, None, whole(2, 4), places, scratch, out, law)
 
 
 # ------------------------------------------------------------------ when they take part
@@ -302,7 +315,7 @@ FORK = (
     "thread.start()\n"
     "while 'numba' not in sys.modules: time.sleep(0.001)\n"  # it is being imported
     "child = os.fork()\n"
-    "if not child: os._exit(0 if loops().C else 1)\n"
+    "if not child: os._exit(0 if loops().READS else 1)\n"
     "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])); thread.join()\n"
 )
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 from numba import njit, types
-from numba.extending import overload
+from numba.extending import overload, typeof_impl
 
 from sarzarr.arrays import Array
 from sarzarr.pixels.compiled import LOADING
@@ -57,60 +57,50 @@ def _loop(*signatures: Any) -> Callable[[Callable[..., Any]], _Loop]:
 
 
 _int32s, _int64s, _float32s = types.int32[::1], types.int64[::1], types.float32[::1]
-_codes, _words, _floats = types.uint16[:, ::1], types.uint64[:, ::1], types.float32[:, ::1]
-_law = types.Tuple((types.uint16, types.uint16, types.float32, types.float32))
-_half_law = types.Tuple((*_law, types.int32))
+_words, _crcs = types.uint64[:, ::1], types.uint32[::1]
 _laws = types.Tuple((_float32s, _float32s, types.float32, _float32s))
-_places = types.Tuple((_int64s, types.uint8[::1]))
-_crcs = types.uint32[::1]
-_chunks = types.Tuple((_int32s, _int64s, _crcs, _int64s))
-_trust = types.Tuple((types.uint8[::1], types.uint8))
-_pieces = types.Tuple((types.int32[:, ::1], _int64s, types.uint16))
-_memory = types.Tuple((_codes, _crcs, _codes, _words, _codes))
 
 
 class _Function(types.WrapperAddressProtocol):  # type: ignore[misc]
     """A function of a C library that loops are given by its address; it needs nothing of Python."""
 
-    def __init__(self, library: str | None, name: str, signature: Any) -> None:
-        self._address = ctypes.cast(getattr(ctypes.CDLL(library), name), ctypes.c_void_p).value
-        self._signature = signature
+    def __init__(self, address: int, signature: Any) -> None:
+        self._address, self._signature, self.type = address, signature, types.FunctionType(signature)
 
-    def __wrapper_address__(self) -> int | None:
+    def __wrapper_address__(self) -> int:
         return self._address
 
     def signature(self) -> Any:
         return self._signature
 
 
+@typeof_impl.register(_Function)  # type: ignore[untyped-decorator]
+def _type_of(function: _Function, _: Any) -> Any:  # Numba would make it anew for each call, 25 microseconds
+    return function.type
+
+
 _pread = types.int64(types.int32, types.uintp, types.uintp, types.int64)
 _extend = types.uint32(types.uint32, types.uintp, types.uintp)
 
 
-def _functions() -> tuple[_Function, _Function] | None:
-    """Return the system's pread, and the CRC-32C of google/crc32c, which knows x86's instruction and aarch64's."""
+def _functions() -> tuple[int, int] | None:
+    """Return where the system's pread is, and the CRC-32C of google/crc32c, which knows x86's and aarch64's."""
     try:
         from google_crc32c import _crc32c
 
-        return _Function(None, "pread", _pread), _Function(_crc32c.__file__, "crc32c_extend", _extend)
+        pread, extend = ctypes.CDLL(None).pread, ctypes.CDLL(_crc32c.__file__).crc32c_extend
     except (AttributeError, ImportError, OSError, TypeError):  # Windows has no pread
         return None
+    found = [ctypes.cast(function, ctypes.c_void_p).value for function in (pread, extend)]
+    return found[0] or 1, found[1] or 1
 
 
-C: Final = _functions()
-"""``pread`` and ``crc32c_extend``; None where one is not at hand: `deliver` is no use then."""
-
-
-@_loop(types.void(_floats, _floats, types.float32, types.float32))
-def stretch_floats(cells: Array, out: Array, scale: float, offset: float) -> None:
-    """Write ``clip(stored * scale + offset, 0, 1)``: float32 (k, n or more) to (k, n); NaN becomes 0."""
-    zero, one = np.float32(0), np.float32(1)
-    for k in range(len(out)):
-        source, place = cells[k], out[k]
-        for i in range(place.size):
-            value = source[i] * scale + offset
-            value = value if value > zero else zero  # noqa: FURB136 (this way round NaN becomes 0)
-            place[i] = one if value > one else value  # noqa: FURB136
+_FOUND: Final = _functions()
+READS: Final = _FOUND is not None
+"""Whether loops can read chunks and check them; else they are given chunks that were."""
+_NOWHERE: Final = 1, 1  # an address has to be above 0; it is not called
+C: Final = tuple(map(_Function, _FOUND or _NOWHERE, (_pread, _extend)))
+"""``pread`` and ``crc32c_extend``."""
 
 
 def _delivered(code: Any, law: Any) -> Any:
@@ -120,14 +110,20 @@ def _delivered(code: Any, law: Any) -> Any:
 
 @overload(_delivered)  # type: ignore[untyped-decorator]
 def _delivered_by(code: Any, law: Any) -> Any:
-    """Return the function for the type of a law: None, four numbers, or one more for values of 16 bits."""
+    """Return the function for the type of a law: None, a table, two numbers for floats, or four for codes."""
     if isinstance(law, types.NoneType):
         return _as_it_is
-    return _stretched if len(law) == len(_law) else _stretched_to_half
+    if isinstance(law, types.Array):
+        return _looked_up
+    return _stretched_float if len(law) == len(_line) else _stretched
 
 
 def _as_it_is(code: Any, law: Any) -> Any:
     return code
+
+
+def _looked_up(code: Any, law: Any) -> Any:
+    return law[code]
 
 
 def _stretched(code: Any, law: Any) -> Any:
@@ -135,19 +131,10 @@ def _stretched(code: Any, law: Any) -> Any:
     return min(max(value, np.float32(0)), np.float32(1))
 
 
-def _stretched_to_half(code: Any, law: Any) -> Any:
-    """Return the 16 bits nearest the float32, to even: of bfloat16 those above 16, of float16 those above 13.
-
-    A float16 has its exponent 112 lower; below its smallest normal number, 2**-14, steps are those of float32 at 0.5.
-    """
-    value = (np.float32(min(max(code, law[0]), law[1])) - law[2]) * law[3]
-    value = min(max(value, np.float32(0)), np.float32(1))
-    bits, one = np.float32(value).view(np.int32), np.int32(1)
-    if law[4] == 16:
-        return _u16((bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & one)) >> np.int32(16))
-    small = np.float32(value + np.float32(0.5)).view(np.int32) - np.int32(0x3F000000)
-    whole = (bits - np.int32(112 << 23) + np.int32(0xFFF) + ((bits >> np.int32(13)) & one)) >> np.int32(13)
-    return _u16(small if bits < np.int32(0x38800000) else whole)
+def _stretched_float(code: Any, law: Any) -> Any:
+    value = code * law[0] + law[1]
+    value = value if value > np.float32(0) else np.float32(0)  # noqa: FURB136 (this way round NaN becomes 0)
+    return np.float32(1) if value > np.float32(1) else value  # noqa: FURB136
 
 
 @_part
@@ -196,125 +183,47 @@ def _place(image: Any, operation: Any, strip: Any, words: Any, out: Any, law: An
                 place[j] = _delivered(source[j], law)
 
 
-@_loop(
-    types.void(_codes, _places, _codes, _words, types.float32[:, :, ::1], _law),
-    types.void(_codes, _places, _codes, _words, types.uint16[:, :, ::1], _half_law),
-    types.void(_codes, _places, _codes, _words, types.uint16[:, :, ::1], types.none),
-)
-def _place_codes(cells: Array, places: Any, strip: Array, words: Array, out: Array, law: Any) -> None:
-    n, slots, operations = out.shape[1], places[0], places[1]
-    for k in range(len(slots)):
-        _place(cells[k, : n * n].reshape((n, n)), operations[k], strip, words, out[slots[k]], law)
-
-
-def place_codes(cells: Array, places: tuple[Array, Array], strip: Array, out: Array, law: Any) -> None:
-    """Turn, and stretch, the image that each of ``cells``, uint16 (k, n * n or more), begins with into its place.
-
-    Places are slots (int64) of ``out``, (slots, n, n), and operations (uint8). ``out`` is float32, by the four
-    numbers of a law, ``clip((clip(code, low, high) - lowest) * scale, 0, 1)``; the bits (uint16) of a float16 or a
-    bfloat16, where a fifth is 13 or 16; or uint16, where the law is None.
-    ``strip`` is scratch, (`STRIP`, n) uint16.
-    """
-    _place_codes(cells, places, strip, _in_words(strip), out, law)
-
-
 def _in_words(rows: Array) -> Array:
-    """Return uint16 (rows, n) as uint64 (rows, n / 4); (rows, 0) where a row is no whole words."""
-    return (rows if rows.shape[1] % 4 == 0 else rows[:, :0].copy()).view(_u64)
-
-
-_c = types.FunctionType(_pread), types.FunctionType(_extend), types.uintp
-_whole, _parted = (*_c, _chunks, _trust, _places, _memory), (*_c, _chunks, _trust, _pieces, _places, _memory)
+    """Return uint16 (rows, n) as uint64 (rows, n / 4); (rows, 0) of others, or where a row is no whole words."""
+    is_whole = rows.dtype == _u16 and rows.shape[1] % 4 == 0
+    return rows.view(_u64) if is_whole else np.empty((len(rows), 0), _u64)
 
 
 @_part
-def _fetched(pread: Any, extend: Any, chunks: Any, trust: Any, at: Any, memory: Any) -> bool:
-    """Read rows of a chunk, or all of it, checked, where it is not trusted; say if it is as it should be.
+def _fetched(pread: Any, extend: Any, reads: Any, k: int, rows: Any, cell: Any, crc: Any) -> bool:
+    """Read ``rows`` (the first, the one behind the last) of a chunk, or, where it is not trusted, all of it, checked.
 
-    ``at`` is the memory's address, the chunk, and the first row and the one behind the last.
+    It is put into ``cell`` (rows, columns), and its checksum behind it, into ``crc``. Say if it is as it should be.
     """
-    (address, k, first, last), (handles, offsets, crcs, numbers), (trusted, keep) = at, chunks, trust
-    image, stored = memory[0], memory[1]
+    (first, last), (handles, offsets, crcs, numbers, trusted, keep) = rows, reads
+    address, row = cell.ctypes.data, cell.shape[1] * cell.itemsize
     if trusted[numbers[k]]:
-        row = 2 * image.shape[1]
         begin, some = first * row, (last - first) * row
         return bool(pread(handles[k], address + _u64(begin), _u64(some), offsets[k] + begin) == some)
-    size = _u64(2 * image.size)
+    size = _u64(cell.shape[0] * row)
     if pread(handles[k], address, size + _u64(4), offsets[k]) != size + 4:
         return False
-    if stored[0] != crcs[k] or extend(np.uint32(0), address, size) != crcs[k]:
+    if crc[0] != crcs[k] or extend(np.uint32(0), address, size) != crcs[k]:
         return False
     trusted[numbers[k]] = keep
     return True
 
 
-@_loop(
-    types.int64(*_whole, types.float32[:, :, ::1], _law),
-    types.int64(*_whole, types.uint16[:, :, ::1], _half_law),
-    types.int64(*_whole, types.uint16[:, :, ::1], types.none),
-)
 def _deliver(
     pread: Any,
     extend: Any,
-    address: Any,
-    chunks: Any,
-    trust: Any,
-    places: Any,
-    memory: Any,
-    out: Array,
-    law: Any,
-) -> int:
-    (slots, operations), (image, _, strip, words, _) = places, memory
-    for k in range(len(slots)):
-        if not _fetched(pread, extend, chunks, trust, (address, k, 0, image.shape[0]), memory):
-            return k
-        _place(image, operations[k], strip, words, out[slots[k]], law)
-    return len(slots)
-
-
-def deliver(
-    chunks: tuple[Array, ...],
-    trust: tuple[Array, int],
-    places: tuple[Array, Array],
-    scratch: tuple[Array, ...],
-    out: Array,
-    law: Any,
-) -> int:
-    """Read chunks of codes, check, turn and stretch each, while it is in cache, into its slot of a batch.
-
-    Return how many were as they should be: it stops at the first that is short, or of another checksum. Chunks are
-    handles (int32), offsets (int64), checksums (uint32), and their numbers (int64) in ``trust``: (chunks,) uint8, 1
-    for what has been checked before and is not again, and what becomes of others once they are. Places and the two of
-    ``scratch``, a chunk and its checksum (uint8) and a strip, are as in `place_codes`.
-    """
-    raw, strip = scratch
-    image, stored = raw[:-4].view(_u16).reshape(out.shape[1:]), raw[-4:].view(np.uint32)
-    memory = image, stored, strip, _in_words(strip), image
-    kept = trust[0], np.uint8(trust[1])
-    return int(_deliver(*(C or ()), image.ctypes.data, chunks, kept, places, memory, out, law))
-
-
-@_loop(
-    types.int64(*_parted, types.float32[:, :, ::1], _law),
-    types.int64(*_parted, types.uint16[:, :, ::1], _half_law),
-    types.int64(*_parted, types.uint16[:, :, ::1], types.none),
-)
-def _deliver_windows(
-    pread: Any,
-    extend: Any,
-    address: Any,
-    chunks: Any,
-    trust: Any,
+    reads: Any,
     pieces: Any,
     places: Any,
     memory: Any,
     out: Array,
     law: Any,
 ) -> int:
-    (parts, ends, fill), (slots, operations), (chunk, _, strip, words, window) = pieces, places, memory
-    (height, width), k = window.shape, 0
+    (held, parts, ends, fill), (slots, operations) = pieces, places
+    (cells, crc, shape, strip, words, window), k = memory, 0
+    height, width = window.shape
     for n in range(len(slots)):
-        covered = 0
+        image, covered = window, 0
         for i in range(k, ends[n]):
             y, x, h, w = parts[i]
             covered += (min(y + h, height) - max(y, 0)) * (min(x + w, width) - max(x, 0))
@@ -323,41 +232,86 @@ def _deliver_windows(
         while k < ends[n]:
             y, x, h, w = parts[k]
             top, bottom, left, right = max(y, 0), min(y + h, height), max(x, 0), min(x + w, width)
-            if not _fetched(pread, extend, chunks, trust, (address, k, top - y, bottom - y), memory):
+            chunk = cells[held[k], : shape[0] * shape[1]].reshape(shape)
+            rows = top - y, bottom - y
+            if crc.size and not _fetched(pread, extend, reads, k, rows, chunk, crc):
                 return n
-            for i in range(top, bottom):
-                source, place = chunk[i - y, left - x : right - x], window[i, left:right]
-                for j in range(place.size):
-                    place[j] = source[j]
+            if chunk.shape == window.shape and covered == height * width and y == 0 and x == 0:
+                image = chunk
+            else:
+                for i in range(top, bottom):
+                    source, place = chunk[i - y, left - x : right - x], window[i, left:right]
+                    for j in range(place.size):
+                        place[j] = source[j]
             k += 1
-        _place(window, operations[n], strip, words, out[slots[n]], law)
+        _place(image, operations[n], strip, words, out[slots[n]], law)
     return len(slots)
 
 
-def deliver_windows(
-    chunks: tuple[Array, ...],
-    trust: tuple[Array, int],
-    pieces: tuple[Array, Array, int],
+_c = types.FunctionType(_pread), types.FunctionType(_extend)
+_reads = types.Tuple((_int32s, _int64s, _crcs, _int64s, types.uint8[::1], types.uint8))
+_places = types.Tuple((_int64s, types.uint8[::1]))
+
+
+def _delivers(pixel: Any, *laws: Any) -> _Loop:
+    """Return the loop for chunks of a dtype, for pairs of a delivered dtype and the type of a law."""
+    pieces = types.Tuple((_int64s, types.int32[:, ::1], _int64s, pixel))
+    rows, shape = pixel[:, ::1], types.UniTuple(types.int64, 2)
+    memory = types.Tuple((rows, _crcs, shape, rows, _words, rows))
+    signatures = [types.int64(*_c, _reads, pieces, _places, memory, to[:, :, ::1], law) for to, law in laws]
+    return _Loop(_deliver, tuple(signatures))
+
+
+_line = types.UniTuple(types.float32, 2)
+_law = types.Tuple((types.uint16, types.uint16, types.float32, types.float32))
+_DELIVER: Final = {
+    np.dtype("uint16"): _delivers(
+        types.uint16, (types.float32, _law), (types.uint16, types.uint16[::1]), (types.uint16, types.none)
+    ),
+    np.dtype("float32"): _delivers(types.float32, (types.float32, _line), (types.float32, types.none)),
+    np.dtype("uint8"): _delivers(types.uint8, (types.uint8, types.none)),
+}
+"""`_deliver` by the dtype of chunks."""
+_NO_READS: Final = *(np.zeros(0, dtype) for dtype in ("i4", "i8", "u4", "i8", "u1")), np.uint8(0)
+
+
+def deliver(
+    cells: Array,
+    reads: tuple[Any, ...] | None,
+    pieces: tuple[Any, ...],
     places: tuple[Array, Array],
-    scratch: tuple[Array, ...],
+    scratch: tuple[Array, Array],
     out: Array,
     law: Any,
 ) -> int:
-    """Put windows together from the rows that they need of chunks, turn and stretch each into its slot of a batch.
+    """Put images together from pieces of chunks, turn each, and stretch it, while it is in cache, into its place.
 
-    Return how many are as they should be, as `deliver`; a chunk that is not trusted is read whole, and checked.
-    Pieces are (y, x, h, w) int32 (pieces, 4): where a chunk's first pixel falls in its window, and its rows and
-    columns that the array has; the end (windows,) int64 of each window's pieces; and the value where there is none.
-    ``scratch`` is a chunk and its checksum (uint8), a strip, a chunk's and a window's shape (uint16 arrays).
+    Return how many are as they should be. Chunks, of uint16, float32 or uint8, are in ``cells``, (rows, pixels of a
+    chunk or more). With ``reads`` each is read to row 0 first, its checksum behind it: all of it, and held against
+    that, or of one that is trusted the rows that are needed. It stops at the first image with a chunk that is short,
+    or of another checksum.
+
+    Pieces are: the row of ``cells`` of each, int64 (pieces,); (y, x, h, w) int32 (pieces, 4), where the chunk's first
+    pixel falls in the image, and its rows and columns that count; int64 (images,), where those of each image end; a
+    chunk's shape; and the value where there is no piece. Reads are, of each piece, the handle (int32), offset
+    (int64), checksum (uint32) and number (int64) of its chunk; then uint8 (chunks,), 1 for those that were checked
+    before, and are not again; and what becomes of others once they are. Places are slots (int64) of ``out``,
+    (slots, n, n), and operations (uint8). Scratch is (`STRIP`, n) and (n, n) of the chunks' dtype.
+
+    The law is None for values as they are; of codes the four numbers of
+    ``clip((clip(code, low, high) - lowest) * scale, 0, 1)`` in float32, or a table, uint16 (65536,), of what each
+    becomes; of float32 the two of ``clip(stored * scale + offset, 0, 1)``, where NaN becomes 0.
     """
-    raw, strip, whole, window = scratch
-    image, stored = raw[:-4].view(_u16).reshape(whole), raw[-4:].view(np.uint32)
-    memory = image, stored, strip, _in_words(strip), window
-    kept, parts = (trust[0], np.uint8(trust[1])), (pieces[0], pieces[1], _u16(pieces[2]))
-    return int(_deliver_windows(*(C or ()), image.ctypes.data, chunks, kept, parts, places, memory, out, law))
+    (held, parts, ends, shape, fill), (strip, window) = pieces, scratch
+    pixels = shape[0] * shape[1]
+    crc = cells[0, pixels:].view(np.uint32) if reads else np.zeros(0, np.uint32)
+    memory = cells, crc, shape, strip, _in_words(strip), window
+    ranges = (*reads[:-1], np.uint8(reads[-1])) if reads else _NO_READS
+    kept = held, parts, ends, cells.dtype.type(fill)
+    return int(_DELIVER[cells.dtype](*C, ranges, kept, places, memory, out, law))
 
 
-@_loop(types.int64(*_c, types.Tuple((_int32s, _int64s, _crcs)), types.uint32[:, ::1]))
+@_loop(types.int64(*_c, types.uintp, types.Tuple((_int32s, _int64s, _crcs)), types.uint32[:, ::1]))
 def _read(pread: Any, extend: Any, address: Any, chunks: Any, words: Any) -> int:
     handles, offsets, crcs = chunks
     size = _u64(4 * words.shape[1])
@@ -375,7 +329,7 @@ def read_group(handles: Array, offsets: Array, crcs: Array, raw: Array) -> int:
 
     Chunks are handles (int32), offsets (int64) and checksums (uint32), (k,) each.
     """
-    return int(_read(*(C or ()), raw.ctypes.data, (handles, offsets, crcs), raw.view(np.uint32)))
+    return int(_read(*C, raw.ctypes.data, (handles, offsets, crcs), raw.view(np.uint32)))
 
 
 # A tile is worked on in three steps, `_floored_power`, NumPy's log, and one of the others. What is looked for in
