@@ -1,0 +1,77 @@
+"""The loop that brings windows of codes to another size in linear power, with the bits of `sarzarr.pixels.scaling`."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from numba import njit, types
+
+from sarzarr.arrays import Array
+from sarzarr.pixels.compiled.lazy import lazy_loop
+
+_part: Final[Callable[[Callable[..., Any]], Callable[..., Any]]] = njit(error_model="numpy")
+_floats = types.float32[:, ::1]
+
+
+@_part
+def _sums(values: Any, first: Any, weights: Any, tall: Any, out: Any) -> None:
+    """Write weighted sums of (window, window) along columns into ``tall``, a row, and of that along rows into ``out``."""
+    for i in range(len(first)):
+        tall[:] = 0
+        for t in range(weights.shape[1]):
+            weight, source = weights[i, t], values[first[i] + t]
+            for j in range(tall.size):
+                tall[j] += weight * source[j]
+        place = out[i]
+        for j in range(place.size):
+            at, total = first[j], np.float32(0)
+            for t in range(weights.shape[1]):
+                total += weights[j, t] * tall[at + t]
+            place[j] = total
+
+
+@lazy_loop(
+    types.void(
+        types.Array(types.uint16, 2, "C"),
+        types.Array(types.float32, 1, "C", readonly=True),
+        types.Tuple((types.int64[::1], types.int64[::1], _floats, types.boolean)),
+        types.Tuple((_floats, _floats, types.float32[::1])),
+        _floats,
+    )
+)
+def _mean_power(codes: Any, powers: Any, taps: Any, memory: Any, out: Any) -> None:
+    (first, nearest, weights, averages), (values, counts, tall) = taps, memory
+    missing = 0
+    for i in range(codes.shape[0]):
+        source, place = codes[i], values[i]
+        for j in range(place.size):
+            missing += source[j] == 0
+            place[j] = powers[source[j]]
+    if missing == 0:
+        _sums(values, first, weights, tall, out)
+        return
+    for i in range(codes.shape[0]):
+        for j in range(codes.shape[1]):
+            if codes[i, j] == 0:
+                values[i, j] = 0
+    _sums(values, first, weights, tall, out)
+    for i in range(codes.shape[0]):
+        for j in range(codes.shape[1]):
+            values[i, j] = codes[i, j] != 0
+    _sums(values, first, weights, tall, counts)
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] /= counts[i, j]
+            if not averages and codes[nearest[i], nearest[j]] == 0:
+                out[i, j] = np.nan
+
+
+def mean_power(codes: Array, powers: Array, taps: Any, out: Array) -> None:
+    """Write the mean power (n, n) float32 of codes (window, window) uint16, NaN where none is valid.
+
+    ``powers`` are `sarzarr.pixels.scaling.powers_of_codes`, ``taps`` a `sarzarr.pixels.scaling.Taps`.
+    """
+    window = codes.shape[1]
+    memory = np.empty((window, window), np.float32), np.empty_like(out), np.empty(window, np.float32)
+    numbers = taps.first, taps.nearest, taps.weights, taps.averages
+    _mean_power(codes, powers, numbers, memory, out)
