@@ -18,9 +18,9 @@ _REACH: Final = 64
 def pixel_areas(place: Georeference, rows: Array, cols: Array) -> Array:
     """Return (n,) float64: square metres of ground that a pixel at positions (rows, cols) of a located scene covers.
 
-    Of the ellipsoid WGS 84, from the Earth-centred positions of points `_REACH` pixels away: so degrees, feet, a
-    projection that enlarges (Web Mercator does, fourfold at 60 degrees), control points and poles are alike. Heights are
-    left aside. Not finite where a position has none; raises as `sarzarr.grids.footprint.footprint_of` does.
+    Of the ellipsoid WGS 84, from the Earth-centred positions of points 64 pixels away: so degrees, feet, a projection
+    that enlarges (Web Mercator does, fourfold at 60 degrees), control points and poles are alike. Heights are left
+    aside. Not finite where a position has none; raises as `sarzarr.grids.footprint.footprint_of` does.
     """
     down, across = (
         _earth_centred(place, rows + _REACH * i, cols + _REACH * j)

@@ -2,7 +2,7 @@
 
 Averages are those of overviews: the mean power of the valid pixels under a new one, each by the share of it that lies
 there, and valid where any of them is. Interpolation is bilinear between middles of pixels, over the valid ones, and
-valid where the pixel under the new one's middle is. `sarzarr.pixels.compiled.scaling` does the same to codes, in one call.
+valid where the pixel under the new one's middle is. `sarzarr.pixels.compiled.scaling` does the same to codes in a loop.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from sarzarr.pixels.radiometry import denormalize, from_codes, from_db
 
 @lru_cache(maxsize=8)
 def powers_of_codes(stored: tuple[float, float]) -> Array:
-    """Return (65536,) float32: the linear power of each code of a stored range in dB, NaN of what was not measured."""
+    """Return (65536,) float32: the linear power of each code of a stored range in dB, NaN of code 0."""
     powers = from_db(denormalize(from_codes(np.arange(cv.MAX_CODE + 1, dtype=np.uint16)), stored))
     powers.flags.writeable = False
     return powers

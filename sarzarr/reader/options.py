@@ -322,7 +322,7 @@ def _scales(given: Any) -> tuple[float, float]:
         least = most = math.nan
     if not 1 / 16 <= least <= most <= 16:
         raise InvalidInputError(
-            f"scale must be two numbers from 1/16 to 16, the smaller first, got {given!r}. (0.5, 2) halves to doubles."
+            f"scale must be two numbers from 1/16 to 16, the smaller first, got {given!r}. Pass (0.5, 2), say."
         )
     return least, most
 
@@ -401,7 +401,7 @@ class ItemKeywords(PatchKeywords, _ChoiceKeywords, total=False):
     """Fields that say which patches there are, and not in which batch: sizes in pixels, clips in dB."""
 
 
-class _CropKeywords(TypedDict, total=False):
+class CropKeywords(TypedDict, total=False):
     """Fields of windows that are drawn."""
 
     crops: Literal["random", "jitter"] | None
@@ -410,9 +410,9 @@ class _CropKeywords(TypedDict, total=False):
     scale: tuple[float, float] | None
 
 
-class SideKeywords(PatchKeywords, _CropKeywords, total=False):
+class SideKeywords(PatchKeywords, CropKeywords, total=False):
     """Fields of patches, and of crops in their place: sizes in pixels, clips in dB."""
 
 
-class ReadKeywords(ItemKeywords, SampleKeywords, _CropKeywords, total=False):
+class ReadKeywords(ItemKeywords, SampleKeywords, CropKeywords, total=False):
     """All fields: sizes in pixels, clips in dB."""

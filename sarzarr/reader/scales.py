@@ -123,7 +123,7 @@ class ScaledPart:
         work.pixels += window.size
         if window.dtype == np.uint16 and (fast := scaling_for(work.pixels)) is not None:
             power = np.empty((size, size), np.float32)
-            fast.mean_power(window, powers_of_codes(stored), taps, power)
+            fast.scaled_power(window, powers_of_codes(stored), taps, power)
         elif window.dtype == np.uint16:
             power = taps.mean(powers_of_codes(stored)[window])
         else:

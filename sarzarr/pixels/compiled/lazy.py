@@ -22,6 +22,7 @@ class LazyLoop:
         self._loop: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
 
     def __call__(self, *arguments: Any) -> Any:
+        """Return what the loop returns, loaded if it was not."""
         if self._waiting:
             self._load()
         return self._loop(*arguments)

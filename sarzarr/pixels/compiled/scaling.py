@@ -1,4 +1,4 @@
-"""The loop that brings windows of codes to another size in linear power, with the bits of `sarzarr.pixels.scaling`."""
+"""The loop that brings a window of codes to another size in linear power, as `sarzarr.pixels.scaling`, to the bit."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -15,7 +15,7 @@ _floats = types.float32[:, ::1]
 
 @_part
 def _sums(values: Any, first: Any, weights: Any, tall: Any, out: Any) -> None:
-    """Write weighted sums of (window, window) along columns into ``tall``, a row, and of that along rows into ``out``."""
+    """Write weighted sums of (window, window) along columns into a row, ``tall``, and of it along rows into ``out``."""
     for i in range(len(first)):
         tall[:] = 0
         for t in range(weights.shape[1]):
@@ -39,7 +39,7 @@ def _sums(values: Any, first: Any, weights: Any, tall: Any, out: Any) -> None:
         _floats,
     )
 )
-def _mean_power(codes: Any, powers: Any, taps: Any, memory: Any, out: Any) -> None:
+def _scaled_power(codes: Any, powers: Any, taps: Any, memory: Any, out: Any) -> None:
     (first, nearest, weights, averages), (values, counts, tall) = taps, memory
     missing = 0
     for i in range(codes.shape[0]):
@@ -66,7 +66,7 @@ def _mean_power(codes: Any, powers: Any, taps: Any, memory: Any, out: Any) -> No
                 out[i, j] = np.nan
 
 
-def mean_power(codes: Array, powers: Array, taps: Any, out: Array) -> None:
+def scaled_power(codes: Array, powers: Array, taps: Any, out: Array) -> None:
     """Write the mean power (n, n) float32 of codes (window, window) uint16, NaN where none is valid.
 
     ``powers`` are `sarzarr.pixels.scaling.powers_of_codes`, ``taps`` a `sarzarr.pixels.scaling.Taps`.
@@ -74,4 +74,4 @@ def mean_power(codes: Array, powers: Array, taps: Any, out: Array) -> None:
     window = codes.shape[1]
     memory = np.empty((window, window), np.float32), np.empty_like(out), np.empty(window, np.float32)
     numbers = taps.first, taps.nearest, taps.weights, taps.averages
-    _mean_power(codes, powers, numbers, memory, out)
+    _scaled_power(codes, powers, numbers, memory, out)
