@@ -19,7 +19,9 @@ POLYGON_HELP: Final = (
 )
 TIME_HELP: Final = "Only what was acquired then, UTC: 2026-03, or FIRST,LAST; one may be left out."
 PICTURE_HELP: Final = "A picture to draw the first batch into."
-CROPS_HELP: Final = "Windows anywhere on the chosen ground, or patches that are moved, in the place of a cut's."
+CROPS_HELP: Final = (
+    "Windows anywhere on the chosen ground, or patches that are moved, in the place of a cut's."
+)
 AREA_HELP: Final = "What random crops are uniform over: pixels, or square metres of ground."
 SCALE_HELP: Final = "Least and most scale of random crops: 0.5,2."
 Crops = StrEnum("Crops", ["random", "jitter"])

@@ -29,9 +29,9 @@ class Taps:
     """The pixels along an axis of a square window that each pixel of another size is made of."""
 
     first: Array
-    """(n,) int64: the first of them."""
+    """(n,) uint32: the first of them."""
     weights: Array
-    """(n, taps) float32: what each of them, one behind another, counts; together 1, and none below 0."""
+    """(taps, n) float32: what each of them, one behind another, counts; together 1, and none below 0."""
     nearest: Array
     """(n,) int64: the pixel under the middle of each."""
     averages: bool
@@ -57,18 +57,18 @@ class Taps:
         taps = int((lasts - begins).max()) + 1
         first = np.minimum(begins, window - taps)
         return cls(
-            first=first,
-            weights=np.take_along_axis(every, first[:, None] + np.arange(taps), axis=1).astype(np.float32),
+            first=first.astype(np.uint32),
+            weights=every[pixels, first + np.arange(taps)[:, None]].astype(np.float32),
             nearest=np.minimum(((pixels + 0.5) * step).astype(np.int64), window - 1),
             averages=step >= 1,
         )
 
     @cached_property
     def touched(self) -> Array:
-        """(n, taps) int64: the pixels that count, the first that does in the place of those that do not."""
-        every = self.first[:, None] + np.arange(self.weights.shape[1])
+        """(taps, n) int64: the pixels that count, the first that does in the place of those that do not."""
         counts = self.weights > 0
-        return np.where(counts, every, every[np.arange(len(every)), counts.argmax(axis=1)][:, None])
+        every = self.first + np.arange(len(counts))[:, None]
+        return np.where(counts, every, self.first + counts.argmax(axis=0))
 
     def mean(self, power: Array) -> Array:
         """Return float32 (n, n) of values (window, window) float32, NaN where not valid, there and in the result."""
@@ -85,10 +85,10 @@ class Taps:
     def _sums(self, values: Array) -> Array:
         """Return (n, n): weighted sums of values (window, window), along columns, then along rows."""
         tall = np.zeros((len(self.first), values.shape[1]), np.float32)
-        for t, weights in enumerate(self.weights.T):
+        for t, weights in enumerate(self.weights):
             tall += weights[:, None] * values[self.first + t]
         out = np.zeros((len(self.first),) * 2, np.float32)
-        for t, weights in enumerate(self.weights.T):
+        for t, weights in enumerate(self.weights):
             out += weights * tall[:, self.first + t]
         return out
 
@@ -96,8 +96,8 @@ class Taps:
         """Return (n, n) of integers (window, window): the lowest of those averaged, else the one under the middle."""
         if not self.averages:
             return self.of_nearest(values)
-        rows = values[self.touched.T].min(axis=0)
-        return np.ascontiguousarray(rows.T[self.touched.T].min(axis=0).T)
+        rows = values[self.touched].min(axis=0)
+        return np.ascontiguousarray(rows.T[self.touched].min(axis=0).T)
 
     def of_nearest(self, values: Array) -> Array:
         """Return (n, n) of values (window, window): the one under the middle of each."""

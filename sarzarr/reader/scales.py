@@ -9,7 +9,8 @@ import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.pixels.compiled.when import scaling_for
-from sarzarr.pixels.radiometry import denormalize, from_db, normalize, to_codes, to_db
+from sarzarr.pixels.kernels import db_kernel, normalize_kernel
+from sarzarr.pixels.radiometry import denormalize, from_db, to_codes
 from sarzarr.pixels.scaling import Taps, powers_of_codes
 from sarzarr.pixels.stretch import bits_of
 from sarzarr.pixels.turns import apply
@@ -118,20 +119,21 @@ class ScaledPart:
 
     def _image(self, window: Array, array: int, taps: Taps, filler: BatchFiller) -> Array:
         """Return the patch that stored values (span, span) make, as it is delivered; 0 where it is not valid."""
-        stored, size = self.scaling.stored[array], len(taps.first)
-        work = filler.fetcher.work
+        stored, (n, size) = self.scaling.stored[array], (len(window), len(taps.first))
+        work, scratch = filler.fetcher.work, filler.fetcher.scratch
         work.pixels += window.size
         if window.dtype == np.uint16 and (fast := scaling_for(work.pixels)) is not None:
-            power = np.empty((size, size), np.float32)
-            fast.scaled_power(window, powers_of_codes(stored), taps, power)
+            shapes = {"powers": (n, n), "counts": (size, size), "sums": (n,), "mean": (size, size)}
+            *memory, power = (scratch.take(name, shape, "float32") for name, shape in shapes.items())
+            fast.scaled_power(window, powers_of_codes(stored), taps, tuple(memory), power)
         elif window.dtype == np.uint16:
             power = taps.mean(powers_of_codes(stored)[window])
         else:
             power = taps.mean(from_db(denormalize(window.astype(np.float32), stored)))
-        z = normalize(to_db(power), self.scaling.clip[array])
+        z = normalize_kernel(db_kernel(power), self.scaling.clip[array])
         if self.dtype == "uint16":
             return to_codes(z)
-        np.nan_to_num(z, copy=False)
+        np.fmax(z, np.float32(0), out=z)  # NaN becomes 0
         return bits_of(z, "bfloat16") if self.dtype == "bfloat16" else z.astype(self.dtype, copy=False)
 
 

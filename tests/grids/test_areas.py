@@ -34,7 +34,9 @@ def test_areas_are_those_of_polygons_on_the_ellipsoid(crs):
 
 
 def test_what_control_points_place_has_the_area_between_them():
-    gcps = tuple((row, col, 15 + col * 1e-4, 50 - row * 1e-4) for row in (0, 500, 999) for col in (0, 500, 999))
+    gcps = tuple(
+        (row, col, 15 + col * 1e-4, 50 - row * 1e-4) for row in (0, 500, 999) for col in (0, 500, 999)
+    )
     placed = Georeference(grid=Grid(height=1000, width=1000), gcps=gcps, gcps_crs=crs_wkt("EPSG:4326"))
     grid = Grid(height=1000, width=1000, transform=(1e-4, 0, 15, 0, -1e-4, 50), crs_wkt=crs_wkt("EPSG:4326"))
     rows = np.array([500.0])

@@ -72,5 +72,6 @@ def test_the_loop_gives_the_bits_of_numpy(window, side, seed, share):
     scaling = pytest.importorskip("sarzarr.pixels.compiled.scaling")
     codes, taps = codes_of(window, seed, share), Taps.between(window, side)
     out = np.empty((side, side), np.float32)
-    scaling.scaled_power(codes, POWERS, taps, out)
+    scratch = (np.empty((window, window), "f4"), np.empty((side, side), "f4"), np.empty(window, "f4"))
+    scaling.scaled_power(codes, POWERS, taps, scratch, out)
     np.testing.assert_array_equal(out, taps.mean(POWERS[codes]))

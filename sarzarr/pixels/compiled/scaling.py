@@ -15,26 +15,26 @@ _floats = types.float32[:, ::1]
 
 @_part
 def _sums(values: Any, first: Any, weights: Any, tall: Any, out: Any) -> None:
-    """Write weighted sums of (window, window) along columns into a row, ``tall``, and of it along rows into ``out``."""
+    """Write weighted sums of (window, window) along columns into a row, and of that along rows into ``out``."""
     for i in range(len(first)):
         tall[:] = 0
-        for t in range(weights.shape[1]):
-            weight, source = weights[i, t], values[first[i] + t]
+        for t in range(len(weights)):
+            weight, source = weights[t, i], values[first[i] + t]
             for j in range(tall.size):
                 tall[j] += weight * source[j]
         place = out[i]
-        for j in range(place.size):
-            at, total = first[j], np.float32(0)
-            for t in range(weights.shape[1]):
-                total += weights[j, t] * tall[at + t]
-            place[j] = total
+        place[:] = 0
+        for t in range(len(weights)):
+            weights_of, moved = weights[t], tall[t:]
+            for j in range(place.size):
+                place[j] += weights_of[j] * moved[first[j]]
 
 
 @lazy_loop(
     types.void(
         types.Array(types.uint16, 2, "C"),
         types.Array(types.float32, 1, "C", readonly=True),
-        types.Tuple((types.int64[::1], types.int64[::1], _floats, types.boolean)),
+        types.Tuple((types.uint32[::1], types.int64[::1], _floats, types.boolean)),
         types.Tuple((_floats, _floats, types.float32[::1])),
         _floats,
     )
@@ -66,12 +66,10 @@ def _scaled_power(codes: Any, powers: Any, taps: Any, memory: Any, out: Any) -> 
                 out[i, j] = np.nan
 
 
-def scaled_power(codes: Array, powers: Array, taps: Any, out: Array) -> None:
+def scaled_power(codes: Array, powers: Array, taps: Any, scratch: tuple[Array, Array, Array], out: Array) -> None:
     """Write the mean power (n, n) float32 of codes (window, window) uint16, NaN where none is valid.
 
-    ``powers`` are `sarzarr.pixels.scaling.powers_of_codes`, ``taps`` a `sarzarr.pixels.scaling.Taps`.
+    ``powers`` are `sarzarr.pixels.scaling.powers_of_codes`, ``taps`` a `sarzarr.pixels.scaling.Taps`; ``scratch`` is
+    float32, (window, window), (n, n) and (window,).
     """
-    window = codes.shape[1]
-    memory = np.empty((window, window), np.float32), np.empty_like(out), np.empty(window, np.float32)
-    numbers = taps.first, taps.nearest, taps.weights, taps.averages
-    _scaled_power(codes, powers, numbers, memory, out)
+    _scaled_power(codes, powers, (taps.first, taps.nearest, taps.weights, taps.averages), scratch, out)
