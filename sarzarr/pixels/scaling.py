@@ -2,7 +2,7 @@
 
 Averages are those of overviews: the mean power of the valid pixels under a new one, each by the share of it that lies
 there, and valid where any of them is. Interpolation is bilinear between middles of pixels, over the valid ones, and
-valid where the pixel under the new one's middle is. `sarzarr.pixels.compiled.scaling` does the same to codes in a loop.
+valid where the pixel under the new one's middle is. `sarzarr.pixels.compiled.scaling` does the same to codes.
 """
 
 from dataclasses import dataclass

@@ -66,7 +66,9 @@ def _scaled_power(codes: Any, powers: Any, taps: Any, memory: Any, out: Any) -> 
                 out[i, j] = np.nan
 
 
-def scaled_power(codes: Array, powers: Array, taps: Any, scratch: tuple[Array, Array, Array], out: Array) -> None:
+def scaled_power(
+    codes: Array, powers: Array, taps: Any, scratch: tuple[Array, Array, Array], out: Array
+) -> None:
     """Write the mean power (n, n) float32 of codes (window, window) uint16, NaN where none is valid.
 
     ``powers`` are `sarzarr.pixels.scaling.powers_of_codes`, ``taps`` a `sarzarr.pixels.scaling.Taps`; ``scratch`` is
