@@ -315,6 +315,9 @@ def contenders(material, batch):
         '  dtype="bfloat16"': reader(codes, batch, dtype="bfloat16"),
         '  dtype="float16"': reader(codes, batch, dtype="float16"),
         "  random crops": reader(codes, batch, crops="random", per_epoch=len(material.memory)),
+        "  the same, scale=(0.5, 2)": reader(
+            codes, batch, crops="random", scale=(0.5, 2), per_epoch=len(material.memory)
+        ),
         '  check="always"': reader(codes, batch, check="always"),
         "  ZarrPatchDataset, 0 workers": dataset(codes, batch, 0),
         "  ZarrPatchDataset, 2 workers": dataset(codes, batch, 2),
