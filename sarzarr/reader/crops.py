@@ -152,10 +152,13 @@ class Crops:
         array, size = chosen.array[base], self.ground.size
         ids = np.empty(len(base), np.int64)
         spans = np.full(len(base), size) if span is None else span
-        each, kind = np.unique(np.stack([array[:, 0], spans], axis=1), axis=0, return_inverse=True)
-        for number, (first, side) in enumerate(each.tolist()):
-            at, mine = chosen.catalog_row[first], np.flatnonzero(kind.reshape(-1) == number)
-            scene, name = (str(store.catalog[k].values[at]) for k in ("scene", "name"))
+        order = np.lexsort((spans, array[:, 0]))
+        kinds = np.stack([array[:, 0], spans], axis=1)[order]
+        begins = np.flatnonzero(np.any(kinds[1:] != kinds[:-1], axis=1)) + 1
+        scenes, names = (store.catalog[k].values[chosen.catalog_row] for k in ("scene", "name"))
+        for mine in np.split(order, begins):
+            first, side = int(array[mine[0], 0]), int(spans[mine[0]])
+            scene, name = str(scenes[first]), str(names[first])
             ids[mine] = patch_ids(scene, name, side, row[mine], col[mine])
         return replace(
             chosen,

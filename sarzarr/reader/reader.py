@@ -450,9 +450,12 @@ class PatchReader(EpochReader):
 
         Columns are those of the index (``row``, ``col``, ``mean_db``, ...) and of the catalog (``scene``, ``time``,
         ``incidence``, ...), of the first channel; ``id`` is the reader's, and of several stores ``store`` its path.
+        Of crops ``row`` and ``col`` are the window's, ``span`` its side if they are scaled, and measures its cell's.
         """
-        columns = {name: make() for name, make in self._columns().items()}
-        return pd.DataFrame(columns | {"id": self.selection.id})
+        columns, chosen = {name: make() for name, make in self._columns().items()}, self.selection
+        columns |= {"row": chosen.row, "col": chosen.col}  # of crops not those of their cells
+        columns |= {} if chosen.span is None else {"span": chosen.span}
+        return pd.DataFrame(columns | {"id": chosen.id})
 
     @cached_property
     def weights(self) -> Array | None:

@@ -276,3 +276,19 @@ def test_states_of_other_scales_are_refused(store):
     state = sz.PatchReader(store, **SCALED).state_dict()
     with pytest.raises(InvalidInputError, match="crops"):
         sz.PatchReader(store, **OPTIONS).load_state_dict(state)
+
+
+def test_the_table_says_the_windows_and_scaled_results_are_not_put_in_their_place(store):
+    plain = sz.PatchReader(store, **OPTIONS, scenes=["b"])
+    table = plain.table()
+    np.testing.assert_array_equal(
+        table[["row", "col"]], np.stack([plain.selection.row, plain.selection.col], 1)
+    )
+    results = plain.read(np.arange(20))[:, 0]
+    made = sz.stitch(results, table, store=store)["b"].values
+    row, col = int(table["row"].iloc[-1]), int(table["col"].iloc[-1])
+    assert not np.isnan(made[row : row + 48, col : col + 48]).any()
+    scaled = sz.PatchReader(store, **SCALED, scenes=["b"])
+    assert scaled.table()["span"].between(24, 96).all()
+    with pytest.raises(InvalidInputError, match="got crops scaled from windows of"):
+        sz.stitch(scaled.read(np.arange(20))[:, 0], scaled.table(), store=store)
