@@ -116,9 +116,11 @@ def _rows(table: Any, owners: dict[tuple[str, str], str]) -> Iterator[Placing]:
         *(np.asarray(table[name]).astype(np.int64).tolist() for name in ("row", "col")), strict=True
     )
     turns = np.asarray(table["turn"]).tolist() if "turn" in table else [0] * len(scenes)
-    flags = table["flags"] if "flags" in table else None
-    if getattr(flags, "ndim", 1) < 3:  # a table's column of that name has the flags' own names
-        flags = [None] * len(scenes)
+    flags: Any = [None] * len(scenes)
+    if (
+        "flags" in table and getattr(table["flags"], "ndim", 3) > 2
+    ):  # a column of that name has names of arrays
+        flags = table["flags"]
     for scene, (row, col), turn, codes in zip(scenes.tolist(), numbers, turns, flags, strict=True):
         yield Placing(
             scene=str(scene), row=row, col=col, turn=int(turn), shape=_shape(table), flags=_flags(codes)
