@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 SECONDS ?= 0
 SEED ?= 1
 
-.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-ingest bench-warp bench-codecs bench-exactness bench-grouping bench-growth bench-predict interop frameworks notebooks kill clean
+.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-crops bench-ingest bench-warp bench-codecs bench-exactness bench-grouping bench-growth bench-predict interop frameworks notebooks kill clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -71,6 +71,9 @@ bench-loader: $(VENV)/.bench
 
 bench-ingest: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_ingest.py $(BENCH_ARGS)
+
+bench-crops: $(VENV)/.test  ## random crops beside torchgeo's over the GeoTIFFs, in an environment of its own
+	$(BIN)/python benchmarks/bench_crops.py $(BENCH_ARGS)
 
 bench-grouping: $(VENV)/.test
 	$(BIN)/python benchmarks/bench_grouping.py $(BENCH_ARGS)

@@ -348,6 +348,7 @@ def contenders(material, batch):
         '  dtype="bfloat16"': reader(codes, batch, dtype="bfloat16"),
         '  dtype="float16"': reader(codes, batch, dtype="float16"),
         "  random crops": reader(codes, batch, **anywhere),
+        "  the same, scale=(0.5, 2)": reader(codes, batch, scale=(0.5, 2), **anywhere),
         '  check="always"': reader(codes, batch, check="always"),
         "  ZarrPatchDataset, 0 workers": dataset(codes, batch, 0),
         "  ZarrPatchDataset, 2 workers": dataset(codes, batch, 2),

@@ -21,8 +21,8 @@ PINNED = ("lightning", "accelerate", "torchdata", "fabric")
 OTHERS = ("transformers", "ray", "torchgeo", "smp", "kornia", "monai", "grain", "tensorflow")
 
 
-def make_environment(folder):
-    """Make an environment over this one; return its Python, or raise with what pip said."""
+def make_environment(folder, requirements=HERE / "requirements.txt", *options):
+    """Make an environment over this one; return its Python, or raise with what pip, given options, said."""
     python = folder / "bin" / "python"
     if python.exists():
         return python
@@ -30,9 +30,7 @@ def make_environment(folder):
     packages = next(folder.glob("lib/*/site-packages"))
     (packages / "base.pth").write_text("\n".join(site.getsitepackages()) + "\n")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run = subprocess.run(
-        [*pip, "-r", HERE / "requirements.txt"], stderr=subprocess.PIPE, text=True, check=False
-    )
+    run = subprocess.run([*pip, *options, "-r", requirements], stderr=subprocess.PIPE, text=True, check=False)
     if run.returncode:
         raise RuntimeError(next(line for line in run.stderr.splitlines() if line.startswith("ERROR")))
     return python

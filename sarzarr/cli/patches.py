@@ -1,7 +1,8 @@
 """The command that tells what a selection of patches delivers."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from typer import Argument, Option, echo
 
@@ -18,6 +19,17 @@ POLYGON_HELP: Final = (
 )
 TIME_HELP: Final = "Only what was acquired then, UTC: 2026-03, or FIRST,LAST; one may be left out."
 PICTURE_HELP: Final = "A picture to draw the first batch into."
+CROPS_HELP: Final = (
+    "Windows anywhere on the chosen ground, or patches that are moved, in the place of a cut's."
+)
+AREA_HELP: Final = "What random crops are uniform over: pixels, or square metres of ground."
+SCALE_HELP: Final = "Least and most scale of random crops: 0.5,2."
+Crops = StrEnum("Crops", ["random", "jitter"])
+"""Kinds of crops."""
+_CROPS: Final[dict[Crops, Literal["random", "jitter"]]] = {Crops.random: "random", Crops.jitter: "jitter"}
+Area = StrEnum("Area", ["pixels", "ground"])
+"""What crops are uniform over."""
+AREAS: Final[dict[Area, Literal["pixels", "ground"]]] = {Area.pixels: "pixels", Area.ground: "ground"}
 
 
 @app.command("patches")
@@ -38,6 +50,10 @@ def show_patches(
     min_unsaturated: Annotated[
         float, Option(help="Least share of them within 1 % and 99 % of the clip.")
     ] = 0.9,
+    crops: Annotated[Crops | None, Option(help=CROPS_HELP)] = None,
+    per_epoch: Annotated[int | None, Option(help="Random crops of an epoch.")] = None,
+    area: Annotated[Area, Option(help=AREA_HELP)] = Area.pixels,
+    scale: Annotated[str | None, Option(help=SCALE_HELP)] = None,
     output: Annotated[Path | None, Option("--output", "-o", help=PICTURE_HELP)] = None,
 ) -> None:
     """Say which patches a choice delivers, with their mean and standard deviation; no pixel is read without -o."""
@@ -53,6 +69,10 @@ def show_patches(
         patch_size=patch_size,
         min_valid=min_valid,
         min_unsaturated=min_unsaturated,
+        crops=None if crops is None else _CROPS[crops],
+        per_epoch=per_epoch,
+        area=AREAS[area],
+        scale=scale_of(scale),
     )
     found = reader.statistics()
     rows, cols = reader.selection.shape
@@ -77,6 +97,11 @@ def bounds_of(text: str | None, crs: str | None) -> Any:
         return None
     box = tuple(text.split(","))
     return box if crs is None else (box, crs)
+
+
+def scale_of(text: str | None) -> Any:
+    """Return the scales that a text says: two numbers with a comma between."""
+    return None if text is None else tuple(text.split(","))
 
 
 def _period(text: str | None) -> Any:

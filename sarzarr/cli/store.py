@@ -11,6 +11,7 @@ import sarzarr as sz
 from sarzarr.cli import app as shared
 from sarzarr.cli.app import app
 from sarzarr.cli.output import progress_bar, summary
+from sarzarr.cli.patches import AREA_HELP, AREAS, SCALE_HELP, Area, scale_of
 from sarzarr.errors import NotInStoreError
 from sarzarr.text import counted, size_text
 
@@ -175,11 +176,20 @@ def bench(
     cache: Annotated[
         str | None, Option(help="Compressed chunks to keep decoded, as 512MB; 0MB: none.")
     ] = None,
+    area: Annotated[Area, Option(help=AREA_HELP)] = Area.pixels,
+    scale: Annotated[str | None, Option(help=SCALE_HELP)] = None,
 ) -> None:
     """Measure the MB/s that this machine delivers from a store, beside a memory copy of the same batches."""
     names = [p.strip().lower() for p in polarizations.split(",")] if polarizations else None
     kind: Literal["random"] | None = "random" if crops else None
     rate = sz.measure_delivery(
-        store, seconds=seconds, batch_size=batch_size, polarizations=names, crops=kind, cache=cache
+        store,
+        seconds=seconds,
+        batch_size=batch_size,
+        polarizations=names,
+        crops=kind,
+        cache=cache,
+        area=AREAS[area],
+        scale=scale_of(scale),
     )
     echo(str(rate))

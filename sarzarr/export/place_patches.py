@@ -37,8 +37,8 @@ def placed(results: Any, table: Any) -> Iterator[tuple[Any, Placing]]:
     row for each: a `pandas.DataFrame`, a Dataset or a mapping. Without it, batches are pairs of results and of the
     dict that the reader delivered with them.
 
-    Raises `InvalidInputError` where a table lacks a column, has no row for each result, or is of several arrays,
-    dates or stores, whose results would lie one upon another.
+    Raises `InvalidInputError` where a table lacks a column, has no row for each result, is of scaled crops, or is of
+    several arrays, dates or stores, whose results would lie one upon another.
     """
     owners = dict[tuple[str, str], str]()
     if table is not None:
@@ -106,11 +106,21 @@ def _rows(table: Any, owners: dict[tuple[str, str], str]) -> Iterator[Placing]:
                     f"those of {known} and {owner}, which would lie one upon another. Read with polarizations=, or "
                     "put back the rows of each by themselves."
                 )
+    if "span" in table:
+        spans = ", ".join(map(str, np.unique(np.asarray(table["span"])).tolist()[:3]))
+        raise InvalidInputError(
+            f"patches of the scene's own pixels were expected, got crops scaled from windows of {spans} pixels. Read "
+            "without scale=."
+        )
     numbers = zip(
         *(np.asarray(table[name]).astype(np.int64).tolist() for name in ("row", "col")), strict=True
     )
     turns = np.asarray(table["turn"]).tolist() if "turn" in table else [0] * len(scenes)
-    flags = table["flags"] if "flags" in table else [None] * len(scenes)
+    flags: Any = [None] * len(scenes)
+    if (
+        "flags" in table and getattr(table["flags"], "ndim", 3) > 2
+    ):  # a column of that name has names of arrays
+        flags = table["flags"]
     for scene, (row, col), turn, codes in zip(scenes.tolist(), numbers, turns, flags, strict=True):
         yield Placing(
             scene=str(scene), row=row, col=col, turn=int(turn), shape=_shape(table), flags=_flags(codes)

@@ -5,7 +5,7 @@ that it touches is chosen, and it ends within its scene.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 from typing import Final, Self
@@ -48,6 +48,14 @@ class CropGround:
     """(cells,) bool: whether any window of it may be taken unseen."""
     shape: Array
     """(groups, 2) int64: rows and columns of each group's scene, pixels."""
+    area: Array | None = None
+    """(cells,) float64: square metres of a pixel, which a window that begins in the cell counts; None: all alike."""
+
+    def of_size(self, size: int) -> Self:
+        """Return the places of windows of another size on the same ground."""
+        other = replace(self, size=size)
+        vars(other)["_grids"] = self._grids  # where cells are chosen does not depend on it
+        return other
 
     @cached_property
     def _grids(self) -> tuple[Array, Array, Array]:
@@ -106,37 +114,64 @@ class CropGround:
         down, across = np.repeat([0, 1], 2), np.tile([0, 1], 2)
         return top[:, down], bottom[:, down], left[:, across], right[:, across]
 
-    @cached_property
-    def _cells(self) -> tuple[Array, Array]:
-        """(cells, 4) int64, the windows that may begin in each rectangle of each cell; running totals over cells."""
-        top, bottom, left, right = self._rectangles(np.arange(len(self.row)))
-        group = np.broadcast_to(self.group[:, None], top.shape)
+    def _counts(self, cell: Array) -> Array:
+        """Return (n, 4) int64: the windows that may begin in each rectangle of cells."""
+        top, bottom, left, right = self._rectangles(cell)
+        group = np.broadcast_to(self.group[cell][:, None], top.shape)
         fits = self.fit(group.reshape(-1), top.reshape(-1), left.reshape(-1)).reshape(top.shape)
-        counts = np.where(fits == Fit.NO, 0, (bottom - top) * (right - left))
-        return counts, np.cumsum(counts.sum(axis=1))
+        return np.where(fits == Fit.NO, 0, (bottom - top) * (right - left))
+
+    @cached_property
+    def _totals(self) -> Array:
+        """(cells,) int64: running totals of the windows that may begin in cells."""
+        return np.cumsum(self._counts(np.arange(len(self.row))).sum(axis=1))
+
+    @cached_property
+    def _areas(self) -> Array:
+        """(cells,) float64: running totals of their square metres."""
+        return np.cumsum(np.diff(self._totals, prepend=0) * self.area)
 
     @property
     def windows(self) -> int:
         """Windows that may be taken, or must be looked at."""
-        _, totals = self._cells
-        return int(totals[-1]) if len(totals) else 0
+        return int(self._totals[-1]) if len(self._totals) else 0
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-        """Return cell, row and column, (n,) int64 each, of windows, each of `windows` with equal chance."""
-        counts, totals = self._cells
-        number = rng.integers(0, self.windows, n)
-        cell = np.searchsorted(totals, number, "right")
-        number -= totals[cell] - counts[cell].sum(axis=1)  # among those of its cell
-        ends = np.cumsum(counts[cell], axis=1)
+        """Return cell, row and column, (n,) int64 each, of windows, each of `windows` with equal chance.
+
+        By ``area``, where there is one: a window counts as much as a pixel of the cell that it begins in.
+        """
+        if self.area is None:
+            number = rng.integers(0, self.windows, n)
+            cell = np.searchsorted(self._totals, number, "right")
+            counts = self._counts(cell)
+            number -= self._totals[cell] - counts.sum(axis=1)  # among those of its cell
+        else:
+            last = np.searchsorted(self._areas, self._areas[-1])  # rounding may lead to the end itself
+            cell = np.searchsorted(self._areas, rng.random(n) * self._areas[-1], "right")
+            cell = np.minimum(cell, last)
+            counts = self._counts(cell)
+            number = rng.integers(0, counts.sum(axis=1))
+        ends = np.cumsum(counts, axis=1)
         part = (number[:, None] >= ends).sum(axis=1)
         rows = np.arange(n)
-        number -= (ends - counts[cell])[rows, part]
+        number -= (ends - counts)[rows, part]
         top, _, left, right = (edge[rows, part] for edge in self._rectangles(cell))
         width = right - left
         return cell, top + number // width, left + number % width
 
     @classmethod
-    def of(cls, *, size: int, array: Array, row: Array, col: Array, is_clear: Array, shape: Array) -> Self:
+    def of(
+        cls,
+        *,
+        size: int,
+        array: Array,
+        row: Array,
+        col: Array,
+        is_clear: Array,
+        shape: Array,
+        area: Array | None = None,
+    ) -> Self:
         """Return the ground of cells of arrays (cells, channels), by the shape (arrays, 2) of each array's scene."""
         order = np.lexsort(array.T[::-1])
         sorted_arrays = array[order]
@@ -151,6 +186,7 @@ class CropGround:
             col=col.astype(np.int64),
             is_clear=is_clear,
             shape=shape[array[firsts, 0]].astype(np.int64),
+            area=area,
         )
 
 

@@ -106,6 +106,8 @@ class Selection:
     """Whether patches may reach beyond their scene."""
     dates: int = 0
     """Dates of a patch of a stack, whose channels are those of one date after another; 0 of another patch."""
+    span: Array | None = None
+    """(n,) int32: rows and columns of the window that a patch is scaled from; None where all are of ``shape``."""
     stamps: tuple[str, ...] = ()
     """What the table says of the pixels that patches of each array of ``catalog_row`` were measured on: 8 digits of
     its manifest's checksum, 8 of its flags', and the clip (dB)."""
@@ -385,7 +387,8 @@ def patch_facts(store: Store, chosen: Selection, patches: Array) -> dict[str, An
     """Return the facts of some patches of a selection: lists of words, arrays of numbers, one per patch.
 
     ``array`` lists the channels. ``transform`` is the patch's, before it is turned, (n, 6) in affine order. Of a
-    stack, ``scene``, ``time`` and all facts of an acquisition are per date, (n, dates).
+    stack, ``scene``, ``time`` and all facts of an acquisition are per date, (n, dates). Where patches are scaled,
+    ``span`` is how many of the scene's pixels a side is, and the transform is of the patch's own pixels.
     """
     array = chosen.array[patches]
     catalog, rows = store.catalog, chosen.catalog_row[array]
@@ -406,6 +409,9 @@ def patch_facts(store: Store, chosen: Selection, patches: Array) -> dict[str, An
         "crs": catalog["crs_wkt"].values[first].tolist(),
         "transform": transform,
     }
+    if chosen.span is not None:
+        out["span"] = chosen.span[patches].astype(np.int64)
+        transform[:, [0, 1, 3, 4]] *= (out["span"] / chosen.shape[0])[:, None]
     for name in cv.CATALOG_COLUMNS.values():
         values = catalog[name].values[seen]
         out[name] = values if values.dtype.kind in "if" else values.tolist()

@@ -8,18 +8,25 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import NothingChosenError
+from sarzarr.errors import InvalidInputError, NothingChosenError
+from sarzarr.grids.areas import pixel_areas
 from sarzarr.patches.crops import CropGround, Fit, drawn_crops
 from sarzarr.patches.cut import patch_ids
 from sarzarr.patches.selection import Query, Selection, chunk_table, select
 from sarzarr.reader.engine import BatchFiller
 from sarzarr.reader.fetch import ChunkFetcher
+from sarzarr.reader.options import ReadOptions
 from sarzarr.reader.prefetch import BatchRecipe, PartRecipe
 from sarzarr.reader.sources import Address, Source
 from sarzarr.store.store import Store
+from sarzarr.text import listed
 
 _STREAM: Final = 4
 """The stream of (seed, epoch) that crops are drawn from, apart from those of orders and augmentations."""
+_SCALES: Final = 5
+"""The stream that their scales are drawn from."""
+SCALE_STEPS: Final = 17
+"""Scales that are drawn from, of equal ratio: so many tables of places are kept, and a batch has few sizes."""
 _MOVES: Final = 8
 """How often a place is drawn for a patch that is moved, before it stays."""
 _LOOKED_AT: Final = 2**26
@@ -44,13 +51,20 @@ class Crops:
     """Least share of valid pixels in each channel; None asks for any above 0."""
     flags: Source | None
     """The flags of the arrays of ``base``; None where no window need be looked at."""
+    scaled: tuple[CropGround, ...] = ()
+    """The places of windows of each scale, from least to most; none where all windows are of the crops' size."""
 
     @classmethod
-    def random(cls, store: Store, query: Query, size: int, per_epoch: int | None) -> "Crops":
-        """Return crops of ``size`` pixels, anywhere on the cells (of an index of cells) that a query chooses."""
-        cells, ground = _ground(store, query, size)
-        count = per_epoch or max(_pixels(ground) // size**2, 1)
-        return _with_flags(store, ground, cells, ground.group, None, count, query)
+    def random(cls, store: Store, query: Query, options: ReadOptions) -> "Crops":
+        """Return crops of ``patch_size``, anywhere on the cells (of an index of cells) that a query chooses."""
+        size = options.patch_size or cv.CHUNK
+        sizes = [] if options.scale is None else scaled_sizes(size, options.scale)
+        cells, largest = _ground(store, query, max(sizes, default=size), is_by_area=options.area == "ground")
+        ground = largest.of_size(size) if sizes else largest
+        count = options.per_epoch or max(_pixels(ground) // size**2, 1)
+        made = _with_flags(store, ground, cells, ground.group, None, count, query)
+        by_size = {each: largest.of_size(each) for each in sizes}
+        return replace(made, scaled=tuple(by_size[each] for each in sizes))
 
     @classmethod
     def jitter(cls, store: Store, query: Query, cells: Query, reach: int) -> "Crops":
@@ -73,14 +87,26 @@ class Crops:
         if self.reach is not None:
             row, col = self._moved(rng)
             return self._placed(store, np.arange(len(self.base)), row, col)
-        base, row, col = drawn_crops(self.ground, self.count, rng, self._look)
-        if len(base) < self.count:
+        if not self.scaled:
+            return self._placed(store, *self._drawn(self.ground, self.count, rng))
+        step = np.random.default_rng((seed, epoch, _SCALES)).integers(len(self.scaled), size=self.count)
+        base, row, col = np.empty((3, self.count), np.int64)
+        for number in np.unique(step).tolist():
+            mine = np.flatnonzero(step == number)
+            base[mine], row[mine], col[mine] = self._drawn(self.scaled[number], len(mine), rng)
+        span = np.array([ground.size for ground in self.scaled], np.int32)[step]
+        return self._placed(store, base, row, col, span)
+
+    def _drawn(self, ground: CropGround, count: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+        """Return cell, row and column (count,) of windows; `NothingChosenError` where hardly one is valid enough."""
+        found = drawn_crops(ground, count, rng, partial(self._look, size=ground.size))
+        if len(found[0]) < count:
             raise NothingChosenError(
-                f"{self.count} windows of {self.ground.size} x {self.ground.size} pixels were expected on the chosen "
-                f"ground, got {len(base)} of {self.ground.windows} places that there are, most of them not valid "
-                "enough. Pass a smaller patch_size=, min_valid=, or choose more ground."
+                f"{count} windows of {ground.size} x {ground.size} pixels were expected on the chosen "
+                f"ground, got {len(found[0])} of {ground.windows} places that there are, most of them not valid "
+                "enough. Pass a smaller patch_size=, scale= or min_valid=, or choose more ground."
             )
-        return self._placed(store, base, row, col)
+        return found
 
     def _moved(self, rng: np.random.Generator) -> tuple[Array, Array]:
         """Return (n,) rows and columns of the patches, each moved where that is allowed within a few draws."""
@@ -92,17 +118,17 @@ class Crops:
             fits = self.ground.fit(self.number[left], r, c)
             may, seen = fits == Fit.YES, np.flatnonzero(fits == Fit.LOOK)
             if seen.size:
-                may[seen] = self._look(left[seen], r[seen], c[seen])
+                may[seen] = self._look(left[seen], r[seen], c[seen], size=self.ground.size)
             row[left[may]], col[left[may]] = r[may], c[may]
             left = left[~may]
         return row, col
 
-    def _look(self, base: Array, row: Array, col: Array) -> Array:
-        """Return (k,) bool: whether enough pixels of windows are valid, in each channel."""
+    def _look(self, base: Array, row: Array, col: Array, size: int) -> Array:
+        """Return (k,) bool: whether enough pixels of windows of a size are valid, in each channel."""
         if self.flags is None:
             return np.ones(len(base), bool)
-        (height, width), array = self.flags.shape, self.base.array
-        filler = BatchFiller(ChunkFetcher(self.flags))
+        (height, width), array = (size, size), self.base.array
+        filler = BatchFiller(ChunkFetcher(replace(self.flags, shape=(size, size))))
         enough = np.empty(len(base), bool)
         step = max(_LOOKED_AT // (height * width * array.shape[1]), 1)
         try:
@@ -118,14 +144,21 @@ class Crops:
             filler.fetcher.close()
         return enough
 
-    def _placed(self, store: Store, base: Array, row: Array, col: Array) -> Selection:
+    def _placed(
+        self, store: Store, base: Array, row: Array, col: Array, span: Array | None = None
+    ) -> Selection:
         chosen = self.base
         array, size = chosen.array[base], self.ground.size
-        first, ids = array[:, 0], np.empty(len(base), np.int64)
-        for number in np.unique(first).tolist():
-            at, mine = chosen.catalog_row[number], first == number
-            scene, name = (str(store.catalog[k].values[at]) for k in ("scene", "name"))
-            ids[mine] = patch_ids(scene, name, size, row[mine], col[mine])
+        ids = np.empty(len(base), np.int64)
+        spans = np.full(len(base), size) if span is None else span
+        order = np.lexsort((spans, array[:, 0]))
+        kinds = np.stack([array[:, 0], spans], axis=1)[order]
+        begins = np.flatnonzero(np.any(kinds[1:] != kinds[:-1], axis=1)) + 1
+        scenes, names = (store.catalog[k].values[chosen.catalog_row] for k in ("scene", "name"))
+        for mine in np.split(order, begins):
+            first, side = int(array[mine[0], 0]), int(spans[mine[0]])
+            scene, name = str(scenes[first]), str(names[first])
+            ids[mine] = patch_ids(scene, name, side, row[mine], col[mine])
         return replace(
             chosen,
             array=array,
@@ -134,13 +167,28 @@ class Crops:
             table_row=chosen.table_row[base],
             id=ids,
             shape=(size, size),
+            span=span,
             is_padded=False,
         )
+
+
+def scaled_sizes(size: int, scale: tuple[float, float]) -> list[int]:
+    """Return rows and columns of the windows of each scale that crops of ``size`` pixels are drawn at.
+
+    >>> scaled_sizes(64, (0.5, 2.0))[::4], scaled_sizes(64, (1.0, 1.0))
+    ([32, 45, 64, 91, 128], [64])
+    """
+    scales = np.unique(np.geomspace(*scale, SCALE_STEPS))
+    return [max(round(size * each), 1) for each in scales.tolist()]
 
 
 def moved_recipe(recipe: BatchRecipe, chosen: Selection, scenes: Array) -> BatchRecipe:
     """Return a recipe for other windows of the same arrays; ``scenes`` (arrays,) tells whose layers go with each."""
     channels = chosen.array.shape[1] // max(chosen.dates, 1)
+
+    scaling = recipe.scaling
+    if scaling is not None and chosen.span is not None:
+        scaling = replace(scaling, span=chosen.span)
 
     def moved(part: PartRecipe, array: Array) -> PartRecipe:
         return replace(part, array=array)
@@ -150,6 +198,7 @@ def moved_recipe(recipe: BatchRecipe, chosen: Selection, scenes: Array) -> Batch
         images=moved(recipe.images, chosen.array),
         row=chosen.row,
         col=chosen.col,
+        scaling=scaling,
         flags=None if recipe.flags is None else moved(recipe.flags, chosen.array),
         layers=tuple(
             moved(layer, scenes[chosen.array[:, ::channels]].astype(np.int32)) for layer in recipe.layers
@@ -157,7 +206,9 @@ def moved_recipe(recipe: BatchRecipe, chosen: Selection, scenes: Array) -> Batch
     )
 
 
-def _ground(store: Store, query: Query, size: int) -> tuple[Selection, CropGround]:
+def _ground(
+    store: Store, query: Query, size: int, *, is_by_area: bool = False
+) -> tuple[Selection, CropGround]:
     """Return the cells that a query chooses, valid or not, and the windows of ``size`` that lie on them."""
     anyhow = replace(query, min_valid=0 if query.min_valid == 0 else None)
     cells = select(store, anyhow)
@@ -171,13 +222,40 @@ def _ground(store: Store, query: Query, size: int) -> tuple[Selection, CropGroun
         col=cells.col,
         is_clear=np.isin(cells.id, clear),
         shape=shape,
+        area=_areas(store, cells) if is_by_area else None,
     )
     if not ground.windows:
         raise NothingChosenError(
             f"ground for a window of {size} x {size} pixels was expected, got none on {len(cells)} cells of "
-            f"{cv.CELL} x {cv.CELL}. Pass a smaller patch_size=, or choose more ground."
+            f"{cv.CELL} x {cv.CELL}. Pass a smaller patch_size= or scale=, or choose more ground."
         )
     return cells, ground
+
+
+def _areas(store: Store, cells: Selection) -> Array:
+    """Return (cells,) float64: square metres of a pixel in the middle of each cell; all of a grid at once."""
+    first = cells.array[:, 0]
+    scenes = store.catalog["scene"].values[cells.catalog_row].astype(str)[first]
+    used = np.unique(scenes).tolist()
+    if unplaced := [scene for scene in used if not store.placements[scene].is_located]:
+        raise InvalidInputError(
+            f"expected scenes with a place on the ground for area='ground', got {len(unplaced)} without "
+            f"({listed(unplaced)}). Leave them out with scenes=, or where=\"geolocation != 'none'\", or pass "
+            "area='pixels'."
+        )
+    areas, by_grid = np.empty(len(cells)), np.array([store.grids[scene] for scene in used])
+    grid = by_grid[np.searchsorted(used, scenes)]
+    for name in np.unique(by_grid).tolist():
+        mine = np.flatnonzero(grid == name)
+        middle = cells.row[mine] + cv.CELL / 2, cells.col[mine] + cv.CELL / 2
+        areas[mine] = pixel_areas(store.placements[str(scenes[mine[0]])], *middle)
+    if not (np.isfinite(areas) & (areas > 0)).all():
+        lost = sorted(set(scenes[~(np.isfinite(areas) & (areas > 0))].tolist()))
+        raise InvalidInputError(
+            f"expected cells with an area for area='ground', got {len(lost)} scenes that reach where their CRS "
+            f"does not ({listed(lost)}). Leave them out with scenes=, or pass area='pixels'."
+        )
+    return areas
 
 
 def _ids_of(store: Store, query: Query) -> Array:

@@ -1,6 +1,7 @@
 """`ReadOptions`: the keywords of a reader, checked, and the patches of an index that they ask for."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import index
@@ -98,6 +99,13 @@ class ReadOptions:
     the cut, each moved by up to half a stride. ``min_valid`` is of a window's own pixels. None: the cut's patches."""
     per_epoch: int | None = None
     """Random crops of an epoch; as many as the chosen cells have pixels for if left out."""
+    area: Literal["pixels", "ground"] = "pixels"
+    """What random crops are uniform over: ``pixels``, so that each place of a window has an equal chance; or
+    ``ground``, each by the square metres of a pixel there, whatever the CRS. Scenes then must have a place."""
+    scale: tuple[float, float] | None = None
+    """(least, most) scales of random crops, from 1/16 to 16: a window of ``scale * patch_size`` pixels a side becomes
+    ``patch_size`` in linear power, averaged where the scale is above 1, bilinear below. Each crop's is drawn by
+    (seed, epoch) from 17 steps of equal ratio. None: 1, the pixels themselves."""
     rows: Array | Sequence[int] | None = None
     """Rows (k,) of the index to choose from, where a query of one's own has chosen; all if left out."""
     max_patches: int | None = None
@@ -217,6 +225,13 @@ class ReadOptions:
             raise InvalidInputError(
                 f"per_epoch= needs crops='random', got crops={self.crops!r}. Leave it out."
             )
+        if self.area not in ("pixels", "ground"):
+            raise InvalidInputError(f"area must be pixels or ground, got {self.area!r}.")
+        if (self.area != "pixels" or self.scale is not None) and self.crops != "random":
+            name = "scale=" if self.scale is not None else "area='ground'"
+            raise InvalidInputError(f"{name} needs crops='random', got crops={self.crops!r}. Leave it out.")
+        if self.scale is not None:
+            object.__setattr__(self, "scale", _scales(self.scale))
         cut = [name for name in _OF_THE_CUT if getattr(self, name) is not None]
         if self.crops == "random" and cut:
             raise InvalidInputError(
@@ -258,7 +273,15 @@ class ReadOptions:
     def of_cells(self) -> "ReadOptions":
         """The same of the cells of 256 x 256 pixels that crops lie on, those at the edges of scenes too."""
         return replace(
-            self, crops=None, per_epoch=None, patch_size=cv.CELL, stride=cv.CELL, edge="pad", index=None
+            self,
+            crops=None,
+            per_epoch=None,
+            area="pixels",
+            scale=None,
+            patch_size=cv.CELL,
+            stride=cv.CELL,
+            edge="pad",
+            index=None,
         )
 
     def query(self, index: str) -> Query:
@@ -308,6 +331,19 @@ def _pair(clip: Any) -> tuple[float, float]:
         raise InvalidInputError(f"clip must be two numbers (vmin, vmax) in dB, got {clip!r}.") from None
     bounds = ClipBounds(low, high)
     return bounds.vmin, bounds.vmax
+
+
+def _scales(given: Any) -> tuple[float, float]:
+    """Return (least, most) scales; `InvalidInputError` where they are not two numbers in order, within 1/16 to 16."""
+    try:
+        least, most = map(float, given)
+    except (TypeError, ValueError):
+        least = most = math.nan
+    if not 1 / 16 <= least <= most <= 16:
+        raise InvalidInputError(
+            f"scale must be two numbers from 1/16 to 16, the smaller first, got {given!r}. Pass (0.5, 2), say."
+        )
+    return least, most
 
 
 class _SharedKeywords(TypedDict, total=False):
@@ -385,8 +421,18 @@ class ItemKeywords(PatchKeywords, _ChoiceKeywords, total=False):
     """Fields that say which patches there are, and not in which batch: sizes in pixels, clips in dB."""
 
 
-class ReadKeywords(ItemKeywords, SampleKeywords, total=False):
-    """All fields: sizes in pixels, clips in dB."""
+class CropKeywords(TypedDict, total=False):
+    """Fields of windows that are drawn."""
 
     crops: Literal["random", "jitter"] | None
     per_epoch: int | None
+    area: Literal["pixels", "ground"]
+    scale: tuple[float, float] | None
+
+
+class SideKeywords(PatchKeywords, CropKeywords, total=False):
+    """Fields of patches, and of crops in their place: sizes in pixels, clips in dB."""
+
+
+class ReadKeywords(ItemKeywords, SampleKeywords, CropKeywords, total=False):
+    """All fields: sizes in pixels, clips in dB."""

@@ -122,13 +122,15 @@ def class_colours(classes: Sequence[float], colours: Sequence[Any] | None = None
 
 
 def _title(axes: Sequence[Any], parts: Mapping[str, Any]) -> None:
-    """Say of each patch what its dict says: scene, row and column."""
+    """Say of each patch what its dict says: scene, row and column, and of what window it was scaled."""
     if "scene" not in parts:
         return
-    for axis, scene, row, col in zip(axes, parts["scene"], parts["row"], parts["col"], strict=False):
+    spans = [f" ({int(span)} px)" for span in parts.get("span", ())] or [""] * len(axes)
+    facts = zip(axes, parts["scene"], parts["row"], parts["col"], spans, strict=False)
+    for axis, scene, row, col, span in facts:
         name = scene if isinstance(scene, str) else f"{scene[0]} ... {scene[-1]}"
         name = name if len(name) <= 24 else f"{name[:11]}...{name[-10:]}"
-        axis.set_title(f"{name}\n{int(row)}, {int(col)}", fontsize=7)
+        axis.set_title(f"{name}\n{int(row)}, {int(col)}{span}", fontsize=7)
 
 
 def _outline(axis: Any, boxes: Array) -> None:

@@ -3,6 +3,7 @@
 One task makes one batch, which belongs to its user: memory is used again only when no array looks into it any more.
 """
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from sarzarr.reader.cache import cache_rows
 from sarzarr.reader.engine import BatchFiller
 from sarzarr.reader.fetch import ChunkFetcher, Work
 from sarzarr.reader.memory import MAX_HANDLES, BatchMemory, available_handles
+from sarzarr.reader.scales import ScaledPart, Scaling
 from sarzarr.reader.sources import Address, Source
 
 
@@ -64,6 +66,8 @@ class BatchRecipe:
     ranges: Array | None = None
     """(arrays, 4) float64, where an augmentation changes power: the stored (vmin, vmax) of each array of the images,
     and those that it is delivered with, dB."""
+    scaling: Scaling | None = None
+    """Where patches are scaled: the windows that they are made of; None where those are of the patches' size."""
 
     @property
     def unclipped(self) -> "BatchRecipe":
@@ -73,7 +77,10 @@ class BatchRecipe:
         source = self.images.source
         pairs = zip(source.table.layouts, self.ranges[:, :2].tolist(), strict=True)
         laws = tuple(Stretch.between(layout.dtype, stored, stored) for layout, stored in pairs)
-        return replace(self, images=replace(self.images, source=replace(source, stretches=laws)))
+        scaling = None if self.scaling is None else self.scaling.unclipped
+        return replace(
+            self, images=replace(self.images, source=replace(source, stretches=laws)), scaling=scaling
+        )
 
     @property
     def parts(self) -> tuple[PartRecipe, ...]:
@@ -132,7 +139,8 @@ class PrefetchThreads:
     """Batches that are made before they are asked for, besides one per thread."""
     work: Work = field(default_factory=Work)
     """Count of pixels that were delivered, by these threads and those before them."""
-    _fillers: dict[tuple[int, int], BatchFiller] = field(default_factory=dict, init=False)
+    _fillers: dict[tuple[int, int, int], BatchFiller] = field(default_factory=dict, init=False)
+    _unscaled: dict[tuple[int, int], Source] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="sarzarr")
@@ -168,6 +176,19 @@ class PrefetchThreads:
         kept = "uint16" if part.dtype == "bfloat16" else part.dtype  # NumPy has no such dtype: its bits
         out = self.memory.take(self.recipe.shape(part, len(patches)), kept, number)
         planes = out.reshape(-1, *out.shape[-2:])
+        if (scaling := self.recipe.scaling) is not None:
+            each = part.array.shape[1]
+            scaled = ScaledPart(
+                scaling=scaling,
+                kind="image" if number == 0 else "flags" if part is self.recipe.flags else "layer",
+                dtype=part.dtype,
+                outside=part.outside,
+                address=self.recipe.address(part, patches),
+                span=np.repeat(scaling.span[patches], each),
+                turns=np.repeat(turns, each),
+            )
+            scaled.fill(lambda span: self._filler(number, part.source, span), planes)
+            return out
         operations = np.repeat(turns, part.array.shape[1]) if turns.any() else None
         address = cache(lambda: self.recipe.address(part, patches))
         chunks = self.recipe.chunks[number][patches].reshape(-1)
@@ -188,12 +209,23 @@ class PrefetchThreads:
         sources = [part.source for part in self.recipe.parts]
         return cache_rows(sources, self.work.cache, is_whole=bool((self.recipe.chunks[0] >= 0).all()))
 
-    def _filler(self, number: int, source: Source) -> BatchFiller:
-        """Return this thread's own filler of a part."""
-        key = get_ident(), number
+    def _filler(self, number: int, source: Source, span: int = 0) -> BatchFiller:
+        """Return this thread's own filler of a part; with ``span``, of windows of that size, as they are stored."""
+        key = get_ident(), number, span
+        if span and key not in self._fillers:
+            same = copy.copy(self._filler(number, source).fetcher)  # its files and memory, too
+            same.source = self._stored(number, source, span)
+            self._fillers[key] = BatchFiller(same)
         if key not in self._fillers:
             sources = 2 + len(self.recipe.layers)
             handles = max(min(available_handles() // (sources * self.threads), MAX_HANDLES), 1)
             fetcher = ChunkFetcher(source, handles, self.work, number, self._keeps[number])
             self._fillers[key] = BatchFiller(fetcher)
         return self._fillers[key]
+
+    def _stored(self, number: int, source: Source, span: int) -> Source:
+        """Return the source of windows of a size, neither turned nor stretched."""
+        if (number, span) not in self._unscaled:
+            plain = (None,) * len(source.stretches)
+            self._unscaled[number, span] = replace(source, stretches=plain, shape=(span, span))
+        return self._unscaled[number, span]

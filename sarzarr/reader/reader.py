@@ -40,6 +40,7 @@ from sarzarr.reader.options import ReadKeywords, ReadOptions, clips_of
 from sarzarr.reader.order import Indices, drawn
 from sarzarr.reader.picture import plot_parts
 from sarzarr.reader.prefetch import BatchRecipe
+from sarzarr.reader.scales import Scaling, scaled_targets
 from sarzarr.reader.several import (
     check_alike,
     joined_recipe,
@@ -51,6 +52,7 @@ from sarzarr.reader.several import (
 )
 from sarzarr.reader.targets import PatchTargets, patch_targets
 from sarzarr.store.boxes import ON_SCENES, Windows, check_grids, read_boxes
+from sarzarr.store.chunks import ArrayLayout
 from sarzarr.store.place import Folder
 from sarzarr.store.store import AnyStore, Store
 from sarzarr.text import listed
@@ -143,7 +145,7 @@ class PatchReader(EpochReader):
             groups = catalog_groups(self.store, self.stacks)
             query = replace(query, scenes=None, polarizations=None, groups=groups, dates=len(self.stacks[0]))
         if o.crops == "random":
-            self.crops = Crops.random(self.store, query, o.patch_size or cv.CHUNK, o.per_epoch)
+            self.crops = Crops.random(self.store, query, o)
         elif o.crops == "jitter":
             on_cells = replace(query, index=o.of_cells.index_in(self.store), rows=None, at_most=None)
             reach = spec_of(self.store, self.index).stride // 2
@@ -276,11 +278,21 @@ class PatchReader(EpochReader):
             dates=chosen.dates,
             layers=layer_recipes(self.store, options.layers, chosen) if options.layers else (),
             masks=masks,
+            scaling=self._scaling(arrays),
             ranges=np.array(
                 [(*stored, *clip) for stored, clip in zip(self._stored(), self._clips(), strict=True)]
             )
             if options.augmentation.is_in_power
             else None,
+        )
+
+    def _scaling(self, arrays: Sequence[ArrayLayout]) -> Scaling | None:
+        """Return how windows of several scales become patches; None where pixels are delivered as they are."""
+        if self.selection.span is None:
+            return None
+        dtypes = tuple(layout.dtype for layout in arrays)
+        return Scaling(
+            span=self.selection.span, dtypes=dtypes, stored=tuple(self._stored()), clip=tuple(self._clips())
         )
 
     def _targets(self) -> PatchTargets:
@@ -292,8 +304,10 @@ class PatchReader(EpochReader):
             )
         scenes, chosen = self._column("scene"), self.selection
         check_grids(self.store, boxes, set(scenes))
-        windows = Windows(owner=chosen.array[:, 0], row=chosen.row, col=chosen.col, size=chosen.shape[0])
-        return patch_targets(boxes, scenes, windows, chosen.id, min_visible=self.options.min_visible)
+        size = chosen.shape[0] if chosen.span is None else chosen.span
+        windows = Windows(owner=chosen.array[:, 0], row=chosen.row, col=chosen.col, size=size)
+        made = patch_targets(boxes, scenes, windows, chosen.id, min_visible=self.options.min_visible)
+        return made if chosen.span is None else scaled_targets(made, chosen.span, chosen.shape)
 
     @property
     def bounds_keys(self) -> set[str]:
@@ -424,9 +438,12 @@ class PatchReader(EpochReader):
 
         Columns are those of the index (``row``, ``col``, ``mean_db``, ...) and of the catalog (``scene``, ``time``,
         ``incidence``, ...), of the first channel; ``id`` is the reader's, and of several stores ``store`` its path.
+        Of crops ``row`` and ``col`` are the window's, ``span`` its side if they are scaled, and measures its cell's.
         """
-        columns = {name: make() for name, make in self._columns().items()}
-        return pd.DataFrame(columns | {"id": self.selection.id})
+        columns, chosen = {name: make() for name, make in self._columns().items()}, self.selection
+        columns |= {"row": chosen.row, "col": chosen.col}  # of crops not those of their cells
+        columns |= {} if chosen.span is None else {"span": chosen.span}
+        return pd.DataFrame(columns | {"id": chosen.id})
 
     @cached_property
     def weights(self) -> Array | None:
@@ -481,7 +498,11 @@ class PatchReader(EpochReader):
     def fingerprint(self) -> dict[str, Any]:
         """All that the order of an epoch depends on, besides the epoch; of several stores, what they hold."""
         rows = self.selection.shape[0]
-        crops = {"crops": f"{self.options.crops} of {rows} pixels"} if self.crops is not None else {}
+        o, crops = self.options, dict[str, str]()
+        if self.crops is not None:
+            by_area = " by ground" if o.area == "ground" else ""
+            scaled = f" at scales {o.scale[0]:g} to {o.scale[1]:g}" if o.scale is not None else ""
+            crops = {"crops": f"{o.crops} of {rows} pixels{by_area}{scaled}"}
         return super().fingerprint | ({"stores": self._digest} if self.members else {}) | crops
 
     def __getstate__(self) -> dict[str, Any]:

@@ -61,6 +61,6 @@ def patch_targets(
         boxes=shown,
         label=boxes.label[shown.source].astype(np.int64),
         image_id=np.asarray(ids, np.int64),
-        shape=(windows.size, windows.size),
+        shape=(int(np.max(windows.size, initial=1)),) * 2,
         classes=boxes.classes or (DEFAULT_LABEL,),
     )

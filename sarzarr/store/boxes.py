@@ -145,8 +145,8 @@ class Windows:
     """(n,) first row."""
     col: Array
     """(n,) first column."""
-    size: int
-    """Rows and columns."""
+    size: int | Array
+    """Rows and columns; (n,) where they differ."""
 
 
 def boxes_in_windows(
@@ -173,7 +173,8 @@ def boxes_in_windows(
     window, box = _candidates(boxes, owner, windows)
     corner = np.stack([windows.col, windows.row, windows.col, windows.row], axis=1).astype(np.float32)
     whole = boxes[box].astype(np.float32)
-    cut = np.clip(whole - corner[window], 0, np.float32(windows.size))
+    size = np.broadcast_to(np.asarray(windows.size, np.float32), len(windows.owner))
+    cut = np.clip(whole - corner[window], 0, size[window][:, None])
     visible = area(cut) / area(whole)
     # A box on whole pixels is cut without rounding, so a share of exactly min_visible is enough.
     shown = (area(cut) > 0) & (visible >= np.float32(min_visible))
@@ -187,12 +188,12 @@ def boxes_in_windows(
 
 
 def _candidates(boxes: Array, owner: Array, windows: Windows) -> tuple[Array, Array]:
-    """Return (windows, boxes) that share a tile of a window's size: sorted pairs, each once.
+    """Return (windows, boxes) that share a tile of the largest window's size: sorted pairs, each once.
 
     A window touches at most 2 x 2 tiles of its own size, a box as many as it is large; both are listed a
     tile, and the lists are joined.
     """
-    size = windows.size
+    size = int(np.max(windows.size, initial=1))
     low = np.floor(boxes[:, :2] / size).astype(np.int64)
     high = np.floor(np.nextafter(boxes[:, 2:], 0) / size).astype(np.int64)
     box, across, down = _spread(low, np.maximum(high, low))

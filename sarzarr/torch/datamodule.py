@@ -22,7 +22,7 @@ from sarzarr.ingestion.archives.rows import ArchivePatches
 from sarzarr.keywords import shows_options
 from sarzarr.patches.clips import recommend_clips
 from sarzarr.patches.selection import drawn_of
-from sarzarr.reader.options import PatchKeywords, ReadKeywords, ReadOptions
+from sarzarr.reader.options import CropKeywords, ReadKeywords, ReadOptions, SideKeywords
 from sarzarr.reader.reader import PatchReader
 from sarzarr.splits.make import plan_split
 from sarzarr.splits.samples.products import divide_products, origins_of_table
@@ -35,6 +35,7 @@ from sarzarr.torch.mapstyle import PatchItems, TurnedPatches, open_archive, refu
 
 LIGHTNING: Final = ("lightning.pytorch", "pytorch_lightning")
 """Packages that have a Trainer; each takes data modules of its own class alone."""
+_OF_CROPS: Final = tuple(CropKeywords.__annotations__)
 
 
 def lightning_bases() -> tuple[type, ...]:
@@ -44,7 +45,7 @@ def lightning_bases() -> tuple[type, ...]:
     return tuple(import_module(name).LightningDataModule for name in imported or installed[:1])
 
 
-@shows_options(ReadOptions, PatchKeywords)
+@shows_options(ReadOptions, SideKeywords)
 class SARDataModule(*lightning_bases()):  # type: ignore[misc]
     """Loaders for training, validation, test and prediction of one store, split by ground: no pixel is on two sides.
 
@@ -79,7 +80,8 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
     keys
         As of `ZarrPatchDataset`: batches are dicts of ``image`` and of layers, ``{"mask": "water"}``.
     **options
-        Further fields of `sarzarr.reader.options.ReadOptions`, for both sides.
+        Further fields of `sarzarr.reader.options.ReadOptions`, for both sides; ``crops``, ``per_epoch``, ``area`` and
+        ``scale`` for training alone, of a stored ``split``.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
         split: str | None = None,
         samples: str | None = None,
         keys: Mapping[str, str] | None = None,
-        **options: Unpack[PatchKeywords],
+        **options: Unpack[SideKeywords],
     ) -> None:
         super().__init__()
         if (options.get("layers") or keys) and not lazy:
@@ -123,7 +125,9 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
                 self._items = [TurnedPatches(side.reader.read(side.numbers), side.augment) for side in sides]
             return
         self.store = open_store(patches_path)
-        common = cast("ReadKeywords", {**options, "batch_size": batch_size, "seed": seed})
+        drawn = _crops_of(options, split, lazy=lazy, max_samples=max_samples, samples=samples)
+        fixed = {name: value for name, value in options.items() if name not in _OF_CROPS}
+        common = cast("ReadKeywords", {**fixed, "batch_size": batch_size, "seed": seed})
         if samples is None:
             train, val = _sides(self.store, split, common, val_fraction)
             self.left_out = 0
@@ -132,6 +136,7 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
         for side, n in zip((train, val), most, strict=True):
             if n is not None:
                 side["max_patches"] = n
+        train.update(drawn)
         train["shuffle"] = train["drop_last"] = True
         train["augment"] = "d4" if augment_train and lazy else None
         self._train = ZarrPatchDataset(self.store, **self._delivered, **train)
@@ -311,6 +316,29 @@ def _most_of_sides(max_samples: int | None, val_fraction: float) -> tuple[int | 
         )
     for_val = min(max(int(max_samples * val_fraction), 1), max_samples - 1)
     return max_samples - for_val, for_val
+
+
+def _crops_of(
+    options: SideKeywords, split: str | None, *, lazy: bool, max_samples: int | None, samples: str | None
+) -> ReadKeywords:
+    """Return the options of crops, which are of the training side alone; `InvalidInputError` where none can be."""
+    drawn = cast("ReadKeywords", {name: value for name, value in options.items() if name in _OF_CROPS})
+    if drawn.get("crops") is None:
+        return drawn
+    kind = f"crops={drawn['crops']!r}"
+    if samples is not None:
+        raise InvalidInputError(f"{kind} needs scenes, got samples={samples!r}. Leave one out.")
+    if split is None:
+        raise InvalidInputError(
+            f"{kind} needs a stored split, whose ground no crop leaves, got none. Make one with "
+            "sarzarr.make_split(store), and pass its name as split=."
+        )
+    if not lazy or max_samples is not None:
+        given = "lazy=False" if not lazy else f"max_samples={max_samples}"
+        raise InvalidInputError(
+            f"{kind} are drawn anew each epoch, got {given}. Leave it out; per_epoch= says how many there are."
+        )
+    return drawn
 
 
 def _drawn(rows: Array, most: int | None, seed: int) -> Array:

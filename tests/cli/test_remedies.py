@@ -393,6 +393,10 @@ ROWS = [
      ["patches s.zarr --bounds=14,48,16,49 --where \"geolocation != 'none'\""]),
     ("or where=\"time != ''\"", [f"{A} raw/m_20200113_vv.tif"], "patches s.zarr --time 2020",
      ["patches s.zarr --time 2020 --where \"time != ''\""]),
+    ("or pass area='pixels'", [f"{A} raw/lake_vv.tif"],
+     "patches s.zarr --crops random --patch-size 64 --area ground",
+     ["patches s.zarr --crops random --patch-size 64 --area pixels",
+      "patches s.zarr --crops random --patch-size 64 --area ground --where \"geolocation != 'none'\""]),
     ("goes in with --layer NAME=FILE", [], "ingest -o s.zarr", ["ingest -o s.zarr --layer n=raw/mask.tif"]),
 ]  # fmt: skip
 

@@ -5,9 +5,7 @@ below zero, as one that is unsigned or counts from a slice's beginning, makes ve
 """
 
 import ctypes
-import logging
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
@@ -15,47 +13,15 @@ from numba import njit, types
 from numba.extending import overload, typeof_impl
 
 from sarzarr.arrays import Array
-from sarzarr.pixels.compiled import LOADING
+from sarzarr.pixels.compiled.lazy import COMPILED as COMPILED
+from sarzarr.pixels.compiled.lazy import LazyLoop as _Loop
+from sarzarr.pixels.compiled.lazy import lazy_loop as _loop
 from sarzarr.pixels.turns import COLUMNS, ROWS, TRANSPOSE
 
 STRIP: Final = 32
 """Rows that are transposed together: of uint16, a cache line across."""
-log = logging.getLogger(__name__)
-COMPILED: Final[list[str]] = []
-"""The loops that this process had to compile, since no earlier one did."""
 _u16, _u64 = np.uint16, np.uint64
 _part: Final[Callable[[Callable[..., Any]], Callable[..., Any]]] = njit(error_model="numpy")
-
-
-class _Loop:
-    """A function that is loaded, or compiled, for its signatures alone, 10 ms each, when it is first called."""
-
-    def __init__(self, function: Callable[..., Any], signatures: tuple[Any, ...]) -> None:
-        self._waiting = signatures
-        self._loop: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
-
-    def __call__(self, *arguments: Any) -> Any:
-        if self._waiting:
-            self._load()
-        return self._loop(*arguments)
-
-    def _load(self) -> None:
-        with LOADING:
-            begin, signatures = perf_counter(), self._waiting
-            for signature in signatures:
-                self._loop.compile(signature)
-            if signatures and self._loop.stats.cache_misses:
-                COMPILED.append(self._loop.__name__)
-                seconds = perf_counter() - begin
-                log.info("%s was compiled, once on this machine, %.1f s", COMPILED[-1], seconds)
-            self._loop.disable_compile()
-            self._waiting = ()
-
-
-def _loop(*signatures: Any) -> Callable[[Callable[..., Any]], _Loop]:
-    return lambda function: _Loop(function, signatures)
-
-
 _int32s, _int64s, _float32s = types.int32[::1], types.int64[::1], types.float32[::1]
 _words, _crcs = types.uint64[:, ::1], types.uint32[::1]
 _laws = types.Tuple((_float32s, _float32s, types.float32, _float32s))

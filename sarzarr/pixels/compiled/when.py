@@ -41,6 +41,18 @@ def loops() -> ModuleType | None:
     return found
 
 
+def scaling_for(pixels: int) -> ModuleType | None:
+    """Return the module of the loop that scales windows, where `loops_for` so many pixels are there; else None."""
+    return None if loops_for(pixels) is None else _scaling()
+
+
+@cache
+def _scaling() -> ModuleType:
+    with LOADING:
+        from sarzarr.pixels.compiled import scaling
+    return scaling
+
+
 if hasattr(os, "register_at_fork"):  # what is forked while a thread loads would wait for it for ever
     _freed = LOADING.release
     os.register_at_fork(before=LOADING.acquire, after_in_parent=_freed, after_in_child=_freed)

@@ -16,7 +16,8 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.files import whole_file
-from sarzarr.pixels.radiometry import denormalize, from_codes, from_db, normalize, to_codes, to_db
+from sarzarr.pixels.radiometry import denormalize, from_db, normalize, to_codes, to_db
+from sarzarr.pixels.scaling import powers_of_codes
 from sarzarr.store.manifest import ShardRecord
 from sarzarr.store.shard_job import ShardJob, job_side
 from sarzarr.store.shards import ArrayFiles
@@ -126,8 +127,7 @@ def power_and_validity(values: Array, stored: tuple[float, float]) -> Array:
 @lru_cache(maxsize=8)
 def _powers(stored: tuple[float, float]) -> Array:
     """Return (65536,) float32: the linear power of each code, 0 of what was not measured."""
-    z = from_codes(np.arange(cv.MAX_CODE + 1, dtype=np.uint16))
-    return np.nan_to_num(from_db(denormalize(z, stored)))
+    return np.nan_to_num(powers_of_codes(stored))
 
 
 def halved(sums: Array) -> Array:
