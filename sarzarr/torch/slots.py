@@ -1,10 +1,10 @@
 """Batches of DataLoader workers in memory that is shared with the training process, and used again.
 
 A worker fills its batches in slots. A slot is a file in memory, without a name: the worker maps it once, and the
-training process once, when its descriptor arrives with its first batch. From then on a message has the slot's number in
-the place of its pixels. A byte a slot, on a board that both processes map, says whether the training process looks into
-it still: the worker fills it again when neither does. Where the system has no such files, and for what finds no slot,
-torch copies batches into shared memory as it does without this module.
+training process once, when its descriptor arrives with its first batch. From then on a message has the slot's number
+in the place of its pixels. A byte a slot, on a board that both processes map, says whether the training process looks
+into it still: the worker fills it again when neither does. Where the system has no such files, and for what finds no
+slot, torch copies batches into shared memory as it does without this module.
 """
 
 import mmap
@@ -25,7 +25,7 @@ from sarzarr.arrays import Array
 from sarzarr.reader.memory import BatchMemory
 
 FREE, OUT, LOST = range(3)
-"""Bytes of the board: nobody but the worker looks into the slot; the training process does; a fork of it may forever."""
+"""Bytes of the board: only the worker may look into the slot; the training process does, too; a fork of it may."""
 SLOTS: Final = 16
 """Slots of a part that a worker has at most: those that wait, and those that the training loop keeps."""
 SPARE: Final = 8
@@ -34,8 +34,6 @@ INLINE: Final = 1 << 14
 """Bytes that a tensor may have to be sent within the message: a file costs more."""
 _NUMBERS: Final = 4096
 """Slots that a worker makes in its life."""
-_COPIES: Final = -1
-"""The part of tensors that were made elsewhere, by a transform say."""
 
 
 @dataclass(eq=False)
@@ -75,7 +73,7 @@ class Slot:
             self.is_empty = True
 
     def sent(self) -> tuple[int, int, Any]:
-        """Return what another process maps it by: descriptor and length, and a copy of the descriptor the first time."""
+        """Return what another process maps it by: descriptor and length, the first time a copy of it too."""
         from multiprocessing.reduction import DupFd  # there is none on Windows
 
         copy = None if self.is_known else DupFd(self.file)
@@ -95,7 +93,7 @@ class Slots:
         self._lock = threading.Lock()
 
     def take(self, nbytes: int, part: int) -> Slot | None:
-        """Return a slot of so many bytes, or more, that nobody looks into; None where there may be no more of them."""
+        """Return a slot of so many bytes, or more, that nobody looks into; None where there may be no more."""
         with self._lock:
             slots = [slot for slot in self._of_part[part] if self._state(slot) != LOST]
             free = [slot for slot in slots if not slot.is_held and self._state(slot) == FREE]
@@ -127,7 +125,8 @@ class Slots:
             return self._handed_over(slot, address - slot.address, nbytes)
         if nbytes <= INLINE:
             return _storage_of_bytes, (_bytes_of(storage).tobytes(),)
-        if (slot := self.take(nbytes, _COPIES)) is None:
+        # What was made elsewhere, by a transform say: a part for each power of two.
+        if (slot := self.take(nbytes, -nbytes.bit_length())) is None:
             return None
         np.frombuffer(slot.memory, np.uint8, nbytes)[:] = _bytes_of(storage)
         message = self._handed_over(slot, 0, nbytes)
@@ -215,7 +214,7 @@ class Shelf:
 
 
 shelves: Final[dict[tuple[int, bytes], Shelf]] = {}
-"""By worker; those of workers that ended are forgotten when the next one sends, or a batch or a dataset is dropped."""
+"""By worker; of those that ended they are forgotten when a worker begins to send, a batch or a dataset is dropped."""
 
 
 def forget_the_dead() -> None:
