@@ -5,7 +5,7 @@ import os
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from hashlib import blake2b
@@ -22,7 +22,7 @@ from sarzarr.pixels.turns import TRANSPOSE
 from sarzarr.reader.augment import Draws
 from sarzarr.reader.cursor import Cursor
 from sarzarr.reader.fetch import Work
-from sarzarr.reader.memory import MAX_THREADS, BatchMemory, aligned_buffer, available_cores
+from sarzarr.reader.memory import MAX_THREADS, BatchMemory, available_cores
 from sarzarr.reader.options import ReadOptions
 from sarzarr.reader.order import Deal, Indices, Position, Share, drawn, shuffled, shuffled_in_window
 from sarzarr.reader.prefetch import BatchRecipe, PartRecipe, PrefetchThreads
@@ -248,10 +248,10 @@ class EpochReader(ABC):
             weakref.finalize(self, self._own[key].close)
         return self._own[key]
 
-    def memory(self, keep: int = 0, make: Callable[[int], memoryview] | None = None) -> BatchMemory:
-        """Return this process's memory of batches; ``make`` gives a buffer of so many bytes."""
-        if self._memory is None:
-            self._memory = BatchMemory(keep, make or aligned_buffer)
+    def memory(self, keep: int = 0, kind: type[BatchMemory] | None = None) -> BatchMemory:
+        """Return this process's memory of batches; made anew where another ``kind`` is asked for."""
+        if self._memory is None or (kind is not None and type(self._memory) is not kind):
+            self._memory = (kind or BatchMemory)(keep)
         self._memory.keep = max(self._memory.keep, keep)
         return self._memory
 

@@ -85,22 +85,31 @@ class BatchMemory:
 
         Parts of a batch, by number, have buffers of their own: else they would drive out each other's.
         """
-        count, free, watches = math.prod(shape), self._free[part], self._watches
-        wanted, buffer = count * np.dtype(dtype).itemsize, memoryview(b"")
-        # The buffer that came back last is likeliest to be in cache still; none left: another thread may be quicker.
-        with suppress(IndexError):
-            while buffer.nbytes < wanted:
-                buffer = free.pop()
-        if buffer.nbytes < wanted:
-            buffer = self.make(wanted)
+        count, watches = math.prod(shape), self._watches
+        buffer, give_back = self._buffer(count * np.dtype(dtype).itemsize, part)
         # Every view, and every tensor made of one, holds `flat` itself: its base is no array.
         flat = np.frombuffer(buffer, dtype, count)
 
-        def give_back(watch: Any) -> None:
+        def forgotten(watch: Any) -> None:
             del watches[id(watch)]
+            give_back()
+
+        watch = weakref.ref(flat, forgotten)
+        watches[id(watch)] = watch  # a weak reference that is itself forgotten calls nobody
+        return flat.reshape(shape)
+
+    def _buffer(self, nbytes: int, part: int) -> tuple[Any, Callable[[], None]]:
+        """Return so many bytes or more, and what is called once no array looks into them."""
+        free, buffer = self._free[part], memoryview(b"")
+        # The buffer that came back last is likeliest to be in cache still; none left: another thread may be quicker.
+        with suppress(IndexError):
+            while buffer.nbytes < nbytes:
+                buffer = free.pop()
+        if buffer.nbytes < nbytes:
+            buffer = self.make(nbytes)
+
+        def give_back() -> None:
             if len(free) < self.keep:
                 free.append(buffer)
 
-        watch = weakref.ref(flat, give_back)
-        watches[id(watch)] = watch  # a weak reference that is itself forgotten calls nobody
-        return flat.reshape(shape)
+        return buffer, give_back

@@ -1,9 +1,10 @@
 """The iterable dataset over a store's patches."""
 
+import weakref
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Unpack, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from sarzarr.keywords import shows_options
 from sarzarr.reader.cursor import NOBODY
 from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.groups import GroupReader
+from sarzarr.reader.memory import BatchMemory
 from sarzarr.reader.moments import ChannelMoments
 from sarzarr.reader.options import GroupKeywords, ReadKeywords, ReadOptions, SampleKeywords
 from sarzarr.reader.order import Position, Share
@@ -25,6 +27,7 @@ from sarzarr.torch.callers import refuse_sharing, refuse_stacking
 from sarzarr.torch.epochs.board import Board, RankPosition
 from sarzarr.torch.epochs.counter import EpochCounter
 from sarzarr.torch.epochs.group import Group, current_group
+from sarzarr.torch.slots import SlotMemory, forget_the_dead
 
 _COMPARED = (
     "rows", "seed", "shuffle", "window", "batch_size", "drop_last", "threads", "read_ahead", "check", "cache",
@@ -118,6 +121,7 @@ class ZarrPatchDataset(IterableDataset[Any]):
         self._rounds = 0
         self._worker_state: dict[str, Any] | None = None
         self._resume: dict[str, Any] | None = None
+        weakref.finalize(self, forget_the_dead).atexit = False
 
     @property
     def preprocessing_params(self) -> dict[str, Any]:
@@ -170,12 +174,13 @@ class ZarrPatchDataset(IterableDataset[Any]):
         info = get_worker_info()
         if info is None:
             if self.pin_memory:
-                self.reader.memory(make=_pinned_buffer)
+                self.reader.memory(kind=_PinnedMemory)
             return self._counter.iterate(
                 lambda begin: self._batches(begin, self._share), self._compare, self._end
             )
         self._worker_state, self._resume = self._resume, None
         self._rounds += 1
+        self.reader.memory(kind=SlotMemory)
         return self._worker_batches(info, self._rounds, self._worker_state)
 
     def peek(self) -> Any:
@@ -398,3 +403,8 @@ def _as_tensors(part: Any) -> Any:
 def _pinned_buffer(nbytes: int) -> memoryview:
     buffer: memoryview = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy().data
     return buffer
+
+
+@dataclass(eq=False)
+class _PinnedMemory(BatchMemory):
+    make: Callable[[int], memoryview] = _pinned_buffer
