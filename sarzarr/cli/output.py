@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 12
 """Scenes, sets or versions that are listed, at most."""
+CLASSES: Final = 30
+"""Classes that are listed, at most."""
 
 
 def taken_by_default(store: "sz.Store", index: str) -> tuple["Array", str]:
@@ -99,6 +101,9 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
     for name in tables:
         if name not in sets:
             yield f"  boxes/{name}: {_boxes_text(store, name)}"
+    if classes := store.classes.names:
+        more = f", and {len(classes) - CLASSES} more" if len(classes) > CLASSES else ""
+        yield f"  classes: {', '.join(f'{n} {name}' for n, name in enumerate(classes[:CLASSES], 1))}{more}"
     if store.catalog.sizes["array"] and (stacks := find_stacks(store)):
         scenes = counted(sum(map(len, stacks)), "scene")
         yield f"  stacks: {len(stacks)}, of {scenes} (`sarzarr stacks` lists them)"
@@ -115,6 +120,7 @@ def _boxes_text(store: "sz.Store", name: str) -> str:
 
     boxes = read_boxes(store, name)
     text = f"{counted(len(boxes), 'box')} in {counted(len(set(boxes.label.tolist())), 'class')}"
+    text += f", {boxes.turned} rotated" if boxes.turned else ""
     return text if boxes.on != cv.SCENES else f"{text} on {counted(len(boxes.owners), 'scene')}"
 
 

@@ -43,7 +43,7 @@ from sarzarr.reader.several import (
     taken_selection,
     taken_targets,
 )
-from sarzarr.reader.targets import PatchTargets, patch_targets
+from sarzarr.reader.targets import PatchTargets, patch_targets, table_asked
 from sarzarr.store.boxes import ON_SCENES, Windows, check_grids, read_boxes
 from sarzarr.store.place import Folder
 from sarzarr.store.store import AnyStore, Store
@@ -293,7 +293,7 @@ class PatchReader(EpochReader):
         )
 
     def _targets(self) -> PatchTargets:
-        name = cv.DEFAULT_INDEX if self.options.boxes is True else str(self.options.boxes)
+        name, rotated = table_asked(self.options.boxes)
         boxes = read_boxes(self.store, name)
         if boxes.on != ON_SCENES:
             raise InvalidInputError(
@@ -302,7 +302,8 @@ class PatchReader(EpochReader):
         scenes, chosen = self._column("scene"), self.selection
         check_grids(self.store, boxes, set(scenes))
         windows = Windows(owner=chosen.array[:, 0], row=chosen.row, col=chosen.col, size=chosen.shape[0])
-        return patch_targets(boxes, scenes, windows, chosen.id, min_visible=self.options.min_visible)
+        visible = self.options.min_visible
+        return patch_targets(boxes, scenes, windows, chosen.id, min_visible=visible, rotated=rotated)
 
     @property
     def bounds_keys(self) -> set[str]:

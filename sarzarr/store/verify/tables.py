@@ -12,6 +12,7 @@ from sarzarr.grids.crs import crs_wkt, is_same_crs
 from sarzarr.store.boxes import ON_SCENES, box_tables, read_boxes
 from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.chunks import described_layout
+from sarzarr.store.classes import stored_classes
 from sarzarr.store.samples import IMAGE, SampleSet, sample_sets
 from sarzarr.store.split_table import LAST, last_version, read_split, versions
 from sarzarr.store.store import Store, bounds_key
@@ -48,6 +49,9 @@ def check_tables(tree: Tree, found: Findings) -> bool:
     with _telling(cv.SAMPLES, found):
         for name in sample_sets(store):
             _check_samples(tree, SampleSet(store, name), found)
+    with _telling(cv.CLASS_TABLE, found):
+        if not found.touches(cv.CLASS_TABLE):
+            stored_classes(tree.place)
     with _telling(cv.BOXES, found):
         for name in box_tables(store):
             key = f"{cv.BOXES}/{name}"
