@@ -47,7 +47,7 @@ class Annotation:
     @classmethod
     def of(
         cls,
-        boxes: Sequence[Sequence[float]],
+        boxes: Sequence[Sequence[float]] | Array,
         labels: Iterable[str],
         corners: Sequence[Any] = (),
         difficult: Sequence[bool] = (),

@@ -32,8 +32,9 @@ def import_boxes(
     The file is GeoJSON in map coordinates (longitude and latitude, or the CRS that it names), each feature's box
     being what its geometry reaches, with the four corners of a polygon, or of the least rectangle around it; or CSV
     ``scene,x_min,y_min,x_max,y_max[,label]`` in pixels. ``name`` is the table's, ``scene`` the one that features
-    without a property ``scene`` are on, ``label_key`` the property, or the column, that is the label (``label`` if left
-    out), ``policy`` as in `sarzarr.store.boxes.check_boxes`. Labels have the numbers of the store's classes.
+    without a property ``scene`` are on, ``label_key`` the property, or the column, that is the label (``label`` if
+    left out), ``policy`` as in `sarzarr.store.boxes.check_boxes`. Labels have the numbers of the store's classes.
+
     A file with a mistake in it changes nothing. Boxes that are only outside or without area are left out and
     counted, unless they are all there is.
 
@@ -116,7 +117,7 @@ def why_left_out(counts: Mapping[str, int]) -> str:
 
 
 def _drawn(regions: Sequence[Region], placement: Georeference, scene: str, crs: str) -> Drawn:
-    """Return the boxes (n, 4) of regions in pixels, and the corners of polygons; ``crs`` is theirs, empty for pixels."""
+    """Return the boxes (n, 4) of regions in pixels, and corners of polygons; ``crs`` is theirs, empty for pixels."""
     labels = [region.label for region in regions]
     if not crs:
         return Drawn(np.stack([r.points.reshape(4) for r in regions]), labels)

@@ -229,7 +229,7 @@ class SampleSet:
     def target(self, sample: int, *, rotated: bool = False) -> tuple[Array, Array]:
         """Return (boxes (n, 4) float32, labels (n,) int64) of a sample; `IndexError` where there is none.
 
-        ``rotated`` they are (n, 5) ``cx, cy, w, h, angle`` in pixels and radians, as `sarzarr.pixels.rotated` has them.
+        ``rotated`` they are (n, 5) ``cx, cy, w, h, angle`` in pixels and radians: see `sarzarr.pixels.rotated`.
         """
         self._check(sample)
         rows = self.boxes.rows_of(sample)

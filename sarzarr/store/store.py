@@ -452,7 +452,7 @@ class Store:
 
     @property
     def classes(self) -> Classes:
-        """The classes of boxes and other labels: (n,) names, of 1 to n, as they now are; see `sarzarr.store.classes`."""
+        """The classes of boxes and other labels, (n,) names of 1 to n, as they now are: `sarzarr.store.classes`."""
         return read_classes(self.place)
 
     @property

@@ -227,13 +227,13 @@ def sample_annotations(
     finder = PictureFinder(sorted(pictures))
     parsed, classes, named_in = _parsed(kind, base, files[kind], (finder, samples), options)
     by_id, unmatched = _matched(samples, finder, parsed)
-    if unmatched and not options.leave_unmatched:
+    if unmatched and not (options.leave_unmatched and by_id):
         shown = ", ".join(repr(name) for name in unmatched[:NAMED])
         more = f" and {len(unmatched) - NAMED} more" if len(unmatched) > NAMED else ""
         raise InvalidInputError(
             f"annotations of pictures that are there were expected, got {len(unmatched)} of others: {shown}{more}; a "
-            f"picture is {samples[0].source!r}. Give the folder of both, leave these out with --leave-unmatched, or "
-            "take the pictures alone with --annotations none."
+            f"picture is {samples[0].source!r}. Give the folder of both, pass --leave-unmatched to leave these out, "
+            "or --annotations none to take the pictures alone."
         )
     return FoundAnnotations(by_id=by_id, unmatched=unmatched, classes=classes, classes_from=named_in)
 
@@ -269,10 +269,11 @@ class PictureFinder:
         self._known: dict[Names, list[str]] = {}
         for picture in pictures:
             path = PurePosixPath(picture)
-            for name in dict.fromkeys((*_whole(path), *_tails(path), *_with_any_folder(path))):
+            names = (*_whole(path), *_tails(path), *_with_any_folder(path))
+            for name in dict.fromkeys(names):
                 self._known.setdefault(name, []).append(picture)
-                if (folded := _folded(name)) != name:
-                    self._known.setdefault(folded, []).append(picture)
+            for name in dict.fromkeys(map(_folded, names)):
+                self._known.setdefault(name, []).append(picture)
 
     def find(self, key: str) -> str | None:
         """Return the one picture that ``key`` names; None where there is none, or several that it may name.
@@ -285,9 +286,8 @@ class PictureFinder:
         beside = PurePosixPath(*(IMAGES if part.lower() in LABELS else part for part in path.parts))
         ways = [*_whole(path), *_whole(beside), *_tails(path), *_tails(beside), *_with_any_folder(path)]
         for name in (*ways, *map(_folded, ways)):
-            found = {*self._known.get(name, ())}
-            if len(found) == 1:
-                return found.pop()
+            if len(found := self._known.get(name, [])) == 1:
+                return found[0]
         return None
 
 
@@ -342,7 +342,7 @@ def _parsed(
     pictures: tuple[PictureFinder, Sequence[SampleSource]],
     options: ChipOptions,
 ) -> tuple[list[tuple[str, Annotation | None]], tuple[str, ...], str]:
-    """Return (name of its picture, annotation; None where only its picture could tell) of each; classes, their file."""
+    """Return (name of its picture, annotation; None where only the picture could tell) of each; classes; file."""
     finder, by_source = pictures[0], {sample.source: sample for sample in pictures[1]}
     parsed: list[tuple[str, Annotation | None]] = []
     classes, named_in = ((), "") if kind == "coco" else _listed_classes(base)

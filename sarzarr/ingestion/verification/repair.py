@@ -1,8 +1,8 @@
 """The repair of a store: what is damaged is made again, and taken where it is what the store had, to the byte.
 
 Documents come from their copies in the root, and that from the documents; catalog, coordinates, patch tables and
-overviews from these and from pixels; classes from tables of boxes; manifests from their files, where a patch table knows their checksum; splits
-from their recipe; shards, histograms and samples from their sources.
+overviews from these and from pixels; classes from tables of boxes; manifests from their files, where a patch table
+knows their checksum; splits from their recipe; shards, histograms and samples from their sources.
 """
 
 import json
