@@ -95,7 +95,7 @@ def _hull(points: Array) -> Array:
 def in_range(angle: Array) -> Array:
     """Return angles (n,) of lines in [-pi/2, pi/2), radians."""
     turned = angle - np.pi * np.floor(angle / np.pi + 0.5)
-    out: Array = np.where(turned >= np.pi / 2, turned - np.pi, turned)
+    out: Array = np.clip(turned, -np.pi / 2, np.nextafter(np.pi / 2, 0))
     return out
 
 

@@ -215,21 +215,23 @@ def rotated_in_windows(
     A window shows one of its image, of ``corners`` (n, 4, 2), where at least ``min_visible`` of the polygon's area is
     inside, and any of it. All else is as of `boxes_in_windows`.
     """
+    if not 0 <= min_visible <= 1:
+        raise InvalidInputError(f"min_visible must be in 0..1, got {min_visible}.")
     hulls = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-    near = boxes_in_windows(hulls, owner, windows, min_visible=0)
-    window = np.repeat(np.arange(len(near)), np.diff(near.first))
-    corner = np.stack([windows.col, windows.row], axis=1)[window].astype(np.float64)
-    rings = corners[near.source].astype(np.float64) - corner[:, None]
-    inside = np.tile(np.array([0, 0, windows.size, windows.size], np.float64), (len(rings), 1))
-    shared, whole = shared_areas(rings, inside), ring_areas(simple_rings(rings))
-    visible = shared / whole
-    shown = (shared > 0) & (visible >= min_visible - _ROUNDED)
-    first = np.searchsorted(window[shown], np.arange(len(near) + 1))
+    window, box = _candidates(np.maximum(hulls, 0), owner, windows)  # windows begin at 0
+    corner = np.stack([windows.col, windows.row], axis=1).astype(np.float64)[window]
+    near = ((hulls[box, :2] < corner + windows.size) & (hulls[box, 2:] > corner)).all(axis=1)
+    window, box, corner = window[near], box[near], corner[near]
+    rings = corners[box].astype(np.float64) - corner[:, None]
+    frame = np.array([0, 0, windows.size, windows.size], np.float64)
+    shared, whole = shared_areas(rings, np.tile(frame, (len(rings), 1))), ring_areas(simple_rings(rings))
+    shown = (shared > 0) & (shared >= (min_visible - _ROUNDED) * whole)
+    first = np.searchsorted(window[shown], np.arange(len(windows.owner) + 1))
     return PatchBoxes(
         first=first.astype(np.int64),
         boxes=stored_rotated(rings[shown]),
-        source=near.source[shown],
-        visible=visible[shown].astype(np.float32),
+        source=box[shown],
+        visible=(shared[shown] / whole[shown]).astype(np.float32),
     )
 
 
@@ -484,8 +486,12 @@ def box_tables(store: Store) -> list[str]:
     return nodes_below(store.place, cv.BOXES)
 
 
-def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX, *, always: bool = False) -> Boxes:
+def read_boxes(
+    store: Store, name: str = cv.DEFAULT_INDEX, *, always: bool = False, as_stored: bool = False
+) -> Boxes:
     """Return a table of boxes, with the numbers of the store's classes; of stores without these, with its own.
+
+    ``as_stored`` it has its own in any case, and the classes that it lists.
 
     Raises `NotInStoreError` where there is no table of that name, or, of one that is ``always`` there, as that of
     a set of samples, `MissingFileError`; `CorruptStoreError` as `read_table`.
@@ -499,7 +505,7 @@ def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX, *, always: bool = Fal
         on = str(table.attrs["on"])
         sizes = store.catalog if on == ON_SCENES else read_table(store.place, on)
         boxes = _boxes_of(table, on, sizes)
-    classes = stored_classes(store.place)
+    classes = None if as_stored else stored_classes(store.place)
     return boxes if classes is None else _numbered(boxes, classes)
 
 

@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
 from sarzarr.arrays import Array
-from sarzarr.conventions import Representation
+from sarzarr.conventions import Quantity, Representation
 from sarzarr.errors import SarzarrError, UnsupportedRasterError
 from sarzarr.rasters import mask_beside, open_picture, without_stop
 from sarzarr.scenes.probe import probe_file
@@ -70,7 +70,8 @@ def _backscatter_in(path: Path, *, is_placed: bool) -> str | None:
         return None
     if probe.refusal is not None or not probe.arrays:
         return None
-    by_value = probe.reason.startswith("by value")
+    is_named = probe.quantity not in (Quantity.POWER, Quantity.DN)
+    by_value = probe.reason.startswith("by value") and not is_named
     if by_value and not is_placed:
         return None
     if probe.representation == Representation.DB and not by_value and not _has_negative(path):

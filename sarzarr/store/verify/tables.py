@@ -236,7 +236,7 @@ def _check_boxes(store: Store, name: str, found: Findings) -> None:
     """Hold a table of boxes against its owners: numbers, classes, and the pixels that they lie in."""
     key = f"{cv.BOXES}/{name}"
     with _telling(key, found):
-        boxes = read_boxes(store, name)
+        boxes = read_boxes(store, name, as_stored=True)
         if boxes.on not in (ON_SCENES, f"{cv.SAMPLES}/{name}"):
             found.add(key, f"it is on {boxes.on}, whose boxes have another name")
             return
