@@ -13,7 +13,7 @@ from sarzarr.grids.crs import crs_wkt, transform_points, turned
 from sarzarr.grids.georeference import Georeference
 from sarzarr.ingestion.annotations import Region, parse_csv, parse_geojson
 from sarzarr.pixels.rotated import least_rectangle
-from sarzarr.store.boxes import Boxes, Drawn, Policy, box_tables, read_boxes, write_boxes
+from sarzarr.store.boxes import ROTATED, Boxes, Drawn, Policy, box_tables, read_boxes, write_boxes
 from sarzarr.store.classes import Classes
 from sarzarr.store.commit import changing
 from sarzarr.store.limits import read_text
@@ -42,6 +42,11 @@ def import_boxes(
     says no box that can be put on, a number cannot be read, a feature has no scene or none has the label that was
     named, or a scene has no place that map coordinates reach.
     """
+    if name == ROTATED or name.startswith(f"{ROTATED}:"):
+        raise InvalidInputError(
+            f"a table's name other than {ROTATED!r} was expected, got {name!r}: readers take that for the form of "
+            "boxes. Choose another with --name."
+        )
     place = Path(path)
     text = _text_of(place)
     if place.suffix.lower() == ".csv":

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from sarzarr.pixels.turns import apply_to_boxes
 from sarzarr.store.boxes import (
     DEFAULT_LABEL,
     MIN_VISIBLE,
+    ROTATED,
     Boxes,
     PatchBoxes,
     Windows,
@@ -20,9 +20,6 @@ from sarzarr.store.boxes import (
     boxes_in_windows,
     rotated_in_windows,
 )
-
-ROTATED: Final = "rotated"
-"""The option ``boxes`` that delivers rotated boxes, (n, 5); ``rotated:NAME`` those of the table of that name."""
 
 
 def table_asked(boxes: bool | str) -> tuple[str, bool]:

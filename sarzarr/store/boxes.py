@@ -284,6 +284,8 @@ def _spread(low: Array, high: Array) -> tuple[Array, Array, Array]:
 
 DEFAULT_LABEL: Final = "object"
 """The label of a box that has none."""
+ROTATED: Final = "rotated"
+"""The option ``boxes`` that delivers rotated boxes, (n, 5); ``rotated:NAME`` those of the table of that name."""
 ON_SCENES: Final = cv.SCENES
 """What a table's boxes are on: scenes, or ``samples/<name>``."""
 CORNERS: Final = ("x_min", "y_min", "x_max", "y_max")

@@ -30,7 +30,8 @@ from sarzarr.store.boxes import (
 )
 
 ANGLES = st.one_of(
-    st.floats(-np.pi / 2, np.pi / 2), st.sampled_from([-np.pi / 2, 0.0, np.pi / 4, np.nextafter(np.pi / 2, 0)])
+    st.floats(-np.pi / 2, np.pi / 2),
+    st.sampled_from([-np.pi / 2, 0.0, np.pi / 4, np.nextafter(np.pi / 2, 0)]),
 )
 SIDES = st.tuples(st.floats(0.5, 80), st.floats(0.5, 80))
 BOXES = st.tuples(st.floats(-50, 200), st.floats(-50, 200), SIDES, ANGLES)
@@ -68,15 +69,15 @@ def test_the_angle_turns_from_columns_to_rows():
     """As MMRotate's le90, and as a ``robndbox``: a box that falls to the right has a positive angle."""
     falls = np.array([[[10, 10], [30, 30], [29, 31], [9, 11]]], float)
     ((x, y, w, h, angle),) = rotated_boxes(falls)
-    np.testing.assert_allclose(
-        (x, y, w, h, angle), (19.5, 20.5, 20 * 2**0.5, 2**0.5, np.pi / 4), atol=1e-9
-    )
+    np.testing.assert_allclose((x, y, w, h, angle), (19.5, 20.5, 20 * 2**0.5, 2**0.5, np.pi / 4), atol=1e-9)
     upright = rotated_boxes(corners_of_boxes(np.array([[0.0, 0, 10, 4], [0, 0, 4, 10]])))
     np.testing.assert_allclose(upright, [[5, 2, 10, 4, 0], [2, 5, 10, 4, -np.pi / 2]])
     assert rotated_boxes(np.zeros((0, 4, 2))).shape == (0, 5)
 
 
-@given(points=st.lists(st.tuples(st.floats(-99, 99), st.floats(-99, 99)), min_size=4, max_size=90, unique=True))
+@given(
+    points=st.lists(st.tuples(st.floats(-99, 99), st.floats(-99, 99)), min_size=4, max_size=90, unique=True)
+)
 def test_the_least_rectangle_is_shapelys(points):
     shapely = pytest.importorskip("shapely")
     given_points = np.round(points, 3)
@@ -179,7 +180,9 @@ def test_rotated_boxes_are_checked_by_their_polygon():
     checked = check_boxes(hulls, height=100, width=100, corners=rings)
     assert checked.kept.tolist() == [1, 3]
     assert (checked.outside, checked.without_area, checked.repaired) == (1, 1, 1)
-    made = Boxes.gathered({"a": Drawn(hulls, ["ship"] * 4, rings, [False, True, False, False])}, {"a": (100, 100)})
+    made = Boxes.gathered(
+        {"a": Drawn(hulls, ["ship"] * 4, rings, [False, True, False, False])}, {"a": (100, 100)}
+    )
     np.testing.assert_allclose(made.corners, rings[[1, 3]], atol=1e-5)
     assert (made.boxes >= 0).all()
     assert made.difficult.tolist() == [True, False]

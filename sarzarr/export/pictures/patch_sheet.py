@@ -14,8 +14,8 @@ from sarzarr.export.pictures.panels import Sheet
 from sarzarr.export.pictures.scene_panels import band_name, grey, not_valid
 from sarzarr.pixels.rotated import corners_of_boxes, corners_of_rotated
 from sarzarr.reader.reader import PatchReader
-from sarzarr.reader.targets import ROTATED, table_asked
-from sarzarr.store.boxes import read_boxes
+from sarzarr.reader.targets import table_asked
+from sarzarr.store.boxes import ROTATED, read_boxes
 from sarzarr.store.store import Store
 from sarzarr.text import shortened
 
