@@ -89,7 +89,7 @@ def _tell_boxes(made: "SampleSet", done: "SampleReport") -> None:
     b = done.boxes
     echo(
         f"  {counted(b['kept'], 'box')} of {b['given']}, {b['repaired']} repaired, {b['left_out']} without area "
-        f"inside their picture left out; classes: {made.store.classes}"
+        f"inside their picture left out; classes: {sz.store_classes(made.store)}"
     )
     if done.rotated or done.difficult:
         echo(f"  {counted(done.rotated, 'box')} rotated, {done.difficult} called difficult")
@@ -227,7 +227,7 @@ def boxes(
     echo(
         f"{store.name}, boxes/{name}: {counted(c['kept'], 'box')} of {c['given']} put on, {c['repaired']} repaired, "
         f"{c['left_out']} left out{why_left_out(c)}; {len(made)} in all on {counted(len(made.owners), 'scene')}, "
-        f"{made.turned} rotated; classes: {opened.classes}"
+        f"{made.turned} rotated; classes: {sz.store_classes(opened)}"
     )
     _tell_moved(moved_tables(opened.place))
 

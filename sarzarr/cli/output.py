@@ -78,6 +78,7 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
     from sarzarr.patches.stacks.find import find_stacks
     from sarzarr.splits.samples.manager import SplitManager
     from sarzarr.store.boxes import box_tables
+    from sarzarr.store.classes import read_classes
     from sarzarr.store.documents import named, read_node
     from sarzarr.store.overviews.levels import overview_bytes
     from sarzarr.store.samples import open_samples, sample_sets
@@ -101,7 +102,7 @@ def _other_contents(store: "sz.Store") -> Iterator[str]:
     for name in tables:
         if name not in sets:
             yield f"  boxes/{name}: {_boxes_text(store, name)}"
-    if classes := store.classes.names:
+    if classes := read_classes(store.place).names:
         more = f", and {len(classes) - CLASSES} more" if len(classes) > CLASSES else ""
         yield f"  classes: {', '.join(f'{n} {name}' for n, name in enumerate(classes[:CLASSES], 1))}{more}"
     if store.catalog.sizes["array"] and (stacks := find_stacks(store)):

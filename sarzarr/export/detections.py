@@ -88,9 +88,9 @@ def export_detections(
     they have one in common (``pip install 'sarzarr[vector]'``). A feature is a box's outline through its scene's
     affine or the spline through its ground control points, with ``scene``, ``time`` (UTC), ``label``, ``class``,
     ``score``, and ``x_min y_min x_max y_max`` in pixels of the scene; of a rotated box it is that of its four
-    corners, with ``cx cy w h angle`` too. Boxes of patches that overlap are merged: of each scene and class the best is kept, and what overlaps it by more than ``iou`` (intersection over union) goes;
-    boxes that are cut by their patch's edge stand behind whole ones, and go too where 80 % of them lie in one that is
-    kept.
+    corners, with ``cx cy w h angle`` too. Boxes of patches that overlap are merged: of each scene and class the best
+    is kept, and what overlaps it by more than ``iou`` (intersection over union) goes; boxes that are cut by their
+    patch's edge stand behind whole ones, and go too where 80 % of them lie in one that is kept.
 
     Parameters
     ----------

@@ -17,6 +17,7 @@ from sarzarr.errors import InvalidInputError, NotInStoreError
 from sarzarr.store.documents import has_node, named, nodes_below
 from sarzarr.store.limits import check_within
 from sarzarr.store.place import Place
+from sarzarr.store.store import AnyStore, open_store
 from sarzarr.store.tables import read_table, write_table
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,11 @@ def boxed_classes(place: Place, known: Classes | None = None, *, first: str = ""
     for table in sorted(nodes_below(place, cv.BOXES), key=lambda name: (name != first, name)):
         known = known.having(_named_in(place, table), f"{cv.BOXES}/{table}")
     return known
+
+
+def store_classes(store: AnyStore) -> Classes:
+    """Return the classes of a store, or of the store at a path: (n,) names, of 1 to n, and what each came from."""
+    return read_classes(open_store(store).place)
 
 
 def _named_in(place: Place, table: str) -> list[str]:

@@ -32,7 +32,6 @@ from sarzarr.pixels.bounds import ClipBounds, Histogram
 from sarzarr.pixels.radiometry import from_codes
 from sarzarr.store.catalog import catalog_of, catalog_rows, read_histogram
 from sarzarr.store.chunks import check_links, read_layout
-from sarzarr.store.classes import Classes, read_classes
 from sarzarr.store.conditions import columns_of, where_mask
 from sarzarr.store.documents import (
     Document,
@@ -449,11 +448,6 @@ class Store:
                 columns = share_columns(table, shares) | columns
         own = set(columns_of(table, self.catalog).names) if columns else set()
         return table.assign({name: ("patch", column) for name, column in columns.items() if name not in own})
-
-    @property
-    def classes(self) -> Classes:
-        """The classes of boxes and other labels, (n,) names of 1 to n, as they now are: `sarzarr.store.classes`."""
-        return read_classes(self.place)
 
     @property
     def patch_indices(self) -> tuple[str, ...]:
