@@ -186,7 +186,9 @@ class PatchReader(EpochReader):
         sizes = [len(m.selection) for m in members]
         self._member = np.repeat(np.arange(len(members)), sizes)
         self._number = np.concatenate([np.arange(size) for size in sizes])
-        targets = [m.targets for m in members if m.targets is not None]
+        targets = {
+            f"{i} {m.store.place.name}": m.targets for i, m in enumerate(members, 1) if m.targets is not None
+        }
         self.targets = joined_targets(targets, self.selection.id) if targets else None
         most = self.options.max_patches
         if most is not None and most < len(self.selection):
@@ -243,7 +245,7 @@ class PatchReader(EpochReader):
             "layers, with their dtypes and nodata values": [
                 (p.name, p.dtype, p.outside) for p in recipe.layers
             ],
-            "list of classes of boxes": None if self.targets is None else self.targets.classes,
+            "form of boxes": self.targets and f"(n, {self.targets.boxes.boxes.shape[1]})",
         }
 
     def _check_index(self) -> None:
