@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from sarzarr.splits.make import extend_split as extend_split
     from sarzarr.splits.make import make_split as make_split
     from sarzarr.splits.samples.manager import SplitManager as SplitManager
+    from sarzarr.store.classes import store_classes as store_classes
     from sarzarr.store.overviews.make import make_overviews as make_overviews
     from sarzarr.store.samples import open_samples as open_samples
     from sarzarr.store.store import Store as Store

@@ -15,7 +15,10 @@ from sarzarr.errors import Exit, InvalidInputError
 from sarzarr.text import counted, listed
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sarzarr.ingestion.chips.pack import SampleReport
+    from sarzarr.store.classes import MovedClass
     from sarzarr.store.samples import SampleSet
 
 import_app = typer.Typer(
@@ -32,7 +35,8 @@ CHECK_HELP: Final = (
 )
 FORM_HELP: Final = "What the values are; a metadata.npy says normalized."
 REPLACE_HELP: Final = "Put the set in the place of one of that name."
-Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "none"])
+UNMATCHED_HELP: Final = "Leave out annotations of pictures that are not there; else they stop the import."
+Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "dota", "none"])
 """Formats of boxes."""
 
 
@@ -53,6 +57,7 @@ def chips(
     one_based: Annotated[bool, Option("--one-based", help=ONE_BASED_HELP)] = False,
     replace: Annotated[bool, Option("--replace", help=REPLACE_HELP)] = False,
     strict: Annotated[bool, Option("--strict", help=STRICT_HELP)] = False,
+    leave_unmatched: Annotated[bool, Option("--leave-unmatched", help=UNMATCHED_HELP)] = False,
 ) -> None:
     """Pack pictures that came alone, with their boxes, into a store."""
     from sarzarr.ingestion.chips.find import ChipOptions
@@ -64,6 +69,7 @@ def chips(
         one_based=one_based,
         replace=replace,
         strict=strict,
+        leave_unmatched=leave_unmatched,
     )
     with progress_bar(quiet=not sys.stderr.isatty(), unit="chips") as report:
         tell = None if report is None else lambda done, total: report(sz.Progress(done, total, folder.name))
@@ -75,7 +81,7 @@ def chips(
         echo(f"  {counted(done.coloured, 'chip')} in colour became the middle one of their channels")
     if done.unmatched:
         count = counted(len(done.unmatched), "annotation")
-        echo(f"  {count} of pictures that are not there: {', '.join(done.unmatched[:5])}")
+        echo(f"  {count} of pictures that are not there left out: {', '.join(done.unmatched[:10])}")
     _end_partly(store, done)
 
 
@@ -83,8 +89,17 @@ def _tell_boxes(made: "SampleSet", done: "SampleReport") -> None:
     b = done.boxes
     echo(
         f"  {counted(b['kept'], 'box')} of {b['given']}, {b['repaired']} repaired, {b['left_out']} without area "
-        f"inside their picture left out; classes: {', '.join(made.boxes.classes) or 'none'}"
+        f"inside their picture left out; classes: {sz.store_classes(made.store)}"
     )
+    if done.rotated or done.difficult:
+        echo(f"  {counted(done.rotated, 'box')} rotated, {done.difficult} called difficult")
+    _tell_moved(done.moved)
+
+
+def _tell_moved(moved: "Sequence[MovedClass]") -> None:
+    """Say which classes have another number in the store than in their list."""
+    for one in moved:
+        echo(f"  {one}")
 
 
 def _end_partly(store: Path, done: "SampleReport") -> None:
@@ -204,15 +219,17 @@ def boxes(
 ) -> None:
     """Put boxes onto the scenes of a store, from map coordinates or pixels."""
     from sarzarr.ingestion.boxes import why_left_out
+    from sarzarr.store.classes import moved_tables
 
-    made = sz.import_boxes(
-        sz.open_store(store), file, name=name, scene=scene, label_key=label, policy=policy.value
-    )
+    opened = sz.open_store(store)
+    made = sz.import_boxes(opened, file, name=name, scene=scene, label_key=label, policy=policy.value)
     c = made.counts
     echo(
         f"{store.name}, boxes/{name}: {counted(c['kept'], 'box')} of {c['given']} put on, {c['repaired']} repaired, "
-        f"{c['left_out']} left out{why_left_out(c)}; {len(made)} in all on {counted(len(made.owners), 'scene')}"
+        f"{c['left_out']} left out{why_left_out(c)}; {len(made)} in all on {counted(len(made.owners), 'scene')}, "
+        f"{made.turned} rotated; classes: {sz.store_classes(opened)}"
     )
+    _tell_moved(moved_tables(opened.place))
 
 
 @import_app.command()

@@ -24,6 +24,8 @@ LOOKED_INTO: Final = 200
 """Scenes whose files are looked at, at most; of a store of more, some of them, spread over all."""
 MANY: Final = 1000
 """Scenes among which stacks are looked for, at most."""
+CLASSES: Final = 30
+"""Classes that are listed, at most."""
 
 
 def taken_by_default(store: "sz.Store", index: str) -> tuple["Array", str]:
@@ -111,6 +113,7 @@ def _other_contents(store: "sz.Store", some: Sequence[str]) -> Iterator[str]:
     from sarzarr.patches.stacks.find import find_stacks
     from sarzarr.splits.samples.manager import SplitManager
     from sarzarr.store.boxes import box_tables
+    from sarzarr.store.classes import read_classes
     from sarzarr.store.documents import named, read_node
     from sarzarr.store.overviews.levels import overview_bytes
     from sarzarr.store.samples import open_samples, sample_sets
@@ -136,6 +139,9 @@ def _other_contents(store: "sz.Store", some: Sequence[str]) -> Iterator[str]:
     for name in tables:
         if name not in sets:
             yield f"  boxes/{name}: {_boxes_text(store, name)}"
+    if classes := read_classes(store.place).names:
+        more = f", and {len(classes) - CLASSES} more" if len(classes) > CLASSES else ""
+        yield f"  classes: {', '.join(f'{n} {name}' for n, name in enumerate(classes[:CLASSES], 1))}{more}"
     if len(store.scenes) > MANY:
         yield "  stacks: `sarzarr stacks` looks for them"
     elif store.catalog.sizes["array"] and (stacks := find_stacks(store)):
@@ -154,6 +160,7 @@ def _boxes_text(store: "sz.Store", name: str) -> str:
 
     boxes = read_boxes(store, name)
     text = f"{counted(len(boxes), 'box')} in {counted(len(set(boxes.label.tolist())), 'class')}"
+    text += f", {boxes.turned} rotated" if boxes.turned else ""
     return text if boxes.on != cv.SCENES else f"{text} on {counted(len(boxes.owners), 'scene')}"
 
 

@@ -16,7 +16,15 @@ from sarzarr.files import scratch_folder, take_name, whole_file
 from sarzarr.grids.crs import LONLAT, is_same_crs
 from sarzarr.grids.georeference import Georeference, check_placed, project
 from sarzarr.grids.region import clipped_ring
-from sarzarr.pixels.turns import apply_to_boxes, inverse
+from sarzarr.pixels.rotated import (
+    apply_to_points,
+    corners_of_boxes,
+    corners_of_rotated,
+    ring_areas,
+    rotated_boxes,
+    shared_areas,
+)
+from sarzarr.pixels.turns import inverse
 from sarzarr.store.place import local_folder
 from sarzarr.store.store import AnyStore, Store, open_store
 
@@ -25,24 +33,43 @@ DIGITS: Final = 8
 INSIDE: Final = 0.8
 """Share of a box that its patch's edge cuts from which on it is a part of the better box that it lies in."""
 _PARTS: Final = ("boxes", "scores", "labels")
+_ROTATED: Final = ("cx", "cy", "w", "h", "angle")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detections:
-    """Boxes in the pixels of one scene, half open ``x_min y_min x_max y_max``."""
+    """Boxes in the pixels of one scene, half open ``x_min y_min x_max y_max``, or rotated."""
 
     boxes: Array
-    """(n, 4) float64, within the scene."""
+    """(n, 4) float64, within the scene; of rotated ones the upright ones around them."""
     scores: Array
     """(n,) float64."""
     labels: Array
     """(n,) int64: the class of each."""
     is_cut: Array
     """(n,) bool: whether a box reaches an edge of its patch that is none of the scene."""
+    rings: Array | None = None
+    """(n, 4, 2) float64: x, y of the corners of rotated ones, whole; None where all are upright."""
 
     def taken(self, rows: Array) -> "Detections":
         """Return some of them, by number."""
-        return Detections(**{name: part[rows] for name, part in vars(self).items()})
+        parts = {name: part[rows] for name, part in vars(self).items() if part is not None}
+        return Detections(**parts)
+
+    def shared(self, best: int, others: Array) -> tuple[float, Array, Array]:
+        """Return the area of a box, those of others, and those that they share with it (n,), pixels."""
+        if self.rings is None:
+            box, boxes = self.boxes[best], self.boxes[others]
+            sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+            own, areas = (box[2:] - box[:2]).prod(), (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+            return float(own), areas, np.clip(sides, 0, None).prod(axis=1)
+        x, y, w, h, angle = rotated_boxes(self.rings[[best]])[0].tolist()
+        cos, sin = math.cos(angle), math.sin(angle)
+        laid = (self.rings[others] - (x, y)) @ np.array(
+            [[cos, -sin], [sin, cos]]
+        )  # so that the box is upright
+        frame = np.tile(np.array([-w, -h, w, h]) / 2, (len(laid), 1))
+        return w * h, ring_areas(laid), shared_areas(laid, frame)
 
 
 def export_detections(
@@ -60,15 +87,16 @@ def export_detections(
     ``x.geojson`` is in longitude and latitude (RFC 7946), cut at 180 degrees; ``x.gpkg`` in the CRS of its scenes, if
     they have one in common (``pip install 'sarzarr[vector]'``). A feature is a box's outline through its scene's
     affine or the spline through its ground control points, with ``scene``, ``time`` (UTC), ``label``, ``class``,
-    ``score``, and ``x_min y_min x_max y_max`` in pixels of the scene. Boxes of patches that overlap are merged: of
-    each scene and class the best is kept, and what overlaps it by more than ``iou`` (intersection over union) goes;
-    boxes that are cut by their patch's edge stand behind whole ones, and go too where 80 % of them lie in one that is
-    kept.
+    ``score``, and ``x_min y_min x_max y_max`` in pixels of the scene; of a rotated box it is that of its four
+    corners, with ``cx cy w h angle`` too. Boxes of patches that overlap are merged: of each scene and class the best
+    is kept, and what overlaps it by more than ``iou`` (intersection over union) goes; boxes that are cut by their
+    patch's edge stand behind whole ones, and go too where 80 % of them lie in one that is kept.
 
     Parameters
     ----------
     detections
-        A dict for each patch: ``boxes`` (n, 4) half-open xyxy in its pixels, ``scores`` (n,), ``labels`` (n,), arrays
+        A dict for each patch: ``boxes`` (n, 4) half-open xyxy in its pixels, or rotated (n, 5) ``cx, cy, w, h,
+        angle`` in pixels and radians, as `sarzarr.pixels.rotated` has them, ``scores`` (n,), ``labels`` (n,), arrays
         or tensors on the CPU; or an iterable of lists of them; or, with ``table`` None, of pairs of a list and its
         batch's dict, as in `sarzarr.stitch`. Boxes of patches that were delivered turned are turned back.
     table
@@ -143,23 +171,28 @@ def _in_scene(store: Store, result: Any, where: Placing, min_score: float) -> De
         raise InvalidInputError(
             f"dicts of boxes, scores and labels were expected, one for each patch, got {got}."
         )
-    boxes = np.asarray(result["boxes"], np.float64).reshape(-1, 4)
+    boxes = np.asarray(result["boxes"], np.float64)
+    is_rotated = boxes.ndim == 2 and boxes.shape[1] == 5
+    boxes = boxes if is_rotated else boxes.reshape(-1, 4)
     scores, labels = np.asarray(result["scores"], np.float64).ravel(), np.asarray(result["labels"]).ravel()
     if not len(boxes) == len(scores) == len(labels) or not np.isfinite(boxes).all() or np.isnan(scores).any():
         raise InvalidInputError(
-            f"finite boxes (n, 4) with n scores and n labels were expected, got {boxes.shape}, {scores.shape} and "
-            f"{labels.shape}. Give each box its own."
+            f"finite boxes (n, 4) or (n, 5) with n scores and n labels were expected, got {boxes.shape}, "
+            f"{scores.shape} and {labels.shape}. Give each box its own."
         )
     shape = where.shape
     if where.turn and shape is None:
         raise InvalidInputError(
             "the patches' image beside their turn was expected, got none. Pass the whole batch's dict."
         )
+    is_there = (scores >= min_score) & (is_rotated | (boxes[:, 2:4] > boxes[:, :2]).all(axis=1))
+    rings = corners_of_rotated(boxes) if is_rotated else corners_of_boxes(boxes)
     if shape is not None:
-        boxes = apply_to_boxes(inverse(where.turn), boxes, shape=shape)
+        rings = apply_to_points(inverse(where.turn), rings, shape=shape)
         shape = shape[::-1] if where.turn & 4 else shape
     grid = store.grid(where.scene)
-    boxes = boxes + np.array([where.col, where.row] * 2)
+    rings = rings + np.array([where.col, where.row])
+    boxes = np.concatenate([rings.min(axis=1), rings.max(axis=1)], axis=1)
     is_cut = np.zeros(len(boxes), bool)
     if shape is not None:
         first, last = (where.col, where.row), (where.col + shape[1], where.row + shape[0])
@@ -167,13 +200,25 @@ def _in_scene(store: Store, result: Any, where: Placing, min_score: float) -> De
             is_cut |= (boxes[:, axis] <= first[axis] + 1) & (first[axis] > 0)
             is_cut |= (boxes[:, axis + 2] >= last[axis] - 1) & (last[axis] < size)
     boxes = np.clip(boxes, 0, [grid.width, grid.height] * 2)
-    is_there = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & (scores >= min_score)
-    whole = Detections(boxes=boxes, scores=scores, labels=labels.astype(np.int64), is_cut=is_cut)
+    is_there &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    if is_rotated:
+        is_there &= shared_areas(rings, np.tile([0.0, 0, grid.width, grid.height], (len(rings), 1))) > 0
+    whole = Detections(
+        boxes=boxes,
+        scores=scores,
+        labels=labels.astype(np.int64),
+        is_cut=is_cut,
+        rings=rings if is_rotated else None,
+    )
     return whole.taken(np.flatnonzero(is_there))
 
 
 def _joined(parts: Sequence[Detections]) -> Detections:
-    return Detections(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in vars(parts[0])})
+    """Return the boxes of all patches (n, 4); if some are rotated, upright ones have the corners that they have."""
+    if any(p.rings is not None for p in parts):
+        parts = [replace(p, rings=corners_of_boxes(p.boxes)) if p.rings is None else p for p in parts]
+    names = [name for name, part in vars(parts[0]).items() if part is not None]
+    return Detections(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in names})
 
 
 def merged(found: Detections, *, iou: float) -> Detections:
@@ -185,10 +230,7 @@ def merged(found: Detections, *, iou: float) -> Detections:
         while left.size:
             best, left = int(left[0]), left[1:]
             kept.append(best)
-            box, others = found.boxes[best], found.boxes[left]
-            sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-            shared = np.clip(sides, 0, None).prod(axis=1)
-            own, areas = (box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(axis=1)
+            own, areas, shared = found.shared(best, left)
             goes = (shared > iou * (own + areas - shared)) | (found.is_cut[left] & (shared >= INSIDE * areas))
             left = left[~goes]
     rows = np.array(kept, np.int64)
@@ -206,8 +248,10 @@ def _features(
     place = replace(store.placements[scene], name=scene)
     check_placed(place, LONLAT)
     time = str(store.facts(scene)[0]["time"])
-    for box, score, label in zip(
-        found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
+    rings = corners_of_boxes(found.boxes) if found.rings is None else found.rings
+    turned = [()] * len(rings) if found.rings is None else rotated_boxes(rings).tolist()
+    for ring, turn, box, score, label in zip(
+        rings, turned, found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
     ):
         if names is not None and label not in names:
             raise InvalidInputError(
@@ -217,8 +261,8 @@ def _features(
         facts = {"scene": scene, "time": time or None, "label": label}
         facts |= {"class": str(label if names is None else names[label]), "score": score}
         facts |= dict(zip(("x_min", "y_min", "x_max", "y_max"), box, strict=True))
-        left, top, right, bottom = box
-        rows, cols = np.array([top, bottom, bottom, top]), np.array([left, left, right, right])
+        facts |= dict(zip(_ROTATED, turn, strict=False))
+        cols, rows = ring[[0, 3, 2, 1]].T
         yield _Feature(place=place, rows=rows, cols=cols, facts=facts)
 
 
@@ -267,7 +311,8 @@ def _write_geopackage(path: Path, features: Sequence[_Feature]) -> None:
         **dict.fromkeys(("score", "x_min", "y_min", "x_max", "y_max"), np.float64),
         "label": np.int64,
     }
-    data = [np.array([f.facts[name] for f in features], dtype) for name, dtype in columns.items()]
+    columns |= dict.fromkeys(_ROTATED, np.float64) if any("angle" in f.facts for f in features) else {}
+    data = [np.array([f.facts.get(name) for f in features], dtype) for name, dtype in columns.items()]
     with scratch_folder(path) as folder:
         made = folder / "made.gpkg"
         write(
@@ -287,7 +332,7 @@ def read_detections(path: str | Path) -> tuple[list[dict[str, Any]], dict[str, A
     """Return detections and their table as `export_detections` takes them, from a file of JSON.
 
     It is a list of objects, one a patch: ``scene``, ``row``, ``col`` (0 if left out: pixels of the scene), ``size``
-    (rows and columns of the patch, if known), ``boxes`` (n, 4), ``scores`` and ``labels`` (n,).
+    (rows and columns of the patch, if known), ``boxes`` (n, 4) or rotated (n, 5), ``scores`` and ``labels`` (n,).
 
     Raises `RasterNotFoundError` where there is no such file, `InvalidInputError` where it is something else.
     """

@@ -1,4 +1,4 @@
-"""Annotations: boxes of VOC XML, COCO JSON, YOLO text, GeoJSON and CSV. Text in, numbers out.
+"""Annotations: boxes of VOC XML, COCO JSON, YOLO and DOTA text, GeoJSON and CSV. Text in, numbers out.
 
 Nothing here opens a file. Boxes come out as they are written, as half-open pixel edges; whether they are
 inside their picture is for `sarzarr.store.boxes.check_boxes` to check.
@@ -18,8 +18,9 @@ import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.pixels.rotated import corners_of_rotated, least_rectangle
 from sarzarr.scenes.products.xml import parse_xml
-from sarzarr.store.boxes import DEFAULT_LABEL
+from sarzarr.store.boxes import DEFAULT_LABEL, Drawn
 
 log = logging.getLogger(__name__)
 MAX_CLASSES: Final = 2**18
@@ -35,14 +36,42 @@ class Annotation:
     """The boxes of one picture."""
 
     boxes: Array
-    """(n, 4) float64 ``x_min, y_min, x_max, y_max``."""
+    """(n, 4) float64 ``x_min, y_min, x_max, y_max``; of rotated ones the upright ones around them."""
     labels: tuple[str, ...]
     """(n,) the label of each box."""
+    corners: Array
+    """(n, 4, 2) float64 x, y of those that are rotated, NaN of others."""
+    difficult: tuple[bool, ...]
+    """(n,) whether each is called difficult."""
 
     @classmethod
-    def of(cls, boxes: Sequence[Sequence[float]], labels: Iterable[str]) -> "Annotation":
-        """Return the annotation of lists: (n, 4) corners and (n,) labels."""
-        return cls(boxes=np.array(boxes, np.float64).reshape(-1, 4), labels=tuple(labels))
+    def of(
+        cls,
+        boxes: Sequence[Sequence[float]] | Array,
+        labels: Iterable[str],
+        corners: Sequence[Any] = (),
+        difficult: Sequence[bool] = (),
+    ) -> "Annotation":
+        """Return the annotation of lists: (n, 4) boxes, (n,) labels, (n, 4, 2) corners or None, (n,) difficult."""
+        upright = np.full((4, 2), np.nan)
+        rings = [upright if c is None else c for c in corners or [None] * len(boxes)]
+        return cls(
+            boxes=np.array(boxes, np.float64).reshape(-1, 4),
+            labels=tuple(labels),
+            corners=np.array(rings, np.float64).reshape(-1, 4, 2),
+            difficult=tuple(difficult or [False] * len(boxes)),
+        )
+
+    @property
+    def drawn(self) -> Drawn:
+        """The same as a table of boxes (n, 4) takes it."""
+        has_corners = bool(np.isfinite(self.corners).all(axis=(1, 2)).any())
+        return Drawn(
+            self.boxes,
+            self.labels,
+            self.corners if has_corners else None,
+            self.difficult if any(self.difficult) else None,
+        )
 
 
 def _refused(what: str, name: str, error: object) -> InvalidInputError:
@@ -72,39 +101,46 @@ def parse_voc(text: bytes, name: str, *, one_based: bool = False) -> Annotation:
         raise _refused("VOC XML", name, error) from None
     if root.tag != "annotation":
         raise _refused("VOC XML", name, f"it is of {root.tag[:80]!r}")
-    boxes, labels = [], []
+    boxes, labels, rings, difficult = [], [], [], []
     for number, item in enumerate(root.iter("object"), start=1):
-        corners = _voc_box(item)
-        if corners is None:
+        ring = _voc_ring(item)
+        if item.find(".//bndbox") is not None:
+            box = [_number(item.findtext(f".//bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")]
+        elif ring is not None:
+            box = _around(ring)
+        else:
             held = ", ".join(part.tag for part in item) or "nothing"
             raise _refused("VOC XML whose objects have a box", name, f"object {number} has {held[:80]}")
         if one_based:
-            corners[0], corners[1] = corners[0] - 1, corners[1] - 1
-        boxes.append(corners)
+            box[0], box[1] = box[0] - 1, box[1] - 1
+            ring = None if ring is None else ring - 0.5
+        boxes.append(box)
         labels.append((item.findtext("name") or DEFAULT_LABEL).strip())
-    return Annotation.of(boxes, labels)
+        rings.append(ring)
+        difficult.append((item.findtext("difficult") or "0").strip() in ("1", "true", "True"))
+    return Annotation.of(boxes, labels, rings, difficult)
 
 
-def _voc_box(item: Any) -> list[float] | None:
-    """Return the upright box of a VOC object, (4,) pixels, of a rotated one that around it; None if it has none."""
-    if item.find(".//bndbox") is not None:
-        return [_number(item.findtext(f".//bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")]
+def _voc_ring(item: Any) -> Array | None:
+    """Return the corners (4, 2) of the rotated box of a VOC object, pixels; None where it has none.
+
+    The angle of a ``robndbox`` turns from the axis of columns to that of rows, as roLabelImg writes it.
+    """
     texts = {part.tag: part.text for part in item.iter() if not len(part)}
     if {"cx", "cy", "w", "h", "angle"} <= texts.keys():  # of roLabelImg: radians
-        x, y, w, h, angle = (_number(texts[k]) for k in ("cx", "cy", "w", "h", "angle"))
-        if abs(angle) > 2 * math.pi:
+        turned = [_number(texts[k]) for k in ("cx", "cy", "w", "h", "angle")]
+        if abs(turned[4]) > 2 * math.pi:
             return None  # degrees, or no angle
-        cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
-        across, down = (w * cos + h * sin) / 2, (w * sin + h * cos) / 2
-        return [x - across, y - down, x + across, y + down]
+        ring: Array = corners_of_rotated(turned)[0]
+        return ring
     if {f"{axis}{i}" for axis in "xy" for i in range(1, 5)} <= texts.keys():
-        return _around([_number(texts[f"{axis}{i}"]) for i in range(1, 5) for axis in "xy"])
+        numbers = [_number(texts[f"{axis}{i}"]) for i in range(1, 5) for axis in "xy"]
+        return np.array(numbers, np.float64).reshape(4, 2)
     return None
 
 
-def _around(corners: Sequence[float]) -> list[float]:
-    """Return the upright box (4,) around a polygon x, y, x, y, ...: NaN where one of its numbers is."""
-    points = np.array(corners, np.float64).reshape(-1, 2)
+def _around(points: Array) -> list[float]:
+    """Return the upright box (4,) around points (n, 2): NaN where one of their numbers is."""
     box: list[float] = np.concatenate([points.min(axis=0), points.max(axis=0)]).tolist()
     return box
 
@@ -177,10 +213,11 @@ def parse_coco(text: bytes | str, name: str) -> dict[str, Annotation]:
 def parse_yolo(text: str, name: str, *, height: int, width: int, classes: Sequence[str] = ()) -> Annotation:
     """Return the annotation of one YOLO text: ``class x_centre y_centre width height`` per line, as shares in [0, 1].
 
-    Of a line ``class x y x y x y ...``, a rotated box or an outline, it is the upright box around it. Labels are
-    taken from ``classes`` by number; without them they are ``class_0``, ``class_1``, ...
+    A line ``class x1 y1 x2 y2 x3 y3 x4 y4`` is a rotated box; one of other points an outline, and its rotated box the
+    least rectangle around it. Labels are taken from ``classes`` by number; without them they are ``class_0``,
+    ``class_1``, ...
     """
-    boxes, labels = [], []
+    boxes, labels, rings = [], [], []
     for number, line in enumerate(filter(str.strip, text.splitlines()), start=1):
         words = line.split()
         is_outline = len(words) > 6 and len(words) % 2 == 1
@@ -188,15 +225,56 @@ def parse_yolo(text: str, name: str, *, height: int, width: int, classes: Sequen
             raise _refused(
                 "YOLO lines of a class and four shares", name, f"line {number} reads {line[:80]!r}"
             )
-        kind = int(words[0])
+        kind, ring = int(words[0]), None
         if is_outline:
-            left, top, right, bottom = _around([_number(v) for v in words[1:]])
+            points = np.array([_number(v) for v in words[1:]]).reshape(-1, 2) * (width, height)
+            box, ring = _around(points), least_rectangle(points)
         else:
             x, y, w, h = (_number(v) for v in words[1:5])
-            left, top, right, bottom = x - w / 2, y - h / 2, x + w / 2, y + h / 2
-        boxes.append([left * width, top * height, right * width, bottom * height])
+            box = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
+        boxes.append(box)
+        rings.append(ring)
         labels.append(classes[kind] if kind < len(classes) else f"class_{kind}")
-    return Annotation.of(boxes, labels)
+    return Annotation.of(boxes, labels, rings)
+
+
+DOTA_HEADS: Final = re.compile(r"\s*(imagesource|acquisition dates|gsd)\s*:", re.IGNORECASE)
+"""The lines above the boxes of a DOTA text: where the picture is from, and the size of its pixels."""
+
+
+def is_dota(text: str) -> bool:
+    r"""Return whether text is DOTA's: its first line is a head of it, or eight numbers and then a word.
+
+    >>> is_dota("gsd:0.5\n"), is_dota("1 2 3 4 5 6 7 8 ship 0"), is_dota("0 .1 .1 .2 .1 .2 .2 .1 .2")
+    (True, True, False)
+    """
+    first = next(filter(str.strip, text.splitlines()), "")
+    words = first.split()
+    is_box = len(words) in (9, 10) and not any(math.isnan(_number(word)) for word in words[:8])
+    return bool(DOTA_HEADS.match(first)) or (is_box and (len(words) == 10 or math.isnan(_number(words[8]))))
+
+
+def parse_dota(text: str, name: str) -> Annotation:
+    """Return the annotation (pixels) of one DOTA text: ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult`` per line.
+
+    Lines ``imagesource:`` and ``gsd:`` above them are passed over; without the flag a box is not difficult.
+    Raises `InvalidInputError` where a line is another one.
+    """
+    boxes, labels, rings, difficult = [], [], [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if not words or DOTA_HEADS.match(line):
+            continue
+        ring = np.array([_number(word) for word in words[:8]])
+        if len(words) not in (9, 10) or np.isnan(ring).any() or words[9:] not in ([], ["0"], ["1"], ["2"]):
+            raise _refused(
+                "DOTA lines of four corners, a class and 0 or 1", name, f"line {number} reads {line[:80]!r}"
+            )
+        boxes.append(_around(ring.reshape(4, 2)))
+        rings.append(ring.reshape(4, 2))
+        labels.append(words[8])
+        difficult.append(words[9:] not in ([], ["0"]))
+    return Annotation.of(boxes, labels, rings, difficult)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -209,13 +287,17 @@ class Region:
     """Its label."""
     points: Array
     """(n, 2) float64: positions (x, y) that its box must hold."""
+    is_area: bool = False
+    """Whether they are the corners of polygons, which may be rotated."""
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any], label_key: str | None, points: Array) -> "Region":
+    def of(
+        cls, facts: Mapping[str, Any], label_key: str | None, points: Array, *, is_area: bool = False
+    ) -> "Region":
         """Return the region of a feature's properties, or of a row, around (n, 2) points."""
         values = (facts.get(k) for k in ("scene", label_key or LABEL_KEY))
         scene, label = ("" if v is None else str(v).strip() for v in values)
-        return cls(scene=scene, label=label or DEFAULT_LABEL, points=points)
+        return cls(scene=scene, label=label or DEFAULT_LABEL, points=points, is_area=is_area)
 
 
 def parse_geojson(
@@ -249,7 +331,8 @@ def parse_geojson(
                 f"positions of finite numbers were expected in feature {number} of {name!r}, got {shown}. "
                 "Mend it or take it out."
             )
-        regions.append(Region.of(facts, label_key, points))
+        is_area = str(feature["geometry"]["type"]).endswith("Polygon")
+        regions.append(Region.of(facts, label_key, points, is_area=is_area))
     declared = crs.get("properties", {}).get("name") if isinstance(crs, dict) else None
     return regions, declared
 

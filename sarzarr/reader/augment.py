@@ -68,7 +68,11 @@ class _RandomFlip:
             return image, dict(target)
         low, high = self.low, self.low + 2
         boxes = target["boxes"] + 0  # a copy, of an array and of a tensor
-        boxes[:, [low, high]] = image.shape[self.axis] - target["boxes"][:, [high, low]]
+        if boxes.shape[-1] == 5:  # rotated
+            boxes[:, low] = image.shape[self.axis] - target["boxes"][:, low]
+            boxes[:, 4] = -target["boxes"][:, 4]
+        else:
+            boxes[:, [low, high]] = image.shape[self.axis] - target["boxes"][:, [high, low]]
         turned = image.flip(self.axis) if is_tensor else np.flip(image, self.axis).copy()
         return turned, {**target, "boxes": boxes}
 

@@ -125,9 +125,11 @@ class ReadOptions:
     """Deliver where each patch is from: a batch is a dict, see `PatchReader`. It holds the flags, so that
     ``min_valid`` is what it is with them."""
     boxes: bool | str = False
-    """Deliver what each patch shows of a table of boxes on scenes, ``default`` or of that name."""
+    """Deliver what each patch shows of a table of boxes on scenes, ``default`` or of that name: upright boxes (n, 4),
+    cut to the patch. ``rotated``, or ``rotated:NAME``: (n, 5) ``cx, cy, w, h, angle`` in pixels and radians, whole,
+    as `sarzarr.pixels.rotated` has them."""
     min_visible: float = MIN_VISIBLE
-    """Share of a box's area that must be in a patch for the patch to show it."""
+    """Share of a box's area, of a rotated one's polygon, that must be in a patch for the patch to show it."""
     batch_size: int = 8
     """Patches of a batch."""
     shuffle: bool | Literal["window"] = False

@@ -8,6 +8,7 @@ import numpy as np
 from sarzarr.arrays import Array
 from sarzarr.conventions import Flag
 from sarzarr.errors import MissingExtraError
+from sarzarr.pixels.rotated import corners_of_boxes, corners_of_rotated
 
 INCHES: Final = 2.2
 """Side of a panel."""
@@ -134,7 +135,8 @@ def _title(axes: Sequence[Any], parts: Mapping[str, Any]) -> None:
 
 
 def _outline(axis: Any, boxes: Array) -> None:
-    from matplotlib.patches import Rectangle
+    from matplotlib.patches import Polygon
 
-    for left, top, right, bottom in (boxes - 0.5).tolist():  # pixels are counted from the middle of the first
-        axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="#ffb000"))
+    rings = corners_of_rotated(boxes) if boxes.shape[-1] == 5 else corners_of_boxes(boxes)
+    for ring in rings - 0.5:  # pixels are counted from the middle of the first
+        axis.add_patch(Polygon(ring, fill=False, edgecolor="#ffb000"))

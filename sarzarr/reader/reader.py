@@ -50,7 +50,7 @@ from sarzarr.reader.several import (
     taken_selection,
     taken_targets,
 )
-from sarzarr.reader.targets import PatchTargets, patch_targets
+from sarzarr.reader.targets import PatchTargets, patch_targets, table_asked
 from sarzarr.store.boxes import ON_SCENES, Windows, check_grids, read_boxes
 from sarzarr.store.chunks import ArrayLayout
 from sarzarr.store.place import Folder
@@ -194,7 +194,9 @@ class PatchReader(EpochReader):
         sizes = [len(m.selection) for m in members]
         self._member = np.repeat(np.arange(len(members)), sizes)
         self._number = np.concatenate([np.arange(size) for size in sizes])
-        targets = [m.targets for m in members if m.targets is not None]
+        targets = {
+            f"{i} {m.store.place.name}": m.targets for i, m in enumerate(members, 1) if m.targets is not None
+        }
         self.targets = joined_targets(targets, self.selection.id) if targets else None
         most = self.options.max_patches
         if most is not None and most < len(self.selection):
@@ -251,7 +253,7 @@ class PatchReader(EpochReader):
             "layers, with their dtypes and nodata values": [
                 (p.name, p.dtype, p.outside) for p in recipe.layers
             ],
-            "list of classes of boxes": None if self.targets is None else self.targets.classes,
+            "form of boxes": self.targets and f"(n, {self.targets.boxes.boxes.shape[1]})",
         }
 
     def _recipe(self, *, is_all_valid: bool) -> BatchRecipe:
@@ -296,7 +298,7 @@ class PatchReader(EpochReader):
         )
 
     def _targets(self) -> PatchTargets:
-        name = cv.DEFAULT_INDEX if self.options.boxes is True else str(self.options.boxes)
+        name, rotated = table_asked(self.options.boxes)
         boxes = read_boxes(self.store, name)
         if boxes.on != ON_SCENES:
             raise InvalidInputError(
@@ -306,7 +308,8 @@ class PatchReader(EpochReader):
         check_grids(self.store, boxes, set(scenes))
         size = chosen.shape[0] if chosen.span is None else chosen.span
         windows = Windows(owner=chosen.array[:, 0], row=chosen.row, col=chosen.col, size=size)
-        made = patch_targets(boxes, scenes, windows, chosen.id, min_visible=self.options.min_visible)
+        visible = self.options.min_visible
+        made = patch_targets(boxes, scenes, windows, chosen.id, min_visible=visible, rotated=rotated)
         return made if chosen.span is None else scaled_targets(made, chosen.span, chosen.shape)
 
     @property

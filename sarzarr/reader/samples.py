@@ -20,7 +20,7 @@ from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.options import ReadOptions, SampleKeywords
 from sarzarr.reader.order import Indices
 from sarzarr.reader.prefetch import BatchRecipe
-from sarzarr.reader.targets import patch_targets
+from sarzarr.reader.targets import patch_targets, table_asked
 from sarzarr.splits.samples.manager import SplitManager
 from sarzarr.store.boxes import Windows
 from sarzarr.store.manifest import was_changed
@@ -50,7 +50,7 @@ class SampleReader(EpochReader):
         A side of a version that `sarzarr.SplitManager` made: ``train`` or ``val`` of the active one, ``v2:val`` of
         another; all samples if left out.
     boxes
-        Deliver the boxes on each sample.
+        Deliver the boxes on each sample: True for upright ones (n, 4), ``rotated`` for (n, 5).
     **options
         Fields of `sarzarr.reader.options.ReadOptions`, as far as samples have them.
 
@@ -99,7 +99,10 @@ class SampleReader(EpochReader):
         if self.options.boxes:
             windows, ids = Windows(owner=chosen, row=nowhere, col=nowhere, size=size), self.selection.id
             visible, owners = self.options.min_visible, self.samples.ids
-            targets = patch_targets(self.samples.boxes, owners, windows, ids, min_visible=visible)
+            rotated = table_asked(self.options.boxes)[1]
+            targets = patch_targets(
+                self.samples.boxes, owners, windows, ids, min_visible=visible, rotated=rotated
+            )
             self.targets = replace(targets, shape=shape)
         if self.store.place.head(f"{self.samples.key}/zarr.json") != before:
             raise was_changed(self.store.place, self.samples.key)

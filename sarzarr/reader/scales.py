@@ -149,7 +149,12 @@ def _mean_of_layer(window: Array, nodata: float | None, taps: Taps) -> Array:
 
 
 def scaled_targets(targets: PatchTargets, span: Array, shape: tuple[int, int]) -> PatchTargets:
-    """Return targets in the pixels of patches of ``shape``, of those of their windows, ``span`` (n,) a side."""
+    """Return targets in the pixels of patches of ``shape``, of those of their windows, ``span`` (n,) a side.
+
+    The angles of rotated boxes stay.
+    """
     own = np.repeat(shape[0] / span.astype(np.float64), np.diff(targets.boxes.first))
-    boxes = replace(targets.boxes, boxes=(targets.boxes.boxes * own[:, None]).astype(np.float32))
+    given = targets.boxes.boxes.copy()
+    given[:, :4] = given[:, :4] * own[:, None]
+    boxes = replace(targets.boxes, boxes=given)
     return replace(targets, boxes=boxes, shape=shape)

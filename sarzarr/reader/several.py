@@ -3,6 +3,7 @@
 What is joined must be of one shape: a batch may hold patches of all of them.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,9 @@ from sarzarr.reader.prefetch import BatchRecipe, PartRecipe
 from sarzarr.reader.targets import PatchTargets
 from sarzarr.store.boxes import PatchBoxes
 from sarzarr.store.chunks import ChunkTable
+from sarzarr.store.classes import Classes
+
+log = logging.getLogger(__name__)
 
 
 def joined_selection(selections: Sequence[Selection], stores: Sequence[int]) -> Selection:
@@ -91,8 +95,18 @@ def taken_recipe(recipe: BatchRecipe, rows: Array) -> BatchRecipe:
     )
 
 
-def joined_targets(targets: Sequence[PatchTargets], ids: Array) -> PatchTargets:
-    """Return the targets of all patches, one behind another, with ``ids`` (n,) int64 for their image ids."""
+def joined_targets(given: Mapping[str, PatchTargets], ids: Array) -> PatchTargets:
+    """Return the targets of all patches, one behind another, with ``ids`` (n,) int64 for their image ids.
+
+    Classes have the numbers that the first knows, and those of others follow: labels are mapped by name, and it is
+    told which of a reader, by its name in ``given``, have another number there.
+    """
+    known, targets = Classes(), list[PatchTargets]()
+    for name, one in given.items():
+        known = known.having(one.classes, name)
+        for moved in known.moved(one.classes, f"reader {name}"):
+            log.warning("%s", moved)
+        targets.append(replace(one, label=known.numbers_of(one.classes)[one.label].astype(np.int64)))
     boxes = [one.boxes for one in targets]
     first = _starts([len(one.boxes) for one in boxes])
     ends = [one.first[1:] + at for one, at in zip(boxes, first, strict=True)]
@@ -105,7 +119,11 @@ def joined_targets(targets: Sequence[PatchTargets], ids: Array) -> PatchTargets:
         visible=np.concatenate([one.visible for one in boxes]),
     )
     return replace(
-        targets[0], boxes=together, label=np.concatenate([one.label for one in targets]), image_id=ids
+        targets[0],
+        boxes=together,
+        label=np.concatenate([one.label for one in targets]),
+        image_id=ids,
+        classes=known.names,
     )
 
 

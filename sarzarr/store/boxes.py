@@ -1,8 +1,8 @@
 """Boxes in a store: tables ``boxes/<name>``, in pixel edges of scenes or samples."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -10,7 +10,17 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NotInStoreError, SceneIdError
+from sarzarr.pixels.rotated import (
+    as_float32,
+    corners_of_boxes,
+    ring_areas,
+    rotated_boxes,
+    shared_areas,
+    simple_rings,
+)
+from sarzarr.scenes.header import MAX_SIDE
 from sarzarr.scenes.names import check_scene_id
+from sarzarr.store.classes import Classes, enter_classes, stored_classes
 from sarzarr.store.documents import ensure_groups, named, nodes_below
 from sarzarr.store.limits import check_boxes_within, check_within
 from sarzarr.store.store import Store
@@ -19,6 +29,8 @@ from sarzarr.store.tables import read_table, write_table
 Policy = Literal["repair", "refuse"]
 MIN_VISIBLE: Final = 0.3
 """Share of a box's area that must lie in a patch for the patch to show it."""
+_ROUNDED: Final = 1e-9
+"""Share of an area that sums of products may lose."""
 
 
 def as_boxes(values: Any) -> Array:
@@ -69,7 +81,9 @@ class CheckedBoxes:
         return dict(zip(self.COUNTED, values, strict=True))
 
 
-def check_boxes(boxes: Any, *, height: Any, width: Any, policy: Policy = "repair") -> CheckedBoxes:
+def check_boxes(
+    boxes: Any, *, height: Any, width: Any, policy: Policy = "repair", corners: Array | None = None
+) -> CheckedBoxes:
     """Return the boxes that lie in an image of ``height`` by ``width`` pixels, counted by what befell them.
 
     Parameters
@@ -81,6 +95,8 @@ def check_boxes(boxes: Any, *, height: Any, width: Any, policy: Policy = "repair
     policy
         ``repair``: sort swapped corners, cut what reaches outside, and leave out what has no area then.
         ``refuse``: raise for any of these.
+    corners
+        (n, 4, 2) of those that are rotated, NaN of others: they must have an area, and share some with the image.
 
     Raises `InvalidInputError` where the shape is another, or a box is refused; the message has its number and its
     values.
@@ -95,6 +111,9 @@ def check_boxes(boxes: Any, *, height: Any, width: Any, policy: Policy = "repair
     mended = np.concatenate([low, high], axis=1).astype(np.float32)
     with np.errstate(invalid="ignore"):
         good = finite & (area(mended) > 0)
+        if corners is not None and (turned := np.isfinite(corners).all(axis=(1, 2))).any():
+            ends = np.concatenate([np.zeros_like(limit), limit], axis=1)
+            good[turned] &= shared_areas(corners[turned], ends[turned]) > 0
         changed = good & (mended != given.astype(np.float32)).any(axis=1)
     if policy == "refuse" and (wrong := np.flatnonzero(~good | changed)).size:
         i = int(wrong[0])
@@ -104,6 +123,8 @@ def check_boxes(boxes: Any, *, height: Any, width: Any, policy: Policy = "repair
             "with policy='repair'."
         )
     flat = finite & ~good & (given[:, :2] == given[:, 2:]).any(axis=1)
+    if corners is not None:
+        flat |= finite & ~good & (ring_areas(simple_rings(corners)) == 0)
     return CheckedBoxes(
         boxes=mended[good],
         kept=np.flatnonzero(good),
@@ -121,7 +142,7 @@ class PatchBoxes:
     first: Array
     """(patches + 1,) int64."""
     boxes: Array
-    """(m, 4) float32 in pixels of the patch, cut to it."""
+    """(m, 4) float32 in pixels of the patch, cut to it; rotated ones (m, 5), whole."""
     source: Array
     """(m,) int64: which of the given boxes each is part of."""
     visible: Array
@@ -187,6 +208,42 @@ def boxes_in_windows(
     )
 
 
+def rotated_in_windows(
+    corners: Array, owner: Array, windows: Windows, *, min_visible: float = MIN_VISIBLE
+) -> PatchBoxes:
+    """Return the rotated boxes (m, 5) that each window shows, whole and in its own pixels.
+
+    A window shows one of its image, of ``corners`` (n, 4, 2), where at least ``min_visible`` of the polygon's area is
+    inside, and any of it. All else is as of `boxes_in_windows`.
+    """
+    if not 0 <= min_visible <= 1:
+        raise InvalidInputError(f"min_visible must be in 0..1, got {min_visible}.")
+    hulls = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    window, box = _candidates(np.maximum(hulls, 0), owner, windows)  # windows begin at 0
+    corner = np.stack([windows.col, windows.row], axis=1).astype(np.float64)[window]
+    near = ((hulls[box, :2] < corner + windows.size) & (hulls[box, 2:] > corner)).all(axis=1)
+    window, box, corner = window[near], box[near], corner[near]
+    rings = corners[box].astype(np.float64) - corner[:, None]
+    frame = np.array([0, 0, windows.size, windows.size], np.float64)
+    shared, whole = shared_areas(rings, np.tile(frame, (len(rings), 1))), ring_areas(simple_rings(rings))
+    shown = (shared > 0) & (shared >= (min_visible - _ROUNDED) * whole)
+    first = np.searchsorted(window[shown], np.arange(len(windows.owner) + 1))
+    return PatchBoxes(
+        first=first.astype(np.int64),
+        boxes=stored_rotated(rings[shown]),
+        source=box[shown],
+        visible=(shared[shown] / whole[shown]).astype(np.float32),
+    )
+
+
+def stored_rotated(corners: Array) -> Array:
+    """Return (n, 5) float32 ``cx, cy, w, h, angle`` of corners (n, 4, 2), as `sarzarr.pixels.rotated` has them."""
+    boxes = rotated_boxes(corners)
+    out = boxes.astype(np.float32)
+    out[:, 4] = as_float32(boxes[:, 4])
+    return out
+
+
 def _candidates(boxes: Array, owner: Array, windows: Windows) -> tuple[Array, Array]:
     """Return (windows, boxes) that share a tile of the largest window's size: sorted pairs, each once.
 
@@ -228,10 +285,31 @@ def _spread(low: Array, high: Array) -> tuple[Array, Array, Array]:
 
 DEFAULT_LABEL: Final = "object"
 """The label of a box that has none."""
+ROTATED: Final = "rotated"
+"""The option ``boxes`` that delivers rotated boxes, (n, 5); ``rotated:NAME`` those of the table of that name."""
 ON_SCENES: Final = cv.SCENES
 """What a table's boxes are on: scenes, or ``samples/<name>``."""
 CORNERS: Final = ("x_min", "y_min", "x_max", "y_max")
 COORDINATES: Final = f"pixel edges from the upper left corner, half-open: {', '.join(CORNERS)}"
+POLYGON: Final = tuple(f"{axis}_{i}" for i in range(1, 5) for axis in "xy")
+"""Columns of the corners of rotated boxes, of tables that have some."""
+DIFFICULT: Final = "difficult"
+"""The column of boxes that whoever drew them calls difficult, of tables that have some."""
+_UPRIGHT: Final = 1e-3
+"""Pixels by which the corners of an upright box may lie beside its own."""
+
+
+class Drawn(NamedTuple):
+    """The boxes of one picture or scene, as they are given."""
+
+    boxes: Array
+    """(n, 4) ``x_min, y_min, x_max, y_max``."""
+    labels: Sequence[str]
+    """(n,) the label of each."""
+    corners: Array | None = None
+    """(n, 4, 2) x, y of those that are rotated, NaN of others; None where none is."""
+    difficult: Sequence[bool] | None = None
+    """(n,) whether each is called difficult; None where none is."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -250,6 +328,10 @@ class Boxes:
     """(n,) int32: the class of each box, from 1; 0 is what detectors call background."""
     classes: tuple[str, ...]
     """Name of class 1, 2, ..."""
+    corners: Array | None = None
+    """(n, 4, 2) float32 x, y of each box's corners, whole; None where all boxes are upright."""
+    difficult: Array | None = None
+    """(n,) bool; None where none is difficult."""
     grids: tuple[str, ...] = ()
     """Of boxes on scenes, the fingerprint of each owner's placement: they are pixels of that grid alone. Empty
     where it is not known."""
@@ -258,42 +340,80 @@ class Boxes:
 
     @classmethod
     def gathered(
-        cls, parts: Mapping[str, tuple[Array, Sequence[str]]], sizes: Mapping[str, tuple[int, int]], *,
+        cls, parts: Mapping[str, Drawn | tuple[Array, Sequence[str]]], sizes: Mapping[str, tuple[int, int]], *,
         on: str = ON_SCENES, policy: Policy = "repair", classes: Sequence[str] = (),
     ) -> "Boxes":  # fmt: skip
         """Return the table of boxes by owner, checked against each owner's (rows, columns).
 
-        ``classes`` have their numbers already; others follow them, sorted.
+        ``classes`` have the first numbers; others follow them in the order in which they come.
 
         Raises `InvalidInputError` where a box is refused; the message names its owner.
         """
         owners = tuple(sizes) if on != ON_SCENES else tuple(sorted(parts))
-        fresh = {label for _, labels in parts.values() for label in labels} - {*classes}
-        classes = (*classes, *sorted(fresh))
+        given = [(i, Drawn(*parts[o])) for i, o in enumerate(owners) if o in parts]
+        came = (label for part in parts.values() for label in Drawn(*part).labels)
+        classes = tuple(dict.fromkeys((*classes, *came)))
         number = {name: i + 1 for i, name in enumerate(classes)}
-        given = [(i, parts[o]) for i, o in enumerate(owners) if o in parts]
-        owner = np.repeat([i for i, _ in given], [len(p[0]) for _, p in given]).astype(np.int32)
-        boxes = np.concatenate([np.empty((0, 4)), *(as_boxes(p[0]) for _, p in given)])
-        label = np.array([number[name] for _, p in given for name in p[1]], np.int32)
+        owner = np.repeat([i for i, _ in given], [len(p.boxes) for _, p in given]).astype(np.int32)
+        boxes = np.concatenate([np.empty((0, 4)), *(as_boxes(p.boxes) for _, p in given)])
+        label = np.array([number[name] for _, p in given for name in p.labels], np.int32)
         limits = np.array([sizes[o] for o in owners], np.int64).reshape(-1, 2)[owner]
+        corners = _joined_corners([p for _, p in given])
+        told = {"height": limits[:, 0], "width": limits[:, 1], "corners": corners}
         try:
-            checked = check_boxes(boxes, height=limits[:, 0], width=limits[:, 1], policy=policy)
+            checked = check_boxes(boxes, **told, policy=policy)
         except InvalidInputError as error:
-            for i, (some, _) in given:  # again one by one, to say whose it is
+            for i, part in given:  # again one by one, to say whose it is
                 try:
-                    check_boxes(some, height=sizes[owners[i]][0], width=sizes[owners[i]][1], policy=policy)
+                    own = {"height": sizes[owners[i]][0], "width": sizes[owners[i]][1]}
+                    check_boxes(part.boxes, **own, corners=part.corners, policy=policy)
                 except InvalidInputError as his:
                     raise InvalidInputError(f"{owners[i]}: {his}") from error
             raise
-        return cls(
+        made = cls(
             on=on,
             owners=owners,
             owner=owner[checked.kept],
             boxes=checked.boxes,
             label=label[checked.kept],
             classes=classes,
+            corners=None if corners is None else corners[checked.kept],
+            difficult=np.array(
+                [bool(d) for _, p in given for d in p.difficult or [False] * len(p.boxes)], bool
+            )[checked.kept],
             counts=checked.counts,
         )
+        return made.plain()
+
+    def plain(self) -> "Boxes":
+        """Return the same, (n, 4), with the corners of upright boxes, and without what no box of it has."""
+        corners, difficult = self.corners, self.difficult
+        if corners is not None:
+            own = corners_of_boxes(self.boxes)
+            corners = np.where(np.isfinite(corners), corners, own).astype(np.float32)
+            if not len(own) or np.abs(_sorted_corners(corners) - _sorted_corners(own)).max() <= _UPRIGHT:
+                corners = None
+        return replace(
+            self, corners=corners, difficult=None if difficult is None or not difficult.any() else difficult
+        )
+
+    @property
+    def polygons(self) -> Array:
+        """(n, 4, 2) float32 x, y of each box's corners: of upright ones their own."""
+        return corners_of_boxes(self.boxes) if self.corners is None else self.corners
+
+    @property
+    def turned(self) -> int:
+        """The number of boxes whose corners are not those of an upright one."""
+        if self.corners is None:
+            return 0
+        beside = np.abs(_sorted_corners(self.corners) - _sorted_corners(corners_of_boxes(self.boxes)))
+        return int((beside.max(axis=(1, 2)) > _UPRIGHT).sum())
+
+    @property
+    def rotated(self) -> Array:
+        """(n, 5) float32 ``cx, cy, w, h, angle`` of each box, as `sarzarr.pixels.rotated` has them."""
+        return stored_rotated(self.polygons)
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -302,6 +422,20 @@ class Boxes:
         """Return the rows of an owner's boxes as a slice."""
         first, end = np.searchsorted(self.owner, (owner, owner + 1))
         return slice(int(first), int(end))
+
+
+def _joined_corners(parts: Sequence[Drawn]) -> Array | None:
+    """Return (n, 4, 2) the corners of boxes, NaN of upright ones; None where all are."""
+    if all(part.corners is None for part in parts):
+        return None
+    all_of = [np.full((len(p.boxes), 4, 2), np.nan) if p.corners is None else p.corners for p in parts]
+    return np.concatenate(all_of)
+
+
+def _sorted_corners(corners: Array) -> Array:
+    """Return corners (n, 4, 2) from the upper left one on, whatever theirs was the first."""
+    order = np.lexsort((np.round(corners[..., 0], 2), np.round(corners[..., 1], 2)))
+    return np.take_along_axis(corners, order[..., None], axis=1)
 
 
 def safe_name(name: str) -> str:
@@ -315,19 +449,39 @@ def safe_name(name: str) -> str:
         ) from None
 
 
-def write_boxes(store: Store, boxes: Boxes, name: str = cv.DEFAULT_INDEX) -> None:
-    """Put a table in the place of the one of that name, whole."""
+def write_boxes(store: Store, boxes: Boxes, name: str = cv.DEFAULT_INDEX, *, source: str = "") -> Boxes:
+    """Put a table in the place of the one of that name, whole; return it with the numbers of the store's classes.
+
+    New classes enter the store's table: ``source`` says where they are from, the table itself if left out.
+    """
+    safe_name(name)
+    known = enter_classes(store.place, boxes.classes, source or f"{cv.BOXES}/{name}", first=name)
+    boxes = _numbered(boxes, known)
     columns: dict[str, Any] = {"owner": ("box", boxes.owner.astype(np.int32))}
     for i, column in enumerate(CORNERS):
         columns[column] = ("box", np.ascontiguousarray(boxes.boxes[:, i], np.float32))
     columns["label"] = ("box", boxes.label.astype(np.int32))
+    if boxes.corners is not None:
+        for i, column in enumerate(POLYGON):
+            columns[column] = ("box", np.ascontiguousarray(boxes.corners.reshape(-1, 8)[:, i], np.float32))
+    if boxes.difficult is not None:
+        columns[DIFFICULT] = ("box", boxes.difficult.astype(np.uint8))
     columns["class_name"] = ("class", np.array(boxes.classes, dtype=object))
     if boxes.on == ON_SCENES:
         columns["owner_scene"] = ("scene", np.array(boxes.owners, dtype=object))
         columns["owner_grid"] = ("scene", np.array(boxes.grids or [""] * len(boxes.owners), dtype=object))
     attrs = {"on": boxes.on, "coordinates_are": COORDINATES, **boxes.counts}
     ensure_groups(store.place, cv.BOXES)
-    write_table(store.place, f"{cv.BOXES}/{safe_name(name)}", xr.Dataset(columns, attrs=attrs))
+    write_table(store.place, f"{cv.BOXES}/{name}", xr.Dataset(columns, attrs=attrs))
+    return boxes
+
+
+def _numbered(boxes: Boxes, known: Classes) -> Boxes:
+    """Return boxes with the numbers that their classes have in a store that knows these."""
+    if boxes.classes == known.names:
+        return boxes
+    known = known.having(boxes.classes, "")
+    return replace(boxes, label=known.numbers_of(boxes.classes)[boxes.label], classes=known.names)
 
 
 def box_tables(store: Store) -> list[str]:
@@ -335,8 +489,12 @@ def box_tables(store: Store) -> list[str]:
     return nodes_below(store.place, cv.BOXES)
 
 
-def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX, *, always: bool = False) -> Boxes:
-    """Return a table of boxes.
+def read_boxes(
+    store: Store, name: str = cv.DEFAULT_INDEX, *, always: bool = False, as_stored: bool = False
+) -> Boxes:
+    """Return a table of boxes, with the numbers of the store's classes; of stores without these, with its own.
+
+    ``as_stored`` it has its own in any case, and the classes that it lists.
 
     Raises `NotInStoreError` where there is no table of that name, or, of one that is ``always`` there, as that of
     a set of samples, `MissingFileError`; `CorruptStoreError` as `read_table`.
@@ -349,7 +507,9 @@ def read_boxes(store: Store, name: str = cv.DEFAULT_INDEX, *, always: bool = Fal
     with named(store.place, f"{cv.BOXES}/{name}/zarr.json"):
         on = str(table.attrs["on"])
         sizes = store.catalog if on == ON_SCENES else read_table(store.place, on)
-        return _boxes_of(table, on, sizes)
+        boxes = _boxes_of(table, on, sizes)
+    classes = None if as_stored else stored_classes(store.place)
+    return boxes if classes is None else _numbered(boxes, classes)
 
 
 def _boxes_of(table: xr.Dataset, on: str, sizes: xr.Dataset) -> Boxes:
@@ -359,6 +519,10 @@ def _boxes_of(table: xr.Dataset, on: str, sizes: xr.Dataset) -> Boxes:
     check_boxes_within(corners, sizes)
     check_within(table["owner"].values, 0, owners.size - 1, "owner")
     check_within(table["label"].values, 1, table["class_name"].size, "label")
+    has_corners = POLYGON[0] in table
+    if has_corners:
+        rings = np.stack([table[k].values for k in POLYGON], axis=1)
+        check_within(rings, -MAX_SIDE, 2 * MAX_SIDE, "corners")
     return Boxes(
         on=on,
         owners=tuple(map(str, owners.values.tolist())),
@@ -366,19 +530,11 @@ def _boxes_of(table: xr.Dataset, on: str, sizes: xr.Dataset) -> Boxes:
         boxes=np.stack([*corners.values()], axis=1),
         label=table["label"].values,
         classes=tuple(map(str, table["class_name"].values.tolist())),
+        corners=rings.reshape(-1, 4, 2) if has_corners else None,
+        difficult=table[DIFFICULT].values.astype(bool) if DIFFICULT in table else None,
         grids=tuple(map(str, table["owner_grid"].values.tolist())) if "owner_grid" in table else (),
         counts={k: int(table.attrs[k]) for k in CheckedBoxes.COUNTED if k in table.attrs},
     )
-
-
-def known_classes(store: Store, *, first: str, more: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the classes of a store in the order of their numbers, which never change, and then ``more``.
-
-    A class has one number in all tables; where older ones differ, the table ``first`` counts before the others.
-    """
-    tables = sorted(box_tables(store), key=lambda name: (name != first, name))
-    lists = [read_table(store.place, f"{cv.BOXES}/{name}")["class_name"].values.tolist() for name in tables]
-    return tuple(dict.fromkeys(str(kind) for names in (*lists, more) for kind in names))
 
 
 def check_grids(store: Store, boxes: Boxes, scenes: Iterable[str]) -> None:

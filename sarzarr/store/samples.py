@@ -226,11 +226,15 @@ class SampleSet:
         out[out == fill] = 0
         return out[:height, :width].astype(layout.dtype, copy=False)
 
-    def target(self, sample: int) -> tuple[Array, Array]:
-        """Return (boxes (n, 4) float32, labels (n,) int64) of a sample; `IndexError` where there is none."""
+    def target(self, sample: int, *, rotated: bool = False) -> tuple[Array, Array]:
+        """Return (boxes (n, 4) float32, labels (n,) int64) of a sample; `IndexError` where there is none.
+
+        ``rotated`` they are (n, 5) ``cx, cy, w, h, angle`` in pixels and radians: see `sarzarr.pixels.rotated`.
+        """
         self._check(sample)
         rows = self.boxes.rows_of(sample)
-        return self.boxes.boxes[rows].copy(), self.boxes.label[rows].astype(np.int64)
+        boxes = self.boxes.rotated[rows] if rotated else self.boxes.boxes[rows].copy()
+        return boxes, self.boxes.label[rows].astype(np.int64)
 
     def _check(self, sample: int) -> None:
         if not 0 <= sample < len(self):

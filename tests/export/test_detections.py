@@ -14,6 +14,7 @@ import sarzarr as sz
 from sarzarr.errors import InvalidInputError, NotInStoreError, RasterNotFoundError, UnsupportedRasterError
 from sarzarr.export.detections import Detections, merged, read_detections
 from sarzarr.grids.crs import LONLAT, crs_wkt, transform_points
+from sarzarr.pixels.rotated import apply_to_rotated, corners_of_rotated
 from sarzarr.pixels.turns import apply_to_boxes
 
 
@@ -209,3 +210,48 @@ def test_what_cannot_be_placed_is_refused(store, tmp_path):
     with pytest.raises(InvalidInputError, match="gpkg"):
         sz.export_detections([], "a_20260101", tmp_path / "x.shp", store=store)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_rotated_boxes_go_to_the_map_as_their_four_corners(store, tmp_path, turn):
+    """Those of a patch that was delivered turned are turned back; upright ones beside them stay upright."""
+    drawn = np.array([[30, 40, 40, 8, 0.6]])
+    in_patch = apply_to_rotated(turn, drawn, shape=(128, 128))
+    result = {"boxes": in_patch, "scores": [0.9], "labels": [1]}
+    where = {"scene": ["a_20260101"] * 2, "row": [10, 10], "col": [20, 20], "turn": [turn, 0]}
+    where["image"] = np.zeros((2, 1, 128, 128))
+    features = written(tmp_path, [result, found([90, 90, 120, 110], score=0.3)], where, store=store)
+    assert len(features) == 2
+    grid, right = store.grid("a_20260101"), corners_of_rotated(drawn)[0] + np.array([20, 10])
+    xs, ys = grid.to_xy(right[:, 1], right[:, 0])
+    wanted = np.stack(transform_points(crs_wkt("EPSG:32633"), LONLAT, xs, ys), axis=1)
+    ring = features[0]["geometry"]["coordinates"][0]
+    assert area(ring) > 0
+    np.testing.assert_allclose(sorted(ring[:-1]), sorted(map(list, wanted)), atol=2e-8)
+    facts = features[0]["properties"]
+    np.testing.assert_allclose(
+        [facts[k] for k in ("cx", "cy", "w", "h", "angle")], [50, 50, 40, 8, 0.6], atol=1e-9
+    )
+    np.testing.assert_allclose(facts["x_min"], right[:, 0].min())
+
+
+@given(seed=st.integers(0, 2**20))
+def test_rotated_boxes_are_merged_by_the_area_of_their_polygons(seed):
+    shapely = pytest.importorskip("shapely")
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate(
+        [rng.uniform(0, 40, (12, 2)), rng.uniform(5, 30, (12, 2)), rng.uniform(-1.5, 1.5, (12, 1))], 1
+    )
+    rings = corners_of_rotated(drawn)
+    hulls = np.concatenate([rings.min(axis=1), rings.max(axis=1)], axis=1)
+    scores = rng.permutation(12) / 12
+    some = Detections(
+        boxes=hulls, scores=scores, labels=np.ones(12, np.int64), is_cut=np.zeros(12, bool), rings=rings
+    )
+    polygons, kept = shapely.polygons(rings), []
+    for i in np.argsort(-scores).tolist():
+        shared = [shapely.intersection(polygons[i], polygons[j]).area for j in kept]
+        union = [polygons[i].area + polygons[j].area - s for j, s in zip(kept, shared, strict=True)]
+        if all(s <= 0.4 * u for s, u in zip(shared, union, strict=True)):
+            kept.append(i)
+    np.testing.assert_array_equal(merged(some, iou=0.4).scores, scores[kept])

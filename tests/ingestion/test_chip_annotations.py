@@ -65,7 +65,8 @@ def test_annotations_of_no_picture_are_refused(tmp_path):
     pictures(tmp_path / "ships")
     coco(tmp_path / "ships", dict.fromkeys("xyz", "ship"), ["ship"])
     with pytest.raises(
-        InvalidInputError, match=r"got 3 of others, such as 'x.png'; a picture is 'a.png'.*--annotations none"
+        InvalidInputError,
+        match=r"got 3 of others: 'x.png', 'y.png', 'z.png'; a picture is 'a.png'.*annotations none",
     ):
         sz.import_chips(tmp_path / "ships", tmp_path / "s.zarr")
     options = ChipOptions(annotations="none")

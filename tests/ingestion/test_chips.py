@@ -10,6 +10,7 @@ from PIL import Image
 import sarzarr as sz
 from sarzarr.errors import InvalidInputError
 from sarzarr.ingestion.boxes import import_boxes
+from sarzarr.ingestion.chips.find import ChipOptions
 from sarzarr.store.boxes import read_boxes
 
 BOX = [1.0, 2.0, 10.0, 12.0]
@@ -33,8 +34,8 @@ def write(folder, **files):
             path.write_text(text)
 
 
-def boxes_of(folder):
-    samples, report = sz.import_chips(folder, folder.with_name("s.zarr"))
+def boxes_of(folder, **options):
+    samples, report = sz.import_chips(folder, folder.with_name("s.zarr"), options=ChipOptions(**options))
     return {name: samples.target(i)[0].tolist() for i, name in enumerate(samples.ids)}, report
 
 
@@ -54,7 +55,10 @@ def boxes_of(folder):
 )  # fmt: skip
 def test_annotations_find_their_picture_or_are_said_to_have_none(tmp_path, files, found, unmatched):
     write(tmp_path / "chips", **files)
-    boxes, report = boxes_of(tmp_path / "chips")
+    if unmatched:
+        with pytest.raises(InvalidInputError, match=r"got 1 of others: 'labels/gone'; .*--leave-unmatched"):
+            boxes_of(tmp_path / "chips")
+    boxes, report = boxes_of(tmp_path / "chips", leave_unmatched=bool(unmatched))
     assert report.unmatched == unmatched
     assert [np.round(b, 3).tolist() for b in boxes.values() if b] == [[BOX]] * found
 

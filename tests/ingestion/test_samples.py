@@ -197,7 +197,7 @@ def test_boxes_are_never_dropped_in_silence(tmp_path):
     write_picture(folder / "a.png", np.ones((50, 60), np.uint8))
     (folder / "a.xml").write_text(voc([(1, 1, 5, 5), (55, 40, 80, 80), (9, 9, 9, 12), ("x", 1, 2, 3)]))
     (folder / "gone.xml").write_text(voc([(1, 1, 2, 2)]))
-    made, report = import_chips(folder, tmp_path / "s.zarr")
+    made, report = import_chips(folder, tmp_path / "s.zarr", options=ChipOptions(leave_unmatched=True))
     assert report.boxes | {"given": 4, "kept": 2, "repaired": 1, "left_out": 2} == report.boxes
     assert report.unmatched == ("gone",)
     assert made.boxes.counts == report.boxes
@@ -456,7 +456,7 @@ def test_boxes_follow_their_pixels_through_any_patch_and_turn(scene_store, index
     boxes = Boxes.gathered(parts, dict.fromkeys(scene_store.scenes, (700, 900)))
     write_boxes(scene_store, boxes, "painted")
     boxes = read_boxes(scene_store, "painted")
-    assert boxes.classes == ("buoy", "ship")
+    assert boxes.classes == ("ship", "buoy")
     table = scene_store.patch_columns(index)
     size = int(table.attrs["size"])
     scenes = table["owner_scene"].values.tolist()

@@ -227,6 +227,21 @@ def test_boxes_flags_and_layers_come_along(stores, tmp_path):
     assert seen == set(alone)
 
 
+def test_classes_of_other_stores_are_mapped_by_name_and_told(tmp_path, caplog):
+    made = []
+    for i, kinds in enumerate((("ship", "buoy"), ("crane", "ship"))):
+        store = make_store(tmp_path / str(i))
+        boxes = np.array([[10.0, 10, 40, 40], [60, 60, 90, 90]])
+        write_boxes(store, Boxes.gathered({"a": (boxes, kinds)}, {"a": (600, 600)}))
+        made.append(store.anew())
+    reader = sz.PatchReader(made, boxes=True)
+    assert reader.targets.classes == ("ship", "buoy", "crane")
+    assert sorted(reader.targets.label.tolist()) == [1, 1, 2, 3]
+    assert "class 1 of reader 2 s.zarr is 'crane', 3 here" in caplog.text
+    with pytest.raises(InvalidInputError, match=r"one form of boxes in all stores, got \(n, 4\)"):
+        sz.PatchReader([sz.PatchReader(made[0], boxes=True), sz.PatchReader(made[1], boxes="rotated")])
+
+
 def test_layers_and_stacks_come_along(tmp_path):
     made = []
     for i in range(2):

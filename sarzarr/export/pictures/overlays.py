@@ -9,7 +9,9 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import NotInStoreError
+from sarzarr.pixels.rotated import simple_rings
 from sarzarr.reader.picture import MOST_CLASSES, class_colours
+from sarzarr.reader.targets import table_asked
 from sarzarr.store.boxes import Boxes, check_grids, read_boxes
 from sarzarr.store.store import Store
 
@@ -152,7 +154,7 @@ class Outlines:
     @classmethod
     def of_scenes(cls, store: Store, name: str | bool, scenes: Sequence[str]) -> "Outlines":
         """Return the outlines of a table of boxes (n, 4) on scenes; as of `read_boxes` and `check_grids`."""
-        table = read_boxes(store, cv.DEFAULT_INDEX if name is True else str(name))
+        table = read_boxes(store, table_asked(name)[0])
         if table.on != cv.SCENES:
             raise NotInStoreError(
                 f"boxes on scenes were expected, got {name!r}, which are on {table.on}. Those are drawn where the "
@@ -162,19 +164,22 @@ class Outlines:
         return cls(classes=table.classes, table=table)
 
     def of(self, scene: str) -> tuple[Array, Array]:
-        """Return the boxes (n, 4) of a scene in pixel edges, and their labels (n,) from 1."""
+        """Return the corners (n, 4, 2) of a scene's boxes in pixel edges, and their labels (n,) from 1."""
         if self.table is None or scene not in self.table.owners:
-            return np.zeros((0, 4)), np.zeros(0, np.int64)
+            return np.zeros((0, 4, 2)), np.zeros(0, np.int64)
         rows = self.table.rows_of(self.table.owners.index(scene))
-        return self.table.boxes[rows], self.table.label[rows]
+        return self.table.polygons[rows], self.table.label[rows]
 
-    def draw(self, axis: Any, boxes: Array, labels: Array) -> None:
-        """Draw boxes (n, 4) in pixel edges of the picture, and the names of those that have room for one."""
+    def draw(self, axis: Any, polygons: Array, labels: Array) -> None:
+        """Draw boxes, corners (n, 4, 2) in pixel edges of the picture, and names of those that have room for one."""
         from matplotlib.collections import PolyCollection
 
-        corners: Any = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
+        corners: Any = simple_rings(polygons)
+        boxes = np.concatenate([polygons.min(axis=1), polygons.max(axis=1)], axis=1)
+        limits = axis.axis()
         colours = [self._colour(int(label)) for label in labels]
         axis.add_collection(PolyCollection(corners, facecolors="none", edgecolors=colours, linewidths=1.2))
+        axis.axis(limits)  # a rotated box may reach outside
         if len(boxes) > MOST_NAMES:
             return
         inches = axis.get_position().width * axis.figure.get_figwidth()

@@ -12,7 +12,10 @@ from sarzarr.errors import InvalidInputError
 from sarzarr.export.pictures.overlays import Outlines, Overlay
 from sarzarr.export.pictures.panels import Sheet
 from sarzarr.export.pictures.scene_panels import band_name, grey, not_valid
+from sarzarr.pixels.rotated import corners_of_boxes, corners_of_rotated
 from sarzarr.reader.reader import PatchReader
+from sarzarr.reader.targets import table_asked
+from sarzarr.store.boxes import ROTATED, read_boxes
 from sarzarr.store.store import Store
 from sarzarr.text import shortened
 
@@ -45,7 +48,7 @@ def patch_sheet(
         with_meta=True,  # which takes patches that are partly valid, unless it is said that they are not wanted
         min_valid=1.0,
         layers=[layer] if layer else [],
-        boxes=boxes,
+        boxes=_as_drawn(store, boxes),
     )
     batch = next(iter(reader))
     images = batch["image"]
@@ -79,6 +82,12 @@ def patch_sheet(
     )
 
 
+def _as_drawn(store: Store, boxes: bool | str) -> bool | str:
+    """Return the option that delivers boxes as they were drawn: those of a table that has rotated ones rotated."""
+    name, is_rotated = table_asked(boxes) if boxes else ("", True)
+    return boxes if is_rotated or read_boxes(store, name).corners is None else f"{ROTATED}:{name}"
+
+
 def _draw(
     axis: Any,
     *,
@@ -104,4 +113,6 @@ def _draw(
         over.draw(axis, str(patch))
     if outlines is not None:
         target = batch["target"][patch]
-        outlines.draw(axis, np.asarray(target["boxes"]), np.asarray(target["labels"]))
+        boxes = np.asarray(target["boxes"])
+        polygons = corners_of_rotated(boxes) if boxes.shape[1] == 5 else corners_of_boxes(boxes)
+        outlines.draw(axis, polygons, np.asarray(target["labels"]))

@@ -237,7 +237,8 @@ def _draw_sample(axis: Any, *, samples: SampleSet, sample: int) -> None:
         picture, cmap=grey(), vmin=0, vmax=WHITE[samples.layout.dtype], interpolation="nearest",
         extent=(0, cols, rows, 0),
     )  # fmt: skip
-    boxes, labels = samples.target(sample)
+    _, labels = samples.target(sample)
+    polygons = samples.boxes.polygons[samples.boxes.rows_of(sample)]
     axis.set(xticks=[], yticks=[])
     axis.set_title(f"{shortened(samples.ids[sample])}\n{samples.name}, {rows} x {cols}", fontsize=8)
-    Outlines(classes=samples.boxes.classes).draw(axis, boxes, labels)
+    Outlines(classes=samples.boxes.classes).draw(axis, polygons, labels)

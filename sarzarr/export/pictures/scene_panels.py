@@ -14,7 +14,8 @@ from sarzarr.export.pictures.overlays import Outlines, Overlay, scene_layer
 from sarzarr.export.pictures.panels import HATCH, NODATA_COLOUR
 from sarzarr.export.pictures.small import small_db
 from sarzarr.export.pictures.upright import Upright, draw_scale, upright
-from sarzarr.pixels.turns import TRANSPOSE, apply, apply_to_boxes
+from sarzarr.pixels.rotated import apply_to_points
+from sarzarr.pixels.turns import TRANSPOSE, apply
 from sarzarr.store.store import Store
 from sarzarr.text import shortened
 
@@ -60,9 +61,9 @@ class SceneFrame:
         """Height of its picture by its width."""
         return self.drawn_shape[0] / self.drawn_shape[1] * self.lies.aspect
 
-    def boxes(self, boxes: Array) -> Array:
-        """Return boxes (n, 4) in pixel edges of the scene as they are drawn."""
-        return apply_to_boxes(self.lies.turn, boxes, shape=self.shape)
+    def points(self, points: Array) -> Array:
+        """Return points (n, ..., 2) x, y in pixel edges of the scene as they are drawn."""
+        return apply_to_points(self.lies.turn, points, shape=self.shape)
 
     def turned(self, values: Array) -> Array:
         """Return pixels (..., rows, columns) as they are drawn."""
@@ -71,7 +72,8 @@ class SceneFrame:
     def extent(self, shape: tuple[int, ...], step: int) -> tuple[float, float, float, float]:
         """Return left, right, bottom and top, in pixel edges as drawn, of (rows, columns) of ``step`` pixels each."""
         down, across = (min(step, n) * m for n, m in zip(self.shape, shape, strict=True))
-        left, top, right, bottom = self.boxes(np.array([[0, 0, across, down]]))[0].tolist()
+        ends = self.points(np.array([[0, 0], [across, down]]))
+        left, top, right, bottom = np.sort(ends, axis=0).ravel().tolist()
         return left, right, bottom, top
 
     def finish(self, axis: Any, facts: Sequence[str]) -> None:
@@ -145,8 +147,8 @@ class ScenePanel:
         if self.layer is not None:
             self.layer.draw(axis, scene)
         if self.outlines is not None:
-            boxes, labels = self.outlines.of(scene)
-            self.outlines.draw(axis, self.frame.boxes(boxes), labels)
+            polygons, labels = self.outlines.of(scene)
+            self.outlines.draw(axis, self.frame.points(polygons), labels)
 
     def _small(self, array: str) -> xr.DataArray:
         return small_db(self.store, self.frame.scene, array, pixels=PANEL_PIXELS)

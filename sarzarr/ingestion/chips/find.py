@@ -1,17 +1,19 @@
 """The samples in a folder: its pictures, their headers, and the annotations of them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
 from sarzarr.ingestion.annotations import (
     Annotation,
     coco_classes,
+    is_dota,
     parse_classes,
     parse_coco,
+    parse_dota,
     parse_voc,
     parse_yolo,
 )  # fmt: skip
@@ -23,14 +25,16 @@ from sarzarr.store.limits import read_text, read_within
 from sarzarr.store.samples import SampleLayout
 from sarzarr.tasks import gather, worker_name
 
-FORMATS: Final = ("auto", "voc", "coco", "yolo", "none")
+FORMATS: Final = ("auto", "voc", "coco", "yolo", "dota", "none")
 PROBES_A_TASK: Final = 256
 """Headers that one task looks at."""
 IMAGES: Final = "images"
-LABELS: Final = "labels"
-"""Folders beside each other, of the same below them, as YOLO has it."""
+LABELS: Final = ("labels", "labeltxt")
+"""Folders beside each other, of the same below them, as YOLO and DOTA have it; in lower case."""
 CLASS_FILES: Final = ("classes.txt", "obj.names", "*.yaml", "*.yml")
-"""Files of YOLO folders that name classes: a line each, or ``names`` in YAML."""
+"""Files that name classes in the order of their numbers: a line each, or ``names`` in YAML."""
+NAMED: Final = 10
+"""Annotations without a picture that are named."""
 _TEXTS: Final = (".xml", ".json", ".txt", ".csv")
 """Suffixes that annotations of a picture may have, in formats that are not read, too."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -48,7 +52,9 @@ class ChipOptions:
     name: str | None = None
     """The set's name; the folder's if left out."""
     annotations: str = "auto"
-    """``voc``, ``coco``, ``yolo``, ``none``; ``auto`` takes the one that is there."""
+    """``voc``, ``coco``, ``yolo``, ``dota``, ``none``; ``auto`` takes the one that is there."""
+    leave_unmatched: bool = False
+    """Leave out annotations of pictures that are not there; else they stop the import."""
     policy: Policy = "repair"
     """Policy for boxes that are not inside; see `sarzarr.store.boxes.check_boxes`."""
     one_based: bool = False
@@ -175,22 +181,31 @@ class FoundAnnotations:
     """The names of those without a picture, sorted."""
     classes: tuple[str, ...] = ()
     """Names of classes in the order of the list that the folder has; empty where it has none."""
+    classes_from: str = ""
+    """The file of that list."""
 
 
-def sample_annotations(base: Path, samples: Sequence[SampleSource], options: ChipOptions) -> FoundAnnotations:
+def sample_annotations(
+    base: Path, samples: Sequence[SampleSource], options: ChipOptions, left_out: Sequence[str] = ()
+) -> FoundAnnotations:
     """Return the annotations of samples below a folder.
 
-    Raises `InvalidInputError` where they are of several formats, of none that is read, two are of one picture, none
-    of them is of a picture that is there, or lists of classes differ.
+    Those of pictures that are ``left_out``, paths below it, go with them. Raises `InvalidInputError` where they are
+    of several formats, of none that is read, two are of one picture, some are of pictures that are not there, unless
+    these are left out as asked, or lists of classes differ.
     """
-    stems = {Path(s.source).stem for s in samples}
-    files: dict[str, list[Path]] = {"voc": [], "coco": [], "yolo": []}
+    pictures = {*(s.source for s in samples), *left_out}
+    stems = {PurePosixPath(picture).stem for picture in pictures}
+    files: dict[str, list[Path]] = {"voc": [], "coco": [], "yolo": [], "dota": []}
     others = []
     for path in sorted(p for p in base.rglob("*") if p.is_file()):
         if kind := _format_of(path, path.relative_to(base), stems):
             files[kind].append(path)
         elif path.suffix.lower() in _TEXTS and path.stem in stems:
             others.append(path)
+    if files["dota"]:  # an empty text is of either
+        files["dota"] += [path for path in files["yolo"] if not path.stat().st_size]
+        files["yolo"] = [path for path in files["yolo"] if path.stat().st_size]
     kind, kinds = options.annotations, [k for k, paths in files.items() if paths]
     if kind == "auto" and len(kinds) > 1:
         raise InvalidInputError(
@@ -198,7 +213,7 @@ def sample_annotations(base: Path, samples: Sequence[SampleSource], options: Chi
         )
     if kind == "auto" and others and not kinds:
         raise InvalidInputError(
-            f"annotations as VOC XML, COCO JSON or YOLO text were expected, got {others[0].name!r} and "
+            f"annotations as VOC XML, COCO JSON, YOLO or DOTA text were expected, got {others[0].name!r} and "
             f"{len(others) - 1} more that are none of these. Convert them, or pass --annotations none."
         )
     if kind == "auto":
@@ -209,42 +224,101 @@ def sample_annotations(base: Path, samples: Sequence[SampleSource], options: Chi
         raise InvalidInputError(
             f"annotations as {kind} were expected below {base.name!r}, got none. Choose with --annotations."
         )
-    return _matched(samples, *_parsed(kind, base, files[kind], samples, options))
+    finder = PictureFinder(sorted(pictures))
+    parsed, classes, named_in = _parsed(kind, base, files[kind], (finder, samples), options)
+    by_id, unmatched = _matched(samples, finder, parsed)
+    if unmatched and not (options.leave_unmatched and by_id):
+        shown = ", ".join(repr(name) for name in unmatched[:NAMED])
+        more = f" and {len(unmatched) - NAMED} more" if len(unmatched) > NAMED else ""
+        raise InvalidInputError(
+            f"annotations of pictures that are there were expected, got {len(unmatched)} of others: {shown}{more}; a "
+            f"picture is {samples[0].source!r}. Give the folder of both, pass --leave-unmatched to leave these out, "
+            "or --annotations none to take the pictures alone."
+        )
+    return FoundAnnotations(by_id=by_id, unmatched=unmatched, classes=classes, classes_from=named_in)
 
 
 def _matched(
-    samples: Sequence[SampleSource], parsed: Sequence[tuple[str, Annotation | None]], classes: tuple[str, ...]
-) -> FoundAnnotations:
-    """Return annotations by the picture that each calls its own."""
-    by_key = _by_key(samples)
+    samples: Sequence[SampleSource],
+    finder: "PictureFinder",
+    parsed: Sequence[tuple[str, Annotation | None]],
+) -> tuple[dict[str, Annotation], tuple[str, ...]]:
+    """Return annotations by the id of the picture that each calls its own, and the names of those without one."""
+    ids = {sample.source: sample.id for sample in samples}
     annotations: dict[str, Annotation] = {}
     unmatched = []
     for key, annotation in parsed:
-        owner = _sample_of(key, by_key)
-        if owner is None or annotation is None:
+        picture = finder.find(key)
+        if picture is None:
             unmatched.append(key)
-        elif owner.id in annotations:
+        elif annotation is None or picture not in ids:
+            continue  # of a picture that is refused
+        elif ids[picture] in annotations:
             raise InvalidInputError(
-                f"one annotation of each picture was expected, got two of {owner.source!r}. Take one out."
+                f"one annotation of each picture was expected, got two of {picture!r}. Take one out."
             )
         else:
-            annotations[owner.id] = annotation
-    if unmatched and not annotations:
-        raise InvalidInputError(
-            f"annotations of the pictures were expected, got {len(unmatched)} of others, such as {unmatched[0]!r}; "
-            f"a picture is {samples[0].source!r}. Give the folder of both, or pass --annotations none."
-        )
-    return FoundAnnotations(by_id=annotations, unmatched=tuple(sorted(unmatched)), classes=classes)
+            annotations[ids[picture]] = annotation
+    return annotations, tuple(sorted(unmatched))
 
 
-def _by_key(samples: Sequence[SampleSource]) -> dict[str, SampleSource]:
-    """Return the samples by all that names one of them alone."""
-    owners: dict[str, list[SampleSource]] = {}
-    for sample in samples:
-        path = Path(sample.source)
-        for key in {sample.source, path.name, path.stem, path.with_suffix("").as_posix()}:
-            owners.setdefault(key, []).append(sample)
-    return {key: some[0] for key, some in owners.items() if len(some) == 1}
+class PictureFinder:
+    """Finds pictures by what annotations call them: names of other systems, below other roots, in other cases."""
+
+    def __init__(self, pictures: Sequence[str]) -> None:
+        self._known: dict[Names, list[str]] = {}
+        for picture in pictures:
+            path = PurePosixPath(picture)
+            names = (*_whole(path), *_tails(path), *_with_any_folder(path))
+            for name in dict.fromkeys(names):
+                self._known.setdefault(name, []).append(picture)
+            for name in dict.fromkeys(map(_folded, names)):
+                self._known.setdefault(name, []).append(picture)
+
+    def find(self, key: str) -> str | None:
+        """Return the one picture that ``key`` names; None where there is none, or several that it may name.
+
+        It is the one of that path; or the one that shares most folders with it, counted from its name, with or
+        without a suffix; or the one whose path differs in the name of one folder, as ``Annotations/a`` and
+        ``JPEGImages/a`` do; or the one of these in other cases.
+        """
+        path = PurePosixPath(key.replace("\\", "/"))
+        beside = PurePosixPath(*(IMAGES if part.lower() in LABELS else part for part in path.parts))
+        ways = [*_whole(path), *_whole(beside), *_tails(path), *_tails(beside), *_with_any_folder(path)]
+        for name in (*ways, *map(_folded, ways)):
+            if len(found := self._known.get(name, [])) == 1:
+                return found[0]
+        return None
+
+
+Names = tuple[str, ...]
+"""The folders of a path, and its name."""
+
+
+def _bare(path: PurePosixPath) -> Names:
+    """Return the parts of a path without the suffix of a picture."""
+    return (*path.parts[:-1], path.stem) if path.suffix.lower() in SUFFIXES else path.parts
+
+
+def _whole(path: PurePosixPath) -> tuple[Names, ...]:
+    return ("/", *path.parts), ("/", *_bare(path))
+
+
+def _tails(path: PurePosixPath) -> Iterator[Names]:
+    """Yield a path from each of its folders on, the longest first, also without a picture's suffix."""
+    for at in range(len(path.parts)):
+        yield path.parts[at:]
+        yield _bare(path)[at:]
+
+
+def _with_any_folder(path: PurePosixPath) -> Iterator[Names]:
+    """Yield a path with any name in the place of one folder's, the last one first."""
+    bare = _bare(path)
+    return ((*bare[:at], "*", *bare[at + 1 :]) for at in reversed(range(len(bare) - 1)))
+
+
+def _folded(name: Names) -> Names:
+    return ("", *(part.casefold() for part in name))
 
 
 def _format_of(path: Path, below: Path, stems: set[str]) -> str:
@@ -254,26 +328,24 @@ def _format_of(path: Path, below: Path, stems: set[str]) -> str:
         return "coco"
     if name.endswith(".xml"):
         return "" if name.endswith(".aux.xml") else "voc"
-    is_label = path.name not in CLASS_FILES and (path.stem in stems or LABELS in below.parts)
-    return "yolo" if name.endswith(".txt") and is_label else ""
-
-
-def _sample_of(key: str, by_key: Mapping[str, SampleSource]) -> SampleSource | None:
-    """Return the picture that an annotation calls so, with a picture's suffix or without one."""
-    path = Path(key)
-    name = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
-    # As YOLO lays folders out: labels/train/a.txt belongs to images/train/a.png.
-    beside = Path(*(IMAGES if part == LABELS else part for part in name.parts)).as_posix()
-    return next((by_key[k] for k in (key, name.as_posix(), beside, name.name) if k in by_key), None)
+    folders = {part.lower() for part in below.parts[:-1]}
+    is_label = path.name not in CLASS_FILES and (path.stem in stems or not folders.isdisjoint(LABELS))
+    if not name.endswith(".txt") or not is_label:
+        return ""
+    return "dota" if is_dota(read_text(path, "text", limit=MAX_XML)) else "yolo"
 
 
 def _parsed(
-    kind: str, base: Path, files: Sequence[Path], samples: Sequence[SampleSource], options: ChipOptions
-) -> tuple[list[tuple[str, Annotation | None]], tuple[str, ...]]:
-    """Return (what it calls its picture, annotation; None where only its picture could tell) of each, and classes."""
+    kind: str,
+    base: Path,
+    files: Sequence[Path],
+    pictures: tuple[PictureFinder, Sequence[SampleSource]],
+    options: ChipOptions,
+) -> tuple[list[tuple[str, Annotation | None]], tuple[str, ...], str]:
+    """Return (name of its picture, annotation; None where only the picture could tell) of each; classes; file."""
+    finder, by_source = pictures[0], {sample.source: sample for sample in pictures[1]}
     parsed: list[tuple[str, Annotation | None]] = []
-    classes = _yolo_classes(base) if kind == "yolo" else ()
-    by_key = _by_key(samples)
+    classes, named_in = ((), "") if kind == "coco" else _listed_classes(base)
     for path in files:
         below = path.relative_to(base).as_posix()
         key = Path(below).with_suffix("").as_posix()
@@ -281,10 +353,13 @@ def _parsed(
             data = read_within(path, "a file of annotations")
             parsed += parse_coco(data, below).items()
             classes = tuple(dict.fromkeys((*classes, *coco_classes(data, below))))
+            named_in = named_in or below
         elif kind == "voc":
             data = read_within(path, "VOC XML", limit=MAX_XML)
             parsed.append((key, parse_voc(data, below, one_based=options.one_based)))
-        elif (sample := _sample_of(key, by_key)) is None:
+        elif kind == "dota":
+            parsed.append((key, parse_dota(read_text(path, "text", limit=MAX_XML), below)))
+        elif (sample := by_source.get(finder.find(key) or "")) is None:
             parsed.append((key, None))
         else:
             size = {"height": sample.height, "width": sample.width}
@@ -295,11 +370,11 @@ def _parsed(
         drawn = [label for _, one in parsed if one is not None for label in one.labels]
         last = max((int(c[6:]) for c in drawn if re.fullmatch(r"class_\d{1,4}", c)), default=-1)
         classes += tuple(f"class_{i}" for i in range(len(classes), last + 1))
-    return parsed, classes
+    return parsed, classes, named_in
 
 
-def _yolo_classes(base: Path) -> tuple[str, ...]:
-    """Return the names of classes that a folder lists; `InvalidInputError` where two of its lists differ."""
+def _listed_classes(base: Path) -> tuple[tuple[str, ...], str]:
+    """Return the names of classes that a folder lists, and the list; `InvalidInputError` where two lists differ."""
     lists: dict[tuple[str, ...], Path] = {}
     for path in sorted(path for pattern in CLASS_FILES for path in base.rglob(pattern)):
         if names := parse_classes(read_text(path, "text", limit=MAX_XML), path.name):
@@ -309,4 +384,4 @@ def _yolo_classes(base: Path) -> tuple[str, ...]:
         raise InvalidInputError(
             f"one list of classes was expected below {base.name!r}, got {shown}. Take one out, or import them apart."
         )
-    return next(iter(lists), ())
+    return next(((names, p.relative_to(base).as_posix()) for names, p in lists.items()), ((), ""))

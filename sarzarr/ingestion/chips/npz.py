@@ -106,7 +106,7 @@ def read_sample_json(path: Path) -> tuple[dict[str, Any], Annotation]:
             raise TypeError(f"a box without numbers {', '.join(CORNERS)}")
         labels = [DEFAULT_LABEL if box.get("label") is None else str(box["label"]) for box in boxes]
         "".join(labels).encode()  # halves of a character have no UTF-8
-        return document, Annotation(boxes=np.array(corners, np.float64).reshape(-1, 4), labels=tuple(labels))
+        return document, Annotation.of(np.array(corners, np.float64).reshape(-1, 4), labels)
     except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, InvalidInputError):
             raise

@@ -24,7 +24,8 @@ from sarzarr.files import locked, remove_partials, remove_tree
 from sarzarr.ingestion.chips.find import SampleSource
 from sarzarr.ingestion.chips.read import Pixels
 from sarzarr.scenes.refusals import Refusals
-from sarzarr.store.boxes import Boxes, known_classes, safe_name, write_boxes
+from sarzarr.store.boxes import Boxes, safe_name, write_boxes
+from sarzarr.store.classes import MovedClass
 from sarzarr.store.commit import changed_once
 from sarzarr.store.documents import ensure_groups, has_node, read_json, read_node, write_json
 from sarzarr.store.free_values import values_of
@@ -80,6 +81,8 @@ class SamplePack:
     """JSON attributes of the set and of its pictures: what their numbers mean."""
     boxes: Boxes | None = None
     """The boxes on the samples; none if left out."""
+    classes_from: str = ""
+    """The list that names their classes, or the set that shows them; their table if left out."""
     replace: bool = False
     """Put the set in the place of one of that name."""
     beside: Callable[[Store], None] | None = None
@@ -98,8 +101,14 @@ class SampleReport:
     """Samples with an annotation, of a box that was kept or of nothing."""
     boxes: Mapping[str, int]
     """``given``, ``kept``, ``repaired``, ``left_out``."""
+    rotated: int = 0
+    """Boxes that are kept with four corners, as they do not stand upright."""
+    difficult: int = 0
+    """Boxes that are kept and called difficult."""
+    moved: tuple[MovedClass, ...] = ()
+    """Classes that their list, or an older table of the store, numbers otherwise than the store."""
     unmatched: tuple[str, ...] = ()
-    """Annotations of pictures that are not there."""
+    """Annotations of pictures that are not there, which were left out as asked."""
     refused: Refusals = field(default_factory=Refusals)
     """Pictures that are not in the set, and why."""
 
@@ -165,7 +174,7 @@ def pack_samples(
                 for column in pack.source.measures
             }
         ).assign_attrs(pack.about)
-        boxes = pack.boxes if pack.boxes is not None else _no_boxes(target, name, pack.table)
+        boxes = pack.boxes if pack.boxes is not None else _no_boxes(name, pack.table)
         with writing(target.root, patience=PATIENCE), changed_once(target, leaves=staged) as draft:
             _enter(draft, staging, pack, layout, receipts, table, boxes)
     log.info("%s, samples/%s: %s committed", target.place.name, name, counted(layout.count, "sample"))
@@ -236,10 +245,10 @@ def _sweep(staging: Path) -> None:
                 (staging / left).unlink(missing_ok=True)
 
 
-def _no_boxes(store: Store, name: str, table: xr.Dataset) -> Boxes:
+def _no_boxes(name: str, table: xr.Dataset) -> Boxes:
     sizes = zip(*(table[k].values.tolist() for k in ("height", "width")), strict=True)
     owners = dict(zip(table["id"].values.tolist(), sizes, strict=True))
-    return Boxes.gathered({}, owners, on=f"{cv.SAMPLES}/{name}", classes=known_classes(store, first=name))
+    return Boxes.gathered({}, owners, on=f"{cv.SAMPLES}/{name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -416,6 +425,6 @@ def _enter(
     store.place.swap(group, key)
     for array in ARRAYS:
         store.place.swap(arrays.path / array, f"{key}/{array}")
-    write_boxes(store, boxes, pack.name)
+    write_boxes(store, boxes, pack.name, source=pack.classes_from)
     if pack.beside is not None:
         pack.beside(store)

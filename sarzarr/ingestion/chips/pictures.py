@@ -33,7 +33,8 @@ from sarzarr.ingestion.chips.pack import (
     store_for,
 )
 from sarzarr.ingestion.chips.read import Pixels, read_sample
-from sarzarr.store.boxes import Boxes, known_classes, safe_name
+from sarzarr.store.boxes import Boxes, safe_name
+from sarzarr.store.classes import moved_tables, read_classes
 from sarzarr.store.samples import SampleSet
 from sarzarr.store.store import Store
 
@@ -88,10 +89,13 @@ def import_chips(
 
     def pack(some: Sequence[SampleSource]) -> SampleSet:
         nonlocal found
-        layout, found = sample_layout(some), sample_annotations(base, some, options)
+        here = {s.source for s in some}
+        others = [s.source for s in sources if s.source not in here]
+        others += [p.relative_to(base).as_posix() for one in refused for p in map(Path, one.files)]
+        layout, found = sample_layout(some), sample_annotations(base, some, options, others)
         target, name = store_for(store), safe_name(options.name or safe_stem(base.resolve().name))
         check_new(target, name, replace=options.replace)
-        boxes = _boxes(base, target, name, some, (found, options))
+        boxes = _boxes(base, name, some, (found, options))
         return pack_samples(
             target,
             SamplePack(
@@ -101,17 +105,23 @@ def import_chips(
                 table=_table(some, found.by_id, boxes),
                 fingerprint=json.dumps([asdict(s) for s in some]),
                 boxes=boxes,
+                classes_from=found.classes_from or base.name,
                 replace=options.replace,
             ),
             progress,
         )
 
     made = pack_readable(sources, refused, pack, lambda s: base / s.source, strict=options.strict)
+    boxes, place = made.boxes, made.store.place
+    listed = read_classes(place).moved(found.classes, found.classes_from)
     return made, SampleReport(
         samples=len(made),
         coloured=int(made.table[COLOURED].sum()),
         annotated=int(made.table["annotated"].sum()),
-        boxes=made.boxes.counts,
+        boxes=boxes.counts,
+        rotated=boxes.turned,
+        difficult=0 if boxes.difficult is None else int(boxes.difficult.sum()),
+        moved=(*listed, *moved_tables(place)),
         unmatched=found.unmatched,
         refused=refused,
     )
@@ -119,7 +129,6 @@ def import_chips(
 
 def _boxes(
     base: Path,
-    store: Store,
     name: str,
     sources: Sequence[SampleSource],
     given: tuple[FoundAnnotations, ChipOptions],
@@ -127,11 +136,11 @@ def _boxes(
     """Return the boxes that annotations draw; `InvalidInputError` where none of them is inside its picture."""
     found, options = given
     boxes = Boxes.gathered(
-        {i: (a.boxes, a.labels) for i, a in found.by_id.items()},
+        {i: a.drawn for i, a in found.by_id.items()},
         {s.id: (s.height, s.width) for s in sources},
         on=f"{cv.SAMPLES}/{name}",
         policy=options.policy,
-        classes=known_classes(store, first=name, more=found.classes),
+        classes=found.classes,
     )
     if boxes.counts["given"] and not len(boxes):
         raise InvalidInputError(

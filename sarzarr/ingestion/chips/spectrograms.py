@@ -30,7 +30,7 @@ from sarzarr.ingestion.chips.read import Pixels
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.splits.samples.backends import FolderBackend, SampleSplit, StoreBackend
 from sarzarr.splits.samples.manager import SplitManager
-from sarzarr.store.boxes import Boxes, known_classes, safe_name
+from sarzarr.store.boxes import Boxes, safe_name
 from sarzarr.store.samples import SampleLayout, SampleSet
 from sarzarr.store.store import Store
 from sarzarr.text import listed
@@ -120,7 +120,6 @@ def import_npz(
             {s.source.id: (s.annotation.boxes, s.annotation.labels) for s in some},
             {s.source.id: (cv.SPECTROGRAM_SIDE, cv.SPECTROGRAM_SIDE) for s in some},
             on=f"{cv.SAMPLES}/{own}",
-            classes=known_classes(target, first=own),
         )
         files = SampleFiles.of(base, [s.source for s in some])
         return pack_samples(
@@ -134,6 +133,7 @@ def import_npz(
                 table=_table(some),
                 fingerprint=files.listing,
                 boxes=boxes,
+                classes_from=base.name,
                 replace=replace,
                 beside=enter,
             ),

@@ -1,8 +1,8 @@
 """The repair of a store: what is damaged is made again, and taken where it is what the store had, to the byte.
 
 Documents come from their copies, and the root's from the documents; catalog, coordinates, patch tables and
-overviews from these and from pixels; manifests from their files, where a patch table knows their checksum; splits
-from their recipe; shards, histograms and samples from their sources.
+overviews from these and from pixels; classes from tables of boxes; manifests from their files, where a patch table
+knows their checksum; splits from their recipe; shards, histograms and samples from their sources.
 """
 
 import json
@@ -35,7 +35,8 @@ from sarzarr.splits.assign import assign, fixed_units
 from sarzarr.splits.versions import grounds_of
 from sarzarr.store.catalog import CATALOG_ROWS, catalog_of, catalog_rows, write_histogram
 from sarzarr.store.chunks import ArrayLayout, described_layout
-from sarzarr.store.commit import write_bounds
+from sarzarr.store.classes import Classes, boxed_classes, stored_classes, write_classes
+from sarzarr.store.commit import changing, write_bounds
 from sarzarr.store.documents import (
     group_document,
     json_bytes,
@@ -52,7 +53,7 @@ from sarzarr.store.place import Folder
 from sarzarr.store.seals import sealed
 from sarzarr.store.shards import record_of
 from sarzarr.store.split_table import Split, recipe_of, to_table
-from sarzarr.store.store import AnyStore, Store
+from sarzarr.store.store import AnyStore, Store, create_store
 from sarzarr.store.tables import write_table
 from sarzarr.store.verify.findings import ROOT, Findings, Verification, scene_in
 from sarzarr.store.verify.overviews import overviews_told
@@ -145,6 +146,7 @@ class _Repair:
             ("manifests", self._manifests),
             ("clips", self._clips),
             ("splits", self._splits),
+            ("classes", self._classes),
             ("samples", lambda: self._samples(folders)),
             ("documents", self._documents),
         ):
@@ -363,6 +365,18 @@ class _Repair:
             write_table(new, key, to_table(Split(recipe=recipe, scenes=scenes, fixed_units=units, **told)))
             self._take_table(new, key)
 
+    def _classes(self) -> None:
+        """Write the table of classes again as tables of boxes number them, with the sources that it still tells."""
+        if cv.CLASS_TABLE not in self.tree.documents or not self.found.touches(cv.CLASS_TABLE):
+            return
+        new = self._folder()
+        known = boxed_classes(self.place)
+        with suppress(SarzarrError, OSError):
+            sources = read_small_array(self.place, f"{cv.CLASS_TABLE}/source")[0]
+            known = replace(known, sources=tuple(map(str, sources.tolist())))
+        write_classes(new, known)
+        self._take_table(new, cv.CLASS_TABLE)
+
     def _samples(self, folders: Sequence[Path]) -> None:
         """Pack the pictures of folders again; what is damaged comes from one that gives the same documents."""
         names = {node.split("/")[1] for node in self.tree.documents if node.startswith(f"{cv.SAMPLES}/")}
@@ -389,10 +403,21 @@ class _Repair:
         scans = [file for folder in folders for file in sorted(folder.glob("*.npz"))]
         ways += [(file, partial(import_ptychography, name=name)) for file in scans]
         for source, pack in ways:
-            path = self._folder().path / "twin.zarr"
+            path = self._twin(name)
             with suppress(SarzarrError):
                 pack(source, path)
                 yield Folder(path)
+
+    def _twin(self, name: str) -> Path:
+        """Return the place of another store, with the classes that this one had when its set of that name came."""
+        path, column = self._folder().path / "twin.zarr", f"{cv.BOXES}/{name}/class_name"
+        with suppress(SarzarrError, OSError):
+            known = stored_classes(self.place)
+            if known is not None and column in self.tree.documents:
+                (count,) = self.tree.documents[column]["shape"]
+                with changing(create_store(path)) as draft:
+                    write_classes(draft.place, Classes(known.names[:count], known.sources[:count]))
+        return path
 
     def _nodes(self, part: str) -> list[str]:
         return [node for node in self.tree.documents if node == part or node.startswith(f"{part}/")]

@@ -12,6 +12,7 @@ from sarzarr.grids.crs import crs_wkt, is_same_crs
 from sarzarr.store.boxes import ON_SCENES, box_tables, read_boxes
 from sarzarr.store.catalog import catalog_rows
 from sarzarr.store.chunks import described_layout
+from sarzarr.store.classes import stored_classes
 from sarzarr.store.samples import IMAGE, SampleSet, sample_sets
 from sarzarr.store.split_table import LAST, last_version, read_split, versions
 from sarzarr.store.store import Store, bounds_key
@@ -48,6 +49,9 @@ def check_tables(tree: Tree, found: Findings) -> bool:
     with _telling(cv.SAMPLES, found):
         for name in sample_sets(store):
             _check_samples(tree, SampleSet(store, name), found)
+    with _telling(cv.CLASS_TABLE, found):
+        if not found.touches(cv.CLASS_TABLE):
+            stored_classes(tree.place)
     with _telling(cv.BOXES, found):
         for name in box_tables(store):
             key = f"{cv.BOXES}/{name}"
@@ -232,7 +236,7 @@ def _check_boxes(store: Store, name: str, found: Findings) -> None:
     """Hold a table of boxes against its owners: numbers, classes, and the pixels that they lie in."""
     key = f"{cv.BOXES}/{name}"
     with _telling(key, found):
-        boxes = read_boxes(store, name)
+        boxes = read_boxes(store, name, as_stored=True)
         if boxes.on not in (ON_SCENES, f"{cv.SAMPLES}/{name}"):
             found.add(key, f"it is on {boxes.on}, whose boxes have another name")
             return
