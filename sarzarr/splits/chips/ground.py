@@ -199,7 +199,9 @@ class SharedGround:
     """Square metres of ground that both sides show, each counted once; within a few parts in a hundred."""
 
 
-def shared_ground_of(grounds: ChipGrounds, one: Array, other: Array, *, with_area: bool = True) -> SharedGround:
+def shared_ground_of(
+    grounds: ChipGrounds, one: Array, other: Array, *, with_area: bool = True
+) -> SharedGround:
     """Return the chips of ``one`` (k,) that share ground with any of ``other`` (m,), and how much, in square metres.
 
     The area is counted on a lattice of places in each chip. Without ``with_area`` it is NaN.
@@ -232,7 +234,9 @@ def _covered(grounds: ChipGrounds, pairs: Array, chips: Array, points: int) -> t
         for source, target in np.unique(grounds.number[np.stack([a, b], axis=1)], axis=0).tolist():
             if source != target:
                 mine = (grounds.number[a] == source) & (grounds.number[b] == target)
-                x[mine], y[mine] = transform_points(grounds.crs[source], grounds.crs[target], x[mine], y[mine])
+                x[mine], y[mine] = transform_points(
+                    grounds.crs[source], grounds.crs[target], x[mine], y[mine]
+                )
         np.add.at(times, np.searchsorted(chips, a), _within(grounds, b, x, y))
     return times > 0, times
 

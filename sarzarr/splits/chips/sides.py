@@ -110,7 +110,9 @@ class DividedChips:
         codes = recipe.codes_of(self.part)
         for keeps, gives in ((Membership.VAL, Membership.TEST), (None, Membership.TRAIN)):
             a, b = np.concatenate([self.conflicts, self.conflicts[:, ::-1]]).T
-            other = np.isin(codes[b], (Membership.VAL, Membership.TEST)) if keeps is None else codes[b] == keeps
+            other = (
+                np.isin(codes[b], (Membership.VAL, Membership.TEST)) if keeps is None else codes[b] == keeps
+            )
             codes[a[(codes[a] == gives) & other]] = Membership.HELD_BACK
         return codes
 
@@ -126,7 +128,9 @@ def divide_chips(
     group = _groups(grounds, names, recipe)
     n = len(group)
     weights = _class_weights(classes, n)
-    made = DividedChips(part=drawn_parts(group, weights, recipe), block=None, conflicts=np.empty((0, 2), np.int64))
+    made = DividedChips(
+        part=drawn_parts(group, weights, recipe), block=None, conflicts=np.empty((0, 2), np.int64)
+    )
     tried = [made]
     if recipe.group_by is None and _distance(made, recipe) > NEAR:
         least = LARGE * n * min(share for share in recipe.shares if share)
