@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from sarzarr.reader.augment import RandomVerticalFlip as RandomVerticalFlip
     from sarzarr.reader.augment import Speckle as Speckle
     from sarzarr.reader.augment import collate_fn as collate_fn
+    from sarzarr.reader.collections import CollectionReader as CollectionReader
     from sarzarr.reader.groups import GroupReader as GroupReader
     from sarzarr.reader.rate import measure_delivery as measure_delivery
     from sarzarr.reader.reader import PatchReader as PatchReader
@@ -90,12 +91,15 @@ if TYPE_CHECKING:
     from sarzarr.scenes.scene import group_scenes as group_scenes
     from sarzarr.scenes.scene import open_scene as open_scene
     from sarzarr.scenes.synthetic.scenes import write_synthetic_scenes as write_synthetic_scenes
+    from sarzarr.splits.chips.lists import import_split_lists as import_split_lists
+    from sarzarr.splits.chips.make import split_collection as split_collection
     from sarzarr.splits.exchange import check_split as check_split
     from sarzarr.splits.exchange import export_split as export_split
     from sarzarr.splits.exchange import import_split as import_split
     from sarzarr.splits.make import extend_split as extend_split
     from sarzarr.splits.make import make_split as make_split
     from sarzarr.splits.samples.manager import SplitManager as SplitManager
+    from sarzarr.store.collections import open_collection as open_collection
     from sarzarr.store.overviews.make import make_overviews as make_overviews
     from sarzarr.store.samples import open_samples as open_samples
     from sarzarr.store.store import Store as Store
