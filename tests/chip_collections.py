@@ -104,12 +104,13 @@ def crowd(count, *, seed=0, spread=(0.8, 0.5), size=16):
     rng = np.random.default_rng(seed)
     lon, lat = 12 + rng.normal(0, spread[0], count), 47 + rng.normal(0, spread[1], count)
     number = rng.integers(0, 3, count)
-    places = []
-    for i in range(count):
-        x, y = Transformer.from_crs("EPSG:4326", CRSS[number[i]], always_xy=True).transform(lon[i], lat[i])
-        pixel = (160.0 if number[i] < 2 else 0.0016) * 16 / size
-        places.append((int(number[i]), (pixel, 0.0, float(x), 0.0, -pixel, float(y))))
-    return places
+    pixel = np.where(number < 2, 160.0, 0.0016) * 16 / size
+    x, y = np.empty(count), np.empty(count)
+    for crs, name in enumerate(CRSS):
+        mine = number == crs
+        x[mine], y[mine] = Transformer.from_crs("EPSG:4326", name, always_xy=True).transform(lon[mine], lat[mine])
+    affine = np.stack([pixel, 0 * x, x, 0 * x, -pixel, y], axis=1).tolist()
+    return list(zip(number.tolist(), map(tuple, affine), strict=True))
 
 
 def chips_of(store, name="floods"):

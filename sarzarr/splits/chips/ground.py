@@ -17,11 +17,13 @@ from sarzarr.arrays import Array
 from sarzarr.grids.crs import transform_points
 from sarzarr.grids.footprint import degrees_of
 from sarzarr.grids.world import EARTH_RADIUS, Extents, WorldLattice, mix
-from sarzarr.splits.overlap import TOUCH, on_sphere, touching, widest_gap
+from sarzarr.splits.overlap import on_sphere, touching, widest_gap
 
 _AROUND: Final = np.array([(0, 0), (0, 0.5), (0, 1), (0.5, 1), (1, 1), (1, 0.5), (1, 0), (0.5, 0)])
 """Eight places (row, column) around a chip, as shares of its sides: corners and the middles between."""
 _CORNERS: Final = slice(None, None, 2)
+TOUCH: Final = 1e-3
+"""Share of a pixel by which chips of one CRS may seem to overlap through rounding."""
 POINTS: Final = 32
 """Rows, and columns, of the places of a chip that tell how much of it others show."""
 MOST_POINTS: Final = 1 << 22
@@ -82,8 +84,8 @@ class ChipGrounds:
     @cached_property
     def bulge(self) -> Array:
         """(n,) float64: metres by which an edge may leave the great circle between its corners; NaN without a place."""
-        around = on_sphere(self.degrees)
         with np.errstate(invalid="ignore"):
+            around = on_sphere(self.degrees)
             corners = around[:, _CORNERS]
             middles = corners + np.roll(corners, -1, axis=1)
             middles /= np.linalg.norm(middles, axis=-1, keepdims=True)
@@ -94,7 +96,8 @@ class ChipGrounds:
     @cached_property
     def extents(self) -> Extents:
         """(n,) boxes of latitude and longitude, degrees, that hold each chip, edges and all."""
-        (west, south), (east, north) = self.degrees.min(axis=1).T, self.degrees.max(axis=1).T
+        degrees = np.where(self.is_placed[:, None, None], self.degrees, np.nan)
+        (west, south), (east, north) = degrees.min(axis=1).T, degrees.max(axis=1).T
         boxes = Extents(south=south, north=north, west=west, east=east)
         grown = np.where(self.is_placed, self.bulge, 0).max(initial=0) + 1e-3
         return boxes.grown(float(grown))
