@@ -7,7 +7,7 @@ them has shown that a value is repeated.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from sarzarr.ingestion.blocks.tiles import Counts, TileEncoder
 from sarzarr.ingestion.blocks.undecided_zeros import stored_zero
 from sarzarr.ingestion.blocks.write import tiles
 from sarzarr.ingestion.scene_plan import group_named
+from sarzarr.pixels.kernels import is_sentinel
 from sarzarr.rasters import FileStamp, Unmeasured, measured, open_raster, read_mask
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
 from sarzarr.scenes.header import header_of
@@ -38,6 +39,8 @@ _HASHED: Final = 1 << 14
 """Bytes of each of the pieces of a file that are hashed."""
 _PIECES: Final = 16
 """Pieces of a file that are hashed; all of one that is no longer than they are."""
+OTHERS: Final = ("under", "over", "nonpositive", "nodata")
+"""Counts of pixels without a bin."""
 _NO_STAMP: Final = FileStamp(path="", size=0, modified=0, hash="")
 _NEAR: Final = 0.01
 """Pixels by which the place of a layer may differ from its chip's."""
@@ -148,13 +151,12 @@ class ChipReader:
         Raises `OtherSizeError` where it is of another size; `UnsupportedRasterError` and its like where it cannot be
         taken: what it holds is then counted nowhere.
         """
-        counts = {name: encoder.snapshot() for name, encoder in self.encoders.items()}
-        try:
-            return self._read(files, layers)
-        except BaseException:
-            for name, encoder in self.encoders.items():
-                encoder.restore(counts[name])
-            raise
+        for encoder in self.encoders.values():
+            encoder.forget()
+        chip = self._read(files, layers)
+        for encoder in self.encoders.values():
+            encoder.keep()
+        return chip
 
     def _read(self, files: Sequence[str], layers: Mapping[str, str]) -> Chip:
         pixels: dict[str, Array] = {}
@@ -327,21 +329,26 @@ class ArrayEncoder:
     workload: int
     """Pixels that a worker may expect."""
     counts: Counts = field(default_factory=Counts, init=False)
-    """Its histogram, being filled."""
+    """The histogram of all chips that are kept."""
+    chip: Counts = field(default_factory=Counts, init=False)
+    """That of the chip at hand."""
     impossible: int = field(default=0, init=False)
     """Pixels that are not valid for their value alone: no radar measures it."""
     fills: dict[float, int] = field(default_factory=dict, init=False)
     """Chips in which a value that no tag declares stands for nothing, by the value."""
     _encoders: dict[Any, TileEncoder] = field(default_factory=dict, init=False)
 
-    def snapshot(self) -> tuple[Counts, int]:
-        """Return the counts as they are, to `restore` them."""
-        return replace(self.counts, counts=self.counts.counts.copy()), self.impossible
+    def forget(self) -> None:
+        """Take back what was counted of the chip at hand."""
+        if self.chip.counts.any():
+            self.chip.counts[:] = 0
+        vars(self.chip).update(dict.fromkeys(OTHERS, 0))
 
-    def restore(self, kept: tuple[Counts, int]) -> None:
-        """Take back what was counted since."""
-        held, self.impossible = kept
-        vars(self.counts).update(vars(replace(held, counts=held.counts.copy())))
+    def keep(self) -> None:
+        """Count the chip at hand."""
+        self.counts.counts += self.chip.counts
+        for name in OTHERS:
+            setattr(self.counts, name, getattr(self.counts, name) + getattr(self.chip, name))
 
     def encode(
         self, raw: Array, mask: Array | None, nodata: float | None, representation: str, *, is_told: bool
@@ -354,16 +361,15 @@ class ArrayEncoder:
         is_untagged = not is_told and mask is None and (nodata is None or bool(np.isnan(nodata)))
         is_db = representation == cv.Representation.DB
         values = (0.0,) if is_db and is_untagged else ()
-        before = self.snapshot()
         out = self._encode(raw, mask, nodata, representation, values)
-        if not is_told and self._is_repeated(raw, before[0]):
+        if not is_told and self._is_repeated(raw):
             more = self._fills(raw, mask, nodata, representation)
             if more and set(more) != set(values):
-                self.restore(before)
+                self.forget()
                 out = self._encode(raw, mask, nodata, representation, more)
                 for value in more:
                     self.fills[value] = self.fills.get(value, 0) + 1
-        self._check(raw, before[0], representation)
+        self._check(raw, representation)
         return out
 
     def _fills(
@@ -376,30 +382,23 @@ class ArrayEncoder:
             if mask is not None:
                 window[~mask] = np.nan
             if nodata is not None:
-                from sarzarr.pixels.kernels import is_sentinel
-
                 window[is_sentinel(raw, nodata)] = np.nan
         fills = fills_of([window], is_float=raw.dtype.kind == "f")
         rule = BandSample(windows=(), nodata=nodata, rule=Unmeasured(), is_told=False, fills=fills)
         found = rule.unmeasured(representation)
         return () if found is None else found.values
 
-    def _is_repeated(self, raw: Array, before: Counts) -> bool:
+    def _is_repeated(self, raw: Array) -> bool:
         """Whether a value may stand out by how often it is there: each is in one bin, or is not positive."""
         if raw.dtype.kind != "f":
             return bool((raw == SATURATED).any()) if raw.dtype.kind in "iu" else False
-        now = self.counts
-        bins = int((now.counts - before.counts).max())
-        others = now.nonpositive - before.nonpositive
-        total = raw.size - (now.nodata - before.nodata)
-        return max(bins, others) > SHARE * total
+        most = max(int(self.chip.counts.max()), self.chip.nonpositive)
+        return most > SHARE * (raw.size - self.chip.nodata)
 
-    def _check(self, raw: Array, before: Counts, representation: str) -> None:
+    def _check(self, raw: Array, representation: str) -> None:
         """Refuse a chip whose pixels are not of the representation: most beyond the stored range, or below zero."""
-        now = self.counts
-        valid = raw.size - (now.nodata - before.nodata)
-        beyond = now.under - before.under + now.over - before.over
-        dark = now.nonpositive - before.nonpositive
+        found = self.chip
+        valid, beyond, dark = raw.size - found.nodata, found.under + found.over, found.nonpositive
         if representation == cv.Representation.DB:
             is_wrong = valid > 256 and bool(np.nanmin(raw) >= 0)
             why = "none of them negative, like power"
@@ -454,8 +453,8 @@ class ArrayEncoder:
         nodata = decide(flags, reaches[labels], source)
         zero = stored_zero((self.array.vmin, self.array.vmax), self.array.dtype)
         out[undecided & cv.Flag.is_valid(flags)] = zero
-        self.counts.nonpositive -= nodata
-        self.counts.nodata += nodata
+        self.chip.nonpositive -= nodata
+        self.chip.nodata += nodata
 
     def _encoder(
         self, dtype: np.dtype[Any], nodata: float | None, representation: str, *, has_mask: bool
@@ -488,9 +487,8 @@ class ArrayEncoder:
                 workload=self.workload,
             )
             self._encoders[key] = TileEncoder(job, array, dtype)
-        encoder = self._encoders[key]
-        encoder.counts = self.counts
-        return encoder
+            self._encoders[key].counts = self.chip
+        return self._encoders[key]
 
 
 class _MaskedSource(ArraySource):
