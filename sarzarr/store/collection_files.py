@@ -1,6 +1,6 @@
 """The files of a collection as they are written: shards of many chips, manifests, documents, table, and all at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from sarzarr.arrays import Array
 from sarzarr.pixels.bounds import Histogram
 from sarzarr.store.catalog import write_histogram
 from sarzarr.store.codecs import get_codec
-from sarzarr.store.collections import CHIPS, Contents, Part, chip_table
+from sarzarr.store.collections import CHIPS, Contents, Part
 from sarzarr.store.documents import cf_attributes, ensure_groups, group_document, has_node, write_node
 from sarzarr.store.manifest import ShardRecord, write_manifest
 from sarzarr.store.place import Place
@@ -109,15 +109,17 @@ def write_collection(
     draft: Store,
     name: str,
     contents: Contents,
-    rows: Iterable[Mapping[str, Any]],
+    chips: xr.Dataset,
     histograms: Mapping[str, Histogram],
     parts: Mapping[str, tuple[Path, Sequence[Records]]],
+    *,
+    without: Collection[str] = (),
 ) -> None:
     """Have chips enter a collection of a draft, which is made if it is not there.
 
-    ``contents`` are those of all its chips, known ones too; ``rows`` are the new ones, as `chip_table` takes them, and
-    ``histograms`` the dB of all. ``parts`` has, of each part that gets some, the folder of its new shards, and the
-    records of all its shards.
+    ``contents`` are those of all its chips, known ones too; ``chips`` are the rows of new ones
+    (`chip_table`), and ``histograms`` the dB of all. ``parts`` has, of each part that gets some, the folder of its new shards, and the
+    records of all its shards. Rows of the ids ``without`` leave the table.
     """
     key, place = f"{cv.COLLECTIONS}/{name}", draft.place
     ensure_groups(place, cv.COLLECTIONS)
@@ -133,13 +135,15 @@ def write_collection(
     ensure_groups(place, f"{key}/{cv.HISTOGRAMS}")
     for array, histogram in histograms.items():
         write_histogram(place, f"{key}/{cv.HISTOGRAMS}/{array}", histogram)
-    append_chips(place, f"{key}/{CHIPS}", chip_table(contents, list(rows)))
+    append_chips(place, f"{key}/{CHIPS}", chips, without=without)
     write_node(place, key, group_document(contents.to_attributes()))
 
 
-def append_chips(place: Place, key: str, table: xr.Dataset) -> None:
-    """Put rows behind those of a table of chips, which is made if it is not there."""
+def append_chips(place: Place, key: str, table: xr.Dataset, *, without: Collection[str] = ()) -> None:
+    """Put rows behind those of a table of chips, which is made if it is not there; rows of some ids leave it."""
     if has_node(place, key):
         known = read_table(place, key)
+        if without:
+            known = known.isel(chip=~np.isin(known["id"].values.astype(str), sorted(without)))
         table = xr.concat([known, table], "chip").assign_attrs(known.attrs)
     write_table(place, key, table)

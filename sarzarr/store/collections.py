@@ -109,15 +109,16 @@ class ChipLayer:
     """NumPy dtype of its pixels, and of the file's."""
     nodata: float | int | None
     """The value of pixels without data, which a loss has to ignore (``ignore_index``); None where nothing says one."""
-    fill: float | int
-    """The value of the layer of a chip that has none, which no pixel has unless it is `nodata`."""
+    fill: float | int | None
+    """The value of the layer of a chip that has none, as column ``layers`` tells; None is NaN."""
     units: str = ""
     """The unit of its numbers; empty where nothing says it."""
 
     @property
     def stored(self) -> Stored:
         """The way in which its pixels are written."""
-        return Stored(dtype=self.dtype, codec=cv.BESIDE_CODEC, fill=self.fill)
+        fill = math.nan if self.fill is None else self.fill
+        return Stored(dtype=self.dtype, codec=cv.BESIDE_CODEC, fill=fill)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,6 +352,10 @@ class Collection:
         """Return the dB histogram of all chips of an array of backscatter."""
         return read_histogram(self.store.place, f"{self.key}/{cv.HISTOGRAMS}/{array}")
 
+    def manifest(self, part: int, array: str) -> Manifest:
+        """Return the files and chunks of an array, its flags or a layer, of the part of that number."""
+        return self._manifest(part, array)[1]
+
     def _manifest(self, part: int, array: str) -> tuple[ArrayLayout, Manifest]:
         known = self._manifests
         if (part, array) not in known:
@@ -396,22 +401,20 @@ def collection_names(store: Store) -> tuple[str, ...]:
     return tuple(nodes_below(store.place, cv.COLLECTIONS))
 
 
-def chip_table(contents: Contents, rows: Sequence[Mapping[str, Any]]) -> xr.Dataset:
-    """Return rows of chips as the table stores them.
+def chip_table(
+    ids: Sequence[str], sources: Sequence[str], transform: Array, numbers: Array, hashes: Array
+) -> xr.Dataset:
+    """Return rows of chips as the table stores them: few columns, since each is two files.
 
-    Each row has ``id``, ``source``, ``transform`` (6 numbers), ``sha`` and ``source_hash`` (32 bytes) and each of
-    `Contents.numbers`. Few columns, since each is two files: ``numbers`` (chip, k) int64, ``hashes`` (chip, 2, 32).
+    ``transform`` is (chip, 6) float64, ``numbers`` (chip, k) int64 with the columns of `Contents.numbers`, ``hashes``
+    (chip, 2, 32) uint8: SHA-256 of stored pixels, and of files.
     """
-    names = contents.numbers
-    numbers = np.array([[row[name] for name in names] for row in rows], np.int64).reshape(-1, len(names))
-    hashes = b"".join(row[name] for row in rows for name in ("sha", "source_hash"))
-    affine = np.array([row["transform"] for row in rows], np.float64).reshape(-1, 6)
-    text = {name: ("chip", np.array([row[name] for row in rows], object)) for name in ("id", "source")}
+    text = {name: ("chip", np.array(some, object)) for name, some in (("id", ids), ("source", sources))}
     return xr.Dataset(
         {
             **text,
-            "transform": (("chip", "affine"), affine),
+            "transform": (("chip", "affine"), transform),
             "numbers": (("chip", "number"), numbers),
-            "hashes": (("chip", "hash", "byte"), np.frombuffer(hashes, np.uint8).reshape(-1, 2, 32)),
+            "hashes": (("chip", "hash", "byte"), hashes),
         }
     )
