@@ -7,7 +7,7 @@ from pyproj import CRS, Transformer
 
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.store.collection_files import ShardOfChips, write_collection
-from sarzarr.store.collections import NO_TIME, ChipArray, ChipLayer, Contents, Part, open_collection
+from sarzarr.store.collections import NO_TIME, ChipArray, ChipLayer, Contents, Part, chip_table, open_collection
 from sarzarr.store.commit import changing, write_bounds
 from sarzarr.store.store import BoundsEntry, create_store
 
@@ -73,7 +73,7 @@ def make_chips(folder, *, sizes=((16, 16),) * 12, places=None, name="floods", ar
         rows.append(
             {"id": chip, "source": f"{chip}.tif", "transform": transform, "part": shapes.index(shape),
              "row": seen[shape], "crs": crs, "facts": i % 2, "time": NO_TIME if i == 1 else int(day.astype(np.int64)),
-             "bytes": 1, "modified": 1, "layers": int(has_mask), "sha": bytes(32), "source_hash": bytes(32)}
+             "bytes": 1, "modified": 1, "layers": int(has_mask)}
             | {f"valid_{a.name}": int((stored[a.name] > 0).sum()) for a in arrays}
         )  # fmt: skip
         seen[shape] += 1
@@ -94,9 +94,16 @@ def make_chips(folder, *, sizes=((16, 16),) * 12, places=None, name="floods", ar
         clip = clip_bounds_from_histogram(histograms[array.name])
         entries[array.bounds_key] = BoundsEntry(vmin=-60.0, vmax=100.0, clip_vmin=clip.vmin, clip_vmax=clip.vmax)
     with changing(store) as draft:
-        write_collection(draft, name, contents, rows, histograms, found)
+        write_collection(draft, name, contents, _table(contents, rows), histograms, found)
         write_bounds(draft, entries)
     return store.anew()
+
+
+def _table(contents, rows):
+    numbers = np.array([[row[name] for name in contents.numbers] for row in rows], np.int64)
+    texts = ([row[name] for row in rows] for name in ("id", "source"))
+    affine = np.array([row["transform"] for row in rows], np.float64)
+    return chip_table(*texts, affine, numbers, np.zeros((len(rows), 2, 32), np.uint8))
 
 
 def crowd(count, *, seed=0, spread=(0.8, 0.5), size=16):

@@ -1,7 +1,7 @@
 """Versions of a collection's split: tables ``splits/collections/<name>/vN``, a code a chip, written once.
 
-A version knows the chips that were there when it was made, by a digest of their ids; those that came later are held
-back in it.
+A version knows the chips that were there when it was made by their ids, sizes and places; those that came later, or
+were replaced by others of another place, are held back in it.
 """
 
 import re
@@ -16,7 +16,8 @@ import xarray as xr
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import NotInStoreError, SplitExistsError, StoreChangedError
+from sarzarr.errors import NotInStoreError, SplitExistsError
+from sarzarr.grids.world import key_of, mix
 from sarzarr.store.collections import Collection
 from sarzarr.store.commit import changing
 from sarzarr.store.documents import ensure_groups, named, read_node, update_node
@@ -26,7 +27,7 @@ from sarzarr.store.split_table import LAST, last_version, versions
 from sarzarr.store.tables import read_table, write_table
 from sarzarr.text import counted
 
-_FACTS: Final = ("created_at", "recipe", "digest", "parent", "notes", "shared")
+_FACTS: Final = ("created_at", "recipe", "parent", "notes", "shared")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,9 +37,9 @@ class ChipSplit:
     version: int
     """1, 2, ...; never used again."""
     codes: Array
-    """(n,) uint8 of `sarzarr.conventions.Membership`, by row of the table of chips; later ones are held back."""
-    digest: str
-    """What tells the ids of its chips from others."""
+    """(n,) uint8 of `sarzarr.conventions.Membership`, in the order of ``keys``."""
+    keys: Array
+    """(n,) uint64: `chip_keys` of its chips."""
     recipe: Mapping[str, Any]
     """What decided it: ``kind`` is ``ground`` or ``lists``, and the settings of that."""
     created_at: str
@@ -61,12 +62,14 @@ class ChipSplit:
         found = np.bincount(self.codes, minlength=len(cv.Membership))
         return {m.name.lower(): int(found[m]) for m in cv.Membership}
 
-    def mask(self, side: int, chips: int) -> Array:
-        """Return (chips,) bool: which chips of the table are of one membership."""
-        codes = np.zeros(chips, np.uint8)
-        codes[: len(self.codes)] = self.codes
-        mask: Array = codes == side
-        return mask
+    def codes_of(self, keys: Array) -> Array:
+        """Return the membership (chips,) uint8 of chips by their keys (chips,); of those it does not know held back."""
+        order = np.argsort(self.keys)
+        at = np.minimum(np.searchsorted(self.keys, keys, sorter=order), max(len(order) - 1, 0))
+        found = order[at] if len(order) else at
+        known = self.keys[found] == keys if len(order) else np.zeros(len(keys), bool)
+        codes: Array = np.where(known, self.codes[found], cv.Membership.HELD_BACK).astype(np.uint8)
+        return codes
 
     @property
     def told(self) -> list[str]:
@@ -93,9 +96,16 @@ def leak_text(pair: str, *, chips: int, of: int, area: float) -> str:
     return f"{chips} of {of} {one} chips {verb} ground with {other} chips ({size})"
 
 
-def ids_digest(collection: Collection, chips: int | None = None) -> str:
-    """Return what tells the ids of the first so many chips of a collection, or of all, from others: 32 hex digits."""
-    return blake2b("\n".join(collection.ids[:chips]).encode(), digest_size=16).hexdigest()
+def chip_keys(collection: Collection) -> Array:
+    """Return (n,) uint64: what tells each chip of a collection from others: a hash of its id, size and place."""
+    table = collection.table
+    digests = b"".join(blake2b(name.encode(), digest_size=8).digest() for name in collection.ids)
+    keys = np.frombuffer(digests, "<u8").astype(np.uint64)
+    crs = np.array([key_of(wkt) for wkt in (*collection.contents.crs, "")], np.uint64)[table["crs"].values]
+    columns = [table[name].values.astype(np.int64) for name in ("height", "width")]
+    for values in (crs, *columns, *(table["transform"].values.T + 0.0)):
+        keys = mix(keys ^ np.ascontiguousarray(values).view(np.uint64))
+    return keys
 
 
 def _key(name: str) -> str:
@@ -112,7 +122,7 @@ def write_chip_split(collection: Collection, split: ChipSplit) -> ChipSplit:
     key = _key(collection.name)
     facts = {name: getattr(split, name) for name in _FACTS} | {"recipe": dict(split.recipe)}
     table = xr.Dataset(
-        {"code": ("chip", split.codes)},
+        {"key": ("chip", split.keys), "code": ("chip", split.codes)},
         attrs={
             **facts,
             "version": split.version,
@@ -142,8 +152,7 @@ def next_chip_split(collection: Collection) -> int:
 def read_chip_split(collection: Collection, version: int | None = None) -> ChipSplit:
     """Return a version, codes (n,) uint8, the newest if left out.
 
-    Raises `NotInStoreError` where there is no such version; `StoreChangedError` where other chips are in the place of
-    those that it knows; `CorruptStoreError` as `read_table`.
+    Raises `NotInStoreError` where there is no such version; `CorruptStoreError` as `read_table`.
     """
     known = chip_split_versions(collection)
     if not known:
@@ -159,17 +168,12 @@ def read_chip_split(collection: Collection, version: int | None = None) -> ChipS
     with named(collection.store.place, f"{key}/zarr.json"):
         codes, facts = table["code"].values, table.attrs
         check_within(codes, 0, max(cv.Membership), "code")
-        split = ChipSplit(
+        return ChipSplit(
             version=int(facts["version"]),
             codes=codes.astype(np.uint8),
+            keys=table["key"].values.astype(np.uint64),
             **{name: facts[name] for name in _FACTS},
         )
-    if len(codes) > len(collection) or ids_digest(collection, len(codes)) != split.digest:
-        raise StoreChangedError(
-            f"the chips that split {split.name} of {collection.name!r} was made of were expected, got others: the "
-            f"collection was replaced. Make another: sarzarr split create STORE --collection {collection.name}."
-        )
-    return split
 
 
 def chip_folds(collection: Collection) -> dict[int, int]:
@@ -205,4 +209,5 @@ def chip_side(collection: Collection, text: str) -> Array:
         version: int | None = known[number]
     else:
         version, wanted = parse_choice(text)
-    return read_chip_split(collection, version).mask(wanted, len(collection))
+    mask: Array = read_chip_split(collection, version).codes_of(chip_keys(collection)) == wanted
+    return mask

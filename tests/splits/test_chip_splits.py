@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pyproj import CRS, Transformer
 
 import sarzarr as sz
-from sarzarr.errors import InvalidInputError, NotInStoreError, SplitExistsError, SplitLeakError, StoreChangedError
+from sarzarr.errors import InvalidInputError, NotInStoreError, SplitExistsError, SplitLeakError
 from sarzarr.splits.chips.ground import ChipGrounds, ground_groups, overlapping, shared_ground_of
 from sarzarr.splits.chips.make import check_chip_split, chip_grounds, extend_chip_split
 from sarzarr.splits.chips.sides import ChipRecipe, divide_chips
-from sarzarr.store.chip_splits import chip_split_versions, leak_text, read_chip_split
+from sarzarr.store.chip_splits import chip_side, chip_split_versions, leak_text, read_chip_split, write_chip_split
 
 WKTS = tuple(CRS.from_user_input(c).to_wkt() for c in CRSS)
 
@@ -176,12 +176,26 @@ def test_versions_are_kept_and_never_change(tmp_path):
     dry = sz.split_collection(store, "floods", fresh=True, dry_run=True)
     assert dry[0].version == 6
     assert chip_split_versions(made) == (1, 2, 3, 4, 5)
-    other = make_chips(tmp_path / "o.zarr", sizes=((8, 8),) * 41, masks=False)
-    lost = sz.open_collection(other, "floods")
-    (of_other,) = sz.split_collection(other, "floods")
-    vars(lost)["ids"] = tuple(reversed(lost.ids))
-    with pytest.raises(StoreChangedError, match="replaced"):
-        read_chip_split(lost, of_other.version)
+
+
+def test_chips_that_come_later_train_or_are_held_back(tmp_path):
+    places = crowd(60, spread=(0.1, 0.1))
+    few = make_chips(tmp_path / "few.zarr", sizes=((8, 8),) * 40, places=places[:40], masks=False)
+    (split,) = sz.split_collection(few, "floods", val_fraction=0.3)
+    many = make_chips(tmp_path / "many.zarr", sizes=((8, 8),) * 60, places=places, masks=False)
+    write_chip_split(sz.open_collection(many, "floods"), split)
+    made = sz.open_collection(many, "floods")
+    assert chip_side(made, "train").tolist() == [*(split.codes == 1).tolist(), *[False] * 20]
+    with pytest.raises(SplitExistsError, match="split extend"):
+        sz.split_collection(many, "floods", val_fraction=0.3)
+    later = extend_chip_split(many, "floods")
+    assert later.codes[:40].tolist() == split.codes.tolist()
+    assert (later.version, later.parent) == (2, 1)
+    pairs = common(shapes_of(places, size=8), size=8)
+    assert not leaks(pairs, later.codes)
+    for chip in range(40, 60):
+        near = {split.codes[b] for a, b in pairs if a == chip and b < 40}
+        assert later.codes[chip] == (0 if 2 in near else 1)
 
 
 def test_a_list_that_leaks_is_kept_and_told_how_much(tmp_path):

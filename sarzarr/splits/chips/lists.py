@@ -17,7 +17,7 @@ from sarzarr.splits.chips.ground import ChipGrounds
 from sarzarr.splits.chips.make import chip_grounds, shared_ground_by_pair
 from sarzarr.splits.versions import utc_now
 from sarzarr.store.chip_names import chip_rows
-from sarzarr.store.chip_splits import ChipSplit, ids_digest, next_chip_split, write_chip_split
+from sarzarr.store.chip_splits import ChipSplit, chip_keys, next_chip_split, write_chip_split
 from sarzarr.store.collections import open_collection
 from sarzarr.store.limits import read_text
 from sarzarr.store.store import AnyStore
@@ -134,7 +134,7 @@ def import_split_lists(
     split = ChipSplit(
         version=next_chip_split(made),
         codes=codes,
-        digest=ids_digest(made),
+        keys=chip_keys(made),
         recipe={"kind": "lists", "files": [path.name for path, _ in given]} | _adrift(grounds),
         created_at=utc_now(),
         notes=notes,

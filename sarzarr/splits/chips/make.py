@@ -19,8 +19,8 @@ from sarzarr.store.chip_labels import label_sets, read_labels
 from sarzarr.store.chip_splits import (
     ChipSplit,
     chip_folds,
+    chip_keys,
     chip_split_versions,
-    ids_digest,
     next_chip_split,
     read_chip_split,
     write_chip_split,
@@ -92,8 +92,8 @@ def split_collection(
     """
     made = open_collection(store, collection)
     wanted = ChipRecipe(**recipe)
-    grounds, digest = chip_grounds(made), ids_digest(made)
-    if not fresh and (known := _known(made, wanted, digest)):
+    grounds, keys = chip_grounds(made), chip_keys(made)
+    if not fresh and (known := _known(made, wanted, keys)):
         return known
     classes = None if wanted.balance is None else _classes(made, wanted.balance)
     divided = divide_chips(grounds, made.ids, wanted, classes)
@@ -106,7 +106,7 @@ def split_collection(
         split = ChipSplit(
             version=next_chip_split(made) + (len(out) if dry_run else 0),
             codes=divided.codes(one),
-            digest=digest,
+            keys=keys,
             recipe=settings,
             created_at=utc_now(),
             notes=notes,
@@ -125,20 +125,18 @@ def extend_chip_split(store: AnyStore, collection: str, *, notes: str = "") -> C
     """
     made = open_collection(store, collection)
     parent = read_chip_split(made)
-    first = len(parent.codes)
-    if first == len(made):
+    keys = chip_keys(made)
+    fresh = np.flatnonzero(~np.isin(keys, parent.keys))
+    if not fresh.size:
         return parent
-    grounds = chip_grounds(made)
-    codes = parent.mask(cv.Membership.TRAIN, len(made)).astype(np.uint8)
-    codes[:first] = parent.codes
-    fresh = np.arange(first, len(made))
+    grounds, codes = chip_grounds(made), parent.codes_of(keys)
     closed = np.flatnonzero(np.isin(codes, (cv.Membership.VAL, cv.Membership.TEST)))
     codes[fresh[grounds.is_placed[fresh]]] = cv.Membership.TRAIN
     codes[overlapping(grounds, fresh, closed)[:, 0]] = cv.Membership.HELD_BACK
     split = ChipSplit(
         version=next_chip_split(made),
         codes=codes,
-        digest=ids_digest(made),
+        keys=keys,
         recipe=parent.recipe,
         created_at=utc_now(),
         parent=parent.version,
@@ -148,7 +146,7 @@ def extend_chip_split(store: AnyStore, collection: str, *, notes: str = "") -> C
     return write_chip_split(made, split)
 
 
-def _known(made: Collection, wanted: ChipRecipe, digest: str) -> tuple[ChipSplit, ...]:
+def _known(made: Collection, wanted: ChipRecipe, keys: Array) -> tuple[ChipSplit, ...]:
     """Return the versions that the same call on the same chips wrote, none where there are none, or refuse."""
     folds = chip_folds(made) if wanted.folds is not None else {}
     numbers = [*folds.values()] or [*chip_split_versions(made)[-1:]]
@@ -160,7 +158,7 @@ def _known(made: Collection, wanted: ChipRecipe, digest: str) -> tuple[ChipSplit
                 f"the recipe of {one.name} of {made.name!r} was expected, got another one. Use it as it is, or pass "
                 "fresh=True (--fresh) to begin a new one beside it."
             )
-        if one.digest != digest:
+        if not np.array_equal(np.sort(one.keys), np.sort(keys)):
             raise SplitExistsError(
                 f"the {len(one.codes)} chips of {one.name} were expected, got {len(made)}. Call extend_chip_split "
                 f"(`sarzarr split extend STORE --collection {made.name}`)."
@@ -198,7 +196,7 @@ def check_chip_split(store: AnyStore, collection: str, version: int | None = Non
     """Raise `SplitLeakError`, with m² and chips, where a version has ground on two sides; the newest if left out."""
     made = open_collection(store, collection)
     split = read_chip_split(made, version)
-    shared = shared_ground_by_pair(chip_grounds(made)[np.arange(len(split.codes))], split.codes)
+    shared = shared_ground_by_pair(chip_grounds(made), split.codes_of(chip_keys(made)))
     _refuse(split, shared)
 
 
