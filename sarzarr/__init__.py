@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 # The one list of public names: editors and type checkers read it, and so does `_modules` when the first is used.
 if TYPE_CHECKING:
     from sarzarr import torch as torch
+    from sarzarr.export.chip_files import export_chip as export_chip
     from sarzarr.export.copy_store import copy_store as copy_store
     from sarzarr.export.detections import export_detections as export_detections
     from sarzarr.export.geotiff import export_geotiff as export_geotiff
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sarzarr.ingestion.archives.npy import verify_patch_files as verify_patch_files
     from sarzarr.ingestion.archives.patches import import_npy as import_npy
     from sarzarr.ingestion.boxes import import_boxes as import_boxes
+    from sarzarr.ingestion.chips.labels import import_labels as import_labels
     from sarzarr.ingestion.chips.pictures import import_chips as import_chips
     from sarzarr.ingestion.chips.spectrograms import import_npz as import_npz
     from sarzarr.ingestion.options import IngestOptions as IngestOptions

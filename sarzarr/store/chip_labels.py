@@ -3,7 +3,7 @@
 A class has a number in its set, from 0, in the order in which it was given; numbers never change.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final

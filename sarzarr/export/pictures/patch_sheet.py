@@ -31,10 +31,7 @@ def patch_sheet(
     Images are drawn from 0, black, to 1, white. Raises what the reader raises; `InvalidInputError` where ``count`` is
     not from 1 to 64.
     """
-    if not 1 <= count <= MOST:
-        raise InvalidInputError(
-            f"1 to {MOST} patches of a picture were expected, got {count}. Ask for fewer."
-        )
+    check_count(count)
     reader = PatchReader(
         store,
         scenes=scenes,
@@ -77,6 +74,14 @@ def patch_sheet(
         drawn=1.0,
         text=0.42,
     )
+
+
+def check_count(count: int) -> None:
+    """Refuse a picture of other than 1 to 64 patches: `InvalidInputError`."""
+    if not 1 <= count <= MOST:
+        raise InvalidInputError(
+            f"1 to {MOST} patches of a picture were expected, got {count}. Ask for fewer."
+        )
 
 
 def _draw(
