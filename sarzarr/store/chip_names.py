@@ -44,8 +44,8 @@ def chip_rows(collection: Collection, names: Sequence[str]) -> Array:
 
 
 def _spellings(name: str) -> list[str]:
-    """Return a name as it is, without its folders, and without its ending."""
-    path = PurePosixPath(name.strip().replace("\\", "/"))
+    """Return a name as it is, without its folders, and without its ending; what comes before a tab is not of it."""
+    path = PurePosixPath(name.rpartition("\t")[2].strip().replace("\\", "/"))
     stem = path.name
     while PurePosixPath(stem).suffix.lower() in (".tif", ".tiff", ".gz", ".png", ".jpg", ".npy", ".zarr"):
         stem = PurePosixPath(stem).stem

@@ -192,12 +192,13 @@ def shared_ground_by_pair(grounds: ChipGrounds, codes: Array) -> dict[str, dict[
     return out
 
 
-def check_chip_split(store: AnyStore, collection: str, version: int | None = None) -> None:
-    """Raise `SplitLeakError`, with m² and chips, where a version has ground on two sides; the newest if left out."""
+def check_chip_split(store: AnyStore, collection: str, version: int | None = None) -> ChipSplit:
+    """Return a version, the newest if left out; `SplitLeakError`, with chips and km², where it has ground on two sides."""
     made = open_collection(store, collection)
     split = read_chip_split(made, version)
     shared = shared_ground_by_pair(chip_grounds(made), split.codes_of(chip_keys(made)))
     _refuse(split, shared)
+    return split
 
 
 def _check(grounds: ChipGrounds, split: ChipSplit) -> None:
