@@ -66,10 +66,14 @@ def export_chip(
     check_alike(bands)
     table, grid = made.table, made.grid(row)
     facts = made.contents.facts[int(table["facts"].values[row])]
-    tags = {f"sarzarr_{name}": str(value) for name, value in facts.items() if value is not None}
-    tags |= {"sarzarr_chip": made.ids[row], "sarzarr_source": str(table["source"].values[row])}
+    # GDAL ends a tag's name at a colon.
+    tags = {key.replace(":", "_"): str(facts[key]) for key in cv.ACQUISITION_KEYS if facts.get(key) is not None}
+    tags |= {"sarzarr_chip": made.ids[row], "sarzarr_source": str(table["source"].values[row]).replace("\t", "=")}
     if when := str(chip_times(table["time"].values[row : row + 1])[0]):
         tags["sarzarr_time"] = when
+    forms = {band.tags.get(cv.REPRESENTATION.upper(), "") for band in bands}
+    if len(forms) == 1 and (said := forms.pop()):
+        tags[cv.REPRESENTATION.upper()] = said
     raster = Raster(
         bands=bands,
         place=Georeference(grid=grid),
