@@ -238,9 +238,10 @@ class ChunkTable:
         layout = self.layouts[number]
         *_, scene, array = ("", *layout.path.split("/"))
         owner = f"scene {scene!r}, array {array!r}"
-        for packed, one in ((cv.SAMPLES, "sample"), (cv.COLLECTIONS, "chip")):
-            if layout.path.startswith(f"{packed}/"):
-                owner = f"{one} {plane} of {layout.path.partition('/')[2]!r}"
+        if layout.path.startswith(f"{cv.SAMPLES}/"):
+            owner = f"sample {plane} of {array!r}"
+        elif layout.path.startswith(f"{cv.COLLECTIONS}/"):
+            owner = f"chip {plane} of {layout.path.partition('/')[2]!r}"
         place, file = self.at(int(self.entries["file"][chunk]))
         return f"{owner}, row {row}, col {col} (file {place}/{file})"
 
