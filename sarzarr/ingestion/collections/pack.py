@@ -399,9 +399,9 @@ def _packed(work: ShardOfWork) -> ShardReceipt:
                     raise
                 refused[position] = error_text(error)
                 continue
-            shard.append(work.first + len(taken), chip.pixels)
+            sha = shard.append(work.first + len(taken), chip.pixels)
             numbers = _numbers(chip, chips.stamps[position].tolist(), crs, facts)
-            rows.append(([numbers[name] for name in columns], chip.grid.transform, chip.sha + chip.source_hash))
+            rows.append(([numbers[name] for name in columns], chip.grid.transform, sha + chip.source_hash))
             taken.append(position)
         records = shard.close() if taken else {}
     receipt = ShardReceipt(
