@@ -20,6 +20,7 @@ from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram, count_h
 from sarzarr.pixels.kernels import half_codes_kernel, normalize_kernel
 from sarzarr.pixels.radiometry import denormalize
 from sarzarr.store.catalog import catalog_rows
+from sarzarr.store.collections import collection_names, open_collection
 from sarzarr.store.commit import changing, write_bounds
 from sarzarr.store.shard_job import job_side, rectangles
 from sarzarr.store.split_table import Split, read_side
@@ -39,7 +40,7 @@ def recommend_clips(
 ) -> dict[str, BoundsEntry]:
     """Return groups with the clip (dB) that their histograms recommend; nothing is written.
 
-    Every scene of a group, by `bounds_key`, counts, pixel by pixel; with ``split`` (``train``, ``v2:train``, or a
+    Every scene and every collection of a group, by `bounds_key`, counts, pixel by pixel; with ``split`` (``train``, ``v2:train``, or a
     split and a membership) the ground of one side alone, in one pass over its codes. ``method`` are arguments of
     `clip_bounds_from_histogram`: by default percentiles 1 and 99 of the pixels that are valid and positive.
 
@@ -48,15 +49,16 @@ def recommend_clips(
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in catalog_rows(store.catalog):
         rows.setdefault(row["bounds_key"], []).append(row)
-    if unknown := keys - set(rows):
+    of_chips = _collection_histograms(store) if split is None else {}
+    if unknown := keys - set(rows) - set(of_chips):
         known, got = ", ".join(sorted(rows)), ", ".join(sorted(unknown))
         raise InvalidInputError(f"groups must be among {known}, got {got}. Name some of these.")
     of_split = None if split is None else split_histograms(store, split, keys)
     entries = {}
     for key in sorted(keys):
         if of_split is None:
-            parts = (store.histogram(row["scene"], row["name"]) for row in rows[key])
-            histogram = sum(parts, start=Histogram.empty())
+            parts = (store.histogram(row["scene"], row["name"]) for row in rows.get(key, ()))
+            histogram = sum((*parts, *of_chips.get(key, ())), start=Histogram.empty())
         else:
             histogram = of_split.get(key, Histogram.empty())
         if split is not None and not histogram.n_valid:
@@ -66,13 +68,23 @@ def recommend_clips(
             )
         clip = clip_bounds_from_histogram(histogram, **method)
         entries[key] = BoundsEntry(
-            vmin=float(rows[key][0]["vmin"]),
-            vmax=float(rows[key][0]["vmax"]),
+            vmin=float(rows[key][0]["vmin"]) if key in rows else store.bounds[key].vmin,
+            vmax=float(rows[key][0]["vmax"]) if key in rows else store.bounds[key].vmax,
             clip_vmin=clip.vmin,
             clip_vmax=clip.vmax,
             clip_method=(clip.description or clip.method) + ("" if split is None else f" of {_name(split)}"),
         )
     return entries
+
+
+def _collection_histograms(store: Store) -> dict[str, list[Histogram]]:
+    """Return the dB histograms of arrays of collections by their groups."""
+    found: dict[str, list[Histogram]] = {}
+    for name in collection_names(store):
+        collection = open_collection(store, name)
+        for array in collection.contents.arrays:
+            found.setdefault(array.bounds_key, []).append(collection.histogram(array.name))
+    return found
 
 
 def set_clip(

@@ -109,7 +109,14 @@ def _essence(header: Header) -> tuple[Any, ...]:
     """Return everything of a header but the place of its pixels and its masks."""
     tags = [tuple(sorted(held.items())) for held in (header.tags, *header.band_tags)]
     return (
-        *(header.bands, str(header.dtype), header.is_integer, repr(header.nodata), header.names, header.units),
+        *(
+            header.bands,
+            str(header.dtype),
+            header.is_integer,
+            repr(header.nodata),
+            header.names,
+            header.units,
+        ),
         *(header.scales, header.offsets, header.is_alpha, header.is_picture, header.pages, header.grid.shape),
         *tags,
     )

@@ -52,7 +52,9 @@ class ShardOfChips:
     def __enter__(self) -> Self:
         for name, stored in self.contents.stored.items():
             path = self.folder / name / shard_key(self.shard)
-            writer = ShardWriter(path, (self.part.per_shard, 1), get_codec(stored.codec), stored.encoding.fill)
+            writer = ShardWriter(
+                path, (self.part.per_shard, 1), get_codec(stored.codec), stored.encoding.fill
+            )
             self._writers[name] = self._stack.enter_context(writer)
         return self
 

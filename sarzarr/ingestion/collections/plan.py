@@ -142,7 +142,9 @@ class CollectionPlan:
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{len(rows):,} of {h} x {w}" for (h, w), rows in self.by_size.items())
-        lines = [f"  collection {self.name}: {counted(len(self.chips), 'chip')} to write, {self.present:,} already there"]
+        lines = [
+            f"  collection {self.name}: {counted(len(self.chips), 'chip')} to write, {self.present:,} already there"
+        ]
         if len(self.chips):
             lines[0] += f"; {sizes}, by {counted(self.sampled, 'file')} that were looked at"
         if self.replaced:
@@ -164,7 +166,9 @@ class CollectionPlan:
 
 def _in_order(arrays: Iterable[ChipArray]) -> tuple[ChipArray, ...]:
     known = cv.POLARIZATIONS
-    return tuple(sorted(arrays, key=lambda a: (known.index(a.name) if a.name in known else len(known), a.name)))
+    return tuple(
+        sorted(arrays, key=lambda a: (known.index(a.name) if a.name in known else len(known), a.name))
+    )
 
 
 def _by_name(layers: Iterable[ChipLayer]) -> tuple[ChipLayer, ...]:
@@ -187,9 +191,7 @@ class Packed:
     """Layers that are of scenes."""
 
 
-def plan_collections(
-    given: Sequence[str | Path], store: Store | None, options: IngestOptions
-) -> Packed:
+def plan_collections(given: Sequence[str | Path], store: Store | None, options: IngestOptions) -> Packed:
     """Return which of the files, and of those in folders and ZIP archives, go into a collection.
 
     Those of a kind of which there are `ENOUGH` of at most `LONGEST` rows and columns do so by themselves; with
@@ -282,8 +284,12 @@ def _packed(
         (kept if fit else rest if not is_small else []).extend(own)
     if not kept:
         if is_asked:
-            raise refused.error() if refused else UnsupportedRasterError(
-                "chips of backscatter were expected, got none:\n" + "\n".join(notes)
+            raise (
+                refused.error()
+                if refused
+                else UnsupportedRasterError(
+                    "chips of backscatter were expected, got none:\n" + "\n".join(notes)
+                )
             )
         return Packed(rest=tuple(given), layers=options.layers)
     name = safe_name(options.collection or _named_after(given))
@@ -306,12 +312,15 @@ def _named_after(given: Sequence[str | Path]) -> str:
     """Return the name of a collection by the folder that was given, or that the first file is in."""
     first = Path(given[0]).absolute()
     name = first.name if first.is_dir() or first.suffix.lower() == ".zip" else first.parent.name
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem if name.lower().endswith(".zip") else name).strip("-.") or "chips"
+    return (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem if name.lower().endswith(".zip") else name).strip(
+            "-."
+        )
+        or "chips"
+    )
 
 
-def _look(
-    files: Sequence[File], probes: _Probes, notes: list[str], *, is_asked: bool
-) -> tuple[bool, bool]:
+def _look(files: Sequence[File], probes: _Probes, notes: list[str], *, is_asked: bool) -> tuple[bool, bool]:
     """Return whether files of one kind are chips of backscatter, and whether they are small, by a few of them."""
     shapes: list[tuple[int, int]] = []
     failures: dict[str, File] = {}
@@ -363,6 +372,7 @@ def _said(options: IngestOptions) -> dict[str, Any]:
         "nodata": options.nodata,
         "representation": options.representation,
     }
+
 
 def _plan(
     name: str,
@@ -447,7 +457,9 @@ def _known(
         stamp = sum(file.size for file in own), max(file.modified for file in own)
         is_same = len(own) == len(lines) and stamp == (size, modified)
         if not is_same and len(own) == len(lines) and stamp[0] == size:
-            is_same = files_hash([f.path for f in own], full=full) == table["source_hash"].values[row].tobytes()
+            is_same = (
+                files_hash([f.path for f in own], full=full) == table["source_hash"].values[row].tobytes()
+            )
         if is_same:
             there.update(lines)
             present += 1
@@ -493,7 +505,9 @@ def _understood(
     understanding = Understanding(
         meanings=meanings,
         arrays=_in_order(arrays.values()),
-        layers=tuple(one for layer in options.layers if layer.name in layers for one in _layer(layer, layers)),
+        layers=tuple(
+            one for layer in options.layers if layer.name in layers for one in _layer(layer, layers)
+        ),
         full_hash=options.full_hash,
         **_said(options),
     )
@@ -541,7 +555,9 @@ def _take(
     )
     known = meanings.setdefault(told.kind, found)
     if [replace(b, reason="") for b in known] != [replace(b, reason="") for b in found]:
-        one, other = ("; ".join(f"{b.name} {b.quantity} {b.representation}" for b in some) for some in (known, found))
+        one, other = (
+            "; ".join(f"{b.name} {b.quantity} {b.representation}" for b in some) for some in (known, found)
+        )
         raise UnsupportedRasterError(
             f"expected files of one meaning, got {one}, and {other} in {path.name!r}. Say what they are with "
             "--quantity and --representation, or give each kind a collection of its own."
@@ -589,7 +605,9 @@ def _layer(layer: Layer, files: Mapping[str, Sequence[File]]) -> list[LayerBand]
         )
     dtype = str(header.dtype)
     if dtype not in _LAYER_DTYPES:
-        raise InvalidInputError(f"expected integers or floats in layer {layer.name!r}, got {dtype}. Leave it out.")
+        raise InvalidInputError(
+            f"expected integers or floats in layer {layer.name!r}, got {dtype}. Leave it out."
+        )
     bands = [layer.band] if layer.band is not None else list(range(1, header.bands + 1))
     is_float = np.dtype(dtype).kind == "f"
     is_many = len(bands) > 1
@@ -635,4 +653,3 @@ def _patterns(chips: Chips, understanding: Understanding) -> dict[str, str]:
             [line.removeprefix(begin) for own in lines for line in own if line.startswith(begin)]
         )
     return out
-

@@ -182,7 +182,9 @@ class ChipReader:
                         "each file a name of its own."
                     )
                 encoder = self.encoders[meaning.name]
-                values, flags = encoder.encode(raw, mask, nodata, meaning.representation, is_told=told.is_told)
+                values, flags = encoder.encode(
+                    raw, mask, nodata, meaning.representation, is_told=told.is_told
+                )
                 pixels[meaning.name] = values
                 pixels[encoder.array.flags] = self._all_valid if flags is None else flags
                 valid = values.size if flags is None else int(np.count_nonzero(cv.Flag.is_valid(flags)))
@@ -197,19 +199,21 @@ class ChipReader:
             pixels |= self._layer(Path(path), own, grid)
             numbers["layers"] |= sum(1 << self.understanding.layers.index(one) for one in own)
         when = known.datetime
-        numbers["time"] = NO_TIME if when is None else int(np.datetime64(when.rstrip("Z"), "ns").astype(np.int64))
+        numbers["time"] = (
+            NO_TIME if when is None else int(np.datetime64(when.rstrip("Z"), "ns").astype(np.int64))
+        )
         return Chip(
             pixels=pixels,
             grid=grid,
             facts=known,
             representations=representations,
             numbers=numbers,
-            source_hash=files_hash([*files, *filter(None, layers.values())], full=self.understanding.full_hash),
+            source_hash=files_hash(
+                [*files, *filter(None, layers.values())], full=self.understanding.full_hash
+            ),
         )
 
-    def _bands(
-        self, path: Path
-    ) -> tuple[Told, list[tuple[BandMeaning, Array, Array | None, float | None]]]:
+    def _bands(self, path: Path) -> tuple[Told, list[tuple[BandMeaning, Array, Array | None, float | None]]]:
         """Return what a file tells, and of each band that is kept its pixels, its mask and its nodata."""
         with open_raster(path) as dataset:
             self._check_shape(dataset.shape)
