@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sarzarr.ingestion.polygons import import_polygons as import_polygons
     from sarzarr.ingestion.ptychography import import_ptychography as import_ptychography
     from sarzarr.ingestion.run import ingest as ingest
+    from sarzarr.ingestion.collections.remove import remove_collection as remove_collection
     from sarzarr.ingestion.run import remove_scene as remove_scene
     from sarzarr.ingestion.verification.accept import accept_changes as accept_changes
     from sarzarr.ingestion.verification.repair import repair as repair
@@ -103,6 +104,8 @@ if TYPE_CHECKING:
     from sarzarr.splits.samples.manager import SplitManager as SplitManager
     from sarzarr.store.collections import open_collection as open_collection
     from sarzarr.store.overviews.make import make_overviews as make_overviews
+    from sarzarr.store.collections import Collection as Collection
+    from sarzarr.store.collections import open_collection as open_collection
     from sarzarr.store.samples import open_samples as open_samples
     from sarzarr.store.store import Store as Store
     from sarzarr.store.store import open_store as open_store

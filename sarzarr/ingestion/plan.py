@@ -93,7 +93,9 @@ class IngestPlan:
         scenes = f"{counted(len(self.scenes), 'scene')} to write, {len(self.present)} already there"
         if not self.collections:
             return scenes
-        chips, there = (sum(n) for n in zip(*((len(c.chips), c.present) for c in self.collections), strict=True))
+        chips, there = (
+            sum(n) for n in zip(*((len(c.chips), c.present) for c in self.collections), strict=True)
+        )
         of_chips = f"{counted(chips, 'chip')} to write, {there:,} already there"
         return f"{of_chips}; {scenes}" if self.scenes or self.present else of_chips
 

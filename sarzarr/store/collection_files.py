@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from sarzarr.store.collections import CHIPS, Contents, Part
 from sarzarr.store.documents import cf_attributes, ensure_groups, group_document, has_node, write_node
 from sarzarr.store.manifest import ShardRecord, write_manifest
 from sarzarr.store.place import Place
-from sarzarr.store.shards import ShardWriter
+from sarzarr.store.shards import ShardWriter, is_empty
 from sarzarr.store.store import Store
 from sarzarr.store.tables import read_table, write_table
 
@@ -43,23 +44,42 @@ class ShardOfChips:
     """The size of its chips, (rows, columns)."""
     shard: int
     """Its number."""
+    _all_valid: tuple[Any, bytes] | None = field(default=None, init=False)
+    """The flags of a chip of which every pixel is valid, encoded: most have them."""
     _writers: dict[str, ShardWriter] = field(default_factory=dict, init=False)
     _stack: ExitStack = field(default_factory=ExitStack, init=False)
 
     def __enter__(self) -> Self:
         for name, stored in self.contents.stored.items():
             path = self.folder / name / shard_key(self.shard)
-            writer = ShardWriter(path, (self.part.per_shard, 1), get_codec(stored.codec), stored.encoding.fill)
+            writer = ShardWriter(
+                path, (self.part.per_shard, 1), get_codec(stored.codec), stored.encoding.fill
+            )
             self._writers[name] = self._stack.enter_context(writer)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def append(self, at: int, pixels: Mapping[str, Array]) -> None:
-        """Add a chip as number ``at`` of the shard: stored values (rows, columns) by the array's name."""
-        for name, values in pixels.items():
-            self._writers[name].append(at, 0, np.ascontiguousarray(values))
+    def append(self, at: int, pixels: Mapping[str, Array]) -> bytes:
+        """Add a chip as number ``at`` of the shard: stored values (rows, columns) by the array's name.
+
+        Returned is the SHA-256 (32 bytes) of its chunks as they are stored, without their checksums, in the order of
+        the names; of chunks that are all fill value, and so left out, there are none.
+        """
+        digest = sha256()
+        for name in sorted(pixels):
+            values, writer = pixels[name], self._writers[name]
+            if is_empty(values, writer.fill):
+                continue
+            if name.endswith(cv.FLAGS_SUFFIX) and not values.any():
+                self._all_valid = self._all_valid or writer.codec.encode(np.zeros_like(values, order="C"))
+                payload, crc = self._all_valid
+            else:
+                payload, crc = writer.codec.encode(np.ascontiguousarray(values))
+            digest.update(payload)
+            writer.add(at, 0, payload, crc)
+        return digest.digest()
 
     def close(self) -> Records:
         """Finish every file, and return their records."""

@@ -240,7 +240,8 @@ class Collection:
         row (in the arrays of that part), crs, facts (numbers into `Contents`); transform (chip, 6) float64; time,
         datetime64[ns], NaT where nothing dates it; height, width, pixels; layers (bits of `Contents.layers` that it
         has); ``valid_vv``, ... (pixels that were measured, -1 where it has no such array); bytes and modified, the
-        stamp of its files; ``sha`` and ``source_hash`` (chip, 32) uint8, SHA-256 of its stored pixels and its files.
+        stamp of its files; ``sha`` and ``source_hash`` (chip, 32) uint8, SHA-256 of its
+        chunks (`sarzarr.store.collection_files.ShardOfChips.append`) and of its files.
         """
         place, key = self.store.place, f"{self.key}/{CHIPS}"
         table, contents = read_table(place, key), self.contents

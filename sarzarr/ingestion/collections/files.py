@@ -23,7 +23,9 @@ from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.zips import is_archive, members
 
 SUFFIXES: Final = (".tif", ".tiff")
-_POLARIZATION: Final = re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(POLARIZATIONS)})(?![A-Za-z0-9])", re.IGNORECASE)
+_POLARIZATION: Final = re.compile(
+    rf"(?<![A-Za-z0-9])(?:{'|'.join(POLARIZATIONS)})(?![A-Za-z0-9])", re.IGNORECASE
+)
 _WORD: Final = re.compile(r"[A-Za-z0-9]+")
 MOST_FAMILIES: Final = 64
 """Kinds of folders up to which files in them are of different kinds: of more, each chip has a folder of its own."""
@@ -119,7 +121,9 @@ class Chips:
         )
 
 
-def chips_of(files: Sequence[File], layers: Mapping[str, Sequence[File]]) -> tuple[Chips, dict[str, list[File]]]:
+def chips_of(
+    files: Sequence[File], layers: Mapping[str, Sequence[File]]
+) -> tuple[Chips, dict[str, list[File]]]:
     """Return the chips that files make, sorted by id, and of each layer the files that are no chip's.
 
     ``layers`` are the files of each layer, which are none of the others.

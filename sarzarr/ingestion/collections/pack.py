@@ -144,7 +144,9 @@ def pack_collection(
     if run.taken:
         run.enter()
     for sentence, count in run.notes.items():
-        log.warning("%s, collections/%s: %s: %s", store.place.name, plan.name, counted(count, "chip"), sentence)
+        log.warning(
+            "%s, collections/%s: %s: %s", store.place.name, plan.name, counted(count, "chip"), sentence
+        )
     remove_tree(folder)
 
 
@@ -284,7 +286,9 @@ class _Run:
             name, gone = self.plan.name, self.plan.replaced
             write_collection(draft, name, self.contents, table, histograms, self._parts(), without=gone)
             self._bounds(draft, histograms)
-        log.info("%s, collections/%s: %s", self.store.place.name, self.plan.name, counted(len(table["id"]), "chip"))
+        log.info(
+            "%s, collections/%s: %s", self.store.place.name, self.plan.name, counted(len(table["id"]), "chip")
+        )
 
     def _parts(self) -> dict[str, tuple[Path, Sequence[Records]]]:
         """Return, of each part that gets chips, the folder of its new shards and the records of all of them."""
@@ -331,7 +335,9 @@ class _Run:
             ids += [work.chips.ids[i] for i in receipt.taken]
             sources += [work.chips.sources[i] for i in receipt.taken]
         self.contents = replace(self.contents, crs=tuple(crs), facts=tuple(map(json.loads, facts)))
-        return chip_table(ids, sources, np.concatenate(affine), np.concatenate(numbers), np.concatenate(hashes))
+        return chip_table(
+            ids, sources, np.concatenate(affine), np.concatenate(numbers), np.concatenate(hashes)
+        )
 
     def _bounds(self, draft: Store, histograms: Mapping[str, Histogram]) -> None:
         """Write the clips of groups that are new: what the histograms of the collection recommend."""
@@ -399,9 +405,9 @@ def _packed(work: ShardOfWork) -> ShardReceipt:
                     raise
                 refused[position] = error_text(error)
                 continue
-            shard.append(work.first + len(taken), chip.pixels)
+            sha = shard.append(work.first + len(taken), chip.pixels)
             numbers = _numbers(chip, chips.stamps[position].tolist(), crs, facts)
-            rows.append(([numbers[name] for name in columns], chip.grid.transform, chip.sha + chip.source_hash))
+            rows.append(([numbers[name] for name in columns], chip.grid.transform, sha + chip.source_hash))
             taken.append(position)
         records = shard.close() if taken else {}
     receipt = ShardReceipt(

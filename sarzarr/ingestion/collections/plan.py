@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ from sarzarr.ingestion.scene_plan import group_named
 from sarzarr.scenes.header import Header, read_header
 from sarzarr.scenes.probe import RasterProbe, probe_file
 from sarzarr.scenes.refusals import Refusals
-from sarzarr.scenes.told import Kind, told_by
+from sarzarr.scenes.told import Kind, Teller
 from sarzarr.store.boxes import safe_name
 from sarzarr.store.collections import (
     LONGEST,
@@ -50,10 +51,14 @@ from sarzarr.text import counted, listed
 log = logging.getLogger(__name__)
 ENOUGH: Final = 50
 """Small files of one kind that are packed without being asked for."""
-_SAMPLED: Final = 1 << 21
+_SAMPLED: Final = 1 << 20
 """Pixels of an archive that are looked at before it is read, about."""
 _MOST_SAMPLED: Final = 32
-_LEAST_SAMPLED: Final = 5
+"""Files that are, at most."""
+_LEAST_SAMPLED: Final = 3
+"""Files that are, and are backscatter, at the least, if there are so many."""
+_HEADERS: Final = 5
+"""Headers of each kind of files that are read to see whether they are small."""
 _LAYER_DTYPES: Final = frozenset(
     ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64", "int64", "uint64")
 )
@@ -137,7 +142,9 @@ class CollectionPlan:
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{len(rows):,} of {h} x {w}" for (h, w), rows in self.by_size.items())
-        lines = [f"  collection {self.name}: {counted(len(self.chips), 'chip')} to write, {self.present:,} already there"]
+        lines = [
+            f"  collection {self.name}: {counted(len(self.chips), 'chip')} to write, {self.present:,} already there"
+        ]
         if len(self.chips):
             lines[0] += f"; {sizes}, by {counted(self.sampled, 'file')} that were looked at"
         if self.replaced:
@@ -159,7 +166,9 @@ class CollectionPlan:
 
 def _in_order(arrays: Iterable[ChipArray]) -> tuple[ChipArray, ...]:
     known = cv.POLARIZATIONS
-    return tuple(sorted(arrays, key=lambda a: (known.index(a.name) if a.name in known else len(known), a.name)))
+    return tuple(
+        sorted(arrays, key=lambda a: (known.index(a.name) if a.name in known else len(known), a.name))
+    )
 
 
 def _by_name(layers: Iterable[ChipLayer]) -> tuple[ChipLayer, ...]:
@@ -182,9 +191,7 @@ class Packed:
     """Layers that are of scenes."""
 
 
-def plan_collections(
-    given: Sequence[str | Path], store: Store | None, options: IngestOptions
-) -> Packed:
+def plan_collections(given: Sequence[str | Path], store: Store | None, options: IngestOptions) -> Packed:
     """Return which of the files, and of those in folders and ZIP archives, go into a collection.
 
     Those of a kind of which there are `ENOUGH` of at most `LONGEST` rows and columns do so by themselves; with
@@ -232,6 +239,26 @@ def _of_scenes_alone(options: IngestOptions) -> str:
     return ", ".join(name for name, is_given in asked.items() if is_given)
 
 
+@dataclass(frozen=True, eq=False)
+class _Probes:
+    """The probes of a plan: a file that is looked at twice is read once."""
+
+    options: IngestOptions
+    known: dict[Path, RasterProbe] = field(default_factory=dict)
+
+    @cached_property
+    def teller(self) -> Teller:
+        return Teller(**_said(self.options))
+
+    def of(self, path: Path) -> RasterProbe:
+        if path not in self.known:
+            said = self.options
+            self.known[path] = probe_file(
+                path, quantity=said.quantity, calibrate=said.calibration, **_said(said)
+            )
+        return self.known[path]
+
+
 def _packed(
     given: Sequence[str | Path], files: list[File], store: Store | None, options: IngestOptions
 ) -> Packed:
@@ -247,22 +274,26 @@ def _packed(
             of_scenes.append(layer)
     taken = {file.path for own in layers.values() for file in own}
     files = [file for file in files if file.path not in taken]
-    kept: list[File] = []
+    probes, kept = _Probes(options), list[File]()
     rest: list[File] = []
     for own in families(files).values():
         if not is_asked and len(own) < ENOUGH:
             rest += own
             continue
-        fit, is_small = _look(own, options, refused, notes, is_asked=is_asked)
+        fit, is_small = _look(own, probes, notes, is_asked=is_asked)
         (kept if fit else rest if not is_small else []).extend(own)
     if not kept:
         if is_asked:
-            raise refused.error() if refused else UnsupportedRasterError(
-                "chips of backscatter were expected, got none:\n" + "\n".join(notes)
+            raise (
+                refused.error()
+                if refused
+                else UnsupportedRasterError(
+                    "chips of backscatter were expected, got none:\n" + "\n".join(notes)
+                )
             )
         return Packed(rest=tuple(given), layers=options.layers)
     name = safe_name(options.collection or _named_after(given))
-    plan = _plan(name, kept, layers, store, options, notes, refused)
+    plan = _plan(name, kept, layers, store, probes, notes, refused)
     if is_asked:
         for file in rest:
             why = f"expected a chip of at most {LONGEST} x {LONGEST} pixels. Ingest it as a scene: --scenes."
@@ -281,28 +312,31 @@ def _named_after(given: Sequence[str | Path]) -> str:
     """Return the name of a collection by the folder that was given, or that the first file is in."""
     first = Path(given[0]).absolute()
     name = first.name if first.is_dir() or first.suffix.lower() == ".zip" else first.parent.name
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem if name.lower().endswith(".zip") else name).strip("-.") or "chips"
+    return (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem if name.lower().endswith(".zip") else name).strip(
+            "-."
+        )
+        or "chips"
+    )
 
 
-def _look(
-    files: Sequence[File], options: IngestOptions, refused: Refusals, notes: list[str], *, is_asked: bool
-) -> tuple[bool, bool]:
+def _look(files: Sequence[File], probes: _Probes, notes: list[str], *, is_asked: bool) -> tuple[bool, bool]:
     """Return whether files of one kind are chips of backscatter, and whether they are small, by a few of them."""
     shapes: list[tuple[int, int]] = []
     failures: dict[str, File] = {}
     is_radar = False
-    for file in _spread(files, _LEAST_SAMPLED):
+    for file in _spread(files, _HEADERS):
         try:
             header = read_header(Path(file.path))
         except (SarzarrError, OSError) as error:
             failures.setdefault(str(error), file)
             continue
         shapes.append(header.grid.shape)
-        told = told_by(Path(file.path), header, **_said(options)) if max(header.grid.shape) <= LONGEST else None
+        told = probes.teller.of(Path(file.path), header) if max(header.grid.shape) <= LONGEST else None
         if told is not None and told.refusal is not None:
             failures.setdefault(told.refusal, file)
         elif told is not None and not is_radar:
-            probe = _probe(Path(file.path), options)
+            probe = probes.of(Path(file.path))
             is_radar = probe.refusal is None
             if probe.refusal is not None:
                 failures.setdefault(probe.refusal, file)
@@ -340,20 +374,16 @@ def _said(options: IngestOptions) -> dict[str, Any]:
     }
 
 
-def _probe(path: Path, options: IngestOptions) -> RasterProbe:
-    return probe_file(path, quantity=options.quantity, calibrate=options.calibration, **_said(options))
-
-
 def _plan(
     name: str,
     files: Sequence[File],
     layers: Mapping[str, Sequence[File]],
     store: Store | None,
-    options: IngestOptions,
+    probes: _Probes,
     notes: list[str],
     refused: Refusals,
 ) -> CollectionPlan:
-    known = None
+    known, options = None, probes.options
     if store is not None and name in collection_names(store):
         known = Collection(store, name)
     everything = [*files, *(file for own in layers.values() for file in own)]
@@ -380,7 +410,7 @@ def _plan(
         return _nothing_new(name, chips, known, present)
     gone = set(changed) if options.replace else set()
     chips = _with_ids_of_their_own(chips, set(known.ids if known is not None else ()) - gone)
-    understanding, by_size, sampled = _understood(chips, layers, store, options)
+    understanding, by_size, sampled = _understood(chips, layers, store, probes)
     return CollectionPlan(
         name=name,
         chips=chips,
@@ -427,7 +457,9 @@ def _known(
         stamp = sum(file.size for file in own), max(file.modified for file in own)
         is_same = len(own) == len(lines) and stamp == (size, modified)
         if not is_same and len(own) == len(lines) and stamp[0] == size:
-            is_same = files_hash([f.path for f in own], full=full) == table["source_hash"].values[row].tobytes()
+            is_same = (
+                files_hash([f.path for f in own], full=full) == table["source_hash"].values[row].tobytes()
+            )
         if is_same:
             there.update(lines)
             present += 1
@@ -447,13 +479,13 @@ def _with_ids_of_their_own(chips: Chips, taken: set[str]) -> Chips:
 
 
 def _understood(
-    chips: Chips, layers: Mapping[str, Sequence[File]], store: Store | None, options: IngestOptions
+    chips: Chips, layers: Mapping[str, Sequence[File]], store: Store | None, probes: _Probes
 ) -> tuple[Understanding, dict[tuple[int, int], list[int]], int]:
     """Return what the numbers of chips are, their numbers by size, and how many were looked at."""
     meanings: dict[Kind, tuple[BandMeaning, ...]] = {}
     arrays: dict[str, ChipArray] = {}
     shapes: list[tuple[int, int]] = []
-    failures = Refusals()
+    failures, options = Refusals(), probes.options
     looked, pixels = 0, 0
     numbers = _spread(range(len(chips)), _MOST_SAMPLED)
     for number in _far_apart(numbers):
@@ -461,8 +493,8 @@ def _understood(
             break
         for path in map(Path, chips.paths[number].split("\n")):
             with failures.leaving_out([path]):
-                probe = _probe(path, options)
-                looked += 1
+                probe = probes.of(path)
+                looked += probe.refusal is None
                 pixels += math.prod(probe.grid.shape) * probe.header.bands
                 shapes.append(probe.grid.shape)
                 _take(path, probe, meanings, arrays, store, options, failures)
@@ -473,7 +505,9 @@ def _understood(
     understanding = Understanding(
         meanings=meanings,
         arrays=_in_order(arrays.values()),
-        layers=tuple(one for layer in options.layers if layer.name in layers for one in _layer(layer, layers)),
+        layers=tuple(
+            one for layer in options.layers if layer.name in layers for one in _layer(layer, layers)
+        ),
         full_hash=options.full_hash,
         **_said(options),
     )
@@ -505,7 +539,7 @@ def _take(
     if probe.refusal is not None:
         failures.add([path], probe.refusal)
         return
-    told = told_by(path, probe.header, **_said(options))
+    told = Teller(**_said(options)).of(path, probe.header)
     if told.refusal is not None:
         failures.add([path], told.refusal)
         return
@@ -521,7 +555,9 @@ def _take(
     )
     known = meanings.setdefault(told.kind, found)
     if [replace(b, reason="") for b in known] != [replace(b, reason="") for b in found]:
-        one, other = ("; ".join(f"{b.name} {b.quantity} {b.representation}" for b in some) for some in (known, found))
+        one, other = (
+            "; ".join(f"{b.name} {b.quantity} {b.representation}" for b in some) for some in (known, found)
+        )
         raise UnsupportedRasterError(
             f"expected files of one meaning, got {one}, and {other} in {path.name!r}. Say what they are with "
             "--quantity and --representation, or give each kind a collection of its own."
@@ -569,7 +605,9 @@ def _layer(layer: Layer, files: Mapping[str, Sequence[File]]) -> list[LayerBand]
         )
     dtype = str(header.dtype)
     if dtype not in _LAYER_DTYPES:
-        raise InvalidInputError(f"expected integers or floats in layer {layer.name!r}, got {dtype}. Leave it out.")
+        raise InvalidInputError(
+            f"expected integers or floats in layer {layer.name!r}, got {dtype}. Leave it out."
+        )
     bands = [layer.band] if layer.band is not None else list(range(1, header.bands + 1))
     is_float = np.dtype(dtype).kind == "f"
     is_many = len(bands) > 1
@@ -615,4 +653,3 @@ def _patterns(chips: Chips, understanding: Understanding) -> dict[str, str]:
             [line.removeprefix(begin) for own in lines for line in own if line.startswith(begin)]
         )
     return out
-

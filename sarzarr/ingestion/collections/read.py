@@ -26,11 +26,11 @@ from sarzarr.ingestion.blocks.undecided_zeros import stored_zero
 from sarzarr.ingestion.blocks.write import tiles
 from sarzarr.ingestion.scene_plan import group_named
 from sarzarr.pixels.kernels import is_sentinel
-from sarzarr.rasters import FileStamp, Unmeasured, measured, open_raster, read_mask
+from sarzarr.rasters import FileStamp, Unmeasured, measured, open_raster, read_dtype, read_mask
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
 from sarzarr.scenes.header import header_of
 from sarzarr.scenes.measured import SATURATED, SHARE, BandSample, fills_of
-from sarzarr.scenes.told import Kind, Told, told_by
+from sarzarr.scenes.told import Kind, Teller, Told
 from sarzarr.store.collections import ABSENT, LONGEST, NO_TIME, ChipArray, ChipLayer
 from sarzarr.store.documents import Encoding
 from sarzarr.zips import member
@@ -97,6 +97,13 @@ class Understanding:
     full_hash: bool = False
     """See `IngestOptions.full_hash`."""
 
+    @property
+    def teller(self) -> Teller:
+        """A new teller of what files say by their headers."""
+        return Teller(
+            polarizations=self.polarizations, nodata=self.nodata, representation=self.representation
+        )
+
 
 class OtherSizeError(Exception):
     """A chip of another size, (rows, columns), than was expected: it belongs into another part."""
@@ -108,7 +115,7 @@ class OtherSizeError(Exception):
 
 @dataclass(kw_only=True)
 class Chip:
-    """A chip, encoded."""
+    """A chip, encoded; its pixels are good until the next one is read."""
 
     pixels: dict[str, Array]
     """Stored values (rows, columns) by array: codes, flags and layers."""
@@ -122,8 +129,6 @@ class Chip:
     """``time``, ``layers`` and ``valid_vv``, ..., as `sarzarr.store.collections.NUMBERS` has them."""
     source_hash: bytes
     """SHA-256 (32 bytes) of its files' bytes, or of samples of them."""
-    sha: bytes
-    """SHA-256 (32 bytes) of its stored pixels."""
 
 
 @dataclass
@@ -144,6 +149,8 @@ class ChipReader:
             array.name: ArrayEncoder(array, self.shape, self.workload) for array in self.understanding.arrays
         }
         self._all_valid = np.zeros(self.shape, np.uint8)
+        self._teller = self.understanding.teller
+        self._rooms: dict[tuple[int, int, str], Array] = {}
 
     def read(self, files: Sequence[str], layers: Mapping[str, str]) -> Chip:
         """Return a chip from the paths of its files, and of the file of each of its layers.
@@ -175,7 +182,9 @@ class ChipReader:
                         "each file a name of its own."
                     )
                 encoder = self.encoders[meaning.name]
-                values, flags = encoder.encode(raw, mask, nodata, meaning.representation, is_told=told.is_told)
+                values, flags = encoder.encode(
+                    raw, mask, nodata, meaning.representation, is_told=told.is_told
+                )
                 pixels[meaning.name] = values
                 pixels[encoder.array.flags] = self._all_valid if flags is None else flags
                 valid = values.size if flags is None else int(np.count_nonzero(cv.Flag.is_valid(flags)))
@@ -190,42 +199,41 @@ class ChipReader:
             pixels |= self._layer(Path(path), own, grid)
             numbers["layers"] |= sum(1 << self.understanding.layers.index(one) for one in own)
         when = known.datetime
-        numbers["time"] = NO_TIME if when is None else int(np.datetime64(when.rstrip("Z"), "ns").astype(np.int64))
-        digest = sha256()
-        for name in sorted(pixels):
-            digest.update(np.ascontiguousarray(pixels[name]))
+        numbers["time"] = (
+            NO_TIME if when is None else int(np.datetime64(when.rstrip("Z"), "ns").astype(np.int64))
+        )
         return Chip(
             pixels=pixels,
             grid=grid,
             facts=known,
             representations=representations,
             numbers=numbers,
-            sha=digest.digest(),
-            source_hash=files_hash([*files, *filter(None, layers.values())], full=self.understanding.full_hash),
+            source_hash=files_hash(
+                [*files, *filter(None, layers.values())], full=self.understanding.full_hash
+            ),
         )
 
-    def _bands(
-        self, path: Path
-    ) -> tuple[Told, list[tuple[BandMeaning, Array, Array | None, float | None]]]:
+    def _bands(self, path: Path) -> tuple[Told, list[tuple[BandMeaning, Array, Array | None, float | None]]]:
         """Return what a file tells, and of each band that is kept its pixels, its mask and its nodata."""
-        known = self.understanding
         with open_raster(path) as dataset:
             self._check_shape(dataset.shape)
-            told = told_by(
-                path,
-                header_of(dataset, path),
-                polarizations=known.polarizations,
-                nodata=known.nodata,
-                representation=known.representation,
-            )
+            told = self._teller.of(path, header_of(dataset, path))
             bands = self._meaning(path, told)
             wanted = [meaning.band for meaning in bands]
-            raw = dataset.read(wanted)
+            raw = self._raw(dataset, wanted, 0)
             masks = [self._mask(dataset, told, band) for band in wanted]
         sentinels = dict(zip((band.number for band in told.bands), told.nodata, strict=True))
         return told, [
             (meaning, raw[i], masks[i], sentinels.get(meaning.band)) for i, meaning in enumerate(bands)
         ]
+
+    def _raw(self, dataset: Any, bands: list[int], which: int) -> Array:
+        """Return bands (n, rows, columns) of a file, in memory that is used again for the next chip."""
+        dtype = read_dtype(dataset)
+        key = which, len(bands), str(dtype)
+        if key not in self._rooms:
+            self._rooms[key] = np.empty((len(bands), *self.shape), dtype)
+        return np.asarray(dataset.read(bands, out=self._rooms[key]))
 
     def _mask(self, dataset: Any, told: Told, band: int) -> Array | None:
         mask = told.header.masks[band - 1]
@@ -274,25 +282,25 @@ class ChipReader:
     def _layer(self, path: Path, own: Sequence[LayerBand], grid: Grid) -> dict[str, Array]:
         """Return the bands of a layer's file by the layers' names."""
         with open_raster(path) as dataset:
-            header = header_of(dataset, path)
-            if header.grid.shape != self.shape:
+            if dataset.shape != self.shape:
                 raise UnsupportedRasterError(
                     f"expected a layer of {self.shape[0]} x {self.shape[1]} pixels, as its chip, got {path.name!r} of "
-                    f"{header.grid.height} x {header.grid.width}. Take it away, or write it on the chip's grid."
+                    f"{dataset.height} x {dataset.width}. Take it away, or write it on the chip's grid."
                 )
-            _check_place(header.grid, grid, path.name)
-            if (str(header.dtype), header.bands) != (own[0].layer.dtype, own[0].bands):
+            _check_layer_place(dataset, grid, path.name)
+            dtype = str(read_dtype(dataset))
+            if (dtype, dataset.count) != (own[0].layer.dtype, own[0].bands):
                 raise UnsupportedRasterError(
                     f"expected layer {own[0].files!r} of {own[0].layer.dtype} and {own[0].bands} bands, got "
-                    f"{path.name!r} of {header.dtype} and {header.bands}. Give it a name of its own."
+                    f"{path.name!r} of {dtype} and {dataset.count}. Give it a name of its own."
                 )
-            told = header.nodata
+            told = dataset.nodata
             if not own[0].is_said and told != own[0].layer.nodata and not (told is None or np.isnan(told)):
                 raise UnsupportedRasterError(
                     f"expected nodata {own[0].layer.nodata} of layer {own[0].files!r}, as of its other files, got "
                     f"{told:g} in {path.name!r}. Say it with --layer {own[0].files}:nodata{told:g}=..."
                 )
-            raw = dataset.read([one.band for one in own])
+            raw = self._raw(dataset, [one.band for one in own], 1 + self.understanding.layers.index(own[0]))
         return {one.layer.name: pixels for one, pixels in zip(own, raw, strict=True)}
 
 
@@ -318,6 +326,24 @@ def _check_place(other: Grid, grid: Grid, what: str) -> None:
         )
 
 
+def _check_layer_place(dataset: Any, grid: Grid, what: str) -> None:
+    """Refuse the open file of a layer that lies elsewhere than its chip; one that says no place is taken to lie there.
+
+    CRSs are compared where the affines differ in more than rounding: zones repeat their coordinates, files of one
+    chip are not of two.
+    """
+    if dataset.crs is None or not grid.is_georeferenced:
+        return
+    own, pixel = np.array(dataset.transform[:6]), max(map(abs, grid.pixel_size))
+    rows, cols = grid.shape
+    reach = np.array([cols, rows, 1.0, cols, rows, 1.0])
+    if (np.abs(own - np.array(grid.transform)) * reach).max() > _NEAR * pixel:
+        raise UnsupportedRasterError(
+            f"expected {what} in the place of its chip, got transform {tuple(own.tolist())} beside {grid.transform}. "
+            "Check the names."
+        )
+
+
 @dataclass
 class ArrayEncoder:
     """The encoder of one array of chips, with the counts of all that went through it."""
@@ -337,6 +363,7 @@ class ArrayEncoder:
     fills: dict[float, int] = field(default_factory=dict, init=False)
     """Chips in which a value that no tag declares stands for nothing, by the value."""
     _encoders: dict[Any, TileEncoder] = field(default_factory=dict, init=False)
+    _out: Array | None = field(default=None, init=False)
 
     def forget(self) -> None:
         """Take back what was counted of the chip at hand."""
@@ -429,7 +456,9 @@ class ArrayEncoder:
             pixels = pixels.astype(np.result_type(pixels.dtype, np.float32), copy=pixels is raw)
             pixels[~mask] = np.nan
         encoder = self._encoder(pixels.dtype, nodata, representation, has_mask=mask is not None)
-        out = np.empty(self.shape, self.array.dtype)
+        if self._out is None:
+            self._out = np.empty(self.shape, self.array.dtype)
+        out = self._out
         flags: Array | None = None
         encoder.impossible = 0
         for row, col, tile in tiles(pixels, encoder.job.encoding.chunk, encoder.columns):
