@@ -59,15 +59,21 @@ def main():
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
             shapes = ((size, size),) * count
             store = make_chips(Path(folder) / "s.zarr", sizes=shapes, masks=False, arrays=(VV,), per=1024)
-            dataset = ZarrPatchDataset(store, collection="floods", shuffle=True, batch_size=BATCH, drop_last=True)
+            dataset = ZarrPatchDataset(
+                store, collection="floods", shuffle=True, batch_size=BATCH, drop_last=True
+            )
             images = torch.cat([batch.clone() for batch in dataset])
             delivered(dataset, 0.1)
             pairs = [
-                (delivered(dataset, given.seconds), gathered(images, given.seconds)) for _ in range(given.pairs)
+                (delivered(dataset, given.seconds), gathered(images, given.seconds))
+                for _ in range(given.pairs)
             ]
         ours, ram = (statistics.median(each) for each in zip(*pairs, strict=True))
         ratio = statistics.median(one / other for one, other in pairs)
-        print(f"{size} px, {count} chips: {ours:8.0f} chips/s, RAM gather {ram:8.0f}, ratio {ratio:.2f}", flush=True)
+        print(
+            f"{size} px, {count} chips: {ours:8.0f} chips/s, RAM gather {ram:8.0f}, ratio {ratio:.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,15 @@ from pyproj import CRS, Transformer
 
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.store.collection_files import ShardOfChips, write_collection
-from sarzarr.store.collections import NO_TIME, ChipArray, ChipLayer, Contents, Part, chip_table, open_collection
+from sarzarr.store.collections import (
+    NO_TIME,
+    ChipArray,
+    ChipLayer,
+    Contents,
+    Part,
+    chip_table,
+    open_collection,
+)
 from sarzarr.store.commit import changing, write_bounds
 from sarzarr.store.store import BoundsEntry, create_store
 
@@ -43,7 +51,9 @@ def ids_of(count):
     return [f"site{i % 7}_{i:05d}_S1" for i in range(count)]
 
 
-def make_chips(folder, *, sizes=((16, 16),) * 12, places=None, name="floods", arrays=(VV, VH), masks=True, per=5):
+def make_chips(
+    folder, *, sizes=((16, 16),) * 12, places=None, name="floods", arrays=(VV, VH), masks=True, per=5
+):
     """Write a store with a collection of chips of these (rows, columns); return the store.
 
     ``places`` are (CRS number in `CRSS`, transform) by chip; left out, chips are 1 km apart in UTM 32N. Chips without
@@ -92,7 +102,9 @@ def make_chips(folder, *, sizes=((16, 16),) * 12, places=None, name="floods", ar
         db = np.where(codes > 0, (codes - 1.0) / 65534 * 160 - 60, np.nan)
         histograms[array.name] = Histogram.from_db(db)
         clip = clip_bounds_from_histogram(histograms[array.name])
-        entries[array.bounds_key] = BoundsEntry(vmin=-60.0, vmax=100.0, clip_vmin=clip.vmin, clip_vmax=clip.vmax)
+        entries[array.bounds_key] = BoundsEntry(
+            vmin=-60.0, vmax=100.0, clip_vmin=clip.vmin, clip_vmax=clip.vmax
+        )
     with changing(store) as draft:
         write_collection(draft, name, contents, _table(contents, rows), histograms, found)
         write_bounds(draft, entries)
@@ -115,7 +127,9 @@ def crowd(count, *, seed=0, spread=(0.8, 0.5), size=16):
     x, y = np.empty(count), np.empty(count)
     for crs, name in enumerate(CRSS):
         mine = number == crs
-        x[mine], y[mine] = Transformer.from_crs("EPSG:4326", name, always_xy=True).transform(lon[mine], lat[mine])
+        x[mine], y[mine] = Transformer.from_crs("EPSG:4326", name, always_xy=True).transform(
+            lon[mine], lat[mine]
+        )
     affine = np.stack([pixel, 0 * x, x, 0 * x, -pixel, y], axis=1).tolist()
     return list(zip(number.tolist(), map(tuple, affine), strict=True))
 

@@ -85,7 +85,9 @@ def chip_split_text(collection: "Collection", split: "ChipSplit") -> str:
     recipe, counts = dict(split.recipe), split.counts
     parent = f", extends v{split.parent}" if split.parent else ""
     sides = f"{counts['train']} train, {counts['val']} val, {counts['test']} test, {counts['held_back']} held back"
-    lines = [f"{collection.store.place.name}, collections/{collection.name}, split {split.name}{parent}: {sides}"]
+    lines = [
+        f"{collection.store.place.name}, collections/{collection.name}, split {split.name}{parent}: {sides}"
+    ]
     if recipe.pop("kind") == "lists":
         lines.append(f"  by lists: {listed(recipe['files'])}")
     else:
@@ -93,7 +95,9 @@ def chip_split_text(collection: "Collection", split: "ChipSplit") -> str:
         lines.append("  by ground that chips share: " + ", ".join(f"{k} {v}" for k, v in recipe.items()))
         if block:
             size = f"{block / 1000:.3g} km" if block >= 1000 else f"{block:.3g} m"
-            lines.append(f"  large groups are cut along blocks of {size}; what trains and reaches over is held back")
+            lines.append(
+                f"  large groups are cut along blocks of {size}; what trains and reaches over is held back"
+            )
     return "\n".join([*lines, *(f"  {line}" for line in split.told)])
 
 
@@ -102,7 +106,12 @@ def create_chip_split(
 ) -> None:
     """Make a version of a collection's split, and show its counts of chips."""
     made = sz.split_collection(
-        store, collection, notes=notes, fresh=fresh, dry_run=dry_run, **recipe  # type: ignore[arg-type]
+        store,
+        collection,
+        notes=notes,
+        fresh=fresh,
+        dry_run=dry_run,
+        **recipe,  # type: ignore[arg-type]
     )
     opened = sz.open_collection(store, collection)
     for split in made:
@@ -137,7 +146,9 @@ def _lines_of(made: "Collection") -> Iterator[str]:
         held = int((table[f"valid_{array.name}"].values != ABSENT).sum())
         clip = made.store.bounds[array.bounds_key]
         of = "" if held == len(made) else f" of {counted(held, 'chip')}"
-        arrays.append(f"{array.name}{of} ({array.quantity}, clip {clip.clip_vmin:.2f} to {clip.clip_vmax:.2f} dB)")
+        arrays.append(
+            f"{array.name}{of} ({array.quantity}, clip {clip.clip_vmin:.2f} to {clip.clip_vmax:.2f} dB)"
+        )
     yield f"    {', '.join(arrays)}"
     numbers = Counter(table["crs"].values.tolist()).most_common()
     names = [f"{crs_name(None if i == ABSENT else contents.crs[i])} ({n})" for i, n in numbers]

@@ -53,8 +53,8 @@ def export_chip(
     clip
         dB of 0 and 1 of normalized values; each array's recommended clip if left out.
 
-    Raises `NotInStoreError` where a collection, chip, array or layer is not in the store; `InvalidInputError` where an
-    option is unknown, or bands do not fit one file; `CorruptStoreError`, `NoRoomError`.
+    Raises `NotInStoreError` where a collection, chip, array or layer is not in the store; `InvalidInputError` where
+    an option is unknown, or bands do not fit one file; `CorruptStoreError`, `NoRoomError`.
     """
     made, place = open_collection(store, collection), local_folder(path, "a GeoTIFF")
     row, form = made.number(chip), written_form(representation, clip)
@@ -67,8 +67,13 @@ def export_chip(
     table, grid = made.table, made.grid(row)
     facts = made.contents.facts[int(table["facts"].values[row])]
     # GDAL ends a tag's name at a colon.
-    tags = {key.replace(":", "_"): str(facts[key]) for key in cv.ACQUISITION_KEYS if facts.get(key) is not None}
-    tags |= {"sarzarr_chip": made.ids[row], "sarzarr_source": str(table["source"].values[row]).replace("\t", "=")}
+    tags = {
+        key.replace(":", "_"): str(facts[key]) for key in cv.ACQUISITION_KEYS if facts.get(key) is not None
+    }
+    tags |= {
+        "sarzarr_chip": made.ids[row],
+        "sarzarr_source": str(table["source"].values[row]).replace("\t", "="),
+    }
     if when := str(chip_times(table["time"].values[row : row + 1])[0]):
         tags["sarzarr_time"] = when
     forms = {band.tags.get(cv.REPRESENTATION.upper(), "") for band in bands}
@@ -109,9 +114,7 @@ def _band(made: Collection, row: int, name: str, form: Written, held: Sequence[s
     )
 
 
-def _read(
-    made: Collection, row: int, array: ChipArray, form: Written, window: Window
-) -> tuple[Array, Array]:
+def _read(made: Collection, row: int, array: ChipArray, form: Written, window: Window) -> tuple[Array, Array]:
     """Return a window of an array as it is written, and as linear power, float32 (rows, columns)."""
     stored = made.stored(row, array.name)[window.slices]
     values = from_codes(stored) if stored.dtype == np.uint16 else stored.astype(np.float32)

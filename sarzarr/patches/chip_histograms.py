@@ -18,7 +18,7 @@ TOGETHER: Final = 64
 
 
 def chip_arrays(store: Store, keys: AbstractSet[str]) -> dict[str, list[tuple[Collection, ChipArray]]]:
-    """Return the arrays of collections, by the group, ``vv/sigma0``, among ``keys``, that they are of; clips in dB."""
+    """Return the arrays of collections, by the group among ``keys`` that they are of; each has its dB."""
     out: dict[str, list[tuple[Collection, ChipArray]]] = {}
     for name in collection_names(store):
         made = open_collection(store, name)

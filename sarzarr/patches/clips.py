@@ -14,9 +14,9 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.patches.chip_histograms import chip_arrays, chip_histogram
 from sarzarr.patches.index import update_indices
 from sarzarr.patches.stored_array import StoredArray
-from sarzarr.patches.chip_histograms import chip_arrays, chip_histogram
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram, count_half_codes
 from sarzarr.pixels.kernels import half_codes_kernel, normalize_kernel
 from sarzarr.pixels.radiometry import denormalize

@@ -17,7 +17,9 @@ STEPS: Final = 16
 """Steps in which an edge of a region is followed."""
 
 
-def chips_in_region(collection: Collection, region: GroundRegion, among: Array, *, within: bool = False) -> Array:
+def chips_in_region(
+    collection: Collection, region: GroundRegion, among: Array, *, within: bool = False
+) -> Array:
     """Return (n,) bool: the chips, of those of ``among`` (n,) bool, that share ground with a region of the world.
 
     With ``within`` those that lie wholly in one of its parts. Boxes in longitude and latitude leave few chips, which

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any, Final, Literal, Unpack
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError, MixedBoundsError, NothingChosenError
+from sarzarr.errors import InvalidInputError, NothingChosenError
 from sarzarr.keywords import shows_options
 from sarzarr.patches.cut import sample_ids
 from sarzarr.patches.period import parse_period
@@ -20,7 +20,7 @@ from sarzarr.pixels.turns import TRANSPOSE
 from sarzarr.reader.chip_ground import chips_in_region
 from sarzarr.reader.epochs import EpochReader, Laws
 from sarzarr.reader.moments import ChannelMoments, CountedArray, channel_moments
-from sarzarr.reader.options import Bounds, Clip, DeliveredDtype, ReadOptions, SampleKeywords, clips_of
+from sarzarr.reader.options import Bounds, DeliveredDtype, ReadOptions, SampleKeywords, clips_of
 from sarzarr.reader.order import Indices
 from sarzarr.reader.prefetch import BatchRecipe, PartRecipe
 from sarzarr.reader.sources import Source
@@ -121,7 +121,9 @@ class CollectionReader(EpochReader):
         self.collection = made = open_collection(self.store, self._name)
         before = self.store.place.head(f"{made.key}/zarr.json")
         o, wanted = self.options, self.options.labels
-        self._labels = read_labels(made, cv.DEFAULT_INDEX if wanted is True else str(wanted)) if wanted else None
+        self._labels = (
+            read_labels(made, cv.DEFAULT_INDEX if wanted is True else str(wanted)) if wanted else None
+        )
         self.labels = self._labels
         self.targets = None
         names = [o.polarizations] if isinstance(o.polarizations, str) else o.polarizations
@@ -153,7 +155,9 @@ class CollectionReader(EpochReader):
         changes_values = bool(o.augmentation.changes)
         if o.delivers_flags or changes_values:
             none: Laws = (None,) * len(laws)
-            flags = self._of_parts("flags", [a.flags for a in self.arrays], number, none, "uint8", cv.Flag.NODATA)
+            flags = self._of_parts(
+                "flags", [a.flags for a in self.arrays], number, none, "uint8", cv.Flag.NODATA
+            )
         clips = np.tile(np.array([(a.vmin, a.vmax, *clip) for a, clip in self._clips()]), (len(number), 1))
         self.recipe = BatchRecipe(
             images=self._of_parts("image", [a.name for a in self.arrays], number, laws, o.dtype),
@@ -174,19 +178,25 @@ class CollectionReader(EpochReader):
         return same[0] if len(same) == 1 else self.collection.array(name)
 
     def _shape(self, sizes: list[tuple[int, int]], part: Array) -> tuple[int, int]:
-        """Return (rows, columns) of what is delivered; `InvalidInputError` where chips have several, and none is asked."""
+        """Return (rows, columns) of what is delivered; `InvalidInputError` where several sizes are there, unasked."""
         if len(sizes) > 1 and self.options.size != PAD:
             counts = np.bincount(part).tolist()
             known = ", ".join(f"{h}x{w} ({n})" for (h, w), n in zip(sizes, counts, strict=True))
             (height, width), _ = max(zip(sizes, counts, strict=True), key=lambda one: one[1])
             raise InvalidInputError(
-                f"chips of one size were expected in {self._name!r}, got {known}. Choose with size='{height}x{width}', or "
-                "pass size='pad'."
+                f"chips of one size were expected in {self._name!r}, got {known}. Choose with "
+                f"size='{height}x{width}', or pass size='pad'."
             )
         return max(h for h, _ in sizes), max(w for _, w in sizes)
 
     def _of_parts(
-        self, name: str, arrays: Sequence[str], parts: Array, laws: Laws, dtype: str, outside: int | None = None
+        self,
+        name: str,
+        arrays: Sequence[str],
+        parts: Array,
+        laws: Laws,
+        dtype: str,
+        outside: int | None = None,
     ) -> PartRecipe:
         """Return the recipe of channels, read from each part's arrays of these names."""
         found = [self.collection.layout(i, array) for i in parts.tolist() for array in arrays]
@@ -196,14 +206,18 @@ class CollectionReader(EpochReader):
         layer = self.collection.layer(name)
         if len(parts) > 1 and layer.nodata is None:
             raise InvalidInputError(
-                f"a nodata value for the pixels of layer {name!r} beyond a chip's edge was expected for size='pad', got "
-                "none. Choose one size, or leave the layer out."
+                f"a nodata value for the pixels of layer {name!r} beyond a chip's edge was expected for size='pad', "
+                "got none. Choose one size, or leave the layer out."
             )
         layouts = [self.collection.layout(i, name) for i in parts.tolist()]
         table = read_chunk_table(self.store.place, layouts)
         source = Source(table=table, stretches=(None,) * len(layouts), shape=self.selection.shape)
         return PartRecipe(
-            name=name, source=source, array=part[:, None].astype(np.int32), dtype=layer.dtype, outside=layer.nodata
+            name=name,
+            source=source,
+            array=part[:, None].astype(np.int32),
+            dtype=layer.dtype,
+            outside=layer.nodata,
         )
 
     def _laws(self, parts: int) -> Laws:
@@ -241,7 +255,8 @@ class CollectionReader(EpochReader):
             ask("rows= given", np.isin(np.arange(n), o.rows))
         if o.size not in (None, PAD):
             height, width = parse_size(o.size)
-            ask(f"size {height}x{width}", (made.table["height"].values == height) & (made.table["width"].values == width))
+            is_of_size = (made.table["height"].values == height) & (made.table["width"].values == width)
+            ask(f"size {height}x{width}", is_of_size)
         if o.split is not None:
             ask(f"split {o.split!r}", chip_side(made, o.split))
         if o.where is not None:

@@ -75,14 +75,14 @@ def label_sets(collection: Collection) -> tuple[str, ...]:
 
 
 def read_labels(collection: Collection, name: str) -> ChipLabels:
-    """Return a set of labels, by row (n,) of the table of chips; those of chips that are no longer there are left out.
+    """Return a set of labels, by row (n,) of the table of chips; those of chips that are gone are left out.
 
     Raises `NotInStoreError` where there is none of that name; `CorruptStoreError` as `read_table`.
     """
     if name not in (known := label_sets(collection)):
         raise NotInStoreError(
-            f"labels among {', '.join(known) or 'none'} were expected on {collection.name!r}, got {name!r:.100}. Take "
-            f"some in: sarzarr import labels FILE -o STORE --collection {collection.name}."
+            f"labels among {', '.join(known) or 'none'} were expected on {collection.name!r}, got {name!r:.100}. "
+            f"Take some in: sarzarr import labels FILE -o STORE --collection {collection.name}."
         )
     key = f"{_key(collection)}/{name}"
     table = read_table(collection.store.place, key)
@@ -109,7 +109,7 @@ def read_labels(collection: Collection, name: str) -> ChipLabels:
 def write_labels(
     collection: Collection,
     name: str,
-    labels: dict[int, Sequence[str]],
+    labels: Mapping[int, Sequence[str]],
     classes: Sequence[str],
     *,
     is_multi: bool,

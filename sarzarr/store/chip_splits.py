@@ -63,7 +63,7 @@ class ChipSplit:
         return {m.name.lower(): int(found[m]) for m in cv.Membership}
 
     def codes_of(self, keys: Array) -> Array:
-        """Return the membership (chips,) uint8 of chips by their keys (chips,); of those it does not know held back."""
+        """Return the membership (chips,) uint8 of chips by their keys (chips,); held back where unknown."""
         order = np.argsort(self.keys)
         at = np.minimum(np.searchsorted(self.keys, keys, sorter=order), max(len(order) - 1, 0))
         found = order[at] if len(order) else at

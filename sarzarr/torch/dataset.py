@@ -112,7 +112,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
                 )
         if collection is None:
             if size is not None or labels:
-                raise InvalidInputError("size= and labels= need collection=, got none. Name it, or leave them out.")
+                raise InvalidInputError(
+                    "size= and labels= need collection=, got none. Name it, or leave them out."
+                )
             self.reader = _reader_of(store, samples, groups, options)
         else:
             of_chips = cast("CollectionKeywords", {"size": size, "labels": labels, **options})

@@ -35,7 +35,9 @@ def test_a_dataset_delivers_what_the_reader_does(store):
 
 def test_sides_labels_and_workers(store, tmp_path):
     sz.split_collection(store, "floods", val_fraction=0.3)
-    (tmp_path / "l.csv").write_text("name,label\n" + "".join(f"{n},{'ab'[i % 2]}\n" for i, n in enumerate(ids_of(30))))
+    (tmp_path / "l.csv").write_text(
+        "name,label\n" + "".join(f"{n},{'ab'[i % 2]}\n" for i, n in enumerate(ids_of(30)))
+    )
     sz.import_labels(store, "floods", tmp_path / "l.csv")
     train, val = (
         ZarrPatchDataset(store, collection="floods", split=side, labels=True, with_meta=True, batch_size=4)
@@ -43,13 +45,17 @@ def test_sides_labels_and_workers(store, tmp_path):
     )
     seen = {}
     for side, dataset in (("train", train), ("val", val)):
-        seen[side] = [chip for batch in DataLoader(dataset, batch_size=None, num_workers=2) for chip in batch["chip"]]
+        seen[side] = [
+            chip for batch in DataLoader(dataset, batch_size=None, num_workers=2) for chip in batch["chip"]
+        ]
     assert sorted(seen["train"] + seen["val"]) == sorted(ids_of(30))
     assert len(seen["val"]) == 9
     assert train.classes == ("a", "b")
     batch = train.peek()
     assert batch["label"].tolist() == [ids_of(30).index(chip) % 2 for chip in batch["chip"]]
-    halves = [ZarrPatchDataset(store, collection="floods", rank=rank, ranks=2, batch_size=5) for rank in (0, 1)]
+    halves = [
+        ZarrPatchDataset(store, collection="floods", rank=rank, ranks=2, batch_size=5) for rank in (0, 1)
+    ]
     assert sum(len(batch) for half in halves for batch in half) == 30
 
 

@@ -60,7 +60,7 @@ class PictureOptions:
     page: int = 1
     """The page, from 1, where scenes make more than 24 panels."""
     collection: str | None = None
-    """Draw chips of this collection, ``patches`` of them, or 16, with ``layer`` over them; ``split`` says the side."""
+    """Draw chips of this collection, ``patches`` of them, or 16, of the side ``split``, with ``layer`` over them."""
 
     def __post_init__(self) -> None:
         kinds = [n for n in ("rgb", "patches", "stack") if getattr(self, n) not in (None, False)]

@@ -98,9 +98,7 @@ def import_labels(
     if not is_multi:
         _check_single(made, found)
     labels = {**held, **found}
-    return ImportedLabels(
-        labels=write_labels(made, name, labels, order, is_multi=is_multi), unknown=unknown
-    )
+    return ImportedLabels(labels=write_labels(made, name, labels, order, is_multi=is_multi), unknown=unknown)
 
 
 def _held(known: ChipLabels | None) -> dict[int, list[str]]:
@@ -154,7 +152,9 @@ def _of_rows(path: Path, rows: list[list[str]], column: str | None) -> tuple[lis
     named = next((lower.index(name) for name in NAMES if name in lower), 0)
     at = _column_of(lower, column)
     if at is None and column is not None:
-        raise InvalidInputError(f"a column among {listed(head)} was expected in {path.name!r}, got {column!r}.")
+        raise InvalidInputError(
+            f"a column among {listed(head)} was expected in {path.name!r}, got {column!r}."
+        )
     if wrong := next((row for row in rows if len(row) != len(head)), None):
         raise InvalidInputError(f"{len(head)} columns were expected in {path.name!r}, got {wrong!r:.200}.")
     if at is not None:
@@ -164,14 +164,15 @@ def _of_rows(path: Path, rows: list[list[str]], column: str | None) -> tuple[lis
     cells = {row[i].strip().lower() for row in rows[1:] for i in others}
     if len(rows) > 1 and others and cells <= ones | {"0", "0.0", "false", ""}:
         given = [
-            (row[named].strip(), [head[i] for i in others if row[i].strip().lower() in ones]) for row in rows[1:]
+            (row[named].strip(), [head[i] for i in others if row[i].strip().lower() in ones])
+            for row in rows[1:]
         ]
         return given, [head[i] for i in others]
     if len(head) == 2:  # a file without a head
         return [(row[0].strip(), _kinds(row[1])) for row in rows], []
     raise InvalidInputError(
-        f"a column of classes ({', '.join(_LABELS[:3])}) was expected in {path.name!r}, got {listed(head)}. Say which: "
-        "--column."
+        f"a column of classes ({', '.join(_LABELS[:3])}) was expected in {path.name!r}, got {listed(head)}. Say "
+        "which: --column."
     )
 
 
@@ -203,7 +204,7 @@ def _of_json(document: Any, column: str | None) -> Iterator[Given]:
 
 def _listed(said: Any) -> list[str]:
     if isinstance(said, dict):
-        if not {*said.values()} <= {0, 1, True, False}:
+        if not {*said.values()} <= {0, 1}:
             raise ValueError(f"{said!r:.100}")
         return [str(kind) for kind, has in said.items() if has]
     return [str(kind) for kind in said] if isinstance(said, list) else _kinds(str(said))

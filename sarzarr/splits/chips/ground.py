@@ -83,7 +83,7 @@ class ChipGrounds:
 
     @cached_property
     def bulge(self) -> Array:
-        """(n,) float64: metres by which an edge may leave the great circle between its corners; NaN without a place."""
+        """(n,) float64: metres by which an edge may leave the great circle of its corners; NaN where unplaced."""
         with np.errstate(invalid="ignore"):
             around = on_sphere(self.degrees)
             corners = around[:, _CORNERS]
@@ -168,7 +168,7 @@ def _share_ground(grounds: ChipGrounds, pairs: Array) -> Array:
 
 
 def _plane_gap(one: Array, two: Array) -> Array:
-    """Return (n,) the widest distance by which all of ``two`` (n, 4, 2) is beyond one edge of ``one``; negative if none."""
+    """Return (n,) the widest distance from an edge of ``one`` (n, 4, 2) to all of ``two``; negative without."""
     along = np.roll(one, -1, axis=1) - one
     normal = np.stack([-along[..., 1], along[..., 0]], axis=-1)
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
@@ -222,7 +222,7 @@ def shared_ground_of(
 
 
 def _covered(grounds: ChipGrounds, pairs: Array, chips: Array, points: int) -> tuple[Array, Array]:
-    """Return, of places (chips, points**2) in chips, whether any second chip of ``pairs`` shows each, and how many do."""
+    """Return (chips, points**2) whether second chips of ``pairs`` show each place in the first ones, and how many."""
     times = np.zeros((len(chips), points**2), np.int32)
     middle = (np.arange(points) + 0.5) / points
     row, col = (n.reshape(-1) for n in np.meshgrid(middle, middle, indexing="ij"))
@@ -257,7 +257,7 @@ def _within(grounds: ChipGrounds, chips: Array, x: Array, y: Array) -> Array:
 
 
 def block_groups(grounds: ChipGrounds, block: float) -> Array:
-    """Return (n,) int64: the number of the block of the world, ``block`` metres a side, that each chip's middle is in."""
+    """Return (n,) int64: the number of the block of the world, of ``block`` metres, that each chip's middle is in."""
     lattice = WorldLattice(block=block)
     lon, lat = (np.nan_to_num(v, posinf=0, neginf=0) for v in grounds.degrees.mean(axis=1).T)
     ids = lattice.ids(*lattice.block_of(lon, lat))

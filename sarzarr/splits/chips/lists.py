@@ -1,4 +1,4 @@
-"""Lists of names by which an archive says its split: read from CSV, TXT or JSON, kept as a version, checked for leaks."""
+"""Lists of names by which an archive says its split: CSV, TXT or JSON, kept as a version and checked for leaks."""
 
 import csv
 import json
@@ -84,7 +84,7 @@ def import_split_lists(
     *,
     notes: str = "",
 ) -> ImportedSplit:
-    """Keep the split that lists of names say as a new version of a collection's; return it, with chips and m² that leak.
+    """Keep the split that lists of names say as a version of a collection's; return it, with chips and m² that leak.
 
     A leak is told, and never mended: results are comparable with those of others on the same lists.
 

@@ -181,7 +181,7 @@ def _classes(made: Collection, name: str) -> Array:
 
 
 def shared_ground_by_pair(grounds: ChipGrounds, codes: Array) -> dict[str, dict[str, Any]]:
-    """Return, for each two sides that have chips, how many of the first share ground with the second, and m² of it."""
+    """Return, for each two sides with chips, how many of the first share ground with the second, and m² of it."""
     out = {}
     for one, other in combinations((cv.Membership.VAL, cv.Membership.TEST, cv.Membership.TRAIN), 2):
         rows = [np.flatnonzero(codes == side) for side in (one, other)]
@@ -193,7 +193,7 @@ def shared_ground_by_pair(grounds: ChipGrounds, codes: Array) -> dict[str, dict[
 
 
 def check_chip_split(store: AnyStore, collection: str, version: int | None = None) -> ChipSplit:
-    """Return a version, the newest if left out; `SplitLeakError`, with chips and km², where it has ground on two sides."""
+    """Return a version, the newest if left out; `SplitLeakError`, with chips and km², where sides share ground."""
     made = open_collection(store, collection)
     split = read_chip_split(made, version)
     shared = shared_ground_by_pair(chip_grounds(made), split.codes_of(chip_keys(made)))

@@ -48,7 +48,7 @@ class ChipRecipe:
     balance: str | None = None
     """A column of the chips, or a set of labels on them, whose classes each side has in like shares."""
     group_by: str | None = None
-    """A regular expression: chips whose names agree in what its first group, or else all of it, finds stay together."""
+    """A regular expression: chips whose names agree in what its first group, or all of it, finds stay together."""
     folds: int | None = None
     """Number of folds, each of which is the validation of one version; None where there are none."""
     fold: int | None = None
@@ -145,9 +145,9 @@ def divide_chips(
     best = min(tried, key=partial(_distance, recipe=recipe))
     if math.isinf(_distance(best, recipe)):
         raise InvalidInputError(
-            f"ground for every side was expected, got {counted(n, 'chip')} in {counted(len(np.unique(group)), 'group')} "
-            "that share none, and no cut along blocks gives each side a chip. Ask for smaller fractions, or add chips "
-            "of other ground."
+            f"ground for every side was expected, got {counted(n, 'chip')} in "
+            f"{counted(len(np.unique(group)), 'group')} that share none, and no cut along blocks gives each side a "
+            "chip. Ask for other fractions, or add chips of other ground."
         )
     return best
 
@@ -224,7 +224,7 @@ def drawn_parts(group: Array, weights: Array, recipe: ChipRecipe) -> Array:
 
 
 def _fill_up(out: Array, chips: Array, weights: Array, wanted: Array, random: np.random.Generator) -> None:
-    """Deal chips that are alone to the parts, class by class (a chip of several by its rarest), as they are wanted."""
+    """Deal chips that are alone to the parts, class by class (of several by the rarest), as they are wanted."""
     if not chips.size:
         return
     rarity = np.where(weights[chips] > 0, weights.sum(axis=0), np.inf).argmin(axis=1)
@@ -271,7 +271,7 @@ def _cut(grounds: ChipGrounds, part: Array, large: Array, block: float) -> Divid
 
 
 def _distance(made: DividedChips, recipe: ChipRecipe) -> float:
-    """Return the factor, 1 or more, by which a share of chips is furthest from what was asked for; infinite of none."""
+    """Return the factor, 1 or more, by which a share of chips is furthest from what was asked for."""
     shares = recipe.shares
     if recipe.folds is not None:
         counts = np.bincount(made.part, minlength=len(shares)).astype(float)
