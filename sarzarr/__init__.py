@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 # The one list of public names: editors and type checkers read it, and so does `_modules` when the first is used.
 if TYPE_CHECKING:
     from sarzarr import torch as torch
+    from sarzarr.export.chip_files import export_chip as export_chip
     from sarzarr.export.copy_store import copy_store as copy_store
     from sarzarr.export.detections import export_detections as export_detections
     from sarzarr.export.geotiff import export_geotiff as export_geotiff
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from sarzarr.ingestion.archives.npy import verify_patch_files as verify_patch_files
     from sarzarr.ingestion.archives.patches import import_npy as import_npy
     from sarzarr.ingestion.boxes import import_boxes as import_boxes
+    from sarzarr.ingestion.chips.labels import import_labels as import_labels
     from sarzarr.ingestion.chips.pictures import import_chips as import_chips
     from sarzarr.ingestion.chips.spectrograms import import_npz as import_npz
+    from sarzarr.ingestion.collections.remove import remove_collection as remove_collection
     from sarzarr.ingestion.options import IngestOptions as IngestOptions
     from sarzarr.ingestion.plan import IngestPlan as IngestPlan
     from sarzarr.ingestion.plan import plan_ingest as plan_ingest
@@ -80,6 +83,7 @@ if TYPE_CHECKING:
     from sarzarr.reader.augment import RandomVerticalFlip as RandomVerticalFlip
     from sarzarr.reader.augment import Speckle as Speckle
     from sarzarr.reader.augment import collate_fn as collate_fn
+    from sarzarr.reader.collections import CollectionReader as CollectionReader
     from sarzarr.reader.groups import GroupReader as GroupReader
     from sarzarr.reader.rate import measure_delivery as measure_delivery
     from sarzarr.reader.reader import PatchReader as PatchReader
@@ -90,6 +94,8 @@ if TYPE_CHECKING:
     from sarzarr.scenes.scene import group_scenes as group_scenes
     from sarzarr.scenes.scene import open_scene as open_scene
     from sarzarr.scenes.synthetic.scenes import write_synthetic_scenes as write_synthetic_scenes
+    from sarzarr.splits.chips.lists import import_split_lists as import_split_lists
+    from sarzarr.splits.chips.make import split_collection as split_collection
     from sarzarr.splits.exchange import check_split as check_split
     from sarzarr.splits.exchange import export_split as export_split
     from sarzarr.splits.exchange import import_split as import_split
@@ -97,6 +103,8 @@ if TYPE_CHECKING:
     from sarzarr.splits.make import make_split as make_split
     from sarzarr.splits.samples.manager import SplitManager as SplitManager
     from sarzarr.store.classes import store_classes as store_classes
+    from sarzarr.store.collections import Collection as Collection
+    from sarzarr.store.collections import open_collection as open_collection
     from sarzarr.store.overviews.make import make_overviews as make_overviews
     from sarzarr.store.samples import open_samples as open_samples
     from sarzarr.store.store import Store as Store

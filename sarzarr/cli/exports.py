@@ -41,6 +41,7 @@ REPRESENTATION_HELP: Final = "What numbers are written: db, power, amplitude or 
 ARRAYS_HELP: Final = "Arrays and layers, the bands: vv,vh or mask. All backscatter if left out."
 WINDOW_HELP: Final = "Pixels ROW,COL,HEIGHT,WIDTH of the scene; all if left out."
 BOUNDS_HELP: Final = "The pixels that LEFT,BOTTOM,RIGHT,TOP touch, in longitude and latitude."
+COLLECTION_HELP: Final = "The collection that SCENE is a chip of: its id, as in its files' names."
 LOOKS_HELP: Final = "Layers are means in dB of speckle of so many looks: write the dB of the mean power."
 
 
@@ -64,9 +65,26 @@ def geotiff(
     ] = None,
     looks: Annotated[float | None, Option(help=LOOKS_HELP)] = None,
     compress: Annotated[str, Option(help="deflate, zstd, lzw or none.")] = "deflate",
+    collection: Annotated[str | None, Option(help=COLLECTION_HELP, show_default=False)] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Write a scene as a cloud-optimized GeoTIFF: its CRS or GCPs, nodata, facts in tags, overviews of mean power."""
+    """Write a scene, or a chip, as a cloud-optimized GeoTIFF: CRS or GCPs, nodata, facts in tags, overviews."""
+    if collection is not None:
+        if window or bounds or bounds_crs or looks or compress != "deflate":
+            raise InvalidInputError(
+                "--representation, --arrays and --clip were expected with --collection, got others. Leave them out."
+            )
+        path = sz.export_chip(
+            store,
+            collection,
+            scene,
+            output,
+            representation=representation,
+            arrays=arrays.split(",") if arrays is not None else None,
+            clip=None if clip is None else _numbers("clip", "VMIN,VMAX", clip),
+        )
+        echo(f"wrote {path}")
+        return
     with progress_bar(quiet=quiet) as report:
         path = sz.export_geotiff(
             store,

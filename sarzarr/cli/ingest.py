@@ -35,6 +35,8 @@ OVERVIEWS_HELP: Final = "Make overviews of the scenes, too, as `sarzarr overview
 STRICT_HELP: Final = "Write nothing where a file or a scene is refused; else the others go in."
 SPACE_HELP: Final = "Begin though less space is free than what would be written at the most."
 HASH_HELP: Final = "What a known file is recognised by: samples of it, or every byte."
+COLLECTION_HELP: Final = "Pack all files, as chips, into the collection of that name."
+AS_SCENES_HELP: Final = "Make a scene of each file, however small and many they are."
 ID_HELP = "The id of the one scene the files make; of each scene, with {folder} or {name} in it."
 CALIBRATE_HELP: Final = (
     "What DN become by their product's calibration; sigma0 of Sentinel-1 SAFE; none keeps them."
@@ -143,6 +145,8 @@ def ingest_scenes(
     replace: Annotated[bool, Option("--replace", help=REPLACE_HELP)] = False,
     strict: Annotated[bool, Option("--strict", help=STRICT_HELP)] = False,
     ignore_space: Annotated[bool, Option("--ignore-space", help=SPACE_HELP)] = False,
+    collection: Annotated[str | None, Option(help=COLLECTION_HELP)] = None,
+    as_scenes: Annotated[bool, Option("--scenes", help=AS_SCENES_HELP)] = False,
     hash_: Annotated[Hash, Option("--hash", help=HASH_HELP)] = Hash.sampled,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the plan and stop.")] = False,
     quiet: shared.QuietOption = False,
@@ -180,6 +184,8 @@ def ingest_scenes(
         strict=strict,
         ignore_space=ignore_space,
         full_hash=hash_ is Hash.full,
+        collection=collection,
+        scenes=as_scenes,
     )
     plan = sz.plan_ingest(scenes or [], store, options=options)
     if not quiet or dry_run:

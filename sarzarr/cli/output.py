@@ -110,6 +110,7 @@ def _bytes_below(path: Path) -> int:
 
 def _other_contents(store: "sz.Store", some: Sequence[str]) -> Iterator[str]:
     """Yield a line for each thing in a store that is neither a scene nor a patch index."""
+    from sarzarr.cli.collections import collection_lines
     from sarzarr.patches.stacks.find import find_stacks
     from sarzarr.splits.samples.manager import SplitManager
     from sarzarr.store.boxes import box_tables
@@ -136,6 +137,7 @@ def _other_contents(store: "sz.Store", some: Sequence[str]) -> Iterator[str]:
         yield f"  samples/{name}: {counted(cut.count, 'sample')} of {size}{drawn}"
         if known := SplitManager(store).get_versions(name):
             yield f"    split: {_versions_text(known)}"
+    yield from collection_lines(store)
     for name in tables:
         if name not in sets:
             yield f"  boxes/{name}: {_boxes_text(store, name)}"

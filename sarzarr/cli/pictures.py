@@ -15,6 +15,7 @@ PATCHES_HELP: Final = "So many patches, 1 to 64, as readers deliver them, in the
 STACK_HELP: Final = "Dates of the stack that this scene is of, their mean and their coefficient of variation."
 LAYER_HELP: Final = "Draw this layer over scenes or patches, half transparent."
 BOXES_HELP: Final = "Draw this table of boxes over scenes or patches."
+COLLECTION_HELP: Final = "Chips of this collection, 16 unless --patches says how many."
 
 
 @app.command("quicklook")
@@ -30,6 +31,7 @@ def draw(
     layer: Annotated[str | None, Option(help=LAYER_HELP)] = None,
     boxes: Annotated[str | None, Option(help=BOXES_HELP)] = None,
     page: Annotated[int, Option(help="The page, where scenes make more than 24 panels.")] = 1,
+    collection: Annotated[str | None, Option(help=COLLECTION_HELP)] = None,
 ) -> None:
     """Draw scenes of a store in dB, or its samples, patches of it, or a stack over time, into one picture."""
     from sarzarr.export.pictures.quicklook import MAX_PANELS, count_panels
@@ -48,9 +50,10 @@ def draw(
         layer=layer,
         boxes=boxes or False,
         page=page,
+        collection=collection,
     )
     echo(f"wrote {written}")
-    count = 0 if patches or stack else count_panels(opened, scenes or None, rgb=rgb)
+    count = 0 if patches or stack or collection else count_panels(opened, scenes or None, rgb=rgb)
     if count > MAX_PANELS:
         kind = ("scene" if rgb else "array") if opened.scenes else "sample"
         shown = min(MAX_PANELS, count - (page - 1) * MAX_PANELS)

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr.cli.app import StoreArgument
+from sarzarr.cli.collections import chip_split_text, create_chip_split
 from sarzarr.cli.output import taken_by_default
 from sarzarr.errors import InvalidInputError
 from sarzarr.text import counted
@@ -49,7 +50,13 @@ SITE_HELP: Final = (
     "SCENE=NAME, for scenes without a place in the world; the scene may be a pattern such as '2019*'. Scenes that "
     "show the same ground have the same name. May be repeated."
 )
+COLLECTION_HELP: Final = "A collection of chips, in the place of scenes: whole chips are on one side."
+BALANCE_HELP: Final = (
+    "Labels on chips, or a column, whose classes each side has in like shares; with --collection."
+)
+GROUP_HELP: Final = "A regular expression: chips whose names agree in what it finds stay together, as '^([^_]+)_'; with --collection."
 SAMPLES_HELP: Final = "A set of samples that `import npy` made, in the place of scenes."
+CollectionOption = Annotated[str | None, Option("--collection", help=COLLECTION_HELP, show_default=False)]
 SiteOption = Annotated[list[str] | None, Option("--site", help=SITE_HELP)]
 NotesOption = Annotated[str, Option(help="Kept with the version.")]
 VersionArgument = Annotated[str | None, Argument(help="v1, v2, ...; the newest if left out.")]
@@ -88,11 +95,27 @@ def create(
     fresh: Annotated[bool, Option("--fresh", help="Begin anew beside the versions there are.")] = False,
     notes: NotesOption = "",
     samples: Annotated[str | None, Option(help=SAMPLES_HELP, show_default=False)] = None,
+    collection: CollectionOption = None,
+    balance: Annotated[str | None, Option(help=BALANCE_HELP, show_default=False)] = None,
+    group_by: Annotated[str | None, Option(help=GROUP_HELP, show_default=False)] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Show the split and write nothing.")] = False,
 ) -> None:
     """Make a split by ground, check that it leaks nothing, and write it as a new version."""
     from sarzarr.splits.make import plan_folds, plan_split
 
+    if collection is not None:
+        if site or fixed_val or str(by) != "ground" or guard is not None or block != "auto" or samples:
+            raise InvalidInputError(
+                "--val, --test, --seed, --folds, --balance, --group-by, --fresh and --notes were expected beside "
+                "--collection, got others. Leave them out."
+            )
+        create_chip_split(
+            store, collection, val_fraction=val, test_fraction=test, seed=seed, folds=folds,
+            balance=balance, group_by=group_by, notes=notes, fresh=fresh, dry_run=dry_run,
+        )  # fmt: skip
+        return
+    if balance is not None or group_by is not None:
+        raise InvalidInputError("--balance and --group-by are of chips, got no --collection. Name it.")
     if samples is not None:
         if dry_run or site or test or fixed_val or folds or str(by) != "ground" or guard is not None:
             raise InvalidInputError(
@@ -124,9 +147,21 @@ def create(
 
 
 @split_app.command()
-def extend(store: StoreArgument, site: SiteOption = None, notes: NotesOption = "") -> None:
-    """Write a version that knows every scene; what is known stays as it is."""
+def extend(
+    store: StoreArgument,
+    site: SiteOption = None,
+    notes: NotesOption = "",
+    collection: CollectionOption = None,
+) -> None:
+    """Write a version that knows every scene, or chip; what is known stays as it is."""
     from sarzarr.splits.versions import get_split
+
+    if collection is not None:
+        from sarzarr.splits.chips.make import extend_chip_split
+
+        extended = extend_chip_split(store, collection, notes=notes)
+        echo(chip_split_text(sz.open_collection(store, collection), extended))
+        return
 
     before = get_split(store)
     split = sz.extend_split(store, sites=parse_sites(site), notes=notes)
@@ -134,9 +169,17 @@ def extend(store: StoreArgument, site: SiteOption = None, notes: NotesOption = "
 
 
 @split_app.command("list")
-def list_(store: StoreArgument) -> None:
+def list_(store: StoreArgument, collection: CollectionOption = None) -> None:
     """List the versions, oldest first."""
     from sarzarr.splits.versions import list_splits
+
+    if collection is not None:
+        from sarzarr.store.chip_splits import chip_split_versions, read_chip_split
+
+        made = sz.open_collection(store, collection)
+        for number in chip_split_versions(made):
+            echo(chip_split_text(made, read_chip_split(made, number)))
+        return
 
     splits = list_splits(store)
     if not splits:
@@ -159,9 +202,17 @@ def show(
     store: StoreArgument,
     version: VersionArgument = None,
     png: Annotated[Path | None, Option(help="Draw footprints and blocks into this picture.")] = None,
+    collection: CollectionOption = None,
 ) -> None:
     """Show what a version says; with --png, draw it."""
     from sarzarr.splits.versions import get_split
+
+    if collection is not None:
+        from sarzarr.store.chip_splits import read_chip_split
+
+        made = sz.open_collection(store, collection)
+        echo(chip_split_text(made, read_chip_split(made, _number(version))))
+        return
 
     split = get_split(store, _number(version))
     echo(split_text(sz.open_store(store), split))
@@ -192,10 +243,17 @@ def check_version(
     store: StoreArgument,
     version: VersionArgument = None,
     samples: Annotated[str | None, Option(help=SAMPLES_HELP, show_default=False)] = None,
+    collection: CollectionOption = None,
 ) -> None:
     """Check once more that a version shares no ground between its sides."""
     from sarzarr.splits.versions import get_split
 
+    if collection is not None:
+        from sarzarr.splits.chips.make import check_chip_split
+
+        checked = check_chip_split(store, collection, _number(version))
+        echo(f"collections/{collection}, {checked.name}: no ground is on two sides")
+        return
     if samples is not None:
         of_samples = sz.SplitManager(store).read(samples, _number(version))
         sz.check_split(store, of_samples, samples=samples)

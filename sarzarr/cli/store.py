@@ -34,10 +34,15 @@ Method = StrEnum("Method", ["percentile", "fixed", "sigma"])
 @app.command()
 def remove(
     store: shared.StoreArgument,
-    scenes: Annotated[list[str], Argument(help="Scene ids.", show_default=False)],
+    scenes: Annotated[list[str] | None, Argument(help="Scene ids.", show_default=False)] = None,
+    collection: Annotated[str | None, Option(help="A collection of chips to take out.")] = None,
 ) -> None:
-    """Take scenes out of a store; no other scene is touched."""
-    echo(summary(sz.remove_scene(store, scenes)))
+    """Take scenes, or a collection of chips, out of a store; nothing else is touched."""
+    if collection is not None:
+        sz.remove_collection(store, collection)
+    if scenes or collection is None:
+        sz.remove_scene(store, scenes or [])
+    echo(summary(sz.open_store(store)))
 
 
 @app.command("clean")

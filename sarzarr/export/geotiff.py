@@ -143,7 +143,7 @@ def export_geotiff(
         A scene, array or layer is not in the store, stored bytes are damaged, or the disk has no room or fails.
     """
     opened, place = open_store(store), local_folder(path, "a GeoTIFF")
-    written = _written(representation, clip, looks)
+    written = written_form(representation, clip, looks)
     bands, located = _bands(opened, scene, arrays, written), opened.placements[scene]
     part = _part(located, scene, window, bounds)
     raster = Raster(
@@ -157,8 +157,8 @@ def export_geotiff(
     return write_cog(place, raster, report)
 
 
-def _written(representation: str, clip: tuple[float, float] | None, looks: float | None) -> Written:
-    """Return the form that is asked for."""
+def written_form(representation: str, clip: tuple[float, float] | None, looks: float | None = None) -> Written:
+    """Return the form that is asked for, clip in dB; `InvalidInputError` where there is none such."""
     if representation not in REPRESENTATIONS:
         raise InvalidInputError(
             f"representation must be one of {', '.join(REPRESENTATIONS)}, got {representation!r}."
@@ -188,7 +188,7 @@ def _bands(
         _measured(store, measured[name], written) if name in measured else _layer(store, scene, name, written)
         for name in names
     ]
-    _check_alike(bands)
+    check_alike(bands)
     return bands
 
 
@@ -345,8 +345,8 @@ def _read_layer(
     return values, values if is_mean else None
 
 
-def _check_alike(bands: Sequence[OutputBand]) -> None:
-    """Refuse bands of several dtypes, or nodata values: a GeoTIFF has one of each."""
+def check_alike(bands: Sequence[OutputBand]) -> None:
+    """Refuse bands of several dtypes (uint8, float32, ...), or nodata values: a GeoTIFF has one of each."""
     kinds = {(band.dtype, str(band.nodata)): band.name for band in bands}
     if len(kinds) > 1:
         said = ", ".join(f"{band.name} {band.dtype} (nodata {band.nodata})" for band in bands)

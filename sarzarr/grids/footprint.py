@@ -70,7 +70,7 @@ def positions_of(place: Georeference, rows: Array, cols: Array) -> tuple[Array, 
     Not finite where a position has none. Raises as `footprint_of` does.
     """
     if place.grid.crs_wkt is not None:
-        lon, lat = _degrees(place.grid.crs_wkt, *place.grid.to_xy(rows, cols))
+        lon, lat = degrees_of(place.grid.crs_wkt, *place.grid.to_xy(rows, cols))
         return lon, lat, GCP_GUARD if place.geolocation.startswith("gcp") else 0.0
     lon, lat, miss = _from_gcps(place, rows, cols)
     return lon, lat, miss + GCP_GUARD
@@ -98,7 +98,7 @@ def _transformer(crs_wkt: str) -> Any:
         ) from None
 
 
-def _degrees(crs_wkt: str, x: Array, y: Array) -> tuple[Array, Array]:
+def degrees_of(crs_wkt: str, x: Array, y: Array) -> tuple[Array, Array]:
     """Return (lon, lat) of positions in a CRS, lon from -180 to below 180, infinite where the CRS does not reach.
 
     Far beyond its zone a projection may give any position instead: what does not lead back is none. A few
@@ -131,7 +131,7 @@ def _from_gcps(place: Georeference, rows: Array, cols: Array) -> tuple[Array, Ar
     It is fitted to positions on the unit sphere, where no meridian and no pole is special.
     """
     points = np.array(place.gcps, np.float64)
-    lam, phi = np.radians(_degrees(str(place.gcps_crs), points[:, 2], points[:, 3]))
+    lam, phi = np.radians(degrees_of(str(place.gcps_crs), points[:, 2], points[:, 3]))
     sphere = np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
     scale = max(place.grid.shape)
     degree = next(d for d, least in ((3, 40), (2, 16), (1, 0)) if len(points) >= least)

@@ -96,10 +96,19 @@ class IngestOptions:
     """Bytes that a worker process may use."""
     threads: int = 2
     """Tasks that a worker process runs at once, for the projected peak."""
+    collection: str | None = None
+    """The name of the collection of chips that all files go into, however few or mixed; by itself an archive of many
+    small ones does, under the name of its folder."""
+    scenes: bool = False
+    """Whether each file, however small and many, is a scene of its own, or a polarization of one."""
 
     def __post_init__(self) -> None:
         if self.dtype not in (None, "uint16", "float32", "float16"):
             raise InvalidInputError(f"dtype must be uint16, float32 or float16, got {self.dtype!r}.")
+        if self.collection is not None and self.scenes:
+            raise InvalidInputError(
+                f"a collection or scenes were expected, got collection {self.collection!r} and scenes. Leave one out."
+            )
         if self.companions not in COMPANIONS:
             raise InvalidInputError(
                 f"companions must be one of {', '.join(COMPANIONS)}, got {self.companions!r}."
@@ -224,3 +233,5 @@ class IngestKeywords(TypedDict, total=False):
     strict: bool
     memory: int
     threads: int
+    collection: str | None
+    scenes: bool

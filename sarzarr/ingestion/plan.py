@@ -23,6 +23,7 @@ from sarzarr.ingestion.again import (
     left_to_do,
     stored_otherwise,
 )
+from sarzarr.ingestion.collections.plan import CollectionPlan, plan_collections
 from sarzarr.ingestion.layers.alone import scenes_of_layers
 from sarzarr.ingestion.layers.annotated import annotated_layers
 from sarzarr.ingestion.layers.layer import Layer
@@ -61,23 +62,26 @@ class IngestPlan:
     """One sentence per band or file that is left out, or that needs a word."""
     refused: Refusals = field(default_factory=Refusals)
     """Files and scenes that are left out, each with its reason; `ingest` adds those that fail on the way."""
+    collections: tuple[CollectionPlan, ...] = ()
+    """Collections of chips to write, or to add to."""
 
     @property
     def tasks(self) -> int:
         """Units of work: blocks of (rows, columns), each pass over them counted."""
-        return sum(s.tasks for s in self.scenes)
+        return sum(s.tasks for s in self.scenes) + sum(c.tasks for c in self.collections)
 
     @property
     def bytes_in(self) -> int:
         """Bytes of the decoded source pixels."""
-        return sum(s.bytes_in for s in self.scenes)
+        return sum(s.bytes_in for s in self.scenes) + sum(c.bytes_in for c in self.collections)
 
     @property
     def bytes_out(self) -> int:
         """Bytes of the stored pixels at the most."""
         scenes = sum(s.bytes_out for s in self.scenes)
-        return scenes + (
-            scenes // 2 if self.options.overviews else 0
+        chips = sum(c.bytes_out for c in self.collections)
+        return (
+            chips + scenes + (scenes // 2 if self.options.overviews else 0)
         )  # a third, and the parts they are made of
 
     @property
@@ -87,7 +91,14 @@ class IngestPlan:
 
     @property
     def _counts(self) -> str:
-        return f"{counted(len(self.scenes), 'scene')} to write, {len(self.present)} already there"
+        scenes = f"{counted(len(self.scenes), 'scene')} to write, {len(self.present)} already there"
+        if not self.collections:
+            return scenes
+        chips, there = (
+            sum(n) for n in zip(*((len(c.chips), c.present) for c in self.collections), strict=True)
+        )
+        of_chips = f"{counted(chips, 'chip')} to write, {there:,} already there"
+        return f"{of_chips}; {scenes}" if self.scenes or self.present else of_chips
 
     def __repr__(self) -> str:
         return f"<sarzarr.IngestPlan {self.store.name!r}: {self._counts}, {counted(self.tasks, 'task')}>"
@@ -119,6 +130,7 @@ class IngestPlan:
         sections = [
             scenes,
             Section.of("Refused", refused, columns=("files", "reason"), is_open=True),
+            Section.of("Collections", [[str(plan)] for plan in self.collections], is_open=True),
             Section.of("Notes", [[note] for note in self.notes]),
             Section.of("Already there", [[scene] for scene in self.present]),
             Section.of("Work", work),
@@ -126,7 +138,7 @@ class IngestPlan:
         return page_part("sarzarr.IngestPlan", self.store.name, self._counts, sections)
 
     def __str__(self) -> str:
-        lines = [f"{self.store.name}: {self._counts}", *map(str, self.scenes)]
+        lines = [f"{self.store.name}: {self._counts}", *map(str, self.collections), *map(str, self.scenes)]
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  refused: {line}" for line in self.refused.lines()]
         if self.options.bounds in ("percentile", "sigma"):
@@ -185,6 +197,9 @@ def plan_ingest(
             "Name another place with -o."
         )
     known = PlannedStore(open_store(root).place) if (root / "zarr.json").exists() else None
+    packed = plan_collections(paths, known, options)
+    if packed.plans:
+        paths, options = list(packed.rest), replace(options, layers=packed.layers)
     survey = survey_files(
         paths,
         scene_id=options.id,
@@ -195,8 +210,12 @@ def plan_ingest(
         full_hash=options.full_hash,
         calibrate=options.calibration,
     )
-    refused, notes = survey.refused, [*survey.notes]
-    asked = _asked(survey, known, options) if paths else scenes_of_layers(known, options, refused)
+    refused, notes = survey.refused, [*packed.notes, *survey.notes]
+    refused.extend(packed.refused)
+    if packed.plans and not paths:
+        asked = []
+    else:
+        asked = _asked(survey, known, options) if paths else scenes_of_layers(known, options, refused)
     if options.layers and asked:
         asked = _with_layers(asked, options, notes, refused)
     asked = [
@@ -208,7 +227,8 @@ def plan_ingest(
         with refused.leaving_out(fitted.probe.paths, fitted.id):
             _check_memory(fitted, options)
             plans.append(fitted)
-    if refused and (options.strict or not (plans or present)):
+    has_chips = any(len(plan.chips) or plan.present for plan in packed.plans)
+    if refused and (options.strict or not (plans or present or has_chips)):
         raise refused.error()
     plan = IngestPlan(
         store=root,
@@ -217,6 +237,7 @@ def plan_ingest(
         options=options,
         notes=tuple(notes),
         refused=refused,
+        collections=packed.plans,
     )
     return logged(log, plan)
 

@@ -26,6 +26,7 @@ from sarzarr.ingestion.blocks.receipts import Receipt
 from sarzarr.ingestion.blocks.regions import reaching_edge
 from sarzarr.ingestion.blocks.undecided_zeros import decide_zeros
 from sarzarr.ingestion.blocks.write import write_block, write_layer
+from sarzarr.ingestion.collections.pack import pack_collection
 from sarzarr.ingestion.layers.plan import LayerJob, LayerPlan
 from sarzarr.ingestion.plan import IngestPlan
 from sarzarr.ingestion.scene_documents import (
@@ -96,6 +97,9 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
         store = create_store(plan.store)
         check_room(plan)
         leave_note(plan.store, [*plan.present, *(scene.id for scene in plan.scenes)])
+        for collection in plan.collections:
+            if len(collection.chips):
+                pack_collection(store, collection, staging, lock=lock, failed=failed, progress=progress)
         planned = _with_bounds(plan, staging, failed)
         staged = []
         for scene in planned:
@@ -118,10 +122,12 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
             for ranges in staging.glob("bounds-*.json"):
                 ranges.unlink()
     plan.refused.extend(failed)
-    has_some = plan.present or len(failed) < len(plan.scenes)
+    units = len(plan.scenes) + sum(len(c.chips) for c in plan.collections)
+    has_some = plan.present or any(c.present for c in plan.collections) or len(failed) < units
     if failed and (plan.options.strict or not has_some):
+        what = counted(units, "chip" if plan.collections else "scene")
         raise (PartialIngestError if has_some else IngestError)(
-            f"{counted(len(plan.scenes), 'scene')} to be written were expected, got {len(failed)} that failed:\n  "
+            f"{what} to be written were expected, got {len(failed)} that failed:\n  "
             + "\n  ".join(plan.refused.lines())
             + "\nMend the files and run the same command again; what is done is not redone."
         )
@@ -132,7 +138,7 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
 def _with_workload(plan: IngestPlan) -> IngestPlan:
     """Tell each scene how much work there is for one processor; load what pays for so much, for all to share."""
     pixels = sum(s.probe.grid.height * s.probe.grid.width * len(s.probe.arrays) for s in plan.scenes)
-    workload = pixels // cpu_count()
+    workload = (pixels + sum(c.pixels for c in plan.collections)) // cpu_count()
     loops_for(workload)
     return replace(plan, scenes=tuple(replace(s, workload=workload) for s in plan.scenes))
 

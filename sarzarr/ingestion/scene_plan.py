@@ -17,6 +17,7 @@ from sarzarr.grids.warp.read import TILE
 from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob, Step
 from sarzarr.ingestion.layers.plan import LayerJob, LayerPlan
 from sarzarr.ingestion.options import MEGABYTE, IngestOptions
+from sarzarr.scenes.acquisition import Acquisition
 from sarzarr.scenes.probe import ArrayProbe
 from sarzarr.scenes.scene import SceneProbe
 from sarzarr.store.documents import Encoding
@@ -44,14 +45,19 @@ def group_of(scene: SceneProbe, array: ArrayProbe) -> str:
     Sentinel-1 IW and stripmap. So their groups say it, as far as it is known: ``vv/dn-sentinel-1-iw-grd``; and
     whether they were taken as anything but amplitude: ``vv/dn-power``.
     """
-    if array.quantity != cv.Quantity.DN:
-        return bounds_key(array.name, str(array.quantity))
-    facts, platform = scene.acquisition, scene.acquisition.platform or ""
+    return group_named(array.name, str(array.quantity), str(array.representation), scene.acquisition)
+
+
+def group_named(name: str, quantity: str, representation: str, facts: Acquisition) -> str:
+    """Return the group of an array (see `group_of`) by its name, what its numbers are, and the acquisition's facts."""
+    if quantity != cv.Quantity.DN:
+        return bounds_key(name, quantity)
+    platform = facts.platform or ""
     family = next((name for name in _FAMILIES if platform.startswith(name)), platform)
-    form = "" if array.representation == cv.Representation.AMPLITUDE else array.representation
+    form = "" if representation == cv.Representation.AMPLITUDE else representation
     words = (family, facts.instrument_mode, facts.product_type, form)
     kind = "-".join(re.sub(r"[^a-z0-9]+", "-", word.lower()) for word in words if word)
-    return bounds_key(array.name, f"{cv.Quantity.DN}-{kind}" if kind else str(cv.Quantity.DN))
+    return bounds_key(name, f"{cv.Quantity.DN}-{kind}" if kind else str(cv.Quantity.DN))
 
 
 @dataclass(frozen=True, kw_only=True)

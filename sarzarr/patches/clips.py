@@ -14,6 +14,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError
+from sarzarr.patches.chip_histograms import chip_arrays, chip_histogram
 from sarzarr.patches.index import update_indices
 from sarzarr.patches.stored_array import StoredArray
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram, count_half_codes
@@ -44,27 +45,33 @@ def recommend_clips(
 ) -> dict[str, BoundsEntry]:
     """Return groups with the clip (dB) that their histograms recommend; nothing is written.
 
-    Every scene of a group, by `bounds_key`, counts, pixel by pixel; with ``split`` (``train``, ``v2:train``, or a
-    split and a membership) the ground of one side alone, in one pass over its codes. ``among`` are the rows of the
-    catalog that the groups have, where not all are to be looked at. ``method`` are arguments of
-    `clip_bounds_from_histogram`: by default percentiles 1 and 99 of the pixels that are valid and positive.
+    Every scene and chip of a group, by `bounds_key`, counts, pixel by pixel; with ``split`` (``train``, ``v2:train``,
+    or a split of scenes and a membership) the ground of one side alone, of chips by the split of their collection, in
+    one pass over its codes. ``among`` are the rows of the catalog that the groups have, where not all are to be looked
+    at. ``method`` are arguments of `clip_bounds_from_histogram`: by default percentiles 1 and 99 of the pixels that are
+    valid and positive.
 
     Raises `InvalidInputError` where a group is not in the store, or has no valid pixel on that side.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in catalog_rows(store.catalog) if among is None else among:
         rows.setdefault(row["bounds_key"], []).append(dict(row))
-    if unknown := keys - set(rows):
-        known, got = ", ".join(sorted(rows)), ", ".join(sorted(unknown))
+    chips = {} if isinstance(split, tuple) else chip_arrays(store, keys)
+    if unknown := keys - set(rows) - set(chips):
+        known, got = ", ".join(sorted({*rows, *store.bounds})), ", ".join(sorted(unknown))
         raise InvalidInputError(f"groups must be among {known}, got {got}. Name some of these.")
-    of_split = None if split is None else split_histograms(store, split, keys)
+    of_scenes = keys & set(rows)
+    of_split = None if split is None or not of_scenes else split_histograms(store, split, of_scenes)
     entries = {}
     for key in sorted(keys):
-        if of_split is None:
-            parts = (store.histogram(row["scene"], row["name"]) for row in rows[key])
+        if split is None:
+            parts = (store.histogram(row["scene"], row["name"]) for row in rows.get(key, ()))
             histogram = sum(parts, start=Histogram.empty())
         else:
-            histogram = of_split.get(key, Histogram.empty())
+            histogram = (of_split or {}).get(key, Histogram.empty())
+        side = split if isinstance(split, str) else None
+        for made, array in chips.get(key, ()):
+            histogram = histogram + chip_histogram(made, array, side)
         if split is not None and not histogram.n_valid:
             raise InvalidInputError(
                 f"valid pixels of {key} in {_name(split)!r} were expected, got none. "
@@ -72,8 +79,8 @@ def recommend_clips(
             )
         clip = clip_bounds_from_histogram(histogram, **method)
         entries[key] = BoundsEntry(
-            vmin=float(rows[key][0]["vmin"]),
-            vmax=float(rows[key][0]["vmax"]),
+            vmin=float(rows[key][0]["vmin"]) if key in rows else chips[key][0][1].vmin,
+            vmax=float(rows[key][0]["vmax"]) if key in rows else chips[key][0][1].vmax,
             clip_vmin=clip.vmin,
             clip_vmax=clip.vmax,
             clip_method=(clip.description or clip.method) + ("" if split is None else f" of {_name(split)}"),

@@ -122,29 +122,34 @@ def read_header(path: Path) -> Header:
     Raises `RasterNotFoundError` or `InvalidInputError` or `UnsupportedRasterError` as `open_raster` does.
     """
     with open_raster(path) as dataset:
-        colors = dataset.colorinterp
-        block = dataset.block_shapes[0]
-        is_pixel = dataset.interleaving is not None and dataset.interleaving.name.lower() == "pixel"
-        dtype = read_dtype(dataset)
-        return Header(
-            georeference=_georeference(dataset, str(path)),
-            bands=dataset.count,
-            dtype=dtype,
-            is_integer=dataset.dtypes[0].startswith("complex_int") or dtype.kind in "iu",
-            nodata=None if dataset.nodata is None else float(dataset.nodata),
-            masks=band_masks(dataset, path),
-            block_shape=(int(block[0]), int(block[1])),
-            block_bytes=block[0] * block[1] * dtype.itemsize * (dataset.count if is_pixel else 1),
-            names=tuple(dataset.descriptions),
-            units=tuple(dataset.units),
-            scales=tuple(dataset.scales),
-            offsets=tuple(dataset.offsets),
-            tags=dataset.tags(),
-            band_tags=tuple(dataset.tags(index) for index in dataset.indexes[:MAX_BANDS]),
-            is_alpha=tuple(color == ColorInterp.alpha for color in colors),
-            is_picture=_has_colour_table(dataset) or {ColorInterp.red, ColorInterp.green} <= set(colors),
-            pages=max(1, len(dataset.subdatasets)),
-        )
+        return header_of(dataset, path)
+
+
+def header_of(dataset: Any, path: Path) -> Header:
+    """Return the header of a TIFF that is open (`sarzarr.rasters.open_raster`); no pixel is read."""
+    colors = dataset.colorinterp
+    block = dataset.block_shapes[0]
+    is_pixel = dataset.interleaving is not None and dataset.interleaving.name.lower() == "pixel"
+    dtype = read_dtype(dataset)
+    return Header(
+        georeference=_georeference(dataset, str(path)),
+        bands=dataset.count,
+        dtype=dtype,
+        is_integer=dataset.dtypes[0].startswith("complex_int") or dtype.kind in "iu",
+        nodata=None if dataset.nodata is None else float(dataset.nodata),
+        masks=band_masks(dataset, path),
+        block_shape=(int(block[0]), int(block[1])),
+        block_bytes=block[0] * block[1] * dtype.itemsize * (dataset.count if is_pixel else 1),
+        names=tuple(dataset.descriptions),
+        units=tuple(dataset.units),
+        scales=tuple(dataset.scales),
+        offsets=tuple(dataset.offsets),
+        tags=dataset.tags(),
+        band_tags=tuple(dataset.tags(index) for index in dataset.indexes[:MAX_BANDS]),
+        is_alpha=tuple(color == ColorInterp.alpha for color in colors),
+        is_picture=_has_colour_table(dataset) or {ColorInterp.red, ColorInterp.green} <= set(colors),
+        pages=max(1, len(dataset.subdatasets)),
+    )
 
 
 def _has_colour_table(dataset: Any) -> bool:

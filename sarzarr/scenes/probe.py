@@ -165,7 +165,7 @@ def probe_file(
     bands = bands_of(file, header, product, polarizations, known)
     kept, left_out, refusal = sort_out(file, bands, is_told=representation is not None)
     companion = known.companion
-    refusal = known.refusal or refusal or _unusable(header, product, is_told=representation is not None)
+    refusal = known.refusal or refusal or unusable(header, product, is_told=representation is not None)
     identities: list[Identity] = []
     calibrations: list[Calibration | None] = []
     border_noise = None
@@ -180,7 +180,7 @@ def probe_file(
                 left_out = (*left_out, *odd)
             said: dict[str, Any] = {"quantity": quantity, "representation": representation}
             is_said = polarizations is not None or not header.is_integer
-            if not (is_said or _is_radar(file, header, product, known, kept)):
+            if not (is_said or is_from_radar(file, header, product, known, kept)):
                 said["noise"] = lambda: neighbour_noise(w for band in samples for w in band.windows)
             identities, unlike_said = _identities(header, kept, samples, said)
             refusal = refusal or unlike_said
@@ -193,7 +193,7 @@ def probe_file(
             refusal = next(filter(None, map(_twice_calibrated, samples, identities, calibrations)), None)
     except UnsupportedRasterError as error:
         refusal = str(error)
-    facts, said_days = of_one_day(_acquisition(file, header, product), kept)
+    facts, said_days = of_one_day(acquisition_of(file, header, product), kept)
     arrays = () if refusal else _arrays(file, header, kept, identities, calibrations, samples, border_noise)
     return RasterProbe(
         path=file,
@@ -255,7 +255,7 @@ def _meaning(identity: Identity, calibration: Calibration | None, sample: BandSa
     }
 
 
-def _unusable(header: Header, product: Product, *, is_told: bool) -> str | None:
+def unusable(header: Header, product: Product, *, is_told: bool) -> str | None:
     """Return why a file cannot be taken whatever its numbers are, with the remedy."""
     if header.pages > 1:
         return (
@@ -344,12 +344,12 @@ def _identities(
     return identities, refusal
 
 
-def _is_radar(file: Path, header: Header, product: Product, known: Known, bands: Sequence[Band]) -> bool:
+def is_from_radar(file: Path, header: Header, product: Product, known: Known, bands: Sequence[Band]) -> bool:
     """Return whether a name, a tag or a product of a file says that a radar made its pixels."""
     if product.family or product.folder or known.tagged or known.named:
         return True
     is_named = any(band.polarization or any(any(claim.says) for claim in band.claims) for band in bands)
-    facts = replace(_acquisition(file, header, product), datetime=None)  # a date is of anything
+    facts = replace(acquisition_of(file, header, product), datetime=None)  # a date is of anything
     return is_named or bool(facts.attrs()) or any(map(is_of_radar, naming_parts(file)))
 
 
@@ -386,7 +386,7 @@ def _sample(header: Header, samples: Sequence[BandSample]) -> Sample:
     return replace(sample, absence=f"blocks of {height} x {width} pixels, too large to look into")
 
 
-def _acquisition(file: Path, header: Header, product: Product) -> Acquisition:
+def acquisition_of(file: Path, header: Header, product: Product) -> Acquisition:
     """Return the facts: product metadata first, then tags, then names of products in tags, then the file's own."""
     said = (header.tags.get(tag, "")[:MAX_SAID] for tag in ("TIFFTAG_IMAGEDESCRIPTION", "MPH_PRODUCT"))
     products = (facts_named(text) for text in said)  # the dates of other texts may be of anything

@@ -105,18 +105,19 @@ def _overlap(extents: Extents, one: Array, two: Array) -> Array:
 
 def _truly(cells: Cells, pairs: Array) -> Array:
     """Return the pairs that no great circle along an edge keeps apart."""
-    one, two = (_on_sphere(cells.corners(pairs[:, i])) for i in (0, 1))
+    one, two = (on_sphere(cells.corners(pairs[:, i])) for i in (0, 1))
     allowed = np.minimum(*(cells.tolerance[pairs[:, i]] for i in (0, 1))) / EARTH_RADIUS
-    apart = np.maximum(_gap(one, two), _gap(two, one)) >= -allowed
+    apart = np.maximum(widest_gap(one, two), widest_gap(two, one)) >= -allowed
     return np.compress(~apart, pairs, axis=0)
 
 
-def _on_sphere(corners: Array) -> Array:
+def on_sphere(corners: Array) -> Array:
+    """Return (..., 3) unit vectors of (longitude, latitude) in degrees."""
     lam, phi = np.moveaxis(np.radians(corners), -1, 0)
     return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
 
 
-def _gap(one: Array, two: Array) -> Array:
+def widest_gap(one: Array, two: Array) -> Array:
     """Return (n,) the widest angle by which all of ``two`` is beyond one edge of ``one``; negative if none."""
     normal = np.cross(one, np.roll(one, -1, axis=1))
     length = np.linalg.norm(normal, axis=-1, keepdims=True)

@@ -305,8 +305,11 @@ class ChunkTable:
         number, (plane, row, col) = self.locate(chunk)
         layout = self.layouts[number]
         *_, scene, array = ("", *layout.path.split("/"))
-        packed = layout.path.startswith(f"{cv.SAMPLES}/")
-        owner = f"sample {plane} of {array!r}" if packed else f"scene {scene!r}, array {array!r}"
+        owner = f"scene {scene!r}, array {array!r}"
+        if layout.path.startswith(f"{cv.SAMPLES}/"):
+            owner = f"sample {plane} of {array!r}"
+        elif layout.path.startswith(f"{cv.COLLECTIONS}/"):
+            owner = f"chip {plane} of {layout.path.partition('/')[2]!r}"
         place, file = self.at(int(self.entries["file"][chunk]))
         return f"{owner}, row {row}, col {col} (file {place}/{file})"
 

@@ -110,9 +110,11 @@ class ShardWriter:
 
     def append(self, row: int, col: int, chunk: np.ndarray[Any, Any]) -> None:
         """Add the C-contiguous chunk at (row, col) of this shard; one that is all fill value costs nothing."""
-        if is_empty(chunk, self.fill):
-            return
-        payload, crc = self.codec.encode(chunk)
+        if not is_empty(chunk, self.fill):
+            self.add(row, col, *self.codec.encode(chunk))
+
+    def add(self, row: int, col: int, payload: Any, crc: bytes) -> None:
+        """Add the bytes of the chunk at (row, col), as the codec has encoded them, with their checksum."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._partial.open("wb", buffering=0)

@@ -26,7 +26,7 @@ def store_html(store: "Store") -> str:
         _indices(store),
         _splits(store),
         *(Section.of(title, [[name] for name in nodes_below(store.place, key)])
-          for title, key in (("Samples", cv.SAMPLES), ("Boxes", cv.BOXES))),
+          for title, key in (("Samples", cv.SAMPLES), ("Collections", cv.COLLECTIONS), ("Boxes", cv.BOXES))),
     ]  # fmt: skip
     return page_part("sarzarr.Store", store.place.name, held, sections)
 

@@ -13,6 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from sarzarr.errors import InvalidInputError
 from sarzarr.keywords import shows_options
+from sarzarr.reader.collections import CollectionKeywords, CollectionReader, Size
 from sarzarr.reader.cursor import NOBODY
 from sarzarr.reader.epochs import EpochReader
 from sarzarr.reader.groups import GroupReader
@@ -54,9 +55,15 @@ class ZarrPatchDataset(IterableDataset[Any]):
         A `Store`, or its path; a list of them, read as one; or a reader: `sarzarr.PatchReader` says more.
     samples
         Name of a set of samples, delivered in the place of patches of scenes; see `sarzarr.SampleReader`.
+    collection
+        Name of a collection of chips, delivered in the place of patches of scenes, each whole at its own size; see
+        `sarzarr.CollectionReader`, which takes ``size`` and ``labels``, too.
     groups
         A `sarzarr.PtychoConfig`, or any object with its attributes: deliver groups (N, C, rows, columns) of frames
         of a scan; see `sarzarr.GroupReader`.
+    size, labels
+        Of a collection: the chips of one size, or ``"pad"``; and a set of labels on chips, delivered as targets:
+        (N,) int64, or (N, classes) float32 of sets of many.
     transform
         Called with each batch, after augmentation.
     keys
@@ -79,6 +86,9 @@ class ZarrPatchDataset(IterableDataset[Any]):
         store: AnyStore | EpochReader | Sequence[Any],
         *,
         samples: str | None = None,
+        collection: str | None = None,
+        size: Size | None = None,
+        labels: bool | str = False,
         groups: Any = None,
         transform: Callable[[Any], Any] | None = None,
         keys: Mapping[str, str] | None = None,
@@ -105,7 +115,15 @@ class ZarrPatchDataset(IterableDataset[Any]):
                     f"a reader of the layers {sorted(wanted)} was expected for keys=, got one of "
                     f"{sorted(of_reader)}. Pass layers= to the reader."
                 )
-        self.reader = _reader_of(store, samples, groups, options)
+        if collection is None:
+            if size is not None or labels:
+                raise InvalidInputError(
+                    "size= and labels= need collection=, got none. Name it, or leave them out."
+                )
+            self.reader = _reader_of(store, samples, groups, options)
+        else:
+            of_chips = cast("CollectionKeywords", {"size": size, "labels": labels, **options})
+            self.reader = _chips_of(store, collection, samples, groups, of_chips)
         self.transform = transform
         self.keys = None if keys is None else dict(keys)
         self.channels = channels
@@ -130,6 +148,8 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     def statistics(self) -> ChannelMoments:
         """Return mean and std of each channel, as `PatchReader.statistics`, before any ``transform``."""
+        if isinstance(self.reader, CollectionReader):
+            return self.reader.statistics()
         return self._patches("statistics").statistics()
 
     def plot(self, batch: Any, *, patches: int = 8) -> Any:
@@ -160,6 +180,12 @@ class ZarrPatchDataset(IterableDataset[Any]):
     def layer_nodata(self) -> dict[str, float | int | None]:
         """The value of pixels that are "no data", by layer: the ``ignore_index`` of a loss."""
         return self.reader.layer_nodata
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of ``labels``, by number from 0; none where no labels of chips are delivered."""
+        labels = getattr(self.reader, "labels", None)
+        return labels.classes if labels is not None else ()
 
     @property
     def left_out(self) -> int:
@@ -367,6 +393,18 @@ def _reader_of(store: Any, samples: str | None, groups: Any, options: ReadKeywor
     if samples is None:
         return PatchReader(store, **options)
     return SampleReader(store, samples, **cast("SampleKeywords", options))
+
+
+def _chips_of(
+    store: Any, collection: str, samples: str | None, groups: Any, options: CollectionKeywords
+) -> CollectionReader:
+    """Return the reader of the chips of a collection of one store."""
+    if samples is not None or groups is not None or isinstance(store, EpochReader | list | tuple):
+        raise InvalidInputError(
+            f"one store alone was expected for collection={collection!r}, got samples=, groups=, a reader or several "
+            "stores, too. Leave out one."
+        )
+    return CollectionReader(store, collection, **options)
 
 
 def _layers_of(keys: Mapping[str, str], layers: Sequence[str]) -> list[str]:

@@ -34,10 +34,7 @@ def patch_sheet(
     Images are drawn from 0, black, to 1, white. Raises what the reader raises; `InvalidInputError` where ``count`` is
     not from 1 to 64.
     """
-    if not 1 <= count <= MOST:
-        raise InvalidInputError(
-            f"1 to {MOST} patches of a picture were expected, got {count}. Ask for fewer."
-        )
+    check_count(count)
     reader = PatchReader(
         store,
         scenes=scenes,
@@ -86,6 +83,14 @@ def _as_drawn(store: Store, boxes: bool | str) -> bool | str:
     """Return the option that delivers boxes as they were drawn: those of a table that has rotated ones rotated."""
     name, is_rotated = table_asked(boxes) if boxes else ("", True)
     return boxes if is_rotated or read_boxes(store, name).corners is None else f"{ROTATED}:{name}"
+
+
+def check_count(count: int) -> None:
+    """Refuse a picture of other than 1 to 64 patches: `InvalidInputError`."""
+    if not 1 <= count <= MOST:
+        raise InvalidInputError(
+            f"1 to {MOST} patches of a picture were expected, got {count}. Ask for fewer."
+        )
 
 
 def _draw(

@@ -11,6 +11,7 @@ from typing import Any, Final, TypedDict, Unpack
 import numpy as np
 
 from sarzarr.errors import InvalidInputError
+from sarzarr.export.pictures.chip_sheet import chip_sheet
 from sarzarr.export.pictures.overlays import Outlines, check_layer
 from sarzarr.export.pictures.panels import Sheet, check_picture, draw_sheet, figure_class
 from sarzarr.export.pictures.patch_sheet import patch_sheet
@@ -33,6 +34,8 @@ from sarzarr.text import counted, listed, shortened
 log = logging.getLogger(__name__)
 MAX_PANELS: Final = 24
 """Panels of one page, at most."""
+CHIPS: Final = 16
+"""Chips of a collection that are drawn where nothing says how many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,8 @@ class PictureOptions:
     """Draw the table of boxes ``default``, or of that name, over scenes or patches."""
     page: int = 1
     """The page, from 1, where scenes make more than 24 panels."""
+    collection: str | None = None
+    """Draw chips of this collection, ``patches`` of them, or 16, of the side ``split``, with ``layer`` over them."""
 
     def __post_init__(self) -> None:
         kinds = [n for n in ("rgb", "patches", "stack") if getattr(self, n) not in (None, False)]
@@ -63,7 +68,11 @@ class PictureOptions:
             raise InvalidInputError(
                 f"one of rgb, patches and stack was expected, got {' and '.join(kinds)}. Leave the others out."
             )
-        if self.split is not None and self.patches is None:
+        if self.collection is not None and (self.rgb or self.stack or self.boxes):
+            raise InvalidInputError(
+                "a layer over chips was expected with collection, got rgb, stack or boxes. Leave them out."
+            )
+        if self.split is not None and self.patches is None and self.collection is None:
             raise InvalidInputError("patches were expected with split, got none. Say how many: patches=16.")
         if self.stack is not False and (self.layer or self.boxes):
             raise InvalidInputError(
@@ -84,6 +93,7 @@ class PictureKeywords(TypedDict, total=False):
     layer: str | None
     boxes: bool | str
     page: int
+    collection: str | None
 
 
 @shows_options(PictureOptions, PictureKeywords)
@@ -150,6 +160,15 @@ def count_panels(store: Store, scenes: Sequence[str] | None = None, *, rgb: bool
 
 def _sheet(store: Store, scenes: Sequence[str] | str | None, options: PictureOptions) -> Sheet:
     names = [scenes] if isinstance(scenes, str) else None if scenes is None else list(scenes)
+    if options.collection is not None:
+        if names:
+            raise InvalidInputError(
+                f"chips of {options.collection!r} were expected, got {listed(names)}, too. Leave one out."
+            )
+        return chip_sheet(
+            store, options.collection, options.patches or CHIPS,
+            split=options.split, seed=options.seed, layer=options.layer,
+        )  # fmt: skip
     if options.patches is not None:
         return patch_sheet(
             store, names, options.patches,

@@ -19,8 +19,10 @@ from sarzarr.pixels.bounds import Histogram, count_half_codes
 from sarzarr.pixels.calibration import Calibration
 from sarzarr.pixels.compiled.when import loops_for
 from sarzarr.pixels.kernels import (
+    DB_LIMITS,
     DB_PER_NEPER,
     HALF_CODES,
+    STANDS_FOR_NOTHING,
     codes_from_half,
     db_kernel,
     float_dtype,
@@ -67,6 +69,8 @@ class FastPath:
     """`sarzarr.pixels.compiled.loops`."""
     squares: bool
     """Whether values are amplitudes."""
+    is_db: bool
+    """Whether values are dB, float32."""
     sentinels: tuple[Any, Any]
     """The first and last value of the file's dtype that its nodata means; 0, which is no power that counts, where
     there is none."""
@@ -84,7 +88,8 @@ class FastPath:
     @classmethod
     def of(cls, job: BlockJob, source: ArraySource, dtype: np.dtype[Any]) -> "FastPath | None":
         """Return the float32 path for one array; None where its values take another, or loops are not compiled."""
-        is_plain = source.representation in (cv.Representation.POWER, cv.Representation.AMPLITUDE)
+        is_db = source.representation == cv.Representation.DB and dtype == np.float32
+        is_plain = is_db or source.representation in (cv.Representation.POWER, cv.Representation.AMPLITUDE)
         is_plain &= float_dtype(dtype) == np.float32 and dtype in (np.float32, np.uint16, np.int16, np.uint8)
         is_plain &= job.encoding.dtype in ("float32", "uint16") and job.step is not Step.MASK
         calibration = source.calibration
@@ -95,6 +100,7 @@ class FastPath:
         return cls(
             loops=compiled,
             squares=source.representation == cv.Representation.AMPLITUDE,
+            is_db=is_db,
             sentinels=sentinel_limits(source.nodata, dtype) or (dtype.type(0), dtype.type(0)),
             law=_law((source.vmin, source.vmax)),
             whole=_law(cv.STORED_RANGE),
@@ -104,11 +110,24 @@ class FastPath:
 
     def logs(self, band: Array, row: int, col: int, out: Array) -> Array | None:
         """Return natural logarithms of the power of a tile, in ``out``; None where a pixel has none that counts."""
+        if self.is_db:
+            return self._logs_of_db(band[row : row + out.shape[0], col : col + out.shape[1]], out)
         gains = _NO_GAINS if self.gains is None else self.gains[col : col + out.shape[1]]
         is_clean = self.loops.FLOORED_POWER[band.dtype](
             band, (row, col), self.sentinels, self.squares, gains, _FLOOR_BITS, out
         )
         return np.log(out, out=out) if is_clean else None
+
+    def _logs_of_db(self, db: Array, out: Array) -> Array | None:
+        """Return `logs` of dB: none of them may be NaN, nodata or `impossible`, and all are above the floor then."""
+        low, high = db.min(), db.max()
+        if not (low > max(STANDS_FOR_NOTHING) and high <= DB_LIMITS[1]):
+            return None
+        first, last = self.sentinels
+        if low <= last and first <= high and ((db >= first) & (db <= last)).any():
+            return None
+        np.multiply(db, 1.0 / DB_PER_NEPER, out=out)
+        return np.log(np.exp(out, out=out), out=out)
 
     def encoded(self, logs: Array, codes: Array, counts: Counts) -> Array:
         """Return the stored values of a tile, uint16 in ``codes`` or float32 in ``logs``, and count them."""

@@ -41,7 +41,7 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
     outside = reaches[tracker.names()]
     # Zeros inside are measured, and were stored as if they were not.
     rewrites = job.step is Step.WRITE and not outside[1:].all()
-    zero = _stored_zero(job, source)
+    zero = stored_zero((source.vmin, source.vmax), job.encoding.dtype)
     nodata = 0
     with data, flag_files:
         for first, rows in job.bands:
@@ -60,10 +60,10 @@ def _decide_array(job: BlockJob, source: ArraySource, done: ArrayReceipt, reache
     return replace(done, shards=shards, flag_shards=flag_shards, histogram=histogram, regions=None)
 
 
-def _stored_zero(job: BlockJob, source: ArraySource) -> Any:
-    """Return the stored value of a zero that was measured: the floor."""
-    z = normalize_kernel(db_kernel(np.zeros(1, np.float32)), (source.vmin, source.vmax))
-    return to_codes(z)[0] if job.encoding.dtype == "uint16" else z[0]
+def stored_zero(stored: tuple[float, float], dtype: str) -> Any:
+    """Return the stored value of a zero that was measured, of the range (dB) and dtype of an array: the floor."""
+    z = normalize_kernel(db_kernel(np.zeros(1, np.float32)), stored)
+    return to_codes(z)[0] if dtype == "uint16" else z[0]
 
 
 def _band(job: BlockJob, files: ArrayFiles, first: int, rows: int) -> Array:

@@ -17,6 +17,7 @@ from sarzarr.store.copies import consolidate
 from sarzarr.store.place import Folder, Place
 from sarzarr.store.seals import Document
 from sarzarr.store.store import AnyStore, Store, open_store
+from sarzarr.store.verify.collections import check_collections
 from sarzarr.store.verify.findings import ROOT, Findings, Verification
 from sarzarr.store.verify.overviews import check_overviews
 from sarzarr.store.verify.pixels import check_pixels, read_manifests
@@ -89,6 +90,8 @@ def examine(
         if deep:
             recount_histograms(Store(place), found, scenes)
         check_overviews(tree, found, deep=deep, scenes=scenes)
+    if scenes is None and not found.touches(cv.COLLECTIONS):
+        check_collections(tree, found)
     return tree, size
 
 

@@ -1,0 +1,655 @@
+"""Plans of collections: which files are an archive of chips, which is which chip's what, and what their numbers are.
+
+Names and stamps of all files are looked at, and the headers and pixels of a few, spread over all: as a scene's are.
+What every other file says is judged when its pixels are read: see `sarzarr.ingestion.collections.read`.
+"""
+
+import logging
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from sarzarr import conventions as cv
+from sarzarr.errors import InvalidInputError, RasterNotFoundError, SarzarrError, UnsupportedRasterError
+from sarzarr.ingestion.collections.files import (
+    Chips,
+    File,
+    chips_of,
+    families,
+    files_of_layer,
+    pattern_of,
+    rasters_below,
+)
+from sarzarr.ingestion.collections.read import BandMeaning, LayerBand, Understanding, files_hash
+from sarzarr.ingestion.layers.layer import Layer
+from sarzarr.ingestion.options import IngestOptions
+from sarzarr.ingestion.scene_plan import group_named
+from sarzarr.scenes.header import Header, read_header
+from sarzarr.scenes.probe import RasterProbe, probe_file
+from sarzarr.scenes.refusals import Refusals
+from sarzarr.scenes.told import Kind, Teller
+from sarzarr.store.boxes import safe_name
+from sarzarr.store.collections import (
+    LONGEST,
+    ChipArray,
+    ChipLayer,
+    Collection,
+    Contents,
+    Part,
+    collection_names,
+)
+from sarzarr.store.free_values import extreme
+from sarzarr.store.store import Store
+from sarzarr.text import counted, listed
+
+log = logging.getLogger(__name__)
+ENOUGH: Final = 50
+"""Small files of one kind that are packed without being asked for."""
+_SAMPLED: Final = 1 << 20
+"""Pixels of an archive that are looked at before it is read, about."""
+_MOST_SAMPLED: Final = 32
+"""Files that are, at most."""
+_LEAST_SAMPLED: Final = 3
+"""Files that are, and are backscatter, at the least, if there are so many."""
+_HEADERS: Final = 5
+"""Headers of each kind of files that are read to see whether they are small."""
+_LAYER_DTYPES: Final = frozenset(
+    ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64", "int64", "uint64")
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CollectionPlan:
+    """One collection that chips will go into."""
+
+    name: str
+    """Its name."""
+    chips: Chips
+    """The files of the chips that are to be written."""
+    by_size: Mapping[tuple[int, int], Sequence[int]]
+    """Numbers of the chips by (rows, columns), as far as that is known: the others turn up when they are read."""
+    understanding: Understanding
+    """What their numbers are."""
+    patterns: Mapping[str, str]
+    """Which file is which chip's what: patterns of names by array or layer."""
+    present: int = 0
+    """Chips that are in the store already, from the same files: skipped."""
+    replaced: tuple[str, ...] = ()
+    """Ids of chips in the store that are written anew."""
+    sampled: int = 0
+    """Chips whose pixels were looked at."""
+
+    def contents(self, known: Contents | None) -> Contents:
+        """Return what the collection will hold beside what is ``known`` of it; parts and rows come with the chips.
+
+        Raises `InvalidInputError` where an array or a layer of a name means something else there.
+        """
+        own = self.understanding
+        arrays = {array.name: array for array in own.arrays}
+        layers = {one.layer.name: one.layer for one in own.layers}
+        about = {"patterns": dict(self.patterns)}
+        about[cv.REASON] = {b.name: b.reason for kept in own.meanings.values() for b in kept}
+        if known is None:
+            return Contents(arrays=_in_order(arrays.values()), layers=_by_name(layers.values()), about=about)
+        for held in (*known.arrays, *known.layers):
+            new: Any = arrays.get(held.name) or layers.get(held.name)
+            if new is not None and new != held:
+                raise InvalidInputError(
+                    f"expected {held.name!r} as collection {self.name!r} has it ({held}), got {new}. Name another with "
+                    "--collection."
+                )
+        arrays |= {array.name: array for array in known.arrays}
+        layers |= {layer.name: layer for layer in known.layers}
+        return replace(known, arrays=_in_order(arrays.values()), layers=_by_name(layers.values()))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(rows, columns) of most chips."""
+        return max(self.by_size, key=lambda size: len(self.by_size[size]), default=(0, 0))
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of backscatter, as far as sizes are known."""
+        chips = sum(math.prod(size) * len(rows) for size, rows in self.by_size.items())
+        return chips * len(self.understanding.arrays)
+
+    @property
+    def tasks(self) -> int:
+        """Units of work: shards of chips, (chips, rows, columns), as far as sizes are known."""
+        per = {size: Part.of(*size).per_shard for size in self.by_size}
+        return sum(-(-len(rows) // per[size]) for size, rows in self.by_size.items())
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of the decoded pixels."""
+        bands = [np.dtype(kind[0]).itemsize for kind in self.understanding.meanings]
+        layers = sum(np.dtype(one.layer.dtype).itemsize for one in self.understanding.layers)
+        of_arrays = self.pixels * max(bands, default=4)
+        return of_arrays + self.pixels // max(len(self.understanding.arrays), 1) * layers
+
+    @property
+    def bytes_out(self) -> int:
+        """Bytes of the stored pixels at the most; flags, which take next to nothing, not counted."""
+        arrays = sum(np.dtype(array.dtype).itemsize for array in self.understanding.arrays)
+        layers = sum(np.dtype(one.layer.dtype).itemsize for one in self.understanding.layers)
+        return self.pixels // max(len(self.understanding.arrays), 1) * (arrays + layers)
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{len(rows):,} of {h} x {w}" for (h, w), rows in self.by_size.items())
+        lines = [
+            f"  collection {self.name}: {counted(len(self.chips), 'chip')} to write, {self.present:,} already there"
+        ]
+        if len(self.chips):
+            lines[0] += f"; {sizes}, by {counted(self.sampled, 'file')} that were looked at"
+        if self.replaced:
+            lines.append(f"    {counted(len(self.replaced), 'chip')} written anew")
+        kept = {b.name: b for meaning in self.understanding.meanings.values() for b in meaning}
+        for array in self.understanding.arrays:
+            how = kept[array.name]
+            lines.append(
+                f"    {array.name}: {how.quantity} as {how.representation} ({how.reason}): {self.patterns[array.name]}"
+            )
+        for one in self.understanding.layers:
+            layer = one.layer
+            nodata = "no nodata" if layer.nodata is None else f"nodata {layer.nodata:g}"
+            has = sum(map(bool, self.chips.layers.get(one.files, ())))
+            what = f"{layer.dtype} {layer.kind}, {nodata}, of {counted(has, 'chip')}"
+            lines.append(f"    layer {layer.name}: {what}: {self.patterns[layer.name]}")
+        return "\n".join(lines)
+
+
+def _in_order(arrays: Iterable[ChipArray]) -> tuple[ChipArray, ...]:
+    known = cv.POLARIZATIONS
+    return tuple(
+        sorted(arrays, key=lambda a: (known.index(a.name) if a.name in known else len(known), a.name))
+    )
+
+
+def _by_name(layers: Iterable[ChipLayer]) -> tuple[ChipLayer, ...]:
+    return tuple(sorted(layers, key=lambda layer: layer.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """The archives among files, and what stays for scenes."""
+
+    plans: tuple[CollectionPlan, ...] = ()
+    """Collections to write."""
+    rest: tuple[str | Path, ...] = ()
+    """Files and folders that are scenes, or nothing that is known yet."""
+    notes: tuple[str, ...] = ()
+    """One sentence for each kind of files that is left out."""
+    refused: Refusals = field(default_factory=Refusals)
+    """Files that are left out, each with its reason."""
+    layers: tuple[Layer, ...] = ()
+    """Layers that are of scenes."""
+
+
+def plan_collections(given: Sequence[str | Path], store: Store | None, options: IngestOptions) -> Packed:
+    """Return which of the files, and of those in folders and ZIP archives, go into a collection.
+
+    Those of a kind of which there are `ENOUGH` of at most `LONGEST` rows and columns do so by themselves; with
+    ``options.collection`` all do, with ``options.scenes`` none.
+
+    Raises `InvalidInputError` where a collection was asked for, and an option holds of scenes alone.
+    """
+    as_scenes = Packed(rest=tuple(given), layers=options.layers)
+    if options.scenes or not given:
+        return as_scenes
+    if alone := _of_scenes_alone(options):
+        if options.collection is None:
+            return as_scenes
+        raise InvalidInputError(
+            f"options that chips know were expected with --collection, got {alone}. Leave it out, or ingest scenes with "
+            "--scenes."
+        )
+    is_asked = options.collection is not None
+    try:
+        files = rasters_below(given)
+    except UnsupportedRasterError:
+        if is_asked:
+            raise
+        return as_scenes
+    if not is_asked and (len(files) < ENOUGH or any(".SAFE/" in f.path.upper() for f in files)):
+        return as_scenes
+    if not files:
+        raise RasterNotFoundError(
+            f"TIFF files were expected below {listed(map(str, given))}, got none. Check the path."
+        )
+    return _packed(given, files, store, options)
+
+
+def _of_scenes_alone(options: IngestOptions) -> str:
+    """Return an option that is given and that chips do not know."""
+    asked = {
+        "a grid (--crs, --pixel-size, --grid)": options.has_grid,
+        "--border": bool(options.border) or options.border_noise,
+        "--annotation": bool(options.annotation),
+        "--calibrate": options.calibrate not in (None, "none") or options.denoise,
+        "--id": options.id is not None,
+        "--no-shards": options.shard == 0,
+        f"--bounds {options.bounds}": options.bounds not in ("stored", "fixed"),
+    }
+    return ", ".join(name for name, is_given in asked.items() if is_given)
+
+
+@dataclass(frozen=True, eq=False)
+class _Probes:
+    """The probes of a plan: a file that is looked at twice is read once."""
+
+    options: IngestOptions
+    known: dict[Path, RasterProbe] = field(default_factory=dict)
+
+    @cached_property
+    def teller(self) -> Teller:
+        return Teller(**_said(self.options))
+
+    def of(self, path: Path) -> RasterProbe:
+        if path not in self.known:
+            said = self.options
+            self.known[path] = probe_file(
+                path, quantity=said.quantity, calibrate=said.calibration, **_said(said)
+            )
+        return self.known[path]
+
+
+def _packed(
+    given: Sequence[str | Path], files: list[File], store: Store | None, options: IngestOptions
+) -> Packed:
+    is_asked, refused, notes = options.collection is not None, Refusals(), list[str]()
+    layers: dict[str, list[File]] = {}
+    of_scenes: list[Layer] = []
+    for layer in options.layers:
+        try:
+            layers[layer.name] = files_of_layer(layer, files)
+        except RasterNotFoundError:
+            if is_asked:
+                raise
+            of_scenes.append(layer)
+    taken = {file.path for own in layers.values() for file in own}
+    files = [file for file in files if file.path not in taken]
+    probes, kept = _Probes(options), list[File]()
+    rest: list[File] = []
+    for own in families(files).values():
+        if not is_asked and len(own) < ENOUGH:
+            rest += own
+            continue
+        fit, is_small = _look(own, probes, notes, is_asked=is_asked)
+        (kept if fit else rest if not is_small else []).extend(own)
+    if not kept:
+        if is_asked:
+            raise (
+                refused.error()
+                if refused
+                else UnsupportedRasterError(
+                    "chips of backscatter were expected, got none:\n" + "\n".join(notes)
+                )
+            )
+        return Packed(rest=tuple(given), layers=options.layers)
+    name = safe_name(options.collection or _named_after(given))
+    plan = _plan(name, kept, layers, store, probes, notes, refused)
+    if is_asked:
+        for file in rest:
+            why = f"expected a chip of at most {LONGEST} x {LONGEST} pixels. Ingest it as a scene: --scenes."
+            refused.add([file.path], why)
+        rest = []
+    return Packed(
+        plans=(plan,),
+        rest=tuple(file.path for file in rest),
+        notes=tuple(notes),
+        refused=refused,
+        layers=tuple(of_scenes) if not rest else options.layers,
+    )
+
+
+def _named_after(given: Sequence[str | Path]) -> str:
+    """Return the name of a collection by the folder that was given, or that the first file is in."""
+    first = Path(given[0]).absolute()
+    name = first.name if first.is_dir() or first.suffix.lower() == ".zip" else first.parent.name
+    return (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem if name.lower().endswith(".zip") else name).strip(
+            "-."
+        )
+        or "chips"
+    )
+
+
+def _look(files: Sequence[File], probes: _Probes, notes: list[str], *, is_asked: bool) -> tuple[bool, bool]:
+    """Return whether files of one kind are chips of backscatter, and whether they are small, by a few of them."""
+    shapes: list[tuple[int, int]] = []
+    failures: dict[str, File] = {}
+    is_radar = False
+    for file in _spread(files, _HEADERS):
+        try:
+            header = read_header(Path(file.path))
+        except (SarzarrError, OSError) as error:
+            failures.setdefault(str(error), file)
+            continue
+        shapes.append(header.grid.shape)
+        told = probes.teller.of(Path(file.path), header) if max(header.grid.shape) <= LONGEST else None
+        if told is not None and told.refusal is not None:
+            failures.setdefault(told.refusal, file)
+        elif told is not None and not is_radar:
+            probe = probes.of(Path(file.path))
+            is_radar = probe.refusal is None
+            if probe.refusal is not None:
+                failures.setdefault(probe.refusal, file)
+    if not shapes:
+        return False, False
+    is_small = max(map(max, shapes)) <= LONGEST
+    usual = max(set(shapes), key=shapes.count)
+    if not is_asked and not (is_small and 2 * shapes.count(usual) >= len(shapes)):
+        return False, False
+    if is_small and not is_radar:
+        why, file = next(iter(failures.items()))
+        notes.append(
+            f"{counted(len(files), 'file')} {pattern_of([f.source for f in files])} left out: {why} If they belong to "
+            f"the chips, keep them with --layer NAME={_kind_word(file)}."
+        )
+    return is_small and is_radar, is_small
+
+
+def _kind_word(file: File) -> str:
+    return re.split(r"[_\-. ]", file.stem.rpartition("/")[2])[-1] or "PATTERN"
+
+
+def _spread(some: Sequence[Any], count: int) -> list[Any]:
+    """Return so many of them, the first and the last among them, evenly spread."""
+    if len(some) <= count:
+        return list(some)
+    return [some[i] for i in np.unique(np.linspace(0, len(some) - 1, count).astype(int)).tolist()]
+
+
+def _said(options: IngestOptions) -> dict[str, Any]:
+    return {
+        "polarizations": options.polarizations,
+        "nodata": options.nodata,
+        "representation": options.representation,
+    }
+
+
+def _plan(
+    name: str,
+    files: Sequence[File],
+    layers: Mapping[str, Sequence[File]],
+    store: Store | None,
+    probes: _Probes,
+    notes: list[str],
+    refused: Refusals,
+) -> CollectionPlan:
+    known, options = None, probes.options
+    if store is not None and name in collection_names(store):
+        known = Collection(store, name)
+    everything = [*files, *(file for own in layers.values() for file in own)]
+    there, changed, present = _known(known, everything, full=options.full_hash)
+    if changed and not options.replace:
+        for own in changed.values():
+            why = (
+                f"it is in collection {name!r} with other pixels. Pass --replace to write it anew, or name another "
+                "with --collection."
+            )
+            refused.add([file.path for file in own], why)
+            there |= {file.source for file in own}
+    chips, left = chips_of(
+        [file for file in files if file.source not in there],
+        {key: [file for file in own if file.source not in there] for key, own in layers.items()},
+    )
+    for key, own in left.items():
+        if own:
+            notes.append(
+                f"{counted(len(own), 'file')} of layer {key!r} left out: no chip has the words of its name: "
+                f"{own[0].source}"
+            )
+    if not len(chips):
+        return _nothing_new(name, chips, known, present)
+    gone = set(changed) if options.replace else set()
+    chips = _with_ids_of_their_own(chips, set(known.ids if known is not None else ()) - gone)
+    understanding, by_size, sampled = _understood(chips, layers, store, probes)
+    return CollectionPlan(
+        name=name,
+        chips=chips,
+        by_size=by_size,
+        understanding=understanding,
+        patterns=_patterns(chips, understanding),
+        present=present,
+        replaced=tuple(sorted(gone)),
+        sampled=sampled,
+    )
+
+
+def _nothing_new(name: str, chips: Chips, known: Collection | None, present: int) -> CollectionPlan:
+    arrays = known.contents.arrays if known is not None else ()
+    return CollectionPlan(
+        name=name,
+        chips=chips,
+        by_size={},
+        understanding=Understanding(meanings={}, arrays=()),
+        patterns={array.name: "" for array in arrays},
+        present=present,
+    )
+
+
+def _known(
+    known: Collection | None, files: Sequence[File], *, full: bool
+) -> tuple[set[str], dict[str, list[File]], int]:
+    """Return the sources of files that are in a collection, by id the files of chips that changed, and a count.
+
+    A chip is known by the names of its files, and by their bytes and times; where these differ, by its hash.
+    """
+    if known is None:
+        return set(), {}, 0
+    there: set[str] = set()
+    changed: dict[str, list[File]] = {}
+    by_source = {file.source: file for file in files}
+    table, present = known.table, 0
+    columns = (table[k].values.tolist() for k in ("id", "source", "bytes", "modified"))
+    for row, (name, sources, size, modified) in enumerate(zip(*columns, strict=True)):
+        lines = [line.rpartition("\t")[2] for line in sources.split("\n")]
+        own = [by_source[line] for line in lines if line in by_source]
+        if not own:
+            continue
+        stamp = sum(file.size for file in own), max(file.modified for file in own)
+        is_same = len(own) == len(lines) and stamp == (size, modified)
+        if not is_same and len(own) == len(lines) and stamp[0] == size:
+            is_same = (
+                files_hash([f.path for f in own], full=full) == table["source_hash"].values[row].tobytes()
+            )
+        if is_same:
+            there.update(lines)
+            present += 1
+        else:
+            changed[str(name)] = own
+    return there, changed, present
+
+
+def _with_ids_of_their_own(chips: Chips, taken: set[str]) -> Chips:
+    """Return chips whose ids are not ``taken``: one that is gets its folders' names, too."""
+    ids = []
+    for name, source in zip(chips.ids, chips.sources, strict=True):
+        if name in taken:
+            name = source.split("\n")[0].rpartition(".")[0].replace("/", "_")
+        ids.append(name)
+    return replace(chips, ids=tuple(ids))
+
+
+def _understood(
+    chips: Chips, layers: Mapping[str, Sequence[File]], store: Store | None, probes: _Probes
+) -> tuple[Understanding, dict[tuple[int, int], list[int]], int]:
+    """Return what the numbers of chips are, their numbers by size, and how many were looked at."""
+    meanings: dict[Kind, tuple[BandMeaning, ...]] = {}
+    arrays: dict[str, ChipArray] = {}
+    shapes: list[tuple[int, int]] = []
+    failures, options = Refusals(), probes.options
+    looked, pixels = 0, 0
+    numbers = _spread(range(len(chips)), _MOST_SAMPLED)
+    for number in _far_apart(numbers):
+        if pixels > _SAMPLED and looked >= _LEAST_SAMPLED:
+            break
+        for path in map(Path, chips.paths[number].split("\n")):
+            with failures.leaving_out([path]):
+                probe = probes.of(path)
+                looked += probe.refusal is None
+                pixels += math.prod(probe.grid.shape) * probe.header.bands
+                shapes.append(probe.grid.shape)
+                _take(path, probe, meanings, arrays, store, options, failures)
+    if not arrays:
+        raise failures.error()
+    usual = max(set(shapes), key=shapes.count)
+    by_size = {usual: list(range(len(chips)))}
+    understanding = Understanding(
+        meanings=meanings,
+        arrays=_in_order(arrays.values()),
+        layers=tuple(
+            one for layer in options.layers if layer.name in layers for one in _layer(layer, layers)
+        ),
+        full_hash=options.full_hash,
+        **_said(options),
+    )
+    return understanding, by_size, looked
+
+
+def _far_apart(numbers: Sequence[int]) -> list[int]:
+    """Return numbers so that the first few of them are spread over all already.
+
+    >>> _far_apart([0, 1, 2, 3, 4])
+    [0, 4, 2, 1, 3]
+    """
+    out: list[int] = []
+    for count in (1, 2, 3, 5, 9, 17, 33, 65):
+        out += [n for n in _spread(numbers, count) if n not in out]
+    return [*out, *(n for n in numbers if n not in out)]
+
+
+def _take(
+    path: Path,
+    probe: RasterProbe,
+    meanings: dict[Kind, tuple[BandMeaning, ...]],
+    arrays: dict[str, ChipArray],
+    store: Store | None,
+    options: IngestOptions,
+    failures: Refusals,
+) -> None:
+    """Take up what a file that was looked at says of others of its kind."""
+    if probe.refusal is not None:
+        failures.add([path], probe.refusal)
+        return
+    told = Teller(**_said(options)).of(path, probe.header)
+    if told.refusal is not None:
+        failures.add([path], told.refusal)
+        return
+    found = tuple(
+        BandMeaning(
+            band=array.band,
+            name=array.name,
+            quantity=str(array.quantity),
+            representation=str(array.representation),
+            reason=array.reason,
+        )
+        for array in probe.arrays
+    )
+    known = meanings.setdefault(told.kind, found)
+    if [replace(b, reason="") for b in known] != [replace(b, reason="") for b in found]:
+        one, other = (
+            "; ".join(f"{b.name} {b.quantity} {b.representation}" for b in some) for some in (known, found)
+        )
+        raise UnsupportedRasterError(
+            f"expected files of one meaning, got {one}, and {other} in {path.name!r}. Say what they are with "
+            "--quantity and --representation, or give each kind a collection of its own."
+        )
+    for array in probe.arrays:
+        key = group_named(array.name, str(array.quantity), str(array.representation), probe.acquisition)
+        new = _array(array.name, array.polarization, str(array.quantity), key, store, options)
+        held = arrays.setdefault(array.name, new)
+        if held.bounds_key != key:
+            raise UnsupportedRasterError(
+                f"expected {array.name} of one quantity, got {held.bounds_key}, and {key} in {path.name!r}. Give each "
+                "a collection of its own with --collection NAME."
+            )
+
+
+def _array(
+    name: str, polarization: str | None, quantity: str, key: str, store: Store | None, options: IngestOptions
+) -> ChipArray:
+    entry = store.bounds.get(key) if store is not None else None
+    asked = (options.vmin, options.vmax) if options.bounds == "fixed" else cv.STORED_RANGE
+    vmin, vmax = asked if entry is None else (entry.vmin, entry.vmax)
+    if options.bounds == "fixed" and asked != (vmin, vmax):
+        raise InvalidInputError(
+            f"{key} is stored from {vmin:g} to {vmax:g} dB, got bounds {asked[0]:g} to {asked[1]:g}. Leave out "
+            "--bounds, or make another store."
+        )
+    return ChipArray(
+        name=name,
+        polarization=polarization,
+        quantity=quantity,
+        bounds_key=key,
+        dtype=options.encoding.dtype,
+        codec=options.encoding.codec,
+        vmin=float(vmin),
+        vmax=float(vmax),
+    )
+
+
+def _layer(layer: Layer, files: Mapping[str, Sequence[File]]) -> list[LayerBand]:
+    """Return the bands of a layer's files, each a layer: of several all, unless one is named."""
+    header: Header = read_header(Path(files[layer.name][0].path))
+    if layer.band is not None and layer.band > header.bands:
+        raise InvalidInputError(
+            f"expected band {layer.band} of layer {layer.name!r}, got files of {header.bands} bands. Count from 1."
+        )
+    dtype = str(header.dtype)
+    if dtype not in _LAYER_DTYPES:
+        raise InvalidInputError(
+            f"expected integers or floats in layer {layer.name!r}, got {dtype}. Leave it out."
+        )
+    bands = [layer.band] if layer.band is not None else list(range(1, header.bands + 1))
+    is_float = np.dtype(dtype).kind == "f"
+    is_many = len(bands) > 1
+    kind = layer.kind or ("continuous" if is_float or is_many else "classes")
+    nodata: float | int | None = header.nodata if layer.nodata is None else layer.nodata
+    if nodata is not None and not is_float:
+        nodata = int(nodata) if math.isfinite(nodata) and int(nodata) == nodata else None
+    if nodata is not None and math.isnan(nodata):
+        nodata = None
+    fill = (None if is_float else extreme(dtype)) if nodata is None else nodata
+    return [
+        LayerBand(
+            layer=ChipLayer(
+                name=f"{layer.name}_{band}" if is_many else layer.name,
+                kind=kind,
+                dtype=dtype,
+                nodata=nodata,
+                fill=fill,
+                units=layer.units or "",
+            ),
+            files=layer.name,
+            band=band,
+            bands=header.bands,
+            is_said=layer.nodata is not None,
+        )
+        for band in bands
+    ]
+
+
+def _patterns(chips: Chips, understanding: Understanding) -> dict[str, str]:
+    """Return the pattern of the names of the files of each array and layer."""
+    out: dict[str, str] = {}
+    several = {path.count("\n") for path in chips.paths} != {0}
+    lines = [source.split("\n") for source in chips.sources]
+    for array in understanding.arrays:
+        word = re.compile(rf"(?<![A-Za-z0-9]){array.name}(?![A-Za-z0-9])", re.IGNORECASE)
+        names = [line for own in lines for line in own if "\t" not in line]
+        own = [name for name in names if word.search(name)] if several else names
+        out[array.name] = pattern_of(own or names)
+    for one in understanding.layers:
+        begin = f"{one.files}\t"
+        out[one.layer.name] = pattern_of(
+            [line.removeprefix(begin) for own in lines for line in own if line.startswith(begin)]
+        )
+    return out

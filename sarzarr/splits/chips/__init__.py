@@ -1,0 +1,1 @@
+"""Splits of collections: whole chips, by the ground that they show or by lists that an archive brings."""
