@@ -200,7 +200,8 @@ class CollectionReader(EpochReader):
     ) -> PartRecipe:
         """Return the recipe of channels, read from each part's arrays of these names."""
         found = [self.collection.layout(i, array) for i in parts.tolist() for array in arrays]
-        return self._part(name, found, laws, dtype, outside)
+        table = read_chunk_table(self.store.place, found)
+        return self._part(name, table, laws, dtype, outside)
 
     def _layer(self, name: str, parts: Array, part: Array) -> PartRecipe:
         layer = self.collection.layer(name)

@@ -280,7 +280,7 @@ class PatchReader(EpochReader):
             dates=chosen.dates,
             layers=layer_recipes(self.store, options.layers, chosen) if options.layers else (),
             masks=masks,
-            scaling=self._scaling(arrays),
+            scaling=self._scaling(arrays.layouts),
             ranges=np.array(
                 [(*stored, *clip) for stored, clip in zip(self._stored(), self._clips(), strict=True)]
             )
