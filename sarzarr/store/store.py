@@ -435,7 +435,7 @@ class Store:
     def patch_columns(self, name: str = cv.DEFAULT_INDEX) -> xr.Dataset:
         """Return a patch table: ``owner`` indexes ``owner_scene`` and ``owner_array``, which are sorted."""
         if name in self.unwritten:
-            return self.unwritten[name]
+            return patches_in_order(self.unwritten[name])
         if not has_node(self.place, f"{cv.PATCHES}/{name}"):
             known, sets = self.patch_indices, nodes_below(self.place, cv.SAMPLES)
             if sets and not self.scenes:

@@ -12,7 +12,7 @@ from sarzarr.patches.cut import IndexSpec, patch_ids, positions
 from sarzarr.patches.index import measured_table, spec_of, stamp_of
 from sarzarr.patches.stored_array import StoredArray
 from sarzarr.pixels.kernels import codes_from_half, half_codes_kernel
-from sarzarr.store.catalog import catalog_rows
+from sarzarr.store.catalog import catalog_rows, patches_in_order
 from sarzarr.store.shard_job import job_side, rectangles
 from sarzarr.store.store import Store
 from sarzarr.store.verify.findings import Findings
@@ -66,7 +66,7 @@ def _stale(store: Store, spec: IndexSpec) -> str:
 
 def _measured_otherwise(store: Store, spec: IndexSpec) -> str:
     """Return which column of a patch table the pixels do not give; nothing where they give all."""
-    table, fresh = store.patch_columns(spec.name), measured_table(store, spec)
+    table, fresh = store.patch_columns(spec.name), patches_in_order(measured_table(store, spec))
     for name in map(str, fresh.data_vars):
         if not fresh[name].identical(table[name]):
             return f"its {name} is not what the pixels give"
