@@ -1,6 +1,5 @@
 """What is read and written when a scene enters a store does not depend on how many scenes are there."""
 
-import json
 import os
 import sys
 from collections import Counter
