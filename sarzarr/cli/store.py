@@ -90,6 +90,21 @@ def info(store: shared.StoreArgument) -> None:
 
 
 @app.command()
+def tree(
+    store: shared.StoreArgument,
+    scenes: Annotated[list[str] | None, Argument(help="Scene ids; all are listed if left out.")] = None,
+    db: Annotated[bool, Option("--db", help="Values in dB, not in [0, 1].")] = False,
+) -> None:
+    """List all scenes of a store, a line each; or show the arrays of those that are named, which alone are opened."""
+    opened = sz.open_tree(store, values="db" if db else "normalized")
+    if scenes:
+        echo(str(opened.to_datatree(scenes)))
+        return
+    for line in opened.lines():
+        echo(line)
+
+
+@app.command()
 def stacks(store: shared.StoreArgument) -> None:
     """List the stacks of a store: scenes of one grid, orbit and pass, that open as one cube (time, y, x)."""
     from sarzarr.patches.stacks.find import describe_stacks

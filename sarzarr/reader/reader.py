@@ -102,8 +102,9 @@ class PatchReader(EpochReader):
     **options
         The fields of `sarzarr.reader.options.ReadOptions`.
 
-    Raises `CorruptStoreError` on opening where a shard is absent or short or its index fails its checksum, and on
-    reading where a chunk does: no batch holds such a patch.
+    Raises `CorruptStoreError` where a shard is absent or short, a manifest is not as it was written, or a chunk fails
+    its checksum: of 64 arrays, spread over all, files and manifests are looked at on opening, of the others when a
+    batch first touches them. No batch holds such a patch.
     """
 
     crops: Crops | None = None

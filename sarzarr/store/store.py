@@ -19,7 +19,6 @@ from sarzarr.arrays import Array
 from sarzarr.errors import (
     CorruptStoreError,
     InvalidInputError,
-    MixedBoundsError,
     NotInStoreError,
     StoreNotFoundError,
     StoreSchemaError,
@@ -28,7 +27,7 @@ from sarzarr.files import whole_folder
 from sarzarr.grids.dataset import handed_out
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
-from sarzarr.pixels.bounds import ClipBounds, Histogram
+from sarzarr.pixels.bounds import Histogram
 from sarzarr.pixels.radiometry import from_codes
 from sarzarr.store.catalog import (
     CATALOG_ROWS,
@@ -55,6 +54,9 @@ from sarzarr.store.documents import (
     without_seal,
     write_node,
 )
+from sarzarr.store.group_bounds import BoundsEntry as BoundsEntry
+from sarzarr.store.group_bounds import GroupBounds, single_clip
+from sarzarr.store.group_bounds import bounds_key as bounds_key
 from sarzarr.store.journal import settle
 from sarzarr.store.layer_shares import layer_stamp, share_columns, shares_key
 from sarzarr.store.limits import check_array, check_catalog, check_patches
@@ -67,47 +69,6 @@ from sarzarr.store.split_table import placements, read_side
 from sarzarr.store.stored_pixels import StoredPixels
 from sarzarr.store.tables import read_table, write_table
 from sarzarr.text import counted
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoundsEntry:
-    """The dB that 0 and 1 stand for in one (polarization, quantity) group, stored and delivered."""
-
-    vmin: float
-    """dB that 0 stands for in the stored arrays."""
-    vmax: float
-    """dB that 1 stands for in the stored arrays."""
-    clip_vmin: float
-    """dB that 0 stands for in a training batch."""
-    clip_vmax: float
-    """dB that 1 stands for in a training batch."""
-    clip_method: str = "percentile"
-    """How the clip was found, with its parameters."""
-
-    @property
-    def stored(self) -> ClipBounds:
-        """The stored range, dB."""
-        return ClipBounds(self.vmin, self.vmax)
-
-    @property
-    def clip(self) -> ClipBounds:
-        """The recommended clip, dB."""
-        return ClipBounds(self.clip_vmin, self.clip_vmax)
-
-
-class _Bounds(dict[str, BoundsEntry]):
-    """Bounds by group; one that a catalog names and that is not there is damage."""
-
-    def __missing__(self, key: str) -> BoundsEntry:
-        raise CorruptStoreError(
-            f"clip bounds (dB) among those of {', '.join(self) or 'no group'} were expected, got {str(key)[:100]!r}. "
-            "Restore the store's zarr.json from a copy."
-        )
-
-
-def bounds_key(array: str, quantity: str) -> str:
-    """Return the name of the group that shares clip bounds: ``vv/sigma0``."""
-    return f"{array}/{quantity}"
 
 
 @dataclass(frozen=True)
@@ -198,7 +159,7 @@ class Store:
         """Stored range and clip of each group in dB, by `bounds_key`."""
         known = {f.name for f in fields(BoundsEntry)}
         with named(self.place, "zarr.json"):
-            return _Bounds(
+            return GroupBounds(
                 (key, BoundsEntry(**{k: v for k, v in entry.items() if k in known}))
                 for key, entry in self.attrs[cv.BOUNDS].items()
             )
@@ -511,21 +472,6 @@ class Store:
 
 AnyStore = Store | Place | str | Path
 """A store as every call takes it: open, or its place, or its path."""
-
-
-def single_clip(bounds: Mapping[str, BoundsEntry]) -> dict[str, float]:
-    """Return the clip that all of ``bounds`` share, ``{"vmin", "vmax"}`` in dB; else `MixedBoundsError`."""
-    pairs = {(b.clip_vmin, b.clip_vmax) for b in bounds.values()}
-    if len(pairs) != 1:
-        listed = "; ".join(
-            f"{k}: {b.clip_vmin:.2f} to {b.clip_vmax:.2f} dB" for k, b in sorted(bounds.items())
-        )
-        raise MixedBoundsError(
-            f"one clip for the selection was expected, got {len(pairs)} ({listed}). "
-            "Select one group with polarizations= or scenes=, or pass clip=."
-        )
-    vmin, vmax = pairs.pop()
-    return {"vmin": vmin, "vmax": vmax}
 
 
 def open_store(store: AnyStore) -> Store:

@@ -7,6 +7,7 @@ its own, made of the catalog, and what it gives for a scene is an `xarray.DataTr
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, Literal, cast
 
 import xarray as xr
@@ -86,26 +87,23 @@ class StoreTree(Mapping[str, xr.DataTree]):
 
     def __repr__(self) -> str:
         lines = [f"<sarzarr.StoreTree {self.store.place.name!r}: {counted(len(self), 'scene')}>"]
-        lines += [f"    {scene}: {about}" for scene, about in self._rows()]
+        lines += [f"    {line}" for line in islice(self.lines(), MOST_ROWS)]
         return "\n".join(
-            [*lines, *(f"    ... and {more:,} more" for more in [len(self) - MOST_ROWS] if more > 0)]
+            [*lines, *([f"    ... and {len(self) - MOST_ROWS:,} more"] if len(self) > MOST_ROWS else [])]
         )
 
     def _repr_html_(self) -> str:
-        scenes = Section(
-            title="Scenes",
-            rows=list(self._rows()),
-            columns=("scene", "arrays"),
-            total=len(self),
-            is_open=True,
-        )
-        return page_part("sarzarr.StoreTree", self.store.place.name, counted(len(self), "scene"), [scenes])
+        rows = [line.split(": ", 1) for line in islice(self.lines(), MOST_ROWS)]
+        columns, total = ("scene", "arrays"), len(self)
+        scenes = Section(title="Scenes", rows=rows, columns=columns, total=total, is_open=True)
+        return page_part("sarzarr.StoreTree", self.store.place.name, counted(total, "scene"), [scenes])
 
-    def _rows(self) -> Iterator[tuple[str, str]]:
-        for scene in self.store.scenes[:MOST_ROWS]:
+    def lines(self) -> Iterator[str]:
+        """Yield a line of text per scene: its arrays, rows and columns, and time."""
+        for scene in self.store.scenes:
             first = self.store.facts(scene)[0]
             names = ", ".join(self.store.arrays(scene)) or "layers alone"
-            yield scene, f"{names} ({first['height']} x {first['width']})"
+            yield f"{scene}: {names} ({first['height']} x {first['width']}) {first['time']}".rstrip()
 
 
 def open_tree(store: AnyStore, *, values: Values = "normalized") -> StoreTree:

@@ -32,6 +32,7 @@ COMMANDS = {
     "verify": "verify STORE",
     "overview": "overview STORE",
     "stacks": "stacks STORE",
+    "tree": "tree STORE a",
     "bounds": "bounds STORE",
     "quicklook": "quicklook STORE -o q.png",
     "report": "report STORE -o r.html",

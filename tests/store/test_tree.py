@@ -27,6 +27,7 @@ def test_nothing_of_a_scene_is_read_before_it_is_touched(store):
     assert "nowhere" not in tree
     assert "vv (256 x 300)" in repr(tree)
     assert "vv (256 x 300)" in tree._repr_html_()
+    assert [line.partition(":")[0] for line in tree.lines()] == list(store.scenes)
     assert not [key for key in place.asked if key.startswith("scenes/")]
 
 
