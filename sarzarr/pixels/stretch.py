@@ -107,9 +107,9 @@ class Stretch:
 
     @cached_property
     def law_of_codes(self) -> Any:
-        """What compiled loops take for uint16: four numbers, the lowest and highest code that count and `_line`.
+        """The law of uint16 for compiled loops: the lowest and highest code that count, and `_line`.
 
-        For values of 16 bits it is the table (65536,) of them.
+        Of values of 16 bits it is their table, (65536,) uint16.
         """
         if self.half is not None:
             codes = np.arange(cv.MAX_CODE + 1, dtype=np.uint16)[None]
@@ -121,7 +121,7 @@ class Stretch:
 
     @property
     def law_of_floats(self) -> tuple[float, ...]:
-        """What they take for float32 whose law `is_line`: scale and offset; for values of 16 bits one of `SHIFTS`."""
+        """The law of float32 that `is_line`, for them: scale and offset; of values of 16 bits one of `SHIFTS`, too."""
         return (
             (self.scale, self.offset) if self.half is None else (self.scale, self.offset, SHIFTS[self.half])
         )
