@@ -15,6 +15,8 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 
 Half = Literal["float16", "bfloat16"]
+SHIFTS: Final[dict[Half, int]] = {"float16": 13, "bfloat16": 16}
+"""Bits of a float32 that values of 16 bits leave out."""
 INTEGER_TOLERANCE: Final = 1e-7
 """Delivered difference below which the end of a clip is taken to be a code."""
 
@@ -105,9 +107,9 @@ class Stretch:
 
     @cached_property
     def law_of_codes(self) -> Any:
-        """What compiled loops take for uint16: four numbers, the lowest and highest code that count and `_line`.
+        """The law of uint16 for compiled loops: the lowest and highest code that count, and `_line`.
 
-        For values of 16 bits it is the table (65536,) of them.
+        Of values of 16 bits it is their table, (65536,) uint16.
         """
         if self.half is not None:
             codes = np.arange(cv.MAX_CODE + 1, dtype=np.uint16)[None]
@@ -118,14 +120,16 @@ class Stretch:
         return *(self.ends or (0, cv.MAX_CODE)), float(lowest), float(scale)
 
     @property
-    def law_of_floats(self) -> tuple[float, float]:
-        """What they take for float32 whose law `is_line`: scale and offset."""
-        return self.scale, self.offset
+    def law_of_floats(self) -> tuple[float, ...]:
+        """The law of float32 that `is_line`, for them: scale and offset; of values of 16 bits one of `SHIFTS`, too."""
+        return (
+            (self.scale, self.offset) if self.half is None else (self.scale, self.offset, SHIFTS[self.half])
+        )
 
     @property
     def is_line(self) -> bool:
-        """Whether float32 is delivered as ``clip(stored * scale + offset, 0, 1)``, and nothing else."""
-        return not (self.is_open or self.is_identity or self.white is not None or self.half is not None)
+        """Whether float32 becomes ``clip(stored * scale + offset, 0, 1)``, and nothing else but rounded."""
+        return not (self.is_open or self.is_identity or self.white is not None)
 
     @property
     def is_identity(self) -> bool:

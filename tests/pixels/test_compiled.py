@@ -74,17 +74,20 @@ def pixels(rng, shape, dtype):
 
 
 @pytest.mark.parametrize("half", ["float16", "bfloat16"])
-@pytest.mark.parametrize("clip", [(-60, 100), (-25, 5), (-59.9, 120), (-60, -59.99)])
-def test_halves_are_the_nearest_to_their_float32(half, clip):
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("clip", [(-60, 100.1), (-25, 5), (-59.9, 120), (-60, -59.99)])
+def test_halves_are_the_nearest_to_their_float32(half, dtype, clip):
     """Every code there is, by loops and by NumPy: float16 as NumPy rounds it, bfloat16 as torch does."""
     codes = np.arange(65536, dtype=np.uint16).reshape(1, 256, 256)
-    law, places = (
-        Stretch.between("uint16", (-60, 100), clip, half),
-        (np.zeros(1, np.int64), np.zeros(1, np.uint8)),
-    )
-    _, scratch, _ = room(1, 256, clip)
+    if dtype == "float32":
+        codes = (codes / np.float32(65535)) ** 3  # down to where float16 has no normal numbers
+        codes[0, 0, 0] = np.nan
+    law = Stretch.between(dtype, (-60, 100), clip, half)
+    places = np.zeros(1, np.int64), np.zeros(1, np.uint8)
+    _, scratch, _ = room(1, 256, clip, dtype)
     out, passes = np.zeros((2, 1, 256, 256), np.uint16)
-    loops().deliver(codes.reshape(1, -1), None, whole(1, 256), places, scratch, out, law.law_of_codes)
+    of_loops = law.law_of_codes if dtype == "uint16" else law.law_of_floats
+    loops().deliver(codes.reshape(1, -1), None, whole(1, 256), places, scratch, out, of_loops)
     law(codes.reshape(1, -1), passes.reshape(1, -1), np.empty(2 * codes.size, np.float32))
     floats = delivered(codes, [0], clip)
     if half == "float16":

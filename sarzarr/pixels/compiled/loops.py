@@ -76,12 +76,12 @@ def _delivered(code: Any, law: Any) -> Any:
 
 @overload(_delivered)  # type: ignore[untyped-decorator]
 def _delivered_by(code: Any, law: Any) -> Any:
-    """Return the function for the type of a law: None, a table, two numbers for floats, or four for codes."""
+    """Return the function for the type of a law: None, a table, two or three numbers for floats, four for codes."""
     if isinstance(law, types.NoneType):
         return _as_it_is
     if isinstance(law, types.Array):
         return _looked_up
-    return _stretched_float if len(law) == len(_line) else _stretched
+    return {2: _stretched_float, 3: _stretched_to_half, 4: _stretched}[len(law)]
 
 
 def _as_it_is(code: Any, law: Any) -> Any:
@@ -101,6 +101,22 @@ def _stretched_float(code: Any, law: Any) -> Any:
     value = code * law[0] + law[1]
     value = value if value > np.float32(0) else np.float32(0)  # noqa: FURB136 (this way round NaN becomes 0)
     return np.float32(1) if value > np.float32(1) else value  # noqa: FURB136
+
+
+def _stretched_to_half(code: Any, law: Any) -> Any:
+    """Return the 16 bits nearest the float32, to even: of bfloat16 those above 16, of float16 those above 13.
+
+    A float16 has its exponent 112 lower; below its smallest normal number, 2**-14, steps are those of float32 at 0.5.
+    """
+    value = code * law[0] + law[1]
+    value = value if value > np.float32(0) else np.float32(0)  # noqa: FURB136
+    value = np.float32(1) if value > np.float32(1) else value  # noqa: FURB136
+    bits, one = np.float32(value).view(np.int32), np.int32(1)
+    if law[2] == 16:
+        return _u16((bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & one)) >> np.int32(16))
+    small = np.float32(value + np.float32(0.5)).view(np.int32) - np.int32(0x3F000000)
+    whole = (bits - np.int32(112 << 23) + np.int32(0xFFF) + ((bits >> np.int32(13)) & one)) >> np.int32(13)
+    return _u16(small if bits < np.int32(0x38800000) else whole)
 
 
 @_part
@@ -229,12 +245,15 @@ def _delivers(pixel: Any, *laws: Any) -> _Loop:
 
 
 _line = types.UniTuple(types.float32, 2)
+_half_line = types.Tuple((types.float32, types.float32, types.int32))
 _law = types.Tuple((types.uint16, types.uint16, types.float32, types.float32))
 _DELIVER: Final = {
     np.dtype("uint16"): _delivers(
         types.uint16, (types.float32, _law), (types.uint16, types.uint16[::1]), (types.uint16, types.none)
     ),
-    np.dtype("float32"): _delivers(types.float32, (types.float32, _line), (types.float32, types.none)),
+    np.dtype("float32"): _delivers(
+        types.float32, (types.float32, _line), (types.uint16, _half_line), (types.float32, types.none)
+    ),
     np.dtype("uint8"): _delivers(types.uint8, (types.uint8, types.none)),
 }
 """`_deliver` by the dtype of chunks."""
@@ -266,7 +285,8 @@ def deliver(
 
     The law is None for values as they are; of codes the four numbers of
     ``clip((clip(code, low, high) - lowest) * scale, 0, 1)`` in float32, or a table, uint16 (65536,), of what each
-    becomes; of float32 the two of ``clip(stored * scale + offset, 0, 1)``, where NaN becomes 0.
+    becomes; of float32 the two of ``clip(stored * scale + offset, 0, 1)``, where NaN becomes 0, and for the bits
+    (uint16) of a float16 or a bfloat16 a third, 13 or 16.
     """
     (held, parts, ends, shape, fill), (strip, window) = pieces, scratch
     pixels = shape[0] * shape[1]
