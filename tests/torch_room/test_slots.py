@@ -218,6 +218,25 @@ def test_a_loop_that_keeps_everything_gets_the_rest_from_torch(store):
     assert arrived()[0] > taken  # those that came back
 
 
+def test_without_files_in_memory_torch_sends_batches(store, monkeypatch):
+    def refused(*_):
+        raise OSError("no more files")
+
+    truth, known = sz.PatchReader(store, **VV), by_torch()
+    for change in (
+        lambda: monkeypatch.setattr(os, "memfd_create", refused),
+        lambda: monkeypatch.delattr(os, "memfd_create"),
+    ):
+        change()
+        for expected, batch in zip(
+            truth, loader(ZarrPatchDataset(store, **VV), persistent_workers=False), strict=True
+        ):
+            assert np.array_equal(batch.numpy(), expected)
+            assert batch.is_shared()
+        truth.set_epoch(0)
+    assert len(by_torch() - known) == 2 * len(truth)
+
+
 def halved(batch):
     return {"image": batch / 2, "means": batch.mean((1, 2, 3)), "itself": batch}
 
