@@ -57,7 +57,7 @@ def calls_and_imports(path):
 
 DOORS = {
     "torch": r"torch\.",
-    "multiprocessing": r"tasks|torch\.epochs\.counter",
+    "multiprocessing": r"tasks|torch\.epochs\.counter|torch\.slots",
     "rasterio.open": r"rasters|grids\.warp\.read|scenes\.synthetic\.|export\.cog",
     "dask": r"tasks|pixels\.bounds|patches\.stacks\.cube|scenes\.scene|store\.stored_pixels",
     **dict.fromkeys(("os.fsync", "os.link", "shutil.rmtree", "fcntl", ".replace(path)"), "files"),

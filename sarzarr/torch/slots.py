@@ -13,13 +13,14 @@ import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final
 
 import numpy as np
 import torch
-from torch.multiprocessing.reductions import reduce_storage
+from torch.multiprocessing import reductions
 
 from sarzarr.arrays import Array
 from sarzarr.reader.memory import BatchMemory
@@ -102,9 +103,10 @@ class Slots:
                 free[-1].empty()  # too small: it makes room
                 slots.remove(free[-1])
             if not fits and len(slots) < SLOTS and self._made < _NUMBERS:
-                fits = [Slot(self._made, nbytes)]
-                slots.append(fits[0])
-                self._made += 1
+                with suppress(OSError):  # too many open files
+                    fits = [Slot(self._made, nbytes)]
+                    slots.append(fits[0])
+                    self._made += 1
             self._of_part[part] = slots
             if not fits:
                 return None
@@ -167,6 +169,7 @@ class SlotMemory(BatchMemory):
         return super()._buffer(nbytes, part) if slot is None else (slot.memory, slot.give_back)
 
 
+_by_torch: Final[Callable[[torch.UntypedStorage], Any]] = reductions.reduce_storage
 _mine: Slots | None = None
 
 
@@ -190,7 +193,7 @@ def _reduced(storage: torch.UntypedStorage) -> Any:
     message = None
     if _mine is not None and storage.device.type == "cpu" and storage.nbytes() and not storage.is_shared():
         message = _mine.message(storage)
-    return reduce_storage(storage) if message is None else message
+    return _by_torch(storage) if message is None else message
 
 
 def _bytes_of(storage: torch.UntypedStorage) -> Array:
@@ -201,7 +204,7 @@ def _bytes_of(storage: torch.UntypedStorage) -> Array:
 # ------------------------------------------------------------------ the training process
 @dataclass(eq=False)
 class Shelf:
-    """What a training process has mapped of one worker."""
+    """The slots of one worker, as a training process has mapped them."""
 
     board: mmap.mmap
     """The worker's board."""
@@ -246,11 +249,9 @@ def _storage_of_slot(
         shelf.memory[number] = _mapped(key[0], *file)
     begin, nbytes = place
     flat = np.frombuffer(shelf.memory[number], np.uint8, nbytes, begin)
-    reader, getpid, states, watches = os.getpid(), os.getpid, shelf.board, shelf.watches
+    states, watches = shelf.board, shelf.watches
 
     def give_back(_: Any) -> None:
-        if getpid() != reader:  # a fork of the reader, which has the same tensor
-            return
         del watches[number]
         if states[number] == OUT:
             states[number] = FREE

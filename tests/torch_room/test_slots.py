@@ -218,6 +218,23 @@ def test_a_loop_that_keeps_everything_gets_the_rest_from_torch(store):
     assert arrived()[0] > taken  # those that came back
 
 
+@pytest.mark.parametrize("there_are", [True, False], ids=["too many", "none"])
+def test_without_files_in_memory_torch_sends_batches(there_are, store, monkeypatch):
+    def refused(*_):
+        raise OSError("no more files")
+
+    if there_are:
+        monkeypatch.setattr(os, "memfd_create", refused)
+    else:
+        monkeypatch.delattr(os, "memfd_create")
+    truth, known = sz.PatchReader(store, **VV), by_torch()
+    batches = loader(ZarrPatchDataset(store, **VV))
+    for expected, batch in zip(truth, batches, strict=True):
+        assert np.array_equal(batch.numpy(), expected)
+        assert batch.is_shared()
+    assert len(by_torch() - known) == len(truth)
+
+
 def halved(batch):
     return {"image": batch / 2, "means": batch.mean((1, 2, 3)), "itself": batch}
 
