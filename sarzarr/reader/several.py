@@ -118,13 +118,8 @@ def joined_targets(given: Mapping[str, PatchTargets], ids: Array) -> PatchTarget
         source=np.concatenate([one.source + at for one, at in zip(boxes, sources, strict=True)]),
         visible=np.concatenate([one.visible for one in boxes]),
     )
-    return replace(
-        targets[0],
-        boxes=together,
-        label=np.concatenate([one.label for one in targets]),
-        image_id=ids,
-        classes=known.names,
-    )
+    label = np.concatenate([one.label for one in targets])
+    return replace(targets[0], boxes=together, label=label, image_id=ids, classes=known.names)
 
 
 def taken_targets(targets: PatchTargets, rows: Array) -> PatchTargets:

@@ -110,7 +110,7 @@ def boxed_classes(place: Place, known: Classes | None = None, *, first: str = ""
     """Return ``known`` classes, and then those of tables of boxes, as of `read_classes`."""
     known = known or Classes()
     for table in sorted(nodes_below(place, cv.BOXES), key=lambda name: (name != first, name)):
-        known = known.having(_named_in(place, table), f"{cv.BOXES}/{table}")
+        known = known.having(listed_classes(place, table), f"{cv.BOXES}/{table}")
     return known
 
 
@@ -119,8 +119,8 @@ def store_classes(store: AnyStore) -> Classes:
     return read_classes(open_store(store).place)
 
 
-def _named_in(place: Place, table: str) -> list[str]:
-    """Return the names of classes in the order in which a table of boxes numbers them."""
+def listed_classes(place: Place, table: str) -> list[str]:
+    """Return the names of classes, 1 to n, in the order in which a table of boxes numbers them."""
     column = read_table(place, f"{cv.BOXES}/{table}", columns=("class_name",))["class_name"]
     return [str(name) for name in column.values.tolist()]
 
@@ -131,7 +131,7 @@ def moved_tables(place: Place) -> tuple[MovedClass, ...]:
     return tuple(
         one
         for table in nodes_below(place, cv.BOXES)
-        for one in known.moved(_named_in(place, table), f"{cv.BOXES}/{table}")
+        for one in known.moved(listed_classes(place, table), f"{cv.BOXES}/{table}")
     )
 
 

@@ -143,7 +143,7 @@ def test_chips_on_the_command_line(tmp_path):
     said = run("import", "chips", tmp_path / "chips", "-o", tmp_path / "s.zarr", "--name", "ships")
     assert "samples/ships: 3 chips" in said
     assert "2 boxes of 2, 0 repaired, 0 without area" in said
-    assert "classes: ship" in said
+    assert "classes: 1 ship" in said
     run(
         "import", "chips", tmp_path / "chips", "-o", tmp_path / "s.zarr", "--name", "ships", fails="--replace"
     )

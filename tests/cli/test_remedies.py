@@ -128,10 +128,12 @@ def raw(tmp_path_factory):
     (raw / "both" / "all.json").write_text(json.dumps(coco))
     write_band(raw / "dn_vv.tif", (1000 * speckle(SHAPE)).astype("uint16"))
     write_band(raw / "mask_20200113.tif", classes(seed=3), transform=at(0))
-    for folder in ("texts", "others", "outside"):
+    for folder in ("texts", "others", "partly", "outside"):
         chip_folder(raw / folder, count=2)
         for file in (raw / folder / "xml").iterdir():
-            if folder == "others":
+            if folder == "partly" and file.stem == "chip_1":
+                continue
+            if folder in ("others", "partly"):
                 file.rename(file.with_name(f"other_{file.name}"))
                 continue
             text = "no boxes" if folder == "texts" else voc([(5000, 5000, 5010, 5010)])
@@ -321,6 +323,10 @@ ROWS = [
      ["import chips raw/texts -o s.zarr --annotations none"]),
     ("Give the folder of both, or pass --annotations none", [], "import chips raw/others -o s.zarr",
      ["import chips raw/others -o s.zarr --annotations none"]),
+    ("Pass --leave-unmatched to leave these out", [], "import chips raw/partly -o s.zarr",
+     ["import chips raw/partly -o s.zarr --leave-unmatched"]),
+    ("Choose another with --name.", [A], "import boxes raw/boxes.csv -o s.zarr --name rotated",
+     ["import boxes raw/boxes.csv -o s.zarr --name ships"]),
     ("Check that they are in pixels of these pictures, or pass --annotations none", [],
      "import chips raw/outside -o s.zarr", ["import chips raw/outside -o s.zarr --annotations none"]),
     ("of a scene's date, got none", [], "ingest raw/m_20200101_vv.tif -o s.zarr --layer mask=raw/mask_20200113.tif",

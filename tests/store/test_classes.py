@@ -218,6 +218,22 @@ def test_chips_are_packed_again_with_the_numbers_that_they_had(tmp_path):
     assert {p: p.read_bytes() for p in before} == before
 
 
+def test_chips_of_a_store_of_before_are_packed_again(tmp_path):
+    """Its classes stand in the order of the alphabet."""
+    for name, kind in (("a", "tank"), ("b", "ship")):
+        write_picture(tmp_path / "chips" / f"{name}.png", np.full((40, 32), 9, np.uint8))
+        (tmp_path / "chips" / f"{name}.xml").write_text(voc([(1, 1, 5, 5)], label=kind))
+    with changing(create_store(tmp_path / "s.zarr")) as draft:
+        write_classes(draft.place, Classes(("ship", "tank"), ("", "")))
+    made, _ = sz.import_chips(tmp_path / "chips", tmp_path / "s.zarr")
+    of_before(made.store)
+    file = tmp_path / "s.zarr" / "boxes" / "chips" / "label" / "c" / "0"
+    before = file.read_bytes()
+    file.write_bytes(b"damaged")
+    assert sz.repair(made.store, tmp_path / "chips").findings == ()
+    assert file.read_bytes() == before
+
+
 def test_entering_nothing_makes_no_table(tmp_path):
     store = create_store(tmp_path / "s.zarr")
     with changing(store) as draft:

@@ -230,10 +230,12 @@ def sample_annotations(
     if unmatched and not (options.leave_unmatched and by_id):
         shown = ", ".join(repr(name) for name in unmatched[:NAMED])
         more = f" and {len(unmatched) - NAMED} more" if len(unmatched) > NAMED else ""
+        remedy = "Give the folder of both, or pass --annotations none to take the pictures alone."
+        if by_id:
+            remedy = "Pass --leave-unmatched to leave these out, or give the folder of both."
         raise InvalidInputError(
             f"annotations of pictures that are there were expected, got {len(unmatched)} of others: {shown}{more}; a "
-            f"picture is {samples[0].source!r}. Give the folder of both, pass --leave-unmatched to leave these out, "
-            "or --annotations none to take the pictures alone."
+            f"picture is {samples[0].source!r}. {remedy}"
         )
     return FoundAnnotations(by_id=by_id, unmatched=unmatched, classes=classes, classes_from=named_in)
 

@@ -35,7 +35,7 @@ from sarzarr.splits.assign import assign, fixed_units
 from sarzarr.splits.versions import grounds_of
 from sarzarr.store.catalog import CATALOG_ROWS, catalog_of, catalog_rows, write_histogram
 from sarzarr.store.chunks import ArrayLayout, described_layout
-from sarzarr.store.classes import Classes, boxed_classes, stored_classes, write_classes
+from sarzarr.store.classes import Classes, boxed_classes, listed_classes, stored_classes, write_classes
 from sarzarr.store.commit import changing, write_bounds
 from sarzarr.store.documents import (
     json_bytes,
@@ -407,7 +407,9 @@ class _Repair:
         path, column = self._folder().path / "twin.zarr", f"{cv.BOXES}/{name}/class_name"
         with suppress(SarzarrError, OSError):
             known = stored_classes(self.place)
-            if known is not None and column in self.tree.documents:
+            if known is None:  # a store of before
+                known = Classes().having(listed_classes(self.place, name), name)
+            if column in self.tree.documents:
                 (count,) = self.tree.documents[column]["shape"]
                 with changing(create_store(path)) as draft:
                     write_classes(draft.place, Classes(known.names[:count], known.sources[:count]))
