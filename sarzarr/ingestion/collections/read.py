@@ -427,7 +427,8 @@ class ArrayEncoder:
         found = self.chip
         valid, beyond, dark = raw.size - found.nodata, found.under + found.over, found.nonpositive
         if representation == cv.Representation.DB:
-            is_wrong = valid > 256 and bool(np.nanmin(raw) >= 0)
+            low = raw.min()  # NaN where one is
+            is_wrong = valid > 256 and bool((np.nanmin(raw) if np.isnan(low) else low) >= 0)
             why = "none of them negative, like power"
         else:
             is_wrong = 2 * dark > valid > 256 and np.count_nonzero(raw < 0) * 2 > valid
