@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from sarzarr.ingestion.boxes import import_boxes as import_boxes
     from sarzarr.ingestion.chips.pictures import import_chips as import_chips
     from sarzarr.ingestion.chips.spectrograms import import_npz as import_npz
+    from sarzarr.ingestion.collections.remove import remove_collection as remove_collection
     from sarzarr.ingestion.options import IngestOptions as IngestOptions
     from sarzarr.ingestion.plan import IngestPlan as IngestPlan
     from sarzarr.ingestion.plan import plan_ingest as plan_ingest
     from sarzarr.ingestion.polygons import import_polygons as import_polygons
     from sarzarr.ingestion.ptychography import import_ptychography as import_ptychography
     from sarzarr.ingestion.run import ingest as ingest
-    from sarzarr.ingestion.collections.remove import remove_collection as remove_collection
     from sarzarr.ingestion.run import remove_scene as remove_scene
     from sarzarr.ingestion.verification.accept import accept_changes as accept_changes
     from sarzarr.ingestion.verification.repair import repair as repair
@@ -97,9 +97,9 @@ if TYPE_CHECKING:
     from sarzarr.splits.make import extend_split as extend_split
     from sarzarr.splits.make import make_split as make_split
     from sarzarr.splits.samples.manager import SplitManager as SplitManager
-    from sarzarr.store.overviews.make import make_overviews as make_overviews
     from sarzarr.store.collections import Collection as Collection
     from sarzarr.store.collections import open_collection as open_collection
+    from sarzarr.store.overviews.make import make_overviews as make_overviews
     from sarzarr.store.samples import open_samples as open_samples
     from sarzarr.store.store import Store as Store
     from sarzarr.store.store import open_store as open_store

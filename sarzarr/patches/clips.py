@@ -40,8 +40,8 @@ def recommend_clips(
 ) -> dict[str, BoundsEntry]:
     """Return groups with the clip (dB) that their histograms recommend; nothing is written.
 
-    Every scene and every collection of a group, by `bounds_key`, counts, pixel by pixel; with ``split`` (``train``, ``v2:train``, or a
-    split and a membership) the ground of one side alone, in one pass over its codes. ``method`` are arguments of
+    Every scene and chip of a group, by `bounds_key`, counts, pixel by pixel; with ``split`` (``train``, ``v2:train``,
+    or a split and a membership) the ground of one side alone, in one pass over its codes. ``method`` are arguments of
     `clip_bounds_from_histogram`: by default percentiles 1 and 99 of the pixels that are valid and positive.
 
     Raises `InvalidInputError` where a group is not in the store, or has no valid pixel on that side.

@@ -29,7 +29,7 @@ from sarzarr.rasters import many_rasters
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.store.codecs import get_codec
 from sarzarr.store.collection_files import Records, ShardOfChips, shard_key, write_collection
-from sarzarr.store.collections import ABSENT, CHIPS, Collection, Contents, Part, chip_table, collection_names
+from sarzarr.store.collections import ABSENT, Collection, Contents, Part, chip_table, collection_names
 from sarzarr.store.commit import changed_once, write_bounds
 from sarzarr.store.documents import read_json, write_json
 from sarzarr.store.journal import NO_ROOM
