@@ -54,7 +54,9 @@ COLLECTION_HELP: Final = "A collection of chips, in the place of scenes: whole c
 BALANCE_HELP: Final = (
     "Labels on chips, or a column, whose classes each side has in like shares; with --collection."
 )
-GROUP_HELP: Final = "A regular expression: chips whose names agree in what it finds stay together, as '^([^_]+)_'; with --collection."
+GROUP_HELP: Final = (
+    "A regular expression: chips whose names agree in what it finds stay together; with --collection."
+)
 SAMPLES_HELP: Final = "A set of samples that `import npy` made, in the place of scenes."
 CollectionOption = Annotated[str | None, Option("--collection", help=COLLECTION_HELP, show_default=False)]
 SiteOption = Annotated[list[str] | None, Option("--site", help=SITE_HELP)]
