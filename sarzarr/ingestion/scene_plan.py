@@ -49,7 +49,7 @@ def group_of(scene: SceneProbe, array: ArrayProbe) -> str:
 
 
 def group_named(name: str, quantity: str, representation: str, facts: Acquisition) -> str:
-    """Return the group of an array (see `group_of`) by its name, what its numbers are, and the acquisition's facts."""
+    """Return the group of an array, as `group_of`, by its name, what its numbers are, and the acquisition."""
     if quantity != cv.Quantity.DN:
         return bounds_key(name, quantity)
     platform = facts.platform or ""

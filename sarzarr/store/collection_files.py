@@ -1,4 +1,4 @@
-"""The files of a collection as they are written: shards of many chips, manifests, documents, table, and all at once."""
+"""The files of a collection as they are written: shards of many chips, documents, a table, and all at once."""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -86,7 +86,7 @@ class ShardOfChips:
         return {name: writer.close() for name, writer in self._writers.items()}
 
 
-def array_attributes(contents: Contents, name: str) -> dict[str, Any]:
+def chip_attributes(contents: Contents, name: str) -> dict[str, Any]:
     """Return the attributes of an array of a part, dB and CF's among them: of backscatter, flags, or a layer."""
     for array in contents.arrays:
         if array.name == name:
@@ -122,7 +122,7 @@ def write_part(place: Place, key: str, contents: Contents, part: Part, records: 
     for name, stored in contents.stored.items():
         files = {shard_key(shard): record[name] for shard, record in enumerate(records)}
         write_manifest(place, f"{key}/{name}", files)
-        write_node(place, f"{key}/{name}", part.document(stored, array_attributes(contents, name)))
+        write_node(place, f"{key}/{name}", part.document(stored, chip_attributes(contents, name)))
 
 
 def write_collection(
@@ -138,8 +138,8 @@ def write_collection(
     """Have chips enter a collection of a draft, which is made if it is not there.
 
     ``contents`` are those of all its chips, known ones too; ``chips`` are the rows of new ones
-    (`chip_table`), and ``histograms`` the dB of all. ``parts`` has, of each part that gets some, the folder of its new shards, and the
-    records of all its shards. Rows of the ids ``without`` leave the table.
+    (`chip_table`), and ``histograms`` the dB of all. ``parts`` has, of each part that gets some, the folder of its
+    new shards, and the records of all its shards. Rows of the ids ``without`` leave the table.
     """
     key, place = f"{cv.COLLECTIONS}/{name}", draft.place
     ensure_groups(place, cv.COLLECTIONS)

@@ -108,7 +108,7 @@ class ChipLayer:
     dtype: str
     """NumPy dtype of its pixels, and of the file's."""
     nodata: float | int | None
-    """The value of pixels without data, which a loss has to ignore (``ignore_index``); None where nothing says one."""
+    """The value of pixels without data, which a loss has to ignore (``ignore_index``); None: there is none."""
     fill: float | int | None
     """The value of the layer of a chip that has none, as column ``layers`` tells; None is NaN."""
     units: str = ""
@@ -179,7 +179,8 @@ class Contents:
 
     def to_attributes(self) -> dict[str, Any]:
         """Return the attributes of the group; `from_attributes` is the inverse."""
-        return json.loads(json.dumps(asdict(self))) | {"kind": "chips"}
+        attributes: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return attributes | {"kind": "chips"}
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> "Contents":
@@ -290,11 +291,13 @@ class Collection:
 
     def array(self, name: str) -> ChipArray:
         """Return an array of backscatter; `NotInStoreError` where there is none of that name."""
-        return _named(self.contents.arrays, name, "array")
+        array: ChipArray = _named(self.contents.arrays, name, "array")
+        return array
 
     def layer(self, name: str) -> ChipLayer:
         """Return a layer; `NotInStoreError` where there is none of that name."""
-        return _named(self.contents.layers, name, "layer")
+        layer: ChipLayer = _named(self.contents.layers, name, "layer")
+        return layer
 
     def number(self, chip: int | str) -> int:
         """Return the row in the table of a chip by its id, or by that number; `NotInStoreError` without one."""

@@ -1,4 +1,4 @@
-"""A chip in a collection means what the same file means as a scene, and an archive goes in whole, once, in any order."""
+"""A chip in a collection means what the same file means as a scene, and an archive goes in whole and once."""
 
 import zipfile
 

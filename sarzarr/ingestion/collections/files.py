@@ -1,8 +1,8 @@
 """Files of an archive of chips: which are one chip's, and which are layers of it, by their names and stamps alone.
 
 No header is read here. A name is its words: those of the folders below what was given, and of the file. Words of
-polarizations do not count: files that differ in them alone are one chip's. A layer's file is that of the chip with the
-same words, but for those that all files of the layer have and no chip, or all chips and no file of the layer.
+polarizations do not count: files that differ in them alone are one chip's. A layer's file is that of the chip with
+the same words, but for those that all files of the layer have and no chip, or all chips and no file of the layer.
 """
 
 import fnmatch
@@ -214,8 +214,8 @@ def files_of_layer(layer: Layer, files: Sequence[File]) -> list[File]:
     own = [file for file in files if pattern in file.source.lower()]
     if not own:
         raise RasterNotFoundError(
-            f"expected a path, or a pattern of the names of files, for layer {layer.name!r}, got {layer.path!r}, which "
-            "no file has in its name. Check it with --dry-run."
+            f"expected a path, or a pattern of the names of files, for layer {layer.name!r}, got {layer.path!r}, "
+            "which no file has in its name. Check it with --dry-run."
         )
     return own
 
@@ -232,11 +232,11 @@ def _matched(chips: Sequence[tuple[str, ...]], files: Sequence[File]) -> tuple[d
     found: dict[int, File] = {}
     left = []
     for file, own in zip(files, words, strict=True):
-        number = numbers.get(tuple(word for word in own if word not in drop_theirs))
-        if number is None or number in found:
+        chip = numbers.get(tuple(word for word in own if word not in drop_theirs))
+        if chip is None or chip in found:
             left.append(file)
         else:
-            found[number] = file
+            found[chip] = file
     return found, left
 
 
@@ -263,12 +263,18 @@ def pattern_of(names: Sequence[str]) -> str:
     if len(names) == 1:
         return names[0]
     first, last = min(names), max(names)
-    begin = os.path.commonprefix([first, last])
+    begin = _common_start(first, last)
     turned = [name[::-1] for name in names]
-    end = os.path.commonprefix([min(turned), max(turned)])[::-1]
+    end = _common_start(min(turned), max(turned))[::-1]
     cut = max(begin.rfind(sign) for sign in "/_-. ") + 1
     starts = [end.find(sign) for sign in "/_-. " if sign in end]
     return begin[:cut] + "*" + (end[min(starts) :] if starts else "")
+
+
+def _common_start(one: str, other: str) -> str:
+    """Return the characters that two texts both begin with."""
+    count = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
+    return one[: min(len(one), len(other)) if count is None else count]
 
 
 def families(files: Sequence[File]) -> dict[str, list[File]]:

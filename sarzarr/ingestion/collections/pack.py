@@ -25,10 +25,11 @@ from sarzarr.ingestion.collections.files import Chips
 from sarzarr.ingestion.collections.plan import CollectionPlan
 from sarzarr.ingestion.collections.read import Chip, ChipReader, OtherSizeError, Understanding
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
+from sarzarr.rasters import many_rasters
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.store.codecs import get_codec
 from sarzarr.store.collection_files import Records, ShardOfChips, shard_key, write_collection
-from sarzarr.store.collections import ABSENT, CHIPS, Collection, Contents, Part, chip_table, collection_names
+from sarzarr.store.collections import ABSENT, Collection, Contents, Part, chip_table, collection_names
 from sarzarr.store.commit import changed_once, write_bounds
 from sarzarr.store.documents import read_json, write_json
 from sarzarr.store.journal import NO_ROOM
@@ -390,7 +391,8 @@ def _packed(work: ShardOfWork) -> ShardReceipt:
     sizes: dict[int, tuple[int, int]] = {}
     refused: dict[int, str] = {}
     columns = work.contents.numbers
-    with ShardOfChips(Path(work.folder), work.contents, part, work.shard) as shard:
+    files = ShardOfChips(Path(work.folder), work.contents, part, work.shard)
+    with many_rasters(), files as shard:
         if work.first:
             _keep_known(work, shard)
         for position in range(len(chips)):

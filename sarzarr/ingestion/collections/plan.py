@@ -1,4 +1,4 @@
-"""Plans of collections: which files are an archive of chips, which is which chip's what, and what their numbers are.
+"""Plans of collections: which files are an archive of chips, and which is which chip's what.
 
 Names and stamps of all files are looked at, and the headers and pixels of a few, spread over all: as a scene's are.
 What every other file says is judged when its pixels are read: see `sarzarr.ingestion.collections.read`.
@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,42 +25,29 @@ from sarzarr.ingestion.collections.files import (
     pattern_of,
     rasters_below,
 )
-from sarzarr.ingestion.collections.read import BandMeaning, LayerBand, Understanding, files_hash
+from sarzarr.ingestion.collections.read import Understanding, files_hash
+from sarzarr.ingestion.collections.understand import Probes, ordered_arrays, spread, understood
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.options import IngestOptions
-from sarzarr.ingestion.scene_plan import group_named
-from sarzarr.scenes.header import Header, read_header
-from sarzarr.scenes.probe import RasterProbe, probe_file
+from sarzarr.scenes.header import read_header
 from sarzarr.scenes.refusals import Refusals
-from sarzarr.scenes.told import Kind, Teller
 from sarzarr.store.boxes import safe_name
 from sarzarr.store.collections import (
     LONGEST,
-    ChipArray,
     ChipLayer,
     Collection,
     Contents,
     Part,
     collection_names,
 )
-from sarzarr.store.free_values import extreme
 from sarzarr.store.store import Store
 from sarzarr.text import counted, listed
 
 log = logging.getLogger(__name__)
 ENOUGH: Final = 50
 """Small files of one kind that are packed without being asked for."""
-_SAMPLED: Final = 1 << 20
-"""Pixels of an archive that are looked at before it is read, about."""
-_MOST_SAMPLED: Final = 32
-"""Files that are, at most."""
-_LEAST_SAMPLED: Final = 3
-"""Files that are, and are backscatter, at the least, if there are so many."""
 _HEADERS: Final = 5
 """Headers of each kind of files that are read to see whether they are small."""
-_LAYER_DTYPES: Final = frozenset(
-    ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64", "int64", "uint64")
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,17 +82,20 @@ class CollectionPlan:
         about = {"patterns": dict(self.patterns)}
         about[cv.REASON] = {b.name: b.reason for kept in own.meanings.values() for b in kept}
         if known is None:
-            return Contents(arrays=_in_order(arrays.values()), layers=_by_name(layers.values()), about=about)
-        for held in (*known.arrays, *known.layers):
-            new: Any = arrays.get(held.name) or layers.get(held.name)
+            return Contents(
+                arrays=ordered_arrays(arrays.values()), layers=_by_name(layers.values()), about=about
+            )
+        there: list[Any] = [*known.arrays, *known.layers]
+        for held in there:
+            new = arrays.get(held.name) or layers.get(held.name)
             if new is not None and new != held:
                 raise InvalidInputError(
-                    f"expected {held.name!r} as collection {self.name!r} has it ({held}), got {new}. Name another with "
-                    "--collection."
+                    f"expected {held.name!r} as collection {self.name!r} has it ({held}), got {new}. Name another "
+                    "with --collection."
                 )
         arrays |= {array.name: array for array in known.arrays}
         layers |= {layer.name: layer for layer in known.layers}
-        return replace(known, arrays=_in_order(arrays.values()), layers=_by_name(layers.values()))
+        return replace(known, arrays=ordered_arrays(arrays.values()), layers=_by_name(layers.values()))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -153,7 +142,8 @@ class CollectionPlan:
         for array in self.understanding.arrays:
             how = kept[array.name]
             lines.append(
-                f"    {array.name}: {how.quantity} as {how.representation} ({how.reason}): {self.patterns[array.name]}"
+                f"    {array.name}: {how.quantity} as {how.representation} ({how.reason}): "
+                f"{self.patterns[array.name]}"
             )
         for one in self.understanding.layers:
             layer = one.layer
@@ -162,13 +152,6 @@ class CollectionPlan:
             what = f"{layer.dtype} {layer.kind}, {nodata}, of {counted(has, 'chip')}"
             lines.append(f"    layer {layer.name}: {what}: {self.patterns[layer.name]}")
         return "\n".join(lines)
-
-
-def _in_order(arrays: Iterable[ChipArray]) -> tuple[ChipArray, ...]:
-    known = cv.POLARIZATIONS
-    return tuple(
-        sorted(arrays, key=lambda a: (known.index(a.name) if a.name in known else len(known), a.name))
-    )
 
 
 def _by_name(layers: Iterable[ChipLayer]) -> tuple[ChipLayer, ...]:
@@ -206,8 +189,8 @@ def plan_collections(given: Sequence[str | Path], store: Store | None, options: 
         if options.collection is None:
             return as_scenes
         raise InvalidInputError(
-            f"options that chips know were expected with --collection, got {alone}. Leave it out, or ingest scenes with "
-            "--scenes."
+            f"options that chips know were expected with --collection, got {alone}. Leave it out, or ingest "
+            "scenes with --scenes."
         )
     is_asked = options.collection is not None
     try:
@@ -239,26 +222,6 @@ def _of_scenes_alone(options: IngestOptions) -> str:
     return ", ".join(name for name, is_given in asked.items() if is_given)
 
 
-@dataclass(frozen=True, eq=False)
-class _Probes:
-    """The probes of a plan: a file that is looked at twice is read once."""
-
-    options: IngestOptions
-    known: dict[Path, RasterProbe] = field(default_factory=dict)
-
-    @cached_property
-    def teller(self) -> Teller:
-        return Teller(**_said(self.options))
-
-    def of(self, path: Path) -> RasterProbe:
-        if path not in self.known:
-            said = self.options
-            self.known[path] = probe_file(
-                path, quantity=said.quantity, calibrate=said.calibration, **_said(said)
-            )
-        return self.known[path]
-
-
 def _packed(
     given: Sequence[str | Path], files: list[File], store: Store | None, options: IngestOptions
 ) -> Packed:
@@ -274,7 +237,7 @@ def _packed(
             of_scenes.append(layer)
     taken = {file.path for own in layers.values() for file in own}
     files = [file for file in files if file.path not in taken]
-    probes, kept = _Probes(options), list[File]()
+    probes, kept = Probes(options), list[File]()
     rest: list[File] = []
     for own in families(files).values():
         if not is_asked and len(own) < ENOUGH:
@@ -320,12 +283,12 @@ def _named_after(given: Sequence[str | Path]) -> str:
     )
 
 
-def _look(files: Sequence[File], probes: _Probes, notes: list[str], *, is_asked: bool) -> tuple[bool, bool]:
+def _look(files: Sequence[File], probes: Probes, notes: list[str], *, is_asked: bool) -> tuple[bool, bool]:
     """Return whether files of one kind are chips of backscatter, and whether they are small, by a few of them."""
     shapes: list[tuple[int, int]] = []
     failures: dict[str, File] = {}
     is_radar = False
-    for file in _spread(files, _HEADERS):
+    for file in spread(files, _HEADERS):
         try:
             header = read_header(Path(file.path))
         except (SarzarrError, OSError) as error:
@@ -349,8 +312,8 @@ def _look(files: Sequence[File], probes: _Probes, notes: list[str], *, is_asked:
     if is_small and not is_radar:
         why, file = next(iter(failures.items()))
         notes.append(
-            f"{counted(len(files), 'file')} {pattern_of([f.source for f in files])} left out: {why} If they belong to "
-            f"the chips, keep them with --layer NAME={_kind_word(file)}."
+            f"{counted(len(files), 'file')} {pattern_of([f.source for f in files])} left out: {why} If they "
+            f"belong to the chips, keep them with --layer NAME={_kind_word(file)}."
         )
     return is_small and is_radar, is_small
 
@@ -359,27 +322,12 @@ def _kind_word(file: File) -> str:
     return re.split(r"[_\-. ]", file.stem.rpartition("/")[2])[-1] or "PATTERN"
 
 
-def _spread(some: Sequence[Any], count: int) -> list[Any]:
-    """Return so many of them, the first and the last among them, evenly spread."""
-    if len(some) <= count:
-        return list(some)
-    return [some[i] for i in np.unique(np.linspace(0, len(some) - 1, count).astype(int)).tolist()]
-
-
-def _said(options: IngestOptions) -> dict[str, Any]:
-    return {
-        "polarizations": options.polarizations,
-        "nodata": options.nodata,
-        "representation": options.representation,
-    }
-
-
 def _plan(
     name: str,
     files: Sequence[File],
     layers: Mapping[str, Sequence[File]],
     store: Store | None,
-    probes: _Probes,
+    probes: Probes,
     notes: list[str],
     refused: Refusals,
 ) -> CollectionPlan:
@@ -410,7 +358,7 @@ def _plan(
         return _nothing_new(name, chips, known, present)
     gone = set(changed) if options.replace else set()
     chips = _with_ids_of_their_own(chips, set(known.ids if known is not None else ()) - gone)
-    understanding, by_size, sampled = _understood(chips, layers, store, probes)
+    understanding, by_size, sampled = understood(chips, layers, store, probes)
     return CollectionPlan(
         name=name,
         chips=chips,
@@ -476,165 +424,6 @@ def _with_ids_of_their_own(chips: Chips, taken: set[str]) -> Chips:
             name = source.split("\n")[0].rpartition(".")[0].replace("/", "_")
         ids.append(name)
     return replace(chips, ids=tuple(ids))
-
-
-def _understood(
-    chips: Chips, layers: Mapping[str, Sequence[File]], store: Store | None, probes: _Probes
-) -> tuple[Understanding, dict[tuple[int, int], list[int]], int]:
-    """Return what the numbers of chips are, their numbers by size, and how many were looked at."""
-    meanings: dict[Kind, tuple[BandMeaning, ...]] = {}
-    arrays: dict[str, ChipArray] = {}
-    shapes: list[tuple[int, int]] = []
-    failures, options = Refusals(), probes.options
-    looked, pixels = 0, 0
-    numbers = _spread(range(len(chips)), _MOST_SAMPLED)
-    for number in _far_apart(numbers):
-        if pixels > _SAMPLED and looked >= _LEAST_SAMPLED:
-            break
-        for path in map(Path, chips.paths[number].split("\n")):
-            with failures.leaving_out([path]):
-                probe = probes.of(path)
-                looked += probe.refusal is None
-                pixels += math.prod(probe.grid.shape) * probe.header.bands
-                shapes.append(probe.grid.shape)
-                _take(path, probe, meanings, arrays, store, options, failures)
-    if not arrays:
-        raise failures.error()
-    usual = max(set(shapes), key=shapes.count)
-    by_size = {usual: list(range(len(chips)))}
-    understanding = Understanding(
-        meanings=meanings,
-        arrays=_in_order(arrays.values()),
-        layers=tuple(
-            one for layer in options.layers if layer.name in layers for one in _layer(layer, layers)
-        ),
-        full_hash=options.full_hash,
-        **_said(options),
-    )
-    return understanding, by_size, looked
-
-
-def _far_apart(numbers: Sequence[int]) -> list[int]:
-    """Return numbers so that the first few of them are spread over all already.
-
-    >>> _far_apart([0, 1, 2, 3, 4])
-    [0, 4, 2, 1, 3]
-    """
-    out: list[int] = []
-    for count in (1, 2, 3, 5, 9, 17, 33, 65):
-        out += [n for n in _spread(numbers, count) if n not in out]
-    return [*out, *(n for n in numbers if n not in out)]
-
-
-def _take(
-    path: Path,
-    probe: RasterProbe,
-    meanings: dict[Kind, tuple[BandMeaning, ...]],
-    arrays: dict[str, ChipArray],
-    store: Store | None,
-    options: IngestOptions,
-    failures: Refusals,
-) -> None:
-    """Take up what a file that was looked at says of others of its kind."""
-    if probe.refusal is not None:
-        failures.add([path], probe.refusal)
-        return
-    told = Teller(**_said(options)).of(path, probe.header)
-    if told.refusal is not None:
-        failures.add([path], told.refusal)
-        return
-    found = tuple(
-        BandMeaning(
-            band=array.band,
-            name=array.name,
-            quantity=str(array.quantity),
-            representation=str(array.representation),
-            reason=array.reason,
-        )
-        for array in probe.arrays
-    )
-    known = meanings.setdefault(told.kind, found)
-    if [replace(b, reason="") for b in known] != [replace(b, reason="") for b in found]:
-        one, other = (
-            "; ".join(f"{b.name} {b.quantity} {b.representation}" for b in some) for some in (known, found)
-        )
-        raise UnsupportedRasterError(
-            f"expected files of one meaning, got {one}, and {other} in {path.name!r}. Say what they are with "
-            "--quantity and --representation, or give each kind a collection of its own."
-        )
-    for array in probe.arrays:
-        key = group_named(array.name, str(array.quantity), str(array.representation), probe.acquisition)
-        new = _array(array.name, array.polarization, str(array.quantity), key, store, options)
-        held = arrays.setdefault(array.name, new)
-        if held.bounds_key != key:
-            raise UnsupportedRasterError(
-                f"expected {array.name} of one quantity, got {held.bounds_key}, and {key} in {path.name!r}. Give each "
-                "a collection of its own with --collection NAME."
-            )
-
-
-def _array(
-    name: str, polarization: str | None, quantity: str, key: str, store: Store | None, options: IngestOptions
-) -> ChipArray:
-    entry = store.bounds.get(key) if store is not None else None
-    asked = (options.vmin, options.vmax) if options.bounds == "fixed" else cv.STORED_RANGE
-    vmin, vmax = asked if entry is None else (entry.vmin, entry.vmax)
-    if options.bounds == "fixed" and asked != (vmin, vmax):
-        raise InvalidInputError(
-            f"{key} is stored from {vmin:g} to {vmax:g} dB, got bounds {asked[0]:g} to {asked[1]:g}. Leave out "
-            "--bounds, or make another store."
-        )
-    return ChipArray(
-        name=name,
-        polarization=polarization,
-        quantity=quantity,
-        bounds_key=key,
-        dtype=options.encoding.dtype,
-        codec=options.encoding.codec,
-        vmin=float(vmin),
-        vmax=float(vmax),
-    )
-
-
-def _layer(layer: Layer, files: Mapping[str, Sequence[File]]) -> list[LayerBand]:
-    """Return the bands of a layer's files, each a layer: of several all, unless one is named."""
-    header: Header = read_header(Path(files[layer.name][0].path))
-    if layer.band is not None and layer.band > header.bands:
-        raise InvalidInputError(
-            f"expected band {layer.band} of layer {layer.name!r}, got files of {header.bands} bands. Count from 1."
-        )
-    dtype = str(header.dtype)
-    if dtype not in _LAYER_DTYPES:
-        raise InvalidInputError(
-            f"expected integers or floats in layer {layer.name!r}, got {dtype}. Leave it out."
-        )
-    bands = [layer.band] if layer.band is not None else list(range(1, header.bands + 1))
-    is_float = np.dtype(dtype).kind == "f"
-    is_many = len(bands) > 1
-    kind = layer.kind or ("continuous" if is_float or is_many else "classes")
-    nodata: float | int | None = header.nodata if layer.nodata is None else layer.nodata
-    if nodata is not None and not is_float:
-        nodata = int(nodata) if math.isfinite(nodata) and int(nodata) == nodata else None
-    if nodata is not None and math.isnan(nodata):
-        nodata = None
-    fill = (None if is_float else extreme(dtype)) if nodata is None else nodata
-    return [
-        LayerBand(
-            layer=ChipLayer(
-                name=f"{layer.name}_{band}" if is_many else layer.name,
-                kind=kind,
-                dtype=dtype,
-                nodata=nodata,
-                fill=fill,
-                units=layer.units or "",
-            ),
-            files=layer.name,
-            band=band,
-            bands=header.bands,
-            is_said=layer.nodata is not None,
-        )
-        for band in bands
-    ]
 
 
 def _patterns(chips: Chips, understanding: Understanding) -> dict[str, str]:

@@ -246,8 +246,8 @@ class ChipReader:
     def _check_shape(self, shape: tuple[int, int]) -> None:
         if max(shape) > LONGEST:
             raise UnsupportedRasterError(
-                f"expected a chip of at most {LONGEST} x {LONGEST} pixels, got {shape[0]} x {shape[1]}. Ingest it as a "
-                "scene: --scenes."
+                f"expected a chip of at most {LONGEST} x {LONGEST} pixels, got {shape[0]} x {shape[1]}. Ingest it "
+                "as a scene: --scenes."
             )
         if shape != self.shape:
             raise OtherSizeError(shape)
@@ -258,8 +258,8 @@ class ChipReader:
             raise UnsupportedRasterError(told.refusal)
         if told.header.georeference.gcps and not told.header.grid.is_georeferenced:
             raise UnsupportedRasterError(
-                f"expected a chip that an affine places, got {len(told.header.georeference.gcps)} GCPs. Ingest it as a "
-                "scene: --scenes."
+                f"expected a chip that an affine places, got {len(told.header.georeference.gcps)} GCPs. Ingest it as "
+                "a scene: --scenes."
             )
         bands = self.understanding.meanings.get(told.kind)
         if bands is None:
@@ -284,8 +284,8 @@ class ChipReader:
         with open_raster(path) as dataset:
             if dataset.shape != self.shape:
                 raise UnsupportedRasterError(
-                    f"expected a layer of {self.shape[0]} x {self.shape[1]} pixels, as its chip, got {path.name!r} of "
-                    f"{dataset.height} x {dataset.width}. Take it away, or write it on the chip's grid."
+                    f"expected a layer of {self.shape[0]} x {self.shape[1]} pixels, as its chip, got {path.name!r} "
+                    f"of {dataset.height} x {dataset.width}. Take it away, or write it on the chip's grid."
                 )
             _check_layer_place(dataset, grid, path.name)
             dtype = str(read_dtype(dataset))
@@ -327,7 +327,7 @@ def _check_place(other: Grid, grid: Grid, what: str) -> None:
 
 
 def _check_layer_place(dataset: Any, grid: Grid, what: str) -> None:
-    """Refuse the open file of a layer that lies elsewhere than its chip; one that says no place is taken to lie there.
+    """Refuse the open file of a layer that lies elsewhere than its chip; one that says no place lies there.
 
     CRSs are compared where the affines differ in more than rounding: zones repeat their coordinates, files of one
     chip are not of two.
@@ -427,17 +427,18 @@ class ArrayEncoder:
         found = self.chip
         valid, beyond, dark = raw.size - found.nodata, found.under + found.over, found.nonpositive
         if representation == cv.Representation.DB:
-            is_wrong = valid > 256 and bool(np.nanmin(raw) >= 0)
+            low = raw.min()  # NaN where one is
+            is_wrong = valid > 256 and bool((np.nanmin(raw) if np.isnan(low) else low) >= 0)
             why = "none of them negative, like power"
         else:
-            is_wrong = 2 * dark > valid > 256 and np.count_nonzero(raw < 0) * 2 > valid
+            is_wrong = 2 * dark > valid > 256 and bool(np.count_nonzero(raw < 0) * 2 > valid)
             why = "most of them negative, like dB"
         if 2 * beyond > valid > 0:
             is_wrong, why = True, "most of them beyond the stored range"
         if is_wrong:
             raise UnsupportedRasterError(
-                f"expected {representation}, as in the files that were looked at, got {valid:,} pixels, {why}. Look at "
-                "the file; say what it is with --representation, in a collection of its own."
+                f"expected {representation}, as in the files that were looked at, got {valid:,} pixels, {why}. Look "
+                "at the file; say what it is with --representation, in a collection of its own."
             )
 
     def _encode(

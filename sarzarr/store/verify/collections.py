@@ -1,4 +1,4 @@
-"""Collections of chips held against themselves: the table against the arrays, and each chip's hash against its chunks."""
+"""Collections of chips held against themselves: tables against arrays, and hashes of chips against their chunks."""
 
 import os
 from hashlib import sha256
@@ -43,9 +43,8 @@ def _check(tree: Tree, collection: Collection, found: Findings) -> None:
         if array.startswith(f"{key}/") and array not in nodes:
             found.add(array, "its collection does not list it")
     groups = tree.attributes("").get(cv.BOUNDS, {})
-    for array in contents.arrays:
-        if groups and array.bounds_key not in groups:
-            found.add(f"{key}/{ROOT}", f"it names bounds of {array.bounds_key}, which the store has not")
+    for group in {array.bounds_key for array in contents.arrays} - set(groups) if groups else ():
+        found.add(f"{key}/{ROOT}", f"it names bounds of {group}, which the store has not")
     if found.touches(key):
         return
     table = collection.table
