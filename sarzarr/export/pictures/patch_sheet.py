@@ -31,7 +31,7 @@ def patch_sheet(
     Images are drawn from 0, black, to 1, white. Raises what the reader raises; `InvalidInputError` where ``count`` is
     not from 1 to 64.
     """
-    check_count(count)
+    check_sheet_count(count)
     reader = PatchReader(
         store,
         scenes=scenes,
@@ -76,7 +76,7 @@ def patch_sheet(
     )
 
 
-def check_count(count: int) -> None:
+def check_sheet_count(count: int) -> None:
     """Refuse a picture of other than 1 to 64 patches: `InvalidInputError`."""
     if not 1 <= count <= MOST:
         raise InvalidInputError(
