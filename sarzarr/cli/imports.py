@@ -36,7 +36,7 @@ REPLACE_HELP: Final = "Put the set in the place of one of that name."
 LISTS_HELP: Final = (
     "CSV, TXT or JSON lists of names, whose side stands in a column, a key or the file's name; or train=FILE."
 )
-COLUMN_HELP: Final = "The column, or key, of classes; 'label', 'class' or 'labels' if left out."
+LABEL_COLUMN_HELP: Final = "The column, or key, of classes; 'label', 'class' or 'labels' if left out."
 CLASSES_HELP: Final = "All classes in the order of their numbers, from 0: land,water. Of arrival if left out."
 MULTI_HELP: Final = "A chip may have several classes, or none."
 Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "none"])
@@ -308,7 +308,7 @@ def chip_labels(
     store: StoreOption,
     collection: CollectionOption,
     name: Annotated[str, Option(help="Of the set of labels.")] = "default",
-    column: Annotated[str | None, Option(help=COLUMN_HELP, show_default=False)] = None,
+    column: Annotated[str | None, Option(help=LABEL_COLUMN_HELP, show_default=False)] = None,
     classes: Annotated[str | None, Option(help=CLASSES_HELP, show_default=False)] = None,
     multi: Annotated[bool, Option("--multi", help=MULTI_HELP)] = False,
 ) -> None:
