@@ -54,6 +54,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--folder", type=Path, default=None)
     given = parser.parse_args()
+    torch.set_num_threads(1)  # a thread of torch that waits for another spins, and takes the loader's core
     for size in given.sizes:
         count = min(given.chips, int(2e8 / size**2))
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:

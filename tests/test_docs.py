@@ -72,6 +72,17 @@ assert tuple(data.X.shape) == (128, 4, 64, 64) and tuple(data.coords.shape) == (
 assert batch.shape == (16, 4, 64, 64)
 assert np.array_equal(same["X_full"], grouped["X_full"])
 """
+COLLECTIONS_HOLDS = """
+import numpy as np
+import rasterio
+assert split.counts == {"held_back": 0, "train": 12, "val": 4, "test": 0}
+assert done.lines == ["10 train, 6 val, 0 test", "no ground is on two sides"]
+assert tuple(images.shape[1:]) == (len(dataset.reader.arrays), 256, 256) and len(dataset.reader.selection) == 10
+with rasterio.open("out.tif") as mine, rasterio.open(f"chips/{chip}.tif") as file:
+    assert mine.transform == file.transform and mine.crs == file.crs
+    off = mine.read() - file.read([file.descriptions.index(name) + 1 for name in mine.descriptions])
+    assert np.nanmax(abs(off)) < 0.00123 and np.isfinite(off).mean() > 0.5
+"""
 
 
 @pytest.fixture
@@ -96,6 +107,7 @@ def newcomer(tmp_path):
         ),
         ("docs/way_back.md", WAY_BACK_HOLDS, "numpy"),
         ("docs/predict.md", PREDICT_HOLDS, "scipy"),
+        ("docs/collections_training.md", COLLECTIONS_HOLDS, "torch"),
         ("docs/npy.md", "assert images.max() <= 1", "torch"),
     ],
 )

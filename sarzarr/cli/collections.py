@@ -1,80 +1,23 @@
-"""Commands and texts about collections of chips: lists of a split, labels, and what `info` says."""
+"""Texts about collections of chips: what `info` says of them, their splits and their labels."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-from typer import Argument, Option, echo
-
-import sarzarr as sz
-from sarzarr.cli.imports import import_app
 from sarzarr.text import counted, listed
 
 if TYPE_CHECKING:
+    import sarzarr as sz
     from sarzarr.store.chip_labels import ChipLabels
     from sarzarr.store.chip_splits import ChipSplit
     from sarzarr.store.collections import ChipLayer, Collection
 
-LISTS_HELP: Final = (
-    "CSV, TXT or JSON lists of names, whose side stands in a column, a key or the file's name; or train=FILE."
-)
-COLUMN_HELP: Final = "The column, or key, of classes; 'label', 'class' or 'labels' if left out."
-CLASSES_HELP: Final = "All classes in the order of their numbers, from 0: land,water. Of arrival if left out."
-MULTI_HELP: Final = "A chip may have several classes, or none."
 SHOWN: Final = 6
 """Sizes, CRSs or classes that are listed, at most."""
-StoreOption = Annotated[
-    Path, Option("--output", "-o", help="The .zarr store that holds the collection.", show_default=False)
-]
-CollectionOption = Annotated[str, Option(help="Name of the collection.", show_default=False)]
 
 
-@import_app.command("split")
-def split_lists(
-    lists: Annotated[list[str], Argument(help=LISTS_HELP, show_default=False)],
-    store: StoreOption,
-    collection: CollectionOption,
-    notes: Annotated[str, Option(help="Kept with the version.")] = "",
-) -> None:
-    """Keep the split that an archive's lists say as a version, and tell how much ground is on two sides."""
-    done = sz.import_split_lists(store, collection, lists, notes=notes)
-    first, *more = done.lines
-    echo(f"{store.name}, collections/{collection}, split {done.split.name}: {first}")
-    for line in more:
-        echo(f"  {line}")
-
-
-@import_app.command("labels")
-def chip_labels(
-    file: Annotated[Path, Argument(help="CSV or JSON: classes of chips by name.", show_default=False)],
-    store: StoreOption,
-    collection: CollectionOption,
-    name: Annotated[str, Option(help="Of the set of labels.")] = "default",
-    column: Annotated[str | None, Option(help=COLUMN_HELP, show_default=False)] = None,
-    classes: Annotated[str | None, Option(help=CLASSES_HELP, show_default=False)] = None,
-    multi: Annotated[bool, Option("--multi", help=MULTI_HELP)] = False,
-) -> None:
-    """Put labels on whole chips: one class each, or several; readers deliver them with labels=."""
-    done = sz.import_labels(
-        store,
-        collection,
-        file,
-        name=name,
-        column=column,
-        classes=None if classes is None else classes.split(","),
-        multi=True if multi else None,
-    )
-    labels = done.labels
-    count = int(labels.known.sum())
-    echo(f"{store.name}, collections/{collection}, labels {name}: {_labels_text(labels)}")
-    if count < len(labels.known):
-        echo(f"  {len(labels.known) - count} of {counted(len(labels.known), 'chip')} without")
-    if done.unknown:
-        echo(f"  {len(done.unknown)} names that are no chip here: {listed(done.unknown)}")
-
-
-def _labels_text(labels: "ChipLabels") -> str:
+def labels_text(labels: "ChipLabels") -> str:
+    """Return a set of labels for people: classes with their counts of chips."""
     kind = "of several each" if labels.is_multi else "of one each"
     counts = listed([f"{name} {n}" for name, n in labels.counts.items()], most=SHOWN)
     return f"{counted(len(labels.classes), 'class')} {kind} on {counted(int(labels.known.sum()), 'chip')}: {counts}"
@@ -99,25 +42,6 @@ def chip_split_text(collection: "Collection", split: "ChipSplit") -> str:
                 f"  large groups are cut along blocks of {size}; what trains and reaches over is held back"
             )
     return "\n".join([*lines, *(f"  {line}" for line in split.told)])
-
-
-def create_chip_split(
-    store: Path, collection: str, *, notes: str, fresh: bool, dry_run: bool, **recipe: object
-) -> None:
-    """Make a version of a collection's split, and show its counts of chips."""
-    made = sz.split_collection(
-        store,
-        collection,
-        notes=notes,
-        fresh=fresh,
-        dry_run=dry_run,
-        **recipe,  # type: ignore[arg-type]
-    )
-    opened = sz.open_collection(store, collection)
-    for split in made:
-        echo(chip_split_text(opened, split))
-    if dry_run:
-        echo("nothing was written")
 
 
 def collection_lines(store: "sz.Store") -> Iterator[str]:
@@ -166,7 +90,7 @@ def _lines_of(made: "Collection") -> Iterator[str]:
         yield f"    splits: {_versions(versions)}; chips of {newest.name}: {counts}"
         yield from (f"      {line}" for line in newest.told)
     for name in label_sets(made)[:SHOWN]:
-        yield f"    labels/{name}: {_labels_text(read_labels(made, name))}"
+        yield f"    labels/{name}: {labels_text(read_labels(made, name))}"
 
 
 def _layer_text(layer: "ChipLayer", count: int) -> str:

@@ -10,6 +10,7 @@ from typer import Argument, Option, echo
 
 import sarzarr as sz
 from sarzarr.cli.app import OutputOption, say
+from sarzarr.cli.collections import labels_text
 from sarzarr.cli.output import progress_bar
 from sarzarr.errors import Exit, InvalidInputError
 from sarzarr.text import counted, listed
@@ -36,6 +37,12 @@ CHECK_HELP: Final = (
 FORM_HELP: Final = "What the values are; a metadata.npy says normalized."
 REPLACE_HELP: Final = "Put the set in the place of one of that name."
 UNMATCHED_HELP: Final = "Leave out annotations of pictures that are not there; else they stop the import."
+LISTS_HELP: Final = (
+    "CSV, TXT or JSON lists of names, whose side stands in a column, a key or the file's name; or train=FILE."
+)
+LABEL_COLUMN_HELP: Final = "The column, or key, of classes; 'label', 'class' or 'labels' if left out."
+CLASSES_HELP: Final = "All classes in the order of their numbers, from 0: land,water. Of arrival if left out."
+MULTI_HELP: Final = "A chip may have several classes, or none."
 Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "dota", "none"])
 """Formats of boxes."""
 
@@ -289,3 +296,53 @@ def ptychography(
         f"{store.name}, samples/{made.name}: {counted(len(made), 'frame')} of {size} x {size}, mean energy "
         f"{float(energy.mean()):.6g}"
     )
+
+
+StoreOption = Annotated[
+    Path, Option("--output", "-o", help="The .zarr store that holds the collection.", show_default=False)
+]
+CollectionOption = Annotated[str, Option(help="Name of the collection.", show_default=False)]
+
+
+@import_app.command("split")
+def split_lists(
+    lists: Annotated[list[str], Argument(help=LISTS_HELP, show_default=False)],
+    store: StoreOption,
+    collection: CollectionOption,
+    notes: Annotated[str, Option(help="Kept with the version.")] = "",
+) -> None:
+    """Keep the split that an archive's lists say as a version, and tell how much ground is on two sides."""
+    done = sz.import_split_lists(store, collection, lists, notes=notes)
+    first, *more = done.lines
+    echo(f"{store.name}, collections/{collection}, split {done.split.name}: {first}")
+    for line in more:
+        echo(f"  {line}")
+
+
+@import_app.command("labels")
+def chip_labels(
+    file: Annotated[Path, Argument(help="CSV or JSON: classes of chips by name.", show_default=False)],
+    store: StoreOption,
+    collection: CollectionOption,
+    name: Annotated[str, Option(help="Of the set of labels.")] = "default",
+    column: Annotated[str | None, Option(help=LABEL_COLUMN_HELP, show_default=False)] = None,
+    classes: Annotated[str | None, Option(help=CLASSES_HELP, show_default=False)] = None,
+    multi: Annotated[bool, Option("--multi", help=MULTI_HELP)] = False,
+) -> None:
+    """Put labels on whole chips: one class each, or several; readers deliver them with labels=."""
+    done = sz.import_labels(
+        store,
+        collection,
+        file,
+        name=name,
+        column=column,
+        classes=None if classes is None else classes.split(","),
+        multi=True if multi else None,
+    )
+    labels = done.labels
+    count = int(labels.known.sum())
+    echo(f"{store.name}, collections/{collection}, labels {name}: {labels_text(labels)}")
+    if count < len(labels.known):
+        echo(f"  {len(labels.known) - count} of {counted(len(labels.known), 'chip')} without")
+    if done.unknown:
+        echo(f"  {len(done.unknown)} names that are no chip here: {listed(done.unknown)}")

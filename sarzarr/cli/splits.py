@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr.cli.app import StoreArgument
-from sarzarr.cli.collections import chip_split_text, create_chip_split
+from sarzarr.cli.collections import chip_split_text
 from sarzarr.cli.output import taken_by_default
 from sarzarr.errors import InvalidInputError
 from sarzarr.text import counted
@@ -54,7 +54,9 @@ COLLECTION_HELP: Final = "A collection of chips, in the place of scenes: whole c
 BALANCE_HELP: Final = (
     "Labels on chips, or a column, whose classes each side has in like shares; with --collection."
 )
-GROUP_HELP: Final = "A regular expression: chips whose names agree in what it finds stay together, as '^([^_]+)_'; with --collection."
+GROUP_HELP: Final = (
+    "A regular expression: chips whose names agree in what it finds stay together; with --collection."
+)
 SAMPLES_HELP: Final = "A set of samples that `import npy` made, in the place of scenes."
 CollectionOption = Annotated[str | None, Option("--collection", help=COLLECTION_HELP, show_default=False)]
 SiteOption = Annotated[list[str] | None, Option("--site", help=SITE_HELP)]
@@ -109,7 +111,7 @@ def create(
                 "--val, --test, --seed, --folds, --balance, --group-by, --fresh and --notes were expected beside "
                 "--collection, got others. Leave them out."
             )
-        create_chip_split(
+        _create_chip_split(
             store, collection, val_fraction=val, test_fraction=test, seed=seed, folds=folds,
             balance=balance, group_by=group_by, notes=notes, fresh=fresh, dry_run=dry_run,
         )  # fmt: skip
@@ -334,3 +336,22 @@ def _patches_text(store: "sz.Store", split: "Split", index: str, taken: "Array")
         )
     masks = {side: patches_of(store, split, table, side) for side in ("train", "val", "test")}
     return ", ".join(f"{m.sum()} {side} ({(m & taken).sum()})" for side, m in masks.items())
+
+
+def _create_chip_split(
+    store: Path, collection: str, *, notes: str, fresh: bool, dry_run: bool, **recipe: object
+) -> None:
+    """Make a version of a collection's split, and show its counts of chips."""
+    made = sz.split_collection(
+        store,
+        collection,
+        notes=notes,
+        fresh=fresh,
+        dry_run=dry_run,
+        **recipe,  # type: ignore[arg-type]
+    )
+    opened = sz.open_collection(store, collection)
+    for split in made:
+        echo(chip_split_text(opened, split))
+    if dry_run:
+        echo("nothing was written")

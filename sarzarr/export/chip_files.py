@@ -14,7 +14,7 @@ from sarzarr.arrays import Array
 from sarzarr.conventions import Representation
 from sarzarr.errors import InvalidInputError, NotInStoreError
 from sarzarr.export.cog import OutputBand, Raster, write_cog
-from sarzarr.export.geotiff import Written, check_alike, written_form
+from sarzarr.export.geotiff import Written, check_bands, written_form
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.window import Window
 from sarzarr.pixels.bounds import ClipBounds
@@ -63,7 +63,7 @@ def export_chip(
     if not names or len(set(names)) < len(names):
         raise InvalidInputError(f"names of arrays, each once, were expected, got {names}. Name one at least.")
     bands = [_band(made, row, name, form, held) for name in names]
-    check_alike(bands)
+    check_bands(bands)
     table, grid = made.table, made.grid(row)
     facts = made.contents.facts[int(table["facts"].values[row])]
     # GDAL ends a tag's name at a colon.

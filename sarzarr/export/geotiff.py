@@ -188,7 +188,7 @@ def _bands(
         _measured(store, measured[name], written) if name in measured else _layer(store, scene, name, written)
         for name in names
     ]
-    check_alike(bands)
+    check_bands(bands)
     return bands
 
 
@@ -345,7 +345,7 @@ def _read_layer(
     return values, values if is_mean else None
 
 
-def check_alike(bands: Sequence[OutputBand]) -> None:
+def check_bands(bands: Sequence[OutputBand]) -> None:
     """Refuse bands of several dtypes (uint8, float32, ...), or nodata values: a GeoTIFF has one of each."""
     kinds = {(band.dtype, str(band.nodata)): band.name for band in bands}
     if len(kinds) > 1:

@@ -42,7 +42,7 @@ PAD: Final = "pad"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChipOptions(ReadOptions):
+class CollectionOptions(ReadOptions):
     """Every keyword of `CollectionReader`, with its default."""
 
     size: Size | None = None
@@ -70,7 +70,7 @@ class CollectionKeywords(SampleKeywords, total=False):
     time: Any
 
 
-@shows_options(ChipOptions, CollectionKeywords)
+@shows_options(CollectionOptions, CollectionKeywords)
 class CollectionReader(EpochReader):
     """Iterate over the chips of a collection: ``(N, C, height, width)`` float32 in [0, 1], one array per batch.
 
@@ -104,7 +104,7 @@ class CollectionReader(EpochReader):
     `NothingChosenError` where no chip is left; `InvalidInputError` where those that are left have several sizes.
     """
 
-    options: ChipOptions
+    options: CollectionOptions
     """The options."""
     labels: ChipLabels | None
     """The labels that are delivered, with their classes; None where none are."""
@@ -115,7 +115,7 @@ class CollectionReader(EpochReader):
             raise InvalidInputError(
                 "boxes= needs scenes or samples, got a collection, which has none. Leave it out."
             )
-        super().__init__(store, ChipOptions(**options))
+        super().__init__(store, CollectionOptions(**options))
 
     def _choose(self) -> None:
         self.collection = made = open_collection(self.store, self._name)

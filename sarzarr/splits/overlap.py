@@ -105,13 +105,13 @@ def _overlap(extents: Extents, one: Array, two: Array) -> Array:
 
 def _truly(cells: Cells, pairs: Array) -> Array:
     """Return the pairs that no great circle along an edge keeps apart."""
-    one, two = (on_sphere(cells.corners(pairs[:, i])) for i in (0, 1))
+    one, two = (unit_vectors(cells.corners(pairs[:, i])) for i in (0, 1))
     allowed = np.minimum(*(cells.tolerance[pairs[:, i]] for i in (0, 1))) / EARTH_RADIUS
     apart = np.maximum(widest_gap(one, two), widest_gap(two, one)) >= -allowed
     return np.compress(~apart, pairs, axis=0)
 
 
-def on_sphere(corners: Array) -> Array:
+def unit_vectors(corners: Array) -> Array:
     """Return (..., 3) unit vectors of (longitude, latitude) in degrees."""
     lam, phi = np.moveaxis(np.radians(corners), -1, 0)
     return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)

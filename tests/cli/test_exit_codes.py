@@ -55,6 +55,8 @@ COMMANDS = {
     "import ptychography": "import ptychography scan.npz -o STORE",
     "import boxes": "import boxes boxes.csv -o STORE",
     "import polygons": "import polygons areas.json -o STORE --layer water",
+    "import split": "import split train.txt val.txt -o STORE --collection few",
+    "import labels": "import labels kinds.csv -o STORE --collection few",
     "export geotiff": "export STORE a out.tif",
     "export detections": "export detections STORE boxes.json -o boxes.geojson",
     "export npz": "export npz STORE kept -o out",
@@ -93,6 +95,16 @@ def made(tmp_path_factory):
         for i, x in enumerate("abde")
     ]
     store = sz.ingest(sz.plan_ingest(files, folder / "s.zarr", representation="power"))
+    chips = folder / "georeferenced"
+    chips.mkdir()
+    for i in range(2):
+        where = Affine(10, 0, 500_000 + 900 * i, 0, -10, 5_300_000)
+        write_band(chips / f"chip{i}_VV.tif", speckle((64, 64), seed=9 + i), transform=where)
+    store = sz.ingest(sz.plan_ingest([chips], store.root, collection="few", representation="power"))
+    names = [str(chip) for chip in sz.open_collection(store, "few").ids]
+    (folder / "train.txt").write_text(names[0])
+    (folder / "val.txt").write_text(names[1])
+    (folder / "kinds.csv").write_text(f"name,label\n{names[0]},water\n{names[1]},land\n")
     sz.make_split(store, by="scene", val_fraction=0.4)
     sz.export_split(store, folder / "v.json")
     chip_folder(folder / "chips", count=3)
@@ -209,6 +221,28 @@ def test_partly_of_predictions(run):
     assert run("predict STORE a --model own_code:same --overlap 16")[0] == Exit.NOTHING
     assert run("predict STORE a --model own_code:same --clip -25")[0] == Exit.USAGE
     assert run("predict STORE a --model own_code:same --overlap 16 --overwrite --clip -25,5")[0] == Exit.DONE
+
+
+def test_commands_on_a_collection(run):
+    """Options that go with ``--collection``, and those that do not."""
+    assert run("split create STORE --collection few --val 0.5 --dry-run")[0] == Exit.DONE
+    assert run("split create STORE --collection few --val 0.5")[0] == Exit.DONE
+    assert run("split create STORE --collection few --val 0.4")[0] == Exit.NOTHING
+    assert run("split create STORE --collection few --by scene")[0] == Exit.USAGE
+    assert run("split create STORE --balance x")[0] == Exit.USAGE
+    for verb in ("extend", "list", "show", "check"):
+        code, said = run(f"split {verb} STORE --collection few")
+        assert code == Exit.DONE
+        assert "split v1: 1 train, 1 val" in said or "no ground is on two sides" in said
+    assert run("import labels kinds.csv -o STORE --collection few")[0] == Exit.DONE
+    code, said = run("info STORE")
+    assert "collections/few: 2 chips; 2 of 64 x 64" in said
+    assert "labels/default: 2 classes of one each on 2 chips: water 1, land 1" in said
+    chip = sz.open_collection("s.zarr", "few").ids[0]
+    assert run(f"export STORE {chip} out.tif --collection few")[0] == Exit.DONE
+    assert run(f"export STORE {chip} out.tif --collection few --looks 4")[0] == Exit.USAGE
+    assert run("export STORE nobody out.tif --collection few")[0] == Exit.NOTHING
+    assert run("import split nowhere.txt -o STORE --collection few")[0] in (Exit.NOTHING, Exit.USAGE)
 
 
 def test_partly_of_pictures(run):

@@ -146,6 +146,17 @@ def raw(tmp_path_factory):
     if find_spec("pyogrio"):
         write_by_gdal(raw / "areas.gpkg", [feature(ring, kind="a")], tables=("one", "two"))
     (raw / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max,label\na,1,2,30,40,ship\n")
+    for folder, crs in (("tiles", "EPSG:32633"), ("adrift", None)):
+        (raw / folder).mkdir()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            for i in range(4):
+                where = at(2000 * i) if crs else None
+                place = raw / folder / f"site{i % 3}_{i}_VV.tif"
+                write_band(place, speckle((64, 64), seed=i), transform=where, crs=crs)
+    kinds = "".join(f"site{i % 3}_{i},{'ab'[i % 2]},{i},x;y\n" for i in range(4))
+    (raw / "kinds.csv").write_text(f"name,label,odd,both\n{kinds}")
+    (raw / "numbers.csv").write_text("name,kind,odd\nsite0_0,5,6\n")
     (raw / "no_scene.csv").write_text("scene,x_min,y_min,x_max,y_max,label\n,1,2,30,40,ship\n")
     return raw
 
@@ -174,6 +185,12 @@ ANOTHER_ROOT = (
     "PY from sarzarr.store.documents import update_node; "
     "update_node(sz.open_store('s.zarr').place, '', {'vmin': -50.0})"
 )
+TILES = "ingest raw/tiles -o s.zarr --collection t --representation power"
+ADRIFT = "ingest raw/adrift -o s.zarr --collection t --representation power"
+SIDES = "split create s.zarr --collection t --val 0.5"
+LABELS = "import labels raw/kinds.csv -o s.zarr --collection t"
+CHIPS = "PY sz.CollectionReader('s.zarr', 't', {})"
+KINDS, TRAIN = "labels='kinds'", "split='train'"
 ROWS = [
     # a part of the message, what is there before, what is refused, and what each of its remedies comes to
     ("Ingest it alone with --id NAME", [], "ingest raw/ü_vv.tif -o s.zarr",
@@ -403,6 +420,24 @@ ROWS = [
      "patches s.zarr --crops random --patch-size 64 --area ground",
      ["patches s.zarr --crops random --patch-size 64 --area pixels",
       "patches s.zarr --crops random --patch-size 64 --area ground --where \"geolocation != 'none'\""]),
+    ("beside --collection, got others", [TILES], f"{SIDES} --by scene", [SIDES]),
+    ("are of chips, got no --collection", [TILES], f"{SPLIT} --balance label", [f"{SIDES} --group-by ^([^_]+)_"]),
+    ("were expected with --collection, got others", [TILES], "export s.zarr site0_0 o.tif --collection t --looks 4",
+     ["export s.zarr site0_0 o.tif --collection t --arrays vv"]),
+    ("which names show one ground: --group-by", [ADRIFT], SIDES, [f"{SIDES} --group-by ^([^_]+)_"]),
+    ("Mend --group-by", [TILES], f"{SIDES} --group-by lake", [f"{SIDES} --group-by ^(site.)_"]),
+    ("or pass fresh=True (--fresh) to begin a new one beside it", [TILES, SIDES],
+     "split create s.zarr --collection t --val 0.25", ["split create s.zarr --collection t --val 0.25 --fresh"]),
+    ("sarzarr split create STORE --collection", [TILES], CHIPS.format("split='train'"),
+     [f"{SIDES}; {CHIPS.format(TRAIN)}"]),
+    ("--folds", [TILES, SIDES], CHIPS.format("split='fold0:train'"),
+     [f"split create s.zarr --collection t --folds 2 --fresh; {CHIPS.format(FOLD)}"]),
+    ("sarzarr import labels FILE -o STORE --collection", [TILES], CHIPS.format("labels='kinds'"),
+     [f"import labels raw/kinds.csv -o s.zarr --collection t --name kinds; {CHIPS.format(KINDS)}"]),
+    ("(--multi) in a set of another name", [TILES, f"{LABELS}"], f"{LABELS} --column both",
+     [f"{LABELS} --column both --multi --name both"]),
+    ("which: --column", [TILES], "import labels raw/numbers.csv -o s.zarr --collection t",
+     ["import labels raw/numbers.csv -o s.zarr --collection t --column kind"]),
     ("goes in with --layer NAME=FILE", [], "ingest -o s.zarr", ["ingest -o s.zarr --layer n=raw/mask.tif"]),
 ]  # fmt: skip
 
@@ -474,7 +509,10 @@ ELSEWHERE = {
     "and name it: --model module:function": "prediction/test_models.py",
 }
 """Parts of messages whose remedies are followed in another test."""
-UNREACHED = {"or begin a new split with fresh=True (--fresh)"}
+UNREACHED = {
+    "or begin a new split with fresh=True (--fresh)",
+    "split extend STORE --collection",  # which splits/test_chip_splits.py follows in Python
+}
 """Parts of messages whose remedies no test follows."""
 
 

@@ -87,6 +87,18 @@ def test_an_epoch_goes_on_where_a_state_was_taken(store):
     assert all((a == b).all() for a, b in zip(rest, whole[2:], strict=True))
 
 
+def test_a_chip_is_one_whole_chunk_of_each_array(store, mixed):
+    """No window is put together: images, flags and layers of a chip are each read as the chunk that they are."""
+    for reader in (
+        sz.CollectionReader(store, "floods", flags=True, layers=["mask"]),
+        sz.CollectionReader(mixed, "floods", size="24x16", flags=True),
+    ):
+        assert all((chunks >= 0).all() for chunks in reader.recipe.chunks)
+        assert [len(np.unique(chunks)) for chunks in reader.recipe.chunks] == [
+            chunks.size for chunks in reader.recipe.chunks
+        ]
+
+
 def test_codes_halves_polarizations_and_clips_are_as_of_scenes(store):
     codes = next(
         iter(sz.CollectionReader(store, "floods", dtype="uint16", polarizations=["vh"], batch_size=23))

@@ -256,7 +256,7 @@ def four(tmp_path_factory):
     [
         ("s.json", json.dumps({"train": ["site0_00000_S1", "site1_00001_S1"], "validation": ["site2_00002_S1.tif"]})),
         ("s.json", json.dumps({"site0_00000": "train", "site1_00001_S1": "Train", "a/site2_00002_S1": "val"})),
-        ("s.json", json.dumps([{"file": f"site{i}_0000{i}", "split": ("train", "train", "val")[i]} for i in range(3)])),
+        ("s.json", json.dumps([{"file": f"site{i}_0000{i}", "split": ("train", "val")[i // 2]} for i in range(3)])),
         ("s.csv", "site0_00000,train\nsite0_00000_S1,train\n"),
         ("s.csv", "split,patch\ntrain,site0_00000_S1\ntrain,site1_00001_S1\nval,site2_00002_S1\n"),
         ("s.tsv", "name\tsubset\nsite0_00000_S1\ttrain\nsite1_00001_S1\ttrain\nsite2_00002_S1\tdev\n"),

@@ -8,7 +8,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.export.pictures.overlays import Overlay
 from sarzarr.export.pictures.panels import Sheet
-from sarzarr.export.pictures.patch_sheet import check_count
+from sarzarr.export.pictures.patch_sheet import check_sheet_count
 from sarzarr.export.pictures.scene_panels import band_name, grey, not_valid
 from sarzarr.reader.collections import CollectionReader
 from sarzarr.store.store import Store
@@ -23,7 +23,7 @@ def chip_sheet(
     Chips of several sizes are padded, and the padding is drawn as not valid. Raises what the reader raises;
     `InvalidInputError` where ``count`` is not from 1 to 64.
     """
-    check_count(count)
+    check_sheet_count(count)
     reader = CollectionReader(
         store,
         collection,

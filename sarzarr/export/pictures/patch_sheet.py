@@ -34,7 +34,7 @@ def patch_sheet(
     Images are drawn from 0, black, to 1, white. Raises what the reader raises; `InvalidInputError` where ``count`` is
     not from 1 to 64.
     """
-    check_count(count)
+    check_sheet_count(count)
     reader = PatchReader(
         store,
         scenes=scenes,
@@ -85,7 +85,7 @@ def _as_drawn(store: Store, boxes: bool | str) -> bool | str:
     return boxes if is_rotated or read_boxes(store, name).corners is None else f"{ROTATED}:{name}"
 
 
-def check_count(count: int) -> None:
+def check_sheet_count(count: int) -> None:
     """Refuse a picture of other than 1 to 64 patches: `InvalidInputError`."""
     if not 1 <= count <= MOST:
         raise InvalidInputError(

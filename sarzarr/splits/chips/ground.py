@@ -17,7 +17,7 @@ from sarzarr.arrays import Array
 from sarzarr.grids.crs import transform_points
 from sarzarr.grids.footprint import degrees_of
 from sarzarr.grids.world import EARTH_RADIUS, Extents, WorldLattice, mix
-from sarzarr.splits.overlap import on_sphere, touching, widest_gap
+from sarzarr.splits.overlap import touching, unit_vectors, widest_gap
 
 _AROUND: Final = np.array([(0, 0), (0, 0.5), (0, 1), (0.5, 1), (1, 1), (1, 0.5), (1, 0), (0.5, 0)])
 """Eight places (row, column) around a chip, as shares of its sides: corners and the middles between."""
@@ -32,7 +32,7 @@ MOST_POINTS: Final = 1 << 22
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ChipGrounds:
-    """Where chips lie, as numbers."""
+    """The ground of chips, as numbers: CRSs, transforms (n, 6) and shapes (n, 2)."""
 
     crs: tuple[str, ...]
     """WKT of the CRSs."""
@@ -85,7 +85,7 @@ class ChipGrounds:
     def bulge(self) -> Array:
         """(n,) float64: metres by which an edge may leave the great circle of its corners; NaN where unplaced."""
         with np.errstate(invalid="ignore"):
-            around = on_sphere(self.degrees)
+            around = unit_vectors(self.degrees)
             corners = around[:, _CORNERS]
             middles = corners + np.roll(corners, -1, axis=1)
             middles /= np.linalg.norm(middles, axis=-1, keepdims=True)
@@ -161,7 +161,7 @@ def _share_ground(grounds: ChipGrounds, pairs: Array) -> Array:
         least = np.minimum(grounds.pixel[a[alike]], grounds.pixel[b[alike]])
         out[alike] = np.maximum(_plane_gap(one, two), _plane_gap(two, one)) < -TOUCH * least
     if not alike.all():
-        one, two = (on_sphere(grounds.degrees[rows[~alike]][:, _CORNERS]) for rows in (a, b))
+        one, two = (unit_vectors(grounds.degrees[rows[~alike]][:, _CORNERS]) for rows in (a, b))
         margin = (grounds.bulge[a[~alike]] + grounds.bulge[b[~alike]]) / EARTH_RADIUS
         out[~alike] = np.maximum(widest_gap(one, two), widest_gap(two, one)) < margin
     return out
