@@ -5,21 +5,23 @@ xarray looks for it. That of the root is empty, which zarr-python takes for none
 a scene changes grows with the store, and nobody is warned. Written here and not by zarr-python, which warns that
 consolidated metadata is not part of the Zarr v3 specification; readers that do not know it ignore it.
 
-The histograms' group also holds a copy of each document of its scene and of its overviews, and the group
-``documents`` one of each that is of no scene. Tables that grow have none: they are made again of what they tell of.
+A second copy of each document is in the folder of the array ``documents``, where no reader of Zarr looks: of all that
+are of a scene in ``scenes/<scene>.json``, of the others in ``rest.json``. Tables that grow have none: they are made
+again of what they tell of.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 from sarzarr import conventions as cv
 from sarzarr.store.documents import (
     Document,
-    group_document,
+    Encoding,
+    array_document,
     has_node,
     json_bytes,
-    key_in_store,
     nodes_below,
     read_json,
     read_node,
@@ -27,13 +29,24 @@ from sarzarr.store.documents import (
     write_node,
 )
 from sarzarr.store.place import Place
-from sarzarr.store.seals import sealed
-from sarzarr.store.store import Store
 
 OF_SCENES: Final = (cv.SCENES, cv.HISTOGRAMS, cv.OVERVIEWS)
 """Groups with a group for each scene."""
 GROWING: Final = (cv.CATALOG, cv.PATCHES, cv.SHARES)
 """Groups of tables that are made again where they are lost."""
+
+
+class InPlace(Protocol):
+    """A store, open, or what else has a place."""
+
+    @property
+    def place(self) -> Place:
+        """Where its bytes are."""
+
+
+@dataclass(frozen=True)
+class _At:
+    place: Place
 
 
 def scene_of(key: str) -> str:
@@ -43,24 +56,29 @@ def scene_of(key: str) -> str:
     return name if top in OF_SCENES and name != "zarr.json" else ""
 
 
+def copies_key(scene: str = "") -> str:
+    """Return the key of the file with the copies of a scene's documents, or of those that are of none."""
+    return f"{cv.DOCUMENTS}/{f'{cv.SCENES}/{scene}' if scene else 'rest'}.json"
+
+
 def holders(node: str) -> tuple[str, ...]:
-    """Return the groups whose documents hold a copy of a node's; none where there is no copy."""
+    """Return the keys of the files that hold a copy of a node's document; none where there is no copy."""
     top, *rest = node.split("/")
-    if top in (cv.CATALOG, cv.DOCUMENTS, "") or (top in GROWING and rest):
+    if top in (cv.CATALOG, cv.DOCUMENTS, "") or (top in (cv.PATCHES, cv.SHARES) and rest):
         return ()
     if top not in OF_SCENES or not rest:
-        return (cv.DOCUMENTS,)
-    own = (f"{top}/{rest[0]}",) if len(rest) > 1 else ()
-    return own if top == cv.HISTOGRAMS else (*own, f"{cv.HISTOGRAMS}/{rest[0]}")
+        return (copies_key(),)
+    own = (f"{top}/{rest[0]}/zarr.json",) if len(rest) > 1 else ()
+    return (*own, copies_key(rest[0]))
 
 
 def gather(place: Place, changed: Iterable[str]) -> None:
     """Gather the documents of what changed, by the keys that did; of a store with all of them in its root, of all."""
     root = read_json(place, "zarr.json")
     if root.get(cv.CONSOLIDATED):
-        consolidate(Store(place))
+        consolidate(_At(place))
         return
-    _put(place, "", {**root, cv.CONSOLIDATED: {}})
+    _put(place, "zarr.json", {**root, cv.CONSOLIDATED: {}})
     keys = sorted(changed)
     for scene in sorted({scene_of(key) for key in keys} - {""}):
         _gather_scene(place, scene, {})
@@ -77,59 +95,57 @@ def _tells_of_rest(key: str) -> bool:
     )
 
 
-def consolidate(store: Store, lost: Mapping[str, Document] | None = None) -> None:
+def consolidate(store: InPlace, lost: Mapping[str, Document] | None = None) -> None:
     """Gather the documents of every node; copies of those that are ``lost``, by node, stay."""
     place, known = store.place, lost or {}
     scenes = {name for group in OF_SCENES for name in nodes_below(place, group)}
     for scene in sorted(scenes):
         _gather_scene(place, scene, known)
-    _gather_rest(place, known)
-    _put(place, "", {**read_json(place, "zarr.json"), cv.CONSOLIDATED: {}})
+    _gather_rest(place, known, keep_cuts=lost is not None)
+    _put(place, "zarr.json", {**read_json(place, "zarr.json"), cv.CONSOLIDATED: {}})
 
 
 def _gather_scene(place: Place, scene: str, lost: Mapping[str, Document]) -> None:
     copies = dict[str, Document]()
-    for group in (cv.SCENES, cv.OVERVIEWS):
+    for group in OF_SCENES:
         node = f"{group}/{scene}"
-        below = _with_lost(dict(_documents_below(place, node)), node, lost)
+        below = {key: copy for key, copy in lost.items() if key.startswith(f"{node}/")}
+        below |= _documents_below(place, node)
         if has_node(place, node):
-            below[node] = _consolidated(place, node, read_json(place, f"{node}/zarr.json"), below)
+            copies[node] = _consolidated(place, node, below)
         elif node in lost:
-            below[node] = lost[node]
+            copies[node] = lost[node]
         copies |= below
-    node = f"{cv.HISTOGRAMS}/{scene}"
-    if has_node(place, node):
-        document, free = read_sealed(place, node)
-        attributes = {**document["attributes"], cv.COPIES: dict(sorted(copies.items()))}
-        below = _with_lost(dict(_documents_below(place, node)), node, lost)
-        whole = sealed({**document, "attributes": attributes}, key_in_store(place, f"{node}/zarr.json"), free)
-        _consolidated(place, node, whole, below)
+    if copies:
+        _put(place, copies_key(scene), dict(sorted(copies.items())))
+    elif place.head(copies_key(scene)):
+        place.delete(copies_key(scene))
 
 
-def _with_lost(below: dict[str, Document], node: str, lost: Mapping[str, Document]) -> dict[str, Document]:
-    return {key: copy for key, copy in lost.items() if key.startswith(f"{node}/")} | below
-
-
-def _consolidated(place: Place, node: str, document: Document, below: Mapping[str, Document]) -> Document:
+def _consolidated(place: Place, node: str, below: Mapping[str, Document]) -> Document:
     """Write a group's document with those below it, if it is another one then; return it without them."""
     metadata = {key.removeprefix(f"{node}/"): copy for key, copy in sorted(below.items())}
     inline = {"kind": "inline", "must_understand": False, "metadata": metadata}
-    own = {key: value for key, value in document.items() if key != cv.CONSOLIDATED}
-    _put(place, node, {**own, cv.CONSOLIDATED: inline})
+    own = _alone(read_json(place, f"{node}/zarr.json"))
+    _put(place, f"{node}/zarr.json", {**own, cv.CONSOLIDATED: inline})
     return own
 
 
-def _put(place: Place, node: str, document: Mapping[str, Any]) -> None:
-    key, content = f"{node}/zarr.json".lstrip("/"), json_bytes(document)
-    if place.get(key) != content:
+def _put(place: Place, key: str, document: Mapping[str, Any]) -> None:
+    content = json_bytes(document)
+    if place.head(key) is None or place.get(key) != content:
         place.put(key, content)
 
 
-def _gather_rest(place: Place, lost: Mapping[str, Document]) -> None:
-    """Write the group ``documents``, and into the group of patch indices how each is cut."""
+def _gather_rest(place: Place, lost: Mapping[str, Document], *, keep_cuts: bool = False) -> None:
+    """Write the copies of documents that are of no scene, and into the group of patch indices how each is cut."""
+    if not has_node(place, cv.DOCUMENTS):
+        write_node(
+            place, cv.DOCUMENTS, array_document((), Encoding(dtype="uint8", chunk=1, shard=0), dims=())
+        )
     if has_node(place, cv.PATCHES):
-        _tell_cuts(place)
-    copies = {node: copy for node, copy in lost.items() if cv.DOCUMENTS in holders(node)}
+        _tell_cuts(place, keep=keep_cuts)
+    copies = {node: copy for node, copy in lost.items() if copies_key() in holders(node)}
     for name in place.children():
         top = name.rstrip("/")
         if name.endswith("/") and not name.startswith(".") and top not in (cv.CATALOG, cv.DOCUMENTS):
@@ -137,22 +153,21 @@ def _gather_rest(place: Place, lost: Mapping[str, Document]) -> None:
                 copies[top] = read_json(place, f"{top}/zarr.json")
             if top not in (*OF_SCENES, *GROWING):
                 copies |= _documents_below(place, top)
-    whole = {node: _without_others(copy) for node, copy in sorted(copies.items()) if _is_sealed(copy)}
-    if (
-        not has_node(place, cv.DOCUMENTS)
-        or read_node(place, cv.DOCUMENTS)["attributes"].get(cv.COPIES) != whole
-    ):
-        write_node(place, cv.DOCUMENTS, group_document({cv.COPIES: whole}))
+    _put(
+        place, copies_key(), {node: _alone(copy) for node, copy in sorted(copies.items()) if _is_sealed(copy)}
+    )
 
 
-def _tell_cuts(place: Place) -> None:
+def _tell_cuts(place: Place, *, keep: bool) -> None:
     document, free = read_sealed(place, cv.PATCHES)
     names = nodes_below(place, cv.PATCHES)
     about = {name: read_node(place, f"{cv.PATCHES}/{name}")["attributes"] for name in names}
     cuts = {
         name: {k: told[k] for k in ("size", "stride", "edge") if k in told} for name, told in about.items()
     }
-    if document["attributes"].get(cv.CUTS, {}) != cuts:
+    known = document["attributes"].get(cv.CUTS, {})
+    cuts = known | cuts if keep else cuts
+    if known != cuts:
         attributes = {**document["attributes"], cv.CUTS: cuts}
         write_node(place, cv.PATCHES, {**document, "attributes": attributes}, free)
 
@@ -161,7 +176,7 @@ def _is_sealed(document: Document) -> bool:
     return cv.SEAL in document.get("attributes", {})
 
 
-def _without_others(document: Document) -> Document:
+def _alone(document: Document) -> Document:
     return {key: value for key, value in document.items() if key != cv.CONSOLIDATED}
 
 

@@ -39,10 +39,10 @@ from sarzarr.store.catalog import (
 )
 from sarzarr.store.chunks import check_links, read_layout
 from sarzarr.store.conditions import columns_of, where_mask
+from sarzarr.store.copies import consolidate
 from sarzarr.store.documents import (
     Document,
     ensure_groups,
-    group_document,
     has_node,
     named,
     nodes_below,
@@ -558,9 +558,7 @@ def create_store(path: str | Path) -> Store:
         new = Folder(folder)
         ensure_groups(new, cv.SCENES, cv.HISTOGRAMS, cv.PATCHES)
         write_table(new, cv.CATALOG, catalog_of(()), rows_per_chunk=CATALOG_ROWS)
-        groups = (cv.HISTOGRAMS, cv.PATCHES, cv.SCENES)
-        copies = {group: read_json(new, f"{group}/zarr.json") for group in groups}
-        write_node(new, cv.DOCUMENTS, group_document({cv.COPIES: copies}))
         schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
         write_node(new, "", root_document({cv.SARZARR: schema, cv.BOUNDS: {}}))
+        consolidate(Store(new))
     return Store(place)

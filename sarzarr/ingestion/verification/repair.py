@@ -37,7 +37,6 @@ from sarzarr.store.catalog import CATALOG_ROWS, catalog_of, catalog_rows, write_
 from sarzarr.store.chunks import ArrayLayout, described_layout
 from sarzarr.store.commit import write_bounds
 from sarzarr.store.documents import (
-    group_document,
     json_bytes,
     read_small_array,
     root_document,
@@ -168,7 +167,7 @@ class _Repair:
             self._look(deep=self.before.is_deep)
         with self._leaving("overviews"):
             self._overviews()
-        if self.has_written or any(file.endswith(ROOT) for file in self.found.by_file):
+        if self.has_written or any(map(_is_gathered, self.found.by_file)):
             gather_documents(self.place, self.tree.copies)
 
     def _look(self, scenes: Collection[str] = (), *, deep: bool = False) -> None:
@@ -197,19 +196,14 @@ class _Repair:
         return Store(self.place)
 
     def _documents(self) -> None:
-        """Write the documents that are damaged as their copies are, and those of groups that hold copies again."""
+        """Write the documents that are damaged as their copies are."""
         for node, copy in self.tree.copies.items():
             key = f"{node}/{ROOT}"
             is_damaged = not self._is_intact(key)
             if is_damaged and (key in self.found.by_file or node.split("/")[0] in _DERIVED):
                 self._put(key, json_bytes(copy))
-        scenes = {node.split("/")[1] for node in self.tree.documents if node.startswith(f"{cv.SCENES}/")}
-        for node in (cv.DOCUMENTS, *(f"{cv.HISTOGRAMS}/{scene}" for scene in sorted(scenes))):
-            if not self._is_intact(f"{node}/{ROOT}"):
-                write_node(self.place, node, group_document())
-                self.is_stale = self.has_written = True
-        if self.is_stale and "" in self.tree.documents:
-            gather_documents(self.place, self.tree.copies)
+        if not self._is_intact(f"{cv.DOCUMENTS}/{ROOT}") and self.place.head(cv.DOCUMENTS):
+            (self.place.path / cv.DOCUMENTS / ROOT).unlink(missing_ok=True)  # gathering writes it
 
     def _is_intact(self, key: str) -> bool:
         return key in self.tree.files and not self.found.covers(key)
@@ -562,6 +556,11 @@ class _Repair:
         for file, finding in self.found.by_file.items():
             if finding.remedy == TAKE_AWAY and self.tree.is_array(file.partition("/c/")[0]):
                 (self.place.path / file).unlink(missing_ok=True)
+
+
+def _is_gathered(file: str) -> bool:
+    """Return whether a file holds copies of documents, or may."""
+    return file.endswith(ROOT) or file.startswith(cv.DOCUMENTS)
 
 
 _COPY: Final = "Restore it from a copy of the store."

@@ -11,12 +11,12 @@ from typing import Any, Final
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError, InvalidInputError
 from sarzarr.store.copies import OF_SCENES, holders
-from sarzarr.store.documents import chunk_keys, file_bytes, read_small_array
+from sarzarr.store.documents import chunk_keys, file_bytes, json_bytes, read_small_array
 from sarzarr.store.limits import check_array
 from sarzarr.store.place import Place
 from sarzarr.store.seals import Document, unsealed
 from sarzarr.store.tables import COLUMNS, EMPTY
-from sarzarr.store.verify.findings import ROOT, Findings, with_folders
+from sarzarr.store.verify.findings import ROOT, Findings, derived, with_folders
 
 UNLISTED: Final = "nothing lists it"
 TAKE_AWAY: Final = "Look at it, and take it away: no reader reads it."
@@ -38,7 +38,7 @@ class Tree:
     copies: dict[str, Document] = field(default_factory=dict)
     """Intact copies of documents, by node, with their seals."""
     told: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Copies of documents as they are, by the node that holds them and their own."""
+    """Copies of documents as they are, by the file that holds them and their node."""
     seals: dict[str, Any] = field(default_factory=dict)
     """Seals of documents that are there and intact, by node."""
     lost: set[str] = field(default_factory=set)
@@ -102,7 +102,7 @@ def read_tree(place: Place, found: Findings) -> Tree:
     files = frozenset(_files_below(place, "", found))
     tree = Tree(place, files)
     _read_root(tree, found)
-    _read_copies(tree)
+    _read_copies(tree, found)
     for copies in tree.told.values():
         for node, copy in copies.items():
             is_safe = all(part and not part.startswith(".") for part in node.split("/")) and "\\" not in node
@@ -142,7 +142,7 @@ def _read_root(tree: Tree, found: Findings) -> None:
         raw = file_bytes(tree.place, ROOT)
         document = json.loads(raw)
         if inline := document.get(cv.CONSOLIDATED):
-            tree.told[""] = _copies_in(inline.get("metadata"))
+            tree.told[ROOT] = _copies_in(inline.get("metadata"))
     except FileNotFoundError:
         found.add(ROOT, "it is absent")
         return
@@ -163,23 +163,30 @@ def _copies_in(metadata: Any) -> dict[str, Any]:
     return {str(node): copy for node, copy in held if isinstance(copy, dict)}
 
 
-def _read_copies(tree: Tree) -> None:
-    """Take up the copies that groups hold; those that an older sarzarr wrote hold none."""
-    holders = {cv.DOCUMENTS, *(key.removesuffix(f"/{ROOT}") for key in tree.files if _may_hold(key))}
-    for node in sorted(holders):
-        with suppress(CorruptStoreError, ValueError, AttributeError, RecursionError):
-            document = json.loads(file_bytes(tree.place, f"{node}/{ROOT}"))
-            told = _copies_in(document["attributes"].get(cv.COPIES)) if "attributes" in document else {}
-            if inline := document.get(cv.CONSOLIDATED):
+def _read_copies(tree: Tree, found: Findings) -> None:
+    """Take up the copies that files hold; those of an older sarzarr hold none."""
+    for key in sorted(tree.files):
+        top, *rest = key.split("/")
+        is_whole = _is_of_copies(key)
+        if not is_whole and not (top in OF_SCENES and len(rest) == 2 and rest[1] == ROOT):
+            continue
+        try:
+            raw = file_bytes(tree.place, key)
+            document = json.loads(raw)
+            if is_whole:
+                tree.told[key] = _copies_in(document)
+                if json_bytes(document) != raw:
+                    found.add(key, "a byte of it is another one, which means the same", derived(found.store))
+            elif inline := document.get(cv.CONSOLIDATED):
                 below = _copies_in(inline.get("metadata"))
-                told |= {f"{node}/{name}": copy for name, copy in below.items()}
-            if told:
-                tree.told[node] = told
+                tree.told[key] = {f"{key.removesuffix(ROOT)}{name}": copy for name, copy in below.items()}
+        except (CorruptStoreError, ValueError, AttributeError, RecursionError) as error:
+            if is_whole:
+                found.add(key, f"it is no document ({error})", derived(found.store))
 
 
-def _may_hold(key: str) -> bool:
-    top, *rest = key.split("/")
-    return top in OF_SCENES and len(rest) == 2 and rest[1] == ROOT
+def _is_of_copies(key: str) -> bool:
+    return key.startswith(f"{cv.DOCUMENTS}/") and key.endswith(".json") and key != f"{cv.DOCUMENTS}/{ROOT}"
 
 
 def _sealed_content(document: Any, key: str) -> Document | None:
@@ -244,24 +251,23 @@ def _read_node(tree: Tree, node: str, found: Findings) -> bool:
 
 def _check_copies(tree: Tree, found: Findings) -> None:
     """Hold the copies of documents against these."""
-    is_old = "" in tree.told
-    for node in tree.documents:
-        if node == "" or found.touches(f"{node}/{ROOT}") or f"{node}/{ROOT}" in tree.lost:
-            continue
-        for holder in ("",) if is_old else holders(node):
-            if holder not in tree.documents or found.touches(f"{holder}/{ROOT}".lstrip("/")):
+    for node, seal in tree.seals.items():
+        for holder in (ROOT,) if ROOT in tree.told else holders(node):
+            if found.covers(holder) or (holder.endswith(ROOT) and holder in tree.lost):
                 continue
-            copy = tree.told.get(holder, {}).get(node)
-            if copy is None:
-                found.add(f"{holder}/{ROOT}".lstrip("/"), f"it holds no copy of {node}/{ROOT}")
-            elif _sealed_content(copy, f"{node}/{ROOT}") is None or _seal_of(copy) != tree.seals.get(node):
-                found.add(f"{holder}/{ROOT}".lstrip("/"), f"its copy of {node}/{ROOT} is another document")
+            copy, remedy = tree.told.get(holder, {}).get(node), derived(found.store)
+            if holder not in tree.files:
+                add_absent(tree, holder, found)
+            elif copy is None:
+                found.add(holder, f"it holds no copy of {node}/{ROOT}", remedy)
+            elif _sealed_content(copy, f"{node}/{ROOT}") is None or _seal_of(copy) != seal:
+                found.add(holder, f"its copy of {node}/{ROOT} is another document", remedy)
 
 
 def _expect(tree: Tree, found: Findings) -> None:
     """Add the findings of files that documents tell of, and that are not there: of a whole folder one."""
     needed = [cv.SCENES, cv.HISTOGRAMS, cv.PATCHES, cv.CATALOG]
-    if "" not in tree.told:
+    if ROOT not in tree.told:
         cuts = tree.attributes(cv.PATCHES).get(cv.CUTS, {})
         needed += [cv.DOCUMENTS, *(f"{cv.PATCHES}/{name}" for name in cuts)]
     for table in tree.tables:
@@ -322,5 +328,5 @@ def _find_unlisted(tree: Tree, foreign: list[str], found: Findings) -> None:
         is_manifest = name == cv.MANIFEST and (tree.is_array(folder) or folder not in tree.documents)
         is_chunk = key in tree.small.get(node, ())
         is_shard = tree.is_array(node) or (node not in tree.documents and node != key and "/c/" in key)
-        if not (is_document or is_manifest or is_chunk or is_shard):
+        if not (is_document or is_manifest or is_chunk or is_shard or _is_of_copies(key)):
             found.add(key, UNLISTED, TAKE_AWAY)
