@@ -121,7 +121,7 @@ class Stretch:
 
     @property
     def law_of_floats(self) -> tuple[float, ...]:
-        """The law of float32 that `is_line`, for them: scale and offset; of values of 16 bits one of `SHIFTS`, too."""
+        """The law of float32 that `is_line`, for them: scale and offset, and of values of 16 bits one of `SHIFTS`."""
         return (
             (self.scale, self.offset) if self.half is None else (self.scale, self.offset, SHIFTS[self.half])
         )

@@ -119,7 +119,7 @@ class ChunkFetcher:
         Raises as `groups`.
         """
         nbytes, rows = self.keeps
-        if not rows:
+        if not rows or kind.codec is None:
             yield None
             return
         every, back = np.unique(chunks, return_inverse=True)
