@@ -410,11 +410,6 @@ class Boxes:
         beside = np.abs(_sorted_corners(self.corners) - _sorted_corners(corners_of_boxes(self.boxes)))
         return int((beside.max(axis=(1, 2)) > _UPRIGHT).sum())
 
-    @property
-    def rotated(self) -> Array:
-        """(n, 5) float32 ``cx, cy, w, h, angle`` of each box, as `sarzarr.pixels.rotated` has them."""
-        return stored_rotated(self.polygons)
-
     def __len__(self) -> int:
         return len(self.owner)
 

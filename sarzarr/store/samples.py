@@ -18,7 +18,8 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import NotInStoreError
-from sarzarr.store.boxes import Boxes, read_boxes
+from sarzarr.pixels.rotated import corners_of_boxes
+from sarzarr.store.boxes import Boxes, read_boxes, stored_rotated
 from sarzarr.store.chunks import described_layout
 from sarzarr.store.codecs import DEFAULT_CODECS, get_codec
 from sarzarr.store.documents import Encoding, array_document, fill_of, named, nodes_below, read_node
@@ -233,7 +234,11 @@ class SampleSet:
         """
         self._check(sample)
         rows = self.boxes.rows_of(sample)
-        boxes = self.boxes.rotated[rows] if rotated else self.boxes.boxes[rows].copy()
+        boxes = self.boxes.boxes[rows].copy()
+        if rotated:
+            boxes = stored_rotated(
+                corners_of_boxes(boxes) if self.boxes.corners is None else self.boxes.corners[rows]
+            )
         return boxes, self.boxes.label[rows].astype(np.int64)
 
     def _check(self, sample: int) -> None:
