@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 SECONDS ?= 0
 SEED ?= 1
 
-.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-crops bench-ingest bench-warp bench-codecs bench-exactness bench-grouping bench-growth bench-predict bench-chips interop frameworks notebooks kill clean
+.PHONY: demo test test-slow test-oldest test-newest lint format check figures identify-corpus fuzz bench-loader bench-crops bench-ingest bench-warp bench-codecs bench-exactness bench-grouping bench-growth bench-predict bench-chips bench-chips-delivery interop frameworks notebooks kill clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -86,6 +86,9 @@ bench-predict: $(VENV)/.test  ## a prediction against the bare model on batches 
 
 bench-chips: $(VENV)/.test  ## an archive of chips to a collection, beside reading it with rasterio
 	$(BIN)/python benchmarks/bench_chips.py $(BENCH_ARGS)
+
+bench-chips-delivery: $(VENV)/.test  ## batches of chips of several sizes, beside a gather of them from RAM
+	$(BIN)/python benchmarks/bench_chips_delivery.py $(BENCH_ARGS)
 
 bench-warp: $(VENV)/.bench
 	$(BIN)/python benchmarks/bench_warp.py $(BENCH_ARGS)

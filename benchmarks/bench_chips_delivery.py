@@ -1,6 +1,7 @@
 """Delivery of chips of a collection, against a gather of the same batches from RAM.
 
-    python benchmarks/bench_chips_delivery.py [--chips 2000] [--sizes 120 256 264 512] [--seconds 4]
+    make bench-chips-delivery BENCH_ARGS="--folder /dev/shm"
+    python benchmarks/bench_chips_delivery.py [--chips 1000] [--sizes 120 256 264 512] [--seconds 1]
 
 A chip is one channel of codes of speckle, stored as an ingest stores them. Rows are chips per second of
 `ZarrPatchDataset` (shuffled, batches of 32, float32) and of ``torch.index_select(X, 0, idx, out=buffer)``, in pairs

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import NotInStoreError
 from sarzarr.store.boxes import safe_name
@@ -20,8 +21,6 @@ from sarzarr.store.documents import ensure_groups, named, nodes_below
 from sarzarr.store.limits import check_within
 from sarzarr.store.tables import read_table, write_table
 
-LABELS: Final = "labels"
-"""The group of all sets of labels on chips."""
 NO_LABEL: Final = -1
 """The class of a chip that has none."""
 
@@ -66,7 +65,7 @@ class ChipLabels:
 
 
 def _key(collection: Collection) -> str:
-    return f"{LABELS}/{collection.name}"
+    return f"{cv.CHIP_LABELS}/{collection.name}"
 
 
 def label_sets(collection: Collection) -> tuple[str, ...]:
@@ -126,6 +125,6 @@ def write_labels(
     }
     table = xr.Dataset(columns, attrs={"on": collection.key, "is_multi": is_multi})
     with changing(collection.store) as draft:
-        ensure_groups(draft.place, LABELS, _key(collection))
+        ensure_groups(draft.place, cv.CHIP_LABELS, _key(collection))
         write_table(draft.place, f"{_key(collection)}/{safe_name(name)}", table)
     return read_labels(collection, name)

@@ -289,3 +289,13 @@ def test_lists_that_say_nothing_are_refused(four, tmp_path):
         sz.import_split_lists(store, "floods", tmp_path / "bad.json")
     assert chip_split_versions(sz.open_collection(store, "floods")) == before
     assert chip_grounds(sz.open_collection(store, "floods")).is_placed.all()
+
+
+def test_a_collection_leaves_with_its_splits_and_labels(tmp_path):
+    store = make_chips(tmp_path / "s.zarr", sizes=((8, 8),) * 4, masks=False)
+    sz.split_collection(store, "floods", val_fraction=0.5)
+    (tmp_path / "l.csv").write_text("".join(f"{name},a\n" for name in ids_of(4)))
+    sz.import_labels(store, "floods", tmp_path / "l.csv")
+    left = sz.remove_collection(store, "floods")
+    for group in ("collections", "splits/collections", "labels"):
+        assert not [name for name in left.place.children(group) if name.endswith("/")]

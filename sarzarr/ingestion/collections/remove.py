@@ -12,7 +12,7 @@ from sarzarr.text import listed
 
 
 def remove_collection(store: Store | str | Path, name: str) -> Store:
-    """Take a collection of chips, with its histograms (131,069 int64 each), out of a store, in one step.
+    """Take a collection of chips, with its histograms (131,069 int64 each), splits and labels, out of a store, in one step.
 
     Groups that nothing else in the store has lose their clips with it.
 
@@ -26,7 +26,8 @@ def remove_collection(store: Store | str | Path, name: str) -> Store:
                 f"a collection among {listed(known) or 'none'} was expected, got {name!r}. Nothing was removed; "
                 "`sarzarr info STORE` lists them."
             )
-        draft.place.delete(f"{cv.COLLECTIONS}/{name}")
+        for group in (cv.COLLECTIONS, f"{cv.SPLITS}/{cv.COLLECTIONS}", cv.CHIP_LABELS):
+            draft.place.delete(f"{group}/{name}")
         used = {*map(str, draft.catalog["bounds_key"].values.tolist())}
         for other in collection_names(draft):
             used |= {array.bounds_key for array in open_collection(draft, other).contents.arrays}
