@@ -46,10 +46,10 @@ def recommend_clips(
     """Return groups with the clip (dB) that their histograms recommend; nothing is written.
 
     Every scene and chip of a group, by `bounds_key`, counts, pixel by pixel; with ``split`` (``train``, ``v2:train``,
-    or a split of scenes and a membership) the ground of one side alone, of chips by the split of their collection, in
-    one pass over its codes. ``among`` are the rows of the catalog that the groups have, where not all are to be looked
-    at. ``method`` are arguments of `clip_bounds_from_histogram`: by default percentiles 1 and 99 of the pixels that are
-    valid and positive.
+    or a split of scenes and a membership) the ground of one side alone, of chips by the split of their collection,
+    in one pass over its codes. ``among`` are the rows of the catalog that the groups have, where not all are to be
+    looked at. ``method`` are arguments of `clip_bounds_from_histogram`: by default percentiles 1 and 99 of the pixels
+    that are valid and positive.
 
     Raises `InvalidInputError` where a group is not in the store, or has no valid pixel on that side.
     """

@@ -44,13 +44,15 @@ HOLED = np.where(np.add.outer(np.arange(64), np.arange(64)) < 20, np.nan, SPECKL
 )
 def test_backscatter_is_refused_with_the_way_to_go_on(tmp_path, name, pixels, options):
     chip(tmp_path / "chips" / f"{name}.tif", pixels, **options)
-    with pytest.raises(UnsupportedRasterError, match=rf"'{name}.tif'.*`sarzarr ingest FOLDER`"):
+    with pytest.raises(
+        UnsupportedRasterError, match=rf"'{name}.tif'.*`sarzarr ingest FOLDER --collection NAME`"
+    ):
         sz.import_chips(tmp_path / "chips", tmp_path / "s.zarr")
 
 
 @pytest.mark.parametrize("folder", ["s1_floods_db_mask", "s1_rtc_db_float64"])
 def test_real_chips_of_db_are_refused(real_data, tmp_path, folder):
-    with pytest.raises(UnsupportedRasterError, match="`sarzarr ingest FOLDER`"):
+    with pytest.raises(UnsupportedRasterError, match="`sarzarr ingest FOLDER --collection NAME`"):
         sz.import_chips(real_data / folder, tmp_path / "s.zarr")
 
 
