@@ -23,8 +23,8 @@ SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 DTYPES: Final = ("uint8", "uint16", "float32")
 """Dtypes of pictures that are taken."""
 _REMEDY: Final = (
-    "Ingest backscatter with `sarzarr ingest FOLDER --collection NAME`, where dB, power and what was not measured are "
-    "understood; or write pictures from 0, black, to 1, or in 8 or 16 bits."
+    "Ingest backscatter with `sarzarr ingest FOLDER --collection NAME`, where dB, power and what was not measured "
+    "are understood; or write pictures from 0, black, to 1, or in 8 or 16 bits."
 )
 _ROUNDED: Final = 1e-6
 """What floats of a picture may lie beyond [0, 1], as rounding leaves them."""
