@@ -38,6 +38,14 @@ def root_document(attributes: Mapping[str, Any]) -> Document:
     return {**group_document(attributes), cv.CONSOLIDATED: {}}
 
 
+def root_with_bounds(bounds: Mapping[str, Mapping[str, Any]], own: Mapping[str, Any]) -> Document:
+    """Return the root's document with the bounds (dB) of groups, and with attributes that are the user's own."""
+    schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
+    ranges = {(entry[cv.VMIN], entry[cv.VMAX]) for entry in bounds.values()}
+    whole = dict(zip((cv.VMIN, cv.VMAX), ranges.pop(), strict=True)) if len(ranges) == 1 else {}
+    return root_document({**own, cv.SARZARR: schema, cv.BOUNDS: dict(sorted(bounds.items())), **whole})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
     """The dtype, codec, chunks and shards of an array."""

@@ -40,7 +40,7 @@ from sarzarr.store.commit import changing, write_bounds
 from sarzarr.store.documents import (
     json_bytes,
     read_small_array,
-    root_document,
+    root_with_bounds,
     write_coordinates,
     write_node,
 )
@@ -225,9 +225,9 @@ class _Repair:
         old = self._old_root()
         seal, *covered = str(old.get(cv.SEAL, "")).split(" ")
         own = {k: v for k, v in old.items() if k not in {*covered, *_OF_ROOT}}
-        whole = _root_document({**old.get(cv.BOUNDS, {}), **bounds}, own)
+        whole = root_with_bounds({**old.get(cv.BOUNDS, {}), **bounds}, own)
         if old and sealed(whole, ROOT, own)["attributes"][cv.SEAL].split(" ")[0] != seal:
-            whole = _root_document(bounds, own)  # what it says of groups without a scene may be the damage
+            whole = root_with_bounds(bounds, own)  # what it says of groups without a scene may be the damage
         write_node(self.place, "", whole, own)
         gather_documents(self.place, self.tree.copies)
 
@@ -595,11 +595,3 @@ _AGAIN: Final = "Write the scene anew: `sarzarr remove`, then `sarzarr ingest`."
 _DERIVED: Final = (cv.CATALOG, cv.HISTOGRAMS, cv.PATCHES, cv.SCENES)
 """Groups that can be made anew where a whole folder of them is lost."""
 _OF_ROOT: Final = (cv.SARZARR, cv.BOUNDS, cv.VMIN, cv.VMAX, cv.SEAL)
-
-
-def _root_document(bounds: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Return the root's document with the bounds (dB) of groups, and with attributes that are the user's own."""
-    schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
-    ranges = {(entry[cv.VMIN], entry[cv.VMAX]) for entry in bounds.values()}
-    whole = dict(zip((cv.VMIN, cv.VMAX), ranges.pop(), strict=True)) if len(ranges) == 1 else {}
-    return root_document({**own, cv.SARZARR: schema, cv.BOUNDS: dict(sorted(bounds.items())), **whole})
