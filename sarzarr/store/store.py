@@ -28,8 +28,10 @@ from sarzarr.files import whole_folder
 from sarzarr.grids.dataset import handed_out
 from sarzarr.grids.georeference import Georeference
 from sarzarr.grids.grid import Grid
-from sarzarr.pixels.bounds import ClipBounds, Histogram
+from sarzarr.pixels.bounds import Histogram
 from sarzarr.pixels.radiometry import from_codes
+from sarzarr.store.bounds import Bounds
+from sarzarr.store.bounds import BoundsEntry as BoundsEntry
 from sarzarr.store.catalog import (
     CATALOG_ROWS,
     catalog_of,
@@ -67,42 +69,6 @@ from sarzarr.store.split_table import placements, read_side
 from sarzarr.store.stored_pixels import StoredPixels
 from sarzarr.store.tables import read_table, write_table
 from sarzarr.text import counted
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoundsEntry:
-    """The dB that 0 and 1 stand for in one (polarization, quantity) group, stored and delivered."""
-
-    vmin: float
-    """dB that 0 stands for in the stored arrays."""
-    vmax: float
-    """dB that 1 stands for in the stored arrays."""
-    clip_vmin: float
-    """dB that 0 stands for in a training batch."""
-    clip_vmax: float
-    """dB that 1 stands for in a training batch."""
-    clip_method: str = "percentile"
-    """How the clip was found, with its parameters."""
-
-    @property
-    def stored(self) -> ClipBounds:
-        """The stored range, dB."""
-        return ClipBounds(self.vmin, self.vmax)
-
-    @property
-    def clip(self) -> ClipBounds:
-        """The recommended clip, dB."""
-        return ClipBounds(self.clip_vmin, self.clip_vmax)
-
-
-class _Bounds(dict[str, BoundsEntry]):
-    """Bounds by group; one that a catalog names and that is not there is damage."""
-
-    def __missing__(self, key: str) -> BoundsEntry:
-        raise CorruptStoreError(
-            f"clip bounds (dB) among those of {', '.join(self) or 'no group'} were expected, got {str(key)[:100]!r}. "
-            "Restore the store's zarr.json from a copy."
-        )
 
 
 def bounds_key(array: str, quantity: str) -> str:
@@ -193,7 +159,7 @@ class Store:
         """Stored range and clip of each group in dB, by `bounds_key`."""
         known = {f.name for f in fields(BoundsEntry)}
         with named(self.place, "zarr.json"):
-            return _Bounds(
+            return Bounds(
                 (key, BoundsEntry(**{k: v for k, v in entry.items() if k in known}))
                 for key, entry in self.attrs[cv.BOUNDS].items()
             )
