@@ -13,7 +13,7 @@ from typing import Any
 
 from sarzarr import conventions as cv
 from sarzarr.store.catalog import CATALOG_ROWS, catalog_of, catalog_rows, is_in_order
-from sarzarr.store.copies import gather_copies
+from sarzarr.store.copies import gather_changed
 from sarzarr.store.documents import read_node, update_node
 from sarzarr.store.journal import PATIENCE, drafted, writing
 from sarzarr.store.place import Place
@@ -44,7 +44,7 @@ def changed_once(store: Store, *, leaves: Iterable[Path] = ()) -> Iterator[Store
         draft = Store(place)
         yield draft
         if place.units:
-            gather_copies(place, place.units)
+            gather_changed(place, place.units)
 
 
 def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mapping[str, Any]]) -> None:

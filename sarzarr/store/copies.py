@@ -41,7 +41,7 @@ class InPlace(Protocol):
 
     @property
     def place(self) -> Place:
-        """The place of its bytes."""
+        """The bytes of it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class _At:
     place: Place
 
 
-def scene_of_key(key: str) -> str:
+def _scene_of(key: str) -> str:
     """Return the scene that a key is below the group of; empty where it is of none."""
     top, _, rest = key.partition("/")
     name = rest.partition("/")[0]
@@ -72,7 +72,7 @@ def holders(node: str) -> tuple[str, ...]:
     return (*own, copies_key(rest[0]))
 
 
-def gather_copies(place: Place, changed: Iterable[str]) -> None:
+def gather_changed(place: Place, changed: Iterable[str]) -> None:
     """Gather the documents of what changed, by the keys that did; of a store with all of them in its root, of all."""
     root = read_json(place, "zarr.json")
     if root.get(cv.CONSOLIDATED):
@@ -80,7 +80,7 @@ def gather_copies(place: Place, changed: Iterable[str]) -> None:
         return
     _put(place, "zarr.json", {**root, cv.CONSOLIDATED: {}})
     keys = sorted(changed)
-    for scene in sorted({scene_of_key(key) for key in keys} - {""}):
+    for scene in sorted({_scene_of(key) for key in keys} - {""}):
         _gather_scene(place, scene, {})
     if any(map(_tells_of_rest, keys)):
         _gather_rest(place, {})
@@ -91,7 +91,7 @@ def _tells_of_rest(key: str) -> bool:
     top, *rest = key.split("/")
     is_index = top == cv.PATCHES and len(rest) == 1
     return is_index or not (
-        top in GROWING or scene_of_key(key) or key in ("zarr.json", f"{cv.DOCUMENTS}/zarr.json")
+        top in GROWING or _scene_of(key) or key in ("zarr.json", f"{cv.DOCUMENTS}/zarr.json")
     )
 
 

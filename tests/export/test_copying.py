@@ -267,9 +267,11 @@ def test_all_else_comes_along_and_what_is_half_written_does_not(store, tmp_path)
         xr.testing.assert_equal(
             copy.patches(split=f"v1:{side}")[columns], store.patches(split=f"v1:{side}")[columns]
         )
-    known = json.loads((copy.root / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
-    assert {"boxes", "samples/chips", "splits/v1", "scenes/a/vv_flags", "patches/small"} <= set(known)
-    assert known["scenes/a/vv"]["data_type"] == "float32"
+    known = json.loads((copy.root / "scenes" / "a" / "zarr.json").read_text())["consolidated_metadata"]
+    assert known["metadata"]["vv"]["data_type"] == "float32"
+    rest = json.loads((copy.root / "documents" / "rest.json").read_text())
+    assert {"boxes", "samples/chips", "splits/v1", "patches"} <= set(rest)
+    assert read_node(copy.place, "patches")["attributes"]["cuts"]["small"]["size"] > 0
 
 
 def test_a_store_without_scenes_is_copied(tmp_path):
