@@ -109,15 +109,16 @@ class Stretch:
     def law_of_codes(self) -> Any:
         """The law of uint16 for compiled loops: the lowest and highest code that count, and `_line`.
 
-        Of values of 16 bits it is their table, (65536,) uint16.
+        Of bfloat16 with its shift; of float16, whose rounding makes no vector instructions, a table (65536,) uint16.
         """
-        if self.half is not None:
+        lowest, scale = self._line
+        law = *(self.ends or (0, cv.MAX_CODE)), float(lowest), float(scale)
+        if self.half == "float16" or (self.half and self.lights_fill):
             codes = np.arange(cv.MAX_CODE + 1, dtype=np.uint16)[None]
             table = np.empty(codes.shape, np.uint16)
             self(codes, table, np.empty(2 * codes.size, np.float32))
             return table[0]
-        lowest, scale = self._line
-        return *(self.ends or (0, cv.MAX_CODE)), float(lowest), float(scale)
+        return law if self.half is None else (*law, SHIFTS[self.half])
 
     @property
     def law_of_floats(self) -> tuple[float, ...]:

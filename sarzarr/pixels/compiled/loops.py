@@ -81,7 +81,7 @@ def _delivered_by(code: Any, law: Any) -> Any:
         return _as_it_is
     if isinstance(law, types.Array):
         return _looked_up
-    return {2: _stretched_float, 3: _stretched_to_half, 4: _stretched}[len(law)]
+    return {2: _stretched_float, 3: _stretched_to_half, 4: _stretched, 5: _stretched_to_bfloat16}[len(law)]
 
 
 def _as_it_is(code: Any, law: Any) -> Any:
@@ -95,6 +95,12 @@ def _looked_up(code: Any, law: Any) -> Any:
 def _stretched(code: Any, law: Any) -> Any:
     value = (np.float32(min(max(code, law[0]), law[1])) - law[2]) * law[3]
     return min(max(value, np.float32(0)), np.float32(1))
+
+
+def _stretched_to_bfloat16(code: Any, law: Any) -> Any:
+    value = (np.float32(min(max(code, law[0]), law[1])) - law[2]) * law[3]
+    bits = np.float32(min(max(value, np.float32(0)), np.float32(1))).view(np.int32)
+    return _u16((bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))) >> np.int32(16))
 
 
 def _stretched_float(code: Any, law: Any) -> Any:
@@ -249,7 +255,11 @@ _half_line = types.Tuple((types.float32, types.float32, types.int32))
 _law = types.Tuple((types.uint16, types.uint16, types.float32, types.float32))
 _DELIVER: Final = {
     np.dtype("uint16"): _delivers(
-        types.uint16, (types.float32, _law), (types.uint16, types.uint16[::1]), (types.uint16, types.none)
+        types.uint16,
+        (types.float32, _law),
+        (types.uint16, types.Tuple((*_law, types.int32))),
+        (types.uint16, types.uint16[::1]),
+        (types.uint16, types.none),
     ),
     np.dtype("float32"): _delivers(
         types.float32, (types.float32, _line), (types.uint16, _half_line), (types.float32, types.none)
@@ -284,9 +294,10 @@ def deliver(
     (slots, n, n), and operations (uint8). Scratch is (`STRIP`, n) and (n, n) of the chunks' dtype.
 
     The law is None for values as they are; of codes the four numbers of
-    ``clip((clip(code, low, high) - lowest) * scale, 0, 1)`` in float32, or a table, uint16 (65536,), of what each
-    becomes; of float32 the two of ``clip(stored * scale + offset, 0, 1)``, where NaN becomes 0, and for the bits
-    (uint16) of a float16 or a bfloat16 a third, 13 or 16.
+    ``clip((clip(code, low, high) - lowest) * scale, 0, 1)`` in float32, and a fifth, 16, for the bits (uint16) of a
+    bfloat16, or a table, uint16 (65536,), of what each becomes; of float32 the two of
+    ``clip(stored * scale + offset, 0, 1)``, where NaN becomes 0, and a third, 13 or 16, for the bits of a float16 or
+    a bfloat16.
     """
     (held, parts, ends, shape, fill), (strip, window) = pieces, scratch
     pixels = shape[0] * shape[1]
