@@ -18,6 +18,7 @@ from sarzarr.errors import (
     InvalidInputError,
     NotInStoreError,
     PartialIngestError,
+    RasterNotFoundError,
     SarzarrError,
 )
 
@@ -239,10 +240,29 @@ def test_the_plan_says_which_file_is_which_chips_what(tmp_path):
 
 def test_options_of_scenes_are_refused_with_a_collection(tmp_path):
     folder = archive(tmp_path / "a", 2)
-    with pytest.raises(InvalidInputError, match="--border"):
+    with pytest.raises(InvalidInputError, match="got border"):
         sz.plan_ingest(folder, tmp_path / "s.zarr", collection="chips", border=3)
     with pytest.raises(InvalidInputError, match="collection or scenes"):
         sz.plan_ingest(folder, tmp_path / "s.zarr", collection="chips", scenes=True)
+
+
+def test_remedies_of_chips_that_were_left_out(tmp_path):
+    folder, store = archive(tmp_path / "a", 3, masks=True), tmp_path / "s.zarr"
+    with pytest.raises(RasterNotFoundError, match="--dry-run"):
+        sz.plan_ingest(folder, store, collection="one", layers={"mask": "label"})
+    write(folder / "chip_1.tif", speckle((2, 40, 48)), names=("Gamma0_VV", "Gamma0_VH"))
+    (folder / "masks" / "chip_1_mask.tif").unlink()
+    write(folder / "large.tif", speckle((2, 20, 1030)), names=("VV", "VH"))
+    place = from_origin(500000 + 2 * 480, 5000000, 10, 10)
+    write(folder / "masks" / "chip_2_mask.tif", np.zeros((40, 48), "i2"), nodata=9, transform=place)
+    plan = sz.plan_ingest(folder, store, collection="one", layers={"mask": "_mask"})
+    chips = sz.open_collection(sz.ingest(plan), "one")
+    assert chips.ids == ("chip_0",)
+    said = " ".join(refusal.reason for refusal in plan.refused)
+    for remedy in ("of its own with --collection NAME", "--scenes", "--layer mask:nodata9=..."):
+        assert remedy in said
+    assert len(sz.open_collection(ingested(folder / "chip_1.tif", store, collection="two"), "two")) == 1
+    assert ingested(folder / "large.tif", store, scenes=True).scenes == ("large",)
 
 
 def test_a_zip_archive_is_read_in_place(tmp_path):
