@@ -1,6 +1,7 @@
 """A chip in a collection means what the same file means as a scene, and an archive goes in whole and once."""
 
 import zipfile
+from dataclasses import replace
 
 import dask
 import numpy as np
@@ -21,6 +22,10 @@ from sarzarr.errors import (
     RasterNotFoundError,
     SarzarrError,
 )
+from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob
+from sarzarr.ingestion.blocks.tiles import FastPath, TileEncoder
+from sarzarr.rasters import FileStamp
+from sarzarr.store.documents import Encoding
 
 
 def archive(folder, count=6, *, size=(40, 48), masks=False, seed=0, name="chip_{}.tif", **options):
@@ -337,3 +342,28 @@ def _comes_back(collection, number, chip):
         assert measured.mean() > 0.9
         back = -60 + (codes[measured].astype(float) - 1) / 65534 * 160
         assert np.abs(back - np.clip(db[measured], -60, 100)).max() <= 0.5 * 160 / 65534 + 1e-5
+
+
+@pytest.mark.parametrize("odd", [None, np.nan, -9999.0, -9.0, 0.0, 101.0, -99.5])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_loops_give_db_the_bits_of_numpy(odd, dtype):
+    loops = pytest.importorskip("sarzarr.pixels.compiled.loops")
+    db = (10 * np.log10(speckle((64, 90), seed=3))).astype("f4")
+    if odd is not None:
+        db[5, 7:9] = odd
+    shared = {"name": "vv", "band": 1, "representation": "db", "itemsize": 4, "vmin": -60.0, "vmax": 100.0}
+    source = ArraySource(file=FileStamp(path="", size=0, modified=0, hash=""), nodata=-9.0, **shared)
+    place = {"row": 0, "col": 0, "height": 64, "width": 90, "band_rows": 64}
+    encoding = Encoding(dtype=dtype, codec="none")
+    job = BlockJob(scene="", folder="", encoding=encoding, arrays=(source,), shape=(64, 90), **place)
+    slow, fast = (TileEncoder(job, source, db.dtype) for _ in range(2))
+    slow.fast = None
+    fast.fast = fast.fast or FastPath.of(replace(job, workload=2**40), source, db.dtype)
+    assert fast.fast is not None
+    assert fast.fast.loops is loops
+    (one, flags), (other, same) = slow.encode(db, 0, 0), fast.encode(db, 0, 0)
+    np.testing.assert_array_equal(one, other)
+    assert (flags is None) == (same is None)
+    assert flags is None or np.array_equal(flags, same)
+    assert np.array_equal(slow.counts.counts, fast.counts.counts)
+    assert slow.counts.freeze().n_valid == fast.counts.freeze().n_valid
