@@ -84,7 +84,7 @@ def bands(draw):
     return values, options, mask, name
 
 
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(drawn=bands())
 def test_a_chip_has_the_codes_flags_and_counts_of_the_same_file_as_a_scene(drawn, tmp_path_factory):
     values, options, mask, name = drawn
@@ -183,6 +183,7 @@ def test_chips_of_other_sizes_are_parts_of_their_own(tmp_path):
     assert sz.verify(store)
 
 
+@pytest.mark.slow
 def test_one_bad_chip_is_reported_and_the_others_go_in(tmp_path):
     folder, store = archive(tmp_path / "a", 6, masks=True), tmp_path / "s.zarr"
     whole = (folder / "chip_3.tif").read_bytes()
@@ -216,6 +217,7 @@ def test_a_mask_that_lies_elsewhere_keeps_its_chip_out(tmp_path):
     assert "in the place of its chip" in plan.refused[0].reason
 
 
+@pytest.mark.slow
 def test_fifty_small_files_of_one_kind_are_packed_and_fewer_are_scenes(tmp_path):
     folder, store = archive(tmp_path / "a", 49, size=(16, 16), masks=True), tmp_path / "s.zarr"
     assert len(sz.plan_ingest(folder, store).scenes) == 49
