@@ -369,3 +369,27 @@ def test_loops_give_db_the_bits_of_numpy(odd, dtype):
     assert flags is None or np.array_equal(flags, same)
     assert np.array_equal(slow.counts.counts, fast.counts.counts)
     assert slow.counts.freeze().n_valid == fast.counts.freeze().n_valid
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_and_shards_that_are_done_are_kept(tmp_path):
+    folder, store = archive(tmp_path / "a", 530, size=(12, 12)), tmp_path / "s.zarr"
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with dask.config.set(scheduler="sync"):
+        with pytest.raises(KeyboardInterrupt):
+            sz.ingest(sz.plan_ingest(folder, store), progress=stop)
+        assert not sz.open_store(store).bounds
+        receipts = [*tmp_path.glob("s.zarr.ingest/collection-a/receipts/*")]
+        shards = {path: path.stat().st_mtime_ns for path in tmp_path.glob("s.zarr.ingest/*/12x12/vv/c/*/0/0")}
+        assert receipts
+        assert shards
+        done = []
+        sz.ingest(sz.plan_ingest(folder, store), progress=done.append)
+        assert done[-1].done == done[-1].total
+        kept = {(path.stat().st_mtime_ns) for path in store.glob("collections/a/12x12/vv/c/*/0/0")}
+        assert set(shards.values()) <= kept
+        ingested(folder, tmp_path / "whole.zarr")
+    assert tree_hash(store) == tree_hash(tmp_path / "whole.zarr")
