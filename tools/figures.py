@@ -31,8 +31,8 @@ alone 350, patches by ground and time, of several stores, with their moments and
 shares of layers, folds and clusters in words 1,100; 8,000 for seeing it and the way back: overviews 1,100, quicklooks
 and what notebooks show 1,500, maps and the report 1,200, GeoTIFFs, detections and stitching 1,600, predictions 1,900,
 crops, chunks checked once and values of 16 bits 700; 9,600 for any window and for many: crops of several scales and
-by square metres 650, floats, decoded chunks that are kept and workers' slots 700, labels (rotated boxes, classes, float
-chips) 900, tables that grow, copies of documents in parts, a tree and files that are remembered 1,900, archives of
+by square metres 650, floats, decoded chunks that are kept and workers' slots 700, labels (rotated boxes, classes,
+float chips) 900, tables that grow, copies of documents in parts, a tree and files that are remembered 1,900, archives of
 chips 2,750, training on them (ground that chips share, lists, labels, batches, pictures, GeoTIFFs) 2,700."""
 SHAPED: Final = 0.6
 TEST_SHARE: Final = 0.75
