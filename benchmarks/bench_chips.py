@@ -4,7 +4,9 @@
     make bench-chips BENCH_ARGS="--many --folder /dev/shm"
 
 Chips of 512 pixels, two polarizations of dB, deflate, each with a mask; with ``--many`` 100,000 of 120 pixels
-without. Reading is ``rasterio.open(file).read()`` in two threads, nothing done with the pixels. Turns alternate, so that a
+without.
+
+Reading is ``rasterio.open(file).read()`` in two threads, nothing done with the pixels. Turns alternate, so that a
 drifting machine hits both; processor time is told beside wall time, for machines that others use, too. The ingest of
 today before collections (``--scenes``) is measured on a twentieth of the chips.
 """

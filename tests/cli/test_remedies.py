@@ -497,6 +497,16 @@ ELSEWHERE = {
     "Predict it again (--overwrite)": "prediction/test_predicting.py",
     "Pass overwrite=True (--overwrite) to replace it": "prediction/test_predicting.py",
     "and name it: --model module:function": "prediction/test_models.py",
+    "Ingest it as a scene: --scenes": "ingestion/test_collections.py",
+    "Leave it out, or ingest scenes with --scenes": "ingestion/test_collections.py",
+    "has in its name. Check it with --dry-run": "ingestion/test_collections.py",
+    "keep them with --layer NAME=": "ingestion/test_collections.py",
+    ". Name another with --collection": "ingestion/test_collections.py",
+    "collection of their own with --collection NAME": "ingestion/test_collections.py",
+    "Put it into a collection of its own with --collection NAME": "ingestion/test_collections.py",
+    "Look at the file; say what it is with --representation": "ingestion/test_collections.py",
+    "as of its other files, got": "ingestion/test_collections.py",
+    "Give each a collection of its own with --collection NAME": "ingestion/test_collections.py",
 }
 """Parts of messages whose remedies are followed in another test."""
 UNREACHED = {

@@ -1,6 +1,7 @@
 """A chip in a collection means what the same file means as a scene, and an archive goes in whole and once."""
 
 import zipfile
+from dataclasses import replace
 
 import dask
 import numpy as np
@@ -18,8 +19,13 @@ from sarzarr.errors import (
     InvalidInputError,
     NotInStoreError,
     PartialIngestError,
+    RasterNotFoundError,
     SarzarrError,
 )
+from sarzarr.ingestion.blocks.jobs import ArraySource, BlockJob
+from sarzarr.ingestion.blocks.tiles import FastPath, TileEncoder
+from sarzarr.rasters import FileStamp
+from sarzarr.store.documents import Encoding
 
 
 def archive(folder, count=6, *, size=(40, 48), masks=False, seed=0, name="chip_{}.tif", **options):
@@ -239,10 +245,29 @@ def test_the_plan_says_which_file_is_which_chips_what(tmp_path):
 
 def test_options_of_scenes_are_refused_with_a_collection(tmp_path):
     folder = archive(tmp_path / "a", 2)
-    with pytest.raises(InvalidInputError, match="--border"):
+    with pytest.raises(InvalidInputError, match="got border"):
         sz.plan_ingest(folder, tmp_path / "s.zarr", collection="chips", border=3)
     with pytest.raises(InvalidInputError, match="collection or scenes"):
         sz.plan_ingest(folder, tmp_path / "s.zarr", collection="chips", scenes=True)
+
+
+def test_remedies_of_chips_that_were_left_out(tmp_path):
+    folder, store = archive(tmp_path / "a", 3, masks=True), tmp_path / "s.zarr"
+    with pytest.raises(RasterNotFoundError, match="--dry-run"):
+        sz.plan_ingest(folder, store, collection="one", layers={"mask": "label"})
+    write(folder / "chip_1.tif", speckle((2, 40, 48)), names=("Gamma0_VV", "Gamma0_VH"))
+    (folder / "masks" / "chip_1_mask.tif").unlink()
+    write(folder / "large.tif", speckle((2, 20, 1030)), names=("VV", "VH"))
+    place = from_origin(500000 + 2 * 480, 5000000, 10, 10)
+    write(folder / "masks" / "chip_2_mask.tif", np.zeros((40, 48), "i2"), nodata=9, transform=place)
+    plan = sz.plan_ingest(folder, store, collection="one", layers={"mask": "_mask"})
+    chips = sz.open_collection(sz.ingest(plan), "one")
+    assert chips.ids == ("chip_0",)
+    said = " ".join(refusal.reason for refusal in plan.refused)
+    for remedy in ("of its own with --collection NAME", "--scenes", "--layer mask:nodata9=..."):
+        assert remedy in said
+    assert len(sz.open_collection(ingested(folder / "chip_1.tif", store, collection="two"), "two")) == 1
+    assert ingested(folder / "large.tif", store, scenes=True).scenes == ("large",)
 
 
 def test_a_zip_archive_is_read_in_place(tmp_path):
@@ -317,3 +342,28 @@ def _comes_back(collection, number, chip):
         assert measured.mean() > 0.9
         back = -60 + (codes[measured].astype(float) - 1) / 65534 * 160
         assert np.abs(back - np.clip(db[measured], -60, 100)).max() <= 0.5 * 160 / 65534 + 1e-5
+
+
+@pytest.mark.parametrize("odd", [None, np.nan, -9999.0, -9.0, 0.0, 101.0, -99.5])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_loops_give_db_the_bits_of_numpy(odd, dtype):
+    loops = pytest.importorskip("sarzarr.pixels.compiled.loops")
+    db = (10 * np.log10(speckle((64, 90), seed=3))).astype("f4")
+    if odd is not None:
+        db[5, 7:9] = odd
+    shared = {"name": "vv", "band": 1, "representation": "db", "itemsize": 4, "vmin": -60.0, "vmax": 100.0}
+    source = ArraySource(file=FileStamp(path="", size=0, modified=0, hash=""), nodata=-9.0, **shared)
+    place = {"row": 0, "col": 0, "height": 64, "width": 90, "band_rows": 64}
+    encoding = Encoding(dtype=dtype, codec="none")
+    job = BlockJob(scene="", folder="", encoding=encoding, arrays=(source,), shape=(64, 90), **place)
+    slow, fast = (TileEncoder(job, source, db.dtype) for _ in range(2))
+    slow.fast = None
+    fast.fast = fast.fast or FastPath.of(replace(job, workload=2**40), source, db.dtype)
+    assert fast.fast is not None
+    assert fast.fast.loops is loops
+    (one, flags), (other, same) = slow.encode(db, 0, 0), fast.encode(db, 0, 0)
+    np.testing.assert_array_equal(one, other)
+    assert (flags is None) == (same is None)
+    assert flags is None or np.array_equal(flags, same)
+    assert np.array_equal(slow.counts.counts, fast.counts.counts)
+    assert slow.counts.freeze().n_valid == fast.counts.freeze().n_valid

@@ -211,13 +211,13 @@ def plan_collections(given: Sequence[str | Path], store: Store | None, options: 
 def _of_scenes_alone(options: IngestOptions) -> str:
     """Return an option that is given and that chips do not know."""
     asked = {
-        "a grid (--crs, --pixel-size, --grid)": options.has_grid,
-        "--border": bool(options.border) or options.border_noise,
-        "--annotation": bool(options.annotation),
-        "--calibrate": options.calibrate not in (None, "none") or options.denoise,
-        "--id": options.id is not None,
-        "--no-shards": options.shard == 0,
-        f"--bounds {options.bounds}": options.bounds not in ("stored", "fixed"),
+        "a grid": options.has_grid,
+        "border": bool(options.border) or options.border_noise,
+        "annotation": bool(options.annotation),
+        "a calibration": options.calibrate not in (None, "none") or options.denoise,
+        "an id": options.id is not None,
+        "no shards": options.shard == 0,
+        f"bounds by {options.bounds}": options.bounds not in ("stored", "fixed"),
     }
     return ", ".join(name for name, is_given in asked.items() if is_given)
 
@@ -247,13 +247,11 @@ def _packed(
         (kept if fit else rest if not is_small else []).extend(own)
     if not kept:
         if is_asked:
-            raise (
-                refused.error()
-                if refused
-                else UnsupportedRasterError(
-                    "chips of backscatter were expected, got none:\n" + "\n".join(notes)
-                )
-            )
+            why = [
+                *notes,
+                f"Of at most {LONGEST} x {LONGEST} pixels: {len(files) - len(rest)} of {len(files)} files.",
+            ]
+            raise UnsupportedRasterError("chips of backscatter were expected, got none:\n" + "\n".join(why))
         return Packed(rest=tuple(given), layers=options.layers)
     name = safe_name(options.collection or _named_after(given))
     plan = _plan(name, kept, layers, store, probes, notes, refused)
@@ -305,7 +303,9 @@ def _look(files: Sequence[File], probes: Probes, notes: list[str], *, is_asked: 
                 failures.setdefault(probe.refusal, file)
     if not shapes:
         return False, False
-    is_small = max(map(max, shapes)) <= LONGEST
+    is_small = (min if is_asked else max)(
+        map(max, shapes)
+    ) <= LONGEST  # a large one is refused when it is read
     usual = max(set(shapes), key=shapes.count)
     if not is_asked and not (is_small and 2 * shapes.count(usual) >= len(shapes)):
         return False, False
