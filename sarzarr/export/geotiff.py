@@ -157,7 +157,9 @@ def export_geotiff(
     return write_cog(place, raster, report)
 
 
-def written_form(representation: str, clip: tuple[float, float] | None, looks: float | None = None) -> Written:
+def written_form(
+    representation: str, clip: tuple[float, float] | None, looks: float | None = None
+) -> Written:
     """Return the form that is asked for, clip in dB; `InvalidInputError` where there is none such."""
     if representation not in REPRESENTATIONS:
         raise InvalidInputError(

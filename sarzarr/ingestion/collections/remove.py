@@ -12,7 +12,7 @@ from sarzarr.text import listed
 
 
 def remove_collection(store: Store | str | Path, name: str) -> Store:
-    """Take a collection of chips, with its histograms (131,069 int64 each), splits and labels, out of a store, in one step.
+    """Take a collection of chips, with its histograms (131,069 int64 each), splits and labels, out of a store.
 
     Groups that nothing else in the store has lose their clips with it.
 
