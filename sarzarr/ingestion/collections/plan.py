@@ -247,11 +247,11 @@ def _packed(
         (kept if fit else rest if not is_small else []).extend(own)
     if not kept:
         if is_asked:
-            why = [
+            said = [
                 *notes,
                 f"Of at most {LONGEST} x {LONGEST} pixels: {len(files) - len(rest)} of {len(files)} files.",
             ]
-            raise UnsupportedRasterError("chips of backscatter were expected, got none:\n" + "\n".join(why))
+            raise UnsupportedRasterError("chips of backscatter were expected, got none:\n" + "\n".join(said))
         return Packed(rest=tuple(given), layers=options.layers)
     name = safe_name(options.collection or _named_after(given))
     plan = _plan(name, kept, layers, store, probes, notes, refused)
