@@ -11,7 +11,7 @@ import sarzarr as sz
 from sarzarr.cli import app as shared
 from sarzarr.cli.app import app
 from sarzarr.cli.output import progress_bar, summary
-from sarzarr.errors import NotInStoreError
+from sarzarr.errors import InvalidInputError, NotInStoreError
 from sarzarr.text import counted, size_text
 
 GROUP_HELP: Final = "Only this group (vv/sigma0), to show or to set; may be repeated."
@@ -37,10 +37,12 @@ def remove(
     collection: Annotated[str | None, Option(help="A collection of chips to take out.")] = None,
 ) -> None:
     """Take scenes, or a collection of chips, out of a store; nothing else is touched."""
+    if not scenes and collection is None:
+        raise InvalidInputError("scenes or a collection to remove were expected, got none. Name them.")
     if collection is not None:
         sz.remove_collection(store, collection)
-    if scenes or collection is None:
-        sz.remove_scene(store, scenes or [])
+    if scenes:
+        sz.remove_scene(store, scenes)
     echo(summary(sz.open_store(store)))
 
 

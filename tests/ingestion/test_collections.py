@@ -84,7 +84,7 @@ def bands(draw):
     return values, options, mask, name
 
 
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(drawn=bands())
 def test_a_chip_has_the_codes_flags_and_counts_of_the_same_file_as_a_scene(drawn, tmp_path_factory):
     values, options, mask, name = drawn
@@ -183,6 +183,7 @@ def test_chips_of_other_sizes_are_parts_of_their_own(tmp_path):
     assert sz.verify(store)
 
 
+@pytest.mark.slow
 def test_one_bad_chip_is_reported_and_the_others_go_in(tmp_path):
     folder, store = archive(tmp_path / "a", 6, masks=True), tmp_path / "s.zarr"
     whole = (folder / "chip_3.tif").read_bytes()
@@ -216,6 +217,7 @@ def test_a_mask_that_lies_elsewhere_keeps_its_chip_out(tmp_path):
     assert "in the place of its chip" in plan.refused[0].reason
 
 
+@pytest.mark.slow
 def test_fifty_small_files_of_one_kind_are_packed_and_fewer_are_scenes(tmp_path):
     folder, store = archive(tmp_path / "a", 49, size=(16, 16), masks=True), tmp_path / "s.zarr"
     assert len(sz.plan_ingest(folder, store).scenes) == 49
@@ -367,3 +369,27 @@ def test_loops_give_db_the_bits_of_numpy(odd, dtype):
     assert flags is None or np.array_equal(flags, same)
     assert np.array_equal(slow.counts.counts, fast.counts.counts)
     assert slow.counts.freeze().n_valid == fast.counts.freeze().n_valid
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_and_shards_that_are_done_are_kept(tmp_path):
+    folder, store = archive(tmp_path / "a", 530, size=(12, 12)), tmp_path / "s.zarr"
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with dask.config.set(scheduler="sync"):
+        with pytest.raises(KeyboardInterrupt):
+            sz.ingest(sz.plan_ingest(folder, store), progress=stop)
+        assert not sz.open_store(store).bounds
+        receipts = [*tmp_path.glob("s.zarr.ingest/collection-a/receipts/*")]
+        shards = {path: path.stat().st_mtime_ns for path in tmp_path.glob("s.zarr.ingest/*/12x12/vv/c/*/0/0")}
+        assert receipts
+        assert shards
+        done = []
+        sz.ingest(sz.plan_ingest(folder, store), progress=done.append)
+        assert done[-1].done == done[-1].total
+        kept = {(path.stat().st_mtime_ns) for path in store.glob("collections/a/12x12/vv/c/*/0/0")}
+        assert set(shards.values()) <= kept
+        ingested(folder, tmp_path / "whole.zarr")
+    assert tree_hash(store) == tree_hash(tmp_path / "whole.zarr")
