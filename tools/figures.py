@@ -21,19 +21,20 @@ PARAMETERS: Final = 7
 TOP_MODULES: Final = 12
 PACKAGE_LINES: Final = 59_500
 """21,850 after the move into rooms, and what was added since: 800 for schema 2; 5,150 for what a file is: products
-and companions 1,300, names and stacks 700, Sentinel-1's calibration and archives 1,400, pixels that were not measured
-600, turns of longitude, boxes and chips 500, one refused file among many 300, lazily as rioxarray 150; 4,800 for
-nothing lost: chunks bound to their places and sealed documents 800, verify and repair 1,500, journals, locks, full
-disks and clean 1,000, clusters 600, limits for what strangers give 900; 5,600 for the formats people come from:
-ptychography 1,850, patches in .npy 1,500, spectrograms and samples of any cut 1,200, layers alone and
+and companions 1,300, names and stacks 700, Sentinel-1's calibration and archives 1,400, pixels that were not
+measured 600, turns of longitude, boxes and chips 500, one refused file among many 300, lazily as rioxarray 150;
+4,800 for nothing lost: chunks bound to their places and sealed documents 800, verify and repair 1,500, journals,
+locks, full disks and clean 1,000, clusters 600, limits for what strangers give 900; 5,600 for the formats people
+come from: ptychography 1,850, patches in .npy 1,500, spectrograms and samples of any cut 1,200, layers alone and
 tables 1,050; 3,500 for training frameworks: an epoch that ranks agree on 650, Lightning and a loader that is left
 alone 350, patches by ground and time, of several stores, with their moments and pictures 1,400, values, polygons,
-shares of layers, folds and clusters in words 1,100; 8,000 for seeing it and the way back: overviews 1,100, quicklooks
-and what notebooks show 1,500, maps and the report 1,200, GeoTIFFs, detections and stitching 1,600, predictions 1,900,
-crops, chunks checked once and values of 16 bits 700; 9,600 for any window and for many: crops of several scales and
-by square metres 650, floats, decoded chunks that are kept and workers' slots 700, labels (rotated boxes, classes,
-float chips) 900, tables that grow, copies of documents in parts, a tree and files that are remembered 1,900, archives of
-chips 2,750, training on them (ground that chips share, lists, labels, batches, pictures, GeoTIFFs) 2,700."""
+shares of layers, folds and clusters in words 1,100; 8,000 for seeing it and the way back: overviews 1,100,
+quicklooks and what notebooks show 1,500, maps and the report 1,200, GeoTIFFs, detections and stitching 1,600,
+predictions 1,900, crops, chunks checked once and values of 16 bits 700; 9,600 for any window and for many: crops of
+several scales and by square metres 650, floats, decoded chunks that are kept and workers' slots 700, labels
+(rotated boxes, classes, float chips) 900, tables that grow, copies of documents in parts, a tree and files that are
+remembered 1,900, archives of chips 2,750, training on them (ground that chips share, lists, labels, batches,
+pictures, GeoTIFFs) 2,700."""
 SHAPED: Final = 0.6
 TEST_SHARE: Final = 0.75
 
