@@ -30,8 +30,8 @@ tables 1,050; 3,500 for training frameworks: an epoch that ranks agree on 650, L
 alone 350, patches by ground and time, of several stores, with their moments and pictures 1,400, values, polygons,
 shares of layers, folds and clusters in words 1,100; 8,000 for seeing it and the way back: overviews 1,100, quicklooks
 and what notebooks show 1,500, maps and the report 1,200, GeoTIFFs, detections and stitching 1,600, predictions 1,900,
-crops, chunks checked once and values of 16 bits 700; 300 for stores that grow: tables that are appended to, and copies
-of documents in parts."""
+crops, chunks checked once and values of 16 bits 700; 300 for stores that grow: tables that are appended to, and
+copies of documents in parts."""
 SHAPED: Final = 0.6
 TEST_SHARE: Final = 0.75
 
