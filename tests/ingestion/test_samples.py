@@ -203,8 +203,13 @@ def test_boxes_are_never_dropped_in_silence(tmp_path):
     assert made.boxes.counts == report.boxes
     assert made.target(0)[0].tolist() == [[1, 1, 5, 5], [55, 40, 60, 50]]
     with pytest.raises(InvalidInputError, match=r"a: boxes inside 50 x 60"):
-        import_chips(folder, tmp_path / "s.zarr", options=ChipOptions(name="strict", policy="refuse"))
-    one, _ = import_chips(folder, tmp_path / "s.zarr", options=ChipOptions(name="one", one_based=True))
+        import_chips(
+            folder,
+            tmp_path / "s.zarr",
+            options=ChipOptions(name="strict", policy="refuse", leave_unmatched=True),
+        )
+    asked = ChipOptions(name="one", one_based=True, leave_unmatched=True)
+    one, _ = import_chips(folder, tmp_path / "s.zarr", options=asked)
     assert one.target(0)[0].tolist()[0] == [0, 0, 5, 5]
 
 

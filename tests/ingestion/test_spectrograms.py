@@ -35,7 +35,7 @@ def test_everything_comes_in_and_goes_out_again(tmp_path, pointer):
     for i, name in enumerate(made.ids):
         with np.load(folder / "samples" / f"{name}.npz") as stored:
             assert np.array_equal(made.image(i), stored["spectrogram"])
-    assert made.boxes.classes == ("object", "whistle")
+    assert made.boxes.classes == ("whistle", "object")
     assert made.target(0)[0].tolist() == [[1, 2, 30, 40], [0, 0, 1023.5, 7]]
     assert made.target(3)[0].shape == (0, 4)
     splits, older = sz.SplitManager(made.store), sz.SplitManager(tmp_path)

@@ -29,8 +29,8 @@ WHOLE = ("scenes", "histograms", "patches", "catalog", "samples", "boxes/chips",
 QUICK, SLOW = range(40), [range(first, first + 10) for first in range(40, 560, 10)]
 MANY = SLOW if os.environ.get("SARZARR_ALL_DAMAGES") else SLOW[::13]
 """Some of 520 damages; all of them where ``SARZARR_ALL_DAMAGES`` is set."""
-FOUND_ONLY = "boxes/default"
-"""The part of the store that nothing else in it, and no source that `repair` takes, tells."""
+FOUND_ONLY = "boxes/default", "classes/source"
+"""The parts of the store that nothing else in it, and no source that `repair` takes, tells."""
 
 
 @pytest.fixture(scope="module")
