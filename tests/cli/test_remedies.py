@@ -420,6 +420,7 @@ ROWS = [
      "patches s.zarr --crops random --patch-size 64 --area ground",
      ["patches s.zarr --crops random --patch-size 64 --area pixels",
       "patches s.zarr --crops random --patch-size 64 --area ground --where \"geolocation != 'none'\""]),
+    ("Ingest backscatter with `sarzarr ingest FOLDER --collection", [], "import chips raw/tiles -o s.zarr", [TILES]),
     ("beside --collection, got others", [TILES], f"{SIDES} --by scene", [SIDES]),
     ("are of chips, got no --collection", [TILES], f"{SPLIT} --balance label", [f"{SIDES} --group-by ^([^_]+)_"]),
     ("were expected with --collection, got others", [TILES], "export s.zarr site0_0 o.tif --collection t --looks 4",

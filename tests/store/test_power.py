@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import dask
+import numpy as np
 import pytest
 from conftest import speckle, write_band
 from rasterio.transform import from_origin
@@ -63,7 +64,8 @@ def raw(tmp_path):
     (tmp_path / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max\na,10,10,20,20\n")
     (tmp_path / "chips").mkdir()
     for i in range(3):
-        write_band(tmp_path / "chips" / f"{i}.tif", speckle((40, 50), seed=i))
+        picture = (speckle((40, 50), seed=i) * 255).astype(np.uint8)
+        write_band(tmp_path / "chips" / f"{i}.tif", picture)
     return tmp_path
 
 
