@@ -12,7 +12,6 @@ from crc32c import crc32c
 import sarzarr as sz
 from sarzarr import conventions as cv
 from sarzarr.store.catalog import catalog_rows, encoding_of
-from sarzarr.store.copies import consolidate
 from sarzarr.store.documents import (
     Encoding,
     array_document,
@@ -25,7 +24,6 @@ from sarzarr.store.place import Folder
 from sarzarr.store.sample_files import append_picture, sample_writers, write_sample_documents
 from sarzarr.store.samples import SampleLayout, sample_sets
 from sarzarr.store.shards import ArrayFiles
-from sarzarr.store.store import Store
 from sarzarr.store.tables import read_table, write_table
 
 STEPS = 65535
@@ -73,8 +71,20 @@ def as_schema_1(source, root, *, dtype="float32", codec=None):
         write_table(place, f"patches/{name}", table.assign(id=table["id"].astype(np.uint64)))
     for path in root.rglob("zarr.json"):
         _rewrite(path, clips)
-    consolidate(store)
+    _gather_in_root(root)
     return root
+
+
+def _gather_in_root(root):
+    """Gather all documents in the root's, and nowhere else."""
+    shutil.rmtree(root / "documents", ignore_errors=True)
+    documents = {path.parent: json.loads(path.read_text()) for path in sorted(root.rglob("zarr.json"))}
+    for folder, document in documents.items():
+        if document.pop("consolidated_metadata", None) is not None:
+            (folder / "zarr.json").write_text(json.dumps(document))
+    held = {f.relative_to(root).as_posix(): document for f, document in documents.items() if f != root}
+    whole = {"kind": "inline", "must_understand": False, "metadata": held}
+    (root / "zarr.json").write_text(json.dumps(documents[root] | {"consolidated_metadata": whole}))
 
 
 def _write(place, key, values, kind, *, is_coded=False):
@@ -172,5 +182,5 @@ def samples_as_schema_1(source, root):
             write_node(place, f"{samples.key}/{array}", document)
     for path in root.rglob("zarr.json"):
         _rewrite(path, {})
-    consolidate(Store(place))
+    _gather_in_root(root)
     return root
