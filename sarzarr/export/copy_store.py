@@ -29,7 +29,7 @@ from sarzarr.export.schema1 import (
 from sarzarr.export.schema1_samples import copy_samples
 from sarzarr.files import remove_path, whole_folder
 from sarzarr.patches.index import spec_of, update_index
-from sarzarr.store.catalog import histogram_of, write_histogram
+from sarzarr.store.catalog import CATALOG_ROWS, histogram_of, write_histogram
 from sarzarr.store.chunks import read_layout
 from sarzarr.store.codecs import default_codec
 from sarzarr.store.copies import consolidate
@@ -370,7 +370,7 @@ def _write_tables(source: Store, staging: Path, encodings: list[Encoding]) -> No
     """Write the catalog, the root's document, clips that are found anew, and the patch tables of the copy."""
     copy, columns = Folder(staging), {"dtype": "O", "codec": "O", "shard": "i8"}
     new = {k: ("array", np.array([getattr(e, k) for e in encodings], kind)) for k, kind in columns.items()}
-    write_table(copy, cv.CATALOG, source.listing.assign(new))
+    write_table(copy, cv.CATALOG, source.listing.assign(new), rows_per_chunk=CATALOG_ROWS)
     document, free = read_sealed(source.place, "")
     about = document["attributes"]
     about[cv.SARZARR] = about[cv.SARZARR] | {"version": cv.SCHEMA_VERSION}
