@@ -119,7 +119,7 @@ def test_a_top_of_many_files_and_a_long_package_are_too_much(house):
     )
     names = [figure.name for figure in broken(house)]
     assert "modules at the top of the package" in names
-    for i in range(12, 100):
+    for i in range(12, 110):
         write(house, f"sarzarr/store/a{i}.py", '"""A."""\n' + "a = 1\n" * 590)
     assert "lines of the package" in [figure.name for figure in broken(house)]
 

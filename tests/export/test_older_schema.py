@@ -80,6 +80,10 @@ def contents(root):
     }
 
 
+FLOATS = {"dtype": "float32", "codec": "blosc-lz4", "shard": 512}
+"""As stores of schema 1 held floats."""
+
+
 def differing(one, other):
     one, other = contents(one.root), contents(other.root)
     assert one.keys() == other.keys()
@@ -102,7 +106,7 @@ def test_old_floats_become_the_codes_of_an_ingest(ingested, tmp_path):
 
 def test_halves_are_those_of_an_ingest_and_their_histograms_are_a_bin_off_at_the_most(ingested, tmp_path):
     fresh = ingested(dtype="float16", shard=512)
-    old = as_schema_1(ingested(dtype="float32", shard=512), tmp_path / "old.zarr", dtype="float16")
+    old = as_schema_1(ingested(**FLOATS), tmp_path / "old.zarr", dtype="float16")
     copy = copy_store(old, tmp_path / "new.zarr")
     assert all("histograms/" in k or k.endswith(".json") or "patches/" in k for k in differing(copy, fresh))
     check_counts(copy, fresh)
@@ -189,7 +193,7 @@ def test_damage_of_an_old_store_is_named(ingested, tmp_path, array):
 
 
 def test_a_task_of_an_old_store_holds_a_few_chunks(ingested, tmp_path):
-    old = as_schema_1(ingested(dtype="float32", shard=512), tmp_path / "old.zarr")
+    old = as_schema_1(ingested(**FLOATS), tmp_path / "old.zarr")
     (tmp_path / "token").touch()
     job = CopyJob.of(
         (600, 700),
@@ -211,7 +215,7 @@ def test_a_task_of_an_old_store_holds_a_few_chunks(ingested, tmp_path):
     _, _, counts = copy_shards(job)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert counts.sum() == ingested(dtype="float32", shard=512).histogram("a", "vv").n_valid
+    assert counts.sum() == ingested(**FLOATS).histogram("a", "vv").n_valid
     assert peak < 20 * 256 * 256 * 4  # with counts, and what is added to them
 
 
