@@ -273,10 +273,12 @@ class _Repair:
         else:
             indices = sorted(self.tree.attributes(cv.PATCHES).get(cv.CUTS, {}))
             owners = [f"{cv.PATCHES}/{index}/owner_" for index in indices]
-            known = [owner for owner in owners if not self.found.touches(f"{owner}scene")]
-            if not known or self.found.touches(f"{known[0]}array"):
+            keys = ([f"{owner}{part}" for part in ("scene", "array")] for owner in owners)
+            known = [both for both in keys if not any(map(self.found.touches, both))]
+            known = [both for both in known if self.tree.documents.keys() >= {*both}]  # an empty one has no file
+            if not known:
                 return catalog
-            came = [read_small_array(self.place, known[0] + part)[0].tolist() for part in ("scene", "array")]
+            came = [read_small_array(self.place, key)[0].tolist() for key in known[0]]
         rank = {names: at for at, names in enumerate(zip(*came, strict=True))}
         names = zip(catalog["scene"].values.tolist(), catalog["name"].values.tolist(), strict=True)
         order = np.argsort([rank.get(name, len(rank)) for name in names], kind="stable")
