@@ -8,7 +8,7 @@ BENCH_ARGS ?=
 FIGURES_ARGS ?=
 KILL_ARGS ?=
 NOTEBOOK_ARGS ?=
-JOBS ?= 2
+JOBS ?= 3
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 SECONDS ?= 0
 SEED ?= 1
@@ -37,8 +37,7 @@ test: $(VENV)/.test  ## every test that is quick, in JOBS processes
 	$(PYTEST) -m "not slow" --durations=50
 
 test-slow: $(VENV)/.test  ## the long ones
-	$(PYTEST) -m slow --timeout 900 --durations=25 --ignore tests/test_kills.py
-	$(BIN)/python -m pytest -m slow tests/test_kills.py
+	$(PYTEST) -m slow --timeout 900 --durations=25
 
 kill: $(VENV)/.test  ## SIGKILL every command at many moments, and run it again; KILL_ARGS=--times=5 for five times as many
 	PYTHONPATH=.:tests $(BIN)/python tests/kills.py $(KILL_ARGS)

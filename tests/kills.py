@@ -39,6 +39,7 @@ from sarzarr import tasks
 from sarzarr.errors import NotInStoreError, SarzarrError, StoreNotFoundError
 from sarzarr.patches.stored_array import StoredArray
 from sarzarr.store.catalog import catalog_rows
+from sarzarr.store.collections import collection_names
 
 KNOWN = {"quantity": "sigma0", "representation": "power", "shard": 256}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -70,6 +71,10 @@ def raw(folder: Path) -> None:
     (folder / "chips").mkdir()
     for i in range(5):
         write_band(folder / "chips" / f"{i}.tif", np.full((40, 50), 2**i, np.uint8))
+    (folder / "tiles").mkdir()
+    for i in range(6):
+        place = from_origin(500_000 + 640 * i, 5_300_000, 10, 10)
+        write_band(folder / "tiles" / f"t{i}_VV.tif", speckle((64, 64), seed=i), transform=place)
     write_archive(folder / "patches", products("x_vv", "y_vv", count=3, size=64), size=64, stride=32)
     signal_folder(folder)
     np.savez_compressed(folder / "scan.npz", **lattice(20, size=32))
@@ -80,6 +85,12 @@ def ingest(raw: Path, root: Path, dates: str, **options) -> None:
     sz.ingest(
         sz.plan_ingest([p for d in dates for p in sorted(raw.glob(f"{d}_v?.tif"))], root, **KNOWN | options)
     )
+
+
+def collect(raw: Path, root: Path, count: int = 6) -> None:
+    """Pack the first chips of a folder into a collection."""
+    files = sorted((raw / "tiles").iterdir())[:count]
+    sz.ingest(sz.plan_ingest(files, root, collection="t", **KNOWN))
 
 
 def split(raw: Path, root: Path) -> None:
@@ -148,6 +159,8 @@ COMMANDS = {
     "index": Command(lambda raw, root: sz.index_patches(root, size=64, stride=32, name="small"), (two,)),
     "boxes": Command(lambda raw, root: sz.import_boxes(sz.open_store(root), raw / "boxes.csv"), (two,)),
     "chips": Command(lambda raw, root: sz.import_chips(raw / "chips", root), (two,)),
+    "collect": Command(collect, (two,)),
+    "grow": Command(collect, (two, lambda raw, root: collect(raw, root, 2))),
     "npy": Command(lambda raw, root: sz.import_npy(raw / "patches" / "metadata.npy", root), (two,)),
     "npz": Command(lambda raw, root: sz.import_npz(raw / "signals" / "beep", root), (two,)),
     "scan": Command(lambda raw, root: sz.import_ptychography(raw / "scan.npz", root), (two,)),
@@ -221,6 +234,10 @@ def seen(root: Path) -> dict[str, object]:
     if store.scenes:
         batch = sz.PatchReader(store, polarizations=["vv"], batch_size=4, min_valid=0, min_unsaturated=0)
         out["*batches"] = digest(*batch)
+    for name in collection_names(store):
+        made = sz.open_collection(store, name)
+        pixels = [made.stored(chip, array) for chip in made.ids for array in made.arrays]
+        out[f"*{name}"] = digest(made.ids, *pixels, made.histogram("vv").counts, made.table["sha"].values)
     names = [
         f"{g}/{n}" for g in (cv.BOXES, cv.SPLITS, cv.SAMPLES, cv.PATCHES) for n in store.place.children(g)
     ]
@@ -490,10 +507,12 @@ def main() -> int:
     parser.add_argument(
         "--times", type=float, default=1.0, help="how many times as many kills as the plan has"
     )
+    parser.add_argument("--part", default="0/1", help="every n-th row of the plan, from the i-th on, as i/n")
     given = parser.parse_args()
+    first, step = map(int, given.part.split("/"))
     load()
     total, faults, began = 0, list[str](), time.monotonic()
-    for name, backend, points, times in PLAN:
+    for name, backend, points, times in PLAN[first::step]:
         if (given.commands and name not in given.commands) or given.backend not in (None, backend):
             continue
         with tempfile.TemporaryDirectory(prefix="kills-") as folder:

@@ -9,6 +9,7 @@ import kills
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PARTS = 6
 
 
 def test_the_plan_kills_each_command_often_enough():
@@ -25,14 +26,15 @@ def test_the_plan_kills_each_command_often_enough():
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.skipif(
     sys.platform != "linux", reason="sessions are killed whole, and renames counted, on Linux"
 )
-def test_a_killed_command_that_is_run_again_was_never_killed(tmp_path):
-    """The whole plan of `make kill`."""
+def test_a_killed_command_that_is_run_again_was_never_killed(tmp_path, part):
+    """The whole plan of `make kill`, in parts that run side by side."""
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "kills.py")],
+        [sys.executable, str(ROOT / "tests" / "kills.py"), "--part", f"{part}/{PARTS}"],
         env={**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
