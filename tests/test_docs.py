@@ -92,24 +92,28 @@ def newcomer(tmp_path):
     return tmp_path
 
 
+PAGES = [
+    ("README.md", README_HOLDS, "torch"),
+    ("docs/lazy.md", LAZY_HOLDS, "h5netcdf"),
+    ("docs/ptychography.md", PTYCHOGRAPHY_HOLDS, "torch"),
+    ("docs/choosing.md", CHOOSING_HOLDS, "numpy"),
+    ("docs/overviews.md", OVERVIEWS_HOLDS, "numpy"),
+    (
+        "docs/pictures.md",
+        "assert len(patches.axes) == 4 and over_time.axes and figure.axes",
+        "matplotlib",
+    ),
+    ("docs/way_back.md", WAY_BACK_HOLDS, "numpy"),
+    ("docs/predict.md", PREDICT_HOLDS, "scipy"),
+    ("docs/collections_training.md", COLLECTIONS_HOLDS, "torch"),
+    ("docs/npy.md", "assert images.max() <= 1", "torch"),
+]
+"""Pages whose code is run: what it must hold, and the package that it needs."""
+
+
 @pytest.mark.parametrize(
     ("page", "holds", "needs"),
-    [
-        ("README.md", README_HOLDS, "torch"),
-        ("docs/lazy.md", LAZY_HOLDS, "h5netcdf"),
-        ("docs/ptychography.md", PTYCHOGRAPHY_HOLDS, "torch"),
-        ("docs/choosing.md", CHOOSING_HOLDS, "numpy"),
-        ("docs/overviews.md", OVERVIEWS_HOLDS, "numpy"),
-        (
-            "docs/pictures.md",
-            "assert len(patches.axes) == 4 and over_time.axes and figure.axes",
-            "matplotlib",
-        ),
-        ("docs/way_back.md", WAY_BACK_HOLDS, "numpy"),
-        ("docs/predict.md", PREDICT_HOLDS, "scipy"),
-        ("docs/collections_training.md", COLLECTIONS_HOLDS, "torch"),
-        ("docs/npy.md", "assert images.max() <= 1", "torch"),
-    ],
+    [pytest.param(*row, marks=[] if row[0] == "README.md" else [pytest.mark.slow]) for row in PAGES],
 )
 def test_the_code_of_a_page_runs_in_a_fresh_interpreter(newcomer, page, holds, needs):
     pytest.importorskip(needs)

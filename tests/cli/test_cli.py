@@ -211,6 +211,7 @@ def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(tmp_path, workers):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_cluster_says_nothing_of_itself(tmp_path, scene):
     command = [sys.executable, "-m", "sarzarr", "ingest", scene, "-o", tmp_path / "c.zarr", *KNOWN]
     done = subprocess.run(
@@ -249,6 +250,7 @@ def test_a_message_ends_in_one_full_stop(run, tmp_path, scene):
         assert ".." not in out + err
 
 
+@pytest.mark.slow
 def test_the_demo_does_the_whole_job_and_may_be_repeated(run, tmp_path):
     pytest.importorskip("matplotlib")
     for size, batch in (("768", 8), ("768", 8), ("512", 8), ("256", 3)):

@@ -189,6 +189,7 @@ def test_damage_of_pixels(run, command, made, tmp_path):
     assert (code, word in said) == (Exit.DAMAGE, True), said
 
 
+@pytest.mark.slow
 def test_damage_is_repaired_where_it_can_be(run):
     for scene in "ab":
         next(Path(f"s.zarr/scenes/{scene}/vv").rglob("c/*/*")).write_bytes(b"")

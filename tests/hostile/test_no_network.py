@@ -117,6 +117,7 @@ def test_no_command_opens_a_network_connection(tmp_path):
         )
 
 
+@pytest.mark.slow
 @linux
 def test_no_worker_of_a_reader_or_of_an_ingest_opens_a_network_connection(tmp_path):
     if not filter_works():

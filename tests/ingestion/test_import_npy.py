@@ -302,6 +302,7 @@ def digest(root):
     return [(str(p.relative_to(root)), hashlib.sha256(p.read_bytes()).hexdigest()) for p in paths]
 
 
+@pytest.mark.slow
 def test_an_import_that_was_killed_ends_in_the_same_bytes(tmp_path):
     archive = write_archive(
         tmp_path / "patches", products("a_vv", "b_vv", "c_vv", count=600, size=16), size=16, stride=8

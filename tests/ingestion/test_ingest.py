@@ -243,6 +243,7 @@ def hostile(shape, seed, kind):
     return raw
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 10_000),

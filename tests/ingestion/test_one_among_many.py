@@ -157,6 +157,7 @@ def test_options_that_hold_of_one_scene_leave_it_out(tmp_path):
         sz.plan_ingest(files, tmp_path / "s.zarr", crs="EPSG:32632", **KNOWN)
 
 
+@pytest.mark.slow
 def test_a_scene_that_does_not_fit_the_memory_is_left_out(tmp_path):
     giant = tmp_path / "g_vv.tif"
     write_band(giant, speckle((6000, 6000)), blockysize=6000, compress="deflate")

@@ -363,6 +363,7 @@ def test_killed_while_packing_it_resumes_to_the_same_bytes(tmp_path, monkeypatch
     assert not staging.exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_no_set_and_the_next_one_makes_it(tmp_path):
     first = write_picture(
         tmp_path / "chips" / "c000.png",

@@ -78,6 +78,7 @@ def test_an_undamaged_store_has_no_finding(root):
     assert sz.verify(MemoryPlace.of(root)).findings == ()
 
 
+@pytest.mark.slow
 def test_nor_after_all_that_changes_a_store(tmp_path):
     files = [
         write_band(tmp_path / f"{name}_vv.tif", speckle((520, 530), seed=i), transform=east(90_000 * i))
@@ -350,6 +351,7 @@ def test_of_products_calibration_noise_and_annotation_are_as_they_were(tmp_path)
     assert contents(root) == wanted
 
 
+@pytest.mark.slow
 def test_a_copy_is_repaired_from_the_same_files(root, sources, tmp_path):
     copy = sz.copy_store(root, tmp_path / "copy.zarr", codec="zstd", shard=256).root
     wanted = contents(copy)

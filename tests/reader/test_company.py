@@ -85,6 +85,7 @@ def is_whole(seen):
     return (seen["a", 0], seen["d", 0]) == (4, 4) and list(others.values()) in ([], [4])
 
 
+@pytest.mark.slow
 def test_a_reader_beside_a_writer_shows_whole_scenes_or_says_that_the_store_changed(folder, truth, tmp_path):
     root = tmp_path / "s.zarr"
     shutil.copytree(folder / "0.zarr", root)

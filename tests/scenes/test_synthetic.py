@@ -193,6 +193,7 @@ def test_any_shape(shape, tmp_path):
         assert (pixels(path) > 0).all()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_a_scene(tmp_path):
     def peak(rows):
         tracemalloc.start()

@@ -157,6 +157,7 @@ for number in range(60):
 """
 
 
+@pytest.mark.slow
 def test_changes_of_the_root_do_not_undo_each_other(store):
     """Two processes change one document: what one writes, the other has read."""
     with subprocess.Popen([sys.executable, "-c", RACE, str(store.root)], stdout=subprocess.PIPE) as other:

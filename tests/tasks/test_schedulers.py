@@ -167,6 +167,7 @@ def reference(files, tmp_path_factory):
     return tree_hash(store.root)
 
 
+@pytest.mark.slow
 def test_a_cluster_of_our_own_listens_on_loopback_alone(files, reference, tmp_path, monkeypatch):
     """And its workers stand in another folder than this process, whose paths are relative."""
     (tmp_path / "elsewhere").mkdir()

@@ -95,6 +95,7 @@ def test_a_loader_that_loads_its_own_state_goes_back(store, truth, persistent):
     assert taken(loader) == truth[3]
 
 
+@pytest.mark.slow
 def test_a_state_of_workers_goes_to_no_others(store):
     state = saved(loader_of(store, 2), 0, 3)
     other = loader_of(store, 2, dataset=ZarrPatchDataset(store, **SMALL, batch_size=3))
