@@ -304,8 +304,8 @@ class Collection:
         known = self.numbers.get(chip) if isinstance(chip, str) else chip
         if known is None or not 0 <= known < len(self):
             raise NotInStoreError(
-                f"a chip of {self.name!r} was expected, by its id or a number from 0 to {len(self) - 1}, got "
-                f"{chip!r:.200}. `ids` lists them."
+                f"a chip of {self.name!r} was expected, by its id, such as {self.ids[0]!r}, or a number from 0 to "
+                f"{len(self) - 1}, got {chip!r:.200}. `open_collection(store, name).ids` lists them."
             )
         return known
 
