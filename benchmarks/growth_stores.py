@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,8 @@ except ImportError:  # an older checkout
 
 TEMPLATES, SIDE, STEP = 10, 256, 2560.0
 KNOWN = {"quantity": "sigma0", "representation": "power", "shard": 256}
+if "scenes" in signature(sz.plan_ingest).parameters:  # many small files are an archive of chips else
+    KNOWN["scenes"] = True
 
 
 def scene_file(folder, number, *, side=SIDE):

@@ -36,6 +36,8 @@ REAL = [
 # Each test reads its files: what an earlier run saw of a path is nothing to it.
 os.environ["SARZARR_CACHE"] = ""
 
+NO_PORT = {"dashboard_address": "127.0.0.1:0"}
+"""Options of the scheduler of a LocalCluster: else it takes port 8787, and warns where another has it."""
 _LOOPBACK = {None, "", b"", "localhost", socket.gethostname()}
 """Names that no name server is asked for."""
 _used = []

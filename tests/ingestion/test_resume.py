@@ -12,7 +12,7 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
-from conftest import speckle, tree_hash, write_band
+from conftest import NO_PORT, speckle, tree_hash, write_band
 
 import sarzarr as sz
 from sarzarr import conventions as cv
@@ -169,7 +169,13 @@ def test_a_cluster_with_a_worker_killed_in_mid_run_gives_the_same_bytes(files, r
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            scheduler_kwargs=NO_PORT,
+        ) as cluster,
         Client(cluster) as client,
     ):
         victims = list(client.run(os.getpid).values())
@@ -196,7 +202,9 @@ def test_the_command_line_starts_workers_on_loopback_or_uses_a_scheduler(files, 
     command += ["--quantity", "sigma0", "--representation", "power"]
     subprocess.run([*command, "-o", str(tmp_path / "a" / "s.zarr"), "--workers", "2"], check=True)
     assert tree_hash(tmp_path / "a" / "s.zarr") == reference
-    with LocalCluster(n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address=None) as cluster:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address=None, scheduler_kwargs=NO_PORT
+    ) as cluster:
         address = cluster.scheduler_address
         subprocess.run([*command, "-o", str(tmp_path / "b" / "s.zarr"), "--scheduler", address], check=True)
     assert tree_hash(tmp_path / "b" / "s.zarr") == reference

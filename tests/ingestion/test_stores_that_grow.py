@@ -34,7 +34,7 @@ def scenes(folder, names, side=260):
 
 
 def enter(root, files):
-    sz.ingest(sz.plan_ingest(files, root, **KNOWN))
+    sz.ingest(sz.plan_ingest(files, root, scenes=True, **KNOWN))
 
 
 @contextmanager
