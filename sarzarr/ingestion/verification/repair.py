@@ -275,7 +275,9 @@ class _Repair:
             owners = [f"{cv.PATCHES}/{index}/owner_" for index in indices]
             keys = ([f"{owner}{part}" for part in ("scene", "array")] for owner in owners)
             known = [both for both in keys if not any(map(self.found.touches, both))]
-            known = [both for both in known if self.tree.documents.keys() >= {*both}]  # an empty one has no file
+            known = [
+                both for both in known if self.tree.documents.keys() >= {*both}
+            ]  # an empty one has no file
             if not known:
                 return catalog
             came = [read_small_array(self.place, key)[0].tolist() for key in known[0]]
