@@ -37,6 +37,12 @@ def loader(dataset, workers=2, **options):
     return DataLoader(dataset, batch_size=None, num_workers=workers, **options)
 
 
+@pytest.fixture(autouse=True)
+def nothing_arrived():
+    """Forget what workers of other tests have sent: some live on with their loaders."""
+    shelves.clear()
+
+
 def arrived():
     """Return how many tensors came in slots, and how many slots were mapped for them, of workers that live."""
     return sum(s.taken for s in shelves.values()), sum(len(s.memory) for s in shelves.values())
