@@ -8,11 +8,12 @@ from chip_collections import CRSS, VH, VV, codes_of, crowd, ids_of, make_chips, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyproj import CRS, Transformer
-from shapely import Polygon, box
 
 import sarzarr as sz
 from sarzarr.errors import InvalidInputError, NothingChosenError, NotInStoreError
 from sarzarr.pixels.turns import apply
+
+shapely = pytest.importorskip("shapely", reason="shapely is not installed (sarzarr[vector])")
 
 SHAPE = 16, 16
 
@@ -211,5 +212,5 @@ def test_ground_is_chosen_across_crss(tmp_path):
         lon, lat = Transformer.from_crs(grid.crs_wkt, "EPSG:4326", always_xy=True).transform(
             *grid.to_xy(rows, cols)
         )
-        meets = Polygon(np.stack([lon, lat], 1)).intersects(box(*bounds))
+        meets = shapely.Polygon(np.stack([lon, lat], 1)).intersects(shapely.box(*bounds))
         assert meets == (chip in chosen)

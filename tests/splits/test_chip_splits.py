@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import shapely
 from chip_collections import CRSS, crowd, ids_of, make_chips
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +21,8 @@ from sarzarr.store.chip_splits import (
     read_chip_split,
     write_chip_split,
 )
+
+shapely = pytest.importorskip("shapely", reason="shapely is not installed (sarzarr[vector])")
 
 WKTS = tuple(CRS.from_user_input(c).to_wkt() for c in CRSS)
 
