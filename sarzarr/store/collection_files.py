@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import xarray as xr
@@ -15,14 +15,23 @@ from sarzarr.arrays import Array
 from sarzarr.pixels.bounds import Histogram
 from sarzarr.store.catalog import write_histogram
 from sarzarr.store.codecs import get_codec
-from sarzarr.store.collections import CHIPS, Contents, Part
-from sarzarr.store.documents import cf_attributes, ensure_groups, group_document, has_node, write_node
+from sarzarr.store.collections import ABSENT, CHIPS, Contents, Part
+from sarzarr.store.documents import (
+    cf_attributes,
+    ensure_groups,
+    group_document,
+    has_node,
+    read_node,
+    write_node,
+)
 from sarzarr.store.manifest import ShardRecord, write_manifest
 from sarzarr.store.place import Place
 from sarzarr.store.shards import ShardWriter, is_empty
 from sarzarr.store.store import Store
-from sarzarr.store.tables import read_table, write_table
+from sarzarr.store.tables import append_rows, read_table, write_table
 
+CHIP_ROWS: Final = 65_536
+"""Chips of a chunk of the table."""
 Records = dict[str, ShardRecord]
 """The file of each array of a shard, by the array's name."""
 
@@ -155,15 +164,31 @@ def write_collection(
     ensure_groups(place, f"{key}/{cv.HISTOGRAMS}")
     for array, histogram in histograms.items():
         write_histogram(place, f"{key}/{cv.HISTOGRAMS}/{array}", histogram)
-    append_chips(place, f"{key}/{CHIPS}", chips, without=without)
+    known = read_node(place, key)["attributes"] if has_node(place, key) else None
+    columns = contents.numbers if known is None else Contents.from_attributes(known).numbers
+    append_chips(place, f"{key}/{CHIPS}", chips, contents.numbers, columns, without=without)
     write_node(place, key, group_document(contents.to_attributes()))
 
 
-def append_chips(place: Place, key: str, table: xr.Dataset, *, without: Collection[str] = ()) -> None:
-    """Put rows behind those of a table of chips, which is made if it is not there; rows of some ids leave it."""
-    if has_node(place, key):
+def append_chips(
+    place: Place,
+    key: str,
+    table: xr.Dataset,
+    numbers: Sequence[str],
+    known_numbers: Sequence[str],
+    *,
+    without: Collection[str] = (),
+) -> None:
+    """Put rows behind those of a table of chips, which is made if it is not there; rows of some ids leave it.
+
+    ``numbers`` are the columns of `Contents.numbers` that the rows have, int64, and ``known_numbers`` those of the
+    rows that are there, which have `ABSENT` in the others.
+    """
+    if without or [*numbers] != [*known_numbers]:
         known = read_table(place, key)
-        if without:
-            known = known.isel(chip=~np.isin(known["id"].values.astype(str), sorted(without)))
-        table = xr.concat([known, table], "chip").assign_attrs(known.attrs)
-    write_table(place, key, table)
+        known = known.isel(chip=~np.isin(known["id"].values.astype(str), sorted(without)))
+        more: Array = np.full((known.sizes["chip"], len(numbers)), ABSENT, np.int64)
+        more[:, [numbers.index(name) for name in known_numbers]] = known["numbers"].values
+        known = known.drop_vars("numbers").assign(numbers=(("chip", "number"), more))[[*table.data_vars]]
+        write_table(place, key, known, rows_per_chunk=CHIP_ROWS)
+    append_rows(place, key, table, rows_per_chunk=CHIP_ROWS)

@@ -8,7 +8,7 @@ is one chip, a shard many. A chip's row in its arrays never changes; later ones 
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -167,7 +167,7 @@ class Contents:
     arrays: tuple[ChipArray, ...]
     """Arrays of backscatter, ``vv`` first."""
     layers: tuple[ChipLayer, ...] = ()
-    """Layers, sorted by name."""
+    """Layers, in the order in which they came: bits of column ``layers``."""
     parts: tuple[Part, ...] = ()
     """Sizes of chips, in the order in which they came: column ``part`` counts them."""
     crs: tuple[str, ...] = ()
@@ -198,6 +198,10 @@ class Contents:
     def numbers(self) -> tuple[str, ...]:
         """Names of the columns of ``numbers`` in the table, int64."""
         return (*NUMBERS, *(f"valid_{array.name}" for array in self.arrays))
+
+    def layers_among(self, names: Container[str]) -> int:
+        """Return column ``layers`` of a chip that has the layers of some names: a bit each."""
+        return sum(1 << at for at, layer in enumerate(self.layers) if layer.name in names)
 
     @property
     def stored(self) -> dict[str, Stored]:

@@ -152,6 +152,46 @@ def test_an_archive_goes_in_with_its_masks_once_and_grows(tmp_path):
     assert np.array_equal(grown.histogram("vv").counts, anew.histogram("vv").counts)
 
 
+@pytest.mark.parametrize("order", [("mask", "height"), ("height", "mask")])
+def test_a_chip_has_the_layers_that_it_has_in_whatever_order_they_are_named(tmp_path, order):
+    archive(tmp_path / "a", 4, masks=True)
+    place = {"transform": from_origin(500000, 5000000, 10, 10)}
+    write(tmp_path / "a" / "dem" / "chip_0_dem.tif", np.full((40, 48), 7, "f4"), **place)
+    patterns = {"mask": "mask=*_mask.tif", "height": "height=*_dem.tif"}
+    made = ingested(
+        tmp_path / "a", tmp_path / "s.zarr", collection="x", layers=[patterns[name] for name in order]
+    )
+    for layer, count in (("mask", 4), ("height", 1)):
+        batches = list(sz.CollectionReader(made, "x", layers=[layer], batch_size=1))
+        assert len(batches) == count
+
+
+def test_a_collection_grows_by_an_array_and_by_layers(tmp_path):
+    files = archive(tmp_path / "a", 3, masks=True, name="first_{}_VV.tif")
+    for path in [*files.glob("*.tif")]:  # VV alone
+        with rasterio.open(path) as dataset:
+            band, profile = dataset.read(1), {"transform": dataset.transform}
+        write(path, band, names=("VV",), **profile)
+    first = ["mask=*_mask.tif"]
+    ingested(files, tmp_path / "s.zarr", collection="x", layers=first)
+    before = sz.open_collection(tmp_path / "s.zarr", "x").table
+    archive(tmp_path / "a", 5, masks=True, seed=9, name="later_{}.tif")
+    place = {"transform": from_origin(500000, 5000000, 10, 10)}
+    write(tmp_path / "a" / "alpha" / "later_0_alpha.tif", np.full((40, 48), 3, "u1"), **place)
+    store = ingested(files, tmp_path / "s.zarr", collection="x", layers=[*first, "alpha=*_alpha.tif"])
+    made = sz.open_collection(store, "x")
+    assert made.arrays == ("vv", "vh")
+    for name in ("id", "valid_vv", "layers", "sha", "transform"):
+        assert np.array_equal(made.table[name].values[:3], before[name].values)
+    assert (made.table["valid_vh"].values >= 0).tolist() == [False] * 3 + [True] * 5
+    assert sz.verify(store)
+    assert len(list(sz.CollectionReader(store, "x", polarizations=["vv"], batch_size=1))) == 8
+    assert len(list(sz.CollectionReader(store, "x", layers=["mask"], batch_size=1))) == 5
+    ((images, alpha),) = sz.CollectionReader(store, "x", layers=["alpha"], batch_size=8)
+    assert images.shape == (1, 2, 40, 48)
+    assert (alpha == 3).all()
+
+
 def test_the_bytes_are_the_same_for_one_thread_and_several(tmp_path):
     folder = archive(tmp_path / "chips", 6)
     with dask.config.set(scheduler="sync"):

@@ -409,6 +409,7 @@ def _packed(work: ShardOfWork) -> ShardReceipt:
                 continue
             sha = shard.append(work.first + len(taken), chip.pixels)
             numbers = _numbers(chip, chips.stamps[position].tolist(), crs, facts)
+            numbers["layers"] = work.contents.layers_among(chip.pixels)
             rows.append(([numbers[name] for name in columns], chip.grid.transform, sha + chip.source_hash))
             taken.append(position)
         records = shard.close() if taken else {}

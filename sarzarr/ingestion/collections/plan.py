@@ -94,8 +94,8 @@ class CollectionPlan:
                     "with --collection."
                 )
         arrays |= {array.name: array for array in known.arrays}
-        layers |= {layer.name: layer for layer in known.layers}
-        return replace(known, arrays=ordered_arrays(arrays.values()), layers=_by_name(layers.values()))
+        more = [layer for layer in layers.values() if layer not in known.layers]
+        return replace(known, arrays=ordered_arrays(arrays.values()), layers=(*known.layers, *_by_name(more)))
 
     @property
     def size(self) -> tuple[int, int]:

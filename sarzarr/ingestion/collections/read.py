@@ -126,7 +126,7 @@ class Chip:
     representations: dict[str, str]
     """How the numbers of each array were written down."""
     numbers: dict[str, int]
-    """``time``, ``layers`` and ``valid_vv``, ..., as `sarzarr.store.collections.NUMBERS` has them."""
+    """``time`` and ``valid_vv``, ..., as `sarzarr.store.collections.NUMBERS` has them."""
     source_hash: bytes
     """SHA-256 (32 bytes) of its files' bytes, or of samples of them."""
 
@@ -193,11 +193,9 @@ class ChipReader:
         grid, known = grids[0], merge_facts(facts)
         for other in grids[1:]:
             _check_place(other, grid, "a file of it")
-        numbers["layers"] = 0
         for path in dict.fromkeys(filter(None, layers.values())):
             own = [one for one in self.understanding.layers if layers.get(one.files) == path]
             pixels |= self._layer(Path(path), own, grid)
-            numbers["layers"] |= sum(1 << self.understanding.layers.index(one) for one in own)
         when = known.datetime
         numbers["time"] = (
             NO_TIME if when is None else int(np.datetime64(when.rstrip("Z"), "ns").astype(np.int64))

@@ -274,10 +274,8 @@ class _Repair:
             indices = sorted(self.tree.attributes(cv.PATCHES).get(cv.CUTS, {}))
             owners = [f"{cv.PATCHES}/{index}/owner_" for index in indices]
             keys = ([f"{owner}{part}" for part in ("scene", "array")] for owner in owners)
-            known = [both for both in keys if not any(map(self.found.touches, both))]
-            known = [
-                both for both in known if self.tree.documents.keys() >= {*both}
-            ]  # an empty one has no file
+            held = self.tree.documents.keys()  # a column without a row has no file
+            known = [both for both in keys if held >= {*both} and not any(map(self.found.touches, both))]
             if not known:
                 return catalog
             came = [read_small_array(self.place, key)[0].tolist() for key in known[0]]
