@@ -207,6 +207,18 @@ def test_chips_that_come_later_train_or_are_held_back(tmp_path):
         assert later.codes[chip] == (0 if 2 in near else 1)
 
 
+def test_chips_that_come_later_stay_with_their_group(tmp_path):
+    """No chip lies on another: only the names, ``site0_...`` to ``site6_...``, say what belongs together."""
+    few = make_chips(tmp_path / "few.zarr", sizes=((8, 8),) * 28, masks=False)
+    (split,) = sz.split_collection(few, "floods", val_fraction=0.3, group_by="^(site[0-9])_")
+    many = make_chips(tmp_path / "many.zarr", sizes=((8, 8),) * 49, masks=False)
+    write_chip_split(sz.open_collection(many, "floods"), split)
+    later = extend_chip_split(many, "floods")
+    side = {chip % 7: split.codes[chip] for chip in range(28)}
+    assert set(side.values()) == {1, 2}
+    assert later.codes[28:].tolist() == [1 if side[chip % 7] == 1 else 0 for chip in range(28, 49)]
+
+
 def test_a_list_that_leaks_is_kept_and_told_how_much(tmp_path):
     # A row of chips that each lie on half of the next one: 16 pixels of 10 m every 80 m.
     places = [(0, (10.0, 0, 500_000.0 + 80 * i, 0, -10.0, 5_200_000.0)) for i in range(20)]

@@ -12,7 +12,7 @@ from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, SplitExistsError, SplitLeakError
 from sarzarr.keywords import shows_options
 from sarzarr.splits.chips.ground import ChipGrounds, overlapping, shared_ground_of
-from sarzarr.splits.chips.sides import ChipRecipe, divide_chips
+from sarzarr.splits.chips.sides import ChipRecipe, divide_chips, groups_by_name
 from sarzarr.splits.versions import utc_now
 from sarzarr.store.chip_columns import chip_columns
 from sarzarr.store.chip_labels import label_sets, read_labels
@@ -121,7 +121,8 @@ def extend_chip_split(store: AnyStore, collection: str, *, notes: str = "") -> C
     """Write a version that knows chips which came since, codes (n,) uint8; return it, or the newest if none came.
 
     What is known stays as it is. New chips train; those that lie on ground of validation or test are held back, and
-    so are those without a place. Raises `NotInStoreError` where there is no version to extend.
+    so are those without a place, and those whose names are grouped with one of validation or test. Raises
+    `NotInStoreError` where there is no version to extend.
     """
     made = open_collection(store, collection)
     parent = read_chip_split(made)
@@ -133,6 +134,9 @@ def extend_chip_split(store: AnyStore, collection: str, *, notes: str = "") -> C
     closed = np.flatnonzero(np.isin(codes, (cv.Membership.VAL, cv.Membership.TEST)))
     codes[fresh[grounds.is_placed[fresh]]] = cv.Membership.TRAIN
     codes[overlapping(grounds, fresh, closed)[:, 0]] = cv.Membership.HELD_BACK
+    if (group_by := parent.recipe.get("group_by")) is not None:
+        group = groups_by_name(made.ids, group_by)
+        codes[fresh[np.isin(group[fresh], group[closed])]] = cv.Membership.HELD_BACK
     split = ChipSplit(
         version=next_chip_split(made),
         codes=codes,

@@ -162,20 +162,26 @@ def _groups(grounds: ChipGrounds, names: Sequence[str], recipe: ChipRecipe) -> A
             "ground: --group-by '^([^_]+)_', in Python group_by=."
         )
     group = ground_groups(grounds)
-    if recipe.group_by is None:
-        return group
-    pattern = re.compile(recipe.group_by)
+    return group if recipe.group_by is None else joined_groups(group, groups_by_name(names, recipe.group_by))
+
+
+def groups_by_name(names: Sequence[str], group_by: str) -> Array:
+    """Return (n,) int64: chips whose names agree in what `ChipRecipe.group_by` finds have one number.
+
+    Raises `InvalidInputError` where it finds nothing in a name.
+    """
+    pattern = re.compile(group_by)
 
     def of_name(name: str) -> str:
         found = pattern.search(name)
         if found is None:
             raise InvalidInputError(
-                f"a name that {recipe.group_by!r} finds something in was expected, got {name!r}. Mend --group-by, in "
-                "Python group_by=."
+                f"a name that {group_by!r} finds something in was expected, got {name!r}. Mend --group-by, in Python "
+                "group_by=."
             )
         return found[1] if pattern.groups and found[1] is not None else found[0]
 
-    return joined_groups(group, named_groups(list(names), of_name))
+    return named_groups(list(names), of_name)
 
 
 def _class_weights(classes: Array | None, n: int) -> Array:
