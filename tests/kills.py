@@ -451,7 +451,8 @@ def run_here(name: str, backend: str, raw: Path, place: Path, counter: Path | No
 def _stamp(root: Path) -> tuple[int, ...]:
     """Return what changes with each change of a store."""
     out = []
-    for name in ("zarr.json", "catalog", f"../{root.name}.ingest/.journal.json"):
+    journal = f"../{root.name}.ingest/.journal.json"
+    for name in ("zarr.json", "catalog", "documents", "documents/scenes", journal):
         try:
             found = (root / name).stat()
             out += [found.st_ino, found.st_ctime_ns]
