@@ -34,6 +34,8 @@ from sarzarr.grids.grid import Grid
 
 Gcp = tuple[float, float, float, float, float]
 """A ground control point: (row, col, x, y, z)."""
+_HALVES: Final = np.meshgrid((0.0, 0.5, 1.0), (0.0, 0.5, 1.0), indexing="ij")
+"""Parts of a raster's rows and columns, (3, 3) each, where its place is asked for."""
 MIN_GCPS: Final = 4
 """Fewer control points cannot tell how wrong they are."""
 _GCP_RESIDUAL: Final = 0.1
@@ -118,7 +120,7 @@ def on_earth(place: Georeference) -> Georeference:
         is_beyond = np.abs(ys).max() > turn / 4 + down or np.abs(xs).max() > 2 * turn + across
         is_beyond |= not place.uses_gcps and np.ptp(xs) > turn + across
     else:
-        rows, cols = np.meshgrid(*(np.linspace(0, n, 3) for n in place.grid.shape))
+        rows, cols = (part * n for part, n in zip(_HALVES, place.grid.shape, strict=True))
         some = (xs, ys) if place.uses_gcps else place.grid.to_xy(rows, cols)
         is_beyond = (
             crs.is_projected and not np.isfinite(transform_points(wkt, LONLAT, *some)).all(axis=0).any()

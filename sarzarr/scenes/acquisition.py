@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from sarzarr import conventions as cv
@@ -117,8 +118,13 @@ def facts_from_fields(fields: Mapping[str, str]) -> Acquisition:
     tag's name at a colon. JSON in a tag is read, too. What cannot be understood says nothing, and times of processing
     are not looked at. Angles are in degrees, times UTC.
     """
+    known = tuple(fields.items())
+    return (_known_facts if sum(map(len, fields.values())) <= _SHORT else _facts)(known)
+
+
+def _facts(fields: tuple[tuple[str, str], ...]) -> Acquisition:
     known: dict[str, str] = {}
-    for key, value in _unfolded(fields):
+    for key, value in _unfolded(dict(fields)):
         if value not in ("", "-"):
             known.setdefault(key.lower(), value)
 
@@ -149,6 +155,11 @@ def facts_from_fields(fields: Mapping[str, str]) -> Acquisition:
         incidence_angle=angle,
         burst=_burst(first(cv.BURST)),
     )
+
+
+_SHORT: Final = 4096
+"""Characters of fields of which the facts are kept: files of one archive say the same, most of them."""
+_known_facts: Final = lru_cache(maxsize=256)(_facts)
 
 
 def _burst(text: str) -> str | None:

@@ -9,6 +9,7 @@ and one row of ``tests/scenes/test_grammars.py``.
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from sarzarr import conventions as cv
@@ -240,6 +241,7 @@ def _found(name: str) -> tuple[Grammar, re.Match[str]] | None:
     return next(((row, match) for row, pattern in _COMPILED if (match := pattern.search(name))), None)
 
 
+@lru_cache(maxsize=1024)
 def facts_named(name: str) -> Acquisition | None:
     """Return the facts that the name of a known product tells, UTC; None for a name of no known product.
 
@@ -264,6 +266,7 @@ def facts_named(name: str) -> Acquisition | None:
     return facts_from_fields(fields)
 
 
+@lru_cache(maxsize=1024)
 def facts_from_name(text: str) -> Acquisition:
     """Return the facts, UTC, in a file's, folder's or product's name: of a known product, else the one time in it.
 

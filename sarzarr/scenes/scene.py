@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import tokenize
@@ -31,6 +30,9 @@ from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.header import Header, Placed, tag_attributes
 from sarzarr.scenes.names import scene_claim
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,15 +252,17 @@ def _lazy_field(
     calibration: Calibration,
     array: ArrayProbe,
     shape: tuple[int, int],
-) -> da.Array:
+) -> "da.Array":
     """Return a float32 field of a calibration as a Dask array, (rows, columns), in the chunks of its array."""
     field = LazyWindows(make=make, shape=shape, dtype=np.dtype(np.float32))
     token = tokenize(make.__name__, calibration.identity, shape)
     return _from_windows(field, block_chunks(shape, array.block_shape), f"sarzarr-{make.__name__}-{token}")
 
 
-def _from_windows(field: LazyWindows, chunks: tuple[int, int], name: str) -> da.Array:
+def _from_windows(field: LazyWindows, chunks: tuple[int, int], name: str) -> "da.Array":
     """Return a Dask array, (rows, columns), of windows that are made when it is computed."""
+    import dask.array as da  # takes a quarter of a second, which an ingest does without
+
     meta = np.empty((0, 0), field.dtype)
     return da.from_array(field, chunks=chunks, name=name, asarray=False, fancy=False, meta=meta)
 
@@ -299,7 +303,7 @@ def _of_dtype(nodata: float | None, dtype: np.dtype[Any]) -> Any:
     return dtype.type(nodata) if can_be else None
 
 
-def _lazy(scene: SceneProbe, array: ArrayProbe) -> da.Array:
+def _lazy(scene: SceneProbe, array: ArrayProbe) -> "da.Array":
     """Return a Dask array of a band, in chunks of whole TIFF blocks of about `CHUNK_PIXELS`."""
     read = partial(_read_measured, array.path, array.band, array.unmeasured)
     band = LazyWindows(make=read, shape=scene.grid.shape, dtype=_dtype(array))

@@ -8,6 +8,7 @@ them has shown that a value is repeated.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -360,18 +361,19 @@ class ArrayEncoder:
     """Pixels that are not valid for their value alone: no radar measures it."""
     fills: dict[float, int] = field(default_factory=dict, init=False)
     """Chips in which a value that no tag declares stands for nothing, by the value."""
+    _counted: slice = field(default_factory=partial(slice, None), init=False)
+    """The half-codes among which all are that the chip at hand has: most of a histogram is empty."""
     _encoders: dict[Any, TileEncoder] = field(default_factory=dict, init=False)
     _out: Array | None = field(default=None, init=False)
 
     def forget(self) -> None:
         """Take back what was counted of the chip at hand."""
-        if self.chip.counts.any():
-            self.chip.counts[:] = 0
+        self.chip.counts[self._counted] = 0
         vars(self.chip).update(dict.fromkeys(OTHERS, 0))
 
     def keep(self) -> None:
         """Count the chip at hand."""
-        self.counts.counts += self.chip.counts
+        self.counts.counts[self._counted] += self.chip.counts[self._counted]
         for name in OTHERS:
             setattr(self.counts, name, getattr(self.counts, name) + getattr(self.chip, name))
 
@@ -417,7 +419,7 @@ class ArrayEncoder:
         """Whether a value may stand out by how often it is there: each is in one bin, or is not positive."""
         if raw.dtype.kind != "f":
             return bool((raw == SATURATED).any()) if raw.dtype.kind in "iu" else False
-        most = max(int(self.chip.counts.max()), self.chip.nonpositive)
+        most = max(int(self.chip.counts[self._counted].max()), self.chip.nonpositive)
         return most > SHARE * (raw.size - self.chip.nodata)
 
     def _check(self, raw: Array, representation: str) -> None:
@@ -459,7 +461,7 @@ class ArrayEncoder:
             self._out = np.empty(self.shape, self.array.dtype)
         out = self._out
         flags: Array | None = None
-        encoder.impossible = 0
+        encoder.impossible, self._counted = 0, slice(None)
         for row, col, tile in tiles(pixels, encoder.job.encoding.chunk, encoder.columns):
             stored, coded = encoder.encode(pixels, row, col)
             window = slice(row, row + tile.shape[0]), slice(col, col + tile.shape[1])
@@ -467,6 +469,9 @@ class ArrayEncoder:
             if coded is not None:
                 flags = np.zeros(self.shape, np.uint8) if flags is None else flags
                 flags[window] = coded
+        if out.dtype == np.uint16 and (self.array.vmin, self.array.vmax) == cv.STORED_RANGE:
+            low, high = int(out.min()), int(out.max())  # code c is half-codes 2c - 3 and 2c - 2
+            self._counted = slice(max(2 * low - 3, 0), max(2 * high - 1, 1))
         self.impossible += encoder.impossible
         if flags is not None and (flags == UNDECIDED).any():
             self._decide(out, flags, encoder)
