@@ -13,7 +13,6 @@ was asked for.
 from typing import Final
 
 import numpy as np
-from scipy import ndimage
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
@@ -83,5 +82,7 @@ def decide(flags: Array, reaches_edge: Array, source: ArraySource) -> int:
 def add_border(flags: Array, pixels: int) -> None:
     """Turn what is valid within so many pixels of nodata, along a row, a column or both, into border, in place."""
     nodata = (flags == cv.Flag.NODATA).view(np.uint8)
+    from scipy import ndimage
+
     near = ndimage.maximum_filter(nodata, size=2 * pixels + 1, mode="constant").view(bool)
     flags[near & cv.Flag.is_valid(flags)] = cv.Flag.BORDER

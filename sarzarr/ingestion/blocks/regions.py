@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import ndimage, sparse
 
 Labels = np.ndarray[Any, np.dtype[np.int32]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -46,6 +45,8 @@ class RegionTracker:
     def add(self, mask: Mask) -> Labels:
         """Return labels of the next band, int32 of its shape: distinct from those of the bands before, 0 outside."""
         if mask.any():
+            from scipy import ndimage  # takes a sixth of a second, which files without such zeros do without
+
             band_labels, count = ndimage.label(mask)
             labels: Labels = band_labels.astype(np.int32, copy=False)
             np.add(labels, self._next - 1, out=labels, where=mask)
@@ -125,6 +126,8 @@ def _components(pairs: np.ndarray[Any, Any], size: int) -> Labels:
     if size == 1:
         return np.zeros(1, np.int32)
     ends = pairs[:, 0] - 1, pairs[:, 1] - 1
+    from scipy import sparse
+
     graph = sparse.coo_array((np.ones(len(pairs), np.int8), ends), shape=(size - 1, size - 1))
     _, names = sparse.csgraph.connected_components(graph, directed=False)
     return np.concatenate([[0], names + 1]).astype(np.int32)
