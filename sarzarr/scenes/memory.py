@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from hashlib import blake2b
@@ -74,7 +74,7 @@ class ProbeMemory:
             entry = self._of_folder(path.parent).get(path.name)
             if isinstance(entry, dict) and entry.get("stamp") == stamp:
                 try:
-                    probe: RasterProbe = _restored(RasterProbe, entry["probe"])
+                    probe: RasterProbe = _maker(RasterProbe)(entry["probe"])
                     return probe
                 except (LookupError, TypeError, ValueError, AttributeError) as error:
                     log.debug("what is remembered of %s is no probe: %s", path, error)
@@ -109,7 +109,7 @@ class ProbeMemory:
         plain = _plain(probe)
         try:
             text = json.dumps(plain)
-            if json.dumps(_plain(_restored(RasterProbe, json.loads(text)))) != text:
+            if json.dumps(_plain(_maker(RasterProbe)(json.loads(text)))) != text:
                 return None
         except (LookupError, TypeError, ValueError, AttributeError, NameError):
             return None
@@ -159,7 +159,7 @@ class ProbeMemory:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; `_restored` is the inverse, of the fields of a dataclass by their types."""
+    """Return a value as JSON has it; `_maker` has the inverse, of the fields of a dataclass by their types."""
     if is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.init}
     if isinstance(value, Path | np.dtype):
@@ -169,24 +169,34 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
+def _same(value: Any) -> Any:
+    return value
+
+
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
-def _restored(hint: Any, value: Any) -> Any:
-    """Return the value of a type that `_plain` made ``value`` of."""
+def _maker(hint: Any) -> Callable[[Any], Any]:
+    """Return the function that makes a value of a type of what `_plain` made of it."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return None if value is None else _restored(next(t for t in inner if t is not type(None)), value)
+        one = _maker(next(t for t in inner if t is not type(None)))
+        return one if one is _same else lambda value: None if value is None else one(value)
+    if origin is tuple and inner[1:] == (...,):
+        each = _maker(inner[0])
+        return tuple if each is _same else lambda value: tuple(map(each, value))
     if origin is tuple:
-        each = inner[:1] * len(value) if inner[1:] == (...,) else inner
-        return tuple(_restored(t, one) for t, one in zip(each, value, strict=True))
+        makers = tuple(map(_maker, inner))
+        return lambda value: tuple(make(one) for make, one in zip(makers, value, strict=True))
     if hint is Path:
-        return Path(value)
+        return Path
     if hint is np.dtype or origin is np.dtype:
-        return np.dtype(value)
-    if isinstance(hint, type) and is_dataclass(hint):
-        kinds = _hints(hint)
-        return hint(**{name: _restored(kinds[name], one) for name, one in value.items()})
-    return value
+        return np.dtype
+    return _maker_of(hint) if isinstance(hint, type) and is_dataclass(hint) else _same
+
+
+def _maker_of(cls: Any) -> Callable[[Any], Any]:
+    made = {name: make for name, hint in get_type_hints(cls).items() if (make := _maker(hint)) is not _same}
+
+    def make(value: Mapping[str, Any]) -> Any:
+        return cls(**{**value, **{name: one(value[name]) for name, one in made.items() if name in value}})
+
+    return make
