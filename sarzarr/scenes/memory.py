@@ -55,6 +55,36 @@ def _digest(content: Any) -> str:
     return blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
+def kept_at(kind: str, *what: str) -> Path | None:
+    """Return the document of what this package remembers of something; None where nothing is to be remembered."""
+    folder = cache_folder()
+    return None if folder is None else folder / kind / f"{_digest([_code(), *what])}.json"
+
+
+def remembered(document: Path) -> dict[str, Any]:
+    """Return what a document of a run before says; nothing where it is none."""
+    try:
+        if document.stat().st_size > MAX_REMEMBERED:
+            return {}
+        found = json.loads(document.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def remember(document: Path, content: Mapping[str, Any]) -> None:
+    """Write a document for the next run, where that is possible."""
+    text = json.dumps(content)
+    if len(text) > MAX_REMEMBERED:
+        return
+    try:
+        document.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(document) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        log.debug("%s is not written: %s", document, error)
+
+
 class ProbeMemory:
     """Probes of files by the options that they are probed with; `save` keeps what is new for the next run."""
 
@@ -89,16 +119,7 @@ class ProbeMemory:
             new = {name: entry for name, p in probes.items() if (entry := self._entry(folder / name, p))}
             if not new:
                 continue
-            text = json.dumps({**self._of_folder(folder), **new})
-            if len(text) > MAX_REMEMBERED:
-                continue
-            document = self._document(folder)
-            try:
-                document.parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(document) as partial:
-                    partial.write_text(text, encoding="utf-8")
-            except OSError as error:
-                log.debug("probes of %s are not remembered: %s", folder, error)
+            remember(self._document(folder), {**self._of_folder(folder), **new})
         self._new = {}
 
     def _entry(self, path: Path, probe: RasterProbe) -> dict[str, Any] | None:
@@ -116,20 +137,12 @@ class ProbeMemory:
         return {"stamp": self._stamp(path), "probe": plain}
 
     def _document(self, folder: Path) -> Path:
-        name = _digest([_code(), str(folder), self._told])
-        return Path(self.folder or "") / "probes" / f"{name}.json"
+        return kept_at("probes", str(folder), self._told) or Path()
 
     def _of_folder(self, folder: Path) -> dict[str, Any]:
         """Return what is remembered of the files of a folder, by name."""
         if folder not in self._known:
-            found: Any = {}
-            document = self._document(folder)
-            try:
-                if document.stat().st_size <= MAX_REMEMBERED:
-                    found = json.loads(document.read_text(encoding="utf-8"))
-            except (OSError, ValueError, RecursionError):
-                found = {}
-            self._known[folder] = found if isinstance(found, dict) else {}
+            self._known[folder] = remembered(self._document(folder))
         return self._known[folder]
 
     def _stamp(self, path: Path) -> list[Any] | None:

@@ -89,7 +89,7 @@ def test_of_layers_documents_are_read_and_manifests_when_a_patch_is(made, few, t
     assert own == {"e/mask/zarr.json", "e/mask/manifest.json"}
     (root / "scenes/e/mask/c/0/0").unlink()
     reader = sz.PatchReader(root, layers=["mask"], **ANY)
-    images, masks = reader.read(range(6))
+    _, masks = reader.read(range(6))
     assert np.array_equal(masks[:, 0, 0, 0], [0, 0, 1, 1, 2, 2])
     with pytest.raises(CorruptStoreError, match="scenes/e/mask"):
         reader.read([6])
