@@ -7,8 +7,8 @@
 A store of tiny scenes is made by `growth_stores.py` in memory where there is some, and brought to each number of
 scenes; each is measured in a process of its own, the shortest of three in processor seconds. With ``--before`` the
 same is done with the package of another checkout, on a store that it makes itself, of at most ``--before-most``
-scenes, and `xr.open_datatree` is measured in turns. In a ``--folder`` that is named, stores and results stay: who runs
-it again with other numbers goes on from there. Ratios are of most scenes to fewest.
+scenes, and `xr.open_datatree` is measured in turns. In a ``--folder`` that is named, stores and results stay: who
+runs it again with other numbers goes on from there. Ratios are of most scenes to fewest.
 """
 
 import argparse

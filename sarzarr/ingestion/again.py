@@ -31,7 +31,7 @@ class PlannedStore(Store):
 
     @cached_property
     def memory(self) -> SceneMemory:
-        """What plans before knew of its scenes."""
+        """The scenes that plans before found whole."""
         return SceneMemory(self.root)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What the documents of a store say of its scenes, remembered between plans while all their files are the same.
+"""Scenes of a store that were found whole, remembered between plans while all their files are the same.
 
 A plan over scenes that are there asks whether their files are, and what they were stored as: three documents and two
 manifests of each. They are the same while each file that was looked at, shards too, has its size, number and both its

@@ -1,4 +1,4 @@
-"""A plan over scenes that are there reads none of their files again, and says what one that reads all of them says."""
+"""A plan over scenes that are there reads none of their files again, and says what one says that reads them all."""
 
 import os
 import shutil
