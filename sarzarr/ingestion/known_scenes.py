@@ -39,11 +39,11 @@ class SceneMemory:
 
     def _as_it_is(self, scene: str) -> dict[str, Document] | None:
         try:
-            files, attributes = json.loads(self._texts[scene])
-            if files and all(self._stamp(key) == stamp for key, *stamp in files):
+            stamps, attributes = json.loads(self._texts[scene])
+            if stamps and all(self._stamp(key) == stamp for key, stamp in stamps.items()):
                 held: dict[str, Document] = dict(attributes)
                 return held
-        except (LookupError, TypeError, ValueError, RecursionError, OSError):
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, OSError):
             pass
         return None
 
@@ -52,9 +52,9 @@ class SceneMemory:
         if self._document is None or (seen := look()) is None:
             return
         try:
-            stamps = [[key, *self._stamp(key)] for key in seen[0]]
-            is_settled = all(max(times) < (self._began - SETTLED) * 1e9 for _, _, _, *times in stamps)
-            if is_settled and look() == seen and stamps == [[key, *self._stamp(key)] for key in seen[0]]:
+            stamps = {key: self._stamp(key) for key in seen[0]}
+            is_settled = all(max(times) < (self._began - SETTLED) * 1e9 for _, _, *times in stamps.values())
+            if is_settled and look() == seen and stamps == {key: self._stamp(key) for key in stamps}:
                 self._new[scene] = json.dumps([stamps, seen[1]])
         except OSError:
             pass  # it is being replaced

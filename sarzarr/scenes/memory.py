@@ -207,9 +207,9 @@ def _maker(hint: Any) -> Callable[[Any], Any]:
 
 
 def _maker_of(cls: Any) -> Callable[[Any], Any]:
-    made = {name: make for name, hint in get_type_hints(cls).items() if (make := _maker(hint)) is not _same}
+    makers = {name: one for name, hint in get_type_hints(cls).items() if (one := _maker(hint)) is not _same}
 
-    def make(value: Mapping[str, Any]) -> Any:
-        return cls(**{**value, **{name: one(value[name]) for name, one in made.items() if name in value}})
+    def made(value: Mapping[str, Any]) -> Any:
+        return cls(**{**value, **{name: make(value[name]) for name, make in makers.items() if name in value}})
 
-    return make
+    return made

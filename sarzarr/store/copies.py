@@ -177,7 +177,7 @@ def _hide_histograms(place: Place) -> None:
             document, free = read_sealed(place, cv.HISTOGRAMS)
         except CorruptStoreError:
             return  # verify tells, and repair mends it
-        if document["node_type"] == "array":
+        if document.get("node_type") == "array":
             return
         about = document["attributes"]
     write_node(place, cv.HISTOGRAMS, _scalar(about), free)

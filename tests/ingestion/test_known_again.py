@@ -108,7 +108,9 @@ def test_whatever_happens_to_a_file_is_seen(again, file, how, tmp_path):
 
 def test_a_scene_that_is_replaced_or_leaves_is_seen(again, tmp_path, made):
     again()
-    other = write_band(tmp_path / "b_vv.tif", speckle((260, 260), seed=9), transform=from_origin(0, 0, 1, 1))
+    other = write_band(
+        tmp_path / "b_vv.tif", speckle((260, 260), seed=9), transform=from_origin(900_000, 5_400_000, 10, 10)
+    )
     sz.ingest(sz.plan_ingest(other, again.store, replace=True, **KNOWN))
     sz.remove_scene(again.store, "d")
     found = again()

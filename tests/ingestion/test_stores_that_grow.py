@@ -1,6 +1,5 @@
 """What is read and written when a scene enters a store does not depend on how many scenes are there."""
 
-import json
 import os
 import sys
 from collections import Counter
@@ -15,7 +14,8 @@ from rasterio.transform import from_origin
 
 import sarzarr as sz
 from sarzarr.ingestion.run import remove_scene
-from sarzarr.store.documents import group_document, read_node, write_node
+from sarzarr.store.copies import consolidate
+from sarzarr.store.documents import group_document, read_node, write_coordinates, write_node
 from sarzarr.store.place import Folder
 
 KNOWN = {"quantity": "sigma0", "representation": "power", "shard": 256}
@@ -107,7 +107,9 @@ def test_a_scene_that_leaves_or_is_replaced_has_no_other_opened(four, tmp_path):
     with counted():
         remove_scene(root, "b")
     assert scenes_opened() <= {"b"}
-    other = write_band(tmp_path / "d_vv.tif", speckle((260, 260), seed=9), transform=from_origin(0, 0, 1, 1))
+    other = write_band(
+        tmp_path / "d_vv.tif", speckle((260, 260), seed=9), transform=from_origin(900_000, 5_400_000, 10, 10)
+    )
     plan = sz.plan_ingest(other, root, scenes=True, replace=True, **KNOWN)
     with counted():
         sz.ingest(plan)
@@ -128,13 +130,12 @@ def test_a_clip_that_stays_has_no_scene_opened(four):
 
 # ------------------------------------------------------------------ what plain readers walk through
 def as_it_was(root):
-    """Make the node above histograms a group, as stores had it, with an attribute that is the user's."""
-    place, copies = Folder(root), root / "documents/rest.json"
-    write_node(place, "histograms", group_document({"mine": 1}), {"mine"})
-    told = json.loads(copies.read_text()) | {
-        "histograms": json.loads((root / "histograms/zarr.json").read_text())
-    }
-    copies.write_text(json.dumps(dict(sorted(told.items())), indent=1))
+    """Make a store as they were: coordinates by zstd, histograms in a group, with an attribute that is the user's."""
+    store = sz.open_store(root)
+    for scene in store.scenes:
+        write_coordinates(Folder(root / "scenes" / scene, f"scenes/{scene}"), store.grid(scene), "zstd")
+    write_node(store.place, "histograms", group_document({"mine": 1}), {"mine"})
+    consolidate(store, {})
     return root
 
 
@@ -152,9 +153,14 @@ def test_a_store_with_a_group_of_histograms_is_as_good(four, tmp_path):
     assert not sz.verify(root).findings
     with xr.open_datatree(root, engine="zarr") as tree:
         assert set(tree["histograms"].children) == {"a", "b", "d", "e"}
-    (root / "histograms/zarr.json").unlink()
+    batches = list(sz.PatchReader(root))
+    assert np.array_equal(batches, list(sz.PatchReader(four / "s.zarr")))
+    damaged = [root / "histograms/zarr.json", root / "scenes/d/x/c/0"]
+    held = [path.read_bytes() for path in damaged]
+    for path in damaged:
+        path.unlink()
     assert not sz.repair(root).findings
-    assert read_node(Folder(root), "histograms") == group_document({"mine": 1})
+    assert [path.read_bytes() for path in damaged] == held
     new = sz.copy_store(root, tmp_path / "new.zarr").root
     enter(root, scenes(tmp_path / "more", ["f"]))
     for store in (root, new):
