@@ -120,6 +120,7 @@ def test_a_scene_that_leaves_or_is_replaced_has_no_other_opened(four, tmp_path):
 
 
 def test_a_clip_that_stays_has_no_scene_opened(four):
+    sz.set_clip(four / "s.zarr", method="percentile")
     with counted():
         sz.set_clip(four / "s.zarr", method="percentile")
     assert scenes_opened() == set()
