@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-TREE, FILES, TIMES = 1600, 1000, 3
+TREE, FILES, TIMES = 1600, 400, 3
 SHOWN = {
     "add": "add one scene, s",
     "reader": "open a reader, s",

@@ -189,8 +189,10 @@ def stamp_of(store: Store, row: Mapping[str, Any], told: str | None = None) -> S
 def _by_owner(table: xr.Dataset) -> dict[Stamp, dict[str, Array]]:
     ends = np.searchsorted(table["owner"].values, np.arange(table.sizes["array"] + 1))
     stamps = zip(*(table[f"owner_{k}"].values.tolist() for k in ("scene", "array", "stamp")), strict=True)
+    columns = {k: table[k].values for k in COLUMNS}
     return {
-        stamp: {k: table[k].values[ends[i] : ends[i + 1]] for k in COLUMNS} for i, stamp in enumerate(stamps)
+        stamp: {k: column[ends[i] : ends[i + 1]] for k, column in columns.items()}
+        for i, stamp in enumerate(stamps)
     }
 
 
