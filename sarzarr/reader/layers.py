@@ -13,7 +13,7 @@ from sarzarr.errors import InvalidInputError, MissingFileError
 from sarzarr.patches.selection import Selection
 from sarzarr.reader.prefetch import PartRecipe
 from sarzarr.reader.sources import Source
-from sarzarr.store.chunks import described_layout, expected_chunk_table, read_chunk_table
+from sarzarr.store.chunks import described_layout, expected_chunk_table, looked_into, read_chunk_table
 from sarzarr.store.documents import Document, named, read_node
 from sarzarr.store.manifest import told_checksum
 from sarzarr.store.store import Store
@@ -23,7 +23,7 @@ from sarzarr.text import listed
 def layer_recipes(store: Store, names: Sequence[str], chosen: Selection) -> tuple[PartRecipe, ...]:
     """Return the recipes of layers (n, dates, size, size) beside patches, in the order of ``names``.
 
-    Documents of the layers are read, and their manifests as of `expected_chunk_table`.
+    Documents of the layers are read; those of groups, and manifests, as of `expected_chunk_table`.
 
     `InvalidInputError`, with the scenes, where one has no such layer, they differ in its dtype, nodata or classes, or
     patches reach beyond a scene whose layer has no value for that. `CorruptStoreError` as of `expected_chunk_table`.
@@ -36,9 +36,13 @@ def layer_recipes(store: Store, names: Sequence[str], chosen: Selection) -> tupl
 
 
 def _documents(store: Store, name: str, scenes: Sequence[str]) -> dict[str, Document]:
-    """Return the documents of a layer by scene; `InvalidInputError` where a scene has none of that name."""
+    """Return the documents of a layer by scene; `InvalidInputError` where a scene has none of that name.
+
+    Of `looked_into` scenes the document of the group must list it, too.
+    """
     out = {}
-    for scene in scenes if name.isidentifier() else ():
+    unlisted = {scenes[i] for i in looked_into(len(scenes)) if name not in store.layers(scenes[i])}
+    for scene in [scene for scene in scenes if scene not in unlisted] if name.isidentifier() else ():
         with suppress(MissingFileError):
             document = read_node(store.place, f"{cv.SCENES}/{scene}/{name}")
             if cv.LAYER_KIND in document["attributes"]:  # of no array of backscatter
