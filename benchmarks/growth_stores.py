@@ -2,8 +2,10 @@
 
     python benchmarks/growth_stores.py STORE SCENES
 
-Documents, manifests, catalog and index are written by the package's own functions, since seals and manifests are
-bound to their keys: a checkout that is imported makes the store as it would. Chunks are hard links to the first ones.
+Documents, manifests, catalog and index are made by the package's own functions, since seals and manifests are
+bound to their keys: a checkout that is imported makes the store as it would. They are made in memory, a scene at a
+time, and written as they are, with no journal, lock or flush; tables once, for all. Chunks are hard links to the
+first ones.
 """
 
 import os
@@ -26,13 +28,15 @@ from sarzarr.store import catalog
 from sarzarr.store.catalog import catalog_of, catalog_rows
 from sarzarr.store.documents import read_sealed, spatial_attributes, write_coordinates, write_node
 from sarzarr.store.manifest import read_manifest, write_manifest
-from sarzarr.store.place import Folder
+from sarzarr.store.place import Head
 from sarzarr.store.tables import read_table, write_table
 
 try:
-    from sarzarr.store.copies import consolidate
-except ImportError:  # an older checkout
+    from sarzarr.store import copies
+except ImportError:  # an older checkout, which gathers all documents in the root's
     from sarzarr.store.commit import consolidate
+
+    copies = None
 
 TEMPLATES, SIDE, STEP = 10, 256, 2560.0
 KNOWN = {"quantity": "sigma0", "representation": "power", "shard": 256}
@@ -59,6 +63,48 @@ def scene_file(folder, number, *, side=SIDE):
     return path
 
 
+class Room:
+    """A place in memory to write to: the files of a scene by their keys in the store."""
+
+    is_sealed = True
+
+    def __init__(self, home="", files=None):
+        self.home, self.files = home, {} if files is None else files
+
+    def at(self, home):
+        """Return the part of it below a key."""
+        return Room(home, self.files)
+
+    def _key(self, key):
+        return f"{self.home}/{key}".lstrip("/")
+
+    def put(self, key, data):
+        self.files[self._key(key)] = data
+
+    def get(self, key):
+        try:
+            return self.files[self._key(key)]
+        except KeyError:
+            raise FileNotFoundError(key) from None
+
+    def head(self, key):
+        found = self.files.get(self._key(key))
+        return None if found is None else Head(len(found), None)
+
+    def children(self, key=""):
+        above = f"{self._key(key)}/".lstrip("/")
+        below = (name.removeprefix(above).partition("/") for name in self.files if name.startswith(above))
+        return sorted({name + slash for name, slash, _ in below})
+
+    def write(self, root):
+        """Write all of it into a store."""
+        for folder in {key.rpartition("/")[0] for key in self.files}:
+            os.makedirs(f"{root}/{folder}", exist_ok=True)  # noqa: PTH103 - a Path costs more than the call
+        for key, data in self.files.items():
+            with open(f"{root}/{key}", "wb") as out:  # noqa: PTH123
+                out.write(data)
+
+
 class Template:
     """A scene of a store, whose documents are read once."""
 
@@ -66,13 +112,17 @@ class Template:
         self.store, self.name = store, name
         self.rows = catalog_rows(store.rows(name))
         self.grid = store.grid(name)
-        self.documents, self.manifests, self.chunks = {}, {}, []
+        self.documents, self.manifests, self.chunks, coordinates = {}, {}, [], ("x", "y", cv.SPATIAL_REF)
         for group in (f"{cv.SCENES}/{name}", f"{cv.HISTOGRAMS}/{name}"):
             for folder, _, files in os.walk(store.root / group):
                 node = Path(folder).relative_to(store.root).as_posix()
+                if any(f"{node}/".startswith(f"{cv.SCENES}/{name}/{axis}/") for axis in coordinates):
+                    continue
                 for file in files:
                     if file == "zarr.json":
-                        self.documents[node] = read_sealed(store.place, node)
+                        document, free = read_sealed(store.place, node)
+                        document.pop("consolidated_metadata", None)
+                        self.documents[node] = document, free
                     elif file == cv.MANIFEST:
                         self.manifests[node] = read_manifest(store.place, node).records
                     else:
@@ -80,24 +130,25 @@ class Template:
 
     def clone(self, number):
         """Write the scene under another name on other ground, and return its rows of the catalog."""
-        name, place = f"c{number:05d}", self.store.place
+        name, room, root = f"c{number:05d}", Room(), self.store.root
         a, b, c, d, e, f = self.grid.transform
         there = (a, b, 1e6 + c + STEP * (number % 300), d, e, f - STEP * (number // 300))
         grid = replace(self.grid, transform=there)
-        for chunk in self.chunks:
-            key = self.store.root / self.renamed(chunk, name)
-            key.parent.mkdir(parents=True, exist_ok=True)
-            os.link(self.store.root / chunk, key)
         for node, (document, free) in self.documents.items():
             if node == f"{cv.SCENES}/{self.name}":
                 attributes = document["attributes"] | spatial_attributes(grid) | {"id": name}
                 document = document | {"attributes": attributes}
-            write_node(place, self.renamed(node, name), document, free)
+            write_node(room, self.renamed(node, name), document, free)
         for node, records in self.manifests.items():
-            write_manifest(place, self.renamed(node, name), records)
-        for axis in ("x", "y"):
-            shutil.rmtree(self.store.root / cv.SCENES / name / axis)
-        write_coordinates(Folder(self.store.root / cv.SCENES / name, f"{cv.SCENES}/{name}"), grid)
+            write_manifest(room, self.renamed(node, name), records)
+        write_coordinates(room.at(f"{cv.SCENES}/{name}"), grid)
+        if copies is not None:
+            copies._gather_scene(room, name, {})
+        room.write(root)
+        for chunk in self.chunks:
+            key = f"{root}/{self.renamed(chunk, name)}"
+            os.makedirs(key.rpartition("/")[0], exist_ok=True)  # noqa: PTH103
+            os.link(f"{root}/{chunk}", key)
         return [row | {"scene": name, "transform": there} for row in self.rows]
 
     def renamed(self, key, name):
@@ -140,7 +191,10 @@ def grown(root, scenes):
             known[stamp] = columns | {"id": ids.astype("i8")}
     table, key = measured_table(store, spec, known), f"{cv.PATCHES}/{cv.DEFAULT_INDEX}"
     write_table(store.place, key, table, **in_chunks(index, "INDEX_ROWS"))
-    consolidate(store)
+    if copies is None:
+        consolidate(store)
+    else:
+        copies._gather_rest(store.place, {})
     return store.anew()
 
 

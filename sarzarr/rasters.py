@@ -152,10 +152,10 @@ def raster_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 def _in_folder(folder: Path) -> list[Path]:
     if folder.suffix.lower() == ".safe" or (folder / "measurement").is_dir():
         return _tiffs((folder / "measurement").rglob("*"))
-    inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.suffix.lower() == ".safe")
-    archives = sorted(p for p in folder.iterdir() if is_archive(p))
-    zipped = without_packed([*inner, *archives])[len(inner) :]
-    files = [*_tiffs(folder.iterdir()), *(file for safe in inner for file in _in_folder(safe))]
+    here = sorted(folder.iterdir())
+    inner = [p for p in here if p.suffix.lower() == ".safe" and p.is_dir()]
+    zipped = without_packed([*inner, *filter(is_archive, here)])[len(inner) :]
+    files = [*_tiffs(here), *(file for safe in inner for file in _in_folder(safe))]
     return [*files, *(file for archive in zipped for file in _in_archive(archive))]
 
 

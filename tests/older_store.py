@@ -15,6 +15,7 @@ from sarzarr.store.catalog import catalog_rows, encoding_of
 from sarzarr.store.documents import (
     Encoding,
     array_document,
+    group_document,
     read_node,
     write_json,
     write_node,
@@ -69,6 +70,7 @@ def as_schema_1(source, root, *, dtype="float32", codec=None):
     for name in store.patch_indices:
         table = read_table(place, f"patches/{name}")
         write_table(place, f"patches/{name}", table.assign(id=table["id"].astype(np.uint64)))
+    write_node(place, "histograms", group_document())
     for path in root.rglob("zarr.json"):
         _rewrite(path, clips)
     _gather_in_root(root)

@@ -282,7 +282,7 @@ def _write_places(source: Store, staging: Path, encodings: list[Encoding]) -> No
     for scene, encoding in of_scene.items():
         key, grid = f"{cv.SCENES}/{scene}", source.grid(scene)
         group = Folder(staging / key, key)
-        write_coordinates(group, grid, encoding.codec_of_tables)
+        write_coordinates(group, grid, encoding.codec_of_coordinates)
         if source.schema != cv.SCHEMA_VERSION:
             write_node(group, "", scene_document(read_node(source.place, key), grid))
 

@@ -1,7 +1,7 @@
 """Scenes that are in the store already: the same, to be added to, or stored otherwise."""
 
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.errors import CorruptStoreError, InvalidInputError, SceneExistsError
 from sarzarr.grids.warp.plan import WarpPlan
+from sarzarr.ingestion.known_scenes import SceneMemory
 from sarzarr.ingestion.layers.plan import LayerPlan
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.scene_plan import ScenePlan
@@ -19,6 +20,7 @@ from sarzarr.scenes.scene import SceneProbe, scene_hash
 from sarzarr.store.catalog import encoding_of
 from sarzarr.store.codecs import default_codec
 from sarzarr.store.documents import Document, Encoding
+from sarzarr.store.manifest import read_manifest
 from sarzarr.store.store import Store
 
 _ENCODED: Final = ("dtype", "codec", "shard")
@@ -28,14 +30,42 @@ class PlannedStore(Store):
     """A store of which a plan is made: attributes of its documents are read once, as they were then."""
 
     @cached_property
+    def memory(self) -> SceneMemory:
+        """The scenes that plans before found whole."""
+        return SceneMemory(self.root)
+
+    @cached_property
     def _attributes(self) -> dict[tuple[str, str], Document]:
         return {}
 
     def node_attrs(self, scene: str, array: str = "") -> Document:
         """Return the attributes of a scene's group, or of an array of it, as `Store.node_attrs` read them first."""
+        known = self.memory.of(scene)
+        if known is not None and array in known:
+            return known[array]
         if (scene, array) not in self._attributes:
             self._attributes[scene, array] = super().node_attrs(scene, array)
         return self._attributes[scene, array]
+
+    def look_at(self, scene: str) -> tuple[list[str], dict[str, Document]] | None:
+        """Return the keys of a whole scene's files, and attributes by array; None of one that is damaged."""
+        try:
+            files, attributes = [f"{cv.SCENES}/{scene}/zarr.json"], {"": super().node_attrs(scene)}
+            layers = attributes[""].get(cv.LAYERS, ())
+            for name in (*_pixels_of(self, scene), *layers):
+                path = self.pixels(scene, name).path
+                manifest = read_manifest(self.place, path)
+                held = (key for key, size in zip(manifest.keys, manifest.sizes.tolist(), strict=True) if size)
+                files += [f"{path}/{key}" for key in ("zarr.json", cv.MANIFEST, *held)]
+                attributes[name] = super().node_attrs(scene, name)
+        except CorruptStoreError:
+            return None
+        return files, attributes
+
+
+def _pixels_of(store: Store, scene: str) -> list[str]:
+    """Return the names of a scene's arrays of backscatter and of their flags."""
+    return [name for array in store.arrays(scene) for name in (array, array + cv.FLAGS_SUFFIX)]
 
 
 def known_hash(store: Store | None, scene: str) -> str | None:
@@ -85,14 +115,19 @@ def calibrated_as_stored(store: Store | None, scene: SceneProbe, options: Ingest
 def damage_of(store: Store, scene: str) -> str:
     """Return what of a scene's files is not as its manifests say: absent, or short; nothing where all are there.
 
-    Pixels are not read: those that fail their checksum are found when they are.
+    Pixels are not read: those that fail their checksum are found when they are. Of a plan's store nothing is read
+    where every file is as it was when a plan before found them whole.
     """
-    wanted = [name for array in store.arrays(scene) for name in (array, array + cv.FLAGS_SUFFIX)]
+    memory = store.memory if isinstance(store, PlannedStore) else None
+    if memory is not None and memory.of(scene) is not None:
+        return ""
     try:
-        for name in (*wanted, *store.layers(scene)):
+        for name in (*_pixels_of(store, scene), *store.layers(scene)):
             store.pixels(scene, name)
     except CorruptStoreError as error:
         return str(error)
+    if isinstance(store, PlannedStore):
+        store.memory.look(scene, partial(store.look_at, scene))
     return ""
 
 

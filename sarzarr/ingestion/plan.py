@@ -213,6 +213,8 @@ def plan_ingest(
         _with_companions(scene, survey.companions.get(scene.id, ()), known, options, notes) for scene in asked
     ]
     present, left = _left_to_do(known, asked, options, notes, refused)
+    if known is not None:
+        known.memory.save()
     plans = []
     for fitted in (scene.fitted(options) for scene in left):
         with refused.leaving_out(fitted.probe.paths, fitted.id):
@@ -285,6 +287,8 @@ def _with_companions(
 
     A layer of that name that the store has from another file stays, unless it is to be replaced.
     """
+    if not companions:
+        return scene
     layers = list(scene.layers)
     for companion in companions:
         content, name = companion.content, companion.path.name

@@ -425,7 +425,9 @@ def _enter(store: Store, scenes: Sequence[Staged]) -> None:
             if (vmin, vmax) != cv.STORED_RANGE:
                 clips[key] = replace(clips[key], clip_vmin=vmin, clip_vmax=vmax, clip_method="stored range")
         if whole:
-            update_indices(write_bounds(fresh, clips, arrays), None if replaced else arrays)
+            ids = {scene.plan.id for scene in whole}
+            bounded = write_bounds(fresh, clips, arrays)
+            update_indices(bounded, None if replaced else arrays, replaced=ids)
 
 
 def _commit(draft: Store, scenes: Sequence[Staged]) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ def write_scene_documents(group: Place, plan: ScenePlan) -> None:
         attributes[cv.BORDER] = plan.border
     if plan.layers:  # last: one that is added later is written there, too
         attributes[cv.LAYERS] = sorted(layer.name for layer in plan.layers)
-    write_coordinates(group, plan.grid, plan.encoding.codec_of_tables)
+    write_coordinates(group, plan.grid, plan.encoding.codec_of_coordinates)
     write_node(group, "", group_document(attributes))
 
 

@@ -103,7 +103,9 @@ def set_clip(
         keys = set(draft.bounds) if groups is None else set(groups)
         clips = recommend_clips(draft, keys, split=split, **method)
         put_in_order(draft)
-        update_indices(write_bounds(draft, clips))
+        other = {key for key, clip in clips.items() if draft.bounds.get(key) != clip}
+        rows = [row for row in catalog_rows(draft.catalog) if row["bounds_key"] in other] if other else ()
+        update_indices(write_bounds(draft, clips, rows))
     return opened.anew()
 
 

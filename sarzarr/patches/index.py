@@ -73,31 +73,49 @@ def ensure_index(store: Store, spec: IndexSpec) -> None:
             store.unwritten[spec.name] = table
 
 
-def update_index(store: Store, spec: IndexSpec) -> None:
+def update_index(store: Store, spec: IndexSpec, replaced: Collection[str] | None = None) -> None:
     """Index the arrays that the table does not know, or knows with other pixels or another clip (dB).
 
     One process does it at a time, in a draft of what the store then holds: none takes away what another has measured,
-    and what several ask for is measured once.
+    and what several ask for is measured once. ``replaced`` are the only scenes that may have other pixels, where that
+    is known.
     """
-    table = _brought_up_to_date(store, spec)
+    table = _brought_up_to_date(store, spec, replaced)
     if table is not None:
         write_table(store.place, f"{cv.PATCHES}/{spec.name}", table, rows_per_chunk=INDEX_ROWS)
 
 
-def _brought_up_to_date(store: Store, spec: IndexSpec) -> xr.Dataset | None:
-    """Return the table of a cut as it should be; None where the store has it so."""
+def _brought_up_to_date(
+    store: Store, spec: IndexSpec, replaced: Collection[str] | None = None
+) -> xr.Dataset | None:
+    """Return the table of a cut as it should be; None where the store has it so.
+
+    Manifests are read of all arrays; with ``replaced`` of those of these scenes, and of arrays that are not in the
+    table: of the others it knows the pixels.
+    """
     is_same = spec.name in store.patch_indices and spec_of(store, spec.name) == spec
     known = _by_owner(_as_it_was(store, spec.name)) if is_same else {}
-    if is_same and list(known) == [stamp_of(store, row) for row in _arrays_of(store)]:
+    stays = known if replaced is not None else ()
+    told = {(scene, name): stamp for scene, name, stamp in stays if scene not in (replaced or ())}
+    wanted = {stamp_of(store, row, told.get((row["scene"], row["name"]))): row for row in _arrays_of(store)}
+    if is_same and list(known) == list(wanted):
         return None
-    return measured_table(store, spec, known)
+    return _measured(store, spec, wanted, known)
 
 
 def measured_table(
     store: Store, spec: IndexSpec, known: Mapping[Stamp, dict[str, Array]] = MappingProxyType({})
 ) -> xr.Dataset:
     """Return the patch table of a cut as it is measured now; what is ``known`` of an array is not measured again."""
-    wanted = {stamp_of(store, row): row for row in _arrays_of(store)}
+    return _measured(store, spec, {stamp_of(store, row): row for row in _arrays_of(store)}, known)
+
+
+def _measured(
+    store: Store,
+    spec: IndexSpec,
+    wanted: Mapping[Stamp, Mapping[str, Any]],
+    known: Mapping[Stamp, dict[str, Array]],
+) -> xr.Dataset:
     fresh = _measure_all(store, spec, {stamp: row for stamp, row in wanted.items() if stamp not in known})
     parts = {stamp: known.get(stamp) or fresh[stamp] for stamp in wanted}
     return _table(parts, spec, _dropped(wanted.values(), spec))
@@ -108,17 +126,20 @@ def _arrays_of(store: Store) -> list[dict[str, Any]]:
     return [row for row in catalog_rows(store.arrived) if row["name"]]
 
 
-def update_indices(store: Store, added: Iterable[Mapping[str, Any]] | None = None) -> None:
+def update_indices(
+    store: Store, added: Iterable[Mapping[str, Any]] | None = None, *, replaced: Collection[str] = ()
+) -> None:
     """Bring every index of a draft up to date, the default one, of 256 x 256 pixels, too where there is none.
 
     Where nothing but arrays, rows of the catalog, was ``added``, their patches are added to those that are there.
+    Else scenes may have gone, clips may be others, and scenes that were ``replaced`` have other pixels.
     """
     known = store.patch_indices
     for name in sorted({cv.DEFAULT_INDEX, *known}):
         if name not in known:
             update_index(store, IndexSpec(name=name))
         elif added is None:
-            update_index(store, spec_of(store, name))
+            update_index(store, spec_of(store, name), replaced)
         else:
             _extend_index(store, name, [row for row in added if row["name"]])
 
@@ -151,18 +172,27 @@ def _as_it_was(store: Store, name: str, columns: Collection[str] | None = None) 
     return read_table(store.place, f"{cv.PATCHES}/{name}", columns=columns)
 
 
-def stamp_of(store: Store, row: Mapping[str, Any]) -> Stamp:
-    """Return the stamp of a catalog row: its measures depend on its own and its flags' files, and on the clip."""
+def stamp_of(store: Store, row: Mapping[str, Any], told: str | None = None) -> Stamp:
+    """Return the stamp of a catalog row: its measures depend on its own and its flags' files, and on the clip.
+
+    Of which files they are, manifests say, or a digest that was ``told`` when they were the same.
+    """
     scene, name, clip = str(row["scene"]), str(row["name"]), store.bounds[row["bounds_key"]]
-    files = (read_manifest(store.place, f"{cv.SCENES}/{scene}/{array}").crc for array in (name, row["flags"]))
-    return scene, name, f"{''.join(f'{crc:08x}' for crc in files)} {clip.clip_vmin!r} {clip.clip_vmax!r}"
+    if told is None:
+        arrays = (f"{cv.SCENES}/{scene}/{array}" for array in (name, row["flags"]))
+        files = "".join(f"{read_manifest(store.place, array).crc:08x}" for array in arrays)
+    else:
+        files = told.partition(" ")[0]
+    return scene, name, f"{files} {clip.clip_vmin!r} {clip.clip_vmax!r}"
 
 
 def _by_owner(table: xr.Dataset) -> dict[Stamp, dict[str, Array]]:
     ends = np.searchsorted(table["owner"].values, np.arange(table.sizes["array"] + 1))
     stamps = zip(*(table[f"owner_{k}"].values.tolist() for k in ("scene", "array", "stamp")), strict=True)
+    columns = {k: table[k].values for k in COLUMNS}
     return {
-        stamp: {k: table[k].values[ends[i] : ends[i + 1]] for k in COLUMNS} for i, stamp in enumerate(stamps)
+        stamp: {k: column[ends[i] : ends[i + 1]] for k, column in columns.items()}
+        for i, stamp in enumerate(stamps)
     }
 
 
@@ -172,9 +202,8 @@ def _measure_all(
     tasks: list[Task] = []
     owners = []
     for stamp, row in rows.items():
-        counted, clip = store.histogram(row["scene"], row["name"]), store.bounds[row["bounds_key"]].clip
-        is_clear = not counted.nodata and not counted.nonpositive
-        array = replace(StoredArray.of(store.place, row), is_clear=is_clear)
+        clip = store.bounds[row["bounds_key"]].clip
+        array = replace(StoredArray.of(store.place, row), is_clear=store.is_clear(row["scene"], row["name"]))
         tops, lefts = (positions(n, spec) for n in array.shape)
         if not len(tops) or not len(lefts):
             continue

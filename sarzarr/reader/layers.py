@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
-from sarzarr.errors import InvalidInputError
+from sarzarr.errors import InvalidInputError, MissingFileError
 from sarzarr.patches.selection import Selection
 from sarzarr.reader.prefetch import PartRecipe
 from sarzarr.reader.sources import Source
-from sarzarr.store.chunks import described_layout, read_chunk_table
-from sarzarr.store.documents import named, read_node
+from sarzarr.store.chunks import described_layout, expected_chunk_table, looked_into, read_chunk_table
+from sarzarr.store.documents import Document, named, read_node
+from sarzarr.store.manifest import told_checksum
 from sarzarr.store.store import Store
 from sarzarr.text import listed
 
@@ -21,31 +23,49 @@ from sarzarr.text import listed
 def layer_recipes(store: Store, names: Sequence[str], chosen: Selection) -> tuple[PartRecipe, ...]:
     """Return the recipes of layers (n, dates, size, size) beside patches, in the order of ``names``.
 
+    Documents of the layers are read; those of groups, and manifests, as of `expected_chunk_table`.
+
     `InvalidInputError`, with the scenes, where one has no such layer, they differ in its dtype, nodata or classes, or
-    patches reach beyond a scene whose layer has no value for that. `CorruptStoreError` as of `read_chunk_table`.
+    patches reach beyond a scene whose layer has no value for that. `CorruptStoreError` as of `expected_chunk_table`.
     """
     owners = store.catalog["scene"].values[chosen.catalog_row].astype(str)
     scenes, number = np.unique(owners, return_inverse=True)
-    held = {scene: store.layers(scene) for scene in scenes.tolist()}
     channels = chosen.array.shape[1] // max(chosen.dates, 1)
     scene = number[chosen.array[:, ::channels]].astype(np.int32)
-    return tuple(_layer_recipe(store, name, held, scene, chosen) for name in names)
+    return tuple(_layer_recipe(store, name, scenes.tolist(), scene, chosen) for name in names)
 
 
-def _layer_recipe(
-    store: Store, name: str, held: dict[str, tuple[str, ...]], scene: Array, chosen: Selection
-) -> PartRecipe:
-    """Return a layer's recipe; ``scene`` (n, dates) is the number in ``held`` of each patch's scenes."""
-    without = [s for s, layers in held.items() if name not in layers]
-    if without:
+def _documents(store: Store, name: str, scenes: Sequence[str]) -> dict[str, Document]:
+    """Return the documents of a layer by scene; `InvalidInputError` where a scene has none of that name.
+
+    Of `looked_into` scenes the document of the group must list it, too.
+    """
+    out = {}
+    unlisted = {scenes[i] for i in looked_into(len(scenes)) if name not in store.layers(scenes[i])}
+    for scene in [scene for scene in scenes if scene not in unlisted] if name.isidentifier() else ():
+        with suppress(MissingFileError):
+            document = read_node(store.place, f"{cv.SCENES}/{scene}/{name}")
+            if cv.LAYER_KIND in document["attributes"]:  # of no array of backscatter
+                out[scene] = document
+    if len(out) < len(scenes):
+        held = {scene: store.layers(scene) for scene in scenes}
+        without = [scene for scene, layers in held.items() if name not in layers]
+        if not without:  # one of them is damaged
+            return {scene: read_node(store.place, f"{cv.SCENES}/{scene}/{name}") for scene in scenes}
         known = sorted({layer for layers in held.values() for layer in layers})
         raise InvalidInputError(
             f"expected layer {name!r} in every scene that patches are of, got {len(without)} of {len(held)} without "
             f"({listed(without)}; their layers are {', '.join(known) or 'none'}). Pass "
             f"scenes=store.scenes_with({name!r}), or ingest them again with --layer {name}=FILE --replace."
         )
-    documents = {s: read_node(store.place, f"{cv.SCENES}/{s}/{name}") for s in held}
-    layouts = []
+    return out
+
+
+def _layer_recipe(
+    store: Store, name: str, scenes: Sequence[str], scene: Array, chosen: Selection
+) -> PartRecipe:
+    """Return a layer's recipe; ``scene`` (n, dates) is the number in ``scenes`` of each patch's."""
+    documents, layouts = _documents(store, name, scenes), []
     for s, document in documents.items():
         with named(store.place, f"{cv.SCENES}/{s}/{name}/zarr.json"):
             layouts.append(described_layout(f"{cv.SCENES}/{s}/{name}", document))
@@ -65,7 +85,11 @@ def _layer_recipe(
             f"expected a nodata value for the pixels of layer {name!r} beyond a scene's edge, got none. Pass "
             f"edge='shift' or 'drop', or ingest it with one: --layer {name}:nodata255=FILE --replace."
         )
-    table = read_chunk_table(store.place, layouts)
+    if store.place.is_sealed:
+        crcs = [told_checksum(store.place, layout.path) for layout in layouts]
+        table = expected_chunk_table(store.place, layouts, crcs)
+    else:
+        table = read_chunk_table(store.place, layouts)
     source = Source(table=table, stretches=(None,) * len(layouts), shape=chosen.shape)
     return PartRecipe(name=name, source=source, array=scene, dtype=dtype, outside=nodata)
 

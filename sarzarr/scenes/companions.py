@@ -75,9 +75,9 @@ def companions_of(
     without any scene in its folder is refused.
     """
     layers: dict[str, tuple[Companion, ...]] = {}
-    near = []
-    by_name = _by_name(scenes)
-    for probe in probes:
+    near, given = [], list(probes)
+    by_name = _by_name(scenes) if given else {}
+    for probe in given:
         if one := _near(probe, by_name):
             near.append(one)
         else:

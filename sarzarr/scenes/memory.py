@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from hashlib import blake2b
@@ -55,6 +55,36 @@ def _digest(content: Any) -> str:
     return blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
+def kept_at(kind: str, *what: str) -> Path | None:
+    """Return the document of what this package remembers of something; None where nothing is to be remembered."""
+    folder = cache_folder()
+    return None if folder is None else folder / kind / f"{_digest([_code(), *what])}.json"
+
+
+def remembered(document: Path) -> dict[str, Any]:
+    """Return what a document of a run before says; nothing where it is none."""
+    try:
+        if document.stat().st_size > MAX_REMEMBERED:
+            return {}
+        found = json.loads(document.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def remember(document: Path, content: Mapping[str, Any]) -> None:
+    """Write a document for the next run, where that is possible."""
+    text = json.dumps(content)
+    if len(text) > MAX_REMEMBERED:
+        return
+    try:
+        document.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(document) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        log.debug("%s is not written: %s", document, error)
+
+
 class ProbeMemory:
     """Probes of files by the options that they are probed with; `save` keeps what is new for the next run."""
 
@@ -74,7 +104,7 @@ class ProbeMemory:
             entry = self._of_folder(path.parent).get(path.name)
             if isinstance(entry, dict) and entry.get("stamp") == stamp:
                 try:
-                    probe: RasterProbe = _restored(RasterProbe, entry["probe"])
+                    probe: RasterProbe = _maker(RasterProbe)(entry["probe"])
                     return probe
                 except (LookupError, TypeError, ValueError, AttributeError) as error:
                     log.debug("what is remembered of %s is no probe: %s", path, error)
@@ -89,16 +119,7 @@ class ProbeMemory:
             new = {name: entry for name, p in probes.items() if (entry := self._entry(folder / name, p))}
             if not new:
                 continue
-            text = json.dumps({**self._of_folder(folder), **new})
-            if len(text) > MAX_REMEMBERED:
-                continue
-            document = self._document(folder)
-            try:
-                document.parent.mkdir(parents=True, exist_ok=True)
-                with whole_file(document) as partial:
-                    partial.write_text(text, encoding="utf-8")
-            except OSError as error:
-                log.debug("probes of %s are not remembered: %s", folder, error)
+            remember(self._document(folder), {**self._of_folder(folder), **new})
         self._new = {}
 
     def _entry(self, path: Path, probe: RasterProbe) -> dict[str, Any] | None:
@@ -109,27 +130,19 @@ class ProbeMemory:
         plain = _plain(probe)
         try:
             text = json.dumps(plain)
-            if json.dumps(_plain(_restored(RasterProbe, json.loads(text)))) != text:
+            if json.dumps(_plain(_maker(RasterProbe)(json.loads(text)))) != text:
                 return None
         except (LookupError, TypeError, ValueError, AttributeError, NameError):
             return None
         return {"stamp": self._stamp(path), "probe": plain}
 
     def _document(self, folder: Path) -> Path:
-        name = _digest([_code(), str(folder), self._told])
-        return Path(self.folder or "") / "probes" / f"{name}.json"
+        return kept_at("probes", str(folder), self._told) or Path()
 
     def _of_folder(self, folder: Path) -> dict[str, Any]:
         """Return what is remembered of the files of a folder, by name."""
         if folder not in self._known:
-            found: Any = {}
-            document = self._document(folder)
-            try:
-                if document.stat().st_size <= MAX_REMEMBERED:
-                    found = json.loads(document.read_text(encoding="utf-8"))
-            except (OSError, ValueError, RecursionError):
-                found = {}
-            self._known[folder] = found if isinstance(found, dict) else {}
+            self._known[folder] = remembered(self._document(folder))
         return self._known[folder]
 
     def _stamp(self, path: Path) -> list[Any] | None:
@@ -159,7 +172,7 @@ class ProbeMemory:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; `_restored` is the inverse, of the fields of a dataclass by their types."""
+    """Return a value as JSON has it; `_maker` has the inverse, of the fields of a dataclass by their types."""
     if is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value) if f.init}
     if isinstance(value, Path | np.dtype):
@@ -169,24 +182,34 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
+def _same(value: Any) -> Any:
+    return value
+
+
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
-
-
-def _restored(hint: Any, value: Any) -> Any:
-    """Return the value of a type that `_plain` made ``value`` of."""
+def _maker(hint: Any) -> Callable[[Any], Any]:
+    """Return the function that makes a value of a type of what `_plain` made of it."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return None if value is None else _restored(next(t for t in inner if t is not type(None)), value)
+        one = _maker(next(t for t in inner if t is not type(None)))
+        return one if one is _same else lambda value: None if value is None else one(value)
+    if origin is tuple and inner[1:] == (...,):
+        each = _maker(inner[0])
+        return tuple if each is _same else lambda value: tuple(map(each, value))
     if origin is tuple:
-        each = inner[:1] * len(value) if inner[1:] == (...,) else inner
-        return tuple(_restored(t, one) for t, one in zip(each, value, strict=True))
+        makers = tuple(map(_maker, inner))
+        return lambda value: tuple(make(one) for make, one in zip(makers, value, strict=True))
     if hint is Path:
-        return Path(value)
+        return Path
     if hint is np.dtype or origin is np.dtype:
-        return np.dtype(value)
-    if isinstance(hint, type) and is_dataclass(hint):
-        kinds = _hints(hint)
-        return hint(**{name: _restored(kinds[name], one) for name, one in value.items()})
-    return value
+        return np.dtype
+    return _maker_of(hint) if isinstance(hint, type) and is_dataclass(hint) else _same
+
+
+def _maker_of(cls: Any) -> Callable[[Any], Any]:
+    makers = {name: one for name, hint in get_type_hints(cls).items() if (one := _maker(hint)) is not _same}
+
+    def made(value: Mapping[str, Any]) -> Any:
+        return cls(**{**value, **{name: make(value[name]) for name, make in makers.items() if name in value}})
+
+    return made

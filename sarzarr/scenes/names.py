@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -101,6 +102,7 @@ def scene_name(path: Path) -> str:
         raise SceneIdError(f"{path.name}: {error}") from error
 
 
+@lru_cache(maxsize=2**15)
 def scene_claim(path: Path, given: str | None = None) -> tuple[str, str]:
     """Return the scene id, at most 128 bytes, and the folder of a file: the files that share both are one scene.
 

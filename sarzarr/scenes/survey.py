@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,8 +63,11 @@ def survey_files(
     unread: dict[Any, list[Path]] = {}
     known = set[Path]()
     memory = ProbeMemory({"quantity": quantity, "representation": representation, **options})
+    folders = cache(Path.resolve)
     for path in files:
-        if (place := path.resolve()) in known:
+        is_plain = path.name != ".." and not path.is_symlink()
+        place = folders(path.parent) / path.name if is_plain else path.resolve()
+        if place in known:
             notes.append(f"{path.name} is given twice, and taken once.")
             continue
         known.add(place)

@@ -9,7 +9,7 @@ import xarray as xr
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.pixels.bounds import Histogram
-from sarzarr.store.documents import Encoding, named, read_small_array, write_small_array
+from sarzarr.store.documents import Encoding, named, read_node, read_small_array, write_small_array
 from sarzarr.store.place import Place
 
 
@@ -93,6 +93,13 @@ def read_histogram(place: Place, node: str) -> Histogram:
     counts, document = read_small_array(place, node)
     with named(place, f"{node}/zarr.json"):
         return histogram_of(counts, document)
+
+
+def is_clear(place: Place, node: str) -> bool:
+    """Return whether a histogram's document tells of no pixel that is nonpositive or was not measured."""
+    about = read_node(place, node)["attributes"]
+    with named(place, f"{node}/zarr.json"):
+        return not (int(about["nonpositive"]) or int(about["nodata"]))
 
 
 def histogram_of(counts: Array, document: Mapping[str, Any]) -> Histogram:

@@ -360,8 +360,13 @@ def expected_chunk_table(
     counts = ChunkTable((place,) * len(layouts), layouts, np.empty(0, ENTRY))
     entries, unread = np.zeros(int(counts.first_chunk[-1]), ENTRY), np.ones(len(layouts), np.bool_)
     table = replace(counts, entries=entries, crcs=tuple(crcs), unread=unread, remedy=remedy)
-    table.read(np.unique(np.linspace(0, len(layouts) - 1, min(AT_ONCE, len(layouts))).astype(np.int64)))
+    table.read(looked_into(len(layouts)))
     return table
+
+
+def looked_into(count: int) -> Array:
+    """Return (k,) int64, ascending: which of so many arrays or scenes are looked into at once, `AT_ONCE` at most."""
+    return np.unique(np.linspace(0, count - 1, min(AT_ONCE, count)).astype(np.int64))
 
 
 def _array_entries(place: Place, layout: ArrayLayout, first_file: int) -> tuple[Array, int | None]:

@@ -11,8 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import xarray as xr
+
 from sarzarr import conventions as cv
-from sarzarr.store.catalog import CATALOG_ROWS, catalog_of, catalog_rows, is_in_order
+from sarzarr.store.catalog import CATALOG_ROWS, catalog_of, catalog_rows, is_in_order, order_of
 from sarzarr.store.copies import gather_changed
 from sarzarr.store.documents import read_node, update_node
 from sarzarr.store.journal import PATIENCE, drafted, writing
@@ -67,9 +70,14 @@ def commit_scenes(store: Store, staged: Mapping[str, Path], rows: Iterable[Mappi
 
 def _write_catalog(place: Place, rows: Iterable[Mapping[str, Any]], without: Iterable[str] = ()) -> None:
     """Write the catalog anew, in order, with more rows, and without those of some scenes."""
-    gone = set(without)
-    kept = [row for row in catalog_rows(read_table(place, cv.CATALOG)) if row["scene"] not in gone]
-    write_table(place, cv.CATALOG, catalog_of([*kept, *rows]), rows_per_chunk=CATALOG_ROWS)
+    held, more, gone = read_table(place, cv.CATALOG), catalog_of(rows), set(without)
+    kept = np.array([scene not in gone for scene in held["scene"].values.tolist()], bool)
+    joined = {
+        name: (column.dims, np.concatenate([held[name].values[kept], column.values]))
+        for name, column in more.data_vars.items()
+    }
+    table = xr.Dataset(joined)
+    write_table(place, cv.CATALOG, table.isel(array=order_of(table)), rows_per_chunk=CATALOG_ROWS)
 
 
 def put_in_order(store: Store) -> None:
@@ -102,9 +110,11 @@ def write_bounds(
 ) -> Store:
     """Write the bounds of groups into a draft, and the clip of every group onto its arrays; others stay.
 
-    ``rows`` are those of the catalog whose arrays may have another clip: all, if left out.
+    ``rows`` are those of the catalog whose arrays may have another clip: all of these groups, if left out.
     """
-    _write_bounds(store.place, bounds, catalog_rows(store.catalog) if rows is None else rows)
+    if rows is None:
+        rows = [row for row in catalog_rows(store.catalog) if row["bounds_key"] in bounds]
+    _write_bounds(store.place, bounds, rows)
     for key, b in bounds.items():
         clip = f"{b.clip_vmin:.2f} to {b.clip_vmax:.2f} dB ({b.clip_method})"
         log.info("%s: clip of %s set to %s", store.place.name, key, clip)

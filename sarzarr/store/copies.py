@@ -8,6 +8,9 @@ consolidated metadata is not part of the Zarr v3 specification; readers that do 
 A second copy of each document is in the folder of the array ``documents``, where no reader of Zarr looks: of all that
 are of a scene in ``scenes/<scene>.json``, of the others in ``rest.json``. Tables that grow have none: they are made
 again of what they tell of.
+
+The node above the histograms of scenes is a scalar array, too, and no group: xarray takes a millisecond and more for
+each group of a tree, and would make one for each scene's histograms. Who names one opens it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from sarzarr import conventions as cv
+from sarzarr.errors import CorruptStoreError
 from sarzarr.store.documents import (
     Document,
     Encoding,
@@ -79,6 +83,7 @@ def gather_changed(place: Place, changed: Iterable[str]) -> None:
         consolidate(_At(place))
         return
     _put(place, "zarr.json", {**root, cv.CONSOLIDATED: {}})
+    _hide_histograms(place)
     keys = sorted(changed)
     for scene in sorted({_scene_of(key) for key in keys} - {""}):
         _gather_scene(place, scene, {})
@@ -98,6 +103,8 @@ def _tells_of_rest(key: str) -> bool:
 def consolidate(store: InPlace, lost: Mapping[str, Document] | None = None) -> None:
     """Gather the documents of every node; copies of those that are ``lost``, by node, stay."""
     place, known = store.place, lost or {}
+    if lost is None or not has_node(place, cv.HISTOGRAMS):
+        _hide_histograms(place)
     scenes = {name for group in OF_SCENES for name in nodes_below(place, group)}
     for scene in sorted(scenes):
         _gather_scene(place, scene, known)
@@ -140,9 +147,7 @@ def _put(place: Place, key: str, document: Mapping[str, Any]) -> None:
 def _gather_rest(place: Place, lost: Mapping[str, Document], *, keep_cuts: bool = False) -> None:
     """Write the copies of documents that are of no scene, and into the group of patch indices how each is cut."""
     if not has_node(place, cv.DOCUMENTS):
-        write_node(
-            place, cv.DOCUMENTS, array_document((), Encoding(dtype="uint8", chunk=1, shard=0), dims=())
-        )
+        write_node(place, cv.DOCUMENTS, _scalar())
     if has_node(place, cv.PATCHES):
         _tell_cuts(place, keep=keep_cuts)
     copies = {node: copy for node, copy in lost.items() if copies_key() in holders(node)}
@@ -156,6 +161,26 @@ def _gather_rest(place: Place, lost: Mapping[str, Document], *, keep_cuts: bool 
     _put(
         place, copies_key(), {node: _alone(copy) for node, copy in sorted(copies.items()) if _is_sealed(copy)}
     )
+
+
+def _scalar(attributes: Mapping[str, Any] | None = None) -> Document:
+    """Return the document of an array of one number, of which there is no file."""
+    encoding = Encoding(dtype="uint8", chunk=1, shard=0)
+    return array_document((), encoding, dims=(), attributes=attributes)
+
+
+def _hide_histograms(place: Place) -> None:
+    """Have the node above the histograms of scenes be an array, below which no reader looks; its attributes stay."""
+    about, free = dict[str, Any](), frozenset[str]()
+    if has_node(place, cv.HISTOGRAMS):
+        try:
+            document, free = read_sealed(place, cv.HISTOGRAMS)
+        except CorruptStoreError:
+            return  # verify tells, and repair mends it
+        if document.get("node_type") == "array":
+            return
+        about = document["attributes"]
+    write_node(place, cv.HISTOGRAMS, _scalar(about), free)
 
 
 def _tell_cuts(place: Place, *, keep: bool) -> None:

@@ -97,9 +97,9 @@ class Encoding:
         return self.codec if self.codec == UNSHARDED_CODEC else cv.BESIDE_CODEC
 
     @property
-    def codec_of_tables(self) -> str:
-        """The codec of the coordinates (float64) beside an array, likewise."""
-        return self.codec if self.codec == UNSHARDED_CODEC else "zstd"
+    def codec_of_coordinates(self) -> str:
+        """The codec of the coordinates (float64) beside an array: none, since xarray reads them of each scene."""
+        return self.codec if self.codec == UNSHARDED_CODEC else "none"
 
 
 def array_document(
@@ -395,7 +395,7 @@ def decode_chunk(
     """
     with named(place, key):
         try:
-            codec = get_codec("zstd" if document["codecs"][-1]["name"] == "crc32c" else UNSHARDED_CODEC)
+            codec = get_codec(codec_of_column(document))
             if document["data_type"] == "string":
                 encoded = codec.decode(stored, ZSTD_RATIO * len(stored))
                 check_texts(encoded, math.prod(shape))
@@ -408,6 +408,14 @@ def decode_chunk(
         except CorruptStoreError as error:
             raise CorruptStoreError(f"{str(error).rstrip('.')} at {place}/{key}. {RESTORE}") from None
     return values
+
+
+def codec_of_column(document: Mapping[str, Any]) -> str:
+    """Return the name of the codec of a column, of coordinates or of counts, which its document tells."""
+    names = [codec["name"] for codec in document["codecs"]]
+    if names[-1] != "crc32c":
+        return UNSHARDED_CODEC
+    return "zstd" if "zstd" in names else "none"
 
 
 def _dtype_of(document: Mapping[str, Any]) -> np.dtype[Any]:
@@ -457,7 +465,7 @@ def stored_coordinates(grid: Grid, factor: int = 1) -> dict[str, xr.Variable]:
     return {name: variable.copy(data=factor * variable.values) for name, variable in indices.items()}
 
 
-def write_coordinates(scene: Place, grid: Grid, codec: str = "zstd", factor: int = 1) -> None:
+def write_coordinates(scene: Place, grid: Grid, codec: str = "none", factor: int = 1) -> None:
     """Write the `stored_coordinates` into a scene's group, float64 and, as attributes alone, ``spatial_ref``."""
     for name, variable in stored_coordinates(grid, factor).items():
         if variable.ndim:

@@ -7,7 +7,9 @@ checksum over itself and the array's key in the store.
 
 import base64
 import math
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -20,13 +22,15 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, InvalidInputError, MissingFileError, StoreChangedError
 from sarzarr.store.codecs import get_codec
-from sarzarr.store.documents import key_in_store, named, read_json, write_json
+from sarzarr.store.documents import file_bytes, key_in_store, named, read_json, write_json
 from sarzarr.store.limits import MAX_CHUNKS
 from sarzarr.store.place import Place
 from sarzarr.store.seals import crc_of
 from sarzarr.tasks import worker_name
 
 REMEDY: Final = "Make it again from its source: `sarzarr remove`, then `sarzarr ingest`."
+_ENDS: Final = re.compile(rb'"crc32c": (\d{1,10})\s*}\s*\Z')
+"""How a manifest ends."""
 CHUNK: Final = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4")])
 """One chunk of a file: where it begins, its bytes (0: it is all fill value and left out), and the last four of them:
 its CRC-32C, or what its codec has in that place."""
@@ -145,6 +149,18 @@ def read_manifest(place: Place, array: str) -> Manifest:
         if not all(type(n) is int and n > 0 for n in files) or math.prod(files) != len(sizes):
             raise ValueError(f"{str(files)[:100]} files of {len(sizes)} sizes")
         return Manifest(key, files, sizes, _unpacked(document["chunks"], len(sizes)), crc)
+
+
+def told_checksum(place: Place, array: str) -> int:
+    """Return the checksum that the manifest of an array ends in, which is not held against the rest of it here.
+
+    Raises `MissingFileError` as `read_manifest`; `CorruptStoreError` where it ends in another way, and is damaged.
+    """
+    with suppress(MissingFileError):
+        ends = _ENDS.search(file_bytes(place, f"{array}/{cv.MANIFEST}"))
+        if ends is not None:
+            return int(ends[1])
+    return read_manifest(place, array).crc
 
 
 def changed(place: Place, array: str, crc: int) -> StoreChangedError | None:

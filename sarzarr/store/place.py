@@ -205,10 +205,18 @@ class Folder:
 @lru_cache(maxsize=4096)
 def _check_inside(root: str, folder: str) -> None:
     """Refuse a folder of a store that is, by its name or by links, outside of it: once, since every shard asks."""
-    real = os.path.realpath(root)
-    inside = os.path.realpath(f"{root}/{folder}")
-    if ".." in folder.split("/") or inside != os.path.normpath(f"{real}/{folder}"):
+    above, _, name = folder.rpartition("/")
+    if above:
+        _check_inside(root, above)
+    if name == ".." or _is_link(root, folder):
         raise _leads_out(f"{root}/{folder}")
+
+
+def _is_link(root: str, folder: str) -> bool:
+    if os.name != "nt":
+        return os.path.islink(f"{root}/{folder}")  # noqa: PTH114 - a Path costs more than the call
+    inside = os.path.realpath(f"{root}/{folder}")  # a junction leads elsewhere, too
+    return inside != os.path.normpath(f"{os.path.realpath(root)}/{folder}")
 
 
 def _leads_out(path: str) -> CorruptStoreError:

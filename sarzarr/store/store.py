@@ -32,6 +32,7 @@ from sarzarr.pixels.radiometry import from_codes
 from sarzarr.store.catalog import (
     CATALOG_ROWS,
     catalog_of,
+    is_clear,
     is_in_order,
     order_of,
     patches_in_order,
@@ -340,6 +341,10 @@ class Store:
         """Return the dB histogram of one array of a scene."""
         return read_histogram(self.place, f"{cv.HISTOGRAMS}/{scene}/{array}")
 
+    def is_clear(self, scene: str, array: str) -> bool:
+        """Whether every pixel of an array is valid and positive: its histogram's document says it, without counts."""
+        return is_clear(self.place, f"{cv.HISTOGRAMS}/{scene}/{array}")
+
     def patches(
         self, name: str = cv.DEFAULT_INDEX, split: str | None = None, where: str | None = None
     ) -> xr.Dataset:
@@ -556,7 +561,7 @@ def create_store(path: str | Path) -> Store:
         )
     with whole_folder(place.path.resolve(), once=True) as folder:
         new = Folder(folder)
-        ensure_groups(new, cv.SCENES, cv.HISTOGRAMS, cv.PATCHES)
+        ensure_groups(new, cv.SCENES, cv.PATCHES)
         write_table(new, cv.CATALOG, catalog_of(()), rows_per_chunk=CATALOG_ROWS)
         schema = {"schema": cv.SCHEMA, "version": cv.SCHEMA_VERSION}
         write_node(new, "", root_document({cv.SARZARR: schema, cv.BOUNDS: {}}))

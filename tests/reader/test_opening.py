@@ -76,6 +76,33 @@ def test_batches_are_the_same_whenever_manifests_are_read(made, options, tmp_pat
         np.testing.assert_array_equal(one, other)
 
 
+def test_of_layers_documents_are_read_and_manifests_when_a_patch_is(made, few, tmp_path):
+    root, mask = Path(shutil.copytree(made, tmp_path / "s.zarr")), tmp_path / "mask"
+    for i, name in enumerate(SCENES):
+        place = from_origin(500_000 + 20_000 * ord(name), 5_400_000, 10, 10)
+        mask.mkdir(exist_ok=True)
+        write_band(mask / f"{name}.tif", np.full((512, 256), i, np.uint8), transform=place)
+    sz.ingest(sz.plan_ingest(made.parent / "raw", root, layers={"mask": mask}, **KNOWN))
+    place = MemoryPlace.of(root)
+    sz.PatchReader(place, layers=["mask"], **ANY)
+    own = {key.partition("/")[2] for key in place.asked if key.startswith("scenes/e/")}
+    assert own == {"e/mask/zarr.json", "e/mask/manifest.json"}
+    (root / "scenes/e/mask/c/0/0").unlink()
+    reader = sz.PatchReader(root, layers=["mask"], **ANY)
+    _, masks = reader.read(range(6))
+    assert np.array_equal(masks[:, 0, 0, 0], [0, 0, 1, 1, 2, 2])
+    with pytest.raises(CorruptStoreError, match="scenes/e/mask"):
+        reader.read([6])
+    manifest = root / "scenes/d/mask/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"sizes": "', '"sizes": "A'))
+    reader = sz.PatchReader(root, layers=["mask"], **ANY)
+    with pytest.raises(CorruptStoreError, match="scenes/d/mask"):
+        reader.read([4])
+    manifest.unlink()
+    with pytest.raises(CorruptStoreError, match="a manifest was expected"):
+        sz.PatchReader(root, layers=["mask"], **ANY)
+
+
 def test_readers_that_are_joined_read_what_each_of_them_would(made, tmp_path, few):
     other = Path(shutil.copytree(made, tmp_path / "other.zarr"))
     joined = sz.PatchReader([made, other], **ANY)

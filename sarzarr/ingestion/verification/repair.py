@@ -38,6 +38,7 @@ from sarzarr.store.chunks import ArrayLayout, described_layout
 from sarzarr.store.classes import Classes, boxed_classes, listed_classes, stored_classes, write_classes
 from sarzarr.store.commit import changing, write_bounds
 from sarzarr.store.documents import (
+    codec_of_column,
     json_bytes,
     read_small_array,
     root_with_bounds,
@@ -312,9 +313,8 @@ class _Repair:
             if all(self._is_intact(chunk) for chunk in chunks):
                 continue
             new = self._folder(key)
-            array = f"{key}/{(*store.arrays(scene), *store.layers(scene))[0]}"
-            encoding = described_layout(array, self.tree.documents[array]).encoding
-            write_coordinates(new, store.grid(scene), encoding.codec_of_tables)
+            codec = codec_of_column(self.tree.documents[chunks[0].rpartition("/c/")[0]])
+            write_coordinates(new, store.grid(scene), codec)
             for chunk in chunks:
                 axis = chunk.removeprefix(f"{key}/")
                 wanted = self.tree.attributes(chunk.rpartition("/c/")[0])[cv.CHUNK_CRC]

@@ -269,7 +269,7 @@ class _Staged:
             write_node(self._place, f"{level}/{name}", document)
         for level in range(1, levels + 1):
             place = Folder(self.folder / str(level), f"{levels_key(scene)}/{level}")
-            write_coordinates(place, scaled(grid, 2**level), encoding.codec_of_tables, 2**level)
+            write_coordinates(place, scaled(grid, 2**level), encoding.codec_of_coordinates, 2**level)
             write_node(place, "", level_document(facts, grid, level))
         remove_path(self.folder / ".parts")
         write_node(self._place, "", overview_document(scene, grid, levels, self.made))
