@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import xarray as xr
 from chip_collections import codes_of, ids_of, make_chips
 from conftest import write_band
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
 from rasterio.transform import from_origin
@@ -17,8 +19,9 @@ import sarzarr as sz
 from sarzarr.cli.output import summary
 from sarzarr.errors import InvalidInputError, NotInStoreError
 from sarzarr.pixels.rotated import corners_of_rotated
-from sarzarr.store.boxes import Boxes, Drawn, write_boxes
-from sarzarr.store.chip_boxes import chip_grids, read_chip_boxes
+from sarzarr.reader.targets import patch_targets
+from sarzarr.store.boxes import Boxes, Drawn, Windows, write_boxes
+from sarzarr.store.chip_boxes import boxes_on_chips, chip_grids, read_chip_boxes
 from sarzarr.store.commit import changing
 
 SIDE = 16
@@ -75,42 +78,60 @@ def drawn_on(seed, count, side, rotated):
     return out
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=25)
 @given(
-    seed=st.integers(0, 10**6), rotated=st.booleans(), asked=st.booleans(), pad=st.booleans(),
+    seed=st.integers(0, 10**6), rotated=st.booleans(), asked=st.booleans(), frame=st.integers(0, 9),
     visible=st.sampled_from([0.0, 0.3, 0.9]),
 )  # fmt: skip
-def test_a_chips_boxes_are_those_of_the_same_picture_as_a_patch(pair, seed, rotated, asked, pad, visible):
-    """As a patch of a scene of that size, under each of eight turns, alone or padded at the lower right."""
+def test_a_chips_boxes_are_those_of_the_same_picture_as_a_patch(seed, rotated, asked, frame, visible):
+    """As a window of an image of that size, under each of eight turns; in a larger frame none moves."""
+    drawn = {f"c{i}": one for i, one in drawn_on(seed, 4, SIDE, rotated).items()}
+    sizes, ids = {f"c{i}": (SIDE, SIDE) for i in range(5)}, np.arange(5)
+    boxes = Boxes.gathered(drawn, sizes, on="collections/c", classes=KINDS)
+    same = Boxes.gathered(drawn, sizes, classes=KINDS)
+    nowhere = np.zeros(5, np.int64)
+    windows = Windows(owner=ids, row=nowhere, col=nowhere, size=SIDE)
+    patches = patch_targets(same, [*sizes], windows, ids, min_visible=visible, rotated=asked)
+    sides = np.array([*sizes.values()])
+    shown = boxes_on_chips(boxes, [*sizes], sides, min_visible=visible, rotated=asked)
+    chips = replace(patches, boxes=shown, label=boxes.label[shown.source].astype(np.int64))
+    for turn, i in product(range(8), range(5)):
+        mine, other = chips.target(i, turn), patches.target(i, turn)
+        for key in mine:
+            assert mine[key].dtype == other[key].dtype
+            np.testing.assert_array_equal(mine[key], other[key])
+    padded = replace(chips, shape=(SIDE + frame, SIDE + frame))
+    for i in range(5):
+        np.testing.assert_array_equal(padded.target(i)["boxes"], chips.target(i)["boxes"])
+
+
+def test_readers_of_chips_and_scenes_deliver_one_target(pair):
+    """Of stores: rotated boxes that reach outside, upright and rotated, turned, and padded."""
     chips, scenes = pair
-    drawn = drawn_on(seed, 3, SIDE, rotated)
-    ids, shapes = chips_ids(chips), (SIDE, SIDE)
+    drawn, ids, shape = drawn_on(3, 3, SIDE, True), chips_ids(chips), (SIDE, SIDE)
     with changing(chips) as draft:
         made = sz.open_collection(draft, "floods")
         some = Boxes.gathered(
-            {ids[i]: one for i, one in drawn.items()}, dict.fromkeys(ids, shapes), on=made.key, classes=KINDS
+            {ids[i]: one for i, one in drawn.items()}, dict.fromkeys(ids, shape), on=made.key, classes=KINDS
         )
         rows = [made.numbers[owner] for owner in some.owners]
         write_boxes(draft, replace(some, grids=chip_grids(made, rows)))
     with changing(scenes) as draft:
-        some = Boxes.gathered(
-            {f"s{i}": one for i, one in drawn.items()}, {f"s{i}": shapes for i in drawn}, classes=KINDS
+        parts = {f"s{i}": one for i, one in drawn.items()}
+        write_boxes(draft, Boxes.gathered(parts, dict.fromkeys(parts, shape), classes=KINDS))
+    chips, scenes = chips.anew(), scenes.anew()
+    for boxes in (True, "rotated"):
+        one = sz.CollectionReader(chips, "floods", rows=[0, 1, 2], boxes=boxes)
+        two = sz.PatchReader(
+            scenes, patch_size=SIDE, min_valid=0, min_unsaturated=0, index="small", boxes=boxes
         )
-        write_boxes(draft, some)
-    options = {"boxes": "rotated" if asked else True, "min_visible": visible}
-    one = sz.CollectionReader(chips.anew(), "floods", rows=[0, 1, 2], batch_size=3, **options)
-    two = sz.PatchReader(
-        scenes.anew(), patch_size=SIDE, min_valid=0, min_unsaturated=0, batch_size=3, index="small", **options
-    )
-    padded = sz.CollectionReader(chips.anew(), "floods", size="pad", **options)
-    assert padded.selection.shape == (SIDE + 8, SIDE + 8)
-    for turn in range(8):
-        mine, others = (r.read([0, 1, 2], [turn] * 3)[1] for r in (one, two))
-        for i in range(3):
-            for key in ("boxes", "labels", "area", "iscrowd"):
-                assert mine[i][key].dtype == others[i][key].dtype
+        padded = sz.CollectionReader(chips, "floods", size="pad", boxes=boxes)
+        assert padded.selection.shape == (SIDE + 8, SIDE + 8)
+        for turn in (0, 3, 5):
+            mine, others = (r.read([0, 1, 2], [turn] * 3)[1] for r in (one, two))
+            assert sum(len(one["boxes"]) for one in mine) > 2
+            for i, key in product(range(3), ("boxes", "labels", "area", "iscrowd")):
                 np.testing.assert_array_equal(mine[i][key], others[i][key])
-    if pad:
         for i in range(3):
             np.testing.assert_array_equal(padded.read([i])[1][0]["boxes"], one.read([i])[1][0]["boxes"])
 
@@ -143,6 +164,7 @@ def pair(tmp_path_factory):
 
 
 # ------------------------------------------------------------------ formats
+@pytest.mark.slow
 def test_every_format_puts_the_same_boxes_on(store, tmp_path):
     ids = ids_of(9)
     shown = {ids[0]: [(2, 3, 9, 8, "ship"), (0, 0, 4, 4, "tank")], ids[4]: [(1, 1, 3, 6, "buoy")], ids[5]: []}
@@ -200,7 +222,7 @@ def test_rotated_boxes_keep_their_corners_and_difficult_ones_their_flag(store, t
     assert done.boxes.difficult.tolist() == [True, False]
     np.testing.assert_array_equal(done.boxes.polygons[0], [(8, 2), (14, 8), (8, 14), (2, 8)])
     turned = targets(store.anew(), boxes="rotated")[chip][0]
-    np.testing.assert_allclose(turned[0], (8, 8, 72**0.5, 72**0.5, -np.pi / 4), atol=1e-5)
+    np.testing.assert_allclose(np.abs(turned[0]), (8, 8, 72**0.5, 72**0.5, np.pi / 4), atol=1e-5)
     assert targets(store.anew())[chip][0][0] == [2, 2, 14, 14]
 
 
@@ -258,7 +280,9 @@ def test_a_date_that_is_not_there_is_no_other_dates_chip(tmp_path):
     from sarzarr.store.chip_names import chip_rows
 
     sources = ["t/a_20240101.tif", "t/b_20240105.tif", "mask\tv/c_Mask.tif\nu/c_S1_x.tif"]
-    chips = SimpleNamespace(ids=("a_20240101", "b_20240105", "c_S1_x"), table={"source": np.array(sources)})
+    chips = SimpleNamespace(
+        ids=("a_20240101", "b_20240105", "c_S1_x"), table={"source": xr.DataArray(sources)}
+    )
     found = chip_rows(
         chips, ["a_20240301", "t/a_20240101.png", "b_20240105_Label", "root/t/b_20240105", "c_Mask", "c"]
     )
@@ -267,6 +291,7 @@ def test_a_date_that_is_not_there_is_no_other_dates_chip(tmp_path):
 
 
 # ------------------------------------------------------------------ what lasts
+@pytest.mark.slow
 def test_boxes_of_a_chip_that_was_replaced_elsewhere_are_refused(tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -305,6 +330,7 @@ def test_boxes_of_a_chip_that_was_replaced_elsewhere_are_refused(tmp_path):
         targets(store, boxes="none")
 
 
+@pytest.mark.slow
 def test_a_damaged_column_is_found_and_classes_are_made_again(store, tmp_path):
     chip = ids_of(9)[1]
     sz.import_chip_boxes(store, "floods", coco(tmp_path / "a.json", {chip: [(1, 1, 5, 5, "buoy")]}))
