@@ -381,7 +381,7 @@ class CollectionReader(EpochReader):
         channels = [array.name for array in self.arrays]
         parts = batch_parts(batch, names, o.layers)
         return plot_parts(
-            {"array": [channels], **parts}, nodata=self.layer_nodata, patches=patches, classes=classes
+            {"array": [channels], **parts}, nodata=self.layer_nodata, patches=patches, kinds=classes
         )
 
     @cached_property

@@ -45,7 +45,7 @@ def plot_parts(
     *,
     nodata: Mapping[str, float | int | None],
     patches: int = 8,
-    classes: Sequence[str] = (),
+    kinds: Sequence[str] = (),
 ) -> Any:
     """Return a `matplotlib.figure.Figure` of a batch by parts: columns are patches, rows channels, flags and layers.
 
@@ -58,7 +58,7 @@ def plot_parts(
         The value of pixels that are no data, by layer.
     patches
         Most patches that are drawn.
-    classes
+    kinds
         Names of the classes of ``label``, by number.
 
     Images are drawn from 0, black, to 1, white (codes from the least to the greatest); flags by name; layers of few
@@ -89,7 +89,7 @@ def plot_parts(
             words = [flag.name.lower() for flag in Flag] if name == "flags" else list(map(str, classes))
             bar.set_ticks(classes, labels=words, minor=False)
             bar.ax.minorticks_off()
-    _title(axes[0], parts, classes)
+    _title(axes[0], parts, kinds)
     for panels in axes[: images.shape[1]]:
         for axis, target in zip(panels, parts.get("target", ()), strict=False):
             _outline(axis, np.asarray(target["boxes"]))

@@ -109,21 +109,13 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
         **options: Unpack[SideKeywords],
     ) -> None:
         super().__init__()
-        beside = {"layers": options.get("layers") or keys, "labels": labels, "boxes": options.get("boxes")}
-        if not lazy and (given := [name for name, asked in beside.items() if asked]):
-            raise InvalidInputError(
-                f"{given[0]}= needs batches as they are read, got lazy=False. Leave that out."
-            )
-        if samples is not None and collection is not None:
-            raise InvalidInputError(
-                f"samples= or collection= was expected, got {samples!r} and {collection!r}. Leave one out."
-            )
+        of_chips = {"collection": collection, "size": size, "labels": labels}
+        self._delivered: dict[str, Any] = {"samples": samples, "keys": keys, **of_chips}
+        _check_delivered(self._delivered, options, lazy=lazy)
         self.num_workers = num_workers
         self.batch_size = batch_size
         most = _most_of_sides(max_samples, val_fraction)
         self._split = split
-        of_chips = {"collection": collection, "size": size, "labels": labels}
-        self._delivered: dict[str, Any] = {"samples": samples, "keys": keys, **of_chips}
         self._training: PatchLoader | None = None
         self._resumed: Mapping[str, Any] | None = None
         self._items: list[TurnedPatches] | None = None
@@ -141,9 +133,8 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
                 self._items = [TurnedPatches(side.reader.read(side.numbers), side.augment) for side in sides]
             return
         self.store = open_store(patches_path)
-        chips = f"samples={samples!r}" if samples is not None else ""
-        chips = f"collection={collection!r}" if collection is not None else chips
-        drawn = _crops_of(options, split, lazy=lazy, max_samples=max_samples, others=chips)
+        others = {name: self._delivered[name] for name in ("samples", "collection")}
+        drawn = _crops_of(options, split, lazy=lazy, max_samples=max_samples, others=others)
         fixed = {name: value for name, value in options.items() if name not in _OF_CROPS}
         common = cast("ReadKeywords", {**fixed, "batch_size": batch_size, "seed": seed})
         if collection is not None:
@@ -330,6 +321,23 @@ def _first_epoch(loader: PatchLoader) -> None:
     loader.set_epoch(0)
 
 
+def _check_delivered(delivered: Mapping[str, Any], options: SideKeywords, *, lazy: bool) -> None:
+    """Raise `InvalidInputError` where what is asked for is not delivered together."""
+    samples, collection = delivered["samples"], delivered["collection"]
+    layers = options.get("layers") or delivered["keys"]
+    beside = {"layers": layers, "labels": delivered["labels"], "boxes": options.get("boxes")}
+    if not lazy and (given := [name for name, asked in beside.items() if asked]):
+        raise InvalidInputError(
+            f"{given[0]}= needs batches as they are read, got lazy=False. Leave that out."
+        )
+    if collection is None and (delivered["size"] is not None or delivered["labels"]):
+        raise InvalidInputError("size= and labels= need collection=, got none. Name it, or leave them out.")
+    if samples is not None and collection is not None:
+        raise InvalidInputError(
+            f"samples= or collection= was expected, got {samples!r} and {collection!r}. Leave one out."
+        )
+
+
 def _most_of_sides(max_samples: int | None, val_fraction: float) -> tuple[int | None, int | None]:
     """Return the most patches for training, and for validation: one at least each, ``max_samples`` together."""
     if max_samples is None:
@@ -343,18 +351,23 @@ def _most_of_sides(max_samples: int | None, val_fraction: float) -> tuple[int | 
 
 
 def _crops_of(
-    options: SideKeywords, split: str | None, *, lazy: bool, max_samples: int | None, others: str
+    options: SideKeywords,
+    split: str | None,
+    *,
+    lazy: bool,
+    max_samples: int | None,
+    others: Mapping[str, str | None],
 ) -> ReadKeywords:
     """Return the options of crops, which are of the training side alone; `InvalidInputError` where none can be.
 
-    ``others`` says what is read in the place of scenes, if anything is.
+    ``others`` are what may be read in the place of scenes, by the keyword.
     """
     drawn = cast("ReadKeywords", {name: value for name, value in options.items() if name in _OF_CROPS})
     if drawn.get("crops") is None:
         return drawn
     kind = f"crops={drawn['crops']!r}"
-    if others:
-        raise InvalidInputError(f"{kind} needs scenes, got {others}. Leave one out.")
+    if given := [f"{name}={one!r}" for name, one in others.items() if one is not None]:
+        raise InvalidInputError(f"{kind} needs scenes, got {given[0]}. Leave one out.")
     if split is None:
         raise InvalidInputError(
             f"{kind} needs a stored split, whose ground no crop leaves, got none. Make one with "

@@ -347,7 +347,7 @@ def _parsed(
     """Return (name of its picture, annotation; None where only the picture could tell) of each; classes; file."""
     finder, by_source = pictures[0], {sample.source: sample for sample in pictures[1]}
     parsed: list[tuple[str, Annotation | None]] = []
-    classes, named_in = ((), "") if kind == "coco" else listed_classes(base)
+    classes, named_in = ((), "") if kind == "coco" else folder_classes(base)
     for path in files:
         below = path.relative_to(base).as_posix()
         key = Path(below).with_suffix("").as_posix()
@@ -380,7 +380,7 @@ def numbered_classes(classes: tuple[str, ...], drawn: Sequence[Annotation]) -> t
     return (*classes, *(f"class_{i}" for i in range(len(classes), last + 1)))
 
 
-def listed_classes(base: Path, *, deep: bool = True) -> tuple[tuple[str, ...], str]:
+def folder_classes(base: Path, *, deep: bool = True) -> tuple[tuple[str, ...], str]:
     """Return the names of classes (n,) that a folder lists, and the list; `InvalidInputError` where two lists differ.
 
     Folders in it are looked into where ``deep``.

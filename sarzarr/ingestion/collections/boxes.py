@@ -35,7 +35,7 @@ from sarzarr.ingestion.boxes import (
     merged_boxes,
     why_left_out,
 )
-from sarzarr.ingestion.chips.find import CLASS_FILES, LABELS, NAMED, listed_classes, numbered_classes
+from sarzarr.ingestion.chips.find import CLASS_FILES, LABELS, NAMED, folder_classes, numbered_classes
 from sarzarr.keywords import shows_options
 from sarzarr.scenes.products.xml import MAX_XML
 from sarzarr.splits.chips.make import chip_grounds
@@ -230,9 +230,9 @@ def _read(place: Path, options: ChipBoxOptions) -> _Found:
         )
     found = _Found()
     if kinds[0] in ("yolo", "voc", "dota"):
-        found.classes, found.classes_from = listed_classes(base, deep=place.is_dir())
+        found.classes, found.classes_from = folder_classes(base, deep=place.is_dir())
         if not found.classes and place.is_dir():
-            found.classes, found.classes_from = listed_classes(base.resolve().parent, deep=False)
+            found.classes, found.classes_from = folder_classes(base.resolve().parent, deep=False)
     for path in files[kinds[0]]:
         _read_one(kinds[0], path, path.relative_to(base).as_posix(), found, options)
     return found
