@@ -13,6 +13,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NothingChosenError
 from sarzarr.keywords import shows_options
+from sarzarr.patches.chip_shares import chip_shares
 from sarzarr.patches.cut import sample_ids
 from sarzarr.patches.period import parse_period
 from sarzarr.patches.selection import Selection
@@ -35,7 +36,7 @@ from sarzarr.store.chip_labels import ChipLabels, read_labels
 from sarzarr.store.chip_splits import chip_side
 from sarzarr.store.chunks import read_chunk_table
 from sarzarr.store.collections import ABSENT, ChipArray, open_collection
-from sarzarr.store.conditions import Columns, where_mask
+from sarzarr.store.conditions import Columns, names_in, where_mask
 from sarzarr.store.manifest import was_changed
 from sarzarr.store.store import AnyStore
 from sarzarr.text import counted
@@ -99,7 +100,8 @@ class CollectionReader(EpochReader):
     split
         A side of a version: ``train`` of the newest, ``v2:val`` of another, ``fold0:train``; all chips if left out.
     where
-        A condition on columns of the chips: ``valid_vv > 0.9 and pass == 'ascending'``.
+        A condition on columns of the chips, ``valid_vv > 0.9 and pass == 'ascending'``, and on shares of a layer,
+        ``mask_fraction > 0.05``, or of a class of it, ``mask_2 == 0``.
     min_valid
         Least share of valid pixels of a chip, in each channel; anything above 0 unless given, and 0 takes all.
     weights
@@ -290,7 +292,9 @@ class CollectionReader(EpochReader):
         if o.split is not None:
             ask(f"split {o.split!r}", chip_side(made, o.split))
         if o.where is not None:
-            columns = Columns(patch=chip_columns(made), array={}, owner=np.zeros(n, np.int64))
+            known = chip_columns(made)
+            shares = chip_shares(made, names_in(o.where) - known.keys())
+            columns = Columns(patch={**known, **shares}, array={}, owner=np.zeros(n, np.int64))
             ask(f"where {o.where!r}", where_mask(o.where, columns))
         if o.time is not None:
             first, last = parse_period(o.time)
@@ -366,7 +370,11 @@ class CollectionReader(EpochReader):
         """(n,) float64: how often each chip is drawn, against the others; None where all are once."""
         if (given := self.options.weights) is None:
             return None
-        values = chip_weights(self.table(), self._labels, given)
+        table = self.table()
+        if isinstance(given, str) and given not in table:
+            shares = chip_shares(self.collection, [given])
+            table = table.assign(**{name: one[self.selection.table_row] for name, one in shares.items()})
+        values = chip_weights(table, self._labels, given)
         self.options = replace(self.options, weights=values)  # which pickles, and of which a state can tell
         return values
 

@@ -11,6 +11,7 @@ from pyproj import CRS, Transformer
 
 import sarzarr as sz
 from sarzarr.errors import InvalidInputError, NothingChosenError, NotInStoreError
+from sarzarr.patches.chip_histograms import chip_histogram
 from sarzarr.pixels.turns import apply
 
 shapely = pytest.importorskip("shapely", reason="shapely is not installed (sarzarr[vector])")
@@ -216,6 +217,15 @@ def test_ground_is_chosen_across_crss(tmp_path):
         assert meets == (chip in chosen)
 
 
+def test_codes_are_counted_as_their_db_is(store):
+    """The histogram of some chips is that of the dB of their pixels, bin by bin."""
+    made = sz.open_collection(store, "floods")
+    rows = np.array([0, 3, 4, 22])
+    codes = np.stack([codes_of(row, 1, SHAPE) for row in rows])
+    db = sz.denormalize(sz.from_codes(codes), sz.ClipBounds(-60, 100))
+    assert chip_histogram(made, made.array("vh"), rows) == sz.Histogram.from_db(db)
+
+
 # ------------------------------------------------------------------ weights and pictures
 def labelled(store, folder, kinds, name="kinds"):
     """Label the first chips of a store with one class each, or several."""
@@ -281,3 +291,21 @@ def test_a_batch_is_drawn_with_its_chips_classes_layers_and_boxes(store, tmp_pat
         assert len(figure.axes[0].patches) == 1
     with pytest.raises(InvalidInputError, match="Pass what it gave"):
         reader.plot([1])
+
+
+def test_shares_of_layers_choose_and_weigh_chips(tmp_path, caplog):
+    """Of a chip's pixels, and of every class; they are found once, and kept."""
+    store = make_chips(tmp_path / "s.zarr", sizes=((16, 16),) * 5 + ((8, 24),) * 3)
+    masks = {i: mask_of(i, (16, 16) if i < 5 else (8, 24)) for i in range(1, 7)}  # 0 and 7 have none
+    wanted = [i for i, mask in masks.items() if (mask == 1).mean() > 0.49]
+    assert 0 < len(wanted) < 6
+    caplog.set_level("INFO", logger="sarzarr.patches.chip_shares")
+    for where in ("mask_fraction > 0.49", "mask_1 > 0.49 and height > 0"):
+        reader = sz.CollectionReader(store.anew(), "floods", where=where, size="pad")
+        assert reader.selection.table_row.tolist() == wanted
+    weighed = sz.CollectionReader(store.anew(), "floods", weights="mask_0", layers=["mask"], size="pad")
+    np.testing.assert_allclose(weighed.weights, [(m == 0).mean() for m in masks.values()], rtol=1e-6)
+    assert len(caplog.records) == 1
+    assert not sz.verify(store.anew()).findings
+    with pytest.raises(InvalidInputError, match="mask_9"):
+        sz.CollectionReader(store.anew(), "floods", where="mask_9 > 0", size="pad")
