@@ -366,8 +366,8 @@ def _crops_of(
     if drawn.get("crops") is None:
         return drawn
     kind = f"crops={drawn['crops']!r}"
-    if given := [f"{name}={one!r}" for name, one in others.items() if one is not None]:
-        raise InvalidInputError(f"{kind} needs scenes, got {given[0]}. Leave one out.")
+    if instead := [f"{name}={one!r}" for name, one in others.items() if one is not None]:
+        raise InvalidInputError(f"{kind} needs scenes, got {instead[0]}. Leave one out.")
     if split is None:
         raise InvalidInputError(
             f"{kind} needs a stored split, whose ground no crop leaves, got none. Make one with "

@@ -273,6 +273,7 @@ def test_weights_are_columns_words_classes_functions_or_numbers(store, tmp_path)
             sz.CollectionReader(store, "floods", **wrong)
 
 
+@pytest.mark.slow
 def test_a_batch_is_drawn_with_its_chips_classes_layers_and_boxes(store, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (sarzarr[plot])")
     labelled(store, tmp_path, ["water", "land", "land"], name="drawn")

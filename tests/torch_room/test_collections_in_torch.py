@@ -87,6 +87,7 @@ def detected(tmp_path_factory):
     return store.anew()
 
 
+@pytest.mark.slow
 def test_targets_are_those_of_the_reader_in_workers_too(detected):
     options = {"boxes": True, "augment": "d4", "shuffle": True, "batch_size": 4, "with_meta": True}
     reader = list(sz.CollectionReader(detected, "floods", **options))

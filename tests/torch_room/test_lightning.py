@@ -298,6 +298,7 @@ def test_a_loader_alone_goes_on_from_any_checkpoint(store, tmp_path):
 
 
 # ------------------------------------------------------------------ chips of a collection
+@pytest.mark.slow
 def test_a_trainer_fits_and_tests_chips_with_their_boxes(tmp_path):
     """Each training chip once an epoch, whatever dicts of boxes come beside them."""
     chips = make_chips(tmp_path / "s.zarr", sizes=((16, 16),) * 20)
