@@ -350,6 +350,18 @@ def test_a_damaged_column_is_found_and_classes_are_made_again(store, tmp_path):
     assert {f.file for f in sz.verify(store.root).findings} == {"collections/floods/boxes/default/x_min/c/0"}
 
 
+def test_boxes_beyond_their_chip_are_found(tmp_path):
+    store = make_chips(tmp_path / "s.zarr", sizes=((SIDE, SIDE), (SIDE + 8, SIDE + 8)), masks=False)
+    chip = ids_of(2)[0]
+    sz.import_chip_boxes(store, "floods", coco(tmp_path / "a.json", {chip: [(1, 1, 5, 5, "buoy")]}))
+    boxes = read_chip_boxes(sz.open_collection(store.anew(), "floods"))
+    with changing(store) as draft:
+        write_boxes(draft, replace(boxes, boxes=boxes.boxes * 4))
+    (found,) = sz.verify(store.anew()).findings
+    assert found.file == "collections/floods/boxes/default"
+    assert found.wrong == "its boxes do not lie in the pixels of their chips"
+
+
 def test_a_list_that_knows_other_numbers_is_mapped_by_name_and_told(store, tmp_path):
     chip = ids_of(9)[1]
     sz.import_chip_boxes(store, "floods", coco(tmp_path / "a.json", {chip: [(1, 1, 5, 5, "buoy")]}))

@@ -9,8 +9,6 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import SarzarrError
-from sarzarr.store.boxes import boxes_group
-from sarzarr.store.chip_boxes import chip_box_tables, chip_grids, read_chip_boxes
 from sarzarr.store.codecs import CRC_BYTES
 from sarzarr.store.collection_files import shard_key
 from sarzarr.store.collections import ABSENT, CHIPS, Collection, collection_names
@@ -32,11 +30,6 @@ def check_collections(tree: Tree, found: Findings) -> None:
         except (SarzarrError, OSError) as error:
             if not found.touches(collection.key):
                 found.add(f"{collection.key}/{ROOT}", str(error).partition(". ")[0])
-            continue
-        for table in chip_box_tables(collection):
-            key = f"{boxes_group(collection.key)}/{table}"
-            if not found.touches(key) and not found.touches(f"{collection.key}/{CHIPS}"):
-                _check_boxes(collection, table, key, found)
 
 
 def _check(tree: Tree, collection: Collection, found: Findings) -> None:
@@ -70,28 +63,6 @@ def _check(tree: Tree, collection: Collection, found: Findings) -> None:
         for row in wrong:
             at = f"{key}/{contents.parts[int(table['part'].values[row])].name}"
             found.add(f"{at}/{ROOT}", f"the pixels of chip {collection.ids[row]!r} are not those of its hash")
-
-
-def _check_boxes(collection: Collection, name: str, key: str, found: Findings) -> None:
-    """Hold a table of boxes against its chips, as far as these are those that it was put on."""
-    try:
-        boxes = read_chip_boxes(collection, name, as_stored=True)
-    except (SarzarrError, OSError) as error:
-        found.add(key, str(error).partition(". ")[0])
-        return
-    if boxes.on != collection.key:
-        found.add(key, f"it is on {boxes.on}")
-        return
-    if (np.diff(boxes.owner) < 0).any():
-        found.add(key, "its owners are not ascending")
-    here = [i for i, chip in enumerate(boxes.owners) if chip in collection.numbers]
-    rows = np.array([collection.numbers[boxes.owners[i]] for i in here], np.int64)
-    limits = np.full((len(boxes.owners), 2), np.inf)
-    same = [boxes.grids[i] == grid for i, grid in zip(here, chip_grids(collection, rows), strict=True)]
-    sides = np.stack([collection.table[side].values[rows] for side in ("width", "height")], axis=1)
-    limits[np.array(here, np.int64)[same]] = sides[same]
-    if not (boxes.boxes[:, 2:] <= limits[boxes.owner]).all():
-        found.add(key, "its boxes do not lie in the pixels of their chips")
 
 
 def _check_counts(collection: Collection, name: str, found: Findings) -> None:
