@@ -124,6 +124,8 @@ neither. Without Lightning it is a plain class with the same loaders.
 - `overfit_batches=k` takes the first k batches of epoch 0 again and again.
 - `test_dataloader` delivers the test side of a stored split (`split="v1"`), `predict_dataloader` the patches of all
   sides.
+- `SARDataModule(store, collection="floods")` has the same loaders of [chips](collections_training.md#batches), with
+  their layers, labels and boxes.
 - `lazy=False` and `.npy` files are map-style: Lightning gives each process its part with a DistributedSampler,
   which fills up the last step with patches that come twice, and a checkpoint in the middle of an epoch does not
   keep their place.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sarzarr.ingestion.chips.labels import import_labels as import_labels
     from sarzarr.ingestion.chips.pictures import import_chips as import_chips
     from sarzarr.ingestion.chips.spectrograms import import_npz as import_npz
+    from sarzarr.ingestion.collections.boxes import import_chip_boxes as import_chip_boxes
     from sarzarr.ingestion.collections.remove import remove_collection as remove_collection
     from sarzarr.ingestion.options import IngestOptions as IngestOptions
     from sarzarr.ingestion.plan import IngestPlan as IngestPlan

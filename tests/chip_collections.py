@@ -87,14 +87,14 @@ def make_chips(
             | {f"valid_{a.name}": int((stored[a.name] > 0).sum()) for a in arrays}
         )  # fmt: skip
         seen[shape] += 1
-    found = {}
+    found, hashes = {}, np.zeros((len(rows), 2, 32), np.uint8)
     for number, part in enumerate(parts):
         mine = [i for i, row in enumerate(rows) if row["part"] == number]
         staged, records = folder.with_name(f"{folder.name}.staged") / part.name, []
         for shard in range(part.shards):
             with ShardOfChips(staged, contents, part, shard) as writer:
                 for at, i in enumerate(mine[shard * per : (shard + 1) * per]):
-                    writer.append(at, pixels[i])
+                    hashes[i, 0] = np.frombuffer(writer.append(at, pixels[i]), np.uint8)
                 records.append(writer.close())
         found[part.name] = staged, records
     for array in arrays:
@@ -106,16 +106,16 @@ def make_chips(
             vmin=-60.0, vmax=100.0, clip_vmin=clip.vmin, clip_vmax=clip.vmax
         )
     with changing(store) as draft:
-        write_collection(draft, name, contents, _table(contents, rows), histograms, found)
+        write_collection(draft, name, contents, _table(contents, rows, hashes), histograms, found)
         write_bounds(draft, entries)
     return store.anew()
 
 
-def _table(contents, rows):
+def _table(contents, rows, hashes):
     numbers = np.array([[row[name] for name in contents.numbers] for row in rows], np.int64)
     texts = ([row[name] for row in rows] for name in ("id", "source"))
     affine = np.array([row["transform"] for row in rows], np.float64)
-    return chip_table(*texts, affine, numbers, np.zeros((len(rows), 2, 32), np.uint8))
+    return chip_table(*texts, affine, numbers, hashes)
 
 
 def crowd(count, *, seed=0, spread=(0.8, 0.5), size=16):

@@ -39,6 +39,7 @@ from sarzarr import tasks
 from sarzarr.errors import NotInStoreError, SarzarrError, StoreNotFoundError
 from sarzarr.patches.stored_array import StoredArray
 from sarzarr.store.catalog import catalog_rows
+from sarzarr.store.chip_boxes import chip_box_tables, read_chip_boxes
 from sarzarr.store.collections import collection_names
 
 KNOWN = {"quantity": "sigma0", "representation": "power", "shard": 256}
@@ -68,6 +69,9 @@ def raw(folder: Path) -> None:
         folder / "mask.tif", np.ones((2100, 280), np.uint8), transform=from_origin(500_000, 5_400_000, 10, 10)
     )
     (folder / "boxes.csv").write_text("scene,x_min,y_min,x_max,y_max\na,40,10,60,20\n")
+    (folder / "drawn.csv").write_text(
+        "chip,x_min,y_min,x_max,y_max,label\nt1,4,1,60,20,buoy\nt3,0,0,9,9,ship\n"
+    )
     (folder / "chips").mkdir()
     for i in range(5):
         write_band(folder / "chips" / f"{i}.tif", np.full((40, 50), 2**i, np.uint8))
@@ -91,6 +95,11 @@ def collect(raw: Path, root: Path, count: int = 6) -> None:
     """Pack the first chips of a folder into a collection."""
     files = sorted((raw / "tiles").iterdir())[:count]
     sz.ingest(sz.plan_ingest(files, root, collection="t", **KNOWN))
+
+
+def draw(raw: Path, root: Path) -> None:
+    """Put boxes onto chips of a collection."""
+    sz.import_chip_boxes(root, "t", raw / "drawn.csv")
 
 
 def split(raw: Path, root: Path) -> None:
@@ -160,6 +169,7 @@ COMMANDS = {
     "boxes": Command(lambda raw, root: sz.import_boxes(sz.open_store(root), raw / "boxes.csv"), (two,)),
     "chips": Command(lambda raw, root: sz.import_chips(raw / "chips", root), (two,)),
     "collect": Command(collect, (two,)),
+    "draw": Command(draw, (collect,)),
     "grow": Command(collect, (two, lambda raw, root: collect(raw, root, 2))),
     "npy": Command(lambda raw, root: sz.import_npy(raw / "patches" / "metadata.npy", root), (two,)),
     "npz": Command(lambda raw, root: sz.import_npz(raw / "signals" / "beep", root), (two,)),
@@ -237,7 +247,10 @@ def seen(root: Path) -> dict[str, object]:
     for name in collection_names(store):
         made = sz.open_collection(store, name)
         pixels = [made.stored(chip, array) for chip in made.ids for array in made.arrays]
-        out[f"*{name}"] = digest(made.ids, *pixels, made.histogram("vv").counts, made.table["sha"].values)
+        drawn = [read_chip_boxes(made, table).boxes for table in chip_box_tables(made)]
+        out[f"*{name}"] = digest(
+            made.ids, *pixels, made.histogram("vv").counts, made.table["sha"].values, *drawn
+        )
     names = [
         f"{g}/{n}" for g in (cv.BOXES, cv.SPLITS, cv.SAMPLES, cv.PATCHES) for n in store.place.children(g)
     ]

@@ -56,6 +56,7 @@ def _lines_of(made: "Collection") -> Iterator[str]:
     import numpy as np
 
     from sarzarr.grids.crs import crs_name
+    from sarzarr.store.chip_boxes import chip_box_tables, read_chip_boxes
     from sarzarr.store.chip_columns import chip_times
     from sarzarr.store.chip_labels import label_sets, read_labels
     from sarzarr.store.chip_splits import chip_split_versions, read_chip_split
@@ -89,6 +90,12 @@ def _lines_of(made: "Collection") -> Iterator[str]:
         counts = ", ".join(f"{n} {side.replace('_', ' ')}" for side, n in newest.counts.items() if n)
         yield f"    splits: {_versions(versions)}; chips of {newest.name}: {counts}"
         yield from (f"      {line}" for line in newest.told)
+    for name in chip_box_tables(made)[:SHOWN]:
+        boxes = read_chip_boxes(made, name)
+        turned = f", {boxes.turned} rotated" if boxes.turned else ""
+        kinds = counted(len(set(boxes.label.tolist())), "class")
+        chips = counted(len(boxes.owners), "annotated chip")
+        yield f"    boxes/{name}: {counted(len(boxes), 'box')} in {kinds}{turned} on {chips}"
     for name in label_sets(made)[:SHOWN]:
         yield f"    labels/{name}: {labels_text(read_labels(made, name))}"
 

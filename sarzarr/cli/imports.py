@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sarzarr.ingestion.chips.pack import SampleReport
+    from sarzarr.ingestion.collections.boxes import ImportedBoxes
     from sarzarr.store.classes import MovedClass
     from sarzarr.store.samples import SampleSet
 
@@ -43,8 +44,18 @@ LISTS_HELP: Final = (
 LABEL_COLUMN_HELP: Final = "The column, or key, of classes; 'label', 'class' or 'labels' if left out."
 CLASSES_HELP: Final = "All classes in the order of their numbers, from 0: land,water. Of arrival if left out."
 MULTI_HELP: Final = "A chip may have several classes, or none."
+BOXES_HELP: Final = (
+    "GeoJSON, or CSV scene,x_min,y_min,x_max,y_max[,label]; of chips COCO, YOLO, VOC, DOTA, or a folder."
+)
+ON_CHIPS_HELP: Final = "Put them onto the chips of this collection."
+FORMAT_HELP: Final = "With --collection, how boxes are written down."
+UNMATCHED_CHIPS_HELP: Final = (
+    "With --collection, leave out annotations whose chip is not there; else they stop the import."
+)
 Annotations = StrEnum("Annotations", ["auto", "voc", "coco", "yolo", "dota", "none"])
 """Formats of boxes."""
+ChipAnnotations = StrEnum("ChipAnnotations", ["auto", "coco", "yolo", "voc", "dota", "geojson", "csv"])
+"""Formats of boxes on chips."""
 
 
 class Policy(StrEnum):
@@ -217,17 +228,42 @@ def import_spectrograms(
 
 @import_app.command()
 def boxes(
-    file: Annotated[Path, Argument(help="GeoJSON, or CSV scene,x_min,y_min,x_max,y_max[,label].")],
-    store: Annotated[Path, Option("--output", "-o", help="The .zarr store that holds the scenes.")],
+    file: Annotated[Path, Argument(help=BOXES_HELP)],
+    store: Annotated[Path, Option("--output", "-o", help="The .zarr store that holds scenes or chips.")],
     name: Annotated[str, Option(help="Of the table.")] = "default",
     scene: Annotated[str | None, Option(help="Of features that name none.")] = None,
     label: Annotated[str | None, Option(help=LABEL_HELP, show_default=False)] = None,
     policy: Annotated[Policy, Option(help="About boxes that are not inside their scene.")] = Policy.repair,
+    collection: Annotated[str | None, Option(help=ON_CHIPS_HELP, show_default=False)] = None,
+    annotations: Annotated[ChipAnnotations, Option(help=FORMAT_HELP)] = ChipAnnotations.auto,
+    one_based: Annotated[bool, Option("--one-based", help=ONE_BASED_HELP)] = False,
+    leave_unmatched: Annotated[bool, Option("--leave-unmatched", help=UNMATCHED_CHIPS_HELP)] = False,
 ) -> None:
-    """Put boxes onto the scenes of a store, from map coordinates or pixels."""
+    """Put boxes onto the scenes of a store, from map coordinates or pixels, or onto the chips of a collection."""
     from sarzarr.ingestion.boxes import why_left_out
     from sarzarr.store.classes import moved_tables
 
+    if collection is not None:
+        if scene is not None:
+            raise InvalidInputError(f"boxes on chips were expected, got --scene {scene!r}. Leave it out.")
+        done = sz.import_chip_boxes(
+            store,
+            collection,
+            file,
+            name=name,
+            annotations=str(annotations),
+            label_key=label,
+            policy=policy.value,
+            one_based=one_based,
+            leave_unmatched=leave_unmatched,
+        )
+        _tell_chip_boxes(store, collection, name, done)
+        return
+    if annotations != ChipAnnotations.auto or one_based or leave_unmatched:
+        raise InvalidInputError(
+            "--annotations, --one-based and --leave-unmatched are of chips, got no --collection. Name it, or leave "
+            "them out."
+        )
     opened = sz.open_store(store)
     made = sz.import_boxes(opened, file, name=name, scene=scene, label_key=label, policy=policy.value)
     c = made.counts
@@ -237,6 +273,24 @@ def boxes(
         f"{made.turned} rotated; classes: {sz.store_classes(opened)}"
     )
     _tell_moved(moved_tables(opened.place))
+
+
+def _tell_chip_boxes(store: Path, collection: str, name: str, done: "ImportedBoxes") -> None:
+    from sarzarr.ingestion.boxes import why_left_out
+
+    c, made = done.counts, done.boxes
+    echo(
+        f"{store.name}, collections/{collection}, boxes/{name}: {counted(c['kept'], 'box')} of {c['given']} put on "
+        f"{counted(done.chips, 'chip')}, {c['repaired']} repaired, {c['left_out']} left out{why_left_out(c)}; "
+        f"{len(made)} in all on {counted(len(made.owners), 'chip')}, {made.turned} rotated; classes: "
+        f"{sz.store_classes(store)}"
+    )
+    if done.elsewhere:
+        echo(f"  {counted(done.elsewhere, 'feature')} on no chip, or with less than 0.3 of the box, left out")
+    if done.unmatched:
+        count = counted(len(done.unmatched), "annotation")
+        echo(f"  {count} of chips that are not there left out: {listed(done.unmatched)}")
+    _tell_moved(done.moved)
 
 
 @import_app.command()
@@ -346,3 +400,4 @@ def chip_labels(
         echo(f"  {len(labels.known) - count} of {counted(len(labels.known), 'chip')} without")
     if done.unknown:
         echo(f"  {len(done.unknown)} names that are no chip here: {listed(done.unknown)}")
+    _tell_moved(done.moved)

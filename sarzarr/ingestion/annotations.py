@@ -292,20 +292,29 @@ class Region:
 
     @classmethod
     def of(
-        cls, facts: Mapping[str, Any], label_key: str | None, points: Array, *, is_area: bool = False
+        cls,
+        facts: Mapping[str, Any],
+        keys: tuple[str, str | None],
+        points: Array,
+        *,
+        is_area: bool = False,
     ) -> "Region":
-        """Return the region of a feature's properties, or of a row, around (n, 2) points."""
-        values = (facts.get(k) for k in ("scene", label_key or LABEL_KEY))
+        """Return the region of a feature's properties, or of a row, around (n, 2) points.
+
+        ``keys`` are those of its scene and of its label.
+        """
+        values = (facts.get(k) for k in (keys[0], keys[1] or LABEL_KEY))
         scene, label = ("" if v is None else str(v).strip() for v in values)
         return cls(scene=scene, label=label or DEFAULT_LABEL, points=points, is_area=is_area)
 
 
 def parse_geojson(
-    text: bytes | str, name: str, *, label_key: str | None = None
+    text: bytes | str, name: str, *, label_key: str | None = None, owners: Sequence[str] = ("scene",)
 ) -> tuple[list[Region], str | None]:
     """Return the features of a GeoJSON document, and its CRS; None is longitude and latitude in degrees.
 
-    The scene is a feature's property ``scene``, the label ``label_key``: ``label`` where that is left out.
+    The scene is a feature's property ``scene``, or the first of ``owners`` that it has, the label ``label_key``:
+    ``label`` where that is left out.
 
     Raises `InvalidInputError` where it is no such document, a feature has no position or one that is no number, or
     none has the property that was named; the message has the feature's number, or the properties there are.
@@ -332,7 +341,8 @@ def parse_geojson(
                 "Mend it or take it out."
             )
         is_area = str(feature["geometry"]["type"]).endswith("Polygon")
-        regions.append(Region.of(facts, label_key, points, is_area=is_area))
+        owner = next((key for key in owners if facts.get(key) is not None), owners[0])
+        regions.append(Region.of(facts, (owner, label_key), points, is_area=is_area))
     declared = crs.get("properties", {}).get("name") if isinstance(crs, dict) else None
     return regions, declared
 
@@ -361,17 +371,19 @@ def _positions(geometry: Mapping[str, Any]) -> Iterable[tuple[float, float]]:
             stack.extend(part)
 
 
-def parse_csv(text: str, name: str, *, label_key: str | None = None) -> list[Region]:
+def parse_csv(
+    text: str, name: str, *, label_key: str | None = None, owners: Sequence[str] = ("scene",)
+) -> list[Region]:
     """Return the rows of a table ``scene,x_min,y_min,x_max,y_max[,label]`` of boxes in pixels.
 
-    The label is in the column ``label_key``: ``label`` where that is left out. Raises `InvalidInputError` where a
-    column is missing, or a coordinate is no finite number; the message has its line and its text.
+    The scene is in the first of the columns ``owners`` that there is, the label in ``label_key``: ``label`` where
+    that is left out. Raises `InvalidInputError` where a column is missing, or a coordinate is no finite number; the
+    message has its line and its text.
     """
-    rows, wanted = (
-        csv.DictReader(io.StringIO(text, newline="")),
-        ("scene", "x_min", "y_min", "x_max", "y_max"),
-    )
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     try:
+        owner = next((key for key in owners if key in (rows.fieldnames or ())), owners[0])
+        wanted = (owner, "x_min", "y_min", "x_max", "y_max")
         return _regions(rows, wanted, name, label_key)
     except csv.Error as error:  # such as a field of more than 131,072 characters
         raise _refused("a table of boxes", name, f"line {rows.line_num}: {error}") from None
@@ -389,7 +401,7 @@ def _regions(rows: Any, wanted: Sequence[str], name: str, label_key: str | None)
             if not math.isfinite(value):
                 raise InvalidInputError(
                     f"a finite number as {column} was expected in line {rows.line_num} of {name!r}, got "
-                    f"{row[column] or 'nothing'!r} for a box on {row['scene']!r}. Mend it or take it out."
+                    f"{row[column] or 'nothing'!r} for a box on {row[wanted[0]]!r}. Mend it or take it out."
                 )
-        out.append(Region.of(row, label_key, np.array(corners).reshape(2, 2)))
+        out.append(Region.of(row, (wanted[0], label_key), np.array(corners).reshape(2, 2)))
     return out

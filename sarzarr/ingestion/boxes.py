@@ -21,6 +21,8 @@ from sarzarr.store.store import Store
 from sarzarr.text import counted
 
 log = logging.getLogger(__name__)
+LONGITUDE_LATITUDE = "OGC:CRS84"
+"""The CRS of GeoJSON that names none."""
 
 
 def import_boxes(
@@ -42,18 +44,14 @@ def import_boxes(
     says no box that can be put on, a number cannot be read, a feature has no scene or none has the label that was
     named, or a scene has no place that map coordinates reach.
     """
-    if name == ROTATED or name.startswith(f"{ROTATED}:"):
-        raise InvalidInputError(
-            f"a table's name other than {ROTATED!r} was expected, got {name!r}: readers take that for the form of "
-            "boxes. Choose another with --name."
-        )
+    check_table_name(name)
     place = Path(path)
     text = _text_of(place)
     if place.suffix.lower() == ".csv":
         regions, crs = parse_csv(text, place.name, label_key=label_key), ""
     else:
         regions, declared = parse_geojson(text, place.name, label_key=label_key)
-        crs = declared or "OGC:CRS84"  # longitude and latitude, where a document names none
+        crs = declared or LONGITUDE_LATITUDE
     by_scene: dict[str, list[Region]] = {}
     for region in regions:
         if not (owner := region.scene or scene):
@@ -67,6 +65,15 @@ def import_boxes(
         return _put_on(draft, place.name, by_scene, crs, name=name, policy=policy, classes=classes)
 
 
+def check_table_name(name: str) -> None:
+    """Raise `InvalidInputError` where readers take a table's name for the form of boxes, (n, 5)."""
+    if name == ROTATED or name.startswith(f"{ROTATED}:"):
+        raise InvalidInputError(
+            f"a table's name other than {ROTATED!r} was expected, got {name!r}: readers take that for the form of "
+            "boxes. Choose another with --name."
+        )
+
+
 def _put_on(
     store: Store, file: str, by_scene: Mapping[str, list[Region]], crs: str, *, name: str, policy: Policy,
     classes: tuple[str, ...],
@@ -75,7 +82,7 @@ def _put_on(
     placed = store.placements
     for owner in by_scene:
         store.rows(owner)  # raises, and says which there are
-    parts = {owner: _drawn(some, placed[owner], owner, crs) for owner, some in by_scene.items()}
+    parts = {owner: drawn_regions(some, placed[owner], owner, crs) for owner, some in by_scene.items()}
     shapes = {s: p.grid.shape for s, p in placed.items()}
     fresh = Boxes.gathered(parts, shapes, policy=policy, classes=classes)
     fresh = replace(fresh, grids=tuple(placed[owner].fingerprint for owner in fresh.owners))
@@ -84,13 +91,8 @@ def _put_on(
             f"boxes that can be put on scenes were expected in {file!r}, got none among {fresh.counts['given']}"
             f"{why_left_out(fresh.counts)}. Nothing was changed."
         )
-    merged = fresh
-    if name in box_tables(store):
-        old = read_boxes(store, name)
-        merged = _merged(old, fresh)
-        if _are_same(merged, old):  # the file was put on before, by a run that was interrupted perhaps
-            merged = replace(merged, counts=old.counts)
-    merged = write_boxes(store, merged, name, source=file)
+    old = read_boxes(store, name) if name in box_tables(store) else None
+    merged = write_boxes(store, merged_boxes(old, fresh), name, source=file)
     log.info("%s, boxes/%s: %s put on", store.place.name, name, counted(len(fresh), "box"))
     return replace(merged, counts=fresh.counts)
 
@@ -121,7 +123,7 @@ def why_left_out(counts: Mapping[str, int]) -> str:
     return f" ({text})" if text else ""
 
 
-def _drawn(regions: Sequence[Region], placement: Georeference, scene: str, crs: str) -> Drawn:
+def drawn_regions(regions: Sequence[Region], placement: Georeference, scene: str, crs: str) -> Drawn:
     """Return the boxes (n, 4) of regions in pixels, and corners of polygons; ``crs`` is theirs, empty for pixels."""
     labels = [region.label for region in regions]
     if not crs:
@@ -158,18 +160,27 @@ def _are_same(one: Boxes, other: Boxes) -> bool:
     )
 
 
+def merged_boxes(old: Boxes | None, new: Boxes) -> Boxes:
+    """Return both tables' boxes (n, 4), those of ``new`` alone on the scenes or chips that it has."""
+    if old is None:
+        return new
+    made = _merged(old, new)
+    # The file was put on before, by a run that was interrupted perhaps.
+    return replace(made, counts=old.counts) if _are_same(made, old) else made
+
+
 def _merged(old: Boxes, new: Boxes) -> Boxes:
-    """Return both tables' boxes, those of ``new`` alone on the scenes that it has."""
     if old.on != new.on:
         raise InvalidInputError(
             f"a table of boxes on {new.on} was expected, got one on {old.on}. Name another."
         )
     owners = tuple(sorted({*old.owners, *new.owners}))
+    number = {owner: i for i, owner in enumerate(owners)}
     both = Classes(old.classes).having(new.classes, "")
     parts, rings, difficult = [], [], []
     for table, skip in ((old, set(new.owners)), (new, set[str]())):
         keep = np.array([table.owners[o] not in skip for o in table.owner.tolist()], bool)
-        owner = np.array([owners.index(o) for o in table.owners], np.int32)[table.owner[keep]]
+        owner = np.array([number[o] for o in table.owners], np.int32)[table.owner[keep]]
         parts.append((owner, table.boxes[keep], both.numbers_of(table.classes)[table.label[keep]]))
         rings.append(table.polygons[keep])
         difficult.append((np.zeros(len(table), bool) if table.difficult is None else table.difficult)[keep])

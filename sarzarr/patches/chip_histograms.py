@@ -8,6 +8,7 @@ import numpy as np
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.pixels.bounds import ClipBounds, Histogram
+from sarzarr.pixels.kernels import half_codes_kernel, normalize_kernel
 from sarzarr.pixels.radiometry import denormalize, from_codes
 from sarzarr.store.chip_splits import chip_side
 from sarzarr.store.collections import ABSENT, ChipArray, Collection, collection_names, open_collection
@@ -28,20 +29,39 @@ def chip_arrays(store: Store, keys: AbstractSet[str]) -> dict[str, list[tuple[Co
     return out
 
 
-def chip_histogram(made: Collection, array: ChipArray, split: str | None) -> Histogram:
-    """Return the dB histogram of an array of all chips, or, in one pass over their codes, of a side of a split.
+def chip_histogram(made: Collection, array: ChipArray, side: str | Array | None) -> Histogram:
+    """Return the dB histogram of an array of all chips, or, in one pass over their codes, of some of them.
 
-    Of a side, pixels are counted that are valid and positive.
+    ``side`` is a side of a split, or rows (k,) of the table of chips: of these, pixels are counted that are valid and
+    positive.
     """
-    if split is None:
+    if side is None:
         return made.histogram(array.name)
-    is_there = made.table[f"valid_{array.name}"].values != ABSENT
-    rows = np.flatnonzero(chip_side(made, split) & is_there).tolist()
+    wanted = chip_side(made, side) if isinstance(side, str) else np.isin(np.arange(len(made)), side)
+    rows = np.flatnonzero(wanted & (made.table[f"valid_{array.name}"].values != ABSENT)).tolist()
+    if array.dtype == "uint16":
+        return _of_codes(made, array, rows)
     total = Histogram.empty()
     for first in range(0, len(rows), TOGETHER):
         parts = [_db(made, array, row).ravel() for row in rows[first : first + TOGETHER]]
         total = total + Histogram.from_db(np.concatenate(parts))
     return total
+
+
+def _of_codes(made: Collection, array: ChipArray, rows: list[int]) -> Histogram:
+    """Return the histogram of codes: each is counted, and then every code once is brought to its bin."""
+    counts, pixels = np.zeros(cv.MAX_CODE + 1, np.int64), 0
+    for row in rows:
+        codes, flags = made.stored(row, array.name), made.stored(row, array.flags)
+        counts += np.bincount(codes[flags == cv.Flag.VALID], minlength=len(counts))
+        pixels += codes.size
+    db = denormalize(
+        from_codes(np.arange(1, len(counts), dtype=np.uint16)), ClipBounds(array.vmin, array.vmax)
+    )
+    bins = half_codes_kernel(normalize_kernel(db, cv.STORED_RANGE))
+    out = np.zeros(cv.HISTOGRAM_BINS, np.int64)
+    np.add.at(out, bins, counts[1:])
+    return Histogram(counts=out, nodata=pixels - int(counts[1:].sum()))
 
 
 def _db(made: Collection, array: ChipArray, row: int) -> Array:

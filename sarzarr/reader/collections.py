@@ -2,35 +2,41 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import Any, Final, Literal, Unpack
 
 import numpy as np
+import pandas as pd
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, NothingChosenError
 from sarzarr.keywords import shows_options
+from sarzarr.patches.chip_shares import chip_shares
 from sarzarr.patches.cut import sample_ids
 from sarzarr.patches.period import parse_period
 from sarzarr.patches.selection import Selection
 from sarzarr.pixels.stretch import Stretch
 from sarzarr.pixels.turns import TRANSPOSE
 from sarzarr.reader.chip_ground import chips_in_region
+from sarzarr.reader.chip_weights import chip_table_of, chip_weights
 from sarzarr.reader.epochs import EpochReader, Laws
 from sarzarr.reader.moments import ChannelMoments, CountedArray, channel_moments
-from sarzarr.reader.options import Bounds, DeliveredDtype, ReadOptions, SampleKeywords, clips_of
-from sarzarr.reader.order import Indices
+from sarzarr.reader.options import Bounds, DeliveredDtype, ReadOptions, SampleKeywords, Weights, clips_of
+from sarzarr.reader.order import Indices, drawn
+from sarzarr.reader.picture import batch_parts, plot_parts
 from sarzarr.reader.prefetch import BatchRecipe, PartRecipe
 from sarzarr.reader.sources import Source
-from sarzarr.store.boxes import safe_name
+from sarzarr.reader.targets import PatchTargets, table_asked
+from sarzarr.store.boxes import DEFAULT_LABEL, safe_name
+from sarzarr.store.chip_boxes import boxes_on_chips, check_chip_grids, read_chip_boxes
 from sarzarr.store.chip_columns import chip_columns, chip_times
 from sarzarr.store.chip_labels import ChipLabels, read_labels
 from sarzarr.store.chip_splits import chip_side
 from sarzarr.store.chunks import read_chunk_table
 from sarzarr.store.collections import ABSENT, ChipArray, open_collection
-from sarzarr.store.conditions import Columns, where_mask
+from sarzarr.store.conditions import Columns, names_in, where_mask
 from sarzarr.store.manifest import was_changed
 from sarzarr.store.store import AnyStore
 from sarzarr.text import counted
@@ -68,6 +74,7 @@ class CollectionKeywords(SampleKeywords, total=False):
     polygon: Any
     predicate: Literal["intersects", "within"]
     time: Any
+    weights: Weights | None
 
 
 @shows_options(CollectionOptions, CollectionKeywords)
@@ -77,7 +84,8 @@ class CollectionReader(EpochReader):
     Chips come whole, at the size that they have, never padded unless ``size="pad"`` asks for it. Channels are the
     collection's arrays of backscatter, or ``polarizations``; a chip that lacks one of them, or one of ``layers``, or
     has no valid pixel in a channel, is left out. Pixels that are not valid are 0. With ``flags`` a batch is
-    ``(images, flags)``, with ``labels`` ``(images, labels)``; layers come last, each (N, 1, height, width) as stored,
+    ``(images, flags)``, with ``boxes`` ``(images, targets)``, dicts as of `PatchReader`, with ``labels``
+    ``(images, labels)``, with several in that order; layers come last, each (N, 1, height, width) as stored,
     its nodata where a pixel has none (`layer_nodata`: the ``ignore_index`` of a loss). All are turned alike. With
     ``with_meta`` a batch is a dict of these and of ``turn``, ``chip`` (its id), ``source``, ``id`` (int64, stable),
     ``crs`` (WKT), ``transform`` ((N, 6) in affine order, of the chip before it is turned), ``time`` (ISO 8601, UTC),
@@ -92,16 +100,22 @@ class CollectionReader(EpochReader):
     split
         A side of a version: ``train`` of the newest, ``v2:val`` of another, ``fold0:train``; all chips if left out.
     where
-        A condition on columns of the chips: ``valid_vv > 0.9 and pass == 'ascending'``.
+        A condition on columns of the chips, ``valid_vv > 0.9 and pass == 'ascending'``, and on shares of a layer,
+        ``mask_fraction > 0.05``, or of a class of it, ``mask_2 == 0``.
     min_valid
         Least share of valid pixels of a chip, in each channel; anything above 0 unless given, and 0 takes all.
+    weights
+        Weights by which chips are drawn: a column, such as ``label`` of labels that are delivered, each of whose
+        words counts alike; by class of the labels; a function, called once, from `table` to (n,) weights; or these.
     boxes
-        Not of chips yet: `InvalidInputError`.
+        Deliver the boxes on each chip, of the table ``default`` or of that name: True for upright ones (n, 4),
+        ``rotated`` for (n, 5). Chips without have (0, 4); with ``size="pad"`` none is moved.
     **options
         Fields of `sarzarr.reader.options.ReadOptions`, as far as chips have them.
 
-    Raises `NotInStoreError` where there is no such collection, array, layer, split or set of labels;
-    `NothingChosenError` where no chip is left; `InvalidInputError` where those that are left have several sizes.
+    Raises `NotInStoreError` where there is no such collection, array, layer, split, table of boxes or set of labels;
+    `NothingChosenError` where no chip is left; `InvalidInputError` where those that are left have several sizes, or
+    another size or place than their boxes were put on.
     """
 
     options: CollectionOptions
@@ -111,11 +125,9 @@ class CollectionReader(EpochReader):
 
     def __init__(self, store: AnyStore, collection: str, **options: Unpack[CollectionKeywords]) -> None:
         self._name = safe_name(collection)
-        if options.get("boxes"):
-            raise InvalidInputError(
-                "boxes= needs scenes or samples, got a collection, which has none. Leave it out."
-            )
         super().__init__(store, CollectionOptions(**options))
+        if self.weights is not None:  # refused at once where they cannot be drawn by
+            drawn(self.weights, seed=0, epoch=0)
 
     def _choose(self) -> None:
         self.collection = made = open_collection(self.store, self._name)
@@ -125,7 +137,6 @@ class CollectionReader(EpochReader):
             read_labels(made, cv.DEFAULT_INDEX if wanted is True else str(wanted)) if wanted else None
         )
         self.labels = self._labels
-        self.targets = None
         names = [o.polarizations] if isinstance(o.polarizations, str) else o.polarizations
         self.arrays: tuple[ChipArray, ...] = (
             made.contents.arrays if names is None else tuple(self._array(name) for name in names)
@@ -151,6 +162,7 @@ class CollectionReader(EpochReader):
             shape=shape,
             is_padded=len(number) > 1,
         )
+        self.targets = self._targets() if o.boxes else None
         laws, flags = self._laws(len(number)), None
         changes_values = bool(o.augmentation.changes)
         if o.delivers_flags or changes_values:
@@ -171,6 +183,25 @@ class CollectionReader(EpochReader):
         )
         if self.store.place.head(f"{made.key}/zarr.json") != before:
             raise was_changed(self.store.place, made.key)
+
+    def _targets(self) -> PatchTargets:
+        """Return the boxes on the chips of the selection."""
+        made, chosen, (name, rotated) = self.collection, self.selection, table_asked(self.options.boxes)
+        boxes = read_chip_boxes(made, name)
+        check_chip_grids(made, boxes, chosen.table_row)
+        names = [made.ids[row] for row in chosen.table_row.tolist()]
+        if without := len(names) - len({*names} & {*boxes.owners}):
+            log.info("%s: %d of %d chips are not annotated in boxes %s", made.name, without, len(names), name)
+        sizes = np.stack([made.table[side].values[chosen.table_row] for side in ("height", "width")], axis=1)
+        visible = self.options.min_visible
+        shown = boxes_on_chips(boxes, names, sizes, min_visible=visible, rotated=rotated)
+        return PatchTargets(
+            boxes=shown,
+            label=boxes.label[shown.source].astype(np.int64),
+            image_id=chosen.id,
+            shape=chosen.shape,
+            classes=boxes.classes or (DEFAULT_LABEL,),
+        )
 
     def _array(self, name: str) -> ChipArray:
         """Return the array of that name, or of that polarization."""
@@ -261,7 +292,9 @@ class CollectionReader(EpochReader):
         if o.split is not None:
             ask(f"split {o.split!r}", chip_side(made, o.split))
         if o.where is not None:
-            columns = Columns(patch=chip_columns(made), array={}, owner=np.zeros(n, np.int64))
+            known = chip_columns(made)
+            shares = chip_shares(made, names_in(o.where) - known.keys())
+            columns = Columns(patch={**known, **shares}, array={}, owner=np.zeros(n, np.int64))
             ask(f"where {o.where!r}", where_mask(o.where, columns))
         if o.time is not None:
             first, last = parse_period(o.time)
@@ -284,8 +317,8 @@ class CollectionReader(EpochReader):
                 "where the last ones go."
             )
         if o.max_patches is not None and o.max_patches < len(rows):
-            drawn = np.random.default_rng((o.seed, len(rows))).permutation(len(rows))[: o.max_patches]
-            rows = rows[np.sort(drawn)]
+            some = np.random.default_rng((o.seed, len(rows))).permutation(len(rows))[: o.max_patches]
+            rows = rows[np.sort(some)]
         return rows
 
     def _enough(self, array: ChipArray) -> Array:
@@ -323,6 +356,41 @@ class CollectionReader(EpochReader):
             for array, clip in self._clips()
         ]
         return channel_moments([[one] for one in counted_arrays], len(self.collection))
+
+    def table(self) -> pd.DataFrame:
+        """Return the selection as a `pandas.DataFrame`, a row a chip, in the order of the chips' numbers.
+
+        Columns are those of `sarzarr.store.chip_columns.chip_columns`, and ``label``, the class's name, of labels
+        that are delivered; of sets of many ``label_<class>`` each, bool.
+        """
+        return chip_table_of(self.collection, self.selection.table_row, self._labels)
+
+    @cached_property
+    def weights(self) -> Array | None:
+        """(n,) float64: how often each chip is drawn, against the others; None where all are once."""
+        if (given := self.options.weights) is None:
+            return None
+        table = self.table()
+        if isinstance(given, str) and given not in table:
+            shares = chip_shares(self.collection, [given])
+            table = table.assign(**{name: one[self.selection.table_row] for name, one in shares.items()})
+        values = chip_weights(table, self._labels, given)
+        self.options = replace(self.options, weights=values)  # which pickles, and of which a state can tell
+        return values
+
+    def plot(self, batch: Any, *, patches: int = 8) -> Any:
+        """Return a `matplotlib.figure.Figure` of a batch as this reader delivers it, or as tensors of it.
+
+        It is as of `PatchReader.plot`: a column is a chip, ``patches`` at most, with its class above.
+        """
+        o = self.options
+        names = ["image", *["flags"] * o.flags, *["target"] * bool(o.boxes), *["label"] * bool(o.labels)]
+        classes = () if self._labels is None else self._labels.classes
+        channels = [array.name for array in self.arrays]
+        parts = batch_parts(batch, names, o.layers)
+        return plot_parts(
+            {"array": [channels], **parts}, nodata=self.layer_nodata, patches=patches, kinds=classes
+        )
 
     @cached_property
     def shards(self) -> Indices:

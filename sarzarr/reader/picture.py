@@ -7,17 +7,45 @@ import numpy as np
 
 from sarzarr.arrays import Array
 from sarzarr.conventions import Flag
-from sarzarr.errors import MissingExtraError
+from sarzarr.errors import InvalidInputError, MissingExtraError
 from sarzarr.pixels.rotated import corners_of_boxes, corners_of_rotated
+from sarzarr.text import shortened
 
+_PIXELS: Final = ("image", "flags")
 INCHES: Final = 2.2
 """Side of a panel."""
 MOST_CLASSES: Final = 20
 """Whole numbers of a layer up to this many are drawn as classes."""
 
 
+def batch_parts(batch: Any, names: Sequence[str], layers: Sequence[str]) -> dict[str, Any]:
+    """Return the parts of a batch as a reader delivers it, by name: ``image`` (N, C, rows, columns), ``layers``, ...
+
+    ``names`` are those of the parts before the layers. Raises `InvalidInputError` where it is no such batch.
+    """
+    if isinstance(batch, Mapping):
+        parts = dict(batch)
+        size = getattr(parts.get("image"), "shape", ())[-2:]
+        others = {k: v for k, v in parts.items() if getattr(v, "shape", ())[-2:] == size and k not in _PIXELS}
+        parts.setdefault("layers", others)  # under names of their own
+    else:
+        every = batch if isinstance(batch, list | tuple) else (batch,)
+        parts = dict(zip(names, every, strict=False))
+        parts |= {"layers": dict(zip(layers, every[len(names) :], strict=False))} if layers else {}
+        parts = parts if len(every) == len(names) + len(layers) else {}
+    if getattr(parts.get("image"), "ndim", 0) not in (4, 5) or not len(parts["image"]):
+        raise InvalidInputError(
+            f"a batch as this reader delivers it was expected, got {type(batch).__name__}. Pass what it gave."
+        )
+    return parts
+
+
 def plot_parts(
-    parts: Mapping[str, Any], *, nodata: Mapping[str, float | int | None], patches: int = 8
+    parts: Mapping[str, Any],
+    *,
+    nodata: Mapping[str, float | int | None],
+    patches: int = 8,
+    kinds: Sequence[str] = (),
 ) -> Any:
     """Return a `matplotlib.figure.Figure` of a batch by parts: columns are patches, rows channels, flags and layers.
 
@@ -30,6 +58,8 @@ def plot_parts(
         The value of pixels that are no data, by layer.
     patches
         Most patches that are drawn.
+    kinds
+        Names of the classes of ``label``, by number.
 
     Images are drawn from 0, black, to 1, white (codes from the least to the greatest); flags by name; layers of few
     classes in colours, others from the least to the greatest; what is no data is left white. Raises
@@ -59,7 +89,7 @@ def plot_parts(
             words = [flag.name.lower() for flag in Flag] if name == "flags" else list(map(str, classes))
             bar.set_ticks(classes, labels=words, minor=False)
             bar.ax.minorticks_off()
-    _title(axes[0], parts)
+    _title(axes[0], parts, kinds)
     for panels in axes[: images.shape[1]]:
         for axis, target in zip(panels, parts.get("target", ()), strict=False):
             _outline(axis, np.asarray(target["boxes"]))
@@ -122,9 +152,13 @@ def class_colours(classes: Sequence[float], colours: Sequence[Any] | None = None
     return {"cmap": ListedColormap(some), "norm": BoundaryNorm(edges, len(classes))}
 
 
-def _title(axes: Sequence[Any], parts: Mapping[str, Any]) -> None:
-    """Say of each patch what its dict says: scene, row and column, and of what window it was scaled."""
+def _title(axes: Sequence[Any], parts: Mapping[str, Any], kinds: Sequence[str]) -> None:
+    """Say of each patch its scene, row and column, and of what window it was scaled; of a chip its class."""
     if "scene" not in parts:
+        names = [shortened(str(chip), 24) for chip in parts.get("chip", ())] or [""] * len(axes)
+        labels = [_kinds(np.asarray(one), kinds) for one in parts.get("label", ())] or [""] * len(axes)
+        for axis, name, label in zip(axes, names, labels, strict=False):
+            axis.set_title("\n".join(filter(None, (name, label))), fontsize=7)
         return
     spans = [f" ({int(span)} px)" for span in parts.get("span", ())] or [""] * len(axes)
     facts = zip(axes, parts["scene"], parts["row"], parts["col"], spans, strict=False)
@@ -132,6 +166,12 @@ def _title(axes: Sequence[Any], parts: Mapping[str, Any]) -> None:
         name = scene if isinstance(scene, str) else f"{scene[0]} ... {scene[-1]}"
         name = name if len(name) <= 24 else f"{name[:11]}...{name[-10:]}"
         axis.set_title(f"{name}\n{int(row)}, {int(col)}{span}", fontsize=7)
+
+
+def _kinds(label: Array, kinds: Sequence[str]) -> str:
+    """Return the names of a chip's classes: its number, or (classes,) 0 and 1."""
+    numbers = np.flatnonzero(label) if label.ndim else label[None][label[None] >= 0]
+    return shortened(", ".join(kinds[i] for i in numbers.tolist()), 24)
 
 
 def _outline(axis: Any, boxes: Array) -> None:

@@ -38,7 +38,7 @@ from sarzarr.reader.layers import layer_recipes
 from sarzarr.reader.moments import ChannelMoments, CountedArray, channel_moments
 from sarzarr.reader.options import ReadKeywords, ReadOptions, clips_of
 from sarzarr.reader.order import Indices, drawn
-from sarzarr.reader.picture import plot_parts
+from sarzarr.reader.picture import batch_parts, plot_parts
 from sarzarr.reader.prefetch import BatchRecipe
 from sarzarr.reader.scales import Scaling, scaled_targets
 from sarzarr.reader.several import (
@@ -72,7 +72,6 @@ _ORDER: Final = (
     "cache",
 )
 """Options of what joins readers; all others are of each."""
-_PIXELS: Final = ("image", "flags")
 _OF_ALL: Final = ("weights", "max_patches", "drop_last")
 """Options that are of the patches of all stores together."""
 
@@ -361,24 +360,8 @@ class PatchReader(EpochReader):
         `MissingExtraError` where matplotlib is not installed.
         """
         o = self.options
-        if isinstance(batch, Mapping):
-            parts = dict(batch)
-            size = getattr(parts.get("image"), "shape", ())[-2:]
-            others = {
-                k: v for k, v in parts.items() if getattr(v, "shape", ())[-2:] == size and k not in _PIXELS
-            }
-            parts.setdefault("layers", others)  # under names of their own
-        else:
-            every = batch if isinstance(batch, list | tuple) else (batch,)
-            names = ["image", *["flags"] * o.flags, *["target"] * bool(o.boxes)]
-            parts = dict(zip(names, every, strict=False))
-            parts |= {"layers": dict(zip(o.layers, every[len(names) :], strict=False))} if o.layers else {}
-            parts = parts if len(every) == len(names) + len(o.layers) else {}
-        if getattr(parts.get("image"), "ndim", 0) not in (4, 5) or not len(parts["image"]):
-            raise InvalidInputError(
-                f"a batch as this reader delivers it was expected, got {type(batch).__name__}. Pass what it gave."
-            )
-        return plot_parts(parts, nodata=self.layer_nodata, patches=patches)
+        names = ["image", *["flags"] * o.flags, *["target"] * bool(o.boxes)]
+        return plot_parts(batch_parts(batch, names, o.layers), nodata=self.layer_nodata, patches=patches)
 
     @property
     def _used(self) -> Array:

@@ -1,4 +1,4 @@
-"""Boxes in a store: tables ``boxes/<name>``, in pixel edges of scenes or samples."""
+"""Boxes in a store, in pixel edges: tables ``boxes/<name>``, of chips ``collections/<collection>/boxes/<name>``."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,7 @@ from sarzarr.store.tables import read_table, write_table
 Policy = Literal["repair", "refuse"]
 MIN_VISIBLE: Final = 0.3
 """Share of a box's area that must lie in a patch for the patch to show it."""
-_ROUNDED: Final = 1e-9
+ROUNDED: Final = 1e-9
 """Share of an area that sums of products may lose."""
 
 
@@ -170,6 +170,12 @@ class Windows:
     """Rows and columns; (n,) where they differ."""
 
 
+def check_visible(min_visible: float) -> None:
+    """Raise `InvalidInputError` where the least share of a box that shows it is not in [0, 1]."""
+    if not 0 <= min_visible <= 1:
+        raise InvalidInputError(f"min_visible must be in 0..1, got {min_visible}.")
+
+
 def boxes_in_windows(
     boxes: Array, owner: Array, windows: Windows, *, min_visible: float = MIN_VISIBLE
 ) -> PatchBoxes:
@@ -189,8 +195,7 @@ def boxes_in_windows(
     min_visible
         0 to 1.
     """
-    if not 0 <= min_visible <= 1:
-        raise InvalidInputError(f"min_visible must be in 0..1, got {min_visible}.")
+    check_visible(min_visible)
     window, box = _candidates(boxes, owner, windows)
     corner = np.stack([windows.col, windows.row, windows.col, windows.row], axis=1).astype(np.float32)
     whole = boxes[box].astype(np.float32)
@@ -216,8 +221,7 @@ def rotated_in_windows(
     A window shows one of its image, of ``corners`` (n, 4, 2), where at least ``min_visible`` of the polygon's area is
     inside, and any of it. All else is as of `boxes_in_windows`.
     """
-    if not 0 <= min_visible <= 1:
-        raise InvalidInputError(f"min_visible must be in 0..1, got {min_visible}.")
+    check_visible(min_visible)
     hulls = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     window, box = _candidates(np.maximum(hulls, 0), owner, windows)  # windows begin at 0
     corner = np.stack([windows.col, windows.row], axis=1).astype(np.float64)[window]
@@ -226,7 +230,7 @@ def rotated_in_windows(
     rings = corners[box].astype(np.float64) - corner[:, None]
     frame = np.array([0, 0, windows.size, windows.size], np.float64)
     shared, whole = shared_areas(rings, np.tile(frame, (len(rings), 1))), ring_areas(simple_rings(rings))
-    shown = (shared > 0) & (shared >= (min_visible - _ROUNDED) * whole)
+    shown = (shared > 0) & (shared >= (min_visible - ROUNDED) * whole)
     first = np.searchsorted(window[shown], np.arange(len(windows.owner) + 1))
     return PatchBoxes(
         first=first.astype(np.int64),
@@ -288,7 +292,7 @@ DEFAULT_LABEL: Final = "object"
 ROTATED: Final = "rotated"
 """The option ``boxes`` that delivers rotated boxes, (n, 5); ``rotated:NAME`` those of the table of that name."""
 ON_SCENES: Final = cv.SCENES
-"""What a table's boxes are on: scenes, or ``samples/<name>``."""
+"""What a table's boxes are on: scenes, or ``samples/<name>``, or ``collections/<name>``."""
 CORNERS: Final = ("x_min", "y_min", "x_max", "y_max")
 COORDINATES: Final = f"pixel edges from the upper left corner, half-open: {', '.join(CORNERS)}"
 POLYGON: Final = tuple(f"{axis}_{i}" for i in range(1, 5) for axis in "xy")
@@ -317,9 +321,10 @@ class Boxes:
     """A table of boxes."""
 
     on: str = ON_SCENES
-    """``scenes``, or ``samples/<name>``."""
+    """``scenes``, or ``samples/<name>``, or ``collections/<name>``."""
     owners: tuple[str, ...]
-    """Ids of the scenes that have boxes; of every sample of the set, in its order."""
+    """Ids of the scenes that have boxes; of the chips of a collection that were annotated; of every sample of a set,
+    in its order."""
     owner: Array
     """(n,) int32: whose each box is, by its number in ``owners``; ascending."""
     boxes: Array
@@ -333,8 +338,8 @@ class Boxes:
     difficult: Array | None = None
     """(n,) bool; None where none is difficult."""
     grids: tuple[str, ...] = ()
-    """Of boxes on scenes, the fingerprint of each owner's placement: they are pixels of that grid alone. Empty
-    where it is not known."""
+    """Of boxes on scenes and chips, the fingerprint of each owner's placement: they are pixels of that grid alone.
+    Empty where it is not known."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """What became of the boxes that were given: `sarzarr.store.boxes.CheckedBoxes.counts`."""
 
@@ -349,7 +354,7 @@ class Boxes:
 
         Raises `InvalidInputError` where a box is refused; the message names its owner.
         """
-        owners = tuple(sizes) if on != ON_SCENES else tuple(sorted(parts))
+        owners = tuple(sizes) if _listing(on) is None else tuple(sorted(parts))
         given = [(i, Drawn(*parts[o])) for i, o in enumerate(owners) if o in parts]
         came = (label for part in parts.values() for label in Drawn(*part).labels)
         classes = tuple(dict.fromkeys((*classes, *came)))
@@ -450,7 +455,8 @@ def write_boxes(store: Store, boxes: Boxes, name: str = cv.DEFAULT_INDEX, *, sou
     New classes enter the store's table: ``source`` says where they are from, the table itself if left out.
     """
     safe_name(name)
-    known = enter_classes(store.place, boxes.classes, source or f"{cv.BOXES}/{name}", first=name)
+    key = f"{boxes_group(boxes.on)}/{name}"
+    known = enter_classes(store.place, boxes.classes, source or key, first=key)
     boxes = _numbered(boxes, known)
     columns: dict[str, Any] = {"owner": ("box", boxes.owner.astype(np.int32))}
     for i, column in enumerate(CORNERS):
@@ -462,13 +468,30 @@ def write_boxes(store: Store, boxes: Boxes, name: str = cv.DEFAULT_INDEX, *, sou
     if boxes.difficult is not None:
         columns[DIFFICULT] = ("box", boxes.difficult.astype(np.uint8))
     columns["class_name"] = ("class", np.array(boxes.classes, dtype=object))
-    if boxes.on == ON_SCENES:
-        columns["owner_scene"] = ("scene", np.array(boxes.owners, dtype=object))
-        columns["owner_grid"] = ("scene", np.array(boxes.grids or [""] * len(boxes.owners), dtype=object))
+    if (listing := _listing(boxes.on)) is not None:
+        dim, owner, grid = listing
+        columns[owner] = (dim, np.array(boxes.owners, dtype=object))
+        columns[grid] = (dim, np.array(boxes.grids or [""] * len(boxes.owners), dtype=object))
     attrs = {"on": boxes.on, "coordinates_are": COORDINATES, **boxes.counts}
-    ensure_groups(store.place, cv.BOXES)
-    write_table(store.place, f"{cv.BOXES}/{name}", xr.Dataset(columns, attrs=attrs))
+    ensure_groups(store.place, boxes_group(boxes.on))
+    write_table(store.place, key, xr.Dataset(columns, attrs=attrs))
     return boxes
+
+
+def boxes_group(on: str = ON_SCENES) -> str:
+    """Return the group of tables of boxes on scenes and samples, or of those on the chips of a collection.
+
+    >>> boxes_group(), boxes_group("collections/floods")
+    ('boxes', 'collections/floods/boxes')
+    """
+    return f"{on}/{cv.BOXES}" if on.startswith(f"{cv.COLLECTIONS}/") else cv.BOXES
+
+
+def _listing(on: str) -> tuple[str, str, str] | None:
+    """Return the dimension and the columns of owners that a table lists; None of a set of samples, which has them."""
+    if on == ON_SCENES:
+        return "scene", "owner_scene", "owner_grid"
+    return ("chip", "owner_chip", "owner_grid") if boxes_group(on) != cv.BOXES else None
 
 
 def _numbered(boxes: Boxes, known: Classes) -> Boxes:
@@ -502,14 +525,20 @@ def read_boxes(
     with named(store.place, f"{cv.BOXES}/{name}/zarr.json"):
         on = str(table.attrs["on"])
         sizes = store.catalog if on == ON_SCENES else read_table(store.place, on)
-        boxes = _boxes_of(table, on, sizes)
-    classes = None if as_stored else stored_classes(store.place)
+        boxes = boxes_of_table(table, on, sizes)
+    return boxes if as_stored else with_store_numbers(store, boxes)
+
+
+def with_store_numbers(store: Store, boxes: Boxes) -> Boxes:
+    """Return boxes (n, 4) with the numbers of a store's classes; with their own in stores without these."""
+    classes = stored_classes(store.place)
     return boxes if classes is None else _numbered(boxes, classes)
 
 
-def _boxes_of(table: xr.Dataset, on: str, sizes: xr.Dataset) -> Boxes:
-    """Return the boxes of a table; ``sizes`` has the height and width, pixels, of what they are on."""
-    owners = table["owner_scene"] if on == ON_SCENES else sizes["id"]
+def boxes_of_table(table: xr.Dataset, on: str, sizes: xr.Dataset) -> Boxes:
+    """Return the boxes (n, 4) of a table; ``sizes`` has the height and width, pixels, of what they are on."""
+    listing = _listing(on)
+    owners = sizes["id"] if listing is None else table[listing[1]]
     corners = {k: table[k].values for k in ("x_min", "y_min", "x_max", "y_max")}
     check_boxes_within(corners, sizes)
     check_within(table["owner"].values, 0, owners.size - 1, "owner")

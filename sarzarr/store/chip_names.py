@@ -13,14 +13,17 @@ UNKNOWN: Final = -1
 """The row of a name that is no chip's."""
 _MARKS: Final = "_-."
 """Characters that part a name."""
+_ENDINGS: Final = (".tif", ".tiff", ".gz", ".png", ".jpg", ".jpeg", ".npy", ".zarr")
 _TWO: Final = -2
 
 
 def chip_rows(collection: Collection, names: Sequence[str]) -> Array:
     """Return (names,) int64: the row of the chip that each name means, -1 where it means none, or more than one.
 
-    A name is an id, or one of a chip's files; folders (of either slash) and endings may be left out, and so may what
-    follows a ``_``, ``-`` or ``.``, as ``Spain_7370579`` for ``Spain_7370579_S1Hand``, or be another.
+    A name is an id, or one of a chip's files. Folders (of either slash), from the first on, and endings may be left
+    out, or there may be more folders before. The last words of a name, after a ``_``, ``-`` or ``.``, may be left
+    out, as ``Spain_7370579`` for ``Spain_7370579_S1Hand``, and the last one be another, where they are the same in
+    all chips and in all names that need it, and begin with a letter: dates and numbers tell chips from one another.
     """
     exact: dict[str, int] = {}
     for row, (chip, source) in enumerate(
@@ -29,29 +32,55 @@ def chip_rows(collection: Collection, names: Sequence[str]) -> Array:
         for text in {chip, *(part for line in str(source).split("\n") for part in _spellings(line))}:
             exact[text] = row if exact.get(text, row) == row else _TWO
     found = [next((exact[t] for t in _spellings(name) if t in exact), UNKNOWN) for name in names]
-    missing = [i for i, row in enumerate(found) if row < 0]
-    if missing:
-        begins: dict[str, int] = {}
-        for row, chip in enumerate(collection.ids):
-            for text in _beginnings(chip):
-                begins[text] = row if begins.get(text, row) == row else _TWO
+    if missing := [i for i, row in enumerate(found) if row == UNKNOWN]:
+        bases = _bases(collection.ids)
+        dropped: dict[str, list[int]] = {}
         for i in missing:
             stem = _spellings(names[i])[-1]
-            tries = [begins.get(stem, UNKNOWN)]
-            tries += [exact.get(text, begins.get(text, UNKNOWN)) for text in _beginnings(stem)[:1]]
-            found[i] = next((row for row in tries if row >= 0), UNKNOWN)
-    return np.array(found, np.int64)
+            found[i] = bases.get(stem, UNKNOWN)
+            base, word = _parted(stem)
+            if found[i] == UNKNOWN and base:
+                found[i] = exact.get(base, bases.get(base, UNKNOWN))
+                dropped.setdefault(word, []).append(i)
+        taken = [word for word, some in dropped.items() if any(found[i] >= 0 for i in some)]
+        for i in [i for word in taken for i in dropped[word]] if len(taken) > 1 else ():
+            found[i] = UNKNOWN
+    return np.maximum(np.array(found, np.int64), UNKNOWN)
 
 
 def _spellings(name: str) -> list[str]:
-    """Return a name as it is, without its folders, and without its ending; what comes before a tab is not of it."""
+    r"""Return a name as it is, and from each of its folders on, with its ending and without; the bare one comes last.
+
+    What comes before a tab is not of it.
+
+    >>> _spellings(r"val\a.tif")
+    ['val/a.tif', 'val/a', 'a.tif', 'a']
+    """
     path = PurePosixPath(name.rpartition("\t")[2].strip().replace("\\", "/"))
     stem = path.name
-    while PurePosixPath(stem).suffix.lower() in (".tif", ".tiff", ".gz", ".png", ".jpg", ".npy", ".zarr"):
+    while PurePosixPath(stem).suffix.lower() in _ENDINGS:
         stem = PurePosixPath(stem).stem
-    return [str(path), path.name, stem]
+    folders = path.parts[:-1]
+    tails = [folders[at:] for at in range(len(folders) + 1)]
+    return ["/".join((*tail, last)) for tail in tails for last in (path.name, stem)]
 
 
-def _beginnings(stem: str) -> list[str]:
-    """Return what comes before each mark in a name, the longest first."""
-    return [stem[:i] for i in range(len(stem) - 1, 0, -1) if stem[i] in _MARKS]
+def _parted(stem: str) -> tuple[str, str]:
+    """Return a name without its last word, and that word; nothing where it does not begin with a letter.
+
+    >>> _parted("Spain_7370579_S1Hand"), _parted("site1_20240101")
+    (('Spain_7370579', 'S1Hand'), ('', ''))
+    """
+    at = max(stem.rfind(mark) for mark in _MARKS)
+    return (stem[:at], stem[at + 1 :]) if at > 0 and stem[at + 1 :][:1].isalpha() else ("", "")
+
+
+def _bases(ids: Sequence[str]) -> dict[str, int]:
+    """Return the rows of chips by their ids without the last words that are the same in all of them."""
+    bases: dict[str, int] = {}
+    parted = [_parted(chip) for chip in ids]
+    while len({word for _, word in parted}) == 1 and parted[0][1]:
+        for row, (base, _) in enumerate(parted):
+            bases[base] = row if bases.get(base, row) == row else _TWO
+        parted = [_parted(base) for base, _ in parted]
+    return bases

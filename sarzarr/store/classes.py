@@ -5,7 +5,7 @@ what detectors call background.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,9 +32,9 @@ class MovedClass:
     among: str
     """The list: a file's name, or a table's."""
     there: int
-    """Its number in the list, counted from 1."""
+    """Its number in the list, counted from 1; of a set of labels on chips from 0."""
     here: int
-    """Its number in the store."""
+    """Its number in the store, or in the set of labels."""
 
     def __str__(self) -> str:
         return f"class {self.there} of {self.among} is {self.name!r}, {self.here} here"
@@ -101,7 +101,7 @@ def read_classes(place: Place, *, first: str = "") -> Classes:
     """Return the classes of a store in the order of their numbers.
 
     They are those of the table, and then those that tables of boxes know besides, as stores of before have them:
-    the table ``first`` before the others, which are sorted.
+    the table of the key ``first`` before the others, which are sorted.
     """
     return boxed_classes(place, stored_classes(place) or Classes(), first=first)
 
@@ -109,9 +109,16 @@ def read_classes(place: Place, *, first: str = "") -> Classes:
 def boxed_classes(place: Place, known: Classes | None = None, *, first: str = "") -> Classes:
     """Return ``known`` classes, and then those of tables of boxes, as of `read_classes`."""
     known = known or Classes()
-    for table in sorted(nodes_below(place, cv.BOXES), key=lambda name: (name != first, name)):
-        known = known.having(listed_classes(place, table), f"{cv.BOXES}/{table}")
+    for table in sorted(_tables(place), key=lambda key: (key != first, key)):
+        known = known.having(listed_classes(place, table), table)
     return known
+
+
+def _tables(place: Place) -> Iterator[str]:
+    """Yield the keys of a store's tables of boxes: on scenes and samples, and on the chips of each collection."""
+    of_chips = (f"{cv.COLLECTIONS}/{name}/{cv.BOXES}" for name in nodes_below(place, cv.COLLECTIONS))
+    for group in (cv.BOXES, *of_chips):
+        yield from (f"{group}/{name}" for name in nodes_below(place, group))
 
 
 def store_classes(store: AnyStore) -> Classes:
@@ -120,19 +127,15 @@ def store_classes(store: AnyStore) -> Classes:
 
 
 def listed_classes(place: Place, table: str) -> list[str]:
-    """Return the names of classes, 1 to n, in the order in which a table of boxes numbers them."""
-    column = read_table(place, f"{cv.BOXES}/{table}", columns=("class_name",))["class_name"]
+    """Return the names of classes, 1 to n, in the order in which a table of boxes numbers them, by its key."""
+    column = read_table(place, table, columns=("class_name",))["class_name"]
     return [str(name) for name in column.values.tolist()]
 
 
 def moved_tables(place: Place) -> tuple[MovedClass, ...]:
     """Return the classes that tables of boxes of before number otherwise than the store: readers map them."""
     known = read_classes(place)
-    return tuple(
-        one
-        for table in nodes_below(place, cv.BOXES)
-        for one in known.moved(listed_classes(place, table), f"{cv.BOXES}/{table}")
-    )
+    return tuple(one for table in _tables(place) for one in known.moved(listed_classes(place, table), table))
 
 
 def enter_classes(place: Place, names: Iterable[str], source: str, *, first: str = "") -> Classes:

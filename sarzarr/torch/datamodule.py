@@ -22,6 +22,7 @@ from sarzarr.ingestion.archives.rows import ArchivePatches
 from sarzarr.keywords import shows_options
 from sarzarr.patches.clips import recommend_clips
 from sarzarr.patches.selection import drawn_of
+from sarzarr.reader.collections import Size
 from sarzarr.reader.options import CropKeywords, ReadKeywords, ReadOptions, SideKeywords
 from sarzarr.reader.reader import PatchReader
 from sarzarr.splits.make import plan_split
@@ -29,6 +30,7 @@ from sarzarr.splits.samples.products import divide_products, origins_of_table
 from sarzarr.store.samples import open_samples
 from sarzarr.store.split_table import Split, read_side
 from sarzarr.store.store import AnyStore, Store, open_store
+from sarzarr.torch.chips import chip_sides
 from sarzarr.torch.dataset import ZarrPatchDataset
 from sarzarr.torch.loader import PatchLoader
 from sarzarr.torch.mapstyle import PatchItems, TurnedPatches, open_archive, refuse_options
@@ -77,6 +79,9 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
         A version of the store's splits, ``"v2"``, or a fold, ``"fold0"``, in the place of a planned one.
     samples
         Name of a set of samples of the store, in the place of patches of scenes; divided by product likewise.
+    collection, size, labels
+        Name of a collection of chips of the store, in the place of patches of scenes, and what `CollectionReader`
+        takes of them; divided by the ground that chips share, as `sarzarr.split_collection` plans it.
     keys
         As of `ZarrPatchDataset`: batches are dicts of ``image`` and of layers, ``{"mask": "water"}``.
     **options
@@ -97,22 +102,25 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
         *,
         split: str | None = None,
         samples: str | None = None,
+        collection: str | None = None,
+        size: Size | None = None,
+        labels: bool | str = False,
         keys: Mapping[str, str] | None = None,
         **options: Unpack[SideKeywords],
     ) -> None:
         super().__init__()
-        if (options.get("layers") or keys) and not lazy:
-            raise InvalidInputError("layers= needs batches as they are read, got lazy=False. Leave that out.")
+        of_chips = {"collection": collection, "size": size, "labels": labels}
+        self._delivered: dict[str, Any] = {"samples": samples, "keys": keys, **of_chips}
+        _check_delivered(self._delivered, options, lazy=lazy)
         self.num_workers = num_workers
         self.batch_size = batch_size
         most = _most_of_sides(max_samples, val_fraction)
         self._split = split
-        self._delivered: dict[str, Any] = {"samples": samples, "keys": keys}
         self._training: PatchLoader | None = None
         self._resumed: Mapping[str, Any] | None = None
         self._items: list[TurnedPatches] | None = None
         if (archive := open_archive(patches_path)) is not None:
-            asked = {"split": split, "samples": samples, "keys": keys}
+            asked = {"split": split, **self._delivered}
             named = {name: given for name, given in asked.items() if given}
             refuse_options("SARDataModule", {**options, **named})
             rows = divide_products(archive.origins, val_fraction=val_fraction, seed=seed)
@@ -125,10 +133,15 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
                 self._items = [TurnedPatches(side.reader.read(side.numbers), side.augment) for side in sides]
             return
         self.store = open_store(patches_path)
-        drawn = _crops_of(options, split, lazy=lazy, max_samples=max_samples, samples=samples)
+        others = {name: self._delivered[name] for name in ("samples", "collection")}
+        drawn = _crops_of(options, split, lazy=lazy, max_samples=max_samples, others=others)
         fixed = {name: value for name, value in options.items() if name not in _OF_CROPS}
         common = cast("ReadKeywords", {**fixed, "batch_size": batch_size, "seed": seed})
-        if samples is None:
+        if collection is not None:
+            weights = common.pop("weights", None)  # of training alone
+            train, val, self.left_out = chip_sides(self.store, of_chips, split, common, val_fraction)
+            train["weights"] = weights
+        elif samples is None:
             train, val = _sides(self.store, split, common, val_fraction)
             self.left_out = 0
         else:
@@ -138,7 +151,7 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
                 side["max_patches"] = n
         train.update(drawn)
         train["shuffle"] = train["drop_last"] = True
-        train["augment"] = "d4" if augment_train and lazy else None
+        train["augment"] = train.get("augment", "d4") if augment_train and lazy else None
         self._train = ZarrPatchDataset(self.store, **self._delivered, **train)
         self._val = ZarrPatchDataset(self.store, **self._delivered, **val)
         clip: ReadKeywords = {"clip": val["clip"]} if "clip" in val else {}
@@ -201,9 +214,11 @@ class SARDataModule(*lightning_bases()):  # type: ignore[misc]
     def test_dataloader(self) -> Any:
         """Return every test patch of a stored split in order, in batches (N, C, size, size) float32."""
         if self._items is not None or self._split is None:
+            name = self._delivered["collection"]
+            maker = "make_split(store, " if name is None else f"split_collection(store, {name!r}, "
             raise InvalidInputError(
                 "a stored split was expected for test patches, got one of training and validation alone. "
-                "Make one with sarzarr.make_split(store, test_fraction=0.1), and pass its name as split=."
+                f"Make one with sarzarr.{maker}test_fraction=0.1), and pass its name as split=."
             )
         options: ReadKeywords = {**self._common, "split": f"{self._split}:test"}
         return self._whole(ZarrPatchDataset(self.store, **self._delivered, **options))
@@ -306,6 +321,23 @@ def _first_epoch(loader: PatchLoader) -> None:
     loader.set_epoch(0)
 
 
+def _check_delivered(delivered: Mapping[str, Any], options: SideKeywords, *, lazy: bool) -> None:
+    """Raise `InvalidInputError` where what is asked for is not delivered together."""
+    samples, collection = delivered["samples"], delivered["collection"]
+    layers = options.get("layers") or delivered["keys"]
+    beside = {"layers": layers, "labels": delivered["labels"], "boxes": options.get("boxes")}
+    if not lazy and (given := [name for name, asked in beside.items() if asked]):
+        raise InvalidInputError(
+            f"{given[0]}= needs batches as they are read, got lazy=False. Leave that out."
+        )
+    if collection is None and (delivered["size"] is not None or delivered["labels"]):
+        raise InvalidInputError("size= and labels= need collection=, got none. Name it, or leave them out.")
+    if samples is not None and collection is not None:
+        raise InvalidInputError(
+            f"samples= or collection= was expected, got {samples!r} and {collection!r}. Leave one out."
+        )
+
+
 def _most_of_sides(max_samples: int | None, val_fraction: float) -> tuple[int | None, int | None]:
     """Return the most patches for training, and for validation: one at least each, ``max_samples`` together."""
     if max_samples is None:
@@ -319,15 +351,23 @@ def _most_of_sides(max_samples: int | None, val_fraction: float) -> tuple[int | 
 
 
 def _crops_of(
-    options: SideKeywords, split: str | None, *, lazy: bool, max_samples: int | None, samples: str | None
+    options: SideKeywords,
+    split: str | None,
+    *,
+    lazy: bool,
+    max_samples: int | None,
+    others: Mapping[str, str | None],
 ) -> ReadKeywords:
-    """Return the options of crops, which are of the training side alone; `InvalidInputError` where none can be."""
+    """Return the options of crops, which are of the training side alone; `InvalidInputError` where none can be.
+
+    ``others`` are what may be read in the place of scenes, by the keyword.
+    """
     drawn = cast("ReadKeywords", {name: value for name, value in options.items() if name in _OF_CROPS})
     if drawn.get("crops") is None:
         return drawn
     kind = f"crops={drawn['crops']!r}"
-    if samples is not None:
-        raise InvalidInputError(f"{kind} needs scenes, got samples={samples!r}. Leave one out.")
+    if instead := [f"{name}={one!r}" for name, one in others.items() if one is not None]:
+        raise InvalidInputError(f"{kind} needs scenes, got {instead[0]}. Leave one out.")
     if split is None:
         raise InvalidInputError(
             f"{kind} needs a stored split, whose ground no crop leaves, got none. Make one with "

@@ -154,6 +154,8 @@ class ZarrPatchDataset(IterableDataset[Any]):
 
     def plot(self, batch: Any, *, patches: int = 8) -> Any:
         """Return a matplotlib figure of a batch as this dataset delivers it, as `PatchReader.plot`."""
+        if isinstance(self.reader, CollectionReader):
+            return self.reader.plot(batch, patches=patches)
         return self._patches("plot").plot(batch, patches=patches)
 
     def __or__(self, other: "ZarrPatchDataset") -> "ZarrPatchDataset":

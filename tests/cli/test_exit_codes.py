@@ -105,6 +105,10 @@ def made(tmp_path_factory):
     (folder / "train.txt").write_text(names[0])
     (folder / "val.txt").write_text(names[1])
     (folder / "kinds.csv").write_text(f"name,label\n{names[0]},water\n{names[1]},land\n")
+    images = [{"id": i, "file_name": f"{name}.tif"} for i, name in enumerate((names[0], "nobody"))]
+    drawn = [{"image_id": 0, "category_id": 1, "bbox": [1, 1, 9, 9]}]
+    document = {"images": images, "annotations": drawn, "categories": [{"id": 1, "name": "ship"}]}
+    (folder / "few.json").write_text(json.dumps(document))
     sz.make_split(store, by="scene", val_fraction=0.4)
     sz.export_split(store, folder / "v.json")
     chip_folder(folder / "chips", count=3)
@@ -236,8 +240,17 @@ def test_commands_on_a_collection(run):
         assert code == Exit.DONE
         assert "split v1: 1 train, 1 val" in said or "no ground is on two sides" in said
     assert run("import labels kinds.csv -o STORE --collection few")[0] == Exit.DONE
+    assert run("import boxes few.json -o STORE --collection few")[0] == Exit.USAGE
+    code, said = run("import boxes few.json -o STORE --collection few --leave-unmatched")
+    assert code == Exit.DONE
+    assert "1 box of 1 put on 1 chip" in said
+    assert "1 annotation of chips that are not there left out: nobody.tif" in said
+    assert run("import boxes few.json -o STORE --collection few --scene a")[0] == Exit.USAGE
+    assert run("import boxes boxes.csv -o STORE --leave-unmatched")[0] == Exit.USAGE
+    assert run("quicklook STORE --collection few --boxes default -o few.png")[0] == Exit.DONE
     code, said = run("info STORE")
     assert "collections/few: 2 chips; 2 of 64 x 64" in said
+    assert "boxes/default: 1 box in 1 class on 1 annotated chip" in said
     assert "labels/default: 2 classes of one each on 2 chips: water 1, land 1" in said
     chip = sz.open_collection("s.zarr", "few").ids[0]
     assert run(f"export STORE {chip} out.tif --collection few")[0] == Exit.DONE

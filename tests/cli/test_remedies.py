@@ -157,6 +157,7 @@ def raw(tmp_path_factory):
     kinds = "".join(f"site{i % 3}_{i},{'ab'[i % 2]},{i},x;y\n" for i in range(4))
     (raw / "kinds.csv").write_text(f"name,label,odd,both\n{kinds}")
     (raw / "numbers.csv").write_text("name,kind,odd\nsite0_0,5,6\n")
+    (raw / "drawn.csv").write_text("chip,x_min,y_min,x_max,y_max\nsite0_0,1,2,30,40\nnobody,1,2,30,40\n")
     (raw / "no_scene.csv").write_text("scene,x_min,y_min,x_max,y_max,label\n,1,2,30,40,ship\n")
     return raw
 
@@ -188,6 +189,7 @@ ANOTHER_ROOT = (
 TILES = "ingest raw/tiles -o s.zarr --collection t --representation power"
 ADRIFT = "ingest raw/adrift -o s.zarr --collection t --representation power"
 SIDES = "split create s.zarr --collection t --val 0.5"
+DRAWN = "import boxes raw/drawn.csv -o s.zarr --collection t"
 LABELS = "import labels raw/kinds.csv -o s.zarr --collection t"
 CHIPS = "PY sz.CollectionReader('s.zarr', 't', {})"
 KINDS, TRAIN = "labels='kinds'", "split='train'"
@@ -435,6 +437,13 @@ ROWS = [
      [f"split create s.zarr --collection t --folds 2 --fresh; {CHIPS.format(FOLD)}"]),
     ("sarzarr import labels FILE -o STORE --collection", [TILES], CHIPS.format("labels='kinds'"),
      [f"import labels raw/kinds.csv -o s.zarr --collection t --name kinds; {CHIPS.format(KINDS)}"]),
+    ("sarzarr import boxes FILE -o STORE --collection", [TILES], CHIPS.format("boxes=True"),
+     [f"{DRAWN} --leave-unmatched; {CHIPS.format('boxes=True')}"]),
+    ("or pass --leave-unmatched (leave_unmatched=True)", [TILES], DRAWN, [f"{DRAWN} --leave-unmatched"]),
+    ("or choose with --annotations", [TILES], f"{DRAWN} --annotations coco --leave-unmatched",
+     [f"{DRAWN} --annotations csv --leave-unmatched"]),
+    ("boxes on chips were expected, got --scene", [TILES], f"{DRAWN} --leave-unmatched --scene a",
+     [f"{DRAWN} --leave-unmatched"]),
     ("(--multi) in a set of another name", [TILES, f"{LABELS}"], f"{LABELS} --column both",
      [f"{LABELS} --column both --multi --name both"]),
     ("which: --column", [TILES], "import labels raw/numbers.csv -o s.zarr --collection t",
@@ -518,6 +527,7 @@ ELSEWHERE = {
     "Look at the file; say what it is with --representation": "ingestion/test_collections.py",
     "as of its other files, got": "ingestion/test_collections.py",
     "Give each a collection of its own with --collection NAME": "ingestion/test_collections.py",
+    "Import their annotations again: sarzarr import boxes FILE": "ingestion/test_chip_boxes.py",
 }
 """Parts of messages whose remedies are followed in another test."""
 UNREACHED = {

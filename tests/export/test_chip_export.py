@@ -86,7 +86,23 @@ def test_a_sheet_shows_chips_with_their_masks(store, tmp_path):
     assert path.stat().st_size > 10_000
     with pytest.raises(InvalidInputError, match="1 to 64"):
         sz.quicklook(store, collection="floods", patches=65)
-    with pytest.raises(InvalidInputError, match="layer over chips"):
+    with pytest.raises(InvalidInputError, match="boxes over chips"):
         sz.quicklook(store, collection="floods", rgb=True)
     with pytest.raises(InvalidInputError, match="chips of 'floods'"):
         sz.quicklook(store, ["a"], collection="floods")
+
+
+@pytest.mark.slow
+def test_a_sheet_shows_the_boxes_of_chips_as_they_were_drawn(store, tmp_path):
+    """Rotated where the table has rotated ones; each class with its colour in the legend."""
+    pytest.importorskip("matplotlib")
+    chip = sz.open_collection(store, "floods").ids[1]
+    (tmp_path / f"{chip}.txt").write_text("8 2 14 8 8 14 2 8 ship 0\n1 1 3 1 3 3 1 3 buoy 0\n")
+    sz.import_chip_boxes(store, "floods", tmp_path / f"{chip}.txt")
+    figure = sz.quicklook(store.anew(), collection="floods", patches=8, boxes=True)
+    drawn = [path for axis in figure.axes for one in axis.collections for path in one.get_paths()]
+    assert len(drawn) == 4  # two boxes, on two polarizations
+    corners = sorted(map(tuple, drawn[0].vertices[:4].round(3).tolist()))
+    assert corners == [(2, 8), (8, 2), (8, 14), (14, 8)]
+    texts = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert {"box: ship", "box: buoy"} <= set(texts)

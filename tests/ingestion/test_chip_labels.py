@@ -64,6 +64,28 @@ def test_several_classes_a_chip_are_a_float32_target(store, tmp_path, form):
     assert labels.tolist() == [[float(i >> k & 1) for k in range(3)] for i in range(9)]
 
 
+def test_a_list_in_another_order_is_mapped_by_name_and_told(store, tmp_path):
+    """Numbers never change once given: of classes that are named, of columns, and of those that are new."""
+    (tmp_path / "a.csv").write_text(f"name,label\n{ids_of(9)[0]},land\n")
+    first = sz.import_labels(store, "floods", tmp_path / "a.csv", name="told", classes=["water", "land"])
+    assert not first.moved
+    (tmp_path / "b.csv").write_text(f"name,label\n{ids_of(9)[1]},water\n{ids_of(9)[2]},ice\n")
+    again = sz.import_labels(
+        store, "floods", tmp_path / "b.csv", name="told", classes=["ice", "land", "water"]
+    )
+    assert again.labels.classes == ("water", "land", "ice")
+    assert again.labels.targets[:3].tolist() == [1, 0, 2]
+    assert list(map(str, again.moved)) == [
+        "class 0 of classes is 'ice', 2 here", "class 2 of classes is 'water', 0 here",
+    ]  # fmt: skip
+    (tmp_path / "c.csv").write_text(f"name,b,a\n{ids_of(9)[0]},1,0\n")
+    sz.import_labels(store, "floods", tmp_path / "c.csv", name="flagged")
+    (tmp_path / "d.csv").write_text(f"name,a,b\n{ids_of(9)[1]},1,0\n")
+    flagged = sz.import_labels(store, "floods", tmp_path / "d.csv", name="flagged")
+    assert flagged.labels.targets[:2].tolist() == [[1, 0], [0, 1]]
+    assert str(flagged.moved[0]) == "class 0 of d.csv is 'a', 1 here"
+
+
 def test_labels_that_say_nothing_are_refused(store, tmp_path):
     made = sz.open_collection(store, "floods")
     before = label_sets(made)

@@ -11,6 +11,7 @@ from pyproj import CRS, Transformer
 
 import sarzarr as sz
 from sarzarr.errors import InvalidInputError, NothingChosenError, NotInStoreError
+from sarzarr.patches.chip_histograms import chip_histogram
 from sarzarr.pixels.turns import apply
 
 shapely = pytest.importorskip("shapely", reason="shapely is not installed (sarzarr[vector])")
@@ -167,7 +168,7 @@ def test_what_is_not_there_is_refused_with_what_is(store):
         sz.CollectionReader(store, "floods", where="valid_vv > 2")
     with pytest.raises(NotInStoreError, match="split create"):
         sz.CollectionReader(store, "floods", split="train")
-    with pytest.raises(InvalidInputError, match="boxes="):
+    with pytest.raises(NotInStoreError, match=r"boxes among none .* sarzarr import boxes FILE"):
         sz.CollectionReader(store, "floods", boxes=True)
 
 
@@ -214,3 +215,98 @@ def test_ground_is_chosen_across_crss(tmp_path):
         )
         meets = shapely.Polygon(np.stack([lon, lat], 1)).intersects(shapely.box(*bounds))
         assert meets == (chip in chosen)
+
+
+def test_codes_are_counted_as_their_db_is(store):
+    """The histogram of some chips is that of the dB of their pixels, bin by bin."""
+    made = sz.open_collection(store, "floods")
+    rows = np.array([0, 3, 4, 22])
+    codes = np.stack([codes_of(row, 1, SHAPE) for row in rows])
+    db = sz.denormalize(sz.from_codes(codes), sz.ClipBounds(-60, 100))
+    assert chip_histogram(made, made.array("vh"), rows) == sz.Histogram.from_db(db)
+
+
+# ------------------------------------------------------------------ weights and pictures
+def labelled(store, folder, kinds, name="kinds"):
+    """Label the first chips of a store with one class each, or several."""
+    lines = [f"{chip},{kind}" for chip, kind in zip(ids_of(23), kinds, strict=False)]
+    (folder / f"{name}.csv").write_text("\n".join(["name,label", *lines]))
+    return sz.import_labels(store, "floods", folder / f"{name}.csv", name=name).labels
+
+
+def test_weights_are_columns_words_classes_functions_or_numbers(store, tmp_path):
+    """A column of words, ``label`` too, weighs each word alike: so classes are balanced."""
+    labelled(store, tmp_path, ["rare", *["common"] * 9])
+    options = {"labels": "kinds", "seed": 5, "shuffle": True, "batch_size": 10}
+    reader = sz.CollectionReader(store, "floods", weights="label", **options)
+    np.testing.assert_allclose(reader.weights, [1, *[1 / 9] * 9])
+    seen = np.concatenate([next(iter(reader))[1] for _ in range(60)])
+    assert 0.4 < (seen == 0).mean() < 0.6
+    by_class = sz.CollectionReader(store, "floods", weights={"rare": 3}, **options)
+    assert by_class.weights.tolist() == [3, *[1] * 9]
+    other = pickle.loads(pickle.dumps(by_class))
+    assert [one[1].tolist() for one in other] == [one[1].tolist() for one in by_class]
+    valid = sz.CollectionReader(store, "floods", weights="valid_vv").weights
+    assert valid[1] == 1
+    assert valid[0] < 1
+    assert sz.CollectionReader(store, "floods", weights=lambda table: table.index + 1.0).weights.tolist() == [
+        *range(1, 24)
+    ]
+    table = reader.table()
+    assert table["label"].tolist() == ["rare", *["common"] * 9]
+    assert table["id"].tolist() == ids_of(23)[:10]
+    labelled(store, tmp_path, ["rare;common", "common"], name="many")
+    many = sz.CollectionReader(store, "floods", labels="many").table()
+    assert many[["label_rare", "label_common"]].to_numpy().tolist() == [[True, True], [False, True]]
+    for wrong, error, said in (
+        ({"weights": "label"}, InvalidInputError, "labels=True"),
+        ({"weights": {"rare": 2}}, InvalidInputError, "labels=True"),
+        (
+            {"weights": {"none": 2}, "labels": "kinds"},
+            NotInStoreError,
+            "rare, common were expected, got none",
+        ),
+        ({"weights": "colour"}, NotInStoreError, "a column among"),
+        ({"weights": [1.0]}, InvalidInputError, "CollectionReader.table"),
+    ):
+        with pytest.raises(error, match=said):
+            sz.CollectionReader(store, "floods", **wrong)
+
+
+@pytest.mark.slow
+def test_a_batch_is_drawn_with_its_chips_classes_layers_and_boxes(store, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (sarzarr[plot])")
+    labelled(store, tmp_path, ["water", "land", "land"], name="drawn")
+    (tmp_path / "b.csv").write_text(f"chip,x_min,y_min,x_max,y_max\n{ids_of(23)[1]},2,2,9,9\n")
+    sz.import_chip_boxes(store, "floods", tmp_path / "b.csv")
+    for extra in ({}, {"with_meta": True}):
+        reader = sz.CollectionReader(
+            store, "floods", labels="drawn", boxes=True, layers=["mask"], flags=True, **extra
+        )
+        figure = reader.plot(next(iter(reader)))
+        titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+        name = f"{ids_of(23)[1]}\n" if extra else ""
+        assert titles == [f"{name}land", *([f"{ids_of(23)[2]}\nland"] if extra else ["land"])]
+        labels = [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()]
+        assert labels[:4] == ["vv", "vh", "flags", "mask"]
+        assert len(figure.axes[0].patches) == 1
+    with pytest.raises(InvalidInputError, match="Pass what it gave"):
+        reader.plot([1])
+
+
+def test_shares_of_layers_choose_and_weigh_chips(tmp_path, caplog):
+    """Of a chip's pixels, and of every class; they are found once, and kept."""
+    store = make_chips(tmp_path / "s.zarr", sizes=((16, 16),) * 5 + ((8, 24),) * 3)
+    masks = {i: mask_of(i, (16, 16) if i < 5 else (8, 24)) for i in range(1, 7)}  # 0 and 7 have none
+    wanted = [i for i, mask in masks.items() if (mask == 1).mean() > 0.49]
+    assert 0 < len(wanted) < 6
+    caplog.set_level("INFO", logger="sarzarr.patches.chip_shares")
+    for where in ("mask_fraction > 0.49", "mask_1 > 0.49 and height > 0"):
+        reader = sz.CollectionReader(store.anew(), "floods", where=where, size="pad")
+        assert reader.selection.table_row.tolist() == wanted
+    weighed = sz.CollectionReader(store.anew(), "floods", weights="mask_0", layers=["mask"], size="pad")
+    np.testing.assert_allclose(weighed.weights, [(m == 0).mean() for m in masks.values()], rtol=1e-6)
+    assert len(caplog.records) == 1
+    assert not sz.verify(store.anew()).findings
+    with pytest.raises(InvalidInputError, match="mask_9"):
+        sz.CollectionReader(store.anew(), "floods", where="mask_9 > 0", size="pad")

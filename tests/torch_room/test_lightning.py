@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 L = pytest.importorskip("lightning.pytorch", reason="lightning is not installed (sarzarr[frameworks])")
+from chip_collections import ids_of as chip_ids  # noqa: E402
+from chip_collections import make_chips  # noqa: E402
 from conftest import speckle, write_band  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
@@ -293,3 +295,26 @@ def test_a_loader_alone_goes_on_from_any_checkpoint(store, tmp_path):
     whole = run(callbacks=[saving])
     for _, place, before in saving.saved:
         assert [*before, *run(place).seen] == whole.seen, place
+
+
+# ------------------------------------------------------------------ chips of a collection
+@pytest.mark.slow
+def test_a_trainer_fits_and_tests_chips_with_their_boxes(tmp_path):
+    """Each training chip once an epoch, whatever dicts of boxes come beside them."""
+    chips = make_chips(tmp_path / "s.zarr", sizes=((16, 16),) * 20)
+    sz.split_collection(chips, "floods", val_fraction=0.2, test_fraction=0.2)
+    (tmp_path / "b.csv").write_text("chip,x_min,y_min,x_max,y_max\n" + f"{chip_ids(20)[3]},1,1,5,5\n")
+    sz.import_chip_boxes(chips, "floods", tmp_path / "b.csv")
+    module = SARDataModule(
+        chips.root,
+        collection="floods",
+        split="v1",
+        batch_size=4,
+        with_meta=True,
+        boxes=True,
+        max_samples=None,
+    )
+    model = fit(module)
+    assert model.epochs() == dict.fromkeys((0, 1), sorted(ids_of(module._train)))
+    L.Trainer(devices=1, **QUIET).test(model, datamodule=module)
+    assert len(model.seen[-1][2]) == 4  # its test step is that of validation

@@ -6,17 +6,26 @@ from typing import Any
 import numpy as np
 
 from sarzarr import conventions as cv
-from sarzarr.export.pictures.overlays import Overlay
+from sarzarr.export.pictures.overlays import Outlines, Overlay
 from sarzarr.export.pictures.panels import Sheet
-from sarzarr.export.pictures.patch_sheet import check_sheet_count
+from sarzarr.export.pictures.patch_sheet import as_drawn, check_sheet_count, delivered_corners
 from sarzarr.export.pictures.scene_panels import band_name, grey, not_valid
 from sarzarr.reader.collections import CollectionReader
+from sarzarr.store.chip_boxes import read_chip_boxes
+from sarzarr.store.collections import open_collection
 from sarzarr.store.store import Store
 from sarzarr.text import counted, shortened
 
 
 def chip_sheet(
-    store: Store, collection: str, count: int, *, split: str | None, seed: int, layer: str | None
+    store: Store,
+    collection: str,
+    count: int,
+    *,
+    split: str | None,
+    seed: int,
+    layer: str | None,
+    boxes: bool | str = False,
 ) -> Sheet:
     """Return the sheet of ``count`` chips of a collection, drawn by ``seed``, from 0, black, to 1, white.
 
@@ -33,10 +42,12 @@ def chip_sheet(
         batch_size=count,
         with_meta=True,
         layers=[layer] if layer else [],
+        boxes=as_drawn(boxes, partial(read_chip_boxes, open_collection(store, collection))),
         size="pad",
     )
     batch = next(iter(reader))
     images, over = batch["image"], None
+    outlines = None if reader.targets is None else Outlines(classes=reader.targets.classes)
     if layer:
         about = reader.collection.layer(layer)
         attrs: dict[str, Any] = {cv.LAYER_KIND: about.kind}
@@ -44,11 +55,11 @@ def chip_sheet(
         over = Overlay.of(layer, {str(i): plane[0] for i, plane in enumerate(batch["layers"][layer])}, attrs)
     channels = [array.name for array in reader.arrays]
     panels = [
-        partial(_draw, batch=batch, chip=i, channel=c, name=band_name(name), over=over)
+        partial(_draw, batch=batch, chip=i, channel=c, name=band_name(name), over=(over, outlines))
         for i in range(len(images))
         for c, name in enumerate(channels)
     ]
-    legend = [*(over.legend() if over else ())]
+    legend = [*(over.legend() if over else ()), *(outlines.legend() if outlines else ())]
     legend += [not_valid()] if (batch["flags"] >= cv.Flag.NODATA).any() else []
     side = f"of {split} " if split else ""
     sizes = ", ".join(part.name for part in reader.collection.contents.parts)
@@ -67,9 +78,15 @@ def chip_sheet(
 
 
 def _draw(
-    axis: Any, *, batch: dict[str, Any], chip: int, channel: int, name: str, over: Overlay | None
+    axis: Any,
+    *,
+    batch: dict[str, Any],
+    chip: int,
+    channel: int,
+    name: str,
+    over: tuple[Overlay | None, Outlines | None],
 ) -> None:
-    """Draw a channel of a chip, and the layer over it."""
+    """Draw a channel of a chip, and the layer and the boxes over it."""
     image, flags = batch["image"][chip, channel], batch["flags"][chip, channel]
     rows, cols = image.shape
     axis.imshow(
@@ -79,5 +96,9 @@ def _draw(
     axis.set(xticks=[], yticks=[])
     axis.set_title(shortened(str(batch["chip"][chip]), 30), fontsize=7, pad=3)
     axis.set_xlabel(f"{name}  {batch['time'][chip][:10]}".rstrip(), fontsize=7, labelpad=2)
-    if over is not None:
-        over.draw(axis, str(chip))
+    layer, outlines = over
+    if layer is not None:
+        layer.draw(axis, str(chip))
+    if outlines is not None:
+        target = batch["target"][chip]
+        outlines.draw(axis, delivered_corners(target["boxes"]), target["labels"])

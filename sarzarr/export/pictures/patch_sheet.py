@@ -1,6 +1,6 @@
 """Sheets of patches: a batch exactly as readers deliver it, a panel per channel of a patch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from sarzarr.export.pictures.scene_panels import band_name, grey, not_valid
 from sarzarr.pixels.rotated import corners_of_boxes, corners_of_rotated
 from sarzarr.reader.reader import PatchReader
 from sarzarr.reader.targets import table_asked
-from sarzarr.store.boxes import ROTATED, read_boxes
+from sarzarr.store.boxes import ROTATED, Boxes, read_boxes
 from sarzarr.store.store import Store
 from sarzarr.text import shortened
 
@@ -45,7 +45,7 @@ def patch_sheet(
         with_meta=True,  # which takes patches that are partly valid, unless it is said that they are not wanted
         min_valid=1.0,
         layers=[layer] if layer else [],
-        boxes=_as_drawn(store, boxes),
+        boxes=as_drawn(boxes, partial(read_boxes, store)),
     )
     batch = next(iter(reader))
     images = batch["image"]
@@ -79,10 +79,10 @@ def patch_sheet(
     )
 
 
-def _as_drawn(store: Store, boxes: bool | str) -> bool | str:
-    """Return the option that delivers boxes as they were drawn: those of a table that has rotated ones rotated."""
+def as_drawn(boxes: bool | str, read: Callable[[str], Boxes]) -> bool | str:
+    """Return the option that delivers boxes as they were drawn, (n, 5) those of a table that has rotated ones."""
     name, is_rotated = table_asked(boxes) if boxes else ("", True)
-    return boxes if is_rotated or read_boxes(store, name).corners is None else f"{ROTATED}:{name}"
+    return boxes if is_rotated or read(name).corners is None else f"{ROTATED}:{name}"
 
 
 def check_sheet_count(count: int) -> None:
@@ -118,6 +118,9 @@ def _draw(
         over.draw(axis, str(patch))
     if outlines is not None:
         target = batch["target"][patch]
-        boxes = np.asarray(target["boxes"])
-        polygons = corners_of_rotated(boxes) if boxes.shape[1] == 5 else corners_of_boxes(boxes)
-        outlines.draw(axis, polygons, np.asarray(target["labels"]))
+        outlines.draw(axis, delivered_corners(target["boxes"]), np.asarray(target["labels"]))
+
+
+def delivered_corners(boxes: Array) -> Array:
+    """Return the corners (n, 4, 2) of boxes as readers deliver them, upright (n, 4) or rotated (n, 5)."""
+    return corners_of_rotated(boxes) if boxes.shape[1] == 5 else corners_of_boxes(boxes)

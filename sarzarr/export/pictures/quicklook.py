@@ -60,7 +60,8 @@ class PictureOptions:
     page: int = 1
     """The page, from 1, where scenes make more than 24 panels."""
     collection: str | None = None
-    """Draw chips of this collection, ``patches`` of them, or 16, of the side ``split``, with ``layer`` over them."""
+    """Draw chips of this collection, ``patches`` of them, or 16, of the side ``split``, with ``layer`` and ``boxes``
+    over them."""
 
     def __post_init__(self) -> None:
         kinds = [n for n in ("rgb", "patches", "stack") if getattr(self, n) not in (None, False)]
@@ -68,9 +69,9 @@ class PictureOptions:
             raise InvalidInputError(
                 f"one of rgb, patches and stack was expected, got {' and '.join(kinds)}. Leave the others out."
             )
-        if self.collection is not None and (self.rgb or self.stack or self.boxes):
+        if self.collection is not None and (self.rgb or self.stack):
             raise InvalidInputError(
-                "a layer over chips was expected with collection, got rgb, stack or boxes. Leave them out."
+                "a layer and boxes over chips were expected with collection, got rgb or stack. Leave them out."
             )
         if self.split is not None and self.patches is None and self.collection is None:
             raise InvalidInputError("patches were expected with split, got none. Say how many: patches=16.")
@@ -167,7 +168,7 @@ def _sheet(store: Store, scenes: Sequence[str] | str | None, options: PictureOpt
             )
         return chip_sheet(
             store, options.collection, options.patches or CHIPS,
-            split=options.split, seed=options.seed, layer=options.layer,
+            split=options.split, seed=options.seed, layer=options.layer, boxes=options.boxes,
         )  # fmt: skip
     if options.patches is not None:
         return patch_sheet(

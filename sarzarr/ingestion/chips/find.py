@@ -347,7 +347,7 @@ def _parsed(
     """Return (name of its picture, annotation; None where only the picture could tell) of each; classes; file."""
     finder, by_source = pictures[0], {sample.source: sample for sample in pictures[1]}
     parsed: list[tuple[str, Annotation | None]] = []
-    classes, named_in = ((), "") if kind == "coco" else _listed_classes(base)
+    classes, named_in = ((), "") if kind == "coco" else folder_classes(base)
     for path in files:
         below = path.relative_to(base).as_posix()
         key = Path(below).with_suffix("").as_posix()
@@ -368,17 +368,26 @@ def _parsed(
             parsed.append(
                 (key, parse_yolo(read_text(path, "text", limit=MAX_XML), below, **size, classes=classes))
             )
-    if kind == "yolo":  # a class without a name has the number that it is written with
-        drawn = [label for _, one in parsed if one is not None for label in one.labels]
-        last = max((int(c[6:]) for c in drawn if re.fullmatch(r"class_\d{1,4}", c)), default=-1)
-        classes += tuple(f"class_{i}" for i in range(len(classes), last + 1))
+    if kind == "yolo":
+        classes = numbered_classes(classes, [one for _, one in parsed if one is not None])
     return parsed, classes, named_in
 
 
-def _listed_classes(base: Path) -> tuple[tuple[str, ...], str]:
-    """Return the names of classes that a folder lists, and the list; `InvalidInputError` where two lists differ."""
+def numbered_classes(classes: tuple[str, ...], drawn: Sequence[Annotation]) -> tuple[str, ...]:
+    """Return classes (n,), and then those without a name of YOLO's boxes: they have the number that is written."""
+    labels = [label for one in drawn for label in one.labels]
+    last = max((int(c[6:]) for c in labels if re.fullmatch(r"class_\d{1,4}", c)), default=-1)
+    return (*classes, *(f"class_{i}" for i in range(len(classes), last + 1)))
+
+
+def folder_classes(base: Path, *, deep: bool = True) -> tuple[tuple[str, ...], str]:
+    """Return the names of classes (n,) that a folder lists, and the list; `InvalidInputError` where two lists differ.
+
+    Folders in it are looked into where ``deep``.
+    """
     lists: dict[tuple[str, ...], Path] = {}
-    for path in sorted(path for pattern in CLASS_FILES for path in base.rglob(pattern)):
+    look = base.rglob if deep else base.glob
+    for path in sorted(path for pattern in CLASS_FILES for path in look(pattern)):
         if names := parse_classes(read_text(path, "text", limit=MAX_XML), path.name):
             lists.setdefault(names, path)
     if len(lists) > 1:

@@ -12,6 +12,7 @@ from sarzarr import conventions as cv
 from sarzarr.errors import InvalidInputError
 from sarzarr.store.chip_labels import ChipLabels, label_sets, read_labels, write_labels
 from sarzarr.store.chip_names import chip_rows
+from sarzarr.store.classes import MovedClass
 from sarzarr.store.collections import Collection, open_collection
 from sarzarr.store.limits import read_text
 from sarzarr.store.store import AnyStore
@@ -34,6 +35,8 @@ class ImportedLabels:
     """The set, as it now is."""
     unknown: tuple[str, ...]
     """Names that are no chip of the collection."""
+    moved: tuple[MovedClass, ...] = ()
+    """Classes that have another number in the set than in the list that was given, both from 0."""
 
 
 def import_labels(
@@ -49,7 +52,8 @@ def import_labels(
     """Put labels on the chips of a collection, as int64 or float32 targets of ``labels=``; return them.
 
     Chips that the set labels already keep their labels where the file has none for them. Classes get numbers from 0,
-    in the order of ``classes``, or else of arrival; those of a set that is there stay, and new ones follow.
+    in the order of ``classes``, or else of arrival; those of a set that is there stay, and new ones follow: a list in
+    another order is mapped by name, and told.
 
     Parameters
     ----------
@@ -98,7 +102,15 @@ def import_labels(
     if not is_multi:
         _check_single(made, found)
     labels = {**held, **found}
-    return ImportedLabels(labels=write_labels(made, name, labels, order, is_multi=is_multi), unknown=unknown)
+    made_labels = write_labels(made, name, labels, order, is_multi=is_multi)
+    moved = tuple(
+        MovedClass(
+            name=kind, among=path.name if classes is None else "classes", there=there, here=order.index(kind)
+        )
+        for there, kind in enumerate(dict.fromkeys(classes or columns))
+        if order.index(kind) != there
+    )
+    return ImportedLabels(labels=made_labels, unknown=unknown, moved=moved)
 
 
 def _held(known: ChipLabels | None) -> dict[int, list[str]]:

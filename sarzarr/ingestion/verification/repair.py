@@ -410,7 +410,7 @@ class _Repair:
         with suppress(SarzarrError, OSError):
             known = stored_classes(self.place)
             if known is None:  # a store of before
-                known = Classes().having(listed_classes(self.place, name), name)
+                known = Classes().having(listed_classes(self.place, f"{cv.BOXES}/{name}"), name)
             if column in self.tree.documents:
                 (count,) = self.tree.documents[column]["shape"]
                 with changing(create_store(path)) as draft:

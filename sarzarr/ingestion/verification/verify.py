@@ -17,6 +17,7 @@ from sarzarr.store.copies import consolidate
 from sarzarr.store.place import Folder, Place
 from sarzarr.store.seals import Document
 from sarzarr.store.store import AnyStore, Store, open_store
+from sarzarr.store.verify.chip_boxes import check_chip_boxes
 from sarzarr.store.verify.collections import check_collections
 from sarzarr.store.verify.findings import ROOT, Findings, Verification
 from sarzarr.store.verify.overviews import check_overviews
@@ -92,6 +93,7 @@ def examine(
         check_overviews(tree, found, deep=deep, scenes=scenes)
     if scenes is None and not found.touches(cv.COLLECTIONS):
         check_collections(tree, found)
+        check_chip_boxes(tree, found)
     return tree, size
 
 
