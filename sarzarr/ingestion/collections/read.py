@@ -126,9 +126,9 @@ class Chip:
     representations: dict[str, str]
     """How the numbers of each array were written down."""
     numbers: dict[str, int]
-    """``time`` and ``valid_vv``, ..., as `sarzarr.store.collections.NUMBERS` has them."""
+    """``time``, ``valid_vv`` and ``hash_mask``, ..., as `sarzarr.store.collections.Contents.numbers` has them."""
     source_hash: bytes
-    """SHA-256 (32 bytes) of its files' bytes, or of samples of them."""
+    """SHA-256 (32 bytes) of the bytes of its files of backscatter, or of samples of them."""
 
 
 @dataclass
@@ -193,23 +193,33 @@ class ChipReader:
         grid, known = grids[0], merge_facts(facts)
         for other in grids[1:]:
             _check_place(other, grid, "a file of it")
-        for path in dict.fromkeys(filter(None, layers.values())):
-            own = [one for one in self.understanding.layers if layers.get(one.files) == path]
-            pixels |= self._layer(Path(path), own, grid)
+        beside, stamps = self.layers(layers, grid)
         when = known.datetime
         numbers["time"] = (
             NO_TIME if when is None else int(np.datetime64(when.rstrip("Z"), "ns").astype(np.int64))
         )
         return Chip(
-            pixels=pixels,
+            pixels=pixels | beside,
             grid=grid,
             facts=known,
             representations=representations,
-            numbers=numbers,
-            source_hash=files_hash(
-                [*files, *filter(None, layers.values())], full=self.understanding.full_hash
-            ),
+            numbers=numbers | stamps,
+            source_hash=files_hash(files, full=self.understanding.full_hash),
         )
+
+    def layers(self, files: Mapping[str, str], grid: Grid) -> tuple[dict[str, Array], dict[str, int]]:
+        """Return the pixels (rows, columns) of the layers of a chip from their files by name, and ``hash_mask``, ...
+
+        Raises `UnsupportedRasterError` where one is not on the chip's grid, or not like the others of its name.
+        """
+        pixels: dict[str, Array] = {}
+        hashes: dict[str, int] = {}
+        for name, path in files.items():
+            if path:
+                own = [one for one in self.understanding.layers if one.files == name]
+                pixels |= self._layer(Path(path), own, grid)
+                hashes[f"hash_{name}"] = layer_hash(path, full=self.understanding.full_hash)
+        return pixels, hashes
 
     def _bands(self, path: Path) -> tuple[Told, list[tuple[BandMeaning, Array, Array | None, float | None]]]:
         """Return what a file tells, and of each band that is kept its pixels, its mask and its nodata."""
@@ -544,6 +554,11 @@ def files_hash(paths: Sequence[str], *, full: bool = False) -> bytes:
         for piece in _pieces(path, full=full):
             digest.update(piece)
     return digest.digest()
+
+
+def layer_hash(path: str, *, full: bool = False) -> int:
+    """Return the first 63 bits of `files_hash` of the file of a layer, as the table keeps them: int64."""
+    return int.from_bytes(files_hash([path], full=full)[:8], "big") >> 1
 
 
 def _pieces(path: str, *, full: bool) -> Iterator[bytes]:
