@@ -18,7 +18,13 @@ from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, SarzarrError
 from sarzarr.files import Lock, remove_tree
 from sarzarr.ingestion.collections.files import Chips
-from sarzarr.ingestion.collections.pack import begin, known_records, layer_stamps
+from sarzarr.ingestion.collections.pack import (
+    begin,
+    check_shard,
+    forget_others,
+    known_records,
+    layer_stamps,
+)
 from sarzarr.ingestion.collections.plan import CollectionPlan
 from sarzarr.ingestion.collections.read import ChipReader, Understanding
 from sarzarr.rasters import many_rasters
@@ -39,7 +45,6 @@ from sarzarr.store.documents import read_json, write_json
 from sarzarr.store.journal import NO_ROOM
 from sarzarr.store.manifest import ShardRecord
 from sarzarr.store.place import Folder, Place
-from sarzarr.store.shard_job import check_written
 from sarzarr.store.shards import read_chunks
 from sarzarr.store.store import Store
 from sarzarr.tasks import Progress, compute, wave_size
@@ -238,17 +243,14 @@ def _parts(
         records: list[Records] = [
             dict.fromkeys(contents.stored, ShardRecord()) | held for held in known_records(known, part.name)
         ]
+        written = set[Path]()
         for work, receipt in zip(works, receipts, strict=True):
             if work.part.name == part.name and receipt.hashes:
-                for array, record in receipt.records.items():
-                    _check_files(work, array, record)
+                written |= check_shard(folder / part.name, part, work.shard, receipt.records)
                 records[work.shard] |= receipt.records
+        forget_others(folder / part.name, written)
         out[part.name] = folder / part.name, records
     return out
-
-
-def _check_files(work: LayersOfShard, array: str, record: ShardRecord) -> None:
-    check_written(Path(work.folder) / array, {shard_key(work.shard): record}, (work.part.per_shard, 1))
 
 
 # ------------------------------------------------------------------ one shard, on a worker
@@ -349,8 +351,7 @@ def _intact(work: LayersOfShard) -> LayersReceipt | None:
     """Return the receipt of a shard whose files are there as it says."""
     try:
         receipt = _from_json(read_json(Folder(Path(work.folder).parent), work.receipt))
-        for array, record in receipt.records.items():
-            _check_files(work, array, record)
+        check_shard(Path(work.folder), work.part, work.shard, receipt.records)
     except (OSError, ValueError, KeyError, TypeError):  # damage is an OSError, too
         return None
     return receipt

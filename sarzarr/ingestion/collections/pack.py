@@ -7,7 +7,7 @@ and are packed in a part of their own; chips that cannot be taken come back with
 import base64
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -307,13 +307,12 @@ class _Run:
             if self.known is not None:
                 for shard, held in enumerate(known_records(self.known, name)):
                     records[shard] |= held
+            written = set[Path]()
             for of, shard, work, receipt in self.taken:
                 if of == name:
-                    for array, record in receipt.records.items():
-                        check_written(
-                            Path(work.folder) / array, {shard_key(shard): record}, (part.per_shard, 1)
-                        )
+                    written |= check_shard(Path(work.folder), part, shard, receipt.records)
                     records[shard] = receipt.records
+            forget_others(self.folder / name, written)
             out[name] = self.folder / name, records
         return out
 
@@ -360,6 +359,20 @@ class _Run:
                 )
         if new:
             write_bounds(draft, new)
+
+
+def check_shard(folder: Path, part: Part, shard: int, records: Records) -> set[Path]:
+    """Return the paths of the files of a shard of a part (chip, y, x) in its folder; raises as `check_written`."""
+    for array, record in records.items():
+        check_written(folder / array, {shard_key(shard): record}, (part.per_shard, 1))
+    return {folder / array / shard_key(shard) for array in records}
+
+
+def forget_others(folder: Path, written: Container[Path]) -> None:
+    """Remove shards that an interrupted run left in the folder of a part, and that are no part of this one's."""
+    for file in [*folder.glob("*/c/*/0/0")]:
+        if file not in written:
+            file.unlink()
 
 
 def known_records(known: Collection, part: str) -> list[Records]:
@@ -416,9 +429,8 @@ def _packed(work: ShardOfWork) -> ShardReceipt:
             numbers = _numbers(chip, chips.stamps[position].tolist(), crs, facts)
             numbers["layers"] = work.contents.layers_among(chip.pixels)
             numbers |= layer_stamps(chips, position, layers)
-            rows.append(
-                ([numbers.get(name, ABSENT) for name in columns], chip.grid.transform, sha + chip.source_hash)
-            )
+            row = [numbers.get(name, ABSENT) for name in columns]
+            rows.append((row, chip.grid.transform, sha + chip.source_hash))
             taken.append(position)
         records = shard.close() if taken else {}
     receipt = ShardReceipt(
@@ -489,10 +501,7 @@ def _intact(work: ShardOfWork) -> ShardReceipt | None:
     place = Folder(Path(work.folder).parent)
     try:
         receipt = _from_json(read_json(place, work.receipt))
-        for array, record in receipt.records.items():
-            check_written(
-                Path(work.folder) / array, {shard_key(work.shard): record}, (work.part.per_shard, 1)
-            )
+        check_shard(Path(work.folder), work.part, work.shard, receipt.records)
     except (OSError, ValueError, KeyError, TypeError):  # damage is an OSError, too
         return None
     return receipt
