@@ -29,7 +29,16 @@ from rasterio.session import DummySession
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
 from sarzarr.text import listed
-from sarzarr.zips import CORRUPT, archive_of, gdal_name, is_archive, members, open_file, status_of
+from sarzarr.zips import (
+    CORRUPT,
+    archive_of,
+    gdal_name,
+    is_archive,
+    is_compressed,
+    members,
+    open_file,
+    status_of,
+)
 
 CACHE_BYTES: Final = 128 * 2**20
 """The most that GDAL's block cache holds in a process; GDAL's own default is 5 % of the memory."""
@@ -93,7 +102,7 @@ def _process() -> _Process:
 
 
 def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
-    """Return the absolute path of a local regular file, one in a ZIP archive too, and its status, with its bytes.
+    """Return the absolute path of a local regular file, one in an archive too, and its status, with its bytes.
 
     Raises `RasterNotFoundError` where there is no such file; `InvalidInputError` where the path is a URL, a
     ``/vsi`` path, a subdataset's name or not a regular file.
@@ -127,7 +136,7 @@ def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
 
 
 def raster_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return paths, each folder and each ZIP archive replaced by the TIFF files in it, in the order of their names.
+    """Return paths, each folder and each archive replaced by the TIFF files in it, in the order of their names.
 
     Of a SAFE folder (``*.SAFE``, or one with a folder ``measurement`` in it) they are those below
     ``measurement/``; of another one those in itself, and those of the SAFE folders and of the archives in it. Of an
@@ -290,7 +299,7 @@ def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
     Raises as `local_file` does; `UnsupportedRasterError` where the file is not a TIFF, whatever its name says.
     """
     absolute, _ = local_file(path)
-    if is_archive(absolute):
+    if is_archive(absolute) or is_compressed(absolute):
         members(absolute)  # says why it is refused; one that is not has no TIFF
     with _environment(), _open(absolute) as dataset, _intact(absolute, "structure"):
         yield dataset

@@ -1,35 +1,69 @@
-"""ZIP archives as folders: their files have paths, ``S1A.zip/S1A.SAFE/manifest.safe``, and are read where they lie.
+"""ZIP and tar archives as folders: their files have paths, ``S1A.zip/S1A.SAFE/manifest.safe``, and are read in place.
 
 Nothing is unpacked. An archive is listed within limits and refused whole where a name climbs out of it, where two
-files have one name, or where one is encrypted; a file is read no further than the archive says that it is long.
+files have one name, where one is encrypted, or is a link, a device or sparse; a file is read no further than the
+archive says that it is long. Files of a tar archive lie in it as they are, so that GDAL opens each at its offset.
 """
 
+import io
 import os
 import stat
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, TypeVar, cast
 
 from sarzarr.errors import RasterNotFoundError, UnsupportedRasterError
 
-MAX_MEMBERS: Final = 20_000
-"""Files that an archive may have; a wave mode product has about 1,500."""
-MAX_LISTING: Final = 16 * 2**20
+SUFFIXES: Final = (".zip", ".tar")
+"""Suffixes of archives whose files are read where they lie."""
+COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+"""Suffixes of archives that have to be read from their beginning for any file in them."""
+MAX_MEMBERS: Final = 1_000_000
+"""Files that an archive may have; one of chips has hundreds of thousands."""
+MAX_LISTING: Final = 128 * 2**20
 """Bytes of an archive's list of files."""
+MAX_NAME: Final = 2**16
+"""Bytes of what a tar archive says of one file beside its header: long names, records of POSIX.1-2001."""
 MAX_MEMBER: Final = 16 * 2**30
 """Bytes that a file may have unpacked; the largest measurement files have 3 GB."""
 CORRUPT: Final = (zipfile.BadZipFile, zlib.error, EOFError)
 """Errors that reading bytes of an archive may end in, besides `OSError`."""
 _END: Final = struct.Struct("<4s4H2LH")
 _END_64: Final = struct.Struct("<4sQ2H2L4Q")
+_BLOCK: Final = 512
+"""Bytes of a tar archive's header; files begin at multiples of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A file in a tar archive, with the names that `zipfile.ZipInfo` has for the same."""
+
+    filename: str
+    """Its name, ``below/x.tif``."""
+    file_size: int
+    """Bytes."""
+    offset: int
+    """Where they begin in the archive, in bytes."""
+
+
+Member = zipfile.ZipInfo | TarMember
+"""A file in an archive."""
+_Kind = TypeVar("_Kind", zipfile.ZipInfo, TarMember)
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path is that of a ZIP archive, a regular file of any bytes, by its name."""
-    return path.suffix.lower() == ".zip" and path.is_file()
+    """Whether a path is that of a ZIP or tar archive, a regular file of any bytes, by its name."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a path is that of a compressed tar archive, of any bytes, by its name: `members` says what to do."""
+    return path.name.lower().endswith(COMPRESSED) and path.is_file()
 
 
 def archive_of(path: Path) -> tuple[Path, str] | None:
@@ -38,22 +72,38 @@ def archive_of(path: Path) -> tuple[Path, str] | None:
     A name takes up to 65,535 bytes of an archive; whether there is such a file, `members` says.
     """
     for folder in path.parents:
-        if folder.suffix.lower() == ".zip":
+        if folder.suffix.lower() in SUFFIXES:
             return (folder, path.relative_to(folder).as_posix()) if folder.is_file() else None
     return None
 
 
-def members(archive: Path) -> dict[str, zipfile.ZipInfo]:
+def members(archive: Path) -> Mapping[str, Member]:
     """Return the files in an archive by name, with their sizes in bytes; folders are left out.
 
     Raises `UnsupportedRasterError` where it is no archive, or one that is refused.
     """
+    if archive.suffix.lower() == ".tar":
+        return _of_tar(*_key(archive))
+    if is_compressed(archive):
+        raise UnsupportedRasterError(
+            f"expected an archive whose files can be read where they lie, got {archive.name!r}, which is compressed "
+            "as a whole. Unpack it and give the folder, or pack it again as ZIP or as plain tar."
+        )
+    return zip_members(archive)
+
+
+def zip_members(archive: Path) -> Mapping[str, zipfile.ZipInfo]:
+    """Return the files in a ZIP archive, whatever its name; sizes are in bytes. Raises as `members`."""
+    return _of_zip(*_key(archive))
+
+
+def _key(archive: Path) -> tuple[str, int, int, int]:
     status = archive.stat()
-    return _members(str(archive), status.st_mtime_ns, status.st_size, status.st_ino)
+    return str(archive), status.st_mtime_ns, status.st_size, status.st_ino
 
 
 @lru_cache(maxsize=64)
-def _members(archive: str, *_: int) -> dict[str, zipfile.ZipInfo]:
+def _of_zip(archive: str, *_: int) -> Mapping[str, zipfile.ZipInfo]:
     name = Path(archive).name
     try:
         with open(archive, "rb") as file:  # noqa: PTH123 - a cached function's key is a text
@@ -63,19 +113,116 @@ def _members(archive: str, *_: int) -> dict[str, zipfile.ZipInfo]:
                 found = [info for info in opened.infolist() if not info.is_dir()]
     except (zipfile.BadZipFile, OSError, struct.error, NotImplementedError, UnicodeDecodeError) as error:
         raise _refused(name, str(error) or type(error).__name__) from error
-    if len(found) > MAX_MEMBERS:
-        raise _refused(name, f"{len(found)} files")
-    by_name: dict[str, zipfile.ZipInfo] = {}
+    by_name = _by_name(name, found)
+    for info in found:
+        if info.flag_bits & 1:
+            raise _refused(name, f"{info.filename[:100]!r}, which is encrypted")
+    return by_name
+
+
+@lru_cache(maxsize=64)
+def _of_tar(archive: str, *_: int) -> Mapping[str, TarMember]:
+    name = Path(archive).name
+    try:
+        with open(archive, "rb", buffering=0) as file:  # noqa: PTH123 - a cached function's key is a text
+            return _by_name(name, _tar_members(name, file))
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnsupportedRasterError):
+            raise
+        raise _refused(name, str(error) or type(error).__name__) from error
+
+
+def _by_name(name: str, found: Iterable[_Kind]) -> dict[str, _Kind]:
+    """Return the files in an archive by name, which is refused where one leads out, or is there twice."""
+    by_name: dict[str, _Kind] = {}
     for info in found:
         parts = PurePosixPath(info.filename).parts
         if ".." in parts or not parts or info.filename != "/".join(parts) or "\\" in info.filename:
             raise _refused(name, f"the name {info.filename[:100]!r}, which leads out of it")
         if info.filename in by_name:
             raise _refused(name, f"two files {info.filename[:100]!r}")
-        if info.flag_bits & 1:
-            raise _refused(name, f"{info.filename[:100]!r}, which is encrypted")
         by_name[info.filename] = info
+        if len(by_name) > MAX_MEMBERS:
+            raise _refused(name, f"more than {MAX_MEMBERS:,} files")
     return by_name
+
+
+def _tar_members(archive: str, file: Any) -> Iterator[TarMember]:
+    """Yield the files of a tar archive, by one pass over the headers: POSIX.1-2001 (pax) and GNU's."""
+    end, at, told = file.seek(0, os.SEEK_END), 0, dict[str, str]()
+    while at < end:
+        header = _read(file, at, _BLOCK)
+        if not any(header):  # a block of zeros ends it
+            return
+        size, kind = _tar_size(header), header[156:157]
+        if kind in b"xgLK":
+            if size > MAX_NAME:
+                raise _refused(archive, f"{size:,} bytes that name one file")
+            text = _read(file, at + _BLOCK, size)
+            more = (
+                _pax(text) if kind in b"xg" else {"path": text.rstrip(b"\0").decode()} if kind == b"L" else {}
+            )
+            if kind == b"g" and more.keys() & {"path", "size", "linkpath"}:
+                raise ValueError("one name or size for all files")
+            told |= {} if kind == b"g" else more
+            at += _BLOCK + -(-size // _BLOCK) * _BLOCK
+            continue
+        name = told.get("path", _tar_name(header)).removeprefix("./")
+        size = int(told.get("size", size))
+        if kind == b"5" or (kind in b"0\0" and name.endswith("/")):
+            told, at = {}, at + _BLOCK
+            continue
+        if kind not in b"0\x007" or any(key.startswith("GNU.sparse") for key in told):
+            what = {b"1": "a link", b"2": "a link", b"S": "sparse"}.get(kind, "no plain file")
+            raise _refused(archive, f"{name[:100]!r}, which is {what}")
+        at += _BLOCK
+        if not 0 <= size <= end - at:
+            raise _refused(archive, f"{name[:100]!r} of {size:,} bytes, of which {end - at:,} are there")
+        yield TarMember(name, size, at)
+        told, at = {}, at + -(-size // _BLOCK) * _BLOCK
+
+
+def _read(file: Any, at: int, size: int) -> bytes:
+    file.seek(at)
+    data = bytes(file.read(size))
+    if len(data) < size:
+        raise ValueError(f"an end after {at + len(data):,} bytes")
+    return data
+
+
+def _tar_size(header: bytes) -> int:
+    """Return the bytes of what a tar header is of: octal digits, or of more than 8 GiB a binary number."""
+    summed = sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
+    if _octal(header[148:156]) != summed:
+        raise ValueError("a header whose checksum is another")
+    field = header[124:136]
+    return int.from_bytes(field[1:], "big") if field[0] == 0x80 else _octal(field)
+
+
+def _octal(field: bytes) -> int:
+    text = field.split(b"\0")[0].strip()
+    return int(text, 8) if text else 0
+
+
+def _tar_name(header: bytes) -> str:
+    name = header[:100].split(b"\0")[0]
+    prefix = header[345:500].split(b"\0")[0] if header[257:263] == b"ustar\0" else b""
+    return (prefix + b"/" + name if prefix else name).decode()
+
+
+def _pax(text: bytes) -> dict[str, str]:
+    """Return the records of a header of POSIX.1-2001: ``30 path=...``, the bytes of a record first."""
+    out: dict[str, str] = {}
+    while text:
+        length, _, rest = text.partition(b" ")
+        if not (length.isdigit() and len(length) < int(length) <= len(text)):
+            raise ValueError("a record of another length than it says")
+        key, _, value = rest[: int(length) - len(length) - 2].partition(b"=")
+        text = text[int(length) :]
+        name = key.decode()
+        if name in ("path", "size", "linkpath") or name.startswith("GNU.sparse"):
+            out[name] = value.decode()
+    return out
 
 
 def listing_size(file: BinaryIO) -> int:
@@ -94,12 +241,12 @@ def listing_size(file: BinaryIO) -> int:
 
 def _refused(name: str, what: str) -> UnsupportedRasterError:
     return UnsupportedRasterError(
-        f"expected a ZIP archive of a product as it was downloaded, got {what} in {name!r}. Download it again, or "
-        "unpack it and give the folder."
+        f"expected an archive of a product or of chips as it was downloaded, got {what} in {name!r}. Download it "
+        "again, or unpack it and give the folder."
     )
 
 
-def member(path: Path) -> tuple[Path, zipfile.ZipInfo] | None:
+def member(path: Path) -> tuple[Path, Member] | None:
     """Return the archive that a path leads into and the file there, with its size in bytes; None for another path.
 
     Raises `RasterNotFoundError` where the archive has no such file; `UnsupportedRasterError` where it is refused, or
@@ -146,10 +293,41 @@ def open_file(path: Path) -> BinaryIO:
     if found is None:
         return path.open("rb")
     archive, info = found
+    if isinstance(info, TarMember):
+        return io.BufferedReader(_Part(archive, info))
     try:
         return cast("BinaryIO", zipfile.ZipFile(archive).open(info))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise _refused(archive.name, f"{info.filename[:100]!r}: {error}") from error
+
+
+class _Part(io.RawIOBase):
+    """A file in a tar archive: bytes of it from an offset on."""
+
+    def __init__(self, archive: Path, info: TarMember) -> None:
+        self._file, self._info, self._at = archive.open("rb", buffering=0), info, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._info.file_size}[whence]
+        self._at = max(base + offset, 0)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        room = memoryview(buffer)[: max(self._info.file_size - self._at, 0)]
+        self._file.seek(self._info.offset + self._at)
+        got = self._file.readinto(room) or 0
+        self._at += got
+        return got
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def has_file(path: Path, limit: int) -> bool:
@@ -176,4 +354,10 @@ def read_bytes(path: Path, limit: int) -> bytes | None:
 def gdal_name(path: Path) -> str:
     """Return the name by which GDAL opens a file that is in an archive, bytes as they are; else the path itself."""
     found = archive_of(path)
-    return str(path) if found is None else f"/vsizip/{{{found[0]}}}/{found[1]}"
+    if found is None:
+        return str(path)
+    archive, name = found
+    if archive.suffix.lower() == ".zip":
+        return f"/vsizip/{{{archive}}}/{name}"
+    info = members(archive)[name]
+    return f"/vsisubfile/{getattr(info, 'offset', 0)}_{info.file_size},{archive}"

@@ -20,7 +20,8 @@ from sarzarr.arrays import Array
 from sarzarr.conventions import POLARIZATIONS
 from sarzarr.errors import RasterNotFoundError
 from sarzarr.ingestion.layers.layer import Layer
-from sarzarr.zips import is_archive, members
+from sarzarr.zips import SUFFIXES as ARCHIVES
+from sarzarr.zips import is_archive, is_compressed, members
 
 SUFFIXES: Final = (".tif", ".tiff")
 _POLARIZATION: Final = re.compile(
@@ -42,7 +43,7 @@ class File:
     size: int
     """Bytes."""
     modified: int
-    """Nanoseconds since 1970 of its last change; of a file in a ZIP archive, of that archive's."""
+    """Nanoseconds since 1970 of its last change; of a file in an archive, of that archive's."""
 
     @property
     def stem(self) -> str:
@@ -51,7 +52,7 @@ class File:
 
 
 def rasters_below(given: Iterable[str | Path]) -> list[File]:
-    """Return the TIFF files of folders, of the folders in them and of ZIP archives, sorted by their sources."""
+    """Return the TIFF files of folders, of the folders in them and of archives, sorted by their sources."""
     found: dict[str, File] = {}
     for path in map(Path, given):
         base = Path(os.path.abspath(path))  # noqa: PTH100 - lexical: links keep the name that was given
@@ -75,9 +76,9 @@ def _rasters(path: Path) -> Iterable[tuple[str, int, int]]:
                     elif _is_raster(entry.name):
                         status = entry.stat()
                         yield entry.path, status.st_size, status.st_mtime_ns
-                    elif entry.name.lower().endswith(".zip"):
+                    elif entry.name.lower().endswith(ARCHIVES):
                         yield from _rasters(Path(entry.path))
-    elif is_archive(path):
+    elif is_archive(path) or is_compressed(path):
         modified = path.stat().st_mtime_ns
         for name, info in members(path).items():
             if _is_raster(name):

@@ -43,6 +43,7 @@ from sarzarr.store.collections import (
 )
 from sarzarr.store.store import Store
 from sarzarr.text import counted, listed
+from sarzarr.zips import SUFFIXES as ARCHIVES
 
 log = logging.getLogger(__name__)
 ENOUGH: Final = 50
@@ -288,13 +289,9 @@ def _packed(
 def _named_after(given: Sequence[str | Path]) -> str:
     """Return the name of a collection by the folder that was given, or that the first file is in."""
     first = Path(given[0]).absolute()
-    name = first.name if first.is_dir() or first.suffix.lower() == ".zip" else first.parent.name
-    return (
-        re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem if name.lower().endswith(".zip") else name).strip(
-            "-."
-        )
-        or "chips"
-    )
+    name = first.name if first.is_dir() or first.suffix.lower() in ARCHIVES else first.parent.name
+    stem = Path(name).stem if name.lower().endswith(ARCHIVES) else name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "chips"
 
 
 def _look(files: Sequence[File], probes: Probes, notes: list[str], *, is_asked: bool) -> tuple[bool, bool]:

@@ -6,11 +6,13 @@ them has shown that a value is repeated.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
+from zipfile import ZipInfo
 
 import numpy as np
 
@@ -33,10 +35,11 @@ from sarzarr.scenes.measured import SATURATED, SHARE, BandSample, fills_of
 from sarzarr.scenes.told import Kind, Teller, Told
 from sarzarr.store.collections import ABSENT, LONGEST, NO_TIME, ChipArray, ChipLayer
 from sarzarr.store.documents import Encoding
-from sarzarr.zips import member
+from sarzarr.zips import member, open_file
 
 _HASHED: Final = 1 << 14
 """Bytes of each of the pieces of a file that are hashed."""
+_IN_ARCHIVE: Final = re.compile(r"\.(?:zip|tar)/", re.IGNORECASE)
 _PIECES: Final = 16
 """Pieces of a file that are hashed; all of one that is no longer than they are."""
 OTHERS: Final = ("under", "over", "nonpositive", "nodata")
@@ -547,8 +550,8 @@ def files_hash(paths: Sequence[str], *, full: bool = False) -> bytes:
     """
     digest = sha256()
     for path in paths:
-        found = member(Path(path)) if ".zip/" in path.lower() else None
-        if found is not None:
+        found = member(Path(path)) if _IN_ARCHIVE.search(path) else None
+        if found is not None and isinstance(found[1], ZipInfo):
             digest.update(f"{found[1].CRC:08x} {found[1].file_size}".encode())
             continue
         for piece in _pieces(path, full=full):
@@ -562,8 +565,9 @@ def layer_hash(path: str, *, full: bool = False) -> int:
 
 
 def _pieces(path: str, *, full: bool) -> Iterator[bytes]:
-    with Path(path).open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
+    with open_file(Path(path)) if _IN_ARCHIVE.search(path) else Path(path).open("rb", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         yield size.to_bytes(8, "little")
         if full or size <= _PIECES * _HASHED:
             while piece := file.read(1 << 20):
