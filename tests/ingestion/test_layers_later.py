@@ -117,12 +117,16 @@ def test_labels_alone_go_to_the_chips_that_are_there_and_backscatter_is_not_writ
     once = ingested(folder, tmp_path / "once.zarr", ["mask"])
     store = ingested([*(folder / "s1").glob("*.tif")], tmp_path / "s.zarr", [])
     parts = [store.root / "collections/x" / size for size in ("12x12", "9x14")]
-    files = [file for part in parts for array in ("vv", "vh_flags") for file in part.rglob(f"{array}/c/*/0/0")]
+    files = [
+        file for part in parts for array in ("vv", "vh_flags") for file in part.rglob(f"{array}/c/*/0/0")
+    ]
     before = {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
     assert before
     labels = folder / "mask"
     plan = sz.plan_ingest(labels, store.root, collection="x", layers={"mask": "_mask"})
-    assert "layer mask: int16 classes, nodata -1, of 7 chips that are there: mask/chip_*_mask.tif" in str(plan)
+    assert "layer mask: int16 classes, nodata -1, of 7 chips that are there: mask/chip_*_mask.tif" in str(
+        plan
+    )
     made = sz.ingest(plan)
     assert {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files} == before
     hold_equal(made, once, files=False)

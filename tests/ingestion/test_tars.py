@@ -65,7 +65,9 @@ def test_a_scene_in_a_tar_is_ingested_as_from_its_folder(tmp_path):
     db = (10 * np.log10(speckle((2, 300, 280)))).astype("f4")
     file = write(tmp_path / "s" / "x_sigma0_db.tif", db, names=("VV", "VH"))
     tar = tarred(tmp_path / "s.tar", tmp_path / "s")
-    plain, packed = (sz.ingest(sz.plan_ingest(given, tmp_path / f"{i}.zarr")) for i, given in enumerate((file, tar)))
+    plain, packed = (
+        sz.ingest(sz.plan_ingest(given, tmp_path / f"{i}.zarr")) for i, given in enumerate((file, tar))
+    )
     assert plain.scenes == packed.scenes
     for array in ("vv", "vh"):
         one, other = (store.pixels(store.scenes[0], array) for store in (plain, packed))
@@ -114,7 +116,9 @@ def hostile(path, kind, tiff):
         elif kind == "sparse":
             add("y.tif", tarfile.GNUTYPE_SPARSE)
         elif kind == "pax sparse":
-            add("y.tif", data=tiff, pax_headers={"GNU.sparse.major": "1", "GNU.sparse.realsize": "9999999999"})
+            add(
+                "y.tif", data=tiff, pax_headers={"GNU.sparse.major": "1", "GNU.sparse.realsize": "9999999999"}
+            )
         elif kind == "pax size":
             add("y.tif", data=tiff, pax_headers={"size": "99999999999999"})
         elif kind == "negative":
