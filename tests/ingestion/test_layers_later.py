@@ -1,4 +1,6 @@
-"""A layer that comes later is the layer that came at once: pixels, rows and files, in any order, however interrupted."""
+"""A layer that comes later is the one that came at once: pixels, rows and files, in any order, however interrupted."""
+
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def place(i):
     return {"transform": from_origin(500000 + 500 * i, 5000000, 10, 10)}
 
 
-def make(folder, *, count=len(SIZES), without=(), seed=0):
+def make(folder, *, count=None, without=(), seed=0):
     """Write chips, and of each layer the files of those that are not in ``without``: (layer, chip)."""
     for i, size in enumerate(SIZES[:count]):
         db = 10 * np.log10(speckle((2, *size), seed=i))
@@ -93,9 +95,8 @@ def test_layers_in_any_order_and_interrupted_are_those_that_came_at_once(data, t
             def stop(progress):
                 raise KeyboardInterrupt
 
-            with pytest.raises(KeyboardInterrupt):
+            with suppress(KeyboardInterrupt):
                 sz.ingest(plan, progress=stop)
-                raise KeyboardInterrupt  # nothing to do
         sz.ingest(sz.plan_ingest(folder, base / "s.zarr", collection="x", layers=patterns(names)))
     later, whole = hold_equal(base / "s.zarr", once)
     for part in whole.contents.parts:
