@@ -38,7 +38,9 @@ from sarzarr.zips import (
     members,
     open_file,
     status_of,
+    with_size,
 )
+from sarzarr.zips.zarrs import ZarrChip, chips_of
 
 CACHE_BYTES: Final = 128 * 2**20
 """The most that GDAL's block cache holds in a process; GDAL's own default is 5 % of the memory."""
@@ -116,7 +118,7 @@ def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
             f"expected a path in UTF-8, got {text[:200]!r}, which GDAL cannot open. Rename the file."
         ) from None
     try:
-        status = status_of(absolute)
+        status = _status_of(absolute)
     except UnsupportedRasterError:
         raise
     except (OSError, ValueError) as error:
@@ -133,6 +135,17 @@ def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
             "Give the TIFF files inside."
         )
     return absolute, status
+
+
+def _status_of(path: Path) -> os.stat_result:
+    """Return the status of a file, one in an archive too; of a chip of a Zarr archive with the bytes of its pixels."""
+    chip = chips_of(path)
+    if chip is None:
+        return status_of(path)
+    chips, name = chip
+    if name not in chips.places:
+        raise FileNotFoundError(path)
+    return with_size(chips.bands.archive.stat(), chips.nbytes)
 
 
 def raster_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -220,6 +233,8 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
     """Open a file under the options that must hold; the caller is inside `_ENVIRONMENT`."""
     with without_place_warnings():
         bound_cache()
+        if (chip := chips_of(path)) is not None:
+            return _in_memory(chip[0].read(chip[1]), options)
         try:
             dataset = rasterio.open(gdal_name(path), **options)
         except RasterioError as error:
@@ -232,6 +247,26 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
     if dataset.driver == "GTiff" and dataset.compression == Compression.jpeg:
         with _intact(path):
             _check_jpegs(dataset, path)
+    return dataset
+
+
+def _in_memory(chip: ZarrChip, options: Mapping[str, Any]) -> Any:
+    """Return a chip of a Zarr archive as the TIFF that it would be, open, in memory."""
+    count, height, width = chip.pixels.shape
+    place: dict[str, Any] = {} if chip.epsg is None else {"crs": rasterio.CRS.from_epsg(chip.epsg)}
+    if chip.transform is not None:
+        place["transform"] = rasterio.Affine(*chip.transform)
+    memory = rasterio.MemoryFile()
+    with memory.open(
+        driver="GTiff", height=height, width=width, count=count, dtype=chip.pixels.dtype, **place
+    ) as out:
+        out.write(chip.pixels)
+        if len(chip.names) == count:
+            out.descriptions = chip.names
+        if chip.time is not None:
+            out.update_tags(ACQUISITION_DATETIME=chip.time)
+    dataset = memory.open(**options)
+    dataset.memory = memory  # which is gone with it
     return dataset
 
 
@@ -396,7 +431,10 @@ def source_hash(path: str | os.PathLike[str], *, full: bool = False) -> str:
     digest = sha256()
     try:
         for hashed in (absolute, mask_beside(absolute), *_of_shapefile(absolute)):
-            if hashed is not None:
+            chip = None if hashed is None else chips_of(hashed)
+            if chip is not None:
+                digest.update(chip[0].identity(chip[1]))
+            elif hashed is not None:
                 with open_file(hashed) as file:
                     _hash_into(digest, file, status_of(hashed).st_size, full=full)
     except (*CORRUPT, OSError) as error:

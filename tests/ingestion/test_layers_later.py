@@ -1,4 +1,4 @@
-"""A layer that comes later is the one that came at once: pixels, rows and files, in any order, however interrupted."""
+"""A layer that comes later is the one that came at once: pixels, rows and files, in any order and interrupted."""
 
 from contextlib import suppress
 

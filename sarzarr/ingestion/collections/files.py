@@ -22,6 +22,7 @@ from sarzarr.errors import RasterNotFoundError
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.zips import SUFFIXES as ARCHIVES
 from sarzarr.zips import is_archive, is_compressed, members
+from sarzarr.zips.zarrs import chips_in, is_zarr
 
 SUFFIXES: Final = (".tif", ".tiff")
 _POLARIZATION: Final = re.compile(
@@ -78,6 +79,10 @@ def _rasters(path: Path) -> Iterable[tuple[str, int, int]]:
                         yield entry.path, status.st_size, status.st_mtime_ns
                     elif entry.name.lower().endswith(ARCHIVES):
                         yield from _rasters(Path(entry.path))
+    elif is_zarr(path) and path.is_file():
+        chips, modified = chips_in(path), path.stat().st_mtime_ns
+        for name in chips.places:
+            yield f"{path}/{name}", chips.nbytes, modified
     elif is_archive(path) or is_compressed(path):
         modified = path.stat().st_mtime_ns
         for name, info in members(path).items():

@@ -36,6 +36,7 @@ from sarzarr.scenes.told import Kind, Teller, Told
 from sarzarr.store.collections import ABSENT, LONGEST, NO_TIME, ChipArray, ChipLayer
 from sarzarr.store.documents import Encoding
 from sarzarr.zips import member, open_file
+from sarzarr.zips.zarrs import chips_of
 
 _HASHED: Final = 1 << 14
 """Bytes of each of the pieces of a file that are hashed."""
@@ -544,12 +545,16 @@ class _MaskedSource(ArraySource):
 def files_hash(paths: Sequence[str], *, full: bool = False) -> bytes:
     """Return SHA-256 (32 bytes) of the bytes of files: of all, or of 16 pieces of 16 KiB of those that are longer.
 
-    Of a file in a ZIP archive it is that of the CRC-32 and the size that the archive lists.
+    Of a file in a ZIP archive it is that of the CRC-32 and the size that the archive lists, of a chip of a Zarr
+    archive that of its pixels and its place.
 
     Raises `RasterNotFoundError` or `OSError` where there is no such file.
     """
     digest = sha256()
     for path in paths:
+        if (chip := chips_of(Path(path))) is not None:
+            digest.update(chip[0].identity(chip[1]))
+            continue
         found = member(Path(path)) if _IN_ARCHIVE.search(path) else None
         if found is not None and isinstance(found[1], ZipInfo):
             digest.update(f"{found[1].CRC:08x} {found[1].file_size}".encode())

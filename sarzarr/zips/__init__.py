@@ -277,10 +277,13 @@ def status_of(path: Path) -> os.stat_result:
         found = member(path)
         if found is None:
             raise
-    archive, info = found
-    status = archive.stat()
+    return with_size(found[0].stat(), found[1].file_size)
+
+
+def with_size(status: os.stat_result, size: int) -> os.stat_result:
+    """Return the status of a file of so many bytes in the archive that another is the status of."""
     parts = list(status[:10])
-    parts[stat.ST_SIZE] = info.file_size
+    parts[stat.ST_SIZE] = size
     return os.stat_result(parts, {"st_mtime_ns": status.st_mtime_ns})
 
 
