@@ -138,7 +138,7 @@ def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
 
 
 def _status_of(path: Path) -> os.stat_result:
-    """Return the status of a file, one in an archive too; of a chip of a Zarr archive with the bytes of its pixels."""
+    """Return the status of a file, one in an archive too; the bytes of a chip of a Zarr archive are its pixels'."""
     chip = chips_of(path)
     if chip is None:
         return status_of(path)
