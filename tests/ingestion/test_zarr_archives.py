@@ -21,7 +21,7 @@ EPSG = (32632, 32733)
 
 
 def published(modality, *, samples=2, times=2, size=(24, 26), seed=0):
-    """Return a dataset in the layout of SSL4EO-S12 v1.1: samples in zones of their own, times, bands, rows, columns."""
+    """Return a dataset laid out as SSL4EO-S12 v1.1: samples in zones of their own, times, bands, rows, columns."""
     rng, (rows, cols) = np.random.default_rng(seed), size
     shape = (samples, times, len(BANDS[modality]), rows, cols)
     if modality == "S1GRD":
