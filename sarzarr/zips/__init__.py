@@ -113,7 +113,7 @@ def _of_zip(archive: str, *_: int) -> Mapping[str, zipfile.ZipInfo]:
                 found = [info for info in opened.infolist() if not info.is_dir()]
     except (zipfile.BadZipFile, OSError, struct.error, NotImplementedError, UnicodeDecodeError) as error:
         raise _refused(name, str(error) or type(error).__name__) from error
-    by_name = _by_name(name, found)
+    by_name = _by_name(name, found, last=name.lower().endswith(".zarr.zip"))
     for info in found:
         if info.flag_bits & 1:
             raise _refused(name, f"{info.filename[:100]!r}, which is encrypted")
@@ -132,14 +132,17 @@ def _of_tar(archive: str, *_: int) -> Mapping[str, TarMember]:
         raise _refused(name, str(error) or type(error).__name__) from error
 
 
-def _by_name(name: str, found: Iterable[_Kind]) -> dict[str, _Kind]:
-    """Return the files in an archive by name, which is refused where one leads out, or is there twice."""
+def _by_name(name: str, found: Iterable[_Kind], *, last: bool = False) -> dict[str, _Kind]:
+    """Return the files in an archive by name, which is refused where one leads out, or is there twice.
+
+    Who writes Zarr into a ZIP archive cannot change a document, and writes it again: there the ``last`` one counts.
+    """
     by_name: dict[str, _Kind] = {}
     for info in found:
         parts = PurePosixPath(info.filename).parts
         if ".." in parts or not parts or info.filename != "/".join(parts) or "\\" in info.filename:
             raise _refused(name, f"the name {info.filename[:100]!r}, which leads out of it")
-        if info.filename in by_name:
+        if info.filename in by_name and not last:
             raise _refused(name, f"two files {info.filename[:100]!r}")
         by_name[info.filename] = info
         if len(by_name) > MAX_MEMBERS:

@@ -59,7 +59,7 @@ def row_of(made, chip, *, files=True):
     """Return all that the row of a chip says, but for where it is."""
     table, at = made.table, made.number(chip)
     bits = int(table["layers"].values[at])
-    row = {str(name): table[name].values[at].tolist() for name in table.data_vars}
+    row = {str(name): np.asarray(table[name].values[at]).tolist() for name in table.data_vars}
     row["layers"] = sorted(layer for i, layer in enumerate(made.layers) if bits >> i & 1)
     left_out = {"part", "row", "facts", "crs"} | (set() if files else {"source"})
     return {name: value for name, value in row.items() if name not in left_out and value != -1}

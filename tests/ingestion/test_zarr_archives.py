@@ -77,12 +77,15 @@ def as_tiffs(folder, dataset, modality):
             )
 
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning"),
+    pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning"),
+    pytest.mark.filterwarnings("ignore:Duplicate name"),  # xarray writes the document of the root twice
+]
 CHUNKS = {"whole": (2, 2, 2, 24, 26), "uneven": (1, 2, 1, 9, 26), "chips": (1, 1, 2, 24, 26)}
 
 
 @pytest.mark.parametrize(("form", "chunks"), [(2, "whole"), (2, "uneven"), (3, "chips")])
-@pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
-@pytest.mark.filterwarnings("ignore:The data type:zarr.errors.UnstableSpecificationWarning")
 def test_a_chip_of_a_zarr_archive_is_that_of_a_geotiff(tmp_path, form, chunks):
     dataset = published("S1GRD")
     archive = tmp_path / "a" / "S1GRD" / "ssl4eos12_val_seasonal_data_000001.zarr.zip"
@@ -111,7 +114,6 @@ def test_a_chip_of_a_zarr_archive_is_that_of_a_geotiff(tmp_path, form, chunks):
     assert sz.verify(one.store)
 
 
-@pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 def test_other_modalities_beside_it_are_layers_at_once_and_later(tmp_path):
     for modality in BANDS:
         for number in (1, 2):
@@ -137,9 +139,8 @@ def test_other_modalities_beside_it_are_layers_at_once_and_later(tmp_path):
     assert np.array_equal(once.table["sha"], later.table["sha"])
 
 
-@pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 def test_one_sample_without_times_is_a_chip(tmp_path):
-    dataset = published("S1GRD", samples=1, times=1).isel(sample=0, time=0, drop=True).drop_vars(["file_id"])
+    dataset = published("S1GRD", samples=1, times=1).isel(sample=0, time=0, drop=True)
     archive = pack(tmp_path / "a" / "S1GRD" / "0000007.zarr.zip", dataset)
     made = sz.open_collection(sz.ingest(sz.plan_ingest(archive, tmp_path / "s.zarr", collection="x")), "x")
     assert made.ids == ("0000007",)
@@ -177,7 +178,6 @@ def spoiled(archive, kind):
             out.writestr("../x", b"")
 
 
-@pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 @pytest.mark.parametrize(
     "kind",
     ["pickle", "object", "giant", "negative", "dimensions", "no bands", "no document", "chunk", "climbs"],
@@ -189,7 +189,6 @@ def test_a_hostile_zarr_archive_is_refused_and_named(tmp_path, kind):
         sz.plan_ingest(archive, tmp_path / "s.zarr", collection="x")
 
 
-@pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
 def test_a_chunk_of_many_samples_is_decoded_once(tmp_path, monkeypatch):
     archive = pack(tmp_path / "S1GRD.zarr.zip", published("S1GRD"), chunks=CHUNKS["whole"])
     opened = []

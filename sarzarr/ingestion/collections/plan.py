@@ -315,6 +315,8 @@ def _look(files: Sequence[File], probes: Probes, notes: list[str], *, is_asked: 
             if probe.refusal is not None:
                 failures.setdefault(probe.refusal, file)
     if not shapes:
+        if is_asked:
+            notes.append(f"{counted(len(files), 'file')} left out: {next(iter(failures))}")
         return False, False
     is_small = (min if is_asked else max)(
         map(max, shapes)
