@@ -59,9 +59,11 @@ def row_of(made, chip, *, files=True):
     """Return all that the row of a chip says, but for where it is."""
     table, at = made.table, made.number(chip)
     bits = int(table["layers"].values[at])
-    row = {str(name): np.asarray(table[name].values[at]).tolist() for name in table.data_vars}
+    row = {str(name): table[name].values[at] for name in table.data_vars}
+    row = {name: v.tobytes().hex() if getattr(v, "ndim", 0) else v for name, v in row.items()}
     row["layers"] = sorted(layer for i, layer in enumerate(made.layers) if bits >> i & 1)
-    left_out = {"part", "row", "facts", "crs"} | (set() if files else {"source"})
+    row["time"] = str(row["time"])
+    left_out = {"part", "row", "facts", "crs"} | (set() if files else {"source", "modified", "modified_mask"})
     return {name: value for name, value in row.items() if name not in left_out and value != -1}
 
 
@@ -72,13 +74,16 @@ def hold_equal(one, other, *, files=True):
     assert sorted(one.contents.stored) == sorted(other.contents.stored)
     assert sz.verify(one.store)
     for chip in one.ids:
-        assert row_of(one, chip, files=files) == row_of(other, chip, files=files)
+        rows = [row_of(made, chip, files=files) for made in (one, other)]
+        assert {k: (v, rows[1].get(k)) for k, v in rows[0].items() if v != rows[1].get(k)} == {}
+        assert rows[0].keys() == rows[1].keys()
         for array in one.contents.stored:
             np.testing.assert_array_equal(one.stored(chip, array), other.stored(chip, array))
     return one, other
 
 
-@settings(max_examples=4)
+@pytest.mark.slow
+@settings(max_examples=2)
 @given(data=st.data())
 def test_layers_in_any_order_and_interrupted_are_those_that_came_at_once(data, tmp_path_factory):
     base = tmp_path_factory.mktemp("later")
@@ -131,7 +136,7 @@ def test_labels_alone_go_to_the_chips_that_are_there_and_backscatter_is_not_writ
     made = sz.ingest(plan)
     assert {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files} == before
     hold_equal(made, once, files=False)
-    (batch,) = sz.CollectionReader(made, "x", layers=["mask"], batch_size=9, size=12)
+    (batch,) = sz.CollectionReader(made, "x", layers=["mask"], batch_size=9, size=8)
     assert len(batch[1]) == 7
     plan = sz.plan_ingest([], store.root, collection="x", layers={"mask": str(labels)})
     assert (len(plan.collections[0].later), plan.collections[0].present) == (0, 7)
@@ -142,7 +147,7 @@ def test_chips_and_labels_of_older_ones_come_together(tmp_path):
     ingested(folder, tmp_path / "s.zarr", [])
     make(folder)
     store = ingested(folder, tmp_path / "s.zarr", ["mask"])
-    hold_equal(store, ingested(folder, tmp_path / "once.zarr", ["mask"]))
+    hold_equal(store, ingested(folder, tmp_path / "once.zarr", ["mask"]), files=False)
 
 
 def test_a_layer_of_other_pixels_is_refused_unless_it_is_to_be_replaced(tmp_path):
@@ -156,7 +161,7 @@ def test_a_layer_of_other_pixels_is_refused_unless_it_is_to_be_replaced(tmp_path
     sz.ingest(plan)
     assert tree_hash(tmp_path / "s.zarr") == before
     ingested(folder, tmp_path / "s.zarr", ["mask"], replace=True)
-    hold_equal(tmp_path / "s.zarr", ingested(folder, tmp_path / "once.zarr", ["mask"]))
+    hold_equal(tmp_path / "s.zarr", ingested(folder, tmp_path / "once.zarr", ["mask"]), files=False)
 
 
 def test_one_bad_label_is_reported_and_the_others_come(tmp_path):
