@@ -11,7 +11,7 @@ import stat
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
@@ -28,7 +28,6 @@ from rasterio.session import DummySession
 
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
-from sarzarr.text import listed
 from sarzarr.zips import (
     CORRUPT,
     archive_of,
@@ -40,7 +39,7 @@ from sarzarr.zips import (
     status_of,
     with_size,
 )
-from sarzarr.zips.zarrs import ZarrChip, chips_of
+from sarzarr.zips.zarrs import ZarrChip, zarr_chip_at
 
 CACHE_BYTES: Final = 128 * 2**20
 """The most that GDAL's block cache holds in a process; GDAL's own default is 5 % of the memory."""
@@ -139,77 +138,13 @@ def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
 
 def _status_of(path: Path) -> os.stat_result:
     """Return the status of a file, one in an archive too; the bytes of a chip of a Zarr archive are its pixels'."""
-    chip = chips_of(path)
+    chip = zarr_chip_at(path)
     if chip is None:
         return status_of(path)
     chips, name = chip
     if name not in chips.places:
         raise FileNotFoundError(path)
     return with_size(chips.bands.archive.stat(), chips.nbytes)
-
-
-def raster_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return paths, each folder and each archive replaced by the TIFF files in it, in the order of their names.
-
-    Of a SAFE folder (``*.SAFE``, or one with a folder ``measurement`` in it) they are those below
-    ``measurement/``; of another one those in itself, and those of the SAFE folders and of the archives in it. Of an
-    archive they are those below a ``measurement/`` in it, if there is one, else all. One that cannot be listed stands
-    for itself, so that whoever opens it says why.
-
-    Raises `RasterNotFoundError` where there is no TIFF file in a folder.
-    """
-    out: list[Path] = []
-    for path in without_packed(paths):
-        files = _in_folder(path) if path.is_dir() else _in_archive(path) if is_archive(path) else [path]
-        if not files:
-            inside = listed(_folders_with_tiffs(path))
-            remedy = f"Name those in it that do: {inside}." if inside else "Name the folder that they are in."
-            raise RasterNotFoundError(
-                f"a folder of TIFF files was expected, got {str(path)!r}, which holds no .tif or .tiff. {remedy}"
-            )
-        out += files
-    return out
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    if folder.suffix.lower() == ".safe" or (folder / "measurement").is_dir():
-        return _tiffs((folder / "measurement").rglob("*"))
-    inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.suffix.lower() == ".safe")
-    archives = sorted(p for p in folder.iterdir() if is_archive(p))
-    zipped = without_packed([*inner, *archives])[len(inner) :]
-    files = [*_tiffs(folder.iterdir()), *(file for safe in inner for file in _in_folder(safe))]
-    return [*files, *(file for archive in zipped for file in _in_archive(archive))]
-
-
-def _folders_with_tiffs(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder that hold TIFF files, sorted."""
-    inner = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [p.name for p in inner if p.is_dir() and os.access(p, os.R_OK | os.X_OK) and _in_folder(p)]
-
-
-def without_packed(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return paths without the archives of SAFE folders that are among them, too, unpacked beside their archives."""
-    given = [Path(path) for path in paths]
-    unpacked = {p.absolute().with_suffix("") for p in given if p.suffix.lower() == ".safe" and p.is_dir()}
-    packed = (p.absolute().with_name(p.name.split(".")[0]) if is_archive(p) else None for p in given)
-    return [p for p, inside in zip(given, packed, strict=True) if inside not in unpacked]
-
-
-def _in_archive(archive: Path) -> list[Path]:
-    try:
-        names = sorted(name for name in members(archive) if _is_tiff(Path(name)))
-    except UnsupportedRasterError:
-        return [archive]
-    measured = [name for name in names if Path(name).parent.name.lower() == "measurement"]
-    return [archive / name for name in measured or names]
-
-
-def _tiffs(paths: Iterable[Path]) -> list[Path]:
-    return sorted(p for p in paths if _is_tiff(p) and p.is_file())
-
-
-def _is_tiff(path: Path) -> bool:
-    return path.suffix.lower() in (".tif", ".tiff") and not path.name.startswith(".")
 
 
 @contextmanager
@@ -233,7 +168,7 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
     """Open a file under the options that must hold; the caller is inside `_ENVIRONMENT`."""
     with without_place_warnings():
         bound_cache()
-        if (chip := chips_of(path)) is not None:
+        if (chip := zarr_chip_at(path)) is not None:
             return _in_memory(chip[0].read(chip[1]), options)
         try:
             dataset = rasterio.open(gdal_name(path), **options)
@@ -431,7 +366,7 @@ def source_hash(path: str | os.PathLike[str], *, full: bool = False) -> str:
     digest = sha256()
     try:
         for hashed in (absolute, mask_beside(absolute), *_of_shapefile(absolute)):
-            chip = None if hashed is None else chips_of(hashed)
+            chip = None if hashed is None else zarr_chip_at(hashed)
             if chip is not None:
                 digest.update(chip[0].identity(chip[1]))
             elif hashed is not None:

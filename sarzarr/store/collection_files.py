@@ -248,7 +248,8 @@ def write_layers(
         sources[row] = changed.source
         numbers[row, [columns[what] for what in changed.numbers]] = [*changed.numbers.values()]
         hashes[row, 0] = np.frombuffer(changed.sha, np.uint8)
-    anew = chip_table(table["id"].values, sources, table["transform"].values, numbers, hashes)
+    ids = table["id"].values.tolist()
+    anew = chip_table(ids, sources.tolist(), table["transform"].values, numbers, hashes)
     write_table(place, f"{key}/{CHIPS}", anew, rows_per_chunk=CHIP_ROWS)
     write_node(place, key, group_document(contents.to_attributes()))
 

@@ -21,7 +21,6 @@ from typing import Any, Final
 
 import numcodecs
 import numpy as np
-import xarray as xr
 from numcodecs.abc import Codec
 
 from sarzarr.arrays import Array
@@ -211,9 +210,14 @@ def is_zarr(path: str | os.PathLike[str]) -> bool:
     return os.fspath(path).lower().endswith(SUFFIX)
 
 
-def chips_of(path: Path) -> tuple[ZarrChips, str] | None:
+def is_in_zarr(path: str) -> bool:
+    """Whether a path leads into a Zarr archive, of any bytes, by its name."""
+    return f"{SUFFIX}/" in path.lower()
+
+
+def zarr_chip_at(path: Path) -> tuple[ZarrChips, str] | None:
     """Return the chips of the Zarr archive that a path leads into, and the name of one there; None for another."""
-    if SUFFIX not in str(path).lower():
+    if not is_in_zarr(path.as_posix()):
         return None
     found = archive_of(path)
     if found is None or not is_zarr(found[0]):
@@ -244,7 +248,7 @@ def _chips_in(path: str, *_: int) -> ZarrChips:
         raise _refused(archive, f"arrays {sorted(names)[:5]}")
     try:
         bands = _array(archive, BANDS)
-        columns = {
+        columns: dict[str, ZarrArray] = {
             name: _array(archive, name)
             for name in ("sample", "time", "band", "x", "y", "crs")
             if name in names
@@ -343,7 +347,8 @@ def _of_3(archive: Path, name: str, document: Any) -> ZarrArray:
 def _dtype_3(kind: Any) -> np.dtype[Any]:
     if isinstance(kind, dict) and kind.get("name") == "fixed_length_utf32":
         return np.dtype(f"U{int(kind['configuration']['length_bytes']) // 4}")
-    return np.dtype(kind)
+    dtype: np.dtype[Any] = np.dtype(kind)
+    return dtype
 
 
 def _checked(array: ZarrArray) -> ZarrArray:
@@ -407,6 +412,8 @@ def _iso(column: ZarrArray | None, time: Array | None) -> str | None:
     attributes = {key: column.attributes[key] for key in ("units", "calendar") if key in column.attributes}
     if time.dtype.kind != "M" and "units" not in attributes:
         return None
+    import xarray as xr
+
     decoded = xr.decode_cf(xr.Dataset({"time": ((), time.reshape(()), attributes)}))["time"].values
     if decoded.dtype.kind != "M" or np.isnat(decoded):
         return None

@@ -17,8 +17,8 @@ from conftest import tree_hash
 from safes import Safe, write_measurement, write_safe, zip_product
 
 import sarzarr as sz
-from sarzarr import zips
 from sarzarr import conventions as cv
+from sarzarr import zips
 from sarzarr.errors import InvalidInputError, UnsupportedRasterError
 
 pytestmark = pytest.mark.slow

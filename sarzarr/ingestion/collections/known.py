@@ -15,7 +15,7 @@ from sarzarr.store.collections import ABSENT, STAMP, Collection
 
 
 @dataclass
-class Known:
+class ChipsThere:
     """The chips of a collection, and what files that are given say of them."""
 
     collection: Collection | None

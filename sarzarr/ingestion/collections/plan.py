@@ -25,7 +25,7 @@ from sarzarr.ingestion.collections.files import (
     pattern_of,
     rasters_below,
 )
-from sarzarr.ingestion.collections.known import Known
+from sarzarr.ingestion.collections.known import ChipsThere
 from sarzarr.ingestion.collections.read import Understanding
 from sarzarr.ingestion.collections.understand import Probes, ordered_arrays, spread, understood
 from sarzarr.ingestion.layers.layer import Layer
@@ -44,6 +44,7 @@ from sarzarr.store.collections import (
 from sarzarr.store.store import Store
 from sarzarr.text import counted, listed
 from sarzarr.zips import SUFFIXES as ARCHIVES
+from sarzarr.zips.zarrs import is_in_zarr
 
 log = logging.getLogger(__name__)
 ENOUGH: Final = 50
@@ -108,7 +109,7 @@ class CollectionPlan:
             arrays=ordered_arrays(arrays.values()),
             layers=(*known.layers, *_by_name(more)),
             stamps=tuple(dict.fromkeys([*known.stamps, *stamps])),
-            about=known.about | {"patterns": self.patterns | known.about.get("patterns", {})},
+            about={**known.about, "patterns": {**self.patterns, **known.about.get("patterns", {})}},
         )
 
     @property
@@ -191,10 +192,10 @@ class Packed:
 
 
 def plan_collections(given: Sequence[str | Path], store: Store | None, options: IngestOptions) -> Packed:
-    """Return which of the files, and of those in folders and ZIP archives, go into a collection.
+    """Return which of the files, and of those in folders and archives, go into a collection.
 
-    Those of a kind of which there are `ENOUGH` of at most `LONGEST` rows and columns do so by themselves; with
-    ``options.collection`` all do, with ``options.scenes`` none.
+    Those of a kind of which there are `ENOUGH` of at most `LONGEST` rows and columns do so by themselves, and those
+    of Zarr archives; with ``options.collection`` all do, with ``options.scenes`` none.
 
     Raises `InvalidInputError` where a collection was asked for, and an option holds of scenes alone.
     """
@@ -215,7 +216,8 @@ def plan_collections(given: Sequence[str | Path], store: Store | None, options: 
         if is_asked:
             raise
         return as_scenes
-    if not is_asked and (len(files) < ENOUGH or any(".SAFE/" in f.path.upper() for f in files)):
+    few = len(files) < ENOUGH and not any(is_in_zarr(file.path) for file in files)
+    if not is_asked and (few or any(".SAFE/" in file.path.upper() for file in files)):
         return as_scenes
     if not files and not options.layers:
         raise RasterNotFoundError(
@@ -256,7 +258,7 @@ def _packed(
     probes, kept = Probes(options), list[File]()
     rest: list[File] = []
     for own in families(files).values():
-        if not is_asked and len(own) < ENOUGH:
+        if not is_asked and len(own) < ENOUGH and not is_in_zarr(own[0].path):
             rest += own
             continue
         fit, is_small = _look(own, probes, notes, is_asked=is_asked)
@@ -348,7 +350,7 @@ def _plan(
 ) -> CollectionPlan:
     options = probes.options
     there = store is not None and name in collection_names(store)
-    known = Known(Collection(store, name) if store is not None and there else None, options.full_hash)
+    known = ChipsThere(Collection(store, name) if store is not None and there else None, options.full_hash)
     known.take([*files, *(file for own in layers.values() for file in own)])
     seen = set(known.rows)
     sources = known.sources if layers else [{}]

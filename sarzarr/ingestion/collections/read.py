@@ -36,7 +36,7 @@ from sarzarr.scenes.told import Kind, Teller, Told
 from sarzarr.store.collections import ABSENT, LONGEST, NO_TIME, ChipArray, ChipLayer
 from sarzarr.store.documents import Encoding
 from sarzarr.zips import member, open_file
-from sarzarr.zips.zarrs import chips_of
+from sarzarr.zips.zarrs import zarr_chip_at
 
 _HASHED: Final = 1 << 14
 """Bytes of each of the pieces of a file that are hashed."""
@@ -552,7 +552,7 @@ def files_hash(paths: Sequence[str], *, full: bool = False) -> bytes:
     """
     digest = sha256()
     for path in paths:
-        if (chip := chips_of(Path(path))) is not None:
+        if (chip := zarr_chip_at(Path(path))) is not None:
             digest.update(chip[0].identity(chip[1]))
             continue
         found = member(Path(path)) if _IN_ARCHIVE.search(path) else None
