@@ -133,6 +133,7 @@ def test_labels_alone_go_to_the_chips_that_are_there_and_backscatter_is_not_writ
     assert "layer mask: int16 classes, nodata -1, of 7 chips that are there: mask/chip_*_mask.tif" in str(
         plan
     )
+    assert (plan.tasks, plan.bytes_out) == (4, 2 * (5 * 12 * 12 + 2 * 9 * 14))
     made = sz.ingest(plan)
     assert {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files} == before
     hold_equal(made, once, files=False)

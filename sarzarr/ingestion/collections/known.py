@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from sarzarr.arrays import Array
 from sarzarr.ingestion.collections.files import Chips, File, by_folder
 from sarzarr.ingestion.collections.read import files_hash, layer_hash
@@ -82,6 +84,17 @@ class ChipsThere:
             if new and self.collection is not None:
                 chips.append((self.collection.ids[row], (), new))
         return Chips.of(chips, {name for *_, own in chips for name in own})
+
+    def shards_of(self, ids: Sequence[str]) -> tuple[int, int]:
+        """Return in how many shards chips of some ids are, and how many pixels they have."""
+        if self.collection is None or not ids:
+            return 0, 0
+        table, parts = self.collection.table, self.collection.contents.parts
+        rows = [self.collection.numbers[name] for name in ids]
+        part, row, height, width = (table[k].values[rows] for k in ("part", "row", "height", "width"))
+        per = np.array([one.per_shard for one in parts])[part]
+        shards = np.unique(np.stack([part, row // per]), axis=1)
+        return shards.shape[1], int((height * width).sum())
 
     def _state(self, row: int, name: str, file: File) -> bool | None:
         """Return whether the file of a layer is new to a chip; None where the chip has that layer of other pixels."""

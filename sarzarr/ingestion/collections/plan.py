@@ -75,6 +75,8 @@ class CollectionPlan:
     """Chips whose pixels were looked at."""
     later: Chips = field(default_factory=lambda: Chips.of((), ()))
     """Chips in the store that get layers, or others in the place of those that they have: the files of these."""
+    later_shards: tuple[int, int] = (0, 0)
+    """Shards in which these are, and pixels of them."""
 
     def contents(self, known: Contents | None) -> Contents:
         """Return what the collection will hold beside what is ``known`` of it; parts and rows come with the chips.
@@ -127,7 +129,7 @@ class CollectionPlan:
     def tasks(self) -> int:
         """Units of work: shards of chips, (chips, rows, columns), as far as sizes are known."""
         per = {size: Part.of(*size).per_shard for size in self.by_size}
-        return sum(-(-len(rows) // per[size]) for size, rows in self.by_size.items())
+        return self.later_shards[0] + sum(-(-len(rows) // per[size]) for size, rows in self.by_size.items())
 
     @property
     def bytes_in(self) -> int:
@@ -135,14 +137,18 @@ class CollectionPlan:
         bands = [np.dtype(kind[0]).itemsize for kind in self.understanding.meanings]
         layers = sum(np.dtype(one.layer.dtype).itemsize for one in self.understanding.layers)
         of_arrays = self.pixels * max(bands, default=4)
-        return of_arrays + self.pixels // max(len(self.understanding.arrays), 1) * layers
+        of_chips = self.pixels // max(len(self.understanding.arrays), 1)
+        return of_arrays + (of_chips + self.later_shards[1]) * layers
 
     @property
     def bytes_out(self) -> int:
         """Bytes of the stored pixels at the most; flags, which take next to nothing, not counted."""
         arrays = sum(np.dtype(array.dtype).itemsize for array in self.understanding.arrays)
         layers = sum(np.dtype(one.layer.dtype).itemsize for one in self.understanding.layers)
-        return self.pixels // max(len(self.understanding.arrays), 1) * (arrays + layers)
+        return (
+            self.pixels // max(len(self.understanding.arrays), 1) * (arrays + layers)
+            + self.later_shards[1] * layers
+        )
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{len(rows):,} of {h} x {w}" for (h, w), rows in self.by_size.items())
@@ -389,6 +395,7 @@ def _plan(
         replaced=tuple(sorted(gone)),
         sampled=sampled,
         later=later,
+        later_shards=known.shards_of(later.ids),
     )
 
 
