@@ -92,8 +92,7 @@ def test_layers_in_any_order_and_interrupted_are_those_that_came_at_once(data, t
     once = ingested(folder, base / "once.zarr", LAYERS)
     order = data.draw(st.permutations(LAYERS))
     cut = data.draw(st.integers(0, 2))
-    runs = [order[:cut], *([name] for name in order[cut:]), []]
-    for names in runs:
+    for names in (order[:cut], order[cut:]):
         plan = sz.plan_ingest(folder, base / "s.zarr", collection="x", layers=patterns(names))
         if data.draw(st.booleans()):
 
@@ -137,12 +136,13 @@ def test_labels_alone_go_to_the_chips_that_are_there_and_backscatter_is_not_writ
     made = sz.ingest(plan)
     assert {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files} == before
     hold_equal(made, once, files=False)
-    (batch,) = sz.CollectionReader(made, "x", layers=["mask"], batch_size=9, size=8)
-    assert len(batch[1]) == 7
+    (batch,) = sz.CollectionReader(made, "x", layers=["mask"], batch_size=9, size=12)
+    assert len(batch[1]) == 5
     plan = sz.plan_ingest([], store.root, collection="x", layers={"mask": str(labels)})
     assert (len(plan.collections[0].later), plan.collections[0].present) == (0, 7)
 
 
+@pytest.mark.slow
 def test_chips_and_labels_of_older_ones_come_together(tmp_path):
     folder = make(tmp_path / "a", count=3)
     ingested(folder, tmp_path / "s.zarr", [])
@@ -151,6 +151,7 @@ def test_chips_and_labels_of_older_ones_come_together(tmp_path):
     hold_equal(store, ingested(folder, tmp_path / "once.zarr", ["mask"]), files=False)
 
 
+@pytest.mark.slow
 def test_a_layer_of_other_pixels_is_refused_unless_it_is_to_be_replaced(tmp_path):
     folder = make(tmp_path / "a")
     ingested(folder, tmp_path / "s.zarr", ["mask"])
@@ -165,6 +166,7 @@ def test_a_layer_of_other_pixels_is_refused_unless_it_is_to_be_replaced(tmp_path
     hold_equal(tmp_path / "s.zarr", ingested(folder, tmp_path / "once.zarr", ["mask"]), files=False)
 
 
+@pytest.mark.slow
 def test_one_bad_label_is_reported_and_the_others_come(tmp_path):
     folder = make(tmp_path / "a", without={("mask", 3)})
     ingested(folder, tmp_path / "s.zarr", [])
@@ -183,6 +185,7 @@ def test_labels_without_a_collection_to_go_to_are_refused(tmp_path):
         ingested(folder / "mask", tmp_path / "s.zarr", ["mask"])
 
 
+@pytest.mark.slow
 def test_a_chip_whose_pixels_are_damaged_gets_no_new_hash(tmp_path):
     folder = make(tmp_path / "a")
     ingested(folder, tmp_path / "s.zarr", [])
@@ -194,6 +197,7 @@ def test_a_chip_whose_pixels_are_damaged_gets_no_new_hash(tmp_path):
         ingested(folder, tmp_path / "s.zarr", ["mask"])
 
 
+@pytest.mark.slow
 def test_a_second_mask_of_the_same_pixels_from_another_folder_is_there_already(tmp_path):
     folder = make(tmp_path / "a")
     ingested(folder, tmp_path / "s.zarr", ["mask"])

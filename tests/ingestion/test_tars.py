@@ -32,7 +32,9 @@ def tarred(path, folder, form="pax", mode="w"):
     return path
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    "form", ["pax", *(pytest.param(form, marks=pytest.mark.slow) for form in ("gnu", "ustar"))]
+)
 def test_a_chip_from_a_tar_is_that_from_a_folder_and_from_a_zip(tmp_path, form):
     folder = chips(tmp_path / "in" / "floods")
     tar = tarred(tmp_path / "floods.tar", folder, form)

@@ -85,7 +85,9 @@ pytestmark = [
 CHUNKS = {"whole": (2, 2, 2, 24, 26), "uneven": (1, 2, 1, 9, 26), "chips": (1, 1, 2, 24, 26)}
 
 
-@pytest.mark.parametrize(("form", "chunks"), [(2, "whole"), (2, "uneven"), (3, "chips")])
+@pytest.mark.parametrize(
+    ("form", "chunks"), [(2, "uneven"), pytest.param(2, "whole", marks=pytest.mark.slow), (3, "chips")]
+)
 def test_a_chip_of_a_zarr_archive_is_that_of_a_geotiff(tmp_path, form, chunks):
     dataset = published("S1GRD")
     archive = tmp_path / "a" / "S1GRD" / "ssl4eos12_val_seasonal_data_000001.zarr.zip"
@@ -114,6 +116,7 @@ def test_a_chip_of_a_zarr_archive_is_that_of_a_geotiff(tmp_path, form, chunks):
     assert sz.verify(one.store)
 
 
+@pytest.mark.slow
 def test_other_modalities_beside_it_are_layers_at_once_and_later(tmp_path):
     for modality in BANDS:
         for number in (1, 2):
