@@ -144,7 +144,7 @@ def _status_of(path: Path) -> os.stat_result:
     chips, name = chip
     if name not in chips.places:
         raise FileNotFoundError(path)
-    return with_size(chips.bands.archive.stat(), chips.nbytes)
+    return with_size(status_of(chips.bands.archive), chips.nbytes)
 
 
 @contextmanager

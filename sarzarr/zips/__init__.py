@@ -27,6 +27,8 @@ MAX_MEMBERS: Final = 1_000_000
 """Files that an archive may have; one of chips has hundreds of thousands."""
 MAX_LISTING: Final = 128 * 2**20
 """Bytes of an archive's list of files."""
+MAX_INNER: Final = 2**28
+"""Bytes of a Zarr archive that is a file in a tar archive: it is read whole."""
 MAX_NAME: Final = 2**16
 """Bytes of what a tar archive says of one file beside its header: long names, records of POSIX.1-2001."""
 MAX_MEMBER: Final = 16 * 2**30
@@ -72,9 +74,15 @@ def archive_of(path: Path) -> tuple[Path, str] | None:
     A name takes up to 65,535 bytes of an archive; whether there is such a file, `members` says.
     """
     for folder in path.parents:
-        if folder.suffix.lower() in SUFFIXES:
-            return (folder, path.relative_to(folder).as_posix()) if folder.is_file() else None
+        if folder.suffix.lower() in SUFFIXES and (folder.is_file() or _is_inner(folder)):
+            return folder, path.relative_to(folder).as_posix()
     return None
+
+
+def _is_inner(archive: Path) -> bool:
+    """Whether a path is that of a Zarr archive which is itself a file in a tar archive."""
+    outer = archive_of(archive) if archive.name.lower().endswith(".zarr.zip") else None
+    return outer is not None and outer[0].suffix.lower() == ".tar" and outer[1] in members(outer[0])
 
 
 def members(archive: Path) -> Mapping[str, Member]:
@@ -98,7 +106,7 @@ def zip_members(archive: Path) -> Mapping[str, zipfile.ZipInfo]:
 
 
 def _key(archive: Path) -> tuple[str, int, int, int]:
-    status = archive.stat()
+    status = status_of(archive)
     return str(archive), status.st_mtime_ns, status.st_size, status.st_ino
 
 
@@ -106,7 +114,7 @@ def _key(archive: Path) -> tuple[str, int, int, int]:
 def _of_zip(archive: str, *_: int) -> Mapping[str, zipfile.ZipInfo]:
     name = Path(archive).name
     try:
-        with open(archive, "rb") as file:  # noqa: PTH123 - a cached function's key is a text
+        with open_file(Path(archive)) as file:
             if listing_size(file) > MAX_LISTING:
                 raise _refused(name, f"a list of files of more than {MAX_LISTING // 2**20} MB")
             with zipfile.ZipFile(file) as opened:
@@ -280,7 +288,7 @@ def status_of(path: Path) -> os.stat_result:
         found = member(path)
         if found is None:
             raise
-    return with_size(found[0].stat(), found[1].file_size)
+    return with_size(status_of(found[0]), found[1].file_size)
 
 
 def with_size(status: os.stat_result, size: int) -> os.stat_result:
@@ -302,9 +310,18 @@ def open_file(path: Path) -> BinaryIO:
     if isinstance(info, TarMember):
         return io.BufferedReader(_Part(archive, info))
     try:
-        return cast("BinaryIO", zipfile.ZipFile(archive).open(info))
+        opened = zipfile.ZipFile(archive if archive.is_file() else _inner(archive))
+        return cast("BinaryIO", opened.open(info))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise _refused(archive.name, f"{info.filename[:100]!r}: {error}") from error
+
+
+def _inner(archive: Path) -> BinaryIO:
+    """Return an archive that is a file in another, whole."""
+    data = read_bytes(archive, MAX_INNER)
+    if data is None:
+        raise zipfile.BadZipFile(f"an archive in an archive of more than {MAX_INNER // 2**20} MB")
+    return io.BytesIO(data)
 
 
 class _Part(io.RawIOBase):

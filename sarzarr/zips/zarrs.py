@@ -25,7 +25,7 @@ from numcodecs.abc import Codec
 
 from sarzarr.arrays import Array
 from sarzarr.errors import RasterNotFoundError, UnsupportedRasterError
-from sarzarr.zips import CORRUPT, archive_of, members, open_file, read_bytes
+from sarzarr.zips import CORRUPT, archive_of, members, open_file, read_bytes, status_of
 
 SUFFIX: Final = ".zarr.zip"
 """How the names of such archives end."""
@@ -234,7 +234,7 @@ def chips_in(archive: Path) -> ZarrChips:
 
 
 def _key(archive: Path) -> tuple[str, int, int, int]:
-    status = archive.stat()
+    status = status_of(archive)
     return str(archive), status.st_mtime_ns, status.st_size, status.st_ino
 
 

@@ -1,6 +1,7 @@
 """A chip of a Zarr archive, as SSL4EO-S12 v1.1 publishes them, is the chip of a GeoTIFF with the same pixels."""
 
 import json
+import tarfile
 import zipfile
 
 import numpy as np
@@ -148,6 +149,23 @@ def test_one_sample_without_times_is_a_chip(tmp_path):
     made = sz.open_collection(sz.ingest(sz.plan_ingest(archive, tmp_path / "s.zarr", collection="x")), "x")
     assert made.ids == ("0000007",)
     assert np.isnat(made.table["time"].values).all()
+
+
+def test_zarr_archives_in_a_tar_are_read_where_they_lie(tmp_path):
+    with tarfile.open(tmp_path / "S1GRD_shard_000001.tar", "w") as tar:
+        for number in (1, 2):
+            dataset = published("S1GRD", samples=1, times=1, seed=number).isel(sample=0, time=0, drop=True)
+            archive = pack(tmp_path / "a" / f"majortom_{number:07d}.zarr.zip", dataset)
+            tar.add(archive, archive.name)
+    made = []
+    for name, given in (("tar", "S1GRD_shard_000001.tar"), ("folder", "a")):
+        plan = sz.plan_ingest(tmp_path / given, tmp_path / f"{name}.zarr", collection="x")
+        made.append(sz.open_collection(sz.ingest(plan), "x"))
+        again = sz.plan_ingest(tmp_path / given, tmp_path / f"{name}.zarr", collection="x").collections[0]
+        assert (again.present, len(again.chips)) == (2, 0)
+    assert made[0].ids == made[1].ids == ("majortom_0000001", "majortom_0000002")
+    for name in ("sha", "source_hash", "transform", "bytes"):
+        assert np.array_equal(made[0].table[name], made[1].table[name]), name
 
 
 def spoiled(archive, kind):

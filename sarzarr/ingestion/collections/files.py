@@ -21,7 +21,7 @@ from sarzarr.conventions import POLARIZATIONS
 from sarzarr.errors import RasterNotFoundError
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.zips import SUFFIXES as ARCHIVES
-from sarzarr.zips import is_archive, is_compressed, members
+from sarzarr.zips import is_archive, is_compressed, members, status_of
 from sarzarr.zips.zarrs import chips_in, is_zarr
 
 SUFFIXES: Final = (".tif", ".tiff")
@@ -80,17 +80,23 @@ def _rasters(path: Path) -> Iterable[tuple[str, int, int]]:
                     elif entry.name.lower().endswith(ARCHIVES):
                         yield from _rasters(Path(entry.path))
     elif is_zarr(path) and path.is_file():
-        chips, modified = chips_in(path), path.stat().st_mtime_ns
-        for name in chips.places:
-            yield f"{path}/{name}", chips.nbytes, modified
+        yield from _chips_of_zarr(path)
     elif is_archive(path) or is_compressed(path):
         modified = path.stat().st_mtime_ns
         for name, info in members(path).items():
-            if _is_raster(name):
+            if is_zarr(name) and path.suffix.lower() == ".tar":
+                yield from _chips_of_zarr(path / name)
+            elif _is_raster(name):
                 yield f"{path}/{name}", info.file_size, modified
     elif _is_raster(path.name) and path.is_file():
         status = path.stat()
         yield str(path), status.st_size, status.st_mtime_ns
+
+
+def _chips_of_zarr(path: Path) -> Iterable[tuple[str, int, int]]:
+    chips, modified = chips_in(path), status_of(path).st_mtime_ns
+    for name in chips.places:
+        yield f"{path}/{name}", chips.nbytes, modified
 
 
 def _is_raster(name: str) -> bool:
