@@ -199,6 +199,8 @@ def chips_of(
     for name, of_layer in layers.items():
         rest: Sequence[File] = of_layer
         for step, sources in enumerate(known or ({},)):
+            if not rest:
+                break
             first = own_words if not step else []
             theirs = [_words(_bare(source.rpartition(".")[0])) for source in sources.values()]
             found, rest = _matched([*first, *theirs], rest)

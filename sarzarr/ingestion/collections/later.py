@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import CorruptStoreError, SarzarrError
 from sarzarr.files import Lock, remove_tree
+from sarzarr.grids.grid import Grid
 from sarzarr.ingestion.collections.files import Chips
 from sarzarr.ingestion.collections.pack import (
     begin,
@@ -39,7 +40,7 @@ from sarzarr.store.collection_files import (
     shard_key,
     write_layers,
 )
-from sarzarr.store.collections import Collection, Contents, Part
+from sarzarr.store.collections import ABSENT, Collection, Contents, Part
 from sarzarr.store.commit import changed_once
 from sarzarr.store.documents import read_json, write_json
 from sarzarr.store.journal import NO_ROOM
@@ -51,6 +52,7 @@ from sarzarr.tasks import Progress, compute, wave_size
 from sarzarr.text import counted, error_text
 
 log = logging.getLogger(__name__)
+_COLUMNS: Final = ("row", "layers", "crs", "transform", "sha")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,8 @@ class LayersOfShard:
     """The chips, in the order of the shard, with the files of their layers."""
     rows: tuple[int, ...]
     """Their rows in the table."""
+    columns: Mapping[str, Array]
+    """What the table says of them: row, layers, crs, transform (n, 6) and sha (n, 32)."""
     understanding: Understanding
     """The meaning of their files."""
 
@@ -84,7 +88,6 @@ class LayersOfShard:
     @property
     def receipt(self) -> str:
         """The key of its receipt beside the store: of other files, or of a shard that changed, it is another."""
-        known = Collection(Store(self.place), self.collection)
         parts = [
             cv.SCHEMA_VERSION,
             self.part,
@@ -94,9 +97,25 @@ class LayersOfShard:
             self.chips.ids,
             self.chips.sources,
             sorted((name, stamps.tolist()) for name, stamps in self.chips.layer_stamps.items()),
-            known.table["sha"].values[[*self.rows]].tobytes(),
+            self.columns["sha"].tobytes(),
         ]
         return f"receipts/{self.part.name}-{self.shard}-{sha256(repr(parts).encode()).hexdigest()[:32]}.json"
+
+    @property
+    def places(self) -> list[int]:
+        """Places of the chips in the shard."""
+        return list((self.columns["row"] % self.part.per_shard).tolist())
+
+    def grid(self, position: int) -> Grid:
+        """Return CRS, transform and (rows, columns) of a chip."""
+        crs = int(self.columns["crs"][position])
+        a, b, c, d, e, f = map(float, self.columns["transform"][position])
+        return Grid(
+            height=self.part.height,
+            width=self.part.width,
+            transform=(a, b, c, d, e, f),
+            crs_wkt=None if crs == ABSENT else self.contents.crs[crs],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +188,7 @@ def _works(
                     collection=known.name,
                     chips=plan.later.part(np.array(chosen, np.int64)),
                     rows=tuple(rows[mine].tolist()),
+                    columns={what: known.table[what].values[rows[mine]] for what in _COLUMNS},
                     understanding=replace(plan.understanding, layers=tuple(own)),
                 )
 
@@ -267,13 +287,13 @@ def _write_shard(at: int, work: LayersOfShard) -> tuple[int, LayersReceipt | Non
 
 def _write(work: LayersOfShard) -> LayersReceipt:
     known, part = Collection(Store(work.place), work.collection), work.part
-    places = (known.table["row"].values[[*work.rows]] % part.per_shard).tolist()
+    places = work.places
     number = [p.name for p in known.contents.parts].index(part.name)
     held = {
         array: _chunks(work, array, known.manifest(number, array).chunks[work.shard])
         for array in known.contents.stored
     }
-    _check_held(work, known, held, places)
+    _check_held(work, held)
     reader = ChipReader(work.understanding, (part.height, part.width))
     refused: dict[int, str] = {}
     numbers: dict[int, dict[str, int]] = {}
@@ -286,13 +306,12 @@ def _write(work: LayersOfShard) -> LayersReceipt:
             position = positions.get(place)
             if position is not None:
                 names = {name: some[position] for name, some in work.chips.layers.items() if some[position]}
-                row = work.rows[position]
                 try:
-                    pixels, hashes = reader.layers(names, known.grid(row))
+                    pixels, hashes = reader.layers(names, work.grid(position))
                 except (SarzarrError, OSError, ValueError) as error:
                     refused[position] = error_text(error)
                 else:
-                    bits = int(known.table["layers"].values[row]) | work.contents.layers_among(pixels)
+                    bits = int(work.columns["layers"][position]) | work.contents.layers_among(pixels)
                     numbers[position] = {
                         "layers": bits,
                         **layer_stamps(work.chips, position, names),
@@ -321,16 +340,14 @@ def _chunks(work: LayersOfShard, array: str, entries: Array) -> ChunksOfArray:
     return work.place, key, entries
 
 
-def _check_held(
-    work: LayersOfShard, known: Collection, held: Mapping[str, ChunksOfArray], places: Sequence[int]
-) -> None:
+def _check_held(work: LayersOfShard, held: Mapping[str, ChunksOfArray]) -> None:
     """Raise `CorruptStoreError` unless the chunks of the chips have the SHA-256 that their rows say."""
-    said = known.table["sha"].values[[*work.rows]]
-    for row, wanted, digest in zip(work.rows, said, chip_hashes(held, places), strict=True):
+    digests = chip_hashes(held, work.places)
+    for name, wanted, digest in zip(work.chips.ids, work.columns["sha"], digests, strict=True):
         if digest != wanted.tobytes():
             raise CorruptStoreError(
-                f"the pixels that its row says were expected of chip {known.ids[row]!r} of {work.place}, got others. "
-                "Look with `sarzarr verify STORE`; write it anew with --replace."
+                f"the pixels that its row says were expected of chip {name!r} of {work.place}, got others. Look with "
+                "`sarzarr verify STORE`; remove the collection, and ingest it again."
             )
 
 
