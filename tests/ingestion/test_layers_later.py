@@ -179,6 +179,18 @@ def test_one_bad_label_is_reported_and_the_others_come(tmp_path):
     assert sz.verify(made.store)
 
 
+@pytest.mark.slow
+def test_chips_are_known_where_the_folder_above_or_below_is_given(tmp_path):
+    folder = make(tmp_path / "a")
+    ingested(folder / "s1", tmp_path / "s.zarr", [])
+    plan = sz.plan_ingest(folder, tmp_path / "s.zarr", collection="x", layers=patterns(["mask"]))
+    assert [len(some) for some in (plan.collections[0].chips, plan.collections[0].later)] == [0, 7]
+    sz.ingest(plan)
+    for root in (folder, folder / "s1", tmp_path):
+        plan = sz.plan_ingest(root, tmp_path / "s.zarr", collection="x")
+        assert (len(plan.collections[0].chips), plan.collections[0].present) == (0, 7)
+
+
 def test_labels_without_a_collection_to_go_to_are_refused(tmp_path):
     folder = make(tmp_path / "a")
     with pytest.raises(UnsupportedRasterError, match="chips of backscatter were expected"):

@@ -1,7 +1,8 @@
 """Chips that a collection has already, against the files that are given: what is known, what changed, what is new.
 
 A chip is known by the names of its files of backscatter, and by their bytes and times; where these differ, by its
-hash. The file of a layer is known by its own; a chip that has no such layer may get it later.
+hash. Where a folder above or below is given, names begin otherwise, and bytes and times have to be the same. The file
+of a layer is known by its own; a chip that has no such layer may get it later.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,14 +39,21 @@ class ChipsThere:
         if self.collection is None:
             return
         table, by_source = self.collection.table, {file.source: file for file in files}
+        by_name: dict[str, list[File]] = {}
+        for file in files:
+            by_name.setdefault(file.source.rpartition("/")[2], []).append(file)
         columns = (table[k].values.tolist() for k in ("source", "bytes", "modified"))
         for row, (sources, size, modified) in enumerate(zip(*columns, strict=True)):
             every = _lines(sources)
-            if not any(path in by_source for layer, path in every if not layer):
-                continue
             lines = [path for layer, path in every if not (layer and self._has_stamp(row, layer))]
+            if not any(path in by_source for layer, path in every if not layer):
+                again = [file for line in lines if (file := _elsewhere(line, by_name)) is not None]
+                if len(again) == len(lines) and _stamp(again) == (size, modified):
+                    self.rows.update({file.source: row for file in again})
+                    self.present.add(row)
+                continue
             own = [by_source[line] for line in lines if line in by_source]
-            stamp = sum(file.size for file in own), max(file.modified for file in own)
+            stamp = _stamp(own)
             is_same = len(own) == len(lines) and stamp == (size, modified)
             if not is_same and len(own) == len(lines) and stamp[0] == size:
                 held = table["source_hash"].values[row].tobytes()
@@ -123,6 +131,18 @@ class ChipsThere:
         table = self.collection.table
         names = self.collection.contents.stamps
         return {name: tuple(table[f"{what}_{name}"].values for what in STAMP) for name in names}
+
+
+def _stamp(files: Sequence[File]) -> tuple[int, int]:
+    return sum(file.size for file in files), max((file.modified for file in files), default=0)
+
+
+def _elsewhere(line: str, by_name: Mapping[str, Sequence[File]]) -> File | None:
+    """Return the file of a name in the store where a folder above, or below, is given this time; None without."""
+    for file in by_name.get(line.rpartition("/")[2], ()):
+        if file.source.endswith(f"/{line}") or line.endswith(f"/{file.source}"):
+            return file
+    return None
 
 
 def _lines(sources: str) -> list[tuple[str, str]]:
