@@ -10,6 +10,7 @@ import re
 import stat
 import threading
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -201,7 +202,7 @@ def _in_memory(chip: ZarrChip, options: Mapping[str, Any]) -> Any:
         if chip.time is not None:
             out.update_tags(ACQUISITION_DATETIME=chip.time)
     dataset = memory.open(**options)
-    dataset.memory = memory  # which is gone with it
+    weakref.finalize(dataset, memory.close)  # else it stays as long as the process
     return dataset
 
 

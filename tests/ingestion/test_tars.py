@@ -165,6 +165,33 @@ def test_a_hostile_tar_is_refused_whole_and_named(tmp_path, kind, tiff):
     assert [p.name for p in tmp_path.iterdir()] == ["bad.tar"]
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_whatever_bytes_a_tar_has_its_files_lie_within_it(tmp_path, form, tiff):
+    folder = tmp_path / ("deep" * 20)
+    folder.mkdir()
+    (folder / "x.tif").write_bytes(tiff[:700])
+    whole = tarred(tmp_path / "a.tar", folder, form).read_bytes()
+    rng, kinds = np.random.default_rng(3), set()
+    for number in range(300):
+        data = np.frombuffer(whole, np.uint8).copy()
+        data[rng.integers(0, 4000, 1 + number % 3)] = rng.integers(0, 256, 1 + number % 3)
+        if number % 2:  # sums that hold, so that more than these are looked at
+            for at in range(0, 4096, 512):
+                field = f"{int(data[at : at + 148].sum()) + 256 + int(data[at + 156 : at + 512].sum()):06o}"
+                data[at + 148 : at + 156] = np.frombuffer(field.encode()[-6:] + b"\0 ", np.uint8)
+        path = tmp_path / f"{number}.tar"
+        path.write_bytes(data.tobytes()[: len(whole) - int(rng.integers(0, 2)) * int(rng.integers(0, 9000))])
+        try:
+            found = zips.members(path)
+        except UnsupportedRasterError as error:
+            kinds.add(f"{path.name} refused" if path.name not in str(error) else "refused")
+            continue
+        kinds.add("taken")
+        size = path.stat().st_size
+        assert all(0 <= one.offset <= one.offset + one.file_size <= size for one in found.values())
+    assert kinds == {"refused", "taken"}
+
+
 def test_a_friendly_tar_of_the_same_make_is_taken(tmp_path, tiff):
     archive = hostile(tmp_path / "good.tar", "nothing", tiff)
     plan = sz.plan_ingest(archive, tmp_path / "s.zarr", collection="x", quantity="sigma0")

@@ -1,5 +1,6 @@
 """A chip of a Zarr archive, as SSL4EO-S12 v1.1 publishes them, is the chip of a GeoTIFF with the same pixels."""
 
+import gc
 import json
 import tarfile
 import zipfile
@@ -13,6 +14,7 @@ from rasterio.transform import from_origin
 from tiffs import speckle, write
 
 import sarzarr as sz
+from sarzarr import rasters
 from sarzarr.errors import UnsupportedRasterError
 from sarzarr.zips import zarrs
 
@@ -208,6 +210,20 @@ def test_a_hostile_zarr_archive_is_refused_and_named(tmp_path, kind):
     spoiled(archive, kind)
     with pytest.raises(UnsupportedRasterError, match=r"bad\.zarr\.zip"):
         sz.plan_ingest(archive, tmp_path / "s.zarr", collection="x")
+
+
+def test_memory_of_a_chip_is_freed_when_it_is_closed(tmp_path):
+    archive = pack(tmp_path / "S1GRD.zarr.zip", published("S1GRD"), chunks=CHUNKS["whole"])
+    names = []
+    for name in zarrs.chips_in(archive).places:
+        with rasters.open_raster(archive / name) as dataset:
+            names.append(dataset.name)
+            assert rasterio.open(dataset.name).count == 2
+        del dataset
+        gc.collect()
+        with pytest.raises(rasterio.errors.RasterioIOError):
+            rasterio.open(names[-1])
+    assert len(set(names)) == 4
 
 
 def test_a_chunk_of_many_samples_is_decoded_once(tmp_path, monkeypatch):
