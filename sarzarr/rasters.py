@@ -201,8 +201,8 @@ def _in_memory(chip: ZarrChip, options: Mapping[str, Any]) -> Any:
             out.descriptions = chip.names
         if chip.time is not None:
             out.update_tags(ACQUISITION_DATETIME=chip.time)
-    dataset = memory.open(**options)
-    weakref.finalize(dataset, memory.close)  # else it stays as long as the process
+    dataset = rasterio.open(memory.name, **options)  # memory.open would keep it
+    weakref.finalize(dataset, memory.close)
     return dataset
 
 
