@@ -47,7 +47,7 @@ class ChipsThere:
             every = _lines(sources)
             lines = [path for layer, path in every if not (layer and self._has_stamp(row, layer))]
             if not any(path in by_source for layer, path in every if not layer):
-                again = [file for line in lines if (file := _elsewhere(line, by_name)) is not None]
+                again = [one for line in lines if (one := _elsewhere(line, by_name)) is not None]
                 if len(again) == len(lines) and _stamp(again) == (size, modified):
                     self.rows.update({file.source: row for file in again})
                     self.present.add(row)
