@@ -24,7 +24,7 @@ import numpy as np
 import rasterio
 from rasterio.enums import Compression, Interleaving, MaskFlags
 from rasterio.env import get_gdal_config, set_gdal_config
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.session import DummySession
 
 from sarzarr.arrays import Array
@@ -170,7 +170,13 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
     with without_place_warnings():
         bound_cache()
         if (chip := zarr_chip_at(path)) is not None:
-            return _in_memory(chip[0].read(chip[1]), options)
+            try:
+                return _in_memory(chip[0].read(chip[1]), options)
+            except (RasterioError, CRSError) as error:
+                raise UnsupportedRasterError(
+                    f"expected a chip that a TIFF can be of, got {path.name!r}: {without_stop(error)}. Write it as "
+                    "GeoTIFF."
+                ) from error
         try:
             dataset = rasterio.open(gdal_name(path), **options)
         except RasterioError as error:

@@ -171,21 +171,24 @@ class ZarrChips:
             raise RasterNotFoundError(
                 f"expected a chip of {archive.name!r}, got {name[:200]!r}. Check the path."
             )
-        at = self.places[name]
         try:
-            pixels = self.bands.read(at)
-            where = dict(zip(self.bands.dims, at, strict=False))
-            x, y, crs, time = (self._column(what, where) for what in ("x", "y", "crs", "time"))
+            return self._read(self.places[name])
         except (*CORRUPT, OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
             if isinstance(error, UnsupportedRasterError):
                 raise
             raise _refused(archive, f"{name!r}, which cannot be decoded ({error})") from error
+
+    def _read(self, at: tuple[int, ...]) -> ZarrChip:
+        pixels = self.bands.read(at)
+        where = dict(zip(self.bands.dims, at, strict=False))
+        x, y, crs, time = (self._column(what, where) for what in ("x", "y", "crs", "time"))
         names = self.columns["band"].read().tolist() if "band" in self.columns else []
         epsg = None if crs is None or crs.size != 1 or crs.dtype.kind not in "iu" else int(crs.reshape(-1)[0])
+        native = np.dtype(np.float32) if pixels.dtype == np.float16 else pixels.dtype.newbyteorder("=")
         return ZarrChip(
-            pixels=pixels.astype(np.float32) if pixels.dtype == np.float16 else pixels,
+            pixels=pixels.astype(native, copy=False),
             names=tuple(map(str, names)),
-            transform=None if x is None or y is None else _affine(archive, x, y),
+            transform=None if x is None or y is None else _affine(self.bands.archive, x, y),
             epsg=epsg if epsg is None or epsg > 0 else None,
             time=_iso(self.columns.get("time"), time),
         )

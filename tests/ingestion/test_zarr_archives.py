@@ -212,6 +212,32 @@ def test_a_hostile_zarr_archive_is_refused_and_named(tmp_path, kind):
         sz.plan_ingest(archive, tmp_path / "s.zarr", collection="x")
 
 
+@pytest.mark.parametrize("odd", ["crs", "units", "spacing"])
+def test_a_chip_whose_place_or_time_is_no_such_thing_is_refused(tmp_path, odd):
+    dataset = published("S1GRD", samples=1, times=1)
+    if odd == "crs":
+        dataset["crs"] = ("sample", np.array([999_999]))
+    elif odd == "units":
+        dataset = dataset.assign_coords(
+            time=(("sample", "time"), np.array([[7]]), {"units": "moons since then"})
+        )
+    else:
+        dataset["x"] = ("sample", "x"), dataset["x"].values + 4.0 * (np.arange(26) == 7)
+    archive = pack(tmp_path / "S1GRD.zarr.zip", dataset)
+    (name,) = zarrs.chips_in(archive).places
+    with pytest.raises(UnsupportedRasterError), rasters.open_raster(archive / name):
+        pass
+
+
+def test_numbers_of_another_byte_order_are_the_same(tmp_path):
+    dataset = published("S1GRD", samples=1, times=1)
+    want = dataset["bands"].values[0, 0].astype("f4")
+    archive = pack(tmp_path / "S1GRD.zarr.zip", dataset.assign(bands=dataset["bands"].astype(">f4")))
+    (name,) = zarrs.chips_in(archive).places
+    with rasters.open_raster(archive / name) as opened:
+        np.testing.assert_array_equal(opened.read(), want)
+
+
 def test_memory_of_a_chip_is_freed_when_it_is_closed(tmp_path):
     archive = pack(tmp_path / "S1GRD.zarr.zip", published("S1GRD"), chunks=CHUNKS["whole"])
     names = []
