@@ -10,8 +10,9 @@ import re
 import stat
 import threading
 import warnings
+import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,13 +24,23 @@ import numpy as np
 import rasterio
 from rasterio.enums import Compression, Interleaving, MaskFlags
 from rasterio.env import get_gdal_config, set_gdal_config
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.session import DummySession
 
 from sarzarr.arrays import Array
 from sarzarr.errors import InvalidInputError, RasterNotFoundError, UnsupportedRasterError
-from sarzarr.text import listed
-from sarzarr.zips import CORRUPT, archive_of, gdal_name, is_archive, members, open_file, status_of
+from sarzarr.zips import (
+    CORRUPT,
+    archive_of,
+    gdal_name,
+    is_archive,
+    is_compressed,
+    members,
+    open_file,
+    status_of,
+    with_size,
+)
+from sarzarr.zips.zarrs import ZarrChip, zarr_chip_at
 
 CACHE_BYTES: Final = 128 * 2**20
 """The most that GDAL's block cache holds in a process; GDAL's own default is 5 % of the memory."""
@@ -93,7 +104,7 @@ def _process() -> _Process:
 
 
 def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
-    """Return the absolute path of a local regular file, one in a ZIP archive too, and its status, with its bytes.
+    """Return the absolute path of a local regular file, one in an archive too, and its status, with its bytes.
 
     Raises `RasterNotFoundError` where there is no such file; `InvalidInputError` where the path is a URL, a
     ``/vsi`` path, a subdataset's name or not a regular file.
@@ -107,7 +118,7 @@ def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
             f"expected a path in UTF-8, got {text[:200]!r}, which GDAL cannot open. Rename the file."
         ) from None
     try:
-        status = status_of(absolute)
+        status = _status_of(absolute)
     except UnsupportedRasterError:
         raise
     except (OSError, ValueError) as error:
@@ -126,68 +137,15 @@ def local_file(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result]:
     return absolute, status
 
 
-def raster_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return paths, each folder and each ZIP archive replaced by the TIFF files in it, in the order of their names.
-
-    Of a SAFE folder (``*.SAFE``, or one with a folder ``measurement`` in it) they are those below
-    ``measurement/``; of another one those in itself, and those of the SAFE folders and of the archives in it. Of an
-    archive they are those below a ``measurement/`` in it, if there is one, else all. One that cannot be listed stands
-    for itself, so that whoever opens it says why.
-
-    Raises `RasterNotFoundError` where there is no TIFF file in a folder.
-    """
-    out: list[Path] = []
-    for path in without_packed(paths):
-        files = _in_folder(path) if path.is_dir() else _in_archive(path) if is_archive(path) else [path]
-        if not files:
-            inside = listed(_folders_with_tiffs(path))
-            remedy = f"Name those in it that do: {inside}." if inside else "Name the folder that they are in."
-            raise RasterNotFoundError(
-                f"a folder of TIFF files was expected, got {str(path)!r}, which holds no .tif or .tiff. {remedy}"
-            )
-        out += files
-    return out
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    if folder.suffix.lower() == ".safe" or (folder / "measurement").is_dir():
-        return _tiffs((folder / "measurement").rglob("*"))
-    here = sorted(folder.iterdir())
-    inner = [p for p in here if p.suffix.lower() == ".safe" and p.is_dir()]
-    zipped = without_packed([*inner, *filter(is_archive, here)])[len(inner) :]
-    files = [*_tiffs(here), *(file for safe in inner for file in _in_folder(safe))]
-    return [*files, *(file for archive in zipped for file in _in_archive(archive))]
-
-
-def _folders_with_tiffs(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder that hold TIFF files, sorted."""
-    inner = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [p.name for p in inner if p.is_dir() and os.access(p, os.R_OK | os.X_OK) and _in_folder(p)]
-
-
-def without_packed(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return paths without the archives of SAFE folders that are among them, too, unpacked beside their archives."""
-    given = [Path(path) for path in paths]
-    unpacked = {p.absolute().with_suffix("") for p in given if p.suffix.lower() == ".safe" and p.is_dir()}
-    packed = (p.absolute().with_name(p.name.split(".")[0]) if is_archive(p) else None for p in given)
-    return [p for p, inside in zip(given, packed, strict=True) if inside not in unpacked]
-
-
-def _in_archive(archive: Path) -> list[Path]:
-    try:
-        names = sorted(name for name in members(archive) if _is_tiff(Path(name)))
-    except UnsupportedRasterError:
-        return [archive]
-    measured = [name for name in names if Path(name).parent.name.lower() == "measurement"]
-    return [archive / name for name in measured or names]
-
-
-def _tiffs(paths: Iterable[Path]) -> list[Path]:
-    return sorted(p for p in paths if _is_tiff(p) and p.is_file())
-
-
-def _is_tiff(path: Path) -> bool:
-    return path.suffix.lower() in (".tif", ".tiff") and not path.name.startswith(".")
+def _status_of(path: Path) -> os.stat_result:
+    """Return the status of a file, one in an archive too; the bytes of a chip of a Zarr archive are its pixels'."""
+    chip = zarr_chip_at(path)
+    if chip is None:
+        return status_of(path)
+    chips, name = chip
+    if name not in chips.places:
+        raise FileNotFoundError(path)
+    return with_size(status_of(chips.bands.archive), chips.nbytes)
 
 
 @contextmanager
@@ -211,6 +169,14 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
     """Open a file under the options that must hold; the caller is inside `_ENVIRONMENT`."""
     with without_place_warnings():
         bound_cache()
+        if (chip := zarr_chip_at(path)) is not None:
+            try:
+                return _in_memory(chip[0].read(chip[1]), options)
+            except (RasterioError, CRSError) as error:
+                raise UnsupportedRasterError(
+                    f"expected a chip that a TIFF can be of, got {path.name!r}: {without_stop(error)}. Write it as "
+                    "GeoTIFF."
+                ) from error
         try:
             dataset = rasterio.open(gdal_name(path), **options)
         except RasterioError as error:
@@ -223,6 +189,26 @@ def _open(path: Path, options: Mapping[str, Any] = _OPEN_OPTIONS) -> Any:
     if dataset.driver == "GTiff" and dataset.compression == Compression.jpeg:
         with _intact(path):
             _check_jpegs(dataset, path)
+    return dataset
+
+
+def _in_memory(chip: ZarrChip, options: Mapping[str, Any]) -> Any:
+    """Return a chip of a Zarr archive as the TIFF that it would be, open, in memory."""
+    count, height, width = chip.pixels.shape
+    place: dict[str, Any] = {} if chip.epsg is None else {"crs": rasterio.CRS.from_epsg(chip.epsg)}
+    if chip.transform is not None:
+        place["transform"] = rasterio.Affine(*chip.transform)
+    memory = rasterio.MemoryFile()
+    with memory.open(
+        driver="GTiff", height=height, width=width, count=count, dtype=chip.pixels.dtype, **place
+    ) as out:
+        out.write(chip.pixels)
+        if len(chip.names) == count:
+            out.descriptions = chip.names
+        if chip.time is not None:
+            out.update_tags(ACQUISITION_DATETIME=chip.time)
+    dataset = rasterio.open(memory.name, **options)  # memory.open would keep it
+    weakref.finalize(dataset, memory.close)
     return dataset
 
 
@@ -290,7 +276,7 @@ def open_raster(path: str | os.PathLike[str]) -> Iterator[Any]:
     Raises as `local_file` does; `UnsupportedRasterError` where the file is not a TIFF, whatever its name says.
     """
     absolute, _ = local_file(path)
-    if is_archive(absolute):
+    if is_archive(absolute) or is_compressed(absolute):
         members(absolute)  # says why it is refused; one that is not has no TIFF
     with _environment(), _open(absolute) as dataset, _intact(absolute, "structure"):
         yield dataset
@@ -387,7 +373,10 @@ def source_hash(path: str | os.PathLike[str], *, full: bool = False) -> str:
     digest = sha256()
     try:
         for hashed in (absolute, mask_beside(absolute), *_of_shapefile(absolute)):
-            if hashed is not None:
+            chip = None if hashed is None else zarr_chip_at(hashed)
+            if chip is not None:
+                digest.update(chip[0].identity(chip[1]))
+            elif hashed is not None:
                 with open_file(hashed) as file:
                     _hash_into(digest, file, status_of(hashed).st_size, full=full)
     except (*CORRUPT, OSError) as error:

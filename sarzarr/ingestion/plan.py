@@ -173,7 +173,7 @@ def plan_ingest(
     Parameters
     ----------
     files
-        GeoTIFFs, or folders of them (`sarzarr.rasters.raster_files`). Files that are one scene's
+        GeoTIFFs, or folders of them (`sarzarr.zips.listing.raster_files`). Files that are one scene's
         polarizations become one scene; a file that is given twice is taken once. Without any (``[]``), and with
         ``layers=``, scenes of layers alone are made: one for each file of the first layer.
     store

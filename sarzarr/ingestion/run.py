@@ -26,6 +26,7 @@ from sarzarr.ingestion.blocks.receipts import Receipt
 from sarzarr.ingestion.blocks.regions import reaching_edge
 from sarzarr.ingestion.blocks.undecided_zeros import decide_zeros
 from sarzarr.ingestion.blocks.write import write_block, write_layer
+from sarzarr.ingestion.collections.later import pack_layers
 from sarzarr.ingestion.collections.pack import pack_collection
 from sarzarr.ingestion.layers.plan import LayerJob, LayerPlan
 from sarzarr.ingestion.plan import IngestPlan
@@ -98,6 +99,8 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
         check_room(plan)
         leave_note(plan.store, [*plan.present, *(scene.id for scene in plan.scenes)])
         for collection in plan.collections:
+            if len(collection.later):
+                pack_layers(store, collection, staging, lock=lock, failed=failed, progress=progress)
             if len(collection.chips):
                 pack_collection(store, collection, staging, lock=lock, failed=failed, progress=progress)
         planned = _with_bounds(plan, staging, failed)
@@ -122,7 +125,7 @@ def ingest(plan: IngestPlan, *, progress: Callable[[Progress], None] | None = No
             for ranges in staging.glob("bounds-*.json"):
                 ranges.unlink()
     plan.refused.extend(failed)
-    units = len(plan.scenes) + sum(len(c.chips) for c in plan.collections)
+    units = len(plan.scenes) + sum(len(c.chips) + len(c.later) for c in plan.collections)
     has_some = plan.present or any(c.present for c in plan.collections) or len(failed) < units
     if failed and (plan.options.strict or not has_some):
         what = counted(units, "chip" if plan.collections else "scene")

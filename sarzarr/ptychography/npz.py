@@ -206,7 +206,7 @@ class Npz:
     def members(self) -> dict[str, zipfile.ZipInfo]:
         """The entries of its listing, by key."""
         try:
-            listed = zips.members(self.path)
+            listed = zips.zip_members(self.path)
         except FileNotFoundError:
             raise RasterNotFoundError(
                 f"expected an NPZ file at {str(self.path)!r}, got none. Check the path."

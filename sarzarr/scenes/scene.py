@@ -22,7 +22,6 @@ from sarzarr.rasters import (
     local_file,
     measured,
     measured_dtype,
-    raster_files,
     read_window,
 )  # fmt: skip
 from sarzarr.scenes.acquisition import Acquisition, merge_facts
@@ -30,6 +29,7 @@ from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.header import Header, Placed, tag_attributes
 from sarzarr.scenes.names import scene_claim
 from sarzarr.scenes.probe import ArrayProbe, RasterProbe, probe_file
+from sarzarr.zips.listing import raster_files
 
 if TYPE_CHECKING:
     import dask.array as da

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from sarzarr.errors import SceneIdError, UnsupportedRasterError
-from sarzarr.rasters import raster_files, without_packed
 from sarzarr.scenes.companions import Companion, companions_of
 from sarzarr.scenes.identify import check_said
 from sarzarr.scenes.memory import ProbeMemory
@@ -16,6 +15,7 @@ from sarzarr.scenes.names import check_given_id, scene_claim
 from sarzarr.scenes.probe import RasterProbe
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.scenes.scene import SceneProbe, group_scenes
+from sarzarr.zips.listing import raster_files, without_packed
 
 _MEND: Final = "Mend that file, or give the others without it."
 

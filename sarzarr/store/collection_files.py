@@ -1,6 +1,7 @@
 """The files of a collection as they are written: shards of many chips, documents, a table, and all at once."""
 
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -14,8 +15,8 @@ from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.pixels.bounds import Histogram
 from sarzarr.store.catalog import write_histogram
-from sarzarr.store.codecs import get_codec
-from sarzarr.store.collections import ABSENT, CHIPS, Contents, Part
+from sarzarr.store.codecs import CRC_BYTES, get_codec
+from sarzarr.store.collections import ABSENT, CHIPS, Contents, Part, chip_table
 from sarzarr.store.documents import (
     cf_attributes,
     ensure_groups,
@@ -25,7 +26,7 @@ from sarzarr.store.documents import (
     write_node,
 )
 from sarzarr.store.manifest import ShardRecord, write_manifest
-from sarzarr.store.place import Place
+from sarzarr.store.place import Place, read_at
 from sarzarr.store.shards import ShardWriter, is_empty
 from sarzarr.store.store import Store
 from sarzarr.store.tables import append_rows, read_table, write_table
@@ -34,6 +35,10 @@ CHIP_ROWS: Final = 65_536
 """Chips of a chunk of the table."""
 Records = dict[str, ShardRecord]
 """The file of each array of a shard, by the array's name."""
+
+
+ChunksOfArray = tuple[Place, str, Array]
+"""The chunks of a shard of one array: the place and the key of its file, and (chips,) of `manifest.CHUNK`."""
 
 
 def shard_key(shard: int) -> str:
@@ -53,6 +58,8 @@ class ShardOfChips:
     """The size of its chips, (rows, columns)."""
     shard: int
     """Its number."""
+    arrays: Container[str] | None = None
+    """The arrays that are written; None: all."""
     _all_valid: tuple[Any, bytes] | None = field(default=None, init=False)
     """The flags of a chip of which every pixel is valid, encoded: most have them."""
     _writers: dict[str, ShardWriter] = field(default_factory=dict, init=False)
@@ -60,6 +67,8 @@ class ShardOfChips:
 
     def __enter__(self) -> Self:
         for name, stored in self.contents.stored.items():
+            if self.arrays is not None and name not in self.arrays:
+                continue
             path = self.folder / name / shard_key(self.shard)
             writer = ShardWriter(
                 path, (self.part.per_shard, 1), get_codec(stored.codec), stored.encoding.fill
@@ -73,8 +82,7 @@ class ShardOfChips:
     def append(self, at: int, pixels: Mapping[str, Array]) -> bytes:
         """Add a chip as number ``at`` of the shard: stored values (rows, columns) by the array's name.
 
-        Returned is the SHA-256 (32 bytes) of its chunks as they are stored, without their checksums, in the order of
-        the names; of chunks that are all fill value, and so left out, there are none.
+        Returned is the SHA-256 (32 bytes) of its chunks: see `chip_hashes`.
         """
         digest = sha256()
         for name in sorted(pixels):
@@ -93,6 +101,37 @@ class ShardOfChips:
     def close(self) -> Records:
         """Finish every file, and return their records."""
         return {name: writer.close() for name, writer in self._writers.items()}
+
+
+def chip_hashes(arrays: Mapping[str, ChunksOfArray], at: Iterable[int]) -> Iterator[bytes]:
+    """Yield of each chip of a shard the SHA-256 (32 bytes) of its chunks as they are stored, without their checksums.
+
+    They are in the order of the arrays' names; of chunks that are all fill value, and so left out, there are none.
+    ``at`` are the chips' places in the shard.
+    """
+    files: dict[str, Any] = {}
+    try:
+        for position in at:
+            digest = sha256()
+            for name in sorted(arrays):
+                place, key, entries = arrays[name]
+                entry = entries[position] if len(entries) else None
+                if entry is None or not entry["size"]:
+                    continue
+                if name not in files:
+                    files[name] = place.descriptor(key)
+                size, offset = int(entry["size"]) - CRC_BYTES, int(entry["offset"])
+                room = bytearray(size)
+                if files[name] is None:
+                    room = bytearray(place.get_ranges(key, [(offset, size)])[0])
+                else:
+                    read_at(files[name], [memoryview(room)], offset)
+                digest.update(room)
+            yield digest.digest()
+    finally:
+        for handle in files.values():
+            if handle is not None:
+                os.close(handle)
 
 
 def chip_attributes(contents: Contents, name: str) -> dict[str, Any]:
@@ -152,6 +191,19 @@ def write_collection(
     """
     key, place = f"{cv.COLLECTIONS}/{name}", draft.place
     ensure_groups(place, cv.COLLECTIONS)
+    _write_parts(place, key, contents, parts)
+    ensure_groups(place, f"{key}/{cv.HISTOGRAMS}")
+    for array, histogram in histograms.items():
+        write_histogram(place, f"{key}/{cv.HISTOGRAMS}/{array}", histogram)
+    known = read_node(place, key)["attributes"] if has_node(place, key) else None
+    columns = contents.numbers if known is None else Contents.from_attributes(known).numbers
+    append_chips(place, f"{key}/{CHIPS}", chips, contents.numbers, columns, without=without)
+    write_node(place, key, group_document(contents.to_attributes()))
+
+
+def _write_parts(
+    place: Place, key: str, contents: Contents, parts: Mapping[str, tuple[Path, Sequence[Records]]]
+) -> None:
     for part in contents.parts:
         if part.name not in parts:
             continue
@@ -161,13 +213,53 @@ def write_collection(
                 shard = file.relative_to(folder / array).as_posix()
                 place.swap(file, f"{key}/{part.name}/{array}/{shard}")
         write_part(place, f"{key}/{part.name}", contents, part, records)
-    ensure_groups(place, f"{key}/{cv.HISTOGRAMS}")
-    for array, histogram in histograms.items():
-        write_histogram(place, f"{key}/{cv.HISTOGRAMS}/{array}", histogram)
-    known = read_node(place, key)["attributes"] if has_node(place, key) else None
-    columns = contents.numbers if known is None else Contents.from_attributes(known).numbers
-    append_chips(place, f"{key}/{CHIPS}", chips, contents.numbers, columns, without=without)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedRow:
+    """A row of a chip that got layers later."""
+
+    source: str
+    """All of its files, a line each."""
+    numbers: Mapping[str, int]
+    """Columns of `Contents.numbers` that are others now."""
+    sha: bytes
+    """The SHA-256 (32 bytes) of its chunks."""
+
+
+def write_layers(
+    draft: Store,
+    name: str,
+    contents: Contents,
+    rows: Mapping[int, ChangedRow],
+    parts: Mapping[str, tuple[Path, Sequence[Records]]],
+) -> None:
+    """Have layers of chips that are there enter a collection of a draft: see `write_collection`.
+
+    ``rows`` are those of the table that change, by their numbers.
+    """
+    key, place = f"{cv.COLLECTIONS}/{name}", draft.place
+    _write_parts(place, key, contents, parts)
+    known = Contents.from_attributes(read_node(place, key)["attributes"])
+    table = _widened(read_table(place, f"{key}/{CHIPS}"), contents.numbers, known.numbers)
+    sources, numbers, hashes = (table[what].values.copy() for what in ("source", "numbers", "hashes"))
+    columns = {column: at for at, column in enumerate(contents.numbers)}
+    for row, changed in rows.items():
+        sources[row] = changed.source
+        numbers[row, [columns[what] for what in changed.numbers]] = [*changed.numbers.values()]
+        hashes[row, 0] = np.frombuffer(changed.sha, np.uint8)
+    ids = table["id"].values.tolist()
+    anew = chip_table(ids, sources.tolist(), table["transform"].values, numbers, hashes)
+    write_table(place, f"{key}/{CHIPS}", anew, rows_per_chunk=CHIP_ROWS)
     write_node(place, key, group_document(contents.to_attributes()))
+
+
+def _widened(table: xr.Dataset, numbers: Sequence[str], known: Sequence[str]) -> xr.Dataset:
+    """Return a table of chips with the columns ``numbers``, of which it has those that are ``known``."""
+    more: Array = np.full((table.sizes["chip"], len(numbers)), ABSENT, np.int64)
+    more[:, [numbers.index(name) for name in known]] = table["numbers"].values
+    names = [*table.data_vars]
+    return table.drop_vars("numbers").assign(numbers=(("chip", "number"), more))[names]
 
 
 def append_chips(
@@ -187,8 +279,6 @@ def append_chips(
     if without or [*numbers] != [*known_numbers]:
         known = read_table(place, key)
         known = known.isel(chip=~np.isin(known["id"].values.astype(str), sorted(without)))
-        more: Array = np.full((known.sizes["chip"], len(numbers)), ABSENT, np.int64)
-        more[:, [numbers.index(name) for name in known_numbers]] = known["numbers"].values
-        known = known.drop_vars("numbers").assign(numbers=(("chip", "number"), more))[[*table.data_vars]]
+        known = _widened(known, numbers, known_numbers)[[*table.data_vars]]
         write_table(place, key, known, rows_per_chunk=CHIP_ROWS)
     append_rows(place, key, table, rows_per_chunk=CHIP_ROWS)

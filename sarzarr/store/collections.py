@@ -43,6 +43,8 @@ NUMBERS: Final = ("part", "row", "crs", "facts", "time", "bytes", "modified", "l
 """Columns of `numbers`, which a ``valid_<array>`` of each array of backscatter follows."""
 NO_TIME: Final = np.iinfo(np.int64).min
 """The time of a chip that nothing dates."""
+STAMP: Final = ("bytes", "modified", "hash")
+"""What columns ``bytes_mask``, ``modified_mask`` and ``hash_mask`` say of the file of a layer."""
 ABSENT: Final = -1
 """Valid pixels of an array that a chip does not have; the CRS of one without."""
 
@@ -174,6 +176,9 @@ class Contents:
     """WKT2 of the CRSs, in the order in which they came: column ``crs`` counts them, -1 is none."""
     facts: tuple[Mapping[str, Any], ...] = ()
     """Distinct sets of facts of the acquisition and of the numbers in the files: column ``facts`` counts them."""
+    stamps: tuple[str, ...] = ()
+    """Names of layers as they were asked for, ``s2`` of ``s2_1`` and ``s2_2``, whose files have columns of their own:
+    `STAMP`, -1 of a chip whose files of layers, if it has them, are counted among its own, as those of older rows."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What else is known of all: the patterns of names, and how files were understood."""
 
@@ -191,13 +196,15 @@ class Contents:
             parts=tuple(Part(**one) for one in attributes["parts"]),
             crs=tuple(map(str, attributes["crs"])),
             facts=tuple(dict(one) for one in attributes["facts"]),
+            stamps=tuple(map(str, attributes.get("stamps", ()))),
             about=dict(attributes["about"]),
         )
 
     @property
     def numbers(self) -> tuple[str, ...]:
         """Names of the columns of ``numbers`` in the table, int64."""
-        return (*NUMBERS, *(f"valid_{array.name}" for array in self.arrays))
+        stamps = (f"{what}_{name}" for name in self.stamps for what in STAMP)
+        return (*NUMBERS, *(f"valid_{array.name}" for array in self.arrays), *stamps)
 
     def layers_among(self, names: Container[str]) -> int:
         """Return column ``layers`` of a chip that has the layers of some names: a bit each."""
@@ -245,8 +252,9 @@ class Collection:
         row (in the arrays of that part), crs, facts (numbers into `Contents`); transform (chip, 6) float64; time,
         datetime64[ns], NaT where nothing dates it; height, width, pixels; layers (bits of `Contents.layers` that it
         has); ``valid_vv``, ... (pixels that were measured, -1 where it has no such array); bytes and modified, the
-        stamp of its files; ``sha`` and ``source_hash`` (chip, 32) uint8, SHA-256 of its
-        chunks (`sarzarr.store.collection_files.ShardOfChips.append`) and of its files.
+        stamp of its files; ``bytes_mask``, ``modified_mask`` and ``hash_mask``, ..., that of a layer's file, -1
+        where it has none (`Contents.stamps`); ``sha`` and ``source_hash`` (chip, 32) uint8, SHA-256 of its
+        chunks (`sarzarr.store.collection_files.chip_hashes`) and of its files.
         """
         place, key = self.store.place, f"{self.key}/{CHIPS}"
         table, contents = read_table(place, key), self.contents

@@ -192,6 +192,19 @@ def test_a_collection_grows_by_an_array_and_by_layers(tmp_path):
     assert (alpha == 3).all()
 
 
+def test_a_new_array_is_in_the_part_of_chips_of_another_size_too(tmp_path):
+    place = {"transform": from_origin(500000, 5000000, 10, 10)}
+    for i, size in enumerate([(12, 12), (12, 12), (9, 14)]):
+        db = 10 * np.log10(speckle(size, seed=i)).astype("f4")
+        write(tmp_path / "a" / f"chip_{i}_VV.tif", db, names=("VV",), **place)
+    ingested(tmp_path / "a", tmp_path / "s.zarr", collection="x")
+    archive(tmp_path / "a", 1, size=(12, 12), name="later_{}.tif")
+    made = sz.open_collection(ingested(tmp_path / "a", tmp_path / "s.zarr", collection="x"), "x")
+    assert made.arrays == ("vv", "vh")
+    assert (made.stored("chip_2", "vh") == 0).all()
+    assert sz.verify(made.store)
+
+
 def test_the_bytes_are_the_same_for_one_thread_and_several(tmp_path):
     folder = archive(tmp_path / "chips", 6)
     with dask.config.set(scheduler="sync"):

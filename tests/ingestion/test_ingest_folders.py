@@ -7,7 +7,7 @@ from conftest import speckle, write_band
 
 import sarzarr as sz
 from sarzarr.errors import RasterNotFoundError, SceneIdError
-from sarzarr.rasters import raster_files
+from sarzarr.zips.listing import raster_files
 
 KNOWN = {"quantity": "sigma0", "representation": "power"}
 

@@ -20,7 +20,9 @@ from sarzarr.arrays import Array
 from sarzarr.conventions import POLARIZATIONS
 from sarzarr.errors import RasterNotFoundError
 from sarzarr.ingestion.layers.layer import Layer
-from sarzarr.zips import is_archive, members
+from sarzarr.zips import SUFFIXES as ARCHIVES
+from sarzarr.zips import is_archive, is_compressed, members, status_of
+from sarzarr.zips.zarrs import chips_in, is_zarr
 
 SUFFIXES: Final = (".tif", ".tiff")
 _POLARIZATION: Final = re.compile(
@@ -42,7 +44,7 @@ class File:
     size: int
     """Bytes."""
     modified: int
-    """Nanoseconds since 1970 of its last change; of a file in a ZIP archive, of that archive's."""
+    """Nanoseconds since 1970 of its last change; of a file in an archive, of that archive's."""
 
     @property
     def stem(self) -> str:
@@ -51,7 +53,7 @@ class File:
 
 
 def rasters_below(given: Iterable[str | Path]) -> list[File]:
-    """Return the TIFF files of folders, of the folders in them and of ZIP archives, sorted by their sources."""
+    """Return the TIFF files of folders, of the folders in them and of archives, sorted by their sources."""
     found: dict[str, File] = {}
     for path in map(Path, given):
         base = Path(os.path.abspath(path))  # noqa: PTH100 - lexical: links keep the name that was given
@@ -75,16 +77,26 @@ def _rasters(path: Path) -> Iterable[tuple[str, int, int]]:
                     elif _is_raster(entry.name):
                         status = entry.stat()
                         yield entry.path, status.st_size, status.st_mtime_ns
-                    elif entry.name.lower().endswith(".zip"):
+                    elif entry.name.lower().endswith(ARCHIVES):
                         yield from _rasters(Path(entry.path))
-    elif is_archive(path):
+    elif is_zarr(path) and path.is_file():
+        yield from _chips_of_zarr(path)
+    elif is_archive(path) or is_compressed(path):
         modified = path.stat().st_mtime_ns
         for name, info in members(path).items():
-            if _is_raster(name):
+            if is_zarr(name) and path.suffix.lower() == ".tar":
+                yield from _chips_of_zarr(path / name)
+            elif _is_raster(name):
                 yield f"{path}/{name}", info.file_size, modified
     elif _is_raster(path.name) and path.is_file():
         status = path.stat()
         yield str(path), status.st_size, status.st_mtime_ns
+
+
+def _chips_of_zarr(path: Path) -> Iterable[tuple[str, int, int]]:
+    chips, modified = chips_in(path), status_of(path).st_mtime_ns
+    for name in chips.places:
+        yield f"{path}/{name}", chips.nbytes, modified
 
 
 def _is_raster(name: str) -> bool:
@@ -104,7 +116,9 @@ class Chips:
     layers: Mapping[str, tuple[str, ...]]
     """Of each layer, the absolute path of its file; empty of a chip that has none."""
     stamps: Array
-    """(chips, 2) int64: bytes of all of its files, and nanoseconds since 1970 of the last change of one."""
+    """(chips, 2) int64: bytes of its files of backscatter, nanoseconds since 1970 of the last change of one."""
+    layer_stamps: Mapping[str, Array]
+    """Of each layer, (chips, 2) int64: the same of its file; zeros of a chip that has none."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -118,52 +132,103 @@ class Chips:
             sources=tuple(self.sources[i] for i in chosen),
             layers={name: tuple(files[i] for i in chosen) for name, files in self.layers.items()},
             stamps=self.stamps[rows],
+            layer_stamps={name: stamps[rows] for name, stamps in self.layer_stamps.items()},
+        )
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[tuple[str, Sequence[File], Mapping[str, File]]], layers: Iterable[str]
+    ) -> "Chips":
+        """Return chips by id, files of backscatter, and the file of each of the ``layers`` that they have."""
+        names = sorted(layers)
+        return cls(
+            ids=tuple(row[0] for row in rows),
+            paths=tuple("\n".join(file.path for file in own) for _, own, _ in rows),
+            sources=tuple(
+                "\n".join(
+                    [
+                        *(f.source for f in own),
+                        *(f"{name}\t{beside[name].source}" for name in names if name in beside),
+                    ]
+                )
+                for _, own, beside in rows
+            ),
+            layers={
+                name: tuple(beside[name].path if name in beside else "" for _, _, beside in rows)
+                for name in names
+            },
+            stamps=_stamps([own for _, own, _ in rows]),
+            layer_stamps={
+                name: _stamps([[beside[name]] if name in beside else [] for _, _, beside in rows])
+                for name in names
+            },
         )
 
 
-def chips_of(
-    files: Sequence[File], layers: Mapping[str, Sequence[File]]
-) -> tuple[Chips, dict[str, list[File]]]:
-    """Return the chips that files make, sorted by id, and of each layer the files that are no chip's.
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """Files, and whose they are."""
 
-    ``layers`` are the files of each layer, which are none of the others.
+    chips: Chips
+    """Chips that are not known, sorted by id."""
+    known: Mapping[int, Mapping[str, File]]
+    """Of chips that are known, by their rows, the files of layers."""
+    left: Mapping[str, Sequence[File]]
+    """Of each layer, the files that are no chip's."""
+
+
+def chips_of(
+    files: Sequence[File],
+    layers: Mapping[str, Sequence[File]],
+    known: Sequence[Mapping[int, str]] = (),
+) -> Matched:
+    """Return the chips that files make, and whose the files of each layer are.
+
+    ``layers`` are the files of each layer, which are none of the others. ``known`` are the sources of chips that are
+    in the collection, by their rows: files are looked for among the first with those of ``files``, and what is left
+    among the others, one after the other.
     """
     groups: dict[str, list[File]] = {}
     for file in files:
         groups.setdefault(_bare(file.stem).lower(), []).append(file)
     ids = _ids([own[0].stem for own in groups.values()])
-    found: dict[str, dict[int, File]] = {}
-    left: dict[str, list[File]] = {}
     own_words = [_words(key) for key in groups]
+    beside: dict[int, dict[str, File]] = {}
+    of_known: dict[int, dict[str, File]] = {}
+    left = {}
     for name, of_layer in layers.items():
-        found[name], left[name] = _matched(own_words, of_layer)
-    order = sorted(range(len(ids)), key=ids.__getitem__)
+        rest: Sequence[File] = of_layer
+        for step, sources in enumerate(known or ({},)):
+            if not rest:
+                break
+            first = own_words if not step else []
+            theirs = [_words(_bare(source.rpartition(".")[0])) for source in sources.values()]
+            found, rest = _matched([*first, *theirs], rest)
+            rows = [*sources]
+            for at, file in found.items():
+                if at < len(first):
+                    beside.setdefault(at, {})[name] = file
+                else:
+                    of_known.setdefault(rows[at - len(first)], {})[name] = file
+        left[name] = rest
     members_of = list(groups.values())
-    rows = [
-        (ids[i], members_of[i], {name: by_chip[i] for name, by_chip in found.items() if i in by_chip})
-        for i in order
-    ]
-    stamps = [_stamp([*own, *beside.values()]) for _, own, beside in rows]
-    return (
-        Chips(
-            ids=tuple(row[0] for row in rows),
-            paths=tuple("\n".join(file.path for file in own) for _, own, _ in rows),
-            sources=tuple(
-                "\n".join([*(f.source for f in own), *(f"{name}\t{f.source}" for name, f in beside.items())])
-                for _, own, beside in rows
-            ),
-            layers={
-                name: tuple(beside[name].path if name in beside else "" for _, _, beside in rows)
-                for name in layers
-            },
-            stamps=np.array(stamps, np.int64).reshape(-1, 2),
-        ),
-        left,
-    )
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    chips = [(ids[i], members_of[i], beside.get(i, {})) for i in order]
+    return Matched(chips=Chips.of(chips, layers), known=of_known, left=left)
 
 
-def _stamp(files: Sequence[File]) -> tuple[int, int]:
-    return sum(file.size for file in files), max(file.modified for file in files)
+def by_folder(sources: Mapping[int, str]) -> list[dict[int, str]]:
+    """Return sources by their folders, in which digits count as alike; of many kinds of folders all together."""
+    out: dict[str, dict[int, str]] = {}
+    for row, source in sources.items():
+        out.setdefault(re.sub(r"[0-9]+", "#", source.rpartition("/")[0]), {})[row] = source
+    return list(out.values()) if len(out) <= MOST_FAMILIES else [dict(sources)]
+
+
+def _stamps(files: Sequence[Sequence[File]]) -> Array:
+    """Return (chips, 2) int64 of the files of each: bytes of all, and the time of the last change of one."""
+    stamps = [(sum(f.size for f in own), max((f.modified for f in own), default=0)) for own in files]
+    return np.array(stamps, np.int64).reshape(-1, 2)
 
 
 def _bare(stem: str) -> str:

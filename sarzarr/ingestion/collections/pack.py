@@ -7,7 +7,7 @@ and are packed in a part of their own; chips that cannot be taken come back with
 import base64
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -83,11 +83,13 @@ class ShardOfWork:
             self.shard,
             self.first,
             sorted(map(repr, self.contents.stored.items())),
+            self.contents.numbers,
             repr(sorted(map(repr, self.understanding.meanings.items()))),
             repr(replace(self.understanding, meanings={})),
             self.chips.ids,
             self.chips.sources,
             self.chips.stamps.tolist(),
+            sorted((name, stamps.tolist()) for name, stamps in self.chips.layer_stamps.items()),
         ]
         return f"receipts/{self.part.name}-{self.shard}-{sha256(repr(parts).encode()).hexdigest()[:32]}.json"
 
@@ -134,7 +136,7 @@ def pack_collection(
     Chips that cannot be taken are added to ``failed``. Where none can, the store stays as it is.
     """
     folder = staging / f"collection-{plan.name}"
-    _begin(folder)
+    begin(folder)
     known = Collection(store, plan.name) if plan.name in collection_names(store) else None
     base = plan.contents(known.contents if known is not None else None)
     run = _Run(store, plan, folder, known, base, lock, progress)
@@ -151,7 +153,7 @@ def pack_collection(
     remove_tree(folder)
 
 
-def _begin(folder: Path) -> None:
+def begin(folder: Path) -> None:
     """Take up what an interrupted run left, unless the machine was switched off since."""
     began = folder / "boot"
     if folder.exists() and not (began.exists() and began.read_text() == boot()):
@@ -294,21 +296,23 @@ class _Run:
     def _parts(self) -> dict[str, tuple[Path, Sequence[Records]]]:
         """Return, of each part that gets chips, the folder of its new shards and the records of all of them."""
         out: dict[str, tuple[Path, Sequence[Records]]] = {}
-        for name in dict.fromkeys(name for name, *_ in self.taken):
+        names = [name for name, *_ in self.taken]
+        if self.known is not None and self.known.contents.stored != self.contents.stored:
+            names += [part.name for part in self.known.contents.parts]  # each has every array
+        for name in dict.fromkeys(names):
             part = next(p for p in self.contents.parts if p.name == name)
             records: list[Records] = [
                 dict.fromkeys(self.contents.stored, ShardRecord()) for _ in range(part.shards)
             ]
             if self.known is not None:
-                for shard, held in enumerate(_known_records(self.known, name)):
+                for shard, held in enumerate(known_records(self.known, name)):
                     records[shard] |= held
+            written = set[Path]()
             for of, shard, work, receipt in self.taken:
                 if of == name:
-                    for array, record in receipt.records.items():
-                        check_written(
-                            Path(work.folder) / array, {shard_key(shard): record}, (part.per_shard, 1)
-                        )
+                    written |= check_shard(Path(work.folder), part, shard, receipt.records)
                     records[shard] = receipt.records
+            forget_others(self.folder / name, written)
             out[name] = self.folder / name, records
         return out
 
@@ -357,7 +361,21 @@ class _Run:
             write_bounds(draft, new)
 
 
-def _known_records(known: Collection, part: str) -> list[Records]:
+def check_shard(folder: Path, part: Part, shard: int, records: Records) -> set[Path]:
+    """Return the paths of the files of a shard of a part (chip, y, x) in its folder; raises as `check_written`."""
+    for array, record in records.items():
+        check_written(folder / array, {shard_key(shard): record}, (part.per_shard, 1))
+    return {folder / array / shard_key(shard) for array in records}
+
+
+def forget_others(folder: Path, written: Container[Path]) -> None:
+    """Remove shards that an interrupted run left in the folder of a part, and that are no part of this one's."""
+    for file in [*folder.glob("*/c/*/0/0")]:
+        if file not in written:
+            file.unlink()
+
+
+def known_records(known: Collection, part: str) -> list[Records]:
     """Return the records of the shards that a part has in the store."""
     number = next((i for i, p in enumerate(known.contents.parts) if p.name == part), None)
     if number is None:
@@ -410,7 +428,9 @@ def _packed(work: ShardOfWork) -> ShardReceipt:
             sha = shard.append(work.first + len(taken), chip.pixels)
             numbers = _numbers(chip, chips.stamps[position].tolist(), crs, facts)
             numbers["layers"] = work.contents.layers_among(chip.pixels)
-            rows.append(([numbers[name] for name in columns], chip.grid.transform, sha + chip.source_hash))
+            numbers |= layer_stamps(chips, position, layers)
+            row = [numbers.get(name, ABSENT) for name in columns]
+            rows.append((row, chip.grid.transform, sha + chip.source_hash))
             taken.append(position)
         records = shard.close() if taken else {}
     receipt = ShardReceipt(
@@ -451,6 +471,15 @@ def _numbers(chip: Chip, stamp: list[int], crs: dict[str, int], facts: dict[str,
     }
 
 
+def layer_stamps(chips: Chips, position: int, names: Iterable[str]) -> dict[str, int]:
+    """Return ``bytes_mask`` and ``modified_mask``, nanoseconds since 1970, ... of a chip's files of some layers."""
+    out: dict[str, int] = {}
+    for name in names:
+        size, modified = chips.layer_stamps[name][position].tolist()
+        out |= {f"bytes_{name}": size, f"modified_{name}": modified}
+    return out
+
+
 def _keep_known(work: ShardOfWork, shard: ShardOfChips) -> None:
     """Write the chips that a shard of the store holds into the new one, checked."""
     known = Collection(Store(work.place), work.key.split("/")[1])
@@ -472,10 +501,7 @@ def _intact(work: ShardOfWork) -> ShardReceipt | None:
     place = Folder(Path(work.folder).parent)
     try:
         receipt = _from_json(read_json(place, work.receipt))
-        for array, record in receipt.records.items():
-            check_written(
-                Path(work.folder) / array, {shard_key(work.shard): record}, (work.part.per_shard, 1)
-            )
+        check_shard(Path(work.folder), work.part, work.shard, receipt.records)
     except (OSError, ValueError, KeyError, TypeError):  # damage is an OSError, too
         return None
     return receipt

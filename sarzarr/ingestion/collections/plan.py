@@ -25,7 +25,8 @@ from sarzarr.ingestion.collections.files import (
     pattern_of,
     rasters_below,
 )
-from sarzarr.ingestion.collections.read import Understanding, files_hash
+from sarzarr.ingestion.collections.known import ChipsThere
+from sarzarr.ingestion.collections.read import Understanding
 from sarzarr.ingestion.collections.understand import Probes, ordered_arrays, spread, understood
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.options import IngestOptions
@@ -42,6 +43,8 @@ from sarzarr.store.collections import (
 )
 from sarzarr.store.store import Store
 from sarzarr.text import counted, listed
+from sarzarr.zips import SUFFIXES as ARCHIVES
+from sarzarr.zips.zarrs import is_in_zarr
 
 log = logging.getLogger(__name__)
 ENOUGH: Final = 50
@@ -70,6 +73,10 @@ class CollectionPlan:
     """Ids of chips in the store that are written anew."""
     sampled: int = 0
     """Chips whose pixels were looked at."""
+    later: Chips = field(default_factory=lambda: Chips.of((), ()))
+    """Chips in the store that get layers, or others in the place of those that they have: the files of these."""
+    later_shards: tuple[int, int] = (0, 0)
+    """Shards in which these are, and pixels of them."""
 
     def contents(self, known: Contents | None) -> Contents:
         """Return what the collection will hold beside what is ``known`` of it; parts and rows come with the chips.
@@ -81,9 +88,13 @@ class CollectionPlan:
         layers = {one.layer.name: one.layer for one in own.layers}
         about = {"patterns": dict(self.patterns)}
         about[cv.REASON] = {b.name: b.reason for kept in own.meanings.values() for b in kept}
+        stamps = sorted({one.files for one in own.layers})
         if known is None:
             return Contents(
-                arrays=ordered_arrays(arrays.values()), layers=_by_name(layers.values()), about=about
+                arrays=ordered_arrays(arrays.values()),
+                layers=_by_name(layers.values()),
+                stamps=tuple(stamps),
+                about=about,
             )
         there: list[Any] = [*known.arrays, *known.layers]
         for held in there:
@@ -95,7 +106,13 @@ class CollectionPlan:
                 )
         arrays |= {array.name: array for array in known.arrays}
         more = [layer for layer in layers.values() if layer not in known.layers]
-        return replace(known, arrays=ordered_arrays(arrays.values()), layers=(*known.layers, *_by_name(more)))
+        return replace(
+            known,
+            arrays=ordered_arrays(arrays.values()),
+            layers=(*known.layers, *_by_name(more)),
+            stamps=tuple(dict.fromkeys([*known.stamps, *stamps])),
+            about={**known.about, "patterns": {**self.patterns, **known.about.get("patterns", {})}},
+        )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -112,7 +129,7 @@ class CollectionPlan:
     def tasks(self) -> int:
         """Units of work: shards of chips, (chips, rows, columns), as far as sizes are known."""
         per = {size: Part.of(*size).per_shard for size in self.by_size}
-        return sum(-(-len(rows) // per[size]) for size, rows in self.by_size.items())
+        return self.later_shards[0] + sum(-(-len(rows) // per[size]) for size, rows in self.by_size.items())
 
     @property
     def bytes_in(self) -> int:
@@ -120,14 +137,18 @@ class CollectionPlan:
         bands = [np.dtype(kind[0]).itemsize for kind in self.understanding.meanings]
         layers = sum(np.dtype(one.layer.dtype).itemsize for one in self.understanding.layers)
         of_arrays = self.pixels * max(bands, default=4)
-        return of_arrays + self.pixels // max(len(self.understanding.arrays), 1) * layers
+        of_chips = self.pixels // max(len(self.understanding.arrays), 1)
+        return of_arrays + (of_chips + self.later_shards[1]) * layers
 
     @property
     def bytes_out(self) -> int:
         """Bytes of the stored pixels at the most; flags, which take next to nothing, not counted."""
         arrays = sum(np.dtype(array.dtype).itemsize for array in self.understanding.arrays)
         layers = sum(np.dtype(one.layer.dtype).itemsize for one in self.understanding.layers)
-        return self.pixels // max(len(self.understanding.arrays), 1) * (arrays + layers)
+        return (
+            self.pixels // max(len(self.understanding.arrays), 1) * (arrays + layers)
+            + self.later_shards[1] * layers
+        )
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{len(rows):,} of {h} x {w}" for (h, w), rows in self.by_size.items())
@@ -148,8 +169,10 @@ class CollectionPlan:
         for one in self.understanding.layers:
             layer = one.layer
             nodata = "no nodata" if layer.nodata is None else f"nodata {layer.nodata:g}"
-            has = sum(map(bool, self.chips.layers.get(one.files, ())))
-            what = f"{layer.dtype} {layer.kind}, {nodata}, of {counted(has, 'chip')}"
+            has, there = (sum(map(bool, c.layers.get(one.files, ()))) for c in (self.chips, self.later))
+            of = [f"of {counted(has, 'chip')}"] if has or not there else []
+            of += [f"of {counted(there, 'chip')} that {'is' if there == 1 else 'are'} there"] if there else []
+            what = f"{layer.dtype} {layer.kind}, {nodata}, {' and '.join(of)}"
             lines.append(f"    layer {layer.name}: {what}: {self.patterns[layer.name]}")
         return "\n".join(lines)
 
@@ -175,15 +198,15 @@ class Packed:
 
 
 def plan_collections(given: Sequence[str | Path], store: Store | None, options: IngestOptions) -> Packed:
-    """Return which of the files, and of those in folders and ZIP archives, go into a collection.
+    """Return which of the files, and of those in folders and archives, go into a collection.
 
-    Those of a kind of which there are `ENOUGH` of at most `LONGEST` rows and columns do so by themselves; with
-    ``options.collection`` all do, with ``options.scenes`` none.
+    Those of a kind of which there are `ENOUGH` of at most `LONGEST` rows and columns do so by themselves, and those
+    of Zarr archives; with ``options.collection`` all do, with ``options.scenes`` none.
 
     Raises `InvalidInputError` where a collection was asked for, and an option holds of scenes alone.
     """
     as_scenes = Packed(rest=tuple(given), layers=options.layers)
-    if options.scenes or not given:
+    if options.scenes or not (given or options.collection):
         return as_scenes
     if alone := _of_scenes_alone(options):
         if options.collection is None:
@@ -199,9 +222,10 @@ def plan_collections(given: Sequence[str | Path], store: Store | None, options: 
         if is_asked:
             raise
         return as_scenes
-    if not is_asked and (len(files) < ENOUGH or any(".SAFE/" in f.path.upper() for f in files)):
+    few = len(files) < ENOUGH and not any(is_in_zarr(file.path) for file in files)
+    if not is_asked and (few or any(".SAFE/" in file.path.upper() for file in files)):
         return as_scenes
-    if not files:
+    if not files and not options.layers:
         raise RasterNotFoundError(
             f"TIFF files were expected below {listed(map(str, given))}, got none. Check the path."
         )
@@ -240,12 +264,14 @@ def _packed(
     probes, kept = Probes(options), list[File]()
     rest: list[File] = []
     for own in families(files).values():
-        if not is_asked and len(own) < ENOUGH:
+        if not is_asked and len(own) < ENOUGH and not is_in_zarr(own[0].path):
             rest += own
             continue
         fit, is_small = _look(own, probes, notes, is_asked=is_asked)
         (kept if fit else rest if not is_small else []).extend(own)
-    if not kept:
+    name = safe_name(options.collection or _named_after(given))
+    is_later = is_asked and any(layers.values()) and store is not None and name in collection_names(store)
+    if not kept and not is_later:
         if is_asked:
             said = [
                 *notes,
@@ -253,7 +279,6 @@ def _packed(
             ]
             raise UnsupportedRasterError("chips of backscatter were expected, got none:\n" + "\n".join(said))
         return Packed(rest=tuple(given), layers=options.layers)
-    name = safe_name(options.collection or _named_after(given))
     plan = _plan(name, kept, layers, store, probes, notes, refused)
     if is_asked:
         for file in rest:
@@ -272,13 +297,9 @@ def _packed(
 def _named_after(given: Sequence[str | Path]) -> str:
     """Return the name of a collection by the folder that was given, or that the first file is in."""
     first = Path(given[0]).absolute()
-    name = first.name if first.is_dir() or first.suffix.lower() == ".zip" else first.parent.name
-    return (
-        re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem if name.lower().endswith(".zip") else name).strip(
-            "-."
-        )
-        or "chips"
-    )
+    name = first.name if first.is_dir() or first.suffix.lower() in ARCHIVES else first.parent.name
+    stem = Path(name).stem if name.lower().endswith(ARCHIVES) else name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "chips"
 
 
 def _look(files: Sequence[File], probes: Probes, notes: list[str], *, is_asked: bool) -> tuple[bool, bool]:
@@ -302,6 +323,8 @@ def _look(files: Sequence[File], probes: Probes, notes: list[str], *, is_asked: 
             if probe.refusal is not None:
                 failures.setdefault(probe.refusal, file)
     if not shapes:
+        if is_asked:
+            notes.append(f"{counted(len(files), 'file')} left out: {next(iter(failures))}")
         return False, False
     is_small = (min if is_asked else max)(
         map(max, shapes)
@@ -331,89 +354,49 @@ def _plan(
     notes: list[str],
     refused: Refusals,
 ) -> CollectionPlan:
-    known, options = None, probes.options
-    if store is not None and name in collection_names(store):
-        known = Collection(store, name)
-    everything = [*files, *(file for own in layers.values() for file in own)]
-    there, changed, present = _known(known, everything, full=options.full_hash)
-    if changed and not options.replace:
-        for own in changed.values():
-            why = (
-                f"it is in collection {name!r} with other pixels. Pass --replace to write it anew, or name another "
-                "with --collection."
-            )
-            refused.add([file.path for file in own], why)
-            there |= {file.source for file in own}
-    chips, left = chips_of(
-        [file for file in files if file.source not in there],
-        {key: [file for file in own if file.source not in there] for key, own in layers.items()},
+    options = probes.options
+    there = store is not None and name in collection_names(store)
+    known = ChipsThere(Collection(store, name) if store is not None and there else None, options.full_hash)
+    known.take([*files, *(file for own in layers.values() for file in own)])
+    seen = set(known.rows)
+    sources = known.sources if layers else [{}]
+    if options.replace:
+        sources[0] = {row: source for row, source in sources[0].items() if row not in known.changed}
+    else:
+        seen |= {file.source for own in known.changed.values() for file in own}
+    found = chips_of([file for file in files if file.source not in seen], layers, sources)
+    chips, ids = found.chips, known.collection.ids if known.collection is not None else ()
+    later = known.later(
+        {row: own for row, own in found.known.items() if row not in known.changed}, replaces=options.replace
     )
-    for key, own in left.items():
-        if own:
+    for own in [] if options.replace else [*known.changed.values(), *known.others.values()]:
+        why = (
+            f"it is in collection {name!r} with other pixels. Pass --replace to write it anew, or name another "
+            "with --collection."
+        )
+        refused.add([file.path for file in own], why)
+    for key, some in found.left.items():
+        if some:
             notes.append(
-                f"{counted(len(own), 'file')} of layer {key!r} left out: no chip has the words of its name: "
-                f"{own[0].source}"
+                f"{counted(len(some), 'file')} of layer {key!r} left out: no chip has the words of its name: "
+                f"{some[0].source}"
             )
-    if not len(chips):
-        return _nothing_new(name, chips, known, present)
-    gone = set(changed) if options.replace else set()
-    chips = _with_ids_of_their_own(chips, set(known.ids if known is not None else ()) - gone)
-    understanding, by_size, sampled = understood(chips, layers, store, probes)
+    gone = {ids[row] for row in known.changed} if options.replace else set()
+    chips = _with_ids_of_their_own(chips, set(ids) - gone)
+    used = {key: own for key, own in layers.items() if len(chips) or key in later.layers}
+    understanding, by_size, sampled = understood(chips, used, store, probes)
     return CollectionPlan(
         name=name,
         chips=chips,
         by_size=by_size,
         understanding=understanding,
-        patterns=_patterns(chips, understanding),
-        present=present,
+        patterns=_patterns([*chips.sources, *later.sources], understanding),
+        present=len(known.present),
         replaced=tuple(sorted(gone)),
         sampled=sampled,
+        later=later,
+        later_shards=known.shards_of(later.ids),
     )
-
-
-def _nothing_new(name: str, chips: Chips, known: Collection | None, present: int) -> CollectionPlan:
-    arrays = known.contents.arrays if known is not None else ()
-    return CollectionPlan(
-        name=name,
-        chips=chips,
-        by_size={},
-        understanding=Understanding(meanings={}, arrays=()),
-        patterns={array.name: "" for array in arrays},
-        present=present,
-    )
-
-
-def _known(
-    known: Collection | None, files: Sequence[File], *, full: bool
-) -> tuple[set[str], dict[str, list[File]], int]:
-    """Return the sources of files that are in a collection, by id the files of chips that changed, and a count.
-
-    A chip is known by the names of its files, and by their bytes and times; where these differ, by its hash.
-    """
-    if known is None:
-        return set(), {}, 0
-    there: set[str] = set()
-    changed: dict[str, list[File]] = {}
-    by_source = {file.source: file for file in files}
-    table, present = known.table, 0
-    columns = (table[k].values.tolist() for k in ("id", "source", "bytes", "modified"))
-    for row, (name, sources, size, modified) in enumerate(zip(*columns, strict=True)):
-        lines = [line.rpartition("\t")[2] for line in sources.split("\n")]
-        own = [by_source[line] for line in lines if line in by_source]
-        if not own:
-            continue
-        stamp = sum(file.size for file in own), max(file.modified for file in own)
-        is_same = len(own) == len(lines) and stamp == (size, modified)
-        if not is_same and len(own) == len(lines) and stamp[0] == size:
-            is_same = (
-                files_hash([f.path for f in own], full=full) == table["source_hash"].values[row].tobytes()
-            )
-        if is_same:
-            there.update(lines)
-            present += 1
-        else:
-            changed[str(name)] = own
-    return there, changed, present
 
 
 def _with_ids_of_their_own(chips: Chips, taken: set[str]) -> Chips:
@@ -426,11 +409,11 @@ def _with_ids_of_their_own(chips: Chips, taken: set[str]) -> Chips:
     return replace(chips, ids=tuple(ids))
 
 
-def _patterns(chips: Chips, understanding: Understanding) -> dict[str, str]:
-    """Return the pattern of the names of the files of each array and layer."""
+def _patterns(sources: Sequence[str], understanding: Understanding) -> dict[str, str]:
+    """Return the pattern of the names of the files of each array and layer, from those of chips, a line each."""
     out: dict[str, str] = {}
-    several = {path.count("\n") for path in chips.paths} != {0}
-    lines = [source.split("\n") for source in chips.sources]
+    lines = [source.split("\n") for source in sources]
+    several = any(sum("\t" not in line for line in own) > 1 for own in lines)
     for array in understanding.arrays:
         word = re.compile(rf"(?<![A-Za-z0-9]){array.name}(?![A-Za-z0-9])", re.IGNORECASE)
         names = [line for own in lines for line in own if "\t" not in line]

@@ -6,12 +6,14 @@ them has shown that a value is repeated.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
+from zipfile import ZipInfo
 
 import numpy as np
 
@@ -34,10 +36,12 @@ from sarzarr.scenes.measured import SATURATED, SHARE, BandSample, fills_of
 from sarzarr.scenes.told import Kind, Teller, Told
 from sarzarr.store.collections import ABSENT, LONGEST, NO_TIME, ChipArray, ChipLayer
 from sarzarr.store.documents import Encoding
-from sarzarr.zips import member
+from sarzarr.zips import member, open_file
+from sarzarr.zips.zarrs import zarr_chip_at
 
 _HASHED: Final = 1 << 14
 """Bytes of each of the pieces of a file that are hashed."""
+_IN_ARCHIVE: Final = re.compile(r"\.(?:zip|tar)/", re.IGNORECASE)
 _PIECES: Final = 16
 """Pieces of a file that are hashed; all of one that is no longer than they are."""
 OTHERS: Final = ("under", "over", "nonpositive", "nodata")
@@ -127,9 +131,9 @@ class Chip:
     representations: dict[str, str]
     """How the numbers of each array were written down."""
     numbers: dict[str, int]
-    """``time`` and ``valid_vv``, ..., as `sarzarr.store.collections.NUMBERS` has them."""
+    """``time``, ``valid_vv`` and ``hash_mask``, ..., as `sarzarr.store.collections.Contents.numbers` has them."""
     source_hash: bytes
-    """SHA-256 (32 bytes) of its files' bytes, or of samples of them."""
+    """SHA-256 (32 bytes) of the bytes of its files of backscatter, or of samples of them."""
 
 
 @dataclass
@@ -194,23 +198,33 @@ class ChipReader:
         grid, known = grids[0], merge_facts(facts)
         for other in grids[1:]:
             _check_place(other, grid, "a file of it")
-        for path in dict.fromkeys(filter(None, layers.values())):
-            own = [one for one in self.understanding.layers if layers.get(one.files) == path]
-            pixels |= self._layer(Path(path), own, grid)
+        beside, stamps = self.layers(layers, grid)
         when = known.datetime
         numbers["time"] = (
             NO_TIME if when is None else int(np.datetime64(when.rstrip("Z"), "ns").astype(np.int64))
         )
         return Chip(
-            pixels=pixels,
+            pixels=pixels | beside,
             grid=grid,
             facts=known,
             representations=representations,
-            numbers=numbers,
-            source_hash=files_hash(
-                [*files, *filter(None, layers.values())], full=self.understanding.full_hash
-            ),
+            numbers=numbers | stamps,
+            source_hash=files_hash(files, full=self.understanding.full_hash),
         )
+
+    def layers(self, files: Mapping[str, str], grid: Grid) -> tuple[dict[str, Array], dict[str, int]]:
+        """Return the pixels (rows, columns) of the layers of a chip from their files by name, and ``hash_mask``, ...
+
+        Raises `UnsupportedRasterError` where one is not on the chip's grid, or not like the others of its name.
+        """
+        pixels: dict[str, Array] = {}
+        hashes: dict[str, int] = {}
+        for name, path in files.items():
+            if path:
+                own = [one for one in self.understanding.layers if one.files == name]
+                pixels |= self._layer(Path(path), own, grid)
+                hashes[f"hash_{name}"] = layer_hash(path, full=self.understanding.full_hash)
+        return pixels, hashes
 
     def _bands(self, path: Path) -> tuple[Told, list[tuple[BandMeaning, Array, Array | None, float | None]]]:
         """Return what a file tells, and of each band that is kept its pixels, its mask and its nodata."""
@@ -536,14 +550,18 @@ class _MaskedSource(ArraySource):
 def files_hash(paths: Sequence[str], *, full: bool = False) -> bytes:
     """Return SHA-256 (32 bytes) of the bytes of files: of all, or of 16 pieces of 16 KiB of those that are longer.
 
-    Of a file in a ZIP archive it is that of the CRC-32 and the size that the archive lists.
+    Of a file in a ZIP archive it is that of the CRC-32 and the size that the archive lists, of a chip of a Zarr
+    archive that of its pixels and its place.
 
     Raises `RasterNotFoundError` or `OSError` where there is no such file.
     """
     digest = sha256()
     for path in paths:
-        found = member(Path(path)) if ".zip/" in path.lower() else None
-        if found is not None:
+        if (chip := zarr_chip_at(Path(path))) is not None:
+            digest.update(chip[0].identity(chip[1]))
+            continue
+        found = member(Path(path)) if _IN_ARCHIVE.search(path) else None
+        if found is not None and isinstance(found[1], ZipInfo):
             digest.update(f"{found[1].CRC:08x} {found[1].file_size}".encode())
             continue
         for piece in _pieces(path, full=full):
@@ -551,9 +569,15 @@ def files_hash(paths: Sequence[str], *, full: bool = False) -> bytes:
     return digest.digest()
 
 
+def layer_hash(path: str, *, full: bool = False) -> int:
+    """Return the first 63 bits of `files_hash` of the file of a layer, as the table keeps them: int64."""
+    return int.from_bytes(files_hash([path], full=full)[:8], "big") >> 1
+
+
 def _pieces(path: str, *, full: bool) -> Iterator[bytes]:
-    with Path(path).open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
+    with open_file(Path(path)) if _IN_ARCHIVE.search(path) else Path(path).open("rb", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         yield size.to_bytes(8, "little")
         if full or size <= _PIECES * _HASHED:
             while piece := file.read(1 << 20):

@@ -101,10 +101,9 @@ def understood(
                 pixels += math.prod(probe.grid.shape) * probe.header.bands
                 shapes.append(probe.grid.shape)
                 _take(path, probe, meanings, arrays, store, options, failures)
-    if not arrays:
+    if len(chips) and not arrays:
         raise failures.error()
-    usual = max(set(shapes), key=shapes.count)
-    by_size = {usual: list(range(len(chips)))}
+    by_size = {max(set(shapes), key=shapes.count): list(range(len(chips)))} if shapes else {}
     understanding = Understanding(
         meanings=meanings,
         arrays=ordered_arrays(arrays.values()),

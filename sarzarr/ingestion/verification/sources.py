@@ -24,7 +24,7 @@ from sarzarr.ingestion.layers.polygon_classes import read_polygons
 from sarzarr.ingestion.onto_grid import onto_grid
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.ingestion.scene_plan import ScenePlan
-from sarzarr.rasters import FileStamp, raster_files, source_hash
+from sarzarr.rasters import FileStamp, source_hash
 from sarzarr.scenes.calibrate import CalibrationChoice
 from sarzarr.scenes.companions import Companion
 from sarzarr.scenes.products.family import FIELDS
@@ -35,6 +35,7 @@ from sarzarr.store.catalog import catalog_rows, encoding_of
 from sarzarr.store.chunks import read_layout
 from sarzarr.store.store import Store
 from sarzarr.text import listed
+from sarzarr.zips.listing import raster_files
 
 MOST: Final = 64
 """Choices of files of the same names that are tried."""

@@ -11,6 +11,7 @@ from sarzarr.scenes.acquisition import facts_from_fields
 from sarzarr.scenes.products.family import BandMetadata, Family, Product
 from sarzarr.scenes.products.xml import MAX_XML, parse_xml, texts_of
 from sarzarr.zips import CORRUPT, open_file
+from sarzarr.zips.zarrs import zarr_chip_at
 
 SNAP_TAG: Final = 65000
 """The TIFF tag that SNAP writes its whole product description to."""
@@ -25,6 +26,8 @@ def read_tag(path: Path, number: int) -> bytes | None:
     None where the file has no such tag, is no TIFF, or where the tag is longer than `MAX_XML`.
     Both byte orders, classic TIFF and BigTIFF. rasterio exposes only the tags that GDAL knows.
     """
+    if zarr_chip_at(path) is not None:  # it is no file, and has no tags of SNAP
+        return None
     with open_file(path) as file:
         try:
             return next(_values(file, number), None)

@@ -1,19 +1,14 @@
 """Collections of chips held against themselves: tables against arrays, and hashes of chips against their chunks."""
 
-import os
-from hashlib import sha256
-from typing import Any
-
 import numpy as np
 
 from sarzarr import conventions as cv
 from sarzarr.arrays import Array
 from sarzarr.errors import SarzarrError
-from sarzarr.store.codecs import CRC_BYTES
-from sarzarr.store.collection_files import shard_key
+from sarzarr.store.collection_files import chip_hashes, shard_key
 from sarzarr.store.collections import ABSENT, CHIPS, Collection, collection_names
 from sarzarr.store.manifest import CHUNK
-from sarzarr.store.place import Place, read_at
+from sarzarr.store.place import Place
 from sarzarr.store.store import Store
 from sarzarr.store.verify.findings import ROOT, Findings
 from sarzarr.store.verify.tree import Tree, add_absent
@@ -104,29 +99,9 @@ def wrong_chips(
 
     ``at`` are their places in a shard, of which ``entries`` has `CHUNK` of each array.
     """
-    files: dict[str, Any] = {}
-    wrong: list[int] = []
-    try:
-        for row, position, wanted in zip(rows.tolist(), at.tolist(), hashes, strict=True):
-            digest = sha256()
-            for array in sorted(entries):
-                entry = np.frombuffer(entries[array], CHUNK)[position] if entries[array] else None
-                if entry is None or not entry["size"]:
-                    continue
-                key = f"{base[0]}/{array}/{base[1]}"
-                if key not in files:
-                    files[key] = place.descriptor(key)
-                size, offset = int(entry["size"]) - CRC_BYTES, int(entry["offset"])
-                room = bytearray(size)
-                if files[key] is None:
-                    room = bytearray(place.get_ranges(key, [(offset, size)])[0])
-                else:
-                    read_at(files[key], [memoryview(room)], offset)
-                digest.update(room)
-            if digest.digest() != wanted.tobytes():
-                wrong.append(row)
-    finally:
-        for handle in files.values():
-            if handle is not None:
-                os.close(handle)
-    return wrong
+    arrays = {
+        array: (place, f"{base[0]}/{array}/{base[1]}", np.frombuffer(chunks, CHUNK))
+        for array, chunks in entries.items()
+    }
+    found = zip(rows.tolist(), chip_hashes(arrays, at.tolist()), hashes, strict=True)
+    return [row for row, digest, wanted in found if digest != wanted.tobytes()]
