@@ -1,5 +1,6 @@
 """What the tests share: the real rasters, small GeoTIFFs, and a store's bytes as one value."""
 
+import gc
 import ipaddress
 import os
 import signal
@@ -33,9 +34,19 @@ REAL = [
 """The files that one command must put into one store."""
 
 
+TRIALS = float(os.environ.get("SARZARR_TRIALS", 1))
+"""Times as many trials of what is tried at random as CI makes: ``make test-slow TRIALS=10``."""
+
 # Each test reads its files: what an earlier run saw of a path is nothing to it.
 os.environ["SARZARR_CACHE"] = ""
 
+
+def fsync(handle):
+    """Do not wait for the disk: nobody cuts the power in a test. What is flushed, and when, `test_power` holds."""
+    os.fstat(handle if isinstance(handle, int) else handle.fileno())
+
+
+os.fsync = fsync  # of this process and those forked from it; those that tests start anew flush as ever
 NO_PORT = {"dashboard_address": "127.0.0.1:0"}
 """Options of the scheduler of a LocalCluster: else it takes port 8787, and warns where another has it."""
 _LOOPBACK = {None, "", b"", "localhost", socket.gethostname()}
@@ -75,6 +86,17 @@ def _is_number(host):
 
 
 sys.addaudithook(_guard)
+
+
+def trials(count):
+    """Return how often something is tried where CI tries it so often."""
+    return max(1, round(count * TRIALS))
+
+
+def pytest_collection_finish():
+    """Have the garbage collector leave alone what is there for good: modules, and thousands of tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
