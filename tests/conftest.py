@@ -2,6 +2,7 @@
 
 import gc
 import ipaddress
+import json
 import os
 import signal
 import socket
@@ -132,6 +133,25 @@ def real_store(real_data, tmp_path_factory):
 
     root = tmp_path_factory.mktemp("real") / "real.zarr"
     return sz.ingest(sz.plan_ingest([real_data / name for name in REAL], root))
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """Return a function that gives ``make()``, which JSON holds, called by one of the processes that run tests."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
+
+    def get(name, make):
+        import fcntl  # Windows has none
+
+        path = folder / f"once-{name}.json"
+        with (folder / f"once-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                path.write_text(json.dumps(make()))
+        return json.loads(path.read_text())
+
+    return get
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ from sarzarr.store.tables import read_table, write_table
 
 WHOLE = ("scenes", "histograms", "patches", "catalog", "samples", "boxes/chips", "splits", "overviews")
 QUICK, SLOW = range(40), [range(first, first + 10) for first in range(40, 560, 10)]
-MANY = SLOW[:: max(1, round(13 / TRIALS))]
-"""Some of 520 damages; all of them with ``SARZARR_TRIALS=13``."""
+MANY = SLOW[:: max(1, round(26 / TRIALS))]
+"""Some of 520 damages; all of them with ``SARZARR_TRIALS=26``."""
 FOUND_ONLY = "boxes/default", "classes/source"
 """The parts of the store that nothing else in it, and no source that `repair` takes, tells."""
 

@@ -151,8 +151,9 @@ def judge(root, truth, what, named=()):
     seen = 0
     for name, read in READERS.items():
         if name.startswith("scene ") and f"scenes/{name.split()[1]}" not in what:
-            if "scenes/" in what or name not in ("scene codes", "scene twin"):
-                continue  # that scene is whole, and what all scenes share these two read
+            speaks_for_all = name in ("scene codes", "scene twin")
+            if "scenes/" in what or not speaks_for_all:
+                continue  # that scene is whole
         if name.startswith("samples") and "scenes/" in what:
             continue
         try:
@@ -178,11 +179,7 @@ def drawn(root, count, seed):
     rng, kinds = np.random.default_rng(seed), {}
     for path in files_of(root):
         kinds.setdefault(kind_of(path.relative_to(root)), []).append(path)
-    chosen = [
-        paths[int(i)]
-        for paths in kinds.values()
-        for i in rng.integers(0, len(paths), count)
-    ]
+    chosen = [paths[int(i)] for paths in kinds.values() for i in rng.integers(0, len(paths), count)]
     return chosen, rng
 
 
