@@ -136,7 +136,7 @@ else:
 """
 
 
-@pytest.mark.parametrize("code", [IMPORTS, ABSENT, pytest.param(OTHER_NAME, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("code", [IMPORTS + ABSENT, pytest.param(OTHER_NAME, marks=pytest.mark.slow)])
 def test_lightning_is_imported_where_it_is_needed(store, code):
     done = subprocess.run(
         [sys.executable, "-c", code, store.root], capture_output=True, text=True, check=False
