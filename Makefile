@@ -9,6 +9,10 @@ FIGURES_ARGS ?=
 KILL_ARGS ?=
 NOTEBOOK_ARGS ?=
 JOBS ?= 3
+TRIALS ?= 1
+export SARZARR_TRIALS := $(TRIALS)
+# Every process that a test starts would compile the package for itself.
+export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 SECONDS ?= 0
 SEED ?= 1
@@ -36,7 +40,7 @@ demo: $(VENV)/.demo  ## synthesise scenes, ingest them, load a batch, write a pi
 test: $(VENV)/.test  ## every test that is quick, in JOBS processes
 	$(PYTEST) -m "not slow" --durations=50
 
-test-slow: $(VENV)/.test  ## the long ones
+test-slow: $(VENV)/.test  ## the long ones; TRIALS=10 for ten times as many random trials
 	$(PYTEST) -m slow --timeout 900 --durations=25
 
 kill: $(VENV)/.test  ## SIGKILL every command at many moments, and run it again; KILL_ARGS=--times=5 for five times as many

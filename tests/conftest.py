@@ -1,6 +1,8 @@
 """What the tests share: the real rasters, small GeoTIFFs, and a store's bytes as one value."""
 
+import gc
 import ipaddress
+import json
 import os
 import signal
 import socket
@@ -33,9 +35,19 @@ REAL = [
 """The files that one command must put into one store."""
 
 
+TRIALS = float(os.environ.get("SARZARR_TRIALS", 1))
+"""Times as many trials of what is tried at random as CI makes: ``make test-slow TRIALS=10``."""
+
 # Each test reads its files: what an earlier run saw of a path is nothing to it.
 os.environ["SARZARR_CACHE"] = ""
 
+
+def fsync(handle):
+    """Do not wait for the disk: nobody cuts the power in a test. What is flushed, and when, `test_power` holds."""
+    os.fstat(handle if isinstance(handle, int) else handle.fileno())
+
+
+os.fsync = fsync  # of this process and those forked from it; those that tests start anew flush as ever
 NO_PORT = {"dashboard_address": "127.0.0.1:0"}
 """Options of the scheduler of a LocalCluster: else it takes port 8787, and warns where another has it."""
 _LOOPBACK = {None, "", b"", "localhost", socket.gethostname()}
@@ -77,6 +89,17 @@ def _is_number(host):
 sys.addaudithook(_guard)
 
 
+def trials(count):
+    """Return how often something is tried where CI tries it so often."""
+    return max(1, round(count * TRIALS))
+
+
+def pytest_collection_finish():
+    """Have the garbage collector leave alone what is there for good: modules, and thousands of tests."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def network_used():
     """Fail the test that opens a network connection, or asks for a name, that is not this machine's."""
@@ -110,6 +133,25 @@ def real_store(real_data, tmp_path_factory):
 
     root = tmp_path_factory.mktemp("real") / "real.zarr"
     return sz.ingest(sz.plan_ingest([real_data / name for name in REAL], root))
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """Return a function that gives ``make()``, which JSON holds, called by one of the processes that run tests."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
+
+    def get(name, make):
+        import fcntl  # Windows has none
+
+        path = folder / f"once-{name}.json"
+        with (folder / f"once-{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                path.write_text(json.dumps(make()))
+        return json.loads(path.read_text())
+
+    return get
 
 
 @pytest.fixture

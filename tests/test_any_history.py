@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from chip_folders import chip_folder
-from conftest import speckle, write_band
+from conftest import speckle, trials, write_band
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -319,4 +319,4 @@ def test_any_history_ends_as_the_model(sources):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills children by signal")
 def test_many_histories_end_as_the_model(sources):
-    histories(sources, 4, 10)("runTest").runTest()
+    histories(sources, trials(3), 8)("runTest").runTest()

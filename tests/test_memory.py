@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -70,6 +71,19 @@ def write_large(path, height, width, *, tiled):
     return path
 
 
+@pytest.fixture(scope="module")
+def square(tmp_path_factory):
+    """Return a function that gives the raster of so many rows and columns, written once."""
+    folder = tmp_path_factory.mktemp("square")
+
+    @cache
+    def get(side):
+        (folder / str(side)).mkdir()
+        return write_large(folder / str(side) / "large_vv.tif", side, side, tiled=True)
+
+    return get
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("tiled", [True, False], ids=["tiled", "striped"])
@@ -115,10 +129,9 @@ def test_memory_is_flat_as_a_raster_grows_taller(tmp_path):
     ],
     ids=["up", "down", "down by a wide kernel", "down to almost nothing"],
 )
-def test_an_ingest_that_warps_stays_under_a_gigabyte(tmp_path, side, pixel_size, method):
+def test_an_ingest_that_warps_stays_under_a_gigabyte(square, tmp_path, side, pixel_size, method):
     """Up to 16 times the pixels and down to a 4,000th of them, into another zone; a tile is all that is held."""
-    source = write_large(tmp_path / "large_vv.tif", side, side, tiled=True)
-    said = ingest(source, tmp_path, crs="EPSG:32632", pixel_size=pixel_size, resampling=method)
+    said = ingest(square(side), tmp_path, crs="EPSG:32632", pixel_size=pixel_size, resampling=method)
     assert said["warped"] == method
     pixels = said["lit"] + said["nodata"] + said["nonpositive"]
     assert pixels > 0.9 * (side * 10 / pixel_size) ** 2

@@ -128,10 +128,13 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def run(made, tmp_path, monkeypatch, capsys):
-    """Return a function that runs a command in a copy of `made` and gives (its exit code, all that it printed)."""
+def run(made, tmp_path, monkeypatch, capsys, request):
+    """Return a function that runs a command in a copy of `made` and gives (its exit code, all that it printed).
+
+    What the copy lacks is a parameter.
+    """
     place = tmp_path / "place"
-    shutil.copytree(made, place)
+    shutil.copytree(made, place, ignore=shutil.ignore_patterns(*getattr(request, "param", ())))
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "own_code", raising=False)
@@ -159,11 +162,13 @@ def test_done(run, command):
     assert run(COMMANDS[command])[0] == Exit.DONE
 
 
+@pytest.mark.parametrize("run", [["*"]], indirect=True, ids=["without a file"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_usage(run, command):
     assert run(COMMANDS[command], "--nonesuch")[0] == Exit.USAGE
 
 
+@pytest.mark.parametrize("run", [["s.zarr"]], indirect=True, ids=["without a store"])
 @pytest.mark.parametrize("command", STORES)
 def test_nothing(run, command):
     """There is no store where one is to be read; where one may be made, there is nothing to make it of."""

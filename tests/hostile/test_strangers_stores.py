@@ -23,12 +23,16 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def said():
+def said(once):
     """Return, by edit, what each reader said."""
-    command = [sys.executable, TESTS / "strangers.py"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TESTS, timeout=1200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+
+    def run():
+        command = [sys.executable, TESTS / "strangers.py"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TESTS, timeout=1200)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout)
+
+    return once("strangers", run)
 
 
 @pytest.mark.slow

@@ -1,14 +1,13 @@
 """A store is held against itself: every damage is found and named, and what has a source is repaired to the byte."""
 
 import json
-import os
 import shutil
 
 import numpy as np
 import pytest
 import zarr
 from chip_folders import chip_folder
-from conftest import speckle, write_band
+from conftest import TRIALS, speckle, write_band
 from damages import SOURCES, contents, damage, east, files_of, make_store, restore
 from memory_place import MemoryPlace
 from safes import Safe, write_safe
@@ -27,8 +26,8 @@ from sarzarr.store.tables import read_table, write_table
 
 WHOLE = ("scenes", "histograms", "patches", "catalog", "samples", "boxes/chips", "splits", "overviews")
 QUICK, SLOW = range(40), [range(first, first + 10) for first in range(40, 560, 10)]
-MANY = SLOW if os.environ.get("SARZARR_ALL_DAMAGES") else SLOW[::13]
-"""Some of 520 damages; all of them where ``SARZARR_ALL_DAMAGES`` is set."""
+MANY = SLOW[:: max(1, round(26 / TRIALS))]
+"""Some of 520 damages; all of them with ``SARZARR_TRIALS=26``."""
 FOUND_ONLY = "boxes/default", "classes/source"
 """The parts of the store that nothing else in it, and no source that `repair` takes, tells."""
 

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import speckle, tree_hash, write_band
+from conftest import speckle, tree_hash, trials, write_band
 
 import sarzarr as sz
 from sarzarr.patches.cut import IndexSpec
@@ -63,7 +63,7 @@ go()
 @pytest.mark.slow
 def test_processes_that_index_and_append_at_once_leave_every_index_whole(files, tmp_path):
     store = sz.ingest(sz.plan_ingest(files[:2], tmp_path / "s.zarr", **KNOWN))
-    for _ in range(3):
+    for _ in range(trials(2)):
         verbs = ("ingest", "64", "100", "128", "128", "read", "read")
         command = [sys.executable, "-c", TOGETHER]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -1,5 +1,7 @@
 """Crops through the dataset: each window of an epoch once, whatever workers and processes deliver it."""
 
+import pickle
+
 import numpy as np
 import pytest
 from loader_stores import make_store
@@ -24,11 +26,10 @@ def test_each_crop_of_an_epoch_comes_once(tmp_path, workers, more):
     store = make_store(tmp_path)
     reader = sz.PatchReader(store, **OPTIONS, **more)
     loader = torch.utils.data.DataLoader(
-        ZarrPatchDataset(store, **OPTIONS, **more),
+        pickle.loads(pickle.dumps(ZarrPatchDataset(store, **OPTIONS, **more))),
         batch_size=None,
         num_workers=workers,
         persistent_workers=workers > 0,
-        multiprocessing_context="forkserver" if workers else None,
     )
     seen = []
     for epoch in range(2):

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 torch = pytest.importorskip("torch")
+from conftest import trials  # noqa: E402
 from epoch_programs import Script, check_law, expected_of, runs  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from loader_stores import SMALL, small_store  # noqa: E402
@@ -172,7 +173,7 @@ def test_an_epoch_is_whole_or_an_error_says_so(templates, run):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=trials(1000), deadline=None)
 @given(run=runs())
-def test_5000_programs_give_whole_epochs_or_errors(templates, run):
+def test_many_programs_give_whole_epochs_or_errors(templates, run):
     play(templates, run)

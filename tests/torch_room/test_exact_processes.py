@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
+from conftest import trials  # noqa: E402
 from epoch_programs import Script, Step, check_law, expected_of, runs  # noqa: E402
 from hypothesis import HealthCheck, Phase, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
@@ -91,7 +92,7 @@ def run_ranks(dataset, programs, method, workers, is_persistent, is_lockstep):
 
 
 @settings(
-    max_examples=40,
+    max_examples=trials(16),
     deadline=None,
     database=None,
     phases=[Phase.generate],
@@ -106,7 +107,7 @@ def run_ranks(dataset, programs, method, workers, is_persistent, is_lockstep):
     workers=st.integers(0, 3),
     is_persistent=st.booleans(),
 )
-def test_40_programs_of_real_ranks_and_workers(store, run, before, method, workers, is_persistent):
+def test_programs_of_real_ranks_and_workers(store, run, before, method, workers, is_persistent):
     programs, (batch_size, drop_last), is_uniform, is_lockstep, _ = run
     programs = [[step for step in program if step.what != "copy"] for program in programs]
     method = "fork" if len(programs) > 2 or workers > 1 else method  # each that is spawned imports torch
