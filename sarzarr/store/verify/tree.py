@@ -106,7 +106,7 @@ def read_tree(place: Place, found: Findings) -> Tree:
     for copies in tree.told.values():
         for node, copy in copies.items():
             is_safe = all(part and not part.startswith(".") for part in node.split("/")) and "\\" not in node
-            if is_safe and _sealed_content(copy, f"{node}/{ROOT}") is not None and _KEYS.issuperset(copy):
+            if is_safe and _is_as_sealed(copy, node):
                 tree.copies.setdefault(node, copy)
     on_disk = {key.removesuffix("/zarr.json") for key in files if key.endswith("/zarr.json")}
     foreign = list[str]()
@@ -260,8 +260,13 @@ def _check_copies(tree: Tree, found: Findings) -> None:
                 add_absent(tree, holder, found)
             elif copy is None:
                 found.add(holder, f"it holds no copy of {node}/{ROOT}", remedy)
-            elif _sealed_content(copy, f"{node}/{ROOT}") is None or _seal_of(copy) != seal:
+            elif not _is_as_sealed(copy, node) or _seal_of(copy) != seal:
                 found.add(holder, f"its copy of {node}/{ROOT} is another document", remedy)
+
+
+def _is_as_sealed(copy: Document, node: str) -> bool:
+    """Return whether a copy is of its seal, and has no other keys: what is empty no seal covers."""
+    return _KEYS.issuperset(copy) and _sealed_content(copy, f"{node}/{ROOT}") is not None
 
 
 def _expect(tree: Tree, found: Findings) -> None:
