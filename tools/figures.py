@@ -19,7 +19,7 @@ FUNCTION_LINES: Final = 80
 MODULE_LINES: Final = 600
 PARAMETERS: Final = 7
 TOP_MODULES: Final = 12
-PACKAGE_LINES: Final = 61_900
+PACKAGE_LINES: Final = 62_000
 """21,850 after the move into rooms, and what was added since: 800 for schema 2; 5,150 for what a file is: products
 and companions 1,300, names and stacks 700, Sentinel-1's calibration and archives 1,400, pixels that were not
 measured 600, turns of longitude, boxes and chips 500, one refused file among many 300, lazily as rioxarray 150;

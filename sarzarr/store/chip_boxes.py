@@ -105,10 +105,18 @@ def boxes_on_chips(
     given, visible = boxes.boxes[source], np.ones(len(source), np.float32)
     if rotated:
         rings = boxes.polygons[source].astype(np.float64)
-        frame = np.concatenate([np.zeros((len(chip), 2)), sizes[chip][:, ::-1]], axis=1)
-        shared, whole = shared_areas(rings, frame), ring_areas(simple_rings(rings))
-        shown = (shared > 0) & (shared >= (min_visible - ROUNDED) * whole)
-        chip, source, given = chip[shown], source[shown], stored_rotated(rings[shown])
-        visible = (shared[shown] / whole[shown]).astype(np.float32)
+        limits = sizes[chip][:, ::-1]
+        part = ((rings < 0) | (rings > limits[:, None])).any(axis=(1, 2))  # others are inside, all of them
+        frame = np.concatenate([np.zeros_like(limits), limits], axis=1)[part]
+        shared, whole = shared_areas(rings[part], frame), ring_areas(simple_rings(rings[part]))
+        shown = ~part
+        shown[part] = (shared > 0) & (shared >= (min_visible - ROUNDED) * whole)
+        visible[part] = shared / whole
+        chip, source, visible, given = (
+            chip[shown],
+            source[shown],
+            visible[shown],
+            stored_rotated(rings[shown]),
+        )
     first = np.searchsorted(chip, np.arange(len(owner) + 1)).astype(np.int64)
     return PatchBoxes(first=first, boxes=given.astype(np.float32), source=source, visible=visible)

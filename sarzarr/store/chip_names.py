@@ -1,7 +1,6 @@
 """Names of chips as lists and labels of others spell them: an id, a file, with or without folder and ending."""
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Final
 
 import numpy as np
@@ -56,13 +55,13 @@ def _spellings(name: str) -> list[str]:
     >>> _spellings(r"val\a.tif")
     ['val/a.tif', 'val/a', 'a.tif', 'a']
     """
-    path = PurePosixPath(name.rpartition("\t")[2].strip().replace("\\", "/"))
-    stem = path.name
-    while PurePosixPath(stem).suffix.lower() in _ENDINGS:
-        stem = PurePosixPath(stem).stem
-    folders = path.parts[:-1]
+    parts = [part for part in name.rpartition("\t")[2].strip().replace("\\", "/").split("/") if part]
+    *folders, last = parts or [""]
+    stem = last
+    while stem.lower().endswith(_ENDINGS) and stem.rindex(".") > 0:
+        stem = stem[: stem.rindex(".")]
     tails = [folders[at:] for at in range(len(folders) + 1)]
-    return ["/".join((*tail, last)) for tail in tails for last in (path.name, stem)]
+    return ["/".join((*tail, one)) for tail in tails for one in (last, stem)]
 
 
 def _parted(stem: str) -> tuple[str, str]:
