@@ -11,6 +11,7 @@ import json
 import math
 import os
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,6 @@ from typing import Any, Final
 
 import numcodecs
 import numpy as np
-from numcodecs.abc import Codec
 
 from sarzarr.arrays import Array
 from sarzarr.errors import RasterNotFoundError, UnsupportedRasterError
@@ -40,7 +40,7 @@ MAX_COLUMN: Final = 2**26
 KEPT: Final = 3 * 2**27
 """Bytes of decoded chunks that a thread keeps: a chunk may hold many samples."""
 _MAX_DOCUMENT: Final = 2**22
-_CODECS: Final = frozenset(("blosc", "zstd", "zlib", "gzip", "lz4", "bz2", "lzma", "shuffle", "crc32c"))
+_CODECS: Final = frozenset(("blosc", "zstd", "zlib", "gzip", "lz4", "shuffle", "crc32c"))
 """Codecs that are decoded, beside the text of `_TEXT`."""
 _TEXT: Final = "vlen-utf8"
 
@@ -108,9 +108,10 @@ class ZarrArray:
         if name not in members(self.archive):
             return None
         with open_file(self.archive / name) as file:
-            data: Any = file.read(MAX_CHUNK + 1)
+            data: Any = file.read(MAX_CHUNK)
+        numbers = math.prod(self.chunk) * self.dtype.itemsize
         for config in reversed(self.codecs):
-            data = _codec(config).decode(data)
+            data = _decoded(data, config, MAX_COLUMN if self.dtype.kind == "O" else numbers)
         flat = data if self.dtype.kind == "O" else np.frombuffer(memoryview(data).cast("B"), self.dtype)
         chunk = flat.reshape(self.chunk, order="F" if self.order == "F" else "C")
         known[key] = chunk
@@ -380,18 +381,41 @@ def _document(archive: Path, name: str) -> Any:
     return json.loads(data)
 
 
-def _codec(config: Mapping[str, Any]) -> Codec:
-    if config["id"] == "crc32c":
-        return _Trailer()
-    return numcodecs.get_codec(dict(config))
-
-
-class _Trailer:
-    """The checksum behind a chunk of format 3, taken off; the archive has one of its own."""
-
-    def decode(self, data: Any) -> Any:
-        """Return the bytes before the last four."""
+def _decoded(data: Any, config: Mapping[str, Any], most: int) -> Any:
+    """Return what a codec of `_CODECS` makes of bytes; `ValueError` where that is more than ``most`` bytes."""
+    name = config["id"]
+    if name == "crc32c":  # behind a chunk of format 3; the archive has a checksum of its own
         return memoryview(data)[:-4]
+    if name in ("zlib", "gzip"):
+        unpacked = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32).decompress(data, most + 1)
+        size = len(unpacked)
+    else:
+        size = _told_size(name, bytes(memoryview(data)[:18]))
+    if size > most:
+        raise ValueError(f"a chunk of {size:,} bytes and more, decoded, of {most:,}")
+    return unpacked if name in ("zlib", "gzip") else numcodecs.get_codec(dict(config)).decode(data)
+
+
+def _told_size(name: str, head: bytes) -> int:
+    """Return the bytes that encoded data say that they are decoded, by their first bytes.
+
+    Blosc's header, numcodecs' of LZ4, and of Zstandard the frame header of RFC 8878, 3.1.1.1.
+    """
+    if name == "blosc":
+        return int.from_bytes(head[4:8], "little")
+    if name == "lz4":
+        return int.from_bytes(head[:4], "little")
+    if name == _TEXT:  # a number of texts is first, and a text takes 8 bytes and more
+        return 8 * int.from_bytes(head[:4], "little")
+    if name != "zstd":  # bytes in another order
+        return 0
+    flags = head[4] if len(head) > 4 else 0
+    is_single, length = bool(flags & 32), (0, 2, 4, 8)[flags >> 6]
+    length = length or int(is_single)
+    if not length:
+        raise ValueError("Zstandard that does not say how long it is")
+    at = 5 + (not is_single) + (0, 1, 2, 4)[flags & 3]
+    return int.from_bytes(head[at : at + length], "little") + (256 if length == 2 else 0)
 
 
 def _affine(archive: Path, x: Array, y: Array) -> tuple[float, float, float, float, float, float] | None:

@@ -5,6 +5,7 @@ import json
 import tarfile
 import zipfile
 
+import numcodecs
 import numpy as np
 import pytest
 import rasterio
@@ -210,6 +211,23 @@ def test_a_hostile_zarr_archive_is_refused_and_named(tmp_path, kind):
     spoiled(archive, kind)
     with pytest.raises(UnsupportedRasterError, match=r"bad\.zarr\.zip"):
         sz.plan_ingest(archive, tmp_path / "s.zarr", collection="x")
+
+
+@pytest.mark.parametrize("name", ["blosc", "zstd", "lz4", "zlib", "gzip"])
+@pytest.mark.parametrize("size", [1, 255, 256, 65_791, 65_792, 300_000])
+def test_a_chunk_is_decoded_no_further_than_its_array_is_long(name, size):
+    pixels = speckle((size,)).astype("f4").view("u1")[:size]
+    data = numcodecs.get_codec({"id": name}).encode(pixels)
+    assert bytes(zarrs._decoded(data, {"id": name}, size)) == pixels.tobytes()
+    with pytest.raises(ValueError, match="decoded"):
+        zarrs._decoded(data, {"id": name}, size - 1)
+
+
+def test_texts_are_no_more_than_a_coordinate_may_have():
+    texts = numcodecs.VLenUTF8().encode(np.array(["a", "b"], object))
+    assert zarrs._decoded(texts, {"id": "vlen-utf8"}, 64).tolist() == ["a", "b"]
+    with pytest.raises(ValueError, match="decoded"):
+        zarrs._decoded(texts, {"id": "vlen-utf8"}, 15)
 
 
 @pytest.mark.parametrize("odd", ["crs", "units", "spacing"])
