@@ -103,7 +103,7 @@ def test_killed_and_run_again_gives_the_same_bytes_and_redoes_nothing(files, ref
         written.add(f"{job.scene}/{job.step}-{job.arrays[0].name}-{job.row}-{job.col}")
         return plain(job)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
         patch.setattr(ingestion, "write_block", counted)
         store = sz.ingest(sz.plan_ingest(files, root, shard=512, **KNOWN))
     assert not written & receipts
