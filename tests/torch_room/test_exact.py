@@ -173,7 +173,7 @@ def test_an_epoch_is_whole_or_an_error_says_so(templates, run):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@settings(max_examples=trials(1000), deadline=None)
+@settings(max_examples=trials(2000), deadline=None)
 @given(run=runs())
 def test_many_programs_give_whole_epochs_or_errors(templates, run):
     play(templates, run)
