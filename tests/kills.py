@@ -76,8 +76,11 @@ def raw(folder: Path) -> None:
     for i in range(5):
         write_band(folder / "chips" / f"{i}.tif", np.full((40, 50), 2**i, np.uint8))
     (folder / "tiles").mkdir()
+    (folder / "marks").mkdir()
     for i in range(6):
         place = from_origin(500_000 + 640 * i, 5_300_000, 10, 10)
+        if i != 2:
+            write_band(folder / "marks" / f"t{i}_mask.tif", np.full((64, 64), i, np.uint8), transform=place)
         write_band(folder / "tiles" / f"t{i}_VV.tif", speckle((64, 64), seed=i), transform=place)
     write_archive(folder / "patches", products("x_vv", "y_vv", count=3, size=64), size=64, stride=32)
     signal_folder(folder)
@@ -100,6 +103,11 @@ def collect(raw: Path, root: Path, count: int = 6) -> None:
 def draw(raw: Path, root: Path) -> None:
     """Put boxes onto chips of a collection."""
     sz.import_chip_boxes(root, "t", raw / "drawn.csv")
+
+
+def mark(raw: Path, root: Path) -> None:
+    """Give chips of a collection a layer that comes later."""
+    sz.ingest(sz.plan_ingest([], root, collection="t", layers={"mask": raw / "marks"}))
 
 
 def split(raw: Path, root: Path) -> None:
@@ -170,6 +178,7 @@ COMMANDS = {
     "chips": Command(lambda raw, root: sz.import_chips(raw / "chips", root), (two,)),
     "collect": Command(collect, (two,)),
     "draw": Command(draw, (collect,)),
+    "mark": Command(mark, (collect,)),
     "grow": Command(collect, (two, lambda raw, root: collect(raw, root, 2))),
     "npy": Command(lambda raw, root: sz.import_npy(raw / "patches" / "metadata.npy", root), (two,)),
     "npz": Command(lambda raw, root: sz.import_npz(raw / "signals" / "beep", root), (two,)),
@@ -246,7 +255,7 @@ def seen(root: Path) -> dict[str, object]:
         out["*batches"] = digest(*batch)
     for name in collection_names(store):
         made = sz.open_collection(store, name)
-        pixels = [made.stored(chip, array) for chip in made.ids for array in made.arrays]
+        pixels = [made.stored(chip, array) for chip in made.ids for array in (*made.arrays, *made.layers)]
         drawn = [read_chip_boxes(made, table).boxes for table in chip_box_tables(made)]
         out[f"*{name}"] = digest(
             made.ids, *pixels, made.histogram("vv").counts, made.table["sha"].values, *drawn
