@@ -198,11 +198,15 @@ def _in_memory(chip: ZarrChip, options: Mapping[str, Any]) -> Any:
     place: dict[str, Any] = {} if chip.epsg is None else {"crs": rasterio.CRS.from_epsg(chip.epsg)}
     if chip.transform is not None:
         place["transform"] = rasterio.Affine(*chip.transform)
+    if chip.nodata is not None:
+        place["nodata"] = chip.nodata
     memory = rasterio.MemoryFile()
     with memory.open(
         driver="GTiff", height=height, width=width, count=count, dtype=chip.pixels.dtype, **place
     ) as out:
         out.write(chip.pixels)
+        if chip.packing != (1.0, 0.0):
+            out.scales, out.offsets = ((one,) * count for one in chip.packing)
         if len(chip.names) == count:
             out.descriptions = chip.names
         if chip.time is not None:

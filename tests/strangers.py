@@ -595,7 +595,14 @@ def _boxes(store):
     return len(read_boxes(sz.open_store(store)))
 
 
-READERS = {f.__name__[1:]: f for f in (_info, _scene, _patches, _chips, _copy, _split, _boxes, _verify)}
+def _histograms(store):
+    opened = sz.open_store(store)
+    return [opened.histogram(scene, array) for scene in opened.scenes for array in opened.arrays(scene)]
+
+
+READERS = {
+    f.__name__[1:]: f for f in (_info, _scene, _patches, _chips, _copy, _split, _boxes, _histograms, _verify)
+}
 
 
 def read_all(store):

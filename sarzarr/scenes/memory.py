@@ -94,7 +94,7 @@ class ProbeMemory:
         self.folder = None if options.get("full_hash") else cache_folder()
         self._told = repr(sorted(self.options.items()))
         self._known: dict[Path, dict[str, Any]] = {}
-        self._new: dict[Path, dict[str, RasterProbe]] = {}
+        self._new: dict[Path, dict[str, tuple[list[Any], RasterProbe]]] = {}
         self._beside: dict[Path, str] = {}
 
     def probe(self, path: Path) -> RasterProbe:
@@ -110,19 +110,19 @@ class ProbeMemory:
                     log.debug("what is remembered of %s is no probe: %s", path, error)
         probe = probe_file(path, **self.options)
         if stamp is not None and stamp == self._stamp(path):
-            self._new.setdefault(path.parent, {})[path.name] = probe
+            self._new.setdefault(path.parent, {})[path.name] = stamp, probe
         return probe
 
     def save(self) -> None:
         """Keep the probes that are new, where that is possible."""
         for folder, probes in self._new.items():
-            new = {name: entry for name, p in probes.items() if (entry := self._entry(folder / name, p))}
+            new = {name: entry for name, p in probes.items() if (entry := self._entry(folder / name, *p))}
             if not new:
                 continue
             remember(self._document(folder), {**self._of_folder(folder), **new})
         self._new = {}
 
-    def _entry(self, path: Path, probe: RasterProbe) -> dict[str, Any] | None:
+    def _entry(self, path: Path, stamp: list[Any], probe: RasterProbe) -> dict[str, Any] | None:
         """Return what is kept of a file; None of one whose probe depends on more than itself and what lies beside."""
         product = read_product(path)
         if product.family or product.folder or probe.companion:
@@ -134,7 +134,7 @@ class ProbeMemory:
                 return None
         except (LookupError, TypeError, ValueError, AttributeError, NameError):
             return None
-        return {"stamp": self._stamp(path), "probe": plain}
+        return {"stamp": stamp, "probe": plain}
 
     def _document(self, folder: Path) -> Path:
         return kept_at("probes", str(folder), self._told) or Path()

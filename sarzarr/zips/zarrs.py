@@ -7,6 +7,7 @@ first two, in Zarr format 2 or 3, and coordinates: ``x`` and ``y`` of pixels' mi
 Chunks are decoded here, by codecs of a short list and within limits: what else a registry of codecs has may run code.
 """
 
+import base64
 import json
 import math
 import os
@@ -144,6 +145,10 @@ class ZarrChip:
     """The number of its CRS."""
     time: str | None
     """When it was acquired, ISO 8601 UTC."""
+    nodata: float | None
+    """The value that stands for no data; None where nothing says one, or says NaN."""
+    packing: tuple[float, float]
+    """What its numbers are multiplied by, and what is added then: (1, 0) where they are the values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,13 +197,15 @@ class ZarrChips:
             transform=None if x is None or y is None else _affine(self.bands.archive, x, y),
             epsg=epsg if epsg is None or epsg > 0 else None,
             time=_iso(self.columns.get("time"), time),
+            nodata=_nodata(self.bands),
+            packing=_packing(self.bands),
         )
 
     def identity(self, name: str) -> bytes:
         """Return all that a chip is as bytes, for hashes."""
         chip = self.read(name)
         said = chip.names, chip.transform, chip.epsg, chip.time, chip.pixels.shape, chip.pixels.dtype.str
-        return repr(said).encode() + chip.pixels.tobytes()
+        return repr((*said, chip.nodata, chip.packing)).encode() + chip.pixels.tobytes()
 
     def _column(self, name: str, where: Mapping[str, int]) -> Array | None:
         """Return a coordinate of the chip at some numbers of samples and times; None where there is none."""
@@ -261,6 +268,9 @@ def _chips_in(path: str, *_: int) -> ZarrChips:
             raise _refused(archive, f"dimensions {bands.dims}")
         if bands.dtype.kind not in "fiu":
             raise _refused(archive, f"pixels of {bands.dtype}")
+        for one in columns.values():
+            if _packing(one) != (1.0, 0.0):
+                raise _refused(archive, f"{one.name} in other units, by scale_factor or add_offset,")
         for column in columns.values():
             if math.prod(column.shape) * column.dtype.itemsize > MAX_COLUMN:
                 raise _refused(archive, f"{column.name} of {column.shape}")
@@ -416,6 +426,25 @@ def _told_size(name: str, head: bytes) -> int:
         raise ValueError("Zstandard that does not say how long it is")
     at = 5 + (not is_single) + (0, 1, 2, 4)[flags & 3]
     return int.from_bytes(head[at : at + length], "little") + (256 if length == 2 else 0)
+
+
+def _nodata(array: ZarrArray) -> float | None:
+    """Return the value that stands for no data, by CF's attributes or, of format 2, by the fill value; None without.
+
+    A fill value of 0 is Zarr's own where nobody says one, and means nothing. xarray writes the attribute of floats of
+    format 3 as base64 of a float64.
+    """
+    about = array.attributes
+    value = about.get("_FillValue", about.get("missing_value", None if array.prefix else array.fill or None))
+    if isinstance(value, str) and value not in ("NaN", "Infinity", "-Infinity"):
+        value = np.frombuffer(base64.b64decode(value), "<f8")[0]
+    number = None if value is None else float(value)
+    return None if number is None or math.isnan(number) else number
+
+
+def _packing(array: ZarrArray) -> tuple[float, float]:
+    """Return CF's scale_factor and add_offset."""
+    return float(array.attributes.get("scale_factor", 1)), float(array.attributes.get("add_offset", 0))
 
 
 def _affine(archive: Path, x: Array, y: Array) -> tuple[float, float, float, float, float, float] | None:

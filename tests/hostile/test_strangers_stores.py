@@ -72,6 +72,9 @@ REFUSED_BY = {
     "info": """
         chips_of_exabytes a_scene_id_that_climbs
     """,
+    "histograms": """
+        a_histogram_of_exabytes a_histogram_without_counts
+    """,
     "boxes": """
         a_box_around_the_world boxes_on_another_folder
     """,

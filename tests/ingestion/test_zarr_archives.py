@@ -247,6 +247,30 @@ def test_a_chip_whose_place_or_time_is_no_such_thing_is_refused(tmp_path, odd):
         pass
 
 
+@pytest.mark.parametrize("form", [2, 3])
+def test_the_fill_value_that_an_archive_says_is_not_measured(tmp_path, form):
+    dataset = published("S1GRD", samples=1, times=1)
+    dataset["bands"] = dataset["bands"].astype("f4")
+    dataset["bands"][..., :3, :4] = np.nan
+    archive = pack(tmp_path / "S1GRD.zarr.zip", dataset, form=form, _FillValue=np.float32(-40))
+    made = sz.open_collection(sz.ingest(sz.plan_ingest(archive, tmp_path / "s.zarr", collection="x")), "x")
+    flags = made.stored(made.ids[0], "vv_flags")
+    assert int((flags != 0).sum()) == 12
+    assert (flags[:3, :4] != 0).all()
+
+
+def test_packed_numbers_of_an_archive_are_refused_as_those_of_a_file(tmp_path):
+    dataset = published("S1GRD", samples=1, times=1)
+    dataset["bands"] = 10 ** (dataset["bands"].astype("f4") / 10)
+    archive = pack(
+        tmp_path / "S1GRD.zarr.zip", dataset, dtype="u2", scale_factor=1e-4, _FillValue=np.uint16(65535)
+    )
+    with pytest.raises(UnsupportedRasterError, match="scale"):
+        sz.plan_ingest(
+            archive, tmp_path / "s.zarr", collection="x", quantity="sigma0", representation="power"
+        )
+
+
 def test_numbers_of_another_byte_order_are_the_same(tmp_path):
     dataset = published("S1GRD", samples=1, times=1)
     want = dataset["bands"].values[0, 0].astype("f4")

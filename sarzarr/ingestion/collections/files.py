@@ -29,6 +29,8 @@ _POLARIZATION: Final = re.compile(
     rf"(?<![A-Za-z0-9])(?:{'|'.join(POLARIZATIONS)})(?![A-Za-z0-9])", re.IGNORECASE
 )
 _WORD: Final = re.compile(r"[A-Za-z0-9]+")
+_NUMBER: Final = re.compile(r"\d+(?:t\d+)?")
+"""A word that is a number or a date: it tells chips apart."""
 MOST_FAMILIES: Final = 64
 """Kinds of folders up to which files in them are of different kinds: of more, each chip has a folder of its own."""
 
@@ -243,6 +245,11 @@ def _bare(stem: str) -> str:
     return "/".join(part for part in parts if part)
 
 
+def bare_source(sources: str) -> str:
+    """Return the name of a chip's files, a line each, less polarizations and suffix: ``a/x`` of ``a/x_VV.tif``."""
+    return _bare(sources.partition("\n")[0].rpartition(".")[0])
+
+
 def _words(key: str) -> tuple[str, ...]:
     return tuple(_WORD.findall(key.lower()))
 
@@ -291,6 +298,9 @@ def _matched(chips: Sequence[tuple[str, ...]], files: Sequence[File]) -> tuple[d
     theirs, ours = _common(words), _common(chips)
     drop_theirs = theirs - set().union(*chips) if theirs else set()
     drop_ours = ours - set().union(*words) if ours else set()
+    told, said = (set(filter(_NUMBER.fullmatch, some)) for some in (drop_theirs, drop_ours))
+    if told and said:  # a date of one side, and another of the other: they are not of each other
+        drop_theirs, drop_ours = drop_theirs - told, drop_ours - said
     numbers: dict[tuple[str, ...], int] = {}
     for number, own in enumerate(chips):
         numbers.setdefault(tuple(word for word in own if word not in drop_ours), number)

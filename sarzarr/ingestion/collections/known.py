@@ -5,7 +5,7 @@ hash. Where a folder above or below is given, names begin otherwise, and bytes a
 of a layer is known by its own; a chip that has no such layer may get it later.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -23,8 +23,6 @@ class ChipsThere:
 
     collection: Collection | None
     """The collection; None where there is none yet."""
-    full: bool = False
-    """Whether files are told by every byte, not by samples."""
     rows: dict[str, int] = field(default_factory=dict)
     """Rows of files that are as they were, by their sources."""
     changed: dict[int, list[File]] = field(default_factory=dict)
@@ -48,7 +46,7 @@ class ChipsThere:
             lines = [path for layer, path in every if not (layer and self._has_stamp(row, layer))]
             if not any(path in by_source for layer, path in every if not layer):
                 again = [one for line in lines if (one := _elsewhere(line, by_name)) is not None]
-                if len(again) == len(lines) and _stamp(again) == (size, modified):
+                if len(again) == len(lines) and self._is_same(row, again, size, modified):
                     self.rows.update({file.source: row for file in again})
                     self.present.add(row)
                 continue
@@ -56,13 +54,19 @@ class ChipsThere:
             stamp = _stamp(own)
             is_same = len(own) == len(lines) and stamp == (size, modified)
             if not is_same and len(own) == len(lines) and stamp[0] == size:
-                held = table["source_hash"].values[row].tobytes()
-                is_same = files_hash([f.path for f in own], full=self.full) == held
+                is_same = _has_hash(own, table["source_hash"].values[row].tobytes())
             if is_same:
                 self.rows.update(dict.fromkeys(lines, row))
                 self.present.add(row)
             else:
                 self.changed[row] = own
+
+    def _is_same(self, row: int, files: Sequence[File], size: int, modified: int) -> bool:
+        """Whether files are those of a chip: of its bytes and time, or of its bytes and hash."""
+        if self.collection is None or _stamp(files)[0] != size:
+            return False
+        held = self.collection.table["source_hash"].values[row].tobytes()
+        return _stamp(files)[1] == modified or _has_hash(files, held)
 
     @property
     def sources(self) -> list[dict[int, str]]:
@@ -93,6 +97,13 @@ class ChipsThere:
                 chips.append((self.collection.ids[row], (), new))
         return Chips.of(chips, {name for *_, own in chips for name in own})
 
+    def layers_of(self, rows: Iterable[int]) -> list[str]:
+        """Return the layers, by the names of their files, that one of some chips has."""
+        if self.collection is None:
+            return []
+        sources = self.collection.table["source"].values
+        return sorted({layer for row in rows for layer, _ in _lines(str(sources[row])) if layer})
+
     def shards_of(self, ids: Sequence[str]) -> tuple[int, int]:
         """Return in how many shards chips of some ids are, and how many pixels they have."""
         if self.collection is None or not ids:
@@ -117,7 +128,8 @@ class ChipsThere:
         size, modified, digest = (int(column[row]) for column in self._stamps[name])
         if held == file.source and (size, modified) == (file.size, file.modified):
             return False
-        is_same = size == file.size and layer_hash(file.path, full=self.full) == digest
+        hashes = (layer_hash(file.path, sampled=way) for way in (False, True))
+        is_same = size == file.size and any(one == digest for one in hashes)
         return False if is_same else None
 
     def _has_stamp(self, row: int, layer: str) -> bool:
@@ -131,6 +143,12 @@ class ChipsThere:
         table = self.collection.table
         names = self.collection.contents.stamps
         return {name: tuple(table[f"{what}_{name}"].values for what in STAMP) for name in names}
+
+
+def _has_hash(files: Sequence[File], held: bytes) -> bool:
+    """Whether files have a hash: of all their bytes, or, of chips that came in earlier, of samples."""
+    paths = [file.path for file in files]
+    return any(files_hash(paths, sampled=way) == held for way in (False, True))
 
 
 def _stamp(files: Sequence[File]) -> tuple[int, int]:

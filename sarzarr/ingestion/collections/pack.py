@@ -285,13 +285,34 @@ class _Run:
             for name, histogram in receipt.histograms.items():
                 histograms[name] = histograms[name] + histogram
         self.contents = replace(self.contents, parts=tuple(p for p in self.contents.parts if p.count))
+        self._tell_twins(table)
         with changed_once(self.store, leaves=[self.folder]) as draft:
-            name, gone = self.plan.name, self.plan.replaced
+            refused = {self.plan.chips.ids[number] for number in self.refused}
+            name, gone = self.plan.name, tuple(one for one in self.plan.replaced if one not in refused)
             write_collection(draft, name, self.contents, table, histograms, self._parts(), without=gone)
             self._bounds(draft, histograms)
         log.info(
             "%s, collections/%s: %s", self.store.place.name, self.plan.name, counted(len(table["id"]), "chip")
         )
+
+    def _tell_twins(self, table: xr.Dataset) -> None:
+        """Say which new chips have all the pixels, and the place, of one that is there."""
+        if self.known is None:
+            return
+        there = _identities(self.known.table["transform"].values, self.known.table["sha"].values)
+        same = dict(zip(there, self.known.ids, strict=True))
+        new = _identities(table["transform"].values, table["hashes"].values[:, 0])
+        names = zip(new, map(str, table["id"].values.tolist()), strict=True)
+        twins = [(name, same[key]) for key, name in names if key in same and name not in self.plan.replaced]
+        if twins:
+            log.warning(
+                "%s, collections/%s: %s the pixels and the place of one that is there: %r those of %r, and so on. "
+                "Where they are the same files, given from elsewhere, put them into a collection of their own.",
+                self.store.place.name,
+                self.plan.name,
+                f"{counted(len(twins), 'chip')} {'has' if len(twins) == 1 else 'have'}",
+                *twins[0],
+            )
 
     def _parts(self) -> dict[str, tuple[Path, Sequence[Records]]]:
         """Return, of each part that gets chips, the folder of its new shards and the records of all of them."""
@@ -373,6 +394,11 @@ def forget_others(folder: Path, written: Container[Path]) -> None:
     for file in [*folder.glob("*/c/*/0/0")]:
         if file not in written:
             file.unlink()
+
+
+def _identities(transform: Array, sha: Array) -> list[bytes]:
+    """Return the affine (n, 6) and the hash (n, 32) of chips as bytes."""
+    return [a.tobytes() + b.tobytes() for a, b in zip(np.ascontiguousarray(transform), sha, strict=True)]
 
 
 def known_records(known: Collection, part: str) -> list[Records]:

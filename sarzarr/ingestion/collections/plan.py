@@ -19,6 +19,7 @@ from sarzarr.errors import InvalidInputError, RasterNotFoundError, SarzarrError,
 from sarzarr.ingestion.collections.files import (
     Chips,
     File,
+    bare_source,
     chips_of,
     families,
     files_of_layer,
@@ -27,7 +28,7 @@ from sarzarr.ingestion.collections.files import (
 )
 from sarzarr.ingestion.collections.known import ChipsThere
 from sarzarr.ingestion.collections.read import Understanding
-from sarzarr.ingestion.collections.understand import Probes, ordered_arrays, spread, understood
+from sarzarr.ingestion.collections.understand import Probes, layer_bands, ordered_arrays, spread, understood
 from sarzarr.ingestion.layers.layer import Layer
 from sarzarr.ingestion.options import IngestOptions
 from sarzarr.scenes.header import read_header
@@ -253,6 +254,11 @@ def _packed(
     layers: dict[str, list[File]] = {}
     of_scenes: list[Layer] = []
     for layer in options.layers:
+        if layer.name in layers:
+            raise InvalidInputError(
+                f"one --layer {layer.name} was expected, got another, {layer.path!r}. Give one pattern or folder "
+                "that all of its files are in, or another name."
+            )
         try:
             layers[layer.name] = files_of_layer(layer, files)
         except RasterNotFoundError:
@@ -356,7 +362,7 @@ def _plan(
 ) -> CollectionPlan:
     options = probes.options
     there = store is not None and name in collection_names(store)
-    known = ChipsThere(Collection(store, name) if store is not None and there else None, options.full_hash)
+    known = ChipsThere(Collection(store, name) if store is not None and there else None)
     known.take([*files, *(file for own in layers.values() for file in own)])
     seen = set(known.rows)
     sources = known.sources if layers else [{}]
@@ -382,7 +388,18 @@ def _plan(
                 f"{some[0].source}"
             )
     gone = {ids[row] for row in known.changed} if options.replace else set()
-    chips = _with_ids_of_their_own(chips, set(ids) - gone)
+    old = {f.source: ids[row] for row, own in known.changed.items() for f in own} if options.replace else {}
+    chips = _without_parts(chips, known, set(old.values()), refused)
+    chips = _with_ids_of_their_own(chips, set(ids), old)
+    if known.collection is not None:
+        _check_said(known.collection.contents, layers, options)
+    if lost := [
+        name for name in known.layers_of(known.changed if options.replace else ()) if name not in layers
+    ]:
+        notes.append(
+            f"{counted(len(gone), 'chip')} written anew without layer {', '.join(lost)}, which the files that are "
+            "given do not have. Keep it with --layer NAME=PATTERN."
+        )
     used = {key: own for key, own in layers.items() if len(chips) or key in later.layers}
     understanding, by_size, sampled = understood(chips, used, store, probes)
     return CollectionPlan(
@@ -399,13 +416,66 @@ def _plan(
     )
 
 
-def _with_ids_of_their_own(chips: Chips, taken: set[str]) -> Chips:
-    """Return chips whose ids are not ``taken``: one that is gets its folders' names, too."""
-    ids = []
+def _without_parts(chips: Chips, known: ChipsThere, replaced: set[str], refused: Refusals) -> Chips:
+    """Return chips without those that are another polarization of a chip that is there: they are refused."""
+    made = known.collection
+    if made is None:
+        return chips
+    kept = list[int]()
+    for number, (name, source) in enumerate(zip(chips.ids, chips.sources, strict=True)):
+        row = made.numbers.get(name)
+        own = None if row is None else str(made.table["source"].values[row])
+        if own is None or name in replaced or bare_source(own) != bare_source(source):
+            kept.append(number)
+            continue
+        why = (
+            f"it belongs to chip {name!r}, which is in collection {made.name!r} with other files. Ingest all files "
+            "of the archive into another one, with --collection."
+        )
+        refused.add(map(Path, chips.paths[number].split("\n")), why, scene=name)
+    return chips if len(kept) == len(chips) else chips.part(np.array(kept, np.int64))
+
+
+def _check_said(known: Contents, files: Mapping[str, Sequence[File]], options: IngestOptions) -> None:
+    """Raise `InvalidInputError` where the caller says another nodata or kind of a layer than the collection has.
+
+    So it does where a layer's name is that of a band of another one.
+    """
+    by_name = {layer.name: layer for layer in known.layers}
+    for layer in options.layers:
+        if layer.name in by_name and known.stamps and layer.name not in known.stamps and layer.name in files:
+            raise InvalidInputError(
+                f"expected another name than {layer.name!r}, which is a band of a layer of the collection. Name it "
+                "otherwise."
+            )
+        is_said = layer.name in files and (layer.nodata is not None or layer.kind)
+        for one in layer_bands(layer, files) if is_said else ():
+            own, there = one.layer, by_name.get(one.layer.name)
+            if there is not None and (own.nodata, own.kind) != (there.nodata, there.kind):
+                raise InvalidInputError(
+                    f"expected layer {own.name!r} as the collection has it ({there.kind}, nodata {there.nodata}), "
+                    f"got {own.kind}, nodata {own.nodata}. Give it another name, or remove the collection and ingest "
+                    "it again."
+                )
+
+
+def _with_ids_of_their_own(chips: Chips, taken: set[str], old: Mapping[str, str]) -> Chips:
+    """Return chips whose ids are not ``taken``: one that is gets its folders' names, too.
+
+    One that is written anew keeps its id, which ``old`` has by its files: boxes, labels and splits know it by that.
+    """
+    ids, used = list[str](), set[str]()
     for name, source in zip(chips.ids, chips.sources, strict=True):
-        if name in taken:
-            name = source.split("\n")[0].rpartition(".")[0].replace("/", "_")
+        kept = next((old[line] for line in source.split("\n") if line in old), None)
+        if kept is not None and kept not in used:
+            name = kept
+        else:
+            if name in taken or name in used:
+                name = source.split("\n")[0].rpartition(".")[0].replace("/", "_")
+            while name in taken or name in used:
+                name += "_"
         ids.append(name)
+        used.add(name)
     return replace(chips, ids=tuple(ids))
 
 

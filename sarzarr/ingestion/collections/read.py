@@ -99,8 +99,6 @@ class Understanding:
     """See `IngestOptions.nodata`."""
     representation: str | None = None
     """See `IngestOptions.representation`."""
-    full_hash: bool = False
-    """See `IngestOptions.full_hash`."""
 
     @property
     def teller(self) -> Teller:
@@ -209,7 +207,7 @@ class ChipReader:
             facts=known,
             representations=representations,
             numbers=numbers | stamps,
-            source_hash=files_hash(files, full=self.understanding.full_hash),
+            source_hash=files_hash(files),
         )
 
     def layers(self, files: Mapping[str, str], grid: Grid) -> tuple[dict[str, Array], dict[str, int]]:
@@ -223,7 +221,7 @@ class ChipReader:
             if path:
                 own = [one for one in self.understanding.layers if one.files == name]
                 pixels |= self._layer(Path(path), own, grid)
-                hashes[f"hash_{name}"] = layer_hash(path, full=self.understanding.full_hash)
+                hashes[f"hash_{name}"] = layer_hash(path)
         return pixels, hashes
 
     def _bands(self, path: Path) -> tuple[Told, list[tuple[BandMeaning, Array, Array | None, float | None]]]:
@@ -547,8 +545,8 @@ class _MaskedSource(ArraySource):
         return False
 
 
-def files_hash(paths: Sequence[str], *, full: bool = False) -> bytes:
-    """Return SHA-256 (32 bytes) of the bytes of files: of all, or of 16 pieces of 16 KiB of those that are longer.
+def files_hash(paths: Sequence[str], *, sampled: bool = False) -> bytes:
+    """Return SHA-256 (32 bytes) of all bytes of files; ``sampled``: of 16 pieces of 16 KiB of those that are longer.
 
     Of a file in a ZIP archive it is that of the CRC-32 and the size that the archive lists, of a chip of a Zarr
     archive that of its pixels and its place.
@@ -564,22 +562,22 @@ def files_hash(paths: Sequence[str], *, full: bool = False) -> bytes:
         if found is not None and isinstance(found[1], ZipInfo):
             digest.update(f"{found[1].CRC:08x} {found[1].file_size}".encode())
             continue
-        for piece in _pieces(path, full=full):
+        for piece in _pieces(path, sampled=sampled):
             digest.update(piece)
     return digest.digest()
 
 
-def layer_hash(path: str, *, full: bool = False) -> int:
+def layer_hash(path: str, *, sampled: bool = False) -> int:
     """Return the first 63 bits of `files_hash` of the file of a layer, as the table keeps them: int64."""
-    return int.from_bytes(files_hash([path], full=full)[:8], "big") >> 1
+    return int.from_bytes(files_hash([path], sampled=sampled)[:8], "big") >> 1
 
 
-def _pieces(path: str, *, full: bool) -> Iterator[bytes]:
+def _pieces(path: str, *, sampled: bool) -> Iterator[bytes]:
     with open_file(Path(path)) if _IN_ARCHIVE.search(path) else Path(path).open("rb", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         yield size.to_bytes(8, "little")
-        if full or size <= _PIECES * _HASHED:
+        if not sampled or size <= _PIECES * _HASHED:
             while piece := file.read(1 << 20):
                 yield piece
             return

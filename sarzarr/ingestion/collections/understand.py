@@ -108,9 +108,8 @@ def understood(
         meanings=meanings,
         arrays=ordered_arrays(arrays.values()),
         layers=tuple(
-            one for layer in options.layers if layer.name in layers for one in _layer(layer, layers)
+            one for layer in options.layers if layer.name in layers for one in layer_bands(layer, layers)
         ),
-        full_hash=options.full_hash,
         **_said(options),
     )
     return understanding, by_size, looked
@@ -198,7 +197,7 @@ def _array(
     )
 
 
-def _layer(layer: Layer, files: Mapping[str, Sequence[File]]) -> list[LayerBand]:
+def layer_bands(layer: Layer, files: Mapping[str, Sequence[File]]) -> list[LayerBand]:
     """Return the bands of a layer's files, each a layer: of several all, unless one is named."""
     header: Header = read_header(Path(files[layer.name][0].path))
     if layer.band is not None and layer.band > header.bands:

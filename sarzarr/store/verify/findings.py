@@ -131,6 +131,15 @@ def remedy_of(store: str, key: str) -> str:
         own = f"`sarzarr verify {store} --repair --from FOLDER`"
         again = f"`sarzarr import FORMAT FILES -o {store} --name {name} --replace`"
         return f"Repair it with the folder of its files: {own}. Or import them again: {again}."
+    if top == cv.COLLECTIONS and name:
+        if rest[1:2] == [cv.BOXES]:
+            own = f"`sarzarr import boxes FILE -o {store} --collection {name} --name {''.join(rest[2:3])}`"
+            return f"Import them again: {own}."
+        gone = f"`sarzarr remove {store} --collection {name}`"
+        again = f"`sarzarr ingest FOLDER -o {store} --collection {name}`"
+        return (
+            f"Remove it, with its boxes, labels and splits, and ingest its files again: {gone}, then {again}."
+        )
     if top == cv.BOXES and name:
         own = f"`sarzarr import boxes FILE -o {store} --name {name}`"
         return f"Import them again: {own}. Those of pictures are repaired with the folder of these."
