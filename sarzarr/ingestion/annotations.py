@@ -329,6 +329,11 @@ def parse_geojson(
     _check_label(label_key, sorted({str(k) for a in about for k in a}), bool(about), name)
     regions = []
     for number, (feature, facts) in enumerate(zip(features, about, strict=True), start=1):
+        if feature.get("geometry", feature) is None:
+            raise InvalidInputError(
+                f"features with a place were expected in {name!r}, got feature {number} whose geometry is null. Give "
+                "it one, or take it out."
+            )
         try:
             points = np.array(list(_positions(feature["geometry"])), np.float64).reshape(-1, 2)
         except (KeyError, TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:

@@ -103,3 +103,9 @@ def test_labels_that_say_nothing_are_refused(store, tmp_path):
     with pytest.raises(NotInStoreError, match="import labels"):
         sz.CollectionReader(store, "floods", labels="none")
     assert label_sets(made) == before
+
+
+def test_an_empty_file_of_labels_is_named(store, tmp_path):
+    (tmp_path / "nothing.csv").write_text("")
+    with pytest.raises(InvalidInputError, match=r"'nothing\.csv', got an empty file"):
+        sz.import_labels(store, "floods", tmp_path / "nothing.csv")

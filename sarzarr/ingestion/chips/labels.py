@@ -160,6 +160,10 @@ def _read(path: Path, column: str | None) -> tuple[list[Given], list[str]]:
 
 def _of_rows(path: Path, rows: list[list[str]], column: str | None) -> tuple[list[Given], list[str]]:
     head = [cell.strip() for cell in rows[0]] if rows else []
+    if not head:
+        raise InvalidInputError(
+            f"names of chips and their classes were expected in {path.name!r}, got an empty file. Check the path."
+        )
     lower = [cell.lower() for cell in head]
     named = next((lower.index(name) for name in NAMES if name in lower), 0)
     at = _column_of(lower, column)
