@@ -527,6 +527,11 @@ ELSEWHERE = {
     "Look at the file; say what it is with --representation": "ingestion/test_collections.py",
     "as of its other files, got": "ingestion/test_collections.py",
     "Give each a collection of its own with --collection NAME": "ingestion/test_collections.py",
+    "of the archive into another one, with --collection": "ingestion/test_chips_again.py",
+    "do not have. Keep it with --layer NAME=PATTERN": "ingestion/test_chips_again.py",
+    "Give one pattern or folder that all of its files are in": "ingestion/test_chips_again.py",
+    "`sarzarr remove ... --collection": "ingestion/test_chips_again.py",
+    "`sarzarr ingest FOLDER -o ... --collection": "ingestion/test_chips_again.py",
     "Import their annotations again: sarzarr import boxes FILE": "ingestion/test_chip_boxes.py",
 }
 """Parts of messages whose remedies are followed in another test."""

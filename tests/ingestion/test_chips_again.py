@@ -147,6 +147,8 @@ def test_a_polarization_that_comes_later_is_refused(tmp_path):
     plan = sz.plan_ingest(tmp_path / "in", tmp_path / "s.zarr", collection="x")
     assert len(plan.collections[0].chips) == 0
     assert "it belongs to chip 'c0'" in str(plan)
+    again = sz.plan_ingest(tmp_path / "in", tmp_path / "s.zarr", collection="both")
+    assert sz.open_collection(sz.ingest(again), "both").arrays == ("vv", "vh")
 
 
 def test_words_on_a_layer_that_is_there_are_not_passed_over(tmp_path, chips):
@@ -170,6 +172,10 @@ def test_a_chip_that_is_written_anew_without_its_layer_is_said(tmp_path, chips):
     chip(chips / "a_chip_1_S1.tif", 1, seed=1)
     plan = sz.plan_ingest(chips, tmp_path / "s.zarr", collection="x", replace=True)
     assert "1 chip written anew without layer mask" in str(plan)
+    layers = [f"mask={tmp_path / 'marks'}"]
+    plan = sz.plan_ingest(chips, tmp_path / "s.zarr", collection="x", replace=True, layers=layers)
+    assert "without layer" not in str(plan)
+    assert sz.open_collection(sz.ingest(plan), "x").table["layers"].values.tolist() == [1, 1, 1]
 
 
 def test_the_remedy_for_a_damaged_collection_mends_it(tmp_path, chips):
