@@ -331,7 +331,7 @@ def parse_geojson(
     for number, (feature, facts) in enumerate(zip(features, about, strict=True), start=1):
         if feature.get("geometry", feature) is None:
             raise InvalidInputError(
-                f"features with a place were expected in {name!r}, got feature {number} whose geometry is null. Give "
+                f"GeoJSON features with a place were expected in {name!r}, got feature {number} whose geometry is null. Give "
                 "it one, or take it out."
             )
         try:
