@@ -331,8 +331,8 @@ def parse_geojson(
     for number, (feature, facts) in enumerate(zip(features, about, strict=True), start=1):
         if feature.get("geometry", feature) is None:
             raise InvalidInputError(
-                f"GeoJSON features with a place were expected in {name!r}, got feature {number} whose geometry is null. Give "
-                "it one, or take it out."
+                f"GeoJSON features with a place were expected in {name!r}, got feature {number} whose geometry is "
+                "null. Give it one, or take it out."
             )
         try:
             points = np.array(list(_positions(feature["geometry"])), np.float64).reshape(-1, 2)
