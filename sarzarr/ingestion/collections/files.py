@@ -198,20 +198,19 @@ def chips_of(
     beside: dict[int, dict[str, File]] = {}
     of_known: dict[int, dict[str, File]] = {}
     left = {}
+    among = [([*some], [_words(bare_source(one)) for one in some.values()]) for some in known or ({},)]
     for name, of_layer in layers.items():
         rest: Sequence[File] = of_layer
-        for step, sources in enumerate(known or ({},)):
-            if not rest:
-                break
+        for step, (rows, theirs) in enumerate(among if of_layer else ()):
             first = own_words if not step else []
-            theirs = [_words(_bare(source.rpartition(".")[0])) for source in sources.values()]
             found, rest = _matched([*first, *theirs], rest)
-            rows = [*sources]
             for at, file in found.items():
                 if at < len(first):
                     beside.setdefault(at, {})[name] = file
                 else:
                     of_known.setdefault(rows[at - len(first)], {})[name] = file
+            if not rest:
+                break
         left[name] = rest
     members_of = list(groups.values())
     order = sorted(range(len(ids)), key=ids.__getitem__)

@@ -51,11 +51,7 @@ class ChipsThere:
                     self.present.add(row)
                 continue
             own = [by_source[line] for line in lines if line in by_source]
-            stamp = _stamp(own)
-            is_same = len(own) == len(lines) and stamp == (size, modified)
-            if not is_same and len(own) == len(lines) and stamp[0] == size:
-                is_same = _has_hash(own, table["source_hash"].values[row].tobytes())
-            if is_same:
+            if len(own) == len(lines) and self._is_same(row, own, size, modified):
                 self.rows.update(dict.fromkeys(lines, row))
                 self.present.add(row)
             else:
@@ -63,10 +59,12 @@ class ChipsThere:
 
     def _is_same(self, row: int, files: Sequence[File], size: int, modified: int) -> bool:
         """Whether files are those of a chip: of its bytes and time, or of its bytes and hash."""
-        if self.collection is None or _stamp(files)[0] != size:
+        own_size, own_modified = _stamp(files)
+        if self.collection is None or own_size != size:
             return False
-        held = self.collection.table["source_hash"].values[row].tobytes()
-        return _stamp(files)[1] == modified or _has_hash(files, held)
+        return own_modified == modified or _has_hash(
+            files, self.collection.table["source_hash"].values[row].tobytes()
+        )
 
     @property
     def sources(self) -> list[dict[int, str]]:
