@@ -28,6 +28,7 @@ from sarzarr.ingestion.collections.pack import (
 )
 from sarzarr.ingestion.collections.plan import CollectionPlan
 from sarzarr.ingestion.collections.read import ChipReader, Understanding
+from sarzarr.ingestion.collections.shards import done_once
 from sarzarr.rasters import many_rasters
 from sarzarr.scenes.refusals import Refusals
 from sarzarr.store.codecs import get_codec
@@ -43,12 +44,11 @@ from sarzarr.store.collection_files import (
 from sarzarr.store.collections import ABSENT, Collection, Contents, Part
 from sarzarr.store.commit import changed_once
 from sarzarr.store.documents import read_json, write_json
-from sarzarr.store.journal import NO_ROOM
 from sarzarr.store.manifest import ShardRecord
 from sarzarr.store.place import Folder, Place
 from sarzarr.store.shards import read_chunks
 from sarzarr.store.store import Store
-from sarzarr.tasks import Progress, compute, wave_size
+from sarzarr.tasks import Progress
 from sarzarr.text import counted, error_text
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,11 @@ class LayersOfShard:
             self.columns["sha"].tobytes(),
         ]
         return f"receipts/{self.part.name}-{self.shard}-{sha256(repr(parts).encode()).hexdigest()[:32]}.json"
+
+    @property
+    def bytes_in(self) -> int:
+        """Bytes of the layers' files."""
+        return sum(int(stamps[:, 0].sum()) for stamps in self.chips.layer_stamps.values())
 
     @property
     def places(self) -> list[int]:
@@ -200,32 +205,15 @@ def _written(
     progress: Callable[[Progress], None] | None,
 ) -> list[LayersReceipt]:
     """Return the receipts of all shards, of which those that are done are not done again."""
-    sizes = [sum(int(s[:, 0].sum()) for s in work.chips.layer_stamps.values()) for work in works]
-    receipts: dict[int, LayersReceipt] = {}
-    done = 0
+    total, done = sum(work.bytes_in for work in works), 0
 
-    def take(result: tuple[int, LayersReceipt | None, OSError | None]) -> None:
+    def report(work: LayersOfShard) -> None:
         nonlocal done
-        at, receipt, error = result
-        lock.show_life()
-        if receipt is None:
-            raise error or OSError("no receipt")
-        receipts[at] = receipt
-        done += sizes[at]
+        done += work.bytes_in
         if progress is not None:
-            progress(Progress(done, sum(sizes), plan.name))
+            progress(Progress(done, total, plan.name))
 
-    left = []
-    for at, work in enumerate(works):
-        receipt = _intact(work)
-        if receipt is None:
-            left.append((_write_shard, (at, work)))
-        else:
-            take((at, receipt, None))
-    wave = wave_size()
-    for first in range(0, len(left), wave):
-        compute(left[first : first + wave], take)
-    return [receipts[at] for at in range(len(works))]
+    return done_once(works, _intact, _write, lock, report)
 
 
 def _rows(
@@ -274,17 +262,6 @@ def _parts(
 
 
 # ------------------------------------------------------------------ one shard, on a worker
-def _write_shard(at: int, work: LayersOfShard) -> tuple[int, LayersReceipt | None, OSError | None]:
-    """Write the layers of one shard, whole; return its number and receipt, or why the disk failed."""
-    try:
-        receipt = _intact(work) or _write(work)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        return at, None, OSError(error.errno, error.strerror, error.filename or work.folder)
-    return at, receipt, None
-
-
 def _write(work: LayersOfShard) -> LayersReceipt:
     known, part = Collection(Store(work.place), work.collection), work.part
     places = work.places

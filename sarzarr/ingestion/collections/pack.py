@@ -24,6 +24,7 @@ from sarzarr.files import Lock, boot, remove_partials, remove_tree
 from sarzarr.ingestion.collections.files import Chips
 from sarzarr.ingestion.collections.plan import CollectionPlan
 from sarzarr.ingestion.collections.read import Chip, ChipReader, OtherSizeError, Understanding
+from sarzarr.ingestion.collections.shards import done_once
 from sarzarr.pixels.bounds import Histogram, clip_bounds_from_histogram
 from sarzarr.rasters import many_rasters
 from sarzarr.scenes.refusals import Refusals
@@ -32,13 +33,12 @@ from sarzarr.store.collection_files import Records, ShardOfChips, shard_key, wri
 from sarzarr.store.collections import ABSENT, Collection, Contents, Part, chip_table, collection_names
 from sarzarr.store.commit import changed_once, write_bounds
 from sarzarr.store.documents import read_json, write_json
-from sarzarr.store.journal import NO_ROOM
 from sarzarr.store.manifest import ShardRecord
 from sarzarr.store.place import Folder, Place
 from sarzarr.store.shard_job import check_written
 from sarzarr.store.shards import read_chunks
 from sarzarr.store.store import BoundsEntry, Store
-from sarzarr.tasks import Progress, compute, cpu_count, wave_size
+from sarzarr.tasks import Progress, cpu_count
 from sarzarr.text import counted, error_text
 
 log = logging.getLogger(__name__)
@@ -210,30 +210,9 @@ class _Run:
         part = self._part(size, len(rows))
         others: dict[int, tuple[int, int]] = {}
         works = list(self._works(part, rows))
-        receipts: dict[int, ShardReceipt] = {}
-        left = []
-        for at, work in enumerate(works):
-            receipt = _intact(work)
-            if receipt is None:
-                left.append((_pack_shard, (at, work)))
-            else:
-                receipts[at] = receipt
-                self._report(work)
-
-        def take(result: tuple[int, ShardReceipt | None, OSError | None]) -> None:
-            at, receipt, error = result
-            self.lock.show_life()
-            if receipt is None:
-                raise error or OSError("no receipt")
-            receipts[at] = receipt
-            self._report(works[at])
-
-        wave = wave_size()
-        for first in range(0, len(left), wave):
-            compute(left[first : first + wave], take)
+        receipts = done_once(works, _intact, _packed, self.lock, self._report)
         end = part.count
-        for at, work in enumerate(works):
-            receipt = receipts[at]
+        for work, receipt in zip(works, receipts, strict=True):
             for position, why in receipt.refused.items():
                 self.refused[work.numbers[position]] = why
             for position, other in receipt.sizes.items():
@@ -414,17 +393,6 @@ def known_records(known: Collection, part: str) -> list[Records]:
 
 
 # ------------------------------------------------------------------ one shard, on a worker
-def _pack_shard(at: int, work: ShardOfWork) -> tuple[int, ShardReceipt | None, OSError | None]:
-    """Read the chips of one shard and write it, whole; return its number and receipt, or why the disk failed."""
-    try:
-        receipt = _intact(work) or _packed(work)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        return at, None, OSError(error.errno, error.strerror, error.filename or work.folder)
-    return at, receipt, None
-
-
 def _packed(work: ShardOfWork) -> ShardReceipt:
     part, chips = work.part, work.chips
     reader = ChipReader(work.understanding, (part.height, part.width), work.workload)
