@@ -47,16 +47,14 @@ def chip_weights(table: pd.DataFrame, labels: ChipLabels | None, given: Weights)
         if given == "label" and "label" not in columns:
             raise InvalidInputError(
                 "labels of one class each were expected for weights='label', got none. Pass labels=True, or a "
-                "function "
-                "of CollectionReader.table()."
+                "function of CollectionReader.table()."
             )
         return weights_of(columns, given)
     if isinstance(given, Mapping):
         if labels is None or labels.is_multi:
             raise InvalidInputError(
                 "labels of one class each were expected for weights by class, got none. Pass labels=True, or a "
-                "function "
-                "of CollectionReader.table()."
+                "function of CollectionReader.table()."
             )
         if unknown := sorted(set(map(str, given)) - {*labels.classes}):
             raise NotInStoreError(
@@ -68,7 +66,6 @@ def chip_weights(table: pd.DataFrame, labels: ChipLabels | None, given: Weights)
     if values.shape != (len(table),):
         raise InvalidInputError(
             f"one weight for each of {len(table)} chips was expected, got shape {values.shape}. Return one per "
-            "row of "
-            "CollectionReader.table()."
+            "row of CollectionReader.table()."
         )
     return values
